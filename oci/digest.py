@@ -1,0 +1,86 @@
+"""Digests (image-spec, descriptor.md#digests) and the one reader that proves them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from typing import NewType
+
+from oci.errors import IntegrityError, InvalidReference
+
+Digest = NewType("Digest", str)
+"""`sha256:<64 hex>` or `sha512:<128 hex>`, lower case; made by `parse_digest` or `digest_of` only."""
+
+_PATTERN = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
+
+
+def parse_digest(text: object) -> Digest:
+    """Raises InvalidReference for anything but a lower-case sha256 or sha512 digest."""
+    if not isinstance(text, str) or not _PATTERN.fullmatch(text):
+        raise InvalidReference(
+            f"{str(text)[:100]!r} is not a digest",
+            hint="write sha256: followed by 64 lower-case hexadecimal characters",
+        )
+    return Digest(text)
+
+
+def is_digest(text: str) -> bool:
+    return _PATTERN.fullmatch(text) is not None
+
+
+def digest_of(data: bytes) -> Digest:
+    return Digest(f"sha256:{hashlib.sha256(data).hexdigest()}")
+
+
+def hex_of(digest: Digest) -> str:
+    return digest.partition(":")[2]
+
+
+class Verifier:
+    """Takes the bytes of one blob in order and says, at the end, whether they are the ones that were promised."""
+
+    def __init__(self, digest: Digest, size: int, what: str = "") -> None:
+        self.digest = digest
+        self.size = size
+        self.seen = 0
+        self._what = what or digest
+        self._hash = hashlib.new(digest.partition(":")[0])
+
+    def update(self, chunk: bytes) -> None:
+        """Raises IntegrityError as soon as there are more bytes than promised."""
+        self.seen += len(chunk)
+        if self.seen > self.size:
+            raise IntegrityError(f"{self._what}: got more than the {self.size} bytes that {self.digest} has")
+        self._hash.update(chunk)
+
+    def finish(self) -> None:
+        """Raises IntegrityError when bytes are missing or the digest is another."""
+        if self.seen != self.size:
+            raise IntegrityError(f"{self._what}: got {self.seen} of the {self.size} bytes that {self.digest} has")
+        algorithm = self.digest.partition(":")[0]
+        actual = f"{algorithm}:{self._hash.hexdigest()}"
+        if actual != self.digest:
+            raise IntegrityError(f"{self._what}: expected {self.digest} but the bytes have {actual}")
+
+
+def verified(
+    chunks: Iterator[bytes], digest: Digest, size: int, what: str = "", tick: Callable[[int], None] | None = None
+) -> Iterator[bytes]:
+    """Passes `chunks` on while hashing them; the last chunk is held back until the whole is proven.
+
+    So a consumer that saw the end of the stream saw good bytes, and one that got an IntegrityError never got all of
+    them. `tick` is told the length of each chunk.
+    """
+    verifier = Verifier(digest, size, what)
+    held = b""
+    for chunk in chunks:
+        verifier.update(chunk)
+        if tick is not None:
+            tick(len(chunk))
+        if held:
+            yield held
+        held = chunk
+    verifier.finish()
+    if held:
+        yield held

@@ -1,0 +1,145 @@
+"""Every error this project raises on purpose.
+
+    TransshipError
+    ├── InvalidInput            what was given can't be used as it is; trying again can't help
+    │   ├── InvalidReference    a reference, digest, tag or platform that doesn't parse
+    │   ├── InvalidManifest     a manifest, index or image config that doesn't hold together
+    │   └── InvalidDocument     a lock or locations file that breaks its format
+    ├── Cancelled               the run was asked to stop
+    ├── IntegrityError          bytes that don't have the promised size or digest
+    ├── StoreError              a registry, layout or archive didn't do what was asked
+    │   ├── NotFound            it answered that there is no such thing
+    │   ├── Unauthorized        it doesn't know who we are, or the login failed
+    │   ├── Denied              it knows, and refuses
+    │   ├── RateLimited         it asked us to slow down for longer than we may wait
+    │   ├── Unavailable         it couldn't be reached, broke off, or is out of order
+    │   └── Refused             it answered something that can't be worked with
+    └── Incomplete              some parts of a relocation failed; the rest is done
+
+An error says which side failed (source or destination), which registry or layout, which reference or digest, what
+was attempted, whether trying again can help (`retryable`), and what to do next (`hint`). It never carries a secret or
+a query string.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class TransshipError(Exception):
+    """Base of all errors raised on purpose. `hint` is one sentence that says what to do next, or empty."""
+
+    retryable = False
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} (hint: {self.hint})" if self.hint else self.message
+
+
+class InvalidInput(TransshipError):
+    """What was given can't be used as it is."""
+
+
+class InvalidReference(InvalidInput):
+    """A reference, digest, tag or platform that doesn't parse."""
+
+
+class InvalidManifest(InvalidInput):
+    """A manifest, index or image config that doesn't hold together, or goes beyond a limit."""
+
+
+class InvalidDocument(InvalidInput):
+    """A lock or locations file that breaks its format. The message names the path inside it (`images[3].image`)."""
+
+
+class Cancelled(TransshipError):
+    """The run was asked to stop."""
+
+    def __init__(self, message: str = "cancelled") -> None:
+        super().__init__(message)
+
+
+class IntegrityError(TransshipError):
+    """Bytes that don't have the promised size or digest. Reading them again may help: `retryable`."""
+
+    retryable = True
+
+
+class StoreError(TransshipError):
+    """A registry, layout or archive didn't do what was asked.
+
+    `side` is "source", "destination" or empty where a store has no side; `store` the registry host, repository or
+    layout; `subject` the reference, tag or digest; `operation` what was attempted, in words ("fetching the manifest");
+    `status` the HTTP status or 0; `code` the registry's own error code (distribution-spec, "Error Codes") or empty.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        side: str = "",
+        store: str = "",
+        subject: str = "",
+        operation: str = "",
+        status: int = 0,
+        code: str = "",
+        retryable: bool | None = None,
+        hint: str = "",
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.side = side
+        self.store = store
+        self.subject = subject
+        self.operation = operation
+        self.status = status
+        self.code = code
+        if retryable is not None:
+            self.retryable = retryable
+
+    def __str__(self) -> str:
+        where = " ".join(part for part in (self.side, self.store) if part)
+        what = " ".join(part for part in (self.operation, self.subject) if part)
+        lead = ": ".join(part for part in (where, what) if part)
+        text = f"{lead}: {self.message}" if lead else self.message
+        return f"{text} (hint: {self.hint})" if self.hint else text
+
+
+class NotFound(StoreError):
+    """There is no such repository, manifest, blob or file."""
+
+
+class Unauthorized(StoreError):
+    """Credentials are missing or wrong."""
+
+
+class Denied(StoreError):
+    """The identity in use may not do this."""
+
+
+class RateLimited(StoreError):
+    """The registry asked us to wait for longer than the budget for waiting."""
+
+    retryable = True
+
+
+class Unavailable(StoreError):
+    """The store couldn't be reached, broke off, stalled, or is out of order. Usually passes."""
+
+    retryable = True
+
+
+class Refused(StoreError):
+    """The store answered something that can't be worked with."""
+
+
+class Incomplete(TransshipError):
+    """Some parts of a relocation failed and the rest is done; `failures` lists them. No name was moved."""
+
+    def __init__(self, message: str, failures: Sequence[TransshipError], *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.failures = tuple(failures)
+        self.retryable = any(failure.retryable for failure in failures)

@@ -1,0 +1,114 @@
+"""Counting what a relocation costs: requests by kind and registry, bytes by outcome, retries, seconds.
+
+"Fewer requests" is a promise, so every store counts from the first line on. Whoever shows progress reads
+`Meter.receipt()` as often as it likes; nothing calls back.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What was spent so far. Sizes in bytes. `requests[registry][kind]` counts every HTTP request sent, retries and
+    token fetches included; a layout folder counts none. `written` are bytes sent to a destination, `mounted` and
+    `skipped` bytes that didn't have to travel."""
+
+    seconds: float = 0.0
+    requests: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    retries: int = 0
+    throttled_seconds: float = 0.0
+    bytes_read: int = 0
+    bytes_written: int = 0
+    bytes_mounted: int = 0
+    bytes_skipped: int = 0
+    blobs_written: int = 0
+    blobs_mounted: int = 0
+    blobs_skipped: int = 0
+    identities: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def total_requests(self) -> int:
+        return sum(sum(kinds.values()) for kinds in self.requests.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "seconds": round(self.seconds, 3),
+            "requests": {registry: dict(sorted(kinds.items())) for registry, kinds in sorted(self.requests.items())},
+            "retries": self.retries,
+            "throttled_seconds": round(self.throttled_seconds, 3),
+            "bytes": {
+                "read": self.bytes_read,
+                "written": self.bytes_written,
+                "mounted": self.bytes_mounted,
+                "skipped": self.bytes_skipped,
+            },
+            "blobs": {
+                "written": self.blobs_written,
+                "mounted": self.blobs_mounted,
+                "skipped": self.blobs_skipped,
+            },
+            "identities": dict(sorted(self.identities.items())),
+        }
+
+
+class Meter:
+    """The one mutable counter of a run; safe from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._started = time.monotonic()
+        self._requests: dict[str, Counter[str]] = {}
+        self._numbers: Counter[str] = Counter()
+        self._throttled = 0.0
+        self._identities: dict[str, str] = {}
+
+    def request(self, registry: str, kind: str) -> None:
+        """`kind` is METHOD and endpoint, such as `GET manifest`, `POST upload`, `GET token`."""
+        with self._lock:
+            self._requests.setdefault(registry, Counter())[kind] += 1
+
+    def retry(self) -> None:
+        with self._lock:
+            self._numbers["retries"] += 1
+
+    def throttled(self, seconds: float) -> None:
+        with self._lock:
+            self._throttled += seconds
+
+    def read(self, count: int) -> None:
+        with self._lock:
+            self._numbers["bytes_read"] += count
+
+    def sent(self, count: int) -> None:
+        """Bytes on their way to a destination, counted while they flow."""
+        with self._lock:
+            self._numbers["bytes_written"] += count
+
+    def blob(self, outcome: str, size: int) -> None:
+        """`outcome` is `written`, `mounted` or `skipped`; the bytes of a written one were counted by `sent`."""
+        with self._lock:
+            self._numbers[f"blobs_{outcome}"] += 1
+            if outcome != "written":
+                self._numbers[f"bytes_{outcome}"] += size
+
+    def identity(self, registry: str, identity: str) -> None:
+        """Says who we are at a registry, in words without a secret: `user bob (docker config)`, `anonymous`."""
+        with self._lock:
+            self._identities[registry] = identity
+
+    def receipt(self) -> Receipt:
+        with self._lock:
+            return Receipt(
+                seconds=time.monotonic() - self._started,
+                requests={registry: dict(kinds) for registry, kinds in self._requests.items()},
+                throttled_seconds=self._throttled,
+                identities=dict(self._identities),
+                **self._numbers,
+            )

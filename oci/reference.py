@@ -1,0 +1,148 @@
+"""References: where a manifest is, by tag or digest, in a registry's repository or in an image-layout folder."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from oci.digest import Digest, is_digest
+from oci.errors import InvalidReference
+
+HUB = "index.docker.io"
+
+_REPOSITORY = re.compile(r"[a-z0-9_\-./]{2,255}")
+_TAG = re.compile(r"[A-Za-z0-9_\-.]{1,128}")
+_HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.\-]+)(:[0-9]{1,5})?")
+LAYOUT_PREFIX = "oci:"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Repository:
+    """A repository in a registry; `str()` gives the canonical name, registry host included."""
+
+    registry: str
+    path: str
+
+    def __str__(self) -> str:
+        return f"{self.registry}/{self.path}"
+
+    @classmethod
+    def parse(cls, text: str) -> Repository:
+        """Raises InvalidReference when `text` has a tag or digest, or isn't a repository name."""
+        if "@" in text or ":" in text.rpartition("/")[2]:
+            raise InvalidReference(
+                f"{text!r} is not a repository: it carries a tag or a digest",
+                hint="write REGISTRY/REPOSITORY without one",
+            )
+        return _repository(text, text)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class LayoutFolder:
+    """An OCI image-layout folder; it plays the role of one repository. `path` is absolute."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"{LAYOUT_PREFIX}{self.path}"
+
+
+StoreName: TypeAlias = Repository | LayoutFolder
+"""What holds manifests and blobs under one set of tags."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Reference:
+    """A store, and a tag or a digest in it; never both. `str()` gives the canonical rendering."""
+
+    repository: StoreName
+    tag: str = ""
+    digest: Digest | None = None
+
+    def __str__(self) -> str:
+        return f"{self.repository}@{self.digest}" if self.digest else f"{self.repository}:{self.tag}"
+
+    @property
+    def identifier(self) -> str:
+        """The digest, else the tag: what stands in a manifest URL."""
+        return self.digest or self.tag
+
+    @classmethod
+    def parse(cls, text: str) -> Reference:
+        """Reads `name[:tag][@digest]` as imgpkg does: weak rules, the tag dropped when a digest is given,
+        `latest` when there is neither, Docker Hub when the first segment has no `.` or `:`."""
+        if text.startswith(("http://", "https://")):
+            raise InvalidReference(f"{text!r} starts with a scheme", hint="leave out http:// or https://")
+        name, at, digest = text.partition("@")
+        tag = ""
+        head, colon, tail = name.rpartition(":")
+        if colon and "/" not in tail:
+            name, tag = head, parse_tag(tail, text)
+        if at and not (is_digest(digest) and digest.startswith("sha256:")):
+            raise InvalidReference(
+                f"{text!r}: {digest!r} is not a digest",
+                hint="write @sha256: followed by 64 lower-case hexadecimal characters",
+            )
+        repository = _repository(name, text)
+        return cls(repository, "", Digest(digest)) if at else cls(repository, tag or "latest")
+
+    def at(self, digest: Digest) -> Reference:
+        return replace(self, tag="", digest=digest)
+
+
+def parse_tag(tag: str, text: str = "") -> str:
+    """Raises InvalidReference unless `tag` is 1 to 128 characters of `A-Za-z0-9_-.`."""
+    if not _TAG.fullmatch(tag):
+        raise InvalidReference(
+            f"{text or tag!r}: {tag!r} is not a tag", hint="use up to 128 characters from A-Z a-z 0-9 _ - ."
+        )
+    return tag
+
+
+def parse_any(text: str) -> Reference:
+    """Reads `oci:PATH[:TAG]`, `oci:PATH@DIGEST` or a registry reference. A layout without a tag means `latest`."""
+    if not text.startswith(LAYOUT_PREFIX):
+        return Reference.parse(text)
+    rest = text.removeprefix(LAYOUT_PREFIX)
+    path, at, digest = rest.rpartition("@")
+    if at and is_digest(digest):
+        return Reference(_folder(path, text), "", Digest(digest))
+    path, colon, tag = rest.rpartition(":")
+    if colon and _TAG.fullmatch(tag):
+        return Reference(_folder(path, text), tag)
+    return Reference(_folder(rest, text), "latest")
+
+
+def parse_store(text: str) -> StoreName:
+    """Reads `oci:PATH` or `REGISTRY/REPOSITORY`, without tag and digest."""
+    if text.startswith(LAYOUT_PREFIX):
+        return _folder(text.removeprefix(LAYOUT_PREFIX), text)
+    return Repository.parse(text)
+
+
+def _folder(path: str, text: str) -> LayoutFolder:
+    if not path:
+        raise InvalidReference(f"{text!r} names no folder", hint="write oci:PATH or oci:PATH:TAG")
+    return LayoutFolder(os.path.abspath(path))
+
+
+def _repository(name: str, text: str) -> Repository:
+    host, slash, path = name.partition("/")
+    if not slash or not ("." in host or ":" in host):
+        host, path = HUB, name
+    if host == "docker.io":
+        host = HUB
+    if host == HUB and "/" not in path:
+        path = f"library/{path}"
+    if not _HOST.fullmatch(host):
+        raise InvalidReference(f"{text!r}: {host!r} is not a registry host")
+    if not _REPOSITORY.fullmatch(path):
+        raise InvalidReference(
+            f"{text!r}: repository can only contain the characters a-z 0-9 _ - . / and be 2 to 255 long",
+            hint="a repository name is lower case, without a scheme",
+        )
+    if any(segment in ("", ".", "..") for segment in path.split("/")):
+        raise InvalidReference(f"{text!r}: an empty, '.' or '..' path segment is not part of a repository name")
+    return Repository(host, path)

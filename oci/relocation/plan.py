@@ -1,0 +1,164 @@
+"""The plan of a relocation: a frozen value that can be printed, stored as JSON, sent to another machine and replayed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from enum import Enum
+from typing import Any
+
+from oci.descriptor import Descriptor
+from oci.digest import Digest, parse_digest
+from oci.errors import InvalidDocument
+
+PLAN_VERSION = 1
+
+
+class Role(str, Enum):
+    """Why a manifest is part of a relocation."""
+
+    ROOT = "root"
+    NESTED = "nested bundle"
+    LISTED = "listed image"
+    CHILD = "index child"
+    SIGNATURE = "signature"
+    REFERRER = "referrer"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedManifest:
+    """One manifest of the graph; `store` is where it was found (`str` of a StoreName), `origin` the reference as it
+    stands in the lock that lists it, canonicalised, or empty."""
+
+    digest: Digest
+    media_type: str
+    size: int
+    store: str
+    role: Role
+    origin: str = ""
+    children: tuple[Digest, ...] = ()
+    """Manifests that must be there first: index children, and for a bundle the images it lists."""
+    blobs: tuple[Digest, ...] = ()
+    """Config and layers, each once."""
+    is_bundle: bool = False
+    present: bool = False
+    """Found at the destination by digest when the plan was made: nothing below it is sent."""
+    tags: tuple[str, ...] = ()
+    """Names to give it at the destination, last of all. Keep-alive tags are not among them."""
+    keep_alive: str = ""
+    """The tag that holds it against garbage collection; empty for an index child."""
+    platform: str = ""
+    annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedBlob:
+    """One distinct blob that may have to move; `stores` are the places it can be read from, best first."""
+
+    digest: Digest
+    size: int
+    media_type: str
+    stores: tuple[str, ...]
+    urls: tuple[str, ...] = ()
+
+    @property
+    def descriptor(self) -> Descriptor:
+        return Descriptor(self.media_type, self.digest, self.size, urls=self.urls)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedBundle:
+    """What the locations image of one bundle has to say: (reference as in its lock, is it a bundle), sorted."""
+
+    digest: Digest
+    entries: tuple[tuple[str, bool], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanFailure:
+    """A part of the source that couldn't be read while planning: it is reported and blocks the names above it."""
+
+    subject: str
+    message: str
+    retryable: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Everything a relocation will do. Manifests come parents after children; blobs biggest first."""
+
+    source: str
+    destination: str
+    root: Digest | None
+    """The bundle, image or index that was asked for; None for a list of images."""
+    manifests: tuple[PlannedManifest, ...]
+    blobs: tuple[PlannedBlob, ...]
+    bundles: tuple[PlannedBundle, ...] = ()
+    """Innermost first: in this order the locations images are written."""
+    failures: tuple[PlanFailure, ...] = ()
+    skipped_layers: tuple[tuple[Digest, Digest], ...] = ()
+    """(manifest, layer) of each non-distributable layer that is left out."""
+    unchanged: bool = False
+    """The destination has all of it under its names already: there is nothing to do but look."""
+    fresh: bool = False
+    """The destination repository had no tag at all when the plan was made."""
+    version: int = PLAN_VERSION
+
+    def manifest(self, digest: Digest) -> PlannedManifest:
+        return self._by_digest()[digest]
+
+    def blob(self, digest: Digest) -> PlannedBlob:
+        for blob in self.blobs:
+            if blob.digest == digest:
+                return blob
+        raise KeyError(digest)
+
+    def _by_digest(self) -> dict[Digest, PlannedManifest]:
+        return {manifest.digest: manifest for manifest in self.manifests}
+
+    @property
+    def images(self) -> Iterator[PlannedManifest]:
+        """The units of transfer: everything but index children, which travel with their index."""
+        return (manifest for manifest in self.manifests if manifest.role is not Role.CHILD)
+
+    @property
+    def to_transfer(self) -> tuple[PlannedManifest, ...]:
+        return tuple(image for image in self.images if not image.present)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """The inverse of `to_json`. Raises InvalidDocument for another version or shape."""
+        try:
+            body = json.loads(text)
+            if body.get("version") != PLAN_VERSION:
+                raise InvalidDocument(f"plan version {body.get('version')!r}, expected {PLAN_VERSION}")
+            return _plan(body)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise InvalidDocument(f"not a relocation plan: {error}") from error
+
+
+def _plan(body: dict[str, Any]) -> Plan:
+    known = {entry.name for entry in fields(Plan)}
+    plain = {key: value for key, value in body.items() if key in known}
+    plain["root"] = parse_digest(body["root"]) if body["root"] else None
+    plain["manifests"] = tuple(_manifest(entry) for entry in body["manifests"])
+    plain["blobs"] = tuple(
+        PlannedBlob(**{**entry, "stores": tuple(entry["stores"]), "urls": tuple(entry["urls"])})
+        for entry in body["blobs"]
+    )
+    plain["bundles"] = tuple(
+        PlannedBundle(digest=entry["digest"], entries=tuple((ref, flag) for ref, flag in entry["entries"]))
+        for entry in body["bundles"]
+    )
+    plain["failures"] = tuple(PlanFailure(**entry) for entry in body["failures"])
+    plain["skipped_layers"] = tuple((manifest, layer) for manifest, layer in body["skipped_layers"])
+    return Plan(**plain)
+
+
+def _manifest(entry: dict[str, Any]) -> PlannedManifest:
+    lists = {key: tuple(entry[key]) for key in ("children", "blobs", "tags")}
+    return PlannedManifest(**{**entry, **lists, "role": Role(entry["role"])})

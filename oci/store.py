@@ -1,0 +1,71 @@
+"""The two Protocols everything is copied between. A registry's repository, an image-layout folder and an archive
+are stores alike; what is copied doesn't know which."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from enum import Enum
+from typing import Protocol, TypeAlias
+
+from oci.descriptor import Descriptor
+from oci.digest import Digest
+from oci.manifest import Manifest
+from oci.reference import Repository, StoreName
+
+BlobReader: TypeAlias = Callable[[int], Iterator[bytes]]
+"""Opens a blob at an offset. From offset 0 the stream is verified (size and digest) before its last chunk is given."""
+
+
+class BlobOutcome(Enum):
+    """How a blob came to be at a destination."""
+
+    WRITTEN = "written"
+    MOUNTED = "mounted"
+    SKIPPED = "skipped"
+
+
+class Source(Protocol):
+    """Reads manifests and blobs of one repository. Every method raises StoreError (NotFound among them), Cancelled,
+    or, for bytes that aren't the promised ones, IntegrityError. Safe from any thread."""
+
+    @property
+    def name(self) -> StoreName: ...
+
+    def head_manifest(self, identifier: str) -> Descriptor | None:
+        """Digest, size and media type of what a tag or digest names; None when there is no such manifest.
+        The descriptor has nothing but these three."""
+
+    def get_manifest(self, identifier: str) -> Manifest:
+        """The manifest by tag or digest; asked by digest, its bytes are verified."""
+
+    def read_blob(self, blob: Descriptor, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """Streams a blob from `offset`, to its end or for `length` bytes. The whole (offset 0, no length) is verified.
+        A broken read is continued inside; only `blob.digest`, `blob.size` and `blob.urls` are looked at."""
+
+    def tags(self) -> Iterator[str]:
+        """All tags, in the order the store gives them; NotFound when there is no such repository."""
+
+    def referrers(self, subject: Digest, artifact_type: str = "") -> tuple[Descriptor, ...]:
+        """Manifests whose `subject` is the given one; empty when there are none."""
+
+
+class Destination(Source, Protocol):
+    """Writes as well. Writing what is there already is no error."""
+
+    def has_blob(self, digest: Digest) -> bool: ...
+
+    def put_blob(
+        self, blob: Descriptor, read: BlobReader, *, mount_from: Sequence[Repository] = (), fresh: bool = False
+    ) -> BlobOutcome:
+        """Makes the blob be there: skipped when it is, mounted from a repository of the same registry when one of
+        `mount_from` has it, else written from `read`. `fresh` says the repository is known to be empty: nothing is
+        asked, the upload starts at once."""
+
+    def put_manifest(self, manifest: Manifest, tag: str = "") -> None:
+        """Pushes the received bytes under `tag`, or by digest when it is empty. Everything it lists must be there.
+        The store's answer is checked against the digest. A `subject` is made known to the store's referrers."""
+
+    def delete_manifest(self, digest: Digest) -> None: ...
+
+    def delete_tag(self, tag: str) -> None:
+        """Removes the name and nothing else, or raises Refused where the store can't."""
