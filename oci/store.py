@@ -42,6 +42,9 @@ class Source(Protocol):
         """Streams a blob from `offset`, to its end or for `length` bytes. The whole (offset 0, no length) is verified.
         A broken read is continued inside; only `blob.digest`, `blob.size` and `blob.urls` are looked at."""
 
+    def blob_size(self, digest: Digest) -> int | None:
+        """The size of a blob in bytes, without reading it; None when there is no such blob."""
+
     def tags(self) -> Iterator[str]:
         """All tags, in the order the store gives them; NotFound when there is no such repository."""
 
@@ -69,3 +72,8 @@ class Destination(Source, Protocol):
 
     def delete_tag(self, tag: str) -> None:
         """Removes the name and nothing else, or raises Refused where the store can't."""
+
+
+def reader_of(data: bytes) -> BlobReader:
+    """A BlobReader of bytes that are in memory and proven already."""
+    return lambda offset: iter((data[offset:],))

@@ -1,11 +1,12 @@
-"""The plan of a relocation: a frozen value that can be printed, stored as JSON, sent to another machine and replayed."""
+"""The plan of a relocation: a frozen value, to be printed, stored as JSON, sent to another machine and replayed."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from enum import Enum
+from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 from oci.descriptor import Descriptor
@@ -15,7 +16,7 @@ from oci.errors import InvalidDocument
 PLAN_VERSION = 1
 
 
-class Role(str, Enum):
+class Role(StrEnum):
     """Why a manifest is part of a relocation."""
 
     ROOT = "root"
@@ -84,7 +85,7 @@ class PlanFailure:
     retryable: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """Everything a relocation will do. Manifests come parents after children; blobs biggest first."""
 
@@ -105,22 +106,23 @@ class Plan:
     """The destination repository had no tag at all when the plan was made."""
     version: int = PLAN_VERSION
 
-    def manifest(self, digest: Digest) -> PlannedManifest:
-        return self._by_digest()[digest]
-
-    def blob(self, digest: Digest) -> PlannedBlob:
-        for blob in self.blobs:
-            if blob.digest == digest:
-                return blob
-        raise KeyError(digest)
-
-    def _by_digest(self) -> dict[Digest, PlannedManifest]:
+    @cached_property
+    def by_digest(self) -> Mapping[Digest, PlannedManifest]:
         return {manifest.digest: manifest for manifest in self.manifests}
+
+    @cached_property
+    def blob_by_digest(self) -> Mapping[Digest, PlannedBlob]:
+        return {blob.digest: blob for blob in self.blobs}
 
     @property
     def images(self) -> Iterator[PlannedManifest]:
         """The units of transfer: everything but index children, which travel with their index."""
         return (manifest for manifest in self.manifests if manifest.role is not Role.CHILD)
+
+    @property
+    def bytes_to_move(self) -> int:
+        """Bytes of every blob that isn't known to be there; some may turn out to be mounted or there already."""
+        return sum(blob.size for blob in self.blobs)
 
     @property
     def to_transfer(self) -> tuple[PlannedManifest, ...]:

@@ -1,0 +1,39 @@
+# Two commands for a newcomer: `make demo` and `make test`. Both make what they need.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check bench lock servers clean
+
+$(BIN)/transship: pyproject.toml requirements.lock
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv   # installs in seconds what takes pip a minute
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	@touch $(BIN)/transship
+
+demo: $(BIN)/transship   ## relocate a bundle between two image-layout folders, without any server
+	$(BIN)/python deployments/examples/demo.py
+
+servers:                 ## docker-registry and skopeo, which the tests talk to (Debian packages)
+	@command -v docker-registry >/dev/null && command -v skopeo >/dev/null \
+	  || { apt-get update -qq && apt-get install -y -qq --no-install-recommends docker-registry skopeo; }
+
+test: $(BIN)/transship servers
+	$(BIN)/python -m pytest
+
+check: $(BIN)/transship  ## lint, format, types, import arrows
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_architecture.py
+
+bench: $(BIN)/transship servers
+	$(BIN)/python -m tests.benchmarks
+
+lock:                    ## write requirements.lock anew; needs uv
+	uv pip compile pyproject.toml --group dev --universal --generate-hashes --no-header --no-annotate -o requirements.lock
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .demo .bench

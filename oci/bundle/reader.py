@@ -1,0 +1,84 @@
+"""Reading bundles out of a store: is it one, what does it list, and what do its locations say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from oci.bundle import tagnames
+from oci.bundle.contents import read_member
+from oci.bundle.image import is_bundle_config
+from oci.bundle.imageslock import ImagesLock
+from oci.bundle.locations import ImageLocations
+from oci.descriptor import CONFIG_TYPES, Descriptor
+from oci.digest import Digest
+from oci.errors import Denied, InvalidDocument, InvalidManifest, NotFound, Unauthorized
+from oci.manifest import Manifest
+from oci.store import Source
+
+CONFIG_LIMIT = 8 << 20
+"""Bytes an image config may have to be looked at: a bigger one isn't a bundle's."""
+
+LOCK_LIMIT = 16 << 20
+LOCK_PATH = ".imgpkg/images.yml"
+LOCATIONS_FILE = "image-locations.yml"
+
+BlobBytes: TypeAlias = Callable[[Source, Descriptor], bytes]
+"""Reads a small blob whole, perhaps from a cache."""
+
+
+def blob_bytes(source: Source, blob: Descriptor) -> bytes:
+    return b"".join(source.read_blob(blob))
+
+
+def is_bundle(source: Source, manifest: Manifest, read: BlobBytes = blob_bytes) -> bool:
+    """An image whose config carries the label; its value doesn't matter (imgpkg tests only that the key exists)."""
+    config = manifest.config
+    if config is None or config.media_type not in CONFIG_TYPES or config.size > CONFIG_LIMIT:
+        return False
+    try:
+        return is_bundle_config(read(source, config))
+    except InvalidManifest:
+        return False
+
+
+def read_images_lock(source: Source, manifest: Manifest, read: BlobBytes = blob_bytes) -> ImagesLock:
+    """The ImagesLock in the topmost layer that has one. Every layer is read to its end, so that it is proven."""
+    where = f"{source.name}@{manifest.digest}"
+    for layer in reversed(manifest.layers):
+        found = _member(source, layer, LOCK_PATH.__eq__, read)
+        if found is not None:
+            return ImagesLock.from_yaml(found, f"{where} {LOCK_PATH}")
+    raise InvalidManifest(
+        f"{where}: expected to find {LOCK_PATH} in the bundle's layer", hint="push the bundle again from its directory"
+    )
+
+
+def read_locations(source: Source, bundle: Digest, read: BlobBytes = blob_bytes) -> ImageLocations | None:
+    """What the locations image of a bundle says, or None when there is none that can be read.
+
+    Locations are a hint: one that is broken, or that we aren't allowed to see, counts as none.
+    """
+    try:
+        manifest = source.get_manifest(tagnames.locations(bundle))
+        for layer in manifest.layers:
+            found = _member(source, layer, _is_locations_file, read)
+            if found is not None:
+                return ImageLocations.from_yaml(found, f"{source.name}:{tagnames.locations(bundle)}")
+    except (NotFound, Unauthorized, Denied, InvalidDocument, InvalidManifest):
+        return None
+    return None
+
+
+def _member(source: Source, layer: Descriptor, wanted: Callable[[str], bool], read: BlobBytes) -> bytes | None:
+    """A file inside a layer. A small layer is read through `read`, for it may be needed again."""
+    chunks = iter((read(source, layer),)) if layer.size <= CONFIG_LIMIT else source.read_blob(layer)
+    found = read_member(chunks, wanted, LOCK_LIMIT)
+    for _ in chunks:
+        pass
+    return found
+
+
+def _is_locations_file(name: str) -> bool:
+    """By its base name only, as imgpkg looks for it."""
+    return name.rpartition("/")[2] == LOCATIONS_FILE

@@ -1,0 +1,254 @@
+"""Making the plan: resolve the source, walk it, compare with the destination."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from oci.bundle import tagnames
+from oci.bundle.bundlelock import BundleLock
+from oci.bundle.imageslock import ImagesLock
+from oci.bundle.lockfile import read_lock
+from oci.descriptor import Descriptor
+from oci.digest import Digest
+from oci.errors import InvalidInput, NotFound
+from oci.manifest import NESTING_LIMIT
+from oci.reference import Reference, StoreName, parse_any
+from oci.relocation.artifacts import Attachments
+from oci.relocation.graph import Entry, Node
+from oci.relocation.plan import Plan, PlannedBlob, PlannedBundle, PlannedManifest, Role
+from oci.relocation.request import RelocationRequest
+from oci.relocation.session import Session
+from oci.relocation.walk import Walk, digest_in
+from oci.store import Destination
+
+
+@dataclass(frozen=True, slots=True)
+class Roots:
+    """What a request comes down to: the entries to walk from, and the tags that the first of them is to get."""
+
+    source: str
+    entries: tuple[Entry, ...]
+    tags: tuple[str, ...] = ()
+    is_bundle: bool = False
+    is_list: bool = False
+
+
+def resolve(session: Session, request: RelocationRequest) -> Roots:
+    """Reads the lock, or asks the source what a tag means. A digest costs no request."""
+    if request.lock:
+        lock = read_lock(request.lock)
+        if isinstance(lock, ImagesLock):
+            return Roots(request.lock, tuple(_listed(lock)), is_list=True)
+        return _single(session, _of_lock(lock), (lock.tag,) if lock.tag else (), bundle=True)
+    reference = parse_any(request.bundle or request.image)
+    tags = request.tags or ((reference.tag,) if reference.tag else ())
+    return _single(session, reference, tags, bundle=bool(request.bundle))
+
+
+def make_plan(session: Session, request: RelocationRequest) -> Plan:
+    """Walks the source and asks the destination what it has. Nothing is written.
+
+    Raises when the root can't be read or isn't what was asked for. Any other part that can't be read is a failure in
+    the plan: the rest may be transferred, and nothing is given a name.
+    """
+    roots = resolve(session, request)
+    destination = session.destination(request.destination)
+    known, tags = _compare_tags(destination, roots)
+    probe = None if known else destination.head_manifest(roots.entries[0].digest) if roots.entries else None
+    if probe is not None:
+        known = {probe.digest: probe}
+    fresh = not known and _has_no_tags(destination)
+    walk = Walk(
+        session,
+        destination,
+        known=known,
+        fresh=fresh,
+        bundles=roots.is_bundle and not request.shallow,
+        foreign_layers=request.include_non_distributable,
+    )
+    walk.run(roots.entries)
+    _check_kinds(roots, walk, request)
+    attachments = Attachments(session, destination, request.artifacts)
+    if request.artifacts:
+        _attach(walk, attachments)
+    nodes = _children_first(walk.nodes)
+    return Plan(
+        source=roots.source,
+        destination=str(request.destination),
+        root=None if roots.is_list else roots.entries[0].digest,
+        manifests=tuple(_planned(node, tags if node.role is Role.ROOT else node.tags, request) for node in nodes),
+        blobs=_blobs(nodes),
+        bundles=tuple(_locations(node, walk.nodes) for node in nodes if node.listed is not None),
+        failures=(*walk.failures, *attachments.failures),
+        skipped_layers=tuple((node.digest, layer) for node in nodes for layer in node.skipped_layers),
+        unchanged=not tags and all(node.present and not node.tags and node.listed is None for node in nodes),
+        fresh=fresh,
+    )
+
+
+def _single(session: Session, reference: Reference, tags: tuple[str, ...], *, bundle: bool) -> Roots:
+    digest = reference.digest
+    if digest is None:
+        found = session.source(reference.repository).head_manifest(reference.tag)
+        if found is None:
+            raise NotFound(
+                "there is no such manifest",
+                side="source",
+                store=str(reference.repository),
+                subject=str(reference),
+                operation="resolving",
+                status=404,
+                code="MANIFEST_UNKNOWN",
+                hint="check the name and the tag, and that this identity may read it",
+            )
+        digest = found.digest
+    entry = Entry(
+        digest=digest,
+        places=(reference.repository,),
+        role=Role.ROOT,
+        origin=reference.at(digest),
+        hint=bundle or None,
+    )
+    return Roots(str(reference), (entry,), tags, is_bundle=bundle)
+
+
+def _listed(lock: ImagesLock) -> Iterable[Entry]:
+    return (
+        Entry(
+            digest=digest_in(image.image),
+            places=(image.image.repository,),
+            role=Role.LISTED,
+            origin=image.image,
+            annotations=image.annotations,
+        )
+        for image in lock.images
+    )
+
+
+def _of_lock(lock: BundleLock) -> Reference:
+    return lock.image
+
+
+def _compare_tags(destination: Destination, roots: Roots) -> tuple[dict[Digest, Descriptor], tuple[str, ...]]:
+    """What the wanted tags show at the destination already, and the tags that have to be moved."""
+    known: dict[Digest, Descriptor] = {}
+    moved = []
+    for tag in roots.tags:
+        there = destination.head_manifest(tag)
+        if there is not None:
+            known[there.digest] = there
+        if there is None or there.digest != roots.entries[0].digest:
+            moved.append(tag)
+    return known, tuple(moved)
+
+
+def _has_no_tags(destination: Destination) -> bool:
+    """One request that saves one for each image: a repository without tags is as good as empty."""
+    try:
+        return next(iter(destination.tags()), None) is None
+    except NotFound:
+        return True
+
+
+def _check_kinds(roots: Roots, walk: Walk, request: RelocationRequest) -> None:
+    bundles = [node for node in walk.nodes.values() if node.is_bundle]
+    if roots.is_list:
+        if bundles:
+            raise InvalidInput(
+                f"{request.lock} lists the bundle {bundles[0].origin}: bundles can't be copied with an ImagesLock",
+                hint="make a bundle of the images and copy that",
+            )
+        return
+    root = walk.nodes[roots.entries[0].digest]
+    if roots.is_bundle and not root.is_bundle:
+        raise InvalidInput(f"expected a bundle, found a plain image: {roots.source}", hint="use -i instead of -b")
+    if request.image and root.is_bundle and not request.shallow:
+        raise InvalidInput(f"expected a plain image, found a bundle: {roots.source}", hint="use -b instead of -i")
+
+
+def _attach(walk: Walk, attachments: Attachments) -> None:
+    """Attachments of attachments as well, down to the nesting limit."""
+    looked: set[Digest] = set()
+    for _ in range(NESTING_LIMIT):
+        fresh = [node for digest, node in walk.nodes.items() if digest not in looked]
+        if not fresh:
+            return
+        looked.update(node.digest for node in fresh)
+        walk.run(attachments.of(fresh))
+
+
+def _children_first(nodes: Mapping[Digest, Node]) -> list[Node]:
+    """Every node after all that it lists; roots last. Independent of the order in which answers came."""
+    done: dict[Digest, Node] = {}
+
+    def add(node: Node) -> None:
+        for child in node.children:
+            if child in nodes and child not in done:
+                add(nodes[child])
+        done.setdefault(node.digest, node)
+
+    last = [node for node in nodes.values() if node.role is Role.ROOT]
+    for node in sorted(nodes.values(), key=lambda node: node.digest):
+        if node.role is not Role.ROOT:
+            add(node)
+    for node in last:
+        add(node)
+    return list(done.values())
+
+
+def _planned(node: Node, tags: Sequence[str], request: RelocationRequest) -> PlannedManifest:
+    return PlannedManifest(
+        digest=node.digest,
+        media_type=node.media_type,
+        size=node.size,
+        store=str(node.store),
+        role=node.role,
+        origin=str(node.origin or ""),
+        children=node.children,
+        blobs=tuple(blob.digest for blob in node.blobs),
+        is_bundle=node.is_bundle,
+        present=node.present,
+        tags=tuple(tags),
+        keep_alive=_keep_alive(node, request),
+        platform=node.platform,
+        annotations=dict(node.annotations),
+    )
+
+
+def _keep_alive(node: Node, request: RelocationRequest) -> str:
+    """Children and referrers are held by what they belong to."""
+    if node.role in (Role.CHILD, Role.REFERRER):
+        return ""
+    if not request.repo_based_tags:
+        return tagnames.keep_alive(node.digest)
+    return tagnames.repo_based(str(node.origin or f"{node.store}@{node.digest}"), node.digest)
+
+
+def _blobs(nodes: Iterable[Node]) -> tuple[PlannedBlob, ...]:
+    stores: dict[Digest, dict[StoreName, None]] = {}
+    blobs: dict[Digest, Descriptor] = {}
+    for node in nodes:
+        for blob in node.blobs:
+            blobs.setdefault(blob.digest, blob)
+            stores.setdefault(blob.digest, {})[node.store] = None
+    planned = (
+        PlannedBlob(
+            digest=blob.digest,
+            size=blob.size,
+            media_type=blob.media_type,
+            stores=tuple(str(store) for store in stores[blob.digest]),
+            urls=blob.urls,
+        )
+        for blob in blobs.values()
+    )
+    return tuple(sorted(planned, key=lambda blob: (-blob.size, blob.digest)))
+
+
+def _locations(node: Node, nodes: Mapping[Digest, Node]) -> PlannedBundle:
+    entries = {
+        (str(reference), nodes[digest_in(reference)].is_bundle)
+        for reference in node.listed or ()
+        if digest_in(reference) in nodes
+    }
+    return PlannedBundle(digest=node.digest, entries=tuple(sorted(entries)))

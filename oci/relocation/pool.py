@@ -1,0 +1,100 @@
+"""The threads that move blobs: biggest first, one thread kept for small ones, each blob once per destination."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future
+from typing import Generic, TypeVar
+
+from oci.cancel import CancelToken
+from oci.errors import Cancelled
+
+T = TypeVar("T")
+
+SMALL = 1 << 20
+"""Bytes up to which a blob counts as small: one thread takes nothing bigger, so that small ones never queue behind
+a row of big ones."""
+
+
+class BlobPool(Generic[T]):
+    """A priority pool with a memo. `once` runs a key's function one time; a failure is forgotten, so that the next
+    caller tries again."""
+
+    def __init__(self, threads: int, cancel: CancelToken) -> None:
+        self._cancel = cancel
+        self._changed = threading.Condition()
+        self._big: list[tuple[int, int, Callable[[], None]]] = []
+        self._small: list[tuple[int, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        self._memo: dict[Hashable, Future[T]] = {}
+        self._closed = False
+        self._threads = [
+            threading.Thread(target=self._work, args=(threads > 1 and number == 0,), name=f"blob-{number}", daemon=True)
+            for number in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def once(self, key: Hashable, size: int, function: Callable[[], T]) -> tuple[Future[T], bool]:
+        """The future of `key`, and whether this call is the one that started it."""
+        with self._changed:
+            known = self._memo.get(key)
+            if known is not None:
+                return known, False
+            future: Future[T] = Future()
+            self._memo[key] = future
+            queue = self._small if size <= SMALL else self._big
+            heapq.heappush(queue, (-size, next(self._order), lambda: self._run(key, future, function)))
+            self._changed.notify_all()
+            return future, True
+
+    def forget(self, key: Hashable) -> None:
+        with self._changed:
+            self._memo.pop(key, None)
+
+    def close(self) -> None:
+        """Waits for what is running; what is still queued is answered with Cancelled."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+        for _, _, job in (*self._big, *self._small):
+            self._cancel.cancel()
+            job()
+
+    def _run(self, key: Hashable, future: Future[T], function: Callable[[], T]) -> None:
+        try:
+            self._cancel.check()
+            result = function()
+        except BaseException as error:  # noqa: BLE001 - whatever it was belongs to whoever waits on the future
+            self.forget(key)
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+
+    def _work(self, small_only: bool) -> None:
+        while True:
+            with self._changed:
+                while not self._closed and not self._small and (small_only or not self._big):
+                    self._changed.wait()
+                if self._closed:
+                    return
+                queue = self._big if self._big and not small_only else self._small
+                _, _, job = heapq.heappop(queue)
+            job()
+
+
+def wait_all(futures: list[Future[T]]) -> list[T]:
+    """The results in order. Waits for every one before it raises the first failure, so that nothing is left running
+    behind the caller's back; a cancellation outranks the failures it caused."""
+    errors = [error for error in (future.exception() for future in futures) if error is not None]
+    for error in errors:
+        if isinstance(error, Cancelled):
+            raise error
+    if errors:
+        raise errors[0]
+    return [future.result() for future in futures]

@@ -1,0 +1,96 @@
+"""Making the result visible, last of all: bundles, their locations images, then the names."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from oci.bundle import tagnames
+from oci.bundle.locations import locations_image
+from oci.digest import Digest
+from oci.errors import Incomplete, Refused, StoreError, TransshipError
+from oci.reference import parse_store
+from oci.relocation.plan import Plan, PlannedBundle, PlannedManifest, Role
+from oci.relocation.session import Session
+from oci.relocation.transfer import FAILED, ImageOutcome
+from oci.relocation.walk import load_manifest
+from oci.store import Destination, reader_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """What got a name. `tags` are those that were moved, in order; `locations` the digests of locations images."""
+
+    tags: tuple[str, ...] = ()
+    locations: tuple[Digest, ...] = ()
+
+
+def check_complete(plan: Plan, outcomes: Iterable[ImageOutcome]) -> None:
+    """Raises Incomplete, with what failed, unless every image of the plan is in place."""
+    known = {outcome.digest: outcome for outcome in outcomes}
+    failures: list[TransshipError] = [
+        StoreError(failed.message, side="source", subject=failed.subject, retryable=failed.retryable)
+        for failed in plan.failures
+    ]
+    for image in plan.images:
+        outcome = known.get(image.digest)
+        if outcome is None:
+            failures.append(StoreError("was not transferred", subject=str(image.digest), retryable=True))
+        elif outcome.status == FAILED:
+            failures.append(StoreError(outcome.error, subject=outcome.subject, retryable=outcome.retryable))
+    if failures:
+        raise Incomplete(
+            f"{len(failures)} of {len(list(plan.images)) + len(plan.failures)} images failed; no name was moved",
+            failures,
+            hint="run the same command again: what is there already is not sent again",
+        )
+
+
+def publish(session: Session, plan: Plan, outcomes: Collection[ImageOutcome]) -> Published:
+    """Raises Incomplete before anything is named when an image of the plan isn't in place.
+
+    The order is: bundles and their locations images, innermost first; names of attachments; the root's own tag.
+    """
+    check_complete(plan, outcomes)
+    destination = session.destination(parse_store(plan.destination))
+    listed = {bundle.digest: bundle for bundle in plan.bundles}
+    tags: list[str] = []
+    locations: list[Digest] = []
+    for manifest in plan.manifests:
+        session.cancel.check()
+        if manifest.is_bundle and not manifest.present:
+            _push(session, destination, manifest, manifest.keep_alive)
+        if manifest.digest in listed:
+            locations.append(_push_locations(destination, listed[manifest.digest], fresh=plan.fresh))
+    for manifest in sorted(plan.manifests, key=lambda manifest: manifest.role is Role.ROOT):
+        for tag in manifest.tags:
+            session.cancel.check()
+            _push(session, destination, manifest, tag)
+            tags.append(tag)
+    return Published(tags=tuple(tags), locations=tuple(locations))
+
+
+def _push(session: Session, destination: Destination, manifest: PlannedManifest, tag: str) -> None:
+    destination.put_manifest(load_manifest(session, session.source(parse_store(manifest.store)), manifest.digest), tag)
+
+
+def _push_locations(destination: Destination, bundle: PlannedBundle, *, fresh: bool) -> Digest:
+    """Deterministic, so a second run finds the same digest and writes nothing.
+
+    A registry with immutable tags may refuse to replace older locations: those that are there then stay (imgpkg does
+    the same), for they are a hint that readers verify.
+    """
+    image = locations_image(bundle.entries)
+    tag = tagnames.locations(bundle.digest)
+    there = None if fresh else destination.head_manifest(tag)
+    if there is not None and there.digest == image.manifest.digest:
+        return image.manifest.digest
+    for descriptor, data in image.blobs:
+        destination.put_blob(descriptor, reader_of(data), fresh=fresh)
+    destination.put_manifest(image.manifest, tagnames.keep_alive(image.manifest.digest))
+    try:
+        destination.put_manifest(image.manifest, tag)
+    except Refused as error:
+        if there is None or "immutable" not in str(error).lower():
+            raise
+    return image.manifest.digest

@@ -1,0 +1,60 @@
+"""What is asked for: one source, one destination, and how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from oci.descriptor import Platform
+from oci.errors import InvalidInput
+from oci.reference import StoreName, parse_store, parse_tag
+
+COSIGN = "cosign"
+REFERRERS = "referrers"
+ARTIFACTS = frozenset({COSIGN, REFERRERS})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelocationRequest:
+    """Exactly one of `bundle`, `image` and `lock` names the source: a reference (`REGISTRY/REPOSITORY[:TAG][@DIGEST]`
+    or `oci:PATH[:TAG]`), or the path of an ImagesLock or BundleLock file. Raises InvalidInput when it makes no sense.
+    """
+
+    bundle: str = ""
+    image: str = ""
+    lock: str = ""
+    to: str
+    """`REGISTRY/REPOSITORY` or `oci:PATH`, without a tag."""
+    tags: tuple[str, ...] = ()
+    """Names at the destination, instead of the tag that the source carries."""
+    artifacts: frozenset[str] = frozenset()
+    """What travels along with each image: COSIGN (`.sig`, `.att` and `.sbom` tags), REFERRERS."""
+    repo_based_tags: bool = False
+    """Keep-alive tags that show where an image came from."""
+    include_non_distributable: bool = False
+    platforms: tuple[str, ...] = ()
+    """Leave out the other platforms of every index; such an index is rewritten and has a new digest."""
+    shallow: bool = False
+    """The bundle's own image and nothing that it lists."""
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("bundle", "image", "lock") if getattr(self, name)]
+        if len(given) != 1:
+            raise InvalidInput(
+                f"expected one source, got {', '.join(given) or 'none'}", hint="give exactly one of bundle, image, lock"
+            )
+        unknown = self.artifacts - ARTIFACTS
+        if unknown:
+            raise InvalidInput(
+                f"unknown artifacts: {', '.join(sorted(unknown))}", hint=f"known are {', '.join(sorted(ARTIFACTS))}"
+            )
+        for tag in self.tags:
+            parse_tag(tag)
+        for platform in self.platforms:
+            Platform.parse(platform)
+        parse_store(self.to)
+        if self.tags and self.lock:
+            raise InvalidInput("a lock names its own tag; other tags can't be given with it")
+
+    @property
+    def destination(self) -> StoreName:
+        return parse_store(self.to)

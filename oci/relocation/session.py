@@ -1,0 +1,103 @@
+"""What one run shares: connections to both sides, threads, counters, and the token that stops it all."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from oci.cancel import CancelToken
+from oci.digest import Digest
+from oci.layout import Layout
+from oci.meter import Meter
+from oci.reference import LayoutFolder, StoreName
+from oci.registry.credentials import Credentials
+from oci.registry.registries import Registries
+from oci.registry.settings import RegistrySettings
+from oci.relocation.cache import ByteCache
+from oci.relocation.pool import BlobPool
+from oci.store import BlobOutcome, Destination, Source
+
+DEFAULT_CONCURRENCY = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """How the registries of one side are reached: settings by host with a default, and credentials."""
+
+    credentials: Credentials
+    default: RegistrySettings = field(default_factory=RegistrySettings)
+    per_registry: Mapping[str, RegistrySettings] = field(default_factory=dict)
+
+    def settings(self, registry: str) -> RegistrySettings:
+        return self.per_registry.get(registry, self.default)
+
+
+class Session:
+    """Use as a context manager. `concurrency` is the number of blobs, and of images, on their way at a time."""
+
+    def __init__(
+        self,
+        *,
+        source: Access,
+        destination: Access,
+        concurrency: int = DEFAULT_CONCURRENCY,
+        meter: Meter | None = None,
+        cancel: CancelToken | None = None,
+    ) -> None:
+        self.meter = meter or Meter()
+        self.cancel = cancel or CancelToken()
+        self.concurrency = concurrency
+        self.cache = ByteCache()
+        self.pushed: set[tuple[str, Digest]] = set()
+        """(destination, digest) of manifests that this session has pushed."""
+        self._lock = threading.Lock()
+        self._layouts: dict[tuple[str, LayoutFolder], Layout] = {}
+        self._sides = {
+            side: Registries(
+                side=side,
+                settings=access.settings,
+                credentials=access.credentials,
+                meter=self.meter,
+                cancel=self.cancel,
+            )
+            for side, access in (("source", source), ("destination", destination))
+        }
+        self.blobs: BlobPool[BlobOutcome] = BlobPool(concurrency, self.cancel)
+        self.workers = ThreadPoolExecutor(concurrency, thread_name_prefix="image")
+
+    def source(self, name: StoreName) -> Source:
+        return self._store("source", name)
+
+    def destination(self, name: StoreName) -> Destination:
+        return self._store("destination", name)
+
+    def _store(self, side: str, name: StoreName) -> Destination:
+        if not isinstance(name, LayoutFolder):
+            return self._sides[side].repository(name)
+        with self._lock:
+            layout = self._layouts.get((side, name))
+            if layout is None:
+                layout = Layout(name, side=side, meter=self.meter, cancel=self.cancel)
+                self._layouts[(side, name)] = layout
+            return layout
+
+    def close(self) -> None:
+        """Ends threads and connections; whatever is still moving when an error closes the session is cancelled."""
+        self.workers.shutdown(wait=True, cancel_futures=True)
+        self.blobs.close()
+        for registries in self._sides.values():
+            registries.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self.cancel.cancel()
+        self.close()

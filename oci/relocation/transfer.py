@@ -1,0 +1,234 @@
+"""Moving one image: blobs first, children before parents. Idempotent; on any machine, in any order, any number of
+times."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import islice
+from typing import Any
+
+from oci.digest import Digest
+from oci.errors import Cancelled, IntegrityError, InvalidInput, NotFound, Refused, StoreError, TransshipError
+from oci.reference import Repository, StoreName, parse_store
+from oci.relocation.plan import Plan, PlannedBlob, PlannedManifest
+from oci.relocation.pool import wait_all
+from oci.relocation.session import Session
+from oci.relocation.walk import load_manifest
+from oci.store import BlobOutcome, Destination, reader_of
+
+DONE = "done"
+PRESENT = "present"
+FAILED = "failed"
+
+_READ_ROUNDS = 2
+"""How often all places of a blob are tried when what they give isn't what was promised."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageOutcome:
+    """What became of one image. Sizes in bytes, counted for the image that first needed the blob."""
+
+    digest: Digest
+    subject: str
+    role: str
+    status: str
+    bytes_written: int = 0
+    bytes_mounted: int = 0
+    bytes_skipped: int = 0
+    seconds: float = 0.0
+    error: str = ""
+    error_class: str = ""
+    retryable: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def transfer_image(session: Session, plan: Plan, digest: Digest) -> ImageOutcome:
+    """Brings the image and all below it to the destination; a bundle's own manifest waits for `publish`.
+
+    Raises whatever stopped it (retryable errors say so); nothing is named by then.
+    """
+    started = time.monotonic()
+    image = plan.by_digest[digest]
+    subject = image.origin or f"{image.store}@{image.digest}"
+    if image.present:
+        return ImageOutcome(digest=digest, subject=subject, role=image.role.value, status=PRESENT)
+    destination = session.destination(parse_store(plan.destination))
+    below = list(_children_first(plan, image))
+    moved: dict[BlobOutcome, int] = dict.fromkeys(BlobOutcome, 0)
+    _move_blobs(session, plan, destination, below, moved, fresh=plan.fresh)
+    for manifest in below:
+        if not manifest.is_bundle and not manifest.present:
+            _push_manifest(session, plan, destination, manifest, below)
+    return ImageOutcome(
+        digest=digest,
+        subject=subject,
+        role=image.role.value,
+        status=DONE,
+        bytes_written=moved[BlobOutcome.WRITTEN],
+        bytes_mounted=moved[BlobOutcome.MOUNTED],
+        bytes_skipped=moved[BlobOutcome.SKIPPED],
+        seconds=time.monotonic() - started,
+    )
+
+
+def transfer_all(
+    session: Session, plan: Plan, *, on_done: Callable[[ImageOutcome], None] | None = None
+) -> tuple[ImageOutcome, ...]:
+    """Every image of the plan, biggest first, some at a time. One that fails is an outcome with its error; the others
+    go on. Raises Cancelled, and nothing else."""
+    outcomes: dict[Digest, ImageOutcome] = {}
+
+    def note(outcome: ImageOutcome) -> None:
+        outcomes[outcome.digest] = outcome
+        if on_done is not None:
+            on_done(outcome)
+
+    for image in plan.images:
+        if image.present:
+            note(transfer_image(session, plan, image.digest))
+    queue = iter(sorted(plan.to_transfer, key=lambda image: -_weight(plan, image)))
+    running: dict[Future[ImageOutcome], PlannedManifest] = {}
+    while True:
+        for image in islice(queue, session.concurrency * 2 - len(running)):
+            running[session.workers.submit(transfer_image, session, plan, image.digest)] = image
+        if not running:
+            return tuple(outcomes[image.digest] for image in plan.images)
+        finished, _ = wait(running, return_when=FIRST_COMPLETED)
+        for future in finished:
+            note(_outcome(future, running.pop(future)))
+
+
+def failure(image: PlannedManifest, error: TransshipError) -> ImageOutcome:
+    """The outcome of an image that `transfer_image` gave up."""
+    return ImageOutcome(
+        digest=image.digest,
+        subject=image.origin or f"{image.store}@{image.digest}",
+        role=image.role.value,
+        status=FAILED,
+        error=str(error),
+        error_class=type(error).__name__,
+        retryable=error.retryable,
+    )
+
+
+def _outcome(future: Future[ImageOutcome], image: PlannedManifest) -> ImageOutcome:
+    try:
+        return future.result()
+    except Cancelled:
+        raise
+    except TransshipError as error:
+        return failure(image, error)
+
+
+def _weight(plan: Plan, image: PlannedManifest) -> int:
+    return sum(
+        plan.blob_by_digest[blob].size
+        for manifest in _children_first(plan, image)
+        if not manifest.present
+        for blob in manifest.blobs
+    )
+
+
+def _children_first(plan: Plan, image: PlannedManifest) -> Iterator[PlannedManifest]:
+    """The index children below an image, then the image; what a bundle lists isn't below it but beside it."""
+    if not image.is_bundle:
+        for digest in image.children:
+            child = plan.by_digest.get(digest)
+            if child is None:
+                raise NotFound(
+                    "a child of this index couldn't be read when the plan was made",
+                    side="source",
+                    store=image.store,
+                    subject=digest,
+                    operation="transferring",
+                )
+            yield from _children_first(plan, child)
+    yield image
+
+
+def _move_blobs(
+    session: Session,
+    plan: Plan,
+    destination: Destination,
+    manifests: Sequence[PlannedManifest],
+    moved: dict[BlobOutcome, int],
+    *,
+    fresh: bool,
+) -> None:
+    blobs = [plan.blob_by_digest[digest] for manifest in manifests if not manifest.present for digest in manifest.blobs]
+    begun: list[tuple[PlannedBlob, Future[BlobOutcome], bool]] = []
+    for blob in sorted(blobs, key=lambda blob: -blob.size):
+        future, mine = session.blobs.once(
+            (plan.destination, blob.digest),
+            blob.size,
+            partial(_move_blob, session, destination, blob, fresh=fresh),
+        )
+        begun.append((blob, future, mine))
+    outcomes = wait_all([future for _, future, _ in begun])
+    for (blob, _, mine), outcome in zip(begun, outcomes, strict=True):
+        if mine:
+            moved[outcome] += blob.size
+
+
+def _move_blob(session: Session, destination: Destination, blob: PlannedBlob, *, fresh: bool) -> BlobOutcome:
+    """From the first place that gives the right bytes. A wrong byte is never a reason to give up at once: another
+    place, or another read, may have the right one."""
+    places = [parse_store(store) for store in blob.stores]
+    mounts = _mounts(places, destination.name)
+    cached = session.cache.get(blob.digest)
+    if cached is not None:
+        return destination.put_blob(blob.descriptor, reader_of(cached), mount_from=mounts, fresh=fresh)
+    problem: TransshipError | None = None
+    for place in places * _READ_ROUNDS:
+        try:
+            return destination.put_blob(
+                blob.descriptor,
+                partial(session.source(place).read_blob, blob.descriptor),
+                mount_from=mounts,
+                fresh=fresh,
+            )
+        except (IntegrityError, StoreError) as error:
+            if isinstance(error, StoreError) and error.side != "source":
+                raise
+            problem = problem or error
+    raise problem or InvalidInput(f"the plan names no place to read {blob.digest} from")
+
+
+def _mounts(places: Sequence[StoreName], destination: StoreName) -> tuple[Repository, ...]:
+    if not isinstance(destination, Repository):
+        return ()
+    return tuple(place for place in places if isinstance(place, Repository) and place.registry == destination.registry)
+
+
+def _push_manifest(
+    session: Session,
+    plan: Plan,
+    destination: Destination,
+    manifest: PlannedManifest,
+    below: Sequence[PlannedManifest],
+) -> None:
+    """By its keep-alive tag, which holds it from the first moment, or by digest.
+
+    A registry that says that a blob is unknown contradicts what it said of that blob before: everything below is
+    then asked for again, once, without trusting the memo.
+    """
+    mark = (plan.destination, manifest.digest)
+    if mark in session.pushed:
+        return
+    raw = load_manifest(session, session.source(parse_store(manifest.store)), manifest.digest)
+    try:
+        destination.put_manifest(raw, manifest.keep_alive)
+    except Refused as error:
+        if error.code != "MANIFEST_BLOB_UNKNOWN":
+            raise
+        for blob in manifest.blobs:
+            session.blobs.forget((plan.destination, blob))
+        _move_blobs(session, plan, destination, below, dict.fromkeys(BlobOutcome, 0), fresh=False)
+        destination.put_manifest(raw, manifest.keep_alive)
+    session.pushed.add(mark)

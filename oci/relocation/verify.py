@@ -1,0 +1,126 @@
+"""Proving what is at a destination: every manifest and blob asked for, or every byte hashed again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from oci.bundle import reader
+from oci.descriptor import INDEX_TYPES, MANIFEST_TYPES, Descriptor
+from oci.digest import Digest
+from oci.errors import Cancelled, TransshipError
+from oci.manifest import Manifest
+from oci.reference import StoreName, parse_store
+from oci.relocation.plan import Plan
+from oci.relocation.session import Session
+from oci.store import Source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """What was looked at and what was wrong; sizes in bytes. No problem means: all of it is there."""
+
+    manifests: int = 0
+    blobs: int = 0
+    bytes_hashed: int = 0
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Found:
+    manifests: set[Digest] = field(default_factory=set)
+    blobs: dict[Digest, Descriptor] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+
+def verify(session: Session, plan: Plan, *, deep: bool = False) -> Verification:
+    """Verifies everything a plan has put, or left, at its destination, by walking the destination itself."""
+    return verify_store(
+        session,
+        parse_store(plan.destination),
+        [manifest.digest for manifest in plan.manifests],
+        omitted=frozenset(layer for _, layer in plan.skipped_layers),
+        deep=deep,
+    )
+
+
+def verify_store(
+    session: Session,
+    name: StoreName,
+    roots: Iterable[Digest],
+    *,
+    omitted: frozenset[Digest] = frozenset(),
+    deep: bool = False,
+) -> Verification:
+    """Walks down from `roots` inside one store, through indexes and bundles, and checks every blob but the `omitted`.
+
+    Manifests are always read and hashed. Blobs are asked for, or with `deep` read and hashed as well.
+    """
+    store = session.destination(name)
+    found = _Found()
+    level = list(dict.fromkeys(roots))
+    while level:
+        session.cancel.check()
+        found.manifests.update(level)
+        below: list[Digest] = []
+        for digest, result in zip(level, session.workers.map(lambda one: _expand(store, one), level), strict=True):
+            if isinstance(result, str):
+                found.problems.append(result)
+                continue
+            manifest, listed = result
+            below.extend((*listed, *(child.digest for child in manifest.children if _is_manifest(child))))
+            inside = (child for child in manifest.children if not _is_manifest(child))
+            found.blobs.update({blob.digest: blob for blob in (*manifest.blobs, *inside)})
+            if manifest.digest != digest:
+                found.problems.append(f"{name}@{digest}: the manifest has digest {manifest.digest}")
+        level = [digest for digest in dict.fromkeys(below) if digest not in found.manifests]
+    blobs = [blob for digest, blob in found.blobs.items() if digest not in omitted]
+    check = _hash_blob if deep else _ask_blob
+    found.problems.extend(problem for problem in session.workers.map(lambda blob: check(store, blob), blobs) if problem)
+    return Verification(
+        manifests=len(found.manifests),
+        blobs=len(blobs),
+        bytes_hashed=sum(blob.size for blob in blobs) if deep else 0,
+        problems=tuple(found.problems),
+    )
+
+
+def _expand(store: Source, digest: Digest) -> tuple[Manifest, tuple[Digest, ...]] | str:
+    """A manifest and what it lists as a bundle, or the problem with it."""
+    try:
+        manifest = store.get_manifest(digest)
+        if manifest.is_index or not reader.is_bundle(store, manifest):
+            return manifest, ()
+        lock = reader.read_images_lock(store, manifest)
+        return manifest, tuple(image.image.digest for image in lock.images if image.image.digest)
+    except Cancelled:
+        raise
+    except TransshipError as error:
+        return str(error)
+
+
+def _ask_blob(store: Source, blob: Descriptor) -> str:
+    try:
+        size = store.blob_size(blob.digest)
+    except Cancelled:
+        raise
+    except TransshipError as error:
+        return str(error)
+    if size is None:
+        return f"{store.name}@{blob.digest}: the blob is missing"
+    return "" if size == blob.size else f"{store.name}@{blob.digest}: {size} bytes instead of {blob.size}"
+
+
+def _hash_blob(store: Source, blob: Descriptor) -> str:
+    try:
+        for _ in store.read_blob(blob):
+            pass
+    except Cancelled:
+        raise
+    except TransshipError as error:
+        return str(error)
+    return ""
+
+
+def _is_manifest(child: Descriptor) -> bool:
+    return child.media_type in MANIFEST_TYPES or child.media_type in INDEX_TYPES

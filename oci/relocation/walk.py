@@ -1,0 +1,271 @@
+"""The walk over a source: from a root to every manifest that belongs to it, asking as little as possible.
+
+What the destination has by digest is looked at no further, for a manifest that is present vouches for everything
+below it. A bundle vouches only for its own files: what it lists is vouched for by its locations image, which is
+written last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from oci.bundle import reader, tagnames
+from oci.descriptor import INDEX_TYPES, MANIFEST_TYPES, Descriptor
+from oci.digest import Digest
+from oci.errors import Cancelled, InvalidManifest, NotFound, StoreError, TransshipError, Unavailable
+from oci.manifest import NESTING_LIMIT, Manifest, parse_manifest
+from oci.reference import Reference, Repository, StoreName
+from oci.relocation.graph import Entry, Node, merged
+from oci.relocation.plan import PlanFailure, Role
+from oci.relocation.session import Session
+from oci.store import Destination, Source
+
+_BUNDLE_ROLES = (Role.ROOT, Role.NESTED, Role.LISTED)
+
+
+class Walk:
+    """One walk: `run` it on the roots, then read `nodes` and `failures`."""
+
+    def __init__(
+        self,
+        session: Session,
+        destination: Destination,
+        *,
+        known: Mapping[Digest, Descriptor],
+        fresh: bool,
+        bundles: bool,
+        foreign_layers: bool,
+    ) -> None:
+        """`bundles` says whether listed images are looked at for being bundles and followed; `known` is what the
+        destination is known to have; `fresh`, that it has nothing else."""
+        self.nodes: dict[Digest, Node] = {}
+        self.failures: list[PlanFailure] = []
+        self._session = session
+        self._destination = destination
+        self._known = known
+        self._fresh = fresh
+        self._bundles = bundles
+        self._foreign_layers = foreign_layers
+        self._elsewhere: set[StoreName] = set()
+        """Bundle repositories that turned out not to host what their bundle lists."""
+        self._dead: set[str] = set()
+        """Registries that couldn't be reached: asked last from then on."""
+
+    def run(self, roots: Iterable[Entry]) -> None:
+        """Level by level, so that no thread ever waits for another one's turn in the same pool."""
+        level = self._distinct(roots)
+        while level:
+            self._session.cancel.check()
+            below: list[Entry] = []
+            for entry, (node, more) in zip(
+                level, self._session.workers.map(self._visit_kept_going, level), strict=True
+            ):
+                if node is not None:
+                    self.nodes[entry.digest] = node
+                    below.extend(more)
+            level = self._distinct(below)
+
+    def _distinct(self, entries: Iterable[Entry]) -> list[Entry]:
+        """One entry a digest; reasons for what is known already are merged into it."""
+        found: dict[Digest, Entry] = {}
+        for entry in entries:
+            if entry.digest in self.nodes:
+                self.nodes[entry.digest].merge(entry)
+            elif entry.digest in found:
+                found[entry.digest] = merged(found[entry.digest], entry)
+            else:
+                found[entry.digest] = entry
+        return list(found.values())
+
+    def _visit_kept_going(self, entry: Entry) -> tuple[Node | None, list[Entry]]:
+        """A root that fails ends the walk; anything else is noted, and the rest goes on."""
+        try:
+            return self._visit(entry)
+        except Cancelled:
+            raise
+        except TransshipError as error:
+            if entry.role is Role.ROOT:
+                raise
+            subject = str(entry.origin) if entry.origin else f"{entry.places[0]}@{entry.digest}"
+            self.failures.append(PlanFailure(subject=subject, message=str(error), retryable=error.retryable))
+            return None, []
+
+    def _visit(self, entry: Entry) -> tuple[Node, list[Entry]]:
+        if entry.depth > NESTING_LIMIT:
+            raise InvalidManifest(f"{entry.places[0]}@{entry.digest}: nested deeper than {NESTING_LIMIT} levels")
+        seen = self._known.get(entry.digest)
+        if seen is None and not self._fresh:
+            seen = self._destination.head_manifest(entry.digest)
+        if seen is not None and not self._may_hold_more(entry, seen):
+            return self._present(entry, seen), []
+        source, manifest = self._find(entry, present=seen is not None)
+        self._session.cache.put(manifest.digest, manifest.raw)
+        node = self._node(entry, source.name, manifest, present=seen is not None)
+        if manifest.is_index:
+            return node, [] if node.present else self._children(entry, source, manifest)
+        if entry.role not in _BUNDLE_ROLES or not reader.is_bundle(source, manifest, self.read_small):
+            return node, []
+        return node, self._open_bundle(entry, source, manifest, node)
+
+    def _may_hold_more(self, entry: Entry, seen: Descriptor) -> bool:
+        """Is a manifest that the destination has perhaps a bundle whose images it doesn't have?"""
+        if not self._bundles or entry.role not in _BUNDLE_ROLES or seen.is_index or entry.hint is False:
+            return False
+        return not (entry.hint and self._vouched(entry.digest))
+
+    def _vouched(self, bundle: Digest) -> bool:
+        return self._destination.head_manifest(tagnames.locations(bundle)) is not None
+
+    def _present(self, entry: Entry, seen: Descriptor) -> Node:
+        return Node(
+            digest=entry.digest,
+            media_type=seen.media_type,
+            size=seen.size,
+            store=self._destination.name,
+            places=entry.places,
+            role=entry.role,
+            origin=entry.origin,
+            is_bundle=bool(entry.hint),
+            present=True,
+            tags=entry.tags,
+            platform=entry.platform,
+            annotations=entry.annotations,
+        )
+
+    def _node(self, entry: Entry, store: StoreName, manifest: Manifest, *, present: bool) -> Node:
+        skipped = tuple(layer.digest for layer in manifest.layers if not (layer.distributable or self._foreign_layers))
+        blobs = tuple(blob for blob in manifest.blobs if blob.digest not in skipped)
+        inside = tuple(child for child in manifest.children if not _is_manifest(child))
+        return Node(
+            digest=manifest.digest,
+            media_type=manifest.media_type,
+            size=manifest.size,
+            store=store,
+            places=entry.places,
+            role=entry.role,
+            origin=entry.origin,
+            children=tuple(dict.fromkeys(child.digest for child in manifest.children if _is_manifest(child))),
+            blobs=() if present else (*blobs, *inside),
+            skipped_layers=skipped,
+            present=present,
+            tags=entry.tags,
+            platform=entry.platform,
+            annotations=entry.annotations,
+        )
+
+    def _children(self, entry: Entry, source: Source, index: Manifest) -> list[Entry]:
+        return [
+            Entry(
+                digest=child.digest,
+                places=(source.name, *(place for place in entry.places if place != source.name)),
+                role=Role.CHILD,
+                platform=str(child.platform or ""),
+                depth=entry.depth + 1,
+            )
+            for child in index.children
+            if _is_manifest(child)
+        ]
+
+    def _open_bundle(self, entry: Entry, source: Source, manifest: Manifest, node: Node) -> list[Entry]:
+        node.is_bundle = True
+        if node.role is Role.LISTED:
+            node.role = Role.NESTED
+        if not self._bundles:
+            return []
+        if node.present and self._vouched(node.digest):
+            return []
+        lock = reader.read_images_lock(source, manifest, self.read_small)
+        home = source if source.name in entry.places else self._session.source(self._ordered(entry.places)[0])
+        locations = reader.read_locations(home, manifest.digest, self.read_small) if lock.images else None
+        hints = {str(image.image): image.is_bundle for image in locations.images} if locations else {}
+        node.listed = tuple(image.image for image in lock.images)
+        node.children = tuple(dict.fromkeys(digest_in(image.image) for image in lock.images))
+        return [
+            Entry(
+                digest=digest_in(image.image),
+                places=tuple(dict.fromkeys((home.name, *entry.places, image.image.repository))),
+                role=Role.LISTED,
+                origin=image.image,
+                hint=hints.get(str(image.image)),
+                annotations=image.annotations,
+                depth=entry.depth + 1,
+            )
+            for image in lock.images
+        ]
+
+    def _find(self, entry: Entry, *, present: bool) -> tuple[Source, Manifest]:
+        """The manifest from the first place that has it; from the destination when that has it, which costs the
+        source no quota."""
+        if present:
+            return self._destination, self._destination.get_manifest(entry.digest)
+        errors: list[TransshipError] = []
+        for place in self._ordered(entry.places):
+            source: Source = self._session.source(place)
+            try:
+                manifest = source.get_manifest(entry.digest)
+            except NotFound as error:
+                self._elsewhere.add(place)
+                errors.append(error)
+            except StoreError as error:
+                if isinstance(error, Unavailable) and isinstance(place, Repository):
+                    self._dead.add(place.registry)
+                errors.append(error)
+            else:
+                return source, manifest
+        raise _nowhere(entry, errors)
+
+    def _ordered(self, places: tuple[StoreName, ...]) -> list[StoreName]:
+        def late(place: StoreName) -> tuple[bool, bool]:
+            dead = isinstance(place, Repository) and place.registry in self._dead
+            return dead, place in self._elsewhere
+
+        return sorted(places, key=late)
+
+    def read_small(self, source: Source, blob: Descriptor) -> bytes:
+        """A blob through the session's cache: what planning reads, the transfer needs again."""
+        data = self._session.cache.get(blob.digest)
+        if data is None:
+            data = reader.blob_bytes(source, blob)
+            self._session.cache.put(blob.digest, data)
+        return data
+
+
+def load_manifest(session: Session, source: Source, digest: Digest) -> Manifest:
+    """A manifest by digest, through the session's cache."""
+    raw = session.cache.get(digest)
+    if raw is not None:
+        return parse_manifest(raw, limit=len(raw))
+    manifest = source.get_manifest(digest)
+    session.cache.put(digest, manifest.raw)
+    return manifest
+
+
+def _is_manifest(child: Descriptor) -> bool:
+    """Builders list cache layers in an index: anything that isn't said to be a manifest is a blob."""
+    return child.media_type in MANIFEST_TYPES or child.media_type in INDEX_TYPES
+
+
+def digest_in(reference: Reference) -> Digest:
+    if reference.digest is None:
+        raise InvalidManifest(f"{reference}: expected a digest reference")
+    return reference.digest
+
+
+def _nowhere(entry: Entry, errors: list[TransshipError]) -> TransshipError:
+    if len(errors) == 1:
+        return errors[0]
+    kept = [error for error in errors if not isinstance(error, NotFound)] or errors
+    lead = kept[-1]
+    if not isinstance(lead, StoreError):
+        return lead
+    tried = "; ".join(str(error) for error in errors)
+    return type(lead)(
+        f"{entry.digest} was found in none of {len(errors)} places: {tried}",
+        side="source",
+        subject=str(entry.origin or entry.digest),
+        operation="looking for",
+        status=lead.status,
+        code=lead.code,
+        retryable=any(error.retryable for error in errors),
+        hint=lead.hint or "check that the reference exists and that this identity may read it",
+    )

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from oci.cancel import CancelToken
+from oci.errors import Cancelled, Unavailable
+from oci.relocation.pool import SMALL, BlobPool, wait_all
+
+
+def test_a_key_runs_once_and_every_caller_gets_the_result() -> None:
+    pool: BlobPool[int] = BlobPool(4, CancelToken())
+    calls = []
+    gate = threading.Event()
+
+    def work() -> int:
+        gate.wait(5)
+        calls.append(1)
+        return 7
+
+    begun = [pool.once("a", 1, work) for _ in range(10)]
+    gate.set()
+
+    assert wait_all([future for future, _ in begun]) == [7] * 10
+    assert [mine for _, mine in begun].count(True) == 1
+    assert calls == [1]
+    pool.close()
+
+
+def test_a_failure_is_forgotten() -> None:
+    pool: BlobPool[int] = BlobPool(2, CancelToken())
+
+    def fail() -> int:
+        raise Unavailable("no")
+
+    future, _ = pool.once("a", 1, fail)
+    with pytest.raises(Unavailable):
+        wait_all([future])
+    future, mine = pool.once("a", 1, lambda: 3)
+
+    assert mine
+    assert wait_all([future]) == [3]
+    pool.close()
+
+
+def test_the_biggest_start_first_and_small_ones_never_wait_behind_them() -> None:
+    pool: BlobPool[int] = BlobPool(2, CancelToken())
+    gate = threading.Event()
+    order: list[int] = []
+
+    def work(size: int) -> int:
+        order.append(size)
+        return size
+
+    blocked, _ = pool.once("gate", SMALL + 1, lambda: int(gate.wait(5)))
+    big = [pool.once(size, size, lambda size=size: work(size))[0] for size in (SMALL + 2, SMALL + 9, SMALL + 5)]
+    small, _ = pool.once("small", 10, lambda: work(10))
+
+    assert small.result(5) == 10
+    gate.set()
+    wait_all([blocked, *big])
+
+    assert order == [10, SMALL + 9, SMALL + 5, SMALL + 2]
+    pool.close()
+
+
+def test_closing_answers_what_is_queued_with_cancelled() -> None:
+    cancel = CancelToken()
+    pool: BlobPool[int] = BlobPool(1, cancel)
+    started, gate = threading.Event(), threading.Event()
+
+    def block() -> int:
+        started.set()
+        gate.wait(5)
+        return 1
+
+    first, _ = pool.once("a", 1, block)
+    second, _ = pool.once("b", 1, lambda: 2)
+    started.wait(5)
+    closer = threading.Thread(target=pool.close)
+    closer.start()
+    gate.set()
+    closer.join(5)
+
+    assert first.result(5) == 1
+    if not second.done() or second.exception() is not None:
+        with pytest.raises(Cancelled):
+            second.result(0)

@@ -1,0 +1,113 @@
+"""The house rules that a reader can't check by eye: which way imports point, and that `oci` is ours."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FLOORS = ("oci", "tasks", "flows")
+INSIDE_OCI = (
+    {"errors", "digest", "reference", "descriptor", "manifest", "store", "meter", "cancel"},
+    {"registry", "layout", "layout_index", "files"},
+    {"bundle"},
+    {"relocation", "archive"},
+)
+BOTO3_MODULES = {"oci/archive/s3.py", "oci/registry/keychains/ecr.py"}
+
+
+def modules(*packages: str) -> list[Path]:
+    return sorted(path for package in packages for path in (ROOT / package).rglob("*.py"))
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def tops(path: Path) -> set[str]:
+    return {name.partition(".")[0] for name in imports(path)}
+
+
+@pytest.mark.parametrize("floor", FLOORS)
+def test_imports_point_down(floor: str) -> None:
+    above = set(FLOORS[FLOORS.index(floor) + 1 :]) | {"deployments", "tests"}
+    offenders = {str(path.relative_to(ROOT)): tops(path) & above for path in modules(floor)}
+    assert not {name: names for name, names in offenders.items() if names}
+
+
+def test_rooms_of_oci_import_only_rooms_below() -> None:
+    level = {room: number for number, rooms in enumerate(INSIDE_OCI) for room in rooms}
+    offenders = []
+    for path in modules("oci"):
+        room = path.relative_to(ROOT / "oci").parts[0].removesuffix(".py")
+        if room == "__init__":
+            continue
+        assert room in level, f"{room} has no place in the house: say where it stands"
+        for name in imports(path):
+            parts = name.split(".")
+            if parts[0] == "oci" and len(parts) > 1 and level.get(parts[1], 0) > level[room]:
+                offenders.append(f"{path.relative_to(ROOT)} imports {name}")
+    assert not offenders
+
+
+def test_oci_knows_no_prefect_and_no_command_line() -> None:
+    foreign = {"prefect", "click", "rich", "pydantic"}
+    assert not [path for path in modules("oci") if tops(path) & foreign]
+
+
+def test_boto3_is_imported_where_it_may_be() -> None:
+    found = {str(path.relative_to(ROOT)) for path in modules(*FLOORS) if tops(path) & {"boto3", "botocore"}}
+    assert found <= BOTO3_MODULES
+
+
+def test_drivers_do_not_speak_http() -> None:
+    assert not [path for path in modules("tasks", "flows") if tops(path) & {"httpx", "httpcore"}]
+
+
+def test_packages_are_listed_in_full() -> None:
+    import tomllib
+
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    present = {
+        str(path.parent.relative_to(ROOT)).replace("/", ".")
+        for floor in FLOORS
+        for path in (ROOT / floor).rglob("__init__.py")
+    }
+    assert sorted(present) == sorted(listed)
+
+
+def test_modules_stay_under_400_lines() -> None:
+    long = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in modules(*FLOORS)}
+    assert not {name: lines for name, lines in long.items() if lines > 400}
+
+
+@pytest.mark.parametrize("name", FLOORS)
+def test_the_imported_packages_are_ours(name: str) -> None:
+    """`oci` is also the import name of Oracle's SDK: in one environment with it, one of the two would be shadowed."""
+    found = Path(str(importlib.import_module(name).__file__)).parent
+    assert found == ROOT / name, f"{name} is imported from {found}: use an environment of its own for transship"
+
+
+def test_the_command_starts_without_anything_heavy() -> None:
+    heavy = ("prefect", "httpx", "boto3", "pydantic", "rich", "yaml")
+    code = "import sys, flows.cli; print(*[name for name in sys.argv[1:] if name in sys.modules])"
+    done = subprocess.run(  # the interpreter and a fixed text
+        [sys.executable, "-c", code, *heavy], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.strip() == ""
+
+
+def test_every_folder_says_what_belongs_there() -> None:
+    folders = {path.parent for path in modules(*FLOORS, "tests")} | {ROOT / "deployments"}
+    assert not [str(folder.relative_to(ROOT)) for folder in sorted(folders) if not (folder / "README.md").is_file()]
