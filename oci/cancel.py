@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from oci.errors import Cancelled
 
@@ -12,9 +13,16 @@ class CancelToken:
 
     def __init__(self) -> None:
         self._event = threading.Event()
+        self._listeners: list[Callable[[], None]] = []
 
     def cancel(self) -> None:
         self._event.set()
+        for listener in list(self._listeners):
+            listener()
+
+    def on_cancel(self, listener: Callable[[], None]) -> None:
+        """Has `listener` called when the token is set, to wake what can't look at it: it must not raise or block."""
+        self._listeners.append(listener)
 
     @property
     def cancelled(self) -> bool:

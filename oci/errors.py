@@ -97,6 +97,8 @@ class StoreError(TransshipError):
         self.operation = operation
         self.status = status
         self.code = code
+        self.retry_after: float | None = None
+        """Seconds that the store asked us to wait."""
         if retryable is not None:
             self.retryable = retryable
 
@@ -139,7 +141,7 @@ class Refused(StoreError):
 class Incomplete(TransshipError):
     """Some parts of a relocation failed and the rest is done; `failures` lists them. No name was moved."""
 
-    def __init__(self, message: str, failures: Sequence[TransshipError], *, hint: str = "") -> None:
+    def __init__(self, message: str, failures: Sequence[TransshipError] = (), *, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.failures = tuple(failures)
         self.retryable = any(failure.retryable for failure in failures)

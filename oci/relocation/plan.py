@@ -51,6 +51,9 @@ class PlannedManifest:
     """The tag that holds it against garbage collection; empty for an index child."""
     platform: str = ""
     annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
+    raw: str = ""
+    """The whole text of a manifest that exists nowhere yet: an index rewritten to have fewer platforms."""
+    rewritten_from: Digest | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

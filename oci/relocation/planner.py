@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from oci.bundle import tagnames
 from oci.bundle.bundlelock import BundleLock
 from oci.bundle.imageslock import ImagesLock
 from oci.bundle.lockfile import read_lock
-from oci.descriptor import Descriptor
+from oci.descriptor import Descriptor, Platform
 from oci.digest import Digest
 from oci.errors import InvalidInput, NotFound
-from oci.manifest import NESTING_LIMIT
+from oci.manifest import NESTING_LIMIT, Manifest
 from oci.reference import Reference, StoreName, parse_any
 from oci.relocation.artifacts import Attachments
 from oci.relocation.graph import Entry, Node
 from oci.relocation.plan import Plan, PlannedBlob, PlannedBundle, PlannedManifest, Role
+from oci.relocation.platforms import choose
 from oci.relocation.request import RelocationRequest
 from oci.relocation.session import Session
 from oci.relocation.walk import Walk, digest_in
@@ -52,7 +53,7 @@ def make_plan(session: Session, request: RelocationRequest) -> Plan:
     Raises when the root can't be read or isn't what was asked for. Any other part that can't be read is a failure in
     the plan: the rest may be transferred, and nothing is given a name.
     """
-    roots = resolve(session, request)
+    roots, rewritten = _choose_platforms(session, resolve(session, request), request)
     destination = session.destination(request.destination)
     known, tags = _compare_tags(destination, roots)
     probe = None if known else destination.head_manifest(roots.entries[0].digest) if roots.entries else None
@@ -63,6 +64,7 @@ def make_plan(session: Session, request: RelocationRequest) -> Plan:
         session,
         destination,
         known=known,
+        rewritten=rewritten,
         fresh=fresh,
         bundles=roots.is_bundle and not request.shallow,
         foreign_layers=request.include_non_distributable,
@@ -77,7 +79,9 @@ def make_plan(session: Session, request: RelocationRequest) -> Plan:
         source=roots.source,
         destination=str(request.destination),
         root=None if roots.is_list else roots.entries[0].digest,
-        manifests=tuple(_planned(node, tags if node.role is Role.ROOT else node.tags, request) for node in nodes),
+        manifests=tuple(
+            _planned(node, tags if node.role is Role.ROOT else node.tags, rewritten, request) for node in nodes
+        ),
         blobs=_blobs(nodes),
         bundles=tuple(_locations(node, walk.nodes) for node in nodes if node.listed is not None),
         failures=(*walk.failures, *attachments.failures),
@@ -111,6 +115,27 @@ def _single(session: Session, reference: Reference, tags: tuple[str, ...], *, bu
         hint=bundle or None,
     )
     return Roots(str(reference), (entry,), tags, is_bundle=bundle)
+
+
+def _choose_platforms(
+    session: Session, roots: Roots, request: RelocationRequest
+) -> tuple[Roots, dict[Digest, Manifest]]:
+    """The roots with every index that has more than the wanted platforms replaced by its rewritten form."""
+    if not request.platforms:
+        return roots, {}
+    if roots.is_bundle:
+        raise InvalidInput("platforms can't be left out of a bundle: its lock pins whole indexes by digest")
+    wanted = [Platform.parse(platform) for platform in request.platforms]
+    rewritten: dict[Digest, Manifest] = {}
+    entries = []
+    for entry in roots.entries:
+        source = session.source(entry.places[0])
+        manifest = source.get_manifest(entry.digest)
+        session.cache.put(manifest.digest, manifest.raw)
+        chosen = choose(source, manifest, wanted) if manifest.is_index else ()
+        rewritten.update({index.digest: index for index in chosen})
+        entries.append(replace(entry, digest=chosen[-1].digest) if chosen else entry)
+    return replace(roots, entries=tuple(entries)), rewritten
 
 
 def _listed(lock: ImagesLock) -> Iterable[Entry]:
@@ -197,7 +222,10 @@ def _children_first(nodes: Mapping[Digest, Node]) -> list[Node]:
     return list(done.values())
 
 
-def _planned(node: Node, tags: Sequence[str], request: RelocationRequest) -> PlannedManifest:
+def _planned(
+    node: Node, tags: Sequence[str], rewritten: Mapping[Digest, Manifest], request: RelocationRequest
+) -> PlannedManifest:
+    index = rewritten.get(node.digest)
     return PlannedManifest(
         digest=node.digest,
         media_type=node.media_type,
@@ -213,6 +241,8 @@ def _planned(node: Node, tags: Sequence[str], request: RelocationRequest) -> Pla
         keep_alive=_keep_alive(node, request),
         platform=node.platform,
         annotations=dict(node.annotations),
+        raw=index.raw.decode() if index else "",
+        rewritten_from=node.origin.digest if index and node.origin else None,
     )
 
 

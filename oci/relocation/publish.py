@@ -12,8 +12,7 @@ from oci.errors import Incomplete, Refused, StoreError, TransshipError
 from oci.reference import parse_store
 from oci.relocation.plan import Plan, PlannedBundle, PlannedManifest, Role
 from oci.relocation.session import Session
-from oci.relocation.transfer import FAILED, ImageOutcome
-from oci.relocation.walk import load_manifest
+from oci.relocation.transfer import FAILED, ImageOutcome, load_manifest
 from oci.store import Destination, reader_of
 
 
@@ -71,7 +70,7 @@ def publish(session: Session, plan: Plan, outcomes: Collection[ImageOutcome]) ->
 
 
 def _push(session: Session, destination: Destination, manifest: PlannedManifest, tag: str) -> None:
-    destination.put_manifest(load_manifest(session, session.source(parse_store(manifest.store)), manifest.digest), tag)
+    destination.put_manifest(load_manifest(session, manifest), tag)
 
 
 def _push_locations(destination: Destination, bundle: PlannedBundle, *, fresh: bool) -> Digest:

@@ -52,6 +52,11 @@ class RelocationRequest:
         for platform in self.platforms:
             Platform.parse(platform)
         parse_store(self.to)
+        if self.platforms and self.bundle:
+            raise InvalidInput(
+                "platforms can't be left out of a bundle: its lock pins whole indexes by digest",
+                hint="copy the images with -i or an ImagesLock",
+            )
         if self.tags and self.lock:
             raise InvalidInput("a lock names its own tag; other tags can't be given with it")
 

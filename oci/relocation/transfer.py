@@ -13,11 +13,11 @@ from typing import Any
 
 from oci.digest import Digest
 from oci.errors import Cancelled, IntegrityError, InvalidInput, NotFound, Refused, StoreError, TransshipError
+from oci.manifest import Manifest, parse_manifest
 from oci.reference import Repository, StoreName, parse_store
 from oci.relocation.plan import Plan, PlannedBlob, PlannedManifest
 from oci.relocation.pool import wait_all
 from oci.relocation.session import Session
-from oci.relocation.walk import load_manifest
 from oci.store import BlobOutcome, Destination, reader_of
 
 DONE = "done"
@@ -115,6 +115,18 @@ def failure(image: PlannedManifest, error: TransshipError) -> ImageOutcome:
         error_class=type(error).__name__,
         retryable=error.retryable,
     )
+
+
+def load_manifest(session: Session, planned: PlannedManifest) -> Manifest:
+    """The bytes of a planned manifest: from the plan, from what planning has read, or from where it was found."""
+    if planned.raw:
+        return parse_manifest(planned.raw.encode(), planned.media_type)
+    raw = session.cache.get(planned.digest)
+    if raw is not None:
+        return parse_manifest(raw, planned.media_type, limit=len(raw))
+    manifest = session.source(parse_store(planned.store)).get_manifest(planned.digest)
+    session.cache.put(planned.digest, manifest.raw)
+    return manifest
 
 
 def _outcome(future: Future[ImageOutcome], image: PlannedManifest) -> ImageOutcome:
@@ -221,7 +233,7 @@ def _push_manifest(
     mark = (plan.destination, manifest.digest)
     if mark in session.pushed:
         return
-    raw = load_manifest(session, session.source(parse_store(manifest.store)), manifest.digest)
+    raw = load_manifest(session, manifest)
     try:
         destination.put_manifest(raw, manifest.keep_alive)
     except Refused as error:

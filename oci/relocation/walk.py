@@ -13,7 +13,7 @@ from oci.bundle import reader, tagnames
 from oci.descriptor import INDEX_TYPES, MANIFEST_TYPES, Descriptor
 from oci.digest import Digest
 from oci.errors import Cancelled, InvalidManifest, NotFound, StoreError, TransshipError, Unavailable
-from oci.manifest import NESTING_LIMIT, Manifest, parse_manifest
+from oci.manifest import NESTING_LIMIT, Manifest
 from oci.reference import Reference, Repository, StoreName
 from oci.relocation.graph import Entry, Node, merged
 from oci.relocation.plan import PlanFailure, Role
@@ -32,17 +32,20 @@ class Walk:
         destination: Destination,
         *,
         known: Mapping[Digest, Descriptor],
+        rewritten: Mapping[Digest, Manifest],
         fresh: bool,
         bundles: bool,
         foreign_layers: bool,
     ) -> None:
         """`bundles` says whether listed images are looked at for being bundles and followed; `known` is what the
-        destination is known to have; `fresh`, that it has nothing else."""
+        destination is known to have; `fresh`, that it has nothing else; `rewritten` are indexes that exist nowhere
+        yet."""
         self.nodes: dict[Digest, Node] = {}
         self.failures: list[PlanFailure] = []
         self._session = session
         self._destination = destination
         self._known = known
+        self._rewritten = rewritten
         self._fresh = fresh
         self._bundles = bundles
         self._foreign_layers = foreign_layers
@@ -198,6 +201,8 @@ class Walk:
         source no quota."""
         if present:
             return self._destination, self._destination.get_manifest(entry.digest)
+        if entry.digest in self._rewritten:
+            return self._session.source(entry.places[0]), self._rewritten[entry.digest]
         errors: list[TransshipError] = []
         for place in self._ordered(entry.places):
             source: Source = self._session.source(place)
@@ -228,16 +233,6 @@ class Walk:
             data = reader.blob_bytes(source, blob)
             self._session.cache.put(blob.digest, data)
         return data
-
-
-def load_manifest(session: Session, source: Source, digest: Digest) -> Manifest:
-    """A manifest by digest, through the session's cache."""
-    raw = session.cache.get(digest)
-    if raw is not None:
-        return parse_manifest(raw, limit=len(raw))
-    manifest = source.get_manifest(digest)
-    session.cache.put(digest, manifest.raw)
-    return manifest
 
 
 def _is_manifest(child: Descriptor) -> bool:

@@ -1,0 +1,454 @@
+"""All requests to one registry from one side: login, limits, retries, redirects, counting, and one place where foreign
+exceptions become ours."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from urllib.parse import urljoin, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import httpcore
+import httpx
+
+from oci.cancel import CancelToken
+from oci.errors import Cancelled, InvalidInput, RateLimited, Refused, StoreError, Unavailable
+from oci.meter import Meter
+from oci.registry.answers import ERROR_LIMIT, Answer, Attempted, error_for, shown
+from oci.registry.auth import Authenticator, Scope
+from oci.registry.credentials import Credentials
+from oci.registry.guard import Guard, host_of, is_loopback
+from oci.registry.limiter import Limiter
+from oci.registry.quota import remaining_pulls
+from oci.registry.retry import Attempts, retry_after
+from oci.registry.settings import RegistrySettings
+from oci.registry.wire import Wire
+
+PAGE_LIMIT = 16 << 20
+"""Bytes of a whole answer that isn't a manifest: a page of tags or referrers."""
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_REDIRECT_LIMIT = 5
+_log = logging.getLogger("transship.http")
+
+FOREIGN = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, httpcore.ProxyError)
+FOREIGN_MAPPED = (*FOREIGN, httpcore.UnsupportedProtocol, httpx.TransportError, httpx.StreamError, httpx.InvalidURL)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One request, in the registry's own terms. `target` is a path or an absolute URL (a Location). Statuses in
+    `expect` are given to the caller; any other is raised. `kind` is what is counted: manifest, blob, upload, tags,
+    referrers, catalog."""
+
+    method: str
+    target: str
+    kind: str
+    scopes: tuple[Scope, ...]
+    operation: str
+    subject: str
+    expect: frozenset[int]
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    stream: Callable[[], Iterator[bytes]] | None = None
+    length: int | None = None
+    retry: bool = True
+    follow: bool = True
+
+    @property
+    def is_large(self) -> bool:
+        return self.stream is not None or (self.kind == "blob" and self.method == "GET")
+
+
+class OpenAnswer:
+    """An answer whose body hasn't been read yet."""
+
+    def __init__(self, response: httpx.Response, url: str, chunks: Callable[[], Iterator[bytes]]) -> None:
+        self.status = response.status_code
+        self.headers = response.headers
+        self.url = url
+        self.chunks = chunks
+        """The body as it comes over the wire, never decoded; raises Unavailable when it breaks off or stalls."""
+
+
+class Transport:
+    """Safe from any thread. `wire` is for tests: an httpx transport instead of real connections."""
+
+    def __init__(
+        self,
+        registry: str,
+        *,
+        settings: RegistrySettings,
+        credentials: Credentials,
+        side: str,
+        meter: Meter,
+        cancel: CancelToken,
+        wire: httpx.BaseTransport | None = None,
+    ) -> None:
+        self.registry = registry
+        self.settings = settings
+        self.side = side
+        self.meter = meter
+        self.cancel = cancel
+        http_allowed = settings.insecure or is_loopback(host_of(registry))
+        self.guard = Guard(
+            registry, side=side, allow_private=settings.allow_private_redirects, http_allowed=http_allowed
+        )
+        self._limiter = Limiter(
+            concurrency=settings.concurrency, per_second=settings.requests_per_second, meter=meter, cancel=cancel
+        )
+        self._auth = Authenticator(
+            registry, side=side, credentials=credentials, guard=self.guard, meter=meter, service=self._ask_token_service
+        )
+        self._client = httpx.Client(
+            transport=wire or _wire(registry, settings, side),
+            trust_env=False,
+            headers={"User-Agent": _user_agent(), "Accept-Encoding": "identity", "Accept": "*/*"},
+        )
+        if isinstance(wire or self._client._transport, Wire):  # noqa: SLF001 - ours, handed over above
+            cancel.on_cancel(self._cut)
+        self._timeouts = {
+            "connect": settings.connect_timeout,
+            "read": settings.header_timeout,
+            "write": settings.idle_timeout,
+            "pool": None,
+        }
+        self._scheme = "" if http_allowed else "https"
+        self._settled = threading.Event()
+        self._first = threading.Lock()
+
+    def send(self, request: Request) -> Answer:
+        """Sends and reads the whole answer; a broken body is a failed attempt like any other."""
+        limit = self.settings.manifest_limit if request.kind == "manifest" else PAGE_LIMIT
+        attempts = self._attempts(request)
+        while True:
+            try:
+                with self._exchange(request) as answer:
+                    body = b"" if request.method == "HEAD" else _bounded(answer.chunks(), limit, request, self)
+                    return Answer(answer.status, answer.headers, body, answer.url)
+            except StoreError as error:
+                attempts.again(error, self._asked_to_wait(error))
+
+    @contextmanager
+    def open(self, request: Request) -> Iterator[OpenAnswer]:
+        """Sends and gives the answer while its body is still to come; retried only until then."""
+        attempts = self._attempts(request)
+        with ExitStack() as stack:
+            while True:
+                try:
+                    answer = stack.enter_context(self._exchange(request))
+                    break
+                except StoreError as error:
+                    attempts.again(error, self._asked_to_wait(error))
+            yield answer
+
+    def resolve(self, location: str, base: str) -> str:
+        """The absolute URL of a Location or Link, judged by the guard."""
+        url = urljoin(base, location).partition("#")[0]
+        self.guard.check(url, "a Location header")
+        return url
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _attempts(self, request: Request) -> Attempts:
+        replayable = request.retry and request.stream is None
+        return Attempts(
+            retries=self.settings.retries if replayable else 0,
+            budget=self.settings.retry_budget,
+            meter=self.meter,
+            cancel=self.cancel,
+        )
+
+    def _asked_to_wait(self, error: StoreError) -> float | None:
+        """A 429 is meant for everybody here: all threads pause, and this one has nothing left to wait by itself."""
+        asked = error.retry_after
+        if asked is not None and isinstance(error, RateLimited) and asked <= self.settings.retry_budget:
+            self._limiter.pause(asked)
+        return asked
+
+    @contextmanager
+    def _exchange(self, request: Request) -> Iterator[OpenAnswer]:
+        """One attempt. The very first one to a registry goes alone: it finds out how to speak and log in there, so
+        that the others don't all have to."""
+        with ExitStack() as stack:
+            gate: ExitStack | None = None
+            if not self._settled.is_set():
+                gate = stack.enter_context(ExitStack())
+                gate.enter_context(self._first)
+            stack.enter_context(self._limiter.slot(blob=request.is_large))
+            response, url = self._logged_in(request, stack)
+            self._settled.set()
+            if gate is not None:
+                gate.close()
+            if response.status_code not in request.expect:
+                raise self._unwanted(response, request, url)
+            self._watch_quota(response)
+            yield OpenAnswer(response, url, lambda: self._chunks(response, request, url))
+
+    def _logged_in(self, request: Request, stack: ExitStack) -> tuple[httpx.Response, str]:
+        """Answers one challenge, and not a second: whoever is refused with a fresh token stays refused."""
+        sent = self._auth.authorization(request.scopes)
+        response, url = self._follow(request, sent, stack)
+        if response.status_code != 401 or 401 in request.expect:
+            return response, url
+        if not self._auth.challenged(response.headers, request.scopes, sent):
+            return response, url
+        if request.stream is not None:
+            raise Unavailable(
+                "the login ran out while a body was being sent",
+                side=self.side,
+                store=self.registry,
+                subject=request.subject,
+                operation=request.operation,
+                status=401,
+            )
+        response.close()
+        return self._follow(request, self._auth.authorization(request.scopes), stack)
+
+    def _follow(self, request: Request, authorization: str, stack: ExitStack) -> tuple[httpx.Response, str]:
+        """Redirects of reads are followed, without credentials to another host."""
+        url = self._absolute(request.target)
+        for _ in range(_REDIRECT_LIMIT + 1):
+            own = urlsplit(url).netloc == self.registry
+            response, url = self._once(request, url, authorization if own else "", stack)
+            location = response.headers.get("location")
+            moved = response.status_code in _REDIRECTS and location
+            if not moved or not request.follow or request.method not in ("GET", "HEAD"):
+                return response, url
+            response.close()
+            target = urljoin(url, location)
+            self.guard.check(target, "a redirect")
+            url = target
+        raise Refused(
+            f"more than {_REDIRECT_LIMIT} redirects",
+            side=self.side,
+            store=self.registry,
+            subject=request.subject,
+            operation=request.operation,
+        )
+
+    def _absolute(self, target: str) -> str:
+        return target if "://" in target else f"{self._scheme or 'https'}://{self.registry}{target}"
+
+    def _once(self, request: Request, url: str, authorization: str, stack: ExitStack) -> tuple[httpx.Response, str]:
+        """Sends once; where plain http is permitted and TLS isn't spoken, the scheme is settled here."""
+        try:
+            response = self._send(request, url, authorization)
+        except Unavailable as error:
+            if self._scheme or not url.startswith("https:") or not _speaks_no_tls(error.__cause__):
+                raise
+            plain = f"http{url.removeprefix('https')}"
+            response = self._send(request, plain, authorization)
+            self._scheme, url = "http", plain
+        self._scheme = self._scheme or "https"
+        stack.callback(response.close)
+        return response, url
+
+    def _send(self, request: Request, url: str, authorization: str) -> httpx.Response:
+        self.cancel.check()
+        self.meter.request(self.registry, f"{request.method} {request.kind}")
+        headers = dict(request.headers)
+        if authorization:
+            headers["Authorization"] = authorization
+        if request.length is not None:
+            headers["Content-Length"] = str(request.length)
+        content = request.stream() if request.stream is not None else request.body or None
+        started = time.monotonic()
+        try:
+            outgoing = self._client.build_request(
+                request.method, url, headers=headers, content=content, extensions={"timeout": dict(self._timeouts)}
+            )
+            response = self._client.send(outgoing, stream=True)
+        except FOREIGN_MAPPED as error:
+            raise self._broken(error, request, url) from error
+        outgoing.extensions["timeout"]["read"] = self.settings.idle_timeout
+        if _log.isEnabledFor(logging.DEBUG):
+            took = time.monotonic() - started
+            _log.debug("%s %s -> %d in %.3f s", request.method, shown(url), response.status_code, took)
+        return response
+
+    def _chunks(self, response: httpx.Response, request: Request, url: str) -> Iterator[bytes]:
+        """The body, undecoded. A body that only drips is as dead as one that stalls."""
+        window, got = time.monotonic(), 0
+        try:
+            for chunk in response.iter_raw():
+                self.cancel.check()
+                yield chunk
+                got += len(chunk)
+                now = time.monotonic()
+                if now - window > self.settings.idle_timeout:
+                    if got < self.settings.minimum_rate * (now - window):
+                        raise self._unavailable(f"only {got} bytes in {now - window:.0f} s", request, url)
+                    window, got = now, 0
+        except FOREIGN_MAPPED as error:
+            raise self._broken(error, request, url) from error
+
+    def _broken(self, error: Exception, request: Request, url: str) -> StoreError:
+        """Ours for a foreign exception. What broke because the run is being cancelled is a cancellation."""
+        if self.cancel.cancelled:
+            raise Cancelled from error
+        cause = str(error) or type(error).__name__
+        if isinstance(error, httpcore.TimeoutException | httpx.TimeoutException):
+            return self._unavailable(f"no answer in time ({type(error).__name__})", request, url)
+        if "CERTIFICATE_VERIFY_FAILED" in cause:
+            found = self._unavailable(f"its certificate isn't trusted: {cause}", request, url)
+            found.retryable = False
+            found.hint = "name the registry's CA file, or check the host name"
+            return found
+        return self._unavailable(cause, request, url)
+
+    def _unavailable(self, cause: str, request: Request, url: str) -> Unavailable:
+        return Unavailable(
+            f"{request.method} {shown(url)}: {cause}",
+            side=self.side,
+            store=self.registry,
+            subject=request.subject,
+            operation=request.operation,
+            hint="check that the registry can be reached from here",
+        )
+
+    def _unwanted(self, response: httpx.Response, request: Request, url: str) -> StoreError:
+        body = b""
+        if request.method != "HEAD":
+            try:
+                for chunk in self._chunks(response, request, url):
+                    body += chunk
+                    if len(body) > ERROR_LIMIT:
+                        break
+            except StoreError:
+                body = b""  # docker-registry's 416 announces the blob's length: the status says enough
+        attempted = Attempted(
+            side=self.side,
+            registry=self.registry,
+            subject=request.subject,
+            operation=request.operation,
+            method=request.method,
+            url=url,
+        )
+        error = error_for(response.status_code, response.headers, body, attempted)
+        error.retry_after = retry_after(response.headers, datetime.now(UTC))
+        return error
+
+    def _watch_quota(self, response: httpx.Response) -> None:
+        left = remaining_pulls(response.headers)
+        if left is not None and self.settings.quota_reserve and left.count <= self.settings.quota_reserve:
+            raise RateLimited(
+                f"{left.count} pulls are left of the quota, and {self.settings.quota_reserve} are to be kept",
+                side=self.side,
+                store=self.registry,
+                retryable=False,
+                hint=f"the quota's window is {left.window:.0f} s long: try again later, or log in",
+            )
+
+    def _ask_token_service(self, method: str, url: str, headers: Mapping[str, str], form: Mapping[str, str]) -> Answer:
+        body = str(httpx.QueryParams(dict(form))).encode()
+        request = Request(
+            method=method,
+            target=url,
+            kind="token",
+            scopes=(),
+            operation="logging in",
+            subject="",
+            expect=frozenset({200, 400, 401, 403, 404, 405}),
+            headers={**headers, **({"Content-Type": "application/x-www-form-urlencoded"} if form else {})},
+            body=body if form else b"",
+        )
+        attempts = self._attempts(request)
+        while True:
+            try:
+                response = self._send(request, url, headers.get("Authorization", ""))
+                try:
+                    if response.status_code not in request.expect:
+                        raise self._unwanted(response, request, url)
+                    content = _bounded(self._chunks(response, request, url), PAGE_LIMIT, request, self)
+                    return Answer(response.status_code, response.headers, content, url)
+                finally:
+                    response.close()
+            except StoreError as error:
+                attempts.again(error, error.retry_after)
+
+    def _cut(self) -> None:
+        wire = self._client._transport  # noqa: SLF001 - ours
+        if isinstance(wire, Wire):
+            wire.cut()
+
+
+def _bounded(chunks: Iterator[bytes], limit: int, request: Request, transport: Transport) -> bytes:
+    body = bytearray()
+    for chunk in chunks:
+        body += chunk
+        if len(body) > limit:
+            raise Refused(
+                f"the answer is longer than {limit} bytes",
+                side=transport.side,
+                store=transport.registry,
+                subject=request.subject,
+                operation=request.operation,
+                hint="raise the manifest limit of this registry if it is to be trusted",
+            )
+    return bytes(body)
+
+
+def _speaks_no_tls(error: BaseException | None) -> bool:
+    """Was it a server that answered our TLS greeting with something else, or none at the TLS port at all? A
+    certificate that isn't trusted is neither."""
+    if not isinstance(error, httpcore.ConnectError | httpcore.ReadError | httpcore.RemoteProtocolError):
+        return False
+    text = str(error)
+    return "CERTIFICATE" not in text and any(
+        sign in text.upper()
+        for sign in ("WRONG_VERSION", "RECORD", "UNEXPECTED_EOF", "EOF OCCURRED", "REFUSED", "HTTP_REQUEST")
+    )
+
+
+def _wire(registry: str, settings: RegistrySettings, side: str) -> Wire:
+    proxy = settings.proxy or _environment_proxy(host_of(registry))
+    return Wire(
+        context=_tls(registry, settings, side),
+        proxy=proxy,
+        http2=settings.http2,
+        connections=settings.concurrency + 1,
+    )
+
+
+def _environment_proxy(host: str) -> str:
+    """HTTPS_PROXY, ALL_PROXY and NO_PROXY; never for loopback."""
+    if is_loopback(host) or proxy_bypass(host):
+        return ""
+    proxies = getproxies()
+    return proxies.get("https") or proxies.get("all") or ""
+
+
+def _tls(registry: str, settings: RegistrySettings, side: str) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if not settings.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    for path in settings.ca_files:
+        try:
+            context.load_verify_locations(cafile=path)
+        except (OSError, ssl.SSLError) as error:
+            raise InvalidInput(
+                f"{side} {registry}: {path} can't be used as a CA file: {error}", hint="name a readable PEM file"
+            ) from error
+    if settings.client_certificate:
+        try:
+            context.load_cert_chain(settings.client_certificate, settings.client_key or None)
+        except (OSError, ssl.SSLError) as error:
+            raise InvalidInput(
+                f"{side} {registry}: {settings.client_certificate} can't be used as a client certificate: {error}",
+                hint="name PEM files of a certificate and its key, without a passphrase",
+            ) from error
+    return context
+
+
+def _user_agent() -> str:
+    return f"transship/{importlib.metadata.version('transship')}"
