@@ -74,11 +74,13 @@ class Manifest:
         return tuple({blob.digest: blob for blob in listed}.values())
 
 
-def parse_manifest(raw: bytes, media_type: str = "", *, limit: int = MANIFEST_LIMIT) -> Manifest:
+def parse_manifest(
+    raw: bytes, media_type: str = "", *, limit: int = MANIFEST_LIMIT, children: int | None = CHILD_LIMIT
+) -> Manifest:
     """Reads OCI and Docker v2s2 manifests and indexes.
 
     `media_type` is what the store said; when empty or generic, the bytes decide. Raises InvalidManifest for schema 1,
-    for anything that isn't a manifest, and beyond `limit` bytes or CHILD_LIMIT entries.
+    for anything that isn't a manifest, and beyond `limit` bytes or `children` entries (None for as many as there are).
     """
     if len(raw) > limit:
         raise InvalidManifest(
@@ -91,8 +93,8 @@ def parse_manifest(raw: bytes, media_type: str = "", *, limit: int = MANIFEST_LI
         raise InvalidManifest("the manifest is not JSON") from error
     kind = _media_type(body, media_type.partition(";")[0].strip())
     for key in ("layers", "manifests"):
-        if len(as_list(body.get(key), key)) > CHILD_LIMIT:
-            raise InvalidManifest(f"{key}: more than {CHILD_LIMIT} entries")
+        if children is not None and len(as_list(body.get(key), key)) > children:
+            raise InvalidManifest(f"{key}: more than {children} entries")
     is_index = kind in INDEX_TYPES
     subject = body.get("subject")
     return Manifest(

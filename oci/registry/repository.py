@@ -67,7 +67,7 @@ class RegistryRepository:
         """Never falls back to deleting the manifest: other tags may show it."""
         try:
             manifests.delete_manifest(self._transport, self._name, tag, "deleting the tag")
-        except (Refused, StoreError) as error:
+        except StoreError as error:
             if error.status in (400, 405, 501):
                 raise Refused(
                     f"this registry can't delete a tag alone: {error.message}",

@@ -254,7 +254,6 @@ class Transport:
 
     def _send(self, request: Request, url: str, authorization: str) -> httpx.Response:
         self.cancel.check()
-        self.meter.request(self.registry, f"{request.method} {request.kind}")
         headers = dict(request.headers)
         if authorization:
             headers["Authorization"] = authorization
@@ -268,7 +267,10 @@ class Transport:
             )
             response = self._client.send(outgoing, stream=True)
         except FOREIGN_MAPPED as error:
+            if not isinstance(error, httpcore.ConnectError | httpcore.ConnectTimeout):
+                self.meter.request(self.registry, f"{request.method} {request.kind}")
             raise self._broken(error, request, url) from error
+        self.meter.request(self.registry, f"{request.method} {request.kind}")
         outgoing.extensions["timeout"]["read"] = self.settings.idle_timeout
         if _log.isEnabledFor(logging.DEBUG):
             took = time.monotonic() - started

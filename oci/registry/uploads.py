@@ -59,6 +59,8 @@ class Uploader:
         """See Destination.put_blob."""
         begun = self._begin(blob, read, mount_from=mount_from, fresh=fresh)
         outcome = begun if isinstance(begun, BlobOutcome) else self._send(blob, read, begun)
+        if outcome is BlobOutcome.WRITTEN and self.capabilities.self_mount is None and not fresh:
+            self._learn_self_mount(blob)
         self.transport.meter.blob(outcome.value, blob.size)
         return outcome
 
@@ -85,7 +87,7 @@ class Uploader:
         """Existence and upload start in one request, where a mount from the repository itself is understood so."""
         if self.capabilities.self_mount is not False:
             try:
-                answer = self._post(blob, _query(mount=blob.digest, **{"from": self.name.path}), {201, 202})
+                answer = self._post(blob, self._self_mount(blob), {201, 202})
             except (Refused, NotFound, Denied):
                 self.capabilities.self_mount = False
             else:
@@ -100,6 +102,20 @@ class Uploader:
                 return BlobOutcome.SKIPPED
         there = blob_size(self.transport, self.name, blob.digest)
         return BlobOutcome.SKIPPED if there is not None else None
+
+    def _learn_self_mount(self, blob: Descriptor) -> None:
+        """Asks for a blob that is certainly there, once in a registry: only a 201 tells that 202 means absent."""
+        try:
+            answer = self._post(blob, self._self_mount(blob), {201, 202}, retry=False)
+        except StoreError:
+            self.capabilities.self_mount = False
+            return
+        self.capabilities.self_mount = answer.status == 201
+        if answer.status == 202:
+            self._cancel(self._session(answer))
+
+    def _self_mount(self, blob: Descriptor) -> str:
+        return _query(mount=blob.digest, **{"from": self.name.path})
 
     def _mount(self, blob: Descriptor, other: Repository) -> BlobOutcome | _Session | None:
         """201: mounted. 202: it wasn't, and here is a session. Anything else, a refusal among it, is a reason to

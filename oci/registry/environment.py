@@ -1,0 +1,85 @@
+"""Credentials from the environment: IMGPKG_USERNAME and its like, and the IMGPKG_REGISTRY_* sets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from oci.registry.credentials import ANONYMOUS, Credential
+from oci.registry.hosts import canonical_host, split_pattern
+
+PREFIX = "IMGPKG_REGISTRY_"
+_FIELDS = ("HOSTNAME", "USERNAME", "PASSWORD", "IDENTITY_TOKEN", "REGISTRY_TOKEN")
+_VARIABLE = re.compile(rf"{PREFIX}({'|'.join(_FIELDS)})(?:_(.+))?")
+_FOREIGN = frozenset({f"{PREFIX}AZURE_CR_CONFIG"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    pattern: str
+    credential: Credential
+
+    def matches(self, registry: str, repository: str) -> bool:
+        """Host labels one by one, with globs; the same port or none on both sides; the path up to a segment's end
+        (imgpkg would take `reg/app` for `reg/application` too)."""
+        host, path = split_pattern(self.pattern)
+        name, _, port = host.partition(":")
+        wanted, _, wanted_port = canonical_host(registry).partition(":")
+        labels, wanted_labels = name.split("."), wanted.split(".")
+        return (
+            port == wanted_port
+            and len(labels) == len(wanted_labels)
+            and all(fnmatchcase(one, label) for label, one in zip(labels, wanted_labels, strict=True))
+            and (not path or repository == path or repository.startswith(f"{path}/"))
+        )
+
+
+class RegistrySets:
+    """The `IMGPKG_REGISTRY_HOSTNAME[_N]` sets. A set that matches ends the search, even when it has no credentials."""
+
+    def __init__(self, environ: Mapping[str, str], warn: Callable[[str], None]) -> None:
+        sets: dict[str, dict[str, str]] = {}
+        for name, value in environ.items():
+            found = _VARIABLE.fullmatch(name)
+            if found:
+                sets.setdefault(found.group(2) or "", {})[found.group(1)] = value
+            elif name.startswith(PREFIX) and name not in _FOREIGN:
+                warn(f"unknown environment variable {name} is ignored: known are {PREFIX}{{{','.join(_FIELDS)}}}[_N]")
+        entries = [
+            _Entry(
+                one["HOSTNAME"],
+                Credential(
+                    one.get("USERNAME", ""),
+                    one.get("PASSWORD", ""),
+                    one.get("IDENTITY_TOKEN", ""),
+                    one.get("REGISTRY_TOKEN", ""),
+                    origin=f"{PREFIX}HOSTNAME{'_' if suffix else ''}{suffix}",
+                ),
+            )
+            for suffix, one in sets.items()
+            if one.get("HOSTNAME")
+        ]
+        self._entries = sorted(entries, key=lambda entry: entry.pattern, reverse=True)
+
+    def find(self, registry: str, repository: str) -> Credential | None:
+        for entry in self._entries:
+            if entry.matches(registry, repository):
+                return ANONYMOUS if entry.credential.is_anonymous else entry.credential
+        return None
+
+
+def explicit_from(environ: Mapping[str, str], side: str) -> Credential | None:
+    """What TRANSSHIP_SOURCE_*, TRANSSHIP_DESTINATION_* or IMGPKG_* say for every registry of a side; ANONYMOUS for
+    IMGPKG_ANON=true; None when they say nothing. A user name outranks a token, as in imgpkg."""
+    prefixes = [f"TRANSSHIP_{side.upper()}_", "IMGPKG_"] if side else ["IMGPKG_"]
+    for prefix in prefixes:
+        username, token = environ.get(f"{prefix}USERNAME", ""), environ.get(f"{prefix}TOKEN", "")
+        if username:
+            return Credential(username, environ.get(f"{prefix}PASSWORD", ""), origin=f"{prefix}USERNAME")
+        if token:
+            return Credential(registry_token=token, origin=f"{prefix}TOKEN")
+        if environ.get(f"{prefix}ANON") == "true":
+            return ANONYMOUS
+    return None
