@@ -139,9 +139,13 @@ class Refused(StoreError):
 
 
 class Incomplete(TransshipError):
-    """Some parts of a relocation failed and the rest is done; `failures` lists them. No name was moved."""
+    """Some parts of a relocation failed; `failures` lists them. No name was moved. `some_done` says whether other
+    parts are in place, so that only the rest has to be done again."""
 
-    def __init__(self, message: str, failures: Sequence[TransshipError] = (), *, hint: str = "") -> None:
+    def __init__(
+        self, message: str, failures: Sequence[TransshipError] = (), *, some_done: bool = False, hint: str = ""
+    ) -> None:
         super().__init__(message, hint=hint)
         self.failures = tuple(failures)
+        self.some_done = some_done
         self.retryable = any(failure.retryable for failure in failures)

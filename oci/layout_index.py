@@ -5,12 +5,12 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import secrets
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from oci.atomic import replace_file
 from oci.descriptor import OCI_INDEX, Descriptor
 from oci.digest import Digest
 from oci.errors import InvalidManifest
@@ -44,10 +44,10 @@ class LayoutIndex:
         os.makedirs(self._name.path, exist_ok=True)
         marker = os.path.join(self._name.path, "oci-layout")
         if not os.path.exists(marker):
-            _replace(marker, LAYOUT_FILE)
+            replace_file(marker, LAYOUT_FILE, 0o644)
         with self._locked():
             if not self.exists():
-                _replace(self._file, _render([]))
+                replace_file(self._file, _render([]), 0o644)
         self._prepared = True
 
     def entries(self) -> tuple[Descriptor, ...]:
@@ -108,7 +108,7 @@ class LayoutIndex:
             before = json.loads(raw).get("manifests") or []
             after = change(before)
             if after != before:
-                _replace(self._file, _render(after))
+                replace_file(self._file, _render(after), 0o644)
 
     def _read(self) -> tuple[Descriptor, ...]:
         with open(self._file, "rb") as file:
@@ -146,18 +146,3 @@ def _render(entries: list[dict[str, Any]]) -> bytes:
     """In one order, so that the same content gives the same file."""
     ordered = sorted(entries, key=lambda one: (_name(one), _digest(one)))
     return json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": ordered}, indent=1).encode()
-
-
-def _replace(path: str, data: bytes) -> None:
-    """The whole new file or the whole old one, whatever happens in between."""
-    partial = f"{path}.{secrets.token_hex(8)}.partial"
-    try:
-        with open(partial, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        if os.path.exists(partial):
-            os.unlink(partial)
-        raise

@@ -1,0 +1,12 @@
+"""The command `transship`. Importing it costs nothing; `main` imports what the given command needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and gives its exit code: 0 done, 1 failed, 2 wrong usage, 3 partly failed, 130 interrupted."""
+    from flows.cli.app import run  # noqa: PLC0415 - the console script imports this package to find `main`
+
+    return run(argv)

@@ -16,3 +16,11 @@ class Capabilities:
     single_post: bool | None = None
     """Does `POST uploads/?digest=D` with the whole blob store it? (distribution-spec, "Single POST")."""
     referrers_api: bool | None = None
+    _single_post_asked: bool = False
+
+    def may_try_single_post(self) -> bool:
+        """True where it works, and once where nobody knows yet: only one blob is sent to find out."""
+        if self.single_post is None and not self._single_post_asked:
+            self._single_post_asked = True
+            return True
+        return bool(self.single_post)

@@ -57,6 +57,8 @@ class Uploader:
 
     def put(self, blob: Descriptor, read: BlobReader, *, mount_from: Sequence[Repository], fresh: bool) -> BlobOutcome:
         """See Destination.put_blob."""
+        if blob.size <= SMALL:
+            read = _remembered(read)
         begun = self._begin(blob, read, mount_from=mount_from, fresh=fresh)
         outcome = begun if isinstance(begun, BlobOutcome) else self._send(blob, read, begun)
         if outcome is BlobOutcome.WRITTEN and self.capabilities.self_mount is None and not fresh:
@@ -79,7 +81,7 @@ class Uploader:
             mounted = self._mount(blob, other)
             if mounted is not None:
                 return mounted
-        if blob.size <= SMALL and self.capabilities.single_post is not False:
+        if blob.size <= SMALL and self.capabilities.may_try_single_post():
             return self._single_post(blob, read)
         return self._session(self._post(blob, "", {202}))
 
@@ -370,6 +372,18 @@ def _chunks_of(stream: Iterator[bytes], size: int) -> Iterator[bytes]:
             del held[:size]
     if held:
         yield bytes(held)
+
+
+def _remembered(read: BlobReader) -> BlobReader:
+    """Reads a small blob once, however often it is sent."""
+    held: list[bytes] = []
+
+    def again(offset: int) -> Iterator[bytes]:
+        if not held:
+            held.append(b"".join(read(0)))
+        return iter((held[0][offset:],))
+
+    return again
 
 
 def _query(**parameters: str) -> str:

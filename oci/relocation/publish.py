@@ -41,6 +41,7 @@ def check_complete(plan: Plan, outcomes: Iterable[ImageOutcome]) -> None:
         raise Incomplete(
             f"{len(failures)} of {len(list(plan.images)) + len(plan.failures)} images failed; no name was moved",
             failures,
+            some_done=any(outcome.status != FAILED for outcome in known.values()),
             hint="run the same command again: what is there already is not sent again",
         )
 

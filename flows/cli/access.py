@@ -1,0 +1,153 @@
+"""The registry flags: who we are and how we connect, for both sides at once or for one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from flows.cli.output import Output
+from flows.cli.verb import Duration, boolean, words
+
+if TYPE_CHECKING:
+    from oci.registry.settings import RegistrySettings
+    from oci.relocation.session import Access
+
+F = TypeVar("F", bound=Callable[..., Any])
+SIDES = ("source", "destination")
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryFlags:
+    """What the registry flags of one command line say."""
+
+    values: dict[str, Any]
+
+    def settings(self, concurrency: int) -> RegistrySettings:
+        from oci.registry.settings import RegistrySettings  # noqa: PLC0415 - not for `version`
+
+        return RegistrySettings(
+            ca_files=self.values["registry_ca_cert_path"],
+            client_certificate=self.values["registry_client_cert"] or "",
+            client_key=self.values["registry_client_key"] or "",
+            verify=self.values["registry_verify_certs"],
+            insecure=self.values["registry_insecure"],
+            proxy=self.values["registry_proxy"] or "",
+            header_timeout=self.values["registry_response_header_timeout"],
+            retries=self.values["registry_retry_count"],
+            chunk_size=self.values["registry_chunk_size"],
+            concurrency=concurrency + 1,
+        )
+
+    def access(self, side: str, output: Output, *, concurrency: int) -> Access:
+        """How one side is reached. Flags of the side outrank the general ones, flags outrank the environment."""
+        from oci.registry.login import default_credentials  # noqa: PLC0415
+        from oci.relocation.session import Access  # noqa: PLC0415
+
+        credentials = default_credentials(
+            side=side,
+            explicit=self._explicit(side),
+            anonymous=self.values["registry_anon"],
+            warn=output.warn,
+        )
+        return Access(credentials=credentials, default=self.settings(concurrency))
+
+    def _explicit(self, side: str) -> Any:
+        from oci.registry.credentials import Credential  # noqa: PLC0415
+
+        for prefix in (side, "registry"):
+            username = self.values.get(f"{prefix}_username")
+            token = self.values.get(f"{prefix}_token")
+            if username:
+                password = self.values.get(f"{prefix}_password") or ""
+                return Credential(username, password, origin=f"--{prefix}-username")
+            if token:
+                return Credential(registry_token=token, origin=f"--{prefix}-token")
+        return None
+
+
+def registry_flags(*, sides: bool = False) -> Callable[[F], F]:
+    """Adds the flags; the command gets them as `registry: RegistryFlags`. `sides` adds credentials for each side."""
+
+    def decorate(command: F) -> F:
+        import functools  # noqa: PLC0415
+
+        options = _options(sides=sides)
+        names = [str(click.Option([name for name in option if name.startswith("-")]).name) for option, _ in options]
+
+        @functools.wraps(command)
+        def with_flags(*args: Any, **values: Any) -> Any:
+            flags = RegistryFlags({name: values.pop(name) for name in names})
+            return command(*args, registry=flags, **values)
+
+        wrapped: Any = with_flags
+        for _, add in reversed(options):
+            wrapped = add(wrapped)
+        return wrapped  # type: ignore[no-any-return]
+
+    return decorate
+
+
+def _options(*, sides: bool) -> list[tuple[tuple[str, ...], Callable[[Any], Any]]]:
+    def text(name: str, help: str) -> tuple[tuple[str, ...], Callable[[Any], Any]]:  # noqa: A002
+        return (name,), click.option(name, help=help)
+
+    options = [
+        (
+            ("--registry-ca-cert-path",),
+            words("--registry-ca-cert-path", help="PEM file to trust beside the system's (repeatable)."),
+        ),
+        (
+            ("--registry-verify-certs",),
+            boolean("--registry-verify-certs", default=True, help="Check certificates and host names."),
+        ),
+        (("--registry-insecure",), boolean("--registry-insecure", help="Permit plain http.")),
+        text("--registry-username", "User for every registry (IMGPKG_USERNAME)."),
+        text("--registry-password", "Password for every registry (IMGPKG_PASSWORD)."),
+        text("--registry-token", "Bearer token for every registry (IMGPKG_TOKEN)."),
+        (
+            ("--registry-anon",),
+            boolean("--registry-anon", help="Don't look into the docker config (IMGPKG_ANON=true)."),
+        ),
+        (
+            ("--registry-response-header-timeout",),
+            click.option(
+                "--registry-response-header-timeout",
+                type=Duration(),
+                default="30s",
+                show_default=True,
+                help="Wait so long for an answer to begin.",
+            ),
+        ),
+        (
+            ("--registry-retry-count",),
+            click.option(
+                "--registry-retry-count",
+                type=click.IntRange(0),
+                default=5,
+                show_default=True,
+                help="Repeat a failed request so often.",
+            ),
+        ),
+        (
+            ("--registry-chunk-size",),
+            click.option(
+                "--registry-chunk-size",
+                type=click.IntRange(0),
+                default=0,
+                help="Upload in chunks of so many bytes (0: whole blobs first).",
+            ),
+        ),
+        text("--registry-client-cert", "PEM file of a client certificate."),
+        text("--registry-client-key", "PEM file of its key."),
+        text("--registry-proxy", "URL of a proxy (else HTTPS_PROXY and NO_PROXY)."),
+    ]
+    if sides:
+        options.extend(
+            text(f"--{side}-{what}", f"{what.capitalize()} for the {side}'s registries alone.")
+            for side in SIDES
+            for what in ("username", "password", "token")
+        )
+    return options

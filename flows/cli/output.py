@@ -1,0 +1,124 @@
+"""What a command prints. Three kinds, as imgpkg has them: lines (for people), blocks (the product) and tables.
+
+| kind   | pipe                 | terminal or --tty | --json      |
+|--------|----------------------|-------------------|-------------|
+| lines  | left out             | printed           | in `Lines`  |
+| blocks | printed              | printed           | in `Blocks` |
+| tables | tab separated        | aligned           | in `Tables` |
+
+Standard output carries only the product. Warnings, errors and the one summary line of a command in a pipe go to
+standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from oci.errors import InvalidInput
+
+
+def _on_terminal() -> bool:
+    return sys.stdout.isatty()
+
+
+@dataclass(slots=True)
+class Output:
+    tty: bool = field(default_factory=_on_terminal)
+    color: bool = True
+    json: bool = False
+    debug: bool = False
+    yes: bool = False
+    quiet: bool = False
+    columns: tuple[str, ...] = ()
+    _lines: list[str] = field(default_factory=list)
+    _blocks: list[str] = field(default_factory=list)
+    _tables: list[dict[str, Any]] = field(default_factory=list)
+
+    def set(self, name: str, value: bool) -> None:
+        setattr(self, name, value)
+
+    def line(self, text: str) -> None:
+        self._lines.append(text)
+        if self.tty and not self.json:
+            print(text, flush=True)
+
+    def block(self, text: str) -> None:
+        """The product, exactly as it is."""
+        self._blocks.append(text)
+        if not self.json:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+
+    def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Raises InvalidInput when --column names a column that isn't there."""
+        keys = [keyified(name) for name in header]
+        chosen = self._chosen(keys)
+        kept = [[row[position] for position in chosen] for row in rows]
+        names = [header[position] for position in chosen]
+        self._tables.append(
+            {
+                "Content": title.lower(),
+                "Header": {keyified(name): name for name in sorted(names)},
+                "Rows": [dict(sorted(zip(map(keyified, names), row, strict=True))) for row in kept] or None,
+                "Notes": None,
+            }
+        )
+        if self.json:
+            return
+        if self.tty:
+            self._aligned(title, names, kept)
+        else:
+            for row in kept:
+                print("".join(f"{cell or '-'}\t" for cell in row))
+        sys.stdout.flush()
+
+    def warn(self, text: str) -> None:
+        print(f"Warning: {text}", file=sys.stderr, flush=True)
+
+    def summary(self, text: str) -> None:
+        """What a success did: a line on a terminal, and in a pipe one on standard error."""
+        if self.tty or self.json:
+            self.line(text)
+        elif not self.quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    def finish(self, failure: dict[str, Any] | None = None) -> None:
+        """Ends the command: `Succeeded` for people, the document for programs."""
+        if failure is None:
+            self.line("Succeeded")
+        if self.json:
+            document: dict[str, Any] = {
+                "Tables": self._tables or None,
+                "Blocks": self._blocks or None,
+                "Lines": self._lines or None,
+            }
+            if failure is not None:
+                document["Error"] = failure
+            sys.stdout.write(json.dumps(document, indent=4))
+            sys.stdout.flush()
+
+    def _chosen(self, keys: list[str]) -> list[int]:
+        if not self.columns:
+            return list(range(len(keys)))
+        wanted = [keyified(name) for name in self.columns]
+        unknown = [name for name in wanted if name not in keys]
+        if unknown:
+            raise InvalidInput(f"unknown column {unknown[0]!r}", hint=f"there are {', '.join(keys)}")
+        return [keys.index(name) for name in wanted]
+
+    def _aligned(self, title: str, names: list[str], rows: list[list[str]]) -> None:
+        widths = [max(len(cell) for cell in column) for column in zip(names, *rows, strict=True)]
+        print(f"{title}\n")
+        for row in (names, *rows):
+            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            print("  ".join(cells).rstrip())
+        print(f"\n{len(rows)} {title.lower()}\n")
+
+
+def keyified(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "_", name.lower())

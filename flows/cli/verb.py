@@ -1,0 +1,152 @@
+"""Commands as imgpkg's scripts call them: booleans as `--flag` and `--flag=false`, lists by repetition and by commas,
+flags of the whole program anywhere."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import click
+
+from flows.cli.output import Output
+from oci.cancel import CancelToken
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """What every level of one command line shares; click's `obj`."""
+
+    output: Output = field(default_factory=Output)
+    cancel: CancelToken = field(default_factory=CancelToken)
+
+
+_TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
+_FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
+_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
+_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def boolean(*names: str, default: bool = False, help: str, **more: Any) -> Callable[[F], F]:  # noqa: A002 - click's word
+    """A flag that also takes `=true` and `=false`. `names` as for click, without the negated form."""
+    long = next(name for name in names if name.startswith("--"))
+    return click.option(f"{long}/--no-{long[2:]}", *(n for n in names if n != long), default=default, help=help, **more)
+
+
+def words(*names: str, help: str, **more: Any) -> Callable[[F], F]:  # noqa: A002
+    """A list: the flag repeated, or values with commas between them. Gives a tuple of texts."""
+    return click.option(*names, multiple=True, help=help, **{"callback": _split, **more})
+
+
+def _split(context: click.Context, parameter: click.Parameter, values: Sequence[str]) -> tuple[str, ...]:
+    del context, parameter
+    return tuple(one.strip() for value in values for one in value.split(",") if one.strip())
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.2 on
+    """Go's durations: `500ms`, `30s`, `1m30s`. Gives seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        parts = _DURATION.findall(value)
+        if not parts or "".join(number + unit for number, unit in parts) != value:
+            self.fail(f'invalid duration "{value}": write it like 500ms, 30s or 1m30s', param, ctx)
+        return sum(float(number) * _UNITS[unit] for number, unit in parts)
+
+
+def everywhere(command: F) -> F:
+    """The flags that every command takes, before and after its name."""
+    options = (
+        boolean("--tty", help="Behave as if standard output were a terminal.", expose_value=False, callback=_note),
+        boolean("--color", default=True, help="Colours, on a terminal only.", expose_value=False, callback=_note),
+        boolean("--json", help="One JSON document instead of text.", expose_value=False, callback=_note),
+        words("--column", help="Only these columns of tables.", expose_value=False, callback=_note_columns),
+        boolean("--debug", help="Requests to registries on standard error.", expose_value=False, callback=_note),
+        boolean("-y", "--yes", help="Accepted; nothing ever asks.", expose_value=False, callback=_note),
+        boolean("--quiet", help="No summary line.", expose_value=False, callback=_note),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _note(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    """Whichever level of the command line said it, the output hears of it; silence changes nothing."""
+    output = context.ensure_object(Invocation).output
+    source = context.get_parameter_source(str(parameter.name))
+    if source is click.core.ParameterSource.COMMANDLINE:
+        output.set(str(parameter.name), value)
+
+
+def _note_columns(context: click.Context, parameter: click.Parameter, values: Sequence[str]) -> None:
+    context.ensure_object(Invocation).output.columns += _split(context, parameter, values)
+
+
+class Verb(click.Command):
+    """A command without positional arguments."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, spelled_out(self, args))
+
+
+class Tree(click.Group):
+    """A group whose commands are imported when they are called: `members` maps a name to `module:attribute` and the
+    line that help shows for it."""
+
+    def __init__(self, *args: Any, members: dict[str, tuple[str, str]], aliases: dict[str, str], **more: Any) -> None:
+        super().__init__(*args, **more)
+        self._members = members
+        self._aliases = aliases
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, spelled_out(self, args))
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(self._members)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        place = self._members.get(self._aliases.get(cmd_name, cmd_name))
+        if place is None:
+            return None
+        module, _, attribute = place[0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """From the table, so that help imports no command."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in self._members.items()])
+
+
+def spelled_out(command: click.Command, args: list[str]) -> list[str]:
+    """`--flag=true` and `--flag=false` as `--flag` and `--no-flag`, for this command's own booleans. A group's
+    arguments after the name of a command are left to that command."""
+    flags = {
+        name: negated
+        for parameter in command.params
+        if isinstance(parameter, click.Option) and parameter.is_flag and parameter.secondary_opts
+        for name in parameter.opts
+        for negated in parameter.secondary_opts
+    }
+    done: list[str] = []
+    for position, argument in enumerate(args):
+        if isinstance(command, click.Group) and not argument.startswith("-"):
+            return done + args[position:]
+        name, given, value = argument.partition("=")
+        if given and name in flags:
+            if value not in _TRUE | _FALSE:
+                raise click.UsageError(f'invalid argument "{value}" for "{name}" flag: expected true or false')
+            done.append(name if value in _TRUE else flags[name])
+        else:
+            done.append(argument)
+    return done

@@ -1,0 +1,116 @@
+"""`python -m tests.benchmarks`: measures, prints a table, writes `.bench/results.json`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.benchmarks.measure import Run, by_kind, run
+from tests.benchmarks.tools import OURS, Tool, available
+from tests.benchmarks.workloads import WORKLOADS, Pushed, push
+from tests.servers.docker_registry import DockerRegistry
+
+RESULTS = Path(".bench/results.json")
+Results = dict[tuple[str, str, str], list[Run]]
+"""(workload, phase, tool) → runs; the phases are cold, unchanged and mount."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("--workload", action="append", choices=sorted(WORKLOADS))
+    parser.add_argument("--runs", type=int, default=3)
+    options = parser.parse_args()
+    results: Results = defaultdict(list)
+    for name in options.workload or WORKLOADS:
+        measure_workload(name, options.runs, results)
+    rows = list(summary(results))
+    show(rows)
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps({"runs": options.runs, "rows": rows}, indent=1))
+    print(f"written: {RESULTS}", file=sys.stderr)
+    return 0
+
+
+def measure_workload(name: str, runs: int, results: Results) -> None:
+    workload = WORKLOADS[name]()
+    with tempfile.TemporaryDirectory() as folder, DockerRegistry(Path(folder) / "origin") as origin:
+        pushed = push(workload, origin.url, origin.host)
+        for number in range(runs):
+            for tool in available():
+                print(f"{name}: run {number + 1} of {runs}, {tool.name}", file=sys.stderr)
+                with tempfile.TemporaryDirectory() as place:
+                    for phase, measured in phases(tool, pushed, origin, Path(place), number):
+                        results[(name, phase, tool.name)].append(measured)
+
+
+def phases(tool: Tool, pushed: Pushed, origin: DockerRegistry, place: Path, number: int) -> Iterator[tuple[str, Run]]:
+    """A fresh destination for every tool and run: cold, again unchanged; then to another repository of the origin's
+    own registry, where blobs can be mounted."""
+    with DockerRegistry(place / "destination") as destination:
+        sides = {"source": origin, "destination": destination}
+        for phase in ("cold", "unchanged"):
+            yield phase, counted(tool, pushed, f"{destination.host}/mirror/set", place, sides)
+    target = f"{origin.host}/mounted-{number}/{tool.name}"
+    yield "mount", counted(tool, pushed, target, place, {"registry": origin})
+
+
+def counted(tool: Tool, pushed: Pushed, target: str, place: Path, sides: dict[str, DockerRegistry]) -> Run:
+    before = {side: len(registry.requests()) for side, registry in sides.items()}
+    measured = run(tool.commands(pushed, target, place))
+    seen: dict[str, int] = {}
+    for side, registry in sides.items():
+        seen.update(by_kind(side, [record[:3] for record in registry.requests()[before[side] :]]))
+    return replace(measured, requests=seen)
+
+
+def summary(results: Results) -> Iterable[dict[str, Any]]:
+    for (workload, phase, tool), runs in results.items():
+        peers = [
+            statistics.median(run.wall for run in others)
+            for (name, when, other), others in results.items()
+            if (name, when) == (workload, phase) and other != OURS.name
+        ]
+        wall = statistics.median(run.wall for run in runs)
+        yield {
+            "workload": workload,
+            "phase": phase,
+            "tool": tool,
+            "wall": wall,
+            "cpu": statistics.median(run.cpu for run in runs),
+            "rss": max(run.rss for run in runs),
+            "requests": runs[-1].requests,
+            "total_requests": runs[-1].total_requests,
+            "wall_over_best_peer": wall / min(peers) if peers and tool == OURS.name else None,
+        }
+
+
+def show(rows: Iterable[dict[str, Any]]) -> None:
+    table = Table("workload", "phase", "tool", "wall s", "cpu s", "peak MB", "requests", "wall / best peer")
+    for row in rows:
+        ratio = row["wall_over_best_peer"]
+        table.add_row(
+            row["workload"],
+            row["phase"],
+            row["tool"],
+            f"{row['wall']:.2f}",
+            f"{row['cpu']:.2f}",
+            f"{row['rss'] / 1e6:.0f}",
+            str(row["total_requests"]),
+            f"{ratio:.2f}" if ratio else "",
+        )
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

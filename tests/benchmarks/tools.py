@@ -1,0 +1,75 @@
+"""How each tool is told to copy a workload: from tags or digests in one registry to another."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from tests.benchmarks.workloads import Pushed
+
+Commands = Sequence[Sequence[str]]
+IMAGES_LOCK = {"apiVersion": "imgpkg.carvel.dev/v1alpha1", "kind": "ImagesLock"}
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """`commands(pushed, destination, folder)` gives what to run; `folder` is its own place for input files.
+    `destination` is a repository for tools that copy into one, and the prefix of repositories for the others."""
+
+    name: str
+    commands: Callable[[Pushed, str, Path], Commands]
+
+
+def _images_lock(pushed: Pushed, folder: Path) -> str:
+    path = folder / "images.yml"
+    images = [{"image": f"{pushed.host}/{repository}@{digest}"} for repository, digest in pushed.images]
+    path.write_text(yaml.safe_dump({**IMAGES_LOCK, "images": images}))
+    return str(path)
+
+
+def _transship(pushed: Pushed, destination: str, folder: Path) -> Commands:
+    lock = _images_lock(pushed, folder)
+    program = str(Path(sys.executable).with_name("transship"))
+    return [[program, "copy", "--lock", lock, "--to-repo", destination]]
+
+
+def _imgpkg(pushed: Pushed, destination: str, folder: Path) -> Commands:
+    return [["imgpkg", "copy", "--lock", _images_lock(pushed, folder), "--to-repo", destination]]
+
+
+def _skopeo(pushed: Pushed, destination: str, folder: Path) -> Commands:
+    """One process for all images: `sync` from a list; a process per image would be several times slower."""
+    path = folder / "sync.yml"
+    images = {repository: ["v1"] for repository, _ in pushed.images}
+    path.write_text(yaml.safe_dump({pushed.host: {"tls-verify": False, "images": images}}))
+    flags = ["--insecure-policy", "sync", "--src", "yaml", "--dest", "docker", "--dest-tls-verify=false", "--all"]
+    return [["skopeo", *flags, "--scoped", str(path), destination]]
+
+
+def _each(*words: str) -> Callable[[Pushed, str, Path], Commands]:
+    def commands(pushed: Pushed, destination: str, folder: Path) -> Commands:
+        del folder
+        return [
+            [*words, f"{pushed.host}/{repository}@{digest}", f"{destination}/{repository}:v1"]
+            for repository, digest in pushed.images
+        ]
+
+    return commands
+
+
+_PEERS = (
+    Tool("skopeo", _skopeo),
+    Tool("imgpkg", _imgpkg),
+    Tool("crane", _each("crane", "copy", "--insecure")),
+    Tool("regctl", _each("regctl", "image", "copy")),
+)
+OURS = Tool("transship", _transship)
+
+
+def available() -> list[Tool]:
+    return [OURS, *(tool for tool in _PEERS if shutil.which(tool.name))]
