@@ -1,0 +1,259 @@
+"""YAML documents as lock files need them: read from hostile bytes, every value with its path, and written exactly.
+
+Reading takes one document of mappings, lists and scalars. What can hurt is refused: more than SIZE_LIMIT bytes, deep
+nesting, many aliases, tags, duplicate keys. Writing gives the text imgpkg gives for the same values, byte for byte:
+`---`, keys sorted, quotes only where a plain word would mean something else. Only the signs U+0085, U+2028, U+2029 and
+U+FEFF are written otherwise, as escapes, because imgpkg's own form of them doesn't read back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from oci.bundle.yamltext import meaning, needs_quotes, sort_key
+from oci.errors import InvalidDocument, InvalidReference
+from oci.reference import Reference
+
+API_VERSION = "imgpkg.carvel.dev/v1alpha1"
+
+SIZE_LIMIT = 16 << 20
+"""Bytes a document may have: room for more than 100,000 images."""
+
+DEPTH_LIMIT = 32
+ALIAS_LIMIT = 1_000
+"""Aliases (`*name`) a document may use; the tools that write locks use none."""
+
+_LOADER: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+_DUMPER: Any = getattr(yaml, "CDumper", yaml.Dumper)
+_LINE_WIDTH = 80
+_PLAIN_TAGS = (None, "!", *(f"tag:yaml.org,2002:{kind}" for kind in ("str", "map", "seq")))
+_MERGE = "<<"
+_ESCAPED = "\x85\u2028\u2029\ufeff"
+
+
+@dataclass(frozen=True, slots=True)
+class Odd:
+    """A plain scalar that means a number or a timestamp: nothing that a lock holds."""
+
+    text: str
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A value of a document and where it stands: `where` is the file, `path` such as `images[3].image`."""
+
+    value: Any
+    where: str
+    path: str = ""
+
+    def error(self, problem: str, *, hint: str = "") -> InvalidDocument:
+        return InvalidDocument(": ".join(part for part in (self.where, self.path, problem) if part), hint=hint)
+
+    def fields(self, *known: str, strict: bool = True) -> dict[str, Node]:
+        """A node for each known key, holding None where it is absent. `strict` refuses any other key."""
+        entries = self._mapping()
+        unknown = [key for key in entries if key not in known]
+        if strict and unknown:
+            raise self._child(unknown[0]).error("unknown key", hint=f"known here: {', '.join(known)}")
+        return {key: self._child(key) for key in known}
+
+    def texts(self) -> dict[str, str]:
+        """A mapping of text to text; `null` and an absent one are empty."""
+        return {} if self.value is None else {key: self._child(key).text() for key in self._mapping()}
+
+    def items(self) -> list[Node]:
+        """The nodes of a list; `null` and an absent one are empty."""
+        if not isinstance(self.value, list | None):
+            raise self.error(f"expected a list, got {_shown(self.value)}")
+        return [Node(item, self.where, f"{self.path}[{number}]") for number, item in enumerate(self.value or ())]
+
+    def text(self) -> str:
+        """Text; `null` and an absent one are empty. A bare number, or a bare word such as `yes`, isn't text."""
+        if not isinstance(self.value, str | None):
+            hint = "put it in quotes" if isinstance(self.value, Odd | bool) else ""
+            raise self.error(f"expected text, got {_shown(self.value)}", hint=hint)
+        return self.value or ""
+
+    def flag(self) -> bool:
+        """True or false; `null` and an absent one are false."""
+        if not isinstance(self.value, bool | None):
+            raise self.error(f"expected true or false, got {_shown(self.value)}")
+        return bool(self.value)
+
+    def reference(self) -> Reference:
+        """A digest reference, canonicalised."""
+        try:
+            reference = Reference.parse(self.text())
+        except InvalidReference as error:
+            raise self.error(error.message, hint=error.hint) from error
+        if reference.digest is None:
+            raise self.error(
+                f"expected a digest reference, got {self.value!r}", hint="write REGISTRY/REPOSITORY@sha256:..."
+            )
+        return reference
+
+    def _mapping(self) -> dict[str, Any]:
+        if not isinstance(self.value, dict):
+            raise self.error(f"expected a mapping, got {_shown(self.value)}")
+        return self.value
+
+    def _child(self, key: str) -> Node:
+        return Node(self._mapping().get(key), self.where, f"{self.path}.{key}" if self.path else key)
+
+
+def check_header(fields: Mapping[str, Node], kind: str) -> None:
+    """Raises InvalidDocument unless `apiVersion` and `kind` are the known ones."""
+    for key, known in (("apiVersion", API_VERSION), ("kind", kind)):
+        if fields[key].text() != known:
+            raise fields[key].error(f"expected {known}, got {_shown(fields[key].value)}")
+
+
+def parse(data: str | bytes, where: str) -> Node:
+    """Reads the one document in `data`. Raises InvalidDocument, naming `where` and the line."""
+    if len(data) > SIZE_LIMIT:
+        raise InvalidDocument(f"{where}: more than {SIZE_LIMIT} bytes")
+    try:
+        return Node(_Builder(yaml.parse(data, Loader=_LOADER), where).document(), where)
+    except (yaml.YAMLError, UnicodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"line {mark.line + 1}: " if mark else ""
+        problem = getattr(error, "problem", None) or getattr(error, "reason", "")
+        raise InvalidDocument(f"{where}: {line}not YAML: {problem}") from error
+
+
+class _Builder:
+    """Turns the parser's events into values. Events, because they come before any object that could blow up."""
+
+    def __init__(self, events: Iterator[Any], where: str) -> None:
+        self._events = events
+        self._where = where
+        self._anchors: dict[str, Any] = {}
+        self._aliases = 0
+
+    def document(self) -> Any:
+        next(self._events)
+        if isinstance(next(self._events), yaml.StreamEndEvent):
+            return None
+        value = self._value(next(self._events), 0)
+        next(self._events)
+        after = next(self._events)
+        if not isinstance(after, yaml.StreamEndEvent):
+            raise self._error(after, "a second document; expected one")
+        return value
+
+    def _value(self, event: Any, depth: int) -> Any:
+        if isinstance(event, yaml.AliasEvent):
+            return self._aliased(event)
+        if event.tag not in _PLAIN_TAGS:
+            raise self._error(event, f"tag {event.tag[:60]!r}; tags aren't read")
+        if depth > DEPTH_LIMIT:
+            raise self._error(event, f"nested more than {DEPTH_LIMIT} deep")
+        if isinstance(event, yaml.ScalarEvent):
+            value = _scalar(event)
+        elif isinstance(event, yaml.SequenceStartEvent):
+            value = [self._value(item, depth + 1) for item in self._until(yaml.SequenceEndEvent)]
+        else:
+            value = self._mapping(depth + 1)
+        if event.anchor:
+            self._anchors[event.anchor] = value
+        return value
+
+    def _mapping(self, depth: int) -> dict[str, Any]:
+        entries: dict[str, Any] = {}
+        for event in self._until(yaml.MappingEndEvent):
+            key = self._value(event, depth)
+            if key == _MERGE and event.implicit[0]:
+                raise self._error(event, "a merge key; merging isn't done")
+            if not isinstance(key, str):
+                raise self._error(event, f"expected a key that is text, got {_shown(key)}")
+            if key in entries:
+                raise self._error(event, f"the key {key[:60]!r} comes twice")
+            entries[key] = self._value(next(self._events), depth)
+        return entries
+
+    def _aliased(self, event: Any) -> Any:
+        self._aliases += 1
+        if self._aliases > ALIAS_LIMIT:
+            raise self._error(event, f"more than {ALIAS_LIMIT} aliases")
+        if event.anchor not in self._anchors:
+            raise self._error(event, f"the alias {event.anchor[:60]!r} stands for nothing")
+        return self._anchors[event.anchor]
+
+    def _until(self, end: type[Any]) -> Iterator[Any]:
+        while not isinstance(event := next(self._events), end):
+            yield event
+
+    def _error(self, event: Any, problem: str) -> InvalidDocument:
+        return InvalidDocument(f"{self._where}: line {event.start_mark.line + 1}: {problem}")
+
+
+def _scalar(event: Any) -> Any:
+    # `implicit[0]` is set for a scalar that is plain and untagged: only there a word can mean something but itself.
+    means = meaning(event.value) if event.implicit[0] else "text"
+    if means == "text":
+        return event.value
+    return {"null": None, "true": True, "false": False}.get(means, Odd(event.value, means))
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    if isinstance(value, Odd):
+        return f"the {value.meaning} {value.text[:60]}"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return repr(value[:60])
+    return "a list" if isinstance(value, list) else "a mapping"
+
+
+def render(value: Mapping[str, Any]) -> str:
+    """The document of mappings, sequences, text, booleans and None; its inverse is `parse`."""
+    text: str = yaml.emit(
+        _document(value), Dumper=_DUMPER, allow_unicode=True, width=_LINE_WIDTH, indent=2, line_break="\n"
+    )
+    # The library marks the end of the document when some text inside kept its trailing line breaks; imgpkg doesn't.
+    return "---\n" + (text[: -len("...\n")] if text.endswith("\n...\n") else text)
+
+
+def _document(value: Any) -> Iterator[yaml.Event]:
+    yield yaml.StreamStartEvent()
+    yield yaml.DocumentStartEvent(explicit=False)
+    yield from _events(value)
+    yield yaml.DocumentEndEvent(explicit=False)
+    yield yaml.StreamEndEvent()
+
+
+def _events(value: Any) -> Iterator[yaml.Event]:
+    if isinstance(value, Mapping):
+        yield yaml.MappingStartEvent(None, None, implicit=True, flow_style=False)
+        for key in sorted(value, key=sort_key):
+            yield _text_event(key, quoted=key == _MERGE)
+            yield from _events(value[key])
+        yield yaml.MappingEndEvent()
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        yield yaml.SequenceStartEvent(None, None, implicit=True, flow_style=False)
+        for item in value:
+            yield from _events(item)
+        yield yaml.SequenceEndEvent()
+    elif isinstance(value, str):
+        yield _text_event(value)
+    else:
+        word = {None: "null", True: "true", False: "false"}[value]
+        yield yaml.ScalarEvent(None, None, (True, True), word)
+
+
+def _text_event(text: str, *, quoted: bool = False) -> yaml.Event:
+    style = None
+    if quoted or any(sign in text for sign in _ESCAPED):
+        style = '"'
+    elif "\n" in text:
+        style = "|"
+    elif needs_quotes(text):
+        style = '"'
+    return yaml.ScalarEvent(None, None, (True, True), text, style=style)

@@ -1,0 +1,91 @@
+"""The one-layer image that holds a bundle, plain files or locations: config and manifest, byte for byte imgpkg's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from oci.descriptor import (
+    DOCKER_CONFIG,
+    DOCKER_LAYER,
+    DOCKER_MANIFEST,
+    OCI_CONFIG,
+    OCI_LAYER_GZIP,
+    OCI_MANIFEST,
+    Descriptor,
+    as_object,
+)
+from oci.digest import Digest, digest_of
+from oci.errors import InvalidInput, InvalidManifest
+from oci.manifest import Manifest, parse_manifest
+
+BUNDLE_LABEL = "dev.carvel.imgpkg.bundle"
+
+_EPOCH = "0001-01-01T00:00:00Z"
+_AUTHOR = "imgpkg"
+_ESCAPES = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltImage:
+    """An image that exists nowhere yet: its manifest, and each of its blobs with its bytes."""
+
+    manifest: Manifest
+    blobs: tuple[tuple[Descriptor, bytes], ...]
+
+
+def single_layer_image(
+    layer: Digest, size: int, diff_id: Digest, labels: Mapping[str, str], *, oci_types: bool = False
+) -> tuple[Manifest, bytes, Descriptor]:
+    """The manifest, the config and the config's descriptor, for a gzip layer of `size` bytes.
+
+    `diff_id` is the digest of the layer's tar. imgpkg copies bundles with Docker's media types only; with `oci_types`
+    it can pull them but not copy them.
+    """
+    manifest_type, config_type, layer_type = (
+        (OCI_MANIFEST, OCI_CONFIG, OCI_LAYER_GZIP) if oci_types else (DOCKER_MANIFEST, DOCKER_CONFIG, DOCKER_LAYER)
+    )
+    config = _json(
+        {
+            "architecture": "",
+            "created": _EPOCH,
+            "history": [{"author": _AUTHOR, "created": _EPOCH, "created_by": _AUTHOR}],
+            "os": "",
+            "rootfs": {"type": "layers", "diff_ids": [diff_id]},
+            "config": {"Labels": dict(sorted(labels.items()))} if labels else {},
+        }
+    )
+    descriptor = Descriptor(config_type, digest_of(config), len(config))
+    raw = _json(
+        {
+            "schemaVersion": 2,
+            "mediaType": manifest_type,
+            "config": {"mediaType": config_type, "size": len(config), "digest": descriptor.digest},
+            "layers": [{"mediaType": layer_type, "size": size, "digest": layer}],
+        }
+    )
+    return parse_manifest(raw, manifest_type), config, descriptor
+
+
+def is_bundle_config(config: bytes) -> bool:
+    """Whether an image config marks a bundle: the label's key decides, whatever its value.
+
+    Raises InvalidManifest for a config that isn't one.
+    """
+    try:
+        body = as_object(json.loads(config), "config")
+    except (ValueError, RecursionError) as error:
+        raise InvalidManifest("the image config is not JSON") from error
+    inner = as_object(body.get("config") or {}, "config.config")
+    return BUNDLE_LABEL in as_object(inner.get("Labels") or {}, "config.config.Labels")
+
+
+def _json(value: Any) -> bytes:
+    """Compact, and with the signs escaped that Go's encoder escapes."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":")).translate(_ESCAPES)
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInput("a label holds something that isn't Unicode") from error
