@@ -1,0 +1,44 @@
+"""A relocation of the command line, run as a flow: `transship copy ... --monitor`."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from oci.relocation.request import RelocationRequest
+from oci.relocation.session import DEFAULT_CONCURRENCY, Access
+
+if TYPE_CHECKING:
+    from tasks.relocation_report import RelocationReport
+
+
+def run(
+    request: RelocationRequest,
+    *,
+    source: Access,
+    destination: Access,
+    concurrency: int = DEFAULT_CONCURRENCY,
+    verify: str = "none",
+) -> RelocationReport:
+    """Runs `request` as the flow `relocate` on the Prefect server of PREFECT_API_URL, or, without one, on a server
+    that lives as long as this call (some 15 seconds to start it the first time).
+
+    `source` and `destination` are used as they are: credentials stay in this process and reach neither the parameters
+    nor the server. `verify` is "none", "head" or "deep". Progress and the address of the run are logged to standard
+    error. Ctrl-C stops it within seconds.
+
+    Raises what the flow raises: RelocationIncomplete (an Incomplete with `report`) or another TransshipError.
+    """
+    # Prefect reads these when it is imported. A copy must not phone home unasked; who wants that sets them.
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    # A server that ends with the command complains about what it would have liked to do still.
+    os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "CRITICAL")
+
+    from flows.parameters import RelocateParameters, Verify  # noqa: PLC0415 - importing Prefect takes a second
+    from flows.relocate import relocate_sync  # noqa: PLC0415
+    from tasks.relocation import reached_by  # noqa: PLC0415
+
+    parameters = RelocateParameters.of(request, concurrency=concurrency, verify=Verify(verify))
+    with reached_by(source=source, destination=destination):
+        return relocate_sync(parameters)

@@ -1,0 +1,103 @@
+"""Bringing images to the target registry, one task run for each image that it lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from oci.digest import Digest, parse_digest
+from oci.errors import Cancelled, Incomplete, TransshipError
+from oci.relocation.plan import Plan, PlannedManifest
+from oci.relocation.transfer import DONE, ImageOutcome, failure, transfer_image
+from tasks.limits import limits_of, slots
+from tasks.relocation import Relocation, current
+from tasks.retries import DELAYS, RETRIES, worth_retrying
+
+TASK_RUN_LIMIT = 1000
+"""Task runs that one flow run makes at most: the Prefect server keeps some 19 KB and works some 7 ms for each."""
+
+
+def push_name(parameters: dict[str, Any]) -> str:
+    """`copy shop-web@sha256:111111111111… → registry.corp.example/shop`"""
+    images: Sequence[str] = parameters["images"]
+    what = f"{len(images)} images"
+    if len(images) == 1:
+        repository, _, digest = images[0].rpartition("@")
+        what = f"{repository.rpartition('/')[2]}@{digest[:19]}…"
+    return f"copy {what} → {parameters['destination']}"
+
+
+@task(
+    name="push to target registry",
+    task_run_name=push_name,  # type: ignore[arg-type]  # Prefect takes it, but its Protocol asks for a class method
+    retries=RETRIES,
+    retry_delay_seconds=DELAYS,
+    retry_condition_fn=worth_retrying,
+    retry_jitter_factor=0.5,
+    cache_policy=NO_CACHE,
+)
+async def push_to_target_registry(images: list[str], destination: str) -> list[ImageOutcome]:
+    """Transfers images of the plan, each given as REPOSITORY@DIGEST, and names none of them.
+
+    What became of each is kept in the relocation, failed ones included; then the first failure is raised, or an
+    Incomplete of them all. `destination` is the plan's; it is a parameter so that it can be read in the UI.
+    """
+    relocation = current()
+    failures: list[TransshipError] = []
+    outcomes = []
+    for image in images:
+        digest = parse_digest(image.rpartition("@")[2])
+        try:
+            outcomes.append(await _push(relocation, digest, destination))
+        except Cancelled:
+            raise
+        except TransshipError as error:
+            relocation.outcomes[digest] = failure(relocation.planned.by_digest[digest], error)
+            failures.append(error)
+    if len(failures) > 1:
+        raise Incomplete(f"{len(failures)} of {len(images)} images failed", failures)
+    if failures:
+        raise failures[0]
+    return outcomes
+
+
+async def _push(relocation: Relocation, digest: Digest, destination: str) -> ImageOutcome:
+    known = relocation.outcomes.get(digest)
+    if known is not None and known.status == DONE:
+        return known
+    image = relocation.planned.by_digest[digest]
+    session = await relocation.session()
+    async with slots(limits_of(image.store, destination) & relocation.limits.keys()):
+        outcome = await relocation.in_thread(transfer_image, session, relocation.planned, digest)
+    relocation.outcomes[digest] = outcome
+    return outcome
+
+
+def batches(plan: Plan, limit: int = TASK_RUN_LIMIT) -> list[list[str]]:
+    """What each task run is to push, biggest first, as `images` of `push_to_target_registry`.
+
+    One image each, as long as `limit` task runs are enough; else the bigger half of the runs stays so and the other
+    half shares all the smaller images.
+    """
+    images = sorted(plan.to_transfer, key=lambda image: -_bytes_below(plan, image))
+    references = [f"{image.store}@{image.digest}" for image in images]
+    alone = len(references) if len(references) <= limit else limit // 2
+    rest = references[alone:]
+    shares = limit - alone
+    groups = [rest[number::shares] for number in range(min(shares, len(rest)))]
+    return [[reference] for reference in references[:alone]] + groups
+
+
+def _bytes_below(plan: Plan, image: PlannedManifest) -> int:
+    return sum(plan.blob_by_digest[blob].size for manifest in _below(plan, image) for blob in manifest.blobs)
+
+
+def _below(plan: Plan, image: PlannedManifest) -> Iterator[PlannedManifest]:
+    yield image
+    if not image.is_bundle:
+        for digest in image.children:
+            if digest in plan.by_digest:
+                yield from _below(plan, plan.by_digest[digest])

@@ -1,0 +1,210 @@
+"""What a relocation did, as a value and as a page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pydantic import BaseModel, computed_field
+
+from oci.errors import Incomplete, StoreError, TransshipError
+from oci.relocation.transfer import DONE, FAILED, PRESENT
+from tasks.relocation import Relocation
+from tasks.sizes import human
+
+_LISTED_FAILURES = 200
+"""Failures that the page shows; the value has all of them."""
+
+
+class ImageFailure(BaseModel):
+    """One part of a relocation that failed."""
+
+    image: str
+    error: str
+    retryable: bool
+    """Whether trying again can help."""
+
+
+class Traffic(BaseModel):
+    """Bytes, or blobs, by what became of them."""
+
+    written: int = 0
+    mounted: int = 0
+    skipped: int = 0
+
+
+class RelocationReport(BaseModel):
+    """The receipt of one flow run. Sizes in bytes, times in seconds."""
+
+    source: str
+    what: str = ""
+    """"bundle", "image", "index" or "lock"."""
+    digest: str = ""
+    destination: str
+    tags: list[str] = []
+    """Names that were moved at the destination; empty when they were right already, or when something failed."""
+    locations: list[str] = []
+    """Digests of the locations images that were written."""
+    images_copied: int = 0
+    images_present: int = 0
+    """Were there already, by digest."""
+    bytes_read: int = 0
+    bytes: Traffic = Traffic()
+    blobs: Traffic = Traffic()
+    requests: dict[str, dict[str, int]] = {}
+    """By registry and kind, such as `GET manifest`."""
+    retries: int = 0
+    throttled_seconds: float = 0.0
+    seconds: float = 0.0
+    identities: dict[str, str] = {}
+    """Who we were, in words, by side and registry: `destination registry.corp.example`."""
+    verified_manifests: int = 0
+    verified_blobs: int = 0
+    bytes_hashed: int = 0
+    failures: list[ImageFailure] = []
+    """Empty when all of it arrived."""
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def succeeded(self) -> bool:
+        return not self.failures
+
+    @property
+    def total_requests(self) -> int:
+        return sum(sum(kinds.values()) for kinds in self.requests.values())
+
+    @classmethod
+    def of(cls, relocation: Relocation) -> RelocationReport:
+        receipt = relocation.meter.receipt()
+        request = relocation.order.request
+        source, published, verification = relocation.source, relocation.published, relocation.verification
+        statuses = [outcome.status for outcome in relocation.outcomes.values()]
+        report = cls(
+            source=source.reference if source else request.bundle or request.image or request.lock,
+            what=source.what if source else "",
+            digest=source.digest if source else "",
+            destination=str(request.destination),
+            images_copied=statuses.count(DONE),
+            images_present=statuses.count(PRESENT),
+            bytes_read=receipt.bytes_read,
+            bytes=Traffic(written=receipt.bytes_written, mounted=receipt.bytes_mounted, skipped=receipt.bytes_skipped),
+            blobs=Traffic(written=receipt.blobs_written, mounted=receipt.blobs_mounted, skipped=receipt.blobs_skipped),
+            requests={registry: dict(kinds) for registry, kinds in receipt.requests.items()},
+            retries=receipt.retries,
+            throttled_seconds=round(receipt.throttled_seconds, 3),
+            seconds=round(receipt.seconds, 3),
+            identities=dict(receipt.identities),
+            failures=list(_failures(relocation)),
+        )
+        if published is not None:
+            report.tags = list(published.tags)
+            report.locations = list(published.locations)
+        if verification is not None:
+            report.verified_manifests = verification.manifests
+            report.verified_blobs = verification.blobs
+            report.bytes_hashed = verification.bytes_hashed
+        return report
+
+    def to_markdown(self) -> str:
+        return "\n".join((*_head(self), *_numbers(self), *_requests(self), *_failed(self))) + "\n"
+
+
+class RelocationIncomplete(Incomplete):
+    """Some images failed and no name was moved; `report` says what did arrive, `failures` what didn't."""
+
+    def __init__(self, report: RelocationReport, cause: Incomplete) -> None:
+        super().__init__(cause.message, cause.failures, hint=cause.hint)
+        self.report = report
+        self.cause = cause
+
+    def __reduce__(self) -> tuple[type[RelocationIncomplete], tuple[RelocationReport, Incomplete]]:
+        return type(self), (self.report, self.cause)
+
+
+def _failures(relocation: Relocation) -> Iterator[ImageFailure]:
+    for unread in relocation.plan.failures if relocation.plan else ():
+        yield ImageFailure(image=unread.subject, error=unread.message, retryable=unread.retryable)
+    for outcome in relocation.outcomes.values():
+        if outcome.status == FAILED:
+            yield ImageFailure(image=outcome.subject, error=outcome.error, retryable=outcome.retryable)
+    problems = relocation.verification.problems if relocation.verification else ()
+    for problem in problems:
+        yield ImageFailure(image=str(relocation.order.request.destination), error=problem, retryable=True)
+    error = relocation.error
+    if error is not None and not problems and not isinstance(error, Incomplete):
+        yield ImageFailure(image=_subject(error), error=str(error), retryable=error.retryable)
+
+
+def _subject(error: TransshipError) -> str:
+    return error.subject or error.store if isinstance(error, StoreError) else ""
+
+
+def _head(report: RelocationReport) -> Iterator[str]:
+    if report.succeeded and not report.images_copied and not report.tags:
+        verdict = "Nothing to do: everything was in place."
+    elif report.succeeded:
+        verdict = "Complete."
+    else:
+        verdict = f"**{len(report.failures)} failed; no name was moved.** What arrived is not sent again next time."
+    yield f"# {report.source} → {report.destination}"
+    yield ""
+    yield verdict
+    yield ""
+
+
+def _numbers(report: RelocationReport) -> Iterator[str]:
+    rows = {
+        "Source": f"{report.what} `{report.source}`".strip(),
+        "Digest": f"`{report.digest}`" if report.digest else "",
+        "Destination": f"`{report.destination}`",
+        "Tags moved": ", ".join(f"`{tag}`" for tag in report.tags),
+        "Images": f"{report.images_copied} copied, {report.images_present} already there",
+        "Copied": f"{human(report.bytes.written)} in {report.blobs.written} blobs",
+        "Mounted": f"{human(report.bytes.mounted)} in {report.blobs.mounted} blobs",
+        "Skipped": f"{human(report.bytes.skipped)} in {report.blobs.skipped} blobs",
+        "Verified": f"{report.verified_manifests} manifests, {report.verified_blobs} blobs, "
+        f"{human(report.bytes_hashed)} hashed again"
+        if report.verified_manifests
+        else "",
+        "Time": f"{report.seconds:.1f} s",
+        "Retries": f"{report.retries}, {report.throttled_seconds:.1f} s told to wait" if report.retries else "none",
+    }
+    yield "| | |"
+    yield "|---|---|"
+    for name, value in rows.items():
+        if value:
+            yield f"| {name} | {_cell(value)} |"
+    for where, identity in sorted(report.identities.items(), reverse=True):
+        yield f"| At {_cell(where)} as | {_cell(identity)} |"
+    yield ""
+
+
+def _requests(report: RelocationReport) -> Iterator[str]:
+    if not report.requests:
+        return
+    yield f"## {report.total_requests} requests"
+    yield ""
+    yield "| Registry | Kind | Requests |"
+    yield "|---|---|---:|"
+    for registry, kinds in sorted(report.requests.items()):
+        for kind, count in sorted(kinds.items(), key=lambda item: -item[1]):
+            yield f"| {_cell(registry)} | {kind} | {count} |"
+    yield ""
+
+
+def _failed(report: RelocationReport) -> Iterator[str]:
+    if report.succeeded:
+        return
+    yield "## Failed"
+    yield ""
+    yield "| Image | Error | Trying again can help |"
+    yield "|---|---|---|"
+    for failed in report.failures[:_LISTED_FAILURES]:
+        yield f"| `{_cell(failed.image)}` | {_cell(failed.error)} | {'yes' if failed.retryable else 'no'} |"
+    if len(report.failures) > _LISTED_FAILURES:
+        yield f"| and {len(report.failures) - _LISTED_FAILURES} more | | |"
+    yield ""
+
+
+def _cell(text: str) -> str:
+    """Text from outside must not end a table cell."""
+    return text.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,21 @@
+"""The answer to what a source reference means."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel
+
+
+class Resolution(BaseModel):
+    """What a source reference turned out to be. For a lock file, which pins its images itself, there is no digest."""
+
+    what: str
+    """"bundle", "image", "index" or "lock"."""
+    reference: str
+    """As it was asked for, in canonical form."""
+    pinned: str
+    """The same by digest; the path of a lock file."""
+    digest: str = ""
+    tag: str = ""
+    """The tag that the source carries, and passes on unless other tags are asked for."""
+    media_type: str = ""
+    size: int = 0

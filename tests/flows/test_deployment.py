@@ -1,0 +1,206 @@
+"""The deployment of deployments/prefect.yaml, run by a worker: finished, cancelled, killed, retried."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+import uuid
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import UUID
+
+import pytest
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import FlowRun, TaskRun
+from prefect.exceptions import PrefectHTTPStatusError
+from prefect.states import Cancelling, Scheduled
+
+from tests.flows.cargo import Image, push_image, write_lock
+from tests.servers.docker_registry import DockerRegistry
+from tests.support.prefect_server import PrefectServer, settings_for
+from tests.support.slow_link import SlowLink
+
+T = TypeVar("T")
+
+LAYER = 2_000_000
+SLOW = 20_000
+"""Bytes a second: the layer takes longer than any test waits."""
+
+
+@pytest.fixture(scope="module")
+def deployed(prefect_server: PrefectServer) -> Iterator[PrefectServer]:
+    """The deployment made as deployments/prefect.yaml says, and a worker on its pool."""
+    prefect_server.cli("work-pool", "create", "--type", "process", "transship")
+    prefect_server.cli("--no-prompt", "deploy", "--all", "--prefect-file", "deployments/prefect.yaml")
+    with prefect_server.worker("transship"), settings_for(prefect_server):
+        yield prefect_server
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerRegistry]:
+    with DockerRegistry(tmp_path_factory.mktemp("source")) as registry:
+        yield registry
+
+
+@pytest.fixture(scope="module")
+def destination(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerRegistry]:
+    with DockerRegistry(tmp_path_factory.mktemp("destination")) as registry:
+        yield registry
+
+
+@pytest.fixture(scope="module")
+def images(source: DockerRegistry) -> list[Image]:
+    """Six small ones and one that is slow to come over a slow link."""
+    small = [push_image(source, f"shop/web-{n}", size=500, seed=n) for n in range(6)]
+    return [*small, push_image(source, "shop/data", size=LAYER, seed=100)]
+
+
+@pytest.fixture
+def link(source: DockerRegistry) -> Iterator[SlowLink]:
+    with SlowLink(source.host) as link:
+        yield link
+
+
+@pytest.fixture
+def parameters(link: SlowLink, images: list[Image], destination: DockerRegistry, tmp_path: Path) -> dict[str, Any]:
+    """As the form sends them; nothing but what must be given."""
+    lock = write_lock(tmp_path / "images.lock.yml", [image.at(link.address) for image in images])
+    return {
+        "parameters": {
+            "kind": "lock",
+            "source": lock,
+            "destination": f"{destination.host}/mirror/{uuid.uuid4().hex[:8]}",
+        }
+    }
+
+
+def with_client(work: Callable[[PrefectClient], Coroutine[Any, Any, T]]) -> T:
+    async def main() -> T:
+        async with get_client() as client:
+            return await work(client)
+
+    return asyncio.run(main())
+
+
+def start(parameters: dict[str, Any]) -> UUID:
+    async def work(client: PrefectClient) -> UUID:
+        deployment = await client.read_deployment_by_name("relocate/relocate")
+        run = await client.create_flow_run_from_deployment(deployment.id, parameters=parameters)
+        return run.id
+
+    return with_client(work)
+
+
+def read(run: UUID) -> FlowRun:
+    return with_client(lambda client: client.read_flow_run(run))
+
+
+def task_runs(run: UUID) -> list[TaskRun]:
+    by_run = FlowRunFilter(id=FlowRunFilterId(any_=[run]))
+    return with_client(lambda client: client.read_task_runs(flow_run_filter=by_run))
+
+
+def until(what: str, condition: Callable[[], T], seconds: float = 40.0) -> T:
+    deadline = time.monotonic() + seconds
+    while True:
+        found = condition()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
+        time.sleep(0.1)
+
+
+def state_of(run: UUID) -> str:
+    state = read(run).state
+    return str(state.name) if state else ""
+
+
+def is_over(run: UUID) -> bool:
+    state = read(run).state
+    return bool(state and state.is_final())
+
+
+def pushed(destination: DockerRegistry, parameters: dict[str, Any]) -> int:
+    """Images at the destination, by the keep-alive tag that each gets with its manifest."""
+    repository = parameters["parameters"]["destination"].partition("/")[2]
+    return len([tag for tag in destination.repository_tags(repository) if tag.endswith(".imgpkg")])
+
+
+def in_the_middle(run: UUID, destination: DockerRegistry, parameters: dict[str, Any]) -> None:
+    """Waits until the small images have arrived, with the last one on its way."""
+    until("six images at the destination", lambda: pushed(destination, parameters) == 6)
+    assert not is_over(run)
+
+
+def test_a_run_from_the_form_copies_everything_and_ends_completed(
+    deployed: PrefectServer, destination: DockerRegistry, parameters: dict[str, Any]
+) -> None:
+    run = start(parameters)
+
+    until("the end of the run", lambda: is_over(run))
+
+    assert state_of(run) == "Completed"
+    assert pushed(destination, parameters) == 7
+    assert read(run).name == f"images.lock.yml -> {destination.host}"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"concurrency": 65}, {"kind": "teleport"}, {"source": ""}, {"source_registry": {"proxy": "http://a:b@c"}}],
+)
+def test_the_server_refuses_what_the_form_does_not_allow(
+    deployed: PrefectServer, parameters: dict[str, Any], change: dict[str, Any]
+) -> None:
+    with pytest.raises(PrefectHTTPStatusError) as caught:
+        start({"parameters": parameters["parameters"] | change})
+
+    assert caught.value.response.status_code in (409, 422)
+
+
+def test_a_run_cancelled_in_the_ui_stops_within_seconds_and_cleans_up(
+    deployed: PrefectServer, destination: DockerRegistry, link: SlowLink, parameters: dict[str, Any]
+) -> None:
+    link.bytes_per_second = SLOW
+    run = start(parameters)
+    in_the_middle(run, destination, parameters)
+    began = time.monotonic()
+
+    with_client(lambda client: client.set_flow_run_state(run, Cancelling()))
+    until("the state Cancelled", lambda: state_of(run) == "Cancelled")
+
+    assert time.monotonic() - began < 10
+    assert pushed(destination, parameters) == 6
+    # A task run has this state when its coroutine came to an end; that of a process that was killed stays Running.
+    copies = until("the task run that was cancelled", lambda: [task for task in task_runs(run) if is_crashed(task)])
+    assert [task.name.partition("@")[0] for task in copies] == ["copy data"]
+
+
+def is_crashed(task: TaskRun) -> bool:
+    return bool(task.state and task.state.is_crashed())
+
+
+def test_a_killed_run_is_crashed_and_retrying_it_copies_only_what_is_missing(
+    deployed: PrefectServer, destination: DockerRegistry, link: SlowLink, parameters: dict[str, Any]
+) -> None:
+    link.bytes_per_second = SLOW
+    run = start(parameters)
+    in_the_middle(run, destination, parameters)
+    process = int(str(read(run).infrastructure_pid).rpartition(":")[2])
+
+    os.kill(process, signal.SIGKILL)
+    until("the state Crashed", lambda: state_of(run) == "Crashed")
+    before = {task.id for task in task_runs(run)}
+    link.bytes_per_second = 0
+    with_client(lambda client: client.set_flow_run_state(run, Scheduled(name="AwaitingRetry"), force=True))
+    until("the end of the second attempt", lambda: state_of(run) == "Completed")
+
+    assert pushed(destination, parameters) == 7
+    again = until(
+        "the task runs of the second attempt",
+        lambda: [task.name for task in task_runs(run) if task.id not in before and task.name.startswith("copy")],
+    )
+    assert [name.partition("@")[0] for name in again] == ["copy data"]

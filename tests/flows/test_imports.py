@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+
+def python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.mark.parametrize("module", ["flows", "flows.cli", "flows.monitor"])
+def test_prefect_is_not_imported_before_it_is_needed(module: str) -> None:
+    code = f"import sys, {module}; print([name for name in ('prefect', 'pydantic') if name in sys.modules])"
+
+    assert python(code) == "[]"
+
+
+@pytest.mark.parametrize(
+    "first",
+    ["from flows import relocate", "import flows.relocate; from flows import relocate"],
+)
+def test_the_name_relocate_is_the_flow_in_whatever_order_it_is_imported(first: str) -> None:
+    assert python(f"{first}; import flows; print(type(flows.relocate).__name__)") == "Flow"
+
+
+def test_everything_in_all_is_there() -> None:
+    code = "import flows; print(all(getattr(flows, name) is not None for name in flows.__all__), len(flows.__all__))"
+
+    assert python(code).startswith("True")
+
+
+def test_a_name_that_is_not_there_is_said() -> None:
+    assert "no attribute 'teleport'" in python(
+        "import flows\ntry:\n  flows.teleport\nexcept AttributeError as error:\n  print(error)"
+    )

@@ -1,0 +1,302 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import FlowRun, TaskRun
+from prefect.client.schemas.sorting import FlowRunSort
+from pydantic import SecretStr
+
+from flows import RelocateParameters, RelocationIncomplete, RelocationReport, relocate, relocate_sync
+from flows.parameters import RegistryOptions, SourceKind, Verify
+from oci.errors import IntegrityError, InvalidInput, NotFound, Unauthorized
+from tasks.blocks import RegistryCredentials
+from tasks.report import artifact_key
+from tests.flows.cargo import Image, delete_blob, push_image, write_lock
+from tests.servers.docker_registry import DockerRegistry
+from tests.support.prefect_server import PrefectServer
+from tests.support.slow_link import SlowLink
+
+pytestmark = pytest.mark.usefixtures("prefect")
+
+SECRET = "not-to-be-seen-7f3a91c2"
+SECRET_BCRYPT = "$2b$05$abcdefghijklmnopqrstuuCduaD9rSwFzWpjgFRUF.sGWNqNsZ7EW"
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerRegistry]:
+    with DockerRegistry(tmp_path_factory.mktemp("source")) as registry:
+        yield registry
+
+
+@pytest.fixture(scope="module")
+def destination(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerRegistry]:
+    with DockerRegistry(tmp_path_factory.mktemp("destination")) as registry:
+        yield registry
+
+
+@pytest.fixture
+def repository() -> str:
+    """One that no other test uses."""
+    return f"mirror/{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture(scope="module")
+def images(source: DockerRegistry) -> list[Image]:
+    return [push_image(source, f"shop/web-{n}", size=20_000 + n, seed=n, tag="1.4.0") for n in range(4)]
+
+
+def of_image(
+    source: DockerRegistry, image: Image, destination: DockerRegistry, to: str, **more: Any
+) -> RelocateParameters:
+    return RelocateParameters(
+        kind=SourceKind.IMAGE,
+        source=f"{source.host}/{image.repository}:1.4.0",
+        destination=f"{destination.host}/{to}",
+        **more,
+    )
+
+
+def last_run() -> tuple[FlowRun, list[TaskRun]]:
+    """The newest flow run, with its task runs as soon as the server has recorded that all of them have ended."""
+
+    async def main() -> tuple[FlowRun, list[TaskRun]]:
+        async with get_client() as client:
+            [run] = await client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=1)
+            deadline = time.monotonic() + 10
+            while True:
+                known = await client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])))
+                ended = all(task.state and task.state.is_final() for task in known)
+                if (
+                    known and ended and "report" in {task.name.split()[0] for task in known}
+                ) or time.monotonic() > deadline:
+                    return run, known
+                await asyncio.sleep(0.1)
+
+    return asyncio.run(main())
+
+
+def artifact(key: str) -> Any:
+    async def main() -> Any:
+        async with get_client() as client:
+            found = await client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])))
+            return max(found, key=lambda one: str(one.created)).data if found else None
+
+    return asyncio.run(main())
+
+
+def test_a_program_gets_a_typed_report_and_the_ui_a_readable_run(
+    source: DockerRegistry, destination: DockerRegistry, images: list[Image], repository: str
+) -> None:
+    parameters = of_image(source, images[0], destination, repository)
+
+    report: RelocationReport = relocate_sync(parameters)
+
+    assert report.succeeded
+    assert (report.what, report.digest, report.tags) == ("image", images[0].digest, ["1.4.0"])
+    assert report.images_copied == 1
+    assert report.bytes.written > 20_000
+    assert report.identities == {f"source {source.host}": "anonymous", f"destination {destination.host}": "anonymous"}
+    assert "1.4.0" in destination.repository_tags(repository)
+    run, known = last_run()
+    assert run.name == f"web-0 1.4.0 -> {destination.host}"
+    assert run.state is not None
+    assert run.state.is_completed()
+    assert sorted(task.name.split()[0] for task in known) == ["copy", "plan", "publish", "report", "resolve"]
+    assert artifact(artifact_key("progress", parameters.destination)) == 100.0
+    assert "1 copied, 0 already there" in artifact(artifact_key("relocation", parameters.destination))
+
+
+def test_unchanged_images_are_no_task_runs_and_send_nothing(
+    source: DockerRegistry, destination: DockerRegistry, images: list[Image], repository: str
+) -> None:
+    parameters = of_image(source, images[0], destination, repository)
+    relocate_sync(parameters)
+
+    report = relocate_sync(parameters)
+
+    assert (report.images_copied, report.images_present, report.bytes.written, report.tags) == (0, 1, 0, [])
+    _, known = last_run()
+    assert not [task.name for task in known if task.name.startswith("copy")]
+    assert "Nothing to do" in artifact(artifact_key("relocation", parameters.destination))
+
+
+def test_one_failing_image_does_not_stop_the_others_and_is_listed(
+    source: DockerRegistry, destination: DockerRegistry, images: list[Image], repository: str, tmp_path: Path
+) -> None:
+    broken = push_image(source, "shop/broken", size=5000, seed=99)
+    delete_blob(source, broken.repository, broken.layer)
+    lock = write_lock(tmp_path / "images.lock.yml", [image.at(source.host) for image in (*images, broken)])
+    to = f"{destination.host}/{repository}"
+
+    with pytest.raises(RelocationIncomplete) as caught:
+        relocate_sync(RelocateParameters(kind=SourceKind.LOCK, source=lock, destination=to))
+
+    report = caught.value.report
+    assert report.images_copied == len(images)
+    assert [failure.image for failure in report.failures] == [broken.at(source.host)]
+    assert not report.failures[0].retryable
+    assert artifact(artifact_key("failures", to)) is not None
+    run, known = last_run()
+    assert run.state is not None
+    assert run.state.is_failed()
+    assert not [task.name for task in known if task.name.startswith("publish")]
+    assert sum(task.name.startswith("copy") and bool(task.state and task.state.is_completed()) for task in known) == 4
+
+
+def test_the_list_of_failures_can_be_run_again_alone_and_the_rest_is_not_sent_twice(
+    source: DockerRegistry, destination: DockerRegistry, images: list[Image], repository: str, tmp_path: Path
+) -> None:
+    first = write_lock(tmp_path / "first.yml", [image.at(source.host) for image in images[:3]])
+    both = write_lock(tmp_path / "both.yml", [image.at(source.host) for image in images])
+    to = f"{destination.host}/{repository}"
+    relocate_sync(RelocateParameters(kind=SourceKind.LOCK, source=first, destination=to))
+
+    report = relocate_sync(RelocateParameters(kind=SourceKind.LOCK, source=both, destination=to))
+
+    assert (report.images_copied, report.images_present) == (1, 3)
+
+
+def test_verifying_finds_what_the_destination_has_lost(
+    source: DockerRegistry, destination: DockerRegistry, images: list[Image], repository: str
+) -> None:
+    parameters = of_image(source, images[1], destination, repository, verify=Verify.DEEP)
+    report = relocate_sync(parameters)
+    assert (report.verified_manifests, report.verified_blobs) == (1, 2)
+    delete_blob(destination, repository, images[1].layer)
+
+    with pytest.raises(IntegrityError, match="1 problems"):
+        relocate_sync(parameters.model_copy(update={"verify": Verify.HEAD}))
+
+    assert images[1].layer in artifact(artifact_key("relocation", parameters.destination))
+
+
+def test_a_source_that_is_not_there_ends_the_run_and_still_makes_a_report(
+    source: DockerRegistry, destination: DockerRegistry, repository: str
+) -> None:
+    to = f"{destination.host}/{repository}"
+
+    with pytest.raises(NotFound):
+        relocate_sync(RelocateParameters(source=f"{source.host}/shop/no-such-bundle:1", destination=to))
+
+    assert "no such manifest" in artifact(artifact_key("relocation", to))
+
+
+def test_the_end_of_a_run_is_an_event_that_automations_can_act_on(
+    prefect: PrefectServer, source: DockerRegistry, destination: DockerRegistry, images: list[Image], repository: str
+) -> None:
+    to = f"{destination.host}/{repository}"
+    relocate_sync(of_image(source, images[2], destination, repository))
+    with pytest.raises(NotFound):
+        relocate_sync(RelocateParameters(source=f"{source.host}/shop/no-such-bundle:1", destination=to))
+
+    found = {event["event"]: event for event in events_of(f"transship.relocation.{to}", expected=2)}
+
+    assert found.keys() == {"transship.relocation.finished", "transship.relocation.failed"}
+    assert found["transship.relocation.finished"]["payload"]["images_copied"] == 1
+    assert found["transship.relocation.failed"]["payload"]["failures"][0]["error"]
+    assert any(
+        related["prefect.resource.role"] == "flow-run" for related in found["transship.relocation.finished"]["related"]
+    )
+
+
+def events_of(resource: str, *, expected: int) -> list[dict[str, Any]]:
+    async def main() -> list[dict[str, Any]]:
+        now = datetime.now(UTC)
+        wanted = {
+            "filter": {
+                "occurred": {
+                    "since": (now - timedelta(hours=1)).isoformat(),
+                    "until": (now + timedelta(hours=1)).isoformat(),
+                },
+                "resource": {"id": [resource]},
+            }
+        }
+        deadline = time.monotonic() + 15
+        async with get_client() as client:
+            while True:
+                answer = await client._client.post("/events/filter", json=wanted)
+                found: list[dict[str, Any]] = answer.json()["events"]
+                if len(found) >= expected or time.monotonic() > deadline:
+                    return found
+                await asyncio.sleep(0.2)
+
+    return asyncio.run(main())
+
+
+def test_a_cancelled_run_stops_within_seconds_and_leaves_no_thread(
+    source: DockerRegistry, destination: DockerRegistry, repository: str
+) -> None:
+    image = push_image(source, "shop/big", size=4 << 20, seed=7, tag="1.4.0")
+
+    with SlowLink(source.host) as link:
+        parameters = RelocateParameters(
+            kind=SourceKind.IMAGE,
+            source=f"{link.address}/{image.repository}:1.4.0",
+            destination=f"{destination.host}/{repository}",
+        )
+
+        async def main() -> float:
+            running = asyncio.create_task(relocate(parameters))
+            while link.passed < 20_000:
+                link.bytes_per_second = 50_000
+                await asyncio.sleep(0.01)
+            running.cancel()
+            cancelled = time.monotonic()
+            with pytest.raises(asyncio.CancelledError):
+                await running
+            return time.monotonic() - cancelled
+
+        seconds = asyncio.run(main())
+
+    assert seconds < 5
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith(("task_", "blob-", "image"))]
+    assert destination.repository_tags(repository) == []
+
+
+def test_a_running_event_loop_is_told_to_await_the_flow() -> None:
+    async def main() -> None:
+        relocate_sync(RelocateParameters(source="a.example/image:1", destination="c.example/mirror"))
+
+    with pytest.raises(InvalidInput, match="await relocate"):
+        asyncio.run(main())
+
+
+def test_a_secret_in_a_block_opens_the_registry_and_shows_nowhere(
+    prefect_server: PrefectServer,
+    source: DockerRegistry,
+    images: list[Image],
+    repository: str,
+    tmp_path: Path,
+) -> None:
+    login = tmp_path / "htpasswd"
+    login.write_text(f"bob:{SECRET_BCRYPT}\n")
+    name = f"writer-{uuid.uuid4().hex[:8]}"
+    with DockerRegistry(tmp_path / "locked", htpasswd=login) as locked:
+        asyncio.run(save_block(name, locked.host))
+        parameters = of_image(
+            source, images[3], locked, repository, destination_registry=RegistryOptions(anonymous=True)
+        )
+        with pytest.raises(Unauthorized):
+            relocate_sync(parameters)
+
+        report = relocate_sync(parameters.model_copy(update={"destination_credentials": [name]}))
+
+    assert report.identities[f"destination {locked.host}"] == f"user bob (block {name})"
+    last_run()
+    kept = [path for path in prefect_server.home.rglob("*") if path.is_file()]
+    assert any(path.suffix == ".db" for path in kept)
+    assert not [path for path in kept if SECRET.encode() in path.read_bytes()]
+
+
+async def save_block(name: str, host: str) -> None:
+    await RegistryCredentials(registry=host, username="bob", password=SecretStr(SECRET)).asave(name)

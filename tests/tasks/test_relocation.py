@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+import tasks.relocation
+from oci.errors import Incomplete, InvalidInput, Unavailable
+from oci.registry.credentials import Credentials
+from oci.relocation.request import RelocationRequest
+from oci.relocation.session import Access
+from oci.relocation.transfer import PRESENT, ImageOutcome
+from tasks.relocation import Order, current, opened, reached_by
+from tasks.resolution import Resolution
+from tests.support.plans import digest, plan_of
+
+ORDER = Order(request=RelocationRequest(bundle="registry.example/shop/bundle:1.4.0", to="corp.example/shop"))
+
+
+def test_work_runs_in_a_thread_and_its_errors_come_back() -> None:
+    def fail() -> None:
+        raise Unavailable(threading.current_thread().name)
+
+    async def main() -> None:
+        async with opened(ORDER) as relocation:
+            await relocation.in_thread(fail)
+
+    with pytest.raises(Unavailable, match="task_"):
+        asyncio.run(main())
+
+
+def test_a_cancelled_caller_sets_the_token_and_waits_for_the_thread_to_end() -> None:
+    started = threading.Event()
+    ended = threading.Event()
+
+    async def main() -> None:
+        async with opened(ORDER) as relocation:
+
+            def work() -> None:
+                started.set()
+                try:
+                    relocation.cancel.wait(30)
+                finally:
+                    ended.set()
+
+            working = asyncio.create_task(relocation.in_thread(work))
+            await asyncio.to_thread(started.wait, 5)
+            working.cancel()
+            working.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await working
+            assert ended.is_set()
+            assert relocation.cancel.cancelled
+
+    asyncio.run(main())
+
+
+def test_tasks_outside_an_open_relocation_say_what_is_missing() -> None:
+    with pytest.raises(InvalidInput, match="no relocation is open"):
+        current()
+
+
+def test_the_open_relocation_is_found_by_tasks_started_inside_and_by_nobody_afterwards() -> None:
+    async def main() -> None:
+        async with opened(ORDER) as relocation:
+            assert await asyncio.create_task(look()) is relocation
+        with pytest.raises(InvalidInput):
+            current()
+
+    async def look() -> object:
+        return current()
+
+    asyncio.run(main())
+
+
+def test_a_session_uses_the_access_it_is_given_and_loads_nothing() -> None:
+    source, destination = Access(credentials=Credentials([])), Access(credentials=Credentials([]))
+    opened_with = {}
+
+    class FakeSession:
+        def __init__(self, **kwargs: object) -> None:
+            opened_with.update(kwargs)
+
+        def close(self) -> None:
+            opened_with["closed"] = True
+
+    async def main() -> None:
+        with reached_by(source=source, destination=destination):
+            async with opened(ORDER) as relocation:
+                assert await relocation.session() is await relocation.session()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tasks.relocation, "Session", FakeSession)
+        asyncio.run(main())
+
+    assert opened_with["source"] is source
+    assert opened_with["destination"] is destination
+    assert opened_with["closed"]
+
+
+def test_a_pinned_relocation_keeps_the_tag_that_the_source_carries() -> None:
+    async def main() -> RelocationRequest:
+        async with opened(ORDER) as relocation:
+            pinned = f"registry.example/shop/bundle@{digest(1)}"
+            relocation.pin(Resolution(what="bundle", reference="…", pinned=pinned, digest=digest(1), tag="1.4.0"))
+            return relocation.request
+
+    request = asyncio.run(main())
+
+    assert request.bundle == f"registry.example/shop/bundle@{digest(1)}"
+    assert request.tags == ("1.4.0",)
+
+
+def test_a_relocation_with_an_image_that_nobody_pushed_is_not_complete() -> None:
+    async def main() -> None:
+        async with opened(ORDER) as relocation:
+            relocation.plan = plan_of([1, 1])
+            relocation.outcomes[digest(0)] = ImageOutcome(digest=digest(0), subject="a", role="r", status=PRESENT)
+            relocation.check_complete()
+
+    with pytest.raises(Incomplete, match="1 of 2"):
+        asyncio.run(main())
+
+
+def test_no_more_images_are_on_their_way_than_the_tightest_named_limit_has_slots() -> None:
+    async def main() -> list[int]:
+        async with opened(ORDER) as relocation:
+            free = relocation.width
+            relocation.limits = {"registry:a": 3, "registry:b": 2}
+            return [free, relocation.width]
+
+    assert asyncio.run(main()) == [ORDER.concurrency, 2]

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import asyncio
+import pickle
+from collections.abc import Callable
+
+from oci.errors import Incomplete, Unauthorized
+from oci.relocation.plan import PlanFailure
+from oci.relocation.request import RelocationRequest
+from oci.relocation.transfer import DONE, FAILED, PRESENT, ImageOutcome
+from oci.relocation.verify import Verification
+from tasks.relocation import Order, Relocation, opened
+from tasks.relocation_report import ImageFailure, RelocationIncomplete, RelocationReport
+from tasks.report import artifact_key
+from tasks.resolution import Resolution
+from tests.support.plans import digest, plan_of
+
+SOURCE = "registry.example/shop/bundle:1.4.0"
+ORDER = Order(request=RelocationRequest(bundle=SOURCE, to="corp.example/shop"))
+
+
+def report_after(steps: Callable[[Relocation], None]) -> RelocationReport:
+    async def main() -> RelocationReport:
+        async with opened(ORDER) as relocation:
+            steps(relocation)
+            return RelocationReport.of(relocation)
+
+    return asyncio.run(main())
+
+
+def outcome(number: int, status: str, error: str = "") -> ImageOutcome:
+    return ImageOutcome(digest=digest(number), subject=f"image {number}", role="r", status=status, error=error)
+
+
+def test_it_counts_what_became_of_the_images_and_of_the_bytes() -> None:
+    def steps(relocation: Relocation) -> None:
+        relocation.source = Resolution(what="bundle", reference=SOURCE, pinned=SOURCE, digest=digest(9))
+        relocation.outcomes = {digest(n): outcome(n, status) for n, status in enumerate([DONE, DONE, PRESENT])}
+        relocation.meter.sent(3 << 20)
+        relocation.meter.blob("written", 3 << 20)
+        relocation.meter.blob("mounted", 2048)
+        relocation.meter.request("corp.example", "POST upload")
+        relocation.meter.identity("destination corp.example", "user bob (docker config)")
+
+    report = report_after(steps)
+
+    assert report.succeeded
+    assert (report.images_copied, report.images_present) == (2, 1)
+    assert (report.bytes.written, report.bytes.mounted) == (3 << 20, 2048)
+    page = report.to_markdown()
+    assert "2 copied, 1 already there" in page
+    assert "3.0 MiB in 1 blobs" in page
+    assert "| At destination corp.example as | user bob (docker config) |" in page
+    assert "| corp.example | POST upload | 1 |" in page
+
+
+def test_every_failure_is_listed_once_whatever_stage_it_is_from() -> None:
+    def steps(relocation: Relocation) -> None:
+        relocation.plan = plan_of([1, 1])
+        object.__setattr__(relocation.plan, "failures", (PlanFailure(subject="web", message="gone", retryable=False),))
+        relocation.outcomes = {digest(0): outcome(0, DONE), digest(1): outcome(1, FAILED, "broke off")}
+        relocation.error = Incomplete("2 of 3 images failed", [])
+
+    report = report_after(steps)
+
+    assert not report.succeeded
+    assert [failure.error for failure in report.failures] == ["gone", "broke off"]
+    assert "**2 failed; no name was moved.**" in report.to_markdown()
+
+
+def test_what_ended_a_run_before_anything_was_planned_is_a_failure_too() -> None:
+    def steps(relocation: Relocation) -> None:
+        relocation.error = Unauthorized("login failed", side="source", store="registry.example", subject=SOURCE)
+
+    assert report_after(steps).failures == [
+        ImageFailure(image=SOURCE, error=f"source registry.example: {SOURCE}: login failed", retryable=False)
+    ]
+
+
+def test_problems_found_by_verifying_are_failures() -> None:
+    def steps(relocation: Relocation) -> None:
+        relocation.verification = Verification(manifests=3, problems=("blob missing", "manifest missing"))
+
+    assert [failure.error for failure in report_after(steps).failures] == ["blob missing", "manifest missing"]
+
+
+def test_text_from_outside_does_not_break_the_tables() -> None:
+    report = RelocationReport(
+        source="a", destination="b", failures=[ImageFailure(image="x|y", error="one\ntwo | three", retryable=True)]
+    )
+
+    assert "| `x\\|y` | one two \\| three | yes |" in report.to_markdown()
+
+
+def test_the_error_that_carries_a_report_survives_being_sent_to_another_process() -> None:
+    report = RelocationReport(source="a", destination="b")
+    error = RelocationIncomplete(report, Incomplete("1 of 2 images failed", [Unauthorized("no")], hint="log in"))
+
+    copy = pickle.loads(pickle.dumps(error))
+
+    assert copy.report == report
+    assert str(copy) == str(error)
+
+
+def test_artifact_keys_have_only_what_prefect_allows_and_are_the_same_for_every_run() -> None:
+    assert artifact_key("relocation", "Corp.example:5000/a_b/c") == "relocation-corp-example-5000-a-b-c"
