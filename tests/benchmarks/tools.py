@@ -48,7 +48,7 @@ def _skopeo(pushed: Pushed, destination: str, folder: Path) -> Commands:
     images = {repository: ["v1"] for repository, _ in pushed.images}
     path.write_text(yaml.safe_dump({pushed.host: {"tls-verify": False, "images": images}}))
     flags = ["--insecure-policy", "sync", "--src", "yaml", "--dest", "docker", "--dest-tls-verify=false", "--all"]
-    return [["skopeo", *flags, "--scoped", str(path), destination]]
+    return [["skopeo", *flags, str(path), destination]]
 
 
 def _each(*words: str) -> Callable[[Pushed, str, Path], Commands]:

@@ -62,9 +62,7 @@ class DockerRegistry:
         self._log = folder / "log"
         self._configuration = folder / "config.yml"
         self._configuration.write_text(
-            yaml.safe_dump(
-                self._describe(certificate, key, htpasswd, token, read_only, relative_urls, foreign_urls)
-            )
+            yaml.safe_dump(self._describe(certificate, key, htpasswd, token, read_only, relative_urls, foreign_urls))
         )
 
     def _describe(

@@ -1,0 +1,199 @@
+"""A proxy in front of a registry that breaks what its rules say, to the byte."""
+
+from __future__ import annotations
+
+import http.client
+import re
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.servers.http_server import LoopbackServer, QuietHandler
+
+_HOP = {"connection", "transfer-encoding", "content-length", "host"}
+
+
+@dataclass(slots=True, kw_only=True)
+class Fault:
+    """What happens to requests that match, from the `first`-th to the `last`-th of them (counted from 1).
+
+    One of: `status` (an answer instead of the real one, with `headers` and `body`); `reset_after` (the connection is
+    reset after so many bytes of the answer's body; 0 before any answer); `cut_upload_after` (reset after so many bytes
+    of the request's body were passed on); `truncate_after` (closed, the announced length unkept); `corrupt_at` (that
+    byte of the body is another); `stall_after` (nothing more after so many bytes, the connection open); `drip` (one
+    byte each so many seconds); `delay` (seconds before the answer); `replace_headers` (of the real answer).
+    """
+
+    method: str = ".*"
+    path: str = ".*"
+    first: int = 1
+    last: int = 1 << 30
+    status: int = 0
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    reset_after: int | None = None
+    cut_upload_after: int | None = None
+    truncate_after: int | None = None
+    corrupt_at: int | None = None
+    stall_after: int | None = None
+    drip: float = 0.0
+    delay: float = 0.0
+    replace_headers: Mapping[str, str] = field(default_factory=dict)
+    matched: int = 0
+
+    def applies(self, method: str, path: str) -> bool:
+        if not (re.fullmatch(self.method, method) and re.search(self.path, path)):
+            return False
+        self.matched += 1
+        return self.first <= self.matched <= self.last
+
+
+class _Handler(QuietHandler):
+    @property
+    def proxy(self) -> FaultProxy:
+        return self.server.owner  # type: ignore[attr-defined, no-any-return]
+
+    def do_GET(self) -> None:
+        fault = self.proxy.fault_for(self.command, self.path)
+        try:
+            self._pass_on(fault)
+        except (http.client.HTTPException, OSError):
+            self.close_connection = True
+
+    do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = do_GET  # noqa: N815
+
+    def _pass_on(self, fault: Fault | None) -> None:
+        length = int(self.headers.get("Content-Length") or 0)
+        if fault is not None and fault.status:
+            for _ in self._request_body(length):
+                pass
+            names = {name.replace("-", "_"): value for name, value in fault.headers.items()}
+            self.answer(fault.status, fault.body, **names)
+            return
+        if fault is not None and fault.reset_after == 0:
+            self._reset()
+            return
+        upstream = http.client.HTTPConnection("127.0.0.1", self.proxy.target_port, timeout=60)
+        try:
+            self._forward(upstream, fault, length)
+        finally:
+            upstream.close()
+
+    def _forward(self, upstream: http.client.HTTPConnection, fault: Fault | None, length: int) -> None:
+        upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+        for name, value in self.headers.items():
+            if name.lower() not in _HOP:
+                upstream.putheader(name, value)
+        upstream.putheader("Host", self.proxy.host)
+        upstream.putheader("Content-Length", str(length))
+        upstream.endheaders()
+        cut = fault.cut_upload_after if fault else None
+        passed = 0
+        for piece in self._request_body(length):
+            if cut is not None and passed + len(piece) > cut:
+                upstream.send(piece[: cut - passed])
+                time.sleep(0.05)  # lets the registry read what it got before the connection goes away
+                self._reset()
+                return
+            upstream.send(piece)
+            passed += len(piece)
+        if fault is not None and fault.delay:
+            self.proxy.stopped.wait(fault.delay)
+        answer = upstream.getresponse()
+        self.send_response(answer.status)
+        changed = {name.lower(): value for name, value in (fault.replace_headers if fault else {}).items()}
+        for name, value in answer.getheaders():
+            if name.lower() not in {"connection", "transfer-encoding"} and name.lower() not in changed:
+                self.send_header(name, value)
+        for name, value in changed.items():
+            if value:
+                self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self._answer_body(answer, fault)
+
+    def _request_body(self, length: int) -> Iterator[bytes]:
+        while length:
+            piece = self.rfile.read1(min(65536, length))
+            if not piece:
+                raise ConnectionError("the client went away")
+            length -= len(piece)
+            yield piece
+
+    def _answer_body(self, answer: http.client.HTTPResponse, fault: Fault | None) -> None:
+        sent = 0
+        while piece := answer.read1(65536):
+            if fault is not None:
+                piece = self._broken(piece, sent, fault)
+                if self.close_connection:
+                    return
+            self.wfile.write(piece)
+            sent += len(piece)
+
+    def _broken(self, piece: bytes, sent: int, fault: Fault) -> bytes:
+        at = fault.corrupt_at
+        if at is not None and sent <= at < sent + len(piece):
+            changed = bytearray(piece)
+            changed[at - sent] ^= 0xFF
+            piece = bytes(changed)
+        for limit, end in (
+            (fault.reset_after, self._reset),
+            (fault.truncate_after, self._close),
+            (fault.stall_after, self._stall),
+        ):
+            if limit is not None and sent + len(piece) > limit:
+                self.wfile.write(piece[: limit - sent])
+                self.wfile.flush()
+                end()
+        if fault.drip and not self.close_connection:
+            for number in range(len(piece)):
+                if self.proxy.stopped.wait(fault.drip):
+                    break
+                self.wfile.write(piece[number : number + 1])
+                self.wfile.flush()
+            self.close_connection = True
+        return piece
+
+    def _reset(self) -> None:
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._close()
+
+    def _close(self) -> None:
+        self.close_connection = True
+        self.rfile.close()
+        self.wfile.flush() if not self.wfile.closed else None
+        self.connection.close()
+
+    def _stall(self) -> None:
+        self.close_connection = True
+        self.proxy.stopped.wait()
+
+
+class FaultProxy(LoopbackServer):
+    """`rules` may be changed while it runs; the first that applies decides. `seen` has (seconds, method, path)."""
+
+    handler = _Handler
+
+    def __init__(self, target_port: int, *rules: Fault) -> None:
+        super().__init__()
+        self.target_port = target_port
+        self.rules = list(rules)
+        self.seen: list[tuple[float, str, str]] = []
+        self.stopped = threading.Event()
+        self._lock = threading.Lock()
+
+    def fault_for(self, method: str, path: str) -> Fault | None:
+        with self._lock:
+            self.seen.append((time.monotonic(), method, path))
+            return next((rule for rule in self.rules if rule.applies(method, path)), None)
+
+    def count(self, method: str, path: str) -> int:
+        return sum(bool(one == method and re.search(path, where)) for _, one, where in self.seen)
+
+    def __exit__(self, *error: Any) -> None:  # noqa: PYI036 - passed on as they are
+        self.stopped.set()
+        super().__exit__(*error)
