@@ -31,6 +31,7 @@ _LOADER: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 _DUMPER: Any = getattr(yaml, "CDumper", yaml.Dumper)
 _LINE_WIDTH = 80
 _PLAIN_TAGS = (None, "!", *(f"tag:yaml.org,2002:{kind}" for kind in ("str", "map", "seq")))
+_PINNED = "write REGISTRY/REPOSITORY@sha256:..."
 _MERGE = "<<"
 _ESCAPED = "\x85\u2028\u2029\ufeff"
 
@@ -87,14 +88,14 @@ class Node:
 
     def reference(self) -> Reference:
         """A digest reference, canonicalised."""
+        if not self.text():
+            raise self.error("expected a digest reference, got nothing", hint=_PINNED)
         try:
             reference = Reference.parse(self.text())
         except InvalidReference as error:
             raise self.error(error.message, hint=error.hint) from error
         if reference.digest is None:
-            raise self.error(
-                f"expected a digest reference, got {self.value!r}", hint="write REGISTRY/REPOSITORY@sha256:..."
-            )
+            raise self.error(f"expected a digest reference, got {_shown(self.value)}", hint=_PINNED)
         return reference
 
     def _mapping(self) -> dict[str, Any]:
