@@ -1,4 +1,9 @@
-"""An OCI image-layout folder as a store (image-spec, image-layout.md): the registry that needs no server."""
+"""An OCI image-layout folder as a store (image-spec, image-layout.md): the registry that needs no server.
+
+A blob gets its final name when all of it is proven and on disk, a manifest its name in index.json after that: a writer
+may be killed at any moment. Two things count as names for index.json: tags, and being a referrer, since whoever looks
+for referrers looks there. Everything else is found by its digest, as `blobs/ALGORITHM/HEX`.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +11,18 @@ import errno
 import os
 import re
 import secrets
+import stat
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import BinaryIO
+from io import FileIO
+from typing import NoReturn
 
 from oci.cancel import CancelToken
-from oci.descriptor import Descriptor
+from oci.descriptor import INDEX_TYPES, MANIFEST_TYPES, Descriptor
 from oci.digest import Digest, hex_of, is_digest, parse_digest, verified
-from oci.errors import IntegrityError, InvalidManifest, NotFound, Refused, StoreError, Unavailable
+from oci.errors import Denied, IntegrityError, InvalidManifest, NotFound, Refused, StoreError, Unavailable
 from oci.layout_index import LayoutIndex
 from oci.manifest import MANIFEST_LIMIT, Manifest, parse_manifest
 from oci.meter import Meter
@@ -26,13 +33,16 @@ READ_SIZE = 1 << 20
 """Bytes read at a time."""
 
 ABANDONED_AFTER = 24 * 3600.0
-"""Seconds after which a partial file is nobody's any more."""
+"""Seconds without a write after which a partial file is nobody's any more."""
 
-_PARTIAL = re.compile(r"\.[0-9a-f]{64,128}\.[0-9a-f]{16}\.partial")
+_PARTIAL = re.compile(r"\.(index\.json|oci-layout|[0-9a-f]{64,128})\.\w+\.partial")
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR)
 
 
 class Layout:
-    """See oci.store for what each method promises. The folder is made with the first write."""
+    """See oci.store for what each method promises. The folder is made with the first write; reading changes nothing."""
 
     def __init__(self, name: LayoutFolder, *, side: str, meter: Meter, cancel: CancelToken) -> None:
         self._name = name
@@ -40,64 +50,71 @@ class Layout:
         self._meter = meter
         self._cancel = cancel
         self._index = LayoutIndex(name, side=side)
+        self._swept: set[str] = set()
+        self._referrers: dict[Digest, tuple[Digest | None, Descriptor]] = {}
 
     @property
     def name(self) -> LayoutFolder:
         return self._name
 
     def head_manifest(self, identifier: str) -> Descriptor | None:
+        """None as well for a file that doesn't hold what its name promises: it has to be written again."""
         try:
             found = self._described(identifier)
-            if found.media_type and found.size:
-                self._open(found.digest).close()
-                return found
+            if found.media_type in (*MANIFEST_TYPES, *INDEX_TYPES):
+                return found if self.blob_size(found.digest) == found.size else None
             manifest = self.get_manifest(found.digest)
-        except NotFound:
+        except (NotFound, IntegrityError):
             return None
         return Descriptor(manifest.media_type, manifest.digest, manifest.size)
 
     def get_manifest(self, identifier: str) -> Manifest:
         found = self._described(identifier)
-        with self._open(found.digest) as file:
-            raw = file.read(MANIFEST_LIMIT + 1)
-        self._meter.read(len(raw))
+        raw = self._bytes_of(found.digest)
         try:
             manifest = parse_manifest(raw, found.media_type)
         except InvalidManifest as error:
-            raise InvalidManifest(f"{self._side} {self._name}@{found.digest}: {error.message}".strip()) from error
+            raise InvalidManifest(f"{self._where()}@{found.digest}: {error.message}", hint=error.hint) from error
         if manifest.digest != found.digest:
-            raise IntegrityError(f"{self._side} {self._name}: {found.digest} holds bytes of {manifest.digest}".strip())
+            raise IntegrityError(f"{self._where()}: the file of {found.digest} has bytes of {manifest.digest}")
         return manifest
 
     def read_blob(self, blob: Descriptor, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
         end = blob.size if length is None else min(blob.size, offset + length)
         chunks = self._chunks(blob, offset, end)
-        if offset == 0 and end == blob.size:
-            return verified(chunks, blob.digest, blob.size, f"{self._side} {self._name}".strip())
+        if offset == 0 and length is None:
+            return verified(chunks, blob.digest, blob.size, self._where())
         return chunks
 
     def blob_size(self, digest: Digest) -> int | None:
         try:
-            return os.lstat(self._path(digest)).st_size
-        except FileNotFoundError:
-            return None
+            status = os.lstat(self._path(digest))
+        except OSError as error:
+            if error.errno in _NOT_THERE:
+                return None
+            self._fail(error, "looking for the blob", digest)
+        return status.st_size if stat.S_ISREG(status.st_mode) else None
 
     def has_blob(self, digest: Digest) -> bool:
         return self.blob_size(digest) is not None
 
     def tags(self) -> Iterator[str]:
-        return iter(sorted(self._index.tags()))
+        with self._mapped("listing the tags", ""):
+            if not self._index.exists():
+                raise self._missing("listing the tags", "")
+            return iter(sorted(self._index.tags()))
 
     def referrers(self, subject: Digest, artifact_type: str = "") -> tuple[Descriptor, ...]:
-        """From the manifests that index.json lists: there, everything with a subject is listed."""
-        found = {}
-        for entry in self._index.entries():
-            with suppress(NotFound):
-                manifest = self.get_manifest(entry.digest)
-                if manifest.subject is not None and manifest.subject.digest == subject:
-                    found[manifest.digest] = manifest.descriptor
-        listed = (one for _, one in sorted(found.items()))
-        return tuple(one for one in listed if not artifact_type or one.artifact_type == artifact_type)
+        """From the manifests in index.json and those under the tag that stands in for the referrers API."""
+        fallback = f"{subject.partition(':')[0]}-{hex_of(subject)[:64]}"
+        with self._mapped("listing the referrers", subject):
+            listed = [*self._index.entries()]
+            tagged = self._index.find(fallback)
+        if tagged is not None and tagged.is_index:
+            listed.extend(self.get_manifest(tagged.digest).children)
+        digests = sorted({entry.digest for entry in listed if entry.is_manifest or entry.is_index})
+        known = [one for digest in digests if (one := self._as_referrer(digest)) and one[0] == subject]
+        return tuple(found for _, found in known if artifact_type in ("", found.artifact_type))
 
     def put_blob(
         self, blob: Descriptor, read: BlobReader, *, mount_from: Sequence[Repository] = (), fresh: bool = False
@@ -106,39 +123,56 @@ class Layout:
         if self.blob_size(blob.digest) == blob.size:
             self._meter.blob("skipped", blob.size)
             return BlobOutcome.SKIPPED
-        self._write(blob.digest, verified(read(0), blob.digest, blob.size, str(self._name), self._meter.sent))
+        self._write(blob.digest, verified(read(0), blob.digest, blob.size, self._where(), self._meter.sent))
         self._meter.blob("written", blob.size)
         return BlobOutcome.WRITTEN
 
     def put_manifest(self, manifest: Manifest, tag: str = "") -> None:
-        """Listed in index.json under its tag, or, without one, when it has a subject: nobody would find it there."""
+        """Listed in index.json under its tag, and when it has a subject: nobody would find it there otherwise."""
         self._check_complete(manifest)
-        if self.blob_size(manifest.digest) != manifest.size:
+        if not self._holds(manifest):
             self._write(manifest.digest, iter((manifest.raw,)))
         if tag or manifest.subject is not None:
             listed = replace(manifest.descriptor, annotations={})
             with self._mapped("listing the manifest", manifest.digest):
-                self._index.put(listed, tag)
+                self._sync_blobs()
+                self._index.put(listed, tag, by_digest=manifest.subject is not None)
 
     def delete_manifest(self, digest: Digest) -> None:
         with self._mapped("deleting the manifest", digest):
-            self._index.remove_digest(digest)
-            with suppress(FileNotFoundError):
-                os.unlink(self._path(digest))
+            if self._index.exists():
+                self._index.remove_digest(digest)
+            os.unlink(self._path(digest))
 
     def delete_tag(self, tag: str) -> None:
         with self._mapped("deleting the tag", tag):
-            self._index.remove_tag(tag)
+            if not self._index.exists() or not self._index.remove_tag(tag):
+                raise self._missing("deleting the tag", tag)
 
     def _described(self, identifier: str) -> Descriptor:
-        if is_digest(identifier):
-            digest = parse_digest(identifier)
-            known = next((one for one in self._index.entries() if one.digest == digest), None)
-            return known or Descriptor("", digest, 0)
-        found = self._index.find(identifier)
-        if found is None:
-            raise self._missing(identifier, "looking for the manifest")
-        return found
+        """As index.json lists it; a digest that isn't listed comes without media type and size."""
+        with self._mapped("looking for the manifest", identifier):
+            if not self._index.exists():
+                raise self._missing("looking for the manifest", identifier)
+            if is_digest(identifier):
+                digest = parse_digest(identifier)
+                found = self._index.entry(digest) or Descriptor("", digest, 0)
+            elif (named := self._index.find(identifier)) is not None:
+                found = named
+            else:
+                raise self._missing("looking for the manifest", identifier)
+        return Descriptor(found.media_type, found.digest, found.size)
+
+    def _as_referrer(self, digest: Digest) -> tuple[Digest | None, Descriptor] | None:
+        """The subject of a listed manifest, and its descriptor; None when it is listed but not there, or no manifest.
+        A digest always says the same, so each is read once."""
+        if digest not in self._referrers:
+            try:
+                manifest = self.get_manifest(digest)
+            except (NotFound, InvalidManifest):
+                return None
+            self._referrers[digest] = (manifest.subject.digest if manifest.subject else None, manifest.descriptor)
+        return self._referrers[digest] if self.has_blob(digest) else None
 
     def _check_complete(self, manifest: Manifest) -> None:
         """What a manifest lists must be there first, as in a registry; what is non-distributable may be absent."""
@@ -153,27 +187,47 @@ class Layout:
                     code="MANIFEST_BLOB_UNKNOWN",
                 )
 
+    def _holds(self, manifest: Manifest) -> bool:
+        """Manifests are small enough to be compared, so a spoilt one is mended."""
+        size = self.blob_size(manifest.digest)
+        return size == manifest.size and self._bytes_of(manifest.digest) == manifest.raw
+
     def _path(self, digest: Digest) -> str:
         return os.path.join(self._name.path, "blobs", digest.partition(":")[0], hex_of(digest))
 
-    def _open(self, digest: Digest) -> BinaryIO:
-        """Never through a symbolic link: a layout is somebody else's folder."""
+    def _open(self, digest: Digest) -> FileIO:
+        """Regular files only, and never through a symbolic link: a layout is somebody else's folder. A fifo must not
+        make us wait for its writer."""
         with self._mapped("reading", digest):
-            return os.fdopen(os.open(self._path(digest), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            handle = os.open(self._path(digest), flags)
+            if stat.S_ISREG(os.fstat(handle).st_mode):
+                return open(handle, "rb", buffering=0)
+            os.close(handle)
+            raise OSError(errno.ELOOP, "")
+
+    def _bytes_of(self, digest: Digest) -> bytes:
+        """A file as a manifest: one byte beyond the limit at most."""
+        with self._open(digest) as file, self._mapped("reading", digest):
+            raw = file.read(MANIFEST_LIMIT + 1)
+        self._meter.read(len(raw))
+        return raw
 
     def _chunks(self, blob: Descriptor, offset: int, end: int) -> Iterator[bytes]:
-        with self._open(blob.digest) as file, self._mapped("reading", blob.digest):
+        with self._open(blob.digest) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size != blob.size:
+                raise IntegrityError(f"{self._where()}: the file of {blob.digest} has {size} bytes, not {blob.size}")
             file.seek(offset)
             while offset < end:
                 self._cancel.check()
-                chunk = file.read(min(READ_SIZE, end - offset))
+                with self._mapped("reading", blob.digest):
+                    chunk = file.read(min(READ_SIZE, end - offset))
                 if not chunk:
-                    return
+                    raise IntegrityError(f"{self._where()}: the file of {blob.digest} became shorter while being read")
                 offset += len(chunk)
                 self._meter.read(len(chunk))
                 yield chunk
-            if offset == blob.size and (extra := file.read(1)):
-                yield extra
 
     def _write(self, digest: Digest, chunks: Iterator[bytes]) -> None:
         """Under a name that no reader looks at, and under the final one when all of it is proven and on disk."""
@@ -183,17 +237,16 @@ class Layout:
         with self._mapped("writing", digest):
             self._index.prepare()
             os.makedirs(folder, exist_ok=True)
-            _sweep(folder)
+            self._sweep(folder)
+            self._sweep(self._name.path)
+            file = open(partial, "xb", buffering=0)  # noqa: SIM115 - closed below, on every way out
         try:
-            with self._mapped("writing", digest):
-                file = open(partial, "xb")  # noqa: SIM115 - closed below, on every way out
             with file:
                 for chunk in chunks:
                     self._cancel.check()
                     with self._mapped("writing", digest):
-                        file.write(chunk)
+                        _write_all(file, chunk)
                 with self._mapped("writing", digest):
-                    file.flush()
                     os.fsync(file.fileno())
             with self._mapped("writing", digest):
                 os.replace(partial, final)
@@ -202,47 +255,77 @@ class Layout:
                 os.unlink(partial)
             raise
 
+    def _sync_blobs(self) -> None:
+        """What index.json is about to name survives a power failure, its file's name included."""
+        for algorithm in os.listdir(os.path.join(self._name.path, "blobs")):
+            folder = os.open(os.path.join(self._name.path, "blobs", algorithm), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+    def _sweep(self, folder: str) -> None:
+        """Removes, once, the partial files that a dead writer left behind long ago."""
+        if folder in self._swept:
+            return
+        self._swept.add(folder)
+        oldest = time.time() - ABANDONED_AFTER
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if _PARTIAL.fullmatch(entry.name):
+                    with suppress(FileNotFoundError):
+                        if entry.stat(follow_symlinks=False).st_mtime < oldest:
+                            os.unlink(entry.path)
+
+    def _where(self) -> str:
+        return f"{self._side} {self._name}".lstrip()
+
     @contextmanager
     def _mapped(self, operation: str, subject: str) -> Iterator[None]:
         """Errors of the operating system as ours."""
         try:
             yield
-        except FileNotFoundError as error:
-            raise self._missing(subject, operation) from error
         except OSError as error:
-            raise self._failed(error, operation, subject) from error
+            self._fail(error, operation, subject)
 
-    def _missing(self, subject: str, operation: str) -> NotFound:
+    def _missing(self, operation: str, subject: str) -> NotFound:
+        is_layout = self._index.exists()
         return NotFound(
-            "there is no such thing in this layout" if self._index.exists() else "this is no image layout",
+            "there is no such thing in this layout" if is_layout else "this is no image layout",
             side=self._side,
             store=str(self._name),
             subject=subject,
             operation=operation,
             status=404,
             code="MANIFEST_UNKNOWN",
-            hint="" if self._index.exists() else "an image layout is a folder with the files oci-layout and index.json",
+            hint="" if is_layout else "an image layout is a folder with the files oci-layout and index.json",
         )
 
-    def _failed(self, error: OSError, operation: str, subject: str) -> StoreError:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        kind = Unavailable if error.errno == errno.EIO else Refused
-        return kind(
-            "the disk is full" if full else os.strerror(error.errno or 0),
-            side=self._side,
-            store=str(self._name),
-            subject=subject,
-            operation=operation,
-            hint="make room and run it again: what is there already is kept" if full else "check path and permissions",
-        )
+    def _fail(self, error: OSError, operation: str, subject: str) -> NoReturn:
+        if error.errno in _NOT_THERE:
+            raise self._missing(operation, subject) from error
+        kind: type[StoreError] = Refused
+        message = (error.strerror or str(error)).lower()
+        hint = "check the path"
+        if error.errno in _FORBIDDEN:
+            kind, hint = Denied, "check who may write to the folder, and whether it is mounted read-only"
+        elif error.errno in _FULL:
+            message, hint = "the disk is full", "make room and run it again: what is there already is kept"
+        elif error.errno == errno.ELOOP:
+            message, hint = (
+                "not a regular file",
+                "a blob that is a symbolic link isn't followed: copy it into the layout",
+            )
+        elif error.errno == errno.EIO:
+            kind, hint = Unavailable, "check the disk"
+        raise kind(
+            message, side=self._side, store=str(self._name), subject=subject, operation=operation, hint=hint
+        ) from error
 
 
-def _sweep(folder: str) -> None:
-    """Removes partial files that a dead writer left behind long ago."""
-    oldest = time.time() - ABANDONED_AFTER
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if _PARTIAL.fullmatch(entry.name):
-                with suppress(FileNotFoundError):
-                    if entry.stat(follow_symlinks=False).st_mtime < oldest:
-                        os.unlink(entry.path)
+def _write_all(file: FileIO, chunk: bytes) -> None:
+    """A disk that is nearly full takes a part of it first. There is no buffer that would be flushed on closing, and
+    fail again."""
+    left = memoryview(chunk)
+    while left:
+        left = left[file.write(left) :]
