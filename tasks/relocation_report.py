@@ -104,6 +104,13 @@ class RelocationReport(BaseModel):
             report.bytes_hashed = verification.bytes_hashed
         return report
 
+    def __str__(self) -> str:
+        """One line."""
+        verdict = "complete" if self.succeeded else f"incomplete, {len(self.failures)} failed"
+        images = f"{self.images_copied} images copied, {self.images_present} already there"
+        sent = f"{human(self.bytes.written)} sent, {self.total_requests} requests, {self.seconds:.1f} s"
+        return f"{verdict}: {images}; {sent}"
+
     def to_markdown(self) -> str:
         return "\n".join((*_head(self), *_numbers(self), *_requests(self), *_failed(self))) + "\n"
 

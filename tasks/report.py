@@ -12,7 +12,6 @@ from prefect.logging import get_run_logger
 
 from tasks.relocation import current
 from tasks.relocation_report import RelocationReport
-from tasks.sizes import human
 
 FINISHED = "transship.relocation.finished"
 FAILED = "transship.relocation.failed"
@@ -45,16 +44,7 @@ async def report(destination: str) -> RelocationReport:
         )
     _emit(written)
     log = get_run_logger().info if written.succeeded else get_run_logger().error
-    log(
-        "%s: %d images copied, %d already there, %d failed; %s sent, %d requests, %.1f s",
-        "complete" if written.succeeded else "incomplete",
-        written.images_copied,
-        written.images_present,
-        len(written.failures),
-        human(written.bytes.written),
-        written.total_requests,
-        written.seconds,
-    )
+    log("%s", written)
     return written
 
 

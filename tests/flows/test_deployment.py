@@ -41,22 +41,20 @@ def deployed(prefect_server: PrefectServer) -> Iterator[PrefectServer]:
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerRegistry]:
-    with DockerRegistry(tmp_path_factory.mktemp("source")) as registry:
-        yield registry
+def source(registry: DockerRegistry) -> DockerRegistry:
+    return registry
 
 
 @pytest.fixture(scope="module")
-def destination(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerRegistry]:
-    with DockerRegistry(tmp_path_factory.mktemp("destination")) as registry:
-        yield registry
+def destination(other_registry: DockerRegistry) -> DockerRegistry:
+    return other_registry
 
 
 @pytest.fixture(scope="module")
 def images(source: DockerRegistry) -> list[Image]:
     """Six small ones and one that is slow to come over a slow link."""
-    small = [push_image(source, f"shop/web-{n}", size=500, seed=n) for n in range(6)]
-    return [*small, push_image(source, "shop/data", size=LAYER, seed=100)]
+    small = [push_image(source, f"deployment/shop/web-{n}", size=500, seed=n) for n in range(6)]
+    return [*small, push_image(source, "deployment/shop/data", size=LAYER, seed=100)]
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,16 +17,10 @@ from tests.servers.docker_registry import DockerRegistry
 ROOT = Path(__file__).parent.parent.parent
 
 
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerRegistry]:
-    with DockerRegistry(tmp_path_factory.mktemp("registry")) as registry:
-        yield registry
-
-
 @pytest.mark.usefixtures("prefect")
 def test_the_access_of_the_command_line_is_used_as_it_is(registry: DockerRegistry) -> None:
-    image = push_image(registry, "shop/web", size=1000, seed=1, tag="2.0")
-    request = RelocationRequest(image=f"{registry.host}/shop/web:2.0", to=f"{registry.host}/mirror/web")
+    image = push_image(registry, "monitor/shop/web", size=1000, seed=1, tag="2.0")
+    request = RelocationRequest(image=f"{registry.host}/monitor/shop/web:2.0", to=f"{registry.host}/monitor/mirror/web")
     bob = Access(credentials=Credentials([Fixed(Credential(username="bob", password="pw", origin="flags"))]))
 
     report = monitor.run(request, source=bob, destination=Access(credentials=Credentials([])), verify="deep")
@@ -35,8 +28,8 @@ def test_the_access_of_the_command_line_is_used_as_it_is(registry: DockerRegistr
     assert report.digest == image.digest
     assert report.bytes.mounted > 1000
     assert report.verified_manifests == 1
-    assert registry.repository_tags("mirror/web")[-1].startswith("sha256-")
-    assert "2.0" in registry.repository_tags("mirror/web")
+    assert registry.repository_tags("monitor/mirror/web")[-1].startswith("sha256-")
+    assert "2.0" in registry.repository_tags("monitor/mirror/web")
 
 
 PROGRAM = """
@@ -53,11 +46,11 @@ print(report.images_copied, report.tags)
 
 
 def test_without_a_server_one_is_started_for_as_long_as_it_takes(registry: DockerRegistry, tmp_path: Path) -> None:
-    push_image(registry, "shop/cron", size=1000, seed=2, tag="3.0")
+    push_image(registry, "monitor/shop/cron", size=1000, seed=2, tag="3.0")
     plain = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
 
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, f"{registry.host}/shop/cron:3.0", f"oci:{tmp_path}/layout"],
+        [sys.executable, "-c", PROGRAM, f"{registry.host}/monitor/shop/cron:3.0", f"oci:{tmp_path}/layout"],
         env=plain | {"PREFECT_HOME": str(tmp_path / "prefect"), "PYTHONPATH": str(ROOT)},
         cwd=tmp_path,
         capture_output=True,

@@ -4,11 +4,11 @@ import asyncio
 import threading
 import time
 import uuid
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, FlowRunFilter, FlowRunFilterId
@@ -17,13 +17,15 @@ from prefect.client.schemas.sorting import FlowRunSort
 from pydantic import SecretStr
 
 from flows import RelocateParameters, RelocationIncomplete, RelocationReport, relocate, relocate_sync
-from flows.parameters import RegistryOptions, SourceKind, Verify
+from flows.parameters import Artifact, RegistryOptions, SourceKind, Verify
 from oci.errors import IntegrityError, InvalidInput, NotFound, Unauthorized
 from tasks.blocks import RegistryCredentials
 from tasks.report import artifact_key
 from tests.flows.cargo import Image, delete_blob, push_image, write_lock
 from tests.servers.docker_registry import DockerRegistry
+from tests.support.content import digest_of
 from tests.support.prefect_server import PrefectServer
+from tests.support.shop import push_shop
 from tests.support.slow_link import SlowLink
 
 pytestmark = pytest.mark.usefixtures("prefect")
@@ -33,26 +35,18 @@ SECRET_BCRYPT = "$2b$05$abcdefghijklmnopqrstuuCduaD9rSwFzWpjgFRUF.sGWNqNsZ7EW"
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerRegistry]:
-    with DockerRegistry(tmp_path_factory.mktemp("source")) as registry:
-        yield registry
+def source(registry: DockerRegistry) -> DockerRegistry:
+    return registry
 
 
 @pytest.fixture(scope="module")
-def destination(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerRegistry]:
-    with DockerRegistry(tmp_path_factory.mktemp("destination")) as registry:
-        yield registry
-
-
-@pytest.fixture
-def repository() -> str:
-    """One that no other test uses."""
-    return f"mirror/{uuid.uuid4().hex[:8]}"
+def destination(other_registry: DockerRegistry) -> DockerRegistry:
+    return other_registry
 
 
 @pytest.fixture(scope="module")
 def images(source: DockerRegistry) -> list[Image]:
-    return [push_image(source, f"shop/web-{n}", size=20_000 + n, seed=n, tag="1.4.0") for n in range(4)]
+    return [push_image(source, f"relocate/shop/web-{n}", size=20_000 + n, seed=n, tag="1.4.0") for n in range(4)]
 
 
 def of_image(
@@ -133,7 +127,7 @@ def test_unchanged_images_are_no_task_runs_and_send_nothing(
 def test_one_failing_image_does_not_stop_the_others_and_is_listed(
     source: DockerRegistry, destination: DockerRegistry, images: list[Image], repository: str, tmp_path: Path
 ) -> None:
-    broken = push_image(source, "shop/broken", size=5000, seed=99)
+    broken = push_image(source, "relocate/shop/broken", size=5000, seed=99)
     delete_blob(source, broken.repository, broken.layer)
     lock = write_lock(tmp_path / "images.lock.yml", [image.at(source.host) for image in (*images, broken)])
     to = f"{destination.host}/{repository}"
@@ -186,7 +180,7 @@ def test_a_source_that_is_not_there_ends_the_run_and_still_makes_a_report(
     to = f"{destination.host}/{repository}"
 
     with pytest.raises(NotFound):
-        relocate_sync(RelocateParameters(source=f"{source.host}/shop/no-such-bundle:1", destination=to))
+        relocate_sync(RelocateParameters(source=f"{source.host}/relocate/shop/no-such-bundle:1", destination=to))
 
     assert "no such manifest" in artifact(artifact_key("relocation", to))
 
@@ -197,7 +191,7 @@ def test_the_end_of_a_run_is_an_event_that_automations_can_act_on(
     to = f"{destination.host}/{repository}"
     relocate_sync(of_image(source, images[2], destination, repository))
     with pytest.raises(NotFound):
-        relocate_sync(RelocateParameters(source=f"{source.host}/shop/no-such-bundle:1", destination=to))
+        relocate_sync(RelocateParameters(source=f"{source.host}/relocate/shop/no-such-bundle:1", destination=to))
 
     found = {event["event"]: event for event in events_of(f"transship.relocation.{to}", expected=2)}
 
@@ -236,7 +230,7 @@ def events_of(resource: str, *, expected: int) -> list[dict[str, Any]]:
 def test_a_cancelled_run_stops_within_seconds_and_leaves_no_thread(
     source: DockerRegistry, destination: DockerRegistry, repository: str
 ) -> None:
-    image = push_image(source, "shop/big", size=4 << 20, seed=7, tag="1.4.0")
+    image = push_image(source, "relocate/shop/big", size=4 << 20, seed=7, tag="1.4.0")
 
     with SlowLink(source.host) as link:
         parameters = RelocateParameters(
@@ -300,3 +294,41 @@ def test_a_secret_in_a_block_opens_the_registry_and_shows_nowhere(
 
 async def save_block(name: str, host: str) -> None:
     await RegistryCredentials(registry=host, username="bob", password=SecretStr(SECRET)).asave(name)
+
+
+def test_a_bundle_travels_with_all_it_lists_and_is_verified(
+    source: DockerRegistry, destination: DockerRegistry, repository: str
+) -> None:
+    shop = push_shop(source.url, "relocate/whole", seed=31)
+
+    report = relocate_sync(
+        RelocateParameters(
+            source=shop.reference,
+            destination=f"{destination.host}/{repository}",
+            artifacts=[Artifact.COSIGN, Artifact.REFERRERS],
+            verify=Verify.DEEP,
+        )
+    )
+
+    assert (report.what, report.digest, report.tags[-1]) == ("bundle", shop.bundle.digest, "1.4.0")
+    assert len(report.locations) == 2
+    assert report.bytes_hashed > 10_000
+    run, _ = last_run()
+    assert run.name == f"bundle 1.4.0 -> {destination.host}"
+
+
+def test_the_tag_of_a_bundle_stays_where_it_was_while_an_image_is_missing(
+    source: DockerRegistry, destination: DockerRegistry, repository: str
+) -> None:
+    to = f"{destination.host}/{repository}"
+    old = push_shop(source.url, "relocate/first", seed=32)
+    relocate_sync(RelocateParameters(source=old.reference, destination=to))
+    new = push_shop(source.url, "relocate/second", seed=33)
+    delete_blob(source, "relocate/second/web", digest_of(new.web.blobs[0].data))
+
+    with pytest.raises(RelocationIncomplete) as caught:
+        relocate_sync(RelocateParameters(source=new.reference, destination=to))
+
+    assert len(caught.value.report.failures) == 1
+    there = httpx.head(f"{destination.url}/v2/{repository}/manifests/1.4.0", headers={"accept": old.bundle.media_type})
+    assert there.headers["docker-content-digest"] == old.bundle.digest
