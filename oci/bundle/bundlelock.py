@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from oci.bundle.document import API_VERSION, Node, check_header, parse, render
+from oci.bundle.document import API_VERSION, Node, check_header, parse, pinned, render
 from oci.errors import InvalidReference
 from oci.reference import Reference, parse_tag
 
@@ -34,8 +34,11 @@ class BundleLock:
         return cls(bundle["image"].reference(), _tag(bundle["tag"]))
 
     def to_yaml(self) -> str:
-        """The text imgpkg would write; `from_yaml` gives the same lock back."""
-        bundle = {"image": str(self.image)} | ({"tag": self.tag} if self.tag else {})
+        """The text imgpkg would write; `from_yaml` gives the same lock back.
+
+        Raises InvalidDocument for a reference without a digest or outside of a registry.
+        """
+        bundle = {"image": pinned(self.image)} | ({"tag": self.tag} if self.tag else {})
         return render({"apiVersion": API_VERSION, "bundle": bundle, "kind": KIND})
 
 

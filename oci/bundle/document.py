@@ -16,12 +16,13 @@ import yaml
 
 from oci.bundle.yamltext import meaning, needs_quotes, sort_key
 from oci.errors import InvalidDocument, InvalidReference
-from oci.reference import Reference
+from oci.reference import Reference, Repository
 
 API_VERSION = "imgpkg.carvel.dev/v1alpha1"
 
 SIZE_LIMIT = 16 << 20
-"""Bytes a document may have: room for more than 100,000 images."""
+VALUE_LIMIT = 1_000_000
+"""Bytes a document may have, and values in it: room for 100,000 images."""
 
 DEPTH_LIMIT = 32
 ALIAS_LIMIT = 1_000
@@ -114,6 +115,13 @@ def check_header(fields: Mapping[str, Node], kind: str) -> None:
             raise fields[key].error(f"expected {known}, got {_shown(fields[key].value)}")
 
 
+def pinned(reference: Reference) -> str:
+    """The canonical text. Raises InvalidDocument for a tag or a layout folder, which no reader of locks knows."""
+    if reference.digest is None or not isinstance(reference.repository, Repository):
+        raise InvalidDocument(f"{reference} can't stand in a lock", hint=_PINNED)
+    return str(reference)
+
+
 def parse(data: str | bytes, where: str) -> Node:
     """Reads the one document in `data`. Raises InvalidDocument, naming `where` and the line."""
     if len(data) > SIZE_LIMIT:
@@ -135,6 +143,7 @@ class _Builder:
         self._where = where
         self._anchors: dict[str, Any] = {}
         self._aliases = 0
+        self._values = 0
 
     def document(self) -> Any:
         next(self._events)
@@ -150,6 +159,9 @@ class _Builder:
     def _value(self, event: Any, depth: int) -> Any:
         if isinstance(event, yaml.AliasEvent):
             return self._aliased(event)
+        self._values += 1
+        if self._values > VALUE_LIMIT:
+            raise self._error(event, f"more than {VALUE_LIMIT} values")
         if event.tag not in _PLAIN_TAGS:
             raise self._error(event, f"tag {event.tag[:60]!r}; tags aren't read")
         if depth > DEPTH_LIMIT:

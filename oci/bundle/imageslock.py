@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from oci.bundle.document import API_VERSION, Node, check_header, parse, render
+from oci.bundle.document import API_VERSION, Node, check_header, parse, pinned, render
 from oci.reference import Reference
 
 KIND = "ImagesLock"
@@ -41,11 +41,14 @@ class ImagesLock:
         return cls(tuple(_image(item) for item in fields["images"].items()))
 
     def to_yaml(self) -> str:
-        """The text imgpkg would write; `from_yaml` gives the same lock back."""
+        """The text imgpkg would write; `from_yaml` gives the same lock back.
+
+        Raises InvalidDocument for a reference without a digest or outside of a registry.
+        """
         document: dict[str, Any] = {"apiVersion": API_VERSION, "kind": KIND}
         if self.images:
             document["images"] = [
-                {"image": str(image.image)} | ({"annotations": image.annotations} if image.annotations else {})
+                {"image": pinned(image.image)} | ({"annotations": image.annotations} if image.annotations else {})
                 for image in self.images
             ]
         return render(document)

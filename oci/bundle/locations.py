@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from oci.bundle.document import API_VERSION, Node, check_header, parse, render
+from oci.bundle.document import API_VERSION, Node, check_header, parse, pinned, render
 from oci.bundle.image import BuiltImage, single_layer_image
 from oci.descriptor import DOCKER_LAYER, Descriptor
 from oci.digest import digest_of
@@ -43,7 +43,7 @@ class ImageLocations:
 
     def to_yaml(self) -> str:
         """The text imgpkg would write, sorted by reference."""
-        entries = sorted({(str(located.image), located.is_bundle) for located in self.images})
+        entries = sorted({(pinned(located.image), located.is_bundle) for located in self.images})
         return _text(entries)
 
 

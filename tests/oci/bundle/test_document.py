@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oci.bundle.document import ALIAS_LIMIT, SIZE_LIMIT, parse, render
+from oci.bundle.document import ALIAS_LIMIT, SIZE_LIMIT, VALUE_LIMIT, parse, render
 from oci.errors import InvalidDocument
 
 SENTENCE = f"{'x' * 40} {'y' * 45} zzz"
@@ -138,11 +138,12 @@ def test_any_input_is_read_or_refused(data: bytes | str) -> None:
         ("a: &b [*b]\n", "w: line 1: the alias 'b' stands for nothing"),
         ("a: b\n---\na: c\n", "w: line 2: a second document; expected one"),
         (f"a: &b c\nd: [{'*b, ' * (ALIAS_LIMIT + 1)}]\n", "w: line 2: more than 1000 aliases"),
+        (f"[{'a,' * VALUE_LIMIT}]", "w: line 1: more than 1000000 values"),
         ("[" * 100_000, "w: line 1: nested more than 32 deep"),
         ("- " * 100_000, "w: line 1: nested more than 32 deep"),
         ("a" * (SIZE_LIMIT + 1), "w: more than 16777216 bytes"),
     ],
-    ids=range(17),
+    ids=range(18),
 )
 def test_what_can_hurt_is_refused(text: str, message: str) -> None:
     with pytest.raises(InvalidDocument) as caught:

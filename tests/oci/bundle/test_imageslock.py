@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from oci.bundle.imageslock import ImagesLock, LockedImage
 from oci.errors import InvalidDocument
-from oci.reference import Reference, Repository
+from oci.reference import Reference, Repository, parse_any
 
 WEB = f"index.docker.io/acme/shop-web@sha256:{'1' * 64}"
 DB = f"ghcr.io/acme/db-bundle@sha256:{'2' * 64}"
@@ -161,3 +161,13 @@ def test_scenario_17_an_extra_key_is_refused(text: str, message: str) -> None:
         ImagesLock.from_yaml(text, "images.yml")
 
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("text", ["ghcr.io/acme/web:1", f"oci:/srv/layout@sha256:{'1' * 64}"])
+def test_only_a_digest_in_a_registry_is_written(text: str) -> None:
+    lock = ImagesLock((LockedImage(parse_any(text)),))
+
+    with pytest.raises(InvalidDocument) as caught:
+        lock.to_yaml()
+
+    assert str(caught.value) == f"{text} can't stand in a lock{PINNED}"
