@@ -12,6 +12,7 @@ import json
 import time
 import uuid
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from cryptography import x509
@@ -61,7 +62,7 @@ class _Handler(QuietHandler):
             self.answer(401, b'{"errors":[{"code":"UNAUTHORIZED"}]}')
 
     def _grant(self, user: str, scopes: list[str]) -> None:
-        access = []
+        access: list[dict[str, Any]] = []
         for scope in (one for text in scopes for one in text.split()):
             kind, _, rest = scope.partition(":")
             name, _, actions = rest.rpartition(":")
@@ -108,7 +109,7 @@ class TokenService(LoopbackServer):
     def auth(self) -> TokenAuth:
         return TokenAuth(f"{self.url}/token", SERVICE, ISSUER, self._root)
 
-    def sign(self, user: str, access: list[dict[str, object]]) -> str:
+    def sign(self, user: str, access: list[dict[str, Any]]) -> str:
         now = int(time.time())
         issued = now - 120 if self.lifetime < 0 else now
         claims = {

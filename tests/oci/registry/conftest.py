@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from oci.cancel import CancelToken
+from oci.meter import Meter
+from oci.reference import Repository
+from oci.registry.credentials import ANONYMOUS, Credential, Credentials, Fixed
+from oci.registry.registries import Registries
+from oci.registry.repository import RegistryRepository
+from oci.registry.settings import RegistrySettings
+
+QUICK: dict[str, Any] = {"header_timeout": 5.0, "idle_timeout": 2.0, "connect_timeout": 2.0}
+
+
+class Client:
+    """One side's registries with a meter and a token of its own."""
+
+    def __init__(self, stack: ExitStack, credential: Credential, side: str, settings: dict[str, Any]) -> None:
+        self.meter = Meter()
+        self.cancel = CancelToken()
+        self.registries = stack.enter_context(
+            Registries(
+                side=side,
+                settings=lambda _: RegistrySettings(**{**QUICK, **settings}),
+                credentials=Credentials([Fixed(credential)]),
+                meter=self.meter,
+                cancel=self.cancel,
+            )
+        )
+
+    def repository(self, host: str, path: str) -> RegistryRepository:
+        return self.registries.repository(Repository(host, path))
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Requests by kind, of all registries."""
+        found: dict[str, int] = {}
+        for kinds in self.meter.receipt().requests.values():
+            for kind, count in kinds.items():
+                found[kind] = found.get(kind, 0) + count
+        return found
+
+
+@pytest.fixture
+def make_client() -> Iterator[Callable[..., Client]]:
+    with ExitStack() as stack:
+
+        def make(credential: Credential = ANONYMOUS, side: str = "destination", **settings: Any) -> Client:
+            return Client(stack, credential, side, settings)
+
+        yield make
+
+
+@pytest.fixture
+def client(make_client: Callable[..., Client]) -> Client:
+    return make_client()

@@ -1,0 +1,283 @@
+"""Reading blobs and manifests, and what becomes of it when the connection or the bytes are bad."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from oci.descriptor import OCI_MANIFEST, Descriptor
+from oci.digest import Digest, digest_of
+from oci.errors import Cancelled, IntegrityError, InvalidManifest, NotFound, Refused, StoreError, Unavailable
+from oci.manifest import parse_manifest
+from tests.faults.proxy import Fault, FaultProxy
+from tests.oci.registry.conftest import Client
+from tests.servers.strict_registry import Features, StrictRegistry
+from tests.support.content import image, push
+
+DATA = random.Random(3).randbytes(3_000_000)
+BLOB = Descriptor("application/octet-stream", digest_of(DATA), len(DATA))
+
+
+@pytest.fixture
+def server() -> Iterator[StrictRegistry]:
+    with StrictRegistry() as one:
+        one.store.add_blob("a/b", DATA)
+        yield one
+
+
+def read(client: Client, host: str, offset: int = 0, length: int | None = None) -> bytes:
+    return b"".join(client.repository(host, "a/b").read_blob(BLOB, offset, length))
+
+
+def test_the_whole_and_any_part(server: StrictRegistry, client: Client) -> None:
+    assert read(client, server.host) == DATA
+    assert read(client, server.host, 1_000_000, 500) == DATA[1_000_000:1_000_500]
+    assert read(client, server.host, 2_999_990) == DATA[2_999_990:]
+    assert client.meter.receipt().bytes_read == len(DATA) + 510
+
+
+def test_parts_of_a_registry_without_ranges(client: Client) -> None:
+    with StrictRegistry(Features(ranges=False)) as server:
+        server.store.add_blob("a/b", DATA)
+
+        assert read(client, server.host, 1_000_000, 500) == DATA[1_000_000:1_000_500]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(path="/blobs/", last=3, reset_after=700_000),
+        Fault(path="/blobs/", last=3, truncate_after=700_000),
+        Fault(path="/blobs/", last=1, stall_after=700_000),
+        Fault(path="/blobs/", last=2, reset_after=0),
+        Fault(path="/blobs/", last=2, status=503),
+        Fault(path="/blobs/", last=2, status=500, body=b"<html>oops</html>"),
+    ],
+    ids=["reset", "truncated", "stalled", "reset before the answer", "503", "500"],
+)
+@pytest.mark.parametrize("ranges", [True, False], ids=["ranges", "no ranges"])
+def test_a_broken_read_goes_on_where_it_broke(client: Client, fault: Fault, ranges: bool) -> None:
+    fault.matched = 0
+    with StrictRegistry(Features(ranges=ranges)) as server, FaultProxy(server.port, fault) as proxy:
+        server.store.add_blob("a/b", DATA)
+
+        assert read(client, proxy.host) == DATA
+    assert client.meter.receipt().retries >= 1
+
+
+def test_what_arrived_is_not_asked_for_again(server: StrictRegistry, client: Client) -> None:
+    with FaultProxy(server.port, Fault(path="/blobs/", last=1, reset_after=2_000_000)) as proxy:
+        read(client, proxy.host)
+
+    assert client.meter.receipt().bytes_read == len(DATA)
+
+
+def test_a_read_without_progress_ends(server: StrictRegistry, make_client: Callable[..., Client]) -> None:
+    client = make_client(retries=2, side="source")
+    with FaultProxy(server.port, Fault(path="/blobs/", reset_after=10)) as proxy:
+        with pytest.raises(Unavailable) as caught:
+            read(client, proxy.host)
+        assert proxy.count("GET", "/blobs/") == 3
+
+    assert caught.value.side == "source"
+    assert str(BLOB.digest) in str(caught.value)
+
+
+def test_a_corrupted_byte_is_noticed_before_the_end(server: StrictRegistry, client: Client) -> None:
+    seen: list[bytes] = []
+    with (
+        FaultProxy(server.port, Fault(path="/blobs/", corrupt_at=1_500_000)) as proxy,
+        pytest.raises(IntegrityError, match="expected sha256"),
+    ):
+        seen.extend(client.repository(proxy.host, "a/b").read_blob(BLOB))
+
+    assert len(b"".join(seen)) < len(DATA)
+
+
+def test_a_range_that_is_another_one_is_refused(server: StrictRegistry, client: Client) -> None:
+    wrong = Fault(path="/blobs/", replace_headers={"Content-Range": f"bytes 5-10/{len(DATA)}"})
+    with FaultProxy(server.port, wrong) as proxy, pytest.raises(Refused, match="asked for bytes 100-199"):
+        read(client, proxy.host, 100, 100)
+
+
+def test_a_drip_is_as_dead_as_silence(server: StrictRegistry, make_client: Callable[..., Client]) -> None:
+    client = make_client(retries=0, idle_timeout=0.5)
+    with (
+        FaultProxy(server.port, Fault(path="/blobs/", drip=0.05)) as proxy,
+        pytest.raises(Unavailable, match=r"only .* bytes in"),
+    ):
+        read(client, proxy.host)
+
+
+def test_a_cancel_wakes_a_stalled_read_at_once(server: StrictRegistry, make_client: Callable[..., Client]) -> None:
+    client = make_client(idle_timeout=60.0)
+    with FaultProxy(server.port, Fault(path="/blobs/", stall_after=500_000)) as proxy:
+        stream = client.repository(proxy.host, "a/b").read_blob(BLOB)
+        next(stream)
+        threading.Timer(0.2, client.cancel.cancel).start()
+        started = time.monotonic()
+        with pytest.raises(Cancelled):
+            for _ in stream:
+                pass
+
+    assert time.monotonic() - started < 5  # and not the minute of the idle timeout
+
+
+def test_a_layer_from_its_foreign_address(server: StrictRegistry, client: Client) -> None:
+    elsewhere = Descriptor(BLOB.media_type, BLOB.digest, BLOB.size, urls=(f"{server.url}/v2/a/b/blobs/{BLOB.digest}",))
+
+    assert b"".join(client.repository(server.host, "other/one").read_blob(elsewhere)) == DATA
+
+
+def test_a_missing_blob_is_not_found(server: StrictRegistry, client: Client) -> None:
+    missing = Descriptor("x", digest_of(b"missing"), 7)
+    with pytest.raises(NotFound, match="BLOB_UNKNOWN"):
+        list(client.repository(server.host, "a/b").read_blob(missing))
+
+
+def test_credentials_and_ranges_survive_a_redirect_to_storage(make_client: Callable[..., Client]) -> None:
+    with StrictRegistry() as storage, StrictRegistry(Features(blobs_at=storage.url)) as server:
+        storage.store.add_blob("a/b", DATA)
+        server.store.repository("a/b").blobs.add(BLOB.digest)
+        client = make_client()
+
+        assert read(client, server.host, 10, 10) == DATA[10:20]
+        assert read(client, server.host) == DATA
+
+
+def test_manifests_by_tag_and_digest(server: StrictRegistry, client: Client) -> None:
+    content = image(1)
+    push(server.url, "a/b", content, "v1", "v2")
+    store = client.repository(server.host, "a/b")
+
+    by_tag = store.get_manifest("v1")
+    assert by_tag.raw == content.raw
+    assert store.get_manifest(content.digest) == by_tag
+    head = store.head_manifest("v2")
+    assert head is not None
+    assert (head.digest, head.size, head.media_type) == (content.digest, len(content.raw), OCI_MANIFEST)
+    assert store.head_manifest("v3") is None
+    assert store.head_manifest(digest_of(b"other")) is None
+    with pytest.raises(NotFound, match="MANIFEST_UNKNOWN"):
+        store.get_manifest("v3")
+
+
+def test_a_head_without_a_digest_is_made_good_with_a_get(client: Client) -> None:
+    content = image(1)
+    with StrictRegistry(Features(digest_header=False)) as server:
+        push(server.url, "a/b", content, "v1")
+        head = client.repository(server.host, "a/b").head_manifest("v1")
+
+    assert head is not None
+    assert head.digest == content.digest
+
+
+def test_a_manifest_with_other_bytes_than_its_digest_is_refused(server: StrictRegistry, client: Client) -> None:
+    content = image(1)
+    push(server.url, "a/b", content, "v1")
+    with FaultProxy(server.port, Fault(method="GET", path="/manifests/", corrupt_at=40)) as proxy:
+        store = client.repository(proxy.host, "a/b")
+        for identifier in ("v1", content.digest):
+            with pytest.raises(IntegrityError, match="expected sha256"):
+                store.get_manifest(identifier)
+
+
+def test_a_manifest_over_the_limit_is_refused(server: StrictRegistry, make_client: Callable[..., Client]) -> None:
+    client = make_client(manifest_limit=100)
+    content = image(1)
+    push(server.url, "a/b", content, "v1")
+    with pytest.raises(Refused, match=r"longer than 100 bytes.*raise the manifest limit"):
+        client.repository(server.host, "a/b").get_manifest("v1")
+
+
+def test_a_schema_1_manifest_is_refused_by_name(server: StrictRegistry, client: Client) -> None:
+    old = Fault(
+        path="/manifests/",
+        status=200,
+        headers={"Content-Type": "application/vnd.docker.distribution.manifest.v1+prettyjws"},
+        body=b'{"schemaVersion":1}',
+    )
+    with FaultProxy(server.port, old) as proxy, pytest.raises(InvalidManifest, match="v1 format"):
+        client.repository(proxy.host, "a/b").get_manifest("v1")
+
+
+def test_a_pushed_manifest_is_compared_with_what_the_registry_made_of_it(
+    server: StrictRegistry, client: Client
+) -> None:
+    content = image(1)
+    push(server.url, "a/b", content)
+    manifest = parse_manifest(content.raw)
+    changed = Fault(method="PUT", replace_headers={"Docker-Content-Digest": digest_of(b"other")})
+    with FaultProxy(server.port, changed) as proxy, pytest.raises(Refused, match="the registry made sha256"):
+        client.repository(proxy.host, "a/b").put_manifest(manifest, "v1")
+
+
+def test_an_immutable_tag_that_is_right_already_is_fine(client: Client) -> None:
+    with StrictRegistry(Features(immutable_tags=True)) as server:
+        first, second = image(1), image(2)
+        push(server.url, "a/b", first, "v1")
+        push(server.url, "a/b", second)
+        store = client.repository(server.host, "a/b")
+
+        store.put_manifest(parse_manifest(first.raw), "v1")
+        with pytest.raises(Refused, match="choose another tag"):
+            store.put_manifest(parse_manifest(second.raw), "v1")
+
+
+@pytest.mark.parametrize("tag_delete", [True, False])
+def test_deleting_a_tag_never_deletes_the_manifest(client: Client, tag_delete: bool) -> None:
+    with StrictRegistry(Features(tag_delete=tag_delete)) as server:
+        content = image(1)
+        push(server.url, "a/b", content, "v1", "v2")
+        store = client.repository(server.host, "a/b")
+        if tag_delete:
+            store.delete_tag("v1")
+        else:
+            with pytest.raises(Refused, match="can't delete a tag alone"):
+                store.delete_tag("v1")
+
+        assert store.head_manifest("v2") is not None
+        store.delete_manifest(Digest(content.digest))
+        assert store.head_manifest("v2") is None
+
+
+@pytest.mark.parametrize(
+    "features",
+    [Features(), Features(page=7), Features(page=1000, links=False), Features(tag_paging=False)],
+    ids=["paged", "small pages", "no Link", "everything at once"],
+)
+def test_all_tags_are_listed_once(client: Client, features: Features) -> None:
+    with StrictRegistry(features) as server:
+        tags = {f"v{number:04}": "sha256:0" for number in range(1234 if features.page != 7 else 50)}
+        server.store.repository("a/b").tags = tags
+
+        assert list(client.repository(server.host, "a/b").tags()) == sorted(tags)
+
+
+def test_tags_of_no_repository_are_not_found(server: StrictRegistry, client: Client) -> None:
+    with pytest.raises(NotFound, match="NAME_UNKNOWN"):
+        list(client.repository(server.host, "no/where").tags())
+
+
+def test_an_answer_that_is_no_list_of_tags_is_refused(server: StrictRegistry, client: Client) -> None:
+    with (
+        FaultProxy(server.port, Fault(path="tags/list", status=200, body=b'{"tags": {"a": 1}}')) as proxy,
+        pytest.raises(Refused, match="no list of tags"),
+    ):
+        list(client.repository(proxy.host, "a/b").tags())
+
+
+def test_a_registry_error_is_told_with_its_own_code(server: StrictRegistry, client: Client) -> None:
+    body = b'{"errors":[{"code":"DENIED","message":"pull access denied"}]}'
+    with (
+        FaultProxy(server.port, Fault(path="/manifests/", status=403, body=body)) as proxy,
+        pytest.raises(StoreError) as caught,
+    ):
+        client.repository(proxy.host, "a/b").get_manifest("v1")
+
+    assert caught.value.code == "DENIED"
+    assert f"GET {proxy.url}/v2/a/b/manifests/v1: 403 DENIED: pull access denied" in str(caught.value)

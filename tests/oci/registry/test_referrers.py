@@ -1,0 +1,93 @@
+"""Referrers: the API with its filter and pages, and the tag that stands in where there is none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+from oci.digest import Digest
+from oci.manifest import parse_manifest
+from oci.registry.repository import RegistryRepository
+from oci.store import reader_of
+from tests.oci.registry.conftest import Client
+from tests.servers.docker_registry import DockerRegistry
+from tests.servers.strict_registry import Features, StrictRegistry
+from tests.support.content import Content, artifact, image, push
+
+SBOM = "application/vnd.example.sbom"
+SIGNATURE = "application/vnd.example.signature"
+
+
+def put(store: RegistryRepository, content: Content) -> None:
+    """Through the client under test, which has to make the referrer known."""
+    manifest = parse_manifest(content.raw)
+    data = {one.descriptor()["digest"]: one.data for one in content.blobs}
+    for blob in manifest.blobs:
+        store.put_blob(blob, reader_of(data[blob.digest]))
+    store.put_manifest(manifest)
+
+
+@pytest.mark.parametrize(
+    "features", [Features(), Features(page=2), Features(referrers=False)], ids=["API", "pages", "tag"]
+)
+def test_referrers_are_found_and_filtered(client: Client, features: Features) -> None:
+    subject = image(1)
+    with StrictRegistry(features) as server:
+        push(server.url, "a/b", subject, "v1")
+        store = client.repository(server.host, "a/b")
+        sboms = [artifact(number, artifact_type=SBOM, subject=subject) for number in range(3)]
+        signed = artifact(9, artifact_type=SIGNATURE, subject=subject)
+        for content in (*sboms, signed):
+            put(store, content)
+
+        every = store.referrers(Digest(subject.digest))
+        assert {one.digest for one in every} == {content.digest for content in (*sboms, signed)}
+        assert {one.artifact_type for one in every} == {SBOM, SIGNATURE}
+        assert all(one.annotations["seed"] for one in every)
+        assert [one.digest for one in store.referrers(Digest(subject.digest), SIGNATURE)] == [signed.digest]
+        assert store.referrers(Digest(sboms[0].digest)) == ()
+
+
+def test_eight_writers_lose_no_referrer_of_the_fallback_tag(
+    registry: DockerRegistry, repository: str, make_client: Callable[..., Client]
+) -> None:
+    subject = image(1)
+    push(registry.url, repository, subject, "v1")
+    store = make_client().repository(registry.host, repository)
+    contents = [artifact(number, subject=subject) for number in range(8)]
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda content: put(store, content), contents))
+
+    answer = httpx.get(
+        f"{registry.url}/v2/{repository}/manifests/sha256-{subject.hex}",
+        headers={"Accept": "*/*, application/vnd.oci.image.index.v1+json"},
+    )
+    index: dict[str, Any] = json.loads(answer.content)
+    assert {one["digest"] for one in index["manifests"]} == {content.digest for content in contents}
+    assert all(one["artifactType"] == SBOM and one["annotations"] for one in index["manifests"])
+
+
+def test_pushing_a_referrer_again_changes_nothing(registry: DockerRegistry, repository: str, client: Client) -> None:
+    subject = image(1)
+    push(registry.url, repository, subject, "v1")
+    store = client.repository(registry.host, repository)
+    content = artifact(1, subject=subject)
+    put(store, content)
+    before = store.get_manifest(f"sha256-{subject.hex}").digest
+    put(store, content)
+
+    assert store.get_manifest(f"sha256-{subject.hex}").digest == before
+
+
+def test_the_missing_api_is_asked_for_once(client: Client) -> None:
+    with StrictRegistry(Features(referrers=False)) as server:
+        store = client.repository(server.host, "a/b")
+        for number in range(3):
+            assert store.referrers(Digest(image(number).digest)) == ()
+
+        assert client.counts["GET referrers"] == 1
