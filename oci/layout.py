@@ -22,7 +22,8 @@ from typing import NoReturn
 from oci.cancel import CancelToken
 from oci.descriptor import INDEX_TYPES, MANIFEST_TYPES, Descriptor
 from oci.digest import Digest, hex_of, is_digest, parse_digest, verified
-from oci.errors import Denied, IntegrityError, InvalidManifest, NotFound, Refused, StoreError, Unavailable
+from oci.disk import NOT_THERE, store_error
+from oci.errors import IntegrityError, InvalidManifest, NotFound, Refused
 from oci.layout_index import LayoutIndex
 from oci.manifest import MANIFEST_LIMIT, Manifest, parse_manifest
 from oci.meter import Meter
@@ -36,9 +37,6 @@ ABANDONED_AFTER = 24 * 3600.0
 """Seconds without a write after which a partial file is nobody's any more."""
 
 _PARTIAL = re.compile(r"\.(index\.json|oci-layout|[0-9a-f]{64,128})\.\w+\.partial")
-_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_NOT_THERE = (errno.ENOENT, errno.ENOTDIR)
 
 
 class Layout:
@@ -90,7 +88,7 @@ class Layout:
         try:
             status = os.lstat(self._path(digest))
         except OSError as error:
-            if error.errno in _NOT_THERE:
+            if error.errno in NOT_THERE:
                 return None
             self._fail(error, "looking for the blob", digest)
         return status.st_size if stat.S_ISREG(status.st_mode) else None
@@ -302,24 +300,19 @@ class Layout:
         )
 
     def _fail(self, error: OSError, operation: str, subject: str) -> NoReturn:
-        if error.errno in _NOT_THERE:
+        if error.errno in NOT_THERE:
             raise self._missing(operation, subject) from error
-        kind: type[StoreError] = Refused
-        message = (error.strerror or str(error)).lower()
-        hint = "check the path"
-        if error.errno in _FORBIDDEN:
-            kind, hint = Denied, "check who may write to the folder, and whether it is mounted read-only"
-        elif error.errno in _FULL:
-            message, hint = "the disk is full", "make room and run it again: what is there already is kept"
-        elif error.errno == errno.ELOOP:
-            message, hint = (
+        if error.errno == errno.ELOOP:
+            raise Refused(
                 "not a regular file",
-                "a blob that is a symbolic link isn't followed: copy it into the layout",
-            )
-        elif error.errno == errno.EIO:
-            kind, hint = Unavailable, "check the disk"
-        raise kind(
-            message, side=self._side, store=str(self._name), subject=subject, operation=operation, hint=hint
+                side=self._side,
+                store=str(self._name),
+                subject=subject,
+                operation=operation,
+                hint="a blob that is a symbolic link isn't followed: copy it into the layout",
+            ) from error
+        raise store_error(
+            error, side=self._side, store=str(self._name), subject=subject, operation=operation
         ) from error
 
 

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FLOORS = ("oci", "tasks", "flows")
 INSIDE_OCI = (
-    {"errors", "digest", "reference", "descriptor", "manifest", "store", "meter", "cancel", "atomic"},
+    {"errors", "digest", "reference", "descriptor", "manifest", "store", "meter", "cancel", "atomic", "disk"},
     {"registry", "layout", "layout_index", "files"},
     {"bundle"},
     {"relocation", "archive"},
