@@ -17,7 +17,7 @@ from oci.atomic import replace_file
 from oci.bundle.lockfile import write_lock
 from oci.errors import Incomplete, InvalidInput, InvalidReference, Refused, StoreError
 from oci.meter import Meter, Receipt
-from oci.reference import parse_store
+from oci.reference import LAYOUT_PREFIX, parse_store
 from oci.relocation.plan import Plan
 from oci.relocation.planner import make_plan
 from oci.relocation.publish import Published, publish
@@ -92,6 +92,8 @@ def _request(flags: dict[str, Any]) -> RelocationRequest:
         parse_store(flags["to_repo"])
     except InvalidReference as error:
         raise InvalidReference(f"Building import repository ref: {error.message}", hint=error.hint) from error
+    if flags["lock_output"] and flags["to_repo"].startswith(LAYOUT_PREFIX):
+        raise InvalidInput("A lock names registries only: --lock-output can't be used with an image-layout folder")
     return RelocationRequest(
         **{given[0]: flags[given[0]]},
         to=flags["to_repo"],
