@@ -72,7 +72,7 @@ async def fetch_referenced_images(source: Resolution) -> Graph:
     logger.info(
         "%d images in %s, %d of them to copy: %s in %d blobs",
         graph.images,
-        plan.source,
+        source.reference,
         graph.to_transfer,
         human(graph.bytes),
         graph.blobs,

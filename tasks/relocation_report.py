@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 
 from pydantic import BaseModel, computed_field
@@ -11,6 +12,7 @@ from oci.relocation.transfer import DONE, FAILED, PRESENT
 from tasks.relocation import Relocation
 from tasks.sizes import human
 
+_LINE = 72
 _LISTED_FAILURES = 200
 """Failures that the page shows; the value has all of them."""
 
@@ -40,6 +42,8 @@ class RelocationReport(BaseModel):
     """"bundle", "image", "index" or "lock"."""
     digest: str = ""
     destination: str
+    published: bool = False
+    """Whether all of it has its names at the destination; where not, no name was moved."""
     tags: list[str] = []
     """Names that were moved at the destination; empty when they were right already, or when something failed."""
     locations: list[str] = []
@@ -96,6 +100,7 @@ class RelocationReport(BaseModel):
             failures=list(_failures(relocation)),
         )
         if published is not None:
+            report.published = True
             report.tags = list(published.tags)
             report.locations = list(published.locations)
         if verification is not None:
@@ -112,7 +117,7 @@ class RelocationReport(BaseModel):
         return f"{verdict}: {images}; {sent}"
 
     def to_markdown(self) -> str:
-        return "\n".join((*_head(self), *_numbers(self), *_requests(self), *_failed(self))) + "\n"
+        return "\n".join((*_head(self), *_failed(self), *_numbers(self), *_requests(self))) + "\n"
 
 
 class RelocationIncomplete(Incomplete):
@@ -150,20 +155,24 @@ def _head(report: RelocationReport) -> Iterator[str]:
         verdict = "Nothing to do: everything was in place."
     elif report.succeeded:
         verdict = "Complete."
+    elif report.published:
+        verdict = f"**Everything has its name, but verifying found {len(report.failures)} problems.**"
     else:
         verdict = f"**{len(report.failures)} failed; no name was moved.** What arrived is not sent again next time."
-    yield f"# {report.source} → {report.destination}"
+    yield f"## {report.source} → {report.destination}"
     yield ""
     yield verdict
     yield ""
+    if report.digest:
+        yield f"`{report.digest}`"
+        yield ""
 
 
 def _numbers(report: RelocationReport) -> Iterator[str]:
     rows = {
         "Source": f"{report.what} `{report.source}`".strip(),
-        "Digest": f"`{report.digest}`" if report.digest else "",
         "Destination": f"`{report.destination}`",
-        "Tags moved": ", ".join(f"`{tag}`" for tag in report.tags),
+        "Tags moved": _tags(report.tags),
         "Images": f"{report.images_copied} copied, {report.images_present} already there",
         "Copied": f"{human(report.bytes.written)} in {report.blobs.written} blobs",
         "Mounted": f"{human(report.bytes.mounted)} in {report.blobs.mounted} blobs",
@@ -181,14 +190,22 @@ def _numbers(report: RelocationReport) -> Iterator[str]:
         if value:
             yield f"| {name} | {_cell(value)} |"
     for where, identity in sorted(report.identities.items(), reverse=True):
-        yield f"| At {_cell(where)} as | {_cell(identity)} |"
+        side, _, registry = where.partition(" ")
+        yield f"| Login at the {side} | {_cell(identity)}, {_cell(registry)} |"
     yield ""
+
+
+def _tags(tags: list[str]) -> str:
+    """The names that people use; those of attachments are only counted."""
+    named = [f"`{tag}`" for tag in tags if not tag.startswith("sha256-")]
+    attached = len(tags) - len(named)
+    return ", ".join([*named, f"{attached} of attached artifacts"] if attached else named)
 
 
 def _requests(report: RelocationReport) -> Iterator[str]:
     if not report.requests:
         return
-    yield f"## {report.total_requests} requests"
+    yield f"### {report.total_requests} requests"
     yield ""
     yield "| Registry | Kind | Requests |"
     yield "|---|---|---:|"
@@ -201,15 +218,22 @@ def _requests(report: RelocationReport) -> Iterator[str]:
 def _failed(report: RelocationReport) -> Iterator[str]:
     if report.succeeded:
         return
-    yield "## Failed"
+    yield "### Failed"
     yield ""
-    yield "| Image | Error | Trying again can help |"
-    yield "|---|---|---|"
+    yield "```"
     for failed in report.failures[:_LISTED_FAILURES]:
-        yield f"| `{_cell(failed.image)}` | {_cell(failed.error)} | {'yes' if failed.retryable else 'no'} |"
+        again = "may pass" if failed.retryable else "won't pass by itself"
+        yield from _wrapped(failed.image or report.destination)
+        yield from (f"    {line}" for line in _wrapped(f"{failed.error} ({again})"))
     if len(report.failures) > _LISTED_FAILURES:
-        yield f"| and {len(report.failures) - _LISTED_FAILURES} more | | |"
+        yield f"and {len(report.failures) - _LISTED_FAILURES} more"
+    yield "```"
     yield ""
+
+
+def _wrapped(text: str) -> list[str]:
+    """Lines for a block that doesn't wrap by itself: a digest can be longer than the page is wide."""
+    return textwrap.wrap(text.replace("`", "'"), _LINE, break_on_hyphens=False)
 
 
 def _cell(text: str) -> str:

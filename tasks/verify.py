@@ -29,7 +29,8 @@ async def verify(destination: str, *, deep: bool = False) -> core.Verification:
     if verification.problems:
         raise IntegrityError(
             f"{destination}: {len(verification.problems)} problems, the first: {verification.problems[0]}",
-            hint="run the relocation again: what is missing is sent",
+            hint="delete the damaged images at the destination, then relocate again: a manifest that is there is "
+            "taken to be whole",
         )
     get_run_logger().info("verified %d manifests and %d blobs", verification.manifests, verification.blobs)
     return verification

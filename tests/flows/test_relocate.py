@@ -96,6 +96,7 @@ def test_a_program_gets_a_typed_report_and_the_ui_a_readable_run(
     report: RelocationReport = relocate_sync(parameters)
 
     assert report.succeeded
+    assert report.published
     assert (report.what, report.digest, report.tags) == ("image", images[0].digest, ["1.4.0"])
     assert report.images_copied == 1
     assert report.bytes.written > 20_000
@@ -136,6 +137,7 @@ def test_one_failing_image_does_not_stop_the_others_and_is_listed(
         relocate_sync(RelocateParameters(kind=SourceKind.LOCK, source=lock, destination=to))
 
     report = caught.value.report
+    assert not report.published
     assert report.images_copied == len(images)
     assert [failure.image for failure in report.failures] == [broken.at(source.host)]
     assert not report.failures[0].retryable
@@ -171,7 +173,8 @@ def test_verifying_finds_what_the_destination_has_lost(
     with pytest.raises(IntegrityError, match="1 problems"):
         relocate_sync(parameters.model_copy(update={"verify": Verify.HEAD}))
 
-    assert images[1].layer in artifact(artifact_key("relocation", parameters.destination))
+    assert images[1].layer in artifact(artifact_key("failures", parameters.destination))
+    assert "verifying found 1 problems" in artifact(artifact_key("relocation", parameters.destination))
 
 
 def test_a_source_that_is_not_there_ends_the_run_and_still_makes_a_report(

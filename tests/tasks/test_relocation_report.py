@@ -51,7 +51,7 @@ def test_it_counts_what_became_of_the_images_and_of_the_bytes() -> None:
     page = report.to_markdown()
     assert "2 copied, 1 already there" in page
     assert "3.0 MiB in 1 blobs" in page
-    assert "| At destination corp.example as | user bob (docker config) |" in page
+    assert "| Login at the destination | user bob (docker config), corp.example |" in page
     assert "| corp.example | POST upload | 1 |" in page
 
 
@@ -85,12 +85,23 @@ def test_problems_found_by_verifying_are_failures() -> None:
     assert [failure.error for failure in report_after(steps).failures] == ["blob missing", "manifest missing"]
 
 
-def test_text_from_outside_does_not_break_the_tables() -> None:
+def test_text_from_outside_does_not_break_the_page() -> None:
     report = RelocationReport(
-        source="a", destination="b", failures=[ImageFailure(image="x|y", error="one\ntwo | three", retryable=True)]
+        source="a", destination="b | c", failures=[ImageFailure(image="x", error="one\n```\n# two", retryable=True)]
     )
 
-    assert "| `x\\|y` | one two \\| three | yes |" in report.to_markdown()
+    page = report.to_markdown()
+
+    assert "| Destination | `b \\| c` |" in page
+    assert "\nx\n    one ''' # two (may pass)\n```\n" in page
+
+
+def test_no_line_of_the_failures_is_wider_than_the_page() -> None:
+    failure = ImageFailure(image=f"registry.example/{'x' * 90}@{digest(1)}", error="y" * 300, retryable=False)
+    page = RelocationReport(source="a", destination="b", failures=[failure] * 300).to_markdown()
+
+    assert max(len(line) for line in page.splitlines()) <= 76
+    assert "and 100 more" in page
 
 
 def test_the_error_that_carries_a_report_survives_being_sent_to_another_process() -> None:
