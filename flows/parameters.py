@@ -194,6 +194,11 @@ class RelocateParameters(BaseModel):
     shallow: bool = Field(
         default=False, title="Shallow", description="The bundle's own image and nothing that it lists."
     )
+    repair: bool = Field(
+        default=False,
+        title="Repair",
+        description="Ask the destination for every blob, and send again what it has lost.",
+    )
     source_credentials: list[BlockName] = Field(
         default=[],
         title="Source credentials",
@@ -246,6 +251,7 @@ class RelocateParameters(BaseModel):
             include_non_distributable=self.include_non_distributable,
             platforms=tuple(self.platforms),
             shallow=self.shallow,
+            repair=self.repair,
         )
 
     def order(self) -> Order:
@@ -273,6 +279,7 @@ class RelocateParameters(BaseModel):
             repo_based_tags=request.repo_based_tags,
             include_non_distributable=request.include_non_distributable,
             shallow=request.shallow,
+            repair=request.repair,
         )
 
 

@@ -29,8 +29,7 @@ async def verify(destination: str, *, deep: bool = False) -> core.Verification:
     if verification.problems:
         raise IntegrityError(
             f"{destination}: {len(verification.problems)} problems, the first: {verification.problems[0]}",
-            hint="delete the damaged images at the destination, then relocate again: a manifest that is there is "
-            "taken to be whole",
+            hint="relocate again with `repair`: what was lost is sent again",
         )
     get_run_logger().info("verified %d manifests and %d blobs", verification.manifests, verification.blobs)
     return verification

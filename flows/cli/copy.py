@@ -50,6 +50,7 @@ from oci.relocation.verify import verify
 @words("--artifacts", help="What travels along: cosign, referrers, all or none.")
 @words("--platform", help="Only these platforms of an index, which gets a new digest (repeatable).")
 @boolean("--shallow", help="The bundle's own image and nothing that it lists.")
+@boolean("--repair", help="Ask the destination for every blob, and send again what it has lost.")
 @click.option(
     "--verify",
     "verify_mode",
@@ -103,6 +104,7 @@ def _request(flags: dict[str, Any]) -> RelocationRequest:
         include_non_distributable=flags["include_non_distributable_layers"],
         platforms=flags["platform"],
         shallow=flags["shallow"],
+        repair=flags["repair"],
     )
 
 
@@ -160,7 +162,7 @@ def _verify(session: Session, plan: Plan, mode: str) -> None:
         raise Incomplete(
             f"{len(found.problems)} problems at {plan.destination}",
             [StoreError(problem, side="destination") for problem in found.problems],
-            hint="run the copy again: it brings what is missing",
+            hint="run the copy again with --repair: it sends what is missing",
         )
 
 

@@ -11,8 +11,9 @@ from oci.digest import Digest, verified
 from oci.errors import NotFound, Refused, StoreError, Unavailable
 from oci.reference import Repository
 from oci.registry.auth import Scope
+from oci.registry.request import Request
 from oci.registry.retry import Attempts
-from oci.registry.transport import OpenAnswer, Request, Transport
+from oci.registry.transport import OpenAnswer, Transport
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _PROGRESS = 1 << 20

@@ -11,7 +11,8 @@ from oci.manifest import ACCEPT, Manifest, parse_manifest
 from oci.reference import Repository
 from oci.registry.answers import Answer
 from oci.registry.auth import Scope
-from oci.registry.transport import Request, Transport
+from oci.registry.request import Request
+from oci.registry.transport import Transport
 
 _ACCEPT = {"Accept": ACCEPT}
 

@@ -17,8 +17,9 @@ from oci.registry.answers import Answer
 from oci.registry.auth import Scope
 from oci.registry.capabilities import Capabilities
 from oci.registry.manifests import get_manifest, put_manifest
+from oci.registry.request import Request
 from oci.registry.tags import next_page
-from oci.registry.transport import Request, Transport
+from oci.registry.transport import Transport
 
 _ROUNDS = 5
 """How often an update of the fallback tag that another writer undid is made again."""

@@ -11,7 +11,8 @@ from oci.errors import Refused
 from oci.reference import Repository
 from oci.registry.answers import Answer
 from oci.registry.auth import Scope
-from oci.registry.transport import Request, Transport
+from oci.registry.request import Request
+from oci.registry.transport import Transport
 
 PAGE = 1000
 """Names asked for at a time: ECR refuses to give more."""

@@ -5,28 +5,27 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
-import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from urllib.parse import urljoin, urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import httpcore
 import httpx
 
 from oci.cancel import CancelToken
-from oci.errors import Cancelled, InvalidInput, RateLimited, Refused, StoreError, Unavailable
+from oci.errors import Cancelled, RateLimited, Refused, StoreError, Unavailable
 from oci.meter import Meter
 from oci.registry.answers import ERROR_LIMIT, Answer, Attempted, error_for, shown
-from oci.registry.auth import Authenticator, Scope
+from oci.registry.auth import Authenticator
+from oci.registry.connections import connected
 from oci.registry.credentials import Credentials
 from oci.registry.guard import Guard, host_of, is_loopback
 from oci.registry.limiter import Limiter
 from oci.registry.quota import remaining_pulls
+from oci.registry.request import Request
 from oci.registry.retry import Attempts, retry_after
 from oci.registry.settings import RegistrySettings
 from oci.registry.wire import Wire
@@ -40,31 +39,6 @@ _log = logging.getLogger("transship.http")
 
 FOREIGN = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, httpcore.ProxyError)
 FOREIGN_MAPPED = (*FOREIGN, httpcore.UnsupportedProtocol, httpx.TransportError, httpx.StreamError, httpx.InvalidURL)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """One request, in the registry's own terms. `target` is a path or an absolute URL (a Location). Statuses in
-    `expect` are given to the caller; any other is raised. `kind` is what is counted: manifest, blob, upload, tags,
-    referrers, catalog."""
-
-    method: str
-    target: str
-    kind: str
-    scopes: tuple[Scope, ...]
-    operation: str
-    subject: str
-    expect: frozenset[int]
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes = b""
-    stream: Callable[[], Iterator[bytes]] | None = None
-    length: int | None = None
-    retry: bool = True
-    follow: bool = True
-
-    @property
-    def is_large(self) -> bool:
-        return self.stream is not None or (self.kind == "blob" and self.method == "GET")
 
 
 class OpenAnswer:
@@ -108,7 +82,7 @@ class Transport:
             registry, side=side, credentials=credentials, guard=self.guard, meter=meter, service=self._ask_token_service
         )
         self._client = httpx.Client(
-            transport=wire or _wire(registry, settings, side),
+            transport=wire or connected(registry, settings, side),
             trust_env=False,
             headers={"User-Agent": _user_agent(), "Accept-Encoding": "identity", "Accept": "*/*"},
         )
@@ -409,47 +383,6 @@ def _speaks_no_tls(error: BaseException | None) -> bool:
         sign in text.upper()
         for sign in ("WRONG_VERSION", "RECORD", "UNEXPECTED_EOF", "EOF OCCURRED", "REFUSED", "HTTP_REQUEST")
     )
-
-
-def _wire(registry: str, settings: RegistrySettings, side: str) -> Wire:
-    proxy = settings.proxy or _environment_proxy(host_of(registry))
-    return Wire(
-        context=_tls(registry, settings, side),
-        proxy=proxy,
-        http2=settings.http2,
-        connections=settings.concurrency + 1,
-    )
-
-
-def _environment_proxy(host: str) -> str:
-    """HTTPS_PROXY, ALL_PROXY and NO_PROXY; never for loopback."""
-    if is_loopback(host) or proxy_bypass(host):
-        return ""
-    proxies = getproxies()
-    return proxies.get("https") or proxies.get("all") or ""
-
-
-def _tls(registry: str, settings: RegistrySettings, side: str) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    if not settings.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    for path in settings.ca_files:
-        try:
-            context.load_verify_locations(cafile=path)
-        except (OSError, ssl.SSLError) as error:
-            raise InvalidInput(
-                f"{side} {registry}: {path} can't be used as a CA file: {error}", hint="name a readable PEM file"
-            ) from error
-    if settings.client_certificate:
-        try:
-            context.load_cert_chain(settings.client_certificate, settings.client_key or None)
-        except (OSError, ssl.SSLError) as error:
-            raise InvalidInput(
-                f"{side} {registry}: {settings.client_certificate} can't be used as a client certificate: {error}",
-                hint="name PEM files of a certificate and its key, without a passphrase",
-            ) from error
-    return context
 
 
 def _user_agent() -> str:

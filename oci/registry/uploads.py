@@ -23,8 +23,9 @@ from oci.registry.answers import Answer
 from oci.registry.auth import Scope
 from oci.registry.blobs import blob_size
 from oci.registry.capabilities import Capabilities
+from oci.registry.request import Request
 from oci.registry.retry import Attempts
-from oci.registry.transport import Request, Transport
+from oci.registry.transport import Transport
 from oci.store import BlobOutcome, BlobReader
 
 SMALL = 64 << 10

@@ -56,7 +56,7 @@ def make_plan(session: Session, request: RelocationRequest) -> Plan:
     roots, rewritten = _choose_platforms(session, resolve(session, request), request)
     destination = session.destination(request.destination)
     known, tags = _compare_tags(destination, roots)
-    probe = None if known else destination.head_manifest(roots.entries[0].digest) if roots.entries else None
+    probe = destination.head_manifest(roots.entries[0].digest) if roots.entries and not known else None
     if probe is not None:
         known = {probe.digest: probe}
     fresh = not known and _has_no_tags(destination)
@@ -66,6 +66,7 @@ def make_plan(session: Session, request: RelocationRequest) -> Plan:
         known=known,
         rewritten=rewritten,
         fresh=fresh,
+        trusting=not request.repair,
         bundles=roots.is_bundle and not request.shallow,
         foreign_layers=request.include_non_distributable,
     )

@@ -35,6 +35,8 @@ class RelocationRequest:
     """Leave out the other platforms of every index; such an index is rewritten and has a new digest."""
     shallow: bool = False
     """The bundle's own image and nothing that it lists."""
+    repair: bool = False
+    """Take nothing at the destination for granted: every blob is asked for, and what was lost is sent again."""
 
     def __post_init__(self) -> None:
         given = [name for name in ("bundle", "image", "lock") if getattr(self, name)]

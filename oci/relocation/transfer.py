@@ -139,12 +139,11 @@ def _outcome(future: Future[ImageOutcome], image: PlannedManifest) -> ImageOutco
 
 
 def _weight(plan: Plan, image: PlannedManifest) -> int:
-    return sum(
-        plan.blob_by_digest[blob].size
-        for manifest in _children_first(plan, image)
-        if not manifest.present
-        for blob in manifest.blobs
-    )
+    """Bytes at most; what couldn't be read counts nothing, and fails when its turn comes."""
+    own = sum(plan.blob_by_digest[blob].size for blob in image.blobs)
+    if image.is_bundle:
+        return own
+    return own + sum(_weight(plan, child) for digest in image.children if (child := plan.by_digest.get(digest)))
 
 
 def _children_first(plan: Plan, image: PlannedManifest) -> Iterator[PlannedManifest]:

@@ -34,11 +34,13 @@ class Walk:
         known: Mapping[Digest, Descriptor],
         rewritten: Mapping[Digest, Manifest],
         fresh: bool,
+        trusting: bool,
         bundles: bool,
         foreign_layers: bool,
     ) -> None:
         """`bundles` says whether listed images are looked at for being bundles and followed; `known` is what the
-        destination is known to have; `fresh`, that it has nothing else; `rewritten` are indexes that exist nowhere
+        destination is known to have; `fresh`, that it has nothing else; `trusting`, that what it has by digest is taken
+        to be whole; `rewritten` are indexes that exist nowhere
         yet."""
         self.nodes: dict[Digest, Node] = {}
         self.failures: list[PlanFailure] = []
@@ -47,6 +49,7 @@ class Walk:
         self._known = known
         self._rewritten = rewritten
         self._fresh = fresh
+        self._trusting = trusting
         self._bundles = bundles
         self._foreign_layers = foreign_layers
         self._elsewhere: set[StoreName] = set()
@@ -96,9 +99,7 @@ class Walk:
     def _visit(self, entry: Entry) -> tuple[Node, list[Entry]]:
         if entry.depth > NESTING_LIMIT:
             raise InvalidManifest(f"{entry.places[0]}@{entry.digest}: nested deeper than {NESTING_LIMIT} levels")
-        seen = self._known.get(entry.digest)
-        if seen is None and not self._fresh:
-            seen = self._destination.head_manifest(entry.digest)
+        seen = self._at_destination(entry.digest)
         if seen is not None and not self._may_hold_more(entry, seen):
             return self._present(entry, seen), []
         source, manifest = self._find(entry, present=seen is not None)
@@ -109,6 +110,12 @@ class Walk:
         if entry.role not in _BUNDLE_ROLES or not reader.is_bundle(source, manifest, self.read_small):
             return node, []
         return node, self._open_bundle(entry, source, manifest, node)
+
+    def _at_destination(self, digest: Digest) -> Descriptor | None:
+        if not self._trusting:
+            return None
+        known = self._known.get(digest)
+        return known if known is not None or self._fresh else self._destination.head_manifest(digest)
 
     def _may_hold_more(self, entry: Entry, seen: Descriptor) -> bool:
         """Is a manifest that the destination has perhaps a bundle whose images it doesn't have?"""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
+import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+
+LAUNCHER = Path(__file__).with_name("launch.py")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,21 +33,25 @@ class CommandFailed(Exception):
 
 def run(commands: Sequence[Sequence[str]], *, timeout: float = 900) -> Run:
     """Runs the commands one after the other as one measurement; memory is the largest of them."""
-    started = time.monotonic()
-    cpu, rss = 0.0, 0
+    wall, cpu, rss = 0.0, 0.0, 0
     for command in commands:
-        with tempfile.TemporaryFile() as output:
-            process = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL)
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-            if process.returncode != 0:
+        with tempfile.NamedTemporaryFile("r") as report, tempfile.TemporaryFile() as output:
+            subprocess.run(
+                [sys.executable, "-I", "-S", str(LAUNCHER), report.name, *command],
+                stdout=output,
+                stderr=output,
+                stdin=subprocess.DEVNULL,
+                timeout=timeout,
+                check=True,
+            )
+            code, one_wall, one_cpu, one_rss = report.read().split()
+            if int(code) != 0:
                 output.seek(0)
                 raise CommandFailed(f"{' '.join(command)}: {output.read()[-2000:].decode(errors='replace')}")
-        cpu += usage.ru_utime + usage.ru_stime
-        rss = max(rss, usage.ru_maxrss * 1024)
-        if time.monotonic() - started > timeout:
-            raise CommandFailed(f"{' '.join(command)}: took longer than {timeout:.0f} s")
-    return Run(time.monotonic() - started, cpu, rss)
+        wall += float(one_wall)
+        cpu += float(one_cpu)
+        rss = max(rss, int(one_rss))
+    return Run(wall, cpu, rss)
 
 
 def by_kind(side: str, records: Sequence[tuple[str, str, int]]) -> Counter[str]:

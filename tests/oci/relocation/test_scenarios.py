@@ -389,3 +389,19 @@ def test_a_cold_copy_of_128_blobs_in_34_manifests_costs_less_than_700_requests(
     assert len(result.plan.manifests) == 34
     assert len(result.plan.blobs) == 128
     assert result.receipt.total_requests <= 520
+
+
+def test_a_repair_sends_again_what_the_destination_has_lost(
+    shop: Shop, other_registry: DockerRegistry, repository: str
+) -> None:
+    copied(f"{other_registry.host}/{repository}", bundle=shop.reference)
+    lost = shop.web.blobs[0].descriptor()["digest"]
+    assert httpx.delete(f"{other_registry.url}/v2/{repository}/blobs/{lost}").status_code == 202
+    target = f"{other_registry.host}/{repository}"
+    assert copied(target, bundle=shop.reference).receipt.blobs_written == 0
+
+    repaired = copied(target, bundle=shop.reference, repair=True)
+
+    assert repaired.receipt.blobs_written == 1
+    with session() as one:
+        assert verify(one, repaired.plan, deep=True).problems == ()

@@ -1,0 +1,52 @@
+"""Connecting to a registry: which proxy, which authorities, which certificate of ours."""
+
+from __future__ import annotations
+
+import ssl
+from urllib.request import getproxies, proxy_bypass
+
+from oci.errors import InvalidInput
+from oci.registry.guard import host_of, is_loopback
+from oci.registry.settings import RegistrySettings
+from oci.registry.wire import Wire
+
+
+def connected(registry: str, settings: RegistrySettings, side: str) -> Wire:
+    proxy = settings.proxy or environment_proxy(host_of(registry))
+    return Wire(
+        context=_tls(registry, settings, side),
+        proxy=proxy,
+        http2=settings.http2,
+        connections=settings.concurrency + 1,
+    )
+
+
+def environment_proxy(host: str) -> str:
+    """HTTPS_PROXY, ALL_PROXY and NO_PROXY; never for loopback."""
+    if is_loopback(host) or proxy_bypass(host):
+        return ""
+    proxies = getproxies()
+    return proxies.get("https") or proxies.get("all") or ""
+
+
+def _tls(registry: str, settings: RegistrySettings, side: str) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if not settings.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    for path in settings.ca_files:
+        try:
+            context.load_verify_locations(cafile=path)
+        except (OSError, ssl.SSLError) as error:
+            raise InvalidInput(
+                f"{side} {registry}: {path} can't be used as a CA file: {error}", hint="name a readable PEM file"
+            ) from error
+    if settings.client_certificate:
+        try:
+            context.load_cert_chain(settings.client_certificate, settings.client_key or None)
+        except (OSError, ssl.SSLError) as error:
+            raise InvalidInput(
+                f"{side} {registry}: {settings.client_certificate} can't be used as a client certificate: {error}",
+                hint="name PEM files of a certificate and its key, without a passphrase",
+            ) from error
+    return context
