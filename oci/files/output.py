@@ -1,0 +1,188 @@
+"""The folder that files are pulled into: made beside the old one, then swapped with it as a whole.
+
+So a pull that fails leaves what was there. What was there is deleted in the end, and therefore only when it is empty,
+holds a `.imgpkg` folder (a bundle, whichever tool pulled it), or was made here before: that is remembered in an
+extended attribute of the folder itself, not in a file that would be packed with the others one day. Where the file
+system has no extended attributes it is forgotten.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import re
+import secrets
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from oci.disk import store_error
+from oci.errors import Denied, InvalidInput
+from oci.files.walk import BUNDLE_FOLDER
+
+ABANDONED_AFTER = 24 * 3600.0
+"""Seconds after which a half-made folder is nobody's any more."""
+
+_MARK = "user.transship.output"
+_SUFFIX = "partial"
+_AT_FDCWD = -100
+_EXCHANGE = 2
+
+
+@contextmanager
+def output_folder(path: str, *, replace: bool = False) -> Iterator[str]:
+    """Gives a new, empty folder beside `path` to fill, which takes its place when the block ends without an error.
+
+    Raises as `check_output` does. `path` and its old content change at one moment, or not at all.
+    """
+    target = check_output(path, replace=replace)
+    parent, name = os.path.split(target)
+    made = os.path.join(parent, f".{name}.{secrets.token_hex(8)}.{_SUFFIX}")
+    try:
+        os.makedirs(parent, exist_ok=True)
+        _sweep(parent, name)
+        os.mkdir(made)
+    except OSError as error:
+        raise store_error(error, store=target, operation="making the output folder") from error
+    try:
+        yield made
+        # Looked at again: somebody may have put something there meanwhile.
+        check_output(path, replace=replace)
+        _mark(made)
+        try:
+            _swap(made, target)
+        except OSError as error:
+            raise store_error(error, store=target, operation="replacing the output folder") from error
+    except BaseException:
+        shutil.rmtree(made, ignore_errors=True)
+        raise
+    _remove_old(made, target)
+
+
+def check_output(path: str, *, replace: bool = False) -> str:
+    """The absolute path, when files may be pulled there; `replace` allows to delete a folder somebody else made.
+
+    Raises InvalidInput for a path that must not or can't be replaced: the root, the working folder, the home folder
+    and what is above them, a mount point, a link, a file, and a folder whose content wasn't pulled.
+    """
+    if not path:
+        raise InvalidInput("the output folder must not be empty", hint="name a folder")
+    try:
+        target = _resolved(path)
+        for kept, what in ((os.getcwd(), "the working folder"), (os.path.expanduser("~"), "the home folder")):
+            if f"{os.path.realpath(kept)}/".startswith(f"{target.rstrip('/')}/"):
+                raise _disallowed(path, f"it is {what}, or above it", "name a folder of its own")
+        if not os.path.lexists(target):
+            return target
+        if os.path.islink(target):
+            raise _disallowed(path, "it is a symbolic link", "name the folder itself")
+        if not os.path.isdir(target):
+            raise _disallowed(path, "it is not a folder", "name another one, or remove it first")
+        if os.path.ismount(target):
+            raise _disallowed(path, "it is a mount point, which can't be replaced", "name a folder inside it")
+        if not replace and not _may_be_deleted(target):
+            raise _disallowed(
+                path,
+                "it has files that weren't pulled, and they would be deleted",
+                "remove the folder first, or name another one",
+            )
+    except OSError as error:
+        raise store_error(error, store=path, operation="looking at the output folder") from error
+    return target
+
+
+def _resolved(path: str) -> str:
+    """Without links in what is above the folder; the folder itself may still be one."""
+    parent, name = os.path.split(os.path.abspath(path))
+    return os.path.join(os.path.realpath(parent), name)
+
+
+def _disallowed(path: str, why: str, hint: str) -> InvalidInput:
+    return InvalidInput(f"disallowed output folder {path}: {why}", hint=hint)
+
+
+def _may_be_deleted(folder: str) -> bool:
+    with os.scandir(folder) as entries:
+        names = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+    return not names or names.get(BUNDLE_FOLDER, False) or _is_marked(folder)
+
+
+if sys.platform == "linux":
+
+    def _mark(folder: str) -> None:
+        with suppress(OSError):
+            os.setxattr(folder, _MARK, b"1")
+
+    def _is_marked(folder: str) -> bool:
+        try:
+            return bool(os.getxattr(folder, _MARK))
+        except OSError:
+            return False
+
+else:
+
+    def _mark(folder: str) -> None:
+        """There are no extended attributes in Python here."""
+
+    def _is_marked(folder: str) -> bool:
+        del folder
+        return False
+
+
+def _swap(made: str, target: str) -> None:
+    """Afterwards `target` is the new folder, and `made` the old one, if there was one."""
+    try:
+        os.rename(made, target)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+    else:
+        return
+    if _exchange(made, target):
+        return
+    aside = f"{made}.old"
+    os.rename(target, aside)
+    try:
+        os.rename(made, target)
+    except OSError:
+        os.rename(aside, target)
+        raise
+    os.rename(aside, made)
+
+
+def _exchange(one: str, other: str) -> bool:
+    """Linux swaps two names at once (renameat2); False where that isn't to be had."""
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return False
+    return bool(renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _EXCHANGE) == 0)
+
+
+def _remove_old(old: str, target: str) -> None:
+    try:
+        shutil.rmtree(old)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise Denied(
+            f"the new files are in place, but the old ones couldn't be removed from {old}",
+            store=target,
+            operation="replacing the output folder",
+            hint="remove them",
+        ) from error
+
+
+def _sweep(parent: str, name: str) -> None:
+    """Removes what a pull into the same folder left behind when it was killed, long ago."""
+    pattern = re.compile(rf"\.{re.escape(name)}\.[0-9a-f]{{16}}\.{_SUFFIX}")
+    oldest = time.time() - ABANDONED_AFTER
+    with os.scandir(parent) as entries:
+        left = [entry for entry in entries if pattern.fullmatch(entry.name)]
+    for entry in left:
+        with suppress(FileNotFoundError):
+            if entry.stat(follow_symlinks=False).st_mtime < oldest:
+                shutil.rmtree(entry.path, ignore_errors=True)

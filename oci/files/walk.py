@@ -1,0 +1,165 @@
+"""The files and folders that are given to be packed, in the order in which a layer has them."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from oci.errors import InvalidInput
+
+DEFAULT_EXCLUSIONS = (".git",)
+BUNDLE_FOLDER = ".imgpkg"
+LOCK_FILE = f"{BUNDLE_FOLDER}/images.yml"
+
+_OWNER = 0o700
+_ALL_BITS = 0o7777
+_DELETION = ".wh."
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """`name` is the path inside the layer, `.` for a folder that was given itself; `path` is where it is read from.
+    `size` in bytes and `changed`, nanoseconds since 1970, are those of the file when it was found."""
+
+    name: str
+    path: str
+    mode: int
+    size: int = 0
+    is_folder: bool = False
+    changed: int = 0
+
+
+def walk(
+    paths: Sequence[str], *, exclusions: Collection[str] = DEFAULT_EXCLUSIONS, preserve_permissions: bool = False
+) -> tuple[Entry, ...]:
+    """Every folder before its content, names in the order of their bytes, for each of `paths` in turn.
+
+    An exclusion is a whole path inside the layer; what is below an excluded folder is left out with it. Only the
+    owner's permissions are kept, and folders are 0700, unless `preserve_permissions`. A path that is a symbolic link
+    is followed; inside folders anything but files and folders raises InvalidInput, as does what can't be read.
+    """
+    excluded = frozenset(exclusions)
+    kept = _ALL_BITS if preserve_permissions else _OWNER
+    return tuple(entry for path in paths for entry in _given(path, excluded, kept))
+
+
+def check_duplicates(entries: Iterable[Entry]) -> None:
+    """Raises InvalidInput when two of the given paths bring a file or folder of the same name."""
+    counts = Counter(entry.name for entry in entries if entry.name != ".")
+    repeated = sorted(name for name, count in counts.items() if count > 1)
+    if repeated:
+        raise InvalidInput(
+            f"found duplicate paths: {_some(repeated)}", hint="leave one of them out, or exclude it by name"
+        )
+
+
+def check_bundle(entries: Sequence[Entry]) -> None:
+    """Raises InvalidInput unless the files are one bundle: one `.imgpkg` folder, directly in one of the given folders,
+    with `images.yml` in it. What is excluded counts for nothing."""
+    found = [entry for entry in entries if entry.is_folder and _folder_name(entry) == BUNDLE_FOLDER]
+    if not found:
+        raise InvalidInput(
+            f"this is not a bundle: it is missing {LOCK_FILE}", hint="make that file, or push it as a plain image"
+        )
+    if len(found) > 1:
+        raise InvalidInput(
+            f"this has multiple bundle definitions: {_some([entry.path for entry in found])}",
+            hint=f"only one {LOCK_FILE} may be there: exclude the others by name",
+        )
+    if found[0].name != BUNDLE_FOLDER:
+        raise InvalidInput(
+            f"expected {BUNDLE_FOLDER} to be directly in one of the given folders, but it is {found[0].path}",
+            hint="give the folder that holds it",
+        )
+    if not any(entry.name == LOCK_FILE and not entry.is_folder for entry in entries):
+        raise InvalidInput(
+            f"this is not a bundle: {found[0].path} has no images.yml",
+            hint="make that file; it may list no images",
+        )
+
+
+def is_bundle(entries: Sequence[Entry]) -> bool:
+    """Whether the files could be pushed as a bundle."""
+    try:
+        check_bundle(entries)
+    except InvalidInput:
+        return False
+    return True
+
+
+def _given(path: str, excluded: Collection[str], kept: int) -> Iterator[Entry]:
+    if not path:
+        raise InvalidInput("an empty path was given", hint="give a file or a folder")
+    try:
+        real = os.path.realpath(path, strict=True)
+        status = os.stat(real)
+        if not stat.S_ISDIR(status.st_mode):
+            name = os.path.basename(os.path.abspath(path))
+            if name not in excluded:
+                yield _entry(name, real, status, kept)
+            return
+        yield _folder(".", path, status, kept)
+        yield from _below(path, excluded, kept)
+    except OSError as error:
+        raise InvalidInput(
+            f"{error.filename or path} can't be read: {(error.strerror or str(error)).lower()}", hint="check the path"
+        ) from error
+
+
+def _below(top: str, excluded: Collection[str], kept: int) -> Iterator[Entry]:
+    """Without recursion: a folder may be deeper than Python's stack."""
+    left = [_listed(top, "", excluded)]
+    while left:
+        found = next(left[-1], None)
+        if found is None:
+            left.pop()
+            continue
+        name, path = found
+        status = os.lstat(path)
+        if stat.S_ISDIR(status.st_mode):
+            yield _folder(name, path, status, kept)
+            left.append(_listed(path, f"{name}/", excluded))
+        else:
+            yield _entry(name, path, status, kept)
+
+
+def _listed(folder: str, prefix: str, excluded: Collection[str]) -> Iterator[tuple[str, str]]:
+    for base in sorted(os.listdir(folder), key=os.fsencode):
+        name = prefix + base
+        if name not in excluded:
+            yield name, os.path.join(folder, base)
+
+
+def _folder(name: str, path: str, status: os.stat_result, kept: int) -> Entry:
+    _check_name(name, path)
+    return Entry(name, path, status.st_mode & kept if kept == _ALL_BITS else _OWNER, is_folder=True)
+
+
+def _entry(name: str, path: str, status: os.stat_result, kept: int) -> Entry:
+    if not stat.S_ISREG(status.st_mode):
+        raise InvalidInput(
+            f"expected {path} to be a regular file",
+            hint="links, sockets and devices can't be packed: exclude it by name",
+        )
+    _check_name(name, path)
+    return Entry(name, path, status.st_mode & kept, status.st_size, changed=status.st_mtime_ns)
+
+
+def _check_name(name: str, path: str) -> None:
+    if name.rpartition("/")[2].startswith(_DELETION):
+        raise InvalidInput(
+            f"{path} can't be packed: in a layer, names that start with {_DELETION} mean that a file is deleted",
+            hint="rename it, or exclude it by name",
+        )
+
+
+def _folder_name(entry: Entry) -> str:
+    return os.path.basename(os.path.abspath(entry.path) if entry.name == "." else entry.name)
+
+
+def _some(names: Sequence[str], limit: int = 10) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
