@@ -372,7 +372,7 @@ def test_a_big_file_is_unpacked_in_little_memory(out: Path) -> None:
         TWO_FILES[:-5000] + bytes(512) + TWO_FILES[512:1024],
         gzip.compress(TWO_FILES)[:-20],
         gzip.compress(TWO_FILES)[:60] + b"xxxx" + gzip.compress(TWO_FILES)[64:],
-        zstandard.compress(TWO_FILES)[:-40],
+        zstandard.compress(TWO_FILES)[:40] + b"xxxx" + zstandard.compress(TWO_FILES)[44:],
         bz2.compress(TWO_FILES),
     ],
     ids=[
@@ -383,7 +383,7 @@ def test_a_big_file_is_unpacked_in_little_memory(out: Path) -> None:
         "half an end",
         "gzip cut",
         "gzip spoilt",
-        "zstd cut",
+        "zstd spoilt",
         "bz2",
     ],
 )
