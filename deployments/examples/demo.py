@@ -16,7 +16,9 @@ from pathlib import Path
 HERE = Path(__file__).parent
 FOLDER = Path(".demo").absolute()
 
-# Prefect reads these when it is imported.
+# Prefect reads these, and wants its home to exist, when it is imported.
+shutil.rmtree(FOLDER, ignore_errors=True)
+FOLDER.mkdir()
 os.environ.update(
     PREFECT_HOME=str(FOLDER / "prefect"),
     PREFECT_LOGGING_LEVEL="WARNING",
@@ -43,7 +45,6 @@ from oci.store import reader_of  # noqa: E402
 
 
 def main() -> None:
-    shutil.rmtree(FOLDER, ignore_errors=True)
     make_bundle(FOLDER / "origin")
     parameters = RelocateParameters(
         kind=SourceKind.BUNDLE,
@@ -104,10 +105,8 @@ def show(*reports: RelocationReport) -> None:
     for name, cells in rows.items():
         table.add_row(name, *cells)
     Console().print(table)
-    say(
-        f"{reports[0].source} is now at {reports[0].destination}: look with\n"
-        f"  .venv/bin/transship copy -b {reports[0].destination}:1.4.0 --to-repo oci:.demo/another --plan"
-    )
+    say("The bundle is now at oci:.demo/mirror as well. What another copy would do:\n")
+    say("  .venv/bin/transship copy -b oci:.demo/mirror:1.4.0 --to-repo oci:.demo/another --plan\n")
 
 
 def say(text: str) -> None:

@@ -166,7 +166,8 @@ def prefect(prefect_server: PrefectServer) -> Iterator[PrefectServer]:
 
 
 def filter_prefect_leaks(items: Iterable[pytest.Item], folder: Path) -> None:
-    """Prefect drops connections to its server unclosed when an event loop ends; only tests that run flows may."""
+    """Prefect drops connections to its server, and folders it was listing, unclosed when an event loop ends; only
+    tests that run flows may."""
     for item in items:
         if item.path.is_relative_to(folder):
             item.add_marker(
@@ -174,7 +175,8 @@ def filter_prefect_leaks(items: Iterable[pytest.Item], folder: Path) -> None:
             )
             item.add_marker(
                 pytest.mark.filterwarnings(
-                    r"ignore:Exception ignored in. <socket\.socket:pytest.PytestUnraisableExceptionWarning"
+                    r"ignore:Exception ignored in. <(socket\.socket|posix\.ScandirIterator)"
+                    ":pytest.PytestUnraisableExceptionWarning"
                 )
             )
 

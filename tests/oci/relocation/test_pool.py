@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 
 import pytest
 
@@ -54,7 +55,7 @@ def test_the_biggest_start_first_and_small_ones_never_wait_behind_them() -> None
         return size
 
     blocked, _ = pool.once("gate", SMALL + 1, lambda: int(gate.wait(5)))
-    big = [pool.once(size, size, lambda size=size: work(size))[0] for size in (SMALL + 2, SMALL + 9, SMALL + 5)]
+    big = [pool.once(size, size, partial(work, size))[0] for size in (SMALL + 2, SMALL + 9, SMALL + 5)]
     small, _ = pool.once("small", 10, lambda: work(10))
 
     assert small.result(5) == 10
