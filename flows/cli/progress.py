@@ -89,7 +89,9 @@ def _draw_terminal(progress: Progress, stop: threading.Event) -> None:
         bars.TransferSpeedColumn(),
         bars.TimeRemainingColumn(),
     )
-    with bars.Progress(*columns, console=Console(stderr=True), transient=True) as live:
+    # Lines of the product go above the display only where both share a terminal.
+    both = sys.stdout.isatty()
+    with bars.Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=both) as live:
         task = live.add_task("planning", total=None)
         while not stop.wait(_TERMINAL_SECONDS):
             if progress.plan is None:

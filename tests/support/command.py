@@ -1,0 +1,66 @@
+"""Running the command in a process of its own, as a script would."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+PROGRAM = Path(sys.executable).with_name("transship")
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+
+def transship(*arguments: str, program: Path = PROGRAM, environ: Mapping[str, str] | None = None) -> Done:
+    """In a pipe. Credentials of whoever runs the tests are out of reach."""
+    done = subprocess.run(
+        [str(program), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env=_environment(environ),
+        stdin=subprocess.DEVNULL,
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def transship_on_terminal(*arguments: str) -> Done:
+    """On a pseudo terminal: what a person would see, both streams in one, without colours and cursor movements."""
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [str(PROGRAM), *arguments], stdin=follower, stdout=follower, stderr=follower, env=_environment(None)
+    )
+    os.close(follower)
+    seen = bytearray()
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        ready, _, _ = select.select([leader], [], [], 0.2)
+        try:
+            if ready:
+                piece = os.read(leader, 65536)
+                seen += piece
+                if not piece:
+                    break
+        except OSError:  # the other end is closed
+            break
+    os.close(leader)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode(errors="replace"))
+    return Done(process.wait(10), re.sub(r"[\r\n]+", "\n", text), "")
+
+
+def _environment(more: Mapping[str, str] | None) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("IMGPKG_", "TRANSSHIP_"))}
+    return {**kept, "HOME": "/nonexistent", "TERM": "xterm", "COLUMNS": "120", **(more or {})}
