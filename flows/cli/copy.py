@@ -194,7 +194,10 @@ def _show_plan(invocation: Invocation, plan: Plan) -> None:
     output.table("Images", ["Role", "Image", "State", "Tags"], rows)
     for failed in plan.failures:
         output.warn(f"can't be read: {failed.subject}: {failed.message}")
-    moved = f"{len(plan.blobs)} blobs, {size(plan.bytes_to_move)} at most"
+    output.table(
+        "Requests", ["Registry", "Requests"], [[name, str(count)] for name, count in plan.estimated_requests.items()]
+    )
+    moved = f"{len(plan.blobs)} blobs, at most {size(plan.bytes_to_move)}, of it {size(plan.bytes_to_mount)} to mount"
     output.summary(f"{len(plan.to_transfer)} of {len(rows)} images to copy: {moved}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import ssl
 from urllib.request import getproxies, proxy_bypass
 
@@ -12,6 +13,8 @@ from oci.registry.wire import Wire
 
 
 def connected(registry: str, settings: RegistrySettings, side: str) -> Wire:
+    if settings.http2 and importlib.util.find_spec("h2") is None:
+        raise InvalidInput(f"{side} {registry}: HTTP/2 needs the package h2", hint="pip install 'transship[http2]'")
     proxy = settings.proxy or environment_proxy(host_of(registry))
     return Wire(
         context=_tls(registry, settings, side),

@@ -124,8 +124,11 @@ class Transport:
             yield answer
 
     def resolve(self, location: str, base: str) -> str:
-        """The absolute URL of a Location or Link, judged by the guard."""
+        """The absolute URL of a Location or Link, judged by the guard. A registry behind a proxy that ends TLS often
+        names itself with http: that isn't followed, TLS is kept."""
         url = urljoin(base, location).partition("#")[0]
+        if self._scheme == "https" and url.startswith(f"http://{self.registry}/"):
+            url = f"https{url.removeprefix('http')}"
         self.guard.check(url, "a Location header")
         return url
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
@@ -12,8 +13,12 @@ from typing import Any
 from oci.descriptor import Descriptor
 from oci.digest import Digest, parse_digest
 from oci.errors import InvalidDocument
+from oci.reference import LAYOUT_PREFIX
 
 PLAN_VERSION = 1
+
+_LOCATIONS_REQUESTS = 7
+"""For one locations image: a HEAD, two blobs of two requests each, two tags."""
 
 
 class Role(StrEnum):
@@ -126,6 +131,31 @@ class Plan:
     def bytes_to_move(self) -> int:
         """Bytes of every blob that isn't known to be there; some may turn out to be mounted or there already."""
         return sum(blob.size for blob in self.blobs)
+
+    @property
+    def bytes_to_mount(self) -> int:
+        """Of `bytes_to_move`, what another repository of the destination's own registry has: it needn't travel."""
+        return sum(blob.size for blob in self.blobs if self.mountable(blob))
+
+    def mountable(self, blob: PlannedBlob) -> bool:
+        registry = self.destination.partition("/")[0]
+        return any(store.partition("/")[0] == registry for store in blob.stores)
+
+    @cached_property
+    def estimated_requests(self) -> Mapping[str, int]:
+        """Requests by registry that carrying the plan out will take when nothing has to be repeated; layout folders
+        take none. Blobs that turn out to be there already take fewer."""
+        found: Counter[str] = Counter()
+        registry = self.destination.partition("/")[0]
+        for blob in self.blobs:
+            mounted = self.mountable(blob)
+            found[registry] += 1 if mounted else 2
+            if not mounted:
+                found[blob.stores[0].partition("/")[0]] += 1
+        found[registry] += sum(1 + len(one.tags) for one in self.manifests if not one.present)
+        found[registry] += sum(len(one.tags) for one in self.manifests if one.present)
+        found[registry] += _LOCATIONS_REQUESTS * len(self.bundles)
+        return {name: count for name, count in sorted(found.items()) if count and not name.startswith(LAYOUT_PREFIX)}
 
     @property
     def to_transfer(self) -> tuple[PlannedManifest, ...]:

@@ -16,7 +16,10 @@ from oci.bundle import tagnames
 from oci.digest import Digest
 from oci.errors import Incomplete, InvalidDocument, InvalidInput
 from oci.relocation.plan import Plan
-from oci.relocation.request import ARTIFACTS
+from oci.relocation.planner import make_plan
+from oci.relocation.publish import publish
+from oci.relocation.request import ARTIFACTS, RelocationRequest
+from oci.relocation.transfer import transfer_all
 from oci.relocation.verify import verify
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.skopeo import raw_manifest, skopeo
@@ -142,9 +145,6 @@ def test_scenario_3_the_result_is_relocated_again_when_its_origin_is_gone(
 
 def _plan_of(registry: DockerRegistry, repository: str, shop: Shop) -> str:
     """A plan that has been through JSON, for what is there already."""
-    from oci.relocation.planner import make_plan
-    from oci.relocation.request import RelocationRequest
-
     with session() as one:
         request = RelocationRequest(bundle=shop.reference, to=f"{registry.host}/{repository}")
         again = RelocationRequest(bundle=f"{registry.host}/{repository}@{shop.bundle.digest}", to=request.to)
@@ -172,9 +172,9 @@ def test_scenarios_6_to_8_with_a_layout_in_between(
 
 
 def test_scenario_9_an_index_with_all_its_children(
-    registry: DockerRegistry, other_registry: DockerRegistry, repository: str
+    registry: DockerRegistry, other_registry: DockerRegistry, repository: str, tmp_path: Path
 ) -> None:
-    content = index([image(21), index([image(22), image(23)])], ["linux/amd64"])
+    content = index([image(21), image(22), image(23)], ["linux/amd64", "linux/arm64", "linux/s390x"])
     push(registry.url, repository, content, "v1")
 
     copied(f"{other_registry.host}/{repository}", image=f"{registry.host}/{repository}:v1")
@@ -183,6 +183,14 @@ def test_scenario_9_an_index_with_all_its_children(
         assert has(other_registry, repository, one.digest)
     assert other_registry.repository_tags(repository) == sorted(["v1", tagnames.keep_alive(Digest(content.digest))])
     assert raw_manifest(f"{other_registry.host}/{repository}:v1") == content.raw
+    skopeo(
+        "copy",
+        "--all",
+        "--src-tls-verify=false",
+        f"docker://{other_registry.host}/{repository}:v1",
+        f"dir:{tmp_path}/d",
+    )
+    assert len(list((tmp_path / "d").iterdir())) >= 3 * 2 + 3
 
 
 def test_scenario_10_a_layer_that_is_listed_twice(
@@ -405,3 +413,50 @@ def test_a_repair_sends_again_what_the_destination_has_lost(
     assert repaired.receipt.blobs_written == 1
     with session() as one:
         assert verify(one, repaired.plan, deep=True).problems == ()
+
+
+def test_a_plan_that_is_carried_out_costs_what_it_said(
+    shop: Shop, other_registry: DockerRegistry, repository: str
+) -> None:
+    with session() as one:
+        request = RelocationRequest(bundle=shop.reference, to=f"{other_registry.host}/{repository}")
+        plan = make_plan(one, request)
+        before = one.meter.receipt().requests
+        publish(one, plan, transfer_all(one, plan))
+        after = one.meter.receipt().requests
+
+    spent = {host: sum(after[host].values()) - sum(before.get(host, {}).values()) for host in after}
+    for host, expected in plan.estimated_requests.items():
+        assert spent[host] <= expected <= spent[host] * 1.5 + 5
+
+
+def test_indexes_nested_too_deep_are_refused(
+    registry: DockerRegistry, other_registry: DockerRegistry, repository: str
+) -> None:
+    content = image(1)
+    for _ in range(10):
+        content = index([content])
+    push(registry.url, repository, content, "v1")
+
+    with pytest.raises(Incomplete) as caught:
+        copied(f"{other_registry.host}/{repository}", image=f"{registry.host}/{repository}:v1")
+
+    assert "nested deeper than 8 levels" in str(caught.value.failures)
+    assert other_registry.repository_tags(repository) == []
+
+
+def test_an_image_without_its_layer_fails_and_says_which(
+    registry: DockerRegistry, other_registry: DockerRegistry, repository: str
+) -> None:
+    content = image(1, layers=[layer(1), layer(2)])
+    push(registry.url, repository, content, "v1")
+    lost = content.blobs[1].descriptor()["digest"]
+    httpx.delete(f"{registry.url}/v2/{repository}/blobs/{lost}")
+
+    with pytest.raises(Incomplete) as caught:
+        copied(f"{other_registry.host}/{repository}", image=f"{registry.host}/{repository}:v1")
+
+    (only,) = caught.value.failures
+    assert f"source {registry.host}" in str(only)
+    assert lost in str(only)
+    assert not caught.value.retryable

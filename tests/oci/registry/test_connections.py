@@ -1,0 +1,113 @@
+"""Certificates of ours, proxies, HTTP/2, the pace of requests, the catalog."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from oci.errors import InvalidInput, Unavailable
+from oci.registry.tags import catalog
+from tests.oci.registry.conftest import Client
+from tests.servers.certificates import make_certificates
+from tests.servers.docker_registry import DockerRegistry
+from tests.servers.http_server import LoopbackServer, QuietHandler
+from tests.servers.strict_registry import StrictRegistry
+from tests.support.content import image, push
+
+Make = Callable[..., Client]
+
+
+def test_a_registry_that_wants_a_client_certificate(tmp_path: Path, make_client: Make) -> None:
+    made = make_certificates(tmp_path / "certificates")
+    server = DockerRegistry(tmp_path / "registry", certificate=made.certificate, key=made.key)
+    configuration = tmp_path / "registry" / "config.yml"
+    settings: dict[str, Any] = yaml.safe_load(configuration.read_text())
+    settings["http"]["tls"]["clientcas"] = [str(made.ca)]
+    configuration.write_text(yaml.safe_dump(settings))
+    with server:
+        ours = {"client_certificate": str(made.client_certificate), "client_key": str(made.client_key)}
+        client = make_client(ca_files=(str(made.ca),), **ours)
+        assert client.repository(server.host, "a/b").head_manifest("v1") is None
+
+        with pytest.raises(Unavailable):
+            make_client(ca_files=(str(made.ca),), retries=0).repository(server.host, "a/b").head_manifest("v1")
+
+
+def test_a_client_certificate_that_is_none_is_named(make_client: Make, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="can't be used as a client certificate"):
+        make_client(client_certificate=str(tmp_path / "no")).repository("registry.example", "a/b")
+
+
+class _Proxy(QuietHandler):
+    """Remembers what it was asked for, and refuses."""
+
+    def do_CONNECT(self) -> None:
+        owner: Any = self.server.owner  # type: ignore[attr-defined]
+        owner.asked.append(self.path)
+        self.answer(502)
+
+
+class Proxy(LoopbackServer):
+    handler = _Proxy
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+
+
+def test_a_proxy_is_used_from_settings_and_environment_and_never_for_loopback(
+    make_client: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Proxy() as proxy, StrictRegistry() as server:
+        with pytest.raises(Unavailable):
+            make_client(proxy=proxy.url, retries=0).repository("registry.example", "a/b").head_manifest("v1")
+        assert proxy.asked == ["registry.example:443"]
+
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        with pytest.raises(Unavailable):
+            make_client(retries=0).repository("other.example", "a/b").head_manifest("v1")
+        assert proxy.asked == ["registry.example:443", "other.example:443"]
+
+        assert make_client().repository(server.host, "a/b").head_manifest("v1") is None
+        assert len(proxy.asked) == 2
+
+
+def test_http2_without_its_package_says_what_to_install(make_client: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InvalidInput, match=r"pip install 'transship\[http2\]'"):
+        make_client(http2=True).repository("registry.example", "a/b")
+
+
+def test_requests_keep_the_pace_that_is_set(make_client: Make) -> None:
+    with StrictRegistry() as server:
+        store = make_client(requests_per_second=20.0).repository(server.host, "a/b")
+        started = time.monotonic()
+        for _ in range(5):
+            store.head_manifest("v1")
+
+    assert time.monotonic() - started >= 4 / 20
+
+
+def test_the_catalog_lists_repositories(tmp_path: Path, make_client: Make) -> None:
+    with DockerRegistry(tmp_path) as server:
+        for number in range(3):
+            push(server.url, f"a/repo{number}", image(number), "v1")
+        client = make_client()
+
+        assert list(catalog(client.registries.transport(server.host))) == ["a/repo0", "a/repo1", "a/repo2"]
+
+
+def test_a_registry_behind_a_proxy_that_names_itself_with_http(make_client: Make, tmp_path: Path) -> None:
+    made = make_certificates(tmp_path)
+    with DockerRegistry(tmp_path / "registry", certificate=made.certificate, key=made.key) as server:
+        client = make_client(ca_files=(str(made.ca),))
+        client.repository(server.host, "a/b").head_manifest("v1")
+        transport = client.registries.transport(server.host)
+
+        found = transport.resolve(f"http://{server.host}/v2/a/b/blobs/uploads/1?x=y", server.url)
+        assert found == f"https://{server.host}/v2/a/b/blobs/uploads/1?x=y"
