@@ -194,6 +194,13 @@ class RelocateParameters(BaseModel):
     shallow: bool = Field(
         default=False, title="Shallow", description="The bundle's own image and nothing that it lists."
     )
+    names: list[str] = Field(
+        default=[],
+        title="Readable names",
+        description="Rules [PATTERN=]TEMPLATE that give each listed image a tag, of {name}, {path}, {tag} and {short}.",
+        examples=[["{name}-{short}"]],
+        max_length=100,
+    )
     repair: bool = Field(
         default=False,
         title="Repair",
@@ -251,6 +258,7 @@ class RelocateParameters(BaseModel):
             include_non_distributable=self.include_non_distributable,
             platforms=tuple(self.platforms),
             shallow=self.shallow,
+            names=tuple(self.names),
             repair=self.repair,
         )
 
@@ -279,6 +287,7 @@ class RelocateParameters(BaseModel):
             repo_based_tags=request.repo_based_tags,
             include_non_distributable=request.include_non_distributable,
             shallow=request.shallow,
+            names=list(request.names),
             repair=request.repair,
         )
 

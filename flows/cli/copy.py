@@ -50,6 +50,11 @@ from oci.relocation.verify import verify
 @words("--artifacts", help="What travels along: cosign, referrers, all or none.")
 @words("--platform", help="Only these platforms of an index, which gets a new digest (repeatable).")
 @boolean("--shallow", help="The bundle's own image and nothing that it lists.")
+@click.option(
+    "--name-images",
+    multiple=True,
+    help="[PATTERN=]TEMPLATE: a readable tag for each listed image, of {name}, {path}, {tag}, {short} (repeatable).",
+)
 @boolean("--repair", help="Ask the destination for every blob, and send again what it has lost.")
 @click.option(
     "--verify",
@@ -104,6 +109,7 @@ def _request(flags: dict[str, Any]) -> RelocationRequest:
         include_non_distributable=flags["include_non_distributable_layers"],
         platforms=flags["platform"],
         shallow=flags["shallow"],
+        names=flags["name_images"],
         repair=flags["repair"],
     )
 
@@ -134,6 +140,7 @@ def _copy(invocation: Invocation, registry: RegistryFlags, request: RelocationRe
                 return
             _announce(invocation, plan)
             outcomes = transfer_all(session, plan, on_done=progress.finished)
+            output.line("copy | Tagging images")
             published = _publish(session, plan, outcomes, flags["report"])
         _verify(session, plan, flags["verify_mode"])
         receipt = meter.receipt()
@@ -174,10 +181,12 @@ def _kind(asked: str, *, tty: bool) -> str:
 
 def _announce(invocation: Invocation, plan: Plan) -> None:
     images = list(plan.images)
-    invocation.output.line(f"copy | exporting {len(images)} images...")
+    line = invocation.output.line
+    line(f"copy | exporting {len(images)} images...")
     for image in images:
-        invocation.output.line(f"copy | will export {image.store}@{image.digest}")
-    invocation.output.line(f"copy | importing {len(plan.to_transfer)} images...")
+        line(f"copy | will export {image.store}@{image.digest}")
+    line(f"copy | exported {len(images)} images")
+    line(f"copy | importing {len(plan.to_transfer)} images...")
 
 
 def _show_plan(invocation: Invocation, plan: Plan) -> None:

@@ -16,6 +16,7 @@ from oci.manifest import NESTING_LIMIT, Manifest
 from oci.reference import Reference, StoreName, parse_any
 from oci.relocation.artifacts import Attachments
 from oci.relocation.graph import Entry, Node
+from oci.relocation.mapping import NameRule, readable_names
 from oci.relocation.plan import Plan, PlannedBlob, PlannedBundle, PlannedManifest, Role
 from oci.relocation.platforms import choose
 from oci.relocation.request import RelocationRequest
@@ -67,6 +68,7 @@ def make_plan(session: Session, request: RelocationRequest) -> Plan:
         rewritten=rewritten,
         fresh=fresh,
         trusting=not request.repair,
+        thorough=bool(request.names),
         bundles=roots.is_bundle and not request.shallow,
         foreign_layers=request.include_non_distributable,
     )
@@ -75,6 +77,7 @@ def make_plan(session: Session, request: RelocationRequest) -> Plan:
     attachments = Attachments(session, destination, request.artifacts)
     if request.artifacts:
         _attach(walk, attachments)
+    _name_images(session, destination, walk, request)
     nodes = _children_first(walk.nodes)
     return Plan(
         source=roots.source,
@@ -191,6 +194,17 @@ def _check_kinds(roots: Roots, walk: Walk, request: RelocationRequest) -> None:
         raise InvalidInput(f"expected a bundle, found a plain image: {roots.source}", hint="use -i instead of -b")
     if request.image and root.is_bundle and not request.shallow:
         raise InvalidInput(f"expected a plain image, found a bundle: {roots.source}", hint="use -b instead of -i")
+
+
+def _name_images(session: Session, destination: Destination, walk: Walk, request: RelocationRequest) -> None:
+    """Adds readable tags to the nodes they are for, but for those that are right at the destination already."""
+    if not request.names:
+        return
+    names = readable_names(walk.nodes.values(), map(NameRule.parse, request.names))
+    there = session.workers.map(destination.head_manifest, names.values())
+    for (digest, tag), found in zip(names.items(), there, strict=True):
+        if found is None or found.digest != digest:
+            walk.nodes[digest].tags += (tag,)
 
 
 def _attach(walk: Walk, attachments: Attachments) -> None:

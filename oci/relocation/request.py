@@ -35,6 +35,8 @@ class RelocationRequest:
     """Leave out the other platforms of every index; such an index is rewritten and has a new digest."""
     shallow: bool = False
     """The bundle's own image and nothing that it lists."""
+    names: tuple[str, ...] = ()
+    """Rules that give listed images a readable tag as well; see oci.relocation.mapping.NameRule."""
     repair: bool = False
     """Take nothing at the destination for granted: every blob is asked for, and what was lost is sent again."""
 

@@ -35,13 +35,14 @@ class Walk:
         rewritten: Mapping[Digest, Manifest],
         fresh: bool,
         trusting: bool,
+        thorough: bool,
         bundles: bool,
         foreign_layers: bool,
     ) -> None:
         """`bundles` says whether listed images are looked at for being bundles and followed; `known` is what the
         destination is known to have; `fresh`, that it has nothing else; `trusting`, that what it has by digest is taken
-        to be whole; `rewritten` are indexes that exist nowhere
-        yet."""
+        to be whole; `thorough`, that bundles are followed even when all they list is there; `rewritten` are indexes
+        that exist nowhere yet."""
         self.nodes: dict[Digest, Node] = {}
         self.failures: list[PlanFailure] = []
         self._session = session
@@ -50,6 +51,7 @@ class Walk:
         self._rewritten = rewritten
         self._fresh = fresh
         self._trusting = trusting
+        self._thorough = thorough
         self._bundles = bundles
         self._foreign_layers = foreign_layers
         self._elsewhere: set[StoreName] = set()
@@ -124,7 +126,7 @@ class Walk:
         return not (entry.hint and self._vouched(entry.digest))
 
     def _vouched(self, bundle: Digest) -> bool:
-        return self._destination.head_manifest(tagnames.locations(bundle)) is not None
+        return not self._thorough and self._destination.head_manifest(tagnames.locations(bundle)) is not None
 
     def _present(self, entry: Entry, seen: Descriptor) -> Node:
         return Node(

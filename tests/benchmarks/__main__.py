@@ -109,7 +109,7 @@ def show(rows: Iterable[dict[str, Any]]) -> None:
             str(row["total_requests"]),
             f"{ratio:.2f}" if ratio else "",
         )
-    Console().print(table)
+    Console(width=120).print(table)
 
 
 if __name__ == "__main__":

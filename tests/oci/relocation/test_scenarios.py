@@ -460,3 +460,18 @@ def test_an_image_without_its_layer_fails_and_says_which(
     assert f"source {registry.host}" in str(only)
     assert lost in str(only)
     assert not caught.value.retryable
+
+
+def test_listed_images_get_readable_names_by_rule(shop: Shop, other_registry: DockerRegistry, repository: str) -> None:
+    target = f"{other_registry.host}/{repository}"
+    rules = ("*/shop/web=the-web", "{name}-{short}")
+    copied(target, bundle=shop.reference, names=rules)
+
+    assert raw_manifest(f"{target}:the-web") == shop.web.raw
+    assert raw_manifest(f"{target}:chart-{shop.chart.hex[:12]}") == shop.chart.raw
+    assert raw_manifest(f"{target}:database-{shop.database.hex[:12]}") == shop.database.raw
+    again = copied(target, bundle=shop.reference, names=rules)
+    assert again.published.tags == ()
+    assert again.receipt.blobs_written == 0
+    with pytest.raises(InvalidInput, match="would both be named 'same'"):
+        copied(target, bundle=shop.reference, names=("same",))
