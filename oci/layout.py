@@ -93,9 +93,6 @@ class Layout:
             self._fail(error, "looking for the blob", digest)
         return status.st_size if stat.S_ISREG(status.st_mode) else None
 
-    def has_blob(self, digest: Digest) -> bool:
-        return self.blob_size(digest) is not None
-
     def tags(self) -> Iterator[str]:
         with self._mapped("listing the tags", ""):
             if not self._index.exists():
@@ -170,7 +167,7 @@ class Layout:
             except (NotFound, InvalidManifest):
                 return None
             self._referrers[digest] = (manifest.subject.digest if manifest.subject else None, manifest.descriptor)
-        return self._referrers[digest] if self.has_blob(digest) else None
+        return self._referrers[digest] if self.blob_size(digest) is not None else None
 
     def _check_complete(self, manifest: Manifest) -> None:
         """What a manifest lists must be there first, as in a registry; what is non-distributable may be absent."""

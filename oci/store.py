@@ -55,8 +55,6 @@ class Source(Protocol):
 class Destination(Source, Protocol):
     """Writes as well. Writing what is there already is no error."""
 
-    def has_blob(self, digest: Digest) -> bool: ...
-
     def put_blob(
         self, blob: Descriptor, read: BlobReader, *, mount_from: Sequence[Repository] = (), fresh: bool = False
     ) -> BlobOutcome:

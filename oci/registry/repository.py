@@ -41,9 +41,6 @@ class RegistryRepository:
     def blob_size(self, digest: Digest) -> int | None:
         return blobs.blob_size(self._transport, self._name, digest)
 
-    def has_blob(self, digest: Digest) -> bool:
-        return self.blob_size(digest) is not None
-
     def tags(self) -> Iterator[str]:
         return tags.list_tags(self._transport, self._name)
 

@@ -17,6 +17,9 @@ from oci.registry.transport import Transport
 PAGE = 1000
 """Names asked for at a time: ECR refuses to give more."""
 
+_ROUND = 50
+"""What the page sizes of registries are multiples of: 50, 100, 1000."""
+
 _NEXT = re.compile(r'<([^>]*)>[^,]*;\s*rel="?next"?', re.IGNORECASE)
 
 
@@ -36,8 +39,9 @@ def next_page(transport: Transport, answer: Answer) -> str:
 
 
 def _pages(transport: Transport, path: str, key: str, scope: Scope, subject: str) -> Iterator[str]:
-    """Follows `Link`; a full page without one is followed by `last=`, in case the registry has only that. Ends when a
-    page brings nothing new: docker-registry 2.8.2 ignores both and gives everything each time."""
+    """Follows `Link`. A page of a round length without one is perhaps a full page of a registry that leaves it out: it
+    is followed by `last=`. Ends when a page brings nothing new: docker-registry 2.8.2 ignores both and gives everything
+    each time."""
     kind = "tags" if key == "tags" else "catalog"
     target = f"{path}?n={PAGE}"
     seen: set[str] = set()
@@ -58,7 +62,7 @@ def _pages(transport: Transport, path: str, key: str, scope: Scope, subject: str
         seen.update(new)
         yield from new
         target = next_page(transport, answer) if new else ""
-        if new and not target and len(names) == PAGE:
+        if new and not target and len(names) % _ROUND == 0:
             target = f"{path}?n={PAGE}&last={names[-1]}"
 
 

@@ -165,7 +165,7 @@ def test_a_wrong_byte_never_completes_an_upload_and_its_session_is_cancelled(cli
 
         assert not server.store.blobs
         assert not server.store.uploads
-        assert not store.has_blob(digest_of(LARGE))
+        assert store.blob_size(digest_of(LARGE)) is None
 
 
 def test_an_error_of_the_source_goes_up_as_it_is(registry: DockerRegistry, repository: str, client: Client) -> None:
@@ -177,7 +177,7 @@ def test_an_error_of_the_source_goes_up_as_it_is(registry: DockerRegistry, repos
     with pytest.raises(Unavailable, match=r"source origin\.example: it is gone"):
         store.put_blob(described(LARGE), broken, fresh=True)
 
-    assert not store.has_blob(digest_of(LARGE))
+    assert store.blob_size(digest_of(LARGE)) is None
 
 
 @pytest.mark.parametrize("status", [500, 503])
