@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import os
 from collections.abc import Mapping
@@ -101,7 +100,7 @@ class DockerConfig:
         if encoded and not (username and password):
             try:
                 username, _, password = base64.b64decode(str(encoded), validate=False).decode().partition(":")
-            except (binascii.Error, UnicodeDecodeError) as error:
+            except ValueError as error:  # binascii's and UnicodeDecodeError among them
                 raise InvalidInput(
                     f"{self.path}: `auth` of {key} is not base64 of user:password", hint="log in again"
                 ) from error

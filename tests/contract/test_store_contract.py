@@ -6,7 +6,7 @@ import json
 import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,14 @@ from tests.servers.strict_registry import Features, StrictRegistry
 from tests.support.content import Content, artifact, image, index, layer
 
 SWITCHES = [one.name for one in fields(Features) if one.default is True]
-STRICT = {"strict": Features(), **{f"strict without {name}": replace(Features(), **{name: False}) for name in SWITCHES}}
+
+
+def without(feature: str) -> Features:
+    off: dict[str, Any] = {feature: False}
+    return Features(**off)
+
+
+STRICT = {"strict": Features(), **{f"strict without {name}": without(name) for name in SWITCHES}}
 STORES = ("layout", "docker-registry", "docker-registry with relative URLs", *STRICT)
 SMALL = b"small blob"
 LARGE = random.Random(5).randbytes(2_500_000)
