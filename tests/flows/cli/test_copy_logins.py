@@ -1,0 +1,115 @@
+"""`transship copy` between registries that want to know who we are, each side with credentials of its own."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.servers.certificates import Certificates, make_certificates
+from tests.servers.docker_registry import DockerRegistry
+from tests.servers.htpasswd import PASSWORD, USER, write_htpasswd
+from tests.servers.token_service import TokenService
+from tests.support.command import transship
+from tests.support.content import bundle, image, index, push
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="module")
+def basic(tmp_path_factory: pytest.TempPathFactory, certificates: Certificates) -> Iterator[DockerRegistry]:
+    """TLS with an authority of our own, and a password."""
+    folder = tmp_path_factory.mktemp("basic")
+    with DockerRegistry(
+        folder,
+        certificate=certificates.certificate,
+        key=certificates.key,
+        htpasswd=write_htpasswd(folder / "htpasswd"),
+    ) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerRegistry]:
+    folder = tmp_path_factory.mktemp("tokens")
+    with TokenService(folder / "service") as service, DockerRegistry(folder / "r", token=service.auth) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def source(basic: DockerRegistry, certificates: Certificates) -> str:
+    with httpx.Client(
+        base_url=basic.url, auth=(USER, PASSWORD), verify=ssl.create_default_context(cafile=str(certificates.ca))
+    ) as client:
+        references = [
+            push(basic.url, "team/web", image(1), client=client),
+            push(basic.url, "team/tools", index([image(2), image(3)]), client=client),
+        ]
+        push(basic.url, "team/bundle", bundle(references), "v1", client=client)
+    return f"{basic.host}/team/bundle:v1"
+
+
+def test_a_bundle_from_behind_a_password_to_behind_a_token_service_and_back(
+    source: str, basic: DockerRegistry, tokens: DockerRegistry, certificates: Certificates, tmp_path: Path
+) -> None:
+    ca = ("--registry-ca-cert-path", str(certificates.ca))
+    there = transship(
+        "copy", "-b", source, "--to-repo", f"{tokens.host}/mirror/team", *ca, "--json", "--verify", "deep",
+        "--source-username", USER, "--source-password", PASSWORD,
+        "--destination-username", "writer", "--destination-password", "secret",
+    )  # fmt: skip
+    assert there.code == 0, there.err
+    assert f"copy | source {basic.host}: user {USER} (--source-username)" in there.out
+    assert f"copy | destination {tokens.host}: user writer (--destination-username)" in there.out
+
+    environ = {
+        "TRANSSHIP_SOURCE_USERNAME": "reader",
+        "TRANSSHIP_SOURCE_PASSWORD": "secret",
+        "TRANSSHIP_DESTINATION_USERNAME": USER,
+        "TRANSSHIP_DESTINATION_PASSWORD": PASSWORD,
+    }
+    back = transship("copy", "-b", f"{tokens.host}/mirror/team:v1", "--to-repo", f"{basic.host}/back/team", *ca,
+                     environ=environ)  # fmt: skip
+    assert back.code == 0, back.err
+
+
+def test_two_identities_at_one_registry(source: str, tokens: DockerRegistry, certificates: Certificates) -> None:
+    ca = ("--registry-ca-cert-path", str(certificates.ca))
+    first = ("--source-username", USER, "--source-password", PASSWORD)
+    writer = ("--destination-username", "writer", "--destination-password", "secret")
+    reader = ("--source-username", "reader", "--source-password", "secret")
+    assert transship("copy", "-b", source, "--to-repo", f"{tokens.host}/one/team", *ca, *first, *writer).code == 0
+
+    done = transship(
+        "copy", "-b", f"{tokens.host}/one/team:v1", "--to-repo", f"{tokens.host}/two/team", *reader, *writer
+    )
+
+    assert done.code == 0, done.err
+    assert " 0 B sent," not in done.err  # the locations image is new
+    swapped = transship(
+        "copy", "-b", f"{tokens.host}/one/team:v1", "--to-repo", f"{tokens.host}/three/team",
+        "--source-username", "writer", "--source-password", "secret",
+        "--destination-username", "reader", "--destination-password", "secret",
+    )  # fmt: skip
+    assert swapped.code == 1
+    assert f"destination {tokens.host}" in swapped.err
+
+
+def test_a_wrong_password_names_the_side_and_no_secret(
+    source: str, basic: DockerRegistry, certificates: Certificates
+) -> None:
+    done = transship(
+        "copy", "-b", source, "--to-repo", "oci:/nonexistent/x", "--registry-ca-cert-path", str(certificates.ca),
+        "--registry-username", USER, "--registry-password", "wrong-one",
+    )  # fmt: skip
+
+    assert done.code == 1
+    assert f"source {basic.host}" in done.err
+    assert "Hint: check the credentials" in done.err
+    assert "wrong-one" not in done.err
