@@ -108,6 +108,11 @@ class Descriptor:
         return self.media_type in MANIFEST_TYPES
 
     @property
+    def names_manifest(self) -> bool:
+        """As a child of an index: builders list cache layers there too, and what isn't said to be one is a blob."""
+        return self.is_manifest or self.is_index
+
+    @property
     def distributable(self) -> bool:
         return self.media_type not in NON_DISTRIBUTABLE_TYPES
 

@@ -11,7 +11,7 @@ import click
 
 from flows.cli import debug
 from flows.cli.access import RegistryFlags, registry_flags
-from flows.cli.progress import Progress, shown, size
+from flows.cli.progress import Progress, shown
 from flows.cli.verb import Invocation, Verb, boolean, everywhere, words
 from oci.atomic import replace_file
 from oci.bundle.lockfile import write_lock
@@ -26,6 +26,7 @@ from oci.relocation.resultlock import result_lock
 from oci.relocation.session import DEFAULT_CONCURRENCY, Session
 from oci.relocation.transfer import PRESENT, ImageOutcome, transfer_all
 from oci.relocation.verify import verify
+from tasks.sizes import human
 
 
 @click.command(cls=Verb)
@@ -206,7 +207,7 @@ def _show_plan(invocation: Invocation, plan: Plan) -> None:
     output.table(
         "Requests", ["Registry", "Requests"], [[name, str(count)] for name, count in plan.estimated_requests.items()]
     )
-    moved = f"{len(plan.blobs)} blobs, at most {size(plan.bytes_to_move)}, of it {size(plan.bytes_to_mount)} to mount"
+    moved = f"{len(plan.blobs)} blobs, at most {human(plan.bytes_to_move)}, of it {human(plan.bytes_to_mount)} to mount"
     output.summary(f"{len(plan.to_transfer)} of {len(rows)} images to copy: {moved}")
 
 
@@ -232,7 +233,7 @@ def _summary(plan: Plan, outcomes: Sequence[ImageOutcome], receipt: Receipt) -> 
     copied = len(outcomes) - present
     return (
         f"{plan.source} -> {plan.destination}: {copied} images copied, {present} there already, "
-        f"{size(receipt.bytes_written)} sent, {size(receipt.bytes_mounted)} mounted, "
+        f"{human(receipt.bytes_written)} sent, {human(receipt.bytes_mounted)} mounted, "
         f"{receipt.total_requests} requests, {receipt.seconds:.1f} s"
     )
 

@@ -13,13 +13,14 @@ standard error.
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from oci.errors import InvalidInput
+import click
 
 
 def _on_terminal() -> bool:
@@ -40,7 +41,8 @@ class Output:
     _tables: list[dict[str, Any]] = field(default_factory=list)
 
     def set(self, name: str, value: bool) -> None:
-        setattr(self, name, value)
+        """A flag of the command line. `--tty=false` leaves it to what standard output is."""
+        setattr(self, name, value or _on_terminal() if name == "tty" else value)
 
     def line(self, text: str) -> None:
         self._lines.append(text)
@@ -54,17 +56,25 @@ class Output:
             sys.stdout.write(text)
             sys.stdout.flush()
 
-    def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Raises InvalidInput when --column names a column that isn't there."""
+    def check_columns(self, header: Sequence[str]) -> None:
+        """Raises click.UsageError when --column names a column that isn't there; before anything is asked."""
         keys = [keyified(name) for name in header]
-        chosen = self._chosen(keys)
+        unknown = [name for name in map(keyified, self.columns) if name not in keys]
+        if unknown:
+            raise click.UsageError(f"unknown column {unknown[0]!r}: there are {', '.join(keys)}")
+
+    def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Raises as `check_columns` does."""
+        self.check_columns(header)
+        keys = [keyified(name) for name in header]
+        chosen = [keys.index(keyified(name)) for name in self.columns] or list(range(len(keys)))
         kept = [[row[position] for position in chosen] for row in rows]
         names = [header[position] for position in chosen]
         self._tables.append(
             {
                 "Content": title.lower(),
                 "Header": {keyified(name): name for name in sorted(names)},
-                "Rows": [dict(sorted(zip(map(keyified, names), row, strict=True))) for row in kept] or None,
+                "Rows": [dict(sorted(zip(map(keyified, names), row, strict=True))) for row in kept],
                 "Notes": None,
             }
         )
@@ -78,7 +88,13 @@ class Output:
         sys.stdout.flush()
 
     def warn(self, text: str) -> None:
+        self._lines.append(f"Warning: {text}")
         print(f"Warning: {text}", file=sys.stderr, flush=True)
+
+    def error(self, text: str) -> None:
+        """Always visible, whatever the flags."""
+        colored = self.color and sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+        print(click.style(text, fg="red") if colored else text, file=sys.stderr, flush=True)
 
     def summary(self, text: str) -> None:
         """What a success did: a line on a terminal, and in a pipe one on standard error."""
@@ -90,6 +106,8 @@ class Output:
     def finish(self, failure: dict[str, Any] | None = None) -> None:
         """Ends the command: `Succeeded` for people, the document for programs."""
         if failure is None:
+            if self.tty and not self.json and (self._lines or self._blocks or self._tables):
+                print()
             self.line("Succeeded")
         if self.json:
             document: dict[str, Any] = {
@@ -102,22 +120,14 @@ class Output:
             sys.stdout.write(json.dumps(document, indent=4))
             sys.stdout.flush()
 
-    def _chosen(self, keys: list[str]) -> list[int]:
-        if not self.columns:
-            return list(range(len(keys)))
-        wanted = [keyified(name) for name in self.columns]
-        unknown = [name for name in wanted if name not in keys]
-        if unknown:
-            raise InvalidInput(f"unknown column {unknown[0]!r}", hint=f"there are {', '.join(keys)}")
-        return [keys.index(name) for name in wanted]
-
     def _aligned(self, title: str, names: list[str], rows: list[list[str]]) -> None:
-        widths = [max(len(cell) for cell in column) for column in zip(names, *rows, strict=True)]
+        shown = [names, *([cell or "-" for cell in row] for row in rows)]
+        widths = [max(len(cell) for cell in column) for column in zip(*shown, strict=True)]
         print(f"{title}\n")
-        for row in (names, *rows):
+        for row in shown:
             cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
             print("  ".join(cells).rstrip())
-        print(f"\n{len(rows)} {title.lower()}\n")
+        print(f"\n{len(rows)} {title.lower()}")
 
 
 def keyified(name: str) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from oci.meter import Meter
 from oci.relocation.plan import Plan
 from oci.relocation.transfer import ImageOutcome
+from tasks.sizes import human
 
 _TERMINAL_SECONDS = 0.2
 _PLAIN_SECONDS = 5.0
@@ -72,7 +73,7 @@ def _draw_plain(progress: Progress, stop: threading.Event) -> None:
         before = moved
         left = f", {_clock((total - moved) / rate)} left" if rate > 0 else ""
         print(
-            f"{done} of {images} images, {size(moved)} of {size(total)}, {size(int(rate))}/s{left}",
+            f"{done} of {images} images, {human(moved)} of {human(total)}, {human(int(rate))}/s{left}",
             file=sys.stderr,
             flush=True,
         )
@@ -99,16 +100,6 @@ def _draw_terminal(progress: Progress, stop: threading.Event) -> None:
             moved, total = progress.moved
             done, images = progress.images
             live.update(task, description=f"{done}/{images} images", completed=moved, total=total or 1)
-
-
-def size(count: int) -> str:
-    """`12.3 MiB`"""
-    value, unit = float(count), "B"
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if value < 1024 or unit == "TiB":
-            break
-        value /= 1024
-    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
 
 
 def _clock(seconds: float) -> str:

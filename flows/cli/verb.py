@@ -1,5 +1,5 @@
 """Commands as imgpkg's scripts call them: booleans as `--flag` and `--flag=false`, lists by repetition and by commas,
-flags of the whole program anywhere."""
+flags of the whole program anywhere, no positional arguments."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from flows.cli.output import Output
 from oci.cancel import CancelToken
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Invocation:
     """What every level of one command line shares; click's `obj`."""
 
     output: Output = field(default_factory=Output)
     cancel: CancelToken = field(default_factory=CancelToken)
+    kept: str = "run the same again"
+    """What an interrupted command leaves and how to go on, for the person who interrupted it."""
 
 
 _TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
@@ -92,8 +94,16 @@ def _note_columns(context: click.Context, parameter: click.Parameter, values: Se
 class Verb(click.Command):
     """A command without positional arguments."""
 
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **{"context_settings": {"allow_extra_args": True}, **more})
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, spelled_out(self, args))
+        left = super().parse_args(ctx, spelled_out(self, args))
+        if left and not ctx.resilient_parsing:
+            raise click.UsageError(
+                f"command '{ctx.command_path}' does not accept extra arguments '{' '.join(left)}'", ctx
+            )
+        return left
 
 
 class Tree(click.Group):
@@ -129,24 +139,27 @@ class Tree(click.Group):
 
 
 def spelled_out(command: click.Command, args: list[str]) -> list[str]:
-    """`--flag=true` and `--flag=false` as `--flag` and `--no-flag`, for this command's own booleans. A group's
-    arguments after the name of a command are left to that command."""
-    flags = {
-        name: negated
-        for parameter in command.params
-        if isinstance(parameter, click.Option) and parameter.is_flag and parameter.secondary_opts
-        for name in parameter.opts
-        for negated in parameter.secondary_opts
-    }
+    """What Go's flags allow and click's don't, for this command's own options: `--flag=true` and `--flag=false` become
+    `--flag` and `--no-flag`, and `-f=VALUE` becomes `-fVALUE`. A group's arguments after the name of a command are left
+    to that command."""
+    options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
+    flags = {name: one.secondary_opts[0] for one in options if one.secondary_opts for name in one.opts}
+    valued = {name: one for one in options if not one.is_flag for name in one.opts}
     done: list[str] = []
-    for position, argument in enumerate(args):
-        if isinstance(command, click.Group) and not argument.startswith("-"):
+    left = iter(enumerate(args))
+    for position, argument in left:
+        if argument == "--" or (isinstance(command, click.Group) and not argument.startswith("-")):
             return done + args[position:]
         name, given, value = argument.partition("=")
         if given and name in flags:
             if value not in _TRUE | _FALSE:
                 raise click.UsageError(f'invalid argument "{value}" for "{name}" flag: expected true or false')
             done.append(name if value in _TRUE else flags[name])
+        elif given and name in valued and len(name) == 2:
+            done.append(f"{name}{value}")
         else:
             done.append(argument)
+            if argument in valued:
+                # Its value comes next, and whatever it looks like, it is a value.
+                done.extend(following for _, following in [next(left, (0, None))] if following is not None)
     return done

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from oci.bundle import reader
-from oci.descriptor import INDEX_TYPES, MANIFEST_TYPES, Descriptor
+from oci.descriptor import Descriptor
 from oci.digest import Digest
 from oci.errors import Cancelled, TransshipError
 from oci.manifest import Manifest
@@ -68,8 +68,8 @@ def verify_store(
                 found.problems.append(result)
                 continue
             manifest, listed = result
-            below.extend((*listed, *(child.digest for child in manifest.children if _is_manifest(child))))
-            inside = (child for child in manifest.children if not _is_manifest(child))
+            below.extend((*listed, *(child.digest for child in manifest.children if child.names_manifest)))
+            inside = (child for child in manifest.children if not child.names_manifest)
             found.blobs.update({blob.digest: blob for blob in (*manifest.blobs, *inside)})
             if manifest.digest != digest:
                 found.problems.append(f"{name}@{digest}: the manifest has digest {manifest.digest}")
@@ -120,7 +120,3 @@ def _hash_blob(store: Source, blob: Descriptor) -> str:
     except TransshipError as error:
         return str(error)
     return ""
-
-
-def _is_manifest(child: Descriptor) -> bool:
-    return child.media_type in MANIFEST_TYPES or child.media_type in INDEX_TYPES

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from oci.bundle import reader, tagnames
-from oci.descriptor import INDEX_TYPES, MANIFEST_TYPES, Descriptor
+from oci.descriptor import Descriptor
 from oci.digest import Digest
 from oci.errors import Cancelled, InvalidManifest, NotFound, StoreError, TransshipError, Unavailable
 from oci.manifest import NESTING_LIMIT, Manifest
@@ -147,7 +147,7 @@ class Walk:
     def _node(self, entry: Entry, store: StoreName, manifest: Manifest, *, present: bool) -> Node:
         skipped = tuple(layer.digest for layer in manifest.layers if not (layer.distributable or self._foreign_layers))
         blobs = tuple(blob for blob in manifest.blobs if blob.digest not in skipped)
-        inside = tuple(child for child in manifest.children if not _is_manifest(child))
+        inside = tuple(child for child in manifest.children if not child.names_manifest)
         return Node(
             digest=manifest.digest,
             media_type=manifest.media_type,
@@ -156,7 +156,7 @@ class Walk:
             places=entry.places,
             role=entry.role,
             origin=entry.origin,
-            children=tuple(dict.fromkeys(child.digest for child in manifest.children if _is_manifest(child))),
+            children=tuple(dict.fromkeys(child.digest for child in manifest.children if child.names_manifest)),
             blobs=() if present else (*blobs, *inside),
             skipped_layers=skipped,
             present=present,
@@ -175,7 +175,7 @@ class Walk:
                 depth=entry.depth + 1,
             )
             for child in index.children
-            if _is_manifest(child)
+            if child.names_manifest
         ]
 
     def _open_bundle(self, entry: Entry, source: Source, manifest: Manifest, node: Node) -> list[Entry]:
@@ -242,11 +242,6 @@ class Walk:
             data = reader.blob_bytes(source, blob)
             self._session.cache.put(blob.digest, data)
         return data
-
-
-def _is_manifest(child: Descriptor) -> bool:
-    """Builders list cache layers in an index: anything that isn't said to be a manifest is a blob."""
-    return child.media_type in MANIFEST_TYPES or child.media_type in INDEX_TYPES
 
 
 def digest_in(reference: Reference) -> Digest:
