@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import FrameType
 
 import click
 
 from flows.cli.failure import DONE, FAILED, USAGE, as_object, exit_code, laid_out
-from flows.cli.output import Output
 from flows.cli.verb import Invocation, Tree, everywhere
 from oci.cancel import CancelToken
 from oci.errors import Cancelled, TransshipError
@@ -22,7 +24,9 @@ TERMINATED = 143
 
 _MEMBERS = {
     "copy": ("flows.cli.copy:copy", "Copy a bundle, an image or what a lock lists, with all it references"),
+    "tag": ("flows.cli.tag:tag", "List tags, or resolve one to its digest"),
     "completion": ("flows.cli.completion:completion", "Print a completion script for a shell"),
+    "help": ("flows.cli.help:show_help", "Explain a command"),
     "version": ("flows.cli.version:version", "Print the version"),
 }
 
@@ -51,30 +55,47 @@ def root(context: click.Context, show_version: bool) -> None:
 def run(argv: Sequence[str] | None = None) -> int:
     """Never raises and never exits by itself. Under the name imgpkg, wrong usage ends with 1, as there."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    program = program_name()
-    output = Output()
-    cancel = CancelToken()
-    signals = _cancel_on_signals(cancel)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files may be no Unicode
+    invocation = Invocation()
+    with _cancel_on_signals(invocation.cancel) as signals:
+        try:
+            return _run(arguments, invocation, signals)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return FAILED
+
+
+def _run(arguments: list[str], invocation: Invocation, signals: list[int]) -> int:
+    program, output = program_name(), invocation.output
     try:
-        code = root.main(arguments, prog_name=program, standalone_mode=False, obj=Invocation(output, cancel))
+        code = root.main(arguments, prog_name=program, standalone_mode=False, obj=invocation)
         return code if isinstance(code, int) else DONE
     except click.UsageError as error:
         message = error.format_message()
-        print(f"{program}: Error: {message}", file=sys.stderr)
+        output.error(f"{program}: Error: {message}")
         if error.ctx is not None:
-            print(f"Hint: {error.ctx.command_path} --help", file=sys.stderr)
+            output.error(f"Hint: {error.ctx.command_path} --help")
+        # Wrong usage is found before the flags are heard.
+        output.json = output.json or any(word in ("--json", "--json=true") for word in arguments)
         output.finish({"Message": message, "Hint": "", "Kind": "Usage", "Retryable": False})
         return FAILED if program == "imgpkg" else USAGE
     except Cancelled:
-        print(f"{program}: Error: interrupted; what is copied stays, run the same again to go on", file=sys.stderr)
-        output.finish({"Message": "interrupted", "Hint": "", "Kind": "Cancelled", "Retryable": True})
+        output.error(f"{program}: Error: interrupted; {invocation.kept}")
+        output.finish({"Message": "interrupted", "Hint": invocation.kept, "Kind": "Cancelled", "Retryable": True})
         return TERMINATED if signals[-1:] == [signal.SIGTERM] else INTERRUPTED
     except TransshipError as error:
-        print(laid_out(program, error), file=sys.stderr)
+        output.error(laid_out(program, error))
         output.finish(as_object(error))
         return exit_code(error)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
+    except Exception as error:  # noqa: BLE001 - an error that nobody foresaw is still to be seen, in JSON too
+        if output.debug:
+            traceback.print_exc()
+        output.error(f"{program}: Error: {type(error).__name__}: {error}\nHint: --debug shows where")
+        output.finish({"Message": str(error), "Hint": "", "Kind": type(error).__name__, "Retryable": False})
         return FAILED
 
 
@@ -83,8 +104,9 @@ def program_name() -> str:
     return "imgpkg" if os.path.basename(sys.argv[0]) == "imgpkg" else "transship"
 
 
-def _cancel_on_signals(cancel: CancelToken) -> list[int]:
-    """Ctrl-C and SIGTERM set the token; a second one ends the process at once."""
+@contextmanager
+def _cancel_on_signals(cancel: CancelToken) -> Iterator[list[int]]:
+    """Ctrl-C and SIGTERM set the token; a second one ends the process at once. Gives the signals that came."""
     seen: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -96,9 +118,12 @@ def _cancel_on_signals(cancel: CancelToken) -> list[int]:
         # In a thread of its own: the interrupted one may hold the very lock that the token needs.
         threading.Thread(target=cancel.cancel, daemon=True).start()
 
+    if threading.current_thread() is not threading.main_thread():
+        yield seen  # whoever embeds us has its own way of stopping
+        return
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, stop)
-    except ValueError:  # not the main thread: whoever embeds us has its own way of stopping
-        return seen
-    return seen
+        yield seen
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

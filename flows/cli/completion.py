@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
-from flows.cli.verb import Invocation, everywhere
+from flows.cli.verb import everywhere
 
 SHELLS = ("bash", "zsh", "fish", "powershell")
 
@@ -42,6 +42,4 @@ def completion(context: click.Context, shell: str) -> None:
         if kind is None:
             raise click.UsageError(f"there is no completion for {shell}")
         script = kind(root.command, {}, name, variable).source()
-    invocation: Invocation = context.obj
-    invocation.output.block(script)
-    invocation.output.finish()
+    click.echo(script, nl=False)
