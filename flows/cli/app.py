@@ -24,6 +24,7 @@ TERMINATED = 143
 
 _MEMBERS = {
     "copy": ("flows.cli.copy:copy", "Copy a bundle, an image or what a lock lists, with all it references"),
+    "describe": ("flows.cli.describe:describe_bundle", "Show what a bundle holds"),
     "tag": ("flows.cli.tag:tag", "List tags, or resolve one to its digest"),
     "completion": ("flows.cli.completion:completion", "Print a completion script for a shell"),
     "help": ("flows.cli.help:show_help", "Explain a command"),
