@@ -24,6 +24,8 @@ TERMINATED = 143
 
 _MEMBERS = {
     "copy": ("flows.cli.copy:copy", "Copy a bundle, an image or what a lock lists, with all it references"),
+    "pull": ("flows.cli.pull:pull_files", "Pull the files of a bundle or an image into a folder"),
+    "push": ("flows.cli.push:push_files", "Push files as a bundle or as a plain image"),
     "describe": ("flows.cli.describe:describe_bundle", "Show what a bundle holds"),
     "tag": ("flows.cli.tag:tag", "List tags, or resolve one to its digest"),
     "completion": ("flows.cli.completion:completion", "Print a completion script for a shell"),

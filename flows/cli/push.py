@@ -1,0 +1,76 @@
+"""`transship push`"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from flows.cli import debug
+from flows.cli.access import RegistryFlags, registry_flags
+from flows.cli.verb import Invocation, Verb, boolean, everywhere, words
+from oci.bundle.lockfile import write_lock
+from oci.bundle.push import PushRequest, entries_of, push
+from oci.errors import InvalidInput
+from oci.files.walk import DEFAULT_EXCLUSIONS
+from oci.reference import LayoutFolder
+from oci.relocation.session import DEFAULT_CONCURRENCY, Session
+from tasks.sizes import human
+
+
+@click.command(name="push", cls=Verb)
+@click.option("-b", "--bundle", default="", help="Push as a bundle to REGISTRY/REPOSITORY:TAG or oci:PATH:TAG.")
+@click.option("-i", "--image", default="", help="Push as a plain image.")
+@words("-f", "--file", "files", help="File or folder (repeatable).")
+@words("--file-exclusion", help="Path inside the image to leave out (repeatable); replaces the default '.git'.")
+@words("--file-exclude-defaults", help="The same, by its old name.", hidden=True)
+@boolean("--preserve-permissions", help="Keep the permissions of group and others.")
+@words("-l", "--labels", help="KEY=VALUE labels of the image's config (repeatable).")
+@click.option("--lock-output", default="", help="Write a BundleLock of what was pushed.")
+@boolean("--oci-media-types", help="OCI media types; imgpkg can pull such a bundle but not copy it.")
+@registry_flags()
+@everywhere
+@click.pass_obj
+def push_files(invocation: Invocation, /, registry: RegistryFlags, **flags: Any) -> None:
+    """Push files as a bundle or as a plain image. The same files give the same digest everywhere."""
+    request = PushRequest(
+        bundle=flags["bundle"],
+        image=flags["image"],
+        files=flags["files"],
+        exclusions=(*flags["file_exclusion"], *flags["file_exclude_defaults"]) or DEFAULT_EXCLUSIONS,
+        preserve_permissions=flags["preserve_permissions"],
+        labels=_labels(flags["labels"]),
+        oci_types=flags["oci_media_types"],
+    )
+    if flags["lock_output"] and not request.bundle:
+        raise InvalidInput("Lock output is not compatible with image, use bundle for lock output")
+    if flags["lock_output"] and isinstance(request.destination.repository, LayoutFolder):
+        raise InvalidInput("A lock names registries only: --lock-output can't be used with an image-layout folder")
+    if invocation.output.debug:
+        debug.show_requests()
+    destination = request.destination
+    entries = entries_of(request)
+    for entry in entries:
+        invocation.output.line(f"{'dir' if entry.is_folder else 'file'}: {entry.name}")
+    access = registry.access("destination", invocation.output, concurrency=DEFAULT_CONCURRENCY)
+    with Session(source=access, destination=access, cancel=invocation.cancel) as session:
+        pushed = push(session.destination(destination.repository), request, entries, cancel=invocation.cancel)
+        receipt = session.meter.receipt()
+    if flags["lock_output"]:
+        write_lock(flags["lock_output"], pushed.lock)
+    sent = f"{human(receipt.bytes_written)} sent, {receipt.total_requests} requests"
+    if not invocation.output.tty and not invocation.output.json:
+        invocation.output.summary(f"Pushed '{pushed.reference}': {len(entries)} files and folders, {sent}")
+    else:
+        invocation.output.line(f"Pushed '{pushed.reference}'")
+    invocation.output.finish()
+
+
+def _labels(given: tuple[str, ...]) -> dict[str, str]:
+    labels = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise InvalidInput(f"{text!r} is no label", hint="write KEY=VALUE")
+        labels[name] = value
+    return labels

@@ -1,0 +1,227 @@
+"""What a bundle holds: its images and nested bundles, where each is, where it came from, and its signatures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from oci.bundle import reader, tagnames
+from oci.bundle.document import render
+from oci.bundle.imageslock import LockedImage
+from oci.descriptor import Platform
+from oci.digest import Digest
+from oci.errors import Denied, InvalidInput, NotFound, StoreError
+from oci.manifest import NESTING_LIMIT, Manifest
+from oci.reference import Reference, StoreName
+from oci.store import Source
+
+IMAGE = "Image"
+SIGNATURE = "Signature"
+INTERNAL = "Internal"
+
+OpenSource: TypeAlias = Callable[[StoreName], Source]
+
+_COMMON = Platform("linux", "amd64")
+"""Of an index, the layers of this platform are shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class DescribedImage:
+    """`image` is where it was found, `origin` the reference as its lock has it. With an `error` (the registry wouldn't
+    say whether there is a signature) there is nothing else, and the key is the tag reference."""
+
+    key: str
+    kind: str
+    image: str = ""
+    origin: str = ""
+    annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
+    layers: tuple[Digest, ...] = ()
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DescribedBundle:
+    """A bundle with its content; entries in the order of its lock, signatures and locations after them."""
+
+    digest: Digest
+    image: str
+    origin: str
+    annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
+    layers: tuple[Digest, ...] = ()
+    bundles: tuple[DescribedBundle, ...] = ()
+    images: tuple[DescribedImage, ...] = ()
+
+
+def describe(
+    open_source: OpenSource, reference: Reference, threads: Executor, *, layers: bool = True, signatures: bool = True
+) -> DescribedBundle:
+    """Reads the bundle and everything it lists, each manifest once. Raises InvalidInput when it is no bundle, and
+    whatever the registry of an image that can be found nowhere says."""
+    source = open_source(reference.repository)
+    manifest = source.get_manifest(reference.identifier)
+    if manifest.is_index or not reader.is_bundle(source, manifest):
+        raise InvalidInput(f"Only bundles can be described, and {reference} is not a bundle")
+    walk = _Walk(open_source, threads, layers=layers, signatures=signatures)
+    root = LockedImage(Reference(reference.repository, "", manifest.digest))
+    return walk.bundle(source, manifest, root, 0)
+
+
+class _Walk:
+    def __init__(self, open_source: OpenSource, threads: Executor, *, layers: bool, signatures: bool) -> None:
+        self._open = open_source
+        self._threads = threads
+        self._layers = layers
+        self._signatures = signatures
+
+    def bundle(self, source: Source, manifest: Manifest, entry: LockedImage, depth: int) -> DescribedBundle:
+        if depth > NESTING_LIMIT:
+            raise InvalidInput(f"{entry.image}: nested deeper than {NESTING_LIMIT} levels")
+        lock = reader.read_images_lock(source, manifest)
+        places = list(self._threads.map(lambda one: self._find(source, one), lock.images))
+        nested, images = [], []
+        for one, (where, found, is_bundle) in zip(lock.images, places, strict=True):
+            if is_bundle:
+                nested.append(self.bundle(where, found, one, depth + 1))
+            else:
+                images.append(self._image(where, found, one))
+        extra: list[DescribedImage] = []
+        if self._signatures:
+            subjects = [(source, manifest.digest), *((where, found.digest) for where, found, _ in places)]
+            looked = self._threads.map(lambda pair: self._signature(*pair), subjects)
+            extra.extend(found for found in looked if found is not None)
+        extra.extend(self._locations(source, manifest.digest))
+        return DescribedBundle(
+            digest=manifest.digest,
+            image=f"{source.name}@{manifest.digest}",
+            origin=str(entry.image),
+            annotations=entry.annotations,
+            layers=tuple(layer.digest for layer in manifest.layers) if self._layers else (),
+            bundles=tuple({one.digest: one for one in nested}.values()),
+            images=tuple({one.key: one for one in (*images, *extra)}.values()),
+        )
+
+    def _find(self, home: Source, entry: LockedImage) -> tuple[Source, Manifest, bool]:
+        """In the bundle's own repository first, then where the lock says."""
+        digest = entry.image.identifier
+        try:
+            where, found = home, home.get_manifest(digest)
+        except StoreError:
+            where = self._open(entry.image.repository)
+            found = where.get_manifest(digest)
+        return where, found, not found.is_index and reader.is_bundle(where, found)
+
+    def _image(self, where: Source, found: Manifest, entry: LockedImage) -> DescribedImage:
+        return DescribedImage(
+            key=found.digest,
+            kind=IMAGE,
+            image=f"{where.name}@{found.digest}",
+            origin=str(entry.image),
+            annotations=entry.annotations,
+            layers=self._layers_of(where, found) if self._layers else (),
+        )
+
+    def _layers_of(self, where: Source, found: Manifest) -> tuple[Digest, ...]:
+        if not found.is_index:
+            return tuple(layer.digest for layer in found.layers)
+        for child in found.children:
+            if child.is_manifest and child.platform is not None and child.platform.matches(_COMMON):
+                return self._layers_of(where, where.get_manifest(child.digest))
+        return ()
+
+    def _signature(self, where: Source, subject: Digest) -> DescribedImage | None:
+        tag = tagnames.cosign(subject)[0]
+        try:
+            found = where.head_manifest(tag)
+        except NotFound:
+            return None
+        except Denied as error:
+            return DescribedImage(key=f"{where.name}:{tag}", kind=SIGNATURE, error=str(error))
+        if found is None:
+            return None
+        image = f"{where.name}@{found.digest}"
+        return DescribedImage(found.digest, SIGNATURE, image, image, {"tag": tag})
+
+    def _locations(self, source: Source, bundle: Digest) -> Sequence[DescribedImage]:
+        found = source.head_manifest(tagnames.locations(bundle))
+        if found is None:
+            return ()
+        image = f"{source.name}@{found.digest}"
+        return (DescribedImage(found.digest, INTERNAL, image, image),)
+
+
+def as_yaml(bundle: DescribedBundle) -> str:
+    """As imgpkg writes it: the root's digest on a line of its own, then the document."""
+    return f"sha: {bundle.digest}\n{render(_bundle_document(bundle)).removeprefix('---' + chr(10))}"
+
+
+def as_text(bundle: DescribedBundle) -> str:
+    """As imgpkg writes it, in the order of the locks."""
+    lines = [f"Bundle SHA: {bundle.digest}", ""]
+    if bundle.bundles or bundle.images:
+        lines.append("Images:")
+        lines.extend(_content_lines(bundle, "  "))
+    return "\n".join([*lines, ""])
+
+
+def _bundle_document(bundle: DescribedBundle) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    if bundle.bundles:
+        content["bundles"] = {one.digest: _bundle_document(one) for one in bundle.bundles}
+    if bundle.images:
+        content["images"] = {one.key: _image_document(one) for one in bundle.images}
+    return _present(
+        annotations=dict(bundle.annotations),
+        content=content,
+        image=bundle.image,
+        layers=[{"digest": layer} for layer in bundle.layers],
+        origin=bundle.origin,
+    ) | {"metadata": {}}
+
+
+def _image_document(image: DescribedImage) -> dict[str, Any]:
+    return _present(
+        annotations=dict(image.annotations),
+        error=image.error,
+        image=image.image,
+        imageType=image.kind,
+        layers=[{"digest": layer} for layer in image.layers],
+        origin=image.origin,
+    )
+
+
+def _present(**fields: Any) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value}
+
+
+def _content_lines(bundle: DescribedBundle, indent: str) -> list[str]:
+    lines: list[str] = []
+    for nested in bundle.bundles:
+        lines.extend(_head(indent, "Bundle", nested))
+        if nested.bundles or nested.images:
+            lines.append(f"{indent}  Images:")
+            lines.extend(_content_lines(nested, f"{indent}  "))
+    for image in bundle.images:
+        if not image.error:
+            lines.extend(_head(indent, image.kind, image))
+    return lines
+
+
+def _head(indent: str, kind: str, one: DescribedBundle | DescribedImage) -> list[str]:
+    lines = [f"{indent}- Image: {one.image}", f"{indent}  Type: {kind}"]
+    origin = one.origin if kind in ("Bundle", IMAGE) else ""
+    layers, annotations = one.layers, one.annotations
+    if origin:
+        lines.append(f"{indent}  Origin: {origin}")
+    if layers:
+        lines.append(f"{indent}  Layers:")
+        lines.extend(f"{indent}    - Digest: {layer}" for layer in layers)
+    if annotations:
+        lines.append(f"{indent}  Annotations:")
+        for name, value in sorted(annotations.items()):
+            # An annotation of several lines stays inside the tree.
+            first, *rest = value.rstrip("\n").split("\n")
+            lines.append(f"{indent}    {name}: {first}")
+            lines.extend(f"{indent}      {line}" for line in rest)
+    return lines

@@ -1,0 +1,98 @@
+"""Pushing files: as a bundle, or as a plain image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from oci.bundle import tagnames
+from oci.bundle.bundlelock import BundleLock
+from oci.bundle.image import BUNDLE_LABEL, single_layer_image
+from oci.cancel import CancelToken
+from oci.descriptor import Descriptor
+from oci.digest import Digest
+from oci.errors import InvalidInput
+from oci.files.pack import pack
+from oci.files.walk import DEFAULT_EXCLUSIONS, Entry, check_bundle, check_duplicates, is_bundle, walk
+from oci.reference import Reference, parse_any
+from oci.store import Destination, reader_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PushRequest:
+    """Exactly one of `bundle` and `image` names the destination, by tag (`latest` when there is none). `files` are
+    files and folders; `exclusions` whole paths inside the image. Raises InvalidInput in the order imgpkg checks."""
+
+    bundle: str = ""
+    image: str = ""
+    files: tuple[str, ...] = ()
+    exclusions: tuple[str, ...] = DEFAULT_EXCLUSIONS
+    preserve_permissions: bool = False
+    labels: Mapping[str, str] | None = None
+    oci_types: bool = False
+    """OCI media types; imgpkg can pull such a bundle and can't copy it."""
+
+    def __post_init__(self) -> None:
+        if BUNDLE_LABEL in (self.labels or {}):
+            raise InvalidInput(f"label {BUNDLE_LABEL!r} is reserved")
+        if self.bundle and self.image:
+            raise InvalidInput("Expected only one of image or bundle")
+        if not self.bundle and not self.image:
+            raise InvalidInput("Expected either image or bundle", hint="name where to push to with -b or -i")
+
+    @property
+    def destination(self) -> Reference:
+        reference = parse_any(self.bundle or self.image)
+        if reference.digest is not None:
+            raise InvalidInput(
+                f"{self.bundle or self.image} is a digest reference: what is pushed gets its digest from its files",
+                hint="push to a tag",
+            )
+        return reference
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pushed:
+    """`reference` is the digest reference; `entries` what the layer has, in its order."""
+
+    reference: Reference
+    tag: str
+    entries: tuple[Entry, ...]
+
+    @property
+    def lock(self) -> BundleLock:
+        return BundleLock(self.reference, self.tag)
+
+
+def entries_of(request: PushRequest) -> tuple[Entry, ...]:
+    """The files of a request, checked: a bundle must be one, an image must not be one, no path comes twice."""
+    entries = walk(request.files, exclusions=request.exclusions, preserve_permissions=request.preserve_permissions)
+    if request.bundle:
+        check_bundle(entries)
+    elif is_bundle(entries):
+        raise InvalidInput("Images cannot be pushed with '.imgpkg' directories", hint="use -b instead of -i")
+    check_duplicates(entries)
+    return entries
+
+
+def push(
+    destination: Destination, request: PushRequest, entries: Sequence[Entry], *, cancel: CancelToken | None = None
+) -> Pushed:
+    """Packs the entries into one layer and pushes the image under its tag and its keep-alive tag. The same files give
+    the same digest everywhere."""
+    layer = pack(entries, cancel=cancel)
+    labels = dict(request.labels or {}) | ({BUNDLE_LABEL: "true"} if request.bundle else {})
+    manifest, config, config_descriptor = single_layer_image(
+        layer.digest, layer.size, layer.diff_id, labels, oci_types=request.oci_types
+    )
+    destination.put_blob(_described(manifest.layers[0], layer.digest, layer.size), layer.open)
+    destination.put_blob(config_descriptor, reader_of(config))
+    # The keep-alive tag first: when the second request fails, the name that was asked for isn't there alone.
+    destination.put_manifest(manifest, tagnames.keep_alive(manifest.digest))
+    tag = request.destination.tag
+    destination.put_manifest(manifest, tag)
+    return Pushed(reference=request.destination.at(manifest.digest), tag=tag, entries=tuple(entries))
+
+
+def _described(layer: Descriptor, digest: Digest, size: int) -> Descriptor:
+    return Descriptor(layer.media_type, digest, size)
