@@ -1,11 +1,13 @@
-"""Pulling a bundle's or an image's files into a folder."""
+"""Pulling a bundle's files, with those of the bundles inside it, or an image's, into a folder."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from oci.bundle import reader
 from oci.bundle.bundlelock import BundleLock
@@ -13,18 +15,21 @@ from oci.bundle.imageslock import ImagesLock, LockedImage
 from oci.bundle.lockfile import read_lock, write_lock
 from oci.cancel import CancelToken
 from oci.digest import Digest, hex_of
-from oci.errors import Denied, InvalidDocument, InvalidInput, NotFound, StoreError, Unauthorized
+from oci.disk import store_error
+from oci.errors import Denied, InvalidDocument, InvalidInput, InvalidManifest, NotFound, StoreError, Unauthorized
 from oci.files.unpack import unpack
 from oci.files.walk import LOCK_FILE
-from oci.manifest import Manifest
+from oci.manifest import NESTING_LIMIT, Manifest
 from oci.reference import LayoutFolder, Reference, StoreName, parse_any
 from oci.store import Source
 
 NESTED_FOLDER = os.path.join(".imgpkg", "bundles")
-NESTED_INDEX = os.path.join(NESTED_FOLDER, "index.txt")
+NESTED_INDEX = os.path.join(".imgpkg", "nested-bundles.md")
+"""Which nested bundle is in which folder. Not inside NESTED_FOLDER: scripts take whatever is there for a bundle."""
 
 OpenSource = Callable[[StoreName], Source]
 Line = Callable[[str], None]
+Expect = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,11 +49,11 @@ class PullRequest:
         if len(given) > 1:
             raise InvalidInput("Expected only one of image, bundle, or lock")
         if not given:
-            raise InvalidInput("Expected either image, bundle, or lock")
+            raise InvalidInput("Expected either image, bundle, or lock", hint="say what to pull: -b, -i or --lock")
         if self.recursive and self.image:
-            raise InvalidInput("Cannot use --recursive (-r) flag when pulling an image")
+            raise InvalidInput("Cannot use --recursive (-r) flag when pulling an image", hint="use -b instead of -i")
         if self.bundle and not self.image_is_bundle_check:
-            raise InvalidInput("Cannot set --image-is-bundle-check while using bundle flag")
+            raise InvalidInput("Cannot set --image-is-bundle-check while using -b flag", hint="use -i instead of -b")
 
     @property
     def as_bundle(self) -> bool:
@@ -67,14 +72,31 @@ class PullRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pulled:
-    """`image` is the digest reference; `lock_path` the lock inside the output, empty for a plain image; `updated` says
-    whether it names the bundle's own repository now. `cacheable`: pulling it again would give the same files."""
+    """`image` is the digest reference and `folder` where its files are, inside the output; `lock_path` is the lock
+    inside the output, empty for a plain image; `updated` says whether it names the bundle's own repository now.
+    `origin` is the reference in the lock that lists a nested bundle. `cacheable`: pulling the same reference another
+    day can't give anything else."""
 
     image: str
+    folder: str = ""
     lock_path: str = ""
     updated: bool = False
+    origin: str = ""
     nested: tuple[Pulled, ...] = ()
     cacheable: bool = False
+
+    def to_dict(self, output: str) -> dict[str, Any]:
+        """As vendir and other Go programs know it from imgpkg; `output` is the folder that was pulled into."""
+        found: dict[str, Any] = {"image": self.image}
+        if self.lock_path:
+            found["imagesLock"] = {"path": os.path.join(output, self.lock_path), "updated": self.updated}
+        if self.nested:
+            found["nestedBundles"] = [one.to_dict(output) for one in self.nested]
+        return found if self.origin else {**found, "cacheable": self.cacheable}
+
+
+def _expect_nothing(size: int) -> None:
+    del size
 
 
 def pull(
@@ -84,165 +106,195 @@ def pull(
     threads: Executor,
     *,
     line: Line,
+    expect: Expect = _expect_nothing,
     cancel: CancelToken | None = None,
 ) -> Pulled:
-    """Extracts into `folder`, which is new and empty. `line` is told what imgpkg prints. Raises InvalidInput when the
-    reference is not of the kind that was asked for."""
+    """Extracts into `folder`, which is new and empty. `line` is told what imgpkg prints, `expect` how many bytes of
+    layers are to be read next. Raises InvalidInput when the reference is not of the kind that was asked for."""
     reference = request.reference()
     source = open_source(reference.repository)
     manifest = source.get_manifest(reference.identifier)
     by_digest = reference.digest is not None
     name = f"{source.name}@{manifest.digest}"
     _check_kind(source, manifest, request, reference)
-    token = cancel or CancelToken()
+    job = _Job(open_source, folder, threads, line, expect, cancel or CancelToken(), request.recursive)
     if not request.as_bundle:
         line(f"Pulling image '{name}'")
-        _extract(source, manifest, folder, line, token)
+        job.extract(source, manifest, folder, "")
         return Pulled(image=name, cacheable=by_digest)
     line(f"Pulling bundle '{name}'")
-    job = _Job(open_source, folder, threads, line, token, recursive=request.recursive)
-    return job.root(source, manifest, by_digest=by_digest)
+    lock_path, updated = job.bundle(source, manifest, "", "", 0)
+    job.write_index()
+    line("\nLocating image lock file images...")
+    line(_verdict(source.name, updated=updated))
+    return Pulled(
+        image=name,
+        lock_path=lock_path,
+        updated=updated,
+        nested=tuple(job.nested),
+        cacheable=by_digest and updated,
+    )
 
 
 def _check_kind(source: Source, manifest: Manifest, request: PullRequest, reference: Reference) -> None:
     if request.as_bundle:
         if manifest.is_index or not reader.is_bundle(source, manifest):
-            raise InvalidInput(f"Expected bundle image but found plain image: {reference}", hint="use -i instead of -b")
+            raise InvalidInput(f"Expected bundle image but found plain image, {reference}", hint="use -i instead of -b")
         return
     if manifest.is_index:
         platforms = ", ".join(f"{child.platform}: {child.digest}" for child in manifest.children if child.platform)
         raise InvalidInput(
-            f"Unable to pull non-images, such as image indexes: {reference}",
-            hint=f"give the digest of one image: {platforms}",
+            f"Unable to pull non-images, such as image indexes, and {reference} is one",
+            hint=f"give the digest of one image{': ' if platforms else ''}{platforms}",
         )
     if request.image and request.image_is_bundle_check and reader.is_bundle(source, manifest):
-        raise InvalidInput(f"Expected plain image but found bundle image: {reference}", hint="use -b instead of -i")
-
-
-def _extract(source: Source, manifest: Manifest, folder: str, line: Line, cancel: CancelToken) -> None:
-    def layers() -> Iterator[Iterator[bytes]]:
-        for number, layer in enumerate(manifest.layers, 1):
-            line(f"Extracting layer '{layer.digest}' ({number}/{len(manifest.layers)})")
-            yield source.read_blob(layer)
-
-    unpack(layers(), folder, cancel=cancel)
-
-
-class _Job:
-    """One pull of a bundle; nested ones go flat below the root's `.imgpkg/bundles`, each reference once."""
-
-    def __init__(
-        self,
-        open_source: OpenSource,
-        folder: str,
-        threads: Executor,
-        line: Line,
-        cancel: CancelToken,
-        *,
-        recursive: bool,
-    ) -> None:
-        self._open = open_source
-        self._folder = folder
-        self._threads = threads
-        self._line = line
-        self._cancel = cancel
-        self._recursive = recursive
-        self._seen: dict[str, Pulled] = {}
-        self._index: list[str] = []
-
-    def root(self, source: Source, manifest: Manifest, *, by_digest: bool) -> Pulled:
-        pulled = self._bundle(source, manifest, self._folder, "  ")
-        if self._index:
-            path = os.path.join(self._folder, NESTED_INDEX)
-            with open(path, "w", encoding="utf-8") as file:
-                file.write("".join(f"{entry}\n" for entry in self._index))
-        self._line("")
-        self._line("Locating image lock file images...")
-        if pulled.updated:
-            self._line(
-                f"The bundle repo ({source.name}) is hosting every image specified in the bundle's Images Lock file "
-                f"({LOCK_FILE})"
-            )
-        elif isinstance(source.name, LayoutFolder):
-            self._line("A lock file can't name an image-layout folder; skipping lock file update")
-        else:
-            self._line("One or more images not found in bundle repo; skipping lock file update")
-        return Pulled(
-            image=pulled.image,
-            lock_path=pulled.lock_path,
-            updated=pulled.updated,
-            nested=tuple(self._seen.values()),
-            cacheable=by_digest and pulled.updated,
+        raise InvalidInput(
+            f"Expected bundle flag when pulling a bundle, and {reference} is one",
+            hint="use -b instead of -i",
         )
 
-    def _bundle(self, source: Source, manifest: Manifest, folder: str, indent: str) -> Pulled:
-        _extract(source, manifest, folder, lambda text: self._line(f"{indent}{text}"), self._cancel)
-        path = os.path.join(folder, LOCK_FILE)
-        lock = self._read_lock(path, f"{source.name}@{manifest.digest}")
-        locations = reader.read_locations(source, manifest.digest) if lock.images else None
-        hints = {str(one.image): one.is_bundle for one in locations.images} if locations else {}
-        hosted = self._hosts_all(source, lock)
-        if self._recursive:
-            for entry in lock.images:
-                self._nested(source, entry, hints.get(str(entry.image)), hosted=hosted)
-        updated = hosted and not isinstance(source.name, LayoutFolder)
-        if updated:
-            write_lock(path, ImagesLock(tuple(_moved(entry, source.name) for entry in lock.images)))
-        return Pulled(image=f"{source.name}@{manifest.digest}", lock_path=path, updated=updated)
 
-    def _read_lock(self, path: str, bundle: str) -> ImagesLock:
+def _verdict(store: StoreName, *, updated: bool) -> str:
+    if updated:
+        return (
+            f"The bundle repo ({store}) is hosting every image specified in the bundle's Images Lock file ({LOCK_FILE})"
+        )
+    if isinstance(store, LayoutFolder):
+        return "A lock file can't name an image-layout folder; skipping lock file update"
+    return "One or more images not found in bundle repo; skipping lock file update"
+
+
+@dataclass(slots=True)
+class _Job:
+    """One pull; nested bundles go flat below the root's `.imgpkg/bundles`, each once."""
+
+    open_source: OpenSource
+    root: str
+    threads: Executor
+    line: Line
+    expect: Expect
+    cancel: CancelToken
+    recursive: bool
+    nested: list[Pulled] = field(default_factory=list)
+    seen: dict[Digest, bool] = field(default_factory=dict)
+    """Whether it is a bundle, of everything in a lock that was met so far."""
+
+    def extract(self, source: Source, manifest: Manifest, folder: str, indent: str) -> None:
+        def layers() -> Iterator[Iterator[bytes]]:
+            for number, layer in enumerate(manifest.layers, 1):
+                self.line(f"{indent}Extracting layer '{layer.digest}' ({number}/{len(manifest.layers)})")
+                yield source.read_blob(layer)
+
+        self.expect(sum(layer.size for layer in manifest.layers))
+        unpack(layers(), folder, cancel=self.cancel)
+
+    def bundle(self, source: Source, manifest: Manifest, place: str, indent: str, depth: int) -> tuple[str, bool]:
+        """Extracts a bundle, and those it lists, at `place` inside the root. Gives the path of its lock there, and
+        whether that names the bundle's repository now."""
+        name = f"{source.name}@{manifest.digest}"
+        if depth > NESTING_LIMIT:
+            raise InvalidManifest(f"{name}: nested deeper than {NESTING_LIMIT} levels")
+        self.extract(source, manifest, os.path.join(self.root, place), f"{indent}  ")
+        lock_path = os.path.join(place, LOCK_FILE)
+        lock = _read_lock(os.path.join(self.root, lock_path), name)
+        hosted = self._hosts_all(source, lock)
+        if self.recursive:
+            self._pull_nested(source, manifest.digest, lock, indent, depth, hosted=hosted)
+        if not hosted or isinstance(source.name, LayoutFolder):
+            return lock_path, False
+        moved = (replace(entry, image=Reference(source.name, "", entry.image.digest)) for entry in lock.images)
+        write_lock(os.path.join(self.root, lock_path), ImagesLock(tuple(moved)))
+        return lock_path, True
+
+    def write_index(self) -> None:
+        """For people: folders of nested bundles have digests for names."""
+        if not self.nested:
+            return
+        rows = "".join(f"| `{os.path.basename(one.folder)}` | {one.origin} | {one.image} |\n" for one in self.nested)
+        path = os.path.join(self.root, NESTED_INDEX)
         try:
-            with open(path, "rb") as file:
-                data = file.read()
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(
+                    f"Nested bundles in `bundles`:\n\n| folder | listed as | pulled from |\n|---|---|---|\n{rows}"
+                )
         except OSError as error:
-            raise InvalidInput(f"{bundle}: expected to find {LOCK_FILE} among its files") from error
-        return ImagesLock.from_yaml(data, f"{bundle} {LOCK_FILE}")
+            raise store_error(error, store=path, operation="writing the index of nested bundles") from error
 
     def _hosts_all(self, source: Source, lock: ImagesLock) -> bool:
         """Has the bundle's repository everything that it lists? Locations are a hint; a HEAD is proof."""
+        digests = dict.fromkeys(entry.image.identifier for entry in lock.images)
+        return all(self.threads.map(lambda digest: _has(source, digest), digests))
 
-        def there(entry: LockedImage) -> bool:
-            try:
-                return source.head_manifest(entry.image.identifier) is not None
-            except (NotFound, Unauthorized, Denied):
-                return False
+    def _pull_nested(
+        self, home: Source, parent: Digest, lock: ImagesLock, indent: str, depth: int, *, hosted: bool
+    ) -> None:
+        locations = reader.read_locations(home, parent) if lock.images else None
+        plain = {str(one.image) for one in locations.images if not one.is_bundle} if locations else set()
+        entries = {str(entry.image): entry for entry in lock.images}
+        unknown = [
+            entry for name, entry in entries.items() if name not in plain and entry.image.digest not in self.seen
+        ]
+        looked = self.threads.map(lambda entry: self._find(home, entry, hosted=hosted), unknown)
+        found = {entry.image.digest: bundle for entry, bundle in zip(unknown, looked, strict=True)}
+        for entry in entries.values():
+            digest = Digest(entry.image.identifier)
+            if digest in self.seen:
+                if self.seen[digest]:
+                    self.line(f"{indent}  Pulling nested bundle '{entry.image}'")
+                    self.line(f"{indent}  Skipped, already downloaded")
+                continue
+            bundle = found.get(digest)
+            self.seen[digest] = bundle is not None
+            if bundle is not None:
+                if not self.nested:
+                    self.line("\nNested bundles")
+                self._pull_one(*bundle, entry, f"{indent}  ", depth + 1)
 
-        return all(list(self._threads.map(there, lock.images)))
-
-    def _nested(self, home: Source, entry: LockedImage, hint: bool | None, *, hosted: bool) -> None:
-        if hint is False:
-            return
-        found = self._find(home, entry, hosted=hosted)
-        if found is None:
-            return
-        source, manifest = found
-        if not self._seen:
-            self._line("")
-            self._line("Nested bundles")
+    def _pull_one(self, source: Source, manifest: Manifest, entry: LockedImage, indent: str, depth: int) -> None:
         name = f"{source.name}@{manifest.digest}"
-        self._line(f"  Pulling nested bundle '{name}'")
-        if str(entry.image) in self._seen:
-            self._line("  Skipped, already downloaded")
-            return
-        folder = os.path.join(NESTED_FOLDER, f"sha256-{hex_of(manifest.digest)}")
-        self._seen[str(entry.image)] = Pulled(image=name)
-        self._index.append(f"{os.path.basename(folder)}  {entry.image}")
-        self._seen[str(entry.image)] = self._bundle(source, manifest, os.path.join(self._folder, folder), "    ")
+        self.line(f"{indent}Pulling nested bundle '{name}'")
+        place = os.path.join(NESTED_FOLDER, f"sha256-{hex_of(manifest.digest)}")
+        # Somebody may have pushed a folder that he had pulled: those old files are not this bundle's.
+        shutil.rmtree(os.path.join(self.root, place), ignore_errors=True)
+        position = len(self.nested)
+        self.nested.append(Pulled(image=name))
+        lock_path, updated = self.bundle(source, manifest, place, indent, depth)
+        self.nested[position] = Pulled(
+            image=name, folder=place, lock_path=lock_path, updated=updated, origin=str(entry.image)
+        )
 
     def _find(self, home: Source, entry: LockedImage, *, hosted: bool) -> tuple[Source, Manifest] | None:
-        """The nested bundle from the bundle's own repository, or from where the lock says; None for a plain image."""
-        digest = entry.image.identifier
-        try:
-            source, manifest = home, home.get_manifest(digest)
-        except StoreError:
-            if hosted:
-                raise
-            source = self._open(entry.image.repository)
-            manifest = source.get_manifest(digest)
-        if manifest.is_index or not reader.is_bundle(source, manifest):
-            return None
-        return source, manifest
+        """The nested bundle from the bundle's own repository or from where the lock says; None for a plain image."""
+        places = (home.name, entry.image.repository) if hosted else (entry.image.repository, home.name)
+        problem: StoreError | None = None
+        for place in dict.fromkeys(places):
+            source = self.open_source(place)
+            try:
+                manifest = source.get_manifest(entry.image.identifier)
+                if manifest.is_index or not reader.is_bundle(source, manifest):
+                    return None
+            except StoreError as error:
+                problem = problem or error
+            else:
+                return source, manifest
+        raise problem or InvalidManifest(f"{entry.image}: there is no place to pull it from")
 
 
-def _moved(entry: LockedImage, repository: StoreName) -> LockedImage:
-    return LockedImage(Reference(repository, "", Digest(entry.image.identifier)), entry.annotations)
+def _has(source: Source, digest: str) -> bool:
+    try:
+        return source.head_manifest(digest) is not None
+    except (NotFound, Unauthorized, Denied):
+        return False
+
+
+def _read_lock(path: str, bundle: str) -> ImagesLock:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(reader.LOCK_LIMIT + 1)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise InvalidManifest(
+            f"{bundle}: expected to find {LOCK_FILE} among its files", hint="push the bundle again from its folder"
+        ) from error
+    except OSError as error:
+        raise store_error(error, store=path, operation="reading the lock") from error
+    return ImagesLock.from_yaml(data, f"{bundle} {LOCK_FILE}")
