@@ -7,16 +7,14 @@ is retried elsewhere opens a new one and plans again, because only the destinati
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import ParamSpec, TypeVar
 
 from prefect.logging import get_run_logger
 
-from oci.cancel import CancelToken
 from oci.digest import Digest
 from oci.errors import InvalidInput, TransshipError
 from oci.meter import Meter
@@ -31,6 +29,7 @@ from oci.relocation.transfer import ImageOutcome
 from oci.relocation.verify import Verification
 from tasks.blocks import load_credentials
 from tasks.resolution import Resolution
+from tasks.work import Work
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -63,15 +62,15 @@ class Order:
     concurrency: int = DEFAULT_CONCURRENCY
 
 
-class Relocation:
+class Relocation(Work):
     """One order being carried out. Used from one event loop; the work itself runs in threads."""
 
     def __init__(self, order: Order) -> None:
+        super().__init__(order.concurrency + 1)
         self.order = order
         self.request = order.request
         """With the source pinned to a digest once it is resolved."""
         self.meter = Meter()
-        self.cancel = CancelToken()
         self.source: Resolution | None = None
         self.plan: Plan | None = None
         self.limits: Mapping[str, int] = {}
@@ -83,7 +82,6 @@ class Relocation:
         """What ended it early."""
         self._session: Session | None = None
         self._opening = asyncio.Lock()
-        self._threads = ThreadPoolExecutor(order.concurrency + 1, thread_name_prefix="task")
 
     async def session(self) -> Session:
         """The session, opened on first use inside the task that needs it: only there are blocks loaded."""
@@ -108,19 +106,6 @@ class Relocation:
         if self.plan is None:
             raise InvalidInput("nothing is planned yet", hint="run fetch_referenced_images first")
         return self.plan
-
-    async def in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Runs a function of the synchronous core. When the caller is cancelled, the whole relocation is: the token
-        that every loop over bytes looks at is set, and the thread's end is awaited, so that nothing runs on unseen."""
-        future = asyncio.get_running_loop().run_in_executor(self._threads, lambda: function(*args, **kwargs))
-        try:
-            return await asyncio.shield(future)
-        except TransshipError as error:
-            raise error.with_traceback(None) from None  # says all by itself; Prefect logs every frame it comes through
-        except asyncio.CancelledError:
-            self.cancel.cancel()
-            await _ended(future)
-            raise
 
     def pin(self, source: Resolution) -> None:
         """Makes the relocation work on the resolved content and nothing else."""
@@ -154,7 +139,7 @@ class Relocation:
     async def close(self) -> None:
         if self._session is not None:
             await self.in_thread(self._session.close)
-        self._threads.shutdown(wait=False)
+        self.end()
 
 
 @asynccontextmanager
@@ -195,11 +180,3 @@ def reached_by(*, source: Access, destination: Access) -> Iterator[None]:
 
 _CURRENT: ContextVar[Relocation | None] = ContextVar("relocation", default=None)
 _GIVEN_ACCESS: ContextVar[tuple[Access, Access] | None] = ContextVar("given_access", default=None)
-
-
-async def _ended(future: asyncio.Future[T]) -> None:
-    while not future.done():
-        with suppress(asyncio.CancelledError):
-            await asyncio.wait([future])
-    if not future.cancelled():
-        future.exception()

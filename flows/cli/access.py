@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
+from flows.cli import debug
 from flows.cli.output import Output
-from flows.cli.verb import Duration, boolean, words
-
-if TYPE_CHECKING:
-    from oci.registry.settings import RegistrySettings
-    from oci.relocation.session import Access
+from flows.cli.verb import Duration, Invocation, boolean, words
+from oci.registry.credentials import Credential
+from oci.registry.login import default_credentials
+from oci.registry.settings import RegistrySettings
+from oci.relocation.session import DEFAULT_CONCURRENCY, Access, Session
 
 F = TypeVar("F", bound=Callable[..., Any])
 SIDES = ("source", "destination")
+MOST_CONCURRENCY = 64
+"""More threads than this don't make anything faster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +30,6 @@ class RegistryFlags:
     values: dict[str, Any]
 
     def settings(self, concurrency: int) -> RegistrySettings:
-        from oci.registry.settings import RegistrySettings  # noqa: PLC0415 - not for `version`
-
         return RegistrySettings(
             ca_files=self.values["registry_ca_cert_path"],
             client_certificate=self.values["registry_client_cert"] or "",
@@ -43,9 +45,6 @@ class RegistryFlags:
 
     def access(self, side: str, output: Output, *, concurrency: int) -> Access:
         """How one side is reached. Flags of the side outrank the general ones, flags outrank the environment."""
-        from oci.registry.login import default_credentials  # noqa: PLC0415
-        from oci.relocation.session import Access  # noqa: PLC0415
-
         credentials = default_credentials(
             side=side,
             explicit=self._explicit(side),
@@ -54,9 +53,21 @@ class RegistryFlags:
         )
         return Access(credentials=credentials, default=self.settings(concurrency))
 
-    def _explicit(self, side: str) -> Any:
-        from oci.registry.credentials import Credential  # noqa: PLC0415
+    def session(
+        self, invocation: Invocation, *, side: str | None = None, concurrency: int = DEFAULT_CONCURRENCY
+    ) -> Session:
+        """Connections for a command that uses both sides, or, with `side`, only one: "source", "destination", or empty
+        where the credentials of neither are meant."""
+        if invocation.output.debug:
+            debug.show_requests()
+        reached = {
+            name: self.access(name, invocation.output, concurrency=concurrency)
+            for name in (SIDES if side is None else (side,))
+        }
+        source, destination = (reached.get(name) or reached[side or ""] for name in SIDES)
+        return Session(source=source, destination=destination, concurrency=concurrency, cancel=invocation.cancel)
 
+    def _explicit(self, side: str) -> Credential | None:
         for prefix in (side, "registry"):
             username = self.values.get(f"{prefix}_username")
             token = self.values.get(f"{prefix}_token")
@@ -68,12 +79,25 @@ class RegistryFlags:
         return None
 
 
+def concurrency_flag(help: str) -> Callable[[F], F]:  # noqa: A002 - click's word
+    def at_most(context: click.Context, parameter: click.Parameter, value: int) -> int:
+        del context, parameter
+        return min(value, MOST_CONCURRENCY)
+
+    return click.option(
+        "--concurrency",
+        type=click.IntRange(1),
+        default=DEFAULT_CONCURRENCY,
+        show_default=True,
+        callback=at_most,
+        help=f"{help}, {MOST_CONCURRENCY} at most.",
+    )
+
+
 def registry_flags(*, sides: bool = False) -> Callable[[F], F]:
     """Adds the flags; the command gets them as `registry: RegistryFlags`. `sides` adds credentials for each side."""
 
     def decorate(command: F) -> F:
-        import functools  # noqa: PLC0415
-
         options = _options(sides=sides)
         names = [str(click.Option([name for name in option if name.startswith("-")]).name) for option, _ in options]
 

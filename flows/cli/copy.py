@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 import click
 
 from flows.cli import debug
-from flows.cli.access import RegistryFlags, registry_flags
-from flows.cli.progress import Progress, shown
+from flows.cli.access import RegistryFlags, concurrency_flag, registry_flags
+from flows.cli.progress import RelocationProgress, progress_flag, shown
 from flows.cli.verb import Invocation, Verb, boolean, everywhere, words
 from oci.atomic import replace_file
 from oci.bundle.lockfile import write_lock
 from oci.errors import Incomplete, InvalidInput, InvalidReference, Refused, StoreError
-from oci.meter import Meter, Receipt
+from oci.meter import Receipt
 from oci.reference import LAYOUT_PREFIX, parse_store
 from oci.relocation.plan import Plan
 from oci.relocation.planner import make_plan
 from oci.relocation.publish import Published, publish
 from oci.relocation.request import ARTIFACTS, COSIGN, RelocationRequest
 from oci.relocation.resultlock import result_lock
-from oci.relocation.session import DEFAULT_CONCURRENCY, Session
+from oci.relocation.session import Session
 from oci.relocation.transfer import PRESENT, ImageOutcome, transfer_all
 from oci.relocation.verify import verify
 from tasks.sizes import human
+
+_PLAN_IMAGES = ("Role", "Image", "State", "Tags")
+_PLAN_REQUESTS = ("Registry", "Requests")
 
 
 @click.command(cls=Verb)
@@ -38,13 +40,7 @@ from tasks.sizes import human
 @click.option("--to-repo", default="", help="REGISTRY/REPOSITORY, or oci:PATH for an image-layout folder; no tag.")
 @click.option("--lock-output", default="", help="Write a lock file of the result.")
 @words("--to-tag", help="Tag at the destination instead of the source's (repeatable).")
-@click.option(
-    "--concurrency",
-    type=click.IntRange(1, 64),
-    default=DEFAULT_CONCURRENCY,
-    show_default=True,
-    help="Blobs on their way at a time.",
-)
+@concurrency_flag("Blobs on their way at a time")
 @boolean("--repo-based-tags", help="Keep-alive tags that show where an image came from.")
 @boolean("--include-non-distributable-layers", help="Copy non-distributable layers as well.")
 @boolean("--cosign-signatures", help="The same as --artifacts cosign.")
@@ -66,22 +62,17 @@ from tasks.sizes import human
 )
 @boolean("--plan", "plan_only", help="Say what would be done, and do nothing.")
 @click.option("--report", default="", help="Write what became of each image to a JSON file.")
-@click.option(
-    "--progress",
-    "progress_kind",
-    type=click.Choice(["auto", "plain", "none"]),
-    default="auto",
-    help="auto: on a terminal; plain: lines on standard error.",
-)
+@progress_flag
 @boolean("--monitor", help="Run as a Prefect flow: progress, history and report in its UI.")
 @registry_flags(sides=True)
 @everywhere
 @click.pass_obj
 def copy(invocation: Invocation, /, registry: RegistryFlags, **flags: Any) -> None:
     """Copy a bundle, an image or what a lock lists, with all it references, to another registry or a folder."""
+    invocation.kept = "what is copied stays, and no name was moved; run the same again to go on"
     request = _request(flags)
-    if invocation.output.debug:
-        debug.show_requests()
+    if flags["plan_only"]:
+        invocation.output.check_columns(_PLAN_IMAGES, _PLAN_REQUESTS)
     if flags["monitor"]:
         _monitored(invocation, registry, request, flags)
         return
@@ -124,16 +115,10 @@ def _artifacts(named: Sequence[str], *, cosign: bool) -> frozenset[str]:
 
 def _copy(invocation: Invocation, registry: RegistryFlags, request: RelocationRequest, flags: dict[str, Any]) -> None:
     output = invocation.output
-    concurrency = flags["concurrency"]
-    meter = Meter()
-    source = registry.access("source", output, concurrency=concurrency)
-    destination = registry.access("destination", output, concurrency=concurrency)
-    session = Session(
-        source=source, destination=destination, concurrency=concurrency, meter=meter, cancel=invocation.cancel
-    )
-    progress = Progress(meter)
+    session = registry.session(invocation, concurrency=flags["concurrency"])
+    progress = RelocationProgress(session)
     with session:
-        with shown(progress, _kind(flags["progress_kind"], tty=output.tty and not output.json)):
+        with shown(progress, invocation, flags["progress_kind"]):
             plan = make_plan(session, request)
             progress.planned(plan)
             if flags["plan_only"]:
@@ -144,7 +129,7 @@ def _copy(invocation: Invocation, registry: RegistryFlags, request: RelocationRe
             output.line("copy | Tagging images")
             published = _publish(session, plan, outcomes, flags["report"])
         _verify(session, plan, flags["verify_mode"])
-        receipt = meter.receipt()
+        receipt = session.meter.receipt()
     _warn_of_layers(invocation, plan, included=request.include_non_distributable)
     write_report(flags["report"], plan, outcomes, published, receipt)
     if flags["lock_output"]:
@@ -174,12 +159,6 @@ def _verify(session: Session, plan: Plan, mode: str) -> None:
         )
 
 
-def _kind(asked: str, *, tty: bool) -> str:
-    if asked != "auto":
-        return asked
-    return "terminal" if tty and sys.stderr.isatty() else "none"
-
-
 def _announce(invocation: Invocation, plan: Plan) -> None:
     images = list(plan.images)
     line = invocation.output.line
@@ -201,12 +180,11 @@ def _show_plan(invocation: Invocation, plan: Plan) -> None:
         ]
         for image in plan.images
     ]
-    output.table("Images", ["Role", "Image", "State", "Tags"], rows)
+    output.table("Images", _PLAN_IMAGES, rows)
     for failed in plan.failures:
         output.warn(f"can't be read: {failed.subject}: {failed.message}")
-    output.table(
-        "Requests", ["Registry", "Requests"], [[name, str(count)] for name, count in plan.estimated_requests.items()]
-    )
+    requests = [[name, str(count)] for name, count in plan.estimated_requests.items()]
+    output.table("Requests", _PLAN_REQUESTS, requests)
     moved = f"{len(plan.blobs)} blobs, at most {human(plan.bytes_to_move)}, of it {human(plan.bytes_to_mount)} to mount"
     output.summary(f"{len(plan.to_transfer)} of {len(rows)} images to copy: {moved}")
 
@@ -266,6 +244,8 @@ def _monitored(
 ) -> None:
     from flows import monitor  # noqa: PLC0415 - Prefect takes a second to import
 
+    if invocation.output.debug:
+        debug.show_requests()
     concurrency = flags["concurrency"]
     report = monitor.run(
         request,

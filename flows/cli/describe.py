@@ -6,24 +6,16 @@ from typing import Any
 
 import click
 
-from flows.cli import debug
-from flows.cli.access import RegistryFlags, registry_flags
+from flows.cli.access import RegistryFlags, concurrency_flag, registry_flags
 from flows.cli.verb import Invocation, Verb, boolean, everywhere
 from oci.bundle.describe import as_text, as_yaml, describe
 from oci.errors import InvalidInput
 from oci.reference import parse_any
-from oci.relocation.session import DEFAULT_CONCURRENCY, Session
 
 
 @click.command(name="describe", cls=Verb)
 @click.option("-b", "--bundle", default="", help="REGISTRY/REPOSITORY:TAG or oci:PATH:TAG.")
-@click.option(
-    "--concurrency",
-    type=click.IntRange(1, 64),
-    default=DEFAULT_CONCURRENCY,
-    show_default=True,
-    help="Requests at a time.",
-)
+@concurrency_flag("Requests at a time")
 @click.option("-o", "--output-type", type=click.Choice(["text", "yaml"]), default="text", show_default=True)
 @boolean("--layers", default=True, help="Show the layers of each image.")
 @boolean("--cosign-artifacts", default=True, help="Show cosign's signatures.")
@@ -34,11 +26,7 @@ def describe_bundle(invocation: Invocation, /, registry: RegistryFlags, **flags:
     """Show what a bundle holds: images, nested bundles, signatures, and where each of them is."""
     if not flags["bundle"]:
         raise InvalidInput("Expected --bundle (-b)")
-    if invocation.output.debug:
-        debug.show_requests()
-    concurrency = flags["concurrency"]
-    access = registry.access("", invocation.output, concurrency=concurrency)
-    with Session(source=access, destination=access, concurrency=concurrency, cancel=invocation.cancel) as session:
+    with registry.session(invocation, side="", concurrency=flags["concurrency"]) as session:
         found = describe(
             session.source,
             parse_any(flags["bundle"]),
@@ -46,5 +34,12 @@ def describe_bundle(invocation: Invocation, /, registry: RegistryFlags, **flags:
             layers=flags["layers"],
             signatures=flags["cosign_artifacts"],
         )
-    invocation.output.block(as_yaml(found) if flags["output_type"] == "yaml" else as_text(found))
+    if flags["output_type"] == "yaml":
+        head, _, document = as_yaml(found).partition("\n")
+        blocks = [f"{head}\n", document]
+    else:
+        blocks = as_text(found).splitlines(keepends=True)
+    # As many blocks as in imgpkg's JSON.
+    for block in blocks:
+        invocation.output.block(block)
     invocation.output.finish()

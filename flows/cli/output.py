@@ -56,18 +56,20 @@ class Output:
             sys.stdout.write(text)
             sys.stdout.flush()
 
-    def check_columns(self, header: Sequence[str]) -> None:
-        """Raises click.UsageError when --column names a column that isn't there; before anything is asked."""
-        keys = [keyified(name) for name in header]
+    def check_columns(self, *headers: Sequence[str]) -> None:
+        """Raises click.UsageError when --column names one that no table to come has; before anything is asked."""
+        keys = [keyified(name) for header in headers for name in header]
         unknown = [name for name in map(keyified, self.columns) if name not in keys]
         if unknown:
-            raise click.UsageError(f"unknown column {unknown[0]!r}: there are {', '.join(keys)}")
+            raise click.UsageError(f"unknown column {unknown[0]!r}: there are {', '.join(dict.fromkeys(keys))}")
 
     def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Raises as `check_columns` does."""
-        self.check_columns(header)
+        """Left out when --column names none of its columns."""
         keys = [keyified(name) for name in header]
-        chosen = [keys.index(keyified(name)) for name in self.columns] or list(range(len(keys)))
+        wanted = [keyified(name) for name in self.columns]
+        chosen = [keys.index(name) for name in wanted if name in keys] if wanted else list(range(len(keys)))
+        if not chosen:
+            return
         kept = [[row[position] for position in chosen] for row in rows]
         names = [header[position] for position in chosen]
         self._tables.append(

@@ -1,60 +1,147 @@
 """Bytes on their way: a live display on a terminal, plain lines in a pipe when they are asked for.
 
-Nothing calls back from the core: a thread looks at the meter.
+Nothing calls back from the core: a thread looks at the meter and at what the session has in flight.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
-from oci.meter import Meter
-from oci.relocation.plan import Plan
-from oci.relocation.transfer import ImageOutcome
+import click
+
+from flows.cli.verb import Invocation
+from oci.digest import Digest
+from oci.meter import Meter, Receipt
 from tasks.sizes import human
+
+if TYPE_CHECKING:
+    from oci.relocation.plan import Plan, PlannedManifest
+    from oci.relocation.session import Session
+    from oci.relocation.transfer import ImageOutcome
 
 _TERMINAL_SECONDS = 0.2
 _PLAIN_SECONDS = 5.0
+_LONGEST_NAME = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One bar; sizes in bytes, `total` None while it isn't known."""
+
+    name: str
+    done: int = 0
+    total: int | None = None
+
+
+class Progress(Protocol):
+    """What is drawn; asked again and again from a thread of its own."""
+
+    def overall(self) -> Row: ...
+
+    def parts(self) -> list[Row]:
+        """What is on its way right now."""
 
 
 @dataclass(slots=True)
-class Progress:
-    """What is known so far; told by the driver, drawn by a thread."""
+class RelocationProgress:
+    """A relocation: its images, and of those on their way each one's bytes."""
 
-    meter: Meter
+    session: Session
     plan: Plan | None = None
-    done: dict[str, ImageOutcome] = field(default_factory=dict)
+    done: dict[Digest, ImageOutcome] = field(default_factory=dict)
+    _blobs: dict[Digest, tuple[Digest, ...]] = field(default_factory=dict)
+    _images: dict[Digest, list[Digest]] = field(default_factory=dict)
 
     def planned(self, plan: Plan) -> None:
+        for image in plan.to_transfer:
+            blobs = self._blobs[image.digest] = tuple(dict.fromkeys(_blobs_below(plan, image)))
+            for blob in blobs:
+                self._images.setdefault(blob, []).append(image.digest)
         self.plan = plan
 
     def finished(self, outcome: ImageOutcome) -> None:
         self.done[outcome.digest] = outcome
 
-    @property
-    def images(self) -> tuple[int, int]:
-        return len(self.done), len(list(self.plan.images)) if self.plan else 0
-
-    @property
-    def moved(self) -> tuple[int, int]:
-        """Bytes that needn't be moved any more, and all of them."""
-        receipt = self.meter.receipt()
-        total = self.plan.bytes_to_move if self.plan else 0
+    def overall(self) -> Row:
+        if self.plan is None:
+            return Row("planning")
+        receipt = self.session.meter.receipt()
         moved = receipt.bytes_written + receipt.bytes_mounted + receipt.bytes_skipped
-        return min(moved, total), total
+        total = self.plan.bytes_to_move
+        return Row(f"{len(self.done)} of {len(list(self.plan.images))} images", min(moved, total), total)
+
+    def parts(self) -> list[Row]:
+        """A blob that several images share shows with the first of them that isn't done."""
+        plan, moving = self.plan, dict(self.session.moving)
+        if plan is None:
+            return []
+        owners = (next((one for one in self._images.get(blob, ()) if one not in self.done), None) for blob in moving)
+        return [self._part(plan, image, moving) for image in dict.fromkeys(owners) if image is not None]
+
+    def _part(self, plan: Plan, image: Digest, moving: dict[Digest, int]) -> Row:
+        sizes = {blob: plan.blob_by_digest[blob].size for blob in self._blobs[image]}
+        done = sum(size if blob in self.session.moved else moving.get(blob, 0) for blob, size in sizes.items())
+        planned = plan.by_digest[image]
+        name = (planned.origin or planned.store).partition("@")[0].rpartition("/")[2]
+        return Row(f"{name[:_LONGEST_NAME]}@{image[:14]}", done, sum(sizes.values()))
+
+
+def _blobs_below(plan: Plan, image: PlannedManifest) -> Iterator[Digest]:
+    """What a bundle lists is beside it, not below."""
+    yield from image.blobs
+    if image.is_bundle:
+        return
+    for digest in image.children:
+        child = plan.by_digest.get(digest)
+        if child is not None and not child.present:
+            yield from _blobs_below(plan, child)
+
+
+@dataclass(slots=True)
+class LayerProgress:
+    """The layers of a push or a pull: `count` says which bytes of a receipt they are."""
+
+    meter: Meter
+    name: str
+    count: Callable[[Receipt], int]
+    total: int | None = None
+
+    def expect(self, size: int) -> None:
+        self.total = (self.total or 0) + size
+
+    def overall(self) -> Row:
+        if self.total is None:
+            return Row(self.name)
+        return Row(self.name, min(self.count(self.meter.receipt()), self.total), self.total)
+
+    def parts(self) -> list[Row]:
+        return []
+
+
+def progress_flag(command: Any) -> Any:
+    return click.option(
+        "--progress",
+        "progress_kind",
+        type=click.Choice(["auto", "plain", "none"]),
+        default="auto",
+        help="auto: on a terminal; plain: lines on standard error, in a pipe too.",
+    )(command)
 
 
 @contextmanager
-def shown(progress: Progress, kind: str) -> Iterator[None]:
-    """`kind` is `terminal`, `plain` or `none`."""
-    if kind == "none":
+def shown(progress: Progress, invocation: Invocation, asked: str) -> Iterator[None]:
+    """Draws while the block runs; `asked` is `auto`, `plain` or `none`."""
+    draw = _drawing(invocation, asked)
+    if draw is None:
         yield
         return
     stop = threading.Event()
-    draw = _draw_terminal if kind == "terminal" else _draw_plain
     thread = threading.Thread(target=draw, args=(progress, stop), name="progress", daemon=True)
     thread.start()
     try:
@@ -64,42 +151,55 @@ def shown(progress: Progress, kind: str) -> Iterator[None]:
         thread.join()
 
 
+def _drawing(invocation: Invocation, asked: str) -> Callable[[Progress, threading.Event], None] | None:
+    output = invocation.output
+    if asked == "plain":
+        return _draw_plain
+    if asked == "none" or output.json or output.quiet or not output.tty or not sys.stderr.isatty():
+        return None
+    colored = output.color and not os.environ.get("NO_COLOR")
+    return lambda progress, stop: _draw_terminal(progress, stop, colored=colored)
+
+
 def _draw_plain(progress: Progress, stop: threading.Event) -> None:
     before = 0
     while not stop.wait(_PLAIN_SECONDS):
-        moved, total = progress.moved
-        done, images = progress.images
-        rate = (moved - before) / _PLAIN_SECONDS
-        before = moved
-        left = f", {_clock((total - moved) / rate)} left" if rate > 0 else ""
-        print(
-            f"{done} of {images} images, {human(moved)} of {human(total)}, {human(int(rate))}/s{left}",
-            file=sys.stderr,
-            flush=True,
-        )
+        row = progress.overall()
+        rate = (row.done - before) / _PLAIN_SECONDS
+        before = row.done
+        total = row.total or 0
+        left = f", {_clock((total - row.done) / rate)} left" if rate > 0 else ""
+        sizes = f", {human(row.done)} of {human(total)}, {human(rate)}/s{left}" if row.total is not None else ""
+        print(f"{row.name}{sizes}", file=sys.stderr, flush=True)
 
 
-def _draw_terminal(progress: Progress, stop: threading.Event) -> None:
+def _draw_terminal(progress: Progress, stop: threading.Event, *, colored: bool) -> None:
     from rich import progress as bars  # noqa: PLC0415 - only a terminal needs it
     from rich.console import Console  # noqa: PLC0415
 
     columns = (
-        bars.TextColumn("{task.description}"),
+        bars.TextColumn("{task.description}", markup=False),
         bars.BarColumn(),
         bars.DownloadColumn(binary_units=True),
         bars.TransferSpeedColumn(),
         bars.TimeRemainingColumn(),
     )
+    console = Console(stderr=True, no_color=not colored)
     # Lines of the product go above the display only where both share a terminal.
     both = sys.stdout.isatty()
-    with bars.Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=both) as live:
-        task = live.add_task("planning", total=None)
+    with bars.Progress(*columns, console=console, transient=True, redirect_stdout=both, refresh_per_second=5) as live:
+        whole = live.add_task("", total=None)
+        drawn: dict[str, bars.TaskID] = {}
         while not stop.wait(_TERMINAL_SECONDS):
-            if progress.plan is None:
-                continue
-            moved, total = progress.moved
-            done, images = progress.images
-            live.update(task, description=f"{done}/{images} images", completed=moved, total=total or 1)
+            overall = progress.overall()
+            live.update(whole, description=overall.name, total=overall.total, completed=overall.done)
+            rows = {row.name: row for row in progress.parts()[: max(0, console.height - 4)]}
+            for name in drawn.keys() - rows.keys():
+                live.remove_task(drawn.pop(name))
+            for name, row in rows.items():
+                if name not in drawn:
+                    drawn[name] = live.add_task(f"  {name}", total=row.total)
+                live.update(drawn[name], completed=row.done)
 
 
 def _clock(seconds: float) -> str:

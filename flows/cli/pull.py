@@ -7,13 +7,12 @@ from typing import Any
 
 import click
 
-from flows.cli import debug
 from flows.cli.access import RegistryFlags, registry_flags
+from flows.cli.progress import LayerProgress, progress_flag, shown
 from flows.cli.verb import Invocation, Verb, boolean, everywhere
 from oci.bundle.pull import PullRequest, pull
 from oci.errors import InvalidInput
 from oci.files.output import check_output, output_folder
-from oci.relocation.session import DEFAULT_CONCURRENCY, Session
 from tasks.sizes import human
 
 
@@ -27,6 +26,7 @@ from tasks.sizes import human
 @boolean("-r", "--recursive", help="Nested bundles, too.")
 @boolean("--image-is-bundle-check", default=True, help="With -i, refuse a bundle.")
 @boolean("--replace", help="Delete the output folder even when it wasn't made by a pull.")
+@progress_flag
 @registry_flags()
 @everywhere
 @click.pass_obj
@@ -45,25 +45,27 @@ def pull_files(invocation: Invocation, /, registry: RegistryFlags, **flags: Any)
     if not path:
         raise InvalidInput("Expected --output to be none empty")
     check_output(path, replace=flags["replace"])
-    if invocation.output.debug:
-        debug.show_requests()
-    access = registry.access("source", invocation.output, concurrency=DEFAULT_CONCURRENCY)
-    with Session(source=access, destination=access, cancel=invocation.cancel) as session:
-        with output_folder(path, replace=flags["replace"]) as folder:
+    invocation.kept = "the folder is as it was; run the same again"
+    output = invocation.output
+    with registry.session(invocation, side="source") as session:
+        progress = LayerProgress(session.meter, "pulling", lambda receipt: receipt.bytes_read)
+        with (
+            shown(progress, invocation, flags["progress_kind"]),
+            output_folder(path, replace=flags["replace"]) as folder,
+        ):
             pulled = pull(
                 session.source,
                 request,
                 folder,
                 session.workers,
-                line=invocation.output.line,
+                line=output.line,
+                expect=progress.expect,
                 cancel=invocation.cancel,
             )
         receipt = session.meter.receipt()
-    if not invocation.output.tty and not invocation.output.json:
+    if not output.tty and not output.json:
         lock = ", lock updated" if pulled.updated else ", lock kept as it is" if pulled.lock_path else ""
         nested = f", {len(pulled.nested)} nested bundles" if pulled.nested else ""
-        invocation.output.summary(
-            f"Pulled '{pulled.image}' into {os.path.normpath(path)}{nested}{lock}: {human(receipt.bytes_read)} read, "
-            f"{receipt.total_requests} requests"
-        )
-    invocation.output.finish()
+        read = f"{human(receipt.bytes_read)} read, {receipt.total_requests} requests, {receipt.seconds:.1f} s"
+        output.summary(f"Pulled '{pulled.image}' into {os.path.normpath(path)}{nested}{lock}: {read}")
+    output.finish()

@@ -6,15 +6,14 @@ from typing import Any
 
 import click
 
-from flows.cli import debug
 from flows.cli.access import RegistryFlags, registry_flags
+from flows.cli.progress import LayerProgress, progress_flag, shown
 from flows.cli.verb import Invocation, Verb, boolean, everywhere, words
 from oci.bundle.lockfile import write_lock
 from oci.bundle.push import PushRequest, entries_of, push
 from oci.errors import InvalidInput
 from oci.files.walk import DEFAULT_EXCLUSIONS
 from oci.reference import LayoutFolder
-from oci.relocation.session import DEFAULT_CONCURRENCY, Session
 from tasks.sizes import human
 
 
@@ -28,6 +27,7 @@ from tasks.sizes import human
 @words("-l", "--labels", help="KEY=VALUE labels of the image's config (repeatable).")
 @click.option("--lock-output", default="", help="Write a BundleLock of what was pushed.")
 @boolean("--oci-media-types", help="OCI media types; imgpkg can pull such a bundle but not copy it.")
+@progress_flag
 @registry_flags()
 @everywhere
 @click.pass_obj
@@ -46,24 +46,29 @@ def push_files(invocation: Invocation, /, registry: RegistryFlags, **flags: Any)
         raise InvalidInput("Lock output is not compatible with image, use bundle for lock output")
     if flags["lock_output"] and isinstance(request.destination.repository, LayoutFolder):
         raise InvalidInput("A lock names registries only: --lock-output can't be used with an image-layout folder")
-    if invocation.output.debug:
-        debug.show_requests()
-    destination = request.destination
+    invocation.kept = "no name was moved; run the same again"
+    output, place = invocation.output, request.destination
     entries = entries_of(request)
     for entry in entries:
-        invocation.output.line(f"{'dir' if entry.is_folder else 'file'}: {entry.name}")
-    access = registry.access("destination", invocation.output, concurrency=DEFAULT_CONCURRENCY)
-    with Session(source=access, destination=access, cancel=invocation.cancel) as session:
-        pushed = push(session.destination(destination.repository), request, entries, cancel=invocation.cancel)
+        output.line(f"{'dir' if entry.is_folder else 'file'}: {entry.name}")
+    with registry.session(invocation, side="destination") as session:
+        progress = LayerProgress(session.meter, "packing", lambda receipt: receipt.bytes_written)
+
+        def packed(size: int) -> None:
+            progress.name = "pushing"
+            progress.expect(size)
+
+        with shown(progress, invocation, flags["progress_kind"]):
+            destination = session.destination(place.repository)
+            pushed = push(destination, request, entries, cancel=invocation.cancel, on_packed=packed)
         receipt = session.meter.receipt()
     if flags["lock_output"]:
         write_lock(flags["lock_output"], pushed.lock)
-    sent = f"{human(receipt.bytes_written)} sent, {receipt.total_requests} requests"
-    if not invocation.output.tty and not invocation.output.json:
-        invocation.output.summary(f"Pushed '{pushed.reference}': {len(entries)} files and folders, {sent}")
-    else:
-        invocation.output.line(f"Pushed '{pushed.reference}'")
-    invocation.output.finish()
+    output.line(f"Pushed '{pushed.reference}'")
+    if not output.tty and not output.json:
+        sent = f"{human(receipt.bytes_written)} sent, {receipt.total_requests} requests, {receipt.seconds:.1f} s"
+        output.summary(f"Pushed '{pushed.reference}': {len(entries)} files and folders, {sent}")
+    output.finish()
 
 
 def _labels(given: tuple[str, ...]) -> dict[str, str]:

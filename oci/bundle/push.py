@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from oci.bundle import tagnames
 from oci.bundle.bundlelock import BundleLock
 from oci.bundle.image import BUNDLE_LABEL, single_layer_image
 from oci.cancel import CancelToken
-from oci.descriptor import Descriptor
-from oci.digest import Digest
 from oci.errors import InvalidInput
 from oci.files.pack import pack
 from oci.files.walk import DEFAULT_EXCLUSIONS, Entry, check_bundle, check_duplicates, is_bundle, walk
@@ -76,23 +74,26 @@ def entries_of(request: PushRequest) -> tuple[Entry, ...]:
 
 
 def push(
-    destination: Destination, request: PushRequest, entries: Sequence[Entry], *, cancel: CancelToken | None = None
+    destination: Destination,
+    request: PushRequest,
+    entries: Sequence[Entry],
+    *,
+    cancel: CancelToken | None = None,
+    on_packed: Callable[[int], None] | None = None,
 ) -> Pushed:
     """Packs the entries into one layer and pushes the image under its tag and its keep-alive tag. The same files give
-    the same digest everywhere."""
+    the same digest everywhere. `on_packed` is told the bytes of the layer when they are known."""
     layer = pack(entries, cancel=cancel)
+    if on_packed is not None:
+        on_packed(layer.size)
     labels = dict(request.labels or {}) | ({BUNDLE_LABEL: "true"} if request.bundle else {})
     manifest, config, config_descriptor = single_layer_image(
         layer.digest, layer.size, layer.diff_id, labels, oci_types=request.oci_types
     )
-    destination.put_blob(_described(manifest.layers[0], layer.digest, layer.size), layer.open)
+    destination.put_blob(manifest.layers[0], layer.open)
     destination.put_blob(config_descriptor, reader_of(config))
     # The keep-alive tag first: when the second request fails, the name that was asked for isn't there alone.
     destination.put_manifest(manifest, tagnames.keep_alive(manifest.digest))
     tag = request.destination.tag
     destination.put_manifest(manifest, tag)
     return Pushed(reference=request.destination.at(manifest.digest), tag=tag, entries=tuple(entries))
-
-
-def _described(layer: Descriptor, digest: Digest, size: int) -> Descriptor:
-    return Descriptor(layer.media_type, digest, size)

@@ -54,6 +54,10 @@ class Session:
         self.cache = ByteCache()
         self.pushed: set[tuple[str, Digest]] = set()
         """(destination, digest) of manifests that this session has pushed."""
+        self.moving: dict[Digest, int] = {}
+        """Bytes read so far of each blob that is on its way, for whoever shows progress."""
+        self.moved: set[Digest] = set()
+        """Blobs that were moved, or found to be there."""
         self._lock = threading.Lock()
         self._layouts: dict[tuple[str, LayoutFolder], Layout] = {}
         self._sides = {

@@ -11,6 +11,7 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
+from oci.descriptor import Descriptor
 from oci.digest import Digest
 from oci.errors import Cancelled, IntegrityError, InvalidInput, NotFound, Refused, StoreError, TransshipError
 from oci.manifest import Manifest, parse_manifest
@@ -18,7 +19,7 @@ from oci.reference import Repository, StoreName, parse_store
 from oci.relocation.plan import Plan, PlannedBlob, PlannedManifest
 from oci.relocation.pool import wait_all
 from oci.relocation.session import Session
-from oci.store import BlobOutcome, Destination, reader_of
+from oci.store import BlobOutcome, Destination, Source, reader_of
 
 DONE = "done"
 PRESENT = "present"
@@ -188,6 +189,16 @@ def _move_blobs(
 
 
 def _move_blob(session: Session, destination: Destination, blob: PlannedBlob, *, fresh: bool) -> BlobOutcome:
+    session.moving[blob.digest] = 0
+    try:
+        outcome = _move_from_places(session, destination, blob, fresh=fresh)
+    finally:
+        session.moving.pop(blob.digest, None)
+    session.moved.add(blob.digest)
+    return outcome
+
+
+def _move_from_places(session: Session, destination: Destination, blob: PlannedBlob, *, fresh: bool) -> BlobOutcome:
     """From the first place that gives the right bytes. A wrong byte is never a reason to give up at once: another
     place, or another read, may have the right one."""
     places = [parse_store(store) for store in blob.stores]
@@ -200,7 +211,7 @@ def _move_blob(session: Session, destination: Destination, blob: PlannedBlob, *,
         try:
             return destination.put_blob(
                 blob.descriptor,
-                partial(session.source(place).read_blob, blob.descriptor),
+                partial(_followed, session, session.source(place), blob.descriptor),
                 mount_from=mounts,
                 fresh=fresh,
             )
@@ -209,6 +220,15 @@ def _move_blob(session: Session, destination: Destination, blob: PlannedBlob, *,
                 raise
             problem = problem or error
     raise problem or InvalidInput(f"the plan names no place to read {blob.digest} from")
+
+
+def _followed(session: Session, source: Source, blob: Descriptor, offset: int) -> Iterator[bytes]:
+    """Reads a blob; the session knows how far it is."""
+    position = offset
+    for chunk in source.read_blob(blob, offset):
+        position += len(chunk)
+        session.moving[blob.digest] = position
+        yield chunk
 
 
 def _mounts(places: Sequence[StoreName], destination: StoreName) -> tuple[Repository, ...]:

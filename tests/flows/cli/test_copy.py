@@ -243,7 +243,7 @@ def test_plain_progress_in_a_pipe_when_asked_for(
         done = transship("copy", "-b", shop.reference, "--to-repo", f"{proxy.host}/{repository}", "--progress", "plain")
 
     assert done.code == 0
-    assert re.search(r"^0 of 0 images, 0 B of 0 B, 0 B/s$", done.err, re.MULTILINE)
+    assert done.err.startswith("planning\n")
 
 
 def test_the_command_starts_fast() -> None:

@@ -1,0 +1,47 @@
+"""The threads in which one flow run does the work of the synchronous core, and the token that stops them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import ParamSpec, TypeVar
+
+from oci.cancel import CancelToken
+from oci.errors import TransshipError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Work:
+    """Used from one event loop. `end` when nothing is awaited any more."""
+
+    def __init__(self, threads: int) -> None:
+        self.cancel = CancelToken()
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="task")
+
+    async def in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Runs a function of the synchronous core. When the caller is cancelled, all of the work is: the token that
+        every loop over bytes looks at is set, and the thread's end is awaited, so that nothing runs on unseen."""
+        future = asyncio.get_running_loop().run_in_executor(self._threads, lambda: function(*args, **kwargs))
+        try:
+            return await asyncio.shield(future)
+        except TransshipError as error:
+            raise error.with_traceback(None) from None  # says all by itself; Prefect logs every frame it comes through
+        except asyncio.CancelledError:
+            self.cancel.cancel()
+            await _ended(future)
+            raise
+
+    def end(self) -> None:
+        self._threads.shutdown(wait=False)
+
+
+async def _ended(future: asyncio.Future[T]) -> None:
+    while not future.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait([future])
+    if not future.cancelled():
+        future.exception()
