@@ -47,7 +47,7 @@ class Verifier:
         self._what = what or digest
         self._hash = hashlib.new(digest.partition(":")[0])
 
-    def update(self, chunk: bytes) -> None:
+    def update(self, chunk: bytes | memoryview) -> None:
         """Raises IntegrityError as soon as there are more bytes than promised."""
         self.seen += len(chunk)
         if self.seen > self.size:

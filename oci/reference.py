@@ -1,4 +1,4 @@
-"""References: where a manifest is, by tag or digest, in a registry's repository or in an image-layout folder."""
+"""References: where a manifest is, by tag or digest, in a repository, an image-layout folder or an archive."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import re
 from dataclasses import dataclass, replace
 from typing import TypeAlias
+from urllib.parse import quote, unquote
 
 from oci.digest import Digest, is_digest
 from oci.errors import InvalidReference
@@ -16,6 +17,8 @@ _REPOSITORY = re.compile(r"[a-z0-9_\-./]{2,255}")
 _TAG = re.compile(r"[A-Za-z0-9_\-.]{1,128}")
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.\-]+)(:[0-9]{1,5})?")
 LAYOUT_PREFIX = "oci:"
+ARCHIVE_PREFIX = "archive:"
+S3_PREFIX = "s3://"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -49,7 +52,22 @@ class LayoutFolder:
         return f"{LAYOUT_PREFIX}{self.path}"
 
 
-StoreName: TypeAlias = Repository | LayoutFolder
+@dataclass(frozen=True, slots=True, order=True)
+class ArchiveName:
+    """A tarball, or the volumes it was split into: absolute paths or `s3://BUCKET/KEY`, one or more."""
+
+    locations: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return ARCHIVE_PREFIX + "|".join(quote(location, safe="/:~ ") for location in self.locations)
+
+    @classmethod
+    def of(cls, *locations: str) -> ArchiveName:
+        """Raises InvalidReference for one that names no file or object."""
+        return cls(tuple(_location(location) for location in locations))
+
+
+StoreName: TypeAlias = Repository | LayoutFolder | ArchiveName
 """What holds manifests and blobs under one set of tags."""
 
 
@@ -102,7 +120,13 @@ def parse_tag(tag: str, text: str = "") -> str:
 
 
 def parse_any(text: str) -> Reference:
-    """Reads `oci:PATH[:TAG]`, `oci:PATH@DIGEST` or a registry reference. A layout without a tag means `latest`."""
+    """Reads `oci:PATH[:TAG]`, `oci:PATH@DIGEST`, `archive:LOCATION@DIGEST` or a registry reference. A layout without a
+    tag means `latest`."""
+    if text.startswith(ARCHIVE_PREFIX):
+        store, _, digest = text.rpartition("@")
+        if not is_digest(digest):
+            raise InvalidReference(f"{text!r} names nothing in the archive", hint="write archive:LOCATION@DIGEST")
+        return Reference(parse_store(store), "", Digest(digest))
     if not text.startswith(LAYOUT_PREFIX):
         return Reference.parse(text)
     rest = text.removeprefix(LAYOUT_PREFIX)
@@ -116,7 +140,9 @@ def parse_any(text: str) -> Reference:
 
 
 def parse_store(text: str) -> StoreName:
-    """Reads `oci:PATH` or `REGISTRY/REPOSITORY`, without tag and digest."""
+    """Reads `oci:PATH`, `archive:LOCATION` or `REGISTRY/REPOSITORY`, without tag and digest."""
+    if text.startswith(ARCHIVE_PREFIX):
+        return ArchiveName.of(*map(unquote, text.removeprefix(ARCHIVE_PREFIX).split("|")))
     if text.startswith(LAYOUT_PREFIX):
         return _folder(text.removeprefix(LAYOUT_PREFIX), text)
     return Repository.parse(text)
@@ -126,6 +152,17 @@ def _folder(path: str, text: str) -> LayoutFolder:
     if not path:
         raise InvalidReference(f"{text!r} names no folder", hint="write oci:PATH or oci:PATH:TAG")
     return LayoutFolder(os.path.abspath(path))
+
+
+def _location(text: str) -> str:
+    if not text.startswith(S3_PREFIX):
+        if not text or text.endswith("/"):
+            raise InvalidReference(f"{text!r} names no file")
+        return os.path.abspath(text)
+    bucket, _, key = text.removeprefix(S3_PREFIX).partition("/")
+    if not bucket or not key or key.endswith("/"):
+        raise InvalidReference(f"{text!r} names no object", hint="write s3://BUCKET/KEY")
+    return text
 
 
 def _repository(name: str, text: str) -> Repository:

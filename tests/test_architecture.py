@@ -18,6 +18,8 @@ INSIDE_OCI = (
     {"registry", "layout", "layout_index", "files"},
     {"bundle"},
     {"relocation", "archive"},
+    {"prune"},
+    {"mirror"},
 )
 BOTO3_MODULES = {"oci/archive/s3.py", "oci/registry/keychains/ecr.py"}
 

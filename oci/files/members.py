@@ -6,7 +6,7 @@ every member it met, recurses once for each extension header, and takes a damage
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from oci.errors import InvalidManifest
@@ -43,10 +43,14 @@ class Members:
     """Iterates over the members; `data` streams the current one, and what is left of it is passed over.
 
     Knows USTAR, PAX, GNU's long names and base-256 numbers. Raises InvalidManifest for what is damaged or cut short.
+    `skip` passes over bytes that `pieces` hasn't given yet, where they needn't be read for that; `position` counts the
+    bytes that are behind.
     """
 
-    def __init__(self, pieces: Iterable[bytes]) -> None:
+    def __init__(self, pieces: Iterable[bytes], skip: Callable[[int], None] | None = None) -> None:
         self._pieces = iter(pieces)
+        self._skip = skip
+        self.position = 0
         self._piece = b""
         self._at = 0
         self._left = 0
@@ -70,9 +74,7 @@ class Members:
             self._left, self._padding = member.size, -member.size % BLOCK
             yield member
             long_name, records = b"", {}
-            for _ in self.data():
-                pass
-            self._take(self._padding)
+            self._pass_over()
 
     def data(self) -> Iterator[bytes]:
         """The bytes of the current member that weren't given yet."""
@@ -82,7 +84,20 @@ class Members:
             part = self._piece[self._at : self._at + self._left]
             self._at += len(part)
             self._left -= len(part)
+            self.position += len(part)
             yield part
+
+    def _pass_over(self) -> None:
+        """The rest of the current member, and what fills its last block."""
+        if self._skip is not None:
+            held = min(len(self._piece) - self._at, self._left)
+            self._at += held
+            self._skip(self._left - held)
+            self.position += self._left
+            self._left = 0
+        for _ in self.data():
+            pass
+        self._take(self._padding)
 
     def _header(self) -> bytes | None:
         """The next header block, or None at the end: two blocks of zeros, or no more bytes."""
@@ -115,6 +130,7 @@ class Members:
                 raise InvalidManifest("the layer's tar is cut short")
             part = self._piece[self._at : self._at + size]
             self._at += len(part)
+            self.position += len(part)
             size -= len(part)
             parts.append(part)
         return b"".join(parts)

@@ -11,9 +11,10 @@ from typing import Self
 
 from oci.cancel import CancelToken
 from oci.digest import Digest
+from oci.errors import InvalidInput
 from oci.layout import Layout
 from oci.meter import Meter
-from oci.reference import LayoutFolder, StoreName
+from oci.reference import ArchiveName, LayoutFolder, StoreName
 from oci.registry.credentials import Credentials
 from oci.registry.registries import Registries
 from oci.registry.settings import RegistrySettings
@@ -80,6 +81,8 @@ class Session:
         return self._store("destination", name)
 
     def _store(self, side: str, name: StoreName) -> Destination:
+        if isinstance(name, ArchiveName):
+            raise InvalidInput(f"{name}: an archive is neither read nor written in place")
         if not isinstance(name, LayoutFolder):
             return self._sides[side].repository(name)
         with self._lock:

@@ -1,0 +1,48 @@
+"""Hashing blobs in order while their pieces arrive in any order."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from oci.archive.tarplan import Piece
+from oci.digest import Digest, Verifier
+from oci.errors import InvalidInput, TransshipError
+
+
+@dataclass(slots=True)
+class Chains:
+    """One hash for each blob that is cut. A piece waits until those before it are hashed: whoever uses this begins
+    pieces in order, so that it never waits for one that hasn't begun."""
+
+    _verifiers: dict[Digest, Verifier] = field(default_factory=dict)
+    _turn: threading.Condition = field(default_factory=threading.Condition)
+    _broken: TransshipError | None = None
+
+    def update(self, piece: Piece, chunks: Iterable[bytes | memoryview]) -> None:
+        """Raises IntegrityError when the blob ends here and isn't what was promised, or what `break_off` was told."""
+        verifier = self._verifier(piece)
+        with self._turn:
+            self._turn.wait_for(lambda: self._broken or verifier.seen == piece.blob_offset)
+            if self._broken is not None and verifier.seen != piece.blob_offset:
+                raise self._broken
+        for chunk in chunks:
+            verifier.update(chunk)
+        with self._turn:
+            self._turn.notify_all()
+        if verifier.seen == verifier.size:
+            verifier.finish()
+
+    def break_off(self, error: TransshipError) -> None:
+        """Nobody waits any longer."""
+        with self._turn:
+            self._broken = self._broken or error
+            self._turn.notify_all()
+
+    def _verifier(self, piece: Piece) -> Verifier:
+        content = piece.member.content if piece.member else None
+        if content is None or content.digest is None:
+            raise InvalidInput("only a blob has a digest to be proven")
+        with self._turn:
+            return self._verifiers.setdefault(content.digest, Verifier(content.digest, content.size))

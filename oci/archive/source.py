@@ -1,0 +1,151 @@
+"""An archive as a source: manifests from its description, blobs by range. It never asks where its content came from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from oci.archive.contents import Contents, Stretch, read_contents
+from oci.archive.storage import ByteReader
+from oci.cancel import CancelToken
+from oci.descriptor import Descriptor
+from oci.digest import Digest, is_digest, verified
+from oci.errors import IntegrityError, InvalidManifest, NotFound
+from oci.files.members import Members
+from oci.manifest import Manifest
+from oci.meter import Meter
+from oci.reference import ArchiveName
+
+
+class Archive:
+    """See oci.store for what each method of a Source promises. Opening it reads its description, and nothing else."""
+
+    def __init__(
+        self, name: ArchiveName, readers: Sequence[ByteReader], *, side: str, meter: Meter, cancel: CancelToken
+    ) -> None:
+        self.name = name
+        self.readers = tuple(readers)
+        self._side = side
+        self._meter = meter
+        self._cancel = cancel
+        self.contents: Contents = read_contents(readers)
+        self._tags = {element.tag: element.digest for element in self.contents.elements if element.tag}
+
+    def head_manifest(self, identifier: str) -> Descriptor | None:
+        manifest = self._manifest(identifier)
+        return Descriptor(manifest.media_type, manifest.digest, manifest.size) if manifest else None
+
+    def get_manifest(self, identifier: str) -> Manifest:
+        manifest = self._manifest(identifier)
+        if manifest is None:
+            raise self._missing(identifier, "looking for the manifest")
+        return manifest
+
+    def read_blob(self, blob: Descriptor, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+        end = blob.size if length is None else min(blob.size, offset + length)
+        chunks = self._chunks(blob, offset, end)
+        if offset == 0 and length is None:
+            return verified(chunks, blob.digest, blob.size, self._where())
+        return chunks
+
+    def blob_size(self, digest: Digest) -> int | None:
+        if digest in self.contents.configs:
+            return len(self.contents.configs[digest])
+        stretch = self.contents.blobs.get(digest)
+        return stretch.size if stretch else None
+
+    def tags(self) -> Iterator[str]:
+        return iter(sorted(self._tags))
+
+    def referrers(self, subject: Digest, artifact_type: str = "") -> tuple[Descriptor, ...]:
+        known = (one for one in self.contents.manifests.values() if one.subject and one.subject.digest == subject)
+        return tuple(one.descriptor for one in known if artifact_type in ("", one.descriptor.artifact_type))
+
+    def close(self) -> None:
+        for reader in self.readers:
+            reader.close()
+
+    def _manifest(self, identifier: str) -> Manifest | None:
+        digest = Digest(identifier) if is_digest(identifier) else self._tags.get(identifier)
+        return self.contents.manifests.get(digest) if digest else None
+
+    def _chunks(self, blob: Descriptor, offset: int, end: int) -> Iterator[bytes]:
+        inline = self.contents.configs.get(blob.digest)
+        if inline is not None:
+            self._check_size(blob, len(inline))
+            yield inline[offset:end]
+            return
+        stretch = self.contents.blobs.get(blob.digest)
+        if stretch is None:
+            raise self._missing(blob.digest, "reading the blob")
+        self._check_size(blob, stretch.size)
+        if stretch.header >= 0 and offset == 0:
+            self._check_header(blob, stretch)
+        for chunk in stretch.reader.read(stretch.offset + offset, end - offset):
+            self._cancel.check()
+            self._meter.read(len(chunk))
+            yield chunk
+
+    def _check_size(self, blob: Descriptor, size: int) -> None:
+        if size != blob.size:
+            raise IntegrityError(f"{self._where()}: {blob.digest} has {size} bytes in the archive, not {blob.size}")
+
+    def _check_header(self, blob: Descriptor, stretch: Stretch) -> None:
+        """Where a member should be by the sizes of those before it, there must be one of its size."""
+        try:
+            member = next(iter(Members(stretch.reader.read(stretch.header, stretch.offset - stretch.header))), None)
+        except InvalidManifest:
+            member = None
+        if member is None or member.size != blob.size:
+            raise IntegrityError(f"{self._where()}: the archive is damaged where {blob.digest} should begin")
+
+    def _where(self) -> str:
+        return f"{self._side} {self.name}".lstrip()
+
+    def _missing(self, subject: str, operation: str) -> NotFound:
+        return NotFound(
+            "isn't in the archive",
+            side=self._side,
+            store=str(self.name),
+            subject=subject,
+            operation=operation,
+            status=404,
+            code="BLOB_UNKNOWN",
+            hint=self._why_missing(subject),
+        )
+
+    def _why_missing(self, subject: str) -> str:
+        if subject in {digest for digest, _ in self.contents.extra.requires}:
+            return f"the archive is a delta to {self.contents.extra.base}: import that one first"
+        foreign = (layer for manifest in self.contents.manifests.values() for layer in manifest.layers)
+        if any(layer.digest == subject and not layer.distributable for layer in foreign):
+            return "the archive was made without --include-non-distributable-layers: leave it out here as well"
+        return "make the archive again, or verify this one with `archive verify`"
+
+
+class Nothing:
+    """What an archive that is to be written has so far."""
+
+    def __init__(self, name: ArchiveName) -> None:
+        self.name = name
+
+    def head_manifest(self, identifier: str) -> Descriptor | None:
+        del identifier
+        return None
+
+    def get_manifest(self, identifier: str) -> Manifest:
+        raise NotFound("nothing is there yet", store=str(self.name), subject=identifier)
+
+    def read_blob(self, blob: Descriptor, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+        del offset, length
+        raise NotFound("nothing is there yet", store=str(self.name), subject=blob.digest)
+
+    def blob_size(self, digest: Digest) -> int | None:
+        del digest
+        return None
+
+    def tags(self) -> Iterator[str]:
+        return iter(())
+
+    def referrers(self, subject: Digest, artifact_type: str = "") -> tuple[Descriptor, ...]:
+        del subject, artifact_type
+        return ()

@@ -1,0 +1,283 @@
+"""Where an archive's bytes are: a small Protocol for reading by range, one for writing in parts, and both for files."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Protocol
+
+from oci.archive.parts import Part
+from oci.cancel import CancelToken
+from oci.disk import store_error
+from oci.errors import IntegrityError, NotFound, Refused
+
+READ_SIZE = 1 << 20
+
+_COPY_SIZE = 64 << 20
+
+
+class ByteReader(Protocol):
+    """An archive that is there. Safe from any thread."""
+
+    @property
+    def location(self) -> str: ...
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the plan it was written from, when the store keeps that beside it; empty otherwise."""
+
+    def read(self, offset: int, length: int) -> Iterator[bytes]:
+        """Exactly `length` bytes. Raises StoreError, or IntegrityError where there are fewer."""
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredPart:
+    """What a writer knows of a part that is in place: `crc32` where it keeps that, `md5` in hexadecimal likewise."""
+
+    crc32: int | None = None
+    md5: str = ""
+
+
+class ByteWriter(Protocol):
+    """An archive in the making: nobody sees it before `finish`. Safe from any thread once it has begun."""
+
+    @property
+    def location(self) -> str: ...
+
+    @property
+    def smallest_part(self) -> int:
+        """Bytes that every part but the last must have."""
+
+    @property
+    def reads_back(self) -> bool:
+        """Whether `stored` gives what was written, so that it can be proven once more. A store that doesn't, copies
+        parts of an older archive unseen."""
+
+    def begin(self, parts: Sequence[Part], fingerprint: str, *, resume: bool) -> Mapping[int, StoredPart]:
+        """The parts that an earlier run of the very same plan has left, when `resume` asks for them."""
+
+    def put(self, part: Part, data: bytearray) -> None:
+        """Writes a part, over an earlier try."""
+
+    def copy(self, part: Part, base: ByteReader) -> bool:
+        """Copies a part from an older archive without its bytes passing through here; False where that can't be."""
+
+    def stored(self, part: Part) -> Iterator[bytes]:
+        """What was written, read again."""
+
+    def finish(self, parts: Sequence[Part]) -> None:
+        """Gives the archive its name, now that all parts are in place."""
+
+    def leave(self) -> None:
+        """Lets go of it unfinished, so that a later run can go on."""
+
+
+class FileReader:
+    """A tarball on disk."""
+
+    fingerprint = ""
+
+    def __init__(self, path: str, *, side: str, cancel: CancelToken) -> None:
+        self.location = path
+        self._side = side
+        self._cancel = cancel
+        with _mapped(path, side, "opening"):
+            self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self.size = os.fstat(self._file).st_size
+
+    def read(self, offset: int, length: int) -> Iterator[bytes]:
+        end = offset + length
+        while offset < end:
+            self._cancel.check()
+            with _mapped(self.location, self._side, "reading"):
+                chunk = os.pread(self._file, min(READ_SIZE, end - offset), offset)
+            if not chunk:
+                raise IntegrityError(f"{self._side} {self.location}: ends at byte {offset}, where more was promised")
+            offset += len(chunk)
+            yield chunk
+
+    def fileno(self) -> int:
+        return self._file
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
+class FileWriter:
+    """A tarball on disk: `NAME.partial` until it is complete, and beside it `NAME.partial.journal`, which lists the
+    parts that are in place, each with a checksum. Whatever is at NAME stays until the new one takes its place."""
+
+    smallest_part = 1
+    reads_back = True
+
+    def __init__(self, path: str, *, side: str = "destination") -> None:
+        self.location = path
+        self._side = side
+        self._partial = f"{path}.partial"
+        self._journal = f"{path}.partial.journal"
+        self._file = -1
+        self._log = -1
+
+    def begin(self, parts: Sequence[Part], fingerprint: str, *, resume: bool) -> Mapping[int, StoredPart]:
+        size = parts[-1].end
+        head = {"archive": fingerprint, "parts": [[part.start, part.end] for part in parts]}
+        first = json.dumps({"archive": fingerprint, "parts": zlib.crc32(json.dumps(head).encode())})
+        with self._mapped("opening"):
+            self._file = os.open(self._partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            self._lock()
+            self._log = os.open(self._journal, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+            done = self._intact(parts, _journal(self._log, first)) if resume else {}
+            if not done:
+                os.ftruncate(self._file, 0)
+                os.ftruncate(self._log, 0)
+                os.write(self._log, _line(first))
+            self._check_room(size)
+            os.ftruncate(self._file, size)
+        return done
+
+    def put(self, part: Part, data: bytearray) -> None:
+        with self._mapped("writing"):
+            _write_at(self._file, data, part.start)
+            self._note(part, zlib.crc32(data))
+
+    def copy(self, part: Part, base: ByteReader) -> bool:
+        """By copy_file_range, which shares the blocks where the file system can do that."""
+        if not isinstance(base, FileReader) or part.copy_from is None:
+            return False
+        at, left = 0, part.size
+        with self._mapped("copying from the older archive"):
+            while left:
+                try:
+                    done = os.copy_file_range(
+                        base.fileno(), self._file, min(left, _COPY_SIZE), part.copy_from + at, part.start + at
+                    )
+                except OSError:
+                    done = 0
+                if not done:  # a file system that can't, or an archive that ends too early
+                    return False
+                at, left = at + done, left - done
+            self._note(part, _crc(self.stored(part)))
+        return True
+
+    def stored(self, part: Part) -> Iterator[bytes]:
+        offset = part.start
+        while offset < part.end:
+            with self._mapped("reading again"):
+                chunk = os.pread(self._file, min(READ_SIZE, part.end - offset), offset)
+            if not chunk:
+                return
+            offset += len(chunk)
+            yield chunk
+
+    def finish(self, parts: Sequence[Part]) -> None:
+        del parts
+        with self._mapped("finishing"):
+            os.fsync(self._file)
+            os.replace(self._partial, self.location)
+            with suppress(FileNotFoundError):
+                os.unlink(self._journal)
+            folder = os.open(os.path.dirname(self.location), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        self.leave()
+
+    def leave(self) -> None:
+        handles, self._file, self._log = (self._file, self._log), -1, -1
+        for handle in handles:
+            if handle >= 0:
+                os.close(handle)
+
+    def _lock(self) -> None:
+        """One writer at a time. Whoever waited in vain for a file that was renamed meanwhile has the wrong one."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.stat(self._partial).st_ino == os.fstat(self._file).st_ino:
+                return
+        except (BlockingIOError, FileNotFoundError):
+            pass
+        self.leave()
+        raise Refused(
+            "another run is writing this archive",
+            side=self._side,
+            store=self.location,
+            operation="opening",
+            hint="wait for it to end, or write to another file",
+        )
+
+    def _check_room(self, size: int) -> None:
+        space = os.statvfs(self._file)
+        free, held = space.f_bavail * space.f_frsize, os.fstat(self._file).st_blocks * 512
+        if size - held > free:
+            raise Refused(
+                f"the archive has {size} bytes, and the disk has room for {free + held}",
+                side=self._side,
+                store=self.location,
+                operation="making room",
+                hint="make room, write to another disk, or straight to s3://BUCKET/KEY, which needs no disk at all",
+            )
+
+    def _intact(self, parts: Sequence[Part], listed: Mapping[int, int]) -> dict[int, StoredPart]:
+        """What the journal lists and the file has: a power failure may keep the one and lose the other."""
+        by_number = {part.number: part for part in parts}
+        known = {number: crc for number, crc in listed.items() if number in by_number}
+        sound = {number for number, crc in known.items() if _crc(self.stored(by_number[number])) == crc}
+        return {number: StoredPart(crc32=known[number]) for number in sound}
+
+    def _note(self, part: Part, crc: int) -> None:
+        os.write(self._log, _line(json.dumps([part.number, crc])))
+
+    @contextmanager
+    def _mapped(self, operation: str) -> Iterator[None]:
+        with _mapped(self.location, self._side, operation):
+            yield
+
+
+def _line(text: str) -> bytes:
+    return f"{zlib.crc32(text.encode()):08x} {text}\n".encode()
+
+
+def _journal(log: int, first: str) -> dict[int, int]:
+    """Checksums by part; a line that was cut off counts nothing, and neither does the journal of another plan."""
+    data = b"".join(iter(lambda: os.read(log, READ_SIZE), b""))
+    lines = [line.decode(errors="replace") for line in data.split(b"\n")[:-1]]
+    if not lines or lines[0].encode() + b"\n" != _line(first):
+        return {}
+    sound = (line[9:] for line in lines[1:] if line.encode() + b"\n" == _line(line[9:]))
+    return {int(number): int(crc) for number, crc in map(json.loads, sound)}
+
+
+def _crc(chunks: Iterator[bytes]) -> int:
+    crc = 0
+    for chunk in chunks:
+        crc = zlib.crc32(chunk, crc)
+    return crc
+
+
+def _write_at(file: int, data: bytearray, offset: int) -> None:
+    left = memoryview(data)
+    while left:
+        written = os.pwrite(file, left, offset)
+        left, offset = left[written:], offset + written
+
+
+@contextmanager
+def _mapped(path: str, side: str, operation: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        mapped = store_error(error, side=side, store=path, operation=operation)
+        if isinstance(mapped, NotFound) and operation == "opening":
+            mapped.hint = "check the path" if side == "source" else "make the folder first"
+        raise mapped from error

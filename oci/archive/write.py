@@ -1,0 +1,241 @@
+"""Writing an archive: parts side by side, each from wherever its bytes are, every blob proven before anybody sees it.
+
+A part is put together in memory and stored whole, so that storing can be repeated without reading again. The part that
+has a blob's last byte is stored only after all of the blob was hashed, in order, with the right result: whoever finds
+every part of a blob in place may trust it. What a killed run left of a blob that isn't whole is read and hashed again.
+"""
+
+from __future__ import annotations
+
+import threading
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import md5
+
+from oci.archive.chain import Chains
+from oci.archive.parts import Part
+from oci.archive.storage import ByteReader, ByteWriter, StoredPart
+from oci.archive.tarplan import Piece, TarPlan
+from oci.cancel import CancelToken
+from oci.digest import Digest
+from oci.errors import Cancelled, IntegrityError, InvalidInput, StoreError, TransshipError
+
+OpenBlob = Callable[[int, int | None], Iterator[bytes]]
+"""Reads one blob from an offset, for so many bytes or, with None, to its end and proven."""
+
+Places = Callable[[Digest], Sequence[OpenBlob]]
+"""Where a blob can be read, best first."""
+
+BUFFERED = 64 << 20
+"""Bytes of parts in memory at a time, or one part where that is bigger."""
+
+_ROUNDS = 3
+"""How often a part is put together when its bytes, or what the store made of them, aren't the promised ones."""
+
+
+@dataclass(slots=True)
+class WriteReport:
+    """What writing took, in bytes: `sent` went through here, `copied` came out of an older archive without doing so,
+    `kept` is what an earlier run had stored."""
+
+    sent: int = 0
+    copied: int = 0
+    kept: int = 0
+    parts: int = 0
+
+
+@dataclass
+class Writing:
+    """One archive being written, or the parts of it that this process is to write."""
+
+    plan: TarPlan
+    parts: Sequence[Part]
+    writer: ByteWriter
+    places: Places
+    base: ByteReader | None = None
+    cancel: CancelToken = field(default_factory=CancelToken)
+    concurrency: int = 8
+    on_part: Callable[[Part], None] | None = None
+    report: WriteReport = field(default_factory=WriteReport)
+    _chains: Chains = field(default_factory=Chains)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def run(self, done: Mapping[int, StoredPart], numbers: Iterable[int] | None = None) -> WriteReport:
+        """Writes the parts that aren't `done`. Raises the first error that trying again didn't help; what was stored
+        stays, for a run that resumes."""
+        chosen = set(numbers) if numbers is not None else None
+        mine = [part for part in self.parts if chosen is None or part.number in chosen]
+        self._check_alone(mine)
+        self.report.parts = len(mine)
+        known = {part.number: done[part.number] for part in mine if part.number in done}
+        self.report.kept = sum(part.size for part in mine if part.number in known)
+        with ThreadPoolExecutor(self.concurrency, thread_name_prefix="piece") as readers:
+            for attempt in range(_ROUNDS):
+                if not self._round(mine, known, readers, last=attempt == _ROUNDS - 1):
+                    break
+        return self.report
+
+    def _check_alone(self, mine: Sequence[Part]) -> None:
+        numbers = {part.number for part in mine}
+        others = [part for part in self.parts if part.number not in numbers]
+        if self._cut_in(mine) & self._cut_in(others):
+            raise InvalidInput("these parts share a blob with others: one process has to write them all")
+
+    def _round(
+        self, parts: Sequence[Part], known: dict[int, StoredPart], readers: ThreadPoolExecutor, *, last: bool
+    ) -> bool:
+        """One pass over what is missing. Whether something has to be done again: a blob with a wrong byte takes all
+        its parts with it, for nobody knows which of them has it."""
+        unproven = self._cut_in(part for part in parts if part.number not in known)
+        todo = [part for part in parts if part.number not in known or self._blobs_cut(part) & unproven]
+        self._chains = Chains()
+        again = False
+        for part, error in self._side_by_side(todo, known, readers):
+            if last or not isinstance(error, IntegrityError):
+                raise error
+            again = True
+            spoilt = self._blobs_cut(part)
+            for other in parts:
+                if other.number == part.number or self._blobs_cut(other) & spoilt:
+                    known.pop(other.number, None)
+        return again
+
+    def _side_by_side(
+        self, todo: Sequence[Part], known: dict[int, StoredPart], readers: ThreadPoolExecutor
+    ) -> Iterator[tuple[Part, TransshipError]]:
+        """Gives those that failed. Parts begin in order, which is what lets one wait for the hash of the one before
+        it; after the first error none begins any more."""
+        longest = max((part.size for part in todo if part.copy_from is None), default=1)
+        width = max(1, min(self.concurrency, BUFFERED // longest))
+        queue = iter(todo)
+        running: dict[Future[StoredPart], Part] = {}
+        with ThreadPoolExecutor(width, thread_name_prefix="part") as threads:
+            ended = False
+            while True:
+                while not ended and len(running) < width and (part := next(queue, None)) is not None:
+                    running[threads.submit(self._write, part, known.get(part.number), readers)] = part
+                if not running:
+                    return
+                finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    part = running.pop(future)
+                    error = future.exception()
+                    if error is None:
+                        known[part.number] = future.result()
+                        if self.on_part is not None:
+                            self.on_part(part)
+                    elif isinstance(error, TransshipError):
+                        self._chains.break_off(error)
+                        ended = True
+                        yield part, error
+                    else:
+                        self._chains.break_off(Cancelled())
+                        raise error
+
+    def _write(self, part: Part, known: StoredPart | None, readers: ThreadPoolExecutor) -> StoredPart:
+        self.cancel.check()
+        if known is not None and self.writer.reads_back:
+            self._prove_stored(part, self._cut_pieces(part))
+            return known
+        if part.copy_from is not None and self.base is not None and self.writer.copy(part, self.base):
+            self._count("copied", part.size)
+            if self.writer.reads_back:
+                self._prove_stored(part, self.plan.pieces(part.start, part.end))
+            return StoredPart()
+        data = self._assembled(part, readers)
+        self._hash(part, data)
+        if known is not None and _same(known, data):
+            return known
+        self.writer.put(part, data)
+        self._count("sent", part.size)
+        return StoredPart(crc32=zlib.crc32(data))
+
+    def _assembled(self, part: Part, readers: ThreadPoolExecutor) -> bytearray:
+        data = bytearray(part.size)
+        view = memoryview(data)
+        running = []
+        for piece in self.plan.pieces(part.start, part.end):
+            at = piece.offset - part.start
+            if piece.member is None:
+                view[at : at + piece.length] = piece.data
+            else:
+                running.append(readers.submit(self._fill, view[at : at + piece.length], piece))
+        errors = [error for error in (future.exception() for future in running) if error is not None]
+        view.release()
+        if errors:
+            raise next((error for error in errors if isinstance(error, Cancelled)), errors[0])
+        return data
+
+    def _fill(self, place: memoryview, piece: Piece) -> None:
+        """From the first place that gives the right bytes; a blob that is whole in its part is proven as it is read."""
+        digest = piece.member.content.digest if piece.member else None
+        if digest is None:
+            return None
+        problem: TransshipError | None = None
+        with place:
+            for open_blob in self.places(digest):
+                try:
+                    return self._read_into(place, piece, open_blob)
+                except (IntegrityError, StoreError) as error:
+                    problem = problem or error
+        raise problem or InvalidInput(f"the plan names no place to read {digest} from")
+
+    def _read_into(self, place: memoryview, piece: Piece, open_blob: OpenBlob) -> None:
+        whole = piece.member is not None and piece.length == piece.member.content.size
+        at = 0
+        for chunk in open_blob(piece.blob_offset, None if whole else piece.length):
+            self.cancel.check()
+            place[at : at + len(chunk)] = chunk
+            at += len(chunk)
+        if at != piece.length:
+            raise IntegrityError(f"got {at} bytes instead of {piece.length}")
+
+    def _hash(self, part: Part, data: bytearray) -> None:
+        """The pieces of blobs that are cut, each when its turn has come."""
+        view = memoryview(data)
+        for piece in self._cut_pieces(part):
+            at = piece.offset - part.start
+            self._chains.update(piece, [view[at : at + piece.length]])
+
+    def _prove_stored(self, part: Part, pieces: Iterable[Piece]) -> None:
+        """Hashes what is stored already."""
+        for piece in pieces:
+            if piece.member is not None:
+                stretch = Part(part.number, piece.offset, piece.offset + piece.length)
+                self._chains.update(piece, self.writer.stored(stretch))
+
+    def _cut_pieces(self, part: Part) -> Iterator[Piece]:
+        """Of blobs that this part has a piece of, and that have to be proven piece by piece."""
+        for piece in self.plan.pieces(part.start, part.end):
+            member = piece.member
+            if member is not None and piece.length < member.content.size and member.content.digest not in self._vouched:
+                yield piece
+
+    def _blobs_cut(self, part: Part) -> set[Digest]:
+        cut = (piece.member for piece in self._cut_pieces(part))
+        return {member.content.digest for member in cut if member and member.content.digest}
+
+    def _cut_in(self, parts: Iterable[Part]) -> set[Digest]:
+        return {digest for part in parts for digest in self._blobs_cut(part)}
+
+    @cached_property
+    def _vouched(self) -> frozenset[Digest | None]:
+        """Blobs of which a stretch is copied where nobody can look: the older archive answers for them."""
+        if self.writer.reads_back:
+            return frozenset()
+        copied = (part for part in self.parts if part.copy_from is not None)
+        pieces = (piece for part in copied for piece in self.plan.pieces(part.start, part.end))
+        return frozenset(piece.member.content.digest for piece in pieces if piece.member)
+
+    def _count(self, what: str, size: int) -> None:
+        with self._lock:
+            setattr(self.report, what, getattr(self.report, what) + size)
+
+
+def _same(known: StoredPart, data: bytearray) -> bool:
+    if known.crc32 is not None:
+        return known.crc32 == zlib.crc32(data)
+    return bool(known.md5) and known.md5 == md5(data, usedforsecurity=False).hexdigest()
