@@ -13,43 +13,21 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import ParamSpec, TypeVar
 
-from prefect.logging import get_run_logger
-
 from oci.digest import Digest
 from oci.errors import InvalidInput, TransshipError
 from oci.meter import Meter
-from oci.registry.credentials import Credentials
-from oci.registry.login import default_credentials
-from oci.registry.settings import RegistrySettings
 from oci.relocation.plan import Plan
 from oci.relocation.publish import Published, check_complete
 from oci.relocation.request import RelocationRequest
 from oci.relocation.session import DEFAULT_CONCURRENCY, Access, Session
 from oci.relocation.transfer import ImageOutcome
 from oci.relocation.verify import Verification
-from tasks.blocks import load_credentials
 from tasks.resolution import Resolution
+from tasks.side import Side
 from tasks.work import Work
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Side:
-    """How the registries of one side are reached. Credentials are names of Registry Credentials blocks; registries
-    that none of them covers use the environment and, unless `anonymous`, the docker config of the machine."""
-
-    settings: RegistrySettings = field(default_factory=RegistrySettings)
-    credentials: tuple[str, ...] = ()
-    anonymous: bool = False
-
-    async def access(self, name: str) -> Access:
-        """`name` is "source" or "destination"."""
-        blocks = await load_credentials(self.credentials)
-        warn = get_run_logger().warning
-        found = await asyncio.to_thread(default_credentials, side=name, anonymous=self.anonymous, warn=warn)
-        return Access(default=self.settings, credentials=Credentials([blocks, found]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

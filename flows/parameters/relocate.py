@@ -1,21 +1,17 @@
-"""The parameters of the flows: one model each, so that the form in the Prefect UI explains itself.
-
-No parameter is a secret. Prefect stores and returns parameters in clear, so credentials are named here (blocks) or
-found on the worker (environment, docker config), and an address that carries a password is refused.
-"""
+"""What a relocation needs to know."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from flows.parameters.registry import BlockName, RegistryOptions, StoreText, side
 from oci.errors import InvalidInput
 from oci.reference import parse_any
-from oci.registry.settings import RegistrySettings
 from oci.relocation.request import RelocationRequest
-from tasks.relocation import Order, Side
+from tasks.relocation import Order
 
 
 class SourceKind(StrEnum):
@@ -41,91 +37,6 @@ class Verify(StrEnum):
     DEEP = "deep"
 
 
-class RegistryOptions(BaseModel):
-    """How the registries of one side are reached."""
-
-    model_config = ConfigDict(extra="forbid", title="Registry options", hide_input_in_errors=True)
-
-    anonymous: bool = Field(
-        default=False,
-        title="Anonymous",
-        description="Without the docker config of the worker. Blocks and IMGPKG variables are used nevertheless.",
-    )
-    insecure: bool = Field(
-        default=False,
-        title="Allow plain http",
-        description="Talk http to a registry that has no TLS. Always allowed for loopback addresses.",
-    )
-    verify_tls: bool = Field(
-        default=True, title="Verify TLS certificates", description="Switch off for a test registry only."
-    )
-    ca_files: list[str] = Field(
-        default=[],
-        title="CA files",
-        description="PEM files on the worker with certificate authorities to trust besides the system's.",
-        examples=[["/etc/ssl/corp-ca.pem"]],
-        max_length=16,
-    )
-    client_certificate: str = Field(
-        default="", title="Client certificate", description="PEM file on the worker, for registries that ask for one."
-    )
-    client_key: str = Field(
-        default="", title="Client key", description="PEM file on the worker with the certificate's key."
-    )
-    proxy: str = Field(
-        default="",
-        title="Proxy",
-        description="http://HOST:PORT without a login; the worker's proxy environment counts when this is empty.",
-        examples=["http://proxy.corp.example:3128"],
-        pattern=r"^(https?://[^@\s]+)?$",
-    )
-    http2: bool = Field(default=False, title="HTTP/2", description="Slower for blobs; for registries that require it.")
-    requests_per_second: float = Field(
-        default=0.0, title="Requests per second", description="0 is as many as the registry takes.", ge=0, le=10_000
-    )
-    quota_reserve: int = Field(
-        default=0,
-        title="Docker Hub reserve",
-        description="Stop before fewer pulls than this are left in the quota; 0 uses them up.",
-        ge=0,
-        le=100_000,
-    )
-    allow_private_redirects: bool = Field(
-        default=False,
-        title="Allow redirects to private addresses",
-        description="For a registry on a public address that keeps its blobs inside your network.",
-    )
-    retries: int = Field(
-        default=5, title="Retries of a request", description="Before it counts as failed.", ge=0, le=50
-    )
-
-    @field_validator("proxy", mode="before")
-    @classmethod
-    def _without_login(cls, proxy: object) -> object:
-        if "@" in str(proxy):
-            raise ValueError("a proxy with a login would be stored in clear: set HTTPS_PROXY on the worker instead")
-        return proxy
-
-    def settings(self, concurrency: int) -> RegistrySettings:
-        return RegistrySettings(
-            ca_files=tuple(self.ca_files),
-            client_certificate=self.client_certificate,
-            client_key=self.client_key,
-            verify=self.verify_tls,
-            insecure=self.insecure,
-            proxy=self.proxy,
-            http2=self.http2,
-            concurrency=concurrency,
-            requests_per_second=self.requests_per_second,
-            quota_reserve=self.quota_reserve,
-            allow_private_redirects=self.allow_private_redirects,
-            retries=self.retries,
-        )
-
-
-BlockName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=200)]
-
-
 class RelocateParameters(BaseModel):
     """Copy a bundle, an image or everything a lock file lists to another registry, under the same digests."""
 
@@ -136,21 +47,17 @@ class RelocateParameters(BaseModel):
         title="Kind of source",
         description="A bundle travels with all it lists, an image or index alone. A lock is a file on the worker.",
     )
-    source: str = Field(
+    source: StoreText = Field(
         title="Source",
         description="Such as registry.example/shop/bundle:1.4.0, with :TAG or @DIGEST; oci:PATH[:TAG] for a layout "
         "folder; or the path of an ImagesLock or BundleLock file.",
         examples=["registry.example/shop/shop-bundle:1.4.0", "/etc/transship/images.lock.yml"],
-        min_length=1,
-        max_length=2000,
     )
-    destination: str = Field(
+    destination: StoreText = Field(
         title="Destination",
         description="Such as registry.corp.example/mirror/shop, without a tag, or oci:PATH for a layout folder. All "
         "of it goes into this one.",
         examples=["registry.corp.example/mirror/shop"],
-        min_length=1,
-        max_length=2000,
     )
     tags: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]] = Field(
         default=[],
@@ -230,13 +137,6 @@ class RelocateParameters(BaseModel):
         description="How the destination's registry is reached.",
     )
 
-    @field_validator("source", "destination")
-    @classmethod
-    def _without_login(cls, name: str) -> str:
-        if "://" in name:
-            raise ValueError("leave out http:// or https://")
-        return name.strip()
-
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
         try:
@@ -266,8 +166,8 @@ class RelocateParameters(BaseModel):
         """The same for the tasks, which know nothing of forms."""
         return Order(
             request=self.request(),
-            source=_side(self.source_registry, self.source_credentials, self.concurrency),
-            destination=_side(self.destination_registry, self.destination_credentials, self.concurrency),
+            source=side(self.source_registry, self.source_credentials, self.concurrency),
+            destination=side(self.destination_registry, self.destination_credentials, self.concurrency),
             concurrency=self.concurrency,
         )
 
@@ -290,7 +190,3 @@ class RelocateParameters(BaseModel):
             names=list(request.names),
             repair=request.repair,
         )
-
-
-def _side(options: RegistryOptions, credentials: list[str], concurrency: int) -> Side:
-    return Side(settings=options.settings(concurrency), credentials=tuple(credentials), anonymous=options.anonymous)

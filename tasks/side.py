@@ -1,0 +1,31 @@
+"""How a flow run reaches the registries of one side."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from prefect.logging import get_run_logger
+
+from oci.registry.credentials import Credentials
+from oci.registry.login import default_credentials
+from oci.registry.settings import RegistrySettings
+from oci.relocation.session import Access
+from tasks.blocks import load_credentials
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """How the registries of one side are reached. Credentials are names of Registry Credentials blocks; registries
+    that none of them covers use the environment and, unless `anonymous`, the docker config of the machine."""
+
+    settings: RegistrySettings = field(default_factory=RegistrySettings)
+    credentials: tuple[str, ...] = ()
+    anonymous: bool = False
+
+    async def access(self, name: str) -> Access:
+        """`name` is "source" or "destination"."""
+        blocks = await load_credentials(self.credentials)
+        warn = get_run_logger().warning
+        found = await asyncio.to_thread(default_credentials, side=name, anonymous=self.anonymous, warn=warn)
+        return Access(default=self.settings, credentials=Credentials([blocks, found]))
