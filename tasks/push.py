@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from prefect import task
@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 
 from oci.digest import Digest, parse_digest
 from oci.errors import Cancelled, Incomplete, TransshipError
-from oci.relocation.plan import Plan, PlannedManifest
+from oci.relocation.plan import Plan
 from oci.relocation.transfer import DONE, ImageOutcome, failure, transfer_image
 from tasks.limits import limits_of, slots
 from tasks.relocation import Relocation, current
@@ -82,22 +82,10 @@ def batches(plan: Plan, limit: int = TASK_RUN_LIMIT) -> list[list[str]]:
     One image each, as long as `limit` task runs are enough; else the bigger half of the runs stays so and the other
     half shares all the smaller images.
     """
-    images = sorted(plan.to_transfer, key=lambda image: -_bytes_below(plan, image))
+    images = sorted(plan.to_transfer, key=lambda image: -plan.bytes_below(image))
     references = [f"{image.store}@{image.digest}" for image in images]
     alone = len(references) if len(references) <= limit else limit // 2
     rest = references[alone:]
     shares = limit - alone
     groups = [rest[number::shares] for number in range(min(shares, len(rest)))]
     return [[reference] for reference in references[:alone]] + groups
-
-
-def _bytes_below(plan: Plan, image: PlannedManifest) -> int:
-    return sum(plan.blob_by_digest[blob].size for manifest in _below(plan, image) for blob in manifest.blobs)
-
-
-def _below(plan: Plan, image: PlannedManifest) -> Iterator[PlannedManifest]:
-    yield image
-    if not image.is_bundle:
-        for digest in image.children:
-            if digest in plan.by_digest:
-                yield from _below(plan, plan.by_digest[digest])

@@ -127,6 +127,20 @@ class Plan:
         """The units of transfer: everything but index children, which travel with their index."""
         return (manifest for manifest in self.manifests if manifest.role is not Role.CHILD)
 
+    def below(self, image: PlannedManifest) -> Iterator[PlannedManifest]:
+        """The image and the index children below it. What a bundle lists isn't below it but beside it, and a child that
+        couldn't be read isn't in the plan."""
+        yield image
+        if not image.is_bundle:
+            for digest in image.children:
+                child = self.by_digest.get(digest)
+                if child is not None:
+                    yield from self.below(child)
+
+    def bytes_below(self, image: PlannedManifest) -> int:
+        """Bytes of all blobs of an image, at most."""
+        return sum(self.blob_by_digest[blob].size for manifest in self.below(image) for blob in manifest.blobs)
+
     @property
     def bytes_to_move(self) -> int:
         """Bytes of every blob that isn't known to be there; some may turn out to be mounted or there already."""
@@ -161,22 +175,34 @@ class Plan:
     def to_transfer(self) -> tuple[PlannedManifest, ...]:
         return tuple(image for image in self.images if not image.present)
 
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=1)
+    def to_dict(self) -> dict[str, Any]:
+        """The same in plain values, which JSON knows."""
+        return asdict(self)
 
     @classmethod
-    def from_json(cls, text: str) -> Plan:
-        """The inverse of `to_json`. Raises InvalidDocument for another version or shape."""
+    def from_dict(cls, body: Mapping[str, Any]) -> Plan:
+        """The inverse of `to_dict`. Raises InvalidDocument for another version or shape."""
         try:
-            body = json.loads(text)
             if body.get("version") != PLAN_VERSION:
                 raise InvalidDocument(f"plan version {body.get('version')!r}, expected {PLAN_VERSION}")
             return _plan(body)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InvalidDocument(f"not a relocation plan: {error}") from error
 
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=1)
 
-def _plan(body: dict[str, Any]) -> Plan:
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """The inverse of `to_json`. Raises InvalidDocument for another version or shape."""
+        try:
+            body = json.loads(text)
+        except ValueError as error:
+            raise InvalidDocument(f"not a relocation plan: {error}") from error
+        return cls.from_dict(body)
+
+
+def _plan(body: Mapping[str, Any]) -> Plan:
     known = {entry.name for entry in fields(Plan)}
     plain = {key: value for key, value in body.items() if key in known}
     plain["root"] = parse_digest(body["root"]) if body["root"] else None

@@ -93,7 +93,7 @@ def transfer_all(
     for image in plan.images:
         if image.present:
             note(transfer_image(session, plan, image.digest))
-    queue = iter(sorted(plan.to_transfer, key=lambda image: -_weight(plan, image)))
+    queue = iter(sorted(plan.to_transfer, key=lambda image: -plan.bytes_below(image)))
     running: dict[Future[ImageOutcome], PlannedManifest] = {}
     while True:
         for image in islice(queue, session.concurrency * 2 - len(running)):
@@ -137,14 +137,6 @@ def _outcome(future: Future[ImageOutcome], image: PlannedManifest) -> ImageOutco
         raise
     except TransshipError as error:
         return failure(image, error)
-
-
-def _weight(plan: Plan, image: PlannedManifest) -> int:
-    """Bytes at most; what couldn't be read counts nothing, and fails when its turn comes."""
-    own = sum(plan.blob_by_digest[blob].size for blob in image.blobs)
-    if image.is_bundle:
-        return own
-    return own + sum(_weight(plan, child) for digest in image.children if (child := plan.by_digest.get(digest)))
 
 
 def _children_first(plan: Plan, image: PlannedManifest) -> Iterator[PlannedManifest]:
