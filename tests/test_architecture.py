@@ -21,6 +21,7 @@ INSIDE_OCI = (
     {"prune"},
     {"mirror"},
 )
+PYDANTIC_MODULES = {"oci/registry/options.py", "oci/mirror/config.py", "oci/mirror/rules.py", "oci/mirror/durations.py"}
 BOTO3_MODULES = {"oci/archive/s3.py", "oci/registry/keychains/ecr.py"}
 
 
@@ -64,8 +65,13 @@ def test_rooms_of_oci_import_only_rooms_below() -> None:
 
 
 def test_oci_knows_no_prefect_and_no_command_line() -> None:
-    foreign = {"prefect", "click", "rich", "pydantic"}
+    foreign = {"prefect", "click", "rich"}
     assert not [path for path in modules("oci") if tops(path) & foreign]
+
+
+def test_pydantic_describes_what_people_write_and_nothing_else() -> None:
+    found = {str(path.relative_to(ROOT)) for path in modules("oci") if tops(path) & {"pydantic"}}
+    assert found <= PYDANTIC_MODULES
 
 
 def test_boto3_is_imported_where_it_may_be() -> None:

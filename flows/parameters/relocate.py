@@ -7,10 +7,11 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from flows.parameters.registry import BlockName, RegistryOptions, StoreText, side
+from flows.parameters.registry import BlockName, StoreText, side
 from oci.errors import InvalidInput
 from oci.reference import parse_any
-from oci.relocation.request import RelocationRequest
+from oci.registry.options import RegistryOptions
+from oci.relocation.request import Artifact, RelocationRequest
 from tasks.relocation import Order
 
 
@@ -20,13 +21,6 @@ class SourceKind(StrEnum):
     BUNDLE = "bundle"
     IMAGE = "image"
     LOCK = "lock"
-
-
-class Artifact(StrEnum):
-    """What may travel along with an image."""
-
-    COSIGN = "cosign"
-    REFERRERS = "referrers"
 
 
 class Verify(StrEnum):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from oci.descriptor import Platform
 from oci.errors import InvalidInput
@@ -10,7 +11,16 @@ from oci.reference import StoreName, parse_store, parse_tag
 
 COSIGN = "cosign"
 REFERRERS = "referrers"
-ARTIFACTS = frozenset({COSIGN, REFERRERS})
+
+
+class Artifact(StrEnum):
+    """What may travel along with an image."""
+
+    COSIGN = COSIGN
+    REFERRERS = REFERRERS
+
+
+ARTIFACTS = frozenset(artifact.value for artifact in Artifact)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

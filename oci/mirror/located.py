@@ -1,0 +1,209 @@
+"""A YAML file as plain values, each with the line it stands on: so that whatever is wrong with one can be said as
+`mirrors.yaml:12`.
+
+Anchors, aliases and merge keys (`<<`) are followed, keys `x-...` are left out wherever they stand. What can hurt is
+refused: a big file, deep nesting, more values than a configuration has even after aliases are followed, tags, and a key
+that comes twice.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import yaml
+
+from oci.bundle.yamltext import meaning
+from oci.errors import InvalidDocument
+
+SIZE_LIMIT = 4 << 20
+VALUE_LIMIT = 200_000
+"""Bytes the file may have, and values in it once every alias stands for what it means: room for some 10,000 mirrors."""
+
+DEPTH_LIMIT = 32
+
+Path: TypeAlias = tuple[str | int, ...]
+
+_LOADER: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+_PLAIN_TAGS = (None, "!", *(f"tag:yaml.org,2002:{kind}" for kind in ("str", "map", "seq")))
+_MERGE = "<<"
+_EXTENSION = re.compile(r"x-[A-Za-z0-9_-]+")
+"""A registry's host may begin with `x-` as well, but has a dot or a colon in it."""
+
+
+@dataclass(slots=True)
+class _Node:
+    """A value as it was written: `value` is text, a list of nodes, or a list of (key, node) pairs; `line` that of its
+    beginning, and for the value of a key that of the key."""
+
+    line: int
+    value: Any
+    is_mapping: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """`value` is what the file means; `lines` has the line of each path in it, `(mirrors, 2, name)`."""
+
+    where: str
+    value: Any
+    lines: dict[Path, int] = field(default_factory=dict)
+
+    def at(self, path: Path) -> str:
+        """`mirrors.yaml:12`, the line of the path or of the nearest that the file has above it."""
+        for length in range(len(path), -1, -1):
+            line = self.lines.get(path[:length])
+            if line is not None:
+                return f"{self.where}:{line}"
+        return self.where
+
+
+def read(data: bytes, where: str) -> Located:
+    """Raises InvalidDocument, naming `where` and the line."""
+    if len(data) > SIZE_LIMIT:
+        raise InvalidDocument(f"{where}: more than {SIZE_LIMIT} bytes")
+    try:
+        node = _Composer(yaml.parse(data, Loader=_LOADER), where).document()
+    except (yaml.YAMLError, UnicodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{where}:{mark.line + 1}" if mark else where
+        problem = getattr(error, "problem", None) or getattr(error, "reason", "")
+        raise InvalidDocument(f"{place}: not YAML: {problem}") from error
+    if node is None:
+        return Located(where, None)
+    plain = _Plain(where)
+    return Located(where, plain.of(node, (), 0), plain.lines)
+
+
+class _Composer:
+    """Nodes out of the parser's events, aliases as references to one node. Events come before any object that could
+    blow up."""
+
+    def __init__(self, events: Any, where: str) -> None:
+        self._events = events
+        self._where = where
+        self._anchors: dict[str, _Node] = {}
+
+    def document(self) -> _Node | None:
+        next(self._events)
+        if isinstance(next(self._events), yaml.StreamEndEvent):
+            return None
+        node = self._node(next(self._events), 0)
+        next(self._events)
+        after: Any = next(self._events)
+        if not isinstance(after, yaml.StreamEndEvent):
+            raise self._error(after, "a second document; expected one")
+        return node
+
+    def _node(self, event: Any, depth: int) -> _Node:
+        anchor: str = getattr(event, "anchor", None) or ""
+        if isinstance(event, yaml.AliasEvent):
+            if anchor not in self._anchors:
+                raise self._error(event, f"the alias {anchor[:60]!r} stands for nothing")
+            return self._anchors[anchor]
+        if event.tag not in _PLAIN_TAGS:
+            raise self._error(event, f"tag {event.tag[:60]!r}; tags aren't read")
+        if depth > DEPTH_LIMIT:
+            raise self._error(event, f"nested more than {DEPTH_LIMIT} deep")
+        node = _Node(self._line(event), None)
+        if isinstance(event, yaml.ScalarEvent):
+            node.value = _scalar(event)
+        elif isinstance(event, yaml.SequenceStartEvent):
+            node.value = [self._node(item, depth + 1) for item in self._until(yaml.SequenceEndEvent)]
+        else:
+            node.value, node.is_mapping = self._pairs(depth + 1), True
+        if anchor:
+            self._anchors[anchor] = node
+        return node
+
+    def _pairs(self, depth: int) -> list[tuple[str, int, _Node]]:
+        pairs: list[tuple[str, int, _Node]] = []
+        seen: set[str] = set()
+        for event in self._until(yaml.MappingEndEvent):
+            if not isinstance(event, yaml.ScalarEvent):
+                raise self._error(event, "expected a key that is text")
+            key, line = event.value, self._line(event)
+            if key in seen:
+                raise self._error(event, f"the key {key[:60]!r} comes twice")
+            seen.add(key)
+            pairs.append((key, line, self._node(next(self._events), depth)))
+        return pairs
+
+    def _until(self, end: type[Any]) -> Iterator[Any]:
+        event: Any
+        while not isinstance(event := next(self._events), end):
+            yield event
+
+    def _error(self, event: Any, problem: str) -> InvalidDocument:
+        return InvalidDocument(f"{self._where}:{self._line(event)}: {problem}")
+
+    def _line(self, event: Any) -> int:
+        line: int = event.start_mark.line
+        return line + 1
+
+
+class _Plain:
+    """Plain values out of nodes. Here an alias is followed, so here the values are counted."""
+
+    def __init__(self, where: str) -> None:
+        self.lines: dict[Path, int] = {}
+        self._where = where
+        self._values = 0
+
+    def of(self, node: _Node, path: Path, depth: int) -> Any:
+        self._values += 1
+        if self._values > VALUE_LIMIT:
+            raise self._error(node, f"more than {VALUE_LIMIT} values once aliases are followed")
+        if depth > DEPTH_LIMIT:
+            raise self._error(node, f"nested more than {DEPTH_LIMIT} deep once aliases are followed")
+        self.lines.setdefault(path, node.line)
+        if node.is_mapping:
+            return self._mapping(node, path, depth + 1)
+        if isinstance(node.value, list):
+            return [self.of(item, (*path, number), depth + 1) for number, item in enumerate(node.value)]
+        return node.value
+
+    def _mapping(self, node: _Node, path: Path, depth: int) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, line, child in self._entries(node, depth):
+            if key in found or _EXTENSION.fullmatch(key):
+                continue
+            self.lines[(*path, key)] = line
+            found[key] = self.of(child, (*path, key), depth)
+        return found
+
+    def _entries(self, node: _Node, depth: int) -> Iterator[tuple[str, int, _Node]]:
+        """Own keys first, then those that are merged in: of two with one name the first counts."""
+        if depth > DEPTH_LIMIT:
+            raise self._error(node, f"nested more than {DEPTH_LIMIT} deep once aliases are followed")
+        yield from (entry for entry in node.value if entry[0] != _MERGE)
+        for key, line, child in node.value:
+            if key != _MERGE:
+                continue
+            for source in child.value if isinstance(child.value, list) and not child.is_mapping else [child]:
+                self._values += 1
+                if not source.is_mapping or self._values > VALUE_LIMIT:
+                    raise InvalidDocument(f"{self._where}:{line}: expected a mapping, or a list of them, behind <<")
+                yield from self._entries(source, depth + 1)
+
+    def _error(self, node: _Node, problem: str) -> InvalidDocument:
+        return InvalidDocument(f"{self._where}:{node.line}: {problem}")
+
+
+def _scalar(event: Any) -> Any:
+    """Text where the word isn't plain; else what YAML takes it for. A date stays text."""
+    text: str = event.value
+    means = meaning(text) if event.implicit[0] else "text"
+    if means == "number":
+        digits = text.replace("_", "")
+        return int(digits) if re.fullmatch(r"[-+]?[0-9]+", digits) else _float(digits)
+    return {"null": None, "true": True, "false": False}.get(means, text)
+
+
+def _float(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text

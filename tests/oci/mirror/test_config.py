@@ -1,0 +1,310 @@
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from oci.errors import InvalidDocument, InvalidInput, NotFound
+from oci.mirror.config import (
+    Mirror,
+    MirrorDestination,
+    MirrorsConfig,
+    MirrorSource,
+    json_schema,
+    parse_config,
+    read_config,
+)
+from oci.mirror.durations import parse_duration, show_duration
+from oci.mirror.rules import KeepAlive, LatestBy
+from oci.reference import ArchiveName, LayoutFolder, Repository
+
+WHOLE = b"""\
+version: 1
+x-tags: &released
+  - semver: ["^1.4", ">=2 <3"]
+    deny: ['.*-rc.*']
+    minimum_age: 7d
+registries:
+  docker.io: {credentials: hub, quota_reserve: 20, images_at_a_time: 4}
+  corp.example:5000: {ca_files: [/etc/corp.pem]}
+defaults:
+  artifacts: [cosign]
+  immutable: ['v?\\d+\\.\\d+\\.\\d+']
+  schedule: {cron: "0 3 * * *", timezone: Europe/Berlin}
+mirrors:
+  - name: web
+    x-owner: somebody
+    source: {repository: registry.example/shop/web}
+    destinations:
+      - repository: corp.example:5000/mirror/web
+      - repository: oci:/srv/web
+    tags: *released
+    platforms: [linux/amd64]
+  - <<: {name: overridden, artifacts: [referrers], keep_alive: always}
+    name: shop
+    source: {bundle: "registry.example/shop/bundle:1.4.0"}
+    destinations: [{archive: s3://handover/shop.tar}]
+    schedule: {interval: 6h}
+    tags:
+      - latest: 3
+        latest_by: created
+        x-why: three are enough
+"""
+
+
+def refused(text: str, where: str = "mirrors.yaml") -> str:
+    with pytest.raises(InvalidDocument) as caught:
+        parse_config(text.encode(), where)
+    return caught.value.message
+
+
+def with_mirror(keys: str) -> str:
+    return f"""\
+version: 1
+mirrors:
+  - name: web
+    source: {{repository: registry.example/shop/web}}
+    destinations: [{{repository: corp.example/mirror/web}}]
+{keys}"""
+
+
+def test_a_file_is_read_whole() -> None:
+    config = parse_config(WHOLE, "mirrors.yaml")
+
+    web, shop = config.mirrors
+    assert web.source.store == Repository("registry.example", "shop/web")
+    assert [one.store for one in web.destinations] == [
+        Repository("corp.example:5000", "mirror/web"),
+        LayoutFolder("/srv/web"),
+    ]
+    assert web.tags[0].semver == ["^1.4", ">=2 <3"]
+    assert web.tags[0].minimum_age == timedelta(days=7)
+    assert web.registries == {"registry.example", "corp.example:5000"}
+    assert shop.destinations[0].store == ArchiveName(("s3://handover/shop.tar",))
+    assert shop.tags[0].latest_by is LatestBy.CREATED
+    assert config.registry("index.docker.io").credentials == "hub"
+    assert config.registry("corp.example:5000").settings(8).ca_files == ("/etc/corp.pem",)
+    assert config.registry("unheard.example").credentials == ""
+
+
+def test_a_mirror_takes_from_the_defaults_what_it_does_not_say_itself() -> None:
+    web, shop = parse_config(WHOLE, "mirrors.yaml").mirrors
+
+    assert web.artifacts == ["cosign"]
+    assert shop.artifacts == ["referrers"]
+    assert web.immutable == shop.immutable == [r"v?\d+\.\d+\.\d+"]
+    assert web.schedule is not None
+    assert (web.schedule.cron, web.schedule.timezone) == ("0 3 * * *", "Europe/Berlin")
+    assert shop.schedule is not None
+    assert (shop.schedule.cron, shop.schedule.interval) == ("", timedelta(hours=6))
+
+
+def test_keys_of_a_mapping_outrank_those_merged_into_it() -> None:
+    shop = parse_config(WHOLE, "mirrors.yaml").mirrors[1]
+
+    assert shop.name == "shop"
+    assert shop.keep_alive is KeepAlive.ALWAYS
+
+
+def test_the_models_survive_a_trip_through_json() -> None:
+    config = parse_config(WHOLE, "mirrors.yaml")
+
+    assert MirrorsConfig.model_validate_json(config.model_dump_json()) == config
+
+
+def test_defaults_hold_for_a_program_as_for_a_file() -> None:
+    config = MirrorsConfig.model_validate(
+        {
+            "version": 1,
+            "defaults": {"keep_alive": "always"},
+            "mirrors": [
+                {"name": "a", "source": {"lock": "x.yml"}, "destinations": [{"repository": "corp.example/mirror/a"}]}
+            ],
+        }
+    )
+
+    assert config.mirrors[0].keep_alive is KeepAlive.ALWAYS
+
+
+def test_every_problem_is_said_with_its_line_and_path() -> None:
+    said = refused(
+        """\
+version: 1
+mirrors:
+  - name: web
+    source: {repository: registry.example/shop/web}
+    destnations:
+      - repository: corp.example/mirror/web
+    tags:
+      - semver: ["^1.4"]
+        minimum_age: 7 days
+        allow:
+          - 'v.*'
+          - '('
+""",
+        "/etc/mirrors.yaml",
+    )
+
+    lines = said.splitlines()
+    assert lines[0].startswith(
+        "/etc/mirrors.yaml:10: mirrors[0].tags[0].allow: '(' is no regular expression: missing )"
+    )
+    assert lines[1].startswith("/etc/mirrors.yaml:9: mirrors[0].tags[0].minimum_age: '7 days' is no length of time")
+    assert lines[2:] == [
+        "/etc/mirrors.yaml:3: mirrors[0].destinations: field required",
+        "/etc/mirrors.yaml:5: mirrors[0].destnations: unknown key; did you mean destinations?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("keys", "problem"),
+    [
+        (
+            "    tags: [{allow: [1.10]}]\n",
+            "mirrors.yaml:6: mirrors[0].tags[0].allow[0]: expected text: put it in",
+        ),
+        ("    tags: [{semver: [abc]}]\n", "'abc' is no range of versions"),
+        ("    tags: [{minimum_age: 9d, maximum_age: 2d}]\n", "nothing is older than minimum_age"),
+        ("    tags: {allow: [a]}\n", "mirrors.yaml:6: mirrors[0].tags: input should be a valid list"),
+        ("    schedule: {cron: '0 3 * *'}\n", "has not the five fields of cron"),
+        ("    schedule: {cron: '0 3 * * *', interval: 6h}\n", "exactly one of cron, interval and rrule"),
+        ("    schedule: {cron: '0 3 * * *', timezone: Mars/Olympus}\n", "'Mars/Olympus' is no time zone"),
+        ("    schedule: {rrule: BYDAY=MO}\n", "needs FREQ="),
+        ("    platforms: [amiga]\n", "mirrors.yaml:6: mirrors[0].platforms"),
+        ("    source: {lock: a.yml}\n", "mirrors.yaml:6: the key 'source' comes twice"),
+        ("    on_failure: shrug\n", "mirrors.yaml:6: mirrors[0].on_failure: input should be 'continue' or 'stop'"),
+        ("    limits: {concurrency: 0}\n", "greater than or equal to 1"),
+        ("    tags: *nowhere\n", "mirrors.yaml:6: the alias 'nowhere' stands for nothing"),
+        ("    tags: !!python/object:os.system []\n", "mirrors.yaml:6: tag"),
+        ("    tags: [\n", "not YAML"),
+        ("    password: hunter2\n", "unknown key"),
+    ],
+)
+def test_what_is_not_understood_is_refused(keys: str, problem: str) -> None:
+    said = refused(with_mirror(keys))
+
+    assert problem in said
+    assert "hunter2" not in said
+
+
+@pytest.mark.parametrize(
+    ("source", "destination", "problem"),
+    [
+        ({"repository": "registry.example/shop/web:1"}, {"repository": "corp.example/mirror/a"}, "carries a tag"),
+        ({"repository": "a.example/aa", "lock": "x"}, {"repository": "corp.example/mirror/a"}, "exactly one of"),
+        ({"repository": "a.example/aa"}, {}, "exactly one of"),
+        ({"repository": "a.example/aa"}, {"repository": "a.example/aa"}, "to itself"),
+        ({"repository": "a.example/aa"}, {"archive": "s3://bucket"}, "names no object"),
+    ],
+)
+def test_places_that_make_no_sense_are_refused(
+    source: dict[str, str], destination: dict[str, str], problem: str
+) -> None:
+    with pytest.raises(ValidationError, match=problem):
+        Mirror.model_validate({"name": "a", "source": source, "destinations": [destination]})
+
+
+def test_a_destination_is_named_once() -> None:
+    twice = [MirrorDestination(repository="corp.example/mirror/a")] * 2
+
+    with pytest.raises(ValidationError, match="named twice"):
+        Mirror(name="a", source=MirrorSource(lock="x.yml"), destinations=twice)
+
+
+def test_two_mirrors_of_one_name_are_refused() -> None:
+    text = with_mirror("") + with_mirror("").partition("mirrors:\n")[2]
+
+    assert "two mirrors are named 'web'" in refused(text)
+
+
+def test_a_mistake_in_the_defaults_is_said_once() -> None:
+    said = refused(with_mirror("").replace("mirrors:", "defaults:\n  artifacts: [cosin]\nmirrors:"))
+
+    assert said == "mirrors.yaml:3: defaults.artifacts[0]: input should be 'cosign' or 'referrers'"
+
+
+def test_what_defaults_say_is_checked_where_it_meets_a_mirror() -> None:
+    said = refused(
+        """\
+version: 1
+defaults: {platforms: [linux/arm64]}
+mirrors:
+  - name: locked
+    source: {lock: images.yml}
+    destinations: [{repository: corp.example/mirror/web}]
+"""
+    )
+
+    assert said == (
+        "mirrors.yaml:4: mirrors[0]: platforms can be chosen for a repository; "
+        "a bundle or lock pins its images by digest"
+    )
+
+
+@pytest.mark.parametrize("text", ["", "[]", "version: 2\nmirrors: []\n", "mirrors: []\n", "version: '1'\n"])
+def test_a_file_says_its_version(text: str) -> None:
+    assert "version" in refused(text)
+
+
+def test_a_bomb_of_aliases_is_refused_in_no_time() -> None:
+    levels = "\n".join(f"x-{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12))
+
+    assert "values" in refused(f"x-0: &a0 [lol]\n{levels}\nversion: 1\nmirrors: *a11\n")
+
+
+def test_an_alias_of_itself_is_refused() -> None:
+    assert "the alias 'me' stands for nothing" in refused("version: 1\nmirrors: &me [*me]\n")
+    assert "the alias 'me' stands for nothing" in refused("version: 1\nmirrors: &me\n  <<: *me\n")
+
+
+def test_deep_nesting_is_refused() -> None:
+    assert "nested more than 32 deep" in refused("version: 1\nmirrors: " + "[" * 1000 + "]" * 1000)
+
+
+def test_a_huge_file_is_refused() -> None:
+    assert "more than" in refused("#" * (5 << 20))
+
+
+def test_a_host_that_begins_like_an_extension_is_a_host() -> None:
+    config = parse_config(b"version: 1\nregistries:\n  x-ray.example: {retries: 1}\n  x-old: {retries: 2}\n", "m")
+
+    assert {host: registry.retries for host, registry in config.registries.items()} == {"x-ray.example": 1}
+
+
+def test_a_file_that_is_not_there_is_not_found(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="reading the mirrors"):
+        read_config(str(tmp_path / "mirrors.yaml"))
+
+
+def test_mirrors_are_chosen_by_name_in_the_order_of_the_file() -> None:
+    config = parse_config(WHOLE, "mirrors.yaml")
+
+    assert [mirror.name for mirror in config.chosen([])] == ["web", "shop"]
+    assert [mirror.name for mirror in config.chosen(["shop", "web"])] == ["web", "shop"]
+    with pytest.raises(InvalidInput, match=r"there is no mirror named 'wep'.*did you mean web"):
+        config.chosen(["wep"])
+
+
+def test_the_schema_knows_every_key_and_allows_extensions() -> None:
+    schema = json_schema()
+
+    mirror = schema["$defs"]["Mirror"]
+    assert mirror["properties"].keys() == Mirror.model_fields.keys()
+    assert mirror["additionalProperties"] is False
+    assert "^x-" in mirror["patternProperties"]
+    assert "^x-" in schema["patternProperties"]
+    assert schema["$defs"]["TagRule"]["properties"]["minimum_age"]["type"] == "string"
+    json.dumps(schema)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("1d12h", 129_600), ("2w", 1_209_600), ("", 0), ("30m", 1_800)]
+)
+def test_lengths_of_time(text: str, seconds: int) -> None:
+    duration = parse_duration(text)
+
+    assert duration.total_seconds() == seconds
+    assert parse_duration(show_duration(duration)) == duration
