@@ -28,6 +28,7 @@ _MEMBERS = {
     "push": ("flows.cli.push:push_files", "Push files as a bundle or as a plain image"),
     "describe": ("flows.cli.describe:describe_bundle", "Show what a bundle holds"),
     "tag": ("flows.cli.tag:tag", "List tags, or resolve one to its digest"),
+    "receiver": ("flows.cli.receiver:receiver", "Start mirrors when registries tell of a push"),
     "completion": ("flows.cli.completion:completion", "Print a completion script for a shell"),
     "help": ("flows.cli.help:show_help", "Explain a command"),
     "version": ("flows.cli.version:version", "Print the version"),

@@ -1,0 +1,72 @@
+"""`transship receiver`"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+import click
+
+from flows.cli.verb import Invocation, Verb, everywhere
+from oci.errors import InvalidInput
+
+_TOKEN = "TRANSSHIP_RECEIVER_TOKEN"  # noqa: S105 - the name of the variable
+
+
+@click.command(name="receiver", cls=Verb)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="0 takes a free one.")
+@click.option(
+    "--token-file",
+    default="",
+    envvar=f"{_TOKEN}_FILE",
+    help=f"File with the token that registries have to send; or the variable {_TOKEN}.",
+)
+@click.option(
+    "--capacity",
+    type=click.IntRange(1, 1_000_000),
+    default=10_000,
+    show_default=True,
+    help="Pushes kept while the Prefect server can't be reached; more are answered with 503.",
+)
+@everywhere
+@click.pass_obj
+def receiver(invocation: Invocation, /, **flags: Any) -> None:
+    """Turn what registries tell of pushes into Prefect events, for the triggers of mirrors.
+
+    Registries post to http://HOST:PORT/notifications with the header "Authorization: Bearer TOKEN"; ?registry=HOST
+    names the registry as mirrors do where it calls itself otherwise. docker-registry's notifications and Harbor's
+    webhooks (default and CloudEvents) are understood. PREFECT_API_URL says where the events go.
+    """
+    token = _token(flags["token_file"])
+    _log_to_stderr(debug=invocation.output.debug)
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_ENABLED", "false")
+    from prefect.settings import PREFECT_API_URL  # noqa: PLC0415 - importing Prefect takes a second
+
+    from flows.receiver.app import serve  # noqa: PLC0415
+    from flows.receiver.outbox import Outbox  # noqa: PLC0415
+
+    if not PREFECT_API_URL.value():
+        raise InvalidInput("PREFECT_API_URL is not set", hint="name the server: http://127.0.0.1:4200/api")
+    invocation.kept = "registries send again what wasn't answered"
+    serve(host=flags["host"], port=flags["port"], token=token, outbox=Outbox(capacity=flags["capacity"]))
+
+
+def _token(file: str) -> str:
+    """Never from a flag, which everybody on the machine sees."""
+    if not file:
+        return os.environ.get(_TOKEN, "").strip()
+    try:
+        with open(file, encoding="utf-8") as opened:
+            token = opened.read().strip()
+    except OSError as error:
+        raise InvalidInput(f"can't read the token file {file}: {error.strerror}") from error
+    if not token:
+        raise InvalidInput(f"the token file {file} is empty", hint="put a long random word into it")
+    return token
+
+
+def _log_to_stderr(*, debug: bool) -> None:
+    logging.basicConfig(format="%(asctime)s %(levelname)-7s %(message)s", level=logging.WARNING)
+    logging.getLogger("transship.receiver").setLevel(logging.DEBUG if debug else logging.INFO)

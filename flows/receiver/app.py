@@ -1,0 +1,155 @@
+"""The HTTP side of the receiver: who may send, how much, and what is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import ipaddress
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+
+from flows.receiver.notification import NotANotification, Notification, read
+from flows.receiver.outbox import Full, Outbox
+from oci.errors import InvalidInput
+
+LARGEST_BODY = 1_000_000
+BODY_SECONDS = 10.0
+DRAIN_SECONDS = 10.0
+_CONNECTIONS = 100
+_RETRY_AFTER = {"Retry-After": "10"}
+
+_log = logging.getLogger("transship.receiver")
+
+
+class _Unacceptable(Exception):
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def receiver(outbox: Outbox, token: str) -> FastAPI:
+    """`POST /notifications[?registry=HOST]` for registries, `GET /health` for whoever watches over it. An empty token
+    lets everybody send."""
+
+    @asynccontextmanager
+    async def delivering(app: FastAPI) -> AsyncIterator[None]:
+        del app
+        delivery = asyncio.create_task(outbox.deliver())
+        yield
+        await outbox.emptied(DRAIN_SECONDS)
+        delivery.cancel()
+        with suppress(asyncio.CancelledError):
+            await delivery
+
+    app = FastAPI(title="transship receiver", lifespan=delivering, openapi_url=None)
+
+    @app.get("/health")
+    async def health() -> dict[str, object]:
+        """Always 200 while the process lives: to restart it because Prefect is down would lose what waits."""
+        counts = outbox.counts
+        return {
+            "waiting": len(outbox),
+            "capacity": outbox.capacity,
+            "delivered": counts.delivered,
+            "repeated": counts.repeated,
+            "refused": counts.refused,
+            "trouble": outbox.trouble,
+        }
+
+    @app.post("/notifications")
+    async def notifications(request: Request) -> JSONResponse:
+        try:
+            _check(request, token)
+            told = read(await _body(request), request.query_params.get("registry", ""))
+            new = outbox.put(told.pushes)
+        except _Unacceptable as error:
+            return _refusal(error.status, str(error))
+        except NotANotification as error:
+            return _refusal(400, str(error))
+        except Full:
+            return _refusal(503, "the Prefect server takes no events and the queue is full: send it again later")
+        return _taken(told, new)
+
+    return app
+
+
+def _check(request: Request, token: str) -> None:
+    kind, _, given = request.headers.get("authorization", "").partition(" ")
+    if not token:
+        return
+    if kind.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), token.encode()):
+        raise _Unacceptable(401, "a header `Authorization: Bearer TOKEN` with the receiver's token is needed")
+
+
+async def _body(request: Request) -> bytes:
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > LARGEST_BODY:
+                    raise _Unacceptable(413, f"a notification has at most {LARGEST_BODY} bytes")
+    except TimeoutError:
+        raise _Unacceptable(408, f"the body didn't arrive within {BODY_SECONDS:.0f} s") from None
+    return bytes(body)
+
+
+def _refusal(status: int, message: str) -> JSONResponse:
+    _log.warning("answered %d: %s", status, message)
+    headers = {401: {"WWW-Authenticate": "Bearer"}, 503: _RETRY_AFTER}.get(status)
+    return JSONResponse({"error": message}, status, headers)
+
+
+def _taken(told: Notification, new: int) -> JSONResponse:
+    for text in told.broken:
+        _log.warning("left out an event that can't be read: %s", text)
+    answer = {
+        "accepted": new,
+        "repeated": len(told.pushes) - new,
+        "ignored": told.ignored,
+        "broken": len(told.broken),
+    }
+    return JSONResponse(answer, 202)
+
+
+def serve(*, host: str, port: int, token: str, outbox: Outbox) -> None:
+    """Listens until SIGTERM or Ctrl-C, and delivers what waits before it returns.
+
+    Raises InvalidInput when everybody on the network could send, or when the address can't be listened on.
+    """
+    if not token and not _is_loopback(host):
+        raise InvalidInput(
+            f"without a token, the receiver doesn't listen on {host}: whoever reaches it could start mirrors",
+            hint="set TRANSSHIP_RECEIVER_TOKEN or --token-file, or listen on 127.0.0.1",
+        )
+    configuration = uvicorn.Config(
+        receiver(outbox, token),
+        host=host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        limit_concurrency=_CONNECTIONS,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=10,
+    )
+    try:
+        listening = configuration.bind_socket()
+    except SystemExit:
+        raise InvalidInput(f"can't listen on {host}:{port}", hint="is another receiver running there?") from None
+    with listening:
+        address = listening.getsockname()
+        _log.info("listening on %s port %d%s", address[0], address[1], "" if token else ", without a token")
+        uvicorn.Server(configuration).run(sockets=[listening])
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

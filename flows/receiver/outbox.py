@@ -1,0 +1,213 @@
+"""Pushes that were accepted and are on their way to the Prefect server, as events."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from uuid import uuid4
+
+from prefect.client.orchestration import get_client
+from prefect.events import Event, Resource
+from prefect.exceptions import PrefectHTTPStatusError
+
+from flows.receiver.notification import Push
+from oci.reference import Repository
+
+PUSHED = "transship.registry.pushed"
+
+BATCH = 100
+_PASSING = frozenset({401, 403, 404, 408, 425, 429})
+"""Answers of the client-error kind that say something of the server's or the receiver's settings, not of the events."""
+
+_log = logging.getLogger("transship.receiver")
+
+
+class Full(Exception):
+    """More pushes are waiting than the outbox holds. Nothing of the message was taken."""
+
+
+def resource_id(repository: Repository | str) -> str:
+    """What triggers match, as `prefect.resource.id`."""
+    return f"transship.registry.{repository}"
+
+
+def event_of(push: Push) -> Event:
+    """Its id is made once, so that the server counts an event that is sent twice as one."""
+    where = str(push.repository)
+    return Event(
+        id=uuid4(),
+        event=PUSHED,
+        resource=Resource(
+            {
+                "prefect.resource.id": resource_id(where),
+                "prefect.resource.name": where,
+                "transship.registry": push.repository.registry,
+                "transship.tag": push.tag,
+            }
+        ),
+        payload={
+            "registry": push.repository.registry,
+            "repository": where,
+            "tag": push.tag,
+            "digest": push.digest,
+        },
+    )
+
+
+async def send_to_prefect(events: Sequence[Event]) -> None:
+    """One request for all of them."""
+    async with get_client() as client:
+        await client.request("POST", "/events", json=[event.model_dump(mode="json") for event in events])
+
+
+@dataclass(slots=True)
+class Counts:
+    """Since the receiver was started."""
+
+    delivered: int = 0
+    repeated: int = 0
+    refused: int = 0
+    """The Prefect server said that it will never take them."""
+
+
+class Outbox:
+    """Takes pushes at once and delivers them in batches, in their order, for as long as it takes.
+
+    A tag that is pushed with the same digest again within `quiet` seconds counts once: registries repeat themselves.
+    """
+
+    def __init__(
+        self,
+        *,
+        capacity: int = 10_000,
+        quiet: float = 10.0,
+        pauses: tuple[float, float] = (0.5, 15.0),
+        send: Callable[[Sequence[Event]], Awaitable[None]] = send_to_prefect,
+    ) -> None:
+        self.capacity = capacity
+        self.counts = Counts()
+        self.trouble = ""
+        """Why the last attempt failed; empty when it didn't."""
+        self._quiet = quiet
+        self._first_pause, self._longest_pause = pauses
+        self._send = send
+        self._waiting: deque[tuple[Push, Event]] = deque()
+        self._filled = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._lately: OrderedDict[tuple[Repository, str], tuple[Push, float]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def put(self, pushes: Iterable[Push]) -> int:
+        """How many are new. Raises Full, and then none was taken."""
+        self._forget()
+        pushes = list(pushes)
+        new: list[Push] = []
+        latest = {key: push for key, (push, _) in self._lately.items()}
+        for push in pushes:
+            key = (push.repository, push.tag)
+            if latest.get(key) != push:
+                latest[key] = push
+                new.append(push)
+        if len(self._waiting) + len(new) > self.capacity:
+            raise Full
+        now = time.monotonic()
+        for push in new:
+            key = (push.repository, push.tag)
+            self._lately[key] = (push, now)
+            self._lately.move_to_end(key)
+            self._waiting.append((push, event_of(push)))
+            _log.info("accepted %s", push)
+        if new:
+            self._filled.set()
+            self._empty.clear()
+        self.counts.repeated += len(pushes) - len(new)
+        return len(new)
+
+    def _forget(self) -> None:
+        old = time.monotonic() - self._quiet
+        while self._lately and next(iter(self._lately.values()))[1] < old:
+            self._lately.popitem(last=False)
+
+    async def deliver(self) -> None:
+        """Runs until it is cancelled."""
+        pause = self._first_pause
+        while True:
+            await self._filled.wait()
+            batch = list(islice(self._waiting, BATCH))
+            try:
+                await self._send([event for _, event in batch])
+            except Exception as error:  # noqa: BLE001 - whatever keeps the server from taking them, they are kept
+                if not _for_ever(error):
+                    self._keep(error, pause)
+                    await asyncio.sleep(pause)
+                    pause = min(pause * 2, self._longest_pause)
+                    continue
+                await self._send_singly(batch, error)
+            else:
+                self._sent(batch)
+            pause = self._first_pause
+
+    async def _send_singly(self, batch: Sequence[tuple[Push, Event]], error: Exception) -> None:
+        """After a refusal of the whole: one event that the server won't have must not cost the others."""
+        if len(batch) == 1:
+            self.counts.refused += 1
+            _log.error("the Prefect server refuses the event of %s for good: %s", batch[0][0], error)
+            self._take_out(1)
+            return
+        for one in batch:
+            try:
+                await self._send([one[1]])
+            except Exception as again:  # noqa: BLE001
+                if not _for_ever(again):
+                    return  # the rest waits for the next round
+                await self._send_singly([one], again)
+            else:
+                self._sent([one])
+
+    def _sent(self, batch: Sequence[tuple[Push, Event]]) -> None:
+        self.counts.delivered += len(batch)
+        self.trouble = ""
+        for push, _ in batch:
+            _log.info("delivered %s", push)
+        self._take_out(len(batch))
+
+    def _take_out(self, number: int) -> None:
+        for _ in range(number):
+            self._waiting.popleft()
+        if not self._waiting:
+            self._filled.clear()
+            self._empty.set()
+
+    def _keep(self, error: Exception, pause: float) -> None:
+        self.trouble = f"{type(error).__name__}: {error}".partition("\n")[0][:300]
+        _log.warning(
+            "the Prefect server doesn't take events (%s); %d wait, next attempt in %.1f s",
+            self.trouble,
+            len(self._waiting),
+            pause,
+        )
+
+    async def emptied(self, seconds: float) -> bool:
+        """Waits for the last one to be delivered, up to so long. What is left then is named in the log."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._empty.wait()
+        for push, _ in self._waiting:
+            _log.error("stopped before %s was delivered: its mirror runs by schedule, or by hand", push)
+        return not self._waiting
+
+
+def _for_ever(error: Exception) -> bool:
+    if not isinstance(error, PrefectHTTPStatusError):
+        return False
+    status = error.response.status_code
+    return 400 <= status < 500 and status not in _PASSING

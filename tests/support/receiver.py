@@ -1,0 +1,78 @@
+"""`transship receiver` in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from tests.support.command import PROGRAM
+
+TOKEN = "only-for-the-tests"
+
+
+class Receiver:
+    """Listens when entered, with TOKEN; `stop` sends SIGTERM and gives the exit code."""
+
+    def __init__(self, folder: Path, environment: Mapping[str, str], *flags: str) -> None:
+        self._log_file = folder / "receiver.log"
+        token = folder / "receiver-token"
+        token.write_text(f"{TOKEN}\n")
+        command = [str(PROGRAM), "receiver", "--port", "0", "--token-file", str(token), *flags]
+        with self._log_file.open("wb") as log:
+            self._process = subprocess.Popen(
+                command, env={**os.environ, **environment}, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=folder
+            )
+        self.url = ""
+
+    @property
+    def log(self) -> str:
+        return self._log_file.read_text()
+
+    def __enter__(self) -> Self:
+        deadline = time.monotonic() + 30
+        while not self.url:
+            found = re.search(r"listening on 127\.0\.0\.1 port (\d+)", self.log)
+            if found:
+                self.url = f"http://127.0.0.1:{found[1]}"
+            elif self._process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                raise RuntimeError(f"the receiver doesn't listen:\n{self.log}")
+            else:
+                time.sleep(0.05)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def post(self, body: object, *, token: str = TOKEN, query: str = "") -> httpx.Response:
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        return httpx.post(f"{self.url}/notifications{query}", content=content, headers=headers, timeout=20)
+
+    def health(self) -> dict[str, Any]:
+        answer = httpx.get(f"{self.url}/health", timeout=20)
+        answer.raise_for_status()
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def stop(self) -> int:
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+        try:
+            return self._process.wait(25)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            raise
