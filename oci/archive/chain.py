@@ -31,7 +31,7 @@ class Chains:
             verifier.update(chunk)
         with self._turn:
             self._turn.notify_all()
-        if verifier.seen == verifier.size:
+        if piece.blob_offset + piece.length == verifier.size:
             verifier.finish()
 
     def break_off(self, error: TransshipError) -> None:

@@ -32,5 +32,9 @@ class S3Settings:
     checksums: str = WHEN_SUPPORTED
     """`when_required` for stores that don't know CRC32 checksums: parts carry an MD5 then."""
     connections: int = 16
+    timeout: float = 60.0
+    """Seconds without any answer."""
+    tries: int = 5
+    """Of each request, before it counts as failed."""
     abandoned_after: float = 7 * 24 * 3600.0
-    """Seconds after which an unfinished upload of the same object is nobody's any more, and is removed."""
+    """Seconds without a new part, after which an unfinished upload of the same object is nobody's, and is removed."""

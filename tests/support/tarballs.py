@@ -1,0 +1,82 @@
+"""Archives without a registry: some blobs in memory, the plan of a tarball of them, and what its bytes are to be."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from oci.archive.parts import Part, cut
+from oci.archive.storage import ByteReader, ByteWriter
+from oci.archive.tarplan import IMGPKG, Content, TarPlan, lay_out
+from oci.archive.write import OpenBlob, WriteReport, Writing
+from oci.digest import Digest, digest_of
+
+MIB = 1 << 20
+PART = 5 * MIB
+
+
+@dataclass
+class Tarball:
+    """`reads` has what was read of the blobs: (digest, offset, bytes)."""
+
+    blobs: dict[Digest, bytes]
+    reads: list[tuple[Digest, int, int]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, seed: int, sizes: Sequence[int]) -> Tarball:
+        made = [random.Random(seed * 1000 + number).randbytes(size) for number, size in enumerate(sizes)]
+        return cls({digest_of(data): data for data in made})
+
+    @property
+    def plan(self) -> TarPlan:
+        blobs = [Content(f"{digest}.tar.gz", len(self.blobs[digest]), digest=digest) for digest in sorted(self.blobs)]
+        return lay_out(IMGPKG, [Content.of("manifest.json", b"[]"), *blobs])
+
+    @property
+    def data(self) -> bytes:
+        """All of it, put together in the plainest way."""
+        pieces = self.plan.pieces(0, self.plan.size)
+        return b"".join(self.blobs[_digest(piece.member)] if piece.member else piece.data for piece in pieces)
+
+    def places(self, digest: Digest) -> Sequence[OpenBlob]:
+        def read(offset: int, length: int | None) -> Iterator[bytes]:
+            data = self.blobs[digest]
+            chosen = data[offset : len(data) if length is None else offset + length]
+            self.reads.append((digest, offset, len(chosen)))
+            for start in range(0, len(chosen), MIB):
+                yield chosen[start : start + MIB]
+
+        return [read]
+
+    @property
+    def bytes_read(self) -> int:
+        return sum(size for _, _, size in self.reads)
+
+    def parts(self, base: TarPlan | None = None) -> tuple[Part, ...]:
+        offsets = {member.content.name: member.offset for member in base.members} if base else {}
+        return cut(self.plan, size=PART, base=offsets)
+
+    def write(
+        self,
+        writer: ByteWriter,
+        *,
+        resume: bool = False,
+        concurrency: int = 4,
+        base: ByteReader | None = None,
+        base_plan: TarPlan | None = None,
+    ) -> WriteReport:
+        parts = self.parts(base_plan)
+        done = writer.begin(parts, self.plan.fingerprint, resume=resume)
+        writing = Writing(self.plan, parts, writer, self.places, base=base, concurrency=concurrency)
+        try:
+            report = writing.run(done)
+            writer.finish(parts)
+        finally:
+            writer.leave()
+        return report
+
+
+def _digest(member: object) -> Digest:
+    digest: Digest = member.content.digest  # type: ignore[attr-defined]
+    return digest
