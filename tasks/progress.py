@@ -10,7 +10,6 @@ from uuid import UUID
 from prefect.artifacts import acreate_progress_artifact, aupdate_progress_artifact
 from prefect.logging import get_run_logger
 
-from oci.relocation.plan import Plan
 from oci.relocation.transfer import DONE
 from tasks.relocation import Relocation
 from tasks.report import artifact_key
@@ -30,7 +29,7 @@ async def progress_shown(relocation: Relocation) -> AsyncIterator[None]:
         yield
         return
     artifact = await acreate_progress_artifact(
-        progress=0.0, key=artifact_key("progress", plan.destination), description=_description(plan)
+        progress=0.0, key=artifact_key("progress", plan.destination), description=_description(relocation)
     )
     async with asyncio.TaskGroup() as group:
         watching = group.create_task(_watch(relocation, artifact))
@@ -66,5 +65,8 @@ def _done(relocation: Relocation) -> float:
     return round(min(99.0, percent(moved, plan.bytes_to_move) if plan.bytes_to_move else percent(copied, images)), 1)
 
 
-def _description(plan: Plan) -> str:
-    return f"{len(plan.to_transfer)} images, {human(plan.bytes_to_move)}: {plan.source} → {plan.destination}"
+def _description(relocation: Relocation) -> str:
+    """The source as it was asked for: a digest is wider than the page."""
+    plan, source = relocation.planned, relocation.source
+    name = source.reference if source else plan.source
+    return f"{len(plan.to_transfer)} images, {human(plan.bytes_to_move)}: {name} → {plan.destination}"

@@ -21,13 +21,13 @@ TASK_RUN_LIMIT = 1000
 
 
 def push_name(parameters: dict[str, Any]) -> str:
-    """`copy shop-web@sha256:111111111111… → registry.corp.example/shop`"""
+    """`copy shop-web@sha256:111111111111 -> registry.corp.example/shop`, in the signs that the UI's graph can draw."""
     images: Sequence[str] = parameters["images"]
     what = f"{len(images)} images"
     if len(images) == 1:
         repository, _, digest = images[0].rpartition("@")
-        what = f"{repository.rpartition('/')[2]}@{digest[:19]}…"
-    return f"copy {what} → {parameters['destination']}"
+        what = f"{repository.rpartition('/')[2]}@{digest[:19]}"
+    return f"copy {what} -> {parameters['destination']}"
 
 
 @task(

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pydantic import BaseModel, computed_field
 
 from oci.errors import Incomplete, StoreError, TransshipError
-from oci.relocation.transfer import DONE, FAILED, PRESENT
+from oci.relocation.transfer import DONE, FAILED, PRESENT, ImageOutcome
+from tasks.picture import LONGEST, Bar, bytes_picture, embedded, in_words
 from tasks.relocation import Relocation
 from tasks.sizes import human
 
@@ -32,6 +33,15 @@ class Traffic(BaseModel):
     written: int = 0
     mounted: int = 0
     skipped: int = 0
+
+
+class ImageTraffic(Traffic):
+    """Bytes of one image by what became of them, those of a blob that several images share counted once."""
+
+    image: str
+    failed: int = 0
+    """Bytes below an image that failed, wherever they are now."""
+    seconds: float = 0.0
 
 
 class RelocationReport(BaseModel):
@@ -66,6 +76,10 @@ class RelocationReport(BaseModel):
     bytes_hashed: int = 0
     failures: list[ImageFailure] = []
     """Empty when all of it arrived."""
+    biggest: list[ImageTraffic] = []
+    """The images with the most bytes, some only of many."""
+    bytes_failed: int = 0
+    """Bytes below the images that failed."""
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -99,6 +113,9 @@ class RelocationReport(BaseModel):
             identities=dict(receipt.identities),
             failures=list(_failures(relocation)),
         )
+        images = sorted(_traffic(relocation), key=_total, reverse=True)
+        report.biggest = [image for image in images[:LONGEST] if _total(image)]
+        report.bytes_failed = sum(image.failed for image in images)
         if published is not None:
             report.published = True
             report.tags = list(published.tags)
@@ -117,7 +134,8 @@ class RelocationReport(BaseModel):
         return f"{verdict}: {images}; {sent}"
 
     def to_markdown(self) -> str:
-        return "\n".join((*_head(self), *_failed(self), *_numbers(self), *_requests(self))) + "\n"
+        parts = (_head, _failed, _picture, _numbers, _biggest, _requests)
+        return "\n".join(line for part in parts for line in part(self)) + "\n"
 
 
 class RelocationIncomplete(Incomplete):
@@ -146,6 +164,33 @@ def _failures(relocation: Relocation) -> Iterator[ImageFailure]:
         yield ImageFailure(image=_subject(error), error=str(error), retryable=error.retryable)
 
 
+def _traffic(relocation: Relocation) -> Iterator[ImageTraffic]:
+    for outcome in relocation.outcomes.values():
+        yield ImageTraffic(
+            image=short(outcome.subject),
+            written=outcome.bytes_written,
+            mounted=outcome.bytes_mounted,
+            skipped=outcome.bytes_skipped,
+            failed=_lacking(relocation, outcome),
+            seconds=round(outcome.seconds, 3),
+        )
+
+
+def _lacking(relocation: Relocation, outcome: ImageOutcome) -> int:
+    image = relocation.plan.by_digest.get(outcome.digest) if relocation.plan else None
+    return relocation.planned.bytes_below(image) if image and outcome.status == FAILED else 0
+
+
+def _total(image: ImageTraffic) -> int:
+    return image.written + image.mounted + image.skipped + image.failed
+
+
+def short(subject: str) -> str:
+    """`web@sha256:0123456789ab`, as task runs are named."""
+    name, at, digest = subject.rpartition("@")
+    return f"{name.rpartition('/')[2]}@{digest[:19]}" if at else subject.rpartition("/")[2]
+
+
 def _subject(error: TransshipError) -> str:
     return error.subject or error.store if isinstance(error, StoreError) else ""
 
@@ -168,15 +213,27 @@ def _head(report: RelocationReport) -> Iterator[str]:
         yield ""
 
 
+def _picture(report: RelocationReport) -> Iterator[str]:
+    """Nothing where no byte was moved, or should have been."""
+    moved = report.bytes
+    total = Bar("", moved.written, moved.mounted, moved.skipped, report.bytes_failed)
+    if not total.total:
+        return
+    bars = [Bar(one.image, one.written, one.mounted, one.skipped, one.failed, one.seconds) for one in report.biggest]
+    failed = sum(one.failed > 0 for one in report.biggest)
+    more = report.images_copied + max(failed, len(report.failures)) - len(bars)
+    yield embedded(bytes_picture(total, bars, max(0, more)), f"Bytes by outcome: {in_words(total)}")
+    yield ""
+
+
 def _numbers(report: RelocationReport) -> Iterator[str]:
     rows = {
-        "Source": f"{report.what} `{report.source}`".strip(),
         "Destination": f"`{report.destination}`",
         "Tags moved": _tags(report.tags),
         "Images": f"{report.images_copied} copied, {report.images_present} already there",
         "Copied": f"{human(report.bytes.written)} in {report.blobs.written} blobs",
-        "Mounted": f"{human(report.bytes.mounted)} in {report.blobs.mounted} blobs",
-        "Skipped": f"{human(report.bytes.skipped)} in {report.blobs.skipped} blobs",
+        "Mounted": f"{human(report.bytes.mounted)} in {report.blobs.mounted} blobs" if report.blobs.mounted else "",
+        "Skipped": f"{human(report.bytes.skipped)} in {report.blobs.skipped} blobs" if report.blobs.skipped else "",
         "Verified": f"{report.verified_manifests} manifests, {report.verified_blobs} blobs, "
         f"{human(report.bytes_hashed)} hashed again"
         if report.verified_manifests
@@ -184,7 +241,7 @@ def _numbers(report: RelocationReport) -> Iterator[str]:
         "Time": f"{report.seconds:.1f} s",
         "Retries": f"{report.retries}, {report.throttled_seconds:.1f} s told to wait" if report.retries else "none",
     }
-    yield "| | |"
+    yield f"| Source | {_cell(f'{report.what} `{report.source}`'.strip())} |"
     yield "|---|---|"
     for name, value in rows.items():
         if value:
@@ -200,6 +257,20 @@ def _tags(tags: list[str]) -> str:
     named = [f"`{tag}`" for tag in tags if not tag.startswith("sha256-")]
     attached = len(tags) - len(named)
     return ", ".join([*named, f"{attached} of attached artifacts"] if attached else named)
+
+
+def _biggest(report: RelocationReport) -> Iterator[str]:
+    """What the picture shows, for whoever can't see it."""
+    if not report.biggest:
+        return
+    yield "### Biggest images"
+    yield ""
+    yield "| Image | Bytes | Seconds |"
+    yield "|---|---|---:|"
+    for one in report.biggest:
+        words = in_words(Bar(one.image, one.written, one.mounted, one.skipped, one.failed))
+        yield f"| `{_cell(one.image.replace('`', ''))}` | {words} | {one.seconds:.1f} |"
+    yield ""
 
 
 def _requests(report: RelocationReport) -> Iterator[str]:

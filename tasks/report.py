@@ -11,7 +11,7 @@ from prefect.events import emit_event
 from prefect.logging import get_run_logger
 
 from tasks.relocation import current
-from tasks.relocation_report import RelocationReport
+from tasks.relocation_report import ImageFailure, RelocationReport, short
 
 FINISHED = "transship.relocation.finished"
 FAILED = "transship.relocation.failed"
@@ -39,13 +39,23 @@ async def report(destination: str) -> RelocationReport:
     if written.failures:
         await acreate_table_artifact(
             key=artifact_key("failures", destination),
-            table=[failure.model_dump() for failure in written.failures],
+            table=[_row(failure) for failure in written.failures],
             description=f"What failed of {written.source}",
         )
     _emit(written)
     log = get_run_logger().info if written.succeeded else get_run_logger().error
     log("%s", written)
     return written
+
+
+def _row(failure: ImageFailure) -> dict[str, str]:
+    """The cause comes early: the UI doesn't wrap, and a whole reference fills a page."""
+    return {
+        "image": short(failure.image),
+        "trying again": "may help" if failure.retryable else "won't help",
+        "cause": failure.error,
+        "reference": failure.image,
+    }
 
 
 def _emit(written: RelocationReport) -> None:

@@ -60,6 +60,21 @@ class RelocateParameters(BaseModel):
         examples=[["1.4.0", "latest"]],
         max_length=100,
     )
+    source_credentials: list[BlockName] = Field(
+        default=[],
+        title="Source credentials",
+        description="Names of Registry Credentials blocks. Other registries use the worker's environment and docker "
+        "config.",
+        examples=[["registry-example-reader"]],
+        max_length=16,
+    )
+    destination_credentials: list[BlockName] = Field(
+        default=[],
+        title="Destination credentials",
+        description="Names of Registry Credentials blocks.",
+        examples=[["corp-mirror-writer"]],
+        max_length=16,
+    )
     artifacts: list[Artifact] = Field(
         default=[],
         title="Attached artifacts",
@@ -79,18 +94,10 @@ class RelocateParameters(BaseModel):
         title="Verify the result",
         description="head: ask the destination for every blob. deep: read and hash every byte again.",
     )
-    concurrency: int = Field(
-        default=8, title="Concurrency", description="Images, and blobs, on their way at a time.", ge=1, le=64
-    )
-    repo_based_tags: bool = Field(
+    repair: bool = Field(
         default=False,
-        title="Readable keep-alive tags",
-        description="Tags that hold images against garbage collection show where each came from.",
-    )
-    include_non_distributable: bool = Field(
-        default=False,
-        title="Include non-distributable layers",
-        description="Copy layers that their makers say must not be given on; you need their permission.",
+        title="Repair",
+        description="Ask the destination for every blob, and send again what it has lost.",
     )
     shallow: bool = Field(
         default=False, title="Shallow", description="The bundle's own image and nothing that it lists."
@@ -102,25 +109,18 @@ class RelocateParameters(BaseModel):
         examples=[["{name}-{short}"]],
         max_length=100,
     )
-    repair: bool = Field(
+    repo_based_tags: bool = Field(
         default=False,
-        title="Repair",
-        description="Ask the destination for every blob, and send again what it has lost.",
+        title="Readable keep-alive tags",
+        description="Tags that hold images against garbage collection show where each came from.",
     )
-    source_credentials: list[BlockName] = Field(
-        default=[],
-        title="Source credentials",
-        description="Names of Registry Credentials blocks. Other registries use the worker's environment and docker "
-        "config.",
-        examples=[["registry-example-reader"]],
-        max_length=16,
+    include_non_distributable: bool = Field(
+        default=False,
+        title="Include non-distributable layers",
+        description="Copy layers that their makers say must not be given on; you need their permission.",
     )
-    destination_credentials: list[BlockName] = Field(
-        default=[],
-        title="Destination credentials",
-        description="Names of Registry Credentials blocks.",
-        examples=[["corp-mirror-writer"]],
-        max_length=16,
+    concurrency: int = Field(
+        default=8, title="Concurrency", description="Images, and blobs, on their way at a time.", ge=1, le=64
     )
     source_registry: RegistryOptions = Field(
         default_factory=RegistryOptions, title="Source registry", description="How the source's registries are reached."

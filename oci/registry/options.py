@@ -41,7 +41,7 @@ class RegistryOptions(BaseModel):
     proxy: str = Field(
         default="",
         title="Proxy",
-        description="http://HOST:PORT without a login; the worker's proxy environment counts when this is empty.",
+        description="HOST:PORT after http://, without a login. Empty: the worker's proxy environment.",
         examples=["http://proxy.corp.example:3128"],
         pattern=r"^(https?://[^@\s]+)?$",
     )

@@ -41,9 +41,9 @@ def test_a_task_run_has_a_name_that_a_person_can_read() -> None:
     image = f"registry.example/shop/web@{digest(1)}"
 
     assert push_name({"images": [image], "destination": "corp.example/x"}) == (
-        f"copy web@{digest(1)[:19]}… → corp.example/x"
+        f"copy web@{digest(1)[:19]} -> corp.example/x"
     )
-    assert push_name({"images": [image] * 7, "destination": "corp.example/x"}) == "copy 7 images → corp.example/x"
+    assert push_name({"images": [image] * 7, "destination": "corp.example/x"}) == "copy 7 images -> corp.example/x"
 
 
 class FakeCore:

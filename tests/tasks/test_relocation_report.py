@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 
 from oci.errors import Incomplete, Unauthorized
 from oci.relocation.plan import PlanFailure
@@ -53,6 +54,37 @@ def test_it_counts_what_became_of_the_images_and_of_the_bytes() -> None:
     assert "3.0 MiB in 1 blobs" in page
     assert "| Login at the destination | user bob (docker config), corp.example |" in page
     assert "| corp.example | POST upload | 1 |" in page
+
+
+def test_the_page_shows_the_biggest_images_drawn_and_in_words() -> None:
+    def steps(relocation: Relocation) -> None:
+        relocation.plan = plan_of([1000, 3000])
+        moved = replace(outcome(0, DONE), subject="corp.example/a/web@sha256:0123456789abcdef", bytes_written=1000)
+        relocation.outcomes = {digest(0): moved, digest(1): outcome(1, FAILED, "broke off")}
+        relocation.meter.sent(1000)
+
+    report = report_after(steps)
+
+    assert report.bytes_failed == 3000
+    assert [image.image for image in report.biggest] == ["image 1", "web@sha256:0123456789ab"]
+    page = report.to_markdown()
+    assert "![Bytes by outcome: 1000 B written, 2.9 KiB failed](data:image/svg+xml;base64," in page
+    assert "| `web@sha256:0123456789ab` | 1000 B written | 0.0 |" in page
+
+
+def test_where_no_byte_moved_there_is_no_picture() -> None:
+    assert "data:image" not in RelocationReport(source="a", destination="b", images_present=3).to_markdown()
+
+
+def test_the_report_of_a_thousand_images_stays_small() -> None:
+    def steps(relocation: Relocation) -> None:
+        relocation.outcomes = {digest(n): replace(outcome(n, DONE), bytes_written=n) for n in range(1000)}
+        relocation.meter.sent(1)
+
+    report = report_after(steps)
+
+    assert len(report.model_dump_json()) < 4_000
+    assert len(report.to_markdown()) < 20_000
 
 
 def test_every_failure_is_listed_once_whatever_stage_it_is_from() -> None:
