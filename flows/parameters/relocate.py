@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -143,8 +143,9 @@ class RelocateParameters(BaseModel):
         return self
 
     def request(self) -> RelocationRequest:
+        source: dict[str, Any] = {self.kind.value: self.source}
         return RelocationRequest(
-            **{self.kind.value: self.source},
+            **source,
             to=self.destination,
             tags=tuple(self.tags),
             artifacts=frozenset(artifact.value for artifact in self.artifacts),

@@ -18,15 +18,17 @@ class Chains:
 
     _verifiers: dict[Digest, Verifier] = field(default_factory=dict)
     _turn: threading.Condition = field(default_factory=threading.Condition)
-    _broken: TransshipError | None = None
+    _broken: dict[Digest, TransshipError] = field(default_factory=dict)
+    _over: TransshipError | None = None
 
     def update(self, piece: Piece, chunks: Iterable[bytes | memoryview]) -> None:
         """Raises IntegrityError when the blob ends here and isn't what was promised, or what `break_off` was told."""
         verifier = self._verifier(piece)
         with self._turn:
-            self._turn.wait_for(lambda: self._broken or verifier.seen == piece.blob_offset)
-            if self._broken is not None and verifier.seen != piece.blob_offset:
-                raise self._broken
+            self._turn.wait_for(lambda: self._why_not(verifier) or verifier.seen == piece.blob_offset)
+            broken = self._why_not(verifier)
+            if broken is not None:
+                raise broken
         for chunk in chunks:
             verifier.update(chunk)
         with self._turn:
@@ -34,11 +36,17 @@ class Chains:
         if piece.blob_offset + piece.length == verifier.size:
             verifier.finish()
 
-    def break_off(self, error: TransshipError) -> None:
-        """Nobody waits any longer."""
+    def break_off(self, error: TransshipError, digests: Iterable[Digest] | None = None) -> None:
+        """Nobody waits any longer for these blobs, or for any."""
         with self._turn:
-            self._broken = self._broken or error
+            if digests is None:
+                self._over = self._over or error
+            else:
+                self._broken.update(dict.fromkeys(digests, error))
             self._turn.notify_all()
+
+    def _why_not(self, verifier: Verifier) -> TransshipError | None:
+        return self._over or self._broken.get(verifier.digest)
 
     def _verifier(self, piece: Piece) -> Verifier:
         content = piece.member.content if piece.member else None

@@ -50,18 +50,23 @@ class _Run:
 
 
 def cut(
-    plan: TarPlan, *, size: int = DEFAULT_SIZE, smallest: int = SMALLEST, base: Mapping[str, int] | None = None
+    plan: TarPlan,
+    *,
+    size: int = DEFAULT_SIZE,
+    smallest: int = SMALLEST,
+    most: int | None = MOST_PARTS,
+    base: Mapping[str, int] | None = None,
 ) -> tuple[Part, ...]:
-    """Parts of about `size` bytes, more when there would be too many of them. `base` says where an older archive has
-    members, by name: the offset of their header. Raises InvalidInput for what no multipart upload can hold."""
+    """Parts of about `size` bytes, more when there would be more than `most` of them. `base` says where an older
+    archive has members, by name: the offset of their header. Raises InvalidInput for what can't be cut so."""
     runs = _runs(plan, base or {}, smallest)
     while True:
         parts = [part for run in runs for part in _cut_run(plan, run, size, smallest)]
         merged = _merged(parts, smallest)
-        if len(merged) <= MOST_PARTS:
+        if most is None or len(merged) <= most:
             return tuple(Part(number, run.start, run.end, run.copy_from) for number, run in enumerate(merged, 1))
         if size > plan.size:
-            raise InvalidInput(f"an archive of {plan.size} bytes can't be cut into {MOST_PARTS} parts")
+            raise InvalidInput(f"an archive of {plan.size} bytes can't be cut into {most} parts")
         size *= 2
 
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from oci.archive.parts import SMALLEST
 from oci.archive.s3settings import S3Settings
 from oci.archive.storage import ByteReader, ByteWriter, FileReader, FileWriter
 from oci.cancel import CancelToken
-from oci.reference import S3_PREFIX
+from oci.reference import S3_PREFIX, ArchiveName
+
+
+def in_object_store(location: str) -> bool:
+    return location.startswith(S3_PREFIX)
+
+
+def smallest_part(location: str) -> int:
+    return SMALLEST if in_object_store(location) else 1
 
 
 def open_reader(location: str, s3: S3Settings, *, side: str, cancel: CancelToken) -> ByteReader:
-    if not location.startswith(S3_PREFIX):
+    if not in_object_store(location):
         return FileReader(location, side=side, cancel=cancel)
     from oci.archive.s3 import S3  # noqa: PLC0415
     from oci.archive.s3reader import S3Reader  # noqa: PLC0415
@@ -17,8 +26,21 @@ def open_reader(location: str, s3: S3Settings, *, side: str, cancel: CancelToken
     return S3Reader(location, S3(s3, side=side), cancel=cancel)
 
 
+def open_readers(name: ArchiveName, s3: S3Settings, *, side: str, cancel: CancelToken) -> tuple[ByteReader, ...]:
+    """One for each volume; none stays open when one of them can't be opened."""
+    opened: list[ByteReader] = []
+    try:
+        for location in name.locations:
+            opened.append(open_reader(location, s3, side=side, cancel=cancel))  # noqa: PERF401 - closed on failure
+    except BaseException:
+        for reader in opened:
+            reader.close()
+        raise
+    return tuple(opened)
+
+
 def open_writer(location: str, s3: S3Settings, *, side: str = "destination") -> ByteWriter:
-    if not location.startswith(S3_PREFIX):
+    if not in_object_store(location):
         return FileWriter(location, side=side)
     from oci.archive.s3 import S3  # noqa: PLC0415
     from oci.archive.s3upload import S3Writer  # noqa: PLC0415

@@ -37,7 +37,7 @@ class Archive:
     def get_manifest(self, identifier: str) -> Manifest:
         manifest = self._manifest(identifier)
         if manifest is None:
-            raise self._missing(identifier, "looking for the manifest")
+            raise self.lacks(identifier, "looking for the manifest")
         return manifest
 
     def read_blob(self, blob: Descriptor, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
@@ -60,6 +60,19 @@ class Archive:
         known = (one for one in self.contents.manifests.values() if one.subject and one.subject.digest == subject)
         return tuple(one.descriptor for one in known if artifact_type in ("", one.descriptor.artifact_type))
 
+    def lacks(self, subject: str, operation: str) -> NotFound:
+        """The error for what isn't there, which says why."""
+        return NotFound(
+            "isn't in the archive",
+            side=self._side,
+            store=str(self.name),
+            subject=subject,
+            operation=operation,
+            status=404,
+            code="BLOB_UNKNOWN",
+            hint=self._why_missing(subject),
+        )
+
     def close(self) -> None:
         for reader in self.readers:
             reader.close()
@@ -76,7 +89,7 @@ class Archive:
             return
         stretch = self.contents.blobs.get(blob.digest)
         if stretch is None:
-            raise self._missing(blob.digest, "reading the blob")
+            raise self.lacks(blob.digest, "reading the blob")
         self._check_size(blob, stretch.size)
         if stretch.header >= 0 and offset == 0:
             self._check_header(blob, stretch)
@@ -100,18 +113,6 @@ class Archive:
 
     def _where(self) -> str:
         return f"{self._side} {self.name}".lstrip()
-
-    def _missing(self, subject: str, operation: str) -> NotFound:
-        return NotFound(
-            "isn't in the archive",
-            side=self._side,
-            store=str(self.name),
-            subject=subject,
-            operation=operation,
-            status=404,
-            code="BLOB_UNKNOWN",
-            hint=self._why_missing(subject),
-        )
 
     def _why_missing(self, subject: str) -> str:
         if subject in {digest for digest, _ in self.contents.extra.requires}:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -9,6 +10,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol
 
 from oci.archive.parts import Part
@@ -66,6 +68,14 @@ class ByteWriter(Protocol):
     def begin(self, parts: Sequence[Part], fingerprint: str, *, resume: bool) -> Mapping[int, StoredPart]:
         """The parts that an earlier run of the very same plan has left, when `resume` asks for them."""
 
+    @property
+    def ticket(self) -> str:
+        """With it another process writes parts of what this one has begun."""
+
+    def join(self, ticket: str, parts: Sequence[Part]) -> Mapping[int, StoredPart]:
+        """Takes part in what another process has begun; gives the parts that are in place. Raises NotFound when that
+        was completed or given up."""
+
     def put(self, part: Part, data: bytearray) -> None:
         """Writes a part, over an earlier try."""
 
@@ -115,35 +125,59 @@ class FileReader:
 
 class FileWriter:
     """A tarball on disk: `NAME.partial` until it is complete, and beside it `NAME.partial.journal`, which lists the
-    parts that are in place, each with a checksum. Whatever is at NAME stays until the new one takes its place."""
+    parts that are in place, each with a checksum. Whatever is at NAME stays until the new one takes its place.
+
+    Whoever writes holds a shared lock; beginning and finishing need it alone.
+    """
 
     smallest_part = 1
     reads_back = True
 
     def __init__(self, path: str, *, side: str = "destination") -> None:
         self.location = path
+        self.ticket = ""
         self._side = side
-        self._partial = f"{path}.partial"
-        self._journal = f"{path}.partial.journal"
+        self._path = os.path.realpath(path)
+        self._partial = f"{self._path}.partial"
+        self._journal = f"{self._path}.partial.journal"
         self._file = -1
         self._log = -1
 
     def begin(self, parts: Sequence[Part], fingerprint: str, *, resume: bool) -> Mapping[int, StoredPart]:
         size = parts[-1].end
-        head = {"archive": fingerprint, "parts": [[part.start, part.end] for part in parts]}
-        first = json.dumps({"archive": fingerprint, "parts": zlib.crc32(json.dumps(head).encode())})
+        layout = zlib.crc32(json.dumps([[part.start, part.end] for part in parts]).encode())
+        self.ticket = json.dumps({"archive": fingerprint, "parts": layout})
         with self._mapped("opening"):
+            if os.path.isdir(self._path):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             self._file = os.open(self._partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            self._lock()
+            self._lock(fcntl.LOCK_EX)
             self._log = os.open(self._journal, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
-            done = self._intact(parts, _journal(self._log, first)) if resume else {}
+            done = self._intact(parts) if resume else {}
             if not done:
                 os.ftruncate(self._file, 0)
                 os.ftruncate(self._log, 0)
-                os.write(self._log, _line(first))
+                os.write(self._log, _line(self.ticket))
             self._check_room(size)
             os.ftruncate(self._file, size)
+            self._lock(fcntl.LOCK_SH)
         return done
+
+    def join(self, ticket: str, parts: Sequence[Part]) -> Mapping[int, StoredPart]:
+        self.ticket = ticket
+        with self._mapped("joining the unfinished archive"):
+            self._file = os.open(self._partial, os.O_RDWR | os.O_CLOEXEC)
+            self._lock(fcntl.LOCK_SH)
+            self._log = os.open(self._journal, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+            if os.fstat(self._file).st_size != parts[-1].end or _journal(self._log, ticket) is None:
+                raise NotFound(
+                    "the unfinished archive is another one by now",
+                    side=self._side,
+                    store=self.location,
+                    operation="joining the unfinished archive",
+                    hint="write the archive again from the beginning",
+                )
+            return self._intact(parts)
 
     def put(self, part: Part, data: bytearray) -> None:
         with self._mapped("writing"):
@@ -180,13 +214,16 @@ class FileWriter:
             yield chunk
 
     def finish(self, parts: Sequence[Part]) -> None:
-        del parts
         with self._mapped("finishing"):
+            self._lock(fcntl.LOCK_EX)
+            missing = {part.number for part in parts} - (_journal(self._log, self.ticket) or {}).keys()
+            if missing:
+                raise IntegrityError(f"{self.location}: part {min(missing)} isn't in place")
             os.fsync(self._file)
-            os.replace(self._partial, self.location)
+            os.replace(self._partial, self._path)
             with suppress(FileNotFoundError):
                 os.unlink(self._journal)
-            folder = os.open(os.path.dirname(self.location), os.O_RDONLY | os.O_CLOEXEC)
+            folder = os.open(os.path.dirname(self._path), os.O_RDONLY | os.O_CLOEXEC)
             try:
                 os.fsync(folder)
             finally:
@@ -199,10 +236,10 @@ class FileWriter:
             if handle >= 0:
                 os.close(handle)
 
-    def _lock(self) -> None:
-        """One writer at a time. Whoever waited in vain for a file that was renamed meanwhile has the wrong one."""
+    def _lock(self, kind: int) -> None:
+        """Never waits. Whoever opened a file that was renamed meanwhile has the wrong one."""
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._file, kind | fcntl.LOCK_NB)
             if os.stat(self._partial).st_ino == os.fstat(self._file).st_ino:
                 return
         except (BlockingIOError, FileNotFoundError):
@@ -228,15 +265,19 @@ class FileWriter:
                 hint="make room, write to another disk, or straight to s3://BUCKET/KEY, which needs no disk at all",
             )
 
-    def _intact(self, parts: Sequence[Part], listed: Mapping[int, int]) -> dict[int, StoredPart]:
-        """What the journal lists and the file has: a power failure may keep the one and lose the other."""
-        by_number = {part.number: part for part in parts}
-        known = {number: crc for number, crc in listed.items() if number in by_number}
-        sound = {number for number, crc in known.items() if _crc(self.stored(by_number[number])) == crc}
-        return {number: StoredPart(crc32=known[number]) for number in sound}
+    def _intact(self, parts: Sequence[Part]) -> dict[int, StoredPart]:
+        """What the journal lists and the file has. Only what was written before the machine started last is read again:
+        a power failure may keep the one and lose the other, the end of a process doesn't."""
+        listed = _journal(self._log, self.ticket) or {}
+        found = {}
+        for part in parts:
+            crc, boot = listed.get(part.number, (0, ""))
+            if boot and (boot == _boot() or _crc(self.stored(part)) == crc):
+                found[part.number] = StoredPart(crc32=crc)
+        return found
 
     def _note(self, part: Part, crc: int) -> None:
-        os.write(self._log, _line(json.dumps([part.number, crc])))
+        os.write(self._log, _line(json.dumps([part.number, crc, _boot()])))
 
     @contextmanager
     def _mapped(self, operation: str) -> Iterator[None]:
@@ -248,14 +289,22 @@ def _line(text: str) -> bytes:
     return f"{zlib.crc32(text.encode()):08x} {text}\n".encode()
 
 
-def _journal(log: int, first: str) -> dict[int, int]:
-    """Checksums by part; a line that was cut off counts nothing, and neither does the journal of another plan."""
-    data = b"".join(iter(lambda: os.read(log, READ_SIZE), b""))
-    lines = [line.decode(errors="replace") for line in data.split(b"\n")[:-1]]
+def _journal(log: int, first: str) -> dict[int, tuple[int, str]] | None:
+    """Checksums by part, and when the machine had started; a line that was cut off counts nothing. None for the
+    journal of another plan."""
+    size = os.fstat(log).st_size
+    lines = [line.decode(errors="replace") for line in os.pread(log, size, 0).split(b"\n")[:-1]]
     if not lines or lines[0].encode() + b"\n" != _line(first):
-        return {}
+        return None
     sound = (line[9:] for line in lines[1:] if line.encode() + b"\n" == _line(line[9:]))
-    return {int(number): int(crc) for number, crc in map(json.loads, sound)}
+    return {int(number): (int(crc), str(boot)) for number, crc, boot in map(json.loads, sound)}
+
+
+@cache
+def _boot() -> str:
+    """Tells one start of this machine from another."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
 
 
 def _crc(chunks: Iterator[bytes]) -> int:

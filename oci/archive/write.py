@@ -22,6 +22,7 @@ from oci.archive.tarplan import Piece, TarPlan
 from oci.cancel import CancelToken
 from oci.digest import Digest
 from oci.errors import Cancelled, IntegrityError, InvalidInput, StoreError, TransshipError
+from oci.meter import Meter
 
 OpenBlob = Callable[[int, int | None], Iterator[bytes]]
 """Reads one blob from an offset, for so many bytes or, with None, to its end and proven."""
@@ -57,9 +58,11 @@ class Writing:
     places: Places
     base: ByteReader | None = None
     cancel: CancelToken = field(default_factory=CancelToken)
+    meter: Meter = field(default_factory=Meter)
     concurrency: int = 8
     on_part: Callable[[Part], None] | None = None
     report: WriteReport = field(default_factory=WriteReport)
+    _round_number: int = 0
     _chains: Chains = field(default_factory=Chains)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -71,11 +74,15 @@ class Writing:
         self._check_alone(mine)
         self.report.parts = len(mine)
         known = {part.number: done[part.number] for part in mine if part.number in done}
-        self.report.kept = sum(part.size for part in mine if part.number in known)
+        for part in mine:
+            if part.number in known:
+                self.report.kept += part.size
+                self._tell(part)
         with ThreadPoolExecutor(self.concurrency, thread_name_prefix="piece") as readers:
-            for attempt in range(_ROUNDS):
-                if not self._round(mine, known, readers, last=attempt == _ROUNDS - 1):
-                    break
+            while (problem := self._round(mine, known, readers)) is not None:
+                self._round_number += 1
+                if self._round_number == _ROUNDS:
+                    raise problem
         return self.report
 
     def _check_alone(self, mine: Sequence[Part]) -> None:
@@ -85,29 +92,29 @@ class Writing:
             raise InvalidInput("these parts share a blob with others: one process has to write them all")
 
     def _round(
-        self, parts: Sequence[Part], known: dict[int, StoredPart], readers: ThreadPoolExecutor, *, last: bool
-    ) -> bool:
-        """One pass over what is missing. Whether something has to be done again: a blob with a wrong byte takes all
-        its parts with it, for nobody knows which of them has it."""
+        self, parts: Sequence[Part], known: dict[int, StoredPart], readers: ThreadPoolExecutor
+    ) -> IntegrityError | None:
+        """One pass over what is missing. Gives a problem when something has to be done again: a blob with a wrong byte
+        takes all its parts with it, for nobody knows which of them has it."""
         unproven = self._cut_in(part for part in parts if part.number not in known)
         todo = [part for part in parts if part.number not in known or self._blobs_cut(part) & unproven]
         self._chains = Chains()
-        again = False
+        problem: IntegrityError | None = None
         for part, error in self._side_by_side(todo, known, readers):
-            if last or not isinstance(error, IntegrityError):
+            if not isinstance(error, IntegrityError):
                 raise error
-            again = True
+            problem = problem or error
             spoilt = self._blobs_cut(part)
             for other in parts:
                 if other.number == part.number or self._blobs_cut(other) & spoilt:
                     known.pop(other.number, None)
-        return again
+        return problem
 
     def _side_by_side(
         self, todo: Sequence[Part], known: dict[int, StoredPart], readers: ThreadPoolExecutor
     ) -> Iterator[tuple[Part, TransshipError]]:
         """Gives those that failed. Parts begin in order, which is what lets one wait for the hash of the one before
-        it; after the first error none begins any more."""
+        it. Wrong bytes are a matter of their blobs alone; after any other error no part begins any more."""
         longest = max((part.size for part in todo if part.copy_from is None), default=1)
         width = max(1, min(self.concurrency, BUFFERED // longest))
         queue = iter(todo)
@@ -124,34 +131,52 @@ class Writing:
                     part = running.pop(future)
                     error = future.exception()
                     if error is None:
+                        self._tell(part, again=part.number in known)
                         known[part.number] = future.result()
-                        if self.on_part is not None:
-                            self.on_part(part)
+                    elif isinstance(error, IntegrityError):
+                        yield part, error
                     elif isinstance(error, TransshipError):
-                        self._chains.break_off(error)
                         ended = True
                         yield part, error
                     else:
-                        self._chains.break_off(Cancelled())
                         raise error
 
     def _write(self, part: Part, known: StoredPart | None, readers: ThreadPoolExecutor) -> StoredPart:
-        self.cancel.check()
+        """A part that fails tells those that wait for it."""
+        try:
+            self.cancel.check()
+            return self._written(part, known, readers)
+        except IntegrityError as error:
+            self._chains.break_off(error, self._blobs_cut(part))
+            raise
+        except TransshipError as error:
+            self._chains.break_off(error)
+            raise
+        except BaseException:
+            self._chains.break_off(Cancelled())
+            raise
+
+    def _written(self, part: Part, known: StoredPart | None, readers: ThreadPoolExecutor) -> StoredPart:
         if known is not None and self.writer.reads_back:
             self._prove_stored(part, self._cut_pieces(part))
             return known
-        if part.copy_from is not None and self.base is not None and self.writer.copy(part, self.base):
-            self._count("copied", part.size)
-            if self.writer.reads_back:
-                self._prove_stored(part, self.plan.pieces(part.start, part.end))
-            return StoredPart()
+        if part.copy_from is not None and self.base is not None and self._round_number == 0:
+            if self.writer.copy(part, self.base):
+                if self.writer.reads_back:
+                    self._prove_stored(part, self.plan.pieces(part.start, part.end))
+                self._count("copied", part.size)
+                return StoredPart()
+            if not self.writer.reads_back:
+                # Other parts of its blobs may be copied, unseen: all are read and hashed in the next round.
+                raise IntegrityError(f"part {part.number} can't be copied from {self.base.location}")
         data = self._assembled(part, readers)
         self._hash(part, data)
         if known is not None and _same(known, data):
             return known
         self.writer.put(part, data)
         self._count("sent", part.size)
-        return StoredPart(crc32=zlib.crc32(data))
+        self.meter.sent(part.size)
+        return StoredPart()
 
     def _assembled(self, part: Part, readers: ThreadPoolExecutor) -> bytearray:
         data = bytearray(part.size)
@@ -175,8 +200,11 @@ class Writing:
         if digest is None:
             return None
         problem: TransshipError | None = None
+        places = self.places(digest)
+        # Whoever gave wrong bytes of a blob that is cut is asked last in the next round.
+        turn = self._round_number % max(1, len(places))
         with place:
-            for open_blob in self.places(digest):
+            for open_blob in (*places[turn:], *places[:turn]):
                 try:
                     return self._read_into(place, piece, open_blob)
                 except (IntegrityError, StoreError) as error:
@@ -201,11 +229,14 @@ class Writing:
             self._chains.update(piece, [view[at : at + piece.length]])
 
     def _prove_stored(self, part: Part, pieces: Iterable[Piece]) -> None:
-        """Hashes what is stored already."""
+        """Compares what is stored already with the plan: hashes blobs, looks at every other byte."""
         for piece in pieces:
+            stretch = Part(part.number, piece.offset, piece.offset + piece.length)
+            stored = self.writer.stored(stretch)
             if piece.member is not None:
-                stretch = Part(part.number, piece.offset, piece.offset + piece.length)
-                self._chains.update(piece, self.writer.stored(stretch))
+                self._chains.update(piece, stored)
+            elif b"".join(stored) != piece.data:
+                raise IntegrityError(f"{self.writer.location}: part {part.number} isn't what it should be")
 
     def _cut_pieces(self, part: Part) -> Iterator[Piece]:
         """Of blobs that this part has a piece of, and that have to be proven piece by piece."""
@@ -221,14 +252,20 @@ class Writing:
     def _cut_in(self, parts: Iterable[Part]) -> set[Digest]:
         return {digest for part in parts for digest in self._blobs_cut(part)}
 
-    @cached_property
+    @property
     def _vouched(self) -> frozenset[Digest | None]:
         """Blobs of which a stretch is copied where nobody can look: the older archive answers for them."""
-        if self.writer.reads_back:
-            return frozenset()
+        return frozenset() if self.writer.reads_back or self._round_number else self._copied
+
+    @cached_property
+    def _copied(self) -> frozenset[Digest | None]:
         copied = (part for part in self.parts if part.copy_from is not None)
         pieces = (piece for part in copied for piece in self.plan.pieces(part.start, part.end))
         return frozenset(piece.member.content.digest for piece in pieces if piece.member)
+
+    def _tell(self, part: Part, *, again: bool = False) -> None:
+        if self.on_part is not None and not again:
+            self.on_part(part)
 
     def _count(self, what: str, size: int) -> None:
         with self._lock:

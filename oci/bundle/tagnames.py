@@ -13,6 +13,7 @@ _LONGEST_HEX = 64
 
 _LONGEST_NAME = 49
 _FOREIGN = re.compile(r"[^A-Za-z0-9._-]+")
+_COSIGN = re.compile(r"sha(256|512)-[0-9a-f]{64}\.(sig|att|sbom)")
 _LEADING = re.compile(r"^[^A-Za-z0-9_]+")
 
 
@@ -39,6 +40,10 @@ def locations(bundle: Digest) -> str:
 def cosign(digest: Digest) -> tuple[str, ...]:
     """Where cosign keeps signatures, attestations and SBOMs of an image."""
     return tuple(f"{referrers(digest)}.{kind}" for kind in ("sig", "att", "sbom"))
+
+
+def is_cosign(tag: str) -> bool:
+    return _COSIGN.fullmatch(tag) is not None
 
 
 def referrers(subject: Digest) -> str:

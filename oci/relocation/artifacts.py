@@ -13,7 +13,7 @@ from oci.relocation.graph import Entry, Node
 from oci.relocation.plan import PlanFailure, Role
 from oci.relocation.request import COSIGN, REFERRERS
 from oci.relocation.session import Session
-from oci.store import Destination, Source
+from oci.store import Source
 
 _LIST_FROM = 3
 """Images in one repository from which one tag list is cheaper than asking for each of their tags."""
@@ -25,7 +25,7 @@ class Attachments:
     A registry that answers 403 for a tag that doesn't exist counts as having none (imgpkg issue 548).
     """
 
-    def __init__(self, session: Session, destination: Destination, wanted: frozenset[str]) -> None:
+    def __init__(self, session: Session, destination: Source, wanted: frozenset[str]) -> None:
         self._session = session
         self._destination = destination
         self._wanted = wanted

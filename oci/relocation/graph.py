@@ -61,6 +61,17 @@ class Node:
         self.tags = tuple(dict.fromkeys((*self.tags, *entry.tags)))
 
 
+@dataclass(frozen=True, slots=True)
+class Roots:
+    """What a request comes down to: the entries to walk from, and the tags that the first of them is to get."""
+
+    source: str
+    entries: tuple[Entry, ...]
+    tags: tuple[str, ...] = ()
+    is_bundle: bool = False
+    is_list: bool = False
+
+
 def merged(first: Entry, second: Entry) -> Entry:
     """Two entries for one digest as one, before anybody has looked."""
     best, other = sorted((first, second), key=lambda entry: _RANK.index(entry.role))

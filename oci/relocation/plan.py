@@ -112,6 +112,8 @@ class Plan:
     """The destination has all of it under its names already: there is nothing to do but look."""
     fresh: bool = False
     """The destination repository had no tag at all when the plan was made."""
+    tags: tuple[str, ...] = ()
+    """The names of the root at the destination when all is done, those that it has already among them."""
     version: int = PLAN_VERSION
 
     @cached_property
@@ -205,6 +207,7 @@ class Plan:
 def _plan(body: Mapping[str, Any]) -> Plan:
     known = {entry.name for entry in fields(Plan)}
     plain = {key: value for key, value in body.items() if key in known}
+    plain["tags"] = tuple(body["tags"])
     plain["root"] = parse_digest(body["root"]) if body["root"] else None
     plain["manifests"] = tuple(_manifest(entry) for entry in body["manifests"])
     plain["blobs"] = tuple(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from oci.bundle import tagnames
 from oci.bundle.bundlelock import BundleLock
@@ -14,30 +14,22 @@ from oci.digest import Digest
 from oci.errors import InvalidInput, NotFound
 from oci.manifest import NESTING_LIMIT, Manifest
 from oci.reference import Reference, StoreName, parse_any
+from oci.relocation.archived import archive_roots, settle
 from oci.relocation.artifacts import Attachments
-from oci.relocation.graph import Entry, Node
+from oci.relocation.graph import Entry, Node, Roots
 from oci.relocation.mapping import NameRule, readable_names
 from oci.relocation.plan import Plan, PlannedBlob, PlannedBundle, PlannedManifest, Role
 from oci.relocation.platforms import choose
 from oci.relocation.request import RelocationRequest
 from oci.relocation.session import Session
 from oci.relocation.walk import Walk, digest_in
-from oci.store import Destination
-
-
-@dataclass(frozen=True, slots=True)
-class Roots:
-    """What a request comes down to: the entries to walk from, and the tags that the first of them is to get."""
-
-    source: str
-    entries: tuple[Entry, ...]
-    tags: tuple[str, ...] = ()
-    is_bundle: bool = False
-    is_list: bool = False
+from oci.store import Source
 
 
 def resolve(session: Session, request: RelocationRequest) -> Roots:
-    """Reads the lock, or asks the source what a tag means. A digest costs no request."""
+    """Reads the lock or the archive, or asks the source what a tag means. A digest costs no request."""
+    if request.archive:
+        return archive_roots(session, request)
     if request.lock:
         lock = read_lock(request.lock)
         if isinstance(lock, ImagesLock):
@@ -55,7 +47,7 @@ def make_plan(session: Session, request: RelocationRequest) -> Plan:
     the plan: the rest may be transferred, and nothing is given a name.
     """
     roots, rewritten = _choose_platforms(session, resolve(session, request), request)
-    destination = session.destination(request.destination)
+    destination = session.compared(request.destination)
     known, tags = _compare_tags(destination, roots)
     probe = destination.head_manifest(roots.entries[0].digest) if roots.entries and not known else None
     if probe is not None:
@@ -79,6 +71,8 @@ def make_plan(session: Session, request: RelocationRequest) -> Plan:
         _attach(walk, attachments)
     _name_images(session, destination, walk, request)
     nodes = _children_first(walk.nodes)
+    if request.archive:
+        settle(session, request, nodes, destination)
     return Plan(
         source=roots.source,
         destination=str(request.destination),
@@ -92,6 +86,7 @@ def make_plan(session: Session, request: RelocationRequest) -> Plan:
         skipped_layers=tuple((node.digest, layer) for node in nodes for layer in node.skipped_layers),
         unchanged=not tags and all(node.present and not node.tags and node.listed is None for node in nodes),
         fresh=fresh,
+        tags=roots.tags,
     )
 
 
@@ -159,7 +154,7 @@ def _of_lock(lock: BundleLock) -> Reference:
     return lock.image
 
 
-def _compare_tags(destination: Destination, roots: Roots) -> tuple[dict[Digest, Descriptor], tuple[str, ...]]:
+def _compare_tags(destination: Source, roots: Roots) -> tuple[dict[Digest, Descriptor], tuple[str, ...]]:
     """What the wanted tags show at the destination already, and the tags that have to be moved."""
     known: dict[Digest, Descriptor] = {}
     moved = []
@@ -172,7 +167,7 @@ def _compare_tags(destination: Destination, roots: Roots) -> tuple[dict[Digest, 
     return known, tuple(moved)
 
 
-def _has_no_tags(destination: Destination) -> bool:
+def _has_no_tags(destination: Source) -> bool:
     """One request that saves one for each image: a repository without tags is as good as empty."""
     try:
         return next(iter(destination.tags()), None) is None
@@ -183,7 +178,7 @@ def _has_no_tags(destination: Destination) -> bool:
 def _check_kinds(roots: Roots, walk: Walk, request: RelocationRequest) -> None:
     bundles = [node for node in walk.nodes.values() if node.is_bundle]
     if roots.is_list:
-        if bundles:
+        if bundles and request.lock:
             raise InvalidInput(
                 f"{request.lock} lists the bundle {bundles[0].origin}: bundles can't be copied with an ImagesLock",
                 hint="make a bundle of the images and copy that",
@@ -196,7 +191,7 @@ def _check_kinds(roots: Roots, walk: Walk, request: RelocationRequest) -> None:
         raise InvalidInput(f"expected a plain image, found a bundle: {roots.source}", hint="use -b instead of -i")
 
 
-def _name_images(session: Session, destination: Destination, walk: Walk, request: RelocationRequest) -> None:
+def _name_images(session: Session, destination: Source, walk: Walk, request: RelocationRequest) -> None:
     """Adds readable tags to the nodes they are for, but for those that are right at the destination already."""
     if not request.names:
         return

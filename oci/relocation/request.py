@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from oci.descriptor import Platform
 from oci.errors import InvalidInput
-from oci.reference import StoreName, parse_store, parse_tag
+from oci.reference import ArchiveName, StoreName, parse_store, parse_tag
 
 COSIGN = "cosign"
 REFERRERS = "referrers"
@@ -25,15 +25,20 @@ ARTIFACTS = frozenset(artifact.value for artifact in Artifact)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RelocationRequest:
-    """Exactly one of `bundle`, `image` and `lock` names the source: a reference (`REGISTRY/REPOSITORY[:TAG][@DIGEST]`
-    or `oci:PATH[:TAG]`), or the path of an ImagesLock or BundleLock file. Raises InvalidInput when it makes no sense.
+    """Exactly one of `bundle`, `image`, `lock` and `archive` names the source: a reference
+    (`REGISTRY/REPOSITORY[:TAG][@DIGEST]` or `oci:PATH[:TAG]`), the path of an ImagesLock or BundleLock file, or where
+    an archive is. Raises InvalidInput when it makes no sense.
     """
 
     bundle: str = ""
     image: str = ""
     lock: str = ""
+    archive: tuple[str, ...] = ()
+    """A file or `s3://BUCKET/KEY`, or all the volumes that an archive was split into, in any order."""
+    only: tuple[str, ...] = ()
+    """Of an archive, these images and what belongs to them: digests, tags, or references as the archive has them."""
     to: str
-    """`REGISTRY/REPOSITORY` or `oci:PATH`, without a tag."""
+    """`REGISTRY/REPOSITORY`, `oci:PATH` or `archive:LOCATION`, without a tag."""
     tags: tuple[str, ...] = ()
     """Names at the destination, instead of the tag that the source carries."""
     artifacts: frozenset[str] = frozenset()
@@ -51,11 +56,14 @@ class RelocationRequest:
     """Take nothing at the destination for granted: every blob is asked for, and what was lost is sent again."""
 
     def __post_init__(self) -> None:
-        given = [name for name in ("bundle", "image", "lock") if getattr(self, name)]
+        given = [name for name in ("bundle", "image", "lock", "archive") if getattr(self, name)]
         if len(given) != 1:
             raise InvalidInput(
-                f"expected one source, got {', '.join(given) or 'none'}", hint="give exactly one of bundle, image, lock"
+                f"expected one source, got {', '.join(given) or 'none'}",
+                hint="give exactly one of bundle, image, lock, archive",
             )
+        if self.only and not self.archive:
+            raise InvalidInput("only an archive can be asked for some of its images")
         unknown = self.artifacts - ARTIFACTS
         if unknown:
             raise InvalidInput(
@@ -66,13 +74,17 @@ class RelocationRequest:
         for platform in self.platforms:
             Platform.parse(platform)
         parse_store(self.to)
-        if self.platforms and self.bundle:
+        if self.platforms and (self.bundle or self.archive):
             raise InvalidInput(
-                "platforms can't be left out of a bundle: its lock pins whole indexes by digest",
+                "platforms can't be left out of a bundle, whose lock pins whole indexes by digest, nor of an archive",
                 hint="copy the images with -i or an ImagesLock",
             )
         if self.tags and self.lock:
             raise InvalidInput("a lock names its own tag; other tags can't be given with it")
+
+    @property
+    def archive_name(self) -> ArchiveName:
+        return ArchiveName.of(*self.archive)
 
     @property
     def destination(self) -> StoreName:

@@ -8,8 +8,9 @@ from oci.bundle.bundlelock import BundleLock
 from oci.bundle.imageslock import ImagesLock, LockedImage
 from oci.bundle.lockfile import read_lock
 from oci.digest import Digest
-from oci.reference import Reference, parse_any, parse_store
-from oci.relocation.plan import Plan, Role
+from oci.errors import InvalidInput
+from oci.reference import ARCHIVE_PREFIX, Reference, parse_store
+from oci.relocation.plan import Plan, PlannedManifest, Role
 from oci.relocation.request import RelocationRequest
 
 
@@ -22,13 +23,22 @@ def result_lock(request: RelocationRequest, plan: Plan) -> ImagesLock | BundleLo
         return ImagesLock(tuple(_moved(image, plan, moved) for image in given.images))
     root = plan.by_digest.get(plan.root) if plan.root else None
     if root is not None and root.is_bundle:
-        tag = given.tag if given else _tag(request)
-        return BundleLock(_at(plan, root.digest), tag)
+        return BundleLock(_at(plan, root.digest), plan.tags[0] if plan.tags else "")
+    if request.archive and any(image.is_bundle for image in plan.images):
+        raise InvalidInput(
+            "the archive has a bundle and doesn't say whether that is what it was made for: there is no lock for it",
+            hint="make the archive again with a current version, or copy without --lock-output",
+        )
     images = sorted(
         (image for image in plan.images if image.role is not Role.REFERRER),
-        key=lambda image: f"{image.store}@{image.digest}",
+        key=_found_at,
     )
     return ImagesLock(tuple(LockedImage(_at(plan, image.digest)) for image in images))
+
+
+def _found_at(image: PlannedManifest) -> str:
+    """An image of an archive: where that was made from."""
+    return image.origin if image.store.startswith(ARCHIVE_PREFIX) else f"{image.store}@{image.digest}"
 
 
 def _moved(image: LockedImage, plan: Plan, moved: dict[Digest, Digest]) -> LockedImage:
@@ -40,7 +50,3 @@ def _moved(image: LockedImage, plan: Plan, moved: dict[Digest, Digest]) -> Locke
 
 def _at(plan: Plan, digest: Digest) -> Reference:
     return Reference(parse_store(plan.destination), "", digest)
-
-
-def _tag(request: RelocationRequest) -> str:
-    return request.tags[0] if request.tags else parse_any(request.bundle).tag

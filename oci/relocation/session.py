@@ -9,12 +9,15 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
+from oci.archive.places import open_readers
+from oci.archive.s3settings import S3Settings
+from oci.archive.source import Archive, Nothing
 from oci.cancel import CancelToken
 from oci.digest import Digest
 from oci.errors import InvalidInput
 from oci.layout import Layout
 from oci.meter import Meter
-from oci.reference import ArchiveName, LayoutFolder, StoreName
+from oci.reference import ArchiveName, LayoutFolder, Repository, StoreName
 from oci.registry.credentials import Credentials
 from oci.registry.registries import Registries
 from oci.registry.settings import RegistrySettings
@@ -27,11 +30,13 @@ DEFAULT_CONCURRENCY = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """How the registries of one side are reached: settings by host with a default, and credentials."""
+    """How the registries of one side are reached, with settings by host, a default and credentials, and the object
+    store that archives are in."""
 
     credentials: Credentials
     default: RegistrySettings = field(default_factory=RegistrySettings)
     per_registry: Mapping[str, RegistrySettings] = field(default_factory=dict)
+    s3: S3Settings = field(default_factory=S3Settings)
 
     def settings(self, registry: str) -> RegistrySettings:
         return self.per_registry.get(registry, self.default)
@@ -61,6 +66,8 @@ class Session:
         """Blobs that were moved, or found to be there."""
         self._lock = threading.Lock()
         self._layouts: dict[tuple[str, LayoutFolder], Layout] = {}
+        self._archives: dict[tuple[str, ArchiveName], Archive] = {}
+        self.s3 = {"source": source.s3, "destination": destination.s3}
         self._sides = {
             side: Registries(
                 side=side,
@@ -75,14 +82,28 @@ class Session:
         self.workers = ThreadPoolExecutor(concurrency, thread_name_prefix="image")
 
     def source(self, name: StoreName) -> Source:
-        return self._store("source", name)
+        return self.archive(name) if isinstance(name, ArchiveName) else self._store("source", name)
 
     def destination(self, name: StoreName) -> Destination:
+        if isinstance(name, ArchiveName):
+            raise InvalidInput(f"{name}: an archive isn't written image by image", hint="use oci.archive.export")
         return self._store("destination", name)
 
-    def _store(self, side: str, name: StoreName) -> Destination:
-        if isinstance(name, ArchiveName):
-            raise InvalidInput(f"{name}: an archive is neither read nor written in place")
+    def compared(self, name: StoreName) -> Source:
+        """What a plan is compared with: the destination as it is; an archive is always written from nothing."""
+        return Nothing(name) if isinstance(name, ArchiveName) else self.destination(name)
+
+    def archive(self, name: ArchiveName, side: str = "source") -> Archive:
+        """Opened once, and closed with the session."""
+        with self._lock:
+            archive = self._archives.get((side, name))
+            if archive is None:
+                readers = open_readers(name, self.s3[side], side=side, cancel=self.cancel)
+                archive = Archive(name, readers, side=side, meter=self.meter, cancel=self.cancel)
+                self._archives[(side, name)] = archive
+            return archive
+
+    def _store(self, side: str, name: Repository | LayoutFolder) -> Destination:
         if not isinstance(name, LayoutFolder):
             return self._sides[side].repository(name)
         with self._lock:
@@ -98,6 +119,8 @@ class Session:
         self.blobs.close()
         for registries in self._sides.values():
             registries.close()
+        for archive in self._archives.values():
+            archive.close()
 
     def __enter__(self) -> Self:
         return self

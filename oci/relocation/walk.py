@@ -14,11 +14,11 @@ from oci.descriptor import Descriptor
 from oci.digest import Digest
 from oci.errors import Cancelled, InvalidManifest, NotFound, StoreError, TransshipError, Unavailable
 from oci.manifest import NESTING_LIMIT, Manifest
-from oci.reference import Reference, Repository, StoreName
+from oci.reference import ArchiveName, Reference, Repository, StoreName
 from oci.relocation.graph import Entry, Node, merged
 from oci.relocation.plan import PlanFailure, Role
 from oci.relocation.session import Session
-from oci.store import Destination, Source
+from oci.store import Source
 
 _BUNDLE_ROLES = (Role.ROOT, Role.NESTED, Role.LISTED)
 
@@ -29,7 +29,7 @@ class Walk:
     def __init__(
         self,
         session: Session,
-        destination: Destination,
+        destination: Source,
         *,
         known: Mapping[Digest, Descriptor],
         rewritten: Mapping[Digest, Manifest],
@@ -189,13 +189,15 @@ class Walk:
         lock = reader.read_images_lock(source, manifest, self.read_small)
         home = source if source.name in entry.places else self._session.source(self._ordered(entry.places)[0])
         locations = reader.read_locations(home, manifest.digest, self.read_small) if lock.images else None
+        # An archive is read where nothing else can be reached: it has everything, or what it lacks is said.
+        sealed = isinstance(home.name, ArchiveName)
         hints = {str(image.image): image.is_bundle for image in locations.images} if locations else {}
         node.listed = tuple(image.image for image in lock.images)
         node.children = tuple(dict.fromkeys(digest_in(image.image) for image in lock.images))
         return [
             Entry(
                 digest=digest_in(image.image),
-                places=tuple(dict.fromkeys((home.name, *entry.places, image.image.repository))),
+                places=tuple(dict.fromkeys((home.name, *entry.places, *(() if sealed else (image.image.repository,))))),
                 role=Role.LISTED,
                 origin=image.image,
                 hint=hints.get(str(image.image)),

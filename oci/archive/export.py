@@ -1,0 +1,178 @@
+"""Carrying out the plan of an archive: by one process, or by many that write groups of its parts.
+
+Nobody sees an archive before it is complete. What a run that was killed has stored stays for one that resumes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+from oci.archive.parts import Part
+from oci.archive.places import open_writer
+from oci.archive.plan import ArchivePlan, Group, Volume
+from oci.archive.source import Archive
+from oci.archive.storage import ByteWriter, StoredPart
+from oci.archive.write import OpenBlob, WriteReport, Writing
+from oci.descriptor import Descriptor
+from oci.digest import Digest
+from oci.errors import TransshipError
+from oci.reference import ArchiveName, parse_store
+from oci.relocation.session import Session
+
+OnPart = Callable[[Part], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchiveReport:
+    """An archive that is complete. Bytes: `sent` went through here, `copied` came out of an older archive without
+    doing so, `kept` is what an earlier run had stored. `requests` are all those of the session."""
+
+    locations: tuple[str, ...]
+    sizes: tuple[int, ...]
+    images: int
+    blobs: int
+    left_out: int
+    sent: int = 0
+    copied: int = 0
+    kept: int = 0
+    parts: int = 0
+    seconds: float = 0.0
+    requests: int = 0
+
+    @property
+    def size(self) -> int:
+        return sum(self.sizes)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def write_archive(
+    session: Session, plan: ArchivePlan, *, resume: bool = False, on_part: OnPart | None = None
+) -> ArchiveReport:
+    """All of it in this process. With `resume`, what an earlier run of the same plan has stored isn't written again.
+    `on_part` is told of each part that is in place, those of the earlier run among them."""
+    started = time.monotonic()
+    written = []
+    for volume in plan.volumes:
+        with _writer(session, volume) as writer:
+            done = writer.begin(volume.parts, volume.tar.fingerprint, resume=resume)
+            written.append(_write(session, plan, volume, writer, done, on_part=on_part))
+            writer.finish(volume.parts)
+    return _report(session, plan, written, time.monotonic() - started)
+
+
+def begin_archive(session: Session, plan: ArchivePlan, *, resume: bool = False) -> tuple[str, ...]:
+    """For many processes: a ticket for each volume, with which they write groups of its parts."""
+    tickets = []
+    for volume in plan.volumes:
+        with _writer(session, volume) as writer:
+            writer.begin(volume.parts, volume.tar.fingerprint, resume=resume)
+            tickets.append(writer.ticket)
+    return tuple(tickets)
+
+
+def write_parts(
+    session: Session, plan: ArchivePlan, group: Group, ticket: str, *, on_part: OnPart | None = None
+) -> WriteReport:
+    """Writes what isn't in place yet of one group. May be repeated, and run by any process that reaches the stores."""
+    volume = plan.volumes[group.volume]
+    with _writer(session, volume) as writer:
+        done = writer.join(ticket, volume.parts)
+        return _write(session, plan, volume, writer, done, numbers=group.numbers, on_part=on_part)
+
+
+def finish_archive(
+    session: Session, plan: ArchivePlan, tickets: Sequence[str], written: Sequence[WriteReport], *, seconds: float = 0.0
+) -> ArchiveReport:
+    """Gives the volumes their names, now that every group was written. Raises IntegrityError when a part is missing."""
+    for volume, ticket in zip(plan.volumes, tickets, strict=True):
+        with _writer(session, volume) as writer:
+            writer.join(ticket, volume.parts)
+            writer.finish(volume.parts)
+    return _report(session, plan, written, seconds)
+
+
+def _write(
+    session: Session,
+    plan: ArchivePlan,
+    volume: Volume,
+    writer: ByteWriter,
+    done: Mapping[int, StoredPart],
+    *,
+    numbers: Sequence[int] | None = None,
+    on_part: OnPart | None = None,
+) -> WriteReport:
+    base = _base(session, plan)
+    writing = Writing(
+        plan=volume.tar,
+        parts=volume.parts,
+        writer=writer,
+        places=partial(_places, session, plan, base),
+        base=base.readers[0] if base else None,
+        cancel=session.cancel,
+        meter=session.meter,
+        concurrency=session.concurrency,
+        on_part=on_part,
+    )
+    return writing.run(done, numbers)
+
+
+def _base(session: Session, plan: ArchivePlan) -> Archive | None:
+    """The older archive. If it is gone by now, that is no reason to fail: its bytes are fetched instead."""
+    try:
+        return session.archive(ArchiveName.of(plan.base), "destination") if plan.base else None
+    except TransshipError:
+        return None
+
+
+def _places(session: Session, plan: ArchivePlan, base: Archive | None, digest: Digest) -> list[OpenBlob]:
+    """What was read while planning, then the older archive, then where the plan found the blob."""
+    blob = plan.blob_by_digest[digest]
+    found: list[OpenBlob] = []
+    cached = session.cache.get(digest)
+    if cached is not None:
+        found.append(partial(_slice, cached))
+    if base is not None and base.blob_size(digest) == blob.size:
+        found.append(partial(base.read_blob, blob.descriptor))
+    found.extend(partial(_read, session, store, blob.descriptor) for store in blob.stores)
+    return found
+
+
+def _slice(data: bytes, offset: int, length: int | None) -> Iterator[bytes]:
+    yield data[offset:] if length is None else data[offset : offset + length]
+
+
+def _read(session: Session, store: str, blob: Descriptor, offset: int, length: int | None) -> Iterator[bytes]:
+    return session.source(parse_store(store)).read_blob(blob, offset, length)
+
+
+@contextmanager
+def _writer(session: Session, volume: Volume) -> Iterator[ByteWriter]:
+    """Let go of in the end, finished or not."""
+    writer = open_writer(volume.location, session.s3["destination"])
+    try:
+        yield writer
+    finally:
+        writer.leave()
+
+
+def _report(session: Session, plan: ArchivePlan, written: Sequence[WriteReport], seconds: float) -> ArchiveReport:
+    return ArchiveReport(
+        locations=plan.locations,
+        sizes=tuple(volume.tar.size for volume in plan.volumes),
+        images=plan.images,
+        blobs=len(plan.blobs),
+        left_out=sum(size for _, size in plan.left_out),
+        sent=sum(one.sent for one in written),
+        copied=sum(one.copied for one in written),
+        kept=sum(one.kept for one in written),
+        parts=sum(one.parts for one in written),
+        seconds=seconds,
+        requests=session.meter.receipt().total_requests,
+    )

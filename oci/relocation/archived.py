@@ -1,0 +1,173 @@
+"""An archive as the source of a relocation: what to walk from, and what the destination has to have already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from oci.archive.element import Element
+from oci.archive.source import Archive
+from oci.bundle import reader, tagnames
+from oci.descriptor import Descriptor
+from oci.digest import Digest, is_digest
+from oci.errors import InvalidReference, NotFound
+from oci.reference import Reference, parse_any
+from oci.relocation.graph import Entry, Node, Roots
+from oci.relocation.plan import Role
+from oci.relocation.request import RelocationRequest
+from oci.relocation.session import Session
+from oci.store import Source
+
+
+def archive_roots(session: Session, request: RelocationRequest) -> Roots:
+    """All that the archive has, or what `only` names of it. The bundle that it was made for, or else its only image,
+    comes first."""
+    archive = session.archive(request.archive_name)
+    elements = _chosen(archive, request.only) if request.only else archive.contents.elements
+    by_digest: dict[Digest, list[Element]] = {}
+    for element in elements:
+        by_digest.setdefault(element.digest, []).append(element)
+    main = _main(archive, by_digest)
+    is_bundle = main is not None and (
+        any(element.is_root_bundle for element in by_digest[main]) or (bool(request.only) and _is_bundle(archive, main))
+    )
+    others = [digest for digest in by_digest if digest != main]
+    moved = _moved_tags(session, request, {one: _tags(by_digest[one]) for one in others})
+    entries = [_entry(archive, by_digest[one], _role(archive, by_digest[one]), tags=moved[one]) for one in others]
+    if main is None:
+        return Roots(", ".join(request.archive), tuple(entries), is_list=True)
+    root = _entry(archive, by_digest[main], Role.ROOT, hint=is_bundle or None)
+    tags = request.tags or _tags(by_digest[main])
+    return Roots(", ".join(request.archive), (root, *entries), tags, is_bundle=is_bundle)
+
+
+def settle(session: Session, request: RelocationRequest, nodes: Iterable[Node], destination: Source) -> None:
+    """Blobs that the archive doesn't have must be at the destination: they are taken off the nodes. Raises NotFound,
+    naming all that are missing, before anything was sent."""
+    archive = session.archive(request.archive_name)
+    lacking: dict[Digest, Descriptor] = {}
+    owners: dict[Digest, Node] = {}
+    for node in nodes:
+        for blob in node.blobs:
+            if archive.blob_size(blob.digest) is None:
+                lacking[blob.digest] = blob
+                owners[blob.digest] = node
+    sizes = session.workers.map(destination.blob_size, lacking)
+    missing = [digest for digest, size in zip(lacking, sizes, strict=True) if size != lacking[digest].size]
+    if missing:
+        raise _missing(archive, missing, owners, destination)
+    for node in nodes:
+        node.blobs = tuple(blob for blob in node.blobs if blob.digest not in lacking)
+
+
+def _missing(archive: Archive, missing: Sequence[Digest], owners: dict[Digest, Node], destination: Source) -> NotFound:
+    required = {digest for digest, _ in archive.contents.extra.requires}
+    if not required.issuperset(missing):
+        return archive.lacks(next(digest for digest in missing if digest not in required), "looking for the blob")
+    named = "".join(f"\n  {digest} of {owners[digest].origin or owners[digest].digest}" for digest in missing)
+    return NotFound(
+        f"{len(missing)} of the {len(required)} blobs that the archive leaves out aren't there:{named}",
+        side="destination",
+        store=str(destination.name),
+        operation="looking for what a delta requires",
+        hint=f"import {archive.contents.extra.base} first, or make an archive without --delta-from",
+    )
+
+
+def _chosen(archive: Archive, wanted: Iterable[str]) -> list[Element]:
+    """With their signatures."""
+    contents = archive.contents
+    chosen: dict[Element, None] = {}
+    for text in wanted:
+        found = [element for element in contents.elements if _is_called(element, text)]
+        digest = text.rpartition("@")[2]
+        if not found and is_digest(digest) and Digest(digest) in contents.manifests:
+            found = [Element(digest=Digest(digest), reference="")]
+        if not found:
+            raise NotFound(
+                "no image of the archive is called so",
+                side="source",
+                store=str(archive.name),
+                subject=text,
+                operation="looking for the image",
+                hint="`transship archive list` shows what there is: give a digest, a tag or a reference",
+            )
+        chosen.update(dict.fromkeys(found))
+    signatures = {tag for element in chosen for tag in tagnames.cosign(element.digest)}
+    chosen.update(dict.fromkeys(element for element in contents.elements if element.tag in signatures))
+    return list(chosen)
+
+
+def _is_called(element: Element, text: str) -> bool:
+    """By a tag, a digest, a reference with one of these, or the repository that it came from."""
+    if text in (element.digest, element.tag) and text:
+        return True
+    try:
+        reference = parse_any(text)
+    except InvalidReference:
+        return False
+    if reference.digest is not None:
+        return reference.digest == element.digest
+    repositories = {name.partition("@")[0] for name in (element.reference, element.origin)}
+    tagged = ":" in text.rpartition("/")[2]
+    return str(reference.repository) in repositories and (not tagged or reference.tag == element.tag)
+
+
+def _main(archive: Archive, elements: dict[Digest, list[Element]]) -> Digest | None:
+    roots = [digest for digest, group in elements.items() if any(element.is_root_bundle for element in group)]
+    plain = [digest for digest, group in elements.items() if _role(archive, group) is Role.LISTED]
+    if roots:
+        return roots[0]
+    return plain[0] if len(plain) == 1 else None
+
+
+def _role(archive: Archive, group: Sequence[Element]) -> Role:
+    if any(tagnames.is_cosign(element.tag) for element in group):
+        return Role.SIGNATURE
+    manifest = archive.contents.manifests[group[0].digest]
+    return Role.REFERRER if manifest.subject is not None and not _tags(group) else Role.LISTED
+
+
+def _is_bundle(archive: Archive, digest: Digest) -> bool:
+    manifest = archive.contents.manifests[digest]
+    return not manifest.is_index and reader.is_bundle(archive, manifest)
+
+
+def _tags(group: Iterable[Element]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(element.tag for element in group if element.tag))
+
+
+def _moved_tags(
+    session: Session, request: RelocationRequest, tags: dict[Digest, tuple[str, ...]]
+) -> dict[Digest, tuple[str, ...]]:
+    """Without those that are right at the destination already."""
+    destination = session.compared(request.destination)
+    pairs = [(digest, tag) for digest, names in tags.items() for tag in names]
+    there = session.workers.map(lambda pair: destination.head_manifest(pair[1]), pairs)
+    moved: dict[Digest, tuple[str, ...]] = dict.fromkeys(tags, ())
+    for (digest, tag), found in zip(pairs, there, strict=True):
+        if found is None or found.digest != digest:
+            moved[digest] += (tag,)
+    return moved
+
+
+def _entry(
+    archive: Archive, group: Sequence[Element], role: Role, *, tags: tuple[str, ...] = (), hint: bool | None = None
+) -> Entry:
+    first = group[0]
+    return Entry(
+        digest=first.digest,
+        places=(archive.name,),
+        role=role,
+        origin=_origin(first.origin or first.reference),
+        hint=hint,
+        tags=tags,
+    )
+
+
+def _origin(text: str) -> Reference | None:
+    """None for what an archive of another program says there."""
+    try:
+        reference = parse_any(text)
+    except InvalidReference:
+        return None
+    return reference if reference.digest is not None else None
