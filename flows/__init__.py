@@ -1,4 +1,4 @@
-"""Relocations as Prefect flows, for programs: `from flows import relocate, RelocateParameters`.
+"""What transship does, as Prefect flows, for programs: `from flows import relocate, RelocateParameters`.
 
 Nothing is imported before it is asked for, so that the command line in `flows.cli` doesn't pay for Prefect.
 """
@@ -11,26 +11,60 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flows.describe import describe as describe
+    from flows.describe import describe_sync as describe_sync
     from flows.parameters import Artifact as Artifact
+    from flows.parameters import DescribeParameters as DescribeParameters
+    from flows.parameters import PullParameters as PullParameters
+    from flows.parameters import PushParameters as PushParameters
     from flows.parameters import RegistryOptions as RegistryOptions
     from flows.parameters import RelocateParameters as RelocateParameters
     from flows.parameters import SourceKind as SourceKind
+    from flows.parameters import TagAction as TagAction
+    from flows.parameters import TagsParameters as TagsParameters
     from flows.parameters import Verify as Verify
+    from flows.pull import pull as pull
+    from flows.pull import pull_sync as pull_sync
+    from flows.push import push as push
+    from flows.push import push_sync as push_sync
     from flows.relocate import relocate as relocate
     from flows.relocate import relocate_sync as relocate_sync
+    from flows.tags import tags as tags
+    from flows.tags import tags_sync as tags_sync
+    from tasks.describe import DescribeReport as DescribeReport
+    from tasks.files_report import PullReport as PullReport
+    from tasks.files_report import PushReport as PushReport
     from tasks.relocation_report import RelocationIncomplete as RelocationIncomplete
     from tasks.relocation_report import RelocationReport as RelocationReport
+    from tasks.tags import TagsReport as TagsReport
 
 _HOMES = {
     "Artifact": "flows.parameters",
+    "DescribeParameters": "flows.parameters",
+    "DescribeReport": "tasks.describe",
+    "PullParameters": "flows.parameters",
+    "PullReport": "tasks.files_report",
+    "PushParameters": "flows.parameters",
+    "PushReport": "tasks.files_report",
     "RegistryOptions": "flows.parameters",
     "RelocateParameters": "flows.parameters",
     "RelocationIncomplete": "tasks.relocation_report",
     "RelocationReport": "tasks.relocation_report",
     "SourceKind": "flows.parameters",
+    "TagAction": "flows.parameters",
+    "TagsParameters": "flows.parameters",
+    "TagsReport": "tasks.tags",
     "Verify": "flows.parameters",
+    "describe": "flows.describe",
+    "describe_sync": "flows.describe",
+    "pull": "flows.pull",
+    "pull_sync": "flows.pull",
+    "push": "flows.push",
+    "push_sync": "flows.push",
     "relocate": "flows.relocate",
     "relocate_sync": "flows.relocate",
+    "tags": "flows.tags",
+    "tags_sync": "flows.tags",
 }
 
 __all__ = [  # noqa: PLE0604 - the names are strings

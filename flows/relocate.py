@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import cast
 
 from prefect import flow
 from prefect.runtime import flow_run
-from prefect.states import Failed
 
+from flows.ending import failed, run_alone
+from flows.names import host_or_folder, short_source
 from flows.parameters import RelocateParameters, SourceKind, Verify
-from oci.errors import Cancelled, Incomplete, InvalidInput, TransshipError
-from oci.reference import Reference, Repository, StoreName, parse_any, parse_store
+from oci.errors import Cancelled, Incomplete, TransshipError
+from oci.reference import parse_store
 from tasks.fetch import fetch_referenced_images
 from tasks.progress import progress_shown
 from tasks.publish import publish
@@ -28,7 +28,7 @@ def run_name() -> str:
     """`shop-bundle 1.4.0 -> registry.corp.example`"""
     parameters = RelocateParameters.model_validate(flow_run.parameters["parameters"])
     destination = parse_store(parameters.destination)
-    return f"{_short_source(parameters)} -> {_host_or_folder(destination)}"
+    return f"{_short_source(parameters)} -> {host_or_folder(destination)}"
 
 
 @flow(name="relocate", flow_run_name=run_name)
@@ -55,11 +55,9 @@ async def relocate(parameters: RelocateParameters) -> RelocationReport:
 
 
 def _failed(error: TransshipError, written: RelocationReport) -> RelocationReport:
-    """A state that Prefect raises the error of, to whoever awaits the flow. Returned, because an error that is raised
-    fills the log with a traceback and the state with its prefix, where one sentence says it all."""
     if isinstance(error, Incomplete):
         error = RelocationIncomplete(written, error)
-    return cast(RelocationReport, Failed(message=str(error), data=error))
+    return cast(RelocationReport, failed(error))
 
 
 async def _push_all(relocation: Relocation) -> None:
@@ -93,19 +91,8 @@ def _the_one(error: BaseException) -> BaseException:
 
 def relocate_sync(parameters: RelocateParameters) -> RelocationReport:
     """`relocate` for programs without an event loop. Raises InvalidInput where one runs: await `relocate` there."""
-    with suppress(RuntimeError):
-        asyncio.get_running_loop()
-        raise InvalidInput("an event loop is running here", hint="write `await relocate(parameters)` instead")
-    return asyncio.run(relocate(parameters))
+    return run_alone(relocate, parameters)
 
 
 def _short_source(parameters: RelocateParameters) -> str:
-    if parameters.kind is SourceKind.LOCK:
-        return parameters.source.rpartition("/")[2]
-    reference: Reference = parse_any(parameters.source)
-    name = str(reference.repository).rpartition("/")[2]
-    return f"{name} {reference.digest[:19] if reference.digest else reference.tag}"
-
-
-def _host_or_folder(store: StoreName) -> str:
-    return store.registry if isinstance(store, Repository) else str(store)
+    return short_source(parameters.source, is_file=parameters.kind is SourceKind.LOCK)

@@ -1,10 +1,11 @@
-"""How far a relocation is, as an artifact that moves while it runs."""
+"""How far a run is, as an artifact that moves with it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from uuid import UUID
 
 from prefect.artifacts import acreate_progress_artifact, aupdate_progress_artifact
@@ -20,37 +21,57 @@ PERIOD = 1.0
 
 
 @asynccontextmanager
-async def progress_shown(relocation: Relocation) -> AsyncIterator[None]:
-    """Keeps a progress artifact while the block runs. Without anything to copy there is none.
+async def percent_shown(key: str, description: str, done: Callable[[], float]) -> AsyncIterator[None]:
+    """Keeps a progress artifact while the block runs; `done` gives percent."""
+    artifact = await acreate_progress_artifact(progress=0.0, key=key, description=description)
+    watching = asyncio.create_task(_watch(artifact, done))
+    try:
+        yield
+    finally:
+        watching.cancel()
+        await asyncio.wait([watching])
+    await aupdate_progress_artifact(artifact, progress=done())
 
-    What the block raises comes out in an exception group, as from the TaskGroup that this is."""
+
+async def _watch(artifact: UUID, done: Callable[[], float]) -> None:
+    shown = 0.0
+    while True:
+        await asyncio.sleep(PERIOD)
+        now = done()
+        if now == shown:
+            continue
+        try:
+            await aupdate_progress_artifact(artifact, progress=now)
+        except Exception as error:  # noqa: BLE001 - whatever the Prefect server's trouble is, the copy goes on
+            get_run_logger().warning("progress can't be shown: %s", error)
+            return
+        shown = now
+
+
+@dataclass(slots=True)
+class BytesMoving:
+    """Of one transfer: `count` says how many bytes have moved, `expect` is told how many are still to come."""
+
+    count: Callable[[], int]
+    expected: int | None = None
+
+    def expect(self, size: int) -> None:
+        self.expected = (self.expected or 0) + size
+
+    def percent(self) -> float:
+        return 0.0 if self.expected is None else round(percent(self.count(), self.expected), 1)
+
+
+@asynccontextmanager
+async def progress_shown(relocation: Relocation) -> AsyncIterator[None]:
+    """A progress artifact of a relocation. Without anything to copy there is none."""
     plan = relocation.planned
     if not plan.to_transfer:
         yield
         return
-    artifact = await acreate_progress_artifact(
-        progress=0.0, key=artifact_key("progress", plan.destination), description=_description(relocation)
-    )
-    async with asyncio.TaskGroup() as group:
-        watching = group.create_task(_watch(relocation, artifact))
+    key = artifact_key("progress", plan.destination)
+    async with percent_shown(key, _description(relocation), lambda: _done(relocation)):
         yield
-        watching.cancel()
-    await aupdate_progress_artifact(artifact, progress=_done(relocation))
-
-
-async def _watch(relocation: Relocation, artifact: UUID) -> None:
-    shown = 0.0
-    while True:
-        await asyncio.sleep(PERIOD)
-        done = _done(relocation)
-        if done == shown:
-            continue
-        try:
-            await aupdate_progress_artifact(artifact, progress=done)
-        except Exception as error:  # noqa: BLE001 - whatever the Prefect server's trouble is, the copy goes on
-            get_run_logger().warning("progress can't be shown: %s", error)
-            return
-        shown = done
 
 
 def _done(relocation: Relocation) -> float:

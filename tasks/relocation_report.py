@@ -9,6 +9,7 @@ from pydantic import BaseModel, computed_field
 
 from oci.errors import Incomplete, StoreError, TransshipError
 from oci.relocation.transfer import DONE, FAILED, PRESENT, ImageOutcome
+from tasks.page import cell
 from tasks.picture import LONGEST, Bar, bytes_picture, embedded, in_words
 from tasks.relocation import Relocation
 from tasks.sizes import human
@@ -241,14 +242,14 @@ def _numbers(report: RelocationReport) -> Iterator[str]:
         "Time": f"{report.seconds:.1f} s",
         "Retries": f"{report.retries}, {report.throttled_seconds:.1f} s told to wait" if report.retries else "none",
     }
-    yield f"| Source | {_cell(f'{report.what} `{report.source}`'.strip())} |"
+    yield f"| Source | {cell(f'{report.what} `{report.source}`'.strip())} |"
     yield "|---|---|"
     for name, value in rows.items():
         if value:
-            yield f"| {name} | {_cell(value)} |"
+            yield f"| {name} | {cell(value)} |"
     for where, identity in sorted(report.identities.items(), reverse=True):
         side, _, registry = where.partition(" ")
-        yield f"| Login at the {side} | {_cell(identity)}, {_cell(registry)} |"
+        yield f"| Login at the {side} | {cell(identity)}, {cell(registry)} |"
     yield ""
 
 
@@ -269,7 +270,7 @@ def _biggest(report: RelocationReport) -> Iterator[str]:
     yield "|---|---|---:|"
     for one in report.biggest:
         words = in_words(Bar(one.image, one.written, one.mounted, one.skipped, one.failed))
-        yield f"| `{_cell(one.image.replace('`', ''))}` | {words} | {one.seconds:.1f} |"
+        yield f"| `{cell(one.image.replace('`', ''))}` | {words} | {one.seconds:.1f} |"
     yield ""
 
 
@@ -282,7 +283,7 @@ def _requests(report: RelocationReport) -> Iterator[str]:
     yield "|---|---|---:|"
     for registry, kinds in sorted(report.requests.items()):
         for kind, count in sorted(kinds.items(), key=lambda item: -item[1]):
-            yield f"| {_cell(registry)} | {kind} | {count} |"
+            yield f"| {cell(registry)} | {kind} | {count} |"
     yield ""
 
 
@@ -305,8 +306,3 @@ def _failed(report: RelocationReport) -> Iterator[str]:
 def _wrapped(text: str) -> list[str]:
     """Lines for a block that doesn't wrap by itself: a digest can be longer than the page is wide."""
     return textwrap.wrap(text.replace("`", "'"), _LINE, break_on_hyphens=False)
-
-
-def _cell(text: str) -> str:
-    """Text from outside must not end a table cell."""
-    return text.replace("|", "\\|").replace("\n", " ")

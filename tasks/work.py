@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import copy_context
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 from oci.cancel import CancelToken
@@ -25,7 +27,9 @@ class Work:
     async def in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs a function of the synchronous core. When the caller is cancelled, all of the work is: the token that
         every loop over bytes looks at is set, and the thread's end is awaited, so that nothing runs on unseen."""
-        future = asyncio.get_running_loop().run_in_executor(self._threads, lambda: function(*args, **kwargs))
+        context = copy_context()  # what is logged in the thread belongs to the run, too
+        work = partial(context.run, function, *args, **kwargs)
+        future = asyncio.get_running_loop().run_in_executor(self._threads, work)
         try:
             return await asyncio.shield(future)
         except TransshipError as error:

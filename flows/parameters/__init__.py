@@ -1,8 +1,24 @@
 """The parameters of the flows: one model each, so that the form in the Prefect UI explains itself."""
 
+from flows.parameters.describe import DescribeParameters
+from flows.parameters.pull import PullParameters
+from flows.parameters.push import PushParameters
 from flows.parameters.registry import BlockName
 from flows.parameters.relocate import RelocateParameters, SourceKind, Verify
+from flows.parameters.tags import TagAction, TagsParameters
 from oci.registry.options import RegistryOptions
 from oci.relocation.request import Artifact
 
-__all__ = ["Artifact", "BlockName", "RegistryOptions", "RelocateParameters", "SourceKind", "Verify"]
+__all__ = [
+    "Artifact",
+    "BlockName",
+    "DescribeParameters",
+    "PullParameters",
+    "PushParameters",
+    "RegistryOptions",
+    "RelocateParameters",
+    "SourceKind",
+    "TagAction",
+    "TagsParameters",
+    "Verify",
+]

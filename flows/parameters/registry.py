@@ -11,9 +11,20 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from oci.registry.options import RegistryOptions
+from oci.relocation.session import DEFAULT_CONCURRENCY
 from tasks.side import Side
 
 BlockName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=200)]
+Credentials = Annotated[
+    list[BlockName],
+    Field(
+        title="Credentials",
+        description="Names of Registry Credentials blocks. Other registries use the worker's environment and docker "
+        "config.",
+        examples=[["registry-example-reader"]],
+        max_length=16,
+    ),
+]
 
 
 def _without_scheme(name: str) -> str:
@@ -26,6 +37,9 @@ StoreText = Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(
 """A reference or a repository as people write it: an address in front of it would be the place for a password."""
 
 
-def side(options: RegistryOptions, credentials: list[str], concurrency: int) -> Side:
+Concurrency = Annotated[int, Field(title="Concurrency", description="Requests on their way at a time.", ge=1, le=64)]
+
+
+def side(options: RegistryOptions, credentials: list[str], concurrency: int = DEFAULT_CONCURRENCY) -> Side:
     """The same for the tasks, which know nothing of forms."""
     return Side(settings=options.settings(concurrency), credentials=tuple(credentials), anonymous=options.anonymous)

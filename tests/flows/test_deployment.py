@@ -84,9 +84,9 @@ def with_client(work: Callable[[PrefectClient], Coroutine[Any, Any, T]]) -> T:
     return asyncio.run(main())
 
 
-def start(parameters: dict[str, Any]) -> UUID:
+def start(parameters: dict[str, Any], flow: str = "relocate") -> UUID:
     async def work(client: PrefectClient) -> UUID:
-        deployment = await client.read_deployment_by_name("relocate/relocate")
+        deployment = await client.read_deployment_by_name(f"{flow}/{flow}")
         run = await client.create_flow_run_from_deployment(deployment.id, parameters=parameters)
         return run.id
 
@@ -146,6 +146,25 @@ def test_a_run_from_the_form_copies_everything_and_ends_completed(
     assert read(run).name == f"images.lock.yml -> {destination.host}"
 
 
+def test_what_was_pushed_from_the_form_is_pulled_and_listed_from_it(
+    deployed: PrefectServer, destination: DockerRegistry, repository: str, tmp_path: Path
+) -> None:
+    store = f"{destination.host}/{repository}"
+    (tmp_path / "hello.txt").write_text("hello\n")
+    forms: dict[str, dict[str, Any]] = {
+        "push": {"destination": f"{store}:v1", "files": [str(tmp_path / "hello.txt")], "bundle": False},
+        "pull": {"kind": "image", "source": f"{store}:v1", "folder": str(tmp_path / "out")},
+        "tags": {"image": store, "digests": True},
+    }
+
+    for flow, parameters in forms.items():
+        run = start({"parameters": parameters}, flow)
+        until(f"the end of the {flow}", lambda run=run: is_over(run))  # type: ignore[misc]
+        assert state_of(run) == "Completed"
+
+    assert (tmp_path / "out" / "hello.txt").read_text() == "hello\n"
+
+
 @pytest.mark.parametrize(
     "change",
     [{"concurrency": 65}, {"kind": "teleport"}, {"source": ""}, {"source_registry": {"proxy": "http://a:b@c"}}],
@@ -177,6 +196,10 @@ def test_a_run_cancelled_in_the_ui_stops_within_seconds_and_cleans_up(
     assert [task.name.partition("@")[0] for task in copies] == ["copy data"]
 
 
+def copies(tasks: list[TaskRun]) -> int:
+    return sum(task.name.startswith("copy") and task.state is not None and task.state.is_completed() for task in tasks)
+
+
 def is_crashed(task: TaskRun) -> bool:
     return bool(task.state and task.state.is_crashed())
 
@@ -191,7 +214,7 @@ def test_a_killed_run_is_crashed_and_retrying_it_copies_only_what_is_missing(
 
     os.kill(process, signal.SIGKILL)
     until("the state Crashed", lambda: state_of(run) == "Crashed")
-    before = {task.id for task in task_runs(run)}
+    before = until("the records of the six", lambda: known if copies(known := task_runs(run)) >= 6 else [])
     link.bytes_per_second = 0
     with_client(lambda client: client.set_flow_run_state(run, Scheduled(name="AwaitingRetry"), force=True))
     until("the end of the second attempt", lambda: state_of(run) == "Completed")
@@ -199,6 +222,10 @@ def test_a_killed_run_is_crashed_and_retrying_it_copies_only_what_is_missing(
     assert pushed(destination, parameters) == 7
     again = until(
         "the task runs of the second attempt",
-        lambda: [task.name for task in task_runs(run) if task.id not in before and task.name.startswith("copy")],
+        lambda: [
+            task.name
+            for task in task_runs(run)
+            if task.id not in {one.id for one in before} and task.name.startswith("copy")
+        ],
     )
     assert [name.partition("@")[0] for name in again] == ["copy data"]

@@ -5,11 +5,22 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from prefect import Flow
 from prefect.utilities.callables import parameter_schema
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from flows.parameters import Artifact, RegistryOptions, RelocateParameters, SourceKind, Verify
-from flows.relocate import relocate
+from flows import describe, pull, push, relocate, tags
+from flows.parameters import (
+    Artifact,
+    DescribeParameters,
+    PullParameters,
+    PushParameters,
+    RegistryOptions,
+    RelocateParameters,
+    SourceKind,
+    TagsParameters,
+    Verify,
+)
 from oci.relocation.request import RelocationRequest
 
 SOURCE = "registry.example/shop/bundle:1.4.0"
@@ -22,7 +33,14 @@ def fields(schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"{name}.{field}", body
 
 
-FIELDS = list(fields(RelocateParameters.model_json_schema()))
+MODELS: dict[Flow[Any, Any], type[BaseModel]] = {
+    relocate: RelocateParameters,
+    push: PushParameters,
+    pull: PullParameters,
+    tags: TagsParameters,
+    describe: DescribeParameters,
+}
+FIELDS = [field for model in MODELS.values() for field in fields(model.model_json_schema())]
 
 
 @pytest.mark.parametrize(("name", "body"), FIELDS)
@@ -39,15 +57,17 @@ def test_every_list_and_number_of_the_form_has_bounds(name: str, body: dict[str,
         assert {"minimum", "maximum"} <= body.keys(), name
 
 
-def test_the_schema_that_the_server_keeps_has_all_of_it() -> None:
-    schema = parameter_schema(relocate.fn).model_dump()
+@pytest.mark.parametrize(("flow", "model"), MODELS.items())
+def test_the_schema_that_the_server_keeps_has_all_of_it(flow: Flow[Any, Any], model: type[BaseModel]) -> None:
+    schema = parameter_schema(flow.fn).model_dump()
 
     assert schema["required"] == ["parameters"]
-    assert schema["definitions"]["RelocateParameters"]["properties"].keys() == RelocateParameters.model_fields.keys()
+    assert schema["definitions"][model.__name__]["properties"].keys() == model.model_fields.keys()
 
 
-def test_no_field_is_made_for_a_secret() -> None:
-    text = json.dumps(RelocateParameters.model_json_schema()).lower()
+@pytest.mark.parametrize("model", MODELS.values())
+def test_no_field_is_made_for_a_secret(model: type[BaseModel]) -> None:
+    text = json.dumps(model.model_json_schema()).lower()
 
     assert "password" not in text
     assert "writeonly" not in text
@@ -118,3 +138,39 @@ def test_defaults_are_those_of_a_bundle_that_is_not_verified() -> None:
 
     assert (parameters.kind, parameters.verify) == (SourceKind.BUNDLE, Verify.NONE)
     assert {artifact.value for artifact in Artifact} == {"cosign", "referrers"}
+
+
+@pytest.mark.parametrize(
+    ("model", "values", "message"),
+    [
+        (PushParameters, {"destination": f"r.example/aa@sha256:{'1' * 64}", "files": ["d"]}, "digest reference"),
+        (PushParameters, {"destination": "http://bob:secret@r.example/aa", "files": ["d"]}, "leave out http"),
+        (
+            PushParameters,
+            {"destination": "r.example/aa", "files": ["d"], "labels": {"dev.carvel.imgpkg.bundle": ""}},
+            "is reserved",
+        ),
+        (
+            PushParameters,
+            {"destination": "r.example/aa", "files": ["d"], "bundle": False, "lock_output": "/l.yml"},
+            "only a bundle has a lock",
+        ),
+        (PushParameters, {"destination": "oci:/srv/l:1", "files": ["d"], "lock_output": "/l.yml"}, "registries only"),
+        (PullParameters, {"source": "r.example/Aa", "folder": "/srv/x"}, "lower case"),
+        (PullParameters, {"kind": "image", "source": "r.example/aa", "folder": "/x", "recursive": True}, "use -b"),
+        (PullParameters, {"source": "r.example/aa", "folder": ""}, "at least 1 character"),
+        (TagsParameters, {"image": "r.example/aa", "action": "delete"}, "'list' or 'resolve'"),
+        (DescribeParameters, {"bundle": "https://r.example/aa"}, "leave out http"),
+    ],
+)
+def test_forms_for_files_and_tags_refuse_what_makes_no_sense(
+    model: type[BaseModel], values: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValidationError, match=message) as caught:
+        model.model_validate(values)
+
+    assert "secret@" not in str(caught.value)
+
+
+def test_a_push_excludes_what_the_command_excludes() -> None:
+    assert PushParameters(destination="r.example/aa", files=["d"]).request().exclusions == (".git",)

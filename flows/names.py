@@ -1,0 +1,19 @@
+"""Short names for flow runs."""
+
+from __future__ import annotations
+
+from oci.reference import Reference, Repository, StoreName, parse_any
+
+
+def short(reference: Reference) -> str:
+    """`shop-bundle 1.4.0`"""
+    name = str(reference.repository).rpartition("/")[2]
+    return f"{name} {reference.digest[:19] if reference.digest else reference.tag}"
+
+
+def short_source(source: str, *, is_file: bool) -> str:
+    return source.rpartition("/")[2] if is_file else short(parse_any(source))
+
+
+def host_or_folder(store: StoreName) -> str:
+    return store.registry if isinstance(store, Repository) else str(store)

@@ -1,0 +1,34 @@
+"""Pushing files as a bundle or as a plain image."""
+
+from __future__ import annotations
+
+from prefect import flow
+from prefect.runtime import flow_run
+
+from flows.ending import or_failed, run_alone
+from flows.names import host_or_folder, short
+from flows.parameters.push import PushParameters
+from tasks.files import push_files
+from tasks.files_report import PushReport
+from tasks.visit import visiting
+
+
+def run_name() -> str:
+    """`push config 1.4.0 -> registry.example`"""
+    destination = PushParameters.model_validate(flow_run.parameters["parameters"]).request().destination
+    return f"push {short(destination)} -> {host_or_folder(destination.repository)}"
+
+
+@flow(name="push", flow_run_name=run_name)
+async def push(parameters: PushParameters) -> PushReport:
+    """Packs files of the worker into one layer and pushes it. The same files give the same digest everywhere.
+
+    Raises a TransshipError when they can't be packed or pushed; then the name wasn't moved.
+    """
+    async with visiting(parameters.side(), "destination"):
+        return await or_failed(push_files(parameters.request(), parameters.destination, parameters.lock_output))
+
+
+def push_sync(parameters: PushParameters) -> PushReport:
+    """`push` for programs without an event loop. Raises InvalidInput where one runs: await `push` there."""
+    return run_alone(push, parameters)

@@ -1,0 +1,37 @@
+"""Listing the tags of a repository, or asking which digest one stands for."""
+
+from __future__ import annotations
+
+from prefect import flow
+from prefect.runtime import flow_run
+
+from flows.ending import or_failed, run_alone
+from flows.names import short
+from flows.parameters.tags import TagAction, TagsParameters
+from tasks.tags import TagsReport, list_tags, resolve_tag
+from tasks.visit import visiting
+
+
+def run_name() -> str:
+    """`tags of registry.example/shop/web` or `resolve web 1.4.0`"""
+    parameters = TagsParameters.model_validate(flow_run.parameters["parameters"])
+    reference = parameters.reference()
+    if parameters.action is TagAction.RESOLVE:
+        return f"resolve {short(reference)}"
+    return f"tags of {reference.repository}"
+
+
+@flow(name="tags", flow_run_name=run_name)
+async def tags(parameters: TagsParameters) -> TagsReport:
+    """Lists tags, or resolves one, as a result and as a table. Raises a TransshipError when the registry won't say."""
+    reference = parameters.reference()
+    async with visiting(parameters.side(), ""):
+        if parameters.action is TagAction.RESOLVE:
+            return await or_failed(resolve_tag(str(reference)))
+        work = list_tags(str(reference.repository), internal=parameters.internal, digests=parameters.digests)
+        return await or_failed(work)
+
+
+def tags_sync(parameters: TagsParameters) -> TagsReport:
+    """`tags` for programs without an event loop. Raises InvalidInput where one runs: await `tags` there."""
+    return run_alone(tags, parameters)
