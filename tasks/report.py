@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import time
 
 from prefect import task
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
@@ -10,6 +12,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 from prefect.logging import get_run_logger
 
+from oci.meter import Receipt
+from tasks.metrics import RunMetrics, tell
 from tasks.relocation import current
 from tasks.relocation_report import ImageFailure, RelocationReport, short
 
@@ -29,8 +33,10 @@ def artifact_key(kind: str, destination: str) -> str:
 @task(name="report", task_run_name="report {destination}", cache_policy=NO_CACHE)
 async def report(destination: str) -> RelocationReport:
     """Writes the report artifact, the table of failures when there are any, and emits `transship.relocation.finished`
-    or `transship.relocation.failed` with the report as payload."""
-    written = RelocationReport.of(current())
+    or `transship.relocation.failed` with the report as payload. Tells the metrics where the worker's environment says
+    so."""
+    relocation = current()
+    written = RelocationReport.of(relocation)
     await acreate_markdown_artifact(
         key=artifact_key("relocation", destination),
         markdown=written.to_markdown(),
@@ -43,9 +49,25 @@ async def report(destination: str) -> RelocationReport:
             description=f"What failed of {written.source}",
         )
     _emit(written)
+    numbers = metrics_of(written, relocation.meter.receipt())
+    await asyncio.to_thread(tell, numbers, warn=get_run_logger().warning)
     log = get_run_logger().info if written.succeeded else get_run_logger().error
     log("%s", written)
     return written
+
+
+def metrics_of(written: RelocationReport, receipt: Receipt) -> RunMetrics:
+    return RunMetrics(
+        names={"destination": written.destination},
+        succeeded=written.succeeded,
+        ended=time.time(),
+        receipt=receipt,
+        images={
+            "copied": written.images_copied,
+            "present": written.images_present,
+            "failed": len(written.failures),
+        },
+    )
 
 
 def _row(failure: ImageFailure) -> dict[str, str]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import click
 
 from flows.cli import debug
 from flows.cli.access import RegistryFlags, concurrency_flag, registry_flags
+from flows.cli.metrics import metrics_flag, told
 from flows.cli.progress import RelocationProgress, progress_flag, shown
 from flows.cli.verb import Invocation, Verb, boolean, everywhere, words
 from oci.atomic import replace_file
@@ -25,6 +28,7 @@ from oci.relocation.resultlock import result_lock
 from oci.relocation.session import Session
 from oci.relocation.transfer import PRESENT, ImageOutcome, transfer_all
 from oci.relocation.verify import verify
+from tasks.metrics import METRICS_FILE
 from tasks.sizes import human
 
 _PLAN_IMAGES = ("Role", "Image", "State", "Tags")
@@ -62,6 +66,7 @@ _PLAN_REQUESTS = ("Registry", "Requests")
 )
 @boolean("--plan", "plan_only", help="Say what would be done, and do nothing.")
 @click.option("--report", default="", help="Write what became of each image to a JSON file.")
+@metrics_flag
 @progress_flag
 @boolean("--monitor", help="Run as a Prefect flow: progress, history and report in its UI.")
 @registry_flags(sides=True)
@@ -117,7 +122,8 @@ def _copy(invocation: Invocation, registry: RegistryFlags, request: RelocationRe
     output = invocation.output
     session = registry.session(invocation, concurrency=flags["concurrency"])
     progress = RelocationProgress(session)
-    with session:
+    telling = told(progress, invocation, destination=str(request.destination), path=flags["metrics_file"])
+    with session, nullcontext() if flags["plan_only"] else telling:
         with shown(progress, invocation, flags["progress_kind"]):
             plan = make_plan(session, request)
             progress.planned(plan)
@@ -244,6 +250,8 @@ def _monitored(
 ) -> None:
     from flows import monitor  # noqa: PLC0415 - Prefect takes a second to import
 
+    if flags["metrics_file"]:
+        os.environ[METRICS_FILE] = flags["metrics_file"]  # the flow hears of it as a worker's would
     if invocation.output.debug:
         debug.show_requests()
     concurrency = flags["concurrency"]

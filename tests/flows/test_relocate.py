@@ -111,6 +111,22 @@ def test_a_program_gets_a_typed_report_and_the_ui_a_readable_run(
     assert "1 copied, 0 already there" in artifact(artifact_key("relocation", parameters.destination))
 
 
+def test_a_run_leaves_its_numbers_where_the_environment_of_the_worker_says(
+    source: DockerRegistry,
+    destination: DockerRegistry,
+    images: list[Image],
+    repository: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TRANSSHIP_METRICS_FILE", str(tmp_path))
+
+    relocate_sync(of_image(source, images[0], destination, repository))
+
+    [file] = tmp_path.iterdir()
+    assert f'transship_run_success{{destination="{destination.host}/{repository}"}} 1\n' in file.read_text()
+
+
 def test_unchanged_images_are_no_task_runs_and_send_nothing(
     source: DockerRegistry, destination: DockerRegistry, images: list[Image], repository: str
 ) -> None:
