@@ -16,9 +16,9 @@ $(BIN)/transship: pyproject.toml requirements.lock
 demo: $(BIN)/transship   ## relocate a bundle between two image-layout folders, without any server
 	$(BIN)/python deployments/examples/demo.py
 
-servers:                 ## docker-registry and skopeo, which the tests talk to (Debian packages)
-	@command -v docker-registry >/dev/null && command -v skopeo >/dev/null \
-	  || { apt-get update -qq && apt-get install -y -qq --no-install-recommends docker-registry skopeo; }
+servers:                 ## what the tests talk to: docker-registry, skopeo and PostgreSQL (Debian packages)
+	@command -v docker-registry >/dev/null && command -v skopeo >/dev/null && ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 \
+	  || { apt-get update -qq && apt-get install -y -qq --no-install-recommends docker-registry skopeo postgresql; }
 
 test: $(BIN)/transship servers
 	$(BIN)/python -m pytest

@@ -35,8 +35,12 @@ _FASTER = {"PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "0.5"}
 class PrefectServer:
     """A running server, and the environment for programs that are to use it."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, database: str = "") -> None:
+        """`database` is the address of a PostgreSQL database; without it, SQLite."""
         self.home = home
+        settings = {"PREFECT_HOME": str(home)} | (
+            {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database} if database else {}
+        )
         port = free_port()
         self.api = f"http://127.0.0.1:{port}/api"
         self.ui = f"http://127.0.0.1:{port}"
@@ -53,7 +57,7 @@ class PrefectServer:
         self._log = (home / "server.log").open("wb")
         self._process = subprocess.Popen(
             [PREFECT, "server", "start", "--port", str(port)],
-            env=plain | profile("server.env") | _FASTER | {"PREFECT_HOME": str(home)},
+            env=plain | profile("server.env") | _FASTER | settings,
             cwd=home,
             stdout=self._log,
             stderr=subprocess.STDOUT,

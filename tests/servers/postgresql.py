@@ -1,0 +1,111 @@
+"""Debian's PostgreSQL: a cluster of its own in a folder, on a unix socket and a free loopback port."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.servers.docker_registry import free_port
+
+START_SECONDS = 30.0
+
+
+class PostgreSQL:
+    """Starts when entered and is gone, with its data, when left. PostgreSQL refuses to run as root; then it runs as the
+    user that Debian's package made for it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self.folder = folder
+        self._data = folder / "data"
+        self._programs = programs()
+        self._owner = pwd.getpwnam("postgres") if os.geteuid() == 0 else None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """As Prefect wants it."""
+        return f"postgresql+asyncpg://prefect:only-for-the-tests@127.0.0.1:{self.port}/prefect"
+
+    def __enter__(self) -> Self:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self._owner:
+            os.chown(self.folder, self._owner.pw_uid, self._owner.pw_gid)
+            self._let_through(self.folder)
+        password = self.folder / "password"
+        password.write_text("only-for-the-tests\n")
+        password.chmod(0o644)
+        self._run("initdb", "-D", str(self._data), "-U", "prefect", "-A", "scram-sha-256", "--pwfile", str(password))
+        command = [
+            str(self._programs / "postgres"),
+            *("-D", str(self._data), "-k", str(self.folder), "-h", "127.0.0.1", "-p", str(self.port)),
+            *("-c", "fsync=off", "-c", "shared_buffers=64MB", "-c", "max_connections=50"),
+        ]
+        with (self.folder / "log").open("wb") as log:
+            self._process = self._spawn(command, log.fileno())
+        self._wait()
+        self._run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "prefect", "prefect")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process is not None:
+            self._process.send_signal(3)  # SIGQUIT: at once, nothing is kept
+            self._process.wait(20)
+        shutil.rmtree(self._data, ignore_errors=True)
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while self._ready() != 0:
+            assert self._process is not None
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"PostgreSQL didn't start:\n{(self.folder / 'log').read_text()}")
+            time.sleep(0.05)
+
+    def _ready(self) -> int:
+        command = [str(self._programs / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        return subprocess.run(command, check=False).returncode
+
+    def _run(self, program: str, *arguments: str) -> None:
+        process = self._spawn([str(self._programs / program), *arguments], subprocess.PIPE)
+        output, _ = process.communicate(timeout=60)
+        if process.returncode:
+            raise RuntimeError(f"{program} failed:\n{output.decode(errors='replace')}")
+
+    def _spawn(self, command: list[str], output: int) -> subprocess.Popen[bytes]:
+        environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "PGPASSWORD": "only-for-the-tests"}
+        return subprocess.Popen(
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            cwd=self.folder,
+            env=environment,
+            start_new_session=True,
+            user=self._owner.pw_uid if self._owner else None,
+            group=self._owner.pw_gid if self._owner else None,
+            extra_groups=[] if self._owner else None,
+        )
+
+    @staticmethod
+    def _let_through(folder: Path) -> None:
+        """pytest's folders are closed to others; passing through is enough."""
+        for parent in folder.parents:
+            mode = parent.stat().st_mode
+            if parent.stat().st_uid == os.geteuid() and not mode & 0o001:
+                parent.chmod(mode | 0o001)
+
+
+def programs() -> Path:
+    """Where Debian keeps the newest version's. Raises RuntimeError where there is none."""
+    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[4]))
+    if not versions:
+        raise RuntimeError("PostgreSQL is not installed: apt-get install postgresql")
+    return versions[-1].parent
