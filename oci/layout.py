@@ -13,7 +13,7 @@ import re
 import secrets
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from io import FileIO
@@ -111,6 +111,11 @@ class Layout:
         known = [one for digest in digests if (one := self._as_referrer(digest)) and one[0] == subject]
         return tuple(found for _, found in known if artifact_type in ("", found.artifact_type))
 
+    def listed(self) -> tuple[Digest, ...]:
+        """Every manifest in index.json, with a name or without."""
+        with self._mapped("listing the manifests", ""):
+            return tuple(dict.fromkeys(entry.digest for entry in self._index.entries() if entry.names_manifest))
+
     def put_blob(
         self, blob: Descriptor, read: BlobReader, *, mount_from: Sequence[Repository] = (), fresh: bool = False
     ) -> BlobOutcome:
@@ -143,6 +148,44 @@ class Layout:
         with self._mapped("deleting the tag", tag):
             if not self._index.exists() or not self._index.remove_tag(tag):
                 raise self._missing("deleting the tag", tag)
+
+    def sweep(self, candidates: Collection[Digest]) -> int:
+        """Deletes blobs that no manifest in the folder lists: of `candidates`, and of those that were written more than
+        a day ago, which a deletion that broke off may have left. Gives the bytes that this made free.
+
+        A copy that finds such a blob there while it is being deleted is refused in the end, and can be made again.
+        """
+        with self._mapped("deleting unused blobs", ""):
+            found = list(self._files())
+            used = {digest for digest, _ in found for digest in self._used_by(digest)}
+            oldest = time.time() - ABANDONED_AFTER
+            freed = 0
+            for digest, status in found:
+                self._cancel.check()
+                if digest not in used and (digest in candidates or status.st_mtime < oldest):
+                    os.unlink(self._path(digest))
+                    freed += status.st_size
+            return freed
+
+    def _files(self) -> Iterator[tuple[Digest, os.stat_result]]:
+        """Every blob and manifest in the folder."""
+        root = os.path.join(self._name.path, "blobs")
+        for algorithm in os.listdir(root) if os.path.isdir(root) else ():
+            with os.scandir(os.path.join(root, algorithm)) as entries:
+                for entry in entries:
+                    name = f"{algorithm}:{entry.name}"
+                    if is_digest(name) and entry.is_file(follow_symlinks=False):
+                        yield parse_digest(name), entry.stat(follow_symlinks=False)
+
+    def _used_by(self, digest: Digest) -> tuple[Digest, ...]:
+        """A manifest uses itself, named or not, and what it lists; any other file uses nothing."""
+        if (self.blob_size(digest) or 0) > MANIFEST_LIMIT:
+            return ()
+        try:
+            manifest = parse_manifest(self._bytes_of(digest))
+        except (InvalidManifest, NotFound):
+            return ()
+        return (digest, *(one.digest for one in (*manifest.blobs, *manifest.children)))
 
     def _described(self, identifier: str) -> Descriptor:
         """As index.json lists it; a digest that isn't listed comes without media type and size."""

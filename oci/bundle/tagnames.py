@@ -7,6 +7,7 @@ import re
 from oci.digest import Digest
 
 KEEP_ALIVE_SUFFIX = ".imgpkg"
+LOCATIONS_SUFFIX = f".image-locations{KEEP_ALIVE_SUFFIX}"
 
 _LONGEST_HEX = 64
 """Characters of a digest that a tag has room for (distribution-spec, "Referrers Tag Schema")."""
@@ -34,7 +35,7 @@ def repo_based(reference: str, digest: Digest) -> str:
 
 def locations(bundle: Digest) -> str:
     """The tag of a bundle's locations image."""
-    return f"{referrers(bundle)}.image-locations{KEEP_ALIVE_SUFFIX}"
+    return f"{referrers(bundle)}{LOCATIONS_SUFFIX}"
 
 
 def cosign(digest: Digest) -> tuple[str, ...]:

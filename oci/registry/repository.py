@@ -47,6 +47,11 @@ class RegistryRepository:
     def referrers(self, subject: Digest, artifact_type: str = "") -> tuple[Descriptor, ...]:
         return referrers.list_referrers(self._transport, self._name, self._capabilities, subject, artifact_type)
 
+    @property
+    def has_referrers_api(self) -> bool | None:
+        """None as long as nobody asked for referrers."""
+        return self._capabilities.referrers_api
+
     def put_blob(
         self, blob: Descriptor, read: BlobReader, *, mount_from: Sequence[Repository] = (), fresh: bool = False
     ) -> BlobOutcome:

@@ -51,6 +51,7 @@ class DockerRegistry:
         read_only: bool = False,
         relative_urls: bool = False,
         foreign_urls: bool = False,
+        deletes: bool = True,
     ) -> None:
         self.folder = folder
         self.port = free_port()
@@ -62,7 +63,9 @@ class DockerRegistry:
         self._log = folder / "log"
         self._configuration = folder / "config.yml"
         self._configuration.write_text(
-            yaml.safe_dump(self._describe(certificate, key, htpasswd, token, read_only, relative_urls, foreign_urls))
+            yaml.safe_dump(
+                self._describe(certificate, key, htpasswd, token, read_only, relative_urls, foreign_urls, deletes)
+            )
         )
 
     def _describe(
@@ -74,6 +77,7 @@ class DockerRegistry:
         read_only: bool,
         relative_urls: bool,
         foreign_urls: bool,
+        deletes: bool,
     ) -> dict[str, Any]:
         http: dict[str, Any] = {"addr": self.host, "secret": "a-secret-of-the-tests", "relativeurls": relative_urls}
         if certificate:
@@ -85,7 +89,7 @@ class DockerRegistry:
             "storage": {
                 "filesystem": {"rootdirectory": str(self.folder / "data")},
                 "cache": {"blobdescriptor": "inmemory"},
-                "delete": {"enabled": True},
+                "delete": {"enabled": deletes},
                 "redirect": {"disable": True},
                 "maintenance": {"uploadpurging": {"enabled": False}, "readonly": {"enabled": read_only}},
             },

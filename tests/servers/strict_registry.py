@@ -48,7 +48,11 @@ class Features:
     mount: bool = True
     resume: bool = True
     """Does a PATCH that broke off leave what arrived?"""
+    no_deletes: bool = False
+    """Is every deletion refused?"""
     tag_delete: bool = True
+    tag_delete_takes_all: bool = False
+    """Does deleting a tag delete its manifest, with all tags?"""
     ranges: bool = True
     digest_header: bool = True
     min_chunk: int = 0
@@ -152,11 +156,15 @@ class _Handler(QuietHandler):
         if repository is None:
             raise _Refusal(404, "NAME_UNKNOWN")
         digest = reference if by_digest else repository.tags.get(reference, "")
+        if self.command == "DELETE" and features.no_deletes:
+            raise _Refusal(405, "UNSUPPORTED")
         if digest not in repository.manifests:
             raise _Refusal(404, "MANIFEST_UNKNOWN", reference)
         if self.command == "DELETE":
-            if not by_digest and not features.tag_delete:
+            if not (by_digest or features.tag_delete):
                 raise _Refusal(405, "UNSUPPORTED")
+            if features.tag_delete_takes_all:
+                by_digest, reference = True, digest
             with store.lock:
                 for tag in [tag for tag, one in repository.tags.items() if (one if by_digest else tag) == reference]:
                     del repository.tags[tag]

@@ -11,7 +11,7 @@ from oci.registry.credentials import Credentials
 from oci.registry.settings import RegistrySettings
 from oci.relocation.relocate import RelocationResult, relocate
 from oci.relocation.request import RelocationRequest
-from oci.relocation.session import Access, Session
+from oci.relocation.session import DEFAULT_CONCURRENCY, Access, Session
 
 
 def anonymous(**settings: Any) -> Access:
@@ -19,8 +19,9 @@ def anonymous(**settings: Any) -> Access:
 
 
 @contextmanager
-def session(meter: Meter | None = None, **settings: Any) -> Iterator[Session]:
-    with Session(source=anonymous(**settings), destination=anonymous(**settings), meter=meter) as one:
+def session(meter: Meter | None = None, workers: int = DEFAULT_CONCURRENCY, **settings: Any) -> Iterator[Session]:
+    access = anonymous(**settings)
+    with Session(source=access, destination=access, meter=meter, concurrency=workers) as one:
         yield one
 
 

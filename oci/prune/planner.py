@@ -1,0 +1,190 @@
+"""From a policy to a plan: what the destination has beyond it. Nothing is deleted or written here."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+
+from oci.descriptor import CONFIG_TYPES, Descriptor
+from oci.digest import Digest
+from oci.errors import InvalidInput, Refused
+from oci.prune import seen
+from oci.prune.keep import Keep
+from oci.prune.plan import PrunePlan, UnwantedManifest, UnwantedTag
+from oci.prune.references import References, order
+from oci.prune.survey import Found, Survey, Surveyor
+from oci.reference import ArchiveName, StoreName
+from oci.relocation.session import Session
+from oci.store import Destination
+
+NO_GRACE = timedelta(0)
+
+
+def make_prune_plan(
+    session: Session,
+    name: StoreName,
+    keep: Keep,
+    *,
+    grace: timedelta = NO_GRACE,
+    now: datetime | None = None,
+    known: Iterable[Digest] = (),
+) -> PrunePlan:
+    """What `name` has that `keep` doesn't want and that nothing kept needs; with `grace`, since when. `known` are
+    manifests to look at even if nothing leads to them any more.
+
+    Raises InvalidInput for a policy that keeps nothing of what is there, unless it says so itself, Refused when it
+    can't be known what a kept manifest lists, and whatever the store or a lock raises: a list that can't be read in
+    full is never taken for a short one.
+    """
+    _check(name, keep)
+    wanted = keep.with_locks_read()
+    destination = session.destination(name)
+    noted = seen.read(destination)
+    surveyor = Surveyor(session, destination)
+    survey = surveyor.look()
+    surveyor.read((*seen.noted_manifests(noted), *known))
+    references = References(surveyor, wanted.chosen(survey.tags), wanted.digests)
+    _check_known(destination, references)
+    unwanted = references.unwanted
+    if unwanted and not wanted.nothing and not survey.manifests.keys() & references.needed.keys():
+        raise InvalidInput(
+            f"the policy keeps nothing of what is in {name}",
+            hint="correct it, or say on purpose that nothing is to be kept",
+        )
+    clock = _Clock(noted, grace, now or datetime.now(UTC))
+    manifests = _manifests(survey, unwanted, clock)
+    return PrunePlan(
+        destination=str(name),
+        keep=wanted,
+        grace=grace,
+        made=clock.now,
+        manifests=manifests,
+        tags=_tags(references, clock),
+        tags_seen=len(survey.tags),
+        manifests_kept=len(survey.manifests) - len(unwanted),
+        warnings=tuple(_warnings(wanted, survey)),
+    )
+
+
+def remember(
+    session: Session, name: StoreName, plan: PrunePlan, *, gone: Collection[Digest] = (), untagged: Collection[str] = ()
+) -> None:
+    """Writes into the destination since when the things of the plan are unwanted, but for those that are `gone`."""
+    since: dict[str, datetime] = {}
+    for manifest in plan.manifests:
+        if manifest.digest not in gone:
+            since.update(dict.fromkeys(_keys(manifest.digest, manifest.tags), manifest.since))
+    since.update({seen.tag_key(one.tag, one.digest): one.since for one in plan.tags if one.tag not in untagged})
+    seen.write(session.destination(name), since)
+
+
+def _check(name: StoreName, keep: Keep) -> None:
+    if isinstance(name, ArchiveName):
+        raise InvalidInput(f"{name}: nothing can be taken out of an archive", hint="write a new one")
+    if keep.is_empty and not keep.nothing:
+        raise InvalidInput(
+            "the policy is empty: everything would be deleted", hint="say what to keep, or that it is nothing"
+        )
+
+
+def _check_known(destination: Destination, references: References) -> None:
+    for digest, why in references.needed.items():
+        found = references.survey.manifests.get(digest)
+        if found is not None and found.unreadable:
+            raise Refused(
+                f"it is kept ({why}), and what it lists can't be read: {found.unreadable}",
+                side="destination",
+                store=str(destination.name),
+                subject=digest,
+                operation="counting references",
+                hint="nothing is pruned before that is mended: copy it again with --repair",
+            )
+
+
+class _Clock:
+    """Since when something is unwanted, and whether that is long enough."""
+
+    def __init__(self, noted: Mapping[str, datetime], grace: timedelta, now: datetime) -> None:
+        self.now = now
+        self._grace = grace
+        self._since = noted
+
+    def since(self, keys: Iterable[str]) -> datetime:
+        """The latest of all, for with a new tag it is unwanted anew; what nobody saw before is seen now. A note from
+        the future, by a clock that is wrong, counts from now."""
+        return min(self.now, max(self._since.get(key, self.now) for key in keys))
+
+    def is_due(self, since: datetime) -> bool:
+        return self.now - since >= self._grace
+
+
+def _keys(digest: Digest, tags: Iterable[str]) -> list[str]:
+    return [digest, *(seen.tag_key(tag, digest) for tag in tags)]
+
+
+def _manifests(survey: Survey, unwanted: Collection[Digest], clock: _Clock) -> tuple[UnwantedManifest, ...]:
+    tags = _tags_by_digest(survey)
+    going = set(unwanted)
+    used = {blob.digest for digest, found in survey.manifests.items() if digest not in going for blob in found.blobs}
+    made: dict[Digest, UnwantedManifest] = {}
+    for digest, after in order(survey, unwanted).items():
+        found = survey.manifests[digest]
+        since = clock.since(_keys(digest, tags.get(digest, ())))
+        freed = (blob for blob in found.blobs if _is_stored(blob) and blob.digest not in used)
+        made[digest] = UnwantedManifest(
+            digest=digest,
+            kind=_kind(found),
+            size=found.size,
+            blobs=tuple((blob.digest, blob.size) for blob in freed),
+            tags=tuple(tags.get(digest, ())),
+            after=after,
+            since=since,
+            due=clock.is_due(since) and all(made[one].due for one in after),
+        )
+    return tuple(made.values())
+
+
+def _is_stored(blob: Descriptor) -> bool:
+    return blob.distributable and not blob.urls
+
+
+def _tags_by_digest(survey: Survey) -> dict[Digest, list[str]]:
+    tags: dict[Digest, list[str]] = {}
+    for tag, shown in sorted(survey.tags.items()):
+        tags.setdefault(shown, []).append(tag)
+    return tags
+
+
+def _kind(found: Found) -> str:
+    if found.is_index or found.is_bundle:
+        return "index" if found.is_index else "bundle"
+    is_image = any(blob.media_type in CONFIG_TYPES for blob in found.blobs) and found.subject is None
+    return "image" if is_image else "artifact"
+
+
+def _tags(references: References, clock: _Clock) -> tuple[UnwantedTag, ...]:
+    unwanted = []
+    by_digest = _tags_by_digest(references.survey)
+    for tag, digest in sorted(references.survey.tags.items()):
+        if digest in references.needed and not references.keeps_tag(tag):
+            since = clock.since([seen.tag_key(tag, digest)])
+            unwanted.append(
+                UnwantedTag(
+                    tag=tag,
+                    digest=digest,
+                    because=references.needed[digest],
+                    others=tuple(one for one in by_digest[digest] if references.keeps_tag(one)),
+                    since=since,
+                    due=clock.is_due(since),
+                )
+            )
+    return tuple(unwanted)
+
+
+def _warnings(keep: Keep, survey: Survey) -> Iterable[str]:
+    for what, named, here in (("tags", keep.tags, survey.tags), ("digests", keep.digests, survey.manifests)):
+        missing = [one for one in named if one not in here]
+        if missing:
+            yield f"{len(missing)} of {len(named)} {what} that the policy keeps aren't there, such as {missing[0]}"
+    for tag in sorted(survey.dangling):
+        yield f"the tag {tag} is listed and shows nothing"

@@ -1,0 +1,183 @@
+"""What a destination has, as far as it can be known: every tag, what it shows, and all that this lists in turn.
+
+Registries have no list of manifests. What carries no tag is known only when something with a tag leads to it: an index,
+a bundle, a list of referrers, or a tag that has the digest in its name (keep-alive tags, signatures).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from oci.bundle import reader, tagnames
+from oci.descriptor import SCHEMA1_TYPES, Descriptor
+from oci.digest import Digest
+from oci.errors import Cancelled, IntegrityError, InvalidInput, NotFound
+from oci.layout import Layout
+from oci.manifest import Manifest
+from oci.prune import seen
+from oci.prune.attached import digest_named, is_keep_alive
+from oci.registry.repository import RegistryRepository
+from oci.relocation.session import Session
+from oci.store import Destination, Source
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_LEAVES = (*SCHEMA1_TYPES, "application/vnd.oci.artifact.manifest.v1+json")
+"""Manifests that can't be read here, and are known to list no other manifest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """One manifest of the destination. `lists` are the manifests that it needs."""
+
+    digest: Digest
+    media_type: str
+    size: int
+    lists: tuple[Digest, ...] = ()
+    blobs: tuple[Descriptor, ...] = ()
+    subject: Digest | None = None
+    """What it refers to, and is worth nothing without."""
+    is_index: bool = False
+    is_bundle: bool = False
+    unreadable: str = ""
+    """Why it can't be known what it lists."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Survey:
+    """`tags` maps every tag to the digest it shows, `manifests` has what was read."""
+
+    tags: dict[str, Digest] = field(default_factory=dict)
+    manifests: dict[Digest, Found] = field(default_factory=dict)
+    referrers: dict[Digest, tuple[Digest, ...]] = field(default_factory=dict)
+    """By subject, where the registry was asked."""
+    absent: set[Digest] = field(default_factory=set)
+    """Listed by something, and not here."""
+    dangling: list[str] = field(default_factory=list)
+    """Tags that the registry lists and that show nothing."""
+
+
+class Surveyor:
+    """Looks at one destination, at each manifest once. Raises what the store does: a part of a list is no list."""
+
+    def __init__(self, session: Session, destination: Destination) -> None:
+        self._session = session
+        self._store = destination
+        self._locations: frozenset[str] = frozenset()
+        self.survey = Survey()
+
+    def look(self) -> Survey:
+        """Every tag, what it shows, and what is in a tag's name.
+
+        A keep-alive tag isn't asked what it shows when the digest in its name is here: it would tell the same.
+        """
+        names = [tag for tag in self._store.tags() if tag != seen.TAG]
+        self._locations = frozenset(tag for tag in names if tag.endswith(tagnames.LOCATIONS_SUFFIX))
+        self._show([tag for tag in names if not is_keep_alive(tag)])
+        self.read((*filter(None, map(digest_named, names)), *self._listed_without_tag()))
+        silent = [tag for tag in names if is_keep_alive(tag)]
+        told = {tag: digest for tag in silent if (digest := digest_named(tag)) in self.survey.manifests}
+        self.survey.tags.update({tag: digest for tag, digest in told.items() if digest})
+        self._show([tag for tag in silent if tag not in told])
+        return self.survey
+
+    def read(self, digests: Iterable[Digest]) -> None:
+        """Looks at manifests by digest, but for those that were looked at before."""
+        known = self.survey
+        wanted = [one for one in dict.fromkeys(digests) if one not in known.manifests and one not in known.absent]
+        for digest, found in zip(wanted, self._each(self._read, wanted), strict=True):
+            if found is None:
+                known.absent.add(digest)
+            else:
+                known.manifests[digest] = found
+
+    def ask_referrers(self, subjects: Collection[Digest]) -> None:
+        """Where the registry has the API. Elsewhere a list of referrers is an index under a tag, and seen already; in a
+        layout each referrer is listed."""
+        left = [digest for digest in subjects if digest not in self.survey.referrers]
+        store = self._store
+        if not left or not isinstance(store, RegistryRepository) or store.has_referrers_api is False:
+            return
+        first, *rest = left
+        answers = [store.referrers(first)]  # one alone finds out whether there is the API
+        if store.has_referrers_api:
+            answers.extend(self._each(store.referrers, rest))
+        for subject, found in zip(left, answers, strict=False):
+            self.survey.referrers[subject] = tuple(one.digest for one in found)
+
+    def _listed_without_tag(self) -> tuple[Digest, ...]:
+        """What index.json of a layout lists without a name: referrers, and what other tools put there."""
+        if not isinstance(self._store, Layout):
+            return ()
+        note = self._store.head_manifest(seen.TAG)
+        return tuple(digest for digest in self._store.listed() if note is None or digest != note.digest)
+
+    def _show(self, tags: list[str]) -> None:
+        for tag, found in zip(tags, self._each(self._read, tags), strict=True):
+            if found is None:
+                self.survey.dangling.append(tag)
+            else:
+                self.survey.tags[tag] = found.digest
+                self.survey.manifests.setdefault(found.digest, found)
+
+    def _each(self, function: Callable[[T], R], values: list[T]) -> list[R]:
+        """In as many threads as the session has; the first error ends it all."""
+        self._session.cancel.check()
+        return list(self._session.workers.map(function, values))
+
+    def _read(self, identifier: str) -> Found | None:
+        """By tag or digest; None when there is no such manifest."""
+        try:
+            manifest = self._store.get_manifest(identifier)
+        except NotFound:
+            return None
+        except (InvalidInput, IntegrityError) as error:
+            there = self._store.head_manifest(identifier)
+            if there is None:
+                return None
+            reason = "" if there.media_type in _LEAVES else str(error)
+            return Found(digest=there.digest, media_type=there.media_type, size=there.size, unreadable=reason)
+        return self._opened(manifest)
+
+    def _opened(self, manifest: Manifest) -> Found:
+        listed: tuple[Digest, ...] = ()
+        is_bundle, reason = False, ""
+        if not manifest.is_index:
+            try:
+                is_bundle = reader.is_bundle(self._store, manifest, self._small)
+                listed = self._listed(manifest) if is_bundle else ()
+            except Cancelled:
+                raise
+            except (InvalidInput, IntegrityError, NotFound) as error:
+                reason = str(error)
+        return Found(
+            digest=manifest.digest,
+            media_type=manifest.media_type,
+            size=manifest.size,
+            lists=tuple(dict.fromkeys((*(child.digest for child in manifest.children), *listed))),
+            blobs=(*manifest.blobs, *(child for child in manifest.children if not child.names_manifest)),
+            subject=manifest.subject.digest if manifest.subject else None,
+            is_index=manifest.is_index,
+            is_bundle=is_bundle,
+            unreadable=reason,
+        )
+
+    def _listed(self, bundle: Manifest) -> tuple[Digest, ...]:
+        """What the lock of a bundle pins, and its locations name beside that."""
+        lock = reader.read_images_lock(self._store, bundle, self._small)
+        pinned = [image.image.digest for image in lock.images]
+        if tagnames.locations(bundle.digest) in self._locations:
+            locations = reader.read_locations(self._store, bundle.digest, self._small)
+            pinned.extend(image.image.digest for image in (locations.images if locations else ()))
+        return tuple(dict.fromkeys(digest for digest in pinned if digest))
+
+    def _small(self, source: Source, blob: Descriptor) -> bytes:
+        """Configs are read again when a prune looks a second time."""
+        data = self._session.cache.get(blob.digest)
+        if data is None:
+            data = reader.blob_bytes(source, blob)
+            self._session.cache.put(blob.digest, data)
+        return data
