@@ -47,14 +47,19 @@ def test_a_failure_is_forgotten() -> None:
 
 def test_the_biggest_start_first_and_small_ones_never_wait_behind_them() -> None:
     pool: BlobPool[int] = BlobPool(2, CancelToken())
-    gate = threading.Event()
+    begun, gate = threading.Event(), threading.Event()
     order: list[int] = []
 
     def work(size: int) -> int:
         order.append(size)
         return size
 
-    blocked, _ = pool.once("gate", SMALL + 1, lambda: int(gate.wait(5)))
+    def block() -> int:
+        begun.set()
+        return int(gate.wait(5))
+
+    blocked, _ = pool.once("gate", SMALL + 1, block)
+    assert begun.wait(5)
     big = [pool.once(size, size, partial(work, size))[0] for size in (SMALL + 2, SMALL + 9, SMALL + 5)]
     small, _ = pool.once("small", 10, lambda: work(10))
 
