@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import click
@@ -12,6 +12,7 @@ import click
 from flows.cli import debug
 from flows.cli.output import Output
 from flows.cli.verb import Duration, Invocation, boolean, words
+from oci.archive.s3settings import S3Settings
 from oci.registry.credentials import Credential
 from oci.registry.login import default_credentials
 from oci.registry.settings import RegistrySettings
@@ -54,14 +55,19 @@ class RegistryFlags:
         return Access(credentials=credentials, default=self.settings(concurrency))
 
     def session(
-        self, invocation: Invocation, *, side: str | None = None, concurrency: int = DEFAULT_CONCURRENCY
+        self,
+        invocation: Invocation,
+        *,
+        side: str | None = None,
+        concurrency: int = DEFAULT_CONCURRENCY,
+        store: S3Settings | None = None,
     ) -> Session:
         """Connections for a command that uses both sides, or, with `side`, only one: "source", "destination", or empty
-        where the credentials of neither are meant."""
+        where the credentials of neither are meant. `store` is where archives may be, on either side."""
         if invocation.output.debug:
             debug.show_requests()
         reached = {
-            name: self.access(name, invocation.output, concurrency=concurrency)
+            name: replace(self.access(name, invocation.output, concurrency=concurrency), s3=store or S3Settings())
             for name in (SIDES if side is None else (side,))
         }
         source, destination = (reached.get(name) or reached[side or ""] for name in SIDES)

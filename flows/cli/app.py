@@ -26,6 +26,7 @@ _MEMBERS = {
     "copy": ("flows.cli.copy:copy", "Copy a bundle, an image or what a lock lists, with all it references"),
     "pull": ("flows.cli.pull:pull_files", "Pull the files of a bundle or an image into a folder"),
     "push": ("flows.cli.push:push_files", "Push files as a bundle or as a plain image"),
+    "archive": ("flows.cli.archive:archive", "List, verify and compare archives, or plan one"),
     "describe": ("flows.cli.describe:describe_bundle", "Show what a bundle holds"),
     "tag": ("flows.cli.tag:tag", "List tags, or resolve one to its digest"),
     "receiver": ("flows.cli.receiver:receiver", "Start mirrors when registries tell of a push"),
@@ -46,7 +47,7 @@ _MEMBERS = {
 @everywhere
 @click.pass_context
 def root(context: click.Context, show_version: bool) -> None:
-    """Relocates OCI images and imgpkg bundles between registries and image-layout folders."""
+    """Relocates OCI images and imgpkg bundles between registries, image-layout folders and archives."""
     if context.invoked_subcommand is not None:
         return
     if show_version:

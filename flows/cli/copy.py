@@ -10,20 +10,25 @@ from typing import Any
 
 import click
 
-from flows.cli import debug
+from flows.cli import debug, planned
 from flows.cli.access import RegistryFlags, concurrency_flag, registry_flags
+from flows.cli.export import MEMBERS, PARTS, to_tar
 from flows.cli.metrics import metrics_flag, told
 from flows.cli.progress import RelocationProgress, progress_flag, shown
+from flows.cli.source import check_source, request_of, source_flags
+from flows.cli.tarball import object_store_flags, tarball_flags
 from flows.cli.verb import Invocation, Verb, boolean, everywhere, words
+from oci.archive.planner import ArchiveOptions
+from oci.archive.s3settings import S3Settings
 from oci.atomic import replace_file
 from oci.bundle.lockfile import write_lock
 from oci.errors import Incomplete, InvalidInput, InvalidReference, Refused, StoreError
 from oci.meter import Receipt
-from oci.reference import LAYOUT_PREFIX, parse_store
+from oci.reference import LAYOUT_PREFIX, ArchiveName, parse_store
 from oci.relocation.plan import Plan
 from oci.relocation.planner import make_plan
 from oci.relocation.publish import Published, publish
-from oci.relocation.request import ARTIFACTS, COSIGN, RelocationRequest
+from oci.relocation.request import RelocationRequest
 from oci.relocation.resultlock import result_lock
 from oci.relocation.session import Session
 from oci.relocation.transfer import PRESENT, ImageOutcome, transfer_all
@@ -31,26 +36,17 @@ from oci.relocation.verify import verify
 from tasks.metrics import METRICS_FILE
 from tasks.sizes import human
 
-_PLAN_IMAGES = ("Role", "Image", "State", "Tags")
-_PLAN_REQUESTS = ("Registry", "Requests")
-
 
 @click.command(cls=Verb)
-@click.option(
-    "-b", "--bundle", default="", help="Bundle with everything it lists: REGISTRY/REPOSITORY:TAG or oci:PATH."
-)
-@click.option("-i", "--image", default="", help="One image or index, in the same form.")
-@click.option("--lock", default="", help="BundleLock or ImagesLock file.")
+@source_flags
 @click.option("--to-repo", default="", help="REGISTRY/REPOSITORY, or oci:PATH for an image-layout folder; no tag.")
+@click.option("--to-tar", default="", help="Archive to write: a file, or s3://BUCKET/KEY.")
+@boolean("--resume", help="Go on with a --to-tar that was interrupted, and reuse what is there already.")
+@boolean("--sha256sums", help="Write NAME.SHA256SUMS beside --to-tar; reads it once more.")
 @click.option("--lock-output", default="", help="Write a lock file of the result.")
 @words("--to-tag", help="Tag at the destination instead of the source's (repeatable).")
 @concurrency_flag("Blobs on their way at a time")
 @boolean("--repo-based-tags", help="Keep-alive tags that show where an image came from.")
-@boolean("--include-non-distributable-layers", help="Copy non-distributable layers as well.")
-@boolean("--cosign-signatures", help="The same as --artifacts cosign.")
-@words("--artifacts", help="What travels along: cosign, referrers, all or none.")
-@words("--platform", help="Only these platforms of an index, which gets a new digest (repeatable).")
-@boolean("--shallow", help="The bundle's own image and nothing that it lists.")
 @click.option(
     "--name-images",
     multiple=True,
@@ -69,58 +65,75 @@ _PLAN_REQUESTS = ("Registry", "Requests")
 @metrics_flag
 @progress_flag
 @boolean("--monitor", help="Run as a Prefect flow: progress, history and report in its UI.")
+@tarball_flags
+@object_store_flags
 @registry_flags(sides=True)
 @everywhere
 @click.pass_obj
-def copy(invocation: Invocation, /, registry: RegistryFlags, **flags: Any) -> None:
-    """Copy a bundle, an image or what a lock lists, with all it references, to another registry or a folder."""
+def copy(
+    invocation: Invocation,
+    /,
+    registry: RegistryFlags,
+    store: S3Settings,
+    tarball: ArchiveOptions,
+    **flags: Any,
+) -> None:
+    """Copy a bundle, an image, what a lock lists or an archive, with all it references, to another registry, a folder
+    or an archive."""
     invocation.kept = "what is copied stays, and no name was moved; run the same again to go on"
     request = _request(flags)
     if flags["plan_only"]:
-        invocation.output.check_columns(_PLAN_IMAGES, _PLAN_REQUESTS)
+        invocation.output.check_columns(*((MEMBERS, PARTS) if flags["to_tar"] else (planned.IMAGES, planned.REQUESTS)))
     if flags["monitor"]:
         _monitored(invocation, registry, request, flags)
         return
-    _copy(invocation, registry, request, flags)
+    if flags["to_tar"]:
+        to_tar(invocation, registry, store, request, options=tarball, flags=flags)
+    else:
+        _copy(invocation, registry, store, request, flags)
     invocation.output.finish()
 
 
 def _request(flags: dict[str, Any]) -> RelocationRequest:
-    given = [name for name in ("lock", "bundle", "image") if flags[name]]
-    if len(given) != 1:
-        raise InvalidInput("Expected exactly one of --lock, --bundle (-b) or --image (-i)")
-    if not flags["to_repo"]:
-        raise InvalidInput("Expected --to-repo", hint="name where to copy to: --to-repo REGISTRY/REPOSITORY")
+    """With the checks of imgpkg, in its order and its words."""
+    check_source(flags)
+    if bool(flags["to_tar"]) == bool(flags["to_repo"]):
+        raise InvalidInput("Expected either --to-tar or --to-repo")
+    if flags["tar"] and flags["to_tar"]:
+        raise InvalidInput("Cannot use tar source (--tar) with tar destination (--to-tar)")
+    if flags["lock_output"] and flags["to_tar"]:
+        raise InvalidInput("cannot output lock file with tar destination")
+    if flags["resume"] and flags["to_repo"]:
+        raise InvalidInput("Flag --resume can only be used when copying to tar")
+    if flags["monitor"] and (flags["tar"] or flags["to_tar"]):
+        raise InvalidInput("--monitor shows copies between registries", hint="for archives, run the flow itself")
+    if flags["to_tar"]:
+        return request_of(flags, str(ArchiveName.of(flags["to_tar"])), tags=flags["to_tag"])
     try:
         parse_store(flags["to_repo"])
     except InvalidReference as error:
         raise InvalidReference(f"Building import repository ref: {error.message}", hint=error.hint) from error
     if flags["lock_output"] and flags["to_repo"].startswith(LAYOUT_PREFIX):
         raise InvalidInput("A lock names registries only: --lock-output can't be used with an image-layout folder")
-    return RelocationRequest(
-        **{given[0]: flags[given[0]]},
-        to=flags["to_repo"],
+    return request_of(
+        flags,
+        flags["to_repo"],
         tags=flags["to_tag"],
-        artifacts=_artifacts(flags["artifacts"], cosign=flags["cosign_signatures"]),
         repo_based_tags=flags["repo_based_tags"],
-        include_non_distributable=flags["include_non_distributable_layers"],
-        platforms=flags["platform"],
-        shallow=flags["shallow"],
         names=flags["name_images"],
         repair=flags["repair"],
     )
 
 
-def _artifacts(named: Sequence[str], *, cosign: bool) -> frozenset[str]:
-    wanted = frozenset(named) - {"none"}
-    if "all" in wanted:
-        return ARTIFACTS
-    return wanted | {COSIGN} if cosign else wanted
-
-
-def _copy(invocation: Invocation, registry: RegistryFlags, request: RelocationRequest, flags: dict[str, Any]) -> None:
+def _copy(
+    invocation: Invocation,
+    registry: RegistryFlags,
+    store: S3Settings,
+    request: RelocationRequest,
+    flags: dict[str, Any],
+) -> None:
     output = invocation.output
-    session = registry.session(invocation, concurrency=flags["concurrency"])
+    session = registry.session(invocation, concurrency=flags["concurrency"], store=store)
     progress = RelocationProgress(session)
     telling = told(progress, invocation, destination=str(request.destination), path=flags["metrics_file"])
     with session, nullcontext() if flags["plan_only"] else telling:
@@ -128,18 +141,20 @@ def _copy(invocation: Invocation, registry: RegistryFlags, request: RelocationRe
             plan = make_plan(session, request)
             progress.planned(plan)
             if flags["plan_only"]:
-                _show_plan(invocation, plan)
+                planned.show(output, plan)
                 return
-            _announce(invocation, plan)
+            lock = result_lock(request, plan) if flags["lock_output"] else None
+            planned.announce(output, plan)
+            output.line(f"copy | importing {len(plan.to_transfer)} images...")
             outcomes = transfer_all(session, plan, on_done=progress.finished)
             output.line("copy | Tagging images")
             published = _publish(session, plan, outcomes, flags["report"])
         _verify(session, plan, flags["verify_mode"])
         receipt = session.meter.receipt()
-    _warn_of_layers(invocation, plan, included=request.include_non_distributable)
+    planned.warn_of_layers(output, plan, included=request.include_non_distributable)
     write_report(flags["report"], plan, outcomes, published, receipt)
-    if flags["lock_output"]:
-        write_lock(flags["lock_output"], result_lock(request, plan))
+    if lock is not None:
+        write_lock(flags["lock_output"], lock)
     _identities(invocation, receipt)
     output.summary(_summary(plan, outcomes, receipt))
 
@@ -162,48 +177,6 @@ def _verify(session: Session, plan: Plan, mode: str) -> None:
             f"{len(found.problems)} problems at {plan.destination}",
             [StoreError(problem, side="destination") for problem in found.problems],
             hint="run the copy again with --repair: it sends what is missing",
-        )
-
-
-def _announce(invocation: Invocation, plan: Plan) -> None:
-    images = list(plan.images)
-    line = invocation.output.line
-    line(f"copy | exporting {len(images)} images...")
-    for image in images:
-        line(f"copy | will export {image.store}@{image.digest}")
-    line(f"copy | exported {len(images)} images")
-    line(f"copy | importing {len(plan.to_transfer)} images...")
-
-
-def _show_plan(invocation: Invocation, plan: Plan) -> None:
-    output = invocation.output
-    rows = [
-        [
-            image.role.value,
-            image.origin or f"{image.store}@{image.digest}",
-            "present" if image.present else "to copy",
-            ", ".join(image.tags),
-        ]
-        for image in plan.images
-    ]
-    output.table("Images", _PLAN_IMAGES, rows)
-    for failed in plan.failures:
-        output.warn(f"can't be read: {failed.subject}: {failed.message}")
-    requests = [[name, str(count)] for name, count in plan.estimated_requests.items()]
-    output.table("Requests", _PLAN_REQUESTS, requests)
-    moved = f"{len(plan.blobs)} blobs, at most {human(plan.bytes_to_move)}, of it {human(plan.bytes_to_mount)} to mount"
-    output.summary(f"{len(plan.to_transfer)} of {len(rows)} images to copy: {moved}")
-
-
-def _warn_of_layers(invocation: Invocation, plan: Plan, *, included: bool) -> None:
-    if plan.skipped_layers:
-        named = "\n".join(f"  {manifest}: {layer}" for manifest, layer in plan.skipped_layers)
-        invocation.output.warn(
-            "Skipped non-distributable layers; --include-non-distributable-layers copies them:\n" + named
-        )
-    elif included and not any(blob.descriptor.distributable is False for blob in plan.blobs):
-        invocation.output.warn(
-            "'--include-non-distributable-layers' was given, but no image had a non-distributable layer"
         )
 
 

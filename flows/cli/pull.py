@@ -9,10 +9,15 @@ import click
 
 from flows.cli.access import RegistryFlags, registry_flags
 from flows.cli.progress import LayerProgress, progress_flag, shown
+from flows.cli.tarball import object_store_flags
 from flows.cli.verb import Invocation, Verb, boolean, everywhere
-from oci.bundle.pull import PullRequest, pull
+from oci.archive.s3settings import S3Settings
+from oci.archive.source import Archive
+from oci.bundle.pull import OpenSource, PullRequest, pull
 from oci.errors import InvalidInput
 from oci.files.output import check_output, output_folder
+from oci.reference import ArchiveName
+from oci.relocation.archived import named_in_archive, sealed
 from tasks.sizes import human
 
 
@@ -20,6 +25,7 @@ from tasks.sizes import human
 @click.option("-b", "--bundle", default="", help="Bundle: REGISTRY/REPOSITORY:TAG or oci:PATH:TAG.")
 @click.option("-i", "--image", default="", help="Plain image.")
 @click.option("--lock", default="", help="BundleLock file.")
+@click.option("--tar", multiple=True, help="Archive to pull from (repeat it for volumes); -b or -i may say what.")
 @click.option(
     "-o", "--output", "folder", default=None, help="Folder to put the files in; what was pulled there before goes."
 )
@@ -27,18 +33,13 @@ from tasks.sizes import human
 @boolean("--image-is-bundle-check", default=True, help="With -i, refuse a bundle.")
 @boolean("--replace", help="Delete the output folder even when it wasn't made by a pull.")
 @progress_flag
+@object_store_flags
 @registry_flags()
 @everywhere
 @click.pass_obj
-def pull_files(invocation: Invocation, /, registry: RegistryFlags, **flags: Any) -> None:
+def pull_files(invocation: Invocation, /, registry: RegistryFlags, store: S3Settings, **flags: Any) -> None:
     """Pull the files of a bundle or an image into a folder."""
-    request = PullRequest(
-        bundle=flags["bundle"],
-        image=flags["image"],
-        lock=flags["lock"],
-        recursive=flags["recursive"],
-        image_is_bundle_check=flags["image_is_bundle_check"],
-    )
+    request = None if flags["tar"] else _request(flags)
     path = flags["folder"]
     if path is None:
         raise InvalidInput("required flag(s) 'output' not set", hint="say where to: -o FOLDER")
@@ -47,14 +48,18 @@ def pull_files(invocation: Invocation, /, registry: RegistryFlags, **flags: Any)
     check_output(path, replace=flags["replace"])
     invocation.kept = "the folder is as it was; run the same again"
     output = invocation.output
-    with registry.session(invocation, side="source") as session:
+    with registry.session(invocation, side="source", store=store) as session:
+        open_source: OpenSource = session.source
+        if request is None:
+            archive = session.archive(ArchiveName.of(*flags["tar"]))
+            open_source, request = sealed(archive), _in_archive(archive, flags)
         progress = LayerProgress(session.meter, "pulling", lambda receipt: receipt.bytes_read)
         with (
             shown(progress, invocation, flags["progress_kind"]),
             output_folder(path, replace=flags["replace"]) as folder,
         ):
             pulled = pull(
-                session.source,
+                open_source,
                 request,
                 folder,
                 session.workers,
@@ -69,3 +74,21 @@ def pull_files(invocation: Invocation, /, registry: RegistryFlags, **flags: Any)
         read = f"{human(receipt.bytes_read)} read, {receipt.total_requests} requests, {receipt.seconds:.1f} s"
         output.summary(f"Pulled '{pulled.image}' into {os.path.normpath(path)}{nested}{lock}: {read}")
     output.finish()
+
+
+def _request(flags: dict[str, Any], **source: str) -> PullRequest:
+    return PullRequest(
+        **{name: flags[name] for name in ("bundle", "image", "lock")} | source,
+        recursive=flags["recursive"],
+        image_is_bundle_check=flags["image_is_bundle_check"],
+    )
+
+
+def _in_archive(archive: Archive, flags: dict[str, Any]) -> PullRequest:
+    """What -b or -i names in the archive, or what that was made for."""
+    given = flags["bundle"] or flags["image"]
+    if flags["lock"] or (flags["bundle"] and flags["image"]):
+        raise InvalidInput("Expected only one of image and bundle, and no lock, with --tar")
+    reference, is_bundle = named_in_archive(archive, given)
+    as_bundle = bool(flags["bundle"]) if given else is_bundle
+    return _request(flags, **{"bundle": "", "image": "", "bundle" if as_bundle else "image": str(reference)})

@@ -140,7 +140,7 @@ def _places(session: Session, plan: ArchivePlan, base: Archive | None, digest: D
         found.append(partial(_slice, cached))
     if base is not None and base.blob_size(digest) == blob.size:
         found.append(partial(base.read_blob, blob.descriptor))
-    found.extend(partial(_read, session, store, blob.descriptor) for store in blob.stores)
+    found.extend(partial(_followed, session, store, blob.descriptor) for store in blob.stores)
     return found
 
 
@@ -148,8 +148,14 @@ def _slice(data: bytes, offset: int, length: int | None) -> Iterator[bytes]:
     yield data[offset:] if length is None else data[offset : offset + length]
 
 
-def _read(session: Session, store: str, blob: Descriptor, offset: int, length: int | None) -> Iterator[bytes]:
-    return session.source(parse_store(store)).read_blob(blob, offset, length)
+def _followed(session: Session, store: str, blob: Descriptor, offset: int, length: int | None) -> Iterator[bytes]:
+    """The session knows how much of it was read, by all who read parts of it."""
+    moving, end = session.moving, blob.size
+    for chunk in session.source(parse_store(store)).read_blob(blob, offset, length):
+        moving[blob.digest] = moving.get(blob.digest, 0) + len(chunk)
+        yield chunk
+    if moving.get(blob.digest, end) >= end:
+        moving.pop(blob.digest, None)
 
 
 @contextmanager

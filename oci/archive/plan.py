@@ -10,12 +10,17 @@ from typing import Any
 
 from oci.archive import parts as cutting
 from oci.archive.parts import Part
+from oci.archive.places import in_object_store
 from oci.archive.tarplan import TarPlan
 from oci.digest import Digest
 from oci.errors import InvalidDocument
+from oci.reference import ARCHIVE_PREFIX, LAYOUT_PREFIX
 from oci.relocation.plan import PlannedBlob
 
 PLAN_VERSION = 1
+
+_OBJECT_REQUESTS = 7
+"""For one object: is it there, is an upload unfinished, begin, note, list, complete, look."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +72,21 @@ class ArchivePlan:
     @property
     def bytes_copied(self) -> int:
         return sum(volume.bytes_copied for volume in self.volumes)
+
+    @cached_property
+    def estimated_requests(self) -> int:
+        """What carrying it out will take when nothing has to be repeated: a read for each piece of a blob that isn't in
+        a file, and for objects one for each part and a few more."""
+        remote = {blob.digest for blob in self.blobs if not blob.stores[0].startswith((LAYOUT_PREFIX, ARCHIVE_PREFIX))}
+        found = 0
+        for volume in self.volumes:
+            if in_object_store(volume.location):
+                found += len(volume.parts) + _OBJECT_REQUESTS
+            for part in volume.parts:
+                if part.copy_from is None:
+                    pieces = volume.tar.pieces(part.start, part.end)
+                    found += sum(piece.member is not None and piece.member.content.digest in remote for piece in pieces)
+        return found
 
     @cached_property
     def blob_by_digest(self) -> Mapping[Digest, PlannedBlob]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import bisect
 import errno
 import fcntl
 import json
 import os
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -125,7 +126,8 @@ class FileReader:
 
 class FileWriter:
     """A tarball on disk: `NAME.partial` until it is complete, and beside it `NAME.partial.journal`, which lists the
-    parts that are in place, each with a checksum. Whatever is at NAME stays until the new one takes its place.
+    stretches that are in place, each with a checksum: cut into other parts, they still count. Whatever is at NAME stays
+    until the new one takes its place.
 
     Whoever writes holds a shared lock; beginning and finishing need it alone.
     """
@@ -145,8 +147,7 @@ class FileWriter:
 
     def begin(self, parts: Sequence[Part], fingerprint: str, *, resume: bool) -> Mapping[int, StoredPart]:
         size = parts[-1].end
-        layout = zlib.crc32(json.dumps([[part.start, part.end] for part in parts]).encode())
-        self.ticket = json.dumps({"archive": fingerprint, "parts": layout})
+        self.ticket = fingerprint
         with self._mapped("opening"):
             if os.path.isdir(self._path):
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -216,9 +217,10 @@ class FileWriter:
     def finish(self, parts: Sequence[Part]) -> None:
         with self._mapped("finishing"):
             self._lock(fcntl.LOCK_EX)
-            missing = {part.number for part in parts} - (_journal(self._log, self.ticket) or {}).keys()
+            covered = _joined(_journal(self._log, self.ticket) or {})
+            missing = [part.number for part in parts if not _covers(covered, part)]
             if missing:
-                raise IntegrityError(f"{self.location}: part {min(missing)} isn't in place")
+                raise IntegrityError(f"{self.location}: part {missing[0]} isn't in place")
             os.fsync(self._file)
             os.replace(self._partial, self._path)
             with suppress(FileNotFoundError):
@@ -269,15 +271,16 @@ class FileWriter:
         """What the journal lists and the file has. Only what was written before the machine started last is read again:
         a power failure may keep the one and lose the other, the end of a process doesn't."""
         listed = _journal(self._log, self.ticket) or {}
-        found = {}
-        for part in parts:
-            crc, boot = listed.get(part.number, (0, ""))
-            if boot and (boot == _boot() or _crc(self.stored(part)) == crc):
-                found[part.number] = StoredPart(crc32=crc)
-        return found
+        sound = [
+            (start, end)
+            for (start, end), (crc, boot) in listed.items()
+            if boot == _boot() or _crc(self.stored(Part(0, start, end))) == crc
+        ]
+        covered = _joined(sound)
+        return {part.number: StoredPart() for part in parts if _covers(covered, part)}
 
     def _note(self, part: Part, crc: int) -> None:
-        os.write(self._log, _line(json.dumps([part.number, crc, _boot()])))
+        os.write(self._log, _line(json.dumps([part.start, part.end, crc, _boot()])))
 
     @contextmanager
     def _mapped(self, operation: str) -> Iterator[None]:
@@ -289,15 +292,31 @@ def _line(text: str) -> bytes:
     return f"{zlib.crc32(text.encode()):08x} {text}\n".encode()
 
 
-def _journal(log: int, first: str) -> dict[int, tuple[int, str]] | None:
-    """Checksums by part, and when the machine had started; a line that was cut off counts nothing. None for the
-    journal of another plan."""
+def _journal(log: int, first: str) -> dict[tuple[int, int], tuple[int, str]] | None:
+    """Stretches with their checksums, and when the machine had started; a line that was cut off counts nothing. None
+    for the journal of another archive."""
     size = os.fstat(log).st_size
     lines = [line.decode(errors="replace") for line in os.pread(log, size, 0).split(b"\n")[:-1]]
     if not lines or lines[0].encode() + b"\n" != _line(first):
         return None
     sound = (line[9:] for line in lines[1:] if line.encode() + b"\n" == _line(line[9:]))
-    return {int(number): (int(crc), str(boot)) for number, crc, boot in map(json.loads, sound)}
+    return {(int(start), int(end)): (int(crc), str(boot)) for start, end, crc, boot in map(json.loads, sound)}
+
+
+def _joined(stretches: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Stretches that touch as one, in order."""
+    joined: list[tuple[int, int]] = []
+    for start, end in sorted(stretches):
+        if joined and start <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+        else:
+            joined.append((start, end))
+    return joined
+
+
+def _covers(joined: Sequence[tuple[int, int]], part: Part) -> bool:
+    at = bisect.bisect_right(joined, part.start, key=lambda stretch: stretch[0]) - 1
+    return at >= 0 and part.end <= joined[at][1]
 
 
 @cache

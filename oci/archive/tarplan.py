@@ -91,12 +91,18 @@ class TarPlan:
             seal.update((content.digest or "").encode() if content.data is None else content.data)
         return seal.hexdigest()
 
-    def pieces(self, start: int, end: int) -> Iterator[Piece]:
-        """What the bytes from `start` to `end` are made of, in order and without a gap."""
+    def between(self, start: int, end: int) -> Iterator[Member]:
+        """The members that have a byte from `start` to `end`, in order."""
         first = bisect.bisect_right(self.members, start, key=lambda member: member.offset) - 1
         for member in itertools.islice(self.members, max(first, 0), None):
             if member.offset >= end:
                 return
+            if member.end > start:
+                yield member
+
+    def pieces(self, start: int, end: int) -> Iterator[Piece]:
+        """What the bytes from `start` to `end` are made of, in order and without a gap."""
+        for member in self.between(start, end):
             for piece in _pieces_of(member):
                 cut = _cut(piece, start, end)
                 if cut is not None:

@@ -63,6 +63,7 @@ class Writing:
     on_part: Callable[[Part], None] | None = None
     report: WriteReport = field(default_factory=WriteReport)
     _round_number: int = 0
+    _told: set[int] = field(default_factory=set)
     _chains: Chains = field(default_factory=Chains)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -131,7 +132,7 @@ class Writing:
                     part = running.pop(future)
                     error = future.exception()
                     if error is None:
-                        self._tell(part, again=part.number in known)
+                        self._tell(part)
                         known[part.number] = future.result()
                     elif isinstance(error, IntegrityError):
                         yield part, error
@@ -263,8 +264,10 @@ class Writing:
         pieces = (piece for part in copied for piece in self.plan.pieces(part.start, part.end))
         return frozenset(piece.member.content.digest for piece in pieces if piece.member)
 
-    def _tell(self, part: Part, *, again: bool = False) -> None:
-        if self.on_part is not None and not again:
+    def _tell(self, part: Part) -> None:
+        """Once of each part, however often it has to be done."""
+        if self.on_part is not None and part.number not in self._told:
+            self._told.add(part.number)
             self.on_part(part)
 
     def _count(self, what: str, size: int) -> None:

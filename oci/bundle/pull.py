@@ -20,12 +20,14 @@ from oci.errors import Denied, InvalidDocument, InvalidInput, InvalidManifest, N
 from oci.files.unpack import unpack
 from oci.files.walk import LOCK_FILE
 from oci.manifest import NESTING_LIMIT, Manifest
-from oci.reference import LayoutFolder, Reference, StoreName, parse_any
+from oci.reference import ArchiveName, LayoutFolder, Reference, Repository, StoreName, parse_any
 from oci.store import Source
 
 NESTED_FOLDER = os.path.join(".imgpkg", "bundles")
 NESTED_INDEX = os.path.join(".imgpkg", "nested-bundles.md")
 """Which nested bundle is in which folder. Not inside NESTED_FOLDER: scripts take whatever is there for a bundle."""
+
+_KINDS = {LayoutFolder: "an image-layout folder", ArchiveName: "an archive"}
 
 OpenSource = Callable[[StoreName], Source]
 Line = Callable[[str], None]
@@ -159,8 +161,8 @@ def _verdict(store: StoreName, *, updated: bool) -> str:
         return (
             f"The bundle repo ({store}) is hosting every image specified in the bundle's Images Lock file ({LOCK_FILE})"
         )
-    if isinstance(store, LayoutFolder):
-        return "A lock file can't name an image-layout folder; skipping lock file update"
+    if not isinstance(store, Repository):
+        return f"A lock file can't name {_KINDS[type(store)]}; skipping lock file update"
     return "One or more images not found in bundle repo; skipping lock file update"
 
 
@@ -200,7 +202,7 @@ class _Job:
         hosted = self._hosts_all(source, lock)
         if self.recursive:
             self._pull_nested(source, manifest.digest, lock, indent, depth, hosted=hosted)
-        if not hosted or isinstance(source.name, LayoutFolder):
+        if not hosted or not isinstance(source.name, Repository):
             return lock_path, False
         moved = (replace(entry, image=Reference(source.name, "", entry.image.digest)) for entry in lock.images)
         write_lock(os.path.join(self.root, lock_path), ImagesLock(tuple(moved)))

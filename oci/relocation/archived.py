@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from oci.archive.element import Element
-from oci.archive.source import Archive
+from oci.archive.source import Archive, Nothing
 from oci.bundle import reader, tagnames
 from oci.descriptor import Descriptor
 from oci.digest import Digest, is_digest
-from oci.errors import InvalidReference, NotFound
-from oci.reference import Reference, parse_any
+from oci.errors import InvalidInput, InvalidReference, NotFound
+from oci.reference import Reference, StoreName, parse_any
 from oci.relocation.graph import Entry, Node, Roots
 from oci.relocation.plan import Role
 from oci.relocation.request import RelocationRequest
@@ -38,6 +38,26 @@ def archive_roots(session: Session, request: RelocationRequest) -> Roots:
     root = _entry(archive, by_digest[main], Role.ROOT, hint=is_bundle or None)
     tags = request.tags or _tags(by_digest[main])
     return Roots(", ".join(request.archive), (root, *entries), tags, is_bundle=is_bundle)
+
+
+def named_in_archive(archive: Archive, name: str = "") -> tuple[Reference, bool]:
+    """One image of an archive, and whether it is a bundle: what the name says, or what the archive was made for."""
+    elements = _chosen(archive, [name]) if name else archive.contents.elements
+    by_digest: dict[Digest, list[Element]] = {}
+    for element in elements:
+        by_digest.setdefault(element.digest, []).append(element)
+    main = _main(archive, by_digest)
+    if main is None:
+        raise InvalidInput(
+            f"{archive.name} has {len(by_digest)} images{f' of the name {name}' if name else ''}, and one is needed",
+            hint="say which: `transship archive list` shows them",
+        )
+    return Reference(archive.name, "", main), _is_bundle(archive, main)
+
+
+def sealed(archive: Archive) -> Callable[[StoreName], Source]:
+    """Opens the archive and nothing else: what it doesn't have isn't looked for where that came from."""
+    return lambda name: archive if name == archive.name else Nothing(archive.name)
 
 
 def settle(session: Session, request: RelocationRequest, nodes: Iterable[Node], destination: Source) -> None:

@@ -93,11 +93,13 @@ class Session:
         """What a plan is compared with: the destination as it is; an archive is always written from nothing."""
         return Nothing(name) if isinstance(name, ArchiveName) else self.destination(name)
 
-    def archive(self, name: ArchiveName, side: str = "source") -> Archive:
-        """Opened once, and closed with the session."""
+    def archive(self, name: ArchiveName, side: str = "source", *, anew: bool = False) -> Archive:
+        """Opened once, and closed with the session; `anew` for one that has been written meanwhile."""
         with self._lock:
             archive = self._archives.get((side, name))
-            if archive is None:
+            if anew and archive is not None:
+                archive.close()
+            if anew or archive is None:
                 readers = open_readers(name, self.s3[side], side=side, cancel=self.cancel)
                 archive = Archive(name, readers, side=side, meter=self.meter, cancel=self.cancel)
                 self._archives[(side, name)] = archive

@@ -71,9 +71,9 @@ def test_a_failure_in_json_is_an_error_object_and_still_text_on_standard_error(r
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((), "Expected exactly one of --lock, --bundle (-b) or --image (-i)"),
-        (("-b", "a.example/bb", "-i", "a.example/bb"), "Expected exactly one of"),
-        (("-b", "a.example/bb"), "Expected --to-repo"),
+        ((), "Expected either --lock, --bundle (-b), --image (-i), or --tar as a source"),
+        (("-b", "a.example/bb", "-i", "a.example/bb"), "Expected either --lock, --bundle (-b), --image (-i), or --tar"),
+        (("-b", "a.example/bb"), "Expected either --to-tar or --to-repo"),
         (("-b", "a.example/bb", "--to-repo", "b.example/cc:tag"), "Building import repository ref:"),
         (("-b", "https://a.example/bb", "--to-repo", "b.example/cc"), "starts with a scheme"),
         (("-b", "a.example/bb", "--to-repo", "b.example/cc", "--artifacts", "sbom"), "unknown artifacts: sbom"),

@@ -1,0 +1,226 @@
+"""`transship copy --to-tar`: from a source to an archive."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from flows.cli.access import RegistryFlags
+from flows.cli.output import Output
+from flows.cli.planned import announce, warn_of_layers
+from flows.cli.progress import Row, shown
+from flows.cli.verb import Invocation
+from oci.archive.export import ArchiveReport, write_archive
+from oci.archive.inventory import verify_archive
+from oci.archive.parts import Part
+from oci.archive.places import in_object_store
+from oci.archive.plan import ArchivePlan, Volume
+from oci.archive.planner import ArchiveOptions, plan_archive
+from oci.archive.s3settings import S3Settings
+from oci.archive.sums import write_sums
+from oci.atomic import replace_file
+from oci.errors import Incomplete, InvalidManifest, Refused, StoreError
+from oci.reference import ArchiveName
+from oci.relocation.planner import make_plan
+from oci.relocation.request import RelocationRequest
+from oci.relocation.session import Session
+from tasks.sizes import human
+
+MEMBERS = ("Volume", "Offset", "Bytes", "Member")
+PARTS = ("Volume", "Parts", "Bytes", "Copied")
+
+
+@dataclass(slots=True)
+class ArchiveProgress:
+    """An archive being written: its parts, and the blobs on their way."""
+
+    session: Session
+    plan: ArchivePlan | None = None
+    finished: int = 0
+    done: int = 0
+    _written: int = 0
+    _read: int = 0
+
+    def planned(self, plan: ArchivePlan) -> None:
+        receipt = self.session.meter.receipt()
+        self._read, self._written = receipt.bytes_read, receipt.bytes_written
+        self.plan = plan
+
+    def part(self, part: Part) -> None:
+        self.finished += 1
+        self.done += part.size
+
+    def overall(self) -> Row:
+        if self.plan is None:
+            return Row("planning")
+        receipt = self.session.meter.receipt()
+        on_way = max(0, receipt.bytes_read - self._read - (receipt.bytes_written - self._written))
+        parts = sum(len(volume.parts) for volume in self.plan.volumes)
+        name = f"{min(self.finished, parts)} of {parts} parts"
+        return Row(name, min(self.done + on_way, self.plan.size), self.plan.size)
+
+    def parts(self) -> list[Row]:
+        plan, moving = self.plan, dict(self.session.moving)
+        if plan is None:
+            return []
+        sizes = plan.blob_by_digest
+        return [Row(blob[:19], min(done, sizes[blob].size), sizes[blob].size) for blob, done in moving.items()]
+
+
+@dataclass(slots=True)
+class _Lines:
+    """`done: file 'NAME' (TIME)` for each member that is complete, as imgpkg tells them."""
+
+    output: Output
+    volumes: Sequence[Volume]
+    _started: float = field(default_factory=time.monotonic)
+    _left: dict[str, int] = field(default_factory=dict)
+    _volume: int = -1
+    _parts: int = 0
+
+    def part(self, part: Part) -> None:
+        """Volumes come one after the other, their parts in any order."""
+        if not self._parts:
+            self._volume += 1
+            self._parts = len(self.volumes[self._volume].parts)
+            members = self.volumes[self._volume].tar.members
+            self._left = {member.content.name: member.end - member.offset for member in members}
+        self._parts -= 1
+        for member in self.volumes[self._volume].tar.between(part.start, part.end):
+            name = member.content.name
+            self._left[name] -= min(part.end, member.end) - max(part.start, member.offset)
+            if not self._left[name]:
+                self.output.line(f"copy | done: file '{name}' ({time.monotonic() - self._started:.3f}s)")
+
+
+def to_tar(
+    invocation: Invocation,
+    registry: RegistryFlags,
+    store: S3Settings,
+    request: RelocationRequest,
+    *,
+    options: ArchiveOptions,
+    flags: dict[str, Any],
+) -> None:
+    location = _location(request)
+    beside = "" if in_object_store(location) else f" beside it, as {os.path.basename(location)}.partial"
+    invocation.kept = f"what is written stays{beside}; run the same with --resume to go on"
+    output = invocation.output
+    session = registry.session(invocation, concurrency=flags["concurrency"], store=store)
+    progress = ArchiveProgress(session)
+    with session:
+        with shown(progress, invocation, flags["progress_kind"]):
+            plan = make_plan(session, request)
+            if flags["resume"] and not options.base:
+                options = _reusing(session, location, options)
+            archive_plan = plan_archive(session, request, plan, options)
+            if flags["plan_only"]:
+                show_archive_plan(output, archive_plan)
+                return
+            announce(output, plan)
+            output.line("copy | writing layers...")
+            _tell_of_reuse(output, archive_plan)
+            lines = _Lines(output, archive_plan.volumes)
+            progress.planned(archive_plan)
+
+            def on_part(part: Part) -> None:
+                progress.part(part)
+                lines.part(part)
+
+            report = write_archive(session, archive_plan, resume=flags["resume"], on_part=on_part)
+        warn_of_layers(output, plan, included=request.include_non_distributable)
+        _verify(session, report, flags["verify_mode"])
+        sums = write_sums(session, report.locations, location) if flags["sha256sums"] else ()
+        report = replace(report, requests=session.meter.receipt().total_requests)
+    _write_report(flags["report"], report, sums)
+    for part in report.locations if len(report.locations) > 1 else ():
+        output.line(f"copy | volume: {part}")
+    output.summary(_summary(archive_plan, report))
+
+
+def show_archive_plan(output: Output, plan: ArchivePlan) -> None:
+    """Members, bytes and parts, before anything is done."""
+    rows = [
+        [str(number), str(member.offset), str(member.content.size), member.content.name]
+        for number, volume in enumerate(plan.volumes, 1)
+        for member in volume.tar.members
+    ]
+    output.table("Members", MEMBERS, rows)
+    parts = [
+        [volume.location, str(len(volume.parts)), str(volume.tar.size), str(volume.bytes_copied)]
+        for volume in plan.volumes
+    ]
+    output.table("Parts", PARTS, parts)
+    left = f", {len(plan.left_out)} blobs left out" if plan.left_out else ""
+    output.summary(
+        f"{plan.images} images, {len(plan.blobs)} blobs{left}: {human(plan.size)} in "
+        f"{sum(len(volume.parts) for volume in plan.volumes)} parts, {human(plan.size - plan.bytes_copied)} to write, "
+        f"{human(plan.bytes_copied)} to copy, about {plan.estimated_requests} requests"
+    )
+
+
+def _location(request: RelocationRequest) -> str:
+    name = request.destination
+    return name.locations[0] if isinstance(name, ArchiveName) else ""
+
+
+def _reusing(session: Session, location: str, options: ArchiveOptions) -> ArchiveOptions:
+    """With --resume, whatever archive is there already lends its layers, as in imgpkg; an object can be named with
+    --base."""
+    if in_object_store(location) or not os.path.exists(location):
+        return options
+    try:
+        session.archive(ArchiveName.of(location), "destination")
+    except (InvalidManifest, StoreError) as error:
+        raise Refused(f"Reading previously created tar: {error}", hint="remove it, or leave out --resume") from error
+    return replace(options, base=location)
+
+
+def _tell_of_reuse(output: Output, plan: ArchivePlan) -> None:
+    if plan.base:
+        copied = {
+            piece.member.content.digest
+            for volume in plan.volumes
+            for part in volume.parts
+            if part.copy_from is not None
+            for piece in volume.tar.pieces(part.start, part.end)
+            if piece.member is not None
+        }
+        output.line(f"copy | Going to reuse {len(copied)} layers from the tar already in disk")
+
+
+def _verify(session: Session, report: ArchiveReport, mode: str) -> None:
+    if mode == "none":
+        return
+    name = ArchiveName.of(*report.locations)
+    found = verify_archive(session, session.archive(name, "destination", anew=True), deep=mode == "deep")
+    if found.problems:
+        raise Incomplete(
+            f"{len(found.problems)} problems in {name}",
+            [StoreError(problem, side="destination") for problem in found.problems],
+            hint="write the archive again",
+        )
+
+
+def _write_report(path: str, report: ArchiveReport, sums: Sequence[str]) -> None:
+    if path:
+        body = {**report.to_dict(), "sha256": list(sums)}
+        try:
+            replace_file(path, json.dumps(body, indent=1).encode())
+        except OSError as error:
+            raise Refused(f"{error.strerror}", subject=path, operation="writing the report") from error
+
+
+def _summary(plan: ArchivePlan, report: ArchiveReport) -> str:
+    volumes = f" and {len(report.locations) - 1} more volumes" if len(report.locations) > 1 else ""
+    copied = f", {human(report.copied)} copied from {plan.base}" if report.copied else ""
+    kept = f", {human(report.kept)} kept of an earlier run" if report.kept else ""
+    left = f", {human(report.left_out)} left out" if report.left_out else ""
+    return (
+        f"{plan.source} -> {report.locations[0]}{volumes}: {report.images} images, {report.blobs} blobs, "
+        f"{human(report.sent)} written{copied}{kept}{left}, {report.requests} requests, {report.seconds:.1f} s"
+    )

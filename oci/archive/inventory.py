@@ -1,0 +1,171 @@
+"""What is in an archive, whether all of it is, and what makes two archives differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from oci.archive.element import Element
+from oci.archive.source import Archive
+from oci.bundle import reader
+from oci.descriptor import Descriptor
+from oci.digest import Digest
+from oci.errors import Cancelled, TransshipError
+from oci.manifest import Manifest
+from oci.relocation.session import Session
+
+BUNDLE, IMAGE, INDEX = "bundle", "image", "index"
+
+ADDED, REMOVED, CHANGED = "added", "removed", "changed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredImage:
+    """One image of an archive. `name` is the reference that its lock gave it, or where it was read from; `size` the
+    bytes of all its blobs."""
+
+    digest: Digest
+    name: str
+    tag: str
+    kind: str
+    is_root: bool
+    blobs: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What was looked at, in numbers and bytes, and what is wrong; `lacking` are the blobs that were left out on
+    purpose, non-distributable ones and those a delta requires."""
+
+    images: int
+    blobs: int
+    bytes_hashed: int
+    lacking: int
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """An image that is in one of two archives only, or that has another digest under the same name."""
+
+    what: str
+    name: str
+    before: str = ""
+    after: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """From one archive to another; blobs with their sizes in bytes."""
+
+    images: tuple[Change, ...]
+    blobs_added: Mapping[Digest, int]
+    blobs_removed: Mapping[Digest, int]
+
+
+def images_of(archive: Archive) -> tuple[StoredImage, ...]:
+    return tuple(_stored(archive, element) for element in archive.contents.elements)
+
+
+def blobs_of(archive: Archive) -> dict[Digest, int]:
+    """What has a member of its own or is held as text, by digest."""
+    found = {digest: stretch.size for digest, stretch in archive.contents.blobs.items()}
+    found.update({digest: len(text) for digest, text in archive.contents.configs.items()})
+    return dict(sorted(found.items()))
+
+
+def verify_archive(session: Session, archive: Archive, *, deep: bool = False) -> Verdict:
+    """Manifests and configs were proven when the archive was opened. Every blob that they name must be there with its
+    size, its header in its place; with `deep` each is read and hashed as well."""
+    wanted: dict[Digest, Descriptor] = {}
+    for manifest in archive.contents.manifests.values():
+        inside = (child for child in manifest.children if not child.names_manifest)
+        wanted.update({blob.digest: blob for blob in (*manifest.blobs, *inside)})
+    problems = [f"{archive.name}@{child}: the manifest is missing" for child in _missing_manifests(archive)]
+    required = {digest for digest, _ in archive.contents.extra.requires}
+    lacking = {
+        digest
+        for digest, blob in wanted.items()
+        if archive.blob_size(digest) is None and (digest in required or not blob.distributable)
+    }
+    there = [blob for digest, blob in wanted.items() if digest not in lacking]
+    looked = session.workers.map(lambda blob: _problem(archive, blob, deep=deep), there)
+    problems.extend(problem for problem in looked if problem)
+    return Verdict(
+        images=len(archive.contents.elements),
+        blobs=len(there),
+        bytes_hashed=sum(blob.size for blob in there) if deep else 0,
+        lacking=len(lacking),
+        problems=tuple(problems),
+    )
+
+
+def compare(before: Archive, after: Archive) -> Difference:
+    old, new = _by_name(before), _by_name(after)
+    images = []
+    for name in sorted({*old, *new}):
+        there, here = old.get(name, set()), new.get(name, set())
+        gone, come = sorted(there - here), sorted(here - there)
+        if len(gone) == len(come) == 1:
+            images.append(Change(what=CHANGED, name=name, before=gone[0], after=come[0]))
+            continue
+        images.extend(Change(what=REMOVED, name=name, before=digest) for digest in gone)
+        images.extend(Change(what=ADDED, name=name, after=digest) for digest in come)
+    held, holds = blobs_of(before), blobs_of(after)
+    return Difference(
+        images=tuple(images),
+        blobs_added={digest: size for digest, size in holds.items() if digest not in held},
+        blobs_removed={digest: size for digest, size in held.items() if digest not in holds},
+    )
+
+
+def _stored(archive: Archive, element: Element) -> StoredImage:
+    contents = archive.contents
+    manifest = contents.manifests[element.digest]
+    blobs = {blob.digest: blob.size for one in _below(archive, manifest) for blob in one.blobs}
+    kind = INDEX if manifest.is_index else BUNDLE if reader.is_bundle(archive, manifest) else IMAGE
+    return StoredImage(
+        digest=element.digest,
+        name=element.origin or element.reference,
+        tag=element.tag,
+        kind=kind,
+        is_root=element.is_root_bundle,
+        blobs=len(blobs),
+        size=sum(blobs.values()),
+    )
+
+
+def _below(archive: Archive, manifest: Manifest) -> Iterator[Manifest]:
+    yield manifest
+    for child in manifest.children:
+        known = archive.contents.manifests.get(child.digest)
+        if known is not None:
+            yield from _below(archive, known)
+
+
+def _missing_manifests(archive: Archive) -> list[Digest]:
+    manifests = archive.contents.manifests
+    children = (child for manifest in manifests.values() for child in manifest.children if child.names_manifest)
+    return [child.digest for child in children if child.digest not in manifests]
+
+
+def _problem(archive: Archive, blob: Descriptor, *, deep: bool) -> str:
+    """A byte is read even where nobody wants all of them, for the header to be looked at."""
+    try:
+        for _ in archive.read_blob(blob) if deep else archive.read_blob(blob, 0, min(1, blob.size)):
+            pass
+    except Cancelled:
+        raise
+    except TransshipError as error:
+        return str(error)
+    return ""
+
+
+def _by_name(archive: Archive) -> dict[str, set[Digest]]:
+    """By the repository that an image came from, and its tag where it has one."""
+    found: dict[str, set[Digest]] = {}
+    for image in images_of(archive):
+        name = image.name.partition("@")[0] + (f":{image.tag}" if image.tag else "")
+        found.setdefault(name or image.digest, set()).add(image.digest)
+    return found
