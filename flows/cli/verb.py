@@ -7,6 +7,7 @@ import importlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import click
@@ -61,6 +62,22 @@ class Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # gene
         if not parts or "".join(number + unit for number, unit in parts) != value:
             self.fail(f'invalid duration "{value}": write it like 500ms, 30s or 1m30s', param, ctx)
         return sum(float(number) * _UNITS[unit] for number, unit in parts)
+
+
+class Age(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.2 on
+    """Days and weeks: `7d`, `2w`, `12h`, `1d12h`, as configurations of mirrors have them. Gives a timedelta."""
+
+    name = "age"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        if isinstance(value, timedelta):
+            return value
+        from oci.mirror.durations import parse_duration  # noqa: PLC0415 - pydantic, for those who give an age
+
+        try:
+            return parse_duration(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 def everywhere(command: F) -> F:

@@ -23,7 +23,7 @@ class UnwantedManifest:
 
     digest: Digest
     kind: str
-    """"image", "index", "bundle" or "artifact"."""
+    """"image", "index", "bundle", "artifact", or "attachment" for what a tag attaches to another digest."""
     size: int
     blobs: tuple[tuple[Digest, int], ...] = ()
     """Those that no kept manifest lists, as far as kept ones were read."""

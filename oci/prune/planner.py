@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 
+from oci.bundle import tagnames
 from oci.descriptor import CONFIG_TYPES, Descriptor
 from oci.digest import Digest
 from oci.errors import InvalidInput, Refused
 from oci.prune import seen
+from oci.prune.attached import attached_to
 from oci.prune.keep import Keep
 from oci.prune.plan import PrunePlan, UnwantedManifest, UnwantedTag
 from oci.prune.references import References, order
@@ -133,7 +135,7 @@ def _manifests(survey: Survey, unwanted: Collection[Digest], clock: _Clock) -> t
         freed = (blob for blob in found.blobs if _is_stored(blob) and blob.digest not in used)
         made[digest] = UnwantedManifest(
             digest=digest,
-            kind=_kind(found),
+            kind=_kind(found, tags.get(digest, ())),
             size=found.size,
             blobs=tuple((blob.digest, blob.size) for blob in freed),
             tags=tuple(tags.get(digest, ())),
@@ -155,7 +157,9 @@ def _tags_by_digest(survey: Survey) -> dict[Digest, list[str]]:
     return tags
 
 
-def _kind(found: Found) -> str:
+def _kind(found: Found, tags: Iterable[str]) -> str:
+    if any(attached_to(tag) not in ("", tagnames.referrers(found.digest)) for tag in tags):
+        return "attachment"
     if found.is_index or found.is_bundle:
         return "index" if found.is_index else "bundle"
     is_image = any(blob.media_type in CONFIG_TYPES for blob in found.blobs) and found.subject is None

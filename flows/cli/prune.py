@@ -1,0 +1,221 @@
+"""`transship prune`"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import click
+
+from flows.cli.access import RegistryFlags, concurrency_flag, registry_flags
+from flows.cli.verb import Age, Invocation, Verb, boolean, everywhere, words
+from oci.atomic import replace_file
+from oci.digest import parse_digest
+from oci.errors import Incomplete, InvalidInput, NotFound, Refused, StoreError
+from oci.prune.attached import attached_to
+from oci.prune.execute import execute
+from oci.prune.keep import Keep
+from oci.prune.plan import PrunePlan
+from oci.prune.planner import make_prune_plan, remember
+from oci.prune.report import PruneReport
+from oci.reference import parse_store
+from tasks.sizes import human
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_MANIFESTS = ("Kind", "Digest", "Tags", "Unwanted since", "State")
+_TAGS = ("Tag", "Digest", "Kept by", "Unwanted since", "State")
+_NO_FILE = "-"
+_PLAN_LIMIT = 256 << 20
+
+
+def policy_flags(command: F) -> F:
+    """What is to be kept. Any one of them is enough."""
+    options = (
+        words("--keep-tag", help="Tags by their names (repeatable)."),
+        click.option(
+            "--keep", "keep_pattern", multiple=True, help="Regular expression for whole names of tags (repeatable)."
+        ),
+        click.option("--keep-version", multiple=True, help="Range of versions, as npm writes it: '^1.4' (repeatable)."),
+        click.option("--keep-latest", type=click.IntRange(0), default=0, help="Tags of so many newest versions."),
+        words("--keep-digest", help="Manifests by digest, with all they list (repeatable)."),
+        words("--keep-lock", help="What an ImagesLock or BundleLock file pins (repeatable)."),
+        boolean("--keep-nothing", help="On purpose: delete everything."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.command(name="prune", cls=Verb)
+@click.argument("repository", default="")
+@policy_flags
+@click.option(
+    "--grace",
+    type=Age(),
+    default=timedelta(0),
+    help="Delete only what was seen unwanted for so long, such as 7d. Since when is kept in the repository.",
+)
+@boolean("--plan", help="Say what would be deleted, and delete nothing. The default.")
+@click.option("--output", default="", help="Write the plan to a JSON file, to be reviewed and approved.")
+@click.option(
+    "--approve",
+    is_flag=False,
+    flag_value=_NO_FILE,
+    default="",
+    metavar="[PLAN]",
+    help="Delete. With the file of a plan: exactly what it says, and only what is unwanted still.",
+)
+@click.option("--report", default="", help="Write what became of each manifest and tag to a JSON file.")
+@concurrency_flag("Requests at a time")
+@registry_flags()
+@everywhere
+@click.pass_obj
+def prune(invocation: Invocation, /, registry: RegistryFlags, **flags: Any) -> None:
+    """Find, and with --approve delete, what REPOSITORY has beyond what is to be kept.
+
+    REPOSITORY is REGISTRY/REPOSITORY, or oci:PATH for an image-layout folder. What a kept tag, lock or digest needs is
+    kept with it: children of indexes, images of bundles, signatures, attestations and referrers.
+    """
+    invocation.output.check_columns(_MANIFESTS, _TAGS)
+    keep = _keep(flags)
+    reviewed = _reviewed(flags, keep)
+    with registry.session(invocation, side="destination", concurrency=flags["concurrency"]) as session:
+        plan = reviewed
+        if plan is None:
+            name = parse_store(flags["repository"])
+            plan = make_prune_plan(session, name, keep, grace=flags["grace"])
+            if plan.grace:
+                remember(session, name, plan)
+        _write(flags["output"], plan.to_json, "writing the plan")
+        if not flags["approve"]:
+            _show(invocation, plan)
+            invocation.output.finish()
+            return
+        invocation.kept = "what was deleted is gone, all else is as it was; run the same again to go on"
+        report = execute(session, plan, keep=keep if reviewed else None, on_deleted=_told(invocation))
+    _write(flags["report"], lambda: json.dumps(report.to_dict(), indent=1), "writing the report")
+    _tell(invocation, report)
+    invocation.output.finish()
+
+
+def _keep(flags: dict[str, Any]) -> Keep:
+    return Keep(
+        tags=flags["keep_tag"],
+        patterns=flags["keep_pattern"],
+        versions=flags["keep_version"],
+        latest=flags["keep_latest"],
+        digests=tuple(map(parse_digest, flags["keep_digest"])),
+        locks=flags["keep_lock"],
+        nothing=flags["keep_nothing"],
+    )
+
+
+def _reviewed(flags: dict[str, Any], keep: Keep) -> PrunePlan | None:
+    """The plan in the file that --approve names. What is to be kept may be added to it, never taken away."""
+    path = flags["approve"]
+    if flags["plan"] and path:
+        raise InvalidInput("--plan and --approve can't both be given")
+    if path in ("", _NO_FILE):
+        if not flags["repository"]:
+            raise InvalidInput("Expected what to prune", hint="name it first: transship prune REGISTRY/REPOSITORY ...")
+        return None
+    try:
+        with open(path, encoding="utf-8") as file:
+            plan = PrunePlan.from_json(file.read(_PLAN_LIMIT))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not text"
+        raise NotFound(
+            reason or str(error),
+            subject=path,
+            operation="reading the plan",
+            hint="--approve takes what follows it for the file of a plan: put it at the end",
+        ) from error
+    if flags["repository"] and str(parse_store(flags["repository"])) != plan.destination:
+        raise InvalidInput(f"the plan is for {plan.destination}, not for {flags['repository']}")
+    if keep.nothing or flags["grace"]:
+        raise InvalidInput("a reviewed plan has a policy and a grace period of its own", hint="make a new plan")
+    return plan
+
+
+def _write(path: str, text: Callable[[], str], operation: str) -> None:
+    if not path:
+        return
+    try:
+        replace_file(path, text().encode())
+    except OSError as error:
+        raise Refused(error.strerror or str(error), subject=path, operation=operation) from error
+
+
+def _show(invocation: Invocation, plan: PrunePlan) -> None:
+    output = invocation.output
+    rows = [
+        [one.kind, one.digest, _names(one.tags), f"{one.since:%Y-%m-%d %H:%M}", _state(due=one.due)]
+        for one in plan.manifests
+    ]
+    if rows:
+        output.table("Manifests", _MANIFESTS, rows)
+    tags = [[one.tag, one.digest, one.because, f"{one.since:%Y-%m-%d %H:%M}", _state(due=one.due)] for one in plan.tags]
+    if tags:
+        output.table("Tags", _TAGS, tags)
+    for warning in plan.warnings:
+        output.warn(warning)
+    output.summary(_summary(plan))
+
+
+def _names(tags: Sequence[str]) -> str:
+    """The names that people gave; those with a digest in them are only counted."""
+    own = [tag for tag in tags if not attached_to(tag)]
+    attached = len(tags) - len(own)
+    return ", ".join([*own, f"{attached} with a digest in the name"] if attached else own)
+
+
+def _state(*, due: bool) -> str:
+    return "to delete" if due else "waiting"
+
+
+def _summary(plan: PrunePlan) -> str:
+    kept = f"{plan.manifests_kept} manifests kept"
+    if not plan.manifests and not plan.tags:
+        return f"{plan.destination}: nothing to delete, {kept}"
+    parts = [f"{len(plan.due_manifests)} manifests to delete"]
+    if plan.due_tags:
+        parts.append(f"{len(plan.due_tags)} tags to take from others")
+    if plan.waiting:
+        parts.append(f"{plan.waiting} within their grace period")
+    parts.extend((kept, f"at most {human(plan.bytes_to_free)} to free"))
+    end = "nothing to do yet" if plan.is_empty else "nothing was deleted: --approve does that"
+    return f"{plan.destination}: {', '.join(parts)}; {end}"
+
+
+def _told(invocation: Invocation) -> Callable[[str], None]:
+    return lambda subject: invocation.output.line(f"prune | deleted {subject}")
+
+
+def _tell(invocation: Invocation, report: PruneReport) -> None:
+    for one in report.skipped:
+        invocation.output.warn(f"left: {one.subject}: {one.reason}")
+    for one in report.refused:
+        invocation.output.warn(f"can't be taken away alone: {one.subject}: {one.reason}")
+    counts = (
+        (len(report.untagged), "tags taken from others"),
+        (report.gone, "gone already"),
+        (len(report.skipped), "left, for something has changed"),
+        (len(report.refused), "tags can't be taken away alone"),
+        (report.waiting, "within their grace period"),
+    )
+    done = ", ".join(
+        [f"{len(report.deleted)} manifests deleted", *(f"{count} {what}" for count, what in counts if count)]
+    )
+    if report.failed:
+        raise Incomplete(
+            f"{report.destination}: {done}, {len(report.failed)} failed",
+            [StoreError(f"{one.subject}: {one.reason}", retryable=one.retryable) for one in report.failed],
+            some_done=bool(report.deleted or report.untagged),
+            hint="run the same again: what is gone is not asked for again",
+        )
+    receipt = report.receipt
+    spent = f"{human(report.bytes_freed)} freed, {receipt.total_requests} requests, {receipt.seconds:.1f} s"
+    invocation.output.summary(f"{report.destination}: {done}, {spent}")
