@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench lock servers clean
+.PHONY: demo test ui check bench lock servers clean
 
 $(BIN)/transship: pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
@@ -22,6 +22,11 @@ servers:                 ## what the tests talk to: docker-registry, skopeo and 
 
 test: $(BIN)/transship servers
 	$(BIN)/python -m pytest
+
+ui: $(BIN)/transship servers   ## the Prefect UI in headless Chromium, which is installed when it isn't there
+	@command -v chromedriver >/dev/null \
+	  || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium chromium-driver; }
+	$(BIN)/python -m pytest tests/ui
 
 check: $(BIN)/transship  ## lint, format, types, import arrows
 	$(BIN)/ruff check .

@@ -24,8 +24,8 @@ _WIDTH = 690
 """The narrower UI shows no more."""
 _MARGIN = 16
 _ROW = 22
-_NAMES = 210
-_VALUES = 130
+_NAMES = 238
+_VALUES = 126
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ def _stacked(bar: Bar, x: float, y: float, width: float, height: float, *, whole
         x += length
 
 
-def _shortened(name: str, signs: int = 30) -> str:
+def _shortened(name: str, signs: int = 29) -> str:
     """The end of a name tells images apart, and so does its beginning."""
     half = signs // 2
     return name if len(name) <= signs else f"{name[: half - 1]}…{name[-half:]}"
