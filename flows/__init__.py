@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from flows.describe import describe_sync as describe_sync
     from flows.parameters import Artifact as Artifact
     from flows.parameters import DescribeParameters as DescribeParameters
+    from flows.parameters import FleetOptions as FleetOptions
     from flows.parameters import PullParameters as PullParameters
     from flows.parameters import PushParameters as PushParameters
     from flows.parameters import RegistryOptions as RegistryOptions
@@ -46,6 +47,7 @@ _HOMES = {
     "PullReport": "tasks.files_report",
     "PushParameters": "flows.parameters",
     "PushReport": "tasks.files_report",
+    "FleetOptions": "flows.parameters",
     "RegistryOptions": "flows.parameters",
     "RelocateParameters": "flows.parameters",
     "RelocationIncomplete": "tasks.relocation_report",

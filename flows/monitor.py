@@ -37,7 +37,7 @@ def run(
 
     from flows.parameters import RelocateParameters, Verify  # noqa: PLC0415 - importing Prefect takes a second
     from flows.relocate import relocate_sync  # noqa: PLC0415
-    from tasks.relocation import reached_by  # noqa: PLC0415
+    from tasks.transfer import reached_by  # noqa: PLC0415
 
     parameters = RelocateParameters.of(request, concurrency=concurrency, verify=Verify(verify))
     with reached_by(source=source, destination=destination):

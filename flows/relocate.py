@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import cast
 
 from prefect import flow
@@ -10,17 +11,18 @@ from prefect.runtime import flow_run
 
 from flows.ending import failed, run_alone
 from flows.names import host_or_folder, short_source
-from flows.parameters import RelocateParameters, SourceKind, Verify
-from oci.errors import Cancelled, Incomplete, TransshipError
+from flows.parameters import RelocateParameters, ShardParameters, SourceKind, Verify
+from flows.transfer import push_all, the_one
+from oci.errors import Incomplete, TransshipError
 from oci.reference import parse_store
 from tasks.fetch import fetch_referenced_images
 from tasks.progress import progress_shown
 from tasks.publish import publish
-from tasks.push import batches, push_to_target_registry
 from tasks.relocation import Relocation, opened
 from tasks.relocation_report import RelocationIncomplete, RelocationReport
 from tasks.report import report
 from tasks.resolve import resolve_bundle
+from tasks.shards import shared_out, transfer_on_fleet
 from tasks.verify import verify
 
 
@@ -43,7 +45,7 @@ async def relocate(parameters: RelocateParameters) -> RelocationReport:
         with relocation.noting_failure():
             source = await resolve_bundle(parameters.kind.value, parameters.source)
             await fetch_referenced_images(source)
-            await _push_all(relocation)
+            await _transfer(relocation, parameters)
             relocation.check_complete()
             await publish(destination)
             if parameters.verify is not Verify.NONE:
@@ -60,33 +62,30 @@ def _failed(error: TransshipError, written: RelocationReport) -> RelocationRepor
     return cast(RelocationReport, failed(error))
 
 
-async def _push_all(relocation: Relocation) -> None:
-    """Some images at a time. One that fails doesn't stop the others: its outcome is kept in the relocation."""
-    slots = asyncio.Semaphore(relocation.width)
-    plan = relocation.planned
-
-    async def push(images: list[str]) -> None:
-        async with slots:
-            try:
-                await push_to_target_registry(images, plan.destination)
-            except Cancelled:
-                raise
-            except TransshipError:
-                return
-
+async def _transfer(relocation: Relocation, parameters: RelocateParameters) -> None:
+    """Here, or where the fleet is large enough to be worth it: there, but for what only this run may write."""
+    options = parameters.fleet
+    shares = options and shared_out(relocation, count=options.shards, shard_bytes=options.shard_mebibytes * 1024 * 1024)
     try:
-        async with progress_shown(relocation), asyncio.TaskGroup() as group:
-            for images in batches(plan):
-                group.create_task(push(images))
+        async with progress_shown(relocation, _as_asked(relocation)), asyncio.TaskGroup() as group:
+            group.create_task(push_all(relocation, shares.keep if shares else relocation.planned))
+            if options and shares:
+                group.create_task(
+                    transfer_on_fleet(
+                        relocation,
+                        shares.shards,
+                        options.fleet(),
+                        partial(ShardParameters.sent, parameters),
+                        trusting=not parameters.repair,
+                    )
+                )
     except BaseExceptionGroup as group_of_errors:
-        raise _the_one(group_of_errors) from None
+        raise the_one(group_of_errors) from None
 
 
-def _the_one(error: BaseException) -> BaseException:
-    """Out of exception groups, what Prefect has to see: its signal to end this run before any other error."""
-    while isinstance(error, BaseExceptionGroup):
-        error = min(error.exceptions, key=lambda inner: isinstance(inner, Exception))
-    return error
+def _as_asked(relocation: Relocation) -> str:
+    """The source as it was asked for: a digest is wider than the page."""
+    return relocation.source.reference if relocation.source else relocation.planned.source
 
 
 def relocate_sync(parameters: RelocateParameters) -> RelocationReport:

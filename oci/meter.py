@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -37,6 +37,19 @@ class Receipt:
     def total_requests(self) -> int:
         return sum(sum(kinds.values()) for kinds in self.requests.values())
 
+    def plus(self, other: Receipt) -> Receipt:
+        """With what was spent elsewhere meanwhile: everything is added but the seconds."""
+        requests = {registry: Counter(kinds) for registry, kinds in self.requests.items()}
+        for registry, kinds in other.requests.items():
+            requests.setdefault(registry, Counter()).update(kinds)
+        return replace(
+            self,
+            requests={registry: dict(kinds) for registry, kinds in requests.items()},
+            throttled_seconds=self.throttled_seconds + other.throttled_seconds,
+            identities={**other.identities, **self.identities},
+            **{name: getattr(self, name) + getattr(other, name) for name in _NUMBERS},
+        )
+
     def to_dict(self) -> dict[str, Any]:
         return {
             "seconds": round(self.seconds, 3),
@@ -56,6 +69,18 @@ class Receipt:
             },
             "identities": dict(sorted(self.identities.items())),
         }
+
+
+_NUMBERS = (
+    "retries",
+    "bytes_read",
+    "bytes_written",
+    "bytes_mounted",
+    "bytes_skipped",
+    "blobs_written",
+    "blobs_mounted",
+    "blobs_skipped",
+)
 
 
 class Meter:

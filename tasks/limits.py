@@ -14,6 +14,10 @@ from prefect.exceptions import ObjectNotFound
 
 from oci.reference import Repository, parse_store
 
+LEASE = 60.0
+"""Seconds after which the slot of a holder that was killed is given to another: the least that the server takes.
+Whoever lives renews it in time."""
+
 
 def limit_name(registry: str) -> str:
     return f"registry:{registry}"
@@ -47,5 +51,5 @@ async def slots(names: Iterable[str]) -> AsyncIterator[None]:
     if not taken:
         yield
         return
-    async with concurrency(taken, occupy=1, strict=False):
+    async with concurrency(taken, occupy=1, lease_duration=LEASE, strict=False):
         yield

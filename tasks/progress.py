@@ -12,9 +12,9 @@ from prefect.artifacts import acreate_progress_artifact, aupdate_progress_artifa
 from prefect.logging import get_run_logger
 
 from oci.relocation.transfer import DONE
-from tasks.relocation import Relocation
 from tasks.report import artifact_key
 from tasks.sizes import human, percent
+from tasks.transfer import Transfer
 
 PERIOD = 1.0
 """Seconds between updates: each costs the server some 12 ms."""
@@ -63,31 +63,26 @@ class BytesMoving:
 
 
 @asynccontextmanager
-async def progress_shown(relocation: Relocation) -> AsyncIterator[None]:
-    """A progress artifact of a relocation. Without anything to copy there is none."""
-    plan = relocation.planned
+async def progress_shown(transfer: Transfer, what: str, *, kind: str = "progress") -> AsyncIterator[None]:
+    """A progress artifact of a plan being carried out; `what` is its source as people know it. Without anything to copy
+    there is none."""
+    plan = transfer.planned
     if not plan.to_transfer:
         yield
         return
-    key = artifact_key("progress", plan.destination)
-    async with percent_shown(key, _description(relocation), lambda: _done(relocation)):
+    key = artifact_key(kind, plan.destination)
+    description = f"{len(plan.to_transfer)} images, {human(plan.bytes_to_move)}: {what} → {plan.destination}"
+    async with percent_shown(key, description, lambda: _done(transfer)):
         yield
 
 
-def _done(relocation: Relocation) -> float:
+def _done(transfer: Transfer) -> float:
     """Percent, by bytes where there are any and by images where all that is missing is small print."""
-    plan = relocation.planned
+    plan = transfer.planned
     images = len(plan.to_transfer)
-    copied = sum(1 for outcome in relocation.outcomes.values() if outcome.status == DONE)
+    copied = sum(1 for outcome in transfer.outcomes.values() if outcome.status == DONE)
     if copied == images:
         return 100.0
-    receipt = relocation.meter.receipt()
+    receipt = transfer.receipt()
     moved = receipt.bytes_written + receipt.bytes_mounted + receipt.bytes_skipped
     return round(min(99.0, percent(moved, plan.bytes_to_move) if plan.bytes_to_move else percent(copied, images)), 1)
-
-
-def _description(relocation: Relocation) -> str:
-    """The source as it was asked for: a digest is wider than the page."""
-    plan, source = relocation.planned, relocation.source
-    name = source.reference if source else plan.source
-    return f"{len(plan.to_transfer)} images, {human(plan.bytes_to_move)}: {name} → {plan.destination}"

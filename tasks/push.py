@@ -13,8 +13,8 @@ from oci.errors import Cancelled, Incomplete, TransshipError
 from oci.relocation.plan import Plan
 from oci.relocation.transfer import DONE, ImageOutcome, failure, transfer_image
 from tasks.limits import limits_of, slots
-from tasks.relocation import Relocation, current
 from tasks.retries import DELAYS, RETRIES, worth_retrying
+from tasks.transfer import Transfer, current_transfer
 
 TASK_RUN_LIMIT = 1000
 """Task runs that one flow run makes at most: the Prefect server keeps some 19 KB and works some 7 ms for each."""
@@ -42,20 +42,20 @@ def push_name(parameters: dict[str, Any]) -> str:
 async def push_to_target_registry(images: list[str], destination: str) -> list[ImageOutcome]:
     """Transfers images of the plan, each given as REPOSITORY@DIGEST, and names none of them.
 
-    What became of each is kept in the relocation, failed ones included; then the first failure is raised, or an
+    What became of each is kept in the transfer, failed ones included; then the first failure is raised, or an
     Incomplete of them all. `destination` is the plan's; it is a parameter so that it can be read in the UI.
     """
-    relocation = current()
+    transfer = current_transfer()
     failures: list[TransshipError] = []
     outcomes = []
     for image in images:
         digest = parse_digest(image.rpartition("@")[2])
         try:
-            outcomes.append(await _push(relocation, digest, destination))
+            outcomes.append(await _push(transfer, digest, destination))
         except Cancelled:
             raise
         except TransshipError as error:
-            relocation.outcomes[digest] = failure(relocation.planned.by_digest[digest], error)
+            transfer.outcomes[digest] = failure(transfer.planned.by_digest[digest], error)
             failures.append(error)
     if len(failures) > 1:
         raise Incomplete(f"{len(failures)} of {len(images)} images failed", failures)
@@ -64,15 +64,15 @@ async def push_to_target_registry(images: list[str], destination: str) -> list[I
     return outcomes
 
 
-async def _push(relocation: Relocation, digest: Digest, destination: str) -> ImageOutcome:
-    known = relocation.outcomes.get(digest)
+async def _push(transfer: Transfer, digest: Digest, destination: str) -> ImageOutcome:
+    known = transfer.outcomes.get(digest)
     if known is not None and known.status == DONE:
         return known
-    image = relocation.planned.by_digest[digest]
-    session = await relocation.session()
-    async with slots(limits_of(image.store, destination) & relocation.limits.keys()):
-        outcome = await relocation.in_thread(transfer_image, session, relocation.planned, digest)
-    relocation.outcomes[digest] = outcome
+    image = transfer.planned.by_digest[digest]
+    session = await transfer.session()
+    async with slots(limits_of(image.store, destination) & transfer.limits.keys()):
+        outcome = await transfer.in_thread(transfer_image, session, transfer.planned, digest)
+    transfer.outcomes[digest] = outcome
     return outcome
 
 

@@ -93,7 +93,7 @@ class RelocationReport(BaseModel):
 
     @classmethod
     def of(cls, relocation: Relocation) -> RelocationReport:
-        receipt = relocation.meter.receipt()
+        receipt = relocation.receipt()
         request = relocation.order.request
         source, published, verification = relocation.source, relocation.published, relocation.verification
         statuses = [outcome.status for outcome in relocation.outcomes.values()]

@@ -1,10 +1,12 @@
 """The parameters of the flows: one model each, so that the form in the Prefect UI explains itself."""
 
 from flows.parameters.describe import DescribeParameters
+from flows.parameters.fleet import FleetOptions
 from flows.parameters.pull import PullParameters
 from flows.parameters.push import PushParameters
 from flows.parameters.registry import BlockName
 from flows.parameters.relocate import RelocateParameters, SourceKind, Verify
+from flows.parameters.shard import ShardParameters
 from flows.parameters.tags import TagAction, TagsParameters
 from oci.registry.options import RegistryOptions
 from oci.relocation.request import Artifact
@@ -13,10 +15,12 @@ __all__ = [
     "Artifact",
     "BlockName",
     "DescribeParameters",
+    "FleetOptions",
     "PullParameters",
     "PushParameters",
     "RegistryOptions",
     "RelocateParameters",
+    "ShardParameters",
     "SourceKind",
     "TagAction",
     "TagsParameters",

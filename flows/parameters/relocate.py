@@ -7,6 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from flows.parameters.fleet import FleetOptions
 from flows.parameters.registry import BlockName, StoreText, side
 from oci.errors import InvalidInput
 from oci.reference import parse_any
@@ -129,6 +130,12 @@ class RelocateParameters(BaseModel):
         default_factory=RegistryOptions,
         title="Destination registry",
         description="How the destination's registry is reached.",
+    )
+
+    fleet: FleetOptions | None = Field(
+        default=None,
+        title="Fleet",
+        description="Spread a large relocation over the workers of a work pool. None: all of it is done by this run.",
     )
 
     @model_validator(mode="after")

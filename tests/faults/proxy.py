@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.servers.http_server import LoopbackServer, QuietHandler
 
@@ -52,6 +52,15 @@ class Fault:
         return self.first <= self.matched <= self.last
 
 
+class Span(NamedTuple):
+    """When a request was being answered, by the monotonic clock."""
+
+    began: float
+    ended: float
+    method: str
+    path: str
+
+
 class _Handler(QuietHandler):
     @property
     def proxy(self) -> FaultProxy:
@@ -59,10 +68,12 @@ class _Handler(QuietHandler):
 
     def do_GET(self) -> None:
         fault = self.proxy.fault_for(self.command, self.path)
+        began = time.monotonic()
         try:
             self._pass_on(fault)
         except (http.client.HTTPException, OSError):
             self.close_connection = True
+        self.proxy.spans.append(Span(began, time.monotonic(), self.command, self.path))
 
     do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = do_GET  # noqa: N815
 
@@ -183,6 +194,8 @@ class FaultProxy(LoopbackServer):
         self.target_port = target_port
         self.rules = list(rules)
         self.seen: list[tuple[float, str, str]] = []
+        self.spans: list[Span] = []
+        """Of requests that have ended."""
         self.stopped = threading.Event()
         self._lock = threading.Lock()
 

@@ -21,7 +21,7 @@ from prefect.states import Cancelling, Scheduled
 
 from tests.flows.cargo import Image, push_image, write_lock
 from tests.servers.docker_registry import DockerRegistry
-from tests.support.prefect_server import PrefectServer, settings_for
+from tests.support.prefect_server import PrefectServer, deploy, settings_for
 from tests.support.slow_link import SlowLink
 
 T = TypeVar("T")
@@ -34,8 +34,7 @@ SLOW = 20_000
 @pytest.fixture(scope="module")
 def deployed(prefect_server: PrefectServer) -> Iterator[PrefectServer]:
     """The deployment made as deployments/prefect.yaml says, and a worker on its pool."""
-    prefect_server.cli("work-pool", "create", "--type", "process", "transship")
-    prefect_server.cli("--no-prompt", "deploy", "--all", "--prefect-file", "deployments/prefect.yaml")
+    deploy(prefect_server)
     with prefect_server.worker("transship"), settings_for(prefect_server):
         yield prefect_server
 

@@ -97,10 +97,10 @@ class PrefectServer:
         return result.stdout
 
     @contextmanager
-    def worker(self, pool: str) -> Iterator[subprocess.Popen[bytes]]:
+    def worker(self, pool: str, *options: str) -> Iterator[subprocess.Popen[bytes]]:
         with (self.home / "worker.log").open("ab") as log:
             process = subprocess.Popen(
-                [PREFECT, "worker", "start", "--pool", pool],
+                [PREFECT, "worker", "start", "--pool", pool, *options],
                 env=profile("worker.env") | self.environment | {"PREFECT_WORKER_QUERY_SECONDS": "0.5"},
                 cwd=self.home,
                 stdout=log,
@@ -124,6 +124,13 @@ def shared_server(request: pytest.FixtureRequest, folders: pytest.TempPathFactor
         server.wait()
         config.stash[_SERVER] = server
     return config.stash[_SERVER]
+
+
+def deploy(server: PrefectServer) -> None:
+    """Work pools and deployments, made as deployments/prefect.yaml says."""
+    for pool in ("transship", "transship-fleet"):
+        server.cli("work-pool", "create", "--type", "process", "--overwrite", pool)
+    server.cli("--no-prompt", "deploy", "--all", "--prefect-file", "deployments/prefect.yaml")
 
 
 @contextmanager

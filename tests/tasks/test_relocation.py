@@ -5,14 +5,15 @@ import threading
 
 import pytest
 
-import tasks.relocation
+import tasks.transfer
 from oci.errors import Incomplete, InvalidInput, Unavailable
 from oci.registry.credentials import Credentials
 from oci.relocation.request import RelocationRequest
 from oci.relocation.session import Access
 from oci.relocation.transfer import PRESENT, ImageOutcome
-from tasks.relocation import Order, current, opened, reached_by
+from tasks.relocation import Order, current, opened
 from tasks.resolution import Resolution
+from tasks.transfer import reached_by
 from tests.support.plans import digest, plan_of
 
 ORDER = Order(request=RelocationRequest(bundle="registry.example/shop/bundle:1.4.0", to="corp.example/shop"))
@@ -91,7 +92,7 @@ def test_a_session_uses_the_access_it_is_given_and_loads_nothing() -> None:
                 assert await relocation.session() is await relocation.session()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tasks.relocation, "Session", FakeSession)
+        patch.setattr(tasks.transfer, "Session", FakeSession)
         asyncio.run(main())
 
     assert opened_with["source"] is source

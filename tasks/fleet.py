@@ -1,0 +1,256 @@
+"""Sending work to other machines: one flow run of a deployment for each job, watched until it has ended, and sent again
+when it was lost.
+
+Any worker may take any of them, so a job must be harmless to do twice: a run that is thought to be lost may be alive
+behind a broken line. Nobody has to set up anything for a lost run to be noticed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.deployments import arun_deployment
+from prefect.exceptions import ObjectNotFound
+from prefect.logging import get_run_logger
+from prefect.states import Cancelling, Crashed
+
+from oci.errors import InvalidInput
+from tasks.account import Account, read_accounts
+
+OPEN = 100
+"""Runs that wait or work at a time: the Prefect server lists so many at once."""
+
+_POLL = 2.0
+_PATIENT = 60.0
+"""Seconds a run may wait for a worker before that is worth a line in the log."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fleet:
+    """Where work is sent, and when it counts as lost."""
+
+    deployment: str
+    """`FLOW/DEPLOYMENT` of a flow that keeps an account (tasks.account)."""
+    retries: int = 3
+    """How often a lost job is sent again."""
+    lost_after: float = 90.0
+    """Seconds without a sign of life."""
+    start_within: float = 600.0
+    """Seconds that a worker may take from claiming a run to its start: an image may have to be pulled."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What one run is to do; `parameters` are those of its flow."""
+
+    name: str
+    parameters: Mapping[str, Any]
+
+
+class End(StrEnum):
+    """How the last run of a job ended."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobEnd:
+    """What became of a job; `message` is the last word of its run, in the UI's own terms."""
+
+    end: End
+    message: str
+    account: Account
+    run: UUID
+
+    @property
+    def worth_sending_again(self) -> bool:
+        """A run that failed after it had come to the end of its work has tried by itself what could be tried."""
+        return self.end is End.LOST or (self.end is End.FAILED and not self.account.closed)
+
+
+Again = Callable[[Job, JobEnd], Awaitable[Job | None]]
+"""Gives what is left to do of a job whose run was lost; None when nothing is."""
+
+OnAccount = Callable[[UUID, Account], None]
+"""Hears what a run has told, as often as that changes."""
+
+
+async def run_on_fleet(
+    jobs: Sequence[Job], fleet: Fleet, *, again: Again | None = None, on_account: OnAccount | None = None
+) -> list[JobEnd]:
+    """Has every job done by the fleet and gives how each ended, in order. One that fails doesn't stop the others.
+
+    Call it inside a flow: the runs are its subflows. When the caller is cancelled, or fails, they are cancelled too.
+    Raises InvalidInput when there is no such deployment.
+    """
+    await _check_deployment(fleet.deployment)
+    watch = _Watch(fleet, on_account)
+    slots = asyncio.Semaphore(OPEN)
+
+    async def carry(job: Job) -> JobEnd:
+        async with slots:
+            return await _carry(job, fleet, watch, again)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            watching = group.create_task(watch.look())
+            async with asyncio.TaskGroup() as carrying:
+                ends = [carrying.create_task(carry(job)) for job in jobs]
+            watching.cancel()
+    finally:
+        await watch.cancel()
+    return [end.result() for end in ends]
+
+
+async def _check_deployment(name: str) -> None:
+    async with get_client() as client:
+        try:
+            await client.read_deployment_by_name(name)
+        except ObjectNotFound as error:
+            raise InvalidInput(
+                f"there is no deployment {name!r} to send work to",
+                hint="deploy the flows, or leave `fleet` out to do all of it in this run",
+            ) from error
+
+
+async def _carry(job: Job, fleet: Fleet, watch: _Watch, again: Again | None) -> JobEnd:
+    for number in range(1 + fleet.retries):
+        run = await arun_deployment(
+            fleet.deployment,
+            parameters=dict(job.parameters),
+            flow_run_name=job.name if number == 0 else f"{job.name}, sent again ({number})",
+            timeout=0,
+        )
+        end = await watch.end_of(job, run.id)
+        if not end.worth_sending_again:
+            return end
+        left = await again(job, end) if again else job
+        if left is None or number == fleet.retries:
+            return end
+        get_run_logger().warning("%s: %s; it is sent again", job.name, end.message)
+        job = left
+    raise AssertionError("unreachable")
+
+
+@dataclass(slots=True, kw_only=True)
+class _Open:
+    """A run that hasn't ended, as it was when last looked at."""
+
+    job: Job
+    ended: asyncio.Future[JobEnd]
+    sign: object = None
+    """Changes with every sign of life."""
+    since: float = field(default_factory=time.monotonic)
+    account: Account = field(default_factory=Account)
+    waiting_is_known: bool = False
+
+
+class _Watch:
+    """Looks at all open runs together, so that a hundred cost no more requests than one."""
+
+    def __init__(self, fleet: Fleet, on_account: OnAccount | None) -> None:
+        self._fleet = fleet
+        self._on_account = on_account
+        self._open: dict[UUID, _Open] = {}
+
+    async def end_of(self, job: Job, run: UUID) -> JobEnd:
+        known = _Open(job=job, ended=asyncio.get_running_loop().create_future())
+        self._open[run] = known
+        return await known.ended
+
+    async def look(self) -> None:
+        while True:
+            await asyncio.sleep(_POLL)
+            if not self._open:
+                continue
+            try:
+                await self._look_once()
+            except Exception as error:  # noqa: BLE001 - runs go on while the Prefect server is away, and so does this
+                get_run_logger().warning("the Prefect server can't be asked how far the shards are: %s", error)
+                for known in self._open.values():
+                    known.since = time.monotonic()
+
+    async def _look_once(self) -> None:
+        async with get_client() as client:
+            asked = list(self._open)
+            runs = await client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=asked)), limit=200)
+            accounts = await read_accounts(client, asked)
+            for run in runs:
+                known = self._open[run.id]
+                self._note(run, known, accounts.get(run.id, known.account))
+                end = _end(run) or self._lost(run, known)
+                if end is None:
+                    continue
+                if end is End.LOST and not (run.state and run.state.is_final()):
+                    await client.set_flow_run_state(run.id, Crashed(message=self._silence(known)), force=True)
+                self._finish(run, known, end)
+
+    def _note(self, run: FlowRun, known: _Open, account: Account) -> None:
+        sign = (run.state and run.state.id, account.beat)
+        if sign != known.sign:
+            known.sign, known.since, known.account = sign, time.monotonic(), account
+            if self._on_account is not None and account.body:
+                self._on_account(run.id, account)
+        elif (
+            not known.waiting_is_known
+            and run.state_type is StateType.SCHEDULED
+            and time.monotonic() - known.since > _PATIENT
+        ):
+            known.waiting_is_known = True
+            get_run_logger().warning(
+                "%s waits for a worker: does one run for the work pool %s, with a free place?",
+                known.job.name,
+                run.work_pool_name,
+            )
+
+    def _lost(self, run: FlowRun, known: _Open) -> End | None:
+        """A run that waits for its turn may do so for ever; one that was begun has to go on."""
+        patience = {
+            StateType.RUNNING: self._fleet.lost_after,
+            StateType.CANCELLING: self._fleet.lost_after,
+            StateType.PENDING: self._fleet.start_within,
+        }.get(run.state_type or StateType.SCHEDULED)
+        return End.LOST if patience is not None and time.monotonic() - known.since > patience else None
+
+    def _silence(self, known: _Open) -> str:
+        return f"no sign of life for {time.monotonic() - known.since:.0f} s"
+
+    def _finish(self, run: FlowRun, known: _Open, end: End) -> None:
+        del self._open[run.id]
+        state = run.state
+        ended = bool(state and state.is_final())
+        message = (state.message or state.name or "") if state and ended else self._silence(known)
+        known.ended.set_result(JobEnd(end=end, message=message, account=known.account, run=run.id))
+
+    async def cancel(self) -> None:
+        """Asks for the end of every run that is still open; a worker carries that out within seconds."""
+        runs = list(self._open)
+        if not runs:
+            return
+        async with get_client() as client:
+            for run in runs:
+                try:
+                    await client.set_flow_run_state(run, Cancelling(message="its parent has ended"))
+                except Exception as error:  # noqa: BLE001 - the others have to be asked as well
+                    get_run_logger().warning("the run %s couldn't be cancelled: %s", run, error)
+
+
+def _end(run: FlowRun) -> End | None:
+    return {
+        StateType.COMPLETED: End.COMPLETED,
+        StateType.FAILED: End.FAILED,
+        StateType.CANCELLED: End.CANCELLED,
+        StateType.CRASHED: End.LOST,
+    }.get(run.state_type or StateType.SCHEDULED)

@@ -1,0 +1,127 @@
+"""The shards of a relocation: what a run that carries one out tells, and how its parent makes sure of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+from uuid import UUID
+
+from prefect.logging import get_run_logger
+from pydantic import BaseModel
+
+from oci.digest import Digest
+from oci.errors import StoreError
+from oci.meter import Receipt
+from oci.reference import LAYOUT_PREFIX
+from oci.relocation.plan import Plan, PlannedManifest
+from oci.relocation.shards import Cut, asked_again, cut, part_of
+from oci.relocation.transfer import DONE, FAILED, ImageOutcome, failure
+from tasks.account import Account
+from tasks.fleet import End, Fleet, Job, JobEnd, run_on_fleet
+from tasks.transfer import Transfer, access_was_given
+
+ShardParameters = Callable[[Plan], Mapping[str, Any]]
+"""Makes the parameters of the flow run that is to carry a shard out."""
+
+
+class ShardAccount(BaseModel):
+    """What has become of the images of a shard so far, and what that has cost."""
+
+    outcomes: list[ImageOutcome] = []
+    receipt: Receipt = Receipt()
+
+    @classmethod
+    def of(cls, transfer: Transfer) -> dict[str, Any]:
+        return {
+            "outcomes": [outcome.to_dict() for outcome in transfer.outcomes.values()],
+            "receipt": asdict(transfer.receipt()),
+        }
+
+
+def shared_out(transfer: Transfer, *, count: int, shard_bytes: int) -> Cut | None:
+    """The plan in shards, or None when it isn't worth it, or not possible: a run on another machine takes seconds to
+    start and can't see the folders of this one."""
+    plan = transfer.planned
+    stores = {
+        plan.destination,
+        *(one.store for one in plan.manifests),
+        *(s for blob in plan.blobs for s in blob.stores),
+    }
+    folders = sorted(store for store in stores if store.startswith(LAYOUT_PREFIX))
+    if folders or access_was_given():
+        why = f"{folders[0]} is a folder of this machine" if folders else "the credentials are this machine's own"
+        get_run_logger().info("all of it is done in this run: %s", why)
+        return None
+    made = cut(plan, count=count, shard_bytes=shard_bytes)
+    return made if len(made.shards) > 1 else None
+
+
+async def transfer_on_fleet(
+    transfer: Transfer, shards: Sequence[Plan], fleet: Fleet, parameters: ShardParameters, *, trusting: bool = True
+) -> None:
+    """Has the shards carried out by the fleet; what became of each image is in the transfer's outcomes then.
+
+    What the runs tell is believed as far as it can be checked: the destination is asked for every image, before a lost
+    shard is sent again and at the end. Without `trusting`, an image that was there before counts for nothing.
+    """
+    plans = {f"{transfer.planned.destination}, shard {n} of {len(shards)}": shard for n, shard in enumerate(shards, 1)}
+    left = dict(plans)
+
+    def noted(run: UUID, account: Account) -> None:
+        told = ShardAccount.model_validate(account.body)
+        transfer.elsewhere[str(run)] = told.receipt
+        transfer.outcomes.update({one.digest: one for one in told.outcomes if one.status != FAILED})
+
+    async def again(job: Job, end: JobEnd) -> Job | None:
+        left[job.name] = await _left(transfer, left[job.name], end, trusting=trusting)
+        missing = left[job.name].to_transfer
+        get_run_logger().info("%s: %d of %d images left", job.name, len(missing), len(plans[job.name].to_transfer))
+        return Job(name=job.name, parameters=parameters(left[job.name])) if missing else None
+
+    jobs = [Job(name=name, parameters=parameters(shard)) for name, shard in plans.items()]
+    ends = await run_on_fleet(jobs, fleet, again=again, on_account=noted)
+    for name, end in zip(plans, ends, strict=True):
+        rest = await _left(transfer, left[name], end, trusting=trusting)
+        missing = {image.digest for image in rest.to_transfer}
+        told = {one.digest: one for one in ShardAccount.model_validate(end.account.body).outcomes}
+        for image in plans[name].to_transfer:
+            if image.digest in missing:
+                transfer.outcomes[image.digest] = _failed(transfer.planned, image, end, told.get(image.digest))
+            else:
+                transfer.outcomes.setdefault(image.digest, _done(image))
+
+
+async def _left(transfer: Transfer, shard: Plan, end: JobEnd, *, trusting: bool) -> Plan:
+    """What of a shard the destination still lacks."""
+    if trusting:
+        found = await transfer.in_thread(asked_again, await transfer.session(), shard)
+    else:
+        told = ShardAccount.model_validate(end.account.body).outcomes
+        found = _without(shard, [one.digest for one in told if one.status == DONE])
+    return part_of(found, found.to_transfer)
+
+
+def _without(shard: Plan, done: Iterable[Digest]) -> Plan:
+    there = set(done)
+    manifests = tuple(replace(one, present=one.present or one.digest in there) for one in shard.manifests)
+    return replace(shard, manifests=manifests)
+
+
+def _done(image: PlannedManifest) -> ImageOutcome:
+    """Of an image that is there although nobody lived to tell."""
+    subject = image.origin or f"{image.store}@{image.digest}"
+    return ImageOutcome(digest=image.digest, subject=subject, role=image.role.value, status=DONE)
+
+
+def _failed(plan: Plan, image: PlannedManifest, end: JobEnd, told: ImageOutcome | None) -> ImageOutcome:
+    if told is not None and told.status == FAILED:
+        return told
+    if told is not None:
+        message = "was copied, as the worker says, but the destination doesn't have it"
+    elif end.end is End.CANCELLED:
+        message = "its shard was cancelled"
+    else:
+        message = f"its shard ended before it was copied: {end.message}"
+    error = StoreError(message, side="destination", store=plan.destination, subject=image.digest, retryable=True)
+    return failure(image, error)
