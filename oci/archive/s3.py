@@ -39,7 +39,7 @@ _ENDPOINTS = {
 }
 
 
-_RETRIED = re.compile(r"b?'?attempt=([2-9]|1\d)")
+_RETRIED = re.compile(r"attempt=([2-9]|1\d)")
 
 
 class S3:
@@ -99,7 +99,7 @@ def _count(client: Any, meter: Meter) -> None:
     def before_send(request: Any, event_name: str, **_: object) -> None:
         endpoint = _ENDPOINTS.get(event_name.rpartition(".")[2], "object")
         meter.request(urlsplit(request.url).netloc, f"{request.method} {endpoint}")
-        if _RETRIED.match(str(request.headers.get("amz-sdk-request", b""))):
+        if _RETRIED.search(str(request.headers.get("amz-sdk-request", b""))):
             meter.retry()
 
     client.meta.events.register("before-send.s3", before_send)

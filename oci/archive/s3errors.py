@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from oci.errors import Denied, NotFound, RateLimited, Refused, StoreError, Unauthorized, Unavailable
@@ -16,7 +17,7 @@ _HINTS: dict[str, tuple[type[StoreError], str]] = {
     "NoSuchUpload": (NotFound, "the upload was completed or given up: run it again"),
     "404": (NotFound, "check the bucket, the key and the endpoint"),
     "AccessDenied": (Denied, "check what this identity may do in the bucket"),
-    "403": (Denied, "check the credentials, and what this identity may do in the bucket"),
+    "403": (Denied, "check the credentials, and that this identity has s3:ListBucket: S3 says the same without it"),
     "SlowDown": (RateLimited, "lower the concurrency"),
     "TooManyRequests": (RateLimited, "lower the concurrency"),
     "PreconditionFailed": (Refused, "another run has written this object meanwhile: look at what is there"),
@@ -36,16 +37,21 @@ _UNREACHABLE = ("Timeout", "Connection", "Endpoint", "HTTPClient", "Proxy", "Inc
 
 def code_of(error: Any) -> str:
     """`NoSuchKey`, or a status where there was no text to answer a HEAD."""
-    return str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
+    return str(_answer(error).get("Error", {}).get("Code", ""))
 
 
 def as_store_error(error: Exception, *, side: str, store: str, operation: str) -> StoreError:
     code = code_of(error)
-    answer = getattr(error, "response", {})
+    answer = _answer(error)
     status = int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     kind, hint = _kind(code, status, type(error).__name__)
     message = str(answer.get("Error", {}).get("Message", "")) or _plain(error)
     return kind(message, side=side, store=store, operation=operation, status=status, code=code, hint=hint)
+
+
+def _answer(error: Any) -> Mapping[str, Any]:
+    """Nothing where the connection failed."""
+    return getattr(error, "response", None) or {}
 
 
 def _kind(code: str, status: int, name: str) -> tuple[type[StoreError], str]:
@@ -62,4 +68,6 @@ def _kind(code: str, status: int, name: str) -> tuple[type[StoreError], str]:
 
 def _plain(error: Exception) -> str:
     """boto3 puts whole URLs into its sentences; query strings stay out of ours."""
+    if type(error).__name__ == "ReadTimeoutError":
+        return "it stopped answering"
     return " ".join(word.partition("?")[0] for word in str(error).split())

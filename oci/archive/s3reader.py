@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 
 from oci.archive.s3 import S3, S3Object
 from oci.archive.storage import READ_SIZE
@@ -49,7 +50,7 @@ class S3Reader:
         self._cancel.check()
         match = {"IfMatch": self.etag} if self.etag else {}
         answer = self._object.ask("reading", "get_object", Range=f"bytes={offset}-{end - 1}", **match)
-        with self.s3.mapped(self.location, "reading"), answer["Body"] as body:
+        with self.s3.mapped(self.location, "reading"), closing(answer["Body"]) as body:
             wanted = f"bytes {offset}-{end - 1}/{self.size}"
             if answer.get("ContentRange") != wanted:
                 raise Refused(
