@@ -161,7 +161,7 @@ def _followed(session: Session, store: str, blob: Descriptor, offset: int, lengt
 @contextmanager
 def _writer(session: Session, volume: Volume) -> Iterator[ByteWriter]:
     """Let go of in the end, finished or not."""
-    writer = open_writer(volume.location, session.s3["destination"])
+    writer = open_writer(volume.location, session.s3["destination"], meter=session.meter)
     try:
         yield writer
     finally:

@@ -6,6 +6,7 @@ has at one stretch becomes a part that is copied from there.
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -59,15 +60,18 @@ def cut(
 ) -> tuple[Part, ...]:
     """Parts of about `size` bytes, more when there would be more than `most` of them. `base` says where an older
     archive has members, by name: the offset of their header. Raises InvalidInput for what can't be cut so."""
-    runs = _runs(plan, base or {}, smallest)
+    size = max(size, -(-plan.size // most)) if most else size
+    copied = smallest
     while True:
+        runs = _runs(plan, base or {}, copied)
         parts = [part for run in runs for part in _cut_run(plan, run, size, smallest)]
         merged = _merged(parts, smallest)
         if most is None or len(merged) <= most:
             return tuple(Part(number, run.start, run.end, run.copy_from) for number, run in enumerate(merged, 1))
         if size > plan.size:
             raise InvalidInput(f"an archive of {plan.size} bytes can't be cut into {most} parts")
-        size *= 2
+        size += size // 16  # no bigger than it takes, for a part is held in memory
+        copied += copied // 4
 
 
 def groups(plan: TarPlan, parts: Sequence[Part], count: int) -> list[tuple[int, ...]]:
@@ -86,9 +90,9 @@ def groups(plan: TarPlan, parts: Sequence[Part], count: int) -> list[tuple[int, 
     return [tuple(group) for group in found]
 
 
-def _runs(plan: TarPlan, base: Mapping[str, int], smallest: int) -> list[_Run]:
+def _runs(plan: TarPlan, base: Mapping[str, int], shortest: int) -> list[_Run]:
     """Stretches that are to be copied, and those between them that are to be written. A copied one has the members of
-    the older archive one behind the other, and isn't too short for a part."""
+    the older archive one behind the other, and `shortest` bytes or more."""
     runs: list[_Run] = []
     for member in plan.members:
         where = base.get(member.content.name) if member.content.digest else None
@@ -102,7 +106,7 @@ def _runs(plan: TarPlan, base: Mapping[str, int], smallest: int) -> list[_Run]:
         runs.append(_Run(end.end if end else 0, plan.size))
     else:
         end.end = plan.size
-    return _joined([_Run(run.start, run.end, run.copy_from if run.size >= smallest else None) for run in runs])
+    return _joined([_Run(run.start, run.end, run.copy_from if run.size >= shortest else None) for run in runs])
 
 
 def _goes_on(run: _Run, where: int | None) -> bool:
@@ -126,7 +130,9 @@ def _cut_run(plan: TarPlan, run: _Run, size: int, smallest: int) -> Iterator[_Ru
     if run.copy_from is not None:
         yield from _even(run, _COPIED * size)
         return
-    edges = [member.end for member in plan.members if run.start < member.end < run.end] + [run.end]
+    first = bisect.bisect_right(plan.members, run.start, key=lambda member: member.end)
+    last = bisect.bisect_left(plan.members, run.end, key=lambda member: member.end)
+    edges = [member.end for member in plan.members[first:last]] + [run.end]
     start = at = run.start
     for edge in edges:
         if at - start >= smallest and edge - start > size:

@@ -6,6 +6,7 @@ from oci.archive.parts import SMALLEST
 from oci.archive.s3settings import S3Settings
 from oci.archive.storage import ByteReader, ByteWriter, FileReader, FileWriter
 from oci.cancel import CancelToken
+from oci.meter import Meter
 from oci.reference import S3_PREFIX, ArchiveName
 
 
@@ -17,21 +18,26 @@ def smallest_part(location: str) -> int:
     return SMALLEST if in_object_store(location) else 1
 
 
-def open_reader(location: str, s3: S3Settings, *, side: str, cancel: CancelToken) -> ByteReader:
+def open_reader(
+    location: str, s3: S3Settings, *, side: str, cancel: CancelToken, meter: Meter | None = None
+) -> ByteReader:
     if not in_object_store(location):
         return FileReader(location, side=side, cancel=cancel)
     from oci.archive.s3 import S3  # noqa: PLC0415
     from oci.archive.s3reader import S3Reader  # noqa: PLC0415
 
-    return S3Reader(location, S3(s3, side=side), cancel=cancel)
+    return S3Reader(location, S3(s3, side=side, meter=meter), cancel=cancel)
 
 
-def open_readers(name: ArchiveName, s3: S3Settings, *, side: str, cancel: CancelToken) -> tuple[ByteReader, ...]:
+def open_readers(
+    name: ArchiveName, s3: S3Settings, *, side: str, cancel: CancelToken, meter: Meter | None = None
+) -> tuple[ByteReader, ...]:
     """One for each volume; none stays open when one of them can't be opened."""
     opened: list[ByteReader] = []
     try:
         for location in name.locations:
-            opened.append(open_reader(location, s3, side=side, cancel=cancel))  # noqa: PERF401 - closed on failure
+            reader = open_reader(location, s3, side=side, cancel=cancel, meter=meter)
+            opened.append(reader)
     except BaseException:
         for reader in opened:
             reader.close()
@@ -39,10 +45,10 @@ def open_readers(name: ArchiveName, s3: S3Settings, *, side: str, cancel: Cancel
     return tuple(opened)
 
 
-def open_writer(location: str, s3: S3Settings, *, side: str = "destination") -> ByteWriter:
+def open_writer(location: str, s3: S3Settings, *, side: str = "destination", meter: Meter | None = None) -> ByteWriter:
     if not in_object_store(location):
         return FileWriter(location, side=side)
     from oci.archive.s3 import S3  # noqa: PLC0415
     from oci.archive.s3upload import S3Writer  # noqa: PLC0415
 
-    return S3Writer(location, S3(s3, side=side))
+    return S3Writer(location, S3(s3, side=side, meter=meter))

@@ -100,7 +100,7 @@ class Session:
             if anew and archive is not None:
                 archive.close()
             if anew or archive is None:
-                readers = open_readers(name, self.s3[side], side=side, cancel=self.cancel)
+                readers = open_readers(name, self.s3[side], side=side, cancel=self.cancel, meter=self.meter)
                 archive = Archive(name, readers, side=side, meter=self.meter, cancel=self.cancel)
                 self._archives[(side, name)] = archive
             return archive
