@@ -13,9 +13,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flows.describe import describe as describe
     from flows.describe import describe_sync as describe_sync
+    from flows.parameters import AfterPlan as AfterPlan
     from flows.parameters import Artifact as Artifact
     from flows.parameters import DescribeParameters as DescribeParameters
     from flows.parameters import FleetOptions as FleetOptions
+    from flows.parameters import KeepParameters as KeepParameters
+    from flows.parameters import PruneApproval as PruneApproval
+    from flows.parameters import PruneParameters as PruneParameters
     from flows.parameters import PullParameters as PullParameters
     from flows.parameters import PushParameters as PushParameters
     from flows.parameters import RegistryOptions as RegistryOptions
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
     from flows.parameters import TagAction as TagAction
     from flows.parameters import TagsParameters as TagsParameters
     from flows.parameters import Verify as Verify
+    from flows.prune import prune as prune
+    from flows.prune import prune_sync as prune_sync
     from flows.pull import pull as pull
     from flows.pull import pull_sync as pull_sync
     from flows.push import push as push
@@ -35,14 +41,20 @@ if TYPE_CHECKING:
     from tasks.describe import DescribeReport as DescribeReport
     from tasks.files_report import PullReport as PullReport
     from tasks.files_report import PushReport as PushReport
+    from tasks.prune_report import PruneRunReport as PruneRunReport
     from tasks.relocation_report import RelocationIncomplete as RelocationIncomplete
     from tasks.relocation_report import RelocationReport as RelocationReport
     from tasks.tags import TagsReport as TagsReport
 
 _HOMES = {
+    "AfterPlan": "flows.parameters",
     "Artifact": "flows.parameters",
     "DescribeParameters": "flows.parameters",
     "DescribeReport": "tasks.describe",
+    "KeepParameters": "flows.parameters",
+    "PruneApproval": "flows.parameters",
+    "PruneParameters": "flows.parameters",
+    "PruneRunReport": "tasks.prune_report",
     "PullParameters": "flows.parameters",
     "PullReport": "tasks.files_report",
     "PushParameters": "flows.parameters",
@@ -59,6 +71,8 @@ _HOMES = {
     "Verify": "flows.parameters",
     "describe": "flows.describe",
     "describe_sync": "flows.describe",
+    "prune": "flows.prune",
+    "prune_sync": "flows.prune",
     "pull": "flows.pull",
     "pull_sync": "flows.pull",
     "push": "flows.push",

@@ -2,6 +2,7 @@
 
 from flows.parameters.describe import DescribeParameters
 from flows.parameters.fleet import FleetOptions
+from flows.parameters.prune import AfterPlan, KeepParameters, PruneApproval, PruneParameters
 from flows.parameters.pull import PullParameters
 from flows.parameters.push import PushParameters
 from flows.parameters.registry import BlockName
@@ -12,10 +13,14 @@ from oci.registry.options import RegistryOptions
 from oci.relocation.request import Artifact
 
 __all__ = [
+    "AfterPlan",
     "Artifact",
     "BlockName",
     "DescribeParameters",
     "FleetOptions",
+    "KeepParameters",
+    "PruneApproval",
+    "PruneParameters",
     "PullParameters",
     "PushParameters",
     "RegistryOptions",

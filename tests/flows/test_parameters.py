@@ -9,10 +9,11 @@ from prefect import Flow
 from prefect.utilities.callables import parameter_schema
 from pydantic import BaseModel, ValidationError
 
-from flows import describe, pull, push, relocate, tags
+from flows import describe, prune, pull, push, relocate, tags
 from flows.parameters import (
     Artifact,
     DescribeParameters,
+    PruneParameters,
     PullParameters,
     PushParameters,
     RegistryOptions,
@@ -36,6 +37,7 @@ def fields(schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 MODELS: dict[Flow[Any, Any], type[BaseModel]] = {
     relocate: RelocateParameters,
     push: PushParameters,
+    prune: PruneParameters,
     pull: PullParameters,
     tags: TagsParameters,
     describe: DescribeParameters,

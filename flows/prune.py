@@ -1,0 +1,92 @@
+"""Pruning a repository: plan, a person's approval, deletion, report."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from prefect import flow
+from prefect.flow_runs import asuspend_flow_run
+from prefect.runtime import deployment, flow_run
+
+from flows.ending import failed, run_alone
+from flows.names import host_or_folder
+from flows.parameters.prune import AfterPlan, PruneApproval, PruneParameters
+from oci.errors import Cancelled, Incomplete, InvalidInput, StoreError, TransshipError
+from tasks.prune import carry_out, plan_prune, report_prune
+from tasks.prune_report import PlannedPrune, PruneRunReport, Remaining
+from tasks.visit import visiting
+
+
+def run_name() -> str:
+    """`prune mirror/shop at registry.corp.example`"""
+    store = PruneParameters.model_validate(flow_run.parameters["parameters"]).store()
+    where = host_or_folder(store)
+    path = str(store).removeprefix(f"{where}/")
+    return f"prune {path} at {where}" if path != where else f"prune {where}"
+
+
+@flow(name="prune", flow_run_name=run_name, persist_result=True)
+async def prune(parameters: PruneParameters) -> PruneRunReport:
+    """Deletes what a repository has beyond a policy, when a person has approved the plan.
+
+    A run that has something to delete is suspended, which ends its process, until somebody resumes it in the UI and
+    fills in the form; that takes a deployment. What is deleted is what the plan of this run says, and of that only what
+    is unwanted still. Raises Incomplete when something could not be deleted, and any other TransshipError when nothing
+    was, because no plan could be made or the registry doesn't delete.
+    """
+    destination = parameters.destination
+    async with visiting(parameters.side(), "destination"):
+        try:
+            written = await _pruned(parameters)
+        except Cancelled:
+            raise
+        except TransshipError as error:
+            left = Remaining(subject=destination, reason=str(error), retryable=error.retryable)
+            await report_prune(destination, PruneRunReport(destination=destination, outcome="failed", failed=[left]))
+            return cast(PruneRunReport, failed(error))
+        await report_prune(destination, written)
+        return cast(PruneRunReport, failed(_incomplete(written))) if written.failed else written
+
+
+async def _pruned(parameters: PruneParameters) -> PruneRunReport:
+    if parameters.after_plan is AfterPlan.ASK and deployment.id is None:
+        raise InvalidInput(
+            "nobody can be asked: only the run of a deployment can be suspended",
+            hint="run the deployment prune, or ask for a plan only (after_plan: stop)",
+        )
+    destination = parameters.destination
+    plan = await plan_prune(destination, parameters.keep.keep().to_dict(), parameters.grace.total_seconds())
+    if plan.is_empty:
+        return PruneRunReport.of_plan(plan, "nothing to delete")
+    if parameters.after_plan is AfterPlan.STOP:
+        return PruneRunReport.of_plan(plan, "planned")
+    note = ""
+    if parameters.after_plan is AfterPlan.ASK:
+        answer = await _approval(plan, int(parameters.wait.total_seconds()))
+        note = answer.note
+        if not answer.approve:
+            return PruneRunReport.of_plan(plan, "denied", note)
+    return await carry_out(destination, plan, note)
+
+
+async def _approval(plan: PlannedPrune, seconds: int) -> PruneApproval:
+    """Ends this process; when the run is resumed, its next one gets the answer here. The key says what is asked for: if
+    the plan should be another by then, because its result was lost, that one is asked for anew."""
+    question = PruneApproval.with_initial_data(
+        description=f"**{plan}**\n\nThe artifact of this run lists everything that would be deleted.", approve=False
+    )
+    return await asuspend_flow_run(wait_for_input=question, timeout=seconds, key=f"prune-{plan.fingerprint}")
+
+
+def _incomplete(written: PruneRunReport) -> Incomplete:
+    return Incomplete(
+        f"{written.destination}: {len(written.failed)} of {written.planned} could not be deleted",
+        [StoreError(f"{one.subject}: {one.reason}", retryable=one.retryable) for one in written.failed],
+        some_done=bool(written.deleted),
+        hint="run it again: what is gone is not asked for again",
+    )
+
+
+def prune_sync(parameters: PruneParameters) -> PruneRunReport:
+    """`prune` for programs without an event loop. Raises InvalidInput where one runs: await `prune` there."""
+    return run_alone(prune, parameters)

@@ -1,0 +1,142 @@
+"""Planning a prune, carrying it out, and telling what it did."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from prefect import task
+from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
+from prefect.cache_policies import DEFAULT, NO_CACHE
+from prefect.events import emit_event
+from prefect.logging import get_run_logger
+
+from oci.digest import digest_of
+from oci.prune.execute import execute
+from oci.prune.keep import Keep
+from oci.prune.plan import PrunePlan
+from oci.prune.planner import make_prune_plan, remember
+from oci.reference import parse_store
+from oci.relocation.session import Session
+from tasks.prune_report import PlannedPrune, PruneRunReport
+from tasks.report import artifact_key
+from tasks.retries import DELAYS, RETRIES, worth_retrying
+from tasks.visit import visited
+
+EVENT = "transship.prune"
+"""Followed by `.finished`, `.denied` or `.failed`."""
+
+_ROWS = 1000
+"""Rows of the table of a plan; the plan has all."""
+
+_EVENT_NAMES = 100
+"""Digests and names that travel in the event: one has a size limit."""
+
+
+@task(
+    name="plan prune",
+    task_run_name="plan prune of {destination}",
+    retries=RETRIES,
+    retry_delay_seconds=DELAYS,
+    retry_condition_fn=worth_retrying,
+    cache_policy=DEFAULT,
+    persist_result=True,
+    result_serializer="json",
+)
+async def plan_prune(destination: str, keep: dict[str, Any], grace_seconds: float) -> PlannedPrune:
+    """What the destination has beyond the policy, as a table artifact too. `keep` is a Keep's `to_dict`.
+
+    Kept for the flow run: what goes on when a person has approved is the plan that this person has seen. With a grace
+    period, since when things are unwanted is written into the destination.
+    """
+    visit = visited()
+    session = await visit.session()
+    plan = await visit.in_thread(_plan, session, destination, Keep.from_dict(keep), timedelta(seconds=grace_seconds))
+    planned = PlannedPrune(
+        destination=plan.destination,
+        manifests=len(plan.due_manifests),
+        tags=len(plan.due_tags),
+        waiting=plan.waiting,
+        kept=plan.manifests_kept,
+        bytes=plan.bytes_to_free,
+        fingerprint=fingerprint(plan),
+        document=plan.to_json(),
+    )
+    await acreate_table_artifact(
+        key=artifact_key("prune-plan", destination), table=list(_rows(plan))[:_ROWS], description=str(planned)
+    )
+    log = get_run_logger()
+    for warning in plan.warnings:
+        log.warning("%s", warning)
+    log.info("%s", planned)
+    return planned
+
+
+def _plan(session: Session, destination: str, keep: Keep, grace: timedelta) -> PrunePlan:
+    name = parse_store(destination)
+    plan = make_prune_plan(session, name, keep, grace=grace)
+    if grace:
+        remember(session, name, plan)
+    return plan
+
+
+def fingerprint(plan: PrunePlan) -> str:
+    """Of all that a plan deletes, names included: what a person approves."""
+    due = [f"{one.digest} {' '.join(one.tags)}" for one in plan.due_manifests]
+    due += [f"{one.tag}@{one.digest}" for one in plan.due_tags]
+    return digest_of("\n".join([plan.destination, *sorted(due)]).encode()).partition(":")[2][:32]
+
+
+def _rows(plan: PrunePlan) -> list[dict[str, str]]:
+    rows = [
+        {
+            "What": one.kind,
+            "Tags": ", ".join(one.tags),
+            "Digest": str(one.digest),
+            "Unwanted since": f"{one.since:%Y-%m-%d %H:%M}",
+            "State": "to delete" if one.due else "waiting",
+        }
+        for one in plan.manifests
+    ]
+    return rows + [
+        {
+            "What": "tag alone",
+            "Tags": one.tag,
+            "Digest": f"{one.digest} stays: {one.because}",
+            "Unwanted since": f"{one.since:%Y-%m-%d %H:%M}",
+            "State": "to delete" if one.due else "waiting",
+        }
+        for one in plan.tags
+    ]
+
+
+@task(name="delete", task_run_name="delete from {destination}", cache_policy=NO_CACHE)
+async def carry_out(destination: str, planned: PlannedPrune, note: str = "") -> PruneRunReport:  # noqa: ARG001 - for the UI
+    """Looks again, and deletes what the plan says and what is unwanted still. Not run again by itself: whoever runs it
+    again makes a new plan."""
+    visit = visited()
+    plan = PrunePlan.from_json(planned.document)
+    report = await visit.in_thread(execute, await visit.session(), plan)
+    return PruneRunReport.of(plan, report, note)
+
+
+@task(name="report prune", task_run_name="report {destination}", cache_policy=NO_CACHE)
+async def report_prune(destination: str, written: PruneRunReport) -> PruneRunReport:
+    """Writes the report artifact and emits `transship.prune.finished`, `.denied` or `.failed`, with the report as
+    payload."""
+    await acreate_markdown_artifact(
+        key=artifact_key("prune", destination),
+        markdown=written.to_markdown(),
+        description=f"What the prune of {destination} did",
+    )
+    payload = written.model_dump(mode="json")
+    payload |= {key: value[:_EVENT_NAMES] for key, value in payload.items() if isinstance(value, list)}
+    ending = written.outcome if written.outcome in ("denied", "failed") else "finished"
+    emit_event(
+        event=f"{EVENT}.{ending}",
+        resource={"prefect.resource.id": f"{EVENT}.{destination}", "prefect.resource.name": destination},
+        payload=payload,
+    )
+    log = get_run_logger().error if ending == "failed" else get_run_logger().info
+    log("%s", written)
+    return written

@@ -1,0 +1,203 @@
+"""The flow `prune`: run by a worker, suspended for a person's approval, approved, denied, forgotten."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import UUID
+
+import pytest
+import yaml
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from pydantic import ValidationError
+
+from flows import AfterPlan, KeepParameters, PruneParameters, prune_sync
+from oci.errors import Incomplete, InvalidInput, Refused
+from tasks.report import artifact_key
+from tests.faults.proxy import Fault, FaultProxy
+from tests.flows.test_deployment import is_over, read, state_of, until
+from tests.servers.docker_registry import DockerRegistry
+from tests.support.content import image, index, push
+from tests.support.prefect_server import ROOT, PrefectServer, settings_for
+from tests.support.pruning import has, tags_of
+
+T = TypeVar("T")
+
+POOL = "approvals"
+
+
+@pytest.fixture(scope="module")
+def deployed(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+    """The deployment as deployments/prefect.yaml has it, on a pool of these tests."""
+    declared = yaml.safe_load((ROOT / "deployments" / "prefect.yaml").read_text())
+    own = [one for one in declared["deployments"] if one["name"] == "prune"]
+    own[0]["work_pool"]["name"] = POOL
+    file = tmp_path_factory.mktemp("deployment") / "prefect.yaml"
+    file.write_text(yaml.safe_dump({**declared, "deployments": own}))
+    prefect_server.cli("work-pool", "create", "--type", "process", POOL)
+    prefect_server.cli("--no-prompt", "deploy", "--all", "--prefect-file", str(file))
+    with prefect_server.worker(POOL), settings_for(prefect_server):
+        yield prefect_server
+
+
+@pytest.fixture
+def shop(registry: DockerRegistry, repository: str) -> str:
+    path = f"flows/{repository}"
+    push(registry.url, path, index([image(1)]), "1.0")
+    push(registry.url, path, image(2), "2.0")
+    return f"{registry.host}/{path}"
+
+
+def with_client(work: Callable[[PrefectClient], Coroutine[Any, Any, T]]) -> T:
+    async def main() -> T:
+        async with get_client() as client:
+            return await work(client)
+
+    return asyncio.run(main())
+
+
+def start(**parameters: Any) -> UUID:
+    async def work(client: PrefectClient) -> UUID:
+        deployment = await client.read_deployment_by_name("prune/prune")
+        run = await client.create_flow_run_from_deployment(deployment.id, parameters={"parameters": parameters})
+        return run.id
+
+    return with_client(work)
+
+
+def suspended(run: UUID) -> None:
+    until("the state Suspended", lambda: state_of(run) == "Suspended" or is_over(run))
+    assert state_of(run) == "Suspended"
+
+
+def answer(run: UUID, **fields: Any) -> None:
+    with_client(lambda client: client.resume_flow_run(run, run_input=fields))
+
+
+def artifact(kind: str, destination: str) -> str:
+    async def work(client: PrefectClient) -> str:
+        wanted = ArtifactFilter(key=ArtifactFilterKey(any_=[artifact_key(kind, destination)]))
+        return str([one.data for one in await client.read_artifacts(artifact_filter=wanted)])
+
+    return with_client(work)
+
+
+def path_of(shop: str) -> str:
+    return shop.partition("/")[2]
+
+
+def test_a_run_waits_for_a_person_and_deletes_what_was_approved(
+    deployed: PrefectServer, registry: DockerRegistry, shop: str
+) -> None:
+    run = start(destination=shop, keep={"tags": ["2.0"]})
+    suspended(run)
+    assert read(run).name == f"prune {path_of(shop)} at {registry.host}"
+    assert index([image(1)]).digest in artifact("prune-plan", shop)
+    assert "1.0" in tags_of(registry.url, path_of(shop))
+    push(registry.url, path_of(shop), image(5), "0.5")
+
+    answer(run, approve=True, note="asked the shop team")
+    until("the end of the run", lambda: is_over(run))
+
+    assert state_of(run) == "Completed"
+    assert tags_of(registry.url, path_of(shop)) == {"2.0", "0.5"}, "0.5 came after the plan"
+    assert not has(registry.url, path_of(shop), image(1))
+    page = artifact("prune", shop)
+    assert "Deleted" in page
+    assert "asked the shop team" in page
+
+
+def test_a_person_who_says_no_keeps_everything(deployed: PrefectServer, registry: DockerRegistry, shop: str) -> None:
+    run = start(destination=shop, keep={"tags": ["2.0"]})
+    suspended(run)
+
+    answer(run, approve=False, note="not before Friday")
+    until("the end of the run", lambda: is_over(run))
+
+    assert state_of(run) == "Completed"
+    assert tags_of(registry.url, path_of(shop)) == {"1.0", "2.0"}
+    page = artifact("prune", shop)
+    assert "Denied" in page
+    assert "not before Friday" in page
+
+
+def test_a_run_that_nobody_answers_fails_and_deletes_nothing(
+    deployed: PrefectServer, registry: DockerRegistry, shop: str
+) -> None:
+    run = start(destination=shop, keep={"tags": ["2.0"]}, wait="2s")
+    suspended(run)
+
+    until("the end of the run", lambda: is_over(run))
+
+    assert state_of(run) == "Failed"
+    answer(run, approve=True)
+    assert state_of(run) == "Failed", "an answer that comes late changes nothing"
+    assert tags_of(registry.url, path_of(shop)) == {"1.0", "2.0"}
+
+
+@pytest.mark.usefixtures("prefect")
+def test_a_program_gets_a_plan_or_a_deletion_after_a_grace_period(registry: DockerRegistry, shop: str) -> None:
+    keep = KeepParameters(tags=["2.0"])
+
+    planned = prune_sync(PruneParameters(destination=shop, keep=keep, after_plan=AfterPlan.STOP))
+    assert (planned.outcome, planned.planned, planned.kept) == ("planned", 2, 1)
+
+    week = PruneParameters.model_validate(
+        {"destination": shop, "keep": keep, "grace": "7d", "after_plan": AfterPlan.DELETE}
+    )
+    waiting = prune_sync(week)
+    assert (waiting.outcome, waiting.waiting, waiting.deleted) == ("nothing to delete", 2, [])
+    moment = PruneParameters.model_validate(
+        {"destination": shop, "keep": keep, "grace": "1s", "after_plan": AfterPlan.DELETE}
+    )
+    until("the end of the grace period", lambda: prune_sync(moment).outcome == "deleted")
+    assert tags_of(registry.url, path_of(shop)) == {"2.0"}
+    assert prune_sync(moment).outcome == "nothing to delete"
+
+
+@pytest.mark.usefixtures("prefect")
+def test_a_program_can_not_ask_a_person(shop: str) -> None:
+    with pytest.raises(InvalidInput, match="nobody can be asked"):
+        prune_sync(PruneParameters(destination=shop, keep=KeepParameters(tags=["2.0"])))
+
+
+@pytest.mark.usefixtures("prefect")
+def test_what_fails_is_in_the_report_and_fails_the_run(registry: DockerRegistry, shop: str) -> None:
+    form = {"keep": {"tags": ["2.0"]}, "grace": "1s", "after_plan": "delete"}
+    with FaultProxy(registry.port, Fault(method="DELETE", path=image(7).hex, status=409)) as proxy:
+        where = f"{proxy.host}/{path_of(shop)}"
+        push(registry.url, path_of(shop), image(7), "0.7")
+        parameters = PruneParameters.model_validate({"destination": where, **form})
+        with pytest.raises(Incomplete, match="1 of 3 could not be deleted"):
+            until("the end of the grace period", lambda: prune_sync(parameters).outcome == "deleted")
+        assert image(7).digest in artifact("prune", where)
+
+
+@pytest.mark.usefixtures("prefect")
+def test_a_registry_that_does_not_delete_fails_the_run_with_the_way_out(tmp_path: Path) -> None:
+    with DockerRegistry(tmp_path, deletes=False) as server:
+        push(server.url, "shop", image(1), "1.0")
+        push(server.url, "shop", image(2), "2.0")
+        form = {"destination": f"{server.host}/shop", "keep": {"tags": ["2.0"]}, "grace": "1s", "after_plan": "delete"}
+        with pytest.raises(Refused, match="REGISTRY_STORAGE_DELETE_ENABLED"):
+            until("it", lambda: prune_sync(PruneParameters.model_validate(form)).outcome == "deleted")
+        assert "this registry doesn" in artifact("prune", f"{server.host}/shop")
+
+
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        ({"keep": {}}, "say what to keep"),
+        ({"keep": {"tags": ["1"]}, "after_plan": "delete"}, "somebody has to be asked"),
+        ({"keep": {"patterns": ["("]}}, "no regular expression"),
+        ({"keep": {"tags": ["1"]}, "destination": "archive:/srv/shop.tar"}, "out of an archive"),
+        ({"keep": {"tags": ["1"]}, "wait": ""}, "within no time"),
+        ({"keep": {"tags": ["1"]}, "destination": "registry.example/shop:1.0"}, "not a repository"),
+    ],
+)
+def test_a_form_that_makes_no_sense_is_refused(form: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        PruneParameters.model_validate({"destination": "registry.example/shop", **form})
