@@ -20,6 +20,7 @@ from oci.relocation.session import DEFAULT_CONCURRENCY, Access, Session
 
 F = TypeVar("F", bound=Callable[..., Any])
 SIDES = ("source", "destination")
+_IDENTITY = ("username", "password", "token")
 MOST_CONCURRENCY = 64
 """More threads than this don't make anything faster."""
 
@@ -45,10 +46,11 @@ class RegistryFlags:
         )
 
     def access(self, side: str, output: Output, *, concurrency: int) -> Access:
-        """How one side is reached. Flags of the side outrank the general ones, flags outrank the environment."""
+        """How one side is reached. Flags of the side count alone; the general ones stand in for their variables."""
         credentials = default_credentials(
             side=side,
             explicit=self._explicit(side),
+            flags={name: self.values.get(f"registry_{name}") or "" for name in _IDENTITY},
             anonymous=self.values["registry_anon"],
             warn=output.warn,
         )
@@ -74,14 +76,11 @@ class RegistryFlags:
         return Session(source=source, destination=destination, concurrency=concurrency, cancel=invocation.cancel)
 
     def _explicit(self, side: str) -> Credential | None:
-        for prefix in (side, "registry"):
-            username = self.values.get(f"{prefix}_username")
-            token = self.values.get(f"{prefix}_token")
-            if username:
-                password = self.values.get(f"{prefix}_password") or ""
-                return Credential(username, password, origin=f"--{prefix}-username")
-            if token:
-                return Credential(registry_token=token, origin=f"--{prefix}-token")
+        username, token = self.values.get(f"{side}_username"), self.values.get(f"{side}_token")
+        if username:
+            return Credential(username, self.values.get(f"{side}_password") or "", origin=f"--{side}-username")
+        if token:
+            return Credential(registry_token=token, origin=f"--{side}-token")
         return None
 
 
@@ -178,6 +177,6 @@ def _options(*, sides: bool) -> list[tuple[tuple[str, ...], Callable[[Any], Any]
         options.extend(
             text(f"--{side}-{what}", f"{what.capitalize()} for the {side}'s registries alone.")
             for side in SIDES
-            for what in ("username", "password", "token")
+            for what in _IDENTITY
         )
     return options

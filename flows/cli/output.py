@@ -90,8 +90,11 @@ class Output:
         sys.stdout.flush()
 
     def warn(self, text: str) -> None:
-        self._lines.append(f"Warning: {text}")
-        print(f"Warning: {text}", file=sys.stderr, flush=True)
+        line = f"Warning: {text}"
+        if line in self._lines:
+            return  # each side of a copy would say it
+        self._lines.append(line)
+        print(line, file=sys.stderr, flush=True)
 
     def error(self, text: str) -> None:
         """Always visible, whatever the flags."""

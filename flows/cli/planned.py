@@ -17,7 +17,8 @@ def announce(output: Output, plan: Plan) -> None:
     if not all(image.store.startswith(ARCHIVE_PREFIX) for image in images):
         output.line(f"copy | exporting {len(images)} images...")
         for image in images:
-            output.line(f"copy | will export {image.store}@{image.digest}")
+            place = image.origin if image.present and image.origin else f"{image.store}@{image.digest}"
+            output.line(f"copy | will export {place}")
         output.line(f"copy | exported {len(images)} images")
 
 

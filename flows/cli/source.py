@@ -30,6 +30,7 @@ def source_flags(command: F) -> F:
         words("--artifacts", help="What travels along: cosign, referrers, all or none."),
         words("--platform", help="Only these platforms of an index, which gets a new digest (repeatable)."),
         boolean("--shallow", help="The bundle's own image and nothing that it lists."),
+        boolean("--ignore-bundle-check", help="With -i, the same: a bundle is copied as the plain image that it is."),
     )
     for option in reversed(options):
         command = option(command)
@@ -52,7 +53,7 @@ def request_of(flags: dict[str, Any], to: str, **more: Any) -> RelocationRequest
         artifacts=_artifacts(flags["artifacts"], cosign=flags["cosign_signatures"]),
         include_non_distributable=flags["include_non_distributable_layers"],
         platforms=flags["platform"],
-        shallow=flags["shallow"],
+        shallow=flags["shallow"] or flags["ignore_bundle_check"],
         **more,
     )
 

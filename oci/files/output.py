@@ -101,7 +101,7 @@ def _resolved(path: str) -> str:
 
 
 def _disallowed(path: str, why: str, hint: str) -> InvalidInput:
-    return InvalidInput(f"disallowed output folder {path}: {why}", hint=hint)
+    return InvalidInput(f"Disallowed output directory {path}: {why}", hint=hint)
 
 
 def _may_be_deleted(folder: str) -> bool:

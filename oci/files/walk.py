@@ -52,7 +52,7 @@ def check_duplicates(entries: Iterable[Entry]) -> None:
     repeated = sorted(name for name, count in counts.items() if count > 1)
     if repeated:
         raise InvalidInput(
-            f"found duplicate paths: {_some(repeated)}", hint="leave one of them out, or exclude it by name"
+            f"Found duplicate paths: {_some(repeated)}", hint="leave one of them out, or exclude it by name"
         )
 
 
@@ -141,7 +141,7 @@ def _folder(name: str, path: str, status: os.stat_result, kept: int) -> Entry:
 def _entry(name: str, path: str, status: os.stat_result, kept: int) -> Entry:
     if not stat.S_ISREG(status.st_mode):
         raise InvalidInput(
-            f"expected {path} to be a regular file",
+            f"Expected file '{path}' to be a regular file",
             hint="links, sockets and devices can't be packed: exclude it by name",
         )
     _check_name(name, path)

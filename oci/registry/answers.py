@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 
 from oci.errors import Denied, NotFound, RateLimited, Refused, StoreError, Unauthorized, Unavailable
+from oci.registry.keychains.chosen import advice
 from oci.registry.retry import worth_retrying
 
 ERROR_LIMIT = 64 << 10
@@ -18,8 +19,6 @@ ERROR_LIMIT = 64 << 10
 
 _EXCERPT = 200
 _HINTS = {
-    401: "check the credentials for this registry, and that they are the ones in use",
-    403: "this identity may not do that here",
     404: "check the name, and that this identity may read it",
     413: "something between here and the registry limits the size of requests: set a chunk size",
 }
@@ -45,6 +44,8 @@ class Attempted:
     operation: str
     method: str
     url: str
+    identity: str = ""
+    """Who asked, in words."""
 
 
 def shown(url: str) -> str:
@@ -56,7 +57,10 @@ def error_for(status: int, headers: Mapping[str, str], body: bytes, attempted: A
     """The error that an unwanted answer means."""
     code, said = _explained(body, headers.get("content-type", ""))
     lead = f"{attempted.method} {shown(attempted.url)}"
-    detail = f"{code}: {said}" if code and said else code or said or httpx.codes.get_reason_phrase(status)
+    if code:
+        detail = f"{code}: {said} ({status})" if said else f"{code} ({status})"
+    else:
+        detail = f"{status} {said or httpx.codes.get_reason_phrase(status)}"
     kind: type[StoreError]
     if status == 401:
         kind = Unauthorized
@@ -71,7 +75,7 @@ def error_for(status: int, headers: Mapping[str, str], body: bytes, attempted: A
     else:
         kind = Refused
     return kind(
-        f"{lead}: {status} {detail}",
+        f"{lead}: {detail}",
         side=attempted.side,
         store=attempted.registry,
         subject=attempted.subject,
@@ -79,8 +83,22 @@ def error_for(status: int, headers: Mapping[str, str], body: bytes, attempted: A
         status=status,
         code=code,
         retryable=worth_retrying(status, code),
-        hint=_HINTS.get(status, ""),
+        hint=_hint(status, attempted),
     )
+
+
+def _hint(status: int, attempted: Attempted) -> str:
+    if status not in (401, 403):
+        return _HINTS.get(status, "")
+    who = attempted.identity or "anonymous"
+    if who == "anonymous":
+        hint = "this was asked as anonymous: log in to the registry, or give credentials for it"
+    elif status == 401:
+        hint = f"this was asked as {who}: check that password or token, and that this is the login that was meant"
+    else:
+        hint = f"this was asked as {who}, who may not do it here"
+    keychain = advice(attempted.registry)
+    return f"{hint}; {keychain}" if keychain else hint
 
 
 def _explained(body: bytes, content_type: str) -> tuple[str, str]:

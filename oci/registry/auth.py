@@ -86,6 +86,10 @@ class Authenticator:
             return "" if credential.is_anonymous else basic(credential.username, credential.password)
         return f"Bearer {self._token(frozenset(map(str, wanted)), credential, challenge).value}"
 
+    def identity(self, scopes: Iterable[Scope]) -> str:
+        """Who sends a request, in words."""
+        return self._credential(tuple(scopes)).identity
+
     def challenged(self, headers: Mapping[str, str], scopes: Iterable[Scope], sent: str) -> bool:
         """Takes in the challenge of a 401. True when the request is worth sending again, which it is when we have
         something else to show than what was `sent`."""

@@ -23,8 +23,14 @@ class Challenge:
 
     @property
     def scopes(self) -> frozenset[str]:
-        """Several scopes come in one parameter, space separated."""
-        return frozenset(self.parameters.get("scope", "").split())
+        """Several scopes come in one parameter, space separated. Their actions are sorted: docker-registry names them in
+        any order, and the same scope must be one."""
+        return frozenset(map(_sorted, self.parameters.get("scope", "").split()))
+
+
+def _sorted(scope: str) -> str:
+    subject, colon, actions = scope.rpartition(":")
+    return f"{subject}{colon}{','.join(sorted(actions.split(',')))}"
 
 
 def parse_challenges(text: str) -> list[Challenge]:

@@ -70,16 +70,27 @@ class RegistrySets:
         return None
 
 
-def explicit_from(environ: Mapping[str, str], side: str) -> Credential | None:
-    """What TRANSSHIP_SOURCE_*, TRANSSHIP_DESTINATION_* or IMGPKG_* say for every registry of a side; ANONYMOUS for
-    IMGPKG_ANON=true; None when they say nothing. A user name outranks a token, as in imgpkg."""
-    prefixes = [f"TRANSSHIP_{side.upper()}_", "IMGPKG_"] if side else ["IMGPKG_"]
-    for prefix in prefixes:
-        username, token = environ.get(f"{prefix}USERNAME", ""), environ.get(f"{prefix}TOKEN", "")
-        if username:
-            return Credential(username, environ.get(f"{prefix}PASSWORD", ""), origin=f"{prefix}USERNAME")
-        if token:
-            return Credential(registry_token=token, origin=f"{prefix}TOKEN")
-        if environ.get(f"{prefix}ANON") == "true":
-            return ANONYMOUS
-    return None
+def general_identity(environ: Mapping[str, str], side: str, flags: Mapping[str, str]) -> Credential | None:
+    """The one identity for every registry of a side: what flags say (`username`, `password`, `token`), each filled up
+    from its IMGPKG_* variable as in imgpkg, or what TRANSSHIP_SOURCE_*, TRANSSHIP_DESTINATION_* or IMGPKG_* say.
+    ANONYMOUS for IMGPKG_ANON=true; None when nothing is said. A user name outranks a token, as in imgpkg."""
+    flagged = flags.get("username") or flags.get("token")
+    if side and not flagged:
+        own = _named(environ, f"TRANSSHIP_{side.upper()}_", {})
+        if own is not None:
+            return own
+    return _named(environ, "IMGPKG_", flags)
+
+
+def _named(environ: Mapping[str, str], prefix: str, flags: Mapping[str, str]) -> Credential | None:
+    def value(name: str) -> str:
+        return flags.get(name) or environ.get(f"{prefix}{name.upper()}", "")
+
+    def origin(name: str) -> str:
+        return f"--registry-{name}" if flags.get(name) else f"{prefix}{name.upper()}"
+
+    if value("username"):
+        return Credential(value("username"), value("password"), origin=origin("username"))
+    if value("token"):
+        return Credential(registry_token=value("token"), origin=origin("token"))
+    return ANONYMOUS if environ.get(f"{prefix}ANON") == "true" else None

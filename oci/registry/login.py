@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 
-from oci.registry.credentials import ANONYMOUS, Credential, Credentials, CredentialSource, Fixed
+from oci.registry.credentials import Credential, Credentials, CredentialSource, Fixed
 from oci.registry.docker_config import DockerConfig
-from oci.registry.environment import RegistrySets, explicit_from
+from oci.registry.environment import RegistrySets, general_identity
 from oci.registry.keychains.chosen import active_keychains
 
 
@@ -19,24 +19,27 @@ def default_credentials(
     *,
     side: str = "",
     explicit: Credential | None = None,
+    flags: Mapping[str, str] | None = None,
     anonymous: bool = False,
     environ: Mapping[str, str] | None = None,
     warn: Callable[[str], None] = _ignore_warning,
 ) -> Credentials:
-    """In order: `explicit` (flags); the IMGPKG_REGISTRY_* sets; the one identity for every registry that the
-    TRANSSHIP_SOURCE_*, TRANSSHIP_DESTINATION_* or IMGPKG_* variables name; cloud keychains that are switched on; the
-    docker or podman configuration with its helpers. `side` is "source", "destination" or empty. `anonymous`, or
-    IMGPKG_ANON, leaves out the configuration files.
+    """As in imgpkg: the IMGPKG_REGISTRY_* sets; cloud keychains that are switched on; the one identity for every
+    registry that `flags`, or the TRANSSHIP_SOURCE_*, TRANSSHIP_DESTINATION_* or IMGPKG_* variables name; without one,
+    the docker or podman configuration with its helpers. What knows a host comes before what is for all of them.
 
-    Raises InvalidInput for a configuration that can't be read; `warn` is told what is ignored.
+    `explicit` is an identity for this side alone (`side` is "source", "destination" or empty), and nothing else counts.
+    `anonymous`, or IMGPKG_ANON, leaves out the configuration files. Raises InvalidInput for a configuration that can't
+    be read; `warn` is told what is ignored.
     """
     environ = os.environ if environ is None else environ
     if explicit is not None:
         return Credentials([Fixed(explicit)])
-    sources: list[CredentialSource] = [RegistrySets(environ, warn)]
-    general = ANONYMOUS if anonymous else explicit_from(environ, side)
+    sources: list[CredentialSource] = [RegistrySets(environ, warn), *active_keychains(environ, warn)]
+    general = general_identity(environ, side, flags or {})
     if general is not None and not general.is_anonymous:
-        return Credentials([*sources, Fixed(general)])
-    sources.extend(active_keychains(environ))
-    config = DockerConfig.load(environ) if general is None else None
-    return Credentials([*sources, config] if config else sources)
+        sources.append(Fixed(general))
+    elif general is None and not anonymous:
+        config = DockerConfig.load(environ)
+        sources.extend([config] if config else [])
+    return Credentials(sources)

@@ -311,6 +311,7 @@ class Transport:
             operation=request.operation,
             method=request.method,
             url=url,
+            identity=self._auth.identity(request.scopes),
         )
         error = error_for(response.status_code, response.headers, body, attempted)
         error.retry_after = retry_after(response.headers, datetime.now(UTC))

@@ -65,7 +65,7 @@ def make_plan(session: Session, request: RelocationRequest) -> Plan:
         foreign_layers=request.include_non_distributable,
     )
     walk.run(roots.entries)
-    _check_kinds(roots, walk, request)
+    _check_kinds(roots, walk, request, destination)
     attachments = Attachments(session, destination, request.artifacts)
     if request.artifacts:
         _attach(walk, attachments)
@@ -175,7 +175,7 @@ def _has_no_tags(destination: Source) -> bool:
         return True
 
 
-def _check_kinds(roots: Roots, walk: Walk, request: RelocationRequest) -> None:
+def _check_kinds(roots: Roots, walk: Walk, request: RelocationRequest, destination: Source) -> None:
     bundles = [node for node in walk.nodes.values() if node.is_bundle]
     if roots.is_list:
         if bundles and request.lock:
@@ -187,7 +187,11 @@ def _check_kinds(roots: Roots, walk: Walk, request: RelocationRequest) -> None:
     root = walk.nodes[roots.entries[0].digest]
     if roots.is_bundle and not root.is_bundle:
         raise InvalidInput(f"expected a bundle, found a plain image: {roots.source}", hint="use -i instead of -b")
-    if request.image and root.is_bundle and not request.shallow:
+    if not request.image or request.shallow:
+        return
+    # What is there already wasn't read; a bundle that was copied has its locations beside it.
+    asked = request.sure_of_kind and root.present and destination.head_manifest(tagnames.locations(root.digest))
+    if root.is_bundle or asked:
         raise InvalidInput(f"expected a plain image, found a bundle: {roots.source}", hint="use -b instead of -i")
 
 

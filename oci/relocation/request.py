@@ -50,6 +50,8 @@ class RelocationRequest:
     """Leave out the other platforms of every index; such an index is rewritten and has a new digest."""
     shallow: bool = False
     """The bundle's own image and nothing that it lists."""
+    sure_of_kind: bool = False
+    """Of an `image` that is there already, ask once more whether it came as a bundle, and refuse it as otherwise."""
     names: tuple[str, ...] = ()
     """Rules that give listed images a readable tag as well; see oci.relocation.mapping.NameRule."""
     repair: bool = False

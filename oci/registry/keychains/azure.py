@@ -9,13 +9,17 @@ SCOPE = "https://management.azure.com/.default"
 _HOSTS = (".azurecr.io", ".azurecr.cn", ".azurecr.de", ".azurecr.us")
 
 
+def covers(registry: str) -> bool:
+    return registry.endswith(_HOSTS)
+
+
 class AzureKeychain:
     """`*.azurecr.io/.cn/.de/.us`: an Azure AD token is exchanged for a refresh token of the registry.
     `mcr.microsoft.com` is public and needs none."""
 
     def find(self, registry: str, repository: str) -> Credential | None:
         del repository
-        if not registry.endswith(_HOSTS):
+        if not covers(registry):
             return None
         try:
             from azure.core.exceptions import AzureError  # noqa: PLC0415 - an extra, and only these hosts need it

@@ -13,14 +13,18 @@ PUBLIC = "public.ecr.aws"
 _PRIVATE = re.compile(r"(?P<account>\d{12})\.dkr\.ecr(?:-fips)?\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(?:\.cn)?")
 
 
+def covers(registry: str) -> bool:
+    return registry == PUBLIC or _PRIVATE.fullmatch(registry) is not None
+
+
 class EcrKeychain:
     """`<account>.dkr.ecr[-fips].<region>.amazonaws.com[.cn]` and `public.ecr.aws`. Tokens live 12 hours."""
 
     def find(self, registry: str, repository: str) -> Credential | None:
         del repository
-        private = _PRIVATE.fullmatch(registry)
-        if private is None and registry != PUBLIC:
+        if not covers(registry):
             return None
+        private = _PRIVATE.fullmatch(registry)
         import boto3  # noqa: PLC0415 - takes a quarter of a second, and only these hosts need it
         from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
 

@@ -7,6 +7,10 @@ from collections.abc import Mapping
 from oci.registry.credentials import Credential
 
 
+def covers(registry: str) -> bool:
+    return registry == "ghcr.io"
+
+
 class GitHubKeychain:
     """`ghcr.io` with GITHUB_TOKEN; the user is GITHUB_ACTOR, which the registry doesn't look at."""
 
@@ -16,6 +20,6 @@ class GitHubKeychain:
     def find(self, registry: str, repository: str) -> Credential | None:
         del repository
         token = self._environ.get("GITHUB_TOKEN", "")
-        if registry != "ghcr.io" or not token:
+        if not covers(registry) or not token:
             return None
         return Credential(self._environ.get("GITHUB_ACTOR") or "unset", token, origin="GITHUB_TOKEN")

@@ -8,12 +8,16 @@ from oci.registry.credentials import Credential
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 
 
+def covers(registry: str) -> bool:
+    return registry == "gcr.io" or registry.endswith((".gcr.io", ".pkg.dev", ".google.com"))
+
+
 class GoogleKeychain:
     """`gcr.io`, `*.gcr.io`, `*.pkg.dev` and `*.google.com`."""
 
     def find(self, registry: str, repository: str) -> Credential | None:
         del repository
-        if registry != "gcr.io" and not registry.endswith((".gcr.io", ".pkg.dev", ".google.com")):
+        if not covers(registry):
             return None
         try:
             import google.auth  # noqa: PLC0415 - an extra, and only these hosts need it

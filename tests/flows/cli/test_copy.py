@@ -256,3 +256,39 @@ def test_the_command_starts_fast() -> None:
 
     assert done.out == "transship version 0.1.0\n"
     assert (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime) < 0.5
+
+
+def test_a_bundle_is_no_image_whether_it_is_there_already_or_not(
+    shop: Shop, other_registry: DockerRegistry, repository: str
+) -> None:
+    target = f"{other_registry.host}/{repository}"
+    fresh = transship("copy", "-i", shop.reference, "--to-repo", target)
+    assert (fresh.code, "use -b instead of -i" in fresh.err) == (1, True)
+    assert transship("copy", "-b", shop.reference, "--to-repo", target).code == 0
+
+    there = transship("copy", "-i", shop.reference, "--to-repo", target)
+
+    assert (there.code, "use -b instead of -i" in there.err) == (1, True)
+
+
+def test_a_bundle_is_copied_as_a_plain_image_when_told_so(
+    shop: Shop, other_registry: DockerRegistry, repository: str
+) -> None:
+    done = transship(
+        "copy", "-i", shop.reference, "--ignore-bundle-check", "--to-repo", f"{other_registry.host}/{repository}"
+    )
+
+    assert done.code == 0, done.err
+    assert "1 images copied" in done.err
+    assert len(other_registry.repository_tags(repository)) == 2
+
+
+def test_parts_of_an_error_stand_below_each_other(registry: DockerRegistry) -> None:
+    done = transship("pull", "-i", f"{registry.host}/no/where:v1", "-o", "/nonexistent/folder")
+
+    assert done.err == (
+        f"transship: Error: source {registry.host}: fetching the manifest {registry.host}/no/where:v1:\n"
+        f"  GET {registry.url}/v2/no/where/manifests/v1:\n"
+        "    MANIFEST_UNKNOWN: manifest unknown (404)\n"
+        "Hint: check the name, and that this identity may read it\n"
+    )

@@ -111,5 +111,5 @@ def test_a_wrong_password_names_the_side_and_no_secret(
 
     assert done.code == 1
     assert f"source {basic.host}" in done.err
-    assert "Hint: check the credentials" in done.err
+    assert f"asked as user {USER} (--registry-username): check that password" in done.err
     assert "wrong-one" not in done.err

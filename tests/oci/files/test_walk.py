@@ -93,7 +93,7 @@ def test_what_is_neither_file_nor_folder_is_refused_unless_excluded(tmp_path: Pa
     odd = tmp_path / "d/odd"
     odd.symlink_to("x") if kind == "link" else os.mkfifo(odd)
 
-    with pytest.raises(InvalidInput, match=f"expected {odd} to be a regular file"):
+    with pytest.raises(InvalidInput, match=f"Expected file .{odd}. to be a regular file"):
         walk([folder])
     assert names(folder, exclusions=("odd",)) == [".", "x"]
 
@@ -140,9 +140,9 @@ def test_folders_deeper_than_the_stack_are_walked(tmp_path: Path) -> None:
 def test_the_same_name_from_two_paths_is_refused(tmp_path: Path) -> None:
     one, two = make(tmp_path / "one", "sub/x", "same"), make(tmp_path / "two", "sub/y", "same")
 
-    with pytest.raises(InvalidInput, match="found duplicate paths: same, sub"):
+    with pytest.raises(InvalidInput, match="Found duplicate paths: same, sub"):
         check_duplicates(walk([one, two]))
-    with pytest.raises(InvalidInput, match="found duplicate paths: sub "):
+    with pytest.raises(InvalidInput, match="Found duplicate paths: sub "):
         check_duplicates(walk([one, two], exclusions=("same",)))
     check_duplicates(walk([one, two], exclusions=("same", "sub")))
 

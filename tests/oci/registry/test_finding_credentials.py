@@ -55,18 +55,38 @@ def test_nothing_anywhere_is_anonymous(tmp_path: Path) -> None:
 
 
 def test_the_order_of_places(home: Callable[[Mapping[str, Any]], Environ]) -> None:
-    """Flags, then the sets, then the one identity of the environment, then keychains, then the docker config."""
+    """The sets, then keychains, then the one identity of flags and environment, then the docker config; but before all
+    of them an identity of this side alone."""
     environ = home({"auths": {"ghcr.io": auth("config"), "other.example": auth("config")}})
     assert found(environ, "ghcr.io").username == "config"
-    environ |= {"IMGPKG_ACTIVE_KEYCHAINS": "github", "GITHUB_TOKEN": SECRET, "GITHUB_ACTOR": "actor"}
-    assert found(environ, "ghcr.io").username == "actor"
-    assert found(environ, "other.example").username == "config"
     environ |= {"IMGPKG_USERNAME": "general", "IMGPKG_PASSWORD": SECRET}
     assert found(environ, "ghcr.io").username == "general"
+    environ |= {"IMGPKG_ACTIVE_KEYCHAINS": "github", "GITHUB_TOKEN": SECRET, "GITHUB_ACTOR": "actor"}
+    assert found(environ, "ghcr.io").username == "actor"
     assert found(environ, "other.example").username == "general"
+    assert found(environ, "other.example", flags={"username": "flag"}).username == "flag"
     environ |= sets(HOSTNAME="ghcr.io", USERNAME="set", PASSWORD=SECRET)
-    assert found(environ, "ghcr.io").username == "set"
-    assert found(environ, "ghcr.io", explicit=Credential("flag", SECRET)).username == "flag"
+    assert found(environ, "ghcr.io", flags={"username": "flag"}).username == "set"
+    assert found(environ, "ghcr.io", explicit=Credential("side", SECRET)).username == "side"
+
+
+def test_a_flag_is_filled_up_from_its_variable(home: Callable[[Mapping[str, Any]], Environ]) -> None:
+    environ = home({}) | {"IMGPKG_USERNAME": "bob", "IMGPKG_PASSWORD": SECRET, "TRANSSHIP_SOURCE_TOKEN": "t"}
+
+    credential = found(environ, "r.example", side="source", flags={"username": "alice"})
+
+    assert (credential.username, credential.password) == ("alice", SECRET)
+    assert credential.identity == "user alice (--registry-username)"
+
+
+def test_anonymous_leaves_out_the_docker_config_and_nothing_else(
+    home: Callable[[Mapping[str, Any]], Environ],
+) -> None:
+    environ = home({"auths": {"r.example": auth("config")}})
+    assert found(environ, "r.example", anonymous=True) is ANONYMOUS
+
+    assert found(environ | {"IMGPKG_USERNAME": "bob"}, "r.example", anonymous=True).username == "bob"
+    assert found(environ | sets(HOSTNAME="r.example", USERNAME="set"), "r.example", anonymous=True).username == "set"
 
 
 def test_each_side_may_have_its_own(home: Callable[[Mapping[str, Any]], Environ]) -> None:

@@ -86,7 +86,7 @@ def test_a_wrong_password_is_said_with_the_side_and_what_to_do(
 
     said = str(caught.value)
     assert f"destination {basic_registry.host}" in said
-    assert "check the credentials" in said
+    assert f"asked as user {USER}: check that password" in said
     assert "wrong-one" not in said
     assert not caught.value.retryable
 
@@ -354,5 +354,7 @@ def test_challenges_are_read_as_they_come() -> None:
     assert basic.realm == 'a "b"'
     assert bearer.realm == "https://auth/token"
     assert bearer.scopes == {"repository:a:pull", "repository:b:pull"}
+    (other,) = parse_challenges('Bearer realm="https://x",scope="repository:a:push,pull"')
+    assert other.scopes == {"repository:a:pull,push"}
     assert parse_challenges("") == []
     assert parse_challenges(json.dumps({"no": "challenge"})) == []

@@ -280,4 +280,4 @@ def test_a_registry_error_is_told_with_its_own_code(server: StrictRegistry, clie
         client.repository(proxy.host, "a/b").get_manifest("v1")
 
     assert caught.value.code == "DENIED"
-    assert f"GET {proxy.url}/v2/a/b/manifests/v1: 403 DENIED: pull access denied" in str(caught.value)
+    assert f"GET {proxy.url}/v2/a/b/manifests/v1: DENIED: pull access denied (403)" in str(caught.value)
