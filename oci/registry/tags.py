@@ -14,8 +14,9 @@ from oci.registry.auth import Scope
 from oci.registry.request import Request
 from oci.registry.transport import Transport
 
-PAGE = 1000
-"""Names asked for at a time: ECR refuses to give more."""
+PAGE = 999
+"""Names asked for at a time: ECR refuses to give more than 1000. One less than a round number, so that an answer of
+exactly 1000 is longer than asked for, which shows that the registry doesn't page at all."""
 
 _ROUND = 50
 """What the page sizes of registries are multiples of: 50, 100, 1000."""
@@ -39,9 +40,9 @@ def next_page(transport: Transport, answer: Answer) -> str:
 
 
 def _pages(transport: Transport, path: str, key: str, scope: Scope, subject: str) -> Iterator[str]:
-    """Follows `Link`. A page of a round length without one is perhaps a full page of a registry that leaves it out: it
-    is followed by `last=`. Ends when a page brings nothing new: docker-registry 2.8.2 ignores both and gives everything
-    each time."""
+    """Follows `Link`. A page of a round length, or of the one asked for, without one is perhaps a full page of a
+    registry that leaves it out: it is followed by `last=`. Ends when a page brings nothing new, or more than was asked
+    for: docker-registry 2.8.2 ignores both and gives everything each time."""
     kind = "tags" if key == "tags" else "catalog"
     target = f"{path}?n={PAGE}"
     seen: set[str] = set()
@@ -62,7 +63,7 @@ def _pages(transport: Transport, path: str, key: str, scope: Scope, subject: str
         seen.update(new)
         yield from new
         target = next_page(transport, answer) if new else ""
-        if new and not target and len(names) % _ROUND == 0:
+        if new and not target and (len(names) == PAGE or (len(names) < PAGE and len(names) % _ROUND == 0)):
             target = f"{path}?n={PAGE}&last={names[-1]}"
 
 

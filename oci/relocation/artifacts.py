@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 
 from oci.bundle import tagnames
@@ -25,10 +25,19 @@ class Attachments:
     A registry that answers 403 for a tag that doesn't exist counts as having none (imgpkg issue 548).
     """
 
-    def __init__(self, session: Session, destination: Source, wanted: frozenset[str]) -> None:
+    def __init__(
+        self,
+        session: Session,
+        destination: Source,
+        wanted: frozenset[str],
+        *,
+        listed: Mapping[StoreName, frozenset[str]],
+    ) -> None:
+        """`listed` are tag lists of sources that somebody has read already."""
         self._session = session
         self._destination = destination
         self._wanted = wanted
+        self._listed = listed
         self.failures: list[PlanFailure] = []
 
     def of(self, nodes: Iterable[Node]) -> list[Entry]:
@@ -40,7 +49,9 @@ class Attachments:
         for store, there in by_store.items():
             source = self._session.source(store)
             if COSIGN in self._wanted:
-                known = self._tags(source) if len(there) >= _LIST_FROM else None
+                known = self._listed.get(store)
+                if known is None and len(there) >= _LIST_FROM:
+                    known = self._tags(source)
                 looked = self._session.workers.map(partial(self._signatures, source, known), there)
                 entries.extend(entry for found in looked for entry in found)
             if REFERRERS in self._wanted:

@@ -60,6 +60,11 @@ class PlannedManifest:
     """The whole text of a manifest that exists nowhere yet: an index rewritten to have fewer platforms."""
     rewritten_from: Digest | None = None
 
+    @property
+    def held_by_tag(self) -> bool:
+        """Pushed once, under its tag, last of all: nothing else is to hold it."""
+        return self.role is Role.ROOT and bool(self.tags) and not self.keep_alive
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedBlob:
@@ -168,7 +173,7 @@ class Plan:
             found[registry] += 1 if mounted else 2
             if not mounted:
                 found[blob.stores[0].partition("/")[0]] += 1
-        found[registry] += sum(1 + len(one.tags) for one in self.manifests if not one.present)
+        found[registry] += sum(len(one.tags) + (not one.held_by_tag) for one in self.manifests if not one.present)
         found[registry] += sum(len(one.tags) for one in self.manifests if one.present)
         found[registry] += _LOCATIONS_REQUESTS * len(self.bundles)
         return {name: count for name, count in sorted(found.items()) if count and not name.startswith(LAYOUT_PREFIX)}

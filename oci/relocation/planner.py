@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from oci.bundle import tagnames
 from oci.bundle.bundlelock import BundleLock
@@ -26,6 +26,16 @@ from oci.relocation.walk import Walk, digest_in
 from oci.store import Source
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What is known already, so that it isn't asked again: what tags show at the destination (None for one that isn't
+    there), whether it had no tag at all before this session came, and the tag lists of source repositories."""
+
+    tags: Mapping[str, Descriptor | None]
+    fresh: bool = False
+    listed: Mapping[StoreName, frozenset[str]] = field(default_factory=dict, hash=False)
+
+
 def resolve(session: Session, request: RelocationRequest) -> Roots:
     """Reads the lock or the archive, or asks the source what a tag means. A digest costs no request."""
     if request.archive:
@@ -40,7 +50,7 @@ def resolve(session: Session, request: RelocationRequest) -> Roots:
     return _single(session, reference, tags, bundle=bool(request.bundle))
 
 
-def make_plan(session: Session, request: RelocationRequest) -> Plan:
+def make_plan(session: Session, request: RelocationRequest, *, seen: Seen | None = None) -> Plan:
     """Walks the source and asks the destination what it has. Nothing is written.
 
     Raises when the root can't be read or isn't what was asked for. Any other part that can't be read is a failure in
@@ -48,11 +58,14 @@ def make_plan(session: Session, request: RelocationRequest) -> Plan:
     """
     roots, rewritten = _choose_platforms(session, resolve(session, request), request)
     destination = session.compared(request.destination)
-    known, tags = _compare_tags(destination, roots)
-    probe = destination.head_manifest(roots.entries[0].digest) if roots.entries and not known else None
-    if probe is not None:
-        known = {probe.digest: probe}
-    fresh = not known and _has_no_tags(destination)
+    known, tags = _compare_tags(destination, roots, seen)
+    if seen is not None and seen.fresh:
+        fresh = True
+    else:
+        probe = destination.head_manifest(roots.entries[0].digest) if roots.entries and not known else None
+        if probe is not None:
+            known = {probe.digest: probe}
+        fresh = seen is None and not known and _has_no_tags(destination)
     walk = Walk(
         session,
         destination,
@@ -61,12 +74,12 @@ def make_plan(session: Session, request: RelocationRequest) -> Plan:
         fresh=fresh,
         trusting=not request.repair,
         thorough=bool(request.names),
-        bundles=roots.is_bundle and not request.shallow,
+        bundles=(roots.is_bundle or request.either) and not request.shallow,
         foreign_layers=request.include_non_distributable,
     )
     walk.run(roots.entries)
     _check_kinds(roots, walk, request, destination)
-    attachments = Attachments(session, destination, request.artifacts)
+    attachments = Attachments(session, destination, request.artifacts, listed=seen.listed if seen else {})
     if request.artifacts:
         _attach(walk, attachments)
     _name_images(session, destination, walk, request)
@@ -154,12 +167,14 @@ def _of_lock(lock: BundleLock) -> Reference:
     return lock.image
 
 
-def _compare_tags(destination: Source, roots: Roots) -> tuple[dict[Digest, Descriptor], tuple[str, ...]]:
+def _compare_tags(
+    destination: Source, roots: Roots, seen: Seen | None
+) -> tuple[dict[Digest, Descriptor], tuple[str, ...]]:
     """What the wanted tags show at the destination already, and the tags that have to be moved."""
     known: dict[Digest, Descriptor] = {}
     moved = []
     for tag in roots.tags:
-        there = destination.head_manifest(tag)
+        there = seen.tags[tag] if seen is not None and tag in seen.tags else destination.head_manifest(tag)
         if there is not None:
             known[there.digest] = there
         if there is None or there.digest != roots.entries[0].digest:
@@ -187,7 +202,7 @@ def _check_kinds(roots: Roots, walk: Walk, request: RelocationRequest, destinati
     root = walk.nodes[roots.entries[0].digest]
     if roots.is_bundle and not root.is_bundle:
         raise InvalidInput(f"expected a bundle, found a plain image: {roots.source}", hint="use -i instead of -b")
-    if not request.image or request.shallow:
+    if not request.image or request.shallow or request.either:
         return
     # What is there already wasn't read; a bundle that was copied has its locations beside it.
     asked = request.sure_of_kind and root.present and destination.head_manifest(tagnames.locations(root.digest))
@@ -252,7 +267,7 @@ def _planned(
         is_bundle=node.is_bundle,
         present=node.present,
         tags=tuple(tags),
-        keep_alive=_keep_alive(node, request),
+        keep_alive=_keep_alive(node, request, tagged=bool(tags)),
         platform=node.platform,
         annotations=dict(node.annotations),
         raw=index.raw.decode() if index else "",
@@ -260,9 +275,9 @@ def _planned(
     )
 
 
-def _keep_alive(node: Node, request: RelocationRequest) -> str:
+def _keep_alive(node: Node, request: RelocationRequest, *, tagged: bool) -> str:
     """Children and referrers are held by what they belong to."""
-    if node.role in (Role.CHILD, Role.REFERRER):
+    if node.role in (Role.CHILD, Role.REFERRER) or (request.tag_holds and node.role is Role.ROOT and tagged):
         return ""
     if not request.repo_based_tags:
         return tagnames.keep_alive(node.digest)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import heapq
 import itertools
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 from oci.cancel import CancelToken
 from oci.errors import Cancelled
 
 T = TypeVar("T")
+Outcome: TypeAlias = T | BaseException
 
 SMALL = 1 << 20
 """Bytes up to which a blob counts as small: one thread takes nothing bigger, so that small ones never queue behind
@@ -30,6 +31,8 @@ class BlobPool(Generic[T]):
         self._small: list[tuple[int, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._memo: dict[Hashable, Future[T]] = {}
+        self._unclaimed: set[Hashable] = set()
+        """Keys that `together` has started and nobody has asked for yet."""
         self._closed = False
         self._threads = [
             threading.Thread(target=self._work, args=(threads > 1 and number == 0,), name=f"blob-{number}", daemon=True)
@@ -39,21 +42,38 @@ class BlobPool(Generic[T]):
             thread.start()
 
     def once(self, key: Hashable, size: int, function: Callable[[], T]) -> tuple[Future[T], bool]:
-        """The future of `key`, and whether this call is the one that started it."""
+        """The future of `key`, and whether this call is the first that asks for it."""
         with self._changed:
             known = self._memo.get(key)
             if known is not None:
-                return known, False
+                mine = key in self._unclaimed
+                self._unclaimed.discard(key)
+                return known, mine
             future: Future[T] = Future()
             self._memo[key] = future
-            queue = self._small if size <= SMALL else self._big
-            heapq.heappush(queue, (-size, next(self._order), lambda: self._run(key, future, function)))
-            self._changed.notify_all()
+            self._push(size, lambda: self._run(key, future, function))
             return future, True
+
+    def together(
+        self,
+        keys: Sequence[Hashable],
+        size: int,
+        function: Callable[[Sequence[Hashable]], Mapping[Hashable, Outcome[T]]],
+    ) -> None:
+        """Runs one function for several keys, unless all but one of them have been seen to already. It is given those
+        that haven't, and answers for each of them with a result or an exception; who asks for a key later, finds it."""
+        with self._changed:
+            futures: dict[Hashable, Future[T]] = {key: Future() for key in keys if key not in self._memo}
+            if len(futures) < 2:
+                return
+            self._memo.update(futures)
+            self._unclaimed.update(futures)
+            self._push(size, lambda: self._run_together(futures, function))
 
     def forget(self, key: Hashable) -> None:
         with self._changed:
             self._memo.pop(key, None)
+            self._unclaimed.discard(key)
 
     def close(self) -> None:
         """Waits for what is running; what is still queued is answered with Cancelled."""
@@ -65,6 +85,29 @@ class BlobPool(Generic[T]):
         for _, _, job in (*self._big, *self._small):
             self._cancel.cancel()
             job()
+
+    def _push(self, size: int, job: Callable[[], None]) -> None:
+        queue = self._small if size <= SMALL else self._big
+        heapq.heappush(queue, (-size, next(self._order), job))
+        self._changed.notify_all()
+
+    def _run_together(
+        self,
+        futures: Mapping[Hashable, Future[T]],
+        function: Callable[[Sequence[Hashable]], Mapping[Hashable, Outcome[T]]],
+    ) -> None:
+        try:
+            self._cancel.check()
+            outcomes = function(list(futures))
+        except BaseException as error:  # noqa: BLE001 - whatever it was belongs to whoever waits on the futures
+            outcomes = dict.fromkeys(futures, error)
+        for key, future in futures.items():
+            outcome = outcomes[key]
+            if isinstance(outcome, BaseException):
+                self.forget(key)
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
 
     def _run(self, key: Hashable, future: Future[T], function: Callable[[], T]) -> None:
         try:

@@ -54,6 +54,10 @@ class RelocationRequest:
     """Of an `image` that is there already, ask once more whether it came as a bundle, and refuse it as otherwise."""
     names: tuple[str, ...] = ()
     """Rules that give listed images a readable tag as well; see oci.relocation.mapping.NameRule."""
+    either: bool = False
+    """`image` may turn out to be a bundle; then all that it lists comes along."""
+    tag_holds: bool = False
+    """What gets a tag of its own gets no keep-alive tag beside it."""
     repair: bool = False
     """Take nothing at the destination for granted: every blob is asked for, and what was lost is sent again."""
 
@@ -71,6 +75,8 @@ class RelocationRequest:
             raise InvalidInput(
                 f"unknown artifacts: {', '.join(sorted(unknown))}", hint=f"known are {', '.join(sorted(ARTIFACTS))}"
             )
+        if self.either and not self.image:
+            raise InvalidInput("only what is asked for as an image can be either an image or a bundle")
         for tag in self.tags:
             parse_tag(tag)
         for platform in self.platforms:

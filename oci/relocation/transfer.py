@@ -3,8 +3,9 @@ times."""
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -19,7 +20,8 @@ from oci.reference import Repository, StoreName, parse_store
 from oci.relocation.plan import Plan, PlannedBlob, PlannedManifest
 from oci.relocation.pool import wait_all
 from oci.relocation.session import Session
-from oci.store import BlobOutcome, Destination, Source, reader_of
+from oci.relocation.sharedread import SharedRead
+from oci.store import BlobOutcome, BlobReader, Destination, Source, reader_of
 
 DONE = "done"
 PRESENT = "present"
@@ -43,6 +45,9 @@ class ImageOutcome:
     seconds: float = 0.0
     error: str = ""
     error_class: str = ""
+    side: str = ""
+    """Whose failure it was, source or destination, and which registry's or layout's."""
+    store: str = ""
     retryable: bool = False
 
     def to_dict(self) -> dict[str, Any]:
@@ -50,7 +55,8 @@ class ImageOutcome:
 
 
 def transfer_image(session: Session, plan: Plan, digest: Digest) -> ImageOutcome:
-    """Brings the image and all below it to the destination; a bundle's own manifest waits for `publish`.
+    """Brings the image and all below it to the destination; a bundle's own manifest waits for `publish`, and so does
+    one that its tag is to hold.
 
     Raises whatever stopped it (retryable errors say so); nothing is named by then.
     """
@@ -64,7 +70,7 @@ def transfer_image(session: Session, plan: Plan, digest: Digest) -> ImageOutcome
     moved: dict[BlobOutcome, int] = dict.fromkeys(BlobOutcome, 0)
     _move_blobs(session, plan, destination, below, moved, fresh=plan.fresh)
     for manifest in below:
-        if not manifest.is_bundle and not manifest.present:
+        if not manifest.is_bundle and not manifest.present and not manifest.held_by_tag:
             _push_manifest(session, plan, destination, manifest, below)
     return ImageOutcome(
         digest=digest,
@@ -114,6 +120,8 @@ def failure(image: PlannedManifest, error: TransshipError) -> ImageOutcome:
         status=FAILED,
         error=str(error),
         error_class=type(error).__name__,
+        side=error.side if isinstance(error, StoreError) else "",
+        store=error.store if isinstance(error, StoreError) else "",
         retryable=error.retryable,
     )
 
@@ -197,17 +205,67 @@ def _move_blobs(
             moved[outcome] += blob.size
 
 
-def _move_blob(session: Session, destination: Destination, blob: PlannedBlob, *, fresh: bool) -> BlobOutcome:
+def share_reads(session: Session, plans: Sequence[Plan]) -> None:
+    """Starts to move the blobs that several of the plans need, each read once for all of their destinations. The
+    transfers of the plans find them on their way."""
+    plan_of = {plan.destination: plan for plan in plans}
+    wanted: dict[Digest, list[str]] = {}
+    for plan in plans:
+        for blob in plan.blobs:
+            wanted.setdefault(blob.digest, []).append(plan.destination)
+    for blob in {blob.digest: blob for plan in plans for blob in plan.blobs}.values():
+        keys = [(destination, blob.digest) for destination in wanted[blob.digest]]
+        if len(keys) > 1:
+            session.blobs.together(keys, blob.size, partial(_move_to_all, session, plan_of, blob))
+
+
+def _move_to_all(
+    session: Session, plan_of: Mapping[str, Plan], blob: PlannedBlob, keys: Sequence[Hashable]
+) -> dict[Hashable, BlobOutcome | BaseException]:
+    """A thread for each destination, because each waits for its own network."""
+    source = session.source(parse_store(blob.stores[0]))
+    shared = SharedRead(partial(_followed, session, source, blob.descriptor), seats=len(keys), cancel=session.cancel)
+    outcomes: dict[Hashable, BlobOutcome | BaseException] = {}
+
+    def move(key: Hashable, name: str) -> None:
+        seat = shared.seat()
+        plan = plan_of[name]
+        try:
+            destination = session.destination(parse_store(name))
+            outcomes[key] = _move_blob(
+                session, destination, plan.blob_by_digest[blob.digest], fresh=plan.fresh, read=seat.open
+            )
+        except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for this blob
+            outcomes[key] = error
+        finally:
+            seat.leave()
+
+    names = [(key, key[0]) for key in keys if isinstance(key, tuple)]
+    threads = [threading.Thread(target=move, args=pair, name="blob-shared", daemon=True) for pair in names[1:]]
+    for thread in threads:
+        thread.start()
+    move(*names[0])
+    for thread in threads:
+        thread.join()
+    return outcomes
+
+
+def _move_blob(
+    session: Session, destination: Destination, blob: PlannedBlob, *, fresh: bool, read: BlobReader | None = None
+) -> BlobOutcome:
+    """`read` is how it is read at first, where not by a read of its own."""
     session.moving[blob.digest] = 0
     try:
-        outcome = _move_from_places(session, destination, blob, fresh=fresh)
+        outcome = _move_from_places(session, destination, blob, fresh=fresh, read=read)
     finally:
         session.moving.pop(blob.digest, None)
     session.moved.add(blob.digest)
     return outcome
 
 
-def _move_from_places(session: Session, destination: Destination, blob: PlannedBlob, *, fresh: bool) -> BlobOutcome:
+def _move_from_places(
+    session: Session, destination: Destination, blob: PlannedBlob, *, fresh: bool, read: BlobReader | None
+) -> BlobOutcome:
     """From the first place that gives the right bytes. A wrong byte is never a reason to give up at once: another
     place, or another read, may have the right one."""
     places = [parse_store(store) for store in blob.stores]
@@ -216,11 +274,12 @@ def _move_from_places(session: Session, destination: Destination, blob: PlannedB
     if cached is not None:
         return destination.put_blob(blob.descriptor, reader_of(cached), mount_from=mounts, fresh=fresh)
     problem: TransshipError | None = None
-    for place in places * _READ_ROUNDS:
+    for number, place in enumerate(places * _READ_ROUNDS):
+        first = read if number == 0 else None
         try:
             return destination.put_blob(
                 blob.descriptor,
-                partial(_followed, session, session.source(place), blob.descriptor),
+                first or partial(_followed, session, session.source(place), blob.descriptor),
                 mount_from=mounts,
                 fresh=fresh,
             )

@@ -13,7 +13,7 @@ from oci.bundle import reader, tagnames
 from oci.descriptor import Descriptor
 from oci.digest import Digest
 from oci.errors import Cancelled, InvalidManifest, NotFound, StoreError, TransshipError, Unavailable
-from oci.manifest import NESTING_LIMIT, Manifest
+from oci.manifest import NESTING_LIMIT, Manifest, parse_manifest
 from oci.reference import ArchiveName, Reference, Repository, StoreName
 from oci.relocation.graph import Entry, Node, merged
 from oci.relocation.plan import PlanFailure, Role
@@ -214,6 +214,9 @@ class Walk:
             return self._destination, self._destination.get_manifest(entry.digest)
         if entry.digest in self._rewritten:
             return self._session.source(entry.places[0]), self._rewritten[entry.digest]
+        known = self._session.cache.get(entry.digest) if len(entry.places) == 1 else None
+        if known is not None:
+            return self._session.source(entry.places[0]), parse_manifest(known, limit=len(known))
         errors: list[TransshipError] = []
         for place in self._ordered(entry.places):
             source: Source = self._session.source(place)

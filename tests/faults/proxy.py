@@ -19,7 +19,8 @@ _HOP = {"connection", "transfer-encoding", "content-length", "host"}
 
 @dataclass(slots=True, kw_only=True)
 class Fault:
-    """What happens to requests that match, from the `first`-th to the `last`-th of them (counted from 1).
+    """What happens to requests that match, from the `first`-th to the `last`-th of them (counted from 1), and of these
+    to each `every`-th.
 
     One of: `status` (an answer instead of the real one, with `headers` and `body`); `reset_after` (the connection is
     reset after so many bytes of the answer's body; 0 before any answer); `cut_upload_after` (reset after so many bytes
@@ -32,6 +33,7 @@ class Fault:
     path: str = ".*"
     first: int = 1
     last: int = 1 << 30
+    every: int = 1
     status: int = 0
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
@@ -49,7 +51,7 @@ class Fault:
         if not (re.fullmatch(self.method, method) and re.search(self.path, path)):
             return False
         self.matched += 1
-        return self.first <= self.matched <= self.last
+        return self.first <= self.matched <= self.last and self.matched % self.every == 0
 
 
 class Span(NamedTuple):
@@ -123,9 +125,13 @@ class _Handler(QuietHandler):
         for name, value in changed.items():
             if value:
                 self.send_header(name, value)
+        endless = self.command != "HEAD" and answer.getheader("Content-Length") is None
+        if endless:
+            self.send_header("Connection", "close")
         self.end_headers()
         if self.command != "HEAD":
             self._answer_body(answer, fault)
+        self.close_connection = self.close_connection or endless
 
     def _request_body(self, length: int) -> Iterator[bytes]:
         while length:

@@ -1,0 +1,393 @@
+"""Comparing a mirror's source with its destinations: HEAD against HEAD, and not even that for tags declared immutable.
+
+Nothing is read that a worker's quota or a registry's "last pulled" would show, but where a rule needs to know when an
+image was made, or where platforms are chosen; both are facts of a digest, and asked once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from oci.bundle import tagnames
+from oci.descriptor import Descriptor
+from oci.digest import Digest
+from oci.errors import Cancelled, InvalidInput, NotFound, TransshipError
+from oci.mirror import selection
+from oci.mirror.breaker import Breaker, place
+from oci.mirror.comparison import Comparison, DestinationComparison, TagComparison, TagState
+from oci.mirror.config import Mirror
+from oci.mirror.facts import Facts
+from oci.mirror.locks import compare_lock
+from oci.mirror.signatures import signed
+from oci.mirror.work import BUNDLE, TAGS, Target, WorkItem
+from oci.reference import ArchiveName, Reference, StoreName
+from oci.relocation.session import Session
+from oci.store import Destination, Source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Care:
+    """How closely to look. `audit` asks for immutable tags as well, to see whether one moved; `thorough` also for
+    signatures and ages of what is in place. `only` are the names, HOST/REPOSITORY:TAG, to look at and no others."""
+
+    audit: bool = False
+    thorough: bool = False
+    only: frozenset[str] = frozenset()
+
+
+RUN = Care()
+CHECK = Care(audit=True, thorough=True)
+
+
+def compare(
+    session: Session,
+    mirror: Mirror,
+    *,
+    facts: Facts,
+    breaker: Breaker,
+    care: Care = RUN,
+    now: datetime | None = None,
+) -> Comparison:
+    """Raises when the source can't be listed, or when a registry is of no use; a destination or a tag that can't be
+    asked is part of the result."""
+    moment = now or datetime.now(UTC)
+    if mirror.source.lock:
+        return compare_lock(session, mirror, care.only)
+    return _Look(session, mirror, facts=facts, breaker=breaker, care=care, now=moment).compare()
+
+
+class _Look:
+    """One comparison. What was asked is kept, so that ages, platforms and signatures find it."""
+
+    def __init__(
+        self, session: Session, mirror: Mirror, *, facts: Facts, breaker: Breaker, care: Care, now: datetime
+    ) -> None:
+        self._session = session
+        self._mirror = mirror
+        self._facts = facts
+        self._breaker = breaker
+        self._care = care
+        self._now = now
+        store = mirror.source.store
+        if store is None:
+            raise InvalidInput("a lock has no repository to compare")
+        self._source_name: StoreName = store
+        self._source: Source = session.source(store)
+        self._destinations: dict[str, Destination] = {
+            str(one): session.destination(one.store)
+            for one in mirror.destinations
+            if not isinstance(one.store, ArchiveName)
+        }
+        self._listed: frozenset[str] | None = None
+        self._there: dict[str, frozenset[str] | None] = {}
+        """The tags of each destination; None where they weren't listed."""
+        self._broken: dict[str, TransshipError] = {}
+        self._heads: dict[tuple[str, str], Descriptor | TransshipError | None] = {}
+        """What (destination, tag) shows; the source is the destination ""."""
+        self._wanted: dict[str, Digest | TransshipError] = {}
+        """What each tag should show: the source's digest, or that of its index with fewer platforms."""
+
+    def compare(self) -> Comparison:
+        listed = self._list_source()
+        self._listed = frozenset(listed) if listed is not None else None
+        self._list_destinations()
+        candidates = self._candidates(listed)
+        self._ask([tag for tag in candidates if not self._settled(tag)])
+        if self._mirror.source.bundle:
+            self._must_be_there(candidates)
+        self._narrow(candidates)
+        rules = self._mirror.tags if self._mirror.source.repository else []
+        chosen = selection.select(candidates, rules, self, self._now) if rules else None
+        tags = [tag for tag in (chosen.tags if chosen else candidates) if not self._gone(tag)]
+        held = chosen.held if chosen else {}
+        found = [self._destination(str(one), tags, held) for one in self._mirror.destinations]
+        found = self._dated(self._signed(found))
+        work = self._work(found)
+        most = self._mirror.limits.images_per_run
+        return Comparison(
+            mirror=self._mirror.name,
+            source=str(self._mirror.source),
+            destinations=tuple(found),
+            work=tuple(work[: most or None]),
+            held=held,
+            waiting=max(0, len(work) - most) if most else 0,
+            listed=self._listed,
+        )
+
+    # What there is.
+
+    def _list_source(self) -> list[str] | None:
+        """None where no list is needed: one bundle, or single tags and no rule that ranks them."""
+        self._refuse_if_useless("source", self._source_name)
+        if self._mirror.source.bundle:
+            return None
+        if self._care.only and not any(rule.latest for rule in self._mirror.tags):
+            return None
+        try:
+            tags = list(self._source.tags())
+        except TransshipError as error:
+            self._breaker.failed(error)
+            raise
+        self._breaker.succeeded([place("source", str(self._source_name))])
+        return tags
+
+    def _list_destinations(self) -> None:
+        for name, destination in self._destinations.items():
+            if self._care.only or self._mirror.source.bundle:
+                self._there[name] = None
+                continue
+            try:
+                self._refuse_if_useless("destination", destination.name)
+                self._there[name] = frozenset(destination.tags())
+                self._breaker.succeeded([place("destination", str(destination.name))])
+            except NotFound:
+                self._there[name] = frozenset()
+            except Cancelled:
+                raise
+            except TransshipError as error:
+                self._breaker.failed(error)
+                self._broken[name] = error
+
+    def _candidates(self, listed: Sequence[str] | None) -> list[str]:
+        """Tags that may be taken as far as their names say; the one name of a bundle."""
+        reference = self._mirror.source.reference
+        if reference is not None:
+            return (
+                [reference.identifier]
+                if not self._care.only or self._name(reference.identifier) in self._care.only
+                else []
+            )
+        prefix = f"{self._source_name}:"
+        asked = [name.removeprefix(prefix) for name in sorted(self._care.only) if name.startswith(prefix)]
+        tags = selection.named(asked if listed is None else listed, self._mirror.tags)
+        return [tag for tag in tags if tag in asked] if self._care.only else tags
+
+    def _settled(self, tag: str) -> bool:
+        """An immutable tag that every destination has is nothing to ask for."""
+        return (
+            not self._care.audit
+            and self._immutable(tag)
+            and all(tag in (there or ()) for there in self._there.values())
+        )
+
+    def _immutable(self, tag: str) -> bool:
+        return selection.matches(tag, self._mirror.immutable)
+
+    def _must_be_there(self, names: Sequence[str]) -> None:
+        for name in names:
+            if self._gone(name):
+                raise NotFound(
+                    "there is no such bundle",
+                    side="source",
+                    store=str(self._source_name),
+                    subject=self._name(name),
+                    operation="comparing",
+                    hint="check the name and the tag, and that this identity may read it",
+                )
+
+    def _gone(self, tag: str) -> bool:
+        """It was listed, and is no more."""
+        return self._heads.get(("", tag), tag) is None
+
+    # What it shows.
+
+    def _ask(self, tags: Sequence[str]) -> None:
+        jobs = [("", tag) for tag in tags]
+        for name, there in self._there.items():
+            jobs.extend((name, tag) for tag in tags if there is None or tag in there)
+        for job, answer in zip(jobs, self._session.workers.map(self._head, jobs), strict=True):
+            self._heads[job] = answer
+
+    def _head(self, job: tuple[str, str]) -> Descriptor | TransshipError | None:
+        name, tag = job
+        store: Source = self._destinations[name] if name else self._source
+        where = place("destination" if name else "source", str(store.name))
+        cause = self._breaker.cause([where])
+        if cause is not None:
+            return cause
+        try:
+            found = store.head_manifest(tag)
+        except Cancelled:
+            raise
+        except TransshipError as error:
+            self._breaker.failed(error)
+            return error
+        self._breaker.succeeded([where])
+        return found
+
+    def _narrow(self, tags: Sequence[str]) -> None:
+        heads = {tag: head for tag in tags if isinstance(head := self._heads.get(("", tag)), Descriptor)}
+        if not self._mirror.platforms:
+            self._wanted.update({tag: head.digest for tag, head in heads.items()})
+            return
+
+        def narrowed(head: Descriptor) -> Digest | TransshipError:
+            try:
+                return self._facts.narrowed(self._session, self._source, head, self._mirror.platforms)
+            except Cancelled:
+                raise
+            except TransshipError as error:
+                return error
+
+        self._wanted.update(zip(heads, self._session.workers.map(narrowed, heads.values()), strict=True))
+
+    # Ages, for the selection.
+
+    def in_place(self, tag: str) -> bool:
+        if self._care.thorough:
+            return False
+        if self._settled(tag):
+            return True
+        wanted = self._wanted.get(tag)
+        shown = [self._heads.get((name, tag)) for name in self._destinations]
+        return bool(shown) and all(isinstance(one, Descriptor) and one.digest == wanted for one in shown)
+
+    def created(self, tags: Sequence[str]) -> Mapping[str, datetime | None]:
+        """None for one that can't be read, so that its tag fails or waits, and no other."""
+        self._ask([tag for tag in tags if ("", tag) not in self._heads])
+        return dict(zip(tags, self._session.workers.map(self._created, tags), strict=True))
+
+    def _created(self, tag: str) -> datetime | None:
+        """Read where it costs nobody's quota: at a destination that has the same image."""
+        head = self._heads.get(("", tag))
+        if not isinstance(head, Descriptor):
+            return None
+        here = next((one for name, one in self._destinations.items() if self._shows(name, tag, head.digest)), None)
+        try:
+            return self._facts.created(self._session, here or self._source, head.digest)
+        except Cancelled:
+            raise
+        except TransshipError:
+            return None
+
+    def _shows(self, name: str, tag: str, digest: Digest) -> bool:
+        shown = self._heads.get((name, tag))
+        return isinstance(shown, Descriptor) and shown.digest == digest
+
+    # What follows.
+
+    def _destination(self, name: str, tags: Sequence[str], held: Mapping[str, str]) -> DestinationComparison:
+        if name in self._broken:
+            return DestinationComparison(destination=name, error=self._broken[name])
+        found = [self._tag(name, tag) for tag in tags]
+        there = self._there.get(name)
+        extra = sorted(set(selection.visible(there)) - set(tags) - held.keys()) if there is not None else []
+        if self._mirror.source.bundle:
+            extra = []
+        return DestinationComparison(destination=name, tags=tuple(found), extra=tuple(extra))
+
+    def _tag(self, name: str, tag: str) -> TagComparison:
+        if name not in self._destinations:
+            return self._archived(tag)
+        if self._settled(tag):
+            return TagComparison(tag=tag, state=TagState.IN_PLACE)
+        head, wanted = self._heads.get(("", tag)), self._wanted.get(tag)
+        shown = self._heads.get((name, tag))
+        error = next((one for one in (head, wanted, shown) if isinstance(one, TransshipError)), None)
+        if error is not None or not isinstance(wanted, str):
+            return TagComparison(tag=tag, state=TagState.FAILED, reason=str(error or ""), error=error)
+        there = shown.digest if isinstance(shown, Descriptor) else ""
+        compared = TagComparison(tag=tag, state=TagState.IN_PLACE, source=wanted, destination=there)
+        if not there:
+            return replace(compared, state=TagState.MISSING)
+        if there == wanted:
+            return self._bundle_by_digest(name, compared)
+        if self._immutable(tag):
+            reason = f"declared immutable, and the source shows {wanted} by now; {there} is kept"
+            return replace(compared, state=TagState.MUTATED, reason=reason)
+        return replace(compared, state=TagState.STALE)
+
+    def _bundle_by_digest(self, name: str, compared: TagComparison) -> TagComparison:
+        """A bundle without a tag is whole when its locations are there: they are written last."""
+        reference = self._mirror.source.reference
+        if reference is None or reference.digest is None:
+            return compared
+        whole = self._head((name, tagnames.locations(reference.digest)))
+        return replace(compared, state=TagState.IN_PLACE if whole else TagState.STALE)
+
+    def _archived(self, tag: str) -> TagComparison:
+        wanted = self._wanted.get(tag)
+        if isinstance(wanted, str):
+            return TagComparison(tag=tag, state=TagState.IN_PLACE, source=wanted)
+        return TagComparison(tag=tag, state=TagState.FAILED, reason=str(wanted or ""))
+
+    def _signed(self, found: Sequence[DestinationComparison]) -> list[DestinationComparison]:
+        """With the tags marked that are to move, or with `thorough` all, and have no signature."""
+        if not self._mirror.require_signatures:
+            return list(found)
+        states = {TagState.MISSING, TagState.STALE} | ({TagState.IN_PLACE} if self._care.thorough else set())
+        tags = {one.tag for destination in found for one in destination.tags if one.state in states}
+        digests = {head.digest for tag in tags if isinstance(head := self._heads.get(("", tag)), Descriptor)}
+        answers = signed(self._session, self._source, sorted(digests), self._listed)
+
+        def marked(one: TagComparison) -> TagComparison:
+            head = self._heads.get(("", one.tag))
+            if one.state not in states or not isinstance(head, Descriptor):
+                return one
+            answer = answers[head.digest]
+            if isinstance(answer, TransshipError):
+                return replace(one, state=TagState.FAILED, reason=str(answer), error=answer)
+            return one if answer else replace(one, state=TagState.UNSIGNED, reason="the source has no signature of it")
+
+        return [replace(one, tags=tuple(map(marked, one.tags))) for one in found]
+
+    def _dated(self, found: Sequence[DestinationComparison]) -> list[DestinationComparison]:
+        """How long a destination has been behind is part of a check, not of a run."""
+        behind = {
+            one.tag
+            for destination in found
+            for one in destination.tags
+            if one.state in (TagState.MISSING, TagState.STALE)
+        }
+        if not self._care.thorough or not behind:
+            return list(found)
+        times = self.created(sorted(behind))
+        return [
+            replace(
+                destination,
+                tags=tuple(
+                    replace(one, created=times.get(one.tag)) if one.tag in behind else one for one in destination.tags
+                ),
+            )
+            for destination in found
+        ]
+
+    def _work(self, found: Iterable[DestinationComparison]) -> list[WorkItem]:
+        """One item for each image: tags that show the same one travel together."""
+        moving: dict[Digest, dict[str, list[str]]] = {}
+        for destination in found:
+            for one in destination.tags:
+                head = self._heads.get(("", one.tag))
+                if one.state in (TagState.MISSING, TagState.STALE) and isinstance(head, Descriptor):
+                    moving.setdefault(head.digest, {}).setdefault(destination.destination, []).append(one.tag)
+        return [self._item(digest, tags_of) for digest, tags_of in moving.items()]
+
+    def _item(self, digest: Digest, tags_of: Mapping[str, Sequence[str]]) -> WorkItem:
+        bundle = self._mirror.source.reference
+        every = dict.fromkeys(tag for tags in tags_of.values() for tag in tags)
+        targets = tuple(
+            Target(
+                destination=name,
+                tags=() if bundle is not None and bundle.digest else tuple(tags),
+                fresh=self._there.get(name) == frozenset(),
+            )
+            for name, tags in tags_of.items()
+        )
+        return WorkItem.of(
+            self._mirror,
+            BUNDLE if bundle is not None else TAGS,
+            str(Reference(self._source_name, "", digest)),
+            names=tuple(self._name(tag) for tag in every),
+            targets=targets,
+        )
+
+    def _name(self, tag: str) -> str:
+        reference = self._mirror.source.reference
+        return str(reference) if reference is not None else str(Reference(self._source_name, tag))
+
+    def _refuse_if_useless(self, side: str, store: StoreName) -> None:
+        cause = self._breaker.cause([place(side, str(store))])
+        if cause is not None:
+            raise cause

@@ -1,0 +1,153 @@
+"""What is true of a digest for ever: when its image was made, and what its index becomes without some platforms.
+
+A run keeps what it has learned in memory and, where it is given a file, for the next run: an unchanged mirror then
+costs no request for it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from oci.atomic import replace_file
+from oci.bundle import reader
+from oci.descriptor import Descriptor, Platform
+from oci.digest import Digest, is_digest
+from oci.manifest import NESTING_LIMIT, Manifest
+from oci.relocation.platforms import choose
+from oci.relocation.session import Session
+from oci.store import Source
+
+VERSION = 1
+ENTRY_LIMIT = 200_000
+"""Facts a file may hold; the oldest are dropped."""
+
+_CREATED = "org.opencontainers.image.created"
+_BEGINNING = datetime(1971, 1, 1, tzinfo=UTC)
+"""Builds that leave the time out write the year 1, or 1970: they don't say when they were made."""
+
+_UNKNOWN = "unknown"
+
+
+class Facts:
+    """Safe from any thread. `path` is the file; empty for memory alone."""
+
+    def __init__(self, path: str = "") -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._known: dict[str, str] = _loaded(path) if path else {}
+        self._changed = False
+
+    def created(self, session: Session, source: Source, digest: Digest) -> datetime | None:
+        """When the image was made, as its annotations or its config say; None when they don't. For an index, its first
+        image."""
+        known = self._get(f"created {digest}")
+        if known is None:
+            found = _created(session, source, source.get_manifest(digest), 0)
+            known = found.isoformat() if found else _UNKNOWN
+            self._put(f"created {digest}", known)
+        return None if known == _UNKNOWN else datetime.fromisoformat(known)
+
+    def narrowed(self, session: Session, source: Source, found: Descriptor, platforms: Sequence[str]) -> Digest:
+        """The digest at the destination of what the source has as `found`, when only some platforms are taken.
+
+        Raises InvalidInput for an index that has none of them.
+        """
+        if not platforms or not found.is_index:
+            return found.digest
+        key = f"narrowed {found.digest} {' '.join(sorted(platforms))}"
+        known = self._get(key)
+        if known is None or not is_digest(known):
+            index = source.get_manifest(found.digest)
+            session.cache.put(index.digest, index.raw)
+            chosen = choose(source, index, [Platform.parse(platform) for platform in platforms])
+            known = chosen[-1].digest if chosen else found.digest
+            self._put(key, known)
+        return Digest(known)
+
+    def save(self) -> None:
+        """Writes the file when something was learned. A file that can't be written is no reason to fail: the facts are
+        learned again next time."""
+        with self._lock:
+            if not self._path or not self._changed:
+                return
+            kept = dict(list(self._known.items())[-ENTRY_LIMIT:])
+            self._changed = False
+        data = json.dumps({"version": VERSION, "facts": kept}, separators=(",", ":")).encode()
+        try:
+            os.makedirs(os.path.dirname(self._path), exist_ok=True)
+            replace_file(self._path, data)
+        except OSError:
+            return
+
+    def _get(self, key: str) -> str | None:
+        with self._lock:
+            return self._known.get(key)
+
+    def _put(self, key: str, value: str) -> None:
+        with self._lock:
+            self._known[key] = value
+            self._changed = True
+
+
+def default_path() -> str:
+    """In the cache folder of whoever runs this."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return os.path.join(base, "transship", "facts.json")
+
+
+def _loaded(path: str) -> dict[str, str]:
+    """A file that isn't there, or isn't ours, holds nothing."""
+    try:
+        with open(path, "rb") as file:
+            body = json.load(file)
+    except (OSError, ValueError, RecursionError):
+        return {}
+    if not isinstance(body, dict) or body.get("version") != VERSION or not isinstance(body.get("facts"), dict):
+        return {}
+    return {key: value for key, value in body["facts"].items() if isinstance(value, str) and _is_fact(key, value)}
+
+
+def _is_fact(key: str, value: str) -> bool:
+    if not key.startswith("created "):
+        return key.startswith("narrowed ")
+    try:
+        return value == _UNKNOWN or datetime.fromisoformat(value).tzinfo is not None
+    except ValueError:
+        return False
+
+
+def _created(session: Session, source: Source, manifest: Manifest, depth: int) -> datetime | None:
+    said = _moment(manifest.annotations.get(_CREATED))
+    if said is not None or depth > NESTING_LIMIT:
+        return said
+    if manifest.is_index:
+        first = next((child for child in manifest.children if child.names_manifest), None)
+        return _created(session, source, source.get_manifest(first.digest), depth + 1) if first else None
+    config = manifest.config
+    if config is None or config.size > reader.CONFIG_LIMIT:
+        return None
+    data = session.cache.get(config.digest)
+    if data is None:
+        data = reader.blob_bytes(source, config)
+        session.cache.put(config.digest, data)
+    try:
+        body: Any = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return _moment(body.get("created")) if isinstance(body, dict) else None
+
+
+def _moment(text: object) -> datetime | None:
+    if not isinstance(text, str):
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return aware if aware > _BEGINNING else None

@@ -1,0 +1,40 @@
+"""Mirrors whose source is a lock file: it pins its images, so nothing is selected, and nothing is compared by tag."""
+
+from __future__ import annotations
+
+from oci.errors import Cancelled, TransshipError
+from oci.mirror.comparison import Comparison, DestinationComparison, TagComparison, TagState
+from oci.mirror.config import Mirror
+from oci.mirror.work import LOCK, Target, WorkItem
+from oci.reference import ArchiveName
+from oci.relocation.planner import make_plan
+from oci.relocation.session import Session
+
+
+def compare_lock(session: Session, mirror: Mirror, only: frozenset[str]) -> Comparison:
+    """What has to move is what a plan says: one request for each image that is there."""
+    name = mirror.source.lock
+    found = []
+    targets: list[Target] = []
+    for destination in () if only and name not in only else mirror.destinations:
+        item = WorkItem.of(mirror, LOCK, name, names=(name,), targets=(Target(destination=str(destination)),))
+        if isinstance(destination.store, ArchiveName):
+            state, error = TagState.STALE, None
+        else:
+            state, error = _state(session, item)
+        tag = TagComparison(tag=name, state=state, reason=str(error or ""), error=error)
+        found.append(DestinationComparison(destination=str(destination), tags=(tag,)))
+        if state is TagState.STALE:
+            targets.extend(item.targets)
+    work = (WorkItem.of(mirror, LOCK, name, names=(name,), targets=tuple(targets)),) if targets else ()
+    return Comparison(mirror=mirror.name, source=name, destinations=tuple(found), work=work)
+
+
+def _state(session: Session, item: WorkItem) -> tuple[TagState, TransshipError | None]:
+    try:
+        plan = make_plan(session, item.request(item.targets[0]))
+    except Cancelled:
+        raise
+    except TransshipError as error:
+        return TagState.FAILED, error
+    return TagState.IN_PLACE if plan.unchanged else TagState.STALE, None

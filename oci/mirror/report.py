@@ -1,0 +1,180 @@
+"""What a run of a mirror did, as a value: for people, for programs, and to run again what failed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from oci.errors import InvalidInput, TransshipError
+from oci.meter import Receipt
+from oci.mirror.breaker import Breaker
+from oci.mirror.carry import SKIPPED, Carried
+from oci.mirror.comparison import Comparison, TagState
+from oci.mirror.config import Mirror
+from oci.relocation.transfer import DONE
+
+ONLY_LIMIT = 100_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedImage:
+    """`names` are what to give as `only` to try it again; for a mirror that couldn't even be compared, empty."""
+
+    names: tuple[str, ...]
+    destination: str
+    error: str
+    retryable: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MirrorReport:
+    """Numbers are of tags, or of bundles and locks, at all destinations together; `images` are those copied."""
+
+    mirror: str
+    source: str
+    destinations: tuple[str, ...]
+    in_place: int = 0
+    copied: int = 0
+    images: int = 0
+    tags: tuple[str, ...] = ()
+    """Names that were moved, in the order they were."""
+    mutated: tuple[str, ...] = ()
+    """Tags that are declared immutable and moved at the source; the destinations keep what they have."""
+    unsigned: tuple[str, ...] = ()
+    held: int = 0
+    waiting: int = 0
+    extra: int = 0
+    failed: tuple[FailedImage, ...] = ()
+    """Each with its cause, but for what was not tried: of that only the names count."""
+    causes: tuple[str, ...] = ()
+    """Why registries were given up, each once."""
+    receipt: Receipt = field(default_factory=Receipt)
+
+    @property
+    def succeeded(self) -> bool:
+        return not (self.failed or self.mutated or self.unsigned)
+
+    @property
+    def nothing_done(self) -> bool:
+        """Whether it failed altogether: nothing was copied, and nothing was found in place."""
+        return bool(self.failed) and not self.copied and not self.in_place
+
+    @property
+    def failed_names(self) -> tuple[str, ...]:
+        """To be given as `only`."""
+        return tuple(dict.fromkeys(name for failed in self.failed for name in failed.names))
+
+    def to_dict(self) -> dict[str, Any]:
+        body = {name: getattr(self, name) for name in ("mirror", "source", "in_place", "copied", "images")}
+        return body | {
+            "succeeded": self.succeeded,
+            "destinations": list(self.destinations),
+            "tags": list(self.tags),
+            "mutated": list(self.mutated),
+            "unsigned": list(self.unsigned),
+            "held": self.held,
+            "waiting": self.waiting,
+            "extra": self.extra,
+            "failed": [asdict(failed) for failed in self.failed],
+            "only": list(self.failed_names),
+            "causes": list(self.causes),
+            "receipt": self.receipt.to_dict(),
+        }
+
+
+def made_of(
+    mirror: Mirror, comparison: Comparison, outcomes: Sequence[Carried], breaker: Breaker, receipt: Receipt
+) -> MirrorReport:
+    """The report of a run that got as far as comparing."""
+    done = [one for one in outcomes if one.status == DONE]
+    return MirrorReport(
+        mirror=mirror.name,
+        source=str(mirror.source),
+        destinations=tuple(str(destination) for destination in mirror.destinations),
+        in_place=comparison.count(TagState.IN_PLACE),
+        copied=sum(max(1, len(one.tags)) for one in done),
+        images=sum(one.images for one in done),
+        tags=tuple(tag for one in done for tag in one.tags),
+        mutated=comparison.named(TagState.MUTATED),
+        unsigned=comparison.named(TagState.UNSIGNED),
+        held=len(comparison.held),
+        waiting=comparison.waiting,
+        extra=comparison.extra,
+        failed=(*_uncompared(mirror, comparison), *_uncarried(outcomes)),
+        causes=_causes(breaker, receipt),
+        receipt=receipt,
+    )
+
+
+def of_failure(mirror: Mirror, error: TransshipError, breaker: Breaker, receipt: Receipt) -> MirrorReport:
+    """The report of a mirror that couldn't even be compared."""
+    failed = FailedImage(names=(), destination="", error=str(error), retryable=error.retryable)
+    return MirrorReport(
+        mirror=mirror.name,
+        source=str(mirror.source),
+        destinations=tuple(str(destination) for destination in mirror.destinations),
+        failed=(failed,),
+        causes=_causes(breaker, receipt),
+        receipt=receipt,
+    )
+
+
+def read_only(text: str, where: str) -> tuple[str, ...]:
+    """The names in a file that says what to run again: a report, a list in JSON, or a name a line.
+
+    Raises InvalidInput for anything else.
+    """
+    if text.lstrip()[:1] in ("{", "["):
+        try:
+            names = list(_names(json.loads(text)))
+        except (ValueError, RecursionError) as error:
+            raise InvalidInput(f"{where} is neither a report nor a list of names: {error}") from error
+    else:
+        names = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    if len(names) > ONLY_LIMIT or not all(isinstance(name, str) for name in names):
+        raise InvalidInput(f"{where} is neither a report nor a list of names")
+    return tuple(dict.fromkeys(names))
+
+
+def _names(body: Any) -> Iterable[Any]:
+    """Reports of several mirrors are a list of them, or stand under `mirrors`."""
+    if isinstance(body, list):
+        for one in body:
+            yield from _names(one) if isinstance(one, dict) else (one,)
+    elif "only" in body:
+        yield from body["only"]
+    elif "mirrors" in body:
+        yield from _names(body["mirrors"])
+    else:
+        raise ValueError("there is no `only` in it")
+
+
+def _uncompared(mirror: Mirror, comparison: Comparison) -> Iterable[FailedImage]:
+    for destination in comparison.destinations:
+        error = destination.error
+        if error is not None:
+            yield FailedImage(
+                names=(), destination=destination.destination, error=str(error), retryable=error.retryable
+            )
+        for tag in destination.tags:
+            if tag.state is TagState.FAILED:
+                name = f"{mirror.source.repository}:{tag.tag}" if mirror.source.repository else str(mirror.source)
+                retryable = tag.error is not None and tag.error.retryable
+                yield FailedImage(
+                    names=(name,), destination=destination.destination, error=tag.reason, retryable=retryable
+                )
+
+
+def _uncarried(outcomes: Iterable[Carried]) -> Iterable[FailedImage]:
+    for one in outcomes:
+        if one.status != DONE:
+            error = f"not tried: {one.error_class}" if one.status == SKIPPED else one.error
+            yield FailedImage(names=one.names, destination=one.destination, error=error, retryable=one.retryable)
+
+
+def _causes(breaker: Breaker, receipt: Receipt) -> tuple[str, ...]:
+    """Those of the registries that this mirror spoke to, or would have."""
+    del receipt
+    return tuple(str(cause) for cause in breaker.causes.values())

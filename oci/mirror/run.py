@@ -1,0 +1,81 @@
+"""A whole run: a mirror compared, what changed carried, and a report of it. For drivers that don't take it apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from oci.cancel import CancelToken
+from oci.errors import Cancelled, TransshipError
+from oci.mirror.breaker import Breaker
+from oci.mirror.carry import Carried, carry_all
+from oci.mirror.compare import RUN, Care, compare
+from oci.mirror.comparison import Comparison
+from oci.mirror.config import Mirror, MirrorsConfig
+from oci.mirror.facts import Facts
+from oci.mirror.report import MirrorReport, made_of, of_failure
+from oci.mirror.rules import OnFailure
+from oci.mirror.work import WorkItem
+from oci.registry.credentials import Credentials
+from oci.registry.settings import RegistrySettings
+from oci.relocation.session import Access, Session
+
+
+class Reach(Protocol):
+    """Who a driver is at registries, and how it reaches those that the configuration says nothing of."""
+
+    def credentials(self, side: str) -> Credentials: ...
+
+    def settings(self, concurrency: int) -> RegistrySettings: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """What the mirrors of one run share."""
+
+    facts: Facts
+    breaker: Breaker
+    care: Care = RUN
+    now: datetime | None = None
+
+
+def opened(config: MirrorsConfig, mirror: Mirror, reach: Reach, cancel: CancelToken) -> Session:
+    """A session for one mirror: as many threads as its limits say, each registry reached as the configuration says."""
+    concurrency = mirror.limits.concurrency
+    per_registry = {host: one.settings(concurrency + 1) for host, one in config.registries.items()}
+    source, destination = (
+        Access(credentials=reach.credentials(side), default=reach.settings(concurrency + 1), per_registry=per_registry)
+        for side in ("source", "destination")
+    )
+    return Session(source=source, destination=destination, concurrency=concurrency, cancel=cancel)
+
+
+def run_mirror(
+    session: Session,
+    mirror: Mirror,
+    shared: Shared,
+    *,
+    on_compared: Callable[[Comparison], None] | None = None,
+    on_done: Callable[[WorkItem, tuple[Carried, ...]], None] | None = None,
+) -> MirrorReport:
+    """Whatever fails is in the report. Raises Cancelled and nothing else."""
+    breaker = shared.breaker
+    try:
+        comparison = compare(session, mirror, facts=shared.facts, breaker=breaker, care=shared.care, now=shared.now)
+    except Cancelled:
+        raise
+    except TransshipError as error:
+        return of_failure(mirror, error, breaker, session.meter.receipt())
+    if on_compared is not None:
+        on_compared(comparison)
+    outcomes = carry_all(
+        session,
+        comparison.work,
+        breaker,
+        listed=comparison.listed,
+        stop_at_failure=mirror.on_failure is OnFailure.STOP,
+        on_done=on_done,
+    )
+    return made_of(mirror, comparison, outcomes, breaker, session.meter.receipt())

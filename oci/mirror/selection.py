@@ -1,0 +1,148 @@
+"""Which tags a mirror takes: by name, by version, the latest ones, by age.
+
+What can be decided by names is decided without a request. When an image was made is asked only where a rule needs it,
+and only as far: of the latest ones a rule stops asking when it has enough.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+from oci.bundle import tagnames
+from oci.mirror.durations import show_duration
+from oci.mirror.rules import LatestBy, TagRule
+from oci.mirror.versions import in_ranges, version_of
+
+_ATTACHED = re.compile(r"sha(256|512)-[0-9a-f]{64}(\.(sig|att|sbom))?")
+"""Tags that cosign, and registries without a referrers API, keep for an image: they travel with it or not at all."""
+
+_STEP = 16
+"""Images whose times are asked for together."""
+
+
+class Ages(Protocol):
+    """What is known of a tag's image beyond its name."""
+
+    def created(self, tags: Sequence[str]) -> Mapping[str, datetime | None]:
+        """When each was made; None where its image doesn't say."""
+
+    def in_place(self, tag: str) -> bool:
+        """Whether the destinations have it already: no age keeps it from being where it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """`tags` are taken, in the order of the source; `held` are those that only their age keeps out, with the reason."""
+
+    tags: tuple[str, ...]
+    held: Mapping[str, str]
+
+
+def select(tags: Iterable[str], rules: Sequence[TagRule], ages: Ages, now: datetime | None = None) -> Selection:
+    """A tag is taken when one of the rules takes it. Without rules every tag is, but for those that tools keep."""
+    there = list(visible(tags))
+    if not rules:
+        return Selection(tuple(there), {})
+    moment = now or datetime.now(UTC)
+    taken: set[str] = set()
+    held: dict[str, str] = {}
+    for rule in rules:
+        chosen, kept_out = _by(rule, there, ages, moment)
+        taken.update(chosen)
+        held.update(kept_out)
+    return Selection(
+        tuple(tag for tag in there if tag in taken),
+        {tag: reason for tag, reason in held.items() if tag not in taken},
+    )
+
+
+def visible(tags: Iterable[str]) -> Iterator[str]:
+    """Without the tags that tools keep for themselves."""
+    return (tag for tag in tags if not tagnames.is_internal(tag) and not _ATTACHED.fullmatch(tag))
+
+
+def named(tags: Iterable[str], rules: Sequence[TagRule]) -> list[str]:
+    """The tags that names and versions alone don't keep out: no other can be selected."""
+    there = list(visible(tags))
+    if not rules:
+        return there
+    wanted = {tag for rule in rules for tag in _candidates(rule, there)}
+    return [tag for tag in there if tag in wanted]
+
+
+def matches(tag: str, patterns: Iterable[str]) -> bool:
+    """Whether one of the patterns matches the tag from end to end."""
+    return any(re.fullmatch(pattern, tag) for pattern in patterns)
+
+
+def _candidates(rule: TagRule, tags: Sequence[str]) -> list[str]:
+    """What the rule takes as far as names say, the latest ones included where no image has to be asked for them."""
+    found = [tag for tag in tags if _named(rule, tag)]
+    if rule.latest and rule.latest_by is LatestBy.SEMVER:
+        found = _newest_first(found)
+        if not rule.needs_ages:
+            found = found[: rule.latest]
+    return found
+
+
+def _named(rule: TagRule, tag: str) -> bool:
+    if (rule.allow and not matches(tag, rule.allow)) or matches(tag, rule.deny):
+        return False
+    if not rule.semver and not (rule.latest and rule.latest_by is LatestBy.SEMVER):
+        return True
+    version = version_of(tag)
+    return version is not None and in_ranges(version, rule.semver, prereleases=rule.prereleases)
+
+
+def _newest_first(tags: Iterable[str]) -> list[str]:
+    """By version; of two names of one version the longer says more."""
+    known = {tag: version for tag in tags if (version := version_of(tag)) is not None}
+    return sorted(known, key=lambda tag: (known[tag].precedence_key, len(tag), tag), reverse=True)
+
+
+def _by(rule: TagRule, tags: Sequence[str], ages: Ages, now: datetime) -> tuple[list[str], dict[str, str]]:
+    candidates = _candidates(rule, tags)
+    if rule.latest and rule.latest_by is LatestBy.CREATED:
+        times = ages.created(candidates)
+        known = {tag: time for tag in candidates if (time := times.get(tag)) is not None}
+        candidates = sorted(known, key=lambda tag: (known[tag], tag), reverse=True)
+    if not rule.needs_ages:
+        return candidates[: rule.latest or None], {}
+    taken: list[str] = []
+    held: dict[str, str] = {}
+    step = max(_STEP, rule.latest) if rule.latest else max(_STEP, len(candidates))
+    for start in range(0, len(candidates), step):
+        part = candidates[start : start + step]
+        unknown = [tag for tag in part if not ages.in_place(tag)]
+        times = ages.created(unknown) if unknown else {}
+        for tag in part:
+            reason = _kept_out(rule, times.get(tag), now) if tag in times else ""
+            if reason:
+                held[tag] = reason
+            elif not rule.latest or len(taken) < rule.latest:
+                taken.append(tag)
+        if rule.latest and len(taken) >= rule.latest:
+            break
+    return taken, held
+
+
+def _kept_out(rule: TagRule, created: datetime | None, now: datetime) -> str:
+    """Why the age of an image keeps it out, or nothing."""
+    if created is None:
+        return "its image doesn't say when it was made, and minimum_age is asked for" if rule.minimum_age else ""
+    age = now - created
+    if age < rule.minimum_age:
+        return f"made {_ago(age)}, younger than {show_duration(rule.minimum_age)}"
+    if rule.maximum_age and age > rule.maximum_age:
+        return f"made {_ago(age)}, older than {show_duration(rule.maximum_age)}"
+    return ""
+
+
+def _ago(age: timedelta) -> str:
+    """In days, or hours where that says more."""
+    hours = age.total_seconds() / 3600
+    return f"{hours:.0f} hours ago" if abs(hours) < 48 else f"{hours / 24:.0f} days ago"

@@ -1,0 +1,62 @@
+"""Mirrors for tests: images that differ by a line, and short ways to run and compare."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from oci.mirror.breaker import Breaker
+from oci.mirror.compare import RUN, Care, compare
+from oci.mirror.comparison import Comparison
+from oci.mirror.config import Mirror
+from oci.mirror.facts import Facts
+from oci.mirror.report import MirrorReport
+from oci.mirror.run import Shared, run_mirror
+from oci.relocation.session import Session
+from tests.support.content import Content, compact, image
+from tests.support.relocating import anonymous
+
+
+def mirror_of(source: str, *destinations: str, **more: Any) -> Mirror:
+    kind = "lock" if source.endswith(".yml") else "repository"
+    return Mirror.model_validate(
+        {
+            "name": "web",
+            "source": {kind: source},
+            "destinations": [{"repository": one} for one in destinations],
+            **more,
+        }
+    )
+
+
+def variant(base: Content, number: int, **annotations: str) -> Content:
+    """The same image with another digest, for the price of one manifest."""
+    body = json.loads(base.raw) | {"annotations": {"number": str(number), **annotations}}
+    return Content(base.media_type, compact(body), base.blobs)
+
+
+def many(count: int, seed: int = 1) -> dict[str, Content]:
+    """Tags v0000, v0001... that share their blobs."""
+    base = image(seed)
+    return {f"v{number:04}": variant(base, number) for number in range(count)}
+
+
+def session_of(concurrency: int = 8, **settings: Any) -> Session:
+    access = anonymous(concurrency=concurrency + 1, **settings)
+    return Session(source=access, destination=access, concurrency=concurrency)
+
+
+def run(mirror: Mirror, session: Session | None = None, *, care: Care = RUN, **settings: Any) -> MirrorReport:
+    with session or session_of(**settings) as one:
+        return run_mirror(one, mirror, Shared(facts=Facts(), breaker=Breaker(), care=care))
+
+
+def compared(mirror: Mirror, *, care: Care = RUN, facts: Facts | None = None, **settings: Any) -> Comparison:
+    with session_of(**settings) as one:
+        return compare(one, mirror, facts=facts or Facts(), breaker=Breaker(), care=care)
+
+
+def states(comparison: Comparison) -> Mapping[str, str]:
+    """Of the first destination, by tag."""
+    return {tag.tag: tag.state.value for tag in comparison.destinations[0].tags}
