@@ -23,8 +23,8 @@ class Challenge:
 
     @property
     def scopes(self) -> frozenset[str]:
-        """Several scopes come in one parameter, space separated. Their actions are sorted: docker-registry names them in
-        any order, and the same scope must be one."""
+        """Several scopes come in one parameter, space separated. docker-registry names the actions of a scope in any
+        order; sorted, the same scope is one."""
         return frozenset(map(_sorted, self.parameters.get("scope", "").split()))
 
 
