@@ -13,7 +13,8 @@
     │   ├── Denied              it knows, and refuses
     │   ├── RateLimited         it asked us to slow down for longer than we may wait
     │   ├── Unavailable         it couldn't be reached, broke off, or is out of order
-    │   └── Refused             it answered something that can't be worked with
+    │   ├── Refused             it answered something that can't be worked with
+    │   └── PartFailed          what was said of one part of a relocation
     └── Incomplete              some parts of a relocation failed; the rest is done
 
 An error says which side failed (source or destination), which registry or layout, which reference or digest, what
@@ -136,6 +137,14 @@ class Unavailable(StoreError):
 
 class Refused(StoreError):
     """The store answered something that can't be worked with."""
+
+
+class PartFailed(StoreError):
+    """One part of a relocation: the message is all that its error said, and `subject` names the part."""
+
+    def __str__(self) -> str:
+        named = self.subject.rpartition("@")[2] in self.message
+        return self.message if named else f"{self.subject}: {self.message}"
 
 
 class Incomplete(TransshipError):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from oci.bundle import tagnames
 from oci.bundle.locations import locations_image
 from oci.digest import Digest
-from oci.errors import Incomplete, Refused, StoreError, TransshipError
+from oci.errors import Incomplete, PartFailed, Refused, StoreError, TransshipError
 from oci.reference import parse_store
 from oci.relocation.plan import Plan, PlannedBundle, PlannedManifest, Role
 from oci.relocation.session import Session
@@ -28,7 +28,7 @@ def check_complete(plan: Plan, outcomes: Iterable[ImageOutcome]) -> None:
     """Raises Incomplete, with what failed, unless every image of the plan is in place."""
     known = {outcome.digest: outcome for outcome in outcomes}
     failures: list[TransshipError] = [
-        StoreError(failed.message, side="source", subject=failed.subject, retryable=failed.retryable)
+        PartFailed(failed.message, side="source", subject=failed.subject, retryable=failed.retryable)
         for failed in plan.failures
     ]
     for image in plan.images:
@@ -36,13 +36,14 @@ def check_complete(plan: Plan, outcomes: Iterable[ImageOutcome]) -> None:
         if outcome is None:
             failures.append(StoreError("was not transferred", subject=str(image.digest), retryable=True))
         elif outcome.status == FAILED:
-            failures.append(StoreError(outcome.error, subject=outcome.subject, retryable=outcome.retryable))
+            failures.append(PartFailed(outcome.error, subject=outcome.subject, retryable=outcome.retryable))
     if failures:
+        again = "run the same again" if any(failure.retryable for failure in failures) else "mend that and run it again"
         raise Incomplete(
             f"{len(failures)} of {len(list(plan.images)) + len(plan.failures)} images failed; no name was moved",
             failures,
             some_done=any(outcome.status != FAILED for outcome in known.values()),
-            hint="run the same command again: what is there already is not sent again",
+            hint=f"{again}: what is there already is not sent again",
         )
 
 

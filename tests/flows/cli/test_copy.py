@@ -169,7 +169,7 @@ def test_partly_failed_is_an_exit_code_of_its_own_and_the_rest_is_done(
 
     assert done.code == 3
     assert "1 of 7 images failed; no name was moved" in done.err
-    assert "Hint: run the same command again" in done.err
+    assert "what is there already is not sent again" in done.err
     states = {one["role"]: one["status"] for one in json.loads(report.read_text())["images"]}
     assert states["nested bundle"] == "done"
     failed = [one for one in json.loads(report.read_text())["images"] if one["status"] == "failed"]
