@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from flows.parameters import TagAction as TagAction
     from flows.parameters import TagsParameters as TagsParameters
     from flows.parameters import Verify as Verify
+    from flows.parameters import VerifyParameters as VerifyParameters
     from flows.prune import prune as prune
     from flows.prune import prune_sync as prune_sync
     from flows.pull import pull as pull
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from flows.relocate import relocate_sync as relocate_sync
     from flows.tags import tags as tags
     from flows.tags import tags_sync as tags_sync
+    from flows.verify import verify as verify
+    from flows.verify import verify_sync as verify_sync
     from tasks.describe import DescribeReport as DescribeReport
     from tasks.files_report import PullReport as PullReport
     from tasks.files_report import PushReport as PushReport
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
     from tasks.relocation_report import RelocationIncomplete as RelocationIncomplete
     from tasks.relocation_report import RelocationReport as RelocationReport
     from tasks.tags import TagsReport as TagsReport
+    from tasks.verification import VerificationReport as VerificationReport
 
 _HOMES = {
     "AfterPlan": "flows.parameters",
@@ -68,7 +72,9 @@ _HOMES = {
     "TagAction": "flows.parameters",
     "TagsParameters": "flows.parameters",
     "TagsReport": "tasks.tags",
+    "VerificationReport": "tasks.verification",
     "Verify": "flows.parameters",
+    "VerifyParameters": "flows.parameters",
     "describe": "flows.describe",
     "describe_sync": "flows.describe",
     "prune": "flows.prune",
@@ -81,6 +87,8 @@ _HOMES = {
     "relocate_sync": "flows.relocate",
     "tags": "flows.tags",
     "tags_sync": "flows.tags",
+    "verify": "flows.verify",
+    "verify_sync": "flows.verify",
 }
 
 __all__ = [  # noqa: PLE0604 - the names are strings

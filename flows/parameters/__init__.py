@@ -9,6 +9,7 @@ from flows.parameters.registry import BlockName
 from flows.parameters.relocate import RelocateParameters, SourceKind, Verify
 from flows.parameters.shard import ShardParameters
 from flows.parameters.tags import TagAction, TagsParameters
+from flows.parameters.verify import VerifyParameters
 from oci.registry.options import RegistryOptions
 from oci.relocation.request import Artifact
 
@@ -30,4 +31,5 @@ __all__ = [
     "TagAction",
     "TagsParameters",
     "Verify",
+    "VerifyParameters",
 ]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 from oci.bundle import reader
 from oci.descriptor import Descriptor
@@ -44,15 +44,46 @@ def verify(session: Session, plan: Plan, *, deep: bool = False) -> Verification:
     )
 
 
+def verify_names(
+    session: Session, name: StoreName, identifiers: Sequence[str] = (), *, deep: bool = False
+) -> Verification:
+    """Verifies what tags and digests of one store name, or without any every tag it has; signatures and the like are
+    such tags. Layers that may not be distributed are passed over: a relocation leaves them out.
+
+    Raises what the store raises when it doesn't give its tags.
+    """
+    store = session.destination(name)
+    asked = list(dict.fromkeys(identifiers or store.tags()))
+    roots, problems = [], []
+    for identifier, found in zip(asked, session.workers.map(lambda one: _resolve(store, one), asked), strict=True):
+        if isinstance(found, Descriptor):
+            roots.append(found.digest)
+        else:
+            problems.append(found or f"{name}: there is no {identifier}")
+    verified = verify_store(session, name, roots, foreign_layers=False, deep=deep)
+    return replace(verified, problems=(*problems, *verified.problems))
+
+
+def _resolve(store: Source, identifier: str) -> Descriptor | str | None:
+    try:
+        return store.head_manifest(identifier)
+    except Cancelled:
+        raise
+    except TransshipError as error:
+        return str(error)
+
+
 def verify_store(
     session: Session,
     name: StoreName,
     roots: Iterable[Digest],
     *,
     omitted: frozenset[Digest] = frozenset(),
+    foreign_layers: bool = True,
     deep: bool = False,
 ) -> Verification:
-    """Walks down from `roots` inside one store, through indexes and bundles, and checks every blob but the `omitted`.
+    """Walks down from `roots` inside one store, through indexes and bundles, and checks every blob but the `omitted`,
+    and without `foreign_layers` those that may not be distributed.
 
     Manifests are always read and hashed. Blobs are asked for, or with `deep` read and hashed as well.
     """
@@ -74,7 +105,8 @@ def verify_store(
             if manifest.digest != digest:
                 found.problems.append(f"{name}@{digest}: the manifest has digest {manifest.digest}")
         level = [digest for digest in dict.fromkeys(below) if digest not in found.manifests]
-    blobs = [blob for digest, blob in found.blobs.items() if digest not in omitted]
+    wanted = (blob for digest, blob in found.blobs.items() if digest not in omitted)
+    blobs = [blob for blob in wanted if foreign_layers or blob.distributable]
     check = _hash_blob if deep else _ask_blob
     found.problems.extend(problem for problem in session.workers.map(lambda blob: check(store, blob), blobs) if problem)
     return Verification(

@@ -9,7 +9,7 @@ from prefect import Flow
 from prefect.utilities.callables import parameter_schema
 from pydantic import BaseModel, ValidationError
 
-from flows import describe, prune, pull, push, relocate, tags
+from flows import describe, prune, pull, push, relocate, tags, verify
 from flows.parameters import (
     Artifact,
     DescribeParameters,
@@ -21,6 +21,7 @@ from flows.parameters import (
     SourceKind,
     TagsParameters,
     Verify,
+    VerifyParameters,
 )
 from oci.relocation.request import RelocationRequest
 
@@ -41,6 +42,7 @@ MODELS: dict[Flow[Any, Any], type[BaseModel]] = {
     pull: PullParameters,
     tags: TagsParameters,
     describe: DescribeParameters,
+    verify: VerifyParameters,
 }
 FIELDS = [field for model in MODELS.values() for field in fields(model.model_json_schema())]
 
