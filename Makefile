@@ -37,8 +37,9 @@ check: $(BIN)/transship  ## lint, format, types, import arrows
 bench: $(BIN)/transship servers
 	$(BIN)/python -m tests.benchmarks
 
-lock:                    ## write requirements.lock anew; needs uv
+lock:                    ## write both locks anew, the second without the tools of development; needs uv
 	uv pip compile pyproject.toml --group dev --universal --generate-hashes --no-header --no-annotate -o requirements.lock
+	uv pip compile pyproject.toml -c requirements.lock --universal --generate-hashes --no-header --no-annotate -o deployments/requirements.lock
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .demo .bench

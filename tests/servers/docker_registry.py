@@ -37,6 +37,25 @@ class TokenAuth:
     root_certificate: Path
 
 
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Who is told of pushes."""
+
+    url: str
+    token: str
+
+    def describe(self) -> dict[str, Any]:
+        endpoint = {
+            "name": "tests",
+            "url": self.url,
+            "headers": {"Authorization": [f"Bearer {self.token}"]},
+            "timeout": "5s",
+            "threshold": 3,
+            "backoff": "1s",
+        }
+        return {"notifications": {"endpoints": [endpoint]}}
+
+
 class DockerRegistry:
     """Starts when entered and stops when left; `stop` and `start` again keep data and port."""
 
@@ -52,6 +71,7 @@ class DockerRegistry:
         relative_urls: bool = False,
         foreign_urls: bool = False,
         deletes: bool = True,
+        notify: Endpoint | None = None,
     ) -> None:
         self.folder = folder
         self.port = free_port()
@@ -65,6 +85,7 @@ class DockerRegistry:
         self._configuration.write_text(
             yaml.safe_dump(
                 self._describe(certificate, key, htpasswd, token, read_only, relative_urls, foreign_urls, deletes)
+                | (notify.describe() if notify else {})
             )
         )
 
