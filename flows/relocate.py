@@ -94,4 +94,4 @@ def relocate_sync(parameters: RelocateParameters) -> RelocationReport:
 
 
 def _short_source(parameters: RelocateParameters) -> str:
-    return short_source(parameters.source, is_file=parameters.kind is SourceKind.LOCK)
+    return short_source(parameters.source, is_file=parameters.kind in (SourceKind.LOCK, SourceKind.ARCHIVE))

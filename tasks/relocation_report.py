@@ -98,7 +98,7 @@ class RelocationReport(BaseModel):
         source, published, verification = relocation.source, relocation.published, relocation.verification
         statuses = [outcome.status for outcome in relocation.outcomes.values()]
         report = cls(
-            source=source.reference if source else request.bundle or request.image or request.lock,
+            source=source.reference if source else request.asked,
             what=source.what if source else "",
             digest=source.digest if source else "",
             destination=str(request.destination),

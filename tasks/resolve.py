@@ -25,11 +25,11 @@ from tasks.retries import DELAYS, RETRIES, worth_retrying
     result_serializer="json",
 )
 async def resolve_bundle(kind: str, source: str) -> Resolution:
-    """Asks the source, by one HEAD, for the digest of `source`. `kind` is "bundle", "image" or "lock".
+    """Asks the source, by one HEAD, for the digest of `source`. `kind` is "bundle", "image", "lock" or "archive".
 
     The answer is kept for the flow run: when it is retried, a tag that has moved on meanwhile doesn't mix two contents.
     """
-    if kind == "lock":
+    if kind in ("lock", "archive"):
         return Resolution(what=kind, reference=source, pinned=source)
     reference = parse_any(source)
     relocation = current()

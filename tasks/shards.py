@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from oci.digest import Digest
 from oci.errors import StoreError
 from oci.meter import Receipt
-from oci.reference import LAYOUT_PREFIX
+from oci.reference import ARCHIVE_PREFIX, LAYOUT_PREFIX
 from oci.relocation.plan import Plan, PlannedManifest
 from oci.relocation.shards import Cut, asked_again, cut, part_of
 from oci.relocation.transfer import DONE, FAILED, ImageOutcome, failure
@@ -48,9 +48,9 @@ def shared_out(transfer: Transfer, *, count: int, shard_bytes: int) -> Cut | Non
         *(one.store for one in plan.manifests),
         *(s for blob in plan.blobs for s in blob.stores),
     }
-    folders = sorted(store for store in stores if store.startswith(LAYOUT_PREFIX))
+    folders = sorted(store for store in stores if store.startswith((LAYOUT_PREFIX, f"{ARCHIVE_PREFIX}/")))
     if folders or access_was_given():
-        why = f"{folders[0]} is a folder of this machine" if folders else "the credentials are this machine's own"
+        why = f"{folders[0]} is on this machine" if folders else "the credentials are this machine's own"
         get_run_logger().info("all of it is done in this run: %s", why)
         return None
     made = cut(plan, count=count, shard_bytes=shard_bytes)

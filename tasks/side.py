@@ -11,7 +11,7 @@ from oci.registry.credentials import Credentials
 from oci.registry.login import default_credentials
 from oci.registry.settings import RegistrySettings
 from oci.relocation.session import Access
-from tasks.blocks import load_credentials
+from tasks.blocks import load_credentials, load_s3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,10 +22,13 @@ class Side:
     settings: RegistrySettings = field(default_factory=RegistrySettings)
     credentials: tuple[str, ...] = ()
     anonymous: bool = False
+    s3_store: str = ""
+    """Name of an S3 Store block; without one, the environment says how object stores are reached."""
 
     async def access(self, name: str) -> Access:
         """`name` is "source" or "destination"."""
         blocks = await load_credentials(self.credentials)
         warn = get_run_logger().warning
         found = await asyncio.to_thread(default_credentials, side=name, anonymous=self.anonymous, warn=warn)
-        return Access(default=self.settings, credentials=Credentials([blocks, found]))
+        s3 = await load_s3(self.s3_store)
+        return Access(default=self.settings, credentials=Credentials([blocks, found]), s3=s3)

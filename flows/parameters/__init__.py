@@ -1,5 +1,6 @@
 """The parameters of the flows: one model each, so that the form in the Prefect UI explains itself."""
 
+from flows.parameters.archive import ExportParameters, ImportParameters, PartsParameters, ShipParameters
 from flows.parameters.describe import DescribeParameters
 from flows.parameters.fleet import FleetOptions
 from flows.parameters.prune import AfterPlan, KeepParameters, PruneApproval, PruneParameters
@@ -18,8 +19,11 @@ __all__ = [
     "Artifact",
     "BlockName",
     "DescribeParameters",
+    "ExportParameters",
     "FleetOptions",
+    "ImportParameters",
     "KeepParameters",
+    "PartsParameters",
     "PruneApproval",
     "PruneParameters",
     "PullParameters",
@@ -27,6 +31,7 @@ __all__ = [
     "RegistryOptions",
     "RelocateParameters",
     "ShardParameters",
+    "ShipParameters",
     "SourceKind",
     "TagAction",
     "TagsParameters",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -20,7 +20,7 @@ class PullParameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid", title="Pull", hide_input_in_errors=True)
 
-    kind: SourceKind = Field(
+    kind: Literal[SourceKind.BUNDLE, SourceKind.IMAGE, SourceKind.LOCK] = Field(
         default=SourceKind.BUNDLE,
         title="Kind of source",
         description="A bundle's lock is made to name where its images are now. A lock is a BundleLock on the worker.",

@@ -10,6 +10,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+from oci.errors import InvalidReference
+from oci.reference import S3_PREFIX, ArchiveName
 from oci.registry.options import RegistryOptions
 from oci.relocation.session import DEFAULT_CONCURRENCY
 from tasks.side import Side
@@ -28,7 +30,7 @@ Credentials = Annotated[
 
 
 def _without_scheme(name: str) -> str:
-    if "://" in name:
+    if "://" in name.replace(S3_PREFIX, ""):
         raise ValueError("leave out http:// or https://")
     return name.strip()
 
@@ -37,9 +39,42 @@ StoreText = Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(
 """A reference or a repository as people write it: an address in front of it would be the place for a password."""
 
 
+S3StoreName = Annotated[
+    str,
+    Field(
+        title="S3 Store",
+        description="Name of an S3 Store block. Empty: the worker's environment (AWS_*) says how the store is reached.",
+        examples=["corp-archives"],
+        pattern=r"^([a-z0-9][a-z0-9-]*)?$",
+        max_length=200,
+    ),
+]
+
+
+def _place(text: str) -> str:
+    bucket = text.removeprefix(S3_PREFIX).partition("/")[0] if text.startswith(S3_PREFIX) else ""
+    if "@" in bucket or ("://" in text and not text.startswith(S3_PREFIX)):
+        raise ValueError("write s3://BUCKET/KEY, without a login, or the path of a file on the worker")
+    try:
+        return ArchiveName.of(text.strip()).locations[0]
+    except InvalidReference as error:
+        raise ValueError(str(error)) from error
+
+
+ArchivePlace = Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(_place)]
+"""An object or a file."""
+
+
 Concurrency = Annotated[int, Field(title="Concurrency", description="Requests on their way at a time.", ge=1, le=64)]
 
 
-def side(options: RegistryOptions, credentials: list[str], concurrency: int = DEFAULT_CONCURRENCY) -> Side:
+def side(
+    options: RegistryOptions, credentials: list[str], concurrency: int = DEFAULT_CONCURRENCY, s3_store: str = ""
+) -> Side:
     """The same for the tasks, which know nothing of forms."""
-    return Side(settings=options.settings(concurrency), credentials=tuple(credentials), anonymous=options.anonymous)
+    return Side(
+        settings=options.settings(concurrency),
+        credentials=tuple(credentials),
+        anonymous=options.anonymous,
+        s3_store=s3_store,
+    )

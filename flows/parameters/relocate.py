@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from enum import StrEnum
 from typing import Annotated, Any, Self
+from urllib.parse import unquote
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from flows.parameters.fleet import FleetOptions
-from flows.parameters.registry import BlockName, StoreText, side
+from flows.parameters.registry import BlockName, S3StoreName, StoreText, side
 from oci.errors import InvalidInput
-from oci.reference import parse_any
+from oci.reference import ARCHIVE_PREFIX, S3_PREFIX, parse_any
 from oci.registry.options import RegistryOptions
 from oci.relocation.request import Artifact, RelocationRequest
 from tasks.relocation import Order
@@ -22,6 +23,7 @@ class SourceKind(StrEnum):
     BUNDLE = "bundle"
     IMAGE = "image"
     LOCK = "lock"
+    ARCHIVE = "archive"
 
 
 class Verify(StrEnum):
@@ -40,12 +42,14 @@ class RelocateParameters(BaseModel):
     kind: SourceKind = Field(
         default=SourceKind.BUNDLE,
         title="Kind of source",
-        description="A bundle travels with all it lists, an image or index alone. A lock is a file on the worker.",
+        description="A bundle travels with all it lists, an image or index alone. A lock is a file on the worker. "
+        "All of an archive travels unless `only` says less.",
     )
     source: StoreText = Field(
         title="Source",
         description="Such as registry.example/shop/bundle:1.4.0, with :TAG or @DIGEST; oci:PATH[:TAG] for a layout "
-        "folder; or the path of an ImagesLock or BundleLock file.",
+        "folder; the path of an ImagesLock or BundleLock file; or where an archive is: a file, s3://BUCKET/KEY, or "
+        "archive:FIRST|SECOND for the volumes of one.",
         examples=["registry.example/shop/shop-bundle:1.4.0", "/etc/transship/images.lock.yml"],
     )
     destination: StoreText = Field(
@@ -60,6 +64,13 @@ class RelocateParameters(BaseModel):
         description="Names at the destination. Empty: the tag that the source carries.",
         examples=[["1.4.0", "latest"]],
         max_length=100,
+    )
+    only: list[Annotated[str, Field(min_length=1, max_length=2000)]] = Field(
+        default=[],
+        title="Only",
+        description="Of an archive, these images and what belongs to them: digests, tags, or references as they stand "
+        "in it.",
+        max_length=1000,
     )
     source_credentials: list[BlockName] = Field(
         default=[],
@@ -132,6 +143,7 @@ class RelocateParameters(BaseModel):
         description="How the destination's registry is reached.",
     )
 
+    s3_store: S3StoreName = ""
     fleet: FleetOptions | None = Field(
         default=None,
         title="Fleet",
@@ -140,9 +152,13 @@ class RelocateParameters(BaseModel):
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
+        if self.destination.startswith((ARCHIVE_PREFIX, S3_PREFIX)):
+            raise ValueError("an archive is written by the flow export")
         try:
             request = self.request()
-            if self.kind is not SourceKind.LOCK:
+            if self.kind is SourceKind.ARCHIVE:
+                self.source = str(request.archive_name)
+            elif self.kind is not SourceKind.LOCK:
                 parse_any(self.source)
         except InvalidInput as error:
             raise ValueError(str(error)) from error
@@ -151,6 +167,9 @@ class RelocateParameters(BaseModel):
 
     def request(self) -> RelocationRequest:
         source: dict[str, Any] = {self.kind.value: self.source}
+        if self.kind is SourceKind.ARCHIVE:
+            text = self.source.removeprefix(ARCHIVE_PREFIX)
+            source = {"archive": tuple(unquote(place) for place in text.split("|")), "only": tuple(self.only)}
         return RelocationRequest(
             **source,
             to=self.destination,
@@ -168,7 +187,7 @@ class RelocateParameters(BaseModel):
         """The same for the tasks, which know nothing of forms."""
         return Order(
             request=self.request(),
-            source=side(self.source_registry, self.source_credentials, self.concurrency),
+            source=side(self.source_registry, self.source_credentials, self.concurrency, self.s3_store),
             destination=side(self.destination_registry, self.destination_credentials, self.concurrency),
             concurrency=self.concurrency,
         )
@@ -176,10 +195,12 @@ class RelocateParameters(BaseModel):
     @classmethod
     def of(cls, request: RelocationRequest, *, concurrency: int, verify: Verify) -> Self:
         """What the form would have to say for `request`; how registries are reached isn't in a request."""
-        kind = SourceKind.BUNDLE if request.bundle else SourceKind.IMAGE if request.image else SourceKind.LOCK
+        kind = next(kind for kind in SourceKind if getattr(request, kind.value))
+        archive = str(request.archive_name) if request.archive else ""
         return cls(
             kind=kind,
-            source=request.bundle or request.image or request.lock,
+            source=archive or request.bundle or request.image or request.lock,
+            only=list(request.only),
             destination=request.to,
             tags=list(request.tags),
             artifacts=[Artifact(name) for name in sorted(request.artifacts)],

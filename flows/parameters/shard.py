@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from flows.parameters.registry import BlockName, side
+from flows.parameters.registry import BlockName, S3StoreName, side
 from flows.parameters.relocate import RelocateParameters
 from oci.errors import InvalidDocument
 from oci.registry.options import RegistryOptions
@@ -37,6 +37,7 @@ class ShardParameters(BaseModel):
         title="Destination registry",
         description="How the destination's registry is reached.",
     )
+    s3_store: S3StoreName = ""
 
     @model_validator(mode="after")
     def _is_a_plan(self) -> Self:
@@ -56,6 +57,7 @@ class ShardParameters(BaseModel):
             destination_credentials=whole.destination_credentials,
             source_registry=whole.source_registry,
             destination_registry=whole.destination_registry,
+            s3_store=whole.s3_store,
         )
         return {"parameters": parameters.model_dump(mode="json", exclude_defaults=True)}
 
@@ -65,7 +67,7 @@ class ShardParameters(BaseModel):
     def transfer(self) -> Transfer:
         """To be opened by the run."""
         return Transfer(
-            source=side(self.source_registry, self.source_credentials, self.concurrency),
+            source=side(self.source_registry, self.source_credentials, self.concurrency, self.s3_store),
             destination=side(self.destination_registry, self.destination_credentials, self.concurrency),
             concurrency=self.concurrency,
         )

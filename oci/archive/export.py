@@ -13,14 +13,14 @@ from functools import partial
 from typing import Any
 
 from oci.archive.parts import Part
-from oci.archive.places import open_writer
+from oci.archive.places import open_reader, open_writer
 from oci.archive.plan import ArchivePlan, Group, Volume
 from oci.archive.source import Archive
 from oci.archive.storage import ByteWriter, StoredPart
 from oci.archive.write import OpenBlob, WriteReport, Writing
 from oci.descriptor import Descriptor
 from oci.digest import Digest
-from oci.errors import TransshipError
+from oci.errors import NotFound, TransshipError
 from oci.reference import ArchiveName, parse_store
 from oci.relocation.session import Session
 
@@ -65,6 +65,25 @@ def write_archive(
             written.append(_write(session, plan, volume, writer, done, on_part=on_part))
             writer.finish(volume.parts)
     return _report(session, plan, written, time.monotonic() - started)
+
+
+def is_written(session: Session, plan: ArchivePlan) -> bool:
+    """Whether the very archive is there already, as far as its store keeps which one it has."""
+    for volume in plan.volumes:
+        try:
+            reader = open_reader(
+                volume.location,
+                session.s3["destination"],
+                side="destination",
+                cancel=session.cancel,
+                meter=session.meter,
+            )
+        except NotFound:
+            return False
+        reader.close()
+        if reader.size != volume.tar.size or reader.fingerprint != volume.tar.fingerprint:
+            return False
+    return True
 
 
 def begin_archive(session: Session, plan: ArchivePlan, *, resume: bool = False) -> tuple[str, ...]:

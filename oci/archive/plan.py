@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -91,6 +92,15 @@ class ArchivePlan:
     @cached_property
     def blob_by_digest(self) -> Mapping[Digest, PlannedBlob]:
         return {blob.digest: blob for blob in self.blobs}
+
+    @cached_property
+    def seal(self) -> str:
+        """The same for whoever plans the same archive in the same parts, wherever its blobs are read."""
+        parts = [
+            [volume.location, volume.tar.fingerprint, [[part.start, part.end, part.copy_from] for part in volume.parts]]
+            for volume in self.volumes
+        ]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def groups(self, count: int) -> tuple[Group, ...]:
         """At least one for each volume, `count` in all where that is more; of about the same size."""

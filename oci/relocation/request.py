@@ -91,6 +91,11 @@ class RelocationRequest:
             raise InvalidInput("a lock names its own tag; other tags can't be given with it")
 
     @property
+    def asked(self) -> str:
+        """The source, as it was asked for."""
+        return self.bundle or self.image or self.lock or ", ".join(self.archive)
+
+    @property
     def archive_name(self) -> ArchiveName:
         return ArchiveName.of(*self.archive)
 

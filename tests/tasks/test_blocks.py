@@ -6,8 +6,9 @@ import uuid
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from oci.archive.s3settings import S3Settings
 from oci.errors import InvalidInput
-from tasks.blocks import BlockCredentials, RegistryCredentials, load_credentials
+from tasks.blocks import BlockCredentials, RegistryCredentials, S3Store, load_credentials, load_s3
 
 SECRET = "s3cr3t-of-the-test"
 
@@ -68,3 +69,33 @@ def test_saved_blocks_are_loaded_by_name() -> None:
 def test_a_name_that_no_block_has_is_said() -> None:
     with pytest.raises(InvalidInput, match="no Registry Credentials block named 'no-such-block'"):
         asyncio.run(load_credentials(["no-such-block"]))
+
+
+def test_a_block_says_how_an_object_store_is_reached() -> None:
+    store = S3Store(
+        endpoint="https://s3.corp.example",
+        access_key="key",
+        secret_key=SecretStr(SECRET),
+        encryption="aws:kms:key-1",
+        tags={"team": "platform"},
+        abandoned_after_days=2,
+    )
+
+    settings = store.settings()
+    assert (settings.endpoint, settings.access_key, settings.secret_key) == ("https://s3.corp.example", "key", SECRET)
+    assert (settings.encryption, settings.tags, settings.abandoned_after) == (
+        "aws:kms:key-1",
+        {"team": "platform"},
+        172_800.0,
+    )
+    assert SECRET not in repr(store) + repr(settings)
+
+
+@pytest.mark.parametrize("wrong", [{"endpoint": "https://a:b@s3.corp.example"}, {"encryption": "rot13"}])
+def test_an_object_store_that_makes_no_sense_is_refused(wrong: dict[str, str]) -> None:
+    with pytest.raises(ValidationError):
+        S3Store(**wrong)  # type: ignore[arg-type]
+
+
+def test_without_a_name_the_environment_says_it() -> None:
+    assert asyncio.run(load_s3("")) == S3Settings()

@@ -1,0 +1,128 @@
+"""Telling what an export did: a page to read, an event to act on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prefect import task
+from prefect.artifacts import acreate_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.events import emit_event
+from prefect.logging import get_run_logger
+from pydantic import BaseModel
+
+from tasks.cost import Cost
+from tasks.page import cell
+from tasks.report import FAILED, FINISHED, artifact_key
+from tasks.sizes import human
+from tasks.tarball import Export, current_export
+
+
+class ExportReport(BaseModel):
+    """What became of an archive. Sizes in bytes."""
+
+    source: str
+    digest: str = ""
+    archive: list[str] = []
+    """Where it is: one file or object, or the volumes in order."""
+    size: int = 0
+    images: int = 0
+    blobs: int = 0
+    parts: int = 0
+    sent: int = 0
+    """Went through the workers."""
+    copied: int = 0
+    """Came out of the older archive without doing so."""
+    kept: int = 0
+    """Was stored by an earlier run."""
+    left_out: int = 0
+    """Of a delta: what the other side has."""
+    complete: bool = False
+    unchanged: bool = False
+    """The very archive was there before."""
+    error: str = ""
+    cost: Cost = Cost()
+
+    @classmethod
+    def of(cls, export: Export) -> ExportReport:
+        written, plan = export.written, export.archive
+        return cls(
+            source=export.source.reference if export.source else export.order.request.asked,
+            digest=export.source.digest if export.source else "",
+            archive=list(plan.locations) if plan else [],
+            size=plan.size if plan else 0,
+            images=plan.images if plan else 0,
+            blobs=len(plan.blobs) if plan else 0,
+            parts=sum(len(volume.parts) for volume in plan.volumes) if plan else 0,
+            sent=sum(one.sent for one in written),
+            copied=sum(one.copied for one in written),
+            kept=sum(one.kept for one in written),
+            left_out=sum(size for _, size in plan.left_out) if plan else 0,
+            complete=export.result is not None or export.unchanged,
+            unchanged=export.unchanged,
+            error=str(export.error) if export.error else "",
+            cost=Cost.of(export.receipt()),
+        )
+
+    def __str__(self) -> str:
+        """One line."""
+        if not self.complete:
+            return f"incomplete: {self.error}"
+        if self.unchanged:
+            return f"{', '.join(self.archive)} is this very archive: nothing was written"
+        moved = f"{human(self.sent)} sent, {human(self.copied)} copied in the store, {human(self.kept)} kept"
+        return f"{', '.join(self.archive)}: {human(self.size)}; {moved}"
+
+    def to_markdown(self) -> str:
+        return "\n".join(self._lines()) + "\n"
+
+    def _lines(self) -> Iterator[str]:
+        yield f"## {self.source} → {', '.join(self.archive) or 'an archive'}"
+        yield ""
+        if self.error:
+            yield f"**Not complete; nobody sees it.** {cell(self.error)} What is stored isn't sent again next time."
+        else:
+            yield "Nothing to do: this very archive was there." if self.unchanged else "Complete."
+        yield ""
+        if self.digest:
+            yield f"`{self.digest}`"
+            yield ""
+        yield f"| Source | {cell(self.source)} |"
+        yield "|---|---|"
+        for name, value in self._rows():
+            yield f"| {name} | {cell(value)} |"
+        yield ""
+
+    def _rows(self) -> Iterator[tuple[str, str]]:
+        if self.size:
+            yield "Archive", f"{human(self.size)}, {self.images} images, {self.blobs} blobs, {self.parts} parts"
+        if self.copied:
+            yield "Copied in the store", f"{human(self.copied)} out of the older archive"
+        if self.kept:
+            yield "Kept", f"{human(self.kept)} that an earlier run had stored"
+        if self.left_out:
+            yield "Left out", f"{human(self.left_out)} that the other side has"
+        yield from self.cost.rows()
+
+
+@task(name="report export", task_run_name="report {location}", cache_policy=NO_CACHE)
+async def report_export(location: str) -> ExportReport:
+    """Writes the page and emits `transship.relocation.finished` or `.failed` with the report as payload."""
+    written = ExportReport.of(current_export())
+    await acreate_markdown_artifact(
+        key=artifact_key("export", location),
+        markdown=written.to_markdown(),
+        description=f"What the export of {written.source} did",
+    )
+    emit_event(
+        event=FINISHED if written.complete else FAILED,
+        resource={
+            "prefect.resource.id": f"transship.relocation.{location}",
+            "prefect.resource.name": location,
+            "transship.source": written.source,
+        },
+        payload=written.model_dump(mode="json"),
+    )
+    log = get_run_logger().info if written.complete else get_run_logger().error
+    log("%s", written)
+    return written

@@ -1,0 +1,245 @@
+"""Archives as flows: a registry, an object store and a Prefect server, all of them real."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, FlowRunFilter, FlowRunFilterName
+from pydantic import SecretStr, ValidationError
+
+from flows import (
+    ExportParameters,
+    ExportReport,
+    ImportParameters,
+    RelocateParameters,
+    ShipParameters,
+    Verify,
+    export_sync,
+    import_archive_sync,
+    ship_sync,
+)
+from oci.errors import InvalidInput, NotFound
+from tasks.blocks import S3Store
+from tasks.report import artifact_key
+from tests.faults.proxy import Fault, FaultProxy
+from tests.servers.docker_registry import DockerRegistry
+from tests.servers.seaweedfs import ACCESS_KEY, SECRET_KEY, SeaweedFS
+from tests.support import content
+from tests.support.prefect_server import PrefectServer, deploy
+from tests.support.shop import Shop, push_shop
+
+pytestmark = pytest.mark.usefixtures("prefect")
+
+MIB = 1 << 20
+STORE = "archives"
+
+
+@pytest.fixture(scope="module")
+def shop(registry: DockerRegistry) -> Shop:
+    return push_shop(registry.url, "flowarchive/shop", seed=71)
+
+
+@pytest.fixture(scope="module")
+def big(registry: DockerRegistry) -> str:
+    """A bundle of four images of 6 MiB."""
+    images = [content.image(seed, layers=[content.layer(seed, 6 * MIB)]) for seed in range(7100, 7104)]
+    references = [content.push(registry.url, f"flowarchive/big/app{n}", one) for n, one in enumerate(images)]
+    content.push(registry.url, "flowarchive/big/bundle", content.bundle(references), "v1")
+    return f"{registry.host}/flowarchive/big/bundle:v1"
+
+
+def save_store(store: SeaweedFS, name: str = STORE, endpoint: str = "") -> None:
+    block = S3Store(
+        endpoint=endpoint or store.endpoint,
+        region="us-east-1",
+        access_key=ACCESS_KEY,
+        secret_key=SecretStr(SECRET_KEY),
+        path_style=True,
+    )
+    asyncio.run(block.asave(name, overwrite=True))
+
+
+@pytest.fixture(autouse=True)
+def stored(prefect: PrefectServer, object_store: SeaweedFS) -> None:
+    save_store(object_store)
+
+
+def artifacts(key: str) -> list[Any]:
+    async def main() -> list[Any]:
+        async with get_client() as client:
+            found = await client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])))
+            return [one.data for one in sorted(found, key=lambda one: str(one.created))]
+
+    return asyncio.run(main())
+
+
+def task_names(run_name: str) -> list[str]:
+    async def main() -> list[str]:
+        async with get_client() as client:
+            runs = await client.read_task_runs(
+                flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=[run_name])), limit=200
+            )
+            return sorted(run.name for run in runs)
+
+    return asyncio.run(main())
+
+
+def test_a_bundle_becomes_an_object_and_the_run_says_so(
+    object_store: SeaweedFS, big: str, s3_location: str, tmp_path: Path
+) -> None:
+    report: ExportReport = export_sync(
+        ExportParameters(source=big, archive=s3_location, s3_store=STORE, part_mebibytes=5, groups=2)
+    )
+
+    file = str(tmp_path / "shop.tar")
+    export_sync(ExportParameters(source=big, archive=file))
+    assert object_store.get(s3_location) == Path(file).read_bytes()
+    assert report.complete
+    assert (report.archive, report.images, report.sent) == ([s3_location], 5, report.size)
+    [link] = artifacts(artifact_key("archive", s3_location))
+    assert f"{object_store.endpoint}/{s3_location.removeprefix('s3://')}" in link
+    assert artifacts(artifact_key("progress", s3_location)) == [100.0]
+    [page] = artifacts(artifact_key("export", s3_location))
+    assert "Complete." in page
+    assert "5 images, 5 blobs" in page
+
+
+def test_an_archive_that_is_there_is_not_written_again(object_store: SeaweedFS, shop: Shop, s3_location: str) -> None:
+    parameters = ExportParameters(source=shop.reference, archive=s3_location, s3_store=STORE)
+    export_sync(parameters)
+    before = object_store.head(s3_location)
+
+    report = export_sync(parameters)
+
+    assert report.complete
+    assert report.unchanged
+    assert report.sent == 0
+    assert object_store.head(s3_location) is not None
+    assert (before or {})["LastModified"] == (object_store.head(s3_location) or {})["LastModified"]
+    assert "this very archive was there" in artifacts(artifact_key("export", s3_location))[-1]
+
+
+def test_the_whole_way_is_one_flow(
+    object_store: SeaweedFS, other_registry: DockerRegistry, shop: Shop, s3_location: str, repository: str
+) -> None:
+    report = ship_sync(
+        ShipParameters(
+            export=ExportParameters(source=shop.reference, archive=s3_location, s3_store=STORE),
+            destination=f"{other_registry.host}/{repository}",
+            verify=Verify.DEEP,
+        )
+    )
+
+    assert report.succeeded
+    assert report.published
+    assert report.tags == ["1.4.0"]
+    assert report.verified_blobs
+    assert "1.4.0" in other_registry.repository_tags(repository)
+
+
+def test_an_import_takes_one_image_by_its_digest(
+    object_store: SeaweedFS, other_registry: DockerRegistry, shop: Shop, s3_location: str, repository: str
+) -> None:
+    export_sync(ExportParameters(source=shop.reference, archive=s3_location, s3_store=STORE))
+
+    report = import_archive_sync(
+        ImportParameters(
+            archive=[s3_location],
+            only=[shop.web.digest],
+            destination=f"{other_registry.host}/{repository}",
+            s3_store=STORE,
+        )
+    )
+
+    assert (report.what, report.images_copied) == ("archive", 1)
+
+
+def test_a_group_that_fails_is_retried_alone_and_a_failed_run_leaves_nothing_to_see(
+    object_store: SeaweedFS, big: str, s3_location: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.tarball.write_tarball.retry_delay_seconds", [0.0, 0.0])
+    parameters = ExportParameters(source=big, archive=s3_location, s3_store="flaky", part_mebibytes=5, groups=4)
+    with FaultProxy(object_store.port) as proxy:
+        save_store(object_store, "flaky", proxy.url)
+        proxy.rules.append(Fault(method="PUT", path=r"partNumber=3\b", status=403, body=b""))
+
+        with pytest.raises(Exception, match="storing part 3"):
+            export_sync(parameters)
+
+        assert object_store.head(s3_location) is None
+        assert "Not complete; nobody sees it." in artifacts(artifact_key("export", s3_location))[-1]
+        proxy.rules[:] = [Fault(method="PUT", path=r"partNumber=3\b", last=5, status=500, body=b"")]
+
+        report = export_sync(parameters)
+
+    assert report.complete
+    assert report.kept > 0
+    assert report.kept + report.sent == report.size
+    assert proxy.count("PUT", r"partNumber=1\b") == 1
+
+
+def test_workers_write_one_object_together(
+    prefect: PrefectServer, object_store: SeaweedFS, big: str, s3_location: str, tmp_path: Path
+) -> None:
+    deploy(prefect)
+    parameters = ExportParameters(
+        source=big,
+        archive=s3_location,
+        s3_store=STORE,
+        part_mebibytes=5,
+        groups=2,
+        deployment="write-archive-parts/fleet",
+    )
+    with prefect.worker("transship-fleet"):
+        report = export_sync(parameters)
+
+    file = str(tmp_path / "shop.tar")
+    export_sync(ExportParameters(source=big, archive=file))
+    assert object_store.get(s3_location) == Path(file).read_bytes()
+    assert (report.complete, report.sent) == (True, report.size)
+    assert len(task_names(f"{s3_location}, group 1 of 2")) == 4
+    assert artifacts(artifact_key("progress", s3_location)) == [100.0]
+
+
+def test_no_secret_reaches_the_database(prefect: PrefectServer, big: str, s3_location: str) -> None:
+    export_sync(ExportParameters(source=big, archive=s3_location, s3_store=STORE))
+
+    kept = b"".join(path.read_bytes() for path in Path(prefect.home).glob("prefect.db*"))
+    assert s3_location.encode() in kept
+    assert SECRET_KEY.encode() not in kept
+
+
+def test_a_block_that_is_not_there_is_said(big: str, s3_location: str) -> None:
+    with pytest.raises(InvalidInput, match="no S3 Store block named 'nobody'"):
+        export_sync(ExportParameters(source=big, archive=s3_location, s3_store="nobody"))
+
+
+def test_a_bucket_that_is_not_there_is_said(big: str) -> None:
+    with pytest.raises(NotFound, match="make the bucket first"):
+        export_sync(ExportParameters(source=big, archive="s3://no-such-bucket/a.tar", s3_store=STORE))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ({"archive": "s3://key:secret@bucket/a.tar"}, "without a login"),
+        ({"archive": "https://bucket.s3.amazonaws.com/a.tar"}, "s3://BUCKET/KEY"),
+        ({"archive": "s3://bucket"}, "names no object"),
+        ({"archive": "/srv/a.tar", "deployment": "write-archive-parts/fleet"}, "not a file"),
+        ({"archive": "s3://b/k", "part_mebibytes": 4}, "greater than or equal to 5"),
+        ({"archive": "s3://b/k", "source": "UPPER/case:1"}, "can only contain"),
+        ({"archive": "s3://b/k", "kind": "lock", "deployment": "a/b"}, "a file of one machine"),
+    ],
+)
+def test_a_form_refuses_what_makes_no_sense(parameters: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        ExportParameters(**{"source": "registry.example/shop:1", **parameters})
+
+
+def test_a_relocation_into_an_archive_is_for_the_flow_export() -> None:
+    with pytest.raises(ValidationError, match="is written by the flow export"):
+        RelocateParameters(source="registry.example/shop:1", destination="s3://bucket/a.tar")
