@@ -30,6 +30,12 @@ _TOKEN = "TRANSSHIP_RECEIVER_TOKEN"  # noqa: S105 - the name of the variable
     show_default=True,
     help="Pushes kept while the Prefect server can't be reached; more are answered with 503.",
 )
+@click.option(
+    "--journal",
+    default="",
+    help="File that keeps what was accepted until it is delivered, for a receiver that is killed. Without it, what "
+    "waits is lost then.",
+)
 @everywhere
 @click.pass_obj
 def receiver(invocation: Invocation, /, **flags: Any) -> None:
@@ -45,12 +51,14 @@ def receiver(invocation: Invocation, /, **flags: Any) -> None:
     from prefect.settings import PREFECT_API_URL  # noqa: PLC0415 - importing Prefect takes a second
 
     from flows.receiver.app import serve  # noqa: PLC0415
+    from flows.receiver.journal import Journal  # noqa: PLC0415
     from flows.receiver.outbox import Outbox  # noqa: PLC0415
 
     if not PREFECT_API_URL.value():
         raise InvalidInput("PREFECT_API_URL is not set", hint="name the server: http://127.0.0.1:4200/api")
-    invocation.kept = "registries send again what wasn't answered"
-    serve(host=flags["host"], port=flags["port"], token=token, outbox=Outbox(capacity=flags["capacity"]))
+    journal = Journal(flags["journal"]) if flags["journal"] else None
+    outbox = Outbox(capacity=flags["capacity"], journal=journal)
+    serve(host=flags["host"], port=flags["port"], token=token, outbox=outbox)
 
 
 def _token(file: str) -> str:

@@ -73,6 +73,8 @@ def receiver(outbox: Outbox, token: str) -> FastAPI:
             return _refusal(400, str(error))
         except Full:
             return _refusal(503, "the Prefect server takes no events and the queue is full: send it again later")
+        except OSError as error:
+            return _refusal(503, f"the journal can't be written: {error.strerror or error}")
         return _taken(told, new)
 
     return app

@@ -16,6 +16,7 @@ from prefect.client.orchestration import get_client
 from prefect.events import Event, Resource
 from prefect.exceptions import PrefectHTTPStatusError
 
+from flows.receiver.journal import Journal
 from flows.receiver.notification import Push
 from oci.reference import Repository
 
@@ -60,6 +61,10 @@ def event_of(push: Push) -> Event:
     )
 
 
+def _push(event: Event) -> str:
+    return "{repository}:{tag}@{digest}".format_map(event.payload)
+
+
 async def send_to_prefect(events: Sequence[Event]) -> None:
     """One request for all of them."""
     async with get_client() as client:
@@ -88,6 +93,7 @@ class Outbox:
         capacity: int = 10_000,
         quiet: float = 10.0,
         pauses: tuple[float, float] = (0.5, 15.0),
+        journal: Journal | None = None,
         send: Callable[[Sequence[Event]], Awaitable[None]] = send_to_prefect,
     ) -> None:
         self.capacity = capacity
@@ -97,17 +103,20 @@ class Outbox:
         self._quiet = quiet
         self._first_pause, self._longest_pause = pauses
         self._send = send
-        self._waiting: deque[tuple[Push, Event]] = deque()
+        self._journal = journal
+        self._waiting: deque[Event] = deque()
         self._filled = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
+        if journal:
+            self._add(journal.waiting(), "took up")
         self._lately: OrderedDict[tuple[Repository, str], tuple[Push, float]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def put(self, pushes: Iterable[Push]) -> int:
-        """How many are new. Raises Full, and then none was taken."""
+        """How many are new. Raises Full, or OSError when the journal can't be written, and then none was taken."""
         self._forget()
         pushes = list(pushes)
         new: list[Push] = []
@@ -119,18 +128,25 @@ class Outbox:
                 new.append(push)
         if len(self._waiting) + len(new) > self.capacity:
             raise Full
+        events = [event_of(push) for push in new]
+        if self._journal and events:
+            self._journal.accepted(events)
         now = time.monotonic()
         for push in new:
             key = (push.repository, push.tag)
             self._lately[key] = (push, now)
             self._lately.move_to_end(key)
-            self._waiting.append((push, event_of(push)))
-            _log.info("accepted %s", push)
-        if new:
-            self._filled.set()
-            self._empty.clear()
+        self._add(events, "accepted")
         self.counts.repeated += len(pushes) - len(new)
         return len(new)
+
+    def _add(self, events: Sequence[Event], how: str) -> None:
+        for event in events:
+            self._waiting.append(event)
+            _log.info("%s %s", how, _push(event))
+        if events:
+            self._filled.set()
+            self._empty.clear()
 
     def _forget(self) -> None:
         old = time.monotonic() - self._quiet
@@ -144,7 +160,7 @@ class Outbox:
             await self._filled.wait()
             batch = list(islice(self._waiting, BATCH))
             try:
-                await self._send([event for _, event in batch])
+                await self._send(batch)
             except Exception as error:  # noqa: BLE001 - whatever keeps the server from taking them, they are kept
                 if not _for_ever(error):
                     self._keep(error, pause)
@@ -156,16 +172,16 @@ class Outbox:
                 self._sent(batch)
             pause = self._first_pause
 
-    async def _send_singly(self, batch: Sequence[tuple[Push, Event]], error: Exception) -> None:
+    async def _send_singly(self, batch: Sequence[Event], error: Exception) -> None:
         """After a refusal of the whole: one event that the server won't have must not cost the others."""
         if len(batch) == 1:
             self.counts.refused += 1
-            _log.error("the Prefect server refuses the event of %s for good: %s", batch[0][0], error)
-            self._take_out(1)
+            _log.error("the Prefect server refuses the event of %s for good: %s", _push(batch[0]), error)
+            self._take_out(batch)
             return
         for one in batch:
             try:
-                await self._send([one[1]])
+                await self._send([one])
             except Exception as again:  # noqa: BLE001
                 if not _for_ever(again):
                     return  # the rest waits for the next round
@@ -173,16 +189,19 @@ class Outbox:
             else:
                 self._sent([one])
 
-    def _sent(self, batch: Sequence[tuple[Push, Event]]) -> None:
+    def _sent(self, batch: Sequence[Event]) -> None:
         self.counts.delivered += len(batch)
         self.trouble = ""
-        for push, _ in batch:
-            _log.info("delivered %s", push)
-        self._take_out(len(batch))
+        for event in batch:
+            _log.info("delivered %s", _push(event))
+        self._take_out(batch)
 
-    def _take_out(self, number: int) -> None:
-        for _ in range(number):
+    def _take_out(self, batch: Sequence[Event]) -> None:
+        """From the front, where all that is sent comes from."""
+        for _ in batch:
             self._waiting.popleft()
+        if self._journal:
+            self._journal.delivered(batch, left=len(self._waiting))
         if not self._waiting:
             self._filled.clear()
             self._empty.set()
@@ -201,8 +220,9 @@ class Outbox:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._empty.wait()
-        for push, _ in self._waiting:
-            _log.error("stopped before %s was delivered: its mirror runs by schedule, or by hand", push)
+        rest = "the journal keeps it" if self._journal else "its mirror runs by schedule, or by hand"
+        for event in self._waiting:
+            _log.error("stopped before %s was delivered: %s", _push(event), rest)
         return not self._waiting
 
 

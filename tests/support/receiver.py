@@ -67,6 +67,10 @@ class Receiver:
         found: dict[str, Any] = answer.json()
         return found
 
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
     def stop(self) -> int:
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)

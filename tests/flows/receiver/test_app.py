@@ -197,3 +197,23 @@ def test_an_address_that_is_taken_is_said() -> None:
 
     assert done.code == 1
     assert f"can't listen on 127.0.0.1:{port}" in done.err
+
+
+def test_a_killed_receiver_delivers_what_it_had_accepted_when_it_is_started_again(
+    api: PrefectApi, tmp_path: Path
+) -> None:
+    journal = str(tmp_path / "journal")
+    with Receiver(tmp_path, _environment(api, tmp_path), "--journal", journal) as first:
+        first.post({"events": [event(tag="delivered")]})
+        until(lambda: api.tags == ["delivered"], "delivery")
+        api.down = True
+        first.post({"events": [event(tag="kept-1"), event(tag="kept-2")]})
+        first.kill()
+    api.down = False
+
+    with Receiver(tmp_path, _environment(api, tmp_path), "--journal", journal) as second:
+        until(lambda: len(api.tags) == 3, "delivery of what was kept")
+        until(lambda: second.health()["waiting"] == 0, "an empty queue")
+
+    assert api.tags == ["delivered", "kept-1", "kept-2"]
+    assert Path(journal).read_bytes() == b""
