@@ -29,6 +29,7 @@ _MEMBERS = {
     "archive": ("flows.cli.archive:archive", "List, verify and compare archives, or plan one"),
     "describe": ("flows.cli.describe:describe_bundle", "Show what a bundle holds"),
     "verify": ("flows.cli.verify:verify_references", "Prove that images, bundles or whole repositories are complete"),
+    "mirror": ("flows.cli.mirror:mirror", "Keep repositories, bundles and locks the same somewhere else"),
     "prune": ("flows.cli.prune:prune", "Find, and delete when approved, what a repository has beyond a policy"),
     "tag": ("flows.cli.tag:tag", "List tags, or resolve one to its digest"),
     "receiver": ("flows.cli.receiver:receiver", "Start mirrors when registries tell of a push"),

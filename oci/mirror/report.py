@@ -26,6 +26,8 @@ class FailedImage:
     destination: str
     error: str
     retryable: bool
+    not_tried: bool = False
+    """It wasn't even begun: `error` is a cause that it shares with others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +49,6 @@ class MirrorReport:
     waiting: int = 0
     extra: int = 0
     failed: tuple[FailedImage, ...] = ()
-    """Each with its cause, but for what was not tried: of that only the names count."""
     causes: tuple[str, ...] = ()
     """Why registries were given up, each once."""
     receipt: Receipt = field(default_factory=Receipt)
@@ -103,7 +104,7 @@ def made_of(
         waiting=comparison.waiting,
         extra=comparison.extra,
         failed=(*_uncompared(mirror, comparison), *_uncarried(outcomes)),
-        causes=_causes(breaker, receipt),
+        causes=tuple(map(str, breaker.causes.values())),
         receipt=receipt,
     )
 
@@ -116,7 +117,7 @@ def of_failure(mirror: Mirror, error: TransshipError, breaker: Breaker, receipt:
         source=str(mirror.source),
         destinations=tuple(str(destination) for destination in mirror.destinations),
         failed=(failed,),
-        causes=_causes(breaker, receipt),
+        causes=tuple(map(str, breaker.causes.values())),
         receipt=receipt,
     )
 
@@ -170,11 +171,10 @@ def _uncompared(mirror: Mirror, comparison: Comparison) -> Iterable[FailedImage]
 def _uncarried(outcomes: Iterable[Carried]) -> Iterable[FailedImage]:
     for one in outcomes:
         if one.status != DONE:
-            error = f"not tried: {one.error_class}" if one.status == SKIPPED else one.error
-            yield FailedImage(names=one.names, destination=one.destination, error=error, retryable=one.retryable)
-
-
-def _causes(breaker: Breaker, receipt: Receipt) -> tuple[str, ...]:
-    """Those of the registries that this mirror spoke to, or would have."""
-    del receipt
-    return tuple(str(cause) for cause in breaker.causes.values())
+            yield FailedImage(
+                names=one.names,
+                destination=one.destination,
+                error=one.error,
+                retryable=one.retryable,
+                not_tried=one.status == SKIPPED,
+            )

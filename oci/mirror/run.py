@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 
@@ -18,17 +18,15 @@ from oci.mirror.facts import Facts
 from oci.mirror.report import MirrorReport, made_of, of_failure
 from oci.mirror.rules import OnFailure
 from oci.mirror.work import WorkItem
-from oci.registry.credentials import Credentials
-from oci.registry.settings import RegistrySettings
+from oci.registry.credentials import ANONYMOUS, Credential, Credentials
 from oci.relocation.session import Access, Session
 
 
 class Reach(Protocol):
-    """Who a driver is at registries, and how it reaches those that the configuration says nothing of."""
+    """How a driver reaches one side, "source" or "destination", where the configuration says nothing, and who it is
+    there."""
 
-    def credentials(self, side: str) -> Credentials: ...
-
-    def settings(self, concurrency: int) -> RegistrySettings: ...
+    def __call__(self, side: str, concurrency: int) -> Access: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,13 +39,25 @@ class Shared:
     now: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Nobody:
+    """Who we are at registries that the configuration wants to be anonymous at."""
+
+    hosts: frozenset[str]
+
+    def find(self, registry: str, repository: str) -> Credential | None:
+        del repository
+        return ANONYMOUS if registry in self.hosts else None
+
+
 def opened(config: MirrorsConfig, mirror: Mirror, reach: Reach, cancel: CancelToken) -> Session:
     """A session for one mirror: as many threads as its limits say, each registry reached as the configuration says."""
     concurrency = mirror.limits.concurrency
     per_registry = {host: one.settings(concurrency + 1) for host, one in config.registries.items()}
+    nobody = _Nobody(frozenset(host for host, one in config.registries.items() if one.anonymous))
     source, destination = (
-        Access(credentials=reach.credentials(side), default=reach.settings(concurrency + 1), per_registry=per_registry)
-        for side in ("source", "destination")
+        replace(base, credentials=Credentials([nobody, base.credentials]), per_registry=per_registry)
+        for base in (reach("source", concurrency), reach("destination", concurrency))
     )
     return Session(source=source, destination=destination, concurrency=concurrency, cancel=cancel)
 

@@ -1,0 +1,28 @@
+"""`transship mirror`: plan, check and run what mirrors.yaml says."""
+
+from __future__ import annotations
+
+import click
+
+from flows.cli.verb import Tree, everywhere
+from oci.errors import InvalidInput
+
+
+@click.command(
+    cls=Tree,
+    members={
+        "plan": ("flows.cli.mirror_plan:plan", "Say what a run would copy"),
+        "check": ("flows.cli.mirror_check:check", "Tell where destinations differ from what the mirrors say"),
+        "run": ("flows.cli.mirror_run:run", "Copy what is missing or changed"),
+        "schema": ("flows.cli.mirror_schema:schema", "Print the format of the file, for editors"),
+    },
+    aliases={},
+    invoke_without_command=True,
+)
+@everywhere
+@click.pass_context
+def mirror(context: click.Context) -> None:
+    """Repositories, bundles and locks that are kept the same somewhere else."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+        raise InvalidInput("Use one of available subcommands: plan, check, run, schema")

@@ -1,0 +1,105 @@
+"""`transship mirror check`"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from flows.cli.access import RegistryFlags, registry_flags
+from flows.cli.failure import DONE, DRIFT
+from flows.cli.mirrors import Mirrors, mirror_flags
+from flows.cli.verb import Invocation, Verb, everywhere
+from oci.errors import Cancelled, Incomplete, StoreError, TransshipError
+from oci.mirror.compare import compare
+from oci.mirror.comparison import Comparison, TagState
+from oci.mirror.config import Mirror
+
+_DRIFT = ("Mirror", "Destination", "Tag", "State", "Reason")
+
+
+@click.command(name="check", cls=Verb)
+@mirror_flags
+@click.option("--report", default="", help="Write what was found to a JSON file.")
+@registry_flags(sides=True)
+@everywhere
+@click.pass_obj
+def check(invocation: Invocation, /, registry: RegistryFlags, **flags: Any) -> int:
+    """Tell which tags are missing, stale, extra, unsigned, or moved though immutable. Nothing is written.
+
+    Exit codes: 0 all as it should be, 4 there is drift, 3 or 1 something couldn't be compared.
+    """
+    invocation.output.check_columns(_DRIFT)
+    mirrors = Mirrors.asked_for(invocation, registry, flags)
+    found: list[Comparison] = []
+    failures: list[TransshipError] = []
+    for mirror in mirrors.chosen:
+        try:
+            found.append(_compared(mirrors, mirror))
+        except Cancelled:
+            raise
+        except TransshipError as error:
+            failures.append(error)
+            continue
+        failures.extend(_problems(found[-1]))
+        _say(invocation, found[-1])
+    mirrors.write(flags["report"], {"mirrors": [_described(one) for one in found]}, "writing the report")
+    invocation.output.table("Drift", _DRIFT, [row for one in found for row in _rows(one)])
+    if failures:
+        raise Incomplete(
+            f"{len(failures)} comparisons failed",
+            failures,
+            some_done=bool(found),
+            hint="what could be compared is shown; check again when the cause is gone",
+        )
+    invocation.output.finish()
+    return DRIFT if any(one.drifted for one in found) else DONE
+
+
+def _compared(mirrors: Mirrors, mirror: Mirror) -> Comparison:
+    shared = mirrors.shared(audit=True, thorough=True)
+    with mirrors.session(mirror) as session:
+        return compare(session, mirror, facts=shared.facts, breaker=shared.breaker, care=shared.care)
+
+
+def _problems(found: Comparison) -> list[TransshipError]:
+    problems = [one.error for one in found.destinations if one.error is not None]
+    return [
+        *problems,
+        *(
+            StoreError(tag.reason, subject=f"{found.source}:{tag.tag}", retryable=True)
+            for _, tag in found.tags()
+            if tag.state is TagState.FAILED
+        ),
+    ]
+
+
+def _described(found: Comparison) -> dict[str, Any]:
+    return found.to_dict() | {"lag_seconds": found.lag(datetime.now(UTC))}
+
+
+def _say(invocation: Invocation, found: Comparison) -> None:
+    counts = {state: found.count(state) for state in TagState}
+    parts = [f"{count} {state.value}" for state, count in counts.items() if count or state is TagState.IN_PLACE]
+    if found.extra:
+        parts.append(f"{found.extra} extra")
+    if found.held:
+        parts.append(f"{len(found.held)} too young")
+    lag = found.lag(datetime.now(UTC))
+    behind = f"; behind by {lag / 3600:.1f} hours" if lag else ""
+    invocation.output.summary(f"{found.mirror}: {', '.join(parts)}{behind}")
+
+
+def _rows(found: Comparison) -> list[list[str]]:
+    rows = [
+        [found.mirror, destination, tag.tag, tag.state.value, tag.reason]
+        for destination, tag in found.tags()
+        if tag.state is not TagState.IN_PLACE
+    ]
+    rows.extend(
+        [found.mirror, one.destination, tag, "extra", "the mirror doesn't take it"]
+        for one in found.destinations
+        for tag in one.extra
+    )
+    return rows

@@ -1,0 +1,75 @@
+"""`transship mirror plan`"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from flows.cli.access import RegistryFlags, registry_flags
+from flows.cli.mirrors import Mirrors, mirror_flags
+from flows.cli.verb import Invocation, Verb, boolean, everywhere
+from oci.mirror.compare import compare
+from oci.mirror.plan import MirrorPlan, plan_mirror
+from tasks.sizes import human
+
+_IMAGES = ("Mirror", "Image", "Destination", "Tags", "To move", "To mount", "Problem")
+_REQUESTS = ("Mirror", "Registry", "Requests")
+
+
+@click.command(name="plan", cls=Verb)
+@mirror_flags
+@boolean("--audit", help="Ask for immutable tags as well, and tell when one has moved at its source.")
+@click.option("--output", default="", help="Write the plan to a JSON file.")
+@registry_flags(sides=True)
+@everywhere
+@click.pass_obj
+def plan(invocation: Invocation, /, registry: RegistryFlags, **flags: Any) -> None:
+    """Say which images a run would copy, with bytes to move and to mount and the requests it would take."""
+    invocation.output.check_columns(_IMAGES, _REQUESTS)
+    mirrors = Mirrors.asked_for(invocation, registry, flags)
+    shared = mirrors.shared(audit=flags["audit"])
+    plans = []
+    for mirror in mirrors.chosen:
+        with mirrors.session(mirror) as session:
+            comparison = compare(session, mirror, facts=shared.facts, breaker=shared.breaker, care=shared.care)
+            plans.append(plan_mirror(session, comparison))
+        _say(invocation, plans[-1])
+    mirrors.write(flags["output"], {"mirrors": [one.to_dict() for one in plans]}, "writing the plan")
+    invocation.output.table("Images", _IMAGES, [row for one in plans for row in _rows(one)])
+    requests = [
+        [one.mirror, registry_name, str(count)] for one in plans for registry_name, count in one.requests.items()
+    ]
+    if requests:
+        invocation.output.table("Requests", _REQUESTS, requests)
+    invocation.output.finish()
+
+
+def _say(invocation: Invocation, found: MirrorPlan) -> None:
+    for tag in found.mutated:
+        invocation.output.warn(f"{found.mirror}: immutable tag {tag} moved at {found.source}; it isn't overwritten")
+    for tag in found.unsigned:
+        invocation.output.warn(f"{found.mirror}: {tag} has no signature at {found.source}; it isn't taken")
+    for tag, reason in found.held.items():
+        invocation.output.line(f"{found.mirror} | {tag} waits: {reason}")
+    waiting = f", {found.waiting} images left to the next run" if found.waiting else ""
+    invocation.output.summary(
+        f"{found.mirror}: {len(found.items)} images to copy, {found.in_place} tags in place{waiting}; "
+        f"{human(found.bytes_to_move)} to move, {human(found.bytes_to_mount)} to mount, "
+        f"{sum(found.requests.values())} requests"
+    )
+
+
+def _rows(found: MirrorPlan) -> list[list[str]]:
+    return [
+        [
+            found.mirror,
+            item.title,
+            item.destination,
+            " ".join(item.tags),
+            human(item.bytes_to_move),
+            human(item.bytes_to_mount),
+            item.error,
+        ]
+        for item in found.items
+    ]

@@ -1,0 +1,116 @@
+"""`transship mirror run`"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from flows.cli.access import RegistryFlags, registry_flags
+from flows.cli.mirrors import Mirrors, mirror_flags
+from flows.cli.verb import Invocation, Verb, boolean, everywhere
+from oci.errors import Incomplete, StoreError, TransshipError
+from oci.mirror.carry import Carried
+from oci.mirror.report import MirrorReport
+from oci.mirror.run import run_mirror
+from oci.mirror.work import WorkItem
+from oci.relocation.transfer import DONE
+from tasks.sizes import human
+
+_RUNS = ("Mirror", "Copied", "In place", "Failed", "Sent", "Mounted", "Requests", "Seconds")
+
+
+@click.command(name="run", cls=Verb)
+@mirror_flags
+@boolean("--audit", help="Ask for immutable tags as well, and tell when one has moved at its source.")
+@click.option("--report", default="", help="Write what became of each mirror to a JSON file, which --only understands.")
+@registry_flags(sides=True)
+@everywhere
+@click.pass_obj
+def run(invocation: Invocation, /, registry: RegistryFlags, **flags: Any) -> None:
+    """Copy what is missing or changed, for all mirrors or for those that are named.
+
+    A failure stops nothing else. Exit codes: 0 all is in place, 3 some of it failed, 1 nothing worked.
+    """
+    output = invocation.output
+    output.check_columns(_RUNS)
+    invocation.kept = "what is copied stays, and no tag shows anything incomplete; run the same again to go on"
+    mirrors = Mirrors.asked_for(invocation, registry, flags)
+    shared = mirrors.shared(audit=flags["audit"])
+    reports: list[MirrorReport] = []
+    try:
+        for mirror in mirrors.chosen:
+            with mirrors.session(mirror) as session:
+                reports.append(run_mirror(session, mirror, shared, on_done=_told(invocation, mirror.name)))
+            _say(invocation, reports[-1])
+    finally:
+        body = {"mirrors": [report.to_dict() for report in reports]}
+        mirrors.write(flags["report"], body, "writing the report")
+    output.table("Runs", _RUNS, [_row(report) for report in reports])
+    _raise_failures(reports)
+    output.finish()
+
+
+def _told(invocation: Invocation, name: str) -> Any:
+    def tell(item: WorkItem, outcomes: tuple[Carried, ...]) -> None:
+        for one in outcomes:
+            what = f"{human(one.bytes_written)} sent, {one.seconds:.1f} s" if one.status == DONE else one.status
+            invocation.output.line(f"{name} | {item.title} -> {one.destination}: {what}")
+
+    return tell
+
+
+def _say(invocation: Invocation, report: MirrorReport) -> None:
+    for tag in report.mutated:
+        invocation.output.warn(f"{report.mirror}: immutable tag {tag} moved at {report.source}; it isn't overwritten")
+    for tag in report.unsigned:
+        invocation.output.warn(f"{report.mirror}: {tag} has no signature at {report.source}; it isn't taken")
+    waiting = f", {report.held} too young" if report.held else ""
+    waiting += f", {report.waiting} left to the next run" if report.waiting else ""
+    receipt = report.receipt
+    invocation.output.summary(
+        f"{report.mirror}: {report.copied} copied, {report.in_place} in place, {len(report.failed)} failed{waiting}; "
+        f"{human(receipt.bytes_written)} sent, {human(receipt.bytes_mounted)} mounted, "
+        f"{receipt.total_requests} requests, {receipt.seconds:.1f} s"
+    )
+
+
+def _row(report: MirrorReport) -> list[str]:
+    receipt = report.receipt
+    return [
+        report.mirror,
+        str(report.copied),
+        str(report.in_place),
+        str(len(report.failed)),
+        human(receipt.bytes_written),
+        human(receipt.bytes_mounted),
+        str(receipt.total_requests),
+        f"{receipt.seconds:.1f}",
+    ]
+
+
+def _raise_failures(reports: Sequence[MirrorReport]) -> None:
+    """One error for all of it: each cause of a registry once, then what failed by itself."""
+    if all(report.succeeded for report in reports):
+        return
+    causes = list(dict.fromkeys(cause for report in reports for cause in report.causes))
+    failures: list[TransshipError] = [StoreError(cause) for cause in causes]
+    skipped = 0
+    for report in reports:
+        for failed in report.failed:
+            if failed.not_tried or failed.error in causes:
+                skipped += 1
+                continue
+            subject = ", ".join(failed.names) or f"mirror {report.mirror}"
+            failures.append(StoreError(failed.error, subject=subject, retryable=failed.retryable))
+        failures.extend(StoreError("immutable, and moved at the source", subject=tag) for tag in report.mutated)
+        failures.extend(StoreError("has no signature", subject=tag) for tag in report.unsigned)
+    names = [report.mirror for report in reports if not report.succeeded]
+    more = f", {skipped} not tried for that reason" if skipped else ""
+    raise Incomplete(
+        f"{len(names)} of {len(reports)} mirrors aren't complete: {', '.join(names)}{more}",
+        failures,
+        some_done=not all(report.nothing_done for report in reports),
+        hint="run what failed again with --report FILE, then --only FILE",
+    )
