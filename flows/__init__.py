@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from flows.export import export_sync as export_sync
     from flows.import_archive import import_archive as import_archive
     from flows.import_archive import import_archive_sync as import_archive_sync
+    from flows.mirror import mirror as mirror
+    from flows.mirror import mirror_sync as mirror_sync
+    from flows.mirror_check import mirror_check as mirror_check
+    from flows.mirror_check import mirror_check_sync as mirror_check_sync
     from flows.parameters import AfterPlan as AfterPlan
     from flows.parameters import Artifact as Artifact
     from flows.parameters import DescribeParameters as DescribeParameters
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
     from flows.parameters import FleetOptions as FleetOptions
     from flows.parameters import ImportParameters as ImportParameters
     from flows.parameters import KeepParameters as KeepParameters
+    from flows.parameters import MirrorCheckParameters as MirrorCheckParameters
+    from flows.parameters import MirrorParameters as MirrorParameters
     from flows.parameters import PruneApproval as PruneApproval
     from flows.parameters import PruneParameters as PruneParameters
     from flows.parameters import PullParameters as PullParameters
@@ -50,9 +56,13 @@ if TYPE_CHECKING:
     from flows.tags import tags_sync as tags_sync
     from flows.verify import verify as verify
     from flows.verify import verify_sync as verify_sync
+    from oci.mirror.config import MirrorsConfig as MirrorsConfig
     from tasks.describe import DescribeReport as DescribeReport
     from tasks.files_report import PullReport as PullReport
     from tasks.files_report import PushReport as PushReport
+    from tasks.mirror_report import CheckReport as CheckReport
+    from tasks.mirror_report import MirrorIncomplete as MirrorIncomplete
+    from tasks.mirror_report import MirrorRunReport as MirrorRunReport
     from tasks.prune_report import PruneRunReport as PruneRunReport
     from tasks.relocation_report import RelocationIncomplete as RelocationIncomplete
     from tasks.relocation_report import RelocationReport as RelocationReport
@@ -89,8 +99,18 @@ _HOMES = {
     "VerificationReport": "tasks.verification",
     "Verify": "flows.parameters",
     "VerifyParameters": "flows.parameters",
+    "CheckReport": "tasks.mirror_report",
+    "MirrorCheckParameters": "flows.parameters",
+    "MirrorIncomplete": "tasks.mirror_report",
+    "MirrorParameters": "flows.parameters",
+    "MirrorRunReport": "tasks.mirror_report",
+    "MirrorsConfig": "oci.mirror.config",
     "describe": "flows.describe",
     "describe_sync": "flows.describe",
+    "mirror": "flows.mirror",
+    "mirror_check": "flows.mirror_check",
+    "mirror_check_sync": "flows.mirror_check",
+    "mirror_sync": "flows.mirror",
     "prune": "flows.prune",
     "prune_sync": "flows.prune",
     "export": "flows.export",

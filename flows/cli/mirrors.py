@@ -35,8 +35,7 @@ def mirror_flags(command: F) -> F:
         click.option(
             "--only",
             default="",
-            help="Look at nothing but what this file names: a report with failures, or REGISTRY/REPOSITORY:TAG a "
-            "line.",
+            help="Look at nothing but what this file names: a report with failures, or REGISTRY/REPOSITORY:TAG a line.",
         ),
     )
     for option in reversed(options):

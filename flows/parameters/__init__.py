@@ -3,6 +3,7 @@
 from flows.parameters.archive import ExportParameters, ImportParameters, PartsParameters, ShipParameters
 from flows.parameters.describe import DescribeParameters
 from flows.parameters.fleet import FleetOptions
+from flows.parameters.mirror import MirrorCheckParameters, MirrorParameters
 from flows.parameters.prune import AfterPlan, KeepParameters, PruneApproval, PruneParameters
 from flows.parameters.pull import PullParameters
 from flows.parameters.push import PushParameters
@@ -23,6 +24,8 @@ __all__ = [
     "FleetOptions",
     "ImportParameters",
     "KeepParameters",
+    "MirrorCheckParameters",
+    "MirrorParameters",
     "PartsParameters",
     "PruneApproval",
     "PruneParameters",

@@ -107,11 +107,7 @@ def carry_all(
                 outcomes.extend(carried)
                 if on_done is not None:
                     on_done(item, carried)
-    outcomes.extend(
-        _skipped(item, target, TransshipError("another image of this mirror failed, and on_failure is stop"))
-        for item in queue
-        for target in item.targets
-    )
+    outcomes.extend(one for item in queue for one in left_by_policy(item))
     return tuple(outcomes)
 
 
@@ -175,6 +171,12 @@ def _failed(
         error_class=next((image.error_class for image in images if image.error_class), type(error).__name__),
         retryable=error.retryable,
     )
+
+
+def left_by_policy(item: WorkItem) -> tuple[Carried, ...]:
+    """The outcomes of an item that isn't begun, because an image before it failed."""
+    cause = TransshipError("another image of this mirror failed, and on_failure is stop")
+    return tuple(_skipped(item, target, cause) for target in item.targets)
 
 
 def _skipped(item: WorkItem, target: Target, cause: TransshipError) -> Carried:

@@ -6,7 +6,7 @@ image was made, or where platforms are chosen; both are facts of a digest, and a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -19,6 +19,7 @@ from oci.mirror.breaker import Breaker, place
 from oci.mirror.comparison import Comparison, DestinationComparison, TagComparison, TagState
 from oci.mirror.config import Mirror
 from oci.mirror.facts import Facts
+from oci.mirror.heads import Heads
 from oci.mirror.locks import compare_lock
 from oci.mirror.signatures import signed
 from oci.mirror.work import BUNDLE, TAGS, Target, WorkItem
@@ -53,9 +54,21 @@ def compare(
     """Raises when the source can't be listed, or when a registry is of no use; a destination or a tag that can't be
     asked is part of the result."""
     moment = now or datetime.now(UTC)
+    if care.only and not concerns(mirror, care.only):
+        return Comparison(mirror=mirror.name, source=str(mirror.source), destinations=())
+    if str(mirror.source) in care.only:
+        care = replace(care, only=frozenset())
     if mirror.source.lock:
-        return compare_lock(session, mirror, care.only)
+        return compare_lock(session, mirror)
     return _Look(session, mirror, facts=facts, breaker=breaker, care=care, now=moment).compare()
+
+
+def concerns(mirror: Mirror, only: Collection[str]) -> bool:
+    """Whether one of the names is the mirror's source, or a tag of it."""
+    source = mirror.source
+    prefix = f"{source.store}:"
+    known = {str(source), str(source.reference)}
+    return any(name in known or (bool(source.repository) and name.startswith(prefix)) for name in only)
 
 
 class _Look:
@@ -84,8 +97,7 @@ class _Look:
         self._there: dict[str, frozenset[str] | None] = {}
         """The tags of each destination; None where they weren't listed."""
         self._broken: dict[str, TransshipError] = {}
-        self._heads: dict[tuple[str, str], Descriptor | TransshipError | None] = {}
-        """What (destination, tag) shows; the source is the destination ""."""
+        self._heads = Heads(session, {"": self._source, **self._destinations}, breaker)
         self._wanted: dict[str, Digest | TransshipError] = {}
         """What each tag should show: the source's digest, or that of its index with fewer platforms."""
 
@@ -189,7 +201,7 @@ class _Look:
 
     def _gone(self, tag: str) -> bool:
         """It was listed, and is no more."""
-        return self._heads.get(("", tag), tag) is None
+        return self._heads.known_absent("", tag)
 
     # What it shows.
 
@@ -197,25 +209,7 @@ class _Look:
         jobs = [("", tag) for tag in tags]
         for name, there in self._there.items():
             jobs.extend((name, tag) for tag in tags if there is None or tag in there)
-        for job, answer in zip(jobs, self._session.workers.map(self._head, jobs), strict=True):
-            self._heads[job] = answer
-
-    def _head(self, job: tuple[str, str]) -> Descriptor | TransshipError | None:
-        name, tag = job
-        store: Source = self._destinations[name] if name else self._source
-        where = place("destination" if name else "source", str(store.name))
-        cause = self._breaker.cause([where])
-        if cause is not None:
-            return cause
-        try:
-            found = store.head_manifest(tag)
-        except Cancelled:
-            raise
-        except TransshipError as error:
-            self._breaker.failed(error)
-            return error
-        self._breaker.succeeded([where])
-        return found
+        self._heads.ask(jobs)
 
     def _narrow(self, tags: Sequence[str]) -> None:
         heads = {tag: head for tag in tags if isinstance(head := self._heads.get(("", tag)), Descriptor)}
@@ -246,7 +240,7 @@ class _Look:
 
     def created(self, tags: Sequence[str]) -> Mapping[str, datetime | None]:
         """None for one that can't be read, so that its tag fails or waits, and no other."""
-        self._ask([tag for tag in tags if ("", tag) not in self._heads])
+        self._ask([tag for tag in tags if not self._heads.has("", tag)])
         return dict(zip(tags, self._session.workers.map(self._created, tags), strict=True))
 
     def _created(self, tag: str) -> datetime | None:
@@ -304,7 +298,9 @@ class _Look:
         reference = self._mirror.source.reference
         if reference is None or reference.digest is None:
             return compared
-        whole = self._head((name, tagnames.locations(reference.digest)))
+        locations = tagnames.locations(reference.digest)
+        self._heads.ask([(name, locations)])
+        whole = self._heads.get((name, locations))
         return replace(compared, state=TagState.IN_PLACE if whole else TagState.STALE)
 
     def _archived(self, tag: str) -> TagComparison:

@@ -11,12 +11,12 @@ from oci.relocation.planner import make_plan
 from oci.relocation.session import Session
 
 
-def compare_lock(session: Session, mirror: Mirror, only: frozenset[str]) -> Comparison:
+def compare_lock(session: Session, mirror: Mirror) -> Comparison:
     """What has to move is what a plan says: one request for each image that is there."""
     name = mirror.source.lock
     found = []
     targets: list[Target] = []
-    for destination in () if only and name not in only else mirror.destinations:
+    for destination in mirror.destinations:
         item = WorkItem.of(mirror, LOCK, name, names=(name,), targets=(Target(destination=str(destination)),))
         if isinstance(destination.store, ArchiveName):
             state, error = TagState.STALE, None

@@ -20,7 +20,8 @@ ONLY_LIMIT = 100_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedImage:
-    """`names` are what to give as `only` to try it again; for a mirror that couldn't even be compared, empty."""
+    """`names` are what to give as `only` to try it again: REGISTRY/REPOSITORY:TAG, or the mirror's source as it stands
+    in the configuration, for all of it."""
 
     names: tuple[str, ...]
     destination: str
@@ -111,7 +112,7 @@ def made_of(
 
 def of_failure(mirror: Mirror, error: TransshipError, breaker: Breaker, receipt: Receipt) -> MirrorReport:
     """The report of a mirror that couldn't even be compared."""
-    failed = FailedImage(names=(), destination="", error=str(error), retryable=error.retryable)
+    failed = FailedImage(names=(str(mirror.source),), destination="", error=str(error), retryable=error.retryable)
     return MirrorReport(
         mirror=mirror.name,
         source=str(mirror.source),
@@ -157,7 +158,10 @@ def _uncompared(mirror: Mirror, comparison: Comparison) -> Iterable[FailedImage]
         error = destination.error
         if error is not None:
             yield FailedImage(
-                names=(), destination=destination.destination, error=str(error), retryable=error.retryable
+                names=(str(mirror.source),),
+                destination=destination.destination,
+                error=str(error),
+                retryable=error.retryable,
             )
         for tag in destination.tags:
             if tag.state is TagState.FAILED:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Protocol
+from typing import TypeAlias
 
 from oci.cancel import CancelToken
 from oci.errors import Cancelled, TransshipError
@@ -21,12 +21,9 @@ from oci.mirror.work import WorkItem
 from oci.registry.credentials import ANONYMOUS, Credential, Credentials
 from oci.relocation.session import Access, Session
 
-
-class Reach(Protocol):
-    """How a driver reaches one side, "source" or "destination", where the configuration says nothing, and who it is
-    there."""
-
-    def __call__(self, side: str, concurrency: int) -> Access: ...
+Reach: TypeAlias = Callable[[str, int], Access]
+"""How a driver reaches one side, "source" or "destination", with so many threads, where the configuration says nothing;
+and who it is there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,68 @@
+"""Checking mirrors: where do destinations differ from what the mirrors say?"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import cast
+
+from prefect import flow
+from prefect.runtime import flow_run
+
+from flows.ending import failed, run_alone
+from flows.mirror import name_of
+from flows.parameters.mirror import MirrorCheckParameters
+from oci.errors import Cancelled, Incomplete, StoreError, TransshipError
+from oci.mirror.breaker import Breaker
+from oci.mirror.compare import CHECK
+from oci.mirror.config import Mirror, MirrorsConfig
+from oci.mirror.facts import Facts, default_path
+from oci.mirror.run import Shared
+from tasks.mirror import check_mirror
+from tasks.mirror_report import CheckReport, DriftReport
+from tasks.mirror_run import mirroring
+
+
+def run_name() -> str:
+    """`check shop -> registry.corp.example`"""
+    return f"check {name_of(MirrorCheckParameters.model_validate(flow_run.parameters['parameters']))}"
+
+
+@flow(name="mirror-check", flow_run_name=run_name)
+async def mirror_check(parameters: MirrorCheckParameters) -> CheckReport:
+    """Tells which tags are missing, stale, extra, unsigned, or moved though immutable. Nothing is written.
+
+    A run that finds drift completes; the event `transship.mirror.drifted` is what automations act on. Raises Incomplete
+    when something couldn't be compared.
+    """
+    try:
+        config, chosen = await asyncio.to_thread(parameters.read)
+    except TransshipError as error:
+        return cast(CheckReport, failed(error))
+    care = replace(CHECK, only=frozenset(parameters.only))
+    shared = Shared(facts=Facts(default_path()), breaker=Breaker(), care=care)
+    report = CheckReport(mirrors=[await _checked(config, one, shared) for one in chosen])
+    wrong = [one for one in report.mirrors if not one.complete]
+    if not wrong:
+        return report
+    incomplete = Incomplete(
+        f"{len(wrong)} of {len(report.mirrors)} mirrors couldn't be compared in full",
+        [StoreError(str(one)) for one in wrong],
+        some_done=len(wrong) < len(report.mirrors),
+    )
+    return cast(CheckReport, failed(incomplete))
+
+
+async def _checked(config: MirrorsConfig, one: Mirror, shared: Shared) -> DriftReport:
+    async with mirroring(config, one, shared):
+        try:
+            return await check_mirror(one.name)
+        except Cancelled:
+            raise
+        except TransshipError as error:
+            return DriftReport(mirror=one.name, source=str(one.source), error=str(error))
+
+
+def mirror_check_sync(parameters: MirrorCheckParameters) -> CheckReport:
+    """`mirror_check` for programs without an event loop. Raises InvalidInput where one runs: await it there."""
+    return run_alone(mirror_check, parameters)

@@ -1,0 +1,72 @@
+"""What running and checking mirrors need to know."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from oci.errors import InvalidInput
+from oci.mirror.config import Mirror, MirrorsConfig, read_config
+
+_Name = Annotated[str, Field(min_length=1, max_length=2000)]
+
+
+class MirrorCheckParameters(BaseModel):
+    """Tell where the destinations of mirrors differ from what the mirrors say. Nothing is written."""
+
+    model_config = ConfigDict(extra="forbid", title="Mirror check", hide_input_in_errors=True)
+
+    path: str = Field(
+        default="",
+        title="File",
+        description="Of mirrors, on the machine of the run; or give the mirrors themselves below.",
+        examples=["/etc/transship/mirrors.yaml"],
+        max_length=2000,
+    )
+    config: MirrorsConfig | None = Field(
+        default=None, title="Mirrors", description="The mirrors themselves, as such a file has them."
+    )
+    names: list[_Name] = Field(
+        default=[],
+        title="Names",
+        description="Of the mirrors that are meant. Empty: all of them.",
+        examples=[["shop-web"]],
+        max_length=1000,
+    )
+    only: list[_Name] = Field(
+        default=[],
+        title="Only",
+        description="Look at nothing but these: REGISTRY/REPOSITORY:TAG, as the list of what failed has them. What no "
+        "mirror takes is left alone.",
+        examples=[["registry.example/shop/web:1.4.0"]],
+        max_length=10_000,
+    )
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if bool(self.path) == (self.config is not None):
+            raise ValueError("give either the file of mirrors or the mirrors themselves")
+        if self.config is not None:
+            try:
+                self.config.chosen(self.names)
+            except InvalidInput as error:
+                raise ValueError(str(error)) from error
+        return self
+
+    def read(self) -> tuple[MirrorsConfig, tuple[Mirror, ...]]:
+        """Raises InvalidDocument, InvalidInput or StoreError for a file that can't be used."""
+        config = self.config or read_config(self.path)
+        return config, config.chosen(self.names)
+
+
+class MirrorParameters(MirrorCheckParameters):
+    """Copy what is missing or changed at the destinations of mirrors."""
+
+    model_config = ConfigDict(extra="forbid", title="Mirror", hide_input_in_errors=True)
+
+    audit: bool = Field(
+        default=False,
+        title="Audit immutable tags",
+        description="Ask for immutable tags as well, which takes two requests each, and tell when one has moved.",
+    )

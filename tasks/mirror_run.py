@@ -1,0 +1,115 @@
+"""What one flow run holds in its process of the mirror that it works on: the session, what was compared, and how it
+went so far."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+
+from oci.errors import InvalidInput
+from oci.meter import Receipt
+from oci.mirror.carry import Carried, left_by_policy
+from oci.mirror.comparison import Comparison
+from oci.mirror.config import Mirror, MirrorsConfig
+from oci.mirror.run import Shared, opened
+from oci.mirror.work import WorkItem
+from oci.relocation.session import Access, Session
+from tasks.side import Side
+from tasks.work import Work
+
+
+class MirrorRun(Work):
+    """One mirror. Used from one event loop; the work itself runs in threads."""
+
+    def __init__(self, config: MirrorsConfig, mirror: Mirror, shared: Shared) -> None:
+        super().__init__(mirror.limits.concurrency + 1)
+        self.config = config
+        self.mirror = mirror
+        self.shared = shared
+        self.comparison: Comparison | None = None
+        self.outcomes: dict[tuple[str, str], Carried] = {}
+        """By source and destination."""
+        self.limits: Mapping[str, int] = {}
+        """Named concurrency limits that the Prefect server has for the registries of this mirror, and their slots."""
+        self._session: Session | None = None
+        self._opening = asyncio.Lock()
+
+    async def session(self) -> Session:
+        """The session, opened on first use inside the task that needs it: only there are blocks loaded."""
+        async with self._opening:
+            if self._session is None:
+                names = dict.fromkeys(one.credentials for one in self.config.registries.values() if one.credentials)
+                side = Side(credentials=tuple(names))
+                reached = {name: await side.access(name) for name in ("source", "destination")}
+
+                def reach(name: str, concurrency: int) -> Access:
+                    del concurrency  # a flow has no settings beside those of the configuration
+                    return reached[name]
+
+                self._session = opened(self.config, self.mirror, reach, self.cancel)
+            return self._session
+
+    @property
+    def compared(self) -> Comparison:
+        """Raises InvalidInput before anything is compared."""
+        if self.comparison is None:
+            raise InvalidInput("nothing is compared yet", hint="run compare_mirror first")
+        return self.comparison
+
+    def item(self, source: str) -> WorkItem:
+        """Raises InvalidInput for something that isn't among the work of the comparison."""
+        for item in self.compared.work:
+            if item.source == source:
+                return item
+        raise InvalidInput(f"{source} isn't among what changed")
+
+    def done(self, item: WorkItem, outcomes: tuple[Carried, ...]) -> None:
+        self.outcomes.update({(item.source, one.destination): one for one in outcomes})
+
+    def leave(self, items: Iterable[WorkItem]) -> None:
+        """Notes items that aren't begun, because another failed."""
+        for item in items:
+            self.done(item, left_by_policy(item))
+
+    @property
+    def width(self) -> int:
+        """Images to have on their way at a time: not more than a named limit has slots."""
+        return max(1, min([self.mirror.limits.concurrency, *self.limits.values()]))
+
+    def receipt(self) -> Receipt:
+        return self._session.meter.receipt() if self._session else Receipt()
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self.in_thread(self._session.close)
+        self.end()
+
+
+@asynccontextmanager
+async def mirroring(config: MirrorsConfig, mirror: Mirror, shared: Shared) -> AsyncIterator[MirrorRun]:
+    """The mirror that the tasks called inside work on."""
+    run = MirrorRun(config, mirror, shared)
+    token = _CURRENT.set(run)
+    try:
+        yield run
+    except BaseException:
+        run.cancel.cancel()
+        raise
+    finally:
+        _CURRENT.reset(token)
+        await run.close()
+
+
+def current_mirror() -> MirrorRun:
+    """The mirror of this flow run. Raises InvalidInput outside `mirroring`."""
+    run = _CURRENT.get()
+    if run is None:
+        raise InvalidInput(
+            "no mirror is worked on here", hint="call the task inside `async with tasks.mirror_run.mirroring(...)`"
+        )
+    return run
+
+
+_CURRENT: ContextVar[MirrorRun | None] = ContextVar("mirror", default=None)
