@@ -1,0 +1,107 @@
+"""What a mirror did in its last runs, at a glance: an artifact keyed by the mirror, each version of which takes over
+what the one before it knew."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+
+from prefect.artifacts import Artifact, acreate_markdown_artifact
+from prefect.logging import get_run_logger
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+
+from tasks.page import table
+from tasks.picture import MOST_RUNS, Run, embedded, runs_picture
+from tasks.report import artifact_key
+from tasks.sizes import human
+
+_BEGIN, _END = "<!-- runs: ", " -->"
+"""Around what the next run reads; neither version of the UI shows a comment."""
+
+
+class MirrorRun(BaseModel):
+    """One run of a mirror. Counts are of tags, `sent` in bytes."""
+
+    ended: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    succeeded: bool
+    copied: int = 0
+    unchanged: int = 0
+    failed: int = 0
+    sent: int = 0
+    seconds: float = 0.0
+
+    @property
+    def when(self) -> str:
+        return f"{self.ended.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+_RUNS = TypeAdapter(list[MirrorRun])
+
+
+async def keep_history(mirror: str, run: MirrorRun) -> None:
+    """Adds a run to the history of `mirror`. What can't be read of the past is forgotten, and a server that doesn't
+    take it is warned of: a mirror doesn't fail for its history."""
+    key = artifact_key("mirror", mirror)
+    try:
+        runs = [*await _past(key), run][-MOST_RUNS:]
+        await acreate_markdown_artifact(key=key, markdown=page(mirror, runs), description=f"Last runs of {mirror}")
+    except Exception as error:  # noqa: BLE001 - whatever the Prefect server's trouble is
+        get_run_logger().warning("the history of %s can't be kept: %s", mirror, error)
+
+
+async def _past(key: str) -> list[MirrorRun]:
+    latest = await Artifact.aget(key)
+    return remembered(str(latest.data)) if latest and latest.data else []
+
+
+def page(mirror: str, runs: Sequence[MirrorRun]) -> str:
+    """Markdown, the newest run on top; `runs` are oldest first."""
+    return "\n".join(_lines(mirror, runs)) + "\n"
+
+
+def remembered(markdown: str) -> list[MirrorRun]:
+    """The runs that a page was made of; none where it was made by somebody else."""
+    _, begun, rest = markdown.partition(_BEGIN)
+    body, ended, _ = rest.partition(_END)
+    if not (begun and ended):
+        return []
+    try:
+        return _RUNS.validate_json(base64.b64decode(body, validate=True))
+    except (ValueError, ValidationError):
+        return []
+
+
+def _lines(mirror: str, runs: Sequence[MirrorRun]) -> Iterator[str]:
+    yield f"## {mirror}"
+    yield ""
+    yield _verdict(runs)
+    yield ""
+    drawn = [Run(run.when, run.sent, succeeded=run.succeeded) for run in runs]
+    failed = sum(not run.succeeded for run in runs)
+    yield embedded(runs_picture(drawn), f"Bytes sent by the last {len(runs)} runs, {failed} of them failed")
+    yield ""
+    yield from table(
+        ("Ended", "Result", "Copied", "Unchanged", "Failed", "Sent", "Took"),
+        (
+            (
+                run.when,
+                "complete" if run.succeeded else "**failed**",
+                str(run.copied),
+                str(run.unchanged),
+                str(run.failed),
+                human(run.sent),
+                f"{run.seconds:.1f} s",
+            )
+            for run in reversed(runs)
+        ),
+    )
+    yield f"{_BEGIN}{base64.b64encode(_RUNS.dump_json(list(runs))).decode()}{_END}"
+
+
+def _verdict(runs: Sequence[MirrorRun]) -> str:
+    good = [run for run in runs if run.succeeded]
+    if runs[-1].succeeded:
+        return "Up to date."
+    since = f"last complete on {good[-1].when}" if good else f"not complete in {len(runs)} runs"
+    return f"**The last run failed**; {since}."

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import asyncio
+import uuid
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from prefect import flow
+from prefect.artifacts import Artifact, acreate_markdown_artifact
+
+from tasks.mirror_history import MirrorRun, keep_history, page, remembered
+from tasks.picture import MOST_RUNS
+
+MONDAY = datetime(2026, 11, 23, 2, 0, tzinfo=UTC)
+
+
+def runs(count: int, *, failed: int = -1) -> list[MirrorRun]:
+    return [
+        MirrorRun(
+            ended=MONDAY + timedelta(days=number),
+            succeeded=number != failed,
+            copied=number,
+            unchanged=1000,
+            sent=number << 20,
+            seconds=1.25,
+        )
+        for number in range(count)
+    ]
+
+
+def test_a_page_shows_the_newest_run_on_top_and_draws_all_of_them() -> None:
+    rows = [line for line in page("nightly", runs(3, failed=1)).splitlines() if line.startswith("| 2026")]
+
+    assert rows == [
+        "| 2026-11-25 02:00 UTC | complete | 2 | 1000 | 0 | 2.0 MiB | 1.2 s |",
+        "| 2026-11-24 02:00 UTC | **failed** | 1 | 1000 | 0 | 1.0 MiB | 1.2 s |",
+        "| 2026-11-23 02:00 UTC | complete | 0 | 1000 | 0 | 0 B | 1.2 s |",
+    ]
+    assert "![Bytes sent by the last 3 runs, 1 of them failed](data:image/svg+xml;base64," in page(
+        "nightly", runs(3, failed=1)
+    )
+
+
+def test_a_page_says_since_when_a_mirror_is_behind() -> None:
+    assert "Up to date." in page("nightly", runs(2, failed=0))
+    assert "**The last run failed**; last complete on 2026-11-24 02:00 UTC." in page("nightly", runs(3, failed=2))
+    assert "**The last run failed**; not complete in 1 runs." in page("nightly", runs(1, failed=0))
+
+
+def test_a_page_remembers_what_it_was_made_of() -> None:
+    assert remembered(page("nightly --> x", runs(5))) == runs(5)
+
+
+@pytest.mark.parametrize("text", ["", "# by hand", "<!-- runs:  -->", "<!-- runs: e30= -->", "<!-- runs: §§ -->"])
+def test_a_page_of_somebody_else_is_no_past(text: str) -> None:
+    assert remembered(text) == []
+
+
+@flow
+async def mirroring(name: str, made: list[MirrorRun]) -> None:
+    for run in made:
+        await keep_history(name, run)
+
+
+def latest(name: str) -> str:
+    found = asyncio.run(Artifact.aget(f"mirror-{name}"))
+    assert found is not None
+    return str(found.data)
+
+
+@pytest.mark.usefixtures("prefect")
+def test_each_run_adds_itself_to_what_the_server_has_of_the_mirror() -> None:
+    name = f"nightly-{uuid.uuid4().hex[:8]}"
+
+    asyncio.run(mirroring(name, runs(2)))
+
+    assert remembered(latest(name)) == runs(2)
+
+
+@pytest.mark.usefixtures("prefect")
+def test_a_history_stays_bounded_and_survives_what_it_cannot_read() -> None:
+    name = f"nightly-{uuid.uuid4().hex[:8]}"
+
+    @flow
+    async def tampered() -> None:
+        await acreate_markdown_artifact(key=f"mirror-{name}", markdown="by hand")
+
+    asyncio.run(tampered())
+    asyncio.run(mirroring(name, runs(MOST_RUNS + 2)))
+
+    assert remembered(latest(name)) == runs(MOST_RUNS + 2)[2:]
+    assert len(latest(name)) < 20_000
