@@ -21,6 +21,8 @@ from oci.meter import Meter, Receipt
 from tasks.sizes import human
 
 if TYPE_CHECKING:
+    from rich.progress import ProgressColumn
+
     from oci.relocation.plan import Plan, PlannedManifest
     from oci.relocation.session import Session
     from oci.relocation.transfer import ImageOutcome
@@ -181,7 +183,7 @@ def _draw_terminal(progress: Progress, stop: threading.Event, *, colored: bool) 
         bars.TextColumn("{task.description}", markup=False),
         bars.BarColumn(),
         bars.DownloadColumn(binary_units=True),
-        bars.TransferSpeedColumn(),
+        _speed_column(),
         bars.TimeRemainingColumn(),
     )
     console = Console(stderr=True, no_color=not colored)
@@ -200,6 +202,18 @@ def _draw_terminal(progress: Progress, stop: threading.Event, *, colored: bool) 
                 if name not in drawn:
                     drawn[name] = live.add_task(f"  {name}", total=row.total)
                 live.update(drawn[name], completed=row.done)
+
+
+def _speed_column() -> ProgressColumn:
+    """In the units of the sizes beside it, which rich's own isn't."""
+    from rich.progress import ProgressColumn, Task  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    class Speed(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{human(task.speed)}/s" if task.speed else "", style="progress.data.speed")
+
+    return Speed()
 
 
 def _clock(seconds: float) -> str:

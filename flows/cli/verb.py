@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from flows.cli.output import Output
+from flows.cli.sections import write_options
 from oci.cancel import CancelToken
 
 
@@ -122,6 +123,9 @@ class Verb(click.Command):
             )
         return left
 
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        write_options(self, ctx, formatter)
+
 
 class Tree(click.Group):
     """A group whose commands are imported when they are called: `members` maps a name to `module:attribute` and the
@@ -147,6 +151,10 @@ class Tree(click.Group):
         module, _, attribute = place[0].partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        self.format_commands(ctx, formatter)
+        write_options(self, ctx, formatter)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """From the table, so that help imports no command."""
