@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Iterator
@@ -21,7 +23,8 @@ from prefect.states import Cancelling, Scheduled
 
 from tests.flows.cargo import Image, push_image, write_lock
 from tests.servers.docker_registry import DockerRegistry
-from tests.support.prefect_server import PrefectServer, deploy, settings_for
+from tests.support.prefect_server import ROOT, PrefectServer, deploy, settings_for
+from tests.support.shop import push_shop
 from tests.support.slow_link import SlowLink
 
 T = TypeVar("T")
@@ -162,6 +165,29 @@ def test_what_was_pushed_from_the_form_is_pulled_and_listed_from_it(
         assert state_of(run) == "Completed"
 
     assert (tmp_path / "out" / "hello.txt").read_text() == "hello\n"
+
+
+def test_a_program_has_a_worker_do_it_and_waits_for_the_end(
+    deployed: PrefectServer, source: DockerRegistry, destination: DockerRegistry, repository: str
+) -> None:
+    shop = push_shop(source.url, "deployment/program", seed=51)
+
+    done = subprocess.run(
+        [
+            sys.executable,
+            str(ROOT / "deployments/examples/trigger.py"),
+            shop.reference,
+            f"{destination.host}/{repository}",
+        ],
+        env={**deployed.environment, "PREFECT_LOGGING_LEVEL": "ERROR"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout) == (0, f"bundle 1.4.0 -> {destination.host}: done\n"), done.stderr
+    assert "1.4.0" in destination.repository_tags(repository)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,70 @@
+"""The programs in deployments/examples, run as they stand; and that what they use is typed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import assert_type
+
+import pytest
+
+from flows import RelocateParameters, RelocationReport, relocate, relocate_sync
+from tests.flows.cargo import delete_blob
+from tests.servers.docker_registry import DockerRegistry
+from tests.support.content import digest_of
+from tests.support.prefect_server import ROOT, PrefectServer
+from tests.support.shop import push_shop
+
+
+def example(server: PrefectServer, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "deployments" / "examples" / name), *arguments],
+        env={**server.environment, "PREFECT_LOGGING_LEVEL": "ERROR"},
+        cwd=server.home,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_a_release_brings_all_it_can_and_says_what_is_missing(
+    prefect_server: PrefectServer, registry: DockerRegistry, other_registry: DockerRegistry, repository: str
+) -> None:
+    good = push_shop(registry.url, "examples/good", seed=41)
+    bad = push_shop(registry.url, "examples/bad", seed=42)
+    delete_blob(registry, "examples/bad/web", digest_of(bad.web.blobs[0].data))
+    gone = f"{registry.host}/examples/gone:1"
+
+    done = example(
+        prefect_server, "release.py", f"{other_registry.host}/{repository}", good.reference, bad.reference, gone
+    )
+
+    assert done.returncode == 1, done.stderr
+    first, second, missing, third = done.stdout.splitlines()
+    assert first.startswith(f"{good.reference}: complete: 7 images copied")
+    assert second.startswith(f"{bad.reference}: incomplete, 1 failed: ")
+    assert missing.startswith(f"  {registry.host}/examples/bad/web@{bad.web.digest}: source {registry.host}")
+    assert third.startswith(f"{gone}: source {registry.host}")
+    assert "1.4.0" in other_registry.repository_tags(f"{repository}/bundle")
+
+
+def test_a_wrong_call_says_how_to_call_it(prefect_server: PrefectServer) -> None:
+    for name in ("release.py", "trigger.py"):
+        assert "usage: " in example(prefect_server, name).stderr
+
+
+async def typed(parameters: RelocateParameters) -> None:
+    """Never called: mypy, which is strict about ignores that nothing needs, is who reads it."""
+    assert_type(await relocate(parameters), RelocationReport)
+    assert_type(relocate_sync(parameters), RelocationReport)
+    await relocate("registry.example/shop/bundle:1.4.0")  # type: ignore[call-overload]
+    RelocateParameters(source="a.example/b:1")  # type: ignore[call-arg]
+    RelocateParameters(source="a.example/b:1", destination="c.example/d", concurency=3)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("name", ["relocate", "relocate_sync"])
+def test_a_flow_says_what_it_is_for(name: str) -> None:
+    import flows
+
+    assert getattr(flows, name).__doc__
