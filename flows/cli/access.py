@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import click
@@ -29,7 +29,7 @@ MOST_CONCURRENCY = 64
 class RegistryFlags:
     """What the registry flags of one command line say."""
 
-    values: dict[str, Any]
+    values: dict[str, Any] = field(repr=False)
 
     def settings(self, concurrency: int) -> RegistrySettings:
         return RegistrySettings(

@@ -6,7 +6,7 @@ import base64
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from oci.errors import InvalidInput
@@ -36,10 +36,10 @@ class DockerConfig:
     the host; then the helper of the host, then the default one."""
 
     path: str
-    auths: Mapping[str, Mapping[str, Any]]
+    auths: Mapping[str, Mapping[str, Any]] = field(repr=False)
     helpers: Mapping[str, str]
     default_helper: str
-    environ: Mapping[str, str]
+    environ: Mapping[str, str] = field(repr=False)
 
     @classmethod
     def load(cls, environ: Mapping[str, str]) -> DockerConfig | None:

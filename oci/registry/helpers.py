@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from oci.errors import InvalidInput, Unauthorized
 from oci.registry.credentials import Credential
@@ -24,7 +24,7 @@ _NOT_FOUND = ("credentials not found", "no credentials server url", "no credenti
 @dataclass(frozen=True, slots=True)
 class HelperProgram:
     name: str
-    environ: Mapping[str, str]
+    environ: Mapping[str, str] = field(repr=False)
     delay: float = DELAY
     """Seconds between attempts."""
 

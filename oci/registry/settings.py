@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from oci.manifest import MANIFEST_LIMIT
 
@@ -18,8 +18,8 @@ class RegistrySettings:
     verify: bool = True
     insecure: bool = False
     """Permits plain http where TLS isn't spoken. Loopback hosts are permitted it anyway."""
-    proxy: str = ""
-    """URL of a proxy; empty: what HTTP_PROXY, HTTPS_PROXY and NO_PROXY say."""
+    proxy: str = field(default="", repr=False)
+    """URL of a proxy, perhaps with a login; empty: what HTTP_PROXY, HTTPS_PROXY and NO_PROXY say."""
     http2: bool = False
     concurrency: int = 8
     """Requests in flight. With more than one, one of them is kept for requests without a blob."""

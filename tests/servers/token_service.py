@@ -1,7 +1,8 @@
 """A token service for docker-registry (distribution's token specification): ES256 tokens that carry their certificate.
 
-Users are `writer:secret` and `reader:secret`; anonymous may pull below `public/`. The registry allows 60 seconds beyond
-a token's end, so a lifetime of -55 gives tokens that die 5 seconds after they are issued.
+Users are `writer` and `reader`, whose password is `secret` unless another is given; anonymous may pull below `public/`.
+The registry allows 60 seconds beyond a token's end, so a lifetime of -55 gives tokens that die 5 seconds after they are
+issued.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ SERVICE = "tests"
 ISSUER = "tests-issuer"
 REFRESH = "refresh-of-"
 _USERS = {"writer": {"pull", "push", "delete", "*"}, "reader": {"pull"}}
-_PASSWORD = "secret"
 
 
 def _b64(data: bytes) -> str:
@@ -46,7 +46,7 @@ class _Handler(QuietHandler):
         user = ""
         if given.startswith("Basic "):
             user, _, password = base64.b64decode(given[6:]).decode().partition(":")
-            if user not in _USERS or password != _PASSWORD:
+            if user not in _USERS or password != self.service.password:
                 self.answer(401, b'{"errors":[{"code":"UNAUTHORIZED","message":"wrong password"}]}')
                 return
         self._grant(user, query.get("scope", []))
@@ -71,21 +71,26 @@ class _Handler(QuietHandler):
             access.append({"type": kind, "name": name, "actions": granted})
         self.service.fetched.append((self.command, user, tuple(scopes)))
         token = self.service.sign(user, access)
+        self.service.issued.append(token)
         body = {"token": token, "access_token": token, "expires_in": self.service.announced}
         self.answer(200, json.dumps(body).encode(), Content_Type="application/json")
 
 
 class TokenService(LoopbackServer):
-    """`fetched` lists (method, user, scopes) of every token given out."""
+    """`fetched` lists (method, user, scopes) of every token given out, `issued` the tokens themselves."""
 
     handler = _Handler
 
-    def __init__(self, folder: Path, *, lifetime: int = 300, announced: int = 300, oauth: bool = True) -> None:
+    def __init__(
+        self, folder: Path, *, lifetime: int = 300, announced: int = 300, oauth: bool = True, password: str = "secret"
+    ) -> None:
         super().__init__()
         self.lifetime = lifetime
         self.announced = announced
         self.oauth = oauth
         self.fetched: list[tuple[str, str, tuple[str, ...]]] = []
+        self.issued: list[str] = []
+        self.password = password
         self._key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "token signer of the tests")])
         now = dt.datetime.now(dt.UTC)

@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -97,11 +97,19 @@ class PrefectServer:
         return result.stdout
 
     @contextmanager
-    def worker(self, pool: str, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+    def worker(
+        self, pool: str, *options: str, environ: Mapping[str, str] | None = None
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        """`environ` is added to what the worker, and with it each flow run, has in its environment."""
         with (self.home / "worker.log").open("ab") as log:
             process = subprocess.Popen(
                 [PREFECT, "worker", "start", "--pool", pool, *options],
-                env=profile("worker.env") | self.environment | {"PREFECT_WORKER_QUERY_SECONDS": "0.5"},
+                env={
+                    **profile("worker.env"),
+                    **self.environment,
+                    "PREFECT_WORKER_QUERY_SECONDS": "0.5",
+                    **(environ or {}),
+                },
                 cwd=self.home,
                 stdout=log,
                 stderr=subprocess.STDOUT,

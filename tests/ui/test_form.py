@@ -15,7 +15,7 @@ import pytest
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.htpasswd import PASSWORD, USER, write_htpasswd
 from tests.support.browser import Browser
-from tests.support.prefect_server import PrefectServer
+from tests.support.prefect_server import PrefectServer, deploy
 from tests.support.shop import push_shop
 
 pytestmark = [
@@ -30,9 +30,8 @@ _WIDTHS = "return [...document.images].filter(one => one.alt.startsWith('Bytes')
 @pytest.fixture(scope="module")
 def served(prefect_server: PrefectServer) -> Iterator[PrefectServer]:
     """The deployments and the block type of this project on a server, and a worker."""
-    prefect_server.cli("work-pool", "create", "--overwrite", "--type", "process", "transship")
+    deploy(prefect_server)
     prefect_server.cli("block", "register", "--module", "tasks.blocks")
-    prefect_server.cli("--no-prompt", "deploy", "--name", "relocate", "--prefect-file", "deployments/prefect.yaml")
     with prefect_server.worker("transship"):
         yield prefect_server
 

@@ -1,0 +1,189 @@
+"""After runs that used known secrets, well and badly, everything that Prefect keeps is searched for them."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import sqlite3
+import subprocess
+import time
+import urllib.parse
+import uuid
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from prefect.client.orchestration import get_client
+from pydantic import SecretStr
+
+from tasks.blocks import RegistryCredentials
+from tests.servers.docker_registry import DockerRegistry
+from tests.servers.token_service import TokenService
+from tests.support.command import PROGRAM
+from tests.support.content import image, push
+from tests.support.prefect_server import PrefectServer, deploy
+
+BLOCK = "from-a-block-77a0c3e1"
+WRONG = "from-a-wrong-block-0f5d2b96"
+DOCKER = "from-docker-config-4c1be8a7"
+ENVIRONMENT = "from-environment-93d0e5f2"
+FLAG = "from-a-flag-2c94f0aa"
+PROXY = "from-a-proxy-6b2e81d4"
+GATEWAY = "from-a-pushgateway-e81a33b0"
+LOGINS = (
+    ("writer", BLOCK),
+    ("reader", FLAG),
+    ("writer", WRONG),
+    ("docker", DOCKER),
+    ("environment", ENVIRONMENT),
+    ("bob", PROXY),
+    ("bob", GATEWAY),
+)
+_HTPASSWD = (  # made once with bcrypt, cost 5
+    "docker:$2b$05$abcdefghijklmnopqrstuuYzotALkCAO/3Bo0ljKw4ZVYZXMb3tvu\n"
+    "environment:$2b$05$abcdefghijklmnopqrstuuEwJq9PQY4HAS/KaxQyI0UvKZs0kkU1y\n"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Yard:
+    """A registry behind a token service, one behind a password, and what a worker has in its environment."""
+
+    tokens: DockerRegistry
+    service: TokenService
+    locked: DockerRegistry
+    environ: dict[str, str]
+
+
+@pytest.fixture
+def yard(tmp_path: Path) -> Iterator[Yard]:
+    (tmp_path / "htpasswd").write_text(_HTPASSWD)
+    with (
+        TokenService(tmp_path / "service", password=BLOCK) as service,
+        DockerRegistry(tmp_path / "tokens", token=service.auth) as tokens,
+        DockerRegistry(tmp_path / "locked", htpasswd=tmp_path / "htpasswd") as locked,
+    ):
+        login = base64.b64encode(f"docker:{DOCKER}".encode()).decode()
+        (tmp_path / "config.json").write_text(json.dumps({"auths": {locked.host: {"auth": login}}}))
+        environ = {
+            "DOCKER_CONFIG": str(tmp_path),
+            "PREFECT_LOGGING_LEVEL": "DEBUG",
+            "TRANSSHIP_PUSHGATEWAY": f"http://bob:{GATEWAY}@127.0.0.1:1",
+        }
+        yield Yard(tokens, service, locked, environ)
+
+
+@pytest.fixture
+def deployed(prefect: PrefectServer) -> PrefectServer:
+    deploy(prefect)
+    prefect.cli("block", "register", "--module", "tasks.blocks")
+    return prefect
+
+
+async def run(**parameters: object) -> str:
+    """By the deployment, as the form would start it. Gives the state that it ends in."""
+    async with get_client() as client:
+        deployment = await client.read_deployment_by_name("relocate/relocate")
+        run = await client.create_flow_run_from_deployment(deployment.id, parameters={"parameters": parameters})
+        deadline = time.monotonic() + 60
+        while not (run.state and run.state.is_final()):
+            assert time.monotonic() < deadline, "the run didn't end"
+            await asyncio.sleep(0.2)
+            run = await client.read_flow_run(run.id)
+    return run.state.type.value
+
+
+def copy(server: PrefectServer, *arguments: str, **environ: str) -> int:
+    """`transship copy` with everything logged, into the same folder as all else."""
+    done = subprocess.run(
+        [str(PROGRAM), "copy", "--debug", *arguments],
+        env={**server.environment, "PREFECT_LOGGING_LEVEL": "DEBUG", "HOME": "/nonexistent", **environ},
+        cwd=server.home,
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    (server.home / f"copy-{uuid.uuid4().hex}.log").write_bytes(done.stdout + done.stderr)
+    return done.returncode
+
+
+def spellings(user: str, secret: str) -> set[bytes]:
+    """How a login may lie about: as it is, quoted for an address, in a header, in a docker config."""
+    pair = f"{user}:{secret}".encode()
+    return {
+        secret.encode(),
+        urllib.parse.quote(secret, safe="").encode(),
+        base64.b64encode(pair),
+        base64.urlsafe_b64encode(pair),
+    }
+
+
+def holding(folder: Path, needles: set[bytes]) -> set[str]:
+    """Files with one of the needles in them: the database and its write-ahead log, logs, results."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.name for path in files if any(needle in path.read_bytes() for needle in needles)}
+
+
+async def save(name: str, host: str, password: str) -> None:
+    await RegistryCredentials(registry=host, username="writer", password=SecretStr(password)).asave(name)
+
+
+def test_no_secret_is_kept_of_runs_that_end_well_or_badly(deployed: PrefectServer, yard: Yard, tmp_path: Path) -> None:
+    mark = uuid.uuid4().hex
+    pull_and_push = [{"type": "repository", "name": "team/web", "actions": ["pull", "push"]}]
+    bearer = f"Bearer {yard.service.sign('writer', pull_and_push)}"
+    with httpx.Client(base_url=yard.tokens.url, headers={"Authorization": bearer}) as client:
+        push(yard.tokens.url, "team/web", image(91), "v1", client=client)
+    source, to = f"{yard.tokens.host}/team/web:v1", f"{yard.locked.host}/mirror/{mark}"
+    for name, password in (("right", BLOCK), ("wrong", WRONG)):
+        asyncio.run(save(f"{name}-{mark}", yard.tokens.host, password))
+
+    with deployed.worker("transship", environ=yard.environ):
+        states = [
+            asyncio.run(run(kind="image", source=source, destination=to, source_credentials=[f"{name}-{mark}"]))
+            for name in ("right", "wrong")
+        ]
+    codes = [
+        copy(
+            deployed, "--monitor", "-i", f"{to}:v1", "--to-repo", f"oci:{tmp_path}/one",
+            IMGPKG_USERNAME="environment", IMGPKG_PASSWORD=ENVIRONMENT,
+        ),
+        copy(
+            deployed, "--monitor", "-i", source, "--to-repo", f"oci:{tmp_path}/two",
+            "--source-username", "reader", "--source-password", FLAG,
+        ),
+        copy(
+            deployed, "-i", source, "--to-repo", f"oci:{tmp_path}/three", "--registry-retry-count", "0",
+            "--registry-proxy", f"http://bob:{PROXY}@127.0.0.1:1",
+        ),
+    ]  # fmt: skip
+
+    assert (states, codes) == (["COMPLETED", "FAILED"], [0, 1, 1])
+    assert yard.service.issued
+    needles = {token.encode() for token in yard.service.issued}.union(*(spellings(*login) for login in LOGINS))
+    assert {"prefect.db", "worker.log"} <= holding(deployed.home, {mark.encode()})
+    assert holding(deployed.home, needles) == set()
+
+
+def test_a_block_is_encrypted_and_its_key_lies_in_the_same_database(prefect: PrefectServer) -> None:
+    """What the database is worth to a thief, for whoever backs it up."""
+    name = f"kept-{uuid.uuid4().hex}"
+    asyncio.run(save(name, "corp.example", BLOCK))
+
+    with closing(sqlite3.connect(prefect.home / "prefect.db")) as database:
+        [(data,)] = database.execute("SELECT data FROM block_document WHERE name = ?", (name,))
+        keys = database.execute("SELECT count(*) FROM configuration WHERE key = 'ENCRYPTION_KEY'").fetchone()
+
+    assert "corp.example" not in data
+    assert BLOCK not in data
+    assert keys == (1,)
+    with httpx.Client(base_url=prefect.api) as client:
+        path = f"/block_types/slug/registry-credentials/block_documents/name/{name}"
+        shown = client.get(path).json()["data"]["password"]
+        given = client.get(path, params={"include_secrets": True}).json()["data"]["password"]
+    assert set(shown) == {"*"}
+    assert given == BLOCK
