@@ -14,7 +14,19 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FLOORS = ("oci", "tasks", "flows")
 INSIDE_OCI = (
-    {"errors", "digest", "reference", "descriptor", "manifest", "store", "meter", "cancel", "atomic", "disk"},
+    {
+        "errors",
+        "digest",
+        "reference",
+        "descriptor",
+        "manifest",
+        "store",
+        "meter",
+        "cancel",
+        "atomic",
+        "disk",
+        "versions",
+    },
     {"registry", "layout", "layout_index", "files"},
     {"bundle"},
     {"relocation", "archive"},

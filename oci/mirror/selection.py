@@ -15,7 +15,7 @@ from typing import Protocol
 from oci.bundle import tagnames
 from oci.mirror.durations import show_duration
 from oci.mirror.rules import LatestBy, TagRule
-from oci.mirror.versions import in_ranges, version_of
+from oci.versions import in_ranges, version_of
 
 _ATTACHED = re.compile(r"sha(256|512)-[0-9a-f]{64}(\.(sig|att|sbom))?")
 """Tags that cosign, and registries without a referrers API, keep for an image: they travel with it or not at all."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from semantic_version import NpmSpec, Version
+from semantic_version import NpmSpec
 
 from oci.bundle.bundlelock import BundleLock
 from oci.bundle.lockfile import read_lock
@@ -16,6 +16,7 @@ from oci.digest import Digest, parse_digest
 from oci.errors import InvalidInput
 from oci.prune.attached import attached_to
 from oci.reference import parse_tag
+from oci.versions import in_ranges, version_of
 
 _LISTS = ("tags", "patterns", "versions", "digests", "locks")
 
@@ -33,7 +34,7 @@ class Keep:
     patterns: tuple[str, ...] = ()
     """Regular expressions for the whole name."""
     versions: tuple[str, ...] = ()
-    """Ranges of semantic versions, as npm writes them: `^1.4`, `>=2 <3`. A leading `v` of a tag is passed over."""
+    """Ranges of semantic versions, as npm writes them: `^1.4`, `>=2 <3`. See oci.versions for which tags are some."""
     latest: int = 0
     """The tags of so many newest versions; pre-releases don't count."""
     digests: tuple[Digest, ...] = ()
@@ -49,7 +50,9 @@ class Keep:
             parse_digest(digest)
         if self.latest < 0:
             raise InvalidInput(f"{self.latest}: the number of newest versions to keep can't be negative")
-        _ = (self._matchers, self._ranges)
+        _ = self._matchers
+        for text in self.versions:
+            _check_range(text)
 
     @property
     def is_empty(self) -> bool:
@@ -75,8 +78,9 @@ class Keep:
         names = frozenset(tags)
         kept = names & frozenset(self.tags)
         kept |= {name for name in names if any(matcher.fullmatch(name) for matcher in self._matchers)}
-        known = {name: version for name in names if not attached_to(name) and (version := _version(name))}
-        kept |= {name for name, version in known.items() if any(version in one for one in self._ranges)}
+        known = {name: version for name in names if not attached_to(name) and (version := version_of(name))}
+        if self.versions:
+            kept |= {name for name, one in known.items() if in_ranges(one, self.versions, prereleases=False)}
         released = {version for version in known.values() if not version.prerelease}
         newest = set(sorted(released, reverse=True)[: self.latest])
         return kept | {name for name, version in known.items() if version in newest}
@@ -97,23 +101,11 @@ class Keep:
         except re.error as error:
             raise InvalidInput(f"{error.pattern!r} is no regular expression: {error}") from error
 
-    @cached_property
-    def _ranges(self) -> tuple[NpmSpec, ...]:
-        try:
-            return tuple(NpmSpec(text) for text in self.versions)
-        except ValueError as error:
-            raise InvalidInput(
-                f"{error}: no range of versions", hint="write one as npm does, such as ^1.4 or '>=2 <3'"
-            ) from error
 
-
-def _version(tag: str) -> Version | None:
-    """`1.4`, `v1.4.0` and `1.4.0-rc1` are versions, `latest` and `20-alpine3.19` aren't quite: what follows the numbers
-    must be a pre-release or build in the grammar of semantic versions."""
-    text = tag.removeprefix("v")
-    if not re.fullmatch(r"\d+(\.\d+){0,2}([-+_].*)?", text):
-        return None
+def _check_range(text: str) -> None:
     try:
-        return Version.coerce(text)
-    except ValueError:
-        return None
+        NpmSpec(text)
+    except ValueError as error:
+        raise InvalidInput(
+            f"{text!r} is no range of versions", hint="write one as npm does, such as ^1.4 or '>=2 <3'"
+        ) from error
