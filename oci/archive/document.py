@@ -163,11 +163,11 @@ def _diff_ids(manifest: Manifest, config: bytes) -> list[str]:
 
 
 def _read(document: Document, entry: dict[str, Any], path: str) -> None:
-    for key in ("imageindex", "image"):
-        if entry.get(key) is None:
+    for name, read in (("ImageIndex", _read_index), ("Image", _read_image)):
+        if entry.get(name.lower()) is None:
             continue
-        body = _keys(entry[key], f"{path}.{key}")
-        manifest = (_read_index if key == "imageindex" else _read_image)(document, body, f"{path}.{key}")
+        body = _keys(entry[name.lower()], f"{path}.{name}")
+        manifest = read(document, body, f"{path}.{name}")
         labels = body.get("labels") or {}
         references = body.get("refs") or []
         document.elements.append(

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from oci.archive.element import Element
+from oci.bundle import tagnames
 from oci.descriptor import OCI_INDEX, Descriptor, as_list, as_object
 from oci.digest import Digest, hex_of, is_digest
 from oci.errors import IntegrityError, InvalidManifest
@@ -37,7 +38,8 @@ def digest_of_member(name: str) -> Digest | None:
 
 
 def render(elements: Iterable[Element], manifests: Mapping[Digest, Manifest]) -> bytes:
-    """Every element is listed, referrers among them, with its tag for a name."""
+    """Every element is listed, referrers among them, with its tag for a name, or the one that would hold it in a
+    registry: tools that read layouts choose by name."""
     listed = [_listed(element, manifests[element.digest]) for element in elements]
     listed.sort(key=lambda entry: (entry["digest"], entry["annotations"].get(_REF_NAME, "")))
     body = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": listed}
@@ -72,7 +74,7 @@ def _listed(element: Element, manifest: Manifest) -> dict[str, Any]:
     notes = {
         _ORIGIN: element.origin,
         _REFERENCE: element.reference,
-        _REF_NAME: element.tag,
+        _REF_NAME: element.tag or tagnames.keep_alive(element.digest),
     }
     notes = {key: text for key, text in notes.items() if text}
     if element.is_root_bundle:
@@ -82,8 +84,9 @@ def _listed(element: Element, manifest: Manifest) -> dict[str, Any]:
 
 
 def _tag(name: str) -> str:
-    """Some write the whole reference there: `docker.io/library/web:1.4`."""
-    return name.rpartition("/")[2].rpartition(":")[2]
+    """Some write the whole reference there: `docker.io/library/web:1.4`. What holds an image is no name."""
+    tag = name.rpartition("/")[2].rpartition(":")[2]
+    return "" if tagnames.is_internal(tag) else tag
 
 
 def _collect(
