@@ -42,7 +42,7 @@ def _tls(registry: str, settings: RegistrySettings, side: str) -> ssl.SSLContext
             context.load_verify_locations(cafile=path)
         except (OSError, ssl.SSLError) as error:
             raise InvalidInput(
-                f"{side} {registry}: {path} can't be used as a CA file: {error}", hint="name a readable PEM file"
+                f"{side} {registry}: {path} can't be used as a CA file: {_why(error)}", hint="name a readable PEM file"
             ) from error
     if settings.client_certificate:
         try:
@@ -53,3 +53,9 @@ def _tls(registry: str, settings: RegistrySettings, side: str) -> ssl.SSLContext
                 hint="name PEM files of a certificate and its key, without a passphrase",
             ) from error
     return context
+
+
+def _why(error: OSError) -> str:
+    if isinstance(error, ssl.SSLError):
+        return "it has no certificate" if "NO_CERTIFICATE" in str(error) else str(error.reason)
+    return (error.strerror or str(error)).lower()

@@ -280,9 +280,13 @@ class Transport:
         if "CERTIFICATE_VERIFY_FAILED" in cause:
             found = self._unavailable(f"its certificate isn't trusted: {cause}", request, url)
             found.retryable = False
-            found.hint = "name the registry's CA file, or check the host name"
+            found.hint = "name the registry's CA file (--registry-ca-cert-path), or check the host name"
             return found
-        return self._unavailable(cause, request, url)
+        found = self._unavailable(cause, request, url)
+        if "WRONG_VERSION_NUMBER" in cause:
+            found.retryable = False
+            found.hint = "if it has no TLS, plain http has to be permitted: --registry-insecure, `insecure` in a form"
+        return found
 
     def _unavailable(self, cause: str, request: Request, url: str) -> Unavailable:
         return Unavailable(

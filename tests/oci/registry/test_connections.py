@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -111,3 +112,32 @@ def test_a_registry_behind_a_proxy_that_names_itself_with_http(make_client: Make
 
         found = transport.resolve(f"http://{server.host}/v2/a/b/blobs/uploads/1?x=y", server.url)
         assert found == f"https://{server.host}/v2/a/b/blobs/uploads/1?x=y"
+
+
+def test_a_registry_without_tls_needs_a_permission_that_the_error_names(
+    registry: DockerRegistry, make_client: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Plain http goes without saying at loopback addresses only; this one has a name."""
+    resolve = socket.getaddrinfo
+
+    def loopback(host: Any, *more: Any, **others: Any) -> Any:
+        return resolve("127.0.0.1" if host == "registry.example" else host, *more, **others)
+
+    monkeypatch.setattr(socket, "getaddrinfo", loopback)
+    host = f"registry.example:{registry.port}"
+
+    with pytest.raises(Unavailable, match="plain http has to be permitted") as caught:
+        make_client().repository(host, "a/b").head_manifest("v1")
+
+    assert not caught.value.retryable
+    assert make_client(insecure=True).repository(host, "a/b").head_manifest("v1") is None
+
+
+@pytest.mark.parametrize(("text", "why"), [(None, "no such file or directory"), ("no PEM", "it has no certificate")])
+def test_a_ca_file_that_is_none_is_named(make_client: Make, tmp_path: Path, text: str | None, why: str) -> None:
+    path = tmp_path / "ca.pem"
+    if text is not None:
+        path.write_text(text)
+
+    with pytest.raises(InvalidInput, match=f"can't be used as a CA file: {why}"):
+        make_client(ca_files=(str(path),)).repository("registry.example", "a/b")
