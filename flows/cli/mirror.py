@@ -1,4 +1,4 @@
-"""`transship mirror`: plan, check and run what mirrors.yaml says."""
+"""`transship mirror`: plan, check, run and deploy what mirrors.yaml says."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from oci.errors import InvalidInput
         "plan": ("flows.cli.mirror_plan:plan", "Say what a run would copy"),
         "check": ("flows.cli.mirror_check:check", "Tell where destinations differ from what the mirrors say"),
         "run": ("flows.cli.mirror_run:run", "Copy what is missing or changed"),
+        "deploy": ("flows.cli.mirror_deploy:deploy", "Put the mirrors on a Prefect server, with their schedules"),
         "schema": ("flows.cli.mirror_schema:schema", "Print the format of the file, for editors"),
     },
     aliases={},
@@ -25,4 +26,4 @@ def mirror(context: click.Context) -> None:
     """Repositories, bundles and locks that are kept the same somewhere else."""
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
-        raise InvalidInput("Use one of available subcommands: plan, check, run, schema")
+        raise InvalidInput("Use one of available subcommands: plan, check, run, deploy, schema")

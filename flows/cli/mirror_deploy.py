@@ -1,0 +1,68 @@
+"""`transship mirror deploy`"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flows.cli.verb import Invocation, Verb, boolean, everywhere
+from oci.mirror.config import read_config
+
+if TYPE_CHECKING:
+    from flows.deploy.change import Change
+
+_HEADER = ("Outcome", "Kind", "Name", "Detail")
+
+
+@click.command(name="deploy", cls=Verb)
+@click.option("-f", "--file", default="mirrors.yaml", show_default=True, help="The mirrors.")
+@click.option("--work-pool", default="transship", show_default=True, help="Its workers run the mirrors.")
+@click.option("--work-pool-type", default="process", show_default=True, help="Of a pool that has to be made.")
+@click.option(
+    "--group",
+    default="default",
+    show_default=True,
+    help="Keeps several files of mirrors on one server apart: --prune looks at its own only.",
+)
+@click.option(
+    "--notify",
+    default="",
+    help="Block that is told of failures and drift: TYPE/NAME, such as slack-webhook/ops or webhook/alerts.",
+)
+@boolean("--prune", help="Remove deployments, triggers and limits that the file has no more.")
+@boolean("--dry-run", help="Only print what would change.")
+@everywhere
+@click.pass_obj
+def deploy(invocation: Invocation, /, **flags: Any) -> None:
+    """Put the mirrors on the Prefect server of PREFECT_API_URL: a scheduled deployment for each, triggers for pushes,
+    limits of registries, alarms.
+
+    Running it again changes nothing. What a person paused stays paused.
+    """
+    output = invocation.output
+    output.check_columns(_HEADER)
+    config = read_config(flags["file"])
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_ENABLED", "false")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    from flows.deploy.deploy import Options, deploy  # noqa: PLC0415 - importing Prefect takes a second
+
+    options = Options(
+        work_pool=flags["work_pool"],
+        work_pool_type=flags["work_pool_type"],
+        group=flags["group"],
+        notify=flags["notify"],
+        prune=flags["prune"],
+        dry_run=flags["dry_run"],
+    )
+    done: list[Change] = []
+    try:
+        deploy(config, options, tell=done.append)
+    finally:
+        output.table("Deployed", _HEADER, [(one.outcome, one.kind, one.name, one.detail) for one in done])
+    counts = Counter(one.outcome.value for one in done)
+    said = ", ".join(f"{number} {outcome}" for outcome, number in counts.items())
+    output.summary(f"nothing was changed; {said}" if options.dry_run else said)
+    output.finish()

@@ -1,0 +1,134 @@
+"""The deployments that a mirror asks for, as plain values."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from prefect.client.schemas.schedules import SCHEDULE_TYPES, CronSchedule, IntervalSchedule, RRuleSchedule
+from pydantic import ValidationError
+
+from oci.errors import InvalidInput
+from oci.mirror.config import Mirror, MirrorsConfig
+from oci.mirror.rules import Schedule
+from oci.reference import HUB, Repository
+
+ENTRYPOINT = "flows.mirror.mirror"
+PUSH_SUFFIX = ".on-push"
+"""What no mirror's name ends with: the deployment that a push starts."""
+
+TAG = "transship"
+_EPOCH = datetime(2020, 1, 1, tzinfo=UTC)
+_LARGEST_PARAMETERS = 480_000
+"""Characters; Prefect takes 512 KB, and a trigger adds its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """One deployment. At most one run of it is under way; `queued` says what happens to a second one: it waits, or,
+    being one of a schedule, it is left out."""
+
+    name: str
+    description: str
+    parameters: dict[str, Any]
+    schedule: SCHEDULE_TYPES | None = None
+    queued: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PushTrigger:
+    """Which pushes start a mirror: those to `repository`, of `tag` when there is one."""
+
+    repository: Repository
+    tag: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """All that one mirror asks for. `on_push` and `trigger` are there where its source can tell of pushes."""
+
+    mirror: Mirror
+    main: Declaration
+    on_push: Declaration | None = None
+    trigger: PushTrigger | None = None
+    registries: frozenset[str] = field(default_factory=frozenset)
+
+    @property
+    def deployments(self) -> tuple[Declaration, ...]:
+        return (self.main, self.on_push) if self.on_push else (self.main,)
+
+
+def declared(config: MirrorsConfig, mirror: Mirror) -> Declared:
+    """The configuration of the mirror travels in the parameters: a worker needs no file, every run shows the rules it
+    went by, and a change takes effect when it is deployed. Raises InvalidInput."""
+    parameters = {"config": _own_part(config, mirror)}
+    size = len(str(parameters))
+    if size > _LARGEST_PARAMETERS:
+        raise InvalidInput(f"mirror {mirror.name}: its configuration is {size} characters long, too much for Prefect")
+    where = f"{mirror.source} -> {', '.join(map(str, mirror.destinations))}"
+    main = Declaration(
+        name=mirror.name,
+        description=f"Mirrors {where}.",
+        parameters={"parameters": parameters},
+        schedule=_schedule(mirror),
+    )
+    trigger = _trigger(mirror)
+    on_push = Declaration(
+        name=f"{mirror.name}{PUSH_SUFFIX}",
+        description=f"Mirrors what was pushed: {where}. Started by the automation of the same name.",
+        parameters={"parameters": parameters},
+        queued=True,
+    )
+    return Declared(mirror, main, on_push if trigger else None, trigger, mirror.registries)
+
+
+def _own_part(config: MirrorsConfig, mirror: Mirror) -> dict[str, Any]:
+    """A configuration of this mirror alone, with the registries that it may meet. A bundle or a lock can list images of
+    any registry, so those mirrors take all of them along."""
+    hosts = config.registries if mirror.source.store is None or mirror.source.bundle else mirror.registries
+    kept = {host: registry for host, registry in config.registries.items() if host in hosts}
+    alone = MirrorsConfig(version=config.version, registries=kept, mirrors=[mirror])
+    return alone.model_dump(mode="json", exclude_defaults=True) | {"version": config.version}
+
+
+def _schedule(mirror: Mirror) -> SCHEDULE_TYPES | None:
+    if mirror.schedule is None:
+        return None
+    try:
+        return _of_prefect(mirror.schedule, mirror.name)
+    except (ValidationError, ValueError) as error:
+        raise InvalidInput(
+            f"mirror {mirror.name}: Prefect doesn't understand its schedule",
+            hint=str(error.errors()[0]["msg"]) if isinstance(error, ValidationError) else str(error),
+        ) from error
+
+
+def _of_prefect(schedule: Schedule, name: str) -> SCHEDULE_TYPES:
+    if schedule.cron:
+        return CronSchedule(cron=schedule.cron, timezone=schedule.timezone)
+    if schedule.rrule:
+        # With the start that Prefect would put there, so that both texts are the same.
+        rule = f"DTSTART:{_EPOCH:%Y%m%dT%H%M%S}\n{schedule.rrule.removeprefix('RRULE:')}"
+        return RRuleSchedule(rrule=rule, timezone=schedule.timezone)
+    return IntervalSchedule(
+        interval=schedule.interval,
+        anchor_date=_EPOCH + _offset(name, schedule.interval),  # type: ignore[arg-type,unused-ignore]  # see Prefect
+        timezone=schedule.timezone,
+    )
+
+
+def _offset(name: str, interval: timedelta) -> timedelta:
+    """Fixed for a name, and spread over the interval, so that a hundred hourly mirrors don't begin at once."""
+    fraction = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4]) / 2**32
+    return timedelta(seconds=int(interval.total_seconds() * fraction))
+
+
+def _trigger(mirror: Mirror) -> PushTrigger | None:
+    store, reference = mirror.source.store, mirror.source.reference
+    if not isinstance(store, Repository) or store.registry == HUB:  # Docker Hub tells nobody
+        return None
+    if reference is not None and not reference.tag:
+        return None  # a digest doesn't move
+    return PushTrigger(store, reference.tag if reference else "")

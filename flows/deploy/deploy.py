@@ -1,0 +1,128 @@
+"""Everything that the mirrors of one configuration ask of a Prefect server, put there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.exceptions import PrefectHTTPStatusError
+
+from flows.deploy.alarms import parse_block, put_alarms
+from flows.deploy.change import Change, Outcome
+from flows.deploy.declaration import Declared, declared
+from flows.deploy.deployments import KIND, Wanted, left_over, put, remove
+from flows.deploy.surroundings import block_types, find_block, put_block_type, put_limits, put_work_pool
+from flows.deploy.triggers import put_trigger, remove_trigger
+from oci.errors import Refused, StoreError, Unauthorized, Unavailable
+from oci.mirror.config import MirrorsConfig
+
+
+def _nobody(change: Change) -> None:
+    del change
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`group` keeps several configurations on one server apart. `notify` names the block, TYPE/NAME, that is told of
+    failures and drift. `prune` removes what the group has left over; without it that is only told."""
+
+    work_pool: str = "transship"
+    work_pool_type: str = "process"
+    group: str = "default"
+    notify: str = ""
+    prune: bool = False
+    dry_run: bool = False
+
+
+def deploy(config: MirrorsConfig, options: Options | None = None, *, tell: Callable[[Change], None] = _nobody) -> None:
+    """`adeploy` for programs without an event loop; `tell` hears of each change when it is done."""
+
+    async def run() -> None:
+        async for change in adeploy(config, options):
+            tell(change)
+
+    asyncio.run(run())
+
+
+async def adeploy(config: MirrorsConfig, options: Options | None = None) -> AsyncIterator[Change]:
+    """Makes the server of PREFECT_API_URL hold a deployment for each mirror and what belongs to it. Doing it again
+    changes nothing. All mirrors are read before the first change. Raises InvalidInput."""
+    options = options or Options()
+    if options.notify:
+        parse_block(options.notify)
+    wanted = [declared(config, mirror) for mirror in config.mirrors]
+    try:
+        async with get_client() as client:
+            await _check(client)
+            async for change in _deploy(client, config, wanted, options):
+                yield change
+    except PrefectHTTPStatusError as error:
+        raise _refused(error) from error
+
+
+async def _check(client: PrefectClient) -> None:
+    trouble = await client.api_healthcheck()
+    if trouble is not None and not isinstance(trouble, PrefectHTTPStatusError):
+        raise Unavailable(
+            f"can't be reached: {trouble}",
+            store=f"Prefect server {client.api_url}",
+            operation="deploying",
+            hint="is PREFECT_API_URL right, and the server running?",
+        )
+
+
+def _refused(error: PrefectHTTPStatusError) -> StoreError:
+    status = error.response.status_code
+    kind, hint = (Unauthorized, "set PREFECT_API_AUTH_STRING") if status == 401 else (Refused, "")
+    return kind(
+        f"answered {status} to {error.request.method} {error.request.url.path}: {error.response.text[:300]}",
+        store="Prefect server",
+        operation="deploying",
+        status=status,
+        hint=hint,
+    )
+
+
+async def _deploy(
+    client: PrefectClient, config: MirrorsConfig, wanted: list[Declared], options: Options
+) -> AsyncIterator[Change]:
+    dry_run = options.dry_run
+    yield await put_work_pool(client, options.work_pool, options.work_pool_type, dry_run=dry_run)
+    for block in block_types():
+        yield await put_block_type(client, block, dry_run=dry_run)
+    for name in sorted({registry.credentials for registry in config.registries.values()} - {""}):
+        if missing := await find_block(client, name):
+            yield missing
+    limits = {host: registry.images_at_a_time for host, registry in config.registries.items()}
+    for change in await put_limits(client, limits, prune=options.prune, dry_run=dry_run):
+        yield change
+    if options.notify:
+        for change in await put_alarms(client, options.notify, options.group, dry_run=dry_run):
+            yield change
+    for one in wanted:
+        async for change in _deploy_mirror(client, one, options):
+            yield change
+    async for change in _left_over(client, wanted, options):
+        yield change
+
+
+async def _deploy_mirror(client: PrefectClient, one: Declared, options: Options) -> AsyncIterator[Change]:
+    for declaration in one.deployments:
+        asked = Wanted(declaration, options.work_pool, options.group)
+        change, deployment = await put(client, asked, dry_run=options.dry_run)
+        yield change
+        if one.trigger and declaration is one.on_push:
+            yield await put_trigger(client, declaration, one.trigger, deployment, dry_run=options.dry_run)
+
+
+async def _left_over(client: PrefectClient, wanted: list[Declared], options: Options) -> AsyncIterator[Change]:
+    kept = [declaration.name for one in wanted for declaration in one.deployments]
+    for deployment in await left_over(client, options.group, kept):
+        if not options.prune:
+            yield Change(KIND, deployment.name, Outcome.KEPT, "no mirror has this name any more: --prune removes it")
+            continue
+        for change in await remove_trigger(client, deployment.name, dry_run=options.dry_run):
+            yield change
+        yield await remove(client, deployment, dry_run=options.dry_run)

@@ -1,0 +1,144 @@
+"""Deployments on the server: compared with what a mirror asks for, and created or changed where they differ."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from prefect import Flow
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
+from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.exceptions import ObjectNotFound
+from prefect.utilities.callables import parameter_schema
+
+from flows.deploy.change import Change, Outcome, different
+from flows.deploy.declaration import ENTRYPOINT, TAG, Declaration
+from oci.errors import InvalidInput
+
+KIND = "deployment"
+JOB_VARIABLES = {"env": {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}}
+"""Runs say often that they live, whatever the worker's settings are: the automation that ends those of dead machines
+goes by it."""
+_PAGE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A declaration with what all deployments of one call share."""
+
+    declaration: Declaration
+    work_pool: str
+    group: str
+
+    @property
+    def tags(self) -> list[str]:
+        return [TAG, group_tag(self.group)]
+
+
+def group_tag(group: str) -> str:
+    """How deployments know which configuration they belong to: only they are ever removed for it."""
+    return f"mirrors:{group}"
+
+
+def flow_to_deploy() -> Flow[..., Any]:
+    module, _, name = ENTRYPOINT.rpartition(".")
+    found: Flow[..., Any] = getattr(importlib.import_module(module), name)
+    return found
+
+
+async def put(client: PrefectClient, wanted: Wanted, *, dry_run: bool) -> tuple[Change, UUID | None]:
+    """What was done, and the deployment's id; None where it would have been made. Raises InvalidInput when another
+    configuration has a mirror of this name."""
+    flow = flow_to_deploy()
+    name = wanted.declaration.name
+    existing = await _existing(client, flow, name)
+    if existing is None:
+        return Change(KIND, name, Outcome.CREATED), None if dry_run else await _make(client, flow, wanted)
+    if group_tag(wanted.group) not in existing.tags:
+        raise InvalidInput(
+            f"there is a deployment {flow.name}/{name} already, and it isn't of the group {wanted.group}",
+            hint="rename the mirror, or use the --group it was deployed with",
+        )
+    change = different(KIND, name, _differences(existing, flow, wanted))
+    if change.outcome is Outcome.UPDATED and not dry_run:
+        await _make(client, flow, wanted)
+    return change, existing.id
+
+
+async def _existing(client: PrefectClient, flow: Flow[..., Any], name: str) -> DeploymentResponse | None:
+    try:
+        return await client.read_deployment_by_name(f"{flow.name}/{name}")
+    except ObjectNotFound:
+        return None
+
+
+async def _make(client: PrefectClient, flow: Flow[..., Any], wanted: Wanted) -> UUID:
+    """Creates it or changes it; one that a person paused stays so."""
+    declaration = wanted.declaration
+    schedules = [DeploymentScheduleCreate(schedule=declaration.schedule)] if declaration.schedule else []
+    return await client.create_deployment(
+        flow_id=await client.create_flow_from_name(flow.name),
+        name=declaration.name,
+        description=declaration.description,
+        entrypoint=ENTRYPOINT,
+        pull_steps=[],
+        job_variables=JOB_VARIABLES,
+        parameters=declaration.parameters,
+        parameter_openapi_schema=parameter_schema(flow).model_dump_for_openapi(),
+        enforce_parameter_schema=True,
+        schedules=schedules,
+        concurrency_limit=1,
+        concurrency_options=_collisions(declaration),
+        work_pool_name=wanted.work_pool,
+        tags=wanted.tags,
+    )
+
+
+def _collisions(declaration: Declaration) -> ConcurrencyOptions:
+    strategy = ConcurrencyLimitStrategy.ENQUEUE if declaration.queued else ConcurrencyLimitStrategy.CANCEL_NEW
+    return ConcurrencyOptions(collision_strategy=strategy)
+
+
+def _differences(existing: DeploymentResponse, flow: Flow[..., Any], wanted: Wanted) -> Iterator[str]:
+    declaration = wanted.declaration
+    limit = existing.global_concurrency_limit
+    options = existing.concurrency_options
+    pairs: dict[str, tuple[object, object]] = {
+        "description": (existing.description, declaration.description),
+        "entrypoint": (existing.entrypoint, ENTRYPOINT),
+        "pull steps": (existing.pull_steps or [], []),
+        "job variables": (existing.job_variables, JOB_VARIABLES),
+        "parameters": (existing.parameters, declaration.parameters),
+        "form": (existing.parameter_openapi_schema, parameter_schema(flow).model_dump_for_openapi()),
+        "enforcement of parameters": (existing.enforce_parameter_schema, True),
+        "schedule": ([one.schedule for one in existing.schedules], [declaration.schedule] * bool(declaration.schedule)),
+        "concurrency": (limit.limit if limit else None, 1),
+        "collisions": (options.collision_strategy if options else None, _collisions(declaration).collision_strategy),
+        "work pool": (existing.work_pool_name, wanted.work_pool),
+        "tags": (sorted(existing.tags), sorted(wanted.tags)),
+    }
+    return (name for name, (there, here) in pairs.items() if there != here)
+
+
+async def left_over(client: PrefectClient, group: str, kept: Sequence[str]) -> list[DeploymentResponse]:
+    """Deployments of the group that none of the names in `kept` is for."""
+    of_group = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG, group_tag(group)]))
+    found: list[DeploymentResponse] = []
+    while True:
+        page = await client.read_deployments(deployment_filter=of_group, limit=_PAGE, offset=len(found))
+        found += page
+        if len(page) < _PAGE:
+            return [deployment for deployment in found if deployment.name not in kept]
+
+
+async def remove(client: PrefectClient, deployment: DeploymentResponse, *, dry_run: bool) -> Change:
+    """The runs it had stay in the history."""
+    if not dry_run:
+        await client.delete_deployment(deployment.id)
+    return Change(KIND, deployment.name, Outcome.REMOVED)

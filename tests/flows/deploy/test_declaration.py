@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
+
+from flows.deploy.declaration import PushTrigger, declared
+from flows.deploy.triggers import literal
+from oci.errors import InvalidInput
+from oci.mirror.config import MirrorsConfig
+from oci.reference import Repository
+
+TO_CORP = [{"repository": "registry.corp.example/mirror/web"}]
+
+
+def config(**mirror: Any) -> MirrorsConfig:
+    described = {"name": "web", "source": {"repository": "registry.example/shop/web"}, "destinations": TO_CORP}
+    return MirrorsConfig.model_validate(
+        {
+            "version": 1,
+            "registries": {
+                "registry.example": {"credentials": "reader", "images_at_a_time": 3},
+                "registry.corp.example": {"credentials": "writer"},
+                "other.example": {},
+            },
+            "defaults": {"limits": {"concurrency": 3}},
+            "mirrors": [described | mirror, {**described, "name": "other"}],
+        }
+    )
+
+
+def test_a_deployment_carries_the_configuration_of_its_mirror_and_of_nothing_else() -> None:
+    whole = config(tags=[{"semver": ["^1.4"]}])
+
+    [kept] = [declared(whole, mirror) for mirror in whole.mirrors if mirror.name == "web"]
+
+    carried = kept.main.parameters["parameters"]["config"]
+    assert set(carried["registries"]) == {"registry.example", "registry.corp.example"}
+    assert [mirror["name"] for mirror in carried["mirrors"]] == ["web"]
+    assert MirrorsConfig.model_validate(carried).mirrors == [whole.mirror("web")]
+    assert MirrorsConfig.model_validate(carried).registry("registry.example").images_at_a_time == 3
+
+
+@pytest.mark.parametrize("source", [{"bundle": "registry.example/shop/bundle:1.0"}, {"lock": "/etc/images.yml"}])
+def test_what_can_list_images_of_any_registry_knows_all_of_them(source: dict[str, str]) -> None:
+    whole = config(source=source)
+
+    carried = declared(whole, whole.mirror("web")).main.parameters["parameters"]["config"]
+
+    assert set(carried["registries"]) == {"registry.example", "registry.corp.example", "other.example"}
+
+
+@pytest.mark.parametrize(
+    ("schedule", "kind"),
+    [
+        ({"cron": "0 3 * * *", "timezone": "Europe/Berlin"}, CronSchedule),
+        ({"interval": "6h"}, IntervalSchedule),
+        ({"rrule": "RRULE:FREQ=WEEKLY;BYDAY=MO", "timezone": "Europe/Berlin"}, RRuleSchedule),
+    ],
+)
+def test_a_schedule_becomes_prefects(
+    schedule: dict[str, str], kind: type[CronSchedule | IntervalSchedule | RRuleSchedule]
+) -> None:
+    whole = config(schedule=schedule)
+
+    made = declared(whole, whole.mirror("web")).main.schedule
+
+    assert isinstance(made, kind)
+    assert made.timezone == schedule.get("timezone", "UTC")
+    assert made == declared(whole, whole.mirror("web")).main.schedule
+
+
+def test_mirrors_of_one_interval_do_not_all_begin_at_once() -> None:
+    names = [f"web-{number}" for number in range(20)]
+    whole = MirrorsConfig.model_validate(
+        {
+            "version": 1,
+            "defaults": {"schedule": {"interval": "1h"}},
+            "mirrors": [
+                {"name": name, "source": {"repository": "registry.example/shop/web"}, "destinations": TO_CORP}
+                for name in names
+            ],
+        }
+    )
+
+    schedules = [declared(whole, mirror).main.schedule for mirror in whole.mirrors]
+
+    anchors = [schedule.anchor_date for schedule in schedules if isinstance(schedule, IntervalSchedule)]
+    assert len(set(anchors)) == 20
+    assert max(anchors) - min(anchors) < timedelta(hours=1)
+
+
+@pytest.mark.parametrize("schedule", [{"cron": "0 99 * * *"}, {"rrule": "FREQ=OFTEN"}])
+def test_a_schedule_that_prefect_does_not_understand_is_said_with_its_mirror(schedule: dict[str, str]) -> None:
+    whole = config(schedule=schedule)
+
+    with pytest.raises(InvalidInput, match=r"mirror web: .*schedule"):
+        declared(whole, whole.mirror("web"))
+
+
+@pytest.mark.parametrize(
+    ("source", "trigger"),
+    [
+        ({"repository": "registry.example/shop/web"}, PushTrigger(Repository("registry.example", "shop/web"))),
+        (
+            {"bundle": "registry.example/shop/bundle:1.0"},
+            PushTrigger(Repository("registry.example", "shop/bundle"), "1.0"),
+        ),
+        ({"bundle": f"registry.example/shop/bundle@sha256:{'0' * 64}"}, None),
+        ({"lock": "/etc/images.yml"}, None),
+        ({"repository": "oci:/srv/layout"}, None),
+        ({"repository": "library/debian"}, None),
+    ],
+)
+def test_a_push_starts_the_mirrors_that_can_hear_of_one(source: dict[str, str], trigger: PushTrigger | None) -> None:
+    whole = config(source=source)
+
+    made = declared(whole, whole.mirror("web"))
+
+    assert made.trigger == trigger
+    assert [one.name for one in made.deployments] == ["web", "web.on-push"][: 2 if trigger else 1]
+
+
+def test_text_that_looks_like_a_template_stays_text() -> None:
+    assert literal({"a": ["v{{1}}", {"b": "x"}], "n": 3}) == {
+        "a": [{"__prefect_kind": "none", "value": "v{{1}}"}, {"b": "x"}],
+        "n": 3,
+    }
