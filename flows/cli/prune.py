@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from flows.cli import debug
 from flows.cli.access import RegistryFlags, concurrency_flag, registry_flags
 from flows.cli.verb import Age, Invocation, Verb, boolean, everywhere, words
 from oci.atomic import replace_file
@@ -20,8 +22,12 @@ from oci.prune.keep import Keep
 from oci.prune.plan import PrunePlan
 from oci.prune.planner import make_prune_plan, remember
 from oci.prune.report import PruneReport
-from oci.reference import parse_store
+from oci.reference import StoreName, parse_store
+from oci.relocation.session import Access, Session
 from tasks.sizes import human
+
+if TYPE_CHECKING:
+    from oci.mirror.config import Mirror
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -42,6 +48,14 @@ def policy_flags(command: F) -> F:
         click.option("--keep-latest", type=click.IntRange(0), default=0, help="Tags of so many newest versions."),
         words("--keep-digest", help="Manifests by digest, with all they list (repeatable)."),
         words("--keep-lock", help="What an ImagesLock or BundleLock file pins (repeatable)."),
+        click.option(
+            "-f", "--mirrors", default="", help="File of mirrors: what all mirrors to this repository take is kept."
+        ),
+        boolean(
+            "--keep-vanished",
+            default=True,
+            help="With -f, keep what the rules take by its name although the source has it no longer.",
+        ),
         boolean("--keep-nothing", help="On purpose: delete everything."),
     )
     for option in reversed(options):
@@ -70,7 +84,7 @@ def policy_flags(command: F) -> F:
 )
 @click.option("--report", default="", help="Write what became of each manifest and tag to a JSON file.")
 @concurrency_flag("Requests at a time")
-@registry_flags()
+@registry_flags(sides=True)
 @everywhere
 @click.pass_obj
 def prune(invocation: Invocation, /, registry: RegistryFlags, **flags: Any) -> None:
@@ -82,10 +96,11 @@ def prune(invocation: Invocation, /, registry: RegistryFlags, **flags: Any) -> N
     invocation.output.check_columns(_MANIFESTS, _TAGS)
     keep = _keep(flags)
     reviewed = _reviewed(flags, keep)
-    with registry.session(invocation, side="destination", concurrency=flags["concurrency"]) as session:
+    name = parse_store(reviewed.destination if reviewed else flags["repository"])
+    with _session(invocation, registry, name, flags) as (session, mirrored):
+        keep = keep.and_also(mirrored) if mirrored else keep
         plan = reviewed
         if plan is None:
-            name = parse_store(flags["repository"])
             plan = make_prune_plan(session, name, keep, grace=flags["grace"])
             if plan.grace:
                 remember(session, name, plan)
@@ -95,10 +110,39 @@ def prune(invocation: Invocation, /, registry: RegistryFlags, **flags: Any) -> N
             invocation.output.finish()
             return
         invocation.kept = "what was deleted is gone, all else is as it was; run the same again to go on"
-        report = execute(session, plan, keep=keep if reviewed else None, on_deleted=_told(invocation))
+        report = execute(session, plan, keep=keep, on_deleted=_told(invocation))
     _write(flags["report"], lambda: json.dumps(report.to_dict(), indent=1), "writing the report")
     _tell(invocation, report)
     invocation.output.finish()
+
+
+@contextmanager
+def _session(
+    invocation: Invocation, registry: RegistryFlags, name: StoreName, flags: dict[str, Any]
+) -> Iterator[tuple[Session, Keep | None]]:
+    """With a file of mirrors, the repository is reached as this file says, and what its mirrors take comes along."""
+    if not flags["mirrors"]:
+        with registry.session(invocation, side="destination", concurrency=flags["concurrency"]) as session:
+            yield session, None
+        return
+    from oci.mirror.config import read_config  # noqa: PLC0415 - pydantic, for those who have mirrors
+    from oci.mirror.keep import keep_for, mirrors_to  # noqa: PLC0415
+    from oci.mirror.run import opened  # noqa: PLC0415
+
+    if invocation.output.debug:
+        debug.show_requests()
+    config = read_config(flags["mirrors"])
+
+    def reach(side: str, concurrency: int) -> Access:
+        return registry.access(side, invocation.output, concurrency=concurrency)
+
+    def open_mirror(mirror: Mirror) -> Session:
+        return opened(config, mirror, reach, invocation.cancel)
+
+    first, *_ = mirrors_to(config, name)
+    keep = keep_for(config, name, open_mirror, vanished=flags["keep_vanished"])
+    with open_mirror(first) as session:
+        yield session, keep
 
 
 def _keep(flags: dict[str, Any]) -> Keep:

@@ -30,13 +30,18 @@ def keep_for(
     Raises InvalidInput when no mirror goes there, and whatever a source raises that can't be read; Refused when a
     source has nothing that its rules take, for an empty list is more likely a mistake than a wish.
     """
-    mirrors = [mirror for mirror in config.mirrors if name in [one.store for one in mirror.destinations]]
-    if not mirrors:
-        raise InvalidInput(f"no mirror goes to {name}", hint="name a destination of the mirrors, or what to keep")
     keep = Keep()
-    for mirror in mirrors:
+    for mirror in mirrors_to(config, name):
         keep = keep.and_also(_of(mirror, name, open_mirror, vanished=vanished, now=now or datetime.now(UTC)))
     return keep
+
+
+def mirrors_to(config: MirrorsConfig, name: StoreName) -> list[Mirror]:
+    """Raises InvalidInput when there is none."""
+    found = [mirror for mirror in config.mirrors if name in [one.store for one in mirror.destinations]]
+    if not found:
+        raise InvalidInput(f"no mirror goes to {name}", hint="name a destination of the mirrors, or what to keep")
+    return found
 
 
 def _of(

@@ -41,7 +41,7 @@ def execute(
     raises.
     """
     name = parse_store(plan.destination)
-    policy = plan.keep.and_also(keep) if keep else plan.keep
+    policy = replace(plan.keep.and_also(keep or Keep()), nothing=plan.keep.nothing)
     again = make_prune_plan(session, name, policy, grace=plan.grace, now=now, known=plan.by_digest)
     work = _Work(session, session.destination(name), on_deleted or _unheard)
     chosen = work.compare(plan, again)
@@ -180,7 +180,8 @@ class _Work:
             except NotFound:
                 self.gone += 1
             except Refused as error:
-                self.refused.extend(Left(subject=left.tag, reason=str(error)) for left in tags[number:])
+                # Not the hint: deleting the manifest instead is just what must not happen here.
+                self.refused.extend(Left(subject=left.tag, reason=error.message) for left in tags[number:])
                 return
             except Cancelled:
                 raise

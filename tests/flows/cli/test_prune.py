@@ -65,6 +65,18 @@ def test_a_reviewed_plan_is_carried_out_exactly(
     assert "0 manifests deleted, 1 gone already, 1 left" in again.err
 
 
+def test_a_plan_that_keeps_nothing_on_purpose_does_so_when_it_is_approved(
+    shop: str, registry: DockerRegistry, repository: str, tmp_path: Path
+) -> None:
+    plan = str(tmp_path / "plan.json")
+    assert transship("prune", shop, "--keep-nothing", "--output", plan).code == 0
+
+    done = transship("prune", "--approve", plan)
+
+    assert done.code == 0, done.err
+    assert tags_of(registry.url, repository) == set()
+
+
 def test_approving_without_a_plan_makes_one(shop: str, registry: DockerRegistry, repository: str) -> None:
     done = transship("prune", shop, "--keep-latest", "1", "--approve")
 
@@ -163,3 +175,32 @@ def test_killed_in_the_middle_no_tag_shows_something_incomplete_and_the_next_run
     assert done.code == 0, done.err
     assert not [one for one in everything if has(registry.url, repository, one)], "untagged children are remembered"
     assert tags_of(registry.url, repository) == {"1.0"}
+
+
+def test_what_mirrors_take_is_kept_and_they_say_how_their_registries_are_reached(
+    shop: str, registry: DockerRegistry, other_registry: DockerRegistry, repository: str, tmp_path: Path
+) -> None:
+    for number, tag in ((1, "1.0"), (2, "2.0"), (3, "2.1"), (4, "old")):
+        push(other_registry.url, repository, image(number), tag)
+    target = f"{other_registry.host}/{repository}"
+    mirrors = tmp_path / "mirrors.yaml"
+    mirrors.write_text(
+        "version: 1\nmirrors:\n"
+        f"- name: shop\n  source: {{repository: {shop}}}\n  destinations: [{{repository: {target}}}]\n"
+        "  tags: [{semver: ['*'], latest: 1}]\n"
+        f"- name: far\n  source: {{repository: {registry.host}/no/such}}\n"
+        "  destinations: [{repository: a.example/bb}]\n"
+    )
+
+    plan = transship("prune", target, "-f", str(mirrors), "--output", str(tmp_path / "plan.json"))
+    assert plan.code == 0, plan.err
+    assert {line.split("\t")[2] for line in plan.out.splitlines()} == {"1.0", "old"}
+
+    strict = transship("prune", target, "-f", str(mirrors), "--keep-vanished=false", "--column", "tags")
+    assert set(strict.out.split()) == {"1.0", "2.1", "old"}
+
+    done = transship("prune", "--approve", str(tmp_path / "plan.json"), "-f", str(mirrors))
+    assert done.code == 0, done.err
+    assert tags_of(other_registry.url, repository) == {"2.0", "2.1"}
+    nobody = transship("prune", shop, "-f", str(mirrors))
+    assert (nobody.code, f"no mirror goes to {shop}" in nobody.err) == (1, True)
