@@ -20,8 +20,9 @@ import pytest
 from prefect.client.orchestration import get_client
 from pydantic import SecretStr
 
-from tasks.blocks import RegistryCredentials
+from tasks.blocks import RegistryCredentials, S3Store
 from tests.servers.docker_registry import DockerRegistry
+from tests.servers.seaweedfs import ACCESS_KEY, SECRET_KEY, SeaweedFS
 from tests.servers.token_service import TokenService
 from tests.support.command import PROGRAM
 from tests.support.content import image, push
@@ -32,6 +33,7 @@ WRONG = "from-a-wrong-block-0f5d2b96"
 DOCKER = "from-docker-config-4c1be8a7"
 ENVIRONMENT = "from-environment-93d0e5f2"
 FLAG = "from-a-flag-2c94f0aa"
+WRONG_KEY = "from-a-wrong-store-aa6d1e02"
 PROXY = "from-a-proxy-6b2e81d4"
 GATEWAY = "from-a-pushgateway-e81a33b0"
 LOGINS = (
@@ -40,6 +42,8 @@ LOGINS = (
     ("writer", WRONG),
     ("docker", DOCKER),
     ("environment", ENVIRONMENT),
+    (ACCESS_KEY, SECRET_KEY),
+    (ACCESS_KEY, WRONG_KEY),
     ("bob", PROXY),
     ("bob", GATEWAY),
 )
@@ -84,11 +88,11 @@ def deployed(prefect: PrefectServer) -> PrefectServer:
     return prefect
 
 
-async def run(**parameters: object) -> str:
+async def run(deployment: str, **parameters: object) -> str:
     """By the deployment, as the form would start it. Gives the state that it ends in."""
     async with get_client() as client:
-        deployment = await client.read_deployment_by_name("relocate/relocate")
-        run = await client.create_flow_run_from_deployment(deployment.id, parameters={"parameters": parameters})
+        known = await client.read_deployment_by_name(f"{deployment}/{deployment}")
+        run = await client.create_flow_run_from_deployment(known.id, parameters={"parameters": parameters})
         deadline = time.monotonic() + 60
         while not (run.state and run.state.is_final()):
             assert time.monotonic() < deadline, "the run didn't end"
@@ -132,20 +136,33 @@ async def save(name: str, host: str, password: str) -> None:
     await RegistryCredentials(registry=host, username="writer", password=SecretStr(password)).asave(name)
 
 
-def test_no_secret_is_kept_of_runs_that_end_well_or_badly(deployed: PrefectServer, yard: Yard, tmp_path: Path) -> None:
+async def save_store(name: str, endpoint: str, secret_key: str) -> None:
+    secret = SecretStr(secret_key)
+    await S3Store(endpoint=endpoint, access_key=ACCESS_KEY, secret_key=secret, path_style=True).asave(name)
+
+
+def test_no_secret_is_kept_of_runs_that_end_well_or_badly(
+    deployed: PrefectServer, yard: Yard, object_store: SeaweedFS, s3_location: str, tmp_path: Path
+) -> None:
     mark = uuid.uuid4().hex
     pull_and_push = [{"type": "repository", "name": "team/web", "actions": ["pull", "push"]}]
     bearer = f"Bearer {yard.service.sign('writer', pull_and_push)}"
     with httpx.Client(base_url=yard.tokens.url, headers={"Authorization": bearer}) as client:
         push(yard.tokens.url, "team/web", image(91), "v1", client=client)
     source, to = f"{yard.tokens.host}/team/web:v1", f"{yard.locked.host}/mirror/{mark}"
-    for name, password in (("right", BLOCK), ("wrong", WRONG)):
+    for name, password, key in (("right", BLOCK, SECRET_KEY), ("wrong", WRONG, WRONG_KEY)):
         asyncio.run(save(f"{name}-{mark}", yard.tokens.host, password))
+        asyncio.run(save_store(f"{name}-{mark}", object_store.endpoint, key))
 
     with deployed.worker("transship", environ=yard.environ):
         states = [
-            asyncio.run(run(kind="image", source=source, destination=to, source_credentials=[f"{name}-{mark}"]))
-            for name in ("right", "wrong")
+            asyncio.run(run(flow, kind="image", source=source, source_credentials=[f"{login}-{mark}"], **more))
+            for flow, login, more in (
+                ("relocate", "right", {"destination": to}),
+                ("relocate", "wrong", {"destination": to}),
+                ("export", "right", {"archive": s3_location, "s3_store": f"right-{mark}"}),
+                ("export", "right", {"archive": s3_location, "s3_store": f"wrong-{mark}"}),
+            )
         ]
     codes = [
         copy(
@@ -162,7 +179,7 @@ def test_no_secret_is_kept_of_runs_that_end_well_or_badly(deployed: PrefectServe
         ),
     ]  # fmt: skip
 
-    assert (states, codes) == (["COMPLETED", "FAILED"], [0, 1, 1])
+    assert (states, codes) == (["COMPLETED", "FAILED"] * 2, [0, 1, 1])
     assert yard.service.issued
     needles = {token.encode() for token in yard.service.issued}.union(*(spellings(*login) for login in LOGINS))
     assert {"prefect.db", "worker.log"} <= holding(deployed.home, {mark.encode()})

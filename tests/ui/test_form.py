@@ -105,6 +105,7 @@ def test_a_relocation_is_filled_in_started_watched_and_read_about(
     shot(browser, "block-saved")
 
     browser.open(f"{served.ui}/v2/deployments")
+    browser.type("//input[@placeholder='Search deployments']", "relocate")
     browser.click("//a[normalize-space()='relocate' and contains(@href,'/deployments/deployment/')]")
     shot(browser, "deployment")
 
