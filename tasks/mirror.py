@@ -27,6 +27,7 @@ from oci.mirror.work import WorkItem
 from oci.relocation.transfer import DONE
 from tasks.limits import existing, limits_of, slots
 from tasks.metrics import RunMetrics, tell
+from tasks.mirror_history import PastRun, keep_history
 from tasks.mirror_report import DriftReport, MirrorOutcome
 from tasks.mirror_run import MirrorRun, current_mirror
 from tasks.report import artifact_key
@@ -201,8 +202,9 @@ def batches(items: Sequence[WorkItem], limit: int = TASK_RUN_LIMIT) -> list[list
 
 @task(name="report mirror", task_run_name="report {mirror}", cache_policy=NO_CACHE)
 async def report_mirror(mirror: str, error: str = "") -> MirrorOutcome:  # noqa: ARG001 - shown in the UI
-    """Writes the history artifact of the mirror, the table of what failed, and emits `transship.mirror.finished`, or
-    `.failed`; and `.drifted` when an immutable tag moved. Tells the metrics where the worker's environment says so."""
+    """Writes the page of the run and that of the mirror's last runs, the table of what failed, and emits
+    `transship.mirror.finished`, or `.failed`; and `.drifted` when an immutable tag moved. Tells the metrics where the
+    worker's environment says so."""
     run = current_mirror()
     report = _report(run, error)
     written = MirrorOutcome.of(report)
@@ -223,6 +225,7 @@ async def report_mirror(mirror: str, error: str = "") -> MirrorOutcome:  # noqa:
         await acreate_table_artifact(
             key=artifact_key("mirror-failed", name), table=rows, description=f"What failed of {name}"
         )
+    await keep_history(name, _past(written))
     payload = written.model_dump(mode="json") | {"only": written.only[:_EVENT_NAMES]}
     _emit("finished" if written.succeeded else "failed", name, payload)
     if written.mutated:
@@ -238,6 +241,17 @@ def _report(run: MirrorRun, error: str) -> MirrorReport:
     if run.comparison is None:
         return of_failure(run.mirror, TransshipError(error or "nothing was compared"), run.shared.breaker, receipt)
     return made_of(run.mirror, run.comparison, list(run.outcomes.values()), run.shared.breaker, receipt)
+
+
+def _past(written: MirrorOutcome) -> PastRun:
+    return PastRun(
+        succeeded=written.succeeded,
+        copied=written.copied,
+        unchanged=written.in_place,
+        failed=len(written.failed),
+        sent=written.cost.bytes_written,
+        seconds=written.cost.seconds,
+    )
 
 
 def metrics_of(written: MirrorOutcome, report: MirrorReport) -> RunMetrics:

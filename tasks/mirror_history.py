@@ -20,7 +20,7 @@ _BEGIN, _END = "<!-- runs: ", " -->"
 """Around what the next run reads; neither version of the UI shows a comment."""
 
 
-class MirrorRun(BaseModel):
+class PastRun(BaseModel):
     """One run of a mirror. Counts are of tags, `sent` in bytes."""
 
     ended: datetime = Field(default_factory=lambda: datetime.now(UTC))
@@ -36,13 +36,13 @@ class MirrorRun(BaseModel):
         return f"{self.ended.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
-_RUNS = TypeAdapter(list[MirrorRun])
+_RUNS = TypeAdapter(list[PastRun])
 
 
-async def keep_history(mirror: str, run: MirrorRun) -> None:
+async def keep_history(mirror: str, run: PastRun) -> None:
     """Adds a run to the history of `mirror`. What can't be read of the past is forgotten, and a server that doesn't
     take it is warned of: a mirror doesn't fail for its history."""
-    key = artifact_key("mirror", mirror)
+    key = artifact_key("mirror-history", mirror)
     try:
         runs = [*await _past(key), run][-MOST_RUNS:]
         await acreate_markdown_artifact(key=key, markdown=page(mirror, runs), description=f"Last runs of {mirror}")
@@ -50,17 +50,17 @@ async def keep_history(mirror: str, run: MirrorRun) -> None:
         get_run_logger().warning("the history of %s can't be kept: %s", mirror, error)
 
 
-async def _past(key: str) -> list[MirrorRun]:
+async def _past(key: str) -> list[PastRun]:
     latest = await Artifact.aget(key)
     return remembered(str(latest.data)) if latest and latest.data else []
 
 
-def page(mirror: str, runs: Sequence[MirrorRun]) -> str:
+def page(mirror: str, runs: Sequence[PastRun]) -> str:
     """Markdown, the newest run on top; `runs` are oldest first."""
     return "\n".join(_lines(mirror, runs)) + "\n"
 
 
-def remembered(markdown: str) -> list[MirrorRun]:
+def remembered(markdown: str) -> list[PastRun]:
     """The runs that a page was made of; none where it was made by somebody else."""
     _, begun, rest = markdown.partition(_BEGIN)
     body, ended, _ = rest.partition(_END)
@@ -72,7 +72,7 @@ def remembered(markdown: str) -> list[MirrorRun]:
         return []
 
 
-def _lines(mirror: str, runs: Sequence[MirrorRun]) -> Iterator[str]:
+def _lines(mirror: str, runs: Sequence[PastRun]) -> Iterator[str]:
     yield f"## {mirror}"
     yield ""
     yield _verdict(runs)
@@ -99,7 +99,7 @@ def _lines(mirror: str, runs: Sequence[MirrorRun]) -> Iterator[str]:
     yield f"{_BEGIN}{base64.b64encode(_RUNS.dump_json(list(runs))).decode()}{_END}"
 
 
-def _verdict(runs: Sequence[MirrorRun]) -> str:
+def _verdict(runs: Sequence[PastRun]) -> str:
     good = [run for run in runs if run.succeeded]
     if runs[-1].succeeded:
         return "Up to date."

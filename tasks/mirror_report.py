@@ -254,7 +254,7 @@ def _numbers(outcome: MirrorOutcome) -> Iterator[str]:
         "Mounted": human(outcome.bytes_mounted) if outcome.bytes_mounted else "",
         **dict(outcome.cost.rows()),
     }
-    yield "| | |"
+    yield f"| Mirror | {_cell(outcome.mirror)} |"
     yield "|---|---|"
     for name, value in rows.items():
         if value:

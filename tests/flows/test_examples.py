@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import subprocess
 import sys
+import uuid
+from pathlib import Path
 from typing import assert_type
 
 import pytest
+from prefect.artifacts import Artifact
 
-from flows import RelocateParameters, RelocationReport, relocate, relocate_sync
+from flows import (
+    MirrorParameters,
+    MirrorRunReport,
+    RelocateParameters,
+    RelocationReport,
+    mirror,
+    mirror_sync,
+    relocate,
+    relocate_sync,
+)
+from tasks.mirror_history import remembered
 from tests.flows.cargo import delete_blob
 from tests.servers.docker_registry import DockerRegistry
-from tests.support.content import digest_of
+from tests.support.content import digest_of, image, push
 from tests.support.prefect_server import ROOT, PrefectServer
 from tests.support.shop import push_shop
 
@@ -49,21 +64,51 @@ def test_a_release_brings_all_it_can_and_says_what_is_missing(
     assert "1.4.0" in other_registry.repository_tags(f"{repository}/bundle")
 
 
+def test_what_failed_of_a_mirror_gets_a_second_chance_and_the_ui_a_history(
+    prefect: PrefectServer, registry: DockerRegistry, other_registry: DockerRegistry, repository: str, tmp_path: Path
+) -> None:
+    for tag in ("1.0", "1.1"):
+        push(registry.url, f"{repository}/web", image(int(tag[-1]) + 80), tag)
+    broken = image(89)
+    push(registry.url, f"{repository}/web", broken, "2.0")
+    delete_blob(registry, f"{repository}/web", digest_of(broken.blobs[0].data))
+    name = f"web-{uuid.uuid4().hex[:8]}"
+    there = f"{other_registry.host}/{repository}/web"
+    one = {"name": name, "source": {"repository": f"{registry.host}/{repository}/web"}}
+    mirrors = tmp_path / "mirrors.yaml"
+    mirrors.write_text(json.dumps({"version": 1, "mirrors": [{**one, "destinations": [{"repository": there}]}]}))
+
+    done = example(prefect, "mirror_twice.py", str(mirrors))
+
+    assert done.returncode == 1, done.stderr
+    first, _, second = done.stdout.splitlines()
+    assert first.startswith(f"{name}: 2 copied, 0 in place, 1 failed; ")
+    assert second.startswith(f"{name}: 0 copied, 0 in place, 1 failed; ")
+    assert {"1.0", "1.1"} <= set(other_registry.repository_tags(f"{repository}/web"))
+    history = asyncio.run(Artifact.aget(f"mirror-history-{name}"))
+    assert history is not None
+    past = remembered(str(history.data))
+    assert [(run.copied, run.failed, run.succeeded) for run in past] == [(2, 1, False), (0, 1, False)]
+    assert past[0].sent > 0
+
+
 def test_a_wrong_call_says_how_to_call_it(prefect_server: PrefectServer) -> None:
-    for name in ("release.py", "trigger.py"):
+    for name in ("release.py", "trigger.py", "mirror_twice.py"):
         assert "usage: " in example(prefect_server, name).stderr
 
 
-async def typed(parameters: RelocateParameters) -> None:
+async def typed(parameters: RelocateParameters, mirrors: MirrorParameters) -> None:
     """Never called: mypy, which is strict about ignores that nothing needs, is who reads it."""
     assert_type(await relocate(parameters), RelocationReport)
     assert_type(relocate_sync(parameters), RelocationReport)
+    assert_type(await mirror(mirrors), MirrorRunReport)
+    assert_type(mirror_sync(mirrors), MirrorRunReport)
     await relocate("registry.example/shop/bundle:1.4.0")  # type: ignore[call-overload]
     RelocateParameters(source="a.example/b:1")  # type: ignore[call-arg]
     RelocateParameters(source="a.example/b:1", destination="c.example/d", concurency=3)  # type: ignore[call-arg]
 
 
-@pytest.mark.parametrize("name", ["relocate", "relocate_sync"])
+@pytest.mark.parametrize("name", ["relocate", "relocate_sync", "mirror", "mirror_sync"])
 def test_a_flow_says_what_it_is_for(name: str) -> None:
     import flows
 

@@ -8,15 +8,15 @@ import pytest
 from prefect import flow
 from prefect.artifacts import Artifact, acreate_markdown_artifact
 
-from tasks.mirror_history import MirrorRun, keep_history, page, remembered
+from tasks.mirror_history import PastRun, keep_history, page, remembered
 from tasks.picture import MOST_RUNS
 
 MONDAY = datetime(2026, 11, 23, 2, 0, tzinfo=UTC)
 
 
-def runs(count: int, *, failed: int = -1) -> list[MirrorRun]:
+def runs(count: int, *, failed: int = -1) -> list[PastRun]:
     return [
-        MirrorRun(
+        PastRun(
             ended=MONDAY + timedelta(days=number),
             succeeded=number != failed,
             copied=number,
@@ -57,13 +57,13 @@ def test_a_page_of_somebody_else_is_no_past(text: str) -> None:
 
 
 @flow
-async def mirroring(name: str, made: list[MirrorRun]) -> None:
+async def mirroring(name: str, made: list[PastRun]) -> None:
     for run in made:
         await keep_history(name, run)
 
 
 def latest(name: str) -> str:
-    found = asyncio.run(Artifact.aget(f"mirror-{name}"))
+    found = asyncio.run(Artifact.aget(f"mirror-history-{name}"))
     assert found is not None
     return str(found.data)
 
@@ -83,7 +83,7 @@ def test_a_history_stays_bounded_and_survives_what_it_cannot_read() -> None:
 
     @flow
     async def tampered() -> None:
-        await acreate_markdown_artifact(key=f"mirror-{name}", markdown="by hand")
+        await acreate_markdown_artifact(key=f"mirror-history-{name}", markdown="by hand")
 
     asyncio.run(tampered())
     asyncio.run(mirroring(name, runs(MOST_RUNS + 2)))
