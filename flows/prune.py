@@ -55,7 +55,8 @@ async def _pruned(parameters: PruneParameters) -> PruneRunReport:
             hint="run the deployment prune, or ask for a plan only (after_plan: stop)",
         )
     destination = parameters.destination
-    plan = await plan_prune(destination, parameters.keep.keep().to_dict(), parameters.grace.total_seconds())
+    policy = parameters.policy()
+    plan = await plan_prune(destination, policy, parameters.grace.total_seconds())
     if plan.is_empty:
         return PruneRunReport.of_plan(plan, "nothing to delete")
     if parameters.after_plan is AfterPlan.STOP:
@@ -66,7 +67,7 @@ async def _pruned(parameters: PruneParameters) -> PruneRunReport:
         note = answer.note
         if not answer.approve:
             return PruneRunReport.of_plan(plan, "denied", note)
-    return await carry_out(destination, plan, note)
+    return await carry_out(destination, plan, policy, note)
 
 
 async def _approval(plan: PlannedPrune, seconds: int) -> PruneApproval:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
 
 from prefect import task
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
@@ -18,6 +17,7 @@ from oci.prune.plan import PrunePlan
 from oci.prune.planner import make_prune_plan, remember
 from oci.reference import parse_store
 from oci.relocation.session import Session
+from tasks.prune_policy import Policy
 from tasks.prune_report import PlannedPrune, PruneRunReport
 from tasks.report import artifact_key
 from tasks.retries import DELAYS, RETRIES, worth_retrying
@@ -43,15 +43,16 @@ _EVENT_NAMES = 100
     persist_result=True,
     result_serializer="json",
 )
-async def plan_prune(destination: str, keep: dict[str, Any], grace_seconds: float) -> PlannedPrune:
-    """What the destination has beyond the policy, as a table artifact too. `keep` is a Keep's `to_dict`.
+async def plan_prune(destination: str, policy: Policy, grace_seconds: float) -> PlannedPrune:
+    """What the destination has beyond the policy, as a table artifact too.
 
     Kept for the flow run: what goes on when a person has approved is the plan that this person has seen. With a grace
     period, since when things are unwanted is written into the destination.
     """
     visit = visited()
     session = await visit.session()
-    plan = await visit.in_thread(_plan, session, destination, Keep.from_dict(keep), timedelta(seconds=grace_seconds))
+    keep = await policy.now(visit, destination)
+    plan = await visit.in_thread(_plan, session, destination, keep, timedelta(seconds=grace_seconds))
     planned = PlannedPrune(
         destination=plan.destination,
         manifests=len(plan.due_manifests),
@@ -111,12 +112,13 @@ def _rows(plan: PrunePlan) -> list[dict[str, str]]:
 
 
 @task(name="delete", task_run_name="delete from {destination}", cache_policy=NO_CACHE)
-async def carry_out(destination: str, planned: PlannedPrune, note: str = "") -> PruneRunReport:  # noqa: ARG001 - for the UI
-    """Looks again, and deletes what the plan says and what is unwanted still. Not run again by itself: whoever runs it
-    again makes a new plan."""
+async def carry_out(destination: str, planned: PlannedPrune, policy: Policy, note: str = "") -> PruneRunReport:
+    """Looks again, and deletes what the plan says and what is unwanted still; what mirrors take by now is asked anew.
+    Not run again by itself: whoever runs it again makes a new plan."""
     visit = visited()
     plan = PrunePlan.from_json(planned.document)
-    report = await visit.in_thread(execute, await visit.session(), plan)
+    keep = await policy.now(visit, destination)
+    report = await visit.in_thread(execute, await visit.session(), plan, keep=keep)
     return PruneRunReport.of(plan, report, note)
 
 

@@ -20,7 +20,7 @@ class Visit(Work):
     def __init__(self, side: Side, name: str) -> None:
         super().__init__(side.settings.concurrency + 1)
         self.meter = Meter()
-        self._side = side
+        self.side = side
         self._name = name
         self._session: Session | None = None
         self._opening = asyncio.Lock()
@@ -29,11 +29,11 @@ class Visit(Work):
         """Opened on first use inside the task that needs it: only there are blocks loaded."""
         async with self._opening:
             if self._session is None:
-                access = await self._side.access(self._name)
+                access = await self.side.access(self._name)
                 self._session = Session(
                     source=access,
                     destination=access,
-                    concurrency=self._side.settings.concurrency,
+                    concurrency=self.side.settings.concurrency,
                     meter=self.meter,
                     cancel=self.cancel,
                 )

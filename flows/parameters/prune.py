@@ -16,6 +16,7 @@ from oci.mirror.durations import Duration
 from oci.prune.keep import Keep
 from oci.reference import ARCHIVE_PREFIX, StoreName, parse_store
 from oci.registry.options import RegistryOptions
+from tasks.prune_policy import Policy
 from tasks.side import Side
 
 Text = Annotated[str, Field(min_length=1, max_length=500)]
@@ -91,7 +92,23 @@ class PruneParameters(BaseModel):
         "folder.",
         examples=["registry.corp.example/mirror/shop"],
     )
-    keep: KeepParameters = Field(title="Keep", description="What is to be kept; any one of these is enough.")
+    keep: KeepParameters = Field(
+        default_factory=KeepParameters,
+        title="Keep",
+        description="What is to be kept; any one of these is enough.",
+    )
+    mirrors: str = Field(
+        default="",
+        title="Mirrors",
+        description="File of mirrors on the worker: what all mirrors to this destination take is kept, too.",
+        examples=["/etc/transship/mirrors.yaml"],
+        max_length=2000,
+    )
+    keep_vanished: bool = Field(
+        default=True,
+        title="Keep what vanished",
+        description="What the mirrors' rules take by its name is kept although the source has it no longer.",
+    )
     grace: Duration = Field(
         default=timedelta(0),
         title="Grace period",
@@ -123,7 +140,7 @@ class PruneParameters(BaseModel):
             raise ValueError(str(error)) from error
         if self.destination.startswith(ARCHIVE_PREFIX):
             raise ValueError("nothing can be taken out of an archive")
-        if keep.is_empty and not keep.nothing:
+        if keep.is_empty and not (keep.nothing or self.mirrors):
             raise ValueError("say what to keep, or that it is nothing")
         if self.after_plan is AfterPlan.DELETE and not self.grace:
             raise ValueError("without a grace period somebody has to be asked")
@@ -134,6 +151,9 @@ class PruneParameters(BaseModel):
 
     def store(self) -> StoreName:
         return parse_store(self.destination)
+
+    def policy(self) -> Policy:
+        return Policy(keep=self.keep.keep().to_dict(), mirrors=self.mirrors, vanished=self.keep_vanished)
 
     def side(self) -> Side:
         return side(self.registry, self.credentials, self.concurrency)

@@ -15,7 +15,7 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from pydantic import ValidationError
 
 from flows import AfterPlan, KeepParameters, PruneParameters, prune_sync
-from oci.errors import Incomplete, InvalidInput, Refused
+from oci.errors import Incomplete, InvalidInput, NotFound, Refused
 from tasks.report import artifact_key
 from tests.faults.proxy import Fault, FaultProxy
 from tests.flows.test_deployment import is_over, read, state_of, until
@@ -156,6 +156,30 @@ def test_a_program_gets_a_plan_or_a_deletion_after_a_grace_period(registry: Dock
     until("the end of the grace period", lambda: prune_sync(moment).outcome == "deleted")
     assert tags_of(registry.url, path_of(shop)) == {"2.0"}
     assert prune_sync(moment).outcome == "nothing to delete"
+
+
+@pytest.mark.usefixtures("prefect")
+def test_what_mirrors_take_is_kept(
+    registry: DockerRegistry, other_registry: DockerRegistry, shop: str, tmp_path: Path
+) -> None:
+    target = f"{other_registry.host}/{path_of(shop)}"
+    for number, tag in enumerate(("1.0", "2.0", "old")):
+        push(other_registry.url, path_of(shop), image(number), tag)
+    mirrors = tmp_path / "mirrors.yaml"
+    mirrors.write_text(
+        "version: 1\nmirrors:\n- name: shop\n  tags: [{semver: ['*'], latest: 1}]\n"
+        f"  source: {{repository: {shop}}}\n  destinations: [{{repository: {target}}}]\n"
+    )
+    form = {"destination": target, "mirrors": str(mirrors), "grace": "1s", "after_plan": "delete"}
+    parameters = PruneParameters.model_validate(form)
+
+    until("the end of the grace period", lambda: prune_sync(parameters).outcome == "deleted")
+
+    assert tags_of(other_registry.url, path_of(shop)) == {"2.0"}
+    mirrors.write_text(mirrors.read_text().replace(shop, f"{registry.host}/no/such"))
+    with pytest.raises(NotFound):
+        prune_sync(parameters)
+    assert tags_of(other_registry.url, path_of(shop)) == {"2.0"}
 
 
 @pytest.mark.usefixtures("prefect")
