@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from contextlib import suppress
 
@@ -23,3 +24,13 @@ def replace_file(path: str, data: bytes, mode: int = 0o600) -> None:
         with suppress(OSError):
             os.unlink(partial)
         raise
+
+
+def write_output(path: str, data: bytes) -> None:
+    """As `replace_file`, for a path that somebody asked for: a link is followed, and what is no regular file, such as a
+    pipe or /dev/stdout, is written to as it stands."""
+    if os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode):
+        with open(path, "wb") as file:
+            file.write(data)
+    else:
+        replace_file(os.path.realpath(path), data)

@@ -20,7 +20,7 @@ from flows.cli.tarball import object_store_flags, tarball_flags
 from flows.cli.verb import Invocation, Verb, boolean, everywhere, words
 from oci.archive.planner import ArchiveOptions
 from oci.archive.s3settings import S3Settings
-from oci.atomic import replace_file
+from oci.atomic import write_output
 from oci.bundle.lockfile import write_lock
 from oci.errors import Incomplete, InvalidInput, InvalidReference, Refused, StoreError
 from oci.meter import Receipt
@@ -214,7 +214,7 @@ def write_report(
         "receipt": receipt.to_dict(),
     }
     try:
-        replace_file(path, json.dumps(body, indent=1).encode())
+        write_output(path, json.dumps(body, indent=1).encode())
     except OSError as error:
         raise Refused(f"{error.strerror}", subject=path, operation="writing the report") from error
 

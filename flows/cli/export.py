@@ -22,7 +22,7 @@ from oci.archive.plan import ArchivePlan, Volume
 from oci.archive.planner import ArchiveOptions, plan_archive
 from oci.archive.s3settings import S3Settings
 from oci.archive.sums import write_sums
-from oci.atomic import replace_file
+from oci.atomic import write_output
 from oci.errors import Incomplete, InvalidManifest, Refused, StoreError
 from oci.reference import ArchiveName
 from oci.relocation.planner import make_plan
@@ -210,7 +210,7 @@ def _write_report(path: str, report: ArchiveReport, sums: Sequence[str]) -> None
     if path:
         body = {**report.to_dict(), "sha256": list(sums)}
         try:
-            replace_file(path, json.dumps(body, indent=1).encode())
+            write_output(path, json.dumps(body, indent=1).encode())
         except OSError as error:
             raise Refused(f"{error.strerror}", subject=path, operation="writing the report") from error
 

@@ -13,7 +13,7 @@ import click
 from flows.cli import debug
 from flows.cli.access import RegistryFlags
 from flows.cli.verb import Invocation
-from oci.atomic import replace_file
+from oci.atomic import write_output
 from oci.errors import InvalidInput, NotFound, Refused
 from oci.mirror.breaker import Breaker
 from oci.mirror.compare import Care
@@ -89,7 +89,7 @@ class Mirrors:
         if not path:
             return
         try:
-            replace_file(path, json.dumps(body, indent=1).encode())
+            write_output(path, json.dumps(body, indent=1).encode())
         except OSError as error:
             raise Refused(error.strerror or str(error), subject=path, operation=operation) from error
 

@@ -13,7 +13,7 @@ import click
 from flows.cli import debug
 from flows.cli.access import RegistryFlags, concurrency_flag, registry_flags
 from flows.cli.verb import Age, Invocation, Verb, boolean, everywhere, words
-from oci.atomic import replace_file
+from oci.atomic import write_output
 from oci.digest import parse_digest
 from oci.errors import Incomplete, InvalidInput, NotFound, Refused, StoreError
 from oci.prune.attached import attached_to
@@ -188,7 +188,7 @@ def _write(path: str, text: Callable[[], str], operation: str) -> None:
     if not path:
         return
     try:
-        replace_file(path, text().encode())
+        write_output(path, text().encode())
     except OSError as error:
         raise Refused(error.strerror or str(error), subject=path, operation=operation) from error
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from oci.atomic import replace_file
+from oci.atomic import write_output
 from oci.bundle import bundlelock, imageslock
 from oci.bundle.bundlelock import BundleLock
 from oci.bundle.document import SIZE_LIMIT, parse
@@ -39,13 +37,8 @@ def write_lock(path: str, lock: ImagesLock | BundleLock) -> None:
     A path that is no regular file, such as a pipe, is written to as it stands.
     """
     data = lock.to_yaml().encode()
-    target = os.path.realpath(path)
     with _errors(path, "writing the lock file"):
-        if os.path.exists(target) and not stat.S_ISREG(os.stat(target).st_mode):
-            with open(target, "wb") as file:
-                file.write(data)
-        else:
-            replace_file(target, data)
+        write_output(path, data)
 
 
 @contextmanager

@@ -204,3 +204,10 @@ def test_what_mirrors_take_is_kept_and_they_say_how_their_registries_are_reached
     assert tags_of(other_registry.url, repository) == {"2.0", "2.1"}
     nobody = transship("prune", shop, "-f", str(mirrors))
     assert (nobody.code, f"no mirror goes to {shop}" in nobody.err) == (1, True)
+
+
+def test_a_plan_can_go_to_standard_output(shop: str) -> None:
+    done = transship("prune", shop, "--keep-tag", "2.0", "--output", "/dev/stdout", "--column", "state", "--quiet")
+
+    assert done.code == 0, done.err
+    assert json.loads(done.out.partition("to delete\t")[0])["destination"] == shop
