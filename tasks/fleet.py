@@ -127,13 +127,8 @@ async def _check_deployment(name: str) -> None:
 
 async def _carry(job: Job, fleet: Fleet, watch: _Watch, again: Again | None) -> JobEnd:
     for number in range(1 + fleet.retries):
-        run = await arun_deployment(
-            fleet.deployment,
-            parameters=dict(job.parameters),
-            flow_run_name=job.name if number == 0 else f"{job.name}, sent again ({number})",
-            timeout=0,
-        )
-        end = await watch.end_of(job, run.id)
+        name = job.name if number == 0 else f"{job.name}, sent again ({number})"
+        end = await watch.end_of(job, await _send(job, name, fleet, watch))
         if not end.worth_sending_again:
             return end
         left = await again(job, end) if again else job
@@ -142,6 +137,21 @@ async def _carry(job: Job, fleet: Fleet, watch: _Watch, again: Again | None) -> 
         get_run_logger().warning("%s: %s; it is sent again", job.name, end.message)
         job = left
     raise AssertionError("unreachable")
+
+
+async def _send(job: Job, name: str, fleet: Fleet, watch: _Watch) -> UUID:
+    """Creates the run. When that is cancelled half way, the run may come to be nevertheless: it is waited for, so that
+    it can be cancelled too."""
+    sending = asyncio.create_task(
+        arun_deployment(fleet.deployment, parameters=dict(job.parameters), flow_run_name=name, timeout=0)
+    )
+    try:
+        return (await asyncio.shield(sending)).id
+    except asyncio.CancelledError:
+        await asyncio.wait([sending])
+        if not sending.cancelled() and sending.exception() is None:
+            watch.add(job, sending.result().id)
+        raise
 
 
 @dataclass(slots=True, kw_only=True)
@@ -165,10 +175,13 @@ class _Watch:
         self._on_account = on_account
         self._open: dict[UUID, _Open] = {}
 
-    async def end_of(self, job: Job, run: UUID) -> JobEnd:
+    def add(self, job: Job, run: UUID) -> _Open:
         known = _Open(job=job, ended=asyncio.get_running_loop().create_future())
         self._open[run] = known
-        return await known.ended
+        return known
+
+    async def end_of(self, job: Job, run: UUID) -> JobEnd:
+        return await self.add(job, run).ended
 
     async def look(self) -> None:
         while True:

@@ -10,11 +10,13 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.exceptions import PrefectHTTPStatusError
 
 from flows.deploy.alarms import parse_block, put_alarms
+from flows.deploy.automation import put as put_automation
 from flows.deploy.change import Change, Outcome
 from flows.deploy.declaration import Declared, declared
 from flows.deploy.deployments import KIND, Wanted, left_over, put, remove
 from flows.deploy.surroundings import block_types, find_block, put_block_type, put_limits, put_work_pool
 from flows.deploy.triggers import put_trigger, remove_trigger
+from flows.lifelines import lifelines
 from oci.errors import Refused, StoreError, Unauthorized, Unavailable
 from oci.mirror.config import MirrorsConfig
 
@@ -98,6 +100,8 @@ async def _deploy(
     limits = {host: registry.images_at_a_time for host, registry in config.registries.items()}
     for change in await put_limits(client, limits, prune=options.prune, dry_run=dry_run):
         yield change
+    for lifeline in lifelines():
+        yield await put_automation(client, lifeline, dry_run=dry_run)
     if options.notify:
         for change in await put_alarms(client, options.notify, options.group, dry_run=dry_run):
             yield change

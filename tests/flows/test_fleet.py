@@ -9,33 +9,44 @@ import subprocess
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
+from typing import Any, TypeVar
+from uuid import UUID
 
 import pytest
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 from prefect.client.schemas.objects import FlowRun
+from prefect.states import Pending
 
-from flows import FleetOptions, RelocateParameters, RelocationReport, relocate_sync
+from flows import FleetOptions, RelocateParameters, RelocationIncomplete, relocate, relocate_sync
+from flows.lifelines import lifelines
 from flows.parameters import SourceKind, Verify
+from oci.errors import InvalidInput
 from tests.faults.proxy import Fault, FaultProxy, Span
-from tests.flows.cargo import Image, push_image, write_lock
+from tests.flows.cargo import Image, delete_blob, push_image, write_lock
 from tests.servers.docker_registry import DockerRegistry
 from tests.support.prefect_server import PrefectServer, deploy, settings_for
+from tests.support.slow_link import SlowLink
+
+T = TypeVar("T")
 
 IMAGES = 200
 SHARDS = 8
-LIMIT = 8
-"""Images that may be on their way at a time; three shards together would have fifteen."""
+LIMIT = 7
+"""Images that may be on their way at a time; three shards of four would have twelve."""
 
 
 @pytest.fixture(scope="module")
 def deployed(prefect_server: PrefectServer) -> Iterator[PrefectServer]:
+    """The deployments, and a worker that takes two shards at a time."""
     deploy(prefect_server)
-    with settings_for(prefect_server):
+    with prefect_server.worker("transship-fleet", "--limit", "2"), settings_for(prefect_server):
         yield prefect_server
 
 
@@ -51,16 +62,17 @@ def source(registry: DockerRegistry) -> Iterator[FaultProxy]:
         yield proxy
 
 
-@contextmanager
-def limit_of(host: str, slots: int) -> Iterator[None]:
-    async def create() -> None:
+def with_client(work: Callable[[PrefectClient], Coroutine[Any, Any, T]]) -> T:
+    async def main() -> T:
         async with get_client() as client:
-            await client.create_global_concurrency_limit(
-                GlobalConcurrencyLimitCreate(name=f"registry:{host}", limit=slots, active=True)
-            )
+            return await work(client)
 
-    asyncio.run(create())
-    yield
+    return asyncio.run(main())
+
+
+def limit(host: str, slots: int) -> None:
+    wanted = GlobalConcurrencyLimitCreate(name=f"registry:{host}", limit=slots, active=True)
+    with_client(lambda client: client.create_global_concurrency_limit(wanted))
 
 
 def images_at_once(spans: list[Span]) -> int:
@@ -83,12 +95,29 @@ def images_at_once(spans: list[Span]) -> int:
     return most
 
 
-def runs_called(like: str) -> list[FlowRun]:
-    async def read() -> list[FlowRun]:
-        async with get_client() as client:
-            return await client.read_flow_runs(flow_run_filter=FlowRunFilter(name=FlowRunFilterName(like_=like)))
+async def read_shards(repository: str) -> list[FlowRun]:
+    async with get_client() as client:
+        like = FlowRunFilter(name=FlowRunFilterName(like_=f"{repository}, shard"))
+        return await client.read_flow_runs(flow_run_filter=like)
 
-    return asyncio.run(read())
+
+async def shards_are(repository: str, wanted: Callable[[list[str]], bool]) -> None:
+    while True:
+        if wanted(states(await read_shards(repository))):
+            return
+        await asyncio.sleep(0.1)
+
+
+def shards_of(repository: str) -> list[FlowRun]:
+    return asyncio.run(read_shards(repository))
+
+
+def is_over(run: FlowRun) -> bool:
+    return bool(run.state and run.state.is_final())
+
+
+def states(runs: Iterable[FlowRun]) -> list[str]:
+    return sorted(str(run.state and run.state.name) for run in runs)
 
 
 def children_of(process: int) -> list[int]:
@@ -106,17 +135,19 @@ def kill_machine(worker: subprocess.Popen[bytes]) -> int:
     return len(below)
 
 
-def arrived(destination: DockerRegistry, repository: str) -> int:
-    return len([tag for tag in destination.repository_tags(repository) if tag.endswith(".imgpkg")])
+def until(what: str, condition: Callable[[], T], seconds: float = 90.0) -> T:
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
+        time.sleep(0.1)
+    return found
 
 
-def when(condition: Callable[[], bool], action: Callable[[], None]) -> threading.Thread:
+def meanwhile(what: str, condition: Callable[[], bool], action: Callable[[], None]) -> threading.Thread:
+    """Does `action` beside the test as soon as `condition` holds."""
+
     def wait() -> None:
-        deadline = time.monotonic() + 120
-        while not condition():
-            if time.monotonic() > deadline:
-                return
-            time.sleep(0.05)
+        until(what, condition)
         action()
 
     thread = threading.Thread(target=wait, daemon=True)
@@ -124,46 +155,164 @@ def when(condition: Callable[[], bool], action: Callable[[], None]) -> threading
     return thread
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """A repository of its own at the destination, and images to copy to it."""
+
+    images: list[Image]
+    source: DockerRegistry
+    destination: DockerRegistry
+    folder: Path
+    repository: str
+
+    def parameters(self, images: Iterable[Image], *, host: str = "", **more: Any) -> RelocateParameters:
+        """`host` stands for the source where something is in between."""
+        references = [image.at(host or self.source.host) for image in images]
+        return RelocateParameters(
+            kind=SourceKind.LOCK,
+            source=write_lock(self.folder / "images.lock.yml", references),
+            destination=f"{self.destination.host}/{self.repository}",
+            concurrency=4,
+            **more,
+        )
+
+    def arrived(self) -> int:
+        """Images at the destination, by the keep-alive tag that each gets with its manifest."""
+        return len([tag for tag in self.destination.repository_tags(self.repository) if tag.endswith(".imgpkg")])
+
+
+@pytest.fixture
+def scene(images: list[Image], registry: DockerRegistry, other_registry: DockerRegistry, tmp_path: Path) -> Scene:
+    return Scene(
+        images=images,
+        source=registry,
+        destination=other_registry,
+        folder=tmp_path,
+        repository=f"fleet/{uuid.uuid4().hex[:8]}",
+    )
+
+
 def test_a_worker_killed_in_the_middle_costs_one_shard_that_finishes_elsewhere(
-    deployed: PrefectServer,
-    images: list[Image],
-    source: FaultProxy,
-    other_registry: DockerRegistry,
-    tmp_path: Path,
+    deployed: PrefectServer, scene: Scene, source: FaultProxy
 ) -> None:
-    repository = f"fleet/{uuid.uuid4().hex[:8]}"
-    lock = write_lock(tmp_path / "images.lock.yml", [image.at(source.host) for image in images])
+    fleet = FleetOptions(shards=SHARDS, lost_after_seconds=15)
+    parameters = scene.parameters(scene.images, host=source.host, verify=Verify.DEEP, fleet=fleet)
     killed: list[int] = []
+    limit(source.host, LIMIT)
 
-    with (
-        limit_of(source.host, LIMIT),
-        deployed.worker("transship-fleet", "--limit", "1") as first,
-        deployed.worker("transship-fleet", "--limit", "2"),
-    ):
-        busy = when(
-            lambda: arrived(other_registry, repository) > IMAGES // 5 and len(children_of(first.pid)) > 0,
-            lambda: killed.append(kill_machine(first)),
+    with deployed.worker("transship-fleet", "--limit", "1") as doomed:
+        killing = meanwhile(
+            "images at the destination, and a shard on the doomed machine",
+            lambda: scene.arrived() > IMAGES // 8 and len(children_of(doomed.pid)) > 0,
+            lambda: killed.append(kill_machine(doomed)),
         )
-        report: RelocationReport = relocate_sync(
-            RelocateParameters(
-                kind=SourceKind.LOCK,
-                source=lock,
-                destination=f"{other_registry.host}/{repository}",
-                concurrency=5,
-                verify=Verify.DEEP,
-                fleet=FleetOptions(shards=SHARDS, lost_after_seconds=15),
-            )
-        )
-        busy.join()
+        report = relocate_sync(parameters)
+        killing.join()
 
-    assert killed
     assert killed[0] >= 1
     assert report.published
     assert report.images_copied == IMAGES
     assert report.verified_manifests == IMAGES
-    assert arrived(other_registry, repository) == IMAGES
-    assert 0 < images_at_once(source.spans) <= LIMIT
-    runs = runs_called(f"{repository}, shard")
-    states = sorted(str(run.state and run.state.name) for run in runs)
-    assert states == [*["Completed"] * SHARDS, "Crashed"]
-    assert sum("sent again" in run.name for run in runs) == 1
+    assert scene.arrived() == IMAGES
+    assert 1 < images_at_once(source.spans) <= LIMIT
+    runs = shards_of(scene.repository)
+    assert states(runs) == [*["Completed"] * SHARDS, "Crashed"]
+    [again] = [run for run in runs if "sent again" in run.name]
+    assert len(again.parameters["parameters"]["plan"]["manifests"]) < IMAGES // SHARDS
+
+
+def test_an_image_that_fails_in_a_shard_stops_no_other_and_moves_no_name(deployed: PrefectServer, scene: Scene) -> None:
+    broken = push_image(scene.source, "fleet/broken", size=300, seed=5000)
+    delete_blob(scene.source, broken.repository, broken.layer)
+    listed = [*scene.images[:9], broken]
+
+    with pytest.raises(RelocationIncomplete) as caught:
+        relocate_sync(scene.parameters(listed, fleet=FleetOptions(shards=2)))
+
+    report = caught.value.report
+    assert not report.published
+    assert report.images_copied == 9
+    assert [failure.image for failure in report.failures] == [broken.at(scene.source.host)]
+    assert "blob" in report.failures[0].error
+    assert states(shards_of(scene.repository)) == ["Completed", "Failed"]
+
+
+def test_cancelling_a_relocation_cancels_its_shards(deployed: PrefectServer, scene: Scene) -> None:
+    with SlowLink(scene.source.host) as link:
+        parameters = scene.parameters(scene.images[:12], host=link.address, fleet=FleetOptions(shards=3))
+
+        async def main() -> None:
+            running = asyncio.create_task(relocate(parameters))
+            await shards_are(scene.repository, lambda found: len(found) == 3)
+            link.bytes_per_second = 50
+            await shards_are(scene.repository, lambda found: found.count("Running") == 2)
+            running.cancel()
+            with suppress(asyncio.CancelledError):
+                await running
+
+        asyncio.run(main())
+        until("the end of the shards", lambda: all(is_over(run) for run in shards_of(scene.repository)))
+
+    assert states(shards_of(scene.repository)) == ["Cancelled"] * 3
+
+
+def test_what_is_not_worth_sending_is_done_by_the_run_itself(deployed: PrefectServer, scene: Scene) -> None:
+
+    report = relocate_sync(scene.parameters(scene.images[:3], fleet=FleetOptions()))
+
+    assert report.images_copied == 3
+    assert shards_of(scene.repository) == []
+
+
+def test_a_fleet_that_is_not_deployed_is_said_before_anything_moves(deployed: PrefectServer, scene: Scene) -> None:
+    fleet = FleetOptions(shards=2, deployment="relocate-shard/elsewhere")
+
+    with pytest.raises(InvalidInput, match="no deployment 'relocate-shard/elsewhere'"):
+        relocate_sync(scene.parameters(scene.images[:3], fleet=fleet))
+
+    assert scene.arrived() == 0
+
+
+@pytest.fixture
+def impatient(deployed: PrefectServer) -> Iterator[None]:
+    """The two automations with the shortest patience that there is, with which a healthy run is taken for dead, too."""
+    patience = timedelta(seconds=10)
+
+    async def put(client: PrefectClient) -> list[UUID]:
+        return [await client.create_automation(one) for one in lifelines(silent_after=patience, pending_after=patience)]
+
+    async def delete(client: PrefectClient) -> None:
+        for automation in made:
+            await client.delete_automation(automation)
+
+    made = with_client(put)
+    yield
+    with_client(delete)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_runs_that_nobody_carries_out_any_more_are_ended_by_the_server(deployed: PrefectServer, scene: Scene) -> None:
+
+    def start(host: str) -> UUID:
+        parameters = scene.parameters(scene.images[:3], host=host).model_dump(mode="json")
+
+        async def create(client: PrefectClient) -> UUID:
+            deployment = await client.read_deployment_by_name("relocate/relocate")
+            made = await client.create_flow_run_from_deployment(deployment.id, parameters={"parameters": parameters})
+            return made.id
+
+        return with_client(create)
+
+    def state_of(run: UUID) -> str:
+        return str(with_client(lambda client: client.read_flow_run(run)).state_name)
+
+    with SlowLink(scene.source.host, bytes_per_second=20) as link:
+        claimed = start(link.address)
+        with_client(lambda client: client.set_flow_run_state(claimed, Pending()))
+        with deployed.worker("transship") as doomed:
+            begun = start(link.address)
+            until("the run is in the middle", lambda: link.passed > 0)
+            kill_machine(doomed)
+
+        until("the end of what never began", lambda: state_of(claimed) == "Crashed")
+        until("the end of what died", lambda: state_of(begun) == "Crashed")
