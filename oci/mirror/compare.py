@@ -138,7 +138,7 @@ class _Look:
         if self._care.only and not any(rule.latest for rule in self._mirror.tags):
             return None
         try:
-            tags = list(self._source.tags())
+            tags = sorted(self._source.tags())
         except TransshipError as error:
             self._breaker.failed(error)
             raise

@@ -13,7 +13,7 @@ from oci.cancel import CancelToken
 from oci.errors import Cancelled
 
 T = TypeVar("T")
-Outcome: TypeAlias = T | BaseException
+Together: TypeAlias = Callable[[Sequence[Hashable], Callable[[Hashable, T | BaseException], None]], None]
 
 SMALL = 1 << 20
 """Bytes up to which a blob counts as small: one thread takes nothing bigger, so that small ones never queue behind
@@ -54,14 +54,10 @@ class BlobPool(Generic[T]):
             self._push(size, lambda: self._run(key, future, function))
             return future, True
 
-    def together(
-        self,
-        keys: Sequence[Hashable],
-        size: int,
-        function: Callable[[Sequence[Hashable]], Mapping[Hashable, Outcome[T]]],
-    ) -> None:
+    def together(self, keys: Sequence[Hashable], size: int, function: Together[T]) -> None:
         """Runs one function for several keys, unless all but one of them have been seen to already. It is given those
-        that haven't, and answers for each of them with a result or an exception; who asks for a key later, finds it."""
+        that haven't, and calls back with a result or an exception for each as soon as it has one; who asks for a key
+        later, finds it."""
         with self._changed:
             futures: dict[Hashable, Future[T]] = {key: Future() for key in keys if key not in self._memo}
             if len(futures) < 2:
@@ -91,23 +87,21 @@ class BlobPool(Generic[T]):
         heapq.heappush(queue, (-size, next(self._order), job))
         self._changed.notify_all()
 
-    def _run_together(
-        self,
-        futures: Mapping[Hashable, Future[T]],
-        function: Callable[[Sequence[Hashable]], Mapping[Hashable, Outcome[T]]],
-    ) -> None:
-        try:
-            self._cancel.check()
-            outcomes = function(list(futures))
-        except BaseException as error:  # noqa: BLE001 - whatever it was belongs to whoever waits on the futures
-            outcomes = dict.fromkeys(futures, error)
-        for key, future in futures.items():
-            outcome = outcomes[key]
+    def _run_together(self, futures: Mapping[Hashable, Future[T]], function: Together[T]) -> None:
+        def settle(key: Hashable, outcome: T | BaseException) -> None:
             if isinstance(outcome, BaseException):
                 self.forget(key)
-                future.set_exception(outcome)
+                futures[key].set_exception(outcome)
             else:
-                future.set_result(outcome)
+                futures[key].set_result(outcome)
+
+        try:
+            self._cancel.check()
+            function(list(futures), settle)
+        except BaseException as error:  # noqa: BLE001 - whatever it was belongs to whoever waits on the futures
+            for key, future in futures.items():
+                if not future.done():
+                    settle(key, error)
 
     def _run(self, key: Hashable, future: Future[T], function: Callable[[], T]) -> None:
         try:

@@ -18,7 +18,8 @@ WINDOW = 4 << 20
 """Bytes that are kept for a slow reader."""
 
 PATIENCE = 3.0
-"""Seconds that readers wait for one another, once to begin, and then whenever the window is full."""
+"""Seconds that readers wait for one another to begin; and what a slow one may hold up the others, as long as that is
+less than half of the time: one that is half as fast as the others costs them less than a second read would."""
 
 _POLL = 0.1
 
@@ -44,6 +45,11 @@ class SharedRead:
         self._began = False
         self._source: Iterator[bytes] | None = None
         self._pumping = False
+        self._started_at = 0.0
+        self._full_since = 0.0
+        """When a reader found the window full, or 0."""
+        self._held_up = 0.0
+        """Seconds that readers waited for the slowest of them so far."""
         self._ended = False
         self._error: BaseException | None = None
         self._chunks: deque[bytes] = deque()
@@ -92,13 +98,13 @@ class SharedRead:
             self._cancel.check()
             if self._awaited <= 0 or time.monotonic() >= deadline:
                 self._began = True
+                self._started_at = time.monotonic()
                 self._changed.notify_all()
                 return
             self._changed.wait(_POLL)
 
     def _turn(self, seat: Seat) -> bytes | None:
         """A chunk that is kept, or None when it is this reader's turn to fetch one, or when it was left behind."""
-        full_since = 0.0
         while seat in self._positions:
             self._cancel.check()
             number = self._positions[seat] - self._first
@@ -115,9 +121,9 @@ class SharedRead:
             if not self._pumping:
                 if self._held < self._window:
                     self._pumping = True
+                    self._count_waiting(full=False)
                     return None
-                full_since = full_since or time.monotonic()
-                if time.monotonic() - full_since >= self._patience:
+                if self._count_waiting(full=True):
                     self._leave_slowest_behind()
                     continue
             self._changed.wait(_POLL)
@@ -141,10 +147,18 @@ class SharedRead:
                 self._ended = True
             self._changed.notify_all()
 
+    def _count_waiting(self, *, full: bool) -> bool:
+        """Whether the slowest has held up the others for too long."""
+        now = time.monotonic()
+        self._held_up += now - self._full_since if self._full_since else 0.0
+        self._full_since = now if full else 0.0
+        return self._held_up >= self._patience and self._held_up > (now - self._started_at) / 2
+
     def _leave_slowest_behind(self) -> None:
         slowest = min(self._positions.values())
         for seat in [seat for seat, position in self._positions.items() if position == slowest]:
             del self._positions[seat]
+        self._held_up = self._full_since = 0.0
         self._trim()
         self._changed.notify_all()
 

@@ -220,25 +220,29 @@ def share_reads(session: Session, plans: Sequence[Plan]) -> None:
 
 
 def _move_to_all(
-    session: Session, plan_of: Mapping[str, Plan], blob: PlannedBlob, keys: Sequence[Hashable]
-) -> dict[Hashable, BlobOutcome | BaseException]:
+    session: Session,
+    plan_of: Mapping[str, Plan],
+    blob: PlannedBlob,
+    keys: Sequence[Hashable],
+    settle: Callable[[Hashable, BlobOutcome | BaseException], None],
+) -> None:
     """A thread for each destination, because each waits for its own network."""
     source = session.source(parse_store(blob.stores[0]))
     shared = SharedRead(partial(_followed, session, source, blob.descriptor), seats=len(keys), cancel=session.cancel)
-    outcomes: dict[Hashable, BlobOutcome | BaseException] = {}
 
     def move(key: Hashable, name: str) -> None:
         seat = shared.seat()
         plan = plan_of[name]
+        outcome: BlobOutcome | BaseException
         try:
             destination = session.destination(parse_store(name))
-            outcomes[key] = _move_blob(
-                session, destination, plan.blob_by_digest[blob.digest], fresh=plan.fresh, read=seat.open
-            )
+            planned = plan.blob_by_digest[blob.digest]
+            outcome = _move_blob(session, destination, planned, fresh=plan.fresh, read=seat.open)
         except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for this blob
-            outcomes[key] = error
+            outcome = error
         finally:
             seat.leave()
+        settle(key, outcome)
 
     names = [(key, key[0]) for key in keys if isinstance(key, tuple)]
     threads = [threading.Thread(target=move, args=pair, name="blob-shared", daemon=True) for pair in names[1:]]
@@ -247,7 +251,6 @@ def _move_to_all(
     move(*names[0])
     for thread in threads:
         thread.join()
-    return outcomes
 
 
 def _move_blob(

@@ -19,11 +19,12 @@ from tests.support.relocating import anonymous
 
 
 def mirror_of(source: str, *destinations: str, **more: Any) -> Mirror:
-    kind = "lock" if source.endswith(".yml") else "repository"
+    """`source` is a repository, the path of a lock, or `bundle REFERENCE`."""
+    kind = "lock" if source.endswith(".yml") else "bundle" if source.startswith("bundle ") else "repository"
     return Mirror.model_validate(
         {
             "name": "web",
-            "source": {kind: source},
+            "source": {kind: source.removeprefix("bundle ")},
             "destinations": [{"repository": one} for one in destinations],
             **more,
         }

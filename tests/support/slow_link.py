@@ -13,12 +13,14 @@ _CHUNK = 4096
 
 class SlowLink:
     """Forwards a free loopback port to `target` (host:port). `bytes_per_second` holds for all connections together and
-    may be changed at any time; 0 is unlimited. Use as a context manager."""
+    may be changed at any time; 0 is unlimited. It slows what comes back, or with `uploads` what is sent. Use as a
+    context manager."""
 
-    def __init__(self, target: str, bytes_per_second: int = 0) -> None:
+    def __init__(self, target: str, bytes_per_second: int = 0, *, uploads: bool = False) -> None:
         host, _, port = target.rpartition(":")
         self._target = (host, int(port))
         self.bytes_per_second = bytes_per_second
+        self._uploads = uploads
         self.passed = 0
         """Bytes that came back from the target so far."""
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -52,8 +54,8 @@ class SlowLink:
                 return
             with self._lock:
                 self._open.update((client, server))
-            threading.Thread(target=self._pump, args=(client, server, False), daemon=True).start()
-            threading.Thread(target=self._pump, args=(server, client, True), daemon=True).start()
+            threading.Thread(target=self._pump, args=(client, server, self._uploads), daemon=True).start()
+            threading.Thread(target=self._pump, args=(server, client, not self._uploads), daemon=True).start()
 
     def _pump(self, source: socket.socket, sink: socket.socket, slow: bool) -> None:
         with contextlib.suppress(OSError):
