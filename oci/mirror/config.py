@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
@@ -52,7 +52,7 @@ class Registry(RegistryOptions):
 class MirrorSource(BaseModel):
     """Where images come from: one of repository, bundle and lock."""
 
-    model_config = STRICT | ConfigDict(title="Source")
+    model_config = STRICT | ConfigDict(title="Mirror source")
 
     repository: str = Field(
         default="",
@@ -108,7 +108,7 @@ class MirrorSource(BaseModel):
 class MirrorDestination(BaseModel):
     """Where images go: one of repository and archive."""
 
-    model_config = STRICT | ConfigDict(title="Destination")
+    model_config = STRICT | ConfigDict(title="Mirror destination")
 
     repository: str = Field(
         default="",
@@ -189,7 +189,7 @@ class MirrorsConfig(BaseModel):
 
     model_config = STRICT | ConfigDict(title="Mirrors")
 
-    version: Literal[1] = Field(default=1, title="Version", description="Of this format: 1.")
+    version: int = Field(default=1, title="Version", description="Of this format: 1.", ge=1, le=1)
     registries: dict[Annotated[str, Field(pattern=r"^[^/@\s]+$", max_length=300)], Registry] = Field(
         default={},
         title="Registries",

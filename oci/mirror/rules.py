@@ -214,7 +214,7 @@ class Schedule(BaseModel):
 class Limits(BaseModel):
     """How much of a mirror happens at a time, and in one run."""
 
-    model_config = STRICT | ConfigDict(title="Limits")
+    model_config = STRICT | ConfigDict(title="Mirror limits")
 
     concurrency: int = Field(
         default=8, title="Concurrency", description="Images, and blobs, on their way at a time.", ge=1, le=64

@@ -9,10 +9,12 @@ from prefect import Flow
 from prefect.utilities.callables import parameter_schema
 from pydantic import BaseModel, ValidationError
 
-from flows import describe, prune, pull, push, relocate, tags, verify
+from flows import describe, mirror, mirror_check, prune, pull, push, relocate, tags, verify
 from flows.parameters import (
     Artifact,
     DescribeParameters,
+    MirrorCheckParameters,
+    MirrorParameters,
     PruneParameters,
     PullParameters,
     PushParameters,
@@ -42,6 +44,8 @@ MODELS: dict[Flow[Any, Any], type[BaseModel]] = {
     pull: PullParameters,
     tags: TagsParameters,
     describe: DescribeParameters,
+    mirror: MirrorParameters,
+    mirror_check: MirrorCheckParameters,
     verify: VerifyParameters,
 }
 FIELDS = [field for model in MODELS.values() for field in fields(model.model_json_schema())]

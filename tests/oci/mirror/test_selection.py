@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from oci.mirror.rules import TagRule
 from oci.mirror.selection import named, select
-from oci.mirror.versions import in_ranges, version_of
+from oci.versions import in_ranges, version_of
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 

@@ -1,0 +1,179 @@
+"""`transship mirror`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.servers.docker_registry import DockerRegistry
+from tests.servers.registry_data import blob_file, seed
+from tests.support.command import transship, transship_on_terminal
+from tests.support.content import Content, digest_of, image
+from tests.support.mirroring import variant
+
+
+def versions(*tags: str) -> dict[str, Content]:
+    base = image(1)
+    return {tag: variant(base, number) for number, tag in enumerate(tags)}
+
+
+class File:
+    """A file of mirrors: `web`, and others as they are added."""
+
+    def __init__(self, folder: Path, source: DockerRegistry, destination: DockerRegistry, repository: str) -> None:
+        self.path = folder / "mirrors.yaml"
+        self.source = f"{source.host}/{repository}"
+        self.destination = f"{destination.host}/{repository}"
+        self.mirrors = [self._mirror("web", self.source, self.destination)]
+        self.write()
+
+    def add(self, name: str, source: str) -> None:
+        self.mirrors.append(self._mirror(name, source, f"{self.destination}-{name}"))
+        self.write()
+
+    def write(self) -> None:
+        defaults = "defaults: {immutable: ['\\d+\\.\\d+']}\n"
+        self.path.write_text(f"version: 1\n{defaults}mirrors:\n{''.join(self.mirrors)}")
+
+    @staticmethod
+    def _mirror(name: str, source: str, destination: str) -> str:
+        places = f"    source: {{repository: {source}}}\n    destinations: [{{repository: {destination}}}]\n"
+        return f"  - name: {name}\n{places}"
+
+
+@pytest.fixture
+def file(registry: DockerRegistry, other_registry: DockerRegistry, repository: str, tmp_path: Path) -> File:
+    seed(registry, repository, versions("1.0", "1.1", "latest"))
+    return File(tmp_path, registry, other_registry, repository)
+
+
+def mirror(verb: str, file: File, *arguments: str) -> tuple[int, str, str]:
+    done = transship("mirror", verb, "-f", str(file.path), *arguments)
+    return done.code, done.out, done.err
+
+
+def test_a_plan_says_what_a_run_would_copy_and_copies_nothing(file: File, other_registry: DockerRegistry) -> None:
+    code, out, err = mirror("plan", file)
+
+    rows = [line.split("\t")[:4] for line in out.splitlines()]
+    assert code == 0
+    assert [file.destination, "1.0"] in [row[2:] for row in rows]
+    assert "web: 3 images to copy, 0 tags in place" in err
+    assert other_registry.repository_tags(file.destination.partition("/")[2]) == []
+
+
+def test_a_plan_as_json_has_bytes_and_requests(file: File, tmp_path: Path) -> None:
+    target = tmp_path / "plan.json"
+
+    code, out, _ = mirror("plan", file, "--json", "--output", str(target))
+
+    plan = json.loads(target.read_text())["mirrors"][0]
+    assert code == 0
+    assert json.loads(out)["Tables"][0]["Content"] == "images"
+    assert plan["bytes_to_move"] == sum(len(blob.data) for blob in image(1).blobs)
+    assert plan["requests"][file.source.partition("/")[0]] > 0
+
+
+def test_a_run_copies_and_a_second_one_has_nothing_to_do(file: File, other_registry: DockerRegistry) -> None:
+    first, again = mirror("run", file), mirror("run", file, "web")
+
+    assert first[0] == again[0] == 0
+    assert "web: 3 copied, 0 in place, 0 failed" in first[2]
+    assert "web: 0 copied, 3 in place, 0 failed" in again[2]
+    assert other_registry.repository_tags(file.destination.partition("/")[2]) == ["1.0", "1.1", "latest"]
+
+
+def test_a_check_exits_with_4_when_there_is_drift(file: File, registry: DockerRegistry, repository: str) -> None:
+    before = mirror("check", file)
+    mirror("run", file)
+    after = mirror("check", file)
+    seed(registry, repository, {"1.0": variant(image(1), 90)})
+    moved = mirror("check", file)
+
+    assert (before[0], after[0], moved[0]) == (4, 0, 4)
+    assert "3 missing" in before[2]
+    assert "web: 3 in place" in after[2]
+    assert "1 mutated" in moved[2]
+    assert "declared immutable" in moved[1]
+
+
+def test_a_moved_immutable_tag_fails_an_audited_run(file: File, registry: DockerRegistry, repository: str) -> None:
+    mirror("run", file)
+    seed(registry, repository, {"1.0": variant(image(1), 91)})
+
+    code, _, err = mirror("run", file, "--audit")
+
+    assert code == 3
+    assert "Warning: web: immutable tag 1.0 moved" in err
+
+
+def test_what_fails_is_listed_with_its_cause_and_run_again_alone(
+    file: File, registry: DockerRegistry, repository: str, tmp_path: Path
+) -> None:
+    broken = image(990 + len(repository) + int("".join(filter(str.isdigit, repository))))
+    seed(registry, f"{repository}-broken", {"1.0": broken})
+    data = blob_file(registry, digest_of(broken.blobs[0].data))
+    kept = data.read_bytes()
+    data.unlink()
+    file.add("broken", f"{file.source}-broken")
+    file.add("nowhere", "127.0.0.1:1/no/where")
+    report = str(tmp_path / "report.json")
+
+    code, _, err = mirror("run", file, "--report", report, "--registry-retry-count", "0")
+    data.write_bytes(kept)
+    again = mirror("run", file, "broken", "--only", report)
+    useless = mirror("run", file, "nowhere", "--registry-retry-count", "0")
+
+    assert code == 3
+    assert "2 of 3 mirrors aren't complete: broken, nowhere" in err
+    assert "blob unknown" in err
+    assert "Connection refused" in err
+    assert again[0] == 0
+    assert "broken: 1 copied, 0 in place, 0 failed" in again[2]
+    assert useless[0] == 1
+
+
+def test_mistakes_in_the_file_are_said_with_their_lines(file: File) -> None:
+    file.mirrors.append("    tagz: []\n")
+    file.write()
+
+    code, _, err = mirror("run", file)
+
+    assert code == 1
+    assert f"{file.path}:7: mirrors[0].tagz: unknown key; did you mean tags?" in err
+
+
+def test_wrong_names_and_files_are_said(file: File, tmp_path: Path) -> None:
+    empty = tmp_path / "empty.txt"
+    empty.write_text("")
+
+    assert "did you mean web?" in mirror("run", file, "wep")[2]
+    assert "no such file" in transship("mirror", "run", "-f", str(tmp_path / "none.yaml")).err
+    assert "names nothing" in mirror("run", file, "--only", str(empty))[2]
+    assert "Use one of available subcommands" in transship("mirror").err
+
+
+def test_on_a_terminal_each_image_has_a_line(file: File) -> None:
+    done = transship_on_terminal("mirror", "run", "-f", str(file.path))
+
+    assert done.code == 0
+    assert f":1.1 -> {file.destination}" in done.out
+    assert "Mirror  Copied  In place  Failed" in done.out
+    assert done.out.rstrip().endswith("Succeeded")
+
+
+def test_the_schema_is_json_that_knows_mirrors() -> None:
+    done = transship("mirror", "schema")
+
+    assert done.code == 0
+    assert json.loads(done.out)["properties"]["mirrors"]["items"] == {"$ref": "#/$defs/Mirror"}
+
+
+def test_an_empty_file_of_mirrors_is_nothing_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "mirrors.yaml"
+    path.write_text("version: 1\nmirrors: []\n")
+
+    assert transship("mirror", "run", "-f", str(path)).code == 0
+    assert transship("mirror", "check", "-f", str(path)).code == 0

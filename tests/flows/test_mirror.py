@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import FlowRun, TaskRun
+from prefect.client.schemas.sorting import FlowRunSort
+
+from flows import (
+    MirrorCheckParameters,
+    MirrorIncomplete,
+    MirrorParameters,
+    MirrorsConfig,
+    mirror_check_sync,
+    mirror_sync,
+)
+from oci.errors import InvalidDocument
+from tests.servers.docker_registry import DockerRegistry
+from tests.servers.registry_data import blob_file, seed
+from tests.support.content import digest_of, image
+from tests.support.mirroring import many, variant
+
+pytestmark = pytest.mark.usefixtures("prefect")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def config(source: DockerRegistry, destination: DockerRegistry, repository: str, **more: Any) -> MirrorsConfig:
+    return MirrorsConfig.model_validate(
+        {
+            "mirrors": [
+                {
+                    "name": "web",
+                    "source": {"repository": f"{source.host}/{repository}"},
+                    "destinations": [{"repository": f"{destination.host}/{repository}"}],
+                    **more,
+                }
+            ]
+        }
+    )
+
+
+def last_run(count: int) -> tuple[FlowRun, list[TaskRun]]:
+    """The newest flow run, with its task runs as soon as the server has recorded so many."""
+
+    async def main() -> tuple[FlowRun, list[TaskRun]]:
+        async with get_client() as client:
+            deadline = time.monotonic() + 10
+            while True:
+                [run] = await client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=1)
+                known = await client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])))
+                if len(known) >= count or time.monotonic() > deadline:
+                    return run, known
+                await asyncio.sleep(0.1)
+
+    return asyncio.run(main())
+
+
+def artifacts(key: str) -> int:
+    async def main() -> int:
+        async with get_client() as client:
+            return len(await client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key]))))
+
+    return asyncio.run(main())
+
+
+def test_each_changed_image_is_a_task_run_and_an_unchanged_mirror_is_two(
+    registry: DockerRegistry, other_registry: DockerRegistry, repository: str
+) -> None:
+    seed(registry, repository, many(300))
+    seed(other_registry, repository, dict(list(many(300).items())[:297]))
+    parameters = MirrorParameters(config=config(registry, other_registry, repository))
+    history = artifacts("mirror-web")
+
+    first = mirror_sync(parameters)
+    run, tasks = last_run(5)
+    again = mirror_sync(parameters)
+    _, unchanged = last_run(2)
+
+    assert first.mirrors[0].copied == 3
+    assert first.mirrors[0].in_place == 297
+    assert sorted(task.name.split()[0] for task in tasks) == ["compare", "mirror", "mirror", "mirror", "report"]
+    assert run.name == f"web 3 tags -> {other_registry.host}"
+    assert again.mirrors[0].in_place == 300
+    assert len(unchanged) == 2
+    assert artifacts("mirror-web") == history + 2
+
+
+def test_a_failed_image_is_in_the_report_and_can_be_run_again(
+    registry: DockerRegistry, other_registry: DockerRegistry, repository: str
+) -> None:
+    broken = image(4711)
+    seed(registry, repository, {"1.0": image(1), "broken": variant(broken, 1)})
+    data = blob_file(registry, digest_of(broken.blobs[0].data))
+    kept = data.read_bytes()
+    data.unlink()
+    mirrors = config(registry, other_registry, repository)
+
+    with pytest.raises(MirrorIncomplete, match="1 of 1 mirrors aren't complete: web") as caught:
+        mirror_sync(MirrorParameters(config=mirrors))
+    data.write_bytes(kept)
+    again = mirror_sync(MirrorParameters(config=mirrors, only=caught.value.report.only))
+
+    report = caught.value.report.mirrors[0]
+    assert report.copied == 1
+    assert "blob unknown" in report.failed[0].error
+    assert caught.value.some_done
+    assert artifacts("mirror-failed-web") == 1
+    assert again.mirrors[0].tags == ["broken"]
+
+
+def test_a_check_reports_drift_and_completes(
+    registry: DockerRegistry, other_registry: DockerRegistry, repository: str, tmp_path: Path
+) -> None:
+    seed(registry, repository, {"1.0": image(1), "1.1": image(2)})
+    seed(other_registry, repository, {"1.0": image(1), "old": image(2)})
+    path = tmp_path / "mirrors.yaml"
+    path.write_text(
+        f"version: 1\nmirrors:\n  - name: web\n    source: {{repository: {registry.host}/{repository}}}\n"
+        f"    destinations: [{{repository: {other_registry.host}/{repository}}}]\n"
+    )
+
+    report = mirror_check_sync(MirrorCheckParameters(path=str(path), names=["web"]))
+
+    assert report.drifted
+    assert {(tag.tag, tag.state) for tag in report.mirrors[0].drift} == {("1.1", "missing"), ("old", "extra")}
+    assert last_run(1)[0].state_type == "COMPLETED"
+
+
+def test_a_file_that_can_not_be_used_fails_the_run_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "mirrors.yaml"
+    path.write_text("version: 1\nmirrors:\n  - nam: web\n")
+
+    with pytest.raises(InvalidDocument, match=r"mirrors.yaml:3: mirrors\[0\].nam: unknown key; did you mean name"):
+        mirror_sync(MirrorParameters(path=str(path)))
+
+
+def test_parameters_name_a_file_or_hold_the_mirrors() -> None:
+    with pytest.raises(ValueError, match="either the file"):
+        MirrorParameters()
+    with pytest.raises(ValueError, match="there is no mirror named 'x'"):
+        MirrorParameters(config=MirrorsConfig(), names=["x"])
