@@ -16,11 +16,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from tests.benchmarks.archives import measure_archives
 from tests.benchmarks.measure import Run, by_kind, run
 from tests.benchmarks.tools import OURS, Tool, available
 from tests.benchmarks.workloads import WORKLOADS, Pushed, push
 from tests.servers.docker_registry import DockerRegistry
 
+ARCHIVES = "archives"
 RESULTS = Path(".bench/results.json")
 Results = dict[tuple[str, str, str], list[Run]]
 """(workload, phase, tool) → runs; the phases are cold, unchanged and mount."""
@@ -28,16 +30,20 @@ Results = dict[tuple[str, str, str], list[Run]]
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("--workload", action="append", choices=sorted(WORKLOADS))
+    parser.add_argument("--workload", action="append", choices=sorted([*WORKLOADS, ARCHIVES]))
     parser.add_argument("--runs", type=int, default=3)
     options = parser.parse_args()
     results: Results = defaultdict(list)
-    for name in options.workload or WORKLOADS:
-        measure_workload(name, options.runs, results)
+    chosen = options.workload or [*WORKLOADS, ARCHIVES]
+    for name in chosen:
+        if name in WORKLOADS:
+            measure_workload(name, options.runs, results)
     rows = list(summary(results))
     show(rows)
+    archives = measure_archives(options.runs) if ARCHIVES in chosen else []
+    show_archives(archives)
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({"runs": options.runs, "rows": rows}, indent=1))
+    RESULTS.write_text(json.dumps({"runs": options.runs, "rows": rows, "archives": archives}, indent=1))
     print(f"written: {RESULTS}", file=sys.stderr)
     return 0
 
@@ -95,6 +101,24 @@ def summary(results: Results) -> Iterable[dict[str, Any]]:
         }
 
 
+def show_archives(rows: Iterable[dict[str, Any]]) -> None:
+    table = Table("archives", "tool", "wall s", "cpu s", "peak MB", "disk MB", "moved MB", "wall / best other")
+    for row in rows:
+        ratio = row["wall_over_best_other"]
+        table.add_row(
+            row["phase"],
+            row["tool"],
+            f"{row['wall']:.2f}",
+            f"{row['cpu']:.2f}",
+            f"{row['rss'] / 1e6:.0f}",
+            f"{row['disk'] / 1e6:.0f}",
+            f"{row['moved'] / 1e6:.0f}" if row["moved"] else "",
+            f"{ratio:.2f}" if ratio else "",
+        )
+    if table.row_count:
+        Console(width=120).print(table)
+
+
 def show(rows: Iterable[dict[str, Any]]) -> None:
     table = Table("workload", "phase", "tool", "wall s", "cpu s", "peak MB", "requests", "wall / best peer")
     for row in rows:
@@ -109,7 +133,8 @@ def show(rows: Iterable[dict[str, Any]]) -> None:
             str(row["total_requests"]),
             f"{ratio:.2f}" if ratio else "",
         )
-    Console(width=120).print(table)
+    if table.row_count:
+        Console(width=120).print(table)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import yaml
 from tests.benchmarks.workloads import Pushed
 
 Commands = Sequence[Sequence[str]]
+PROGRAM = str(Path(sys.executable).with_name("transship"))
 IMAGES_LOCK = {"apiVersion": "imgpkg.carvel.dev/v1alpha1", "kind": "ImagesLock"}
 
 
@@ -25,7 +26,7 @@ class Tool:
     commands: Callable[[Pushed, str, Path], Commands]
 
 
-def _images_lock(pushed: Pushed, folder: Path) -> str:
+def images_lock(pushed: Pushed, folder: Path) -> str:
     path = folder / "images.yml"
     images = [{"image": f"{pushed.host}/{repository}@{digest}"} for repository, digest in pushed.images]
     path.write_text(yaml.safe_dump({**IMAGES_LOCK, "images": images}))
@@ -33,13 +34,12 @@ def _images_lock(pushed: Pushed, folder: Path) -> str:
 
 
 def _transship(pushed: Pushed, destination: str, folder: Path) -> Commands:
-    lock = _images_lock(pushed, folder)
-    program = str(Path(sys.executable).with_name("transship"))
-    return [[program, "copy", "--lock", lock, "--to-repo", destination]]
+    lock = images_lock(pushed, folder)
+    return [[PROGRAM, "copy", "--lock", lock, "--to-repo", destination]]
 
 
 def _imgpkg(pushed: Pushed, destination: str, folder: Path) -> Commands:
-    return [["imgpkg", "copy", "--lock", _images_lock(pushed, folder), "--to-repo", destination]]
+    return [["imgpkg", "copy", "--lock", images_lock(pushed, folder), "--to-repo", destination]]
 
 
 def _skopeo(pushed: Pushed, destination: str, folder: Path) -> Commands:
@@ -73,3 +73,38 @@ OURS = Tool("transship", _transship)
 
 def available() -> list[Tool]:
     return [OURS, *(tool for tool in _PEERS if shutil.which(tool.name))]
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveTool:
+    """How a tool writes an image into a file, and how it brings it from there to a repository."""
+
+    name: str
+    export: Commands
+    arrive: Callable[[str], Commands]
+
+
+def archive_tools(pushed: Pushed, folder: Path) -> list[ArchiveTool]:
+    """`pushed` is a single image: what skopeo writes holds no more."""
+    lock, file = images_lock(pushed, folder), str(folder / "image.tar")
+    carvel = ("copy", "--lock", lock, "--to-tar", file)
+    skopeo = ("skopeo", "--insecure-policy", "copy")
+    repository, _ = pushed.images[0]
+    origin, archive = f"docker://{pushed.host}/{repository}:v1", f"oci-archive:{file}:v1"
+
+    def by(program: str) -> ArchiveTool:
+        return ArchiveTool(
+            Path(program).name,
+            [[program, *carvel]],
+            lambda to: [[program, "copy", "--tar", file, "--to-repo", to]],
+        )
+
+    tools = [by(PROGRAM), by("imgpkg")]
+    tools.append(
+        ArchiveTool(
+            "skopeo",
+            [[*skopeo, "--src-tls-verify=false", origin, archive]],
+            lambda to: [[*skopeo, "--dest-tls-verify=false", archive, f"docker://{to}:v1"]],
+        )
+    )
+    return [tool for tool in tools if shutil.which(tool.export[0][0])]
