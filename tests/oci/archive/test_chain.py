@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ def pieces(tarball: Tarball) -> tuple[list[Piece], bytes]:
     plan = tarball.plan
     member = plan.members[1]
     cuts = [member.data_offset + at for at in (0, 1000, 2000, SIZE)]
-    found = [plan.pieces(low, high) for low, high in zip(cuts, cuts[1:], strict=False)]
+    found = [plan.pieces(low, high) for low, high in itertools.pairwise(cuts)]
     return [next(iter(one)) for one in found], next(iter(tarball.blobs.values()))
 
 
