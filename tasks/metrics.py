@@ -1,7 +1,7 @@
 """The numbers of a run for Prometheus, in its text format: left in a file for node_exporter's textfile collector, or
 sent to a Pushgateway.
 
-    TRANSSHIP_METRICS_FILE   a file, or a folder that gets one file for each destination
+    TRANSSHIP_METRICS_FILE   a file, or a folder that gets one file for each destination or mirror
     TRANSSHIP_PUSHGATEWAY    http://HOST:9091, with USER:PASSWORD@ before the host where it asks for a login
 
 A run never fails because its numbers couldn't be told.
@@ -12,15 +12,20 @@ from __future__ import annotations
 import base64
 import os
 import re
+import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
+from typing import TYPE_CHECKING
 from urllib.error import URLError
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from oci.atomic import replace_file
 from oci.meter import Receipt
+
+if TYPE_CHECKING:  # importing it takes longer than a copy of little needs
+    from oci.mirror.report import MirrorReport
 
 METRICS_FILE = "TRANSSHIP_METRICS_FILE"
 PUSHGATEWAY = "TRANSSHIP_PUSHGATEWAY"
@@ -35,8 +40,8 @@ Sample = tuple[Mapping[str, str], float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunMetrics:
-    """What is told of one run. `names` says which it was, by `destination` and, where there is one, `mirror`: a later
-    run of the same names takes its place. `images` counts by outcome; `ended` is in seconds since the epoch."""
+    """What is told of one run. `names` says which it was, by `destination` or by `mirror`: a later run of the same
+    names takes its place. `images` counts by outcome; `ended` is in seconds since the epoch."""
 
     names: Mapping[str, str]
     succeeded: bool
@@ -74,40 +79,57 @@ class RunMetrics:
         yield "throttled_seconds", "Time that registries told the last run to wait.", [({}, receipt.throttled_seconds)]
 
 
-def exposition(run: RunMetrics) -> str:
+def of_mirror(report: MirrorReport) -> RunMetrics:
+    """Of one mirror whose run has just ended; what is counted are tags."""
+    return RunMetrics(
+        names={"mirror": report.mirror},
+        succeeded=report.succeeded,
+        ended=time.time(),
+        receipt=report.receipt,
+        images={"copied": report.copied, "present": report.in_place, "failed": len(report.failed)},
+    )
+
+
+def exposition(*runs: RunMetrics) -> str:
     """The text format. Everything is a gauge of the last run: a command that ends can't count on."""
-    lines = []
-    for name, words, samples in run.families():
-        full = f"transship_run_{name}"
-        lines.extend([f"# HELP {full} {words}", f"# TYPE {full} gauge"] if samples else [])
-        lines.extend(f"{full}{_labels({**run.names, **labels})} {value!r}" for labels, value in samples)
-    return "\n".join(lines) + "\n"
+    lines: dict[str, list[str]] = {}
+    for run in runs:
+        for name, words, samples in run.families():
+            full = f"transship_run_{name}"
+            if samples:
+                lines.setdefault(full, [f"# HELP {full} {words}", f"# TYPE {full} gauge"])
+            for labels, value in samples:
+                lines[full].append(f"{full}{_labels({**run.names, **labels})} {value!r}")
+    return "".join(f"{line}\n" for family in lines.values() for line in family)
 
 
-def tell(run: RunMetrics, *, warn: Callable[[str], object], path: str = "") -> None:
+def tell(*runs: RunMetrics, warn: Callable[[str], object], path: str = "") -> None:
     """Writes `path`, or what the environment names, and pushes where the environment says so. Failures are warnings."""
     path = path or os.environ.get(METRICS_FILE, "")
     gateway = os.environ.get(PUSHGATEWAY, "")
-    if path:
+    if path and runs:
         try:
-            write(run, path)
+            write(runs, path)
         except OSError as error:
             warn(f"metrics could not be written to {path}: {error.strerror}")
     if gateway:
         try:
-            push(run, gateway)
+            for run in runs:
+                push(run, gateway)
         except (OSError, HTTPException) as error:
             warn(f"metrics could not be pushed to {PUSHGATEWAY}: {_reason(error)}")
         except ValueError:  # may quote the address with its login
             warn(f"metrics could not be pushed: {PUSHGATEWAY} is not an http address")
 
 
-def write(run: RunMetrics, path: str) -> None:
-    """Replaces the file; a folder gets one that is named after what the run is called. Raises OSError."""
-    if path.endswith("/") or os.path.isdir(path):
+def write(runs: Sequence[RunMetrics], path: str) -> None:
+    """Replaces the file; a folder gets one for each run, named after what the run is called. Raises OSError."""
+    if not (path.endswith("/") or os.path.isdir(path)):
+        replace_file(path, exposition(*runs).encode(), mode=_READABLE)
+        return
+    for run in runs:
         slug = re.sub(r"[^a-z0-9]+", "-", "-".join(run.names.values()).lower()).strip("-")
-        path = os.path.join(path, f"transship-{slug[:200]}.prom")
-    replace_file(path, exposition(run).encode(), mode=_READABLE)
+        replace_file(os.path.join(path, f"transship-{slug[:200]}.prom"), exposition(run).encode(), mode=_READABLE)
 
 
 def push(run: RunMetrics, gateway: str, *, timeout: float = _PUSH_SECONDS) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -26,7 +25,7 @@ from oci.mirror.report import MirrorReport, made_of, of_failure
 from oci.mirror.work import WorkItem
 from oci.relocation.transfer import DONE
 from tasks.limits import existing, limits_of, slots
-from tasks.metrics import RunMetrics, tell
+from tasks.metrics import of_mirror, tell
 from tasks.mirror_history import PastRun, keep_history
 from tasks.mirror_report import DriftReport, MirrorOutcome
 from tasks.mirror_run import MirrorRun, current_mirror
@@ -230,7 +229,7 @@ async def report_mirror(mirror: str, error: str = "") -> MirrorOutcome:  # noqa:
     _emit("finished" if written.succeeded else "failed", name, payload)
     if written.mutated:
         _emit("drifted", name, {"mirror": name, "mutated": written.mutated[:_EVENT_NAMES]})
-    await asyncio.to_thread(tell, metrics_of(written, report), warn=get_run_logger().warning)
+    await asyncio.to_thread(tell, of_mirror(report), warn=get_run_logger().warning)
     log = get_run_logger().info if written.succeeded else get_run_logger().error
     log("%s", written)
     return written
@@ -251,16 +250,6 @@ def _past(written: MirrorOutcome) -> PastRun:
         failed=len(written.failed),
         sent=written.cost.bytes_written,
         seconds=written.cost.seconds,
-    )
-
-
-def metrics_of(written: MirrorOutcome, report: MirrorReport) -> RunMetrics:
-    return RunMetrics(
-        names={"mirror": written.mirror},
-        succeeded=written.succeeded,
-        ended=time.time(),
-        receipt=report.receipt,
-        images={"copied": written.copied, "present": written.in_place, "failed": len(written.failed)},
     )
 
 

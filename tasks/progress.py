@@ -34,7 +34,7 @@ async def percent_shown(key: str, description: str, done: Callable[[], float]) -
 
 
 async def _watch(artifact: UUID, done: Callable[[], float]) -> None:
-    shown = 0.0
+    shown, told = 0.0, False
     while True:
         await asyncio.sleep(PERIOD)
         now = done()
@@ -43,8 +43,10 @@ async def _watch(artifact: UUID, done: Callable[[], float]) -> None:
         try:
             await aupdate_progress_artifact(artifact, progress=now)
         except Exception as error:  # noqa: BLE001 - whatever the Prefect server's trouble is, the copy goes on
-            get_run_logger().warning("progress can't be shown: %s", error)
-            return
+            if not told:
+                get_run_logger().warning("progress can't be shown for now: %s", error)
+            told = True
+            continue
         shown = now
 
 

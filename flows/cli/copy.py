@@ -13,7 +13,7 @@ import click
 from flows.cli import debug, planned
 from flows.cli.access import RegistryFlags, concurrency_flag, registry_flags
 from flows.cli.export import MEMBERS, PARTS, to_tar
-from flows.cli.metrics import metrics_flag, told
+from flows.cli.metrics import counted, metrics_flag, told
 from flows.cli.progress import RelocationProgress, progress_flag, shown
 from flows.cli.source import check_source, request_of, source_flags
 from flows.cli.tarball import object_store_flags, tarball_flags
@@ -136,7 +136,13 @@ def _copy(
     output = invocation.output
     session = registry.session(invocation, concurrency=flags["concurrency"], store=store)
     progress = RelocationProgress(session)
-    telling = told(progress, invocation, destination=str(request.destination), path=flags["metrics_file"])
+    telling = told(
+        session,
+        lambda: counted(progress),
+        invocation,
+        destination=str(request.destination),
+        path=flags["metrics_file"],
+    )
     with session, nullcontext() if flags["plan_only"] else telling:
         with shown(progress, invocation, flags["progress_kind"]):
             plan = make_plan(session, request)

@@ -6,10 +6,12 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flows.cli.access import RegistryFlags
+from flows.cli.metrics import told
 from flows.cli.output import Output
 from flows.cli.planned import announce, warn_of_layers
 from flows.cli.progress import Row, shown
@@ -112,7 +114,9 @@ def to_tar(
     output = invocation.output
     session = registry.session(invocation, concurrency=flags["concurrency"], store=store)
     progress = ArchiveProgress(session)
-    with session:
+    images: dict[str, int] = {}
+    telling = told(session, lambda: images, invocation, destination=location, path=flags["metrics_file"])
+    with session, nullcontext() if flags["plan_only"] else telling:
         with shown(progress, invocation, flags["progress_kind"]):
             plan = make_plan(session, request)
             if flags["resume"] and not options.base:
@@ -132,6 +136,7 @@ def to_tar(
                 lines.part(part)
 
             report = write_archive(session, archive_plan, resume=flags["resume"], on_part=on_part)
+            images["copied"] = report.images
         warn_of_layers(output, plan, included=request.include_non_distributable)
         _verify(session, report, flags["verify_mode"])
         sums = write_sums(session, report.locations, location) if flags["sha256sums"] else ()

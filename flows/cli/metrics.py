@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -12,6 +12,7 @@ import click
 
 from flows.cli.progress import RelocationProgress
 from flows.cli.verb import Invocation
+from oci.relocation.session import Session
 from oci.relocation.transfer import DONE, FAILED, PRESENT
 from tasks.metrics import METRICS_FILE, PUSHGATEWAY, RunMetrics, tell
 
@@ -26,20 +27,27 @@ metrics_flag: Callable[[F], F] = click.option(
 
 
 @contextmanager
-def told(progress: RelocationProgress, invocation: Invocation, *, destination: str, path: str) -> Iterator[None]:
-    """Tells the numbers of the block when it ends, however it ends."""
+def told(
+    session: Session, images: Callable[[], Mapping[str, int]], invocation: Invocation, *, destination: str, path: str
+) -> Iterator[None]:
+    """Tells the numbers of the block when it ends, however it ends; `images` counts them by outcome."""
     succeeded = False
     try:
         yield
         succeeded = True
     finally:
-        found = Counter(outcome.status for outcome in progress.done.values())
-        unread = len(progress.plan.failures) if progress.plan else 0
         run = RunMetrics(
             names={"destination": destination},
             succeeded=succeeded,
             ended=time.time(),
-            receipt=progress.session.meter.receipt(),
-            images={"copied": found[DONE], "present": found[PRESENT], "failed": found[FAILED] + unread},
+            receipt=session.meter.receipt(),
+            images=images(),
         )
         tell(run, warn=invocation.output.warn, path=path)
+
+
+def counted(progress: RelocationProgress) -> Mapping[str, int]:
+    """Images of a relocation so far."""
+    found = Counter(outcome.status for outcome in progress.done.values())
+    unread = len(progress.plan.failures) if progress.plan else 0
+    return {"copied": found[DONE], "present": found[PRESENT], "failed": found[FAILED] + unread}

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from flows.cli.access import RegistryFlags, registry_flags
+from flows.cli.metrics import metrics_flag
 from flows.cli.mirrors import Mirrors, mirror_flags
 from flows.cli.verb import Invocation, Verb, boolean, everywhere
 from oci.errors import Incomplete, StoreError, TransshipError
@@ -16,6 +17,7 @@ from oci.mirror.report import MirrorReport
 from oci.mirror.run import run_mirror
 from oci.mirror.work import WorkItem
 from oci.relocation.transfer import DONE
+from tasks.metrics import of_mirror, tell
 from tasks.sizes import human
 
 _RUNS = ("Mirror", "Copied", "In place", "Failed", "Sent", "Mounted", "Requests", "Seconds")
@@ -25,6 +27,7 @@ _RUNS = ("Mirror", "Copied", "In place", "Failed", "Sent", "Mounted", "Requests"
 @mirror_flags
 @boolean("--audit", help="Ask for immutable tags as well, and tell when one has moved at its source.")
 @click.option("--report", default="", help="Write what became of each mirror to a JSON file, which --only understands.")
+@metrics_flag
 @registry_flags(sides=True)
 @everywhere
 @click.pass_obj
@@ -47,6 +50,7 @@ def run(invocation: Invocation, /, registry: RegistryFlags, **flags: Any) -> Non
     finally:
         body = {"mirrors": [report.to_dict() for report in reports]}
         mirrors.write(flags["report"], body, "writing the report")
+        tell(*map(of_mirror, reports), warn=output.warn, path=flags["metrics_file"])
     output.table("Runs", _RUNS, [_row(report) for report in reports])
     _raise_failures(reports)
     output.finish()

@@ -85,9 +85,22 @@ def test_a_hostile_name_stays_a_label(name: str) -> None:
 
 
 def test_what_is_no_unicode_makes_no_broken_file(tmp_path: Path) -> None:
-    write(replace(RUN, names={"destination": "oci:/\udcff"}), str(tmp_path / "a.prom"))
+    write([replace(RUN, names={"destination": "oci:/\udcff"})], str(tmp_path / "a.prom"))
 
     assert parsed((tmp_path / "a.prom").read_text())
+
+
+def test_runs_that_share_a_file_share_the_explanations_of_their_numbers(tmp_path: Path) -> None:
+    mirrors = [replace(RUN, names={"mirror": name}) for name in ("debian", "shop")]
+
+    tell(*mirrors, warn=pytest.fail, path=str(tmp_path / "mirrors.prom"))
+
+    text = (tmp_path / "mirrors.prom").read_text()
+    assert text.count("# TYPE transship_run_success ") == 1
+    assert {labels for name, labels in parsed(text) if name == "transship_run_success"} == {
+        (("mirror", "debian"),),
+        (("mirror", "shop"),),
+    }
 
 
 def test_the_file_is_replaced_whole_and_readable_for_the_collector(tmp_path: Path) -> None:
