@@ -61,7 +61,7 @@ def deploy(invocation: Invocation, /, **flags: Any) -> None:
     try:
         deploy(config, options, tell=done.append)
     finally:
-        output.table("Deployed", _HEADER, [(one.outcome, one.kind, one.name, one.detail) for one in done])
+        output.table("Objects", _HEADER, [(one.outcome, one.kind, one.name, one.detail) for one in done])
     counts = Counter(one.outcome.value for one in done)
     said = ", ".join(f"{number} {outcome}" for outcome, number in counts.items())
     output.summary(f"nothing was changed; {said}" if options.dry_run else said)

@@ -21,19 +21,22 @@ PUSH_SUFFIX = ".on-push"
 
 TAG = "transship"
 _EPOCH = datetime(2020, 1, 1, tzinfo=UTC)
+_PUSHES_AT_A_TIME = 2
+"""A release is often pushed under several tags at once; they have nothing to wait for each other for."""
 _LARGEST_PARAMETERS = 480_000
 """Characters; Prefect takes 512 KB, and a trigger adds its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """One deployment. At most one run of it is under way; `queued` says what happens to a second one: it waits, or,
+    """One deployment. At most `places` of its runs are under way; `queued` says what happens to one more: it waits, or,
     being one of a schedule, it is left out."""
 
     name: str
     description: str
     parameters: dict[str, Any]
     schedule: SCHEDULE_TYPES | None = None
+    places: int = 1
     queued: bool = False
 
 
@@ -79,6 +82,7 @@ def declared(config: MirrorsConfig, mirror: Mirror) -> Declared:
         name=f"{mirror.name}{PUSH_SUFFIX}",
         description=f"Mirrors what was pushed: {where}. Started by the automation of the same name.",
         parameters={"parameters": parameters},
+        places=_PUSHES_AT_A_TIME,
         queued=True,
     )
     return Declared(mirror, main, on_push if trigger else None, trigger, mirror.registries)
