@@ -61,6 +61,8 @@ def _kind(code: str, status: int, name: str) -> tuple[type[StoreError], str]:
         return _HINTS[code]
     if code in _PASSES or status >= 500:
         return Unavailable, "run it again; what is stored stays"
+    if name == "SSLError":
+        return Refused, "name the authority that vouches for it (--s3-ca-cert-path), or check http or https"
     if not code and any(part in name for part in _UNREACHABLE):
         return Unavailable, "check the endpoint, and that this machine reaches it"
     return Refused, "look up the code in the store's documentation" if code else ""
