@@ -41,9 +41,9 @@ def make_prune_plan(
     _check(name, keep)
     wanted = keep.with_locks_read()
     destination = session.destination(name)
-    noted = seen.read(destination)
     surveyor = Surveyor(session, destination)
     survey = surveyor.look()
+    noted = seen.read(destination) if survey.has_note else {}
     surveyor.read((*seen.noted_manifests(noted), *known))
     references = References(surveyor, wanted.chosen(survey.tags), wanted.digests)
     _check_known(destination, references)

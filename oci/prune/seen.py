@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 
+from oci.bundle.tagnames import KEEP_ALIVE_SUFFIX
 from oci.descriptor import OCI_EMPTY, OCI_MANIFEST, Descriptor
 from oci.digest import Digest, digest_of, is_digest, parse_digest
 from oci.errors import InvalidDocument, NotFound, StoreError
@@ -23,7 +24,8 @@ from oci.layout import Layout
 from oci.manifest import Manifest, parse_manifest
 from oci.store import Destination, reader_of
 
-TAG = "transship.unwanted"
+TAG = f"transship-unwanted{KEEP_ALIVE_SUFFIX}"
+"""Hidden in lists of tags, like others that tools make for themselves, and taken by no mirror."""
 ARTIFACT_TYPE = "application/vnd.transship.unwanted.v1+json"
 
 _LIMIT = 32 << 20

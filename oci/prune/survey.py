@@ -56,6 +56,8 @@ class Survey:
     """By subject, where the registry was asked."""
     absent: set[Digest] = field(default_factory=set)
     """Listed by something, and not here."""
+    has_note: bool = False
+    """Is there a note of what is unwanted?"""
     dangling: list[str] = field(default_factory=list)
     """Tags that the registry lists and that show nothing."""
 
@@ -74,7 +76,9 @@ class Surveyor:
 
         A keep-alive tag isn't asked what it shows when the digest in its name is here: it would tell the same.
         """
-        names = [tag for tag in self._store.tags() if tag != seen.TAG]
+        listed = list(self._store.tags())
+        names = [tag for tag in listed if tag != seen.TAG]
+        self.survey.has_note = len(names) < len(listed)
         self._locations = frozenset(tag for tag in names if tag.endswith(tagnames.LOCATIONS_SUFFIX))
         self._show([tag for tag in names if not is_keep_alive(tag)])
         self.read((*filter(None, map(digest_named, names)), *self._listed_without_tag()))
@@ -112,7 +116,7 @@ class Surveyor:
         """What index.json of a layout lists without a name: referrers, and what other tools put there."""
         if not isinstance(self._store, Layout):
             return ()
-        note = self._store.head_manifest(seen.TAG)
+        note = self._store.head_manifest(seen.TAG) if self.survey.has_note else None
         return tuple(digest for digest in self._store.listed() if note is None or digest != note.digest)
 
     def _show(self, tags: list[str]) -> None:

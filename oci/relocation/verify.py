@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from oci.bundle import reader
 from oci.descriptor import Descriptor
 from oci.digest import Digest
-from oci.errors import Cancelled, TransshipError
+from oci.errors import Cancelled, Denied, TransshipError, Unauthorized
 from oci.manifest import Manifest
 from oci.reference import StoreName, parse_store
 from oci.relocation.plan import Plan
@@ -50,7 +50,7 @@ def verify_names(
     """Verifies what tags and digests of one store name, or without any every tag it has; signatures and the like are
     such tags. Layers that may not be distributed are passed over: a relocation leaves them out.
 
-    Raises what the store raises when it doesn't give its tags.
+    Raises what the store raises when it doesn't give its tags, and Unauthorized or Denied when it won't show something.
     """
     store = session.destination(name)
     asked = list(dict.fromkeys(identifiers or store.tags()))
@@ -67,7 +67,7 @@ def verify_names(
 def _resolve(store: Source, identifier: str) -> Descriptor | str | None:
     try:
         return store.head_manifest(identifier)
-    except Cancelled:
+    except (Cancelled, Unauthorized, Denied):
         raise
     except TransshipError as error:
         return str(error)

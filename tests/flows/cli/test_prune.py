@@ -90,13 +90,14 @@ def test_a_grace_period_lasts_from_one_command_to_the_next(
 ) -> None:
     first = transship("prune", shop, "--keep-tag", "2.0", "--grace", "7d", "--approve")
     assert "0 manifests deleted, 2 within their grace period" in first.err
+    assert transship("tag", "list", "-i", shop).out == "1.0\t\n2.0\t\n", "the note of it is hidden"
     second = transship("prune", shop, "--keep-tag", "2.0", "--grace", "1s", "--approve")
     if "within" in second.err:  # less than a second after the first
         time.sleep(1)
         second = transship("prune", shop, "--keep-tag", "2.0", "--grace", "1s", "--approve")
 
     assert "2 manifests deleted" in second.err
-    assert "transship.unwanted" not in tags_of(registry.url, repository)
+    assert tags_of(registry.url, repository) == {"2.0", keep_alive(index([image(2), image(9)]))}
 
 
 @pytest.mark.parametrize(
