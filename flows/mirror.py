@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from functools import partial
 from typing import cast
 
 from prefect import flow
 from prefect.runtime import flow_run
 
+from flows.carry import carry_all
 from flows.ending import failed, run_alone
 from flows.names import host_or_folder
-from flows.parameters.mirror import MirrorCheckParameters, MirrorParameters
+from flows.parameters.mirror import MirrorCheckParameters, MirrorParameters, MirrorShardParameters
 from flows.transfer import the_one
 from oci.errors import Cancelled, TransshipError
 from oci.mirror.breaker import Breaker
 from oci.mirror.compare import Care
 from oci.mirror.config import Mirror, MirrorsConfig
 from oci.mirror.facts import Facts, default_path
-from oci.mirror.rules import OnFailure
 from oci.mirror.run import Shared
-from oci.mirror.work import WorkItem
-from oci.relocation.transfer import FAILED
-from tasks.mirror import batches, compare_mirror, left_out, mirror_image, report_mirror, useless
+from tasks.mirror import compare_mirror, report_mirror
+from tasks.mirror_fleet import carry_on_fleet, in_shards
 from tasks.mirror_report import MirrorIncomplete, MirrorOutcome, MirrorRunReport
 from tasks.mirror_run import MirrorRun, mirroring
 
@@ -54,16 +55,16 @@ async def mirror(parameters: MirrorParameters) -> MirrorRunReport:
         return cast(MirrorRunReport, failed(error))
     care = Care(audit=parameters.audit, only=frozenset(parameters.only))
     shared = Shared(facts=Facts(default_path()), breaker=Breaker(), care=care)
-    report = MirrorRunReport(mirrors=[await _mirrored(config, one, shared) for one in chosen])
+    report = MirrorRunReport(mirrors=[await _mirrored(parameters, config, one, shared) for one in chosen])
     return report if report.succeeded else cast(MirrorRunReport, failed(MirrorIncomplete(report)))
 
 
-async def _mirrored(config: MirrorsConfig, one: Mirror, shared: Shared) -> MirrorOutcome:
+async def _mirrored(parameters: MirrorParameters, config: MirrorsConfig, one: Mirror, shared: Shared) -> MirrorOutcome:
     async with mirroring(config, one, shared) as run:
         problem = ""
         try:
             await compare_mirror(one.name)
-            await _carry_all(run)
+            await _carry(parameters, run)
         except Cancelled:
             raise
         except TransshipError as error:
@@ -71,33 +72,16 @@ async def _mirrored(config: MirrorsConfig, one: Mirror, shared: Shared) -> Mirro
         return await report_mirror(one.name, problem)
 
 
-async def _carry_all(run: MirrorRun) -> None:
-    """Some images at a time. One that fails doesn't stop the others, unless the mirror says so."""
-    places = asyncio.Semaphore(run.width)
-    stops = run.mirror.on_failure is OnFailure.STOP
-
-    async def carry(items: list[WorkItem]) -> None:
-        async with places:
-            if stops and any(outcome.status == FAILED for outcome in run.outcomes.values()):
-                run.leave(items)
-                return
-            if all(map(useless, items)):
-                for item in items:
-                    await left_out(item)
-                return
-            destinations = list(dict.fromkeys(target.destination for item in items for target in item.targets))
-            title = items[0].title if len(items) == 1 else f"{len(items)} images"
-            try:
-                await mirror_image(title, [item.source for item in items], destinations)
-            except Cancelled:
-                raise
-            except TransshipError:
-                return
-
+async def _carry(parameters: MirrorParameters, run: MirrorRun) -> None:
+    """Here, or where there is enough of it: by the fleet."""
+    work, options = run.compared.work, parameters.fleet
+    shards = in_shards(work, options.shards) if options else []
+    if not options or not shards:
+        await carry_all(run, work)
+        return
+    fleet = replace(options.fleet(), deployment=options.mirror_deployment)
     try:
-        async with asyncio.TaskGroup() as group:
-            for items in batches(run.compared.work):
-                group.create_task(carry(items))
+        await carry_on_fleet(run, shards, fleet, partial(MirrorShardParameters.sent, run.config, run.mirror))
     except BaseExceptionGroup as group_of_errors:
         raise the_one(group_of_errors) from None
 

@@ -33,6 +33,8 @@ class MirrorRun(Work):
         """By source and destination."""
         self.limits: Mapping[str, int] = {}
         """Named concurrency limits that the Prefect server has for the registries of this mirror, and their slots."""
+        self.elsewhere: dict[str, Receipt] = {}
+        """What other machines have spent on parts of the work, by the names of these parts."""
         self._session: Session | None = None
         self._opening = asyncio.Lock()
 
@@ -79,7 +81,10 @@ class MirrorRun(Work):
         return max(1, min([self.mirror.limits.concurrency, *self.limits.values()]))
 
     def receipt(self) -> Receipt:
-        return self._session.meter.receipt() if self._session else Receipt()
+        total = self._session.meter.receipt() if self._session else Receipt()
+        for other in list(self.elsewhere.values()):
+            total = total.plus(other)
+        return total
 
     async def close(self) -> None:
         if self._session is not None:

@@ -19,6 +19,13 @@ class FleetOptions(BaseModel):
         pattern=r"^[^/]+/[^/]+$",
         max_length=400,
     )
+    mirror_deployment: str = Field(
+        default="mirror-shard/fleet",
+        title="Deployment for mirrors",
+        description="FLOW/DEPLOYMENT that carries out a shard of a mirror, in the place of the one above.",
+        pattern=r"^[^/]+/[^/]+$",
+        max_length=400,
+    )
     shards: int = Field(
         default=0, title="Shards", description="0 is as many as the size below asks for.", ge=0, le=1000
     )

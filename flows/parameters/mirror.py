@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from collections.abc import Sequence
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from flows.parameters.fleet import FleetOptions
 from oci.errors import InvalidInput
 from oci.mirror.config import Mirror, MirrorsConfig, read_config
+from oci.mirror.work import WorkItem
 
 _Name = Annotated[str, Field(min_length=1, max_length=2000)]
 
@@ -70,3 +73,28 @@ class MirrorParameters(MirrorCheckParameters):
         title="Audit immutable tags",
         description="Ask for immutable tags as well, which takes two requests each, and tell when one has moved.",
     )
+    fleet: FleetOptions | None = Field(
+        default=None,
+        title="Fleet",
+        description="Spread many changed images over the workers of a work pool. None: this run carries all of them.",
+    )
+
+
+class MirrorShardParameters(BaseModel):
+    """Some of the changed images of a mirror. Such runs are started by a run of the mirror."""
+
+    model_config = ConfigDict(extra="forbid", title="Mirror shard", hide_input_in_errors=True)
+
+    config: MirrorsConfig = Field(title="Mirror", description="The mirror, and the registries that it uses.")
+    items: list[dict[str, Any]] = Field(title="Work", description="The images to carry.", max_length=1000)
+
+    @classmethod
+    def sent(cls, config: MirrorsConfig, mirror: Mirror, items: Sequence[WorkItem]) -> dict[str, Any]:
+        """As the flow run that is to carry them out gets them."""
+        alone = config.model_copy(update={"mirrors": [mirror]})
+        parameters = cls(config=alone, items=[item.to_dict() for item in items])
+        return {"parameters": parameters.model_dump(mode="json", exclude_defaults=True)}
+
+    def work(self) -> tuple[WorkItem, ...]:
+        """Raises InvalidDocument."""
+        return tuple(map(WorkItem.from_dict, self.items))

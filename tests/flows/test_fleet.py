@@ -24,13 +24,24 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Pending
 
-from flows import FleetOptions, RelocateParameters, RelocationIncomplete, relocate, relocate_sync
+from flows import (
+    FleetOptions,
+    MirrorParameters,
+    MirrorsConfig,
+    RelocateParameters,
+    RelocationIncomplete,
+    mirror_sync,
+    relocate,
+    relocate_sync,
+)
 from flows.lifelines import lifelines
 from flows.parameters import SourceKind, Verify
 from oci.errors import InvalidInput
 from tests.faults.proxy import Fault, FaultProxy, Span
 from tests.flows.cargo import Image, delete_blob, push_image, write_lock
 from tests.servers.docker_registry import DockerRegistry
+from tests.servers.registry_data import seed
+from tests.support.mirroring import many
 from tests.support.prefect_server import PrefectServer, deploy, settings_for
 from tests.support.slow_link import SlowLink
 
@@ -271,6 +282,32 @@ def test_a_fleet_that_is_not_deployed_is_said_before_anything_moves(deployed: Pr
         relocate_sync(scene.parameters(scene.images[:3], fleet=fleet))
 
     assert scene.arrived() == 0
+
+
+def test_the_changed_images_of_a_mirror_are_carried_by_the_fleet(
+    deployed: PrefectServer, scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    seed(scene.source, scene.repository, many(12))
+    mirrored = {
+        "name": f"web-{uuid.uuid4().hex[:8]}",
+        "source": {"repository": f"{scene.source.host}/{scene.repository}"},
+        "destinations": [{"repository": f"{scene.destination.host}/{scene.repository}"}],
+    }
+    parameters = MirrorParameters(
+        config=MirrorsConfig.model_validate({"mirrors": [mirrored]}), fleet=FleetOptions(shards=2)
+    )
+
+    first = mirror_sync(parameters).mirrors[0]
+    again = mirror_sync(parameters).mirrors[0]
+
+    assert (first.copied, first.failed) == (12, [])
+    assert first.cost.bytes_written > 0
+    assert (again.copied, again.in_place) == (0, 12)
+    assert set(scene.source.repository_tags(scene.repository)) <= set(
+        scene.destination.repository_tags(scene.repository)
+    )
+    assert states(shards_of(f"mirror {mirrored['name']}")) == ["Completed"] * 2
 
 
 @pytest.fixture

@@ -1,0 +1,48 @@
+"""Some of the changed images of a mirror, carried for the run that has compared all of them."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.states import Failed
+
+from flows.carry import carry_all
+from flows.parameters.mirror import MirrorShardParameters
+from oci.mirror.breaker import Breaker
+from oci.mirror.carry import Carried
+from oci.mirror.comparison import Comparison
+from oci.mirror.facts import Facts, default_path
+from oci.mirror.run import Shared
+from oci.relocation.transfer import DONE
+from tasks.account import account_kept
+from tasks.limits import existing, limits_of
+from tasks.mirror_fleet import MirrorAccount
+from tasks.mirror_run import mirroring
+from tasks.report import artifact_key
+
+
+@flow(name="mirror-shard")
+async def mirror_shard(parameters: MirrorShardParameters) -> None:
+    """Brings images to the destinations that lack them, and gives them their tags there.
+
+    What became of each is told by an artifact of the kind `account`, while the run goes on and when it has ended. The
+    run fails when an image did.
+    """
+    work, [one] = parameters.work(), parameters.config.mirrors
+    shared = Shared(facts=Facts(default_path()), breaker=Breaker())
+    async with mirroring(parameters.config, one, shared) as run:
+        run.comparison = Comparison(mirror=one.name, source=str(one.source.store), destinations=(), work=work)
+        async with account_kept(artifact_key("mirror-shard", one.name), lambda: MirrorAccount.of(run)):
+            run.limits = await existing(limits_of(*(store for item in work for _, store in item.stores)))
+            await carry_all(run, work)
+    return cast(None, _failed(list(run.outcomes.values())))
+
+
+def _failed(outcomes: list[Carried]) -> State[None] | None:
+    """The state of a run in which images failed. Returned, as an error that is raised fills the log."""
+    failed = [one for one in outcomes if one.status != DONE]
+    if not failed:
+        return None
+    return Failed(message=f"{len(failed)} of {len(outcomes)} images failed, the first: {failed[0].error}")

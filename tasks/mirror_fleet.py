@@ -1,0 +1,105 @@
+"""The work of a mirror, done by other machines. Each item gives its image its tags by itself, so nothing is left for
+the run that sent it but the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from itertools import pairwise
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from oci.meter import Receipt
+from oci.mirror.carry import Carried
+from oci.mirror.work import WorkItem
+from oci.reference import LAYOUT_PREFIX
+from oci.relocation.transfer import DONE, FAILED
+from tasks.account import Account
+from tasks.fleet import Fleet, Job, JobEnd, run_on_fleet
+from tasks.mirror_run import MirrorRun
+
+SHARD_ITEMS = 100
+"""Changed images in a shard where their number isn't asked for: what they weigh is known when they are looked at."""
+_MOST_ITEMS = 200
+"""In a shard: its parameters have a limit."""
+
+MirrorShardParameters = Callable[[Sequence[WorkItem]], Mapping[str, Any]]
+"""Makes the parameters of the flow run that is to carry out some items."""
+
+
+class CarriedItem(BaseModel):
+    source: str
+    outcome: Carried
+
+
+class MirrorAccount(BaseModel):
+    """What has become of the items of a shard so far, and what that has cost."""
+
+    outcomes: list[CarriedItem] = []
+    receipt: Receipt = Receipt()
+
+    @classmethod
+    def of(cls, run: MirrorRun) -> dict[str, Any]:
+        outcomes = [{"source": source, "outcome": asdict(one)} for (source, _), one in run.outcomes.items()]
+        return {"outcomes": outcomes, "receipt": asdict(run.receipt())}
+
+
+def in_shards(items: Sequence[WorkItem], count: int) -> list[list[WorkItem]]:
+    """Even shards, in which neighbours stay together: tags of one repository have layers in common. None where there
+    would be one only, or where folders of this machine are read or written."""
+    if any(store.startswith(LAYOUT_PREFIX) for item in items for _, store in item.stores):
+        return []
+    wanted = min(len(items), max(count or -(-len(items) // SHARD_ITEMS), -(-len(items) // _MOST_ITEMS)))
+    if wanted < 2:
+        return []
+    edges = [len(items) * number // wanted for number in range(wanted + 1)]
+    return [list(items[start:end]) for start, end in pairwise(edges)]
+
+
+async def carry_on_fleet(
+    run: MirrorRun, shards: Sequence[Sequence[WorkItem]], fleet: Fleet, parameters: MirrorShardParameters
+) -> None:
+    """Has the shards carried out by the fleet; what became of each item is in the run's outcomes then. Of a shard that
+    was lost, the items are sent again that nobody has told to be done: one that is done costs a few requests."""
+    plans = {f"mirror {run.mirror.name}, shard {n} of {len(shards)}": list(one) for n, one in enumerate(shards, 1)}
+
+    def noted(flow_run: UUID, account: Account) -> None:
+        told = MirrorAccount.model_validate(account.body)
+        run.elsewhere[str(flow_run)] = told.receipt
+        run.outcomes.update({(one.source, one.outcome.destination): one.outcome for one in told.outcomes})
+
+    async def again(job: Job, end: JobEnd) -> Job | None:
+        del end
+        left = [one for item in plans[job.name] if (one := _left(run, item)).targets]
+        return Job(name=job.name, parameters=parameters(left)) if left else None
+
+    jobs = [Job(name=name, parameters=parameters(items)) for name, items in plans.items()]
+    ends = await run_on_fleet(jobs, fleet, again=again, on_account=noted)
+    for items, end in zip(plans.values(), ends, strict=True):
+        for item in items:
+            run.done(item, tuple(_lost(item, target.destination, end) for target in _untold(run, item).targets))
+
+
+def _left(run: MirrorRun, item: WorkItem) -> WorkItem:
+    """The item without the destinations that have it."""
+    done = {name for (source, name), one in run.outcomes.items() if source == item.source and one.status == DONE}
+    return replace(item, targets=tuple(target for target in item.targets if target.destination not in done))
+
+
+def _untold(run: MirrorRun, item: WorkItem) -> WorkItem:
+    """The item with the destinations of which nobody has told anything."""
+    told = {name for source, name in run.outcomes if source == item.source}
+    return replace(item, targets=tuple(target for target in item.targets if target.destination not in told))
+
+
+def _lost(item: WorkItem, destination: str, end: JobEnd) -> Carried:
+    return Carried(
+        names=item.names,
+        destination=destination,
+        status=FAILED,
+        error=f"its shard ended before it was copied: {end.message}",
+        error_class="Unavailable",
+        retryable=True,
+    )
