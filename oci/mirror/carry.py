@@ -6,14 +6,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import islice
 from typing import Any
 
 from oci.errors import Cancelled, Incomplete, StoreError, TransshipError
+from oci.mirror import archives
 from oci.mirror.breaker import Breaker
 from oci.mirror.work import Target, WorkItem
+from oci.reference import ARCHIVE_PREFIX
 from oci.relocation.plan import Plan
 from oci.relocation.planner import make_plan
 from oci.relocation.publish import check_complete, publish
@@ -58,6 +60,9 @@ def carry(
             outcomes[target.destination] = _skipped(item, target, cause)
             continue
         started = time.monotonic()
+        if target.destination.startswith(ARCHIVE_PREFIX):
+            outcomes[target.destination] = _archive(session, one, breaker)
+            continue
         try:
             plans[target.destination] = make_plan(session, item.request(target), seen=item.seen(target, listed))
         except Cancelled:
@@ -109,6 +114,21 @@ def carry_all(
                     on_done(item, carried)
     outcomes.extend(one for item in queue for one in left_by_policy(item))
     return tuple(outcomes)
+
+
+def _archive(session: Session, item: WorkItem, breaker: Breaker) -> Carried:
+    started = time.monotonic()
+    [target] = item.targets
+    try:
+        plan, report = archives.write(session, item)
+    except Cancelled:
+        raise
+    except TransshipError as error:
+        breaker.failed(error)
+        return _failed(item, target, _the_one(error), started)
+    breaker.succeeded(item.places)
+    done = _carried(item, target, DONE, (), started=started, tags=target.tags)
+    return replace(done, images=len(list(plan.images)), bytes_written=report.sent)
 
 
 def _bring(session: Session, item: WorkItem, target: Target, plan: Plan, breaker: Breaker) -> Carried:

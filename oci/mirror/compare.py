@@ -6,7 +6,7 @@ image was made, or where platforms are chosen; both are facts of a digest, and a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -15,17 +15,18 @@ from oci.descriptor import Descriptor
 from oci.digest import Digest
 from oci.errors import Cancelled, InvalidInput, NotFound, TransshipError
 from oci.mirror import selection
+from oci.mirror.archives import held_in
 from oci.mirror.breaker import Breaker, place
+from oci.mirror.changes import changes, name_of
 from oci.mirror.comparison import Comparison, DestinationComparison, TagComparison, TagState
 from oci.mirror.config import Mirror
 from oci.mirror.facts import Facts
 from oci.mirror.heads import Heads
 from oci.mirror.locks import compare_lock
 from oci.mirror.signatures import signed
-from oci.mirror.work import BUNDLE, TAGS, Target, WorkItem
-from oci.reference import ArchiveName, Reference, StoreName
+from oci.reference import ArchiveName, StoreName
 from oci.relocation.session import Session
-from oci.store import Destination, Source
+from oci.store import Source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,11 +89,7 @@ class _Look:
             raise InvalidInput("a lock has no repository to compare")
         self._source_name: StoreName = store
         self._source: Source = session.source(store)
-        self._destinations: dict[str, Destination] = {
-            str(one): session.destination(one.store)
-            for one in mirror.destinations
-            if not isinstance(one.store, ArchiveName)
-        }
+        self._destinations: dict[str, Source] = {str(one): self._opened(one.store) for one in mirror.destinations}
         self._listed: frozenset[str] | None = None
         self._there: dict[str, frozenset[str] | None] = {}
         """The tags of each destination; None where they weren't listed."""
@@ -116,7 +113,9 @@ class _Look:
         held = chosen.held if chosen else {}
         found = [self._destination(str(one), tags, held) for one in self._mirror.destinations]
         found = self._dated(self._signed(found))
-        work = self._work(found)
+        digests = {tag: head.digest for tag in tags if isinstance(head := self._heads.get(("", tag)), Descriptor)}
+        fresh = {name for name, there in self._there.items() if there == frozenset()}
+        work = changes(self._mirror, found, digests, fresh, archives=not self._care.only)
         most = self._mirror.limits.images_per_run
         return Comparison(
             mirror=self._mirror.name,
@@ -129,6 +128,11 @@ class _Look:
         )
 
     # What there is.
+
+    def _opened(self, store: StoreName) -> Source:
+        if isinstance(store, ArchiveName):
+            return held_in(self._session, store)
+        return self._session.destination(store)
 
     def _list_source(self) -> list[str] | None:
         """None where no list is needed: one bundle, or single tags and no rule that ranks them."""
@@ -273,8 +277,6 @@ class _Look:
         return DestinationComparison(destination=name, tags=tuple(found), extra=tuple(extra))
 
     def _tag(self, name: str, tag: str) -> TagComparison:
-        if name not in self._destinations:
-            return self._archived(tag)
         if self._settled(tag):
             return TagComparison(tag=tag, state=TagState.IN_PLACE)
         head, wanted = self._heads.get(("", tag)), self._wanted.get(tag)
@@ -302,12 +304,6 @@ class _Look:
         self._heads.ask([(name, locations)])
         whole = self._heads.get((name, locations))
         return replace(compared, state=TagState.IN_PLACE if whole else TagState.STALE)
-
-    def _archived(self, tag: str) -> TagComparison:
-        wanted = self._wanted.get(tag)
-        if isinstance(wanted, str):
-            return TagComparison(tag=tag, state=TagState.IN_PLACE, source=wanted)
-        return TagComparison(tag=tag, state=TagState.FAILED, reason=str(wanted or ""))
 
     def _signed(self, found: Sequence[DestinationComparison]) -> list[DestinationComparison]:
         """With the tags marked that are to move, or with `thorough` all, and have no signature."""
@@ -350,38 +346,8 @@ class _Look:
             for destination in found
         ]
 
-    def _work(self, found: Iterable[DestinationComparison]) -> list[WorkItem]:
-        """One item for each image: tags that show the same one travel together."""
-        moving: dict[Digest, dict[str, list[str]]] = {}
-        for destination in found:
-            for one in destination.tags:
-                head = self._heads.get(("", one.tag))
-                if one.state in (TagState.MISSING, TagState.STALE) and isinstance(head, Descriptor):
-                    moving.setdefault(head.digest, {}).setdefault(destination.destination, []).append(one.tag)
-        return [self._item(digest, tags_of) for digest, tags_of in moving.items()]
-
-    def _item(self, digest: Digest, tags_of: Mapping[str, Sequence[str]]) -> WorkItem:
-        bundle = self._mirror.source.reference
-        every = dict.fromkeys(tag for tags in tags_of.values() for tag in tags)
-        targets = tuple(
-            Target(
-                destination=name,
-                tags=() if bundle is not None and bundle.digest else tuple(tags),
-                fresh=self._there.get(name) == frozenset(),
-            )
-            for name, tags in tags_of.items()
-        )
-        return WorkItem.of(
-            self._mirror,
-            BUNDLE if bundle is not None else TAGS,
-            str(Reference(self._source_name, "", digest)),
-            names=tuple(self._name(tag) for tag in every),
-            targets=targets,
-        )
-
     def _name(self, tag: str) -> str:
-        reference = self._mirror.source.reference
-        return str(reference) if reference is not None else str(Reference(self._source_name, tag))
+        return name_of(self._mirror, tag)
 
     def _refuse_if_useless(self, side: str, store: StoreName) -> None:
         cause = self._breaker.cause([place(side, str(store))])

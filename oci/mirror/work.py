@@ -18,6 +18,7 @@ from oci.relocation.request import RelocationRequest
 TAGS = "tags"
 BUNDLE = "bundle"
 LOCK = "lock"
+ARCHIVE = "archive"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,9 +36,10 @@ class WorkItem:
 
     mirror: str
     kind: str
-    """TAGS: an image, index or bundle that tags of a repository show. BUNDLE. LOCK."""
+    """TAGS: an image, index or bundle that tags of a repository show. BUNDLE. LOCK. ARCHIVE: all of a mirror, for one
+    archive."""
     source: str
-    """The image by digest; the path of a lock."""
+    """The image by digest; the path of a lock; the name of an archive."""
     names: tuple[str, ...]
     """What it is called where it comes from: HOST/REPOSITORY:TAG for each tag, the reference or path of the others. The
     list of what failed is made of these."""
@@ -45,19 +47,12 @@ class WorkItem:
     artifacts: tuple[str, ...] = ()
     platforms: tuple[str, ...] = ()
     keep_alive: str = KeepAlive.NEEDED.value
-    bytes: int = 0
-    """Of its manifest, or of everything below it once somebody has looked."""
+    contents: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """For ARCHIVE: each image by digest, or bundle or lock, with its tags."""
 
     @classmethod
     def of(
-        cls,
-        mirror: Mirror,
-        kind: str,
-        source: str,
-        *,
-        names: tuple[str, ...],
-        targets: tuple[Target, ...],
-        size: int = 0,
+        cls, mirror: Mirror, kind: str, source: str, *, names: tuple[str, ...], targets: tuple[Target, ...]
     ) -> WorkItem:
         return cls(
             mirror=mirror.name,
@@ -68,21 +63,27 @@ class WorkItem:
             artifacts=tuple(artifact.value for artifact in mirror.artifacts),
             platforms=tuple(mirror.platforms),
             keep_alive=mirror.keep_alive.value,
-            bytes=size,
         )
 
     def request(self, target: Target) -> RelocationRequest:
+        return self._request(self.kind, self.source, target.tags, target)
+
+    def requests(self, target: Target) -> list[RelocationRequest]:
+        """Those of an archive's contents."""
+        return [self._request(TAGS, source, tags, target) for source, tags in self.contents] or [self.request(target)]
+
+    def _request(self, kind: str, source: str, tags: tuple[str, ...], target: Target) -> RelocationRequest:
         return RelocationRequest(
-            image=self.source if self.kind == TAGS else "",
-            bundle=self.source if self.kind == BUNDLE else "",
-            lock=self.source if self.kind == LOCK else "",
+            image=source if kind == TAGS else "",
+            bundle=source if kind == BUNDLE else "",
+            lock=source if kind == LOCK else "",
             to=target.destination,
-            tags=target.tags,
+            tags=tags,
             artifacts=frozenset(self.artifacts),
             platforms=self.platforms,
             repo_based_tags=self.keep_alive == KeepAlive.READABLE.value,
             tag_holds=self.keep_alive == KeepAlive.NEEDED.value,
-            either=self.kind == TAGS,
+            either=kind == TAGS,
         )
 
     def seen(self, target: Target, listed: frozenset[str] | None = None) -> Seen:
@@ -99,7 +100,7 @@ class WorkItem:
     def title(self) -> str:
         """`web:1.4.0`, `web:1.4.0 and 2 more`: short, for people."""
         first = self.names[0] if self.names else self.source
-        short = first.rpartition("/")[2]
+        short = self.mirror if self.kind == ARCHIVE else first.rpartition("/")[2]
         return short if len(self.names) < 2 else f"{short} and {len(self.names) - 1} more"
 
     @property
@@ -108,7 +109,8 @@ class WorkItem:
         targets = tuple(("destination", target.destination) for target in self.targets)
         if self.kind == LOCK:
             return targets
-        return (("source", str(parse_any(self.source).repository)), *targets)
+        sources = [source for source, _ in self.contents] or [self.source]
+        return (*dict.fromkeys(("source", str(parse_any(source).repository)) for source in sources), *targets)
 
     @property
     def places(self) -> tuple[str, ...]:
@@ -128,7 +130,8 @@ class WorkItem:
             )
             for target in targets:
                 parse_store(target.destination)
-            lists = {key: tuple(body[key]) for key in ("names", "artifacts", "platforms")}
+            lists: dict[str, Any] = {key: tuple(body[key]) for key in ("names", "artifacts", "platforms")}
+            lists["contents"] = tuple((str(source), tuple(tags)) for source, tags in body["contents"])
             return cls(**{**body, **lists, "targets": targets})
         except (TypeError, KeyError, ValueError) as error:
             raise InvalidDocument(f"not an item of work: {error}") from error
