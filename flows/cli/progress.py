@@ -186,7 +186,8 @@ def _draw_terminal(progress: Progress, stop: threading.Event, *, colored: bool) 
         _speed_column(),
         bars.TimeRemainingColumn(),
     )
-    console = Console(stderr=True, no_color=not colored)
+    # The product's lines are folded by the terminal, not here: people copy them from it.
+    console = Console(stderr=True, no_color=not colored, soft_wrap=True)
     # Lines of the product go above the display only where both share a terminal.
     both = sys.stdout.isatty()
     with bars.Progress(*columns, console=console, transient=True, redirect_stdout=both, refresh_per_second=5) as live:

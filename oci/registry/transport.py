@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from urllib.parse import urljoin, urlsplit
 
@@ -187,7 +187,7 @@ class Transport:
                 operation=request.operation,
                 status=401,
             )
-        response.close()
+        self._release(response)
         return self._follow(request, self._auth.authorization(request.scopes), stack)
 
     def _follow(self, request: Request, authorization: str, stack: ExitStack) -> tuple[httpx.Response, str]:
@@ -200,7 +200,7 @@ class Transport:
             moved = response.status_code in _REDIRECTS and location
             if not moved or not request.follow or request.method not in ("GET", "HEAD"):
                 return response, url
-            response.close()
+            self._release(response)
             target = urljoin(url, location)
             self.guard.check(target, "a redirect")
             url = target
@@ -226,7 +226,7 @@ class Transport:
             response = self._send(request, plain, authorization)
             self._scheme, url = "http", plain
         self._scheme = self._scheme or "https"
-        stack.callback(response.close)
+        stack.callback(self._release, response)
         return response, url
 
     def _send(self, request: Request, url: str, authorization: str) -> httpx.Response:
@@ -253,6 +253,17 @@ class Transport:
             took = time.monotonic() - started
             _log.debug("%s %s -> %d in %.3f s", request.method, shown(url), response.status_code, took)
         return response
+
+    def _release(self, response: httpx.Response) -> None:
+        """Closing an answer that isn't read to its end closes the connection with it, so a short one is: the answer to
+        a HEAD has an end, too."""
+        length = response.headers.get("content-length", "")
+        short = response.request.method == "HEAD" or (length.isdecimal() and int(length) <= ERROR_LIMIT)
+        if short and not (response.is_stream_consumed or response.is_closed or self.cancel.cancelled):
+            with suppress(*FOREIGN_MAPPED):
+                for _ in response.iter_raw():
+                    pass
+        response.close()
 
     def _chunks(self, response: httpx.Response, request: Request, url: str) -> Iterator[bytes]:
         """The body, undecoded. A body that only drips is as dead as one that stalls."""

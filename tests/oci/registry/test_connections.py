@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
-from oci.errors import InvalidInput, Unavailable
+from oci.descriptor import Descriptor
+from oci.digest import digest_of
+from oci.errors import InvalidInput, NotFound, Unavailable
 from oci.registry.tags import catalog
+from oci.store import reader_of
 from tests.oci.registry.conftest import Client
 from tests.servers.certificates import make_certificates
 from tests.servers.docker_registry import DockerRegistry
@@ -141,3 +144,26 @@ def test_a_ca_file_that_is_none_is_named(make_client: Make, tmp_path: Path, text
 
     with pytest.raises(InvalidInput, match=f"can't be used as a CA file: {why}"):
         make_client(ca_files=(str(path),)).repository("registry.example", "a/b")
+
+
+def test_one_connection_serves_again_whatever_was_answered(make_client: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    with StrictRegistry() as server:
+        callers: list[object] = []
+        accept = server._server.process_request
+
+        def counting(request: Any, caller: Any) -> None:
+            callers.append(caller)
+            accept(request, caller)
+
+        monkeypatch.setattr(server._server, "process_request", counting)
+        store = make_client(insecure=True).repository(server.host, "a/b")
+        data = b"x" * 10
+        sent = Descriptor("application/octet-stream", digest_of(data), len(data))
+        store.put_blob(sent, reader_of(data))
+        for _ in range(5):
+            assert store.head_manifest("missing") is None
+            assert b"".join(store.read_blob(sent)) == data
+            with pytest.raises(NotFound):
+                store.get_manifest("missing")
+
+    assert len(callers) <= 2  # the very first asks whether TLS is spoken
