@@ -101,6 +101,15 @@ def _hint(status: int, attempted: Attempted) -> str:
     return f"{hint}; {keychain}" if keychain else hint
 
 
+def tls_advice(cause: str) -> str:
+    """What to do about a failed TLS handshake, which trying again won't mend; empty for any other failure."""
+    if "CERTIFICATE_VERIFY_FAILED" in cause:
+        return "name the registry's CA file (--registry-ca-cert-path), or check the host name"
+    if "WRONG_VERSION_NUMBER" in cause:
+        return "if it has no TLS, plain http has to be permitted: --registry-insecure, `insecure` in a form"
+    return ""
+
+
 def _explained(body: bytes, content_type: str) -> tuple[str, str]:
     """Code and message of the first error in an OCI error document, or an excerpt of whatever came instead."""
     try:

@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from urllib.parse import urljoin, urlsplit
 
@@ -18,7 +18,7 @@ import httpx
 from oci.cancel import CancelToken
 from oci.errors import Cancelled, RateLimited, Refused, StoreError, Unavailable
 from oci.meter import Meter
-from oci.registry.answers import ERROR_LIMIT, Answer, Attempted, error_for, shown
+from oci.registry.answers import ERROR_LIMIT, Answer, Attempted, error_for, shown, tls_advice
 from oci.registry.auth import Authenticator
 from oci.registry.connections import connected
 from oci.registry.credentials import Credentials
@@ -28,7 +28,7 @@ from oci.registry.quota import remaining_pulls
 from oci.registry.request import Request
 from oci.registry.retry import Attempts, retry_after
 from oci.registry.settings import RegistrySettings
-from oci.registry.wire import Wire
+from oci.registry.wire import FOREIGN_MAPPED, Wire, release
 
 PAGE_LIMIT = 16 << 20
 """Bytes of a whole answer that isn't a manifest: a page of tags or referrers."""
@@ -36,9 +36,6 @@ PAGE_LIMIT = 16 << 20
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _REDIRECT_LIMIT = 5
 _log = logging.getLogger("transship.http")
-
-FOREIGN = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, httpcore.ProxyError)
-FOREIGN_MAPPED = (*FOREIGN, httpcore.UnsupportedProtocol, httpx.TransportError, httpx.StreamError, httpx.InvalidURL)
 
 
 class OpenAnswer:
@@ -187,7 +184,7 @@ class Transport:
                 operation=request.operation,
                 status=401,
             )
-        self._release(response)
+        release(response, self.cancel)
         return self._follow(request, self._auth.authorization(request.scopes), stack)
 
     def _follow(self, request: Request, authorization: str, stack: ExitStack) -> tuple[httpx.Response, str]:
@@ -200,7 +197,7 @@ class Transport:
             moved = response.status_code in _REDIRECTS and location
             if not moved or not request.follow or request.method not in ("GET", "HEAD"):
                 return response, url
-            self._release(response)
+            release(response, self.cancel)
             target = urljoin(url, location)
             self.guard.check(target, "a redirect")
             url = target
@@ -226,7 +223,7 @@ class Transport:
             response = self._send(request, plain, authorization)
             self._scheme, url = "http", plain
         self._scheme = self._scheme or "https"
-        stack.callback(self._release, response)
+        stack.callback(release, response, self.cancel)
         return response, url
 
     def _send(self, request: Request, url: str, authorization: str) -> httpx.Response:
@@ -254,17 +251,6 @@ class Transport:
             _log.debug("%s %s -> %d in %.3f s", request.method, shown(url), response.status_code, took)
         return response
 
-    def _release(self, response: httpx.Response) -> None:
-        """Closing an answer that isn't read to its end closes the connection with it, so a short one is: the answer to
-        a HEAD has an end, too."""
-        length = response.headers.get("content-length", "")
-        short = response.request.method == "HEAD" or (length.isdecimal() and int(length) <= ERROR_LIMIT)
-        if short and not (response.is_stream_consumed or response.is_closed or self.cancel.cancelled):
-            with suppress(*FOREIGN_MAPPED):
-                for _ in response.iter_raw():
-                    pass
-        response.close()
-
     def _chunks(self, response: httpx.Response, request: Request, url: str) -> Iterator[bytes]:
         """The body, undecoded. A body that only drips is as dead as one that stalls."""
         window, got = time.monotonic(), 0
@@ -289,14 +275,11 @@ class Transport:
         if isinstance(error, httpcore.TimeoutException | httpx.TimeoutException):
             return self._unavailable(f"no answer in time ({type(error).__name__})", request, url)
         if "CERTIFICATE_VERIFY_FAILED" in cause:
-            found = self._unavailable(f"its certificate isn't trusted: {cause}", request, url)
-            found.retryable = False
-            found.hint = "name the registry's CA file (--registry-ca-cert-path), or check the host name"
-            return found
+            cause = f"its certificate isn't trusted: {cause}"
         found = self._unavailable(cause, request, url)
-        if "WRONG_VERSION_NUMBER" in cause:
-            found.retryable = False
-            found.hint = "if it has no TLS, plain http has to be permitted: --registry-insecure, `insecure` in a form"
+        advice = tls_advice(cause)
+        if advice:
+            found.hint, found.retryable = advice, False
         return found
 
     def _unavailable(self, cause: str, request: Request, url: str) -> Unavailable:

@@ -9,10 +9,20 @@ import socket
 import ssl
 import weakref
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import httpcore
 import httpx
+
+from oci.cancel import CancelToken
+
+_FOREIGN = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, httpcore.ProxyError)
+FOREIGN_MAPPED = (*_FOREIGN, httpcore.UnsupportedProtocol, httpx.TransportError, httpx.StreamError, httpx.InvalidURL)
+"""What other libraries raise when a connection fails, before and after httpx has mapped it."""
+
+_SHORT = 64 << 10
+"""Bytes of a body that are cheaper to read than a connection is to make."""
 
 
 class _Tracked(httpcore.SyncBackend):
@@ -112,3 +122,15 @@ class Wire(httpx.BaseTransport):
 
     def close(self) -> None:
         self._pool.close()
+
+
+def release(response: httpx.Response, cancel: CancelToken) -> None:
+    """Closing an answer that isn't read to its end closes the connection with it, so a short one is: the answer to a
+    HEAD has an end, too."""
+    length = response.headers.get("content-length", "")
+    short = response.request.method == "HEAD" or (length.isdecimal() and int(length) <= _SHORT)
+    if short and not (response.is_stream_consumed or response.is_closed or cancel.cancelled):
+        with suppress(*FOREIGN_MAPPED):
+            for _ in response.iter_raw():
+                pass
+    response.close()
