@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from functools import partial
 from typing import cast
@@ -25,6 +26,8 @@ from tasks.mirror import compare_mirror, report_mirror
 from tasks.mirror_fleet import carry_on_fleet, in_shards
 from tasks.mirror_report import MirrorIncomplete, MirrorOutcome, MirrorRunReport
 from tasks.mirror_run import MirrorRun, mirroring
+from tasks.progress import percent_shown
+from tasks.report import artifact_key
 
 
 def run_name() -> str:
@@ -64,7 +67,9 @@ async def _mirrored(parameters: MirrorParameters, config: MirrorsConfig, one: Mi
         problem = ""
         try:
             await compare_mirror(one.name)
-            await _carry(parameters, run)
+            if run.compared.work:
+                async with _progress_shown(run):
+                    await _carry(parameters, run)
         except Cancelled:
             raise
         except TransshipError as error:
@@ -84,6 +89,12 @@ async def _carry(parameters: MirrorParameters, run: MirrorRun) -> None:
         await carry_on_fleet(run, shards, fleet, partial(MirrorShardParameters.sent, run.config, run.mirror))
     except BaseExceptionGroup as group_of_errors:
         raise the_one(group_of_errors) from None
+
+
+def _progress_shown(run: MirrorRun) -> AbstractAsyncContextManager[None]:
+    places = ", ".join(map(str, run.mirror.destinations))
+    described = f"{len(run.compared.work)} images: {run.mirror.source} → {places}"
+    return percent_shown(artifact_key("progress", f"mirror-{run.mirror.name}"), described, run.percent)
 
 
 def mirror_sync(parameters: MirrorParameters) -> MirrorRunReport:

@@ -42,7 +42,7 @@ _RUNS = TypeAdapter(list[PastRun])
 async def keep_history(mirror: str, run: PastRun) -> None:
     """Adds a run to the history of `mirror`. What can't be read of the past is forgotten, and a server that doesn't
     take it is warned of: a mirror doesn't fail for its history."""
-    key = artifact_key("mirror-history", mirror)
+    key = artifact_key("history", mirror)
     try:
         runs = [*await _past(key), run][-MOST_RUNS:]
         await acreate_markdown_artifact(key=key, markdown=page(mirror, runs), description=f"Last runs of {mirror}")

@@ -17,6 +17,7 @@ from oci.mirror.run import Shared, opened
 from oci.mirror.work import WorkItem
 from oci.relocation.session import Access, Session
 from tasks.side import Side
+from tasks.sizes import percent
 from tasks.work import Work
 
 
@@ -66,6 +67,10 @@ class MirrorRun(Work):
             if item.source == source:
                 return item
         raise InvalidInput(f"{source} isn't among what changed")
+
+    def percent(self) -> float:
+        """Of the images on their way to each destination, how many have come to an end, good or bad."""
+        return round(percent(len(self.outcomes), sum(len(item.targets) for item in self.compared.work)), 1)
 
     def done(self, item: WorkItem, outcomes: tuple[Carried, ...]) -> None:
         self.outcomes.update({(item.source, one.destination): one for one in outcomes})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Iterator
 
 from prefect import task
@@ -12,6 +14,7 @@ from prefect.logging import get_run_logger
 from pydantic import BaseModel
 
 from tasks.cost import Cost
+from tasks.metrics import RunMetrics, tell
 from tasks.page import cell
 from tasks.report import FAILED, FINISHED, artifact_key
 from tasks.sizes import human
@@ -107,8 +110,10 @@ class ExportReport(BaseModel):
 
 @task(name="report export", task_run_name="report {location}", cache_policy=NO_CACHE)
 async def report_export(location: str) -> ExportReport:
-    """Writes the page and emits `transship.relocation.finished` or `.failed` with the report as payload."""
-    written = ExportReport.of(current_export())
+    """Writes the page and emits `transship.relocation.finished` or `.failed` with the report as payload. Tells the
+    metrics where the worker's environment says so."""
+    export = current_export()
+    written = ExportReport.of(export)
     await acreate_markdown_artifact(
         key=artifact_key("export", location),
         markdown=written.to_markdown(),
@@ -123,6 +128,17 @@ async def report_export(location: str) -> ExportReport:
         },
         payload=written.model_dump(mode="json"),
     )
+    numbers = RunMetrics(
+        names={"destination": location},
+        succeeded=written.complete,
+        ended=time.time(),
+        receipt=export.receipt(),
+        images={
+            "copied": written.images if written.complete and not written.unchanged else 0,
+            "present": written.images if written.unchanged else 0,
+        },
+    )
+    await asyncio.to_thread(tell, numbers, warn=get_run_logger().warning)
     log = get_run_logger().info if written.complete else get_run_logger().error
     log("%s", written)
     return written

@@ -85,7 +85,7 @@ def test_what_failed_of_a_mirror_gets_a_second_chance_and_the_ui_a_history(
     assert first.startswith(f"{name}: 2 copied, 0 in place, 1 failed; ")
     assert second.startswith(f"{name}: 0 copied, 0 in place, 1 failed; ")
     assert {"1.0", "1.1"} <= set(other_registry.repository_tags(f"{repository}/web"))
-    history = asyncio.run(Artifact.aget(f"mirror-history-{name}"))
+    history = asyncio.run(Artifact.aget(f"history-{name}"))
     assert history is not None
     past = remembered(str(history.data))
     assert [(run.copied, run.failed, run.succeeded) for run in past] == [(2, 1, False), (0, 1, False)]

@@ -63,7 +63,7 @@ async def mirroring(name: str, made: list[PastRun]) -> None:
 
 
 def latest(name: str) -> str:
-    found = asyncio.run(Artifact.aget(f"mirror-history-{name}"))
+    found = asyncio.run(Artifact.aget(f"history-{name}"))
     assert found is not None
     return str(found.data)
 
@@ -83,7 +83,7 @@ def test_a_history_stays_bounded_and_survives_what_it_cannot_read() -> None:
 
     @flow
     async def tampered() -> None:
-        await acreate_markdown_artifact(key=f"mirror-history-{name}", markdown="by hand")
+        await acreate_markdown_artifact(key=f"history-{name}", markdown="by hand")
 
     asyncio.run(tampered())
     asyncio.run(mirroring(name, runs(MOST_RUNS + 2)))
