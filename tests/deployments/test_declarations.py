@@ -34,6 +34,7 @@ def test_a_deployment_is_of_a_flow_that_a_worker_can_import(deployment: dict[str
 @pytest.mark.parametrize("deployment", declared(), ids=lambda deployment: str(deployment["name"]))
 def test_a_deployment_is_found_by_the_automations_that_watch_over_its_runs(deployment: dict[str, Any]) -> None:
     assert "transship" in deployment["tags"]
+    assert deployment["work_pool"]["job_variables"]["env"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == "30"
 
 
 @pytest.mark.parametrize("name", ["server.env", "worker.env"])

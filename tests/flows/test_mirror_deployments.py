@@ -109,9 +109,9 @@ def runs(deployment: str) -> list[FlowRun]:
 
 
 def until(what: str, condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not condition():
-        assert time.monotonic() < deadline, f"not within 60 s: {what}"
+        assert time.monotonic() < deadline, f"not within 120 s: {what}"
         time.sleep(0.2)
 
 
@@ -128,22 +128,16 @@ def test_a_schedule_fires_and_its_run_mirrors(port: Port, mirror: Callable[..., 
     assert completed(name)[0].auto_scheduled
 
 
-def test_a_push_mirrors_its_tag_and_no_other(port: Port, mirror: Callable[..., str]) -> None:
-    name = mirror(tags=[{"deny": ["never"]}])
-
-    push_image(port.source, name, size=500, seed=2, tag="2.0")
-    until("a run that the push started", lambda: completed(f"{name}.on-push"))
-
-    assert port.destination.repository_tags(f"mirror/{name}") == ["2.0"]
-    [run] = runs(f"{name}.on-push")
-    assert run.parameters["parameters"]["only"] == [f"{port.source.host}/{name}:2.0"]
-    assert runs(name) == []
-
-
-def test_a_push_of_a_tag_that_the_rules_leave_out_mirrors_nothing(port: Port, mirror: Callable[..., str]) -> None:
+def test_a_push_mirrors_its_tag_alone_and_nothing_that_the_rules_leave_out(
+    port: Port, mirror: Callable[..., str]
+) -> None:
     name = mirror(tags=[{"deny": ["never"]}])
 
     push_image(port.source, name, size=500, seed=3, tag="never")
-    until("a run that the push started", lambda: completed(f"{name}.on-push"))
+    push_image(port.source, name, size=500, seed=2, tag="2.0")
+    until("a run for each push", lambda: len(completed(f"{name}.on-push")) == 2)
 
-    assert port.destination.repository_tags(f"mirror/{name}") == []
+    assert port.destination.repository_tags(f"mirror/{name}") == ["2.0"]
+    only = sorted(run.parameters["parameters"]["only"] for run in runs(f"{name}.on-push"))
+    assert only == [[f"{port.source.host}/{name}:2.0"], [f"{port.source.host}/{name}:never"]]
+    assert runs(name) == []

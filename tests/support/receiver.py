@@ -39,7 +39,7 @@ class Receiver:
         return self._log_file.read_text()
 
     def __enter__(self) -> Self:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not self.url:
             found = re.search(r"listening on 127\.0\.0\.1 port (\d+)", self.log)
             if found:
@@ -75,7 +75,7 @@ class Receiver:
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
         try:
-            return self._process.wait(25)
+            return self._process.wait(40)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
