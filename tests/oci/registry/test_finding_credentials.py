@@ -310,6 +310,32 @@ def test_an_expired_credential_is_looked_for_again() -> None:
 
 
 @pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ('{"credential": {"access_token": "t-1", "token_expiry": "2099-01-01T00:00:00Z"}}', "t-1"),
+        ("You do not currently have an active account selected.", ""),
+    ],
+)
+def test_gcloud_is_asked_where_there_are_no_application_default_credentials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, expected: str
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "google.auth", None)
+    program = tmp_path / "gcloud"
+    program.write_text(f'#!/bin/sh\n[ "$1 $2" = "config config-helper" ] && echo \'{answer}\'\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+
+    if not expected:
+        with pytest.raises(TransshipError, match="pip install"):
+            GoogleKeychain().find("eu.gcr.io", "a/b")
+        return
+    found = GoogleKeychain().find("eu.gcr.io", "a/b")
+    assert found is not None
+    assert (found.username, found.password, found.origin) == ("_token", expected, "gcloud")
+    assert found.expires_at > 4_000_000_000
+
+
+@pytest.mark.parametrize(
     ("keychain", "host", "extra"),
     [(GoogleKeychain(), "eu.gcr.io", "google"), (AzureKeychain(), "x.azurecr.io", "azure")],
 )
