@@ -12,7 +12,7 @@ from flows.ending import failed, run_alone
 from flows.names import host_or_folder
 from flows.parameters.prune import AfterPlan, PruneApproval, PruneParameters
 from oci.errors import Cancelled, Incomplete, InvalidInput, StoreError, TransshipError
-from tasks.prune import carry_out, plan_prune, report_prune
+from tasks.prune import carry_out, plan_key, plan_prune, report_prune
 from tasks.prune_report import PlannedPrune, PruneRunReport, Remaining
 from tasks.visit import visiting
 
@@ -74,7 +74,7 @@ async def _approval(plan: PlannedPrune, seconds: int) -> PruneApproval:
     """Ends this process; when the run is resumed, its next one gets the answer here. The key says what is asked for: if
     the plan should be another by then, because its result was lost, that one is asked for anew."""
     question = PruneApproval.with_initial_data(
-        description=f"**{plan}**\n\nThe artifact of this run lists everything that would be deleted.", approve=False
+        description=f"**{plan}**\n\nUnder Artifacts, `{plan_key(plan.destination)}` lists all of it."
     )
     return await asuspend_flow_run(wait_for_input=question, timeout=seconds, key=f"prune-{plan.fingerprint}")
 

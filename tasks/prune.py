@@ -63,9 +63,7 @@ async def plan_prune(destination: str, policy: Policy, grace_seconds: float) -> 
         fingerprint=fingerprint(plan),
         document=plan.to_json(),
     )
-    await acreate_table_artifact(
-        key=artifact_key("prune-plan", destination), table=list(_rows(plan))[:_ROWS], description=str(planned)
-    )
+    await acreate_table_artifact(key=plan_key(destination), table=list(_rows(plan))[:_ROWS], description=str(planned))
     log = get_run_logger()
     for warning in plan.warnings:
         log.warning("%s", warning)
@@ -86,6 +84,11 @@ def fingerprint(plan: PrunePlan) -> str:
     due = [f"{one.digest} {' '.join(one.tags)}" for one in plan.due_manifests]
     due += [f"{one.tag}@{one.digest}" for one in plan.due_tags]
     return digest_of("\n".join([plan.destination, *sorted(due)]).encode()).partition(":")[2][:32]
+
+
+def plan_key(destination: str) -> str:
+    """Of the artifact with the plan."""
+    return artifact_key("prune-plan", destination)
 
 
 def _rows(plan: PrunePlan) -> list[dict[str, str]]:
