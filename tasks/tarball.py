@@ -213,5 +213,5 @@ def link_to(location: str, session: Session) -> str:
     if not location.startswith(S3_PREFIX):
         return f"file://{quote(location)}"
     bucket, _, key = location.removeprefix(S3_PREFIX).partition("/")
-    endpoint = session.s3["destination"].endpoint
-    return f"{endpoint}/{bucket}/{quote(key)}" if endpoint else f"https://{bucket}.s3.amazonaws.com/{quote(key)}"
+    address = session.s3["destination"].address
+    return f"{address}/{bucket}/{quote(key)}" if address else f"https://{bucket}.s3.amazonaws.com/{quote(key)}"

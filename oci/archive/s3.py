@@ -48,7 +48,7 @@ class S3:
     def __init__(self, settings: S3Settings, *, side: str, meter: Meter | None = None) -> None:
         self.settings = settings
         self.side = side
-        with self.mapped(settings.endpoint or "S3", "connecting"):
+        with self.mapped(settings.address or "S3", "connecting"):
             session = _session(settings)
             self.client = _client(session, settings)
             if meter is not None:
@@ -113,7 +113,7 @@ def _identity(session: boto3.Session, settings: S3Settings) -> str:
 
 
 def _client(session: boto3.Session, settings: S3Settings) -> Any:
-    secure = not settings.endpoint.startswith("http://")
+    secure = not settings.address.startswith("http://")
     style: Any = {"addressing_style": "path"} if settings.path_style else {}
     return session.client(
         "s3",

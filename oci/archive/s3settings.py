@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -38,3 +39,8 @@ class S3Settings:
     """Of each request, before it counts as failed."""
     abandoned_after: float = 7 * 24 * 3600.0
     """Seconds without a new part, after which an unfinished upload of the same object is nobody's, and is removed."""
+
+    @property
+    def address(self) -> str:
+        """Of what isn't Amazon S3, as boto3 finds it; empty for Amazon."""
+        return self.endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""

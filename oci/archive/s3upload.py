@@ -102,7 +102,7 @@ class S3Writer:
         """Inside the store, when both are in it and the older archive's bytes were proven when it was written."""
         if not isinstance(base, S3Reader) or part.copy_from is None or not base.fingerprint:
             return False
-        if base.s3.settings.endpoint != self._s3.settings.endpoint:
+        if base.s3.settings.address != self._s3.settings.address:
             return False
         last = part.copy_from + part.size - 1
         try:

@@ -31,7 +31,7 @@ def proxy(object_store: SeaweedFS) -> Iterator[FaultProxy]:
 
 
 def writer(store: SeaweedFS, proxy: FaultProxy, location: str, meter: Meter | None = None) -> S3Writer:
-    settings = replace(store.settings, endpoint=proxy.url, timeout=1.5, tries=3)
+    settings = replace(store.settings, endpoint=proxy.url, timeout=0.8, tries=2)
     return S3Writer(location, S3(settings, side="destination", meter=meter))
 
 
@@ -43,7 +43,7 @@ ONCE = {
     "500": Fault(method="PUT", path=PART, last=1, status=500, body=xml("InternalError")),
     "503 slow down": Fault(method="PUT", path=PART, last=1, status=503, body=xml("SlowDown")),
     "the connection is reset while a part is sent": Fault(method="PUT", path=PART, last=1, cut_upload_after=100_000),
-    "no answer at all": Fault(method="PUT", path=PART, last=1, delay=4.0),
+    "no answer at all": Fault(method="PUT", path=PART, last=1, delay=2.0),
     "the answer about a part is lost": Fault(method="PUT", path=PART, last=1, reset_after=0),
     "other bytes were stored": Fault(
         method="PUT", path=PART, last=1, replace_headers={"ETag": f'"{"0" * 32}"', "x-amz-checksum-crc32": ""}
@@ -73,7 +73,7 @@ ALWAYS: dict[str, tuple[Fault, type[TransshipError], str]] = {
         "storing part 2: words of the store (hint: run it again; what is stored stays)",
     ),
     "slow down": (Fault(method="PUT", path=PART, status=503, body=xml("SlowDown")), RateLimited, "lower the conc"),
-    "no answer": (Fault(method="PUT", path=PART, delay=4.0), Unavailable, "check the endpoint"),
+    "no answer": (Fault(method="PUT", path=PART, delay=2.0), Unavailable, "check the endpoint"),
     "other bytes": (
         Fault(method="PUT", path=PART, replace_headers={"ETag": f'"{"0" * 32}"', "x-amz-checksum-crc32": ""}),
         IntegrityError,
@@ -123,14 +123,14 @@ def test_what_stays_is_told_and_leaves_the_older_object(
 def test_requests_that_are_sent_again_are_counted(
     object_store: SeaweedFS, proxy: FaultProxy, s3_location: str, tarball: Tarball
 ) -> None:
-    proxy.rules.append(Fault(method="PUT", path=PART, last=2, status=500, body=xml("InternalError")))
+    proxy.rules.append(Fault(method="PUT", path=PART, last=1, status=500, body=xml("InternalError")))
     meter = Meter()
 
     tarball.write(writer(object_store, proxy, s3_location, meter))
 
     receipt = meter.receipt()
-    assert receipt.retries == 2
-    assert receipt.requests[proxy.host]["PUT part"] == len(tarball.parts()) + 2
+    assert receipt.retries == 1
+    assert receipt.requests[proxy.host]["PUT part"] == len(tarball.parts()) + 1
 
 
 def test_a_bucket_that_may_not_be_listed_is_explained(
