@@ -9,7 +9,7 @@ from typing import Any
 
 from oci.errors import InvalidInput, TransshipError
 from oci.meter import Receipt
-from oci.mirror.breaker import Breaker
+from oci.mirror.breaker import Breaker, place
 from oci.mirror.carry import SKIPPED, Carried
 from oci.mirror.comparison import Comparison, TagState
 from oci.mirror.config import Mirror
@@ -105,7 +105,7 @@ def made_of(
         waiting=comparison.waiting,
         extra=comparison.extra,
         failed=(*_uncompared(mirror, comparison), *_uncarried(outcomes)),
-        causes=tuple(map(str, breaker.causes.values())),
+        causes=_causes(mirror, breaker),
         receipt=receipt,
     )
 
@@ -118,9 +118,16 @@ def of_failure(mirror: Mirror, error: TransshipError, breaker: Breaker, receipt:
         source=str(mirror.source),
         destinations=tuple(str(destination) for destination in mirror.destinations),
         failed=(failed,),
-        causes=tuple(map(str, breaker.causes.values())),
+        causes=_causes(mirror, breaker),
         receipt=receipt,
     )
+
+
+def _causes(mirror: Mirror, breaker: Breaker) -> tuple[str, ...]:
+    """Of the places that the mirror names; what a lock names isn't known here."""
+    stores = [mirror.source.store, *(destination.store for destination in mirror.destinations)]
+    named = {place(side, str(store)) for store in stores if store for side in ("source", "destination")}
+    return tuple(str(cause) for where, cause in breaker.causes.items() if where in named or mirror.source.lock)
 
 
 def read_only(text: str, where: str) -> tuple[str, ...]:

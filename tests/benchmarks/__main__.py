@@ -18,11 +18,13 @@ from rich.table import Table
 
 from tests.benchmarks.archives import measure_archives
 from tests.benchmarks.measure import Run, by_kind, run
+from tests.benchmarks.mirrors import measure_flow, measure_mirrors
 from tests.benchmarks.tools import OURS, Tool, available
 from tests.benchmarks.workloads import WORKLOADS, Pushed, push
 from tests.servers.docker_registry import DockerRegistry
 
 ARCHIVES = "archives"
+MIRRORS = "mirrors"
 RESULTS = Path(".bench/results.json")
 Results = dict[tuple[str, str, str], list[Run]]
 """(workload, phase, tool) → runs; the phases are cold, unchanged and mount."""
@@ -30,11 +32,11 @@ Results = dict[tuple[str, str, str], list[Run]]
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("--workload", action="append", choices=sorted([*WORKLOADS, ARCHIVES]))
+    parser.add_argument("--workload", action="append", choices=sorted([*WORKLOADS, ARCHIVES, MIRRORS]))
     parser.add_argument("--runs", type=int, default=3)
     options = parser.parse_args()
     results: Results = defaultdict(list)
-    chosen = options.workload or [*WORKLOADS, ARCHIVES]
+    chosen = options.workload or [*WORKLOADS, ARCHIVES, MIRRORS]
     for name in chosen:
         if name in WORKLOADS:
             measure_workload(name, options.runs, results)
@@ -42,8 +44,15 @@ def main() -> int:
     show(rows)
     archives = measure_archives(options.runs) if ARCHIVES in chosen else []
     show_archives(archives)
+    mirrors = measure_mirrors(options.runs) if MIRRORS in chosen else []
+    flow = measure_flow(options.runs) if MIRRORS in chosen else []
+    show_mirrors(mirrors, flow)
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({"runs": options.runs, "rows": rows, "archives": archives}, indent=1))
+    RESULTS.write_text(
+        json.dumps(
+            {"runs": options.runs, "rows": rows, "archives": archives, "mirrors": mirrors, "flow": flow}, indent=1
+        )
+    )
     print(f"written: {RESULTS}", file=sys.stderr)
     return 0
 
@@ -117,6 +126,35 @@ def show_archives(rows: Iterable[dict[str, Any]]) -> None:
         )
     if table.row_count:
         Console(width=120).print(table)
+
+
+def show_mirrors(rows: Iterable[dict[str, Any]], flow: Iterable[dict[str, Any]]) -> None:
+    table = Table("mirrors", "tool", "wall s", "cpu s", "peak MB", "requests", "wall / best other")
+    for row in rows:
+        ratio = row["wall_over_best_other"]
+        table.add_row(
+            row["phase"],
+            row["tool"],
+            f"{row['wall']:.2f}",
+            f"{row['cpu']:.2f}",
+            f"{row['rss'] / 1e6:.0f}",
+            str(row["requests"]),
+            f"{ratio:.2f}" if ratio else "",
+        )
+    prefect = Table("mirrors", "run as", "wall s", "unchanged s", "ms each image", "of it Prefect's")
+    for row in flow:
+        added = row["prefect_per_image"]
+        prefect.add_row(
+            row["phase"],
+            row["tool"],
+            f"{row['wall']:.2f}",
+            f"{row['wall_unchanged']:.2f}",
+            f"{row['per_image'] * 1000:.1f}",
+            f"{added * 1000:.1f} ms" if added is not None else "",
+        )
+    for one in (table, prefect):
+        if one.row_count:
+            Console(width=120).print(one)
 
 
 def show(rows: Iterable[dict[str, Any]]) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 
 import pytest
@@ -93,3 +94,63 @@ def test_closing_answers_what_is_queued_with_cancelled() -> None:
     if not second.done() or second.exception() is not None:
         with pytest.raises(Cancelled):
             second.result(0)
+
+
+def test_one_function_answers_for_several_keys_each_as_soon_as_it_can() -> None:
+    pool: BlobPool[int] = BlobPool(2, CancelToken())
+    gate = threading.Event()
+
+    def work(keys: Sequence[Hashable], settle: Callable[[Hashable, int | BaseException], None]) -> None:
+        settle(keys[0], 1)
+        gate.wait(5)
+        settle(keys[1], Unavailable("no"))
+
+    pool.together(["a", "b"], 1, work)
+    first, mine = pool.once("a", 1, lambda: 9)
+    again, theirs = pool.once("a", 1, lambda: 9)
+    second, _ = pool.once("b", 1, lambda: 9)
+
+    assert wait_all([first, again]) == [1, 1]
+    assert (mine, theirs, second.done()) == (True, False, False)
+    gate.set()
+    with pytest.raises(Unavailable):
+        wait_all([second])
+    assert wait_all([pool.once("b", 1, lambda: 7)[0]]) == [7]
+    pool.close()
+
+
+def test_a_function_for_several_keys_is_given_only_those_that_are_not_seen_to() -> None:
+    pool: BlobPool[int] = BlobPool(2, CancelToken())
+    asked: list[Hashable] = []
+
+    def work(keys: Sequence[Hashable], settle: Callable[[Hashable, int | BaseException], None]) -> None:
+        asked.extend(keys)
+        for key in keys:
+            settle(key, 2)
+
+    known, _ = pool.once("a", 1, lambda: 1)
+    pool.together(["a", "b", "c"], 1, work)
+    pool.together(["b", "d"], 1, work)
+
+    assert wait_all([known, *(pool.once(key, 1, lambda: 3)[0] for key in "bcd")]) == [1, 2, 2, 3]
+    assert asked == ["b", "c"]
+    pool.close()
+
+
+def test_a_function_for_several_keys_that_fails_fails_for_all_it_has_not_answered() -> None:
+    pool: BlobPool[int] = BlobPool(2, CancelToken())
+    gate = threading.Event()
+
+    def work(keys: Sequence[Hashable], settle: Callable[[Hashable, int | BaseException], None]) -> None:
+        gate.wait(5)
+        settle(keys[0], 1)
+        raise Unavailable("no")
+
+    pool.together(["a", "b"], 1, work)
+    first, second = (pool.once(key, 1, lambda: 9)[0] for key in "ab")
+    gate.set()
+
+    assert wait_all([first]) == [1]
+    with pytest.raises(Unavailable):
+        wait_all([second])
+    pool.close()
