@@ -73,7 +73,7 @@ def remembered(markdown: str) -> list[PastRun]:
 
 
 def _lines(mirror: str, runs: Sequence[PastRun]) -> Iterator[str]:
-    yield f"## {mirror}"
+    yield f"## Last runs of {mirror}"
     yield ""
     yield _verdict(runs)
     yield ""
@@ -103,5 +103,5 @@ def _verdict(runs: Sequence[PastRun]) -> str:
     good = [run for run in runs if run.succeeded]
     if runs[-1].succeeded:
         return "Up to date."
-    since = f"last complete on {good[-1].when}" if good else f"not complete in {len(runs)} runs"
+    since = f"last complete on {good[-1].when}" if good else f"not complete in any of the last {len(runs)}"
     return f"**The last run failed**; {since}."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 import uuid
 from collections.abc import Iterator
@@ -18,10 +17,7 @@ from tests.support.browser import Browser
 from tests.support.prefect_server import PrefectServer, deploy
 from tests.support.shop import push_shop
 
-pytestmark = [
-    pytest.mark.optional,
-    pytest.mark.skipif(shutil.which("chromedriver") is None, reason="chromedriver isn't installed: make ui"),
-]
+pytestmark = pytest.mark.optional
 
 _WIDTHS = "return [...document.images].filter(one => one.alt.startsWith('Bytes')).map(one => one.naturalWidth)"
 """Of the pictures that are really drawn."""
