@@ -45,7 +45,9 @@ def make_prune_plan(
     survey = surveyor.look()
     noted = seen.read(destination) if survey.has_note else {}
     surveyor.read((*seen.noted_manifests(noted), *known))
-    references = References(surveyor, wanted.chosen(survey.tags), wanted.digests)
+    chosen = wanted.chosen(survey.tags)
+    surveyor.confirm(chosen)
+    references = References(surveyor, chosen & survey.tags.keys(), wanted.digests)
     _check_known(destination, references)
     unwanted = references.unwanted
     if unwanted and not wanted.nothing and not survey.manifests.keys() & references.needed.keys():

@@ -88,6 +88,10 @@ class Surveyor:
         self._show([tag for tag in silent if tag not in told])
         return self.survey
 
+    def confirm(self, tags: Iterable[str]) -> None:
+        """Asks what keep-alive tags show of which more depends than the manifest that they name."""
+        self._show([tag for tag in tags if is_keep_alive(tag)])
+
     def read(self, digests: Iterable[Digest]) -> None:
         """Looks at manifests by digest, but for those that were looked at before."""
         known = self.survey

@@ -193,6 +193,19 @@ def test_a_keep_alive_tag_makes_an_image_known_that_nothing_else_names(
     assert names(plan) == {lone.digest}, "an untagged manifest that nothing leads to can't be seen"
 
 
+def test_a_keep_alive_tag_that_is_kept_by_name_keeps_what_it_really_shows(
+    registry: DockerRegistry, repository: str
+) -> None:
+    named, shown = image(1), image(2)
+    push(registry.url, repository, named, "1.0")
+    push(registry.url, repository, shown, "2.0", keep_alive(named))
+
+    plan = planned(f"{registry.host}/{repository}", tags=(keep_alive(named),))
+
+    assert names(plan) == {named.digest}
+    assert [one.tag for one in plan.tags] == ["2.0"]
+
+
 def test_a_policy_that_keeps_nothing_must_say_so(registry: DockerRegistry, repository: str) -> None:
     push(registry.url, repository, image(1), "1.0")
     where = f"{registry.host}/{repository}"
