@@ -91,9 +91,7 @@ class Archive:
         if stretch is None:
             raise self.lacks(blob.digest, "reading the blob")
         self._check_size(blob, stretch.size)
-        if stretch.header >= 0 and offset == 0:
-            self._check_header(blob, stretch)
-        for chunk in stretch.reader.read(stretch.offset + offset, end - offset):
+        for chunk in self._read(blob, stretch, offset, end):
             self._cancel.check()
             self._meter.read(len(chunk))
             yield chunk
@@ -102,10 +100,25 @@ class Archive:
         if size != blob.size:
             raise IntegrityError(f"{self._where()}: {blob.digest} has {size} bytes in the archive, not {blob.size}")
 
-    def _check_header(self, blob: Descriptor, stretch: Stretch) -> None:
+    def _read(self, blob: Descriptor, stretch: Stretch, offset: int, end: int) -> Iterator[bytes]:
+        """With the header that hasn't been looked at yet, in one go: in S3 each read is a request."""
+        if stretch.header < 0 or offset:
+            yield from stretch.reader.read(stretch.offset + offset, end - offset)
+            return
+        head, length = b"", stretch.offset - stretch.header
+        for chunk in stretch.reader.read(stretch.header, length + end):
+            rest = chunk
+            if len(head) < length:
+                head, rest = head + chunk[: length - len(head)], chunk[length - len(head) :]
+                if len(head) == length:
+                    self._check_header(blob, head)
+            if rest:
+                yield rest
+
+    def _check_header(self, blob: Descriptor, head: bytes) -> None:
         """Where a member should be by the sizes of those before it, there must be one of its size."""
         try:
-            member = next(iter(Members(stretch.reader.read(stretch.header, stretch.offset - stretch.header))), None)
+            member = next(iter(Members(iter([head]))), None)
         except InvalidManifest:
             member = None
         if member is None or member.size != blob.size:

@@ -98,7 +98,7 @@ def test_one_image_is_taken_out_without_reading_the_others(
     assert size > 24 * MIB
     assert meter.receipt().bytes_read < 7 * MIB
     host = object_store.endpoint.removeprefix("http://")
-    assert meter.receipt().requests[host]["GET object"] <= 8
+    assert meter.receipt().requests[host]["GET object"] <= 4
 
 
 def test_an_import_never_asks_where_the_content_came_from(
