@@ -80,13 +80,15 @@ async def _mirrored(parameters: MirrorParameters, config: MirrorsConfig, one: Mi
 async def _carry(parameters: MirrorParameters, run: MirrorRun) -> None:
     """Here, or where there is enough of it: by the fleet."""
     work, options = run.compared.work, parameters.fleet
-    shards = in_shards(work, options.shards) if options else []
+    here = [item for item in work if item.writes_archive]
+    shards = in_shards([item for item in work if not item.writes_archive], options.shards) if options else []
     if not options or not shards:
         await carry_all(run, work)
         return
     fleet = replace(options.fleet(), deployment=options.mirror_deployment)
     try:
         await carry_on_fleet(run, shards, fleet, partial(MirrorShardParameters.sent, run.config, run.mirror))
+        await carry_all(run, here)
     except BaseExceptionGroup as group_of_errors:
         raise the_one(group_of_errors) from None
 

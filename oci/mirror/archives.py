@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from oci.archive.export import ArchiveReport, write_archive
+from oci.archive.plan import ArchivePlan
 from oci.archive.planner import ArchiveOptions, plan_archive
 from oci.archive.source import Archive, Nothing
 from oci.digest import Digest
@@ -39,17 +40,22 @@ def has_to_be_written(found: DestinationComparison) -> bool:
     return not states & _KEPT and bool(states & _REWRITTEN or found.extra)
 
 
-def write(session: Session, item: WorkItem) -> tuple[Plan, ArchiveReport]:
-    """Reads what has changed, and writes one archive of all that the item names. Raises Incomplete when a part of the
-    source can't be read: the old archive stays then."""
+def planned(session: Session, item: WorkItem) -> tuple[Plan, ArchivePlan]:
+    """One archive of all that the item names; manifests and configs are read, nothing is written. Raises Incomplete
+    when a part of the source can't be read."""
     [target] = item.targets
     requests = item.requests(target)
     plans = [make_plan(session, request) for request in requests]
     plan = plans[0] if len(plans) == 1 else _merged(item.source, target.destination, plans)
     name = parse_store(target.destination)
     old = name.locations[0] if isinstance(name, ArchiveName) and isinstance(held_in(session, name), Archive) else ""
-    options = ArchiveOptions(base=old)
-    return plan, write_archive(session, plan_archive(session, requests[0], plan, options))
+    return plan, plan_archive(session, requests[0], plan, ArchiveOptions(base=old))
+
+
+def write(session: Session, item: WorkItem) -> tuple[Plan, ArchiveReport]:
+    """The same, written. Whatever is raised, the old archive stays then."""
+    plan, archive = planned(session, item)
+    return plan, write_archive(session, archive)
 
 
 def _merged(source: str, destination: str, plans: Sequence[Plan]) -> Plan:

@@ -9,6 +9,7 @@ from typing import Any
 
 from oci.digest import Digest
 from oci.errors import Cancelled, TransshipError
+from oci.mirror import archives
 from oci.mirror.comparison import Comparison, TagState
 from oci.mirror.work import Target, WorkItem
 from oci.relocation.plan import Plan
@@ -108,6 +109,8 @@ def _planned(
 ) -> tuple[PlannedItem, Plan | None]:
     found = PlannedItem(title=item.title, names=item.names, destination=target.destination, tags=target.tags)
     try:
+        if item.writes_archive:
+            return _archive(session, found, item.alone(target)), None
         plan = make_plan(session, item.request(target), seen=item.seen(target, comparison.listed))
     except Cancelled:
         raise
@@ -123,3 +126,10 @@ def _planned(
         error="; ".join(failure.message for failure in plan.failures),
     )
     return counted, plan
+
+
+def _archive(session: Session, found: PlannedItem, item: WorkItem) -> PlannedItem:
+    """Written whole, but for what comes out of the old one."""
+    plan, archive = archives.planned(session, item)
+    moved = archive.size - archive.bytes_copied
+    return replace(found, images=len(list(plan.images)), bytes_to_move=moved)

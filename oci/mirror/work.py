@@ -11,7 +11,7 @@ from oci.errors import InvalidDocument
 from oci.mirror.breaker import place
 from oci.mirror.config import Mirror
 from oci.mirror.rules import KeepAlive
-from oci.reference import parse_any, parse_store
+from oci.reference import ARCHIVE_PREFIX, parse_any, parse_store
 from oci.relocation.planner import Seen
 from oci.relocation.request import RelocationRequest
 
@@ -95,6 +95,11 @@ class WorkItem:
     def alone(self, target: Target) -> WorkItem:
         """The same for one destination."""
         return replace(self, targets=(target,))
+
+    @property
+    def writes_archive(self) -> bool:
+        """Whether a destination is an archive: a file of this machine, or an object that is written as a whole."""
+        return any(target.destination.startswith(ARCHIVE_PREFIX) for target in self.targets)
 
     @property
     def title(self) -> str:

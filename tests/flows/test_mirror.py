@@ -117,6 +117,22 @@ def test_a_failed_image_is_in_the_report_and_can_be_run_again(
     assert again.mirrors[0].tags == ["broken"]
 
 
+def test_an_archive_is_one_task_run_and_none_when_nothing_changed(
+    registry: DockerRegistry, repository: str, tmp_path: Path
+) -> None:
+    seed(registry, repository, many(20))
+    archive = {"archive": str(tmp_path / "web.tar")}
+    mirrors = config(registry, registry, repository, destinations=[archive])
+
+    first = mirror_sync(MirrorParameters(config=mirrors))
+    again = mirror_sync(MirrorParameters(config=mirrors))
+    _, unchanged = last_run(2)
+
+    assert (first.mirrors[0].copied, first.mirrors[0].images) == (20, 20)
+    assert again.mirrors[0].in_place == 20
+    assert len(unchanged) == 2
+
+
 def test_a_check_reports_drift_and_completes(
     registry: DockerRegistry, other_registry: DockerRegistry, repository: str, tmp_path: Path
 ) -> None:

@@ -11,8 +11,10 @@ import pytest
 from oci.cancel import CancelToken
 from oci.errors import Cancelled
 from oci.mirror.breaker import Breaker
-from oci.mirror.compare import CHECK, Care
+from oci.mirror.compare import CHECK, Care, compare
+from oci.mirror.config import Mirror
 from oci.mirror.facts import Facts
+from oci.mirror.plan import plan_mirror
 from oci.mirror.report import read_only
 from oci.mirror.run import Shared, run_mirror
 from oci.mirror.work import WorkItem
@@ -430,8 +432,10 @@ def test_an_archive_holds_all_that_is_selected_and_is_written_again_only_when_th
     path = tmp_path / "web.tar"
     mirror = mirror_of(f"{registry.host}/{repository}", destinations=[{"archive": str(path)}])
 
+    planned = planned_of(mirror)
     first, again = run(mirror), run(mirror)
     kept = path.read_bytes()
+    assert planned == [(len(kept), "")]
     push(registry.url, repository, variant(image(1), 70), "1.2")
     grown = run(mirror)
 
@@ -443,6 +447,13 @@ def test_an_archive_holds_all_that_is_selected_and_is_written_again_only_when_th
         assert set(session.archive(ArchiveName.of(str(path))).tags()) == {"1.0", "1.1", "1.2", "bundle", "latest"}
     layout = run_import(path, tmp_path / "layout")
     assert layout == {"1.0", "1.1", "1.2", "bundle", "latest"}
+
+
+def planned_of(mirror: Mirror) -> list[tuple[int, str]]:
+    """Bytes to move and the problem of each item that a run would carry."""
+    with session_of() as session:
+        comparison = compare(session, mirror, facts=Facts(), breaker=Breaker())
+        return [(item.bytes_to_move, item.error) for item in plan_mirror(session, comparison).items]
 
 
 def run_import(path: Path, folder: Path) -> set[str]:
