@@ -69,7 +69,7 @@ def plan_archive(
     left_out = tuple((blob.digest, blob.size) for blob in blobs if blob.digest in there)
     head = _head(session, request, plan, manifests, options.format)
     note = Extra(requires=left_out, base=known.name)
-    volumes = _volumes(head, note, chosen, options)
+    volumes = _volumes(head, note, _members(manifests, chosen, options.format), options)
     return ArchivePlan(
         source=plan.source,
         format=options.format,
@@ -121,7 +121,6 @@ def _head(
     return [
         Content.of(layoutdocument.MARK, layoutdocument.MARK_BYTES),
         Content.of(layoutdocument.INDEX, layoutdocument.render(elements, manifests)),
-        *(Content.of(layoutdocument.member_name(digest), manifests[digest].raw) for digest in sorted(manifests)),
     ]
 
 
@@ -137,12 +136,20 @@ def _configs(session: Session, plan: Plan, manifests: Mapping[Digest, Manifest])
     return dict(zip(wanted, texts, strict=True))
 
 
+def _members(manifests: Mapping[Digest, Manifest], blobs: Sequence[PlannedBlob], kind: str) -> list[Content]:
+    """What the images are made of; a layout's manifests come first, so that they are read together."""
+    if kind == IMGPKG:
+        return [Content(document.member_name(blob.digest), blob.size, digest=blob.digest) for blob in blobs]
+    return [
+        *(Content.of(layoutdocument.member_name(digest), manifests[digest].raw) for digest in sorted(manifests)),
+        *(Content(layoutdocument.member_name(blob.digest), blob.size, digest=blob.digest) for blob in blobs),
+    ]
+
+
 def _volumes(
-    head: Sequence[Content], note: Extra, blobs: Sequence[PlannedBlob], options: ArchiveOptions
+    head: Sequence[Content], note: Extra, members: Sequence[Content], options: ArchiveOptions
 ) -> list[TarPlan]:
     """One tarball, or as many as it takes; the note is in it only where it says something."""
-    naming = document.member_name if options.format == IMGPKG else layoutdocument.member_name
-    members = [Content(naming(blob.digest), blob.size, digest=blob.digest) for blob in blobs]
     noted = [Content.of(extra.NAME, note.to_json())] if note.requires or note.base else []
     whole = lay_out(options.format, [*head, *noted, *members])
     if not options.max_size or whole.size <= options.max_size:
@@ -172,7 +179,8 @@ def _shares(head: Sequence[Content], members: Sequence[Content], limit: int, not
         length = _length(member)
         if length + room > limit:
             raise InvalidInput(
-                f"a volume holds whole blobs, and {member.digest} has {member.size} bytes, more than one of {limit}",
+                f"a volume holds whole blobs, and {member.digest or member.name} has {member.size} bytes, "
+                f"more than one of {limit}",
                 hint="give a bigger --max-size",
             )
         if used + length > limit:

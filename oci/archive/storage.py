@@ -154,6 +154,7 @@ class FileWriter:
             self._file = os.open(self._partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             self._lock(fcntl.LOCK_EX)
             self._log = os.open(self._journal, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+            _end_line(self._log)
             done = self._intact(parts) if resume else {}
             if not done:
                 os.ftruncate(self._file, 0)
@@ -178,6 +179,7 @@ class FileWriter:
                     operation="joining the unfinished archive",
                     hint="write the archive again from the beginning",
                 )
+            _end_line(self._log)
             return self._intact(parts)
 
     def put(self, part: Part, data: bytearray) -> None:
@@ -290,6 +292,13 @@ class FileWriter:
 
 def _line(text: str) -> bytes:
     return f"{zlib.crc32(text.encode()):08x} {text}\n".encode()
+
+
+def _end_line(log: int) -> None:
+    """After a line that was cut off, the next one begins a new one."""
+    size = os.fstat(log).st_size
+    if size and os.pread(log, 1, size - 1) != b"\n":
+        os.write(log, b"\n")
 
 
 def _journal(log: int, first: str) -> dict[tuple[int, int], tuple[int, str]] | None:
