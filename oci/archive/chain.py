@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from oci.archive.tarplan import Piece
 from oci.digest import Digest, Verifier
-from oci.errors import InvalidInput, TransshipError
+from oci.errors import IntegrityError, InvalidInput, TransshipError
 
 
 @dataclass(slots=True)
@@ -18,7 +18,8 @@ class Chains:
 
     _verifiers: dict[Digest, Verifier] = field(default_factory=dict)
     _hashed: dict[Digest, int] = field(default_factory=dict)
-    """Bytes of each blob that went through its hash; a verifier counts them before that."""
+    """Bytes of each blob up to the end of a piece. What the verifier has seen says less: it counts a chunk before that
+    is hashed."""
     _turn: threading.Condition = field(default_factory=threading.Condition)
     _broken: dict[Digest, TransshipError] = field(default_factory=dict)
     _over: TransshipError | None = None
@@ -27,18 +28,19 @@ class Chains:
         """Raises IntegrityError when the blob ends here and isn't what was promised, or what `break_off` was told."""
         verifier = self._verifier(piece)
         with self._turn:
-            self._turn.wait_for(
-                lambda: self._why_not(verifier) or self._hashed.get(verifier.digest, 0) == piece.blob_offset
-            )
+            self._turn.wait_for(lambda: self._why_not(verifier) or self._hashed[verifier.digest] == piece.blob_offset)
             broken = self._why_not(verifier)
             if broken is not None:
                 raise broken
         for chunk in chunks:
             verifier.update(chunk)
+        end = piece.blob_offset + piece.length
+        if verifier.seen != end:
+            raise IntegrityError(f"{verifier.digest}: got {verifier.seen} bytes where {end} were to be")
         with self._turn:
-            self._hashed[verifier.digest] = verifier.seen
+            self._hashed[verifier.digest] = end
             self._turn.notify_all()
-        if piece.blob_offset + piece.length == verifier.size:
+        if end == verifier.size:
             verifier.finish()
 
     def break_off(self, error: TransshipError, digests: Iterable[Digest] | None = None) -> None:
@@ -58,4 +60,5 @@ class Chains:
         if content is None or content.digest is None:
             raise InvalidInput("only a blob has a digest to be proven")
         with self._turn:
+            self._hashed.setdefault(content.digest, 0)
             return self._verifiers.setdefault(content.digest, Verifier(content.digest, content.size))

@@ -63,6 +63,8 @@ class Writing:
     on_part: Callable[[Part], None] | None = None
     report: WriteReport = field(default_factory=WriteReport)
     _round_number: int = 0
+    _unproven: set[Digest] = field(default_factory=set)
+    """Blobs of which a piece is missing: all their pieces are hashed in this round, and no other blob's that is cut."""
     _told: set[int] = field(default_factory=set)
     _chains: Chains = field(default_factory=Chains)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -97,8 +99,8 @@ class Writing:
     ) -> IntegrityError | None:
         """One pass over what is missing. Gives a problem when something has to be done again: a blob with a wrong byte
         takes all its parts with it, for nobody knows which of them has it."""
-        unproven = self._cut_in(part for part in parts if part.number not in known)
-        todo = [part for part in parts if part.number not in known or self._blobs_cut(part) & unproven]
+        self._unproven = self._cut_in(part for part in parts if part.number not in known)
+        todo = [part for part in parts if part.number not in known or self._blobs_cut(part) & self._unproven]
         self._chains = Chains()
         problem: IntegrityError | None = None
         for part, error in self._side_by_side(todo, known, readers):
@@ -159,7 +161,7 @@ class Writing:
 
     def _written(self, part: Part, known: StoredPart | None, readers: ThreadPoolExecutor) -> StoredPart:
         if known is not None and self.writer.reads_back:
-            self._prove_stored(part, self._cut_pieces(part))
+            self._prove_stored(part, self._unproven_pieces(part))
             return known
         if part.copy_from is not None and self.base is not None and self._round_number == 0:
             if self.writer.copy(part, self.base):
@@ -225,7 +227,7 @@ class Writing:
     def _hash(self, part: Part, data: bytearray) -> None:
         """The pieces of blobs that are cut, each when its turn has come."""
         view = memoryview(data)
-        for piece in self._cut_pieces(part):
+        for piece in self._unproven_pieces(part):
             at = piece.offset - part.start
             self._chains.update(piece, [view[at : at + piece.length]])
 
@@ -245,6 +247,13 @@ class Writing:
             member = piece.member
             if member is not None and piece.length < member.content.size and member.content.digest not in self._vouched:
                 yield piece
+
+    def _unproven_pieces(self, part: Part) -> Iterator[Piece]:
+        return (
+            piece
+            for piece in self._cut_pieces(part)
+            if piece.member is not None and piece.member.content.digest in self._unproven
+        )
 
     def _blobs_cut(self, part: Part) -> set[Digest]:
         cut = (piece.member for piece in self._cut_pieces(part))

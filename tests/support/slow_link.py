@@ -59,7 +59,7 @@ class SlowLink:
 
     def _pump(self, source: socket.socket, sink: socket.socket, slow: bool) -> None:
         with contextlib.suppress(OSError):
-            while data := source.recv(_CHUNK):
+            while data := source.recv(max(_CHUNK, self.bytes_per_second // 200)):
                 if slow:
                     self._brake(len(data))
                 sink.sendall(data)

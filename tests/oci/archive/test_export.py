@@ -85,7 +85,7 @@ def test_scenario_6_the_archive_is_byte_for_byte_imgpkgs_at_any_concurrency(
 
 
 def test_an_archive_of_many_parts_is_the_same_bytes(registry: DockerRegistry, repository: str, tmp_path: Path) -> None:
-    blobs = [layer(seed, size) for seed, size in enumerate((23 << 20, 1000, 6 << 20, 12 << 20))]
+    blobs = [layer(seed, size) for seed, size in enumerate((12 << 20, 1000, 6 << 20))]
     made = image(1, layers=blobs)
     reference = push(registry.url, repository, made, "v1")
     source = f"{registry.host}/{repository}"
@@ -97,7 +97,7 @@ def test_an_archive_of_many_parts_is_the_same_bytes(registry: DockerRegistry, re
         )
 
         assert path.read_bytes() == want
-        assert report.parts > 5
+        assert report.parts >= 4
     assert reference.endswith(made.digest)
 
 
