@@ -19,6 +19,7 @@ from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 
 TAG = "transship"
+RUNNING = "prefect.flow-run.Running"
 HEARTBEAT = "prefect.flow-run.heartbeat"
 
 _ALIVE_OR_OVER = frozenset(
@@ -31,7 +32,7 @@ _ALIVE_OR_OVER = frozenset(
         )
     }
 )
-"""What may follow a sign of life. `Running` is not among it: that event may come late, after the first sign."""
+"""What may follow a sign of life. RUNNING is not among it: that event may come late, after the first sign."""
 
 SILENT_AFTER = timedelta(seconds=90)
 """Three signs of life at the pace of 30 seconds, which is the fastest that Prefect has."""
@@ -47,7 +48,7 @@ def lifelines(
         _crash(
             "transship: runs of dead machines",
             "Ends runs that have given no sign of life for a while as crashed.",
-            after=[HEARTBEAT],
+            after=[RUNNING, HEARTBEAT],
             expect=_ALIVE_OR_OVER,
             within=silent_after,
             message="no sign of life: the machine is dead or cut off",
