@@ -165,6 +165,8 @@ class _Look:
             except TransshipError as error:
                 self._breaker.failed(error)
                 self._broken[name] = error
+        if len(self._broken) == len(self._destinations):
+            raise next(iter(self._broken.values()))
 
     def _candidates(self, listed: Sequence[str] | None) -> list[str]:
         """Tags that may be taken as far as their names say; the one name of a bundle."""

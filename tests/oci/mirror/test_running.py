@@ -335,6 +335,16 @@ def test_one_destination_that_is_down_does_not_stop_the_other(
     assert report.failed_names == (source,)
 
 
+def test_when_no_destination_can_be_reached_the_source_is_not_asked(registry: DockerRegistry, repository: str) -> None:
+    seed(registry, repository, versions(*(f"1.{number}" for number in range(50))))
+
+    report = run(mirror_of(f"{registry.host}/{repository}", "127.0.0.1:1/down"), retries=0)
+
+    assert report.nothing_done
+    assert "Connection refused" in report.failed[0].error
+    assert report.receipt.total_requests < 5
+
+
 def test_a_login_that_expires_stops_the_run_early_and_is_said_once(
     registry: DockerRegistry, other_registry: DockerRegistry, repository: str
 ) -> None:
@@ -349,6 +359,22 @@ def test_a_login_that_expires_stops_the_run_early_and_is_said_once(
     assert sum(not failed.not_tried for failed in report.failed) < 12
     assert report.copied + len(report.failed) == 200
     assert refused < 50
+
+
+def test_a_used_up_quota_stops_the_run_at_once(
+    registry: DockerRegistry, other_registry: DockerRegistry, repository: str
+) -> None:
+    seed(registry, repository, versions(*(f"1.{number}" for number in range(60))))
+    quota = Fault(method="GET", path="manifests", first=11, status=429, headers={"Retry-After": "86400"})
+    with FaultProxy(registry.port, quota) as proxy:
+        report = run(mirror_of(f"{proxy.host}/{repository}", f"{other_registry.host}/{repository}"), concurrency=2)
+        asked = proxy.count("GET", "manifests")
+
+    assert report.copied == 10
+    assert len(report.causes) == 1
+    assert "86400" in report.causes[0]
+    assert asked < 16
+    assert len(report.failed_names) == 50
 
 
 def test_on_failure_stop_begins_no_further_image(
