@@ -8,7 +8,10 @@ import click
 
 from flows.cli.access import RegistryFlags, registry_flags
 from flows.cli.progress import LayerProgress, progress_flag, shown
+from flows.cli.tarball import object_store_flags, offline
 from flows.cli.verb import Invocation, Verb, boolean, everywhere, words
+from oci.archive.pushed import push_to_archive
+from oci.archive.s3settings import S3Settings
 from oci.bundle.lockfile import write_lock
 from oci.bundle.push import PushRequest, entries_of, push
 from oci.errors import InvalidInput
@@ -25,13 +28,15 @@ from tasks.sizes import human
 @words("--file-exclude-defaults", help="The same, by its old name.", hidden=True)
 @boolean("--preserve-permissions", help="Keep the permissions of group and others.")
 @words("-l", "--labels", help="KEY=VALUE labels of the image's config (repeatable).")
+@click.option("--to-tar", default="", help="Into an archive, FILE or s3://BUCKET/KEY, instead of a registry.")
 @click.option("--lock-output", default="", help="Write a BundleLock of what was pushed.")
 @boolean("--oci-media-types", help="OCI media types; imgpkg can pull such a bundle but not copy it.")
 @progress_flag
+@object_store_flags
 @registry_flags()
 @everywhere
 @click.pass_obj
-def push_files(invocation: Invocation, /, registry: RegistryFlags, **flags: Any) -> None:
+def push_files(invocation: Invocation, /, registry: RegistryFlags, store: S3Settings, **flags: Any) -> None:
     """Push files as a bundle or as a plain image. The same files give the same digest everywhere."""
     request = PushRequest(
         bundle=flags["bundle"],
@@ -46,11 +51,20 @@ def push_files(invocation: Invocation, /, registry: RegistryFlags, **flags: Any)
         raise InvalidInput("Lock output is not compatible with image, use bundle for lock output")
     if flags["lock_output"] and isinstance(request.destination.repository, LayoutFolder):
         raise InvalidInput("A lock names registries only: --lock-output can't be used with an image-layout folder")
+    if flags["lock_output"] and flags["to_tar"]:
+        raise InvalidInput("A lock names registries only: --lock-output can't be used with --to-tar")
     invocation.kept = "no name was moved; run the same again"
     output, place = invocation.output, request.destination
     entries = entries_of(request)
     for entry in entries:
         output.line(f"{'dir' if entry.is_folder else 'file'}: {entry.name}")
+    if flags["to_tar"]:
+        with offline(invocation, store) as session:
+            pushed, report = push_to_archive(session, request, entries, flags["to_tar"])
+        output.line(f"Pushed '{pushed.reference}'")
+        output.summary(f"Pushed '{pushed.reference}' into {report.locations[0]}: {human(report.size)}")
+        output.finish()
+        return
     with registry.session(invocation, side="destination") as session:
         progress = LayerProgress(session.meter, "packing", lambda receipt: receipt.bytes_written)
 

@@ -243,6 +243,26 @@ def test_a_plan_says_where_every_byte_would_be_and_writes_none(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_push_into_an_archive_needs_no_registry(
+    other_registry: DockerRegistry, repository: str, tmp_path: Path
+) -> None:
+    files, path = tmp_path / "files", str(tmp_path / "x.tar")
+    (files / ".imgpkg").mkdir(parents=True)
+    (files / ".imgpkg" / "images.yml").write_text("apiVersion: imgpkg.carvel.dev/v1alpha1\nkind: ImagesLock\n")
+    pushed = transship("push", "-b", "nowhere.example/shop/app:1.0", "-f", str(files), "--to-tar", path)
+    copied = transship("copy", "--tar", path, "--to-repo", f"{other_registry.host}/{repository}")
+    direct = transship("push", "-b", f"{other_registry.host}/{repository}/direct:1.0", "-f", str(files))
+    pulled = transship("pull", "--tar", path, "-o", str(tmp_path / "out"))
+
+    assert (pushed.code, copied.code, direct.code, pulled.code) == (0, 0, 0, 0), pushed.err + copied.err + pulled.err
+    assert "Pushed 'nowhere.example/shop/app@sha256:" in pushed.err
+    assert raw_manifest(f"{other_registry.host}/{repository}:1.0") == raw_manifest(
+        f"{other_registry.host}/{repository}/direct:1.0"
+    )
+    assert (tmp_path / "out" / ".imgpkg" / "images.yml").exists()
+    assert "nowhere.example/shop/app@sha256:" in transship("archive", "list", path).out
+
+
 def test_the_old_archive_cannot_be_read_for_resuming(shop: Shop, tmp_path: Path) -> None:
     path = tmp_path / "x.tar"
     path.write_bytes(b"no tar")
