@@ -186,3 +186,18 @@ def test_nothing_is_staged_on_disk(
 
     assert os.listdir(tmp_path) == []
     assert object_store.keys(s3_location) == [s3_location.removeprefix(f"s3://{BUCKET}/")]
+
+
+def test_an_archive_is_replaced_by_a_newer_one_made_out_of_it(
+    object_store: SeaweedFS, registry: DockerRegistry, s3_location: str, tmp_path: Path
+) -> None:
+    """What a nightly run does: always the same object."""
+    seeds = [80, 81, 82, 83]
+    export(object_store, big_bundle(registry, "s3archive/same", seeds), s3_location)
+    newer = big_bundle(registry, "s3archive/same", [*seeds[1:], 89])
+
+    report = export(object_store, newer, s3_location, base=s3_location)
+
+    assert report.copied > 0
+    export(object_store, newer, str(tmp_path / "whole.tar"))
+    assert object_store.get(s3_location) == (tmp_path / "whole.tar").read_bytes()
