@@ -58,8 +58,13 @@ def deploy(invocation: Invocation, /, **flags: Any) -> None:
         dry_run=flags["dry_run"],
     )
     done: list[Change] = []
+
+    def note(change: Change) -> None:
+        done.append(change)
+        invocation.cancel.check()
+
     try:
-        deploy(config, options, tell=done.append)
+        deploy(config, options, tell=note)
     finally:
         output.table("Objects", _HEADER, [(one.outcome, one.kind, one.name, one.detail) for one in done])
     counts = Counter(one.outcome.value for one in done)

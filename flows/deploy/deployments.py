@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -52,6 +53,12 @@ def flow_to_deploy() -> Flow[..., Any]:
     return found
 
 
+@cache
+def _form() -> dict[str, Any]:
+    """The form of the flow's parameters: the same for all mirrors, so it is made once."""
+    return parameter_schema(flow_to_deploy()).model_dump_for_openapi()
+
+
 async def put(client: PrefectClient, wanted: Wanted, *, dry_run: bool) -> tuple[Change, UUID | None]:
     """What was done, and the deployment's id; None where it would have been made. Raises InvalidInput when another
     configuration has a mirror of this name."""
@@ -65,7 +72,7 @@ async def put(client: PrefectClient, wanted: Wanted, *, dry_run: bool) -> tuple[
             f"there is a deployment {flow.name}/{name} already, and it isn't of the group {wanted.group}",
             hint="rename the mirror, or use the --group it was deployed with",
         )
-    change = different(KIND, name, _differences(existing, flow, wanted))
+    change = different(KIND, name, _differences(existing, wanted))
     if change.outcome is Outcome.UPDATED and not dry_run:
         await _make(client, flow, wanted)
     return change, existing.id
@@ -90,7 +97,7 @@ async def _make(client: PrefectClient, flow: Flow[..., Any], wanted: Wanted) -> 
         pull_steps=[],
         job_variables=JOB_VARIABLES,
         parameters=declaration.parameters,
-        parameter_openapi_schema=parameter_schema(flow).model_dump_for_openapi(),
+        parameter_openapi_schema=_form(),
         enforce_parameter_schema=True,
         schedules=schedules,
         concurrency_limit=declaration.places,
@@ -105,7 +112,7 @@ def _collisions(declaration: Declaration) -> ConcurrencyOptions:
     return ConcurrencyOptions(collision_strategy=strategy)
 
 
-def _differences(existing: DeploymentResponse, flow: Flow[..., Any], wanted: Wanted) -> Iterator[str]:
+def _differences(existing: DeploymentResponse, wanted: Wanted) -> Iterator[str]:
     declaration = wanted.declaration
     limit = existing.global_concurrency_limit
     options = existing.concurrency_options
@@ -115,7 +122,7 @@ def _differences(existing: DeploymentResponse, flow: Flow[..., Any], wanted: Wan
         "pull steps": (existing.pull_steps or [], []),
         "job variables": (existing.job_variables, JOB_VARIABLES),
         "parameters": (existing.parameters, declaration.parameters),
-        "form": (existing.parameter_openapi_schema, parameter_schema(flow).model_dump_for_openapi()),
+        "form": (existing.parameter_openapi_schema, _form()),
         "enforcement of parameters": (existing.enforce_parameter_schema, True),
         "schedule": ([one.schedule for one in existing.schedules], [declaration.schedule] * bool(declaration.schedule)),
         "concurrency": (limit.limit if limit else None, declaration.places),

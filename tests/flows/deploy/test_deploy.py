@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import uuid
 from collections.abc import Callable, Coroutine
 from contextlib import redirect_stderr, redirect_stdout
@@ -14,6 +16,7 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.exceptions import ObjectNotFound
 
 from flows.cli.app import run
+from flows.deploy.triggers import put_trigger
 from tests.support.command import Done, transship
 from tests.support.prefect_server import PrefectServer
 
@@ -207,3 +210,23 @@ def test_a_server_that_is_not_there_is_said(tmp_path: Path) -> None:
     assert done.code == 1
     assert "Prefect server http://127.0.0.1:9/api/: deploying: can't be reached" in done.err
     assert "Traceback" not in done.err
+
+
+def test_an_interrupted_deploy_stops_and_the_next_one_does_the_rest(
+    deployer: Deployer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirrors = [deployer.mirror(f"web-{number}") for number in range(3)]
+
+    async def interrupted(*arguments: Any, **more: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return await put_trigger(*arguments, **more)
+
+    monkeypatch.setattr("flows.deploy.deploy.put_trigger", interrupted)
+    first = deployer.deploy(*mirrors)
+    monkeypatch.undo()
+    second = deployer.outcomes(deployer.deploy(*mirrors))
+
+    assert first.code == 130
+    assert "interrupted; run the same again" in first.err
+    assert second["deployment web-0"] == "unchanged"
+    assert second["deployment web-2"] == "created"
