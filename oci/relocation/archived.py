@@ -89,7 +89,7 @@ def _missing(archive: Archive, missing: Sequence[Digest], owners: dict[Digest, N
         side="destination",
         store=str(destination.name),
         operation="looking for what a delta requires",
-        hint=f"import {archive.contents.extra.base} first, or make an archive without --delta-from",
+        hint=f"it needs what {archive.contents.extra.base} has: import that first, or leave out --delta-from",
     )
 
 

@@ -173,7 +173,7 @@ def test_a_delta_is_told_and_its_import_names_what_is_missing(
 
     assert refused.code == 1
     assert digest_of(shop.web.blobs[0].data) in refused.err
-    assert "Hint: import shop.tar" in refused.err
+    assert "Hint: it needs what shop.tar" in refused.err
 
 
 def test_pull_and_describe_out_of_an_archive(archive: str, shop: Shop, tmp_path: Path) -> None:
