@@ -25,6 +25,7 @@ fi
 printf 'AWS_ACCESS_KEY_ID=transship\nAWS_SECRET_ACCESS_KEY=%s\n' "$(word)" | make s3.env
 
 umask 022
+# People push to 127.0.0.1:5000; mirrors know the registry as registry:5000.
 make registry.yml <<END
 version: 0.1
 log: {level: info, accesslog: {disabled: true}}
@@ -36,7 +37,7 @@ health: {storagedriver: {enabled: true, interval: 10s, threshold: 3}}
 notifications:
   endpoints:
     - name: transship
-      url: http://receiver:8765/notifications
+      url: http://receiver:8765/notifications?registry=registry:5000
       headers: {Authorization: ["Bearer $(cat receiver-token)"]}
       timeout: 5s
       threshold: 5

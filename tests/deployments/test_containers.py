@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
+from oci.mirror.config import read_config
+from oci.reference import Repository
+
 DEPLOYMENTS = Path(__file__).parent.parent.parent / "deployments"
 ROOT = DEPLOYMENTS.parent
 
@@ -75,9 +78,16 @@ def test_the_script_makes_every_secret_that_is_asked_for_and_keeps_what_is_there
     assert (tmp_path / "secrets").stat().st_mode & 0o077 == 0
     told = yaml.safe_load(made["registry.yml"])["notifications"]["endpoints"][0]
     assert told["headers"]["Authorization"] == [f"Bearer {made['receiver-token']}"]
-    assert told["url"] == "http://receiver:8765/notifications"
+    assert told["url"] == f"http://receiver:8765/notifications?registry={mirrored_registry()}"
     assert made["postgres-password"] in made["server.env"]
     assert made["client.env"].strip() in made["server.env"]
+
+
+def mirrored_registry() -> str:
+    """As the mirrors call it, whatever name it was pushed to."""
+    store = read_config(str(DEPLOYMENTS / "mirrors.yaml")).mirrors[0].source.store
+    assert isinstance(store, Repository)
+    return store.registry
 
 
 def instructions() -> list[list[str]]:

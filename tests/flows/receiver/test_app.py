@@ -92,6 +92,13 @@ def test_a_push_that_was_answered_arrives_as_an_event(receiver: Receiver, api: P
     until(lambda: api.tags == ["first"], "the event")
 
 
+def test_the_address_may_name_the_registry(receiver: Receiver, api: PrefectApi) -> None:
+    receiver.post({"events": [event(tag="renamed", host="127.0.0.1:5000")]}, query="?registry=registry:5000")
+
+    until(lambda: api.events, "the event")
+    assert api.events[0]["resource"]["prefect.resource.id"] == "transship.registry.registry:5000/shop/web"
+
+
 @pytest.mark.parametrize("token", ["", "wrong", TOKEN[:-1], f"{TOKEN}x", "ünïcode".encode().decode("latin-1")])
 def test_without_the_token_nothing_is_read(receiver: Receiver, api: PrefectApi, token: str) -> None:
     answer = httpx.post(
