@@ -35,7 +35,8 @@ class Known:
     has: Callable[[Sequence[PlannedBlob]], Iterable[Digest]] = _nothing
 
     def among(self, blobs: Iterable[PlannedBlob], plan: Plan) -> frozenset[Digest]:
-        """Never the layers of bundles: whoever imports has to read them to see what else there must be."""
+        """Never the layers of bundles: whoever imports has to read them to see what else there must be. Configs
+        aren't even asked for: they say what is a bundle."""
         needed = {digest for one in plan.manifests if one.is_bundle for digest in one.blobs}
         return frozenset(self.has([blob for blob in blobs if blob.digest not in needed]))
 

@@ -64,7 +64,8 @@ def plan_archive(
     manifests = {manifest.digest: manifest for manifest in loaded}
     blobs = _blobs(plan, manifests, with_configs=options.format != IMGPKG)
     known = known_blobs(session, options.delta_from, plan) if options.delta_from else Known()
-    there = known.among(blobs, plan)
+    configs = {manifest.config.digest for manifest in manifests.values() if manifest.config}
+    there = known.among([blob for blob in blobs if blob.digest not in configs], plan)
     chosen = [blob for blob in blobs if blob.digest not in there]
     left_out = tuple((blob.digest, blob.size) for blob in blobs if blob.digest in there)
     head = _head(session, request, plan, manifests, options.format)

@@ -73,6 +73,10 @@ class Archive:
             hint=self._why_missing(subject),
         )
 
+    def has_all(self, manifest: Manifest) -> bool:
+        """Whether every blob of an image is in the archive."""
+        return all(self.blob_size(blob.digest) is not None for blob in manifest.blobs)
+
     def close(self) -> None:
         for reader in self.readers:
             reader.close()

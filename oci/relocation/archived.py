@@ -30,7 +30,10 @@ def archive_roots(session: Session, request: RelocationRequest) -> Roots:
     is_bundle = main is not None and (
         any(element.is_root_bundle for element in by_digest[main]) or (bool(request.only) and _is_bundle(archive, main))
     )
-    others = [digest for digest in by_digest if digest != main]
+    found_from_main = (
+        _below(session, archive, main) if main is not None and is_bundle and not request.shallow else {main}
+    )
+    others = [digest for digest in by_digest if digest not in found_from_main]
     moved = _moved_tags(session, request, {one: _tags(by_digest[one]) for one in others})
     entries = [_entry(archive, by_digest[one], _role(archive, by_digest[one]), tags=moved[one]) for one in others]
     if main is None:
@@ -145,6 +148,30 @@ def _role(archive: Archive, group: Sequence[Element]) -> Role:
         return Role.SIGNATURE
     manifest = archive.contents.manifests[group[0].digest]
     return Role.REFERRER if manifest.subject is not None and not _tags(group) else Role.LISTED
+
+
+def _below(session: Session, archive: Archive, bundle: Digest) -> set[Digest | None]:
+    """A bundle and all that it lists, and what those list: whoever walks from it finds them, or needn't."""
+
+    def small(source: Source, blob: Descriptor) -> bytes:
+        data = session.cache.get(blob.digest)
+        if data is None:
+            data = reader.blob_bytes(source, blob)
+            session.cache.put(blob.digest, data)
+        return data
+
+    found: set[Digest | None] = {bundle}
+    left = [bundle]
+    while left:
+        digest = left.pop()
+        manifest = archive.contents.manifests.get(digest)
+        if manifest is None or not _is_bundle(archive, digest) or not archive.has_all(manifest):
+            continue
+        listed = (image.image.digest for image in reader.read_images_lock(archive, manifest, small).images)
+        fresh = [one for one in listed if one is not None and one not in found]
+        found.update(fresh)
+        left.extend(fresh)
+    return found
 
 
 def _is_bundle(archive: Archive, digest: Digest) -> bool:
