@@ -109,7 +109,7 @@ def test_an_import_writes_the_lock(
         f"  image: {target}@{shop.bundle.digest}\n  tag: 1.4.0\nkind: BundleLock\n"
     )
     again = transship("copy", "--tar", archive, "--to-repo", target)
-    assert "0 images copied, 7 there already, 0 B sent" in again.err
+    assert "0 images copied, 1 there already, 0 B sent, 0 B mounted, 2 requests" in again.err
 
 
 def test_one_image_and_a_tag_of_its_own(
