@@ -46,7 +46,7 @@ def shop(registry: DockerRegistry) -> Shop:
 @pytest.fixture(scope="module")
 def big(registry: DockerRegistry) -> str:
     """A bundle of four images of 6 MiB."""
-    images = [content.image(seed, layers=[content.layer(seed, 6 * MIB)]) for seed in range(7100, 7104)]
+    images = [content.image(seed, layers=[content.noise(seed, 6 * MIB)]) for seed in range(7100, 7104)]
     references = [content.push(registry.url, f"flowarchive/big/app{n}", one) for n, one in enumerate(images)]
     content.push(registry.url, "flowarchive/big/bundle", content.bundle(references), "v1")
     return f"{registry.host}/flowarchive/big/bundle:v1"

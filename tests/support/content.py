@@ -89,6 +89,11 @@ def layer(seed: int, size: int = 2000, media_type: str = OCI_LAYER) -> Blob:
     return Blob(media_type, gzip.compress(data, 1, mtime=0))
 
 
+def noise(seed: int, size: int) -> Blob:
+    """A layer of exactly `size` bytes that nobody unpacks: made in no time, however big."""
+    return Blob(OCI_LAYER, random.Random(seed).randbytes(size))
+
+
 def image(
     seed: int, *, layers: Sequence[Blob] = (), docker: bool = False, labels: Mapping[str, str] | None = None
 ) -> Content:

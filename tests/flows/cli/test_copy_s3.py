@@ -77,7 +77,7 @@ def test_what_is_wrong_with_the_store_is_said_in_one_line(
 def test_a_command_killed_at_any_moment_goes_on_where_it_was(
     object_store: SeaweedFS, front: FaultProxy, registry: DockerRegistry, s3_location: str, tmp_path: Path
 ) -> None:
-    layers = [content.layer(seed, 6 * MIB) for seed in range(9100, 9107)]
+    layers = [content.noise(seed, 6 * MIB) for seed in range(9100, 9107)]
     image = content.image(91, layers=layers)
     content.push(registry.url, "cli-s3/killed", image, "v1")
     moments = random.Random(91)

@@ -41,7 +41,7 @@ def shop(registry: DockerRegistry) -> Shop:
 
 def big_bundle(registry: DockerRegistry, prefix: str, seeds: list[int]) -> str:
     """Images of one layer of 6 MiB each, and a bundle that lists them."""
-    images = [content.image(seed, layers=[content.layer(seed, 6 * MIB)]) for seed in seeds]
+    images = [content.image(seed, layers=[content.noise(seed, 6 * MIB)]) for seed in seeds]
     references = [
         content.push(registry.url, f"{prefix}/app{seed}", one) for seed, one in zip(seeds, images, strict=True)
     ]
@@ -86,7 +86,7 @@ def test_one_image_is_taken_out_without_reading_the_others(
     bundle = big_bundle(registry, "s3archive/only", [41, 42, 43, 44])
     export(object_store, bundle, s3_location)
     meter = Meter()
-    wanted = content.image(42, layers=[content.layer(42, 6 * MIB)])
+    wanted = content.image(42, layers=[content.noise(42, 6 * MIB)])
 
     with session(object_store, meter=meter) as one:
         request = RelocationRequest(
