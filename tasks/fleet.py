@@ -17,11 +17,11 @@ from uuid import UUID
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.deployments import arun_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_run_logger
-from prefect.states import Cancelling, Crashed
+from prefect.states import Cancelled, Cancelling, Crashed
 
 from oci.errors import InvalidInput
 from tasks.account import Account, read_accounts
@@ -29,6 +29,7 @@ from tasks.account import Account, read_accounts
 OPEN = 100
 """Runs that wait or work at a time: the Prefect server lists so many at once."""
 
+_ORPHANED = "the run that sent it has ended"
 _POLL = 2.0
 _PATIENT = 60.0
 """Seconds a run may wait for a worker before that is worth a line in the log."""
@@ -189,26 +190,36 @@ class _Watch:
             if not self._open:
                 continue
             try:
-                await self._look_once()
+                runs, accounts = await self._read()
             except Exception as error:  # noqa: BLE001 - runs go on while the Prefect server is away, and so does this
                 get_run_logger().warning("the Prefect server can't be asked how far the shards are: %s", error)
                 for known in self._open.values():
                     known.since = time.monotonic()
+                continue
+            for number, known in list(self._open.items()):
+                run = runs.get(number)
+                if run is None:
+                    self._finish(number, known, End.CANCELLED, "its run was deleted")
+                else:
+                    await self._judge(run, known, accounts.get(number, known.account))
 
-    async def _look_once(self) -> None:
+    async def _read(self) -> tuple[dict[UUID, FlowRun], dict[UUID, Account]]:
+        asked = list(self._open)
+        by_id = FlowRunFilter(id=FlowRunFilterId(any_=asked))
         async with get_client() as client:
-            asked = list(self._open)
-            runs = await client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=asked)), limit=200)
-            accounts = await read_accounts(client, asked)
-            for run in runs:
-                known = self._open[run.id]
-                self._note(run, known, accounts.get(run.id, known.account))
-                end = _end(run) or self._lost(run, known)
-                if end is None:
-                    continue
-                if end is End.LOST and not (run.state and run.state.is_final()):
-                    await client.set_flow_run_state(run.id, Crashed(message=self._silence(known)), force=True)
-                self._finish(run, known, end)
+            runs = {run.id: run for run in await client.read_flow_runs(flow_run_filter=by_id, limit=200)}
+            return runs, await read_accounts(client, asked)
+
+    async def _judge(self, run: FlowRun, known: _Open, account: Account) -> None:
+        self._note(run, known, account)
+        end = _end(run)
+        if end is not None:
+            state = run.state
+            self._finish(run.id, known, end, (state.message or state.name or "") if state else "")
+        elif self._is_lost(run, known):
+            silence = f"no sign of life for {time.monotonic() - known.since:.0f} s"
+            await _end_as_crashed(run.id, silence)
+            self._finish(run.id, known, End.LOST, silence)
 
     def _note(self, run: FlowRun, known: _Open, account: Account) -> None:
         sign = (run.state and run.state.id, account.beat)
@@ -228,36 +239,42 @@ class _Watch:
                 run.work_pool_name,
             )
 
-    def _lost(self, run: FlowRun, known: _Open) -> End | None:
+    def _is_lost(self, run: FlowRun, known: _Open) -> bool:
         """A run that waits for its turn may do so for ever; one that was begun has to go on."""
         patience = {
             StateType.RUNNING: self._fleet.lost_after,
             StateType.CANCELLING: self._fleet.lost_after,
             StateType.PENDING: self._fleet.start_within,
         }.get(run.state_type or StateType.SCHEDULED)
-        return End.LOST if patience is not None and time.monotonic() - known.since > patience else None
+        return patience is not None and time.monotonic() - known.since > patience
 
-    def _silence(self, known: _Open) -> str:
-        return f"no sign of life for {time.monotonic() - known.since:.0f} s"
-
-    def _finish(self, run: FlowRun, known: _Open, end: End) -> None:
-        del self._open[run.id]
-        state = run.state
-        ended = bool(state and state.is_final())
-        message = (state.message or state.name or "") if state and ended else self._silence(known)
-        known.ended.set_result(JobEnd(end=end, message=message, account=known.account, run=run.id))
+    def _finish(self, run: UUID, known: _Open, end: End, message: str) -> None:
+        del self._open[run]
+        known.ended.set_result(JobEnd(end=end, message=message, account=known.account, run=run))
 
     async def cancel(self) -> None:
-        """Asks for the end of every run that is still open; a worker carries that out within seconds."""
+        """Asks for the end of every run that is still open: a worker carries that out within seconds. One that was only
+        claimed has nobody yet who would, and is ended at once."""
         runs = list(self._open)
         if not runs:
             return
         async with get_client() as client:
             for run in runs:
                 try:
-                    await client.set_flow_run_state(run, Cancelling(message="its parent has ended"))
+                    begun = (await client.read_flow_run(run)).state_type is StateType.RUNNING
+                    state: State[None] = Cancelling(message=_ORPHANED) if begun else Cancelled(message=_ORPHANED)
+                    await client.set_flow_run_state(run, state, force=not begun)
                 except Exception as error:  # noqa: BLE001 - the others have to be asked as well
                     get_run_logger().warning("the run %s couldn't be cancelled: %s", run, error)
+
+
+async def _end_as_crashed(run: UUID, message: str) -> None:
+    """So that the run isn't shown as running for ever, and doesn't start after all."""
+    async with get_client() as client:
+        try:
+            await client.set_flow_run_state(run, Crashed(message=message), force=True)
+        except Exception as error:  # noqa: BLE001 - its job is sent again nevertheless
+            get_run_logger().warning("the lost run %s couldn't be ended: %s", run, error)
 
 
 def _end(run: FlowRun) -> End | None:

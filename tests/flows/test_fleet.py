@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import pytest
+from prefect import flow
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
@@ -37,6 +38,7 @@ from flows import (
 from flows.lifelines import lifelines
 from flows.parameters import SourceKind, Verify
 from oci.errors import InvalidInput
+from tasks.fleet import End, Fleet, Job, JobEnd, run_on_fleet
 from tests.faults.proxy import Fault, FaultProxy, Span
 from tests.flows.cargo import Image, delete_blob, push_image, write_lock
 from tests.servers.docker_registry import DockerRegistry
@@ -254,9 +256,9 @@ def test_cancelling_a_relocation_cancels_its_shards(deployed: PrefectServer, sce
 
         async def main() -> None:
             running = asyncio.create_task(relocate(parameters))
-            await shards_are(scene.repository, lambda found: len(found) == 3)
+            await shards_are(scene.repository, lambda found: len(found) > 0)
             link.bytes_per_second = 50
-            await shards_are(scene.repository, lambda found: found.count("Running") == 2)
+            await shards_are(scene.repository, lambda found: len(found) == 3 and found.count("Running") == 2)
             running.cancel()
             with suppress(asyncio.CancelledError):
                 await running
@@ -308,6 +310,28 @@ def test_the_changed_images_of_a_mirror_are_carried_by_the_fleet(
         scene.destination.repository_tags(scene.repository)
     )
     assert states(shards_of(f"mirror {mirrored['name']}")) == ["Completed"] * 2
+
+
+def test_a_job_whose_run_is_deleted_counts_as_cancelled(deployed: PrefectServer, scene: Scene) -> None:
+    """No worker takes it: the deployment's work pool has none."""
+    parameters = scene.parameters(scene.images[:1]).model_dump(mode="json")
+    job = Job(name=f"{scene.repository}, shard 1 of 1", parameters={"parameters": parameters})
+
+    @flow
+    async def parent() -> list[JobEnd]:
+        return await run_on_fleet([job], Fleet(deployment="relocate/relocate"))
+
+    async def main() -> list[JobEnd]:
+        running = asyncio.create_task(parent())
+        await shards_are(scene.repository, lambda found: found == ["Scheduled"])
+        [run] = await read_shards(scene.repository)
+        async with get_client() as client:
+            await client.delete_flow_run(run.id)
+        return await running
+
+    [end] = asyncio.run(main())
+
+    assert (end.end, end.message) == (End.CANCELLED, "its run was deleted")
 
 
 @pytest.fixture
