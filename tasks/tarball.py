@@ -16,10 +16,11 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 from pydantic import BaseModel
 
-from oci.archive.export import ArchiveReport, begin_archive, finish_archive, is_written, write_parts
+from oci.archive.export import ArchiveReport, begin_archive, finish_archive, write_parts
 from oci.archive.parts import Part
 from oci.archive.plan import ArchivePlan, Group
 from oci.archive.planner import ArchiveOptions, plan_archive
+from oci.archive.resumption import is_written
 from oci.archive.write import WriteReport
 from oci.errors import InvalidInput
 from oci.reference import S3_PREFIX

@@ -22,10 +22,11 @@ from oci.archive.parts import Part
 from oci.archive.places import in_object_store
 from oci.archive.plan import ArchivePlan, Volume
 from oci.archive.planner import ArchiveOptions, plan_archive
+from oci.archive.resumption import plan_resumed
 from oci.archive.s3settings import S3Settings
 from oci.archive.sums import write_sums
 from oci.atomic import write_output
-from oci.errors import Incomplete, InvalidManifest, Refused, StoreError
+from oci.errors import Incomplete, Refused, StoreError
 from oci.reference import ArchiveName
 from oci.relocation.planner import make_plan
 from oci.relocation.request import RelocationRequest
@@ -119,15 +120,13 @@ def to_tar(
     with session, nullcontext() if flags["plan_only"] else telling:
         with shown(progress, invocation, flags["progress_kind"]):
             plan = make_plan(session, request)
-            if flags["resume"] and not options.base:
-                options = _reusing(session, location, options)
-            archive_plan = plan_archive(session, request, plan, options)
+            archive_plan = (plan_resumed if flags["resume"] else plan_archive)(session, request, plan, options)
             if flags["plan_only"]:
                 show_archive_plan(output, archive_plan)
                 return
             announce(output, plan)
             output.line("copy | writing layers...")
-            _tell_of_reuse(output, archive_plan)
+            _tell_of_reuse(output, session, archive_plan)
             lines = _Lines(output, archive_plan.volumes)
             progress.planned(archive_plan)
 
@@ -140,7 +139,8 @@ def to_tar(
         warn_of_layers(output, plan, included=request.include_non_distributable)
         _verify(session, report, flags["verify_mode"])
         sums = write_sums(session, report.locations, location) if flags["sha256sums"] else ()
-        report = replace(report, requests=session.meter.receipt().total_requests)
+        receipt = session.meter.receipt()
+        report = replace(report, requests=receipt.total_requests, seconds=receipt.seconds)
     _write_report(flags["report"], report, sums)
     for part in report.locations if len(report.locations) > 1 else ():
         output.line(f"copy | volume: {part}")
@@ -173,29 +173,12 @@ def _location(request: RelocationRequest) -> str:
     return name.locations[0] if isinstance(name, ArchiveName) else ""
 
 
-def _reusing(session: Session, location: str, options: ArchiveOptions) -> ArchiveOptions:
-    """With --resume, whatever archive is there already lends its layers, as in imgpkg; an object can be named with
-    --base."""
-    if in_object_store(location) or not os.path.exists(location):
-        return options
-    try:
-        session.archive(ArchiveName.of(location), "destination")
-    except (InvalidManifest, StoreError) as error:
-        raise Refused(f"Reading previously created tar: {error}", hint="remove it, or leave out --resume") from error
-    return replace(options, base=location)
-
-
-def _tell_of_reuse(output: Output, plan: ArchivePlan) -> None:
+def _tell_of_reuse(output: Output, session: Session, plan: ArchivePlan) -> None:
     if plan.base:
-        copied = {
-            piece.member.content.digest
-            for volume in plan.volumes
-            for part in volume.parts
-            if part.copy_from is not None
-            for piece in volume.tar.pieces(part.start, part.end)
-            if piece.member is not None
-        }
-        output.line(f"copy | Going to reuse {len(copied)} layers from the tar already in disk")
+        older = session.archive(ArchiveName.of(plan.base), "destination")
+        reused = [blob for blob in plan.blobs if older.blob_size(blob.digest) == blob.size]
+        where = "store" if in_object_store(plan.base) else "disk"
+        output.line(f"copy | Going to reuse {len(reused)} layers from the tar already in {where}")
 
 
 def _verify(session: Session, report: ArchiveReport, mode: str) -> None:

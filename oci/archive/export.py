@@ -13,14 +13,15 @@ from functools import partial
 from typing import Any
 
 from oci.archive.parts import Part
-from oci.archive.places import open_reader, open_writer
+from oci.archive.places import open_writer
 from oci.archive.plan import ArchivePlan, Group, Volume
+from oci.archive.resumption import is_in_place
 from oci.archive.source import Archive
 from oci.archive.storage import ByteWriter, StoredPart
 from oci.archive.write import OpenBlob, WriteReport, Writing
 from oci.descriptor import Descriptor
 from oci.digest import Digest
-from oci.errors import NotFound, TransshipError
+from oci.errors import TransshipError
 from oci.reference import ArchiveName, parse_store
 from oci.relocation.session import Session
 
@@ -55,35 +56,20 @@ class ArchiveReport:
 def write_archive(
     session: Session, plan: ArchivePlan, *, resume: bool = False, on_part: OnPart | None = None
 ) -> ArchiveReport:
-    """All of it in this process. With `resume`, what an earlier run of the same plan has stored isn't written again.
+    """All of it in this process. With `resume`, what an earlier run of the same plan has stored, whole volumes or parts
+    of one, isn't written again.
     `on_part` is told of each part that is in place, those of the earlier run among them."""
     started = time.monotonic()
     written = []
     for volume in plan.volumes:
+        if resume and is_in_place(session, volume, read=True):
+            written.append(_kept(volume, on_part))
+            continue
         with _writer(session, volume) as writer:
             done = writer.begin(volume.parts, volume.tar.fingerprint, resume=resume)
             written.append(_write(session, plan, volume, writer, done, on_part=on_part))
             writer.finish(volume.parts)
     return _report(session, plan, written, time.monotonic() - started)
-
-
-def is_written(session: Session, plan: ArchivePlan) -> bool:
-    """Whether the very archive is there already, as far as its store keeps which one it has."""
-    for volume in plan.volumes:
-        try:
-            reader = open_reader(
-                volume.location,
-                session.s3["destination"],
-                side="destination",
-                cancel=session.cancel,
-                meter=session.meter,
-            )
-        except NotFound:
-            return False
-        reader.close()
-        if reader.size != volume.tar.size or reader.fingerprint != volume.tar.fingerprint:
-            return False
-    return True
 
 
 def begin_archive(session: Session, plan: ArchivePlan, *, resume: bool = False) -> tuple[str, ...]:
@@ -115,6 +101,13 @@ def finish_archive(
             writer.join(ticket, volume.parts)
             writer.finish(volume.parts)
     return _report(session, plan, written, seconds)
+
+
+def _kept(volume: Volume, on_part: OnPart | None) -> WriteReport:
+    if on_part is not None:
+        for part in volume.parts:
+            on_part(part)
+    return WriteReport(kept=volume.tar.size, parts=len(volume.parts))
 
 
 def _write(

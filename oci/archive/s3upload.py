@@ -47,19 +47,20 @@ class S3Writer:
     def begin(self, parts: Sequence[Part], fingerprint: str, *, resume: bool) -> Mapping[int, StoredPart]:
         if len(parts) > MOST_PARTS:
             raise Refused(f"{len(parts)} parts are more than S3 takes", side=self._s3.side, store=self.location)
-        self._fingerprint = fingerprint
+        self._take_up(parts, fingerprint)
         before = self._object.head("opening")
         self._before = before.get("ETag", "") if before is not None else None
-        layout = json.dumps([fingerprint, [[part.start, part.end] for part in parts]])
-        self._state = self._object.beside(STATE_SUFFIX + sha256(layout.encode()).hexdigest()[:16])
-        known = self._noted() if resume else ""
-        done = self._found(known, parts) if known else None
+        done = self._left(parts) if resume else None
         if done is None:
             self._upload = self._create(fingerprint)
             self._note()
             done = {}
         self._sweep()
         return done
+
+    def is_begun(self, parts: Sequence[Part], fingerprint: str) -> bool:
+        self._take_up(parts, fingerprint)
+        return self._left(parts) is not None
 
     @property
     def ticket(self) -> str:
@@ -144,6 +145,16 @@ class S3Writer:
                 self._state.ask("tidying up", "delete_object")
 
     def leave(self) -> None: ...
+
+    def _take_up(self, parts: Sequence[Part], fingerprint: str) -> None:
+        self._fingerprint = fingerprint
+        cut = json.dumps([fingerprint, [[part.start, part.end] for part in parts]])
+        self._state = self._object.beside(STATE_SUFFIX + sha256(cut.encode()).hexdigest()[:16])
+
+    def _left(self, parts: Sequence[Part]) -> Mapping[int, StoredPart] | None:
+        """What an earlier run has stored; None when it has left nothing to go on with."""
+        known = self._noted()
+        return self._found(known, parts) if known else None
 
     def _create(self, fingerprint: str) -> str:
         settings = self._s3.settings

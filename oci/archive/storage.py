@@ -69,6 +69,9 @@ class ByteWriter(Protocol):
     def begin(self, parts: Sequence[Part], fingerprint: str, *, resume: bool) -> Mapping[int, StoredPart]:
         """The parts that an earlier run of the very same plan has left, when `resume` asks for them."""
 
+    def is_begun(self, parts: Sequence[Part], fingerprint: str) -> bool:
+        """Whether an earlier run has left something that only counts in this very cut."""
+
     @property
     def ticket(self) -> str:
         """With it another process writes parts of what this one has begun."""
@@ -164,6 +167,10 @@ class FileWriter:
             os.ftruncate(self._file, size)
             self._lock(fcntl.LOCK_SH)
         return done
+
+    def is_begun(self, parts: Sequence[Part], fingerprint: str) -> bool:
+        del parts, fingerprint
+        return False  # the journal lists stretches, which count in any cut
 
     def join(self, ticket: str, parts: Sequence[Part]) -> Mapping[int, StoredPart]:
         self.ticket = ticket

@@ -81,7 +81,9 @@ def test_a_command_killed_at_any_moment_goes_on_where_it_was(
     image = content.image(91, layers=layers)
     content.push(registry.url, "cli-s3/killed", image, "v1")
     moments = random.Random(91)
-    object_store.put(s3_location, b"the older archive")
+    older_image = content.push(registry.url, "cli-s3/killed", content.image(92))
+    assert run(object_store, "copy", "-i", older_image, "--to-tar", s3_location).code == 0
+    older = object_store.get(s3_location)
     killed = finished = 0
     with SlowLink(registry.host, bytes_per_second=20 * MIB) as line:
         command = [
@@ -94,13 +96,13 @@ def test_a_command_killed_at_any_moment_goes_on_where_it_was(
             try:
                 assert process.wait(moments.uniform(0.5, 2.2)) == 0
                 finished += 1
-                object_store.put(s3_location, b"the older archive")
+                object_store.put(s3_location, older)
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)
                 process.wait()
                 killed += 1
             time.sleep(0.1)  # what was on its way to the store arrives
-            assert object_store.get(s3_location) == b"the older archive"
+            assert object_store.get(s3_location) == older
         line.bytes_per_second = 0
         assert subprocess.run(command, env=environ, capture_output=True, check=False).returncode == 0
         file = str(tmp_path / "whole.tar")

@@ -104,6 +104,22 @@ def test_killed_at_any_moment_it_goes_on_where_it_was(
     assert sorted(one.name for one in tmp_path.iterdir()) == ["x.tar"]
 
 
+def test_volumes_that_are_complete_are_kept(registry: DockerRegistry, repository: str, tmp_path: Path) -> None:
+    made = image(71, layers=[layer(number, 500_000) for number in (711, 712, 713)])
+    push(registry.url, repository, made, "v1")
+    reference, options = f"{registry.host}/{repository}:v1", ArchiveOptions(max_size=800_000)
+    archived(tmp_path / "x.tar", image=reference, options=options)
+    volumes = sorted(tmp_path.glob("x.vol*.tar"))
+    bytes_of = [volume.read_bytes() for volume in volumes]
+    volumes[1].write_bytes(bytes_of[1].replace(b"\0" * 512, b"\1" * 512, 1))
+    volumes[2].unlink()
+
+    report = archived(tmp_path / "x.tar", image=reference, options=options, resume=True)
+
+    assert [volume.read_bytes() for volume in volumes] == bytes_of
+    assert (report.kept, report.sent) == (len(bytes_of[0]), len(bytes_of[1]) + len(bytes_of[2]))
+
+
 def recorded(whole: bytes, host: str, other: str) -> bytes:
     """The same archive, made through another address: references in manifest.json differ, and nothing else."""
     assert len(host) == len(other)

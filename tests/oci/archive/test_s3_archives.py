@@ -12,7 +12,8 @@ import pytest
 from oci.archive.export import ArchiveReport, begin_archive, finish_archive, write_archive, write_parts
 from oci.archive.plan import ArchivePlan
 from oci.archive.planner import ArchiveOptions, plan_archive
-from oci.errors import IntegrityError
+from oci.archive.resumption import plan_resumed
+from oci.errors import IntegrityError, Refused
 from oci.meter import Meter
 from oci.registry.credentials import Credentials
 from oci.relocation.planner import make_plan
@@ -173,6 +174,60 @@ def test_a_newer_archive_reads_what_is_new_and_copies_the_rest_in_the_store(
     assert report.copied + report.sent == report.size
     export(object_store, newer, str(tmp_path / "whole.tar"))
     assert object_store.get(s3_location) == (tmp_path / "whole.tar").read_bytes()
+
+
+def resumed(store: SeaweedFS, bundle: str, to: str, *, meter: Meter | None = None) -> ArchiveReport:
+    with session(store, meter=meter) as one:
+        request = RelocationRequest(bundle=bundle, to=f"archive:{to}")
+        planned = plan_resumed(one, request, make_plan(one, request), ArchiveOptions(part_size=5 * MIB))
+        return write_archive(one, planned, resume=True)
+
+
+def test_a_run_that_resumes_takes_what_it_can_from_the_object_that_is_there(
+    object_store: SeaweedFS, registry: DockerRegistry, s3_location: str, tmp_path: Path
+) -> None:
+    seeds = [70, 71, 72, 73]
+    export(object_store, big_bundle(registry, "s3archive/reuse", seeds), s3_location)
+    newer = big_bundle(registry, "s3archive/reuse", [*seeds, 79])
+    meter = Meter()
+
+    report = resumed(object_store, newer, s3_location, meter=meter)
+
+    assert report.copied >= 12 * MIB
+    assert meter.receipt().bytes_read <= report.size - report.copied
+    export(object_store, newer, str(tmp_path / "whole.tar"))
+    assert object_store.get(s3_location) == (tmp_path / "whole.tar").read_bytes()
+    again = resumed(object_store, newer, s3_location)
+    assert (again.sent, again.copied, again.kept) == (0, 0, report.size)
+
+
+def test_an_upload_that_was_begun_counts_more_than_the_object_that_is_there(
+    object_store: SeaweedFS, registry: DockerRegistry, s3_location: str
+) -> None:
+    seeds = [74, 75, 76]
+    export(object_store, big_bundle(registry, "s3archive/begun", seeds), s3_location)
+    newer = big_bundle(registry, "s3archive/begun", [*seeds, 78])
+    request = RelocationRequest(bundle=newer, to=f"archive:{s3_location}")
+    with session(object_store) as one:
+        plan = plan_archive(one, request, make_plan(one, request), ArchiveOptions(part_size=5 * MIB))
+        ticket = begin_archive(one, plan)[0]
+        written = write_parts(one, plan, plan.groups(2)[0], ticket)
+
+    report = resumed(object_store, newer, s3_location)
+
+    assert (report.kept, report.copied) == (written.sent, 0)
+    assert object_store.uploads(s3_location) == []
+
+
+def test_what_is_no_archive_is_not_replaced_by_a_run_that_resumes(
+    object_store: SeaweedFS, shop: Shop, s3_location: str
+) -> None:
+    object_store.put(s3_location, b"somebody's notes" * 100)
+
+    with pytest.raises(Refused, match="Reading previously created tar"):
+        resumed(object_store, shop.reference, s3_location)
+
+    assert object_store.get(s3_location) == b"somebody's notes" * 100
 
 
 def test_nothing_is_staged_on_disk(
