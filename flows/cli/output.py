@@ -37,17 +37,19 @@ class Output:
     quiet: bool = False
     columns: tuple[str, ...] = ()
     _lines: list[str] = field(default_factory=list)
+    """As they were printed, nearly all with a newline at the end: imgpkg's document keeps that."""
     _blocks: list[str] = field(default_factory=list)
     _tables: list[dict[str, Any]] = field(default_factory=list)
+    _apart: bool = False
 
     def set(self, name: str, value: bool) -> None:
         """A flag of the command line. `--tty=false` leaves it to what standard output is."""
         setattr(self, name, value or _on_terminal() if name == "tty" else value)
 
-    def line(self, text: str) -> None:
-        self._lines.append(text)
+    def line(self, text: str, end: str = "\n") -> None:
+        self._lines.append(text + end)
         if self.tty and not self.json:
-            print(text, flush=True)
+            print(text, end=end, flush=True)
 
     def block(self, text: str) -> None:
         """The product, exactly as it is."""
@@ -64,10 +66,9 @@ class Output:
             raise click.UsageError(f"unknown column {unknown[0]!r}: there are {', '.join(dict.fromkeys(keys))}")
 
     def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Left out when --column names none of its columns."""
-        keys = [keyified(name) for name in header]
+        """Columns stay in their order, whatever that of --column is. Left out when it names none of them."""
         wanted = [keyified(name) for name in self.columns]
-        chosen = [keys.index(name) for name in wanted if name in keys] if wanted else list(range(len(keys)))
+        chosen = [place for place, name in enumerate(header) if not wanted or keyified(name) in wanted]
         if not chosen:
             return
         kept = [[row[position] for position in chosen] for row in rows]
@@ -91,13 +92,14 @@ class Output:
 
     def warn(self, text: str) -> None:
         line = f"Warning: {text}"
-        if line in self._lines:
+        if f"{line}\n" in self._lines:
             return  # each side of a copy would say it
-        self._lines.append(line)
+        self._lines.append(f"{line}\n")
         print(line, file=sys.stderr, flush=True)
 
     def error(self, text: str) -> None:
-        """Always visible, whatever the flags."""
+        """Always visible, whatever the flags; on a terminal apart from what came before."""
+        self._set_apart()
         colored = self.color and sys.stderr.isatty() and not os.environ.get("NO_COLOR")
         print(click.style(text, fg="red") if colored else text, file=sys.stderr, flush=True)
 
@@ -111,9 +113,8 @@ class Output:
     def finish(self, failure: dict[str, Any] | None = None) -> None:
         """Ends the command: `Succeeded` for people, the document for programs."""
         if failure is None:
-            if self.tty and not self.json and (self._lines or self._blocks or self._tables):
-                print()
-            self.line("Succeeded")
+            self._set_apart()
+            self.line("Succeeded", end="" if self.json else "\n")
         if self.json:
             document: dict[str, Any] = {
                 "Tables": self._tables or None,
@@ -125,13 +126,19 @@ class Output:
             sys.stdout.write(json.dumps(document, indent=4))
             sys.stdout.flush()
 
+    def _set_apart(self) -> None:
+        """A blank line, or the end of a line that has none: that is why nothing is between `Pushed` and `Succeeded`."""
+        if self.tty and not self.json and not self._apart and (self._lines or self._blocks or self._tables):
+            print(flush=True)
+        self._apart = True
+
     def _aligned(self, title: str, names: list[str], rows: list[list[str]]) -> None:
         shown = [names, *([cell or "-" for cell in row] for row in rows)]
         widths = [max(len(cell) for cell in column) for column in zip(*shown, strict=True)]
         print(f"{title}\n")
         for row in shown:
-            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-            print("  ".join(cells).rstrip())
+            cells = (cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False))
+            print("".join(f"{cell}  " for cell in (*cells, row[-1])))
         print(f"\n{len(rows)} {title.lower()}")
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+from operator import itemgetter
+
 from flows.cli.output import Output
 from oci.reference import ARCHIVE_PREFIX
 from oci.relocation.plan import Plan
@@ -43,7 +46,11 @@ def show(output: Output, plan: Plan) -> None:
 
 def warn_of_layers(output: Output, plan: Plan, *, included: bool) -> None:
     if plan.skipped_layers:
-        named = "\n".join(f"  {manifest}: {layer}" for manifest, layer in plan.skipped_layers)
-        output.warn("Skipped non-distributable layers; --include-non-distributable-layers copies them:\n" + named)
+        lines = ["Skipped layers that are non-distributable; --include-non-distributable-layers copies them:"]
+        for manifest, layers in groupby(plan.skipped_layers, key=itemgetter(0)):
+            image = plan.by_digest[manifest]
+            lines += [f" - Image: {image.origin or f'{image.store}@{manifest}'}", "   Layers:"]
+            lines += [f"     - {layer}" for _, layer in layers]
+        output.warn("\n".join(lines))
     elif included and not any(blob.descriptor.distributable is False for blob in plan.blobs):
         output.warn("'--include-non-distributable-layers' was given, but no image had a non-distributable layer")

@@ -42,9 +42,9 @@ def pull_files(invocation: Invocation, /, registry: RegistryFlags, store: S3Sett
     request = None if flags["tar"] else _request(flags)
     path = flags["folder"]
     if path is None:
-        raise InvalidInput("required flag(s) 'output' not set", hint="say where to: -o FOLDER")
+        raise InvalidInput('required flag(s) "output" not set', hint="say where to: -o FOLDER")
     if not path:
-        raise InvalidInput("Expected --output to be none empty")
+        raise InvalidInput("expected --output to be non-empty")
     check_output(path, replace=flags["replace"])
     invocation.kept = "the folder is as it was; run the same again"
     output = invocation.output

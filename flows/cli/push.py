@@ -78,7 +78,7 @@ def push_files(invocation: Invocation, /, registry: RegistryFlags, store: S3Sett
         receipt = session.meter.receipt()
     if flags["lock_output"]:
         write_lock(flags["lock_output"], pushed.lock)
-    output.line(f"Pushed '{pushed.reference}'")
+    output.line(f"Pushed '{pushed.reference}'", end="")
     if not output.tty and not output.json:
         sent = f"{human(receipt.bytes_written)} sent, {receipt.total_requests} requests, {receipt.seconds:.1f} s"
         output.summary(f"Pushed '{pushed.reference}': {len(entries)} files and folders, {sent}")

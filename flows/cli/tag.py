@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from flows.cli.access import RegistryFlags, concurrency_flag, registry_flags
+from flows.cli.output import keyified
 from flows.cli.verb import Invocation, Tree, Verb, boolean, everywhere
 from oci.bundle.tags import list_tags as tags_of
 from oci.bundle.tags import resolve_tag
@@ -43,15 +44,16 @@ def tag(context: click.Context) -> None:
 def list_tags(invocation: Invocation, /, registry: RegistryFlags, **flags: Any) -> None:
     """List the tags of a repository, sorted by name."""
     output = invocation.output
-    header = ("Name", "Digest") if flags["digests"] else ("Name",)
-    output.check_columns(header)
+    output.check_columns(("Name", "Digest"))
+    digests = flags["digests"] or "digest" in map(keyified, output.columns)
+    header = ("Name", "Digest") if digests else ("Name",)
     with registry.session(invocation, side="", concurrency=flags["concurrency"]) as session:
         tags = tags_of(
             session.source(parse_any(_given(flags)).repository),
             internal=flags["imgpkg_internal_tags"],
-            digests=session.workers if flags["digests"] else None,
+            digests=session.workers if digests else None,
         )
-    rows = [[tag.name, tag.digest or ""] if flags["digests"] else [tag.name] for tag in tags]
+    rows = [[tag.name, tag.digest or ""] if digests else [tag.name] for tag in tags]
     output.table("Tags", header, rows)
     output.finish()
 

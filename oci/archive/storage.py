@@ -154,6 +154,14 @@ class FileWriter:
         with self._mapped("opening"):
             if os.path.isdir(self._path):
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            if os.path.exists(self._path) and not os.path.isfile(self._path):
+                raise Refused(
+                    "this is no regular file, and an archive is written in parts, out of order",
+                    side=self._side,
+                    store=self.location,
+                    operation="opening",
+                    hint="write to a file, or straight to s3://BUCKET/KEY",
+                )
             self._file = os.open(self._partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             self._lock(fcntl.LOCK_EX)
             self._log = os.open(self._journal, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)

@@ -197,7 +197,9 @@ def _present(**fields: Any) -> dict[str, Any]:
 
 def _content_lines(bundle: DescribedBundle, indent: str) -> list[str]:
     lines: list[str] = []
-    for nested in bundle.bundles:
+    for number, nested in enumerate(bundle.bundles):
+        if number:
+            lines.append("")
         lines.extend(_head(indent, "Bundle", nested))
         if nested.bundles or nested.images:
             lines.append(f"{indent}  Images:")

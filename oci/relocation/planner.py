@@ -281,7 +281,9 @@ def _keep_alive(node: Node, request: RelocationRequest, *, tagged: bool) -> str:
         return ""
     if not request.repo_based_tags:
         return tagnames.keep_alive(node.digest)
-    return tagnames.repo_based(str(node.origin or f"{node.store}@{node.digest}"), node.digest)
+    # As imgpkg does: what a lock brings along is named after where it was found, everything else after its origin.
+    origin = None if request.lock else node.origin
+    return tagnames.repo_based(str(origin or f"{node.store}@{node.digest}"), node.digest)
 
 
 def _blobs(nodes: Iterable[Node]) -> tuple[PlannedBlob, ...]:

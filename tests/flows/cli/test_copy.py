@@ -13,7 +13,7 @@ from tests.faults.proxy import Fault, FaultProxy
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.skopeo import raw_manifest
 from tests.support.command import PROGRAM, transship, transship_on_terminal
-from tests.support.content import image, index, push
+from tests.support.content import FOREIGN_LAYER, Blob, image, index, layer, push
 from tests.support.shop import Shop, push_shop
 
 
@@ -281,6 +281,21 @@ def test_a_bundle_is_copied_as_a_plain_image_when_told_so(
     assert done.code == 0, done.err
     assert "1 images copied" in done.err
     assert len(other_registry.repository_tags(repository)) == 2
+
+
+def test_layers_that_are_left_out_are_told_with_their_image(tmp_path: Path, repository: str) -> None:
+    foreign = Blob(FOREIGN_LAYER, b"not ours to spread", urls=("https://vendor.example/layer",), absent=True)
+    with DockerRegistry(tmp_path / "windows", foreign_urls=True) as source:
+        reference = push(source.url, repository, image(43, layers=(layer(44), foreign), docker=True))
+        done = transship("copy", "-i", reference, "--to-tar", str(tmp_path / "x.tar"), "--quiet")
+
+    assert done.code == 0, done.err
+    assert done.err.splitlines() == [
+        "Warning: Skipped layers that are non-distributable; --include-non-distributable-layers copies them:",
+        f" - Image: {reference}",
+        "   Layers:",
+        f"     - {foreign.descriptor()['digest']}",
+    ]
 
 
 def test_parts_of_an_error_stand_below_each_other(registry: DockerRegistry) -> None:

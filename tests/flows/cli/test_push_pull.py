@@ -16,7 +16,7 @@ import pytest
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.skopeo import raw_manifest
 from tests.support.command import transship
-from tests.support.content import DOCKER_LAYER, Blob, bundle, image, index, layer, push
+from tests.support.content import DOCKER_LAYER, Blob, bundle, digest_of, image, index, layer, push
 from tests.support.imgpkg_vectors import PUSHED
 from tests.support.shop import Shop, push_shop
 
@@ -258,13 +258,34 @@ def test_layers_are_applied_bottom_up_with_their_deletions(
     assert {path.name: path.read_bytes() for path in out.iterdir()} == {"a": b"new", "c": b"kept"}
 
 
+def test_lines_end_as_imgpkgs_do_on_a_terminal_and_in_json(
+    registry: DockerRegistry, repository: str, tmp_path: Path
+) -> None:
+    written(tmp_path, FILES["V1"])
+    push = ("push", "-i", f"{registry.host}/{repository}:v1", "-f", str(tmp_path / "hello.txt"))
+    pushed = f"Pushed '{registry.host}/{repository}@{digest_of(PUSHED['V1'].manifest)}'"
+
+    assert transship(*push, "--tty").out == f"file: hello.txt\n{pushed}\nSucceeded\n"
+    assert json.loads(transship(*push, "--json").out)["Lines"] == ["file: hello.txt\n", pushed, "Succeeded"]
+    pulled = transship("pull", "-i", f"{registry.host}/{repository}:v1", "-o", str(tmp_path / "out"), "--tty")
+    assert pulled.out.endswith("' (1/1)\n\nSucceeded\n")
+
+
+def test_an_error_on_a_terminal_stands_apart_from_the_lines_before(tmp_path: Path) -> None:
+    written(tmp_path, FILES["V1"])
+    done = transship("push", "-i", "127.0.0.1:1/un/reachable", "-f", str(tmp_path / "hello.txt"), "--tty")
+
+    assert (done.code, done.out) == (1, "file: hello.txt\n\n")
+    assert "Connection refused" in done.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["-b", "r.example/aa", "-i", "r.example/aa", "-o", "x"], "Expected only one of image, bundle, or lock"),
         (["-o", "x"], "Expected either image, bundle, or lock"),
-        (["-b", "r.example/aa"], "required flag(s) 'output' not set"),
-        (["-b", "r.example/aa", "-o", ""], "Expected --output to be none empty"),
+        (["-b", "r.example/aa"], 'required flag(s) "output" not set'),
+        (["-b", "r.example/aa", "-o", ""], "expected --output to be non-empty"),
         (["-b", "r.example/aa", "-o", "/"], "/"),
         (["-b", "r.example/aa", "-o", "."], "."),
         (["-b", "r.example/aa", "-o", ".."], ".."),

@@ -46,15 +46,22 @@ def test_digests_as_json_and_as_a_table(relocated: str, shop: Shop) -> None:
     assert table["Header"] == {"digest": "Digest", "name": "Name"}
     assert table["Rows"][0] == {"digest": shop.bundle.digest, "name": "1.4.0"}
 
-    lines = transship("tag", "list", "-i", relocated, "--digests", "--tty").out.splitlines()
-    assert lines[0] == "Tags"
-    assert lines[2].split() == ["Name", "Digest"]
-    assert "2 tags" in lines
+    signature, width = signature_tag(shop.web), len(signature_tag(shop.web))
+    assert transship("tag", "list", "-i", relocated, "--digests", "--tty").out == (
+        "Tags\n\n"
+        f"{'Name':{width}}  Digest  \n"
+        f"{'1.4.0':{width}}  {shop.bundle.digest}  \n"
+        f"{signature}  {shop.signature.digest}  \n"
+        "\n2 tags\n\nSucceeded\n"
+    )
 
 
 def test_columns_can_be_chosen_and_an_unknown_one_is_an_error(relocated: str, shop: Shop) -> None:
-    chosen = transship("tag", "list", "-i", relocated, "--digests", "--column", "digest")
-    assert chosen.out.splitlines()[0] == f"{shop.bundle.digest}\t"
+    for digests in (["--digests"], []):
+        chosen = transship("tag", "list", "-i", relocated, *digests, "--column", "digest")
+        assert chosen.out.splitlines()[0] == f"{shop.bundle.digest}\t"
+    both = transship("tag", "list", "-i", relocated, "--column", "Digest,name")
+    assert both.out.splitlines()[0] == f"1.4.0\t{shop.bundle.digest}\t"
     unknown = transship("tag", "list", "-i", relocated, "--column", "size")
     assert unknown.code == 2
     assert "unknown column 'size'" in unknown.err
@@ -135,6 +142,19 @@ def test_describe_as_text(relocated: str, shop: Shop) -> None:
     assert f"    - Image: {relocated}@{shop.database.digest}" in lines
     assert "    Type: Signature" in lines
     assert not [line for line in lines if "Layers" in line]
+
+
+def test_nested_bundles_stand_apart_in_text(registry: DockerRegistry, repository: str) -> None:
+    empty = bundle([])
+    first = push(registry.url, f"{repository}/first", empty)
+    second = push(registry.url, f"{repository}/second", bundle([first]))
+    third = push(registry.url, f"{repository}/third", bundle([second, first]))
+    push(registry.url, repository, bundle([third, second]), "v1")
+
+    lines = transship("describe", "-b", f"{registry.host}/{repository}:v1", "--layers=false").out.splitlines()
+
+    blank = [place for place, line in enumerate(lines) if not line]
+    assert [lines[place + 1].strip() for place in blank[1:]] == [f"- Image: {first}", f"- Image: {second}"]
 
 
 def test_describe_without_signatures_and_of_a_bundle_at_its_source(shop: Shop) -> None:

@@ -377,10 +377,14 @@ def test_an_archive_through_a_link_replaces_what_the_link_shows(tmp_path: Path) 
     assert real.read_bytes() == tarball.data
 
 
-def test_a_folder_or_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_what_is_no_file_and_a_folder_that_is_not_there_are_told(tmp_path: Path) -> None:
     tarball = Tarball.of(12, [MIB])
     with pytest.raises(Refused, match="is a directory"):
         tarball.write(FileWriter(str(tmp_path)))
+    os.mkfifo(pipe := tmp_path / "pipe")
+    with pytest.raises(Refused, match="no regular file"):
+        tarball.write(FileWriter(str(pipe)))
+    assert pipe.is_fifo()
     with pytest.raises(NotFound) as caught:
         tarball.write(FileWriter(str(tmp_path / "none" / "x.tar")))
     assert caught.value.hint == "make the folder first"

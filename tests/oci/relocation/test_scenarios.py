@@ -462,6 +462,24 @@ def test_an_image_without_its_layer_fails_and_says_which(
     assert not caught.value.retryable
 
 
+def test_repo_based_tags_of_a_bundle_name_origins_and_those_of_a_lock_where_things_were_found(
+    shop: Shop, registry: DockerRegistry, other_registry: DockerRegistry, repository: str, tmp_path: Path
+) -> None:
+    home, further = f"{registry.host}/{repository}/home", f"{other_registry.host}/{repository}/further"
+    copied(home, bundle=shop.reference, repo_based_tags=True)
+    lock = tmp_path / "lock.yml"
+    lock.write_text(
+        f"apiVersion: imgpkg.carvel.dev/v1alpha1\nkind: BundleLock\nbundle:\n  image: {home}@{shop.bundle.digest}\n"
+    )
+    copied(further, lock=str(lock), repo_based_tags=True)
+
+    origin = f"shop-web-sha256-{shop.web.hex}.imgpkg"
+    assert origin in registry.repository_tags(f"{repository}/home")
+    found = tagnames.repo_based(f"{home}@{shop.web.digest}", Digest(shop.web.digest))
+    assert found in other_registry.repository_tags(f"{repository}/further")
+    assert origin not in other_registry.repository_tags(f"{repository}/further")
+
+
 def test_listed_images_get_readable_names_by_rule(shop: Shop, other_registry: DockerRegistry, repository: str) -> None:
     target = f"{other_registry.host}/{repository}"
     rules = ("*/shop/web=the-web", "{name}-{short}")
