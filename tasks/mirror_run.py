@@ -7,15 +7,19 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 
+from oci.archive.s3settings import S3Settings
 from oci.errors import InvalidInput
 from oci.meter import Receipt
+from oci.mirror.buckets import Bucket
 from oci.mirror.carry import Carried, left_by_policy
 from oci.mirror.comparison import Comparison
 from oci.mirror.config import Mirror, MirrorsConfig
 from oci.mirror.run import Shared, opened
 from oci.mirror.work import WorkItem
 from oci.relocation.session import Access, Session
+from tasks.blocks import load_s3
 from tasks.side import Side
 from tasks.sizes import percent
 from tasks.work import Work
@@ -45,7 +49,10 @@ class MirrorRun(Work):
             if self._session is None:
                 names = dict.fromkeys(one.credentials for one in self.config.registries.values() if one.credentials)
                 side = Side(credentials=tuple(names))
-                reached = {name: await side.access(name) for name in ("source", "destination")}
+                stores = await self._object_stores()
+                reached = {
+                    name: replace(await side.access(name), per_bucket=stores) for name in ("source", "destination")
+                }
 
                 def reach(name: str, concurrency: int) -> Access:
                     del concurrency  # a flow has no settings beside those of the configuration
@@ -53,6 +60,11 @@ class MirrorRun(Work):
 
                 self._session = opened(self.config, self.mirror, reach, self.cancel)
             return self._session
+
+    async def _object_stores(self) -> dict[str, S3Settings]:
+        """The S3 Store blocks of the buckets that this mirror writes to."""
+        wanted = {name: self.config.buckets.get(name, Bucket()).s3_store for name in self.mirror.buckets}
+        return {bucket: await load_s3(block) for bucket, block in wanted.items() if block}
 
     @property
     def compared(self) -> Comparison:

@@ -214,5 +214,5 @@ def link_to(location: str, session: Session) -> str:
     if not location.startswith(S3_PREFIX):
         return f"file://{quote(location)}"
     bucket, _, key = location.removeprefix(S3_PREFIX).partition("/")
-    address = session.s3["destination"].address
+    address = session.object_store(location).address
     return f"{address}/{bucket}/{quote(key)}" if address else f"https://{bucket}.s3.amazonaws.com/{quote(key)}"

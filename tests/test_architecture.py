@@ -33,7 +33,10 @@ INSIDE_OCI = (
     {"prune"},
     {"mirror"},
 )
-PYDANTIC_MODULES = {"oci/registry/options.py", "oci/mirror/config.py", "oci/mirror/rules.py", "oci/mirror/durations.py"}
+PYDANTIC_MODULES = {
+    "oci/registry/options.py",
+    *(f"oci/mirror/{name}.py" for name in ("buckets", "config", "durations", "rules")),
+}
 BOTO3_MODULES = {"oci/archive/s3.py", "oci/registry/keychains/ecr.py"}
 
 

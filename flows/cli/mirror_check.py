@@ -10,7 +10,9 @@ import click
 from flows.cli.access import RegistryFlags, registry_flags
 from flows.cli.failure import DONE, DRIFT
 from flows.cli.mirrors import Mirrors, mirror_flags
+from flows.cli.tarball import object_store_flags
 from flows.cli.verb import Invocation, Verb, everywhere
+from oci.archive.s3settings import S3Settings
 from oci.errors import Cancelled, Incomplete, StoreError, TransshipError
 from oci.mirror.compare import compare
 from oci.mirror.comparison import Comparison, TagState
@@ -23,15 +25,16 @@ _DRIFT = ("Mirror", "Destination", "Tag", "State", "Reason")
 @mirror_flags
 @click.option("--report", default="", help="Write what was found to a JSON file.")
 @registry_flags(sides=True)
+@object_store_flags
 @everywhere
 @click.pass_obj
-def check(invocation: Invocation, /, registry: RegistryFlags, **flags: Any) -> int:
+def check(invocation: Invocation, /, registry: RegistryFlags, store: S3Settings, **flags: Any) -> int:
     """Tell which tags are missing, stale, extra, unsigned, or moved though immutable. Nothing is written.
 
     Exit codes: 0 all as it should be, 4 there is drift, 3 or 1 something couldn't be compared.
     """
     invocation.output.check_columns(_DRIFT)
-    mirrors = Mirrors.asked_for(invocation, registry, flags)
+    mirrors = Mirrors.asked_for(invocation, registry, store, flags)
     found: list[Comparison] = []
     failures: list[TransshipError] = []
     for mirror in mirrors.chosen:

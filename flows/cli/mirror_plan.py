@@ -8,7 +8,9 @@ import click
 
 from flows.cli.access import RegistryFlags, registry_flags
 from flows.cli.mirrors import Mirrors, mirror_flags
+from flows.cli.tarball import object_store_flags
 from flows.cli.verb import Invocation, Verb, boolean, everywhere
+from oci.archive.s3settings import S3Settings
 from oci.mirror.compare import compare
 from oci.mirror.plan import MirrorPlan, plan_mirror
 from tasks.sizes import human
@@ -22,12 +24,13 @@ _REQUESTS = ("Mirror", "Registry", "Requests")
 @boolean("--audit", help="Ask for immutable tags as well, and tell when one has moved at its source.")
 @click.option("--output", default="", help="Write the plan to a JSON file.")
 @registry_flags(sides=True)
+@object_store_flags
 @everywhere
 @click.pass_obj
-def plan(invocation: Invocation, /, registry: RegistryFlags, **flags: Any) -> None:
+def plan(invocation: Invocation, /, registry: RegistryFlags, store: S3Settings, **flags: Any) -> None:
     """Say which images a run would copy, with bytes to move and to mount and the requests it would take."""
     invocation.output.check_columns(_IMAGES, _REQUESTS)
-    mirrors = Mirrors.asked_for(invocation, registry, flags)
+    mirrors = Mirrors.asked_for(invocation, registry, store, flags)
     shared = mirrors.shared(audit=flags["audit"])
     plans = []
     for mirror in mirrors.chosen:

@@ -10,7 +10,9 @@ import click
 from flows.cli.access import RegistryFlags, registry_flags
 from flows.cli.metrics import metrics_flag
 from flows.cli.mirrors import Mirrors, mirror_flags
+from flows.cli.tarball import object_store_flags
 from flows.cli.verb import Invocation, Verb, boolean, everywhere
+from oci.archive.s3settings import S3Settings
 from oci.errors import Incomplete, StoreError, TransshipError
 from oci.mirror.carry import Carried
 from oci.mirror.report import MirrorReport
@@ -29,9 +31,10 @@ _RUNS = ("Mirror", "Copied", "In place", "Failed", "Sent", "Mounted", "Requests"
 @click.option("--report", default="", help="Write what became of each mirror to a JSON file, which --only understands.")
 @metrics_flag
 @registry_flags(sides=True)
+@object_store_flags
 @everywhere
 @click.pass_obj
-def run(invocation: Invocation, /, registry: RegistryFlags, **flags: Any) -> None:
+def run(invocation: Invocation, /, registry: RegistryFlags, store: S3Settings, **flags: Any) -> None:
     """Copy what is missing or changed, for all mirrors or for those that are named.
 
     A failure stops nothing else. Exit codes: 0 all is in place, 3 some of it failed, 1 nothing worked.
@@ -39,7 +42,7 @@ def run(invocation: Invocation, /, registry: RegistryFlags, **flags: Any) -> Non
     output = invocation.output
     output.check_columns(_RUNS)
     invocation.kept = "what is copied stays, and no tag shows anything incomplete; run the same again to go on"
-    mirrors = Mirrors.asked_for(invocation, registry, flags)
+    mirrors = Mirrors.asked_for(invocation, registry, store, flags)
     shared = mirrors.shared(audit=flags["audit"])
     reports: list[MirrorReport] = []
     try:

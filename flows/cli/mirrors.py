@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import click
@@ -13,6 +13,7 @@ import click
 from flows.cli import debug
 from flows.cli.access import RegistryFlags
 from flows.cli.verb import Invocation
+from oci.archive.s3settings import S3Settings
 from oci.atomic import write_output
 from oci.errors import InvalidInput, NotFound, Refused
 from oci.mirror.breaker import Breaker
@@ -49,6 +50,7 @@ class Mirrors:
 
     invocation: Invocation
     registry: RegistryFlags
+    store: S3Settings
     config: MirrorsConfig
     chosen: tuple[Mirror, ...]
     only: frozenset[str]
@@ -56,7 +58,9 @@ class Mirrors:
     breaker: Breaker
 
     @classmethod
-    def asked_for(cls, invocation: Invocation, registry: RegistryFlags, flags: dict[str, Any]) -> Mirrors:
+    def asked_for(
+        cls, invocation: Invocation, registry: RegistryFlags, store: S3Settings, flags: dict[str, Any]
+    ) -> Mirrors:
         if invocation.output.debug:
             debug.show_requests()
         config = read_config(flags["path"])
@@ -64,6 +68,7 @@ class Mirrors:
         return cls(
             invocation=invocation,
             registry=registry,
+            store=store,
             config=config,
             chosen=config.chosen(flags["names"]),
             only=only,
@@ -94,7 +99,8 @@ class Mirrors:
             raise Refused(error.strerror or str(error), subject=path, operation=operation) from error
 
     def _access(self, side: str, concurrency: int) -> Access:
-        return self.registry.access(side, self.invocation.output, concurrency=concurrency)
+        access = self.registry.access(side, self.invocation.output, concurrency=concurrency)
+        return replace(access, s3=self.store)
 
 
 def _only(path: str) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
+from prefect.blocks.core import Block
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.exceptions import PrefectHTTPStatusError
 
@@ -19,6 +20,7 @@ from flows.deploy.triggers import put_trigger, remove_trigger
 from flows.lifelines import lifelines
 from oci.errors import Refused, StoreError, Unauthorized, Unavailable
 from oci.mirror.config import MirrorsConfig
+from tasks.blocks import RegistryCredentials, S3Store
 
 
 def _nobody(change: Change) -> None:
@@ -94,8 +96,8 @@ async def _deploy(
     yield await put_work_pool(client, options.work_pool, options.work_pool_type, dry_run=dry_run)
     for block in block_types():
         yield await put_block_type(client, block, dry_run=dry_run)
-    for name in sorted({registry.credentials for registry in config.registries.values()} - {""}):
-        if missing := await find_block(client, name):
+    for kind, name in _logins(config):
+        if missing := await find_block(client, kind, name):
             yield missing
     limits = {host: registry.images_at_a_time for host, registry in config.registries.items()}
     for change in await put_limits(client, limits, prune=options.prune, dry_run=dry_run):
@@ -110,6 +112,13 @@ async def _deploy(
             yield change
     async for change in _left_over(client, wanted, options):
         yield change
+
+
+def _logins(config: MirrorsConfig) -> list[tuple[type[Block], str]]:
+    """The blocks that runs of the mirrors will ask for."""
+    registries = sorted({registry.credentials for registry in config.registries.values()} - {""})
+    stores = sorted({bucket.s3_store for bucket in config.buckets.values()} - {""})
+    return [*((RegistryCredentials, name) for name in registries), *((S3Store, name) for name in stores)]
 
 
 async def _deploy_mirror(client: PrefectClient, one: Declared, options: Options) -> AsyncIterator[Change]:

@@ -63,13 +63,12 @@ async def put_block_type(client: PrefectClient, block: type[Block], *, dry_run: 
     return Change("block type", name, outcome)
 
 
-async def find_block(client: PrefectClient, name: str) -> Change | None:
+async def find_block(client: PrefectClient, kind: type[Block], name: str) -> Change | None:
     """A login is made by a person; that it isn't there yet is told before a run fails for it."""
-    kind = tasks.blocks.RegistryCredentials
     try:
         await client.read_block_document_by_name(name, kind.get_block_type_slug(), include_secrets=False)
     except ObjectNotFound:
-        return Change("block", name, Outcome.MISSING, "make it in the UI: Blocks, +, Registry Credentials")
+        return Change("block", name, Outcome.MISSING, f"make it in the UI: Blocks, +, {kind.get_block_type_name()}")
     return None
 
 

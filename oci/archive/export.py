@@ -173,7 +173,7 @@ def _followed(session: Session, store: str, blob: Descriptor, offset: int, lengt
 @contextmanager
 def _writer(session: Session, volume: Volume) -> Iterator[ByteWriter]:
     """Let go of in the end, finished or not."""
-    writer = open_writer(volume.location, session.s3["destination"], meter=session.meter)
+    writer = open_writer(volume.location, session.object_store(volume.location), meter=session.meter)
     try:
         yield writer
     finally:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from oci.archive.parts import SMALLEST
 from oci.archive.s3settings import S3Settings
 from oci.archive.storage import ByteReader, ByteWriter, FileReader, FileWriter
@@ -30,13 +32,18 @@ def open_reader(
 
 
 def open_readers(
-    name: ArchiveName, s3: S3Settings, *, side: str, cancel: CancelToken, meter: Meter | None = None
+    name: ArchiveName,
+    s3: Callable[[str], S3Settings],
+    *,
+    side: str,
+    cancel: CancelToken,
+    meter: Meter | None = None,
 ) -> tuple[ByteReader, ...]:
-    """One for each volume; none stays open when one of them can't be opened."""
+    """One for each volume; `s3` says how its object store is reached. None stays open when one can't be opened."""
     opened: list[ByteReader] = []
     try:
         for location in name.locations:
-            reader = open_reader(location, s3, side=side, cancel=cancel, meter=meter)
+            reader = open_reader(location, s3(location), side=side, cancel=cancel, meter=meter)
             opened.append(reader)
     except BaseException:
         for reader in opened:

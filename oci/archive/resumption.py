@@ -48,7 +48,7 @@ def is_written(session: Session, plan: ArchivePlan) -> bool:
 
 def is_in_place(session: Session, volume: Volume, *, read: bool = False) -> bool:
     """Whether a volume is there already, by what its store keeps of it or, with `read`, by each of its bytes."""
-    s3 = session.s3["destination"]
+    s3 = session.object_store(volume.location)
     try:
         reader = open_reader(volume.location, s3, side="destination", cancel=session.cancel, meter=session.meter)
     except NotFound:
@@ -86,7 +86,7 @@ def _has(chunks: Iterator[bytes], member: Member) -> bool:
 
 def _is_begun(session: Session, volume: Volume) -> bool:
     """Whether an unfinished upload has to be gone on with in this very cut."""
-    writer = open_writer(volume.location, session.s3["destination"], meter=session.meter)
+    writer = open_writer(volume.location, session.object_store(volume.location), meter=session.meter)
     return writer.is_begun(volume.parts, volume.tar.fingerprint)
 
 

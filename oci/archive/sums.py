@@ -21,7 +21,7 @@ def write_sums(session: Session, locations: Iterable[str], name: str) -> tuple[s
     lines = (f"{one}  {location.rpartition('/')[2]}\n" for one, location in zip(sums, locations, strict=True))
     text = "".join(lines).encode()
     whole = Part(1, 0, len(text))
-    writer = open_writer(f"{name}{SUFFIX}", session.s3["destination"])
+    writer = open_writer(f"{name}{SUFFIX}", session.object_store(name))
     try:
         writer.begin([whole], hashlib.sha256(text).hexdigest(), resume=False)
         writer.put(whole, bytearray(text))
@@ -32,7 +32,7 @@ def write_sums(session: Session, locations: Iterable[str], name: str) -> tuple[s
 
 
 def _sum(session: Session, location: str) -> str:
-    reader = open_reader(location, session.s3["destination"], side="destination", cancel=session.cancel)
+    reader = open_reader(location, session.object_store(location), side="destination", cancel=session.cancel)
     seal = hashlib.sha256()
     with closing(reader):
         for chunk in reader.read(0, reader.size):

@@ -19,7 +19,7 @@ from oci.mirror.archives import held_in
 from oci.mirror.breaker import Breaker, place
 from oci.mirror.changes import changes, name_of
 from oci.mirror.comparison import Comparison, DestinationComparison, TagComparison, TagState
-from oci.mirror.config import Mirror
+from oci.mirror.config import Mirror, MirrorDestination
 from oci.mirror.facts import Facts
 from oci.mirror.heads import Heads
 from oci.mirror.locks import compare_lock
@@ -89,11 +89,13 @@ class _Look:
             raise InvalidInput("a lock has no repository to compare")
         self._source_name: StoreName = store
         self._source: Source = session.source(store)
-        self._destinations: dict[str, Source] = {str(one): self._opened(one.store) for one in mirror.destinations}
+        self._broken: dict[str, TransshipError] = {}
+        self._destinations = {
+            str(one): opened for one in mirror.destinations if (opened := self._opened(one)) is not None
+        }
         self._listed: frozenset[str] | None = None
         self._there: dict[str, frozenset[str] | None] = {}
         """The tags of each destination; None where they weren't listed."""
-        self._broken: dict[str, TransshipError] = {}
         self._heads = Heads(session, {"": self._source, **self._destinations}, breaker)
         self._wanted: dict[str, Digest | TransshipError] = {}
         """What each tag should show: the source's digest, or that of its index with fewer platforms."""
@@ -129,10 +131,19 @@ class _Look:
 
     # What there is.
 
-    def _opened(self, store: StoreName) -> Source:
-        if isinstance(store, ArchiveName):
+    def _opened(self, destination: MirrorDestination) -> Source | None:
+        """None for an archive that can't even be opened."""
+        store = destination.store
+        if not isinstance(store, ArchiveName):
+            return self._session.destination(store)
+        try:
             return held_in(self._session, store)
-        return self._session.destination(store)
+        except Cancelled:
+            raise
+        except TransshipError as error:
+            self._breaker.failed(error)
+            self._broken[str(destination)] = error
+            return None
 
     def _list_source(self) -> list[str] | None:
         """None where no list is needed: one bundle, or single tags and no rule that ranks them."""
@@ -165,7 +176,7 @@ class _Look:
             except TransshipError as error:
                 self._breaker.failed(error)
                 self._broken[name] = error
-        if len(self._broken) == len(self._destinations):
+        if len(self._broken) == len(self._mirror.destinations):
             raise next(iter(self._broken.values()))
 
     def _candidates(self, listed: Sequence[str] | None) -> list[str]:

@@ -16,9 +16,19 @@ from pydantic_core import ErrorDetails
 
 from oci.errors import Denied, InvalidDocument, InvalidInput, InvalidReference, NotFound, StoreError, Unavailable
 from oci.mirror import located
+from oci.mirror.buckets import Bucket
 from oci.mirror.located import Located
 from oci.mirror.rules import STRICT, Policy
-from oci.reference import ARCHIVE_PREFIX, ArchiveName, Reference, Repository, StoreName, parse_any, parse_store
+from oci.reference import (
+    ARCHIVE_PREFIX,
+    S3_PREFIX,
+    ArchiveName,
+    Reference,
+    Repository,
+    StoreName,
+    parse_any,
+    parse_store,
+)
 from oci.registry.hosts import canonical_host
 from oci.registry.options import RegistryOptions
 
@@ -183,6 +193,12 @@ class Mirror(Policy):
         stores = [self.source.store, *(destination.store for destination in self.destinations)]
         return frozenset(store.registry for store in stores if isinstance(store, Repository))
 
+    @property
+    def buckets(self) -> frozenset[str]:
+        """Of the object stores that its archives are in."""
+        objects = [str(one) for one in self.destinations if S3_PREFIX in one.archive]
+        return frozenset(name.partition(S3_PREFIX)[2].partition("/")[0] for name in objects)
+
 
 class MirrorsConfig(BaseModel):
     """The whole file."""
@@ -194,6 +210,12 @@ class MirrorsConfig(BaseModel):
         default={},
         title="Registries",
         description="How each host is reached, by its name with the port.",
+        max_length=1000,
+    )
+    buckets: dict[Annotated[str, Field(pattern=r"^[^/@\s]+$", max_length=300)], Bucket] = Field(
+        default={},
+        title="Buckets",
+        description="How the object store of each s3://BUCKET/KEY is reached, by the name of the bucket.",
         max_length=1000,
     )
     defaults: Policy = Field(

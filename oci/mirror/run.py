@@ -53,7 +53,12 @@ def opened(config: MirrorsConfig, mirror: Mirror, reach: Reach, cancel: CancelTo
     per_registry = {host: one.settings(concurrency + 1) for host, one in config.registries.items()}
     nobody = _Nobody(frozenset(host for host, one in config.registries.items() if one.anonymous))
     source, destination = (
-        replace(base, credentials=Credentials([nobody, base.credentials]), per_registry=per_registry)
+        replace(
+            base,
+            credentials=Credentials([nobody, base.credentials]),
+            per_registry=per_registry,
+            per_bucket={name: bucket.over(base.object_store(name)) for name, bucket in config.buckets.items()},
+        )
         for base in (reach("source", concurrency), reach("destination", concurrency))
     )
     return Session(source=source, destination=destination, concurrency=concurrency, cancel=cancel)

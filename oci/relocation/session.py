@@ -17,7 +17,7 @@ from oci.digest import Digest
 from oci.errors import InvalidInput
 from oci.layout import Layout
 from oci.meter import Meter
-from oci.reference import ArchiveName, LayoutFolder, Repository, StoreName
+from oci.reference import S3_PREFIX, ArchiveName, LayoutFolder, Repository, StoreName
 from oci.registry.credentials import Credentials
 from oci.registry.registries import Registries
 from oci.registry.settings import RegistrySettings
@@ -31,15 +31,20 @@ DEFAULT_CONCURRENCY = 8
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
     """How the registries of one side are reached, with settings by host, a default and credentials, and the object
-    store that archives are in."""
+    stores that archives are in, by bucket and by default."""
 
     credentials: Credentials
     default: RegistrySettings = field(default_factory=RegistrySettings)
     per_registry: Mapping[str, RegistrySettings] = field(default_factory=dict)
     s3: S3Settings = field(default_factory=S3Settings)
+    per_bucket: Mapping[str, S3Settings] = field(default_factory=dict)
 
     def settings(self, registry: str) -> RegistrySettings:
         return self.per_registry.get(registry, self.default)
+
+    def object_store(self, location: str) -> S3Settings:
+        """Of s3://BUCKET/KEY, or of a bucket by its name."""
+        return self.per_bucket.get(location.removeprefix(S3_PREFIX).partition("/")[0], self.s3)
 
 
 class Session:
@@ -67,7 +72,7 @@ class Session:
         self._lock = threading.Lock()
         self._layouts: dict[tuple[str, LayoutFolder], Layout] = {}
         self._archives: dict[tuple[str, ArchiveName], Archive] = {}
-        self.s3 = {"source": source.s3, "destination": destination.s3}
+        self._object_stores = {"source": source.object_store, "destination": destination.object_store}
         self._sides = {
             side: Registries(
                 side=side,
@@ -100,10 +105,13 @@ class Session:
             if anew and archive is not None:
                 archive.close()
             if anew or archive is None:
-                readers = open_readers(name, self.s3[side], side=side, cancel=self.cancel, meter=self.meter)
+                readers = open_readers(name, self._object_stores[side], side=side, cancel=self.cancel, meter=self.meter)
                 archive = Archive(name, readers, side=side, meter=self.meter, cancel=self.cancel)
                 self._archives[(side, name)] = archive
             return archive
+
+    def object_store(self, location: str, side: str = "destination") -> S3Settings:
+        return self._object_stores[side](location)
 
     def _store(self, side: str, name: Repository | LayoutFolder) -> Destination:
         if not isinstance(name, LayoutFolder):

@@ -22,7 +22,7 @@ from pydantic import SecretStr
 
 from tasks.blocks import RegistryCredentials, S3Store
 from tests.servers.docker_registry import DockerRegistry
-from tests.servers.seaweedfs import ACCESS_KEY, SECRET_KEY, SeaweedFS
+from tests.servers.seaweedfs import ACCESS_KEY, BUCKET, SECRET_KEY, SeaweedFS
 from tests.servers.token_service import TokenService
 from tests.support.command import PROGRAM
 from tests.support.content import image, push
@@ -141,6 +141,21 @@ async def save_store(name: str, endpoint: str, secret_key: str) -> None:
     await S3Store(endpoint=endpoint, access_key=ACCESS_KEY, secret_key=secret, path_style=True).asave(name)
 
 
+def mirrors(yard: Yard, repository: str, archive: str, login: str) -> dict[str, object]:
+    """Of the image of the yard into a repository and an object, with blocks of one name for both."""
+    return {
+        "registries": {yard.tokens.host: {"credentials": login}},
+        "buckets": {BUCKET: {"s3_store": login}},
+        "mirrors": [
+            {
+                "name": "web",
+                "source": {"repository": f"{yard.tokens.host}/team/web"},
+                "destinations": [{"repository": f"{repository}/mirrored"}, {"archive": archive}],
+            }
+        ],
+    }
+
+
 def test_no_secret_is_kept_of_runs_that_end_well_or_badly(
     deployed: PrefectServer, yard: Yard, object_store: SeaweedFS, s3_location: str, tmp_path: Path
 ) -> None:
@@ -164,6 +179,9 @@ def test_no_secret_is_kept_of_runs_that_end_well_or_badly(
                 ("export", "right", {"archive": s3_location, "s3_store": f"wrong-{mark}"}),
             )
         ]
+        for login in ("right", "wrong"):
+            asked = asyncio.run(run("mirror", config=mirrors(yard, to, f"{s3_location}.{login}", f"{login}-{mark}")))
+            states.append(asked)
     codes = [
         copy(
             deployed, "--monitor", "-i", f"{to}:v1", "--to-repo", f"oci:{tmp_path}/one",
@@ -179,7 +197,7 @@ def test_no_secret_is_kept_of_runs_that_end_well_or_badly(
         ),
     ]  # fmt: skip
 
-    assert (states, codes) == (["COMPLETED", "FAILED"] * 2, [0, 1, 1])
+    assert (states, codes) == (["COMPLETED", "FAILED"] * 3, [0, 1, 1])
     assert yard.service.issued
     needles = {token.encode() for token in yard.service.issued}.union(*(spellings(*login) for login in LOGINS))
     assert {"prefect.db", "worker.log"} <= holding(deployed.home, {mark.encode()})

@@ -9,6 +9,7 @@ import pytest
 
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.registry_data import blob_file, seed
+from tests.servers.seaweedfs import ACCESS_KEY, BUCKET, SECRET_KEY, SeaweedFS
 from tests.support.command import transship, transship_on_terminal
 from tests.support.content import Content, digest_of, image
 from tests.support.mirroring import variant
@@ -177,3 +178,21 @@ def test_an_empty_file_of_mirrors_is_nothing_to_do(tmp_path: Path) -> None:
 
     assert transship("mirror", "run", "-f", str(path)).code == 0
     assert transship("mirror", "check", "-f", str(path)).code == 0
+
+
+def test_an_archive_goes_to_the_bucket_that_the_file_describes_with_the_keys_of_the_environment(
+    file: File, object_store: SeaweedFS, s3_location: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+    bucket = f"{{endpoint: '{object_store.endpoint}', region: us-east-1, path_style: true}}"
+    mirrors = "".join(file.mirrors).replace(f"{{repository: {file.destination}}}", f"{{archive: '{s3_location}'}}")
+    file.path.write_text(f"version: 1\nbuckets: {{{BUCKET}: {bucket}}}\nmirrors:\n{mirrors}")
+
+    results = [mirror(verb, file) for verb in ("plan", "run", "run", "check")]
+
+    assert [code for code, _, _ in results] == [0, 0, 0, 0]
+    assert "1 images to copy" in results[0][2]
+    assert "web: 3 copied, 0 in place, 0 failed" in results[1][2]
+    assert "web: 0 copied, 3 in place, 0 failed; 0 B sent" in results[2][2]
+    assert object_store.head(s3_location) is not None

@@ -25,6 +25,7 @@ def config(**mirror: Any) -> MirrorsConfig:
                 "registry.corp.example": {"credentials": "writer"},
                 "other.example": {},
             },
+            "buckets": {"handover": {"s3_store": "corp"}, "other": {}},
             "defaults": {"limits": {"concurrency": 3}},
             "mirrors": [described | mirror, {**described, "name": "other"}],
         }
@@ -41,6 +42,15 @@ def test_a_deployment_carries_the_configuration_of_its_mirror_and_of_nothing_els
     assert [mirror["name"] for mirror in carried["mirrors"]] == ["web"]
     assert MirrorsConfig.model_validate(carried).mirrors == [whole.mirror("web")]
     assert MirrorsConfig.model_validate(carried).registry("registry.example").images_at_a_time == 3
+
+
+def test_a_deployment_carries_the_buckets_that_its_archives_are_in() -> None:
+    whole = config(destinations=[*TO_CORP, {"archive": "s3://handover/web.tar"}])
+
+    [web, other] = [declared(whole, one).main.parameters["parameters"]["config"] for one in whole.mirrors]
+
+    assert web["buckets"] == {"handover": {"s3_store": "corp"}}
+    assert "buckets" not in other
 
 
 @pytest.mark.parametrize("source", [{"bundle": "registry.example/shop/bundle:1.0"}, {"lock": "/etc/images.yml"}])

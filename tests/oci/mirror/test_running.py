@@ -11,16 +11,11 @@ import pytest
 from oci.cancel import CancelToken
 from oci.errors import Cancelled
 from oci.mirror.breaker import Breaker
-from oci.mirror.compare import CHECK, Care, compare
-from oci.mirror.config import Mirror
+from oci.mirror.compare import CHECK, Care
 from oci.mirror.facts import Facts
-from oci.mirror.plan import plan_mirror
 from oci.mirror.report import read_only
 from oci.mirror.run import Shared, run_mirror
 from oci.mirror.work import WorkItem
-from oci.reference import ArchiveName, parse_store
-from oci.relocation.relocate import relocate
-from oci.relocation.request import RelocationRequest
 from oci.relocation.session import Session
 from tests.faults.proxy import Fault, FaultProxy
 from tests.servers.docker_registry import DockerRegistry
@@ -446,82 +441,6 @@ def _watch(registry: DockerRegistry, repository: str, slow: SlowLink, finished: 
     if slow.bytes_per_second:
         finished.append("while the slow one was still at it")
         slow.bytes_per_second = 0
-
-
-def test_an_archive_holds_all_that_is_selected_and_is_written_again_only_when_that_changes(
-    registry: DockerRegistry, repository: str, tmp_path: Path
-) -> None:
-    tags = versions("1.0", "1.1") | {"bundle": bundle([push(registry.url, f"{repository}-app", image(25))])}
-    for tag, content in tags.items():
-        push(registry.url, repository, content, tag)
-    push(registry.url, repository, tags["1.1"], "latest")
-    path = tmp_path / "web.tar"
-    mirror = mirror_of(f"{registry.host}/{repository}", destinations=[{"archive": str(path)}])
-
-    planned = planned_of(mirror)
-    first, again = run(mirror), run(mirror)
-    kept = path.read_bytes()
-    assert planned == [(len(kept), "")]
-    push(registry.url, repository, variant(image(1), 70), "1.2")
-    grown = run(mirror)
-
-    assert (first.copied, first.failed) == (4, ())
-    assert (again.copied, again.in_place) == (0, 4)
-    assert grown.copied == 5
-    assert path.read_bytes() != kept
-    with session_of() as session:
-        assert set(session.archive(ArchiveName.of(str(path))).tags()) == {"1.0", "1.1", "1.2", "bundle", "latest"}
-    layout = run_import(path, tmp_path / "layout")
-    assert layout == {"1.0", "1.1", "1.2", "bundle", "latest"}
-
-
-def planned_of(mirror: Mirror) -> list[tuple[int, str]]:
-    """Bytes to move and the problem of each item that a run would carry."""
-    with session_of() as session:
-        comparison = compare(session, mirror, facts=Facts(), breaker=Breaker())
-        return [(item.bytes_to_move, item.error) for item in plan_mirror(session, comparison).items]
-
-
-def run_import(path: Path, folder: Path) -> set[str]:
-    """The tags that a layout folder has when the archive was imported into it."""
-    with session_of() as session:
-        relocate(session, RelocationRequest(archive=(str(path),), to=f"oci:{folder}"))
-        return {tag for tag in session.source(parse_store(f"oci:{folder}")).tags() if not tag.endswith(".imgpkg")}
-
-
-def test_an_archive_that_can_not_be_made_whole_leaves_the_old_one(
-    registry: DockerRegistry, repository: str, tmp_path: Path
-) -> None:
-    seed(registry, repository, versions("1.0"))
-    path = tmp_path / "web.tar"
-    mirror = mirror_of(f"{registry.host}/{repository}", destinations=[{"archive": str(path)}])
-    run(mirror)
-    kept = path.read_bytes()
-    broken = image(960 + len(repository))
-    seed(registry, repository, {"1.1": broken})
-    blob_file(registry, digest_of(broken.blobs[0].data)).unlink()
-
-    report = run(mirror)
-
-    assert report.failed_names == (f"{registry.host}/{repository}",)
-    assert path.read_bytes() == kept
-    assert [one.name for one in tmp_path.iterdir() if one.suffix == ".tar"] == ["web.tar"]
-
-
-def test_bundles_and_locks_go_into_archives_too(registry: DockerRegistry, repository: str, tmp_path: Path) -> None:
-    listed = push(registry.url, f"{repository}-app", image(26))
-    push(registry.url, repository, bundle([listed]), "1.0")
-    lock = tmp_path / "images.yml"
-    lock.write_text(f"apiVersion: imgpkg.carvel.dev/v1alpha1\nkind: ImagesLock\nimages:\n- image: {listed}\n")
-    mirrors = [
-        mirror_of(f"bundle {registry.host}/{repository}:1.0", destinations=[{"archive": str(tmp_path / "b.tar")}]),
-        mirror_of(str(lock), destinations=[{"archive": str(tmp_path / "l.tar")}]),
-    ]
-
-    first, again = [run(one) for one in mirrors], [run(one) for one in mirrors]
-
-    assert [(one.copied, one.failed) for one in first] == [(1, ()), (1, ())]
-    assert [(one.copied, one.in_place) for one in again] == [(0, 1), (0, 1)]
 
 
 def test_cancelled_in_the_middle_no_tag_shows_anything_incomplete(

@@ -1,0 +1,183 @@
+"""Archives as destinations of mirrors, on disk and in an object store."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from oci.archive.s3settings import S3Settings
+from oci.cancel import CancelToken
+from oci.mirror.breaker import Breaker
+from oci.mirror.buckets import Bucket
+from oci.mirror.compare import compare
+from oci.mirror.config import Mirror, MirrorsConfig
+from oci.mirror.facts import Facts
+from oci.mirror.plan import plan_mirror
+from oci.mirror.report import MirrorReport
+from oci.mirror.run import Shared, opened, run_mirror
+from oci.reference import ArchiveName, parse_store
+from oci.relocation.relocate import relocate
+from oci.relocation.request import RelocationRequest
+from oci.relocation.session import Access, Session
+from tests.servers.docker_registry import DockerRegistry
+from tests.servers.registry_data import blob_file, seed
+from tests.servers.seaweedfs import ACCESS_KEY, BUCKET, SECRET_KEY, SeaweedFS
+from tests.support.content import Content, bundle, digest_of, image, layer, push
+from tests.support.mirroring import mirror_of, run, session_of, variant
+from tests.support.relocating import anonymous
+
+
+def versions(*tags: str) -> dict[str, Content]:
+    base = image(1)
+    return {tag: variant(base, number) for number, tag in enumerate(tags)}
+
+
+def test_an_archive_holds_all_that_is_selected_and_is_written_again_only_when_that_changes(
+    registry: DockerRegistry, repository: str, tmp_path: Path
+) -> None:
+    tags = versions("1.0", "1.1") | {"bundle": bundle([push(registry.url, f"{repository}-app", image(25))])}
+    for tag, content in tags.items():
+        push(registry.url, repository, content, tag)
+    push(registry.url, repository, tags["1.1"], "latest")
+    path = tmp_path / "web.tar"
+    mirror = mirror_of(f"{registry.host}/{repository}", destinations=[{"archive": str(path)}])
+
+    planned = planned_of(mirror)
+    first, again = run(mirror), run(mirror)
+    kept = path.read_bytes()
+    assert planned == [(len(kept), "")]
+    push(registry.url, repository, variant(image(1), 70), "1.2")
+    grown = run(mirror)
+
+    assert (first.copied, first.failed) == (4, ())
+    assert (again.copied, again.in_place) == (0, 4)
+    assert grown.copied == 5
+    assert path.read_bytes() != kept
+    with session_of() as session:
+        assert set(session.archive(ArchiveName.of(str(path))).tags()) == {"1.0", "1.1", "1.2", "bundle", "latest"}
+    layout = run_import(path, tmp_path / "layout")
+    assert layout == {"1.0", "1.1", "1.2", "bundle", "latest"}
+
+
+def planned_of(mirror: Mirror) -> list[tuple[int, str]]:
+    """Bytes to move and the problem of each item that a run would carry."""
+    with session_of() as session:
+        comparison = compare(session, mirror, facts=Facts(), breaker=Breaker())
+        return [(item.bytes_to_move, item.error) for item in plan_mirror(session, comparison).items]
+
+
+def run_import(path: Path, folder: Path) -> set[str]:
+    """The tags that a layout folder has when the archive was imported into it."""
+    with session_of() as session:
+        relocate(session, RelocationRequest(archive=(str(path),), to=f"oci:{folder}"))
+        return {tag for tag in session.source(parse_store(f"oci:{folder}")).tags() if not tag.endswith(".imgpkg")}
+
+
+def test_an_archive_that_can_not_be_made_whole_leaves_the_old_one(
+    registry: DockerRegistry, repository: str, tmp_path: Path
+) -> None:
+    seed(registry, repository, versions("1.0"))
+    path = tmp_path / "web.tar"
+    mirror = mirror_of(f"{registry.host}/{repository}", destinations=[{"archive": str(path)}])
+    run(mirror)
+    kept = path.read_bytes()
+    broken = image(960 + len(repository))
+    seed(registry, repository, {"1.1": broken})
+    blob_file(registry, digest_of(broken.blobs[0].data)).unlink()
+
+    report = run(mirror)
+
+    assert report.failed_names == (f"{registry.host}/{repository}",)
+    assert path.read_bytes() == kept
+    assert [one.name for one in tmp_path.iterdir() if one.suffix == ".tar"] == ["web.tar"]
+
+
+def test_bundles_and_locks_go_into_archives_too(registry: DockerRegistry, repository: str, tmp_path: Path) -> None:
+    listed = push(registry.url, f"{repository}-app", image(26))
+    push(registry.url, repository, bundle([listed]), "1.0")
+    lock = tmp_path / "images.yml"
+    lock.write_text(f"apiVersion: imgpkg.carvel.dev/v1alpha1\nkind: ImagesLock\nimages:\n- image: {listed}\n")
+    mirrors = [
+        mirror_of(f"bundle {registry.host}/{repository}:1.0", destinations=[{"archive": str(tmp_path / "b.tar")}]),
+        mirror_of(str(lock), destinations=[{"archive": str(tmp_path / "l.tar")}]),
+    ]
+
+    first, again = [run(one) for one in mirrors], [run(one) for one in mirrors]
+
+    assert [(one.copied, one.failed) for one in first] == [(1, ()), (1, ())]
+    assert [(one.copied, one.in_place) for one in again] == [(0, 1), (0, 1)]
+
+
+def test_a_bucket_says_what_the_environment_would_and_leaves_the_rest_to_it() -> None:
+    known = S3Settings(endpoint="http://environment", region="one", secret_key="kept", path_style=True)
+    bucket = Bucket(endpoint="http://file", verify_tls=False, checksums="when_required", tags={"team": "shop"})
+
+    assert bucket.over(known) == replace(
+        known, endpoint="http://file", verify=False, checksums="when_required", tags={"team": "shop"}
+    )
+    assert Bucket().over(known) == known
+
+
+def run_into(store: SeaweedFS, config: MirrorsConfig) -> MirrorReport:
+    """As a driver does that knows the keys and nothing else of the store."""
+    keys = S3Settings(region="us-east-1", access_key=ACCESS_KEY, secret_key=SECRET_KEY)
+
+    def reach(side: str, concurrency: int) -> Access:
+        del side
+        return replace(anonymous(concurrency=concurrency), s3=keys)
+
+    [mirror] = config.mirrors
+    with opened(config, mirror, reach, CancelToken()) as session:
+        return run_mirror(session, mirror, Shared(facts=Facts(), breaker=Breaker()))
+
+
+def tags_in(store: SeaweedFS, location: str) -> set[str]:
+    access = replace(anonymous(), s3=store.settings)
+    with Session(source=access, destination=access) as session:
+        return set(session.archive(ArchiveName.of(location)).tags())
+
+
+def test_an_object_is_written_when_something_changed_with_the_rest_copied_inside_the_store(
+    registry: DockerRegistry, repository: str, object_store: SeaweedFS, s3_location: str
+) -> None:
+    seed(registry, repository, {"1.0": image(70, layers=[layer(70, 12_000_000)])})
+    mirror = {
+        "name": "web",
+        "source": {"repository": f"{registry.host}/{repository}"},
+        "destinations": [{"archive": s3_location}],
+    }
+    bucket = {"endpoint": object_store.endpoint, "path_style": True}
+    config = MirrorsConfig.model_validate({"buckets": {BUCKET: bucket}, "mirrors": [mirror]})
+
+    first = run_into(object_store, config)
+    written = object_store.head(s3_location)
+    again = run_into(object_store, config)
+    unchanged = object_store.head(s3_location)
+    seed(registry, repository, {"1.1": image(71, layers=[layer(71, 100_000)])})
+    grown = run_into(object_store, config)
+
+    assert first.failed == again.failed == grown.failed == ()
+    assert written is not None
+    assert unchanged is not None
+    assert (written["ETag"], written["LastModified"]) == (unchanged["ETag"], unchanged["LastModified"])
+    assert (again.copied, again.receipt.bytes_written) == (0, 0)
+    assert first.receipt.bytes_written > 12_000_000
+    assert grown.receipt.bytes_written < 6_000_000
+    assert tags_in(object_store, s3_location) == {"1.0", "1.1"}
+
+
+def test_a_store_that_does_not_know_us_fails_the_archive_and_not_the_repository(
+    registry: DockerRegistry, other_registry: DockerRegistry, repository: str, object_store: SeaweedFS, s3_location: str
+) -> None:
+    seed(registry, repository, versions("1.0"))
+    mirror = mirror_of(
+        f"{registry.host}/{repository}",
+        destinations=[{"archive": s3_location}, {"repository": f"{other_registry.host}/{repository}"}],
+    )
+    access = replace(anonymous(), s3=replace(object_store.settings, secret_key="wrong"))
+
+    report = run(mirror, Session(source=access, destination=access))
+
+    assert report.copied == 1
+    assert [one.destination for one in report.failed] == [f"archive:{s3_location}"]
+    assert other_registry.repository_tags(repository) == ["1.0"]
