@@ -22,6 +22,9 @@ _HEADER = ("Outcome", "Kind", "Name", "Detail")
 @click.option("--work-pool", default="transship", show_default=True, help="Its workers run the mirrors.")
 @click.option("--work-pool-type", default="process", show_default=True, help="Of a pool that has to be made.")
 @click.option(
+    "--fleet-work-pool", default="transship-fleet", show_default=True, help="Its workers take shards of large runs."
+)
+@click.option(
     "--group",
     default="default",
     show_default=True,
@@ -38,7 +41,7 @@ _HEADER = ("Outcome", "Kind", "Name", "Detail")
 @click.pass_obj
 def deploy(invocation: Invocation, /, **flags: Any) -> None:
     """Put the mirrors on the Prefect server of PREFECT_API_URL: a scheduled deployment for each, triggers for pushes,
-    limits of registries, alarms.
+    limits of registries, alarms, and what machines of a fleet take shards from.
 
     Running it again changes nothing. What a person paused stays paused.
     """
@@ -52,6 +55,7 @@ def deploy(invocation: Invocation, /, **flags: Any) -> None:
     options = Options(
         work_pool=flags["work_pool"],
         work_pool_type=flags["work_pool_type"],
+        fleet_pool=flags["fleet_work_pool"],
         group=flags["group"],
         notify=flags["notify"],
         prune=flags["prune"],

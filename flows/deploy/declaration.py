@@ -29,15 +29,16 @@ _LARGEST_PARAMETERS = 480_000
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """One deployment. At most `places` of its runs are under way; `queued` says what happens to one more: it waits, or,
-    being one of a schedule, it is left out."""
+    """One deployment. At most `places` of its runs are under way, None for any number; `queued` says what happens to
+    one more: it waits, or, being one of a schedule, it is left out."""
 
     name: str
     description: str
     parameters: dict[str, Any]
     schedule: SCHEDULE_TYPES | None = None
-    places: int = 1
+    places: int | None = 1
     queued: bool = False
+    entrypoint: str = ENTRYPOINT
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,8 @@ from flows.deploy.automation import put as put_automation
 from flows.deploy.change import Change, Outcome
 from flows.deploy.declaration import Declared, declared
 from flows.deploy.deployments import KIND, Wanted, left_over, put, remove
+from flows.deploy.fleet import WORK_POOL as FLEET_POOL
+from flows.deploy.fleet import fleet
 from flows.deploy.surroundings import block_types, find_block, put_block_type, put_limits, put_work_pool
 from flows.deploy.triggers import put_trigger, remove_trigger
 from flows.lifelines import lifelines
@@ -29,11 +31,13 @@ def _nobody(change: Change) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """`group` keeps several configurations on one server apart. `notify` names the block, TYPE/NAME, that is told of
-    failures and drift. `prune` removes what the group has left over; without it that is only told."""
+    """Workers of `fleet_pool` take shards of large runs. A pool that has to be made is of `work_pool_type`. `group`
+    keeps several configurations on one server apart. `notify` names the block, TYPE/NAME, that is told of failures and
+    drift. `prune` removes what the group has left over; without it that is only told."""
 
     work_pool: str = "transship"
     work_pool_type: str = "process"
+    fleet_pool: str = FLEET_POOL
     group: str = "default"
     notify: str = ""
     prune: bool = False
@@ -93,7 +97,8 @@ async def _deploy(
     client: PrefectClient, config: MirrorsConfig, wanted: list[Declared], options: Options
 ) -> AsyncIterator[Change]:
     dry_run = options.dry_run
-    yield await put_work_pool(client, options.work_pool, options.work_pool_type, dry_run=dry_run)
+    for pool in (options.work_pool, options.fleet_pool):
+        yield await put_work_pool(client, pool, options.work_pool_type, dry_run=dry_run)
     for block in block_types():
         yield await put_block_type(client, block, dry_run=dry_run)
     for kind, name in _logins(config):
@@ -107,6 +112,9 @@ async def _deploy(
     if options.notify:
         for change in await put_alarms(client, options.notify, options.group, dry_run=dry_run):
             yield change
+    for declaration in fleet():
+        change, _ = await put(client, Wanted(declaration, options.fleet_pool), dry_run=dry_run)
+        yield change
     for one in wanted:
         async for change in _deploy_mirror(client, one, options):
             yield change

@@ -19,7 +19,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.utilities.callables import parameter_schema
 
 from flows.deploy.change import Change, Outcome, different
-from flows.deploy.declaration import ENTRYPOINT, TAG, Declaration
+from flows.deploy.declaration import TAG, Declaration
 from oci.errors import InvalidInput
 
 KIND = "deployment"
@@ -31,15 +31,15 @@ _PAGE = 200
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A declaration with what all deployments of one call share."""
+    """A declaration with what all deployments of one call share. One without a group belongs to all of them."""
 
     declaration: Declaration
     work_pool: str
-    group: str
+    group: str = ""
 
     @property
     def tags(self) -> list[str]:
-        return [TAG, group_tag(self.group)]
+        return [TAG, group_tag(self.group)] if self.group else [TAG]
 
 
 def group_tag(group: str) -> str:
@@ -47,27 +47,27 @@ def group_tag(group: str) -> str:
     return f"mirrors:{group}"
 
 
-def flow_to_deploy() -> Flow[..., Any]:
-    module, _, name = ENTRYPOINT.rpartition(".")
+def _flow(entrypoint: str) -> Flow[..., Any]:
+    module, _, name = entrypoint.rpartition(".")
     found: Flow[..., Any] = getattr(importlib.import_module(module), name)
     return found
 
 
 @cache
-def _form() -> dict[str, Any]:
+def _form(entrypoint: str) -> dict[str, Any]:
     """The form of the flow's parameters: the same for all mirrors, so it is made once."""
-    return parameter_schema(flow_to_deploy()).model_dump_for_openapi()
+    return parameter_schema(_flow(entrypoint)).model_dump_for_openapi()
 
 
 async def put(client: PrefectClient, wanted: Wanted, *, dry_run: bool) -> tuple[Change, UUID | None]:
     """What was done, and the deployment's id; None where it would have been made. Raises InvalidInput when another
     configuration has a mirror of this name."""
-    flow = flow_to_deploy()
-    name = wanted.declaration.name
-    existing = await _existing(client, flow, name)
+    flow = _flow(wanted.declaration.entrypoint)
+    existing = await _existing(client, flow, wanted.declaration.name)
+    name = wanted.declaration.name if wanted.group else f"{flow.name}/{wanted.declaration.name}"
     if existing is None:
         return Change(KIND, name, Outcome.CREATED), None if dry_run else await _make(client, flow, wanted)
-    if group_tag(wanted.group) not in existing.tags:
+    if wanted.group and group_tag(wanted.group) not in existing.tags:
         raise InvalidInput(
             f"there is a deployment {flow.name}/{name} already, and it isn't of the group {wanted.group}",
             hint="rename the mirror, or use the --group it was deployed with",
@@ -93,11 +93,11 @@ async def _make(client: PrefectClient, flow: Flow[..., Any], wanted: Wanted) -> 
         flow_id=await client.create_flow_from_name(flow.name),
         name=declaration.name,
         description=declaration.description,
-        entrypoint=ENTRYPOINT,
+        entrypoint=declaration.entrypoint,
         pull_steps=[],
         job_variables=JOB_VARIABLES,
         parameters=declaration.parameters,
-        parameter_openapi_schema=_form(),
+        parameter_openapi_schema=_form(declaration.entrypoint),
         enforce_parameter_schema=True,
         schedules=schedules,
         concurrency_limit=declaration.places,
@@ -107,7 +107,9 @@ async def _make(client: PrefectClient, flow: Flow[..., Any], wanted: Wanted) -> 
     )
 
 
-def _collisions(declaration: Declaration) -> ConcurrencyOptions:
+def _collisions(declaration: Declaration) -> ConcurrencyOptions | None:
+    if declaration.places is None:
+        return None
     strategy = ConcurrencyLimitStrategy.ENQUEUE if declaration.queued else ConcurrencyLimitStrategy.CANCEL_NEW
     return ConcurrencyOptions(collision_strategy=strategy)
 
@@ -115,18 +117,22 @@ def _collisions(declaration: Declaration) -> ConcurrencyOptions:
 def _differences(existing: DeploymentResponse, wanted: Wanted) -> Iterator[str]:
     declaration = wanted.declaration
     limit = existing.global_concurrency_limit
+    collisions = _collisions(declaration)
     options = existing.concurrency_options
     pairs: dict[str, tuple[object, object]] = {
         "description": (existing.description, declaration.description),
-        "entrypoint": (existing.entrypoint, ENTRYPOINT),
+        "entrypoint": (existing.entrypoint, declaration.entrypoint),
         "pull steps": (existing.pull_steps or [], []),
         "job variables": (existing.job_variables, JOB_VARIABLES),
         "parameters": (existing.parameters, declaration.parameters),
-        "form": (existing.parameter_openapi_schema, _form()),
+        "form": (existing.parameter_openapi_schema, _form(declaration.entrypoint)),
         "enforcement of parameters": (existing.enforce_parameter_schema, True),
         "schedule": ([one.schedule for one in existing.schedules], [declaration.schedule] * bool(declaration.schedule)),
         "concurrency": (limit.limit if limit else None, declaration.places),
-        "collisions": (options.collision_strategy if options else None, _collisions(declaration).collision_strategy),
+        "collisions": (
+            options.collision_strategy if options else None,
+            collisions.collision_strategy if collisions else None,
+        ),
         "work pool": (existing.work_pool_name, wanted.work_pool),
         "tags": (sorted(existing.tags), sorted(wanted.tags)),
     }

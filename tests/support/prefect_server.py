@@ -3,6 +3,7 @@ a SQLite file of its own and a free port. It takes some ten seconds to start, so
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import socket
@@ -13,6 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -134,11 +136,25 @@ def shared_server(request: pytest.FixtureRequest, folders: pytest.TempPathFactor
     return config.stash[_SERVER]
 
 
+@cache
 def deploy(server: PrefectServer) -> None:
-    """Work pools and deployments, made as deployments/prefect.yaml says."""
+    """Work pools and deployments, made as deployments/prefect.yaml says; once for a server."""
     for pool in ("transship", "transship-fleet"):
-        server.cli("work-pool", "create", "--type", "process", "--overwrite", pool)
+        make_work_pool(server, pool)
     server.cli("--no-prompt", "deploy", "--all", "--prefect-file", "deployments/prefect.yaml")
+
+
+def make_work_pool(server: PrefectServer, name: str) -> None:
+    """One of processes, if it isn't there."""
+    from prefect.client.orchestration import PrefectClient
+
+    from flows.deploy.surroundings import put_work_pool
+
+    async def make() -> None:
+        async with PrefectClient(server.api) as client:
+            await put_work_pool(client, name, "process", dry_run=False)
+
+    asyncio.run(make())
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from prefect.exceptions import ObjectNotFound
 from flows.cli.app import run
 from flows.deploy.triggers import put_trigger
 from tests.support.command import Done, transship
-from tests.support.prefect_server import PrefectServer
+from tests.support.prefect_server import PrefectServer, deploy
 
 T = TypeVar("T")
 
@@ -27,7 +27,8 @@ class Deployer:
     """Runs `transship mirror deploy` with files of mirrors, in a group and with names that no other test uses. In this
     process, where Prefect is imported already."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, server: PrefectServer, folder: Path) -> None:
+        self.server = server
         self.group = f"g{uuid.uuid4().hex[:8]}"
         self.file = folder / "mirrors.yaml"
 
@@ -65,8 +66,7 @@ class Deployer:
 
 @pytest.fixture
 def deployer(prefect: PrefectServer, tmp_path: Path) -> Deployer:
-    del prefect
-    return Deployer(tmp_path)
+    return Deployer(prefect, tmp_path)
 
 
 def with_client(work: Callable[[PrefectClient], Coroutine[Any, Any, T]]) -> T:
@@ -106,6 +106,29 @@ def test_each_mirror_gets_what_it_needs_and_the_second_time_nothing_changes(depl
     assert deployer.outcomes(second) == dict.fromkeys(made, "unchanged")
     assert "unchanged\twork pool\ttransship" in second.out
     assert "unchanged\tblock type\tRegistry Credentials" in second.out
+
+
+def test_a_fleet_finds_its_pool_and_its_deployments_and_prefect_deploy_makes_the_same(deployer: Deployer) -> None:
+    fleet = ("relocate-shard/fleet", "mirror-shard/fleet")
+    own = f"{deployer.group}-fleet"
+
+    async def pools(client: PrefectClient) -> list[tuple[str | None, list[str]]]:
+        found = [await client.read_deployment_by_name(name) for name in fleet]
+        return [(one.work_pool_name, one.tags) for one in found]
+
+    deploy(deployer.server)
+    again = deployer.deploy()
+    moved = deployer.deploy(flags=f"--fleet-work-pool {own}")
+    there = with_client(pools)
+    deployer.deploy()
+    back = with_client(pools)
+
+    assert "unchanged\twork pool\ttransship-fleet" in again.out
+    for name in fleet:
+        assert f"unchanged\tdeployment\t{name}" in again.out
+    assert f"created\twork pool\t{own}\tprocess" in moved.out
+    assert there == [(own, ["transship"])] * 2
+    assert back == [("transship-fleet", ["transship"])] * 2
 
 
 def test_what_changed_in_the_file_changes_on_the_server_and_is_named(deployer: Deployer) -> None:
