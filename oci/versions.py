@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from semantic_version import NpmSpec, Version
+from semantic_version import Version
+
+from oci.ranges import parse_range
 
 _VERSION = re.compile(r"v?(\d{1,18})\.(\d{1,18})(?:\.(\d{1,18}))?(?:-([0-9A-Za-z.-]+))?(?:_([0-9A-Za-z._-]+))?")
 
@@ -32,8 +34,4 @@ def in_ranges(version: Version, ranges: Sequence[str], *, prereleases: bool) -> 
     that names it (`>=1.4.0-rc.1`), and with `prereleases` to one that holds the version it comes before."""
     if not ranges:
         return prereleases or not version.prerelease
-    specs = [NpmSpec(text) for text in ranges]
-    if any(spec.match(version) for spec in specs):
-        return True
-    released = version.truncate()
-    return prereleases and any(spec.match(released) for spec in specs)
+    return any(parse_range(text).holds(version, prereleases=prereleases) for text in ranges)

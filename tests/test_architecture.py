@@ -25,6 +25,7 @@ INSIDE_OCI = (
         "cancel",
         "atomic",
         "disk",
+        "ranges",
         "versions",
     },
     {"registry", "layout", "layout_index", "files"},

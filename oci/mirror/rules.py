@@ -11,11 +11,11 @@ from typing import Annotated, Self
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
-from semantic_version import NpmSpec
 
 from oci.descriptor import Platform
 from oci.errors import InvalidInput
 from oci.mirror.durations import Duration
+from oci.ranges import parse_range
 from oci.relocation.request import Artifact
 
 STRICT = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
@@ -129,8 +129,8 @@ class TagRule(BaseModel):
     def _ranges(cls, texts: list[str]) -> list[str]:
         for text in texts:
             try:
-                NpmSpec(text)
-            except (ValueError, RecursionError) as error:
+                parse_range(text)
+            except ValueError as error:
                 raise ValueError(f"{text!r} is no range of versions: write ^1.4, >=2 <3 or 1.x") from error
         return texts
 

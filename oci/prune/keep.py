@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from semantic_version import NpmSpec
-
 from oci.bundle.bundlelock import BundleLock
 from oci.bundle.lockfile import read_lock
 from oci.digest import Digest, parse_digest
 from oci.errors import InvalidInput
 from oci.prune.attached import attached_to
+from oci.ranges import parse_range
 from oci.reference import parse_tag
 from oci.versions import in_ranges, version_of
 
@@ -104,7 +103,7 @@ class Keep:
 
 def _check_range(text: str) -> None:
     try:
-        NpmSpec(text)
+        parse_range(text)
     except ValueError as error:
         raise InvalidInput(
             f"{text!r} is no range of versions", hint="write one as npm does, such as ^1.4 or '>=2 <3'"
