@@ -72,6 +72,12 @@ class Destination(Source, Protocol):
         """Removes the name and nothing else, or raises Refused where the store can't."""
 
 
+def found_manifest(source: Source, identifier: str) -> Descriptor:
+    """As `Source.head_manifest` of what must be there. Raises NotFound with what the store says to a GET, for an answer
+    to a HEAD has no words, and some registries refuse one."""
+    return source.head_manifest(identifier) or source.get_manifest(identifier).descriptor
+
+
 def reader_of(data: bytes) -> BlobReader:
     """A BlobReader of bytes that are in memory and proven already."""
     return lambda offset: iter((data[offset:],))

@@ -6,9 +6,9 @@ from prefect import task
 from prefect.cache_policies import DEFAULT
 
 from oci.descriptor import INDEX_TYPES
-from oci.errors import NotFound
 from oci.reference import Reference, parse_any
 from oci.relocation.session import Session
+from oci.store import found_manifest
 from tasks.relocation import current
 from tasks.resolution import Resolution
 from tasks.retries import DELAYS, RETRIES, worth_retrying
@@ -38,16 +38,7 @@ async def resolve_bundle(kind: str, source: str) -> Resolution:
 
 def _resolve(session: Session, kind: str, reference: Reference) -> Resolution:
     store = session.source(reference.repository)
-    found = store.head_manifest(reference.identifier)
-    if found is None:
-        raise NotFound(
-            "there is no such manifest",
-            side="source",
-            store=str(reference.repository),
-            subject=reference.identifier,
-            operation="resolving",
-            hint="check the name and the tag, and that the login may read this repository",
-        )
+    found = found_manifest(store, reference.identifier)
     return Resolution(
         what="index" if kind == "image" and found.media_type in INDEX_TYPES else kind,
         reference=str(reference),

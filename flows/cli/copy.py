@@ -150,7 +150,7 @@ def _copy(
             if flags["plan_only"]:
                 planned.show(output, plan)
                 return
-            lock = result_lock(request, plan) if flags["lock_output"] else None
+            lock = result_lock(session, request, plan) if flags["lock_output"] else None
             planned.announce(output, plan)
             output.line(f"copy | importing {len(plan.to_transfer)} images...")
             outcomes = transfer_all(session, plan, on_done=progress.finished)

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 from oci.bundle.tagnames import is_internal
 from oci.digest import Digest
-from oci.errors import NotFound
 from oci.reference import Reference
-from oci.store import Source
+from oci.store import Source, found_manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +35,4 @@ def list_tags(source: Source, *, internal: bool = False, digests: Executor | Non
 
 def resolve_tag(source: Source, reference: Reference) -> Reference:
     """The digest reference that a tag stands for. Raises NotFound."""
-    found = source.head_manifest(reference.identifier)
-    if found is None:
-        raise NotFound(
-            "there is no such manifest",
-            side="source",
-            store=str(reference.repository),
-            subject=str(reference),
-            operation="resolving",
-            status=404,
-            hint="check the name and the tag, and that this identity may read it",
-        )
-    return reference.at(found.digest)
+    return reference.at(found_manifest(source, reference.identifier).digest)

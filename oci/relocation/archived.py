@@ -179,6 +179,11 @@ def _is_bundle(archive: Archive, digest: Digest) -> bool:
     return not manifest.is_index and reader.is_bundle(archive, manifest)
 
 
+def any_bundle(archive: Archive, digests: Iterable[Digest]) -> bool:
+    """By the archive alone: a plan didn't look into what the destination has already."""
+    return any(_is_bundle(archive, digest) for digest in digests)
+
+
 def _tags(group: Iterable[Element]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(element.tag for element in group if element.tag))
 

@@ -23,7 +23,7 @@ from oci.relocation.platforms import choose
 from oci.relocation.request import RelocationRequest
 from oci.relocation.session import Session
 from oci.relocation.walk import Walk, digest_in
-from oci.store import Source
+from oci.store import Source, found_manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,19 +106,7 @@ def make_plan(session: Session, request: RelocationRequest, *, seen: Seen | None
 def _single(session: Session, reference: Reference, tags: tuple[str, ...], *, bundle: bool) -> Roots:
     digest = reference.digest
     if digest is None:
-        found = session.source(reference.repository).head_manifest(reference.tag)
-        if found is None:
-            raise NotFound(
-                "there is no such manifest",
-                side="source",
-                store=str(reference.repository),
-                subject=str(reference),
-                operation="resolving",
-                status=404,
-                code="MANIFEST_UNKNOWN",
-                hint="check the name and the tag, and that this identity may read it",
-            )
-        digest = found.digest
+        digest = found_manifest(session.source(reference.repository), reference.tag).digest
     entry = Entry(
         digest=digest,
         places=(reference.repository,),

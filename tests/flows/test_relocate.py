@@ -201,7 +201,7 @@ def test_a_source_that_is_not_there_ends_the_run_and_still_makes_a_report(
     with pytest.raises(NotFound):
         relocate_sync(RelocateParameters(source=f"{source.host}/relocate/shop/no-such-bundle:1", destination=to))
 
-    assert "no such manifest" in artifact(artifact_key("relocation", to))
+    assert "MANIFEST_UNKNOWN: manifest unknown" in artifact(artifact_key("relocation", to))
 
 
 def test_the_end_of_a_run_is_an_event_that_automations_can_act_on(

@@ -92,7 +92,7 @@ def test_a_tag_is_resolved_without_a_newline(relocated: str, shop: Shop) -> None
     assert transship("tag", "resolve", "-i", f"{relocated}:1.4.0").out == f"{relocated}@{shop.bundle.digest}"
     missing = transship("tag", "resolve", "-i", f"{relocated}:no")
     assert missing.code == 1
-    assert "there is no such manifest" in missing.err
+    assert "MANIFEST_UNKNOWN: manifest unknown (404)" in missing.err
 
 
 def test_tag_alone_names_its_commands() -> None:

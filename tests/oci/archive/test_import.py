@@ -77,7 +77,8 @@ def test_scenario_7_the_origin_is_not_needed_and_the_lock_is_a_bundles(
         assert raw_manifest(f"{target}@{content.digest}") == content.raw
     assert raw_manifest(f"{target}:1.4.0") == shop.bundle.raw
     assert len(result.published.locations) == 2
-    lock = result_lock(RelocationRequest(archive=(str(path),), to=target), result.plan)
+    with session() as one:
+        lock = result_lock(one, RelocationRequest(archive=(str(path),), to=target), result.plan)
     assert lock.to_yaml() == (
         "---\napiVersion: imgpkg.carvel.dev/v1alpha1\nbundle:\n"
         f"  image: {target}@{shop.bundle.digest}\n  tag: 1.4.0\nkind: BundleLock\n"
@@ -274,8 +275,30 @@ def test_an_archive_without_the_label_is_copied_without_locations_and_has_no_loc
 
     assert raw_manifest(f"{target}@{made.digest}") == made.raw
     assert result.published.locations == ()
-    with pytest.raises(InvalidInput, match="no lock for it"):
-        result_lock(RelocationRequest(archive=(str(path),), to=target), result.plan)
+    for plan in (result.plan, imported(target, path).plan):
+        with session() as one, pytest.raises(InvalidInput, match="no lock for it"):
+            result_lock(one, RelocationRequest(archive=(str(path),), to=target), plan)
+
+
+def test_the_lock_of_images_is_sorted_by_where_they_came_from_whatever_is_there_already(
+    registry: DockerRegistry, other_registry: DockerRegistry, repository: str, tmp_path: Path
+) -> None:
+    first, second = sorted((image(17), image(18)), key=lambda content: content.digest, reverse=True)
+    lock, path = tmp_path / "lock.yml", tmp_path / "images.tar"
+    lock.write_text(
+        "apiVersion: imgpkg.carvel.dev/v1alpha1\nkind: ImagesLock\nimages:\n"
+        f"- image: {push(registry.url, f'{repository}/bb', second)}\n"
+        f"- image: {push(registry.url, f'{repository}/aa', first)}\n"
+    )
+    archived(path, lock=str(lock))
+    target = f"{other_registry.host}/{repository}"
+    request = RelocationRequest(archive=(str(path),), to=target)
+
+    for _ in range(2):
+        plan = imported(target, path).plan
+        with session() as one:
+            images = result_lock(one, request, plan).to_yaml()
+        assert images.index(first.digest) < images.index(second.digest)
 
 
 def test_keys_in_any_case_and_unknown_ones_are_read(
