@@ -14,6 +14,7 @@ from oci.errors import InvalidReference
 HUB = "index.docker.io"
 
 _REPOSITORY = re.compile(r"[a-z0-9_\-./]{2,255}")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://")
 _TAG = re.compile(r"[A-Za-z0-9_\-.]{1,128}")
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.\-]+)(:[0-9]{1,5})?")
 LAYOUT_PREFIX = "oci:"
@@ -158,6 +159,10 @@ def _location(text: str) -> str:
     if not text.startswith(S3_PREFIX):
         if not text or text.endswith("/"):
             raise InvalidReference(f"{text!r} names no file")
+        if _SCHEME.match(text):
+            raise InvalidReference(
+                f"{text!r}: an archive is a file or an object", hint="give a path, or s3://BUCKET/KEY in lower case"
+            )
         return os.path.abspath(text)
     bucket, _, key = text.removeprefix(S3_PREFIX).partition("/")
     if not bucket or not key or key.endswith("/"):

@@ -71,13 +71,13 @@ def list_images(invocation: Invocation, /, store: S3Settings, locations: tuple[s
 
 @click.command(name="verify", cls=Verb)
 @click.argument("locations", metavar="ARCHIVE...", nargs=-1, required=True)
-@boolean("--deep", help="Read and hash every byte.")
+@boolean("--deep", help="Read and hash every blob.")
 @concurrency_flag("Blobs at a time")
 @object_store_flags
 @everywhere
 @click.pass_obj
 def verify(invocation: Invocation, /, store: S3Settings, locations: tuple[str, ...], **flags: Any) -> None:
-    """Prove that everything the images need is in the archive, or with --deep that every byte of it is right."""
+    """Prove that everything the images need is in the archive, or with --deep that every blob has the right bytes."""
     output = invocation.output
     with offline(invocation, store, concurrency=flags["concurrency"]) as session:
         found = session.archive(ArchiveName.of(*locations))

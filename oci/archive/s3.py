@@ -21,7 +21,7 @@ from botocore.session import Session as BotocoreSession
 
 from oci.archive.s3errors import as_store_error
 from oci.archive.s3settings import S3Settings
-from oci.errors import NotFound
+from oci.errors import InvalidInput, NotFound
 from oci.meter import Meter
 from oci.reference import S3_PREFIX
 
@@ -48,7 +48,7 @@ class S3:
     def __init__(self, settings: S3Settings, *, side: str, meter: Meter | None = None) -> None:
         self.settings = settings
         self.side = side
-        with self.mapped(settings.address or "S3", "connecting"):
+        with _checked(settings), self.mapped(settings.address or "S3", "connecting"):
             session = _session(settings)
             self.client = _client(session, settings)
             if meter is not None:
@@ -63,6 +63,17 @@ class S3:
             yield
         except (ClientError, BotoCoreError) as error:
             raise as_store_error(error, side=self.side, store=location, operation=operation) from error
+
+
+@contextmanager
+def _checked(settings: S3Settings) -> Iterator[None]:
+    """boto3 finds settings that can't be used, and says so in a ValueError."""
+    try:
+        yield
+    except ValueError as error:
+        raise InvalidInput(
+            str(error), hint=f"give a URL such as https://s3.example, not {settings.address!r}"
+        ) from error
 
 
 class S3Object:

@@ -74,6 +74,13 @@ def test_what_is_wrong_with_the_store_is_said_in_one_line(
     assert "Traceback" not in done.err
 
 
+def test_an_endpoint_that_is_no_url_is_said(object_store: SeaweedFS, s3_location: str) -> None:
+    done = run(object_store, "archive", "list", s3_location, AWS_ENDPOINT_URL_S3="s3.example")
+
+    assert done.code == 1
+    assert "Hint: give a URL such as https://s3.example, not 's3.example'" in done.err
+
+
 def test_a_command_killed_at_any_moment_goes_on_where_it_was(
     object_store: SeaweedFS, front: FaultProxy, registry: DockerRegistry, s3_location: str, tmp_path: Path
 ) -> None:
