@@ -22,6 +22,7 @@ from oci.mirror.compare import Care
 from oci.mirror.config import Mirror, MirrorsConfig
 from oci.mirror.facts import Facts, default_path
 from oci.mirror.run import Shared
+from tasks.metrics import RunMetrics
 from tasks.mirror import compare_mirror, report_mirror
 from tasks.mirror_fleet import carry_on_fleet, in_shards
 from tasks.mirror_report import MirrorIncomplete, MirrorOutcome, MirrorRunReport
@@ -58,12 +59,15 @@ async def mirror(parameters: MirrorParameters) -> MirrorRunReport:
         return cast(MirrorRunReport, failed(error))
     care = Care(audit=parameters.audit, only=frozenset(parameters.only))
     shared = Shared(facts=Facts(default_path()), breaker=Breaker(), care=care)
-    report = MirrorRunReport(mirrors=[await _mirrored(parameters, config, one, shared) for one in chosen])
+    told: list[RunMetrics] = []
+    report = MirrorRunReport(mirrors=[await _mirrored(parameters, config, one, shared, told) for one in chosen])
     return report if report.succeeded else cast(MirrorRunReport, failed(MirrorIncomplete(report)))
 
 
-async def _mirrored(parameters: MirrorParameters, config: MirrorsConfig, one: Mirror, shared: Shared) -> MirrorOutcome:
-    async with mirroring(config, one, shared) as run:
+async def _mirrored(
+    parameters: MirrorParameters, config: MirrorsConfig, one: Mirror, shared: Shared, told: list[RunMetrics]
+) -> MirrorOutcome:
+    async with mirroring(config, one, shared, told) as run:
         problem = ""
         try:
             await compare_mirror(one.name)

@@ -1,7 +1,8 @@
 """The numbers of a run for Prometheus, in its text format: left in a file for node_exporter's textfile collector, or
 sent to a Pushgateway.
 
-    TRANSSHIP_METRICS_FILE   a file, or a folder that gets one file for each destination or mirror
+    TRANSSHIP_METRICS_FILE   a file for the last run with all its mirrors, or a folder that gets one file for each
+                             destination or mirror
     TRANSSHIP_PUSHGATEWAY    http://HOST:9091, with USER:PASSWORD@ before the host where it asks for a login
 
 A run never fails because its numbers couldn't be told.
@@ -103,13 +104,14 @@ def exposition(*runs: RunMetrics) -> str:
     return "".join(f"{line}\n" for family in lines.values() for line in family)
 
 
-def tell(*runs: RunMetrics, warn: Callable[[str], object], path: str = "") -> None:
-    """Writes `path`, or what the environment names, and pushes where the environment says so. Failures are warnings."""
+def tell(*runs: RunMetrics, warn: Callable[[str], object], path: str = "", before: Sequence[RunMetrics] = ()) -> None:
+    """Writes `path`, or what the environment names, and pushes where the environment says so. Failures are warnings.
+    `before` are told already, and stay in a file that holds all of them."""
     path = path or os.environ.get(METRICS_FILE, "")
     gateway = os.environ.get(PUSHGATEWAY, "")
     if path and runs:
         try:
-            write(runs, path)
+            write(runs, path, before)
         except OSError as error:
             warn(f"metrics could not be written to {path}: {error.strerror}")
     if gateway:
@@ -122,10 +124,10 @@ def tell(*runs: RunMetrics, warn: Callable[[str], object], path: str = "") -> No
             warn(f"metrics could not be pushed: {PUSHGATEWAY} is not an http address")
 
 
-def write(runs: Sequence[RunMetrics], path: str) -> None:
+def write(runs: Sequence[RunMetrics], path: str, before: Sequence[RunMetrics] = ()) -> None:
     """Replaces the file; a folder gets one for each run, named after what the run is called. Raises OSError."""
     if not (path.endswith("/") or os.path.isdir(path)):
-        replace_file(path, exposition(*runs).encode(), mode=_READABLE)
+        replace_file(path, exposition(*before, *runs).encode(), mode=_READABLE)
         return
     for run in runs:
         slug = re.sub(r"[^a-z0-9]+", "-", "-".join(run.names.values()).lower()).strip("-")

@@ -229,7 +229,9 @@ async def report_mirror(mirror: str, error: str = "") -> MirrorOutcome:  # noqa:
     _emit("finished" if written.succeeded else "failed", name, payload)
     if written.mutated:
         _emit("drifted", name, {"mirror": name, "mutated": written.mutated[:_EVENT_NAMES]})
-    await asyncio.to_thread(tell, of_mirror(report), warn=get_run_logger().warning)
+    numbers = of_mirror(report)
+    await asyncio.to_thread(tell, numbers, warn=get_run_logger().warning, before=tuple(run.told))
+    run.told.append(numbers)
     log = get_run_logger().info if written.succeeded else get_run_logger().error
     log("%s", written)
     return written

@@ -20,6 +20,7 @@ from oci.mirror.run import Shared, opened
 from oci.mirror.work import WorkItem
 from oci.relocation.session import Access, Session
 from tasks.blocks import load_s3
+from tasks.metrics import RunMetrics
 from tasks.side import Side
 from tasks.sizes import percent
 from tasks.work import Work
@@ -28,7 +29,9 @@ from tasks.work import Work
 class MirrorRun(Work):
     """One mirror. Used from one event loop; the work itself runs in threads."""
 
-    def __init__(self, config: MirrorsConfig, mirror: Mirror, shared: Shared) -> None:
+    def __init__(
+        self, config: MirrorsConfig, mirror: Mirror, shared: Shared, told: list[RunMetrics] | None = None
+    ) -> None:
         super().__init__(mirror.limits.concurrency + 1)
         self.config = config
         self.mirror = mirror
@@ -40,6 +43,8 @@ class MirrorRun(Work):
         """Named concurrency limits that the Prefect server has for the registries of this mirror, and their slots."""
         self.elsewhere: dict[str, Receipt] = {}
         """What other machines have spent on parts of the work, by the names of these parts."""
+        self.told: list[RunMetrics] = [] if told is None else told
+        """The numbers of the mirrors before it in the same flow run."""
         self._session: Session | None = None
         self._opening = asyncio.Lock()
 
@@ -110,9 +115,11 @@ class MirrorRun(Work):
 
 
 @asynccontextmanager
-async def mirroring(config: MirrorsConfig, mirror: Mirror, shared: Shared) -> AsyncIterator[MirrorRun]:
+async def mirroring(
+    config: MirrorsConfig, mirror: Mirror, shared: Shared, told: list[RunMetrics] | None = None
+) -> AsyncIterator[MirrorRun]:
     """The mirror that the tasks called inside work on."""
-    run = MirrorRun(config, mirror, shared)
+    run = MirrorRun(config, mirror, shared, told)
     token = _CURRENT.set(run)
     try:
         yield run

@@ -15,7 +15,7 @@ from flows.cli.verb import Invocation, Verb, boolean, everywhere
 from oci.archive.s3settings import S3Settings
 from oci.errors import Incomplete, StoreError, TransshipError
 from oci.mirror.carry import Carried
-from oci.mirror.report import MirrorReport
+from oci.mirror.report import MirrorReport, not_begun
 from oci.mirror.run import run_mirror
 from oci.mirror.work import WorkItem
 from oci.relocation.transfer import DONE
@@ -48,10 +48,12 @@ def run(invocation: Invocation, /, registry: RegistryFlags, store: S3Settings, *
     try:
         for mirror in mirrors.chosen:
             with mirrors.session(mirror) as session:
-                reports.append(run_mirror(session, mirror, shared, on_done=_told(invocation, mirror.name)))
+                said = _told(invocation, mirror.name)
+                reports.append(run_mirror(session, mirror, shared, on_done=said, on_cut=reports.append))
             _say(invocation, reports[-1])
     finally:
-        body = {"mirrors": [report.to_dict() for report in reports]}
+        every = [*reports, *map(not_begun, mirrors.chosen[len(reports) :])]
+        body = {"mirrors": [report.to_dict() for report in every]}
         mirrors.write(flags["report"], body, "writing the report")
         tell(*map(of_mirror, reports), warn=output.warn, path=flags["metrics_file"])
     output.table("Runs", _RUNS, [_row(report) for report in reports])

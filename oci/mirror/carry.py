@@ -116,6 +116,17 @@ def carry_all(
     return tuple(outcomes)
 
 
+def left_undone(items: Iterable[WorkItem], outcomes: Iterable[Carried], cause: TransshipError) -> tuple[Carried, ...]:
+    """Of the items that have no outcome, when a run ends early."""
+    told = {(one.names, one.destination) for one in outcomes}
+    return tuple(
+        _skipped(item, target, cause)
+        for item in items
+        for target in item.targets
+        if (item.names, target.destination) not in told
+    )
+
+
 def _archive(session: Session, item: WorkItem, breaker: Breaker) -> Carried:
     started = time.monotonic()
     [target] = item.targets

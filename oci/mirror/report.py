@@ -16,6 +16,7 @@ from oci.mirror.config import Mirror
 from oci.relocation.transfer import DONE
 
 ONLY_LIMIT = 100_000
+INTERRUPTED = "the run was interrupted before it was done"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +121,17 @@ def of_failure(mirror: Mirror, error: TransshipError, breaker: Breaker, receipt:
         failed=(failed,),
         causes=_causes(mirror, breaker),
         receipt=receipt,
+    )
+
+
+def not_begun(mirror: Mirror) -> MirrorReport:
+    """The report of a mirror that nothing was done for, because the run was interrupted."""
+    left = FailedImage(names=(str(mirror.source),), destination="", error=INTERRUPTED, retryable=True, not_tried=True)
+    return MirrorReport(
+        mirror=mirror.name,
+        source=str(mirror.source),
+        destinations=tuple(str(destination) for destination in mirror.destinations),
+        failed=(left,),
     )
 
 

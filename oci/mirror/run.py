@@ -10,12 +10,12 @@ from typing import TypeAlias
 from oci.cancel import CancelToken
 from oci.errors import Cancelled, TransshipError
 from oci.mirror.breaker import Breaker
-from oci.mirror.carry import Carried, carry_all
+from oci.mirror.carry import Carried, carry_all, left_undone
 from oci.mirror.compare import RUN, Care, compare
 from oci.mirror.comparison import Comparison
 from oci.mirror.config import Mirror, MirrorsConfig
 from oci.mirror.facts import Facts
-from oci.mirror.report import MirrorReport, made_of, of_failure
+from oci.mirror.report import INTERRUPTED, MirrorReport, made_of, not_begun, of_failure
 from oci.mirror.rules import OnFailure
 from oci.mirror.work import WorkItem
 from oci.registry.credentials import ANONYMOUS, Credential, Credentials
@@ -71,23 +71,40 @@ def run_mirror(
     *,
     on_compared: Callable[[Comparison], None] | None = None,
     on_done: Callable[[WorkItem, tuple[Carried, ...]], None] | None = None,
+    on_cut: Callable[[MirrorReport], None] | None = None,
 ) -> MirrorReport:
-    """Whatever fails is in the report. Raises Cancelled and nothing else."""
+    """Whatever fails is in the report. Raises Cancelled and nothing else; `on_cut` gets the report of what was done by
+    then."""
     breaker = shared.breaker
     try:
         comparison = compare(session, mirror, facts=shared.facts, breaker=breaker, care=shared.care, now=shared.now)
     except Cancelled:
+        if on_cut is not None:
+            on_cut(not_begun(mirror))
         raise
     except TransshipError as error:
         return of_failure(mirror, error, breaker, session.meter.receipt())
     if on_compared is not None:
         on_compared(comparison)
-    outcomes = carry_all(
-        session,
-        comparison.work,
-        breaker,
-        listed=comparison.listed,
-        stop_at_failure=mirror.on_failure is OnFailure.STOP,
-        on_done=on_done,
-    )
-    return made_of(mirror, comparison, outcomes, breaker, session.meter.receipt())
+    outcomes: list[Carried] = []
+
+    def done(item: WorkItem, carried: tuple[Carried, ...]) -> None:
+        outcomes.extend(carried)
+        if on_done is not None:
+            on_done(item, carried)
+
+    try:
+        every = carry_all(
+            session,
+            comparison.work,
+            breaker,
+            listed=comparison.listed,
+            stop_at_failure=mirror.on_failure is OnFailure.STOP,
+            on_done=done,
+        )
+    except Cancelled:
+        if on_cut is not None:
+            left = left_undone(comparison.work, outcomes, TransshipError(INTERRUPTED))
+            on_cut(made_of(mirror, comparison, (*outcomes, *left), breaker, session.meter.receipt()))
+        raise
+    return made_of(mirror, comparison, every, breaker, session.meter.receipt())

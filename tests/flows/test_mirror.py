@@ -20,6 +20,7 @@ from flows import (
     mirror_sync,
 )
 from oci.errors import InvalidDocument
+from oci.mirror.config import MirrorSource
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.registry_data import blob_file, seed
 from tests.support.content import digest_of, image
@@ -164,3 +165,25 @@ def test_parameters_name_a_file_or_hold_the_mirrors() -> None:
         MirrorParameters()
     with pytest.raises(ValueError, match="there is no mirror named 'x'"):
         MirrorParameters(config=MirrorsConfig(), names=["x"])
+
+
+def test_a_metrics_file_has_the_numbers_of_all_mirrors_of_a_run(
+    registry: DockerRegistry,
+    other_registry: DockerRegistry,
+    repository: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seed(registry, repository, {"1.0": image(1)})
+    web = config(registry, other_registry, repository).mirrors[0]
+    lost = web.model_copy(
+        update={"name": "lost", "source": MirrorSource(repository=f"{registry.host}/{repository}-lost")}
+    )
+    monkeypatch.setenv("TRANSSHIP_METRICS_FILE", str(tmp_path / "all.prom"))
+
+    with pytest.raises(MirrorIncomplete, match="1 of 2"):
+        mirror_sync(MirrorParameters(config=MirrorsConfig(mirrors=[lost, web])))
+
+    written = (tmp_path / "all.prom").read_text()
+    assert 'transship_run_success{mirror="lost"} 0' in written
+    assert 'transship_run_success{mirror="web"} 1' in written

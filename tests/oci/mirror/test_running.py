@@ -13,7 +13,7 @@ from oci.errors import Cancelled
 from oci.mirror.breaker import Breaker
 from oci.mirror.compare import CHECK, Care
 from oci.mirror.facts import Facts
-from oci.mirror.report import read_only
+from oci.mirror.report import INTERRUPTED, MirrorReport, read_only
 from oci.mirror.run import Shared, run_mirror
 from oci.mirror.work import WorkItem
 from oci.relocation.session import Session
@@ -451,6 +451,7 @@ def test_cancelled_in_the_middle_no_tag_shows_anything_incomplete(
         push(registry.url, repository, content, tag)
     mirror = mirror_of(f"{registry.host}/{repository}", f"{other_registry.host}/{repository}")
     cancel, done = CancelToken(), []
+    reports: list[MirrorReport] = []
 
     def on_done(item: WorkItem, outcomes: object) -> None:
         done.append(item)
@@ -462,10 +463,16 @@ def test_cancelled_in_the_middle_no_tag_shows_anything_incomplete(
         pytest.raises(Cancelled),
         Session(source=access, destination=access, concurrency=4, cancel=cancel) as session,
     ):
-        run_mirror(session, mirror, Shared(facts=Facts(), breaker=Breaker()), on_done=on_done)
+        run_mirror(session, mirror, Shared(facts=Facts(), breaker=Breaker()), on_done=on_done, on_cut=reports.append)
 
+    [report] = reports
     there = other_registry.repository_tags(repository)
     assert 5 <= len(there) < 30
+    assert set(report.tags) <= set(there)
+    assert {tag for tag in contents if tag not in report.tags} == {
+        name.rpartition(":")[2] for name in report.failed_names
+    }
+    assert {one.error for one in report.failed if one.not_tried} == {INTERRUPTED}
     with httpx.Client(base_url=other_registry.url) as http:
         for tag in there:
             for blob in contents[tag].blobs:
