@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from flows.parameters import SourceKind as SourceKind
     from flows.parameters import TagAction as TagAction
     from flows.parameters import TagsParameters as TagsParameters
+    from flows.parameters import TarballOptions as TarballOptions
     from flows.parameters import Verify as Verify
     from flows.parameters import VerifyParameters as VerifyParameters
     from flows.prune import prune as prune
@@ -96,6 +97,7 @@ _HOMES = {
     "TagAction": "flows.parameters",
     "TagsParameters": "flows.parameters",
     "TagsReport": "tasks.tags",
+    "TarballOptions": "flows.parameters",
     "VerificationReport": "tasks.verification",
     "Verify": "flows.parameters",
     "VerifyParameters": "flows.parameters",

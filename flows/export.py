@@ -1,8 +1,7 @@
-"""Writing an archive: resolve, fetch, plan, write in groups of parts, complete, report."""
+"""Writing an archive: what `relocate` does into one, with a form of its own."""
 
 from __future__ import annotations
 
-from functools import partial
 from typing import cast
 
 from prefect import flow
@@ -12,15 +11,12 @@ from flows.ending import failed, or_failed, run_alone
 from flows.names import short_source
 from flows.parameters.archive import ExportParameters, PartsParameters
 from flows.parameters.relocate import SourceKind
+from flows.tarball import plan_out, write_out
 from tasks.account import account_kept
-from tasks.fetch import fetch_referenced_images
-from tasks.parts import PartsAccount, write_on_fleet
-from tasks.progress import percent_shown
+from tasks.parts import PartsAccount
 from tasks.report import artifact_key
-from tasks.resolve import resolve_bundle
-from tasks.sizes import human, percent
-from tasks.tarball import Export, complete_tarball, exporting, plan_tarball, write_tarball
-from tasks.tarball_report import ExportReport, report_export
+from tasks.tarball import exporting, write_tarball
+from tasks.tarball_report import ExportReport
 
 
 def run_name() -> str:
@@ -37,33 +33,10 @@ async def export(parameters: ExportParameters) -> ExportReport:
     Raises a TransshipError when it can't be completed; what is stored isn't sent again by a run that is retried or
     started anew. The report is written either way.
     """
-    async with exporting(parameters.order()) as work:
-        with work.noting_failure():
-            source = await resolve_bundle(parameters.kind.value, parameters.source)
-            await fetch_referenced_images(source)
-            found = await plan_tarball(parameters.archive)
-            if not found.unchanged:
-                await _write(work, parameters)
-                await complete_tarball(parameters.archive)
-        written = await report_export(parameters.archive)
-        if work.error is not None:
-            return cast(ExportReport, failed(work.error))
-        return written
-
-
-async def _write(work: Export, parameters: ExportParameters) -> None:
-    """Group by group, for each has several parts in memory; or all at once, by the fleet."""
-    plan = work.archive_planned
-    groups = plan.groups(parameters.groups)
-    key = artifact_key("progress", parameters.archive)
-    described = f"{human(plan.size)}: {plan.source} → {parameters.archive}"
-    async with percent_shown(key, described, lambda: round(percent(work.bytes_stored, plan.size), 1)):
-        if parameters.deployment:
-            sent = partial(PartsParameters.sent, parameters, work.request, plan.seal, work.tickets)
-            await write_on_fleet(work, parameters.archive, groups, parameters.fleet(), sent)
-            return
-        for group in groups:
-            await write_tarball(plan.volumes[group.volume].location, group.volume, list(group.numbers))
+    work, written = await write_out(parameters.relocation())
+    if work.error is not None:
+        return cast(ExportReport, failed(work.error))
+    return written
 
 
 @flow(name="write-archive-parts")
@@ -73,16 +46,14 @@ async def write_archive_parts(parameters: PartsParameters) -> None:
     May be repeated: what is in place isn't written again.
     """
     async with exporting(parameters.order()) as work:
-        key = artifact_key("parts", parameters.export.archive)
+        key = artifact_key("parts", parameters.relocation.archive)
         async with account_kept(key, lambda: PartsAccount.of(work)):
             return await or_failed(_write_group(parameters))
 
 
 async def _write_group(parameters: PartsParameters) -> None:
-    source = await resolve_bundle(parameters.export.kind.value, parameters.export.source)
-    await fetch_referenced_images(source)
-    await plan_tarball(parameters.export.archive)
-    await write_tarball(parameters.export.archive, parameters.volume, parameters.parts)
+    await plan_out(parameters.relocation)
+    await write_tarball(parameters.relocation.archive, parameters.volume, parameters.parts)
 
 
 def export_sync(parameters: ExportParameters) -> ExportReport:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from oci.reference import Reference, Repository, StoreName, parse_any
+from oci.reference import ArchiveName, Reference, Repository, StoreName, parse_any
 
 
 def short(reference: Reference) -> str:
@@ -16,4 +16,7 @@ def short_source(source: str, *, is_file: bool) -> str:
 
 
 def host_or_folder(store: StoreName) -> str:
+    """`registry.corp.example`, `oci:/srv/mirror` or `s3://archives/shop.tar`"""
+    if isinstance(store, ArchiveName):
+        return ", ".join(store.locations)
     return store.registry if isinstance(store, Repository) else str(store)

@@ -1,4 +1,4 @@
-"""Relocating a bundle, an image or what a lock lists: resolve, fetch, push, publish, verify, report."""
+"""Relocating a bundle, an image, what a lock lists or an archive: resolve, fetch, push, publish, verify, report."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from prefect.runtime import flow_run
 from flows.ending import failed, run_alone
 from flows.names import host_or_folder, short_source
 from flows.parameters import RelocateParameters, ShardParameters, SourceKind, Verify
+from flows.tarball import write_out
 from flows.transfer import push_all, the_one
 from oci.errors import Incomplete, TransshipError
 from oci.reference import parse_store
@@ -35,11 +36,14 @@ def run_name() -> str:
 
 @flow(name="relocate", flow_run_name=run_name)
 async def relocate(parameters: RelocateParameters) -> RelocationReport:
-    """Copies images from registry to registry, every byte as it is, and names nothing until all of it has arrived.
+    """Copies images from registry to registry, every byte as it is, and names nothing until all of it has arrived. A
+    source, a destination or both may be an archive.
 
     Raises RelocationIncomplete when images failed; the others are in place and are not sent again next time. Any other
     TransshipError is what ended the run early. Either way the report artifact and the event are written first.
     """
+    if parameters.archive:
+        return await _into_archive(parameters)
     async with opened(parameters.order()) as relocation:
         destination = parameters.destination
         with relocation.noting_failure():
@@ -54,6 +58,12 @@ async def relocate(parameters: RelocateParameters) -> RelocationReport:
         if relocation.error is not None:
             return _failed(relocation.error, written)
         return written
+
+
+async def _into_archive(parameters: RelocateParameters) -> RelocationReport:
+    work, told = await write_out(parameters)
+    written = told.relocation(work)
+    return written if work.error is None else _failed(work.error, written)
 
 
 def _failed(error: TransshipError, written: RelocationReport) -> RelocationReport:

@@ -50,9 +50,11 @@ class RelocationReport(BaseModel):
 
     source: str
     what: str = ""
-    """"bundle", "image", "index" or "lock"."""
+    """"bundle", "image", "index", "lock" or "archive"."""
     digest: str = ""
     destination: str
+    archive: list[str] = []
+    """Of a relocation into an archive: where that is, one file or object, or its volumes in order."""
     published: bool = False
     """Whether all of it has its names at the destination; where not, no name was moved."""
     tags: list[str] = []

@@ -17,14 +17,16 @@ from prefect.logging import get_run_logger
 from pydantic import BaseModel
 
 from oci.archive.export import ArchiveReport, begin_archive, finish_archive, write_parts
+from oci.archive.inventory import Verdict, verify_archive
 from oci.archive.parts import Part
 from oci.archive.plan import ArchivePlan, Group
 from oci.archive.planner import ArchiveOptions, plan_archive
 from oci.archive.resumption import is_written
 from oci.archive.write import WriteReport
-from oci.errors import InvalidInput
-from oci.reference import S3_PREFIX
+from oci.errors import IntegrityError, InvalidInput
+from oci.reference import S3_PREFIX, ArchiveName
 from oci.relocation.session import Session
+from oci.relocation.verify import Verification
 from tasks.relocation import Order, Relocation, current
 from tasks.report import artifact_key
 from tasks.retries import DELAYS, RETRIES, worth_retrying
@@ -207,6 +209,33 @@ async def complete_tarball(location: str) -> dict[str, Any]:  # noqa: ARG001 - s
             description=f"{human(volume.tar.size)}, {plan.images} images",
         )
     return result.to_dict()
+
+
+@task(name="verify", task_run_name="verify {location}", cache_policy=NO_CACHE)
+async def verify_tarball(location: str, *, deep: bool = False) -> Verification:
+    """Reads the archive where it is: every blob has to be there, and with `deep` every byte is hashed.
+
+    Raises IntegrityError when something is missing or wrong; the export keeps the whole list.
+    """
+    export = current_export()
+    session = await export.session()
+    name = ArchiveName.of(*export.archive_planned.locations)
+
+    def look() -> Verdict:
+        return verify_archive(session, session.archive(name, "destination", anew=True), deep=deep)
+
+    found = await export.in_thread(look)
+    verification = Verification(
+        manifests=found.images, blobs=found.blobs, bytes_hashed=found.bytes_hashed, problems=found.problems
+    )
+    export.verification = verification
+    if found.problems:
+        raise IntegrityError(
+            f"{location}: {len(found.problems)} problems, the first: {found.problems[0]}",
+            hint="remove it and write it again",
+        )
+    get_run_logger().info("verified %d images and %d blobs", found.images, found.blobs)
+    return verification
 
 
 def link_to(location: str, session: Session) -> str:

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from tasks.cost import Cost
 from tasks.metrics import RunMetrics, tell
 from tasks.page import cell
+from tasks.relocation_report import ImageFailure, RelocationReport, Traffic
 from tasks.report import FAILED, FINISHED, artifact_key
 from tasks.sizes import human
 from tasks.tarball import Export, current_export
@@ -67,10 +68,30 @@ class ExportReport(BaseModel):
             cost=Cost.of(export.receipt()),
         )
 
+    @property
+    def succeeded(self) -> bool:
+        """Complete, and whole as far as that was asked for."""
+        return self.complete and not self.error
+
+    def relocation(self, export: Export) -> RelocationReport:
+        """The same as `relocate` tells it: what was copied in the store counts as mounted, and what an earlier run had
+        stored as skipped."""
+        report = RelocationReport.of(export)
+        report.archive = self.archive
+        report.published = self.complete
+        report.images_copied, report.images_present = (0, self.images) if self.unchanged else (self.images, 0)
+        report.bytes = Traffic(written=self.sent, mounted=self.copied, skipped=self.kept)
+        error = export.error
+        if error is not None and not report.failures:
+            report.failures = [ImageFailure(image=report.destination, error=str(error), retryable=error.retryable)]
+        return report
+
     def __str__(self) -> str:
         """One line."""
         if not self.complete:
             return f"incomplete: {self.error}"
+        if self.error:
+            return f"complete, but not whole: {self.error}"
         if self.unchanged:
             return f"{', '.join(self.archive)} is this very archive: nothing was written"
         moved = f"{human(self.sent)} sent, {human(self.copied)} copied in the store, {human(self.kept)} kept"
@@ -82,7 +103,9 @@ class ExportReport(BaseModel):
     def _lines(self) -> Iterator[str]:
         yield f"## {self.source} → {', '.join(self.archive) or 'an archive'}"
         yield ""
-        if self.error:
+        if self.complete and self.error:
+            yield f"**It has its name, but verifying found what is wrong.** {cell(self.error)}"
+        elif self.error:
             yield f"**Not complete; nobody sees it.** {cell(self.error)} What is stored isn't sent again next time."
         else:
             yield "Nothing to do: this very archive was there." if self.unchanged else "Complete."
@@ -120,7 +143,7 @@ async def report_export(location: str) -> ExportReport:
         description=f"What the export of {written.source} did",
     )
     emit_event(
-        event=FINISHED if written.complete else FAILED,
+        event=FINISHED if written.succeeded else FAILED,
         resource={
             "prefect.resource.id": f"transship.relocation.{location}",
             "prefect.resource.name": location,
@@ -130,7 +153,7 @@ async def report_export(location: str) -> ExportReport:
     )
     numbers = RunMetrics(
         names={"destination": location},
-        succeeded=written.complete,
+        succeeded=written.succeeded,
         ended=time.time(),
         receipt=export.receipt(),
         images={
@@ -139,6 +162,6 @@ async def report_export(location: str) -> ExportReport:
         },
     )
     await asyncio.to_thread(tell, numbers, warn=get_run_logger().warning)
-    log = get_run_logger().info if written.complete else get_run_logger().error
+    log = get_run_logger().info if written.succeeded else get_run_logger().error
     log("%s", written)
     return written

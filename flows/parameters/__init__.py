@@ -11,6 +11,7 @@ from flows.parameters.registry import BlockName
 from flows.parameters.relocate import RelocateParameters, SourceKind, Verify
 from flows.parameters.shard import ShardParameters
 from flows.parameters.tags import TagAction, TagsParameters
+from flows.parameters.tarball import TarballOptions
 from flows.parameters.verify import VerifyParameters
 from oci.registry.options import RegistryOptions
 from oci.relocation.request import Artifact
@@ -38,6 +39,7 @@ __all__ = [
     "SourceKind",
     "TagAction",
     "TagsParameters",
+    "TarballOptions",
     "Verify",
     "VerifyParameters",
 ]

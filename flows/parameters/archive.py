@@ -6,19 +6,25 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from flows.parameters.registry import ArchivePlace, BlockName, Credentials, S3StoreName, StoreText, side
+from flows.parameters.registry import ArchivePlace, BlockName, Credentials, S3StoreName, StoreText
 from flows.parameters.relocate import RelocateParameters, SourceKind, Verify
+from flows.parameters.tarball import (
+    Base,
+    DeltaFrom,
+    Format,
+    Groups,
+    PartMebibytes,
+    PartsDeployment,
+    Resume,
+    TarballOptions,
+    VolumeMebibytes,
+)
 from oci.archive.plan import Group
-from oci.archive.planner import ArchiveOptions
-from oci.errors import InvalidInput
-from oci.reference import ARCHIVE_PREFIX, S3_PREFIX, ArchiveName, parse_any
+from oci.reference import ArchiveName
 from oci.registry.options import RegistryOptions
 from oci.relocation.request import Artifact, RelocationRequest
-from tasks.fleet import Fleet
-from tasks.relocation import Order
 from tasks.tarball import ExportOrder
 
-MIB = 1 << 20
 Tag = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
 
 
@@ -51,26 +57,9 @@ class ExportParameters(BaseModel):
         examples=[["1.4.0"]],
         max_length=100,
     )
-    base: str = Field(
-        default="",
-        title="Older archive",
-        description="What it has unchanged is copied out of it inside the store instead of being fetched. May be the "
-        "archive that is to be replaced.",
-        examples=["s3://archives/shop-1.3.9.tar"],
-        max_length=2000,
-    )
-    delta_from: str = Field(
-        default="",
-        title="Delta from",
-        description="Leave out what the other side has: an archive, a repository, or a file that lists digests. The "
-        "archive says what it requires.",
-        max_length=2000,
-    )
-    format: Literal["imgpkg", "oci-layout"] = Field(
-        default="imgpkg",
-        title="Format",
-        description="imgpkg: as that program reads it. oci-layout: as skopeo, crane and oras read it.",
-    )
+    base: Base = ""
+    delta_from: DeltaFrom = ""
+    format: Format = "imgpkg"
     artifacts: list[Artifact] = Field(
         default=[],
         title="Attached artifacts",
@@ -83,84 +72,40 @@ class ExportParameters(BaseModel):
         title="Include non-distributable layers",
         description="Copy layers that their makers say must not be given on; you need their permission.",
     )
-    volume_mebibytes: int = Field(
-        default=0, title="MiB in a volume", description="0: one archive, whatever its size.", ge=0, le=5 * MIB
-    )
-    part_mebibytes: int = Field(
-        default=16,
-        title="MiB in a part",
-        description="More where S3's 10,000 parts wouldn't be enough. Four are in memory at a time.",
-        ge=5,
-        le=5120,
-    )
-    groups: int = Field(
-        default=8, title="Groups of parts", description="Each is a task run that is retried alone.", ge=1, le=500
-    )
-    resume: bool = Field(
-        default=True,
-        title="Resume",
-        description="Go on with what an earlier run of the very same archive has stored.",
-    )
+    volume_mebibytes: VolumeMebibytes = 0
+    part_mebibytes: PartMebibytes = 16
+    groups: Groups = 8
+    resume: Resume = True
     concurrency: int = Field(default=8, title="Concurrency", description="Reads on their way at a time.", ge=1, le=64)
     source_credentials: Credentials = []
     source_registry: RegistryOptions = Field(
         default_factory=RegistryOptions, title="Source registry", description="How the source's registries are reached."
     )
     s3_store: S3StoreName = ""
-    deployment: str = Field(
-        default="",
-        title="Fleet",
-        description="FLOW/DEPLOYMENT that writes a group of parts on any worker. Empty: all groups are written by this "
-        "run, one after the other.",
-        examples=["write-archive-parts/fleet"],
-        pattern=r"^([^/]+/[^/]+)?$",
-        max_length=400,
-    )
+    deployment: PartsDeployment = ""
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
-        try:
-            self.request()
-            self.options()
-            if self.kind is not SourceKind.LOCK:
-                parse_any(self.source)
-            if self.base:
-                ArchiveName.of(self.base)
-        except InvalidInput as error:
-            raise ValueError(str(error)) from error
-        if self.deployment and not self.archive.startswith(S3_PREFIX):
-            raise ValueError("workers on several machines write one object, s3://BUCKET/KEY, not a file")
-        if self.deployment and self.kind is SourceKind.LOCK:
-            raise ValueError("a lock is a file of one machine: several workers can't read it")
+        self.relocation()
         return self
 
-    def request(self) -> RelocationRequest:
-        source: dict[str, Any] = {self.kind.value: self.source}
-        return RelocationRequest(
-            **source,
-            to=f"{ARCHIVE_PREFIX}{self.archive}",
-            tags=tuple(self.tags),
-            artifacts=frozenset(artifact.value for artifact in self.artifacts),
+    def relocation(self) -> RelocateParameters:
+        return RelocateParameters(
+            kind=self.kind,
+            source=self.source,
+            destination=str(ArchiveName.of(self.archive)),
+            tags=self.tags,
+            artifacts=self.artifacts,
             include_non_distributable=self.include_non_distributable,
+            concurrency=self.concurrency,
+            source_credentials=self.source_credentials,
+            source_registry=self.source_registry,
+            # What a delta is compared with is reached as the source is.
+            destination_credentials=self.source_credentials,
+            destination_registry=self.source_registry,
+            s3_store=self.s3_store,
+            tarball=TarballOptions.model_validate(self, from_attributes=True),
         )
-
-    def options(self) -> ArchiveOptions:
-        return ArchiveOptions(
-            format=self.format,
-            base=self.base,
-            delta_from=self.delta_from,
-            max_size=self.volume_mebibytes * MIB,
-            part_size=self.part_mebibytes * MIB,
-        )
-
-    def order(self) -> ExportOrder:
-        """The same for the tasks, which know nothing of forms."""
-        reached = side(self.source_registry, self.source_credentials, self.concurrency, self.s3_store)
-        order = Order(request=self.request(), source=reached, destination=reached, concurrency=self.concurrency)
-        return ExportOrder(order=order, options=self.options(), resume=self.resume)
-
-    def fleet(self) -> Fleet:
-        return Fleet(deployment=self.deployment)
 
 
 class PartsParameters(BaseModel):
@@ -168,7 +113,9 @@ class PartsParameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid", title="Parts of an archive", hide_input_in_errors=True)
 
-    export: ExportParameters = Field(title="Export", description="The archive, its source pinned by digest.")
+    relocation: RelocateParameters = Field(
+        title="Relocation", description="Into the archive, its source pinned by digest."
+    )
     seal: str = Field(title="Seal", description="Of the plan: this run must come to the same.", max_length=64)
     tickets: list[str] = Field(title="Tickets", description="With which the upload is joined, one for each volume.")
     volume: int = Field(title="Volume", description="Counted from 0.", ge=0)
@@ -176,19 +123,19 @@ class PartsParameters(BaseModel):
 
     @classmethod
     def sent(
-        cls, export: ExportParameters, request: RelocationRequest, seal: str, tickets: tuple[str, ...], group: Group
+        cls, whole: RelocateParameters, request: RelocationRequest, seal: str, tickets: tuple[str, ...], group: Group
     ) -> dict[str, Any]:
         """As the flow run that is to write `group` gets them; `request` is the pinned one."""
-        pinned = export.model_copy(
-            update={"source": request.bundle or request.image, "tags": list(request.tags), "deployment": ""}
+        pinned = whole.model_copy(
+            update={"source": request.bundle or request.image or whole.source, "tags": list(request.tags)}
         )
         parameters = cls(
-            export=pinned, seal=seal, tickets=list(tickets), volume=group.volume, parts=list(group.numbers)
+            relocation=pinned, seal=seal, tickets=list(tickets), volume=group.volume, parts=list(group.numbers)
         )
         return {"parameters": parameters.model_dump(mode="json", exclude_defaults=True)}
 
     def order(self) -> ExportOrder:
-        asked = self.export.order()
+        asked = self.relocation.export_order()
         return ExportOrder(order=asked.order, options=asked.options, seal=self.seal, tickets=tuple(self.tickets))
 
 
@@ -246,7 +193,8 @@ class ImportParameters(BaseModel):
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
-        self.relocation()
+        if self.relocation().archive:
+            raise ValueError("the flow relocate writes one archive out of another")
         return self
 
     def relocation(self) -> RelocateParameters:

@@ -51,7 +51,8 @@ S3StoreName = Annotated[
 ]
 
 
-def _place(text: str) -> str:
+def archive_place(text: str) -> str:
+    """Where an archive is, in canonical form. Raises ValueError for an address that carries a login."""
     bucket = text.removeprefix(S3_PREFIX).partition("/")[0] if text.startswith(S3_PREFIX) else ""
     if "@" in bucket or ("://" in text and not text.startswith(S3_PREFIX)):
         raise ValueError("write s3://BUCKET/KEY, without a login, or the path of a file on the worker")
@@ -61,7 +62,7 @@ def _place(text: str) -> str:
         raise ValueError(str(error)) from error
 
 
-ArchivePlace = Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(_place)]
+ArchivePlace = Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(archive_place)]
 """An object or a file."""
 
 

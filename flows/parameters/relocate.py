@@ -9,12 +9,15 @@ from urllib.parse import unquote
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from flows.parameters.fleet import FleetOptions
-from flows.parameters.registry import BlockName, S3StoreName, StoreText, side
+from flows.parameters.registry import BlockName, S3StoreName, StoreText, archive_place, side
+from flows.parameters.tarball import TarballOptions
+from oci.archive.places import in_object_store
 from oci.errors import InvalidInput
-from oci.reference import ARCHIVE_PREFIX, S3_PREFIX, parse_any
+from oci.reference import ARCHIVE_PREFIX, S3_PREFIX, ArchiveName, parse_any, parse_store
 from oci.registry.options import RegistryOptions
 from oci.relocation.request import Artifact, RelocationRequest
 from tasks.relocation import Order
+from tasks.tarball import ExportOrder
 
 
 class SourceKind(StrEnum):
@@ -35,7 +38,8 @@ class Verify(StrEnum):
 
 
 class RelocateParameters(BaseModel):
-    """Copy a bundle, an image or everything a lock file lists to another registry, under the same digests."""
+    """Copy a bundle, an image, everything a lock file lists or an archive to another registry, under the same digests,
+    or into an archive."""
 
     model_config = ConfigDict(extra="forbid", title="Relocation", hide_input_in_errors=True)
 
@@ -54,9 +58,9 @@ class RelocateParameters(BaseModel):
     )
     destination: StoreText = Field(
         title="Destination",
-        description="Such as registry.corp.example/mirror/shop, without a tag, or oci:PATH for a layout folder. All "
-        "of it goes into this one.",
-        examples=["registry.corp.example/mirror/shop"],
+        description="Such as registry.corp.example/mirror/shop, without a tag; oci:PATH for a layout folder; or where "
+        "an archive is to be: s3://BUCKET/KEY, or the path of a file on the worker. All of it goes into this one.",
+        examples=["registry.corp.example/mirror/shop", "s3://archives/shop-1.4.0.tar"],
     )
     tags: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]] = Field(
         default=[],
@@ -106,6 +110,11 @@ class RelocateParameters(BaseModel):
         title="Verify the result",
         description="head: ask the destination for every blob. deep: read and hash every byte again.",
     )
+    tarball: TarballOptions | None = Field(
+        default=None,
+        title="Archive",
+        description="How an archive that is the destination is to be. None: as imgpkg writes it, in one piece.",
+    )
     repair: bool = Field(
         default=False,
         title="Repair",
@@ -147,23 +156,56 @@ class RelocateParameters(BaseModel):
     fleet: FleetOptions | None = Field(
         default=None,
         title="Fleet",
-        description="Spread a large relocation over the workers of a work pool. None: all of it is done by this run.",
+        description="Spread a large relocation over the workers of a work pool. None: all of it is done by this run. "
+        "An archive names its fleet itself.",
     )
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
-        if self.destination.startswith((ARCHIVE_PREFIX, S3_PREFIX)):
-            raise ValueError("an archive is written by the flow export")
+        if self.destination.startswith((S3_PREFIX, "/")):
+            self.destination = str(ArchiveName.of(archive_place(self.destination)))
         try:
             request = self.request()
             if self.kind is SourceKind.ARCHIVE:
-                self.source = str(request.archive_name)
+                self.source = str(ArchiveName.of(*map(archive_place, request.archive)))
             elif self.kind is not SourceKind.LOCK:
                 parse_any(self.source)
+            self.destination = str(request.destination)
+            if isinstance(request.destination, ArchiveName):
+                self._check_archive(request.destination)
+            elif self.tarball:
+                raise ValueError("the destination is no archive")
         except InvalidInput as error:
             raise ValueError(str(error)) from error
-        self.destination = str(request.destination)
         return self
+
+    def _check_archive(self, name: ArchiveName) -> None:
+        if len(name.locations) > 1:
+            raise ValueError("an archive that is written has one name: its volumes are numbered by themselves")
+        tarball = self.tarball or TarballOptions()
+        tarball.options()
+        for location in filter(None, (*name.locations, tarball.base)):
+            archive_place(location)
+        if self.repair or self.repo_based_tags:
+            raise ValueError("an archive is written anew and keeps no tags alive: leave out repair and repo_based_tags")
+        if self.fleet:
+            raise ValueError("what writes the parts of an archive is named in its own settings, as tarball.deployment")
+        if tarball.deployment:
+            self._check_shared(name)
+
+    def _check_shared(self, name: ArchiveName) -> None:
+        if not in_object_store(name.locations[0]):
+            raise ValueError("workers on several machines write one object, s3://BUCKET/KEY, not a file")
+        if self.kind is SourceKind.LOCK:
+            raise ValueError("a lock is a file of one machine: several workers can't read it")
+        if self.kind is SourceKind.ARCHIVE and not all(map(in_object_store, self.request().archive_name.locations)):
+            raise ValueError("the source is a file of one machine: several workers can't read it")
+
+    @property
+    def archive(self) -> str:
+        """Where the archive is to be; empty for any other destination."""
+        name = parse_store(self.destination)
+        return name.locations[0] if isinstance(name, ArchiveName) else ""
 
     def request(self) -> RelocationRequest:
         source: dict[str, Any] = {self.kind.value: self.source}
@@ -188,9 +230,13 @@ class RelocateParameters(BaseModel):
         return Order(
             request=self.request(),
             source=side(self.source_registry, self.source_credentials, self.concurrency, self.s3_store),
-            destination=side(self.destination_registry, self.destination_credentials, self.concurrency),
+            destination=side(self.destination_registry, self.destination_credentials, self.concurrency, self.s3_store),
             concurrency=self.concurrency,
         )
+
+    def export_order(self) -> ExportOrder:
+        tarball = self.tarball or TarballOptions()
+        return ExportOrder(order=self.order(), options=tarball.options(), resume=tarball.resume)
 
     @classmethod
     def of(cls, request: RelocationRequest, *, concurrency: int, verify: Verify) -> Self:

@@ -115,7 +115,7 @@ def _head(
     session: Session, request: RelocationRequest, plan: Plan, manifests: Mapping[Digest, Manifest], kind: str
 ) -> list[Content]:
     """The members that say what the archive holds."""
-    elements = elements_of(plan, origins=bool(request.bundle))
+    elements = elements_of(plan, origins=bool(request.bundle or request.archive))
     if kind == IMGPKG:
         configs = _configs(session, plan, manifests)
         return [Content.of(document.NAME, document.render(elements, manifests, configs))]

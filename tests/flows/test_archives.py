@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,12 @@ from flows import (
     ImportParameters,
     RelocateParameters,
     ShipParameters,
+    SourceKind,
+    TarballOptions,
     Verify,
     export_sync,
     import_archive_sync,
+    relocate_sync,
     ship_sync,
 )
 from oci.errors import InvalidInput, NotFound
@@ -106,6 +110,90 @@ def test_a_bundle_becomes_an_object_and_the_run_says_so(
     [page] = artifacts(artifact_key("export", s3_location))
     assert "Complete." in page
     assert "5 images, 5 blobs" in page
+
+
+def test_a_relocation_into_an_archive_is_an_export(
+    prefect: PrefectServer, object_store: SeaweedFS, big: str, s3_location: str, tmp_path: Path
+) -> None:
+    report = relocate_sync(
+        RelocateParameters(
+            source=big,
+            destination=s3_location,
+            s3_store=STORE,
+            verify=Verify.DEEP,
+            tarball=TarballOptions(part_mebibytes=5, groups=2),
+        )
+    )
+
+    file = str(tmp_path / "shop.tar")
+    told = export_sync(ExportParameters(source=big, archive=file))
+    assert object_store.get(s3_location) == Path(file).read_bytes()
+    assert report.succeeded
+    assert report.published
+    assert (report.archive, report.destination) == ([s3_location], f"archive:{s3_location}")
+    assert (report.images_copied, report.images_present, report.bytes.written) == (5, 0, told.size)
+    assert report.bytes_hashed > 24 * MIB
+    [link] = artifacts(artifact_key("archive", s3_location))
+    assert f"{object_store.endpoint}/{s3_location.removeprefix('s3://')}" in link
+    assert "Complete." in artifacts(artifact_key("export", s3_location))[-1]
+    names = task_names(f"bundle v1 -> {s3_location}")
+    assert [name for name in names if name.startswith("write parts")] == [
+        f"write parts 1 to 2 → {s3_location}",
+        f"write parts 3 to 5 → {s3_location}",
+    ]
+
+
+def test_a_relocation_writes_one_archive_out_of_another(
+    object_store: SeaweedFS,
+    other_registry: DockerRegistry,
+    shop: Shop,
+    s3_location: str,
+    tmp_path: Path,
+    repository: str,
+) -> None:
+    relocate_sync(RelocateParameters(source=shop.reference, destination=s3_location, s3_store=STORE))
+    layout = str(tmp_path / "layout.tar")
+
+    report = relocate_sync(
+        RelocateParameters(
+            kind=SourceKind.ARCHIVE,
+            source=s3_location,
+            destination=layout,
+            s3_store=STORE,
+            tarball=TarballOptions(format="oci-layout"),
+        )
+    )
+
+    assert (report.what, report.archive) == ("archive", [layout])
+    with tarfile.open(layout) as tar:
+        assert "oci-layout" in tar.getnames()
+    arrived = import_archive_sync(
+        ImportParameters(archive=[layout], destination=f"{other_registry.host}/{repository}", verify=Verify.DEEP)
+    )
+    assert arrived.succeeded
+    assert arrived.tags == ["1.4.0"]
+    assert "1.4.0" in other_registry.repository_tags(repository)
+
+
+def test_one_image_of_an_archive_makes_an_archive(shop: Shop, tmp_path: Path) -> None:
+    whole, one = str(tmp_path / "whole.tar"), str(tmp_path / "one.tar")
+    relocate_sync(RelocateParameters(source=shop.reference, destination=whole))
+
+    report = relocate_sync(
+        RelocateParameters(kind=SourceKind.ARCHIVE, source=whole, only=[shop.web.digest], destination=f"archive:{one}")
+    )
+
+    assert report.images_copied == 1
+    assert Path(one).stat().st_size < Path(whole).stat().st_size
+
+
+def test_a_relocation_that_cannot_write_its_archive_says_what_the_export_would(big: str, tmp_path: Path) -> None:
+    location = "s3://no-such-bucket/a.tar"
+
+    with pytest.raises(NotFound, match="make the bucket first"):
+        relocate_sync(RelocateParameters(source=big, destination=location, s3_store=STORE))
+
+    assert "Not complete; nobody sees it." in artifacts(artifact_key("export", location))[-1]
 
 
 def test_an_archive_that_is_there_is_not_written_again(object_store: SeaweedFS, shop: Shop, s3_location: str) -> None:
@@ -240,6 +328,28 @@ def test_a_form_refuses_what_makes_no_sense(parameters: dict[str, Any], said: st
         ExportParameters(**{"source": "registry.example/shop:1", **parameters})
 
 
-def test_a_relocation_into_an_archive_is_for_the_flow_export() -> None:
-    with pytest.raises(ValidationError, match="is written by the flow export"):
-        RelocateParameters(source="registry.example/shop:1", destination="s3://bucket/a.tar")
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ({"destination": "s3://key:secret@bucket/a.tar"}, "without a login"),
+        ({"destination": "archive:s3://key:secret@bucket/a.tar"}, "without a login"),
+        ({"destination": "archive:/srv/a.tar|/srv/b.tar"}, "has one name"),
+        ({"tarball": {"base": "s3://bucket"}}, "names no object"),
+        ({"repair": True}, "leave out repair"),
+        ({"fleet": {}}, "tarball.deployment"),
+        ({"tarball": {"deployment": "a/b"}, "destination": "/srv/a.tar"}, "not a file"),
+        ({"tarball": {"deployment": "a/b"}, "kind": "archive", "source": "/srv/b.tar"}, "file of one machine"),
+        ({"kind": "archive", "source": "s3://key:secret@bucket/b.tar"}, "without a login"),
+        ({"tarball": {}, "destination": "registry.example/mirror"}, "no archive"),
+    ],
+)
+def test_a_relocation_refuses_what_makes_no_sense_of_an_archive(parameters: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said) as caught:
+        RelocateParameters(**{"source": "registry.example/shop:1", "destination": "s3://b/a.tar", **parameters})
+
+    assert "secret" not in str(caught.value)
+
+
+def test_an_import_brings_an_archive_to_a_registry_only() -> None:
+    with pytest.raises(ValidationError, match="one archive out of another"):
+        ImportParameters(archive=["/srv/a.tar"], destination="/srv/b.tar")
