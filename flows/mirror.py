@@ -16,6 +16,7 @@ from flows.ending import failed, run_alone
 from flows.names import host_or_folder
 from flows.parameters.mirror import MirrorCheckParameters, MirrorParameters, MirrorShardParameters
 from flows.transfer import the_one
+from oci.counted import counted
 from oci.errors import Cancelled, TransshipError
 from oci.mirror.breaker import Breaker
 from oci.mirror.compare import Care
@@ -41,7 +42,7 @@ def name_of(parameters: MirrorCheckParameters) -> str:
         return ", ".join(parameters.names) or parameters.path.rpartition("/")[2]
     chosen = parameters.config.chosen(parameters.names)
     if len(chosen) != 1:
-        return f"{len(chosen)} mirrors"
+        return counted(len(chosen), "mirror")
     places = dict.fromkeys(host_or_folder(destination.store) for destination in chosen[0].destinations)
     return f"{chosen[0].name} -> {', '.join(places)}"
 
@@ -99,7 +100,7 @@ async def _carry(parameters: MirrorParameters, run: MirrorRun) -> None:
 
 def _progress_shown(run: MirrorRun) -> AbstractAsyncContextManager[None]:
     places = ", ".join(map(str, run.mirror.destinations))
-    described = f"{len(run.compared.work)} images: {run.mirror.source} → {places}"
+    described = f"{counted(len(run.compared.work), 'image')}: {run.mirror.source} → {places}"
     return percent_shown(artifact_key("progress", f"mirror-{run.mirror.name}"), described, run.percent)
 
 

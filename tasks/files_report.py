@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from oci.bundle.pull import Pulled
 from oci.bundle.push import Pushed
+from oci.counted import counted
 from oci.meter import Receipt
 from tasks.cost import Cost
 from tasks.page import table
@@ -39,7 +40,7 @@ class PushReport(BaseModel):
 
     def __str__(self) -> str:
         """One line."""
-        return f"pushed {self.reference} as {self.tag}: {self.files} files, {human(self.size)}"
+        return f"pushed {self.reference} as {self.tag}: {counted(self.files, 'file')}, {human(self.size)}"
 
     def to_markdown(self) -> str:
         repository, _, digest = self.reference.partition("@")
@@ -96,7 +97,7 @@ class PullReport(BaseModel):
 
     def __str__(self) -> str:
         """One line."""
-        nested = f", {len(self.nested)} nested bundles" if self.nested else ""
+        nested = f", {counted(len(self.nested), 'nested bundle')}" if self.nested else ""
         return f"pulled {self.image} into {self.folder}{nested}: {human(self.cost.bytes_read)}"
 
     def to_markdown(self) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from pydantic import BaseModel, computed_field
 
+from oci.counted import counted
 from oci.errors import Incomplete, StoreError
 from oci.meter import Receipt
 from oci.mirror.comparison import Comparison, TagState
@@ -76,9 +77,10 @@ class MirrorOutcome(BaseModel):
         """One line."""
         waiting = f", {self.held} too young" if self.held else ""
         waiting += f", {self.waiting} left to the next run" if self.waiting else ""
+        spent = f"{counted(self.cost.requests, 'request')}, {self.cost.seconds:.1f} s"
         return (
             f"{self.mirror}: {self.copied} copied, {self.in_place} in place, {len(self.failed)} failed{waiting}; "
-            f"{human(self.cost.bytes_written)} sent, {self.cost.requests} requests, {self.cost.seconds:.1f} s"
+            f"{human(self.cost.bytes_written)} sent, {spent}"
         )
 
     def to_markdown(self) -> str:
@@ -204,7 +206,7 @@ def _head(outcome: MirrorOutcome) -> Iterator[str]:
     if outcome.failed:
         yield f"**{len(outcome.failed)} failed.** What arrived is in place and isn't sent again."
     elif outcome.copied:
-        yield f"{outcome.copied} tags copied."
+        yield f"{counted(outcome.copied, 'tag')} copied."
     else:
         yield "Nothing to copy: everything was in place."
     yield ""
@@ -246,7 +248,7 @@ def _numbers(outcome: MirrorOutcome) -> Iterator[str]:
             text
             for count, text in (
                 (outcome.held, f"{outcome.held} too young"),
-                (outcome.waiting, f"{outcome.waiting} images left to the next run"),
+                (outcome.waiting, f"{counted(outcome.waiting, 'image')} left to the next run"),
             )
             if count
         ),

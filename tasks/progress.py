@@ -11,6 +11,7 @@ from uuid import UUID
 from prefect.artifacts import acreate_progress_artifact, aupdate_progress_artifact
 from prefect.logging import get_run_logger
 
+from oci.counted import counted
 from oci.relocation.transfer import DONE
 from tasks.report import artifact_key
 from tasks.sizes import human, percent
@@ -73,7 +74,7 @@ async def progress_shown(transfer: Transfer, what: str, *, kind: str = "progress
         yield
         return
     key = artifact_key(kind, plan.destination)
-    description = f"{len(plan.to_transfer)} images, {human(plan.bytes_to_move)}: {what} → {plan.destination}"
+    description = f"{counted(len(plan.to_transfer), 'image')}, {human(plan.bytes_to_move)}: {what} → {plan.destination}"
     async with percent_shown(key, description, lambda: _done(transfer)):
         yield
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from pydantic import BaseModel
 
+from oci.counted import counted
 from oci.prune.plan import PrunePlan
 from oci.prune.report import Left, PruneReport
 from tasks.page import table
@@ -35,11 +36,11 @@ class PlannedPrune(BaseModel):
         return not (self.manifests or self.tags)
 
     def __str__(self) -> str:
-        tags = f" and {self.tags} tags of others" if self.tags else ""
+        tags = f" and {counted(self.tags, 'tag')} of others" if self.tags else ""
         waiting = f", {self.waiting} within their grace period" if self.waiting else ""
         return (
-            f"{self.destination}: {self.manifests} manifests{tags} to delete{waiting}, {self.kept} manifests kept, "
-            f"at most {human(self.bytes)} to free"
+            f"{self.destination}: {counted(self.manifests, 'manifest')}{tags} to delete{waiting}, "
+            f"{counted(self.kept, 'manifest')} kept, at most {human(self.bytes)} to free"
         )
 
 
@@ -110,8 +111,9 @@ class PruneRunReport(BaseModel):
     def __str__(self) -> str:
         if self.outcome in ("denied", "planned", "nothing to delete"):
             return f"{self.destination}: {self.outcome}; {self.planned} were to delete, {self.waiting} are waiting"
+        deleted = f"{counted(len(self.deleted), 'manifest')} and {counted(len(self.tags_deleted), 'tag')} deleted"
         return (
-            f"{self.destination}: {len(self.deleted)} manifests and {len(self.tags_deleted)} tags deleted, "
+            f"{self.destination}: {deleted}, "
             f"{len(self.skipped)} left, {len(self.failed)} failed, {human(self.bytes_freed)} freed"
         )
 

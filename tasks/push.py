@@ -8,6 +8,7 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from oci.counted import counted
 from oci.digest import Digest, parse_digest
 from oci.errors import Cancelled, Incomplete, TransshipError
 from oci.relocation.plan import Plan
@@ -23,7 +24,7 @@ TASK_RUN_LIMIT = 1000
 def push_name(parameters: dict[str, Any]) -> str:
     """`copy shop-web@sha256:111111111111 -> registry.corp.example/shop`, in the signs that the UI's graph can draw."""
     images: Sequence[str] = parameters["images"]
-    what = f"{len(images)} images"
+    what = counted(len(images), "image")
     if len(images) == 1:
         repository, _, digest = images[0].rpartition("@")
         what = f"{repository.rpartition('/')[2]}@{digest[:19]}"

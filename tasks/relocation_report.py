@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from pydantic import BaseModel, computed_field
 
+from oci.counted import counted
 from oci.errors import Incomplete, StoreError, TransshipError
 from oci.relocation.transfer import DONE, FAILED, PRESENT, ImageOutcome
 from tasks.page import cell
@@ -132,8 +133,8 @@ class RelocationReport(BaseModel):
     def __str__(self) -> str:
         """One line."""
         verdict = "complete" if self.succeeded else f"incomplete, {len(self.failures)} failed"
-        images = f"{self.images_copied} images copied, {self.images_present} already there"
-        sent = f"{human(self.bytes.written)} sent, {self.total_requests} requests, {self.seconds:.1f} s"
+        images = f"{counted(self.images_copied, 'image')} copied, {self.images_present} already there"
+        sent = f"{human(self.bytes.written)} sent, {counted(self.total_requests, 'request')}, {self.seconds:.1f} s"
         return f"{verdict}: {images}; {sent}"
 
     def to_markdown(self) -> str:
@@ -204,7 +205,7 @@ def _head(report: RelocationReport) -> Iterator[str]:
     elif report.succeeded:
         verdict = "Complete."
     elif report.published:
-        verdict = f"**Everything has its name, but verifying found {len(report.failures)} problems.**"
+        verdict = f"**Everything has its name, but verifying found {counted(len(report.failures), 'problem')}.**"
     else:
         verdict = f"**{len(report.failures)} failed; no name was moved.** What arrived is not sent again next time."
     yield f"## {report.source} → {report.destination}"
@@ -234,10 +235,14 @@ def _numbers(report: RelocationReport) -> Iterator[str]:
         "Destination": f"`{report.destination}`",
         "Tags moved": _tags(report.tags),
         "Images": f"{report.images_copied} copied, {report.images_present} already there",
-        "Copied": f"{human(report.bytes.written)} in {report.blobs.written} blobs",
-        "Mounted": f"{human(report.bytes.mounted)} in {report.blobs.mounted} blobs" if report.blobs.mounted else "",
-        "Skipped": f"{human(report.bytes.skipped)} in {report.blobs.skipped} blobs" if report.blobs.skipped else "",
-        "Verified": f"{report.verified_manifests} manifests, {report.verified_blobs} blobs, "
+        "Copied": f"{human(report.bytes.written)} in {counted(report.blobs.written, 'blob')}",
+        "Mounted": f"{human(report.bytes.mounted)} in {counted(report.blobs.mounted, 'blob')}"
+        if report.blobs.mounted
+        else "",
+        "Skipped": f"{human(report.bytes.skipped)} in {counted(report.blobs.skipped, 'blob')}"
+        if report.blobs.skipped
+        else "",
+        "Verified": f"{counted(report.verified_manifests, 'manifest')}, {counted(report.verified_blobs, 'blob')}, "
         f"{human(report.bytes_hashed)} hashed again"
         if report.verified_manifests
         else "",
@@ -279,7 +284,7 @@ def _biggest(report: RelocationReport) -> Iterator[str]:
 def _requests(report: RelocationReport) -> Iterator[str]:
     if not report.requests:
         return
-    yield f"### {report.total_requests} requests"
+    yield f"### {counted(report.total_requests, 'request')}"
     yield ""
     yield "| Registry | Kind | Requests |"
     yield "|---|---|---:|"

@@ -23,6 +23,7 @@ from oci.archive.plan import ArchivePlan, Group
 from oci.archive.planner import ArchiveOptions, plan_archive
 from oci.archive.resumption import is_written
 from oci.archive.write import WriteReport
+from oci.counted import counted
 from oci.errors import IntegrityError, InvalidInput
 from oci.reference import S3_PREFIX, ArchiveName
 from oci.relocation.session import Session
@@ -206,7 +207,7 @@ async def complete_tarball(location: str) -> dict[str, Any]:  # noqa: ARG001 - s
             link=link_to(volume.location, session),
             link_text=volume.location,
             key=artifact_key("archive", volume.location),
-            description=f"{human(volume.tar.size)}, {plan.images} images",
+            description=f"{human(volume.tar.size)}, {counted(plan.images, 'image')}",
         )
     return result.to_dict()
 

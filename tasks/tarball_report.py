@@ -13,6 +13,7 @@ from prefect.events import emit_event
 from prefect.logging import get_run_logger
 from pydantic import BaseModel
 
+from oci.counted import counted
 from tasks.cost import Cost
 from tasks.metrics import RunMetrics, tell
 from tasks.page import cell
@@ -121,7 +122,8 @@ class ExportReport(BaseModel):
 
     def _rows(self) -> Iterator[tuple[str, str]]:
         if self.size:
-            yield "Archive", f"{human(self.size)}, {self.images} images, {self.blobs} blobs, {self.parts} parts"
+            held = f"{counted(self.images, 'image')}, {counted(self.blobs, 'blob')}"
+            yield "Archive", f"{human(self.size)}, {held}, {counted(self.parts, 'part')}"
         if self.copied:
             yield "Copied in the store", f"{human(self.copied)} out of the older archive"
         if self.kept:

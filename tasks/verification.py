@@ -11,6 +11,7 @@ from prefect.events import emit_event
 from prefect.logging import get_run_logger
 from pydantic import BaseModel, computed_field
 
+from oci.counted import counted
 from oci.reference import parse_store
 from oci.relocation.verify import verify_names
 from tasks.page import table
@@ -60,14 +61,15 @@ class VerificationReport(BaseModel):
 
     def __str__(self) -> str:
         manifests, blobs, hashed = (sum(getattr(one, what) for one in self.places) for what in _COUNTED)
-        what = f"{manifests} manifests, {blobs} blobs, {human(hashed)} hashed"
-        return f"{'complete' if self.complete else f'{len(self.problems)} problems'}: {what}, {self.requests} requests"
+        what = f"{counted(manifests, 'manifest')}, {counted(blobs, 'blob')}, {human(hashed)} hashed"
+        verdict = "complete" if self.complete else counted(len(self.problems), "problem")
+        return f"{verdict}: {what}, {counted(self.requests, 'request')}"
 
     def to_markdown(self) -> str:
         return "\n".join(self._lines())
 
     def _lines(self) -> Iterator[str]:
-        yield f"**{'Complete' if self.complete else f'{len(self.problems)} problems'}.**"
+        yield f"**{'Complete' if self.complete else counted(len(self.problems), 'problem')}.**"
         yield ""
         yield from table(
             ("Place", "Names", "Manifests", "Blobs", "Hashed", "Problems"),

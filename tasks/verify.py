@@ -6,6 +6,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
+from oci.counted import counted
 from oci.errors import IntegrityError
 from oci.relocation import verify as core
 from tasks.relocation import current
@@ -28,7 +29,7 @@ async def verify(destination: str, *, deep: bool = False) -> core.Verification:
     relocation.verification = verification
     if verification.problems:
         raise IntegrityError(
-            f"{destination}: {len(verification.problems)} problems, the first: {verification.problems[0]}",
+            f"{destination}: {counted(len(verification.problems), 'problem')}, the first: {verification.problems[0]}",
             hint="relocate again with `repair`: what was lost is sent again",
         )
     get_run_logger().info("verified %d manifests and %d blobs", verification.manifests, verification.blobs)

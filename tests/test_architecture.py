@@ -23,6 +23,7 @@ INSIDE_OCI = (
         "store",
         "meter",
         "cancel",
+        "counted",
         "atomic",
         "disk",
         "ranges",

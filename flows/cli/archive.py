@@ -15,6 +15,7 @@ from oci.archive.inventory import blobs_of, compare, images_of, verify_archive
 from oci.archive.planner import ArchiveOptions, plan_archive
 from oci.archive.s3settings import S3Settings
 from oci.archive.source import Archive
+from oci.counted import counted
 from oci.errors import Incomplete, InvalidInput, StoreError
 from oci.reference import ArchiveName
 from oci.relocation.planner import make_plan
@@ -90,7 +91,7 @@ def verify(invocation: Invocation, /, store: S3Settings, locations: tuple[str, .
         )
     lacking = f", {verdict.lacking} left out" if verdict.lacking else ""
     hashed = f", {human(verdict.bytes_hashed)} hashed" if flags["deep"] else ""
-    output.summary(f"{verdict.images} images, {verdict.blobs} blobs{hashed}{lacking}: all there")
+    output.summary(f"{counted(verdict.images, 'image')}, {counted(verdict.blobs, 'blob')}{hashed}{lacking}: all there")
     output.finish()
 
 
@@ -109,8 +110,8 @@ def diff(invocation: Invocation, /, store: S3Settings, before: str, after: str) 
     output.table("Changes", _CHANGES, [[one.what, one.name, one.before, one.after] for one in found.images])
     added, removed = found.blobs_added, found.blobs_removed
     output.summary(
-        f"{len(found.images)} changes; {len(added)} blobs come ({human(sum(added.values()))}), "
-        f"{len(removed)} go ({human(sum(removed.values()))})"
+        f"{counted(len(found.images), 'change')}; {counted(len(added), 'blob')} more ({human(sum(added.values()))}), "
+        f"{len(removed)} fewer ({human(sum(removed.values()))})"
     )
     output.finish()
 
@@ -149,10 +150,12 @@ def _what_it_is(found: Archive) -> str:
     contents = found.contents
     note = contents.extra
     bytes_held = sum(stretch.size for stretch in contents.blobs.values())
-    volumes = f", {note.volumes} volumes" if note.volumes > 1 else ""
+    volumes = f", {counted(note.volumes, 'volume')}" if note.volumes > 1 else ""
     left_out = sum(size for _, size in note.requires)
-    delta = f"; a delta to {note.base}: {len(note.requires)} blobs ({human(left_out)}) left out" if note.base else ""
-    return (
-        f"{contents.format} archive{volumes}: {len(contents.elements)} images, {len(contents.blobs)} blobs, "
-        f"{human(bytes_held)}{delta}"
+    delta = (
+        f"; a delta to {note.base}: {counted(len(note.requires), 'blob')} ({human(left_out)}) left out"
+        if note.base
+        else ""
     )
+    held = f"{counted(len(contents.elements), 'image')}, {counted(len(contents.blobs), 'blob')}, {human(bytes_held)}"
+    return f"{contents.format} archive{volumes}: {held}{delta}"

@@ -13,7 +13,7 @@ import click
 from flows.cli import debug, planned
 from flows.cli.access import RegistryFlags, concurrency_flag, registry_flags
 from flows.cli.export import MEMBERS, PARTS, to_tar
-from flows.cli.metrics import counted, metrics_flag, told
+from flows.cli.metrics import metrics_flag, sums, told
 from flows.cli.progress import RelocationProgress, progress_flag, shown
 from flows.cli.source import check_source, request_of, source_flags
 from flows.cli.tarball import object_store_flags, tarball_flags
@@ -22,6 +22,7 @@ from oci.archive.planner import ArchiveOptions
 from oci.archive.s3settings import S3Settings
 from oci.atomic import write_output
 from oci.bundle.lockfile import write_lock
+from oci.counted import counted
 from oci.errors import Incomplete, InvalidInput, InvalidReference, Refused, StoreError
 from oci.meter import Receipt
 from oci.reference import LAYOUT_PREFIX, ArchiveName, parse_store
@@ -138,7 +139,7 @@ def _copy(
     progress = RelocationProgress(session)
     telling = told(
         session,
-        lambda: counted(progress),
+        lambda: sums(progress),
         invocation,
         destination=str(request.destination),
         path=flags["metrics_file"],
@@ -181,7 +182,7 @@ def _verify(session: Session, plan: Plan, mode: str) -> None:
     found = verify(session, plan, deep=mode == "deep")
     if found.problems:
         raise Incomplete(
-            f"{len(found.problems)} problems at {plan.destination}",
+            f"{counted(len(found.problems), 'problem')} at {plan.destination}",
             [StoreError(problem, side="destination") for problem in found.problems],
             hint="run the copy again with --repair: it sends what is missing",
         )
@@ -196,9 +197,9 @@ def _summary(plan: Plan, outcomes: Sequence[ImageOutcome], receipt: Receipt) -> 
     present = sum(outcome.status == PRESENT for outcome in outcomes)
     copied = len(outcomes) - present
     return (
-        f"{plan.source} -> {plan.destination}: {copied} images copied, {present} there already, "
+        f"{plan.source} -> {plan.destination}: {counted(copied, 'image')} copied, {present} there already, "
         f"{human(receipt.bytes_written)} sent, {human(receipt.bytes_mounted)} mounted, "
-        f"{receipt.total_requests} requests, {receipt.seconds:.1f} s"
+        f"{counted(receipt.total_requests, 'request')}, {receipt.seconds:.1f} s"
     )
 
 

@@ -26,6 +26,7 @@ from oci.archive.resumption import plan_resumed
 from oci.archive.s3settings import S3Settings
 from oci.archive.sums import write_sums
 from oci.atomic import write_output
+from oci.counted import counted
 from oci.errors import Incomplete, Refused, StoreError
 from oci.reference import ArchiveName
 from oci.relocation.planner import make_plan
@@ -160,11 +161,12 @@ def show_archive_plan(output: Output, plan: ArchivePlan) -> None:
         for volume in plan.volumes
     ]
     output.table("Parts", PARTS, parts)
-    left = f", {len(plan.left_out)} blobs left out" if plan.left_out else ""
+    left = f", {counted(len(plan.left_out), 'blob')} left out" if plan.left_out else ""
+    cut = counted(sum(len(volume.parts) for volume in plan.volumes), "part")
     output.summary(
-        f"{plan.images} images, {len(plan.blobs)} blobs{left}: {human(plan.size)} in "
-        f"{sum(len(volume.parts) for volume in plan.volumes)} parts, {human(plan.size - plan.bytes_copied)} to write, "
-        f"{human(plan.bytes_copied)} to copy, about {plan.estimated_requests} requests"
+        f"{counted(plan.images, 'image')}, {counted(len(plan.blobs), 'blob')}{left}: {human(plan.size)} in "
+        f"{cut}, {human(plan.size - plan.bytes_copied)} to write, "
+        f"{human(plan.bytes_copied)} to copy, about {counted(plan.estimated_requests, 'request')}"
     )
 
 
@@ -188,7 +190,7 @@ def _verify(session: Session, report: ArchiveReport, mode: str) -> None:
     found = verify_archive(session, session.archive(name, "destination", anew=True), deep=mode == "deep")
     if found.problems:
         raise Incomplete(
-            f"{len(found.problems)} problems in {name}",
+            f"{counted(len(found.problems), 'problem')} in {name}",
             [StoreError(problem, side="destination") for problem in found.problems],
             hint="write the archive again",
         )
@@ -204,11 +206,13 @@ def _write_report(path: str, report: ArchiveReport, sums: Sequence[str]) -> None
 
 
 def _summary(plan: ArchivePlan, report: ArchiveReport) -> str:
-    volumes = f" and {len(report.locations) - 1} more volumes" if len(report.locations) > 1 else ""
+    volumes = f" and {counted(len(report.locations) - 1, 'more volume')}" if len(report.locations) > 1 else ""
     copied = f", {human(report.copied)} copied from {plan.base}" if report.copied else ""
     kept = f", {human(report.kept)} kept of an earlier run" if report.kept else ""
     left = f", {human(report.left_out)} left out" if report.left_out else ""
+    held = f"{counted(report.images, 'image')}, {counted(report.blobs, 'blob')}"
+    spent = f"{counted(report.requests, 'request')}, {report.seconds:.1f} s"
     return (
-        f"{plan.source} -> {report.locations[0]}{volumes}: {report.images} images, {report.blobs} blobs, "
-        f"{human(report.sent)} written{copied}{kept}{left}, {report.requests} requests, {report.seconds:.1f} s"
+        f"{plan.source} -> {report.locations[0]}{volumes}: {held}, "
+        f"{human(report.sent)} written{copied}{kept}{left}, {spent}"
     )

@@ -46,7 +46,7 @@ def told(
         tell(run, warn=invocation.output.warn, path=path)
 
 
-def counted(progress: RelocationProgress) -> Mapping[str, int]:
+def sums(progress: RelocationProgress) -> Mapping[str, int]:
     """Images of a relocation so far."""
     found = Counter(outcome.status for outcome in progress.done.values())
     unread = len(progress.plan.failures) if progress.plan else 0

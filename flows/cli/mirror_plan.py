@@ -11,6 +11,7 @@ from flows.cli.mirrors import Mirrors, mirror_flags
 from flows.cli.tarball import object_store_flags
 from flows.cli.verb import Invocation, Verb, boolean, everywhere
 from oci.archive.s3settings import S3Settings
+from oci.counted import counted
 from oci.mirror.compare import compare
 from oci.mirror.plan import MirrorPlan, plan_mirror
 from tasks.sizes import human
@@ -55,11 +56,12 @@ def _say(invocation: Invocation, found: MirrorPlan) -> None:
         invocation.output.warn(f"{found.mirror}: {tag} has no signature at {found.source}; it isn't taken")
     for tag, reason in found.held.items():
         invocation.output.line(f"{found.mirror} | {tag} waits: {reason}")
-    waiting = f", {found.waiting} images left to the next run" if found.waiting else ""
+    waiting = f", {counted(found.waiting, 'image')} left to the next run" if found.waiting else ""
+    work = f"{counted(len(found.items), 'image')} to copy, {counted(found.in_place, 'tag')} in place{waiting}"
     invocation.output.summary(
-        f"{found.mirror}: {len(found.items)} images to copy, {found.in_place} tags in place{waiting}; "
+        f"{found.mirror}: {work}; "
         f"{human(found.bytes_to_move)} to move, {human(found.bytes_to_mount)} to mount, "
-        f"{sum(found.requests.values())} requests"
+        f"{counted(sum(found.requests.values()), 'request')}"
     )
 
 

@@ -13,6 +13,7 @@ from flows.cli.mirrors import Mirrors, mirror_flags
 from flows.cli.tarball import object_store_flags
 from flows.cli.verb import Invocation, Verb, boolean, everywhere
 from oci.archive.s3settings import S3Settings
+from oci.counted import counted
 from oci.errors import Incomplete, StoreError, TransshipError
 from oci.mirror.carry import Carried
 from oci.mirror.report import MirrorReport, not_begun
@@ -81,7 +82,7 @@ def _say(invocation: Invocation, report: MirrorReport) -> None:
     invocation.output.summary(
         f"{report.mirror}: {report.copied} copied, {report.in_place} in place, {len(report.failed)} failed{waiting}; "
         f"{human(receipt.bytes_written)} sent, {human(receipt.bytes_mounted)} mounted, "
-        f"{receipt.total_requests} requests, {receipt.seconds:.1f} s"
+        f"{counted(receipt.total_requests, 'request')}, {receipt.seconds:.1f} s"
     )
 
 

@@ -22,6 +22,8 @@ from typing import Any
 
 import click
 
+from oci.counted import counted
+
 
 def _on_terminal() -> bool:
     return sys.stdout.isatty()
@@ -65,7 +67,7 @@ class Output:
         if unknown:
             raise click.UsageError(f"unknown column {unknown[0]!r}: there are {', '.join(dict.fromkeys(keys))}")
 
-    def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]], footer: str = "") -> None:
         """Columns stay in their order, whatever that of --column is. Left out when it names none of them."""
         wanted = [keyified(name) for name in self.columns]
         chosen = [place for place, name in enumerate(header) if not wanted or keyified(name) in wanted]
@@ -85,6 +87,7 @@ class Output:
             return
         if self.tty:
             self._aligned(title, names, kept)
+            print(f"\n{footer or counted(len(rows), title.lower().removesuffix('s'))}")
         else:
             for row in kept:
                 print("".join(f"{cell or '-'}\t" for cell in row))
@@ -139,7 +142,6 @@ class Output:
         for row in shown:
             cells = (cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False))
             print("".join(f"{cell}  " for cell in (*cells, row[-1])))
-        print(f"\n{len(rows)} {title.lower()}")
 
 
 def keyified(name: str) -> str:

@@ -6,6 +6,7 @@ from itertools import groupby
 from operator import itemgetter
 
 from flows.cli.output import Output
+from oci.counted import counted
 from oci.reference import ARCHIVE_PREFIX
 from oci.relocation.plan import Plan
 from tasks.sizes import human
@@ -40,13 +41,14 @@ def show(output: Output, plan: Plan) -> None:
         output.warn(f"can't be read: {failed.subject}: {failed.message}")
     requests = [[name, str(count)] for name, count in plan.estimated_requests.items()]
     output.table("Requests", REQUESTS, requests)
-    moved = f"{len(plan.blobs)} blobs, at most {human(plan.bytes_to_move)}, of it {human(plan.bytes_to_mount)} to mount"
-    output.summary(f"{len(plan.to_transfer)} of {len(rows)} images to copy: {moved}")
+    moved = f"at most {human(plan.bytes_to_move)}, of it {human(plan.bytes_to_mount)} to mount"
+    blobs = counted(len(plan.blobs), "blob")
+    output.summary(f"{len(plan.to_transfer)} of {counted(len(rows), 'image')} to copy: {blobs}, {moved}")
 
 
 def warn_of_layers(output: Output, plan: Plan, *, included: bool) -> None:
     if plan.skipped_layers:
-        lines = ["Skipped layers that are non-distributable; --include-non-distributable-layers copies them:"]
+        lines = ["Skipped non-distributable layers; --include-non-distributable-layers copies them:"]
         for manifest, layers in groupby(plan.skipped_layers, key=itemgetter(0)):
             image = plan.by_digest[manifest]
             lines += [f" - Image: {image.origin or f'{image.store}@{manifest}'}", "   Layers:"]

@@ -14,6 +14,7 @@ from flows.cli import debug
 from flows.cli.access import RegistryFlags, concurrency_flag, registry_flags
 from flows.cli.verb import Age, Invocation, Verb, boolean, everywhere, words
 from oci.atomic import write_output
+from oci.counted import counted
 from oci.digest import parse_digest
 from oci.errors import Incomplete, InvalidInput, NotFound, Refused, StoreError
 from oci.prune.attached import attached_to
@@ -221,12 +222,12 @@ def _state(*, due: bool) -> str:
 
 
 def _summary(plan: PrunePlan) -> str:
-    kept = f"{plan.manifests_kept} manifests kept"
+    kept = f"{counted(plan.manifests_kept, 'manifest')} kept"
     if not plan.manifests and not plan.tags:
         return f"{plan.destination}: nothing to delete, {kept}"
-    parts = [f"{len(plan.due_manifests)} manifests to delete"]
+    parts = [f"{counted(len(plan.due_manifests), 'manifest')} to delete"]
     if plan.due_tags:
-        parts.append(f"{len(plan.due_tags)} tags to take from others")
+        parts.append(f"{counted(len(plan.due_tags), 'tag')} to take from others")
     if plan.waiting:
         parts.append(f"{plan.waiting} within their grace period")
     parts.extend((kept, f"at most {human(plan.bytes_to_free)} to free"))
@@ -244,14 +245,14 @@ def _tell(invocation: Invocation, report: PruneReport) -> None:
     for one in report.refused:
         invocation.output.warn(f"can't be taken away alone: {one.subject}: {one.reason}")
     counts = (
-        (len(report.untagged), "tags taken from others"),
-        (report.gone, "gone already"),
-        (len(report.skipped), "left, for something has changed"),
-        (len(report.refused), "tags can't be taken away alone"),
-        (report.waiting, "within their grace period"),
+        (len(report.untagged), f"{counted(len(report.untagged), 'tag')} taken from others"),
+        (report.gone, f"{report.gone} gone already"),
+        (len(report.skipped), f"{len(report.skipped)} left, for something has changed"),
+        (len(report.refused), f"{counted(len(report.refused), 'tag')} can't be taken away alone"),
+        (report.waiting, f"{report.waiting} within their grace period"),
     )
     done = ", ".join(
-        [f"{len(report.deleted)} manifests deleted", *(f"{count} {what}" for count, what in counts if count)]
+        [f"{counted(len(report.deleted), 'manifest')} deleted", *(text for count, text in counts if count)]
     )
     if report.failed:
         raise Incomplete(
@@ -261,5 +262,5 @@ def _tell(invocation: Invocation, report: PruneReport) -> None:
             hint="run the same again: what is gone is not asked for again",
         )
     receipt = report.receipt
-    spent = f"{human(report.bytes_freed)} freed, {receipt.total_requests} requests, {receipt.seconds:.1f} s"
+    spent = f"{human(report.bytes_freed)} freed, {counted(receipt.total_requests, 'request')}, {receipt.seconds:.1f} s"
     invocation.output.summary(f"{report.destination}: {done}, {spent}")

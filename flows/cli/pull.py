@@ -14,6 +14,7 @@ from flows.cli.verb import Invocation, Verb, boolean, everywhere
 from oci.archive.s3settings import S3Settings
 from oci.archive.source import Archive
 from oci.bundle.pull import OpenSource, PullRequest, pull
+from oci.counted import counted
 from oci.errors import InvalidInput
 from oci.files.output import check_output, output_folder
 from oci.reference import ArchiveName
@@ -70,8 +71,10 @@ def pull_files(invocation: Invocation, /, registry: RegistryFlags, store: S3Sett
         receipt = session.meter.receipt()
     if not output.tty and not output.json:
         lock = ", lock updated" if pulled.updated else ", lock kept as it is" if pulled.lock_path else ""
-        nested = f", {len(pulled.nested)} nested bundles" if pulled.nested else ""
-        read = f"{human(receipt.bytes_read)} read, {receipt.total_requests} requests, {receipt.seconds:.1f} s"
+        nested = f", {counted(len(pulled.nested), 'nested bundle')}" if pulled.nested else ""
+        read = (
+            f"{human(receipt.bytes_read)} read, {counted(receipt.total_requests, 'request')}, {receipt.seconds:.1f} s"
+        )
         output.summary(f"Pulled '{pulled.image}' into {os.path.normpath(path)}{nested}{lock}: {read}")
     output.finish()
 

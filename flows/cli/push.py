@@ -14,6 +14,7 @@ from oci.archive.pushed import push_to_archive
 from oci.archive.s3settings import S3Settings
 from oci.bundle.lockfile import write_lock
 from oci.bundle.push import PushRequest, entries_of, push
+from oci.counted import counted
 from oci.errors import InvalidInput
 from oci.files.walk import DEFAULT_EXCLUSIONS
 from oci.reference import LayoutFolder
@@ -80,8 +81,9 @@ def push_files(invocation: Invocation, /, registry: RegistryFlags, store: S3Sett
         write_lock(flags["lock_output"], pushed.lock)
     output.line(f"Pushed '{pushed.reference}'", end="")
     if not output.tty and not output.json:
-        sent = f"{human(receipt.bytes_written)} sent, {receipt.total_requests} requests, {receipt.seconds:.1f} s"
-        output.summary(f"Pushed '{pushed.reference}': {len(entries)} files and folders, {sent}")
+        what = "1 file or folder" if len(entries) == 1 else f"{len(entries)} files and folders"
+        spent = f"{counted(receipt.total_requests, 'request')}, {receipt.seconds:.1f} s"
+        output.summary(f"Pushed '{pushed.reference}': {what}, {human(receipt.bytes_written)} sent, {spent}")
     output.finish()
 
 

@@ -54,7 +54,7 @@ def list_tags(invocation: Invocation, /, registry: RegistryFlags, **flags: Any) 
             digests=session.workers if digests else None,
         )
     rows = [[tag.name, tag.digest or ""] if digests else [tag.name] for tag in tags]
-    output.table("Tags", header, rows)
+    output.table("Tags", header, rows, footer=f"{len(rows)} tags")  # imgpkg says `1 tags`, too
     output.finish()
 
 

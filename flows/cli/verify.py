@@ -9,6 +9,7 @@ import click
 from flows.cli.access import RegistryFlags, concurrency_flag, registry_flags
 from flows.cli.progress import LayerProgress, progress_flag, shown
 from flows.cli.verb import Invocation, Verb, boolean, everywhere, words
+from oci.counted import counted
 from oci.errors import Incomplete, InvalidInput, StoreError
 from oci.relocation.verify import verify_names
 from oci.relocation.wanted import names_by_store
@@ -52,13 +53,13 @@ def verify_references(invocation: Invocation, /, registry: RegistryFlags, **flag
     problems = [problem for one in found.values() for problem in one.problems]
     if problems:
         raise Incomplete(
-            f"{len(problems)} problems",
+            counted(len(problems), "problem"),
             [StoreError(problem) for problem in problems],
             hint="copy it again with --repair: it sends what is missing",
         )
     manifests, blobs = (sum(getattr(one, what) for one in found.values()) for what in ("manifests", "blobs"))
     hashed = sum(one.bytes_hashed for one in found.values())
     how = f"{human(hashed)} hashed" if flags["deep"] else "asked for by HEAD"
-    cost = f"{receipt.total_requests} requests, {receipt.seconds:.1f} s"
-    invocation.output.summary(f"complete: {manifests} manifests, {blobs} blobs, {how}, {cost}")
+    cost = f"{counted(receipt.total_requests, 'request')}, {receipt.seconds:.1f} s"
+    invocation.output.summary(f"complete: {counted(manifests, 'manifest')}, {counted(blobs, 'blob')}, {how}, {cost}")
     invocation.output.finish()

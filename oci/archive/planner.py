@@ -14,6 +14,7 @@ from oci.archive.places import in_object_store, smallest_part
 from oci.archive.plan import ArchivePlan, Volume
 from oci.archive.source import Archive
 from oci.archive.tarplan import FORMATS, IMGPKG, Content, Member, TarPlan, lay_out
+from oci.counted import counted
 from oci.digest import Digest
 from oci.errors import Incomplete, InvalidInput, InvalidManifest, StoreError
 from oci.files import tar
@@ -92,7 +93,7 @@ def _check_whole(plan: Plan) -> None:
             for failed in plan.failures
         ]
         raise Incomplete(
-            f"{len(failures)} images can't be read, and an archive has everything or isn't made",
+            f"{counted(len(failures), 'image')} can't be read, and an archive has everything or isn't made",
             failures,
             hint="make the source whole, then run the same command again",
         )

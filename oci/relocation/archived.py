@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from oci.archive.element import Element
 from oci.archive.source import Archive, Nothing
 from oci.bundle import reader, tagnames
+from oci.counted import counted
 from oci.descriptor import Descriptor
 from oci.digest import Digest, is_digest
 from oci.errors import InvalidInput, InvalidReference, NotFound
@@ -51,8 +52,9 @@ def named_in_archive(archive: Archive, name: str = "") -> tuple[Reference, bool]
         by_digest.setdefault(element.digest, []).append(element)
     main = _main(archive, by_digest)
     if main is None:
+        named = f" of the name {name}" if name else ""
         raise InvalidInput(
-            f"{archive.name} has {len(by_digest)} images{f' of the name {name}' if name else ''}, and one is needed",
+            f"{archive.name} has {counted(len(by_digest), 'image')}{named}, and one is needed",
             hint="say which: `transship archive list` shows them",
         )
     return Reference(archive.name, "", main), _is_bundle(archive, main)

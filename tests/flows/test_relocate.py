@@ -186,11 +186,11 @@ def test_verifying_finds_what_the_destination_has_lost(
     assert (report.verified_manifests, report.verified_blobs) == (1, 2)
     delete_blob(destination, repository, images[1].layer)
 
-    with pytest.raises(IntegrityError, match="1 problems"):
+    with pytest.raises(IntegrityError, match="1 problem,"):
         relocate_sync(parameters.model_copy(update={"verify": Verify.HEAD}))
 
     assert images[1].layer in artifact(artifact_key("failures", parameters.destination))
-    assert "verifying found 1 problems" in artifact(artifact_key("relocation", parameters.destination))
+    assert "verifying found 1 problem." in artifact(artifact_key("relocation", parameters.destination))
 
 
 def test_a_source_that_is_not_there_ends_the_run_and_still_makes_a_report(

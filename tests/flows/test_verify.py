@@ -59,7 +59,7 @@ def test_what_is_missing_fails_the_run_and_is_on_the_page(registry: DockerRegist
     lost = digest_of(image(2).blobs[0].data)
     delete_blob(registry, shop.partition("/")[2], lost)
 
-    with pytest.raises(Incomplete, match="1 problems") as caught:
+    with pytest.raises(Incomplete, match="1 problem: ") as caught:
         verify_sync(VerifyParameters(references=[f"{shop}:1.0", f"{shop}:2.0"]))
 
     assert lost in str(caught.value.failures[0])

@@ -48,10 +48,10 @@ def test_it_counts_what_became_of_the_images_and_of_the_bytes() -> None:
     assert report.succeeded
     assert (report.images_copied, report.images_present) == (2, 1)
     assert (report.bytes.written, report.bytes.mounted) == (3 << 20, 2048)
-    assert str(report).startswith("complete: 2 images copied, 1 already there; 3.0 MiB sent, 1 requests, ")
+    assert str(report).startswith("complete: 2 images copied, 1 already there; 3.0 MiB sent, 1 request, ")
     page = report.to_markdown()
     assert "2 copied, 1 already there" in page
-    assert "3.0 MiB in 1 blobs" in page
+    assert "3.0 MiB in 1 blob" in page
     assert "| Login at the destination | user bob (docker config), corp.example |" in page
     assert "| corp.example | POST upload | 1 |" in page
 

@@ -161,7 +161,8 @@ def test_scenario_11_layers_that_were_left_out_are_named(
 
     assert done.code == 0
     assert "Skipped non-distributable layers" in done.err
-    assert f"{made.digest}: {digest_of(foreign.data)}" in done.err
+    named = f" - Image: {registry.host}/{repository}@{made.digest}\n   Layers:\n     - {digest_of(foreign.data)}\n"
+    assert named in done.err
 
 
 def test_a_delta_is_told_and_its_import_names_what_is_missing(

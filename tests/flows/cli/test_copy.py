@@ -279,7 +279,7 @@ def test_a_bundle_is_copied_as_a_plain_image_when_told_so(
     )
 
     assert done.code == 0, done.err
-    assert "1 images copied" in done.err
+    assert "1 image copied" in done.err
     assert len(other_registry.repository_tags(repository)) == 2
 
 
@@ -291,7 +291,7 @@ def test_layers_that_are_left_out_are_told_with_their_image(tmp_path: Path, repo
 
     assert done.code == 0, done.err
     assert done.err.splitlines() == [
-        "Warning: Skipped layers that are non-distributable; --include-non-distributable-layers copies them:",
+        "Warning: Skipped non-distributable layers; --include-non-distributable-layers copies them:",
         f" - Image: {reference}",
         "   Layers:",
         f"     - {foreign.descriptor()['digest']}",

@@ -192,7 +192,7 @@ def test_an_archive_goes_to_the_bucket_that_the_file_describes_with_the_keys_of_
     results = [mirror(verb, file) for verb in ("plan", "run", "run", "check")]
 
     assert [code for code, _, _ in results] == [0, 0, 0, 0]
-    assert "1 images to copy" in results[0][2]
+    assert "1 image to copy" in results[0][2]
     assert "web: 3 copied, 0 in place, 0 failed" in results[1][2]
     assert "web: 0 copied, 3 in place, 0 failed; 0 B sent" in results[2][2]
     assert object_store.head(s3_location) is not None

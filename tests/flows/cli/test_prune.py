@@ -55,7 +55,7 @@ def test_a_reviewed_plan_is_carried_out_exactly(
 
     assert done.code == 0, done.err
     assert f"left: {image(1).digest}: something that is kept needs it now" in done.err
-    assert "1 manifests deleted, 1 left, for something has changed" in done.err
+    assert "1 manifest deleted, 1 left, for something has changed" in done.err
     assert tags_of(registry.url, repository) >= {"0.5", "2.0", "hotfix"}
     assert "1.0" not in tags_of(registry.url, repository)
     written = json.loads(report.read_text())
