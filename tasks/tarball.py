@@ -232,7 +232,7 @@ async def verify_tarball(location: str, *, deep: bool = False) -> Verification:
     export.verification = verification
     if found.problems:
         raise IntegrityError(
-            f"{location}: {len(found.problems)} problems, the first: {found.problems[0]}",
+            f"{location}: {counted(len(found.problems), 'problem')}, the first: {found.problems[0]}",
             hint="remove it and write it again",
         )
     get_run_logger().info("verified %d images and %d blobs", found.images, found.blobs)
