@@ -31,9 +31,10 @@ def _nobody(change: Change) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Workers of `fleet_pool` take shards of large runs. A pool that has to be made is of `work_pool_type`. `group`
-    keeps several configurations on one server apart. `notify` names the block, TYPE/NAME, that is told of failures and
-    drift. `prune` removes what the group has left over; without it that is only told."""
+    """Workers of `fleet_pool` take shards of large runs. Where the work pools have to be made, they are of
+    `work_pool_type`, and that of the fleet like the other. `group` keeps several configurations on one server apart.
+    `notify` names the block, TYPE/NAME, that is told of failures and drift. `prune` removes what the group has left
+    over; without it that is only told."""
 
     work_pool: str = "transship"
     work_pool_type: str = "process"
@@ -97,8 +98,9 @@ async def _deploy(
     client: PrefectClient, config: MirrorsConfig, wanted: list[Declared], options: Options
 ) -> AsyncIterator[Change]:
     dry_run = options.dry_run
-    for pool in (options.work_pool, options.fleet_pool):
-        yield await put_work_pool(client, pool, options.work_pool_type, dry_run=dry_run)
+    type_of_pools, pool = options.work_pool_type, options.work_pool
+    yield await put_work_pool(client, pool, type_of_pools, dry_run=dry_run)
+    yield await put_work_pool(client, options.fleet_pool, type_of_pools, like=pool, dry_run=dry_run)
     for block in block_types():
         yield await put_block_type(client, block, dry_run=dry_run)
     for kind, name in _logins(config):

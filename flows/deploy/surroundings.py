@@ -17,16 +17,25 @@ from oci.registry.hosts import canonical_host
 from tasks.limits import limit_name
 
 
-async def put_work_pool(client: PrefectClient, name: str, kind: str, *, dry_run: bool) -> Change:
-    """One that exists is taken as it is, whatever its type. Raises InvalidInput for a type that isn't installed."""
+async def put_work_pool(client: PrefectClient, name: str, kind: str, *, like: str = "", dry_run: bool) -> Change:
+    """One that exists is taken as it is, whatever its type. One that has to be made gets type and job template of the
+    pool `like`, where that is there. Raises InvalidInput for a type that isn't installed."""
     try:
         await client.read_work_pool(name)
     except ObjectNotFound:
-        template = await _job_template(client, kind)
+        kind, template = await _model(client, like) or (kind, await _job_template(client, kind))
         if not dry_run:
             await client.create_work_pool(WorkPoolCreate(name=name, type=kind, base_job_template=template))
         return Change("work pool", name, Outcome.CREATED, kind)
     return Change("work pool", name, Outcome.UNCHANGED)
+
+
+async def _model(client: PrefectClient, name: str) -> tuple[str, dict[str, object]] | None:
+    try:
+        pool = await client.read_work_pool(name) if name else None
+    except ObjectNotFound:
+        return None
+    return (pool.type, pool.base_job_template) if pool else None
 
 
 async def _job_template(client: PrefectClient, kind: str) -> dict[str, object]:

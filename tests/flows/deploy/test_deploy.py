@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import pytest
 import yaml
 from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.exceptions import ObjectNotFound
 
 from flows.cli.app import run
@@ -108,9 +109,13 @@ def test_each_mirror_gets_what_it_needs_and_the_second_time_nothing_changes(depl
     assert "unchanged\tblock type\tRegistry Credentials" in second.out
 
 
-def test_a_fleet_finds_its_pool_and_its_deployments_and_prefect_deploy_makes_the_same(deployer: Deployer) -> None:
+def test_a_fleet_gets_a_pool_like_the_mirrors_and_deployments_as_prefect_deploy_makes_them(deployer: Deployer) -> None:
     fleet = ("relocate-shard/fleet", "mirror-shard/fleet")
-    own = f"{deployer.group}-fleet"
+    jobs, own = f"{deployer.group}-jobs", f"{deployer.group}-fleet"
+    template = {"job_configuration": {"image": "registry.example/transship:1"}, "variables": {"type": "object"}}
+
+    async def make_pool(client: PrefectClient) -> None:
+        await client.create_work_pool(WorkPoolCreate(name=jobs, type="docker", base_job_template=template))
 
     async def pools(client: PrefectClient) -> list[tuple[str | None, list[str]]]:
         found = [await client.read_deployment_by_name(name) for name in fleet]
@@ -118,7 +123,9 @@ def test_a_fleet_finds_its_pool_and_its_deployments_and_prefect_deploy_makes_the
 
     deploy(deployer.server)
     again = deployer.deploy()
-    moved = deployer.deploy(flags=f"--fleet-work-pool {own}")
+    with_client(make_pool)
+    moved = deployer.deploy(flags=f"--work-pool {jobs} --fleet-work-pool {own}")
+    pool = with_client(lambda client: client.read_work_pool(own))
     there = with_client(pools)
     deployer.deploy()
     back = with_client(pools)
@@ -126,7 +133,8 @@ def test_a_fleet_finds_its_pool_and_its_deployments_and_prefect_deploy_makes_the
     assert "unchanged\twork pool\ttransship-fleet" in again.out
     for name in fleet:
         assert f"unchanged\tdeployment\t{name}" in again.out
-    assert f"created\twork pool\t{own}\tprocess" in moved.out
+    assert f"created\twork pool\t{own}\tdocker" in moved.out
+    assert pool.base_job_template == template
     assert there == [(own, ["transship"])] * 2
     assert back == [("transship-fleet", ["transship"])] * 2
 
