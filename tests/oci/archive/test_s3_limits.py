@@ -50,7 +50,7 @@ def test_every_archive_fits_into_one_upload(sizes: list[int]) -> None:
 
 def test_an_older_archive_never_makes_too_many_parts() -> None:
     """Of every six blobs one is new and one at another place: as many stretches as half of the blobs."""
-    plan = plan_of(spread(30_000, 2 * TIB))
+    plan = plan_of(spread(21_000, 2 * TIB))
     base = {
         member.content.name: member.offset + (number % 6 == 3) * 512
         for number, member in enumerate(plan.members)

@@ -155,7 +155,7 @@ def policy(kept: set[str], locks: set[str]) -> Keep:
 
 
 slow = settings(
-    max_examples=25,
+    max_examples=15,
     deadline=None,
     derandomize=True,
     phases=[Phase.explicit, Phase.generate, Phase.shrink],
