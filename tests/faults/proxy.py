@@ -90,7 +90,7 @@ class _Handler(QuietHandler):
         if fault is not None and fault.reset_after == 0:
             self._reset()
             return
-        upstream = http.client.HTTPConnection("127.0.0.1", self.proxy.target_port, timeout=60)
+        upstream = http.client.HTTPConnection("127.0.0.1", self.proxy.target_port, timeout=120)
         try:
             self._forward(upstream, fault, length)
         finally:

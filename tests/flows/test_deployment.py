@@ -104,7 +104,7 @@ def task_runs(run: UUID) -> list[TaskRun]:
     return with_client(lambda client: client.read_task_runs(flow_run_filter=by_run))
 
 
-def until(what: str, condition: Callable[[], T], seconds: float = 40.0) -> T:
+def until(what: str, condition: Callable[[], T], seconds: float = 180.0) -> T:
     deadline = time.monotonic() + seconds
     while True:
         found = condition()
@@ -182,7 +182,7 @@ def test_a_program_has_a_worker_do_it_and_waits_for_the_end(
         env={**deployed.environment, "PREFECT_LOGGING_LEVEL": "ERROR"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
 
@@ -214,7 +214,7 @@ def test_a_run_cancelled_in_the_ui_stops_within_seconds_and_cleans_up(
     with_client(lambda client: client.set_flow_run_state(run, Cancelling()))
     until("the state Cancelled", lambda: state_of(run) == "Cancelled")
 
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < LAYER / SLOW / 3  # long before the layer could have come
     assert pushed(destination, parameters) == 6
     # A task run has this state when its coroutine came to an end; that of a process that was killed stays Running.
     copies = until("the task run that was cancelled", lambda: [task for task in task_runs(run) if is_crashed(task)])

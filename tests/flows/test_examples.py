@@ -38,7 +38,7 @@ def example(server: PrefectServer, name: str, *arguments: str) -> subprocess.Com
         cwd=server.home,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
 

@@ -148,7 +148,7 @@ def kill_machine(worker: subprocess.Popen[bytes]) -> int:
     return len(below)
 
 
-def until(what: str, condition: Callable[[], T], seconds: float = 90.0) -> T:
+def until(what: str, condition: Callable[[], T], seconds: float = 180.0) -> T:
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"

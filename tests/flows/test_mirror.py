@@ -54,7 +54,7 @@ def last_run(count: int) -> tuple[FlowRun, list[TaskRun]]:
 
     async def main() -> tuple[FlowRun, list[TaskRun]]:
         async with get_client() as client:
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 60
             while True:
                 [run] = await client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=1)
                 known = await client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])))

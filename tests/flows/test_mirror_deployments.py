@@ -22,7 +22,7 @@ from tests.flows.cargo import push_image
 from tests.servers.docker_registry import DockerRegistry, Endpoint
 from tests.servers.postgresql import PostgreSQL
 from tests.support.command import transship
-from tests.support.prefect_server import PrefectServer, settings_for, shared_server
+from tests.support.prefect_server import PrefectServer, make_work_pool, settings_for, shared_server
 from tests.support.receiver import TOKEN, Receiver
 
 
@@ -62,7 +62,7 @@ def port(
 ) -> Iterator[Port]:
     folder = tmp_path_factory.mktemp("port")
     pool = f"mirrors-{uuid.uuid4().hex[:8]}"
-    server.cli("work-pool", "create", "--type", "process", pool)
+    make_work_pool(server, pool)
     with (
         server.worker(pool),
         Receiver(folder, server.environment) as receiver,
@@ -109,9 +109,9 @@ def runs(deployment: str) -> list[FlowRun]:
 
 
 def until(what: str, condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while not condition():
-        assert time.monotonic() < deadline, f"not within 120 s: {what}"
+        assert time.monotonic() < deadline, f"not within 240 s: {what}"
         time.sleep(0.2)
 
 

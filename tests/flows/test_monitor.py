@@ -55,7 +55,7 @@ def test_without_a_server_one_is_started_for_as_long_as_it_takes(registry: Docke
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
 

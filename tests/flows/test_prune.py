@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import pytest
-import yaml
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from pydantic import ValidationError
@@ -21,25 +20,17 @@ from tests.faults.proxy import Fault, FaultProxy
 from tests.flows.test_deployment import is_over, read, state_of, until
 from tests.servers.docker_registry import DockerRegistry
 from tests.support.content import image, index, push
-from tests.support.prefect_server import ROOT, PrefectServer, settings_for
+from tests.support.prefect_server import PrefectServer, deploy, settings_for
 from tests.support.pruning import has, tags_of
 
 T = TypeVar("T")
 
-POOL = "approvals"
-
 
 @pytest.fixture(scope="module")
-def deployed(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
-    """The deployment as deployments/prefect.yaml has it, on a pool of these tests."""
-    declared = yaml.safe_load((ROOT / "deployments" / "prefect.yaml").read_text())
-    own = [one for one in declared["deployments"] if one["name"] == "prune"]
-    own[0]["work_pool"]["name"] = POOL
-    file = tmp_path_factory.mktemp("deployment") / "prefect.yaml"
-    file.write_text(yaml.safe_dump({**declared, "deployments": own}))
-    prefect_server.cli("work-pool", "create", "--type", "process", POOL)
-    prefect_server.cli("--no-prompt", "deploy", "--all", "--prefect-file", str(file))
-    with prefect_server.worker(POOL), settings_for(prefect_server):
+def deployed(prefect_server: PrefectServer) -> Iterator[PrefectServer]:
+    """The deployment as deployments/prefect.yaml has it, and a worker on its pool."""
+    deploy(prefect_server)
+    with prefect_server.worker("transship"), settings_for(prefect_server):
         yield prefect_server
 
 

@@ -66,7 +66,7 @@ def last_run() -> tuple[FlowRun, list[TaskRun]]:
     async def main() -> tuple[FlowRun, list[TaskRun]]:
         async with get_client() as client:
             [run] = await client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=1)
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 60
             while True:
                 known = await client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])))
                 ended = all(task.state and task.state.is_final() for task in known)
@@ -234,7 +234,7 @@ def events_of(resource: str, *, expected: int) -> list[dict[str, Any]]:
                 "resource": {"id": [resource]},
             }
         }
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 60
         async with get_client() as client:
             while True:
                 answer = await client._client.post("/events/filter", json=wanted)
@@ -271,7 +271,7 @@ def test_a_cancelled_run_stops_within_seconds_and_leaves_no_thread(
 
         seconds = asyncio.run(main())
 
-    assert seconds < 5
+    assert seconds < 25  # the image would take more than a minute
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith(("task_", "blob-", "image"))]
     assert destination.repository_tags(repository) == []
 

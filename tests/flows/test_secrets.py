@@ -93,7 +93,7 @@ async def run(deployment: str, **parameters: object) -> str:
     async with get_client() as client:
         known = await client.read_deployment_by_name(f"{deployment}/{deployment}")
         run = await client.create_flow_run_from_deployment(known.id, parameters={"parameters": parameters})
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while not (run.state and run.state.is_final()):
             assert time.monotonic() < deadline, "the run didn't end"
             await asyncio.sleep(0.2)
@@ -108,7 +108,7 @@ def copy(server: PrefectServer, *arguments: str, **environ: str) -> int:
         env={**server.environment, "PREFECT_LOGGING_LEVEL": "DEBUG", "HOME": "/nonexistent", **environ},
         cwd=server.home,
         capture_output=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     (server.home / f"copy-{uuid.uuid4().hex}.log").write_bytes(done.stdout + done.stderr)

@@ -21,7 +21,7 @@ from tests.servers.certificates import Certificates
 from tests.servers.docker_registry import free_port
 from tests.servers.seaweedfs import ACCESS_KEY, BUCKET, SECRET_KEY, ObjectStore
 
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 PROGRAMS = ("ceph", "ceph-mon", "ceph-osd", "radosgw", "radosgw-admin", "ceph-authtool", "monmaptool")
 
 _CONFIGURATION = """

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Self
 import httpx
 import yaml
 
-START_SECONDS = 20.0
+START_SECONDS = 120.0
 _ACCESS = re.compile(r'"(?P<method>[A-Z]+) (?P<path>\S+) HTTP/[\d.]+" (?P<status>\d{3})')
 
 

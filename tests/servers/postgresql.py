@@ -13,7 +13,7 @@ from typing import Self
 
 from tests.servers.docker_registry import free_port
 
-START_SECONDS = 30.0
+START_SECONDS = 120.0
 
 
 class PostgreSQL:
@@ -75,7 +75,7 @@ class PostgreSQL:
 
     def _run(self, program: str, *arguments: str) -> None:
         process = self._spawn([str(self._programs / program), *arguments], subprocess.PIPE)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=240)
         if process.returncode:
             raise RuntimeError(f"{program} failed:\n{output.decode(errors='replace')}")
 

@@ -21,7 +21,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from oci.archive.s3settings import S3Settings
 
-START_SECONDS = 30.0
+START_SECONDS = 120.0
 BUCKET = "archives"
 ACCESS_KEY = "tests"
 SECRET_KEY = "the-secret-key-of-the-tests"

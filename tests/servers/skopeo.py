@@ -11,7 +11,7 @@ def skopeo(*arguments: str) -> bytes:
     program = shutil.which("skopeo")
     if program is None:
         raise RuntimeError("skopeo is not installed: apt-get install skopeo")
-    done = subprocess.run([program, "--insecure-policy", *arguments], capture_output=True, timeout=60, check=False)
+    done = subprocess.run([program, "--insecure-policy", *arguments], capture_output=True, timeout=240, check=False)
     if done.returncode != 0:
         raise AssertionError(f"skopeo {' '.join(arguments)}: {done.stderr.decode(errors='replace')}")
     return done.stdout

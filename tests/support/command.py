@@ -29,7 +29,7 @@ def transship(*arguments: str, program: Path = PROGRAM, environ: Mapping[str, st
         [str(program), *arguments],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
         env=_environment(environ),
         stdin=subprocess.DEVNULL,
@@ -45,7 +45,7 @@ def transship_on_terminal(*arguments: str) -> Done:
     )
     os.close(follower)
     seen = bytearray()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while time.monotonic() < deadline:
         ready, _, _ = select.select([leader], [], [], 0.2)
         try:
@@ -58,7 +58,7 @@ def transship_on_terminal(*arguments: str) -> Done:
             break
     os.close(leader)
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode(errors="replace"))
-    return Done(process.wait(10), re.sub(r"[\r\n]+", "\n", text), "")
+    return Done(process.wait(60), re.sub(r"[\r\n]+", "\n", text), "")
 
 
 def _environment(more: Mapping[str, str] | None) -> dict[str, str]:

@@ -65,7 +65,7 @@ class PrefectServer:
             stderr=subprocess.STDOUT,
         )
 
-    def wait(self, seconds: float = 90.0) -> None:
+    def wait(self, seconds: float = 240.0) -> None:
         deadline = time.monotonic() + seconds
         while not self._healthy():
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -92,7 +92,7 @@ class PrefectServer:
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             check=False,
         )
         assert result.returncode == 0, result.stdout + result.stderr

@@ -39,7 +39,7 @@ class Receiver:
         return self._log_file.read_text()
 
     def __enter__(self) -> Self:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while not self.url:
             found = re.search(r"listening on 127\.0\.0\.1 port (\d+)", self.log)
             if found:

@@ -160,7 +160,7 @@ def test_killed_in_the_middle_no_tag_shows_something_incomplete_and_the_next_run
     with FaultProxy(registry.port, Fault(method="DELETE", first=2, delay=0.3)) as proxy:
         arguments = ["prune", f"{proxy.host}/{repository}", "--keep-tag", "1.0", "--concurrency", "1", "--approve"]
         process = subprocess.Popen([str(PROGRAM), *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while proxy.count("DELETE", "manifests") < 9 and time.monotonic() < deadline:
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)

@@ -38,7 +38,7 @@ class Alerts(LoopbackServer):
         self.block = f"alerts-{uuid.uuid4().hex[:8]}"
 
     def wait(self, which: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while not (found := [one for one in self.told if which(one)]):
             assert time.monotonic() < deadline, f"nobody told: {self.told}"
             time.sleep(0.1)

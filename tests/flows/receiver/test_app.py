@@ -78,7 +78,7 @@ def _environment(api: PrefectApi, folder: Path) -> dict[str, str]:
 
 
 def until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not condition():
         assert time.monotonic() < deadline, f"not within 60 s: {what}"
         time.sleep(0.02)

@@ -112,7 +112,7 @@ def test_ten_kills_leave_no_name_for_something_incomplete_and_nothing_is_sent_tw
             process.communicate()
             what_is_named(destination, "mirror/set")
         process = start(source, target)
-        _, errors = process.communicate(timeout=300)
+        _, errors = process.communicate(timeout=1200)
 
         assert process.returncode == 0, errors.decode()
         assert killed >= 3
@@ -134,5 +134,5 @@ def test_an_interrupt_ends_the_command_within_seconds_and_says_how_to_go_on(sour
 
         assert process.returncode == 130
         assert b"run the same again to go on" in errors
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 30
         assert "1.0" not in what_is_named(destination, "mirror/set")
