@@ -45,7 +45,8 @@ PartMebibytes = Annotated[
     int,
     Field(
         title="MiB in a part",
-        description="More where S3's 10,000 parts wouldn't be enough. Four are in memory at a time.",
+        description="More where S3's 10,000 parts wouldn't be enough. 64 MiB of them are in memory at a time; a part "
+        "that is bigger isn't held, but read twice.",
         ge=5,
         le=5120,
     ),

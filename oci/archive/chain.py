@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from oci.archive.tarplan import Piece
 from oci.digest import Digest, Verifier
 from oci.errors import IntegrityError, InvalidInput, TransshipError
+
+T = TypeVar("T", bound=bytes | memoryview)
 
 
 @dataclass(slots=True)
@@ -26,6 +30,10 @@ class Chains:
 
     def update(self, piece: Piece, chunks: Iterable[bytes | memoryview]) -> None:
         """Raises IntegrityError when the blob ends here and isn't what was promised, or what `break_off` was told."""
+        deque(self.passing(piece, chunks), maxlen=0)
+
+    def passing(self, piece: Piece, chunks: Iterable[T]) -> Iterator[T]:
+        """The same, handing the bytes on. They are taken when the piece's turn has come."""
         verifier = self._verifier(piece)
         with self._turn:
             self._turn.wait_for(lambda: self._why_not(verifier) or self._hashed[verifier.digest] == piece.blob_offset)
@@ -34,6 +42,7 @@ class Chains:
                 raise broken
         for chunk in chunks:
             verifier.update(chunk)
+            yield chunk
         end = piece.blob_offset + piece.length
         if verifier.seen != end:
             raise IntegrityError(f"{verifier.digest}: got {verifier.seen} bytes where {end} were to be")

@@ -70,7 +70,7 @@ def cut(
             return tuple(Part(number, run.start, run.end, run.copy_from) for number, run in enumerate(merged, 1))
         if size > plan.size:
             raise InvalidInput(f"an archive of {plan.size} bytes can't be cut into {most} parts")
-        size += size // 16  # no bigger than it takes, for a part is held in memory
+        size += size // 16  # no bigger than it takes, for a part is held in memory, or read twice
         copied += copied // 4
 
 

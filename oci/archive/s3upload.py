@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from hashlib import md5, sha256
@@ -17,6 +17,7 @@ from oci.archive.s3 import S3, S3Object
 from oci.archive.s3reader import FINGERPRINT, S3Reader
 from oci.archive.s3settings import WHEN_REQUIRED
 from oci.archive.storage import READ_SIZE, ByteReader, StoredPart
+from oci.archive.stream import PartBody, ReadPart, SourceFailed
 from oci.errors import IntegrityError, NotFound, Refused, StoreError
 
 STATE_SUFFIX = ".transship-"
@@ -83,19 +84,44 @@ class S3Writer:
         return done
 
     def put(self, part: Part, data: bytearray) -> None:
+        self._send(part, data, zlib.crc32(data), lambda: md5(data, usedforsecurity=False).digest())
+
+    def put_stream(self, part: Part, read: ReadPart, known: StoredPart | None) -> bool:
+        """Read twice, or once more where its bytes are signed: they are proven, and their checksums known, before the
+        first of them is sent."""
+        crc, digest = 0, md5(usedforsecurity=False)
+        for chunk in read():
+            crc = zlib.crc32(chunk, crc)
+            digest.update(chunk)
+        if known is not None and known.is_of(crc, digest.hexdigest):
+            return False
+        body = PartBody(read, part.size)
+        try:
+            self._send(part, body, crc, digest.digest)
+        except SourceFailed as failed:
+            raise failed.error from failed
+        except StoreError as error:
+            if body.tell() == part.size and body.crc32 != crc:
+                raise _changed(part) from error
+            raise
+        if body.crc32 != crc:
+            raise _changed(part)
+        return True
+
+    def _send(self, part: Part, body: bytearray | PartBody, crc32: int, digest: Callable[[], bytes]) -> None:
+        """Asks for the MD5 where nothing else can prove what the store has."""
         operation = f"storing part {part.number}"
-        digest = md5(data, usedforsecurity=False) if self._s3.settings.checksums == WHEN_REQUIRED else None
-        crc = _crc32(data)
-        proof = {"ContentMD5": base64.b64encode(digest.digest()).decode()} if digest else {"ChecksumCRC32": crc}
+        crc = base64.b64encode(crc32.to_bytes(4, "big")).decode()
+        needs_md5 = self._s3.settings.checksums == WHEN_REQUIRED
+        proof = {"ContentMD5": base64.b64encode(digest()).decode()} if needs_md5 else {"ChecksumCRC32": crc}
         answer = self._object.ask(
-            operation, "upload_part", UploadId=self._upload, PartNumber=part.number, Body=data, **proof
+            operation, "upload_part", UploadId=self._upload, PartNumber=part.number, Body=body, **proof
         )
         if "ChecksumCRC32" in answer:
             sound = answer["ChecksumCRC32"] == crc
         else:
             etag = answer.get("ETag", "").strip('"')
-            digest = digest or md5(data, usedforsecurity=False)
-            sound = not _is_md5(etag, answer) or etag == digest.hexdigest()
+            sound = not _is_md5(etag, answer) or etag == digest().hex()
         if not sound:
             raise IntegrityError(f"{self.location}: the store has other bytes of part {part.number} than were sent")
 
@@ -286,5 +312,5 @@ def _named(entry: Mapping[str, Any]) -> dict[str, Any]:
     return named
 
 
-def _crc32(data: bytearray) -> str:
-    return base64.b64encode(zlib.crc32(data).to_bytes(4, "big")).decode()
+def _changed(part: Part) -> IntegrityError:
+    return IntegrityError(f"the bytes of part {part.number} were others when they were read again")

@@ -8,13 +8,14 @@ import fcntl
 import json
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Protocol
 
 from oci.archive.parts import Part
+from oci.archive.stream import ReadPart
 from oci.cancel import CancelToken
 from oci.disk import store_error
 from oci.errors import IntegrityError, NotFound, Refused
@@ -50,6 +51,10 @@ class StoredPart:
     crc32: int | None = None
     md5: str = ""
 
+    def is_of(self, crc32: int, md5: Callable[[], str]) -> bool:
+        """Whether bytes with these checksums are the ones that are in place."""
+        return self.crc32 == crc32 if self.crc32 is not None else bool(self.md5) and self.md5 == md5()
+
 
 class ByteWriter(Protocol):
     """An archive in the making: nobody sees it before `finish`. Safe from any thread once it has begun."""
@@ -82,6 +87,10 @@ class ByteWriter(Protocol):
 
     def put(self, part: Part, data: bytearray) -> None:
         """Writes a part, over an earlier try."""
+
+    def put_stream(self, part: Part, read: ReadPart, known: StoredPart | None) -> bool:
+        """The same for a part that is too big to be held; False when what is `known` of it proves that it is in place.
+        All of it is read once before anybody may take it for written, and again as often as it takes."""
 
     def copy(self, part: Part, base: ByteReader) -> bool:
         """Copies a part from an older archive without its bytes passing through here; False where that can't be."""
@@ -201,6 +210,16 @@ class FileWriter:
         with self._mapped("writing"):
             _write_at(self._file, data, part.start)
             self._note(part, zlib.crc32(data))
+
+    def put_stream(self, part: Part, read: ReadPart, known: StoredPart | None) -> bool:  # noqa: ARG002 - asked of stores that can't be read back
+        at, crc = part.start, 0
+        for chunk in read():
+            with self._mapped("writing"):
+                _write_at(self._file, chunk, at)
+            at, crc = at + len(chunk), zlib.crc32(chunk, crc)
+        with self._mapped("writing"):
+            self._note(part, crc)
+        return True
 
     def copy(self, part: Part, base: ByteReader) -> bool:
         """By copy_file_range, which shares the blocks where the file system can do that."""
@@ -357,7 +376,7 @@ def _crc(chunks: Iterator[bytes]) -> int:
     return crc
 
 
-def _write_at(file: int, data: bytearray, offset: int) -> None:
+def _write_at(file: int, data: bytes | bytearray, offset: int) -> None:
     left = memoryview(data)
     while left:
         written = os.pwrite(file, left, offset)

@@ -1,8 +1,9 @@
 """Writing an archive: parts side by side, each from wherever its bytes are, every blob proven before anybody sees it.
 
-A part is put together in memory and stored whole, so that storing can be repeated without reading again. The part that
-has a blob's last byte is stored only after all of the blob was hashed, in order, with the right result: whoever finds
-every part of a blob in place may trust it. What a killed run left of a blob that isn't whole is read and hashed again.
+A part is put together in memory and stored whole, so that storing can be repeated without reading again; one that is
+too big for that is read again instead. The part that has a blob's last byte is stored only after all of the blob was
+hashed, in order, with the right result: whoever finds every part of a blob in place may trust it. What a killed run
+left of a blob that isn't whole is read and hashed again.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import md5
+from itertools import chain, repeat
 
 from oci.archive.chain import Chains
 from oci.archive.parts import Part
@@ -31,7 +33,7 @@ Places = Callable[[Digest], Sequence[OpenBlob]]
 """Where a blob can be read, best first."""
 
 BUFFERED = 64 << 20
-"""Bytes of parts in memory at a time, or one part where that is bigger."""
+"""Bytes of parts in memory at a time; a part that is bigger passes through piece by piece."""
 
 _ROUNDS = 3
 """How often a part is put together when its bytes, or what the store made of them, aren't the promised ones."""
@@ -67,6 +69,7 @@ class Writing:
     """Blobs of which a piece is missing: all their pieces are hashed in this round, and no other blob's that is cut."""
     _told: set[int] = field(default_factory=set)
     _chains: Chains = field(default_factory=Chains)
+    _spare: list[bytearray] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self, done: Mapping[int, StoredPart], numbers: Iterable[int] | None = None) -> WriteReport:
@@ -118,7 +121,7 @@ class Writing:
     ) -> Iterator[tuple[Part, TransshipError]]:
         """Gives those that failed. Parts begin in order, which is what lets one wait for the hash of the one before
         it. Wrong bytes are a matter of their blobs alone; after any other error no part begins any more."""
-        longest = max((part.size for part in todo if part.copy_from is None), default=1)
+        longest = max((part.size for part in todo if part.copy_from is None and part.size <= BUFFERED), default=1)
         width = max(1, min(self.concurrency, BUFFERED // longest))
         queue = iter(todo)
         running: dict[Future[StoredPart], Part] = {}
@@ -172,17 +175,77 @@ class Writing:
             if not self.writer.reads_back:
                 # Other parts of its blobs may be copied, unseen: all are read and hashed in the next round.
                 raise IntegrityError(f"part {part.number} can't be copied from {self.base.location}")
-        data = self._assembled(part, readers)
-        self._hash(part, data)
-        if known is not None and _same(known, data):
-            return known
-        self.writer.put(part, data)
+        new = self._put_stream(part, known) if part.size > BUFFERED else self._put(part, known, readers)
+        if not new:
+            return known or StoredPart()
         self._count("sent", part.size)
         self.meter.sent(part.size)
         return StoredPart()
 
-    def _assembled(self, part: Part, readers: ThreadPoolExecutor) -> bytearray:
-        data = bytearray(part.size)
+    def _put(self, part: Part, known: StoredPart | None, readers: ThreadPoolExecutor) -> bool:
+        """False when the very bytes are stored already."""
+        data = self._buffer(part.size)
+        self._assemble(part, data, readers)
+        self._hash(part, data)
+        new = known is None or not known.is_of(zlib.crc32(data), md5(data, usedforsecurity=False).hexdigest)
+        if new:
+            self.writer.put(part, data)
+        self._spare.append(data)
+        return new
+
+    def _put_stream(self, part: Part, known: StoredPart | None) -> bool:
+        """The same for a part that isn't held: its pieces are read one after the other."""
+        turns = chain([True], repeat(False))
+        return self.writer.put_stream(part, lambda: self._passing(part, prove=next(turns)), known)
+
+    def _buffer(self, size: int) -> bytearray:
+        """One that an earlier part has done with, if there is one: what is freed in so big pieces mostly stays with the
+        process, and new ones would come on top of it."""
+        try:
+            data = self._spare.pop()
+        except IndexError:
+            return bytearray(size)
+        del data[size:]
+        data.extend(bytes(size - len(data)))
+        return data
+
+    def _passing(self, part: Part, *, prove: bool) -> Iterator[bytes]:
+        """The bytes of a part that isn't held; a blob that is whole in it is proven as one that is cut."""
+        unproven = {piece.offset for piece in self._unproven_pieces(part)} if prove else set()
+        for piece in self.plan.pieces(part.start, part.end):
+            if piece.member is None:
+                yield piece.data
+            elif prove and (piece.length == piece.member.content.size or piece.offset in unproven):
+                yield from self._chains.passing(piece, self._read(piece))
+            else:
+                yield from self._read(piece)
+
+    def _read(self, piece: Piece) -> Iterator[bytes]:
+        """From the first place that answers, then from the next where that one breaks off."""
+        at = 0
+        problem: TransshipError | None = None
+        for open_blob in self._asked(piece):
+            try:
+                for chunk in open_blob(piece.blob_offset + at, piece.length - at):
+                    self.cancel.check()
+                    at += len(chunk)
+                    yield chunk
+            except StoreError as error:
+                problem = problem or error
+                continue
+            if at != piece.length:
+                raise IntegrityError(f"got {at} bytes instead of {piece.length}")
+            return
+        raise problem or InvalidInput(f"the plan names no place to read {piece.member} from")
+
+    def _asked(self, piece: Piece) -> Sequence[OpenBlob]:
+        """Whoever gave wrong bytes of a blob that is cut is asked last in the next round."""
+        digest = piece.member.content.digest if piece.member else None
+        places = self.places(digest) if digest else ()
+        turn = self._round_number % max(1, len(places))
+        return (*places[turn:], *places[:turn])
+
+    def _assemble(self, part: Part, data: bytearray, readers: ThreadPoolExecutor) -> None:
         view = memoryview(data)
         running = []
         for piece in self.plan.pieces(part.start, part.end):
@@ -195,7 +258,6 @@ class Writing:
         view.release()
         if errors:
             raise next((error for error in errors if isinstance(error, Cancelled)), errors[0])
-        return data
 
     def _fill(self, place: memoryview, piece: Piece) -> None:
         """From the first place that gives the right bytes; a blob that is whole in its part is proven as it is read."""
@@ -203,11 +265,8 @@ class Writing:
         if digest is None:
             return None
         problem: TransshipError | None = None
-        places = self.places(digest)
-        # Whoever gave wrong bytes of a blob that is cut is asked last in the next round.
-        turn = self._round_number % max(1, len(places))
         with place:
-            for open_blob in (*places[turn:], *places[:turn]):
+            for open_blob in self._asked(piece):
                 try:
                     return self._read_into(place, piece, open_blob)
                 except (IntegrityError, StoreError) as error:
@@ -282,9 +341,3 @@ class Writing:
     def _count(self, what: str, size: int) -> None:
         with self._lock:
             setattr(self.report, what, getattr(self.report, what) + size)
-
-
-def _same(known: StoredPart, data: bytearray) -> bool:
-    if known.crc32 is not None:
-        return known.crc32 == zlib.crc32(data)
-    return bool(known.md5) and known.md5 == md5(data, usedforsecurity=False).hexdigest()

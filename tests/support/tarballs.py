@@ -42,10 +42,10 @@ class Tarball:
     def places(self, digest: Digest) -> Sequence[OpenBlob]:
         def read(offset: int, length: int | None) -> Iterator[bytes]:
             data = self.blobs[digest]
-            chosen = data[offset : len(data) if length is None else offset + length]
-            self.reads.append((digest, offset, len(chosen)))
-            for start in range(0, len(chosen), MIB):
-                yield chosen[start : start + MIB]
+            end = len(data) if length is None else min(len(data), offset + length)
+            self.reads.append((digest, offset, end - offset))
+            for start in range(offset, end, MIB):
+                yield data[start : min(start + MIB, end)]
 
         return [read]
 

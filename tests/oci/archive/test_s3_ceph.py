@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from oci.archive import write
 from oci.archive.parts import Part
 from oci.archive.places import open_reader, open_writer
 from oci.archive.s3 import S3
@@ -59,6 +60,20 @@ def test_an_archive_is_written_and_read(store: CephGateway, location: str, tarba
     assert reader.fingerprint == tarball.plan.fingerprint
     assert store.uploads(location) == []
     assert len(store.keys(location)) == 1
+
+
+@pytest.mark.parametrize("checksums", [WHEN_SUPPORTED, WHEN_REQUIRED])
+def test_parts_that_are_not_held_are_read_to_be_proven_and_to_be_sent(
+    store: CephGateway, location: str, checksums: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write, "BUFFERED", MIB)
+    tarball = Tarball.of(2, [11 * MIB])
+
+    tarball.write(writer(store, location, checksums=checksums))
+
+    assert store.get(location) == tarball.data
+    signed = store.endpoint.startswith("http://")
+    assert tarball.bytes_read == 11 * MIB * (3 if signed else 2)
 
 
 class _StopsAfter(S3Writer):
