@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from oci.archive.planner import ArchiveOptions
 from oci.relocation.request import RelocationRequest
 from oci.relocation.session import DEFAULT_CONCURRENCY, Access
 
@@ -19,26 +20,33 @@ def run(
     destination: Access,
     concurrency: int = DEFAULT_CONCURRENCY,
     verify: str = "none",
+    tarball: ArchiveOptions | None = None,
+    resume: bool = False,
 ) -> RelocationReport:
     """Runs `request` as the flow `relocate` on the Prefect server of PREFECT_API_URL, or, without one, on a server
     that lives as long as this call (some 15 seconds to start it the first time).
 
     `source` and `destination` are used as they are: credentials stay in this process and reach neither the parameters
-    nor the server. `verify` is "none", "head" or "deep". Progress and the address of the run are logged to standard
-    error. Ctrl-C stops it within seconds.
+    nor the server. `verify` is "none", "head" or "deep". `tarball` says how an archive that is the destination is to
+    be, and `resume` goes on with an unfinished one. Progress and the address of the run are logged to standard error.
+    Ctrl-C stops it within seconds.
 
     Raises what the flow raises: RelocationIncomplete (an Incomplete with `report`) or another TransshipError.
     """
     # Prefect reads these when it is imported. A copy must not phone home unasked; who wants that sets them.
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    # A busy machine takes longer than Prefect's 20 seconds to start a server the first time.
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
     # A server that ends with the command complains about what it would have liked to do still.
     os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "CRITICAL")
 
     from flows.parameters import RelocateParameters, Verify  # noqa: PLC0415 - importing Prefect takes a second
+    from flows.parameters.tarball import TarballOptions  # noqa: PLC0415
     from flows.relocate import relocate_sync  # noqa: PLC0415
     from tasks.transfer import reached_by  # noqa: PLC0415
 
-    parameters = RelocateParameters.of(request, concurrency=concurrency, verify=Verify(verify))
+    archive = TarballOptions.of(tarball, resume=resume) if tarball else None
+    parameters = RelocateParameters.of(request, concurrency=concurrency, verify=Verify(verify), tarball=archive)
     with reached_by(source=source, destination=destination):
         return relocate_sync(parameters)

@@ -159,6 +159,10 @@ def _location(text: str) -> str:
     if not text.startswith(S3_PREFIX):
         if not text or text.endswith("/"):
             raise InvalidReference(f"{text!r} names no file")
+        if text == "-":
+            raise InvalidReference(
+                "an archive is written in parts, out of order, and can't be a stream", hint="name a file"
+            )
         if _SCHEME.match(text):
             raise InvalidReference(
                 f"{text!r}: an archive is a file or an object", hint="give a path, or s3://BUCKET/KEY in lower case"

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -36,6 +37,13 @@ from oci.relocation.transfer import PRESENT, ImageOutcome, transfer_all
 from oci.relocation.verify import verify
 from tasks.metrics import METRICS_FILE
 from tasks.sizes import human
+
+_UNMONITORED = {
+    "plan_only": "--plan",
+    "lock_output": "--lock-output",
+    "report": "--report",
+    "sha256sums": "--sha256sums",
+}
 
 
 @click.command(cls=Verb)
@@ -86,7 +94,8 @@ def copy(
     if flags["plan_only"]:
         invocation.output.check_columns(*((MEMBERS, PARTS) if flags["to_tar"] else (planned.IMAGES, planned.REQUESTS)))
     if flags["monitor"]:
-        _monitored(invocation, registry, request, flags)
+        options = tarball if flags["to_tar"] else None
+        _monitored(invocation, registry, store, request, options=options, flags=flags)
         return
     if flags["to_tar"]:
         to_tar(invocation, registry, store, request, options=tarball, flags=flags)
@@ -106,8 +115,11 @@ def _request(flags: dict[str, Any]) -> RelocationRequest:
         raise InvalidInput("cannot output lock file with tar destination")
     if flags["resume"] and flags["to_repo"]:
         raise InvalidInput("Flag --resume can only be used when copying to tar")
-    if flags["monitor"] and (flags["tar"] or flags["to_tar"]):
-        raise InvalidInput("--monitor shows copies between registries", hint="for archives, run the flow itself")
+    if flags["monitor"] and any(flags[name] for name in _UNMONITORED):
+        raise InvalidInput(
+            f"--monitor runs a flow, which can't be combined with {', '.join(_UNMONITORED.values())}",
+            hint="leave out one or the other; the flow leaves its report in Prefect",
+        )
     if flags["to_tar"]:
         return request_of(flags, str(ArchiveName.of(flags["to_tar"])), tags=flags["to_tag"])
     try:
@@ -227,7 +239,13 @@ def write_report(
 
 
 def _monitored(
-    invocation: Invocation, registry: RegistryFlags, request: RelocationRequest, flags: dict[str, Any]
+    invocation: Invocation,
+    registry: RegistryFlags,
+    store: S3Settings,
+    request: RelocationRequest,
+    *,
+    options: ArchiveOptions | None,
+    flags: dict[str, Any],
 ) -> None:
     from flows import monitor  # noqa: PLC0415 - Prefect takes a second to import
 
@@ -238,10 +256,12 @@ def _monitored(
     concurrency = flags["concurrency"]
     report = monitor.run(
         request,
-        source=registry.access("source", invocation.output, concurrency=concurrency),
-        destination=registry.access("destination", invocation.output, concurrency=concurrency),
+        source=replace(registry.access("source", invocation.output, concurrency=concurrency), s3=store),
+        destination=replace(registry.access("destination", invocation.output, concurrency=concurrency), s3=store),
         concurrency=concurrency,
         verify=flags["verify_mode"],
+        tarball=options,
+        resume=flags["resume"],
     )
     invocation.output.summary(str(report))
     invocation.output.finish()

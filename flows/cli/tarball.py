@@ -76,7 +76,7 @@ def tarball_flags(command: F) -> F:
             click.option(
                 "--tar-format", type=click.Choice(FORMATS), default=IMGPKG, show_default=True, help="Of --to-tar."
             ),
-            click.option("--base", default="", help="Older archive that unchanged bytes are copied from."),
+            click.option("--base", default="", help="Older archive, in one piece, to copy unchanged bytes from."),
             click.option(
                 "--delta-from",
                 default="",

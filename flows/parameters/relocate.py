@@ -239,7 +239,14 @@ class RelocateParameters(BaseModel):
         return ExportOrder(order=self.order(), options=tarball.options(), resume=tarball.resume)
 
     @classmethod
-    def of(cls, request: RelocationRequest, *, concurrency: int, verify: Verify) -> Self:
+    def of(
+        cls,
+        request: RelocationRequest,
+        *,
+        concurrency: int,
+        verify: Verify,
+        tarball: TarballOptions | None = None,
+    ) -> Self:
         """What the form would have to say for `request`; how registries are reached isn't in a request."""
         kind = next(kind for kind in SourceKind if getattr(request, kind.value))
         archive = str(request.archive_name) if request.archive else ""
@@ -252,6 +259,7 @@ class RelocateParameters(BaseModel):
             artifacts=[Artifact(name) for name in sorted(request.artifacts)],
             platforms=list(request.platforms),
             verify=verify,
+            tarball=tarball,
             concurrency=concurrency,
             repo_based_tags=request.repo_based_tags,
             include_non_distributable=request.include_non_distributable,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from oci.archive.planner import ArchiveOptions
+from oci.errors import InvalidInput
 from tasks.fleet import Fleet
 
 MIB = 1 << 20
@@ -84,6 +85,20 @@ class TarballOptions(BaseModel):
     groups: Groups = 8
     resume: Resume = True
     deployment: PartsDeployment = ""
+
+    @classmethod
+    def of(cls, options: ArchiveOptions, *, resume: bool) -> Self:
+        """What the form would have to say. Raises InvalidInput for sizes that it has no words for."""
+        if options.max_size % MIB or options.part_size % MIB:
+            raise InvalidInput("a flow counts volumes and parts in MiB", hint="give whole ones: 4GiB, 500MiB")
+        return cls(
+            format=options.format,  # type: ignore[arg-type]  # one of the two, says ArchiveOptions
+            base=options.base,
+            delta_from=options.delta_from,
+            volume_mebibytes=options.max_size // MIB,
+            part_mebibytes=options.part_size // MIB,
+            resume=resume,
+        )
 
     def options(self) -> ArchiveOptions:
         """The same for the tasks, which know nothing of forms."""

@@ -159,7 +159,10 @@ def _read(members: dict[str, Stretch], reader: ByteReader, note: Extra) -> Conte
             f"{reader.location}: neither {document.NAME} nor an image layout is in it",
             hint="give an archive that imgpkg or transship wrote, or an OCI archive",
         )
-    parsed = document.parse(_bytes(members[document.NAME], document.LIMIT))
+    try:
+        parsed = document.parse(_bytes(members[document.NAME], document.LIMIT))
+    except InvalidManifest as error:
+        raise InvalidManifest(f"{reader.location}: {error.message}", hint=error.hint) from error
     return _of_document(parsed, members, note)
 
 
@@ -221,7 +224,7 @@ def _check_volumes(notes: Sequence[Extra], readers: Sequence[ByteReader]) -> Non
     if missing:
         raise InvalidInput(
             f"of {notes[0].volumes} volumes these are missing: {', '.join(map(str, missing))}",
-            hint="give all volumes: --tar once for each, in any order",
+            hint="give all volumes, in any order: copy takes one --tar for each",
         )
 
 

@@ -52,11 +52,13 @@ def known_blobs(session: Session, where: str, plan: Plan) -> Known:
     if os.path.isdir(where) and not where.startswith(LAYOUT_PREFIX):
         where = f"{LAYOUT_PREFIX}{where}"
     try:
+        if "/" not in where or where.endswith(".tar"):
+            raise InvalidReference(f"{where!r} is no repository of somebody's own")  # noqa: TRY301 - told below
         return _of_store(session, parse_store(where))
     except InvalidReference as error:
         raise InvalidInput(
             f"{where!r} is neither an archive, nor a repository, nor a file with digests",
-            hint="a repository is written without a tag: REGISTRY/REPOSITORY",
+            hint="check the path; a repository is written without a tag: REGISTRY/REPOSITORY",
         ) from error
 
 

@@ -35,7 +35,8 @@ class ArchiveOptions:
 
     format: str = IMGPKG
     base: str = ""
-    """An older archive; what hasn't changed is copied out of it where that is possible, and read from it where not."""
+    """An older archive, in one piece; what hasn't changed is copied out of it where that is possible, and read from it
+    where not."""
     delta_from: str = ""
     """What the other side has: an archive, a repository, or a file that lists digests of blobs or images."""
     max_size: int = 0

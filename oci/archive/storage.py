@@ -163,7 +163,7 @@ class FileWriter:
         with self._mapped("opening"):
             if os.path.isdir(self._path):
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-            if os.path.exists(self._path) and not os.path.isfile(self._path):
+            if os.path.exists(self.location) and not os.path.isfile(self.location):
                 raise Refused(
                     "this is no regular file, and an archive is written in parts, out of order",
                     side=self._side,

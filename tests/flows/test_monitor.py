@@ -8,11 +8,15 @@ from pathlib import Path
 import pytest
 
 from flows import monitor
+from flows.parameters.tarball import TarballOptions
+from oci.archive.planner import ArchiveOptions
+from oci.errors import InvalidInput
 from oci.registry.credentials import Credential, Credentials, Fixed
 from oci.relocation.request import RelocationRequest
 from oci.relocation.session import Access
 from tests.flows.cargo import push_image
 from tests.servers.docker_registry import DockerRegistry
+from tests.servers.seaweedfs import SeaweedFS
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -30,6 +34,30 @@ def test_the_access_of_the_command_line_is_used_as_it_is(registry: DockerRegistr
     assert report.verified_manifests == 1
     assert registry.repository_tags("monitor/mirror/web")[-1].startswith("sha256-")
     assert "2.0" in registry.repository_tags("monitor/mirror/web")
+
+
+@pytest.mark.usefixtures("prefect")
+def test_an_archive_in_an_object_store_is_written_and_read_with_the_settings_of_the_command_line(
+    registry: DockerRegistry, object_store: SeaweedFS, s3_location: str
+) -> None:
+    push_image(registry, "monitor/shop/packed", size=1000, seed=3, tag="4.0")
+    source = f"{registry.host}/monitor/shop/packed:4.0"
+    access = Access(credentials=Credentials([]), s3=object_store.settings)
+    out = RelocationRequest(image=source, to=f"archive:{s3_location}")
+    back = RelocationRequest(archive=(s3_location,), to=f"{registry.host}/monitor/mirror/packed")
+
+    options = ArchiveOptions(format="oci-layout", part_size=8 << 20)
+    monitor.run(out, source=access, destination=access, verify="deep", tarball=options)
+    report = monitor.run(back, source=access, destination=access)
+
+    assert report.images_copied == 1
+    assert "4.0" in registry.repository_tags("monitor/mirror/packed")
+    assert object_store.get(s3_location).startswith(b"oci-layout\0")
+
+
+def test_sizes_that_the_form_has_no_words_for_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="in MiB"):
+        TarballOptions.of(ArchiveOptions(max_size=20_000), resume=False)
 
 
 PROGRAM = """

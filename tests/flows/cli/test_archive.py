@@ -51,6 +51,8 @@ def archive(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> str:
         ),
         (("-b", "a.example/bb", "--to-repo", "b.example/cc", "--only", "x"), "only an archive can be asked for"),
         (("-b", "a.example/bb", "--to-tar", "s3://bucket"), "names no object"),
+        (("-b", "a.example/bb", "--to-tar", "-"), "can't be a stream"),
+        (("-b", "a.example/bb", "--to-tar", "x.tar", "--monitor", "--plan"), "can't be combined with --plan"),
         (("-b", "a.example/bb", "--to-tar", "S3://bucket/key"), "s3://BUCKET/KEY in lower case"),
         (("--tar", "https://a.example/x.tar", "--to-repo", "b.example/cc"), "an archive is a file or an object"),
         (("--tar", "/no/such.tar", "--to-repo", "b.example/cc"), "/no/such.tar"),

@@ -134,7 +134,11 @@ def test_a_delta_to_a_delta_knows_what_that_one_requires(release: Release, tmp_p
 def test_what_is_nothing_to_be_a_delta_to_is_refused(release: Release, tmp_path: Path) -> None:
     empty = tmp_path / "empty.txt"
     empty.write_text("nothing here\n")
-    for known, said in ((str(empty), "no digest"), ("UPPER/case", "neither an archive")):
+    for known, said in (
+        (str(empty), "no digest"),
+        ("UPPER/case", "neither an archive"),
+        ("gone.tar", "check the path"),
+    ):
         with pytest.raises(InvalidInput, match=said):
             archived(tmp_path / "x.tar", bundle=f"{release.reference}:2.0", options=ArchiveOptions(delta_from=known))
 
