@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from flows.parameters.fleet import FleetOptions
 from oci.errors import InvalidInput
 from oci.mirror.config import Mirror, MirrorsConfig, read_config
 from oci.mirror.work import WorkItem
+
+_LAST: dict[str, JsonValue] = {"position": 1}
+"""Where the form of the Prefect UI puts a field; others are at 0. Pages of rules come after what is changed often."""
 
 _Name = Annotated[str, Field(min_length=1, max_length=2000)]
 
@@ -22,26 +25,29 @@ class MirrorCheckParameters(BaseModel):
 
     path: str = Field(
         default="",
-        title="File",
-        description="Of mirrors, on the machine of the run; or give the mirrors themselves below.",
+        title="File of mirrors",
+        description="mirrors.yaml on the machine of the run; or give the mirrors themselves, at the end of this form.",
         examples=["/etc/transship/mirrors.yaml"],
         max_length=2000,
     )
     config: MirrorsConfig | None = Field(
-        default=None, title="Mirrors", description="The mirrors themselves, as such a file has them."
+        default=None,
+        title="Mirrors",
+        description="The mirrors themselves, as such a file has them.",
+        json_schema_extra=_LAST,
     )
     names: list[_Name] = Field(
         default=[],
         title="Names",
-        description="Of the mirrors that are meant. Empty: all of them.",
+        description="Run these mirrors only. Empty: all of them.",
         examples=[["shop-web"]],
         max_length=1000,
     )
     only: list[_Name] = Field(
         default=[],
         title="Only",
-        description="Look at nothing but these: REGISTRY/REPOSITORY:TAG, as the list of what failed has them. What no "
-        "mirror takes is left alone.",
+        description="Look at nothing but these: REGISTRY/REPOSITORY:TAG, one each, as the `only` of a report that had "
+        "failures lists them. What no mirror takes is left alone.",
         examples=[["registry.example/shop/web:1.4.0"]],
         max_length=10_000,
     )

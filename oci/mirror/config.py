@@ -163,14 +163,18 @@ class Mirror(Policy):
     name: str = Field(
         title="Name",
         description="Lower case letters, digits and hyphens; one mirror each.",
+        json_schema_extra={"position": -3},
         examples=["shop-web"],
         pattern=_NAME,
         max_length=100,
     )
-    source: MirrorSource = Field(title="Source", description="Where images come from.")
+    source: MirrorSource = Field(
+        title="Source", description="Where images come from.", json_schema_extra={"position": -2}
+    )
     destinations: list[MirrorDestination] = Field(
         title="Destinations",
         description="Where they go. Several share one read of each blob.",
+        json_schema_extra={"position": -1},
         min_length=1,
         max_length=32,
     )
@@ -201,27 +205,35 @@ class Mirror(Policy):
 
 
 class MirrorsConfig(BaseModel):
-    """The whole file."""
+    """What a file of mirrors says."""
 
     model_config = STRICT | ConfigDict(title="Mirrors")
 
-    version: int = Field(default=1, title="Version", description="Of this format: 1.", ge=1, le=1)
+    version: int = Field(
+        default=1, title="Version", description="Of this format: 1.", ge=1, le=1, json_schema_extra={"position": 1}
+    )
     registries: dict[Annotated[str, Field(pattern=r"^[^/@\s]+$", max_length=300)], Registry] = Field(
         default={},
         title="Registries",
-        description="How each host is reached, by its name with the port.",
+        description='How each host is reached, by its name with the port: {"corp:5000": {"credentials": "writer"}}',
         max_length=1000,
     )
     buckets: dict[Annotated[str, Field(pattern=r"^[^/@\s]+$", max_length=300)], Bucket] = Field(
         default={},
         title="Buckets",
-        description="How the object store of each s3://BUCKET/KEY is reached, by the name of the bucket.",
+        description='How the object store of s3://BUCKET/KEY is reached, by bucket: {"handover": {"s3_store": "corp"}}',
         max_length=1000,
     )
     defaults: Policy = Field(
         default=Policy(), title="Defaults", description="What each mirror says that doesn't say it itself."
     )
-    mirrors: list[Mirror] = Field(default=[], title="Mirrors", description="What is mirrored.", max_length=10_000)
+    mirrors: list[Mirror] = Field(
+        default=[],
+        title="Mirrors",
+        description="What is mirrored.",
+        max_length=10_000,
+        json_schema_extra={"position": -1},
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -308,11 +320,13 @@ def parse_config(data: bytes, where: str) -> MirrorsConfig:
 
 
 def json_schema() -> dict[str, Any]:
-    """For editors: the format of the file, `x-` keys allowed everywhere."""
+    """For editors: the format of the file, `x-` keys allowed everywhere; without what is for forms alone."""
     schema = MirrorsConfig.model_json_schema()
     for model in (schema, *schema["$defs"].values()):
         if model.get("additionalProperties") is False:
             model["patternProperties"] = {"^x-": {}}
+        for field in model.get("properties", {}).values():
+            field.pop("position", None)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
