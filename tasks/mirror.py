@@ -94,6 +94,8 @@ async def compare_mirror(mirror: str) -> Compared:  # noqa: ARG001 - shown in th
         await _list_changes(run)
     await _name_run(run)
     get_run_logger().info("%s: %s", run.mirror.name, found)
+    if nothing := run.comparison.nothing_taken:
+        get_run_logger().warning("%s: nothing of %s is mirrored: %s", run.mirror.name, run.mirror.source, nothing)
     return found
 
 

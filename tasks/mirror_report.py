@@ -47,6 +47,8 @@ class MirrorOutcome(BaseModel):
     """Changed images that are left to the next run."""
     extra: int = 0
     """Tags at the destinations that the mirror doesn't take."""
+    nothing_taken: str = ""
+    """Why the mirror is about nothing at all, when it is."""
     failed: list[FailedTag] = []
     causes: list[str] = []
     """Why registries were given up, each once."""
@@ -205,6 +207,8 @@ def _head(outcome: MirrorOutcome) -> Iterator[str]:
     yield ""
     if outcome.failed:
         yield f"**{len(outcome.failed)} failed.** What arrived is in place and isn't sent again."
+    elif outcome.nothing_taken:
+        yield f"**Nothing is mirrored**: {outcome.nothing_taken}."
     elif outcome.copied:
         yield f"{counted(outcome.copied, 'tag')} copied."
     else:

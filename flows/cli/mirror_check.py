@@ -9,14 +9,12 @@ import click
 
 from flows.cli.access import RegistryFlags, registry_flags
 from flows.cli.failure import DONE, DRIFT
-from flows.cli.mirrors import Mirrors, mirror_flags
+from flows.cli.mirrors import Mirrors, mirror_flags, warn_of_nothing
 from flows.cli.tarball import object_store_flags
 from flows.cli.verb import Invocation, Verb, everywhere
 from oci.archive.s3settings import S3Settings
-from oci.errors import Cancelled, Incomplete, StoreError, TransshipError
-from oci.mirror.compare import compare
+from oci.errors import Incomplete, TransshipError
 from oci.mirror.comparison import Comparison, TagState
-from oci.mirror.config import Mirror
 
 _DRIFT = ("Mirror", "Destination", "Tag", "State", "Reason")
 
@@ -37,15 +35,8 @@ def check(invocation: Invocation, /, registry: RegistryFlags, store: S3Settings,
     mirrors = Mirrors.asked_for(invocation, registry, store, flags)
     found: list[Comparison] = []
     failures: list[TransshipError] = []
-    for mirror in mirrors.chosen:
-        try:
-            found.append(_compared(mirrors, mirror))
-        except Cancelled:
-            raise
-        except TransshipError as error:
-            failures.append(error)
-            continue
-        failures.extend(_problems(found[-1]))
+    for _, comparison in mirrors.compared(mirrors.shared(audit=True, thorough=True), failures):
+        found.append(comparison)
         _say(invocation, found[-1])
     mirrors.write(flags["report"], {"mirrors": [_described(one) for one in found]}, "writing the report")
     invocation.output.table("Drift", _DRIFT, [row for one in found for row in _rows(one)])
@@ -60,29 +51,12 @@ def check(invocation: Invocation, /, registry: RegistryFlags, store: S3Settings,
     return DRIFT if any(one.drifted for one in found) else DONE
 
 
-def _compared(mirrors: Mirrors, mirror: Mirror) -> Comparison:
-    shared = mirrors.shared(audit=True, thorough=True)
-    with mirrors.session(mirror) as session:
-        return compare(session, mirror, facts=shared.facts, breaker=shared.breaker, care=shared.care)
-
-
-def _problems(found: Comparison) -> list[TransshipError]:
-    problems = [one.error for one in found.destinations if one.error is not None]
-    return [
-        *problems,
-        *(
-            StoreError(tag.reason, subject=f"{found.source}:{tag.tag}", retryable=True)
-            for _, tag in found.tags()
-            if tag.state is TagState.FAILED
-        ),
-    ]
-
-
 def _described(found: Comparison) -> dict[str, Any]:
     return found.to_dict() | {"lag_seconds": found.lag(datetime.now(UTC))}
 
 
 def _say(invocation: Invocation, found: Comparison) -> None:
+    warn_of_nothing(invocation, found)
     counts = {state: found.count(state) for state in TagState}
     parts = [f"{count} {state.value}" for state, count in counts.items() if count or state is TagState.IN_PLACE]
     if found.extra:

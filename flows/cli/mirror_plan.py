@@ -7,12 +7,12 @@ from typing import Any
 import click
 
 from flows.cli.access import RegistryFlags, registry_flags
-from flows.cli.mirrors import Mirrors, mirror_flags
+from flows.cli.mirrors import Mirrors, mirror_flags, warn_of_nothing
 from flows.cli.tarball import object_store_flags
 from flows.cli.verb import Invocation, Verb, boolean, everywhere
 from oci.archive.s3settings import S3Settings
 from oci.counted import counted
-from oci.mirror.compare import compare
+from oci.errors import Incomplete, StoreError, TransshipError
 from oci.mirror.plan import MirrorPlan, plan_mirror
 from tasks.sizes import human
 
@@ -33,11 +33,11 @@ def plan(invocation: Invocation, /, registry: RegistryFlags, store: S3Settings, 
     invocation.output.check_columns(_IMAGES, _REQUESTS)
     mirrors = Mirrors.asked_for(invocation, registry, store, flags)
     shared = mirrors.shared(audit=flags["audit"])
-    plans = []
-    for mirror in mirrors.chosen:
-        with mirrors.session(mirror) as session:
-            comparison = compare(session, mirror, facts=shared.facts, breaker=shared.breaker, care=shared.care)
-            plans.append(plan_mirror(session, comparison))
+    plans: list[MirrorPlan] = []
+    failures: list[TransshipError] = []
+    for session, comparison in mirrors.compared(shared, failures):
+        plans.append(plan_mirror(session, comparison))
+        failures.extend(StoreError(one.error, subject=", ".join(one.names)) for one in plans[-1].items if one.error)
         _say(invocation, plans[-1])
     mirrors.write(flags["output"], {"mirrors": [one.to_dict() for one in plans]}, "writing the plan")
     invocation.output.table("Images", _IMAGES, [row for one in plans for row in _rows(one)])
@@ -46,10 +46,18 @@ def plan(invocation: Invocation, /, registry: RegistryFlags, store: S3Settings, 
     ]
     if requests:
         invocation.output.table("Requests", _REQUESTS, requests)
+    if failures:
+        raise Incomplete(
+            f"{len(failures)} sources, destinations or images couldn't be looked at",
+            failures,
+            some_done=bool(plans),
+            hint="what could be planned is shown; plan again when the cause is gone",
+        )
     invocation.output.finish()
 
 
 def _say(invocation: Invocation, found: MirrorPlan) -> None:
+    warn_of_nothing(invocation, found)
     for tag in found.mutated:
         invocation.output.warn(f"{found.mirror}: immutable tag {tag} moved at {found.source}; it isn't overwritten")
     for tag in found.unsigned:

@@ -9,7 +9,7 @@ import click
 
 from flows.cli.access import RegistryFlags, registry_flags
 from flows.cli.metrics import metrics_flag
-from flows.cli.mirrors import Mirrors, mirror_flags
+from flows.cli.mirrors import Mirrors, mirror_flags, warn_of_nothing
 from flows.cli.tarball import object_store_flags
 from flows.cli.verb import Invocation, Verb, boolean, everywhere
 from oci.archive.s3settings import S3Settings
@@ -72,6 +72,7 @@ def _told(invocation: Invocation, name: str) -> Any:
 
 
 def _say(invocation: Invocation, report: MirrorReport) -> None:
+    warn_of_nothing(invocation, report)
     for tag in report.mutated:
         invocation.output.warn(f"{report.mirror}: immutable tag {tag} moved at {report.source}; it isn't overwritten")
     for tag in report.unsigned:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import click
 
@@ -15,9 +15,10 @@ from flows.cli.access import RegistryFlags
 from flows.cli.verb import Invocation
 from oci.archive.s3settings import S3Settings
 from oci.atomic import write_output
-from oci.errors import InvalidInput, NotFound, Refused
+from oci.errors import Cancelled, InvalidInput, NotFound, Refused, StoreError, TransshipError
 from oci.mirror.breaker import Breaker
-from oci.mirror.compare import Care
+from oci.mirror.compare import Care, compare, concerns
+from oci.mirror.comparison import Comparison, TagState
 from oci.mirror.config import Mirror, MirrorsConfig, read_config
 from oci.mirror.facts import Facts, default_path
 from oci.mirror.report import read_only
@@ -44,6 +45,35 @@ def mirror_flags(command: F) -> F:
     return command
 
 
+def _problems(found: Comparison) -> list[TransshipError]:
+    """Of destinations and tags that couldn't be compared."""
+    problems = [one.error for one in found.destinations if one.error is not None]
+    return [
+        *problems,
+        *(
+            StoreError(tag.reason, subject=f"{found.source}:{tag.tag}", retryable=True)
+            for _, tag in found.tags()
+            if tag.state is TagState.FAILED
+        ),
+    ]
+
+
+class Emptiable(Protocol):
+    """A comparison, a plan or a report."""
+
+    @property
+    def mirror(self) -> str: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def nothing_taken(self) -> str: ...
+
+
+def warn_of_nothing(invocation: Invocation, found: Emptiable) -> None:
+    if found.nothing_taken:
+        invocation.output.warn(f"{found.mirror}: nothing of {found.source} is mirrored: {found.nothing_taken}")
+
+
 @dataclass(frozen=True, slots=True)
 class Mirrors:
     """The mirrors that one command is about."""
@@ -64,13 +94,19 @@ class Mirrors:
         if invocation.output.debug:
             debug.show_requests()
         config = read_config(flags["path"])
+        chosen = config.chosen(flags["names"])
         only = frozenset(_only(flags["only"])) if flags["only"] else frozenset()
+        if only and not any(concerns(mirror, only) for mirror in chosen):
+            raise InvalidInput(
+                f"{flags['only']}: none of these mirrors has {min(only)}",
+                hint="give a report of these mirrors, or REGISTRY/REPOSITORY:TAG of a source",
+            )
         return cls(
             invocation=invocation,
             registry=registry,
             store=store,
             config=config,
-            chosen=config.chosen(flags["names"]),
+            chosen=chosen,
             only=only,
             facts=Facts(default_path()),
             breaker=Breaker(),
@@ -88,6 +124,21 @@ class Mirrors:
                 yield session
         finally:
             self.facts.save()
+
+    def compared(self, shared: Shared, failures: list[TransshipError]) -> Iterator[tuple[Session, Comparison]]:
+        """Each mirror in its turn, with the session in which it was compared. What can't be compared is added to
+        `failures`, and doesn't end the session as an error would: that stops the mirrors after it, too."""
+        for mirror in self.chosen:
+            with self.session(mirror) as session:
+                try:
+                    found = compare(session, mirror, facts=shared.facts, breaker=shared.breaker, care=shared.care)
+                except Cancelled:
+                    raise
+                except TransshipError as error:
+                    failures.append(error)
+                    continue
+                failures.extend(_problems(found))
+                yield session, found
 
     def write(self, path: str, body: dict[str, Any], operation: str) -> None:
         """Nothing without a path."""

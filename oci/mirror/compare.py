@@ -127,6 +127,7 @@ class _Look:
             held=held,
             waiting=max(0, len(work) - most) if most else 0,
             listed=self._listed,
+            narrowed=bool(self._care.only),
         )
 
     # What there is.

@@ -93,10 +93,20 @@ class Comparison:
     """Changed images that `images_per_run` leaves to the next run."""
     listed: frozenset[str] | None = None
     """The tags of the source repository, where they were listed."""
+    narrowed: bool = False
+    """Whether only some tags were asked for."""
 
     @property
     def drifted(self) -> bool:
         return any(destination.drifted for destination in self.destinations)
+
+    @property
+    def nothing_taken(self) -> str:
+        """Why the mirror is about nothing at all, which is more likely a mistake than a wish; empty when it isn't."""
+        compared = [one for one in self.destinations if one.error is None]
+        if self.listed is None or self.narrowed or self.held or not compared or any(one.tags for one in compared):
+            return ""
+        return f"its rules take none of the {len(self.listed)} tags that are there" if self.listed else "it has no tags"
 
     @property
     def failed(self) -> bool:
@@ -137,4 +147,5 @@ class Comparison:
             "destinations": [destination.to_dict() for destination in self.destinations],
             "held": dict(self.held),
             "waiting": self.waiting,
+            "nothing_taken": self.nothing_taken,
         }

@@ -41,6 +41,7 @@ class MirrorPlan:
     unsigned: tuple[str, ...] = ()
     held: Mapping[str, str] = field(default_factory=dict)
     waiting: int = 0
+    nothing_taken: str = ""
     requests: Mapping[str, int] = field(default_factory=dict)
     """By registry, for carrying it out; what comparing takes is spent already."""
 
@@ -64,6 +65,7 @@ class MirrorPlan:
             "unsigned": list(self.unsigned),
             "held": dict(self.held),
             "waiting": self.waiting,
+            "nothing_taken": self.nothing_taken,
             "items": [
                 {
                     "names": list(item.names),
@@ -100,6 +102,7 @@ def plan_mirror(session: Session, comparison: Comparison) -> MirrorPlan:
         unsigned=comparison.named(TagState.UNSIGNED),
         held=comparison.held,
         waiting=comparison.waiting,
+        nothing_taken=comparison.nothing_taken,
         requests=dict(sorted(requests.items())),
     )
 

@@ -50,6 +50,8 @@ class MirrorReport:
     held: int = 0
     waiting: int = 0
     extra: int = 0
+    nothing_taken: str = ""
+    """Why the mirror is about nothing at all, when it is."""
     failed: tuple[FailedImage, ...] = ()
     causes: tuple[str, ...] = ()
     """Why registries were given up, each once."""
@@ -80,6 +82,7 @@ class MirrorReport:
             "held": self.held,
             "waiting": self.waiting,
             "extra": self.extra,
+            "nothing_taken": self.nothing_taken,
             "failed": [asdict(failed) for failed in self.failed],
             "only": list(self.failed_names),
             "causes": list(self.causes),
@@ -105,6 +108,7 @@ def made_of(
         held=len(comparison.held),
         waiting=comparison.waiting,
         extra=comparison.extra,
+        nothing_taken=comparison.nothing_taken,
         failed=(*_uncompared(mirror, comparison), *_uncarried(outcomes)),
         causes=_causes(mirror, breaker),
         receipt=receipt,

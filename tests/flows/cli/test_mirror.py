@@ -196,3 +196,46 @@ def test_an_archive_goes_to_the_bucket_that_the_file_describes_with_the_keys_of_
     assert "web: 3 copied, 0 in place, 0 failed" in results[1][2]
     assert "web: 0 copied, 3 in place, 0 failed; 0 B sent" in results[2][2]
     assert object_store.head(s3_location) is not None
+
+
+@pytest.mark.parametrize("verb", ["plan", "run", "check"])
+def test_rules_that_take_nothing_are_warned_of(file: File, verb: str) -> None:
+    file.path.write_text(file.path.read_text() + "    tags: [{semver: ['9.x']}]\n")
+
+    code, _, err = mirror(verb, file)
+
+    assert code == 0
+    assert f"web: nothing of {file.source} is mirrored: its rules take none of the 3 tags that are there" in err
+
+
+def test_a_plan_shows_what_can_be_planned_and_what_can_not(file: File) -> None:
+    file.add("lost", f"{file.source}-lost")
+    file.add("app", file.source)
+
+    code, out, err = mirror("plan", file)
+
+    assert code == 3
+    assert {line.split("\t")[0] for line in out.splitlines()} == {"web", "app"}
+    assert "NAME_UNKNOWN" in err
+    assert "app: 3 images to copy" in err
+
+
+def test_a_mirror_that_can_not_be_checked_does_not_keep_others_from_it(file: File) -> None:
+    file.add("lost", f"{file.source}-lost")
+    file.add("app", file.source)
+
+    code, _, err = mirror("check", file)
+
+    assert code == 3
+    assert "app: 0 in place, 3 missing" in err
+    assert "1 comparisons failed" in err
+
+
+def test_only_what_no_mirror_has_is_refused(file: File, tmp_path: Path) -> None:
+    names = tmp_path / "names"
+    names.write_text("registry.example/other:1.0\n")
+
+    code, _, err = mirror("run", file, "--only", str(names))
+
+    assert code == 1
+    assert "none of these mirrors has registry.example/other:1.0" in err
