@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks.archives import measure_archives
+from tests.benchmarks.fleet import measure_fleet
 from tests.benchmarks.measure import Run, by_kind, run
 from tests.benchmarks.mirrors import measure_flow, measure_mirrors
 from tests.benchmarks.tools import OURS, Tool, available
@@ -25,6 +27,9 @@ from tests.servers.docker_registry import DockerRegistry
 
 ARCHIVES = "archives"
 MIRRORS = "mirrors"
+FLEET = "fleet"
+ALL = [*WORKLOADS, ARCHIVES, MIRRORS, FLEET]
+NEEDS = {ARCHIVES: ["weed"], MIRRORS: ["prefect"], FLEET: ["prefect"]}
 RESULTS = Path(".bench/results.json")
 Results = dict[tuple[str, str, str], list[Run]]
 """(workload, phase, tool) → runs; the phases are cold, unchanged and mount."""
@@ -32,11 +37,12 @@ Results = dict[tuple[str, str, str], list[Run]]
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("--workload", action="append", choices=sorted([*WORKLOADS, ARCHIVES, MIRRORS]))
+    parser.add_argument("--workload", action="append", choices=ALL, help="can be given several times; default: all")
     parser.add_argument("--runs", type=int, default=3)
     options = parser.parse_args()
+    left_out = {name: absent for name in options.workload or ALL if (absent := missing(name))}
+    chosen = [name for name in options.workload or ALL if name not in left_out]
     results: Results = defaultdict(list)
-    chosen = options.workload or [*WORKLOADS, ARCHIVES, MIRRORS]
     for name in chosen:
         if name in WORKLOADS:
             measure_workload(name, options.runs, results)
@@ -47,14 +53,23 @@ def main() -> int:
     mirrors = measure_mirrors(options.runs) if MIRRORS in chosen else []
     flow = measure_flow(options.runs) if MIRRORS in chosen else []
     show_mirrors(mirrors, flow)
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(
-        json.dumps(
-            {"runs": options.runs, "rows": rows, "archives": archives, "mirrors": mirrors, "flow": flow}, indent=1
-        )
-    )
-    print(f"written: {RESULTS}", file=sys.stderr)
-    return 0
+    fleet = measure_fleet(options.runs) if FLEET in chosen else []
+    show_fleet(fleet)
+    measured = {"rows": rows, "archives": archives, "mirrors": mirrors, "flow": flow, "fleet": fleet}
+    if chosen:
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(json.dumps({"runs": options.runs, **measured}, indent=1))
+        print(f"written: {RESULTS}", file=sys.stderr)
+    for name, absent in left_out.items():
+        print(f"{name} was left out: {', '.join(absent)} not found; `make servers` installs servers", file=sys.stderr)
+    return 1 if left_out else 0
+
+
+def missing(name: str) -> list[str]:
+    """Programs that a workload can't do without, and that aren't on PATH or beside this Python."""
+    beside = str(Path(sys.executable).parent)
+    needs = ["docker-registry", "skopeo", "transship", *NEEDS.get(name, [])]
+    return [program for program in needs if not (shutil.which(program) or shutil.which(program, path=beside))]
 
 
 def measure_workload(name: str, runs: int, results: Results) -> None:
@@ -155,6 +170,14 @@ def show_mirrors(rows: Iterable[dict[str, Any]], flow: Iterable[dict[str, Any]])
     for one in (table, prefect):
         if one.row_count:
             Console(width=120).print(one)
+
+
+def show_fleet(rows: Iterable[dict[str, Any]]) -> None:
+    table = Table("fleet", "workers", "wall s", "wall / one worker")
+    for row in rows:
+        table.add_row(row["phase"], str(row["workers"]), f"{row['wall']:.1f}", f"{row['wall_over_one']:.2f}")
+    if table.row_count:
+        Console(width=120).print(table)
 
 
 def show(rows: Iterable[dict[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks.fleet`: the same relocation by 1, 2 and 4 workers, both registries far away.
+"""The same relocation by 1, 2 and 4 workers, both registries far away.
 
 A Prefect server, the workers and both registries are on this machine; what differs is the number of workers, each of
 which takes one shard at a time. Distance is what makes it worth while to spread a relocation: a worker waits most of
@@ -7,8 +7,6 @@ the time, and the processors of one machine are enough for several.
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -16,10 +14,9 @@ import time
 from collections import defaultdict
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import yaml
-from rich.console import Console
-from rich.table import Table
 
 from flows import FleetOptions, RelocateParameters, relocate_sync
 from flows.parameters import SourceKind
@@ -29,29 +26,31 @@ from tests.servers.docker_registry import DockerRegistry
 from tests.support.far_link import FarLink
 from tests.support.prefect_server import PrefectServer, deploy, settings_for
 
-RESULTS = Path(".bench/fleet.json")
 WORKERS = (1, 2, 4)
+ROUND_TRIP = 0.05
+"""Seconds, added to every one."""
 SHARDS = 4
 CONCURRENCY = 4
 POOL = "transship-fleet"
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.fleet", description=__doc__)
-    parser.add_argument("--runs", type=int, default=1)
-    parser.add_argument("--milliseconds", type=float, default=50, help="added to every round trip")
-    options = parser.parse_args()
+def measure_fleet(runs: int) -> list[dict[str, Any]]:
+    """One row for each number of workers, with the median of its runs."""
     with tempfile.TemporaryDirectory() as folder:
-        seconds = measure(Path(folder), runs=options.runs, round_trip=options.milliseconds / 1000)
-    rows = [{"workers": workers, "seconds": statistics.median(found)} for workers, found in seconds.items()]
-    show(rows)
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({"runs": options.runs, "milliseconds": options.milliseconds, "rows": rows}, indent=1))
-    print(f"written: {RESULTS}", file=sys.stderr)
-    return 0
+        seconds = measure(Path(folder), runs)
+    walls = {workers: statistics.median(found) for workers, found in seconds.items()}
+    return [
+        {
+            "phase": f"{ROUND_TRIP * 1000:.0f} ms away",
+            "workers": workers,
+            "wall": wall,
+            "wall_over_one": wall / walls[WORKERS[0]],
+        }
+        for workers, wall in walls.items()
+    ]
 
 
-def measure(folder: Path, *, runs: int, round_trip: float) -> dict[int, list[float]]:
+def measure(folder: Path, runs: int) -> dict[int, list[float]]:
     """Seconds by number of workers; the numbers take turns."""
     seconds: dict[int, list[float]] = defaultdict(list)
     with ExitStack() as stack:
@@ -61,13 +60,13 @@ def measure(folder: Path, *, runs: int, round_trip: float) -> dict[int, list[flo
         deploy(server)
         stack.enter_context(settings_for(server))
         origin = stack.enter_context(DockerRegistry(folder / "origin"))
-        source = stack.enter_context(FarLink(origin.host, round_trip))
+        source = stack.enter_context(FarLink(origin.host, ROUND_TRIP))
         pushed = push(tiny(), origin.url, source.address)
         for number in range(runs):
             for workers in WORKERS:
                 destination = stack.enter_context(DockerRegistry(folder / f"destination-{number}-{workers}"))
-                far = stack.enter_context(FarLink(destination.host, round_trip))
-                print(f"run {number + 1} of {runs}: {workers} workers", file=sys.stderr)
+                far = stack.enter_context(FarLink(destination.host, ROUND_TRIP))
+                print(f"fleet: run {number + 1} of {runs}: {workers} workers", file=sys.stderr)
                 with ExitStack() as working:
                     for _ in range(workers):
                         working.enter_context(server.worker(POOL, "--limit", "1"))
@@ -95,14 +94,3 @@ def timed(pushed: Pushed, destination: str, folder: Path) -> float:
 def made(folder: Path) -> Path:
     folder.mkdir()
     return folder
-
-
-def show(rows: list[dict[str, float]]) -> None:
-    table = Table("workers", "wall s", "wall / one worker")
-    for row in rows:
-        table.add_row(f"{row['workers']:.0f}", f"{row['seconds']:.1f}", f"{row['seconds'] / rows[0]['seconds']:.2f}")
-    Console(width=120).print(table)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
