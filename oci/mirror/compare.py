@@ -15,7 +15,7 @@ from oci.descriptor import Descriptor
 from oci.digest import Digest
 from oci.errors import Cancelled, InvalidInput, NotFound, TransshipError
 from oci.mirror import selection
-from oci.mirror.archives import held_in
+from oci.mirror.archives import has_to_be_written, held_in
 from oci.mirror.breaker import Breaker, place
 from oci.mirror.changes import changes, name_of
 from oci.mirror.comparison import Comparison, DestinationComparison, TagComparison, TagState
@@ -24,7 +24,7 @@ from oci.mirror.facts import Facts
 from oci.mirror.heads import Heads
 from oci.mirror.locks import compare_lock
 from oci.mirror.signatures import signed
-from oci.reference import ArchiveName, StoreName
+from oci.reference import ARCHIVE_PREFIX, ArchiveName, StoreName
 from oci.relocation.session import Session
 from oci.store import Source
 
@@ -83,6 +83,7 @@ class _Look:
         self._facts = facts
         self._breaker = breaker
         self._care = care
+        self._settles = not care.audit
         self._now = now
         store = mirror.source.store
         if store is None:
@@ -113,7 +114,14 @@ class _Look:
         chosen = selection.select(candidates, rules, self, self._now) if rules else None
         tags = [tag for tag in (chosen.tags if chosen else candidates) if not self._gone(tag)]
         held = chosen.held if chosen else {}
-        found = [self._destination(str(one), tags, held) for one in self._mirror.destinations]
+        found = self._compared(tags, held)
+        if any(one.destination.startswith(ARCHIVE_PREFIX) and has_to_be_written(one) for one in found):
+            # All of it is written again, so nothing is settled: an immutable tag may have moved.
+            self._settles = False
+            self._ask(tags)
+            self._narrow(tags)
+            tags = [tag for tag in tags if not self._gone(tag)]
+            found = self._compared(tags, held)
         found = self._dated(self._signed(found))
         digests = {tag: head.digest for tag in tags if isinstance(head := self._heads.get(("", tag)), Descriptor)}
         fresh = {name for name, there in self._there.items() if there == frozenset()}
@@ -196,11 +204,7 @@ class _Look:
 
     def _settled(self, tag: str) -> bool:
         """An immutable tag that every destination has is nothing to ask for."""
-        return (
-            not self._care.audit
-            and self._immutable(tag)
-            and all(tag in (there or ()) for there in self._there.values())
-        )
+        return self._settles and self._immutable(tag) and all(tag in (there or ()) for there in self._there.values())
 
     def _immutable(self, tag: str) -> bool:
         return selection.matches(tag, self._mirror.immutable)
@@ -279,6 +283,9 @@ class _Look:
         return isinstance(shown, Descriptor) and shown.digest == digest
 
     # What follows.
+
+    def _compared(self, tags: Sequence[str], held: Mapping[str, str]) -> list[DestinationComparison]:
+        return [self._destination(str(one), tags, held) for one in self._mirror.destinations]
 
     def _destination(self, name: str, tags: Sequence[str], held: Mapping[str, str]) -> DestinationComparison:
         if name in self._broken:

@@ -73,6 +73,27 @@ def run_import(path: Path, folder: Path) -> set[str]:
         return {tag for tag in session.source(parse_store(f"oci:{folder}")).tags() if not tag.endswith(".imgpkg")}
 
 
+def test_an_archive_grows_by_a_tag_though_the_others_are_immutable(
+    registry: DockerRegistry, repository: str, tmp_path: Path
+) -> None:
+    seed(registry, repository, versions("1.0", "1.1"))
+    path = tmp_path / "web.tar"
+    mirror = mirror_of(f"{registry.host}/{repository}", destinations=[{"archive": str(path)}], immutable=[r"\d+\.\d+"])
+
+    first = run(mirror)
+    seed(registry, repository, {"1.2": variant(image(1), 72)})
+    grown, again = run(mirror), run(mirror)
+    kept = path.read_bytes()
+    seed(registry, repository, {"1.0": variant(image(1), 73), "1.3": variant(image(1), 74)})
+    moved = run(mirror)
+
+    assert [one.failed for one in (first, grown, again)] == [(), (), ()]
+    assert (grown.copied, again.copied, again.in_place) == (3, 0, 3)
+    assert again.receipt.total_requests == 1
+    assert moved.mutated == ("1.0",)
+    assert path.read_bytes() == kept
+
+
 def test_an_archive_that_can_not_be_made_whole_leaves_the_old_one(
     registry: DockerRegistry, repository: str, tmp_path: Path
 ) -> None:
