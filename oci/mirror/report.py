@@ -13,6 +13,7 @@ from oci.mirror.breaker import Breaker, place
 from oci.mirror.carry import SKIPPED, Carried
 from oci.mirror.comparison import Comparison, TagState
 from oci.mirror.config import Mirror
+from oci.reference import ARCHIVE_PREFIX
 from oci.relocation.transfer import DONE
 
 ONLY_LIMIT = 100_000
@@ -95,11 +96,13 @@ def made_of(
 ) -> MirrorReport:
     """The report of a run that got as far as comparing."""
     done = [one for one in outcomes if one.status == DONE]
+    rewritten = {one.destination for one in done if one.destination.startswith(ARCHIVE_PREFIX)}
+    kept = [one for one in comparison.destinations if one.destination not in rewritten]
     return MirrorReport(
         mirror=mirror.name,
         source=str(mirror.source),
         destinations=tuple(str(destination) for destination in mirror.destinations),
-        in_place=comparison.count(TagState.IN_PLACE),
+        in_place=sum(one.count(TagState.IN_PLACE) for one in kept),
         copied=sum(max(1, len(one.tags)) for one in done),
         images=sum(one.images for one in done),
         tags=tuple(tag for one in done for tag in one.tags),

@@ -88,7 +88,7 @@ def test_an_archive_grows_by_a_tag_though_the_others_are_immutable(
     moved = run(mirror)
 
     assert [one.failed for one in (first, grown, again)] == [(), (), ()]
-    assert (grown.copied, again.copied, again.in_place) == (3, 0, 3)
+    assert (grown.copied, grown.in_place, again.copied, again.in_place) == (3, 0, 0, 3)
     assert again.receipt.total_requests == 1
     assert moved.mutated == ("1.0",)
     assert path.read_bytes() == kept
