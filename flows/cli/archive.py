@@ -12,6 +12,7 @@ from flows.cli.source import check_source, request_of, source_flags
 from flows.cli.tarball import object_store_flags, offline, tarball_flags
 from flows.cli.verb import Invocation, Tree, Verb, boolean, everywhere
 from oci.archive.inventory import blobs_of, compare, images_of, verify_archive
+from oci.archive.places import in_object_store
 from oci.archive.planner import ArchiveOptions, plan_archive
 from oci.archive.s3settings import S3Settings
 from oci.archive.source import Archive
@@ -87,7 +88,7 @@ def verify(invocation: Invocation, /, store: S3Settings, locations: tuple[str, .
         raise Incomplete(
             f"{len(verdict.problems)} of {verdict.blobs} blobs aren't as they should be",
             [StoreError(problem) for problem in verdict.problems],
-            hint="make the archive again: with --resume, what is right in this one is used",
+            hint=_again(locations),
         )
     lacking = f", {verdict.lacking} left out" if verdict.lacking else ""
     hashed = f", {human(verdict.bytes_hashed)} hashed" if flags["deep"] else ""
@@ -144,6 +145,13 @@ def plan(
     with registry.session(invocation, concurrency=flags["concurrency"], store=store) as session:
         show_archive_plan(output, plan_archive(session, request, make_plan(session, request), tarball))
     output.finish()
+
+
+def _again(locations: tuple[str, ...]) -> str:
+    """An object store isn't read before an object in it is taken for what it was, or copied from."""
+    if any(map(in_object_store, locations)):
+        return "make the archive again, without --resume, and don't name this one as --base"
+    return "make the archive again: with --resume, what is right in this one is used"
 
 
 def _what_it_is(found: Archive) -> str:

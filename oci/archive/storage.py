@@ -295,6 +295,8 @@ class FileWriter:
         space = os.statvfs(self._file)
         free, held = space.f_bavail * space.f_frsize, os.fstat(self._file).st_blocks * 512
         if size - held > free:
+            for begun in (self._partial, self._journal) if not held else ():
+                os.unlink(begun)
             raise Refused(
                 f"the archive has {size} bytes, and the disk has room for {free + held}",
                 side=self._side,

@@ -74,6 +74,22 @@ def test_what_is_wrong_with_the_store_is_said_in_one_line(
     assert "Traceback" not in done.err
 
 
+def test_a_damaged_object_is_not_to_be_copied_from(
+    object_store: SeaweedFS, registry: DockerRegistry, s3_location: str
+) -> None:
+    shop = push_shop(registry.url, "cli-s3/shop", seed=91)
+    assert run(object_store, "copy", "-b", shop.reference, "--to-tar", s3_location).code == 0
+    data = bytearray(object_store.get(s3_location))
+    at = data.index(shop.web.blobs[0].data)
+    data[at + 100] ^= 1
+    object_store.put(s3_location, bytes(data))
+
+    done = run(object_store, "archive", "verify", s3_location, "--deep")
+
+    assert done.code == 1
+    assert "Hint: make the archive again, without --resume" in done.err
+
+
 def test_an_endpoint_that_is_no_url_is_said(object_store: SeaweedFS, s3_location: str) -> None:
     done = run(object_store, "archive", "list", s3_location, AWS_ENDPOINT_URL_S3="s3.example")
 

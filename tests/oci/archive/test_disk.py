@@ -272,6 +272,7 @@ def test_a_disk_without_room_is_told_before_anything_is_fetched(
 
     assert "straight to s3://" in caught.value.hint
     assert path.read_bytes() == b"the archive of yesterday"
+    assert os.listdir(small_disk) == ["x.tar"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a file system")
