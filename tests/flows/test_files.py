@@ -10,7 +10,6 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.objects import FlowRun
-from prefect.client.schemas.sorting import FlowRunSort
 from pydantic import SecretStr
 
 from flows import (
@@ -32,6 +31,7 @@ from tasks.report import artifact_key
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.skopeo import raw_manifest
 from tests.support.content import digest_of
+from tests.support.flow_runs import newest_run
 from tests.support.imgpkg_vectors import PUSHED
 from tests.support.prefect_server import PrefectServer
 from tests.support.shop import Shop, push_shop
@@ -61,8 +61,7 @@ def folder(tmp_path: Path) -> Path:
 def last_run() -> FlowRun:
     async def main() -> FlowRun:
         async with get_client() as client:
-            [run] = await client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=1)
-            return run
+            return await newest_run(client)
 
     return asyncio.run(main())
 

@@ -9,7 +9,6 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun, TaskRun
-from prefect.client.schemas.sorting import FlowRunSort
 
 from flows import (
     MirrorCheckParameters,
@@ -24,6 +23,7 @@ from oci.mirror.config import MirrorSource
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.registry_data import blob_file, seed
 from tests.support.content import digest_of, image
+from tests.support.flow_runs import newest_run
 from tests.support.mirroring import many, variant
 
 pytestmark = pytest.mark.usefixtures("prefect")
@@ -56,7 +56,7 @@ def last_run(count: int) -> tuple[FlowRun, list[TaskRun]]:
         async with get_client() as client:
             deadline = time.monotonic() + 60
             while True:
-                [run] = await client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=1)
+                run = await newest_run(client)
                 known = await client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])))
                 if len(known) >= count or time.monotonic() > deadline:
                     return run, known

@@ -13,7 +13,6 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun, TaskRun
-from prefect.client.schemas.sorting import FlowRunSort
 from pydantic import SecretStr
 
 from flows import RelocateParameters, RelocationIncomplete, RelocationReport, relocate, relocate_sync
@@ -24,6 +23,7 @@ from tasks.report import artifact_key
 from tests.flows.cargo import Image, delete_blob, push_image, write_lock
 from tests.servers.docker_registry import DockerRegistry
 from tests.support.content import digest_of
+from tests.support.flow_runs import newest_run
 from tests.support.prefect_server import PrefectServer
 from tests.support.shop import push_shop
 from tests.support.slow_link import SlowLink
@@ -65,7 +65,7 @@ def last_run() -> tuple[FlowRun, list[TaskRun]]:
 
     async def main() -> tuple[FlowRun, list[TaskRun]]:
         async with get_client() as client:
-            [run] = await client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=1)
+            run = await newest_run(client)
             deadline = time.monotonic() + 60
             while True:
                 known = await client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])))

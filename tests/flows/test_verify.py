@@ -7,7 +7,6 @@ import asyncio
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
-from prefect.client.schemas.sorting import FlowRunSort
 from pydantic import ValidationError
 
 from flows import VerifyParameters, verify_sync
@@ -16,6 +15,7 @@ from tasks.report import artifact_key
 from tests.flows.cargo import delete_blob
 from tests.servers.docker_registry import DockerRegistry
 from tests.support.content import digest_of, image, push
+from tests.support.flow_runs import newest_run
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def page_of(place: str) -> str:
 def last_run() -> tuple[str, str, str]:
     async def main() -> tuple[str, str, str]:
         async with get_client() as client:
-            run = (await client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=1))[0]
+            run = await newest_run(client)
             return run.name, str(run.state_name), str(run.state and run.state.message)
 
     return asyncio.run(main())
