@@ -35,7 +35,9 @@ class Bucket(BaseModel):
         pattern=r"^(https?://[^@\s]+)?$",
         max_length=2000,
     )
-    region: str = Field(default="", title="Region", examples=["eu-central-1"], max_length=100)
+    region: str = Field(
+        default="", title="Region", description="Where the bucket is.", examples=["eu-central-1"], max_length=100
+    )
     profile: str = Field(
         default="", title="Profile", description="Of the AWS config files on the machine of the run.", max_length=200
     )
