@@ -1,13 +1,20 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.prefect_server import filter_prefect_leaks, prefect, prefect_server
+from tests.support.prefect_server import filter_prefect_leaks, forget_automations, prefect, prefect_server
 
 __all__ = ["prefect", "prefect_server"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     filter_prefect_leaks(items, Path(__file__).parent)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_automation_outlives_its_module(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    forget_automations(request.config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import os
 import socket
 import subprocess
@@ -134,6 +135,23 @@ def shared_server(request: pytest.FixtureRequest, folders: pytest.TempPathFactor
         server.wait()
         config.stash[_SERVER] = server
     return config.stash[_SERVER]
+
+
+def forget_automations(config: pytest.Config) -> None:
+    """Whatever the tests of a module made at the shared server. Left there, they act on the runs of later ones: a
+    minute and a half after the last sign of life, and SQLite is locked while they do."""
+    if _SERVER not in config.stash:
+        return
+    api = config.stash[_SERVER].api
+    asked = urllib.request.Request(
+        f"{api}/automations/filter", data=b"{}", headers={"Content-Type": "application/json"}, method="POST"
+    )
+    with urllib.request.urlopen(asked, timeout=120) as answer:
+        known = json.load(answer)
+    for one in known:
+        urllib.request.urlopen(
+            urllib.request.Request(f"{api}/automations/{one['id']}", method="DELETE"), timeout=120
+        ).close()
 
 
 @cache
