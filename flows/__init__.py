@@ -13,10 +13,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flows.describe import describe as describe
     from flows.describe import describe_sync as describe_sync
-    from flows.export import export as export
-    from flows.export import export_sync as export_sync
-    from flows.import_archive import import_archive as import_archive
-    from flows.import_archive import import_archive_sync as import_archive_sync
     from flows.mirror import mirror as mirror
     from flows.mirror import mirror_sync as mirror_sync
     from flows.mirror_check import mirror_check as mirror_check
@@ -24,9 +20,7 @@ if TYPE_CHECKING:
     from flows.parameters import AfterPlan as AfterPlan
     from flows.parameters import Artifact as Artifact
     from flows.parameters import DescribeParameters as DescribeParameters
-    from flows.parameters import ExportParameters as ExportParameters
     from flows.parameters import FleetOptions as FleetOptions
-    from flows.parameters import ImportParameters as ImportParameters
     from flows.parameters import KeepParameters as KeepParameters
     from flows.parameters import MirrorCheckParameters as MirrorCheckParameters
     from flows.parameters import MirrorParameters as MirrorParameters
@@ -36,7 +30,6 @@ if TYPE_CHECKING:
     from flows.parameters import PushParameters as PushParameters
     from flows.parameters import RegistryOptions as RegistryOptions
     from flows.parameters import RelocateParameters as RelocateParameters
-    from flows.parameters import ShipParameters as ShipParameters
     from flows.parameters import SourceKind as SourceKind
     from flows.parameters import TagAction as TagAction
     from flows.parameters import TagsParameters as TagsParameters
@@ -51,8 +44,6 @@ if TYPE_CHECKING:
     from flows.push import push_sync as push_sync
     from flows.relocate import relocate as relocate
     from flows.relocate import relocate_sync as relocate_sync
-    from flows.ship import ship as ship
-    from flows.ship import ship_sync as ship_sync
     from flows.tags import tags as tags
     from flows.tags import tags_sync as tags_sync
     from flows.verify import verify as verify
@@ -68,7 +59,6 @@ if TYPE_CHECKING:
     from tasks.relocation_report import RelocationIncomplete as RelocationIncomplete
     from tasks.relocation_report import RelocationReport as RelocationReport
     from tasks.tags import TagsReport as TagsReport
-    from tasks.tarball_report import ExportReport as ExportReport
     from tasks.verification import VerificationReport as VerificationReport
 
 _HOMES = {
@@ -80,9 +70,6 @@ _HOMES = {
     "PruneApproval": "flows.parameters",
     "PruneParameters": "flows.parameters",
     "PruneRunReport": "tasks.prune_report",
-    "ExportParameters": "flows.parameters",
-    "ExportReport": "tasks.tarball_report",
-    "ImportParameters": "flows.parameters",
     "PullParameters": "flows.parameters",
     "PullReport": "tasks.files_report",
     "PushParameters": "flows.parameters",
@@ -92,7 +79,6 @@ _HOMES = {
     "RelocateParameters": "flows.parameters",
     "RelocationIncomplete": "tasks.relocation_report",
     "RelocationReport": "tasks.relocation_report",
-    "ShipParameters": "flows.parameters",
     "SourceKind": "flows.parameters",
     "TagAction": "flows.parameters",
     "TagsParameters": "flows.parameters",
@@ -115,18 +101,12 @@ _HOMES = {
     "mirror_sync": "flows.mirror",
     "prune": "flows.prune",
     "prune_sync": "flows.prune",
-    "export": "flows.export",
-    "export_sync": "flows.export",
-    "import_archive": "flows.import_archive",
-    "import_archive_sync": "flows.import_archive",
     "pull": "flows.pull",
     "pull_sync": "flows.pull",
     "push": "flows.push",
     "push_sync": "flows.push",
     "relocate": "flows.relocate",
     "relocate_sync": "flows.relocate",
-    "ship": "flows.ship",
-    "ship_sync": "flows.ship",
     "tags": "flows.tags",
     "tags_sync": "flows.tags",
     "verify": "flows.verify",

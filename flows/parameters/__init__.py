@@ -1,9 +1,9 @@
 """The parameters of the flows: one model each, so that the form in the Prefect UI explains itself."""
 
-from flows.parameters.archive import ExportParameters, ImportParameters, PartsParameters, ShipParameters
 from flows.parameters.describe import DescribeParameters
 from flows.parameters.fleet import FleetOptions
 from flows.parameters.mirror import MirrorCheckParameters, MirrorParameters
+from flows.parameters.parts import PartsParameters
 from flows.parameters.prune import AfterPlan, KeepParameters, PruneApproval, PruneParameters
 from flows.parameters.pull import PullParameters
 from flows.parameters.push import PushParameters
@@ -21,9 +21,7 @@ __all__ = [
     "Artifact",
     "BlockName",
     "DescribeParameters",
-    "ExportParameters",
     "FleetOptions",
-    "ImportParameters",
     "KeepParameters",
     "MirrorCheckParameters",
     "MirrorParameters",
@@ -35,7 +33,6 @@ __all__ = [
     "RegistryOptions",
     "RelocateParameters",
     "ShardParameters",
-    "ShipParameters",
     "SourceKind",
     "TagAction",
     "TagsParameters",

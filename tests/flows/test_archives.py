@@ -12,20 +12,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, FlowRunFilter, FlowRunFilterName
 from pydantic import SecretStr, ValidationError
 
-from flows import (
-    ExportParameters,
-    ExportReport,
-    ImportParameters,
-    RelocateParameters,
-    ShipParameters,
-    SourceKind,
-    TarballOptions,
-    Verify,
-    export_sync,
-    import_archive_sync,
-    relocate_sync,
-    ship_sync,
-)
+from flows import RelocateParameters, RelocationReport, SourceKind, TarballOptions, Verify, relocate_sync
 from oci.errors import InvalidInput, NotFound
 from tasks.blocks import S3Store
 from tasks.report import artifact_key
@@ -72,6 +59,16 @@ def stored(prefect: PrefectServer, object_store: SeaweedFS) -> None:
     save_store(object_store)
 
 
+def export(source: str, archive: str, **tarball: Any) -> RelocationReport:
+    """Into an object of the store that every test has, or into a file."""
+    return export_through(STORE, source, archive, **tarball)
+
+
+def export_through(store: str, source: str, archive: str, **tarball: Any) -> RelocationReport:
+    options = TarballOptions(**tarball)
+    return relocate_sync(RelocateParameters(source=source, destination=archive, s3_store=store, tarball=options))
+
+
 def artifacts(key: str) -> list[Any]:
     async def main() -> list[Any]:
         async with get_client() as client:
@@ -95,15 +92,15 @@ def task_names(run_name: str) -> list[str]:
 def test_a_bundle_becomes_an_object_and_the_run_says_so(
     object_store: SeaweedFS, big: str, s3_location: str, tmp_path: Path
 ) -> None:
-    report: ExportReport = export_sync(
-        ExportParameters(source=big, archive=s3_location, s3_store=STORE, part_mebibytes=5, groups=2)
-    )
+    report = export(big, s3_location, part_mebibytes=5, groups=2)
 
     file = str(tmp_path / "shop.tar")
-    export_sync(ExportParameters(source=big, archive=file))
-    assert object_store.get(s3_location) == Path(file).read_bytes()
-    assert report.complete
-    assert (report.archive, report.images, report.sent) == ([s3_location], 5, report.size)
+    export(big, file)
+    written = object_store.get(s3_location)
+    assert written == Path(file).read_bytes()
+    assert report.succeeded
+    assert report.published
+    assert (report.archive, report.images_copied, report.bytes.written) == ([s3_location], 5, len(written))
     [link] = artifacts(artifact_key("archive", s3_location))
     assert f"{object_store.endpoint}/{s3_location.removeprefix('s3://')}" in link
     assert artifacts(artifact_key("progress", s3_location)) == [100.0]
@@ -126,12 +123,13 @@ def test_a_relocation_into_an_archive_is_an_export(
     )
 
     file = str(tmp_path / "shop.tar")
-    told = export_sync(ExportParameters(source=big, archive=file))
-    assert object_store.get(s3_location) == Path(file).read_bytes()
+    export(big, file)
+    written = object_store.get(s3_location)
+    assert written == Path(file).read_bytes()
     assert report.succeeded
     assert report.published
     assert (report.archive, report.destination) == ([s3_location], f"archive:{s3_location}")
-    assert (report.images_copied, report.images_present, report.bytes.written) == (5, 0, told.size)
+    assert (report.images_copied, report.images_present, report.bytes.written) == (5, 0, len(written))
     assert report.bytes_hashed > 24 * MIB
     [link] = artifacts(artifact_key("archive", s3_location))
     assert f"{object_store.endpoint}/{s3_location.removeprefix('s3://')}" in link
@@ -167,8 +165,13 @@ def test_a_relocation_writes_one_archive_out_of_another(
     assert (report.what, report.archive) == ("archive", [layout])
     with tarfile.open(layout) as tar:
         assert "oci-layout" in tar.getnames()
-    arrived = import_archive_sync(
-        ImportParameters(archive=[layout], destination=f"{other_registry.host}/{repository}", verify=Verify.DEEP)
+    arrived = relocate_sync(
+        RelocateParameters(
+            kind=SourceKind.ARCHIVE,
+            source=layout,
+            destination=f"{other_registry.host}/{repository}",
+            verify=Verify.DEEP,
+        )
     )
     assert arrived.succeeded
     assert arrived.tags == ["1.4.0"]
@@ -197,26 +200,30 @@ def test_a_relocation_that_cannot_write_its_archive_says_what_the_export_would(b
 
 
 def test_an_archive_that_is_there_is_not_written_again(object_store: SeaweedFS, shop: Shop, s3_location: str) -> None:
-    parameters = ExportParameters(source=shop.reference, archive=s3_location, s3_store=STORE)
-    export_sync(parameters)
+    first = export(shop.reference, s3_location)
     before = object_store.head(s3_location)
 
-    report = export_sync(parameters)
+    report = export(shop.reference, s3_location)
 
-    assert report.complete
-    assert report.unchanged
-    assert report.sent == 0
+    assert report.succeeded
+    assert report.published
+    assert (report.images_copied, report.images_present) == (0, first.images_copied)
+    assert report.bytes.written == 0
     assert object_store.head(s3_location) is not None
     assert (before or {})["LastModified"] == (object_store.head(s3_location) or {})["LastModified"]
     assert "this very archive was there" in artifacts(artifact_key("export", s3_location))[-1]
 
 
-def test_the_whole_way_is_one_flow(
+def test_the_whole_way_over_an_object_store_is_two_relocations(
     object_store: SeaweedFS, other_registry: DockerRegistry, shop: Shop, s3_location: str, repository: str
 ) -> None:
-    report = ship_sync(
-        ShipParameters(
-            export=ExportParameters(source=shop.reference, archive=s3_location, s3_store=STORE),
+    export(shop.reference, s3_location)
+
+    report = relocate_sync(
+        RelocateParameters(
+            kind=SourceKind.ARCHIVE,
+            source=s3_location,
+            s3_store=STORE,
             destination=f"{other_registry.host}/{repository}",
             verify=Verify.DEEP,
         )
@@ -232,11 +239,12 @@ def test_the_whole_way_is_one_flow(
 def test_an_import_takes_one_image_by_its_digest(
     object_store: SeaweedFS, other_registry: DockerRegistry, shop: Shop, s3_location: str, repository: str
 ) -> None:
-    export_sync(ExportParameters(source=shop.reference, archive=s3_location, s3_store=STORE))
+    export(shop.reference, s3_location)
 
-    report = import_archive_sync(
-        ImportParameters(
-            archive=[s3_location],
+    report = relocate_sync(
+        RelocateParameters(
+            kind=SourceKind.ARCHIVE,
+            source=s3_location,
             only=[shop.web.digest],
             destination=f"{other_registry.host}/{repository}",
             s3_store=STORE,
@@ -250,23 +258,23 @@ def test_a_group_that_fails_is_retried_alone_and_a_failed_run_leaves_nothing_to_
     object_store: SeaweedFS, big: str, s3_location: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tasks.tarball.write_tarball.retry_delay_seconds", [0.0, 0.0])
-    parameters = ExportParameters(source=big, archive=s3_location, s3_store="flaky", part_mebibytes=5, groups=4)
     with FaultProxy(object_store.port) as proxy:
         save_store(object_store, "flaky", proxy.url)
         proxy.rules.append(Fault(method="PUT", path=r"partNumber=3\b", status=403, body=b""))
 
         with pytest.raises(Exception, match="storing part 3"):
-            export_sync(parameters)
+            export_through("flaky", big, s3_location, part_mebibytes=5, groups=4)
 
         assert object_store.head(s3_location) is None
         assert "Not complete; nobody sees it." in artifacts(artifact_key("export", s3_location))[-1]
         proxy.rules[:] = [Fault(method="PUT", path=r"partNumber=3\b", last=5, status=500, body=b"")]
 
-        report = export_sync(parameters)
+        report = export_through("flaky", big, s3_location, part_mebibytes=5, groups=4)
 
-    assert report.complete
-    assert report.kept > 0
-    assert report.kept + report.sent == report.size
+    assert report.succeeded
+    assert report.published
+    assert report.bytes.skipped > 0
+    assert report.bytes.skipped + report.bytes.written == len(object_store.get(s3_location))
     assert proxy.count("PUT", r"partNumber=1\b") == 1
 
 
@@ -274,27 +282,20 @@ def test_workers_write_one_object_together(
     prefect: PrefectServer, object_store: SeaweedFS, big: str, s3_location: str, tmp_path: Path
 ) -> None:
     deploy(prefect)
-    parameters = ExportParameters(
-        source=big,
-        archive=s3_location,
-        s3_store=STORE,
-        part_mebibytes=5,
-        groups=2,
-        deployment="write-archive-parts/fleet",
-    )
     with prefect.worker("transship-fleet"):
-        report = export_sync(parameters)
+        report = export(big, s3_location, part_mebibytes=5, groups=2, deployment="write-archive-parts/fleet")
 
     file = str(tmp_path / "shop.tar")
-    export_sync(ExportParameters(source=big, archive=file))
-    assert object_store.get(s3_location) == Path(file).read_bytes()
-    assert (report.complete, report.sent) == (True, report.size)
+    export(big, file)
+    written = object_store.get(s3_location)
+    assert written == Path(file).read_bytes()
+    assert (report.published, report.bytes.written) == (True, len(written))
     assert len(task_names(f"{s3_location}, group 1 of 2")) == 4
     assert artifacts(artifact_key("progress", s3_location)) == [100.0]
 
 
 def test_no_secret_reaches_the_database(prefect: PrefectServer, big: str, s3_location: str) -> None:
-    export_sync(ExportParameters(source=big, archive=s3_location, s3_store=STORE))
+    export(big, s3_location)
 
     kept = b"".join(path.read_bytes() for path in Path(prefect.home).glob("prefect.db*"))
     assert s3_location.encode() in kept
@@ -303,29 +304,12 @@ def test_no_secret_reaches_the_database(prefect: PrefectServer, big: str, s3_loc
 
 def test_a_block_that_is_not_there_is_said(big: str, s3_location: str) -> None:
     with pytest.raises(InvalidInput, match="no S3 Store block named 'nobody'"):
-        export_sync(ExportParameters(source=big, archive=s3_location, s3_store="nobody"))
+        export_through("nobody", big, s3_location)
 
 
 def test_a_bucket_that_is_not_there_is_said(big: str) -> None:
     with pytest.raises(NotFound, match="make the bucket first"):
-        export_sync(ExportParameters(source=big, archive="s3://no-such-bucket/a.tar", s3_store=STORE))
-
-
-@pytest.mark.parametrize(
-    ("parameters", "said"),
-    [
-        ({"archive": "s3://key:secret@bucket/a.tar"}, "without a login"),
-        ({"archive": "https://bucket.s3.amazonaws.com/a.tar"}, "s3://BUCKET/KEY"),
-        ({"archive": "s3://bucket"}, "names no object"),
-        ({"archive": "/srv/a.tar", "deployment": "write-archive-parts/fleet"}, "not a file"),
-        ({"archive": "s3://b/k", "part_mebibytes": 4}, "greater than or equal to 5"),
-        ({"archive": "s3://b/k", "source": "UPPER/case:1"}, "can only contain"),
-        ({"archive": "s3://b/k", "kind": "lock", "deployment": "a/b"}, "a file of one machine"),
-    ],
-)
-def test_a_form_refuses_what_makes_no_sense(parameters: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValidationError, match=said):
-        ExportParameters(**{"source": "registry.example/shop:1", **parameters})
+        export(big, "s3://no-such-bucket/a.tar")
 
 
 @pytest.mark.parametrize(
@@ -333,6 +317,11 @@ def test_a_form_refuses_what_makes_no_sense(parameters: dict[str, Any], said: st
     [
         ({"destination": "s3://key:secret@bucket/a.tar"}, "without a login"),
         ({"destination": "archive:s3://key:secret@bucket/a.tar"}, "without a login"),
+        ({"destination": "https://bucket.s3.amazonaws.com/a.tar"}, "leave out http"),
+        ({"destination": "s3://bucket"}, "names no object"),
+        ({"tarball": {"part_mebibytes": 4}}, "greater than or equal to 5"),
+        ({"source": "UPPER/case:1"}, "can only contain"),
+        ({"tarball": {"deployment": "a/b"}, "kind": "lock"}, "a file of one machine"),
         ({"destination": "archive:/srv/a.tar|/srv/b.tar"}, "has one name"),
         ({"tarball": {"base": "s3://bucket"}}, "names no object"),
         ({"repair": True}, "leave out repair"),
@@ -348,8 +337,3 @@ def test_a_relocation_refuses_what_makes_no_sense_of_an_archive(parameters: dict
         RelocateParameters(**{"source": "registry.example/shop:1", "destination": "s3://b/a.tar", **parameters})
 
     assert "secret" not in str(caught.value)
-
-
-def test_an_import_brings_an_archive_to_a_registry_only() -> None:
-    with pytest.raises(ValidationError, match="one archive out of another"):
-        ImportParameters(archive=["/srv/a.tar"], destination="/srv/b.tar")
