@@ -23,6 +23,7 @@ from oci.registry.answers import Answer
 from oci.registry.challenge import Challenge, parse_challenges
 from oci.registry.credentials import Credential, Credentials
 from oci.registry.guard import Guard
+from oci.registry.http.origin import Origin, split_url
 
 CLIENT_ID = "transship"
 _DEFAULT_LIFETIME = 60.0
@@ -72,6 +73,7 @@ class Authenticator:
         self._tokens: list[Token] = []
         self._fetching: dict[frozenset[str], threading.Lock] = {}
         self._named = False
+        self._token_service: Origin | None = None
 
     def authorization(self, scopes: Iterable[Scope]) -> str:
         """The Authorization header for a request, or empty. Fetches a token when none at hand covers the scopes."""
@@ -102,6 +104,7 @@ class Authenticator:
         challenge = (bearer or offered)[0]
         if challenge.scheme == "bearer":
             self._guard.check(challenge.realm, "the token realm")
+            self._pin(challenge.realm)
             self._forget(sent)
         with self._lock:
             self._challenge = challenge
@@ -109,6 +112,21 @@ class Authenticator:
             return not sent and not credential.is_anonymous
         merged = frozenset(map(str, wanted)) | challenge.scopes
         return self._token(merged, credential, challenge).value != sent.removeprefix("Bearer ")
+
+    def _pin(self, realm: str) -> None:
+        """The registry's first challenge says where its token service is. A later one that names another place would
+        send the login there, so it is refused."""
+        origin = split_url(realm)[0]
+        with self._lock:
+            pinned = self._token_service = self._token_service or origin
+        if origin != pinned:
+            raise Refused(
+                f"the registry names another token service than before: {origin} instead of {pinned}",
+                side=self._side,
+                store=self._registry,
+                operation="logging in",
+                hint="nothing was sent to it; find out who answers for this registry before you try again",
+            )
 
     def _credential(self, scopes: tuple[Scope, ...]) -> Credential:
         found = self._credentials.find(self._registry, scopes[0].repository if scopes else "")

@@ -11,6 +11,7 @@ from oci.digest import Digest, verified
 from oci.errors import NotFound, Refused, StoreError, Unavailable
 from oci.reference import Repository
 from oci.registry.auth import Scope
+from oci.registry.http import target as targets
 from oci.registry.request import Request
 from oci.registry.retry import Attempts
 from oci.registry.transport import OpenAnswer, Transport
@@ -24,7 +25,7 @@ def blob_size(transport: Transport, name: Repository, digest: Digest) -> int | N
     answer = transport.send(
         Request(
             method="HEAD",
-            target=f"/v2/{name.path}/blobs/{digest}",
+            target=targets.blob(name, digest),
             kind="blob",
             scopes=(Scope(name.path, "pull"),),
             operation="looking for the blob",
@@ -101,7 +102,7 @@ def _open(transport: Transport, name: Repository, blob: Descriptor, position: in
     whole = position == 0 and end == blob.size
     request = Request(
         method="GET",
-        target=f"/v2/{name.path}/blobs/{blob.digest}",
+        target=targets.blob(name, blob.digest),
         kind="blob",
         scopes=(Scope(name.path, "pull"),),
         operation="reading the blob",
@@ -130,14 +131,13 @@ def _foreign(
     problem: StoreError = missing
     for url in blob.urls:
         try:
-            transport.guard.check(url, "a layer's urls")
             return stack.enter_context(
                 transport.open(
                     Request(
                         method="GET",
-                        target=url,
+                        target=transport.foreign(url),
                         kind="foreign layer",
-                        scopes=request.scopes,
+                        scopes=(),
                         operation="reading the non-distributable layer",
                         subject=request.subject,
                         expect=request.expect,

@@ -9,9 +9,9 @@ from __future__ import annotations
 import ipaddress
 import socket
 import threading
-from urllib.parse import urlsplit
 
-from oci.errors import Refused
+from oci.errors import InvalidReference, Refused
+from oci.registry.http.origin import origin_of, split_url
 
 
 def is_loopback(host: str) -> bool:
@@ -26,8 +26,8 @@ def is_loopback(host: str) -> bool:
 
 
 def host_of(registry: str) -> str:
-    """The host of `HOST[:PORT]`, IPv6 brackets removed."""
-    return urlsplit(f"//{registry}").hostname or ""
+    """The host of `HOST[:PORT]` in its normal form, IPv6 brackets removed."""
+    return origin_of(registry).host
 
 
 class Guard:
@@ -43,12 +43,13 @@ class Guard:
 
     def check(self, url: str, what: str) -> None:
         """Raises Refused unless `url` (absolute) may be followed; `what` says in words what pointed there."""
-        parts = urlsplit(url)
-        host = parts.hostname or ""
-        if parts.scheme not in ("http", "https") or not host or parts.username is not None:
-            raise self._refused(f"{what} points to something that is no web address")
+        try:
+            origin, _ = split_url(url)
+        except InvalidReference as error:
+            raise self._refused(f"{what} points to something that is no web address") from error
+        host = origin.host
         own = host == host_of(self._registry)
-        if parts.scheme == "http" and not (is_loopback(host) or self._http_allowed):
+        if origin.scheme == "http" and not (is_loopback(host) or self._http_allowed):
             raise self._refused(f"{what} points to plain http on {host}")
         if not own and not self._allow_private and self._private(host) and not self._private(host_of(self._registry)):
             raise self._refused(

@@ -11,6 +11,7 @@ from oci.manifest import ACCEPT, Manifest, parse_manifest
 from oci.reference import Repository
 from oci.registry.answers import Answer
 from oci.registry.auth import Scope
+from oci.registry.http import target as targets
 from oci.registry.request import Request
 from oci.registry.transport import Transport
 
@@ -20,7 +21,7 @@ _ACCEPT = {"Accept": ACCEPT}
 def _request(name: Repository, method: str, identifier: str, operation: str, expect: set[int]) -> Request:
     return Request(
         method=method,
-        target=f"/v2/{name.path}/manifests/{identifier}",
+        target=targets.manifest(name, identifier),
         kind="manifest",
         scopes=(Scope(name.path, "pull"),),
         operation=operation,
@@ -84,7 +85,7 @@ def put_manifest(transport: Transport, name: Repository, manifest: Manifest, tag
     identifier = tag or manifest.digest
     request = Request(
         method="PUT",
-        target=f"/v2/{name.path}/manifests/{identifier}",
+        target=targets.manifest(name, identifier),
         kind="manifest",
         scopes=(Scope(name.path, "pull,push"),),
         operation="pushing the manifest",
@@ -125,7 +126,7 @@ def delete_manifest(transport: Transport, name: Repository, identifier: str, ope
     transport.send(
         Request(
             method="DELETE",
-            target=f"/v2/{name.path}/manifests/{identifier}",
+            target=targets.manifest(name, identifier),
             kind="manifest",
             scopes=(Scope(name.path, "pull,push,delete"),),
             operation=operation,

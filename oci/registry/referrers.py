@@ -6,8 +6,6 @@ import json
 import threading
 from typing import Any
 
-import httpx
-
 from oci.descriptor import OCI_INDEX, Descriptor
 from oci.digest import Digest
 from oci.errors import NotFound, Refused, StoreError
@@ -16,6 +14,8 @@ from oci.reference import Repository
 from oci.registry.answers import Answer
 from oci.registry.auth import Scope
 from oci.registry.capabilities import Capabilities
+from oci.registry.http import target as targets
+from oci.registry.http.target import Target
 from oci.registry.manifests import get_manifest, put_manifest
 from oci.registry.request import Request
 from oci.registry.tags import next_page
@@ -77,8 +77,7 @@ def add_to_fallback(transport: Transport, name: Repository, manifest: Manifest, 
 
 def _from_api(transport: Transport, name: Repository, subject: Digest, artifact_type: str) -> list[Descriptor] | None:
     """None where the registry has no such API; a registry that has it answers 200 even when there are none."""
-    query = f"?{httpx.QueryParams({'artifactType': artifact_type})}" if artifact_type else ""
-    target = f"/v2/{name.path}/referrers/{subject}{query}"
+    target: Target | None = targets.referrers(name, subject, artifact_type)
     found: list[Descriptor] = []
     while target:
         answer = transport.send(
@@ -96,7 +95,7 @@ def _from_api(transport: Transport, name: Repository, subject: Digest, artifact_
         if page is None:
             return None
         found.extend(page)
-        target = next_page(transport, answer)
+        target = next_page(answer, target)
     return found
 
 

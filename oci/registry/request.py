@@ -1,4 +1,4 @@
-"""One request, in the registry's own terms."""
+"""One request to a registry."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from oci.registry.auth import Scope
+from oci.registry.http.target import Target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """`target` is a path or an absolute URL (a Location). Statuses in
-    `expect` are given to the caller; any other is raised. `kind` is what is counted: manifest, blob, upload, tags,
-    referrers, catalog."""
+    """Statuses in `expect` are given to the caller; any other is raised. `kind` is what is
+    counted: manifest, blob, upload, tags, referrers, catalog."""
 
     method: str
-    target: str
+    target: Target
     kind: str
     scopes: tuple[Scope, ...]
     operation: str

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from oci.errors import Refused
 from oci.reference import Repository
 from oci.registry.answers import Answer
 from oci.registry.auth import Scope
+from oci.registry.http import target as targets
+from oci.registry.http.target import Target
 from oci.registry.request import Request
 from oci.registry.transport import Transport
 
@@ -25,26 +28,26 @@ _NEXT = re.compile(r'<([^>]*)>[^,]*;\s*rel="?next"?', re.IGNORECASE)
 
 
 def list_tags(transport: Transport, name: Repository) -> Iterator[str]:
-    return _pages(transport, f"/v2/{name.path}/tags/list", "tags", Scope(name.path, "pull"), str(name))
+    return _pages(transport, partial(targets.tags, name), "tags", Scope(name.path, "pull"), str(name))
 
 
 def catalog(transport: Transport) -> Iterator[str]:
     """The repositories of a registry, as far as it tells."""
-    return _pages(transport, "/v2/_catalog", "repositories", Scope("", "catalog"), transport.registry)
+    return _pages(transport, targets.catalog, "repositories", Scope("", "catalog"), transport.registry)
 
 
-def next_page(transport: Transport, answer: Answer) -> str:
-    """The URL of the page after this one (RFC 8288), or empty."""
+def next_page(answer: Answer, target: Target) -> Target | None:
+    """The page after the one at `target` (RFC 8288), or None."""
     found = _NEXT.search(answer.headers.get("link", ""))
-    return transport.resolve(found.group(1), answer.url) if found else ""
+    return target.next_page(found.group(1)) if found else None
 
 
-def _pages(transport: Transport, path: str, key: str, scope: Scope, subject: str) -> Iterator[str]:
+def _pages(transport: Transport, path: Callable[..., Target], key: str, scope: Scope, subject: str) -> Iterator[str]:
     """Follows `Link`. A page of a round length, or of the one asked for, without one is perhaps a full page of a
     registry that leaves it out: it is followed by `last=`. Ends when a page brings nothing new, or more than was asked
     for: docker-registry 2.8.2 ignores both and gives everything each time."""
     kind = "tags" if key == "tags" else "catalog"
-    target = f"{path}?n={PAGE}"
+    target: Target | None = path(n=str(PAGE))
     seen: set[str] = set()
     while target:
         answer = transport.send(
@@ -62,9 +65,9 @@ def _pages(transport: Transport, path: str, key: str, scope: Scope, subject: str
         new = [name for name in names if name not in seen]
         seen.update(new)
         yield from new
-        target = next_page(transport, answer) if new else ""
+        target = next_page(answer, target) if new else None
         if new and not target and (len(names) == PAGE or (len(names) < PAGE and len(names) % _ROUND == 0)):
-            target = f"{path}?n={PAGE}&last={names[-1]}"
+            target = path(n=str(PAGE), last=names[-1])
 
 
 def _names(answer: Answer, key: str, transport: Transport, subject: str) -> list[str]:

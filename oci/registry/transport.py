@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 import httpcore
 import httpx
+import msgspec
 
 from oci.cancel import CancelToken
 from oci.errors import Cancelled, RateLimited, Refused, StoreError, Unavailable
@@ -23,6 +24,8 @@ from oci.registry.auth import Authenticator
 from oci.registry.connections import connected
 from oci.registry.credentials import Credentials
 from oci.registry.guard import Guard, host_of, is_loopback
+from oci.registry.http.origin import origin_of, split_url
+from oci.registry.http.target import Target, absolute
 from oci.registry.limiter import Limiter
 from oci.registry.quota import remaining_pulls
 from oci.registry.request import Request
@@ -33,6 +36,7 @@ from oci.registry.wire import FOREIGN_MAPPED, Wire, release
 PAGE_LIMIT = 16 << 20
 """Bytes of a whole answer that isn't a manifest: a page of tags or referrers."""
 
+_USER_AGENT = f"transship/{importlib.metadata.version('transship')}"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _REDIRECT_LIMIT = 5
 _log = logging.getLogger("transship.http")
@@ -72,25 +76,21 @@ class Transport:
         self.guard = Guard(
             registry, side=side, allow_private=settings.allow_private_redirects, http_allowed=http_allowed
         )
-        self._limiter = Limiter(
-            concurrency=settings.concurrency, per_second=settings.requests_per_second, meter=meter, cancel=cancel
-        )
+        pace = settings.requests_per_second
+        self._limiter = Limiter(concurrency=settings.concurrency, per_second=pace, meter=meter, cancel=cancel)
         self._auth = Authenticator(
             registry, side=side, credentials=credentials, guard=self.guard, meter=meter, service=self._ask_token_service
         )
+        wire = wire or connected(registry, settings, side)
         self._client = httpx.Client(
-            transport=wire or connected(registry, settings, side),
+            transport=wire,
             trust_env=False,
-            headers={"User-Agent": _user_agent(), "Accept-Encoding": "identity", "Accept": "*/*"},
+            headers={"User-Agent": _USER_AGENT, "Accept-Encoding": "identity", "Accept": "*/*"},
         )
-        if isinstance(wire or self._client._transport, Wire):  # noqa: SLF001 - ours, handed over above
-            cancel.on_cancel(self._cut)
-        self._timeouts = {
-            "connect": settings.connect_timeout,
-            "read": settings.header_timeout,
-            "write": settings.idle_timeout,
-            "pool": None,
-        }
+        if isinstance(wire, Wire):
+            cancel.on_cancel(wire.cut)
+        connect, read, write = settings.connect_timeout, settings.header_timeout, settings.idle_timeout
+        self._timeouts = {"connect": connect, "read": read, "write": write, "pool": None}
         self._scheme = "" if http_allowed else "https"
         self._settled = threading.Event()
         self._first = threading.Lock()
@@ -120,14 +120,26 @@ class Transport:
                     attempts.again(error, self._asked_to_wait(error))
             yield answer
 
-    def resolve(self, location: str, base: str) -> str:
-        """The absolute URL of a Location or Link, judged by the guard. A registry behind a proxy that ends TLS often
-        names itself with http: that isn't followed, TLS is kept."""
-        url = urljoin(base, location).partition("#")[0]
-        if self._scheme == "https" and url.startswith(f"http://{self.registry}/"):
-            url = f"https{url.removeprefix('http')}"
-        self.guard.check(url, "a Location header")
-        return url
+    def resolve(self, location: str, base: str) -> Target:
+        """The target of a Location, judged by the guard. A registry behind a proxy that ends TLS often names itself
+        with http: that isn't followed, TLS is kept."""
+        target = self._judged(location, base, "a Location header")
+        if self._scheme == "https" and target.origin == origin_of(self.registry, "http"):
+            return msgspec.structs.replace(target, origin=origin_of(self.registry))
+        return target
+
+    def foreign(self, url: str) -> Target:
+        """The target of an address that a descriptor gives (image-spec, `urls`), judged by the guard. A bundle chose
+        it, so no login is sent there."""
+        return msgspec.structs.replace(self._judged(url, "", "a layer's urls"), anonymous=True)
+
+    def _judged(self, location: str, base: str, what: str) -> Target:
+        try:
+            url = urljoin(base, location)
+        except ValueError:
+            url = location  # which the guard refuses
+        self.guard.check(url, what)
+        return absolute(url)
 
     def close(self) -> None:
         self._client.close()
@@ -169,10 +181,12 @@ class Transport:
 
     def _logged_in(self, request: Request, stack: ExitStack) -> tuple[httpx.Response, str]:
         """Answers one challenge, and not a second: whoever is refused with a fresh token stays refused."""
-        sent = self._auth.authorization(request.scopes)
+        sent = "" if request.target.anonymous else self._auth.authorization(request.scopes)
         response, url = self._follow(request, sent, stack)
         if response.status_code != 401 or 401 in request.expect:
             return response, url
+        if request.target.anonymous or not self._is_own(url):
+            return response, url  # only the registry itself may ask for our login (class of CVE-2020-15157)
         if not self._auth.challenged(response.headers, request.scopes, sent):
             return response, url
         if request.stream is not None:
@@ -191,16 +205,13 @@ class Transport:
         """Redirects of reads are followed, without credentials to another host."""
         url = self._absolute(request.target)
         for _ in range(_REDIRECT_LIMIT + 1):
-            own = urlsplit(url).netloc == self.registry
-            response, url = self._once(request, url, authorization if own else "", stack)
+            response, url = self._once(request, url, authorization if self._is_own(url) else "", stack)
             location = response.headers.get("location")
             moved = response.status_code in _REDIRECTS and location
             if not moved or not request.follow or request.method not in ("GET", "HEAD"):
                 return response, url
             release(response, self.cancel)
-            target = urljoin(url, location)
-            self.guard.check(target, "a redirect")
-            url = target
+            url = str(self._judged(location, url, "a redirect"))
         raise Refused(
             f"more than {_REDIRECT_LIMIT} redirects",
             side=self.side,
@@ -209,8 +220,12 @@ class Transport:
             operation=request.operation,
         )
 
-    def _absolute(self, target: str) -> str:
-        return target if "://" in target else f"{self._scheme or 'https'}://{self.registry}{target}"
+    def _absolute(self, target: Target) -> str:
+        return str(target) if target.origin else f"{origin_of(self.registry, self._scheme or 'https')}{target.path}"
+
+    def _is_own(self, url: str) -> bool:
+        """Is this the registry itself: its scheme, its host and its port?"""
+        return split_url(url)[0] == origin_of(self.registry, self._scheme or "https")
 
     def _once(self, request: Request, url: str, authorization: str, stack: ExitStack) -> tuple[httpx.Response, str]:
         """Sends once; where plain http is permitted and TLS isn't spoken, the scheme is settled here."""
@@ -330,7 +345,7 @@ class Transport:
         body = str(httpx.QueryParams(dict(form))).encode()
         request = Request(
             method=method,
-            target=url,
+            target=absolute(url),
             kind="token",
             scopes=(),
             operation="logging in",
@@ -352,11 +367,6 @@ class Transport:
                     response.close()
             except StoreError as error:
                 attempts.again(error, error.retry_after)
-
-    def _cut(self) -> None:
-        wire = self._client._transport  # noqa: SLF001 - ours
-        if isinstance(wire, Wire):
-            wire.cut()
 
 
 def _bounded(chunks: Iterator[bytes], limit: int, request: Request, transport: Transport) -> bytes:
@@ -385,7 +395,3 @@ def _speaks_no_tls(error: BaseException | None) -> bool:
         sign in text.upper()
         for sign in ("WRONG_VERSION", "RECORD", "UNEXPECTED_EOF", "EOF OCCURRED", "REFUSED", "HTTP_REQUEST")
     )
-
-
-def _user_agent() -> str:
-    return f"transship/{importlib.metadata.version('transship')}"

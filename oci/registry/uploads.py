@@ -14,8 +14,6 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import httpx
-
 from oci.descriptor import Descriptor
 from oci.errors import Denied, NotFound, Refused, StoreError, TransshipError, Unauthorized, Unavailable
 from oci.reference import Repository
@@ -23,6 +21,8 @@ from oci.registry.answers import Answer
 from oci.registry.auth import Scope
 from oci.registry.blobs import blob_size
 from oci.registry.capabilities import Capabilities
+from oci.registry.http import target as targets
+from oci.registry.http.target import Target
 from oci.registry.request import Request
 from oci.registry.retry import Attempts
 from oci.registry.transport import Transport
@@ -43,7 +43,7 @@ _OCTETS = {"Content-Type": "application/octet-stream"}
 class _Session:
     """An upload session: where to send, how much is there already, and the smallest chunk the registry takes."""
 
-    location: str
+    location: Target
     offset: int = 0
     minimum: int = 0
 
@@ -84,7 +84,7 @@ class Uploader:
                 return mounted
         if blob.size <= SMALL and self.capabilities.may_try_single_post():
             return self._single_post(blob, read)
-        return self._session(self._post(blob, "", {202}))
+        return self._session(self._post(blob, targets.uploads(self.name), {202}))
 
     def _there_or_session(self, blob: Descriptor) -> BlobOutcome | _Session | None:
         """Existence and upload start in one request, where a mount from the repository itself is understood so."""
@@ -117,17 +117,16 @@ class Uploader:
         if answer.status == 202:
             self._cancel(self._session(answer))
 
-    def _self_mount(self, blob: Descriptor) -> str:
-        return _query(mount=blob.digest, **{"from": self.name.path})
+    def _self_mount(self, blob: Descriptor) -> Target:
+        return targets.uploads(self.name, mount=blob.digest, source=self.name)
 
     def _mount(self, blob: Descriptor, other: Repository) -> BlobOutcome | _Session | None:
         """201: mounted. 202: it wasn't, and here is a session. Anything else, a refusal among it, is a reason to
         upload, never to fail (imgpkg issue 495)."""
         scopes = (Scope(self.name.path, "pull,push"), Scope(other.path, "pull"))
         try:
-            answer = self._post(
-                blob, _query(mount=blob.digest, **{"from": other.path}), {201, 202}, scopes=scopes, retry=False
-            )
+            target = targets.uploads(self.name, mount=blob.digest, source=other)
+            answer = self._post(blob, target, {201, 202}, scopes=scopes, retry=False)
         except (Refused, NotFound, Denied, Unauthorized, Unavailable):
             return None
         return BlobOutcome.MOUNTED if answer.status == 201 else self._session(answer)
@@ -135,7 +134,7 @@ class Uploader:
     def _single_post(self, blob: Descriptor, read: BlobReader) -> BlobOutcome | _Session:
         """The whole blob in the POST; a registry that doesn't know that answers with a session."""
         data = b"".join(read(0))
-        answer = self._post(blob, _query(digest=blob.digest), {201, 202}, body=data)
+        answer = self._post(blob, targets.uploads(self.name, digest=blob.digest), {201, 202}, body=data)
         self.capabilities.single_post = answer.status == 201
         if answer.status == 201:
             self.transport.meter.sent(blob.size)
@@ -157,7 +156,7 @@ class Uploader:
         while True:
             try:
                 if current is None:
-                    current = self._session(self._post(blob, "", {202}))
+                    current = self._session(self._post(blob, targets.uploads(self.name), {202}))
                 if chunked or current.offset:
                     self._put_in_chunks(blob, read, current)
                 else:
@@ -184,7 +183,7 @@ class Uploader:
         small = blob.size <= SMALL
         request = self._request(
             "PUT",
-            self._with_digest(session.location, blob),
+            session.location.with_query(digest=blob.digest),
             blob,
             {201, 204},
             headers=_OCTETS,
@@ -219,7 +218,9 @@ class Uploader:
             session.location = self._location(answer)
             session.offset = end + 1
         answer = self.transport.send(
-            self._request("PUT", self._with_digest(session.location, blob), blob, {201, 204}, length=0, retry=False)
+            self._request(
+                "PUT", session.location.with_query(digest=blob.digest), blob, {201, 204}, length=0, retry=False
+            )
         )
         self._confirm(answer, blob)
 
@@ -268,7 +269,7 @@ class Uploader:
     def _post(
         self,
         blob: Descriptor,
-        query: str,
+        target: Target,
         expect: set[int],
         *,
         scopes: tuple[Scope, ...] = (),
@@ -277,7 +278,7 @@ class Uploader:
     ) -> Answer:
         request = self._request(
             "POST",
-            f"/v2/{self.name.path}/blobs/uploads/{query}",
+            target,
             blob,
             expect,
             headers=_OCTETS if body else {},
@@ -296,7 +297,7 @@ class Uploader:
     def _request(
         self,
         method: str,
-        target: str,
+        target: Target,
         blob: Descriptor,
         expect: set[int],
         *,
@@ -320,7 +321,7 @@ class Uploader:
         minimum = answer.headers.get("oci-chunk-min-length", "")
         return _Session(self._location(answer), minimum=int(minimum) if minimum.isdigit() else 0)
 
-    def _location(self, answer: Answer) -> str:
+    def _location(self, answer: Answer) -> Target:
         location = answer.headers.get("location", "")
         if not location:
             raise Refused(
@@ -331,9 +332,6 @@ class Uploader:
                 operation="starting the upload",
             )
         return self.transport.resolve(location, answer.url)
-
-    def _with_digest(self, location: str, blob: Descriptor) -> str:
-        return f"{location}{'&' if '?' in location else '?'}{httpx.QueryParams({'digest': blob.digest})}"
 
     def _confirm(self, answer: Answer, blob: Descriptor) -> None:
         said = answer.headers.get("docker-content-digest", "")
@@ -385,7 +383,3 @@ def _remembered(read: BlobReader) -> BlobReader:
         return iter((held[0][offset:],))
 
     return again
-
-
-def _query(**parameters: str) -> str:
-    return f"?{httpx.QueryParams(parameters)}"

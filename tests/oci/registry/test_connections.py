@@ -114,7 +114,7 @@ def test_a_registry_behind_a_proxy_that_names_itself_with_http(make_client: Make
         transport = client.registries.transport(server.host)
 
         found = transport.resolve(f"http://{server.host}/v2/a/b/blobs/uploads/1?x=y", server.url)
-        assert found == f"https://{server.host}/v2/a/b/blobs/uploads/1?x=y"
+        assert str(found) == f"https://{server.host}/v2/a/b/blobs/uploads/1?x=y"
 
 
 def test_a_registry_without_tls_needs_a_permission_that_the_error_names(

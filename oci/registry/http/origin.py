@@ -1,0 +1,108 @@
+"""Scheme, host and port of a URL in one normal form (RFC 6454; RFC 3986, 6.2.2): two spellings compare equal."""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import re
+from urllib.parse import quote, urlsplit
+
+import msgspec
+
+from oci.errors import InvalidReference
+
+_PORTS = {"http": 80, "https": 443}
+_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_NAME_LIMIT = 253
+"""Characters of a whole host name (RFC 1035, 2.3.4)."""
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """`host` is lower case, in ASCII (IDNA), without brackets and without a trailing dot."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @property
+    def authority(self) -> str:
+        """`HOST` or `HOST:PORT`, as a Host header has it: the port is left out where the scheme implies it."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.authority}"
+
+
+@functools.lru_cache(4096)
+def origin_of(registry: str, scheme: str = "https") -> Origin:
+    """The origin of `HOST[:PORT]`. Raises InvalidReference when it isn't a host, or when the port isn't a port."""
+    return split_url(f"{scheme}://{registry}")[0]
+
+
+def split_url(url: str) -> tuple[Origin, str]:
+    """The origin of an absolute http or https URL, and its path with the query exactly as written: the signature of a
+    presigned URL covers each character. Spaces and characters beyond ASCII are percent-encoded, a fragment is left
+    out. Raises InvalidReference for any other URL, for a URL with a login, and for control characters."""
+    whole = url.partition("#")[0]
+    try:
+        parts = urlsplit(whole)
+        port, host = parts.port, parts.hostname or ""
+    except ValueError as error:
+        raise InvalidReference(f"{_short(whole)} is not a URL") from error
+    scheme = parts.scheme.lower()
+    if scheme not in _PORTS:
+        raise InvalidReference(f"{_short(whole)} is not an http or https URL")
+    if parts.username is not None or parts.password is not None:
+        raise InvalidReference("a URL with a login in it")
+    if port == 0:
+        raise InvalidReference(f"{_short(whole)}: 0 is not a port")
+    # urlsplit strips nothing behind the authority, but an empty query loses its question mark there.
+    rest = whole[whole.index("//") + 2 :]
+    start = min((at for mark in "/?" if (at := rest.find(mark)) >= 0), default=len(rest))
+    target = rest[start:]
+    if not target.startswith("/"):
+        target = f"/{target}"
+    return Origin(scheme, normal_host(host), port or _PORTS[scheme]), ascii_target(target)
+
+
+def ascii_target(text: str) -> str:
+    """A path or query as it may stand in a request line: spaces and characters beyond ASCII are percent-encoded, all
+    others stay. Raises InvalidReference for control characters, which could begin a second request."""
+    if _CONTROL.search(text):
+        raise InvalidReference("a URL with a control character")
+    return text.replace(" ", "%20") if text.isascii() else "".join(c if " " < c < "\x7f" else quote(c) for c in text)
+
+
+@functools.lru_cache(4096)
+def normal_host(host: str) -> str:
+    """A host name or address, without brackets, in its normal form. Raises InvalidReference for what is neither."""
+    if ":" in host:
+        try:
+            # A scope (fe80::1%eth0) names an interface of this machine: no registry can know it.
+            return str(ipaddress.IPv6Address(host)) if "%" not in host else _refuse(host)
+        except ValueError:
+            return _refuse(host)
+    name = host.lower()
+    if not name.isascii():
+        import idna  # noqa: PLC0415 - few hosts need it
+
+        try:
+            name = idna.encode(name, uts46=True).decode("ascii").lower()
+        except (idna.IDNAError, UnicodeError):
+            return _refuse(host)
+    name = name.removesuffix(".")
+    if len(name) > _NAME_LIMIT or not all(_LABEL.fullmatch(label) for label in name.split(".")):
+        return _refuse(host)
+    return name
+
+
+def _refuse(host: str) -> str:
+    raise InvalidReference(
+        f"{_short(host)} is not a host name", hint="a host has labels of 1 to 63 characters from a-z 0-9 - _"
+    )
+
+
+def _short(text: str) -> str:
+    return repr(text.partition("?")[0][:100])
