@@ -14,7 +14,7 @@ from pydantic import Field, SecretStr, field_validator
 from oci.archive.s3settings import S3Settings
 from oci.errors import InvalidInput
 from oci.reference import HUB
-from oci.registry.credentials import Credential
+from oci.registry.credentials.credential import Credential
 
 
 class RegistryCredentials(Block):

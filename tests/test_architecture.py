@@ -39,7 +39,7 @@ PYDANTIC_MODULES = {
     "oci/registry/options.py",
     *(f"oci/mirror/{name}.py" for name in ("buckets", "config", "durations", "rules")),
 }
-BOTO3_MODULES = {"oci/archive/s3.py", "oci/registry/keychains/ecr.py"}
+BOTO3_MODULES = {"oci/archive/s3.py", "oci/registry/credentials/ecr.py"}
 
 
 def modules(*packages: str) -> list[Path]:

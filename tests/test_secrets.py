@@ -16,9 +16,9 @@ import oci
 import tasks
 from flows.cli.access import RegistryFlags
 from oci.archive.s3settings import S3Settings
-from oci.registry.credentials import Credential, Fixed
-from oci.registry.docker_config import DockerConfig
-from oci.registry.helpers import HelperProgram
+from oci.registry.credentials.config_files import DockerConfig
+from oci.registry.credentials.credential import Credential, Fixed
+from oci.registry.credentials.helpers import HelperProgram
 from oci.registry.settings import RegistrySettings
 from tasks.blocks import RegistryCredentials
 

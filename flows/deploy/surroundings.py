@@ -13,7 +13,7 @@ from prefect.exceptions import ObjectNotFound
 import tasks.blocks
 from flows.deploy.change import Change, Outcome
 from oci.errors import InvalidInput
-from oci.registry.hosts import canonical_host
+from oci.registry.credentials.hosts import canonical_host
 from tasks.limits import limit_name
 
 

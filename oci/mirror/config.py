@@ -29,7 +29,7 @@ from oci.reference import (
     parse_any,
     parse_store,
 )
-from oci.registry.hosts import canonical_host
+from oci.registry.credentials.hosts import canonical_host
 from oci.registry.options import RegistryOptions
 
 _NAME = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"

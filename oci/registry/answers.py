@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 from oci.errors import Denied, NotFound, RateLimited, Refused, StoreError, Unauthorized, Unavailable
-from oci.registry.keychains.chosen import advice
+from oci.registry.credentials.keychains import advice
 from oci.registry.retry import worth_retrying
 
 ERROR_LIMIT = 64 << 10

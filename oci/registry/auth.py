@@ -21,7 +21,7 @@ from oci.errors import Refused, StoreError, Unauthorized
 from oci.meter import Meter
 from oci.registry.answers import Answer
 from oci.registry.challenge import Challenge, parse_challenges
-from oci.registry.credentials import Credential, Credentials
+from oci.registry.credentials.credential import Credential, Credentials
 from oci.registry.guard import Guard
 from oci.registry.http.origin import Origin, split_url
 

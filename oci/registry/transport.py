@@ -22,7 +22,7 @@ from oci.meter import Meter
 from oci.registry.answers import ERROR_LIMIT, Answer, Attempted, error_for, shown, tls_advice
 from oci.registry.auth import Authenticator
 from oci.registry.connections import connected
-from oci.registry.credentials import Credentials
+from oci.registry.credentials.credential import Credentials
 from oci.registry.guard import Guard, host_of, is_loopback
 from oci.registry.http.origin import origin_of, split_url
 from oci.registry.http.target import Target, absolute

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from oci.errors import InvalidInput, TransshipError, Unauthorized
-from oci.registry.credentials import ANONYMOUS, Credential, Credentials, Fixed
-from oci.registry.environment import RegistrySets
-from oci.registry.helpers import HelperProgram
-from oci.registry.keychains.azure import AzureKeychain
-from oci.registry.keychains.ecr import EcrKeychain
-from oci.registry.keychains.google import GoogleKeychain
-from oci.registry.login import default_credentials
+from oci.registry.credentials.azure import AzureKeychain
+from oci.registry.credentials.chain import default_credentials
+from oci.registry.credentials.credential import ANONYMOUS, Credential, Credentials, Fixed
+from oci.registry.credentials.ecr import EcrKeychain
+from oci.registry.credentials.environment import RegistrySets
+from oci.registry.credentials.google import GoogleKeychain
+from oci.registry.credentials.helpers import HelperProgram
 from tests.servers.http_server import LoopbackServer, QuietHandler
 
 SECRET = "hidden-word"

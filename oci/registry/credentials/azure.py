@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from oci.errors import InvalidInput, Unauthorized
-from oci.registry.credentials import Credential
+from oci.registry.credentials.credential import Credential
 
 SCOPE = "https://management.azure.com/.default"
 _HOSTS = (".azurecr.io", ".azurecr.cn", ".azurecr.de", ".azurecr.us")

@@ -11,9 +11,9 @@ from typing import Any
 
 from oci.errors import InvalidInput
 from oci.reference import HUB
-from oci.registry.credentials import Credential
-from oci.registry.helpers import HelperProgram
-from oci.registry.hosts import canonical_host, split_pattern
+from oci.registry.credentials.credential import Credential
+from oci.registry.credentials.helpers import HelperProgram
+from oci.registry.credentials.hosts import canonical_host, split_pattern
 
 FILE_LIMIT = 1 << 20
 _HUB_KEY = "https://index.docker.io/v1/"

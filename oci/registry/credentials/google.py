@@ -8,7 +8,7 @@ import subprocess
 from datetime import datetime
 
 from oci.errors import InvalidInput, Unauthorized
-from oci.registry.credentials import Credential
+from oci.registry.credentials.credential import Credential
 
 TIMEOUT = 30.0
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"

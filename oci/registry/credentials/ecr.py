@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from oci.errors import Unauthorized
-from oci.registry.credentials import Credential
+from oci.registry.credentials.credential import Credential
 
 PUBLIC = "public.ecr.aws"
 _PRIVATE = re.compile(r"(?P<account>\d{12})\.dkr\.ecr(?:-fips)?\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(?:\.cn)?")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 
-from oci.registry.credentials import Credential, Credentials, CredentialSource, Fixed
-from oci.registry.docker_config import DockerConfig
-from oci.registry.environment import RegistrySets, general_identity
-from oci.registry.keychains.chosen import active_keychains
+from oci.registry.credentials.config_files import DockerConfig
+from oci.registry.credentials.credential import Credential, Credentials, CredentialSource, Fixed
+from oci.registry.credentials.environment import RegistrySets, general_identity
+from oci.registry.credentials.keychains import active_keychains
 
 
 def _ignore_warning(text: str) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from oci.registry.credentials import ANONYMOUS, Credential
-from oci.registry.hosts import canonical_host, split_pattern
+from oci.registry.credentials.credential import ANONYMOUS, Credential
+from oci.registry.credentials.hosts import canonical_host, split_pattern
 
 PREFIX = "IMGPKG_REGISTRY_"
 _FIELDS = ("HOSTNAME", "USERNAME", "PASSWORD", "IDENTITY_TOKEN", "REGISTRY_TOKEN")

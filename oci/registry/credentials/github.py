@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from oci.registry.credentials import Credential
+from oci.registry.credentials.credential import Credential
 
 
 def covers(registry: str) -> bool:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from oci.errors import InvalidInput
-from oci.registry.credentials import CredentialSource
-from oci.registry.keychains import azure, ecr, github, google
-from oci.registry.keychains.azure import AzureKeychain
-from oci.registry.keychains.ecr import EcrKeychain
-from oci.registry.keychains.github import GitHubKeychain
-from oci.registry.keychains.google import GoogleKeychain
+from oci.registry.credentials import azure, ecr, github, google
+from oci.registry.credentials.azure import AzureKeychain
+from oci.registry.credentials.credential import CredentialSource
+from oci.registry.credentials.ecr import EcrKeychain
+from oci.registry.credentials.github import GitHubKeychain
+from oci.registry.credentials.google import GoogleKeychain
 
 _COVERS = {"gke": google.covers, "ecr": ecr.covers, "aks": azure.covers, "github": github.covers}
 NAMES = tuple(_COVERS)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from oci.errors import InvalidInput, Unauthorized
-from oci.registry.credentials import Credential
+from oci.registry.credentials.credential import Credential
 
 TIMEOUT = 30.0
 ATTEMPTS = 5
