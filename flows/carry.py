@@ -31,11 +31,11 @@ async def carry_all(run: MirrorRun, work: Sequence[WorkItem]) -> None:
             destinations = list(dict.fromkeys(target.destination for item in items for target in item.targets))
             title = items[0].title if len(items) == 1 else f"{len(items)} images"
             try:
-                await mirror_image(title, [item.source for item in items], destinations)
+                await mirror_image(title, [item.key for item in items], destinations)
             except Cancelled:
                 raise
-            except TransshipError:
-                return
+            except TransshipError as error:
+                run.fail(items, error)
 
     try:
         async with asyncio.TaskGroup() as group:

@@ -11,7 +11,7 @@ from prefect.states import Failed
 from flows.carry import carry_all
 from flows.parameters.mirror import MirrorShardParameters
 from oci.mirror.breaker import Breaker
-from oci.mirror.carry import Carried
+from oci.mirror.carry import Carried, unaccounted
 from oci.mirror.comparison import Comparison
 from oci.mirror.facts import Facts, default_path
 from oci.mirror.run import Shared
@@ -37,12 +37,15 @@ async def mirror_shard(parameters: MirrorShardParameters) -> None:
         async with account_kept(artifact_key("mirror-shard", one.name), lambda: MirrorAccount.of(run)):
             run.limits = await existing(limits_of(*(store for item in work for _, store in item.stores)))
             await carry_all(run, work)
-    return cast(None, _failed(list(run.outcomes.values())))
+    return cast(None, _failed(list(run.outcomes.values()), len(unaccounted(work, run.outcomes.values()))))
 
 
-def _failed(outcomes: list[Carried]) -> State[None] | None:
-    """The state of a run in which images failed. Returned, as an error that is raised fills the log."""
+def _failed(outcomes: list[Carried], unaccounted: int) -> State[None] | None:
+    """The state of a run in which images failed, or have no outcome. Returned, as an error that is raised fills the
+    log."""
     failed = [one for one in outcomes if one.status != DONE]
+    if unaccounted:
+        return Failed(message=f"{unaccounted} planned destinations of images have no outcome")
     if not failed:
         return None
     return Failed(message=f"{len(failed)} of {len(outcomes)} images failed, the first: {failed[0].error}")

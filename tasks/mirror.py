@@ -22,7 +22,7 @@ from oci.mirror.carry import Carried, carry
 from oci.mirror.compare import compare
 from oci.mirror.comparison import Comparison, TagState
 from oci.mirror.report import MirrorReport, made_of, of_failure
-from oci.mirror.work import WorkItem
+from oci.mirror.work import WorkItem, WorkKey
 from oci.relocation.transfer import DONE
 from tasks.limits import existing, limits_of, slots
 from tasks.metrics import of_mirror, tell
@@ -148,8 +148,8 @@ def carry_name(parameters: dict[str, Any]) -> str:
     retry_jitter_factor=0.5,
     cache_policy=NO_CACHE,
 )
-async def mirror_image(title: str, images: list[str], destinations: list[str]) -> list[Carried]:  # noqa: ARG001
-    """Brings images, given as REPOSITORY@DIGEST, to each destination that lacks them, and gives them their tags there.
+async def mirror_image(title: str, images: list[WorkKey], destinations: list[str]) -> list[Carried]:  # noqa: ARG001
+    """Brings images, each named by its source and its destinations, to these, and gives them their tags there.
 
     What became of each is kept in the run, failed ones included; then the first failure is raised, or an Incomplete.
     """
@@ -243,7 +243,8 @@ def _report(run: MirrorRun, error: str) -> MirrorReport:
     receipt = run.receipt()
     if run.comparison is None:
         return of_failure(run.mirror, TransshipError(error or "nothing was compared"), run.shared.breaker, receipt)
-    return made_of(run.mirror, run.comparison, list(run.outcomes.values()), run.shared.breaker, receipt)
+    outcomes = list(run.outcomes.values())
+    return made_of(run.mirror, run.comparison, outcomes, run.shared.breaker, receipt, error=error)
 
 
 def _past(written: MirrorOutcome) -> PastRun:

@@ -29,21 +29,15 @@ MirrorShardParameters = Callable[[Sequence[WorkItem]], Mapping[str, Any]]
 """Makes the parameters of the flow run that is to carry out some items."""
 
 
-class CarriedItem(BaseModel):
-    source: str
-    outcome: Carried
-
-
 class MirrorAccount(BaseModel):
     """What has become of the items of a shard so far, and what that has cost."""
 
-    outcomes: list[CarriedItem] = []
+    outcomes: list[Carried] = []
     receipt: Receipt = Receipt()
 
     @classmethod
     def of(cls, run: MirrorRun) -> dict[str, Any]:
-        outcomes = [{"source": source, "outcome": asdict(one)} for (source, _), one in run.outcomes.items()]
-        return {"outcomes": outcomes, "receipt": asdict(run.receipt())}
+        return {"outcomes": [asdict(outcome) for outcome in run.outcomes.values()], "receipt": asdict(run.receipt())}
 
 
 def in_shards(items: Sequence[WorkItem], count: int) -> list[list[WorkItem]]:
@@ -68,7 +62,7 @@ async def carry_on_fleet(
     def noted(flow_run: UUID, account: Account) -> None:
         told = MirrorAccount.model_validate(account.body)
         run.elsewhere[str(flow_run)] = told.receipt
-        run.outcomes.update({(one.source, one.outcome.destination): one.outcome for one in told.outcomes})
+        run.outcomes.update({(outcome.source, outcome.destination): outcome for outcome in told.outcomes})
 
     async def again(job: Job, end: JobEnd) -> Job | None:
         del end
@@ -96,6 +90,7 @@ def _untold(run: MirrorRun, item: WorkItem) -> WorkItem:
 
 def _lost(item: WorkItem, destination: str, end: JobEnd) -> Carried:
     return Carried(
+        source=item.source,
         names=item.names,
         destination=destination,
         status=FAILED,

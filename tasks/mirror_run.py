@@ -10,15 +10,16 @@ from contextvars import ContextVar
 from dataclasses import replace
 
 from oci.archive.s3settings import S3Settings
-from oci.errors import InvalidInput
+from oci.errors import InvalidInput, TransshipError
 from oci.meter import Receipt
 from oci.mirror.buckets import Bucket
-from oci.mirror.carry import Carried, left_by_policy
+from oci.mirror.carry import Carried, failed_by, left_by_policy
 from oci.mirror.comparison import Comparison
 from oci.mirror.config import Mirror, MirrorsConfig
 from oci.mirror.run import Shared, opened
-from oci.mirror.work import WorkItem
+from oci.mirror.work import WorkItem, WorkKey
 from oci.relocation.session import Access, Session
+from oci.relocation.transfer import DONE
 from tasks.blocks import load_s3
 from tasks.metrics import RunMetrics
 from tasks.side import Side
@@ -78,12 +79,12 @@ class MirrorRun(Work):
             raise InvalidInput("nothing is compared yet", hint="run compare_mirror first")
         return self.comparison
 
-    def item(self, source: str) -> WorkItem:
+    def item(self, key: WorkKey) -> WorkItem:
         """Raises InvalidInput for something that isn't among the work of the comparison."""
         for item in self.compared.work:
-            if item.source == source:
+            if item.key == key:
                 return item
-        raise InvalidInput(f"{source} isn't among what changed")
+        raise InvalidInput(f"{key[0]} isn't among the changed images for {', '.join(key[1])}")
 
     def percent(self) -> float:
         """Of the images on their way to each destination, how many have come to an end, good or bad."""
@@ -91,6 +92,16 @@ class MirrorRun(Work):
 
     def done(self, item: WorkItem, outcomes: tuple[Carried, ...]) -> None:
         self.outcomes.update({(item.source, one.destination): one for one in outcomes})
+
+    def fail(self, items: Iterable[WorkItem], error: TransshipError) -> None:
+        """Notes that the task run of these items failed, so that the report has a failure for it: the targets without
+        an outcome failed; when all of them are done, all of them failed."""
+        planned = [(item, target) for item in items for target in item.targets]
+        outcomes = [self.outcomes.get((item.source, target.destination)) for item, target in planned]
+        all_done = all(outcome is not None and outcome.status == DONE for outcome in outcomes)
+        for (item, target), outcome in zip(planned, outcomes, strict=True):
+            if outcome is None or all_done:
+                self.done(item, (failed_by(item, target, error),))
 
     def leave(self, items: Iterable[WorkItem]) -> None:
         """Notes items that aren't begun, because another failed."""

@@ -29,6 +29,8 @@ SKIPPED = "not tried"
 class Carried:
     """What became of one item at one destination. `tags` were moved there; sizes in bytes."""
 
+    source: str
+    """The `source` of the item: together with `destination` it names one planned target."""
     names: tuple[str, ...]
     destination: str
     status: str
@@ -118,13 +120,28 @@ def carry_all(
 
 def left_undone(items: Iterable[WorkItem], outcomes: Iterable[Carried], cause: TransshipError) -> tuple[Carried, ...]:
     """Of the items that have no outcome, when a run ends early."""
-    told = {(one.names, one.destination) for one in outcomes}
-    return tuple(
-        _skipped(item, target, cause)
-        for item in items
-        for target in item.targets
-        if (item.names, target.destination) not in told
-    )
+    return tuple(_skipped(item, target, cause) for item, target in unaccounted(items, outcomes))
+
+
+def unaccounted(items: Iterable[WorkItem], outcomes: Iterable[Carried]) -> list[tuple[WorkItem, Target]]:
+    """The planned targets that no outcome speaks of, or whose outcome is DONE without all of the target's tags."""
+    moved = {
+        (outcome.source, outcome.destination): frozenset(outcome.tags) if outcome.status == DONE else None
+        for outcome in outcomes
+    }
+    missing = []
+    for item in items:
+        for target in item.targets:
+            tags = moved.get((item.source, target.destination), frozenset())
+            reported = (item.source, target.destination) in moved
+            if not reported or (tags is not None and not tags.issuperset(target.tags)):
+                missing.append((item, target))
+    return missing
+
+
+def failed_by(item: WorkItem, target: Target, error: TransshipError) -> Carried:
+    """The outcome of a target that an error outside of the relocation ended."""
+    return _failed(item, target, error, time.monotonic())
 
 
 def _archive(session: Session, item: WorkItem, breaker: Breaker) -> Carried:
@@ -173,6 +190,7 @@ def _carried(
     kept = list(images)
     total = partial(_total, kept)
     return Carried(
+        source=item.source,
         names=item.names,
         destination=target.destination,
         status=status,
@@ -212,6 +230,7 @@ def left_by_policy(item: WorkItem) -> tuple[Carried, ...]:
 
 def _skipped(item: WorkItem, target: Target, cause: TransshipError) -> Carried:
     return Carried(
+        source=item.source,
         names=item.names,
         destination=target.destination,
         status=SKIPPED,

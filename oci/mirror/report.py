@@ -10,7 +10,7 @@ from typing import Any
 from oci.errors import InvalidInput, TransshipError
 from oci.meter import Receipt
 from oci.mirror.breaker import Breaker, place
-from oci.mirror.carry import SKIPPED, Carried
+from oci.mirror.carry import SKIPPED, Carried, unaccounted
 from oci.mirror.comparison import Comparison, TagState
 from oci.mirror.config import Mirror
 from oci.reference import ARCHIVE_PREFIX
@@ -92,9 +92,19 @@ class MirrorReport:
 
 
 def made_of(
-    mirror: Mirror, comparison: Comparison, outcomes: Sequence[Carried], breaker: Breaker, receipt: Receipt
+    mirror: Mirror,
+    comparison: Comparison,
+    outcomes: Sequence[Carried],
+    breaker: Breaker,
+    receipt: Receipt,
+    *,
+    error: str = "",
 ) -> MirrorReport:
-    """The report of a run that got as far as comparing."""
+    """The report of a run that got as far as comparing.
+
+    Every target of the comparison's work needs an outcome: a target without an outcome is reported as failed. `error`
+    ended the run before its work was done.
+    """
     done = [one for one in outcomes if one.status == DONE]
     rewritten = {one.destination for one in done if one.destination.startswith(ARCHIVE_PREFIX)}
     kept = [one for one in comparison.destinations if one.destination not in rewritten]
@@ -112,7 +122,12 @@ def made_of(
         waiting=comparison.waiting,
         extra=comparison.extra,
         nothing_taken=comparison.nothing_taken,
-        failed=(*_uncompared(mirror, comparison), *_uncarried(outcomes)),
+        failed=(
+            *_uncompared(mirror, comparison),
+            *_uncarried(outcomes),
+            *_unaccounted(comparison, outcomes),
+            *_ended(mirror, error),
+        ),
         causes=_causes(mirror, breaker),
         receipt=receipt,
     )
@@ -208,3 +223,18 @@ def _uncarried(outcomes: Iterable[Carried]) -> Iterable[FailedImage]:
                 retryable=one.retryable,
                 not_tried=one.status == SKIPPED,
             )
+
+
+def _unaccounted(comparison: Comparison, outcomes: Sequence[Carried]) -> Iterable[FailedImage]:
+    for item, target in unaccounted(comparison.work, outcomes):
+        yield FailedImage(
+            names=item.names,
+            destination=target.destination,
+            error="the run ended without an outcome for this destination; run the mirror again",
+            retryable=True,
+        )
+
+
+def _ended(mirror: Mirror, error: str) -> Iterable[FailedImage]:
+    if error:
+        yield FailedImage(names=(str(mirror.source),), destination="", error=error, retryable=True)

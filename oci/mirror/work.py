@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from oci.errors import InvalidDocument
 from oci.mirror.breaker import place
@@ -19,6 +19,9 @@ TAGS = "tags"
 BUNDLE = "bundle"
 LOCK = "lock"
 ARCHIVE = "archive"
+
+WorkKey: TypeAlias = tuple[str, tuple[str, ...]]
+"""The source and the destinations of an item."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +94,12 @@ class WorkItem:
         the tags of the source repository, where they were listed."""
         known = {parse_any(self.source).repository: listed} if listed is not None and self.kind == TAGS else {}
         return Seen(dict.fromkeys(target.tags), target.fresh, known)
+
+    @property
+    def key(self) -> WorkKey:
+        """What names the item among all work of its mirror: a bundle that goes to a repository and to an archive is two
+        items with one source."""
+        return self.source, tuple(target.destination for target in self.targets)
 
     def alone(self, target: Target) -> WorkItem:
         """The same for one destination."""

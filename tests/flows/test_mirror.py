@@ -10,6 +10,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun, TaskRun
 
+import tasks.mirror
 from flows import (
     MirrorCheckParameters,
     MirrorIncomplete,
@@ -18,11 +19,14 @@ from flows import (
     mirror_check_sync,
     mirror_sync,
 )
-from oci.errors import InvalidDocument
+from oci.errors import InvalidDocument, InvalidInput
+from oci.mirror.carry import Carried
 from oci.mirror.config import MirrorSource
+from oci.mirror.work import WorkItem
+from tasks.mirror_run import MirrorRun
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.registry_data import blob_file, seed
-from tests.support.content import digest_of, image
+from tests.support.content import bundle, digest_of, image, push
 from tests.support.flow_runs import newest_run
 from tests.support.mirroring import many, variant
 
@@ -132,6 +136,76 @@ def test_an_archive_is_one_task_run_and_none_when_nothing_changed(
     assert (first.mirrors[0].copied, first.mirrors[0].images) == (20, 20)
     assert again.mirrors[0].in_place == 20
     assert len(unchanged) == 2
+
+
+@pytest.mark.parametrize("kind", ["repository", "bundle", "lock"])
+def test_every_destination_of_a_source_is_written_whatever_their_kinds(
+    registry: DockerRegistry, other_registry: DockerRegistry, repository: str, tmp_path: Path, kind: str
+) -> None:
+    listed = push(registry.url, f"{repository}-app", image(31))
+    push(registry.url, repository, bundle([listed]), "1.0")
+    lock = tmp_path / "images.yml"
+    lock.write_text(f"apiVersion: imgpkg.carvel.dev/v1alpha1\nkind: ImagesLock\nimages:\n- image: {listed}\n")
+    source = {"repository": f"{registry.host}/{repository}", "bundle": f"{registry.host}/{repository}:1.0"}
+    archives = [tmp_path / "one.tar", tmp_path / "two.tar"]
+    destination = {"repository": f"{other_registry.host}/{repository}"}
+    mirror = {
+        "name": "web",
+        "source": {kind: source.get(kind, str(lock))},
+        "destinations": [{"archive": str(archives[0])}, destination, {"archive": str(archives[1])}],
+    }
+    mirrors = MirrorsConfig.model_validate({"mirrors": [mirror]})
+
+    first = mirror_sync(MirrorParameters(config=mirrors))
+    again = mirror_sync(MirrorParameters(config=mirrors))
+
+    assert (first.mirrors[0].failed, first.mirrors[0].copied) == ([], 3)
+    assert (again.mirrors[0].copied, again.mirrors[0].in_place) == (0, 3)
+    assert all(archive.exists() for archive in archives)
+    assert other_registry.repository_tags(repository)
+
+
+@pytest.mark.parametrize("work_is_done", [False, True], ids=["before its work", "after its work"])
+def test_a_task_run_that_failed_never_ends_in_a_green_report(
+    registry: DockerRegistry,
+    other_registry: DockerRegistry,
+    repository: str,
+    monkeypatch: pytest.MonkeyPatch,
+    work_is_done: bool,
+) -> None:
+    seed(registry, repository, {"1.0": image(1), "1.1": image(2)})
+    carried = tasks.mirror._carried
+
+    async def failing(run: MirrorRun, item: WorkItem) -> tuple[Carried, ...]:
+        if item.names[0].endswith(":1.0"):
+            return await carried(run, item)
+        if work_is_done:
+            await carried(run, item)
+        raise InvalidInput("this task run was lost")
+
+    monkeypatch.setattr("tasks.mirror._carried", failing)
+
+    with pytest.raises(MirrorIncomplete) as caught:
+        mirror_sync(MirrorParameters(config=config(registry, other_registry, repository)))
+
+    [report] = caught.value.report.mirrors
+    assert [(failed.names, failed.error) for failed in report.failed] == [
+        ([f"{registry.host}/{repository}:1.1"], "this task run was lost")
+    ]
+    assert report.copied == 1
+
+
+def test_work_that_no_task_run_was_made_for_fails_the_report(
+    registry: DockerRegistry, other_registry: DockerRegistry, repository: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seed(registry, repository, {"1.0": image(1), "1.1": image(2)})
+    monkeypatch.setattr("flows.carry.batches", lambda work: [[work[0]]])
+
+    with pytest.raises(MirrorIncomplete) as caught:
+        mirror_sync(MirrorParameters(config=config(registry, other_registry, repository)))
+
+    [report] = caught.value.report.mirrors
+    assert (report.copied, len(report.failed)) == (1, 1)
 
 
 def test_a_check_reports_drift_and_completes(

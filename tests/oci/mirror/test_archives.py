@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from oci.archive.s3settings import S3Settings
 from oci.cancel import CancelToken
 from oci.mirror.breaker import Breaker
 from oci.mirror.buckets import Bucket
+from oci.mirror.carry import carry_all
 from oci.mirror.compare import compare
 from oci.mirror.config import Mirror, MirrorsConfig
 from oci.mirror.facts import Facts
 from oci.mirror.plan import plan_mirror
-from oci.mirror.report import MirrorReport
+from oci.mirror.report import MirrorReport, made_of
 from oci.mirror.run import Shared, opened, run_mirror
 from oci.reference import ArchiveName, parse_store
 from oci.relocation.relocate import relocate
@@ -127,6 +130,66 @@ def test_bundles_and_locks_go_into_archives_too(registry: DockerRegistry, reposi
 
     assert [(one.copied, one.failed) for one in first] == [(1, ()), (1, ())]
     assert [(one.copied, one.in_place) for one in again] == [(0, 1), (0, 1)]
+
+
+@pytest.mark.parametrize("kind", ["repository", "bundle", "lock"])
+def test_every_destination_of_a_source_is_written_whatever_their_kinds(
+    registry: DockerRegistry, other_registry: DockerRegistry, repository: str, tmp_path: Path, kind: str
+) -> None:
+    source, tags = source_of(kind, registry, repository, tmp_path)
+    archives = [tmp_path / "one.tar", tmp_path / "two.tar"]
+    destination = f"{other_registry.host}/{repository}"
+    mirror = mirror_of(
+        source, destinations=[{"archive": str(archives[0])}, {"repository": destination}, {"archive": str(archives[1])}]
+    )
+
+    first, again = run(mirror), run(mirror)
+
+    assert (first.failed, first.copied) == ((), 3)
+    assert (again.copied, again.in_place) == (0, 3)
+    assert set(other_registry.repository_tags(repository)) >= tags
+    for archive in archives:
+        assert run_import(archive, tmp_path / f"{archive.stem}-layout") == tags
+
+
+def source_of(kind: str, registry: DockerRegistry, repository: str, folder: Path) -> tuple[str, set[str]]:
+    """A source of a mirror of this kind, and the tags that an archive of it has."""
+    listed = push(registry.url, f"{repository}-app", image(27))
+    push(registry.url, repository, bundle([listed]), "1.0")
+    lock = folder / "images.yml"
+    lock.write_text(f"apiVersion: imgpkg.carvel.dev/v1alpha1\nkind: ImagesLock\nimages:\n- image: {listed}\n")
+    sources = {
+        "repository": f"{registry.host}/{repository}",
+        "bundle": f"bundle {registry.host}/{repository}:1.0",
+        "lock": str(lock),
+    }
+    return sources[kind], set() if kind == "lock" else {"1.0"}
+
+
+def test_a_report_names_each_planned_destination_that_has_no_outcome(
+    registry: DockerRegistry, other_registry: DockerRegistry, repository: str, tmp_path: Path
+) -> None:
+    push(registry.url, repository, bundle([push(registry.url, f"{repository}-app", image(28))]), "1.0")
+    mirror = mirror_of(
+        f"bundle {registry.host}/{repository}:1.0",
+        destinations=[{"archive": str(tmp_path / "a.tar")}, {"repository": f"{other_registry.host}/{repository}"}],
+    )
+    with session_of() as session:
+        comparison = compare(session, mirror, facts=Facts(), breaker=Breaker())
+        outcomes = carry_all(session, comparison.work, Breaker())
+        receipt = session.meter.receipt()
+
+    whole = made_of(mirror, comparison, outcomes, Breaker(), receipt)
+    for lost in outcomes:
+        kept = [outcome for outcome in outcomes if outcome is not lost]
+        report = made_of(mirror, comparison, kept, Breaker(), receipt)
+        assert not report.succeeded
+        assert [failed.destination for failed in report.failed] == [lost.destination]
+    untagged = made_of(mirror, comparison, [replace(one, tags=()) for one in outcomes], Breaker(), receipt)
+
+    assert whole.succeeded
+    assert {failed.destination for failed in untagged.failed} == {one.destination for one in outcomes}
+    assert not made_of(mirror, comparison, outcomes, Breaker(), receipt, error="the fleet is gone").succeeded
 
 
 def test_a_bucket_says_what_the_environment_would_and_leaves_the_rest_to_it() -> None:
