@@ -19,10 +19,10 @@ import httpx
 
 from oci.errors import Refused, StoreError, Unauthorized
 from oci.meter import Meter
-from oci.registry.answers import Answer
 from oci.registry.challenge import Challenge, parse_challenges
 from oci.registry.credentials.credential import Credential, Credentials
-from oci.registry.guard import Guard
+from oci.registry.http.address_policy import Guard
+from oci.registry.http.errors import Answer
 from oci.registry.http.origin import Origin, split_url
 
 CLIENT_ID = "transship"

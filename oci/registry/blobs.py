@@ -12,9 +12,9 @@ from oci.errors import NotFound, Refused, StoreError, Unavailable
 from oci.reference import Repository
 from oci.registry.auth import Scope
 from oci.registry.http import target as targets
-from oci.registry.request import Request
-from oci.registry.retry import Attempts
-from oci.registry.transport import OpenAnswer, Transport
+from oci.registry.http.request import Request
+from oci.registry.http.retry import Attempts
+from oci.registry.http.transport import OpenAnswer, Transport
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _PROGRESS = 1 << 20

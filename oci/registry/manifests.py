@@ -9,11 +9,11 @@ from oci.digest import Digest, Verifier, is_digest, parse_digest
 from oci.errors import InvalidManifest, Refused, StoreError
 from oci.manifest import ACCEPT, Manifest, parse_manifest
 from oci.reference import Repository
-from oci.registry.answers import Answer
 from oci.registry.auth import Scope
 from oci.registry.http import target as targets
-from oci.registry.request import Request
-from oci.registry.transport import Transport
+from oci.registry.http.errors import Answer
+from oci.registry.http.request import Request
+from oci.registry.http.transport import Transport
 
 _ACCEPT = {"Accept": ACCEPT}
 

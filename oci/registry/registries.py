@@ -12,9 +12,9 @@ from oci.meter import Meter
 from oci.reference import Repository
 from oci.registry.capabilities import Capabilities
 from oci.registry.credentials.credential import Credentials
+from oci.registry.http.transport import Transport
 from oci.registry.repository import RegistryRepository
 from oci.registry.settings import RegistrySettings
-from oci.registry.transport import Transport
 
 
 class Registries:

@@ -11,7 +11,7 @@ from oci.manifest import Manifest
 from oci.reference import Repository
 from oci.registry import blobs, manifests, referrers, tags
 from oci.registry.capabilities import Capabilities
-from oci.registry.transport import Transport
+from oci.registry.http.transport import Transport
 from oci.registry.uploads import Uploader
 from oci.store import BlobOutcome, BlobReader
 

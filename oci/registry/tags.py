@@ -10,12 +10,12 @@ from typing import Any
 
 from oci.errors import Refused
 from oci.reference import Repository
-from oci.registry.answers import Answer
 from oci.registry.auth import Scope
 from oci.registry.http import target as targets
+from oci.registry.http.errors import Answer
+from oci.registry.http.request import Request
 from oci.registry.http.target import Target
-from oci.registry.request import Request
-from oci.registry.transport import Transport
+from oci.registry.http.transport import Transport
 
 PAGE = 999
 """Names asked for at a time: ECR refuses to give more than 1000. One less than a round number, so that an answer of

@@ -19,19 +19,19 @@ import msgspec
 from oci.cancel import CancelToken
 from oci.errors import Cancelled, RateLimited, Refused, StoreError, Unavailable
 from oci.meter import Meter
-from oci.registry.answers import ERROR_LIMIT, Answer, Attempted, error_for, shown, tls_advice
 from oci.registry.auth import Authenticator
-from oci.registry.connections import connected
 from oci.registry.credentials.credential import Credentials
-from oci.registry.guard import Guard, host_of, is_loopback
+from oci.registry.http.address_policy import Guard, host_of, is_loopback
+from oci.registry.http.connections import connected
+from oci.registry.http.errors import ERROR_LIMIT, Answer, Attempted, error_for, shown, tls_advice
 from oci.registry.http.origin import origin_of, split_url
+from oci.registry.http.pace import Limiter
+from oci.registry.http.quota import remaining_pulls
+from oci.registry.http.request import Request
+from oci.registry.http.retry import Attempts, retry_after
 from oci.registry.http.target import Target, absolute
-from oci.registry.limiter import Limiter
-from oci.registry.quota import remaining_pulls
-from oci.registry.request import Request
-from oci.registry.retry import Attempts, retry_after
+from oci.registry.http.wire import FOREIGN_MAPPED, Wire, release
 from oci.registry.settings import RegistrySettings
-from oci.registry.wire import FOREIGN_MAPPED, Wire, release
 
 PAGE_LIMIT = 16 << 20
 """Bytes of a whole answer that isn't a manifest: a page of tags or referrers."""

@@ -7,9 +7,9 @@ import ssl
 from urllib.request import getproxies, proxy_bypass
 
 from oci.errors import InvalidInput
-from oci.registry.guard import host_of, is_loopback
+from oci.registry.http.address_policy import host_of, is_loopback
+from oci.registry.http.wire import Wire
 from oci.registry.settings import RegistrySettings
-from oci.registry.wire import Wire
 
 
 def connected(registry: str, settings: RegistrySettings, side: str) -> Wire:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from oci.errors import Refused
-from oci.registry.guard import Guard, host_of, is_loopback
+from oci.registry.http.address_policy import Guard, host_of, is_loopback
 
 ADDRESSES = {
     "registry.example": ["93.184.216.34"],

@@ -12,7 +12,7 @@ import httpx
 
 from oci.errors import Denied, NotFound, RateLimited, Refused, StoreError, Unauthorized, Unavailable
 from oci.registry.credentials.keychains import advice
-from oci.registry.retry import worth_retrying
+from oci.registry.http.retry import worth_retrying
 
 ERROR_LIMIT = 64 << 10
 """Bytes of an error's body that are read."""
