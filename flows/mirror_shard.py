@@ -17,7 +17,7 @@ from oci.mirror.facts import Facts, default_path
 from oci.mirror.run import Shared
 from oci.relocation.transfer import DONE
 from tasks.account import account_kept
-from tasks.limits import existing, limits_of
+from tasks.limits import limits_of
 from tasks.mirror_fleet import MirrorAccount
 from tasks.mirror_run import mirroring
 from tasks.report import artifact_key
@@ -35,7 +35,7 @@ async def mirror_shard(parameters: MirrorShardParameters) -> None:
     async with mirroring(parameters.config, one, shared) as run:
         run.comparison = Comparison(mirror=one.name, source=str(one.source.store), destinations=(), work=work)
         async with account_kept(artifact_key("mirror-shard", one.name), lambda: MirrorAccount.of(run)):
-            run.limits = await existing(limits_of(*(store for item in work for _, store in item.stores)))
+            await run.limit(limits_of(*(store for item in work for _, store in item.stores)))
             await carry_all(run, work)
     return cast(None, _failed(list(run.outcomes.values()), len(unaccounted(work, run.outcomes.values()))))
 

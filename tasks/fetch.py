@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from oci.relocation.plan import Plan
 from oci.relocation.planner import make_plan
 from oci.relocation.transfer import transfer_image
-from tasks.limits import existing, limits_of
+from tasks.limits import limits_of
 from tasks.relocation import current
 from tasks.resolution import Resolution
 from tasks.retries import DELAYS, RETRIES, worth_retrying
@@ -66,7 +66,7 @@ async def fetch_referenced_images(source: Resolution) -> Graph:
         image.digest: transfer_image(session, plan, image.digest) for image in plan.images if image.present
     }
     if plan.to_transfer:
-        relocation.limits = await existing(limits_of(plan.destination, *{image.store for image in plan.to_transfer}))
+        await relocation.limit(limits_of(plan.destination, *{image.store for image in plan.to_transfer}))
     graph = Graph.of(plan)
     logger = get_run_logger()
     logger.info(

@@ -1,22 +1,39 @@
-"""Named concurrency limits, `registry:HOST`: shared by all workers of a fleet, beside the local pool of one run.
+"""Named concurrency limits of the Prefect server, `registry:HOST`, which all workers share.
 
-A limit counts images on their way, not requests: taking a slot asks the Prefect server and costs some 40 ms.
+A limit counts images on their way. A run takes slots by a few leases and gives them to its images one after the other:
+a lease for each image would cost three API requests an image, and a SQLite server is locked while it counts slots.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import UUID
 
-from prefect.client.orchestration import get_client
-from prefect.concurrency.asyncio import concurrency
-from prefect.exceptions import ObjectNotFound
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.responses import ConcurrencyLimitWithLeaseResponse
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.logging import get_run_logger
 
 from oci.reference import Repository, parse_store
 
 LEASE = 60.0
-"""Seconds after which the slot of a holder that was killed is given to another: the least that the server takes.
-Whoever lives renews it in time."""
+"""Seconds after which the server frees the slots of a run that was killed: the least that Prefect allows."""
+RENEW_AFTER = 0.75 * LEASE
+"""Prefect renews its own leases at this fraction."""
+TURN = 60.0
+"""Seconds after which a run gives its smallest lease back, so that another run that waits gets a slot."""
+PAUSE = 2.0
+"""Seconds between two requests for slots that others hold."""
+IDLE = 2.0
+"""Seconds after which a lease without work is given back."""
+
+_PAGE = 200
+_LONGEST_GOODBYE = 10.0
 
 
 def limit_name(registry: str) -> str:
@@ -30,26 +47,218 @@ def limits_of(*stores: str) -> frozenset[str]:
 
 
 async def existing(names: Iterable[str]) -> dict[str, int]:
-    """Those that the Prefect server knows and enforces, with their numbers of slots. Asked once per run, because
-    taking a slot of an unknown limit is a warning each time."""
-    found = {}
+    """Of these limits, the active ones that the server has, with their numbers of slots. One request in most cases."""
+    wanted, found, offset = frozenset(names), {}, 0
+    if not wanted:
+        return {}
     async with get_client() as client:
-        for name in sorted(names):
-            try:
-                limit = await client.read_global_concurrency_limit_by_name(name)
-            except ObjectNotFound:
-                continue
-            if limit.active:
-                found[name] = limit.limit
-    return found
+        while True:
+            page = await client.read_global_concurrency_limits(limit=_PAGE, offset=offset)
+            found.update({limit.name: limit.limit for limit in page if limit.active and limit.name in wanted})
+            offset += len(page)
+            if len(page) < _PAGE:
+                return found
+
+
+class LeaseServer(Protocol):
+    """The three requests of a lease."""
+
+    async def take(self, names: list[str], slots: int) -> UUID | None:
+        """None when so many slots aren't free in each of the limits: the server gives all of them or none."""
+
+    async def renew(self, lease: UUID) -> bool:
+        """False when the server doesn't know the lease any more."""
+
+    async def give_back(self, lease: UUID) -> None: ...
+
+
+class PrefectLeases:
+    """The leases of the Prefect server."""
+
+    def __init__(self, client: PrefectClient) -> None:
+        self._client = client
+
+    async def take(self, names: list[str], slots: int) -> UUID | None:
+        try:
+            answer = await self._client.increment_concurrency_slots_with_lease(names, slots, "concurrency", LEASE)
+        except PrefectHTTPStatusError as error:
+            if error.response.status_code in (422, 423):  # more than the limit has; all of them taken
+                return None
+            raise
+        return ConcurrencyLimitWithLeaseResponse.model_validate(answer.json()).lease_id
+
+    async def renew(self, lease: UUID) -> bool:
+        try:
+            await self._client.renew_concurrency_lease(lease, LEASE)
+        except ObjectNotFound:
+            return False
+        except PrefectHTTPStatusError as error:
+            if error.response.status_code in (404, 410):
+                return False
+            raise
+        return True
+
+    async def give_back(self, lease: UUID) -> None:
+        await self._client.release_concurrency_slots_with_lease(lease)
 
 
 @asynccontextmanager
-async def slots(names: Iterable[str]) -> AsyncIterator[None]:
-    """Holds one slot of each limit; the server gives all of them at once or none, so two runs can't deadlock."""
-    taken = sorted(names)
-    if not taken:
-        yield
-        return
-    async with concurrency(taken, occupy=1, lease_duration=LEASE, strict=False):
-        yield
+async def prefect_leases() -> AsyncIterator[LeaseServer]:
+    async with get_client() as client:
+        yield PrefectLeases(client)
+
+
+@dataclass(slots=True, eq=False)
+class _Lease:
+    """Some slots of every limit. `busy` of them are used; a `closing` lease gets no more work; the server doesn't
+    know a `lost` lease any more. Times in seconds."""
+
+    id: UUID
+    size: int
+    taken: float
+    renewed: float
+    idle_since: float
+    busy: int = 0
+    closing: bool = False
+    lost: bool = False
+
+
+class Slots:
+    """The slots of one run: at most `most` at a time, of all the limits in `names` together. Use `slot` around each
+    image, and `close` at the end. Without names everything passes at once.
+
+    Leases are taken as work asks for slots, in halves of what is still missing (4, 2, 1, 1 for 8), so that slots can be
+    given back in parts: when a run has less to do, and once a TURN when others may wait.
+    """
+
+    def __init__(
+        self,
+        names: Iterable[str] = (),
+        most: int = 1,
+        *,
+        connect: Callable[[], AbstractAsyncContextManager[LeaseServer]] = prefect_leases,
+        now: Callable[[], float] = time.monotonic,
+        warn: Callable[[str], object] | None = None,
+    ) -> None:
+        self._names = sorted(names)
+        self._most = most
+        self._connect = connect
+        self._now = now
+        self._leases: list[_Lease] = []
+        self._waiting = 0
+        self._changed = asyncio.Condition()
+        self._wake = asyncio.Event()
+        self._ask_again = 0.0
+        self._report = warn
+        self._warned = False
+        self._keeper: asyncio.Task[None] | None = None
+
+    @asynccontextmanager
+    async def slot(self) -> AsyncIterator[None]:
+        """Waits for a slot of each limit, and holds it while the block runs."""
+        if not self._names:
+            yield
+            return
+        if self._keeper is None:
+            self._keeper = asyncio.create_task(self._keep())
+        lease = await self._enter()
+        try:
+            yield
+        finally:
+            lease.busy -= 1
+            lease.idle_since = self._now()
+            self._wake.set()
+            async with self._changed:
+                self._changed.notify()
+
+    async def close(self) -> None:
+        """Gives all leases back. A server that doesn't answer frees them after LEASE."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait([self._keeper], timeout=_LONGEST_GOODBYE)
+            self._keeper = None
+
+    async def _enter(self) -> _Lease:
+        self._waiting += 1
+        self._wake.set()
+        try:
+            async with self._changed:
+                await self._changed.wait_for(lambda: self._free() is not None)
+                lease = self._free()
+                assert lease is not None  # noqa: S101 - the condition said so, and nothing ran in between
+                lease.busy += 1
+                return lease
+        finally:
+            self._waiting -= 1
+
+    def _free(self) -> _Lease | None:
+        """The biggest lease that has a free slot."""
+        free = [lease for lease in self._leases if lease.busy < lease.size and not lease.closing]
+        return max(free, key=lambda lease: lease.size, default=None)
+
+    async def _keep(self) -> None:
+        """Takes, renews and gives back leases, one request at a time, until it is cancelled."""
+        while True:
+            try:
+                async with self._connect() as server:
+                    await self._serve(server)
+            except Exception as error:  # noqa: BLE001 - whatever the server's trouble is, it is asked again
+                self._warn(error)
+                await asyncio.sleep(PAUSE)
+
+    async def _serve(self, server: LeaseServer) -> None:
+        try:
+            while True:
+                self._wake.clear()
+                await self._take_more(server)
+                for lease in list(self._leases):
+                    await self._look_after(server, lease)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(PAUSE if self._leases or self._waiting else None):
+                        await self._wake.wait()
+        except asyncio.CancelledError:
+            while self._leases:
+                lease = self._leases.pop()
+                if not lease.lost:
+                    await server.give_back(lease.id)
+            raise
+
+    def _warn(self, error: Exception) -> None:
+        if not self._warned:
+            self._warned = True
+            warn = self._report or get_run_logger().warning
+            warn(f"the Prefect server can't be asked for slots of {', '.join(self._names)}: {error}")
+
+    async def _look_after(self, server: LeaseServer, lease: _Lease) -> None:
+        now = self._now()
+        smallest = min(self._leases, key=lambda one: (one.size, one.taken))
+        if lease is smallest and now - lease.taken > TURN:
+            lease.closing = True
+        idle = now - lease.idle_since > IDLE and not self._waiting
+        if not lease.busy and (lease.closing or idle):
+            self._leases.remove(lease)
+            if not lease.lost:
+                self._ask_again = now + PAUSE if lease.closing else self._ask_again
+                await server.give_back(lease.id)
+        elif now - lease.renewed > RENEW_AFTER and not lease.lost:
+            # A server that was restarted may have forgotten the lease: another is taken when its work has ended.
+            lease.lost = lease.closing = not await server.renew(lease.id)
+            lease.renewed = now
+
+    async def _take_more(self, server: LeaseServer) -> None:
+        while self._now() >= self._ask_again:
+            taken = sum(lease.size for lease in self._leases)
+            used = sum(lease.busy for lease in self._leases)
+            missing = min(self._most, used + self._waiting) - taken
+            if missing < 1:
+                return
+            size = -(-missing // 2)
+            while (lease := await server.take(self._names, size)) is None and size > 1:
+                size //= 2
+            if lease is None:
+                self._ask_again = self._now() + PAUSE
+                return
+            now = self._now()
+            self._leases.append(_Lease(lease, size, taken=now, renewed=now, idle_since=now))
+            async with self._changed:
+                self._changed.notify_all()

@@ -24,7 +24,7 @@ from oci.mirror.comparison import Comparison, TagState
 from oci.mirror.report import MirrorReport, made_of, of_failure
 from oci.mirror.work import WorkItem, WorkKey
 from oci.relocation.transfer import DONE
-from tasks.limits import existing, limits_of, slots
+from tasks.limits import limits_of
 from tasks.metrics import of_mirror, tell
 from tasks.mirror_history import PastRun, keep_history
 from tasks.mirror_report import DriftReport, MirrorOutcome
@@ -90,7 +90,7 @@ async def compare_mirror(mirror: str) -> Compared:  # noqa: ARG001 - shown in th
     run.comparison = await _compare(run)
     found = Compared.of(run.comparison)
     if run.comparison.work:
-        run.limits = await existing(limits_of(*(store for item in run.comparison.work for _, store in item.stores)))
+        await run.limit(limits_of(*(store for item in run.comparison.work for _, store in item.stores)))
         await _list_changes(run)
     await _name_run(run)
     get_run_logger().info("%s: %s", run.mirror.name, found)
@@ -177,7 +177,7 @@ def _left(run: MirrorRun, item: WorkItem) -> WorkItem:
 
 async def _carried(run: MirrorRun, item: WorkItem) -> tuple[Carried, ...]:
     session = await run.session()
-    async with slots(limits_of(*(store for _, store in item.stores)) & run.limits.keys()):
+    async with run.slots.slot():
         outcomes = await run.in_thread(carry, session, item, run.shared.breaker, listed=run.compared.listed)
     run.done(item, outcomes)
     return outcomes

@@ -4,7 +4,7 @@ went so far."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import replace
@@ -40,8 +40,6 @@ class MirrorRun(Work):
         self.comparison: Comparison | None = None
         self.outcomes: dict[tuple[str, str], Carried] = {}
         """By source and destination."""
-        self.limits: Mapping[str, int] = {}
-        """Named concurrency limits that the Prefect server has for the registries of this mirror, and their slots."""
         self.elsewhere: dict[str, Receipt] = {}
         """What other machines have spent on parts of the work, by the names of these parts."""
         self.told: list[RunMetrics] = [] if told is None else told
@@ -108,11 +106,6 @@ class MirrorRun(Work):
         for item in items:
             self.done(item, left_by_policy(item))
 
-    @property
-    def width(self) -> int:
-        """Images to have on their way at a time: not more than a named limit has slots."""
-        return max(1, min([self.mirror.limits.concurrency, *self.limits.values()]))
-
     def receipt(self) -> Receipt:
         total = self._session.meter.receipt() if self._session else Receipt()
         for other in list(self.elsewhere.values()):
@@ -122,7 +115,7 @@ class MirrorRun(Work):
     async def close(self) -> None:
         if self._session is not None:
             await self.in_thread(self._session.close)
-        self.end()
+        await self.end()
 
 
 @asynccontextmanager

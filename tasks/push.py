@@ -13,7 +13,6 @@ from oci.digest import Digest, parse_digest
 from oci.errors import Cancelled, Incomplete, TransshipError
 from oci.relocation.plan import Plan
 from oci.relocation.transfer import DONE, ImageOutcome, failure, transfer_image
-from tasks.limits import limits_of, slots
 from tasks.retries import DELAYS, RETRIES, worth_retrying
 from tasks.transfer import Transfer, current_transfer
 
@@ -40,7 +39,7 @@ def push_name(parameters: dict[str, Any]) -> str:
     retry_jitter_factor=0.5,
     cache_policy=NO_CACHE,
 )
-async def push_to_target_registry(images: list[str], destination: str) -> list[ImageOutcome]:
+async def push_to_target_registry(images: list[str], destination: str) -> list[ImageOutcome]:  # noqa: ARG001 - shown in the UI
     """Transfers images of the plan, each given as REPOSITORY@DIGEST, and names none of them.
 
     What became of each is kept in the transfer, failed ones included; then the first failure is raised, or an
@@ -52,7 +51,7 @@ async def push_to_target_registry(images: list[str], destination: str) -> list[I
     for image in images:
         digest = parse_digest(image.rpartition("@")[2])
         try:
-            outcomes.append(await _push(transfer, digest, destination))
+            outcomes.append(await _push(transfer, digest))
         except Cancelled:
             raise
         except TransshipError as error:
@@ -65,13 +64,12 @@ async def push_to_target_registry(images: list[str], destination: str) -> list[I
     return outcomes
 
 
-async def _push(transfer: Transfer, digest: Digest, destination: str) -> ImageOutcome:
+async def _push(transfer: Transfer, digest: Digest) -> ImageOutcome:
     known = transfer.outcomes.get(digest)
     if known is not None and known.status == DONE:
         return known
-    image = transfer.planned.by_digest[digest]
     session = await transfer.session()
-    async with slots(limits_of(image.store, destination) & transfer.limits.keys()):
+    async with transfer.slots.slot():
         outcome = await transfer.in_thread(transfer_image, session, transfer.planned, digest)
     transfer.outcomes[digest] = outcome
     return outcome

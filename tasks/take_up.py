@@ -7,7 +7,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from oci.relocation.shards import asked_again
-from tasks.limits import existing, limits_of
+from tasks.limits import limits_of
 from tasks.retries import DELAYS, RETRIES, worth_retrying
 from tasks.sizes import human
 from tasks.transfer import current_transfer
@@ -28,5 +28,5 @@ async def take_up(destination: str, *, ask: bool) -> None:  # noqa: ARG001 - the
     if ask:
         transfer.plan = await transfer.in_thread(asked_again, await transfer.session(), transfer.planned)
     plan = transfer.planned
-    transfer.limits = await existing(limits_of(plan.destination, *{image.store for image in plan.to_transfer}))
+    await transfer.limit(limits_of(plan.destination, *{image.store for image in plan.to_transfer}))
     get_run_logger().info("%d images to copy: %s", len(plan.to_transfer), human(plan.bytes_to_move))

@@ -8,7 +8,7 @@ is retried elsewhere opens a new one, because only the destination knows what is
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from typing import TypeVar
@@ -31,8 +31,6 @@ class Transfer(Work):
         self.concurrency = concurrency
         self.meter = Meter()
         self.plan: Plan | None = None
-        self.limits: Mapping[str, int] = {}
-        """Named concurrency limits that the Prefect server has for the registries of the plan, and their slots."""
         self.outcomes: dict[Digest, ImageOutcome] = {}
         self.elsewhere: dict[str, Receipt] = {}
         """What other machines have spent on parts of the plan, by the names of these parts."""
@@ -64,12 +62,6 @@ class Transfer(Work):
             raise InvalidInput("nothing is planned yet", hint="run fetch_referenced_images first")
         return self.plan
 
-    @property
-    def width(self) -> int:
-        """Images to have on their way at a time. Not more than a named limit has slots: waiting for one that this run
-        holds itself costs up to a second for each image."""
-        return max(1, min([self.concurrency, *self.limits.values()]))
-
     def receipt(self) -> Receipt:
         """What was spent so far, here and elsewhere; the seconds are those of this run."""
         total = self.meter.receipt()
@@ -80,7 +72,7 @@ class Transfer(Work):
     async def close(self) -> None:
         if self._session is not None:
             await self.in_thread(self._session.close)
-        self.end()
+        await self.end()
 
 
 T = TypeVar("T", bound=Transfer)

@@ -42,7 +42,7 @@ class Visit(Work):
     async def close(self) -> None:
         if self._session is not None:
             await self.in_thread(self._session.close)
-        self.end()
+        await self.end()
 
 
 @asynccontextmanager

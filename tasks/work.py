@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
@@ -12,6 +12,7 @@ from typing import ParamSpec, TypeVar
 
 from oci.cancel import CancelToken
 from oci.errors import TransshipError
+from tasks.limits import Slots, existing
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -22,6 +23,10 @@ class Work:
 
     def __init__(self, threads: int) -> None:
         self.cancel = CancelToken()
+        self.slots = Slots()
+        """Of the named limits that hold for the registries of the work."""
+        self.width = threads - 1
+        """Images to have on their way at a time: not more than a named limit has slots."""
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="task")
 
     async def in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -39,7 +44,14 @@ class Work:
             await _ended(future)
             raise
 
-    def end(self) -> None:
+    async def limit(self, names: Iterable[str]) -> None:
+        """Makes the work respect those of the named limits that the Prefect server has."""
+        limits = await existing(names)
+        self.width = max(1, min([self.width, *limits.values()]))
+        self.slots = Slots(limits, self.width)
+
+    async def end(self) -> None:
+        await self.slots.close()
         self._threads.shutdown(wait=False)
 
 

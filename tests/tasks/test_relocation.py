@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Iterable
 
 import pytest
 
@@ -124,11 +125,19 @@ def test_a_relocation_with_an_image_that_nobody_pushed_is_not_complete() -> None
         asyncio.run(main())
 
 
-def test_no_more_images_are_on_their_way_than_the_tightest_named_limit_has_slots() -> None:
+def test_no_more_images_are_on_their_way_than_the_tightest_named_limit_has_slots(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def limits(names: Iterable[str]) -> dict[str, int]:
+        assert list(names) == ["registry:a", "registry:b"]
+        return {"registry:a": 3, "registry:b": 2}
+
+    monkeypatch.setattr("tasks.work.existing", limits)
+
     async def main() -> list[int]:
         async with opened(ORDER) as relocation:
             free = relocation.width
-            relocation.limits = {"registry:a": 3, "registry:b": 2}
+            await relocation.limit(["registry:a", "registry:b"])
             return [free, relocation.width]
 
     assert asyncio.run(main()) == [ORDER.concurrency, 2]
