@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from flows.transfer import the_one
-from oci.errors import Cancelled, TransshipError
+from oci.errors import TransshipError
 from oci.mirror.rules import OnFailure
 from oci.mirror.work import WorkItem
 from oci.relocation.transfer import FAILED
@@ -32,8 +32,6 @@ async def carry_all(run: MirrorRun, work: Sequence[WorkItem]) -> None:
             title = items[0].title if len(items) == 1 else f"{len(items)} images"
             try:
                 await mirror_image(title, [item.key for item in items], destinations)
-            except Cancelled:
-                raise
             except TransshipError as error:
                 run.fail(items, error)
 

@@ -17,7 +17,7 @@ from flows.names import host_or_folder
 from flows.parameters.mirror import MirrorCheckParameters, MirrorParameters, MirrorShardParameters
 from flows.transfer import the_one
 from oci.counted import counted
-from oci.errors import Cancelled, TransshipError
+from oci.errors import TransshipError
 from oci.mirror.breaker import Breaker
 from oci.mirror.compare import Care
 from oci.mirror.config import Mirror, MirrorsConfig
@@ -75,8 +75,6 @@ async def _mirrored(
             if run.compared.work:
                 async with _progress_shown(run):
                     await _carry(parameters, run)
-        except Cancelled:
-            raise
         except TransshipError as error:
             problem = str(error)
         return await report_mirror(one.name, problem)

@@ -12,7 +12,7 @@ from prefect.runtime import flow_run
 from flows.ending import failed, run_alone
 from flows.mirror import name_of
 from flows.parameters.mirror import MirrorCheckParameters
-from oci.errors import Cancelled, Incomplete, StoreError, TransshipError
+from oci.errors import Incomplete, StoreError, TransshipError
 from oci.mirror.breaker import Breaker
 from oci.mirror.compare import CHECK
 from oci.mirror.config import Mirror, MirrorsConfig
@@ -57,8 +57,6 @@ async def _checked(config: MirrorsConfig, one: Mirror, shared: Shared) -> DriftR
     async with mirroring(config, one, shared):
         try:
             return await check_mirror(one.name)
-        except Cancelled:
-            raise
         except TransshipError as error:
             return DriftReport(mirror=one.name, source=str(one.source), error=str(error))
 

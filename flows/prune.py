@@ -11,7 +11,7 @@ from prefect.runtime import deployment, flow_run
 from flows.ending import failed, run_alone
 from flows.names import host_or_folder
 from flows.parameters.prune import AfterPlan, PruneApproval, PruneParameters
-from oci.errors import Cancelled, Incomplete, InvalidInput, StoreError, TransshipError
+from oci.errors import Incomplete, InvalidInput, StoreError, TransshipError
 from tasks.prune import carry_out, plan_key, plan_prune, report_prune
 from tasks.prune_report import PlannedPrune, PruneRunReport, Remaining
 from tasks.visit import visiting
@@ -38,8 +38,6 @@ async def prune(parameters: PruneParameters) -> PruneRunReport:
     async with visiting(parameters.side(), "destination"):
         try:
             written = await _pruned(parameters)
-        except Cancelled:
-            raise
         except TransshipError as error:
             left = Remaining(subject=destination, reason=str(error), retryable=error.retryable)
             await report_prune(destination, PruneRunReport(destination=destination, outcome="failed", failed=[left]))

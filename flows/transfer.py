@@ -19,8 +19,6 @@ async def push_all(transfer: Transfer, plan: Plan) -> None:
         async with slots:
             try:
                 await push_to_target_registry(images, plan.destination)
-            except Cancelled:
-                raise
             except TransshipError:
                 return
 
@@ -30,7 +28,8 @@ async def push_all(transfer: Transfer, plan: Plan) -> None:
 
 
 def the_one(error: BaseException) -> BaseException:
-    """Out of exception groups, what Prefect has to see: its signal to end this run before any other error."""
+    """Out of exception groups, what Prefect has to see: its signal to end this run before any other error. Cancelled
+    becomes asyncio's, from which Prefect makes the state Cancelled and not Crashed."""
     while isinstance(error, BaseExceptionGroup):
-        error = min(error.exceptions, key=lambda inner: isinstance(inner, Exception))
-    return error
+        error = min(error.exceptions, key=lambda inner: (isinstance(inner, Exception), isinstance(inner, Cancelled)))
+    return asyncio.CancelledError() if isinstance(error, Cancelled) else error

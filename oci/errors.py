@@ -5,7 +5,6 @@
     │   ├── InvalidReference    a reference, digest, tag or platform that doesn't parse
     │   ├── InvalidManifest     a manifest, index or image config that doesn't hold together
     │   └── InvalidDocument     a lock or locations file that breaks its format
-    ├── Cancelled               the run was asked to stop
     ├── IntegrityError          bytes that don't have the promised size or digest
     ├── StoreError              a registry, layout or archive didn't do what was asked
     │   ├── NotFound            it answered that there is no such thing
@@ -16,6 +15,8 @@
     │   ├── Refused             it answered something that can't be worked with
     │   └── PartFailed          what was said of one part of a relocation
     └── Incomplete              some parts of a relocation failed; the rest is done
+
+    Cancelled                   the run was asked to stop; no TransshipError, so that no handler of errors swallows it
 
 An error says which side failed (source or destination), which registry or layout, which reference or digest, what
 was attempted, whether trying again can help (`retryable`), and what to do next (`hint`). It never carries a secret or
@@ -57,8 +58,9 @@ class InvalidDocument(InvalidInput):
     """A lock or locations file that breaks its format. The message names the path inside it (`images[3].image`)."""
 
 
-class Cancelled(TransshipError):
-    """The run was asked to stop."""
+class Cancelled(BaseException):
+    """The run was asked to stop. It derives from BaseException, as asyncio's and trio's do: `except TransshipError` and
+    `except Exception` let it pass. The command, Prefect's tasks and pools of threads turn it into an exit."""
 
     def __init__(self, message: str = "cancelled") -> None:
         super().__init__(message)

@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 
 from oci.counted import counted
 from oci.digest import Digest, parse_digest
-from oci.errors import Cancelled, Incomplete, TransshipError
+from oci.errors import Incomplete, TransshipError
 from oci.relocation.plan import Plan
 from oci.relocation.transfer import DONE, ImageOutcome, failure, transfer_image
 from tasks.retries import DELAYS, RETRIES, worth_retrying
@@ -52,8 +52,6 @@ async def push_to_target_registry(images: list[str], destination: str) -> list[I
         digest = parse_digest(image.rpartition("@")[2])
         try:
             outcomes.append(await _push(transfer, digest))
-        except Cancelled:
-            raise
         except TransshipError as error:
             transfer.outcomes[digest] = failure(transfer.planned.by_digest[digest], error)
             failures.append(error)

@@ -11,7 +11,7 @@ from functools import partial
 from typing import ParamSpec, TypeVar
 
 from oci.cancel import CancelToken
-from oci.errors import TransshipError
+from oci.errors import Cancelled, TransshipError
 from tasks.limits import Slots, existing
 
 P = ParamSpec("P")
@@ -37,7 +37,7 @@ class Work:
         future = asyncio.get_running_loop().run_in_executor(self._threads, work)
         try:
             return await asyncio.shield(future)
-        except TransshipError as error:
+        except (TransshipError, Cancelled) as error:
             raise error.with_traceback(None) from None  # says all by itself; Prefect logs every frame it comes through
         except asyncio.CancelledError:
             self.cancel.cancel()

@@ -15,7 +15,7 @@ from flows.cli.access import RegistryFlags
 from flows.cli.verb import Invocation
 from oci.archive.s3settings import S3Settings
 from oci.atomic import write_output
-from oci.errors import Cancelled, InvalidInput, NotFound, Refused, StoreError, TransshipError
+from oci.errors import InvalidInput, NotFound, Refused, StoreError, TransshipError
 from oci.mirror.breaker import Breaker
 from oci.mirror.compare import Care, compare, concerns
 from oci.mirror.comparison import Comparison, TagState
@@ -132,8 +132,6 @@ class Mirrors:
             with self.session(mirror) as session:
                 try:
                     found = compare(session, mirror, facts=shared.facts, breaker=shared.breaker, care=shared.care)
-                except Cancelled:
-                    raise
                 except TransshipError as error:
                     failures.append(error)
                     continue

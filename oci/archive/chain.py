@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from oci.archive.tarplan import Piece
 from oci.digest import Digest, Verifier
-from oci.errors import IntegrityError, InvalidInput, TransshipError
+from oci.errors import Cancelled, IntegrityError, InvalidInput, TransshipError
 
 T = TypeVar("T", bound=bytes | memoryview)
 
@@ -25,8 +25,8 @@ class Chains:
     """Bytes of each blob up to the end of a piece. What the verifier has seen says less: it counts a chunk before that
     is hashed."""
     _turn: threading.Condition = field(default_factory=threading.Condition)
-    _broken: dict[Digest, TransshipError] = field(default_factory=dict)
-    _over: TransshipError | None = None
+    _broken: dict[Digest, TransshipError | Cancelled] = field(default_factory=dict)
+    _over: TransshipError | Cancelled | None = None
 
     def update(self, piece: Piece, chunks: Iterable[bytes | memoryview]) -> None:
         """Raises IntegrityError when the blob ends here and isn't what was promised, or what `break_off` was told."""
@@ -52,7 +52,7 @@ class Chains:
         if end == verifier.size:
             verifier.finish()
 
-    def break_off(self, error: TransshipError, digests: Iterable[Digest] | None = None) -> None:
+    def break_off(self, error: TransshipError | Cancelled, digests: Iterable[Digest] | None = None) -> None:
         """Nobody waits any longer for these blobs, or for any."""
         with self._turn:
             if digests is None:
@@ -61,7 +61,7 @@ class Chains:
                 self._broken.update(dict.fromkeys(digests, error))
             self._turn.notify_all()
 
-    def _why_not(self, verifier: Verifier) -> TransshipError | None:
+    def _why_not(self, verifier: Verifier) -> TransshipError | Cancelled | None:
         return self._over or self._broken.get(verifier.digest)
 
     def _verifier(self, piece: Piece) -> Verifier:

@@ -10,7 +10,7 @@ from oci.archive.source import Archive
 from oci.bundle import reader
 from oci.descriptor import Descriptor
 from oci.digest import Digest
-from oci.errors import Cancelled, TransshipError
+from oci.errors import TransshipError
 from oci.manifest import Manifest
 from oci.relocation.session import Session
 
@@ -155,8 +155,6 @@ def _problem(archive: Archive, blob: Descriptor, *, deep: bool) -> str:
     try:
         for _ in archive.read_blob(blob) if deep else archive.read_blob(blob, 0, min(1, blob.size)):
             pass
-    except Cancelled:
-        raise
     except TransshipError as error:
         return str(error)
     return ""

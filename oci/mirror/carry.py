@@ -11,7 +11,7 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from oci.errors import Cancelled, Incomplete, StoreError, TransshipError
+from oci.errors import Incomplete, StoreError, TransshipError
 from oci.mirror import archives
 from oci.mirror.breaker import Breaker
 from oci.mirror.work import Target, WorkItem
@@ -67,8 +67,6 @@ def carry(
             continue
         try:
             plans[target.destination] = make_plan(session, item.request(target), seen=item.seen(target, listed))
-        except Cancelled:
-            raise
         except TransshipError as error:
             breaker.failed(error)
             outcomes[target.destination] = _failed(item, target, error, started)
@@ -149,8 +147,6 @@ def _archive(session: Session, item: WorkItem, breaker: Breaker) -> Carried:
     [target] = item.targets
     try:
         plan, report = archives.write(session, item)
-    except Cancelled:
-        raise
     except TransshipError as error:
         breaker.failed(error)
         return _failed(item, target, _the_one(error), started)
@@ -168,8 +164,6 @@ def _bring(session: Session, item: WorkItem, target: Target, plan: Plan, breaker
             breaker.noted(image.error_class, image.side, image.store, StoreError(image.error))
         check_complete(plan, images)
         published = publish(session, plan, images)
-    except Cancelled:
-        raise
     except TransshipError as error:
         breaker.failed(error)
         return _failed(item, target, _the_one(error), started, images)

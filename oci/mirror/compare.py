@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from oci.bundle import tagnames
 from oci.descriptor import Descriptor
 from oci.digest import Digest
-from oci.errors import Cancelled, InvalidInput, NotFound, TransshipError
+from oci.errors import InvalidInput, NotFound, TransshipError
 from oci.mirror import selection
 from oci.mirror.archives import has_to_be_written, held_in
 from oci.mirror.breaker import Breaker, place
@@ -147,8 +147,6 @@ class _Look:
             return self._session.destination(store)
         try:
             return held_in(self._session, store)
-        except Cancelled:
-            raise
         except TransshipError as error:
             self._breaker.failed(error)
             self._broken[str(destination)] = error
@@ -180,8 +178,6 @@ class _Look:
                 self._breaker.succeeded([place("destination", str(destination.name))])
             except NotFound:
                 self._there[name] = frozenset()
-            except Cancelled:
-                raise
             except TransshipError as error:
                 self._breaker.failed(error)
                 self._broken[name] = error
@@ -242,8 +238,6 @@ class _Look:
         def narrowed(head: Descriptor) -> Digest | TransshipError:
             try:
                 return self._facts.narrowed(self._session, self._source, head, self._mirror.platforms)
-            except Cancelled:
-                raise
             except TransshipError as error:
                 return error
 
@@ -273,8 +267,6 @@ class _Look:
         here = next((one for name, one in self._destinations.items() if self._shows(name, tag, head.digest)), None)
         try:
             return self._facts.created(self._session, here or self._source, head.digest)
-        except Cancelled:
-            raise
         except TransshipError:
             return None
 

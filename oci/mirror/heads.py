@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from oci.descriptor import Descriptor
-from oci.errors import Cancelled, TransshipError
+from oci.errors import TransshipError
 from oci.mirror.breaker import Breaker, place
 from oci.relocation.session import Session
 from oci.store import Source
@@ -46,8 +46,6 @@ class Heads:
             return cause
         try:
             found = store.head_manifest(tag)
-        except Cancelled:
-            raise
         except TransshipError as error:
             self._breaker.failed(error)
             return error

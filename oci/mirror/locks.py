@@ -5,7 +5,7 @@ from __future__ import annotations
 from oci.bundle.imageslock import ImagesLock
 from oci.bundle.lockfile import read_lock
 from oci.digest import Digest
-from oci.errors import Cancelled, TransshipError
+from oci.errors import TransshipError
 from oci.mirror.archives import held_in
 from oci.mirror.comparison import Comparison, DestinationComparison, TagComparison, TagState
 from oci.mirror.config import Mirror
@@ -38,8 +38,6 @@ def _state(session: Session, item: WorkItem, store: StoreName) -> tuple[TagState
             there = all(archive.head_manifest(digest) is not None for digest in _pinned(item.source))
             return TagState.IN_PLACE if there else TagState.STALE, None
         plan = make_plan(session, item.request(item.targets[0]))
-    except Cancelled:
-        raise
     except TransshipError as error:
         return TagState.FAILED, error
     return TagState.IN_PLACE if plan.unchanged else TagState.STALE, None

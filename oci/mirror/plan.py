@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from oci.digest import Digest
-from oci.errors import Cancelled, TransshipError
+from oci.errors import TransshipError
 from oci.mirror import archives
 from oci.mirror.comparison import Comparison, TagState
 from oci.mirror.work import Target, WorkItem
@@ -115,8 +115,6 @@ def _planned(
         if item.writes_archive:
             return _archive(session, found, item.alone(target)), None
         plan = make_plan(session, item.request(target), seen=item.seen(target, comparison.listed))
-    except Cancelled:
-        raise
     except TransshipError as error:
         return replace(found, error=str(error)), None
     new = [blob for blob in plan.blobs if (target.destination, blob.digest) not in brought]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from oci.bundle import tagnames
 from oci.digest import Digest
-from oci.errors import Cancelled, TransshipError
+from oci.errors import TransshipError
 from oci.relocation.session import Session
 from oci.store import Source
 
@@ -26,8 +26,6 @@ def signed(
             if tag in listed if listed is not None else source.head_manifest(tag) is not None:
                 return True
             return any(one.artifact_type.startswith(_TYPES) for one in source.referrers(digest))
-        except Cancelled:
-            raise
         except TransshipError as error:
             return error
 

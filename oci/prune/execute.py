@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from oci.digest import Digest, digest_of
-from oci.errors import Cancelled, NotFound, Refused, StoreError, TransshipError
+from oci.errors import NotFound, Refused, StoreError, TransshipError
 from oci.layout import Layout
 from oci.prune.keep import Keep
 from oci.prune.plan import PrunePlan, UnwantedManifest, UnwantedTag, bytes_freed
@@ -165,8 +165,6 @@ class _Work:
             self.store.delete_manifest(one.digest)
         except NotFound:
             return None  # a registry may take referrers away with their subject
-        except Cancelled:
-            raise
         except TransshipError as error:
             return error
         return None
@@ -183,8 +181,6 @@ class _Work:
                 # Not the hint: deleting the manifest instead is just what must not happen here.
                 self.refused.extend(Left(subject=left.tag, reason=error.message) for left in tags[number:])
                 return
-            except Cancelled:
-                raise
             except TransshipError as error:
                 self.failed.append(Left(subject=one.tag, reason=str(error), retryable=error.retryable))
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 from oci.bundle import reader, tagnames
 from oci.descriptor import SCHEMA1_TYPES, Descriptor
 from oci.digest import Digest
-from oci.errors import Cancelled, IntegrityError, InvalidInput, NotFound
+from oci.errors import IntegrityError, InvalidInput, NotFound
 from oci.layout import Layout
 from oci.manifest import Manifest
 from oci.prune import seen
@@ -157,8 +157,6 @@ class Surveyor:
             try:
                 is_bundle = reader.is_bundle(self._store, manifest, self._small)
                 listed = self._listed(manifest) if is_bundle else ()
-            except Cancelled:
-                raise
             except (InvalidInput, IntegrityError, NotFound) as error:
                 reason = str(error)
         return Found(

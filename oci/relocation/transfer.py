@@ -14,7 +14,7 @@ from typing import Any
 
 from oci.descriptor import Descriptor
 from oci.digest import Digest
-from oci.errors import Cancelled, IntegrityError, InvalidInput, NotFound, Refused, StoreError, TransshipError
+from oci.errors import IntegrityError, InvalidInput, NotFound, Refused, StoreError, TransshipError
 from oci.manifest import Manifest, parse_manifest
 from oci.reference import Repository, StoreName, parse_store
 from oci.relocation.plan import Plan, PlannedBlob, PlannedManifest
@@ -158,8 +158,6 @@ def small_blob(session: Session, planned: PlannedBlob) -> bytes:
 def _outcome(future: Future[ImageOutcome], image: PlannedManifest) -> ImageOutcome:
     try:
         return future.result()
-    except Cancelled:
-        raise
     except TransshipError as error:
         return failure(image, error)
 

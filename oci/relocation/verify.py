@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from oci.bundle import reader
 from oci.descriptor import Descriptor
 from oci.digest import Digest
-from oci.errors import Cancelled, Denied, TransshipError, Unauthorized
+from oci.errors import Denied, TransshipError, Unauthorized
 from oci.manifest import Manifest
 from oci.reference import StoreName, parse_store
 from oci.relocation.plan import Plan
@@ -67,7 +67,7 @@ def verify_names(
 def _resolve(store: Source, identifier: str) -> Descriptor | str | None:
     try:
         return store.head_manifest(identifier)
-    except (Cancelled, Unauthorized, Denied):
+    except (Unauthorized, Denied):
         raise
     except TransshipError as error:
         return str(error)
@@ -125,8 +125,6 @@ def _expand(store: Source, digest: Digest) -> tuple[Manifest, tuple[Digest, ...]
             return manifest, ()
         lock = reader.read_images_lock(store, manifest)
         return manifest, tuple(image.image.digest for image in lock.images if image.image.digest)
-    except Cancelled:
-        raise
     except TransshipError as error:
         return str(error)
 
@@ -134,8 +132,6 @@ def _expand(store: Source, digest: Digest) -> tuple[Manifest, tuple[Digest, ...]
 def _ask_blob(store: Source, blob: Descriptor) -> str:
     try:
         size = store.blob_size(blob.digest)
-    except Cancelled:
-        raise
     except TransshipError as error:
         return str(error)
     if size is None:
@@ -147,8 +143,6 @@ def _hash_blob(store: Source, blob: Descriptor) -> str:
     try:
         for _ in store.read_blob(blob):
             pass
-    except Cancelled:
-        raise
     except TransshipError as error:
         return str(error)
     return ""

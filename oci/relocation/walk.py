@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from oci.bundle import reader, tagnames
 from oci.descriptor import Descriptor
 from oci.digest import Digest
-from oci.errors import Cancelled, InvalidManifest, NotFound, StoreError, TransshipError, Unavailable
+from oci.errors import InvalidManifest, NotFound, StoreError, TransshipError, Unavailable
 from oci.manifest import NESTING_LIMIT, Manifest, parse_manifest
 from oci.reference import ArchiveName, Reference, Repository, StoreName
 from oci.relocation.graph import Entry, Node, merged
@@ -89,8 +89,6 @@ class Walk:
         """A root that fails ends the walk; anything else is noted, and the rest goes on."""
         try:
             return self._visit(entry)
-        except Cancelled:
-            raise
         except TransshipError as error:
             if entry.role is Role.ROOT:
                 raise

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+
+from flows.transfer import the_one
+from oci.cancel import CancelToken
+from oci.errors import Cancelled, TransshipError
+from oci.layout import Layout
+from oci.reference import LayoutFolder
+from oci.relocation.artifacts import Attachments
+from oci.relocation.graph import Node
+from oci.relocation.plan import Role
+from oci.relocation.session import Session
+from oci.relocation.verify import verify_names
+from tasks.work import Work
+from tests.support.plans import digest
+from tests.support.relocating import anonymous
+
+
+def test_handlers_of_errors_do_not_catch_it() -> None:
+    token = CancelToken()
+    token.cancel()
+
+    with pytest.raises(Cancelled), suppress(Exception):
+        token.check()
+
+
+def cancelled(*_: object) -> Iterator[str]:
+    raise Cancelled
+
+
+@pytest.mark.parametrize(
+    ("artifacts", "method", "images"),
+    [("cosign", "tags", 3), ("cosign", "head_manifest", 1), ("referrers", "referrers", 1)],
+)
+def test_a_search_for_attachments_ends_with_it(tmp_path: Path, artifacts: str, method: str, images: int) -> None:
+    name = LayoutFolder(str(tmp_path / "source"))
+    nodes = [
+        Node(digest=digest(number), media_type="", size=1, store=name, places=(name,), role=Role.ROOT)
+        for number in range(images)
+    ]
+    with Session(source=anonymous(), destination=anonymous()) as session:
+        destination = session.destination(LayoutFolder(str(tmp_path / "destination")))
+        attachments = Attachments(session, destination, frozenset({artifacts}), listed={})
+        with patch.object(Layout, method, cancelled), pytest.raises(Cancelled):
+            attachments.of(nodes)
+
+
+def test_a_verification_ends_with_it(tmp_path: Path) -> None:
+    with (
+        Session(source=anonymous(), destination=anonymous()) as session,
+        patch.object(Layout, "head_manifest", cancelled),
+        pytest.raises(Cancelled),
+    ):
+        verify_names(session, LayoutFolder(str(tmp_path)), ["latest"])
+
+
+def test_the_threads_of_a_flow_run_hand_it_on() -> None:
+    async def run() -> None:
+        work = Work(1)
+        try:
+            await work.in_thread(cancelled)
+        finally:
+            work.end()
+
+    with pytest.raises(Cancelled):
+        asyncio.run(run())
+
+
+def test_prefect_sees_a_cancellation_of_its_own_kind() -> None:
+    group = BaseExceptionGroup("", [TransshipError("other"), BaseExceptionGroup("", [Cancelled()])])
+
+    assert isinstance(the_one(group), asyncio.CancelledError)
+
+
+def test_a_signal_of_prefect_outranks_it() -> None:
+    signal = KeyboardInterrupt()
+
+    assert the_one(BaseExceptionGroup("", [Cancelled(), signal])) is signal
