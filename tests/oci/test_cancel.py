@@ -67,7 +67,7 @@ def test_the_threads_of_a_flow_run_hand_it_on() -> None:
         try:
             await work.in_thread(cancelled)
         finally:
-            work.end()
+            await work.end()
 
     with pytest.raises(Cancelled):
         asyncio.run(run())
