@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 
 from prefect.logging import get_run_logger
 
-from oci.registry.credentials.chain import default_credentials
-from oci.registry.credentials.credential import Credentials
+from oci.registry.credentials.chain import Credentials, default_credentials
 from oci.registry.settings import RegistrySettings
 from oci.relocation.session import Access
 from tasks.blocks import load_credentials, load_s3

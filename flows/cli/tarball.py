@@ -15,7 +15,7 @@ from oci.archive.planner import ArchiveOptions
 from oci.archive.s3settings import WHEN_REQUIRED, WHEN_SUPPORTED, S3Settings
 from oci.archive.tarplan import FORMATS, IMGPKG
 from oci.errors import InvalidInput
-from oci.registry.credentials.credential import Credentials
+from oci.registry.credentials.chain import Credentials
 from oci.relocation.session import DEFAULT_CONCURRENCY, Access, Session
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -18,7 +18,8 @@ from oci.mirror.facts import Facts
 from oci.mirror.report import INTERRUPTED, MirrorReport, made_of, not_begun, of_failure
 from oci.mirror.rules import OnFailure
 from oci.mirror.work import WorkItem
-from oci.registry.credentials.credential import ANONYMOUS, Credential, Credentials
+from oci.registry.credentials.chain import Credentials
+from oci.registry.credentials.credential import ANONYMOUS, Credential
 from oci.relocation.session import Access, Session
 
 Reach: TypeAlias = Callable[[str, int], Access]

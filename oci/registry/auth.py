@@ -20,7 +20,8 @@ import httpx
 from oci.errors import Refused, StoreError, Unauthorized
 from oci.meter import Meter
 from oci.registry.challenge import Challenge, parse_challenges
-from oci.registry.credentials.credential import Credential, Credentials
+from oci.registry.credentials.chain import Credentials
+from oci.registry.credentials.credential import Credential
 from oci.registry.http.address_policy import Guard
 from oci.registry.http.errors import Answer
 from oci.registry.http.origin import Origin, split_url

@@ -11,7 +11,7 @@ from oci.cancel import CancelToken
 from oci.meter import Meter
 from oci.reference import Repository
 from oci.registry.capabilities import Capabilities
-from oci.registry.credentials.credential import Credentials
+from oci.registry.credentials.chain import Credentials
 from oci.registry.http.transport import Transport
 from oci.registry.repository import RegistryRepository
 from oci.registry.settings import RegistrySettings

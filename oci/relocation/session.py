@@ -18,7 +18,7 @@ from oci.errors import InvalidInput
 from oci.layout import Layout
 from oci.meter import Meter
 from oci.reference import S3_PREFIX, ArchiveName, LayoutFolder, Repository, StoreName
-from oci.registry.credentials.credential import Credentials
+from oci.registry.credentials.chain import Credentials
 from oci.registry.registries import Registries
 from oci.registry.settings import RegistrySettings
 from oci.relocation.cache import ByteCache

@@ -20,7 +20,7 @@ from oci.layout import Layout
 from oci.manifest import Manifest, parse_manifest
 from oci.meter import Meter
 from oci.reference import LayoutFolder, Repository
-from oci.registry.credentials.credential import Credentials
+from oci.registry.credentials.chain import Credentials
 from oci.registry.registries import Registries
 from oci.registry.settings import RegistrySettings
 from oci.store import BlobOutcome, Destination, reader_of

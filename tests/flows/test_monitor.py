@@ -11,7 +11,8 @@ from flows import monitor
 from flows.parameters.tarball import TarballOptions
 from oci.archive.planner import ArchiveOptions
 from oci.errors import InvalidInput
-from oci.registry.credentials.credential import Credential, Credentials, Fixed
+from oci.registry.credentials.chain import Credentials, Fixed
+from oci.registry.credentials.credential import Credential
 from oci.relocation.request import RelocationRequest
 from oci.relocation.session import Access
 from tests.flows.cargo import push_image
@@ -63,7 +64,7 @@ def test_sizes_that_the_form_has_no_words_for_are_refused() -> None:
 PROGRAM = """
 import sys
 from flows import monitor
-from oci.registry.credentials.credential import Credentials
+from oci.registry.credentials.chain import Credentials
 from oci.relocation.request import RelocationRequest
 from oci.relocation.session import Access
 

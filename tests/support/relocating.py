@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from oci.meter import Meter
-from oci.registry.credentials.credential import Credentials
+from oci.registry.credentials.chain import Credentials
 from oci.registry.settings import RegistrySettings
 from oci.relocation.relocate import RelocationResult, relocate
 from oci.relocation.request import RelocationRequest

@@ -8,7 +8,7 @@ import pytest
 
 import tasks.transfer
 from oci.errors import Incomplete, InvalidInput, Unavailable
-from oci.registry.credentials.credential import Credentials
+from oci.registry.credentials.chain import Credentials
 from oci.relocation.request import RelocationRequest
 from oci.relocation.session import Access
 from oci.relocation.transfer import PRESENT, ImageOutcome

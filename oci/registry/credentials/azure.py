@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import time
+
 from oci.errors import InvalidInput, Unauthorized
 from oci.registry.credentials.credential import Credential
 
-SCOPE = "https://management.azure.com/.default"
-_HOSTS = (".azurecr.io", ".azurecr.cn", ".azurecr.de", ".azurecr.us")
+_CLOUDS = {
+    ".azurecr.io": ("login.microsoftonline.com", "https://management.azure.com/.default"),
+    ".azurecr.cn": ("login.chinacloudapi.cn", "https://management.chinacloudapi.cn/.default"),
+    ".azurecr.us": ("login.microsoftonline.us", "https://management.usgovcloudapi.net/.default"),
+    ".azurecr.de": ("login.microsoftonline.de", "https://management.microsoftazure.de/.default"),
+}
+"""End of the registry's name: host of the login, and audience of the token (azure-identity, AzureAuthorityHosts)."""
+
+LIFETIME = 3 * 3600.0
+"""Seconds that a refresh token of a registry lives (ACR), where it doesn't say so itself."""
 
 
 def covers(registry: str) -> bool:
-    return registry.endswith(_HOSTS)
+    return registry.endswith(tuple(_CLOUDS))
 
 
 class AzureKeychain:
@@ -29,10 +41,14 @@ class AzureKeychain:
                 f"the keychain aks needs azure-identity for {registry}", hint="pip install 'transship[azure]'"
             ) from error
         try:
-            token = DefaultAzureCredential().get_token(SCOPE).token
+            authority, audience = next(cloud for end, cloud in _CLOUDS.items() if registry.endswith(end))
+            token = DefaultAzureCredential(authority=authority).get_token(audience).token
         except AzureError as error:
             raise self._failed(registry, str(error)) from error
-        return Credential("<token>", identity_token=self.exchange(registry, token), origin="Azure")
+        refresh_token = self.exchange(registry, token)
+        return Credential(
+            "<token>", identity_token=refresh_token, origin="Azure", expires_at=_expiry(refresh_token) - 300
+        )
 
     def exchange(self, registry: str, access_token: str) -> str:
         """The registry's refresh token for an Azure AD access token."""
@@ -55,3 +71,12 @@ class AzureKeychain:
             operation="logging in",
             hint="check the AZURE_* variables or the managed identity of this process",
         )
+
+
+def _expiry(token: str) -> float:
+    """Seconds since the epoch: the `exp` of a JSON Web Token (RFC 7519, 4.1.4), else three hours from now."""
+    try:
+        claims = token.split(".")[1]
+        return float(json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["exp"])
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
+        return time.time() + LIFETIME

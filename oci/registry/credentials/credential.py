@@ -1,23 +1,18 @@
-"""Who we are at a registry: credentials, and the chain of places where they are looked for."""
+"""A login of a registry, as a value."""
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class Credential:
-    """One of: a user with a password, an identity token (an OAuth2 refresh token), a registry token (a Bearer token
-    that is sent as it is); or nothing, for anonymous. `origin` says in words where it was found."""
+class Credential(msgspec.Struct, frozen=True):
+    """A user with a password, an identity token (an OAuth2 refresh token) or a registry token (a Bearer token that is
+    sent as it is); without any of them, anonymous. `origin` names the place that it comes from, in words."""
 
     username: str = ""
-    password: str = field(default="", repr=False)
-    identity_token: str = field(default="", repr=False)
-    registry_token: str = field(default="", repr=False)
+    password: str = ""
+    identity_token: str = ""
+    registry_token: str = ""
     origin: str = ""
     expires_at: float = 0.0
     """Seconds since the epoch; 0 for never."""
@@ -35,46 +30,17 @@ class Credential:
         who = f"user {self.username}" if named else "token"
         return f"{who} ({self.origin})" if self.origin else who
 
+    def same_secret(self, other: Credential) -> bool:
+        """True when both show the same thing to a registry."""
+        return (self.username, self.password, self.identity_token, self.registry_token) == (
+            other.username,
+            other.password,
+            other.identity_token,
+            other.registry_token,
+        )
+
+    def __repr__(self) -> str:
+        return f"Credential({self.identity})"
+
 
 ANONYMOUS = Credential()
-
-
-class CredentialSource(Protocol):
-    """One place where credentials are found."""
-
-    def find(self, registry: str, repository: str) -> Credential | None:
-        """The credential for a repository (a path without the host), or None when this place has nothing to say.
-        ANONYMOUS ends the search: no other place is asked."""
-
-
-class Credentials:
-    """The places in order; the first that says something decides. Each answer is kept until it expires."""
-
-    def __init__(self, sources: Sequence[CredentialSource]) -> None:
-        self._sources = tuple(sources)
-        self._lock = threading.Lock()
-        self._found: dict[tuple[str, str], Credential] = {}
-
-    def find(self, registry: str, repository: str) -> Credential:
-        """ANONYMOUS when no place knows the registry."""
-        key = (registry, repository)
-        with self._lock:
-            known = self._found.get(key)
-            if known is not None and not 0 < known.expires_at < time.time():
-                return known
-            found = next(
-                (one for source in self._sources if (one := source.find(registry, repository)) is not None), ANONYMOUS
-            )
-            self._found[key] = found
-            return found
-
-
-@dataclass(frozen=True, slots=True)
-class Fixed:
-    """One credential for every registry: what flags and IMGPKG_USERNAME mean."""
-
-    credential: Credential
-
-    def find(self, registry: str, repository: str) -> Credential | None:
-        del registry, repository
-        return self.credential

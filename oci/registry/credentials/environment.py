@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
+
+import msgspec
 
 from oci.registry.credentials.credential import ANONYMOUS, Credential
 from oci.registry.credentials.hosts import canonical_host, split_pattern
@@ -16,8 +17,7 @@ _VARIABLE = re.compile(rf"{PREFIX}({'|'.join(_FIELDS)})(?:_(.+))?")
 _FOREIGN = frozenset({f"{PREFIX}AZURE_CR_CONFIG"})
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+class _Entry(msgspec.Struct, frozen=True):
     pattern: str
     credential: Credential
 

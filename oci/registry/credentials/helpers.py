@@ -8,10 +8,10 @@ import shutil
 import subprocess
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from oci.errors import InvalidInput, Unauthorized
 from oci.registry.credentials.credential import Credential
+from oci.registry.credentials.memo import Memo
 
 TIMEOUT = 30.0
 ATTEMPTS = 5
@@ -21,16 +21,35 @@ _NAME = re.compile(r"[A-Za-z0-9_.\-]+")
 _NOT_FOUND = ("credentials not found", "no credentials server url", "no credentials username")
 
 
-@dataclass(frozen=True, slots=True)
+LIFETIME = 1800.0
+"""Seconds after which a helper is asked again: the protocol has no expiry, and the tokens of clouds end."""
+
+_logins = Memo()
+
+
 class HelperProgram:
-    name: str
-    environ: Mapping[str, str] = field(repr=False)
-    delay: float = DELAY
-    """Seconds between attempts."""
+    """The program `docker-credential-NAME`. All objects of one name and environment share the logins that it gave.
+    `delay` is the time between two attempts in seconds."""
+
+    def __init__(self, name: str, environ: Mapping[str, str], delay: float = DELAY) -> None:
+        self.name = name
+        self.delay = delay
+        self._environ = environ
 
     def get(self, server: str) -> Credential | None:
-        """What the helper has for `server`, or None when it says that it has nothing. A helper that fails is tried
-        again: keychains of desktops are slow to wake up."""
+        """The helper's login for `server`, or None when it says that it has none. Started once for each server, and
+        again when the login is old."""
+        return _logins.get(self._key(server), lambda: self._ask(server))
+
+    def forget(self, server: str, refused: Credential) -> None:
+        """A registry refused the login: the next `get` starts the helper again."""
+        _logins.forget(self._key(server), refused)
+
+    def _key(self, server: str) -> tuple[str, str, frozenset[tuple[str, str]]]:
+        return self.name, server, frozenset(self._environ.items())
+
+    def _ask(self, server: str) -> Credential | None:
+        """A helper that fails is tried again: keychains of desktops are slow to wake up."""
         program = self._program()
         said = ""
         for attempt in range(ATTEMPTS):
@@ -43,7 +62,7 @@ class HelperProgram:
                     capture_output=True,
                     timeout=TIMEOUT,
                     check=False,
-                    env=dict(self.environ),
+                    env=dict(self._environ),
                 )
             except subprocess.TimeoutExpired:
                 said = f"no answer within {TIMEOUT:.0f} s"
@@ -63,7 +82,7 @@ class HelperProgram:
     def _program(self) -> str:
         if not _NAME.fullmatch(self.name):
             raise InvalidInput(f"{self.name[:80]!r} is no name of a credential helper")
-        program = shutil.which(f"docker-credential-{self.name}", path=self.environ.get("PATH"))
+        program = shutil.which(f"docker-credential-{self.name}", path=self._environ.get("PATH"))
         if program is None:
             raise InvalidInput(
                 f"the docker config names the credential helper {self.name}, which isn't installed",
@@ -71,16 +90,18 @@ class HelperProgram:
             )
         return program
 
-    def _credential(self, output: bytes) -> Credential:
+    def _credential(self, output: bytes) -> Credential | None:
         try:
             body = json.loads(output)
             username, secret = body.get("Username", ""), body.get("Secret", "")
-        except (ValueError, AttributeError) as error:
+        except (ValueError, AttributeError, RecursionError) as error:
             raise Unauthorized(
                 f"the credential helper docker-credential-{self.name} answered something that is no JSON object",
                 operation="logging in",
             ) from error
-        origin = f"docker-credential-{self.name}"
+        if not secret:
+            return None
+        origin, expires = f"docker-credential-{self.name}", time.time() + LIFETIME
         if username == "<token>":
-            return Credential(username, identity_token=str(secret), origin=origin)
-        return Credential(str(username), str(secret), origin=origin)
+            return Credential(username, identity_token=str(secret), origin=origin, expires_at=expires)
+        return Credential(str(username), str(secret), origin=origin, expires_at=expires)

@@ -1,21 +1,32 @@
-"""Names of registries: Docker Hub has several."""
+"""The form in which names of registries are compared: `Docker.IO`, `https://index.docker.io/v1/` and `docker.io:443`
+are one registry."""
 
 from __future__ import annotations
 
+import functools
+
+from oci.errors import InvalidReference
 from oci.reference import HUB
+from oci.registry.http.origin import origin_of
 
 _HUB_NAMES = frozenset({"docker.io", HUB, "registry-1.docker.io", "registry.hub.docker.com"})
 
 
+@functools.lru_cache(4096)
 def canonical_host(host: str) -> str:
-    """`docker.io` and its like are one registry: `index.docker.io`."""
-    return HUB if host.lower() in _HUB_NAMES else host.lower()
+    """`HOST[:PORT]` in lower case, in ASCII, without the port of https; `index.docker.io` for all names of Docker Hub.
+    What isn't a host, a pattern of hosts for example, is only brought into lower case."""
+    try:
+        name = origin_of(host).authority
+    except InvalidReference:
+        name = host.lower()
+    return HUB if name in _HUB_NAMES else name
 
 
 def split_pattern(text: str) -> tuple[str, str]:
     """Host and path of what configuration files write for a registry: with or without a scheme, with or without the
     API's version as the path."""
-    rest = text.partition("://")[2] or text
+    rest = text.strip().partition("://")[2] or text.strip()
     host, _, path = rest.partition("/")
     path = path.strip("/")
     for version in ("v1", "v2"):

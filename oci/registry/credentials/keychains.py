@@ -1,25 +1,72 @@
-"""Which cloud keychains are active: IMGPKG_ACTIVE_KEYCHAINS, or IMGPKG_ENABLE_IAAS_AUTH for all of them."""
+"""The logins of clouds: which are active (IMGPKG_ACTIVE_KEYCHAINS, or IMGPKG_ENABLE_IAAS_AUTH for all of them)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from oci.errors import InvalidInput
-from oci.registry.credentials import azure, ecr, github, google
-from oci.registry.credentials.azure import AzureKeychain
-from oci.registry.credentials.credential import CredentialSource
-from oci.registry.credentials.ecr import EcrKeychain
-from oci.registry.credentials.github import GitHubKeychain
-from oci.registry.credentials.google import GoogleKeychain
+from oci.registry.credentials import azure, ecr, google
+from oci.registry.credentials.credential import Credential
+from oci.registry.credentials.hosts import canonical_host
+from oci.registry.credentials.memo import Memo
 
-_COVERS = {"gke": google.covers, "ecr": ecr.covers, "aks": azure.covers, "github": github.covers}
-NAMES = tuple(_COVERS)
 VARIABLE = "IMGPKG_ACTIVE_KEYCHAINS"
 _ALL = "IMGPKG_ENABLE_IAAS_AUTH"
+_GITHUB = "ghcr.io"
+_COVERS: Mapping[str, Callable[[str], bool]] = {
+    "gke": google.covers,
+    "ecr": ecr.covers,
+    "aks": azure.covers,
+    "github": _GITHUB.__eq__,
+}
+NAMES = tuple(_COVERS)
+
+_logins = Memo()
 
 
-def active_keychains(environ: Mapping[str, str], warn: Callable[[str], None]) -> list[CredentialSource]:
-    """In the order they are listed. Raises InvalidInput for a name that is none."""
+class Cloud(Protocol):
+    """Gets the login of a registry from its cloud; None for a registry of another cloud."""
+
+    def find(self, registry: str, repository: str) -> Credential | None: ...
+
+
+class Keychain:
+    """A cloud's login is for a whole registry, and slow to get: each is fetched once in a process, for all repositories
+    and both sides, until it expires or is refused."""
+
+    def __init__(self, name: str, cloud: Cloud, environ: Mapping[str, str]) -> None:
+        self._name = name
+        self._cloud = cloud
+        self._environ = frozenset(environ.items())
+
+    def find(self, registry: str, repository: str) -> Credential | None:
+        host = canonical_host(registry)
+        if not _COVERS[self._name](host):
+            return None
+        return _logins.get((self._name, host, self._environ), lambda: self._cloud.find(host, repository))
+
+    def renew(self, registry: str, repository: str, refused: Credential) -> None:
+        del repository
+        _logins.forget((self._name, canonical_host(registry), self._environ), refused)
+
+
+class GitHubKeychain:
+    """`ghcr.io` with GITHUB_TOKEN; the user is GITHUB_ACTOR, which the registry doesn't look at."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+
+    def find(self, registry: str, repository: str) -> Credential | None:
+        del repository
+        token = self._environ.get("GITHUB_TOKEN", "")
+        if registry != _GITHUB or not token:
+            return None
+        return Credential(self._environ.get("GITHUB_ACTOR") or "unset", token, origin="GITHUB_TOKEN")
+
+
+def active_keychains(environ: Mapping[str, str], warn: Callable[[str], None]) -> list[Keychain]:
+    """In the order they are listed. Raises InvalidInput for an unknown name, with imgpkg's sentence."""
     if _ALL in environ:
         warn(f"{_ALL} is deprecated: name the keychains in {VARIABLE}={','.join(NAMES)}")
     listed = [name.strip() for name in environ.get(VARIABLE, "").split(",") if name.strip()]
@@ -28,16 +75,16 @@ def active_keychains(environ: Mapping[str, str], warn: Callable[[str], None]) ->
     unknown = [name for name in listed if name not in NAMES]
     if unknown:
         raise InvalidInput(f"unknown keychain {unknown[0]!r} in {VARIABLE}", hint=f"known are {', '.join(NAMES)}")
-    made: dict[str, CredentialSource] = {
-        "gke": GoogleKeychain(),
-        "ecr": EcrKeychain(),
-        "aks": AzureKeychain(),
-        "github": GitHubKeychain(environ),
+    clouds: dict[str, Callable[[], Cloud]] = {
+        "gke": google.GoogleKeychain,
+        "ecr": ecr.EcrKeychain,
+        "aks": azure.AzureKeychain,
+        "github": lambda: GitHubKeychain(environ),
     }
-    return [made[name] for name in dict.fromkeys(listed)]
+    return [Keychain(name, clouds[name](), environ) for name in dict.fromkeys(listed)]
 
 
 def advice(registry: str) -> str:
-    """What to set for the keychain that knows a registry's logins; empty for a registry of no cloud."""
+    """What to set for the keychain that has a registry's logins; empty for a registry of no cloud."""
     name = next((name for name, covers in _COVERS.items() if covers(registry)), "")
     return f"{VARIABLE}={name} uses the login of its cloud" if name else ""

@@ -20,7 +20,7 @@ from oci.cancel import CancelToken
 from oci.errors import Cancelled, RateLimited, Refused, StoreError, Unavailable
 from oci.meter import Meter
 from oci.registry.auth import Authenticator
-from oci.registry.credentials.credential import Credentials
+from oci.registry.credentials.chain import Credentials
 from oci.registry.http.address_policy import Guard, host_of, is_loopback
 from oci.registry.http.connections import connected
 from oci.registry.http.errors import ERROR_LIMIT, Answer, Attempted, error_for, shown, tls_advice

@@ -15,7 +15,7 @@ from oci.archive.planner import ArchiveOptions, plan_archive
 from oci.archive.resumption import plan_resumed
 from oci.errors import IntegrityError, Refused
 from oci.meter import Meter
-from oci.registry.credentials.credential import Credentials
+from oci.registry.credentials.chain import Credentials
 from oci.relocation.planner import make_plan
 from oci.relocation.relocate import relocate
 from oci.relocation.request import RelocationRequest

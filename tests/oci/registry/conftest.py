@@ -9,7 +9,8 @@ import pytest
 from oci.cancel import CancelToken
 from oci.meter import Meter
 from oci.reference import Repository
-from oci.registry.credentials.credential import ANONYMOUS, Credential, Credentials, Fixed
+from oci.registry.credentials.chain import Credentials, Fixed
+from oci.registry.credentials.credential import ANONYMOUS, Credential
 from oci.registry.registries import Registries
 from oci.registry.repository import RegistryRepository
 from oci.registry.settings import RegistrySettings

@@ -13,8 +13,8 @@ import pytest
 
 from oci.errors import InvalidInput, TransshipError, Unauthorized
 from oci.registry.credentials.azure import AzureKeychain
-from oci.registry.credentials.chain import default_credentials
-from oci.registry.credentials.credential import ANONYMOUS, Credential, Credentials, Fixed
+from oci.registry.credentials.chain import Credentials, Fixed, default_credentials
+from oci.registry.credentials.credential import ANONYMOUS, Credential
 from oci.registry.credentials.ecr import EcrKeychain
 from oci.registry.credentials.environment import RegistrySets
 from oci.registry.credentials.google import GoogleKeychain
