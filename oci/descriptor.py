@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,6 +34,10 @@ NON_DISTRIBUTABLE_TYPES = (
     "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
     "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
 )
+
+_NAME = r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}"
+_MEDIA_TYPE = re.compile(rf"{_NAME}/{_NAME}(?: ?;[\x20-\x7e]{{1,200}})?")
+"""RFC 6838, section 4.2, with parameters."""
 
 _MAX_SIZE = 1 << 53
 """Beyond this a JSON number is no exact integer everywhere; no blob comes near it."""
@@ -172,6 +177,14 @@ def as_text(value: Any, path: str) -> str:
     if not isinstance(value, str):
         raise InvalidManifest(f"{path}: expected text")
     return value
+
+
+def as_media_type(value: Any, path: str) -> str:
+    """Returns the text of a media type by the grammar of RFC 6838; an absent key, `null` and "" give ""."""
+    text = as_text(value, path)
+    if text and not _MEDIA_TYPE.fullmatch(text):
+        raise InvalidManifest(f"{path}: {text[:100]!r} is not a media type")
+    return text
 
 
 def as_annotations(value: Any, path: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ HUB = "index.docker.io"
 
 _REPOSITORY = re.compile(r"[a-z0-9_\-./]{2,255}")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://")
-_TAG = re.compile(r"[A-Za-z0-9_\-.]{1,128}")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}")
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.\-]+)(:[0-9]{1,5})?")
 LAYOUT_PREFIX = "oci:"
 ARCHIVE_PREFIX = "archive:"
@@ -111,11 +111,14 @@ class Reference:
         return replace(self, tag="", digest=digest)
 
 
-def parse_tag(tag: str, text: str = "") -> str:
-    """Raises InvalidReference unless `tag` is 1 to 128 characters of `A-Za-z0-9_-.`."""
-    if not _TAG.fullmatch(tag):
+def parse_tag(tag: object, text: str = "") -> str:
+    """Returns `tag`. Raises InvalidReference unless it is text by the grammar of distribution-spec ("Pulling
+    manifests"): 1 to 128 characters of `A-Za-z0-9_-.`, the first of them no `-` and no `.`."""
+    if not isinstance(tag, str) or not _TAG.fullmatch(tag):
+        shown = str(tag)[:200]
         raise InvalidReference(
-            f"{text or tag!r}: {tag!r} is not a tag", hint="use up to 128 characters from A-Z a-z 0-9 _ - ."
+            f"{text or shown!r}: {shown!r} is not a tag",
+            hint="use up to 128 characters from A-Z a-z 0-9 _ - . and begin with a letter, a digit or _",
         )
     return tag
 

@@ -191,7 +191,10 @@ def _of_layout(members: dict[str, Stretch], reader: ByteReader, note: Extra) -> 
             raise NotFound("isn't in the archive", side="source", store=reader.location, subject=digest)
         return _bytes(blobs[digest], limit)
 
-    elements, manifests = layoutdocument.parse(_bytes(members[layoutdocument.INDEX], document.LIMIT), small)
+    try:
+        elements, manifests = layoutdocument.parse(_bytes(members[layoutdocument.INDEX], document.LIMIT), small)
+    except InvalidManifest as error:
+        raise InvalidManifest(f"{reader.location}: {error.message}", hint=error.hint) from error
     return Contents(OCI_LAYOUT, members, elements, manifests, blobs=blobs, extra=note)
 
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from oci.archive.element import ROOT_LABEL, Element
-from oci.descriptor import Descriptor, as_object
-from oci.digest import Digest, digest_of
-from oci.errors import InvalidManifest, TransshipError
+from oci.archive.element import ROOT_LABEL, Element, element_of, refused_name
+from oci.descriptor import Descriptor, as_list, as_media_type, as_object
+from oci.digest import Digest, digest_of, is_digest, parse_digest
+from oci.errors import InvalidManifest, InvalidReference, TransshipError
 from oci.manifest import NESTING_LIMIT, Manifest, parse_manifest
 
 NAME = "manifest.json"
@@ -109,8 +109,13 @@ def _image(element: Element, manifest: Manifest, configs: Mapping[Digest, bytes]
     raw_config = configs[config.digest] if config else b""
     diff_ids = _diff_ids(manifest, raw_config)
     layers = [
-        {"MediaType": layer.media_type, "Digest": layer.digest, "DiffID": diff_id, "Size": layer.size}
-        for layer, diff_id in zip(manifest.layers, diff_ids, strict=True)
+        {
+            "MediaType": as_media_type(layer.media_type, f"{manifest.digest} layers[{number}].mediaType"),
+            "Digest": layer.digest,
+            "DiffID": diff_id,
+            "Size": layer.size,
+        }
+        for number, (layer, diff_id) in enumerate(zip(manifest.layers, diff_ids, strict=True))
     ]
     return {
         "Refs": [_at(element, manifest.digest)],
@@ -149,7 +154,7 @@ def _text(raw: bytes, digest: Digest) -> str:
 
 
 def _diff_ids(manifest: Manifest, config: bytes) -> list[str]:
-    """One for each layer, empty where it isn't a tar or where the config doesn't say."""
+    """One for each layer, empty where it isn't a tar or where the config gives no digest."""
     try:
         listed = json.loads(config)["rootfs"]["diff_ids"]
     except (ValueError, TypeError, KeyError, RecursionError):
@@ -157,7 +162,7 @@ def _diff_ids(manifest: Manifest, config: bytes) -> list[str]:
     if not isinstance(listed, list) or len(listed) != len(manifest.layers):
         return [""] * len(manifest.layers)
     return [
-        str(diff_id) if layer.media_type.endswith(_LAYER_TYPES) else ""
+        diff_id if layer.media_type.endswith(_LAYER_TYPES) and isinstance(diff_id, str) and is_digest(diff_id) else ""
         for layer, diff_id in zip(manifest.layers, listed, strict=True)
     ]
 
@@ -169,16 +174,19 @@ def _read(document: Document, entry: dict[str, Any], path: str) -> None:
         body = _keys(entry[name.lower()], f"{path}.{name}")
         manifest = read(document, body, f"{path}.{name}")
         labels = body.get("labels") or {}
-        references = body.get("refs") or []
-        document.elements.append(
-            Element(
-                digest=manifest.digest,
-                reference=str(references[0]) if isinstance(references, list) and references else "",
-                origin=str(body.get("origref") or ""),
-                tag=str(body.get("tag") or ""),
+        references = _list(body.get("refs"), f"{path}.{name}.Refs") or [""]
+        elements = [
+            element_of(
+                manifest.digest,
+                f"{NAME} {path}.{name}",
+                reference=reference,
+                origin=body.get("origref"),
+                tag=body.get("tag"),
                 is_root_bundle=isinstance(labels, dict) and ROOT_LABEL in labels,
             )
-        )
+            for reference in references
+        ]
+        document.elements.append(elements[0])
 
 
 def _read_index(document: Document, body: dict[str, Any], path: str, depth: int = 0) -> Manifest:
@@ -204,14 +212,31 @@ def _read_image(document: Document, body: dict[str, Any], path: str) -> Manifest
         if digest_of(raw) != manifest.config.digest:
             raise InvalidManifest(f"{NAME} {path}.Config: the text doesn't have the digest {manifest.config.digest}")
         document.configs[manifest.config.digest] = raw
+    _check_layers(body, path)
     document.layers.update({layer.digest: layer for layer in manifest.layers})
     return manifest
 
 
+def _check_layers(body: dict[str, Any], path: str) -> None:
+    """Imgpkg reads layers by these entries, and this program by the manifest: both must be able to."""
+    for number, entry in enumerate(_list(body.get("layers"), f"{path}.Layers")):
+        where = f"{path}.Layers[{number}]"
+        layer = _keys(entry, where)
+        _media_type(layer.get("mediatype"), f"{where}.MediaType")
+        for key in ("Digest", "DiffID"):
+            digest = layer.get(key.lower())
+            try:
+                if digest not in (None, ""):
+                    parse_digest(digest)
+            except InvalidReference as error:
+                raise refused_name(f"{NAME} {where}.{key}", error) from error
+
+
 def _proven(body: dict[str, Any], path: str) -> Manifest:
     raw = str(body.get("raw") or "").encode()
+    media_type = _media_type(body.get("mediatype"), f"{path}.MediaType")
     try:
-        manifest = parse_manifest(raw, str(body.get("mediatype") or ""), limit=_TEXT_LIMIT)
+        manifest = parse_manifest(raw, media_type, limit=_TEXT_LIMIT)
     except TransshipError as error:
         raise InvalidManifest(f"{NAME} {path}: {error.message}", hint=error.hint) from error
     if manifest.digest != body.get("digest"):
@@ -228,6 +253,14 @@ def _keys(value: Any, path: str) -> dict[str, Any]:
         return {key.lower(): entry for key, entry in as_object(value, path).items()}
     except InvalidManifest as error:
         raise InvalidManifest(f"{NAME} {error.message}") from error
+
+
+def _list(value: Any, path: str) -> list[Any]:
+    return as_list(value, f"{NAME} {path}")
+
+
+def _media_type(value: Any, path: str) -> str:
+    return as_media_type(value, f"{NAME} {path}")
 
 
 def _numbered(value: Any) -> Iterator[tuple[int, Any]]:

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from oci.digest import Digest
-from oci.reference import Repository, parse_any, parse_store
+from oci.errors import InvalidManifest, InvalidReference
+from oci.reference import Reference, Repository, parse_any, parse_store, parse_tag
 from oci.relocation.plan import Plan, PlannedManifest, Role
 
 ROOT_LABEL = "dev.carvel.imgpkg.copy.root-bundle"
@@ -23,6 +24,61 @@ class Element:
     origin: str = ""
     tag: str = ""
     is_root_bundle: bool = False
+
+
+def element_of(
+    digest: Digest, path: str, *, reference: object, origin: object, tag: object, is_root_bundle: bool
+) -> Element:
+    """Makes an element of what an archive says at `path`. An absent text, `null` and "" count as no text.
+
+    Raises InvalidManifest for a tag or reference that isn't one by grammar: both become part of a registry's URLs.
+    """
+    try:
+        return Element(
+            digest=digest,
+            reference=_reference_text(reference),
+            origin=_reference_text(origin),
+            tag="" if tag in (None, "") else parse_tag(tag),
+            is_root_bundle=is_root_bundle,
+        )
+    except InvalidReference as error:
+        raise refused_name(path, error) from error
+
+
+def tag_in_name(name: object, path: str) -> str:
+    """The tag in a name as layouts carry it (image-spec, annotations.md, `org.opencontainers.image.ref.name`): the name
+    itself, or what follows the colon in the full name of an image. Empty for a full name without a tag, and for none.
+
+    Raises InvalidManifest for a name that is neither a tag nor the full name of an image.
+    """
+    if name is None:
+        return ""
+    try:
+        if not isinstance(name, str) or not (":" in name or "/" in name):
+            return parse_tag(name)
+        host, slash, _ = name.partition("/")
+        tagged = ":" in name.partition("@")[0].rpartition("/")[2]
+        if not tagged and not (slash and ("." in host or ":" in host or host == "localhost")):
+            return parse_tag(name)
+        reference = Reference.parse(name)
+    except InvalidReference as error:
+        raise refused_name(path, error) from error
+    return reference.tag if tagged else ""
+
+
+def refused_name(path: str, error: InvalidReference) -> InvalidManifest:
+    return InvalidManifest(
+        f"{path}: {error.message}", hint="the archive was damaged or forged: make it again from a source you trust"
+    )
+
+
+def _reference_text(text: object) -> str:
+    if text in (None, ""):
+        return ""
+    if not isinstance(text, str):
+        raise InvalidReference(f"{str(text)[:100]!r} is not a reference")
+    parse_any(text)
+    return text
 
 
 def elements_of(plan: Plan, *, origins: bool) -> list[Element]:

@@ -4,7 +4,9 @@ imgpkg passes it over."""
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
+from typing import Any
 
 from oci.digest import Digest, parse_digest
 from oci.errors import InvalidDocument, InvalidReference
@@ -13,6 +15,10 @@ NAME = "transship.json"
 LIMIT = 64 << 20
 
 _VERSION = 1
+_MOST_VOLUMES = 99_999
+_LONGEST_NAME = 4096
+_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
+_BLOB_LIMIT = 1 << 53
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,12 +49,35 @@ class Extra:
                     f"{where}: {NAME} has version {body['version']!r}, which a later transship wrote",
                     hint="update transship",
                 )
+            volumes = _number(body.get("volumes", 1), 1, _MOST_VOLUMES)
             return cls(
-                requires=tuple((parse_digest(one["digest"]), int(one["size"])) for one in body.get("requires", ())),
-                base=str(body.get("base", "")),
-                volume=int(body.get("volume", 1)),
-                volumes=int(body.get("volumes", 1)),
-                whole=str(body.get("whole", "")),
+                requires=tuple(
+                    (parse_digest(one["digest"]), _number(one["size"], 0, _BLOB_LIMIT))
+                    for one in body.get("requires", ())
+                ),
+                base=_name(body.get("base", "")),
+                volume=_number(body.get("volume", 1), 1, volumes),
+                volumes=volumes,
+                whole=_fingerprint(body.get("whole", ""), required=volumes > 1),
             )
-        except (ValueError, TypeError, KeyError, AttributeError, InvalidReference) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, InvalidReference) as error:
             raise InvalidDocument(f"{where}: {NAME} is damaged: {error}") from error
+
+
+def _number(value: Any, least: int, most: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise ValueError(f"expected a number from {least} to {most}, got {str(value)[:40]!r}")
+    return value
+
+
+def _name(value: Any) -> str:
+    """Where the blobs are that a delta requires, for messages: a repository, or a name of a file and a digest."""
+    if not isinstance(value, str) or len(value) > _LONGEST_NAME or not (value.isprintable() or not value):
+        raise ValueError(f"expected a printable name, got {str(value)[:40]!r}")
+    return value
+
+
+def _fingerprint(value: Any, *, required: bool) -> str:
+    if not isinstance(value, str) or not (_FINGERPRINT.fullmatch(value) or (not value and not required)):
+        raise ValueError(f"expected 64 hexadecimal digits, got {str(value)[:40]!r}")
+    return value

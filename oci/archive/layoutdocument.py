@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from oci.archive.element import Element
+from oci.archive.element import Element, element_of, tag_in_name
 from oci.bundle import tagnames
-from oci.descriptor import OCI_INDEX, Descriptor, as_list, as_object
+from oci.descriptor import OCI_INDEX, Descriptor, as_list, as_media_type, as_object
 from oci.digest import Digest, hex_of, is_digest
 from oci.errors import IntegrityError, InvalidManifest
 from oci.manifest import MANIFEST_LIMIT, NESTING_LIMIT, Manifest, parse_manifest
@@ -55,18 +55,21 @@ def parse(index: bytes, read: Callable[[Digest, int], bytes]) -> tuple[list[Elem
     elements: list[Element] = []
     manifests: dict[Digest, Manifest] = {}
     for number, entry in enumerate(as_list(body.get("manifests"), "manifests")):
-        descriptor = Descriptor.from_dict(entry, f"{INDEX} manifests[{number}]")
-        _collect(descriptor, read, manifests, 0)
+        path = f"{INDEX} manifests[{number}]"
+        descriptor = Descriptor.from_dict(entry, path)
+        as_media_type(descriptor.media_type, f"{path}.mediaType")
         notes = descriptor.annotations
-        elements.append(
-            Element(
-                digest=descriptor.digest,
-                reference=notes.get(_REFERENCE, ""),
-                origin=notes.get(_ORIGIN, ""),
-                tag=_tag(notes.get(_REF_NAME, "")),
-                is_root_bundle=_ROOT_BUNDLE in notes,
-            )
+        tag = tag_in_name(notes.get(_REF_NAME), f"{path}.annotations[{_REF_NAME}]")
+        element = element_of(
+            descriptor.digest,
+            f"{path}.annotations",
+            reference=notes.get(_REFERENCE),
+            origin=notes.get(_ORIGIN),
+            tag="" if tagnames.is_internal(tag) else tag,
+            is_root_bundle=_ROOT_BUNDLE in notes,
         )
+        _collect(descriptor, read, manifests, 0)
+        elements.append(element)
     return elements, manifests
 
 
@@ -81,12 +84,6 @@ def _listed(element: Element, manifest: Manifest) -> dict[str, Any]:
         notes[_ROOT_BUNDLE] = "true"
     entry = replace(manifest.descriptor, annotations={}).to_dict()
     return {**entry, "annotations": dict(sorted(notes.items()))}
-
-
-def _tag(name: str) -> str:
-    """Some write the whole reference there: `docker.io/library/web:1.4`. What holds an image is no name."""
-    tag = name.rpartition("/")[2].rpartition(":")[2]
-    return "" if tagnames.is_internal(tag) else tag
 
 
 def _collect(

@@ -13,10 +13,10 @@ from oci.archive import parts as cutting
 from oci.archive.parts import Part
 from oci.archive.places import in_object_store
 from oci.archive.tarplan import TarPlan
-from oci.digest import Digest
-from oci.errors import InvalidDocument
-from oci.reference import ARCHIVE_PREFIX, LAYOUT_PREFIX
-from oci.relocation.plan import PlannedBlob
+from oci.digest import Digest, parse_digest
+from oci.errors import InvalidDocument, InvalidReference
+from oci.reference import ARCHIVE_PREFIX, LAYOUT_PREFIX, ArchiveName
+from oci.relocation.plan import PlannedBlob, planned_blob
 
 PLAN_VERSION = 1
 
@@ -144,21 +144,17 @@ class ArchivePlan:
                 format=str(body["format"]),
                 images=int(body["images"]),
                 base=str(body["base"]),
-                left_out=tuple((Digest(digest), int(size)) for digest, size in body["left_out"]),
-                blobs=tuple(_blob(entry) for entry in body["blobs"]),
+                left_out=tuple((parse_digest(digest), int(size)) for digest, size in body["left_out"]),
+                blobs=tuple(planned_blob(entry) for entry in body["blobs"]),
                 volumes=tuple(_volume(entry) for entry in body["volumes"]),
             )
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, InvalidReference) as error:
             raise InvalidDocument(f"not the plan of an archive: {error}") from error
-
-
-def _blob(entry: dict[str, Any]) -> PlannedBlob:
-    return PlannedBlob(**{**entry, "stores": tuple(entry["stores"]), "urls": tuple(entry["urls"])})
 
 
 def _volume(entry: dict[str, Any]) -> Volume:
     return Volume(
-        location=str(entry["location"]),
+        location=ArchiveName.of(str(entry["location"])).locations[0],
         tar=TarPlan.from_dict(entry["tar"]),
         parts=tuple(
             Part(number, start, end, copy_from) for number, (start, end, copy_from) in enumerate(entry["parts"], 1)

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from oci.digest import Digest
-from oci.errors import InvalidDocument
+from oci.digest import Digest, parse_digest
+from oci.errors import InvalidDocument, InvalidReference
 from oci.files import tar
 
 IMGPKG = "imgpkg"
@@ -128,7 +128,7 @@ class TarPlan:
         """Raises InvalidDocument for what `to_dict` didn't make."""
         try:
             plan = lay_out(str(body["format"]), [_content(entry) for entry in body["members"]])  # type: ignore[attr-defined]
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, InvalidReference) as error:
             raise InvalidDocument(f"not the plan of an archive: {error}") from error
         if plan.fingerprint != body.get("fingerprint"):
             raise InvalidDocument("the plan of an archive was changed: its fingerprint doesn't match")
@@ -152,7 +152,7 @@ def _content(entry: Mapping[str, str | int | None]) -> Content:
         name=str(entry["name"]),
         size=int(entry["size"] or 0),
         data=None if data is None else base64.b64decode(str(data)),
-        digest=Digest(str(entry["digest"])) if entry["digest"] else None,
+        digest=parse_digest(entry["digest"]) if entry["digest"] else None,
     )
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from functools import cached_property
 from typing import Any
 
-from oci.descriptor import Descriptor
-from oci.digest import Digest, parse_digest
-from oci.errors import InvalidDocument
-from oci.reference import LAYOUT_PREFIX
+from oci.descriptor import INDEX_TYPES, MANIFEST_TYPES, Descriptor
+from oci.digest import Digest, digest_of, parse_digest
+from oci.errors import InvalidDocument, InvalidReference
+from oci.reference import LAYOUT_PREFIX, parse_any, parse_store, parse_tag
 
 PLAN_VERSION = 1
 
@@ -188,12 +188,15 @@ class Plan:
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> Plan:
-        """The inverse of `to_dict`. Raises InvalidDocument for another version or shape."""
+        """The inverse of `to_dict`. A plan may come from another machine: every digest, tag, reference, store and media
+        type in it passes the grammar that it passes when it is parsed anywhere else.
+
+        Raises InvalidDocument for another version or shape, and for what isn't one by grammar."""
         try:
             if body.get("version") != PLAN_VERSION:
                 raise InvalidDocument(f"plan version {body.get('version')!r}, expected {PLAN_VERSION}")
             return _plan(body)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, InvalidReference) as error:
             raise InvalidDocument(f"not a relocation plan: {error}") from error
 
     def to_json(self) -> str:
@@ -204,7 +207,7 @@ class Plan:
         """The inverse of `to_json`. Raises InvalidDocument for another version or shape."""
         try:
             body = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InvalidDocument(f"not a relocation plan: {error}") from error
         return cls.from_dict(body)
 
@@ -212,22 +215,69 @@ class Plan:
 def _plan(body: Mapping[str, Any]) -> Plan:
     known = {entry.name for entry in fields(Plan)}
     plain = {key: value for key, value in body.items() if key in known}
-    plain["tags"] = tuple(body["tags"])
+    plain["destination"] = str(parse_store(_text(body["destination"])))
+    plain["tags"] = _tags(body["tags"])
     plain["root"] = parse_digest(body["root"]) if body["root"] else None
     plain["manifests"] = tuple(_manifest(entry) for entry in body["manifests"])
-    plain["blobs"] = tuple(
-        PlannedBlob(**{**entry, "stores": tuple(entry["stores"]), "urls": tuple(entry["urls"])})
-        for entry in body["blobs"]
-    )
+    plain["blobs"] = tuple(planned_blob(entry) for entry in body["blobs"])
     plain["bundles"] = tuple(
-        PlannedBundle(digest=entry["digest"], entries=tuple((ref, flag) for ref, flag in entry["entries"]))
+        PlannedBundle(
+            digest=parse_digest(entry["digest"]),
+            entries=tuple((str(parse_any(_text(ref))), bool(flag)) for ref, flag in entry["entries"]),
+        )
         for entry in body["bundles"]
     )
     plain["failures"] = tuple(PlanFailure(**entry) for entry in body["failures"])
-    plain["skipped_layers"] = tuple((manifest, layer) for manifest, layer in body["skipped_layers"])
+    plain["skipped_layers"] = tuple(
+        (parse_digest(manifest), parse_digest(layer)) for manifest, layer in body["skipped_layers"]
+    )
     return Plan(**plain)
 
 
-def _manifest(entry: dict[str, Any]) -> PlannedManifest:
-    lists = {key: tuple(entry[key]) for key in ("children", "blobs", "tags")}
-    return PlannedManifest(**{**entry, **lists, "role": Role(entry["role"])})
+def planned_blob(entry: Mapping[str, Any]) -> PlannedBlob:
+    """Reads one blob of a stored plan. Raises InvalidInput, TypeError, KeyError or ValueError for another shape."""
+    checked = {
+        "digest": parse_digest(entry["digest"]),
+        "size": _size(entry["size"]),
+        "media_type": _text(entry["media_type"]),
+        "stores": tuple(str(parse_store(_text(store))) for store in entry["stores"]),
+        "urls": tuple(map(_text, entry["urls"])),
+    }
+    return PlannedBlob(**{**entry, **checked})
+
+
+def _manifest(entry: Mapping[str, Any]) -> PlannedManifest:
+    if entry["media_type"] not in (*MANIFEST_TYPES, *INDEX_TYPES):
+        raise ValueError(f"{str(entry['media_type'])[:100]!r} is not the media type of a manifest")
+    raw, digest = _text(entry["raw"]), parse_digest(entry["digest"])
+    if raw and digest_of(raw.encode()) != digest:
+        raise ValueError(f"the text of {digest} has another digest")
+    checked = {
+        "digest": digest,
+        "size": _size(entry["size"]),
+        "store": str(parse_store(_text(entry["store"]))),
+        "role": Role(entry["role"]),
+        "origin": str(parse_any(_text(entry["origin"]))) if entry["origin"] else "",
+        "children": tuple(map(parse_digest, entry["children"])),
+        "blobs": tuple(map(parse_digest, entry["blobs"])),
+        "tags": _tags(entry["tags"]),
+        "keep_alive": parse_tag(entry["keep_alive"]) if entry["keep_alive"] else "",
+        "rewritten_from": parse_digest(entry["rewritten_from"]) if entry["rewritten_from"] else None,
+    }
+    return PlannedManifest(**{**entry, **checked})
+
+
+def _tags(listed: Iterable[object]) -> tuple[str, ...]:
+    return tuple(map(parse_tag, listed))
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected text, got {str(value)[:40]!r}")
+    return value
+
+
+def _size(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"expected a number of bytes, got {str(value)[:40]!r}")
+    return value

@@ -87,7 +87,7 @@ def test_a_layout_needs_a_path() -> None:
 
 SEGMENT = st.from_regex(r"[a-z0-9]([a-z0-9_.\-]{0,10}[a-z0-9])?", fullmatch=True)
 PATH = st.lists(SEGMENT, min_size=2, max_size=4).map("/".join)
-TAG = st.from_regex(r"[A-Za-z0-9_.\-]{1,128}", fullmatch=True)
+TAG = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}", fullmatch=True)
 
 
 @given(path=PATH, tag=TAG)
