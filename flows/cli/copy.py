@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -24,17 +23,13 @@ from oci.archive.s3settings import S3Settings
 from oci.atomic import write_output
 from oci.bundle.lockfile import write_lock
 from oci.counted import counted
-from oci.errors import Incomplete, InvalidInput, InvalidReference, Refused, StoreError
+from oci.errors import Incomplete, InvalidInput, InvalidReference, Refused
 from oci.meter import Receipt
 from oci.reference import LAYOUT_PREFIX, ArchiveName, parse_store
-from oci.relocation.plan import Plan
-from oci.relocation.planner import make_plan
-from oci.relocation.publish import Published, publish
 from oci.relocation.request import RelocationRequest
 from oci.relocation.resultlock import result_lock
-from oci.relocation.session import Session
-from oci.relocation.transfer import PRESENT, ImageOutcome, transfer_all
-from oci.relocation.verify import verify
+from oci.relocation.run import Relocation, RelocationResult, Step, Verify
+from oci.relocation.transfer import PRESENT
 from tasks.metrics import METRICS_FILE
 from tasks.sizes import human
 
@@ -156,48 +151,39 @@ def _copy(
         destination=str(request.destination),
         path=flags["metrics_file"],
     )
-    with session, nullcontext() if flags["plan_only"] else telling:
-        with shown(progress, invocation, flags["progress_kind"]):
-            plan = make_plan(session, request)
-            progress.planned(plan)
-            if flags["plan_only"]:
-                planned.show(output, plan)
-                return
-            lock = result_lock(session, request, plan) if flags["lock_output"] else None
-            planned.announce(output, plan)
-            output.line(f"copy | importing {len(plan.to_transfer)} images...")
-            outcomes = transfer_all(session, plan, on_done=progress.finished)
-            output.line("copy | Tagging images")
-            published = _publish(session, plan, outcomes, flags["report"])
-        _verify(session, plan, flags["verify_mode"])
-        receipt = session.meter.receipt()
+    relocation = Relocation(session, request, verify=Verify(flags["verify_mode"]))
+    with (
+        session,
+        nullcontext() if flags["plan_only"] else telling,
+        shown(progress, invocation, flags["progress_kind"]),
+    ):
+        plan = relocation.make_plan()
+        progress.planned(plan)
+        if flags["plan_only"]:
+            planned.show(output, plan)
+            return
+        lock = result_lock(session, request, plan) if flags["lock_output"] else None
+        planned.announce(output, plan)
+        output.line(f"copy | importing {len(plan.to_transfer)} images...")
+        try:
+            result = relocation.run(on_image=progress.finished, on_step=lambda step: _say(invocation, step))
+        except Incomplete:
+            # The report is written even, and above all, when something failed.
+            write_report(flags["report"], relocation.result())
+            raise
     planned.warn_of_layers(output, plan, included=request.include_non_distributable)
-    write_report(flags["report"], plan, outcomes, published, receipt)
+    write_report(flags["report"], result)
     if lock is not None:
         write_lock(flags["lock_output"], lock)
-    _identities(invocation, receipt)
-    output.summary(_summary(plan, outcomes, receipt))
+    _identities(invocation, result.receipt)
+    output.summary(_summary(result))
 
 
-def _publish(session: Session, plan: Plan, outcomes: tuple[ImageOutcome, ...], report: str) -> Published:
-    """The report is written even, and above all, when something failed."""
-    try:
-        return publish(session, plan, outcomes)
-    except Incomplete:
-        write_report(report, plan, outcomes, Published(), session.meter.receipt())
-        raise
-
-
-def _verify(session: Session, plan: Plan, mode: str) -> None:
-    if mode == "none":
-        return
-    found = verify(session, plan, deep=mode == "deep")
-    if found.problems:
-        raise Incomplete(
-            f"{counted(len(found.problems), 'problem')} at {plan.destination}",
-            [StoreError(problem, side="destination") for problem in found.problems],
-            hint="run the copy again with --repair: it sends what is missing",
-        )
+def _say(invocation: Invocation, step: Step) -> None:
+    if step in (Step.PUBLISH, Step.NAMES):
+        invocation.output.line("copy | Tagging images")
+    elif step is Step.VERIFY:
+        invocation.output.line("copy | Verifying the destination")
 
 
 def _identities(invocation: Invocation, receipt: Receipt) -> None:
@@ -205,35 +191,24 @@ def _identities(invocation: Invocation, receipt: Receipt) -> None:
         invocation.output.line(f"copy | {registry}: {identity}")
 
 
-def _summary(plan: Plan, outcomes: Sequence[ImageOutcome], receipt: Receipt) -> str:
-    present = sum(outcome.status == PRESENT for outcome in outcomes)
-    copied = len(outcomes) - present
+def _summary(result: RelocationResult) -> str:
+    present = sum(outcome.status == PRESENT for outcome in result.outcomes)
+    copied = len(result.outcomes) - present
+    plan, receipt, verification = result.plan, result.receipt, result.verification
+    verified = f", {verification} verified" if verification else ""
     return (
         f"{plan.source} -> {plan.destination}: {counted(copied, 'image')} copied, {present} there already, "
-        f"{human(receipt.bytes_written)} sent, {human(receipt.bytes_mounted)} mounted, "
+        f"{human(receipt.bytes_written)} sent, {human(receipt.bytes_mounted)} mounted{verified}, "
         f"{counted(receipt.total_requests, 'request')}, {receipt.seconds:.1f} s"
     )
 
 
-def write_report(
-    path: str, plan: Plan, outcomes: Sequence[ImageOutcome], published: Published, receipt: Receipt
-) -> None:
+def write_report(path: str, result: RelocationResult) -> None:
+    """Nothing without a path."""
     if not path:
         return
-    body = {
-        "source": plan.source,
-        "destination": plan.destination,
-        "root": plan.root,
-        "images": [outcome.to_dict() for outcome in outcomes],
-        "unreadable": [
-            {"subject": one.subject, "error": one.message, "retryable": one.retryable} for one in plan.failures
-        ],
-        "tags": list(published.tags),
-        "locations": list(published.locations),
-        "receipt": receipt.to_dict(),
-    }
     try:
-        write_output(path, json.dumps(body, indent=1).encode())
+        write_output(path, json.dumps(result.to_dict(), indent=1).encode())
     except OSError as error:
         raise Refused(f"{error.strerror}", subject=path, operation="writing the report") from error
 

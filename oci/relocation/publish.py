@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from oci.bundle import tagnames
 from oci.bundle.locations import locations_image
@@ -16,8 +17,7 @@ from oci.relocation.transfer import FAILED, ImageOutcome, load_manifest
 from oci.store import Destination, reader_of
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Published:
+class Published(Struct, frozen=True, kw_only=True):
     """What got a name. `tags` are those that were moved, in order; `locations` the digests of locations images."""
 
     tags: tuple[str, ...] = ()
@@ -47,28 +47,39 @@ def check_complete(plan: Plan, outcomes: Iterable[ImageOutcome]) -> None:
         )
 
 
-def publish(session: Session, plan: Plan, outcomes: Collection[ImageOutcome]) -> Published:
-    """Raises Incomplete before anything is named when an image of the plan isn't in place.
-
-    The order is: bundles and their locations images, innermost first; names of attachments; the root's own tag.
-    """
-    check_complete(plan, outcomes)
+def publish_content(session: Session, plan: Plan, *, hold_roots: bool = False) -> tuple[Digest, ...]:
+    """Writes what names are to point at: bundles and their locations images, innermost first. Gives the digests of the
+    locations images. With `hold_roots`, a root that only its tag is to hold is pushed by digest as well, so that it can
+    be verified before the tag moves. Every image of the plan must be in place (`check_complete`)."""
     destination = session.destination(parse_store(plan.destination))
     listed = {bundle.digest: bundle for bundle in plan.bundles}
-    tags: list[str] = []
     locations: list[Digest] = []
     for manifest in plan.manifests:
         session.cancel.check()
-        if manifest.is_bundle and not manifest.present:
+        if not manifest.present and (manifest.is_bundle or (hold_roots and manifest.held_by_tag)):
             _push(session, destination, manifest, manifest.keep_alive)
         if manifest.digest in listed:
             locations.append(_push_locations(destination, listed[manifest.digest], fresh=plan.fresh))
+    return tuple(locations)
+
+
+def publish_names(session: Session, plan: Plan) -> tuple[str, ...]:
+    """Moves the tags, last of all: attachments first, the tags of the root last. Gives them in this order."""
+    destination = session.destination(parse_store(plan.destination))
+    tags: list[str] = []
     for manifest in sorted(plan.manifests, key=lambda manifest: manifest.role is Role.ROOT):
         for tag in manifest.tags:
             session.cancel.check()
             _push(session, destination, manifest, tag)
             tags.append(tag)
-    return Published(tags=tuple(tags), locations=tuple(locations))
+    return tuple(tags)
+
+
+def publish(session: Session, plan: Plan, outcomes: Collection[ImageOutcome]) -> Published:
+    """Content, then names. Raises Incomplete before anything is written when an image of the plan isn't in place."""
+    check_complete(plan, outcomes)
+    locations = publish_content(session, plan)
+    return Published(tags=publish_names(session, plan), locations=locations)
 
 
 def _push(session: Session, destination: Destination, manifest: PlannedManifest, tag: str) -> None:

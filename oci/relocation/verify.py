@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from msgspec import Struct, to_builtins
+from msgspec.structs import replace
 
 from oci.bundle import reader
+from oci.counted import counted
 from oci.descriptor import Descriptor
 from oci.digest import Digest
 from oci.errors import Denied, TransshipError, Unauthorized
@@ -16,14 +21,20 @@ from oci.relocation.session import Session
 from oci.store import Source
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verification:
+class Verification(Struct, frozen=True, kw_only=True):
     """What was looked at and what was wrong; sizes in bytes. No problem means: all of it is there."""
 
     manifests: int = 0
     blobs: int = 0
     bytes_hashed: int = 0
     problems: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        return cast(dict[str, Any], to_builtins(self))
+
+    def __str__(self) -> str:
+        """`3 manifests and 7 blobs`"""
+        return f"{counted(self.manifests, 'manifest')} and {counted(self.blobs, 'blob')}"
 
 
 @dataclass(slots=True)

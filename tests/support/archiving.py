@@ -11,8 +11,8 @@ from oci.archive.plan import ArchivePlan
 from oci.archive.planner import ArchiveOptions, plan_archive
 from oci.reference import ArchiveName
 from oci.relocation.planner import make_plan
-from oci.relocation.relocate import RelocationResult, relocate
 from oci.relocation.request import RelocationRequest
+from oci.relocation.run import RelocationResult, relocate
 from oci.relocation.session import Session
 from tests.support.relocating import anonymous
 

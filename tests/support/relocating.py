@@ -9,8 +9,8 @@ from typing import Any
 from oci.meter import Meter
 from oci.registry.credentials.chain import Credentials
 from oci.registry.settings import RegistrySettings
-from oci.relocation.relocate import RelocationResult, relocate
 from oci.relocation.request import RelocationRequest
+from oci.relocation.run import RelocationResult, relocate
 from oci.relocation.session import DEFAULT_CONCURRENCY, Access, Session
 
 

@@ -17,8 +17,8 @@ from oci.errors import IntegrityError, Refused
 from oci.meter import Meter
 from oci.registry.credentials.chain import Credentials
 from oci.relocation.planner import make_plan
-from oci.relocation.relocate import relocate
 from oci.relocation.request import RelocationRequest
+from oci.relocation.run import relocate
 from oci.relocation.session import Access, Session
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.seaweedfs import BUCKET, SeaweedFS

@@ -19,8 +19,8 @@ from oci.mirror.plan import plan_mirror
 from oci.mirror.report import MirrorReport, made_of
 from oci.mirror.run import Shared, opened, run_mirror
 from oci.reference import ArchiveName, parse_store
-from oci.relocation.relocate import relocate
 from oci.relocation.request import RelocationRequest
+from oci.relocation.run import relocate
 from oci.relocation.session import Access, Session
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.registry_data import blob_file, seed
