@@ -8,8 +8,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 from pydantic import BaseModel
 
-from oci.bundle import tags as core
-from oci.bundle.tags import Tag
+from oci.bundle import tagnames as core
+from oci.bundle.tagnames import Tag
 from oci.reference import Reference, parse_any
 from oci.relocation.session import Session
 from tasks.report import artifact_key

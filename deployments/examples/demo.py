@@ -32,7 +32,7 @@ from rich.table import Table  # noqa: E402
 
 from flows import RelocateParameters, RelocationReport, SourceKind, Verify, relocate_sync  # noqa: E402
 from oci.bundle.image import BUNDLE_LABEL, single_layer_image  # noqa: E402
-from oci.bundle.imageslock import ImagesLock, LockedImage  # noqa: E402
+from oci.bundle.lockfile import ImagesLock, LockedImage  # noqa: E402
 from oci.cancel import CancelToken  # noqa: E402
 from oci.descriptor import DOCKER_LAYER, Descriptor  # noqa: E402
 from oci.digest import Digest, digest_of  # noqa: E402

@@ -26,8 +26,8 @@ from oci.counted import counted
 from oci.errors import Incomplete, InvalidInput, InvalidReference, Refused
 from oci.meter import Receipt
 from oci.reference import LAYOUT_PREFIX, ArchiveName, parse_store
+from oci.relocation.publish import result_lock
 from oci.relocation.request import RelocationRequest
-from oci.relocation.resultlock import result_lock
 from oci.relocation.run import Relocation, RelocationResult, Step, Verify
 from oci.relocation.transfer import PRESENT
 from tasks.metrics import METRICS_FILE

@@ -13,7 +13,7 @@ from oci.archive.s3settings import S3Settings
 from oci.bundle.describe import OpenSource, as_text, as_yaml, describe
 from oci.errors import InvalidInput
 from oci.reference import ArchiveName, parse_any
-from oci.relocation.archived import named_in_archive, sealed
+from oci.relocation.archive_source import named_in_archive, sealed
 
 
 @click.command(name="describe", cls=Verb)

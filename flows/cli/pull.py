@@ -18,7 +18,7 @@ from oci.counted import counted
 from oci.errors import InvalidInput
 from oci.files.output import check_output, output_folder
 from oci.reference import ArchiveName
-from oci.relocation.archived import named_in_archive, sealed
+from oci.relocation.archive_source import named_in_archive, sealed
 from tasks.sizes import human
 
 

@@ -9,8 +9,8 @@ import click
 from flows.cli.access import RegistryFlags, concurrency_flag, registry_flags
 from flows.cli.output import keyified
 from flows.cli.verb import Invocation, Tree, Verb, boolean, everywhere
-from oci.bundle.tags import list_tags as tags_of
-from oci.bundle.tags import resolve_tag
+from oci.bundle.tagnames import list_tags as tags_of
+from oci.bundle.tagnames import resolve_tag
 from oci.errors import InvalidInput
 from oci.reference import parse_any
 

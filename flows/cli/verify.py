@@ -11,8 +11,7 @@ from flows.cli.progress import LayerProgress, progress_flag, shown
 from flows.cli.verb import Invocation, Verb, boolean, everywhere, words
 from oci.counted import counted
 from oci.errors import Incomplete, InvalidInput, StoreError
-from oci.relocation.verify import verify_names
-from oci.relocation.wanted import names_by_store
+from oci.relocation.verify import names_by_store, verify_names
 from tasks.sizes import human
 
 _PLACES = ("Place", "Names", "Manifests", "Blobs", "Problems")

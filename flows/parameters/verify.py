@@ -10,7 +10,7 @@ from flows.parameters.registry import Concurrency, Credentials, StoreText, side
 from oci.errors import InvalidInput
 from oci.reference import StoreName, parse_any, parse_store
 from oci.registry.options import RegistryOptions
-from oci.relocation.wanted import names_by_store
+from oci.relocation.verify import names_by_store
 from tasks.side import Side
 
 LockPath = Annotated[str, Field(min_length=1, max_length=4096)]

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from oci.bundle import reader, tagnames
 from oci.bundle.document import render
-from oci.bundle.imageslock import LockedImage
+from oci.bundle.lockfile import LockedImage
 from oci.descriptor import Platform
 from oci.digest import Digest
 from oci.errors import Denied, InvalidInput, NotFound, StoreError

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
 
 from oci.atomic import write_output
-from oci.bundle import bundlelock, imageslock
-from oci.bundle.bundlelock import BundleLock
-from oci.bundle.document import SIZE_LIMIT, parse
-from oci.bundle.imageslock import ImagesLock
-from oci.errors import Denied, NotFound, StoreError, Unavailable
+from oci.bundle.document import API_VERSION, SIZE_LIMIT, Node, check_header, parse, pinned, render
+from oci.errors import Denied, InvalidReference, NotFound, StoreError, Unavailable
+from oci.reference import Reference, parse_tag
 
 
 def read_lock(path: str) -> ImagesLock | BundleLock:
@@ -19,15 +19,15 @@ def read_lock(path: str) -> ImagesLock | BundleLock:
         data = file.read(SIZE_LIMIT + 1)
     node = parse(data, path)
     kind = node.fields("kind", strict=False)["kind"]
-    if kind.value == imageslock.KIND:
+    if kind.value == IMAGES_LOCK:
         return ImagesLock.from_node(node)
-    if kind.value == bundlelock.KIND:
+    if kind.value == BUNDLE_LOCK:
         return BundleLock.from_node(node)
     found = kind.text()
     raise kind.error(
-        f"neither {imageslock.KIND} nor {bundlelock.KIND} but {found!r}"
+        f"neither {IMAGES_LOCK} nor {BUNDLE_LOCK} but {found!r}"
         if found
-        else f"not given; expected {imageslock.KIND} or {bundlelock.KIND}"
+        else f"not given; expected {IMAGES_LOCK} or {BUNDLE_LOCK}"
     )
 
 
@@ -50,3 +50,95 @@ def _errors(path: str, operation: str) -> Iterator[None]:
     except OSError as error:
         kind: type[StoreError] = Denied if isinstance(error, PermissionError) else Unavailable
         raise kind(error.strerror or str(error), subject=path, operation=operation) from error
+
+
+IMAGES_LOCK = "ImagesLock"
+
+
+@dataclass(frozen=True, slots=True)
+class LockedImage:
+    """One entry. `image` is a digest reference; annotations are kept as they are and mean nothing to us."""
+
+    image: Reference
+    annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ImagesLock:
+    """Entries in the order of the file. The same reference may come more than once."""
+
+    images: tuple[LockedImage, ...] = ()
+
+    @classmethod
+    def from_yaml(cls, data: str | bytes, where: str) -> ImagesLock:
+        """Reads strictly, as imgpkg does: any unknown key is refused. References are canonicalised.
+
+        Raises InvalidDocument naming `where` and the path inside, such as `images[3].image`.
+        """
+        return cls.from_node(parse(data, where))
+
+    @classmethod
+    def from_node(cls, node: Node) -> ImagesLock:
+        fields = node.fields("apiVersion", "images", "kind")
+        check_header(fields, IMAGES_LOCK)
+        return cls(tuple(_image(item) for item in fields["images"].items()))
+
+    def to_yaml(self) -> str:
+        """The text imgpkg would write; `from_yaml` gives the same lock back.
+
+        Raises InvalidDocument for a reference without a digest or outside of a registry.
+        """
+        document: dict[str, Any] = {"apiVersion": API_VERSION, "kind": IMAGES_LOCK}
+        if self.images:
+            document["images"] = [
+                {"image": pinned(image.image)} | ({"annotations": image.annotations} if image.annotations else {})
+                for image in self.images
+            ]
+        return render(document)
+
+
+def _image(node: Node) -> LockedImage:
+    fields = node.fields("annotations", "image")
+    return LockedImage(fields["image"].reference(), fields["annotations"].texts())
+
+
+BUNDLE_LOCK = "BundleLock"
+
+
+@dataclass(frozen=True, slots=True)
+class BundleLock:
+    """`image` is a digest reference; `tag` is empty when the bundle was named by digest."""
+
+    image: Reference
+    tag: str = ""
+
+    @classmethod
+    def from_yaml(cls, data: str | bytes, where: str) -> BundleLock:
+        """Reads strictly, as imgpkg does: any unknown key is refused. The reference is canonicalised.
+
+        Raises InvalidDocument naming `where` and the path inside, such as `bundle.image`.
+        """
+        return cls.from_node(parse(data, where))
+
+    @classmethod
+    def from_node(cls, node: Node) -> BundleLock:
+        fields = node.fields("apiVersion", "bundle", "kind")
+        check_header(fields, BUNDLE_LOCK)
+        bundle = fields["bundle"].fields("image", "tag")
+        return cls(bundle["image"].reference(), _tag(bundle["tag"]))
+
+    def to_yaml(self) -> str:
+        """The text imgpkg would write; `from_yaml` gives the same lock back.
+
+        Raises InvalidDocument for a reference without a digest or outside of a registry.
+        """
+        bundle = {"image": pinned(self.image)} | ({"tag": self.tag} if self.tag else {})
+        return render({"apiVersion": API_VERSION, "bundle": bundle, "kind": BUNDLE_LOCK})
+
+
+def _tag(node: Node) -> str:
+    tag = node.text()
+    try:
+        return parse_tag(tag) if tag else ""
+    except InvalidReference as error:
+        raise node.error(error.message, hint=error.hint) from error

@@ -10,9 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from oci.bundle import reader
-from oci.bundle.bundlelock import BundleLock
-from oci.bundle.imageslock import ImagesLock, LockedImage
-from oci.bundle.lockfile import read_lock, write_lock
+from oci.bundle.lockfile import BundleLock, ImagesLock, LockedImage, read_lock, write_lock
 from oci.cancel import CancelToken
 from oci.digest import Digest, hex_of
 from oci.disk import store_error

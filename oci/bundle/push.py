@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from oci.bundle import tagnames
-from oci.bundle.bundlelock import BundleLock
 from oci.bundle.image import BUNDLE_LABEL, single_layer_image
+from oci.bundle.lockfile import BundleLock
 from oci.cancel import CancelToken
 from oci.errors import InvalidInput
 from oci.files.pack import pack

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import posixpath
+from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 from oci.bundle import tagnames
-from oci.bundle.contents import read_member
 from oci.bundle.image import is_bundle_config
-from oci.bundle.imageslock import ImagesLock
 from oci.bundle.locations import ImageLocations
+from oci.bundle.lockfile import ImagesLock
 from oci.descriptor import CONFIG_TYPES, Descriptor
 from oci.digest import Digest
 from oci.errors import Denied, InvalidDocument, InvalidManifest, NotFound, Unauthorized
+from oci.files.decompress import decompressed
+from oci.files.members import REGULAR, Members
 from oci.manifest import Manifest
 from oci.store import Source
 
@@ -82,3 +84,34 @@ def _member(source: Source, layer: Descriptor, wanted: Callable[[str], bool], re
 def _is_locations_file(name: str) -> bool:
     """By its base name only, as imgpkg looks for it."""
     return name.rpartition("/")[2] == LOCATIONS_FILE
+
+
+def read_member(chunks: Iterator[bytes], wanted: Callable[[str], bool], limit: int) -> bytes | None:
+    """The first regular file of a layer whose name is wanted, or None; reads `chunks` no further than needed.
+
+    `wanted` gets clean names: `/` between segments, no `./` or `/` in front. The layer may be gzip, zstd or plain.
+    Raises InvalidManifest for a layer that can't be read, or a file of more than `limit` bytes. Before it blames the
+    layer it reads `chunks` to the end, so that a verifying stream can say that the bytes were the wrong ones.
+    """
+    try:
+        return _find(Members(decompressed(chunks)), wanted, limit)
+    except InvalidManifest:
+        for _ in chunks:
+            pass
+        raise
+
+
+def _find(members: Members, wanted: Callable[[str], bool], limit: int) -> bytes | None:
+    for member in members:
+        name = _clean(member.name)
+        if member.kind == REGULAR and wanted(name):
+            if member.size > limit:
+                raise InvalidManifest(f"{name} has {member.size} bytes, more than the limit of {limit}")
+            return b"".join(members.data())
+    return None
+
+
+def _clean(raw: bytes) -> str:
+    """As a path from the layer's root. Layers built on Windows have backslashes between segments."""
+    name = raw.decode("utf-8", "surrogateescape").replace("\\", "/")
+    return posixpath.normpath(name).lstrip("/")

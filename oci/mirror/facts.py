@@ -18,7 +18,7 @@ from oci.bundle import reader
 from oci.descriptor import Descriptor, Platform
 from oci.digest import Digest, is_digest
 from oci.manifest import NESTING_LIMIT, Manifest
-from oci.relocation.platforms import choose
+from oci.relocation.planner import choose
 from oci.relocation.session import Session
 from oci.store import Source
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from oci.bundle.imageslock import ImagesLock
-from oci.bundle.lockfile import read_lock
+from oci.bundle.lockfile import ImagesLock, read_lock
 from oci.digest import Digest
 from oci.errors import TransshipError
 from oci.mirror.archives import held_in

@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from oci.bundle.bundlelock import BundleLock
-from oci.bundle.lockfile import read_lock
+from oci.bundle.lockfile import BundleLock, read_lock
 from oci.digest import Digest, parse_digest
 from oci.errors import InvalidInput
 from oci.prune.attached import attached_to

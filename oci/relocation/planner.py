@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from oci.bundle import tagnames
-from oci.bundle.bundlelock import BundleLock
-from oci.bundle.imageslock import ImagesLock
-from oci.bundle.lockfile import read_lock
+from oci.bundle.lockfile import BundleLock, ImagesLock, read_lock
 from oci.descriptor import Descriptor, Platform
 from oci.digest import Digest
 from oci.errors import InvalidInput, NotFound
-from oci.manifest import NESTING_LIMIT, Manifest
+from oci.manifest import NESTING_LIMIT, Manifest, parse_manifest
 from oci.reference import Reference, StoreName, parse_any
-from oci.relocation.archived import archive_roots, settle
-from oci.relocation.artifacts import Attachments
-from oci.relocation.graph import Entry, Node, Roots
-from oci.relocation.mapping import NameRule, readable_names
-from oci.relocation.plan import Plan, PlannedBlob, PlannedBundle, PlannedManifest, Role
-from oci.relocation.platforms import choose
-from oci.relocation.request import RelocationRequest
+from oci.relocation.archive_source import archive_roots, settle
+from oci.relocation.plan import Entry, Node, Plan, PlannedBlob, PlannedBundle, PlannedManifest, Role, Roots
+from oci.relocation.request import NameRule, RelocationRequest, readable_names
 from oci.relocation.session import Session
-from oci.relocation.walk import Walk, digest_in
+from oci.relocation.walk import Attachments, Walk, digest_in
 from oci.store import Source, found_manifest
 
 
@@ -301,3 +296,63 @@ def _locations(node: Node, nodes: Mapping[Digest, Node]) -> PlannedBundle:
         if digest_in(reference) in nodes
     }
     return PlannedBundle(digest=node.digest, entries=tuple(sorted(entries)))
+
+
+_ATTESTED = "vnd.docker.reference.digest"
+"""BuildKit's annotation of an attestation manifest: the digest of the image that it belongs to."""
+
+
+def choose(source: Source, index: Manifest, platforms: Sequence[Platform], depth: int = 0) -> tuple[Manifest, ...]:
+    """The index, rewritten to have only `platforms`, after the nested indexes that had to be rewritten for it.
+
+    Empty when the index has nothing else. A platform that the index lacks is skipped; raises InvalidInput when it has
+    none of them. Attestations stay with the image they belong to.
+    """
+    if depth > NESTING_LIMIT:
+        raise InvalidInput(f"{source.name}@{index.digest}: nested deeper than {NESTING_LIMIT} levels")
+    rewritten: list[Manifest] = []
+    replaced: dict[Digest, Manifest | None] = {}
+    kept: set[Digest] = set()
+    for child in index.children:
+        if child.is_index:
+            replaced[child.digest] = _nested(source, child, platforms, depth, rewritten)
+            if replaced[child.digest] is not None:
+                kept.add(child.digest)
+        elif child.platform is None or any(child.platform.matches(wanted) for wanted in platforms):
+            kept.add(child.digest)
+    kept.update(child.digest for child in index.children if child.annotations.get(_ATTESTED) in kept)
+    if not kept:
+        there = ", ".join(sorted({str(child.platform) for child in index.children if child.platform})) or "none"
+        wanted = ", ".join(str(platform) for platform in platforms)
+        raise InvalidInput(
+            f"{source.name}@{index.digest} has no image for {wanted}; it has {there}", hint="choose one of these"
+        )
+    if len(kept) == len({child.digest for child in index.children}) and not rewritten:
+        return ()
+    return (*rewritten, _rewrite(index, kept, replaced))
+
+
+def _nested(
+    source: Source, child: Descriptor, platforms: Sequence[Platform], depth: int, rewritten: list[Manifest]
+) -> Manifest | None:
+    """The nested index as it stays: the same, a rewritten one, or None when nothing of it is wanted."""
+    manifest = source.get_manifest(child.digest)
+    try:
+        chosen = choose(source, manifest, platforms, depth + 1)
+    except InvalidInput:
+        return None
+    rewritten.extend(chosen)
+    return chosen[-1] if chosen else manifest
+
+
+def _rewrite(index: Manifest, kept: set[Digest], replaced: dict[Digest, Manifest | None]) -> Manifest:
+    """Every key and every kept entry stays as it was, but for digest and size of nested indexes."""
+    body = json.loads(index.raw)
+    entries = []
+    for entry in body["manifests"]:
+        if entry["digest"] not in kept:
+            continue
+        nested = replaced.get(entry["digest"])
+        entries.append({**entry, "digest": nested.digest, "size": nested.size} if nested else entry)
+    raw = json.dumps({**body, "manifests": entries}, separators=(",", ":"), ensure_ascii=False).encode()
+    return parse_manifest(raw, index.media_type)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from fnmatch import fnmatchcase
 
 from oci.descriptor import Platform
-from oci.errors import InvalidInput
-from oci.reference import ArchiveName, StoreName, parse_store, parse_tag
+from oci.digest import Digest, hex_of
+from oci.errors import InvalidInput, InvalidReference
+from oci.reference import ArchiveName, Reference, Repository, StoreName, parse_store, parse_tag
+from oci.relocation.plan import Node, Role
 
 COSIGN = "cosign"
 REFERRERS = "referrers"
@@ -53,7 +57,7 @@ class RelocationRequest:
     sure_of_kind: bool = False
     """Of an `image` that is there already, ask once more whether it came as a bundle, and refuse it as otherwise."""
     names: tuple[str, ...] = ()
-    """Rules that give listed images a readable tag as well; see oci.relocation.mapping.NameRule."""
+    """Rules that give listed images a readable tag as well; see oci.relocation.request.NameRule."""
     either: bool = False
     """`image` may turn out to be a bundle; then all that it lists comes along."""
     tag_holds: bool = False
@@ -102,3 +106,71 @@ class RelocationRequest:
     @property
     def destination(self) -> StoreName:
         return parse_store(self.to)
+
+
+KBLD_ID = "kbld.carvel.dev/id"
+"""The annotation in which kbld keeps the name, with its tag, that a digest was resolved from."""
+
+_FIELDS = ("name", "path", "tag", "short")
+
+
+@dataclass(frozen=True, slots=True)
+class NameRule:
+    """`pattern` is a glob for the repository an image comes from; `template` makes the tag out of `{name}` (the last
+    part of that repository), `{path}` (all of it, joined by `-`), `{tag}` (the original tag, where its lock remembers
+    one) and `{short}` (12 characters of the digest)."""
+
+    pattern: str
+    template: str
+
+    @classmethod
+    def parse(cls, text: str) -> NameRule:
+        """`PATTERN=TEMPLATE`, or a TEMPLATE alone for every image."""
+        pattern, given, template = text.rpartition("=")
+        rule = cls(pattern if given else "*", template)
+        try:
+            parse_tag(rule.template.format(**dict.fromkeys(_FIELDS, "x")))
+        except (KeyError, ValueError, IndexError, InvalidReference) as error:
+            raise InvalidInput(
+                f"{text!r} is no rule for names", hint="write PATTERN=TEMPLATE with {name}, {path}, {tag} or {short}"
+            ) from error
+        return rule
+
+    def tag_of(self, origin: Reference, digest: Digest, annotations: Mapping[str, str]) -> str:
+        """Empty when the rule is for other images, or wants a tag that isn't remembered."""
+        if not fnmatchcase(str(origin.repository), self.pattern):
+            return ""
+        repository = origin.repository
+        path = repository.path if isinstance(repository, Repository) else "image"
+        tag = _remembered_tag(annotations)
+        if "{tag}" in self.template and not tag:
+            return ""
+        name = path.rpartition("/")[2]
+        return self.template.format(name=name, path=path.replace("/", "-"), tag=tag, short=hex_of(digest)[:12])[:128]
+
+
+def readable_names(nodes: Iterable[Node], rules: Iterable[NameRule]) -> dict[Digest, str]:
+    """The tag of each listed image for which a rule has one; the first rule that does counts.
+
+    Raises InvalidInput when two images would get the same name.
+    """
+    kept = tuple(rules)
+    named: dict[str, Node] = {}
+    for node in nodes:
+        if node.role not in (Role.LISTED, Role.NESTED) or node.origin is None:
+            continue
+        tag = next((tag for rule in kept if (tag := rule.tag_of(node.origin, node.digest, node.annotations))), "")
+        other = named.setdefault(tag, node)
+        if tag and other is not node:
+            raise InvalidInput(
+                f"{node.origin} and {other.origin} would both be named {tag!r}",
+                hint="put {short} or {path} into the rule, or give one of them a rule of its own",
+            )
+    return {node.digest: tag for tag, node in named.items() if tag}
+
+
+def _remembered_tag(annotations: Mapping[str, str]) -> str:
+    try:
+        return Reference.parse(annotations.get(KBLD_ID, "")).tag if annotations.get(KBLD_ID) else ""
+    except InvalidReference:
+        return ""

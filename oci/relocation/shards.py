@@ -13,8 +13,7 @@ from itertools import pairwise
 from oci.digest import Digest
 from oci.reference import parse_store
 from oci.relocation.plan import Plan, PlannedBlob, PlannedManifest, Role
-from oci.relocation.pool import SMALL
-from oci.relocation.session import Session
+from oci.relocation.session import SMALL, Session
 
 TEXT_LIMIT = 200_000
 """Characters of a shard as JSON: a scheduler takes 512 KB of parameters, and its database keeps them."""

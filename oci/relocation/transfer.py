@@ -17,10 +17,9 @@ from oci.digest import Digest
 from oci.errors import IntegrityError, InvalidInput, NotFound, Refused, StoreError, TransshipError
 from oci.manifest import Manifest, parse_manifest
 from oci.reference import Repository, StoreName, parse_store
+from oci.relocation.fanout import SharedRead
 from oci.relocation.plan import Plan, PlannedBlob, PlannedManifest
-from oci.relocation.pool import wait_all
-from oci.relocation.session import Session
-from oci.relocation.sharedread import SharedRead
+from oci.relocation.session import Session, wait_all
 from oci.store import BlobOutcome, BlobReader, Destination, Source, reader_of
 
 DONE = "done"

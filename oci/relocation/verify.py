@@ -10,12 +10,13 @@ from msgspec import Struct, to_builtins
 from msgspec.structs import replace
 
 from oci.bundle import reader
+from oci.bundle.lockfile import BundleLock, read_lock
 from oci.counted import counted
 from oci.descriptor import Descriptor
 from oci.digest import Digest
 from oci.errors import Denied, TransshipError, Unauthorized
 from oci.manifest import Manifest
-from oci.reference import StoreName, parse_store
+from oci.reference import Reference, StoreName, parse_any, parse_store
 from oci.relocation.plan import Plan
 from oci.relocation.session import Session
 from oci.store import Source
@@ -157,3 +158,19 @@ def _hash_blob(store: Source, blob: Descriptor) -> str:
     except TransshipError as error:
         return str(error)
     return ""
+
+
+def names_by_store(
+    references: Iterable[str], repositories: Iterable[str] = (), locks: Iterable[str] = ()
+) -> dict[StoreName, tuple[str, ...]]:
+    """Tags and digests by store; none for a store of which everything is asked for. Raises InvalidReference, and what
+    reading a lock raises."""
+    found: dict[StoreName, dict[str, None]] = {}
+    for reference in (*map(parse_any, references), *(one for path in locks for one in _pinned(path))):
+        found.setdefault(reference.repository, {})[reference.identifier] = None
+    return {name: tuple(names) for name, names in found.items()} | {parse_store(name): () for name in repositories}
+
+
+def _pinned(path: str) -> list[Reference]:
+    lock = read_lock(path)
+    return [lock.image] if isinstance(lock, BundleLock) else [image.image for image in lock.images]

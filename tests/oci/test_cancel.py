@@ -13,11 +13,10 @@ from oci.cancel import CancelToken
 from oci.errors import Cancelled, TransshipError
 from oci.layout import Layout
 from oci.reference import LayoutFolder
-from oci.relocation.artifacts import Attachments
-from oci.relocation.graph import Node
-from oci.relocation.plan import Role
+from oci.relocation.plan import Node, Role
 from oci.relocation.session import Session
 from oci.relocation.verify import verify_names
+from oci.relocation.walk import Attachments
 from tasks.work import Work
 from tests.support.plans import digest
 from tests.support.relocating import anonymous

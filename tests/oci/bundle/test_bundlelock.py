@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oci.bundle.bundlelock import BundleLock
+from oci.bundle.lockfile import BundleLock
 from oci.errors import InvalidDocument
 from oci.reference import Reference
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oci.bundle.imageslock import ImagesLock, LockedImage
+from oci.bundle.lockfile import ImagesLock, LockedImage
 from oci.errors import InvalidDocument
 from oci.reference import Reference, Repository, parse_any
 

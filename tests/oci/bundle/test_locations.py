@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oci.bundle.contents import read_member
 from oci.bundle.image import is_bundle_config
 from oci.bundle.locations import FILE_NAME, ImageLocations, LocatedImage, locations_image
+from oci.bundle.reader import read_member
 from oci.digest import digest_of
 from oci.errors import InvalidDocument
 from oci.reference import Reference

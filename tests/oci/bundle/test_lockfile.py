@@ -7,9 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from oci.bundle.bundlelock import BundleLock
-from oci.bundle.imageslock import ImagesLock, LockedImage
-from oci.bundle.lockfile import read_lock, write_lock
+from oci.bundle.lockfile import BundleLock, ImagesLock, LockedImage, read_lock, write_lock
 from oci.errors import InvalidDocument, NotFound, StoreError
 from oci.reference import Reference
 

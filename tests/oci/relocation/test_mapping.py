@@ -5,7 +5,7 @@ import pytest
 from oci.digest import digest_of
 from oci.errors import InvalidInput
 from oci.reference import Reference
-from oci.relocation.mapping import KBLD_ID, NameRule
+from oci.relocation.request import KBLD_ID, NameRule
 
 DIGEST = digest_of(b"x")
 ORIGIN = Reference.parse(f"registry.example/shop/team/web@{DIGEST}")

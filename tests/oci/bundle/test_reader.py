@@ -11,7 +11,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oci.bundle.contents import read_member
+from oci.bundle.reader import read_member
 from oci.digest import digest_of, verified
 from oci.errors import IntegrityError, InvalidManifest
 from oci.files import tar

@@ -9,7 +9,7 @@ import pytest
 
 from oci.cancel import CancelToken
 from oci.errors import Cancelled, IntegrityError
-from oci.relocation.sharedread import Seat, SharedRead
+from oci.relocation.fanout import Seat, SharedRead
 
 PARTS = [bytes([number]) * 1000 for number in range(50)]
 

@@ -12,8 +12,7 @@ from oci.descriptor import Descriptor
 from oci.digest import Digest, is_digest
 from oci.errors import InvalidInput, InvalidReference, NotFound
 from oci.reference import Reference, StoreName, parse_any
-from oci.relocation.graph import Entry, Node, Roots
-from oci.relocation.plan import Role
+from oci.relocation.plan import Entry, Node, Role, Roots
 from oci.relocation.request import RelocationRequest
 from oci.relocation.session import Session
 from oci.store import Source
