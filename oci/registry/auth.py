@@ -1,25 +1,30 @@
 """Logging in: Basic, and Bearer tokens fetched from the service that a registry names.
 
-The first request of a run goes out without credentials; the challenge in its answer says how this registry wants to
-be spoken to. From then on every request carries what it needs from the start: no second 401 for another repository,
-and no body ever sent twice for want of a token.
+The first request of a run goes out without a login; the challenge in its answer says how this registry wants to be
+spoken to. From then on every request carries what it needs from the start: no second 401 for another repository, and no
+body ever sent twice for want of a token.
+
+A challenge belongs to a repository, for registries behind one host may differ by path (Artifactory, Nexus); the first
+that came is assumed for all others. A registry with anonymous access may hide what is private behind 404, 403 or a 401
+without a challenge: then `/v2/` is asked, once, how it wants logins.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import math
 import threading
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
+from urllib.parse import urlencode
 
-import httpx
+import msgspec
 
-from oci.errors import Refused, StoreError, Unauthorized
+from oci.errors import Denied, Refused, StoreError, Unauthorized
 from oci.meter import Meter
-from oci.registry.challenge import Challenge, parse_challenges
+from oci.registry.challenge import Challenge, parse_challenges, strongest
 from oci.registry.credentials.chain import Credentials
 from oci.registry.credentials.credential import Credential
 from oci.registry.http.address_policy import Guard
@@ -27,12 +32,20 @@ from oci.registry.http.errors import Answer
 from oci.registry.http.origin import Origin, split_url
 
 CLIENT_ID = "transship"
+LONGEST_LIFETIME = 24 * 3600.0
+"""Seconds that a token is used at most, whatever its service says."""
+
+REFUSALS = frozenset({401, 403, 404})
+"""Answers that may mean: log in first."""
+
 _DEFAULT_LIFETIME = 60.0
 """Seconds, where a token service doesn't say (distribution's token specification)."""
 
+_ASSUMED = Challenge("basic")
+"""For a registry that asks nobody to log in, not even at `/v2/`. go-containerregistry sends Basic there as well."""
 
-@dataclass(frozen=True, slots=True)
-class Scope:
+
+class Scope(msgspec.Struct, frozen=True):
     """What a request needs to be allowed to do. `actions` is `pull`, `pull,push` or `pull,push,delete`; an empty
     repository means the registry's catalog."""
 
@@ -43,12 +56,14 @@ class Scope:
         return f"repository:{self.repository}:{self.actions}" if self.repository else "registry:catalog:*"
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
-    value: str = field(repr=False)
+class Token(msgspec.Struct, frozen=True):
+    value: str
     scopes: frozenset[str]
     expires_at: float
     """On the monotonic clock."""
+
+    def __repr__(self) -> str:
+        return f"Token({sorted(self.scopes)})"
 
 
 class TokenService(Protocol):
@@ -58,10 +73,19 @@ class TokenService(Protocol):
 
 
 class Authenticator:
-    """The login of one side at one registry."""
+    """The login of one side at one registry. `ask_base` sends `GET /v2/` without a login and gives the answer's
+    headers, empty when the registry doesn't answer."""
 
     def __init__(
-        self, registry: str, *, side: str, credentials: Credentials, guard: Guard, meter: Meter, service: TokenService
+        self,
+        registry: str,
+        *,
+        side: str,
+        credentials: Credentials,
+        guard: Guard,
+        meter: Meter,
+        service: TokenService,
+        ask_base: Callable[[], Mapping[str, str]],
     ) -> None:
         self._registry = registry
         self._side = side
@@ -69,50 +93,92 @@ class Authenticator:
         self._guard = guard
         self._meter = meter
         self._service = service
+        self._ask_base = ask_base
         self._lock = threading.Lock()
-        self._challenge: Challenge | None = None
+        self._challenges: dict[str, Challenge] = {}
+        self._first: Challenge | None = None
+        self._base_lock = threading.Lock()
+        self._base_asked = False
         self._tokens: list[Token] = []
         self._fetching: dict[frozenset[str], threading.Lock] = {}
-        self._named = False
+        self._pull_only: set[str] = set()
+        self._identities: dict[str, str] = {}
         self._token_service: Origin | None = None
 
     def authorization(self, scopes: Iterable[Scope]) -> str:
         """The Authorization header for a request, or empty. Fetches a token when none at hand covers the scopes."""
         wanted = tuple(scopes)
-        credential = self._credential(wanted)
+        repository = wanted[0].repository if wanted else ""
+        credential = self._credentials.find(self._registry, repository)
+        challenge = self._challenges.get(repository) or self._first
+        header, identity = "", "anonymous"
         if credential.registry_token:
-            return f"Bearer {credential.registry_token}"
-        challenge = self._challenge
-        if challenge is None:
-            return ""
-        if challenge.scheme == "basic":
-            return "" if credential.is_anonymous else basic(credential.username, credential.password)
-        return f"Bearer {self._token(frozenset(map(str, wanted)), credential, challenge).value}"
+            header, identity = f"Bearer {credential.registry_token}", credential.identity
+        elif challenge is not None and challenge.scheme == "bearer":
+            header, identity = f"Bearer {self._token(wanted, credential, challenge).value}", credential.identity
+        elif challenge is not None and _has_password(credential):
+            header, identity = basic(credential.username, credential.password), credential.identity
+        if self._identities.get(header) != identity:
+            self._identities[header] = identity
+            if header or len(self._identities) == 1:
+                self._meter.identity(f"{self._side} {self._registry}".strip(), identity)
+        return header
 
-    def identity(self, scopes: Iterable[Scope]) -> str:
-        """Who sends a request, in words."""
-        return self._credential(tuple(scopes)).identity
+    def identity(self, sent: str) -> str:
+        """Who sent a request with this Authorization header, in words."""
+        return self._identities.get(sent, "anonymous")
 
-    def challenged(self, headers: Mapping[str, str], scopes: Iterable[Scope], sent: str) -> bool:
-        """Takes in the challenge of a 401. True when the request is worth sending again, which it is when we have
-        something else to show than what was `sent`."""
+    def refused(self, status: int, headers: Mapping[str, str], scopes: Iterable[Scope], sent: str, again: bool) -> bool:
+        """Takes in an answer with one of REFUSALS to a request with the Authorization header `sent`. True when the
+        request is worth sending again, with what `authorization` gives now. `again` says that it was sent again
+        already: a login that is refused twice stays refused."""
         wanted = tuple(scopes)
-        credential = self._credential(wanted)
-        offered = parse_challenges(headers.get("www-authenticate", ""))
-        if not offered or credential.registry_token:
+        repository = wanted[0].repository if wanted else ""
+        credential = self._credentials.find(self._registry, repository)
+        if credential.registry_token:
             return False
-        bearer = [one for one in offered if one.scheme == "bearer"]
-        challenge = (bearer or offered)[0]
+        if again:
+            return status == 401 and self._drop_assumption(sent)
+        challenge = strongest(parse_challenges(headers.get("www-authenticate", ""))) if status == 401 else None
+        if challenge is None:
+            if sent:
+                return status == 401 and self._drop_assumption(sent)
+            return not credential.is_anonymous and self._learn_from_base(credential)
         if challenge.scheme == "bearer":
             self._guard.check(challenge.realm, "the token realm")
             self._pin(challenge.realm)
-            self._forget(sent)
         with self._lock:
-            self._challenge = challenge
-        if challenge.scheme == "basic":
-            return not sent and not credential.is_anonymous
-        merged = frozenset(map(str, wanted)) | challenge.scopes
-        return self._token(merged, credential, challenge).value != sent.removeprefix("Bearer ")
+            self._challenges[repository] = challenge
+            if self._first is None or self._first is _ASSUMED:
+                self._first = challenge
+            self._tokens = [token for token in self._tokens if f"Bearer {token.value}" != sent]
+        if sent and challenge.scheme == "basic" and self.authorization(wanted) == sent:
+            # The login is wrong, or it has ended in the meantime. A token service says so itself.
+            self._credentials.renew(self._registry, repository, credential)
+        return self.authorization(wanted) != sent
+
+    def _learn_from_base(self, credential: Credential) -> bool:
+        """Asks `/v2/` how this registry wants logins. True when there is a way to log in that was not used yet."""
+        with self._base_lock:
+            if self._base_asked:
+                return self._first is not None
+            self._base_asked = True
+            challenge = strongest(parse_challenges(self._ask_base().get("www-authenticate", "")))
+            if challenge is not None and challenge.scheme == "bearer":
+                self._guard.check(challenge.realm, "the token realm")
+                self._pin(challenge.realm)
+            if challenge is None and _has_password(credential):
+                challenge = _ASSUMED
+            self._first = self._first or challenge
+            return self._first is not None
+
+    def _drop_assumption(self, sent: str) -> bool:
+        """A registry that never asked for a login, and answers 401 to one, is spoken to without."""
+        with self._lock:
+            if self._first is not _ASSUMED or not sent.startswith("Basic "):
+                return False
+            self._first = None
+            return True
 
     def _pin(self, realm: str) -> None:
         """The registry's first challenge says where its token service is. A later one that names another place would
@@ -129,32 +195,33 @@ class Authenticator:
                 hint="nothing was sent to it; find out who answers for this registry before you try again",
             )
 
-    def _credential(self, scopes: tuple[Scope, ...]) -> Credential:
-        found = self._credentials.find(self._registry, scopes[0].repository if scopes else "")
-        if not self._named or not found.is_anonymous:
-            self._named = True
-            self._meter.identity(f"{self._side} {self._registry}".strip(), found.identity)
-        return found
+    def _token(self, scopes: tuple[Scope, ...], credential: Credential, challenge: Challenge) -> Token:
+        """A destination is asked for `pull,push` from the start: a repository that the first push creates can't be read
+        with less (Quay, Docker Hub). Where the service refuses that, reading alone is asked for."""
+        wider = self._side == "destination" and len(scopes) == 1 and scopes[0].actions == "pull"
+        if wider and scopes[0].repository not in self._pull_only:
+            try:
+                return self._fetched((Scope(scopes[0].repository, "pull,push"),), credential, challenge)
+            except (Unauthorized, Denied, Refused):
+                self._pull_only.add(scopes[0].repository)
+        return self._fetched(scopes, credential, challenge)
 
-    def _forget(self, sent: str) -> None:
-        with self._lock:
-            self._tokens = [token for token in self._tokens if f"Bearer {token.value}" != sent]
-
-    def _token(self, scopes: frozenset[str], credential: Credential, challenge: Challenge) -> Token:
+    def _fetched(self, scopes: tuple[Scope, ...], credential: Credential, challenge: Challenge) -> Token:
         """One fetch for all threads that want the same."""
+        wanted = _granted(scopes, challenge.scopes)
         with self._lock:
-            gate = self._fetching.setdefault(scopes, threading.Lock())
+            gate = self._fetching.setdefault(wanted, threading.Lock())
         with gate:
-            known = self._known(scopes)
-            if known is not None:
-                return known
-            token = self._fetch(scopes, credential, challenge)
-            with self._lock:
-                self._tokens = [one for one in self._tokens if one.expires_at > time.monotonic()]
-                self._tokens.append(token)
+            token = self._at_hand(wanted)
+            if token is None:
+                token = self._fetch(wanted, credential, challenge, scopes[0].repository if scopes else "")
+                with self._lock:
+                    now = time.monotonic()
+                    self._tokens = [known for known in self._tokens if known.expires_at > now]
+                    self._tokens.append(token)
             return token
 
-    def _known(self, scopes: frozenset[str]) -> Token | None:
+    def _at_hand(self, scopes: frozenset[str]) -> Token | None:
         now = time.monotonic()
         with self._lock:
             for token in self._tokens:
@@ -162,9 +229,14 @@ class Authenticator:
                     return token
         return None
 
-    def _fetch(self, scopes: frozenset[str], credential: Credential, challenge: Challenge) -> Token:
+    def _fetch(self, scopes: frozenset[str], credential: Credential, challenge: Challenge, repository: str) -> Token:
         started = time.monotonic()
         answer = self._ask(sorted(scopes), credential, challenge)
+        if answer.status in (400, 401) and not credential.is_anonymous:
+            renewed = self._credentials.renew(self._registry, repository, credential)
+            if not renewed.same_secret(credential):
+                credential = renewed
+                answer = self._ask(sorted(scopes), credential, challenge)
         if answer.status != 200:
             raise Unauthorized(
                 f"the token service {challenge.realm.partition('?')[0]} answered {answer.status} for "
@@ -179,15 +251,18 @@ class Authenticator:
             body = json.loads(answer.body)
             value = body.get("token") or body.get("access_token")
             lifetime = float(body.get("expires_in") or _DEFAULT_LIFETIME)
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise self._unusable() from error
         if not isinstance(value, str) or not value or not value.isascii() or not value.isprintable():
             raise self._unusable()
+        if not math.isfinite(lifetime):
+            raise self._unusable()
+        lifetime = min(lifetime if lifetime > 0 else _DEFAULT_LIFETIME, LONGEST_LIFETIME)
         # A margin, so that a token doesn't die on its way; relative, for some live only for a minute.
-        return Token(value, scopes, started + lifetime * 0.9 - 1)
+        return Token(value, scopes, started + max(lifetime * 0.9 - 1, lifetime * 0.5))
 
     def _ask(self, scopes: list[str], credential: Credential, challenge: Challenge) -> Answer:
-        realm, service = challenge.realm, challenge.parameters.get("service", "")
+        realm, service = challenge.realm.partition("#")[0], challenge.service
         if credential.identity_token:
             form = {
                 "grant_type": "refresh_token",
@@ -199,27 +274,53 @@ class Authenticator:
             answer = self._service("POST", realm, {}, form)
             if answer.status not in (404, 405):
                 return answer
-        query = httpx.QueryParams([("service", service)] if service else [])
-        for scope in scopes:
-            query = query.add("scope", scope)
+        query = [("service", service)] if service else []
+        query += [("scope", scope) for scope in scopes]
         headers = {}
         if credential.username:
-            query = query.add("account", credential.username)
+            query.append(("account", credential.username))
             headers["Authorization"] = basic(credential.username, credential.password or credential.identity_token)
         separator = "&" if "?" in realm else "?"
-        return self._service("GET", f"{realm}{separator}{query}", headers, {})
+        return self._service("GET", f"{realm}{separator}{urlencode(query)}", headers, {})
 
     def _unusable(self) -> StoreError:
         return Refused(
-            "the token service answered something that is no token",
+            "the token service answered something that is not a token",
             side=self._side,
             store=self._registry,
             operation="logging in",
         )
 
 
+def _has_password(credential: Credential) -> bool:
+    return bool(credential.username and (credential.password or not credential.identity_token))
+
+
 def basic(username: str, password: str) -> str:
     return f"Basic {base64.b64encode(f'{username}:{password}'.encode()).decode()}"
+
+
+def _granted(scopes: tuple[Scope, ...], offered: frozenset[str]) -> frozenset[str]:
+    """The scopes to ask for. A registry may name a repository otherwise than its path (Artifactory, a proxy with path
+    rules), or have scopes of its own (`aws` at ECR Public): its words are taken, but never for more actions than the
+    request needs, and for another repository only when the one name ends with the other."""
+    wanted = set(map(str, scopes))
+    for scope in offered:
+        kind, _, rest = scope.partition(":")
+        name, _, actions = rest.rpartition(":")
+        if not rest:
+            wanted.add(scope)
+        for needed in scopes:
+            if kind != "repository" or not needed.repository:
+                continue
+            if name == needed.repository:
+                # Old registries have no action of its own for a delete (distribution before 2.7).
+                wanted |= {scope} if actions == "*" and "delete" in needed.actions else set()
+                continue
+            if name.endswith(f"/{needed.repository}") or needed.repository.endswith(f"/{name}"):
+                allowed = set(needed.actions.split(",")) & set(actions.split(","))
+                wanted |= {f"repository:{name}:{','.join(sorted(allowed))}"} if allowed else set()
+    return frozenset(wanted)
 
 
 def _covers(granted: frozenset[str], wanted: str) -> bool:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import ssl
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from urllib.request import getproxies, proxy_bypass
+
+import httpcore
 
 from oci.errors import InvalidInput
 from oci.registry.http.address_policy import host_of, is_loopback
 from oci.registry.http.wire import Wire
 from oci.registry.settings import RegistrySettings
+
+NO_COOKIES = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+"""Takes no cookie from anyone: Harbor's CSRF guard refuses a PUT that carries its session cookie."""
 
 
 def connected(registry: str, settings: RegistrySettings, side: str) -> Wire:
@@ -59,3 +65,15 @@ def _why(error: OSError) -> str:
     if isinstance(error, ssl.SSLError):
         return "it has no certificate" if "NO_CERTIFICATE" in str(error) else str(error.reason)
     return (error.strerror or str(error)).lower()
+
+
+def speaks_no_tls(error: BaseException | None) -> bool:
+    """Was it a server that answered our TLS greeting with something else, or none at the TLS port at all? A
+    certificate that isn't trusted is neither."""
+    if not isinstance(error, httpcore.ConnectError | httpcore.ReadError | httpcore.RemoteProtocolError):
+        return False
+    text = str(error)
+    return "CERTIFICATE" not in text and any(
+        sign in text.upper()
+        for sign in ("WRONG_VERSION", "RECORD", "UNEXPECTED_EOF", "EOF OCCURRED", "REFUSED", "HTTP_REQUEST")
+    )

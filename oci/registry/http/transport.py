@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import UTC, datetime
 from urllib.parse import urljoin
 
@@ -19,17 +19,17 @@ import msgspec
 from oci.cancel import CancelToken
 from oci.errors import Cancelled, RateLimited, Refused, StoreError, Unavailable
 from oci.meter import Meter
-from oci.registry.auth import Authenticator
+from oci.registry.auth import REFUSALS, Authenticator
 from oci.registry.credentials.chain import Credentials
 from oci.registry.http.address_policy import Guard, host_of, is_loopback
-from oci.registry.http.connections import connected
+from oci.registry.http.connections import NO_COOKIES, connected, speaks_no_tls
 from oci.registry.http.errors import ERROR_LIMIT, Answer, Attempted, error_for, shown, tls_advice
 from oci.registry.http.origin import origin_of, split_url
 from oci.registry.http.pace import Limiter
 from oci.registry.http.quota import remaining_pulls
 from oci.registry.http.request import Request
 from oci.registry.http.retry import Attempts, retry_after
-from oci.registry.http.target import Target, absolute
+from oci.registry.http.target import BASE, Target, absolute
 from oci.registry.http.wire import FOREIGN_MAPPED, Wire, release
 from oci.registry.settings import RegistrySettings
 
@@ -79,12 +79,19 @@ class Transport:
         pace = settings.requests_per_second
         self._limiter = Limiter(concurrency=settings.concurrency, per_second=pace, meter=meter, cancel=cancel)
         self._auth = Authenticator(
-            registry, side=side, credentials=credentials, guard=self.guard, meter=meter, service=self._ask_token_service
+            registry,
+            side=side,
+            credentials=credentials,
+            guard=self.guard,
+            meter=meter,
+            service=self._ask_token_service,
+            ask_base=self._ask_base,
         )
         wire = wire or connected(registry, settings, side)
         self._client = httpx.Client(
             transport=wire,
             trust_env=False,
+            cookies=NO_COOKIES,
             headers={"User-Agent": _USER_AGENT, "Accept-Encoding": "identity", "Accept": "*/*"},
         )
         if isinstance(wire, Wire):
@@ -180,26 +187,35 @@ class Transport:
             yield OpenAnswer(response, url, lambda: self._chunks(response, request, url))
 
     def _logged_in(self, request: Request, stack: ExitStack) -> tuple[httpx.Response, str]:
-        """Answers one challenge, and not a second: whoever is refused with a fresh token stays refused."""
-        sent = "" if request.target.anonymous else self._auth.authorization(request.scopes)
-        response, url = self._follow(request, sent, stack)
-        if response.status_code != 401 or 401 in request.expect:
-            return response, url
-        if request.target.anonymous or not self._is_own(url):
-            return response, url  # only the registry itself may ask for our login (class of CVE-2020-15157)
-        if not self._auth.challenged(response.headers, request.scopes, sent):
-            return response, url
-        if request.stream is not None:
-            raise Unavailable(
-                "the login ran out while a body was being sent",
-                side=self.side,
-                store=self.registry,
-                subject=request.subject,
-                operation=request.operation,
-                status=401,
-            )
-        release(response, self.cancel)
-        return self._follow(request, self._auth.authorization(request.scopes), stack)
+        """Answers one challenge, and not a second: a login that is refused stays refused. Only the registry itself may
+        ask for our login (class of CVE-2020-15157)."""
+        again = False
+        while True:
+            sent = "" if request.target.anonymous else self._auth.authorization(request.scopes)
+            response, url = self._follow(request, sent, stack)
+            status = response.status_code
+            if status not in REFUSALS or request.target.anonymous or not request.scopes or not self._is_own(url):
+                return response, url
+            headers = response.headers
+            if (request.stream and status != 401) or not self._auth.refused(
+                status, headers, request.scopes, sent, again
+            ):
+                return response, url
+            if request.stream is not None:
+                error = self._unavailable("the login ran out while a body was being sent", request, url)
+                error.status = 401
+                raise error
+            release(response, self.cancel)
+            again = True
+
+    def _ask_base(self) -> Mapping[str, str]:
+        """The headers of `GET /v2/` without a login (distribution-spec, end-1); none when there is no answer."""
+        request = Request(
+            method="GET", target=BASE, kind="base", scopes=(), operation="logging in", subject="", expect=frozenset()
+        )
+        with suppress(StoreError), ExitStack() as stack:
+            return self._follow(request, "", stack)[0].headers
+        return {}
 
     def _follow(self, request: Request, authorization: str, stack: ExitStack) -> tuple[httpx.Response, str]:
         """Redirects of reads are followed, without credentials to another host."""
@@ -232,7 +248,7 @@ class Transport:
         try:
             response = self._send(request, url, authorization)
         except Unavailable as error:
-            if self._scheme or not url.startswith("https:") or not _speaks_no_tls(error.__cause__):
+            if self._scheme or not url.startswith("https:") or not speaks_no_tls(error.__cause__):
                 raise
             plain = f"http{url.removeprefix('https')}"
             response = self._send(request, plain, authorization)
@@ -324,7 +340,7 @@ class Transport:
             operation=request.operation,
             method=request.method,
             url=url,
-            identity=self._auth.identity(request.scopes),
+            identity=self._auth.identity(response.request.headers.get("authorization", "")),
         )
         error = error_for(response.status_code, response.headers, body, attempted)
         error.retry_after = retry_after(response.headers, datetime.now(UTC))
@@ -357,14 +373,11 @@ class Transport:
         attempts = self._attempts(request)
         while True:
             try:
-                response = self._send(request, url, headers.get("Authorization", ""))
-                try:
+                with closing(self._send(request, url, headers.get("Authorization", ""))) as response:
                     if response.status_code not in request.expect:
                         raise self._unwanted(response, request, url)
                     content = _bounded(self._chunks(response, request, url), PAGE_LIMIT, request, self)
                     return Answer(response.status_code, response.headers, content, url)
-                finally:
-                    response.close()
             except StoreError as error:
                 attempts.again(error, error.retry_after)
 
@@ -383,15 +396,3 @@ def _bounded(chunks: Iterator[bytes], limit: int, request: Request, transport: T
                 hint="raise the manifest limit of this registry if it is to be trusted",
             )
     return bytes(body)
-
-
-def _speaks_no_tls(error: BaseException | None) -> bool:
-    """Was it a server that answered our TLS greeting with something else, or none at the TLS port at all? A
-    certificate that isn't trusted is neither."""
-    if not isinstance(error, httpcore.ConnectError | httpcore.ReadError | httpcore.RemoteProtocolError):
-        return False
-    text = str(error)
-    return "CERTIFICATE" not in text and any(
-        sign in text.upper()
-        for sign in ("WRONG_VERSION", "RECORD", "UNEXPECTED_EOF", "EOF OCCURRED", "REFUSED", "HTTP_REQUEST")
-    )
