@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-optional ui check bench lock servers clean
+.PHONY: demo test test-optional ui check bench lock servers clean docs
 
 $(BIN)/transship: pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
@@ -39,6 +39,9 @@ check: $(BIN)/transship  ## lint, format, types, import arrows
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 
+docs: $(BIN)/transship   ## the book, into site/; its reference pages are made from the declarations
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 bench: $(BIN)/transship servers
 	$(BIN)/python -m tests.benchmarks
 
@@ -47,4 +50,4 @@ lock:                    ## write both locks anew, the second without the tools 
 	uv pip compile pyproject.toml -c requirements.lock --universal --generate-hashes --no-header --no-annotate -o deployments/requirements.lock
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .demo .bench
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .demo .bench site
