@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from oci.archive.planner import ArchiveOptions
+from oci.export.planner import ArchiveOptions
 from oci.relocation.request import RelocationRequest
 from oci.relocation.session import DEFAULT_CONCURRENCY, Access
 

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 from prefect.blocks.core import Block
 from pydantic import Field, SecretStr, field_validator
 
-from oci.archive.s3settings import S3Settings
+from oci.archive.s3_options import S3Settings
 from oci.errors import InvalidInput
 from oci.reference import HUB
 from oci.registry.credentials.credential import Credential

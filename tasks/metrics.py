@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 from urllib.error import URLError
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from oci.atomic import replace_file
 from oci.meter import Receipt
+from oci.output import replace_file
 
 if TYPE_CHECKING:  # importing it takes longer than a copy of little needs
     from oci.mirror.report import MirrorReport

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 
-from oci.archive.s3settings import S3Settings
+from oci.archive.s3_options import S3Settings
 from oci.errors import InvalidInput, TransshipError
 from oci.meter import Receipt
 from oci.mirror.buckets import Bucket

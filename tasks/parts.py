@@ -9,9 +9,9 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from oci.archive.plan import Group
-from oci.archive.write import WriteReport
 from oci.errors import Incomplete, StoreError
+from oci.export.assembly import WriteReport
+from oci.export.plan import Group
 from oci.meter import Receipt
 from tasks.account import Account
 from tasks.fleet import End, Fleet, Job, run_on_fleet

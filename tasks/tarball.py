@@ -16,15 +16,15 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 from pydantic import BaseModel
 
-from oci.archive.export import ArchiveReport, begin_archive, finish_archive, write_parts
 from oci.archive.inventory import Verdict, verify_archive
-from oci.archive.parts import Part
-from oci.archive.plan import ArchivePlan, Group
-from oci.archive.planner import ArchiveOptions, plan_archive
-from oci.archive.resumption import is_written
-from oci.archive.write import WriteReport
 from oci.counted import counted
 from oci.errors import IntegrityError, InvalidInput
+from oci.export.assembly import WriteReport
+from oci.export.export import ArchiveReport, begin_archive, finish_archive, write_parts
+from oci.export.parts import Part
+from oci.export.plan import ArchivePlan, Group
+from oci.export.planner import ArchiveOptions, plan_archive
+from oci.export.resume import is_written
 from oci.reference import S3_PREFIX, ArchiveName
 from oci.relocation.session import Session
 from oci.relocation.verify import Verification
@@ -223,7 +223,7 @@ async def verify_tarball(location: str, *, deep: bool = False) -> Verification:
     name = ArchiveName.of(*export.archive_planned.locations)
 
     def look() -> Verdict:
-        return verify_archive(session, session.archive(name, "destination", anew=True), deep=deep)
+        return verify_archive(session.archive(name, "destination", anew=True), session.workers, deep=deep)
 
     found = await export.in_thread(look)
     verification = Verification(

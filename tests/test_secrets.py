@@ -16,7 +16,7 @@ import flows
 import oci
 import tasks
 from flows.cli.access import RegistryFlags
-from oci.archive.s3settings import S3Settings
+from oci.archive.s3_options import S3Settings
 from oci.registry.credentials.chain import Fixed
 from oci.registry.credentials.config_files import ConfigFile
 from oci.registry.credentials.credential import Credential

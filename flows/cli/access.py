@@ -12,7 +12,7 @@ import click
 from flows.cli import debug
 from flows.cli.output import Output
 from flows.cli.verb import Duration, Invocation, boolean, words
-from oci.archive.s3settings import S3Settings
+from oci.archive.s3_options import S3Settings
 from oci.registry.credentials.chain import default_credentials
 from oci.registry.credentials.credential import Credential
 from oci.registry.settings import RegistrySettings

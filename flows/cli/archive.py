@@ -12,12 +12,12 @@ from flows.cli.source import check_source, request_of, source_flags
 from flows.cli.tarball import object_store_flags, offline, tarball_flags
 from flows.cli.verb import Invocation, Tree, Verb, boolean, everywhere
 from oci.archive.inventory import blobs_of, compare, images_of, verify_archive
-from oci.archive.places import in_object_store
-from oci.archive.planner import ArchiveOptions, plan_archive
-from oci.archive.s3settings import S3Settings
+from oci.archive.open import in_object_store
+from oci.archive.s3_options import S3Settings
 from oci.archive.source import Archive
 from oci.counted import counted
 from oci.errors import Incomplete, InvalidInput, StoreError
+from oci.export.planner import ArchiveOptions, plan_archive
 from oci.reference import ArchiveName
 from oci.relocation.planner import make_plan
 from tasks.sizes import human
@@ -83,7 +83,7 @@ def verify(invocation: Invocation, /, store: S3Settings, locations: tuple[str, .
     output = invocation.output
     with offline(invocation, store, concurrency=flags["concurrency"]) as session:
         found = session.archive(ArchiveName.of(*locations))
-        verdict = verify_archive(session, found, deep=flags["deep"])
+        verdict = verify_archive(found, session.workers, deep=flags["deep"])
     if verdict.problems:
         raise Incomplete(
             f"{len(verdict.problems)} of {verdict.blobs} blobs aren't as they should be",
@@ -156,7 +156,7 @@ def _again(locations: tuple[str, ...]) -> str:
 
 def _what_it_is(found: Archive) -> str:
     contents = found.contents
-    note = contents.extra
+    note = contents.transship_json
     bytes_held = sum(stretch.size for stretch in contents.blobs.values())
     volumes = f", {counted(note.volumes, 'volume')}" if note.volumes > 1 else ""
     left_out = sum(size for _, size in note.requires)

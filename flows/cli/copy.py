@@ -18,13 +18,13 @@ from flows.cli.progress import RelocationProgress, progress_flag, shown
 from flows.cli.source import check_source, request_of, source_flags
 from flows.cli.tarball import object_store_flags, tarball_flags
 from flows.cli.verb import Invocation, Verb, boolean, everywhere, words
-from oci.archive.planner import ArchiveOptions
-from oci.archive.s3settings import S3Settings
-from oci.atomic import write_output
+from oci.archive.s3_options import S3Settings
 from oci.bundle.lockfile import write_lock
 from oci.counted import counted
 from oci.errors import Incomplete, InvalidInput, InvalidReference, Refused
+from oci.export.planner import ArchiveOptions
 from oci.meter import Receipt
+from oci.output import write_output
 from oci.reference import LAYOUT_PREFIX, ArchiveName, parse_store
 from oci.relocation.publish import result_lock
 from oci.relocation.request import RelocationRequest

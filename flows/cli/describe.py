@@ -9,7 +9,7 @@ import click
 from flows.cli.access import RegistryFlags, concurrency_flag, registry_flags
 from flows.cli.tarball import object_store_flags
 from flows.cli.verb import Invocation, Verb, boolean, everywhere
-from oci.archive.s3settings import S3Settings
+from oci.archive.s3_options import S3Settings
 from oci.bundle.describe import OpenSource, as_text, as_yaml, describe
 from oci.errors import InvalidInput
 from oci.reference import ArchiveName, parse_any

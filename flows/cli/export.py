@@ -16,18 +16,17 @@ from flows.cli.output import Output
 from flows.cli.planned import announce, warn_of_layers
 from flows.cli.progress import Row, shown
 from flows.cli.verb import Invocation
-from oci.archive.export import ArchiveReport, write_archive
 from oci.archive.inventory import verify_archive
-from oci.archive.parts import Part
-from oci.archive.places import in_object_store
-from oci.archive.plan import ArchivePlan, Volume
-from oci.archive.planner import ArchiveOptions, plan_archive
-from oci.archive.resumption import plan_resumed
-from oci.archive.s3settings import S3Settings
-from oci.archive.sums import write_sums
-from oci.atomic import write_output
+from oci.archive.open import in_object_store
+from oci.archive.s3_options import S3Settings
 from oci.counted import counted
 from oci.errors import Incomplete, Refused, StoreError
+from oci.export.export import ArchiveReport, write_archive, write_sums
+from oci.export.parts import Part
+from oci.export.plan import ArchivePlan, Volume
+from oci.export.planner import ArchiveOptions, plan_archive
+from oci.export.resume import plan_resumed
+from oci.output import write_output
 from oci.reference import ArchiveName
 from oci.relocation.planner import make_plan
 from oci.relocation.request import RelocationRequest
@@ -187,7 +186,7 @@ def _verify(session: Session, report: ArchiveReport, mode: str) -> None:
     if mode == "none":
         return
     name = ArchiveName.of(*report.locations)
-    found = verify_archive(session, session.archive(name, "destination", anew=True), deep=mode == "deep")
+    found = verify_archive(session.archive(name, "destination", anew=True), session.workers, deep=mode == "deep")
     if found.problems:
         raise Incomplete(
             f"{counted(len(found.problems), 'problem')} in {name}",

@@ -12,7 +12,7 @@ from flows.cli.metrics import metrics_flag
 from flows.cli.mirrors import Mirrors, mirror_flags, warn_of_nothing
 from flows.cli.tarball import object_store_flags
 from flows.cli.verb import Invocation, Verb, boolean, everywhere
-from oci.archive.s3settings import S3Settings
+from oci.archive.s3_options import S3Settings
 from oci.counted import counted
 from oci.errors import Incomplete, StoreError, TransshipError
 from oci.mirror.carry import Carried

@@ -13,8 +13,7 @@ import click
 from flows.cli import debug
 from flows.cli.access import RegistryFlags
 from flows.cli.verb import Invocation
-from oci.archive.s3settings import S3Settings
-from oci.atomic import write_output
+from oci.archive.s3_options import S3Settings
 from oci.errors import InvalidInput, NotFound, Refused, StoreError, TransshipError
 from oci.mirror.breaker import Breaker
 from oci.mirror.compare import Care, compare, concerns
@@ -23,6 +22,7 @@ from oci.mirror.config import Mirror, MirrorsConfig, read_config
 from oci.mirror.facts import Facts, default_path
 from oci.mirror.report import read_only
 from oci.mirror.run import Shared, opened
+from oci.output import write_output
 from oci.relocation.session import Access, Session
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -13,10 +13,10 @@ import click
 from flows.cli import debug
 from flows.cli.access import RegistryFlags, concurrency_flag, registry_flags
 from flows.cli.verb import Age, Invocation, Verb, boolean, everywhere, words
-from oci.atomic import write_output
 from oci.counted import counted
 from oci.digest import parse_digest
 from oci.errors import Incomplete, InvalidInput, NotFound, Refused, StoreError
+from oci.output import write_output
 from oci.prune.attached import attached_to
 from oci.prune.execute import execute
 from oci.prune.keep import Keep

@@ -11,7 +11,7 @@ from flows.cli.access import RegistryFlags, registry_flags
 from flows.cli.progress import LayerProgress, progress_flag, shown
 from flows.cli.tarball import object_store_flags
 from flows.cli.verb import Invocation, Verb, boolean, everywhere
-from oci.archive.s3settings import S3Settings
+from oci.archive.s3_options import S3Settings
 from oci.archive.source import Archive
 from oci.bundle.pull import OpenSource, PullRequest, pull
 from oci.counted import counted

@@ -10,12 +10,12 @@ from flows.cli.access import RegistryFlags, registry_flags
 from flows.cli.progress import LayerProgress, progress_flag, shown
 from flows.cli.tarball import object_store_flags, offline
 from flows.cli.verb import Invocation, Verb, boolean, everywhere, words
-from oci.archive.pushed import push_to_archive
-from oci.archive.s3settings import S3Settings
+from oci.archive.s3_options import S3Settings
 from oci.bundle.lockfile import write_lock
 from oci.bundle.push import PushRequest, entries_of, push
 from oci.counted import counted
 from oci.errors import InvalidInput
+from oci.export.export import push_to_archive
 from oci.files.walk import DEFAULT_EXCLUSIONS
 from oci.reference import LayoutFolder
 from tasks.sizes import human

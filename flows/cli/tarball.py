@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 import click
 
 from flows.cli.verb import Invocation, boolean, words
-from oci.archive.parts import DEFAULT_SIZE
-from oci.archive.planner import ArchiveOptions
-from oci.archive.s3settings import WHEN_REQUIRED, WHEN_SUPPORTED, S3Settings
-from oci.archive.tarplan import FORMATS, IMGPKG
+from oci.archive.index import FORMATS, IMGPKG
+from oci.archive.s3_options import WHEN_REQUIRED, WHEN_SUPPORTED, S3Settings
 from oci.errors import InvalidInput
+from oci.export.parts import DEFAULT_SIZE
+from oci.export.planner import ArchiveOptions
 from oci.registry.credentials.chain import Credentials
 from oci.relocation.session import DEFAULT_CONCURRENCY, Access, Session
 

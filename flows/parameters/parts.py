@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from flows.parameters.relocate import RelocateParameters
-from oci.archive.plan import Group
+from oci.export.plan import Group
 from oci.relocation.request import RelocationRequest
 from tasks.tarball import ExportOrder
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from flows.parameters.fleet import FleetOptions
 from flows.parameters.registry import BlockName, S3StoreName, StoreText, archive_place, side
 from flows.parameters.tarball import TarballOptions
-from oci.archive.places import in_object_store
+from oci.archive.open import in_object_store
 from oci.errors import InvalidInput
 from oci.reference import ARCHIVE_PREFIX, S3_PREFIX, ArchiveName, parse_any, parse_store
 from oci.registry.options import RegistryOptions

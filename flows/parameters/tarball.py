@@ -6,8 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from oci.archive.planner import ArchiveOptions
 from oci.errors import InvalidInput
+from oci.export.planner import ArchiveOptions
 from tasks.fleet import Fleet
 
 MIB = 1 << 20

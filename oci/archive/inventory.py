@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
-from oci.archive.element import Element
+from oci.archive.entry import ArchiveEntry
 from oci.archive.source import Archive
 from oci.bundle import reader
 from oci.descriptor import Descriptor
 from oci.digest import Digest
 from oci.errors import TransshipError
 from oci.manifest import Manifest
-from oci.relocation.session import Session
 
 BUNDLE, IMAGE, INDEX = "bundle", "image", "index"
 
@@ -75,7 +75,7 @@ def blobs_of(archive: Archive) -> dict[Digest, int]:
     return dict(sorted(found.items()))
 
 
-def verify_archive(session: Session, archive: Archive, *, deep: bool = False) -> Verdict:
+def verify_archive(archive: Archive, workers: Executor, *, deep: bool = False) -> Verdict:
     """Manifests and configs were proven when the archive was opened. Every blob that they name must be there with its
     size, its header in its place; with `deep` each is read and hashed as well."""
     wanted: dict[Digest, Descriptor] = {}
@@ -83,14 +83,14 @@ def verify_archive(session: Session, archive: Archive, *, deep: bool = False) ->
         inside = (child for child in manifest.children if not child.names_manifest)
         wanted.update({blob.digest: blob for blob in (*manifest.blobs, *inside)})
     problems = [f"{archive.name}@{child}: the manifest is missing" for child in _missing_manifests(archive)]
-    required = {digest for digest, _ in archive.contents.extra.requires}
+    required = {digest for digest, _ in archive.contents.transship_json.requires}
     lacking = {
         digest
         for digest, blob in wanted.items()
         if archive.blob_size(digest) is None and (digest in required or not blob.distributable)
     }
     there = [blob for digest, blob in wanted.items() if digest not in lacking]
-    looked = session.workers.map(lambda blob: _problem(archive, blob, deep=deep), there)
+    looked = workers.map(lambda blob: _problem(archive, blob, deep=deep), there)
     problems.extend(problem for problem in looked if problem)
     return Verdict(
         images=len(archive.contents.elements),
@@ -120,7 +120,7 @@ def compare(before: Archive, after: Archive) -> Difference:
     )
 
 
-def _stored(archive: Archive, element: Element) -> StoredImage:
+def _stored(archive: Archive, element: ArchiveEntry) -> StoredImage:
     contents = archive.contents
     manifest = contents.manifests[element.digest]
     blobs = {blob.digest: blob.size for one in _below(archive, manifest) for blob in one.blobs}

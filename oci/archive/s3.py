@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,14 +19,19 @@ from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshabl
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from botocore.session import Session as BotocoreSession
 
-from oci.archive.s3errors import as_store_error
-from oci.archive.s3settings import S3Settings
-from oci.errors import InvalidInput, NotFound
+from oci.archive.open import READ_SIZE
+from oci.archive.s3_errors import as_store_error
+from oci.archive.s3_options import S3Settings
+from oci.cancel import CancelToken
+from oci.errors import IntegrityError, InvalidInput, NotFound, Refused, Unavailable
 from oci.meter import Meter
 from oci.reference import S3_PREFIX
 
-_ROLE_SESSION = "transship"
+FINGERPRINT = "transship-fingerprint"
+"""Metadata key: of the plan that an object was written from, set by whoever proved every blob of it."""
 
+_ROLE_SESSION = "transship"
+_TRIES = 5
 
 _ENDPOINTS = {
     "UploadPart": "part",
@@ -102,6 +107,58 @@ class S3Object:
             return dict(self.ask(operation, "head_object"))
         except NotFound:
             return None
+
+
+class S3Reader:
+    """An object, the version that was there when it was opened: if it is replaced meanwhile, reading fails."""
+
+    def __init__(self, location: str, s3: S3, *, cancel: CancelToken) -> None:
+        self.location = location
+        self.s3 = s3
+        self._object = S3Object(location, s3)
+        self._cancel = cancel
+        head = self._object.ask("opening", "head_object")
+        self.size: int = head["ContentLength"]
+        self.etag: str = head.get("ETag", "")
+        self.fingerprint: str = head.get("Metadata", {}).get(FINGERPRINT, "")
+
+    def read(self, offset: int, length: int) -> Iterator[bytes]:
+        """A stream that breaks off is continued where it broke."""
+        end = offset + length
+        tries = _TRIES
+        while offset < end:
+            try:
+                for chunk in self._stream(offset, end):
+                    offset += len(chunk)
+                    tries = _TRIES
+                    yield chunk
+            except (Unavailable, IntegrityError):
+                tries -= 1
+                if not tries:
+                    raise
+
+    def close(self) -> None: ...
+
+    def _stream(self, offset: int, end: int) -> Iterator[bytes]:
+        self._cancel.check()
+        match = {"IfMatch": self.etag} if self.etag else {}
+        answer = self._object.ask("reading", "get_object", Range=f"bytes={offset}-{end - 1}", **match)
+        with self.s3.mapped(self.location, "reading"), closing(answer["Body"]) as body:
+            wanted = f"bytes {offset}-{end - 1}/{self.size}"
+            if answer.get("ContentRange") != wanted:
+                raise Refused(
+                    f"asked for {wanted}, and got {answer.get('ContentRange') or 'the whole object'}",
+                    side=self.s3.side,
+                    store=self.location,
+                    operation="reading",
+                    hint="the store doesn't serve ranges, or the object was replaced",
+                )
+            for chunk in body.iter_chunks(READ_SIZE):
+                self._cancel.check()
+                offset += len(chunk)
+                yield chunk
+        if offset < end:
+            raise IntegrityError(f"{self.s3.side} {self.location}: the stream ended at byte {offset} of {end}")
 
 
 def _count(client: Any, meter: Meter) -> None:

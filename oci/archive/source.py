@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from oci.archive.contents import Contents, Stretch, read_contents
-from oci.archive.storage import ByteReader
+from oci.archive.index import Contents, Stretch, read_contents
+from oci.archive.open import ByteReader
 from oci.cancel import CancelToken
 from oci.descriptor import Descriptor
 from oci.digest import Digest, is_digest, verified
@@ -132,8 +132,8 @@ class Archive:
         return f"{self._side} {self.name}".lstrip()
 
     def _why_missing(self, subject: str) -> str:
-        if subject in {digest for digest, _ in self.contents.extra.requires}:
-            return f"the archive is a delta to {self.contents.extra.base}: import that one first"
+        if subject in {digest for digest, _ in self.contents.transship_json.requires}:
+            return f"the archive is a delta to {self.contents.transship_json.base}: import that one first"
         foreign = (layer for manifest in self.contents.manifests.values() for layer in manifest.layers)
         if any(layer.digest == subject and not layer.distributable for layer in foreign):
             return "the archive was made without --include-non-distributable-layers: leave it out here as well"

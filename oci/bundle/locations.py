@@ -13,7 +13,7 @@ from oci.bundle.image import BuiltImage, single_layer_image
 from oci.descriptor import DOCKER_LAYER, Descriptor
 from oci.digest import digest_of
 from oci.files import tar
-from oci.files.gzip import compress
+from oci.files.deflate.gzip import compress
 from oci.reference import Reference
 
 KIND = "ImageLocations"

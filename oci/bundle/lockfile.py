@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from oci.atomic import write_output
 from oci.bundle.document import API_VERSION, SIZE_LIMIT, Node, check_header, parse, pinned, render
 from oci.errors import Denied, InvalidReference, NotFound, StoreError, Unavailable
+from oci.output import write_output
 from oci.reference import Reference, parse_tag
 
 

@@ -13,11 +13,11 @@ from oci.bundle import reader
 from oci.bundle.lockfile import BundleLock, ImagesLock, LockedImage, read_lock, write_lock
 from oci.cancel import CancelToken
 from oci.digest import Digest, hex_of
-from oci.disk import store_error
 from oci.errors import Denied, InvalidDocument, InvalidInput, InvalidManifest, NotFound, StoreError, Unauthorized
 from oci.files.unpack import unpack
 from oci.files.walk import LOCK_FILE
 from oci.manifest import NESTING_LIMIT, Manifest
+from oci.output import store_error
 from oci.reference import ArchiveName, LayoutFolder, Reference, Repository, StoreName, parse_any
 from oci.store import Source
 

@@ -19,9 +19,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from oci.disk import store_error
 from oci.errors import Denied, InvalidInput
 from oci.files.walk import BUNDLE_FOLDER
+from oci.output import store_error
 
 ABANDONED_AFTER = 24 * 3600.0
 """Seconds after which a half-made folder is nobody's any more."""

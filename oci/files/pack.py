@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from oci.cancel import CancelToken
 from oci.digest import Digest, digest_of, verified
 from oci.errors import InvalidInput
-from oci.files import gzip, tar
+from oci.files import tar
+from oci.files.deflate import gzip
 from oci.files.walk import Entry
 from oci.store import BlobReader
 

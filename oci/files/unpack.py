@@ -17,10 +17,10 @@ from collections.abc import Set as AbstractSet
 from contextlib import suppress
 
 from oci.cancel import CancelToken
-from oci.disk import store_error
 from oci.errors import InvalidManifest
 from oci.files.decompress import decompressed
 from oci.files.members import FOLDER, REGULAR, WITHOUT_DATA, Member, Members
+from oci.output import store_error
 
 PATH_LIMIT = 4096
 """Bytes a path in a layer may have: what the operating system opens at once."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from oci.archive.export import ArchiveReport, write_archive
-from oci.archive.plan import ArchivePlan
-from oci.archive.planner import ArchiveOptions, plan_archive
 from oci.archive.source import Archive, Nothing
 from oci.digest import Digest
 from oci.errors import NotFound
+from oci.export.export import ArchiveReport, write_archive
+from oci.export.plan import ArchivePlan
+from oci.export.planner import ArchiveOptions, plan_archive
 from oci.mirror.comparison import DestinationComparison, TagState
 from oci.mirror.work import WorkItem
 from oci.reference import ArchiveName, parse_store

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from oci.archive.s3settings import S3Settings
+from oci.archive.s3_options import S3Settings
 from oci.mirror.rules import STRICT
 
 

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from oci.atomic import replace_file
 from oci.bundle import reader
 from oci.descriptor import Descriptor, Platform
 from oci.digest import Digest, is_digest
 from oci.manifest import NESTING_LIMIT, Manifest
+from oci.output import replace_file
 from oci.relocation.planner import choose
 from oci.relocation.session import Session
 from oci.store import Source

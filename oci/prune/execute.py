@@ -14,7 +14,7 @@ from datetime import datetime
 
 from oci.digest import Digest, digest_of
 from oci.errors import NotFound, Refused, StoreError, TransshipError
-from oci.layout import Layout
+from oci.layout.store import Layout
 from oci.prune.keep import Keep
 from oci.prune.plan import PrunePlan, UnwantedManifest, UnwantedTag, bytes_freed
 from oci.prune.planner import make_prune_plan, remember

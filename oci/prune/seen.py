@@ -20,7 +20,7 @@ from oci.bundle.tagnames import KEEP_ALIVE_SUFFIX
 from oci.descriptor import OCI_EMPTY, OCI_MANIFEST, Descriptor
 from oci.digest import Digest, digest_of, is_digest, parse_digest
 from oci.errors import InvalidDocument, NotFound, StoreError
-from oci.layout import Layout
+from oci.layout.store import Layout
 from oci.manifest import Manifest, parse_manifest
 from oci.store import Destination, reader_of
 

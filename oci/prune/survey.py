@@ -14,7 +14,7 @@ from oci.bundle import reader, tagnames
 from oci.descriptor import SCHEMA1_TYPES, Descriptor
 from oci.digest import Digest
 from oci.errors import IntegrityError, InvalidInput, NotFound
-from oci.layout import Layout
+from oci.layout.store import Layout
 from oci.manifest import Manifest
 from oci.prune import seen
 from oci.prune.attached import digest_named, is_keep_alive

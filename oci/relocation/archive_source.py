@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from oci.archive.element import Element
+from oci.archive.entry import ArchiveEntry
 from oci.archive.source import Archive, Nothing
 from oci.bundle import reader, tagnames
 from oci.counted import counted
@@ -23,7 +23,7 @@ def archive_roots(session: Session, request: RelocationRequest) -> Roots:
     comes first."""
     archive = session.archive(request.archive_name)
     elements = _chosen(archive, request.only) if request.only else archive.contents.elements
-    by_digest: dict[Digest, list[Element]] = {}
+    by_digest: dict[Digest, list[ArchiveEntry]] = {}
     for element in elements:
         by_digest.setdefault(element.digest, []).append(element)
     main = _main(archive, by_digest)
@@ -46,7 +46,7 @@ def archive_roots(session: Session, request: RelocationRequest) -> Roots:
 def named_in_archive(archive: Archive, name: str = "") -> tuple[Reference, bool]:
     """One image of an archive, and whether it is a bundle: what the name says, or what the archive was made for."""
     elements = _chosen(archive, [name]) if name else archive.contents.elements
-    by_digest: dict[Digest, list[Element]] = {}
+    by_digest: dict[Digest, list[ArchiveEntry]] = {}
     for element in elements:
         by_digest.setdefault(element.digest, []).append(element)
     main = _main(archive, by_digest)
@@ -84,7 +84,7 @@ def settle(session: Session, request: RelocationRequest, nodes: Iterable[Node], 
 
 
 def _missing(archive: Archive, missing: Sequence[Digest], owners: dict[Digest, Node], destination: Source) -> NotFound:
-    required = {digest for digest, _ in archive.contents.extra.requires}
+    required = {digest for digest, _ in archive.contents.transship_json.requires}
     if not required.issuperset(missing):
         return archive.lacks(next(digest for digest in missing if digest not in required), "looking for the blob")
     named = "".join(f"\n  {digest} of {owners[digest].origin or owners[digest].digest}" for digest in missing)
@@ -93,19 +93,19 @@ def _missing(archive: Archive, missing: Sequence[Digest], owners: dict[Digest, N
         side="destination",
         store=str(destination.name),
         operation="looking for what a delta requires",
-        hint=f"it needs what {archive.contents.extra.base} has: import that first, or leave out --delta-from",
+        hint=f"it needs what {archive.contents.transship_json.base} has: import that first, or leave out --delta-from",
     )
 
 
-def _chosen(archive: Archive, wanted: Iterable[str]) -> list[Element]:
+def _chosen(archive: Archive, wanted: Iterable[str]) -> list[ArchiveEntry]:
     """With their signatures."""
     contents = archive.contents
-    chosen: dict[Element, None] = {}
+    chosen: dict[ArchiveEntry, None] = {}
     for text in wanted:
         found = [element for element in contents.elements if _is_called(element, text)]
         digest = text.rpartition("@")[2]
         if not found and is_digest(digest) and Digest(digest) in contents.manifests:
-            found = [Element(digest=Digest(digest), reference="")]
+            found = [ArchiveEntry(digest=Digest(digest), reference="")]
         if not found:
             raise NotFound(
                 "no image of the archive is called so",
@@ -121,7 +121,7 @@ def _chosen(archive: Archive, wanted: Iterable[str]) -> list[Element]:
     return list(chosen)
 
 
-def _is_called(element: Element, text: str) -> bool:
+def _is_called(element: ArchiveEntry, text: str) -> bool:
     """By a tag, a digest, a reference with one of these, or the repository that it came from."""
     if text in (element.digest, element.tag) and text:
         return True
@@ -136,7 +136,7 @@ def _is_called(element: Element, text: str) -> bool:
     return str(reference.repository) in repositories and (not tagged or reference.tag == element.tag)
 
 
-def _main(archive: Archive, elements: dict[Digest, list[Element]]) -> Digest | None:
+def _main(archive: Archive, elements: dict[Digest, list[ArchiveEntry]]) -> Digest | None:
     roots = [digest for digest, group in elements.items() if any(element.is_root_bundle for element in group)]
     plain = [digest for digest, group in elements.items() if _role(archive, group) is Role.LISTED]
     if roots:
@@ -144,7 +144,7 @@ def _main(archive: Archive, elements: dict[Digest, list[Element]]) -> Digest | N
     return plain[0] if len(plain) == 1 else None
 
 
-def _role(archive: Archive, group: Sequence[Element]) -> Role:
+def _role(archive: Archive, group: Sequence[ArchiveEntry]) -> Role:
     if any(tagnames.is_cosign(element.tag) for element in group):
         return Role.SIGNATURE
     manifest = archive.contents.manifests[group[0].digest]
@@ -185,7 +185,7 @@ def any_bundle(archive: Archive, digests: Iterable[Digest]) -> bool:
     return any(_is_bundle(archive, digest) for digest in digests)
 
 
-def _tags(group: Iterable[Element]) -> tuple[str, ...]:
+def _tags(group: Iterable[ArchiveEntry]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(element.tag for element in group if element.tag))
 
 
@@ -204,7 +204,7 @@ def _moved_tags(
 
 
 def _entry(
-    archive: Archive, group: Sequence[Element], role: Role, *, tags: tuple[str, ...] = (), hint: bool | None = None
+    archive: Archive, group: Sequence[ArchiveEntry], role: Role, *, tags: tuple[str, ...] = (), hint: bool | None = None
 ) -> Entry:
     first = group[0]
     return Entry(

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Generic, Self, TypeAlias, TypeVar
 
-from oci.archive.places import open_readers
-from oci.archive.s3settings import S3Settings
+from oci.archive.open import open_readers
+from oci.archive.s3_options import S3Settings
 from oci.archive.source import Archive, Nothing
 from oci.cancel import CancelToken
 from oci.digest import Digest
 from oci.errors import Cancelled, InvalidInput
-from oci.layout import Layout
+from oci.layout.store import Layout
 from oci.meter import Meter
 from oci.reference import S3_PREFIX, ArchiveName, LayoutFolder, Repository, StoreName
 from oci.registry.credentials.chain import Credentials

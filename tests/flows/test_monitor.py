@@ -9,8 +9,8 @@ import pytest
 
 from flows import monitor
 from flows.parameters.tarball import TarballOptions
-from oci.archive.planner import ArchiveOptions
 from oci.errors import InvalidInput
+from oci.export.planner import ArchiveOptions
 from oci.registry.credentials.chain import Credentials, Fixed
 from oci.registry.credentials.credential import Credential
 from oci.relocation.request import RelocationRequest

@@ -11,7 +11,7 @@ import pytest
 from flows.transfer import the_one
 from oci.cancel import CancelToken
 from oci.errors import Cancelled, TransshipError
-from oci.layout import Layout
+from oci.layout.store import Layout
 from oci.reference import LayoutFolder
 from oci.relocation.plan import Node, Role
 from oci.relocation.session import Session

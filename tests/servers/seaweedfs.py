@@ -19,7 +19,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from oci.archive.s3settings import S3Settings
+from oci.archive.s3_options import S3Settings
 
 START_SECONDS = 120.0
 BUCKET = "archives"

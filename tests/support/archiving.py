@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from oci.archive.export import ArchiveReport, write_archive
-from oci.archive.plan import ArchivePlan
-from oci.archive.planner import ArchiveOptions, plan_archive
+from oci.export.export import ArchiveReport, write_archive
+from oci.export.plan import ArchivePlan
+from oci.export.planner import ArchiveOptions, plan_archive
 from oci.reference import ArchiveName
 from oci.relocation.planner import make_plan
 from oci.relocation.request import RelocationRequest

@@ -6,11 +6,13 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from oci.archive.parts import Part, cut
-from oci.archive.storage import ByteReader, ByteWriter
-from oci.archive.tarplan import IMGPKG, Content, TarPlan, lay_out
-from oci.archive.write import OpenBlob, WriteReport, Writing
+from oci.archive.index import IMGPKG
+from oci.archive.open import ByteReader
 from oci.digest import Digest, digest_of
+from oci.export.assembly import OpenBlob, WriteReport, Writing
+from oci.export.file_writer import ByteWriter
+from oci.export.parts import Part, cut
+from oci.export.tar_plan import Content, TarPlan, lay_out
 
 MIB = 1 << 20
 PART = 5 * MIB

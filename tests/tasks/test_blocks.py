@@ -6,7 +6,7 @@ import uuid
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from oci.archive.s3settings import S3Settings
+from oci.archive.s3_options import S3Settings
 from oci.errors import InvalidInput
 from tasks.blocks import BlockCredentials, RegistryCredentials, S3Store, load_credentials, load_s3
 

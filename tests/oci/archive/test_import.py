@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from oci.archive.planner import ArchiveOptions
-from oci.archive.tarplan import OCI_LAYOUT
+from oci.archive.index import OCI_LAYOUT
 from oci.bundle import tagnames
 from oci.digest import Digest
 from oci.errors import Incomplete, IntegrityError, InvalidInput, InvalidManifest, NotFound, TransshipError
+from oci.export.planner import ArchiveOptions
 from oci.reference import ArchiveName
 from oci.relocation.publish import result_lock
 from oci.relocation.request import RelocationRequest

@@ -11,9 +11,9 @@ from urllib.parse import parse_qs
 import pytest
 
 from oci.archive.s3 import S3
-from oci.archive.s3settings import S3Settings
-from oci.archive.s3upload import S3Writer
+from oci.archive.s3_options import S3Settings
 from oci.errors import Denied, Unauthorized
+from oci.export.s3_writer import S3Writer
 from oci.meter import Meter
 from tests.servers.http_server import LoopbackServer, QuietHandler
 from tests.servers.seaweedfs import ACCESS_KEY, SECRET_KEY, SeaweedFS

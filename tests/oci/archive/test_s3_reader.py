@@ -5,8 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from oci.archive.s3 import S3
-from oci.archive.s3reader import S3Reader
+from oci.archive.s3 import S3, S3Reader
 from oci.cancel import CancelToken
 from oci.errors import Cancelled, NotFound, Refused, Unavailable
 from tests.faults.proxy import Fault, FaultProxy

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from oci.archive.s3settings import S3Settings
+from oci.archive.s3_options import S3Settings
 from oci.cancel import CancelToken
 from oci.mirror.breaker import Breaker
 from oci.mirror.buckets import Bucket

@@ -1,0 +1,79 @@
+"""What an archive holds for its own sake: the units of a relocation, with the names they had and are to get."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from oci.digest import Digest
+from oci.errors import InvalidManifest, InvalidReference
+from oci.reference import Reference, parse_any, parse_tag
+
+ROOT_LABEL = "dev.carvel.imgpkg.copy.root-bundle"
+"""imgpkg's mark of the bundle that was asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchiveEntry:
+    """An image, index or bundle. `reference` is where it was read from, by digest; `origin` how a lock names it, or
+    empty; `tag` the name it is to get at the destination, or empty."""
+
+    digest: Digest
+    reference: str
+    origin: str = ""
+    tag: str = ""
+    is_root_bundle: bool = False
+
+
+def entry_of(
+    digest: Digest, path: str, *, reference: object, origin: object, tag: object, is_root_bundle: bool
+) -> ArchiveEntry:
+    """Makes an element of what an archive says at `path`. An absent text, `null` and "" count as no text.
+
+    Raises InvalidManifest for a tag or reference that isn't one by grammar: both become part of a registry's URLs.
+    """
+    try:
+        return ArchiveEntry(
+            digest=digest,
+            reference=_reference_text(reference),
+            origin=_reference_text(origin),
+            tag="" if tag in (None, "") else parse_tag(tag),
+            is_root_bundle=is_root_bundle,
+        )
+    except InvalidReference as error:
+        raise refused_name(path, error) from error
+
+
+def tag_in_name(name: object, path: str) -> str:
+    """The tag in a name as layouts carry it (image-spec, annotations.md, `org.opencontainers.image.ref.name`): the name
+    itself, or what follows the colon in the full name of an image. Empty for a full name without a tag, and for none.
+
+    Raises InvalidManifest for a name that is neither a tag nor the full name of an image.
+    """
+    if name is None:
+        return ""
+    try:
+        if not isinstance(name, str) or not (":" in name or "/" in name):
+            return parse_tag(name)
+        host, slash, _ = name.partition("/")
+        tagged = ":" in name.partition("@")[0].rpartition("/")[2]
+        if not tagged and not (slash and ("." in host or ":" in host or host == "localhost")):
+            return parse_tag(name)
+        reference = Reference.parse(name)
+    except InvalidReference as error:
+        raise refused_name(path, error) from error
+    return reference.tag if tagged else ""
+
+
+def refused_name(path: str, error: InvalidReference) -> InvalidManifest:
+    return InvalidManifest(
+        f"{path}: {error.message}", hint="the archive was damaged or forged: make it again from a source you trust"
+    )
+
+
+def _reference_text(text: object) -> str:
+    if text in (None, ""):
+        return ""
+    if not isinstance(text, str):
+        raise InvalidReference(f"{str(text)[:100]!r} is not a reference")
+    parse_any(text)
+    return text

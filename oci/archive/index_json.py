@@ -1,0 +1,103 @@
+"""`index.json` and the members of a tarred image layout (image-spec, image-layout.md), which skopeo, crane and oras
+read as well."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from oci.archive.entry import ArchiveEntry, entry_of, tag_in_name
+from oci.bundle import tagnames
+from oci.descriptor import OCI_INDEX, Descriptor, as_list, as_media_type, as_object
+from oci.digest import Digest, hex_of, is_digest
+from oci.errors import IntegrityError, InvalidManifest
+from oci.manifest import MANIFEST_LIMIT, NESTING_LIMIT, Manifest, parse_manifest
+
+MARK = "oci-layout"
+MARK_BYTES = b'{"imageLayoutVersion":"1.0.0"}'
+INDEX = "index.json"
+
+_REF_NAME = "org.opencontainers.image.ref.name"
+_REFERENCE = "dev.transship.reference"
+_ORIGIN = "dev.transship.origin"
+_ROOT_BUNDLE = "dev.transship.root-bundle"
+_MEMBER = re.compile(r"blobs/(sha256|sha512)/([0-9a-f]+)")
+
+
+def member_name(blob: Digest) -> str:
+    return f"blobs/{blob.partition(':')[0]}/{hex_of(blob)}"
+
+
+def digest_of_member(name: str) -> Digest | None:
+    found = _MEMBER.fullmatch(name)
+    text = f"{found[1]}:{found[2]}" if found else ""
+    return Digest(text) if is_digest(text) else None
+
+
+def render(elements: Iterable[ArchiveEntry], manifests: Mapping[Digest, Manifest]) -> bytes:
+    """Every element is listed, referrers among them, with its tag for a name, or the one that would hold it in a
+    registry: tools that read layouts choose by name."""
+    listed = [_listed(element, manifests[element.digest]) for element in elements]
+    listed.sort(key=lambda entry: (entry["digest"], entry["annotations"].get(_REF_NAME, "")))
+    body = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": listed}
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
+def parse(index: bytes, read: Callable[[Digest, int], bytes]) -> tuple[list[ArchiveEntry], dict[Digest, Manifest]]:
+    """The elements, and every manifest below them; `read` gives the bytes of a small blob. Raises InvalidManifest."""
+    try:
+        body = as_object(json.loads(index), INDEX)
+    except (ValueError, RecursionError) as error:
+        raise InvalidManifest(f"{INDEX} is not JSON") from error
+    elements: list[ArchiveEntry] = []
+    manifests: dict[Digest, Manifest] = {}
+    for number, entry in enumerate(as_list(body.get("manifests"), "manifests")):
+        path = f"{INDEX} manifests[{number}]"
+        descriptor = Descriptor.from_dict(entry, path)
+        as_media_type(descriptor.media_type, f"{path}.mediaType")
+        notes = descriptor.annotations
+        tag = tag_in_name(notes.get(_REF_NAME), f"{path}.annotations[{_REF_NAME}]")
+        element = entry_of(
+            descriptor.digest,
+            f"{path}.annotations",
+            reference=notes.get(_REFERENCE),
+            origin=notes.get(_ORIGIN),
+            tag="" if tagnames.is_internal(tag) else tag,
+            is_root_bundle=_ROOT_BUNDLE in notes,
+        )
+        _collect(descriptor, read, manifests, 0)
+        elements.append(element)
+    return elements, manifests
+
+
+def _listed(element: ArchiveEntry, manifest: Manifest) -> dict[str, Any]:
+    notes = {
+        _ORIGIN: element.origin,
+        _REFERENCE: element.reference,
+        _REF_NAME: element.tag or tagnames.keep_alive(element.digest),
+    }
+    notes = {key: text for key, text in notes.items() if text}
+    if element.is_root_bundle:
+        notes[_ROOT_BUNDLE] = "true"
+    entry = replace(manifest.descriptor, annotations={}).to_dict()
+    return {**entry, "annotations": dict(sorted(notes.items()))}
+
+
+def _collect(
+    descriptor: Descriptor, read: Callable[[Digest, int], bytes], found: dict[Digest, Manifest], depth: int
+) -> None:
+    if descriptor.digest in found:
+        return
+    if depth > NESTING_LIMIT:
+        raise InvalidManifest(f"{INDEX}: nested deeper than {NESTING_LIMIT} levels")
+    raw = read(descriptor.digest, MANIFEST_LIMIT)
+    manifest = parse_manifest(raw, descriptor.media_type)
+    if manifest.digest != descriptor.digest:
+        raise IntegrityError(f"the archive's bytes of {descriptor.digest} have {manifest.digest}")
+    found[manifest.digest] = manifest
+    for child in manifest.children:
+        if child.names_manifest:
+            _collect(child, read, found, depth + 1)

@@ -1,0 +1,105 @@
+"""Where an archive's bytes are: a file on disk or an object in S3, read by range.
+
+The modules that speak to S3 import boto3, which takes a while: they are imported when a location names an object.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from oci.archive.s3_options import S3Settings
+from oci.cancel import CancelToken
+from oci.errors import IntegrityError
+from oci.meter import Meter
+from oci.output import os_errors
+from oci.reference import S3_PREFIX, ArchiveName
+
+READ_SIZE = 1 << 20
+"""Bytes read at a time."""
+
+
+class ByteReader(Protocol):
+    """An archive that exists. Safe from any thread."""
+
+    @property
+    def location(self) -> str: ...
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the plan it was written from, when the store keeps that beside it; empty otherwise."""
+
+    def read(self, offset: int, length: int) -> Iterator[bytes]:
+        """Exactly `length` bytes. Raises StoreError, or IntegrityError where there are fewer."""
+
+    def close(self) -> None: ...
+
+
+class FileReader:
+    """A tarball on disk."""
+
+    fingerprint = ""
+
+    def __init__(self, path: str, *, side: str, cancel: CancelToken) -> None:
+        self.location = path
+        self._side = side
+        self._cancel = cancel
+        with os_errors(side=side, store=path, operation="opening"):
+            self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self.size = os.fstat(self._file).st_size
+
+    def read(self, offset: int, length: int) -> Iterator[bytes]:
+        end = offset + length
+        while offset < end:
+            self._cancel.check()
+            with os_errors(side=self._side, store=self.location, operation="reading"):
+                chunk = os.pread(self._file, min(READ_SIZE, end - offset), offset)
+            if not chunk:
+                raise IntegrityError(f"{self._side} {self.location}: ends at byte {offset}, where more was promised")
+            offset += len(chunk)
+            yield chunk
+
+    def fileno(self) -> int:
+        return self._file
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
+def in_object_store(location: str) -> bool:
+    return location.startswith(S3_PREFIX)
+
+
+def open_reader(
+    location: str, s3: S3Settings, *, side: str, cancel: CancelToken, meter: Meter | None = None
+) -> ByteReader:
+    if not in_object_store(location):
+        return FileReader(location, side=side, cancel=cancel)
+    from oci.archive.s3 import S3, S3Reader  # noqa: PLC0415
+
+    return S3Reader(location, S3(s3, side=side, meter=meter), cancel=cancel)
+
+
+def open_readers(
+    name: ArchiveName,
+    s3: Callable[[str], S3Settings],
+    *,
+    side: str,
+    cancel: CancelToken,
+    meter: Meter | None = None,
+) -> tuple[ByteReader, ...]:
+    """One for each volume; `s3` says how its object store is reached. None stays open when one can't be opened."""
+    opened: list[ByteReader] = []
+    try:
+        for location in name.locations:
+            reader = open_reader(location, s3(location), side=side, cancel=cancel, meter=meter)
+            opened.append(reader)
+    except BaseException:
+        for reader in opened:
+            reader.close()
+        raise
+    return tuple(opened)

@@ -1,0 +1,344 @@
+"""Writing an archive: parts side by side, each from wherever its bytes are, every blob proven before anybody sees it.
+
+A part is put together in memory and stored whole, so that storing can be repeated without reading again; one that is
+too big for that is read again instead. The part that has a blob's last byte is stored only after all of the blob was
+hashed, in order, with the right result: whoever finds every part of a blob in place may trust it. What a killed run
+left of a blob that isn't whole is read and hashed again.
+"""
+
+from __future__ import annotations
+
+import threading
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import md5
+from itertools import chain, repeat
+
+from oci.archive.open import ByteReader
+from oci.cancel import CancelToken
+from oci.digest import Digest
+from oci.errors import Cancelled, IntegrityError, InvalidInput, StoreError, TransshipError
+from oci.export.file_writer import ByteWriter, StoredPart
+from oci.export.ordered_hash import Chains
+from oci.export.parts import Part
+from oci.export.tar_plan import Piece, TarPlan
+from oci.meter import Meter
+
+OpenBlob = Callable[[int, int | None], Iterator[bytes]]
+"""Reads one blob from an offset, for so many bytes or, with None, to its end and proven."""
+
+Places = Callable[[Digest], Sequence[OpenBlob]]
+"""Where a blob can be read, best first."""
+
+BUFFERED = 64 << 20
+"""Bytes of parts in memory at a time; a part that is bigger passes through piece by piece."""
+
+_ROUNDS = 3
+"""How often a part is put together when its bytes, or what the store made of them, aren't the promised ones."""
+
+
+@dataclass(slots=True)
+class WriteReport:
+    """What writing took, in bytes: `sent` went through here, `copied` came out of an older archive without doing so,
+    `kept` is what an earlier run had stored."""
+
+    sent: int = 0
+    copied: int = 0
+    kept: int = 0
+    parts: int = 0
+
+
+@dataclass
+class Writing:
+    """One archive being written, or the parts of it that this process is to write."""
+
+    plan: TarPlan
+    parts: Sequence[Part]
+    writer: ByteWriter
+    places: Places
+    base: ByteReader | None = None
+    cancel: CancelToken = field(default_factory=CancelToken)
+    meter: Meter = field(default_factory=Meter)
+    concurrency: int = 8
+    on_part: Callable[[Part], None] | None = None
+    report: WriteReport = field(default_factory=WriteReport)
+    _round_number: int = 0
+    _unproven: set[Digest] = field(default_factory=set)
+    """Blobs of which a piece is missing: all their pieces are hashed in this round, and no other blob's that is cut."""
+    _told: set[int] = field(default_factory=set)
+    _chains: Chains = field(default_factory=Chains)
+    _spare: list[bytearray] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def run(self, done: Mapping[int, StoredPart], numbers: Iterable[int] | None = None) -> WriteReport:
+        """Writes the parts that aren't `done`. Raises the first error that trying again didn't help; what was stored
+        stays, for a run that resumes."""
+        chosen = set(numbers) if numbers is not None else None
+        mine = [part for part in self.parts if chosen is None or part.number in chosen]
+        self._check_alone(mine)
+        self.report.parts = len(mine)
+        known = {part.number: done[part.number] for part in mine if part.number in done}
+        for part in mine:
+            if part.number in known:
+                self.report.kept += part.size
+                self._tell(part)
+        with ThreadPoolExecutor(self.concurrency, thread_name_prefix="piece") as readers:
+            while (problem := self._round(mine, known, readers)) is not None:
+                self._round_number += 1
+                if self._round_number == _ROUNDS:
+                    raise problem
+        return self.report
+
+    def _check_alone(self, mine: Sequence[Part]) -> None:
+        numbers = {part.number for part in mine}
+        others = [part for part in self.parts if part.number not in numbers]
+        if self._cut_in(mine) & self._cut_in(others):
+            raise InvalidInput("these parts share a blob with others: one process has to write them all")
+
+    def _round(
+        self, parts: Sequence[Part], known: dict[int, StoredPart], readers: ThreadPoolExecutor
+    ) -> IntegrityError | None:
+        """One pass over what is missing. Gives a problem when something has to be done again: a blob with a wrong byte
+        takes all its parts with it, for nobody knows which of them has it."""
+        self._unproven = self._cut_in(part for part in parts if part.number not in known)
+        todo = [part for part in parts if part.number not in known or self._blobs_cut(part) & self._unproven]
+        self._chains = Chains()
+        problem: IntegrityError | None = None
+        for part, error in self._side_by_side(todo, known, readers):
+            if not isinstance(error, IntegrityError):
+                raise error
+            problem = problem or error
+            spoilt = self._blobs_cut(part)
+            for other in parts:
+                if other.number == part.number or self._blobs_cut(other) & spoilt:
+                    known.pop(other.number, None)
+        return problem
+
+    def _side_by_side(
+        self, todo: Sequence[Part], known: dict[int, StoredPart], readers: ThreadPoolExecutor
+    ) -> Iterator[tuple[Part, TransshipError]]:
+        """Gives those that failed. Parts begin in order, which is what lets one wait for the hash of the one before
+        it. Wrong bytes are a matter of their blobs alone; after any other error no part begins any more."""
+        longest = max((part.size for part in todo if part.copy_from is None and part.size <= BUFFERED), default=1)
+        width = max(1, min(self.concurrency, BUFFERED // longest))
+        queue = iter(todo)
+        running: dict[Future[StoredPart], Part] = {}
+        with ThreadPoolExecutor(width, thread_name_prefix="part") as threads:
+            ended = False
+            while True:
+                while not ended and len(running) < width and (part := next(queue, None)) is not None:
+                    running[threads.submit(self._write, part, known.get(part.number), readers)] = part
+                if not running:
+                    return
+                finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    part = running.pop(future)
+                    error = future.exception()
+                    if error is None:
+                        self._tell(part)
+                        known[part.number] = future.result()
+                    elif isinstance(error, IntegrityError):
+                        yield part, error
+                    elif isinstance(error, TransshipError):
+                        ended = True
+                        yield part, error
+                    else:
+                        raise error
+
+    def _write(self, part: Part, known: StoredPart | None, readers: ThreadPoolExecutor) -> StoredPart:
+        """A part that fails tells those that wait for it."""
+        try:
+            self.cancel.check()
+            return self._written(part, known, readers)
+        except IntegrityError as error:
+            self._chains.break_off(error, self._blobs_cut(part))
+            raise
+        except TransshipError as error:
+            self._chains.break_off(error)
+            raise
+        except BaseException:
+            self._chains.break_off(Cancelled())
+            raise
+
+    def _written(self, part: Part, known: StoredPart | None, readers: ThreadPoolExecutor) -> StoredPart:
+        if known is not None and self.writer.reads_back:
+            self._prove_stored(part, self._unproven_pieces(part))
+            return known
+        if part.copy_from is not None and self.base is not None and self._round_number == 0:
+            if self.writer.copy(part, self.base):
+                if self.writer.reads_back:
+                    self._prove_stored(part, self.plan.pieces(part.start, part.end))
+                self._count("copied", part.size)
+                return StoredPart()
+            if not self.writer.reads_back:
+                # Other parts of its blobs may be copied, unseen: all are read and hashed in the next round.
+                raise IntegrityError(f"part {part.number} can't be copied from {self.base.location}")
+        new = self._put_stream(part, known) if part.size > BUFFERED else self._put(part, known, readers)
+        if not new:
+            return known or StoredPart()
+        self._count("sent", part.size)
+        self.meter.sent(part.size)
+        return StoredPart()
+
+    def _put(self, part: Part, known: StoredPart | None, readers: ThreadPoolExecutor) -> bool:
+        """False when the very bytes are stored already."""
+        data = self._buffer(part.size)
+        self._assemble(part, data, readers)
+        self._hash(part, data)
+        new = known is None or not known.is_of(zlib.crc32(data), md5(data, usedforsecurity=False).hexdigest)
+        if new:
+            self.writer.put(part, data)
+        self._spare.append(data)
+        return new
+
+    def _put_stream(self, part: Part, known: StoredPart | None) -> bool:
+        """The same for a part that isn't held: its pieces are read one after the other."""
+        turns = chain([True], repeat(False))
+        return self.writer.put_stream(part, lambda: self._passing(part, prove=next(turns)), known)
+
+    def _buffer(self, size: int) -> bytearray:
+        """One that an earlier part has done with, if there is one: what is freed in so big pieces mostly stays with the
+        process, and new ones would come on top of it."""
+        try:
+            data = self._spare.pop()
+        except IndexError:
+            return bytearray(size)
+        del data[size:]
+        data.extend(bytes(size - len(data)))
+        return data
+
+    def _passing(self, part: Part, *, prove: bool) -> Iterator[bytes]:
+        """The bytes of a part that isn't held; a blob that is whole in it is proven as one that is cut."""
+        unproven = {piece.offset for piece in self._unproven_pieces(part)} if prove else set()
+        for piece in self.plan.pieces(part.start, part.end):
+            if piece.member is None:
+                yield piece.data
+            elif prove and (piece.length == piece.member.content.size or piece.offset in unproven):
+                yield from self._chains.passing(piece, self._read(piece))
+            else:
+                yield from self._read(piece)
+
+    def _read(self, piece: Piece) -> Iterator[bytes]:
+        """From the first place that answers, then from the next where that one breaks off."""
+        at = 0
+        problem: TransshipError | None = None
+        for open_blob in self._asked(piece):
+            try:
+                for chunk in open_blob(piece.blob_offset + at, piece.length - at):
+                    self.cancel.check()
+                    at += len(chunk)
+                    yield chunk
+            except StoreError as error:
+                problem = problem or error
+                continue
+            if at != piece.length:
+                raise IntegrityError(f"got {at} bytes instead of {piece.length}")
+            return
+        raise problem or InvalidInput(f"the plan names no place to read {piece.member} from")
+
+    def _asked(self, piece: Piece) -> Sequence[OpenBlob]:
+        """Whoever gave wrong bytes of a blob that is cut is asked last in the next round."""
+        digest = piece.member.content.digest if piece.member else None
+        places = self.places(digest) if digest else ()
+        turn = self._round_number % max(1, len(places))
+        return (*places[turn:], *places[:turn])
+
+    def _assemble(self, part: Part, data: bytearray, readers: ThreadPoolExecutor) -> None:
+        view = memoryview(data)
+        running = []
+        for piece in self.plan.pieces(part.start, part.end):
+            at = piece.offset - part.start
+            if piece.member is None:
+                view[at : at + piece.length] = piece.data
+            else:
+                running.append(readers.submit(self._fill, view[at : at + piece.length], piece))
+        errors = [error for error in (future.exception() for future in running) if error is not None]
+        view.release()
+        if errors:
+            raise next((error for error in errors if isinstance(error, Cancelled)), errors[0])
+
+    def _fill(self, place: memoryview, piece: Piece) -> None:
+        """From the first place that gives the right bytes; a blob that is whole in its part is proven as it is read."""
+        digest = piece.member.content.digest if piece.member else None
+        if digest is None:
+            return None
+        problem: TransshipError | None = None
+        with place:
+            for open_blob in self._asked(piece):
+                try:
+                    return self._read_into(place, piece, open_blob)
+                except (IntegrityError, StoreError) as error:
+                    problem = problem or error
+        raise problem or InvalidInput(f"the plan names no place to read {digest} from")
+
+    def _read_into(self, place: memoryview, piece: Piece, open_blob: OpenBlob) -> None:
+        whole = piece.member is not None and piece.length == piece.member.content.size
+        at = 0
+        for chunk in open_blob(piece.blob_offset, None if whole else piece.length):
+            self.cancel.check()
+            place[at : at + len(chunk)] = chunk
+            at += len(chunk)
+        if at != piece.length:
+            raise IntegrityError(f"got {at} bytes instead of {piece.length}")
+
+    def _hash(self, part: Part, data: bytearray) -> None:
+        """The pieces of blobs that are cut, each when its turn has come."""
+        view = memoryview(data)
+        for piece in self._unproven_pieces(part):
+            at = piece.offset - part.start
+            self._chains.update(piece, [view[at : at + piece.length]])
+
+    def _prove_stored(self, part: Part, pieces: Iterable[Piece]) -> None:
+        """Compares what is stored already with the plan: hashes blobs, looks at every other byte."""
+        for piece in pieces:
+            stretch = Part(part.number, piece.offset, piece.offset + piece.length)
+            stored = self.writer.stored(stretch)
+            if piece.member is not None:
+                self._chains.update(piece, stored)
+            elif b"".join(stored) != piece.data:
+                raise IntegrityError(f"{self.writer.location}: part {part.number} isn't what it should be")
+
+    def _cut_pieces(self, part: Part) -> Iterator[Piece]:
+        """Of blobs that this part has a piece of, and that have to be proven piece by piece."""
+        for piece in self.plan.pieces(part.start, part.end):
+            member = piece.member
+            if member is not None and piece.length < member.content.size and member.content.digest not in self._vouched:
+                yield piece
+
+    def _unproven_pieces(self, part: Part) -> Iterator[Piece]:
+        return (
+            piece
+            for piece in self._cut_pieces(part)
+            if piece.member is not None and piece.member.content.digest in self._unproven
+        )
+
+    def _blobs_cut(self, part: Part) -> set[Digest]:
+        cut = (piece.member for piece in self._cut_pieces(part))
+        return {member.content.digest for member in cut if member and member.content.digest}
+
+    def _cut_in(self, parts: Iterable[Part]) -> set[Digest]:
+        return {digest for part in parts for digest in self._blobs_cut(part)}
+
+    @property
+    def _vouched(self) -> frozenset[Digest | None]:
+        """Blobs of which a stretch is copied where nobody can look: the older archive answers for them."""
+        return frozenset() if self.writer.reads_back or self._round_number else self._copied
+
+    @cached_property
+    def _copied(self) -> frozenset[Digest | None]:
+        copied = (part for part in self.parts if part.copy_from is not None)
+        pieces = (piece for part in copied for piece in self.plan.pieces(part.start, part.end))
+        return frozenset(piece.member.content.digest for piece in pieces if piece.member)
+
+    def _tell(self, part: Part) -> None:
+        """Once of each part, however often it has to be done."""
+        if self.on_part is not None and part.number not in self._told:
+            self._told.add(part.number)
+            self.on_part(part)
+
+    def _count(self, what: str, size: int) -> None:
+        with self._lock:
+            setattr(self.report, what, getattr(self.report, what) + size)

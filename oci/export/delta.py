@@ -1,0 +1,108 @@
+"""What the other side of an air gap has already, so that a delta can leave it out."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from oci.archive.index import Contents
+from oci.archive.open import in_object_store
+from oci.digest import Digest, digest_of
+from oci.errors import InvalidInput, InvalidReference
+from oci.output import store_error
+from oci.reference import ARCHIVE_PREFIX, LAYOUT_PREFIX, ArchiveName, StoreName, parse_store
+from oci.relocation.plan import Plan, PlannedBlob
+from oci.relocation.session import Session
+
+_LIST_LIMIT = 64 << 20
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
+_MAGIC = slice(257, 262)
+_HEAD = 512
+
+
+def _nothing(blobs: Sequence[PlannedBlob]) -> Iterable[Digest]:
+    del blobs
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """`has` gives those of some blobs that are there; `name` is what says so."""
+
+    name: str = ""
+    has: Callable[[Sequence[PlannedBlob]], Iterable[Digest]] = _nothing
+
+    def among(self, blobs: Iterable[PlannedBlob], plan: Plan) -> frozenset[Digest]:
+        """Never the layers of bundles: whoever imports has to read them to see what else there must be. Configs
+        aren't even asked for: they say what is a bundle."""
+        needed = {digest for one in plan.manifests if one.is_bundle for digest in one.blobs}
+        return frozenset(self.has([blob for blob in blobs if blob.digest not in needed]))
+
+
+def known_blobs(session: Session, where: str, plan: Plan) -> Known:
+    """`where` is an archive, a repository or layout folder, or a file in which digests stand, of blobs or of images.
+    Raises InvalidInput for anything else."""
+    location = where.removeprefix(ARCHIVE_PREFIX)
+    if in_object_store(location) or (os.path.isfile(location) and _is_tarball(location)):
+        return _of_archive(session, location)
+    if os.path.isfile(where):
+        return _of_list(where, plan)
+    if os.path.isdir(where) and not where.startswith(LAYOUT_PREFIX):
+        where = f"{LAYOUT_PREFIX}{where}"
+    try:
+        if "/" not in where or where.endswith(".tar"):
+            raise InvalidReference(f"{where!r} is no repository of somebody's own")  # noqa: TRY301 - told below
+        return _of_store(session, parse_store(where))
+    except InvalidReference as error:
+        raise InvalidInput(
+            f"{where!r} is neither an archive, nor a repository, nor a file with digests",
+            hint="check the path; a repository is written without a tag: REGISTRY/REPOSITORY",
+        ) from error
+
+
+def _is_tarball(path: str) -> bool:
+    return _start(path, _HEAD)[_MAGIC] == b"ustar"
+
+
+def _start(path: str, limit: int) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(limit)
+    except OSError as error:
+        raise store_error(error, store=path, operation="reading what the other side has") from error
+
+
+def _of_archive(session: Session, location: str) -> Known:
+    """And what that archive itself requires of the other side."""
+    contents = session.archive(ArchiveName.of(location), "destination").contents
+    there = {*contents.blobs, *contents.configs, *(digest for digest, _ in contents.transship_json.requires)}
+    name = location.rpartition("/")[2]
+    return Known(f"{name} ({_identity(contents)})", lambda blobs: [one.digest for one in blobs if one.digest in there])
+
+
+def _identity(contents: Contents) -> Digest:
+    """Tells one archive from another by the images that are in it."""
+    return digest_of("\n".join(sorted(contents.manifests)).encode())
+
+
+def _of_list(path: str, plan: Plan) -> Known:
+    listed = _start(path, _LIST_LIMIT).decode(errors="replace")
+    there = {Digest(text) for text in _DIGEST.findall(listed)}
+    if not there:
+        raise InvalidInput(f"{path}: there is no digest in it", hint="give a lock file, or a list of digests")
+    for one in reversed(plan.manifests):  # children come before what they belong to
+        if one.digest in there:
+            there.update((*one.blobs, *one.children))
+    return Known(os.path.basename(path), lambda blobs: [one.digest for one in blobs if one.digest in there])
+
+
+def _of_store(session: Session, name: StoreName) -> Known:
+    store = session.destination(name)
+
+    def has(blobs: Sequence[PlannedBlob]) -> Iterable[Digest]:
+        sizes = session.workers.map(store.blob_size, [blob.digest for blob in blobs])
+        return [blob.digest for blob, size in zip(blobs, sizes, strict=True) if size == blob.size]
+
+    return Known(str(name), has)

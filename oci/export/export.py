@@ -1,0 +1,253 @@
+"""Carrying out the plan of an archive: by one process, or by many that write groups of its parts.
+
+Nobody sees an archive before it is complete. What a run that was killed has stored stays for one that resumes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
+
+from oci.archive.open import open_reader
+from oci.archive.source import Archive
+from oci.bundle.push import Pushed, PushRequest, push
+from oci.descriptor import Descriptor
+from oci.digest import Digest
+from oci.errors import TransshipError
+from oci.export.assembly import OpenBlob, WriteReport, Writing
+from oci.export.file_writer import ByteWriter, StoredPart, open_writer
+from oci.export.parts import Part
+from oci.export.plan import ArchivePlan, Group, Volume
+from oci.export.planner import ArchiveOptions, plan_archive
+from oci.export.resume import is_in_place
+from oci.files.walk import Entry
+from oci.reference import LAYOUT_PREFIX, ArchiveName, LayoutFolder, parse_store
+from oci.relocation.planner import make_plan
+from oci.relocation.request import RelocationRequest
+from oci.relocation.session import Session
+
+OnPart = Callable[[Part], None]
+
+SUMS_SUFFIX = ".SHA256SUMS"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchiveReport:
+    """An archive that is complete. Bytes: `sent` went through here, `copied` came out of an older archive without
+    doing so, `kept` is what an earlier run had stored. `requests` are all those of the session."""
+
+    locations: tuple[str, ...]
+    sizes: tuple[int, ...]
+    images: int
+    blobs: int
+    left_out: int
+    sent: int = 0
+    copied: int = 0
+    kept: int = 0
+    parts: int = 0
+    seconds: float = 0.0
+    requests: int = 0
+
+    @property
+    def size(self) -> int:
+        return sum(self.sizes)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def write_archive(
+    session: Session, plan: ArchivePlan, *, resume: bool = False, on_part: OnPart | None = None
+) -> ArchiveReport:
+    """All of it in this process. With `resume`, what an earlier run of the same plan has stored, whole volumes or parts
+    of one, isn't written again.
+    `on_part` is told of each part that is in place, those of the earlier run among them."""
+    started = time.monotonic()
+    written = []
+    for volume in plan.volumes:
+        if resume and is_in_place(session, volume, read=True):
+            written.append(_kept(volume, on_part))
+            continue
+        with _writer(session, volume) as writer:
+            done = writer.begin(volume.parts, volume.tar.fingerprint, resume=resume)
+            written.append(_write(session, plan, volume, writer, done, on_part=on_part))
+            writer.finish(volume.parts)
+    return _report(session, plan, written, time.monotonic() - started)
+
+
+def begin_archive(session: Session, plan: ArchivePlan, *, resume: bool = False) -> tuple[str, ...]:
+    """For many processes: a ticket for each volume, with which they write groups of its parts."""
+    tickets = []
+    for volume in plan.volumes:
+        with _writer(session, volume) as writer:
+            writer.begin(volume.parts, volume.tar.fingerprint, resume=resume)
+            tickets.append(writer.ticket)
+    return tuple(tickets)
+
+
+def write_parts(
+    session: Session, plan: ArchivePlan, group: Group, ticket: str, *, on_part: OnPart | None = None
+) -> WriteReport:
+    """Writes what isn't in place yet of one group. May be repeated, and run by any process that reaches the stores."""
+    volume = plan.volumes[group.volume]
+    with _writer(session, volume) as writer:
+        done = writer.join(ticket, volume.parts)
+        return _write(session, plan, volume, writer, done, numbers=group.numbers, on_part=on_part)
+
+
+def finish_archive(
+    session: Session, plan: ArchivePlan, tickets: Sequence[str], written: Sequence[WriteReport], *, seconds: float = 0.0
+) -> ArchiveReport:
+    """Gives the volumes their names, now that every group was written. Raises IntegrityError when a part is missing."""
+    for volume, ticket in zip(plan.volumes, tickets, strict=True):
+        with _writer(session, volume) as writer:
+            writer.join(ticket, volume.parts)
+            writer.finish(volume.parts)
+    return _report(session, plan, written, seconds)
+
+
+def write_sums(session: Session, locations: Iterable[str], name: str) -> tuple[str, ...]:
+    """Reads every volume once more and writes `NAME.SHA256SUMS`; gives the sums in order of the volumes. `name` is what
+    the archive was to be called, be it one volume or several."""
+    locations = tuple(locations)
+    sums = tuple(session.workers.map(lambda location: _sum(session, location), locations))
+    lines = (f"{one}  {location.rpartition('/')[2]}\n" for one, location in zip(sums, locations, strict=True))
+    text = "".join(lines).encode()
+    whole = Part(1, 0, len(text))
+    writer = open_writer(f"{name}{SUMS_SUFFIX}", session.object_store(name))
+    try:
+        writer.begin([whole], hashlib.sha256(text).hexdigest(), resume=False)
+        writer.put(whole, bytearray(text))
+        writer.finish([whole])
+    finally:
+        writer.leave()
+    return sums
+
+
+def push_to_archive(
+    session: Session,
+    request: PushRequest,
+    entries: Sequence[Entry],
+    location: str,
+    options: ArchiveOptions | None = None,
+) -> tuple[Pushed, ArchiveReport]:
+    """The image that `push` would make, in an archive that knows it by the name it was to have. What a bundle lists
+    isn't in it, no more than a push sends it."""
+    named = request.destination
+    with tempfile.TemporaryDirectory(prefix="transship-") as folder:
+        place = f"{LAYOUT_PREFIX}{folder}:{named.tag}"
+        asked = replace(request, bundle=request.bundle and place, image=request.image and place)
+        pushed = push(session.destination(LayoutFolder(folder)), asked, entries, cancel=session.cancel)
+        copied = RelocationRequest(image=place, shallow=True, to=str(ArchiveName.of(location)))
+        plan = make_plan(session, copied)
+        there = replace(plan, manifests=tuple(replace(one, store=str(named.repository)) for one in plan.manifests))
+        report = write_archive(session, plan_archive(session, copied, there, options))
+    return replace(pushed, reference=named.at(there.manifests[-1].digest)), report
+
+
+def _kept(volume: Volume, on_part: OnPart | None) -> WriteReport:
+    if on_part is not None:
+        for part in volume.parts:
+            on_part(part)
+    return WriteReport(kept=volume.tar.size, parts=len(volume.parts))
+
+
+def _write(
+    session: Session,
+    plan: ArchivePlan,
+    volume: Volume,
+    writer: ByteWriter,
+    done: Mapping[int, StoredPart],
+    *,
+    numbers: Sequence[int] | None = None,
+    on_part: OnPart | None = None,
+) -> WriteReport:
+    base = _base(session, plan)
+    writing = Writing(
+        plan=volume.tar,
+        parts=volume.parts,
+        writer=writer,
+        places=partial(_places, session, plan, base),
+        base=base.readers[0] if base else None,
+        cancel=session.cancel,
+        meter=session.meter,
+        concurrency=session.concurrency,
+        on_part=on_part,
+    )
+    return writing.run(done, numbers)
+
+
+def _base(session: Session, plan: ArchivePlan) -> Archive | None:
+    """The older archive. If it is gone by now, that is no reason to fail: its bytes are fetched instead."""
+    try:
+        return session.archive(ArchiveName.of(plan.base), "destination") if plan.base else None
+    except TransshipError:
+        return None
+
+
+def _places(session: Session, plan: ArchivePlan, base: Archive | None, digest: Digest) -> list[OpenBlob]:
+    """What was read while planning, then the older archive, then where the plan found the blob."""
+    blob = plan.blob_by_digest[digest]
+    found: list[OpenBlob] = []
+    cached = session.cache.get(digest)
+    if cached is not None:
+        found.append(partial(_slice, cached))
+    if base is not None and base.blob_size(digest) == blob.size:
+        found.append(partial(base.read_blob, blob.descriptor))
+    found.extend(partial(_followed, session, store, blob.descriptor) for store in blob.stores)
+    return found
+
+
+def _slice(data: bytes, offset: int, length: int | None) -> Iterator[bytes]:
+    yield data[offset:] if length is None else data[offset : offset + length]
+
+
+def _followed(session: Session, store: str, blob: Descriptor, offset: int, length: int | None) -> Iterator[bytes]:
+    """The session knows how much of it was read, by all who read parts of it."""
+    moving, end = session.moving, blob.size
+    for chunk in session.source(parse_store(store)).read_blob(blob, offset, length):
+        moving[blob.digest] = moving.get(blob.digest, 0) + len(chunk)
+        yield chunk
+    if moving.get(blob.digest, end) >= end:
+        moving.pop(blob.digest, None)
+
+
+@contextmanager
+def _writer(session: Session, volume: Volume) -> Iterator[ByteWriter]:
+    """Let go of in the end, finished or not."""
+    writer = open_writer(volume.location, session.object_store(volume.location), meter=session.meter)
+    try:
+        yield writer
+    finally:
+        writer.leave()
+
+
+def _report(session: Session, plan: ArchivePlan, written: Sequence[WriteReport], seconds: float) -> ArchiveReport:
+    return ArchiveReport(
+        locations=plan.locations,
+        sizes=tuple(volume.tar.size for volume in plan.volumes),
+        images=plan.images,
+        blobs=len(plan.blobs),
+        left_out=sum(size for _, size in plan.left_out),
+        sent=sum(one.sent for one in written),
+        copied=sum(one.copied for one in written),
+        kept=sum(one.kept for one in written),
+        parts=sum(one.parts for one in written),
+        seconds=seconds,
+        requests=session.meter.receipt().total_requests,
+    )
+
+
+def _sum(session: Session, location: str) -> str:
+    reader = open_reader(location, session.object_store(location), side="destination", cancel=session.cancel)
+    seal = hashlib.sha256()
+    with closing(reader):
+        for chunk in reader.read(0, reader.size):
+            seal.update(chunk)
+    return seal.hexdigest()

@@ -1,0 +1,162 @@
+"""The plan of an archive: a frozen value, to be printed, stored as JSON, sent to another machine and carried out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+from oci.archive.open import in_object_store
+from oci.digest import Digest, parse_digest
+from oci.errors import InvalidDocument, InvalidReference
+from oci.export import parts as cutting
+from oci.export.parts import Part
+from oci.export.tar_plan import TarPlan
+from oci.reference import ARCHIVE_PREFIX, LAYOUT_PREFIX, ArchiveName
+from oci.relocation.plan import PlannedBlob, planned_blob
+
+PLAN_VERSION = 1
+
+_OBJECT_REQUESTS = 7
+"""For one object: is it there, is an upload unfinished, begin, note, list, complete, look."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Volume:
+    """One file or object: `location` is an absolute path or `s3://BUCKET/KEY`."""
+
+    location: str
+    tar: TarPlan
+    parts: tuple[Part, ...]
+
+    @property
+    def bytes_copied(self) -> int:
+        """What comes out of an older archive without being fetched."""
+        return sum(part.size for part in self.parts if part.copy_from is not None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Parts of one volume that are written by one process; `volume` counts from 0, `numbers` are the parts'."""
+
+    volume: int
+    numbers: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchivePlan:
+    """All volumes of an archive, and where its blobs are."""
+
+    source: str
+    format: str
+    volumes: tuple[Volume, ...]
+    blobs: tuple[PlannedBlob, ...]
+    """What the volumes hold, in order of digest."""
+    images: int
+    base: str = ""
+    """Where the older archive is that bytes are taken from."""
+    left_out: tuple[tuple[Digest, int], ...] = ()
+    """Of a delta: blobs that the other side has, with their sizes."""
+    version: int = PLAN_VERSION
+
+    @property
+    def size(self) -> int:
+        return sum(volume.tar.size for volume in self.volumes)
+
+    @property
+    def locations(self) -> tuple[str, ...]:
+        return tuple(volume.location for volume in self.volumes)
+
+    @property
+    def bytes_copied(self) -> int:
+        return sum(volume.bytes_copied for volume in self.volumes)
+
+    @cached_property
+    def estimated_requests(self) -> int:
+        """What carrying it out will take when nothing has to be repeated: a read for each piece of a blob that isn't in
+        a file, and for objects one for each part and a few more."""
+        remote = {blob.digest for blob in self.blobs if not blob.stores[0].startswith((LAYOUT_PREFIX, ARCHIVE_PREFIX))}
+        found = 0
+        for volume in self.volumes:
+            if in_object_store(volume.location):
+                found += len(volume.parts) + _OBJECT_REQUESTS
+            for part in volume.parts:
+                if part.copy_from is None:
+                    pieces = volume.tar.pieces(part.start, part.end)
+                    found += sum(piece.member is not None and piece.member.content.digest in remote for piece in pieces)
+        return found
+
+    @cached_property
+    def blob_by_digest(self) -> Mapping[Digest, PlannedBlob]:
+        return {blob.digest: blob for blob in self.blobs}
+
+    @cached_property
+    def seal(self) -> str:
+        """The same for whoever plans the same archive in the same parts, wherever its blobs are read."""
+        parts = [
+            [volume.location, volume.tar.fingerprint, [[part.start, part.end, part.copy_from] for part in volume.parts]]
+            for volume in self.volumes
+        ]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def groups(self, count: int) -> tuple[Group, ...]:
+        """At least one for each volume, `count` in all where that is more; of about the same size."""
+        found: list[Group] = []
+        for number, volume in enumerate(self.volumes):
+            share = max(1, round(count * volume.tar.size / self.size))
+            numbers = cutting.groups(volume.tar, volume.parts, share)
+            found.extend(Group(volume=number, numbers=group) for group in numbers)
+        return tuple(found)
+
+    def to_json(self) -> str:
+        body = {
+            "version": self.version,
+            "source": self.source,
+            "format": self.format,
+            "images": self.images,
+            "base": self.base,
+            "left_out": self.left_out,
+            "blobs": [asdict(blob) for blob in self.blobs],
+            "volumes": [
+                {
+                    "location": volume.location,
+                    "tar": volume.tar.to_dict(),
+                    "parts": [[part.start, part.end, part.copy_from] for part in volume.parts],
+                }
+                for volume in self.volumes
+            ],
+        }
+        return json.dumps(body, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> ArchivePlan:
+        """The inverse of `to_json`. Raises InvalidDocument for another version or shape, and for a plan whose bytes
+        were changed."""
+        try:
+            body = json.loads(text)
+            if body.get("version") != PLAN_VERSION:
+                raise InvalidDocument(f"archive plan version {body.get('version')!r}, expected {PLAN_VERSION}")
+            return cls(
+                source=str(body["source"]),
+                format=str(body["format"]),
+                images=int(body["images"]),
+                base=str(body["base"]),
+                left_out=tuple((parse_digest(digest), int(size)) for digest, size in body["left_out"]),
+                blobs=tuple(planned_blob(entry) for entry in body["blobs"]),
+                volumes=tuple(_volume(entry) for entry in body["volumes"]),
+            )
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, InvalidReference) as error:
+            raise InvalidDocument(f"not the plan of an archive: {error}") from error
+
+
+def _volume(entry: dict[str, Any]) -> Volume:
+    return Volume(
+        location=ArchiveName.of(str(entry["location"])).locations[0],
+        tar=TarPlan.from_dict(entry["tar"]),
+        parts=tuple(
+            Part(number, start, end, copy_from) for number, (start, end, copy_from) in enumerate(entry["parts"], 1)
+        ),
+    )

@@ -1,0 +1,278 @@
+"""From the plan of a relocation to that of an archive: what is in it, in which order, in which volumes and parts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from oci.archive import index_json, manifest_json, transship_json
+from oci.archive.entry import ArchiveEntry
+from oci.archive.index import FORMATS, IMGPKG
+from oci.archive.open import in_object_store
+from oci.archive.source import Archive
+from oci.archive.transship_json import TransshipJson
+from oci.counted import counted
+from oci.digest import Digest
+from oci.errors import Incomplete, InvalidInput, InvalidManifest, StoreError
+from oci.export import parts
+from oci.export.delta import Known, known_blobs
+from oci.export.file_writer import smallest_part
+from oci.export.plan import ArchivePlan, Volume
+from oci.export.tar_plan import Content, Member, TarPlan, lay_out
+from oci.files import tar
+from oci.manifest import Manifest
+from oci.reference import ArchiveName, Repository, parse_any, parse_store
+from oci.relocation.plan import Plan, PlannedBlob, PlannedManifest, Role
+from oci.relocation.request import RelocationRequest
+from oci.relocation.session import Session
+from oci.relocation.transfer import load_manifest, small_blob
+
+CONFIG_LIMIT = 16 << 20
+"""Bytes of a config that is held as text: image configs have some thousand."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchiveOptions:
+    """How an archive is to be. Raises InvalidInput when that makes no sense."""
+
+    format: str = IMGPKG
+    base: str = ""
+    """An older archive, in one piece; what hasn't changed is copied out of it where that is possible, and read from it
+    where not."""
+    delta_from: str = ""
+    """What the other side has: an archive, a repository, or a file that lists digests of blobs or images."""
+    max_size: int = 0
+    """Bytes of a volume; 0 for one, of any size."""
+    part_size: int = parts.DEFAULT_SIZE
+
+    def __post_init__(self) -> None:
+        if self.format not in FORMATS:
+            raise InvalidInput(f"unknown archive format {self.format!r}", hint=f"known are {', '.join(FORMATS)}")
+        if self.max_size < 0 or self.part_size < parts.SMALLEST:
+            raise InvalidInput(f"a part has {parts.SMALLEST} bytes or more, and a volume more than none")
+
+
+def plan_archive(
+    session: Session, request: RelocationRequest, plan: Plan, options: ArchiveOptions | None = None
+) -> ArchivePlan:
+    """Reads manifests and configs that the session hasn't read yet; writes nothing.
+
+    Raises Incomplete when a part of the source couldn't be read: an archive has everything or isn't made.
+    """
+    options = options or ArchiveOptions()
+    _check_whole(plan)
+    destination = request.destination
+    if not isinstance(destination, ArchiveName) or len(destination.locations) > 1:
+        raise InvalidInput(f"{destination} is no archive that can be written", hint="name one file or object")
+    loaded = session.workers.map(lambda planned: load_manifest(session, planned), plan.manifests)
+    manifests = {manifest.digest: manifest for manifest in loaded}
+    blobs = _blobs(plan, manifests, with_configs=options.format != IMGPKG)
+    known = known_blobs(session, options.delta_from, plan) if options.delta_from else Known()
+    configs = {manifest.config.digest for manifest in manifests.values() if manifest.config}
+    there = known.among([blob for blob in blobs if blob.digest not in configs], plan)
+    chosen = [blob for blob in blobs if blob.digest not in there]
+    left_out = tuple((blob.digest, blob.size) for blob in blobs if blob.digest in there)
+    head = _head(session, request, plan, manifests, options.format)
+    note = TransshipJson(requires=left_out, base=known.name)
+    volumes = _volumes(head, note, _members(manifests, chosen, options.format), options)
+    return ArchivePlan(
+        source=plan.source,
+        format=options.format,
+        volumes=tuple(
+            _cut(session, location, one, options)
+            for location, one in zip(_names(destination.locations[0], len(volumes)), volumes, strict=True)
+        ),
+        blobs=tuple(chosen),
+        images=len(list(plan.images)),
+        base=options.base,
+        left_out=left_out,
+    )
+
+
+def _check_whole(plan: Plan) -> None:
+    if plan.failures:
+        failures = [
+            StoreError(failed.message, side="source", subject=failed.subject, retryable=failed.retryable)
+            for failed in plan.failures
+        ]
+        raise Incomplete(
+            f"{counted(len(failures), 'image')} can't be read, and an archive has everything or isn't made",
+            failures,
+            hint="make the source whole, then run the same command again",
+        )
+
+
+def _blobs(plan: Plan, manifests: Mapping[Digest, Manifest], *, with_configs: bool) -> list[PlannedBlob]:
+    """What gets a member of its own, by digest: layers, what indexes list that is no manifest, perhaps configs."""
+    wanted: dict[Digest, None] = {}
+    for planned in plan.manifests:
+        manifest = manifests[planned.digest]
+        layers = {layer.digest for layer in manifest.layers}
+        config = manifest.config.digest if manifest.config else None
+        wanted.update(
+            (digest, None) for digest in planned.blobs if with_configs or digest in layers or digest != config
+        )
+    return [plan.blob_by_digest[digest] for digest in sorted(wanted)]
+
+
+def _head(
+    session: Session, request: RelocationRequest, plan: Plan, manifests: Mapping[Digest, Manifest], kind: str
+) -> list[Content]:
+    """The members that say what the archive holds."""
+    elements = entries_of(plan, origins=bool(request.bundle or request.archive))
+    if kind == IMGPKG:
+        configs = _configs(session, plan, manifests)
+        return [Content.of(manifest_json.NAME, manifest_json.render(elements, manifests, configs))]
+    return [
+        Content.of(index_json.MARK, index_json.MARK_BYTES),
+        Content.of(index_json.INDEX, index_json.render(elements, manifests)),
+    ]
+
+
+def _configs(session: Session, plan: Plan, manifests: Mapping[Digest, Manifest]) -> dict[Digest, bytes]:
+    wanted = {manifest.config.digest: manifest.config for manifest in manifests.values() if manifest.config}
+    for config in wanted.values():
+        if config.size > CONFIG_LIMIT:
+            raise InvalidManifest(
+                f"the config {config.digest} has {config.size} bytes, too many for imgpkg's format",
+                hint="write an OCI-layout archive: --tar-format oci-layout",
+            )
+    texts = session.workers.map(lambda digest: small_blob(session, plan.blob_by_digest[digest]), wanted)
+    return dict(zip(wanted, texts, strict=True))
+
+
+def _members(manifests: Mapping[Digest, Manifest], blobs: Sequence[PlannedBlob], kind: str) -> list[Content]:
+    """What the images are made of; a layout's manifests come first, so that they are read together."""
+    if kind == IMGPKG:
+        return [Content(manifest_json.member_name(blob.digest), blob.size, digest=blob.digest) for blob in blobs]
+    return [
+        *(Content.of(index_json.member_name(digest), manifests[digest].raw) for digest in sorted(manifests)),
+        *(Content(index_json.member_name(blob.digest), blob.size, digest=blob.digest) for blob in blobs),
+    ]
+
+
+def _volumes(
+    head: Sequence[Content], note: TransshipJson, members: Sequence[Content], options: ArchiveOptions
+) -> list[TarPlan]:
+    """One tarball, or as many as it takes; the note is in it only where it says something."""
+    noted = [_note(note)] if note.requires or note.base else []
+    whole = lay_out(options.format, [*head, *noted, *members])
+    if not options.max_size or whole.size <= options.max_size:
+        return [whole]
+    shares = _shares(head, members, options.max_size, note)
+    notes = [
+        replace(note, volume=number, volumes=len(shares), whole=whole.fingerprint)
+        for number in range(1, len(shares) + 1)
+    ]
+    return [
+        lay_out(options.format, [*(head if one.volume == 1 else ()), _note(one), *share])
+        for one, share in zip(notes, shares, strict=True)
+    ]
+
+
+def _note(note: TransshipJson) -> Content:
+    return Content.of(transship_json.NAME, note.to_json())
+
+
+def _shares(
+    head: Sequence[Content], members: Sequence[Content], limit: int, note: TransshipJson
+) -> list[list[Content]]:
+    """The members of each volume, in order."""
+    room = _room(note)
+    used = sum(map(_length, head)) + room
+    if used > limit:
+        raise InvalidInput(
+            f"the description of the archive alone has {used} bytes, more than a volume of {limit}",
+            hint="give a bigger --max-size",
+        )
+    shares: list[list[Content]] = [[]]
+    for member in members:
+        length = _length(member)
+        if length + room > limit:
+            raise InvalidInput(
+                f"a volume holds whole blobs, and {member.digest or member.name} has {member.size} bytes, "
+                f"more than one of {limit}",
+                hint="give a bigger --max-size",
+            )
+        if used + length > limit:
+            shares.append([])
+            used = room
+        shares[-1].append(member)
+        used += length
+    return shares
+
+
+def _room(note: TransshipJson) -> int:
+    """What a volume needs beside its members: the longest note there can be, and the end."""
+    return _length(_note(replace(note, volume=99999, volumes=99999, whole="0" * 64))) + len(tar.END)
+
+
+def _length(content: Content) -> int:
+    return Member(content, 0, tar.header(content.name, mode=0o644, size=content.size)).end
+
+
+def _names(location: str, count: int) -> list[str]:
+    """`NAME.vol001.tar` and so on for `NAME.tar`."""
+    if count == 1:
+        return [location]
+    stem, suffix = os.path.splitext(location)
+    return [f"{stem}.vol{number:03}{suffix}" for number in range(1, count + 1)]
+
+
+def _cut(session: Session, location: str, plan: TarPlan, options: ArchiveOptions) -> Volume:
+    return Volume(
+        location=location,
+        tar=plan,
+        parts=parts.cut(
+            plan,
+            size=options.part_size,
+            smallest=smallest_part(location),
+            most=parts.MOST_PARTS if in_object_store(location) else None,
+            base=_offsets(session.archive(ArchiveName.of(options.base), "destination"), plan) if options.base else None,
+        ),
+    )
+
+
+def _offsets(base: Archive, plan: TarPlan) -> dict[str, int]:
+    """Where the older archive has the very members that are planned, header and all."""
+    found = {}
+    for member in plan.members:
+        digest = member.content.digest
+        stretch = base.contents.blobs.get(digest) if digest else None
+        if stretch is None or stretch.size != member.content.size:
+            continue
+        at = stretch.offset - len(member.header)
+        # Nobody looks when the store says that the archive is ours: that would be a request for each member.
+        if at >= 0 and (
+            stretch.reader.fingerprint or b"".join(stretch.reader.read(at, len(member.header))) == member.header
+        ):
+            found[member.content.name] = at
+    return found
+
+
+def entries_of(plan: Plan, *, origins: bool) -> list[ArchiveEntry]:
+    """One for each image of a plan and each of its tags. With `origins` (imgpkg: for a bundle that was named by a
+    reference, not by a lock) they remember how their lock names them."""
+    return [element for image in plan.images for element in _elements(plan, image, origins=origins)]
+
+
+def _elements(plan: Plan, image: PlannedManifest, *, origins: bool) -> Iterable[ArchiveEntry]:
+    is_root = image.role is Role.ROOT
+    attached = image.role in (Role.SIGNATURE, Role.REFERRER)
+    for tag in image.tags or ("",):
+        yield ArchiveEntry(
+            digest=image.digest,
+            reference=_reference(image),
+            origin=image.origin if origins and not attached else "",
+            tag=tag,
+            is_root_bundle=is_root and image.is_bundle and image.digest in {one.digest for one in plan.bundles},
+        )
+
+
+def _reference(image: PlannedManifest) -> str:
+    """Imgpkg parses it, so a folder or an archive is given a registry's name, one that can't exist (RFC 6761)."""
+    if isinstance(parse_store(image.store), Repository):
+        return f"{image.store}@{image.digest}"
+    known = image.origin and isinstance(parse_any(image.origin).repository, Repository)
+    return image.origin if known else f"layout.invalid/image@{image.digest}"

@@ -1,0 +1,253 @@
+"""index.json of an image layout: the names. Several processes may write it at once; none loses another's entry."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from oci.descriptor import OCI_INDEX, Descriptor, as_list, as_object, as_text
+from oci.digest import Digest
+from oci.errors import InvalidManifest, InvalidReference, Refused
+from oci.output import replace_file
+from oci.reference import LayoutFolder, parse_tag
+
+REF_NAME = "org.opencontainers.image.ref.name"
+CONTAINERD_NAME = "io.containerd.image.name"
+LAYOUT_FILE = b'{"imageLayoutVersion":"1.0.0"}'
+INDEX_LIMIT = 64 << 20
+"""Bytes of an index.json that is read: a layout that is a mirror's home may have many thousand entries."""
+
+_LAYOUT_FILE_LIMIT = 4096
+
+Entry: TypeAlias = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """index.json as it was when the file had this `mark`."""
+
+    mark: tuple[int, int, int]
+    entries: tuple[Descriptor, ...]
+    by_digest: dict[Digest, Descriptor]
+
+
+class LayoutIndex:
+    """Raises InvalidManifest for a file that breaks its format, and OSError as the operating system gives it. Reads
+    are cached until the file changes."""
+
+    def __init__(self, name: LayoutFolder, *, side: str) -> None:
+        self._name = name
+        self._side = side
+        self._file = os.path.join(name.path, "index.json")
+        self._marker = os.path.join(name.path, "oci-layout")
+        self._lock = threading.Lock()
+        self._listing: _Listing | None = None
+        self._seen = False
+        self._prepared = False
+
+    def exists(self) -> bool:
+        """Whether both files of a layout are there; one that was there is taken to stay."""
+        if not self._seen:
+            try:
+                os.stat(self._file)
+                self._check_version()
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+            self._seen = True
+        return True
+
+    def prepare(self) -> None:
+        """Makes the folder a layout, if it isn't one yet."""
+        if self._prepared:
+            return
+        os.makedirs(self._name.path, exist_ok=True)
+        if not os.path.exists(self._marker):
+            replace_file(self._marker, LAYOUT_FILE, 0o644)
+        with self._locked():
+            if not os.path.exists(self._file):
+                replace_file(self._file, _render({}, []), 0o644)
+        self._check_version()
+        self._prepared = True
+
+    def entries(self) -> tuple[Descriptor, ...]:
+        """Empty where there is no layout yet."""
+        return self._current().entries
+
+    def entry(self, digest: Digest) -> Descriptor | None:
+        return self._current().by_digest.get(digest)
+
+    def tags(self) -> set[str]:
+        """Every name that `find` would find, as far as it can be a tag."""
+        entries = self.entries()
+        names = {_tag_of(name) for entry in entries for name in _names(entry.annotations)}
+        return {name for name in names if _is_tag(name)} | ({"latest"} if _is_nameless(entries) else set())
+
+    def find(self, tag: str) -> Descriptor | None:
+        """By the exact name; else by the tag of a full name, as other tools write them; else the only entry there is,
+        which is `latest` when it has no name at all. Raises Refused when the name is that of several manifests."""
+        entries = self.entries()
+        found = [entry for entry in entries if entry.annotations.get(REF_NAME) == tag] or [
+            entry for entry in entries if _is_named(entry.annotations, tag)
+        ]
+        if not found and tag == "latest" and _is_nameless(entries):
+            found = list(entries)
+        if len({entry.digest for entry in found}) > 1:
+            raise Refused(
+                f"index.json gives this name to {len(found)} manifests",
+                side=self._side,
+                store=str(self._name),
+                subject=tag,
+                operation="looking for the manifest",
+                hint="name the one that is meant by its digest",
+            )
+        return found[0] if found else None
+
+    def put(self, descriptor: Descriptor, tag: str, *, by_digest: bool) -> None:
+        """Lists a manifest under `tag`, which it takes from whatever had it, and `by_digest` without a name as well:
+        so the file doesn't depend on the order in which that came."""
+        plain = descriptor.to_dict()
+
+        def change(entries: list[Entry]) -> list[Entry]:
+            kept = [one for one in entries if not tag or _annotations(one).get(REF_NAME) != tag]
+            if tag:
+                kept.append({**plain, "annotations": {REF_NAME: tag}})
+            if by_digest and not any(_is_plain(one, descriptor.digest) for one in kept):
+                kept.append(plain)
+            return kept
+
+        self._change(change)
+
+    def remove_tag(self, tag: str) -> bool:
+        """Removes every entry that has the name, and says whether there was one."""
+        return self._change(lambda entries: [one for one in entries if not _is_named(_annotations(one), tag)])
+
+    def remove_digest(self, digest: Digest) -> bool:
+        return self._change(lambda entries: [one for one in entries if one.get("digest") != digest])
+
+    def _current(self) -> _Listing:
+        with self._lock:
+            try:
+                status = os.stat(self._file)
+            except (FileNotFoundError, NotADirectoryError):
+                return _Listing((0, 0, 0), (), {})
+            mark = (status.st_mtime_ns, status.st_size, status.st_ino)
+            if self._listing is None or self._listing.mark != mark:
+                _, listed = self._read()
+                with self._named():
+                    entries = tuple(Descriptor.from_dict(one, f"manifests[{at}]") for at, one in enumerate(listed))
+                self._listing = _Listing(mark, entries, {entry.digest: entry for entry in reversed(entries)})
+            return self._listing
+
+    def _change(self, change: Callable[[list[Entry]], list[Entry]]) -> bool:
+        """Reads, changes and replaces the file while nobody else does; says whether anything changed."""
+        self.prepare()
+        with self._locked():
+            body, before = self._read()
+            after = change(before)
+            if after == before:
+                return False
+            replace_file(self._file, _render(body, after), 0o644)
+        with self._lock:
+            self._listing = None
+        return True
+
+    def _read(self) -> tuple[Entry, list[Entry]]:
+        """The whole file, and the list in it."""
+        with open(self._file, "rb") as file:
+            raw = file.read(INDEX_LIMIT + 1)
+        if len(raw) > INDEX_LIMIT:
+            raise InvalidManifest(f"{self._where()}index.json has more than {INDEX_LIMIT} bytes")
+        with self._named():
+            body = _object(raw, "index.json")
+            return body, [as_object(one, "manifests[]") for one in as_list(body.get("manifests"), "manifests")]
+
+    def _check_version(self) -> None:
+        with open(self._marker, "rb") as file:
+            raw = file.read(_LAYOUT_FILE_LIMIT)
+        with self._named():
+            version = as_text(_object(raw, "oci-layout").get("imageLayoutVersion"), "imageLayoutVersion")
+        if version.partition(".")[0] != "1":
+            raise InvalidManifest(
+                f"{self._where()}oci-layout: version {version[:40]!r} of image layouts isn't known",
+                hint=f"the file oci-layout is expected to hold {LAYOUT_FILE.decode()}",
+            )
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Says which layout it is that breaks the format."""
+        try:
+            yield
+        except InvalidManifest as error:
+            raise InvalidManifest(f"{self._where()}{error.message}") from error
+
+    def _where(self) -> str:
+        return f"{self._side} {self._name}: ".lstrip()
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One writer among all threads and processes. The lock is a file of its own: index.json is replaced."""
+        lock = os.open(f"{self._file}.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
+
+
+def _is_nameless(entries: tuple[Descriptor, ...]) -> bool:
+    return len(entries) == 1 and not _names(entries[0].annotations)
+
+
+def _is_named(annotations: Mapping[str, Any], tag: str) -> bool:
+    return any(name == tag or name.endswith(f":{tag}") for name in _names(annotations))
+
+
+def _names(annotations: Mapping[str, Any]) -> tuple[str, ...]:
+    """`1.0`, or the full `docker.io/library/web:1.0` that Docker and containerd write."""
+    found = (annotations.get(REF_NAME), annotations.get(CONTAINERD_NAME))
+    return tuple(name for name in found if isinstance(name, str) and name)
+
+
+def _tag_of(name: str) -> str:
+    """What follows the last colon; `localhost:5000/web` has no tag and gives no tag's name."""
+    return name.rpartition(":")[2]
+
+
+def _is_tag(name: str) -> bool:
+    try:
+        parse_tag(name)
+    except InvalidReference:
+        return False
+    return True
+
+
+def _annotations(entry: Entry) -> Mapping[str, Any]:
+    annotations = entry.get("annotations")
+    return annotations if isinstance(annotations, dict) else {}
+
+
+def _is_plain(entry: Entry, digest: Digest) -> bool:
+    return entry.get("digest") == digest and not _names(_annotations(entry))
+
+
+def _object(raw: bytes, what: str) -> Entry:
+    try:
+        return as_object(json.loads(raw), what)
+    except (ValueError, RecursionError) as error:
+        raise InvalidManifest(f"{what} is not JSON") from error
+
+
+def _render(body: Entry, entries: list[Entry]) -> bytes:
+    """In one order, so that the same content gives the same file; what else the file says is kept."""
+    lines = sorted((_names(_annotations(entry)), str(entry.get("digest")), json.dumps(entry)) for entry in entries)
+    head = json.dumps(
+        {"schemaVersion": 2, "mediaType": OCI_INDEX} | {key: body[key] for key in body if key != "manifests"}
+    )
+    listed = ",\n".join(line[-1] for line in lines)
+    return f'{head[:-1]}, "manifests": [\n{listed}\n]}}\n'.encode()

@@ -1,0 +1,364 @@
+"""An OCI image-layout folder as a store (image-spec, image-layout.md): the registry that needs no server.
+
+A blob gets its final name when all of it is proven and on disk, a manifest its name in index.json after that: a writer
+may be killed at any moment. Two things count as names for index.json: tags, and being a referrer, since whoever looks
+for referrers looks there. Everything else is found by its digest, as `blobs/ALGORITHM/HEX`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+import stat
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from io import FileIO
+from typing import NoReturn
+
+from oci.cancel import CancelToken
+from oci.descriptor import INDEX_TYPES, MANIFEST_TYPES, Descriptor
+from oci.digest import Digest, hex_of, is_digest, parse_digest, verified
+from oci.errors import IntegrityError, InvalidManifest, NotFound, Refused
+from oci.layout.index import LayoutIndex
+from oci.manifest import MANIFEST_LIMIT, Manifest, parse_manifest
+from oci.meter import Meter
+from oci.output import NOT_THERE, store_error
+from oci.reference import LayoutFolder, Repository
+from oci.store import BlobOutcome, BlobReader
+
+READ_SIZE = 1 << 20
+"""Bytes read at a time."""
+
+ABANDONED_AFTER = 24 * 3600.0
+"""Seconds without a write after which a partial file is nobody's any more."""
+
+_PARTIAL = re.compile(r"\.(index\.json|oci-layout|[0-9a-f]{64,128})\.\w+\.partial")
+
+
+class Layout:
+    """See oci.store for what each method promises. The folder is made with the first write; reading changes nothing."""
+
+    def __init__(self, name: LayoutFolder, *, side: str, meter: Meter, cancel: CancelToken) -> None:
+        self._name = name
+        self._side = side
+        self._meter = meter
+        self._cancel = cancel
+        self._index = LayoutIndex(name, side=side)
+        self._swept: set[str] = set()
+        self._referrers: dict[Digest, tuple[Digest | None, Descriptor]] = {}
+
+    @property
+    def name(self) -> LayoutFolder:
+        return self._name
+
+    def head_manifest(self, identifier: str) -> Descriptor | None:
+        """None as well for a file that doesn't hold what its name promises: it has to be written again."""
+        try:
+            found = self._described(identifier)
+            if found.media_type in (*MANIFEST_TYPES, *INDEX_TYPES):
+                return found if self.blob_size(found.digest) == found.size else None
+            manifest = self.get_manifest(found.digest)
+        except (NotFound, IntegrityError):
+            return None
+        return Descriptor(manifest.media_type, manifest.digest, manifest.size)
+
+    def get_manifest(self, identifier: str) -> Manifest:
+        found = self._described(identifier)
+        raw = self._bytes_of(found.digest)
+        try:
+            manifest = parse_manifest(raw, found.media_type)
+        except InvalidManifest as error:
+            raise InvalidManifest(f"{self._where()}@{found.digest}: {error.message}", hint=error.hint) from error
+        if manifest.digest != found.digest:
+            raise IntegrityError(f"{self._where()}: the file of {found.digest} has bytes of {manifest.digest}")
+        return manifest
+
+    def read_blob(self, blob: Descriptor, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+        end = blob.size if length is None else min(blob.size, offset + length)
+        chunks = self._chunks(blob, offset, end)
+        if offset == 0 and length is None:
+            return verified(chunks, blob.digest, blob.size, self._where())
+        return chunks
+
+    def blob_size(self, digest: Digest) -> int | None:
+        try:
+            status = os.lstat(self._path(digest))
+        except OSError as error:
+            if error.errno in NOT_THERE:
+                return None
+            self._fail(error, "looking for the blob", digest)
+        return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+    def tags(self) -> Iterator[str]:
+        with self._mapped("listing the tags", ""):
+            if not self._index.exists():
+                raise self._missing("listing the tags", "")
+            return iter(sorted(self._index.tags()))
+
+    def referrers(self, subject: Digest, artifact_type: str = "") -> tuple[Descriptor, ...]:
+        """From the manifests in index.json and those under the tag that stands in for the referrers API."""
+        fallback = f"{subject.partition(':')[0]}-{hex_of(subject)[:64]}"
+        with self._mapped("listing the referrers", subject):
+            listed = [*self._index.entries()]
+            tagged = self._index.find(fallback)
+        if tagged is not None and tagged.is_index:
+            listed.extend(self.get_manifest(tagged.digest).children)
+        digests = sorted({entry.digest for entry in listed if entry.is_manifest or entry.is_index})
+        known = [one for digest in digests if (one := self._as_referrer(digest)) and one[0] == subject]
+        return tuple(found for _, found in known if artifact_type in ("", found.artifact_type))
+
+    def listed(self) -> tuple[Digest, ...]:
+        """Every manifest in index.json, with a name or without."""
+        with self._mapped("listing the manifests", ""):
+            return tuple(dict.fromkeys(entry.digest for entry in self._index.entries() if entry.names_manifest))
+
+    def put_blob(
+        self, blob: Descriptor, read: BlobReader, *, mount_from: Sequence[Repository] = (), fresh: bool = False
+    ) -> BlobOutcome:
+        del mount_from, fresh
+        if self.blob_size(blob.digest) == blob.size:
+            self._meter.blob("skipped", blob.size)
+            return BlobOutcome.SKIPPED
+        self._write(blob.digest, verified(read(0), blob.digest, blob.size, self._where(), self._meter.sent))
+        self._meter.blob("written", blob.size)
+        return BlobOutcome.WRITTEN
+
+    def put_manifest(self, manifest: Manifest, tag: str = "") -> None:
+        """Listed in index.json under its tag, and when it has a subject: nobody would find it there otherwise."""
+        self._check_complete(manifest)
+        if not self._holds(manifest):
+            self._write(manifest.digest, iter((manifest.raw,)))
+        if tag or manifest.subject is not None:
+            listed = replace(manifest.descriptor, annotations={})
+            with self._mapped("listing the manifest", manifest.digest):
+                self._sync_blobs()
+                self._index.put(listed, tag, by_digest=manifest.subject is not None)
+
+    def delete_manifest(self, digest: Digest) -> None:
+        with self._mapped("deleting the manifest", digest):
+            if self._index.exists():
+                self._index.remove_digest(digest)
+            os.unlink(self._path(digest))
+
+    def delete_tag(self, tag: str) -> None:
+        with self._mapped("deleting the tag", tag):
+            if not self._index.exists() or not self._index.remove_tag(tag):
+                raise self._missing("deleting the tag", tag)
+
+    def sweep(self, candidates: Collection[Digest]) -> int:
+        """Deletes blobs that no manifest in the folder lists: of `candidates`, and of those that were written more than
+        a day ago, which a deletion that broke off may have left. Gives the bytes that this made free.
+
+        A copy that finds such a blob there while it is being deleted is refused in the end, and can be made again.
+        """
+        with self._mapped("deleting unused blobs", ""):
+            found = list(self._files())
+            used = {digest for digest, _ in found for digest in self._used_by(digest)}
+            oldest = time.time() - ABANDONED_AFTER
+            freed = 0
+            for digest, status in found:
+                self._cancel.check()
+                if digest not in used and (digest in candidates or status.st_mtime < oldest):
+                    os.unlink(self._path(digest))
+                    freed += status.st_size
+            return freed
+
+    def _files(self) -> Iterator[tuple[Digest, os.stat_result]]:
+        """Every blob and manifest in the folder."""
+        root = os.path.join(self._name.path, "blobs")
+        for algorithm in os.listdir(root) if os.path.isdir(root) else ():
+            with os.scandir(os.path.join(root, algorithm)) as entries:
+                for entry in entries:
+                    name = f"{algorithm}:{entry.name}"
+                    if is_digest(name) and entry.is_file(follow_symlinks=False):
+                        yield parse_digest(name), entry.stat(follow_symlinks=False)
+
+    def _used_by(self, digest: Digest) -> tuple[Digest, ...]:
+        """A manifest uses itself, named or not, and what it lists; any other file uses nothing."""
+        if (self.blob_size(digest) or 0) > MANIFEST_LIMIT:
+            return ()
+        try:
+            manifest = parse_manifest(self._bytes_of(digest))
+        except (InvalidManifest, NotFound):
+            return ()
+        return (digest, *(one.digest for one in (*manifest.blobs, *manifest.children)))
+
+    def _described(self, identifier: str) -> Descriptor:
+        """As index.json lists it; a digest that isn't listed comes without media type and size."""
+        with self._mapped("looking for the manifest", identifier):
+            if not self._index.exists():
+                raise self._missing("looking for the manifest", identifier)
+            if is_digest(identifier):
+                digest = parse_digest(identifier)
+                found = self._index.entry(digest) or Descriptor("", digest, 0)
+            elif (named := self._index.find(identifier)) is not None:
+                found = named
+            else:
+                raise self._missing("looking for the manifest", identifier)
+        return Descriptor(found.media_type, found.digest, found.size)
+
+    def _as_referrer(self, digest: Digest) -> tuple[Digest | None, Descriptor] | None:
+        """The subject of a listed manifest, and its descriptor; None when it is listed but not there, or no manifest.
+        A digest always says the same, so each is read once."""
+        if digest not in self._referrers:
+            try:
+                manifest = self.get_manifest(digest)
+            except (NotFound, InvalidManifest):
+                return None
+            self._referrers[digest] = (manifest.subject.digest if manifest.subject else None, manifest.descriptor)
+        return self._referrers[digest] if self.blob_size(digest) is not None else None
+
+    def _check_complete(self, manifest: Manifest) -> None:
+        """What a manifest lists must be there first, as in a registry; what is non-distributable may be absent."""
+        for blob in (*manifest.blobs, *manifest.children):
+            if blob.distributable and self.blob_size(blob.digest) is None:
+                raise Refused(
+                    f"{blob.digest}, which the manifest lists, isn't there",
+                    side=self._side,
+                    store=str(self._name),
+                    subject=str(manifest.digest),
+                    operation="writing the manifest",
+                    code="MANIFEST_BLOB_UNKNOWN",
+                )
+
+    def _holds(self, manifest: Manifest) -> bool:
+        """Manifests are small enough to be compared, so a spoilt one is mended."""
+        size = self.blob_size(manifest.digest)
+        return size == manifest.size and self._bytes_of(manifest.digest) == manifest.raw
+
+    def _path(self, digest: Digest) -> str:
+        return os.path.join(self._name.path, "blobs", digest.partition(":")[0], hex_of(digest))
+
+    def _open(self, digest: Digest) -> FileIO:
+        """Regular files only, and never through a symbolic link: a layout is somebody else's folder. A fifo must not
+        make us wait for its writer."""
+        with self._mapped("reading", digest):
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            handle = os.open(self._path(digest), flags)
+            if stat.S_ISREG(os.fstat(handle).st_mode):
+                return open(handle, "rb", buffering=0)
+            os.close(handle)
+            raise OSError(errno.ELOOP, "")
+
+    def _bytes_of(self, digest: Digest) -> bytes:
+        """A file as a manifest: one byte beyond the limit at most."""
+        with self._open(digest) as file, self._mapped("reading", digest):
+            raw = file.read(MANIFEST_LIMIT + 1)
+        self._meter.read(len(raw))
+        return raw
+
+    def _chunks(self, blob: Descriptor, offset: int, end: int) -> Iterator[bytes]:
+        with self._open(blob.digest) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size != blob.size:
+                raise IntegrityError(f"{self._where()}: the file of {blob.digest} has {size} bytes, not {blob.size}")
+            file.seek(offset)
+            while offset < end:
+                self._cancel.check()
+                with self._mapped("reading", blob.digest):
+                    chunk = file.read(min(READ_SIZE, end - offset))
+                if not chunk:
+                    raise IntegrityError(f"{self._where()}: the file of {blob.digest} became shorter while being read")
+                offset += len(chunk)
+                self._meter.read(len(chunk))
+                yield chunk
+
+    def _write(self, digest: Digest, chunks: Iterator[bytes]) -> None:
+        """Under a name that no reader looks at, and under the final one when all of it is proven and on disk."""
+        final = self._path(digest)
+        folder = os.path.dirname(final)
+        partial = os.path.join(folder, f".{hex_of(digest)}.{secrets.token_hex(8)}.partial")
+        with self._mapped("writing", digest):
+            self._index.prepare()
+            os.makedirs(folder, exist_ok=True)
+            self._sweep(folder)
+            self._sweep(self._name.path)
+            file = open(partial, "xb", buffering=0)  # noqa: SIM115 - closed below, on every way out
+        try:
+            with file:
+                for chunk in chunks:
+                    self._cancel.check()
+                    with self._mapped("writing", digest):
+                        _write_all(file, chunk)
+                with self._mapped("writing", digest):
+                    os.fsync(file.fileno())
+            with self._mapped("writing", digest):
+                os.replace(partial, final)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(partial)
+            raise
+
+    def _sync_blobs(self) -> None:
+        """What index.json is about to name survives a power failure, its file's name included."""
+        for algorithm in os.listdir(os.path.join(self._name.path, "blobs")):
+            folder = os.open(os.path.join(self._name.path, "blobs", algorithm), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+    def _sweep(self, folder: str) -> None:
+        """Removes, once, the partial files that a dead writer left behind long ago."""
+        if folder in self._swept:
+            return
+        self._swept.add(folder)
+        oldest = time.time() - ABANDONED_AFTER
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if _PARTIAL.fullmatch(entry.name):
+                    with suppress(FileNotFoundError):
+                        if entry.stat(follow_symlinks=False).st_mtime < oldest:
+                            os.unlink(entry.path)
+
+    def _where(self) -> str:
+        return f"{self._side} {self._name}".lstrip()
+
+    @contextmanager
+    def _mapped(self, operation: str, subject: str) -> Iterator[None]:
+        """Errors of the operating system as ours."""
+        try:
+            yield
+        except OSError as error:
+            self._fail(error, operation, subject)
+
+    def _missing(self, operation: str, subject: str) -> NotFound:
+        is_layout = self._index.exists()
+        return NotFound(
+            "there is no such thing in this layout" if is_layout else "this is no image layout",
+            side=self._side,
+            store=str(self._name),
+            subject=subject,
+            operation=operation,
+            status=404,
+            code="MANIFEST_UNKNOWN",
+            hint="" if is_layout else "an image layout is a folder with the files oci-layout and index.json",
+        )
+
+    def _fail(self, error: OSError, operation: str, subject: str) -> NoReturn:
+        if error.errno in NOT_THERE:
+            raise self._missing(operation, subject) from error
+        if error.errno == errno.ELOOP:
+            raise Refused(
+                "not a regular file",
+                side=self._side,
+                store=str(self._name),
+                subject=subject,
+                operation=operation,
+                hint="a blob that is a symbolic link isn't followed: copy it into the layout",
+            ) from error
+        raise store_error(
+            error, side=self._side, store=str(self._name), subject=subject, operation=operation
+        ) from error
+
+
+def _write_all(file: FileIO, chunk: bytes) -> None:
+    """A disk that is nearly full takes a part of it first. There is no buffer that would be flushed on closing, and
+    fail again."""
+    left = memoryview(chunk)
+    while left:
+        left = left[file.write(left) :]

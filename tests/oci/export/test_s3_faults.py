@@ -1,0 +1,145 @@
+"""What real S3 does once in a million requests, made to happen by a proxy in front of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from oci.archive.s3 import S3
+from oci.errors import Denied, IntegrityError, RateLimited, Refused, StoreError, TransshipError, Unavailable
+from oci.export.s3_writer import S3Writer
+from oci.meter import Meter
+from tests.faults.proxy import Fault, FaultProxy
+from tests.servers.seaweedfs import SeaweedFS
+from tests.support.tarballs import MIB, Tarball
+
+PART = r"partNumber=2\b"
+COMPLETE = r"\?uploadId="
+
+
+@pytest.fixture(scope="module")
+def tarball() -> Tarball:
+    return Tarball.of(1, [7 * MIB, 100, 8 * MIB])
+
+
+@pytest.fixture
+def proxy(object_store: SeaweedFS) -> Iterator[FaultProxy]:
+    with FaultProxy(object_store.port) as front:
+        yield front
+
+
+def writer(store: SeaweedFS, proxy: FaultProxy, location: str, meter: Meter | None = None) -> S3Writer:
+    settings = replace(store.settings, endpoint=proxy.url, timeout=0.8, tries=2)
+    return S3Writer(location, S3(settings, side="destination", meter=meter))
+
+
+def xml(code: str) -> bytes:
+    return f"<Error><Code>{code}</Code><Message>words of the store</Message></Error>".encode()
+
+
+ONCE = {
+    "500": Fault(method="PUT", path=PART, last=1, status=500, body=xml("InternalError")),
+    "503 slow down": Fault(method="PUT", path=PART, last=1, status=503, body=xml("SlowDown")),
+    "the connection is reset while a part is sent": Fault(method="PUT", path=PART, last=1, cut_upload_after=100_000),
+    "no answer at all": Fault(method="PUT", path=PART, last=1, delay=2.0),
+    "the answer about a part is lost": Fault(method="PUT", path=PART, last=1, reset_after=0),
+    "other bytes were stored": Fault(
+        method="PUT", path=PART, last=1, replace_headers={"ETag": f'"{"0" * 32}"', "x-amz-checksum-crc32": ""}
+    ),
+    "the answer about completion is lost": Fault(method="POST", path=COMPLETE, last=1, reset_after=1),
+    "conditions aren't known": Fault(method="POST", path=COMPLETE, last=1, status=501, body=xml("NotImplemented")),
+}
+
+
+@pytest.mark.parametrize("fault", ONCE.values(), ids=ONCE.keys())
+def test_what_passes_is_lived_through(
+    object_store: SeaweedFS, proxy: FaultProxy, s3_location: str, tarball: Tarball, fault: Fault
+) -> None:
+    proxy.rules.append(replace(fault, matched=0))
+
+    tarball.write(writer(object_store, proxy, s3_location))
+
+    assert object_store.get(s3_location) == tarball.data
+    assert object_store.uploads(s3_location) == []
+    assert proxy.rules[0].matched >= 1
+
+
+ALWAYS: dict[str, tuple[Fault, type[TransshipError], str]] = {
+    "500": (
+        Fault(method="PUT", path=PART, status=500, body=xml("InternalError")),
+        Unavailable,
+        "storing part 2: words of the store (hint: run it again; what is stored stays)",
+    ),
+    "slow down": (Fault(method="PUT", path=PART, status=503, body=xml("SlowDown")), RateLimited, "lower the conc"),
+    "no answer": (Fault(method="PUT", path=PART, delay=2.0), Unavailable, "check the endpoint"),
+    "other bytes": (
+        Fault(method="PUT", path=PART, replace_headers={"ETag": f'"{"0" * 32}"', "x-amz-checksum-crc32": ""}),
+        IntegrityError,
+        "the store has other bytes of part 2 than were sent",
+    ),
+    "no length": (
+        Fault(method="PUT", path=PART, status=411, body=xml("MissingContentLength")),
+        Refused,
+        "--s3-checksums when_required",
+    ),
+    "a header isn't known": (
+        Fault(method="POST", path="uploads", status=501, body=xml("NotImplemented")),
+        Refused,
+        "--s3-checksums when_required",
+    ),
+    "not allowed": (Fault(method="PUT", path=PART, status=403, body=xml("AccessDenied")), Denied, "what this identity"),
+}
+
+
+@pytest.mark.parametrize(("fault", "kind", "said"), ALWAYS.values(), ids=ALWAYS.keys())
+def test_what_stays_is_told_and_leaves_the_older_object(
+    object_store: SeaweedFS,
+    proxy: FaultProxy,
+    s3_location: str,
+    tarball: Tarball,
+    fault: Fault,
+    kind: type[TransshipError],
+    said: str,
+) -> None:
+    older = Tarball.of(2, [MIB])
+    older.write(writer(object_store, proxy, s3_location))
+    proxy.rules.append(replace(fault, matched=0))
+
+    with pytest.raises(kind) as raised:
+        tarball.write(writer(object_store, proxy, s3_location))
+
+    assert said in str(raised.value)
+    assert "?" not in str(raised.value)
+    assert object_store.get(s3_location) == older.data
+
+    proxy.rules.clear()
+    report = tarball.write(writer(object_store, proxy, s3_location), resume=True)
+    assert object_store.get(s3_location) == tarball.data
+    assert report.kept + report.sent == tarball.plan.size
+
+
+def test_requests_that_are_sent_again_are_counted(
+    object_store: SeaweedFS, proxy: FaultProxy, s3_location: str, tarball: Tarball
+) -> None:
+    proxy.rules.append(Fault(method="PUT", path=PART, last=1, status=500, body=xml("InternalError")))
+    meter = Meter()
+
+    tarball.write(writer(object_store, proxy, s3_location, meter))
+
+    receipt = meter.receipt()
+    assert receipt.retries == 1
+    assert receipt.requests[proxy.host]["PUT part"] == len(tarball.parts()) + 1
+
+
+def test_a_bucket_that_may_not_be_listed_is_explained(
+    object_store: SeaweedFS, proxy: FaultProxy, s3_location: str, tarball: Tarball
+) -> None:
+    """S3 says 403 about what isn't there to whoever may not list."""
+    proxy.rules.append(Fault(method="HEAD", status=403))
+
+    with pytest.raises(StoreError, match="opening") as raised:
+        tarball.write(writer(object_store, proxy, s3_location))
+
+    assert "s3:ListBucket" in raised.value.hint
