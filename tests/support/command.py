@@ -1,17 +1,22 @@
-"""Running the command in a process of its own, as a script would."""
+"""Runs the command in a process of its own, as a script would."""
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
 import pty
 import re
 import select
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.support.warm import WarmCommand
 
 PROGRAM = Path(sys.executable).with_name("transship")
 
@@ -23,8 +28,14 @@ class Done:
     err: str
 
 
-def transship(*arguments: str, program: Path = PROGRAM, environ: Mapping[str, str] | None = None) -> Done:
-    """In a pipe. Credentials of whoever runs the tests are out of reach."""
+def transship(*arguments: str, program: Path | None = None, environ: Mapping[str, str] | None = None) -> Done:
+    """Runs the command with pipes for its output. Credentials of the user who runs the tests are out of reach.
+
+    Without `program` the process is a fork of one that has the imports behind it; with it, a new interpreter.
+    """
+    if program is None:
+        code, out, err = _warm_command().run([str(PROGRAM), *arguments], _environment(environ))
+        return Done(code, out.decode(), err.decode())
     done = subprocess.run(
         [str(program), *arguments],
         capture_output=True,
@@ -35,6 +46,15 @@ def transship(*arguments: str, program: Path = PROGRAM, environ: Mapping[str, st
         stdin=subprocess.DEVNULL,
     )
     return Done(done.returncode, done.stdout, done.stderr)
+
+
+@functools.cache
+def _warm_command() -> WarmCommand:
+    folder = tempfile.TemporaryDirectory(prefix="transship-warm-")
+    warm = WarmCommand(Path(folder.name))
+    atexit.register(folder.cleanup)
+    atexit.register(warm.close)
+    return warm
 
 
 def transship_on_terminal(*arguments: str) -> Done:
