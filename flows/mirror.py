@@ -16,13 +16,13 @@ from flows.ending import failed, run_alone
 from flows.names import host_or_folder
 from flows.parameters.mirror import MirrorCheckParameters, MirrorParameters, MirrorShardParameters
 from flows.transfer import the_one
-from oci.counted import counted
 from oci.errors import TransshipError
 from oci.mirror.breaker import Breaker
 from oci.mirror.compare import Care
 from oci.mirror.config import Mirror, MirrorsConfig
 from oci.mirror.facts import Facts, default_path
 from oci.mirror.run import Shared
+from oci.units import counted
 from tasks.metrics import RunMetrics
 from tasks.mirror import compare_mirror, report_mirror
 from tasks.mirror_fleet import carry_on_fleet, in_shards

@@ -6,12 +6,12 @@ from functools import partial
 
 from flows.parameters import PartsParameters, RelocateParameters, Verify
 from flows.parameters.tarball import TarballOptions
+from oci.units import percent, show_size
 from tasks.fetch import fetch_referenced_images
 from tasks.parts import write_on_fleet
 from tasks.progress import percent_shown
 from tasks.report import artifact_key
 from tasks.resolve import resolve_bundle
-from tasks.sizes import human, percent
 from tasks.tarball import Export, TarballPlan, complete_tarball, exporting, plan_tarball, verify_tarball, write_tarball
 from tasks.tarball_report import ExportReport, report_export
 
@@ -42,7 +42,7 @@ async def _write(work: Export, parameters: RelocateParameters) -> None:
     tarball = parameters.tarball or TarballOptions()
     groups = plan.groups(tarball.groups)
     key = artifact_key("progress", location)
-    described = f"{human(plan.size)}: {plan.source} → {location}"
+    described = f"{show_size(plan.size)}: {plan.source} → {location}"
     async with percent_shown(key, described, lambda: round(percent(work.bytes_stored, plan.size), 1)):
         if tarball.deployment:
             sent = partial(PartsParameters.sent, parameters, work.request, plan.seal, work.tickets)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pydantic import BaseModel
 
 from oci.meter import Receipt
-from tasks.sizes import human
+from oci.units import show_size
 
 
 class Cost(BaseModel):
@@ -34,9 +34,9 @@ class Cost(BaseModel):
 
     def rows(self) -> Iterator[tuple[str, str]]:
         if self.bytes_written:
-            yield "Sent", human(self.bytes_written)
+            yield "Sent", show_size(self.bytes_written)
         if self.bytes_read:
-            yield "Read", human(self.bytes_read)
+            yield "Read", show_size(self.bytes_read)
         yield "Requests", f"{self.requests}, {self.retries} of them again" if self.retries else str(self.requests)
         yield "Time", f"{self.seconds:.1f} s"
         for where, identity in sorted(self.identities.items()):

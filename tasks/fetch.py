@@ -10,11 +10,11 @@ from pydantic import BaseModel
 from oci.relocation.plan import Plan
 from oci.relocation.planner import make_plan
 from oci.relocation.transfer import transfer_image
+from oci.units import show_size
 from tasks.limits import limits_of
 from tasks.relocation import current
 from tasks.resolution import Resolution
 from tasks.retries import DELAYS, RETRIES, worth_retrying
-from tasks.sizes import human
 
 
 class Graph(BaseModel):
@@ -74,7 +74,7 @@ async def fetch_referenced_images(source: Resolution) -> Graph:
         graph.images,
         source.reference,
         graph.to_transfer,
-        human(graph.bytes),
+        show_size(graph.bytes),
         graph.blobs,
     )
     for failure in plan.failures:

@@ -8,11 +8,10 @@ from pydantic import BaseModel
 
 from oci.bundle.pull import Pulled
 from oci.bundle.push import Pushed
-from oci.counted import counted
 from oci.meter import Receipt
+from oci.units import counted, show_size
 from tasks.cost import Cost
 from tasks.page import table
-from tasks.sizes import human
 
 
 class PushReport(BaseModel):
@@ -40,14 +39,14 @@ class PushReport(BaseModel):
 
     def __str__(self) -> str:
         """One line."""
-        return f"pushed {self.reference} as {self.tag}: {counted(self.files, 'file')}, {human(self.size)}"
+        return f"pushed {self.reference} as {self.tag}: {counted(self.files, 'file')}, {show_size(self.size)}"
 
     def to_markdown(self) -> str:
         repository, _, digest = self.reference.partition("@")
         rows = (
             ("Reference", f"`{repository}:{self.tag}`"),
             ("Digest", f"`{digest}`"),
-            ("Files", f"{self.files} in {self.folders} folders, {human(self.size)}"),
+            ("Files", f"{self.files} in {self.folders} folders, {show_size(self.size)}"),
             *self.cost.rows(),
         )
         return "\n".join((f"## Pushed {repository}:{self.tag}", "", *table(("", ""), rows)))
@@ -98,7 +97,7 @@ class PullReport(BaseModel):
     def __str__(self) -> str:
         """One line."""
         nested = f", {counted(len(self.nested), 'nested bundle')}" if self.nested else ""
-        return f"pulled {self.image} into {self.folder}{nested}: {human(self.cost.bytes_read)}"
+        return f"pulled {self.image} into {self.folder}{nested}: {show_size(self.cost.bytes_read)}"
 
     def to_markdown(self) -> str:
         lock = "names where its images are now" if self.lock_updated else "kept as it is" if self.images_lock else ""

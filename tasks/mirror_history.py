@@ -11,10 +11,10 @@ from prefect.artifacts import Artifact, acreate_markdown_artifact
 from prefect.logging import get_run_logger
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
+from oci.units import show_size
 from tasks.page import table
 from tasks.picture import MOST_RUNS, Run, embedded, runs_picture
 from tasks.report import artifact_key
-from tasks.sizes import human
 
 _BEGIN, _END = "<!-- runs: ", " -->"
 """Around what the next run reads; neither version of the UI shows a comment."""
@@ -90,7 +90,7 @@ def _lines(mirror: str, runs: Sequence[PastRun]) -> Iterator[str]:
                 str(run.copied),
                 str(run.unchanged),
                 str(run.failed),
-                human(run.sent),
+                show_size(run.sent),
                 f"{run.seconds:.1f} s",
             )
             for run in reversed(runs)

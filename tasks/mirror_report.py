@@ -6,13 +6,12 @@ from collections.abc import Iterator, Sequence
 
 from pydantic import BaseModel, computed_field
 
-from oci.counted import counted
 from oci.errors import Incomplete, StoreError
 from oci.meter import Receipt
 from oci.mirror.comparison import Comparison, TagState
 from oci.mirror.report import MirrorReport
+from oci.units import counted, show_size
 from tasks.cost import Cost
-from tasks.sizes import human
 
 _SHOWN = 200
 """Rows of a page; the values have all."""
@@ -82,7 +81,7 @@ class MirrorOutcome(BaseModel):
         spent = f"{counted(self.cost.requests, 'request')}, {self.cost.seconds:.1f} s"
         return (
             f"{self.mirror}: {self.copied} copied, {self.in_place} in place, {len(self.failed)} failed{waiting}; "
-            f"{human(self.cost.bytes_written)} sent, {spent}"
+            f"{show_size(self.cost.bytes_written)} sent, {spent}"
         )
 
     def to_markdown(self) -> str:
@@ -257,7 +256,7 @@ def _numbers(outcome: MirrorOutcome) -> Iterator[str]:
             if count
         ),
         "Copied": _tags(outcome.tags),
-        "Mounted": human(outcome.bytes_mounted) if outcome.bytes_mounted else "",
+        "Mounted": show_size(outcome.bytes_mounted) if outcome.bytes_mounted else "",
         **dict(outcome.cost.rows()),
     }
     yield f"| Mirror | {_cell(outcome.mirror)} |"

@@ -20,10 +20,10 @@ from oci.mirror.run import Shared, opened
 from oci.mirror.work import WorkItem, WorkKey
 from oci.relocation.session import Access, Session
 from oci.relocation.transfer import DONE
+from oci.units import percent
 from tasks.blocks import load_s3
 from tasks.metrics import RunMetrics
 from tasks.side import Side
-from tasks.sizes import percent
 from tasks.work import Work
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
-from tasks.sizes import human
+from oci.units import show_size
 
 LONGEST = 12
 """Images that are drawn, however many there are: a page stays some kilobytes."""
@@ -82,17 +82,17 @@ def runs_picture(runs: Sequence[Run]) -> str:
     shown = runs[-MOST_RUNS:]
     highest = max([run.sent for run in shown], default=0) or 1
     step = (_WIDTH - 2 * _MARGIN) / MOST_RUNS
-    lines = [_text(_MARGIN, 24, f"sent by each of the last {len(shown)} runs, at most {human(highest)}", _FAINT)]
+    lines = [_text(_MARGIN, 24, f"sent by each of the last {len(shown)} runs, at most {show_size(highest)}", _FAINT)]
     for number, run in enumerate(shown):
         height = max(3.0, 80 * run.sent / highest)
         x = _MARGIN + number * step
         colour = _OUTCOMES["written" if run.succeeded else "failed"]
-        tip = f"{run.when}: {human(run.sent)}{'' if run.succeeded else ', failed'}"
+        tip = f"{run.when}: {show_size(run.sent)}{'' if run.succeeded else ', failed'}"
         lines.append(_box(x, 122 - height, step - 3, height, colour, tip=tip))
         if not run.succeeded:
             lines.append(_text(x + (step - 3) / 2, 136, "x", _OUTCOMES["failed"], anchor="middle"))
     failed = sum(not run.succeeded for run in shown)
-    return _svg(144, f"{len(shown)} runs, {failed} of them failed, at most {human(highest)} sent", lines)
+    return _svg(144, f"{len(shown)} runs, {failed} of them failed, at most {show_size(highest)} sent", lines)
 
 
 def embedded(svg: str, words: str) -> str:
@@ -103,14 +103,14 @@ def embedded(svg: str, words: str) -> str:
 
 def in_words(bar: Bar) -> str:
     """`18.6 MiB written, 2.0 MiB skipped`"""
-    return ", ".join(f"{human(size)} {outcome}" for outcome, size in bar.parts()) or "no bytes"
+    return ", ".join(f"{show_size(size)} {outcome}" for outcome, size in bar.parts()) or "no bytes"
 
 
 def _total(total: Bar) -> Iterator[str]:
     yield from _stacked(total, _MARGIN, 14, _WIDTH - 2 * _MARGIN, 20, whole=total.total)
     x = float(_MARGIN)
     for outcome, size in total.parts():
-        words = f"{outcome} {human(size)}"
+        words = f"{outcome} {show_size(size)}"
         yield _box(x, 44, 11, 11, _OUTCOMES[outcome])
         yield _text(x + 17, 54, words)
         x += 40 + 7.2 * len(words)
@@ -121,7 +121,7 @@ def _image(bar: Bar, y: int, widest: int) -> Iterator[str]:
     width = _WIDTH - _MARGIN - _VALUES - left
     yield _text(_MARGIN, y + 14, _shortened(bar.name))
     yield from _stacked(bar, left, y + 4, width, 13, whole=widest)
-    pace = f"{human(bar.total)}, failed" if bar.failed else f"{human(bar.total)} in {bar.seconds:.1f} s"
+    pace = f"{show_size(bar.total)}, failed" if bar.failed else f"{show_size(bar.total)} in {bar.seconds:.1f} s"
     yield _text(_WIDTH - _MARGIN, y + 14, pace, anchor="end")
 
 
@@ -129,7 +129,7 @@ def _stacked(bar: Bar, x: float, y: float, width: float, height: float, *, whole
     yield _box(x, y, width, height, _TRACK)
     for outcome, size in bar.parts():
         length = width * size / whole
-        yield _box(x, y, max(1.0, length - 1), height, _OUTCOMES[outcome], tip=f"{outcome}: {human(size)}")
+        yield _box(x, y, max(1.0, length - 1), height, _OUTCOMES[outcome], tip=f"{outcome}: {show_size(size)}")
         x += length
 
 

@@ -11,10 +11,9 @@ from uuid import UUID
 from prefect.artifacts import acreate_progress_artifact, aupdate_progress_artifact
 from prefect.logging import get_run_logger
 
-from oci.counted import counted
 from oci.relocation.transfer import DONE
+from oci.units import counted, percent, show_size
 from tasks.report import artifact_key
-from tasks.sizes import human, percent
 from tasks.transfer import Transfer
 
 PERIOD = 1.0
@@ -74,7 +73,9 @@ async def progress_shown(transfer: Transfer, what: str, *, kind: str = "progress
         yield
         return
     key = artifact_key(kind, plan.destination)
-    description = f"{counted(len(plan.to_transfer), 'image')}, {human(plan.bytes_to_move)}: {what} → {plan.destination}"
+    description = (
+        f"{counted(len(plan.to_transfer), 'image')}, {show_size(plan.bytes_to_move)}: {what} → {plan.destination}"
+    )
     async with percent_shown(key, description, lambda: _done(transfer)):
         yield
 

@@ -6,11 +6,10 @@ from collections.abc import Iterator
 
 from pydantic import BaseModel
 
-from oci.counted import counted
 from oci.prune.plan import PrunePlan
 from oci.prune.report import Left, PruneReport
+from oci.units import counted, show_size
 from tasks.page import table
-from tasks.sizes import human
 
 _SHOWN = 500
 """Rows of a table of the page; the value has everything."""
@@ -40,7 +39,7 @@ class PlannedPrune(BaseModel):
         waiting = f", {self.waiting} within their grace period" if self.waiting else ""
         return (
             f"{self.destination}: {counted(self.manifests, 'manifest')}{tags} to delete{waiting}, "
-            f"{counted(self.kept, 'manifest')} kept, at most {human(self.bytes)} to free"
+            f"{counted(self.kept, 'manifest')} kept, at most {show_size(self.bytes)} to free"
         )
 
 
@@ -114,7 +113,7 @@ class PruneRunReport(BaseModel):
         deleted = f"{counted(len(self.deleted), 'manifest')} and {counted(len(self.tags_deleted), 'tag')} deleted"
         return (
             f"{self.destination}: {deleted}, "
-            f"{len(self.skipped)} left, {len(self.failed)} failed, {human(self.bytes_freed)} freed"
+            f"{len(self.skipped)} left, {len(self.failed)} failed, {show_size(self.bytes_freed)} freed"
         )
 
     def to_markdown(self) -> str:
@@ -132,7 +131,7 @@ class PruneRunReport(BaseModel):
             "Gone already": str(self.gone or ""),
             "Within their grace period": str(self.waiting or ""),
             "Manifests kept": str(self.kept),
-            "Freed, at most": human(self.bytes_freed),
+            "Freed, at most": show_size(self.bytes_freed),
             "Requests": str(self.requests or ""),
         }
         yield from table(("", ""), ((name, value) for name, value in rows.items() if value))

@@ -8,11 +8,11 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from oci.counted import counted
 from oci.digest import Digest, parse_digest
 from oci.errors import Incomplete, TransshipError
 from oci.relocation.plan import Plan
 from oci.relocation.transfer import DONE, ImageOutcome, failure, transfer_image
+from oci.units import counted
 from tasks.retries import DELAYS, RETRIES, worth_retrying
 from tasks.transfer import Transfer, current_transfer
 

@@ -7,13 +7,12 @@ from collections.abc import Iterator
 
 from pydantic import BaseModel, computed_field
 
-from oci.counted import counted
 from oci.errors import Incomplete, StoreError, TransshipError
 from oci.relocation.transfer import DONE, FAILED, PRESENT, ImageOutcome
+from oci.units import counted, show_size
 from tasks.page import cell
 from tasks.picture import LONGEST, Bar, bytes_picture, embedded, in_words
 from tasks.relocation import Relocation
-from tasks.sizes import human
 
 _LINE = 72
 _LISTED_FAILURES = 200
@@ -134,7 +133,7 @@ class RelocationReport(BaseModel):
         """One line."""
         verdict = "complete" if self.succeeded else f"incomplete, {len(self.failures)} failed"
         images = f"{counted(self.images_copied, 'image')} copied, {self.images_present} already there"
-        sent = f"{human(self.bytes.written)} sent, {counted(self.total_requests, 'request')}, {self.seconds:.1f} s"
+        sent = f"{show_size(self.bytes.written)} sent, {counted(self.total_requests, 'request')}, {self.seconds:.1f} s"
         return f"{verdict}: {images}; {sent}"
 
     def to_markdown(self) -> str:
@@ -235,15 +234,15 @@ def _numbers(report: RelocationReport) -> Iterator[str]:
         "Destination": f"`{report.destination}`",
         "Tags moved": _tags(report.tags),
         "Images": f"{report.images_copied} copied, {report.images_present} already there",
-        "Copied": f"{human(report.bytes.written)} in {counted(report.blobs.written, 'blob')}",
-        "Mounted": f"{human(report.bytes.mounted)} in {counted(report.blobs.mounted, 'blob')}"
+        "Copied": f"{show_size(report.bytes.written)} in {counted(report.blobs.written, 'blob')}",
+        "Mounted": f"{show_size(report.bytes.mounted)} in {counted(report.blobs.mounted, 'blob')}"
         if report.blobs.mounted
         else "",
-        "Skipped": f"{human(report.bytes.skipped)} in {counted(report.blobs.skipped, 'blob')}"
+        "Skipped": f"{show_size(report.bytes.skipped)} in {counted(report.blobs.skipped, 'blob')}"
         if report.blobs.skipped
         else "",
         "Verified": f"{counted(report.verified_manifests, 'manifest')}, {counted(report.verified_blobs, 'blob')}, "
-        f"{human(report.bytes_hashed)} hashed again"
+        f"{show_size(report.bytes_hashed)} hashed again"
         if report.verified_manifests
         else "",
         "Time": f"{report.seconds:.1f} s",

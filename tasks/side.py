@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from prefect.logging import get_run_logger
 
 from oci.registry.credentials.chain import Credentials, default_credentials
-from oci.registry.settings import RegistrySettings
+from oci.registry.options import RegistryOptions
 from oci.relocation.session import Access
 from tasks.blocks import load_credentials, load_s3
 
@@ -18,7 +18,7 @@ class Side:
     """How the registries of one side are reached. Credentials are names of Registry Credentials blocks; registries
     that none of them covers use the environment and, unless `anonymous`, the docker config of the machine."""
 
-    settings: RegistrySettings = field(default_factory=RegistrySettings)
+    settings: RegistryOptions = field(default_factory=RegistryOptions)
     credentials: tuple[str, ...] = ()
     anonymous: bool = False
     s3_store: str = ""

@@ -7,9 +7,9 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from oci.relocation.shards import asked_again
+from oci.units import show_size
 from tasks.limits import limits_of
 from tasks.retries import DELAYS, RETRIES, worth_retrying
-from tasks.sizes import human
 from tasks.transfer import current_transfer
 
 
@@ -29,4 +29,4 @@ async def take_up(destination: str, *, ask: bool) -> None:  # noqa: ARG001 - the
         transfer.plan = await transfer.in_thread(asked_again, await transfer.session(), transfer.planned)
     plan = transfer.planned
     await transfer.limit(limits_of(plan.destination, *{image.store for image in plan.to_transfer}))
-    get_run_logger().info("%d images to copy: %s", len(plan.to_transfer), human(plan.bytes_to_move))
+    get_run_logger().info("%d images to copy: %s", len(plan.to_transfer), show_size(plan.bytes_to_move))

@@ -17,7 +17,6 @@ from prefect.logging import get_run_logger
 from pydantic import BaseModel
 
 from oci.archive.inventory import Verdict, verify_archive
-from oci.counted import counted
 from oci.errors import IntegrityError, InvalidInput
 from oci.export.assembly import WriteReport
 from oci.export.export import ArchiveReport, begin_archive, finish_archive, write_parts
@@ -28,10 +27,10 @@ from oci.export.resume import is_written
 from oci.reference import S3_PREFIX, ArchiveName
 from oci.relocation.session import Session
 from oci.relocation.verify import Verification
+from oci.units import counted, show_size
 from tasks.relocation import Order, Relocation, current
 from tasks.report import artifact_key
 from tasks.retries import DELAYS, RETRIES, worth_retrying
-from tasks.sizes import human
 from tasks.transfer import opened_transfer
 
 
@@ -153,7 +152,7 @@ async def plan_tarball(location: str) -> TarballPlan:
     if export.unchanged:
         get_run_logger().info("%s is this very archive: nothing to write", location)
     else:
-        get_run_logger().info("%s: %s in %d parts", location, human(found.size), found.parts)
+        get_run_logger().info("%s: %s in %d parts", location, show_size(found.size), found.parts)
     return found
 
 
@@ -207,7 +206,7 @@ async def complete_tarball(location: str) -> dict[str, Any]:  # noqa: ARG001 - s
             link=link_to(volume.location, session),
             link_text=volume.location,
             key=artifact_key("archive", volume.location),
-            description=f"{human(volume.tar.size)}, {counted(plan.images, 'image')}",
+            description=f"{show_size(volume.tar.size)}, {counted(plan.images, 'image')}",
         )
     return result.to_dict()
 

@@ -13,13 +13,12 @@ from prefect.events import emit_event
 from prefect.logging import get_run_logger
 from pydantic import BaseModel
 
-from oci.counted import counted
+from oci.units import counted, show_size
 from tasks.cost import Cost
 from tasks.metrics import RunMetrics, tell
 from tasks.page import cell
 from tasks.relocation_report import ImageFailure, RelocationReport, Traffic
 from tasks.report import FAILED, FINISHED, artifact_key
-from tasks.sizes import human
 from tasks.tarball import Export, current_export
 
 
@@ -95,8 +94,10 @@ class ExportReport(BaseModel):
             return f"complete, but not whole: {self.error}"
         if self.unchanged:
             return f"{', '.join(self.archive)} is this very archive: nothing was written"
-        moved = f"{human(self.sent)} sent, {human(self.copied)} copied in the store, {human(self.kept)} kept"
-        return f"{', '.join(self.archive)}: {human(self.size)}; {moved}"
+        moved = (
+            f"{show_size(self.sent)} sent, {show_size(self.copied)} copied in the store, {show_size(self.kept)} kept"
+        )
+        return f"{', '.join(self.archive)}: {show_size(self.size)}; {moved}"
 
     def to_markdown(self) -> str:
         return "\n".join(self._lines()) + "\n"
@@ -123,13 +124,13 @@ class ExportReport(BaseModel):
     def _rows(self) -> Iterator[tuple[str, str]]:
         if self.size:
             held = f"{counted(self.images, 'image')}, {counted(self.blobs, 'blob')}"
-            yield "Archive", f"{human(self.size)}, {held}, {counted(self.parts, 'part')}"
+            yield "Archive", f"{show_size(self.size)}, {held}, {counted(self.parts, 'part')}"
         if self.copied:
-            yield "Copied in the store", f"{human(self.copied)} out of the older archive"
+            yield "Copied in the store", f"{show_size(self.copied)} out of the older archive"
         if self.kept:
-            yield "Kept", f"{human(self.kept)} that an earlier run had stored"
+            yield "Kept", f"{show_size(self.kept)} that an earlier run had stored"
         if self.left_out:
-            yield "Left out", f"{human(self.left_out)} that the other side has"
+            yield "Left out", f"{show_size(self.left_out)} that the other side has"
         yield from self.cost.rows()
 
 

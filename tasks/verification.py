@@ -11,13 +11,12 @@ from prefect.events import emit_event
 from prefect.logging import get_run_logger
 from pydantic import BaseModel, computed_field
 
-from oci.counted import counted
 from oci.reference import parse_store
 from oci.relocation.verify import verify_names
+from oci.units import counted, show_size
 from tasks.page import table
 from tasks.report import artifact_key
 from tasks.retries import DELAYS, RETRIES, worth_retrying
-from tasks.sizes import human
 from tasks.visit import visited
 
 FINISHED = "transship.verify.finished"
@@ -61,7 +60,7 @@ class VerificationReport(BaseModel):
 
     def __str__(self) -> str:
         manifests, blobs, hashed = (sum(getattr(one, what) for one in self.places) for what in _COUNTED)
-        what = f"{counted(manifests, 'manifest')}, {counted(blobs, 'blob')}, {human(hashed)} hashed"
+        what = f"{counted(manifests, 'manifest')}, {counted(blobs, 'blob')}, {show_size(hashed)} hashed"
         verdict = "complete" if self.complete else counted(len(self.problems), "problem")
         return f"{verdict}: {what}, {counted(self.requests, 'request')}"
 
@@ -79,7 +78,7 @@ class VerificationReport(BaseModel):
                     ", ".join(one.names) or "all tags",
                     str(one.manifests),
                     str(one.blobs),
-                    human(one.bytes_hashed),
+                    show_size(one.bytes_hashed),
                     str(len(one.problems)),
                 )
                 for one in self.places

@@ -6,9 +6,9 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
-from oci.counted import counted
 from oci.errors import IntegrityError
 from oci.relocation import verify as core
+from oci.units import counted
 from tasks.relocation import current
 
 

@@ -23,7 +23,8 @@ INSIDE_OCI = (
         "store",
         "meter",
         "cancel",
-        "counted",
+        "options",
+        "units",
         "output",
         "ranges",
         "versions",
@@ -37,7 +38,7 @@ INSIDE_OCI = (
     {"mirror"},
 )
 PYDANTIC_MODULES = {
-    "oci/registry/options.py",
+    "oci/registry/form.py",
     *(f"oci/mirror/{name}.py" for name in ("buckets", "config", "durations", "rules")),
 }
 BOTO3_MODULES = {"oci/archive/s3.py", "oci/registry/credentials/ecr.py"}

@@ -21,7 +21,7 @@ from oci.registry.credentials.chain import Fixed
 from oci.registry.credentials.config_files import ConfigFile
 from oci.registry.credentials.credential import Credential
 from oci.registry.credentials.helpers import HelperProgram
-from oci.registry.settings import RegistrySettings
+from oci.registry.options import RegistryOptions
 from tasks.blocks import RegistryCredentials
 
 SECRET = "not-to-be-shown-51d0"
@@ -78,7 +78,7 @@ def test_every_field_of_a_model_that_may_hold_a_secret_is_masked() -> None:
         Fixed(CREDENTIAL),
         ConfigFile("/config.json", {"auths": {"corp.example": {"auth": SECRET}}}, ENVIRON),
         HelperProgram("pass", ENVIRON),
-        RegistrySettings(proxy=f"http://bob:{SECRET}@proxy.example"),
+        RegistryOptions(proxy=f"http://bob:{SECRET}@proxy.example"),
         S3Settings(secret_key=SECRET, session_token=SECRET),
         RegistryFlags({"registry_password": SECRET}),
         RegistryCredentials(registry="corp.example", username="bob", password=SecretStr(SECRET)),

@@ -15,7 +15,7 @@ from flows.cli.verb import Duration, Invocation, boolean, words
 from oci.archive.s3_options import S3Settings
 from oci.registry.credentials.chain import default_credentials
 from oci.registry.credentials.credential import Credential
-from oci.registry.settings import RegistrySettings
+from oci.registry.options import RegistryOptions
 from oci.relocation.session import DEFAULT_CONCURRENCY, Access, Session
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -31,12 +31,12 @@ class RegistryFlags:
 
     values: dict[str, Any] = field(repr=False)
 
-    def settings(self, concurrency: int) -> RegistrySettings:
-        return RegistrySettings(
+    def settings(self, concurrency: int) -> RegistryOptions:
+        return RegistryOptions(
             ca_files=self.values["registry_ca_cert_path"],
             client_certificate=self.values["registry_client_cert"] or "",
             client_key=self.values["registry_client_key"] or "",
-            verify=self.values["registry_verify_certs"],
+            verify_tls=self.values["registry_verify_certs"],
             insecure=self.values["registry_insecure"],
             proxy=self.values["registry_proxy"] or "",
             header_timeout=self.values["registry_response_header_timeout"],

@@ -15,12 +15,11 @@ from oci.archive.inventory import blobs_of, compare, images_of, verify_archive
 from oci.archive.open import in_object_store
 from oci.archive.s3_options import S3Settings
 from oci.archive.source import Archive
-from oci.counted import counted
 from oci.errors import Incomplete, InvalidInput, StoreError
 from oci.export.planner import ArchiveOptions, plan_archive
 from oci.reference import ArchiveName
 from oci.relocation.planner import make_plan
-from tasks.sizes import human
+from oci.units import counted, show_size
 
 _IMAGES = ("Image", "Tag", "Kind", "Blobs", "Bytes", "Digest")
 _BLOBS = ("Digest", "Bytes")
@@ -91,7 +90,7 @@ def verify(invocation: Invocation, /, store: S3Settings, locations: tuple[str, .
             hint=_again(locations),
         )
     lacking = f", {verdict.lacking} left out" if verdict.lacking else ""
-    hashed = f", {human(verdict.bytes_hashed)} hashed" if flags["deep"] else ""
+    hashed = f", {show_size(verdict.bytes_hashed)} hashed" if flags["deep"] else ""
     output.summary(f"{counted(verdict.images, 'image')}, {counted(verdict.blobs, 'blob')}{hashed}{lacking}: all there")
     output.finish()
 
@@ -111,8 +110,9 @@ def diff(invocation: Invocation, /, store: S3Settings, before: str, after: str) 
     output.table("Changes", _CHANGES, [[one.what, one.name, one.before, one.after] for one in found.images])
     added, removed = found.blobs_added, found.blobs_removed
     output.summary(
-        f"{counted(len(found.images), 'change')}; {counted(len(added), 'blob')} more ({human(sum(added.values()))}), "
-        f"{len(removed)} fewer ({human(sum(removed.values()))})"
+        f"{counted(len(found.images), 'change')}; "
+        f"{counted(len(added), 'blob')} more ({show_size(sum(added.values()))}), "
+        f"{len(removed)} fewer ({show_size(sum(removed.values()))})"
     )
     output.finish()
 
@@ -161,9 +161,11 @@ def _what_it_is(found: Archive) -> str:
     volumes = f", {counted(note.volumes, 'volume')}" if note.volumes > 1 else ""
     left_out = sum(size for _, size in note.requires)
     delta = (
-        f"; a delta to {note.base}: {counted(len(note.requires), 'blob')} ({human(left_out)}) left out"
+        f"; a delta to {note.base}: {counted(len(note.requires), 'blob')} ({show_size(left_out)}) left out"
         if note.base
         else ""
     )
-    held = f"{counted(len(contents.elements), 'image')}, {counted(len(contents.blobs), 'blob')}, {human(bytes_held)}"
+    held = (
+        f"{counted(len(contents.elements), 'image')}, {counted(len(contents.blobs), 'blob')}, {show_size(bytes_held)}"
+    )
     return f"{contents.format} archive{volumes}: {held}{delta}"

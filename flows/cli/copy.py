@@ -20,7 +20,6 @@ from flows.cli.tarball import object_store_flags, tarball_flags
 from flows.cli.verb import Invocation, Verb, boolean, everywhere, words
 from oci.archive.s3_options import S3Settings
 from oci.bundle.lockfile import write_lock
-from oci.counted import counted
 from oci.errors import Incomplete, InvalidInput, InvalidReference, Refused
 from oci.export.planner import ArchiveOptions
 from oci.meter import Receipt
@@ -30,8 +29,8 @@ from oci.relocation.publish import result_lock
 from oci.relocation.request import RelocationRequest
 from oci.relocation.run import Relocation, RelocationResult, Step, Verify
 from oci.relocation.transfer import PRESENT
+from oci.units import counted, show_size
 from tasks.metrics import METRICS_FILE
-from tasks.sizes import human
 
 _UNMONITORED = {
     "plan_only": "--plan",
@@ -198,7 +197,7 @@ def _summary(result: RelocationResult) -> str:
     verified = f", {verification} verified" if verification else ""
     return (
         f"{plan.source} -> {plan.destination}: {counted(copied, 'image')} copied, {present} there already, "
-        f"{human(receipt.bytes_written)} sent, {human(receipt.bytes_mounted)} mounted{verified}, "
+        f"{show_size(receipt.bytes_written)} sent, {show_size(receipt.bytes_mounted)} mounted{verified}, "
         f"{counted(receipt.total_requests, 'request')}, {receipt.seconds:.1f} s"
     )
 

@@ -19,7 +19,6 @@ from flows.cli.verb import Invocation
 from oci.archive.inventory import verify_archive
 from oci.archive.open import in_object_store
 from oci.archive.s3_options import S3Settings
-from oci.counted import counted
 from oci.errors import Incomplete, Refused, StoreError
 from oci.export.export import ArchiveReport, write_archive, write_sums
 from oci.export.parts import Part
@@ -31,7 +30,7 @@ from oci.reference import ArchiveName
 from oci.relocation.planner import make_plan
 from oci.relocation.request import RelocationRequest
 from oci.relocation.session import Session
-from tasks.sizes import human
+from oci.units import counted, show_size
 
 MEMBERS = ("Volume", "Offset", "Bytes", "Member")
 PARTS = ("Volume", "Parts", "Bytes", "Copied")
@@ -163,9 +162,9 @@ def show_archive_plan(output: Output, plan: ArchivePlan) -> None:
     left = f", {counted(len(plan.left_out), 'blob')} left out" if plan.left_out else ""
     cut = counted(sum(len(volume.parts) for volume in plan.volumes), "part")
     output.summary(
-        f"{counted(plan.images, 'image')}, {counted(len(plan.blobs), 'blob')}{left}: {human(plan.size)} in "
-        f"{cut}, {human(plan.size - plan.bytes_copied)} to write, "
-        f"{human(plan.bytes_copied)} to copy, about {counted(plan.estimated_requests, 'request')}"
+        f"{counted(plan.images, 'image')}, {counted(len(plan.blobs), 'blob')}{left}: {show_size(plan.size)} in "
+        f"{cut}, {show_size(plan.size - plan.bytes_copied)} to write, "
+        f"{show_size(plan.bytes_copied)} to copy, about {counted(plan.estimated_requests, 'request')}"
     )
 
 
@@ -206,12 +205,12 @@ def _write_report(path: str, report: ArchiveReport, sums: Sequence[str]) -> None
 
 def _summary(plan: ArchivePlan, report: ArchiveReport) -> str:
     volumes = f" and {counted(len(report.locations) - 1, 'more volume')}" if len(report.locations) > 1 else ""
-    copied = f", {human(report.copied)} copied from {plan.base}" if report.copied else ""
-    kept = f", {human(report.kept)} kept of an earlier run" if report.kept else ""
-    left = f", {human(report.left_out)} left out" if report.left_out else ""
+    copied = f", {show_size(report.copied)} copied from {plan.base}" if report.copied else ""
+    kept = f", {show_size(report.kept)} kept of an earlier run" if report.kept else ""
+    left = f", {show_size(report.left_out)} left out" if report.left_out else ""
     held = f"{counted(report.images, 'image')}, {counted(report.blobs, 'blob')}"
     spent = f"{counted(report.requests, 'request')}, {report.seconds:.1f} s"
     return (
         f"{plan.source} -> {report.locations[0]}{volumes}: {held}, "
-        f"{human(report.sent)} written{copied}{kept}{left}, {spent}"
+        f"{show_size(report.sent)} written{copied}{kept}{left}, {spent}"
     )

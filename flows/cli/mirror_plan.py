@@ -11,10 +11,9 @@ from flows.cli.mirrors import Mirrors, mirror_flags, warn_of_nothing
 from flows.cli.tarball import object_store_flags
 from flows.cli.verb import Invocation, Verb, boolean, everywhere
 from oci.archive.s3_options import S3Settings
-from oci.counted import counted
 from oci.errors import Incomplete, StoreError, TransshipError
 from oci.mirror.plan import MirrorPlan, plan_mirror
-from tasks.sizes import human
+from oci.units import counted, show_size
 
 _IMAGES = ("Mirror", "Image", "Destination", "Tags", "To move", "To mount", "Problem")
 _REQUESTS = ("Mirror", "Registry", "Requests")
@@ -68,7 +67,7 @@ def _say(invocation: Invocation, found: MirrorPlan) -> None:
     work = f"{counted(len(found.items), 'image')} to copy, {counted(found.in_place, 'tag')} in place{waiting}"
     invocation.output.summary(
         f"{found.mirror}: {work}; "
-        f"{human(found.bytes_to_move)} to move, {human(found.bytes_to_mount)} to mount, "
+        f"{show_size(found.bytes_to_move)} to move, {show_size(found.bytes_to_mount)} to mount, "
         f"{counted(sum(found.requests.values()), 'request')}"
     )
 
@@ -80,8 +79,8 @@ def _rows(found: MirrorPlan) -> list[list[str]]:
             item.title,
             item.destination,
             " ".join(item.tags),
-            human(item.bytes_to_move),
-            human(item.bytes_to_mount),
+            show_size(item.bytes_to_move),
+            show_size(item.bytes_to_mount),
             item.error,
         ]
         for item in found.items

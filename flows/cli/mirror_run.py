@@ -13,15 +13,14 @@ from flows.cli.mirrors import Mirrors, mirror_flags, warn_of_nothing
 from flows.cli.tarball import object_store_flags
 from flows.cli.verb import Invocation, Verb, boolean, everywhere
 from oci.archive.s3_options import S3Settings
-from oci.counted import counted
 from oci.errors import Incomplete, StoreError, TransshipError
 from oci.mirror.carry import Carried
 from oci.mirror.report import MirrorReport, not_begun
 from oci.mirror.run import run_mirror
 from oci.mirror.work import WorkItem
 from oci.relocation.transfer import DONE
+from oci.units import counted, show_size
 from tasks.metrics import of_mirror, tell
-from tasks.sizes import human
 
 _RUNS = ("Mirror", "Copied", "In place", "Failed", "Sent", "Mounted", "Requests", "Seconds")
 
@@ -65,7 +64,7 @@ def run(invocation: Invocation, /, registry: RegistryFlags, store: S3Settings, *
 def _told(invocation: Invocation, name: str) -> Any:
     def tell(item: WorkItem, outcomes: tuple[Carried, ...]) -> None:
         for one in outcomes:
-            what = f"{human(one.bytes_written)} sent, {one.seconds:.1f} s" if one.status == DONE else one.status
+            what = f"{show_size(one.bytes_written)} sent, {one.seconds:.1f} s" if one.status == DONE else one.status
             invocation.output.line(f"{name} | {item.title} -> {one.destination}: {what}")
 
     return tell
@@ -82,7 +81,7 @@ def _say(invocation: Invocation, report: MirrorReport) -> None:
     receipt = report.receipt
     invocation.output.summary(
         f"{report.mirror}: {report.copied} copied, {report.in_place} in place, {len(report.failed)} failed{waiting}; "
-        f"{human(receipt.bytes_written)} sent, {human(receipt.bytes_mounted)} mounted, "
+        f"{show_size(receipt.bytes_written)} sent, {show_size(receipt.bytes_mounted)} mounted, "
         f"{counted(receipt.total_requests, 'request')}, {receipt.seconds:.1f} s"
     )
 
@@ -94,8 +93,8 @@ def _row(report: MirrorReport) -> list[str]:
         str(report.copied),
         str(report.in_place),
         str(len(report.failed)),
-        human(receipt.bytes_written),
-        human(receipt.bytes_mounted),
+        show_size(receipt.bytes_written),
+        show_size(receipt.bytes_mounted),
         str(receipt.total_requests),
         f"{receipt.seconds:.1f}",
     ]

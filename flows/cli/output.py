@@ -22,7 +22,7 @@ from typing import Any
 
 import click
 
-from oci.counted import counted
+from oci.units import counted
 
 
 def _on_terminal() -> bool:

@@ -6,10 +6,9 @@ from itertools import groupby
 from operator import itemgetter
 
 from flows.cli.output import Output
-from oci.counted import counted
 from oci.reference import ARCHIVE_PREFIX
 from oci.relocation.plan import Plan
-from tasks.sizes import human
+from oci.units import counted, show_size
 
 IMAGES = ("Role", "Image", "State", "Tags")
 REQUESTS = ("Registry", "Requests")
@@ -41,7 +40,7 @@ def show(output: Output, plan: Plan) -> None:
         output.warn(f"can't be read: {failed.subject}: {failed.message}")
     requests = [[name, str(count)] for name, count in plan.estimated_requests.items()]
     output.table("Requests", REQUESTS, requests)
-    moved = f"at most {human(plan.bytes_to_move)}, of it {human(plan.bytes_to_mount)} to mount"
+    moved = f"at most {show_size(plan.bytes_to_move)}, of it {show_size(plan.bytes_to_mount)} to mount"
     blobs = counted(len(plan.blobs), "blob")
     output.summary(f"{len(plan.to_transfer)} of {counted(len(rows), 'image')} to copy: {blobs}, {moved}")
 

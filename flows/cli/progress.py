@@ -18,7 +18,7 @@ import click
 from flows.cli.verb import Invocation
 from oci.digest import Digest
 from oci.meter import Meter, Receipt
-from tasks.sizes import human
+from oci.units import show_size
 
 if TYPE_CHECKING:
     from rich.progress import ProgressColumn
@@ -171,7 +171,9 @@ def _draw_plain(progress: Progress, stop: threading.Event) -> None:
         before = row.done
         total = row.total or 0
         left = f", {_clock((total - row.done) / rate)} left" if rate > 0 else ""
-        sizes = f", {human(row.done)} of {human(total)}, {human(rate)}/s{left}" if row.total is not None else ""
+        sizes = (
+            f", {show_size(row.done)} of {show_size(total)}, {show_size(rate)}/s{left}" if row.total is not None else ""
+        )
         print(f"{row.name}{sizes}", file=sys.stderr, flush=True)
 
 
@@ -212,7 +214,7 @@ def _speed_column() -> ProgressColumn:
 
     class Speed(ProgressColumn):
         def render(self, task: Task) -> Text:
-            return Text(f"{human(task.speed)}/s" if task.speed else "", style="progress.data.speed")
+            return Text(f"{show_size(task.speed)}/s" if task.speed else "", style="progress.data.speed")
 
     return Speed()
 

@@ -13,7 +13,6 @@ import click
 from flows.cli import debug
 from flows.cli.access import RegistryFlags, concurrency_flag, registry_flags
 from flows.cli.verb import Age, Invocation, Verb, boolean, everywhere, words
-from oci.counted import counted
 from oci.digest import parse_digest
 from oci.errors import Incomplete, InvalidInput, NotFound, Refused, StoreError
 from oci.output import write_output
@@ -25,7 +24,7 @@ from oci.prune.planner import make_prune_plan, remember
 from oci.prune.report import PruneReport
 from oci.reference import StoreName, parse_store
 from oci.relocation.session import Access, Session
-from tasks.sizes import human
+from oci.units import counted, show_size
 
 if TYPE_CHECKING:
     from oci.mirror.config import Mirror
@@ -230,7 +229,7 @@ def _summary(plan: PrunePlan) -> str:
         parts.append(f"{counted(len(plan.due_tags), 'tag')} to take from others")
     if plan.waiting:
         parts.append(f"{plan.waiting} within their grace period")
-    parts.extend((kept, f"at most {human(plan.bytes_to_free)} to free"))
+    parts.extend((kept, f"at most {show_size(plan.bytes_to_free)} to free"))
     end = "nothing to do yet" if plan.is_empty else "nothing was deleted: --approve does that"
     return f"{plan.destination}: {', '.join(parts)}; {end}"
 
@@ -262,5 +261,7 @@ def _tell(invocation: Invocation, report: PruneReport) -> None:
             hint="run the same again: what is gone is not asked for again",
         )
     receipt = report.receipt
-    spent = f"{human(report.bytes_freed)} freed, {counted(receipt.total_requests, 'request')}, {receipt.seconds:.1f} s"
+    spent = (
+        f"{show_size(report.bytes_freed)} freed, {counted(receipt.total_requests, 'request')}, {receipt.seconds:.1f} s"
+    )
     invocation.output.summary(f"{report.destination}: {done}, {spent}")

@@ -14,12 +14,11 @@ from flows.cli.verb import Invocation, Verb, boolean, everywhere
 from oci.archive.s3_options import S3Settings
 from oci.archive.source import Archive
 from oci.bundle.pull import OpenSource, PullRequest, pull
-from oci.counted import counted
 from oci.errors import InvalidInput
 from oci.files.output import check_output, output_folder
 from oci.reference import ArchiveName
 from oci.relocation.archive_source import named_in_archive, sealed
-from tasks.sizes import human
+from oci.units import counted, show_size
 
 
 @click.command(name="pull", cls=Verb)
@@ -72,9 +71,8 @@ def pull_files(invocation: Invocation, /, registry: RegistryFlags, store: S3Sett
     if not output.tty and not output.json:
         lock = ", lock updated" if pulled.updated else ", lock kept as it is" if pulled.lock_path else ""
         nested = f", {counted(len(pulled.nested), 'nested bundle')}" if pulled.nested else ""
-        read = (
-            f"{human(receipt.bytes_read)} read, {counted(receipt.total_requests, 'request')}, {receipt.seconds:.1f} s"
-        )
+        requests = counted(receipt.total_requests, "request")
+        read = f"{show_size(receipt.bytes_read)} read, {requests}, {receipt.seconds:.1f} s"
         output.summary(f"Pulled '{pulled.image}' into {os.path.normpath(path)}{nested}{lock}: {read}")
     output.finish()
 

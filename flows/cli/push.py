@@ -13,12 +13,11 @@ from flows.cli.verb import Invocation, Verb, boolean, everywhere, words
 from oci.archive.s3_options import S3Settings
 from oci.bundle.lockfile import write_lock
 from oci.bundle.push import PushRequest, entries_of, push
-from oci.counted import counted
 from oci.errors import InvalidInput
 from oci.export.export import push_to_archive
 from oci.files.walk import DEFAULT_EXCLUSIONS
 from oci.reference import LayoutFolder
-from tasks.sizes import human
+from oci.units import counted, show_size
 
 
 @click.command(name="push", cls=Verb)
@@ -63,7 +62,7 @@ def push_files(invocation: Invocation, /, registry: RegistryFlags, store: S3Sett
         with offline(invocation, store) as session:
             pushed, report = push_to_archive(session, request, entries, flags["to_tar"])
         output.line(f"Pushed '{pushed.reference}'")
-        output.summary(f"Pushed '{pushed.reference}' into {report.locations[0]}: {human(report.size)}")
+        output.summary(f"Pushed '{pushed.reference}' into {report.locations[0]}: {show_size(report.size)}")
         output.finish()
         return
     with registry.session(invocation, side="destination") as session:
@@ -83,7 +82,7 @@ def push_files(invocation: Invocation, /, registry: RegistryFlags, store: S3Sett
     if not output.tty and not output.json:
         what = "1 file or folder" if len(entries) == 1 else f"{len(entries)} files and folders"
         spent = f"{counted(receipt.total_requests, 'request')}, {receipt.seconds:.1f} s"
-        output.summary(f"Pushed '{pushed.reference}': {what}, {human(receipt.bytes_written)} sent, {spent}")
+        output.summary(f"Pushed '{pushed.reference}': {what}, {show_size(receipt.bytes_written)} sent, {spent}")
     output.finish()
 
 

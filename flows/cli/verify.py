@@ -9,10 +9,9 @@ import click
 from flows.cli.access import RegistryFlags, concurrency_flag, registry_flags
 from flows.cli.progress import LayerProgress, progress_flag, shown
 from flows.cli.verb import Invocation, Verb, boolean, everywhere, words
-from oci.counted import counted
 from oci.errors import Incomplete, InvalidInput, StoreError
 from oci.relocation.verify import names_by_store, verify_names
-from tasks.sizes import human
+from oci.units import counted, show_size
 
 _PLACES = ("Place", "Names", "Manifests", "Blobs", "Problems")
 
@@ -58,7 +57,7 @@ def verify_references(invocation: Invocation, /, registry: RegistryFlags, **flag
         )
     manifests, blobs = (sum(getattr(one, what) for one in found.values()) for what in ("manifests", "blobs"))
     hashed = sum(one.bytes_hashed for one in found.values())
-    how = f"{human(hashed)} hashed" if flags["deep"] else "asked for by HEAD"
+    how = f"{show_size(hashed)} hashed" if flags["deep"] else "asked for by HEAD"
     cost = f"{counted(receipt.total_requests, 'request')}, {receipt.seconds:.1f} s"
     invocation.output.summary(f"complete: {counted(manifests, 'manifest')}, {counted(blobs, 'blob')}, {how}, {cost}")
     invocation.output.finish()

@@ -13,7 +13,7 @@ from flows.parameters.shard import ShardParameters
 from flows.parameters.tags import TagAction, TagsParameters
 from flows.parameters.tarball import TarballOptions
 from flows.parameters.verify import VerifyParameters
-from oci.registry.options import RegistryOptions
+from oci.registry.form import RegistryForm as RegistryOptions
 from oci.relocation.request import Artifact
 
 __all__ = [

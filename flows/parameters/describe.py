@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from flows.parameters.registry import Concurrency, Credentials, StoreText, side
 from oci.errors import InvalidInput
 from oci.reference import Reference, parse_any
-from oci.registry.options import RegistryOptions
+from oci.registry.form import RegistryForm as RegistryOptions
 from tasks.side import Side
 
 

@@ -15,7 +15,7 @@ from oci.errors import InvalidInput
 from oci.mirror.durations import Duration
 from oci.prune.keep import Keep
 from oci.reference import ARCHIVE_PREFIX, StoreName, parse_store
-from oci.registry.options import RegistryOptions
+from oci.registry.form import RegistryForm as RegistryOptions
 from tasks.prune_policy import Policy
 from tasks.side import Side
 

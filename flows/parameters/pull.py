@@ -11,7 +11,7 @@ from flows.parameters.relocate import SourceKind
 from oci.bundle.pull import PullRequest
 from oci.errors import InvalidInput
 from oci.reference import parse_any
-from oci.registry.options import RegistryOptions
+from oci.registry.form import RegistryForm as RegistryOptions
 from tasks.side import Side
 
 

@@ -11,7 +11,7 @@ from oci.bundle.push import PushRequest
 from oci.errors import InvalidInput
 from oci.files.walk import DEFAULT_EXCLUSIONS
 from oci.reference import LayoutFolder
-from oci.registry.options import RegistryOptions
+from oci.registry.form import RegistryForm as RegistryOptions
 from tasks.side import Side
 
 FilePath = Annotated[str, Field(min_length=1, max_length=4096)]

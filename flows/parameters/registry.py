@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field
 
 from oci.errors import InvalidReference
 from oci.reference import S3_PREFIX, ArchiveName
-from oci.registry.options import RegistryOptions
+from oci.registry.form import RegistryForm as RegistryOptions
 from oci.relocation.session import DEFAULT_CONCURRENCY
 from tasks.side import Side
 

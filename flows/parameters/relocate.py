@@ -14,7 +14,7 @@ from flows.parameters.tarball import TarballOptions
 from oci.archive.open import in_object_store
 from oci.errors import InvalidInput
 from oci.reference import ARCHIVE_PREFIX, S3_PREFIX, ArchiveName, parse_any, parse_store
-from oci.registry.options import RegistryOptions
+from oci.registry.form import RegistryForm as RegistryOptions
 from oci.relocation.request import Artifact, RelocationRequest
 from tasks.relocation import Order
 from tasks.tarball import ExportOrder

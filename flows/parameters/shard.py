@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from flows.parameters.registry import BlockName, S3StoreName, side
 from flows.parameters.relocate import RelocateParameters
 from oci.errors import InvalidDocument
-from oci.registry.options import RegistryOptions
+from oci.registry.form import RegistryForm as RegistryOptions
 from oci.relocation.plan import Plan
 from tasks.transfer import Transfer
 

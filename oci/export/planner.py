@@ -12,7 +12,6 @@ from oci.archive.index import FORMATS, IMGPKG
 from oci.archive.open import in_object_store
 from oci.archive.source import Archive
 from oci.archive.transship_json import TransshipJson
-from oci.counted import counted
 from oci.digest import Digest
 from oci.errors import Incomplete, InvalidInput, InvalidManifest, StoreError
 from oci.export import parts
@@ -27,6 +26,7 @@ from oci.relocation.plan import Plan, PlannedBlob, PlannedManifest, Role
 from oci.relocation.request import RelocationRequest
 from oci.relocation.session import Session
 from oci.relocation.transfer import load_manifest, small_blob
+from oci.units import counted
 
 CONFIG_LIMIT = 16 << 20
 """Bytes of a config that is held as text: image configs have some thousand."""

@@ -30,7 +30,7 @@ from oci.reference import (
     parse_store,
 )
 from oci.registry.credentials.hosts import canonical_host
-from oci.registry.options import RegistryOptions
+from oci.registry.form import RegistryForm as RegistryOptions
 
 _NAME = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
 _SHOWN_PROBLEMS = 20

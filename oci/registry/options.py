@@ -1,89 +1,234 @@
-"""How a registry is reached, as forms and configuration files say it: RegistrySettings with bounds and words."""
+"""How a registry is reached."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from typing import Annotated
 
-from oci.registry.settings import RegistrySettings
+from oci.errors import InvalidInput
+from oci.manifest import MANIFEST_LIMIT
+from oci.options import Options, option
 
 
-class RegistryOptions(BaseModel):
-    """How the registries of one side are reached."""
+class RegistryOptions(Options, frozen=True, kw_only=True):
+    """How the registries of one side are reached. The defaults suit a registry on the internet."""
 
-    model_config = ConfigDict(extra="forbid", title="Registry options", hide_input_in_errors=True)
+    anonymous: Annotated[
+        bool,
+        option(
+            "Anonymous",
+            "Do not read the docker config of this machine. Blocks and IMGPKG variables are used nevertheless.",
+            flag="--registry-anon",
+        ),
+    ] = False
+    insecure: Annotated[
+        bool,
+        option(
+            "Allow plain http",
+            "Use http for a registry that has no TLS. It is always allowed for loopback addresses.",
+            flag="--registry-insecure",
+        ),
+    ] = False
+    verify_tls: Annotated[
+        bool,
+        option(
+            "Verify TLS certificates",
+            "Check the certificate and the host name. Switch it off for a test registry only.",
+            flag="--registry-verify-certs",
+        ),
+    ] = True
+    ca_files: Annotated[
+        tuple[str, ...],
+        option(
+            "CA files",
+            "PEM files with certificate authorities to trust, beside those of the system.",
+            examples=[["/etc/ssl/corp-ca.pem"]],
+            max_length=16,
+            flag="--registry-ca-cert-path",
+            metavar="PATH",
+        ),
+    ] = ()
+    client_certificate: Annotated[
+        str,
+        option(
+            "Client certificate",
+            "PEM file, for registries that ask for a certificate.",
+            flag="--registry-client-cert",
+            metavar="PATH",
+            group="advanced",
+        ),
+    ] = ""
+    client_key: Annotated[
+        str,
+        option(
+            "Client key",
+            "PEM file with the key of the client certificate.",
+            flag="--registry-client-key",
+            metavar="PATH",
+            group="advanced",
+        ),
+    ] = ""
+    proxy: Annotated[
+        str,
+        option(
+            "Proxy",
+            "URL of a proxy: http://HOST:PORT. Empty: what HTTPS_PROXY and NO_PROXY say.",
+            examples=["http://proxy.corp.example:3128"],
+            pattern=r"^(https?://\S+)?$",
+            flag="--registry-proxy",
+            hidden=True,
+            metavar="URL",
+            group="advanced",
+        ),
+    ] = ""
+    retries: Annotated[
+        int,
+        option(
+            "Retries of a request",
+            "Repeat a failed request this many times.",
+            ge=0,
+            le=50,
+            flag="--registry-retry-count",
+            group="advanced",
+        ),
+    ] = 5
+    retry_budget: Annotated[
+        float,
+        option(
+            "Retry budget",
+            "Wait this long in all for one request, between its attempts. A longer Retry-After ends the request.",
+            unit="seconds",
+            ge=0,
+            le=86_400,
+            flag="--registry-retry-budget",
+            group="advanced",
+        ),
+    ] = 600.0
+    connect_timeout: Annotated[
+        float,
+        option(
+            "Connect time-out",
+            "Wait this long for a connection.",
+            unit="seconds",
+            ge=0.001,
+            le=3_600,
+            flag="--registry-connect-timeout",
+            group="advanced",
+        ),
+    ] = 10.0
+    header_timeout: Annotated[
+        float,
+        option(
+            "Response header time-out",
+            "Wait this long for an answer to begin.",
+            unit="seconds",
+            ge=0.001,
+            le=3_600,
+            flag="--registry-response-header-timeout",
+            group="advanced",
+        ),
+    ] = 30.0
+    idle_timeout: Annotated[
+        float,
+        option(
+            "Idle time-out",
+            "Wait this long for the next bytes of a body.",
+            unit="seconds",
+            ge=0.001,
+            le=3_600,
+            flag="--registry-idle-timeout",
+            group="advanced",
+        ),
+    ] = 60.0
+    minimum_rate: Annotated[
+        int,
+        option(
+            "Minimum rate",
+            "Bytes a second that a body must reach on average during the idle time-out; 0 for no minimum.",
+            unit="bytes",
+            ge=0,
+            le=1 << 40,
+            flag="--registry-minimum-rate",
+            group="advanced",
+        ),
+    ] = 1024
+    requests_per_second: Annotated[
+        float,
+        option(
+            "Requests per second",
+            "Send no more requests than this; 0 for no limit.",
+            ge=0,
+            le=10_000,
+            flag="--registry-requests-per-second",
+            group="advanced",
+        ),
+    ] = 0.0
+    quota_reserve: Annotated[
+        int,
+        option(
+            "Docker Hub reserve",
+            "Stop before fewer pulls than this are left in the quota; 0 uses all of them.",
+            ge=0,
+            le=100_000,
+            flag="--registry-quota-reserve",
+            group="advanced",
+        ),
+    ] = 0
+    http2: Annotated[
+        bool,
+        option(
+            "HTTP/2",
+            "Use HTTP/2, which is slower for blobs, for a registry that requires it.",
+            flag="--registry-http2",
+            group="advanced",
+        ),
+    ] = False
+    chunk_size: Annotated[
+        int,
+        option(
+            "Chunk size",
+            "Upload in chunks of this size. 0: send a blob in one request, and in chunks where that fails.",
+            unit="bytes",
+            ge=0,
+            le=5 << 30,
+            flag="--registry-chunk-size",
+            group="advanced",
+        ),
+    ] = 0
+    manifest_limit: Annotated[
+        int,
+        option(
+            "Manifest limit",
+            "Refuse a manifest that is larger.",
+            unit="bytes",
+            ge=1024,
+            le=1 << 30,
+            flag="--registry-manifest-limit",
+            group="advanced",
+        ),
+    ] = MANIFEST_LIMIT
+    allow_private_redirects: Annotated[
+        bool,
+        option(
+            "Allow redirects to private addresses",
+            "For a registry at a public address that has its blobs inside your network.",
+            flag="--registry-allow-private-redirects",
+            group="advanced",
+        ),
+    ] = False
+    concurrency: Annotated[
+        int,
+        option(
+            "Requests in flight",
+            "With more than 1, one of them is for requests without a blob.",
+            ge=1,
+            le=1_000,
+            flag="--concurrency",
+            group="advanced",
+        ),
+    ] = 8
 
-    anonymous: bool = Field(
-        default=False,
-        title="Anonymous",
-        description="Without the docker config of the worker. Blocks and IMGPKG variables are used nevertheless.",
-    )
-    insecure: bool = Field(
-        default=False,
-        title="Allow plain http",
-        description="Talk http to a registry that has no TLS. Always allowed for loopback addresses.",
-    )
-    verify_tls: bool = Field(
-        default=True, title="Verify TLS certificates", description="Switch off for a test registry only."
-    )
-    ca_files: list[str] = Field(
-        default=[],
-        title="CA files",
-        description="PEM files on the worker with certificate authorities to trust besides the system's.",
-        examples=[["/etc/ssl/corp-ca.pem"]],
-        max_length=16,
-    )
-    client_certificate: str = Field(
-        default="", title="Client certificate", description="PEM file on the worker, for registries that ask for one."
-    )
-    client_key: str = Field(
-        default="", title="Client key", description="PEM file on the worker with the certificate's key."
-    )
-    proxy: str = Field(
-        default="",
-        title="Proxy",
-        description="HOST:PORT after http://, without a login. Empty: the worker's proxy environment.",
-        examples=["http://proxy.corp.example:3128"],
-        pattern=r"^(https?://[^@\s]+)?$",
-    )
-    http2: bool = Field(default=False, title="HTTP/2", description="Slower for blobs; for registries that require it.")
-    requests_per_second: float = Field(
-        default=0.0, title="Requests per second", description="0 is as many as the registry takes.", ge=0, le=10_000
-    )
-    quota_reserve: int = Field(
-        default=0,
-        title="Docker Hub reserve",
-        description="Stop before fewer pulls than this are left in the quota; 0 uses them up.",
-        ge=0,
-        le=100_000,
-    )
-    allow_private_redirects: bool = Field(
-        default=False,
-        title="Allow redirects to private addresses",
-        description="For a registry on a public address that keeps its blobs inside your network.",
-    )
-    retries: int = Field(
-        default=5, title="Retries of a request", description="Before it counts as failed.", ge=0, le=50
-    )
-
-    @field_validator("proxy", mode="before")
-    @classmethod
-    def _without_login(cls, proxy: object) -> object:
-        if "@" in str(proxy):
-            raise ValueError("a proxy with a login would be stored in clear: set HTTPS_PROXY on the worker instead")
-        return proxy
-
-    def settings(self, concurrency: int) -> RegistrySettings:
-        return RegistrySettings(
-            ca_files=tuple(self.ca_files),
-            client_certificate=self.client_certificate,
-            client_key=self.client_key,
-            verify=self.verify_tls,
-            insecure=self.insecure,
-            proxy=self.proxy,
-            http2=self.http2,
-            concurrency=concurrency,
-            requests_per_second=self.requests_per_second,
-            quota_reserve=self.quota_reserve,
-            allow_private_redirects=self.allow_private_redirects,
-            retries=self.retries,
-        )
+    def check_stored(self) -> None:
+        if "@" in self.proxy:
+            raise InvalidInput(
+                "proxy: a proxy with a login would be stored in clear", hint="set HTTPS_PROXY on the worker instead"
+            )

@@ -13,8 +13,8 @@ from oci.reference import Repository
 from oci.registry.capabilities import Capabilities
 from oci.registry.credentials.chain import Credentials
 from oci.registry.http.transport import Transport
+from oci.registry.options import RegistryOptions
 from oci.registry.repository import RegistryRepository
-from oci.registry.settings import RegistrySettings
 
 
 class Registries:
@@ -24,7 +24,7 @@ class Registries:
         self,
         *,
         side: str,
-        settings: Callable[[str], RegistrySettings],
+        settings: Callable[[str], RegistryOptions],
         credentials: Credentials,
         meter: Meter,
         cancel: CancelToken,

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Sequence
 from oci.archive.entry import ArchiveEntry
 from oci.archive.source import Archive, Nothing
 from oci.bundle import reader, tagnames
-from oci.counted import counted
 from oci.descriptor import Descriptor
 from oci.digest import Digest, is_digest
 from oci.errors import InvalidInput, InvalidReference, NotFound
@@ -16,6 +15,7 @@ from oci.relocation.plan import Entry, Node, Role, Roots
 from oci.relocation.request import RelocationRequest
 from oci.relocation.session import Session
 from oci.store import Source
+from oci.units import counted
 
 
 def archive_roots(session: Session, request: RelocationRequest) -> Roots:

@@ -8,7 +8,6 @@ from typing import Any
 
 from msgspec import Struct
 
-from oci.counted import counted
 from oci.digest import Digest
 from oci.errors import Incomplete, InvalidInput, StoreError, TransshipError
 from oci.meter import Receipt
@@ -19,6 +18,7 @@ from oci.relocation.request import RelocationRequest
 from oci.relocation.session import Session
 from oci.relocation.transfer import ImageOutcome, failure, transfer_all, transfer_image
 from oci.relocation.verify import Verification, verify
+from oci.units import counted
 
 
 class Verify(StrEnum):

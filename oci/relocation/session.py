@@ -22,8 +22,8 @@ from oci.layout.store import Layout
 from oci.meter import Meter
 from oci.reference import S3_PREFIX, ArchiveName, LayoutFolder, Repository, StoreName
 from oci.registry.credentials.chain import Credentials
+from oci.registry.options import RegistryOptions
 from oci.registry.registries import Registries
-from oci.registry.settings import RegistrySettings
 from oci.store import BlobOutcome, Destination, Source
 
 DEFAULT_CONCURRENCY = 8
@@ -35,12 +35,12 @@ class Access:
     stores that archives are in, by bucket and by default."""
 
     credentials: Credentials
-    default: RegistrySettings = field(default_factory=RegistrySettings)
-    per_registry: Mapping[str, RegistrySettings] = field(default_factory=dict)
+    default: RegistryOptions = field(default_factory=RegistryOptions)
+    per_registry: Mapping[str, RegistryOptions] = field(default_factory=dict)
     s3: S3Settings = field(default_factory=S3Settings)
     per_bucket: Mapping[str, S3Settings] = field(default_factory=dict)
 
-    def settings(self, registry: str) -> RegistrySettings:
+    def settings(self, registry: str) -> RegistryOptions:
         return self.per_registry.get(registry, self.default)
 
     def object_store(self, location: str) -> S3Settings:

@@ -11,7 +11,6 @@ from msgspec.structs import replace
 
 from oci.bundle import reader
 from oci.bundle.lockfile import BundleLock, read_lock
-from oci.counted import counted
 from oci.descriptor import Descriptor
 from oci.digest import Digest
 from oci.errors import Denied, TransshipError, Unauthorized
@@ -20,6 +19,7 @@ from oci.reference import Reference, StoreName, parse_any, parse_store
 from oci.relocation.plan import Plan
 from oci.relocation.session import Session
 from oci.store import Source
+from oci.units import counted
 
 
 class Verification(Struct, frozen=True, kw_only=True):

@@ -21,8 +21,8 @@ from oci.manifest import Manifest, parse_manifest
 from oci.meter import Meter
 from oci.reference import LayoutFolder, Repository
 from oci.registry.credentials.chain import Credentials
+from oci.registry.options import RegistryOptions
 from oci.registry.registries import Registries
-from oci.registry.settings import RegistrySettings
 from oci.store import BlobOutcome, Destination, reader_of
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.strict_registry import Features, StrictRegistry
@@ -72,7 +72,7 @@ def store(
         return
     with Registries(
         side="destination",
-        settings=lambda _: RegistrySettings(retries=1),
+        settings=lambda _: RegistryOptions(retries=1),
         credentials=Credentials([]),
         meter=Meter(),
         cancel=CancelToken(),

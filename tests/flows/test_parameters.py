@@ -111,7 +111,7 @@ def test_the_form_says_how_each_side_is_reached() -> None:
     assert order.source.anonymous
     assert order.source.settings.ca_files == ("/etc/ca.pem",)
     assert order.destination.settings.insecure
-    assert not order.destination.settings.verify
+    assert not order.destination.settings.verify_tls
     assert order.destination.settings.retries == 0
     assert order.source.settings.concurrency == order.concurrency == 3
 

@@ -8,14 +8,14 @@ from typing import Any
 
 from oci.meter import Meter
 from oci.registry.credentials.chain import Credentials
-from oci.registry.settings import RegistrySettings
+from oci.registry.options import RegistryOptions
 from oci.relocation.request import RelocationRequest
 from oci.relocation.run import RelocationResult, relocate
 from oci.relocation.session import DEFAULT_CONCURRENCY, Access, Session
 
 
 def anonymous(**settings: Any) -> Access:
-    return Access(credentials=Credentials([]), default=RegistrySettings(**settings))
+    return Access(credentials=Credentials([]), default=RegistryOptions(**settings))
 
 
 @contextmanager

@@ -40,7 +40,7 @@ def environment_proxy(host: str) -> str:
 
 def _tls(registry: str, settings: RegistrySettings, side: str) -> ssl.SSLContext:
     context = ssl.create_default_context()
-    if not settings.verify:
+    if not settings.verify_tls:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     for path in settings.ca_files:

@@ -11,9 +11,9 @@ from oci.meter import Meter
 from oci.reference import Repository
 from oci.registry.credentials.chain import Credentials, Fixed
 from oci.registry.credentials.credential import ANONYMOUS, Credential
+from oci.registry.options import RegistryOptions
 from oci.registry.registries import Registries
 from oci.registry.repository import RegistryRepository
-from oci.registry.settings import RegistrySettings
 
 QUICK: dict[str, Any] = {"header_timeout": 5.0, "idle_timeout": 2.0, "connect_timeout": 2.0}
 
@@ -27,7 +27,7 @@ class Client:
         self.registries = stack.enter_context(
             Registries(
                 side=side,
-                settings=lambda _: RegistrySettings(**{**QUICK, **settings}),
+                settings=lambda _: RegistryOptions(**{**QUICK, **settings}),
                 credentials=Credentials([Fixed(credential)]),
                 meter=self.meter,
                 cancel=self.cancel,

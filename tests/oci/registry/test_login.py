@@ -99,7 +99,7 @@ def test_an_unknown_authority_is_refused_unless_verification_is_off(
         make_client(credential).repository(basic_registry.host, "a/b").head_manifest("v1")
     assert not caught.value.retryable
 
-    assert make_client(credential, verify=False).repository(basic_registry.host, "a/b").head_manifest("v1") is None
+    assert make_client(credential, verify_tls=False).repository(basic_registry.host, "a/b").head_manifest("v1") is None
 
 
 def test_a_ca_file_that_is_none_is_named(make_client: Make, tmp_path: Path) -> None:

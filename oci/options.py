@@ -1,0 +1,329 @@
+"""How an option is declared: once, as a field of an `Options` value, with its title, help and bounds. The command's
+flags, the forms of flows, the reader of mirrors.yaml and the reference page are derived from the declaration.
+
+    class CopyOptions(Options, frozen=True, kw_only=True):
+        '''How a copy is done.'''
+
+        verify: Annotated[bool, option("Verify", "Read the copy back before names move.")] = False
+        part_size: Annotated[int, option("Part size", "Bytes of a part.", unit="bytes", ge=5 << 20)] = 16 << 20
+
+A module with declarations has `from __future__ import annotations`: then a field costs nothing until somebody asks for
+its declaration. Names in annotations must be importable (not below `TYPE_CHECKING`).
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+from enum import Enum
+from typing import Any, Literal, Self, TypeVar, Union
+
+import msgspec
+
+from oci.errors import InvalidInput
+from oci.units import exact_size, parse_duration, parse_size, show_duration
+
+Unit = Literal["", "bytes", "seconds"]
+O = TypeVar("O", bound="Options")  # noqa: E741 - the customary letter for a type variable of this bound
+DURATION_PATTERN = r"^(\d+(\.\d*)?(ns|us|µs|ms|s|m|h|d|w))*$"
+SIZE_PATTERN = r"^\d+(\.\d+)?\s*[kKmMgGtT]?i?[bB]?$"
+
+
+def option(
+    title: str,
+    help: str = "",  # noqa: A002 - click's and argparse's word
+    *,
+    ge: float | None = None,
+    le: float | None = None,
+    pattern: str | None = None,
+    min_length: int | None = None,
+    max_length: int | None = None,
+    examples: Sequence[Any] = (),
+    unit: Unit = "",
+    flag: str = "",
+    short: str = "",
+    metavar: str = "",
+    group: str = "",
+    secret: bool = False,
+    hidden: bool = False,
+) -> msgspec.Meta:
+    """Describes a field, as metadata in its `Annotated`.
+
+    `title` is the label of a form, `help` a sentence. `ge`, `le`, `pattern` and the lengths are bounds as msgspec has
+    them; a pattern and lengths of a tuple of texts belong to its items' and its own annotation. `unit` says that a
+    number is in bytes or seconds: people may write `16MiB` or `1m30s` then (a timedelta is always written so). `flag`
+    is the command's name for it where that isn't `--the-name`, `short` its letter (`-t`). `group` is a heading: fields
+    without a group come first, "advanced" last. A `secret` is never shown, and never a parameter of a flow. A `hidden`
+    value isn't shown by `repr`: it may contain a login.
+    """
+    words = {"unit": unit, "flag": flag, "short": short, "metavar": metavar, "group": group}
+    switches = {"secret": secret, "hidden": hidden}
+    bounds: dict[str, Any] = {
+        "ge": ge,
+        "le": le,
+        "pattern": pattern,
+        "min_length": min_length,
+        "max_length": max_length,
+    }
+    meta: msgspec.Meta = msgspec.Meta(
+        title=title,
+        description=help or None,
+        examples=list(examples) or None,
+        extra={"option": {name: value for name, value in (*words.items(), *switches.items()) if value}},
+        **bounds,
+    )
+    return meta
+
+
+class Option(msgspec.Struct, frozen=True, kw_only=True):
+    """A declared field. `annotation` is the whole of it, `type` the part that says what a value is. `default` is
+    msgspec.NODEFAULT where the field must be given."""
+
+    name: str
+    annotation: Any
+    type: Any
+    default: Any
+    title: str
+    help: str
+    ge: float | None = None
+    le: float | None = None
+    pattern: str | None = None
+    min_length: int | None = None
+    max_length: int | None = None
+    examples: tuple[Any, ...] = ()
+    unit: Unit = ""
+    flag: str = ""
+    short: str = ""
+    metavar: str = ""
+    group: str = ""
+    secret: bool = False
+    hidden: bool = False
+
+    def __repr__(self) -> str:
+        return f"Option({self.name})"
+
+    @property
+    def required(self) -> bool:
+        return self.default is msgspec.NODEFAULT
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The words that a value, or an item of a list, may be; empty where any may be."""
+        kind = self.item if self.is_list else self.type
+        if typing.get_origin(kind) is Literal:
+            return tuple(str(value) for value in typing.get_args(kind))
+        if isinstance(kind, type) and issubclass(kind, Enum):
+            return tuple(str(member.value) for member in kind)
+        return ()
+
+    @property
+    def is_list(self) -> bool:
+        return typing.get_origin(self.type) in (tuple, list, frozenset)
+
+    @property
+    def is_mapping(self) -> bool:
+        return typing.get_origin(self.type) in (dict, Mapping)
+
+    @property
+    def item(self) -> Any:
+        """The type of a list's items."""
+        return _bare(typing.get_args(self.type)[0])
+
+    @property
+    def options(self) -> type[Options] | None:
+        """The declarations inside, where a value is a group of options itself."""
+        return self.type if isinstance(self.type, type) and issubclass(self.type, Options) else None
+
+    def read(self, value: Any) -> Any:
+        """Converts what a person or a file gives (text with a unit, a list, a mapping) to the field's value. Raises
+        InvalidInput, whose message begins with the field's name."""
+        if self.options is not None and isinstance(value, Mapping):
+            return convert(self.options, value, where=self.name)
+        try:
+            return msgspec.convert(self._numbers(value), self.annotation)
+        except msgspec.ValidationError as error:
+            raise InvalidInput(f"{self.name}: {_readable(error)}") from error
+        except ValueError as error:
+            raise InvalidInput(f"{self.name}: {error}") from error
+
+    def show(self, value: Any) -> Any:
+        """Converts a value back to what `read` takes: plain JSON types, with units."""
+        if isinstance(value, timedelta):
+            return show_duration(value)
+        if self.unit == "seconds" and isinstance(value, int | float):
+            return show_duration(timedelta(seconds=value)) or "0s"
+        if self.unit == "bytes" and isinstance(value, int):
+            return exact_size(value)
+        if isinstance(value, Options):
+            return value.to_dict()
+        shown = msgspec.to_builtins(value, order="deterministic")
+        return list(shown) if isinstance(shown, tuple) else shown
+
+    def _numbers(self, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if self.unit == "bytes":
+            return parse_size(value)
+        if self.unit == "seconds":
+            return parse_duration(value).total_seconds()
+        return parse_duration(value) if self.type is timedelta else value
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of groups of options. A group defines `__post_init__` for what bounds can't say, and raises InvalidInput
+    there."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns what differs from the defaults, as `convert` takes it. Secrets are left out."""
+        return {
+            field.name: field.show(getattr(self, field.name))
+            for field in fields_of(type(self))
+            if getattr(self, field.name) != field.default and not field.secret
+        }
+
+    def with_(self, **changes: Any) -> Self:
+        """Returns a copy with other values in some fields."""
+        return msgspec.structs.replace(self, **changes)
+
+    def check_stored(self) -> None:
+        """Refuses values that must not stand in a file or in Prefect's database, such as a password in a URL. Front
+        ends that store what they get call this. Raises InvalidInput."""
+
+    def __repr__(self) -> str:
+        shown = ", ".join(
+            f"{field.name}={getattr(self, field.name)!r}"
+            for field in fields_of(type(self))
+            if not (field.secret or field.hidden)
+        )
+        return f"{type(self).__name__}({shown})"
+
+
+@functools.cache
+def fields_of(options: type[Options]) -> tuple[Option, ...]:
+    """Returns the declarations of a group, in the order they are written. Raises TypeError for a field that has no
+    `option(...)`."""
+    hints = typing.get_type_hints(options, include_extras=True)
+    declared = []
+    for field in msgspec.structs.fields(options):
+        metas = [meta for meta in getattr(hints[field.name], "__metadata__", ()) if isinstance(meta, msgspec.Meta)]
+        meta = next((meta for meta in metas if "option" in (meta.extra or {})), None)
+        if meta is None:
+            raise TypeError(f"{options.__name__}.{field.name} has no option(...) in its annotation")
+        default = field.default
+        if field.default_factory is not msgspec.NODEFAULT:
+            default = field.default_factory()
+        declared.append(
+            Option(
+                name=field.name,
+                annotation=hints[field.name],
+                type=_bare(hints[field.name]),
+                default=default,
+                title=meta.title or field.name,
+                help=meta.description or "",
+                ge=meta.ge,
+                le=meta.le,
+                pattern=meta.pattern,
+                min_length=meta.min_length,
+                max_length=meta.max_length,
+                examples=tuple(meta.examples or ()),
+                **{"flag": "--" + field.name.replace("_", "-"), **(meta.extra or {})["option"]},
+            )
+        )
+    return tuple(declared)
+
+
+def convert(options: type[O], values: Mapping[str, Any], *, where: str = "") -> O:
+    """Makes options of what a form or a file gives. Raises InvalidInput that names the field (`where.field: ...`)."""
+    fields = {field.name: field for field in fields_of(options)}
+    prefix = f"{where}." if where else ""
+    for name in values:
+        if name not in fields:
+            raise InvalidInput(f"{prefix}{name}: unknown option", hint=did_you_mean(name, fields))
+    for name, field in fields.items():
+        if field.required and name not in values:
+            raise InvalidInput(f"{prefix}{name}: expected a value")
+    try:
+        return options(**{name: fields[name].read(value) for name, value in values.items()})
+    except InvalidInput as error:
+        raise type(error)(f"{prefix}{error.message}", hint=error.hint) from error
+
+
+def schema(options: type[Options]) -> dict[str, Any]:
+    """Returns the JSON schema of what `convert` takes, without secrets. `position` is where the form of Prefect's UI
+    puts a field: 0 for those without a group, then 1, "advanced" last."""
+    fields = [field for field in fields_of(options) if not field.secret]
+    return {
+        "title": options.__name__,
+        "description": inspect.cleandoc(options.__doc__ or ""),
+        "type": "object",
+        "properties": {field.name: field_schema(field) for field in fields},
+        "required": [field.name for field in fields if field.required],
+        "additionalProperties": False,
+    }
+
+
+def field_schema(field: Option) -> dict[str, Any]:
+    """Returns the JSON schema of one field, with its title, help and default."""
+    body: dict[str, Any]
+    if field.options is not None:
+        body = {**schema(field.options)}
+        if field.default is None:
+            body = {"anyOf": [body, {"type": "null"}]}
+    elif field.choices:
+        body = {"type": "string", "enum": list(field.choices)}
+        if field.is_list:
+            body = {"type": "array", "items": body, "uniqueItems": typing.get_origin(field.type) is frozenset}
+    elif field.unit or field.type is timedelta:
+        body = {"type": "string", "pattern": SIZE_PATTERN if field.unit == "bytes" else DURATION_PATTERN}
+    else:
+        body = msgspec.json.schema(field.annotation)
+    body["title"] = field.title
+    if field.help:
+        body["description"] = field.help
+    if field.examples:
+        body["examples"] = list(field.examples)
+    if not field.required:
+        body["default"] = field.show(field.default)
+    body["position"] = {"": 0, "advanced": 2}.get(field.group, 1)
+    return body
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """Returns a hint that names the nearest of `names`, or lists all of them."""
+    import difflib  # noqa: PLC0415 - only for mistakes
+
+    names = list(names)
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(names))}"
+
+
+def _bare(annotation: Any) -> Any:
+    """The type below `Annotated` and beside None."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        return _bare(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) in (Union, types.UnionType):
+        kinds = [kind for kind in typing.get_args(annotation) if kind is not type(None)]
+        return _bare(kinds[0]) if len(kinds) == 1 else annotation
+    return annotation
+
+
+def _readable(error: msgspec.ValidationError) -> str:
+    """Returns the message of msgspec with its path first, and with plain words for Python's types."""
+    message, _, path = str(error).partition(" - at `$")
+    for name, words in {
+        "`str`": "text",
+        "`int`": "a whole number",
+        "`float`": "a number",
+        "`bool`": "true or false",
+        "`array`": "a list",
+        "`object`": "a mapping",
+        "`null`": "nothing",
+    }.items():
+        message = message.replace(name, words)
+    message = re.sub(r"^Expected", "expected", message)
+    return f"{path.rstrip('`').lstrip('.')}: {message}" if path.rstrip("`") else message
