@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import click
 
 from flows.cli import debug
+from flows.cli.click_ext import Duration, Invocation, boolean, words
 from flows.cli.output import Output
-from flows.cli.verb import Duration, Invocation, boolean, words
 from oci.archive.s3_options import S3Settings
 from oci.registry.credentials.chain import default_credentials
 from oci.registry.credentials.credential import Credential

@@ -14,8 +14,8 @@ from types import FrameType
 
 import click
 
-from flows.cli.failure import DONE, FAILED, USAGE, as_object, exit_code, laid_out
-from flows.cli.verb import Invocation, Tree, everywhere
+from flows.cli.click_ext import Invocation, Tree, everywhere
+from flows.cli.output import DONE, FAILED, USAGE, as_object, exit_code, laid_out
 from oci.cancel import CancelToken
 from oci.errors import Cancelled, TransshipError
 
@@ -24,18 +24,18 @@ TERMINATED = 143
 
 _MEMBERS = {
     "copy": ("flows.cli.copy:copy", "Copy a bundle, an image or what a lock lists, with all it references"),
-    "pull": ("flows.cli.pull:pull_files", "Pull the files of a bundle or an image into a folder"),
-    "push": ("flows.cli.push:push_files", "Push files as a bundle or as a plain image"),
+    "pull": ("flows.cli.files:pull_files", "Pull the files of a bundle or an image into a folder"),
+    "push": ("flows.cli.files:push_files", "Push files as a bundle or as a plain image"),
     "archive": ("flows.cli.archive:archive", "List, verify and compare archives, or plan one"),
-    "describe": ("flows.cli.describe:describe_bundle", "Show what a bundle holds"),
-    "verify": ("flows.cli.verify:verify_references", "Prove that images, bundles or whole repositories are complete"),
+    "describe": ("flows.cli.look:describe_bundle", "Show what a bundle holds"),
+    "verify": ("flows.cli.look:verify_references", "Prove that images, bundles or whole repositories are complete"),
     "mirror": ("flows.cli.mirror:mirror", "Keep repositories, bundles and locks the same somewhere else"),
     "prune": ("flows.cli.prune:prune", "Find, and delete when approved, what a repository has beyond a policy"),
-    "tag": ("flows.cli.tag:tag", "List tags, or resolve one to its digest"),
-    "receiver": ("flows.cli.receiver:receiver", "Start mirrors when registries tell of a push"),
-    "completion": ("flows.cli.completion:completion", "Print a completion script for a shell"),
-    "help": ("flows.cli.help:show_help", "Explain a command"),
-    "version": ("flows.cli.version:version", "Print the version"),
+    "tag": ("flows.cli.look:tag", "List tags, or resolve one to its digest"),
+    "receiver": ("flows.cli.mirror.receiver:receiver", "Start mirrors when registries tell of a push"),
+    "completion": ("flows.cli.about:completion", "Print a completion script for a shell"),
+    "help": ("flows.cli.about:show_help", "Explain a command"),
+    "version": ("flows.cli.about:version", "Print the version"),
 }
 
 

@@ -1,4 +1,4 @@
-"""`transship copy`"""
+"""`transship copy`."""
 
 from __future__ import annotations
 
@@ -6,25 +6,27 @@ import json
 import os
 from contextlib import nullcontext
 from dataclasses import replace
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import click
 
-from flows.cli import debug, planned
+from flows.cli import debug
 from flows.cli.access import RegistryFlags, concurrency_flag, registry_flags
-from flows.cli.export import MEMBERS, PARTS, to_tar
-from flows.cli.metrics import metrics_flag, sums, told
-from flows.cli.progress import RelocationProgress, progress_flag, shown
+from flows.cli.click_ext import Invocation, Verb, boolean, everywhere, words
+from flows.cli.output import Output
+from flows.cli.progress import RelocationProgress, metrics_flag, progress_flag, shown, sums, told
 from flows.cli.source import check_source, request_of, source_flags
 from flows.cli.tarball import object_store_flags, tarball_flags
-from flows.cli.verb import Invocation, Verb, boolean, everywhere, words
 from oci.archive.s3_options import S3Settings
 from oci.bundle.lockfile import write_lock
 from oci.errors import Incomplete, InvalidInput, InvalidReference, Refused
 from oci.export.planner import ArchiveOptions
 from oci.meter import Receipt
 from oci.output import write_output
-from oci.reference import LAYOUT_PREFIX, ArchiveName, parse_store
+from oci.reference import ARCHIVE_PREFIX, LAYOUT_PREFIX, ArchiveName, parse_store
+from oci.relocation.plan import Plan
 from oci.relocation.publish import result_lock
 from oci.relocation.request import RelocationRequest
 from oci.relocation.run import Relocation, RelocationResult, Step, Verify
@@ -85,13 +87,15 @@ def copy(
     or an archive."""
     invocation.kept = "what is copied stays, and no name was moved; run the same again to go on"
     request = _request(flags)
-    if flags["plan_only"]:
-        invocation.output.check_columns(*((MEMBERS, PARTS) if flags["to_tar"] else (planned.IMAGES, planned.REQUESTS)))
+    if flags["plan_only"] and not flags["to_tar"]:
+        invocation.output.check_columns(IMAGES, REQUESTS)
     if flags["monitor"]:
         options = tarball if flags["to_tar"] else None
         _monitored(invocation, registry, store, request, options=options, flags=flags)
         return
     if flags["to_tar"]:
+        from flows.cli.archive import to_tar  # noqa: PLC0415 - a copy to a registry needs no archives
+
         to_tar(invocation, registry, store, request, options=tarball, flags=flags)
     else:
         _copy(invocation, registry, store, request, flags)
@@ -159,10 +163,10 @@ def _copy(
         plan = relocation.make_plan()
         progress.planned(plan)
         if flags["plan_only"]:
-            planned.show(output, plan)
+            show_plan(output, plan)
             return
         lock = result_lock(session, request, plan) if flags["lock_output"] else None
-        planned.announce(output, plan)
+        announce(output, plan)
         output.line(f"copy | importing {len(plan.to_transfer)} images...")
         try:
             result = relocation.run(on_image=progress.finished, on_step=lambda step: _say(invocation, step))
@@ -170,7 +174,7 @@ def _copy(
             # The report is written even, and above all, when something failed.
             write_report(flags["report"], relocation.result())
             raise
-    planned.warn_of_layers(output, plan, included=request.include_non_distributable)
+    warn_of_layers(output, plan, included=request.include_non_distributable)
     write_report(flags["report"], result)
     if lock is not None:
         write_lock(flags["lock_output"], lock)
@@ -239,3 +243,50 @@ def _monitored(
     )
     invocation.output.summary(str(report))
     invocation.output.finish()
+
+
+IMAGES = ("Role", "Image", "State", "Tags")
+REQUESTS = ("Registry", "Requests")
+
+
+def announce(output: Output, plan: Plan) -> None:
+    """What is read from a registry, then what is sent; from an archive nothing is exported."""
+    images = list(plan.images)
+    if not all(image.store.startswith(ARCHIVE_PREFIX) for image in images):
+        output.line(f"copy | exporting {len(images)} images...")
+        for image in images:
+            place = image.origin if image.present and image.origin else f"{image.store}@{image.digest}"
+            output.line(f"copy | will export {place}")
+        output.line(f"copy | exported {len(images)} images")
+
+
+def show_plan(output: Output, plan: Plan) -> None:
+    rows = [
+        [
+            image.role.value,
+            image.origin or f"{image.store}@{image.digest}",
+            "present" if image.present else "to copy",
+            ", ".join(image.tags),
+        ]
+        for image in plan.images
+    ]
+    output.table("Images", IMAGES, rows)
+    for failed in plan.failures:
+        output.warn(f"can't be read: {failed.subject}: {failed.message}")
+    requests = [[name, str(count)] for name, count in plan.estimated_requests.items()]
+    output.table("Requests", REQUESTS, requests)
+    moved = f"at most {show_size(plan.bytes_to_move)}, of it {show_size(plan.bytes_to_mount)} to mount"
+    blobs = counted(len(plan.blobs), "blob")
+    output.summary(f"{len(plan.to_transfer)} of {counted(len(rows), 'image')} to copy: {blobs}, {moved}")
+
+
+def warn_of_layers(output: Output, plan: Plan, *, included: bool) -> None:
+    if plan.skipped_layers:
+        lines = ["Skipped non-distributable layers; --include-non-distributable-layers copies them:"]
+        for manifest, layers in groupby(plan.skipped_layers, key=itemgetter(0)):
+            image = plan.by_digest[manifest]
+            lines += [f" - Image: {image.origin or f'{image.store}@{manifest}'}", "   Layers:"]
+            lines += [f"     - {layer}" for _, layer in layers]
+        output.warn("\n".join(lines))
+    elif included and not any(blob.descriptor.distributable is False for blob in plan.blobs):
+        output.warn("'--include-non-distributable-layers' was given, but no image had a non-distributable layer")

@@ -8,17 +8,22 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
 
-from flows.cli.verb import Invocation
+from flows.cli.click_ext import Invocation
 from oci.digest import Digest
 from oci.meter import Meter, Receipt
+from oci.relocation.session import Session
+from oci.relocation.transfer import DONE, FAILED, PRESENT
 from oci.units import show_size
+from tasks.metrics import METRICS_FILE, PUSHGATEWAY, RunMetrics, tell
 
 if TYPE_CHECKING:
     from rich.progress import ProgressColumn
@@ -222,3 +227,40 @@ def _speed_column() -> ProgressColumn:
 def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}m{rest:02}s" if minutes else f"{rest}s"
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+metrics_flag: Callable[[F], F] = click.option(
+    "--metrics-file",
+    default="",
+    envvar=METRICS_FILE,
+    help=f"Leave the run's numbers for Prometheus in this file or folder ({METRICS_FILE}); {PUSHGATEWAY} pushes them.",
+)
+
+
+@contextmanager
+def told(
+    session: Session, images: Callable[[], Mapping[str, int]], invocation: Invocation, *, destination: str, path: str
+) -> Iterator[None]:
+    """Tells the numbers of the block when it ends, however it ends; `images` counts them by outcome."""
+    succeeded = False
+    try:
+        yield
+        succeeded = True
+    finally:
+        run = RunMetrics(
+            names={"destination": destination},
+            succeeded=succeeded,
+            ended=time.time(),
+            receipt=session.meter.receipt(),
+            images=images(),
+        )
+        tell(run, warn=invocation.output.warn, path=path)
+
+
+def sums(progress: RelocationProgress) -> Mapping[str, int]:
+    """Images of a relocation so far."""
+    found = Counter(outcome.status for outcome in progress.done.values())
+    unread = len(progress.plan.failures) if progress.plan else 0
+    return {"copied": found[DONE], "present": found[PRESENT], "failed": found[FAILED] + unread}

@@ -12,7 +12,7 @@ import click
 
 from flows.cli import debug
 from flows.cli.access import RegistryFlags, concurrency_flag, registry_flags
-from flows.cli.verb import Age, Invocation, Verb, boolean, everywhere, words
+from flows.cli.click_ext import Age, Invocation, Verb, boolean, everywhere, words
 from oci.digest import parse_digest
 from oci.errors import Incomplete, InvalidInput, NotFound, Refused, StoreError
 from oci.output import write_output

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from flows.cli.verb import boolean, words
+from flows.cli.click_ext import boolean, words
 from oci.errors import InvalidInput
 from oci.relocation.request import ARTIFACTS, COSIGN, RelocationRequest
 

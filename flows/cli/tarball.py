@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from flows.cli.verb import Invocation, boolean, words
+from flows.cli.click_ext import Invocation, boolean, words
 from oci.archive.index import FORMATS, IMGPKG
 from oci.archive.s3_options import WHEN_REQUIRED, WHEN_SUPPORTED, S3Settings
 from oci.errors import InvalidInput

@@ -12,7 +12,7 @@ import click
 
 from flows.cli import debug
 from flows.cli.access import RegistryFlags
-from flows.cli.verb import Invocation
+from flows.cli.click_ext import Invocation
 from oci.archive.s3_options import S3Settings
 from oci.errors import InvalidInput, NotFound, Refused, StoreError, TransshipError
 from oci.mirror.breaker import Breaker

@@ -8,10 +8,10 @@ from typing import Any
 import click
 
 from flows.cli.access import RegistryFlags, registry_flags
-from flows.cli.failure import DONE, DRIFT
-from flows.cli.mirrors import Mirrors, mirror_flags, warn_of_nothing
+from flows.cli.click_ext import Invocation, Verb, everywhere
+from flows.cli.mirror.shared import Mirrors, mirror_flags, warn_of_nothing
+from flows.cli.output import DONE, DRIFT
 from flows.cli.tarball import object_store_flags
-from flows.cli.verb import Invocation, Verb, everywhere
 from oci.archive.s3_options import S3Settings
 from oci.errors import Incomplete, TransshipError
 from oci.mirror.comparison import Comparison, TagState

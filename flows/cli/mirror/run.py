@@ -8,10 +8,10 @@ from typing import Any
 import click
 
 from flows.cli.access import RegistryFlags, registry_flags
-from flows.cli.metrics import metrics_flag
-from flows.cli.mirrors import Mirrors, mirror_flags, warn_of_nothing
+from flows.cli.click_ext import Invocation, Verb, boolean, everywhere
+from flows.cli.mirror.shared import Mirrors, mirror_flags, warn_of_nothing
+from flows.cli.progress import metrics_flag
 from flows.cli.tarball import object_store_flags
-from flows.cli.verb import Invocation, Verb, boolean, everywhere
 from oci.archive.s3_options import S3Settings
 from oci.errors import Incomplete, StoreError, TransshipError
 from oci.mirror.carry import Carried

@@ -1,15 +1,16 @@
-"""`transship mirror deploy`"""
+"""`transship mirror deploy` and `transship mirror schema`."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from flows.cli.verb import Invocation, Verb, boolean, everywhere
-from oci.mirror.config import read_config
+from flows.cli.click_ext import Invocation, Verb, boolean, everywhere
+from oci.mirror.config import json_schema, read_config
 
 if TYPE_CHECKING:
     from flows.deploy.change import Change
@@ -75,3 +76,12 @@ def deploy(invocation: Invocation, /, **flags: Any) -> None:
     said = ", ".join(f"{number} {outcome}" for outcome, number in counts.items())
     output.summary(f"nothing was changed; {said}" if options.dry_run else said)
     output.finish()
+
+
+@click.command(name="schema", cls=Verb)
+@everywhere
+@click.pass_obj
+def schema(invocation: Invocation) -> None:
+    """Print the JSON schema of mirrors.yaml. Editors complete and check the file with it."""
+    invocation.output.block(json.dumps(json_schema(), indent=2) + "\n")
+    invocation.output.finish()

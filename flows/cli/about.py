@@ -1,11 +1,27 @@
-"""`transship completion SHELL`"""
+"""`transship help`, `transship completion` and `transship version`."""
 
 from __future__ import annotations
 
 import click
 from click.shell_completion import get_completion_class
 
-from flows.cli.verb import everywhere
+from flows.cli.click_ext import Invocation, Verb, everywhere
+
+
+@click.command(name="help")
+@click.argument("words", nargs=-1)
+@everywhere
+@click.pass_context
+def show_help(context: click.Context, words: tuple[str, ...]) -> None:
+    """Explain a command."""
+    found = context.find_root()
+    for word in words:
+        below = found.command.get_command(found, word) if isinstance(found.command, click.Group) else None
+        if below is None:
+            raise click.UsageError(f"unknown help topic '{' '.join(words)}'")
+        found = click.Context(below, info_name=word, parent=found)
+    click.echo(found.get_help())
+
 
 SHELLS = ("bash", "zsh", "fish", "powershell")
 
@@ -43,3 +59,16 @@ def completion(context: click.Context, shell: str) -> None:
             raise click.UsageError(f"there is no completion for {shell}")
         script = kind(root.command, {}, name, variable).source()
     click.echo(script, nl=False)
+
+
+@click.command(cls=Verb)
+@everywhere
+@click.pass_obj
+def version(invocation: Invocation) -> None:
+    """Print the version."""
+    import importlib.metadata  # noqa: PLC0415 - a third of this command's time, and no other command's
+
+    from flows.cli.app import program_name  # noqa: PLC0415 - app imports this module
+
+    invocation.output.block(f"{program_name()} version {importlib.metadata.version('transship')}\n")
+    invocation.output.finish()

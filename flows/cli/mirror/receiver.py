@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from flows.cli.verb import Invocation, Verb, everywhere
+from flows.cli.click_ext import Invocation, Verb, everywhere
 from oci.errors import InvalidInput
 
 _TOKEN = "TRANSSHIP_RECEIVER_TOKEN"  # noqa: S105 - the name of the variable

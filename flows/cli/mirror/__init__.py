@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import click
 
-from flows.cli.verb import Tree, everywhere
+from flows.cli.click_ext import Tree, everywhere
 from oci.errors import InvalidInput
 
 
 @click.command(
     cls=Tree,
     members={
-        "plan": ("flows.cli.mirror_plan:plan", "Say what a run would copy"),
-        "check": ("flows.cli.mirror_check:check", "Tell where destinations differ from what the mirrors say"),
-        "run": ("flows.cli.mirror_run:run", "Copy what is missing or changed"),
-        "deploy": ("flows.cli.mirror_deploy:deploy", "Put the mirrors on a Prefect server, with their schedules"),
-        "schema": ("flows.cli.mirror_schema:schema", "Print the format of the file, for editors"),
+        "plan": ("flows.cli.mirror.plan:plan", "Say what a run would copy"),
+        "check": ("flows.cli.mirror.check:check", "Tell where destinations differ from what the mirrors say"),
+        "run": ("flows.cli.mirror.run:run", "Copy what is missing or changed"),
+        "deploy": ("flows.cli.mirror.deploy:deploy", "Put the mirrors on a Prefect server, with their schedules"),
+        "schema": ("flows.cli.mirror.deploy:schema", "Print the format of the file, for editors"),
     },
     aliases={},
     invoke_without_command=True,

@@ -1,5 +1,5 @@
-"""Commands as imgpkg's scripts call them: booleans as `--flag` and `--flag=false`, lists by repetition and by commas,
-flags of the whole program anywhere, no positional arguments."""
+"""Click as imgpkg's scripts need it: booleans as `--flag` and `--flag=false`, lists by repetition and by commas, flags
+of the whole program anywhere, no positional arguments, help in sections."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 import click
 
 from flows.cli.output import Output
-from flows.cli.sections import write_options
 from oci.cancel import CancelToken
 
 
@@ -188,3 +187,33 @@ def spelled_out(command: click.Command, args: list[str]) -> list[str]:
                 # Its value comes next, and whatever it looks like, it is a value.
                 done.extend(following for _, following in [next(left, (0, None))] if following is not None)
     return done
+
+
+_SHARED = {
+    "Registries": ("--registry-", "--source-", "--destination-"),
+    "Object store": ("--s3-",),
+}
+_EVERYWHERE = {"tty", "color", "json", "column", "debug", "yes", "quiet"}
+
+
+def write_options(command: click.Command, context: click.Context, formatter: click.HelpFormatter) -> None:
+    sections: dict[str, list[tuple[str, str]]] = {name: [] for name in ("Options", *_SHARED, "Every command")}
+    for option in command.get_params(context):
+        record = option.get_help_record(context)
+        if isinstance(option, click.Option) and record is not None:
+            sections[_section(option)].append((_names(option, record[0]), record[1]))
+    for name, records in sections.items():
+        if records:
+            with formatter.section(name):
+                formatter.write_dl(records)
+
+
+def _section(option: click.Option) -> str:
+    if option.name in _EVERYWHERE:
+        return "Every command"
+    return next((name for name, starts in _SHARED.items() if option.opts[0].startswith(starts)), "Options")
+
+
+def _names(option: click.Option, shown: str) -> str:
+    """Of a flag that is off unless it is given, only the form that switches it on."""
+    return shown if option.default is True else shown.partition(" / ")[0]

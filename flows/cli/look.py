@@ -1,0 +1,176 @@
+"""`transship describe`, `transship tag` and `transship verify`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from flows.cli.access import RegistryFlags, concurrency_flag, registry_flags
+from flows.cli.click_ext import Invocation, Tree, Verb, boolean, everywhere, words
+from flows.cli.output import keyified
+from flows.cli.progress import LayerProgress, progress_flag, shown
+from flows.cli.tarball import object_store_flags
+from oci.archive.s3_options import S3Settings
+from oci.bundle.describe import OpenSource, as_text, as_yaml, describe
+from oci.bundle.tagnames import list_tags as tags_of
+from oci.bundle.tagnames import resolve_tag
+from oci.errors import Incomplete, InvalidInput, StoreError
+from oci.reference import ArchiveName, parse_any
+from oci.relocation.archive_source import named_in_archive, sealed
+from oci.relocation.verify import names_by_store, verify_names
+from oci.units import counted, show_size
+
+
+@click.command(name="describe", cls=Verb)
+@click.option("-b", "--bundle", default="", help="REGISTRY/REPOSITORY:TAG or oci:PATH:TAG.")
+@click.option("--tar", multiple=True, help="Archive to look into (repeat it for volumes); -b says what, if need be.")
+@concurrency_flag("Requests at a time")
+@click.option("-o", "--output-type", type=click.Choice(["text", "yaml"]), default="text", show_default=True)
+@boolean("--layers", default=True, help="Show the layers of each image.")
+@boolean("--cosign-artifacts", default=True, help="Show cosign's signatures.")
+@object_store_flags
+@registry_flags()
+@everywhere
+@click.pass_obj
+def describe_bundle(invocation: Invocation, /, registry: RegistryFlags, store: S3Settings, **flags: Any) -> None:
+    """Show what a bundle holds: images, nested bundles, signatures, and where each of them is."""
+    if not flags["bundle"] and not flags["tar"]:
+        raise InvalidInput("Expected --bundle (-b)")
+    with registry.session(invocation, side="", concurrency=flags["concurrency"], store=store) as session:
+        open_source: OpenSource = session.source
+        if flags["tar"]:
+            archive = session.archive(ArchiveName.of(*flags["tar"]))
+            open_source = sealed(archive)
+            reference, _ = named_in_archive(archive, flags["bundle"])
+        else:
+            reference = parse_any(flags["bundle"])
+        found = describe(
+            open_source,
+            reference,
+            session.workers,
+            layers=flags["layers"],
+            signatures=flags["cosign_artifacts"],
+        )
+    if flags["output_type"] == "yaml":
+        head, _, document = as_yaml(found).partition("\n")
+        blocks = [f"{head}\n", document]
+    else:
+        blocks = as_text(found).splitlines(keepends=True)
+    # As many blocks as in imgpkg's JSON.
+    for block in blocks:
+        invocation.output.block(block)
+    invocation.output.finish()
+
+
+@click.command(
+    cls=Tree,
+    members={
+        "list": ("flows.cli.look:list_tags", "List the tags of a repository"),
+        "resolve": ("flows.cli.look:resolve", "Say which digest a tag stands for"),
+    },
+    aliases={"ls": "list"},
+    invoke_without_command=True,
+)
+@everywhere
+@click.pass_context
+def tag(context: click.Context) -> None:
+    """Tags of a repository."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+        raise InvalidInput("Use one of available subcommands: list, resolve")
+
+
+@click.command(name="list", cls=Verb)
+@click.option("-i", "--image", default="", help="Repository: REGISTRY/REPOSITORY or oci:PATH.")
+@boolean("--digests", help="Show the digest of each tag, which takes a request each.")
+@boolean("--imgpkg-internal-tags", help="Show the tags that tools make for themselves, too.")
+@concurrency_flag("Requests at a time")
+@registry_flags()
+@everywhere
+@click.pass_obj
+def list_tags(invocation: Invocation, /, registry: RegistryFlags, **flags: Any) -> None:
+    """List the tags of a repository, sorted by name."""
+    output = invocation.output
+    output.check_columns(("Name", "Digest"))
+    digests = flags["digests"] or "digest" in map(keyified, output.columns)
+    header = ("Name", "Digest") if digests else ("Name",)
+    with registry.session(invocation, side="", concurrency=flags["concurrency"]) as session:
+        tags = tags_of(
+            session.source(parse_any(_given(flags)).repository),
+            internal=flags["imgpkg_internal_tags"],
+            digests=session.workers if digests else None,
+        )
+    rows = [[tag.name, tag.digest or ""] if digests else [tag.name] for tag in tags]
+    output.table("Tags", header, rows, footer=f"{len(rows)} tags")  # imgpkg says `1 tags`, too
+    output.finish()
+
+
+@click.command(name="resolve", cls=Verb)
+@click.option("-i", "--image", default="", help="Reference: REGISTRY/REPOSITORY:TAG or oci:PATH:TAG.")
+@registry_flags()
+@everywhere
+@click.pass_obj
+def resolve(invocation: Invocation, /, registry: RegistryFlags, **flags: Any) -> None:
+    """Print the reference with the digest that the tag stands for."""
+    reference = parse_any(_given(flags))
+    with registry.session(invocation, side="") as session:
+        found = resolve_tag(session.source(reference.repository), reference)
+    invocation.output.block(str(found))
+    invocation.output.finish()
+
+
+def _given(flags: dict[str, Any]) -> str:
+    if not flags["image"]:
+        raise InvalidInput("Expected --image (-i)", hint="name the repository: -i REGISTRY/REPOSITORY")
+    return str(flags["image"])
+
+
+_PLACES = ("Place", "Names", "Manifests", "Blobs", "Problems")
+
+
+@click.command(name="verify", cls=Verb)
+@click.argument("references", metavar="[REFERENCE]...", nargs=-1)
+@words("--all-tags", "repositories", help="REGISTRY/REPOSITORY or oci:PATH: everything in it (repeatable).")
+@words("--lock", "locks", help="What an ImagesLock or BundleLock file pins, where it says (repeatable).")
+@boolean("--deep", help="Read and hash every byte.")
+@progress_flag
+@concurrency_flag("Requests at a time")
+@registry_flags()
+@everywhere
+@click.pass_obj
+def verify_references(invocation: Invocation, /, registry: RegistryFlags, **flags: Any) -> None:
+    """Prove that what references name is complete: every manifest, and every blob that one lists.
+
+    REFERENCE is REGISTRY/REPOSITORY[:TAG][@DIGEST] or oci:PATH[:TAG]. A bundle is complete when everything it lists is
+    in its own repository, as a relocation leaves it.
+    """
+    invocation.output.check_columns(_PLACES)
+    places = names_by_store(flags["references"], flags["repositories"], flags["locks"])
+    if not places:
+        raise InvalidInput("Expected something to verify", hint="name a reference, or --all-tags REPOSITORY")
+    found = {}
+    with registry.session(invocation, side="destination", concurrency=flags["concurrency"]) as session:
+        progress = LayerProgress(session.meter, "verifying", lambda receipt: receipt.bytes_read)
+        with shown(progress, invocation, flags["progress_kind"]):
+            for name, identifiers in places.items():
+                found[name] = verify_names(session, name, identifiers, deep=flags["deep"])
+        receipt = session.meter.receipt()
+    rows = [
+        [str(name), ", ".join(places[name]) or "all tags", str(one.manifests), str(one.blobs), str(len(one.problems))]
+        for name, one in found.items()
+    ]
+    invocation.output.table("Places", _PLACES, rows)
+    problems = [problem for one in found.values() for problem in one.problems]
+    if problems:
+        raise Incomplete(
+            counted(len(problems), "problem"),
+            [StoreError(problem) for problem in problems],
+            hint="copy it again with --repair: it sends what is missing",
+        )
+    manifests, blobs = (sum(getattr(one, what) for one in found.values()) for what in ("manifests", "blobs"))
+    hashed = sum(one.bytes_hashed for one in found.values())
+    how = f"{show_size(hashed)} hashed" if flags["deep"] else "asked for by HEAD"
+    cost = f"{counted(receipt.total_requests, 'request')}, {receipt.seconds:.1f} s"
+    invocation.output.summary(f"complete: {counted(manifests, 'manifest')}, {counted(blobs, 'blob')}, {how}, {cost}")
+    invocation.output.finish()
