@@ -1,13 +1,23 @@
-"""Tags that are versions: `1.4.0`, `v1.4.0`, `1.4`, `1.4.0-rc.1`, and `1.4.0_build.7`, for a tag can't hold a `+`."""
+"""Tags that are versions, and ranges of versions.
+
+A tag is a version when it reads `1.4.0`, `v1.4.0`, `1.4`, `1.4.0-rc.1`, or `1.4.0_build.7`, for a tag can't hold a `+`.
+A range is what npm writes: `^1.4`, `~1.4.2`, `>=2 <3`, `1.x`, `1.2 - 1.4`, and several joined by `||`. A prerelease
+belongs to a range only where the range names a prerelease of the same version, for a reader of `>=1.4` doesn't ask for
+the candidates of 2.0.
+
+`semantic_version.Version` compares. Its `NpmSpec` isn't used: unlike node-semver, it takes 1.5.0-rc.1 into `<=1.4` and
+1.5.0 into `1.2 - 1.5.0-rc.2`, and refuses `~>1.4`, `> 1.4` and `=v1.4`.
+"""
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 
+import msgspec
 from semantic_version import Version
-
-from oci.ranges import parse_range
 
 _VERSION = re.compile(r"v?(\d{1,18})\.(\d{1,18})(?:\.(\d{1,18}))?(?:-([0-9A-Za-z.-]+))?(?:_([0-9A-Za-z._-]+))?")
 
@@ -35,3 +45,128 @@ def in_ranges(version: Version, ranges: Sequence[str], *, prereleases: bool) -> 
     if not ranges:
         return prereleases or not version.prerelease
     return any(parse_range(text).holds(version, prereleases=prereleases) for text in ranges)
+
+
+_NUMBER = r"(?:0|[1-9]\d{0,17}|[xX*])"
+_PARTIAL = re.compile(
+    rf"v?(?P<major>{_NUMBER})(?:\.(?P<minor>{_NUMBER})(?:\.(?P<patch>{_NUMBER})"
+    r"(?:-(?P<prerelease>[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*))?(?:\+[0-9A-Za-z.-]+)?)?)?"
+)
+_SIMPLE = re.compile(r"(?P<operator>~>|[~^=]|[<>]=?|)(?P<version>\S+)")
+_LOOSE_OPERATOR = re.compile(r"([<>=~^])\s+")
+_HYPHEN = re.compile(r"(\S+)\s+-\s+(\S+)")
+_OPERATORS: Mapping[str, Callable[[Version, Version], bool]] = {
+    ">=": operator.ge,
+    ">": operator.gt,
+    "<=": operator.le,
+    "<": operator.lt,
+    "=": operator.eq,
+}
+_NOTHING_BELOW = Version("0.0.0-0")
+
+
+class Comparator(msgspec.Struct, frozen=True):
+    """One side of a range, such as `>=1.4.0`."""
+
+    operator: str
+    version: Version
+
+    def holds(self, version: Version) -> bool:
+        return _OPERATORS[self.operator](version, self.version)
+
+    def names_prerelease_of(self, version: Version) -> bool:
+        return bool(self.version.prerelease) and self.version.truncate() == version.truncate()
+
+
+class Range(msgspec.Struct, frozen=True):
+    """`alternatives`, one of which has to hold; each with all its comparators."""
+
+    alternatives: tuple[tuple[Comparator, ...], ...]
+
+    def holds(self, version: Version, *, prereleases: bool = False) -> bool:
+        """With `prereleases`, one that the range doesn't name counts as the version that it comes before."""
+        return any(_hold(comparators, version, prereleases=prereleases) for comparators in self.alternatives)
+
+
+def _hold(comparators: tuple[Comparator, ...], version: Version, *, prereleases: bool) -> bool:
+    if version.prerelease and not any(one.names_prerelease_of(version) for one in comparators):
+        if not prereleases:
+            return False
+        version = version.truncate()
+    return all(one.holds(version) for one in comparators)
+
+
+@lru_cache(maxsize=1000)
+def parse_range(text: str) -> Range:
+    """Raises ValueError for what is no range."""
+    return Range(tuple(tuple(_comparators(part.strip())) for part in text.split("||")))
+
+
+def _comparators(text: str) -> Iterator[Comparator]:
+    hyphen = _HYPHEN.fullmatch(text)
+    if hyphen:
+        yield from _Partial.parse(hyphen[1]).compared(">=")
+        yield from _Partial.parse(hyphen[2]).compared("<=")
+        return
+    for word in _LOOSE_OPERATOR.sub(r"\1", text).split():
+        found = _SIMPLE.fullmatch(word)
+        if found is None:
+            raise ValueError(f"{word!r} is no version")
+        yield from _Partial.parse(found["version"]).compared(found["operator"])
+
+
+class _Partial(msgspec.Struct, frozen=True):
+    """A version, or the beginning of one: 1, 1.4, 1.4.x."""
+
+    low: Version
+    given: int
+    """How many of its three numbers are said."""
+
+    @classmethod
+    def parse(cls, text: str) -> _Partial:
+        found = _PARTIAL.fullmatch(text)
+        if found is None:
+            raise ValueError(f"{text!r} is no version")
+        said = [(found[name] or "x").isdecimal() for name in ("major", "minor", "patch")]
+        if said != sorted(said, reverse=True):
+            raise ValueError(f"{text!r} is no version: a number follows one that is left open")
+        numbers = [int(found[name]) for name, known in zip(("major", "minor", "patch"), said, strict=True) if known]
+        major, minor, patch = (*numbers, 0, 0, 0)[:3]
+        prerelease = tuple(found["prerelease"].split(".")) if found["prerelease"] and len(numbers) == 3 else ()
+        return cls(Version(major=major, minor=minor, patch=patch, prerelease=prerelease), len(numbers))
+
+    def compared(self, sign: str) -> list[Comparator]:
+        """What an operator before it means."""
+        if not self.given:
+            return [Comparator("<", _NOTHING_BELOW)] if sign in {"<", ">"} else []
+        low = Comparator(">=", self.low)
+        if sign == "^":
+            return [low, self._below(self._first_that_counts())]
+        if sign in {"~", "~>"}:
+            return [low, self._below(min(self.given - 1, 1))]
+        if self.given == 3:
+            return [Comparator(sign or "=", self.low)]
+        end = self._below(self.given - 1)
+        meanings = {
+            ">": [Comparator(">=", end.version.truncate())],
+            ">=": [low],
+            "<": [Comparator("<", _before(self.low))],
+            "<=": [end],
+        }
+        return meanings.get(sign, [low, end])
+
+    def _first_that_counts(self) -> int:
+        """The number that `^` keeps: the first that isn't 0, as far as they are said."""
+        numbers = (self.low.major, self.low.minor, self.low.patch)[: self.given]
+        return next((place for place, number in enumerate(numbers) if number), self.given - 1)
+
+    def _below(self, place: int) -> Comparator:
+        """Everything before the next number at `place`, prereleases of that one included."""
+        low = self.low.truncate()
+        next_ones = (low.next_major, low.next_minor, low.next_patch)
+        return Comparator("<", _before(next_ones[place]()))
+
+
+def _before(version: Version) -> Version:
+    """The lowest prerelease of a version: nothing between it and what is lower."""
+    return Version(major=version.major, minor=version.minor, patch=version.patch, prerelease=("0",))

@@ -65,7 +65,7 @@ async def plan_prune(destination: str, policy: Policy, grace_seconds: float) -> 
     )
     await acreate_table_artifact(key=plan_key(destination), table=list(_rows(plan))[:_ROWS], description=str(planned))
     log = get_run_logger()
-    for warning in plan.warnings:
+    for warning in (*plan.warnings, *plan.unknown):
         log.warning("%s", warning)
     log.info("%s", planned)
     return planned

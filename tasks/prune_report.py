@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from pydantic import BaseModel
 
+from oci.prune.execute import Left, PruneReport
 from oci.prune.plan import PrunePlan
-from oci.prune.report import Left, PruneReport
 from oci.units import counted, show_size
 from tasks.page import table
 

@@ -13,15 +13,14 @@ import click
 from flows.cli import debug
 from flows.cli.access import RegistryFlags, concurrency_flag, registry_flags
 from flows.cli.click_ext import Age, Invocation, Verb, boolean, everywhere, words
+from oci.bundle.tagnames import attached_to
 from oci.digest import parse_digest
 from oci.errors import Incomplete, InvalidInput, NotFound, Refused, StoreError
 from oci.output import write_output
-from oci.prune.attached import attached_to
-from oci.prune.execute import execute
+from oci.prune.execute import PruneReport, execute
 from oci.prune.keep import Keep
 from oci.prune.plan import PrunePlan
 from oci.prune.planner import make_prune_plan, remember
-from oci.prune.report import PruneReport
 from oci.reference import StoreName, parse_store
 from oci.relocation.session import Access, Session
 from oci.units import counted, show_size
@@ -48,6 +47,7 @@ def policy_flags(command: F) -> F:
         click.option("--keep-latest", type=click.IntRange(0), default=0, help="Tags of so many newest versions."),
         words("--keep-digest", help="Manifests by digest, with all they list (repeatable)."),
         words("--keep-lock", help="What an ImagesLock or BundleLock file pins (repeatable)."),
+        words("--keep-bundle", help="A bundle of any repository, with all it lists (repeatable)."),
         click.option(
             "-f", "--mirrors", default="", help="File of mirrors: what all mirrors to this repository take is kept."
         ),
@@ -153,6 +153,7 @@ def _keep(flags: dict[str, Any]) -> Keep:
         latest=flags["keep_latest"],
         digests=tuple(map(parse_digest, flags["keep_digest"])),
         locks=flags["keep_lock"],
+        bundles=flags["keep_bundle"],
         nothing=flags["keep_nothing"],
     )
 
@@ -206,6 +207,8 @@ def _show(invocation: Invocation, plan: PrunePlan) -> None:
         output.table("Tags", _TAGS, tags)
     for warning in plan.warnings:
         output.warn(warning)
+    for unknown in plan.unknown:
+        output.warn(f"before you approve: {unknown}")
     output.summary(_summary(plan))
 
 

@@ -65,6 +65,13 @@ class KeepParameters(BaseModel):
         examples=[["/etc/transship/images.lock.yml"]],
         max_length=1000,
     )
+    bundles: list[Text] = Field(
+        default=[],
+        title="Bundles",
+        description="Bundles of any repository, by reference: they and all they list are kept.",
+        examples=[["registry.corp.example/mirror/shop:1.4.0"]],
+        max_length=1000,
+    )
     nothing: bool = Field(
         default=False, title="Keep nothing", description="On purpose. A policy that keeps nothing is refused without."
     )
@@ -77,6 +84,7 @@ class KeepParameters(BaseModel):
             latest=self.latest,
             digests=tuple(map(Digest, self.digests)),
             locks=tuple(self.locks),
+            bundles=tuple(self.bundles),
             nothing=self.nothing,
         )
 

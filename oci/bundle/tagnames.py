@@ -19,6 +19,7 @@ _LONGEST_HEX = 64
 _LONGEST_NAME = 49
 _FOREIGN = re.compile(r"[^A-Za-z0-9._-]+")
 _COSIGN = re.compile(r"sha(256|512)-[0-9a-f]{64}\.(sig|att|sbom)")
+_ATTACHED = re.compile(r"(?:.+-)?(sha(?:256|512)-[0-9a-f]{64})(?:\.[A-Za-z0-9_.-]+)?")
 _LEADING = re.compile(r"^[^A-Za-z0-9_]+")
 
 
@@ -55,6 +56,25 @@ def referrers(subject: Digest) -> str:
     """The tag of the index of referrers in a registry without the referrers API."""
     algorithm, _, encoded = subject.partition(":")
     return f"{algorithm}-{encoded[:_LONGEST_HEX]}"
+
+
+def attached_to(tag: str) -> str:
+    """The `sha256-<hex>` in a tag's name, as `referrers` makes it of a digest; empty for any other tag. Keep-alive and
+    locations tags, cosign's tags and the referrers tag have one."""
+    found = _ATTACHED.fullmatch(tag)
+    return found.group(1) if found else ""
+
+
+def digest_named(tag: str) -> Digest | None:
+    """The digest in a tag's name; None too for a digest that was too long for a tag and was cut."""
+    algorithm, _, encoded = attached_to(tag).partition("-")
+    return Digest(f"{algorithm}:{encoded}") if algorithm == "sha256" else None
+
+
+def is_keep_alive(tag: str) -> bool:
+    """Whether a tag shows the very manifest whose digest is in its name."""
+    internal = tag.endswith(KEEP_ALIVE_SUFFIX) and not tag.endswith(LOCATIONS_SUFFIX)
+    return internal and digest_named(tag) is not None
 
 
 def is_internal(tag: str) -> bool:

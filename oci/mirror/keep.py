@@ -25,7 +25,8 @@ def keep_for(
     now: datetime | None = None,
 ) -> Keep:
     """What all mirrors to `name` want there: the tags that each selects at its source now, its bundle, what its lock
-    pins. With `vanished` also tags that the source has no longer, as far as the rules go by names and versions.
+    pins. With `vanished` also tags that the source has no longer, as far as the rules go by names and versions. The
+    destination may lack any of it, for a mirror may not have run yet.
 
     Raises InvalidInput when no mirror goes there, and whatever a source raises that can't be read; Refused when a
     source has nothing that its rules take, for an empty list is more likely a mistake than a wish.
@@ -52,7 +53,8 @@ def _of(
         return Keep(locks=(source.lock,))
     reference = source.reference
     if reference is not None:
-        return Keep(digests=(reference.digest,)) if reference.digest else Keep(tags=(reference.tag,))
+        named = {"digests": (reference.digest,)} if reference.digest else {"tags": (reference.tag,)}
+        return Keep(**named, optional=(reference.digest or reference.tag,))
     if source.store is None:
         raise InvalidInput(f"the mirror {mirror.name} has no source")
     with open_mirror(mirror) as session:
@@ -78,7 +80,7 @@ def _of_repository(
         )
     if vanished:
         taken |= _vanished(session, mirror.tags, name, there)
-    return Keep(tags=tuple(sorted(taken)))
+    return Keep(tags=tuple(sorted(taken)), optional=tuple(sorted(taken)))
 
 
 def _vanished(session: Session, rules: Sequence[TagRule], name: StoreName, there: Sequence[str]) -> set[str]:

@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from oci.descriptor import Platform
 from oci.errors import InvalidInput
 from oci.mirror.durations import Duration
-from oci.ranges import parse_range
 from oci.relocation.request import Artifact
+from oci.versions import parse_range
 
 STRICT = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 

@@ -1,7 +1,8 @@
 """Carrying out a plan: look again, then delete what is unwanted still, roots before all they list.
 
-Registries have no conditional delete. What is pushed or tagged in the moment between the second look and the deletion
-(a second or so in a repository of ordinary size) isn't noticed: don't prune a repository while it is being filled.
+Registries have no conditional delete. Before each round of deletions the tags are listed again, and before each
+deletion every tag of the manifest is asked for; what is pushed in the moment after that isn't noticed: don't prune a
+repository while it is being filled.
 """
 
 from __future__ import annotations
@@ -9,21 +10,66 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
+import msgspec
+
+from oci.bundle.tagnames import KEEP_ALIVE_SUFFIX
 from oci.digest import Digest, digest_of
 from oci.errors import NotFound, Refused, StoreError, TransshipError
 from oci.layout.store import Layout
+from oci.meter import Receipt
+from oci.prune import grace as note
 from oci.prune.keep import Keep
 from oci.prune.plan import PrunePlan, UnwantedManifest, UnwantedTag, bytes_freed
-from oci.prune.planner import make_prune_plan, remember
-from oci.prune.report import Deleted, Left, PruneReport
+from oci.prune.planner import look, remember
+from oci.prune.survey import Surveyor
 from oci.reference import parse_store
 from oci.relocation.session import Session
 from oci.store import Destination
 
 _UNSUPPORTED = frozenset({400, 405, 501})
+
+
+class Deleted(msgspec.Struct, frozen=True, kw_only=True):
+    """A manifest that is gone, and the tags that went with it."""
+
+    digest: Digest
+    kind: str
+    tags: tuple[str, ...] = ()
+
+
+class Left(msgspec.Struct, frozen=True, kw_only=True):
+    """A manifest or tag of the plan that is still at the destination, and why."""
+
+    subject: str
+    reason: str
+    retryable: bool = False
+
+
+class PruneReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a prune did. Sizes in bytes. `skipped` were spared, because something has changed since the plan was made;
+    `refused` are tags that the registry can't take away alone; `failed` could not be deleted."""
+
+    destination: str
+    deleted: tuple[Deleted, ...] = ()
+    untagged: tuple[str, ...] = ()
+    skipped: tuple[Left, ...] = ()
+    refused: tuple[Left, ...] = ()
+    failed: tuple[Left, ...] = ()
+    gone: int = 0
+    """Of the plan, what was deleted already by other programs."""
+    waiting: int = 0
+    """What is unwanted and not yet for as long as the grace period."""
+    bytes_freed: int = 0
+    """Of a layout folder, what the disk has got back of blobs, with the manifests. Of a registry, what it can free when
+    it collects garbage, at most."""
+    receipt: Receipt
+
+    def to_dict(self) -> dict[str, Any]:
+        body: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(self, receipt=Receipt()))
+        return body | {"receipt": self.receipt.to_dict()}
 
 
 def execute(
@@ -41,9 +87,9 @@ def execute(
     raises.
     """
     name = parse_store(plan.destination)
-    policy = replace(plan.keep.and_also(keep or Keep()), nothing=plan.keep.nothing)
-    again = make_prune_plan(session, name, policy, grace=plan.grace, now=now, known=plan.by_digest)
-    work = _Work(session, session.destination(name), on_deleted or _unheard)
+    policy = msgspec.structs.replace(plan.keep.and_also(keep or Keep()), nothing=plan.keep.nothing)
+    again, names = look(session, name, policy, grace=plan.grace, now=now, known=plan.by_digest)
+    work = _Work(session, again, names, on_deleted or _unheard)
     chosen = work.compare(plan, again)
     tags = work.compare_tags(plan, again)
     if chosen or tags:
@@ -51,7 +97,10 @@ def execute(
         with suppress(*() if plan.grace else (Refused,)):  # a registry whose tags can't move takes no second note
             remember(session, name, again)
         work.delete(chosen)
-        work.untag(tags)
+        if tags and (reason := check_untags(work.store)):
+            work.refused.extend(Left(subject=one.tag, reason=reason) for one in tags)
+        else:
+            work.untag(tags)
     freed = work.freed(again)
     work.forget(again)
     return PruneReport(
@@ -91,11 +140,41 @@ def check_deletes(destination: Destination) -> None:
         ) from error
 
 
+def check_untags(destination: Destination) -> str:
+    """Says why the store can't take a tag away alone; empty when it can. Tried with a manifest and a tag that are made
+    for it, never with one that somebody uses: some registries delete the manifest, and all its tags, with the tag.
+
+    What is made is deleted again, as far as the store lets it be.
+    """
+    if isinstance(destination, Layout):
+        return ""
+    tag = f"transship-probe-{secrets.token_hex(8)}{KEEP_ALIVE_SUFFIX}"
+    try:
+        probe = note.push(destination, secrets.token_hex(16), tag)
+    except StoreError as error:
+        return f"whether it can be done couldn't be tried with a manifest made for it: {error.message}"
+    try:
+        destination.delete_tag(tag)
+        if destination.head_manifest(tag) is not None:
+            return "the registry says that it has deleted a tag, and the tag is there still"
+        if destination.head_manifest(probe) is None:
+            return "the registry deletes the manifest together with its tag"
+    except StoreError as error:
+        return error.message  # without the hint: to delete the manifest instead is just what must not happen here
+    finally:
+        with suppress(StoreError):
+            destination.delete_manifest(probe)
+    return ""
+
+
 class _Work:
     """One execution, and how it went so far."""
 
-    def __init__(self, session: Session, store: Destination, on_deleted: Callable[[str], None]) -> None:
-        self.store = store
+    def __init__(
+        self, session: Session, again: PrunePlan, names: Mapping[str, Digest | None], on_deleted: Callable[[str], None]
+    ) -> None:
+        """`names` are the tags that were listed when `again` was made; a kept one with the digest that it showed."""
+        self.store = session.destination(parse_store(again.destination))
         self.deleted: list[Deleted] = []
         self.untagged: list[str] = []
         self.skipped: list[Left] = []
@@ -103,6 +182,8 @@ class _Work:
         self.failed: list[Left] = []
         self.gone = 0
         self._session = session
+        self._again = again
+        self._names = names
         self._on_deleted = on_deleted
 
     def compare(self, plan: PrunePlan, again: PrunePlan) -> list[UnwantedManifest]:
@@ -144,6 +225,9 @@ class _Work:
         stuck: set[Digest] = set()
         while left:
             self._session.cancel.check()
+            if reason := self._changed_meanwhile(first=len(left) == len(chosen)):
+                self.skipped.extend(Left(subject=_shown(one), reason=reason) for one in left.values())
+                return
             free = [one for one in left.values() if not left.keys() & set(one.after)]
             held = [one for one in free if stuck & set(one.after)]
             going = [one for one in free if one not in held]
@@ -153,6 +237,9 @@ class _Work:
                 if error is None:
                     self.deleted.append(Deleted(digest=one.digest, kind=one.kind, tags=one.tags))
                     self._on_deleted(_shown(one))
+                elif isinstance(error, str):
+                    stuck.add(one.digest)
+                    self.skipped.append(Left(subject=_shown(one), reason=error))
                 else:
                     stuck.add(one.digest)
                     self.failed.append(Left(subject=_shown(one), reason=str(error), retryable=error.retryable))
@@ -160,8 +247,27 @@ class _Work:
             for one in free:
                 del left[one.digest]
 
-    def _delete(self, one: UnwantedManifest) -> TransshipError | None:
+    def _changed_meanwhile(self, *, first: bool) -> str:
+        """Why nothing more is deleted: a tag that the look before hadn't, which may need anything, or, before the first
+        round, a kept tag that shows something else by now."""
+        if isinstance(self.store, Layout):
+            return ""
+        new = [tag for tag in Surveyor(self._session, self.store).listed() if tag not in self._names]
+        if new:
+            return f"the tag {min(new)} was pushed meanwhile; run it again"
+        kept = [tag for tag, digest in self._names.items() if digest] if first else []
+        for tag, shown in zip(kept, self._session.workers.map(self.store.head_manifest, kept), strict=True):
+            if shown is None or shown.digest != self._names[tag]:
+                return f"the tag {tag}, which is kept, has moved meanwhile; run it again"
+        return ""
+
+    def _delete(self, one: UnwantedManifest) -> TransshipError | str | None:
+        """None when it is gone; what has changed since the look before, in words; or the error."""
         try:
+            for tag in one.tags:
+                shown = self.store.head_manifest(tag)
+                if shown is not None and shown.digest != one.digest:
+                    return f"the tag {tag} shows {shown.digest} now"
             self.store.delete_manifest(one.digest)
         except NotFound:
             return None  # a registry may take referrers away with their subject
@@ -170,7 +276,7 @@ class _Work:
         return None
 
     def untag(self, tags: list[UnwantedTag]) -> None:
-        """One by one; the first tells whether the registry can, and whether it does no more than that."""
+        """One by one. The first is looked at closely, though a manifest made for it was tried before."""
         for number, one in enumerate(tags):
             self._session.cancel.check()
             try:
@@ -203,7 +309,7 @@ class _Work:
     def forget(self, again: PrunePlan) -> None:
         """What is done, and without a grace period what was never to be remembered, leaves the note."""
         done = {one.digest for one in self.deleted}
-        left = again if again.grace or self.failed else replace(again, manifests=(), tags=())
+        left = again if again.grace or self.failed else msgspec.structs.replace(again, manifests=(), tags=())
         with suppress(StoreError):  # it would tell of what is gone, and the next plan finds that out
             remember(self._session, self.store.name, left, gone=done, untagged=self.untagged)
 

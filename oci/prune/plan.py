@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
+
+import msgspec
 
 from oci.digest import Digest, parse_digest
 from oci.errors import InvalidDocument, InvalidInput
@@ -16,9 +16,10 @@ from oci.reference import parse_store, parse_tag
 
 PLAN_VERSION = 1
 
+T = TypeVar("T", "UnwantedManifest", "UnwantedTag")
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnwantedManifest:
+
+class UnwantedManifest(msgspec.Struct, frozen=True, kw_only=True):
     """A manifest that nothing kept needs, with every tag that shows it. Sizes in bytes."""
 
     digest: Digest
@@ -36,8 +37,7 @@ class UnwantedManifest:
     """Its grace period is over, and that of all in `after`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnwantedTag:
+class UnwantedTag(msgspec.Struct, frozen=True, kw_only=True):
     """A tag that isn't wanted, on a manifest that is needed."""
 
     tag: str
@@ -50,8 +50,7 @@ class UnwantedTag:
     due: bool = True
 
 
-@dataclass(frozen=True, kw_only=True)
-class PrunePlan:
+class PrunePlan(msgspec.Struct, frozen=True, kw_only=True):
     """What a destination has beyond a policy. Manifests stand in the order in which they go: before all they list."""
 
     destination: str
@@ -63,9 +62,11 @@ class PrunePlan:
     tags_seen: int = 0
     manifests_kept: int = 0
     warnings: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+    """What a look at this destination can't show, and a deletion may therefore touch; to be read before approving."""
     version: int = PLAN_VERSION
 
-    @cached_property
+    @property
     def by_digest(self) -> Mapping[Digest, UnwantedManifest]:
         return {manifest.digest: manifest for manifest in self.manifests}
 
@@ -94,16 +95,13 @@ class PrunePlan:
         return not (self.due_manifests or self.due_tags)
 
     def to_dict(self) -> dict[str, Any]:
-        body = asdict(self)
-        body["keep"] = self.keep.to_dict()
-        body["grace"] = self.grace.total_seconds()
-        body["made"] = self.made.isoformat()
-        for entry in (*body["manifests"], *body["tags"]):
-            entry["since"] = entry["since"].isoformat()
-        return body
+        """Times in ISO 8601, the grace period in seconds."""
+        plain: dict[str, Any] = json.loads(self.to_json())
+        return plain
 
     def to_json(self) -> str:
-        return json.dumps(self.to_dict(), indent=1)
+        body = msgspec.to_builtins(self, builtin_types=(datetime, timedelta))
+        return json.dumps(body, indent=1, default=_plain)
 
     @classmethod
     def from_json(cls, text: str) -> PrunePlan:
@@ -112,19 +110,15 @@ class PrunePlan:
             body = json.loads(text)
             if body.get("version") != PLAN_VERSION:
                 raise InvalidDocument(f"prune plan version {body.get('version')!r}, expected {PLAN_VERSION}")
-            parse_store(body["destination"])
-            return cls(
-                **{
-                    **body,
-                    "keep": Keep.from_dict(body["keep"]),
-                    "grace": timedelta(seconds=body["grace"]),
-                    "made": _time(body["made"]),
-                    "manifests": tuple(_manifest(entry) for entry in body["manifests"]),
-                    "tags": tuple(_tag(entry) for entry in body["tags"]),
-                    "warnings": tuple(body["warnings"]),
-                }
-            )
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, InvalidInput) as error:
+            plan = msgspec.convert(body, cls, strict=False)
+            parse_store(plan.destination)
+            checked = {
+                "manifests": tuple(map(_checked, plan.manifests)),
+                "tags": tuple(map(_checked, plan.tags)),
+                "made": _time(plan.made),
+            }
+            return msgspec.structs.replace(plan, **checked)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError, InvalidInput) as error:
             if isinstance(error, InvalidDocument):
                 raise
             raise InvalidDocument(f"not a prune plan: {error}") from error
@@ -139,30 +133,31 @@ def bytes_freed(manifests: Collection[UnwantedManifest], gone: Collection[Digest
     )
 
 
-def _manifest(entry: Mapping[str, Any]) -> UnwantedManifest:
-    read = {
-        "digest": parse_digest(entry["digest"]),
-        "blobs": tuple((parse_digest(digest), int(size)) for digest, size in entry["blobs"]),
-        "tags": tuple(parse_tag(tag) for tag in entry["tags"]),
-        "after": tuple(parse_digest(digest) for digest in entry["after"]),
-        "since": _time(entry["since"]),
-    }
-    return UnwantedManifest(**{**entry, **read})
+def _checked(entry: T) -> T:
+    """Every name passes its grammar before it becomes part of a URL. Raises ValueError."""
+    digests: list[str] = [entry.digest]
+    if isinstance(entry, UnwantedManifest):
+        digests += [*entry.after, *(digest for digest, _ in entry.blobs)]
+        tags = entry.tags
+    else:
+        tags = (entry.tag, *entry.others)
+    for digest in digests:
+        parse_digest(digest)
+    for tag in tags:
+        parse_tag(tag)
+    return msgspec.structs.replace(entry, since=_time(entry.since))
 
 
-def _tag(entry: Mapping[str, Any]) -> UnwantedTag:
-    read = {
-        "tag": parse_tag(entry["tag"]),
-        "digest": parse_digest(entry["digest"]),
-        "others": tuple(parse_tag(tag) for tag in entry["others"]),
-        "since": _time(entry["since"]),
-    }
-    return UnwantedTag(**{**entry, **read})
-
-
-def _time(text: str) -> datetime:
+def _time(moment: datetime) -> datetime:
     """Raises ValueError for a time without a zone, which could be any."""
-    found = datetime.fromisoformat(text)
-    if found.tzinfo is None:
-        raise ValueError(f"{text} has no time zone")
-    return found.astimezone(UTC)
+    if moment.tzinfo is None:
+        raise ValueError(f"{moment} has no time zone")
+    return moment.astimezone(UTC)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    raise TypeError(type(value).__name__)

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 
+import msgspec
+
 from oci.bundle import tagnames
+from oci.bundle.describe import DescribedBundle, describe
+from oci.bundle.lockfile import BundleLock, read_lock
 from oci.descriptor import CONFIG_TYPES, Descriptor
-from oci.digest import Digest
+from oci.digest import Digest, is_digest
 from oci.errors import InvalidInput, Refused
-from oci.prune import seen
-from oci.prune.attached import attached_to
+from oci.prune import grace as note
 from oci.prune.keep import Keep
 from oci.prune.plan import PrunePlan, UnwantedManifest, UnwantedTag
 from oci.prune.references import References, order
 from oci.prune.survey import Found, Survey, Surveyor
-from oci.reference import ArchiveName, StoreName
+from oci.reference import ArchiveName, Repository, StoreName, parse_any
 from oci.relocation.session import Session
 from oci.store import Destination
 
 NO_GRACE = timedelta(0)
+
+_UNKNOWN_BUNDLES = (
+    "bundles in other repositories may list images of this one, and this can't be seen here: "
+    "name such bundles or locks as kept (--keep-bundle, --keep-lock)"
+)
+_UNKNOWN_PUSHES = (
+    "what is pushed or tagged between the look before the deletions and a deletion can't be seen: "
+    "don't fill the repository meanwhile"
+)
 
 
 def make_prune_plan(
@@ -29,35 +41,50 @@ def make_prune_plan(
     *,
     grace: timedelta = NO_GRACE,
     now: datetime | None = None,
-    known: Iterable[Digest] = (),
 ) -> PrunePlan:
-    """What `name` has that `keep` doesn't want and that nothing kept needs; with `grace`, since when. `known` are
-    manifests to look at even if nothing leads to them any more.
+    """What `name` has that `keep` doesn't want and that nothing kept needs; with `grace`, since when.
 
-    Raises InvalidInput for a policy that keeps nothing of what is there, unless it says so itself, Refused when it
-    can't be known what a kept manifest lists, and whatever the store or a lock raises: a list that can't be read in
-    full is never taken for a short one.
+    Raises InvalidInput for a policy that keeps nothing of what is there, unless it allows that, or that names tags and
+    digests that aren't there; Refused when it can't be known what a kept manifest lists, or when the list of tags isn't
+    whole; and whatever the store, a lock or a bundle raises: a list that can't be read in full is never taken for a
+    short one.
     """
+    return look(session, name, keep, grace=grace, now=now)[0]
+
+
+def look(
+    session: Session,
+    name: StoreName,
+    keep: Keep,
+    *,
+    grace: timedelta,
+    now: datetime | None = None,
+    known: Iterable[Digest] = (),
+) -> tuple[PrunePlan, Mapping[str, Digest | None]]:
+    """As `make_prune_plan`, with all tags that were listed, and what the kept tags show. `known` are manifests to look
+    at even if nothing leads to them any more."""
     _check(name, keep)
-    wanted = keep.with_locks_read()
     destination = session.destination(name)
+    wanted = _resolved(session, destination, keep)
     surveyor = Surveyor(session, destination)
     survey = surveyor.look()
-    noted = seen.read(destination) if survey.has_note else {}
-    surveyor.read((*seen.noted_manifests(noted), *known))
+    surveyor.check_listed([tag for tag in wanted.tags if tag not in wanted.optional])
+    noted = note.read(destination) if survey.has_note else {}
+    surveyor.read((*note.noted_manifests(noted), *known, *wanted.digests))
     chosen = wanted.chosen(survey.tags)
     surveyor.confirm(chosen)
     references = References(surveyor, chosen & survey.tags.keys(), wanted.digests)
-    _check_known(destination, references)
+    _check_readable(destination, references)
     unwanted = references.unwanted
     if unwanted and not wanted.nothing and not survey.manifests.keys() & references.needed.keys():
         raise InvalidInput(
             f"the policy keeps nothing of what is in {name}",
             hint="correct it, or say on purpose that nothing is to be kept",
         )
+    _check_present(name, wanted, survey)
     clock = _Clock(noted, grace, now or datetime.now(UTC))
     manifests = _manifests(survey, unwanted, clock)
-    return PrunePlan(
+    plan = PrunePlan(
         destination=str(name),
         keep=wanted,
         grace=grace,
@@ -67,7 +94,10 @@ def make_prune_plan(
         tags_seen=len(survey.tags),
         manifests_kept=len(survey.manifests) - len(unwanted),
         warnings=tuple(_warnings(wanted, survey)),
+        unknown=tuple(_unknown(name, keep)) if any(one.due for one in manifests) else (),
     )
+    kept = {tag: survey.tags[tag] for tag in references.tags}
+    return plan, dict.fromkeys((*survey.tags, *survey.dangling, note.TAG)) | kept
 
 
 def remember(
@@ -78,8 +108,33 @@ def remember(
     for manifest in plan.manifests:
         if manifest.digest not in gone:
             since.update(dict.fromkeys(_keys(manifest.digest, manifest.tags), manifest.since))
-    since.update({seen.tag_key(one.tag, one.digest): one.since for one in plan.tags if one.tag not in untagged})
-    seen.write(session.destination(name), since)
+    since.update({note.tag_key(one.tag, one.digest): one.since for one in plan.tags if one.tag not in untagged})
+    note.write(session.destination(name), since)
+
+
+def _resolved(session: Session, destination: Destination, keep: Keep) -> Keep:
+    """The policy with the digests that its locks and bundles pin instead of their names. Raises NotFound, Denied,
+    InvalidDocument, or InvalidInput for what is no bundle."""
+    bundles = list(map(parse_any, keep.bundles))
+    pinned: list[Digest] = []
+    for path in keep.locks:
+        lock = read_lock(path)
+        images = [lock.image] if isinstance(lock, BundleLock) else [image.image for image in lock.images]
+        pinned.extend(image.digest for image in images if image.digest)
+        if isinstance(lock, BundleLock) and destination.head_manifest(lock.image.identifier) is None:
+            bundles.append(lock.image)  # its images may be here without it
+    for bundle in bundles:
+        pinned.extend(_listed(describe(session.source, bundle, session.workers, layers=False, signatures=False)))
+    digests = tuple(dict.fromkeys((*keep.digests, *pinned)))
+    optional = tuple(dict.fromkeys((*keep.optional, *(one for one in pinned if one not in keep.digests))))
+    return msgspec.structs.replace(keep, digests=digests, locks=(), bundles=(), optional=optional)
+
+
+def _listed(bundle: DescribedBundle) -> Iterator[Digest]:
+    yield bundle.digest
+    yield from (Digest(image.key) for image in bundle.images if is_digest(image.key))
+    for nested in bundle.bundles:
+        yield from _listed(nested)
 
 
 def _check(name: StoreName, keep: Keep) -> None:
@@ -91,7 +146,7 @@ def _check(name: StoreName, keep: Keep) -> None:
         )
 
 
-def _check_known(destination: Destination, references: References) -> None:
+def _check_readable(destination: Destination, references: References) -> None:
     for digest, why in references.needed.items():
         found = references.survey.manifests.get(digest)
         if found is not None and found.unreadable:
@@ -103,6 +158,17 @@ def _check_known(destination: Destination, references: References) -> None:
                 operation="counting references",
                 hint="nothing is pruned before that is mended: copy it again with --repair",
             )
+
+
+def _check_present(name: StoreName, keep: Keep, survey: Survey) -> None:
+    """A name that is misspelled keeps nothing, and what it was to keep would be deleted."""
+    missing = [one for one in keep.required if one not in survey.tags and one not in survey.manifests]
+    if missing:
+        raise InvalidInput(
+            f"{len(missing)} of {len(keep.required)} tags and digests that the policy names aren't in {name}, "
+            f"such as {missing[0]}",
+            hint="correct the names, or keep them by a pattern, which may match nothing; nothing was deleted",
+        )
 
 
 class _Clock:
@@ -123,7 +189,7 @@ class _Clock:
 
 
 def _keys(digest: Digest, tags: Iterable[str]) -> list[str]:
-    return [digest, *(seen.tag_key(tag, digest) for tag in tags)]
+    return [digest, *(note.tag_key(tag, digest) for tag in tags)]
 
 
 def _manifests(survey: Survey, unwanted: Collection[Digest], clock: _Clock) -> tuple[UnwantedManifest, ...]:
@@ -160,7 +226,7 @@ def _tags_by_digest(survey: Survey) -> dict[Digest, list[str]]:
 
 
 def _kind(found: Found, tags: Iterable[str]) -> str:
-    if any(attached_to(tag) not in ("", tagnames.referrers(found.digest)) for tag in tags):
+    if any(tagnames.attached_to(tag) not in ("", tagnames.referrers(found.digest)) for tag in tags):
         return "attachment"
     if found.is_index or found.is_bundle:
         return "index" if found.is_index else "bundle"
@@ -173,7 +239,7 @@ def _tags(references: References, clock: _Clock) -> tuple[UnwantedTag, ...]:
     by_digest = _tags_by_digest(references.survey)
     for tag, digest in sorted(references.survey.tags.items()):
         if digest in references.needed and not references.keeps_tag(tag):
-            since = clock.since([seen.tag_key(tag, digest)])
+            since = clock.since([note.tag_key(tag, digest)])
             unwanted.append(
                 UnwantedTag(
                     tag=tag,
@@ -187,10 +253,18 @@ def _tags(references: References, clock: _Clock) -> tuple[UnwantedTag, ...]:
     return tuple(unwanted)
 
 
-def _warnings(keep: Keep, survey: Survey) -> Iterable[str]:
+def _warnings(keep: Keep, survey: Survey) -> Iterator[str]:
     for what, named, here in (("tags", keep.tags, survey.tags), ("digests", keep.digests, survey.manifests)):
         missing = [one for one in named if one not in here]
         if missing:
             yield f"{len(missing)} of {len(named)} {what} that the policy keeps aren't there, such as {missing[0]}"
     for tag in sorted(survey.dangling):
         yield f"the tag {tag} is listed and shows nothing"
+
+
+def _unknown(name: StoreName, keep: Keep) -> Iterator[str]:
+    if not isinstance(name, Repository):
+        return
+    if not (keep.bundles or keep.locks):
+        yield _UNKNOWN_BUNDLES
+    yield _UNKNOWN_PUSHES

@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterable
 
 from oci.bundle import tagnames
 from oci.digest import Digest
-from oci.prune.attached import attached_to
 from oci.prune.survey import Survey, Surveyor
 
 
@@ -31,7 +30,7 @@ class References:
 
     def keeps_tag(self, tag: str) -> bool:
         """By itself, or because it is attached to a digest that is needed."""
-        return tag in self.tags or attached_to(tag) in self._attached_to_needed
+        return tag in self.tags or tagnames.attached_to(tag) in self._attached_to_needed
 
     def _settle(self, surveyor: Surveyor) -> None:
         """Each round may find something that was unknown, and what that needs; manifests are finite."""
@@ -72,7 +71,7 @@ class Attachments:
     def __init__(self, survey: Survey) -> None:
         self._by_name: dict[str, list[Digest]] = {}
         for tag, shown in survey.tags.items():
-            if name := attached_to(tag):
+            if name := tagnames.attached_to(tag):
                 self._by_name.setdefault(name, []).append(shown)
         self._by_subject = {subject: list(found) for subject, found in survey.referrers.items()}
         for found in survey.manifests.values():

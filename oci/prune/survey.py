@@ -13,11 +13,10 @@ from typing import TypeVar
 from oci.bundle import reader, tagnames
 from oci.descriptor import SCHEMA1_TYPES, Descriptor
 from oci.digest import Digest
-from oci.errors import IntegrityError, InvalidInput, NotFound
+from oci.errors import IntegrityError, InvalidInput, NotFound, Refused
 from oci.layout.store import Layout
 from oci.manifest import Manifest
-from oci.prune import seen
-from oci.prune.attached import digest_named, is_keep_alive
+from oci.prune import grace
 from oci.registry.repository import RegistryRepository
 from oci.relocation.session import Session
 from oci.store import Destination, Source
@@ -76,21 +75,41 @@ class Surveyor:
 
         A keep-alive tag isn't asked what it shows when the digest in its name is here: it would tell the same.
         """
-        listed = list(self._store.tags())
-        names = [tag for tag in listed if tag != seen.TAG]
+        listed = self.listed()
+        names = [tag for tag in listed if tag != grace.TAG]
         self.survey.has_note = len(names) < len(listed)
         self._locations = frozenset(tag for tag in names if tag.endswith(tagnames.LOCATIONS_SUFFIX))
-        self._show([tag for tag in names if not is_keep_alive(tag)])
-        self.read((*filter(None, map(digest_named, names)), *self._listed_without_tag()))
-        silent = [tag for tag in names if is_keep_alive(tag)]
-        told = {tag: digest for tag in silent if (digest := digest_named(tag)) in self.survey.manifests}
-        self.survey.tags.update({tag: digest for tag, digest in told.items() if digest})
-        self._show([tag for tag in silent if tag not in told])
+        self._show([tag for tag in names if not tagnames.is_keep_alive(tag)])
+        self.read((*filter(None, map(tagnames.digest_named, names)), *self._listed_without_tag()))
+        silent = [tag for tag in names if tagnames.is_keep_alive(tag)]
+        known = {tag: digest for tag in silent if (digest := tagnames.digest_named(tag)) in self.survey.manifests}
+        self.survey.tags.update({tag: digest for tag, digest in known.items() if digest})
+        self._show([tag for tag in silent if tag not in known])
         return self.survey
+
+    def listed(self) -> list[str]:
+        """Every tag that the store names. A registry's list isn't believed to be whole because a Link is missing."""
+        store = self._store
+        return list(store.all_tags() if isinstance(store, RegistryRepository) else store.tags())
+
+    def check_listed(self, tags: Collection[str]) -> None:
+        """Asks for exact names that the list hasn't. Raises Refused when one exists: then the list isn't whole, and
+        other tags may be missing from it as well."""
+        unlisted = [tag for tag in tags if tag not in self.survey.tags and tag not in self.survey.dangling]
+        for tag, shown in zip(unlisted, self._each(self._store.head_manifest, unlisted), strict=True):
+            if shown is not None:
+                raise Refused(
+                    f"the registry has the tag {tag}, and its list of tags hasn't: the list isn't whole",
+                    side="destination",
+                    store=str(self._store.name),
+                    subject=tag,
+                    operation="listing the tags",
+                    hint="nothing can be pruned here: what isn't listed would be deleted with the digest it shows",
+                )
 
     def confirm(self, tags: Iterable[str]) -> None:
         """Asks what keep-alive tags show of which more depends than the manifest that they name."""
-        self._show([tag for tag in tags if is_keep_alive(tag)])
+        self._show([tag for tag in tags if tagnames.is_keep_alive(tag)])
 
     def read(self, digests: Iterable[Digest]) -> None:
         """Looks at manifests by digest, but for those that were looked at before."""
@@ -120,7 +139,7 @@ class Surveyor:
         """What index.json of a layout lists without a name: referrers, and what other tools put there."""
         if not isinstance(self._store, Layout):
             return ()
-        note = self._store.head_manifest(seen.TAG) if self.survey.has_note else None
+        note = self._store.head_manifest(grace.TAG) if self.survey.has_note else None
         return tuple(digest for digest in self._store.listed() if note is None or digest != note.digest)
 
     def _show(self, tags: list[str]) -> None:

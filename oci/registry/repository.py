@@ -44,6 +44,10 @@ class RegistryRepository:
     def tags(self) -> Iterator[str]:
         return tags.list_tags(self._transport, self._name)
 
+    def all_tags(self) -> Iterator[str]:
+        """As `tags`, for callers that delete what isn't named: a list cut short without a Link is continued."""
+        return tags.list_tags(self._transport, self._name, exhaustive=True)
+
     def referrers(self, subject: Digest, artifact_type: str = "") -> tuple[Descriptor, ...]:
         return referrers.list_referrers(self._transport, self._name, self._capabilities, subject, artifact_type)
 

@@ -27,8 +27,11 @@ _ROUND = 50
 _NEXT = re.compile(r'<([^>]*)>[^,]*;\s*rel="?next"?', re.IGNORECASE)
 
 
-def list_tags(transport: Transport, name: Repository) -> Iterator[str]:
-    return _pages(transport, partial(targets.tags, name), "tags", Scope(name.path, "pull"), str(name))
+def list_tags(transport: Transport, name: Repository, *, exhaustive: bool = False) -> Iterator[str]:
+    """With `exhaustive`, a page without a Link is not believed to be the last: `last=` is asked until a page brings
+    nothing new. For callers that delete what isn't named: some registries cut a list short without a Link."""
+    path = partial(targets.tags, name)
+    return _pages(transport, path, "tags", Scope(name.path, "pull"), str(name), exhaustive=exhaustive)
 
 
 def catalog(transport: Transport) -> Iterator[str]:
@@ -42,7 +45,15 @@ def next_page(answer: Answer, target: Target) -> Target | None:
     return target.next_page(found.group(1)) if found else None
 
 
-def _pages(transport: Transport, path: Callable[..., Target], key: str, scope: Scope, subject: str) -> Iterator[str]:
+def _pages(
+    transport: Transport,
+    path: Callable[..., Target],
+    key: str,
+    scope: Scope,
+    subject: str,
+    *,
+    exhaustive: bool = False,
+) -> Iterator[str]:
     """Follows `Link`. A page of a round length, or of the one asked for, without one is perhaps a full page of a
     registry that leaves it out: it is followed by `last=`. Ends when a page brings nothing new, or more than was asked
     for: docker-registry 2.8.2 ignores both and gives everything each time."""
@@ -66,7 +77,8 @@ def _pages(transport: Transport, path: Callable[..., Target], key: str, scope: S
         seen.update(new)
         yield from new
         target = next_page(answer, target) if new else None
-        if new and not target and (len(names) == PAGE or (len(names) < PAGE and len(names) % _ROUND == 0)):
+        suspicious = len(names) == PAGE or (len(names) < PAGE and (exhaustive or len(names) % _ROUND == 0))
+        if new and not target and suspicious:
             target = path(n=str(PAGE), last=names[-1])
 
 

@@ -44,6 +44,8 @@ class Features:
     tag_paging: bool = True
     links: bool = True
     """With paging: does a page say where the next one is?"""
+    unlisted: frozenset[str] = frozenset()
+    """Tags that the list of tags hasn't, whatever is asked."""
     single_post: bool = True
     mount: bool = True
     resume: bool = True
@@ -322,8 +324,8 @@ class _Handler(QuietHandler):
         repository = self.registry.store.repositories.get(name)
         if repository is None:
             raise _Refusal(404, "NAME_UNKNOWN", name)
-        tags = sorted(repository.tags)
         features, headers = self.registry.features, {}
+        tags = sorted(repository.tags.keys() - features.unlisted)
         if features.tag_paging:
             count = min(int(self.query.get("n", features.page)), features.page)
             left = [tag for tag in tags if tag > self.query.get("last", "")]

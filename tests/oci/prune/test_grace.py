@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from oci.errors import InvalidDocument
-from oci.prune import seen
+from oci.prune import grace as note
 from tests.servers.docker_registry import DockerRegistry
 from tests.support.content import image, index, push
 from tests.support.pruning import NOW, carried_out, has, names, planned, tags_of
@@ -104,7 +104,7 @@ def test_the_note_is_neither_unwanted_nor_left_behind(registry: DockerRegistry, 
     push(registry.url, repository, image(2), "2.0")
     where = f"{registry.host}/{repository}"
     planned(where, grace=WEEK, note=True, tags=("2.0",))
-    assert seen.TAG in tags_of(registry.url, repository)
+    assert note.TAG in tags_of(registry.url, repository)
 
     due = planned(where, grace=WEEK, now=NOW + WEEK, tags=("2.0",))
     assert names(due) == {image(1).digest}
@@ -114,7 +114,7 @@ def test_the_note_is_neither_unwanted_nor_left_behind(registry: DockerRegistry, 
 
 
 def test_something_else_under_the_tag_of_the_note_ends_it(registry: DockerRegistry, repository: str) -> None:
-    push(registry.url, repository, image(1), "1.0", seen.TAG)
+    push(registry.url, repository, image(1), "1.0", note.TAG)
 
     with pytest.raises(InvalidDocument, match="no note of what is unwanted"):
         planned(f"{registry.host}/{repository}", grace=WEEK, nothing=True)

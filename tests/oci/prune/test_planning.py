@@ -259,10 +259,21 @@ def test_a_plan_survives_json(registry: DockerRegistry, repository: str) -> None
         PrunePlan.from_json(plan.to_json().replace(image(2).digest, "sha256:../../x"))
 
 
-def test_tags_and_digests_of_the_policy_that_are_not_there_are_told(registry: DockerRegistry, repository: str) -> None:
+def test_tags_and_digests_of_the_policy_that_are_not_there_end_it(registry: DockerRegistry, repository: str) -> None:
     push(registry.url, repository, image(1), "1.0")
+    where = f"{registry.host}/{repository}"
 
-    plan = planned(f"{registry.host}/{repository}", tags=("1.0", "1.O"), digests=(image(9).digest,))
+    with pytest.raises(InvalidInput, match=r"1 of 2 tags and digests .* aren't in .*, such as 1\.O"):
+        planned(where, tags=("1.0", "1.O"))
+    with pytest.raises(InvalidInput, match=rf"1 of 2 .* such as {image(9).digest}"):
+        planned(where, tags=("1.0",), digests=(image(9).digest,))
+
+
+def test_what_mirrors_and_locks_name_may_be_missing_and_is_told(registry: DockerRegistry, repository: str) -> None:
+    push(registry.url, repository, image(1), "1.0")
+    optional = ("1.O", image(9).digest)
+
+    plan = planned(f"{registry.host}/{repository}", tags=("1.0", "1.O"), digests=(image(9).digest,), optional=optional)
 
     assert plan.warnings == (
         "1 of 2 tags that the policy keeps aren't there, such as 1.O",

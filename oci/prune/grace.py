@@ -61,16 +61,12 @@ def write(destination: Destination, since: Mapping[str, datetime]) -> None:
     """Replaces the note; one that says the same stays untouched, and one that would say nothing is deleted."""
     body = {"since": {key: when.astimezone(UTC).isoformat() for key, when in sorted(since.items())}}
     data = json.dumps(body, indent=0).encode()
-    layer = Descriptor("application/json", digest_of(data), len(data))
-    config = Descriptor(OCI_EMPTY, digest_of(b"{}"), 2)
-    manifest = _manifest(config, layer)
+    manifest = _manifest(data)
     before = destination.head_manifest(TAG)
     if before is not None and before.digest == manifest.digest:
         return
     if since:
-        destination.put_blob(config, reader_of(b"{}"))
-        destination.put_blob(layer, reader_of(data))
-        destination.put_manifest(manifest, TAG)
+        _push(destination, manifest, data, TAG)
     if before is not None:
         with suppress(StoreError):  # an old note is a few bytes that nobody looks at
             _delete(destination, before.digest)
@@ -83,7 +79,24 @@ def _delete(destination: Destination, note: Digest) -> None:
         destination.sweep({blob.digest for blob in blobs})
 
 
-def _manifest(config: Descriptor, layer: Descriptor) -> Manifest:
+def push(destination: Destination, text: str, tag: str) -> Digest:
+    """Pushes a manifest of ours that holds `text`, and gives its digest."""
+    data = text.encode()
+    manifest = _manifest(data)
+    _push(destination, manifest, data, tag)
+    return manifest.digest
+
+
+def _push(destination: Destination, manifest: Manifest, data: bytes, tag: str) -> None:
+    contents = {digest_of(content): content for content in (b"{}", data)}
+    for blob in manifest.blobs:
+        destination.put_blob(blob, reader_of(contents[blob.digest]))
+    destination.put_manifest(manifest, tag)
+
+
+def _manifest(data: bytes) -> Manifest:
+    config = Descriptor(OCI_EMPTY, digest_of(b"{}"), 2)
+    layer = Descriptor("application/json", digest_of(data), len(data))
     body = {
         "schemaVersion": 2,
         "mediaType": OCI_MANIFEST,
