@@ -36,7 +36,10 @@ def test_a_plan_is_shown_and_nothing_is_deleted(shop: str, registry: DockerRegis
         ("index", old.digest, "1.0, 1 with a digest in the name", "to delete"),
         ("image", image(1).digest, "-", "to delete"),
     ]
-    assert done.err.startswith(f"{shop}: 2 manifests to delete, 3 manifests kept, at most ")
+    *unknown, summary = done.err.splitlines()
+    assert summary.startswith(f"{shop}: 2 manifests to delete, 3 manifests kept, at most ")
+    assert [line.partition(": ")[0] for line in unknown] == ["Warning", "Warning"]
+    assert "bundles in other repositories may list images of this one" in unknown[0]
     assert done.err.endswith("to free; nothing was deleted: --approve does that\n")
     assert has(registry.url, repository, old)
     document = json.loads(transship("prune", shop, "--keep", r"2\..*", "--plan", "--json").out)
