@@ -26,7 +26,7 @@ INSIDE_OCI = (
         "options",
         "units",
         "output",
-        "ranges",
+        "patterns",
         "versions",
     },
     {"registry", "layout", "files"},
