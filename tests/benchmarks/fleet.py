@@ -54,9 +54,7 @@ def measure(folder: Path, runs: int) -> dict[int, list[float]]:
     """Seconds by number of workers; the numbers take turns."""
     seconds: dict[int, list[float]] = defaultdict(list)
     with ExitStack() as stack:
-        server = PrefectServer(made(folder / "prefect"))
-        stack.callback(server.stop)
-        server.wait()
+        server = stack.enter_context(PrefectServer(made(folder / "prefect")))
         deploy(server)
         stack.enter_context(settings_for(server))
         origin = stack.enter_context(DockerRegistry(folder / "origin"))

@@ -107,14 +107,10 @@ def measure_flow(runs: int) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / "prefect"
         home.mkdir()
-        server = PrefectServer(home)
-        server.wait()
-        try:
+        with PrefectServer(home) as server:
             for number in range(runs):
                 for name, count, wall in _flow_and_command(Path(folder) / str(number), server):
                     walls.setdefault((name, count), []).append(wall)
-        finally:
-            server.stop()
     middle = {key: statistics.median(values) for key, values in walls.items()}
     added = {name: (middle[name, CHANGED] - middle[name, 0]) / CHANGED for name in ("flow", "command")}
     return [

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.prefect_server import filter_prefect_leaks, forget_automations, prefect, prefect_server
+from tests.support.prefect_server import delete_automations, filter_prefect_leaks, prefect, prefect_server
 
 __all__ = ["prefect", "prefect_server"]
 
@@ -17,4 +17,4 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="module", autouse=True)
 def no_automation_outlives_its_module(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
-    forget_automations(request.config)
+    delete_automations(request.config)

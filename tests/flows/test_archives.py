@@ -297,7 +297,7 @@ def test_workers_write_one_object_together(
 def test_no_secret_reaches_the_database(prefect: PrefectServer, big: str, s3_location: str) -> None:
     export(big, s3_location)
 
-    kept = b"".join(path.read_bytes() for path in Path(prefect.home).glob("prefect.db*"))
+    kept = prefect.stored()
     assert s3_location.encode() in kept
     assert SECRET_KEY.encode() not in kept
 

@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 import pytest
-from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-from prefect.client.schemas.objects import FlowRun, TaskRun
+from prefect.client.schemas.objects import TaskRun
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Cancelling, Scheduled
 
 from tests.flows.cargo import Image, push_image, write_lock
 from tests.servers.docker_registry import DockerRegistry
+from tests.support.flow_runs import is_over, read_run, start_run, state_of, task_runs, with_client
 from tests.support.prefect_server import ROOT, PrefectServer, deploy, settings_for
 from tests.support.shop import push_shop
 from tests.support.slow_link import SlowLink
-
-T = TypeVar("T")
+from tests.support.waiting import until
 
 LAYER = 2_000_000
 SLOW = 20_000
@@ -78,52 +75,6 @@ def parameters(link: SlowLink, images: list[Image], destination: DockerRegistry,
     }
 
 
-def with_client(work: Callable[[PrefectClient], Coroutine[Any, Any, T]]) -> T:
-    async def main() -> T:
-        async with get_client() as client:
-            return await work(client)
-
-    return asyncio.run(main())
-
-
-def start(parameters: dict[str, Any], flow: str = "relocate") -> UUID:
-    async def work(client: PrefectClient) -> UUID:
-        deployment = await client.read_deployment_by_name(f"{flow}/{flow}")
-        run = await client.create_flow_run_from_deployment(deployment.id, parameters=parameters)
-        return run.id
-
-    return with_client(work)
-
-
-def read(run: UUID) -> FlowRun:
-    return with_client(lambda client: client.read_flow_run(run))
-
-
-def task_runs(run: UUID) -> list[TaskRun]:
-    by_run = FlowRunFilter(id=FlowRunFilterId(any_=[run]))
-    return with_client(lambda client: client.read_task_runs(flow_run_filter=by_run))
-
-
-def until(what: str, condition: Callable[[], T], seconds: float = 180.0) -> T:
-    deadline = time.monotonic() + seconds
-    while True:
-        found = condition()
-        if found:
-            return found
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
-        time.sleep(0.1)
-
-
-def state_of(run: UUID) -> str:
-    state = read(run).state
-    return str(state.name) if state else ""
-
-
-def is_over(run: UUID) -> bool:
-    state = read(run).state
-    return bool(state and state.is_final())
-
-
 def pushed(destination: DockerRegistry, parameters: dict[str, Any]) -> int:
     """Images at the destination, by the keep-alive tag that each gets with its manifest."""
     repository = parameters["parameters"]["destination"].partition("/")[2]
@@ -139,13 +90,13 @@ def in_the_middle(run: UUID, destination: DockerRegistry, parameters: dict[str, 
 def test_a_run_from_the_form_copies_everything_and_ends_completed(
     deployed: PrefectServer, destination: DockerRegistry, parameters: dict[str, Any]
 ) -> None:
-    run = start(parameters)
+    run = start_run("relocate", parameters)
 
     until("the end of the run", lambda: is_over(run))
 
     assert state_of(run) == "Completed"
     assert pushed(destination, parameters) == 7
-    assert read(run).name == f"images.lock.yml -> {destination.host}"
+    assert read_run(run).name == f"images.lock.yml -> {destination.host}"
 
 
 def test_what_was_pushed_from_the_form_is_pulled_and_listed_from_it(
@@ -160,7 +111,7 @@ def test_what_was_pushed_from_the_form_is_pulled_and_listed_from_it(
     }
 
     for flow, parameters in forms.items():
-        run = start({"parameters": parameters}, flow)
+        run = start_run(flow, {"parameters": parameters})
         until(f"the end of the {flow}", lambda run=run: is_over(run))  # type: ignore[misc]
         assert state_of(run) == "Completed"
 
@@ -198,7 +149,7 @@ def test_the_server_refuses_what_the_form_does_not_allow(
     deployed: PrefectServer, parameters: dict[str, Any], change: dict[str, Any]
 ) -> None:
     with pytest.raises(PrefectHTTPStatusError) as caught:
-        start({"parameters": parameters["parameters"] | change})
+        start_run("relocate", {"parameters": parameters["parameters"] | change})
 
     assert caught.value.response.status_code in (409, 422)
 
@@ -207,7 +158,7 @@ def test_a_run_cancelled_in_the_ui_stops_within_seconds_and_cleans_up(
     deployed: PrefectServer, destination: DockerRegistry, link: SlowLink, parameters: dict[str, Any]
 ) -> None:
     link.bytes_per_second = SLOW
-    run = start(parameters)
+    run = start_run("relocate", parameters)
     in_the_middle(run, destination, parameters)
     began = time.monotonic()
 
@@ -233,9 +184,9 @@ def test_a_killed_run_is_crashed_and_retrying_it_copies_only_what_is_missing(
     deployed: PrefectServer, destination: DockerRegistry, link: SlowLink, parameters: dict[str, Any]
 ) -> None:
     link.bytes_per_second = SLOW
-    run = start(parameters)
+    run = start_run("relocate", parameters)
     in_the_middle(run, destination, parameters)
-    process = int(str(read(run).infrastructure_pid).rpartition(":")[2])
+    process = int(str(read_run(run).infrastructure_pid).rpartition(":")[2])
 
     os.kill(process, signal.SIGKILL)
     until("the state Crashed", lambda: state_of(run) == "Crashed")

@@ -7,14 +7,13 @@ import os
 import signal
 import subprocess
 import threading
-import time
 import uuid
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -43,11 +42,11 @@ from tests.faults.proxy import Fault, FaultProxy, Span
 from tests.flows.cargo import Image, delete_blob, push_image, write_lock
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.registry_data import seed
+from tests.support.flow_runs import with_client
 from tests.support.mirroring import many
 from tests.support.prefect_server import PrefectServer, deploy, settings_for
 from tests.support.slow_link import SlowLink
-
-T = TypeVar("T")
+from tests.support.waiting import until
 
 IMAGES = 200
 SHARDS = 8
@@ -73,14 +72,6 @@ def source(registry: DockerRegistry) -> Iterator[FaultProxy]:
     """In front of the registry: every layer and config takes a while, so that images overlap as over a real line."""
     with FaultProxy(registry.port, Fault(method="GET", path="/blobs/", delay=0.05)) as proxy:
         yield proxy
-
-
-def with_client(work: Callable[[PrefectClient], Coroutine[Any, Any, T]]) -> T:
-    async def main() -> T:
-        async with get_client() as client:
-            return await work(client)
-
-    return asyncio.run(main())
 
 
 def limit(host: str, slots: int) -> None:
@@ -146,14 +137,6 @@ def kill_machine(worker: subprocess.Popen[bytes]) -> int:
     for process in below:
         os.kill(process, signal.SIGKILL)
     return len(below)
-
-
-def until(what: str, condition: Callable[[], T], seconds: float = 180.0) -> T:
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
-        time.sleep(0.1)
-    return found
 
 
 def meanwhile(what: str, condition: Callable[[], bool], action: Callable[[], None]) -> threading.Thread:

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.objects import FlowRun, TaskRun
 
 import tasks.mirror
@@ -27,7 +26,7 @@ from tasks.mirror_run import MirrorRun
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.registry_data import blob_file, seed
 from tests.support.content import bundle, digest_of, image, push
-from tests.support.flow_runs import newest_run
+from tests.support.flow_runs import newest_run_with_tasks
 from tests.support.mirroring import many, variant
 
 pytestmark = pytest.mark.usefixtures("prefect")
@@ -54,19 +53,8 @@ def config(source: DockerRegistry, destination: DockerRegistry, repository: str,
 
 
 def last_run(count: int) -> tuple[FlowRun, list[TaskRun]]:
-    """The newest flow run, with its task runs as soon as the server has recorded so many."""
-
-    async def main() -> tuple[FlowRun, list[TaskRun]]:
-        async with get_client() as client:
-            deadline = time.monotonic() + 60
-            while True:
-                run = await newest_run(client)
-                known = await client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])))
-                if len(known) >= count or time.monotonic() > deadline:
-                    return run, known
-                await asyncio.sleep(0.1)
-
-    return asyncio.run(main())
+    """The newest flow run, with its task runs when there are `count` of them."""
+    return newest_run_with_tasks(lambda tasks: len(tasks) >= count)
 
 
 def artifacts(key: str) -> int:

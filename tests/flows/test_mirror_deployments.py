@@ -4,7 +4,6 @@ because a registry told of a push."""
 from __future__ import annotations
 
 import asyncio
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,10 +19,10 @@ from prefect.client.schemas.objects import FlowRun
 
 from tests.flows.cargo import push_image
 from tests.servers.docker_registry import DockerRegistry, Endpoint
-from tests.servers.postgresql import PostgreSQL
 from tests.support.command import transship
 from tests.support.prefect_server import PrefectServer, make_work_pool, settings_for, shared_server
 from tests.support.receiver import TOKEN, Receiver
+from tests.support.waiting import until
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -34,16 +33,11 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @contextmanager
 def _server(request: pytest.FixtureRequest, folders: pytest.TempPathFactory) -> Iterator[PrefectServer]:
-    if request.param == "sqlite":
+    if request.param == "postgresql":
         yield shared_server(request, folders)
         return
-    with PostgreSQL(folders.mktemp("postgresql")) as database:
-        server = PrefectServer(folders.mktemp("prefect-postgresql"), database.url)
-        try:
-            server.wait()
-            yield server
-        finally:
-            server.stop()
+    with PrefectServer(folders.mktemp("prefect-sqlite")) as server:
+        yield server
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +100,6 @@ def runs(deployment: str) -> list[FlowRun]:
             return await client.read_flow_runs(deployment_filter=named)
 
     return asyncio.run(read())
-
-
-def until(what: str, condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 240
-    while not condition():
-        assert time.monotonic() < deadline, f"not within 240 s: {what}"
-        time.sleep(0.2)
 
 
 def completed(deployment: str) -> list[FlowRun]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 import pytest
-from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from pydantic import ValidationError
 
@@ -17,13 +16,12 @@ from flows import AfterPlan, KeepParameters, PruneParameters, prune_sync
 from oci.errors import Incomplete, InvalidInput, NotFound, Refused
 from tasks.report import artifact_key
 from tests.faults.proxy import Fault, FaultProxy
-from tests.flows.test_deployment import is_over, read, state_of, until
 from tests.servers.docker_registry import DockerRegistry
 from tests.support.content import image, index, push
+from tests.support.flow_runs import is_over, read_run, start_run, state_of, with_client
 from tests.support.prefect_server import PrefectServer, deploy, settings_for
 from tests.support.pruning import has, tags_of
-
-T = TypeVar("T")
+from tests.support.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -42,21 +40,8 @@ def shop(registry: DockerRegistry, repository: str) -> str:
     return f"{registry.host}/{path}"
 
 
-def with_client(work: Callable[[PrefectClient], Coroutine[Any, Any, T]]) -> T:
-    async def main() -> T:
-        async with get_client() as client:
-            return await work(client)
-
-    return asyncio.run(main())
-
-
 def start(**parameters: Any) -> UUID:
-    async def work(client: PrefectClient) -> UUID:
-        deployment = await client.read_deployment_by_name("prune/prune")
-        run = await client.create_flow_run_from_deployment(deployment.id, parameters={"parameters": parameters})
-        return run.id
-
-    return with_client(work)
+    return start_run("prune", {"parameters": parameters})
 
 
 def suspended(run: UUID) -> None:
@@ -85,7 +70,7 @@ def test_a_run_waits_for_a_person_and_deletes_what_was_approved(
 ) -> None:
     run = start(destination=shop, keep={"tags": ["2.0"]})
     suspended(run)
-    assert read(run).name == f"prune {path_of(shop)} at {registry.host}"
+    assert read_run(run).name == f"prune {path_of(shop)} at {registry.host}"
     assert index([image(1)]).digest in artifact("prune-plan", shop)
     assert "1.0" in tags_of(registry.url, path_of(shop))
     push(registry.url, path_of(shop), image(5), "0.5")

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.objects import FlowRun, TaskRun
 from pydantic import SecretStr
 
@@ -23,10 +23,11 @@ from tasks.report import artifact_key
 from tests.flows.cargo import Image, delete_blob, push_image, write_lock
 from tests.servers.docker_registry import DockerRegistry
 from tests.support.content import digest_of
-from tests.support.flow_runs import newest_run
+from tests.support.flow_runs import newest_run_with_tasks
 from tests.support.prefect_server import PrefectServer
 from tests.support.shop import push_shop
 from tests.support.slow_link import SlowLink
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("prefect")
 
@@ -61,22 +62,13 @@ def of_image(
 
 
 def last_run() -> tuple[FlowRun, list[TaskRun]]:
-    """The newest flow run, with its task runs as soon as the server has recorded that all of them have ended."""
-
-    async def main() -> tuple[FlowRun, list[TaskRun]]:
-        async with get_client() as client:
-            run = await newest_run(client)
-            deadline = time.monotonic() + 60
-            while True:
-                known = await client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])))
-                ended = all(task.state and task.state.is_final() for task in known)
-                if (
-                    known and ended and "report" in {task.name.split()[0] for task in known}
-                ) or time.monotonic() > deadline:
-                    return run, known
-                await asyncio.sleep(0.1)
-
-    return asyncio.run(main())
+    """The newest flow run, with its task runs when the last of them has ended."""
+    return newest_run_with_tasks(
+        lambda tasks: (
+            all(task.state and task.state.is_final() for task in tasks)
+            and "report" in {task.name.split()[0] for task in tasks}
+        )
+    )
 
 
 def artifact(key: str) -> Any:
@@ -234,12 +226,11 @@ def events_of(resource: str, *, expected: int) -> list[dict[str, Any]]:
                 "resource": {"id": [resource]},
             }
         }
-        deadline = time.monotonic() + 60
-        async with get_client() as client:
+        async with get_client() as client, asyncio.timeout(PATIENCE):
             while True:
                 answer = await client._client.post("/events/filter", json=wanted)
                 found: list[dict[str, Any]] = answer.json()["events"]
-                if len(found) >= expected or time.monotonic() > deadline:
+                if len(found) >= expected:
                     return found
                 await asyncio.sleep(0.2)
 

@@ -5,19 +5,16 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import sqlite3
+import re
 import subprocess
-import time
 import urllib.parse
 import uuid
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
-from prefect.client.orchestration import get_client
 from pydantic import SecretStr
 
 from tasks.blocks import RegistryCredentials, S3Store
@@ -26,7 +23,9 @@ from tests.servers.seaweedfs import ACCESS_KEY, BUCKET, SECRET_KEY, SeaweedFS
 from tests.servers.token_service import TokenService
 from tests.support.command import PROGRAM
 from tests.support.content import image, push
+from tests.support.flow_runs import is_over, start_run, state_of
 from tests.support.prefect_server import PrefectServer, deploy
+from tests.support.waiting import until
 
 BLOCK = "from-a-block-77a0c3e1"
 WRONG = "from-a-wrong-block-0f5d2b96"
@@ -88,17 +87,11 @@ def deployed(prefect: PrefectServer) -> PrefectServer:
     return prefect
 
 
-async def run(deployment: str, **parameters: object) -> str:
+def run(deployment: str, **parameters: object) -> str:
     """By the deployment, as the form would start it. Gives the state that it ends in."""
-    async with get_client() as client:
-        known = await client.read_deployment_by_name(f"{deployment}/{deployment}")
-        run = await client.create_flow_run_from_deployment(known.id, parameters={"parameters": parameters})
-        deadline = time.monotonic() + 180
-        while not (run.state and run.state.is_final()):
-            assert time.monotonic() < deadline, "the run didn't end"
-            await asyncio.sleep(0.2)
-            run = await client.read_flow_run(run.id)
-    return run.state.type.value
+    run = start_run(deployment, {"parameters": parameters})
+    until(f"the end of the {deployment}", lambda: is_over(run))
+    return state_of(run).upper()
 
 
 def copy(server: PrefectServer, *arguments: str, **environ: str) -> int:
@@ -126,10 +119,11 @@ def spellings(user: str, secret: str) -> set[bytes]:
     }
 
 
-def holding(folder: Path, needles: set[bytes]) -> set[str]:
-    """Files with one of the needles in them: the database and its write-ahead log, logs, results."""
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    return {path.name for path in files if any(needle in path.read_bytes() for needle in needles)}
+def holding(server: PrefectServer, needles: set[bytes]) -> set[str]:
+    """Names of files with one of the needles in them, logs and results, and "database" if that has one."""
+    files = {path.name: path.read_bytes() for path in server.home.rglob("*") if path.is_file()}
+    everything = files | {"database": server.stored()}
+    return {name for name, data in everything.items() if any(needle in data for needle in needles)}
 
 
 async def save(name: str, host: str, password: str) -> None:
@@ -171,16 +165,16 @@ def test_no_secret_is_kept_of_runs_that_end_well_or_badly(
 
     with deployed.worker("transship", environ=yard.environ):
         states = [
-            asyncio.run(run(flow, kind="image", source=source, source_credentials=[f"{login}-{mark}"], **more))
+            run(flow, kind="image", source=source, source_credentials=[f"{login}-{mark}"], **more)
             for flow, login, more in (
                 ("relocate", "right", {"destination": to}),
                 ("relocate", "wrong", {"destination": to}),
-                ("export", "right", {"archive": s3_location, "s3_store": f"right-{mark}"}),
-                ("export", "right", {"archive": s3_location, "s3_store": f"wrong-{mark}"}),
+                ("relocate", "right", {"destination": s3_location, "s3_store": f"right-{mark}"}),
+                ("relocate", "right", {"destination": s3_location, "s3_store": f"wrong-{mark}"}),
             )
         ]
         for login in ("right", "wrong"):
-            asked = asyncio.run(run("mirror", config=mirrors(yard, to, f"{s3_location}.{login}", f"{login}-{mark}")))
+            asked = run("mirror", config=mirrors(yard, to, f"{s3_location}.{login}", f"{login}-{mark}"))
             states.append(asked)
     codes = [
         copy(
@@ -200,8 +194,8 @@ def test_no_secret_is_kept_of_runs_that_end_well_or_badly(
     assert (states, codes) == (["COMPLETED", "FAILED"] * 3, [0, 1, 1])
     assert yard.service.issued
     needles = {token.encode() for token in yard.service.issued}.union(*(spellings(*login) for login in LOGINS))
-    assert {"prefect.db", "worker.log"} <= holding(deployed.home, {mark.encode()})
-    assert holding(deployed.home, needles) == set()
+    assert {"database", "worker.log"} <= holding(deployed, {mark.encode()})
+    assert holding(deployed, needles) == set()
 
 
 def test_a_block_is_encrypted_and_its_key_lies_in_the_same_database(prefect: PrefectServer) -> None:
@@ -209,13 +203,13 @@ def test_a_block_is_encrypted_and_its_key_lies_in_the_same_database(prefect: Pre
     name = f"kept-{uuid.uuid4().hex}"
     asyncio.run(save(name, "corp.example", BLOCK))
 
-    with closing(sqlite3.connect(prefect.home / "prefect.db")) as database:
-        [(data,)] = database.execute("SELECT data FROM block_document WHERE name = ?", (name,))
-        keys = database.execute("SELECT count(*) FROM configuration WHERE key = 'ENCRYPTION_KEY'").fetchone()
+    stored = prefect.stored().decode()
+    [row] = [line for line in stored.splitlines() if f"\t{name}\t" in line]
+    keys = len(re.findall(r"\tENCRYPTION_KEY\t", stored))
 
-    assert "corp.example" not in data
-    assert BLOCK not in data
-    assert keys == (1,)
+    assert "corp.example" not in row
+    assert BLOCK not in row
+    assert keys == 1
     with httpx.Client(base_url=prefect.api) as client:
         path = f"/block_types/slug/registry-credentials/block_documents/name/{name}"
         shown = client.get(path).json()["data"]["password"]

@@ -41,11 +41,13 @@ class PostgreSQL:
         password = self.folder / "password"
         password.write_text("only-for-the-tests\n")
         password.chmod(0o644)
-        self._run("initdb", "-D", str(self._data), "-U", "prefect", "-A", "scram-sha-256", "--pwfile", str(password))
+        login = ("-U", "prefect", "-A", "scram-sha-256", "--pwfile", str(password))
+        self._run("initdb", "--no-sync", "-D", str(self._data), *login)
         command = [
             str(self._programs / "postgres"),
             *("-D", str(self._data), "-k", str(self.folder), "-h", "127.0.0.1", "-p", str(self.port)),
-            *("-c", "fsync=off", "-c", "shared_buffers=64MB", "-c", "max_connections=50"),
+            *("-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off"),
+            *("-c", "shared_buffers=64MB", "-c", "max_connections=50"),
         ]
         with (self.folder / "log").open("wb") as log:
             self._process = self._spawn(command, log.fileno())
@@ -61,6 +63,10 @@ class PostgreSQL:
             self._process.wait(20)
         shutil.rmtree(self._data, ignore_errors=True)
 
+    def dump(self) -> bytes:
+        """All rows of all tables as text."""
+        return self._run("pg_dump", "-h", "127.0.0.1", "-p", str(self.port), "-U", "prefect", "--data-only", "prefect")
+
     def _wait(self) -> None:
         deadline = time.monotonic() + START_SECONDS
         while self._ready() != 0:
@@ -73,11 +79,12 @@ class PostgreSQL:
         command = [str(self._programs / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
         return subprocess.run(command, check=False).returncode
 
-    def _run(self, program: str, *arguments: str) -> None:
+    def _run(self, program: str, *arguments: str) -> bytes:
         process = self._spawn([str(self._programs / program), *arguments], subprocess.PIPE)
         output, _ = process.communicate(timeout=240)
         if process.returncode:
             raise RuntimeError(f"{program} failed:\n{output.decode(errors='replace')}")
+        return output
 
     def _spawn(self, command: list[str], output: int) -> subprocess.Popen[bytes]:
         environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "PGPASSWORD": "only-for-the-tests"}

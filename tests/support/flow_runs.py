@@ -1,11 +1,65 @@
-"""What the Prefect server knows of the flow runs of a test."""
+"""Flow runs as the Prefect server records them: started, read, waited for."""
 
 from __future__ import annotations
 
-from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId, FlowRunFilterStartTime
-from prefect.client.schemas.objects import FlowRun
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+from uuid import UUID
+
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterDeploymentId,
+    FlowRunFilterId,
+    FlowRunFilterStartTime,
+)
+from prefect.client.schemas.objects import FlowRun, TaskRun
 from prefect.client.schemas.sorting import FlowRunSort
+
+from tests.support.waiting import until
+
+T = TypeVar("T")
+
+
+def with_client(work: Callable[[PrefectClient], Coroutine[Any, Any, T]]) -> T:
+    """Runs `work` in an event loop of its own, with a client of the server that is set."""
+
+    async def main() -> T:
+        async with get_client() as client:
+            return await work(client)
+
+    return asyncio.run(main())
+
+
+def start_run(flow: str, parameters: dict[str, Any]) -> UUID:
+    """Starts the deployment of the flow's name, as its form does, and gives the id of the run."""
+
+    async def work(client: PrefectClient) -> UUID:
+        deployment = await client.read_deployment_by_name(f"{flow}/{flow}")
+        return (await client.create_flow_run_from_deployment(deployment.id, parameters=parameters)).id
+
+    return with_client(work)
+
+
+def read_run(run: UUID) -> FlowRun:
+    return with_client(lambda client: client.read_flow_run(run))
+
+
+def state_of(run: UUID) -> str:
+    """The name of the state, such as "Completed"."""
+    state = read_run(run).state
+    return str(state.name) if state else ""
+
+
+def is_over(run: UUID) -> bool:
+    state = read_run(run).state
+    return bool(state and state.is_final())
+
+
+def task_runs(run: UUID) -> list[TaskRun]:
+    by_run = FlowRunFilter(id=FlowRunFilterId(any_=[run]))
+    return with_client(lambda client: client.read_task_runs(flow_run_filter=by_run))
 
 
 async def newest_run(client: PrefectClient) -> FlowRun:
@@ -16,3 +70,16 @@ async def newest_run(client: PrefectClient) -> FlowRun:
     )
     [run] = await client.read_flow_runs(flow_run_filter=started, sort=FlowRunSort.START_TIME_DESC, limit=1)
     return run
+
+
+def newest_run_with_tasks(recorded: Callable[[list[TaskRun]], bool]) -> tuple[FlowRun, list[TaskRun]]:
+    """The newest flow run with its task runs, as soon as `recorded` says that the server has recorded enough of them:
+    it does so in the background, after the run."""
+    run = with_client(newest_run)
+
+    def enough() -> list[list[TaskRun]]:
+        known = task_runs(run.id)
+        return [known] if recorded(known) else []
+
+    [known] = until(f"the task runs of {run.name}", enough, every=0.1)
+    return with_client(newest_run), known

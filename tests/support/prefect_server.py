@@ -1,5 +1,8 @@
-"""One real Prefect server for the whole test run: `prefect server start` with the settings of deployments/server.env,
-a SQLite file of its own and a free port. It takes some ten seconds to start, so everything shares it."""
+"""Real Prefect servers: `prefect server start` with the settings of deployments/server.env and a free port.
+
+A server takes some ten seconds to start, so that all tests of one pytest worker share one. Its database is PostgreSQL:
+several flow runs at a time lock SQLite for so long that requests are answered with 503.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,18 @@ import os
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from typing import Any, Self
 
 import pytest
+
+from tests.servers.postgresql import PostgreSQL
+from tests.support.waiting import until
 
 ROOT = Path(__file__).parent.parent.parent
 PREFECT = str(Path(sys.executable).with_name("prefect"))
@@ -36,13 +42,14 @@ _FASTER = {"PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "0.5"}
 
 
 class PrefectServer:
-    """A running server, and the environment for programs that are to use it."""
+    """A running server, and the environment for programs that are to use it. Stops when left."""
 
-    def __init__(self, home: Path, database: str = "") -> None:
-        """`database` is the address of a PostgreSQL database; without it, SQLite."""
+    def __init__(self, home: Path, database: PostgreSQL | None = None) -> None:
+        """Without `database`, the server has a SQLite file in `home`."""
         self.home = home
+        self.database = database
         settings = {"PREFECT_HOME": str(home)} | (
-            {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database} if database else {}
+            {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database.url} if database else {}
         )
         port = free_port()
         self.api = f"http://127.0.0.1:{port}/api"
@@ -66,13 +73,17 @@ class PrefectServer:
             stderr=subprocess.STDOUT,
         )
 
-    def wait(self, seconds: float = 240.0) -> None:
-        deadline = time.monotonic() + seconds
-        while not self._healthy():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self.stop()
-                raise RuntimeError(f"the Prefect server did not start:\n{(self.home / 'server.log').read_text()}")
-            time.sleep(0.1)
+    def __enter__(self) -> Self:
+        with ExitStack() as failure:
+            failure.callback(self.stop)
+            until("the Prefect server answers", lambda: self._healthy() or self._process.poll() is not None)
+            if self._process.poll() is not None:
+                raise RuntimeError(f"the Prefect server ended:\n{(self.home / 'server.log').read_text()}")
+            failure.pop_all()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
 
     def _healthy(self) -> bool:
         try:
@@ -84,6 +95,34 @@ class PrefectServer:
     def stop(self) -> None:
         stop(self._process)
         self._log.close()
+
+    def stored(self) -> bytes:
+        """Everything in the database, as text or as the file that SQLite writes, with its write-ahead log."""
+        if self.database:
+            return self.database.dump()
+        return b"".join(path.read_bytes() for path in self.home.glob("prefect.db*"))
+
+    def request(self, method: str, path: str, body: object = None) -> Any:
+        """Sends a request to the API, again for up to two minutes while the server answers that it is busy (5xx)."""
+        data = None if body is None else json.dumps(body).encode()
+        answers: list[Any] = []
+
+        def answered() -> bool:
+            headers = {"Content-Type": "application/json"}
+            request = urllib.request.Request(f"{self.api}{path}", data=data, headers=headers, method=method)
+            try:
+                with urllib.request.urlopen(request, timeout=60) as answer:
+                    answers.append(json.loads(answer.read() or b"null"))
+            except urllib.error.HTTPError as error:
+                if error.code < 500:
+                    raise
+                return False
+            except (urllib.error.URLError, TimeoutError):
+                return False
+            return True
+
+        until(f"the Prefect server answers {method} {path}", answered, 120)
+        return answers[0]
 
     def cli(self, *arguments: str) -> str:
         """Runs `prefect ARGUMENTS` from the root of the repository, and gives what it prints."""
@@ -127,31 +166,25 @@ _SERVER = pytest.StashKey[PrefectServer]()
 
 
 def shared_server(request: pytest.FixtureRequest, folders: pytest.TempPathFactory) -> PrefectServer:
-    """The server of this test run, started by whoever asks first and stopped with the run."""
+    """The server of this pytest worker: started for the first test that needs it, stopped with the worker."""
     config = request.config
     if _SERVER not in config.stash:
-        server = PrefectServer(folders.mktemp("prefect"))
-        config.add_cleanup(server.stop)
-        server.wait()
+        with ExitStack() as stack:
+            database = stack.enter_context(PostgreSQL(folders.mktemp("postgresql")))
+            server = stack.enter_context(PrefectServer(folders.mktemp("prefect"), database))
+            config.add_cleanup(stack.pop_all().close)
         config.stash[_SERVER] = server
     return config.stash[_SERVER]
 
 
-def forget_automations(config: pytest.Config) -> None:
-    """Whatever the tests of a module made at the shared server. Left there, they act on the runs of later ones: a
-    minute and a half after the last sign of life, and SQLite is locked while they do."""
+def delete_automations(config: pytest.Config) -> None:
+    """Deletes the automations that the tests of a module have made. Otherwise they act on the runs of later modules, a
+    minute and a half after the last heartbeat of a run."""
     if _SERVER not in config.stash:
         return
-    api = config.stash[_SERVER].api
-    asked = urllib.request.Request(
-        f"{api}/automations/filter", data=b"{}", headers={"Content-Type": "application/json"}, method="POST"
-    )
-    with urllib.request.urlopen(asked, timeout=120) as answer:
-        known = json.load(answer)
-    for one in known:
-        urllib.request.urlopen(
-            urllib.request.Request(f"{api}/automations/{one['id']}", method="DELETE"), timeout=120
-        ).close()
+    server = config.stash[_SERVER]
+    for automation in server.request("POST", "/automations/filter", {}):
+        server.request("DELETE", f"/automations/{automation['id']}")
 
 
 @cache

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +15,7 @@ from typing import Any, Self
 import httpx
 
 from tests.support.command import PROGRAM
+from tests.support.waiting import until
 
 TOKEN = "only-for-the-tests"
 
@@ -39,16 +39,11 @@ class Receiver:
         return self._log_file.read_text()
 
     def __enter__(self) -> Self:
-        deadline = time.monotonic() + 180
-        while not self.url:
-            found = re.search(r"listening on 127\.0\.0\.1 port (\d+)", self.log)
-            if found:
-                self.url = f"http://127.0.0.1:{found[1]}"
-            elif self._process.poll() is not None or time.monotonic() > deadline:
-                self.stop()
-                raise RuntimeError(f"the receiver doesn't listen:\n{self.log}")
-            else:
-                time.sleep(0.05)
+        listening = re.compile(r"listening on (127\.0\.0\.1) port (\d+)")
+        until("the receiver listens", lambda: listening.search(self.log) or self._process.poll() is not None)
+        if not (address := listening.search(self.log)):
+            raise RuntimeError(f"the receiver ended:\n{self.log}")
+        self.url = f"http://{address[1]}:{address[2]}"
         return self
 
     def __exit__(

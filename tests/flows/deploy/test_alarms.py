@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,9 +12,11 @@ from prefect.client.schemas.objects import State, StateType
 from prefect.events import Event, Resource
 from pydantic import SecretStr
 
-from tests.flows.deploy.test_deploy import Deployer, deployer, with_client
+from tests.flows.deploy.test_deploy import Deployer, deployer
 from tests.servers.http_server import LoopbackServer, QuietHandler
+from tests.support.flow_runs import with_client
 from tests.support.prefect_server import PrefectServer
+from tests.support.waiting import until
 
 __all__ = ["deployer"]
 
@@ -38,11 +39,8 @@ class Alerts(LoopbackServer):
         self.block = f"alerts-{uuid.uuid4().hex[:8]}"
 
     def wait(self, which: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        deadline = time.monotonic() + 180
-        while not (found := [one for one in self.told if which(one)]):
-            assert time.monotonic() < deadline, f"nobody told: {self.told}"
-            time.sleep(0.1)
-        return found[0]
+        until("an alert", lambda: any(map(which, self.told)))
+        return next(filter(which, self.told))
 
 
 @pytest.fixture

@@ -1,27 +1,24 @@
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import uuid
-from collections.abc import Callable, Coroutine
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 import yaml
-from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.exceptions import ObjectNotFound
 
 from flows.cli.app import run
 from flows.deploy.triggers import put_trigger
 from tests.support.command import Done, transship
+from tests.support.flow_runs import with_client
 from tests.support.prefect_server import PrefectServer, deploy
-
-T = TypeVar("T")
 
 
 class Deployer:
@@ -68,14 +65,6 @@ class Deployer:
 @pytest.fixture
 def deployer(prefect: PrefectServer, tmp_path: Path) -> Deployer:
     return Deployer(prefect, tmp_path)
-
-
-def with_client(work: Callable[[PrefectClient], Coroutine[Any, Any, T]]) -> T:
-    async def main() -> T:
-        async with get_client() as client:
-            return await work(client)
-
-    return asyncio.run(main())
 
 
 def test_each_mirror_gets_what_it_needs_and_the_second_time_nothing_changes(deployer: Deployer) -> None:

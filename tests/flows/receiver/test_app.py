@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from tests.flows.receiver.test_notification import envelope, event
 from tests.servers.http_server import LoopbackServer, QuietHandler
 from tests.support.command import transship
 from tests.support.receiver import TOKEN, Receiver
+from tests.support.waiting import until
 
 
 class _EventsHandler(QuietHandler):
@@ -77,25 +77,18 @@ def _environment(api: PrefectApi, folder: Path) -> dict[str, str]:
     }
 
 
-def until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + 180
-    while not condition():
-        assert time.monotonic() < deadline, f"not within 60 s: {what}"
-        time.sleep(0.02)
-
-
 def test_a_push_that_was_answered_arrives_as_an_event(receiver: Receiver, api: PrefectApi) -> None:
     answer = receiver.post({"events": [event(tag="first"), event("pull")]})
 
     assert answer.status_code == 202
     assert answer.json() == {"accepted": 1, "repeated": 0, "ignored": 1, "broken": 0}
-    until(lambda: api.tags == ["first"], "the event")
+    until("the event", lambda: api.tags == ["first"])
 
 
 def test_the_address_may_name_the_registry(receiver: Receiver, api: PrefectApi) -> None:
     receiver.post({"events": [event(tag="renamed", host="127.0.0.1:5000")]}, query="?registry=registry:5000")
 
-    until(lambda: api.events, "the event")
+    until("the event", lambda: api.events)
     assert api.events[0]["resource"]["prefect.resource.id"] == "transship.registry.registry:5000/shop/web"
 
 
@@ -110,7 +103,7 @@ def test_without_the_token_nothing_is_read(receiver: Receiver, api: PrefectApi, 
     assert answer.status_code == 401
     assert "Bearer" in answer.headers["WWW-Authenticate"]
     receiver.post({"events": [event(tag=f"honest-{len(token)}-{len(receiver.log)}")]})
-    until(lambda: api.events, "the event with the token")
+    until("the event with the token", lambda: api.events)
     assert "intruder" not in api.tags
 
 
@@ -141,12 +134,12 @@ def test_pushes_wait_while_the_server_is_away_and_arrive_when_it_is_back(receive
     api.down = True
     for number in range(3):
         assert receiver.post({"events": [event(tag=f"wait-{number}")]}).status_code == 202
-    until(lambda: receiver.health()["trouble"], "an attempt that failed")
+    until("an attempt that failed", lambda: receiver.health()["trouble"])
     assert receiver.health()["waiting"] == 3
 
     api.down = False
 
-    until(lambda: receiver.health()["waiting"] == 0, "delivery")
+    until("delivery", lambda: receiver.health()["waiting"] == 0)
     assert api.tags == ["wait-0", "wait-1", "wait-2"]
 
 
@@ -158,9 +151,9 @@ def test_a_full_queue_says_so_instead_of_losing_a_push(receiver: Receiver, api: 
     assert answers[-1].headers["Retry-After"] == "10"
 
     api.down = False
-    until(lambda: receiver.health()["waiting"] == 0, "delivery")
+    until("delivery", lambda: receiver.health()["waiting"] == 0)
     assert receiver.post({"events": [event(tag="many-6")]}).json()["accepted"] == 1
-    until(lambda: "many-6" in api.tags, "the push that was sent again")
+    until("the push that was sent again", lambda: "many-6" in api.tags)
     assert api.tags == [f"many-{number}" for number in (0, 1, 2, 3, 4, 6)]
 
 
@@ -169,7 +162,7 @@ def test_an_event_that_the_server_refuses_is_logged_and_costs_no_other(receiver:
     refused = receiver.health()["refused"]
 
     receiver.post({"events": [event(tag="good"), event(tag="bad"), event(tag="better")]})
-    until(lambda: receiver.health()["waiting"] == 0, "delivery")
+    until("delivery", lambda: receiver.health()["waiting"] == 0)
 
     assert api.tags == ["good", "better"]
     assert receiver.health()["refused"] == refused + 1
@@ -180,7 +173,7 @@ def test_a_stopped_receiver_delivers_what_waits_first(api: PrefectApi, tmp_path:
     with Receiver(tmp_path, _environment(api, tmp_path)) as mine:
         api.down = True
         mine.post({"events": [event(tag="last-words")]})
-        until(lambda: mine.health()["trouble"], "an attempt that failed")
+        until("an attempt that failed", lambda: mine.health()["trouble"])
         api.down = False
 
         assert mine.stop() == 0
@@ -212,15 +205,15 @@ def test_a_killed_receiver_delivers_what_it_had_accepted_when_it_is_started_agai
     journal = str(tmp_path / "journal")
     with Receiver(tmp_path, _environment(api, tmp_path), "--journal", journal) as first:
         first.post({"events": [event(tag="delivered")]})
-        until(lambda: api.tags == ["delivered"], "delivery")
+        until("delivery", lambda: api.tags == ["delivered"])
         api.down = True
         first.post({"events": [event(tag="kept-1"), event(tag="kept-2")]})
         first.kill()
     api.down = False
 
     with Receiver(tmp_path, _environment(api, tmp_path), "--journal", journal) as second:
-        until(lambda: len(api.tags) == 3, "delivery of what was kept")
-        until(lambda: second.health()["waiting"] == 0, "an empty queue")
+        until("delivery of what was kept", lambda: len(api.tags) == 3)
+        until("an empty queue", lambda: second.health()["waiting"] == 0)
 
     assert api.tags == ["delivered", "kept-1", "kept-2"]
     assert Path(journal).read_bytes() == b""

@@ -1,0 +1,21 @@
+"""Waiting for a condition instead of for a length of time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+PATIENCE = 240.0
+"""Seconds after which a test gives up. A busy machine is slow, and a condition that holds ends the wait."""
+
+
+def until(what: str, condition: Callable[[], T], seconds: float = PATIENCE, every: float = 0.1) -> T:
+    """Calls `condition` until it gives something true, and gives that. Fails with `what` after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not (result := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
+        time.sleep(every)
+    return result
