@@ -15,6 +15,7 @@ from oci.mirror.carry import Carried, unaccounted
 from oci.mirror.comparison import Comparison
 from oci.mirror.facts import Facts, default_path
 from oci.mirror.run import Shared
+from oci.reference import parse_store
 from oci.relocation.transfer import DONE
 from tasks.account import account_kept
 from tasks.limits import limits_of
@@ -35,7 +36,7 @@ async def mirror_shard(parameters: MirrorShardParameters) -> None:
     async with mirroring(parameters.config, one, shared) as run:
         run.comparison = Comparison(mirror=one.name, source=str(one.source.store), destinations=(), work=work)
         async with account_kept(artifact_key("mirror-shard", one.name), lambda: MirrorAccount.of(run)):
-            await run.limit(limits_of(*(store for item in work for _, store in item.stores)))
+            await run.limit(limits_of(*(parse_store(store) for item in work for _, store in item.stores)))
             await carry_all(run, work)
     return cast(None, _failed(list(run.outcomes.values()), len(unaccounted(work, run.outcomes.values()))))
 

@@ -29,7 +29,7 @@ async def relocate_shard(parameters: ShardParameters) -> None:
     """
     async with opened_transfer(parameters.transfer()) as transfer:
         transfer.plan = parameters.shard()
-        destination = transfer.plan.destination
+        destination = str(transfer.plan.destination)
         try:
             async with account_kept(artifact_key("shard", destination), lambda: ShardAccount.of(transfer)):
                 await take_up(destination, ask=bool(flow_run.run_count > 1))

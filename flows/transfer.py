@@ -18,7 +18,7 @@ async def push_all(transfer: Transfer, plan: Plan) -> None:
     async def push(images: list[str]) -> None:
         async with slots:
             try:
-                await push_to_target_registry(images, plan.destination)
+                await push_to_target_registry(images, str(plan.destination))
             except TransshipError:
                 return
 

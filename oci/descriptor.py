@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from oci.digest import Digest, parse_digest
 from oci.errors import InvalidManifest, InvalidReference
@@ -43,8 +44,7 @@ _MAX_SIZE = 1 << 53
 """Beyond this a JSON number is no exact integer everywhere; no blob comes near it."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Platform:
+class Platform(Struct, frozen=True, order=True):
     """`os/architecture[/variant]`; `str()` renders it so."""
 
     os: str
@@ -92,17 +92,19 @@ class Platform:
         return (self.os, self.architecture) == (wanted.os, wanted.architecture) and wanted.variant in ("", self.variant)
 
 
-@dataclass(frozen=True, slots=True)
-class Descriptor:
+class Descriptor(Struct, frozen=True):
     """What one manifest says of another manifest or of a blob. `size` is in bytes; it is a promise until verified."""
 
     media_type: str
     digest: Digest
     size: int
     platform: Platform | None = None
-    annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
+    annotations: Mapping[str, str] = field(default_factory=dict)
     artifact_type: str = ""
     urls: tuple[str, ...] = ()
+
+    def __hash__(self) -> int:
+        return hash((self.digest, self.size, self.media_type))
 
     @property
     def is_index(self) -> bool:

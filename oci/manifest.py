@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from oci.descriptor import (
     DOCKER_LIST,
@@ -34,14 +35,13 @@ NESTING_LIMIT = 8
 """Indexes inside indexes, and bundles inside bundles, that are followed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(Struct, frozen=True):
     """An image manifest or an index. `raw` are the bytes as received: they are what is pushed, never a rewrite.
 
     `config` and `layers` are empty for an index, `children` for an image manifest.
     """
 
-    raw: bytes = field(repr=False)
+    raw: bytes
     media_type: str
     digest: Digest
     config: Descriptor | None = None
@@ -49,7 +49,13 @@ class Manifest:
     children: tuple[Descriptor, ...] = ()
     subject: Descriptor | None = None
     artifact_type: str = ""
-    annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __repr__(self) -> str:
+        return f"Manifest({self.media_type}, {self.digest}, {self.size} bytes)"
 
     @property
     def is_index(self) -> bool:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Protocol, TypeAlias, TypeVar
 from urllib.parse import quote, unquote
+
+from msgspec import Struct
 
 from oci.digest import Digest, is_digest
 from oci.errors import InvalidReference
@@ -22,8 +23,20 @@ ARCHIVE_PREFIX = "archive:"
 S3_PREFIX = "s3://"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Repository:
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Opener(Protocol[T_co]):
+    """What is done with a store of each kind; see `Repository.visit`."""
+
+    def repository(self, name: Repository) -> T_co: ...
+
+    def layout(self, name: LayoutFolder) -> T_co: ...
+
+    def archive(self, name: ArchiveName) -> T_co: ...
+
+
+class Repository(Struct, frozen=True, order=True):
     """A repository in a registry; `str()` gives the canonical name, registry host included."""
 
     registry: str
@@ -31,6 +44,10 @@ class Repository:
 
     def __str__(self) -> str:
         return f"{self.registry}/{self.path}"
+
+    def visit(self, opener: Opener[T_co]) -> T_co:
+        """Calls the method of `opener` for this kind of store."""
+        return opener.repository(self)
 
     @classmethod
     def parse(cls, text: str) -> Repository:
@@ -43,24 +60,34 @@ class Repository:
         return _repository(text, text)
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class LayoutFolder:
+class LayoutFolder(Struct, frozen=True, order=True):
     """An OCI image-layout folder; it plays the role of one repository. `path` is absolute."""
 
     path: str
 
+    registry = ""
+    """No registry host; a repository has one here."""
+
     def __str__(self) -> str:
         return f"{LAYOUT_PREFIX}{self.path}"
 
+    def visit(self, opener: Opener[T_co]) -> T_co:
+        return opener.layout(self)
 
-@dataclass(frozen=True, slots=True, order=True)
-class ArchiveName:
+
+class ArchiveName(Struct, frozen=True, order=True):
     """A tarball, or the volumes it was split into: absolute paths or `s3://BUCKET/KEY`, one or more."""
 
     locations: tuple[str, ...]
 
+    registry = ""
+    """No registry host; a repository has one here."""
+
     def __str__(self) -> str:
         return ARCHIVE_PREFIX + "|".join(quote(location, safe="/:~ ") for location in self.locations)
+
+    def visit(self, opener: Opener[T_co]) -> T_co:
+        return opener.archive(self)
 
     @classmethod
     def of(cls, *locations: str) -> ArchiveName:
@@ -72,8 +99,7 @@ StoreName: TypeAlias = Repository | LayoutFolder | ArchiveName
 """What holds manifests and blobs under one set of tags."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Reference:
+class Reference(Struct, frozen=True, order=True):
     """A store, and a tag or a digest in it; never both. `str()` gives the canonical rendering."""
 
     repository: StoreName
@@ -108,7 +134,7 @@ class Reference:
         return cls(repository, "", Digest(digest)) if at else cls(repository, tag or "latest")
 
     def at(self, digest: Digest) -> Reference:
-        return replace(self, tag="", digest=digest)
+        return Reference(self.repository, "", digest)
 
 
 def parse_tag(tag: object, text: str = "") -> str:
@@ -150,6 +176,13 @@ def parse_store(text: str) -> StoreName:
     if text.startswith(LAYOUT_PREFIX):
         return _folder(text.removeprefix(LAYOUT_PREFIX), text)
     return Repository.parse(text)
+
+
+def on_this_machine(store: StoreName) -> bool:
+    """Whether other machines can't reach it: a folder, or an archive in a file."""
+    if isinstance(store, ArchiveName):
+        return not store.locations[0].startswith(S3_PREFIX)
+    return not store.registry
 
 
 def _folder(path: str, text: str) -> LayoutFolder:

@@ -19,7 +19,7 @@ from prefect.client.schemas.responses import ConcurrencyLimitWithLeaseResponse
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.logging import get_run_logger
 
-from oci.reference import Repository, parse_store
+from oci.reference import StoreName
 
 LEASE = 60.0
 """Seconds after which the server frees the slots of a run that was killed: the least that Prefect allows."""
@@ -40,10 +40,9 @@ def limit_name(registry: str) -> str:
     return f"registry:{registry}"
 
 
-def limits_of(*stores: str) -> frozenset[str]:
+def limits_of(*stores: StoreName) -> frozenset[str]:
     """The names of the limits that hold for these stores; a layout folder has none."""
-    names = (parse_store(store) for store in stores)
-    return frozenset(limit_name(name.registry) for name in names if isinstance(name, Repository))
+    return frozenset(limit_name(store.registry) for store in stores if store.registry)
 
 
 async def existing(names: Iterable[str]) -> dict[str, int]:

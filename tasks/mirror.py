@@ -23,6 +23,7 @@ from oci.mirror.compare import compare
 from oci.mirror.comparison import Comparison, TagState
 from oci.mirror.report import MirrorReport, made_of, of_failure
 from oci.mirror.work import WorkItem, WorkKey
+from oci.reference import parse_store
 from oci.relocation.transfer import DONE
 from tasks.limits import limits_of
 from tasks.metrics import of_mirror, tell
@@ -90,7 +91,7 @@ async def compare_mirror(mirror: str) -> Compared:  # noqa: ARG001 - shown in th
     run.comparison = await _compare(run)
     found = Compared.of(run.comparison)
     if run.comparison.work:
-        await run.limit(limits_of(*(store for item in run.comparison.work for _, store in item.stores)))
+        await run.limit(limits_of(*(parse_store(store) for item in run.comparison.work for _, store in item.stores)))
         await _list_changes(run)
     await _name_run(run)
     get_run_logger().info("%s: %s", run.mirror.name, found)

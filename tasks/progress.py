@@ -72,7 +72,7 @@ async def progress_shown(transfer: Transfer, what: str, *, kind: str = "progress
     if not plan.to_transfer:
         yield
         return
-    key = artifact_key(kind, plan.destination)
+    key = artifact_key(kind, str(plan.destination))
     description = (
         f"{counted(len(plan.to_transfer), 'image')}, {show_size(plan.bytes_to_move)}: {what} → {plan.destination}"
     )

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
+from msgspec.structs import replace
 from prefect.logging import get_run_logger
 from pydantic import BaseModel
 
 from oci.digest import Digest
 from oci.errors import StoreError
 from oci.meter import Receipt
-from oci.reference import ARCHIVE_PREFIX, LAYOUT_PREFIX
+from oci.reference import on_this_machine
 from oci.relocation.plan import Plan, PlannedManifest
 from oci.relocation.shards import Cut, asked_again, cut, part_of
 from oci.relocation.transfer import DONE, FAILED, ImageOutcome, failure
@@ -48,7 +49,7 @@ def shared_out(transfer: Transfer, *, count: int, shard_bytes: int) -> Cut | Non
         *(one.store for one in plan.manifests),
         *(s for blob in plan.blobs for s in blob.stores),
     }
-    folders = sorted(store for store in stores if store.startswith((LAYOUT_PREFIX, f"{ARCHIVE_PREFIX}/")))
+    folders = sorted(str(store) for store in stores if on_this_machine(store))
     if folders or access_was_given():
         why = f"{folders[0]} is on this machine" if folders else "the credentials are this machine's own"
         get_run_logger().info("all of it is done in this run: %s", why)
@@ -110,8 +111,7 @@ def _without(shard: Plan, done: Iterable[Digest]) -> Plan:
 
 def _done(image: PlannedManifest) -> ImageOutcome:
     """Of an image that is there although nobody lived to tell."""
-    subject = image.origin or f"{image.store}@{image.digest}"
-    return ImageOutcome(digest=image.digest, subject=subject, role=image.role.value, status=DONE)
+    return ImageOutcome(digest=image.digest, subject=image.subject, role=image.role.value, status=DONE)
 
 
 def _failed(plan: Plan, image: PlannedManifest, end: JobEnd, told: ImageOutcome | None) -> ImageOutcome:
@@ -123,5 +123,5 @@ def _failed(plan: Plan, image: PlannedManifest, end: JobEnd, told: ImageOutcome 
         message = "its shard was cancelled"
     else:
         message = f"its shard ended before it was copied: {end.message}"
-    error = StoreError(message, side="destination", store=plan.destination, subject=image.digest, retryable=True)
+    error = StoreError(message, side="destination", store=str(plan.destination), subject=image.digest, retryable=True)
     return failure(image, error)

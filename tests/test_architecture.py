@@ -17,6 +17,7 @@ INSIDE_OCI = (
     {
         "errors",
         "digest",
+        "plain",
         "reference",
         "descriptor",
         "manifest",

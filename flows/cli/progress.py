@@ -95,7 +95,7 @@ class RelocationProgress:
         sizes = {blob: plan.blob_by_digest[blob].size for blob in self._blobs[image]}
         done = sum(size if blob in self.session.moved else moving.get(blob, 0) for blob, size in sizes.items())
         planned = plan.by_digest[image]
-        name = (planned.origin or planned.store).partition("@")[0].rpartition("/")[2]
+        name = planned.subject.partition("@")[0].rpartition("/")[2]
         return Row(f"{name[:_LONGEST_NAME]}@{image[:14]}", done, sum(sizes.values()))
 
 

@@ -6,8 +6,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from oci.archive.entry import ArchiveEntry, entry_of, tag_in_name
 from oci.bundle import tagnames

@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
+from msgspec import structs
+
 from oci.archive.open import open_reader
 from oci.archive.source import Archive
 from oci.bundle.push import Pushed, PushRequest, push
@@ -27,7 +29,7 @@ from oci.export.plan import ArchivePlan, Group, Volume
 from oci.export.planner import ArchiveOptions, plan_archive
 from oci.export.resume import is_in_place
 from oci.files.walk import Entry
-from oci.reference import LAYOUT_PREFIX, ArchiveName, LayoutFolder, parse_store
+from oci.reference import LAYOUT_PREFIX, ArchiveName, LayoutFolder, StoreName
 from oci.relocation.planner import make_plan
 from oci.relocation.request import RelocationRequest
 from oci.relocation.session import Session
@@ -146,7 +148,8 @@ def push_to_archive(
         pushed = push(session.destination(LayoutFolder(folder)), asked, entries, cancel=session.cancel)
         copied = RelocationRequest(image=place, shallow=True, to=str(ArchiveName.of(location)))
         plan = make_plan(session, copied)
-        there = replace(plan, manifests=tuple(replace(one, store=str(named.repository)) for one in plan.manifests))
+        renamed = (structs.replace(one, store=named.repository) for one in plan.manifests)
+        there = structs.replace(plan, manifests=tuple(renamed))
         report = write_archive(session, plan_archive(session, copied, there, options))
     return replace(pushed, reference=named.at(there.manifests[-1].digest)), report
 
@@ -208,10 +211,10 @@ def _slice(data: bytes, offset: int, length: int | None) -> Iterator[bytes]:
     yield data[offset:] if length is None else data[offset : offset + length]
 
 
-def _followed(session: Session, store: str, blob: Descriptor, offset: int, length: int | None) -> Iterator[bytes]:
+def _followed(session: Session, store: StoreName, blob: Descriptor, offset: int, length: int | None) -> Iterator[bytes]:
     """The session knows how much of it was read, by all who read parts of it."""
     moving, end = session.moving, blob.size
-    for chunk in session.source(parse_store(store)).read_blob(blob, offset, length):
+    for chunk in session.source(store).read_blob(blob, offset, length):
         moving[blob.digest] = moving.get(blob.digest, 0) + len(chunk)
         yield chunk
     if moving.get(blob.digest, end) >= end:

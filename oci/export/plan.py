@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +15,8 @@ from oci.errors import InvalidDocument, InvalidReference
 from oci.export import parts as cutting
 from oci.export.parts import Part
 from oci.export.tar_plan import TarPlan
-from oci.reference import ARCHIVE_PREFIX, LAYOUT_PREFIX, ArchiveName
+from oci.plain import to_dict
+from oci.reference import ArchiveName
 from oci.relocation.plan import PlannedBlob, planned_blob
 
 PLAN_VERSION = 1
@@ -78,7 +79,7 @@ class ArchivePlan:
     def estimated_requests(self) -> int:
         """What carrying it out will take when nothing has to be repeated: a read for each piece of a blob that isn't in
         a file, and for objects one for each part and a few more."""
-        remote = {blob.digest for blob in self.blobs if not blob.stores[0].startswith((LAYOUT_PREFIX, ARCHIVE_PREFIX))}
+        remote = {blob.digest for blob in self.blobs if blob.stores[0].registry}
         found = 0
         for volume in self.volumes:
             if in_object_store(volume.location):
@@ -119,7 +120,7 @@ class ArchivePlan:
             "images": self.images,
             "base": self.base,
             "left_out": self.left_out,
-            "blobs": [asdict(blob) for blob in self.blobs],
+            "blobs": [to_dict(blob) for blob in self.blobs],
             "volumes": [
                 {
                     "location": volume.location,

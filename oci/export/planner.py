@@ -21,7 +21,7 @@ from oci.export.plan import ArchivePlan, Volume
 from oci.export.tar_plan import Content, Member, TarPlan, lay_out
 from oci.files import tar
 from oci.manifest import Manifest
-from oci.reference import ArchiveName, Repository, parse_any, parse_store
+from oci.reference import ArchiveName
 from oci.relocation.plan import Plan, PlannedBlob, PlannedManifest, Role
 from oci.relocation.request import RelocationRequest
 from oci.relocation.session import Session
@@ -264,7 +264,7 @@ def _elements(plan: Plan, image: PlannedManifest, *, origins: bool) -> Iterable[
         yield ArchiveEntry(
             digest=image.digest,
             reference=_reference(image),
-            origin=image.origin if origins and not attached else "",
+            origin=str(image.origin or "") if origins and not attached else "",
             tag=tag,
             is_root_bundle=is_root and image.is_bundle and image.digest in {one.digest for one in plan.bundles},
         )
@@ -272,7 +272,7 @@ def _elements(plan: Plan, image: PlannedManifest, *, origins: bool) -> Iterable[
 
 def _reference(image: PlannedManifest) -> str:
     """Imgpkg parses it, so a folder or an archive is given a registry's name, one that can't exist (RFC 6761)."""
-    if isinstance(parse_store(image.store), Repository):
+    if image.store.registry:
         return f"{image.store}@{image.digest}"
-    known = image.origin and isinstance(parse_any(image.origin).repository, Repository)
-    return image.origin if known else f"layout.invalid/image@{image.digest}"
+    known = image.origin is not None and image.origin.repository.registry
+    return str(image.origin) if known else f"layout.invalid/image@{image.digest}"

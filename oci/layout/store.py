@@ -15,9 +15,10 @@ import stat
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from io import FileIO
 from typing import NoReturn
+
+from msgspec.structs import replace
 
 from oci.cancel import CancelToken
 from oci.descriptor import INDEX_TYPES, MANIFEST_TYPES, Descriptor

@@ -7,7 +7,8 @@ the layers that haven't changed taken out of the old one. It keeps its old bytes
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from oci.archive.source import Archive, Nothing
 from oci.digest import Digest
@@ -17,7 +18,7 @@ from oci.export.plan import ArchivePlan
 from oci.export.planner import ArchiveOptions, plan_archive
 from oci.mirror.comparison import DestinationComparison, TagState
 from oci.mirror.work import WorkItem
-from oci.reference import ArchiveName, parse_store
+from oci.reference import ArchiveName, StoreName, parse_store
 from oci.relocation.plan import Plan, PlannedManifest, Role
 from oci.relocation.planner import make_plan
 from oci.relocation.session import Session
@@ -46,7 +47,7 @@ def planned(session: Session, item: WorkItem) -> tuple[Plan, ArchivePlan]:
     [target] = item.targets
     requests = item.requests(target)
     plans = [make_plan(session, request) for request in requests]
-    plan = plans[0] if len(plans) == 1 else _merged(item.source, target.destination, plans)
+    plan = plans[0] if len(plans) == 1 else _merged(item.source, parse_store(target.destination), plans)
     name = parse_store(target.destination)
     old = name.locations[0] if isinstance(name, ArchiveName) and isinstance(held_in(session, name), Archive) else ""
     return plan, plan_archive(session, requests[0], plan, ArchiveOptions(base=old))
@@ -58,7 +59,7 @@ def write(session: Session, item: WorkItem) -> tuple[Plan, ArchiveReport]:
     return plan, write_archive(session, archive)
 
 
-def _merged(source: str, destination: str, plans: Sequence[Plan]) -> Plan:
+def _merged(source: str, destination: StoreName, plans: Sequence[Plan]) -> Plan:
     """One plan of several: each manifest and blob once, an image under all of its tags."""
     manifests: dict[Digest, PlannedManifest] = {}
     for manifest in _every(plans):

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from functools import cached_property
 from typing import Any
 
+from msgspec import Struct, field
+from msgspec.structs import replace
+
 from oci.descriptor import INDEX_TYPES, MANIFEST_TYPES, Descriptor
 from oci.digest import Digest, digest_of, parse_digest
 from oci.errors import InvalidDocument, InvalidReference
-from oci.reference import LAYOUT_PREFIX, Reference, StoreName, parse_any, parse_store, parse_tag
+from oci.plain import to_dict
+from oci.reference import Reference, StoreName, parse_any, parse_store, parse_tag
 
 PLAN_VERSION = 1
 
@@ -32,17 +35,16 @@ class Role(StrEnum):
     REFERRER = "referrer"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlannedManifest:
-    """One manifest of the graph; `store` is where it was found (`str` of a StoreName), `origin` the reference as it
-    stands in the lock that lists it, canonicalised, or empty."""
+class PlannedManifest(Struct, frozen=True, kw_only=True):
+    """One manifest of the graph; `store` is where it was found, `origin` the reference as it stands in the lock that
+    lists it."""
 
     digest: Digest
     media_type: str
     size: int
-    store: str
+    store: StoreName
     role: Role
-    origin: str = ""
+    origin: Reference | None = None
     children: tuple[Digest, ...] = ()
     """Manifests that must be there first: index children, and for a bundle the images it lists."""
     blobs: tuple[Digest, ...] = ()
@@ -55,10 +57,18 @@ class PlannedManifest:
     keep_alive: str = ""
     """The tag that holds it against garbage collection; empty for an index child."""
     platform: str = ""
-    annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
+    annotations: Mapping[str, str] = field(default_factory=dict)
     raw: str = ""
     """The whole text of a manifest that exists nowhere yet: an index rewritten to have fewer platforms."""
     rewritten_from: Digest | None = None
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    @property
+    def subject(self) -> str:
+        """The name of the image in reports."""
+        return str(self.origin or f"{self.store}@{self.digest}")
 
     @property
     def held_by_tag(self) -> bool:
@@ -66,14 +76,13 @@ class PlannedManifest:
         return self.role is Role.ROOT and bool(self.tags) and not self.keep_alive
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlannedBlob:
+class PlannedBlob(Struct, frozen=True, kw_only=True):
     """One distinct blob that may have to move; `stores` are the places it can be read from, best first."""
 
     digest: Digest
     size: int
     media_type: str
-    stores: tuple[str, ...]
+    stores: tuple[StoreName, ...]
     urls: tuple[str, ...] = ()
 
     @property
@@ -81,16 +90,14 @@ class PlannedBlob:
         return Descriptor(self.media_type, self.digest, self.size, urls=self.urls)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlannedBundle:
+class PlannedBundle(Struct, frozen=True, kw_only=True):
     """What the locations image of one bundle has to say: (reference as in its lock, is it a bundle), sorted."""
 
     digest: Digest
-    entries: tuple[tuple[str, bool], ...]
+    entries: tuple[tuple[Reference, bool], ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlanFailure:
+class PlanFailure(Struct, frozen=True, kw_only=True):
     """A part of the source that couldn't be read while planning: it is reported and blocks the names above it."""
 
     subject: str
@@ -98,12 +105,12 @@ class PlanFailure:
     retryable: bool
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
+class Plan(Struct, frozen=True, kw_only=True, dict=True):
     """Everything a relocation will do. Manifests come parents after children; blobs biggest first."""
 
     source: str
-    destination: str
+    """The source as it was asked for."""
+    destination: StoreName
     root: Digest | None
     """The bundle, image or index that was asked for; None for a list of images."""
     manifests: tuple[PlannedManifest, ...]
@@ -159,32 +166,32 @@ class Plan:
         return sum(blob.size for blob in self.blobs if self.mountable(blob))
 
     def mountable(self, blob: PlannedBlob) -> bool:
-        registry = self.destination.partition("/")[0]
-        return any(store.partition("/")[0] == registry for store in blob.stores)
+        registry = self.destination.registry
+        return bool(registry) and any(store.registry == registry for store in blob.stores)
 
     @cached_property
     def estimated_requests(self) -> Mapping[str, int]:
         """Requests by registry that carrying the plan out will take when nothing has to be repeated; layout folders
         take none. Blobs that turn out to be there already take fewer."""
         found: Counter[str] = Counter()
-        registry = self.destination.partition("/")[0]
+        registry = self.destination.registry
         for blob in self.blobs:
             mounted = self.mountable(blob)
             found[registry] += 1 if mounted else 2
             if not mounted:
-                found[blob.stores[0].partition("/")[0]] += 1
+                found[blob.stores[0].registry] += 1
         found[registry] += sum(len(one.tags) + (not one.held_by_tag) for one in self.manifests if not one.present)
         found[registry] += sum(len(one.tags) for one in self.manifests if one.present)
         found[registry] += _LOCATIONS_REQUESTS * len(self.bundles)
-        return {name: count for name, count in sorted(found.items()) if count and not name.startswith(LAYOUT_PREFIX)}
+        return {name: count for name, count in sorted(found.items()) if count and name}
 
     @property
     def to_transfer(self) -> tuple[PlannedManifest, ...]:
         return tuple(image for image in self.images if not image.present)
 
     def to_dict(self) -> dict[str, Any]:
-        """The same in plain values, which JSON knows."""
-        return asdict(self)
+        """The same in plain values, which JSON has."""
+        return to_dict(self)
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> Plan:
@@ -213,9 +220,8 @@ class Plan:
 
 
 def _plan(body: Mapping[str, Any]) -> Plan:
-    known = {entry.name for entry in fields(Plan)}
-    plain = {key: value for key, value in body.items() if key in known}
-    plain["destination"] = str(parse_store(_text(body["destination"])))
+    plain = {name: body[name] for name in Plan.__struct_fields__ if name in body}
+    plain["destination"] = parse_store(_text(body["destination"]))
     plain["tags"] = _tags(body["tags"])
     plain["root"] = parse_digest(body["root"]) if body["root"] else None
     plain["manifests"] = tuple(_manifest(entry) for entry in body["manifests"])
@@ -223,7 +229,7 @@ def _plan(body: Mapping[str, Any]) -> Plan:
     plain["bundles"] = tuple(
         PlannedBundle(
             digest=parse_digest(entry["digest"]),
-            entries=tuple((str(parse_any(_text(ref))), bool(flag)) for ref, flag in entry["entries"]),
+            entries=tuple((parse_any(_text(ref)), bool(flag)) for ref, flag in entry["entries"]),
         )
         for entry in body["bundles"]
     )
@@ -240,7 +246,7 @@ def planned_blob(entry: Mapping[str, Any]) -> PlannedBlob:
         "digest": parse_digest(entry["digest"]),
         "size": _size(entry["size"]),
         "media_type": _text(entry["media_type"]),
-        "stores": tuple(str(parse_store(_text(store))) for store in entry["stores"]),
+        "stores": tuple(parse_store(_text(store)) for store in entry["stores"]),
         "urls": tuple(map(_text, entry["urls"])),
     }
     return PlannedBlob(**{**entry, **checked})
@@ -255,9 +261,9 @@ def _manifest(entry: Mapping[str, Any]) -> PlannedManifest:
     checked = {
         "digest": digest,
         "size": _size(entry["size"]),
-        "store": str(parse_store(_text(entry["store"]))),
+        "store": parse_store(_text(entry["store"])),
         "role": Role(entry["role"]),
-        "origin": str(parse_any(_text(entry["origin"]))) if entry["origin"] else "",
+        "origin": parse_any(_text(entry["origin"])) if entry["origin"] else None,
         "children": tuple(map(parse_digest, entry["children"])),
         "blobs": tuple(map(parse_digest, entry["blobs"])),
         "tags": _tags(entry["tags"]),
@@ -287,8 +293,7 @@ _RANK = (Role.ROOT, Role.NESTED, Role.LISTED, Role.SIGNATURE, Role.REFERRER, Rol
 """When one digest is there for several reasons, the first of these is the one that counts."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(Struct, frozen=True, kw_only=True):
     """Something that is to be looked at: a digest and the places where it may be, best first."""
 
     digest: Digest
@@ -300,12 +305,11 @@ class Entry:
     """What the locations of its bundle say: is it a bundle? None where they say nothing."""
     tags: tuple[str, ...] = ()
     platform: str = ""
-    annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
+    annotations: Mapping[str, str] = field(default_factory=dict)
     depth: int = 0
 
 
-@dataclass(slots=True, kw_only=True)
-class Node:
+class Node(Struct, kw_only=True):
     """A manifest that was found, or one that the destination has so that nobody looked any further."""
 
     digest: Digest
@@ -334,8 +338,7 @@ class Node:
         self.tags = tuple(dict.fromkeys((*self.tags, *entry.tags)))
 
 
-@dataclass(frozen=True, slots=True)
-class Roots:
+class Roots(Struct, frozen=True):
     """What a request comes down to: the entries to walk from, and the tags that the first of them is to get."""
 
     source: str

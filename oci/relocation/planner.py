@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
 
 from oci.bundle import tagnames
 from oci.bundle.lockfile import BundleLock, ImagesLock, read_lock
@@ -83,7 +85,7 @@ def make_plan(session: Session, request: RelocationRequest, *, seen: Seen | None
         settle(session, request, nodes, destination)
     return Plan(
         source=roots.source,
-        destination=str(request.destination),
+        destination=request.destination,
         root=None if roots.is_list else roots.entries[0].digest,
         manifests=tuple(
             _planned(node, tags if node.role is Role.ROOT else node.tags, rewritten, request) for node in nodes
@@ -242,9 +244,9 @@ def _planned(
         digest=node.digest,
         media_type=node.media_type,
         size=node.size,
-        store=str(node.store),
+        store=node.store,
         role=node.role,
-        origin=str(node.origin or ""),
+        origin=node.origin,
         children=node.children,
         blobs=tuple(blob.digest for blob in node.blobs),
         is_bundle=node.is_bundle,
@@ -281,7 +283,7 @@ def _blobs(nodes: Iterable[Node]) -> tuple[PlannedBlob, ...]:
             digest=blob.digest,
             size=blob.size,
             media_type=blob.media_type,
-            stores=tuple(str(store) for store in stores[blob.digest]),
+            stores=tuple(stores[blob.digest]),
             urls=blob.urls,
         )
         for blob in blobs.values()
@@ -291,11 +293,12 @@ def _blobs(nodes: Iterable[Node]) -> tuple[PlannedBlob, ...]:
 
 def _locations(node: Node, nodes: Mapping[Digest, Node]) -> PlannedBundle:
     entries = {
-        (str(reference), nodes[digest_in(reference)].is_bundle)
+        (reference, nodes[digest_in(reference)].is_bundle)
         for reference in node.listed or ()
         if digest_in(reference) in nodes
     }
-    return PlannedBundle(digest=node.digest, entries=tuple(sorted(entries)))
+    in_order = sorted(entries, key=lambda entry: (str(entry[0]), entry[1]))
+    return PlannedBundle(digest=node.digest, entries=tuple(in_order))
 
 
 _ATTESTED = "vnd.docker.reference.digest"

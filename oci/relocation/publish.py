@@ -12,7 +12,7 @@ from oci.bundle.locations import locations_image
 from oci.bundle.lockfile import BundleLock, ImagesLock, LockedImage, read_lock
 from oci.digest import Digest
 from oci.errors import Incomplete, InvalidInput, PartFailed, Refused, StoreError, TransshipError
-from oci.reference import Reference, parse_store
+from oci.reference import Reference
 from oci.relocation.archive_source import any_bundle
 from oci.relocation.plan import Plan, PlannedBundle, PlannedManifest, Role
 from oci.relocation.request import RelocationRequest
@@ -55,7 +55,7 @@ def publish_content(session: Session, plan: Plan, *, hold_roots: bool = False) -
     """Writes what names are to point at: bundles and their locations images, innermost first. Gives the digests of the
     locations images. With `hold_roots`, a root that only its tag is to hold is pushed by digest as well, so that it can
     be verified before the tag moves. Every image of the plan must be in place (`check_complete`)."""
-    destination = session.destination(parse_store(plan.destination))
+    destination = session.destination(plan.destination)
     listed = {bundle.digest: bundle for bundle in plan.bundles}
     locations: list[Digest] = []
     for manifest in plan.manifests:
@@ -69,7 +69,7 @@ def publish_content(session: Session, plan: Plan, *, hold_roots: bool = False) -
 
 def publish_names(session: Session, plan: Plan) -> tuple[str, ...]:
     """Moves the tags, last of all: attachments first, the tags of the root last. Gives them in this order."""
-    destination = session.destination(parse_store(plan.destination))
+    destination = session.destination(plan.destination)
     tags: list[str] = []
     for manifest in sorted(plan.manifests, key=lambda manifest: manifest.role is Role.ROOT):
         for tag in manifest.tags:
@@ -96,7 +96,7 @@ def _push_locations(destination: Destination, bundle: PlannedBundle, *, fresh: b
     A registry with immutable tags may refuse to replace older locations: those that are there then stay (imgpkg does
     the same), for they are a hint that readers verify.
     """
-    image = locations_image(bundle.entries)
+    image = locations_image((str(image), is_bundle) for image, is_bundle in bundle.entries)
     tag = tagnames.locations(bundle.digest)
     there = None if fresh else destination.head_manifest(tag)
     if there is not None and there.digest == image.manifest.digest:
@@ -143,4 +143,4 @@ def _moved(image: LockedImage, plan: Plan, moved: dict[Digest, Digest]) -> Locke
 
 
 def _at(plan: Plan, digest: Digest) -> Reference:
-    return Reference(parse_store(plan.destination), "", digest)
+    return Reference(plan.destination, "", digest)

@@ -53,7 +53,7 @@ class RelocationResult(Struct, frozen=True, kw_only=True):
         """The report of `copy --report`: plain values, which JSON has."""
         return {
             "source": self.plan.source,
-            "destination": self.plan.destination,
+            "destination": str(self.plan.destination),
             "root": self.plan.root,
             "images": [outcome.to_dict() for outcome in self.outcomes],
             "unreadable": [

@@ -64,7 +64,7 @@ class Session:
         self.cancel = cancel or CancelToken()
         self.concurrency = concurrency
         self.cache = ByteCache()
-        self.pushed: set[tuple[str, Digest]] = set()
+        self.pushed: set[tuple[StoreName, Digest]] = set()
         """(destination, digest) of manifests that this session has pushed."""
         self.moving: dict[Digest, int] = {}
         """Bytes read so far of each blob that is on its way, for whoever shows progress."""

@@ -7,11 +7,13 @@ import heapq
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
+from msgspec.structs import replace
+
 from oci.digest import Digest
-from oci.reference import parse_store
+from oci.plain import to_dict
 from oci.relocation.plan import Plan, PlannedBlob, PlannedManifest, Role
 from oci.relocation.session import SMALL, Session
 
@@ -80,7 +82,7 @@ def part_of(plan: Plan, images: Iterable[PlannedManifest]) -> Plan:
 def asked_again(session: Session, plan: Plan) -> Plan:
     """The plan with what the destination has by now marked as present: one request for each image. A bundle's own
     manifest is never there before its turn, and isn't asked for."""
-    destination = session.destination(parse_store(plan.destination))
+    destination = session.destination(plan.destination)
 
     def there(image: PlannedManifest) -> bool:
         return destination.head_manifest(image.digest) is not None
@@ -197,4 +199,4 @@ def _bare(manifest: PlannedManifest, *, unit: bool) -> PlannedManifest:
 
 
 def _length(part: PlannedManifest | PlannedBlob) -> int:
-    return len(json.dumps(asdict(part)))
+    return len(json.dumps(to_dict(part)))

@@ -16,7 +16,7 @@ from oci.descriptor import Descriptor
 from oci.digest import Digest
 from oci.errors import IntegrityError, InvalidInput, NotFound, Refused, StoreError, TransshipError
 from oci.manifest import Manifest, parse_manifest
-from oci.reference import Repository, StoreName, parse_store
+from oci.reference import Repository, StoreName
 from oci.relocation.fanout import SharedRead
 from oci.relocation.plan import Plan, PlannedBlob, PlannedManifest
 from oci.relocation.session import Session, wait_all
@@ -61,10 +61,10 @@ def transfer_image(session: Session, plan: Plan, digest: Digest) -> ImageOutcome
     """
     started = time.monotonic()
     image = plan.by_digest[digest]
-    subject = image.origin or f"{image.store}@{image.digest}"
+    subject = image.subject
     if image.present:
         return ImageOutcome(digest=digest, subject=subject, role=image.role.value, status=PRESENT)
-    destination = session.destination(parse_store(plan.destination))
+    destination = session.destination(plan.destination)
     below = list(_children_first(plan, image))
     moved: dict[BlobOutcome, int] = dict.fromkeys(BlobOutcome, 0)
     _move_blobs(session, plan, destination, below, moved, fresh=plan.fresh)
@@ -114,7 +114,7 @@ def failure(image: PlannedManifest, error: TransshipError) -> ImageOutcome:
     """The outcome of an image that `transfer_image` gave up."""
     return ImageOutcome(
         digest=image.digest,
-        subject=image.origin or f"{image.store}@{image.digest}",
+        subject=image.subject,
         role=image.role.value,
         status=FAILED,
         error=str(error),
@@ -132,7 +132,7 @@ def load_manifest(session: Session, planned: PlannedManifest) -> Manifest:
     raw = session.cache.get(planned.digest)
     if raw is not None:
         return parse_manifest(raw, planned.media_type, limit=len(raw))
-    manifest = session.source(parse_store(planned.store)).get_manifest(planned.digest)
+    manifest = session.source(planned.store).get_manifest(planned.digest)
     session.cache.put(planned.digest, manifest.raw)
     return manifest
 
@@ -143,7 +143,7 @@ def small_blob(session: Session, planned: PlannedBlob) -> bytes:
     problem: TransshipError | None = None
     for store in planned.stores if data is None else ():
         try:
-            data = b"".join(session.source(parse_store(store)).read_blob(planned.descriptor))
+            data = b"".join(session.source(store).read_blob(planned.descriptor))
         except (IntegrityError, StoreError) as error:
             problem = problem or error
         else:
@@ -170,7 +170,7 @@ def _children_first(plan: Plan, image: PlannedManifest) -> Iterator[PlannedManif
                 raise NotFound(
                     "a child of this index couldn't be read when the plan was made",
                     side="source",
-                    store=image.store,
+                    store=str(image.store),
                     subject=digest,
                     operation="transferring",
                 )
@@ -206,7 +206,7 @@ def share_reads(session: Session, plans: Sequence[Plan]) -> None:
     """Starts to move the blobs that several of the plans need, each read once for all of their destinations. The
     transfers of the plans find them on their way."""
     plan_of = {plan.destination: plan for plan in plans}
-    wanted: dict[Digest, list[str]] = {}
+    wanted: dict[Digest, list[StoreName]] = {}
     for plan in plans:
         for blob in plan.blobs:
             wanted.setdefault(blob.digest, []).append(plan.destination)
@@ -218,21 +218,21 @@ def share_reads(session: Session, plans: Sequence[Plan]) -> None:
 
 def _move_to_all(
     session: Session,
-    plan_of: Mapping[str, Plan],
+    plan_of: Mapping[StoreName, Plan],
     blob: PlannedBlob,
     keys: Sequence[Hashable],
     settle: Callable[[Hashable, BlobOutcome | BaseException], None],
 ) -> None:
     """A thread for each destination, because each waits for its own network."""
-    source = session.source(parse_store(blob.stores[0]))
+    source = session.source(blob.stores[0])
     shared = SharedRead(partial(_followed, session, source, blob.descriptor), seats=len(keys), cancel=session.cancel)
 
-    def move(key: Hashable, name: str) -> None:
+    def move(key: Hashable, name: StoreName) -> None:
         seat = shared.seat()
         plan = plan_of[name]
         outcome: BlobOutcome | BaseException
         try:
-            destination = session.destination(parse_store(name))
+            destination = session.destination(name)
             planned = plan.blob_by_digest[blob.digest]
             outcome = _move_blob(session, destination, planned, fresh=plan.fresh, read=seat.open)
         except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for this blob
@@ -268,7 +268,7 @@ def _move_from_places(
 ) -> BlobOutcome:
     """From the first place that gives the right bytes. A wrong byte is never a reason to give up at once: another
     place, or another read, may have the right one."""
-    places = [parse_store(store) for store in blob.stores]
+    places = blob.stores
     mounts = _mounts(places, destination.name)
     cached = session.cache.get(blob.digest)
     if cached is not None:

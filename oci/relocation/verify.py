@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
-from msgspec import Struct, to_builtins
+from msgspec import Struct
 from msgspec.structs import replace
 
 from oci.bundle import reader
@@ -15,6 +15,7 @@ from oci.descriptor import Descriptor
 from oci.digest import Digest
 from oci.errors import Denied, TransshipError, Unauthorized
 from oci.manifest import Manifest
+from oci.plain import to_dict
 from oci.reference import Reference, StoreName, parse_any, parse_store
 from oci.relocation.plan import Plan
 from oci.relocation.session import Session
@@ -31,7 +32,7 @@ class Verification(Struct, frozen=True, kw_only=True):
     problems: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        return cast(dict[str, Any], to_builtins(self))
+        return to_dict(self)
 
     def __str__(self) -> str:
         """`3 manifests and 7 blobs`"""
@@ -49,7 +50,7 @@ def verify(session: Session, plan: Plan, *, deep: bool = False) -> Verification:
     """Verifies everything a plan has put, or left, at its destination, by walking the destination itself."""
     return verify_store(
         session,
-        parse_store(plan.destination),
+        plan.destination,
         [manifest.digest for manifest in plan.manifests],
         omitted=frozenset(layer for _, layer in plan.skipped_layers),
         deep=deep,

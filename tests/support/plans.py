@@ -6,7 +6,10 @@ from collections.abc import Iterable
 
 from oci.descriptor import OCI_MANIFEST
 from oci.digest import Digest, digest_of
+from oci.reference import parse_store
 from oci.relocation.plan import Plan, PlannedBlob, PlannedManifest, Role
+
+_STORE = parse_store("registry.example/shop/web")
 
 
 def digest(name: object) -> Digest:
@@ -21,14 +24,14 @@ def plan_of(
     sizes = list(sizes)
     return Plan(
         source="registry.example/shop/bundle:1.4.0",
-        destination=destination,
+        destination=parse_store(destination),
         root=None,
         manifests=tuple(
             PlannedManifest(
                 digest=digest(number),
                 media_type=OCI_MANIFEST,
                 size=500,
-                store="registry.example/shop/web",
+                store=_STORE,
                 role=Role.LISTED,
                 blobs=(digest(f"blob {number}"),),
                 present=number in there,
@@ -40,7 +43,7 @@ def plan_of(
                 digest=digest(f"blob {number}"),
                 size=size,
                 media_type="application/octet-stream",
-                stores=("registry.example/shop/web",),
+                stores=(_STORE,),
             )
             for number, size in enumerate(sizes)
         ),

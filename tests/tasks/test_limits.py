@@ -12,12 +12,13 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 
+from oci.reference import parse_store
 from tasks import limits
 from tasks.limits import LEASE, LeaseServer, Slots, existing, limits_of
 
 
 def test_limits_are_named_after_registries_and_a_layout_folder_has_none() -> None:
-    names = limits_of("corp.example:5000/shop", "registry.example/shop/web", "oci:/srv/layout")
+    names = limits_of(*map(parse_store, ("corp.example:5000/shop", "registry.example/shop/web", "oci:/srv/layout")))
 
     assert names == {"registry:corp.example:5000", "registry:registry.example"}
 

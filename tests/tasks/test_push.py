@@ -73,11 +73,11 @@ async def push(
 
     @flow
     async def pushing() -> Relocation:
-        request = RelocationRequest(image="registry.example/shop/web:1", to=plan.destination)
+        request = RelocationRequest(image="registry.example/shop/web:1", to=str(plan.destination))
         async with opened(Order(request=request)) as relocation:
             relocation.plan = plan
             try:
-                await task(images, plan.destination)
+                await task(images, str(plan.destination))
             except TransshipError as error:
                 raised.append(error)
             return relocation

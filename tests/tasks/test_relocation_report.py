@@ -5,6 +5,8 @@ import pickle
 from collections.abc import Callable
 from dataclasses import replace
 
+from msgspec import structs
+
 from oci.errors import Incomplete, Unauthorized
 from oci.relocation.plan import PlanFailure
 from oci.relocation.request import RelocationRequest
@@ -89,8 +91,8 @@ def test_the_report_of_a_thousand_images_stays_small() -> None:
 
 def test_every_failure_is_listed_once_whatever_stage_it_is_from() -> None:
     def steps(relocation: Relocation) -> None:
-        relocation.plan = plan_of([1, 1])
-        object.__setattr__(relocation.plan, "failures", (PlanFailure(subject="web", message="gone", retryable=False),))
+        gone = PlanFailure(subject="web", message="gone", retryable=False)
+        relocation.plan = structs.replace(plan_of([1, 1]), failures=(gone,))
         relocation.outcomes = {digest(0): outcome(0, DONE), digest(1): outcome(1, FAILED, "broke off")}
         relocation.error = Incomplete("2 of 3 images failed", [])
 

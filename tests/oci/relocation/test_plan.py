@@ -9,6 +9,7 @@ import pytest
 
 from oci.digest import parse_digest
 from oci.errors import InvalidDocument
+from oci.reference import parse_any, parse_store
 from oci.relocation.plan import Plan, PlannedBlob, PlannedBundle, PlannedManifest, Role
 
 DIGEST, OTHER = parse_digest("sha256:" + "a" * 64), parse_digest("sha256:" + "b" * 64)
@@ -17,23 +18,23 @@ DIGEST, OTHER = parse_digest("sha256:" + "a" * 64), parse_digest("sha256:" + "b"
 def body() -> dict[str, Any]:
     plan = Plan(
         source="registry.example/shop:1",
-        destination="mirror.example/shop",
+        destination=parse_store("mirror.example/shop"),
         root=DIGEST,
         manifests=(
             PlannedManifest(
                 digest=DIGEST,
                 media_type="application/vnd.oci.image.manifest.v1+json",
                 size=7,
-                store="registry.example/shop",
+                store=parse_store("registry.example/shop"),
                 role=Role.ROOT,
-                origin=f"registry.example/shop@{DIGEST}",
+                origin=parse_any(f"registry.example/shop@{DIGEST}"),
                 blobs=(OTHER,),
                 tags=("1",),
                 keep_alive="sha256-x.imgpkg",
             ),
         ),
-        blobs=(PlannedBlob(digest=OTHER, size=3, media_type="a/b", stores=("registry.example/shop",)),),
-        bundles=(PlannedBundle(digest=DIGEST, entries=((f"registry.example/shop@{OTHER}", False),)),),
+        blobs=(PlannedBlob(digest=OTHER, size=3, media_type="a/b", stores=(parse_store("registry.example/shop"),)),),
+        bundles=(PlannedBundle(digest=DIGEST, entries=((parse_any(f"registry.example/shop@{OTHER}"), False),)),),
         skipped_layers=((DIGEST, OTHER),),
         tags=("1",),
     )

@@ -2,14 +2,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from oci.descriptor import OCI_INDEX, OCI_MANIFEST
 from oci.digest import Digest
+from oci.reference import parse_store
 from oci.relocation.plan import Plan, PlannedBlob, PlannedManifest, Role
 from oci.relocation.planner import make_plan
 from oci.relocation.request import RelocationRequest
@@ -21,6 +22,7 @@ from tests.support.relocating import session
 from tests.support.shop import push_shop
 
 MIB = 1 << 20
+WEB = parse_store("registry.example/shop/web")
 
 
 def manifest(name: object, *, role: Role = Role.LISTED, blobs: Sequence[int] = (), **more: object) -> PlannedManifest:
@@ -28,7 +30,7 @@ def manifest(name: object, *, role: Role = Role.LISTED, blobs: Sequence[int] = (
         digest=digest(name),
         media_type=OCI_MANIFEST,
         size=500,
-        store="registry.example/shop/web",
+        store=WEB,
         role=role,
         blobs=tuple(digest(f"blob {number}") for number in blobs),
         **more,  # type: ignore[arg-type]
@@ -38,12 +40,15 @@ def manifest(name: object, *, role: Role = Role.LISTED, blobs: Sequence[int] = (
 def plan(manifests: Sequence[PlannedManifest], sizes: Sequence[int]) -> Plan:
     return Plan(
         source="registry.example/shop/bundle:1.4.0",
-        destination="registry.corp.example/shop",
+        destination=parse_store("registry.corp.example/shop"),
         root=None,
         manifests=tuple(manifests),
         blobs=tuple(
             PlannedBlob(
-                digest=digest(f"blob {number}"), size=size, media_type="layer", stores=("registry.example/shop/web",)
+                digest=digest(f"blob {number}"),
+                size=size,
+                media_type="layer",
+                stores=(WEB,),
             )
             for number, size in sorted(enumerate(sizes), key=lambda pair: -pair[1])
         ),
