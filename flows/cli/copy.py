@@ -25,7 +25,7 @@ from oci.errors import Incomplete, InvalidInput, InvalidReference, Refused
 from oci.export.planner import ArchiveOptions
 from oci.meter import Receipt
 from oci.output import write_output
-from oci.reference import ARCHIVE_PREFIX, LAYOUT_PREFIX, ArchiveName, parse_store
+from oci.reference import LAYOUT_PREFIX, ArchiveName, parse_store
 from oci.relocation.plan import Plan
 from oci.relocation.publish import result_lock
 from oci.relocation.request import RelocationRequest
@@ -252,7 +252,7 @@ REQUESTS = ("Registry", "Requests")
 def announce(output: Output, plan: Plan) -> None:
     """What is read from a registry, then what is sent; from an archive nothing is exported."""
     images = list(plan.images)
-    if not all(image.store.startswith(ARCHIVE_PREFIX) for image in images):
+    if not all(isinstance(image.store, ArchiveName) for image in images):
         output.line(f"copy | exporting {len(images)} images...")
         for image in images:
             place = image.origin if image.present and image.origin else f"{image.store}@{image.digest}"
@@ -264,7 +264,7 @@ def show_plan(output: Output, plan: Plan) -> None:
     rows = [
         [
             image.role.value,
-            image.origin or f"{image.store}@{image.digest}",
+            image.subject,
             "present" if image.present else "to copy",
             ", ".join(image.tags),
         ]
@@ -285,7 +285,7 @@ def warn_of_layers(output: Output, plan: Plan, *, included: bool) -> None:
         lines = ["Skipped non-distributable layers; --include-non-distributable-layers copies them:"]
         for manifest, layers in groupby(plan.skipped_layers, key=itemgetter(0)):
             image = plan.by_digest[manifest]
-            lines += [f" - Image: {image.origin or f'{image.store}@{manifest}'}", "   Layers:"]
+            lines += [f" - Image: {image.subject}", "   Layers:"]
             lines += [f"     - {layer}" for _, layer in layers]
         output.warn("\n".join(lines))
     elif included and not any(blob.descriptor.distributable is False for blob in plan.blobs):
