@@ -1,19 +1,29 @@
-"""Writing files, and what the operating system says of a file as an error of ours."""
+"""Writing files, and what the operating system says of a file as an error of ours.
+
+Every file that a command writes goes through this module. A reader sees the whole old file or the whole new one.
+Nothing is written through a symbolic link. The new file gets its mode from the umask, unless the caller asks for a
+stricter one.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
+import secrets
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from oci.errors import Denied, NotFound, Refused, StoreError, Unavailable
 
 NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR})
+BY_UMASK = 0o666
+PRIVATE = 0o600
+"""Mode of files that hold credentials, or that only their owner is to read."""
+
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_SYSTEM_FOLDERS = ("/dev/", "/proc/")
 
 
 def store_error(error: OSError, *, side: str = "", store: str, subject: str = "", operation: str) -> StoreError:
@@ -42,17 +52,18 @@ def os_errors(*, side: str = "", store: str, subject: str = "", operation: str) 
         raise store_error(error, side=side, store=store, subject=subject, operation=operation) from error
 
 
-def replace_file(path: str, data: bytes, mode: int = 0o600) -> None:
-    """Raises OSError; nothing half-made is left then."""
-    handle, partial = tempfile.mkstemp(
-        prefix=f".{os.path.basename(path)}.", suffix=".partial", dir=os.path.dirname(path) or "."
-    )
+def replace_file(path: str, data: bytes, mode: int = PRIVATE) -> None:
+    """Puts a new regular file at `path`, with `mode` less the umask. Raises OSError; nothing half-made is left then.
+
+    For files of the program's own, in a folder of its own. A path that a person named goes to `write_output`.
+    """
+    partial = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{secrets.token_hex(8)}.partial")
+    handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(partial, mode)
         os.replace(partial, path)
     except BaseException:
         with suppress(OSError):
@@ -60,11 +71,33 @@ def replace_file(path: str, data: bytes, mode: int = 0o600) -> None:
         raise
 
 
-def write_output(path: str, data: bytes) -> None:
-    """As `replace_file`, for a path that somebody asked for: a link is followed, and what is no regular file, such as a
-    pipe or /dev/stdout, is written to as it stands."""
-    if os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode):
+def write_output(path: str, data: bytes, mode: int = BY_UMASK) -> None:
+    """Writes a file that a person named. A regular file is replaced as a whole. A pipe or a device, such as
+    /dev/stdout, is written to and stays. Raises OSError as `check_output` does.
+    """
+    check_output(path)
+    if _is_stream(path):
         with open(path, "wb") as file:
             file.write(data)
     else:
-        replace_file(os.path.realpath(path), data)
+        replace_file(path, data, mode)
+
+
+def check_output(path: str) -> None:
+    """Raises the OSError that writing a file there would meet; to be asked before the work whose result it is to hold.
+
+    ELOOP stands for a symbolic link: no output is written through one, except those of the system, such as /dev/stdout.
+    """
+    folder = os.path.dirname(os.path.abspath(path))
+    if os.path.islink(path) and not f"{folder}/".startswith(_SYSTEM_FOLDERS):
+        raise OSError(errno.ELOOP, "this is a symbolic link, and no output is written through a link", path)
+    if not path or path.endswith("/") or os.path.isdir(path):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    os.stat(os.path.join(folder, ""))
+    if not (os.access(path, os.W_OK) if _is_stream(path) else os.access(folder, os.W_OK | os.X_OK)):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+
+def _is_stream(path: str) -> bool:
+    """Whether a pipe, a device or a link of the system is there."""
+    return os.path.exists(path) and (os.path.islink(path) or not stat.S_ISREG(os.stat(path).st_mode))

@@ -23,7 +23,7 @@ from urllib.error import URLError
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from oci.meter import Receipt
-from oci.output import replace_file
+from oci.output import write_output
 
 if TYPE_CHECKING:  # importing it takes longer than a copy of little needs
     from oci.mirror.report import MirrorReport
@@ -33,7 +33,6 @@ PUSHGATEWAY = "TRANSSHIP_PUSHGATEWAY"
 
 _PUSH_SECONDS = 10.0
 _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-_READABLE = 0o644
 """The collector is another user."""
 
 Sample = tuple[Mapping[str, str], float]
@@ -127,11 +126,11 @@ def tell(*runs: RunMetrics, warn: Callable[[str], object], path: str = "", befor
 def write(runs: Sequence[RunMetrics], path: str, before: Sequence[RunMetrics] = ()) -> None:
     """Replaces the file; a folder gets one for each run, named after what the run is called. Raises OSError."""
     if not (path.endswith("/") or os.path.isdir(path)):
-        replace_file(path, exposition(*before, *runs).encode(), mode=_READABLE)
+        write_output(path, exposition(*before, *runs).encode())
         return
     for run in runs:
         slug = re.sub(r"[^a-z0-9]+", "-", "-".join(run.names.values()).lower()).strip("-")
-        replace_file(os.path.join(path, f"transship-{slug[:200]}.prom"), exposition(run).encode(), mode=_READABLE)
+        write_output(os.path.join(path, f"transship-{slug[:200]}.prom"), exposition(run).encode())
 
 
 def push(run: RunMetrics, gateway: str, *, timeout: float = _PUSH_SECONDS) -> None:

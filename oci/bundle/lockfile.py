@@ -9,7 +9,7 @@ from typing import Any
 
 from oci.bundle.document import API_VERSION, SIZE_LIMIT, Node, check_header, parse, pinned, render
 from oci.errors import Denied, InvalidReference, NotFound, StoreError, Unavailable
-from oci.output import write_output
+from oci.output import PRIVATE, write_output
 from oci.reference import Reference, parse_tag
 
 
@@ -38,7 +38,7 @@ def write_lock(path: str, lock: ImagesLock | BundleLock) -> None:
     """
     data = lock.to_yaml().encode()
     with _errors(path, "writing the lock file"):
-        write_output(path, data)
+        write_output(path, data, PRIVATE)
 
 
 @contextmanager

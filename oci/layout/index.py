@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from oci.descriptor import OCI_INDEX, Descriptor, as_list, as_object, as_text
 from oci.digest import Digest
 from oci.errors import InvalidManifest, InvalidReference, Refused
-from oci.output import replace_file
+from oci.output import BY_UMASK, replace_file
 from oci.reference import LayoutFolder, parse_tag
 
 REF_NAME = "org.opencontainers.image.ref.name"
@@ -68,10 +68,10 @@ class LayoutIndex:
             return
         os.makedirs(self._name.path, exist_ok=True)
         if not os.path.exists(self._marker):
-            replace_file(self._marker, LAYOUT_FILE, 0o644)
+            replace_file(self._marker, LAYOUT_FILE, BY_UMASK)
         with self._locked():
             if not os.path.exists(self._file):
-                replace_file(self._file, _render({}, []), 0o644)
+                replace_file(self._file, _render({}, []), BY_UMASK)
         self._check_version()
         self._prepared = True
 
@@ -152,7 +152,7 @@ class LayoutIndex:
             after = change(before)
             if after == before:
                 return False
-            replace_file(self._file, _render(body, after), 0o644)
+            replace_file(self._file, _render(body, after), BY_UMASK)
         with self._lock:
             self._listing = None
         return True

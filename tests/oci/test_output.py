@@ -1,5 +1,8 @@
+"""Outputs: whole or not at all, never through a link, never in place of a device, with a mode by the umask."""
+
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
@@ -7,19 +10,43 @@ from pathlib import Path
 
 import pytest
 
-from oci.output import write_output
+from oci.output import check_output, replace_file, write_output
 
 
-def test_a_file_is_replaced_and_a_link_to_one_stays_a_link(tmp_path: Path) -> None:
+def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("old")
+    with file.open() as reader:
+        write_output(str(file), b"new")
+        assert reader.read() == "old"
+
+    assert file.read_text() == "new"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("target", ["file", "missing", "/dev/null", "pipe"])
+def test_a_link_is_not_followed_and_stays(tmp_path: Path, target: str) -> None:
     file, link = tmp_path / "file", tmp_path / "link"
     file.write_text("old")
-    link.symlink_to(file)
+    os.mkfifo(tmp_path / "pipe")
+    link.symlink_to(target if target.startswith("/") else tmp_path / target)
 
-    write_output(str(link), b"new")
-
+    for write in (write_output, lambda path, _: check_output(path)):
+        with pytest.raises(OSError, match="symbolic link") as caught:
+            write(str(link), b"new")
+        assert caught.value.errno == errno.ELOOP
     assert link.is_symlink()
-    assert file.read_text() == "new"
-    assert sorted(os.listdir(tmp_path)) == ["file", "link"]
+    assert file.read_text() == "old"
+    assert sorted(os.listdir(tmp_path)) == ["file", "link", "pipe"]
+
+
+def test_a_folder_that_is_a_link_is_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("folder")
+
+    write_output(str(tmp_path / "link" / "file"), b"new")
+
+    assert (tmp_path / "folder" / "file").read_bytes() == b"new"
 
 
 def test_a_pipe_is_written_to_and_stays_one(tmp_path: Path) -> None:
@@ -36,11 +63,58 @@ def test_a_pipe_is_written_to_and_stays_one(tmp_path: Path) -> None:
     assert stat.S_ISFIFO(path.stat().st_mode)
 
 
-def test_a_device_is_written_to_and_never_replaced(tmp_path: Path) -> None:
-    link = tmp_path / "device"
-    link.symlink_to("/dev/full")
+@pytest.mark.parametrize("device", ["/dev/full", "/dev/null", "/dev/stdout", "/dev/fd/1"])
+def test_a_device_is_written_to_and_never_replaced(device: str) -> None:
+    before = os.lstat(device).st_mode
+    if device == "/dev/full":
+        with pytest.raises(OSError, match="No space left"):
+            write_output(device, b"a plan\n")
+    else:
+        write_output(device, b"a plan\n")
 
-    with pytest.raises(OSError, match="No space left"):
-        write_output(str(link), b"a plan")
+    assert os.lstat(device).st_mode == before
 
-    assert stat.S_ISCHR(link.stat().st_mode)
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("", errno.EISDIR),
+        (".", errno.EISDIR),
+        ("none/", errno.EISDIR),
+        ("none/file", errno.ENOENT),
+        ("file/x", errno.ENOTDIR),
+    ],
+)
+def test_what_can_not_be_written_is_told_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, code: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r".") as caught:
+        check_output(path)
+    assert caught.value.errno == code
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_the_umask_gives_the_mode(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        write_output(str(tmp_path / "file"), b"x")
+        replace_file(str(tmp_path / "own"), b"x")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == mode
+    assert stat.S_IMODE((tmp_path / "own").stat().st_mode) == 0o600
+
+
+def test_a_planted_link_under_the_name_of_a_partial_file_is_not_written_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("oci.output.secrets.token_hex", lambda _: "0" * 16)
+    victim = tmp_path / "victim"
+    victim.write_text("old")
+    (tmp_path / f".file.{'0' * 16}.partial").symlink_to(victim)
+
+    with pytest.raises(FileExistsError):
+        replace_file(str(tmp_path / "file"), b"new")
+    assert victim.read_text() == "old"

@@ -40,7 +40,7 @@ from tests.servers.docker_registry import DockerRegistry
 from tests.support import content
 from tests.support.content import Content
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 REF_NAME = "org.opencontainers.image.ref.name"
 
 
@@ -371,7 +371,7 @@ def test_a_disk_that_fills_while_writing_is_one_clear_error(folder: Path) -> Non
     code = f"""
 import resource, signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-from tests.oci.test_layout import *
+from tests.oci.layout.test_store import *
 layout = open_layout(Path({str(folder)!r}))
 layout.put_blob(described(b"kept"), reader_of(b"kept"))
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
@@ -638,7 +638,7 @@ def test_threads_writing_the_same_blob_and_many_tags_lose_nothing(layout: Layout
 
 WRITER = """
 import sys
-from tests.oci.test_layout import *
+from tests.oci.layout.test_store import *
 folder, worker, turns = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 layout = open_layout(folder)
 for turn in range(turns):
