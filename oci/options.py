@@ -49,6 +49,7 @@ def option(
     short: str = "",
     metavar: str = "",
     group: str = "",
+    commas: bool = True,
     secret: bool = False,
     hidden: bool = False,
 ) -> msgspec.Meta:
@@ -59,10 +60,11 @@ def option(
     number is in bytes or seconds: people may write `16MiB` or `1m30s` then (a timedelta is always written so). `flag`
     is the command's name for it where that isn't `--the-name`, `short` its letter (`-t`). `group` is a heading: fields
     without a group come first, "advanced" last. A `secret` is never shown, and never a parameter of a flow. A `hidden`
-    value isn't shown by `repr`: it may contain a login.
+    value isn't shown by `repr`: it may contain a login. `commas=False` is for a list whose items may contain a comma:
+    the command takes one item with each flag then.
     """
     words = {"unit": unit, "flag": flag, "short": short, "metavar": metavar, "group": group}
-    switches = {"secret": secret, "hidden": hidden}
+    switches = {"secret": secret, "hidden": hidden, "no_commas": not commas}
     bounds: dict[str, Any] = {
         "ge": ge,
         "le": le,
@@ -103,9 +105,15 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
     group: str = ""
     secret: bool = False
     hidden: bool = False
+    no_commas: bool = False
 
     def __repr__(self) -> str:
         return f"Option({self.name})"
+
+    @property
+    def commas(self) -> bool:
+        """Whether a comma separates the items of a list on the command line."""
+        return not self.no_commas
 
     @property
     def required(self) -> bool:
@@ -150,6 +158,15 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidInput(f"{self.name}: {_readable(error)}") from error
         except ValueError as error:
             raise InvalidInput(f"{self.name}: {error}") from error
+
+    def read_text(self, text: str) -> Any:
+        """Converts text as a command line has it, where a number is text too. Raises InvalidInput."""
+        if self.unit or self.type not in (int, float):
+            return self.read(text)
+        try:
+            return self.read(self.type(text))
+        except ValueError:
+            raise InvalidInput(f"{self.name}: {text!r} is not a number") from None
 
     def show(self, value: Any) -> Any:
         """Converts a value back to what `read` takes: plain JSON types, with units."""

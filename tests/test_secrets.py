@@ -80,7 +80,7 @@ def test_every_field_of_a_model_that_may_hold_a_secret_is_masked() -> None:
         HelperProgram("pass", ENVIRON),
         RegistryOptions(proxy=f"http://bob:{SECRET}@proxy.example"),
         S3Settings(secret_key=SECRET, session_token=SECRET),
-        RegistryFlags({"registry_password": SECRET}),
+        RegistryFlags(logins={"registry_password": SECRET}),
         RegistryCredentials(registry="corp.example", username="bob", password=SecretStr(SECRET)),
     ],
     ids=lambda value: type(value).__name__,

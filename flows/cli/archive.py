@@ -12,13 +12,13 @@ from typing import Any
 
 import click
 
-from flows.cli.access import RegistryFlags, concurrency_flag, registry_flags
+from flows.cli.access import RegistryFlags, concurrency_flag, offline, registry_flags
 from flows.cli.click_ext import Invocation, Tree, Verb, boolean, everywhere
 from flows.cli.copy import announce, warn_of_layers
 from flows.cli.output import Output
 from flows.cli.progress import Row, shown, told
 from flows.cli.source import check_source, request_of, source_flags
-from flows.cli.tarball import object_store_flags, offline, tarball_flags
+from flows.cli.tarball import object_store_flags, tarball_flags
 from oci.archive.inventory import blobs_of, compare, images_of, verify_archive
 from oci.archive.open import in_object_store
 from oci.archive.s3_options import S3Settings

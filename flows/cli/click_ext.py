@@ -4,7 +4,6 @@ of the whole program anywhere, no positional arguments, help in sections."""
 from __future__ import annotations
 
 import importlib
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -14,6 +13,7 @@ import click
 
 from flows.cli.output import Output
 from oci.cancel import CancelToken
+from oci.units import parse_duration
 
 
 @dataclass(slots=True)
@@ -28,8 +28,6 @@ class Invocation:
 
 _TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 _FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
-_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
-_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -50,20 +48,6 @@ def _split(context: click.Context, parameter: click.Parameter, values: Sequence[
     return tuple(one.strip() for value in values for one in value.split(",") if one.strip())
 
 
-class Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.2 on
-    """Go's durations: `500ms`, `30s`, `1m30s`. Gives seconds."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, float):
-            return value
-        parts = _DURATION.findall(value)
-        if not parts or "".join(number + unit for number, unit in parts) != value:
-            self.fail(f'invalid duration "{value}": write it like 500ms, 30s or 1m30s', param, ctx)
-        return sum(float(number) * _UNITS[unit] for number, unit in parts)
-
-
 class Age(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.2 on
     """Days and weeks: `7d`, `2w`, `12h`, `1d12h`, as configurations of mirrors have them. Gives a timedelta."""
 
@@ -72,8 +56,6 @@ class Age(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic f
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
         if isinstance(value, timedelta):
             return value
-        from oci.mirror.durations import parse_duration  # noqa: PLC0415 - pydantic, for those who give an age
-
         try:
             return parse_duration(value)
         except ValueError as error:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import os
 from contextlib import nullcontext
-from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
 import click
 
-from flows.cli import debug
-from flows.cli.access import RegistryFlags, concurrency_flag, registry_flags
+from flows.cli.access import RegistryFlags, concurrency_flag, registry_flags, show_requests
 from flows.cli.click_ext import Invocation, Verb, boolean, everywhere, words
 from flows.cli.output import Output
 from flows.cli.progress import RelocationProgress, metrics_flag, progress_flag, shown, sums, told
@@ -229,13 +227,12 @@ def _monitored(
 
     if flags["metrics_file"]:
         os.environ[METRICS_FILE] = flags["metrics_file"]  # the flow hears of it as a worker's would
-    if invocation.output.debug:
-        debug.show_requests()
+    show_requests(invocation)
     concurrency = flags["concurrency"]
     report = monitor.run(
         request,
-        source=replace(registry.access("source", invocation.output, concurrency=concurrency), s3=store),
-        destination=replace(registry.access("destination", invocation.output, concurrency=concurrency), s3=store),
+        source=registry.access("source", invocation.output, concurrency=concurrency, store=store),
+        destination=registry.access("destination", invocation.output, concurrency=concurrency, store=store),
         concurrency=concurrency,
         verify=flags["verify_mode"],
         tarball=options,

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from flows.cli.access import RegistryFlags, registry_flags
+from flows.cli.access import RegistryFlags, offline, registry_flags
 from flows.cli.click_ext import Invocation, Verb, boolean, everywhere, words
 from flows.cli.progress import LayerProgress, progress_flag, shown
-from flows.cli.tarball import object_store_flags, offline
+from flows.cli.tarball import object_store_flags
 from oci.archive.s3_options import S3Settings
 from oci.archive.source import Archive
 from oci.bundle.lockfile import write_lock

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from flows.cli import debug
-from flows.cli.access import RegistryFlags, concurrency_flag, registry_flags
+from flows.cli.access import RegistryFlags, concurrency_flag, registry_flags, show_requests
 from flows.cli.click_ext import Age, Invocation, Verb, boolean, everywhere, words
 from oci.bundle.tagnames import attached_to
 from oci.digest import parse_digest
@@ -129,8 +128,7 @@ def _session(
     from oci.mirror.keep import keep_for, mirrors_to  # noqa: PLC0415
     from oci.mirror.run import opened  # noqa: PLC0415
 
-    if invocation.output.debug:
-        debug.show_requests()
+    show_requests(invocation)
     config = read_config(flags["mirrors"])
 
     def reach(side: str, concurrency: int) -> Access:

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
 
-from flows.cli.click_ext import Invocation, boolean, words
+from flows.cli.click_ext import boolean, words
 from oci.archive.index import FORMATS, IMGPKG
 from oci.archive.s3_options import WHEN_REQUIRED, WHEN_SUPPORTED, S3Settings
 from oci.errors import InvalidInput
 from oci.export.parts import DEFAULT_SIZE
 from oci.export.planner import ArchiveOptions
-from oci.registry.credentials.chain import Credentials
-from oci.relocation.session import DEFAULT_CONCURRENCY, Access, Session
+from oci.units import parse_size
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kKmMgGtT]?)(i?)[bB]?")
-_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
 class Size(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.2 on
@@ -32,11 +27,10 @@ class Size(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if isinstance(value, int):
             return value
-        found = _SIZE.fullmatch(value.strip())
-        if found is None:
-            self.fail(f'invalid size "{value}": write it like 4GiB, 500MB or 1000000', param, ctx)
-        number, unit, binary = found.groups()
-        return int(float(number) * (1024 if binary else 1000) ** _POWERS[unit.lower()])
+        try:
+            return parse_size(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 def object_store_flags(command: F) -> F:
@@ -140,9 +134,3 @@ def _options(values: dict[str, Any]) -> ArchiveOptions:
         max_size=values["max_size"],
         part_size=values["part_size"],
     )
-
-
-def offline(invocation: Invocation, store: S3Settings, *, concurrency: int = DEFAULT_CONCURRENCY) -> Session:
-    """For commands that need no registry."""
-    access = Access(credentials=Credentials([]), s3=store)
-    return Session(source=access, destination=access, concurrency=concurrency, cancel=invocation.cancel)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import click
 
-from flows.cli import debug
-from flows.cli.access import RegistryFlags
+from flows.cli.access import RegistryFlags, show_requests
 from flows.cli.click_ext import Invocation
 from oci.archive.s3_options import S3Settings
 from oci.errors import InvalidInput, NotFound, Refused, StoreError, TransshipError
@@ -91,8 +90,7 @@ class Mirrors:
     def asked_for(
         cls, invocation: Invocation, registry: RegistryFlags, store: S3Settings, flags: dict[str, Any]
     ) -> Mirrors:
-        if invocation.output.debug:
-            debug.show_requests()
+        show_requests(invocation)
         config = read_config(flags["path"])
         chosen = config.chosen(flags["names"])
         only = frozenset(_only(flags["only"])) if flags["only"] else frozenset()
@@ -148,8 +146,7 @@ class Mirrors:
             raise Refused(error.strerror or str(error), subject=path, operation=operation) from error
 
     def _access(self, side: str, concurrency: int) -> Access:
-        access = self.registry.access(side, self.invocation.output, concurrency=concurrency)
-        return replace(access, s3=self.store)
+        return self.registry.access(side, self.invocation.output, concurrency=concurrency, store=self.store)
 
 
 def _only(path: str) -> tuple[str, ...]:

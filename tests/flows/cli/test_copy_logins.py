@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from tests.servers.certificates import Certificates, make_certificates
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.htpasswd import PASSWORD, USER, write_htpasswd
 from tests.servers.token_service import TokenService
-from tests.support.command import transship
+from tests.support.command import PROGRAM, transship
 from tests.support.content import bundle, image, index, push
 
 
@@ -113,3 +114,23 @@ def test_a_wrong_password_names_the_side_and_no_secret(
     assert f"source {basic.host}" in done.err
     assert f"asked as user {USER} (--registry-username): check that password" in done.err
     assert "wrong-one" not in done.err
+
+
+def test_a_password_from_standard_input(source: str, certificates: Certificates) -> None:
+    command = [
+        str(PROGRAM), "tag", "resolve", "-i", source, "--registry-username", USER, "--registry-password-stdin",
+        "--registry-ca-cert-path", str(certificates.ca),
+    ]  # fmt: skip
+
+    right = subprocess.run(command, input=f"{PASSWORD}\n", capture_output=True, text=True, check=False)
+    wrong = subprocess.run(command, input="wrong\n", capture_output=True, text=True, check=False)
+    nothing = subprocess.run(command, input="", capture_output=True, text=True, check=False)
+    nobody = subprocess.run(
+        [*command[:5], "--registry-password-stdin"], input="x", capture_output=True, text=True, check=False
+    )
+
+    assert right.returncode == 0, right.stderr
+    assert "@sha256:" in right.stdout
+    assert wrong.returncode == 1
+    assert "has no password" in nothing.stderr
+    assert "--registry-username" in nobody.stderr
