@@ -27,9 +27,10 @@ from oci.meter import Meter
 from oci.registry.challenge import Challenge, parse_challenges, strongest
 from oci.registry.credentials.chain import Credentials
 from oci.registry.credentials.credential import Credential
-from oci.registry.http.address_policy import Guard
-from oci.registry.http.errors import Answer
+from oci.registry.http.address_policy import AddressPolicy
+from oci.registry.http.answer import Answer
 from oci.registry.http.origin import Origin, split_url
+from oci.registry.http.request import Scope
 
 CLIENT_ID = "transship"
 LONGEST_LIFETIME = 24 * 3600.0
@@ -43,17 +44,6 @@ _DEFAULT_LIFETIME = 60.0
 
 _ASSUMED = Challenge("basic")
 """For a registry that asks nobody to log in, not even at `/v2/`. go-containerregistry sends Basic there as well."""
-
-
-class Scope(msgspec.Struct, frozen=True):
-    """What a request needs to be allowed to do. `actions` is `pull`, `pull,push` or `pull,push,delete`; an empty
-    repository means the registry's catalog."""
-
-    repository: str
-    actions: str
-
-    def __str__(self) -> str:
-        return f"repository:{self.repository}:{self.actions}" if self.repository else "registry:catalog:*"
 
 
 class Token(msgspec.Struct, frozen=True):
@@ -82,7 +72,7 @@ class Authenticator:
         *,
         side: str,
         credentials: Credentials,
-        guard: Guard,
+        guard: AddressPolicy,
         meter: Meter,
         service: TokenService,
         ask_base: Callable[[], Mapping[str, str]],
@@ -123,6 +113,12 @@ class Authenticator:
             if header or len(self._identities) == 1:
                 self._meter.identity(f"{self._side} {self._registry}".strip(), identity)
         return header
+
+    def has_login(self, scopes: Iterable[Scope]) -> bool:
+        """Is there a login for this registry, whether it was asked for or not?"""
+        wanted = tuple(scopes)
+        found = self._credentials.find(self._registry, wanted[0].repository if wanted else "")
+        return not found.is_anonymous
 
     def identity(self, sent: str) -> str:
         """Who sent a request with this Authorization header, in words."""

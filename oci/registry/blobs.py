@@ -10,11 +10,11 @@ from oci.descriptor import Descriptor
 from oci.digest import Digest, verified
 from oci.errors import NotFound, Refused, StoreError, Unavailable
 from oci.reference import Repository
-from oci.registry.auth import Scope
 from oci.registry.http import target as targets
-from oci.registry.http.request import Request
-from oci.registry.http.retry import Attempts
-from oci.registry.http.transport import OpenAnswer, Transport
+from oci.registry.http.answer import OpenAnswer
+from oci.registry.http.pace import Attempts
+from oci.registry.http.request import Request, Scope
+from oci.registry.http.transport import Transport
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _PROGRESS = 1 << 20

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import httpx
-
 from oci.descriptor import Descriptor
 from oci.digest import Digest, Verifier, is_digest, parse_digest
 from oci.errors import InvalidManifest, Refused, StoreError
 from oci.manifest import ACCEPT, Manifest, parse_manifest
 from oci.reference import Repository
-from oci.registry.auth import Scope
 from oci.registry.http import target as targets
-from oci.registry.http.errors import Answer
-from oci.registry.http.request import Request
+from oci.registry.http.answer import Answer
+from oci.registry.http.body import Headers
+from oci.registry.http.request import Request, Scope
 from oci.registry.http.transport import Transport
 
 _ACCEPT = {"Accept": ACCEPT}
@@ -119,7 +117,7 @@ def _kept_immutable(transport: Transport, name: Repository, manifest: Manifest, 
     if there is None or there.digest != manifest.digest:
         error.hint = "the tag is immutable here and shows another manifest: choose another tag"
         raise error
-    return Answer(201, httpx.Headers(), b"", "")
+    return Answer(201, Headers(), b"", "")
 
 
 def delete_manifest(transport: Transport, name: Repository, identifier: str, operation: str) -> None:

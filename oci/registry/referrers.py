@@ -11,11 +11,10 @@ from oci.digest import Digest
 from oci.errors import NotFound, Refused, StoreError
 from oci.manifest import Manifest, parse_manifest
 from oci.reference import Repository
-from oci.registry.auth import Scope
 from oci.registry.capabilities import Capabilities
 from oci.registry.http import target as targets
-from oci.registry.http.errors import Answer
-from oci.registry.http.request import Request
+from oci.registry.http.answer import Answer
+from oci.registry.http.request import Request, Scope
 from oci.registry.http.target import Target
 from oci.registry.http.transport import Transport
 from oci.registry.manifests import get_manifest, put_manifest

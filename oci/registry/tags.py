@@ -10,10 +10,9 @@ from typing import Any
 
 from oci.errors import Refused
 from oci.reference import Repository
-from oci.registry.auth import Scope
 from oci.registry.http import target as targets
-from oci.registry.http.errors import Answer
-from oci.registry.http.request import Request
+from oci.registry.http.answer import Answer
+from oci.registry.http.request import Request, Scope
 from oci.registry.http.target import Target
 from oci.registry.http.transport import Transport
 

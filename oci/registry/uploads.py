@@ -17,13 +17,12 @@ from dataclasses import dataclass
 from oci.descriptor import Descriptor
 from oci.errors import Denied, NotFound, Refused, StoreError, TransshipError, Unauthorized, Unavailable
 from oci.reference import Repository
-from oci.registry.auth import Scope
 from oci.registry.blobs import blob_size
 from oci.registry.capabilities import Capabilities
 from oci.registry.http import target as targets
-from oci.registry.http.errors import Answer
-from oci.registry.http.request import Request
-from oci.registry.http.retry import Attempts
+from oci.registry.http.answer import Answer
+from oci.registry.http.pace import Attempts
+from oci.registry.http.request import Request, Scope
 from oci.registry.http.target import Target
 from oci.registry.http.transport import Transport
 from oci.store import BlobOutcome, BlobReader

@@ -1,7 +1,9 @@
 """Where a registry may send us: redirects, Location headers and token realms point anywhere, also inside our network.
 
-A public registry has no business pointing into loopback, private or link-local address space (cloud metadata services
-live there). A registry that is itself private may.
+A public registry has no business pointing into loopback or private address space. A registry that is itself private
+may point into private space, a registry on loopback anywhere but to link-local addresses and to the services that hand
+out a machine's cloud credentials, which no registry may. A host is resolved once, judged, and connected to at one of
+the addresses that were judged: a name that answers differently the next time (DNS rebinding) gains nothing.
 """
 
 from __future__ import annotations
@@ -9,14 +11,41 @@ from __future__ import annotations
 import ipaddress
 import socket
 import threading
+import time
+from enum import IntEnum
+from typing import TypeAlias
 
 from oci.errors import InvalidReference, Refused
-from oci.registry.http.origin import origin_of, split_url
+from oci.registry.http.origin import Origin, origin_of, split_url
+
+_Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+_REMEMBERED = 60.0
+"""Seconds for which the addresses of a host are used again."""
+
+_METADATA = frozenset(
+    map(ipaddress.ip_address, ("169.254.169.254", "fd00:ec2::254", "100.100.100.200", "168.63.129.16"))
+)
+"""Where AWS, Google, Azure and Alibaba serve the credentials of a machine."""
+
+_METADATA_NAMES = frozenset({"metadata.google.internal", "metadata.goog", "metadata"})
+_NAT64 = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))
+_COMPATIBLE = ipaddress.IPv6Network("::/96")
+_SHARED = ipaddress.IPv4Network("100.64.0.0/10")
+_SITE_LOCAL = ipaddress.IPv6Network("fec0::/10")
+
+
+class Reach(IntEnum):
+    """How near an address is; the larger, the fewer registries may point there."""
+
+    PUBLIC = 0
+    PRIVATE = 1
+    LOOPBACK = 2
+    FORBIDDEN = 3
 
 
 def is_loopback(host: str) -> bool:
     """`host` without a port: localhost, *.localhost, 127.0.0.0/8, ::1."""
-    name = host.strip("[]").lower()
+    name = host.strip("[]").lower().removesuffix(".")
     if name == "localhost" or name.endswith(".localhost"):
         return True
     try:
@@ -30,16 +59,30 @@ def host_of(registry: str) -> str:
     return origin_of(registry).host
 
 
-class Guard:
-    """Judges the hosts that one registry points to. Names are resolved once."""
+def reach_of(address: str) -> Reach:
+    """Judges an address, and each IPv4 address that it carries inside: mapped, compatible, NAT64, 6to4, Teredo."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return Reach.FORBIDDEN
+    return max((_plain(parsed), *map(_plain, _embedded(parsed))))
 
-    def __init__(self, registry: str, *, side: str, allow_private: bool, http_allowed: bool) -> None:
+
+class AddressPolicy:
+    """Judges the hosts that one registry points to. `named_by_user` is False for a registry that only a lock or a
+    bundle names: it gets no further than a stranger. Safe from any thread."""
+
+    def __init__(
+        self, registry: str, *, side: str, allow_private: bool, http_allowed: bool, named_by_user: bool = True
+    ) -> None:
         self._registry = registry
+        self._host = host_of(registry)
         self._side = side
         self._allow_private = allow_private
         self._http_allowed = http_allowed
+        self._named_by_user = named_by_user
         self._lock = threading.Lock()
-        self._judged: dict[str, bool] = {}
+        self._resolved: dict[str, tuple[tuple[str, ...], float]] = {}
 
     def check(self, url: str, what: str) -> None:
         """Raises Refused unless `url` (absolute) may be followed; `what` says in words what pointed there."""
@@ -47,21 +90,60 @@ class Guard:
             origin, _ = split_url(url)
         except InvalidReference as error:
             raise self._refused(f"{what} points to something that is no web address") from error
-        host = origin.host
-        own = host == host_of(self._registry)
-        if origin.scheme == "http" and not (is_loopback(host) or self._http_allowed):
-            raise self._refused(f"{what} points to plain http on {host}")
-        if not own and not self._allow_private and self._private(host) and not self._private(host_of(self._registry)):
+        if origin.scheme == "http" and not (is_loopback(origin.host) or self._http_allowed):
+            raise self._refused(f"{what} points to plain http on {origin.host}")
+        self._judge(origin.host, self._lookup(origin.host), what)
+
+    def addresses(self, origin: Origin) -> tuple[str, ...]:
+        """The addresses to connect to, in the resolver's order. Raises OSError when the host has none, Refused when it
+        has one that the registry may not point to."""
+        found = self._lookup(origin.host)
+        self._judge(origin.host, found, "an answer")
+        if not found:
+            raise OSError(f"the host name {origin.host} can't be resolved")
+        return found
+
+    def _judge(self, host: str, addresses: tuple[str, ...], what: str) -> None:
+        """One address that isn't allowed is enough, for the connection may go to any. A name that doesn't resolve here
+        can only be reached through a proxy."""
+        reach = max(map(reach_of, addresses), default=Reach.PUBLIC)
+        if host in _METADATA_NAMES:
+            reach = Reach.FORBIDDEN
+        if is_loopback(host):
+            reach = max(reach, Reach.LOOPBACK)
+        if reach is Reach.FORBIDDEN:
+            raise self._refused(f"{what} points to {host}, inside a private network that no registry is part of")
+        if reach is Reach.PUBLIC or (host == self._host and self._named_by_user):
+            return
+        if not self._allow_private and reach > self._own_reach():
+            where = "on this machine" if reach is Reach.LOOPBACK else "inside a private network"
             raise self._refused(
-                f"{what} points to {host}, inside a private network",
-                "allow private redirects for this registry if that is right",
+                f"{what} points to {host}, {where}", "allow private redirects for this registry if that is right"
             )
 
-    def _private(self, host: str) -> bool:
+    def _own_reach(self) -> Reach:
+        """How near the registry itself is: it may point as near as that."""
+        if not self._named_by_user:
+            return Reach.PUBLIC
+        if is_loopback(self._host):
+            return Reach.LOOPBACK
+        return max(map(reach_of, self._lookup(self._host)), default=Reach.PUBLIC)
+
+    def _lookup(self, host: str) -> tuple[str, ...]:
+        """The addresses of a host, none when it can't be resolved."""
+        now = time.monotonic()
         with self._lock:
-            if host not in self._judged:
-                self._judged[host] = _resolves_privately(host)
-            return self._judged[host]
+            known = self._resolved.get(host)
+        if known is not None and known[1] > now:
+            return known[0]
+        try:
+            answers = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):
+            return ()
+        found = tuple(dict.fromkeys(str(answer[4][0]) for answer in answers))
+        with self._lock:
+            self._resolved[host] = (found, now + _REMEMBERED)
+        return found
 
     def _refused(self, message: str, hint: str = "") -> Refused:
         return Refused(
@@ -73,13 +155,28 @@ class Guard:
         )
 
 
-def _resolves_privately(host: str) -> bool:
-    """One private address among several is enough. A name that doesn't resolve here can't be reached from here
-    either, unless through a proxy: then it isn't our network that is at risk."""
-    if is_loopback(host):
-        return True
-    try:
-        found = {info[4][0] for info in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
-    except OSError:
-        return False
-    return any(not ipaddress.ip_address(str(address).partition("%")[0]).is_global for address in found)
+def _plain(address: _Address) -> Reach:
+    if address in _METADATA or address.is_link_local or address.is_multicast:
+        return Reach.FORBIDDEN
+    if address.is_loopback or address.is_unspecified:
+        return Reach.LOOPBACK  # 0.0.0.0 and :: reach this machine, too
+    if address in _SHARED or address in _SITE_LOCAL or not address.is_global:
+        return Reach.PRIVATE
+    return Reach.PUBLIC
+
+
+def _embedded(address: _Address) -> list[ipaddress.IPv4Address]:
+    """The IPv4 addresses that packets to an IPv6 address may end at."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return []
+    last = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    found = [one for one in (address.ipv4_mapped, address.sixtofour) if one is not None]
+    if address.teredo is not None:
+        found += address.teredo
+    if any(address in network for network in _NAT64):
+        found.append(last)
+    if address in _COMPATIBLE and int(address) > 1:
+        found.append(last)
+    if (int(address) >> 32) & 0xFFFFFFFF in (0x00005EFE, 0x02005EFE):  # ISATAP (RFC 5214, 6.1)
+        found.append(last)
+    return found

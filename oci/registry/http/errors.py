@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import http
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
-import httpx
-
-from oci.errors import Denied, NotFound, RateLimited, Refused, StoreError, Unauthorized, Unavailable
+from oci.cancel import CancelToken
+from oci.errors import Cancelled, Denied, NotFound, RateLimited, Refused, StoreError, Unauthorized, Unavailable
 from oci.registry.credentials.keychains import advice
-from oci.registry.http.retry import worth_retrying
+from oci.registry.http.body import WireError
+from oci.registry.http.pace import SLOW_DOWN_CODES, retry_after, worth_retrying
+from oci.registry.http.request import Request
 
 ERROR_LIMIT = 64 << 10
 """Bytes of an error's body that are read."""
@@ -24,28 +26,62 @@ _HINTS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A whole answer, body included."""
+class Failures:
+    """Makes errors for one side at one registry: all of them say where and at what, and none carries a query."""
 
-    status: int
-    headers: httpx.Headers
-    body: bytes
-    url: str
+    def __init__(self, side: str, registry: str, cancel: CancelToken) -> None:
+        self._side = side
+        self._registry = registry
+        self._cancel = cancel
 
+    def broken(self, error: WireError, request: Request, url: str) -> StoreError:
+        """For a connection that failed. What broke because the run is being cancelled is a cancellation."""
+        if self._cancel.cancelled:
+            raise Cancelled from error
+        cause = str(error)
+        if error.timed_out:
+            cause = f"no answer in time ({cause})"
+        if "CERTIFICATE_VERIFY_FAILED" in cause:
+            cause = f"its certificate isn't trusted: {cause}"
+        problem = self._of(Unavailable, f"{request.method} {shown(url)}: {cause}", request)
+        problem.hint = "check that the registry can be reached from here"
+        advice = tls_advice(cause)
+        if advice:
+            problem.hint, problem.retryable = advice, False
+        return problem
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attempted:
-    """What an error has to say about the request: all of it safe to show, queries left out."""
+    def refused(self, message: str, request: Request, *, hint: str = "") -> StoreError:
+        """For an answer that can't be worked with."""
+        problem = self._of(Refused, message, request)
+        problem.hint = hint
+        return problem
 
-    side: str
-    registry: str
-    subject: str
-    operation: str
-    method: str
-    url: str
-    identity: str = ""
-    """Who asked, in words."""
+    def login_ran_out(self, request: Request) -> StoreError:
+        """For a challenge in the middle of a body that can't be sent again from here."""
+        problem = self._of(Unavailable, "the login ran out while a body was being sent", request)
+        problem.status = 401
+        return problem
+
+    def unwanted(
+        self, status: int, headers: Mapping[str, str], body: bytes, request: Request, *, url: str, identity: str
+    ) -> StoreError:
+        """For a status that the request didn't expect. `identity` says in words who asked."""
+        code, message = _explained(body, headers.get("content-type", ""))
+        if code:
+            detail = f"{code}: {message} ({status})" if message else f"{code} ({status})"
+        else:
+            detail = f"{status} {message or _phrase(status)}"
+        problem = self._of(_kind(status, code), f"{request.method} {shown(url)}: {detail}", request)
+        problem.status, problem.code = status, code
+        problem.retryable = worth_retrying(status, code)
+        problem.retry_after = retry_after(headers, datetime.now(UTC))
+        problem.hint = _hint(status, identity, self._registry)
+        return problem
+
+    def _of(self, kind: type[StoreError], message: str, request: Request) -> StoreError:
+        return kind(
+            message, side=self._side, store=self._registry, subject=request.subject, operation=request.operation
+        )
 
 
 def shown(url: str) -> str:
@@ -53,51 +89,24 @@ def shown(url: str) -> str:
     return url.partition("?")[0]
 
 
-def error_for(status: int, headers: Mapping[str, str], body: bytes, attempted: Attempted) -> StoreError:
-    """The error that an unwanted answer means."""
-    code, said = _explained(body, headers.get("content-type", ""))
-    lead = f"{attempted.method} {shown(attempted.url)}"
-    if code:
-        detail = f"{code}: {said} ({status})" if said else f"{code} ({status})"
-    else:
-        detail = f"{status} {said or httpx.codes.get_reason_phrase(status)}"
-    kind: type[StoreError]
-    if status == 401:
-        kind = Unauthorized
-    elif status == 403:
-        kind = Denied
-    elif status == 404:
-        kind = NotFound
-    elif status == 429 or code == "TOOMANYREQUESTS":
-        kind = RateLimited
-    elif status >= 500 or status in (408, 425):
-        kind = Unavailable
-    else:
-        kind = Refused
-    return kind(
-        f"{lead}: {detail}",
-        side=attempted.side,
-        store=attempted.registry,
-        subject=attempted.subject,
-        operation=attempted.operation,
-        status=status,
-        code=code,
-        retryable=worth_retrying(status, code),
-        hint=_hint(status, attempted),
-    )
+def _kind(status: int, code: str) -> type[StoreError]:
+    if status == 429 or code in SLOW_DOWN_CODES:
+        return RateLimited
+    if status >= 500 or status in (408, 425):
+        return Unavailable
+    return {401: Unauthorized, 403: Denied, 404: NotFound}.get(status, Refused)
 
 
-def _hint(status: int, attempted: Attempted) -> str:
+def _hint(status: int, who: str, registry: str) -> str:
     if status not in (401, 403):
         return _HINTS.get(status, "")
-    who = attempted.identity or "anonymous"
     if who == "anonymous":
         hint = "this was asked as anonymous: log in to the registry, or give credentials for it"
     elif status == 401:
         hint = f"this was asked as {who}: check that password or token, and that this is the login that was meant"
     else:
         hint = f"this was asked as {who}, who may not do it here"
-    keychain = advice(attempted.registry)
+    keychain = advice(registry)
     return f"{hint}; {keychain}" if keychain else hint
 
 
@@ -110,11 +119,23 @@ def tls_advice(cause: str) -> str:
     return ""
 
 
-def _explained(body: bytes, content_type: str) -> tuple[str, str]:
-    """Code and message of the first error in an OCI error document, or an excerpt of whatever came instead."""
+def _phrase(status: int) -> str:
     try:
-        errors = json.loads(body).get("errors")
-        first: dict[str, Any] = errors[0]
+        return http.HTTPStatus(status).phrase
+    except ValueError:
+        return ""
+
+
+def _explained(body: bytes, content_type: str) -> tuple[str, str]:
+    """Code and message of the first error in an OCI error document, in AWS's or in Google's form of one, or an excerpt
+    of whatever came instead."""
+    try:
+        document = json.loads(body)
+        if isinstance(document.get("__type"), str):  # ECR, before a request reaches its registry
+            return _printable(document["__type"].rpartition("#")[2]), _printable(str(document.get("message", "")))
+        if isinstance(document.get("error"), dict):  # Google's APIs
+            document = {"errors": [{**document["error"], "code": document["error"].get("status")}]}
+        first: dict[str, Any] = document["errors"][0]
         code, message = first.get("code", ""), first.get("message", "")
         if isinstance(code, str) and isinstance(message, str):
             return _printable(code), _printable(message)

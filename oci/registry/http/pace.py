@@ -1,73 +1,331 @@
-"""How many requests a registry gets at a time and per second, and the pause it asks for."""
+"""How fast a registry is asked, and what is tried again. Being told to slow down is a measurement: it sets the pace,
+ends nothing, and isn't counted as a failed attempt.
+
+Registries limit by kind of request (ECR: 10 PutImage a second, 500 UploadLayerPart), so each family of requests has
+its own window of requests in flight and, once a limit showed or where it is known, its own rate:
+
+- the window doubles in each round trip (slow start), grows by one in each after that (additive increase), stops where
+  answers take twice as long as the quickest, and is halved at most once for all that was in flight when a registry
+  asked for a slower pace (an epoch, RFC 5681);
+- the rate is a little less than what the registry has taken in the last seconds, and rises slowly until it says no.
+
+All windows share a ceiling. A pause that a registry asks for holds all threads of that family.
+"""
 
 from __future__ import annotations
 
+import copy
+import random
+import re
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+import msgspec
 
 from oci.cancel import CancelToken
+from oci.errors import RateLimited, StoreError
 from oci.meter import Meter
 
+CEILING = 50
+"""Requests in flight at one registry, unless a setting says otherwise."""
 
-class Limiter:
-    """Shared by every thread that talks to one registry. Waiting ends at once when the run is cancelled."""
+_BEGIN = 8.0
+"""Size of a window before anything is known: enough for a fast network, harmless for a slow registry."""
 
-    def __init__(self, *, concurrency: int, per_second: float, meter: Meter, cancel: CancelToken) -> None:
-        self._slots = max(1, concurrency)
+_KNOWN_SHARE = 0.8
+"""Of a documented limit, where the rate begins: other programs use the same account."""
+
+_LONGEST_SHARE = 0.97
+"""Of a documented limit, where the rate ends."""
+
+_BACK_OFF = 0.85
+_SLOWEST = 0.2
+"""Requests a second that a rate never goes below."""
+
+_MEASURED = 2.0
+"""Seconds over which the requests that a registry took are counted."""
+
+_SLACK = 0.002
+"""Seconds by which an answer may take longer than twice the quickest before a window stops growing."""
+
+RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+SLOW_DOWN_CODES = frozenset(
+    {"TOOMANYREQUESTS", "TooManyRequestsException", "RESOURCE_EXHAUSTED", "ThrottlingException"}
+)
+"""Docker Hub's and the specification's, ECR's, Google's, AWS's: with 429, and with 400 or 403 as well."""
+
+RETRIED_CODES = frozenset({"UNAVAILABLE", *SLOW_DOWN_CODES})
+"""Whatever the status was: registries behind gateways send them with 400 or 403 as well."""
+
+_FIRST_DELAY = 0.2
+_LONGEST_DELAY = 20.0
+_FIRST_THROTTLED_DELAY = 0.5
+_LONGEST_WAIT = 10 * 365 * 86400.0
+"""Bound of what a Retry-After may say, in seconds."""
+
+_random = random.SystemRandom()
+_QUOTA = re.compile(r"\s*(\d{1,12})\s*(?:;\s*w=(\d{1,12}))?")
+
+
+class Quota(msgspec.Struct, frozen=True):
+    """Docker Hub's pull quota: pulls that are left, and the length of the window in seconds."""
+
+    count: int
+    window: float
+
+
+def remaining_pulls(headers: Mapping[str, str]) -> Quota | None:
+    """What `ratelimit-remaining: 76;w=21600` says. None where the registry says nothing of a quota."""
+    text = headers.get("ratelimit-remaining")
+    found = _QUOTA.match(text) if text else None
+    return Quota(int(found.group(1)), float(found.group(2) or 0)) if found else None
+
+
+class Caps(msgspec.Struct, frozen=True):
+    """Documented limits of a registry: requests a second by family (`PUT manifest`), and whether all families share
+    one budget, under the name `*`."""
+
+    per_second: Mapping[str, float] = {}
+    shared: bool = False
+
+
+class Window:
+    """The requests of one family. All fields are guarded by the lock of its Pace."""
+
+    def __init__(self, lock: threading.Lock, ceiling: int, cap: float) -> None:
+        self.freed = threading.Condition(lock)
+        self.waiting = 0
+        self.in_flight = 0
+        self.size = min(_BEGIN, ceiling)
+        self.threshold = float(ceiling)
+        self.rate = cap * _KNOWN_SHARE
+        """Requests a second; 0 while no limit has shown."""
+        self.highest = cap * _LONGEST_SHARE
+        self.next_turn = 0.0
+        self.paused_until = 0.0
+        self.cut_at = 0.0
+        self.quickest = float("inf")
+        self.taken: deque[float] = deque(maxlen=4096)
+        """When requests were answered without complaint."""
+
+    def wait(self, now: float) -> float:
+        """Seconds until the next request may start, as far as pauses and the rate go."""
+        return max(self.paused_until, self.next_turn) - now
+
+    def start(self, now: float) -> None:
+        self.in_flight += 1
+        if self.rate:
+            # After a rest, no more than a quarter of a second's requests at once.
+            self.next_turn = max(self.next_turn, now - 0.25) + 1.0 / self.rate
+
+    def succeeded(self, now: float, seconds: float, ceiling: int) -> None:
+        limited = self.in_flight + 1 >= self.size or self.waiting > 0
+        self.taken.append(now)
+        self.quickest = min(self.quickest * 1.0005, seconds)
+        if limited and seconds <= 2 * self.quickest + _SLACK:
+            self.size = min(ceiling, self.size + (1.0 if self.size < self.threshold else 1.0 / self.size))
+        if self.rate and self.waiting:
+            # The longer nothing was refused, the faster: 1 % a second after one second, 10 % after ten.
+            gain = 1.0 + min(0.2, 0.01 * (now - self.cut_at)) / self.rate
+            self.rate = min(self.rate * gain, self.highest or float("inf"))
+
+    def slowed(self, now: float, started: float) -> None:
+        """Halves the window and sets the rate, once for all requests that were on their way together."""
+        if started <= self.cut_at:
+            return
+        recent = sum(1 for moment in self.taken if moment > now - _MEASURED) / _MEASURED
+        measured = max(recent, _SLOWEST)
+        self.rate = max(_SLOWEST, min(self.rate or measured, measured) * _BACK_OFF)
+        self.size = self.threshold = max(1.0, self.size / 2)
+        self.next_turn = max(self.next_turn, now + 1.0 / self.rate)
+        self.cut_at = now
+
+
+class Pace:
+    """Shared by every thread that talks to one registry. Waiting ends when the run is cancelled."""
+
+    def __init__(
+        self, *, ceiling: int, per_second: float, meter: Meter, cancel: CancelToken, caps: Caps | None = None
+    ) -> None:
+        self.ceiling = max(1, ceiling)
         self._interval = 1.0 / per_second if per_second > 0 else 0.0
+        self._caps = caps or Caps()
         self._meter = meter
         self._cancel = cancel
-        self._freed = threading.Condition()
-        self._used = 0
-        self._used_by_blobs = 0
-        self._next = 0.0
-        self._paused_until = 0.0
+        self._lock = threading.Lock()
+        self._windows: dict[str, Window] = {}
+        self._in_flight = 0
+        self._large = 0
+        self._next_turn = 0.0
+        self._ended: tuple[StoreError, float] | None = None
 
-    @contextmanager
-    def slot(self, *, blob: bool) -> Iterator[None]:
-        """One slot for the time of a request and its answer. Blobs never take the last one."""
-        self._take(blob=blob)
-        try:
-            self._wait_for_turn()
-            yield
-        finally:
-            with self._freed:
-                self._used -= 1
-                self._used_by_blobs -= blob
-                self._freed.notify_all()
-
-    def pause(self, seconds: float) -> None:
-        """Nobody starts a request at this registry for so long."""
-        with self._freed:
-            until = time.monotonic() + seconds
-            if until > self._paused_until:
-                self._meter.throttled(until - max(self._paused_until, time.monotonic()))
-                self._paused_until = until
-
-    def _take(self, *, blob: bool) -> None:
-        reserved = 1 if blob and self._slots > 1 else 0
-        with self._freed:
-            while self._used >= self._slots or (blob and self._used_by_blobs >= self._slots - reserved):
-                self._freed.wait(0.2)
-                self._cancel.check()
-            self._used += 1
-            self._used_by_blobs += blob
-
-    def _wait_for_turn(self) -> None:
+    def start(self, family: str, *, large: bool) -> float:
+        """Waits for a turn. Large bodies never take the last slot, so that small requests don't wait behind them.
+        Gives the moment for `finish` and `slow_down`. Raises the error of `end` while it counts."""
         self._cancel.check()
-        while True:
-            with self._freed:
+        limit = max(1, self.ceiling - 1) if large else self.ceiling
+        with self._lock:
+            window = self._window(family)
+            while True:
                 now = time.monotonic()
-                wait = self._paused_until - now
-                if wait <= 0:
-                    if not self._interval:
-                        return
-                    turn = max(now, self._next)
-                    self._next = turn + self._interval
-                    wait = turn - now
+                if self._ended is not None and now < self._ended[1]:
+                    raise copy.copy(self._ended[0])
+                wait = max(window.wait(now), self._next_turn - now if self._interval else 0.0)
+                full = (
+                    window.in_flight >= int(window.size) or self._in_flight >= limit or (large and self._large >= limit)
+                )
+                if not full and wait <= 0:
                     break
-            self._cancel.wait(wait)
-        if wait > 0:
-            self._cancel.wait(wait)
+                window.waiting += 1
+                try:
+                    window.freed.wait(0.2 if full else min(wait, 0.2))
+                finally:
+                    window.waiting -= 1
+                self._cancel.check()
+            window.start(now)
+            if self._interval:
+                self._next_turn = max(self._next_turn, now) + self._interval
+            self._in_flight += 1
+            self._large += large
+            return now
+
+    def finish(self, family: str, *, large: bool, seconds: float | None) -> None:
+        """Frees the slot. `seconds` is how long the answer took to begin, None for a request that failed."""
+        with self._lock:
+            window = self._window(family)
+            window.in_flight -= 1
+            self._in_flight -= 1
+            self._large -= large
+            if seconds is not None:
+                window.succeeded(time.monotonic(), seconds, self.ceiling)
+            if window.waiting:
+                window.freed.notify()
+            if self._in_flight + 2 >= self.ceiling:
+                for other in self._windows.values():
+                    if other is not window and other.waiting:
+                        other.freed.notify()
+
+    def slow_down(self, family: str, started: float, seconds: float | None, *, everything: bool = False) -> None:
+        """Takes in that a registry asked for a slower pace, and for a pause of so many seconds. `everything`: the
+        pause is meant for all requests, as with 503."""
+        with self._lock:
+            now = time.monotonic()
+            window = self._window(family)
+            window.slowed(now, started)
+            if seconds:
+                until = now + seconds
+                paused = list(self._windows.values()) if everything else [window]
+                if until > window.paused_until:
+                    self._meter.throttled(until - max(window.paused_until, now))
+                for one in paused:
+                    one.paused_until = max(one.paused_until, until)
+
+    def end(self, error: StoreError, seconds: float) -> None:
+        """Lets no request start for so many seconds: the quota is used up, or the registry asked for a pause that is
+        longer than anybody here may wait."""
+        with self._lock:
+            self._ended = (error, time.monotonic() + seconds)
+
+    def _window(self, family: str) -> Window:
+        name = "*" if self._caps.shared else family
+        window = self._windows.get(name)
+        if window is None:
+            cap = self._caps.per_second.get(name, 0.0)
+            window = self._windows[name] = Window(self._lock, self.ceiling, cap)
+        return window
+
+
+def worth_retrying(status: int, code: str) -> bool:
+    return status in RETRIED_STATUSES or code in RETRIED_CODES
+
+
+def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
+    """Seconds that a Retry-After header asks for: whole or with a fraction, or until a date (RFC 9110, 10.2.3). None
+    without a usable one. Several values, which a proxy in between may make, count as the longest."""
+    waits = [wait for text in _values(headers.get("retry-after", "")) if (wait := _wait(text, now)) is not None]
+    return max(waits, default=None)
+
+
+def is_slow_down(error: StoreError) -> bool:
+    """Does the registry ask for a slower pace (429, its codes, 503 with Retry-After), without anything being wrong?"""
+    return error.retryable and (
+        isinstance(error, RateLimited) or (error.status == 503 and error.retry_after is not None)
+    )
+
+
+class Attempts:
+    """The attempts of one call: counts those that failed, and waits between all within a budget of seconds."""
+
+    def __init__(self, *, retries: int, budget: float, meter: Meter, cancel: CancelToken) -> None:
+        self._left = retries
+        self._budget = budget
+        self._failed = 0
+        self._slowed = 0
+        self._meter = meter
+        self._cancel = cancel
+
+    def again(self, error: StoreError, asked: float | None = None) -> None:
+        """Waits until the next attempt may start, or raises `error`: not retryable, no attempt left, or a wait
+        longer than the budget. `asked` is what the registry wants us to wait."""
+        slowed = is_slow_down(error)
+        if not error.retryable or (self._left <= 0 and not slowed):
+            raise error
+        delay = self._delay(slowed=slowed) if asked is None else asked
+        if delay > self._budget:
+            error.hint = (
+                f"the registry asks to wait {delay:.0f} s, more than the {max(0.0, self._budget):.0f} s left for this "
+                "call: try again later, or raise the retry budget"
+            )
+            error.retryable = False
+            raise error
+        if slowed:
+            self._slowed += 1
+        else:
+            self._left -= 1
+            self._failed += 1
+        self._meter.retry()
+        started = time.monotonic()
+        self._cancel.wait(delay)
+        self._budget -= max(delay, time.monotonic() - started)
+
+    def _delay(self, *, slowed: bool) -> float:
+        """Full jitter: many clients that failed together don't come back together. After a slow-down it is never
+        zero, for the pace alone can't know how long the registry's window is."""
+        if slowed:
+            longest = min(_LONGEST_DELAY, _FIRST_THROTTLED_DELAY * 2**self._slowed)
+            return _random.uniform(longest / 4, longest)
+        return _random.uniform(0, min(_LONGEST_DELAY, _FIRST_DELAY * 2**self._failed))
+
+
+def _values(text: str) -> list[str]:
+    """A date has a comma of its own, so a list is only taken apart where all of it is numbers."""
+    parts = [part.strip() for part in text.split(",")]
+    return parts if all(_number(part) is not None for part in parts) else [text.strip()]
+
+
+def _number(text: str) -> float | None:
+    if not text.isascii() or len(text) > 400:
+        return None
+    try:
+        value = float(text) if text.lstrip("+-")[:1].isdigit() else None
+    except ValueError:
+        return None
+    return None if value is None else min(max(0.0, value), _LONGEST_WAIT)
+
+
+def _wait(text: str, now: datetime) -> float | None:
+    if not text:
+        return None
+    number = _number(text)
+    if number is not None:
+        return number
+    try:
+        when = parsedate_to_datetime(text)
+        when = when if when.tzinfo is not None else when.replace(tzinfo=UTC)
+        return min(max(0.0, (when - now).total_seconds()), _LONGEST_WAIT)
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None

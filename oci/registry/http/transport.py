@@ -1,37 +1,41 @@
-"""All requests to one registry from one side: login, limits, retries, redirects, counting, and one place where foreign
-exceptions become ours."""
+"""All requests to one registry from one side, and the one place where foreign exceptions become ours.
+
+From the outside in: `send` and `open` make attempts; an attempt waits for its turn (`pace`), sends with the login
+(`login`), answers one challenge, follows redirects and speaks HTTP (`connections`).
+"""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import logging
+import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager, suppress
-from datetime import UTC, datetime
-from urllib.parse import urljoin
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode, urljoin
 
-import httpcore
-import httpx
 import msgspec
 
 from oci.cancel import CancelToken
-from oci.errors import Cancelled, RateLimited, Refused, StoreError, Unavailable
+from oci.errors import InvalidReference, RateLimited, Refused, StoreError
 from oci.meter import Meter
 from oci.registry.auth import REFUSALS, Authenticator
 from oci.registry.credentials.chain import Credentials
-from oci.registry.http.address_policy import Guard, host_of, is_loopback
-from oci.registry.http.connections import NO_COOKIES, connected, speaks_no_tls
-from oci.registry.http.errors import ERROR_LIMIT, Answer, Attempted, error_for, shown, tls_advice
-from oci.registry.http.origin import origin_of, split_url
-from oci.registry.http.pace import Limiter
-from oci.registry.http.quota import remaining_pulls
+from oci.registry.http.address_policy import AddressPolicy, host_of, is_loopback
+from oci.registry.http.answer import SHORT, Answer, OpenAnswer
+from oci.registry.http.body import Headers, Response, WireError
+from oci.registry.http.connections import Connections
+from oci.registry.http.errors import ERROR_LIMIT, Failures, shown
+from oci.registry.http.origin import Origin, origin_of
+from oci.registry.http.pace import Attempts, Caps, Pace, is_slow_down, remaining_pulls
 from oci.registry.http.request import Request
-from oci.registry.http.retry import Attempts, retry_after
 from oci.registry.http.target import BASE, Target, absolute
-from oci.registry.http.wire import FOREIGN_MAPPED, Wire, release
-from oci.registry.settings import RegistrySettings
+from oci.registry.options import RegistryOptions
+
+if TYPE_CHECKING:
+    from oci.registry.http.http2 import Http2Response
 
 PAGE_LIMIT = 16 << 20
 """Bytes of a whole answer that isn't a manifest: a page of tags or referrers."""
@@ -42,170 +46,148 @@ _REDIRECT_LIMIT = 5
 _log = logging.getLogger("transship.http")
 
 
-class OpenAnswer:
-    """An answer whose body hasn't been read yet."""
-
-    def __init__(self, response: httpx.Response, url: str, chunks: Callable[[], Iterator[bytes]]) -> None:
-        self.status = response.status_code
-        self.headers = response.headers
-        self.url = url
-        self.chunks = chunks
-        """The body as it comes over the wire, never decoded; raises Unavailable when it breaks off or stalls."""
-
-
 class Transport:
-    """Safe from any thread. `wire` is for tests: an httpx transport instead of real connections."""
+    """Safe from any thread."""
 
     def __init__(
         self,
         registry: str,
         *,
-        settings: RegistrySettings,
+        settings: RegistryOptions,
         credentials: Credentials,
         side: str,
         meter: Meter,
         cancel: CancelToken,
-        wire: httpx.BaseTransport | None = None,
+        caps: Caps | None = None,
     ) -> None:
         self.registry = registry
         self.settings = settings
         self.side = side
         self.meter = meter
         self.cancel = cancel
-        http_allowed = settings.insecure or is_loopback(host_of(registry))
-        self.guard = Guard(
-            registry, side=side, allow_private=settings.allow_private_redirects, http_allowed=http_allowed
+        self._http_allowed = settings.insecure or is_loopback(host_of(registry))
+        self.policy = AddressPolicy(
+            registry, side=side, allow_private=settings.allow_private_redirects, http_allowed=self._http_allowed
         )
-        pace = settings.requests_per_second
-        self._limiter = Limiter(concurrency=settings.concurrency, per_second=pace, meter=meter, cancel=cancel)
-        self._auth = Authenticator(
+        self.pace = Pace(
+            ceiling=settings.concurrency, per_second=settings.requests_per_second, meter=meter, cancel=cancel, caps=caps
+        )
+        self.login = Authenticator(
             registry,
             side=side,
             credentials=credentials,
-            guard=self.guard,
+            guard=self.policy,
             meter=meter,
             service=self._ask_token_service,
             ask_base=self._ask_base,
         )
-        wire = wire or connected(registry, settings, side)
-        self._client = httpx.Client(
-            transport=wire,
-            trust_env=False,
-            cookies=NO_COOKIES,
-            headers={"User-Agent": _USER_AGENT, "Accept-Encoding": "identity", "Accept": "*/*"},
-        )
-        if isinstance(wire, Wire):
-            cancel.on_cancel(wire.cut)
-        connect, read, write = settings.connect_timeout, settings.header_timeout, settings.idle_timeout
-        self._timeouts = {"connect": connect, "read": read, "write": write, "pool": None}
-        self._scheme = "" if http_allowed else "https"
+        self._failures = Failures(side, registry, cancel)
+        self._connections = Connections(registry, settings, side, self.policy)
+        cancel.on_cancel(self._connections.cut)
+        self._origin = origin_of(registry)
+        """Of the registry itself: https, until it turned out that only http is spoken where that is permitted."""
+        self._scheme_known = not self._http_allowed
         self._settled = threading.Event()
         self._first = threading.Lock()
+        self._fields = {"User-Agent": _USER_AGENT, "Accept-Encoding": "identity", "Accept": "*/*"}
 
     def send(self, request: Request) -> Answer:
         """Sends and reads the whole answer; a broken body is a failed attempt like any other."""
         limit = self.settings.manifest_limit if request.kind == "manifest" else PAGE_LIMIT
-        attempts = self._attempts(request)
+        attempts: Attempts | None = None
         while True:
             try:
-                with self._exchange(request) as answer:
-                    body = b"" if request.method == "HEAD" else _bounded(answer.chunks(), limit, request, self)
+                with self._attempt(request) as answer:
+                    body = b"" if request.method == "HEAD" else answer.read(limit)
                     return Answer(answer.status, answer.headers, body, answer.url)
             except StoreError as error:
-                attempts.again(error, self._asked_to_wait(error))
+                attempts = self._again(error, request, attempts)
 
-    @contextmanager
-    def open(self, request: Request) -> Iterator[OpenAnswer]:
+    def open(self, request: Request) -> OpenAnswer:
         """Sends and gives the answer while its body is still to come; retried only until then."""
-        attempts = self._attempts(request)
-        with ExitStack() as stack:
-            while True:
-                try:
-                    answer = stack.enter_context(self._exchange(request))
-                    break
-                except StoreError as error:
-                    attempts.again(error, self._asked_to_wait(error))
-            yield answer
+        attempts: Attempts | None = None
+        while True:
+            try:
+                return self._attempt(request)
+            except StoreError as error:
+                attempts = self._again(error, request, attempts)
 
     def resolve(self, location: str, base: str) -> Target:
-        """The target of a Location, judged by the guard. A registry behind a proxy that ends TLS often names itself
-        with http: that isn't followed, TLS is kept."""
+        """The target of a Location, judged by the address policy. A registry behind a proxy that ends TLS often names
+        itself with http: that isn't followed, TLS is kept."""
         target = self._judged(location, base, "a Location header")
-        if self._scheme == "https" and target.origin == origin_of(self.registry, "http"):
-            return msgspec.structs.replace(target, origin=origin_of(self.registry))
+        if self._origin.scheme == "https" and target.origin == origin_of(self.registry, "http"):
+            return msgspec.structs.replace(target, origin=self._origin)
         return target
 
     def foreign(self, url: str) -> Target:
-        """The target of an address that a descriptor gives (image-spec, `urls`), judged by the guard. A bundle chose
-        it, so no login is sent there."""
+        """The target of an address that a descriptor gives (image-spec, `urls`), judged by the address policy. A bundle
+        chose it, so no login is sent there."""
         return msgspec.structs.replace(self._judged(url, "", "a layer's urls"), anonymous=True)
 
-    def _judged(self, location: str, base: str, what: str) -> Target:
-        try:
-            url = urljoin(base, location)
-        except ValueError:
-            url = location  # which the guard refuses
-        self.guard.check(url, what)
-        return absolute(url)
-
     def close(self) -> None:
-        self._client.close()
+        self._connections.close()
 
-    def _attempts(self, request: Request) -> Attempts:
-        replayable = request.retry and request.stream is None
-        return Attempts(
-            retries=self.settings.retries if replayable else 0,
+    def _again(self, error: StoreError, request: Request, attempts: Attempts | None) -> Attempts:
+        """Waits until the request may be sent again, or raises. A body that streams is sent again by the caller, who
+        knows how; every other request waits out a slow-down, also when it is to be tried only once."""
+        if request.stream is not None:
+            raise error
+        attempts = attempts or Attempts(
+            retries=self.settings.retries if request.retry else 0,
             budget=self.settings.retry_budget,
             meter=self.meter,
             cancel=self.cancel,
         )
+        attempts.again(error, error.retry_after)
+        return attempts
 
-    def _asked_to_wait(self, error: StoreError) -> float | None:
-        """A 429 is meant for everybody here: all threads pause, and this one has nothing left to wait by itself."""
+    def _attempt(self, request: Request) -> OpenAnswer:
+        """One attempt. The very first one to a registry goes alone: it learns how to speak and log in there, so that
+        the others don't all have to."""
+        with contextlib.nullcontext() if self._settled.is_set() else self._first:
+            answer = self._open_answer(request, self.pace)
+            try:
+                sent = self._logged_in(answer, request)
+                self._settled.set()
+                self._check(answer, request, sent)
+            except BaseException as error:
+                answer.__exit__(type(error), error, error.__traceback__)
+                if isinstance(error, StoreError):
+                    self._slow_down(error, request, answer.started)
+                raise
+            return answer
+
+    def _open_answer(self, request: Request, pace: Pace | None) -> OpenAnswer:
+        return OpenAnswer(request, settings=self.settings, cancel=self.cancel, failures=self._failures, pace=pace)
+
+    def _slow_down(self, error: StoreError, request: Request, started: float) -> None:
+        """A 429 is meant for all threads that send such requests. A pause beyond the budget ends the work here."""
+        if not is_slow_down(error):
+            return
         asked = error.retry_after
-        if asked is not None and isinstance(error, RateLimited) and asked <= self.settings.retry_budget:
-            self._limiter.pause(asked)
-        return asked
+        if asked is not None and asked > self.settings.retry_budget:
+            self.pace.end(error, asked)
+        else:
+            self.pace.slow_down(request.family, started, asked, everything=error.status == 503)
 
-    @contextmanager
-    def _exchange(self, request: Request) -> Iterator[OpenAnswer]:
-        """One attempt. The very first one to a registry goes alone: it finds out how to speak and log in there, so
-        that the others don't all have to."""
-        with ExitStack() as stack:
-            gate: ExitStack | None = None
-            if not self._settled.is_set():
-                gate = stack.enter_context(ExitStack())
-                gate.enter_context(self._first)
-            stack.enter_context(self._limiter.slot(blob=request.is_large))
-            response, url = self._logged_in(request, stack)
-            self._settled.set()
-            if gate is not None:
-                gate.close()
-            if response.status_code not in request.expect:
-                raise self._unwanted(response, request, url)
-            self._watch_quota(response)
-            yield OpenAnswer(response, url, lambda: self._chunks(response, request, url))
-
-    def _logged_in(self, request: Request, stack: ExitStack) -> tuple[httpx.Response, str]:
-        """Answers one challenge, and not a second: a login that is refused stays refused. Only the registry itself may
-        ask for our login (class of CVE-2020-15157)."""
+    def _logged_in(self, answer: OpenAnswer, request: Request) -> str:
+        """Sends with the login, and answers one challenge, not a second: a login that is refused stays refused. Only
+        the registry itself may ask for our login (class of CVE-2020-15157). Gives the Authorization sent last."""
         again = False
         while True:
-            sent = "" if request.target.anonymous else self._auth.authorization(request.scopes)
-            response, url = self._follow(request, sent, stack)
-            status = response.status_code
-            if status not in REFUSALS or request.target.anonymous or not request.scopes or not self._is_own(url):
-                return response, url
-            headers = response.headers
-            if (request.stream and status != 401) or not self._auth.refused(
-                status, headers, request.scopes, sent, again
-            ):
-                return response, url
+            sent = "" if request.target.anonymous else self.login.authorization(request.scopes)
+            own = self._follow(answer, request, sent)
+            status = answer.status
+            if status not in REFUSALS or not own or request.target.anonymous or not request.scopes:
+                return sent
+            if request.stream is not None and status != 401:
+                return sent
+            if not self.login.refused(status, answer.headers, request.scopes, sent, again):
+                return sent
             if request.stream is not None:
-                error = self._unavailable("the login ran out while a body was being sent", request, url)
-                error.status = 401
-                raise error
-            release(response, self.cancel)
+                raise self._failures.login_ran_out(request)
+            answer.drop()
             again = True
 
     def _ask_base(self) -> Mapping[str, str]:
@@ -213,141 +195,123 @@ class Transport:
         request = Request(
             method="GET", target=BASE, kind="base", scopes=(), operation="logging in", subject="", expect=frozenset()
         )
-        with suppress(StoreError), ExitStack() as stack:
-            return self._follow(request, "", stack)[0].headers
+        with contextlib.suppress(StoreError):
+            response, _ = self._exchange(request, self._origin, BASE.path, "")
+            response.release(drain=SHORT)
+            return response.headers
         return {}
 
-    def _follow(self, request: Request, authorization: str, stack: ExitStack) -> tuple[httpx.Response, str]:
-        """Redirects of reads are followed, without credentials to another host."""
-        url = self._absolute(request.target)
+    def _follow(self, answer: OpenAnswer, request: Request, authorization: str) -> bool:
+        """Sends, and follows the redirects of reads, without the login to another origin. Gives whether the answer is
+        the registry's own."""
+        if not self._scheme_known:
+            self._find_scheme(request)
+        origin, path = request.target.origin or self._origin, request.target.path
         for _ in range(_REDIRECT_LIMIT + 1):
-            response, url = self._once(request, url, authorization if self._is_own(url) else "", stack)
+            own = origin == self._origin
+            response, url = self._exchange(request, origin, path, authorization if own else "")
+            answer.take(response, url)
             location = response.headers.get("location")
-            moved = response.status_code in _REDIRECTS and location
-            if not moved or not request.follow or request.method not in ("GET", "HEAD"):
-                return response, url
-            release(response, self.cancel)
-            url = str(self._judged(location, url, "a redirect"))
-        raise Refused(
-            f"more than {_REDIRECT_LIMIT} redirects",
-            side=self.side,
-            store=self.registry,
-            subject=request.subject,
-            operation=request.operation,
-        )
+            if not location or response.status not in _REDIRECTS or not request.follow:
+                return own
+            if request.method not in ("GET", "HEAD"):
+                return own
+            answer.drop()
+            target = self._judged(location, url, "a redirect")
+            origin, path = target.origin or origin, target.path
+        raise self._failures.refused(f"more than {_REDIRECT_LIMIT} redirects", request)
 
-    def _absolute(self, target: Target) -> str:
-        return str(target) if target.origin else f"{origin_of(self.registry, self._scheme or 'https')}{target.path}"
-
-    def _is_own(self, url: str) -> bool:
-        """Is this the registry itself: its scheme, its host and its port?"""
-        return split_url(url)[0] == origin_of(self.registry, self._scheme or "https")
-
-    def _once(self, request: Request, url: str, authorization: str, stack: ExitStack) -> tuple[httpx.Response, str]:
-        """Sends once; where plain http is permitted and TLS isn't spoken, the scheme is settled here."""
-        try:
-            response = self._send(request, url, authorization)
-        except Unavailable as error:
-            if self._scheme or not url.startswith("https:") or not speaks_no_tls(error.__cause__):
-                raise
-            plain = f"http{url.removeprefix('https')}"
-            response = self._send(request, plain, authorization)
-            self._scheme, url = "http", plain
-        self._scheme = self._scheme or "https"
-        stack.callback(release, response, self.cancel)
-        return response, url
-
-    def _send(self, request: Request, url: str, authorization: str) -> httpx.Response:
+    def _exchange(
+        self, request: Request, origin: Origin, path: str, authorization: str
+    ) -> tuple[Response | Http2Response, str]:
+        """One request on the wire and its answer."""
         self.cancel.check()
-        headers = dict(request.headers)
+        url = f"{origin}{path}"
+        fields = {**self._fields, **request.headers}
         if authorization:
-            headers["Authorization"] = authorization
-        if request.length is not None:
-            headers["Content-Length"] = str(request.length)
-        content = request.stream() if request.stream is not None else request.body or None
+            fields["Authorization"] = authorization
+        length = len(request.body) if request.stream is None else request.length
+        if length is not None and (length or request.method in ("POST", "PUT", "PATCH")):
+            fields["Content-Length"] = str(length)
         started = time.monotonic()
         try:
-            outgoing = self._client.build_request(
-                request.method, url, headers=headers, content=content, extensions={"timeout": dict(self._timeouts)}
+            response = self._connections.exchange(
+                origin,
+                request.method,
+                path,
+                fields,
+                body=request.body,
+                stream=request.stream() if request.stream is not None else None,
+                length=length,
+                repeatable=request.stream is None and (request.retry or request.method in ("GET", "HEAD")),
             )
-            response = self._client.send(outgoing, stream=True)
-        except FOREIGN_MAPPED as error:
-            if not isinstance(error, httpcore.ConnectError | httpcore.ConnectTimeout):
+        except WireError as error:
+            if not error.connecting:
                 self.meter.request(self.registry, f"{request.method} {request.kind}")
-            raise self._broken(error, request, url) from error
+            raise self._failures.broken(error, request, url) from error
         self.meter.request(self.registry, f"{request.method} {request.kind}")
-        outgoing.extensions["timeout"]["read"] = self.settings.idle_timeout
         if _log.isEnabledFor(logging.DEBUG):
             took = time.monotonic() - started
-            _log.debug("%s %s -> %d in %.3f s", request.method, shown(url), response.status_code, took)
-        return response
+            _log.debug("%s %s -> %d in %.3f s", request.method, shown(url), response.status, took)
+        return response, url
 
-    def _chunks(self, response: httpx.Response, request: Request, url: str) -> Iterator[bytes]:
-        """The body, undecoded. A body that only drips is as dead as one that stalls."""
-        window, got = time.monotonic(), 0
+    def _find_scheme(self, request: Request) -> None:
+        """Finds out whether TLS is spoken where plain http is permitted. TLS is tried first, and a certificate that
+        isn't trusted is no reason to do without."""
         try:
-            for chunk in response.iter_raw():
-                self.cancel.check()
-                yield chunk
-                got += len(chunk)
-                now = time.monotonic()
-                if now - window > self.settings.idle_timeout:
-                    if got < self.settings.minimum_rate * (now - window):
-                        raise self._unavailable(f"only {got} bytes in {now - window:.0f} s", request, url)
-                    window, got = now, 0
-        except FOREIGN_MAPPED as error:
-            raise self._broken(error, request, url) from error
+            self._connections.probe(self._origin)
+        except WireError as error:
+            if not self._may_be_plain(error, request):
+                raise self._failures.broken(error, request, f"{self._origin}/") from error
+            self._origin = origin_of(self.registry, "http")
+        self._scheme_known = True
 
-    def _broken(self, error: Exception, request: Request, url: str) -> StoreError:
-        """Ours for a foreign exception. What broke because the run is being cancelled is a cancellation."""
-        if self.cancel.cancelled:
-            raise Cancelled from error
-        cause = str(error) or type(error).__name__
-        if isinstance(error, httpcore.TimeoutException | httpx.TimeoutException):
-            return self._unavailable(f"no answer in time ({type(error).__name__})", request, url)
-        if "CERTIFICATE_VERIFY_FAILED" in cause:
-            cause = f"its certificate isn't trusted: {cause}"
-        found = self._unavailable(cause, request, url)
-        advice = tls_advice(cause)
-        if advice:
-            found.hint, found.retryable = advice, False
-        return found
-
-    def _unavailable(self, cause: str, request: Request, url: str) -> Unavailable:
-        return Unavailable(
-            f"{request.method} {shown(url)}: {cause}",
-            side=self.side,
-            store=self.registry,
-            subject=request.subject,
-            operation=request.operation,
-            hint="check that the registry can be reached from here",
+    def _may_be_plain(self, error: WireError, request: Request) -> bool:
+        """Was it a server that answers TLS with something else, or none at the port of TLS? With a login in hand, only
+        an answer in plain http counts away from this machine: whoever can cut a connection could ask for it."""
+        cause = error.__cause__
+        text = str(cause).upper()
+        if isinstance(cause, TimeoutError) or "CERTIFICATE" in text:
+            return False
+        spoken = isinstance(cause, ssl.SSLError) and any(
+            sign in text for sign in ("WRONG_VERSION", "RECORD", "HTTP_REQUEST")
         )
+        if is_loopback(self._origin.host) or not self.login.has_login(request.scopes):
+            return spoken or isinstance(cause, ConnectionError | ssl.SSLError)
+        return spoken and self._connections.proxy_for(self._origin) is None
 
-    def _unwanted(self, response: httpx.Response, request: Request, url: str) -> StoreError:
+    def _judged(self, location: str, base: str, what: str) -> Target:
+        """The target that `location` names, relative to `base`, once the address policy agrees."""
+        try:
+            url = urljoin(base, location)
+        except ValueError:
+            url = location  # which the policy refuses
+        self.policy.check(url, what)
+        try:
+            return absolute(url)
+        except InvalidReference as error:
+            raise Refused(f"{what}: {error.message}", side=self.side, store=self.registry) from error
+
+    def _check(self, answer: OpenAnswer, request: Request, sent: str) -> None:
+        """Raises the error that an unexpected status means, and RateLimited where the quota has to be spared."""
+        if answer.status in request.expect:
+            if "ratelimit-remaining" in answer.headers:
+                self._watch_quota(answer.headers)
+            return
         body = b""
         if request.method != "HEAD":
             try:
-                for chunk in self._chunks(response, request, url):
+                for chunk in answer.chunks():
                     body += chunk
                     if len(body) > ERROR_LIMIT:
                         break
             except StoreError:
                 body = b""  # docker-registry's 416 announces the blob's length: the status says enough
-        attempted = Attempted(
-            side=self.side,
-            registry=self.registry,
-            subject=request.subject,
-            operation=request.operation,
-            method=request.method,
-            url=url,
-            identity=self._auth.identity(response.request.headers.get("authorization", "")),
-        )
-        error = error_for(response.status_code, response.headers, body, attempted)
-        error.retry_after = retry_after(response.headers, datetime.now(UTC))
-        return error
+        identity = self.login.identity(sent)
+        raise self._failures.unwanted(answer.status, answer.headers, body, request, url=answer.url, identity=identity)
 
-    def _watch_quota(self, response: httpx.Response) -> None:
-        left = remaining_pulls(response.headers)
+    def _watch_quota(self, headers: Headers) -> None:
+        left = remaining_pulls(headers)
         if left is not None and self.settings.quota_reserve and left.count <= self.settings.quota_reserve:
             raise RateLimited(
                 f"{left.count} pulls are left of the quota, and {self.settings.quota_reserve} are to be kept",
@@ -358,41 +322,27 @@ class Transport:
             )
 
     def _ask_token_service(self, method: str, url: str, headers: Mapping[str, str], form: Mapping[str, str]) -> Answer:
-        body = str(httpx.QueryParams(dict(form))).encode()
+        """Sends one request to a token service. It is never redirected, and its challenges are never answered."""
+        target = absolute(url)
         request = Request(
             method=method,
-            target=absolute(url),
+            target=target,
             kind="token",
             scopes=(),
             operation="logging in",
             subject="",
             expect=frozenset({200, 400, 401, 403, 404, 405}),
             headers={**headers, **({"Content-Type": "application/x-www-form-urlencoded"} if form else {})},
-            body=body if form else b"",
+            body=urlencode(form).encode() if form else b"",
         )
-        attempts = self._attempts(request)
+        attempts: Attempts | None = None
         while True:
+            answer = self._open_answer(request, None)
             try:
-                with closing(self._send(request, url, headers.get("Authorization", ""))) as response:
-                    if response.status_code not in request.expect:
-                        raise self._unwanted(response, request, url)
-                    content = _bounded(self._chunks(response, request, url), PAGE_LIMIT, request, self)
-                    return Answer(response.status_code, response.headers, content, url)
+                answer.take(*self._exchange(request, target.origin or self._origin, target.path, ""))
+                self._check(answer, request, "")
+                return Answer(answer.status, answer.headers, answer.read(PAGE_LIMIT), answer.url)
             except StoreError as error:
-                attempts.again(error, error.retry_after)
-
-
-def _bounded(chunks: Iterator[bytes], limit: int, request: Request, transport: Transport) -> bytes:
-    body = bytearray()
-    for chunk in chunks:
-        body += chunk
-        if len(body) > limit:
-            raise Refused(
-                f"the answer is longer than {limit} bytes",
-                side=transport.side,
-                store=transport.registry,
-                subject=request.subject,
-                operation=request.operation,
-                hint="raise the manifest limit of this registry if it is to be trusted",
-            )
-    return bytes(body)
+                attempts = self._again(error, request, attempts)
+            finally:
+                answer.drop()

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from oci.errors import Refused
-from oci.registry.http.address_policy import Guard, host_of, is_loopback
+from oci.registry.http.address_policy import AddressPolicy, host_of, is_loopback
 
 ADDRESSES = {
     "registry.example": ["93.184.216.34"],
@@ -28,8 +28,8 @@ def names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
 
 
-def guard(registry: str, *, allow_private: bool = False, http_allowed: bool = False) -> Guard:
-    return Guard(registry, side="source", allow_private=allow_private, http_allowed=http_allowed)
+def guard(registry: str, *, allow_private: bool = False, http_allowed: bool = False) -> AddressPolicy:
+    return AddressPolicy(registry, side="source", allow_private=allow_private, http_allowed=http_allowed)
 
 
 @pytest.mark.parametrize(

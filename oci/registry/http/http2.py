@@ -1,0 +1,186 @@
+"""HTTP/2, for registries that require it: the connections of httpcore behind the interface of ours.
+
+Imported only where it is asked for: it is slower for blobs, and h2 takes 15 ms to load.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import socket
+import ssl
+import time
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import httpcore
+
+from oci.errors import InvalidInput
+from oci.registry.http.address_policy import AddressPolicy
+from oci.registry.http.body import Headers, WireError
+from oci.registry.http.connections import Proxy
+from oci.registry.http.http1 import shut_down
+from oci.registry.http.origin import Origin
+from oci.registry.options import RegistryOptions
+
+_FOREIGN = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, httpcore.ProxyError)
+
+
+class Http2Connections:
+    """See Connections, whose methods these are."""
+
+    def __init__(
+        self,
+        where: str,
+        settings: RegistryOptions,
+        policy: AddressPolicy,
+        context: ssl.SSLContext,
+        proxy: Proxy | None,
+    ) -> None:
+        if importlib.util.find_spec("h2") is None:
+            raise InvalidInput(f"{where}: HTTP/2 needs the package h2", hint="pip install 'transship[http2]'")
+        self._settings = settings
+        self._backend = _Backend(policy, proxied=proxy is not None)
+        options: dict[str, Any] = {
+            "ssl_context": context,
+            "max_connections": settings.concurrency + 1,
+            "max_keepalive_connections": settings.concurrency + 1,
+            "keepalive_expiry": 30.0,
+            "http2": True,
+            "network_backend": self._backend,
+        }
+        if proxy is None:
+            self._pool = httpcore.ConnectionPool(**options)
+        else:
+            login = [("Proxy-Authorization", proxy.authorization)] if proxy.authorization else []
+            self._pool = httpcore.HTTPProxy(str(proxy.origin), proxy_headers=login, **options)
+
+    def exchange(
+        self,
+        origin: Origin,
+        method: str,
+        path: str,
+        fields: Mapping[str, str],
+        *,
+        body: bytes | Iterable[bytes | memoryview],
+    ) -> Http2Response:
+        """Sends one request and reads the header of its answer."""
+        settings = self._settings
+        timeout = {
+            "connect": settings.connect_timeout,
+            "read": settings.header_timeout,
+            "write": settings.idle_timeout,
+            "pool": None,
+        }
+        host = f"[{origin.host}]" if ":" in origin.host else origin.host
+        request = httpcore.Request(
+            method,
+            httpcore.URL(scheme=origin.scheme, host=host, port=origin.port, target=path),
+            headers=[("Host", origin.authority), *fields.items()],
+            content=body if isinstance(body, bytes) else map(bytes, body),
+            extensions={"timeout": timeout},
+        )
+        try:
+            answer = self._pool.handle_request(request)
+        except _FOREIGN as error:
+            connecting = isinstance(error, httpcore.ConnectError | httpcore.ConnectTimeout)
+            raise _wire_error(error, connecting=connecting) from error.__cause__ or error
+        timeout["read"] = settings.idle_timeout
+        return Http2Response(answer)
+
+    def cut(self) -> None:
+        for sock in list(self._backend.sockets):
+            shut_down(sock)
+
+    def close(self) -> None:
+        self._pool.close()
+
+
+class Http2Response:
+    """See Response, whose methods these are."""
+
+    def __init__(self, answer: httpcore.Response) -> None:
+        self.status = answer.status
+        self.headers = Headers()
+        for raw_name, raw_value in answer.headers:
+            name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+            self.headers[name] = f"{self.headers[name]}, {value}" if name in self.headers else value
+        self._answer = answer
+        self._chunks = answer.iter_stream()
+
+    def chunks(self, idle: float, rate: int) -> Iterator[bytes]:
+        """The body in the pieces that it comes in. A body that drips is as dead as a body that stalls."""
+        window, got = time.monotonic(), 0
+        try:
+            for chunk in self._chunks:
+                yield chunk
+                got += len(chunk)
+                now = time.monotonic()
+                if now - window > idle:
+                    if got < rate * (now - window):
+                        raise WireError(f"only {got} bytes in {now - window:.0f} s")
+                    window, got = now, 0
+        except _FOREIGN as error:
+            raise _wire_error(error) from error
+
+    def release(self, *, drain: int = 0) -> None:
+        """Ends the stream; the connection serves others all the while."""
+        del drain
+        with contextlib.suppress(*_FOREIGN):
+            self._answer.close()
+
+
+class _Backend(httpcore.SyncBackend):
+    """Connects to the addresses that the policy has judged, and remembers the sockets for as long as they live."""
+
+    def __init__(self, policy: AddressPolicy, *, proxied: bool) -> None:
+        self._policy = policy
+        self._proxied = proxied
+        self.sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+
+    def connect_tcp(self, host: str, port: int, *others: Any, **more: Any) -> httpcore.NetworkStream:
+        problem: Exception = httpcore.ConnectError(f"{host} can't be resolved")
+        try:
+            addresses = (host,) if self._proxied else self._policy.addresses(Origin("https", host.strip("[]"), port))
+        except OSError as error:
+            raise httpcore.ConnectError(str(error)) from error
+        for address in addresses:
+            try:
+                stream = super().connect_tcp(address, port, *others, **more)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                problem = error
+            else:
+                return _Stream(stream, self.sockets)
+        raise problem
+
+
+class _Stream(httpcore.NetworkStream):
+    def __init__(self, stream: httpcore.NetworkStream, sockets: weakref.WeakSet[socket.socket]) -> None:
+        self._stream = stream
+        self._sockets = sockets
+        found = stream.get_extra_info("socket")
+        if isinstance(found, socket.socket):
+            sockets.add(found)
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._stream.read(max_bytes, timeout)
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._stream.write(buffer, timeout)
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        return _Stream(self._stream.start_tls(ssl_context, server_hostname, timeout), self._sockets)
+
+
+def _wire_error(error: Exception, *, connecting: bool = False) -> WireError:
+    timed_out = isinstance(error, httpcore.TimeoutException)
+    return WireError(str(error) or type(error).__name__, timed_out=timed_out, connecting=connecting)
