@@ -4,13 +4,19 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-optional ui check bench lock servers clean docs
+# Tests run side by side, in so many processes; each has servers of its own.
+JOBS ?= 2
+PYTEST := $(BIN)/python -m pytest
+BESIDE := --numprocesses $(JOBS) --dist loadgroup
 
-$(BIN)/transship: pyproject.toml requirements.lock
+.PHONY: demo test test-slow test-all test-optional ui lint check coverage profile bench lock servers clean docs
+
+# Everything comes by hash, also what installs (uv takes seconds where pip takes a minute) and what builds the package.
+$(BIN)/transship: pyproject.toml requirements.lock deployments/build.lock
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv   # installs in seconds what takes pip a minute
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r deployments/build.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes -r requirements.lock
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $(BIN)/transship
 
 demo: $(BIN)/transship   ## relocate a bundle between two image-layout folders, without any server
@@ -20,24 +26,43 @@ servers:                 ## what the tests talk to: docker-registry, skopeo and 
 	@command -v docker-registry >/dev/null && command -v skopeo >/dev/null && ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 \
 	  || { apt-get update -qq && apt-get install -y -qq --no-install-recommends docker-registry skopeo postgresql; }
 
-test: $(BIN)/transship servers
-	$(BIN)/python -m pytest
+test: $(BIN)/transship servers   ## all but the slow ones
+	$(PYTEST) $(BESIDE)
+
+test-slow: $(BIN)/transship servers   ## kills in series, thousands of tags, Prefect's clocks, both databases; properties at length
+	$(PYTEST) $(BESIDE) -m "slow or hypothesis" --hypothesis-profile long
 
 ui: $(BIN)/transship servers   ## the Prefect UI in headless Chromium, which is installed when it isn't there
 	@command -v chromedriver >/dev/null \
 	  || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium chromium-driver; }
-	$(BIN)/python -m pytest -m optional tests/ui
+	$(PYTEST) -m optional tests/ui
 
 test-optional: $(BIN)/transship servers   ## what needs 600 MB more: Chromium, and Ceph as a second, stricter S3
 	@command -v radosgw >/dev/null && command -v chromedriver >/dev/null \
 	  || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium chromium-driver ceph-mon ceph-osd radosgw ceph-common; }
-	$(BIN)/python -m pytest -m optional
+	$(PYTEST) -m optional
 
-check: $(BIN)/transship  ## lint, format, types, import arrows
+test-all: $(BIN)/transship servers   ## both in one run
+	$(PYTEST) $(BESIDE) -m "not optional" --hypothesis-profile long
+
+lint: $(BIN)/transship
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q tests/test_architecture.py
+
+check: lint              ## and the tests that start no server: a minute
+	$(PYTEST) --quiet --no-servers $(BESIDE)
+
+coverage: $(BIN)/transship servers   ## lines and branches that `make test` runs, also in the processes it starts: htmlcov/
+	rm -rf .coverage .coverage.* htmlcov
+	$(BIN)/coverage run -m pytest $(BESIDE)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage html --quiet
+	$(BIN)/coverage report --sort cover
+
+PROGRAM ?= deployments/examples/demo.py
+profile: $(BIN)/transship   ## where the time goes, as a flame graph: make profile PROGRAM=".venv/bin/transship copy -b ..."
+	$(BIN)/py-spy record --subprocesses --rate 200 --output profile.svg -- $(BIN)/python $(PROGRAM)
 
 docs: $(BIN)/transship   ## the book, into site/; its reference pages are made from the declarations
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
@@ -45,9 +70,11 @@ docs: $(BIN)/transship   ## the book, into site/; its reference pages are made f
 bench: $(BIN)/transship servers
 	$(BIN)/python -m tests.benchmarks
 
-lock:                    ## write both locks anew, the second without the tools of development; needs uv
-	uv pip compile pyproject.toml --group dev --universal --generate-hashes --no-header --no-annotate -o requirements.lock
-	uv pip compile pyproject.toml -c requirements.lock --universal --generate-hashes --no-header --no-annotate -o deployments/requirements.lock
+COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate
+lock: $(BIN)/transship   ## write the locks anew: all, what the image has, what builds it; UPGRADE=--upgrade for new versions
+	$(COMPILE) $(UPGRADE) pyproject.toml --group dev -o requirements.lock
+	$(COMPILE) pyproject.toml -c requirements.lock -o deployments/requirements.lock
+	$(COMPILE) --group pyproject.toml:build -c requirements.lock -o deployments/build.lock
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .demo .bench site
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .demo .bench profile.svg .coverage .coverage.* htmlcov site

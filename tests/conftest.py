@@ -1,4 +1,7 @@
-"""Servers that many tests share. Each test uses repositories of its own, so that a registry may be shared."""
+"""Servers that many tests share, and how tests are chosen and spread over workers.
+
+Each test uses repositories of its own, so that a registry may be shared.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,39 @@ import itertools
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.seaweedfs import BUCKET, SeaweedFS
+from tests.support.selection import needs_server, refuse_to_listen
 
 _numbers = itertools.count(1)
+
+settings.register_profile("quick", max_examples=25, deadline=None, derandomize=True, database=None)
+settings.register_profile("long", max_examples=400, deadline=None, print_blob=True)
+settings.load_profile("quick")  # unless --hypothesis-profile names another one
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--no-servers", action="store_true", help="run only tests that start no server")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if "prefect_server" in getattr(item, "fixturenames", ()):
+            # Deployments, workers and automations belong to a module: all of its tests meet the same Prefect server.
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    if config.getoption("--no-servers"):
+        chosen = [item for item in items if not needs_server(item)]
+        config.hook.pytest_deselected(items=[item for item in items if needs_server(item)])
+        items[:] = chosen
+
+
+@pytest.fixture(autouse=True)
+def no_server(request: pytest.FixtureRequest) -> None:
+    if request.config.getoption("--no-servers"):
+        refuse_to_listen(request.getfixturevalue("monkeypatch"))
 
 
 @pytest.fixture(scope="session")

@@ -116,7 +116,11 @@ def test_what_the_image_copies_is_there_and_reaches_the_builder() -> None:
 
 def test_the_image_is_installed_by_hash_and_names_no_index() -> None:
     text = (DEPLOYMENTS / "Dockerfile").read_text()
+    makefile = (ROOT / "Makefile").read_text()
 
+    for line in re.findall(r"pip install .*|pip wheel .*", text.replace("\\\n", " ") + makefile):
+        assert "--require-hashes -r" in line or "--no-deps" in line, line
+    assert "--require-hashes -r /src/build.lock" in text
     assert "--require-hashes -r /src/requirements.lock" in text
     assert not re.search(r"https?://|index-url", text)
     assert "UV_COMPILE_BYTECODE=1" in text

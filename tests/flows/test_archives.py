@@ -278,6 +278,7 @@ def test_a_group_that_fails_is_retried_alone_and_a_failed_run_leaves_nothing_to_
     assert proxy.count("PUT", r"partNumber=1\b") == 1
 
 
+@pytest.mark.slow
 def test_workers_write_one_object_together(
     prefect: PrefectServer, object_store: SeaweedFS, big: str, s3_location: str, tmp_path: Path
 ) -> None:

@@ -188,6 +188,7 @@ def scene(images: list[Image], registry: DockerRegistry, other_registry: DockerR
     )
 
 
+@pytest.mark.slow
 def test_a_worker_killed_in_the_middle_costs_one_shard_that_finishes_elsewhere(
     deployed: PrefectServer, scene: Scene, source: FaultProxy
 ) -> None:
@@ -233,6 +234,7 @@ def test_an_image_that_fails_in_a_shard_stops_no_other_and_moves_no_name(deploye
     assert states(shards_of(scene.repository)) == ["Completed", "Failed"]
 
 
+@pytest.mark.slow
 def test_cancelling_a_relocation_cancels_its_shards(deployed: PrefectServer, scene: Scene) -> None:
     with SlowLink(scene.source.host) as link:
         parameters = scene.parameters(scene.images[:12], host=link.address, fleet=FleetOptions(shards=3))
@@ -269,6 +271,7 @@ def test_a_fleet_that_is_not_deployed_is_said_before_anything_moves(deployed: Pr
     assert scene.arrived() == 0
 
 
+@pytest.mark.slow
 def test_the_changed_images_of_a_mirror_are_carried_by_the_fleet(
     deployed: PrefectServer, scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -334,6 +337,7 @@ def impatient(deployed: PrefectServer) -> Iterator[None]:
     with_client(delete)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("impatient")
 def test_runs_that_nobody_carries_out_any_more_are_ended_by_the_server(deployed: PrefectServer, scene: Scene) -> None:
 

@@ -24,6 +24,8 @@ from tests.support.prefect_server import PrefectServer, make_work_pool, settings
 from tests.support.receiver import TOKEN, Receiver
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:

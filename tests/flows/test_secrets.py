@@ -150,6 +150,7 @@ def mirrors(yard: Yard, repository: str, archive: str, login: str) -> dict[str, 
     }
 
 
+@pytest.mark.slow
 def test_no_secret_is_kept_of_runs_that_end_well_or_badly(
     deployed: PrefectServer, yard: Yard, object_store: SeaweedFS, s3_location: str, tmp_path: Path
 ) -> None:

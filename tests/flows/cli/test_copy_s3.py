@@ -97,6 +97,7 @@ def test_an_endpoint_that_is_no_url_is_said(object_store: SeaweedFS, s3_location
     assert "Hint: give a URL such as https://s3.example, not 's3.example'" in done.err
 
 
+@pytest.mark.slow
 def test_a_command_killed_at_any_moment_goes_on_where_it_was(
     object_store: SeaweedFS, front: FaultProxy, registry: DockerRegistry, s3_location: str, tmp_path: Path
 ) -> None:

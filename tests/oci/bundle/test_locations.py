@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from oci.bundle.image import is_bundle_config
@@ -99,7 +99,6 @@ entries = st.lists(
 )
 
 
-@settings(max_examples=30, deadline=None)
 @given(entries)
 def test_a_locations_image_holds_what_it_was_made_from(listed: list[tuple[str, bool]]) -> None:
     image = locations_image(listed)
@@ -116,7 +115,6 @@ def test_a_locations_image_holds_what_it_was_made_from(listed: list[tuple[str, b
     assert not is_bundle_config(config[1])
 
 
-@settings(max_examples=30, deadline=None)
 @given(entries)
 def test_order_does_not_change_the_image(listed: list[tuple[str, bool]]) -> None:
     assert locations_image(reversed(listed)).manifest.digest == locations_image(listed).manifest.digest

@@ -8,7 +8,7 @@ import random
 import tarfile
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from oci.archive.index import IMGPKG
@@ -53,7 +53,6 @@ def read(plan: TarPlan, blobs: dict[Digest, bytes], start: int, end: int) -> byt
     return b"".join(found)
 
 
-@settings(deadline=None)
 @given(SIZES, PART, st.integers(0, 3))
 def test_the_pieces_of_all_parts_are_the_tar_that_tarfile_reads(sizes: list[int], size: int, inline: int) -> None:
     plan, blobs, members = made(sizes, inline=inline)
@@ -68,7 +67,6 @@ def test_the_pieces_of_all_parts_are_the_tar_that_tarfile_reads(sizes: list[int]
         assert {(one.mode, one.mtime, one.uid, one.uname) for one in archive.getmembers()} == {(0o644, 0, 0, "")}
 
 
-@settings(deadline=None)
 @given(SIZES, st.integers(1, 4000), st.integers(1, 4000))
 def test_any_stretch_is_the_same_bytes(sizes: list[int], one: int, other: int) -> None:
     plan, blobs, _ = made(sizes)
@@ -78,7 +76,6 @@ def test_any_stretch_is_the_same_bytes(sizes: list[int], one: int, other: int) -
     assert read(plan, blobs, start, end) == whole[start:end]
 
 
-@settings(deadline=None)
 @given(SIZES, PART, st.integers(1, 600), st.sets(st.integers(0, 11)))
 def test_parts_cover_everything_once_and_none_but_the_last_is_too_short(
     sizes: list[int], size: int, smallest: int, kept: set[int]
@@ -103,7 +100,6 @@ def test_parts_cover_everything_once_and_none_but_the_last_is_too_short(
             assert names <= set(base)
 
 
-@settings(deadline=None)
 @given(SIZES, st.integers(1, 400), st.integers(1, 5))
 def test_groups_take_every_part_once_and_never_share_a_blob(sizes: list[int], size: int, count: int) -> None:
     plan, _, _ = made(sizes)
@@ -121,7 +117,6 @@ def test_groups_take_every_part_once_and_never_share_a_blob(sizes: list[int], si
                     assert owners.setdefault(member.offset, number) == number
 
 
-@settings(deadline=None)
 @given(SIZES)
 def test_a_plan_survives_json_and_one_that_was_changed_is_refused(sizes: list[int]) -> None:
     plan, _, _ = made(sizes)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from oci.cancel import CancelToken
@@ -261,7 +261,6 @@ def umask() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("umask")
-@settings(deadline=None, max_examples=60)
 @given(files=FILES.map(without_conflicts), limit=st.sampled_from([0, COMPRESSED_LIMIT]), preserve=st.booleans())
 def test_what_is_packed_is_unpacked(files: dict[str, tuple[bytes, bool]], limit: int, preserve: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:

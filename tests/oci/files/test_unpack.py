@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 import zstandard
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from oci.cancel import CancelToken
@@ -469,7 +469,6 @@ def test_no_file_handles_are_left_open(out: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-@settings(deadline=None, max_examples=300)
 @given(seed=st.integers(0, 1 << 32), cuts=st.lists(st.tuples(st.integers(0, 20_000), st.integers(0, 255)), max_size=6))
 def test_a_hostile_layer_is_unpacked_inside_or_refused(seed: int, cuts: list[tuple[int, int]]) -> None:
     chance = random.Random(seed)

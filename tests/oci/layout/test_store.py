@@ -661,6 +661,7 @@ def test_eight_processes_writing_tags_at_once_keep_every_entry(folder: Path) -> 
     assert_sound(folder)
 
 
+@pytest.mark.slow
 def test_a_killed_writer_never_leaves_a_wrong_blob_or_a_broken_index(folder: Path) -> None:
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")

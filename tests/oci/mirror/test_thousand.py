@@ -11,6 +11,8 @@ from tests.servers.registry_data import blob_file, seed
 from tests.support.content import digest_of, image
 from tests.support.mirroring import many, mirror_of, run, variant
 
+pytestmark = pytest.mark.slow
+
 TAGS = many(1000)
 
 

@@ -163,6 +163,7 @@ def test_what_hangs_below_something_that_could_not_be_deleted_stays(registry: Do
     assert tags_of(registry.url, repository) == {"2.0"}
 
 
+@pytest.mark.slow
 def test_a_thousand_tags_cost_two_requests_each_to_plan_and_one_to_look_again() -> None:
     """2 a tag: its manifest, and the config that says whether it is a bundle. Their keep-alive tags cost nothing."""
     with StrictRegistry(Features(referrers=False, page=10_000)) as server:

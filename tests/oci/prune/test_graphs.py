@@ -154,16 +154,14 @@ def policy(kept: set[str], locks: set[str]) -> Keep:
     return Keep(tags=tuple(kept), digests=tuple(locks), nothing=True)  # type: ignore[arg-type]
 
 
-slow = settings(
-    max_examples=15,
-    deadline=None,
-    derandomize=True,
+few = settings(
+    max_examples=max(15, settings().max_examples // 5),
     phases=[Phase.explicit, Phase.generate, Phase.shrink],
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
 
-@slow
+@few
 @given(graphs())
 def test_nothing_reachable_goes_and_all_else_that_is_known_does(
     server: StrictRegistry, made: tuple[Graph, set[str], set[str]]
@@ -195,7 +193,7 @@ class PulledPlug(BaseException):
     pass
 
 
-@slow
+@few
 @given(graphs(), st.integers(1, 6))
 def test_a_run_that_breaks_off_leaves_names_whole_and_the_next_one_ends_it(
     server: StrictRegistry, made: tuple[Graph, set[str], set[str]], after: int
@@ -222,7 +220,7 @@ def test_a_run_that_breaks_off_leaves_names_whole_and_the_next_one_ends_it(
     assert (place.digests, place.tags) == (undisturbed.digests, undisturbed.tags)
 
 
-@slow
+@few
 @given(graphs())
 def test_a_layout_folder_is_pruned_alike(
     tmp_path_factory: pytest.TempPathFactory, made: tuple[Graph, set[str], set[str]]

@@ -95,6 +95,7 @@ def stored_blobs(registry: DockerRegistry) -> Counter[str]:
     return found
 
 
+@pytest.mark.slow
 def test_ten_kills_leave_no_name_for_something_incomplete_and_nothing_is_sent_twice(
     source: str, tmp_path: Path
 ) -> None:

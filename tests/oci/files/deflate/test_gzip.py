@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from itertools import count, pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from oci.files.deflate.gzip import compress
@@ -90,13 +90,11 @@ pieces = st.one_of(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(pieces, max_size=12))
 def test_what_is_compressed_comes_back(chunks: list[bytes]) -> None:
     assert zlib.decompress(b"".join(compress(chunks)), wbits=31) == b"".join(chunks)
 
 
-@settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(1, BLOCK + 2_000), max_size=5))
 def test_how_the_input_is_cut_changes_nothing(cuts: list[int]) -> None:
     data = text(BLOCK + 2_000)
