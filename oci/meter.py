@@ -32,6 +32,8 @@ class Receipt:
     blobs_mounted: int = 0
     blobs_skipped: int = 0
     identities: Mapping[str, str] = field(default_factory=dict)
+    fallbacks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By registry: what it refused, and what was done instead."""
 
     @property
     def total_requests(self) -> int:
@@ -47,6 +49,10 @@ class Receipt:
             requests={registry: dict(kinds) for registry, kinds in requests.items()},
             throttled_seconds=self.throttled_seconds + other.throttled_seconds,
             identities={**other.identities, **self.identities},
+            fallbacks={
+                registry: tuple(dict.fromkeys((*self.fallbacks.get(registry, ()), *other.fallbacks.get(registry, ()))))
+                for registry in {**other.fallbacks, **self.fallbacks}
+            },
             **{name: getattr(self, name) + getattr(other, name) for name in _NUMBERS},
         )
 
@@ -68,6 +74,7 @@ class Receipt:
                 "skipped": self.blobs_skipped,
             },
             "identities": dict(sorted(self.identities.items())),
+            "fallbacks": {registry: list(texts) for registry, texts in sorted(self.fallbacks.items())},
         }
 
 
@@ -93,6 +100,7 @@ class Meter:
         self._numbers: Counter[str] = Counter()
         self._throttled = 0.0
         self._identities: dict[str, str] = {}
+        self._fallbacks: dict[str, dict[str, None]] = {}
 
     def request(self, registry: str, kind: str) -> None:
         """`kind` is METHOD and endpoint, such as `GET manifest`, `POST upload`, `GET token`."""
@@ -128,6 +136,11 @@ class Meter:
         with self._lock:
             self._identities[registry] = identity
 
+    def fallback(self, registry: str, text: str) -> None:
+        """Says what a registry refused and what was done instead: `single POST refused (405), PUT used`."""
+        with self._lock:
+            self._fallbacks.setdefault(registry, {})[text] = None
+
     def receipt(self) -> Receipt:
         with self._lock:
             return Receipt(
@@ -135,5 +148,6 @@ class Meter:
                 requests={registry: dict(kinds) for registry, kinds in self._requests.items()},
                 throttled_seconds=self._throttled,
                 identities=dict(self._identities),
+                fallbacks={registry: tuple(texts) for registry, texts in self._fallbacks.items()},
                 **self._numbers,
             )

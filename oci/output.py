@@ -98,6 +98,15 @@ def check_output(path: str) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
 
 
+def sync_folder(path: str) -> None:
+    """Makes the names in a folder survive a power failure. Raises OSError."""
+    folder = os.open(path or ".", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
 def _is_stream(path: str) -> bool:
     """Whether a pipe, a device or a link of the system is there."""
     return os.path.exists(path) and (os.path.islink(path) or not stat.S_ISREG(os.stat(path).st_mode))

@@ -43,11 +43,14 @@ _ROUNDS = 3
 @dataclass(slots=True)
 class WriteReport:
     """What writing took, in bytes: `sent` went through here, `copied` came out of an older archive without doing so,
-    `kept` is what an earlier run had stored."""
+    `kept` is what an earlier run had stored. Of these two, `unread` are in an object store and were not read again:
+    that they are the right bytes is what the store and the older archive's metadata say. Reading the archive proves it
+    (`archive verify --deep`, and every import)."""
 
     sent: int = 0
     copied: int = 0
     kept: int = 0
+    unread: int = 0
     parts: int = 0
 
 
@@ -68,28 +71,31 @@ class Writing:
     _round_number: int = 0
     _unproven: set[Digest] = field(default_factory=set)
     """Blobs of which a piece is missing: all their pieces are hashed in this round, and no other blob's that is cut."""
+    _kept: set[int] = field(default_factory=set)
+    """Numbers of the parts of an earlier run that haven't been written again."""
     _told: set[int] = field(default_factory=set)
     _chains: Chains = field(default_factory=Chains)
     _spare: list[bytearray] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self, done: Mapping[int, StoredPart], numbers: Iterable[int] | None = None) -> WriteReport:
-        """Writes the parts that aren't `done`. Raises the first error that trying again didn't help; what was stored
-        stays, for a run that resumes."""
+        """Writes the parts that aren't `done`. Those are proven first where the writer can read them back: one read of
+        what was kept, hashed against the plan; a part that isn't right is written again. Raises the first error that
+        trying again didn't help; what was stored stays, for a run that resumes."""
         chosen = set(numbers) if numbers is not None else None
         mine = [part for part in self.parts if chosen is None or part.number in chosen]
         self._check_alone(mine)
         self.report.parts = len(mine)
         known = {part.number: done[part.number] for part in mine if part.number in done}
-        for part in mine:
-            if part.number in known:
-                self.report.kept += part.size
-                self._tell(part)
+        self._kept = set(known)
         with ThreadPoolExecutor(self.concurrency, thread_name_prefix="piece") as readers:
             while (problem := self._round(mine, known, readers)) is not None:
                 self._round_number += 1
                 if self._round_number == _ROUNDS:
                     raise problem
+        self.report.kept = sum(part.size for part in mine if part.number in self._kept)
+        if not self.writer.reads_back:
+            self.report.unread = self.report.kept + self.report.copied
         return self.report
 
     def _check_alone(self, mine: Sequence[Part]) -> None:
@@ -103,8 +109,15 @@ class Writing:
     ) -> IntegrityError | None:
         """One pass over what is missing. Gives a problem when something has to be done again: a blob with a wrong byte
         takes all its parts with it, for nobody knows which of them has it."""
-        self._unproven = self._cut_in(part for part in parts if part.number not in known)
-        todo = [part for part in parts if part.number not in known or self._blobs_cut(part) & self._unproven]
+        prove_all = self.writer.reads_back and self._round_number == 0
+        self._unproven = self._cut_in(part for part in parts if prove_all or part.number not in known)
+        todo = [
+            part for part in parts if prove_all or part.number not in known or self._blobs_cut(part) & self._unproven
+        ]
+        numbers = {part.number for part in todo}
+        for part in parts:
+            if part.number not in numbers:
+                self._tell(part)
         self._chains = Chains()
         problem: IntegrityError | None = None
         for part, error in self._side_by_side(todo, known, readers):
@@ -115,6 +128,7 @@ class Writing:
             for other in parts:
                 if other.number == part.number or self._blobs_cut(other) & spoilt:
                     known.pop(other.number, None)
+                    self._kept.discard(other.number)
         return problem
 
     def _side_by_side(
@@ -165,7 +179,8 @@ class Writing:
 
     def _written(self, part: Part, known: StoredPart | None, readers: ThreadPoolExecutor) -> StoredPart:
         if known is not None and self.writer.reads_back:
-            self._prove_stored(part, self._unproven_pieces(part))
+            whole = self._round_number == 0
+            self._prove_stored(part, self.plan.pieces(part.start, part.end) if whole else self._unproven_pieces(part))
             return known
         if part.copy_from is not None and self.base is not None and self._round_number == 0:
             if self.writer.copy(part, self.base):
@@ -179,6 +194,8 @@ class Writing:
         new = self._put_stream(part, known) if part.size > BUFFERED else self._put(part, known, readers)
         if not new:
             return known or StoredPart()
+        with self._lock:
+            self._kept.discard(part.number)
         self._count("sent", part.size)
         self.meter.sent(part.size)
         return StoredPart()

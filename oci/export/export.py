@@ -16,7 +16,7 @@ from typing import Any
 
 from msgspec import structs
 
-from oci.archive.open import open_reader
+from oci.archive.open import in_object_store, open_reader
 from oci.archive.source import Archive
 from oci.bundle.push import Pushed, PushRequest, push
 from oci.descriptor import Descriptor
@@ -42,7 +42,8 @@ SUMS_SUFFIX = ".SHA256SUMS"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArchiveReport:
     """An archive that is complete. Bytes: `sent` went through here, `copied` came out of an older archive without
-    doing so, `kept` is what an earlier run had stored. `requests` are all those of the session."""
+    doing so, `kept` is what an earlier run had stored; `unread` of these two were not read again (see WriteReport).
+    `requests` are all those of the session."""
 
     locations: tuple[str, ...]
     sizes: tuple[int, ...]
@@ -52,6 +53,7 @@ class ArchiveReport:
     sent: int = 0
     copied: int = 0
     kept: int = 0
+    unread: int = 0
     parts: int = 0
     seconds: float = 0.0
     requests: int = 0
@@ -158,7 +160,8 @@ def _kept(volume: Volume, on_part: OnPart | None) -> WriteReport:
     if on_part is not None:
         for part in volume.parts:
             on_part(part)
-    return WriteReport(kept=volume.tar.size, parts=len(volume.parts))
+    unread = volume.tar.size if in_object_store(volume.location) else 0
+    return WriteReport(kept=volume.tar.size, unread=unread, parts=len(volume.parts))
 
 
 def _write(
@@ -241,6 +244,7 @@ def _report(session: Session, plan: ArchivePlan, written: Sequence[WriteReport],
         sent=sum(one.sent for one in written),
         copied=sum(one.copied for one in written),
         kept=sum(one.kept for one in written),
+        unread=sum(one.unread for one in written),
         parts=sum(one.parts for one in written),
         seconds=seconds,
         requests=session.meter.receipt().total_requests,

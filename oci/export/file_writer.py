@@ -7,11 +7,11 @@ import errno
 import fcntl
 import json
 import os
+import stat
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
-from functools import cache
 from typing import Protocol
 
 from oci.archive.open import READ_SIZE, ByteReader, FileReader, in_object_store
@@ -19,9 +19,10 @@ from oci.archive.s3_options import S3Settings
 from oci.errors import IntegrityError, NotFound, Refused
 from oci.export.parts import SMALLEST, Part
 from oci.meter import Meter
-from oci.output import os_errors
+from oci.output import BY_UMASK, check_output, os_errors, sync_folder
 
 _COPY_SIZE = 64 << 20
+_JOURNAL_LIMIT = 64 << 20
 
 
 ReadPart = Callable[[], Iterator[bytes]]
@@ -107,9 +108,10 @@ def open_writer(location: str, s3: S3Settings, *, side: str = "destination", met
 class FileWriter:
     """A tarball on disk: `NAME.partial` until it is complete, and beside it `NAME.partial.journal`, which lists the
     stretches that are in place, each with a checksum: cut into other parts, they still count. Whatever is at NAME stays
-    until the new one takes its place.
+    until the new archive takes its place.
 
-    Whoever writes holds a shared lock; beginning and finishing need it alone.
+    A writer holds a shared lock; beginning and finishing need it alone. The names of both files can be foreseen, so
+    each is opened without following a link, and must be a regular file of this user under no other name.
     """
 
     smallest_part = 1
@@ -119,39 +121,41 @@ class FileWriter:
         self.location = path
         self.ticket = ""
         self._side = side
-        self._path = os.path.realpath(path)
-        self._partial = f"{self._path}.partial"
-        self._journal = f"{self._path}.partial.journal"
+        self._partial = f"{path}.partial"
+        self._journal_path = f"{path}.partial.journal"
         self._file = -1
-        self._log = -1
+        self._journal = -1
 
     def begin(self, parts: Sequence[Part], fingerprint: str, *, resume: bool) -> Mapping[int, StoredPart]:
+        """Opens both files. With `resume`, every stretch that the journal of the same plan lists is read and compared
+        with its checksum; whoever goes on with the parts hashes the blobs in them as well."""
         size = parts[-1].end
         self.ticket = fingerprint
         with self._mapped("opening"):
-            if os.path.isdir(self._path):
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            check_output(self.location)
             if os.path.exists(self.location) and not os.path.isfile(self.location):
-                raise Refused(
+                raise self._refused(
                     "this is no regular file, and an archive is written in parts, out of order",
-                    side=self._side,
-                    store=self.location,
-                    operation="opening",
                     hint="write to a file, or straight to s3://BUCKET/KEY",
                 )
-            self._file = os.open(self._partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            self._file = self._open(self._partial, os.O_CREAT)
             self._lock(fcntl.LOCK_EX)
-            self._log = os.open(self._journal, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
-            _end_line(self._log)
-            done = self._intact(parts) if resume else {}
-            if not done:
+            self._journal = self._open(self._journal_path, os.O_CREAT | os.O_APPEND)
+            listed = (self._read_journal() or {}) if resume else {}
+            intact = {
+                (start, end): crc
+                for (start, end), crc in listed.items()
+                if end <= size and _crc(self.stored(Part(0, start, end))) == crc
+            }
+            if not intact:
                 os.ftruncate(self._file, 0)
-                os.ftruncate(self._log, 0)
-                os.write(self._log, _line(self.ticket))
+            os.ftruncate(self._journal, 0)
+            lines = [_line(self.ticket), *(_line(json.dumps([*stretch, crc])) for stretch, crc in intact.items())]
+            os.write(self._journal, b"".join(lines))
             self._check_room(size)
             os.ftruncate(self._file, size)
             self._lock(fcntl.LOCK_SH)
-        return done
+        return self._in_place(parts, intact)
 
     def is_begun(self, parts: Sequence[Part], fingerprint: str) -> bool:
         del parts, fingerprint
@@ -160,10 +164,11 @@ class FileWriter:
     def join(self, ticket: str, parts: Sequence[Part]) -> Mapping[int, StoredPart]:
         self.ticket = ticket
         with self._mapped("joining the unfinished archive"):
-            self._file = os.open(self._partial, os.O_RDWR | os.O_CLOEXEC)
+            self._file = self._open(self._partial)
             self._lock(fcntl.LOCK_SH)
-            self._log = os.open(self._journal, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
-            if os.fstat(self._file).st_size != parts[-1].end or _journal(self._log, ticket) is None:
+            self._journal = self._open(self._journal_path, os.O_APPEND)
+            listed = self._read_journal()
+            if os.fstat(self._file).st_size != parts[-1].end or listed is None:
                 raise NotFound(
                     "the unfinished archive is another one by now",
                     side=self._side,
@@ -171,8 +176,8 @@ class FileWriter:
                     operation="joining the unfinished archive",
                     hint="write the archive again from the beginning",
                 )
-            _end_line(self._log)
-            return self._intact(parts)
+            os.write(self._journal, b"\n")  # a killed run may have cut off its last line
+            return self._in_place(parts, listed)
 
     def put(self, part: Part, data: bytearray) -> None:
         with self._mapped("writing"):
@@ -221,72 +226,100 @@ class FileWriter:
     def finish(self, parts: Sequence[Part]) -> None:
         with self._mapped("finishing"):
             self._lock(fcntl.LOCK_EX)
-            covered = _joined(_journal(self._log, self.ticket) or {})
-            missing = [part.number for part in parts if not _covers(covered, part)]
+            in_place = self._in_place(parts, self._read_journal() or {})
+            missing = [part.number for part in parts if part.number not in in_place]
             if missing:
                 raise IntegrityError(f"{self.location}: part {missing[0]} isn't in place")
+            check_output(self.location)
             os.fsync(self._file)
-            os.replace(self._partial, self._path)
+            os.replace(self._partial, self.location)
             with suppress(FileNotFoundError):
-                os.unlink(self._journal)
-            folder = os.open(os.path.dirname(self._path), os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+                os.unlink(self._journal_path)
+            sync_folder(os.path.dirname(self.location))
         self.leave()
 
     def leave(self) -> None:
-        handles, self._file, self._log = (self._file, self._log), -1, -1
+        handles, self._file, self._journal = (self._file, self._journal), -1, -1
         for handle in handles:
             if handle >= 0:
                 os.close(handle)
 
+    def _open(self, path: str, more: int = 0) -> int:
+        """Raises Refused for what another user, or another name, could have put there."""
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | more, BY_UMASK)
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.ENXIO):
+                raise
+        else:
+            found = os.fstat(handle)
+            if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and found.st_nlink == 1:
+                return handle
+            os.close(handle)
+        raise self._refused(
+            f"{path} is a link, or no regular file of this user alone", hint="remove it, or write to another folder"
+        )
+
     def _lock(self, kind: int) -> None:
-        """Never waits. Whoever opened a file that was renamed meanwhile has the wrong one."""
+        """Never waits. A process that opened a file which was renamed meanwhile has the wrong one."""
         try:
             fcntl.flock(self._file, kind | fcntl.LOCK_NB)
-            if os.stat(self._partial).st_ino == os.fstat(self._file).st_ino:
+            if os.lstat(self._partial).st_ino == os.fstat(self._file).st_ino:
                 return
         except (BlockingIOError, FileNotFoundError):
             pass
         self.leave()
-        raise Refused(
-            "another run is writing this archive",
-            side=self._side,
-            store=self.location,
-            operation="opening",
-            hint="wait for it to end, or write to another file",
-        )
+        raise self._refused("another run is writing this archive", hint="wait for it to end, or write to another file")
 
     def _check_room(self, size: int) -> None:
         space = os.statvfs(self._file)
-        free, held = space.f_bavail * space.f_frsize, os.fstat(self._file).st_blocks * 512
-        if size - held > free:
-            for begun in (self._partial, self._journal) if not held else ():
+        free, used = space.f_bavail * space.f_frsize, os.fstat(self._file).st_blocks * 512
+        if size - used > free:
+            for begun in (self._partial, self._journal_path) if not used else ():
                 os.unlink(begun)
             raise Refused(
-                f"the archive has {size} bytes, and the disk has room for {free + held}",
+                f"the archive has {size} bytes, and the disk has room for {free + used}",
                 side=self._side,
                 store=self.location,
                 operation="making room",
                 hint="make room, write to another disk, or straight to s3://BUCKET/KEY, which needs no disk at all",
             )
 
-    def _intact(self, parts: Sequence[Part]) -> dict[int, StoredPart]:
-        """What the journal lists and the file has. Only what was written before the machine started last is read again:
-        a power failure may keep the one and lose the other, the end of a process doesn't."""
-        listed = _journal(self._log, self.ticket) or {}
-        sound = [
-            (start, end)
-            for (start, end), (crc, boot) in listed.items()
-            if boot == _boot() or _crc(self.stored(Part(0, start, end))) == crc
-        ]
-        covered = _joined(sound)
-        return {part.number: StoredPart() for part in parts if _covers(covered, part)}
+    def _in_place(self, parts: Sequence[Part], stretches: Iterable[tuple[int, int]]) -> dict[int, StoredPart]:
+        """The parts that the stretches cover, stretches that touch or overlap taken together."""
+        joined: list[tuple[int, int]] = []
+        for start, end in sorted(stretches):
+            if joined and start <= joined[-1][1]:
+                joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+            else:
+                joined.append((start, end))
+        covered = {}
+        for part in parts:
+            at = bisect.bisect_right(joined, part.start, key=lambda stretch: stretch[0]) - 1
+            if at >= 0 and part.end <= joined[at][1]:
+                covered[part.number] = StoredPart()
+        return covered
 
     def _note(self, part: Part, crc: int) -> None:
-        os.write(self._log, _line(json.dumps([part.start, part.end, crc, _boot()])))
+        os.write(self._journal, _line(json.dumps([part.start, part.end, crc])))
+
+    def _read_journal(self) -> dict[tuple[int, int], int] | None:
+        """Stretches with their checksums. A line that was cut off or damaged counts for nothing; None for the journal
+        of another plan."""
+        text = os.pread(self._journal, min(os.fstat(self._journal).st_size, _JOURNAL_LIMIT), 0)
+        lines = [line for line in text.split(b"\n") if line]
+        if not lines or lines[0] + b"\n" != _line(self.ticket):
+            return None
+        found = {}
+        for line in lines[1:]:
+            with suppress(ValueError, TypeError):
+                start, end, crc = json.loads(line[9:])
+                if line + b"\n" == _line(json.dumps([start, end, crc])) and 0 <= start < end:
+                    found[(start, end)] = crc
+        return found
+
+    def _refused(self, message: str, *, hint: str) -> Refused:
+        return Refused(message, side=self._side, store=self.location, operation="opening", hint=hint)
 
     def _mapped(self, operation: str) -> AbstractContextManager[None]:
         return os_errors(side=self._side, store=self.location, operation=operation)
@@ -294,47 +327,6 @@ class FileWriter:
 
 def _line(text: str) -> bytes:
     return f"{zlib.crc32(text.encode()):08x} {text}\n".encode()
-
-
-def _end_line(log: int) -> None:
-    """After a line that was cut off, the next one begins a new one."""
-    size = os.fstat(log).st_size
-    if size and os.pread(log, 1, size - 1) != b"\n":
-        os.write(log, b"\n")
-
-
-def _journal(log: int, first: str) -> dict[tuple[int, int], tuple[int, str]] | None:
-    """Stretches with their checksums, and when the machine had started; a line that was cut off counts nothing. None
-    for the journal of another archive."""
-    size = os.fstat(log).st_size
-    lines = [line.decode(errors="replace") for line in os.pread(log, size, 0).split(b"\n")[:-1]]
-    if not lines or lines[0].encode() + b"\n" != _line(first):
-        return None
-    sound = (line[9:] for line in lines[1:] if line.encode() + b"\n" == _line(line[9:]))
-    return {(int(start), int(end)): (int(crc), str(boot)) for start, end, crc, boot in map(json.loads, sound)}
-
-
-def _joined(stretches: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Stretches that touch as one, in order."""
-    joined: list[tuple[int, int]] = []
-    for start, end in sorted(stretches):
-        if joined and start <= joined[-1][1]:
-            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
-        else:
-            joined.append((start, end))
-    return joined
-
-
-def _covers(joined: Sequence[tuple[int, int]], part: Part) -> bool:
-    at = bisect.bisect_right(joined, part.start, key=lambda stretch: stretch[0]) - 1
-    return at >= 0 and part.end <= joined[at][1]
-
-
-@cache
-def _boot() -> str:
-    """Tells one start of this machine from another."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        return file.read().strip()
 
 
 def _crc(chunks: Iterator[bytes]) -> int:

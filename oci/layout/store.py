@@ -27,7 +27,7 @@ from oci.errors import IntegrityError, InvalidManifest, NotFound, Refused
 from oci.layout.index import LayoutIndex
 from oci.manifest import MANIFEST_LIMIT, Manifest, parse_manifest
 from oci.meter import Meter
-from oci.output import NOT_THERE, store_error
+from oci.output import NOT_THERE, store_error, sync_folder
 from oci.reference import LayoutFolder, Repository
 from oci.store import BlobOutcome, BlobReader
 
@@ -297,11 +297,7 @@ class Layout:
     def _sync_blobs(self) -> None:
         """What index.json is about to name survives a power failure, its file's name included."""
         for algorithm in os.listdir(os.path.join(self._name.path, "blobs")):
-            folder = os.open(os.path.join(self._name.path, "blobs", algorithm), os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            sync_folder(os.path.join(self._name.path, "blobs", algorithm))
 
     def _sweep(self, folder: str) -> None:
         """Removes, once, the partial files that a dead writer left behind long ago."""

@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
+from typing import Any
 
 from oci.descriptor import Descriptor
 from oci.digest import Digest, verified
-from oci.errors import NotFound, Refused, StoreError, Unavailable
-from oci.reference import Repository
+from oci.errors import Denied, NotFound, RateLimited, Refused, StoreError, Unauthorized, Unavailable
+from oci.registry.endpoints import GET_BLOB, GET_FIRST_BYTE, GET_RANGE, HEAD_BLOB, Kind, Remote
 from oci.registry.http import target as targets
 from oci.registry.http.answer import OpenAnswer
-from oci.registry.http.pace import Attempts
-from oci.registry.http.request import Request, Scope
+from oci.registry.http.request import Request
 from oci.registry.http.transport import Transport
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
@@ -21,69 +21,111 @@ _PROGRESS = 1 << 20
 """Bytes after which a read counts as going well again."""
 
 
-def blob_size(transport: Transport, name: Repository, digest: Digest) -> int | None:
-    answer = transport.send(
-        Request(
-            method="HEAD",
-            target=targets.blob(name, digest),
-            kind="blob",
-            scopes=(Scope(name.path, "pull"),),
-            operation="looking for the blob",
-            subject=f"{name}@{digest}",
-            expect=frozenset({200, 404}),
-        )
-    )
-    length = answer.headers.get("content-length", "")
-    return int(length) if answer.status == 200 and length.isdigit() else None
+def has_blob(remote: Remote, digest: Digest) -> bool:
+    """Whether a repository has a blob. A destination that denies the question has nothing yet that this login may see:
+    the upload itself decides."""
+    if remote.learned.works(HEAD_BLOB) is not False:
+        try:
+            return remote.transport.send(_request(remote, HEAD_BLOB, digest)).status == 200
+        except RateLimited:
+            raise
+        except StoreError as error:
+            remote.check_answered(error)
+            return _first_byte(remote, digest, error) is not None
+    return _first_byte(remote, digest, None) is not None
 
 
-def read_blob(
-    transport: Transport, name: Repository, blob: Descriptor, offset: int, length: int | None
-) -> Iterator[bytes]:
+def blob_size(remote: Remote, digest: Digest) -> int | None:
+    """The size in bytes, None when there is no such blob. Where HEAD is refused, or has no length, GET is asked: some
+    registries redirect a HEAD to a URL that is signed for GET alone."""
+    refusal: StoreError | None = None
+    if remote.learned.works(HEAD_BLOB) is not False:
+        try:
+            answer = remote.transport.send(_request(remote, HEAD_BLOB, digest))
+        except RateLimited:
+            raise
+        except StoreError as error:
+            remote.check_answered(error)
+            refusal = error
+        else:
+            if answer.status == 404:
+                return None
+            size = _number(answer.headers.get("content-length", ""))
+            if size is not None and answer.headers.get("content-encoding", "identity") == "identity":
+                return size
+    return _first_byte(remote, digest, refusal)
+
+
+def _first_byte(remote: Remote, digest: Digest, refusal: StoreError | None) -> int | None:
+    """The size that the answer to a GET states; the body is counted where it states none. `refusal` is the answer to a
+    HEAD before."""
+    try:
+        with remote.transport.open(_request(remote, GET_FIRST_BYTE, digest, headers={"Range": "bytes=0-0"})) as answer:
+            if answer.status == 404:
+                return None
+            if refusal is not None:
+                remote.learned.refuse(HEAD_BLOB, refusal)
+            total = _CONTENT_RANGE.fullmatch(answer.headers.get("content-range", "").strip())
+            if answer.status == 206 and total is not None and total.group(3) != "*":
+                return _number(total.group(3))
+            size = _number(answer.headers.get("content-length", ""))
+            if answer.status == 200 and size is not None:
+                return size
+            return sum(map(len, answer.chunks())) if answer.status == 200 else None
+    except (Denied, Unauthorized):
+        if remote.transport.side == "destination":
+            return None
+        raise
+    except Refused as error:
+        if error.status != 416:
+            raise
+        return 0  # no first byte: the blob is empty (RFC 9110, 15.5.17)
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
+
+
+def _request(remote: Remote, kind: Kind, digest: Digest, **more: Any) -> Request:
+    return kind.request(targets.blob(remote.name, digest), remote.name.path, f"{remote.name}@{digest}", **more)
+
+
+def read_blob(remote: Remote, blob: Descriptor, offset: int, length: int | None) -> Iterator[bytes]:
     """Streams bytes `offset` to `offset + length` of a blob, or to its end. The whole blob is verified."""
     end = blob.size if length is None else min(blob.size, offset + length)
-    chunks = _continued(transport, name, blob, offset, end)
+    chunks = _continued(remote, blob, offset, end)
     if offset == 0 and end == blob.size:
-        return verified(chunks, blob.digest, blob.size, f"{transport.side} {name}".strip())
+        return verified(chunks, blob.digest, blob.size, f"{remote.transport.side} {remote.name}".strip())
     return chunks
 
 
-def _continued(transport: Transport, name: Repository, blob: Descriptor, position: int, end: int) -> Iterator[bytes]:
+def _continued(remote: Remote, blob: Descriptor, position: int, end: int) -> Iterator[bytes]:
     """Reads on after every break, with a closed range from where it broke, until there is no progress any more."""
     start, mark = position, position
-    attempts = _attempts(transport)
+    attempts = remote.attempts()
     while position < end or (start == end == blob.size == 0):
         try:
-            with _open(transport, name, blob, position, end) as chunks:
+            with _open(remote, blob, position, end) as chunks:
                 for chunk in chunks:
                     position += len(chunk)
-                    transport.meter.read(len(chunk))
+                    remote.transport.meter.read(len(chunk))
                     yield chunk
                     if position - mark > _PROGRESS:
-                        mark, attempts = position, _attempts(transport)
+                        mark, attempts = position, remote.attempts()
             if position >= end:
                 return
-            attempts.again(_ended(transport, name, blob, position, end))
+            attempts.again(_ended(remote, blob, position, end))
         except Unavailable as error:
             attempts.again(error, error.retry_after)
 
 
-def _ended(transport: Transport, name: Repository, blob: Descriptor, position: int, end: int) -> Unavailable:
+def _ended(remote: Remote, blob: Descriptor, position: int, end: int) -> Unavailable:
     return Unavailable(
         f"the body ended after {position} of {end} bytes",
-        side=transport.side,
-        store=transport.registry,
-        subject=f"{name}@{blob.digest}",
+        side=remote.transport.side,
+        store=remote.transport.registry,
+        subject=f"{remote.name}@{blob.digest}",
         operation="reading the blob",
-    )
-
-
-def _attempts(transport: Transport) -> Attempts:
-    return Attempts(
-        retries=transport.settings.retries,
-        budget=transport.settings.retry_budget,
-        meter=transport.meter,
-        cancel=transport.cancel,
     )
 
 
@@ -98,28 +140,29 @@ class _Reading(ExitStack):
         return self._chunks
 
 
-def _open(transport: Transport, name: Repository, blob: Descriptor, position: int, end: int) -> _Reading:
+def _open(remote: Remote, blob: Descriptor, position: int, end: int) -> _Reading:
+    """Retried by the caller, who knows how far it got; a first answer that fails is the transport's. Where a range is
+    refused, the whole blob is read and what isn't wanted is dropped."""
     whole = position == 0 and end == blob.size
-    request = Request(
-        method="GET",
-        target=targets.blob(name, blob.digest),
-        kind="blob",
-        scopes=(Scope(name.path, "pull"),),
-        operation="reading the blob",
-        subject=f"{name}@{blob.digest}",
-        expect=frozenset({200, 206}),
-        headers={} if whole else {"Range": f"bytes={position}-{end - 1}"},
-        # Retried by the caller, who knows how far it got; a first answer that fails is the transport's.
-    )
+    ranged = not whole and remote.learned.works(GET_RANGE) is not False
     stack = ExitStack()
+    headers = {"Range": f"bytes={position}-{end - 1}"} if ranged else {}
+    request = _request(remote, GET_RANGE if ranged else GET_BLOB, blob.digest, headers=headers, retry=True)
     try:
-        answer = stack.enter_context(transport.open(request))
+        try:
+            answer = stack.enter_context(remote.transport.open(request))
+        except Refused as refusal:
+            if not ranged:
+                raise
+            request = _request(remote, GET_BLOB, blob.digest)
+            answer = stack.enter_context(remote.transport.open(request))
+            remote.learned.refuse(GET_RANGE, refusal)
     except NotFound as error:
-        answer = _foreign(transport, blob, request, stack, error)
-    except StoreError:
+        answer = _foreign(remote.transport, blob, request, stack, error)
+    except BaseException:
         stack.close()
         raise
-    reading = _Reading(_asked_for(answer, transport, request, position, end, whole=whole))
+    reading = _Reading(_asked_for(answer, remote, request, position, end, whole=whole))
     reading.push(stack)
     return reading
 
@@ -152,7 +195,7 @@ def _foreign(
 
 
 def _asked_for(
-    answer: OpenAnswer, transport: Transport, request: Request, position: int, end: int, *, whole: bool
+    answer: OpenAnswer, remote: Remote, request: Request, position: int, end: int, *, whole: bool
 ) -> Iterator[bytes]:
     """The bytes that were asked for out of whatever was answered. A 200 to a range starts at the beginning: the part
     before `position` is thrown away. A 206 must say that it is the range that was asked for."""
@@ -161,13 +204,8 @@ def _asked_for(
         found = _CONTENT_RANGE.fullmatch(answer.headers.get("content-range", "").strip())
         if found is None or int(found.group(1)) != position or int(found.group(2)) != end - 1:
             said = answer.headers.get("content-range", "no Content-Range")
-            raise Refused(
-                f"asked for bytes {position}-{end - 1}, got {said!r}",
-                side=transport.side,
-                store=transport.registry,
-                subject=request.subject,
-                operation=request.operation,
-            )
+            message = f"asked for bytes {position}-{end - 1}, got {said!r}"
+            raise remote.refused(GET_RANGE, message, request.subject)
     elif not whole:
         skip = position
     left = end - position

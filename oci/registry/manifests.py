@@ -1,134 +1,160 @@
-"""Manifests over HTTP (distribution-spec, end-2, end-3, end-7, end-9)."""
+"""Manifests over HTTP (distribution-spec, end-3, end-7, end-9)."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from oci.descriptor import Descriptor
 from oci.digest import Digest, Verifier, is_digest, parse_digest
-from oci.errors import InvalidManifest, Refused, StoreError
+from oci.errors import Denied, InvalidManifest, NotFound, StoreError, Unauthorized
 from oci.manifest import ACCEPT, Manifest, parse_manifest
 from oci.reference import Repository
+from oci.registry.endpoints import DELETE_MANIFEST, GET_MANIFEST, HEAD_MANIFEST, PUT_MANIFEST, Kind, Remote
 from oci.registry.http import target as targets
 from oci.registry.http.answer import Answer
-from oci.registry.http.body import Headers
-from oci.registry.http.request import Request, Scope
-from oci.registry.http.transport import Transport
+from oci.registry.http.request import Request
 
 _ACCEPT = {"Accept": ACCEPT}
+_CHANGED_MEANWHILE = frozenset({"DIGEST_INVALID", "MANIFEST_INVALID"})
+"""docker-registry 2.8.2 answers so to an index while one of its children gets another tag."""
 
-
-def _request(name: Repository, method: str, identifier: str, operation: str, expect: set[int]) -> Request:
-    return Request(
-        method=method,
-        target=targets.manifest(name, identifier),
-        kind="manifest",
-        scopes=(Scope(name.path, "pull"),),
-        operation=operation,
-        subject=shown_reference(name, identifier),
-        expect=frozenset(expect),
-        headers=_ACCEPT,
-    )
+_TAG_IS_KEPT = frozenset({400, 403, 405, 409, 412, 422, 423})
+"""What registries answer to a PUT of a tag that may not be written again: ECR and Nexus 400, Artifactory 403, Quay and
+GAR 409, Harbor 412."""
 
 
 def shown_reference(name: Repository, identifier: str) -> str:
     return f"{name}@{identifier}" if is_digest(identifier) else f"{name}:{identifier}"
 
 
-def head_manifest(transport: Transport, name: Repository, identifier: str) -> Descriptor | None:
-    """None when there is none. A registry that leaves out the digest or the length is asked with GET instead."""
-    answer = transport.send(_request(name, "HEAD", identifier, "looking for the manifest", {200, 404, 405}))
-    if answer.status == 404:
-        return None
-    digest, length = answer.headers.get("docker-content-digest", ""), answer.headers.get("content-length", "")
-    media_type = answer.headers.get("content-type", "").partition(";")[0].strip()
-    if answer.status == 405 or not is_digest(digest) or not length.isdigit() or not media_type:
+def head_manifest(remote: Remote, identifier: str) -> Descriptor | None:
+    """None when there is none. A registry that refuses HEAD, or leaves out the digest or the length, is asked with GET.
+    A destination that denies both has nothing yet that this login may see: the write itself decides."""
+    descriptor: Descriptor | None = None
+    refusal: StoreError | None = None
+    if remote.learned.works(HEAD_MANIFEST) is not False:
         try:
-            manifest = get_manifest(transport, name, identifier)
+            answer = remote.transport.send(_request(remote, HEAD_MANIFEST, identifier))
         except StoreError as error:
-            if error.status == 404:
+            remote.check_answered(error)
+            refusal = error
+        else:
+            if answer.status == 404:
+                return None
+            descriptor = _described(answer, remote, identifier)
+    if descriptor is None:
+        try:
+            descriptor = get_manifest(remote, identifier).descriptor
+        except NotFound:
+            return None
+        except (Denied, Unauthorized):
+            if remote.transport.side == "destination":
                 return None
             raise
-        return Descriptor(manifest.media_type, manifest.digest, manifest.size)
+        if refusal is not None:
+            remote.learned.refuse(HEAD_MANIFEST, refusal)
+    if not is_digest(identifier):
+        remote.learned.tags[remote.name.path, descriptor.digest] = identifier
+    return Descriptor(descriptor.media_type, descriptor.digest, descriptor.size)
+
+
+def _described(answer: Answer, remote: Remote, identifier: str) -> Descriptor | None:
+    """The headers of a HEAD; None when they don't say all. A compressed answer has another length than the manifest."""
+    headers = answer.headers
+    digest, length = headers.get("docker-content-digest", ""), headers.get("content-length", "")
+    media_type = headers.get("content-type", "").partition(";")[0].strip()
+    encoded = headers.get("content-encoding", "identity") != "identity"
+    if encoded or not is_digest(digest) or not length.isdigit() or len(length) > 18 or not media_type:
+        return None
     if is_digest(identifier) and digest != identifier:
-        raise Refused(
-            f"asked for {identifier}, the registry speaks of {digest}",
-            side=transport.side,
-            store=transport.registry,
-            subject=shown_reference(name, identifier),
-            operation="looking for the manifest",
-        )
+        subject = shown_reference(remote.name, identifier)
+        raise remote.refused(HEAD_MANIFEST, f"asked for {identifier}, the registry speaks of {digest}", subject)
     return Descriptor(media_type, Digest(digest), int(length))
 
 
-def get_manifest(transport: Transport, name: Repository, identifier: str) -> Manifest:
+def get_manifest(remote: Remote, identifier: str) -> Manifest:
     """The manifest with its bytes as they came. By digest, the bytes are hashed; by tag, they are compared with what
-    the registry says their digest is."""
-    answer = transport.send(_request(name, "GET", identifier, "fetching the manifest", {200}))
-    subject = shown_reference(name, identifier)
-    expected = identifier if is_digest(identifier) else answer.headers.get("docker-content-digest", "")
+    the registry says their digest is. A pull-through cache has a digest only after the tag was read: one that this run
+    saw under a tag is asked for by that tag."""
+    try:
+        return _fetched(remote, identifier, identifier)
+    except NotFound:
+        tag = remote.learned.tags.get((remote.name.path, identifier))
+        if tag is None:
+            raise
+        manifest = _fetched(remote, tag, identifier)
+        remote.learned.note("a manifest asked for by its tag, for the registry has it only so")
+        return manifest
+
+
+def _fetched(remote: Remote, identifier: str, wanted: str) -> Manifest:
+    answer = remote.transport.send(_request(remote, GET_MANIFEST, identifier))
+    subject = shown_reference(remote.name, wanted)
+    expected = wanted if is_digest(wanted) else answer.headers.get("docker-content-digest", "")
     if is_digest(expected):
-        verifier = Verifier(parse_digest(expected), len(answer.body), f"{transport.side} {subject}".strip())
+        verifier = Verifier(parse_digest(expected), len(answer.body), f"{remote.transport.side} {subject}".strip())
         verifier.update(answer.body)
         verifier.finish()
-    transport.meter.read(len(answer.body))
-    limit = transport.settings.manifest_limit
+    remote.transport.meter.read(len(answer.body))
+    limit = remote.transport.settings.manifest_limit
     try:
         return parse_manifest(answer.body, answer.headers.get("content-type", ""), limit=limit)
     except InvalidManifest as error:
-        raise InvalidManifest(f"{transport.side} {subject}: {error.message}".strip(), hint=error.hint) from error
+        raise InvalidManifest(f"{remote.transport.side} {subject}: {error.message}".strip(), hint=error.hint) from error
 
 
-def put_manifest(transport: Transport, name: Repository, manifest: Manifest, tag: str) -> Answer:
-    """Pushes the bytes under `tag`, or by digest. A tag that the registry holds immutable is fine when it shows the
-    same manifest already."""
+def put_manifest(remote: Remote, manifest: Manifest, tag: str) -> bool:
+    """Pushes the bytes under `tag`, or by digest. A tag that may not be written again is fine when it shows the same
+    manifest already. True when the registry lists the manifest among the referrers of its subject (`OCI-Subject`)."""
     identifier = tag or manifest.digest
-    request = Request(
-        method="PUT",
-        target=targets.manifest(name, identifier),
-        kind="manifest",
-        scopes=(Scope(name.path, "pull,push"),),
-        operation="pushing the manifest",
-        subject=shown_reference(name, identifier),
-        expect=frozenset({200, 201, 202}),
+    request = PUT_MANIFEST.request(
+        targets.manifest(remote.name, identifier),
+        remote.name.path,
+        shown_reference(remote.name, identifier),
         headers={"Content-Type": manifest.media_type},
         body=manifest.raw,
     )
     try:
-        answer = transport.send(request)
+        try:
+            answer = remote.transport.send(request)
+        except StoreError as error:
+            if error.code not in _CHANGED_MEANWHILE:
+                raise
+            answer = remote.transport.send(request)
     except StoreError as error:
-        return _kept_immutable(transport, name, manifest, tag, error)
+        if not tag or error.status not in _TAG_IS_KEPT:
+            raise
+        _check_kept(remote, manifest, tag, error)
+        return False
     said = answer.headers.get("docker-content-digest", "")
-    if said and said != manifest.digest:
-        raise Refused(
-            f"pushed {manifest.digest}, the registry made {said} of it",
-            side=transport.side,
-            store=transport.registry,
-            subject=request.subject,
-            operation=request.operation,
-            hint="something between here and the registry changes manifests",
+    if said and said != manifest.digest and said.partition(":")[0] == manifest.digest.partition(":")[0]:
+        refusal = remote.refused(
+            PUT_MANIFEST, f"pushed {manifest.digest}, the registry made {said} of it", request.subject
         )
-    return answer
+        refusal.hint = "something between here and the registry changes manifests"
+        raise refusal
+    return bool(answer.headers.get("oci-subject"))
 
 
-def _kept_immutable(transport: Transport, name: Repository, manifest: Manifest, tag: str, error: StoreError) -> Answer:
-    """ECR refuses even the same digest under an immutable tag; that is no failure."""
-    if not tag or error.status not in (400, 403, 405, 409, 412) or "immutab" not in str(error).lower():
+def _check_kept(remote: Remote, manifest: Manifest, tag: str, error: StoreError) -> None:
+    """Registries refuse even the same digest under a tag that may not be written again, each in words of its own: what
+    the tag shows decides. Raises `error` when it shows something else, or nothing."""
+    try:
+        there = head_manifest(remote, tag)
+    except StoreError:
+        raise error from None
+    if there is None:
         raise error
-    there = head_manifest(transport, name, tag)
-    if there is None or there.digest != manifest.digest:
-        error.hint = "the tag is immutable here and shows another manifest: choose another tag"
+    if there.digest != manifest.digest:
+        error.hint = "the tag shows another manifest and may not be written again: choose another tag"
         raise error
-    return Answer(201, Headers(), b"", "")
 
 
-def delete_manifest(transport: Transport, name: Repository, identifier: str, operation: str) -> None:
-    transport.send(
-        Request(
-            method="DELETE",
-            target=targets.manifest(name, identifier),
-            kind="manifest",
-            scopes=(Scope(name.path, "pull,push,delete"),),
-            operation=operation,
-            subject=shown_reference(name, identifier),
-            expect=frozenset({200, 202, 404}),
-        )
-    )
+def delete_manifest(remote: Remote, identifier: str, operation: str) -> None:
+    remote.transport.send(_request(remote, DELETE_MANIFEST, identifier, operation=operation))
+
+
+def _request(remote: Remote, kind: Kind, identifier: str, **more: Any) -> Request:
+    headers = {} if kind.method == "DELETE" else _ACCEPT
+    target, subject = targets.manifest(remote.name, identifier), shown_reference(remote.name, identifier)
+    return kind.request(target, remote.name.path, subject, headers=headers, **more)

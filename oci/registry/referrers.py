@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Iterable
 from typing import Any
 
 from oci.descriptor import OCI_INDEX, Descriptor
 from oci.digest import Digest
-from oci.errors import NotFound, Refused, StoreError
+from oci.errors import InvalidManifest, NotFound, RateLimited, StoreError, Unavailable
 from oci.manifest import Manifest, parse_manifest
-from oci.reference import Repository
-from oci.registry.capabilities import Capabilities
+from oci.registry.endpoints import GET_REFERRERS, PUT_MANIFEST, Remote
 from oci.registry.http import target as targets
 from oci.registry.http.answer import Answer
-from oci.registry.http.request import Request, Scope
 from oci.registry.http.target import Target
-from oci.registry.http.transport import Transport
 from oci.registry.manifests import get_manifest, put_manifest
 from oci.registry.tags import next_page
+
+PAGES_LIMIT = 1000
+"""Pages of referrers of one manifest that are read."""
+
+_DENIED = frozenset({401, 403})
+"""May be meant for one repository alone, and isn't remembered for the registry (Harbor, proxies with path rules)."""
 
 _ROUNDS = 5
 """How often an update of the fallback tag that another writer undid is made again."""
@@ -33,88 +37,102 @@ def fallback_tag(subject: Digest) -> str:
     return f"{algorithm[:32]}-{text[:64]}"
 
 
-def list_referrers(
-    transport: Transport, name: Repository, capabilities: Capabilities, subject: Digest, artifact_type: str
-) -> tuple[Descriptor, ...]:
-    if capabilities.referrers_api is not False:
-        found = _from_api(transport, name, subject, artifact_type)
-        if found is not None:
-            capabilities.referrers_api = True
-            return _filtered(found, artifact_type)
-        capabilities.referrers_api = False
-    try:
-        return _filtered(get_manifest(transport, name, fallback_tag(subject)).children, artifact_type)
-    except NotFound:
-        return ()
+def list_referrers(remote: Remote, subject: Digest, artifact_type: str) -> tuple[Descriptor, ...]:
+    """From the API; where that is refused or unknown, from the fallback tag. Raises what the registry answers when it
+    refuses that as well: a list that can't be read isn't an empty list."""
+    refusal: StoreError | None = None
+    if remote.learned.works(GET_REFERRERS) is not False:
+        try:
+            descriptors = _from_api(remote, subject, artifact_type)
+        except RateLimited:
+            raise
+        except StoreError as error:
+            if not error.status and isinstance(error, Unavailable):
+                raise
+            refusal = error
+        else:
+            remote.learned.confirm(GET_REFERRERS)
+            return _filtered(descriptors, artifact_type)
+    listed = _from_tag(remote, subject)
+    if refusal is not None and refusal.status in _DENIED:
+        way = GET_REFERRERS.plain_way
+        remote.learned.note(f"the referrers API of {remote.name.path} refused ({refusal.status}), {way}")
+    elif refusal is not None and refusal.status >= 500 and refusal.status != 501 and listed is None:
+        raise refusal  # the API may be there and out of order: nothing says that there are no referrers
+    elif refusal is not None:
+        remote.learned.refuse(GET_REFERRERS, refusal)
+    return _filtered(listed or (), artifact_type)
 
 
-def add_to_fallback(transport: Transport, name: Repository, manifest: Manifest, subject: Digest) -> None:
+def add_to_fallback(remote: Remote, manifest: Manifest, subject: Digest) -> None:
     """Makes a pushed manifest known under its subject's fallback tag, for a registry that doesn't do so itself.
 
     The tag is shared by all referrers of one subject and registries have no compare-and-swap: writers in this process
     take turns, and what another process overwrote is noticed by reading back, and added again.
     """
     tag = fallback_tag(subject)
-    with _lock_of(str(name), tag):
+    with _lock_of(str(remote.name), tag):
         for _ in range(_ROUNDS):
-            index = _current(transport, name, tag)
+            index = _current(remote, tag)
             if any(child.digest == manifest.digest for child in index.children):
                 return
             entries = [*json.loads(index.raw)["manifests"], manifest.descriptor.to_dict()]
-            put_manifest(transport, name, _index(entries), tag)
-    index = _current(transport, name, tag)
+            put_manifest(remote, _index(entries), tag)
+    index = _current(remote, tag)
     if not any(child.digest == manifest.digest for child in index.children):
-        raise Refused(
-            f"{name}:{tag} is being changed by somebody else all the time",
-            side=transport.side,
-            store=transport.registry,
-            subject=f"{name}@{manifest.digest}",
-            operation="listing the manifest among the referrers of its subject",
-            retryable=True,
-        )
+        message = f"{remote.name}:{tag} is being changed by somebody else all the time"
+        refusal = remote.refused(PUT_MANIFEST, message, f"{remote.name}@{manifest.digest}")
+        refusal.operation, refusal.retryable = "listing the manifest among the referrers of its subject", True
+        raise refusal
 
 
-def _from_api(transport: Transport, name: Repository, subject: Digest, artifact_type: str) -> list[Descriptor] | None:
-    """None where the registry has no such API; a registry that has it answers 200 even when there are none."""
-    target: Target | None = targets.referrers(name, subject, artifact_type)
-    found: list[Descriptor] = []
-    while target:
-        answer = transport.send(
-            Request(
-                method="GET",
-                target=target,
-                kind="referrers",
-                scopes=(Scope(name.path, "pull"),),
-                operation="listing the referrers",
-                subject=f"{name}@{subject}",
-                expect=frozenset({200, 400, 404, 405, 501}),
-            )
-        )
-        page = _page(answer)
-        if page is None:
-            return None
-        found.extend(page)
-        target = next_page(answer, target)
-    return found
+def _from_api(remote: Remote, subject: Digest, artifact_type: str) -> list[Descriptor]:
+    """A registry that has the API answers 200 with an index even when there are no referrers. Raises StoreError for any
+    other answer: NotFound where there is no API, Refused for a page that is something else."""
+    target: Target | None = targets.referrers(remote.name, subject, artifact_type)
+    descriptors: dict[Digest, Descriptor] = {}
+    for _ in range(PAGES_LIMIT):
+        if target is None:
+            return list(descriptors.values())
+        request = GET_REFERRERS.request(target, remote.name.path, f"{remote.name}@{subject}", retry=True)
+        answer = remote.transport.send(request)
+        before = len(descriptors)
+        page = _page(answer, remote, subject)
+        descriptors.update((child.digest, child) for child in page)
+        following = next_page(answer, target)
+        target = None if following == target or (page and len(descriptors) == before) else following
+    raise remote.refused(GET_REFERRERS, f"the list has more than {PAGES_LIMIT} pages", f"{remote.name}@{subject}")
 
 
-def _page(answer: Answer) -> list[Descriptor] | None:
-    if answer.status != 200 or not answer.headers.get("content-type", "").startswith(OCI_INDEX):
+def _page(answer: Answer, remote: Remote, subject: Digest) -> tuple[Descriptor, ...]:
+    if not answer.headers.get("content-type", "").startswith(OCI_INDEX):
+        raise remote.refused(GET_REFERRERS, "the answer is no index of referrers", f"{remote.name}@{subject}")
+    try:
+        return parse_manifest(answer.body, OCI_INDEX, limit=len(answer.body)).children
+    except InvalidManifest as error:
+        message = f"the answer is no index of referrers: {error.message}"
+        raise remote.refused(GET_REFERRERS, message, f"{remote.name}@{subject}") from error
+
+
+def _from_tag(remote: Remote, subject: Digest) -> tuple[Descriptor, ...] | None:
+    """The referrers that the fallback tag lists; None without the tag. A tag that shows the subject itself is a
+    registry's (GitLab) that reads `sha256-<hex>` as the digest."""
+    try:
+        manifest = get_manifest(remote, fallback_tag(subject))
+    except NotFound:
         return None
-    return list(parse_manifest(answer.body, OCI_INDEX, limit=len(answer.body)).children)
+    return None if manifest.digest == subject else manifest.children
 
 
-def _filtered(found: Any, artifact_type: str) -> tuple[Descriptor, ...]:
+def _filtered(found: Iterable[Descriptor], artifact_type: str) -> tuple[Descriptor, ...]:
     """The filter is ours in any case: a registry may or may not have applied it."""
     return tuple(one for one in found if not artifact_type or one.artifact_type == artifact_type)
 
 
-def _current(transport: Transport, name: Repository, tag: str) -> Manifest:
+def _current(remote: Remote, tag: str) -> Manifest:
     try:
-        found = get_manifest(transport, name, tag)
-    except StoreError as error:
-        if error.status != 404:
-            raise
+        found = get_manifest(remote, tag)
+    except NotFound:
         return _index([])
     return found if found.is_index else _index([])
 

@@ -1,17 +1,26 @@
-"""One repository of a registry, as a Source and a Destination."""
+"""A repository of a registry as a Source and a Destination, and all registries of a side."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import Self
 
+from oci.cancel import CancelToken
 from oci.descriptor import Descriptor
 from oci.digest import Digest
 from oci.errors import Refused, StoreError
 from oci.manifest import Manifest
+from oci.meter import Meter
 from oci.reference import Repository
 from oci.registry import blobs, manifests, referrers, tags
-from oci.registry.capabilities import Capabilities
+from oci.registry.credentials.chain import Credentials
+from oci.registry.endpoints import GET_REFERRERS, Remote
+from oci.registry.http.pace import Caps
 from oci.registry.http.transport import Transport
+from oci.registry.options import RegistryOptions
+from oci.registry.profiles import Learned
 from oci.registry.uploads import Uploader
 from oci.store import BlobOutcome, BlobReader
 
@@ -19,42 +28,40 @@ from oci.store import BlobOutcome, BlobReader
 class RegistryRepository:
     """See oci.store for what each method promises."""
 
-    def __init__(self, transport: Transport, name: Repository, capabilities: Capabilities | None = None) -> None:
-        self._transport = transport
-        self._name = name
-        self._capabilities = capabilities or Capabilities()
-        self._uploader = Uploader(transport, name, self._capabilities)
+    def __init__(self, transport: Transport, name: Repository, learned: Learned | None = None) -> None:
+        self._remote = Remote(transport, name, learned or Learned(transport.registry, transport.meter))
+        self._uploader = Uploader(self._remote)
 
     @property
     def name(self) -> Repository:
-        return self._name
+        return self._remote.name
 
     def head_manifest(self, identifier: str) -> Descriptor | None:
-        return manifests.head_manifest(self._transport, self._name, identifier)
+        return manifests.head_manifest(self._remote, identifier)
 
     def get_manifest(self, identifier: str) -> Manifest:
-        return manifests.get_manifest(self._transport, self._name, identifier)
+        return manifests.get_manifest(self._remote, identifier)
 
     def read_blob(self, blob: Descriptor, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
-        return blobs.read_blob(self._transport, self._name, blob, offset, length)
+        return blobs.read_blob(self._remote, blob, offset, length)
 
     def blob_size(self, digest: Digest) -> int | None:
-        return blobs.blob_size(self._transport, self._name, digest)
+        return blobs.blob_size(self._remote, digest)
 
     def tags(self) -> Iterator[str]:
-        return tags.list_tags(self._transport, self._name)
+        return tags.list_tags(self._remote)
 
     def all_tags(self) -> Iterator[str]:
         """As `tags`, for callers that delete what isn't named: a list cut short without a Link is continued."""
-        return tags.list_tags(self._transport, self._name, exhaustive=True)
+        return tags.list_tags(self._remote, exhaustive=True)
 
     def referrers(self, subject: Digest, artifact_type: str = "") -> tuple[Descriptor, ...]:
-        return referrers.list_referrers(self._transport, self._name, self._capabilities, subject, artifact_type)
+        return referrers.list_referrers(self._remote, subject, artifact_type)
 
     @property
     def has_referrers_api(self) -> bool | None:
         """None as long as nobody asked for referrers."""
-        return self._capabilities.referrers_api
+        return self._remote.learned.works(GET_REFERRERS)
 
     def put_blob(
         self, blob: Descriptor, read: BlobReader, *, mount_from: Sequence[Repository] = (), fresh: bool = False
@@ -62,17 +69,24 @@ class RegistryRepository:
         return self._uploader.put(blob, read, mount_from=mount_from, fresh=fresh)
 
     def put_manifest(self, manifest: Manifest, tag: str = "") -> None:
-        answer = manifests.put_manifest(self._transport, self._name, manifest, tag)
-        if manifest.subject is not None and not answer.headers.get("oci-subject"):
-            referrers.add_to_fallback(self._transport, self._name, manifest, manifest.subject.digest)
+        """A blob that the registry said to have mounted, and doesn't have, is uploaded before a second attempt."""
+        try:
+            listed = manifests.put_manifest(self._remote, manifest, tag)
+        except StoreError as error:
+            if not self._uploader.restore(manifest, error):
+                raise
+            listed = manifests.put_manifest(self._remote, manifest, tag)
+        self._uploader.forget(manifest)
+        if manifest.subject is not None and not listed:
+            referrers.add_to_fallback(self._remote, manifest, manifest.subject.digest)
 
     def delete_manifest(self, digest: Digest) -> None:
-        manifests.delete_manifest(self._transport, self._name, digest, "deleting the manifest")
+        manifests.delete_manifest(self._remote, digest, "deleting the manifest")
 
     def delete_tag(self, tag: str) -> None:
         """Never falls back to deleting the manifest: other tags may show it."""
         try:
-            manifests.delete_manifest(self._transport, self._name, tag, "deleting the tag")
+            manifests.delete_manifest(self._remote, tag, "deleting the tag")
         except StoreError as error:
             if error.status in (400, 405, 501):
                 raise Refused(
@@ -86,3 +100,69 @@ class RegistryRepository:
                     hint="delete the manifest by its digest, with all its tags, if that is what you want",
                 ) from error
             raise
+
+
+class Registries:
+    """Opens repositories; `settings` is asked once for each registry host. Use as a context manager."""
+
+    def __init__(
+        self,
+        *,
+        side: str,
+        settings: Callable[[str], RegistryOptions],
+        credentials: Credentials,
+        meter: Meter,
+        cancel: CancelToken,
+    ) -> None:
+        self._side = side
+        self._settings = settings
+        self._credentials = credentials
+        self._meter = meter
+        self._cancel = cancel
+        self._lock = threading.Lock()
+        self._known: dict[str, tuple[Transport, Learned]] = {}
+        self._repositories: dict[Repository, RegistryRepository] = {}
+
+    def repository(self, name: Repository) -> RegistryRepository:
+        transport, learned = self._of(name.registry)
+        with self._lock:
+            return self._repositories.setdefault(name, RegistryRepository(transport, name, learned))
+
+    def learned(self, registry: str) -> Learned:
+        return self._of(registry)[1]
+
+    def transport(self, registry: str) -> Transport:
+        return self._of(registry)[0]
+
+    def _of(self, registry: str) -> tuple[Transport, Learned]:
+        with self._lock:
+            known = self._known.get(registry)
+            if known is None:
+                learned = Learned(registry, self._meter)
+                caps = learned.profile.caps
+                transport = Transport(
+                    registry,
+                    settings=self._settings(registry),
+                    credentials=self._credentials,
+                    side=self._side,
+                    meter=self._meter,
+                    cancel=self._cancel,
+                    caps=Caps(per_second=caps, shared="*" in caps),
+                )
+                known = self._known[registry] = (transport, learned)
+            return known
+
+    def close(self) -> None:
+        with self._lock:
+            for transport, _ in self._known.values():
+                transport.close()
+            self._known.clear()
+            self._repositories.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -8,17 +8,23 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from oci.errors import Refused
-from oci.reference import Repository
+import msgspec
+
+from oci.errors import Denied, NotFound, RateLimited, Refused, StoreError, Unauthorized, Unavailable
+from oci.registry.endpoints import GET_CATALOG, GET_TAGS, GET_TAGS_AFTER, GET_TAGS_PAGE, Kind, Remote
 from oci.registry.http import target as targets
 from oci.registry.http.answer import Answer
-from oci.registry.http.request import Request, Scope
+from oci.registry.http.request import Scope
 from oci.registry.http.target import Target
 from oci.registry.http.transport import Transport
+from oci.registry.profiles import Learned
 
 PAGE = 999
 """Names asked for at a time: ECR refuses to give more than 1000. One less than a round number, so that an answer of
 exactly 1000 is longer than asked for, which shows that the registry doesn't page at all."""
+
+PAGES_LIMIT = 20_000
+"""Pages of a list that are read."""
 
 _ROUND = 50
 """What the page sizes of registries are multiples of: 50, 100, 1000."""
@@ -26,16 +32,17 @@ _ROUND = 50
 _NEXT = re.compile(r'<([^>]*)>[^,]*;\s*rel="?next"?', re.IGNORECASE)
 
 
-def list_tags(transport: Transport, name: Repository, *, exhaustive: bool = False) -> Iterator[str]:
+def list_tags(remote: Remote, *, exhaustive: bool = False) -> Iterator[str]:
     """With `exhaustive`, a page without a Link is not believed to be the last: `last=` is asked until a page brings
     nothing new. For callers that delete what isn't named: some registries cut a list short without a Link."""
-    path = partial(targets.tags, name)
-    return _pages(transport, path, "tags", Scope(name.path, "pull"), str(name), exhaustive=exhaustive)
+    name = remote.name
+    path, scope = partial(targets.tags, name), Scope(name.path, "pull")
+    return _pages(remote.transport, remote.learned, path, scope, str(name), exhaustive=exhaustive)
 
 
-def catalog(transport: Transport) -> Iterator[str]:
-    """The repositories of a registry, as far as it tells."""
-    return _pages(transport, targets.catalog, "repositories", Scope("", "catalog"), transport.registry)
+def catalog(transport: Transport, learned: Learned) -> Iterator[str]:
+    """The repositories of a registry, as far as it shows them."""
+    return _pages(transport, learned, targets.catalog, Scope("", "catalog"), transport.registry)
 
 
 def next_page(answer: Answer, target: Target) -> Target | None:
@@ -46,42 +53,67 @@ def next_page(answer: Answer, target: Target) -> Target | None:
 
 def _pages(
     transport: Transport,
+    learned: Learned,
     path: Callable[..., Target],
-    key: str,
     scope: Scope,
     subject: str,
     *,
     exhaustive: bool = False,
 ) -> Iterator[str]:
-    """Follows `Link`. A page of a round length, or of the one asked for, without one is perhaps a full page of a
+    """Follows `Link`. A page of a round length, or of the one asked for, without a link is perhaps a full page of a
     registry that leaves it out: it is followed by `last=`. Ends when a page brings nothing new, or more than was asked
-    for: docker-registry 2.8.2 ignores both and gives everything each time."""
-    kind = "tags" if key == "tags" else "catalog"
-    target: Target | None = path(n=str(PAGE))
+    for: docker-registry 2.8.2 ignores both and gives everything each time. Where `n` is refused, the list is read
+    without it; where a `last=` that no link named is refused, what was read is the list."""
+    listing = GET_TAGS if scope.repository else GET_CATALOG
+
+    def ask(target: Target, kind: Kind) -> Answer:
+        kind = msgspec.structs.replace(kind, resource=listing.resource, operation=listing.operation)
+        return transport.send(kind.request(target, scope.repository, subject, scopes=(scope,), retry=True))
+
+    answer: Answer | None = None
+    size = "" if learned.works(GET_TAGS_PAGE) is False else str(PAGE)
+    target: Target | None = path(n=size) if size else path()
+    if size:
+        try:
+            answer = ask(path(n=size), GET_TAGS_PAGE)
+        except (Denied, NotFound, RateLimited, Unauthorized, Unavailable):
+            raise
+        except StoreError as refusal:
+            answer = ask(path(), listing)
+            learned.refuse(GET_TAGS_PAGE, refusal)
+            size, target = "", path()
     seen: set[str] = set()
-    while target:
-        answer = transport.send(
-            Request(
-                method="GET",
-                target=target,
-                kind=kind,
-                scopes=(scope,),
-                operation=f"listing the {key}",
-                subject=subject,
-                expect=frozenset({200}),
-            )
-        )
-        names = _names(answer, key, transport, subject)
-        new = [name for name in names if name not in seen]
+    for _ in range(PAGES_LIMIT):
+        if target is None:
+            return
+        answer = answer or ask(target, listing)
+        names = _names(answer, transport, subject, listing)
+        new = [name for name in dict.fromkeys(names) if name not in seen]
         seen.update(new)
         yield from new
-        target = next_page(answer, target) if new else None
-        suspicious = len(names) == PAGE or (len(names) < PAGE and (exhaustive or len(names) % _ROUND == 0))
-        if new and not target and suspicious:
-            target = path(n=str(PAGE), last=names[-1])
+        target, answer = next_page(answer, target) if new else None, None
+        is_full = len(names) == PAGE or (len(names) < PAGE and (exhaustive or len(names) % _ROUND == 0))
+        if new and target is None and is_full and learned.works(GET_TAGS_AFTER) is not False:
+            target = path(**({"n": size} if size else {}), last=names[-1])
+            try:
+                answer = ask(target, GET_TAGS_AFTER)
+            except (RateLimited, Unavailable):
+                raise
+            except StoreError as refusal:
+                learned.refuse(GET_TAGS_AFTER, refusal)
+                return
+    raise Refused(
+        f"the list has more than {PAGES_LIMIT} pages",
+        side=transport.side,
+        store=transport.registry,
+        subject=subject,
+        operation=listing.operation,
+        hint="a registry that never ends its list is broken, or an attack",
+    )
 
 
-def _names(answer: Answer, key: str, transport: Transport, subject: str) -> list[str]:
+def _names(answer: Answer, transport: Transport, subject: str, kind: Kind) -> list[str]:
+    key = "tags" if kind is GET_TAGS else "repositories"
     try:
         body: Any = json.loads(answer.body)
         names = body.get(key) or []
@@ -94,5 +126,5 @@ def _names(answer: Answer, key: str, transport: Transport, subject: str) -> list
         side=transport.side,
         store=transport.registry,
         subject=subject,
-        operation=f"listing the {key}",
+        operation=kind.operation,
     )

@@ -20,6 +20,9 @@ from oci.reference import Reference, StoreName, parse_any, parse_store, parse_ta
 
 PLAN_VERSION = 1
 
+_PROBED = 16
+"""Blobs that are asked for in a repository without tags before it is taken for empty (`oci.registry.uploads`)."""
+
 _LOCATIONS_REQUESTS = 7
 """For one locations image: a HEAD, two blobs of two requests each, two tags."""
 
@@ -180,6 +183,8 @@ class Plan(Struct, frozen=True, kw_only=True, dict=True):
             found[registry] += 1 if mounted else 2
             if not mounted:
                 found[blob.stores[0].registry] += 1
+        new = sum(not self.mountable(blob) for blob in self.blobs)
+        found[registry] += min(new, _PROBED) if self.fresh else 0
         found[registry] += sum(len(one.tags) + (not one.held_by_tag) for one in self.manifests if not one.present)
         found[registry] += sum(len(one.tags) for one in self.manifests if one.present)
         found[registry] += _LOCATIONS_REQUESTS * len(self.bundles)

@@ -23,7 +23,7 @@ from oci.meter import Meter
 from oci.reference import S3_PREFIX, ArchiveName, LayoutFolder, Repository, StoreName
 from oci.registry.credentials.chain import Credentials
 from oci.registry.options import RegistryOptions
-from oci.registry.registries import Registries
+from oci.registry.repository import Registries
 from oci.store import BlobOutcome, Destination, Source
 
 DEFAULT_CONCURRENCY = 8

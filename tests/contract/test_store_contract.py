@@ -22,7 +22,7 @@ from oci.meter import Meter
 from oci.reference import LayoutFolder, Repository
 from oci.registry.credentials.chain import Credentials
 from oci.registry.options import RegistryOptions
-from oci.registry.registries import Registries
+from oci.registry.repository import Registries
 from oci.store import BlobOutcome, Destination, reader_of
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.strict_registry import Features, StrictRegistry

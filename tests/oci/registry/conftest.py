@@ -12,8 +12,7 @@ from oci.reference import Repository
 from oci.registry.credentials.chain import Credentials, Fixed
 from oci.registry.credentials.credential import ANONYMOUS, Credential
 from oci.registry.options import RegistryOptions
-from oci.registry.registries import Registries
-from oci.registry.repository import RegistryRepository
+from oci.registry.repository import Registries, RegistryRepository
 
 QUICK: dict[str, Any] = {"header_timeout": 5.0, "idle_timeout": 2.0, "connect_timeout": 2.0}
 

@@ -103,7 +103,11 @@ def test_the_catalog_lists_repositories(tmp_path: Path, make_client: Make) -> No
             push(server.url, f"a/repo{number}", image(number), "v1")
         client = make_client()
 
-        assert list(catalog(client.registries.transport(server.host))) == ["a/repo0", "a/repo1", "a/repo2"]
+        assert list(catalog(client.registries.transport(server.host), client.registries.learned(server.host))) == [
+            "a/repo0",
+            "a/repo1",
+            "a/repo2",
+        ]
 
 
 def test_a_registry_behind_a_proxy_that_names_itself_with_http(make_client: Make, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from oci.descriptor import Descriptor
 from oci.digest import digest_of, verified
 from oci.errors import IntegrityError, NotFound, Refused, StoreError, Unavailable
 from oci.reference import Repository
+from oci.registry.uploads import MISSES
 from oci.store import BlobOutcome, reader_of
 from tests.faults.proxy import Fault, FaultProxy
 from tests.oci.registry.conftest import Client
@@ -102,12 +103,31 @@ def test_every_kind_of_registry_gets_each_blob_once(client: Client, features: Fe
 
 
 def test_a_small_blob_goes_in_one_request_where_that_works(client: Client) -> None:
+    """A repository without tags may have blobs of an interrupted run: the first small ones are asked for."""
+    datas = [f"number {number}".encode() for number in range(MISSES + 4)]
     with StrictRegistry() as server:
         store = client.repository(server.host, "a/b")
-        store.put_blob(described(b"one"), reader_of(b"one"), fresh=True)
-        store.put_blob(described(b"two"), reader_of(b"two"), fresh=True)
+        for data in datas:
+            store.put_blob(described(data), reader_of(data), fresh=True)
 
-        assert [seen.method for seen in server.requests()] == ["POST", "POST"]
+        methods = [seen.method for seen in server.requests()]
+        assert methods == ["POST", "HEAD", "PUT", "POST"] + ["POST", "PUT"] * (MISSES - 1) + ["POST"] * 4
+
+
+@pytest.mark.parametrize("single_post", [True, False])
+def test_blobs_of_an_interrupted_run_are_found_in_a_repository_without_tags(
+    make_client: Callable[..., Client], single_post: bool
+) -> None:
+    datas = [f"number {number}".encode() for number in range(40)] + [LARGE + bytes([number]) for number in range(4)]
+    with StrictRegistry(Features(single_post=single_post)) as server:
+        first = make_client().repository(server.host, "a/b")
+        for data in datas[:30] + datas[40:42]:
+            first.put_blob(described(data), reader_of(data), fresh=True)
+        second = make_client().repository(server.host, "a/b")
+        outcomes = [second.put_blob(described(data), reader_of(data), fresh=True) for data in datas]
+
+        assert outcomes[:30] + outcomes[40:42] == [BlobOutcome.SKIPPED] * 32
+        assert outcomes[30:40] + outcomes[42:] == [BlobOutcome.WRITTEN] * 12
 
 
 @pytest.mark.parametrize("resume", [True, False], ids=["resumes", "starts over"])
@@ -142,7 +162,7 @@ def test_chunks_where_a_proxy_limits_the_size_of_requests(
     client = make_client(chunk_size=0)
     with FaultProxy(registry.port, fault) as proxy:
         client.repository(proxy.host, repository).put_blob(described(LARGE), reader_of(LARGE), fresh=True)
-        assert proxy.count("PATCH", "uploads") == 1
+        assert proxy.count("PATCH", "uploads") == 2
 
     assert stored(registry.host, repository, LARGE) == LARGE
 

@@ -1,0 +1,273 @@
+"""Every kind of request that is sent to a registry, as a table: what the distribution-spec expects as the answer, and
+what is done on any other.
+
+The numbers are those of the specification's table (distribution-spec 1.1, "Endpoints"). A kind with a plain way is an
+optimisation or a probe: no answer to it is fatal. Any answer that isn't expected leads to the plain way, once, and is
+remembered for that registry (`profiles.Learned`). A kind without a plain way is the plain way itself: any other answer
+is an error.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from oci.errors import Refused, StoreError
+from oci.reference import Repository
+from oci.registry.http.pace import Attempts
+from oci.registry.http.request import Request, Scope
+from oci.registry.http.target import Target
+from oci.registry.http.transport import Transport
+
+if TYPE_CHECKING:
+    from oci.registry.profiles import Learned
+
+
+class Kind(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """`resource` is what is counted and paced. `expect` are the answers that mean success, those of the specification
+    first, then those that registries give as well; `absent` are answers that mean "it isn't there"."""
+
+    method: str
+    resource: str
+    endpoint: str
+    operation: str
+    actions: str = "pull"
+    expect: frozenset[int]
+    absent: frozenset[int] = frozenset()
+    title: str = ""
+    """Names the kind where the report says that it was refused."""
+
+    plain_way: str = ""
+    """What is done instead, in the words of the report; empty: an answer that isn't expected is an error."""
+
+    def request(self, target: Target, repository: str, subject: str, **more: Any) -> Request:
+        """A kind with a plain way isn't repeated after a failure: the plain way is, if that fails too."""
+        return Request(
+            method=self.method,
+            target=target,
+            kind=self.resource,
+            scopes=more.pop("scopes", (Scope(repository, self.actions),)),
+            operation=more.pop("operation", self.operation),
+            subject=subject,
+            expect=self.expect | self.absent,
+            retry=more.pop("retry", not self.plain_way),
+            **more,
+        )
+
+
+class Remote(msgspec.Struct, frozen=True, eq=False):
+    """A repository at a registry: how it is reached, and what was learned about the registry."""
+
+    transport: Transport
+    name: Repository
+    learned: Learned
+
+    def attempts(self) -> Attempts:
+        """For a call that does by itself what the transport does for a single request."""
+        transport = self.transport
+        return Attempts(
+            retries=transport.settings.retries,
+            budget=transport.settings.retry_budget,
+            meter=transport.meter,
+            cancel=transport.cancel,
+        )
+
+    def check_answered(self, error: StoreError) -> None:
+        """Raises `error` when the registry didn't answer at all and nothing is to be tried again."""
+        if not error.status and not self.transport.settings.retries:
+            raise error
+
+    def refused(self, kind: Kind, message: str, subject: str = "") -> Refused:
+        """The error for an answer that can't be worked with."""
+        return Refused(
+            message,
+            side=self.transport.side,
+            store=self.transport.registry,
+            subject=subject or str(self.name),
+            operation=kind.operation,
+        )
+
+
+def _answers(*statuses: int) -> frozenset[int]:
+    return frozenset(statuses)
+
+
+_MOVED = (307, 308)
+"""An upload that is sent elsewhere: followed with its body (RFC 9110, 15.4.8 and 15.4.9)."""
+
+HEAD_MANIFEST = Kind(
+    method="HEAD",
+    resource="manifest",
+    endpoint="end-3",
+    operation="looking for the manifest",
+    expect=_answers(200),
+    absent=_answers(404),
+    title="HEAD of a manifest",
+    plain_way="GET used",
+)
+GET_MANIFEST = Kind(
+    method="GET", resource="manifest", endpoint="end-3", operation="fetching the manifest", expect=_answers(200)
+)
+PUT_MANIFEST = Kind(
+    method="PUT",
+    resource="manifest",
+    endpoint="end-7",
+    operation="pushing the manifest",
+    actions="pull,push",
+    expect=_answers(201, 200, 202, 204),
+)
+DELETE_MANIFEST = Kind(
+    method="DELETE",
+    resource="manifest",
+    endpoint="end-9",
+    operation="deleting the manifest",
+    actions="pull,push,delete",
+    expect=_answers(202, 200, 204),
+    absent=_answers(404),
+)
+HEAD_BLOB = Kind(
+    method="HEAD",
+    resource="blob",
+    endpoint="end-2",
+    operation="looking for the blob",
+    expect=_answers(200),
+    absent=_answers(404),
+    title="HEAD of a blob",
+    plain_way="GET of its first byte used",
+)
+GET_FIRST_BYTE = Kind(
+    method="GET",
+    resource="blob",
+    endpoint="end-2",
+    operation="looking for the blob",
+    expect=_answers(200, 206),
+    absent=_answers(404),
+)
+GET_BLOB = Kind(
+    method="GET", resource="blob", endpoint="end-2", operation="reading the blob", expect=_answers(200, 206)
+)
+GET_RANGE = Kind(
+    method="GET",
+    resource="blob",
+    endpoint="end-2",
+    operation="reading the blob",
+    expect=_answers(206, 200),
+    title="a range of a blob",
+    plain_way="the whole blob read",
+)
+POST_SELF_MOUNT = Kind(
+    method="POST",
+    resource="upload",
+    endpoint="end-11",
+    operation="starting the upload",
+    actions="pull,push",
+    expect=_answers(201, 202),
+    title="a mount from the repository itself",
+    plain_way="HEAD used",
+)
+POST_MOUNT = Kind(
+    method="POST",
+    resource="upload",
+    endpoint="end-11",
+    operation="mounting the blob",
+    actions="pull,push",
+    expect=_answers(201, 202),
+    title="a mount from another repository",
+    plain_way="an upload used",
+)
+POST_BLOB = Kind(
+    method="POST",
+    resource="upload",
+    endpoint="end-4b",
+    operation="uploading the blob",
+    actions="pull,push",
+    expect=_answers(201, 202),
+    title="single POST",
+    plain_way="PUT used",
+)
+POST_UPLOAD = Kind(
+    method="POST",
+    resource="upload",
+    endpoint="end-4a",
+    operation="starting the upload",
+    actions="pull,push",
+    expect=_answers(202, *_MOVED),
+)
+PATCH_UPLOAD = Kind(
+    method="PATCH",
+    resource="upload",
+    endpoint="end-5",
+    operation="uploading the blob",
+    actions="pull,push",
+    expect=_answers(202, 201, 204, *_MOVED),
+    title="PATCH",
+    plain_way="one PUT used",
+)
+PUT_UPLOAD = Kind(
+    method="PUT",
+    resource="upload",
+    endpoint="end-6",
+    operation="uploading the blob",
+    actions="pull,push",
+    expect=_answers(201, 200, 202, 204, *_MOVED),
+    title="a body of this size",
+    plain_way="chunks used",
+)
+GET_UPLOAD = Kind(
+    method="GET",
+    resource="upload",
+    endpoint="end-13",
+    operation="asking how far the upload got",
+    actions="pull,push",
+    expect=_answers(204, 200, 202),
+    title="asking how far an upload got",
+    plain_way="a new upload used",
+)
+DELETE_UPLOAD = Kind(
+    method="DELETE",
+    resource="upload",
+    endpoint="end-14",
+    operation="cancelling the upload",
+    actions="pull,push",
+    expect=_answers(204, 200, 202),
+    absent=_answers(400, 404, 405),
+    title="cancelling an upload",
+    plain_way="it is left to end by itself",
+)
+GET_TAGS = Kind(method="GET", resource="tags", endpoint="end-8a", operation="listing the tags", expect=_answers(200))
+GET_TAGS_PAGE = Kind(
+    method="GET",
+    resource="tags",
+    endpoint="end-8b",
+    operation="listing the tags",
+    expect=_answers(200),
+    title="a page size for lists",
+    plain_way="lists read without it",
+)
+GET_TAGS_AFTER = Kind(
+    method="GET",
+    resource="tags",
+    endpoint="end-8b",
+    operation="listing the tags",
+    expect=_answers(200),
+    title="a list after its last name",
+    plain_way="the first page is the list",
+)
+GET_CATALOG = Kind(
+    method="GET",
+    resource="catalog",
+    endpoint="Docker Registry HTTP API V2, _catalog",
+    operation="listing the repositories",
+    expect=_answers(200),
+)
+GET_REFERRERS = Kind(
+    method="GET",
+    resource="referrers",
+    endpoint="end-12",
+    operation="listing the referrers",
+    expect=_answers(200),
+    title="the referrers API",
+    plain_way="the fallback tag used",
+)
+KINDS = {name: kind for name, kind in globals().items() if isinstance(kind, Kind)}
