@@ -9,6 +9,7 @@ import click
 
 from flows.cli.access import RegistryFlags, offline, registry_flags
 from flows.cli.click_ext import Invocation, Verb, boolean, everywhere, words
+from flows.cli.flags import flags_of
 from flows.cli.progress import LayerProgress, progress_flag, shown
 from flows.cli.tarball import object_store_flags
 from oci.archive.s3_options import S3Settings
@@ -18,6 +19,7 @@ from oci.bundle.pull import OpenSource, PullRequest, pull
 from oci.bundle.push import PushRequest, entries_of, push
 from oci.errors import InvalidInput
 from oci.export.export import push_to_archive
+from oci.files.decompress import UnpackLimits
 from oci.files.output import check_output, output_folder
 from oci.files.walk import DEFAULT_EXCLUSIONS
 from oci.reference import ArchiveName, LayoutFolder
@@ -112,6 +114,7 @@ def _labels(given: tuple[str, ...]) -> dict[str, str]:
 @boolean("-r", "--recursive", help="Nested bundles, too.")
 @boolean("--image-is-bundle-check", default=True, help="With -i, refuse a bundle.")
 @boolean("--replace", help="Delete the output folder even when it wasn't made by a pull.")
+@flags_of(UnpackLimits, "limits")
 @progress_flag
 @object_store_flags
 @registry_flags()
@@ -162,6 +165,7 @@ def _request(flags: dict[str, Any], **source: str) -> PullRequest:
         **{name: flags[name] for name in ("bundle", "image", "lock")} | source,
         recursive=flags["recursive"],
         image_is_bundle_check=flags["image_is_bundle_check"],
+        limits=flags["limits"],
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -67,8 +67,9 @@ class PullParameters(BaseModel):
         return self
 
     def request(self) -> PullRequest:
+        source: dict[str, Any] = {self.kind.value: self.source}
         return PullRequest(
-            **{self.kind.value: self.source},
+            **source,
             recursive=self.recursive,
             image_is_bundle_check=self.image_is_bundle_check,
         )

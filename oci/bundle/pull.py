@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
+from operator import itemgetter
 from typing import Any
 
 from oci.bundle import reader
@@ -14,6 +16,7 @@ from oci.bundle.lockfile import BundleLock, ImagesLock, LockedImage, read_lock, 
 from oci.cancel import CancelToken
 from oci.digest import Digest, hex_of
 from oci.errors import Denied, InvalidDocument, InvalidInput, InvalidManifest, NotFound, StoreError, Unauthorized
+from oci.files.decompress import DEFAULT_LIMITS, UnpackLimits
 from oci.files.unpack import unpack
 from oci.files.walk import LOCK_FILE
 from oci.manifest import NESTING_LIMIT, Manifest
@@ -24,6 +27,9 @@ from oci.store import Source
 NESTED_FOLDER = os.path.join(".imgpkg", "bundles")
 NESTED_INDEX = os.path.join(".imgpkg", "nested-bundles.md")
 """Which nested bundle is in which folder. Not inside NESTED_FOLDER: scripts take whatever is there for a bundle."""
+
+LAYER_REPEATS = 127
+"""Times that a manifest may list one layer: Docker makes no image of more layers."""
 
 _KINDS = {LayoutFolder: "an image-layout folder", ArchiveName: "an archive"}
 
@@ -43,6 +49,7 @@ class PullRequest:
     """Nested bundles as well."""
     image_is_bundle_check: bool = True
     """False lets a bundle be pulled as the plain image that it is, its lock untouched."""
+    limits: UnpackLimits = DEFAULT_LIMITS
 
     def __post_init__(self) -> None:
         given = [name for name in ("bundle", "image", "lock") if getattr(self, name)]
@@ -117,7 +124,7 @@ def pull(
     by_digest = reference.digest is not None
     name = f"{source.name}@{manifest.digest}"
     _check_kind(source, manifest, request, reference)
-    job = _Job(open_source, folder, threads, line, expect, cancel or CancelToken(), request.recursive)
+    job = _Job(open_source, folder, threads, line, expect, cancel or CancelToken(), request.recursive, request.limits)
     if not request.as_bundle:
         line(f"Pulling image '{name}'")
         job.extract(source, manifest, folder, "")
@@ -175,6 +182,7 @@ class _Job:
     expect: Expect
     cancel: CancelToken
     recursive: bool
+    limits: UnpackLimits
     nested: list[Pulled] = field(default_factory=list)
     seen: dict[Digest, bool] = field(default_factory=dict)
     """Whether it is a bundle, of everything in a lock that was met so far."""
@@ -185,8 +193,12 @@ class _Job:
                 self.line(f"{indent}Extracting layer '{layer.digest}' ({number}/{len(manifest.layers)})")
                 yield source.read_blob(layer)
 
+        repeats = Counter(layer.digest for layer in manifest.layers)
+        digest, times = max(repeats.items(), key=itemgetter(1), default=("", 0))
+        if times > LAYER_REPEATS:
+            raise InvalidManifest(f"{source.name}@{manifest.digest} lists the layer {digest} {times} times")
         self.expect(sum(layer.size for layer in manifest.layers))
-        unpack(layers(), folder, cancel=self.cancel)
+        unpack(layers(), folder, cancel=self.cancel, limits=self.limits)
 
     def bundle(self, source: Source, manifest: Manifest, place: str, indent: str, depth: int) -> tuple[str, bool]:
         """Extracts a bundle, and those it lists, at `place` inside the root. Gives the path of its lock there, and

@@ -1,13 +1,19 @@
-"""Layers as the tar they hold: gzip, zstd and plain are told apart by their first bytes, not by their media type."""
+"""Layers as the tar they hold: gzip, zstd and plain are told apart by their first bytes, not by their media type.
+
+A layer of 4.5 MB can stand for 1 GiB of zeros, or for more than any disk has. What comes out is bounded in bytes, and
+in bytes for each byte that went in.
+"""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
-from typing import Any
+from typing import Annotated, Any
 
 from oci.errors import InvalidManifest
+from oci.options import Options, option
+from oci.units import show_size
 
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
@@ -15,43 +21,123 @@ _ZSTD_SKIPPABLE = b"\x2a\x4d\x18"
 _PIECE = 256 << 10
 """Bytes given out at once, however much a few compressed bytes stand for."""
 
+_FIRST_SLICE = 512
+_LARGEST_SLICE = 64 << 10
 _ZSTD_WINDOW = 128 << 20
+_RATIO_COUNTS_FROM = 64 << 20
+"""Unpacked bytes that any layer may have: a file of zeros compresses to a thousandth, and small ones do no harm."""
 
 
-def decompressed(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The bytes inside, in pieces of bounded size. Raises InvalidManifest when they are damaged or cut short."""
-    source = iter(chunks)
+class UnpackLimits(Options, frozen=True, kw_only=True):
+    """How much may come out of layers that are unpacked."""
+
+    max_unpacked_size: Annotated[
+        int,
+        option(
+            "Largest unpacked size",
+            "Bytes that the layers of one image may have when they are unpacked.",
+            unit="bytes",
+            ge=1,
+            group="advanced",
+        ),
+    ] = 100 << 30
+    max_unpacked_ratio: Annotated[
+        int,
+        option(
+            "Largest ratio of unpacking",
+            "Bytes that may come out of a layer for each byte that it has, as soon as that makes more than 64 MiB.",
+            ge=1,
+            group="advanced",
+        ),
+    ] = 100
+
+
+DEFAULT_LIMITS = UnpackLimits()
+
+
+def decompressed(chunks: Iterable[bytes], limits: UnpackLimits = DEFAULT_LIMITS) -> Iterator[bytes]:
+    """The bytes inside, in pieces of bounded size. Raises InvalidManifest when they are damaged, cut short, or more
+    than the limits allow."""
+    taken = 0
+
+    def counted(source: Iterable[bytes]) -> Iterator[bytes]:
+        nonlocal taken
+        for chunk in source:
+            taken += len(chunk)
+            yield chunk
+
+    source = counted(chunks)
     head = b""
     while len(head) < len(_ZSTD) and (chunk := next(source, None)) is not None:
         head += chunk
     whole = chain((head,), source)
     if head.startswith(_GZIP):
-        return _gunzip(whole)
+        return _bounded(_gunzip(whole), limits, lambda: taken)
     if head.startswith(_ZSTD) or head[1:4] == _ZSTD_SKIPPABLE:
-        return _unzstd(whole)
-    return whole
+        return _bounded(_unzstd(whole), limits, lambda: taken)
+    return _bounded(whole, limits, lambda: taken)
+
+
+def _bounded(pieces: Iterator[bytes], limits: UnpackLimits, taken: Callable[[], int]) -> Iterator[bytes]:
+    size = 0
+    for piece in pieces:
+        size += len(piece)
+        if size > limits.max_unpacked_size:
+            raise too_large(limits)
+        if size > _RATIO_COUNTS_FROM and size > limits.max_unpacked_ratio * taken():
+            raise InvalidManifest(
+                f"{show_size(taken())} of the layer unpack to more than {show_size(size)}, which is over "
+                f"{limits.max_unpacked_ratio} times as much",
+                hint="raise --max-unpacked-ratio if the layer is to be trusted",
+            )
+        yield piece
+
+
+def too_large(limits: UnpackLimits) -> InvalidManifest:
+    return InvalidManifest(
+        f"decompressed, the layers have more than the {limits.max_unpacked_size} bytes that are allowed",
+        hint="raise --max-unpacked-size if they are to be trusted",
+    )
 
 
 def _gunzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Zlib hands back what it didn't use as a copy. Slices that start small for each member and double keep the copies
+    as short as what is used: any number of members, however small, takes time in proportion to their bytes."""
     member = zlib.decompressobj(wbits=31)
+    width = _FIRST_SLICE
     for chunk in chunks:
-        data = chunk
-        while data:
+        view = memoryview(chunk)
+        at = 0
+        while at < len(view):
             if member.eof:
                 # Another member may follow; zeros pad some tapes and registries' files.
-                data = data.lstrip(b"\0")
-                if not data:
+                padding = _leading_zeros(view, at)
+                at += padding
+                if at == len(view):
                     break
-                member = zlib.decompressobj(wbits=31)
+                member, width = zlib.decompressobj(wbits=31), _FIRST_SLICE
+            data = view[at : at + width]
             try:
                 piece = member.decompress(data, _PIECE)
             except zlib.error as error:
                 raise InvalidManifest("the layer's gzip data is damaged") from error
             if piece:
                 yield piece
-            data = member.unused_data or member.unconsumed_tail
+            at += len(data) - len(member.unused_data) - len(member.unconsumed_tail)
+            width = min(2 * width, _LARGEST_SLICE)
     if not member.eof:
         raise InvalidManifest("the layer's gzip data is cut short")
+
+
+def _leading_zeros(view: memoryview, at: int) -> int:
+    count = 0
+    while at + count < len(view):
+        data = bytes(view[at + count : at + count + _LARGEST_SLICE])
+        zeros = len(data) - len(data.lstrip(b"\0"))
+        count += zeros
+        if zeros < len(data):
+            break
+    return count
 
 
 def _unzstd(chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -72,13 +158,13 @@ class _File:
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
-        self._rest = b""
+        self._rest = memoryview(b"")
 
     def read(self, size: int) -> bytes:
         while not self._rest:
             chunk = next(self._chunks, None)
             if chunk is None:
                 return b""
-            self._rest = chunk
-        given, self._rest = self._rest[:size], self._rest[size:]
+            self._rest = memoryview(chunk)
+        given, self._rest = bytes(self._rest[:size]), self._rest[size:]
         return given

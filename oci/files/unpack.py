@@ -18,7 +18,7 @@ from contextlib import suppress
 
 from oci.cancel import CancelToken
 from oci.errors import InvalidManifest
-from oci.files.decompress import decompressed
+from oci.files.decompress import DEFAULT_LIMITS, UnpackLimits, decompressed, too_large
 from oci.files.members import FOLDER, REGULAR, WITHOUT_DATA, Member, Members
 from oci.output import store_error
 
@@ -36,17 +36,21 @@ _FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXE
 
 
 def unpack(
-    layers: Iterable[Iterator[bytes]], folder: str, *, cancel: CancelToken | None = None, limit: int | None = None
+    layers: Iterable[Iterator[bytes]],
+    folder: str,
+    *,
+    cancel: CancelToken | None = None,
+    limits: UnpackLimits = DEFAULT_LIMITS,
 ) -> None:
     """Extracts layers, bottom first, into a folder that exists or is made; gzip, zstd and plain tar alike.
 
     Each layer is read to its end, so that a verifying stream has its say; what is in the folder counts only once this
-    returns. `limit` is the most bytes all layers together may have when decompressed. Raises InvalidManifest for a
-    layer that is damaged, has a name that leads out of the folder, or holds what can't be extracted; NotFound, Denied
-    or Refused for what the disk doesn't do.
+    returns. `limits` bound what may come out of them. Raises InvalidManifest for a layer that is damaged or beyond the
+    limits, has a name that leads out of the folder, or holds what can't be extracted; NotFound, Denied or Refused for
+    what the disk doesn't do.
     """
     token = cancel or CancelToken()
-    left = _Allowance(limit)
+    left = _Allowance(limits)
     try:
         os.makedirs(folder, exist_ok=True)
         tree = _Tree(folder)
@@ -66,7 +70,7 @@ def _unpack_layer(
     checked = _checked(chunks, cancel)
     layer = _Layer(tree, is_bottom=is_bottom)
     try:
-        members = Members(left.spent_by(decompressed(checked)))
+        members = Members(left.spent_by(decompressed(checked, left.limits)))
         for member in members:
             layer.add(member, members.data())
     except InvalidManifest:
@@ -85,21 +89,17 @@ def _checked(chunks: Iterator[bytes], cancel: CancelToken) -> Iterator[bytes]:
 
 
 class _Allowance:
-    """The bytes that may still come out of the layers."""
+    """The bytes that may still come out of the layers, all together."""
 
-    def __init__(self, limit: int | None) -> None:
-        self._limit = limit
-        self._left = limit
+    def __init__(self, limits: UnpackLimits) -> None:
+        self.limits = limits
+        self._left = limits.max_unpacked_size
 
     def spent_by(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
         for piece in pieces:
-            if self._left is not None:
-                self._left -= len(piece)
-                if self._left < 0:
-                    raise InvalidManifest(
-                        f"decompressed, the layers have more than the {self._limit} bytes that are allowed",
-                        hint="raise the limit if they are to be trusted",
-                    )
+            self._left -= len(piece)
+            if self._left < 0:
+                raise too_large(self.limits)
             yield piece
 
 

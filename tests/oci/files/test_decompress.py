@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oci.errors import InvalidManifest
-from oci.files.decompress import decompressed
+from oci.files.decompress import UnpackLimits, decompressed
 
 COMPRESSIONS: list[Callable[[bytes], bytes]] = [gzip.compress, zstandard.compress]
 
@@ -56,3 +57,56 @@ def test_garbage_after_a_gzip_member_is_refused() -> None:
         list(decompressed([gzip.compress(b"a"), b"\0\0garbage"]))
 
     assert str(caught.value) == "the layer's gzip data is damaged"
+
+
+@pytest.mark.parametrize("compress", COMPRESSIONS)
+def test_what_unpacks_to_far_more_than_it_has_is_refused_early(compress: Callable[[bytes], bytes]) -> None:
+    bomb = compress(bytes(200 << 20))
+    pieces: list[int] = []
+    with pytest.raises(InvalidManifest, match="over 100 times") as caught:
+        pieces.extend(map(len, decompressed(chunked(bomb, 4096))))
+    assert sum(pieces) <= 64 << 20
+    assert "--max-unpacked-ratio" in caught.value.hint
+    allowed = UnpackLimits(max_unpacked_ratio=100_000)
+    assert sum(map(len, decompressed(chunked(bomb, 4096), allowed))) == 200 << 20
+
+
+@pytest.mark.parametrize("compress", [*COMPRESSIONS, lambda data: data])
+def test_the_bytes_that_may_come_out_are_a_setting(compress: Callable[[bytes], bytes]) -> None:
+    layer = compress(b"x" * 5000)
+    assert sum(map(len, decompressed([layer], UnpackLimits(max_unpacked_size=5000)))) == 5000
+    with pytest.raises(InvalidManifest, match="more than the 4999 bytes") as caught:
+        list(decompressed([layer], UnpackLimits(max_unpacked_size=4999)))
+    assert "--max-unpacked-size" in caught.value.hint
+
+
+def test_a_small_layer_of_zeros_is_no_bomb() -> None:
+    assert sum(map(len, decompressed([gzip.compress(bytes(64 << 20))]))) == 64 << 20
+
+
+def test_many_members_take_time_in_proportion_to_their_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counts the bytes that zlib is given and hands back as a copy, for members of 20 bytes in chunks of 1 MiB."""
+
+    class Counting:
+        given = 0
+
+        def __init__(self, wbits: int) -> None:
+            self._inner = decompressobj(wbits=wbits)
+
+        def decompress(self, data: bytes, most: int) -> bytes:
+            Counting.given += len(data)
+            return self._inner.decompress(data, most)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._inner, name)
+
+    decompressobj = zlib.decompressobj
+    monkeypatch.setattr("oci.files.decompress.zlib.decompressobj", Counting)
+    costs = []
+    for count in (25_000, 50_000, 100_000):
+        Counting.given = 0
+        layer = gzip.compress(b"") * count
+        assert b"".join(decompressed(chunked(layer, 1 << 20))) == b""
+        costs.append(Counting.given / len(layer))
+    assert max(costs) < 1.1 * min(costs)
+    assert max(costs) < 40

@@ -24,6 +24,7 @@ from oci.cancel import CancelToken
 from oci.digest import digest_of, verified
 from oci.errors import Cancelled, IntegrityError, InvalidManifest, NotFound, Refused, TransshipError
 from oci.files import tar
+from oci.files.decompress import UnpackLimits
 from oci.files.unpack import DEPTH_LIMIT, unpack
 
 FORMATS = (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)
@@ -326,7 +327,7 @@ def test_what_is_decompressed_is_limited(out: Path) -> None:
     tracemalloc.start()
     try:
         with pytest.raises(InvalidManifest, match="more than the 1000000 bytes that are allowed"):
-            unpack([chunked(bomb)], str(out), limit=1_000_000)
+            unpack([chunked(bomb)], str(out), limits=UnpackLimits(max_unpacked_size=1_000_000))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -337,9 +338,9 @@ def test_what_is_decompressed_is_limited(out: Path) -> None:
 
 def test_the_limit_is_for_all_layers_together(out: Path) -> None:
     layer = tar_of(entry("x", bytes(10_000)))
-    unpack([chunked(layer), chunked(layer)], str(out), limit=2 * len(layer))
+    unpack([chunked(layer), chunked(layer)], str(out), limits=UnpackLimits(max_unpacked_size=2 * len(layer)))
     with pytest.raises(InvalidManifest, match="are allowed"):
-        unpack([chunked(layer), chunked(layer)], str(out), limit=15_000)
+        unpack([chunked(layer), chunked(layer)], str(out), limits=UnpackLimits(max_unpacked_size=15_000))
 
 
 def test_a_big_file_is_unpacked_in_little_memory(out: Path) -> None:
@@ -490,7 +491,11 @@ def test_a_hostile_layer_is_unpacked_inside_or_refused(seed: int, cuts: list[tup
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "kept").write_bytes(b"kept")
         with suppress(TransshipError):
-            unpack([chunked(layer) for layer in layers], str(Path(folder, "out")), limit=1 << 20)
+            unpack(
+                [chunked(layer) for layer in layers],
+                str(Path(folder, "out")),
+                limits=UnpackLimits(max_unpacked_size=1 << 20),
+            )
         assert sorted(os.listdir(folder)) in (["kept"], ["kept", "out"])
         assert (Path(folder) / "kept").read_bytes() == b"kept"
         assert not any(path.is_symlink() for path in Path(folder).rglob("*"))
