@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from oci.errors import InvalidInput, TransshipError
 from oci.relocation.publish import Published, check_complete
@@ -47,9 +47,9 @@ class Relocation(Transfer):
             asked = self.order.request
             tags = asked.tags or ((source.tag,) if source.tag else ())
             if asked.bundle:
-                self.request = replace(asked, bundle=source.pinned, tags=tags)
+                self.request = asked.with_(bundle=source.pinned, tags=tags)
             else:
-                self.request = replace(asked, image=source.pinned, tags=tags)
+                self.request = asked.with_(image=source.pinned, tags=tags)
 
     def check_complete(self) -> None:
         """Raises Incomplete, with what failed, unless every image of the plan is in place."""

@@ -129,7 +129,6 @@ def _request(flags: dict[str, Any]) -> RelocationRequest:
         flags["to_repo"],
         tags=flags["to_tag"],
         repo_based_tags=flags["repo_based_tags"],
-        sure_of_kind=True,
         names=flags["name_images"],
         repair=flags["repair"],
     )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
 from flows.cli.click_ext import boolean, words
 from oci.errors import InvalidInput
-from oci.relocation.request import ARTIFACTS, COSIGN, RelocationRequest
+from oci.relocation.request import ARTIFACTS, COSIGN, Artifact, RelocationRequest
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -40,6 +40,11 @@ def source_flags(command: F) -> F:
 def check_source(flags: dict[str, Any]) -> None:
     if len([name for name in _SOURCES if flags[name]]) != 1:
         raise InvalidInput("Expected either --lock, --bundle (-b), --image (-i), or --tar as a source")
+    if flags["ignore_bundle_check"] and not flags["image"]:
+        raise InvalidInput(
+            "--ignore-bundle-check is for --image (-i): it copies a bundle as the plain image that it is",
+            hint="use -i instead of -b, or --shallow for the bundle's own image and nothing that it lists",
+        )
 
 
 def request_of(flags: dict[str, Any], to: str, **more: Any) -> RelocationRequest:
@@ -58,8 +63,8 @@ def request_of(flags: dict[str, Any], to: str, **more: Any) -> RelocationRequest
     )
 
 
-def _artifacts(named: Sequence[str], *, cosign: bool) -> frozenset[str]:
-    wanted = frozenset(named) - {"none"}
+def _artifacts(named: Sequence[str], *, cosign: bool) -> frozenset[Artifact]:
+    wanted = cast(frozenset[Artifact], frozenset(named) - {"none"})  # the request refuses unknown words
     if "all" in wanted:
         return ARTIFACTS
     return wanted | {COSIGN} if cosign else wanted

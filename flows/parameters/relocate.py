@@ -216,7 +216,7 @@ class RelocateParameters(BaseModel):
             **source,
             to=self.destination,
             tags=tuple(self.tags),
-            artifacts=frozenset(artifact.value for artifact in self.artifacts),
+            artifacts=frozenset(self.artifacts),
             repo_based_tags=self.repo_based_tags,
             include_non_distributable=self.include_non_distributable,
             platforms=tuple(self.platforms),

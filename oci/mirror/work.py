@@ -13,7 +13,7 @@ from oci.mirror.config import Mirror
 from oci.mirror.rules import KeepAlive
 from oci.reference import ARCHIVE_PREFIX, parse_any, parse_store
 from oci.relocation.planner import Seen
-from oci.relocation.request import RelocationRequest
+from oci.relocation.request import Artifact, RelocationRequest
 
 TAGS = "tags"
 BUNDLE = "bundle"
@@ -82,11 +82,11 @@ class WorkItem:
             lock=source if kind == LOCK else "",
             to=target.destination,
             tags=tags,
-            artifacts=frozenset(self.artifacts),
+            artifacts=frozenset(map(Artifact, self.artifacts)),
             platforms=self.platforms,
             repo_based_tags=self.keep_alive == KeepAlive.READABLE.value,
-            tag_holds=self.keep_alive == KeepAlive.NEEDED.value,
-            either=kind == TAGS,
+            tag_keeps_alive=self.keep_alive == KeepAlive.NEEDED.value,
+            image_may_be_bundle=kind == TAGS,
         )
 
     def seen(self, target: Target, listed: frozenset[str] | None = None) -> Seen:

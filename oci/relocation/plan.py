@@ -127,6 +127,8 @@ class Plan(Struct, frozen=True, kw_only=True, dict=True):
     """The destination has all of it under its names already: there is nothing to do but look."""
     fresh: bool = False
     """The destination repository had no tag at all when the plan was made."""
+    repair: bool = False
+    """Nothing at the destination was taken for granted: an image may turn out to be complete there."""
     tags: tuple[str, ...] = ()
     """The names of the root at the destination when all is done, those that it has already among them."""
     version: int = PLAN_VERSION

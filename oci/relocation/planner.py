@@ -14,7 +14,7 @@ from oci.descriptor import Descriptor, Platform
 from oci.digest import Digest
 from oci.errors import InvalidInput, NotFound
 from oci.manifest import NESTING_LIMIT, Manifest, parse_manifest
-from oci.reference import Reference, StoreName, parse_any
+from oci.reference import Reference, StoreName
 from oci.relocation.archive_source import archive_roots, settle
 from oci.relocation.plan import Entry, Node, Plan, PlannedBlob, PlannedBundle, PlannedManifest, Role, Roots
 from oci.relocation.request import NameRule, RelocationRequest, readable_names
@@ -42,7 +42,7 @@ def resolve(session: Session, request: RelocationRequest) -> Roots:
         if isinstance(lock, ImagesLock):
             return Roots(request.lock, tuple(_listed(lock)), is_list=True)
         return _single(session, _of_lock(lock), (lock.tag,) if lock.tag else (), bundle=True)
-    reference = parse_any(request.bundle or request.image)
+    reference = request.reference
     tags = request.tags or ((reference.tag,) if reference.tag else ())
     return _single(session, reference, tags, bundle=bool(request.bundle))
 
@@ -71,7 +71,7 @@ def make_plan(session: Session, request: RelocationRequest, *, seen: Seen | None
         fresh=fresh,
         trusting=not request.repair,
         thorough=bool(request.names),
-        bundles=(roots.is_bundle or request.either) and not request.shallow,
+        bundles=(roots.is_bundle or request.image_may_be_bundle) and not request.shallow,
         foreign_layers=request.include_non_distributable,
     )
     walk.run(roots.entries)
@@ -96,6 +96,7 @@ def make_plan(session: Session, request: RelocationRequest, *, seen: Seen | None
         skipped_layers=tuple((node.digest, layer) for node in nodes for layer in node.skipped_layers),
         unchanged=not tags and all(node.present and not node.tags and node.listed is None for node in nodes),
         fresh=fresh,
+        repair=request.repair,
         tags=roots.tags,
     )
 
@@ -122,7 +123,7 @@ def _choose_platforms(
         return roots, {}
     if roots.is_bundle:
         raise InvalidInput("platforms can't be left out of a bundle: its lock pins whole indexes by digest")
-    wanted = [Platform.parse(platform) for platform in request.platforms]
+    wanted = request.wanted_platforms
     rewritten: dict[Digest, Manifest] = {}
     entries = []
     for entry in roots.entries:
@@ -187,11 +188,10 @@ def _check_kinds(roots: Roots, walk: Walk, request: RelocationRequest, destinati
     root = walk.nodes[roots.entries[0].digest]
     if roots.is_bundle and not root.is_bundle:
         raise InvalidInput(f"expected a bundle, found a plain image: {roots.source}", hint="use -i instead of -b")
-    if not request.image or request.shallow or request.either:
+    if not request.image or request.shallow or request.image_may_be_bundle:
         return
     # What is there already wasn't read; a bundle that was copied has its locations beside it.
-    asked = request.sure_of_kind and root.present and destination.head_manifest(tagnames.locations(root.digest))
-    if root.is_bundle or asked:
+    if root.is_bundle or (root.present and destination.head_manifest(tagnames.locations(root.digest))):
         raise InvalidInput(f"expected a plain image, found a bundle: {roots.source}", hint="use -b instead of -i")
 
 
@@ -262,7 +262,7 @@ def _planned(
 
 def _keep_alive(node: Node, request: RelocationRequest, *, tagged: bool) -> str:
     """Children and referrers are held by what they belong to."""
-    if node.role in (Role.CHILD, Role.REFERRER) or (request.tag_holds and node.role is Role.ROOT and tagged):
+    if node.role in (Role.CHILD, Role.REFERRER) or (request.tag_keeps_alive and node.role is Role.ROOT and tagged):
         return ""
     if not request.repo_based_tags:
         return tagnames.keep_alive(node.digest)
@@ -284,7 +284,7 @@ def _blobs(nodes: Iterable[Node]) -> tuple[PlannedBlob, ...]:
             size=blob.size,
             media_type=blob.media_type,
             stores=tuple(stores[blob.digest]),
-            urls=blob.urls,
+            urls=() if blob.distributable else blob.urls,
         )
         for blob in blobs.values()
     )

@@ -17,7 +17,7 @@ from oci.relocation.archive_source import any_bundle
 from oci.relocation.plan import Plan, PlannedBundle, PlannedManifest, Role
 from oci.relocation.request import RelocationRequest
 from oci.relocation.session import Session
-from oci.relocation.transfer import FAILED, ImageOutcome, load_manifest
+from oci.relocation.transfer import FAILED, ImageOutcome, load_manifest, put_manifest
 from oci.store import Destination, reader_of
 
 
@@ -87,7 +87,7 @@ def publish(session: Session, plan: Plan, outcomes: Collection[ImageOutcome]) ->
 
 
 def _push(session: Session, destination: Destination, manifest: PlannedManifest, tag: str) -> None:
-    destination.put_manifest(load_manifest(session, manifest), tag)
+    put_manifest(session, destination, load_manifest(session, manifest), tag)
 
 
 def _push_locations(destination: Destination, bundle: PlannedBundle, *, fresh: bool) -> Digest:

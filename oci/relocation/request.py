@@ -3,67 +3,131 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from functools import cached_property
+from typing import Annotated
+
+from msgspec import Meta, Struct
 
 from oci.descriptor import Platform
 from oci.digest import Digest, hex_of
 from oci.errors import InvalidInput, InvalidReference
-from oci.reference import ArchiveName, Reference, Repository, StoreName, parse_store, parse_tag
+from oci.options import Options, option
+from oci.reference import ArchiveName, Reference, Repository, StoreName, parse_any, parse_store, parse_tag
 from oci.relocation.plan import Node, Role
-
-COSIGN = "cosign"
-REFERRERS = "referrers"
 
 
 class Artifact(StrEnum):
     """What may travel along with an image."""
 
-    COSIGN = COSIGN
-    REFERRERS = REFERRERS
+    COSIGN = "cosign"
+    REFERRERS = "referrers"
 
 
-ARTIFACTS = frozenset(artifact.value for artifact in Artifact)
+COSIGN = Artifact.COSIGN
+REFERRERS = Artifact.REFERRERS
+ARTIFACTS: frozenset[Artifact] = frozenset(Artifact)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RelocationRequest:
-    """Exactly one of `bundle`, `image`, `lock` and `archive` names the source: a reference
-    (`REGISTRY/REPOSITORY[:TAG][@DIGEST]` or `oci:PATH[:TAG]`), the path of an ImagesLock or BundleLock file, or where
-    an archive is. Raises InvalidInput when it makes no sense.
-    """
+TagName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
 
-    bundle: str = ""
-    image: str = ""
-    lock: str = ""
-    archive: tuple[str, ...] = ()
-    """A file or `s3://BUCKET/KEY`, or all the volumes that an archive was split into, in any order."""
-    only: tuple[str, ...] = ()
-    """Of an archive, these images and what belongs to them: digests, tags, or references as the archive has them."""
-    to: str
-    """`REGISTRY/REPOSITORY`, `oci:PATH` or `archive:LOCATION`, without a tag."""
-    tags: tuple[str, ...] = ()
-    """Names at the destination, instead of the tag that the source carries."""
-    artifacts: frozenset[str] = frozenset()
-    """What travels along with each image: COSIGN (`.sig`, `.att` and `.sbom` tags), REFERRERS."""
-    repo_based_tags: bool = False
-    """Keep-alive tags that show where an image came from."""
-    include_non_distributable: bool = False
-    platforms: tuple[str, ...] = ()
-    """Leave out the other platforms of every index; such an index is rewritten and has a new digest."""
-    shallow: bool = False
-    """The bundle's own image and nothing that it lists."""
-    sure_of_kind: bool = False
-    """Of an `image` that is there already, ask once more whether it came as a bundle, and refuse it as otherwise."""
-    names: tuple[str, ...] = ()
-    """Rules that give listed images a readable tag as well; see oci.relocation.request.NameRule."""
-    either: bool = False
-    """`image` may turn out to be a bundle; then all that it lists comes along."""
-    tag_holds: bool = False
-    """What gets a tag of its own gets no keep-alive tag beside it."""
-    repair: bool = False
-    """Take nothing at the destination for granted: every blob is asked for, and what was lost is sent again."""
+
+class RelocationRequest(Options, frozen=True, kw_only=True, dict=True):
+    """What to copy, where to, and how. Exactly one of `bundle`, `image`, `lock` and `archive` names the source. Raises
+    InvalidInput when the parts don't fit."""
+
+    bundle: Annotated[
+        str,
+        option(
+            "Bundle",
+            "Bundle with everything it lists: REGISTRY/REPOSITORY:TAG or oci:PATH.",
+            short="-b",
+            examples=["registry.example/shop/shop-bundle:1.4.0"],
+        ),
+    ] = ""
+    image: Annotated[str, option("Image", "One image or index, in the same form.", short="-i")] = ""
+    lock: Annotated[str, option("Lock", "BundleLock or ImagesLock file.")] = ""
+    archive: Annotated[
+        tuple[str, ...],
+        option("Archive", "Archive, a file or s3://BUCKET/KEY (repeat it for volumes).", flag="--tar"),
+    ] = ()
+    only: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=2000)], ...],
+        option(
+            "Only",
+            "Of an archive, these images and what belongs to them: digests, tags, or references as they stand in it.",
+            max_length=1000,
+        ),
+    ] = ()
+    to: Annotated[
+        str,
+        option(
+            "Destination",
+            "REGISTRY/REPOSITORY, oci:PATH for an image-layout folder, or where an archive is to be: a file or "
+            "s3://BUCKET/KEY. No tag.",
+            examples=["registry.corp.example/mirror/shop", "s3://archives/shop-1.4.0.tar"],
+        ),
+    ]
+    tags: Annotated[
+        tuple[TagName, ...],
+        option(
+            "Tags",
+            "Tags at the destination instead of the source's.",
+            flag="--to-tag",
+            examples=[["1.4.0", "latest"]],
+            max_length=100,
+        ),
+    ] = ()
+    artifacts: Annotated[
+        frozenset[Artifact],
+        option(
+            "Attached artifacts",
+            "What travels along with each image. cosign: signatures, attestations and SBOMs that are kept under tags. "
+            "referrers: manifests that name an image as their subject.",
+        ),
+    ] = frozenset()
+    platforms: Annotated[
+        tuple[Annotated[str, Meta(pattern=r"^[a-z0-9]+/[a-z0-9]+(/[a-z0-9]+)?$")], ...],
+        option(
+            "Platforms",
+            "Only these platforms of an index, which is rewritten and gets a new digest.",
+            flag="--platform",
+            examples=[["linux/amd64", "linux/arm64"]],
+            max_length=50,
+        ),
+    ] = ()
+    shallow: Annotated[bool, option("Shallow", "The bundle's own image and nothing that it lists.")] = False
+    repair: Annotated[
+        bool, option("Repair", "Ask the destination for every blob, and send again what it has lost.")
+    ] = False
+    names: Annotated[
+        tuple[str, ...],
+        option(
+            "Readable names",
+            "Rules [PATTERN=]TEMPLATE that give each listed image a tag, of {name}, {path}, {tag} and {short}.",
+            flag="--name-images",
+            examples=[["{name}-{short}"]],
+            max_length=100,
+        ),
+    ] = ()
+    repo_based_tags: Annotated[
+        bool, option("Readable keep-alive tags", "Keep-alive tags that show where an image came from.")
+    ] = False
+    include_non_distributable: Annotated[
+        bool,
+        option(
+            "Include non-distributable layers",
+            "Copy layers that their makers say must not be given on; you need their permission.",
+            flag="--include-non-distributable-layers",
+        ),
+    ] = False
+    image_may_be_bundle: Annotated[
+        bool, option("Image or bundle", "An image that is a bundle brings along what it lists.", hidden=True)
+    ] = False
+    tag_keeps_alive: Annotated[
+        bool, option("Tag keeps alive", "What gets a tag of its own gets no keep-alive tag beside it.", hidden=True)
+    ] = False
 
     def __post_init__(self) -> None:
         given = [name for name in ("bundle", "image", "lock", "archive") if getattr(self, name)]
@@ -79,13 +143,10 @@ class RelocationRequest:
             raise InvalidInput(
                 f"unknown artifacts: {', '.join(sorted(unknown))}", hint=f"known are {', '.join(sorted(ARTIFACTS))}"
             )
-        if self.either and not self.image:
+        if self.image_may_be_bundle and not self.image:
             raise InvalidInput("only what is asked for as an image can be either an image or a bundle")
         for tag in self.tags:
             parse_tag(tag)
-        for platform in self.platforms:
-            Platform.parse(platform)
-        parse_store(self.to)
         if self.platforms and (self.bundle or self.archive):
             raise InvalidInput(
                 "platforms can't be left out of a bundle, whose lock pins whole indexes by digest, nor of an archive",
@@ -93,19 +154,29 @@ class RelocationRequest:
             )
         if self.tags and self.lock:
             raise InvalidInput("a lock names its own tag; other tags can't be given with it")
+        _ = self.destination, self.wanted_platforms  # raises for text that doesn't parse
 
     @property
     def asked(self) -> str:
         """The source, as it was asked for."""
         return self.bundle or self.image or self.lock or ", ".join(self.archive)
 
-    @property
+    @cached_property
+    def reference(self) -> Reference:
+        """The bundle or the image."""
+        return parse_any(self.bundle or self.image)
+
+    @cached_property
     def archive_name(self) -> ArchiveName:
         return ArchiveName.of(*self.archive)
 
-    @property
+    @cached_property
     def destination(self) -> StoreName:
         return parse_store(self.to)
+
+    @cached_property
+    def wanted_platforms(self) -> tuple[Platform, ...]:
+        return tuple(map(Platform.parse, self.platforms))
 
 
 KBLD_ID = "kbld.carvel.dev/id"
@@ -114,8 +185,7 @@ KBLD_ID = "kbld.carvel.dev/id"
 _FIELDS = ("name", "path", "tag", "short")
 
 
-@dataclass(frozen=True, slots=True)
-class NameRule:
+class NameRule(Struct, frozen=True):
     """`pattern` is a glob for the repository an image comes from; `template` makes the tag out of `{name}` (the last
     part of that repository), `{path}` (all of it, joined by `-`), `{tag}` (the original tag, where its lock remembers
     one) and `{short}` (12 characters of the digest)."""

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Generic, Self, TypeAlias, TypeVar
+from typing import Self
 
 from oci.archive.open import open_readers
 from oci.archive.s3_options import S3Settings
 from oci.archive.source import Archive, Nothing
 from oci.cancel import CancelToken
 from oci.digest import Digest
-from oci.errors import Cancelled, InvalidInput
+from oci.errors import InvalidInput
 from oci.layout.store import Layout
+from oci.manifest import Manifest
 from oci.meter import Meter
 from oci.reference import S3_PREFIX, ArchiveName, LayoutFolder, Repository, StoreName
 from oci.registry.credentials.chain import Credentials
 from oci.registry.options import RegistryOptions
 from oci.registry.repository import Registries
+from oci.relocation.fanout import BlobPool
 from oci.store import BlobOutcome, Destination, Source
 
 DEFAULT_CONCURRENCY = 8
@@ -64,6 +65,8 @@ class Session:
         self.cancel = cancel or CancelToken()
         self.concurrency = concurrency
         self.cache = ByteCache()
+        self.ledger = BlobLedger()
+        self.manifests = ManifestGate()
         self.pushed: set[tuple[StoreName, Digest]] = set()
         """(destination, digest) of manifests that this session has pushed."""
         self.moving: dict[Digest, int] = {}
@@ -176,126 +179,106 @@ class ByteCache:
             return data
 
 
-T = TypeVar("T")
-Together: TypeAlias = Callable[[Sequence[Hashable], Callable[[Hashable, T | BaseException], None]], None]
+WORTH_SHARING = 256 << 10
+"""Bytes from which a blob is sent once per registry: below, two requests cost less than to wait for another image."""
 
-SMALL = 1 << 20
-"""Bytes up to which a blob counts as small: one thread takes nothing bigger, so that small ones never queue behind
-a row of big ones."""
+_POLL = 0.1
 
 
-class BlobPool(Generic[T]):
-    """A priority pool with a memo. `once` runs a key's function one time; a failure is forgotten, so that the next
-    caller tries again."""
+class Claim:
+    """A blob that one repository of a registry gets, while others of that registry wait to mount it from there."""
 
-    def __init__(self, threads: int, cancel: CancelToken) -> None:
-        self._cancel = cancel
+    def __init__(self, owner: Repository) -> None:
+        self.owner = owner
+        self.waiters = 0
+        self._ended = threading.Event()
+
+    def end(self) -> None:
+        self._ended.set()
+
+    def wait(self, cancel: CancelToken) -> None:
+        """Waits until the owner has the blob, or has given up."""
+        while not self._ended.wait(_POLL):
+            cancel.check()
+
+
+class BlobLedger:
+    """Which repositories have which blobs, as far as this session has seen to it, and which are about to get them.
+
+    An image claims all its blobs at once and then waits for claims that were made before. So no two images ever wait
+    for each other. A claim that ends in a failure is not made again: who waited for it sends the blob itself.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._claims: dict[tuple[str, Digest], Claim] = {}
+        self._owners: dict[tuple[str, Digest], dict[Repository, None]] = {}
+
+    def claim(self, store: StoreName, digests: Iterable[Digest]) -> tuple[dict[Digest, Claim], dict[Digest, Claim]]:
+        """Gives the claims that are `store`'s own now, and those of other repositories that are to be waited for.
+        Neither has a blob that a repository of the registry is known to have."""
+        own: dict[Digest, Claim] = {}
+        others: dict[Digest, Claim] = {}
+        if not isinstance(store, Repository):
+            return own, others
+        with self._lock:
+            for digest in digests:
+                key = (store.registry, digest)
+                claim = self._claims.get(key)
+                if claim is not None and claim.owner != store:
+                    claim.waiters += 1
+                    others[digest] = claim
+                elif claim is None and key not in self._owners:
+                    own[digest] = self._claims[key] = Claim(store)
+        return own, others
+
+    def settle(self, claims: Mapping[Digest, Claim], *, done: bool) -> None:
+        """Ends claims of one's own. `done` says that the repository has the blobs."""
+        with self._lock:
+            for digest, claim in claims.items():
+                key = (claim.owner.registry, digest)
+                if self._claims.get(key) is claim:
+                    del self._claims[key]
+                if done:
+                    self._owners.setdefault(key, {})[claim.owner] = None
+                claim.end()
+
+    def owners(self, destination: StoreName, digest: Digest) -> tuple[Repository, ...]:
+        """Repositories of the destination's registry from which the blob can be mounted."""
+        if not isinstance(destination, Repository):
+            return ()
+        with self._lock:
+            owners = self._owners.get((destination.registry, digest), {})
+            return tuple(owner for owner in owners if owner != destination)
+
+
+class ManifestGate:
+    """Keeps the push of an index apart from other pushes of its children to the same repository.
+
+    docker-registry 2.8.2 on a file system rewrites the link of a manifest at every push of it, and answers
+    DIGEST_INVALID to an index whose child's link it finds empty at that moment.
+    """
+
+    def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._big: list[tuple[int, int, Callable[[], None]]] = []
-        self._small: list[tuple[int, int, Callable[[], None]]] = []
-        self._order = itertools.count()
-        self._memo: dict[Hashable, Future[T]] = {}
-        self._unclaimed: set[Hashable] = set()
-        """Keys that `together` has started and nobody has asked for yet."""
-        self._closed = False
-        self._threads = [
-            threading.Thread(target=self._work, args=(threads > 1 and number == 0,), name=f"blob-{number}", daemon=True)
-            for number in range(threads)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._pushed: set[tuple[StoreName, Digest]] = set()
+        self._listed: Counter[tuple[StoreName, Digest]] = Counter()
 
-    def once(self, key: Hashable, size: int, function: Callable[[], T]) -> tuple[Future[T], bool]:
-        """The future of `key`, and whether this call is the first that asks for it."""
+    @contextmanager
+    def pushing(self, store: StoreName, manifest: Manifest) -> Iterator[None]:
+        """Waits until no push of the manifest, of a child, or of an index that lists the manifest is on its way."""
+        mine = (store, manifest.digest)
+        children = [(store, child.digest) for child in manifest.children]
         with self._changed:
-            known = self._memo.get(key)
-            if known is not None:
-                mine = key in self._unclaimed
-                self._unclaimed.discard(key)
-                return known, mine
-            future: Future[T] = Future()
-            self._memo[key] = future
-            self._push(size, lambda: self._run(key, future, function))
-            return future, True
-
-    def together(self, keys: Sequence[Hashable], size: int, function: Together[T]) -> None:
-        """Runs one function for several keys, unless all but one of them have been seen to already. It is given those
-        that haven't, and calls back with a result or an exception for each as soon as it has one; who asks for a key
-        later, finds it."""
-        with self._changed:
-            futures: dict[Hashable, Future[T]] = {key: Future() for key in keys if key not in self._memo}
-            if len(futures) < 2:
-                return
-            self._memo.update(futures)
-            self._unclaimed.update(futures)
-            self._push(size, lambda: self._run_together(futures, function))
-
-    def forget(self, key: Hashable) -> None:
-        with self._changed:
-            self._memo.pop(key, None)
-            self._unclaimed.discard(key)
-
-    def close(self) -> None:
-        """Waits for what is running; what is still queued is answered with Cancelled."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-        for thread in self._threads:
-            thread.join()
-        for _, _, job in (*self._big, *self._small):
-            self._cancel.cancel()
-            job()
-
-    def _push(self, size: int, job: Callable[[], None]) -> None:
-        queue = self._small if size <= SMALL else self._big
-        heapq.heappush(queue, (-size, next(self._order), job))
-        self._changed.notify_all()
-
-    def _run_together(self, futures: Mapping[Hashable, Future[T]], function: Together[T]) -> None:
-        def settle(key: Hashable, outcome: T | BaseException) -> None:
-            if isinstance(outcome, BaseException):
-                self.forget(key)
-                futures[key].set_exception(outcome)
-            else:
-                futures[key].set_result(outcome)
-
+            while mine in self._pushed or mine in self._listed or not self._pushed.isdisjoint(children):
+                self._changed.wait()
+            self._pushed.add(mine)
+            self._listed.update(children)
         try:
-            self._cancel.check()
-            function(list(futures), settle)
-        except BaseException as error:  # noqa: BLE001 - whatever it was belongs to whoever waits on the futures
-            for key, future in futures.items():
-                if not future.done():
-                    settle(key, error)
-
-    def _run(self, key: Hashable, future: Future[T], function: Callable[[], T]) -> None:
-        try:
-            self._cancel.check()
-            result = function()
-        except BaseException as error:  # noqa: BLE001 - whatever it was belongs to whoever waits on the future
-            self.forget(key)
-            future.set_exception(error)
-        else:
-            future.set_result(result)
-
-    def _work(self, small_only: bool) -> None:
-        while True:
+            yield
+        finally:
             with self._changed:
-                while not self._closed and not self._small and (small_only or not self._big):
-                    self._changed.wait()
-                if self._closed:
-                    return
-                queue = self._big if self._big and not small_only else self._small
-                _, _, job = heapq.heappop(queue)
-            job()
-
-
-def wait_all(futures: list[Future[T]]) -> list[T]:
-    """The results in order. Waits for every one before it raises the first failure, so that nothing is left running
-    behind the caller's back; a cancellation outranks the failures it caused."""
-    errors = [error for error in (future.exception() for future in futures) if error is not None]
-    for error in errors:
-        if isinstance(error, Cancelled):
-            raise error
-    if errors:
-        raise errors[0]
-    return [future.result() for future in futures]
+                self._pushed.discard(mine)
+                self._listed.subtract(children)
+                self._listed = +self._listed
+                self._changed.notify_all()

@@ -14,8 +14,9 @@ from msgspec.structs import replace
 
 from oci.digest import Digest
 from oci.plain import to_dict
+from oci.relocation.fanout import SMALL
 from oci.relocation.plan import Plan, PlannedBlob, PlannedManifest, Role
-from oci.relocation.session import SMALL, Session
+from oci.relocation.session import Session
 
 TEXT_LIMIT = 200_000
 """Characters of a shard as JSON: a scheduler takes 512 KB of parameters, and its database keeps them."""

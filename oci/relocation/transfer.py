@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -17,9 +17,9 @@ from oci.digest import Digest
 from oci.errors import IntegrityError, InvalidInput, NotFound, Refused, StoreError, TransshipError
 from oci.manifest import Manifest, parse_manifest
 from oci.reference import Repository, StoreName
-from oci.relocation.fanout import SharedRead
+from oci.relocation.fanout import SMALL, SharedRead, wait_all
 from oci.relocation.plan import Plan, PlannedBlob, PlannedManifest
-from oci.relocation.session import Session, wait_all
+from oci.relocation.session import WORTH_SHARING, Claim, Session
 from oci.store import BlobOutcome, BlobReader, Destination, Source, reader_of
 
 DONE = "done"
@@ -66,16 +66,25 @@ def transfer_image(session: Session, plan: Plan, digest: Digest) -> ImageOutcome
         return ImageOutcome(digest=digest, subject=subject, role=image.role.value, status=PRESENT)
     destination = session.destination(plan.destination)
     below = list(_children_first(plan, image))
+    blobs = _blobs_of(plan, below)
     moved: dict[BlobOutcome, int] = dict.fromkeys(BlobOutcome, 0)
-    _move_blobs(session, plan, destination, below, moved, fresh=plan.fresh)
-    for manifest in below:
-        if not manifest.is_bundle and not manifest.present and not manifest.held_by_tag:
-            _push_manifest(session, plan, destination, manifest, below)
+    own, others = session.ledger.claim(destination.name, [one.digest for one in blobs if one.size >= WORTH_SHARING])
+    done = False
+    try:
+        _move_blobs(session, destination, blobs, moved, others=others, fresh=plan.fresh)
+        complete = plan.repair and not moved[BlobOutcome.WRITTEN] and _has_all(destination, below)
+        for manifest in below:
+            awaited = any(claim.waiters for claim in own.values())
+            if not manifest.is_bundle and not manifest.present and (awaited or not manifest.held_by_tag):
+                _push_manifest(session, plan, destination, manifest, below)
+        done = True
+    finally:
+        session.ledger.settle(own, done=done)
     return ImageOutcome(
         digest=digest,
         subject=subject,
         role=image.role.value,
-        status=DONE,
+        status=PRESENT if complete else DONE,
         bytes_written=moved[BlobOutcome.WRITTEN],
         bytes_mounted=moved[BlobOutcome.MOUNTED],
         bytes_skipped=moved[BlobOutcome.SKIPPED],
@@ -137,6 +146,12 @@ def load_manifest(session: Session, planned: PlannedManifest) -> Manifest:
     return manifest
 
 
+def put_manifest(session: Session, destination: Destination, manifest: Manifest, tag: str) -> None:
+    """Pushes a manifest under a tag, or by digest, while no other push in this session disturbs it."""
+    with session.manifests.pushing(destination.name, manifest):
+        destination.put_manifest(manifest, tag)
+
+
 def small_blob(session: Session, planned: PlannedBlob) -> bytes:
     """All bytes of a config or the like: from what planning has read, or from the first place that has them."""
     data = session.cache.get(planned.digest)
@@ -178,24 +193,34 @@ def _children_first(plan: Plan, image: PlannedManifest) -> Iterator[PlannedManif
     yield image
 
 
+def _blobs_of(plan: Plan, manifests: Iterable[PlannedManifest]) -> list[PlannedBlob]:
+    """Biggest first."""
+    blobs = [plan.blob_by_digest[digest] for manifest in manifests if not manifest.present for digest in manifest.blobs]
+    return sorted(blobs, key=lambda blob: -blob.size)
+
+
+def _has_all(destination: Destination, manifests: Iterable[PlannedManifest]) -> bool:
+    return all(destination.head_manifest(manifest.digest) is not None for manifest in manifests)
+
+
 def _move_blobs(
     session: Session,
-    plan: Plan,
     destination: Destination,
-    manifests: Sequence[PlannedManifest],
+    blobs: Sequence[PlannedBlob],
     moved: dict[BlobOutcome, int],
     *,
+    others: Mapping[Digest, Claim],
     fresh: bool,
 ) -> None:
-    blobs = [plan.blob_by_digest[digest] for manifest in manifests if not manifest.present for digest in manifest.blobs]
+    """Adds the bytes to `moved`, by outcome. Blobs that another repository of the registry is about to have (`others`)
+    come last: they are mounted from there."""
     begun: list[tuple[PlannedBlob, Future[BlobOutcome], bool]] = []
-    for blob in sorted(blobs, key=lambda blob: -blob.size):
-        future, mine = session.blobs.once(
-            (plan.destination, blob.digest),
-            blob.size,
-            partial(_move_blob, session, destination, blob, fresh=fresh),
-        )
-        begun.append((blob, future, mine))
+    for blob in sorted(blobs, key=lambda blob: blob.digest in others):
+        if blob.digest in others:
+            others[blob.digest].wait(session.cancel)
+        # What an interrupted run has left in a repository without tags is worth a question when it is big.
+        move = partial(_move_blob, session, destination, blob, fresh=fresh and blob.size <= SMALL)
+        begun.append((blob, *session.blobs.once((destination.name, blob.digest), blob.size, move)))
     outcomes = wait_all([future for _, future, _ in begun])
     for (blob, _, mine), outcome in zip(begun, outcomes, strict=True):
         if mine:
@@ -211,15 +236,23 @@ def share_reads(session: Session, plans: Sequence[Plan]) -> None:
         for blob in plan.blobs:
             wanted.setdefault(blob.digest, []).append(plan.destination)
     for blob in {blob.digest: blob for plan in plans for blob in plan.blobs}.values():
-        keys = [(destination, blob.digest) for destination in wanted[blob.digest]]
-        if len(keys) > 1:
-            session.blobs.together(keys, blob.size, partial(_move_to_all, session, plan_of, blob))
+        stores = wanted[blob.digest]
+        if blob.size >= WORTH_SHARING:  # the first repository of each registry: others mount from there (BlobLedger)
+            stores = list({store.registry or store: store for store in reversed(stores)}.values())
+        if len(stores) > 1:
+            claims = {store: session.ledger.claim(store, [blob.digest])[0] for store in stores}
+            keys = [(store, blob.digest) for store in stores]
+            move = partial(_move_to_all, session, plan_of, blob, claims)
+            if not session.blobs.together(keys, blob.size, move):
+                for own in claims.values():
+                    session.ledger.settle(own, done=False)
 
 
-def _move_to_all(
+def _move_to_all(  # noqa: PLR0917 - called by the pool
     session: Session,
     plan_of: Mapping[StoreName, Plan],
     blob: PlannedBlob,
+    claims: Mapping[StoreName, Mapping[Digest, Claim]],
     keys: Sequence[Hashable],
     settle: Callable[[Hashable, BlobOutcome | BaseException], None],
 ) -> None:
@@ -240,6 +273,7 @@ def _move_to_all(
         finally:
             seat.leave()
         settle(key, outcome)
+        session.ledger.settle(claims[name], done=isinstance(outcome, BlobOutcome))
 
     names = [(key, key[0]) for key in keys if isinstance(key, tuple)]
     threads = [threading.Thread(target=move, args=pair, name="blob-shared", daemon=True) for pair in names[1:]]
@@ -248,6 +282,8 @@ def _move_to_all(
     move(*names[0])
     for thread in threads:
         thread.join()
+    for own in claims.values():  # of destinations whose transfers have begun to move the blob themselves
+        session.ledger.settle(own, done=False)
 
 
 def _move_blob(
@@ -269,7 +305,7 @@ def _move_from_places(
     """From the first place that gives the right bytes. A wrong byte is never a reason to give up at once: another
     place, or another read, may have the right one."""
     places = blob.stores
-    mounts = _mounts(places, destination.name)
+    mounts = (*session.ledger.owners(destination.name, blob.digest), *_mounts(places, destination.name))
     cached = session.cache.get(blob.digest)
     if cached is not None:
         return destination.put_blob(blob.descriptor, reader_of(cached), mount_from=mounts, fresh=fresh)
@@ -322,12 +358,12 @@ def _push_manifest(
         return
     raw = load_manifest(session, manifest)
     try:
-        destination.put_manifest(raw, manifest.keep_alive)
+        put_manifest(session, destination, raw, manifest.keep_alive)
     except Refused as error:
         if error.code != "MANIFEST_BLOB_UNKNOWN":
             raise
         for blob in manifest.blobs:
             session.blobs.forget((plan.destination, blob))
-        _move_blobs(session, plan, destination, below, dict.fromkeys(BlobOutcome, 0), fresh=False)
-        destination.put_manifest(raw, manifest.keep_alive)
+        _move_blobs(session, destination, _blobs_of(plan, below), dict.fromkeys(BlobOutcome, 0), others={}, fresh=False)
+        put_manifest(session, destination, raw, manifest.keep_alive)
     session.pushed.add(mark)

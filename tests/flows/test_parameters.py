@@ -84,7 +84,7 @@ def test_no_field_is_made_for_a_secret(model: type[BaseModel]) -> None:
 @pytest.mark.parametrize(
     "request_",
     [
-        RelocationRequest(bundle=SOURCE, to=TARGET, tags=("a", "b"), artifacts=frozenset({"cosign", "referrers"})),
+        RelocationRequest(bundle=SOURCE, to=TARGET, tags=("a", "b"), artifacts=frozenset(Artifact)),
         RelocationRequest(image=SOURCE, to=TARGET, platforms=("linux/arm64",), repo_based_tags=True),
         RelocationRequest(lock="/etc/images.lock.yml", to="oci:/srv/mirror", include_non_distributable=True),
         RelocationRequest(bundle="oci:/srv/layout:1.0", to=TARGET, shallow=True),

@@ -8,7 +8,7 @@ import pytest
 
 from oci.cancel import CancelToken
 from oci.errors import Cancelled, Unavailable
-from oci.relocation.session import SMALL, BlobPool, wait_all
+from oci.relocation.fanout import SMALL, BlobPool, wait_all
 
 
 def test_a_key_runs_once_and_every_caller_gets_the_result() -> None:

@@ -73,7 +73,7 @@ def test_no_name_moves_when_the_proof_fails(source: str, tmp_path: Path, mode: V
 
 
 def test_a_root_that_its_tag_holds_is_verified_before_the_tag_moves(source: str, tmp_path: Path) -> None:
-    request = RelocationRequest(image=source, to=f"oci:{tmp_path}", tag_holds=True)
+    request = RelocationRequest(image=source, to=f"oci:{tmp_path}", tag_keeps_alive=True)
     with session() as one:
         result = relocate(one, request, verify=Verify.HEAD)
 
