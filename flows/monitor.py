@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from oci.export.planner import ArchiveOptions
+from oci.export.options import ExportOptions
 from oci.relocation.request import RelocationRequest
 from oci.relocation.session import DEFAULT_CONCURRENCY, Access
 
@@ -20,7 +20,7 @@ def run(
     destination: Access,
     concurrency: int = DEFAULT_CONCURRENCY,
     verify: str = "none",
-    tarball: ArchiveOptions | None = None,
+    tarball: ExportOptions | None = None,
     resume: bool = False,
 ) -> RelocationReport:
     """Runs `request` as the flow `relocate` on the Prefect server of PREFECT_API_URL, or, without one, on a server

@@ -44,6 +44,7 @@ def option(
     min_length: int | None = None,
     max_length: int | None = None,
     examples: Sequence[Any] = (),
+    words: Sequence[str] = (),
     unit: Unit = "",
     flag: str = "",
     short: str = "",
@@ -56,15 +57,15 @@ def option(
     """Describes a field, as metadata in its `Annotated`.
 
     `title` is the label of a form, `help` a sentence. `ge`, `le`, `pattern` and the lengths are bounds as msgspec has
-    them; a pattern and lengths of a tuple of texts belong to its items' and its own annotation. `unit` says that a
-    number is in bytes or seconds: people may write `16MiB` or `1m30s` then (a timedelta is always written so). `flag`
-    is the command's name for it where that isn't `--the-name`, `short` its letter (`-t`). `group` is a heading: fields
-    without a group come first, "advanced" last. A `secret` is never shown, and never a parameter of a flow. A `hidden`
-    value isn't shown by `repr`: it may contain a login. `commas=False` is for a list whose items may contain a comma:
-    the command takes one item with each flag then.
+    them; those for the items of a list belong to the items' own annotation. `words` are those that a text may be, as
+    Literal and StrEnum say in the type. `unit` says that a number is in bytes or seconds: people may write `16MiB` or
+    `1m30s` then (a timedelta is always written so). `flag` is the command's name for the option where that isn't
+    `--the-name`, `short` its letter (`-t`). `group` is a heading: fields without a group come first, "advanced" last. A
+    `secret` is never shown, and never a parameter of a flow. A `hidden` value isn't shown by `repr`: it may contain a
+    login. `commas=False` is for a list whose items may contain a comma: the command takes one item with each flag then.
     """
-    words = {"unit": unit, "flag": flag, "short": short, "metavar": metavar, "group": group}
-    switches = {"secret": secret, "hidden": hidden, "no_commas": not commas}
+    texts = {"unit": unit, "flag": flag, "short": short, "metavar": metavar, "group": group}
+    switches = {"secret": secret, "hidden": hidden, "no_commas": not commas, "words": tuple(words)}
     bounds: dict[str, Any] = {
         "ge": ge,
         "le": le,
@@ -76,7 +77,7 @@ def option(
         title=title,
         description=help or None,
         examples=list(examples) or None,
-        extra={"option": {name: value for name, value in (*words.items(), *switches.items()) if value}},
+        extra={"option": {name: value for name, value in (*texts.items(), *switches.items()) if value}},
         **bounds,
     )
     return meta
@@ -98,6 +99,7 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
     min_length: int | None = None
     max_length: int | None = None
     examples: tuple[Any, ...] = ()
+    words: tuple[str, ...] = ()
     unit: Unit = ""
     flag: str = ""
     short: str = ""
@@ -122,6 +124,8 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def choices(self) -> tuple[str, ...]:
         """The words that a value, or an item of a list, may be; empty where any may be."""
+        if self.words:
+            return self.words
         kind = self.item if self.is_list else self.type
         if typing.get_origin(kind) is Literal:
             return tuple(str(value) for value in typing.get_args(kind))
@@ -152,6 +156,8 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
         InvalidInput, whose message begins with the field's name."""
         if self.options is not None and isinstance(value, Mapping):
             return convert(self.options, value, where=self.name)
+        if self.words and value not in self.words:
+            raise InvalidInput(f"{self.name}: {value!r} is not one of {', '.join(self.words)}")
         try:
             return msgspec.convert(self._numbers(value), self.annotation)
         except msgspec.ValidationError as error:

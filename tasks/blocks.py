@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 from prefect.blocks.core import Block
 from pydantic import Field, SecretStr, field_validator
 
-from oci.archive.s3_options import S3Settings
+from oci.archive.s3_options import S3Options
 from oci.errors import InvalidInput
 from oci.reference import HUB
 from oci.registry.credentials.credential import Credential
@@ -122,8 +122,8 @@ class S3Store(Block):
         le=365,
     )
 
-    def settings(self) -> S3Settings:
-        return S3Settings(
+    def settings(self) -> S3Options:
+        return S3Options(
             endpoint=self.endpoint,
             region=self.region,
             access_key=self.access_key,
@@ -133,7 +133,7 @@ class S3Store(Block):
             role=self.role,
             path_style=self.path_style,
             ca_file=self.ca_file,
-            verify=self.verify_tls,
+            verify_tls=self.verify_tls,
             encryption=self.encryption,
             storage_class=self.storage_class,
             tags=self.tags,
@@ -142,10 +142,10 @@ class S3Store(Block):
         )
 
 
-async def load_s3(name: str) -> S3Settings:
+async def load_s3(name: str) -> S3Options:
     """By name; without one, all is left to the environment. Raises InvalidInput when there is no such block."""
     if not name:
-        return S3Settings()
+        return S3Options()
     try:
         block: S3Store = await S3Store.aload(name)
     except ValueError as error:

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 
-from oci.archive.s3_options import S3Settings
+from oci.archive.s3_options import S3Options
 from oci.errors import InvalidInput, TransshipError
 from oci.meter import Receipt
 from oci.mirror.buckets import Bucket
@@ -65,7 +65,7 @@ class MirrorRun(Work):
                 self._session = opened(self.config, self.mirror, reach, self.cancel)
             return self._session
 
-    async def _object_stores(self) -> dict[str, S3Settings]:
+    async def _object_stores(self) -> dict[str, S3Options]:
         """The S3 Store blocks of the buckets that this mirror writes to."""
         wanted = {name: self.config.buckets.get(name, Bucket()).s3_store for name in self.mirror.buckets}
         return {bucket: await load_s3(block) for bucket, block in wanted.items() if block}

@@ -20,9 +20,10 @@ from oci.archive.inventory import Verdict, verify_archive
 from oci.errors import IntegrityError, InvalidInput
 from oci.export.assembly import WriteReport
 from oci.export.export import ArchiveReport, begin_archive, finish_archive, write_parts
+from oci.export.options import ExportOptions
 from oci.export.parts import Part
 from oci.export.plan import ArchivePlan, Group
-from oci.export.planner import ArchiveOptions, plan_archive
+from oci.export.planner import plan_archive
 from oci.export.resume import is_written
 from oci.reference import S3_PREFIX, ArchiveName
 from oci.relocation.session import Session
@@ -39,7 +40,7 @@ class ExportOrder:
     """An archive as asked for: no secret, no connection."""
 
     order: Order
-    options: ArchiveOptions
+    options: ExportOptions
     resume: bool = True
     """Go on with what an earlier run of the same archive has stored."""
     seal: str = ""

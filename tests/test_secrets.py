@@ -16,7 +16,7 @@ import flows
 import oci
 import tasks
 from flows.cli.access import RegistryFlags
-from oci.archive.s3_options import S3Settings
+from oci.archive.s3_options import S3Options
 from oci.registry.credentials.chain import Fixed
 from oci.registry.credentials.config_files import ConfigFile
 from oci.registry.credentials.credential import Credential
@@ -79,7 +79,7 @@ def test_every_field_of_a_model_that_may_hold_a_secret_is_masked() -> None:
         ConfigFile("/config.json", {"auths": {"corp.example": {"auth": SECRET}}}, ENVIRON),
         HelperProgram("pass", ENVIRON),
         RegistryOptions(proxy=f"http://bob:{SECRET}@proxy.example"),
-        S3Settings(secret_key=SECRET, session_token=SECRET),
+        S3Options(secret_key=SECRET, session_token=SECRET),
         RegistryFlags(logins={"registry_password": SECRET}),
         RegistryCredentials(registry="corp.example", username="bob", password=SecretStr(SECRET)),
     ],

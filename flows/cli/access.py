@@ -14,7 +14,7 @@ import click
 from flows.cli.click_ext import Invocation
 from flows.cli.flags import flags_of
 from flows.cli.output import Output
-from oci.archive.s3_options import S3Settings
+from oci.archive.s3_options import S3Options
 from oci.errors import InvalidInput
 from oci.registry.credentials.chain import Credentials, default_credentials
 from oci.registry.credentials.credential import Credential
@@ -46,7 +46,7 @@ class RegistryFlags:
     logins: dict[str, str] = field(default_factory=dict, repr=False)
 
     def access(
-        self, side: str, output: Output, *, concurrency: int = DEFAULT_CONCURRENCY, store: S3Settings | None = None
+        self, side: str, output: Output, *, concurrency: int = DEFAULT_CONCURRENCY, store: S3Options | None = None
     ) -> Access:
         """Returns how one side is reached. A login for the side counts alone; the general flags replace their
         variables. `store` says how the object store of archives is reached."""
@@ -58,7 +58,7 @@ class RegistryFlags:
             warn=output.warn,
         )
         options = self.options.with_(concurrency=concurrency + 1)
-        return Access(credentials=credentials, default=options, s3=store or S3Settings())
+        return Access(credentials=credentials, default=options, s3=store or S3Options())
 
     def session(
         self,
@@ -66,7 +66,7 @@ class RegistryFlags:
         *,
         side: str | None = None,
         concurrency: int = DEFAULT_CONCURRENCY,
-        store: S3Settings | None = None,
+        store: S3Options | None = None,
     ) -> Session:
         """Opens connections for a command that uses both sides, or, with `side`, only one: "source", "destination", or
         empty where the credentials of neither are meant."""
@@ -87,7 +87,18 @@ class RegistryFlags:
         return None
 
 
-def offline(invocation: Invocation, store: S3Settings, *, concurrency: int = DEFAULT_CONCURRENCY) -> Session:
+store_flags = flags_of(S3Options, "store")
+"""How the object store of archives is reached; the command gets it as `store: S3Options`."""
+
+
+def export_flags(command: F) -> F:
+    """Adds the flags of how an archive is written; the command gets them as `tarball: ExportOptions`."""
+    from oci.export.options import ExportOptions  # noqa: PLC0415 - for commands that may write an archive
+
+    return flags_of(ExportOptions, "tarball")(command)
+
+
+def offline(invocation: Invocation, store: S3Options, *, concurrency: int = DEFAULT_CONCURRENCY) -> Session:
     """Opens a session for a command that needs no registry."""
     access = Access(credentials=Credentials([]), s3=store)
     return Session(source=access, destination=access, concurrency=concurrency, cancel=invocation.cancel)

@@ -12,22 +12,22 @@ from typing import Any
 
 import click
 
-from flows.cli.access import RegistryFlags, concurrency_flag, offline, registry_flags
+from flows.cli.access import RegistryFlags, concurrency_flag, export_flags, offline, registry_flags, store_flags
 from flows.cli.click_ext import Invocation, Tree, Verb, boolean, everywhere
 from flows.cli.copy import announce, warn_of_layers
 from flows.cli.output import Output
 from flows.cli.progress import Row, shown, told
 from flows.cli.source import check_source, request_of, source_flags
-from flows.cli.tarball import object_store_flags, tarball_flags
 from oci.archive.inventory import blobs_of, compare, images_of, verify_archive
 from oci.archive.open import in_object_store
-from oci.archive.s3_options import S3Settings
+from oci.archive.s3_options import S3Options
 from oci.archive.source import Archive
 from oci.errors import Incomplete, InvalidInput, Refused, StoreError
 from oci.export.export import ArchiveReport, write_archive, write_sums
+from oci.export.options import ExportOptions
 from oci.export.parts import Part
 from oci.export.plan import ArchivePlan, Volume
-from oci.export.planner import ArchiveOptions, plan_archive
+from oci.export.planner import plan_archive
 from oci.export.resume import plan_resumed
 from oci.output import write_output
 from oci.reference import ArchiveName
@@ -64,10 +64,10 @@ def archive(context: click.Context) -> None:
 @click.command(name="list", cls=Verb)
 @click.argument("locations", metavar="ARCHIVE...", nargs=-1, required=True)
 @boolean("--blobs", help="Its blobs instead; --delta-from takes such a list.")
-@object_store_flags
+@store_flags
 @everywhere
 @click.pass_obj
-def list_images(invocation: Invocation, /, store: S3Settings, locations: tuple[str, ...], blobs: bool) -> None:
+def list_images(invocation: Invocation, /, store: S3Options, locations: tuple[str, ...], blobs: bool) -> None:
     """List the images of an archive, or of all the volumes that it was split into."""
     output = invocation.output
     output.check_columns(_BLOBS if blobs else _IMAGES)
@@ -89,10 +89,10 @@ def list_images(invocation: Invocation, /, store: S3Settings, locations: tuple[s
 @click.argument("locations", metavar="ARCHIVE...", nargs=-1, required=True)
 @boolean("--deep", help="Read and hash every blob.")
 @concurrency_flag("Blobs at a time")
-@object_store_flags
+@store_flags
 @everywhere
 @click.pass_obj
-def verify(invocation: Invocation, /, store: S3Settings, locations: tuple[str, ...], **flags: Any) -> None:
+def verify(invocation: Invocation, /, store: S3Options, locations: tuple[str, ...], **flags: Any) -> None:
     """Prove that everything the images need is in the archive, or with --deep that every blob has the right bytes."""
     output = invocation.output
     with offline(invocation, store, concurrency=flags["concurrency"]) as session:
@@ -113,10 +113,10 @@ def verify(invocation: Invocation, /, store: S3Settings, locations: tuple[str, .
 @click.command(name="diff", cls=Verb)
 @click.argument("before")
 @click.argument("after")
-@object_store_flags
+@store_flags
 @everywhere
 @click.pass_obj
-def diff(invocation: Invocation, /, store: S3Settings, before: str, after: str) -> None:
+def diff(invocation: Invocation, /, store: S3Options, before: str, after: str) -> None:
     """Say which images are in one of two archives only, or have changed, and how many bytes that makes."""
     output = invocation.output
     output.check_columns(_CHANGES)
@@ -136,8 +136,8 @@ def diff(invocation: Invocation, /, store: S3Settings, before: str, after: str) 
 @source_flags
 @click.option("--to-tar", default="", help="The archive that would be written: a file, or s3://BUCKET/KEY.")
 @concurrency_flag("Requests at a time")
-@tarball_flags
-@object_store_flags
+@export_flags
+@store_flags
 @registry_flags(sides=True)
 @everywhere
 @click.pass_obj
@@ -145,8 +145,8 @@ def plan(
     invocation: Invocation,
     /,
     registry: RegistryFlags,
-    store: S3Settings,
-    tarball: ArchiveOptions,
+    store: S3Options,
+    tarball: ExportOptions,
     **flags: Any,
 ) -> None:
     """Say what an archive would hold, byte for byte: its members, its parts, the requests. The same as
@@ -256,10 +256,10 @@ class _Lines:
 def to_tar(
     invocation: Invocation,
     registry: RegistryFlags,
-    store: S3Settings,
+    store: S3Options,
     request: RelocationRequest,
     *,
-    options: ArchiveOptions,
+    options: ExportOptions,
     flags: dict[str, Any],
 ) -> None:
     if flags["plan_only"]:

@@ -11,16 +11,15 @@ from typing import Any
 
 import click
 
-from flows.cli.access import RegistryFlags, concurrency_flag, registry_flags, show_requests
+from flows.cli.access import RegistryFlags, concurrency_flag, export_flags, registry_flags, show_requests, store_flags
 from flows.cli.click_ext import Invocation, Verb, boolean, everywhere, words
 from flows.cli.output import Output
 from flows.cli.progress import RelocationProgress, metrics_flag, progress_flag, shown, sums, told
 from flows.cli.source import check_source, request_of, source_flags
-from flows.cli.tarball import object_store_flags, tarball_flags
-from oci.archive.s3_options import S3Settings
+from oci.archive.s3_options import S3Options
 from oci.bundle.lockfile import write_lock
 from oci.errors import Incomplete, InvalidInput, InvalidReference, Refused
-from oci.export.planner import ArchiveOptions
+from oci.export.options import ExportOptions
 from oci.meter import Receipt
 from oci.output import write_output
 from oci.reference import LAYOUT_PREFIX, ArchiveName, parse_store
@@ -68,8 +67,8 @@ _UNMONITORED = {
 @metrics_flag
 @progress_flag
 @boolean("--monitor", help="Run as a Prefect flow: progress, history and report in its UI.")
-@tarball_flags
-@object_store_flags
+@export_flags
+@store_flags
 @registry_flags(sides=True)
 @everywhere
 @click.pass_obj
@@ -77,8 +76,8 @@ def copy(
     invocation: Invocation,
     /,
     registry: RegistryFlags,
-    store: S3Settings,
-    tarball: ArchiveOptions,
+    store: S3Options,
+    tarball: ExportOptions,
     **flags: Any,
 ) -> None:
     """Copy a bundle, an image, what a lock lists or an archive, with all it references, to another registry, a folder
@@ -137,7 +136,7 @@ def _request(flags: dict[str, Any]) -> RelocationRequest:
 def _copy(
     invocation: Invocation,
     registry: RegistryFlags,
-    store: S3Settings,
+    store: S3Options,
     request: RelocationRequest,
     flags: dict[str, Any],
 ) -> None:
@@ -216,10 +215,10 @@ def write_report(path: str, result: RelocationResult) -> None:
 def _monitored(
     invocation: Invocation,
     registry: RegistryFlags,
-    store: S3Settings,
+    store: S3Options,
     request: RelocationRequest,
     *,
-    options: ArchiveOptions | None,
+    options: ExportOptions | None,
     flags: dict[str, Any],
 ) -> None:
     from flows import monitor  # noqa: PLC0415 - Prefect takes a second to import

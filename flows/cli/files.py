@@ -7,12 +7,11 @@ from typing import Any
 
 import click
 
-from flows.cli.access import RegistryFlags, offline, registry_flags
+from flows.cli.access import RegistryFlags, offline, registry_flags, store_flags
 from flows.cli.click_ext import Invocation, Verb, boolean, everywhere, words
 from flows.cli.flags import flags_of
 from flows.cli.progress import LayerProgress, progress_flag, shown
-from flows.cli.tarball import object_store_flags
-from oci.archive.s3_options import S3Settings
+from oci.archive.s3_options import S3Options
 from oci.archive.source import Archive
 from oci.bundle.lockfile import write_lock
 from oci.bundle.pull import OpenSource, PullRequest, pull
@@ -39,11 +38,11 @@ from oci.units import counted, show_size
 @click.option("--lock-output", default="", help="Write a BundleLock of what was pushed.")
 @boolean("--oci-media-types", help="OCI media types; imgpkg can pull such a bundle but not copy it.")
 @progress_flag
-@object_store_flags
+@store_flags
 @registry_flags()
 @everywhere
 @click.pass_obj
-def push_files(invocation: Invocation, /, registry: RegistryFlags, store: S3Settings, **flags: Any) -> None:
+def push_files(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, **flags: Any) -> None:
     """Push files as a bundle or as a plain image. The same files give the same digest everywhere."""
     request = PushRequest(
         bundle=flags["bundle"],
@@ -116,11 +115,11 @@ def _labels(given: tuple[str, ...]) -> dict[str, str]:
 @boolean("--replace", help="Delete the output folder even when it wasn't made by a pull.")
 @flags_of(UnpackLimits, "limits")
 @progress_flag
-@object_store_flags
+@store_flags
 @registry_flags()
 @everywhere
 @click.pass_obj
-def pull_files(invocation: Invocation, /, registry: RegistryFlags, store: S3Settings, **flags: Any) -> None:
+def pull_files(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, **flags: Any) -> None:
     """Pull the files of a bundle or an image into a folder."""
     request = None if flags["tar"] else _request(flags)
     path = flags["folder"]

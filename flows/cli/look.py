@@ -6,12 +6,11 @@ from typing import Any
 
 import click
 
-from flows.cli.access import RegistryFlags, concurrency_flag, registry_flags
+from flows.cli.access import RegistryFlags, concurrency_flag, registry_flags, store_flags
 from flows.cli.click_ext import Invocation, Tree, Verb, boolean, everywhere, words
 from flows.cli.output import keyified
 from flows.cli.progress import LayerProgress, progress_flag, shown
-from flows.cli.tarball import object_store_flags
-from oci.archive.s3_options import S3Settings
+from oci.archive.s3_options import S3Options
 from oci.bundle.describe import OpenSource, as_text, as_yaml, describe
 from oci.bundle.tagnames import list_tags as tags_of
 from oci.bundle.tagnames import resolve_tag
@@ -29,11 +28,11 @@ from oci.units import counted, show_size
 @click.option("-o", "--output-type", type=click.Choice(["text", "yaml"]), default="text", show_default=True)
 @boolean("--layers", default=True, help="Show the layers of each image.")
 @boolean("--cosign-artifacts", default=True, help="Show cosign's signatures.")
-@object_store_flags
+@store_flags
 @registry_flags()
 @everywhere
 @click.pass_obj
-def describe_bundle(invocation: Invocation, /, registry: RegistryFlags, store: S3Settings, **flags: Any) -> None:
+def describe_bundle(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, **flags: Any) -> None:
     """Show what a bundle holds: images, nested bundles, signatures, and where each of them is."""
     if not flags["bundle"] and not flags["tar"]:
         raise InvalidInput("Expected --bundle (-b)")

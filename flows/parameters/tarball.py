@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from oci.errors import InvalidInput
-from oci.export.planner import ArchiveOptions
+from oci.export.options import ExportOptions
 from tasks.fleet import Fleet
 
 MIB = 1 << 20
@@ -87,12 +87,12 @@ class TarballOptions(BaseModel):
     deployment: PartsDeployment = ""
 
     @classmethod
-    def of(cls, options: ArchiveOptions, *, resume: bool) -> Self:
+    def of(cls, options: ExportOptions, *, resume: bool) -> Self:
         """What the form would have to say. Raises InvalidInput for sizes that it has no words for."""
         if options.max_size % MIB or options.part_size % MIB:
             raise InvalidInput("a flow counts volumes and parts in MiB", hint="give whole ones: 4GiB, 500MiB")
         return cls(
-            format=options.format,  # type: ignore[arg-type]  # one of the two, says ArchiveOptions
+            format=options.format,  # type: ignore[arg-type]
             base=options.base,
             delta_from=options.delta_from,
             volume_mebibytes=options.max_size // MIB,
@@ -100,9 +100,9 @@ class TarballOptions(BaseModel):
             resume=resume,
         )
 
-    def options(self) -> ArchiveOptions:
+    def options(self) -> ExportOptions:
         """The same for the tasks, which know nothing of forms."""
-        return ArchiveOptions(
+        return ExportOptions(
             format=self.format,
             base=self.base,
             delta_from=self.delta_from,

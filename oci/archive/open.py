@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from oci.archive.s3_options import S3Settings
+from oci.archive.s3_options import S3Options
 from oci.cancel import CancelToken
 from oci.errors import IntegrityError
 from oci.meter import Meter
@@ -75,7 +75,7 @@ def in_object_store(location: str) -> bool:
 
 
 def open_reader(
-    location: str, s3: S3Settings, *, side: str, cancel: CancelToken, meter: Meter | None = None
+    location: str, s3: S3Options, *, side: str, cancel: CancelToken, meter: Meter | None = None
 ) -> ByteReader:
     if not in_object_store(location):
         return FileReader(location, side=side, cancel=cancel)
@@ -86,7 +86,7 @@ def open_reader(
 
 def open_readers(
     name: ArchiveName,
-    s3: Callable[[str], S3Settings],
+    s3: Callable[[str], S3Options],
     *,
     side: str,
     cancel: CancelToken,

@@ -21,7 +21,7 @@ from botocore.session import Session as BotocoreSession
 
 from oci.archive.open import READ_SIZE
 from oci.archive.s3_errors import as_store_error
-from oci.archive.s3_options import S3Settings
+from oci.archive.s3_options import S3Options
 from oci.cancel import CancelToken
 from oci.errors import IntegrityError, InvalidInput, NotFound, Refused, Unavailable
 from oci.meter import Meter
@@ -50,7 +50,7 @@ _RETRIED = re.compile(r"attempt=([2-9]|1\d)")
 class S3:
     """One client for all threads."""
 
-    def __init__(self, settings: S3Settings, *, side: str, meter: Meter | None = None) -> None:
+    def __init__(self, settings: S3Options, *, side: str, meter: Meter | None = None) -> None:
         self.settings = settings
         self.side = side
         with _checked(settings), self.mapped(settings.address or "S3", "connecting"):
@@ -71,7 +71,7 @@ class S3:
 
 
 @contextmanager
-def _checked(settings: S3Settings) -> Iterator[None]:
+def _checked(settings: S3Options) -> Iterator[None]:
     """boto3 finds settings that can't be used, and says so in a ValueError."""
     try:
         yield
@@ -173,20 +173,20 @@ def _count(client: Any, meter: Meter) -> None:
     client.meta.events.register("before-send.s3", before_send)
 
 
-def _identity(session: boto3.Session, settings: S3Settings) -> str:
+def _identity(session: boto3.Session, settings: S3Options) -> str:
     if settings.role:
         return f"role {settings.role}"
     found = session.get_credentials()
     return f"access key {found.access_key} ({found.method})" if found else "anonymous"
 
 
-def _client(session: boto3.Session, settings: S3Settings) -> Any:
+def _client(session: boto3.Session, settings: S3Options) -> Any:
     secure = not settings.address.startswith("http://")
     style: Any = {"addressing_style": "path"} if settings.path_style else {}
     return session.client(
         "s3",
         endpoint_url=settings.endpoint or None,
-        verify=(settings.ca_file or None) if settings.verify else False,
+        verify=(settings.ca_file or None) if settings.verify_tls else False,
         config=Config(
             retries={"mode": "standard", "max_attempts": settings.tries},
             max_pool_connections=settings.connections,
@@ -201,7 +201,7 @@ def _client(session: boto3.Session, settings: S3Settings) -> Any:
     )
 
 
-def _session(settings: S3Settings) -> boto3.Session:
+def _session(settings: S3Options) -> boto3.Session:
     session = boto3.Session(
         profile_name=settings.profile or None,
         region_name=settings.region or None,

@@ -24,9 +24,10 @@ from oci.digest import Digest
 from oci.errors import TransshipError
 from oci.export.assembly import OpenBlob, WriteReport, Writing
 from oci.export.file_writer import ByteWriter, StoredPart, open_writer
+from oci.export.options import ExportOptions
 from oci.export.parts import Part
 from oci.export.plan import ArchivePlan, Group, Volume
-from oci.export.planner import ArchiveOptions, plan_archive
+from oci.export.planner import plan_archive
 from oci.export.resume import is_in_place
 from oci.files.walk import Entry
 from oci.reference import LAYOUT_PREFIX, ArchiveName, LayoutFolder, StoreName
@@ -139,7 +140,7 @@ def push_to_archive(
     request: PushRequest,
     entries: Sequence[Entry],
     location: str,
-    options: ArchiveOptions | None = None,
+    options: ExportOptions | None = None,
 ) -> tuple[Pushed, ArchiveReport]:
     """The image that `push` would make, in an archive that knows it by the name it was to have. What a bundle lists
     isn't in it, no more than a push sends it."""

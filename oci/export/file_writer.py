@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from oci.archive.open import READ_SIZE, ByteReader, FileReader, in_object_store
-from oci.archive.s3_options import S3Settings
+from oci.archive.s3_options import S3Options
 from oci.errors import IntegrityError, NotFound, Refused
 from oci.export.parts import SMALLEST, Part
 from oci.meter import Meter
@@ -95,7 +95,7 @@ def smallest_part(location: str) -> int:
     return SMALLEST if in_object_store(location) else 1
 
 
-def open_writer(location: str, s3: S3Settings, *, side: str = "destination", meter: Meter | None = None) -> ByteWriter:
+def open_writer(location: str, s3: S3Options, *, side: str = "destination", meter: Meter | None = None) -> ByteWriter:
     """Returns what writes an archive there. S3 takes a while to import, and is imported for an object only."""
     if not in_object_store(location):
         return FileWriter(location, side=side)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from oci.archive import index_json, manifest_json, transship_json
 from oci.archive.entry import ArchiveEntry
-from oci.archive.index import FORMATS, IMGPKG
+from oci.archive.index import IMGPKG
 from oci.archive.open import in_object_store
 from oci.archive.source import Archive
 from oci.archive.transship_json import TransshipJson
@@ -17,6 +17,7 @@ from oci.errors import Incomplete, InvalidInput, InvalidManifest, StoreError
 from oci.export import parts
 from oci.export.delta import Known, known_blobs
 from oci.export.file_writer import smallest_part
+from oci.export.options import ExportOptions
 from oci.export.plan import ArchivePlan, Volume
 from oci.export.tar_plan import Content, Member, TarPlan, lay_out
 from oci.files import tar
@@ -32,35 +33,14 @@ CONFIG_LIMIT = 16 << 20
 """Bytes of a config that is held as text: image configs have some thousand."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ArchiveOptions:
-    """How an archive is to be. Raises InvalidInput when that makes no sense."""
-
-    format: str = IMGPKG
-    base: str = ""
-    """An older archive, in one piece; what hasn't changed is copied out of it where that is possible, and read from it
-    where not."""
-    delta_from: str = ""
-    """What the other side has: an archive, a repository, or a file that lists digests of blobs or images."""
-    max_size: int = 0
-    """Bytes of a volume; 0 for one, of any size."""
-    part_size: int = parts.DEFAULT_SIZE
-
-    def __post_init__(self) -> None:
-        if self.format not in FORMATS:
-            raise InvalidInput(f"unknown archive format {self.format!r}", hint=f"known are {', '.join(FORMATS)}")
-        if self.max_size < 0 or self.part_size < parts.SMALLEST:
-            raise InvalidInput(f"a part has {parts.SMALLEST} bytes or more, and a volume more than none")
-
-
 def plan_archive(
-    session: Session, request: RelocationRequest, plan: Plan, options: ArchiveOptions | None = None
+    session: Session, request: RelocationRequest, plan: Plan, options: ExportOptions | None = None
 ) -> ArchivePlan:
     """Reads manifests and configs that the session hasn't read yet; writes nothing.
 
     Raises Incomplete when a part of the source couldn't be read: an archive has everything or isn't made.
     """
-    options = options or ArchiveOptions()
+    options = options or ExportOptions()
     _check_whole(plan)
     destination = request.destination
     if not isinstance(destination, ArchiveName) or len(destination.locations) > 1:
@@ -153,7 +133,7 @@ def _members(manifests: Mapping[Digest, Manifest], blobs: Sequence[PlannedBlob],
 
 
 def _volumes(
-    head: Sequence[Content], note: TransshipJson, members: Sequence[Content], options: ArchiveOptions
+    head: Sequence[Content], note: TransshipJson, members: Sequence[Content], options: ExportOptions
 ) -> list[TarPlan]:
     """One tarball, or as many as it takes; the note is in it only where it says something."""
     noted = [_note(note)] if note.requires or note.base else []
@@ -220,7 +200,7 @@ def _names(location: str, count: int) -> list[str]:
     return [f"{stem}.vol{number:03}{suffix}" for number in range(1, count + 1)]
 
 
-def _cut(session: Session, location: str, plan: TarPlan, options: ArchiveOptions) -> Volume:
+def _cut(session: Session, location: str, plan: TarPlan, options: ExportOptions) -> Volume:
     return Volume(
         location=location,
         tar=plan,

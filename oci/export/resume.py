@@ -10,8 +10,9 @@ from oci.archive.open import ByteReader, in_object_store, open_reader
 from oci.digest import Digest, Verifier
 from oci.errors import IntegrityError, InvalidManifest, NotFound, Refused
 from oci.export.file_writer import open_writer
+from oci.export.options import ExportOptions
 from oci.export.plan import ArchivePlan, Volume
-from oci.export.planner import ArchiveOptions, plan_archive
+from oci.export.planner import plan_archive
 from oci.export.tar_plan import Member, TarPlan
 from oci.reference import ArchiveName
 from oci.relocation.plan import Plan
@@ -20,11 +21,11 @@ from oci.relocation.session import Session
 
 
 def plan_resumed(
-    session: Session, request: RelocationRequest, plan: Plan, options: ArchiveOptions | None = None
+    session: Session, request: RelocationRequest, plan: Plan, options: ExportOptions | None = None
 ) -> ArchivePlan:
     """Like `plan_archive`, for a run that goes on with what an earlier one has left. Where a whole archive is at the
     destination already, that lends its layers, as in imgpkg. Raises Refused when something else is there."""
-    options = options or ArchiveOptions()
+    options = options or ExportOptions()
     location = _location(request)
     if options.base or not location:
         return plan_archive(session, request, plan, options)

@@ -14,8 +14,9 @@ from oci.archive.source import Archive, Nothing
 from oci.digest import Digest
 from oci.errors import NotFound
 from oci.export.export import ArchiveReport, write_archive
+from oci.export.options import ExportOptions
 from oci.export.plan import ArchivePlan
-from oci.export.planner import ArchiveOptions, plan_archive
+from oci.export.planner import plan_archive
 from oci.mirror.comparison import DestinationComparison, TagState
 from oci.mirror.work import WorkItem
 from oci.reference import ArchiveName, StoreName, parse_store
@@ -50,7 +51,7 @@ def planned(session: Session, item: WorkItem) -> tuple[Plan, ArchivePlan]:
     plan = plans[0] if len(plans) == 1 else _merged(item.source, parse_store(target.destination), plans)
     name = parse_store(target.destination)
     old = name.locations[0] if isinstance(name, ArchiveName) and isinstance(held_in(session, name), Archive) else ""
-    return plan, plan_archive(session, requests[0], plan, ArchiveOptions(base=old))
+    return plan, plan_archive(session, requests[0], plan, ExportOptions(base=old))
 
 
 def write(session: Session, item: WorkItem) -> tuple[Plan, ArchiveReport]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from oci.archive.s3_options import S3Settings
+from oci.archive.s3_options import S3Options
 from oci.mirror.rules import STRICT
 
 
@@ -80,7 +79,7 @@ class Bucket(BaseModel):
         default=None, title="Checksums", description="when_required: for stores that know no checksum but MD5."
     )
 
-    def over(self, known: S3Settings) -> S3Settings:
+    def over(self, known: S3Options) -> S3Options:
         """`known` with what is said here."""
         said: dict[str, Any] = {
             "endpoint": self.endpoint,
@@ -92,7 +91,7 @@ class Bucket(BaseModel):
             "storage_class": self.storage_class,
             "tags": self.tags,
             "path_style": self.path_style,
-            "verify": self.verify_tls,
+            "verify_tls": self.verify_tls,
             "checksums": self.checksums,
         }
-        return replace(known, **{name: value for name, value in said.items() if value not in ("", None, {})})
+        return known.with_(**{name: value for name, value in said.items() if value not in ("", None, {})})

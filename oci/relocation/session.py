@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from oci.archive.open import open_readers
-from oci.archive.s3_options import S3Settings
+from oci.archive.s3_options import S3Options
 from oci.archive.source import Archive, Nothing
 from oci.cancel import CancelToken
 from oci.digest import Digest
@@ -38,13 +38,13 @@ class Access:
     credentials: Credentials
     default: RegistryOptions = field(default_factory=RegistryOptions)
     per_registry: Mapping[str, RegistryOptions] = field(default_factory=dict)
-    s3: S3Settings = field(default_factory=S3Settings)
-    per_bucket: Mapping[str, S3Settings] = field(default_factory=dict)
+    s3: S3Options = field(default_factory=S3Options)
+    per_bucket: Mapping[str, S3Options] = field(default_factory=dict)
 
     def settings(self, registry: str) -> RegistryOptions:
         return self.per_registry.get(registry, self.default)
 
-    def object_store(self, location: str) -> S3Settings:
+    def object_store(self, location: str) -> S3Options:
         """Of s3://BUCKET/KEY, or of a bucket by its name."""
         return self.per_bucket.get(location.removeprefix(S3_PREFIX).partition("/")[0], self.s3)
 
@@ -114,7 +114,7 @@ class Session:
                 self._archives[(side, name)] = archive
             return archive
 
-    def object_store(self, location: str, side: str = "destination") -> S3Settings:
+    def object_store(self, location: str, side: str = "destination") -> S3Options:
         return self._object_stores[side](location)
 
     def _store(self, side: str, name: Repository | LayoutFolder) -> Destination:

@@ -10,7 +10,7 @@ import pytest
 from flows import monitor
 from flows.parameters.tarball import TarballOptions
 from oci.errors import InvalidInput
-from oci.export.planner import ArchiveOptions
+from oci.export.options import ExportOptions
 from oci.registry.credentials.chain import Credentials, Fixed
 from oci.registry.credentials.credential import Credential
 from oci.relocation.request import RelocationRequest
@@ -47,7 +47,7 @@ def test_an_archive_in_an_object_store_is_written_and_read_with_the_settings_of_
     out = RelocationRequest(image=source, to=f"archive:{s3_location}")
     back = RelocationRequest(archive=(s3_location,), to=f"{registry.host}/monitor/mirror/packed")
 
-    options = ArchiveOptions(format="oci-layout", part_size=8 << 20)
+    options = ExportOptions(format="oci-layout", part_size=8 << 20)
     monitor.run(out, source=access, destination=access, verify="deep", tarball=options)
     report = monitor.run(back, source=access, destination=access)
 
@@ -58,7 +58,7 @@ def test_an_archive_in_an_object_store_is_written_and_read_with_the_settings_of_
 
 def test_sizes_that_the_form_has_no_words_for_are_refused() -> None:
     with pytest.raises(InvalidInput, match="in MiB"):
-        TarballOptions.of(ArchiveOptions(max_size=20_000), resume=False)
+        TarballOptions.of(ExportOptions(max_size=20_000), resume=False)
 
 
 PROGRAM = """

@@ -19,7 +19,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from oci.archive.s3_options import S3Settings
+from oci.archive.s3_options import S3Options
 
 START_SECONDS = 120.0
 BUCKET = "archives"
@@ -36,7 +36,7 @@ class ObjectStore:
     def __init__(self, port: int, *, scheme: str = "http", ca_file: str = "") -> None:
         self.port = port
         self.endpoint = f"{scheme}://127.0.0.1:{port}"
-        self.settings = S3Settings(
+        self.settings = S3Options(
             endpoint=self.endpoint,
             region="us-east-1",
             access_key=ACCESS_KEY,

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from oci.export.export import ArchiveReport, write_archive
+from oci.export.options import ExportOptions
 from oci.export.plan import ArchivePlan
-from oci.export.planner import ArchiveOptions, plan_archive
+from oci.export.planner import plan_archive
 from oci.reference import ArchiveName
 from oci.relocation.planner import make_plan
 from oci.relocation.request import RelocationRequest
@@ -20,7 +21,7 @@ from tests.support.relocating import anonymous
 def archived(
     path: Path,
     *,
-    options: ArchiveOptions | None = None,
+    options: ExportOptions | None = None,
     resume: bool = False,
     concurrency: int = 4,
     settings: Mapping[str, Any] | None = None,
@@ -32,7 +33,7 @@ def archived(
         return write_archive(session, planned(session, path, options=options, **request), resume=resume)
 
 
-def planned(session: Session, path: Path, *, options: ArchiveOptions | None = None, **request: Any) -> ArchivePlan:
+def planned(session: Session, path: Path, *, options: ExportOptions | None = None, **request: Any) -> ArchivePlan:
     asked = RelocationRequest(to=str(ArchiveName.of(str(path))), **request)
     return plan_archive(session, asked, make_plan(session, asked), options)
 

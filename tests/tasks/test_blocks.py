@@ -6,7 +6,7 @@ import uuid
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from oci.archive.s3_options import S3Settings
+from oci.archive.s3_options import S3Options
 from oci.errors import InvalidInput
 from tasks.blocks import BlockCredentials, RegistryCredentials, S3Store, load_credentials, load_s3
 
@@ -98,4 +98,4 @@ def test_an_object_store_that_makes_no_sense_is_refused(wrong: dict[str, str]) -
 
 
 def test_without_a_name_the_environment_says_it() -> None:
-    assert asyncio.run(load_s3("")) == S3Settings()
+    assert asyncio.run(load_s3("")) == S3Options()

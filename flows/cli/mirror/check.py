@@ -7,12 +7,11 @@ from typing import Any
 
 import click
 
-from flows.cli.access import RegistryFlags, registry_flags
+from flows.cli.access import RegistryFlags, registry_flags, store_flags
 from flows.cli.click_ext import Invocation, Verb, everywhere
 from flows.cli.mirror.shared import Mirrors, mirror_flags, warn_of_nothing
 from flows.cli.output import DONE, DRIFT
-from flows.cli.tarball import object_store_flags
-from oci.archive.s3_options import S3Settings
+from oci.archive.s3_options import S3Options
 from oci.errors import Incomplete, TransshipError
 from oci.mirror.comparison import Comparison, TagState
 
@@ -23,10 +22,10 @@ _DRIFT = ("Mirror", "Destination", "Tag", "State", "Reason")
 @mirror_flags
 @click.option("--report", default="", help="Write what was found to a JSON file.")
 @registry_flags(sides=True)
-@object_store_flags
+@store_flags
 @everywhere
 @click.pass_obj
-def check(invocation: Invocation, /, registry: RegistryFlags, store: S3Settings, **flags: Any) -> int:
+def check(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, **flags: Any) -> int:
     """Tell which tags are missing, stale, extra, unsigned, or moved though immutable. Nothing is written.
 
     Exit codes: 0 all as it should be, 4 there is drift, 3 or 1 something couldn't be compared.

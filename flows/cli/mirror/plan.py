@@ -6,11 +6,10 @@ from typing import Any
 
 import click
 
-from flows.cli.access import RegistryFlags, registry_flags
+from flows.cli.access import RegistryFlags, registry_flags, store_flags
 from flows.cli.click_ext import Invocation, Verb, boolean, everywhere
 from flows.cli.mirror.shared import Mirrors, mirror_flags, warn_of_nothing
-from flows.cli.tarball import object_store_flags
-from oci.archive.s3_options import S3Settings
+from oci.archive.s3_options import S3Options
 from oci.errors import Incomplete, StoreError, TransshipError
 from oci.mirror.plan import MirrorPlan, plan_mirror
 from oci.units import counted, show_size
@@ -24,10 +23,10 @@ _REQUESTS = ("Mirror", "Registry", "Requests")
 @boolean("--audit", help="Ask for immutable tags as well, and tell when one has moved at its source.")
 @click.option("--output", default="", help="Write the plan to a JSON file.")
 @registry_flags(sides=True)
-@object_store_flags
+@store_flags
 @everywhere
 @click.pass_obj
-def plan(invocation: Invocation, /, registry: RegistryFlags, store: S3Settings, **flags: Any) -> None:
+def plan(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, **flags: Any) -> None:
     """Say which images a run would copy, with bytes to move and to mount and the requests it would take."""
     invocation.output.check_columns(_IMAGES, _REQUESTS)
     mirrors = Mirrors.asked_for(invocation, registry, store, flags)

@@ -7,12 +7,11 @@ from typing import Any
 
 import click
 
-from flows.cli.access import RegistryFlags, registry_flags
+from flows.cli.access import RegistryFlags, registry_flags, store_flags
 from flows.cli.click_ext import Invocation, Verb, boolean, everywhere
 from flows.cli.mirror.shared import Mirrors, mirror_flags, warn_of_nothing
 from flows.cli.progress import metrics_flag
-from flows.cli.tarball import object_store_flags
-from oci.archive.s3_options import S3Settings
+from oci.archive.s3_options import S3Options
 from oci.errors import Incomplete, StoreError, TransshipError
 from oci.mirror.carry import Carried
 from oci.mirror.report import MirrorReport, not_begun
@@ -31,10 +30,10 @@ _RUNS = ("Mirror", "Copied", "In place", "Failed", "Sent", "Mounted", "Requests"
 @click.option("--report", default="", help="Write what became of each mirror to a JSON file, which --only understands.")
 @metrics_flag
 @registry_flags(sides=True)
-@object_store_flags
+@store_flags
 @everywhere
 @click.pass_obj
-def run(invocation: Invocation, /, registry: RegistryFlags, store: S3Settings, **flags: Any) -> None:
+def run(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, **flags: Any) -> None:
     """Copy what is missing or changed, for all mirrors or for those that are named.
 
     A failure stops nothing else. Exit codes: 0 all is in place, 3 some of it failed, 1 nothing worked.

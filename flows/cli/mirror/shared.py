@@ -12,7 +12,7 @@ import click
 
 from flows.cli.access import RegistryFlags, show_requests
 from flows.cli.click_ext import Invocation
-from oci.archive.s3_options import S3Settings
+from oci.archive.s3_options import S3Options
 from oci.errors import InvalidInput, NotFound, Refused, StoreError, TransshipError
 from oci.mirror.breaker import Breaker
 from oci.mirror.compare import Care, compare, concerns
@@ -79,7 +79,7 @@ class Mirrors:
 
     invocation: Invocation
     registry: RegistryFlags
-    store: S3Settings
+    store: S3Options
     config: MirrorsConfig
     chosen: tuple[Mirror, ...]
     only: frozenset[str]
@@ -88,7 +88,7 @@ class Mirrors:
 
     @classmethod
     def asked_for(
-        cls, invocation: Invocation, registry: RegistryFlags, store: S3Settings, flags: dict[str, Any]
+        cls, invocation: Invocation, registry: RegistryFlags, store: S3Options, flags: dict[str, Any]
     ) -> Mirrors:
         show_requests(invocation)
         config = read_config(flags["path"])

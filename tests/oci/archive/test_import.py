@@ -13,7 +13,7 @@ from oci.archive.index import OCI_LAYOUT
 from oci.bundle import tagnames
 from oci.digest import Digest
 from oci.errors import Incomplete, IntegrityError, InvalidInput, InvalidManifest, NotFound, TransshipError
-from oci.export.planner import ArchiveOptions
+from oci.export.options import ExportOptions
 from oci.reference import ArchiveName
 from oci.relocation.publish import result_lock
 from oci.relocation.request import RelocationRequest
@@ -32,7 +32,7 @@ def gone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Shop, Path]:
     with DockerRegistry(folder / "registry") as origin:
         shop = push_shop(origin.url, "origin/shop", seed=41)
         archived(folder / "shop.tar", bundle=shop.reference, artifacts=frozenset({"cosign", "referrers"}))
-        options = ArchiveOptions(format=OCI_LAYOUT)
+        options = ExportOptions(format=OCI_LAYOUT)
         archived(folder / "layout.tar", bundle=shop.reference, options=options)
     return shop, folder / "shop.tar"
 
@@ -413,7 +413,7 @@ def test_what_an_archive_lacks_may_be_at_the_destination(
 def test_an_archive_becomes_another_archive(gone: tuple[Shop, Path], tmp_path: Path) -> None:
     shop, path = gone
     layout, back = tmp_path / "layout.tar", tmp_path / "back.tar"
-    archived(layout, archive=(str(path),), options=ArchiveOptions(format=OCI_LAYOUT))
+    archived(layout, archive=(str(path),), options=ExportOptions(format=OCI_LAYOUT))
     archived(back, archive=(str(layout),))
 
     with tarfile.open(path) as one, tarfile.open(back) as other:

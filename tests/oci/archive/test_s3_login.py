@@ -11,7 +11,7 @@ from urllib.parse import parse_qs
 import pytest
 
 from oci.archive.s3 import S3
-from oci.archive.s3_options import S3Settings
+from oci.archive.s3_options import S3Options
 from oci.errors import Denied, Unauthorized
 from oci.export.s3_writer import S3Writer
 from oci.meter import Meter
@@ -58,8 +58,8 @@ def tarball() -> Tarball:
     return Tarball.of(1, [MIB])
 
 
-def assuming(store: SeaweedFS) -> S3Settings:
-    return replace(store.settings, access_key="somebody", secret_key="else", role=ROLE)
+def assuming(store: SeaweedFS) -> S3Options:
+    return store.settings.with_(access_key="somebody", secret_key="else", role=ROLE)
 
 
 def test_a_role_is_assumed(object_store: SeaweedFS, tokens: TokenService, s3_location: str, tarball: Tarball) -> None:
@@ -92,7 +92,7 @@ def test_a_profile_is_read_from_the_config_files(
         "aws_access_key_id = other\naws_secret_access_key = other\n"
     )
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(credentials))
-    named = replace(object_store.settings, access_key="", secret_key="")
+    named = object_store.settings.with_(access_key="", secret_key="")
 
     tarball.write(S3Writer(s3_location, S3(replace(named, profile="backup"), side="destination")))
     assert object_store.get(s3_location) == tarball.data
@@ -107,7 +107,7 @@ def test_the_environment_is_looked_into(
     for name, value in object_store.environment.items():
         monkeypatch.setenv(name, value)
 
-    tarball.write(S3Writer(s3_location, S3(S3Settings(), side="destination")))
+    tarball.write(S3Writer(s3_location, S3(S3Options(), side="destination")))
 
     assert object_store.get(s3_location) == tarball.data
 
@@ -119,7 +119,7 @@ def test_nobody_is_told_to_look_for_credentials(
         monkeypatch.setenv(name, str(tmp_path / "none"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("HOME", str(tmp_path))
-    nobody = replace(object_store.settings, access_key="", secret_key="")
+    nobody = object_store.settings.with_(access_key="", secret_key="")
 
     with pytest.raises(Unauthorized, match=r"~/\.aws"):
         tarball.write(S3Writer(s3_location, S3(nobody, side="destination")))

@@ -28,7 +28,7 @@ def stored(object_store: SeaweedFS, s3_location: str) -> str:
 
 
 def reader(store: SeaweedFS, location: str, cancel: CancelToken | None = None, **changes: object) -> S3Reader:
-    settings = replace(store.settings, timeout=0.8, tries=2, **changes)  # type: ignore[arg-type]
+    settings = store.settings.with_(timeout=0.8, tries=2, **changes)
     return S3Reader(location, S3(settings, side="source"), cancel=cancel or CancelToken())
 
 

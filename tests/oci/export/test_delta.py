@@ -10,7 +10,7 @@ import pytest
 
 from oci.archive.index import IMGPKG, OCI_LAYOUT
 from oci.errors import InvalidInput, NotFound
-from oci.export.planner import ArchiveOptions
+from oci.export.options import ExportOptions
 from oci.reference import ArchiveName
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.skopeo import raw_manifest
@@ -61,9 +61,9 @@ def test_a_delta_to_an_archive_leaves_out_its_layers_and_says_which(
     release: Release, other_registry: DockerRegistry, repository: str, tmp_path: Path, kind: str
 ) -> None:
     first, delta = tmp_path / "first.tar", tmp_path / "delta.tar"
-    archived(first, bundle=f"{release.reference}:1.0", options=ArchiveOptions(format=kind))
+    archived(first, bundle=f"{release.reference}:1.0", options=ExportOptions(format=kind))
     report = archived(
-        delta, bundle=f"{release.reference}:2.0", options=ArchiveOptions(format=kind, delta_from=str(first))
+        delta, bundle=f"{release.reference}:2.0", options=ExportOptions(format=kind, delta_from=str(first))
     )
     target = f"{other_registry.host}/{repository}"
 
@@ -84,7 +84,7 @@ def test_what_a_delta_requires_is_asked_for_first_and_named_when_it_is_missing(
 ) -> None:
     first, delta = tmp_path / "first.tar", tmp_path / "delta.tar"
     archived(first, bundle=f"{release.reference}:1.0")
-    archived(delta, bundle=f"{release.reference}:2.0", options=ArchiveOptions(delta_from=str(first)))
+    archived(delta, bundle=f"{release.reference}:2.0", options=ExportOptions(delta_from=str(first)))
     target = f"{other_registry.host}/{repository}"
 
     with pytest.raises(NotFound) as caught:
@@ -113,7 +113,7 @@ def test_a_delta_to_a_repository_a_lock_and_a_list_of_blobs_is_the_same(
     left_out = []
     for number, known in enumerate((target, str(blobs), str(lock_of_images))):
         delta = tmp_path / f"{number}.tar"
-        archived(delta, bundle=f"{release.reference}:2.0", options=ArchiveOptions(delta_from=known))
+        archived(delta, bundle=f"{release.reference}:2.0", options=ExportOptions(delta_from=known))
         left_out.append(note(delta)["requires"])
 
     assert left_out[0] == left_out[1] == left_out[2]
@@ -124,8 +124,8 @@ def test_a_delta_to_a_repository_a_lock_and_a_list_of_blobs_is_the_same(
 def test_a_delta_to_a_delta_knows_what_that_one_requires(release: Release, tmp_path: Path) -> None:
     first, second, third = (tmp_path / f"{number}.tar" for number in range(3))
     archived(first, bundle=f"{release.reference}:1.0")
-    archived(second, bundle=f"{release.reference}:2.0", options=ArchiveOptions(delta_from=str(first)))
-    archived(third, bundle=f"{release.reference}:2.0", options=ArchiveOptions(delta_from=str(second)))
+    archived(second, bundle=f"{release.reference}:2.0", options=ExportOptions(delta_from=str(first)))
+    archived(third, bundle=f"{release.reference}:2.0", options=ExportOptions(delta_from=str(second)))
 
     requires = {one["digest"] for one in note(third)["requires"]}  # type: ignore[attr-defined]
     assert {digest_of(release.base.data), digest_of(release.extra.data)} <= requires
@@ -140,7 +140,7 @@ def test_what_is_nothing_to_be_a_delta_to_is_refused(release: Release, tmp_path:
         ("gone.tar", "check the path"),
     ):
         with pytest.raises(InvalidInput, match=said):
-            archived(tmp_path / "x.tar", bundle=f"{release.reference}:2.0", options=ArchiveOptions(delta_from=known))
+            archived(tmp_path / "x.tar", bundle=f"{release.reference}:2.0", options=ExportOptions(delta_from=known))
 
 
 @pytest.mark.parametrize("kind", [IMGPKG, OCI_LAYOUT])
@@ -148,7 +148,7 @@ def test_volumes_are_imported_in_any_order(
     release: Release, other_registry: DockerRegistry, repository: str, tmp_path: Path, kind: str
 ) -> None:
     report = archived(
-        tmp_path / "x.tar", bundle=f"{release.reference}:2.0", options=ArchiveOptions(format=kind, max_size=4 * MIB)
+        tmp_path / "x.tar", bundle=f"{release.reference}:2.0", options=ExportOptions(format=kind, max_size=4 * MIB)
     )
     volumes = [Path(location) for location in report.locations]
 
@@ -161,9 +161,9 @@ def test_volumes_are_imported_in_any_order(
 
 
 def test_a_volume_that_is_missing_is_named(release: Release, tmp_path: Path) -> None:
-    options = ArchiveOptions(max_size=4 * MIB)
+    options = ExportOptions(max_size=4 * MIB)
     one = archived(tmp_path / "x.tar", bundle=f"{release.reference}:2.0", options=options).locations
-    other = archived(tmp_path / "y.tar", bundle=f"{release.reference}:1.0", options=ArchiveOptions()).locations
+    other = archived(tmp_path / "y.tar", bundle=f"{release.reference}:1.0", options=ExportOptions()).locations
     with session() as opened:
         with pytest.raises(InvalidInput, match=f"of {len(one)} volumes these are missing: 1"):
             opened.archive(ArchiveName.of(*one[1:]))
@@ -174,7 +174,7 @@ def test_a_volume_that_is_missing_is_named(release: Release, tmp_path: Path) -> 
 def test_volumes_of_different_archives_are_told_apart(
     registry: DockerRegistry, release: Release, repository: str, tmp_path: Path
 ) -> None:
-    options = ArchiveOptions(max_size=4 * MIB)
+    options = ExportOptions(max_size=4 * MIB)
     another = Release(registry, f"{repository}/another", 90)
     one = archived(tmp_path / "x.tar", bundle=f"{release.reference}:2.0", options=options).locations
     other = archived(tmp_path / "y.tar", bundle=f"{another.reference}:2.0", options=options).locations
@@ -184,13 +184,13 @@ def test_volumes_of_different_archives_are_told_apart(
 
 def test_a_blob_that_fits_no_volume_is_named(release: Release, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=f"{digest_of(release.base.data)} has") as caught:
-        archived(tmp_path / "x.tar", bundle=f"{release.reference}:2.0", options=ArchiveOptions(max_size=2 * MIB))
+        archived(tmp_path / "x.tar", bundle=f"{release.reference}:2.0", options=ExportOptions(max_size=2 * MIB))
     assert "--max-size" in caught.value.hint
 
 
 def test_an_archive_that_fits_one_volume_is_the_usual_one(release: Release, tmp_path: Path) -> None:
     archived(tmp_path / "one.tar", bundle=f"{release.reference}:2.0")
-    archived(tmp_path / "two.tar", bundle=f"{release.reference}:2.0", options=ArchiveOptions(max_size=1 << 30))
+    archived(tmp_path / "two.tar", bundle=f"{release.reference}:2.0", options=ExportOptions(max_size=1 << 30))
 
     assert (tmp_path / "one.tar").read_bytes() == (tmp_path / "two.tar").read_bytes()
 
@@ -202,7 +202,7 @@ def test_bytes_that_an_older_archive_has_are_not_fetched_again(
     archived(first, bundle=f"{release.reference}:1.0")
     archived(want, bundle=f"{release.reference}:2.0")
     before = len(registry.requests())
-    report = archived(second, bundle=f"{release.reference}:2.0", options=ArchiveOptions(base=str(first)))
+    report = archived(second, bundle=f"{release.reference}:2.0", options=ExportOptions(base=str(first)))
 
     assert second.read_bytes() == want.read_bytes()
     assert report.copied > 3 * MIB
@@ -220,7 +220,7 @@ def test_wrong_bytes_in_an_older_archive_are_found_and_fetched_instead(release: 
     with first.open("r+b") as file:
         file.seek(offset + MIB)
         file.write(bytes(64))
-    archived(second, bundle=f"{release.reference}:2.0", options=ArchiveOptions(base=str(first)))
+    archived(second, bundle=f"{release.reference}:2.0", options=ExportOptions(base=str(first)))
 
     assert second.read_bytes() == want.read_bytes()
 
@@ -229,10 +229,10 @@ def test_an_older_archive_of_the_other_format_lends_its_blobs_too(
     registry: DockerRegistry, release: Release, tmp_path: Path
 ) -> None:
     first, second, want = tmp_path / "first.tar", tmp_path / "second.tar", tmp_path / "want.tar"
-    archived(first, bundle=f"{release.reference}:1.0", options=ArchiveOptions(format=OCI_LAYOUT))
+    archived(first, bundle=f"{release.reference}:1.0", options=ExportOptions(format=OCI_LAYOUT))
     archived(want, bundle=f"{release.reference}:2.0")
     before = len(registry.requests())
-    report = archived(second, bundle=f"{release.reference}:2.0", options=ArchiveOptions(base=str(first)))
+    report = archived(second, bundle=f"{release.reference}:2.0", options=ExportOptions(base=str(first)))
 
     assert second.read_bytes() == want.read_bytes()
     assert report.copied == 0

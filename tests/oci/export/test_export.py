@@ -13,8 +13,8 @@ from oci.archive import manifest_json
 from oci.archive.index import OCI_LAYOUT
 from oci.errors import Incomplete, InvalidInput, InvalidManifest
 from oci.export.export import write_sums
+from oci.export.options import ExportOptions
 from oci.export.plan import ArchivePlan
-from oci.export.planner import ArchiveOptions
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.skopeo import raw_manifest, skopeo
 from tests.support import imgpkg_tarball as imgpkg
@@ -92,9 +92,7 @@ def test_an_archive_of_many_parts_is_the_same_bytes(registry: DockerRegistry, re
     want = imgpkg.tarball([imgpkg.image(made, source, tag="v1")], blobs)
     for concurrency in (1, 4, 16):
         path = tmp_path / f"{concurrency}.tar"
-        report = archived(
-            path, image=f"{source}:v1", concurrency=concurrency, options=ArchiveOptions(part_size=5 << 20)
-        )
+        report = archived(path, image=f"{source}:v1", concurrency=concurrency, options=ExportOptions(part_size=5 << 20))
 
         assert path.read_bytes() == want
         assert report.parts >= 4
@@ -178,7 +176,7 @@ def test_skopeo_copies_images_out_of_an_image_layout(
     shop: Shop, other_registry: DockerRegistry, repository: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "layout.tar"
-    archived(path, bundle=shop.reference, options=ArchiveOptions(format=OCI_LAYOUT), artifacts=frozenset({"referrers"}))
+    archived(path, bundle=shop.reference, options=ExportOptions(format=OCI_LAYOUT), artifacts=frozenset({"referrers"}))
 
     with tarfile.open(path) as archive:
         names = archive.getnames()
@@ -203,7 +201,7 @@ def test_skopeo_copies_an_image_out_of_an_image_layout_by_its_tag(
     made = image(13)
     push(registry.url, repository, made, "v1")
     path = tmp_path / "layout.tar"
-    archived(path, image=f"{registry.host}/{repository}:v1", options=ArchiveOptions(format=OCI_LAYOUT))
+    archived(path, image=f"{registry.host}/{repository}:v1", options=ExportOptions(format=OCI_LAYOUT))
     target = f"{other_registry.host}/{repository}:copied"
     skopeo("copy", "--dest-tls-verify=false", f"oci-archive:{path}:v1", f"docker://{target}")
 
@@ -224,7 +222,7 @@ def test_an_image_of_skopeos_own_archive_is_read(
 @pytest.mark.parametrize("kind", ["imgpkg", "oci-layout"])
 def test_the_plan_of_an_archive_survives_json(shop: Shop, tmp_path: Path, kind: str) -> None:
     with session() as one:
-        plan = planned(one, tmp_path / "x.tar", bundle=shop.reference, options=ArchiveOptions(format=kind))
+        plan = planned(one, tmp_path / "x.tar", bundle=shop.reference, options=ExportOptions(format=kind))
 
     assert ArchivePlan.from_json(plan.to_json()) == plan
 
@@ -249,7 +247,7 @@ def test_a_config_that_is_no_text_needs_the_other_format(
     with pytest.raises(InvalidManifest, match="isn't UTF-8") as caught:
         archived(tmp_path / "x.tar", image=reference)
     assert "--tar-format oci-layout" in caught.value.hint
-    archived(tmp_path / "x.tar", image=reference, options=ArchiveOptions(format=OCI_LAYOUT))
+    archived(tmp_path / "x.tar", image=reference, options=ExportOptions(format=OCI_LAYOUT))
     assert (tmp_path / "x.tar").exists()
 
 
@@ -295,7 +293,7 @@ def test_an_index_that_lists_a_blob_brings_it_along(
 def test_options_that_make_no_sense_are_refused() -> None:
     for options in ({"format": "zip"}, {"part_size": 1000}, {"max_size": -1}):
         with pytest.raises(InvalidInput):
-            ArchiveOptions(**options)
+            ExportOptions(**options)
 
 
 def test_layers_of_other_kinds_have_no_diff_id(registry: DockerRegistry, repository: str, tmp_path: Path) -> None:

@@ -18,9 +18,9 @@ from oci.cancel import CancelToken
 from oci.errors import Cancelled, IntegrityError, InvalidInput, NotFound, Refused, StoreError, Unavailable
 from oci.export.export import begin_archive, finish_archive, write_archive, write_parts
 from oci.export.file_writer import FileWriter
+from oci.export.options import ExportOptions
 from oci.export.parts import Part
 from oci.export.plan import ArchivePlan
-from oci.export.planner import ArchiveOptions
 from oci.relocation.session import Session
 from tests.faults.proxy import Fault, FaultProxy
 from tests.servers.docker_registry import DockerRegistry
@@ -30,15 +30,15 @@ from tests.support.relocating import anonymous, session
 from tests.support.slow_link import SlowLink
 from tests.support.tarballs import MIB, PART, Tarball
 
-OPTIONS = ArchiveOptions(part_size=PART)
+OPTIONS = ExportOptions(part_size=PART)
 WORKERS = 4
 
 _EXPORT = """
 import sys
 from pathlib import Path
-from oci.export.planner import ArchiveOptions
+from oci.export.options import ExportOptions
 from tests.support.archiving import archived
-archived(Path(sys.argv[1]), image=sys.argv[2], options=ArchiveOptions(part_size=int(sys.argv[3])), concurrency=4,
+archived(Path(sys.argv[1]), image=sys.argv[2], options=ExportOptions(part_size=int(sys.argv[3])), concurrency=4,
          resume=sys.argv[4] == "resume")
 """
 
@@ -108,7 +108,7 @@ def test_killed_at_any_moment_it_goes_on_where_it_was(
 def test_volumes_that_are_complete_are_kept(registry: DockerRegistry, repository: str, tmp_path: Path) -> None:
     made = image(71, layers=[layer(number, 500_000) for number in (711, 712, 713)])
     push(registry.url, repository, made, "v1")
-    reference, options = f"{registry.host}/{repository}:v1", ArchiveOptions(max_size=800_000)
+    reference, options = f"{registry.host}/{repository}:v1", ExportOptions(max_size=800_000)
     archived(tmp_path / "x.tar", image=reference, options=options)
     volumes = sorted(tmp_path.glob("x.vol*.tar"))
     bytes_of = [volume.read_bytes() for volume in volumes]

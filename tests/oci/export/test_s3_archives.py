@@ -11,8 +11,9 @@ import pytest
 
 from oci.errors import IntegrityError, Refused
 from oci.export.export import ArchiveReport, begin_archive, finish_archive, write_archive, write_parts
+from oci.export.options import ExportOptions
 from oci.export.plan import ArchivePlan
-from oci.export.planner import ArchiveOptions, plan_archive
+from oci.export.planner import plan_archive
 from oci.export.resume import plan_resumed
 from oci.meter import Meter
 from oci.registry.credentials.chain import Credentials
@@ -55,7 +56,7 @@ def export(
 ) -> ArchiveReport:
     with session(store, meter=meter, concurrency=concurrency) as one:
         request = RelocationRequest(bundle=bundle, to=f"archive:{to}")
-        options = ArchiveOptions(base=base, part_size=5 * MIB)
+        options = ExportOptions(base=base, part_size=5 * MIB)
         return write_archive(one, plan_archive(one, request, make_plan(one, request), options))
 
 
@@ -121,7 +122,7 @@ def test_two_workers_write_one_object_from_the_plan_alone(
     bundle = big_bundle(registry, "s3archive/workers", [51, 52, 53, 54])
     request = RelocationRequest(bundle=bundle, to=f"archive:{s3_location}")
     with session(object_store) as one:
-        plan = plan_archive(one, request, make_plan(one, request), ArchiveOptions(part_size=5 * MIB))
+        plan = plan_archive(one, request, make_plan(one, request), ExportOptions(part_size=5 * MIB))
         tickets = begin_archive(one, plan)
     groups = plan.groups(2)
     assert len(groups) == 2
@@ -146,7 +147,7 @@ def test_what_a_worker_did_not_write_keeps_the_object_from_being_completed(
     bundle = big_bundle(registry, "s3archive/lost", [55, 56, 57])
     request = RelocationRequest(bundle=bundle, to=f"archive:{s3_location}")
     with session(object_store) as one:
-        plan = plan_archive(one, request, make_plan(one, request), ArchiveOptions(part_size=5 * MIB))
+        plan = plan_archive(one, request, make_plan(one, request), ExportOptions(part_size=5 * MIB))
         tickets = begin_archive(one, plan)
         written = write_parts(one, plan, plan.groups(2)[0], tickets[0])
 
@@ -179,7 +180,7 @@ def test_a_newer_archive_reads_what_is_new_and_copies_the_rest_in_the_store(
 def resumed(store: SeaweedFS, bundle: str, to: str, *, meter: Meter | None = None) -> ArchiveReport:
     with session(store, meter=meter) as one:
         request = RelocationRequest(bundle=bundle, to=f"archive:{to}")
-        planned = plan_resumed(one, request, make_plan(one, request), ArchiveOptions(part_size=5 * MIB))
+        planned = plan_resumed(one, request, make_plan(one, request), ExportOptions(part_size=5 * MIB))
         return write_archive(one, planned, resume=True)
 
 
@@ -209,7 +210,7 @@ def test_an_upload_that_was_begun_counts_more_than_the_object_that_is_there(
     newer = big_bundle(registry, "s3archive/begun", [*seeds, 78])
     request = RelocationRequest(bundle=newer, to=f"archive:{s3_location}")
     with session(object_store) as one:
-        plan = plan_archive(one, request, make_plan(one, request), ArchiveOptions(part_size=5 * MIB))
+        plan = plan_archive(one, request, make_plan(one, request), ExportOptions(part_size=5 * MIB))
         ticket = begin_archive(one, plan)[0]
         written = write_parts(one, plan, plan.groups(2)[0], ticket)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 
@@ -48,7 +47,7 @@ def tarball() -> Tarball:
 
 
 def writer(store: ObjectStore, location: str, **changes: object) -> S3Writer:
-    return S3Writer(location, S3(replace(store.settings, **changes), side="destination"))  # type: ignore[arg-type]
+    return S3Writer(location, S3(store.settings.with_(**changes), side="destination"))
 
 
 @pytest.mark.parametrize("checksums", [WHEN_SUPPORTED, WHEN_REQUIRED])
@@ -158,9 +157,9 @@ def test_what_is_wrong_is_said(
 
 def test_a_certificate_that_nobody_vouches_for_is_refused(store: CephGateway, location: str, tarball: Tarball) -> None:
     if store.endpoint.startswith("http://"):
-        settings = replace(store.settings, endpoint=store.endpoint.replace("http://", "https://"), tries=1)
+        settings = store.settings.with_(endpoint=store.endpoint.replace("http://", "https://"), tries=1)
     else:
-        settings = replace(store.settings, ca_file="", tries=1)
+        settings = store.settings.with_(ca_file="", tries=1)
 
     with pytest.raises(StoreError, match="name the authority"):
         tarball.write(open_writer(location, settings))

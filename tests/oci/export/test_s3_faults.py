@@ -31,7 +31,7 @@ def proxy(object_store: SeaweedFS) -> Iterator[FaultProxy]:
 
 
 def writer(store: SeaweedFS, proxy: FaultProxy, location: str, meter: Meter | None = None) -> S3Writer:
-    settings = replace(store.settings, endpoint=proxy.url, timeout=0.8, tries=2)
+    settings = store.settings.with_(endpoint=proxy.url, timeout=0.8, tries=2)
     return S3Writer(location, S3(settings, side="destination", meter=meter))
 
 

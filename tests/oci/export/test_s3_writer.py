@@ -4,14 +4,13 @@ import json
 import multiprocessing
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from oci.archive.open import open_reader
 from oci.archive.s3 import S3
-from oci.archive.s3_options import WHEN_REQUIRED, WHEN_SUPPORTED, S3Settings
+from oci.archive.s3_options import WHEN_REQUIRED, WHEN_SUPPORTED, S3Options
 from oci.cancel import CancelToken
 from oci.errors import Cancelled, Denied, NotFound, Refused, StoreError, Unauthorized, Unavailable
 from oci.export.assembly import Writing
@@ -32,7 +31,7 @@ def tarball() -> Tarball:
 
 
 def writer(store: SeaweedFS, location: str, **changes: object) -> S3Writer:
-    made = open_writer(location, replace(store.settings, **changes))  # type: ignore[arg-type]
+    made = open_writer(location, store.settings.with_(**changes))
     assert isinstance(made, S3Writer)
     return made
 
@@ -256,7 +255,7 @@ def test_two_processes_write_one_object(object_store: SeaweedFS, s3_location: st
     assert all(sent)
 
 
-def write_share(settings: S3Settings, location: str, ticket: str, tarball: Tarball, numbers: tuple[int, ...]) -> int:
+def write_share(settings: S3Options, location: str, ticket: str, tarball: Tarball, numbers: tuple[int, ...]) -> int:
     """What a worker does: reads the plan, joins the upload, writes its parts."""
     plan = TarPlan.from_dict(json.loads(json.dumps(tarball.plan.to_dict())))
     parts = tarball.parts()

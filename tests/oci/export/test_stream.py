@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from oci.archive.s3 import S3
-from oci.archive.s3_options import WHEN_REQUIRED, WHEN_SUPPORTED, S3Settings
+from oci.archive.s3_options import WHEN_REQUIRED, WHEN_SUPPORTED, S3Options
 from oci.digest import Digest
 from oci.errors import Cancelled, IntegrityError, StoreError
 from oci.export import assembly
@@ -35,7 +35,7 @@ def tarball() -> Tarball:
     return Tarball.of(1, SIZES)
 
 
-def to_s3(settings: S3Settings, location: str) -> S3Writer:
+def to_s3(settings: S3Options, location: str) -> S3Writer:
     return S3Writer(location, S3(settings, side="destination"))
 
 
@@ -74,7 +74,7 @@ def test_the_object_and_the_file_have_the_same_bytes(
     object_store: SeaweedFS, s3_location: str, tarball: Tarball, tmp_path: Path, checksums: str, concurrency: int
 ) -> None:
     report = tarball.write(
-        to_s3(replace(object_store.settings, checksums=checksums), s3_location), concurrency=concurrency
+        to_s3(object_store.settings.with_(checksums=checksums), s3_location), concurrency=concurrency
     )
     tarball.write(FileWriter(str(tmp_path / "shop.tar")), concurrency=concurrency)
 
@@ -103,7 +103,7 @@ def test_memory_does_not_grow_with_the_parts(object_store: SeaweedFS, s3_locatio
 def test_bytes_that_are_wrong_at_first_are_never_sent(object_store: SeaweedFS, s3_location: str) -> None:
     with FaultProxy(object_store.port) as proxy:
         spoilt = unsteady(1)
-        spoilt.write(to_s3(replace(object_store.settings, endpoint=proxy.url), s3_location), concurrency=1)
+        spoilt.write(to_s3(object_store.settings.with_(endpoint=proxy.url), s3_location), concurrency=1)
 
         assert object_store.get(s3_location) == spoilt.data
         assert proxy.count("PUT", r"partNumber=4\b") == 1
@@ -116,7 +116,7 @@ def test_bytes_that_are_wrong_when_they_are_sent_are_noticed(
     """Read to be proven, to be signed, and to be sent."""
     for turn in (2, 3):
         spoilt = unsteady(turn)
-        spoilt.write(to_s3(replace(object_store.settings, checksums=checksums), s3_location), concurrency=1)
+        spoilt.write(to_s3(object_store.settings.with_(checksums=checksums), s3_location), concurrency=1)
 
         assert object_store.get(s3_location) == spoilt.data
         assert spoilt.reads[:3] == [spoilt.reads[0]] * 3
@@ -180,7 +180,7 @@ def test_a_part_is_sent_again_by_reading_it_again(
 ) -> None:
     with FaultProxy(object_store.port) as proxy:
         proxy.rules.append(replace(fault, matched=0))
-        tarball.write(to_s3(replace(object_store.settings, endpoint=proxy.url), s3_location))
+        tarball.write(to_s3(object_store.settings.with_(endpoint=proxy.url), s3_location))
 
         assert proxy.rules[0].matched >= 1
     assert object_store.get(s3_location) == tarball.data
@@ -200,7 +200,7 @@ class _StopsAfterTwo(S3Writer):
 def test_a_run_that_resumes_proves_what_is_stored_and_sends_what_is_missing(
     object_store: SeaweedFS, s3_location: str, checksums: str
 ) -> None:
-    settings = replace(object_store.settings, checksums=checksums)
+    settings = object_store.settings.with_(checksums=checksums)
     tarball = Tarball.of(3, [20 * MIB])
     with pytest.raises(Cancelled):
         tarball.write(_StopsAfterTwo(s3_location, S3(settings, side="destination")), concurrency=1)

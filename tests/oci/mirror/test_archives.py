@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from oci.archive.s3_options import S3Settings
+from oci.archive.s3_options import S3Options
 from oci.cancel import CancelToken
 from oci.mirror.breaker import Breaker
 from oci.mirror.buckets import Bucket
@@ -193,18 +193,18 @@ def test_a_report_names_each_planned_destination_that_has_no_outcome(
 
 
 def test_a_bucket_says_what_the_environment_would_and_leaves_the_rest_to_it() -> None:
-    known = S3Settings(endpoint="http://environment", region="one", secret_key="kept", path_style=True)
+    known = S3Options(endpoint="http://environment", region="one", secret_key="kept", path_style=True)
     bucket = Bucket(endpoint="http://file", verify_tls=False, checksums="when_required", tags={"team": "shop"})
 
-    assert bucket.over(known) == replace(
-        known, endpoint="http://file", verify=False, checksums="when_required", tags={"team": "shop"}
+    assert bucket.over(known) == known.with_(
+        endpoint="http://file", verify_tls=False, checksums="when_required", tags={"team": "shop"}
     )
     assert Bucket().over(known) == known
 
 
 def run_into(store: SeaweedFS, config: MirrorsConfig) -> MirrorReport:
     """As a driver does that knows the keys and nothing else of the store."""
-    keys = S3Settings(region="us-east-1", access_key=ACCESS_KEY, secret_key=SECRET_KEY)
+    keys = S3Options(region="us-east-1", access_key=ACCESS_KEY, secret_key=SECRET_KEY)
 
     def reach(side: str, concurrency: int) -> Access:
         del side
@@ -258,7 +258,7 @@ def test_a_store_that_does_not_know_us_fails_the_archive_and_not_the_repository(
         f"{registry.host}/{repository}",
         destinations=[{"archive": s3_location}, {"repository": f"{other_registry.host}/{repository}"}],
     )
-    access = replace(anonymous(), s3=replace(object_store.settings, secret_key="wrong"))
+    access = replace(anonymous(), s3=object_store.settings.with_(secret_key="wrong"))
 
     report = run(mirror, Session(source=access, destination=access))
 
