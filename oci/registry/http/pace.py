@@ -43,11 +43,14 @@ _LONGEST_SHARE = 0.97
 """Of a documented limit, where the rate ends."""
 
 _BACK_OFF = 0.85
-_SLOWEST = 0.2
+_SLOWEST = 1.0
 """Requests a second that a rate never goes below."""
 
 _MEASURED = 2.0
 """Seconds over which the requests that a registry took are counted."""
+
+_EVIDENCE = 6
+"""Requests that a registry took in that time, before a rate is concluded from them."""
 
 _SLACK = 0.002
 """Seconds by which an answer may take longer than twice the quickest before a window stops growing."""
@@ -137,11 +140,12 @@ class Window:
         """Halves the window and sets the rate, once for all requests that were on their way together."""
         if started <= self.cut_at:
             return
-        recent = sum(1 for moment in self.taken if moment > now - _MEASURED) / _MEASURED
-        measured = max(recent, _SLOWEST)
-        self.rate = max(_SLOWEST, min(self.rate or measured, measured) * _BACK_OFF)
+        recent = sum(1 for moment in self.taken if moment > now - _MEASURED)
+        if self.rate or recent >= _EVIDENCE or self.size == 1.0:
+            measured = recent / _MEASURED
+            self.rate = max(_SLOWEST, min(self.rate or measured, measured) * _BACK_OFF)
+            self.next_turn = max(self.next_turn, now + 1.0 / self.rate)
         self.size = self.threshold = max(1.0, self.size / 2)
-        self.next_turn = max(self.next_turn, now + 1.0 / self.rate)
         self.cut_at = now
 
 
@@ -175,9 +179,7 @@ class Pace:
                 if self._ended is not None and now < self._ended[1]:
                     raise copy.copy(self._ended[0])
                 wait = max(window.wait(now), self._next_turn - now if self._interval else 0.0)
-                full = (
-                    window.in_flight >= int(window.size) or self._in_flight >= limit or (large and self._large >= limit)
-                )
+                full = window.in_flight >= int(window.size) or self._in_flight >= self.ceiling or self._large >= limit
                 if not full and wait <= 0:
                     break
                 window.waiting += 1
