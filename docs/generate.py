@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from flows.cli.app import root
-from oci.mirror.config import json_schema
+from oci.mirror.reader import json_schema
 
 FOLDER = Path(__file__).parent / "reference"
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from flows.transfer import the_one
 from oci.errors import TransshipError
-from oci.mirror.rules import OnFailure
+from oci.mirror.policy import OnFailure
 from oci.mirror.work import WorkItem
 from oci.relocation.transfer import FAILED
 from tasks.mirror import batches, left_out, mirror_image, useless

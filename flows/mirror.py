@@ -17,11 +17,11 @@ from flows.names import host_or_folder
 from flows.parameters.mirror import MirrorCheckParameters, MirrorParameters, MirrorShardParameters
 from flows.transfer import the_one
 from oci.errors import TransshipError
-from oci.mirror.breaker import Breaker
-from oci.mirror.compare import Care
+from oci.mirror.comparison import Care
 from oci.mirror.config import Mirror, MirrorsConfig
-from oci.mirror.facts import Facts, default_path
+from oci.mirror.digest_cache import DigestCache, default_path
 from oci.mirror.run import Shared
+from oci.mirror.work import Breaker
 from oci.units import counted
 from tasks.metrics import RunMetrics
 from tasks.mirror import compare_mirror, report_mirror
@@ -59,7 +59,7 @@ async def mirror(parameters: MirrorParameters) -> MirrorRunReport:
     except TransshipError as error:
         return cast(MirrorRunReport, failed(error))
     care = Care(audit=parameters.audit, only=frozenset(parameters.only))
-    shared = Shared(facts=Facts(default_path()), breaker=Breaker(), care=care)
+    shared = Shared(facts=DigestCache(default_path()), breaker=Breaker(), care=care)
     told: list[RunMetrics] = []
     report = MirrorRunReport(mirrors=[await _mirrored(parameters, config, one, shared, told) for one in chosen])
     return report if report.succeeded else cast(MirrorRunReport, failed(MirrorIncomplete(report)))

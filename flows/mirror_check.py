@@ -13,11 +13,11 @@ from flows.ending import failed, run_alone
 from flows.mirror import name_of
 from flows.parameters.mirror import MirrorCheckParameters
 from oci.errors import Incomplete, StoreError, TransshipError
-from oci.mirror.breaker import Breaker
-from oci.mirror.compare import CHECK
+from oci.mirror.comparison import CHECK
 from oci.mirror.config import Mirror, MirrorsConfig
-from oci.mirror.facts import Facts, default_path
+from oci.mirror.digest_cache import DigestCache, default_path
 from oci.mirror.run import Shared
+from oci.mirror.work import Breaker
 from tasks.mirror import check_mirror
 from tasks.mirror_report import CheckReport, DriftReport
 from tasks.mirror_run import mirroring
@@ -40,7 +40,7 @@ async def mirror_check(parameters: MirrorCheckParameters) -> CheckReport:
     except TransshipError as error:
         return cast(CheckReport, failed(error))
     care = replace(CHECK, only=frozenset(parameters.only))
-    shared = Shared(facts=Facts(default_path()), breaker=Breaker(), care=care)
+    shared = Shared(facts=DigestCache(default_path()), breaker=Breaker(), care=care)
     report = CheckReport(mirrors=[await _checked(config, one, shared) for one in chosen])
     wrong = [one for one in report.mirrors if not one.complete]
     if not wrong:

@@ -10,11 +10,11 @@ from prefect.states import Failed
 
 from flows.carry import carry_all
 from flows.parameters.mirror import MirrorShardParameters
-from oci.mirror.breaker import Breaker
-from oci.mirror.carry import Carried, unaccounted
 from oci.mirror.comparison import Comparison
-from oci.mirror.facts import Facts, default_path
+from oci.mirror.digest_cache import DigestCache, default_path
+from oci.mirror.execute import ItemOutcome, unaccounted
 from oci.mirror.run import Shared
+from oci.mirror.work import Breaker
 from oci.reference import parse_store
 from oci.relocation.transfer import DONE
 from tasks.account import account_kept
@@ -32,7 +32,7 @@ async def mirror_shard(parameters: MirrorShardParameters) -> None:
     run fails when an image did.
     """
     work, [one] = parameters.work(), parameters.config.mirrors
-    shared = Shared(facts=Facts(default_path()), breaker=Breaker())
+    shared = Shared(facts=DigestCache(default_path()), breaker=Breaker())
     async with mirroring(parameters.config, one, shared) as run:
         run.comparison = Comparison(mirror=one.name, source=str(one.source.store), destinations=(), work=work)
         async with account_kept(artifact_key("mirror-shard", one.name), lambda: MirrorAccount.of(run)):
@@ -41,7 +41,7 @@ async def mirror_shard(parameters: MirrorShardParameters) -> None:
     return cast(None, _failed(list(run.outcomes.values()), len(unaccounted(work, run.outcomes.values()))))
 
 
-def _failed(outcomes: list[Carried], unaccounted: int) -> State[None] | None:
+def _failed(outcomes: list[ItemOutcome], unaccounted: int) -> State[None] | None:
     """The state of a run in which images failed, or have no outcome. Returned, as an error that is raised fills the
     log."""
     failed = [one for one in outcomes if one.status != DONE]

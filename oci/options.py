@@ -184,8 +184,11 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
             return exact_size(value)
         if isinstance(value, Options):
             return value.to_dict()
-        shown = msgspec.to_builtins(value, order="deterministic")
-        return list(shown) if isinstance(shown, tuple) else shown
+        if isinstance(value, tuple | list):
+            return [self.show(item) for item in value]
+        if isinstance(value, Mapping):
+            return {name: self.show(item) for name, item in value.items()}
+        return msgspec.to_builtins(value, order="deterministic")
 
     def _numbers(self, value: Any) -> Any:
         if not isinstance(value, str):

@@ -26,7 +26,7 @@ from oci.meter import Receipt
 from oci.output import write_output
 
 if TYPE_CHECKING:  # importing it takes longer than a copy of little needs
-    from oci.mirror.report import MirrorReport
+    from oci.mirror.run import MirrorReport
 
 METRICS_FILE = "TRANSSHIP_METRICS_FILE"
 PUSHGATEWAY = "TRANSSHIP_PUSHGATEWAY"

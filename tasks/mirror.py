@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,10 +17,10 @@ from prefect.runtime import flow_run
 from pydantic import BaseModel
 
 from oci.errors import Incomplete, StoreError, TransshipError
-from oci.mirror.carry import Carried, carry
 from oci.mirror.compare import compare
 from oci.mirror.comparison import Comparison, TagState
-from oci.mirror.report import MirrorReport, made_of, of_failure
+from oci.mirror.execute import ItemOutcome, execute_item
+from oci.mirror.run import MirrorReport, made_of, of_failure
 from oci.mirror.work import WorkItem, WorkKey
 from oci.reference import parse_store
 from oci.relocation.transfer import DONE
@@ -149,14 +148,14 @@ def carry_name(parameters: dict[str, Any]) -> str:
     retry_jitter_factor=0.5,
     cache_policy=NO_CACHE,
 )
-async def mirror_image(title: str, images: list[WorkKey], destinations: list[str]) -> list[Carried]:  # noqa: ARG001
+async def mirror_image(title: str, images: list[WorkKey], destinations: list[str]) -> list[ItemOutcome]:  # noqa: ARG001
     """Brings images, each named by its source and its destinations, to these, and gives them their tags there.
 
     What became of each is kept in the run, failed ones included; then the first failure is raised, or an Incomplete.
     """
     run = current_mirror()
     failures: list[TransshipError] = []
-    carried: list[Carried] = []
+    carried: list[ItemOutcome] = []
     for image in images:
         for one in await _carried(run, _left(run, run.item(image))):
             carried.append(one)
@@ -173,13 +172,13 @@ def _left(run: MirrorRun, item: WorkItem) -> WorkItem:
     """The item without the destinations that have it by now."""
     known = run.outcomes
     done = {name for (source, name), one in known.items() if source == item.source and one.status == DONE}
-    return replace(item, targets=tuple(target for target in item.targets if target.destination not in done))
+    return item.without(done)
 
 
-async def _carried(run: MirrorRun, item: WorkItem) -> tuple[Carried, ...]:
+async def _carried(run: MirrorRun, item: WorkItem) -> tuple[ItemOutcome, ...]:
     session = await run.session()
     async with run.slots.slot():
-        outcomes = await run.in_thread(carry, session, item, run.shared.breaker, listed=run.compared.listed)
+        outcomes = await run.in_thread(execute_item, session, item, run.shared.breaker, listed=run.compared.listed)
     run.done(item, outcomes)
     return outcomes
 

@@ -4,15 +4,14 @@ the run that sent it but the report."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
 from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
-from pydantic import BaseModel
+import msgspec
 
 from oci.meter import Receipt
-from oci.mirror.carry import Carried
+from oci.mirror.execute import ItemOutcome
 from oci.mirror.work import WorkItem
 from oci.reference import LAYOUT_PREFIX
 from oci.relocation.transfer import DONE, FAILED
@@ -29,15 +28,18 @@ MirrorShardParameters = Callable[[Sequence[WorkItem]], Mapping[str, Any]]
 """Makes the parameters of the flow run that is to carry out some items."""
 
 
-class MirrorAccount(BaseModel):
+class MirrorAccount(msgspec.Struct, frozen=True):
     """What has become of the items of a shard so far, and what that has cost."""
 
-    outcomes: list[Carried] = []
+    outcomes: tuple[ItemOutcome, ...] = ()
     receipt: Receipt = Receipt()
 
     @classmethod
     def of(cls, run: MirrorRun) -> dict[str, Any]:
-        return {"outcomes": [asdict(outcome) for outcome in run.outcomes.values()], "receipt": asdict(run.receipt())}
+        return {
+            "outcomes": msgspec.to_builtins(list(run.outcomes.values())),
+            "receipt": msgspec.to_builtins(run.receipt()),
+        }
 
 
 def in_shards(items: Sequence[WorkItem], count: int) -> list[list[WorkItem]]:
@@ -60,7 +62,7 @@ async def carry_on_fleet(
     plans = {f"mirror {run.mirror.name}, shard {n} of {len(shards)}": list(one) for n, one in enumerate(shards, 1)}
 
     def noted(flow_run: UUID, account: Account) -> None:
-        told = MirrorAccount.model_validate(account.body)
+        told = msgspec.convert(account.body, MirrorAccount)
         run.elsewhere[str(flow_run)] = told.receipt
         run.outcomes.update({(outcome.source, outcome.destination): outcome for outcome in told.outcomes})
 
@@ -79,17 +81,17 @@ async def carry_on_fleet(
 def _left(run: MirrorRun, item: WorkItem) -> WorkItem:
     """The item without the destinations that have it."""
     done = {name for (source, name), one in run.outcomes.items() if source == item.source and one.status == DONE}
-    return replace(item, targets=tuple(target for target in item.targets if target.destination not in done))
+    return item.without(done)
 
 
 def _untold(run: MirrorRun, item: WorkItem) -> WorkItem:
     """The item with the destinations of which nobody has told anything."""
     told = {name for source, name in run.outcomes if source == item.source}
-    return replace(item, targets=tuple(target for target in item.targets if target.destination not in told))
+    return item.without(told)
 
 
-def _lost(item: WorkItem, destination: str, end: JobEnd) -> Carried:
-    return Carried(
+def _lost(item: WorkItem, destination: str, end: JobEnd) -> ItemOutcome:
+    return ItemOutcome(
         source=item.source,
         names=item.names,
         destination=destination,

@@ -9,7 +9,7 @@ from pydantic import BaseModel, computed_field
 from oci.errors import Incomplete, StoreError
 from oci.meter import Receipt
 from oci.mirror.comparison import Comparison, TagState
-from oci.mirror.report import MirrorReport
+from oci.mirror.run import MirrorReport
 from oci.units import counted, show_size
 from tasks.cost import Cost
 

@@ -12,10 +12,9 @@ from dataclasses import replace
 from oci.archive.s3_options import S3Options
 from oci.errors import InvalidInput, TransshipError
 from oci.meter import Receipt
-from oci.mirror.buckets import Bucket
-from oci.mirror.carry import Carried, failed_by, left_by_policy
 from oci.mirror.comparison import Comparison
-from oci.mirror.config import Mirror, MirrorsConfig
+from oci.mirror.config import Bucket, Mirror, MirrorsConfig
+from oci.mirror.execute import ItemOutcome, failed_by, stopped_before
 from oci.mirror.run import Shared, opened
 from oci.mirror.work import WorkItem, WorkKey
 from oci.relocation.session import Access, Session
@@ -38,7 +37,7 @@ class MirrorRun(Work):
         self.mirror = mirror
         self.shared = shared
         self.comparison: Comparison | None = None
-        self.outcomes: dict[tuple[str, str], Carried] = {}
+        self.outcomes: dict[tuple[str, str], ItemOutcome] = {}
         """By source and destination."""
         self.elsewhere: dict[str, Receipt] = {}
         """What other machines have spent on parts of the work, by the names of these parts."""
@@ -88,7 +87,7 @@ class MirrorRun(Work):
         """Of the images on their way to each destination, how many have come to an end, good or bad."""
         return round(percent(len(self.outcomes), sum(len(item.targets) for item in self.compared.work)), 1)
 
-    def done(self, item: WorkItem, outcomes: tuple[Carried, ...]) -> None:
+    def done(self, item: WorkItem, outcomes: tuple[ItemOutcome, ...]) -> None:
         self.outcomes.update({(item.source, one.destination): one for one in outcomes})
 
     def fail(self, items: Iterable[WorkItem], error: TransshipError) -> None:
@@ -104,7 +103,7 @@ class MirrorRun(Work):
     def leave(self, items: Iterable[WorkItem]) -> None:
         """Notes items that aren't begun, because another failed."""
         for item in items:
-            self.done(item, left_by_policy(item))
+            self.done(item, stopped_before(item))
 
     def receipt(self) -> Receipt:
         total = self._session.meter.receipt() if self._session else Receipt()

@@ -6,9 +6,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from oci.mirror.config import Mirror, MirrorsConfig, read_config
-from oci.mirror.keep import keep_for
+from oci.mirror.config import Mirror, MirrorsConfig
+from oci.mirror.reader import read_config
 from oci.mirror.run import opened
+from oci.mirror.selection import keep_for
 from oci.prune.keep import Keep
 from oci.reference import parse_store
 from oci.relocation.session import Access, Session

@@ -40,7 +40,6 @@ INSIDE_OCI = (
 )
 PYDANTIC_MODULES = {
     "oci/registry/form.py",
-    *(f"oci/mirror/{name}.py" for name in ("buckets", "config", "durations", "rules")),
 }
 BOTO3_MODULES = {"oci/archive/s3.py", "oci/registry/credentials/ecr.py"}
 

@@ -56,6 +56,7 @@ class Age(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic f
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
         if isinstance(value, timedelta):
             return value
+
         try:
             return parse_duration(value)
         except ValueError as error:

@@ -124,9 +124,9 @@ def _session(
         with registry.session(invocation, side="destination", concurrency=flags["concurrency"]) as session:
             yield session, None
         return
-    from oci.mirror.config import read_config  # noqa: PLC0415 - pydantic, for those who have mirrors
-    from oci.mirror.keep import keep_for, mirrors_to  # noqa: PLC0415
+    from oci.mirror.reader import read_config  # noqa: PLC0415 - pydantic, for those who have mirrors
     from oci.mirror.run import opened  # noqa: PLC0415
+    from oci.mirror.selection import keep_for, mirrors_to  # noqa: PLC0415
 
     show_requests(invocation)
     config = read_config(flags["mirrors"])

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from oci.errors import InvalidInput
 from oci.mirror.config import Mirror, MirrorsConfig
-from oci.mirror.rules import Schedule
+from oci.mirror.policy import Schedule
 from oci.reference import HUB, Repository
 
 ENTRYPOINT = "flows.mirror.mirror"
@@ -90,13 +90,7 @@ def declared(config: MirrorsConfig, mirror: Mirror) -> Declared:
 
 
 def _own_part(config: MirrorsConfig, mirror: Mirror) -> dict[str, Any]:
-    """A configuration of this mirror alone, with the buckets and registries that it may meet. A bundle or a lock can
-    list images of any registry, so those mirrors take all of them along."""
-    hosts = config.registries if mirror.source.store is None or mirror.source.bundle else mirror.registries
-    kept = {host: registry for host, registry in config.registries.items() if host in hosts}
-    buckets = {name: bucket for name, bucket in config.buckets.items() if name in mirror.buckets}
-    alone = MirrorsConfig(version=config.version, registries=kept, buckets=buckets, mirrors=[mirror])
-    return alone.model_dump(mode="json", exclude_defaults=True) | {"version": config.version}
+    return config.alone(mirror).to_dict() | {"version": config.version}
 
 
 def _schedule(mirror: Mirror) -> SCHEDULE_TYPES | None:

@@ -7,9 +7,12 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
+from flows.parameters.fields import MirrorsField
 from flows.parameters.fleet import FleetOptions
 from oci.errors import InvalidInput
-from oci.mirror.config import Mirror, MirrorsConfig, read_config
+from oci.mirror.config import Mirror, MirrorsConfig
+from oci.mirror.policy import Policy
+from oci.mirror.reader import read_config
 from oci.mirror.work import WorkItem
 
 _LAST: dict[str, JsonValue] = {"position": 1}
@@ -30,7 +33,7 @@ class MirrorCheckParameters(BaseModel):
         examples=["/etc/transship/mirrors.yaml"],
         max_length=2000,
     )
-    config: MirrorsConfig | None = Field(
+    config: MirrorsField | None = Field(
         default=None,
         title="Mirrors",
         description="The mirrors themselves, as such a file has them.",
@@ -91,13 +94,13 @@ class MirrorShardParameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid", title="Mirror shard", hide_input_in_errors=True)
 
-    config: MirrorsConfig = Field(title="Mirror", description="The mirror, and the registries that it uses.")
+    config: MirrorsField = Field(title="Mirror", description="The mirror, and the registries that it uses.")
     items: list[dict[str, Any]] = Field(title="Work", description="The images to carry.", max_length=1000)
 
     @classmethod
     def sent(cls, config: MirrorsConfig, mirror: Mirror, items: Sequence[WorkItem]) -> dict[str, Any]:
         """As the flow run that is to carry them out gets them."""
-        alone = config.model_copy(update={"mirrors": [mirror]})
+        alone = config.with_(mirrors=(mirror,), defaults=Policy())
         parameters = cls(config=alone, items=[item.to_dict() for item in items])
         return {"parameters": parameters.model_dump(mode="json", exclude_defaults=True)}
 

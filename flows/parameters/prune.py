@@ -9,10 +9,10 @@ from typing import Annotated, Self
 from prefect.input import RunInput
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from flows.parameters.fields import Duration
 from flows.parameters.registry import Concurrency, Credentials, StoreText, side
 from oci.digest import Digest
 from oci.errors import InvalidInput
-from oci.mirror.durations import Duration
 from oci.prune.keep import Keep
 from oci.reference import ARCHIVE_PREFIX, StoreName, parse_store
 from oci.registry.form import RegistryForm as RegistryOptions

@@ -6,48 +6,46 @@ image was made, or where platforms are chosen; both are facts of a digest, and a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
+import msgspec
+
 from oci.bundle import tagnames
+from oci.bundle.lockfile import ImagesLock, read_lock
 from oci.descriptor import Descriptor
 from oci.digest import Digest
 from oci.errors import InvalidInput, NotFound, TransshipError
 from oci.mirror import selection
-from oci.mirror.archives import has_to_be_written, held_in
-from oci.mirror.breaker import Breaker, place
-from oci.mirror.changes import changes, name_of
-from oci.mirror.comparison import Comparison, DestinationComparison, TagComparison, TagState
+from oci.mirror.comparison import (
+    RUN,
+    Care,
+    Comparison,
+    DestinationComparison,
+    TagComparison,
+    TagState,
+    changes,
+    concerns,
+    name_of,
+)
 from oci.mirror.config import Mirror, MirrorDestination
-from oci.mirror.facts import Facts
-from oci.mirror.heads import Heads
-from oci.mirror.locks import compare_lock
-from oci.mirror.signatures import signed
+from oci.mirror.digest_cache import DigestCache
+from oci.mirror.execute import held_in
+from oci.mirror.head_cache import HeadCache, signed
+from oci.mirror.work import LOCK, Breaker, Target, WorkItem, place
+from oci.patterns import matches
 from oci.reference import ARCHIVE_PREFIX, ArchiveName, StoreName
+from oci.relocation.planner import make_plan
 from oci.relocation.session import Session
 from oci.store import Source
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Care:
-    """How closely to look. `audit` asks for immutable tags as well, to see whether one moved; `thorough` also for
-    signatures and ages of what is in place. `only` are the names, HOST/REPOSITORY:TAG, to look at and no others."""
-
-    audit: bool = False
-    thorough: bool = False
-    only: frozenset[str] = frozenset()
-
-
-RUN = Care()
-CHECK = Care(audit=True, thorough=True)
 
 
 def compare(
     session: Session,
     mirror: Mirror,
     *,
-    facts: Facts,
+    facts: DigestCache,
     breaker: Breaker,
     care: Care = RUN,
     now: datetime | None = None,
@@ -58,25 +56,17 @@ def compare(
     if care.only and not concerns(mirror, care.only):
         return Comparison(mirror=mirror.name, source=str(mirror.source), destinations=())
     if str(mirror.source) in care.only:
-        care = replace(care, only=frozenset())
+        care = msgspec.structs.replace(care, only=frozenset())
     if mirror.source.lock:
         return compare_lock(session, mirror)
     return _Look(session, mirror, facts=facts, breaker=breaker, care=care, now=moment).compare()
-
-
-def concerns(mirror: Mirror, only: Collection[str]) -> bool:
-    """Whether one of the names is the mirror's source, or a tag of it."""
-    source = mirror.source
-    prefix = f"{source.store}:"
-    known = {str(source), str(source.reference)}
-    return any(name in known or (bool(source.repository) and name.startswith(prefix)) for name in only)
 
 
 class _Look:
     """One comparison. What was asked is kept, so that ages, platforms and signatures find it."""
 
     def __init__(
-        self, session: Session, mirror: Mirror, *, facts: Facts, breaker: Breaker, care: Care, now: datetime
+        self, session: Session, mirror: Mirror, *, facts: DigestCache, breaker: Breaker, care: Care, now: datetime
     ) -> None:
         self._session = session
         self._mirror = mirror
@@ -97,7 +87,7 @@ class _Look:
         self._listed: frozenset[str] | None = None
         self._there: dict[str, frozenset[str] | None] = {}
         """The tags of each destination; None where they weren't listed."""
-        self._heads = Heads(session, {"": self._source, **self._destinations}, breaker)
+        self._heads = HeadCache(session, {"": self._source, **self._destinations}, breaker)
         self._wanted: dict[str, Digest | TransshipError] = {}
         """What each tag should show: the source's digest, or that of its index with fewer platforms."""
 
@@ -115,7 +105,7 @@ class _Look:
         tags = [tag for tag in (chosen.tags if chosen else candidates) if not self._gone(tag)]
         held = chosen.held if chosen else {}
         found = self._compared(tags, held)
-        if any(one.destination.startswith(ARCHIVE_PREFIX) and has_to_be_written(one) for one in found):
+        if any(one.destination.startswith(ARCHIVE_PREFIX) and one.has_to_be_written for one in found):
             # All of it is written again, so nothing is settled: an immutable tag may have moved.
             self._settles = False
             self._ask(tags)
@@ -203,7 +193,7 @@ class _Look:
         return self._settles and self._immutable(tag) and all(tag in (there or ()) for there in self._there.values())
 
     def _immutable(self, tag: str) -> bool:
-        return selection.matches(tag, self._mirror.immutable)
+        return matches(tag, self._mirror.immutable)
 
     def _must_be_there(self, names: Sequence[str]) -> None:
         for name in names:
@@ -366,3 +356,40 @@ class _Look:
         cause = self._breaker.cause([place(side, str(store))])
         if cause is not None:
             raise cause
+
+
+# Locks.
+
+
+def compare_lock(session: Session, mirror: Mirror) -> Comparison:
+    """What has to move is what a plan says: one request for each image that is there."""
+    name = mirror.source.lock
+    found = []
+    targets: list[Target] = []
+    for destination in mirror.destinations:
+        item = WorkItem.of(mirror, LOCK, name, names=(name,), targets=(Target(destination=str(destination)),))
+        state, error = _state(session, item, destination.store)
+        tag = TagComparison(tag=name, state=state, reason=str(error or ""), error=error)
+        found.append(DestinationComparison(destination=str(destination), tags=(tag,)))
+        if state is TagState.STALE:
+            targets.extend(item.targets)
+    work = (WorkItem.of(mirror, LOCK, name, names=(name,), targets=tuple(targets)),) if targets else ()
+    return Comparison(mirror=mirror.name, source=name, destinations=tuple(found), work=work)
+
+
+def _state(session: Session, item: WorkItem, store: StoreName) -> tuple[TagState, TransshipError | None]:
+    try:
+        if isinstance(store, ArchiveName):
+            archive = held_in(session, store)
+            there = all(archive.head_manifest(digest) is not None for digest in _pinned(item.source))
+            return TagState.IN_PLACE if there else TagState.STALE, None
+        plan = make_plan(session, item.request(item.targets[0]))
+    except TransshipError as error:
+        return TagState.FAILED, error
+    return TagState.IN_PLACE if plan.unchanged else TagState.STALE, None
+
+
+def _pinned(path: str) -> list[Digest]:
+    lock = read_lock(path)
+    images = [image.image for image in lock.images] if isinstance(lock, ImagesLock) else [lock.image]
+    return [image.digest for image in images if image.digest is not None]

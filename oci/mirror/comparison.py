@@ -1,15 +1,42 @@
-"""What a comparison of a mirror's source with its destinations found."""
+"""What a comparison of a mirror's source with its destinations found, and the work that follows: an item for each
+image, for tags that show the same image travel together, and for each archive, which is written as a whole."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+import msgspec
+
+from oci.digest import Digest
 from oci.errors import TransshipError
-from oci.mirror.work import WorkItem
+from oci.mirror.config import Mirror
+from oci.mirror.work import ARCHIVE, BUNDLE, TAGS, Target, WorkItem
+from oci.reference import ARCHIVE_PREFIX, Reference
+
+
+class Care(msgspec.Struct, frozen=True, kw_only=True):
+    """How closely to look. `audit` asks for immutable tags as well, to see whether one moved; `thorough` also for
+    signatures and ages of what is in place. `only` are the names, HOST/REPOSITORY:TAG, to look at and no others."""
+
+    audit: bool = False
+    thorough: bool = False
+    only: frozenset[str] = frozenset()
+
+
+RUN = Care()
+CHECK = Care(audit=True, thorough=True)
+
+
+def concerns(mirror: Mirror, only: Collection[str]) -> bool:
+    """Whether one of the names is the mirror's source, or a tag of it."""
+    source = mirror.source
+    prefix = f"{source.store}:"
+    known = {str(source), str(source.reference)}
+    return any(name in known or (bool(source.repository) and name.startswith(prefix)) for name in only)
 
 
 class TagState(StrEnum):
@@ -27,6 +54,8 @@ class TagState(StrEnum):
 
 DRIFTED = frozenset({TagState.MISSING, TagState.STALE, TagState.MUTATED, TagState.UNSIGNED})
 """States in which a destination isn't what the mirror says."""
+
+_KEPT = frozenset({TagState.MUTATED, TagState.FAILED, TagState.UNSIGNED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +94,12 @@ class DestinationComparison:
 
     def count(self, *states: TagState) -> int:
         return sum(tag.state in states for tag in self.tags)
+
+    @property
+    def has_to_be_written(self) -> bool:
+        """Of an archive: not while a tag that it should hold can't be had, for what it holds is better then."""
+        states = {tag.state for tag in self.tags}
+        return not states & _KEPT and bool(states & {TagState.MISSING, TagState.STALE} or self.extra)
 
     @property
     def drifted(self) -> bool:
@@ -149,3 +184,76 @@ class Comparison:
             "waiting": self.waiting,
             "nothing_taken": self.nothing_taken,
         }
+
+
+_MOVED = (TagState.MISSING, TagState.STALE)
+
+
+def changes(
+    mirror: Mirror,
+    found: Iterable[DestinationComparison],
+    digests: Mapping[str, Digest],
+    fresh: Collection[str],
+    *,
+    archives: bool,
+) -> list[WorkItem]:
+    """`digests` is what each tag shows at the source; `fresh` are destinations without any tag. Without `archives`,
+    when only some tags were looked at, no archive is written."""
+    moving: dict[Digest, dict[str, list[str]]] = {}
+    whole = []
+    for one in found:
+        if one.destination.startswith(ARCHIVE_PREFIX):
+            whole.extend([_archive(mirror, one, digests)] if archives and one.has_to_be_written else [])
+            continue
+        for tag in one.tags:
+            if tag.state in _MOVED and tag.tag in digests:
+                moving.setdefault(digests[tag.tag], {}).setdefault(one.destination, []).append(tag.tag)
+    return [*(_image(mirror, digest, tags_of, fresh) for digest, tags_of in moving.items()), *whole]
+
+
+def name_of(mirror: Mirror, tag: str) -> str:
+    """What a tag of the source is called in lists of what failed; a bundle is called as it stands in the file."""
+    reference = mirror.source.reference
+    return str(reference) if reference is not None else f"{mirror.source.store}:{tag}"
+
+
+def _image(mirror: Mirror, digest: Digest, tags_of: Mapping[str, Sequence[str]], fresh: Collection[str]) -> WorkItem:
+    every = dict.fromkeys(tag for tags in tags_of.values() for tag in tags)
+    targets = (
+        Target(destination=name, tags=_named(mirror, tags), fresh=name in fresh) for name, tags in tags_of.items()
+    )
+    return WorkItem.of(
+        mirror,
+        BUNDLE if mirror.source.bundle else TAGS,
+        _pinned(mirror, digest),
+        names=tuple(dict.fromkeys(name_of(mirror, tag) for tag in every)),
+        targets=tuple(targets),
+    )
+
+
+def _archive(mirror: Mirror, found: DestinationComparison, digests: Mapping[str, Digest]) -> WorkItem:
+    """All that is selected, whatever of it changed."""
+    names = (str(mirror.source),)
+    tags: dict[Digest, list[str]] = {}
+    for one in found.tags:
+        tags.setdefault(digests[one.tag], []).append(one.tag)
+    every = [one.tag for one in found.tags]
+    target = Target(destination=found.destination, tags=_named(mirror, every))
+    if mirror.source.bundle:
+        [digest] = tags
+        return WorkItem.of(mirror, BUNDLE, _pinned(mirror, digest), names=names, targets=(target,))
+    item = WorkItem.of(mirror, ARCHIVE, found.destination, names=names, targets=(target,))
+    return msgspec.structs.replace(
+        item, contents=tuple((_pinned(mirror, digest), tuple(ones)) for digest, ones in tags.items())
+    )
+
+
+def _named(mirror: Mirror, tags: Sequence[str]) -> tuple[str, ...]:
+    """A bundle that is named by its digest has no tag to give on."""
+    reference = mirror.source.reference
+    return () if reference is not None and reference.digest else tuple(tags)
+
+
+def _pinned(mirror: Mirror, digest: Digest) -> str:
+    store = mirror.source.store
+    return str(Reference(store, "", digest)) if store is not None else mirror.source.lock

@@ -1,24 +1,20 @@
 """`mirrors.yaml`: which repositories are mirrored where, by which rules, and when.
 
-One typed tree, refused as a whole when any part of it isn't understood. `read_config` reads the file, and says what is
-wrong with it by line; a program makes the same models itself.
+One typed tree, refused as a whole when any part of it isn't understood. `oci.mirror.reader` reads it from a file or a
+mapping, and says what is wrong by line and path.
 """
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Self
+from collections.abc import Mapping, Sequence
+from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_core import ErrorDetails
+import msgspec
 
-from oci.errors import Denied, InvalidDocument, InvalidInput, InvalidReference, NotFound, StoreError, Unavailable
-from oci.mirror import located
-from oci.mirror.buckets import Bucket
-from oci.mirror.located import Located
-from oci.mirror.rules import STRICT, Policy
+from oci.archive.s3_options import S3Options
+from oci.errors import InvalidInput
+from oci.mirror.policy import Policy
+from oci.options import Options, did_you_mean, option
 from oci.reference import (
     ARCHIVE_PREFIX,
     S3_PREFIX,
@@ -30,74 +26,112 @@ from oci.reference import (
     parse_store,
 )
 from oci.registry.credentials.hosts import canonical_host
-from oci.registry.form import RegistryForm as RegistryOptions
+from oci.registry.options import RegistryOptions
 
-_NAME = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
-_SHOWN_PROBLEMS = 20
+BLOCK = r"^([a-z0-9][a-z0-9-]*)?$"
+"""The name of a block on a Prefect server, or nothing."""
 
-
-class Registry(RegistryOptions):
-    """One registry: how it is reached, and under which name its login is kept. The login itself never stands here."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, title="Registry")
-
-    credentials: str = Field(
-        default="",
-        title="Credentials",
-        description="Name of a Registry Credentials block, for runs on a worker. Empty, and on the command line: the "
-        "environment and the docker config of the machine.",
-        examples=["corp-mirror-writer"],
-        pattern=r"^([a-z0-9][a-z0-9-]*)?$",
-        max_length=200,
-    )
-    images_at_a_time: int = Field(
-        default=0,
-        title="Images at a time",
-        description="From and to this registry, over all workers together; 0 for no such limit.",
-        ge=0,
-        le=10_000,
-    )
+Host = Annotated[str, msgspec.Meta(pattern=r"^[^/@\s]+$", max_length=300)]
 
 
-class MirrorSource(BaseModel):
+class Registry(RegistryOptions, frozen=True, kw_only=True):
+    """One registry: how it is reached, and under which name its login is kept. The login itself never stands here.
+
+    What isn't said comes from the flags or the form of the run.
+    """
+
+    credentials: Annotated[
+        str,
+        option(
+            "Credentials",
+            "Name of a Registry Credentials block, for runs on a worker. Empty, and on the command line: the "
+            "environment and the docker config of the machine.",
+            examples=["corp-mirror-writer"],
+            pattern=BLOCK,
+            max_length=200,
+        ),
+    ] = ""
+    images_at_a_time: Annotated[
+        int,
+        option(
+            "Images at a time",
+            "From and to this registry, over all workers together; 0 for no such limit.",
+            ge=0,
+            le=10_000,
+        ),
+    ] = 0
+
+    def over(self, base: RegistryOptions) -> RegistryOptions:
+        """`base` with what differs from the defaults here."""
+        return _over(self, base)
+
+
+class Bucket(S3Options, frozen=True, kw_only=True):
+    """How one bucket is reached, and under which name its keys are kept. The keys themselves never stand here.
+
+    What isn't said comes from the S3 Store block, or else from the environment and the AWS config files."""
+
+    s3_store: Annotated[
+        str,
+        option(
+            "S3 Store",
+            "Name of an S3 Store block, for runs on a worker. Empty, and on the command line: AWS_* variables, ~/.aws, "
+            "a role.",
+            examples=["corp-archives"],
+            pattern=BLOCK,
+            max_length=200,
+        ),
+    ] = ""
+
+    def over(self, base: S3Options) -> S3Options:
+        """`base` with what differs from the defaults here."""
+        return _over(self, base)
+
+
+O = TypeVar("O", bound=Options)  # noqa: E741 - the customary letter for a type variable of this bound
+
+
+def _over(options: Options, base: O) -> O:
+    default = type(base)()
+    said = {name: getattr(options, name) for name in base.__struct_fields__}
+    return base.with_(**{name: value for name, value in said.items() if value != getattr(default, name)})
+
+
+class MirrorSource(Options, frozen=True, kw_only=True):
     """Where images come from: one of repository, bundle and lock."""
 
-    model_config = STRICT | ConfigDict(title="Mirror source")
+    repository: Annotated[
+        str,
+        option(
+            "Repository",
+            "REGISTRY/REPOSITORY, or oci:PATH for a layout folder; its tags are selected by `tags`.",
+            examples=["registry.example/shop/web"],
+            max_length=2000,
+        ),
+    ] = ""
+    bundle: Annotated[
+        str,
+        option(
+            "Bundle",
+            "One bundle with everything it lists, by tag or digest.",
+            examples=["registry.example/shop/bundle:1.4.0"],
+            max_length=2000,
+        ),
+    ] = ""
+    lock: Annotated[
+        str,
+        option(
+            "Lock",
+            "Path of an ImagesLock or BundleLock file, on the machine of the run.",
+            examples=["/etc/transship/images.lock.yml"],
+            max_length=2000,
+        ),
+    ] = ""
 
-    repository: str = Field(
-        default="",
-        title="Repository",
-        description="REGISTRY/REPOSITORY, or oci:PATH for a layout folder; its tags are selected by `tags`.",
-        examples=["registry.example/shop/web"],
-        max_length=2000,
-    )
-    bundle: str = Field(
-        default="",
-        title="Bundle",
-        description="One bundle with everything it lists, by tag or digest.",
-        examples=["registry.example/shop/bundle:1.4.0"],
-        max_length=2000,
-    )
-    lock: str = Field(
-        default="",
-        title="Lock",
-        description="Path of an ImagesLock or BundleLock file, on the machine of the run.",
-        examples=["/etc/transship/images.lock.yml"],
-        max_length=2000,
-    )
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> Self:
+    def __post_init__(self) -> None:
         if sum(map(bool, (self.repository, self.bundle, self.lock))) != 1:
-            raise ValueError("give exactly one of repository, bundle and lock")
-        try:
-            if self.repository:
-                parse_store(self.repository)
-            if self.bundle:
-                parse_any(self.bundle)
-        except InvalidReference as error:
-            raise ValueError(str(error)) from error
-        return self
+            raise InvalidInput("give exactly one of repository, bundle and lock")
+        _ = self.store
 
     @property
     def store(self) -> StoreName | None:
@@ -115,35 +149,32 @@ class MirrorSource(BaseModel):
         return self.repository or self.bundle or self.lock
 
 
-class MirrorDestination(BaseModel):
+class MirrorDestination(Options, frozen=True, kw_only=True):
     """Where images go: one of repository and archive."""
 
-    model_config = STRICT | ConfigDict(title="Mirror destination")
+    repository: Annotated[
+        str,
+        option(
+            "Repository",
+            "REGISTRY/REPOSITORY, or oci:PATH for a layout folder; no tag.",
+            examples=["registry.corp.example/mirror/shop"],
+            max_length=2000,
+        ),
+    ] = ""
+    archive: Annotated[
+        str,
+        option(
+            "Archive",
+            "A tarball of everything that is selected: a path, or s3://BUCKET/KEY.",
+            examples=["s3://handover/shop.tar"],
+            max_length=2000,
+        ),
+    ] = ""
 
-    repository: str = Field(
-        default="",
-        title="Repository",
-        description="REGISTRY/REPOSITORY, or oci:PATH for a layout folder; no tag.",
-        examples=["registry.corp.example/mirror/shop"],
-        max_length=2000,
-    )
-    archive: str = Field(
-        default="",
-        title="Archive",
-        description="A tarball of everything that is selected: a path, or s3://BUCKET/KEY.",
-        examples=["s3://handover/shop.tar"],
-        max_length=2000,
-    )
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> Self:
+    def __post_init__(self) -> None:
         if bool(self.repository) == bool(self.archive):
-            raise ValueError("give exactly one of repository and archive")
-        try:
-            _ = self.store
-        except InvalidReference as error:
-            raise ValueError(str(error)) from error
-        return self
+            raise InvalidInput("give exactly one of repository and archive")
+        _ = self.store
 
     @property
     def store(self) -> StoreName:
@@ -155,41 +186,34 @@ class MirrorDestination(BaseModel):
         return str(self.store)
 
 
-class Mirror(Policy):
+class Mirror(Policy, frozen=True, kw_only=True):
     """One source, the places it is mirrored to, and the rules."""
 
-    model_config = STRICT | ConfigDict(title="Mirror")
+    name: Annotated[
+        str,
+        option(
+            "Name",
+            "Lower case letters, digits and hyphens; each mirror has its own.",
+            examples=["shop-web"],
+            pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$",
+            max_length=100,
+        ),
+    ]
+    source: Annotated[MirrorSource, option("Source", "Where images come from.")]
+    destinations: Annotated[
+        tuple[MirrorDestination, ...],
+        option("Destinations", "Where they go. Several share one read of each blob.", min_length=1, max_length=32),
+    ]
 
-    name: str = Field(
-        title="Name",
-        description="Lower case letters, digits and hyphens; one mirror each.",
-        json_schema_extra={"position": -3},
-        examples=["shop-web"],
-        pattern=_NAME,
-        max_length=100,
-    )
-    source: MirrorSource = Field(
-        title="Source", description="Where images come from.", json_schema_extra={"position": -2}
-    )
-    destinations: list[MirrorDestination] = Field(
-        title="Destinations",
-        description="Where they go. Several share one read of each blob.",
-        json_schema_extra={"position": -1},
-        min_length=1,
-        max_length=32,
-    )
-
-    @model_validator(mode="after")
-    def _makes_sense(self) -> Self:
-        source = self.source
+    def __post_init__(self) -> None:
+        super().__post_init__()
         stores = [destination.store for destination in self.destinations]
         if len(set(stores)) != len(stores):
-            raise ValueError("a destination is named twice")
-        if source.store in stores:
-            raise ValueError("a repository can't be mirrored to itself")
-        if self.platforms and not source.repository:
-            raise ValueError("platforms can be chosen for a repository; a bundle or lock pins its images by digest")
-        return self
+            raise InvalidInput("a destination is named twice")
+        if self.source.store in stores:
+            raise InvalidInput("a repository can't be mirrored to itself")
+        if self.platforms and not self.source.repository:
+            raise InvalidInput("platforms can be chosen for a repository; a bundle or lock pins its images by digest")
 
     @property
     def registries(self) -> frozenset[str]:
@@ -204,62 +228,47 @@ class Mirror(Policy):
         return frozenset(name.partition(S3_PREFIX)[2].partition("/")[0] for name in objects)
 
 
-class MirrorsConfig(BaseModel):
+class MirrorsConfig(Options, frozen=True, kw_only=True):
     """What a file of mirrors says."""
 
-    model_config = STRICT | ConfigDict(title="Mirrors")
+    version: Annotated[int, option("Version", "Of this format: 1.", ge=1, le=1, group="file")] = 1
+    registries: Annotated[
+        dict[Host, Registry],
+        option(
+            "Registries",
+            'How each host is reached, by its name with the port: {"corp:5000": {"credentials": "writer"}}',
+            max_length=1000,
+        ),
+    ] = {}  # noqa: RUF012 - msgspec copies it
+    buckets: Annotated[
+        dict[Host, Bucket],
+        option(
+            "Buckets",
+            'How the object store of s3://BUCKET/KEY is reached, by bucket: {"handover": {"s3_store": "corp"}}',
+            max_length=1000,
+        ),
+    ] = {}  # noqa: RUF012
+    defaults: Annotated[Policy, option("Defaults", "What each mirror says that doesn't say it itself.")] = Policy()
+    mirrors: Annotated[tuple[Mirror, ...], option("Mirrors", "What is mirrored.", max_length=10_000)] = ()
 
-    version: int = Field(
-        default=1, title="Version", description="Of this format: 1.", ge=1, le=1, json_schema_extra={"position": 1}
-    )
-    registries: dict[Annotated[str, Field(pattern=r"^[^/@\s]+$", max_length=300)], Registry] = Field(
-        default={},
-        title="Registries",
-        description='How each host is reached, by its name with the port: {"corp:5000": {"credentials": "writer"}}',
-        max_length=1000,
-    )
-    buckets: dict[Annotated[str, Field(pattern=r"^[^/@\s]+$", max_length=300)], Bucket] = Field(
-        default={},
-        title="Buckets",
-        description='How the object store of s3://BUCKET/KEY is reached, by bucket: {"handover": {"s3_store": "corp"}}',
-        max_length=1000,
-    )
-    defaults: Policy = Field(
-        default=Policy(), title="Defaults", description="What each mirror says that doesn't say it itself."
-    )
-    mirrors: list[Mirror] = Field(
-        default=[],
-        title="Mirrors",
-        description="What is mirrored.",
-        max_length=10_000,
-        json_schema_extra={"position": -1},
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _with_defaults(cls, data: Any) -> Any:
-        return merge_defaults(data)
-
-    @field_validator("registries")
-    @classmethod
-    def _canonical_hosts(cls, registries: dict[str, Registry]) -> dict[str, Registry]:
-        return {canonical_host(host): registry for host, registry in registries.items()}
-
-    @model_validator(mode="after")
-    def _names_are_distinct(self) -> Self:
+    def __post_init__(self) -> None:
+        by_host: dict[str, str] = {}
+        for host in self.registries:
+            other = by_host.setdefault(canonical_host(host), host)
+            if other != host:
+                raise InvalidInput(f"registries: {other!r} and {host!r} are one registry")
         names = [mirror.name for mirror in self.mirrors]
-        twice = next((name for name in names if names.count(name) > 1), "") if len(set(names)) != len(names) else ""
-        if twice:
-            raise ValueError(f"two mirrors are named {twice!r}")
-        return self
+        if len(set(names)) != len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise InvalidInput(f"two mirrors are named {twice!r}")
 
     def mirror(self, name: str) -> Mirror:
-        """Raises InvalidInput when there is none of this name."""
+        """Raises InvalidInput when no mirror has this name."""
         for mirror in self.mirrors:
             if mirror.name == name:
                 return mirror
         raise InvalidInput(
-            f"there is no mirror named {name!r}", hint=_did_you_mean(name, [m.name for m in self.mirrors])
+            f"there is no mirror named {name!r}", hint=did_you_mean(name, [mirror.name for mirror in self.mirrors])
         )
 
     def chosen(self, names: Sequence[str]) -> tuple[Mirror, ...]:
@@ -267,125 +276,24 @@ class MirrorsConfig(BaseModel):
         wanted = {self.mirror(name).name for name in names}
         return tuple(mirror for mirror in self.mirrors if not names or mirror.name in wanted)
 
+    @property
+    def by_host(self) -> Mapping[str, Registry]:
+        """The registries by the normal form of their hosts."""
+        return {canonical_host(host): registry for host, registry in self.registries.items()}
+
     def registry(self, host: str) -> Registry:
-        return self.registries.get(canonical_host(host)) or Registry()
+        return self.by_host.get(canonical_host(host)) or Registry()
 
-
-def merge_defaults(data: Any) -> Any:
-    """Each mirror with the keys of `defaults` that it doesn't have itself. A key is taken whole: a mirror's `tags`
-    replace the default ones, they aren't added to them."""
-    if not isinstance(data, Mapping):
-        return data
-    defaults, mirrors = data.get("defaults"), data.get("mirrors")
-    if isinstance(defaults, Policy):
-        defaults = {name: getattr(defaults, name) for name in defaults.model_fields_set}
-    if not isinstance(defaults, Mapping) or not isinstance(mirrors, list):
-        return data
-    return {**data, "mirrors": [{**defaults, **one} if isinstance(one, Mapping) else one for one in mirrors]}
-
-
-def read_config(path: str) -> MirrorsConfig:
-    """Raises InvalidDocument, naming the file, the line and the path of each thing that is wrong; NotFound or Denied
-    for a file that can't be read."""
-    operation = "reading the mirrors"
-    try:
-        with open(path, "rb") as file:
-            data = file.read(located.SIZE_LIMIT + 1)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise NotFound(
-            "no such file", subject=path, operation=operation, hint="name the file of mirrors with -f"
-        ) from error
-    except OSError as error:
-        kind: type[StoreError] = Denied if isinstance(error, PermissionError) else Unavailable
-        raise kind(error.strerror or str(error), subject=path, operation=operation) from error
-    return parse_config(data, path)
-
-
-def parse_config(data: bytes, where: str) -> MirrorsConfig:
-    """The configuration in `data`. Raises InvalidDocument."""
-    found = located.read(data, where)
-    if not isinstance(found.value, dict):
-        raise InvalidDocument(
-            f"{found.at(())}: expected a mapping with version and mirrors", hint="begin the file with `version: 1`"
+    def alone(self, mirror: Mirror) -> MirrorsConfig:
+        """A configuration of this mirror, with the buckets and registries that it may meet. A bundle or a lock can list
+        images of any registry, so such a mirror takes all of them along."""
+        everywhere = mirror.source.store is None or mirror.source.bundle
+        return MirrorsConfig(
+            registries={
+                host: registry
+                for host, registry in self.registries.items()
+                if everywhere or canonical_host(host) in mirror.registries
+            },
+            buckets={name: bucket for name, bucket in self.buckets.items() if name in mirror.buckets},
+            mirrors=(mirror,),
         )
-    if found.value.get("version") != 1:
-        raise InvalidDocument(
-            f"{found.at(('version',))}: version: expected 1, got {found.value.get('version', 'nothing')!r}",
-            hint="begin the file with `version: 1`",
-        )
-    try:
-        return MirrorsConfig.model_validate(found.value)
-    except ValidationError as error:
-        raise _invalid(found, error.errors(include_url=False)) from None
-
-
-def json_schema() -> dict[str, Any]:
-    """For editors: the format of the file, `x-` keys allowed everywhere; without what is for forms alone."""
-    schema = MirrorsConfig.model_json_schema()
-    for model in (schema, *schema["$defs"].values()):
-        if model.get("additionalProperties") is False:
-            model["patternProperties"] = {"^x-": {}}
-        for field in model.get("properties", {}).values():
-            field.pop("position", None)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
-
-
-def _invalid(found: Located, problems: Sequence[ErrorDetails]) -> InvalidDocument:
-    """What a mirror has from `defaults` is wrong there, once, and not in each mirror."""
-    wrong_defaults = {problem["loc"][1:] for problem in problems if problem["loc"][:1] == ("defaults",)}
-    lines = []
-    for problem in problems:
-        path = problem["loc"]
-        if path[:1] == ("mirrors",) and path[:3] not in found.lines and len(path) > 2:
-            if path[2:] in wrong_defaults:
-                continue
-            path = ("defaults", *path[2:]) if ("defaults", *path[2:3]) in found.lines else path
-        line = f"{found.at(path)}: {_path(path)}: {_said(problem)}"
-        if line not in lines:
-            lines.append(line)
-    shown = lines[:_SHOWN_PROBLEMS]
-    if len(lines) > len(shown):
-        shown.append(f"and {len(lines) - len(shown)} more")
-    return InvalidDocument("\n".join(shown), hint="`transship mirror schema` prints the format for editors")
-
-
-def _said(problem: ErrorDetails) -> str:
-    if problem["type"] == "extra_forbidden":
-        known = list(_known_keys(problem["loc"]))
-        hint = _did_you_mean(str(problem["loc"][-1]), known)
-        return f"unknown key; {hint}" if hint else "unknown key"
-    if problem["type"] == "string_type":
-        return "expected text: put it in quotes"
-    message = problem["msg"].removeprefix("Value error, ")
-    return message[:1].lower() + message[1:]
-
-
-def _known_keys(path: Sequence[str | int]) -> Iterator[str]:
-    """The keys that a mapping at this path may have."""
-    model: Any = MirrorsConfig
-    for part in path[:-1]:
-        if isinstance(part, int):
-            continue
-        annotation = model.model_fields[part].annotation if part in model.model_fields else model
-        model = next(iter(_models_in(annotation)), model)
-    yield from model.model_fields
-
-
-def _models_in(annotation: Any) -> Iterator[Any]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for argument in getattr(annotation, "__args__", ()):
-        yield from _models_in(argument)
-
-
-def _did_you_mean(word: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, known, 1)
-    if close:
-        return f"did you mean {close[0]}?"
-    return f"known are {', '.join(known)}" if 0 < len(known) <= 20 else ""
-
-
-def _path(path: Sequence[str | int]) -> str:
-    """`mirrors[3].tags[0].semver`"""
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
-    return re.sub(r"^\.", "", text) or "the file"

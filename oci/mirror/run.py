@@ -1,26 +1,30 @@
-"""A whole run: a mirror compared, what changed carried, and a report of it. For drivers that don't take it apart."""
+"""A whole run: mirrors compared, what changed carried out, and a report of each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TypeAlias
+from typing import Any, TypeAlias
+
+import msgspec
 
 from oci.cancel import CancelToken
-from oci.errors import Cancelled, TransshipError
-from oci.mirror.breaker import Breaker
-from oci.mirror.carry import Carried, carry_all, left_undone
-from oci.mirror.compare import RUN, Care, compare
-from oci.mirror.comparison import Comparison
+from oci.errors import Cancelled, InvalidInput, TransshipError
+from oci.meter import Receipt
+from oci.mirror.compare import compare
+from oci.mirror.comparison import RUN, Care, Comparison, TagState
 from oci.mirror.config import Mirror, MirrorsConfig
-from oci.mirror.facts import Facts
-from oci.mirror.report import INTERRUPTED, MirrorReport, made_of, not_begun, of_failure
-from oci.mirror.rules import OnFailure
-from oci.mirror.work import WorkItem
+from oci.mirror.digest_cache import DigestCache
+from oci.mirror.execute import SKIPPED, ItemOutcome, execute, not_tried, unaccounted
+from oci.mirror.policy import OnFailure
+from oci.mirror.work import Breaker, WorkItem, place
+from oci.reference import ARCHIVE_PREFIX
 from oci.registry.credentials.chain import Credentials
 from oci.registry.credentials.credential import ANONYMOUS, Credential
 from oci.relocation.session import Access, Session
+from oci.relocation.transfer import DONE
 
 Reach: TypeAlias = Callable[[str, int], Access]
 """How a driver reaches one side, "source" or "destination", with so many threads, where the configuration says nothing;
@@ -31,15 +35,15 @@ and who it is there."""
 class Shared:
     """What the mirrors of one run share."""
 
-    facts: Facts
+    facts: DigestCache
     breaker: Breaker
     care: Care = RUN
     now: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class _Nobody:
-    """Who we are at registries that the configuration wants to be anonymous at."""
+class _Anonymous:
+    """The identity at registries that the configuration wants to be asked without a login."""
 
     hosts: frozenset[str]
 
@@ -49,15 +53,18 @@ class _Nobody:
 
 
 def opened(config: MirrorsConfig, mirror: Mirror, reach: Reach, cancel: CancelToken) -> Session:
-    """A session for one mirror: as many threads as its limits say, each registry reached as the configuration says."""
+    """A session for one mirror: as many threads as its limits say, each registry reached as the driver says, with what
+    the configuration says of it over that."""
     concurrency = mirror.limits.concurrency
-    per_registry = {host: one.settings(concurrency + 1) for host, one in config.registries.items()}
-    nobody = _Nobody(frozenset(host for host, one in config.registries.items() if one.anonymous))
+    anonymous = _Anonymous(frozenset(host for host, one in config.by_host.items() if one.anonymous))
     source, destination = (
         replace(
             base,
-            credentials=Credentials([nobody, base.credentials]),
-            per_registry=per_registry,
+            credentials=Credentials([anonymous, base.credentials]),
+            per_registry={
+                host: registry.over(base.settings(host)).with_(concurrency=concurrency + 1)
+                for host, registry in config.by_host.items()
+            },
             per_bucket={name: bucket.over(base.object_store(name)) for name, bucket in config.buckets.items()},
         )
         for base in (reach("source", concurrency), reach("destination", concurrency))
@@ -71,7 +78,7 @@ def run_mirror(
     shared: Shared,
     *,
     on_compared: Callable[[Comparison], None] | None = None,
-    on_done: Callable[[WorkItem, tuple[Carried, ...]], None] | None = None,
+    on_done: Callable[[WorkItem, tuple[ItemOutcome, ...]], None] | None = None,
     on_cut: Callable[[MirrorReport], None] | None = None,
 ) -> MirrorReport:
     """Whatever fails is in the report. Raises Cancelled and nothing else; `on_cut` gets the report of what was done by
@@ -87,15 +94,15 @@ def run_mirror(
         return of_failure(mirror, error, breaker, session.meter.receipt())
     if on_compared is not None:
         on_compared(comparison)
-    outcomes: list[Carried] = []
+    outcomes: list[ItemOutcome] = []
 
-    def done(item: WorkItem, carried: tuple[Carried, ...]) -> None:
+    def done(item: WorkItem, carried: tuple[ItemOutcome, ...]) -> None:
         outcomes.extend(carried)
         if on_done is not None:
             on_done(item, carried)
 
     try:
-        every = carry_all(
+        every = execute(
             session,
             comparison.work,
             breaker,
@@ -105,7 +112,229 @@ def run_mirror(
         )
     except Cancelled:
         if on_cut is not None:
-            left = left_undone(comparison.work, outcomes, TransshipError(INTERRUPTED))
+            left = not_tried(comparison.work, outcomes, TransshipError(INTERRUPTED))
             on_cut(made_of(mirror, comparison, (*outcomes, *left), breaker, session.meter.receipt()))
         raise
     return made_of(mirror, comparison, every, breaker, session.meter.receipt())
+
+
+ONLY_LIMIT = 100_000
+INTERRUPTED = "the run was interrupted before it was done"
+
+
+class FailedImage(msgspec.Struct, frozen=True, kw_only=True):
+    """`names` are what to give as `only` to try it again: REGISTRY/REPOSITORY:TAG, or the mirror's source as it stands
+    in the configuration, for all of it."""
+
+    names: tuple[str, ...]
+    destination: str
+    error: str
+    retryable: bool
+    not_tried: bool = False
+    """It wasn't even begun: `error` is a cause that it shares with others."""
+
+
+class MirrorReport(msgspec.Struct, frozen=True, kw_only=True):
+    """Numbers are of tags, or of bundles and locks, at all destinations together; `images` are those copied."""
+
+    mirror: str
+    source: str
+    destinations: tuple[str, ...]
+    in_place: int = 0
+    copied: int = 0
+    images: int = 0
+    tags: tuple[str, ...] = ()
+    """Names that were moved, in the order they were."""
+    mutated: tuple[str, ...] = ()
+    """Tags that are declared immutable and moved at the source; the destinations keep what they have."""
+    unsigned: tuple[str, ...] = ()
+    held: int = 0
+    waiting: int = 0
+    extra: int = 0
+    nothing_taken: str = ""
+    """Why the mirror is about nothing at all, when it is."""
+    failed: tuple[FailedImage, ...] = ()
+    causes: tuple[str, ...] = ()
+    """Why registries were given up, each once."""
+    receipt: Receipt = Receipt()
+
+    @property
+    def succeeded(self) -> bool:
+        return not (self.failed or self.mutated or self.unsigned)
+
+    @property
+    def nothing_done(self) -> bool:
+        """Whether it failed altogether: nothing was copied, and nothing was found in place."""
+        return bool(self.failed) and not self.copied and not self.in_place
+
+    @property
+    def failed_names(self) -> tuple[str, ...]:
+        """To be given as `only`."""
+        return tuple(dict.fromkeys(name for failed in self.failed for name in failed.names))
+
+    def to_dict(self) -> dict[str, Any]:
+        body = {name: getattr(self, name) for name in ("mirror", "source", "in_place", "copied", "images")}
+        return body | {
+            "succeeded": self.succeeded,
+            "destinations": list(self.destinations),
+            "tags": list(self.tags),
+            "mutated": list(self.mutated),
+            "unsigned": list(self.unsigned),
+            "held": self.held,
+            "waiting": self.waiting,
+            "extra": self.extra,
+            "nothing_taken": self.nothing_taken,
+            "failed": msgspec.to_builtins(self.failed),
+            "only": list(self.failed_names),
+            "causes": list(self.causes),
+            "receipt": self.receipt.to_dict(),
+        }
+
+
+def made_of(
+    mirror: Mirror,
+    comparison: Comparison,
+    outcomes: Sequence[ItemOutcome],
+    breaker: Breaker,
+    receipt: Receipt,
+    *,
+    error: str = "",
+) -> MirrorReport:
+    """The report of a run that got as far as comparing.
+
+    Every target of the comparison's work needs an outcome: a target without an outcome is reported as failed. `error`
+    ended the run before its work was done.
+    """
+    done = [one for one in outcomes if one.status == DONE]
+    rewritten = {one.destination for one in done if one.destination.startswith(ARCHIVE_PREFIX)}
+    kept = [one for one in comparison.destinations if one.destination not in rewritten]
+    return MirrorReport(
+        mirror=mirror.name,
+        source=str(mirror.source),
+        destinations=tuple(str(destination) for destination in mirror.destinations),
+        in_place=sum(one.count(TagState.IN_PLACE) for one in kept),
+        copied=sum(max(1, len(one.tags)) for one in done),
+        images=sum(one.images for one in done),
+        tags=tuple(tag for one in done for tag in one.tags),
+        mutated=comparison.named(TagState.MUTATED),
+        unsigned=comparison.named(TagState.UNSIGNED),
+        held=len(comparison.held),
+        waiting=comparison.waiting,
+        extra=comparison.extra,
+        nothing_taken=comparison.nothing_taken,
+        failed=(
+            *_uncompared(mirror, comparison),
+            *_uncarried(outcomes),
+            *_unaccounted(comparison, outcomes),
+            *_ended(mirror, error),
+        ),
+        causes=_causes(mirror, breaker),
+        receipt=receipt,
+    )
+
+
+def of_failure(mirror: Mirror, error: TransshipError, breaker: Breaker, receipt: Receipt) -> MirrorReport:
+    """The report of a mirror that couldn't even be compared."""
+    failed = FailedImage(names=(str(mirror.source),), destination="", error=str(error), retryable=error.retryable)
+    return MirrorReport(
+        mirror=mirror.name,
+        source=str(mirror.source),
+        destinations=tuple(str(destination) for destination in mirror.destinations),
+        failed=(failed,),
+        causes=_causes(mirror, breaker),
+        receipt=receipt,
+    )
+
+
+def not_begun(mirror: Mirror) -> MirrorReport:
+    """The report of a mirror that nothing was done for, because the run was interrupted."""
+    left = FailedImage(names=(str(mirror.source),), destination="", error=INTERRUPTED, retryable=True, not_tried=True)
+    return MirrorReport(
+        mirror=mirror.name,
+        source=str(mirror.source),
+        destinations=tuple(str(destination) for destination in mirror.destinations),
+        failed=(left,),
+    )
+
+
+def _causes(mirror: Mirror, breaker: Breaker) -> tuple[str, ...]:
+    """Of the places that the mirror names; what a lock names isn't known here."""
+    stores = [mirror.source.store, *(destination.store for destination in mirror.destinations)]
+    named = {place(side, str(store)) for store in stores if store for side in ("source", "destination")}
+    return tuple(str(cause) for where, cause in breaker.causes.items() if where in named or mirror.source.lock)
+
+
+def read_only(text: str, where: str) -> tuple[str, ...]:
+    """The names in a file that says what to run again: a report, a list in JSON, or a name a line.
+
+    Raises InvalidInput for anything else.
+    """
+    if text.lstrip()[:1] in ("{", "["):
+        try:
+            names = list(_names(json.loads(text)))
+        except (ValueError, RecursionError) as error:
+            raise InvalidInput(f"{where} is neither a report nor a list of names: {error}") from error
+    else:
+        names = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    if len(names) > ONLY_LIMIT or not all(isinstance(name, str) for name in names):
+        raise InvalidInput(f"{where} is neither a report nor a list of names")
+    return tuple(dict.fromkeys(names))
+
+
+def _names(body: Any) -> Iterable[Any]:
+    """Reports of several mirrors are a list of them, or stand under `mirrors`."""
+    if isinstance(body, list):
+        for one in body:
+            yield from _names(one) if isinstance(one, dict) else (one,)
+    elif "only" in body:
+        yield from body["only"]
+    elif "mirrors" in body:
+        yield from _names(body["mirrors"])
+    else:
+        raise ValueError("there is no `only` in it")
+
+
+def _uncompared(mirror: Mirror, comparison: Comparison) -> Iterable[FailedImage]:
+    for destination in comparison.destinations:
+        error = destination.error
+        if error is not None:
+            yield FailedImage(
+                names=(str(mirror.source),),
+                destination=destination.destination,
+                error=str(error),
+                retryable=error.retryable,
+            )
+        for tag in destination.tags:
+            if tag.state is TagState.FAILED:
+                name = f"{mirror.source.repository}:{tag.tag}" if mirror.source.repository else str(mirror.source)
+                retryable = tag.error is not None and tag.error.retryable
+                yield FailedImage(
+                    names=(name,), destination=destination.destination, error=tag.reason, retryable=retryable
+                )
+
+
+def _uncarried(outcomes: Iterable[ItemOutcome]) -> Iterable[FailedImage]:
+    for one in outcomes:
+        if one.status != DONE:
+            yield FailedImage(
+                names=one.names,
+                destination=one.destination,
+                error=one.error,
+                retryable=one.retryable,
+                not_tried=one.status == SKIPPED,
+            )
+
+
+def _unaccounted(comparison: Comparison, outcomes: Sequence[ItemOutcome]) -> Iterable[FailedImage]:
+    for item, target in unaccounted(comparison.work, outcomes):
+        yield FailedImage(
+            names=item.names,
+            destination=target.destination,
+            error="the run ended without an outcome for this destination; run the mirror again",
+            retryable=True,
+        )
+
+
+def _ended(mirror: Mirror, error: str) -> Iterable[FailedImage]:
+    if error:
+        yield FailedImage(names=(str(mirror.source),), destination="", error=error, retryable=True)

@@ -1,17 +1,27 @@
-"""What has to be relocated for a mirror, as plain values: to be printed, cut into shards, sent to a worker, and tried
-again."""
+"""What is to be relocated for a mirror, as plain values: to be printed, cut into shards, sent to a worker, and tried
+again; and which registries are given up, so that nothing more is tried there."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+import threading
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypeAlias
 
-from oci.errors import InvalidDocument
-from oci.mirror.breaker import place
+import msgspec
+
+from oci.errors import (
+    Denied,
+    InvalidDocument,
+    InvalidInput,
+    RateLimited,
+    StoreError,
+    TransshipError,
+    Unauthorized,
+    Unavailable,
+)
 from oci.mirror.config import Mirror
-from oci.mirror.rules import KeepAlive
-from oci.reference import ARCHIVE_PREFIX, parse_any, parse_store
+from oci.mirror.policy import KeepAlive
+from oci.reference import ARCHIVE_PREFIX, LAYOUT_PREFIX, parse_any, parse_store, parse_tag
 from oci.relocation.planner import Seen
 from oci.relocation.request import Artifact, RelocationRequest
 
@@ -24,8 +34,7 @@ WorkKey: TypeAlias = tuple[str, tuple[str, ...]]
 """The source and the destinations of an item."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
+class Target(msgspec.Struct, frozen=True, kw_only=True):
     """One destination, the tags that it lacks or shows otherwise, and whether it had no tag at all."""
 
     destination: str
@@ -33,8 +42,7 @@ class Target:
     fresh: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkItem:
+class WorkItem(msgspec.Struct, frozen=True, kw_only=True):
     """One changed image of a mirror, with every tag that it has and every destination that lacks it."""
 
     mirror: str
@@ -103,7 +111,11 @@ class WorkItem:
 
     def alone(self, target: Target) -> WorkItem:
         """The same for one destination."""
-        return replace(self, targets=(target,))
+        return msgspec.structs.replace(self, targets=(target,))
+
+    def without(self, destinations: Collection[str]) -> WorkItem:
+        targets = tuple(target for target in self.targets if target.destination not in destinations)
+        return msgspec.structs.replace(self, targets=targets)
 
     @property
     def writes_archive(self) -> bool:
@@ -132,20 +144,70 @@ class WorkItem:
         return tuple(sorted({place(side, store) for side, store in self.stores}, reverse=True))
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        body: dict[str, Any] = msgspec.to_builtins(self)
+        return body
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> WorkItem:
         """The inverse of `to_dict`. Raises InvalidDocument."""
         try:
-            targets = tuple(
-                Target(destination=str(one["destination"]), tags=tuple(one["tags"]), fresh=bool(one["fresh"]))
-                for one in body["targets"]
-            )
-            for target in targets:
+            item = msgspec.convert(body, cls)
+            for target in item.targets:
                 parse_store(target.destination)
-            lists: dict[str, Any] = {key: tuple(body[key]) for key in ("names", "artifacts", "platforms")}
-            lists["contents"] = tuple((str(source), tuple(tags)) for source, tags in body["contents"])
-            return cls(**{**body, **lists, "targets": targets})
-        except (TypeError, KeyError, ValueError) as error:
+                for tag in target.tags:
+                    parse_tag(tag)
+        except (TypeError, KeyError, ValueError, InvalidInput) as error:
             raise InvalidDocument(f"not an item of work: {error}") from error
+        return item
+
+
+IN_A_ROW = 3
+"""Failures of one kind, with no success at that registry between them, that make it the registry's own trouble."""
+
+_COUNTED = (Unauthorized, Denied, Unavailable)
+
+
+class Breaker:
+    """Shared by all mirrors of a run; safe from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._row: dict[str, tuple[str, int]] = {}
+        self._causes: dict[str, TransshipError] = {}
+
+    @property
+    def causes(self) -> Mapping[str, TransshipError]:
+        """By place (`destination registry.corp.example`): why nothing more is asked of it."""
+        with self._lock:
+            return dict(self._causes)
+
+    def cause(self, places: Iterable[str]) -> TransshipError | None:
+        """Why something that needs these places isn't worth trying, or None."""
+        with self._lock:
+            return next((self._causes[place] for place in places if place in self._causes), None)
+
+    def succeeded(self, places: Iterable[str]) -> None:
+        with self._lock:
+            for place in places:
+                self._row.pop(place, None)
+
+    def failed(self, error: TransshipError) -> None:
+        if isinstance(error, StoreError):
+            self.noted(type(error).__name__, error.side, error.store, error)
+
+    def noted(self, kind: str, side: str, store: str, error: TransshipError) -> None:
+        """The same for a failure of which only words are left; `kind` is the name of its class."""
+        if not side or not store or kind not in {RateLimited.__name__, *(counted.__name__ for counted in _COUNTED)}:
+            return
+        where = place(side, store)
+        with self._lock:
+            before, count = self._row.get(where, (kind, 0))
+            count = count + 1 if before == kind else 1
+            self._row[where] = (kind, count)
+            if count >= IN_A_ROW or kind == RateLimited.__name__:
+                self._causes.setdefault(where, error)
+
+
+def place(side: str, store: str) -> str:
+    """The place that a store belongs to: its registry; a layout folder is one by itself."""
+    return f"{side} {store if store.startswith(LAYOUT_PREFIX) else store.partition('/')[0]}"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from oci.mirror.config import read_config
+from oci.mirror.reader import read_config
 from oci.reference import Repository
 
 DEPLOYMENTS = Path(__file__).parent.parent.parent / "deployments"

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from prefect import Flow, settings
 
-from oci.mirror.config import read_config
+from oci.mirror.reader import read_config
 from tests.support.prefect_server import profile
 
 DEPLOYMENTS = Path(__file__).parent.parent.parent / "deployments"
@@ -50,13 +50,13 @@ def test_the_example_mirrors_are_valid(name: str) -> None:
 def test_the_example_mirrors_show_each_kind_of_source_destination_and_schedule() -> None:
     mirrors = read_config(str(DEPLOYMENTS / "examples" / "mirrors.yaml")).mirrors
 
-    assert {key for mirror in mirrors for key in mirror.source.model_fields_set} == {"repository", "bundle", "lock"}
-    assert {key for mirror in mirrors for to in mirror.destinations for key in to.model_fields_set} == {
+    assert {key for mirror in mirrors for key in mirror.source.to_dict()} == {"repository", "bundle", "lock"}
+    assert {key for mirror in mirrors for to in mirror.destinations for key in to.to_dict()} == {
         "repository",
         "archive",
     }
     schedules = [mirror.schedule for mirror in mirrors if mirror.schedule]
-    assert {"cron", "interval", "rrule"} < {key for schedule in schedules for key in schedule.model_fields_set}
+    assert {"cron", "interval", "rrule"} < {key for schedule in schedules for key in schedule.to_dict()}
 
 
 def pinned(lock: Path) -> set[str]:

@@ -27,7 +27,6 @@ from prefect.states import Pending
 from flows import (
     FleetOptions,
     MirrorParameters,
-    MirrorsConfig,
     RelocateParameters,
     RelocationIncomplete,
     mirror_sync,
@@ -37,6 +36,7 @@ from flows import (
 from flows.lifelines import lifelines
 from flows.parameters import SourceKind, Verify
 from oci.errors import InvalidInput
+from oci.mirror.reader import make_config
 from tasks.fleet import End, Fleet, Job, JobEnd, run_on_fleet
 from tests.faults.proxy import Fault, FaultProxy, Span
 from tests.flows.cargo import Image, delete_blob, push_image, write_lock
@@ -282,9 +282,7 @@ def test_the_changed_images_of_a_mirror_are_carried_by_the_fleet(
         "source": {"repository": f"{scene.source.host}/{scene.repository}"},
         "destinations": [{"repository": f"{scene.destination.host}/{scene.repository}"}],
     }
-    parameters = MirrorParameters(
-        config=MirrorsConfig.model_validate({"mirrors": [mirrored]}), fleet=FleetOptions(shards=2)
-    )
+    parameters = MirrorParameters(config=make_config({"mirrors": [mirrored]}), fleet=FleetOptions(shards=2))
 
     first = mirror_sync(parameters).mirrors[0]
     again = mirror_sync(parameters).mirrors[0]

@@ -19,8 +19,9 @@ from flows import (
     mirror_sync,
 )
 from oci.errors import InvalidDocument, InvalidInput
-from oci.mirror.carry import Carried
 from oci.mirror.config import MirrorSource
+from oci.mirror.execute import ItemOutcome
+from oci.mirror.reader import make_config
 from oci.mirror.work import WorkItem
 from tasks.mirror_run import MirrorRun
 from tests.servers.docker_registry import DockerRegistry
@@ -38,7 +39,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def config(source: DockerRegistry, destination: DockerRegistry, repository: str, **more: Any) -> MirrorsConfig:
-    return MirrorsConfig.model_validate(
+    return make_config(
         {
             "mirrors": [
                 {
@@ -142,7 +143,7 @@ def test_every_destination_of_a_source_is_written_whatever_their_kinds(
         "source": {kind: source.get(kind, str(lock))},
         "destinations": [{"archive": str(archives[0])}, destination, {"archive": str(archives[1])}],
     }
-    mirrors = MirrorsConfig.model_validate({"mirrors": [mirror]})
+    mirrors = make_config({"mirrors": [mirror]})
 
     first = mirror_sync(MirrorParameters(config=mirrors))
     again = mirror_sync(MirrorParameters(config=mirrors))
@@ -164,7 +165,7 @@ def test_a_task_run_that_failed_never_ends_in_a_green_report(
     seed(registry, repository, {"1.0": image(1), "1.1": image(2)})
     carried = tasks.mirror._carried
 
-    async def failing(run: MirrorRun, item: WorkItem) -> tuple[Carried, ...]:
+    async def failing(run: MirrorRun, item: WorkItem) -> tuple[ItemOutcome, ...]:
         if item.names[0].endswith(":1.0"):
             return await carried(run, item)
         if work_is_done:
@@ -238,13 +239,11 @@ def test_a_metrics_file_has_the_numbers_of_all_mirrors_of_a_run(
 ) -> None:
     seed(registry, repository, {"1.0": image(1)})
     web = config(registry, other_registry, repository).mirrors[0]
-    lost = web.model_copy(
-        update={"name": "lost", "source": MirrorSource(repository=f"{registry.host}/{repository}-lost")}
-    )
+    lost = web.with_(name="lost", source=MirrorSource(repository=f"{registry.host}/{repository}-lost"))
     monkeypatch.setenv("TRANSSHIP_METRICS_FILE", str(tmp_path / "all.prom"))
 
     with pytest.raises(MirrorIncomplete, match="1 of 2"):
-        mirror_sync(MirrorParameters(config=MirrorsConfig(mirrors=[lost, web])))
+        mirror_sync(MirrorParameters(config=MirrorsConfig(mirrors=(lost, web))))
 
     written = (tmp_path / "all.prom").read_text()
     assert 'transship_run_success{mirror="lost"} 0' in written

@@ -32,9 +32,12 @@ TARGET = "corp.example/mirror/shop"
 
 
 def fields(schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for name, model in [("", schema), *schema["$defs"].items()]:
+    for name, model in [("", schema), *schema.get("$defs", {}).items()]:
         for field, body in model.get("properties", {}).items():
             yield f"{name}.{field}", body
+            for inner in (body, body.get("items"), body.get("additionalProperties"), *body.get("anyOf", ())):
+                if isinstance(inner, dict) and "properties" in inner:
+                    yield from fields({"properties": inner["properties"]})
 
 
 MODELS: dict[Flow[Any, Any], type[BaseModel]] = {

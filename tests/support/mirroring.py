@@ -6,13 +6,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from oci.mirror.breaker import Breaker
-from oci.mirror.compare import RUN, Care, compare
-from oci.mirror.comparison import Comparison
+from oci.mirror.compare import compare
+from oci.mirror.comparison import RUN, Care, Comparison
 from oci.mirror.config import Mirror
-from oci.mirror.facts import Facts
-from oci.mirror.report import MirrorReport
-from oci.mirror.run import Shared, run_mirror
+from oci.mirror.digest_cache import DigestCache
+from oci.mirror.reader import make
+from oci.mirror.run import MirrorReport, Shared, run_mirror
+from oci.mirror.work import Breaker
 from oci.relocation.session import Session
 from tests.support.content import Content, compact, image
 from tests.support.relocating import anonymous
@@ -21,13 +21,14 @@ from tests.support.relocating import anonymous
 def mirror_of(source: str, *destinations: str, **more: Any) -> Mirror:
     """`source` is a repository, the path of a lock, or `bundle REFERENCE`."""
     kind = "lock" if source.endswith(".yml") else "bundle" if source.startswith("bundle ") else "repository"
-    return Mirror.model_validate(
+    return make(
+        Mirror,
         {
             "name": "web",
             "source": {kind: source.removeprefix("bundle ")},
             "destinations": [{"repository": one} for one in destinations],
             **more,
-        }
+        },
     )
 
 
@@ -50,12 +51,12 @@ def session_of(concurrency: int = 8, **settings: Any) -> Session:
 
 def run(mirror: Mirror, session: Session | None = None, *, care: Care = RUN, **settings: Any) -> MirrorReport:
     with session or session_of(**settings) as one:
-        return run_mirror(one, mirror, Shared(facts=Facts(), breaker=Breaker(), care=care))
+        return run_mirror(one, mirror, Shared(facts=DigestCache(), breaker=Breaker(), care=care))
 
 
-def compared(mirror: Mirror, *, care: Care = RUN, facts: Facts | None = None, **settings: Any) -> Comparison:
+def compared(mirror: Mirror, *, care: Care = RUN, facts: DigestCache | None = None, **settings: Any) -> Comparison:
     with session_of(**settings) as one:
-        return compare(one, mirror, facts=facts or Facts(), breaker=Breaker(), care=care)
+        return compare(one, mirror, facts=facts or DigestCache(), breaker=Breaker(), care=care)
 
 
 def states(comparison: Comparison) -> Mapping[str, str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flows.cli.click_ext import Invocation, Verb, boolean, everywhere
-from oci.mirror.config import json_schema, read_config
+from oci.mirror.reader import json_schema, read_config
 
 if TYPE_CHECKING:
     from flows.deploy.change import Change

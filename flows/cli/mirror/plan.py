@@ -11,7 +11,7 @@ from flows.cli.click_ext import Invocation, Verb, boolean, everywhere
 from flows.cli.mirror.shared import Mirrors, mirror_flags, warn_of_nothing
 from oci.archive.s3_options import S3Options
 from oci.errors import Incomplete, StoreError, TransshipError
-from oci.mirror.plan import MirrorPlan, plan_mirror
+from oci.mirror.execute import MirrorPlan, plan_mirror
 from oci.units import counted, show_size
 
 _IMAGES = ("Mirror", "Image", "Destination", "Tags", "To move", "To mount", "Problem")

@@ -13,9 +13,8 @@ from flows.cli.mirror.shared import Mirrors, mirror_flags, warn_of_nothing
 from flows.cli.progress import metrics_flag
 from oci.archive.s3_options import S3Options
 from oci.errors import Incomplete, StoreError, TransshipError
-from oci.mirror.carry import Carried
-from oci.mirror.report import MirrorReport, not_begun
-from oci.mirror.run import run_mirror
+from oci.mirror.execute import ItemOutcome
+from oci.mirror.run import MirrorReport, not_begun, run_mirror
 from oci.mirror.work import WorkItem
 from oci.relocation.transfer import DONE
 from oci.units import counted, show_size
@@ -61,7 +60,7 @@ def run(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, **
 
 
 def _told(invocation: Invocation, name: str) -> Any:
-    def tell(item: WorkItem, outcomes: tuple[Carried, ...]) -> None:
+    def tell(item: WorkItem, outcomes: tuple[ItemOutcome, ...]) -> None:
         for one in outcomes:
             what = f"{show_size(one.bytes_written)} sent, {one.seconds:.1f} s" if one.status == DONE else one.status
             invocation.output.line(f"{name} | {item.title} -> {one.destination}: {what}")

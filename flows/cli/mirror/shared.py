@@ -14,13 +14,13 @@ from flows.cli.access import RegistryFlags, show_requests
 from flows.cli.click_ext import Invocation
 from oci.archive.s3_options import S3Options
 from oci.errors import InvalidInput, NotFound, Refused, StoreError, TransshipError
-from oci.mirror.breaker import Breaker
-from oci.mirror.compare import Care, compare, concerns
-from oci.mirror.comparison import Comparison, TagState
-from oci.mirror.config import Mirror, MirrorsConfig, read_config
-from oci.mirror.facts import Facts, default_path
-from oci.mirror.report import read_only
-from oci.mirror.run import Shared, opened
+from oci.mirror.compare import compare
+from oci.mirror.comparison import Care, Comparison, TagState, concerns
+from oci.mirror.config import Mirror, MirrorsConfig
+from oci.mirror.digest_cache import DigestCache, default_path
+from oci.mirror.reader import read_config
+from oci.mirror.run import Shared, opened, read_only
+from oci.mirror.work import Breaker
 from oci.output import write_output
 from oci.relocation.session import Access, Session
 
@@ -83,7 +83,7 @@ class Mirrors:
     config: MirrorsConfig
     chosen: tuple[Mirror, ...]
     only: frozenset[str]
-    facts: Facts
+    facts: DigestCache
     breaker: Breaker
 
     @classmethod
@@ -106,7 +106,7 @@ class Mirrors:
             config=config,
             chosen=chosen,
             only=only,
-            facts=Facts(default_path()),
+            facts=DigestCache(default_path()),
             breaker=Breaker(),
         )
 

@@ -5,19 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from oci.archive.s3_options import S3Options
 from oci.cancel import CancelToken
-from oci.mirror.breaker import Breaker
-from oci.mirror.buckets import Bucket
-from oci.mirror.carry import carry_all
 from oci.mirror.compare import compare
-from oci.mirror.config import Mirror, MirrorsConfig
-from oci.mirror.facts import Facts
-from oci.mirror.plan import plan_mirror
-from oci.mirror.report import MirrorReport, made_of
-from oci.mirror.run import Shared, opened, run_mirror
+from oci.mirror.config import Bucket, Mirror, MirrorsConfig
+from oci.mirror.digest_cache import DigestCache
+from oci.mirror.execute import execute, plan_mirror
+from oci.mirror.reader import make_config
+from oci.mirror.run import MirrorReport, Shared, made_of, opened, run_mirror
+from oci.mirror.work import Breaker
 from oci.reference import ArchiveName, parse_store
 from oci.relocation.request import RelocationRequest
 from oci.relocation.run import relocate
@@ -65,7 +64,7 @@ def test_an_archive_holds_all_that_is_selected_and_is_written_again_only_when_th
 def planned_of(mirror: Mirror) -> list[tuple[int, str]]:
     """Bytes to move and the problem of each item that a run would carry."""
     with session_of() as session:
-        comparison = compare(session, mirror, facts=Facts(), breaker=Breaker())
+        comparison = compare(session, mirror, facts=DigestCache(), breaker=Breaker())
         return [(item.bytes_to_move, item.error) for item in plan_mirror(session, comparison).items]
 
 
@@ -175,8 +174,8 @@ def test_a_report_names_each_planned_destination_that_has_no_outcome(
         destinations=[{"archive": str(tmp_path / "a.tar")}, {"repository": f"{other_registry.host}/{repository}"}],
     )
     with session_of() as session:
-        comparison = compare(session, mirror, facts=Facts(), breaker=Breaker())
-        outcomes = carry_all(session, comparison.work, Breaker())
+        comparison = compare(session, mirror, facts=DigestCache(), breaker=Breaker())
+        outcomes = execute(session, comparison.work, Breaker())
         receipt = session.meter.receipt()
 
     whole = made_of(mirror, comparison, outcomes, Breaker(), receipt)
@@ -185,7 +184,9 @@ def test_a_report_names_each_planned_destination_that_has_no_outcome(
         report = made_of(mirror, comparison, kept, Breaker(), receipt)
         assert not report.succeeded
         assert [failed.destination for failed in report.failed] == [lost.destination]
-    untagged = made_of(mirror, comparison, [replace(one, tags=()) for one in outcomes], Breaker(), receipt)
+    untagged = made_of(
+        mirror, comparison, [msgspec.structs.replace(one, tags=()) for one in outcomes], Breaker(), receipt
+    )
 
     assert whole.succeeded
     assert {failed.destination for failed in untagged.failed} == {one.destination for one in outcomes}
@@ -212,7 +213,7 @@ def run_into(store: SeaweedFS, config: MirrorsConfig) -> MirrorReport:
 
     [mirror] = config.mirrors
     with opened(config, mirror, reach, CancelToken()) as session:
-        return run_mirror(session, mirror, Shared(facts=Facts(), breaker=Breaker()))
+        return run_mirror(session, mirror, Shared(facts=DigestCache(), breaker=Breaker()))
 
 
 def tags_in(store: SeaweedFS, location: str) -> set[str]:
@@ -231,7 +232,7 @@ def test_an_object_is_written_when_something_changed_with_the_rest_copied_inside
         "destinations": [{"archive": s3_location}],
     }
     bucket = {"endpoint": object_store.endpoint, "path_style": True}
-    config = MirrorsConfig.model_validate({"buckets": {BUCKET: bucket}, "mirrors": [mirror]})
+    config = make_config({"buckets": {BUCKET: bucket}, "mirrors": [mirror]})
 
     first = run_into(object_store, config)
     written = object_store.head(s3_location)

@@ -10,7 +10,8 @@ import pytest
 
 from oci.errors import Denied, InvalidInput, NotFound, Refused
 from oci.mirror.config import Mirror, MirrorsConfig
-from oci.mirror.keep import keep_for
+from oci.mirror.reader import make
+from oci.mirror.selection import keep_for
 from oci.prune.keep import Keep
 from oci.reference import parse_store
 from tests.faults.proxy import Fault, FaultProxy
@@ -24,7 +25,7 @@ NOW = datetime(2026, 5, 1, tzinfo=UTC)
 
 
 def keep_of(destination: str, *mirrors: Mirror, vanished: bool = True) -> Keep:
-    config = MirrorsConfig(mirrors=list(mirrors))
+    config = MirrorsConfig(mirrors=mirrors)
     return keep_for(config, parse_store(destination), lambda _: session_of(), vanished=vanished, now=NOW)
 
 
@@ -103,10 +104,10 @@ def test_all_mirrors_to_one_place_are_counted_and_no_others(source: str, destina
     pinned = bundle | {"name": "pinned", "source": {"bundle": f"far.example/shop@{image(5).digest}"}}
     mirrors = [
         mirror_of(source, destination, **rules({"allow": ["latest"]})),
-        mirror_of(lock, destination, f"{destination}/more").model_copy(update={"name": "lock"}),
-        mirror_of(source, f"{destination}/else").model_copy(update={"name": "elsewhere"}),
-        Mirror.model_validate(bundle),
-        Mirror.model_validate(pinned),
+        mirror_of(lock, destination, f"{destination}/more").with_(name="lock"),
+        mirror_of(source, f"{destination}/else").with_(name="elsewhere"),
+        make(Mirror, bundle),
+        make(Mirror, pinned),
     ]
 
     keep = keep_of(destination, *mirrors)

@@ -10,12 +10,10 @@ import pytest
 
 from oci.cancel import CancelToken
 from oci.errors import Cancelled
-from oci.mirror.breaker import Breaker
-from oci.mirror.compare import CHECK, Care
-from oci.mirror.facts import Facts
-from oci.mirror.report import INTERRUPTED, MirrorReport, read_only
-from oci.mirror.run import Shared, run_mirror
-from oci.mirror.work import WorkItem
+from oci.mirror.comparison import CHECK, Care
+from oci.mirror.digest_cache import DigestCache
+from oci.mirror.run import INTERRUPTED, MirrorReport, Shared, read_only, run_mirror
+from oci.mirror.work import Breaker, WorkItem
 from oci.relocation.session import Session
 from tests.faults.proxy import Fault, FaultProxy
 from tests.servers.docker_registry import DockerRegistry
@@ -156,7 +154,7 @@ def test_chosen_platforms_are_unchanged_next_time_without_reading_the_index_agai
     facts = str(tmp_path / "facts.json")
 
     def once() -> tuple[int, int, int]:
-        known = Facts(facts)
+        known = DigestCache(facts)
         with session_of() as session:
             report = run_mirror(session, mirror, Shared(facts=known, breaker=Breaker()))
         known.save()
@@ -463,7 +461,9 @@ def test_cancelled_in_the_middle_no_tag_shows_anything_incomplete(
         pytest.raises(Cancelled),
         Session(source=access, destination=access, concurrency=4, cancel=cancel) as session,
     ):
-        run_mirror(session, mirror, Shared(facts=Facts(), breaker=Breaker()), on_done=on_done, on_cut=reports.append)
+        run_mirror(
+            session, mirror, Shared(facts=DigestCache(), breaker=Breaker()), on_done=on_done, on_cut=reports.append
+        )
 
     [report] = reports
     there = other_registry.repository_tags(repository)

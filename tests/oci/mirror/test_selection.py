@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oci.mirror.rules import TagRule
+from oci.mirror.policy import TagRule
+from oci.mirror.reader import make
 from oci.mirror.selection import named, select
 from oci.versions import in_ranges, version_of
 
@@ -32,7 +33,7 @@ class Days:
 
 
 def taken(tags: Sequence[str], *rules: dict[str, object], ages: Days | None = None) -> list[str]:
-    return list(select(tags, [TagRule.model_validate(rule) for rule in rules], ages or Days(), NOW).tags)
+    return list(select(tags, [make(TagRule, rule) for rule in rules], ages or Days(), NOW).tags)
 
 
 VERSIONS = ["1.3.9", "v1.4.0", "1.4.1-rc.1", "1.4.1", "1.4", "2.0.0", "2.1.0-alpine", "latest", "nightly", "7"]
@@ -103,7 +104,7 @@ def test_the_latest_by_creation_are_those_that_say_when_they_were_made() -> None
 
 def test_a_young_tag_waits_and_says_so() -> None:
     ages = Days({"old": 30, "young": 2, "silent": None})
-    rule = TagRule.model_validate({"minimum_age": "7d"})
+    rule = make(TagRule, {"minimum_age": "7d"})
 
     selection = select(["old", "young", "silent"], [rule], ages, NOW)
 
@@ -149,7 +150,7 @@ def test_selected_tags_are_some_of_the_given_in_their_order(tags: list[str], lat
     found = taken(tags, rule)
 
     assert [tag for tag in tags if tag in found] == found
-    assert set(found) <= set(named(tags, [TagRule.model_validate(rule)]))
+    assert set(found) <= set(named(tags, [make(TagRule, rule)]))
     if latest:
         assert len(set(found)) <= latest
 
@@ -180,7 +181,7 @@ def test_deny_takes_away_exactly_what_allow_gives(tags: list[str]) -> None:
     least=st.integers(1, 30),
 )
 def test_a_tag_is_taken_or_held_and_never_both(days: dict[str, int | None], least: int) -> None:
-    rule = TagRule.model_validate({"minimum_age": f"{least}d"})
+    rule = make(TagRule, {"minimum_age": f"{least}d"})
 
     selection = select(list(days), [rule], Days(days), NOW)
 

@@ -24,7 +24,7 @@ from oci.store import Source
 
 VERSION = 1
 ENTRY_LIMIT = 200_000
-"""Facts a file may hold; the oldest are dropped."""
+"""DigestCache a file may hold; the oldest are dropped."""
 
 _CREATED = "org.opencontainers.image.created"
 _BEGINNING = datetime(1971, 1, 1, tzinfo=UTC)
@@ -33,7 +33,7 @@ _BEGINNING = datetime(1971, 1, 1, tzinfo=UTC)
 _UNKNOWN = "unknown"
 
 
-class Facts:
+class DigestCache:
     """Safe from any thread. `path` is the file; empty for memory alone."""
 
     def __init__(self, path: str = "") -> None:

@@ -1,17 +1,22 @@
-"""What tags show, asked by HEAD, several at a time, each once."""
+"""What tags show, asked by HEAD, several at a time, each once; and whether the source shows a signature of an image."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
+from oci.bundle import tagnames
 from oci.descriptor import Descriptor
+from oci.digest import Digest
 from oci.errors import TransshipError
-from oci.mirror.breaker import Breaker, place
+from oci.mirror.work import Breaker, place
 from oci.relocation.session import Session
 from oci.store import Source
 
+_TYPES = ("application/vnd.dev.sigstore.bundle", "application/vnd.cncf.notary.signature")
+"""How the artifact types of signatures begin that refer to an image as their subject."""
 
-class Heads:
+
+class HeadCache:
     """Of several stores: the source under the empty name, each destination under its own. An answer is a descriptor,
     None for a tag that isn't there, or the error that came instead; a registry that turns out to be of no use is asked
     no further."""
@@ -51,3 +56,21 @@ class Heads:
             return error
         self._breaker.succeeded([where])
         return found
+
+
+def signed(
+    session: Session, source: Source, digests: Sequence[Digest], listed: frozenset[str] | None
+) -> dict[Digest, bool | TransshipError]:
+    """For each digest, or why it can't be told. A signature under cosign's tag costs no request where the tags of the
+    source are `listed`."""
+
+    def look(digest: Digest) -> bool | TransshipError:
+        tag = tagnames.cosign(digest)[0]
+        try:
+            if tag in listed if listed is not None else source.head_manifest(tag) is not None:
+                return True
+            return any(one.artifact_type.startswith(_TYPES) for one in source.referrers(digest))
+        except TransshipError as error:
+            return error
+
+    return dict(zip(digests, session.workers.map(look, digests), strict=True))

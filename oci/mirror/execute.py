@@ -1,0 +1,395 @@
+"""Carrying out the work of a mirror: an image to every destination that lacks it, each by a relocation of its own, with
+each blob read once for all of them; and what that would cost, without writing."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from itertools import islice
+from typing import Any
+
+import msgspec
+
+from oci.archive.source import Archive, Nothing
+from oci.digest import Digest
+from oci.errors import Incomplete, NotFound, StoreError, TransshipError
+from oci.export.export import ArchiveReport, write_archive
+from oci.export.options import ExportOptions
+from oci.export.plan import ArchivePlan
+from oci.export.planner import plan_archive
+from oci.mirror.comparison import Comparison, TagState
+from oci.mirror.work import Breaker, Target, WorkItem
+from oci.reference import ARCHIVE_PREFIX, ArchiveName, StoreName, parse_store
+from oci.relocation.plan import Plan, PlannedManifest, Role
+from oci.relocation.planner import make_plan
+from oci.relocation.publish import check_complete, publish
+from oci.relocation.session import Session
+from oci.relocation.transfer import DONE, FAILED, ImageOutcome, share_reads, transfer_all
+
+SKIPPED = "not tried"
+
+
+class ItemOutcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one item at one destination. `tags` were moved there; sizes in bytes."""
+
+    source: str
+    """The `source` of the item: together with `destination` it names one planned target."""
+    names: tuple[str, ...]
+    destination: str
+    status: str
+    """DONE, FAILED, or SKIPPED: not even begun, because a registry is of no use."""
+    tags: tuple[str, ...] = ()
+    images: int = 0
+    bytes_written: int = 0
+    bytes_mounted: int = 0
+    bytes_skipped: int = 0
+    seconds: float = 0.0
+    error: str = ""
+    error_class: str = ""
+    retryable: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        body: dict[str, Any] = msgspec.to_builtins(self)
+        return body
+
+
+def execute_item(
+    session: Session, item: WorkItem, breaker: Breaker, *, listed: frozenset[str] | None = None
+) -> tuple[ItemOutcome, ...]:
+    """One outcome for each target; a failure at one doesn't touch the others. Raises Cancelled and nothing else."""
+    outcomes: dict[str, ItemOutcome] = {}
+    plans: dict[str, Plan] = {}
+    for target in item.targets:
+        one = item.alone(target)
+        cause = breaker.cause(one.places)
+        if cause is not None:
+            outcomes[target.destination] = _skipped(item, target, cause)
+            continue
+        started = time.monotonic()
+        if target.destination.startswith(ARCHIVE_PREFIX):
+            outcomes[target.destination] = _archive(session, one, breaker)
+            continue
+        try:
+            plans[target.destination] = make_plan(session, item.request(target), seen=item.seen(target, listed))
+        except TransshipError as error:
+            breaker.failed(error)
+            outcomes[target.destination] = _failed(item, target, error, started)
+    planned = [target for target in item.targets if target.destination in plans]
+
+    def bring(target: Target) -> ItemOutcome:
+        return _bring(session, item, target, plans[target.destination], breaker)
+
+    if len(planned) > 1:
+        share_reads(session, list(plans.values()))
+        with ThreadPoolExecutor(len(planned), thread_name_prefix="target") as threads:
+            done = list(threads.map(bring, planned))
+    else:
+        done = [bring(target) for target in planned]
+    outcomes.update({carried.destination: carried for carried in done})
+    return tuple(outcomes[target.destination] for target in item.targets)
+
+
+def execute(
+    session: Session,
+    items: Sequence[WorkItem],
+    breaker: Breaker,
+    *,
+    listed: frozenset[str] | None = None,
+    stop_at_failure: bool = False,
+    on_done: Callable[[WorkItem, tuple[ItemOutcome, ...]], None] | None = None,
+) -> tuple[ItemOutcome, ...]:
+    """All of them, some at a time. With `stop_at_failure` none is begun after one that failed. Raises Cancelled and
+    nothing else."""
+    outcomes: list[ItemOutcome] = []
+    queue = iter(items)
+    running: dict[Future[tuple[ItemOutcome, ...]], WorkItem] = {}
+    with ThreadPoolExecutor(session.concurrency, thread_name_prefix="item") as threads:
+        while True:
+            stopped = stop_at_failure and any(one.status == FAILED for one in outcomes)
+            for item in () if stopped else islice(queue, session.concurrency - len(running)):
+                running[threads.submit(execute_item, session, item, breaker, listed=listed)] = item
+            if not running:
+                break
+            finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                item, carried = running.pop(future), future.result()
+                outcomes.extend(carried)
+                if on_done is not None:
+                    on_done(item, carried)
+    outcomes.extend(one for item in queue for one in stopped_before(item))
+    return tuple(outcomes)
+
+
+def not_tried(
+    items: Iterable[WorkItem], outcomes: Iterable[ItemOutcome], cause: TransshipError
+) -> tuple[ItemOutcome, ...]:
+    """Of the items that have no outcome, when a run ends early."""
+    return tuple(_skipped(item, target, cause) for item, target in unaccounted(items, outcomes))
+
+
+def unaccounted(items: Iterable[WorkItem], outcomes: Iterable[ItemOutcome]) -> list[tuple[WorkItem, Target]]:
+    """The planned targets that no outcome speaks of, or whose outcome is DONE without all of the target's tags."""
+    moved = {
+        (outcome.source, outcome.destination): frozenset(outcome.tags) if outcome.status == DONE else None
+        for outcome in outcomes
+    }
+    missing = []
+    for item in items:
+        for target in item.targets:
+            tags = moved.get((item.source, target.destination), frozenset())
+            reported = (item.source, target.destination) in moved
+            if not reported or (tags is not None and not tags.issuperset(target.tags)):
+                missing.append((item, target))
+    return missing
+
+
+def failed_by(item: WorkItem, target: Target, error: TransshipError) -> ItemOutcome:
+    """The outcome of a target that an error outside of the relocation ended."""
+    return _failed(item, target, error, time.monotonic())
+
+
+def _archive(session: Session, item: WorkItem, breaker: Breaker) -> ItemOutcome:
+    started = time.monotonic()
+    [target] = item.targets
+    try:
+        plan, report = write_item(session, item)
+    except TransshipError as error:
+        breaker.failed(error)
+        return _failed(item, target, _the_one(error), started)
+    breaker.succeeded(item.places)
+    done = _carried(item, target, DONE, (), started=started, tags=target.tags)
+    return msgspec.structs.replace(done, images=len(list(plan.images)), bytes_written=report.sent)
+
+
+def _bring(session: Session, item: WorkItem, target: Target, plan: Plan, breaker: Breaker) -> ItemOutcome:
+    started = time.monotonic()
+    images: tuple[ImageOutcome, ...] = ()
+    try:
+        images = transfer_all(session, plan)
+        for image in images:
+            breaker.noted(image.error_class, image.side, image.store, StoreError(image.error))
+        check_complete(plan, images)
+        published = publish(session, plan, images)
+    except TransshipError as error:
+        breaker.failed(error)
+        return _failed(item, target, _the_one(error), started, images)
+    breaker.succeeded(item.alone(target).places)
+    return _carried(item, target, DONE, images, started=started, tags=published.tags)
+
+
+def _the_one(error: TransshipError) -> TransshipError:
+    """A relocation of one image that failed says no more than its one failure."""
+    if isinstance(error, Incomplete) and len(error.failures) == 1:
+        return error.failures[0]
+    return error
+
+
+def _carried(
+    item: WorkItem, target: Target, status: str, images: Iterable[ImageOutcome], *, started: float, **more: Any
+) -> ItemOutcome:
+    kept = list(images)
+
+    def total(name: str) -> int:
+        return sum(getattr(image, name) for image in kept)
+
+    return ItemOutcome(
+        source=item.source,
+        names=item.names,
+        destination=target.destination,
+        status=status,
+        images=sum(image.status == DONE for image in kept),
+        bytes_written=total("bytes_written"),
+        bytes_mounted=total("bytes_mounted"),
+        bytes_skipped=total("bytes_skipped"),
+        seconds=round(time.monotonic() - started, 3),
+        **more,
+    )
+
+
+def _failed(
+    item: WorkItem, target: Target, error: TransshipError, started: float, images: Iterable[ImageOutcome] = ()
+) -> ItemOutcome:
+    return _carried(
+        item,
+        target,
+        FAILED,
+        images,
+        started=started,
+        error=str(error),
+        error_class=next((image.error_class for image in images if image.error_class), type(error).__name__),
+        retryable=error.retryable,
+    )
+
+
+def stopped_before(item: WorkItem) -> tuple[ItemOutcome, ...]:
+    """The outcomes of an item that isn't begun, because an image before it failed."""
+    cause = TransshipError("another image of this mirror failed, and on_failure is stop")
+    return tuple(_skipped(item, target, cause) for target in item.targets)
+
+
+def _skipped(item: WorkItem, target: Target, cause: TransshipError) -> ItemOutcome:
+    return ItemOutcome(
+        source=item.source,
+        names=item.names,
+        destination=target.destination,
+        status=SKIPPED,
+        error=str(cause),
+        error_class=type(cause).__name__,
+        retryable=cause.retryable,
+    )
+
+
+class PlannedItem(msgspec.Struct, frozen=True, kw_only=True):
+    """One image for one destination. Bytes that an image before it brings already aren't counted again."""
+
+    title: str
+    names: tuple[str, ...]
+    destination: str
+    tags: tuple[str, ...]
+    images: int = 0
+    bytes_to_move: int = 0
+    bytes_to_mount: int = 0
+    error: str = ""
+
+
+class MirrorPlan(msgspec.Struct, frozen=True, kw_only=True):
+    mirror: str
+    source: str
+    items: tuple[PlannedItem, ...] = ()
+    in_place: int = 0
+    mutated: tuple[str, ...] = ()
+    unsigned: tuple[str, ...] = ()
+    held: Mapping[str, str] = {}
+    waiting: int = 0
+    nothing_taken: str = ""
+    requests: Mapping[str, int] = {}
+    """By registry, for carrying it out; what comparing takes is spent already."""
+
+    @property
+    def bytes_to_move(self) -> int:
+        return sum(item.bytes_to_move for item in self.items)
+
+    @property
+    def bytes_to_mount(self) -> int:
+        return sum(item.bytes_to_mount for item in self.items)
+
+    def to_dict(self) -> dict[str, Any]:
+        body: dict[str, Any] = msgspec.to_builtins(self)
+        for item in body["items"]:
+            del item["title"]
+        return body | {"bytes_to_move": self.bytes_to_move, "bytes_to_mount": self.bytes_to_mount}
+
+
+def plan_mirror(session: Session, comparison: Comparison) -> MirrorPlan:
+    """Plans every item of the comparison's work. An item that can't be planned says so, and the others go on."""
+    brought: set[tuple[str, Digest]] = set()
+    requests: Counter[str] = Counter()
+    items = []
+    for item in comparison.work:
+        for target in item.targets:
+            session.cancel.check()
+            planned, plan = _planned(session, item, target, comparison, brought)
+            items.append(planned)
+            if plan is not None:
+                requests.update(plan.estimated_requests)
+    return MirrorPlan(
+        mirror=comparison.mirror,
+        source=comparison.source,
+        items=tuple(items),
+        in_place=comparison.count(TagState.IN_PLACE),
+        mutated=comparison.named(TagState.MUTATED),
+        unsigned=comparison.named(TagState.UNSIGNED),
+        held=comparison.held,
+        waiting=comparison.waiting,
+        nothing_taken=comparison.nothing_taken,
+        requests=dict(sorted(requests.items())),
+    )
+
+
+def _planned(
+    session: Session, item: WorkItem, target: Target, comparison: Comparison, brought: set[tuple[str, Digest]]
+) -> tuple[PlannedItem, Plan | None]:
+    found = PlannedItem(title=item.title, names=item.names, destination=target.destination, tags=target.tags)
+    try:
+        if item.writes_archive:
+            return _planned_archive(session, found, item.alone(target)), None
+        plan = make_plan(session, item.request(target), seen=item.seen(target, comparison.listed))
+    except TransshipError as error:
+        return msgspec.structs.replace(found, error=str(error)), None
+    new = [blob for blob in plan.blobs if (target.destination, blob.digest) not in brought]
+    brought.update((target.destination, blob.digest) for blob in new)
+    counted = msgspec.structs.replace(
+        found,
+        images=len(plan.to_transfer),
+        bytes_to_move=sum(blob.size for blob in new if not plan.mountable(blob)),
+        bytes_to_mount=sum(blob.size for blob in new if plan.mountable(blob)),
+        error="; ".join(failure.message for failure in plan.failures),
+    )
+    return counted, plan
+
+
+def _planned_archive(session: Session, found: PlannedItem, item: WorkItem) -> PlannedItem:
+    """Written whole, but for what comes out of the old one."""
+    plan, archive = plan_written(session, item)
+    moved = archive.size - archive.bytes_copied
+    return msgspec.structs.replace(found, images=len(list(plan.images)), bytes_to_move=moved)
+
+
+# Archives.
+
+
+def held_in(session: Session, name: ArchiveName) -> Archive | Nothing:
+    """The archive as it is; nothing where there is none yet."""
+    try:
+        return session.archive(name, "destination")
+    except NotFound:
+        return Nothing(name)
+
+
+def plan_written(session: Session, item: WorkItem) -> tuple[Plan, ArchivePlan]:
+    """One archive of all that the item names; manifests and configs are read, nothing is written. Raises Incomplete
+    when a part of the source can't be read."""
+    [target] = item.targets
+    requests = item.requests(target)
+    plans = [make_plan(session, request) for request in requests]
+    plan = plans[0] if len(plans) == 1 else _merged(item.source, parse_store(target.destination), plans)
+    name = parse_store(target.destination)
+    old = name.locations[0] if isinstance(name, ArchiveName) and isinstance(held_in(session, name), Archive) else ""
+    return plan, plan_archive(session, requests[0], plan, ExportOptions(base=old))
+
+
+def write_item(session: Session, item: WorkItem) -> tuple[Plan, ArchiveReport]:
+    """The same, written. Whatever is raised, the old archive stays then."""
+    plan, archive = plan_written(session, item)
+    return plan, write_archive(session, archive)
+
+
+def _merged(source: str, destination: StoreName, plans: Sequence[Plan]) -> Plan:
+    """One plan of several: each manifest and blob once, an image under all of its tags."""
+    manifests: dict[Digest, PlannedManifest] = {}
+    for manifest in _every(plans):
+        known = manifests.get(manifest.digest)
+        manifests[manifest.digest] = _both(known, manifest) if known else manifest
+    blobs = {blob.digest: blob for plan in plans for blob in plan.blobs}
+    return Plan(
+        source=source,
+        destination=destination,
+        root=None,
+        manifests=tuple(manifests.values()),
+        blobs=tuple(sorted(blobs.values(), key=lambda blob: (-blob.size, blob.digest))),
+        bundles=tuple({bundle.digest: bundle for plan in plans for bundle in plan.bundles}.values()),
+        failures=tuple(failure for plan in plans for failure in plan.failures),
+        skipped_layers=tuple(dict.fromkeys(pair for plan in plans for pair in plan.skipped_layers)),
+    )
+
+
+def _every(plans: Iterable[Plan]) -> Iterable[PlannedManifest]:
+    return (manifest for plan in plans for manifest in plan.manifests)
+
+
+def _both(one: PlannedManifest, other: PlannedManifest) -> PlannedManifest:
+    """The reason that makes it an image of its own counts more than being a child of an index."""
+    first, second = (other, one) if one.role is Role.CHILD or other.role is Role.ROOT else (one, other)
+    return msgspec.structs.replace(first, tags=tuple(dict.fromkeys((*first.tags, *second.tags))))

@@ -1,0 +1,361 @@
+"""What a mirror takes, and how: declared once for mirrors.yaml, for forms and for editors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from oci.descriptor import Platform
+from oci.errors import InvalidInput
+from oci.options import Options, option
+from oci.patterns import compile_pattern
+from oci.relocation.request import Artifact
+from oci.versions import parse_range
+
+_FIRST = datetime(2020, 1, 1)  # noqa: DTZ001 - dateutil and cronsim compute in the schedule's own zone
+
+Pattern = Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
+Range = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+PlatformText = Annotated[str, msgspec.Meta(max_length=100)]
+
+
+class LatestBy(StrEnum):
+    """What makes a tag later than another."""
+
+    SEMVER = "semver"
+    CREATED = "created"
+
+
+class KeepAlive(StrEnum):
+    """Which images get a tag that holds them against a registry's garbage collection."""
+
+    NEEDED = "needed"
+    ALWAYS = "always"
+    READABLE = "readable"
+
+
+class OnFailure(StrEnum):
+    """What a failed image means for the others of its mirror."""
+
+    CONTINUE = "continue"
+    STOP = "stop"
+
+
+class Checked(Options, frozen=True, kw_only=True):
+    """Options with `checks` of single fields, which raise ValueError. The constructor runs them and raises InvalidInput
+    that begins with the field's name; the reader of mirrors.yaml runs each by itself, to find every mistake."""
+
+    checks: ClassVar[Mapping[str, Callable[[Any], None]]] = {}
+
+    def __post_init__(self) -> None:
+        for name, check in self.checks.items():
+            try:
+                check(getattr(self, name))
+            except ValueError as error:
+                raise InvalidInput(f"{name}: {error}") from error
+
+
+def check_patterns(texts: tuple[str, ...]) -> None:
+    for text in texts:
+        compile_pattern(text)
+
+
+def _check_ranges(texts: tuple[str, ...]) -> None:
+    for text in texts:
+        try:
+            parse_range(text)
+        except ValueError as error:
+            raise ValueError(f"{text!r} is no range of versions: write ^1.4, >=2 <3 or 1.x") from error
+
+
+def _check_platforms(texts: tuple[str, ...]) -> None:
+    for text in texts:
+        try:
+            Platform.parse(text)
+        except InvalidInput as error:
+            raise ValueError(str(error)) from error
+
+
+def _check_cron(text: str) -> None:
+    """As the server of Prefect reads it: five fields, with names of months and days."""
+    if not text:
+        return
+    from cronsim import CronSim, CronSimError  # noqa: PLC0415 - only where a schedule is a cron expression
+
+    if len(text.split()) != 5:
+        raise ValueError(f"{text!r} has not the five fields of cron: minute, hour, day, month, weekday")
+    try:
+        next(CronSim(text, _FIRST))
+    except (CronSimError, StopIteration) as error:
+        raise ValueError(f"{text!r} is no cron expression: {str(error) or 'it names no day'}") from error
+
+
+def _check_rrule(text: str) -> None:
+    if not text:
+        return
+    from dateutil.rrule import rrulestr  # noqa: PLC0415 - only where a schedule is a recurrence rule
+
+    rule = text.removeprefix("RRULE:")
+    if "DTSTART" in rule or "\n" in rule:
+        raise ValueError(f"{text!r} is more than a recurrence rule: write FREQ=WEEKLY;BYDAY=MO")
+    if "FREQ=" not in rule:
+        raise ValueError("a recurrence rule needs FREQ=")
+    if re.search(r"INTERVAL=0+(;|$)", rule):
+        raise ValueError(f"{text!r} is no recurrence rule: INTERVAL must be at least 1")
+    try:
+        rrulestr(rule, dtstart=_FIRST)
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        raise ValueError(f"{text!r} is no recurrence rule: {error}") from error
+
+
+def _check_zone(name: str) -> None:
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError) as error:
+        raise ValueError(f"{name!r} is no time zone that this machine knows") from error
+
+
+class TagRule(Checked, frozen=True, kw_only=True):
+    """A set of tags. A tag belongs to it when every part that is given says so."""
+
+    checks: ClassVar[Mapping[str, Callable[[Any], None]]] = {
+        "allow": check_patterns,
+        "deny": check_patterns,
+        "semver": _check_ranges,
+    }
+
+    allow: Annotated[
+        tuple[Pattern, ...],
+        option(
+            "Allow",
+            "Regular expressions that a tag must match from end to end, one of them. Empty: any tag. A plain name, "
+            "such as 1.25 or latest, means exactly this tag: it needs no list, and fails when it is absent.",
+            examples=[["latest", r"v\d+\.\d+\.\d+"]],
+            max_length=100,
+        ),
+    ] = ()
+    deny: Annotated[
+        tuple[Pattern, ...],
+        option(
+            "Deny",
+            "Regular expressions that a tag must not match from end to end. Another rule may take such a tag.",
+            examples=[[r".*-rc\.?\d*"]],
+            max_length=100,
+        ),
+    ] = ()
+    semver: Annotated[
+        tuple[Range, ...],
+        option(
+            "Versions",
+            "Ranges such as ^1.4, >=2 <3 or 1.x, one of which must hold the version that the tag is (1.4.0, v1.4.0, "
+            "1.4). Tags that are no version don't belong then.",
+            examples=[["^1.4", ">=2 <3"]],
+            max_length=50,
+        ),
+    ] = ()
+    prereleases: Annotated[
+        bool,
+        option(
+            "Prereleases",
+            "Take 1.4.0-rc.1 and 1.4.0-alpine for versions of 1.4.0; otherwise they don't count as versions.",
+        ),
+    ] = False
+    optional: Annotated[
+        bool,
+        option("Optional", "A plain name in Allow that is absent at the source is left out, and isn't a failure."),
+    ] = False
+    latest: Annotated[
+        int,
+        option("Latest", "Only so many of the tags that are left, the latest ones; 0 for all.", ge=0, le=100_000),
+    ] = 0
+    latest_by: Annotated[
+        LatestBy,
+        option(
+            "Latest by",
+            "semver: by version, tags that are none don't count. created: by the time each image was made, which takes "
+            "requests for each tag.",
+        ),
+    ] = LatestBy.SEMVER
+    minimum_age: Annotated[
+        timedelta,
+        option(
+            "Minimum age",
+            "A tag is taken when its image was made so long ago: time to learn what is wrong with it. What appears "
+            "after the first run on this machine counts from when it was first seen, whatever the image says.",
+            examples=["7d"],
+        ),
+    ] = timedelta()
+    maximum_age: Annotated[
+        timedelta,
+        option("Maximum age", "A tag whose image was made longer ago isn't taken.", examples=["365d"]),
+    ] = timedelta()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.maximum_age and self.maximum_age <= self.minimum_age:
+            raise InvalidInput("nothing is older than minimum_age and younger than maximum_age at once")
+
+    @property
+    def needs_ages(self) -> bool:
+        return bool(self.minimum_age or self.maximum_age)
+
+
+class Schedule(Checked, frozen=True, kw_only=True):
+    """When a mirror runs by itself: one of cron, interval and rrule."""
+
+    checks: ClassVar[Mapping[str, Callable[[Any], None]]] = {
+        "cron": _check_cron,
+        "rrule": _check_rrule,
+        "timezone": _check_zone,
+    }
+
+    cron: Annotated[
+        str,
+        option("Cron", "Minute, hour, day of month, month, day of week.", examples=["0 3 * * *"], max_length=200),
+    ] = ""
+    interval: Annotated[timedelta, option("Interval", "Time from one start to the next.", examples=["6h"])] = (
+        timedelta()
+    )
+    rrule: Annotated[
+        str,
+        option(
+            "Recurrence rule",
+            "RFC 5545, without DTSTART.",
+            examples=["FREQ=WEEKLY;BYDAY=MO,TH;BYHOUR=3"],
+            max_length=1000,
+        ),
+    ] = ""
+    timezone: Annotated[
+        str,
+        option(
+            "Time zone",
+            "In which cron and rrule are read; daylight saving is followed.",
+            examples=["Europe/Berlin"],
+            max_length=100,
+        ),
+    ] = "UTC"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if sum(map(bool, (self.cron, self.interval, self.rrule))) != 1:
+            raise InvalidInput("give exactly one of cron, interval and rrule")
+
+
+class Limits(Options, frozen=True, kw_only=True):
+    """How much of a mirror happens at a time, and in one run."""
+
+    concurrency: Annotated[int, option("Concurrency", "Images, and blobs, on their way at a time.", ge=1, le=64)] = 8
+    images_per_run: Annotated[
+        int,
+        option(
+            "Images per run",
+            "The rest of what changed waits for the next run; 0 for no limit. Keeps a first run within a registry's "
+            "quota.",
+            ge=0,
+            le=1_000_000,
+        ),
+    ] = 0
+
+
+class Policy(Checked, frozen=True, kw_only=True):
+    """What `defaults` may say for all mirrors, and each mirror for itself."""
+
+    checks: ClassVar[Mapping[str, Callable[[Any], None]]] = {
+        "immutable": check_patterns,
+        "never": check_patterns,
+        "platforms": _check_platforms,
+    }
+
+    tags: Annotated[
+        tuple[TagRule, ...],
+        option(
+            "Tags",
+            "Rules: a tag is taken when one of them takes it. Empty: every tag. A rule of a mirror has the parts of "
+            "the default rules that it doesn't give itself.",
+            max_length=50,
+        ),
+    ] = ()
+    never: Annotated[
+        tuple[Pattern, ...],
+        option(
+            "Never",
+            "Regular expressions, matched from end to end: no rule takes such a tag. Those of the defaults are added.",
+            examples=[[r".*-(dev|snapshot)"]],
+            max_length=100,
+        ),
+    ] = ()
+    min_tags: Annotated[
+        int,
+        option(
+            "Minimum of tags",
+            "Fail, and copy nothing, when the rules take fewer tags than this: the source was emptied, by mistake.",
+            ge=0,
+            le=1_000_000,
+        ),
+    ] = 0
+    platforms: Annotated[
+        tuple[PlatformText, ...],
+        option(
+            "Platforms",
+            "Only these of every index, which is rewritten and gets a new digest. Empty: all, as they are.",
+            examples=[["linux/amd64", "linux/arm64"]],
+            max_length=50,
+        ),
+    ] = ()
+    artifacts: Annotated[
+        tuple[Artifact, ...],
+        option(
+            "Attached artifacts",
+            "cosign: signatures, attestations and SBOMs kept under tags. referrers: whatever names an image as its "
+            "subject.",
+            max_length=2,
+        ),
+    ] = ()
+    immutable: Annotated[
+        tuple[Pattern, ...],
+        option(
+            "Immutable tags",
+            "Regular expressions, matched from end to end. Such a tag is never asked for again once it is there, and "
+            "never overwritten; a check tells when it moved at the source.",
+            examples=[[r"v?\d+\.\d+\.\d+.*"]],
+            max_length=100,
+        ),
+    ] = ()
+    keep_alive: Annotated[
+        KeepAlive,
+        option(
+            "Keep-alive tags",
+            "needed: only images that get no tag of their own, such as those of a bundle. always: every image, so that "
+            "a digest outlives its tag. readable: always, with the image's name in the tag.",
+        ),
+    ] = KeepAlive.NEEDED
+    schedule: Annotated[
+        Schedule | None,
+        option("Schedule", "When it runs by itself. Without a schedule, it runs only when it is started."),
+    ] = None
+    on_push: Annotated[
+        bool,
+        option("Start on push", "Make a second deployment that a push to the source starts, by the receiver."),
+    ] = False
+    limits: Annotated[Limits, option("Limits", "How much happens at a time, and in one run.")] = Limits()
+    on_failure: Annotated[
+        OnFailure,
+        option(
+            "On failure",
+            "continue: a failed image doesn't stop the others. stop: no further image of this mirror is begun.",
+        ),
+    ] = OnFailure.CONTINUE
+    require_signatures: Annotated[
+        bool,
+        option(
+            "Require signatures",
+            "An image isn't taken when the source has no signature that names its digest. Whose signature it is isn't "
+            "looked at.",
+        ),
+    ] = False

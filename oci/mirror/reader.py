@@ -1,0 +1,370 @@
+"""From a mapping, or the text of mirrors.yaml, to a MirrorsConfig: every mistake at once, each with its line and path.
+
+What a value may be stands in the declarations (`oci.options`); this module walks them, for nested groups, lists and
+mappings alike.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from oci.errors import Denied, InvalidDocument, InvalidInput, NotFound, StoreError, Unavailable
+from oci.mirror import yaml_lines
+from oci.mirror.config import MirrorsConfig
+from oci.mirror.policy import Checked
+from oci.mirror.yaml_lines import Located, Path
+from oci.options import Option, Options, did_you_mean, field_schema, fields_of
+
+O = TypeVar("O", bound=Options)  # noqa: E741 - the customary letter for a type variable of this bound
+
+_SHOWN_PROBLEMS = 20
+_VARIABLE = re.compile(r"\$(\$|\{([A-Za-z_][A-Za-z0-9_]*)\})")
+_WHOLE = frozenset({"schedule"})
+"""Groups that a mirror has from the defaults as a whole or not at all: their fields exclude each other."""
+
+
+class Problem(msgspec.Struct, frozen=True):
+    path: Path
+    message: str
+
+
+def read_config(path: str, environment: Mapping[str, str] | None = None) -> MirrorsConfig:
+    """Raises InvalidDocument, naming the file, the line and the path of each thing that is wrong; NotFound or Denied
+    for a file that can't be read. `environment` is where variables come from, by default the process's."""
+    operation = "reading the mirrors"
+    try:
+        with open(path, "rb") as file:
+            data = file.read(yaml_lines.SIZE_LIMIT + 1)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise NotFound(
+            "no such file", subject=path, operation=operation, hint="name the file of mirrors with -f"
+        ) from error
+    except OSError as error:
+        kind: type[StoreError] = Denied if isinstance(error, PermissionError) else Unavailable
+        raise kind(error.strerror or str(error), subject=path, operation=operation) from error
+    return parse_config(data, path, os.environ if environment is None else environment)
+
+
+def parse_config(data: bytes, where: str, environment: Mapping[str, str] | None = None) -> MirrorsConfig:
+    """The configuration in `data`. Raises InvalidDocument."""
+    located = yaml_lines.read(data, where)
+    if not isinstance(located.value, dict):
+        raise InvalidDocument(
+            f"{located.at(())}: expected a mapping with version and mirrors", hint="begin the file with `version: 1`"
+        )
+    if located.value.get("version") != 1:
+        raise InvalidDocument(
+            f"{located.at(('version',))}: version: expected 1, got {located.value.get('version', 'nothing')!r}",
+            hint="begin the file with `version: 1`",
+        )
+    problems: list[Problem] = []
+    value = _expanded(located.value, environment or {}, problems)
+    config = _config(value, problems)
+    if config is None or problems:
+        raise _invalid(located, problems)
+    return config
+
+
+def make_config(value: Mapping[str, Any]) -> MirrorsConfig:
+    """The configuration that a form, a deployment's parameters or a program gives as plain values. Raises
+    InvalidInput that names each path."""
+    problems: list[Problem] = []
+    return _made(_config(value, problems), problems)
+
+
+def make(options: type[O], value: Mapping[str, Any]) -> O:
+    """The same for one part of a configuration: a Mirror, a TagRule."""
+    problems: list[Problem] = []
+    return _made(read_options(options, value, (), problems), problems)
+
+
+def _made(made: O | None, problems: list[Problem]) -> O:
+    if made is None or problems:
+        raise InvalidInput("\n".join(f"{_shown(one.path)}: {one.message}" for one in problems[:_SHOWN_PROBLEMS]))
+    return made
+
+
+def _config(value: Mapping[str, Any], problems: list[Problem]) -> MirrorsConfig | None:
+    defaults = value.get("defaults")
+    if isinstance(defaults, Mapping) and isinstance(value.get("mirrors"), list | tuple):
+        mirrors = [with_defaults(one, defaults) if isinstance(one, Mapping) else one for one in value["mirrors"]]
+        value = {**value, "mirrors": mirrors}
+    return read_options(MirrorsConfig, value, (), problems)
+
+
+def with_defaults(mirror: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The mirror with what `defaults` say and it doesn't: groups field by field; each of its tag rules with the parts
+    of a default rule that it doesn't give (with several default rules: a rule for each of them); what is never taken is
+    added up. A schedule is taken as a whole."""
+    merged = {**defaults, **mirror}
+    for name in defaults.keys() & mirror.keys():
+        own, default = mirror[name], defaults[name]
+        if isinstance(own, Mapping) and isinstance(default, Mapping) and name not in _WHOLE:
+            merged[name] = {**default, **own}
+        elif isinstance(own, list) and isinstance(default, list) and name == "never":
+            merged[name] = list(dict.fromkeys([*default, *own])) if _texts([*default, *own]) else own
+        elif isinstance(own, list) and isinstance(default, list) and name == "tags":
+            rules = [one for one in default if isinstance(one, Mapping)] or [{}]
+            merged[name] = [{**rule, **one} if isinstance(one, Mapping) else one for one in own for rule in rules]
+    return merged
+
+
+def _texts(values: Sequence[Any]) -> bool:
+    return all(isinstance(value, str) for value in values)
+
+
+def read_options(options: type[O], value: Any, path: Path, problems: list[Problem]) -> O | None:
+    """Makes `options` of a mapping, and notes each problem. None when it can't be made."""
+    if isinstance(value, options):
+        return value
+    if not isinstance(value, Mapping):
+        problems.append(Problem(path, "input should be a mapping"))
+        return None
+    before = len(problems)
+    fields = {field.name: field for field in fields_of(options) if not field.secret}
+    checks = options.checks if issubclass(options, Checked) else {}
+    made: dict[str, Any] = {}
+    for name, field in fields.items():
+        if name in value:
+            count = len(problems)
+            made[name] = _read(field, field.annotation, value[name], (*path, name), problems)
+            if name in checks and len(problems) == count:
+                try:
+                    checks[name](made[name])
+                except ValueError as error:
+                    problems.append(Problem((*path, name), str(error)))
+        elif field.required:
+            problems.append(Problem((*path, name), "field required"))
+    for name in value:
+        if name not in fields:
+            hint = did_you_mean(str(name), fields) if len(fields) <= 20 else _near(str(name), fields)
+            problems.append(Problem((*path, str(name)), f"unknown key; {hint}" if hint else "unknown key"))
+    if len(problems) > before:
+        return None
+    try:
+        made_options = options(**made)
+        made_options.check_stored()
+    except InvalidInput as error:
+        name, colon, rest = error.message.partition(": ")
+        inside = bool(colon) and name in fields
+        problems.append(Problem((*path, name) if inside else path, rest if inside else str(error)))
+        return None
+    return made_options
+
+
+def _near(name: str, fields: Mapping[str, Option]) -> str:
+    hint = did_you_mean(name, fields)
+    return hint if hint.startswith("did you mean") else ""
+
+
+def _read(field: Option, annotation: Any, value: Any, path: Path, problems: list[Problem]) -> Any:
+    kind = _bare(annotation)
+    if value is None and type(None) in typing.get_args(_unannotated(annotation)):
+        return None
+    if isinstance(kind, type) and issubclass(kind, Options):
+        return read_options(kind, value, path, problems)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (tuple, list, frozenset):
+        if not isinstance(value, list | tuple):
+            problems.append(Problem(path, "input should be a valid list"))
+            return ()
+        items = tuple(_read(field, arguments[0], item, (*path, n), problems) for n, item in enumerate(value))
+        _check_length(field, len(items), "items", path, problems)
+        return origin(items)
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            problems.append(Problem(path, "input should be a mapping"))
+            return {}
+        for key in value:
+            _leaf(field, arguments[0], key, (*path, str(key)), problems)
+        _check_length(field, len(value), "keys", path, problems)
+        return {key: _read(field, arguments[1], item, (*path, key), problems) for key, item in value.items()}
+    return _leaf(field, annotation, value, path, problems)
+
+
+def _check_length(field: Option, length: int, what: str, path: Path, problems: list[Problem]) -> None:
+    if field.max_length is not None and length > field.max_length:
+        problems.append(Problem(path, f"at most {field.max_length} {what}, got {length}"))
+    if field.min_length is not None and length < field.min_length:
+        problems.append(Problem(path, f"at least {field.min_length} {what}, got {length}"))
+
+
+def _leaf(field: Option, annotation: Any, value: Any, path: Path, problems: list[Problem]) -> Any:
+    kind = _bare(annotation)
+    choices = [str(one.value) for one in kind] if hasattr(kind, "__members__") else list(typing.get_args(kind))
+    if kind is str and not isinstance(value, str):
+        problems.append(Problem(path, "expected text: put it in quotes"))
+    elif choices and value not in choices:
+        *first, last = [repr(choice) for choice in choices]
+        words = f"{', '.join(first)} or {last}" if first else last
+        problems.append(Problem(path, f"input should be {words}"))
+    else:
+        try:
+            own = msgspec.structs.replace(field, annotation=annotation, type=kind)
+            return own.read(value)
+        except InvalidInput as error:
+            problems.append(Problem(path, _plain(error.message.removeprefix(f"{field.name}: "))))
+    return None
+
+
+def _plain(message: str) -> str:
+    """Msgspec's words for bounds, in ours."""
+    for sign, words in ((">=", "greater than or equal to"), ("<=", "less than or equal to")):
+        message = re.sub(
+            rf"^expected (?:a whole number|a number) {sign} (\S+)$", rf"input should be {words} \1", message
+        )
+    return message[:1].lower() + message[1:]
+
+
+def _unannotated(annotation: Any) -> Any:
+    return typing.get_args(annotation)[0] if typing.get_origin(annotation) is typing.Annotated else annotation
+
+
+def _bare(annotation: Any) -> Any:
+    """The type below Annotated and beside None."""
+    annotation = _unannotated(annotation)
+    kinds = [kind for kind in typing.get_args(annotation) if kind is not type(None)]
+    if type(None) in typing.get_args(annotation) and len(kinds) == 1:
+        return _bare(kinds[0])
+    return annotation
+
+
+# Variables.
+
+
+def _expanded(value: dict[str, Any], environment: Mapping[str, str], problems: list[Problem]) -> dict[str, Any]:
+    """`${NAME}` in texts, for the names that the file lists under `environment`; `$$` is a dollar sign. A file without
+    that list has no variables: its dollar signs are those of regular expressions."""
+    names = value.get("environment")
+    if names is None:
+        return value
+    rest = {key: item for key, item in value.items() if key != "environment"}
+    if not isinstance(names, list) or not _texts(names):
+        problems.append(Problem(("environment",), "input should be a list of names of variables"))
+        return rest
+
+    def replaced(path: Path, text: str) -> str:
+        def variable(match: re.Match[str]) -> str:
+            name = match.group(2)
+            if name is None:
+                return "$"
+            if name not in names:
+                problems.append(Problem(path, f"${{{name}}} isn't among the names under `environment`"))
+            elif name not in environment:
+                problems.append(Problem(path, f"the variable {name} isn't set"))
+            return environment.get(name, "") if name in names else ""
+
+        return _VARIABLE.sub(variable, text)
+
+    def walk(item: Any, path: Path) -> Any:
+        if isinstance(item, str):
+            return replaced(path, item)
+        if isinstance(item, list):
+            return [walk(one, (*path, number)) for number, one in enumerate(item)]
+        if isinstance(item, dict):
+            return {key: walk(one, (*path, key)) for key, one in item.items()}
+        return item
+
+    expanded: dict[str, Any] = walk(rest, ())
+    return expanded
+
+
+# What is said.
+
+
+def _invalid(located: Located, problems: Sequence[Problem]) -> InvalidDocument:
+    """What a mirror has from `defaults` is wrong there, once, and not in each mirror."""
+    wrong_defaults = {problem.path[1:] for problem in problems if problem.path[:1] == ("defaults",)}
+    lines = []
+    for problem in problems:
+        path = problem.path
+        if path[:1] == ("mirrors",) and path[:3] not in located.lines and len(path) > 2:
+            if path[2:] in wrong_defaults:
+                continue
+            path = ("defaults", *path[2:]) if ("defaults", *path[2:3]) in located.lines else path
+        line = f"{located.at(path)}: {_shown(path)}: {problem.message}"
+        if line not in lines:
+            lines.append(line)
+    shown = lines[:_SHOWN_PROBLEMS]
+    if len(lines) > len(shown):
+        shown.append(f"and {len(lines) - len(shown)} more")
+    return InvalidDocument("\n".join(shown), hint="`transship mirror schema` prints the format for editors")
+
+
+def _shown(path: Sequence[str | int]) -> str:
+    """`mirrors[3].tags[0].semver`"""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return re.sub(r"^\.", "", text) or "the file"
+
+
+# For editors and forms.
+
+
+def json_schema() -> dict[str, Any]:
+    """For editors: the format of the file, `x-` keys allowed everywhere; without what is for forms alone."""
+    definitions: dict[str, Any] = {}
+    body = _schema(MirrorsConfig, definitions)
+    body["properties"]["environment"] = {
+        "type": "array",
+        "items": {"type": "string"},
+        "title": "Environment",
+        "description": "Names of the variables that ${NAME} may stand for in this file; $$ is a dollar sign then.",
+    }
+    for model in (body, *definitions.values()):
+        model["patternProperties"] = {"^x-": {}}
+        for field in model["properties"].values():
+            field.pop("position", None)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **body, "$defs": definitions}
+
+
+def form_schema() -> dict[str, Any]:
+    """For forms: the same with the places of fields, every group written out."""
+    return _schema(MirrorsConfig, None)
+
+
+_POSITIONS = {"name": -3, "source": -2, "destinations": -1, "mirrors": -1, "version": 1}
+"""Where the form of the Prefect UI puts a field; others are at 0. Pages of rules come after what is changed often."""
+
+
+def _schema(options: type[Options], definitions: dict[str, Any] | None) -> dict[str, Any]:
+    properties = {}
+    for field in (field for field in fields_of(options) if not field.secret):
+        nested = next(_groups_in(field.annotation), None)
+        body = field_schema(msgspec.structs.replace(field, annotation=Any, type=Any)) if nested else field_schema(field)
+        body.pop("default", None) if nested else None
+        if nested:
+            inner: Any = _schema(nested, definitions)
+            if definitions is not None:
+                definitions[nested.__name__] = inner
+                inner = {"$ref": f"#/$defs/{nested.__name__}"}
+            kind = typing.get_origin(_bare(field.annotation))
+            if kind is tuple:
+                body |= {"type": "array", "items": inner, "default": [], "maxItems": field.max_length}
+            elif kind is dict:
+                body |= {"type": "object", "additionalProperties": inner, "default": {}}
+            elif definitions is not None:
+                body["allOf"] = [inner]
+            else:
+                body = {**inner, **body}
+        properties[field.name] = body | {"position": _POSITIONS.get(field.name, 0)}
+    return {
+        "title": options.__name__,
+        "description": (options.__doc__ or "").partition("\n\n")[0],
+        "type": "object",
+        "properties": properties,
+        "required": [field.name for field in fields_of(options) if field.required],
+        "additionalProperties": False,
+    }
+
+
+def _groups_in(annotation: Any) -> Iterator[type[Options]]:
+    if isinstance(annotation, type) and issubclass(annotation, Options):
+        yield annotation
+    for argument in typing.get_args(annotation):
+        yield from _groups_in(argument)
