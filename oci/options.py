@@ -304,6 +304,7 @@ def field_schema(field: Option) -> dict[str, Any]:
         body = {"type": "string", "enum": list(field.choices)}
         if field.is_list:
             body = {"type": "array", "items": body, "uniqueItems": typing.get_origin(field.type) is frozenset}
+            body |= {"maxItems": field.max_length} if field.max_length is not None else {}
     elif field.unit or field.type is timedelta:
         body = {"type": "string", "pattern": SIZE_PATTERN if field.unit == "bytes" else DURATION_PATTERN}
     else:
