@@ -51,6 +51,7 @@ def option(
     metavar: str = "",
     group: str = "",
     commas: bool = True,
+    flat: bool = False,
     secret: bool = False,
     hidden: bool = False,
 ) -> msgspec.Meta:
@@ -62,10 +63,11 @@ def option(
     `1m30s` then (a timedelta is always written so). `flag` is the command's name for the option where that isn't
     `--the-name`, `short` its letter (`-t`). `group` is a heading: fields without a group come first, "advanced" last. A
     `secret` is never shown, and never a parameter of a flow. A `hidden` value isn't shown by `repr`: it may contain a
-    login. `commas=False` is for a list whose items may contain a comma: the command takes one item with each flag then.
+    login. A `flat` field is a group whose own fields stand beside it in forms, files and flags. `commas=False` is for a
+    list whose items may contain a comma: the command takes one item with each flag then.
     """
     texts = {"unit": unit, "flag": flag, "short": short, "metavar": metavar, "group": group}
-    switches = {"secret": secret, "hidden": hidden, "no_commas": not commas, "words": tuple(words)}
+    switches = {"secret": secret, "flat": flat, "hidden": hidden, "no_commas": not commas, "words": tuple(words)}
     bounds: dict[str, Any] = {
         "ge": ge,
         "le": le,
@@ -108,6 +110,7 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
     secret: bool = False
     hidden: bool = False
     no_commas: bool = False
+    flat: bool = False
 
     def __repr__(self) -> str:
         return f"Option({self.name})"
@@ -206,19 +209,33 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     def to_dict(self) -> dict[str, Any]:
         """Returns what differs from the defaults, as `convert` takes it. Secrets are left out."""
-        return {
-            field.name: field.show(getattr(self, field.name))
-            for field in fields_of(type(self))
-            if getattr(self, field.name) != field.default and not field.secret
-        }
+        values: dict[str, Any] = {}
+        for field in fields_of(type(self)):
+            value = getattr(self, field.name)
+            if field.flat:
+                values |= value.to_dict()
+            elif value != field.default and not field.secret:
+                values[field.name] = field.show(value)
+        return values
 
     def with_(self, **changes: Any) -> Self:
         """Returns a copy with other values in some fields."""
         return msgspec.structs.replace(self, **changes)
 
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> Self:
+        """Makes options of what a file, a form or a flow run has. Raises InvalidInput."""
+        options = convert(cls, values)
+        options.check_stored()
+        return options
+
     def check_stored(self) -> None:
         """Refuses values that must not stand in a file or in Prefect's database, such as a password in a URL. Front
         ends that store what they get call this. Raises InvalidInput."""
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if isinstance(value, Options):
+                value.check_stored()
 
     def __repr__(self) -> str:
         shown = ", ".join(
@@ -263,26 +280,46 @@ def fields_of(options: type[Options]) -> tuple[Option, ...]:
     return tuple(declared)
 
 
+def leaves_of(options: type[Options]) -> tuple[Option, ...]:
+    """Returns the declarations of a group with those of its flat groups in their places."""
+    return tuple(
+        leaf
+        for field in fields_of(options)
+        for leaf in (leaves_of(field.options) if field.flat and field.options else (field,))
+    )
+
+
 def convert(options: type[O], values: Mapping[str, Any], *, where: str = "") -> O:
     """Makes options of what a form or a file gives. Raises InvalidInput that names the field (`where.field: ...`)."""
-    fields = {field.name: field for field in fields_of(options)}
     prefix = f"{where}." if where else ""
+    leaves = {field.name: field for field in leaves_of(options)}
     for name in values:
-        if name not in fields:
-            raise InvalidInput(f"{prefix}{name}: unknown option", hint=did_you_mean(name, fields))
-    for name, field in fields.items():
+        if name not in leaves:
+            raise InvalidInput(f"{prefix}{name}: unknown option", hint=did_you_mean(name, leaves))
+    for name, field in leaves.items():
         if field.required and name not in values:
             raise InvalidInput(f"{prefix}{name}: expected a value")
     try:
-        return options(**{name: fields[name].read(value) for name, value in values.items()})
+        return assemble(options, {name: leaves[name].read(value) for name, value in values.items()})
     except InvalidInput as error:
         raise type(error)(f"{prefix}{error.message}", hint=error.hint) from error
+
+
+def assemble(options: type[O], values: Mapping[str, Any]) -> O:
+    """Makes options of values that are read already, by the names of `leaves_of`; others have their defaults."""
+    given: dict[str, Any] = {}
+    for field in fields_of(options):
+        if field.flat and field.options is not None:
+            given[field.name] = assemble(field.options, values)
+        elif field.name in values:
+            given[field.name] = values[field.name]
+    return options(**given)
 
 
 def schema(options: type[Options]) -> dict[str, Any]:
     """Returns the JSON schema of what `convert` takes, without secrets. `position` is where the form of Prefect's UI
     puts a field: 0 for those without a group, then 1, "advanced" last."""
-    fields = [field for field in fields_of(options) if not field.secret]
+    fields = [field for field in leaves_of(options) if not field.secret]
     return {
         "title": options.__name__,
         "description": inspect.cleandoc(options.__doc__ or ""),

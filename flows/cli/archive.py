@@ -17,7 +17,7 @@ from flows.cli.click_ext import Invocation, Tree, Verb, boolean, everywhere
 from flows.cli.copy import announce, warn_of_layers
 from flows.cli.output import Output
 from flows.cli.progress import Row, shown, told
-from flows.cli.source import check_source, request_of, source_flags
+from flows.cli.source import Asked, source_flags
 from oci.archive.inventory import blobs_of, compare, images_of, verify_archive
 from oci.archive.open import in_object_store
 from oci.archive.s3_options import S3Options
@@ -38,6 +38,7 @@ from oci.units import counted, show_size
 
 _IMAGES = ("Image", "Tag", "Kind", "Blobs", "Bytes", "Digest")
 _BLOBS = ("Digest", "Bytes")
+_OF_NAMES = ("tags", "names", "repo_based_tags", "repair")
 _CHANGES = ("Change", "Image", "Before", "After")
 
 
@@ -133,7 +134,7 @@ def diff(invocation: Invocation, /, store: S3Options, before: str, after: str) -
 
 
 @click.command(name="plan", cls=Verb)
-@source_flags
+@source_flags(leave_out=_OF_NAMES)
 @click.option("--to-tar", default="", help="The archive that would be written: a file, or s3://BUCKET/KEY.")
 @concurrency_flag("Requests at a time")
 @export_flags
@@ -147,16 +148,16 @@ def plan(
     registry: RegistryFlags,
     store: S3Options,
     tarball: ExportOptions,
+    asked: Asked,
     **flags: Any,
 ) -> None:
     """Say what an archive would hold, byte for byte: its members, its parts, the requests. The same as
     `copy --to-tar ... --plan`."""
-    check_source(flags)
     if not flags["to_tar"]:
         raise InvalidInput("Expected --to-tar", hint="name the archive: --to-tar FILE or s3://BUCKET/KEY")
     output = invocation.output
     output.check_columns(MEMBERS, PARTS)
-    request = request_of(flags, str(ArchiveName.of(flags["to_tar"])))
+    request = asked.request(str(ArchiveName.of(flags["to_tar"])))
     with registry.session(invocation, concurrency=flags["concurrency"], store=store) as session:
         show_archive_plan(output, plan_archive(session, request, make_plan(session, request), tarball))
     output.finish()

@@ -12,10 +12,10 @@ from typing import Any
 import click
 
 from flows.cli.access import RegistryFlags, concurrency_flag, export_flags, registry_flags, show_requests, store_flags
-from flows.cli.click_ext import Invocation, Verb, boolean, everywhere, words
+from flows.cli.click_ext import Invocation, Verb, boolean, everywhere
 from flows.cli.output import Output
 from flows.cli.progress import RelocationProgress, metrics_flag, progress_flag, shown, sums, told
-from flows.cli.source import check_source, request_of, source_flags
+from flows.cli.source import Asked, source_flags
 from oci.archive.s3_options import S3Options
 from oci.bundle.lockfile import write_lock
 from oci.errors import Incomplete, InvalidInput, InvalidReference, Refused
@@ -40,21 +40,13 @@ _UNMONITORED = {
 
 
 @click.command(cls=Verb)
-@source_flags
+@source_flags()
 @click.option("--to-repo", default="", help="REGISTRY/REPOSITORY, or oci:PATH for an image-layout folder; no tag.")
 @click.option("--to-tar", default="", help="Archive to write: a file, or s3://BUCKET/KEY.")
 @boolean("--resume", help="Go on with a --to-tar that was interrupted, and reuse what is there already.")
 @boolean("--sha256sums", help="Write NAME.SHA256SUMS beside --to-tar; reads it once more.")
 @click.option("--lock-output", default="", help="Write a lock file of the result.")
-@words("--to-tag", help="Tag at the destination instead of the source's (repeatable).")
 @concurrency_flag("Blobs on their way at a time")
-@boolean("--repo-based-tags", help="Keep-alive tags that show where an image came from.")
-@click.option(
-    "--name-images",
-    multiple=True,
-    help="[PATTERN=]TEMPLATE: a readable tag for each listed image, of {name}, {path}, {tag}, {short} (repeatable).",
-)
-@boolean("--repair", help="Ask the destination for every blob, and send again what it has lost.")
 @click.option(
     "--verify",
     "verify_mode",
@@ -78,12 +70,13 @@ def copy(
     registry: RegistryFlags,
     store: S3Options,
     tarball: ExportOptions,
+    asked: Asked,
     **flags: Any,
 ) -> None:
     """Copy a bundle, an image, what a lock lists or an archive, with all it references, to another registry, a folder
     or an archive."""
     invocation.kept = "what is copied stays, and no name was moved; run the same again to go on"
-    request = _request(flags)
+    request = _request(asked, flags)
     if flags["plan_only"] and not flags["to_tar"]:
         invocation.output.check_columns(IMAGES, REQUESTS)
     if flags["monitor"]:
@@ -99,12 +92,11 @@ def copy(
     invocation.output.finish()
 
 
-def _request(flags: dict[str, Any]) -> RelocationRequest:
+def _request(asked: Asked, flags: dict[str, Any]) -> RelocationRequest:
     """With the checks of imgpkg, in its order and its words."""
-    check_source(flags)
     if bool(flags["to_tar"]) == bool(flags["to_repo"]):
         raise InvalidInput("Expected either --to-tar or --to-repo")
-    if flags["tar"] and flags["to_tar"]:
+    if asked.given.get("archive") and flags["to_tar"]:
         raise InvalidInput("Cannot use tar source (--tar) with tar destination (--to-tar)")
     if flags["lock_output"] and flags["to_tar"]:
         raise InvalidInput("cannot output lock file with tar destination")
@@ -116,21 +108,15 @@ def _request(flags: dict[str, Any]) -> RelocationRequest:
             hint="leave out one or the other; the flow leaves its report in Prefect",
         )
     if flags["to_tar"]:
-        return request_of(flags, str(ArchiveName.of(flags["to_tar"])), tags=flags["to_tag"])
+        asked.check_for_archive()
+        return asked.request(str(ArchiveName.of(flags["to_tar"])))
     try:
         parse_store(flags["to_repo"])
     except InvalidReference as error:
         raise InvalidReference(f"Building import repository ref: {error.message}", hint=error.hint) from error
     if flags["lock_output"] and flags["to_repo"].startswith(LAYOUT_PREFIX):
         raise InvalidInput("A lock names registries only: --lock-output can't be used with an image-layout folder")
-    return request_of(
-        flags,
-        flags["to_repo"],
-        tags=flags["to_tag"],
-        repo_based_tags=flags["repo_based_tags"],
-        names=flags["name_images"],
-        repair=flags["repair"],
-    )
+    return asked.request(flags["to_repo"])
 
 
 def _copy(

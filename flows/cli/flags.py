@@ -11,7 +11,7 @@ import click
 
 from flows.cli.click_ext import boolean
 from oci.errors import InvalidInput
-from oci.options import Option, Options, fields_of
+from oci.options import Option, Options, assemble, leaves_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -32,15 +32,25 @@ class Declared(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # gene
             self.fail(error.message.removeprefix(f"{self.field.name}: "), param, ctx)
 
 
-def flags_of(group: type[Options], parameter: str, *, leave_out: Collection[str] = ()) -> Callable[[F], F]:
-    """Adds a flag for each option of `group`. The command gets their values as `parameter`, a value of `group`."""
-    fields = [field for field in fields_of(group) if field.name not in leave_out]
+def flags_of(
+    group: type[Options],
+    parameter: str,
+    *,
+    take: Collection[str] = (),
+    leave_out: Collection[str] = (),
+    make: Callable[[dict[str, Any]], Any] | None = None,
+) -> Callable[[F], F]:
+    """Adds a flag for each option of `group`, or for those in `take` alone, without secrets. The command gets them as
+    `parameter`: a value of `group`, or what `make` makes of those that were given."""
+    leaves = [field for field in leaves_of(group) if not field.secret and field.name not in leave_out]
+    fields = [field for field in leaves if not take or field.name in take]
 
     def decorate(command: F) -> F:
         @functools.wraps(command)
         def with_flags(*args: Any, **values: Any) -> Any:
-            given = {field.name: values.pop(f"{parameter}__{field.name}") for field in fields}
-            return command(*args, **{parameter: group(**{k: v for k, v in given.items() if v is not None})}, **values)
+            taken = {field.name: values.pop(f"{parameter}__{field.name}") for field in fields}
+            given = {name: value for name, value in taken.items() if value is not None}
+            return command(*args, **{parameter: make(given) if make else assemble(group, given)}, **values)
 
         wrapped: Any = with_flags
         for field in reversed(fields):
@@ -62,7 +72,7 @@ def flag_of(field: Option, parameter: str) -> Callable[[F], F]:
             multiple=True,
             metavar=_metavar(field),
             callback=_whole(field),
-            help=f"{field.help.removesuffix('.')} (repeatable).",
+            help=field.help if "repeat" in field.help else f"{field.help.removesuffix('.')} (repeatable).",
         )
     shown = (
         "" if field.default in ("", 0, timedelta(0)) or field.required else f"  [default: {field.show(field.default)}]"

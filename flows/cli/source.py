@@ -1,66 +1,78 @@
-"""The flags that say what is copied, and the request they come down to."""
+"""The flags that say what is copied and how, and the request they make."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-import click
-
 from flows.cli.click_ext import boolean, words
+from flows.cli.flags import flags_of
 from oci.errors import InvalidInput
-from oci.relocation.request import ARTIFACTS, COSIGN, Artifact, RelocationRequest
+from oci.relocation.request import ARTIFACTS, COSIGN, Artifact, CopyOptions, RelocationRequest
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_SOURCES = ("lock", "bundle", "image", "tar")
+_SOURCES = ("lock", "bundle", "image", "archive")
+_OF_REPOSITORIES = {"repair": "--repair", "repo_based_tags": "--repo-based-tags", "names": "--name-images"}
 
 
-def source_flags(command: F) -> F:
-    options = (
-        click.option(
-            "-b", "--bundle", default="", help="Bundle with everything it lists: REGISTRY/REPOSITORY:TAG or oci:PATH."
-        ),
-        click.option("-i", "--image", default="", help="One image or index, in the same form."),
-        click.option("--lock", default="", help="BundleLock or ImagesLock file."),
-        click.option("--tar", multiple=True, help="Archive, a file or s3://BUCKET/KEY (repeat it for volumes)."),
-        click.option("--only", multiple=True, help="Of --tar, only this image: digest, tag or reference (repeatable)."),
-        boolean("--include-non-distributable-layers", help="Copy non-distributable layers as well."),
-        boolean("--cosign-signatures", help="The same as --artifacts cosign."),
-        words("--artifacts", help="What travels along: cosign, referrers, all or none."),
-        words("--platform", help="Only these platforms of an index, which gets a new digest (repeatable)."),
-        boolean("--shallow", help="The bundle's own image and nothing that it lists."),
-        boolean("--ignore-bundle-check", help="With -i, the same: a bundle is copied as the plain image that it is."),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the source flags of one command line say: given fields of a RelocationRequest."""
+
+    given: dict[str, Any]
+
+    def check_source(self, *, ignore_bundle_check: bool) -> None:
+        if len([name for name in _SOURCES if self.given.get(name)]) != 1:
+            raise InvalidInput("Expected either --lock, --bundle (-b), --image (-i), or --tar as a source")
+        if ignore_bundle_check and not self.given.get("image"):
+            raise InvalidInput(
+                "--ignore-bundle-check is for --image (-i): it copies a bundle as the plain image that it is",
+                hint="use -i instead of -b, or --shallow for the bundle's own image and nothing that it lists",
+            )
+
+    def check_for_archive(self) -> None:
+        useless = [flag for name, flag in _OF_REPOSITORIES.items() if self.given.get(name)]
+        if useless:
+            raise InvalidInput(
+                f"{', '.join(useless)} can only be used when copying to a repository", hint="leave it out with --to-tar"
+            )
+
+    def request(self, to: str) -> RelocationRequest:
+        return RelocationRequest(to=to, **self.given)
 
 
-def check_source(flags: dict[str, Any]) -> None:
-    if len([name for name in _SOURCES if flags[name]]) != 1:
-        raise InvalidInput("Expected either --lock, --bundle (-b), --image (-i), or --tar as a source")
-    if flags["ignore_bundle_check"] and not flags["image"]:
-        raise InvalidInput(
-            "--ignore-bundle-check is for --image (-i): it copies a bundle as the plain image that it is",
-            hint="use -i instead of -b, or --shallow for the bundle's own image and nothing that it lists",
-        )
+def source_flags(*, leave_out: Collection[str] = ()) -> Callable[[F], F]:
+    """Adds the flags; the command gets them as `asked: Asked`."""
 
+    def decorate(command: F) -> F:
+        @functools.wraps(command)
+        def with_flags(*args: Any, **values: Any) -> Any:
+            plain = values.pop("ignore_bundle_check")
+            asked = Asked({**values.pop("source"), **values.pop("how")})
+            artifacts = _artifacts(values.pop("artifacts"), cosign=values.pop("cosign_signatures"))
+            asked.given["artifacts"] = artifacts
+            asked.check_source(ignore_bundle_check=plain)
+            if plain:
+                asked.given["shallow"] = True
+            return command(*args, asked=asked, **values)
 
-def request_of(flags: dict[str, Any], to: str, **more: Any) -> RelocationRequest:
-    return RelocationRequest(
-        bundle=flags["bundle"],
-        image=flags["image"],
-        lock=flags["lock"],
-        archive=flags["tar"],
-        only=flags["only"],
-        to=to,
-        artifacts=_artifacts(flags["artifacts"], cosign=flags["cosign_signatures"]),
-        include_non_distributable=flags["include_non_distributable_layers"],
-        platforms=flags["platform"],
-        shallow=flags["shallow"] or flags["ignore_bundle_check"],
-        **more,
-    )
+        wrapped: Any = with_flags
+        for option in (
+            boolean(
+                "--ignore-bundle-check", help="With -i, the same: a bundle is copied as the plain image that it is."
+            ),
+            words("--artifacts", help="What travels along: cosign, referrers, all or none."),
+            boolean("--cosign-signatures", help="The same as --artifacts cosign."),
+            flags_of(CopyOptions, "how", leave_out={"artifacts", *leave_out}, make=dict),
+            flags_of(RelocationRequest, "source", take=_SOURCES, make=dict),
+        ):
+            wrapped = option(wrapped)
+        return wrapped  # type: ignore[no-any-return]
+
+    return decorate
 
 
 def _artifacts(named: Sequence[str], *, cosign: bool) -> frozenset[Artifact]:

@@ -33,42 +33,9 @@ ARTIFACTS: frozenset[Artifact] = frozenset(Artifact)
 TagName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
 
 
-class RelocationRequest(Options, frozen=True, kw_only=True, dict=True):
-    """What to copy, where to, and how. Exactly one of `bundle`, `image`, `lock` and `archive` names the source. Raises
-    InvalidInput when the parts don't fit."""
+class CopyOptions(Options, frozen=True, kw_only=True):
+    """How a source is copied."""
 
-    bundle: Annotated[
-        str,
-        option(
-            "Bundle",
-            "Bundle with everything it lists: REGISTRY/REPOSITORY:TAG or oci:PATH.",
-            short="-b",
-            examples=["registry.example/shop/shop-bundle:1.4.0"],
-        ),
-    ] = ""
-    image: Annotated[str, option("Image", "One image or index, in the same form.", short="-i")] = ""
-    lock: Annotated[str, option("Lock", "BundleLock or ImagesLock file.")] = ""
-    archive: Annotated[
-        tuple[str, ...],
-        option("Archive", "Archive, a file or s3://BUCKET/KEY (repeat it for volumes).", flag="--tar"),
-    ] = ()
-    only: Annotated[
-        tuple[Annotated[str, Meta(min_length=1, max_length=2000)], ...],
-        option(
-            "Only",
-            "Of an archive, these images and what belongs to them: digests, tags, or references as they stand in it.",
-            max_length=1000,
-        ),
-    ] = ()
-    to: Annotated[
-        str,
-        option(
-            "Destination",
-            "REGISTRY/REPOSITORY, oci:PATH for an image-layout folder, or where an archive is to be: a file or "
-            "s3://BUCKET/KEY. No tag.",
-            examples=["registry.corp.example/mirror/shop", "s3://archives/shop-1.4.0.tar"],
-        ),
-    ]
     tags: Annotated[
         tuple[TagName, ...],
         option(
@@ -107,6 +74,7 @@ class RelocationRequest(Options, frozen=True, kw_only=True, dict=True):
             "Readable names",
             "Rules [PATTERN=]TEMPLATE that give each listed image a tag, of {name}, {path}, {tag} and {short}.",
             flag="--name-images",
+            commas=False,
             examples=[["{name}-{short}"]],
             max_length=100,
         ),
@@ -122,6 +90,45 @@ class RelocationRequest(Options, frozen=True, kw_only=True, dict=True):
             flag="--include-non-distributable-layers",
         ),
     ] = False
+    only: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=2000)], ...],
+        option(
+            "Only",
+            "Of an archive, these images and what belongs to them: digests, tags, or references as they stand in it.",
+            max_length=1000,
+            commas=False,
+        ),
+    ] = ()
+
+
+class RelocationRequest(CopyOptions, frozen=True, kw_only=True, dict=True):
+    """What to copy, where to, and how. Exactly one of `bundle`, `image`, `lock` and `archive` names the source. Raises
+    InvalidInput when the parts don't fit."""
+
+    bundle: Annotated[
+        str,
+        option(
+            "Bundle",
+            "Bundle with everything it lists: REGISTRY/REPOSITORY:TAG or oci:PATH.",
+            short="-b",
+            examples=["registry.example/shop/shop-bundle:1.4.0"],
+        ),
+    ] = ""
+    image: Annotated[str, option("Image", "One image or index, in the same form.", short="-i")] = ""
+    lock: Annotated[str, option("Lock", "BundleLock or ImagesLock file.")] = ""
+    archive: Annotated[
+        tuple[str, ...],
+        option("Archive", "Archive, a file or s3://BUCKET/KEY (repeat it for volumes).", flag="--tar", commas=False),
+    ] = ()
+    to: Annotated[
+        str,
+        option(
+            "Destination",
+            "REGISTRY/REPOSITORY, oci:PATH for an image-layout folder, or where an archive is to be: a file or "
+            "s3://BUCKET/KEY. No tag.",
+            examples=["registry.corp.example/mirror/shop", "s3://archives/shop-1.4.0.tar"],
+        ),
+    ]
     image_may_be_bundle: Annotated[
         bool, option("Image or bundle", "An image that is a bundle brings along what it lists.", hidden=True)
     ] = False
