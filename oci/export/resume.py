@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 
 from oci.archive.open import ByteReader, in_object_store, open_reader
 from oci.digest import Digest, Verifier
@@ -39,7 +38,7 @@ def plan_resumed(
         return plan_archive(session, request, plan, options)
     except (InvalidManifest, IntegrityError) as error:
         raise Refused(f"Reading previously created tar: {error}", hint="remove it, or leave out --resume") from error
-    return plan_archive(session, request, plan, replace(options, base=location))
+    return plan_archive(session, request, plan, options.with_(base=location))
 
 
 def is_written(session: Session, plan: ArchivePlan) -> bool:
