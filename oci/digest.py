@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator
-from typing import NewType
+from typing import NewType, TypeAlias
 
 from oci.errors import IntegrityError, InvalidReference
+
+Chunk: TypeAlias = bytes | memoryview
+"""A piece of a blob. What a registry sends comes as views of memory that is used again once nothing refers to it."""
 
 Digest = NewType("Digest", str)
 """`sha256:<64 hex>` or `sha512:<128 hex>`, lower case; made by `parse_digest` or `digest_of` only."""
@@ -65,22 +68,22 @@ class Verifier:
 
 
 def verified(
-    chunks: Iterator[bytes], digest: Digest, size: int, what: str = "", tick: Callable[[int], None] | None = None
-) -> Iterator[bytes]:
+    chunks: Iterator[Chunk], digest: Digest, size: int, what: str = "", tick: Callable[[int], None] | None = None
+) -> Iterator[Chunk]:
     """Passes `chunks` on while hashing them; the last chunk is held back until the whole is proven.
 
     So a consumer that saw the end of the stream saw good bytes, and one that got an IntegrityError never got all of
     them. `tick` is told the length of each chunk.
     """
     verifier = Verifier(digest, size, what)
-    held = b""
+    last: Chunk = b""
     for chunk in chunks:
         verifier.update(chunk)
         if tick is not None:
             tick(len(chunk))
-        if held:
-            yield held
-        held = chunk
+        if last:
+            yield last
+        last = chunk
     verifier.finish()
-    if held:
-        yield held
+    if last:
+        yield last

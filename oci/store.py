@@ -8,11 +8,11 @@ from enum import Enum
 from typing import Protocol, TypeAlias
 
 from oci.descriptor import Descriptor
-from oci.digest import Digest
+from oci.digest import Chunk, Digest
 from oci.manifest import Manifest
 from oci.reference import Repository, StoreName
 
-BlobReader: TypeAlias = Callable[[int], Iterator[bytes]]
+BlobReader: TypeAlias = Callable[[int], Iterator[Chunk]]
 """Opens a blob at an offset. From offset 0 the stream is verified (size and digest) before its last chunk is given."""
 
 
@@ -38,7 +38,7 @@ class Source(Protocol):
     def get_manifest(self, identifier: str) -> Manifest:
         """The manifest by tag or digest; asked by digest, its bytes are verified."""
 
-    def read_blob(self, blob: Descriptor, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+    def read_blob(self, blob: Descriptor, offset: int = 0, length: int | None = None) -> Iterator[Chunk]:
         """Streams a blob from `offset`, to its end or for `length` bytes. The whole (offset 0, no length) is verified.
         A broken read is continued inside; only `blob.digest`, `blob.size` and `blob.urls` are looked at."""
 

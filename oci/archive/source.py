@@ -8,7 +8,7 @@ from oci.archive.index import Contents, Stretch, read_contents
 from oci.archive.open import ByteReader
 from oci.cancel import CancelToken
 from oci.descriptor import Descriptor
-from oci.digest import Digest, is_digest, verified
+from oci.digest import Chunk, Digest, is_digest, verified
 from oci.errors import IntegrityError, InvalidManifest, NotFound
 from oci.files.members import Members
 from oci.manifest import Manifest
@@ -40,7 +40,7 @@ class Archive:
             raise self.lacks(identifier, "looking for the manifest")
         return manifest
 
-    def read_blob(self, blob: Descriptor, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+    def read_blob(self, blob: Descriptor, offset: int = 0, length: int | None = None) -> Iterator[Chunk]:
         end = blob.size if length is None else min(blob.size, offset + length)
         chunks = self._chunks(blob, offset, end)
         if offset == 0 and length is None:
@@ -153,7 +153,7 @@ class Nothing:
     def get_manifest(self, identifier: str) -> Manifest:
         raise NotFound("nothing is there yet", store=str(self.name), subject=identifier)
 
-    def read_blob(self, blob: Descriptor, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+    def read_blob(self, blob: Descriptor, offset: int = 0, length: int | None = None) -> Iterator[Chunk]:
         del offset, length
         raise NotFound("nothing is there yet", store=str(self.name), subject=blob.digest)
 

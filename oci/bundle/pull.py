@@ -14,7 +14,7 @@ from typing import Any
 from oci.bundle import reader
 from oci.bundle.lockfile import BundleLock, ImagesLock, LockedImage, read_lock, write_lock
 from oci.cancel import CancelToken
-from oci.digest import Digest, hex_of
+from oci.digest import Chunk, Digest, hex_of
 from oci.errors import Denied, InvalidDocument, InvalidInput, InvalidManifest, NotFound, StoreError, Unauthorized
 from oci.files.decompress import DEFAULT_LIMITS, UnpackLimits
 from oci.files.unpack import unpack
@@ -188,7 +188,7 @@ class _Job:
     """Whether it is a bundle, of everything in a lock that was met so far."""
 
     def extract(self, source: Source, manifest: Manifest, folder: str, indent: str) -> None:
-        def layers() -> Iterator[Iterator[bytes]]:
+        def layers() -> Iterator[Iterator[Chunk]]:
             for number, layer in enumerate(manifest.layers, 1):
                 self.line(f"{indent}Extracting layer '{layer.digest}' ({number}/{len(manifest.layers)})")
                 yield source.read_blob(layer)

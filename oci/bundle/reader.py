@@ -11,7 +11,7 @@ from oci.bundle.image import is_bundle_config
 from oci.bundle.locations import ImageLocations
 from oci.bundle.lockfile import ImagesLock
 from oci.descriptor import CONFIG_TYPES, Descriptor
-from oci.digest import Digest
+from oci.digest import Chunk, Digest
 from oci.errors import Denied, InvalidDocument, InvalidManifest, NotFound, Unauthorized
 from oci.files.decompress import decompressed
 from oci.files.members import REGULAR, Members
@@ -86,7 +86,7 @@ def _is_locations_file(name: str) -> bool:
     return name.rpartition("/")[2] == LOCATIONS_FILE
 
 
-def read_member(chunks: Iterator[bytes], wanted: Callable[[str], bool], limit: int) -> bytes | None:
+def read_member(chunks: Iterator[Chunk], wanted: Callable[[str], bool], limit: int) -> bytes | None:
     """The first regular file of a layer whose name is wanted, or None; reads `chunks` no further than needed.
 
     `wanted` gets clean names: `/` between segments, no `./` or `/` in front. The layer may be gzip, zstd or plain.

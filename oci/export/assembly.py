@@ -19,7 +19,7 @@ from itertools import chain, repeat
 
 from oci.archive.open import ByteReader
 from oci.cancel import CancelToken
-from oci.digest import Digest
+from oci.digest import Chunk, Digest
 from oci.errors import Cancelled, IntegrityError, InvalidInput, StoreError, TransshipError
 from oci.export.file_writer import ByteWriter, StoredPart
 from oci.export.ordered_hash import Chains
@@ -27,7 +27,7 @@ from oci.export.parts import Part
 from oci.export.tar_plan import Piece, TarPlan
 from oci.meter import Meter
 
-OpenBlob = Callable[[int, int | None], Iterator[bytes]]
+OpenBlob = Callable[[int, int | None], Iterator[Chunk]]
 """Reads one blob from an offset, for so many bytes or, with None, to its end and proven."""
 
 Places = Callable[[Digest], Sequence[OpenBlob]]
@@ -227,7 +227,7 @@ class Writing:
         data.extend(bytes(size - len(data)))
         return data
 
-    def _passing(self, part: Part, *, prove: bool) -> Iterator[bytes]:
+    def _passing(self, part: Part, *, prove: bool) -> Iterator[Chunk]:
         """The bytes of a part that isn't held; a blob that is whole in it is proven as one that is cut."""
         unproven = {piece.offset for piece in self._unproven_pieces(part)} if prove else set()
         for piece in self.plan.pieces(part.start, part.end):
@@ -238,7 +238,7 @@ class Writing:
             else:
                 yield from self._read(piece)
 
-    def _read(self, piece: Piece) -> Iterator[bytes]:
+    def _read(self, piece: Piece) -> Iterator[Chunk]:
         """From the first place that answers, then from the next where that one breaks off."""
         at = 0
         problem: TransshipError | None = None

@@ -20,7 +20,7 @@ from oci.archive.open import in_object_store, open_reader
 from oci.archive.source import Archive
 from oci.bundle.push import Pushed, PushRequest, push
 from oci.descriptor import Descriptor
-from oci.digest import Digest
+from oci.digest import Chunk, Digest
 from oci.errors import TransshipError
 from oci.export.assembly import OpenBlob, WriteReport, Writing
 from oci.export.file_writer import ByteWriter, StoredPart, open_writer
@@ -211,11 +211,11 @@ def _places(session: Session, plan: ArchivePlan, base: Archive | None, digest: D
     return found
 
 
-def _slice(data: bytes, offset: int, length: int | None) -> Iterator[bytes]:
+def _slice(data: bytes, offset: int, length: int | None) -> Iterator[Chunk]:
     yield data[offset:] if length is None else data[offset : offset + length]
 
 
-def _followed(session: Session, store: StoreName, blob: Descriptor, offset: int, length: int | None) -> Iterator[bytes]:
+def _followed(session: Session, store: StoreName, blob: Descriptor, offset: int, length: int | None) -> Iterator[Chunk]:
     """The session knows how much of it was read, by all who read parts of it."""
     moving, end = session.moving, blob.size
     for chunk in session.source(store).read_blob(blob, offset, length):

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from oci.archive.open import READ_SIZE, ByteReader, FileReader, in_object_store
 from oci.archive.s3_options import S3Options
+from oci.digest import Chunk
 from oci.errors import IntegrityError, NotFound, Refused
 from oci.export.parts import SMALLEST, Part
 from oci.meter import Meter
@@ -25,7 +26,7 @@ _COPY_SIZE = 64 << 20
 _JOURNAL_LIMIT = 64 << 20
 
 
-ReadPart = Callable[[], Iterator[bytes]]
+ReadPart = Callable[[], Iterator[Chunk]]
 """Gives all the bytes of a part, anew every time. Those it gives first are proven as they pass."""
 
 
@@ -336,7 +337,7 @@ def _crc(chunks: Iterator[bytes]) -> int:
     return crc
 
 
-def _write_at(file: int, data: bytes | bytearray, offset: int) -> None:
+def _write_at(file: int, data: Chunk | bytearray, offset: int) -> None:
     left = memoryview(data)
     while left:
         written = os.pwrite(file, left, offset)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Annotated, Any
 
+from oci.digest import Chunk
 from oci.errors import InvalidManifest
 from oci.options import Options, option
 from oci.units import show_size
@@ -55,16 +56,16 @@ class UnpackLimits(Options, frozen=True, kw_only=True):
 DEFAULT_LIMITS = UnpackLimits()
 
 
-def decompressed(chunks: Iterable[bytes], limits: UnpackLimits = DEFAULT_LIMITS) -> Iterator[bytes]:
+def decompressed(chunks: Iterable[Chunk], limits: UnpackLimits = DEFAULT_LIMITS) -> Iterator[bytes]:
     """The bytes inside, in pieces of bounded size. Raises InvalidManifest when they are damaged, cut short, or more
     than the limits allow."""
     taken = 0
 
-    def counted(source: Iterable[bytes]) -> Iterator[bytes]:
+    def counted(source: Iterable[Chunk]) -> Iterator[bytes]:
         nonlocal taken
         for chunk in source:
             taken += len(chunk)
-            yield chunk
+            yield bytes(chunk)
 
     source = counted(chunks)
     head = b""

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from oci.cancel import CancelToken
-from oci.digest import Digest, digest_of, verified
+from oci.digest import Chunk, Digest, digest_of, verified
 from oci.errors import InvalidInput
 from oci.files import tar
 from oci.files.deflate import gzip
@@ -63,7 +63,7 @@ def pack(
         whole.update(chunk)
     layer = _digest(whole), _stored_size(size)
 
-    def again(offset: int) -> Iterator[bytes]:
+    def again(offset: int) -> Iterator[Chunk]:
         chunks = _stored(_tar(entries, token))
         return _skipped(chunks, offset) if offset else verified(chunks, *layer, "the packed files")
 

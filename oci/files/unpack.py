@@ -17,6 +17,7 @@ from collections.abc import Set as AbstractSet
 from contextlib import suppress
 
 from oci.cancel import CancelToken
+from oci.digest import Chunk
 from oci.errors import InvalidManifest
 from oci.files.decompress import DEFAULT_LIMITS, UnpackLimits, decompressed, too_large
 from oci.files.members import FOLDER, REGULAR, WITHOUT_DATA, Member, Members
@@ -36,7 +37,7 @@ _FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXE
 
 
 def unpack(
-    layers: Iterable[Iterator[bytes]],
+    layers: Iterable[Iterator[Chunk]],
     folder: str,
     *,
     cancel: CancelToken | None = None,
@@ -65,7 +66,7 @@ def unpack(
 
 
 def _unpack_layer(
-    chunks: Iterator[bytes], tree: _Tree, left: _Allowance, cancel: CancelToken, *, is_bottom: bool
+    chunks: Iterator[Chunk], tree: _Tree, left: _Allowance, cancel: CancelToken, *, is_bottom: bool
 ) -> None:
     checked = _checked(chunks, cancel)
     layer = _Layer(tree, is_bottom=is_bottom)
@@ -82,7 +83,7 @@ def _unpack_layer(
         pass
 
 
-def _checked(chunks: Iterator[bytes], cancel: CancelToken) -> Iterator[bytes]:
+def _checked(chunks: Iterator[Chunk], cancel: CancelToken) -> Iterator[Chunk]:
     for chunk in chunks:
         cancel.check()
         yield chunk

@@ -22,7 +22,7 @@ from msgspec.structs import replace
 
 from oci.cancel import CancelToken
 from oci.descriptor import INDEX_TYPES, MANIFEST_TYPES, Descriptor
-from oci.digest import Digest, hex_of, is_digest, parse_digest, verified
+from oci.digest import Chunk, Digest, hex_of, is_digest, parse_digest, verified
 from oci.errors import IntegrityError, InvalidManifest, NotFound, Refused
 from oci.layout.index import LayoutIndex
 from oci.manifest import MANIFEST_LIMIT, Manifest, parse_manifest
@@ -78,7 +78,7 @@ class Layout:
             raise IntegrityError(f"{self._where()}: the file of {found.digest} has bytes of {manifest.digest}")
         return manifest
 
-    def read_blob(self, blob: Descriptor, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+    def read_blob(self, blob: Descriptor, offset: int = 0, length: int | None = None) -> Iterator[Chunk]:
         end = blob.size if length is None else min(blob.size, offset + length)
         chunks = self._chunks(blob, offset, end)
         if offset == 0 and length is None:
@@ -268,7 +268,7 @@ class Layout:
                 self._meter.read(len(chunk))
                 yield chunk
 
-    def _write(self, digest: Digest, chunks: Iterator[bytes]) -> None:
+    def _write(self, digest: Digest, chunks: Iterator[Chunk]) -> None:
         """Under a name that no reader looks at, and under the final one when all of it is proven and on disk."""
         final = self._path(digest)
         folder = os.path.dirname(final)
@@ -353,7 +353,7 @@ class Layout:
         ) from error
 
 
-def _write_all(file: FileIO, chunk: bytes) -> None:
+def _write_all(file: FileIO, chunk: Chunk) -> None:
     """A disk that is nearly full takes a part of it first. There is no buffer that would be flushed on closing, and
     fail again."""
     left = memoryview(chunk)

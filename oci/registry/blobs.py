@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from oci.descriptor import Descriptor
-from oci.digest import Digest, verified
+from oci.digest import Chunk, Digest, verified
 from oci.errors import Denied, NotFound, RateLimited, Refused, StoreError, Unauthorized, Unavailable
 from oci.registry.endpoints import GET_BLOB, GET_FIRST_BYTE, GET_RANGE, HEAD_BLOB, Kind, Remote
 from oci.registry.http import target as targets
@@ -90,7 +90,7 @@ def _request(remote: Remote, kind: Kind, digest: Digest, **more: Any) -> Request
     return kind.request(targets.blob(remote.name, digest), remote.name.path, f"{remote.name}@{digest}", **more)
 
 
-def read_blob(remote: Remote, blob: Descriptor, offset: int, length: int | None) -> Iterator[bytes]:
+def read_blob(remote: Remote, blob: Descriptor, offset: int, length: int | None) -> Iterator[Chunk]:
     """Streams bytes `offset` to `offset + length` of a blob, or to its end. The whole blob is verified."""
     end = blob.size if length is None else min(blob.size, offset + length)
     chunks = _continued(remote, blob, offset, end)
@@ -99,7 +99,7 @@ def read_blob(remote: Remote, blob: Descriptor, offset: int, length: int | None)
     return chunks
 
 
-def _continued(remote: Remote, blob: Descriptor, position: int, end: int) -> Iterator[bytes]:
+def _continued(remote: Remote, blob: Descriptor, position: int, end: int) -> Iterator[Chunk]:
     """Reads on after every break, with a closed range from where it broke, until there is no progress any more."""
     start, mark = position, position
     attempts = remote.attempts()
@@ -132,11 +132,11 @@ def _ended(remote: Remote, blob: Descriptor, position: int, end: int) -> Unavail
 class _Reading(ExitStack):
     """An open answer's bytes, cut to what was asked for; closes the answer when left."""
 
-    def __init__(self, chunks: Iterator[bytes]) -> None:
+    def __init__(self, chunks: Iterator[Chunk]) -> None:
         super().__init__()
         self._chunks = chunks
 
-    def __enter__(self) -> Iterator[bytes]:  # type: ignore[override]
+    def __enter__(self) -> Iterator[Chunk]:  # type: ignore[override]
         return self._chunks
 
 
@@ -196,7 +196,7 @@ def _foreign(
 
 def _asked_for(
     answer: OpenAnswer, remote: Remote, request: Request, position: int, end: int, *, whole: bool
-) -> Iterator[bytes]:
+) -> Iterator[Chunk]:
     """The bytes that were asked for out of whatever was answered. A 200 to a range starts at the beginning: the part
     before `position` is thrown away. A 206 must say that it is the range that was asked for."""
     skip = 0

@@ -9,7 +9,7 @@ from typing import Self
 
 from oci.cancel import CancelToken
 from oci.descriptor import Descriptor
-from oci.digest import Digest
+from oci.digest import Chunk, Digest
 from oci.errors import Refused, StoreError
 from oci.manifest import Manifest
 from oci.meter import Meter
@@ -42,7 +42,7 @@ class RegistryRepository:
     def get_manifest(self, identifier: str) -> Manifest:
         return manifests.get_manifest(self._remote, identifier)
 
-    def read_blob(self, blob: Descriptor, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+    def read_blob(self, blob: Descriptor, offset: int = 0, length: int | None = None) -> Iterator[Chunk]:
         return blobs.read_blob(self._remote, blob, offset, length)
 
     def blob_size(self, digest: Digest) -> int | None:

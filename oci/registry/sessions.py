@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from oci.descriptor import Descriptor
+from oci.digest import Chunk
 from oci.errors import NotFound, StoreError, TransshipError
 from oci.registry.endpoints import DELETE_UPLOAD, GET_UPLOAD, PATCH_UPLOAD, POST_UPLOAD, PUT_UPLOAD, Kind, Remote
 from oci.registry.http import target as targets
@@ -215,7 +216,7 @@ class Sessions:
             message = f"uploaded {blob.digest}, the registry made {said} of it"
             raise self._remote.refused(PUT_UPLOAD, message, f"{self._name}@{blob.digest}")
 
-    def _counted(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    def _counted(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
         for chunk in chunks:
             self._remote.transport.cancel.check()
             yield chunk
@@ -237,7 +238,7 @@ def _is_refusal(error: StoreError, passes: bool, learned: Learned) -> bool:
     return error.status >= 400 and (not passes or (error.status >= 500 and not learned.body_limit))
 
 
-def _chunks_of(stream: Iterator[bytes], size: int) -> Iterator[bytes]:
+def _chunks_of(stream: Iterator[Chunk], size: int) -> Iterator[Chunk]:
     """Pieces of `size` bytes; the last may be shorter."""
     held = bytearray()
     for piece in stream:

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Iterator, Sequence
 
 from oci.descriptor import Descriptor
-from oci.digest import Digest
+from oci.digest import Chunk, Digest
 from oci.errors import Denied, RateLimited, StoreError, Unauthorized
 from oci.manifest import Manifest
 from oci.reference import Repository
@@ -200,7 +200,7 @@ def _remembered(read: BlobReader) -> BlobReader:
     """Reads a small blob once, however often it is sent."""
     held: list[bytes] = []
 
-    def again(offset: int) -> Iterator[bytes]:
+    def again(offset: int) -> Iterator[Chunk]:
         if not held:
             held.append(b"".join(read(0)))
         return iter((held[0][offset:],))

@@ -16,6 +16,7 @@ from concurrent.futures import Future
 from typing import Generic, TypeAlias, TypeVar
 
 from oci.cancel import CancelToken
+from oci.digest import Chunk
 from oci.errors import Cancelled
 from oci.store import BlobReader
 
@@ -48,7 +49,7 @@ class SharedRead:
         self._changed = threading.Condition()
         self._awaited = seats
         self._began = False
-        self._source: Iterator[bytes] | None = None
+        self._source: Iterator[Chunk] | None = None
         self._pumping = False
         self._started_at = 0.0
         self._full_since = 0.0
@@ -57,7 +58,7 @@ class SharedRead:
         """Seconds that readers waited for the slowest of them so far."""
         self._ended = False
         self._error: BaseException | None = None
-        self._chunks: deque[bytes] = deque()
+        self._chunks: deque[Chunk] = deque()
         self._first = 0
         """Number of the first chunk that is kept."""
         self._held = 0
@@ -85,7 +86,7 @@ class SharedRead:
             self._trim()
             self._changed.notify_all()
 
-    def next_chunk(self, seat: Seat) -> bytes | None:
+    def next_chunk(self, seat: Seat) -> Chunk | None:
         """The next chunk for this reader; empty at the end, None when it was left behind. Raises what the source
         raised."""
         while True:
@@ -108,7 +109,7 @@ class SharedRead:
                 return
             self._changed.wait(_POLL)
 
-    def _turn(self, seat: Seat) -> bytes | None:
+    def _turn(self, seat: Seat) -> Chunk | None:
         """A chunk that is kept, or None when it is this reader's turn to fetch one, or when it was left behind."""
         while seat in self._positions:
             self._cancel.check()
@@ -135,7 +136,8 @@ class SharedRead:
         return None
 
     def _pump(self) -> None:
-        chunk, error = b"", None
+        chunk: Chunk = b""
+        error: BaseException | None = None
         try:
             if self._source is None:
                 self._source = self.read(0)
@@ -183,7 +185,7 @@ class Seat:
         self._joined = False
         self._left = False
 
-    def open(self, offset: int) -> Iterator[bytes]:
+    def open(self, offset: int) -> Iterator[Chunk]:
         """A BlobReader. Only the first read from the beginning is shared; any other is one of its own."""
         if offset or self._joined or self._left or not self._shared.join(self):
             return self._shared.read(offset)
@@ -195,7 +197,7 @@ class Seat:
             self._left = True
             self._shared.leave(self, joined=self._joined)
 
-    def _follow(self) -> Iterator[bytes]:
+    def _follow(self) -> Iterator[Chunk]:
         given = 0
         while chunk := self._shared.next_chunk(self):
             given += len(chunk)
@@ -203,7 +205,7 @@ class Seat:
         if chunk is None:
             yield from self._alone(given)
 
-    def _alone(self, given: int) -> Iterator[bytes]:
+    def _alone(self, given: int) -> Iterator[Chunk]:
         """From the beginning, because only a whole read is verified; what the destination has got is skipped."""
         left = given
         for chunk in self._shared.read(0):

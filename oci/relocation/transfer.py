@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any
 
 from oci.descriptor import Descriptor
-from oci.digest import Digest
+from oci.digest import Chunk, Digest
 from oci.errors import IntegrityError, InvalidInput, NotFound, Refused, StoreError, TransshipError
 from oci.manifest import Manifest, parse_manifest
 from oci.reference import Repository, StoreName
@@ -326,7 +326,7 @@ def _move_from_places(
     raise problem or InvalidInput(f"the plan names no place to read {blob.digest} from")
 
 
-def _followed(session: Session, source: Source, blob: Descriptor, offset: int) -> Iterator[bytes]:
+def _followed(session: Session, source: Source, blob: Descriptor, offset: int) -> Iterator[Chunk]:
     """Reads a blob; the session knows how far it is."""
     position = offset
     for chunk in source.read_blob(blob, offset):

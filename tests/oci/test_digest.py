@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oci.digest import Digest, digest_of, parse_digest, verified
+from oci.digest import Chunk, Digest, digest_of, parse_digest, verified
 from oci.errors import IntegrityError, InvalidReference
 
 
@@ -25,7 +25,7 @@ def test_good_bytes_pass_through_unchanged(chunks: list[bytes]) -> None:
 
 @pytest.mark.parametrize("given_chunks", [[b"ab"], [b"abc", b"x"], [b"abcx"], [b"ab", b"d"], []])
 def test_wrong_bytes_are_never_given_in_full(given_chunks: list[bytes]) -> None:
-    seen: list[bytes] = []
+    seen: list[Chunk] = []
     with pytest.raises(IntegrityError):
         seen.extend(verified(iter(given_chunks), digest_of(b"abc"), 3))
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self
 import msgspec
 
 from oci.cancel import CancelToken
+from oci.digest import Chunk
 from oci.errors import StoreError
 from oci.registry.http.body import Headers, Response, WireError
 from oci.registry.http.errors import Failures
@@ -70,7 +71,7 @@ class OpenAnswer:
             self._response.release(drain=0 if self._cancel.cancelled else SHORT)
             self._response = None
 
-    def chunks(self) -> Iterator[bytes]:
+    def chunks(self) -> Iterator[Chunk]:
         """The body as it comes over the wire, never decoded; raises Unavailable when it breaks off or stalls."""
         settings = self._settings
         if self._response is None:
@@ -78,7 +79,7 @@ class OpenAnswer:
         try:
             for chunk in self._response.chunks(settings.idle_timeout, settings.minimum_rate):
                 self._cancel.check()
-                yield bytes(chunk)
+                yield chunk
         except WireError as error:
             raise self._failures.broken(error, self._request, self.url) from error
 

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
+from oci.digest import Chunk
+
 PIECE = 256 << 10
 """Bytes of a body that are received before they are passed on."""
 
@@ -97,7 +99,7 @@ class Response:
             self.ended = not self._chunked and not self._left
         return count
 
-    def chunks(self, idle: float, rate: int) -> Iterator[bytes | memoryview]:
+    def chunks(self, idle: float, rate: int) -> Iterator[Chunk]:
         """The body as it comes over the wire, never decoded, in pieces of up to PIECE bytes. The memory of a piece is
         used again as soon as nothing refers to it. Raises WireError when no byte comes for `idle` seconds, or fewer
         than `rate` bytes a second over that time: a body that drips is as dead as a body that stalls."""

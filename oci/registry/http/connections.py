@@ -22,6 +22,7 @@ from urllib.parse import unquote
 
 import msgspec
 
+from oci.digest import Chunk
 from oci.errors import InvalidInput, InvalidReference
 from oci.registry.http.address_policy import AddressPolicy, is_loopback
 from oci.registry.http.body import Response, WireError
@@ -77,7 +78,7 @@ class Connections:
         fields: Mapping[str, str],
         *,
         body: bytes = b"",
-        stream: Iterable[bytes | memoryview] | None = None,
+        stream: Iterable[Chunk] | None = None,
         length: int | None = None,
         repeatable: bool = False,
     ) -> Response | Http2Response:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterable
 from typing import NoReturn, Protocol
 
+from oci.digest import Chunk
 from oci.registry.http.body import PIECE, Headers, Response, WireError
 
 HEAD_LIMIT = 64 << 10
@@ -75,7 +76,7 @@ class Connection:
         self,
         head: bytes,
         body: bytes | memoryview,
-        stream: Iterable[bytes | memoryview] | None,
+        stream: Iterable[Chunk] | None,
         length: int | None,
         idle: float,
     ) -> None:

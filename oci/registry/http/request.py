@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 
+from oci.digest import Chunk
 from oci.registry.http.target import Target
 
 
@@ -33,7 +34,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     expect: frozenset[int]
     headers: Mapping[str, str] = {}
     body: bytes = b""
-    stream: Callable[[], Iterator[bytes | memoryview]] | None = None
+    stream: Callable[[], Iterator[Chunk]] | None = None
     length: int | None = None
     retry: bool = True
     follow: bool = True

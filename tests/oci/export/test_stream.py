@@ -11,7 +11,7 @@ import pytest
 
 from oci.archive.s3 import S3
 from oci.archive.s3_options import WHEN_REQUIRED, WHEN_SUPPORTED, S3Options
-from oci.digest import Digest
+from oci.digest import Chunk, Digest
 from oci.errors import Cancelled, IntegrityError, StoreError
 from oci.export import assembly
 from oci.export.assembly import OpenBlob, Writing
@@ -50,7 +50,7 @@ class Unsteady(Tarball):
     def places(self, digest: Digest) -> Sequence[OpenBlob]:
         [read] = super().places(digest)
 
-        def unsteady(offset: int, length: int | None) -> Iterator[bytes]:
+        def unsteady(offset: int, length: int | None) -> Iterator[Chunk]:
             for number, chunk in enumerate(read(offset, length)):
                 if len(self.reads) != self.spoilt:
                     yield chunk

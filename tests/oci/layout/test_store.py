@@ -21,7 +21,7 @@ import pytest
 
 from oci.cancel import CancelToken
 from oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor
-from oci.digest import Digest, digest_of
+from oci.digest import Chunk, Digest, digest_of
 from oci.errors import (
     Cancelled,
     Denied,
@@ -224,7 +224,7 @@ def test_a_whole_blob_is_verified_when_read(layout: Layout, folder: Path) -> Non
     with blob_file(folder, digest_of(data)).open("r+b") as file:
         file.write(b"x")
 
-    given: list[bytes] = []
+    given: list[Chunk] = []
     with pytest.raises(IntegrityError, match="destination oci:"):
         given.extend(layout.read_blob(described(data)))
     assert sum(map(len, given)) < len(data)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from oci.descriptor import OCI_MANIFEST, Descriptor
-from oci.digest import Digest, digest_of
+from oci.digest import Chunk, Digest, digest_of
 from oci.errors import Cancelled, IntegrityError, InvalidManifest, NotFound, Refused, StoreError, Unavailable
 from oci.manifest import parse_manifest
 from tests.faults.proxy import Fault, FaultProxy
@@ -88,7 +88,7 @@ def test_a_read_without_progress_ends(server: StrictRegistry, make_client: Calla
 
 
 def test_a_corrupted_byte_is_noticed_before_the_end(server: StrictRegistry, client: Client) -> None:
-    seen: list[bytes] = []
+    seen: list[Chunk] = []
     with (
         FaultProxy(server.port, Fault(path="/blobs/", corrupt_at=1_500_000)) as proxy,
         pytest.raises(IntegrityError, match="expected sha256"),
