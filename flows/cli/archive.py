@@ -181,9 +181,7 @@ def _what_it_is(found: Archive) -> str:
         if note.base
         else ""
     )
-    held = (
-        f"{counted(len(contents.elements), 'image')}, {counted(len(contents.blobs), 'blob')}, {show_size(bytes_held)}"
-    )
+    held = f"{counted(len(contents.entries), 'image')}, {counted(len(contents.blobs), 'blob')}, {show_size(bytes_held)}"
     return f"{contents.format} archive{volumes}: {held}{delta}"
 
 

@@ -73,7 +73,7 @@ def refused_name(path: str, error: InvalidReference) -> InvalidManifest:
 def _reference_text(text: object) -> str:
     if text in (None, ""):
         return ""
-    if not isinstance(text, str):
+    if not isinstance(text, str) or not text.isprintable():
         raise InvalidReference(f"{str(text)[:100]!r} is not a reference")
     parse_any(text)
     return text

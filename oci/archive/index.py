@@ -1,4 +1,4 @@
-"""What is in an archive that exists, and where: from its first member alone, or from one pass over the headers."""
+"""What is in an archive, and where: from its first member alone, or from one pass over the headers."""
 
 from __future__ import annotations
 
@@ -19,30 +19,45 @@ IMGPKG = "imgpkg"
 OCI_LAYOUT = "oci-layout"
 FORMATS = (IMGPKG, OCI_LAYOUT)
 
+MEMBERS_LIMIT = 2_000_000
+"""Regular files of an archive: some hundred bytes of memory for each."""
+
 _WINDOW = 16 << 10
-"""Bytes read for each header that is looked at: small members after it come with it."""
+"""Bytes read for each header: small members after it come with it."""
 
 _GZIP = b"\x1f\x8b"
 
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Where the bytes of a member are; `header` is the offset of its header where that wasn't read yet, else -1."""
+    """Where the bytes of a member are. `header` is the offset of its header where that wasn't read yet, else -1."""
 
     reader: ByteReader
     offset: int
     size: int
     header: int = -1
 
+    def chunks(self, limit: int) -> Iterator[bytes]:
+        """Raises InvalidManifest for a member of more than `limit` bytes, before it is read."""
+        if self.size > limit:
+            raise InvalidManifest(
+                f"{self.reader.location}: a description of {self.size} bytes, and {limit} are the limit",
+                hint="split what is in the archive into several archives",
+            )
+        return self.reader.read(self.offset, self.size)
+
+    def bytes(self, limit: int) -> bytes:
+        return b"".join(self.chunks(limit))
+
 
 @dataclass(slots=True)
 class Contents:
-    """Everything an archive holds. `members` are by name, over all volumes; `blobs` those that hold a blob, by digest;
+    """Everything an archive has. `members` are by name, over all volumes; `blobs` those that hold a blob, by digest;
     `configs` are the blobs that stand in the text of manifest.json."""
 
     format: str
     members: dict[str, Stretch]
-    elements: list[ArchiveEntry] = field(default_factory=list)
+    entries: list[ArchiveEntry] = field(default_factory=list)
     manifests: dict[Digest, Manifest] = field(default_factory=dict)
     configs: dict[Digest, bytes] = field(default_factory=dict)
     blobs: dict[Digest, Stretch] = field(default_factory=dict)
@@ -51,21 +66,32 @@ class Contents:
 
 def read_contents(readers: Sequence[ByteReader]) -> Contents:
     """One reader, or one for each volume in any order. Raises InvalidManifest for what is no such archive."""
-    volumes = _in_order(readers) if len(readers) > 1 else list(readers)
-    found = _calculated(volumes[0]) if len(volumes) == 1 else None
-    if found is not None:
-        return found
+    volumes = sorted(readers, key=_volume_number) if len(readers) > 1 else list(readers)
+    calculated = _calculated(volumes[0]) if len(volumes) == 1 else None
+    if calculated is not None:
+        return calculated
     members: dict[str, Stretch] = {}
     notes: list[TransshipJson] = []
     for reader in volumes:
         listed = scan(reader)
         if transship_json.NAME in listed:
-            notes.append(
-                TransshipJson.from_json(_bytes(listed[transship_json.NAME], transship_json.LIMIT), reader.location)
-            )
-        members.update({name: stretch for name, stretch in listed.items() if name not in members})
+            notes.append(_note(listed[transship_json.NAME]))
+        members = {**listed, **members}
     _check_volumes(notes, volumes)
-    return _read(members, volumes[0], notes[0] if notes else TransshipJson())
+    note = notes[0] if notes else TransshipJson()
+    where = volumes[0].location
+    try:
+        if index_json.MARK in members and index_json.INDEX in members:
+            return _of_layout(members, where, note)
+        if manifest_json.NAME in members:
+            parsed = manifest_json.parse(members[manifest_json.NAME].chunks(manifest_json.LIMIT))
+            return _of_manifest_json(parsed, members, note)
+    except InvalidManifest as error:
+        raise InvalidManifest(f"{where}: {error.message.removeprefix(f'{where}: ')}", hint=error.hint) from error
+    raise InvalidManifest(
+        f"{where}: neither {manifest_json.NAME} nor an image layout is in it",
+        hint="give an archive that imgpkg or transship wrote, or an OCI archive",
+    )
 
 
 def scan(reader: ByteReader) -> dict[str, Stretch]:
@@ -83,36 +109,40 @@ def scan(reader: ByteReader) -> dict[str, Stretch]:
         nonlocal position
         position += count
 
-    found: dict[str, Stretch] = {}
+    listed: dict[str, Stretch] = {}
     members = Members(windows(), skip)
     try:
         for member in members:
             if members.position + member.size > reader.size:
-                raise InvalidManifest("it is cut short")  # noqa: TRY301 - told below, with all other damage
+                raise InvalidManifest("it is cut short")  # noqa: TRY301 - reported below, with all other damage
             name = member.name.decode(errors="surrogateescape").removeprefix("./")
             if member.kind == REGULAR:
-                found.setdefault(name, Stretch(reader, members.position, member.size))
+                listed.setdefault(name, Stretch(reader, members.position, member.size))
+            if len(listed) > MEMBERS_LIMIT:
+                break
     except InvalidManifest as error:
         head = b"".join(reader.read(0, min(2, reader.size)))
         raise InvalidManifest(
             f"{reader.location}: this is no tarball, or it is damaged or cut short",
             hint="unpack it with gunzip first" if head == _GZIP else "compare its checksum with that of the original",
         ) from error
-    return found
+    if len(listed) > MEMBERS_LIMIT:
+        raise InvalidManifest(f"{reader.location}: more than {MEMBERS_LIMIT} files are in it")
+    return listed
 
 
 def _calculated(reader: ByteReader) -> Contents | None:
     """From manifest.json alone, when it comes first and the sizes it speaks of add up to the size of the archive."""
     head = _Head(reader)
-    raw = head.member(manifest_json.NAME, manifest_json.LIMIT)
-    if raw is None:
+    description = head.member(manifest_json.NAME)
+    if description is None:
         return None
     try:
-        parsed = manifest_json.parse(raw)
+        parsed = manifest_json.parse(description.chunks(manifest_json.LIMIT))
     except InvalidManifest:
-        return None  # another format may have a file of that name; whoever scans will say what is wrong
-    noted = head.member(transship_json.NAME, transship_json.LIMIT)
-    note = TransshipJson.from_json(noted, reader.location) if noted is not None else TransshipJson()
+        return None  # another format may have a file of that name: the scan will say what is wrong
+    noted = head.member(transship_json.NAME)
+    note = _note(noted) if noted is not None else TransshipJson()
     left_out = {digest for digest, _ in note.requires}
     layers = sorted(layer for layer in parsed.layers if layer not in left_out)
     for chosen in ([layer for layer in layers if parsed.layers[layer].distributable], layers):
@@ -124,7 +154,7 @@ def _calculated(reader: ByteReader) -> Contents | None:
             members[name] = Stretch(reader, data, size, offset)
             offset = data + size + -size % tar.BLOCK
         if offset + len(tar.END) == reader.size:
-            return _of_document(parsed, members, note)
+            return _of_manifest_json(parsed, members, note)
     return None
 
 
@@ -136,47 +166,28 @@ class _Head:
         self.position = 0
         self._reader = reader
 
-    def member(self, name: str, limit: int) -> bytes | None:
-        reader = self._reader
-        at = self.position
+    def member(self, name: str) -> Stretch | None:
+        reader, at = self._reader, self.position
         if at + tar.BLOCK > reader.size:
             return None
         try:
-            header = Members(reader.read(at, tar.BLOCK))
-            found = next(iter(header), None)
+            member = next(iter(Members(reader.read(at, tar.BLOCK))), None)
         except InvalidManifest:
             return None
-        if found is None or found.name.decode(errors="replace") != name or not 0 <= found.size <= limit:
+        data = at + tar.BLOCK
+        if member is None or member.name.decode(errors="replace") != name or data + member.size > reader.size:
             return None
-        stretch = Stretch(reader, at + tar.BLOCK, found.size)
-        if stretch.offset + stretch.size > reader.size:
-            return None
-        self.members[name] = stretch
-        self.position = stretch.offset + found.size + -found.size % tar.BLOCK
-        return _bytes(stretch, limit)
+        self.members[name] = Stretch(reader, data, member.size)
+        self.position = data + member.size + -member.size % tar.BLOCK
+        return self.members[name]
 
 
-def _read(members: dict[str, Stretch], reader: ByteReader, note: TransshipJson) -> Contents:
-    if index_json.MARK in members and index_json.INDEX in members:
-        return _of_layout(members, reader, note)
-    if manifest_json.NAME not in members:
-        raise InvalidManifest(
-            f"{reader.location}: neither {manifest_json.NAME} nor an image layout is in it",
-            hint="give an archive that imgpkg or transship wrote, or an OCI archive",
-        )
-    try:
-        parsed = manifest_json.parse(_bytes(members[manifest_json.NAME], manifest_json.LIMIT))
-    except InvalidManifest as error:
-        raise InvalidManifest(f"{reader.location}: {error.message}", hint=error.hint) from error
-    return _of_document(parsed, members, note)
-
-
-def _of_document(parsed: manifest_json.ManifestJson, members: dict[str, Stretch], note: TransshipJson) -> Contents:
+def _of_manifest_json(parsed: manifest_json.ManifestJson, members: dict[str, Stretch], note: TransshipJson) -> Contents:
     names = {layer: manifest_json.member_name(layer) for layer in parsed.layers}
     return Contents(
         format=IMGPKG,
         members=members,
-        elements=parsed.elements,
+        entries=parsed.entries,
         manifests=parsed.manifests,
         configs=parsed.configs,
         blobs={layer: members[name] for layer, name in names.items() if name in members},
@@ -184,41 +195,35 @@ def _of_document(parsed: manifest_json.ManifestJson, members: dict[str, Stretch]
     )
 
 
-def _of_layout(members: dict[str, Stretch], reader: ByteReader, note: TransshipJson) -> Contents:
-    blobs = {}
-    for name, stretch in members.items():
-        digest = index_json.digest_of_member(name)
-        if digest is not None:
-            blobs[digest] = stretch
+def _of_layout(members: dict[str, Stretch], where: str, note: TransshipJson) -> Contents:
+    digests = {name: index_json.digest_of_member(name) for name in members}
+    files = {digest: members[name] for name, digest in digests.items() if digest is not None}
 
     def small(digest: Digest, limit: int) -> bytes:
-        if digest not in blobs:
-            raise NotFound("isn't in the archive", side="source", store=reader.location, subject=digest)
-        return _bytes(blobs[digest], limit)
+        if digest not in files:
+            raise NotFound("isn't in the archive", side="source", store=where, subject=digest)
+        return files[digest].bytes(limit)
 
-    try:
-        elements, manifests = index_json.parse(_bytes(members[index_json.INDEX], manifest_json.LIMIT), small)
-    except InvalidManifest as error:
-        raise InvalidManifest(f"{reader.location}: {error.message}", hint=error.hint) from error
-    return Contents(OCI_LAYOUT, members, elements, manifests, blobs=blobs, transship_json=note)
+    entries, manifests = index_json.parse(members[index_json.INDEX].bytes(index_json.LIMIT), small)
+    blobs = {digest: stretch for digest, stretch in files.items() if digest not in manifests}
+    return Contents(OCI_LAYOUT, members, entries, manifests, blobs=blobs, transship_json=note)
 
 
-def _in_order(readers: Sequence[ByteReader]) -> list[ByteReader]:
-    """By their number, the first one first; what each says is checked later."""
+def _note(stretch: Stretch) -> TransshipJson:
+    return TransshipJson.from_json(stretch.bytes(transship_json.LIMIT), stretch.reader.location)
 
-    def number(reader: ByteReader) -> int:
-        head = _Head(reader)
-        head.member(manifest_json.NAME, manifest_json.LIMIT)
-        for name in (index_json.MARK, index_json.INDEX):
-            head.member(name, manifest_json.LIMIT)
-        noted = head.member(transship_json.NAME, transship_json.LIMIT)
-        if noted is None:
-            raise InvalidInput(
-                f"{reader.location} is not one volume of several", hint="give one archive, or the volumes of one"
-            )
-        return TransshipJson.from_json(noted, reader.location).volume
 
-    return sorted(readers, key=number)
+def _volume_number(reader: ByteReader) -> int:
+    """What each volume says is checked later, against the others."""
+    head = _Head(reader)
+    for name in (manifest_json.NAME, index_json.MARK, index_json.INDEX):
+        head.member(name)
+    noted = head.member(transship_json.NAME)
+    if noted is None:
+        raise InvalidInput(
+            f"{reader.location} is not one volume of several", hint="give one archive, or the volumes of one"
+        )
+    return _note(noted).volume
 
 
 def _check_volumes(notes: Sequence[TransshipJson], readers: Sequence[ByteReader]) -> None:
@@ -230,13 +235,8 @@ def _check_volumes(notes: Sequence[TransshipJson], readers: Sequence[ByteReader]
         raise InvalidInput(f"these are volumes of different archives: {names}")
     missing = sorted(set(range(1, notes[0].volumes + 1)) - {note.volume for note in notes})
     if missing:
+        listed = ", ".join(map(str, missing[:10])) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
         raise InvalidInput(
-            f"of {notes[0].volumes} volumes these are missing: {', '.join(map(str, missing))}",
+            f"of {notes[0].volumes} volumes these are missing: {listed}",
             hint="give all volumes, in any order: copy takes one --tar for each",
         )
-
-
-def _bytes(stretch: Stretch, limit: int) -> bytes:
-    if stretch.size > limit:
-        raise InvalidManifest(f"{stretch.reader.location}: a file of {stretch.size} bytes, where {limit} are the limit")
-    return b"".join(stretch.reader.read(stretch.offset, stretch.size))

@@ -20,6 +20,8 @@ from oci.manifest import MANIFEST_LIMIT, NESTING_LIMIT, Manifest, parse_manifest
 MARK = "oci-layout"
 MARK_BYTES = b'{"imageLayoutVersion":"1.0.0"}'
 INDEX = "index.json"
+LIMIT = 16 << 20
+"""Bytes of an index.json that is read or written: some 40,000 images."""
 
 _REF_NAME = "org.opencontainers.image.ref.name"
 _REFERENCE = "dev.transship.reference"
@@ -38,30 +40,33 @@ def digest_of_member(name: str) -> Digest | None:
     return Digest(text) if is_digest(text) else None
 
 
-def render(elements: Iterable[ArchiveEntry], manifests: Mapping[Digest, Manifest]) -> bytes:
-    """Every element is listed, referrers among them, with its tag for a name, or the one that would hold it in a
-    registry: tools that read layouts choose by name."""
-    listed = [_listed(element, manifests[element.digest]) for element in elements]
+def render(entries: Iterable[ArchiveEntry], manifests: Mapping[Digest, Manifest]) -> bytes:
+    """Every entry is listed, referrers among them, with its tag for a name, or the one that would hold it in a
+    registry: tools that read layouts choose by name. Raises InvalidManifest beyond LIMIT."""
+    listed = [_listed(entry, manifests[entry.digest]) for entry in entries]
     listed.sort(key=lambda entry: (entry["digest"], entry["annotations"].get(_REF_NAME, "")))
     body = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": listed}
-    return json.dumps(body, separators=(",", ":")).encode()
+    data = json.dumps(body, separators=(",", ":")).encode()
+    if len(data) > LIMIT:
+        raise InvalidManifest(f"{INDEX} has {len(data)} bytes, and {LIMIT} are the limit", hint="make several archives")
+    return data
 
 
 def parse(index: bytes, read: Callable[[Digest, int], bytes]) -> tuple[list[ArchiveEntry], dict[Digest, Manifest]]:
-    """The elements, and every manifest below them; `read` gives the bytes of a small blob. Raises InvalidManifest."""
+    """The entries, and every manifest below them; `read` gives the bytes of a small blob. Raises InvalidManifest."""
     try:
         body = as_object(json.loads(index), INDEX)
     except (ValueError, RecursionError) as error:
         raise InvalidManifest(f"{INDEX} is not JSON") from error
-    elements: list[ArchiveEntry] = []
+    entries: list[ArchiveEntry] = []
     manifests: dict[Digest, Manifest] = {}
-    for number, entry in enumerate(as_list(body.get("manifests"), "manifests")):
+    for number, listed in enumerate(as_list(body.get("manifests"), "manifests")):
         path = f"{INDEX} manifests[{number}]"
-        descriptor = Descriptor.from_dict(entry, path)
+        descriptor = Descriptor.from_dict(listed, path)
         as_media_type(descriptor.media_type, f"{path}.mediaType")
         notes = descriptor.annotations
         tag = tag_in_name(notes.get(_REF_NAME), f"{path}.annotations[{_REF_NAME}]")
-        element = entry_of(
+        entry = entry_of(
             descriptor.digest,
             f"{path}.annotations",
             reference=notes.get(_REFERENCE),
@@ -70,21 +75,21 @@ def parse(index: bytes, read: Callable[[Digest, int], bytes]) -> tuple[list[Arch
             is_root_bundle=_ROOT_BUNDLE in notes,
         )
         _collect(descriptor, read, manifests, 0)
-        elements.append(element)
-    return elements, manifests
+        entries.append(entry)
+    return entries, manifests
 
 
-def _listed(element: ArchiveEntry, manifest: Manifest) -> dict[str, Any]:
+def _listed(entry: ArchiveEntry, manifest: Manifest) -> dict[str, Any]:
     notes = {
-        _ORIGIN: element.origin,
-        _REFERENCE: element.reference,
-        _REF_NAME: element.tag or tagnames.keep_alive(element.digest),
+        _ORIGIN: entry.origin,
+        _REFERENCE: entry.reference,
+        _REF_NAME: entry.tag or tagnames.keep_alive(entry.digest),
     }
     notes = {key: text for key, text in notes.items() if text}
-    if element.is_root_bundle:
+    if entry.is_root_bundle:
         notes[_ROOT_BUNDLE] = "true"
-    entry = replace(manifest.descriptor, annotations={}).to_dict()
-    return {**entry, "annotations": dict(sorted(notes.items()))}
+    plain = replace(manifest.descriptor, annotations={}).to_dict()
+    return {**plain, "annotations": dict(sorted(notes.items()))}
 
 
 def _collect(

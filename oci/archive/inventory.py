@@ -65,7 +65,7 @@ class Difference:
 
 
 def images_of(archive: Archive) -> tuple[StoredImage, ...]:
-    return tuple(_stored(archive, element) for element in archive.contents.elements)
+    return tuple(_stored(archive, element) for element in archive.contents.entries)
 
 
 def blobs_of(archive: Archive) -> dict[Digest, int]:
@@ -93,7 +93,7 @@ def verify_archive(archive: Archive, workers: Executor, *, deep: bool = False) -
     looked = workers.map(lambda blob: _problem(archive, blob, deep=deep), there)
     problems.extend(problem for problem in looked if problem)
     return Verdict(
-        images=len(archive.contents.elements),
+        images=len(archive.contents.entries),
         blobs=len(there),
         bytes_hashed=sum(blob.size for blob in there) if deep else 0,
         lacking=len(lacking),

@@ -1,8 +1,14 @@
-"""`manifest.json` of imgpkg's tarball: every manifest and config as text, and which layers belong to them."""
+"""`manifest.json` of imgpkg's tarball: every manifest and config as text, and which layers belong to them.
+
+Of a stranger's file one entry is decoded at a time, so that memory doesn't grow with its size: a sparse file of 900 MiB
+costs nothing, and what is decoded is bounded by ENTRY_LIMIT.
+"""
 
 from __future__ import annotations
 
+import codecs
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,19 +21,25 @@ from oci.manifest import NESTING_LIMIT, Manifest, parse_manifest
 
 NAME = "manifest.json"
 LIMIT = 1 << 30
-"""Bytes of a manifest.json that is read: half a million images."""
+"""Bytes of a manifest.json that is read or written: half a million images."""
+
+ENTRY_LIMIT = 16 << 20
+"""Bytes of one entry, an image or an index with its children, that is read or written."""
+
+ENTRIES_LIMIT = 1_000_000
 
 _LAYER_TYPES = ("tar", "tar.gzip", "tar+gzip", "tar+zstd")
 _OTHER_FORMAT = "what `docker save` writes is another format: copy it with skopeo to an OCI archive first"
-_TEXT_LIMIT = 64 << 20
+_AS_LAYOUT = "write an OCI-layout archive: --tar-format oci-layout"
 _ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+_SPACE = re.compile(r"[ \t\r\n]*")
 
 
 @dataclass(slots=True)
 class ManifestJson:
-    """What a manifest.json says: its elements in order, and everything they are made of, proven by digest."""
+    """What a manifest.json says: its entries in order, and everything they are made of, proven by digest."""
 
-    elements: list[ArchiveEntry] = field(default_factory=list)
+    entries: list[ArchiveEntry] = field(default_factory=list)
     manifests: dict[Digest, Manifest] = field(default_factory=dict)
     configs: dict[Digest, bytes] = field(default_factory=dict)
     layers: dict[Digest, Descriptor] = field(default_factory=dict)
@@ -40,73 +52,150 @@ def member_name(layer: Digest) -> str:
 
 
 def render(
-    elements: Iterable[ArchiveEntry], manifests: Mapping[Digest, Manifest], configs: Mapping[Digest, bytes]
+    entries: Iterable[ArchiveEntry], manifests: Mapping[Digest, Manifest], configs: Mapping[Digest, bytes]
 ) -> bytes:
     """The bytes that imgpkg writes for the same images. Raises InvalidManifest for text that isn't UTF-8, which no JSON
-    string can hold."""
-    rendered = sorted(
-        (_sort_key(element, manifests), _element(element, manifests, configs, element.digest)) for element in elements
-    )
-    text = json.dumps([body for _, body in rendered], ensure_ascii=False, separators=(",", ":"))
-    for sign, escape in _ESCAPES.items():
-        text = text.replace(sign, escape)
-    return text.encode()
+    string can hold, and beyond the limits that `parse` has."""
+    listed = sorted(entries, key=lambda entry: _sort_key(entry, manifests))
+    if len(listed) > ENTRIES_LIMIT:
+        raise InvalidManifest(f"{NAME} can't list more than {ENTRIES_LIMIT} images", hint="make several archives")
+    rendered = []
+    for entry in listed:
+        text = json.dumps(_element(entry, manifests, configs), ensure_ascii=False, separators=(",", ":"))
+        for sign, escape in _ESCAPES.items():
+            text = text.replace(sign, escape)
+        rendered.append(text.encode())
+        if len(rendered[-1]) > ENTRY_LIMIT:
+            raise InvalidManifest(
+                f"{entry.digest} takes {len(rendered[-1])} bytes in {NAME}, and {ENTRY_LIMIT} are the limit",
+                hint=_AS_LAYOUT,
+            )
+    data = b"[" + b",".join(rendered) + b"]"
+    if len(data) > LIMIT:
+        raise InvalidManifest(f"{NAME} has {len(data)} bytes, and {LIMIT} are the limit", hint="make several archives")
+    return data
 
 
-def parse(data: bytes) -> ManifestJson:
+def parse(chunks: Iterable[bytes]) -> ManifestJson:
     """Reads what imgpkg, or anything like it, wrote: keys in any case, unknown ones passed over, missing ones empty.
 
     Raises InvalidManifest, naming the path inside, for text that doesn't have the digest that it is said to have.
     """
-    try:
-        body = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise InvalidManifest(f"{NAME} is not JSON", hint=_OTHER_FORMAT) from error
-    if not isinstance(body, list):
-        raise InvalidManifest(f"{NAME}: expected a list", hint=_OTHER_FORMAT)
     document = ManifestJson()
-    for number, entry in enumerate(body):
+    number = -1
+    for number, entry in enumerate(_Items(chunks)):
+        if number == ENTRIES_LIMIT:
+            raise InvalidManifest(f"{NAME} lists more than {ENTRIES_LIMIT} images")
         _read(document, _keys(entry, f"[{number}]"), f"[{number}]")
-    if body and not document.elements:
+    if number >= 0 and not document.entries:
         raise InvalidManifest(f"{NAME} lists no image as imgpkg writes it", hint=_OTHER_FORMAT)
     return document
 
 
-def _sort_key(element: ArchiveEntry, manifests: Mapping[Digest, Manifest]) -> tuple[str, str, str]:
-    manifest = manifests[element.digest]
+class _Items:
+    """Decodes the objects of a JSON list one by one. Raises InvalidManifest for anything else."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._texts = codecs.iterdecode(chunks, "utf-8")
+        self._decoder = json.JSONDecoder()
+        self._text = ""
+        self._at = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            yield from self._items()
+        except (ValueError, RecursionError) as error:
+            raise InvalidManifest(f"{NAME} is not JSON", hint=_OTHER_FORMAT) from error
+
+    def _items(self) -> Iterator[Any]:
+        sign = self._sign()
+        if sign != "[":
+            raise InvalidManifest(f"{NAME}: expected a list", hint=_OTHER_FORMAT)
+        sign = self._sign()
+        while sign != "]":
+            if sign != "{":
+                raise InvalidManifest(f"{NAME}: expected a list of objects", hint=_OTHER_FORMAT)
+            self._at -= 1
+            yield self._decoded()
+            sign = self._sign()
+            if sign not in (",", "]"):
+                raise ValueError("a comma is missing")
+            if sign == ",":
+                sign = self._sign()
+                if sign == "]":
+                    raise ValueError("a comma too many")
+        if self._sign():
+            raise ValueError("something follows the list")
+
+    def _sign(self) -> str:
+        """Takes the next character that isn't space; empty at the end."""
+        while True:
+            space = _SPACE.match(self._text, self._at)
+            self._at = space.end() if space else self._at
+            if self._at < len(self._text):
+                self._at += 1
+                return self._text[self._at - 1]
+            if not self._more():
+                return ""
+
+    def _decoded(self) -> Any:
+        while True:
+            try:
+                item, self._at = self._decoder.raw_decode(self._text, self._at)
+            except ValueError:
+                if len(self._text) - self._at > ENTRY_LIMIT:
+                    raise InvalidManifest(f"{NAME}: an entry has more than {ENTRY_LIMIT} bytes") from None
+                if not self._more():
+                    raise
+            else:
+                return item
+
+    def _more(self) -> bool:
+        """Doubles the text that is left, so that an item is decoded anew a few times only. False at the end."""
+        parts = [self._text[self._at :]]
+        wanted, length = max(1, len(parts[0])), 0
+        while length < wanted and (text := next(self._texts, None)) is not None:
+            parts.append(text)
+            length += len(text)
+        self._text, self._at = "".join(parts), 0
+        return length > 0
+
+
+def _sort_key(entry: ArchiveEntry, manifests: Mapping[Digest, Manifest]) -> tuple[str, str, str]:
+    manifest = manifests[entry.digest]
     config = manifest.config
-    key = element.digest if manifest.is_index or config is None else f"{element.digest}/{config.digest}"
-    return key, element.tag, element.reference
+    key = entry.digest if manifest.is_index or config is None else f"{entry.digest}/{config.digest}"
+    return key, entry.tag, entry.reference
 
 
 def _element(
-    element: ArchiveEntry, manifests: Mapping[Digest, Manifest], configs: Mapping[Digest, bytes], digest: Digest
+    entry: ArchiveEntry, manifests: Mapping[Digest, Manifest], configs: Mapping[Digest, bytes]
 ) -> dict[str, Any]:
-    manifest = manifests[digest]
+    manifest = manifests[entry.digest]
     if manifest.is_index:
-        return {"ImageIndex": _index(element, manifests, configs, digest), "Image": None}
-    return {"ImageIndex": None, "Image": _image(element, manifest, configs)}
+        return {"ImageIndex": _index(entry, manifests, configs, entry.digest), "Image": None}
+    return {"ImageIndex": None, "Image": _image(entry, manifest, configs)}
 
 
 def _index(
-    element: ArchiveEntry, manifests: Mapping[Digest, Manifest], configs: Mapping[Digest, bytes], digest: Digest
+    entry: ArchiveEntry, manifests: Mapping[Digest, Manifest], configs: Mapping[Digest, bytes], digest: Digest
 ) -> dict[str, Any]:
     index = manifests[digest]
     children = [manifests[child.digest] for child in index.children if child.names_manifest]
-    images = [_image(element, child, configs) for child in children if not child.is_index]
-    indexes = [_index(element, manifests, configs, child.digest) for child in children if child.is_index]
+    images = [_image(entry, child, configs) for child in children if not child.is_index]
+    indexes = [_index(entry, manifests, configs, child.digest) for child in children if child.is_index]
     return {
-        "Refs": [_at(element, digest)],
+        "Refs": [_at(entry, digest)],
         "Images": images or None,
         "Indexes": indexes or None,
         "MediaType": index.media_type,
         "Digest": digest,
         "Raw": _text(index.raw, digest),
-        **_marks(element),
+        **_marks(entry),
     }
 
 
-def _image(element: ArchiveEntry, manifest: Manifest, configs: Mapping[Digest, bytes]) -> dict[str, Any]:
+def _image(entry: ArchiveEntry, manifest: Manifest, configs: Mapping[Digest, bytes]) -> dict[str, Any]:
     config = manifest.config
     raw_config = configs[config.digest] if config else b""
     diff_ids = _diff_ids(manifest, raw_config)
@@ -120,7 +209,7 @@ def _image(element: ArchiveEntry, manifest: Manifest, configs: Mapping[Digest, b
         for number, (layer, diff_id) in enumerate(zip(manifest.layers, diff_ids, strict=True))
     ]
     return {
-        "Refs": [_at(element, manifest.digest)],
+        "Refs": [_at(entry, manifest.digest)],
         "Layers": layers or None,
         "Config": {"Digest": config.digest if config else "", "Raw": _text(raw_config, manifest.digest)},
         "Manifest": {
@@ -128,21 +217,21 @@ def _image(element: ArchiveEntry, manifest: Manifest, configs: Mapping[Digest, b
             "Digest": manifest.digest,
             "Raw": _text(manifest.raw, manifest.digest),
         },
-        **_marks(element),
+        **_marks(entry),
     }
 
 
-def _marks(element: ArchiveEntry) -> dict[str, Any]:
+def _marks(entry: ArchiveEntry) -> dict[str, Any]:
     return {
-        "Tag": element.tag,
-        "OrigRef": element.origin,
-        "Labels": {ROOT_LABEL: ""} if element.is_root_bundle else None,
+        "Tag": entry.tag,
+        "OrigRef": entry.origin,
+        "Labels": {ROOT_LABEL: ""} if entry.is_root_bundle else None,
     }
 
 
-def _at(element: ArchiveEntry, digest: Digest) -> str:
+def _at(entry: ArchiveEntry, digest: Digest) -> str:
     """Children are where their index is."""
-    return f"{element.reference.partition('@')[0]}@{digest}"
+    return f"{entry.reference.partition('@')[0]}@{digest}"
 
 
 def _text(raw: bytes, digest: Digest) -> str:
@@ -151,7 +240,7 @@ def _text(raw: bytes, digest: Digest) -> str:
     except UnicodeDecodeError as error:
         raise InvalidManifest(
             f"{digest}: the manifest or its config isn't UTF-8, and imgpkg's format holds them as text",
-            hint="write an OCI-layout archive: --tar-format oci-layout",
+            hint=_AS_LAYOUT,
         ) from error
 
 
@@ -169,54 +258,54 @@ def _diff_ids(manifest: Manifest, config: bytes) -> list[str]:
     ]
 
 
-def _read(document: ManifestJson, entry: dict[str, Any], path: str) -> None:
+def _read(document: ManifestJson, item: dict[str, Any], path: str) -> None:
     for name, read in (("ImageIndex", _read_index), ("Image", _read_image)):
-        if entry.get(name.lower()) is None:
-            continue
-        body = _keys(entry[name.lower()], f"{path}.{name}")
-        manifest = read(document, body, f"{path}.{name}")
-        labels = body.get("labels") or {}
-        references = _list(body.get("refs"), f"{path}.{name}.Refs") or [""]
-        elements = [
-            entry_of(
-                manifest.digest,
-                f"{NAME} {path}.{name}",
-                reference=reference,
-                origin=body.get("origref"),
-                tag=body.get("tag"),
-                is_root_bundle=isinstance(labels, dict) and ROOT_LABEL in labels,
-            )
-            for reference in references
-        ]
-        document.elements.append(elements[0])
+        if item.get(name.lower()) is not None:
+            document.entries.append(read(document, _keys(item[name.lower()], f"{path}.{name}"), f"{path}.{name}"))
 
 
-def _read_index(document: ManifestJson, body: dict[str, Any], path: str, depth: int = 0) -> Manifest:
+def _read_index(document: ManifestJson, body: dict[str, Any], path: str, depth: int = 0) -> ArchiveEntry:
     if depth > NESTING_LIMIT:
         raise InvalidManifest(f"{NAME} {path}: nested deeper than {NESTING_LIMIT} levels")
     index = _proven(body, path)
-    for number, child in _numbered(body.get("images")):
+    for number, child in enumerate(_list(body.get("images"), f"{path}.Images")):
         _read_image(document, _keys(child, f"{path}.Images[{number}]"), f"{path}.Images[{number}]")
-    for number, child in _numbered(body.get("indexes")):
+    for number, child in enumerate(_list(body.get("indexes"), f"{path}.Indexes")):
         where = f"{path}.Indexes[{number}]"
         _read_index(document, _keys(child, where), where, depth + 1)
     document.manifests[index.digest] = index
     document.layers.update({child.digest: child for child in index.children if not child.names_manifest})
-    return index
+    return _entry(body, path, index)
 
 
-def _read_image(document: ManifestJson, body: dict[str, Any], path: str) -> Manifest:
+def _read_image(document: ManifestJson, body: dict[str, Any], path: str) -> ArchiveEntry:
     manifest = _proven(_keys(body.get("manifest"), f"{path}.Manifest"), f"{path}.Manifest")
     document.manifests[manifest.digest] = manifest
     if manifest.config is not None:
-        config = _keys(body.get("config"), f"{path}.Config")
-        raw = str(config.get("raw") or "").encode()
-        if digest_of(raw) != manifest.config.digest:
+        config = _raw(_keys(body.get("config"), f"{path}.Config"), f"{path}.Config")
+        if digest_of(config) != manifest.config.digest:
             raise InvalidManifest(f"{NAME} {path}.Config: the text doesn't have the digest {manifest.config.digest}")
-        document.configs[manifest.config.digest] = raw
+        document.configs[manifest.config.digest] = config
     _check_layers(body, path)
     document.layers.update({layer.digest: layer for layer in manifest.layers})
-    return manifest
+    return _entry(body, path, manifest)
+
+
+def _entry(body: dict[str, Any], path: str, manifest: Manifest) -> ArchiveEntry:
+    """Imgpkg writes one reference. Where another program wrote several, the first counts, and all are checked."""
+    labels = body.get("labels") or {}
+    entries = [
+        entry_of(
+            manifest.digest,
+            f"{NAME} {path}",
+            reference=reference,
+            origin=body.get("origref"),
+            tag=body.get("tag"),
+            is_root_bundle=isinstance(labels, dict) and ROOT_LABEL in labels,
+        )
+        for reference in _list(body.get("refs"), f"{path}.Refs") or [""]
+    ]
+    return entries[0]
 
 
 def _check_layers(body: dict[str, Any], path: str) -> None:
@@ -224,7 +313,7 @@ def _check_layers(body: dict[str, Any], path: str) -> None:
     for number, entry in enumerate(_list(body.get("layers"), f"{path}.Layers")):
         where = f"{path}.Layers[{number}]"
         layer = _keys(entry, where)
-        _media_type(layer.get("mediatype"), f"{where}.MediaType")
+        as_media_type(layer.get("mediatype"), f"{NAME} {where}.MediaType")
         for key in ("Digest", "DiffID"):
             digest = layer.get(key.lower())
             try:
@@ -235,10 +324,10 @@ def _check_layers(body: dict[str, Any], path: str) -> None:
 
 
 def _proven(body: dict[str, Any], path: str) -> Manifest:
-    raw = str(body.get("raw") or "").encode()
-    media_type = _media_type(body.get("mediatype"), f"{path}.MediaType")
+    raw = _raw(body, path)
+    media_type = as_media_type(body.get("mediatype"), f"{NAME} {path}.MediaType")
     try:
-        manifest = parse_manifest(raw, media_type, limit=_TEXT_LIMIT)
+        manifest = parse_manifest(raw, media_type, limit=ENTRY_LIMIT)
     except TransshipError as error:
         raise InvalidManifest(f"{NAME} {path}: {error.message}", hint=error.hint) from error
     if manifest.digest != body.get("digest"):
@@ -249,21 +338,17 @@ def _proven(body: dict[str, Any], path: str) -> Manifest:
     return manifest
 
 
+def _raw(body: dict[str, Any], path: str) -> bytes:
+    try:
+        return str(body.get("raw") or "").encode()
+    except UnicodeEncodeError as error:
+        raise InvalidManifest(f"{NAME} {path}.Raw: half a surrogate pair is no text") from error
+
+
 def _keys(value: Any, path: str) -> dict[str, Any]:
     """As Go reads: keys match in any case."""
-    try:
-        return {key.lower(): entry for key, entry in as_object(value, path).items()}
-    except InvalidManifest as error:
-        raise InvalidManifest(f"{NAME} {error.message}") from error
+    return {key.lower(): entry for key, entry in as_object(value, f"{NAME} {path}").items()}
 
 
 def _list(value: Any, path: str) -> list[Any]:
     return as_list(value, f"{NAME} {path}")
-
-
-def _media_type(value: Any, path: str) -> str:
-    return as_media_type(value, f"{NAME} {path}")
-
-
-def _numbered(value: Any) -> Iterator[tuple[int, Any]]:
-    return enumerate(value if isinstance(value, list) else [])

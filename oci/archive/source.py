@@ -28,7 +28,7 @@ class Archive:
         self._meter = meter
         self._cancel = cancel
         self.contents: Contents = read_contents(readers)
-        self._tags = {element.tag: element.digest for element in self.contents.elements if element.tag}
+        self._tags = {entry.tag: entry.digest for entry in self.contents.entries if entry.tag}
 
     def head_manifest(self, identifier: str) -> Descriptor | None:
         manifest = self._manifest(identifier)

@@ -12,7 +12,8 @@ from oci.digest import Digest, parse_digest
 from oci.errors import InvalidDocument, InvalidReference
 
 NAME = "transship.json"
-LIMIT = 64 << 20
+LIMIT = 16 << 20
+"""Bytes of it that are read or written: some 150,000 blobs that a delta requires."""
 
 _VERSION = 1
 _MOST_VOLUMES = 99_999
@@ -38,7 +39,12 @@ class TransshipJson:
             body |= {"base": self.base, "requires": [{"digest": one, "size": size} for one, size in self.requires]}
         if self.volumes > 1:
             body |= {"volume": self.volume, "volumes": self.volumes, "whole": self.whole}
-        return json.dumps(body, separators=(",", ":")).encode()
+        data = json.dumps(body, separators=(",", ":")).encode()
+        if len(data) > LIMIT:
+            raise InvalidDocument(
+                f"{NAME} has {len(data)} bytes, and {LIMIT} are the limit", hint="make several deltas"
+            )
+        return data
 
     @classmethod
     def from_json(cls, data: bytes, where: str) -> TransshipJson:

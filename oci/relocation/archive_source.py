@@ -22,7 +22,7 @@ def archive_roots(session: Session, request: RelocationRequest) -> Roots:
     """All that the archive has, or what `only` names of it. The bundle that it was made for, or else its only image,
     comes first."""
     archive = session.archive(request.archive_name)
-    elements = _chosen(archive, request.only) if request.only else archive.contents.elements
+    elements = _chosen(archive, request.only) if request.only else archive.contents.entries
     by_digest: dict[Digest, list[ArchiveEntry]] = {}
     for element in elements:
         by_digest.setdefault(element.digest, []).append(element)
@@ -45,7 +45,7 @@ def archive_roots(session: Session, request: RelocationRequest) -> Roots:
 
 def named_in_archive(archive: Archive, name: str = "") -> tuple[Reference, bool]:
     """One image of an archive, and whether it is a bundle: what the name says, or what the archive was made for."""
-    elements = _chosen(archive, [name]) if name else archive.contents.elements
+    elements = _chosen(archive, [name]) if name else archive.contents.entries
     by_digest: dict[Digest, list[ArchiveEntry]] = {}
     for element in elements:
         by_digest.setdefault(element.digest, []).append(element)
@@ -102,7 +102,7 @@ def _chosen(archive: Archive, wanted: Iterable[str]) -> list[ArchiveEntry]:
     contents = archive.contents
     chosen: dict[ArchiveEntry, None] = {}
     for text in wanted:
-        found = [element for element in contents.elements if _is_called(element, text)]
+        found = [element for element in contents.entries if _is_called(element, text)]
         digest = text.rpartition("@")[2]
         if not found and is_digest(digest) and Digest(digest) in contents.manifests:
             found = [ArchiveEntry(digest=Digest(digest), reference="")]
@@ -117,7 +117,7 @@ def _chosen(archive: Archive, wanted: Iterable[str]) -> list[ArchiveEntry]:
             )
         chosen.update(dict.fromkeys(found))
     signatures = {tag for element in chosen for tag in tagnames.cosign(element.digest)}
-    chosen.update(dict.fromkeys(element for element in contents.elements if element.tag in signatures))
+    chosen.update(dict.fromkeys(element for element in contents.entries if element.tag in signatures))
     return list(chosen)
 
 
