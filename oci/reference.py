@@ -21,6 +21,7 @@ _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.\-]+)(:[0-9]{1,5})?")
 LAYOUT_PREFIX = "oci:"
 ARCHIVE_PREFIX = "archive:"
 S3_PREFIX = "s3://"
+_SHOWN = 200
 
 
 T_co = TypeVar("T_co", covariant=True)
@@ -54,7 +55,7 @@ class Repository(Struct, frozen=True, order=True):
         """Raises InvalidReference when `text` has a tag or digest, or isn't a repository name."""
         if "@" in text or ":" in text.rpartition("/")[2]:
             raise InvalidReference(
-                f"{text!r} is not a repository: it carries a tag or a digest",
+                f"{clipped(text)} is not a repository: it carries a tag or a digest",
                 hint="write REGISTRY/REPOSITORY without one",
             )
         return _repository(text, text)
@@ -119,7 +120,7 @@ class Reference(Struct, frozen=True, order=True):
         """Reads `name[:tag][@digest]` as imgpkg does: weak rules, the tag dropped when a digest is given,
         `latest` when there is neither, Docker Hub when the first segment has no `.` or `:`."""
         if text.startswith(("http://", "https://")):
-            raise InvalidReference(f"{text!r} starts with a scheme", hint="leave out http:// or https://")
+            raise InvalidReference(f"{clipped(text)} starts with a scheme", hint="leave out http:// or https://")
         name, at, digest = text.partition("@")
         tag = ""
         head, colon, tail = name.rpartition(":")
@@ -127,7 +128,7 @@ class Reference(Struct, frozen=True, order=True):
             name, tag = head, parse_tag(tail, text)
         if at and not (is_digest(digest) and digest.startswith("sha256:")):
             raise InvalidReference(
-                f"{text!r}: {digest!r} is not a digest",
+                f"{clipped(text)}: {clipped(digest)} is not a digest",
                 hint="write @sha256: followed by 64 lower-case hexadecimal characters",
             )
         repository = _repository(name, text)
@@ -137,13 +138,18 @@ class Reference(Struct, frozen=True, order=True):
         return Reference(self.repository, "", digest)
 
 
+def clipped(text: str) -> str:
+    """The text in quotes, for a message: at most 200 characters of it."""
+    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
+
+
 def parse_tag(tag: object, text: str = "") -> str:
     """Returns `tag`. Raises InvalidReference unless it is text by the grammar of distribution-spec ("Pulling
     manifests"): 1 to 128 characters of `A-Za-z0-9_-.`, the first of them no `-` and no `.`."""
     if not isinstance(tag, str) or not _TAG.fullmatch(tag):
         shown = str(tag)[:200]
         raise InvalidReference(
-            f"{text or shown!r}: {shown!r} is not a tag",
+            f"{clipped(text or shown)}: {clipped(shown)} is not a tag",
             hint="use up to 128 characters from A-Z a-z 0-9 _ - . and begin with a letter, a digit or _",
         )
     return tag
@@ -155,7 +161,9 @@ def parse_any(text: str) -> Reference:
     if text.startswith(ARCHIVE_PREFIX):
         store, _, digest = text.rpartition("@")
         if not is_digest(digest):
-            raise InvalidReference(f"{text!r} names nothing in the archive", hint="write archive:LOCATION@DIGEST")
+            raise InvalidReference(
+                f"{clipped(text)} names nothing in the archive", hint="write archive:LOCATION@DIGEST"
+            )
         return Reference(parse_store(store), "", Digest(digest))
     if not text.startswith(LAYOUT_PREFIX):
         return Reference.parse(text)
@@ -187,26 +195,27 @@ def on_this_machine(store: StoreName) -> bool:
 
 def _folder(path: str, text: str) -> LayoutFolder:
     if not path:
-        raise InvalidReference(f"{text!r} names no folder", hint="write oci:PATH or oci:PATH:TAG")
+        raise InvalidReference(f"{clipped(text)} names no folder", hint="write oci:PATH or oci:PATH:TAG")
     return LayoutFolder(os.path.abspath(path))
 
 
 def _location(text: str) -> str:
     if not text.startswith(S3_PREFIX):
         if not text or text.endswith("/"):
-            raise InvalidReference(f"{text!r} names no file")
+            raise InvalidReference(f"{clipped(text)} names no file")
         if text == "-":
             raise InvalidReference(
                 "an archive is written in parts, out of order, and can't be a stream", hint="name a file"
             )
         if _SCHEME.match(text):
             raise InvalidReference(
-                f"{text!r}: an archive is a file or an object", hint="give a path, or s3://BUCKET/KEY in lower case"
+                f"{clipped(text)}: an archive is a file or an object",
+                hint="give a path, or s3://BUCKET/KEY in lower case",
             )
         return os.path.abspath(text)
     bucket, _, key = text.removeprefix(S3_PREFIX).partition("/")
     if not bucket or not key or key.endswith("/"):
-        raise InvalidReference(f"{text!r} names no object", hint="write s3://BUCKET/KEY")
+        raise InvalidReference(f"{clipped(text)} names no object", hint="write s3://BUCKET/KEY")
     return text
 
 
@@ -219,12 +228,12 @@ def _repository(name: str, text: str) -> Repository:
     if host == HUB and "/" not in path:
         path = f"library/{path}"
     if not _HOST.fullmatch(host):
-        raise InvalidReference(f"{text!r}: {host!r} is not a registry host")
+        raise InvalidReference(f"{clipped(text)}: {clipped(host)} is not a registry host")
     if not _REPOSITORY.fullmatch(path):
         raise InvalidReference(
-            f"{text!r}: repository can only contain the characters a-z 0-9 _ - . / and be 2 to 255 long",
+            f"{clipped(text)}: repository can only contain the characters a-z 0-9 _ - . / and be 2 to 255 long",
             hint="a repository name is lower case, without a scheme",
         )
     if any(segment in ("", ".", "..") for segment in path.split("/")):
-        raise InvalidReference(f"{text!r}: an empty, '.' or '..' path segment is not part of a repository name")
+        raise InvalidReference(f"{clipped(text)}: an empty, '.' or '..' path segment is not part of a repository name")
     return Repository(host, path)

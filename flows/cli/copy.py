@@ -21,10 +21,10 @@ from oci.bundle.lockfile import write_lock
 from oci.errors import Incomplete, InvalidInput, InvalidReference, Refused
 from oci.export.options import ExportOptions
 from oci.meter import Receipt
-from oci.output import write_output
+from oci.output import check_output, os_errors, write_output
 from oci.reference import LAYOUT_PREFIX, ArchiveName, parse_store
 from oci.relocation.plan import Plan
-from oci.relocation.publish import result_lock
+from oci.relocation.publish import check_readable, result_lock
 from oci.relocation.request import RelocationRequest
 from oci.relocation.run import Relocation, RelocationResult, Step, Verify
 from oci.relocation.transfer import PRESENT
@@ -127,6 +127,9 @@ def _copy(
     flags: dict[str, Any],
 ) -> None:
     output = invocation.output
+    for path in filter(None, (flags["report"], flags["lock_output"])):
+        with os_errors(store=path, operation="checking that it can be written"):
+            check_output(path)
     session = registry.session(invocation, concurrency=flags["concurrency"], store=store)
     progress = RelocationProgress(session)
     telling = told(
@@ -146,6 +149,7 @@ def _copy(
         progress.planned(plan)
         if flags["plan_only"]:
             show_plan(output, plan)
+            check_readable(plan)
             return
         lock = result_lock(session, request, plan) if flags["lock_output"] else None
         announce(output, plan)
@@ -156,6 +160,8 @@ def _copy(
             # The report is written even, and above all, when something failed.
             write_report(flags["report"], relocation.result())
             raise
+    if plan.unchanged and any(image.is_bundle for image in plan.images):
+        output.line("copy | The bundle was in place; what it lists wasn't looked at: use --verify head or --repair")
     warn_of_layers(output, plan, included=request.include_non_distributable)
     write_report(flags["report"], result)
     if lock is not None:
@@ -180,9 +186,12 @@ def _summary(result: RelocationResult) -> str:
     present = sum(outcome.status == PRESENT for outcome in result.outcomes)
     copied = len(result.outcomes) - present
     plan, receipt, verification = result.plan, result.receipt, result.verification
+    images = f"{counted(copied, 'image')} copied, {present} there already"
+    if plan.repair:
+        images = f"{counted(copied, 'image')} repaired, {present} complete already"
     verified = f", {verification} verified" if verification else ""
     return (
-        f"{plan.source} -> {plan.destination}: {counted(copied, 'image')} copied, {present} there already, "
+        f"{plan.source} -> {plan.destination}: {images}, "
         f"{show_size(receipt.bytes_written)} sent, {show_size(receipt.bytes_mounted)} mounted{verified}, "
         f"{counted(receipt.total_requests, 'request')}, {receipt.seconds:.1f} s"
     )

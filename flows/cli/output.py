@@ -178,14 +178,15 @@ def laid_out(program: str, error: TransshipError) -> str:
 
 def indented(message: str, level: int = 0) -> str:
     """Cut at every `: ` that a capital letter follows, outside of brackets; each part two more spaces in."""
-    parts = [""]
-    depth = 0
-    for position, letter in enumerate(message):
-        depth += (letter == "[") - (letter == "]" and depth > 0)
-        parts[-1] += letter
-        if depth == 0 and message[position - 1 : position + 1] == ": " and re.match("[A-Z]", message[position + 1 :]):
-            parts[-1] = parts[-1].rstrip()
-            parts.append("")
+    parts = []
+    begin = depth = 0
+    for found in re.finditer(r"[\[\]]|: (?=[A-Z])", message):
+        mark = found.group()
+        depth += (mark == "[") - (mark == "]" and depth > 0)
+        if mark == ": " and depth == 0:
+            parts.append(message[begin : found.end()].rstrip())
+            begin = found.end()
+    parts.append(message[begin:])
     return "\n".join(f"{' ' * 2 * (number + level) if number else ''}{part}" for number, part in enumerate(parts))
 
 

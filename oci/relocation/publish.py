@@ -28,13 +28,16 @@ class Published(Struct, frozen=True, kw_only=True):
     locations: tuple[Digest, ...] = ()
 
 
+def check_readable(plan: Plan) -> None:
+    """Raises Incomplete, as the relocation itself will, when a part of the source couldn't be read."""
+    if plan.failures:
+        raise _incomplete(plan, _unreadable(plan), some_done=any(True for _ in plan.images))
+
+
 def check_complete(plan: Plan, outcomes: Iterable[ImageOutcome]) -> None:
     """Raises Incomplete, with what failed, unless every image of the plan is in place."""
     known = {outcome.digest: outcome for outcome in outcomes}
-    failures: list[TransshipError] = [
-        PartFailed(failed.message, side="source", subject=failed.subject, retryable=failed.retryable)
-        for failed in plan.failures
-    ]
+    failures = _unreadable(plan)
     for image in plan.images:
         outcome = known.get(image.digest)
         if outcome is None:
@@ -42,13 +45,24 @@ def check_complete(plan: Plan, outcomes: Iterable[ImageOutcome]) -> None:
         elif outcome.status == FAILED:
             failures.append(PartFailed(outcome.error, subject=outcome.subject, retryable=outcome.retryable))
     if failures:
-        again = "run the same again" if any(failure.retryable for failure in failures) else "mend that and run it again"
-        raise Incomplete(
-            f"{len(failures)} of {len(list(plan.images)) + len(plan.failures)} images failed; no name was moved",
-            failures,
-            some_done=any(outcome.status != FAILED for outcome in known.values()),
-            hint=f"{again}: what is there already is not sent again",
-        )
+        raise _incomplete(plan, failures, some_done=any(outcome.status != FAILED for outcome in known.values()))
+
+
+def _unreadable(plan: Plan) -> list[TransshipError]:
+    return [
+        PartFailed(failed.message, side="source", subject=failed.subject, retryable=failed.retryable)
+        for failed in plan.failures
+    ]
+
+
+def _incomplete(plan: Plan, failures: list[TransshipError], *, some_done: bool) -> Incomplete:
+    again = "run the same again" if any(failure.retryable for failure in failures) else "mend that and run it again"
+    return Incomplete(
+        f"{len(failures)} of {len(list(plan.images)) + len(plan.failures)} images failed; no name was moved",
+        failures,
+        some_done=some_done,
+        hint=f"{again}: what is there already is not sent again",
+    )
 
 
 def publish_content(session: Session, plan: Plan, *, hold_roots: bool = False) -> tuple[Digest, ...]:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -104,3 +106,11 @@ def test_any_text_parses_or_is_refused_as_invalid(text: str) -> None:
     except InvalidReference:
         return
     assert Reference.parse(str(reference)) == reference
+
+
+@pytest.mark.parametrize("parse", [Reference.parse, parse_any, parse_store])
+def test_an_error_does_not_repeat_a_text_without_end(parse: Callable[[str], object]) -> None:
+    with pytest.raises(InvalidReference) as caught:
+        parse("X" * 500_000)
+
+    assert len(str(caught.value)) < 1000

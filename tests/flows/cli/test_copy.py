@@ -214,6 +214,65 @@ def test_a_plan_says_what_would_be_done_and_does_nothing(
     assert other_registry.repository_tags(repository) == []
 
 
+def test_a_plan_that_could_not_read_something_ends_as_the_copy_will(
+    registry: DockerRegistry, other_registry: DockerRegistry, repository: str, tmp_path: Path
+) -> None:
+    push(registry.url, repository, image(310), "1")
+    lock = tmp_path / "lock.yml"
+    lock.write_text(
+        "apiVersion: imgpkg.carvel.dev/v1alpha1\nkind: ImagesLock\nimages:\n"
+        + "".join(f"- image: {registry.host}/{repository}@{one.digest}\n" for one in (image(310), image(311)))
+    )
+    arguments = ("copy", "--lock", str(lock), "--to-repo", f"{other_registry.host}/{repository}")
+    planned = transship(*arguments, "--plan")
+    copied = transship(*arguments)
+
+    assert (planned.code, copied.code) == (3, 3)
+    assert image(311).digest in planned.err
+    assert "1 of 2 images failed; no name was moved" in planned.err
+
+
+@pytest.mark.parametrize("flag", ["--report", "--lock-output"])
+def test_outputs_are_checked_before_the_work(
+    shop: Shop, other_registry: DockerRegistry, repository: str, tmp_path: Path, flag: str
+) -> None:
+    missing = tmp_path / "missing" / "file"
+    target = f"{other_registry.host}/{repository}"
+    done = transship("copy", "-b", shop.reference, "--to-repo", target, flag, str(missing))
+
+    assert done.code == 1
+    assert str(missing) in done.err
+    assert other_registry.repository_tags(repository) == []
+
+
+def test_ignore_bundle_check_belongs_to_images(shop: Shop, other_registry: DockerRegistry, repository: str) -> None:
+    target = f"{other_registry.host}/{repository}"
+    done = transship("copy", "-b", shop.reference, "--ignore-bundle-check", "--to-repo", target)
+
+    assert done.code == 1
+    assert "use -i instead of -b" in done.err
+    assert other_registry.repository_tags(repository) == []
+
+
+def test_a_repair_says_what_it_repaired_and_a_bundle_in_place_says_how_to_look(shop: Shop, tmp_path: Path) -> None:
+    arguments = ("copy", "-b", shop.reference, "--to-repo", f"oci:{tmp_path}")
+    assert transship(*arguments).code == 0
+    again = transship_on_terminal(*arguments)
+    complete = transship(*arguments, "--repair")
+    lost = shop.chart.blobs[0].descriptor()["digest"].removeprefix("sha256:")
+    (tmp_path / "blobs" / "sha256" / lost).unlink()
+    verified = transship(*arguments, "--verify", "head", "--json")
+    repaired = transship(*arguments, "--repair", "--verify", "head", "--report", str(tmp_path / "report.json"))
+
+    assert "what it lists wasn't looked at: use --verify head or --repair" in again.out + again.err
+    assert "0 images repaired, 7 complete already" in complete.err
+    assert verified.code == 1
+    assert lost in verified.err
+    assert "1 image repaired, 6 complete already" in repaired.err
+    assert "verified" in repaired.err
+    assert json.loads((tmp_path / "report.json").read_text())["verification"]["problems"] == []
+
+
 def test_tags_at_the_destination_can_be_chosen(shop: Shop, other_registry: DockerRegistry, repository: str) -> None:
     target = f"{other_registry.host}/{repository}"
     done = transship("copy", "-b", shop.reference, "--to-repo", target, "--to-tag", "stable,2.0")
