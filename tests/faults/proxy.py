@@ -109,7 +109,6 @@ class _Handler(QuietHandler):
         for piece in self._request_body(length):
             if cut is not None and passed + len(piece) > cut:
                 upstream.send(piece[: cut - passed])
-                time.sleep(0.05)  # lets the registry read what it got before the connection goes away
                 self._reset()
                 return
             upstream.send(piece)
@@ -212,6 +211,11 @@ class FaultProxy(LoopbackServer):
 
     def count(self, method: str, path: str) -> int:
         return sum(bool(one == method and re.search(path, where)) for _, one, where in self.seen)
+
+    @property
+    def idle(self) -> bool:
+        """Every request that came has ended."""
+        return len(self.seen) == len(self.spans)
 
     def __exit__(self, *error: Any) -> None:  # noqa: PYI036 - passed on as they are
         self.stopped.set()

@@ -46,7 +46,7 @@ from tests.support.flow_runs import with_client
 from tests.support.mirroring import many
 from tests.support.prefect_server import PrefectServer, deploy, settings_for
 from tests.support.slow_link import SlowLink
-from tests.support.waiting import until
+from tests.support.waiting import eventually, until
 
 IMAGES = 200
 SHARDS = 8
@@ -106,10 +106,10 @@ async def read_shards(repository: str) -> list[FlowRun]:
 
 
 async def shards_are(repository: str, wanted: Callable[[list[str]], bool]) -> None:
-    while True:
-        if wanted(states(await read_shards(repository))):
-            return
-        await asyncio.sleep(0.1)
+    async def condition() -> bool:
+        return wanted(states(await read_shards(repository)))
+
+    await eventually(f"the shards of {repository}", condition)
 
 
 def shards_of(repository: str) -> list[FlowRun]:

@@ -27,7 +27,7 @@ from tests.support.flow_runs import newest_run_with_tasks
 from tests.support.prefect_server import PrefectServer
 from tests.support.shop import push_shop
 from tests.support.slow_link import SlowLink
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("prefect")
 
@@ -226,13 +226,14 @@ def events_of(resource: str, *, expected: int) -> list[dict[str, Any]]:
                 "resource": {"id": [resource]},
             }
         }
-        async with get_client() as client, asyncio.timeout(PATIENCE):
-            while True:
+        async with get_client() as client:
+
+            async def enough() -> list[dict[str, Any]]:
                 answer = await client._client.post("/events/filter", json=wanted)
-                found: list[dict[str, Any]] = answer.json()["events"]
-                if len(found) >= expected:
-                    return found
-                await asyncio.sleep(0.2)
+                events: list[dict[str, Any]] = answer.json()["events"]
+                return events if len(events) >= expected else []
+
+            return await eventually(f"{expected} events of {resource}", enough)
 
     return asyncio.run(main())
 

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -92,6 +93,13 @@ class ObjectStore:
         name = name_of(location)
         found = self.client.list_multipart_uploads(Bucket=name["Bucket"], Prefix=name["Key"]).get("Uploads", ())
         return [upload["UploadId"] for upload in found if upload["Key"] == name["Key"]]
+
+    def age_of_youngest(self, location: str) -> float:
+        """Seconds since the last upload of the object was begun, by the clock of the store."""
+        name = name_of(location)
+        listed = self.client.list_multipart_uploads(Bucket=name["Bucket"], Prefix=name["Key"])
+        begun = max(upload["Initiated"] for upload in listed["Uploads"])
+        return (datetime.now(UTC) - begun).total_seconds()
 
     def parts(self, location: str, upload: str) -> list[int]:
         listed = self.client.list_parts(**name_of(location), UploadId=upload).get("Parts", ())

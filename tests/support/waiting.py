@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -18,4 +19,13 @@ def until(what: str, condition: Callable[[], T], seconds: float = PATIENCE, ever
     while not (result := condition()):
         assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
         time.sleep(every)
+    return result
+
+
+async def eventually(what: str, condition: Callable[[], Awaitable[T]], every: float = 0.1) -> T:
+    """The same in an event loop, for a condition that is awaited."""
+    deadline = time.monotonic() + PATIENCE
+    while not (result := await condition()):
+        assert time.monotonic() < deadline, f"not within {PATIENCE:.0f} s: {what}"
+        await asyncio.sleep(every)
     return result

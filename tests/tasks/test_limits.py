@@ -35,6 +35,7 @@ class Server:
     async def take(self, names: list[str], slots: int) -> UUID | None:
         self._count("take")
         if sum(self.leases.values()) + slots > self.slots:
+            self.requests["refused"] += 1
             return None
         lease = uuid.uuid4()
         self.leases[lease] = slots
@@ -176,7 +177,8 @@ def test_the_smallest_lease_is_given_back_after_its_turn_so_that_nobody_waits_fo
         await until(lambda: sum(server.leases.values()) == 4)
         short = Slots(["registry:a"], 4, connect=server.connect)
         waiting = asyncio.create_task(second.work(short))
-        await asyncio.sleep(0.05)
+        refused = server.requests["refused"]
+        await until(lambda: server.requests["refused"] > refused + 1)
         assert second.most == 0
         clock.now = limits.TURN + 1
         await waiting

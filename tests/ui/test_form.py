@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from tests.servers.htpasswd import PASSWORD, USER, write_htpasswd
 from tests.support.browser import Browser
 from tests.support.prefect_server import PrefectServer, deploy
 from tests.support.shop import push_shop
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.optional
 
@@ -78,10 +78,12 @@ def add(browser: Browser, title: str, *texts: str) -> None:
 
 def submit(browser: Browser) -> None:
     """Again where it had no effect: while the page is still checking what was typed, it doesn't listen."""
-    deadline = time.monotonic() + 20
-    while browser.address.partition("?")[0].endswith("/run") and time.monotonic() < deadline:
+
+    def submitted() -> bool:
         browser.click("//button[normalize-space()='Submit']")
-        time.sleep(2)
+        return not browser.address.partition("?")[0].endswith("/run")
+
+    until("the page of the run", submitted, 20, every=2)
 
 
 def test_a_relocation_is_filled_in_started_watched_and_read_about(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from tests.support import content
 from tests.support.command import PROGRAM, Done, transship
 from tests.support.shop import push_shop
 from tests.support.slow_link import SlowLink
+from tests.support.waiting import until
 
 MIB = 1 << 20
 WORKERS = 4
@@ -125,7 +125,7 @@ def test_a_command_killed_at_any_moment_goes_on_where_it_was(
                 process.send_signal(signal.SIGKILL)
                 process.wait()
                 killed += 1
-            time.sleep(0.1)  # what was on its way to the store arrives
+            until("what was on its way to the store arrives", lambda: front.idle, every=0.01)
             assert object_store.get(s3_location) == older
         line.bytes_per_second = 0
         assert subprocess.run(command, env=environ, capture_output=True, check=False).returncode == 0

@@ -7,7 +7,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +28,7 @@ from tests.support.content import Content, digest_of, image, layer, push
 from tests.support.relocating import anonymous, session
 from tests.support.slow_link import SlowLink
 from tests.support.tarballs import MIB, PART, Tarball
+from tests.support.waiting import until
 
 OPTIONS = ExportOptions(part_size=PART)
 WORKERS = 4
@@ -90,8 +90,7 @@ def test_killed_at_any_moment_it_goes_on_where_it_was(
         address = link.address
         enough = random.Random(moment).randrange(MIB // 2, len(whole) - MIB)
         with exporting(path, f"{address}/{big[0]}") as process:
-            while link.passed < enough and process.poll() is None:
-                time.sleep(0.002)
+            until("enough to kill it", lambda: link.passed >= enough or process.poll() is not None, every=0.002)
             process.send_signal(signal.SIGKILL)
             process.wait()
         assert path.read_bytes() == b"the archive of yesterday"
@@ -132,9 +131,8 @@ def test_a_second_run_waits_for_nothing_and_takes_nothing(
 ) -> None:
     path = tmp_path / "x.tar"
     with SlowLink(registry.host, 4 * MIB) as link, exporting(path, f"{link.address}/{big[0]}") as process:
-        while not journalled(path):
-            assert process.poll() is None
-            time.sleep(0.01)
+        until("the journal", lambda: journalled(path) or process.poll() is not None, every=0.01)
+        assert process.poll() is None
         with pytest.raises(Refused, match="another run is writing this archive"):
             archived(path, image=f"{registry.host}/{big[0]}", options=OPTIONS)
         link.bytes_per_second = 0

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from oci.export.tar_plan import TarPlan
 from oci.meter import Meter
 from tests.servers.seaweedfs import BUCKET, SeaweedFS, name_of
 from tests.support.tarballs import MIB, Tarball
+from tests.support.waiting import until
 
 SIZES = [7 * MIB, 3 * MIB, 100, 0, 12 * MIB + 5, 2 * MIB]
 
@@ -162,7 +162,7 @@ def test_uploads_that_are_nobodys_are_removed(object_store: SeaweedFS, s3_locati
     [old] = object_store.uploads(s3_location)
     neighbour = f"{s3_location}.other"
     interrupted(object_store, neighbour, tarball, stored=1)
-    time.sleep(1.1)
+    until("both are older than a second", lambda: object_store.age_of_youngest(neighbour) > 1)
     other = Tarball.of(3, [MIB])
 
     other.write(writer(object_store, s3_location, abandoned_after=60.0))

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from oci.store import BlobOutcome, reader_of
 from tests.servers.docker_registry import DockerRegistry
 from tests.support import content
 from tests.support.content import Content
+from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[3]
 REF_NAME = "org.opencontainers.image.ref.name"
@@ -668,16 +670,17 @@ def test_a_killed_writer_never_leaves_a_wrong_blob_or_a_broken_index(folder: Pat
     chance = random.Random(seed)
     for turn in range(8):
         writer = start_writer(folder, turn, 10_000)
-        deadline = time.monotonic() + 120
-        before = count_files(folder)
-        while count_files(folder) == before and time.monotonic() < deadline:
-            time.sleep(0.001)
+        until("a new file", partial(has_other_count, folder, count_files(folder)), every=0.001)
         time.sleep(chance.uniform(0, 0.06))
         writer.kill()
         writer.wait()
         assert_sound(folder)
     put(open_layout(folder), content.image(77), "after")
     assert "after" in open_layout(folder).tags()
+
+
+def has_other_count(folder: Path, before: int) -> bool:
+    return count_files(folder) != before
 
 
 def count_files(folder: Path) -> int:

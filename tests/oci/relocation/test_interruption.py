@@ -18,6 +18,7 @@ import pytest
 
 from tests.servers.docker_registry import DockerRegistry
 from tests.support.content import bundle, image, index, layer, push
+from tests.support.waiting import until
 
 ACCEPT = {
     "Accept": "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, "
@@ -126,9 +127,7 @@ def test_ten_kills_leave_no_name_for_something_incomplete_and_nothing_is_sent_tw
 def test_an_interrupt_ends_the_command_within_seconds_and_says_how_to_go_on(source: str, tmp_path: Path) -> None:
     with DockerRegistry(tmp_path / "destination") as destination:
         process = start(source, f"{destination.host}/mirror/set")
-        deadline = time.monotonic() + 120
-        while not stored_blobs(destination) and time.monotonic() < deadline:
-            time.sleep(0.01)
+        until("a blob at the destination", lambda: stored_blobs(destination), every=0.01)
         process.send_signal(signal.SIGINT)
         started = time.monotonic()
         _, errors = process.communicate(timeout=30)
