@@ -10,7 +10,8 @@ from typing import Any
 
 import msgspec
 
-from oci.errors import Denied, NotFound, RateLimited, Refused, StoreError, Unauthorized, Unavailable
+from oci.errors import Denied, InvalidReference, NotFound, RateLimited, Refused, StoreError, Unauthorized, Unavailable
+from oci.reference import parse_tag
 from oci.registry.endpoints import GET_CATALOG, GET_TAGS, GET_TAGS_AFTER, GET_TAGS_PAGE, Kind, Remote
 from oci.registry.http import target as targets
 from oci.registry.http.answer import Answer
@@ -90,7 +91,10 @@ def _pages(
         names = _names(answer, transport, subject, listing)
         new = [name for name in dict.fromkeys(names) if name not in seen]
         seen.update(new)
-        yield from new
+        usable = [name for name in new if scope.repository == "" or _is_tag(name)]
+        if len(usable) < len(new):
+            learned.note(f"names in the list of {subject} that are not tags, left out")
+        yield from usable
         target, answer = next_page(answer, target) if new else None, None
         is_full = len(names) == PAGE or (len(names) < PAGE and (exhaustive or len(names) % _ROUND == 0))
         if new and target is None and is_full and learned.works(GET_TAGS_AFTER) is not False:
@@ -110,6 +114,15 @@ def _pages(
         operation=listing.operation,
         hint="a registry that never ends its list is broken, or an attack",
     )
+
+
+def _is_tag(name: str) -> bool:
+    """Some registries list digests, or names with characters that no request may have (Artifactory)."""
+    try:
+        parse_tag(name)
+    except InvalidReference:
+        return False
+    return True
 
 
 def _names(answer: Answer, transport: Transport, subject: str, kind: Kind) -> list[str]:
