@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
+from pydantic import BaseModel
 
 from oci.registry.credentials.chain import Credentials, default_credentials
+from oci.registry.credentials.hosts import named_hosts
 from oci.registry.options import RegistryOptions
 from oci.relocation.session import Access
 from tasks.blocks import load_credentials, load_s3
+
+_REFERENCES = frozenset({"source", "destination", "bundle", "image", "repository", "reference"})
+"""Parameters of flows whose values name registries; in the plan of a shard, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +36,25 @@ class Side:
         """`name` is "source" or "destination"."""
         blocks = await load_credentials(self.credentials)
         warn = get_run_logger().warning
-        found = await asyncio.to_thread(default_credentials, side=name, anonymous=self.anonymous, warn=warn)
+        hosts = _named_hosts()
+        found = await asyncio.to_thread(
+            default_credentials, side=name, anonymous=self.anonymous, hosts=hosts, warn=warn
+        )
         s3 = await load_s3(self.s3_store)
         return Access(default=self.settings, credentials=Credentials([blocks, found]), s3=s3)
+
+
+def _named_hosts() -> frozenset[str] | None:
+    """The registries that the parameters of the flow run name: the login of a worker's variables goes to these, and not
+    to those that only a lock or a bundle names. None outside of a flow run."""
+    return named_hosts(_references(flow_run.parameters)) if flow_run.id else None
+
+
+def _references(parameters: Any) -> Iterator[str]:
+    values = parameters.model_dump() if isinstance(parameters, BaseModel) else parameters
+    if isinstance(values, Mapping):
+        for key, value in values.items():
+            if isinstance(value, str) and key in _REFERENCES and "/" in value:
+                yield value
+            elif isinstance(value, BaseModel | Mapping):
+                yield from _references(value)

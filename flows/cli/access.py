@@ -18,6 +18,7 @@ from oci.archive.s3_options import S3Options
 from oci.errors import InvalidInput
 from oci.registry.credentials.chain import Credentials, default_credentials
 from oci.registry.credentials.credential import Credential
+from oci.registry.credentials.hosts import named_hosts
 from oci.registry.options import RegistryOptions
 from oci.relocation.session import DEFAULT_CONCURRENCY, Access, Session
 
@@ -25,6 +26,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 SIDES = ("source", "destination")
 MOST_CONCURRENCY = 64
 """More threads than this don't make anything faster."""
+
+_REFERENCES = ("bundle", "image", "to_repo", "references", "repository", "keep_bundle")
+"""Parameters of commands whose values name registries."""
 
 _LOGIN = {
     "registry_username": "User for every registry (IMGPKG_USERNAME).",
@@ -55,6 +59,7 @@ class RegistryFlags:
             explicit=self._explicit(side),
             flags={name: self.logins.get(f"registry_{name}") or "" for name in ("username", "password", "token")},
             anonymous=self.options.anonymous,
+            hosts=_named_hosts(),
             warn=output.warn,
         )
         options = self.options.with_(concurrency=concurrency + 1)
@@ -96,6 +101,19 @@ def export_flags(command: F) -> F:
     from oci.export.options import ExportOptions  # noqa: PLC0415 - for commands that may write an archive
 
     return flags_of(ExportOptions, "tarball")(command)
+
+
+def _named_hosts() -> frozenset[str] | None:
+    """The registries that the command line names: logins of flags and variables go to these. None for the commands of a
+    mirrors file, where the mirror that is run names them."""
+    context = click.get_current_context(silent=True)
+    if context is None or "path" in context.params or context.params.get("mirrors"):
+        return None
+    texts: list[str] = []
+    for name in _REFERENCES:
+        value = context.params.get(name) or ()
+        texts += [value] if isinstance(value, str) else map(str, value)
+    return named_hosts(texts)
 
 
 def offline(invocation: Invocation, store: S3Options, *, concurrency: int = DEFAULT_CONCURRENCY) -> Session:

@@ -57,10 +57,11 @@ def opened(config: MirrorsConfig, mirror: Mirror, reach: Reach, cancel: CancelTo
     the configuration says of it over that."""
     concurrency = mirror.limits.concurrency
     anonymous = _Anonymous(frozenset(host for host, one in config.by_host.items() if one.anonymous))
+    named = mirror.registries | set(config.by_host)
     source, destination = (
         replace(
             base,
-            credentials=Credentials([anonymous, base.credentials]),
+            credentials=Credentials([anonymous, base.credentials.named(named)]),
             per_registry={
                 host: registry.over(base.settings(host)).with_(concurrency=concurrency + 1)
                 for host, registry in config.by_host.items()

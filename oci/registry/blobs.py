@@ -10,11 +10,12 @@ from typing import Any
 from oci.descriptor import Descriptor
 from oci.digest import Chunk, Digest, verified
 from oci.errors import Denied, NotFound, RateLimited, Refused, StoreError, Unauthorized, Unavailable
-from oci.registry.endpoints import GET_BLOB, GET_FIRST_BYTE, GET_RANGE, HEAD_BLOB, Kind, Remote
+from oci.registry.endpoints import GET_BLOB, GET_FIRST_BYTE, GET_RANGE, HEAD_BLOB, Kind
 from oci.registry.http import target as targets
 from oci.registry.http.answer import OpenAnswer
 from oci.registry.http.request import Request
 from oci.registry.http.transport import Transport
+from oci.registry.profiles import Remote
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _PROGRESS = 1 << 20

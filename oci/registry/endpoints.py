@@ -9,19 +9,12 @@ is an error.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
-from oci.errors import Refused, StoreError
-from oci.reference import Repository
-from oci.registry.http.pace import Attempts
 from oci.registry.http.request import Request, Scope
 from oci.registry.http.target import Target
-from oci.registry.http.transport import Transport
-
-if TYPE_CHECKING:
-    from oci.registry.profiles import Learned
 
 
 class Kind(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -53,39 +46,6 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             expect=self.expect | self.absent,
             retry=more.pop("retry", not self.plain_way),
             **more,
-        )
-
-
-class Remote(msgspec.Struct, frozen=True, eq=False):
-    """A repository at a registry: how it is reached, and what was learned about the registry."""
-
-    transport: Transport
-    name: Repository
-    learned: Learned
-
-    def attempts(self) -> Attempts:
-        """For a call that does by itself what the transport does for a single request."""
-        transport = self.transport
-        return Attempts(
-            retries=transport.settings.retries,
-            budget=transport.settings.retry_budget,
-            meter=transport.meter,
-            cancel=transport.cancel,
-        )
-
-    def check_answered(self, error: StoreError) -> None:
-        """Raises `error` when the registry didn't answer at all and nothing is to be tried again."""
-        if not error.status and not self.transport.settings.retries:
-            raise error
-
-    def refused(self, kind: Kind, message: str, subject: str = "") -> Refused:
-        """The error for an answer that can't be worked with."""
-        return Refused(
-            message,
-            side=self.transport.side,
-            store=self.transport.registry,
-            subject=subject or str(self.name),
-            operation=kind.operation,
         )
 
 

@@ -9,10 +9,11 @@ from oci.digest import Digest, Verifier, is_digest, parse_digest
 from oci.errors import Denied, InvalidManifest, NotFound, StoreError, Unauthorized
 from oci.manifest import ACCEPT, Manifest, parse_manifest
 from oci.reference import Repository
-from oci.registry.endpoints import DELETE_MANIFEST, GET_MANIFEST, HEAD_MANIFEST, PUT_MANIFEST, Kind, Remote
+from oci.registry.endpoints import DELETE_MANIFEST, GET_MANIFEST, HEAD_MANIFEST, PUT_MANIFEST, Kind
 from oci.registry.http import target as targets
 from oci.registry.http.answer import Answer
 from oci.registry.http.request import Request
+from oci.registry.profiles import Remote
 
 _ACCEPT = {"Accept": ACCEPT}
 _CHANGED_MEANWHILE = frozenset({"DIGEST_INVALID", "MANIFEST_INVALID"})

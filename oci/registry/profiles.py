@@ -15,11 +15,14 @@ from types import MappingProxyType
 
 import msgspec
 
-from oci.errors import RateLimited, StoreError
+from oci.errors import RateLimited, Refused, StoreError
 from oci.meter import Meter
+from oci.reference import Repository
 from oci.registry import endpoints
 from oci.registry.credentials.hosts import canonical_host
 from oci.registry.endpoints import Kind
+from oci.registry.http.pace import Attempts
+from oci.registry.http.transport import Transport
 
 CHUNK = 16 << 20
 """Bytes of a chunk, unless a setting, a profile or the registry says otherwise."""
@@ -188,3 +191,36 @@ class Learned:
             self._body_limit = limit
         self.note(f"a body of {size} bytes {why}, chunks of {limit} bytes used")
         return True
+
+
+class Remote(msgspec.Struct, frozen=True, eq=False):
+    """A repository at a registry: how it is reached, and what was learned about the registry."""
+
+    transport: Transport
+    name: Repository
+    learned: Learned
+
+    def attempts(self) -> Attempts:
+        """For a call that does by itself what the transport does for a single request."""
+        transport = self.transport
+        return Attempts(
+            retries=transport.settings.retries,
+            budget=transport.settings.retry_budget,
+            meter=transport.meter,
+            cancel=transport.cancel,
+        )
+
+    def check_answered(self, error: StoreError) -> None:
+        """Raises `error` when the registry didn't answer at all and nothing is to be tried again."""
+        if not error.status and not self.transport.settings.retries:
+            raise error
+
+    def refused(self, kind: Kind, message: str, subject: str = "") -> Refused:
+        """The error for an answer that can't be worked with."""
+        return Refused(
+            message,
+            side=self.transport.side,
+            store=self.transport.registry,
+            subject=subject or str(self.name),
+            operation=kind.operation,
+        )

@@ -11,11 +11,12 @@ from oci.descriptor import OCI_INDEX, Descriptor
 from oci.digest import Digest
 from oci.errors import InvalidManifest, NotFound, RateLimited, StoreError, Unavailable
 from oci.manifest import Manifest, parse_manifest
-from oci.registry.endpoints import GET_REFERRERS, PUT_MANIFEST, Remote
+from oci.registry.endpoints import GET_REFERRERS, PUT_MANIFEST
 from oci.registry.http import target as targets
 from oci.registry.http.answer import Answer
 from oci.registry.http.target import Target
 from oci.registry.manifests import get_manifest, put_manifest
+from oci.registry.profiles import Remote
 from oci.registry.tags import next_page
 
 PAGES_LIMIT = 1000

@@ -16,11 +16,11 @@ from oci.meter import Meter
 from oci.reference import Repository
 from oci.registry import blobs, manifests, referrers, tags
 from oci.registry.credentials.chain import Credentials
-from oci.registry.endpoints import GET_REFERRERS, Remote
+from oci.registry.endpoints import GET_REFERRERS
 from oci.registry.http.pace import Caps
 from oci.registry.http.transport import Transport
 from oci.registry.options import RegistryOptions
-from oci.registry.profiles import Learned
+from oci.registry.profiles import Learned, Remote
 from oci.registry.uploads import Uploader
 from oci.store import BlobOutcome, BlobReader
 

@@ -12,12 +12,12 @@ import msgspec
 from oci.descriptor import Descriptor
 from oci.digest import Chunk
 from oci.errors import NotFound, StoreError, TransshipError
-from oci.registry.endpoints import DELETE_UPLOAD, GET_UPLOAD, PATCH_UPLOAD, POST_UPLOAD, PUT_UPLOAD, Kind, Remote
+from oci.registry.endpoints import DELETE_UPLOAD, GET_UPLOAD, PATCH_UPLOAD, POST_UPLOAD, PUT_UPLOAD, Kind
 from oci.registry.http import target as targets
 from oci.registry.http.answer import Answer
 from oci.registry.http.request import Request, Scope
 from oci.registry.http.target import Target
-from oci.registry.profiles import CHUNK, Learned
+from oci.registry.profiles import CHUNK, Learned, Remote
 from oci.store import BlobOutcome, BlobReader
 
 SMALL = 64 << 10

@@ -12,13 +12,13 @@ import msgspec
 
 from oci.errors import Denied, InvalidReference, NotFound, RateLimited, Refused, StoreError, Unauthorized, Unavailable
 from oci.reference import parse_tag
-from oci.registry.endpoints import GET_CATALOG, GET_TAGS, GET_TAGS_AFTER, GET_TAGS_PAGE, Kind, Remote
+from oci.registry.endpoints import GET_CATALOG, GET_TAGS, GET_TAGS_AFTER, GET_TAGS_PAGE, Kind
 from oci.registry.http import target as targets
 from oci.registry.http.answer import Answer
 from oci.registry.http.request import Scope
 from oci.registry.http.target import Target
 from oci.registry.http.transport import Transport
-from oci.registry.profiles import Learned
+from oci.registry.profiles import Learned, Remote
 
 PAGE = 999
 """Names asked for at a time: ECR refuses to give more than 1000. One less than a round number, so that an answer of

@@ -31,6 +31,12 @@ class Credentials:
         """ANONYMOUS when no place has a login. Raises InvalidInput, Unauthorized."""
         return self._logins.get((registry, repository), lambda: self._search(registry, repository)) or ANONYMOUS
 
+    def named(self, hosts: Collection[str]) -> Credentials:
+        """The same places, where a login without a host of its own is for `hosts` alone (see `default_credentials`)."""
+        return Credentials(
+            [source.named(hosts) if isinstance(source, Credentials | Fixed) else source for source in self._sources]
+        )
+
     def renew(self, registry: str, repository: str, refused: Credential) -> Credential:
         """The login after the registry refused `refused`: places that can make a new one are asked again."""
         current = self.find(registry, repository)
@@ -57,6 +63,9 @@ class Fixed:
     def __init__(self, credential: Credential, hosts: Collection[str] | None = None) -> None:
         self.credential = credential
         self._hosts = None if hosts is None else frozenset(map(canonical_host, hosts))
+
+    def named(self, hosts: Collection[str]) -> Fixed:
+        return Fixed(self.credential, hosts)
 
     def find(self, registry: str, repository: str) -> Credential | None:
         del repository
@@ -93,15 +102,11 @@ def default_credentials(
     from oci.registry.credentials.keychains import active_keychains  # noqa: PLC0415
 
     environ = os.environ if environ is None else environ
-    sources: list[CredentialSource] = []
-    if explicit is not None:
-        sources.append(Fixed(explicit, hosts))
-        if hosts is None:
-            return Credentials(sources)
+    sources: list[CredentialSource] = [Fixed(explicit, hosts)] if explicit is not None else []
     sources += [RegistrySets(environ, warn), *active_keychains(environ, warn)]
     general = general_identity(environ, side, flags or {})
     if general is not None and not general.is_anonymous:
         sources.append(Fixed(general, hosts))
-    if not anonymous and (general is None or (hosts is not None and not general.is_anonymous)):
+    if not anonymous and (general is None or not general.is_anonymous):
         sources.append(ConfigFiles(environ))
     return Credentials(sources)

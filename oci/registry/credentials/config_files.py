@@ -36,13 +36,22 @@ def config_paths(environ: Mapping[str, str]) -> list[str]:
 
 
 class ConfigFiles:
-    """All configuration files: the first with a login for a repository decides."""
+    """All configuration files, read when a login is looked for: the first with a login for a repository decides."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
         self._lock = threading.Lock()
-        self._read_at = time.monotonic()
-        self._files = self._read()
+        self._read_at = 0.0
+        self._read: list[ConfigFile] | None = None
+
+    @property
+    def _files(self) -> list[ConfigFile]:
+        with self._lock:
+            if self._read is None:
+                files = (ConfigFile.load(path, self._environ) for path in config_paths(self._environ))
+                self._read = [file for file in files if file is not None]
+                self._read_at = time.monotonic()
+            return self._read
 
     def find(self, registry: str, repository: str) -> Credential | None:
         host = canonical_host(registry)
@@ -59,11 +68,7 @@ class ConfigFiles:
             file.renew(host, repository, refused)
         with self._lock:
             if time.monotonic() - self._read_at >= RENEWAL_PAUSE:
-                self._read_at, self._files = time.monotonic(), self._read()
-
-    def _read(self) -> list[ConfigFile]:
-        files = (ConfigFile.load(path, self._environ) for path in config_paths(self._environ))
-        return [file for file in files if file is not None]
+                self._read = None
 
 
 class ConfigFile:

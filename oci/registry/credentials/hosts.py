@@ -4,9 +4,10 @@ are one registry."""
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 
-from oci.errors import InvalidReference
-from oci.reference import HUB
+from oci.errors import InvalidInput, InvalidReference
+from oci.reference import HUB, parse_any
 from oci.registry.http.origin import origin_of
 
 _HUB_NAMES = frozenset({"docker.io", HUB, "registry-1.docker.io", "registry.hub.docker.com"})
@@ -33,3 +34,17 @@ def split_pattern(text: str) -> tuple[str, str]:
         if path == version or path.startswith(f"{version}/"):
             path = path[len(version) :].strip("/")
     return canonical_host(host), path
+
+
+def named_hosts(references: Iterable[str]) -> frozenset[str]:
+    """The registries of references, repositories and folders as a person writes them. What isn't a reference, and what
+    is on this machine, has no registry."""
+    hosts = set()
+    for text in references:
+        try:
+            registry = parse_any(text.removeprefix("docker://")).repository.registry
+        except InvalidInput:
+            continue
+        if registry:
+            hosts.add(canonical_host(registry))
+    return frozenset(hosts)

@@ -13,6 +13,7 @@ import pytest
 from tests.servers.certificates import Certificates, make_certificates
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.htpasswd import PASSWORD, USER, write_htpasswd
+from tests.servers.strict_registry import Features, StrictRegistry
 from tests.servers.token_service import TokenService
 from tests.support.command import PROGRAM, transship
 from tests.support.content import bundle, image, index, push
@@ -134,3 +135,40 @@ def test_a_password_from_standard_input(source: str, certificates: Certificates)
     assert wrong.returncode == 1
     assert "has no password" in nothing.stderr
     assert "--registry-username" in nobody.stderr
+
+
+def test_a_registry_that_only_a_lock_names_gets_no_login_of_the_command_line(
+    source: str, basic: DockerRegistry, certificates: Certificates, tmp_path: Path
+) -> None:
+    """The stranger asks for Basic, as `basic` does; its log has no login. By name, it gets one."""
+    with StrictRegistry(Features(user=f"{USER}:{PASSWORD}")) as stranger:
+        digest = f"sha256:{'0' * 64}"
+        lock = tmp_path / "images.yml"
+        lock.write_text(
+            "apiVersion: imgpkg.carvel.dev/v1alpha1\nkind: ImagesLock\nimages:\n"
+            f"- image: {stranger.host}/any/app@{digest}\n"
+        )
+        command = ("copy", "--lock", str(lock), "--to-repo", f"{basic.host}/from/lock")
+        ca = (
+            "--registry-ca-cert-path", str(certificates.ca),
+            "--destination-username", USER, "--destination-password", PASSWORD,
+        )  # fmt: skip
+        logins: tuple[tuple[tuple[str, ...], dict[str, str]], ...] = (
+            (("--registry-username", USER, "--registry-password", PASSWORD), {}),
+            (("--source-username", USER, "--source-password", PASSWORD), {}),
+            ((), {"IMGPKG_USERNAME": USER, "IMGPKG_PASSWORD": PASSWORD}),
+            ((), {"TRANSSHIP_SOURCE_USERNAME": USER, "TRANSSHIP_SOURCE_PASSWORD": PASSWORD}),
+            (("--registry-token", "secret"), {}),
+        )
+        for flags, environ in logins:
+            done = transship(*command, *ca, *flags, environ=environ)
+            assert done.code != 0
+            assert {seen.status for seen in stranger.requests()} == {401}
+
+        by_name = {
+            "IMGPKG_REGISTRY_HOSTNAME_0": stranger.host,
+            "IMGPKG_REGISTRY_USERNAME_0": USER,
+            "IMGPKG_REGISTRY_PASSWORD_0": PASSWORD,
+        }
+        transship(*command, *ca, environ=by_name)
+        assert 404 in {seen.status for seen in stranger.requests()}
