@@ -48,50 +48,50 @@ if TYPE_CHECKING:
     from flows.tags import tags_sync as tags_sync
     from flows.verify import verify as verify
     from flows.verify import verify_sync as verify_sync
+    from oci.bundle.results import DescribeReport as DescribeReport
+    from oci.bundle.results import PullReport as PullReport
+    from oci.bundle.results import PushReport as PushReport
+    from oci.bundle.results import TagsReport as TagsReport
     from oci.mirror.config import MirrorsConfig as MirrorsConfig
-    from tasks.describe import DescribeReport as DescribeReport
-    from tasks.files_report import PullReport as PullReport
-    from tasks.files_report import PushReport as PushReport
-    from tasks.mirror_report import CheckReport as CheckReport
-    from tasks.mirror_report import MirrorIncomplete as MirrorIncomplete
-    from tasks.mirror_report import MirrorRunReport as MirrorRunReport
+    from oci.mirror.results import CheckReport as CheckReport
+    from oci.mirror.results import MirrorIncomplete as MirrorIncomplete
+    from oci.mirror.results import MirrorRunReport as MirrorRunReport
+    from oci.relocation.report import RelocationIncomplete as RelocationIncomplete
+    from oci.relocation.report import RelocationReport as RelocationReport
+    from oci.relocation.report import VerificationReport as VerificationReport
     from tasks.prune_report import PruneRunReport as PruneRunReport
-    from tasks.relocation_report import RelocationIncomplete as RelocationIncomplete
-    from tasks.relocation_report import RelocationReport as RelocationReport
-    from tasks.tags import TagsReport as TagsReport
-    from tasks.verification import VerificationReport as VerificationReport
 
 _HOMES = {
     "AfterPlan": "flows.parameters",
     "Artifact": "flows.parameters",
     "DescribeParameters": "flows.parameters",
-    "DescribeReport": "tasks.describe",
+    "DescribeReport": "oci.bundle.results",
     "KeepParameters": "flows.parameters",
     "PruneApproval": "flows.parameters",
     "PruneParameters": "flows.parameters",
     "PruneRunReport": "tasks.prune_report",
     "PullParameters": "flows.parameters",
-    "PullReport": "tasks.files_report",
+    "PullReport": "oci.bundle.results",
     "PushParameters": "flows.parameters",
-    "PushReport": "tasks.files_report",
+    "PushReport": "oci.bundle.results",
     "FleetOptions": "flows.parameters",
     "RegistryOptions": "flows.parameters",
     "RelocateParameters": "flows.parameters",
-    "RelocationIncomplete": "tasks.relocation_report",
-    "RelocationReport": "tasks.relocation_report",
+    "RelocationIncomplete": "oci.relocation.report",
+    "RelocationReport": "oci.relocation.report",
     "SourceKind": "flows.parameters",
     "TagAction": "flows.parameters",
     "TagsParameters": "flows.parameters",
-    "TagsReport": "tasks.tags",
+    "TagsReport": "oci.bundle.results",
     "TarballOptions": "flows.parameters",
-    "VerificationReport": "tasks.verification",
+    "VerificationReport": "oci.relocation.report",
     "Verify": "flows.parameters",
     "VerifyParameters": "flows.parameters",
-    "CheckReport": "tasks.mirror_report",
+    "CheckReport": "oci.mirror.results",
     "MirrorCheckParameters": "flows.parameters",
-    "MirrorIncomplete": "tasks.mirror_report",
+    "MirrorIncomplete": "oci.mirror.results",
     "MirrorParameters": "flows.parameters",
-    "MirrorRunReport": "tasks.mirror_report",
+    "MirrorRunReport": "oci.mirror.results",
     "MirrorsConfig": "oci.mirror.config",
     "describe": "flows.describe",
     "describe_sync": "flows.describe",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows.ending import or_failed
 from flows.parameters.parts import PartsParameters
+from flows.results import or_failed
 from flows.tarball import plan_out
-from tasks.account import account_kept
+from tasks.archive import ExportRun, write_tarball
+from tasks.heartbeat import heartbeats
 from tasks.parts import PartsAccount
 from tasks.report import artifact_key
-from tasks.tarball import exporting, write_tarball
+from tasks.run import running
 
 
 @flow(name="write-archive-parts")
@@ -19,9 +20,9 @@ async def write_archive_parts(parameters: PartsParameters) -> None:
 
     May be repeated: what is in place isn't written again.
     """
-    async with exporting(parameters.order()) as work:
+    async with running(ExportRun(parameters.order())) as work:
         key = artifact_key("parts", parameters.relocation.archive)
-        async with account_kept(key, lambda: PartsAccount.of(work)):
+        async with heartbeats(key, lambda: PartsAccount.of(work)):
             return await or_failed(_write_group(parameters))
 
 

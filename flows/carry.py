@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from flows.transfer import the_one
 from oci.errors import TransshipError
 from oci.mirror.policy import OnFailure
 from oci.mirror.work import WorkItem
 from oci.relocation.transfer import FAILED
-from tasks.mirror import batches, left_out, mirror_image, useless
+from tasks.mirror import left_out, mirror_image, useless
 from tasks.mirror_run import MirrorRun
+from tasks.relocate import shared_out
+from tasks.run import together
 
 
 async def carry_all(run: MirrorRun, work: Sequence[WorkItem]) -> None:
@@ -35,9 +36,4 @@ async def carry_all(run: MirrorRun, work: Sequence[WorkItem]) -> None:
             except TransshipError as error:
                 run.fail(items, error)
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            for items in batches(work):
-                group.create_task(carry(items))
-    except BaseExceptionGroup as group_of_errors:
-        raise the_one(group_of_errors) from None
+    await together(*(carry(items) for items in shared_out(work)))

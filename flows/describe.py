@@ -5,11 +5,14 @@ from __future__ import annotations
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.ending import or_failed, run_alone
 from flows.names import short
 from flows.parameters.describe import DescribeParameters
-from tasks.describe import DescribeReport, describe_bundle
-from tasks.visit import visiting
+from flows.results import or_failed, run_alone
+from oci.bundle.results import DescribeReport
+from oci.units import counted
+from tasks.access import OneSided
+from tasks.inspect import describe_bundle
+from tasks.run import running
 
 
 def run_name() -> str:
@@ -20,10 +23,10 @@ def run_name() -> str:
 @flow(name="describe", flow_run_name=run_name)
 async def describe(parameters: DescribeParameters) -> DescribeReport:
     """Reads a bundle and everything it lists. Raises a TransshipError when it is none, or when a part can't be read."""
-    async with visiting(parameters.side(), ""):
+    async with running(OneSided(parameters.side(), "")):
         reference = str(parameters.reference())
         work = describe_bundle(reference, layers=parameters.layers, signatures=parameters.cosign_artifacts)
-        return await or_failed(work)
+        return await or_failed(work, lambda report: f"{report.image}: {counted(len(report.contents), 'entry')}")
 
 
 def describe_sync(parameters: DescribeParameters) -> DescribeReport:

@@ -12,28 +12,28 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from flows.carry import carry_all
-from flows.ending import failed, run_alone
-from flows.names import host_or_folder
+from flows.names import place
 from flows.parameters.mirror import MirrorCheckParameters, MirrorParameters, MirrorShardParameters
-from flows.transfer import the_one
+from flows.results import completed, failed, reported_when_cancelled, run_alone
 from oci.errors import TransshipError
 from oci.mirror.comparison import Care
 from oci.mirror.config import Mirror, MirrorsConfig
 from oci.mirror.digest_cache import DigestCache, default_path
-from oci.mirror.run import Shared
+from oci.mirror.results import MirrorIncomplete, MirrorRunReport
+from oci.mirror.run import MirrorReport, Shared
 from oci.mirror.work import Breaker
 from oci.units import counted
 from tasks.metrics import RunMetrics
 from tasks.mirror import compare_mirror, report_mirror
 from tasks.mirror_fleet import carry_on_fleet, in_shards
-from tasks.mirror_report import MirrorIncomplete, MirrorOutcome, MirrorRunReport
-from tasks.mirror_run import MirrorRun, mirroring
+from tasks.mirror_run import MirrorRun
 from tasks.progress import percent_shown
 from tasks.report import artifact_key
+from tasks.run import running
 
 
 def run_name() -> str:
-    """`shop -> registry.corp.example`; the number of tags comes in when it is known."""
+    """`shop -> registry.corp.example/mirror/shop`; what changed comes in when it is known."""
     return name_of(MirrorParameters.model_validate(flow_run.parameters["parameters"]))
 
 
@@ -43,7 +43,7 @@ def name_of(parameters: MirrorCheckParameters) -> str:
     chosen = parameters.config.chosen(parameters.names)
     if len(chosen) != 1:
         return counted(len(chosen), "mirror")
-    places = dict.fromkeys(host_or_folder(destination.store) for destination in chosen[0].destinations)
+    places = dict.fromkeys(place(destination.store) for destination in chosen[0].destinations)
     return f"{chosen[0].name} -> {', '.join(places)}"
 
 
@@ -62,19 +62,20 @@ async def mirror(parameters: MirrorParameters) -> MirrorRunReport:
     shared = Shared(facts=DigestCache(default_path()), breaker=Breaker(), care=care)
     told: list[RunMetrics] = []
     report = MirrorRunReport(mirrors=[await _mirrored(parameters, config, one, shared, told) for one in chosen])
-    return report if report.succeeded else cast(MirrorRunReport, failed(MirrorIncomplete(report)))
+    return completed(report) if report.succeeded else cast(MirrorRunReport, failed(MirrorIncomplete(report)))
 
 
 async def _mirrored(
     parameters: MirrorParameters, config: MirrorsConfig, one: Mirror, shared: Shared, told: list[RunMetrics]
-) -> MirrorOutcome:
-    async with mirroring(config, one, shared, told) as run:
+) -> MirrorReport:
+    async with running(MirrorRun(config, one, shared, told)) as run:
         problem = ""
         try:
-            await compare_mirror(one.name)
-            if run.compared.work:
-                async with _progress_shown(run):
-                    await _carry(parameters, run)
+            async with reported_when_cancelled(partial(report_mirror.fn, one.name, "the run was cancelled")):
+                await compare_mirror(one.name)
+                if run.compared.work:
+                    async with _progress_shown(run):
+                        await _carry(parameters, run)
         except TransshipError as error:
             problem = str(error)
         return await report_mirror(one.name, problem)
@@ -89,11 +90,8 @@ async def _carry(parameters: MirrorParameters, run: MirrorRun) -> None:
         await carry_all(run, work)
         return
     fleet = replace(options.fleet(), deployment=options.mirror_deployment)
-    try:
-        await carry_on_fleet(run, shards, fleet, partial(MirrorShardParameters.sent, run.config, run.mirror))
-        await carry_all(run, here)
-    except BaseExceptionGroup as group_of_errors:
-        raise the_one(group_of_errors) from None
+    await carry_on_fleet(run, shards, fleet, partial(MirrorShardParameters.sent, run.config, run.mirror))
+    await carry_all(run, here)
 
 
 def _progress_shown(run: MirrorRun) -> AbstractAsyncContextManager[None]:

@@ -9,18 +9,19 @@ from typing import cast
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.ending import failed, run_alone
 from flows.mirror import name_of
 from flows.parameters.mirror import MirrorCheckParameters
+from flows.results import completed, failed, run_alone
 from oci.errors import Incomplete, StoreError, TransshipError
 from oci.mirror.comparison import CHECK
 from oci.mirror.config import Mirror, MirrorsConfig
 from oci.mirror.digest_cache import DigestCache, default_path
+from oci.mirror.results import CheckReport, DriftReport
 from oci.mirror.run import Shared
 from oci.mirror.work import Breaker
 from tasks.mirror import check_mirror
-from tasks.mirror_report import CheckReport, DriftReport
-from tasks.mirror_run import mirroring
+from tasks.mirror_run import MirrorRun
+from tasks.run import running
 
 
 def run_name() -> str:
@@ -44,7 +45,7 @@ async def mirror_check(parameters: MirrorCheckParameters) -> CheckReport:
     report = CheckReport(mirrors=[await _checked(config, one, shared) for one in chosen])
     wrong = [one for one in report.mirrors if not one.complete]
     if not wrong:
-        return report
+        return completed(report)
     incomplete = Incomplete(
         f"{len(wrong)} of {len(report.mirrors)} mirrors couldn't be compared in full",
         [StoreError(str(one)) for one in wrong],
@@ -54,7 +55,7 @@ async def mirror_check(parameters: MirrorCheckParameters) -> CheckReport:
 
 
 async def _checked(config: MirrorsConfig, one: Mirror, shared: Shared) -> DriftReport:
-    async with mirroring(config, one, shared):
+    async with running(MirrorRun(config, one, shared)):
         try:
             return await check_mirror(one.name)
         except TransshipError as error:

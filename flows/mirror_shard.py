@@ -17,11 +17,12 @@ from oci.mirror.run import Shared
 from oci.mirror.work import Breaker
 from oci.reference import parse_store
 from oci.relocation.transfer import DONE
-from tasks.account import account_kept
+from tasks.heartbeat import heartbeats
 from tasks.limits import limits_of
 from tasks.mirror_fleet import MirrorAccount
-from tasks.mirror_run import mirroring
+from tasks.mirror_run import MirrorRun
 from tasks.report import artifact_key
+from tasks.run import running
 
 
 @flow(name="mirror-shard")
@@ -33,9 +34,9 @@ async def mirror_shard(parameters: MirrorShardParameters) -> None:
     """
     work, [one] = parameters.work(), parameters.config.mirrors
     shared = Shared(facts=DigestCache(default_path()), breaker=Breaker())
-    async with mirroring(parameters.config, one, shared) as run:
+    async with running(MirrorRun(parameters.config, one, shared)) as run:
         run.comparison = Comparison(mirror=one.name, source=str(one.source.store), destinations=(), work=work)
-        async with account_kept(artifact_key("mirror-shard", one.name), lambda: MirrorAccount.of(run)):
+        async with heartbeats(artifact_key("mirror-shard", one.name), lambda: MirrorAccount.of(run)):
             await run.limit(limits_of(*(parse_store(store) for item in work for _, store in item.stores)))
             await carry_all(run, work)
     return cast(None, _failed(list(run.outcomes.values()), len(unaccounted(work, run.outcomes.values()))))

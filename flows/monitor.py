@@ -10,7 +10,7 @@ from oci.relocation.request import RelocationRequest
 from oci.relocation.session import DEFAULT_CONCURRENCY, Access
 
 if TYPE_CHECKING:
-    from tasks.relocation_report import RelocationReport
+    from oci.relocation.report import RelocationReport
 
 
 def run(
@@ -44,7 +44,7 @@ def run(
     from flows.parameters import RelocateParameters, Verify  # noqa: PLC0415 - importing Prefect takes a second
     from flows.parameters.tarball import TarballOptions  # noqa: PLC0415
     from flows.relocate import relocate_sync  # noqa: PLC0415
-    from tasks.transfer import reached_by  # noqa: PLC0415
+    from tasks.access import reached_by  # noqa: PLC0415
 
     archive = TarballOptions.of(tarball, resume=resume) if tarball else None
     parameters = RelocateParameters.of(request, concurrency=concurrency, verify=Verify(verify), tarball=archive)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from oci.reference import ArchiveName, Reference, Repository, StoreName, parse_any
+from oci.reference import ArchiveName, Reference, StoreName, parse_any
 
 
 def short(reference: Reference) -> str:
@@ -15,8 +15,6 @@ def short_source(source: str, *, is_file: bool) -> str:
     return source.rpartition("/")[2] if is_file else short(parse_any(source))
 
 
-def host_or_folder(store: StoreName) -> str:
-    """`registry.corp.example`, `oci:/srv/mirror` or `s3://archives/shop.tar`"""
-    if isinstance(store, ArchiveName):
-        return ", ".join(store.locations)
-    return store.registry if isinstance(store, Repository) else str(store)
+def place(store: StoreName) -> str:
+    """`registry.corp.example/mirror/shop`, `oci:/srv/mirror` or `s3://archives/shop.tar`"""
+    return ", ".join(store.locations) if isinstance(store, ArchiveName) else str(store)

@@ -8,24 +8,21 @@ from prefect import flow
 from prefect.flow_runs import asuspend_flow_run
 from prefect.runtime import deployment, flow_run
 
-from flows.ending import failed, run_alone
-from flows.names import host_or_folder
 from flows.parameters.prune import AfterPlan, PruneApproval, PruneParameters
+from flows.results import completed, failed, run_alone
 from oci.errors import Incomplete, InvalidInput, StoreError, TransshipError
+from tasks.access import OneSided
 from tasks.prune import carry_out, plan_key, plan_prune, report_prune
 from tasks.prune_report import PlannedPrune, PruneRunReport, Remaining
-from tasks.visit import visiting
+from tasks.run import running
 
 
 def run_name() -> str:
-    """`prune mirror/shop at registry.corp.example`"""
-    store = PruneParameters.model_validate(flow_run.parameters["parameters"]).store()
-    where = host_or_folder(store)
-    path = str(store).removeprefix(f"{where}/")
-    return f"prune {path} at {where}" if path != where else f"prune {where}"
+    """`prune registry.corp.example/mirror/shop`"""
+    return f"prune {PruneParameters.model_validate(flow_run.parameters['parameters']).store()}"
 
 
-@flow(name="prune", flow_run_name=run_name, persist_result=True)
+@flow(name="prune", flow_run_name=run_name)
 async def prune(parameters: PruneParameters) -> PruneRunReport:
     """Deletes what a repository has beyond a policy, when a person has approved the plan.
 
@@ -35,7 +32,7 @@ async def prune(parameters: PruneParameters) -> PruneRunReport:
     was, because no plan could be made or the registry doesn't delete.
     """
     destination = parameters.destination
-    async with visiting(parameters.side(), "destination"):
+    async with running(OneSided(parameters.side(), "destination")):
         try:
             written = await _pruned(parameters)
         except TransshipError as error:
@@ -43,7 +40,7 @@ async def prune(parameters: PruneParameters) -> PruneRunReport:
             await report_prune(destination, PruneRunReport(destination=destination, outcome="failed", failed=[left]))
             return cast(PruneRunReport, failed(error))
         await report_prune(destination, written)
-        return cast(PruneRunReport, failed(_incomplete(written))) if written.failed else written
+        return cast(PruneRunReport, failed(_incomplete(written))) if written.failed else completed(written)
 
 
 async def _pruned(parameters: PruneParameters) -> PruneRunReport:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.ending import or_failed, run_alone
 from flows.names import short_source
 from flows.parameters.pull import PullParameters
 from flows.parameters.relocate import SourceKind
+from flows.results import or_failed, run_alone
+from oci.bundle.results import PullReport
+from tasks.access import OneSided
 from tasks.files import pull_files
-from tasks.files_report import PullReport
-from tasks.visit import visiting
+from tasks.run import running
 
 
 def run_name() -> str:
@@ -27,7 +28,7 @@ async def pull(parameters: PullParameters) -> PullReport:
 
     Raises a TransshipError when they can't be had; then the folder is as it was.
     """
-    async with visiting(parameters.side(), "source"):
+    async with running(OneSided(parameters.side(), "source")):
         work = pull_files(parameters.request(), parameters.source, parameters.folder, replace=parameters.replace)
         return await or_failed(work)
 

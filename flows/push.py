@@ -5,18 +5,19 @@ from __future__ import annotations
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.ending import or_failed, run_alone
-from flows.names import host_or_folder, short
+from flows.names import place, short
 from flows.parameters.push import PushParameters
+from flows.results import or_failed, run_alone
+from oci.bundle.results import PushReport
+from tasks.access import OneSided
 from tasks.files import push_files
-from tasks.files_report import PushReport
-from tasks.visit import visiting
+from tasks.run import running
 
 
 def run_name() -> str:
     """`push config 1.4.0 -> registry.example`"""
     destination = PushParameters.model_validate(flow_run.parameters["parameters"]).request().destination
-    return f"push {short(destination)} -> {host_or_folder(destination.repository)}"
+    return f"push {short(destination)} -> {place(destination.repository)}"
 
 
 @flow(name="push", flow_run_name=run_name)
@@ -25,7 +26,7 @@ async def push(parameters: PushParameters) -> PushReport:
 
     Raises a TransshipError when they can't be packed or pushed; then the name wasn't moved.
     """
-    async with visiting(parameters.side(), "destination"):
+    async with running(OneSided(parameters.side(), "destination")):
         return await or_failed(push_files(parameters.request(), parameters.destination, parameters.lock_output))
 
 

@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-import asyncio
 from functools import partial
 from typing import cast
 
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.ending import failed, run_alone
-from flows.names import host_or_folder, short_source
-from flows.parameters import RelocateParameters, ShardParameters, SourceKind, Verify
+from flows.names import place, short_source
+from flows.parameters import RelocateParameters, ShardParameters, SourceKind
+from flows.results import completed, failed, reported_when_cancelled, run_alone
 from flows.tarball import write_out
-from flows.transfer import push_all, the_one
+from flows.transfer import push_all
 from oci.errors import Incomplete, TransshipError
 from oci.reference import parse_store
-from tasks.fetch import fetch_referenced_images
+from oci.relocation.report import RelocationIncomplete, RelocationReport
+from oci.relocation.run import Step
+from tasks.archive import ExportRun
 from tasks.progress import progress_shown
-from tasks.publish import publish
-from tasks.relocation import Relocation, opened
-from tasks.relocation_report import RelocationIncomplete, RelocationReport
+from tasks.relocate import RelocationRun, fetch_referenced_images, publish, resolve_bundle, verify
 from tasks.report import report
-from tasks.resolve import resolve_bundle
+from tasks.run import running, together
 from tasks.shards import shared_out, transfer_on_fleet
-from tasks.verify import verify
 
 
 def run_name() -> str:
-    """`shop-bundle 1.4.0 -> registry.corp.example`"""
+    """`shop-bundle 1.4.0 -> registry.corp.example/mirror/shop`"""
     parameters = RelocateParameters.model_validate(flow_run.parameters["parameters"])
     destination = parse_store(parameters.destination)
-    return f"{_short_source(parameters)} -> {host_or_folder(destination)}"
+    return f"{_short_source(parameters)} -> {place(destination)}"
 
 
 @flow(name="relocate", flow_run_name=run_name)
@@ -42,60 +40,48 @@ async def relocate(parameters: RelocateParameters) -> RelocationReport:
     Raises RelocationIncomplete when images failed; the others are in place and are not sent again next time. Any other
     TransshipError is what ended the run early. Either way the report artifact and the event are written first.
     """
-    if parameters.archive:
-        return await _into_archive(parameters)
-    async with opened(parameters.order()) as relocation:
+    export = bool(parameters.archive)
+    async with running(ExportRun(parameters.export_order()) if export else RelocationRun(parameters.order())) as run:
+        with run.noting_failure():
+            async with reported_when_cancelled(partial(_report_cancelled, run, parameters.destination)):
+                await (write_out(run, parameters) if isinstance(run, ExportRun) else _copy(run, parameters))
+        written = await report(parameters.destination)
+        if isinstance(run.error, Incomplete):
+            run.error = RelocationIncomplete(written, run.error)
+        return completed(written) if run.error is None else cast(RelocationReport, failed(run.error))
+
+
+async def _report_cancelled(run: RelocationRun, destination: str) -> None:
+    run.error = TransshipError("the run was cancelled", hint="run it again: what has arrived is not sent again")
+    await report.fn(destination)
+
+
+async def _copy(run: RelocationRun, parameters: RelocateParameters) -> None:
+    source = await resolve_bundle(parameters.kind.value, parameters.source)
+    await fetch_referenced_images(source)
+    await _transfer(run, parameters)
+    driver = await run.driver()
+    driver.check_complete()
+    for step in driver.closing_steps:
         destination = parameters.destination
-        with relocation.noting_failure():
-            source = await resolve_bundle(parameters.kind.value, parameters.source)
-            await fetch_referenced_images(source)
-            await _transfer(relocation, parameters)
-            relocation.check_complete()
-            await publish(destination)
-            if parameters.verify is not Verify.NONE:
-                await verify(destination, deep=parameters.verify is Verify.DEEP)
-        written = await report(destination)
-        if relocation.error is not None:
-            return _failed(relocation.error, written)
-        return written
+        await (verify(destination) if step is Step.VERIFY else publish(destination, step.value))
 
 
-async def _into_archive(parameters: RelocateParameters) -> RelocationReport:
-    work, told = await write_out(parameters)
-    written = told.relocation(work)
-    return written if work.error is None else _failed(work.error, written)
-
-
-def _failed(error: TransshipError, written: RelocationReport) -> RelocationReport:
-    if isinstance(error, Incomplete):
-        error = RelocationIncomplete(written, error)
-    return cast(RelocationReport, failed(error))
-
-
-async def _transfer(relocation: Relocation, parameters: RelocateParameters) -> None:
+async def _transfer(run: RelocationRun, parameters: RelocateParameters) -> None:
     """Here, or where the fleet is large enough to be worth it: there, but for what only this run may write."""
     options = parameters.fleet
-    shares = options and shared_out(relocation, count=options.shards, shard_bytes=options.shard_mebibytes * 1024 * 1024)
-    try:
-        async with progress_shown(relocation, _as_asked(relocation)), asyncio.TaskGroup() as group:
-            group.create_task(push_all(relocation, shares.keep if shares else relocation.planned))
-            if options and shares:
-                group.create_task(
-                    transfer_on_fleet(
-                        relocation,
-                        shares.shards,
-                        options.fleet(),
-                        partial(ShardParameters.sent, parameters),
-                        trusting=not parameters.repair,
-                    )
-                )
-    except BaseExceptionGroup as group_of_errors:
-        raise the_one(group_of_errors) from None
+    shares = options and shared_out(run, count=options.shards, shard_bytes=options.shard_mebibytes * 1024 * 1024)
+    async with progress_shown(run, _as_asked(run)):
+        work = [push_all(run, shares.keep if shares else run.planned)]
+        if options and shares:
+            sent = partial(ShardParameters.sent, parameters)
+            work.append(transfer_on_fleet(run, shares.shards, options.fleet(), sent, trusting=not parameters.repair))
+        await together(*work)
 
 
-def _as_asked(relocation: Relocation) -> str:
+def _as_asked(run: RelocationRun) -> str:
     """The source as it was asked for: a digest is wider than the page."""
-    return relocation.source.reference if relocation.source else relocation.planned.source
+    return run.source.reference if run.source else run.planned.source
 
 
 def relocate_sync(parameters: RelocateParameters) -> RelocationReport:

@@ -10,14 +10,14 @@ from prefect.runtime import flow_run
 from prefect.states import Failed
 
 from flows.parameters.shard import ShardParameters
-from flows.transfer import push_all, the_one
+from flows.transfer import push_all
 from oci.relocation.transfer import FAILED, ImageOutcome
-from tasks.account import account_kept
+from tasks.heartbeat import heartbeats
 from tasks.progress import progress_shown
+from tasks.relocate import RelocationRun, resume_shard
 from tasks.report import artifact_key
+from tasks.run import running
 from tasks.shards import ShardAccount
-from tasks.take_up import take_up
-from tasks.transfer import opened_transfer
 
 
 @flow(name="relocate-shard")
@@ -27,17 +27,13 @@ async def relocate_shard(parameters: ShardParameters) -> None:
     What became of each is told by an artifact of the kind `account`, while the run goes on and when it has ended. The
     run fails when an image did; it can be retried, and does again only what the destination lacks.
     """
-    async with opened_transfer(parameters.transfer()) as transfer:
-        transfer.plan = parameters.shard()
-        destination = str(transfer.plan.destination)
-        try:
-            async with account_kept(artifact_key("shard", destination), lambda: ShardAccount.of(transfer)):
-                await take_up(destination, ask=bool(flow_run.run_count > 1))
-                async with progress_shown(transfer, f"a shard of {transfer.plan.source}", kind="shard-progress"):
-                    await push_all(transfer, transfer.planned)
-        except BaseExceptionGroup as group_of_errors:
-            raise the_one(group_of_errors) from None
-    return cast(None, _failed(list(transfer.outcomes.values())))
+    async with running(RelocationRun(parameters.order())) as run:
+        plan, destination = run.planned, str(run.planned.destination)
+        async with heartbeats(artifact_key("shard", destination), lambda: ShardAccount.of(run)):
+            await resume_shard(destination, ask=bool(flow_run.run_count > 1))
+            async with progress_shown(run, f"a shard of {plan.source}", kind="shard-progress"):
+                await push_all(run, run.planned)
+    return cast(None, _failed(list(run.outcomes.values())))
 
 
 def _failed(outcomes: list[ImageOutcome]) -> State[None] | None:

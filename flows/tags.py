@@ -5,11 +5,14 @@ from __future__ import annotations
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.ending import or_failed, run_alone
 from flows.names import short
 from flows.parameters.tags import TagAction, TagsParameters
-from tasks.tags import TagsReport, list_tags, resolve_tag
-from tasks.visit import visiting
+from flows.results import or_failed, run_alone
+from oci.bundle.results import TagsReport
+from oci.units import counted
+from tasks.access import OneSided
+from tasks.inspect import list_repository_tags, resolve_one_tag
+from tasks.run import running
 
 
 def run_name() -> str:
@@ -25,11 +28,15 @@ def run_name() -> str:
 async def tags(parameters: TagsParameters) -> TagsReport:
     """Lists tags, or resolves one, as a result and as a table. Raises a TransshipError when the registry won't say."""
     reference = parameters.reference()
-    async with visiting(parameters.side(), ""):
+    async with running(OneSided(parameters.side(), "")):
         if parameters.action is TagAction.RESOLVE:
-            return await or_failed(resolve_tag(str(reference)))
-        work = list_tags(str(reference.repository), internal=parameters.internal, digests=parameters.digests)
-        return await or_failed(work)
+            return await or_failed(resolve_one_tag(str(reference)), _in_words)
+        work = list_repository_tags(str(reference.repository), internal=parameters.internal, digests=parameters.digests)
+        return await or_failed(work, _in_words)
+
+
+def _in_words(report: TagsReport) -> str:
+    return f"{report.repository} has {counted(len(report.tags), 'tag')}"
 
 
 def tags_sync(parameters: TagsParameters) -> TagsReport:

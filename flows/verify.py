@@ -8,13 +8,15 @@ from typing import cast
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.ending import failed, run_alone
 from flows.names import short
 from flows.parameters.verify import VerifyParameters
+from flows.results import completed, failed, run_alone
 from oci.errors import Incomplete, StoreError, TransshipError
 from oci.reference import parse_any
-from tasks.verification import VerificationReport, report_verification, verify_place
-from tasks.visit import visiting
+from oci.relocation.report import VerificationReport
+from tasks.access import OneSided
+from tasks.run import running
+from tasks.verify import report_verification, verify_place
 
 
 def run_name() -> str:
@@ -37,14 +39,14 @@ async def verify(parameters: VerifyParameters) -> VerificationReport:
     Raises Incomplete when something is missing or wrong, after the report was written, and any other TransshipError
     when a place could not be looked at.
     """
-    async with visiting(parameters.side(), "destination"):
+    async with running(OneSided(parameters.side(), "destination")):
         try:
             wanted = await asyncio.to_thread(parameters.places)
             places = [await verify_place(str(name), list(ids), deep=parameters.deep) for name, ids in wanted.items()]
             report = await report_verification(places, deep=parameters.deep)
         except TransshipError as error:
             return cast(VerificationReport, failed(error))
-    return report if report.complete else cast(VerificationReport, failed(_incomplete(report)))
+    return completed(report) if report.complete else cast(VerificationReport, failed(_incomplete(report)))
 
 
 def _incomplete(report: VerificationReport) -> Incomplete:

@@ -3,47 +3,35 @@
 from __future__ import annotations
 
 from prefect import task
-from prefect.artifacts import acreate_markdown_artifact
-from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from oci.bundle.lockfile import write_lock
 from oci.bundle.pull import Pulled, PullRequest, pull
 from oci.bundle.push import Pushed, PushRequest, entries_of, push
+from oci.bundle.results import PullReport, PushReport
 from oci.files.output import output_folder
 from oci.meter import Receipt
 from oci.relocation.session import Session
-from tasks.files_report import PullReport, PushReport
+from tasks.pages import pull_page, push_page
 from tasks.progress import BytesMoving, percent_shown
-from tasks.report import artifact_key
-from tasks.retries import DELAYS, RETRIES, worth_retrying
-from tasks.visit import visited
+from tasks.report import artifact_key, write_page
+from tasks.retries import REPEATABLE
+from tasks.run import Run, current
 
 
-@task(
-    name="push files",
-    task_run_name="push {destination}",
-    retries=RETRIES,
-    retry_delay_seconds=DELAYS,
-    retry_condition_fn=worth_retrying,
-    cache_policy=NO_CACHE,
-)
+@task(name="push files", task_run_name="push {destination}", **REPEATABLE)
 async def push_files(request: PushRequest, destination: str, lock_output: str = "") -> PushReport:
     """Packs the files into one layer, pushes it and names it; writes a BundleLock to `lock_output` when that is given.
     `destination` is the request's; it is a parameter so that it can be read in the UI."""
-    visit = visited()
-    session = await visit.session()
-    moving = BytesMoving(lambda: _sent(visit.meter.receipt()))
+    run = current(Run)
+    session = await run.session()
+    moving = BytesMoving(lambda: _sent(run.receipt()))
     async with percent_shown(artifact_key("progress", destination), f"push to {destination}", moving.percent):
-        pushed = await visit.in_thread(_push, session, request, moving)
+        pushed = await run.in_thread(_push, session, request, moving)
     if lock_output:
-        await visit.in_thread(write_lock, lock_output, pushed.lock)
-    report = PushReport.of(pushed, visit.meter.receipt())
-    await acreate_markdown_artifact(
-        key=artifact_key("push", str(pushed.reference.repository)),
-        markdown=report.to_markdown(),
-        description=f"What was pushed to {destination}",
-    )
+        await run.in_thread(write_lock, lock_output, pushed.lock)
+    report = PushReport.of(pushed, run.receipt())
+    await write_page("push", str(pushed.reference.repository), push_page(report), f"What was pushed to {destination}")
     get_run_logger().info("%s", report)
     return report
 
@@ -58,28 +46,17 @@ def _push(session: Session, request: PushRequest, moving: BytesMoving) -> Pushed
     return push(destination, request, entries, cancel=session.cancel, on_packed=moving.expect)
 
 
-@task(
-    name="pull files",
-    task_run_name="pull {source}",
-    retries=RETRIES,
-    retry_delay_seconds=DELAYS,
-    retry_condition_fn=worth_retrying,
-    cache_policy=NO_CACHE,
-)
+@task(name="pull files", task_run_name="pull {source}", **REPEATABLE)
 async def pull_files(request: PullRequest, source: str, folder: str, *, replace: bool = False) -> PullReport:
     """Extracts into a new folder that takes the place of `folder` when everything is there. `source` is the request's;
     it is a parameter so that it can be read in the UI."""
-    visit = visited()
-    session = await visit.session()
-    moving = BytesMoving(lambda: visit.meter.receipt().bytes_read)
+    run = current(Run)
+    session = await run.session()
+    moving = BytesMoving(lambda: run.meter.receipt().bytes_read)
     async with percent_shown(artifact_key("progress", source), f"pull of {source}", moving.percent):
-        pulled = await visit.in_thread(_pull, session, request, folder, moving, replace=replace)
-    report = PullReport.of(pulled, folder, visit.meter.receipt())
-    await acreate_markdown_artifact(
-        key=artifact_key("pull", report.image.partition("@")[0]),
-        markdown=report.to_markdown(),
-        description=f"What was pulled from {source}",
-    )
+        pulled = await run.in_thread(_pull, session, request, folder, moving, replace=replace)
+    report = PullReport.of(pulled, folder, run.receipt())
+    await write_page("pull", report.image.partition("@")[0], pull_page(report), f"What was pulled from {source}")
     get_run_logger().info("%s", report)
     return report
 

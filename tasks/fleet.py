@@ -24,7 +24,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Cancelling, Crashed
 
 from oci.errors import InvalidInput
-from tasks.account import Account, read_accounts
+from tasks.heartbeat import Heartbeat, read_heartbeats
 
 OPEN = 100
 """Runs that wait or work at a time: the Prefect server lists so many at once."""
@@ -40,7 +40,7 @@ class Fleet:
     """Where work is sent, and when it counts as lost."""
 
     deployment: str
-    """`FLOW/DEPLOYMENT` of a flow that keeps an account (tasks.account)."""
+    """`FLOW/DEPLOYMENT` of a flow that keeps an account (tasks.heartbeat)."""
     retries: int = 3
     """How often a lost job is sent again."""
     lost_after: float = 90.0
@@ -72,7 +72,7 @@ class JobEnd:
 
     end: End
     message: str
-    account: Account
+    account: Heartbeat
     run: UUID
 
     @property
@@ -84,7 +84,7 @@ class JobEnd:
 Again = Callable[[Job, JobEnd], Awaitable[Job | None]]
 """Gives what is left to do of a job whose run was lost; None when nothing is."""
 
-OnAccount = Callable[[UUID, Account], None]
+OnAccount = Callable[[UUID, Heartbeat], None]
 """Hears what a run has told, as often as that changes."""
 
 
@@ -164,7 +164,7 @@ class _Open:
     sign: object = None
     """Changes with every sign of life."""
     since: float = field(default_factory=time.monotonic)
-    account: Account = field(default_factory=Account)
+    account: Heartbeat = field(default_factory=Heartbeat)
     waiting_is_known: bool = False
 
 
@@ -203,14 +203,14 @@ class _Watch:
                 else:
                     await self._judge(run, known, accounts.get(number, known.account))
 
-    async def _read(self) -> tuple[dict[UUID, FlowRun], dict[UUID, Account]]:
+    async def _read(self) -> tuple[dict[UUID, FlowRun], dict[UUID, Heartbeat]]:
         asked = list(self._open)
         by_id = FlowRunFilter(id=FlowRunFilterId(any_=asked))
         async with get_client() as client:
             runs = {run.id: run for run in await client.read_flow_runs(flow_run_filter=by_id, limit=200)}
-            return runs, await read_accounts(client, asked)
+            return runs, await read_heartbeats(client, asked)
 
-    async def _judge(self, run: FlowRun, known: _Open, account: Account) -> None:
+    async def _judge(self, run: FlowRun, known: _Open, account: Heartbeat) -> None:
         self._note(run, known, account)
         end = _end(run)
         if end is not None:
@@ -221,7 +221,7 @@ class _Watch:
             await _end_as_crashed(run.id, silence)
             self._finish(run.id, known, End.LOST, silence)
 
-    def _note(self, run: FlowRun, known: _Open, account: Account) -> None:
+    def _note(self, run: FlowRun, known: _Open, account: Heartbeat) -> None:
         sign = (run.state and run.state.id, account.beat)
         if sign != known.sign:
             known.sign, known.since, known.account = sign, time.monotonic(), account

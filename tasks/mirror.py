@@ -7,96 +7,53 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 from prefect import task
-from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
-from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
-from prefect.events import emit_event
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
-from pydantic import BaseModel
 
 from oci.errors import Incomplete, StoreError, TransshipError
 from oci.mirror.compare import compare
 from oci.mirror.comparison import Comparison, TagState
 from oci.mirror.execute import ItemOutcome, execute_item
+from oci.mirror.results import DriftReport
 from oci.mirror.run import MirrorReport, made_of, of_failure
 from oci.mirror.work import WorkItem, WorkKey
 from oci.reference import parse_store
 from oci.relocation.transfer import DONE
+from tasks.history import PastRun, keep_history
 from tasks.limits import limits_of
 from tasks.metrics import of_mirror, tell
-from tasks.mirror_history import PastRun, keep_history
-from tasks.mirror_report import DriftReport, MirrorOutcome
-from tasks.mirror_run import MirrorRun, current_mirror
-from tasks.report import artifact_key
-from tasks.retries import DELAYS, RETRIES, worth_retrying
+from tasks.mirror_run import MirrorRun
+from tasks.pages import mirror_page
+from tasks.report import emit, write_page, write_table
+from tasks.retries import ONCE, REPEATABLE
+from tasks.run import current
 
 EVENT = "transship.mirror"
 """Followed by `.finished`, `.failed` or `.drifted`."""
-
-TASK_RUN_LIMIT = 1000
-"""Task runs that one mirror makes at most: the Prefect server keeps some 19 KB and works some 7 ms for each."""
-
-_ROWS = 1000
-_EVENT_NAMES = 100
-"""Names that travel in an event: one has a size limit."""
-
-
-class Compared(BaseModel):
-    """A comparison in numbers; the comparison itself stays in the process."""
-
-    in_place: int
-    missing: int
-    stale: int
-    mutated: int
-    unsigned: int
-    failed: int
-    extra: int
-    changed_images: int
-
-    def __str__(self) -> str:
-        parts = [f"{count} {name.replace('_', ' ')}" for name, count in self.model_dump().items() if count]
-        return ", ".join(parts) or "nothing there"
-
-    @classmethod
-    def of(cls, comparison: Comparison) -> Compared:
-        return cls(
-            in_place=comparison.count(TagState.IN_PLACE),
-            missing=comparison.count(TagState.MISSING),
-            stale=comparison.count(TagState.STALE),
-            mutated=comparison.count(TagState.MUTATED),
-            unsigned=comparison.count(TagState.UNSIGNED),
-            failed=comparison.count(TagState.FAILED),
-            extra=comparison.extra,
-            changed_images=len(comparison.work),
-        )
 
 
 @task(
     name="compare mirror",
     task_run_name="compare {mirror}",
-    retries=RETRIES,
-    retry_delay_seconds=DELAYS,
-    retry_condition_fn=worth_retrying,
-    cache_policy=NO_CACHE,
+    **REPEATABLE,
 )
-async def compare_mirror(mirror: str) -> Compared:  # noqa: ARG001 - shown in the UI
+async def compare_mirror(mirror: str) -> None:  # noqa: ARG001 - shown in the UI
     """Asks both sides what their tags show, HEAD against HEAD, and lists what changed in a table artifact.
 
     Never cached, not even within a flow run: only the destination knows what is there.
     """
-    run = current_mirror()
+    run = current(MirrorRun)
     run.comparison = await _compare(run)
-    found = Compared.of(run.comparison)
     if run.comparison.work:
         await run.limit(limits_of(*(parse_store(store) for item in run.comparison.work for _, store in item.stores)))
         await _list_changes(run)
     await _name_run(run)
-    get_run_logger().info("%s: %s", run.mirror.name, found)
+    get_run_logger().info("%s: %s", run.mirror.name, run.comparison.in_words)
     if nothing := run.comparison.nothing_taken:
         get_run_logger().warning("%s: nothing of %s is mirrored: %s", run.mirror.name, run.mirror.source, nothing)
-    return found
 
 
 async def _compare(run: MirrorRun) -> Comparison:
@@ -115,21 +72,18 @@ async def _list_changes(run: MirrorRun) -> None:
         for item in run.compared.work
         for target in item.targets
     ]
-    await acreate_table_artifact(
-        key=artifact_key("mirror-changes", run.mirror.name),
-        table=rows[:_ROWS],
-        description=f"What changed of {run.mirror.name}",
-    )
+    await write_table("mirror-changes", run.mirror.name, rows, f"What changed of {run.mirror.name}")
 
 
 async def _name_run(run: MirrorRun) -> None:
-    """`shop 12 tags -> registry.corp.example`: known only now."""
+    """`shop: 2 changed, 41 unchanged -> registry.corp.example/mirror/shop`: known only now."""
     name = flow_run.name
-    count = len({tag for item in run.compared.work for target in item.targets for tag in target.tags})
     if not name or not flow_run.id or not name.startswith(f"{run.mirror.name} -> "):
         return
+    changed = sum(max(1, len(target.tags)) for item in run.compared.work for target in item.targets)
+    counts = f": {changed} changed, {run.compared.count(TagState.IN_PLACE)} unchanged -> "
     async with get_client() as client:
-        await client.update_flow_run(flow_run.id, name=name.replace(" -> ", f" {count} tags -> ", 1))
+        await client.update_flow_run(flow_run.id, name=name.replace(" -> ", counts, 1))
 
 
 def carry_name(parameters: dict[str, Any]) -> str:
@@ -142,18 +96,14 @@ def carry_name(parameters: dict[str, Any]) -> str:
 @task(
     name="mirror image",
     task_run_name=carry_name,  # type: ignore[arg-type]  # Prefect takes it, but its Protocol asks for a class method
-    retries=RETRIES,
-    retry_delay_seconds=DELAYS,
-    retry_condition_fn=worth_retrying,
-    retry_jitter_factor=0.5,
-    cache_policy=NO_CACHE,
+    **REPEATABLE,
 )
 async def mirror_image(title: str, images: list[WorkKey], destinations: list[str]) -> list[ItemOutcome]:  # noqa: ARG001
     """Brings images, each named by its source and its destinations, to these, and gives them their tags there.
 
     What became of each is kept in the run, failed ones included; then the first failure is raised, or an Incomplete.
     """
-    run = current_mirror()
+    run = current(MirrorRun)
     failures: list[TransshipError] = []
     carried: list[ItemOutcome] = []
     for image in images:
@@ -185,58 +135,42 @@ async def _carried(run: MirrorRun, item: WorkItem) -> tuple[ItemOutcome, ...]:
 
 async def left_out(item: WorkItem) -> None:
     """Notes an item that isn't worth a task run: a registry that it needs has been given up."""
-    await _carried(current_mirror(), item)
+    await _carried(current(MirrorRun), item)
 
 
 def useless(item: WorkItem) -> bool:
-    return current_mirror().shared.breaker.cause(item.places) is not None
+    return current(MirrorRun).shared.breaker.cause(item.places) is not None
 
 
-def batches(items: Sequence[WorkItem], limit: int = TASK_RUN_LIMIT) -> list[list[WorkItem]]:
-    """What each task run is to carry: one item, unless there are more than `limit`; then the rest is shared out among
-    the later half of the task runs. A lock, and a bundle with many images, is one item."""
-    alone = len(items) if len(items) <= limit else limit // 2
-    rest, shares = items[alone:], limit - alone
-    groups = [list(rest[number::shares]) for number in range(min(shares, len(rest)))]
-    return [*([item] for item in items[:alone]), *groups]
-
-
-@task(name="report mirror", task_run_name="report {mirror}", cache_policy=NO_CACHE)
-async def report_mirror(mirror: str, error: str = "") -> MirrorOutcome:  # noqa: ARG001 - shown in the UI
+@task(name="report mirror", task_run_name="report {mirror}", **ONCE)
+async def report_mirror(mirror: str, error: str = "") -> MirrorReport:  # noqa: ARG001 - shown in the UI
     """Writes the page of the run and that of the mirror's last runs, the table of what failed, and emits
-    `transship.mirror.finished`, or `.failed`; and `.drifted` when an immutable tag moved. Tells the metrics where the
+    `transship.mirror.finished`, or `.failed`; and `.drifted` when an immutable tag moved. Writes metrics where the
     worker's environment says so."""
-    run = current_mirror()
-    report = _report(run, error)
-    written = MirrorOutcome.of(report)
-    name = run.mirror.name
-    await acreate_markdown_artifact(
-        key=artifact_key("mirror", name), markdown=written.to_markdown(), description=f"What the mirror {name} did"
-    )
-    if written.failed:
-        rows = [
+    run = current(MirrorRun)
+    report, name = _report(run, error), run.mirror.name
+    await write_page("mirror", name, mirror_page(report), f"What the mirror {name} did")
+    if report.failed:
+        rows = (
             {
                 "Image": ", ".join(failed.names) or name,
                 "Destination": failed.destination,
                 "Trying again": "may help" if failed.retryable else "won't help",
                 "Cause": "not tried" if failed.not_tried else failed.error,
             }
-            for failed in written.failed[:_ROWS]
-        ]
-        await acreate_table_artifact(
-            key=artifact_key("mirror-failed", name), table=rows, description=f"What failed of {name}"
+            for failed in report.failed
         )
-    await keep_history(name, _past(written))
-    payload = written.model_dump(mode="json") | {"only": written.only[:_EVENT_NAMES]}
-    _emit("finished" if written.succeeded else "failed", name, payload)
-    if written.mutated:
-        _emit("drifted", name, {"mirror": name, "mutated": written.mutated[:_EVENT_NAMES]})
+        await write_table("mirror-failed", name, rows, f"What failed of {name}")
+    await keep_history(name, _past(report))
+    emit(f"{EVENT}.{'finished' if report.succeeded else 'failed'}", name, report.to_dict())
+    if report.mutated:
+        emit(f"{EVENT}.drifted", name, {"mirror": name, "mutated": list(report.mutated)})
     numbers = of_mirror(report)
     await asyncio.to_thread(tell, numbers, warn=get_run_logger().warning, before=tuple(run.told))
     run.told.append(numbers)
-    log = get_run_logger().info if written.succeeded else get_run_logger().error
-    log("%s", written)
-    return written
+    log = get_run_logger().info if report.succeeded else get_run_logger().error
+    log("%s", report)
+    return report
 
 
 def _report(run: MirrorRun, error: str) -> MirrorReport:
@@ -247,45 +181,26 @@ def _report(run: MirrorRun, error: str) -> MirrorReport:
     return made_of(run.mirror, run.comparison, outcomes, run.shared.breaker, receipt, error=error)
 
 
-def _past(written: MirrorOutcome) -> PastRun:
+def _past(report: MirrorReport) -> PastRun:
     return PastRun(
-        succeeded=written.succeeded,
-        copied=written.copied,
-        unchanged=written.in_place,
-        failed=len(written.failed),
-        sent=written.cost.bytes_written,
-        seconds=written.cost.seconds,
+        succeeded=report.succeeded,
+        copied=report.copied,
+        unchanged=report.in_place,
+        failed=len(report.failed),
+        sent=report.receipt.bytes_written,
+        seconds=round(report.receipt.seconds, 3),
     )
 
 
-@task(
-    name="check mirror",
-    task_run_name="check {mirror}",
-    retries=RETRIES,
-    retry_delay_seconds=DELAYS,
-    retry_condition_fn=worth_retrying,
-    cache_policy=NO_CACHE,
-)
+@task(name="check mirror", task_run_name="check {mirror}", **REPEATABLE)
 async def check_mirror(mirror: str) -> DriftReport:
     """Compares closely, lists the drift in a table artifact, and emits `transship.mirror.drifted` when there is any."""
-    run = current_mirror()
+    run = current(MirrorRun)
     comparison = await _compare(run)
     found = DriftReport.of(comparison, run.receipt(), comparison.lag(datetime.now(UTC)))
-    rows = [tag.model_dump() for tag in found.drift[:_ROWS]]
-    await acreate_table_artifact(key=artifact_key("mirror-drift", mirror), table=rows, description=str(found))
+    await write_table("mirror-drift", mirror, map(msgspec.structs.asdict, found.drift), str(found))
     if found.drifted:
-        payload = found.model_dump(mode="json")
-        payload["drift"] = payload["drift"][:_EVENT_NAMES]
-        _emit("drifted", mirror, payload)
+        emit(f"{EVENT}.drifted", mirror, found.to_dict())
     log = get_run_logger().warning if found.drifted else get_run_logger().info
     log("%s", found)
     return found
-
-
-def _emit(ending: str, mirror: str, payload: dict[str, Any]) -> None:
-    shortened = {key: value[:_EVENT_NAMES] if isinstance(value, list) else value for key, value in payload.items()}
-    emit_event(
-        event=f"{EVENT}.{ending}",
-        resource={"prefect.resource.id": f"{EVENT}.{mirror}", "prefect.resource.name": mirror},
-        payload=shortened,
-    )

@@ -15,8 +15,8 @@ from oci.mirror.execute import ItemOutcome
 from oci.mirror.work import WorkItem
 from oci.reference import LAYOUT_PREFIX
 from oci.relocation.transfer import DONE, FAILED
-from tasks.account import Account
 from tasks.fleet import Fleet, Job, JobEnd, run_on_fleet
+from tasks.heartbeat import Heartbeat
 from tasks.mirror_run import MirrorRun
 
 SHARD_ITEMS = 100
@@ -61,7 +61,7 @@ async def carry_on_fleet(
     was lost, the items are sent again that nobody has told to be done: one that is done costs a few requests."""
     plans = {f"mirror {run.mirror.name}, shard {n} of {len(shards)}": list(one) for n, one in enumerate(shards, 1)}
 
-    def noted(flow_run: UUID, account: Account) -> None:
+    def noted(flow_run: UUID, account: Heartbeat) -> None:
         told = msgspec.convert(account.body, MirrorAccount)
         run.elsewhere[str(flow_run)] = told.receipt
         run.outcomes.update({(outcome.source, outcome.destination): outcome for outcome in told.outcomes})

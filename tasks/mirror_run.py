@@ -3,15 +3,11 @@ went so far."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
-from contextvars import ContextVar
+from collections.abc import Iterable
 from dataclasses import replace
 
 from oci.archive.s3_options import S3Options
 from oci.errors import InvalidInput, TransshipError
-from oci.meter import Receipt
 from oci.mirror.comparison import Comparison
 from oci.mirror.config import Bucket, Mirror, MirrorsConfig
 from oci.mirror.execute import ItemOutcome, failed_by, stopped_before
@@ -20,49 +16,39 @@ from oci.mirror.work import WorkItem, WorkKey
 from oci.relocation.session import Access, Session
 from oci.relocation.transfer import DONE
 from oci.units import percent
+from tasks.access import Side
 from tasks.blocks import load_s3
 from tasks.metrics import RunMetrics
-from tasks.side import Side
-from tasks.work import Work
+from tasks.run import Run
 
 
-class MirrorRun(Work):
+class MirrorRun(Run):
     """One mirror. Used from one event loop; the work itself runs in threads."""
 
     def __init__(
         self, config: MirrorsConfig, mirror: Mirror, shared: Shared, told: list[RunMetrics] | None = None
     ) -> None:
-        super().__init__(mirror.limits.concurrency + 1)
+        super().__init__(self._open, concurrency=mirror.limits.concurrency)
         self.config = config
         self.mirror = mirror
         self.shared = shared
         self.comparison: Comparison | None = None
         self.outcomes: dict[tuple[str, str], ItemOutcome] = {}
         """By source and destination."""
-        self.elsewhere: dict[str, Receipt] = {}
-        """What other machines have spent on parts of the work, by the names of these parts."""
         self.told: list[RunMetrics] = [] if told is None else told
         """The numbers of the mirrors before it in the same flow run."""
-        self._session: Session | None = None
-        self._opening = asyncio.Lock()
 
-    async def session(self) -> Session:
-        """The session, opened on first use inside the task that needs it: only there are blocks loaded."""
-        async with self._opening:
-            if self._session is None:
-                names = dict.fromkeys(one.credentials for one in self.config.registries.values() if one.credentials)
-                side = Side(credentials=tuple(names))
-                stores = await self._object_stores()
-                reached = {
-                    name: replace(await side.access(name), per_bucket=stores) for name in ("source", "destination")
-                }
+    async def _open(self, run: Run) -> Session:
+        names = dict.fromkeys(one.credentials for one in self.config.registries.values() if one.credentials)
+        side = Side(credentials=tuple(names))
+        stores = await self._object_stores()
+        reached = {name: replace(await side.access(name), per_bucket=stores) for name in ("source", "destination")}
 
-                def reach(name: str, concurrency: int) -> Access:
-                    del concurrency  # a flow has no settings beside those of the configuration
-                    return reached[name]
+        def reach(name: str, concurrency: int) -> Access:
+            del concurrency  # a flow has no settings beside those of the configuration
+            return reached[name]
 
-                self._session = opened(self.config, self.mirror, reach, self.cancel)
-            return self._session
+        return opened(self.config, self.mirror, reach, run.cancel)
 
     async def _object_stores(self) -> dict[str, S3Options]:
         """The S3 Store blocks of the buckets that this mirror writes to."""
@@ -104,44 +90,3 @@ class MirrorRun(Work):
         """Notes items that aren't begun, because another failed."""
         for item in items:
             self.done(item, stopped_before(item))
-
-    def receipt(self) -> Receipt:
-        total = self._session.meter.receipt() if self._session else Receipt()
-        for other in list(self.elsewhere.values()):
-            total = total.plus(other)
-        return total
-
-    async def close(self) -> None:
-        if self._session is not None:
-            await self.in_thread(self._session.close)
-        await self.end()
-
-
-@asynccontextmanager
-async def mirroring(
-    config: MirrorsConfig, mirror: Mirror, shared: Shared, told: list[RunMetrics] | None = None
-) -> AsyncIterator[MirrorRun]:
-    """The mirror that the tasks called inside work on."""
-    run = MirrorRun(config, mirror, shared, told)
-    token = _CURRENT.set(run)
-    try:
-        yield run
-    except BaseException:
-        run.cancel.cancel()
-        raise
-    finally:
-        _CURRENT.reset(token)
-        await run.close()
-
-
-def current_mirror() -> MirrorRun:
-    """The mirror of this flow run. Raises InvalidInput outside `mirroring`."""
-    run = _CURRENT.get()
-    if run is None:
-        raise InvalidInput(
-            "no mirror is worked on here", hint="call the task inside `async with tasks.mirror_run.mirroring(...)`"
-        )
-    return run
-
-
-_CURRENT: ContextVar[MirrorRun | None] = ContextVar("mirror", default=None)

@@ -13,9 +13,9 @@ from oci.errors import Incomplete, StoreError
 from oci.export.assembly import WriteReport
 from oci.export.plan import Group
 from oci.meter import Receipt
-from tasks.account import Account
+from tasks.archive import ExportRun
 from tasks.fleet import End, Fleet, Job, run_on_fleet
-from tasks.tarball import Export
+from tasks.heartbeat import Heartbeat
 
 GroupParameters = Callable[[Group], Mapping[str, Any]]
 """Makes the parameters of the flow run that is to write a group of parts."""
@@ -29,7 +29,7 @@ class PartsAccount(BaseModel):
     receipt: Receipt = Receipt()
 
     @classmethod
-    def of(cls, export: Export) -> dict[str, Any]:
+    def of(cls, export: ExportRun) -> dict[str, Any]:
         return {
             "stored": export.bytes_stored,
             "written": [asdict(one) for one in export.written],
@@ -38,13 +38,13 @@ class PartsAccount(BaseModel):
 
 
 async def write_on_fleet(
-    export: Export, location: str, groups: Sequence[Group], fleet: Fleet, parameters: GroupParameters
+    export: ExportRun, location: str, groups: Sequence[Group], fleet: Fleet, parameters: GroupParameters
 ) -> None:
     """Has every group written by the fleet, into the upload that the export has begun. A group whose run was lost is
     sent again, and only what is missing of it is written. Raises Incomplete when a group failed; what is stored stays.
     """
 
-    def noted(run: UUID, account: Account) -> None:
+    def noted(run: UUID, account: Heartbeat) -> None:
         told = PartsAccount.model_validate(account.body)
         export.elsewhere[str(run)] = told.receipt
         export.stored_elsewhere[str(run)] = told.stored

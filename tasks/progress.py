@@ -13,8 +13,8 @@ from prefect.logging import get_run_logger
 
 from oci.relocation.transfer import DONE
 from oci.units import counted, percent, show_size
+from tasks.relocate import RelocationRun
 from tasks.report import artifact_key
-from tasks.transfer import Transfer
 
 PERIOD = 1.0
 """Seconds between updates: each costs the server some 12 ms."""
@@ -65,10 +65,10 @@ class BytesMoving:
 
 
 @asynccontextmanager
-async def progress_shown(transfer: Transfer, what: str, *, kind: str = "progress") -> AsyncIterator[None]:
+async def progress_shown(run: RelocationRun, what: str, *, kind: str = "progress") -> AsyncIterator[None]:
     """A progress artifact of a plan being carried out; `what` is its source as people know it. Without anything to copy
     there is none."""
-    plan = transfer.planned
+    plan = run.planned
     if not plan.to_transfer:
         yield
         return
@@ -76,17 +76,17 @@ async def progress_shown(transfer: Transfer, what: str, *, kind: str = "progress
     description = (
         f"{counted(len(plan.to_transfer), 'image')}, {show_size(plan.bytes_to_move)}: {what} → {plan.destination}"
     )
-    async with percent_shown(key, description, lambda: _done(transfer)):
+    async with percent_shown(key, description, lambda: _done(run)):
         yield
 
 
-def _done(transfer: Transfer) -> float:
+def _done(run: RelocationRun) -> float:
     """Percent, by bytes where there are any and by images where all that is missing is small print."""
-    plan = transfer.planned
+    plan = run.planned
     images = len(plan.to_transfer)
-    copied = sum(1 for outcome in transfer.outcomes.values() if outcome.status == DONE)
+    copied = sum(1 for outcome in run.outcomes.values() if outcome.status == DONE)
     if copied == images:
         return 100.0
-    receipt = transfer.receipt()
+    receipt = run.receipt()
     moved = receipt.bytes_written + receipt.bytes_mounted + receipt.bytes_skipped
     return round(min(99.0, percent(moved, plan.bytes_to_move) if plan.bytes_to_move else percent(copied, images)), 1)

@@ -5,9 +5,6 @@ from __future__ import annotations
 from datetime import timedelta
 
 from prefect import task
-from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
-from prefect.cache_policies import DEFAULT, NO_CACHE
-from prefect.events import emit_event
 from prefect.logging import get_run_logger
 
 from oci.digest import digest_of
@@ -17,31 +14,23 @@ from oci.prune.plan import PrunePlan
 from oci.prune.planner import make_prune_plan, remember
 from oci.reference import parse_store
 from oci.relocation.session import Session
+from tasks.access import OneSided
+from tasks.memory import remembered
+from tasks.pages import prune_page
 from tasks.prune_policy import Policy
 from tasks.prune_report import PlannedPrune, PruneRunReport
-from tasks.report import artifact_key
-from tasks.retries import DELAYS, RETRIES, worth_retrying
-from tasks.visit import visited
+from tasks.report import artifact_key, emit, write_page, write_table
+from tasks.retries import ONCE, REPEATABLE
+from tasks.run import current
 
 EVENT = "transship.prune"
 """Followed by `.finished`, `.denied` or `.failed`."""
-
-_ROWS = 1000
-"""Rows of the table of a plan; the plan has all."""
-
-_EVENT_NAMES = 100
-"""Digests and names that travel in the event: one has a size limit."""
 
 
 @task(
     name="plan prune",
     task_run_name="plan prune of {destination}",
-    retries=RETRIES,
-    retry_delay_seconds=DELAYS,
-    retry_condition_fn=worth_retrying,
-    cache_policy=DEFAULT,
-    persist_result=True,
-    result_serializer="json",
+    **REPEATABLE,
 )
 async def plan_prune(destination: str, policy: Policy, grace_seconds: float) -> PlannedPrune:
     """What the destination has beyond the policy, as a table artifact too.
@@ -49,11 +38,25 @@ async def plan_prune(destination: str, policy: Policy, grace_seconds: float) -> 
     Kept for the flow run: what goes on when a person has approved is the plan that this person has seen. With a grace
     period, since when things are unwanted is written into the destination.
     """
-    visit = visited()
-    session = await visit.session()
-    keep = await policy.now(visit, destination)
-    plan = await visit.in_thread(_plan, session, destination, keep, timedelta(seconds=grace_seconds))
-    planned = PlannedPrune(
+    run = current(OneSided)
+
+    async def make() -> PlannedPrune:
+        session = await run.session()
+        keep = await policy.now(run, destination)
+        plan = await run.in_thread(_plan, session, destination, keep, timedelta(seconds=grace_seconds))
+        planned = _planned(plan)
+        await write_table("prune-plan", destination, _rows(plan), str(planned))
+        for warning in (*plan.warnings, *plan.unknown):
+            get_run_logger().warning("%s", warning)
+        return planned
+
+    planned = await remembered("prune-plan", PlannedPrune, make)
+    get_run_logger().info("%s", planned)
+    return planned
+
+
+def _planned(plan: PrunePlan) -> PlannedPrune:
+    return PlannedPrune(
         destination=plan.destination,
         manifests=len(plan.due_manifests),
         tags=len(plan.due_tags),
@@ -63,12 +66,6 @@ async def plan_prune(destination: str, policy: Policy, grace_seconds: float) -> 
         fingerprint=fingerprint(plan),
         document=plan.to_json(),
     )
-    await acreate_table_artifact(key=plan_key(destination), table=list(_rows(plan))[:_ROWS], description=str(planned))
-    log = get_run_logger()
-    for warning in (*plan.warnings, *plan.unknown):
-        log.warning("%s", warning)
-    log.info("%s", planned)
-    return planned
 
 
 def _plan(session: Session, destination: str, keep: Keep, grace: timedelta) -> PrunePlan:
@@ -114,34 +111,24 @@ def _rows(plan: PrunePlan) -> list[dict[str, str]]:
     ]
 
 
-@task(name="delete", task_run_name="delete from {destination}", cache_policy=NO_CACHE)
+@task(name="delete", task_run_name="delete from {destination}", **ONCE)
 async def carry_out(destination: str, planned: PlannedPrune, policy: Policy, note: str = "") -> PruneRunReport:
     """Looks again, and deletes what the plan says and what is unwanted still; what mirrors take by now is asked anew.
     Not run again by itself: whoever runs it again makes a new plan."""
-    visit = visited()
+    run = current(OneSided)
     plan = PrunePlan.from_json(planned.document)
-    keep = await policy.now(visit, destination)
-    report = await visit.in_thread(execute, await visit.session(), plan, keep=keep)
+    keep = await policy.now(run, destination)
+    report = await run.in_thread(execute, await run.session(), plan, keep=keep)
     return PruneRunReport.of(plan, report, note)
 
 
-@task(name="report prune", task_run_name="report {destination}", cache_policy=NO_CACHE)
+@task(name="report prune", task_run_name="report {destination}", **ONCE)
 async def report_prune(destination: str, written: PruneRunReport) -> PruneRunReport:
     """Writes the report artifact and emits `transship.prune.finished`, `.denied` or `.failed`, with the report as
     payload."""
-    await acreate_markdown_artifact(
-        key=artifact_key("prune", destination),
-        markdown=written.to_markdown(),
-        description=f"What the prune of {destination} did",
-    )
-    payload = written.model_dump(mode="json")
-    payload |= {key: value[:_EVENT_NAMES] for key, value in payload.items() if isinstance(value, list)}
+    await write_page("prune", destination, prune_page(written), f"What the prune of {destination} did")
     ending = written.outcome if written.outcome in ("denied", "failed") else "finished"
-    emit_event(
-        event=f"{EVENT}.{ending}",
-        resource={"prefect.resource.id": f"{EVENT}.{destination}", "prefect.resource.name": destination},
-        payload=payload,
-    )
+    emit(f"{EVENT}.{ending}", destination, written.model_dump(mode="json"))
     log = get_run_logger().error if ending == "failed" else get_run_logger().info
     log("%s", written)
     return written

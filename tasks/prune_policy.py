@@ -13,8 +13,7 @@ from oci.mirror.selection import keep_for
 from oci.prune.keep import Keep
 from oci.reference import parse_store
 from oci.relocation.session import Access, Session
-from tasks.side import Side
-from tasks.visit import Visit
+from tasks.access import OneSided, Side
 
 
 class Policy(BaseModel):
@@ -24,20 +23,20 @@ class Policy(BaseModel):
     mirrors: str = ""
     vanished: bool = True
 
-    async def now(self, visit: Visit, destination: str) -> Keep:
+    async def now(self, run: OneSided, destination: str) -> Keep:
         """With what all mirrors to the destination take at this moment. Raises what reading them and their sources
         raises."""
         keep = Keep.from_dict(self.keep)
         if not self.mirrors:
             return keep
-        config = await visit.in_thread(read_config, self.mirrors)
+        config = await run.in_thread(read_config, self.mirrors)
         names = dict.fromkeys(one.credentials for one in config.registries.values() if one.credentials)
-        side = Side(credentials=(*visit.side.credentials, *names), anonymous=visit.side.anonymous)
+        side = Side(credentials=(*run.side.credentials, *names), anonymous=run.side.anonymous)
         reached = {name: await side.access(name) for name in ("source", "destination")}
-        return keep.and_also(await visit.in_thread(self._mirrored, config, destination, reached, visit))
+        return keep.and_also(await run.in_thread(self._mirrored, config, destination, reached, run))
 
-    def _mirrored(self, config: MirrorsConfig, destination: str, reached: dict[str, Access], visit: Visit) -> Keep:
+    def _mirrored(self, config: MirrorsConfig, destination: str, reached: dict[str, Access], run: OneSided) -> Keep:
         def open_mirror(mirror: Mirror) -> Session:
-            return opened(config, mirror, lambda name, _: reached[name], visit.cancel)
+            return opened(config, mirror, lambda name, _: reached[name], run.cancel)
 
         return keep_for(config, parse_store(destination), open_mirror, vanished=self.vanished)

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from pydantic import BaseModel
 
 from oci.prune.execute import Left, PruneReport
 from oci.prune.plan import PrunePlan
 from oci.units import counted, show_size
-from tasks.page import table
-
-_SHOWN = 500
-"""Rows of a table of the page; the value has everything."""
 
 
 class PlannedPrune(BaseModel):
@@ -115,35 +109,6 @@ class PruneRunReport(BaseModel):
             f"{self.destination}: {deleted}, "
             f"{len(self.skipped)} left, {len(self.failed)} failed, {show_size(self.bytes_freed)} freed"
         )
-
-    def to_markdown(self) -> str:
-        return "\n".join(self._lines())
-
-    def _lines(self) -> Iterator[str]:
-        yield f"## {self.destination}"
-        yield ""
-        yield f"**{self.outcome.capitalize()}.**" + (f" {self.note}" if self.note else "")
-        yield ""
-        rows = {
-            "To delete": str(self.planned),
-            "Manifests deleted": str(len(self.deleted)),
-            "Tags deleted": str(len(self.tags_deleted)),
-            "Gone already": str(self.gone or ""),
-            "Within their grace period": str(self.waiting or ""),
-            "Manifests kept": str(self.kept),
-            "Freed, at most": show_size(self.bytes_freed),
-            "Requests": str(self.requests or ""),
-        }
-        yield from table(("", ""), ((name, value) for name, value in rows.items() if value))
-        for title, remaining in (
-            ("Failed", self.failed),
-            ("Left, for something has changed since the plan", self.skipped),
-            ("Tags that the registry can't take away alone", self.refused),
-        ):
-            if remaining:
-                yield f"### {title}"
-                yield ""
-                yield from table(("What", "Why"), ((one.subject, one.reason) for one in remaining[:_SHOWN]))
 
 
 def _remaining(left: Left) -> Remaining:

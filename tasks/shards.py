@@ -18,9 +18,10 @@ from oci.reference import on_this_machine
 from oci.relocation.plan import Plan, PlannedManifest
 from oci.relocation.shards import Cut, asked_again, cut, part_of
 from oci.relocation.transfer import DONE, FAILED, ImageOutcome, failure
-from tasks.account import Account
+from tasks.access import access_was_given
 from tasks.fleet import End, Fleet, Job, JobEnd, run_on_fleet
-from tasks.transfer import Transfer, access_was_given
+from tasks.heartbeat import Heartbeat
+from tasks.relocate import RelocationRun
 
 ShardParameters = Callable[[Plan], Mapping[str, Any]]
 """Makes the parameters of the flow run that is to carry a shard out."""
@@ -33,14 +34,14 @@ class ShardAccount(BaseModel):
     receipt: Receipt = Receipt()
 
     @classmethod
-    def of(cls, transfer: Transfer) -> dict[str, Any]:
+    def of(cls, transfer: RelocationRun) -> dict[str, Any]:
         return {
             "outcomes": [outcome.to_dict() for outcome in transfer.outcomes.values()],
             "receipt": asdict(transfer.receipt()),
         }
 
 
-def shared_out(transfer: Transfer, *, count: int, shard_bytes: int) -> Cut | None:
+def shared_out(transfer: RelocationRun, *, count: int, shard_bytes: int) -> Cut | None:
     """The plan in shards, or None when it isn't worth it, or not possible: a run on another machine takes seconds to
     start and can't see the folders of this one."""
     plan = transfer.planned
@@ -59,7 +60,7 @@ def shared_out(transfer: Transfer, *, count: int, shard_bytes: int) -> Cut | Non
 
 
 async def transfer_on_fleet(
-    transfer: Transfer, shards: Sequence[Plan], fleet: Fleet, parameters: ShardParameters, *, trusting: bool = True
+    transfer: RelocationRun, shards: Sequence[Plan], fleet: Fleet, parameters: ShardParameters, *, trusting: bool = True
 ) -> None:
     """Has the shards carried out by the fleet; what became of each image is in the transfer's outcomes then.
 
@@ -69,7 +70,7 @@ async def transfer_on_fleet(
     plans = {f"{transfer.planned.destination}, shard {n} of {len(shards)}": shard for n, shard in enumerate(shards, 1)}
     left = dict(plans)
 
-    def noted(run: UUID, account: Account) -> None:
+    def noted(run: UUID, account: Heartbeat) -> None:
         told = ShardAccount.model_validate(account.body)
         transfer.elsewhere[str(run)] = told.receipt
         transfer.outcomes.update({one.digest: one for one in told.outcomes if one.status != FAILED})
@@ -93,7 +94,7 @@ async def transfer_on_fleet(
                 transfer.outcomes.setdefault(image.digest, _done(image))
 
 
-async def _left(transfer: Transfer, shard: Plan, end: JobEnd, *, trusting: bool) -> Plan:
+async def _left(transfer: RelocationRun, shard: Plan, end: JobEnd, *, trusting: bool) -> Plan:
     """What of a shard the destination still lacks."""
     if trusting:
         found = await transfer.in_thread(asked_again, await transfer.session(), shard)

@@ -39,6 +39,8 @@ class Declaration:
     places: int | None = 1
     queued: bool = False
     entrypoint: str = ENTRYPOINT
+    mirror: str = ""
+    """That it is of; empty for one that all mirrors share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,8 @@ class Declared:
     on_push: Declaration | None = None
     trigger: PushTrigger | None = None
     registries: frozenset[str] = field(default_factory=frozenset)
+    blocks: frozenset[str] = field(default_factory=frozenset)
+    """Names of the blocks that its runs load."""
 
     @property
     def deployments(self) -> tuple[Declaration, ...]:
@@ -67,7 +71,8 @@ class Declared:
 def declared(config: MirrorsConfig, mirror: Mirror) -> Declared:
     """The configuration of the mirror travels in the parameters: a worker needs no file, every run shows the rules it
     went by, and a change takes effect when it is deployed. Raises InvalidInput."""
-    parameters = {"config": _own_part(config, mirror)}
+    own = config.alone(mirror)
+    parameters = {"config": own.to_dict() | {"version": config.version}}
     size = len(str(parameters))
     if size > _LARGEST_PARAMETERS:
         raise InvalidInput(f"mirror {mirror.name}: its configuration is {size} characters long, too much for Prefect")
@@ -77,6 +82,7 @@ def declared(config: MirrorsConfig, mirror: Mirror) -> Declared:
         description=f"Mirrors {where}.",
         parameters={"parameters": parameters},
         schedule=_schedule(mirror),
+        mirror=mirror.name,
     )
     trigger = _trigger(mirror)
     on_push = Declaration(
@@ -85,12 +91,11 @@ def declared(config: MirrorsConfig, mirror: Mirror) -> Declared:
         parameters={"parameters": parameters},
         places=_PUSHES_AT_A_TIME,
         queued=True,
+        mirror=mirror.name,
     )
-    return Declared(mirror, main, on_push if trigger else None, trigger, mirror.registries)
-
-
-def _own_part(config: MirrorsConfig, mirror: Mirror) -> dict[str, Any]:
-    return config.alone(mirror).to_dict() | {"version": config.version}
+    blocks = {registry.credentials for registry in own.registries.values()}
+    blocks |= {bucket.s3_store for bucket in own.buckets.values()}
+    return Declared(mirror, main, on_push if trigger else None, trigger, mirror.registries, frozenset(blocks - {""}))
 
 
 def _schedule(mirror: Mirror) -> SCHEDULE_TYPES | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from uuid import UUID
 
 from prefect.blocks.core import Block
 from prefect.client.orchestration import PrefectClient, get_client
@@ -16,13 +17,16 @@ from flows.deploy.change import Change, Outcome
 from flows.deploy.declaration import Declared, declared
 from flows.deploy.deployments import KIND, Wanted, left_over, put, remove
 from flows.deploy.fleet import WORK_POOL as FLEET_POOL
-from flows.deploy.fleet import fleet
-from flows.deploy.surroundings import block_types, find_block, put_block_type, put_limits, put_work_pool
+from flows.deploy.fleet import fleet, rescue
+from flows.deploy.infrastructure import block_types, find_block, put_block_type, put_limits, put_work_pool
 from flows.deploy.triggers import put_trigger, remove_trigger
-from flows.lifelines import lifelines
+from flows.zombie_runs import zombie_automations
 from oci.errors import Refused, StoreError, Unauthorized, Unavailable
 from oci.mirror.config import MirrorsConfig
 from tasks.blocks import RegistryCredentials, S3Store
+
+_NOT_MADE = UUID(int=0)
+"""Of a deployment that a dry run doesn't make."""
 
 
 def _nobody(change: Change) -> None:
@@ -103,14 +107,16 @@ async def _deploy(
     yield await put_work_pool(client, options.fleet_pool, type_of_pools, like=pool, dry_run=dry_run)
     for block in block_types():
         yield await put_block_type(client, block, dry_run=dry_run)
-    for kind, name in _logins(config):
-        if missing := await find_block(client, kind, name):
-            yield missing
+    missing = [change for kind, name in _logins(config) if (change := await find_block(client, kind, name))]
+    for change in missing:
+        yield change
     limits = {host: registry.images_at_a_time for host, registry in config.registries.items()}
     for change in await put_limits(client, limits, prune=options.prune, dry_run=dry_run):
         yield change
-    for lifeline in lifelines():
-        yield await put_automation(client, lifeline, dry_run=dry_run)
+    change, deployment = await put(client, Wanted(rescue(), pool), dry_run=dry_run)
+    yield change
+    for automation in zombie_automations(deployment or _NOT_MADE):
+        yield await put_automation(client, automation, dry_run=dry_run)
     if options.notify:
         for change in await put_alarms(client, options.notify, options.group, dry_run=dry_run):
             yield change
@@ -118,7 +124,7 @@ async def _deploy(
         change, _ = await put(client, Wanted(declaration, options.fleet_pool), dry_run=dry_run)
         yield change
     for one in wanted:
-        async for change in _deploy_mirror(client, one, options):
+        async for change in _deploy_mirror(client, one, options, missing=frozenset(change.name for change in missing)):
             yield change
     async for change in _left_over(client, wanted, options):
         yield change
@@ -131,9 +137,11 @@ def _logins(config: MirrorsConfig) -> list[tuple[type[Block], str]]:
     return [*((RegistryCredentials, name) for name in registries), *((S3Store, name) for name in stores)]
 
 
-async def _deploy_mirror(client: PrefectClient, one: Declared, options: Options) -> AsyncIterator[Change]:
+async def _deploy_mirror(
+    client: PrefectClient, one: Declared, options: Options, *, missing: frozenset[str]
+) -> AsyncIterator[Change]:
     for declaration in one.deployments:
-        asked = Wanted(declaration, options.work_pool, options.group)
+        asked = Wanted(declaration, options.work_pool, options.group, waits=bool(one.blocks & missing))
         change, deployment = await put(client, asked, dry_run=options.dry_run)
         yield change
         if one.trigger and declaration is one.on_push:

@@ -36,10 +36,22 @@ class Wanted:
     declaration: Declaration
     work_pool: str
     group: str = ""
+    waits: bool = False
+    """A block that its runs need is missing: it is made paused, and goes on when the block is there."""
 
     @property
     def tags(self) -> list[str]:
-        return [TAG, group_tag(self.group)] if self.group else [TAG]
+        of_mirror = [group_tag(self.group), mirror_tag(self.declaration.mirror)] if self.group else []
+        return [TAG, *of_mirror, *([WAITS] if self.waits else [])]
+
+
+WAITS = "transship:waits-for-block"
+"""Of a deployment that is paused until a block is made. One that a person paused hasn't this tag, and stays paused."""
+
+
+def mirror_tag(mirror: str) -> str:
+    """By which the runs of one mirror are found, whatever started them."""
+    return f"mirror:{mirror}"
 
 
 def group_tag(group: str) -> str:
@@ -75,6 +87,8 @@ async def put(client: PrefectClient, wanted: Wanted, *, dry_run: bool) -> tuple[
     change = different(KIND, name, _differences(existing, wanted))
     if change.outcome is Outcome.UPDATED and not dry_run:
         await _make(client, flow, wanted)
+        if WAITS in existing.tags and not wanted.waits:
+            await client.resume_deployment(existing.id)
     return change, existing.id
 
 
@@ -104,6 +118,7 @@ async def _make(client: PrefectClient, flow: Flow[..., Any], wanted: Wanted) -> 
         concurrency_options=_collisions(declaration),
         work_pool_name=wanted.work_pool,
         tags=wanted.tags,
+        paused=True if wanted.waits else None,
     )
 
 

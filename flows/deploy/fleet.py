@@ -1,4 +1,4 @@
-"""The deployments that machines of a fleet take shards from, shared by all mirrors and relocations of the server."""
+"""Deployments that all mirrors and relocations of a server share: those of the fleet, and the one that rescues runs."""
 
 from __future__ import annotations
 
@@ -19,6 +19,12 @@ def fleet() -> tuple[Declaration, ...]:
             "flows.mirror_shard.mirror_shard", "Carries some of a mirror's images, for a run that asks for a fleet."
         ),
     )
+
+
+def rescue() -> Declaration:
+    """What the automations of flows.zombie_runs start, where the mirrors run."""
+    description = "Looks after a run that seems dead, and starts it again once."
+    return Declaration("rescue", description, parameters={}, places=None, entrypoint="flows.zombie_runs.rescue")
 
 
 def _declaration(entrypoint: str, description: str) -> Declaration:

@@ -8,13 +8,14 @@ from flows.parameters.prune import AfterPlan, KeepParameters, PruneApproval, Pru
 from flows.parameters.pull import PullParameters
 from flows.parameters.push import PushParameters
 from flows.parameters.registry import BlockName
-from flows.parameters.relocate import RelocateParameters, SourceKind, Verify
+from flows.parameters.relocate import RelocateParameters, SourceKind
 from flows.parameters.shard import ShardParameters
 from flows.parameters.tags import TagAction, TagsParameters
 from flows.parameters.tarball import TarballOptions
 from flows.parameters.verify import VerifyParameters
 from oci.registry.form import RegistryForm as RegistryOptions
 from oci.relocation.request import Artifact
+from oci.relocation.run import Verify
 
 __all__ = [
     "AfterPlan",

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from flows.parameters.relocate import RelocateParameters
 from oci.export.plan import Group
 from oci.relocation.request import RelocationRequest
-from tasks.tarball import ExportOrder
+from tasks.archive import ExportOrder
 
 
 class PartsParameters(BaseModel):

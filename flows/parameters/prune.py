@@ -16,8 +16,8 @@ from oci.errors import InvalidInput
 from oci.prune.keep import Keep
 from oci.reference import ARCHIVE_PREFIX, StoreName, parse_store
 from oci.registry.form import RegistryForm as RegistryOptions
+from tasks.access import Side
 from tasks.prune_policy import Policy
-from tasks.side import Side
 
 Text = Annotated[str, Field(min_length=1, max_length=500)]
 

@@ -12,7 +12,7 @@ from oci.bundle.pull import PullRequest
 from oci.errors import InvalidInput
 from oci.reference import parse_any
 from oci.registry.form import RegistryForm as RegistryOptions
-from tasks.side import Side
+from tasks.access import Side
 
 
 class PullParameters(BaseModel):

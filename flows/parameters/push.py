@@ -12,7 +12,7 @@ from oci.errors import InvalidInput
 from oci.files.walk import DEFAULT_EXCLUSIONS
 from oci.reference import LayoutFolder
 from oci.registry.form import RegistryForm as RegistryOptions
-from tasks.side import Side
+from tasks.access import Side
 
 FilePath = Annotated[str, Field(min_length=1, max_length=4096)]
 

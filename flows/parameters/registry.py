@@ -14,7 +14,7 @@ from oci.errors import InvalidReference
 from oci.reference import S3_PREFIX, ArchiveName
 from oci.registry.form import RegistryForm as RegistryOptions
 from oci.relocation.session import DEFAULT_CONCURRENCY
-from tasks.side import Side
+from tasks.access import Side
 
 BlockName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=200)]
 Credentials = Annotated[

@@ -16,8 +16,9 @@ from oci.errors import InvalidInput
 from oci.reference import ARCHIVE_PREFIX, S3_PREFIX, ArchiveName, parse_any, parse_store
 from oci.registry.form import RegistryForm as RegistryOptions
 from oci.relocation.request import Artifact, RelocationRequest
-from tasks.relocation import Order
-from tasks.tarball import ExportOrder
+from oci.relocation.run import Verify
+from tasks.archive import ExportOrder
+from tasks.relocate import Order
 
 
 class SourceKind(StrEnum):
@@ -27,14 +28,6 @@ class SourceKind(StrEnum):
     IMAGE = "image"
     LOCK = "lock"
     ARCHIVE = "archive"
-
-
-class Verify(StrEnum):
-    """How the result is proved."""
-
-    NONE = "none"
-    HEAD = "head"
-    DEEP = "deep"
 
 
 class RelocateParameters(BaseModel):
@@ -232,6 +225,7 @@ class RelocateParameters(BaseModel):
             source=side(self.source_registry, self.source_credentials, self.concurrency, self.s3_store),
             destination=side(self.destination_registry, self.destination_credentials, self.concurrency, self.s3_store),
             concurrency=self.concurrency,
+            verify=self.verify,
         )
 
     def export_order(self) -> ExportOrder:

@@ -11,7 +11,7 @@ from flows.parameters.relocate import RelocateParameters
 from oci.errors import InvalidDocument
 from oci.registry.form import RegistryForm as RegistryOptions
 from oci.relocation.plan import Plan
-from tasks.transfer import Transfer
+from tasks.relocate import Order
 
 
 class ShardParameters(BaseModel):
@@ -64,9 +64,10 @@ class ShardParameters(BaseModel):
     def shard(self) -> Plan:
         return Plan.from_dict(self.plan)
 
-    def transfer(self) -> Transfer:
-        """To be opened by the run."""
-        return Transfer(
+    def order(self) -> Order:
+        """The same for the tasks, which know nothing of forms."""
+        return Order(
+            plan=self.shard(),
             source=side(self.source_registry, self.source_credentials, self.concurrency, self.s3_store),
             destination=side(self.destination_registry, self.destination_credentials, self.concurrency),
             concurrency=self.concurrency,

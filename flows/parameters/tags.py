@@ -11,7 +11,7 @@ from flows.parameters.registry import Concurrency, Credentials, StoreText, side
 from oci.errors import InvalidInput
 from oci.reference import Reference, parse_any
 from oci.registry.form import RegistryForm as RegistryOptions
-from tasks.side import Side
+from tasks.access import Side
 
 
 class TagAction(StrEnum):

@@ -11,7 +11,7 @@ from oci.errors import InvalidInput
 from oci.reference import StoreName, parse_any, parse_store
 from oci.registry.form import RegistryForm as RegistryOptions
 from oci.relocation.verify import names_by_store
-from tasks.side import Side
+from tasks.access import Side
 
 LockPath = Annotated[str, Field(min_length=1, max_length=4096)]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import ipaddress
 import logging
 from collections.abc import AsyncIterator
@@ -13,6 +12,7 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
+from flows.receiver.access import CONNECTIONS, CarefulProtocol, Tokens
 from flows.receiver.notification import NotANotification, Notification, read
 from flows.receiver.outbox import Full, Outbox
 from oci.errors import InvalidInput
@@ -20,7 +20,6 @@ from oci.errors import InvalidInput
 LARGEST_BODY = 1_000_000
 BODY_SECONDS = 10.0
 DRAIN_SECONDS = 10.0
-_CONNECTIONS = 100
 _RETRY_AFTER = {"Retry-After": "10"}
 
 _log = logging.getLogger("transship.receiver")
@@ -32,9 +31,9 @@ class _Unacceptable(Exception):
         self.status = status
 
 
-def receiver(outbox: Outbox, token: str) -> FastAPI:
-    """`POST /notifications[?registry=HOST]` for registries, `GET /health` for whoever watches over it. An empty token
-    lets everybody send."""
+def receiver(outbox: Outbox, tokens: Tokens) -> FastAPI:
+    """`POST /notifications[?registry=HOST]` for registries, `GET /health` for monitoring. Without tokens everybody may
+    send."""
 
     @asynccontextmanager
     async def delivering(app: FastAPI) -> AsyncIterator[None]:
@@ -64,8 +63,9 @@ def receiver(outbox: Outbox, token: str) -> FastAPI:
     @app.post("/notifications")
     async def notifications(request: Request) -> JSONResponse:
         try:
-            _check(request, token)
+            registry = _registry_of(request, tokens)
             told = read(await _body(request), request.query_params.get("registry", ""))
+            _check(told, registry)
             new = outbox.put(told.pushes)
         except _Unacceptable as error:
             return _refusal(error.status, str(error))
@@ -80,12 +80,22 @@ def receiver(outbox: Outbox, token: str) -> FastAPI:
     return app
 
 
-def _check(request: Request, token: str) -> None:
+def _registry_of(request: Request, tokens: Tokens) -> str:
+    """The registry that the sender speaks for; empty for all."""
+    if not tokens:
+        return ""
     kind, _, given = request.headers.get("authorization", "").partition(" ")
-    if not token:
-        return
-    if kind.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), token.encode()):
+    registry = tokens.registry_of(given.strip()) if kind.lower() == "bearer" else None
+    if registry is None:
         raise _Unacceptable(401, "a header `Authorization: Bearer TOKEN` with the receiver's token is needed")
+    return registry
+
+
+def _check(told: Notification, registry: str) -> None:
+    """A token of one registry says nothing of another."""
+    others = sorted({push.repository.registry for push in told.pushes} - {registry})
+    if registry and others:
+        raise _Unacceptable(403, f"this token speaks for {registry} only, and the message is of {others[0]}")
 
 
 async def _body(request: Request) -> bytes:
@@ -120,23 +130,26 @@ def _taken(told: Notification, new: int) -> JSONResponse:
 
 
 def serve(*, host: str, port: int, token: str, outbox: Outbox) -> None:
-    """Listens until SIGTERM or Ctrl-C, and delivers what waits before it returns.
+    """Listens until SIGTERM or Ctrl-C, and delivers what waits before it returns. `token` has one token a line, see
+    Tokens.
 
     Raises InvalidInput when everybody on the network could send, or when the address can't be listened on.
     """
-    if not token and not _is_loopback(host):
+    tokens = Tokens.parse(token)
+    if not tokens and not _is_loopback(host):
         raise InvalidInput(
             f"without a token, the receiver doesn't listen on {host}: whoever reaches it could start mirrors",
             hint="set TRANSSHIP_RECEIVER_TOKEN or --token-file, or listen on 127.0.0.1",
         )
     configuration = uvicorn.Config(
-        receiver(outbox, token),
+        receiver(outbox, tokens),
         host=host,
         port=port,
         log_config=None,
         access_log=False,
         server_header=False,
-        limit_concurrency=_CONNECTIONS,
+        http=CarefulProtocol,
+        limit_concurrency=CONNECTIONS,
         timeout_keep_alive=30,
         timeout_graceful_shutdown=10,
     )
@@ -146,7 +159,7 @@ def serve(*, host: str, port: int, token: str, outbox: Outbox) -> None:
         raise InvalidInput(f"can't listen on {host}:{port}", hint="is another receiver running there?") from None
     with listening:
         address = listening.getsockname()
-        _log.info("listening on %s port %d%s", address[0], address[1], "" if token else ", without a token")
+        _log.info("listening on %s port %d%s", address[0], address[1], "" if tokens else ", without a token")
         uvicorn.Server(configuration).run(sockets=[listening])
 
 

@@ -152,6 +152,13 @@ class Comparison:
         return sum(destination.count(*states) for destination in self.destinations)
 
     @property
+    def in_words(self) -> str:
+        """`297 in place, 3 missing, 3 changed images`"""
+        counts = {state.value: self.count(state) for state in TagState}
+        counts |= {"extra": self.extra, "changed images": len(self.work)}
+        return ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "nothing there"
+
+    @property
     def extra(self) -> int:
         return sum(len(destination.extra) for destination in self.destinations)
 

@@ -25,6 +25,7 @@ from oci.registry.credentials.chain import Credentials
 from oci.registry.credentials.credential import ANONYMOUS, Credential
 from oci.relocation.session import Access, Session
 from oci.relocation.transfer import DONE
+from oci.units import counted, show_size
 
 Reach: TypeAlias = Callable[[str, int], Access]
 """How a driver reaches one side, "source" or "destination", with so many threads, where the configuration says nothing;
@@ -172,6 +173,17 @@ class MirrorReport(msgspec.Struct, frozen=True, kw_only=True):
     def failed_names(self) -> tuple[str, ...]:
         """To be given as `only`."""
         return tuple(dict.fromkeys(name for failed in self.failed for name in failed.names))
+
+    def __str__(self) -> str:
+        """One line."""
+        receipt = self.receipt
+        waiting = f", {self.held} too young" if self.held else ""
+        waiting += f", {self.waiting} left to the next run" if self.waiting else ""
+        spent = f"{counted(receipt.total_requests, 'request')}, {receipt.seconds:.1f} s"
+        return (
+            f"{self.mirror}: {self.copied} copied, {self.in_place} in place, {len(self.failed)} failed{waiting}; "
+            f"{show_size(receipt.bytes_written)} sent, {spent}"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         body = {name: getattr(self, name) for name in ("mirror", "source", "in_place", "copied", "images")}

@@ -77,13 +77,14 @@ class Relocation:
     def __init__(
         self,
         session: Session,
-        request: RelocationRequest,
+        request: RelocationRequest | None,
         *,
         verify: Verify = Verify.NONE,
         seen: Seen | None = None,
         plan: Plan | None = None,
     ) -> None:
-        """`seen` is what is known of the destination already; `plan` one that was made before."""
+        """`seen` is what is known of the destination already; `plan` one that was made before, which a part of a
+        relocation has in the place of a request."""
         self.session = session
         self.request = request
         self.verify = verify
@@ -104,6 +105,8 @@ class Relocation:
     def make_plan(self) -> Plan:
         """Asks the source and the destination; writes nothing. Keeps a plan that was given or made before."""
         if self._plan is None:
+            if self.request is None:
+                raise InvalidInput("this relocation has neither a request nor a plan")
             self._plan = make_plan(self.session, self.request, seen=self._seen)
         return self._plan
 

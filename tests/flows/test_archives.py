@@ -257,7 +257,7 @@ def test_an_import_takes_one_image_by_its_digest(
 def test_a_group_that_fails_is_retried_alone_and_a_failed_run_leaves_nothing_to_see(
     object_store: SeaweedFS, big: str, s3_location: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.tarball.write_tarball.retry_delay_seconds", [0.0, 0.0])
+    monkeypatch.setattr("tasks.archive.write_tarball.retry_delay_seconds", [0.0, 0.0])
     with FaultProxy(object_store.port) as proxy:
         save_store(object_store, "flaky", proxy.url)
         proxy.rules.append(Fault(method="PUT", path=r"partNumber=3\b", status=403, body=b""))

@@ -96,7 +96,7 @@ def test_a_run_from_the_form_copies_everything_and_ends_completed(
 
     assert state_of(run) == "Completed"
     assert pushed(destination, parameters) == 7
-    assert read_run(run).name == f"images.lock.yml -> {destination.host}"
+    assert read_run(run).name == f"images.lock.yml -> {parameters['parameters']['destination']}"
 
 
 def test_what_was_pushed_from_the_form_is_pulled_and_listed_from_it(
@@ -137,7 +137,9 @@ def test_a_program_has_a_worker_do_it_and_waits_for_the_end(
         check=False,
     )
 
-    assert (done.returncode, done.stdout) == (0, f"bundle 1.4.0 -> {destination.host}: done\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, f"bundle 1.4.0 -> {destination.host}/{repository}: done\n"), (
+        done.stderr
+    )
     assert "1.4.0" in destination.repository_tags(repository)
 
 

@@ -86,9 +86,9 @@ def test_files_are_pushed_as_the_command_pushes_them(
     assert (report.tag, report.files, report.folders) == ("v1", 1, 2)
     assert report.reference == f"{store}@{digest_of(PUSHED['V3'].manifest)}"
     assert report.reference in lock.read_text()
-    assert report.cost.requests > 0
+    assert report.receipt.total_requests > 0
     run = last_run()
-    assert run.name == f"push repository v1 -> {registry.host}"
+    assert run.name == f"push repository v1 -> {store}"
     assert run.state is not None
     assert run.state.is_completed()
     assert "1 in 2 folders" in artifact(artifact_key("push", store))
@@ -190,6 +190,6 @@ def test_logins_come_from_blocks_and_are_nowhere_to_be_seen(
 
         report = push_sync(push.model_copy(update={"credentials": ["files-writer"]}))
 
-    assert list(report.cost.identities.values()) == ["user bob (block files-writer)"]
+    assert list(report.receipt.identities.values()) == ["user bob (block files-writer)"]
     assert SECRET not in last_run().model_dump_json()
     assert SECRET not in artifact(artifact_key("push", f"{registry.host}/{repository}"))

@@ -33,8 +33,8 @@ from flows import (
     relocate,
     relocate_sync,
 )
-from flows.lifelines import lifelines
 from flows.parameters import SourceKind, Verify
+from flows.zombie_runs import STARTED_AGAIN, zombie_automations
 from oci.errors import InvalidInput
 from oci.mirror.reader import make_config
 from tasks.fleet import End, Fleet, Job, JobEnd, run_on_fleet
@@ -192,7 +192,7 @@ def scene(images: list[Image], registry: DockerRegistry, other_registry: DockerR
 def test_a_worker_killed_in_the_middle_costs_one_shard_that_finishes_elsewhere(
     deployed: PrefectServer, scene: Scene, source: FaultProxy
 ) -> None:
-    fleet = FleetOptions(shards=SHARDS, lost_after_seconds=15)
+    fleet = FleetOptions(shards=SHARDS, lost_after_seconds=15, start_within_seconds=60)
     parameters = scene.parameters(scene.images, host=source.host, verify=Verify.DEEP, fleet=fleet)
     killed: list[int] = []
     limit(source.host, LIMIT)
@@ -287,8 +287,8 @@ def test_the_changed_images_of_a_mirror_are_carried_by_the_fleet(
     first = mirror_sync(parameters).mirrors[0]
     again = mirror_sync(parameters).mirrors[0]
 
-    assert (first.copied, first.failed) == (12, [])
-    assert first.cost.bytes_written > 0
+    assert (first.copied, first.failed) == (12, ())
+    assert first.receipt.bytes_written > 0
     assert (again.copied, again.in_place) == (0, 12)
     assert set(scene.source.repository_tags(scene.repository)) <= set(
         scene.destination.repository_tags(scene.repository)
@@ -318,13 +318,43 @@ def test_a_job_whose_run_is_deleted_counts_as_cancelled(deployed: PrefectServer,
     assert (end.end, end.message) == (End.CANCELLED, "its run was deleted")
 
 
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A run of the deployment `relocate`."""
+
+    run: UUID
+
+    @classmethod
+    def of(cls, parameters: RelocateParameters) -> Started:
+        async def create(client: PrefectClient) -> UUID:
+            deployment = await client.read_deployment_by_name("relocate/relocate")
+            body = {"parameters": parameters.model_dump(mode="json")}
+            return (await client.create_flow_run_from_deployment(deployment.id, parameters=body)).id
+
+        return cls(with_client(create))
+
+    def read(self) -> FlowRun:
+        return with_client(lambda client: client.read_flow_run(self.run))
+
+    @property
+    def state(self) -> str:
+        return str(self.read().state_name)
+
+    def looked_after(self) -> list[FlowRun]:
+        """The runs of `rescue` for it."""
+        named = FlowRunFilter(name=FlowRunFilterName(any_=[f"look after {self.run}"]))
+        return with_client(lambda client: client.read_flow_runs(flow_run_filter=named))
+
+
 @pytest.fixture
 def impatient(deployed: PrefectServer) -> Iterator[None]:
-    """The two automations with the shortest patience that there is, with which a healthy run is taken for dead, too."""
+    """The automations with the shortest patience that Prefect has, with which a healthy run looks dead, too."""
     patience = timedelta(seconds=10)
 
     async def put(client: PrefectClient) -> list[UUID]:
-        return [await client.create_automation(one) for one in lifelines(silent_after=patience, pending_after=patience)]
+        rescue = await client.read_deployment_by_name("rescue/rescue")
+        automations = zombie_automations(rescue.id, silent_after=patience, pending_after=patience)
+        return [await client.create_automation(one) for one in automations]
 
     async def delete(client: PrefectClient) -> None:
         for automation in made:
@@ -337,28 +367,56 @@ def impatient(deployed: PrefectServer) -> Iterator[None]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("impatient")
-def test_runs_that_nobody_carries_out_any_more_are_ended_by_the_server(deployed: PrefectServer, scene: Scene) -> None:
-
-    def start(host: str) -> UUID:
-        parameters = scene.parameters(scene.images[:3], host=host).model_dump(mode="json")
-
-        async def create(client: PrefectClient) -> UUID:
-            deployment = await client.read_deployment_by_name("relocate/relocate")
-            made = await client.create_flow_run_from_deployment(deployment.id, parameters={"parameters": parameters})
-            return made.id
-
-        return with_client(create)
-
-    def state_of(run: UUID) -> str:
-        return str(with_client(lambda client: client.read_flow_run(run)).state_name)
-
+def test_runs_whose_machine_died_are_started_again_and_complete(deployed: PrefectServer, scene: Scene) -> None:
     with SlowLink(scene.source.host, bytes_per_second=20) as link:
-        claimed = start(link.address)
-        with_client(lambda client: client.set_flow_run_state(claimed, Pending()))
+        parameters = scene.parameters(scene.images[:3], host=link.address)
+        claimed = Started.of(parameters)
+        with_client(lambda client: client.set_flow_run_state(claimed.run, Pending()))
         with deployed.worker("transship") as doomed:
-            begun = start(link.address)
+            begun = Started.of(parameters)
             until("the run is in the middle", lambda: link.passed > 0)
             kill_machine(doomed)
+        link.bytes_per_second = 1 << 20
+        with deployed.worker("transship"):
+            until("the end of what never began", lambda: claimed.state == "Completed")
+            until("the end of what died", lambda: begun.state == "Completed")
 
-        until("the end of what never began", lambda: state_of(claimed) == "Crashed")
-        until("the end of what died", lambda: state_of(begun) == "Crashed")
+    assert STARTED_AGAIN in claimed.read().tags
+    assert STARTED_AGAIN in begun.read().tags
+    assert begun.read().run_count == 2
+    assert scene.arrived() == 3
+
+
+def die(server: PrefectServer, run: Started, attempt: int) -> None:
+    """Kills the process of a run, and waits until the run was looked after."""
+    with server.worker("transship") as worker:
+        until(f"attempt {attempt} runs", lambda: run.state == "Running" and run.read().run_count == attempt)
+        for process in until("its process", lambda: children_of(worker.pid)):
+            os.kill(process, signal.SIGKILL)
+        until("it was looked after", lambda: sum(is_over(one) for one in run.looked_after()) == attempt)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_run_that_dies_twice_stays_crashed(deployed: PrefectServer, scene: Scene) -> None:
+    with SlowLink(scene.source.host, bytes_per_second=20) as link:
+        run = Started.of(scene.parameters(scene.images[:3], host=link.address))
+        for attempt in (1, 2):
+            die(deployed, run, attempt)
+
+    assert run.state == "Crashed"
+    assert "stays crashed" in str([r.state and r.state.message for r in run.looked_after()])
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_false_alarm_ends_no_live_run(deployed: PrefectServer, scene: Scene) -> None:
+    """With a patience of ten seconds, every run that sends its heartbeats each 30 looks dead."""
+    with SlowLink(scene.source.host, bytes_per_second=20) as link, deployed.worker("transship"):
+        run = Started.of(scene.parameters(scene.images[:3], host=link.address))
+        until("it was looked after", lambda: any(is_over(one) for one in run.looked_after()))
+        assert run.state == "Running"
+        link.bytes_per_second = 1 << 20
+        until("its end", lambda: is_over(run.read()))
+
+    assert run.state == "Completed"
+    assert run.read().run_count == 1
+    assert "is alive, or over" in str([one.state and one.state.message for one in run.looked_after()])

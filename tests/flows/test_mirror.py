@@ -82,7 +82,7 @@ def test_each_changed_image_is_a_task_run_and_an_unchanged_mirror_is_two(
     assert first.mirrors[0].copied == 3
     assert first.mirrors[0].in_place == 297
     assert sorted(task.name.split()[0] for task in tasks) == ["compare", "mirror", "mirror", "mirror", "report"]
-    assert run.name == f"web 3 tags -> {other_registry.host}"
+    assert run.name == f"web: 3 changed, 297 unchanged -> {other_registry.host}/{repository}"
     assert again.mirrors[0].in_place == 300
     assert len(unchanged) == 2
     assert artifacts("mirror-web") == history + 2
@@ -108,7 +108,7 @@ def test_a_failed_image_is_in_the_report_and_can_be_run_again(
     assert "blob unknown" in report.failed[0].error
     assert caught.value.some_done
     assert artifacts("mirror-failed-web") == 1
-    assert again.mirrors[0].tags == ["broken"]
+    assert again.mirrors[0].tags == ("broken",)
 
 
 def test_an_archive_is_one_task_run_and_none_when_nothing_changed(
@@ -148,7 +148,7 @@ def test_every_destination_of_a_source_is_written_whatever_their_kinds(
     first = mirror_sync(MirrorParameters(config=mirrors))
     again = mirror_sync(MirrorParameters(config=mirrors))
 
-    assert (first.mirrors[0].failed, first.mirrors[0].copied) == ([], 3)
+    assert (first.mirrors[0].failed, first.mirrors[0].copied) == ((), 3)
     assert (again.mirrors[0].copied, again.mirrors[0].in_place) == (0, 3)
     assert all(archive.exists() for archive in archives)
     assert other_registry.repository_tags(repository)
@@ -179,7 +179,7 @@ def test_a_task_run_that_failed_never_ends_in_a_green_report(
 
     [report] = caught.value.report.mirrors
     assert [(failed.names, failed.error) for failed in report.failed] == [
-        ([f"{registry.host}/{repository}:1.1"], "this task run was lost")
+        ((f"{registry.host}/{repository}:1.1",), "this task run was lost")
     ]
     assert report.copied == 1
 
@@ -188,7 +188,7 @@ def test_work_that_no_task_run_was_made_for_fails_the_report(
     registry: DockerRegistry, other_registry: DockerRegistry, repository: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seed(registry, repository, {"1.0": image(1), "1.1": image(2)})
-    monkeypatch.setattr("flows.carry.batches", lambda work: [[work[0]]])
+    monkeypatch.setattr("flows.carry.shared_out", lambda work: [[work[0]]])
 
     with pytest.raises(MirrorIncomplete) as caught:
         mirror_sync(MirrorParameters(config=config(registry, other_registry, repository)))

@@ -70,7 +70,7 @@ def test_a_run_waits_for_a_person_and_deletes_what_was_approved(
 ) -> None:
     run = start(destination=shop, keep={"tags": ["2.0"]})
     suspended(run)
-    assert read_run(run).name == f"prune {path_of(shop)} at {registry.host}"
+    assert read_run(run).name == f"prune {shop}"
     assert index([image(1)]).digest in artifact("prune-plan", shop)
     assert "1.0" in tags_of(registry.url, path_of(shop))
     push(registry.url, path_of(shop), image(5), "0.5")

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from flows import RelocateParameters, RelocationIncomplete, RelocationReport, relocate, relocate_sync
 from flows.parameters import Artifact, RegistryOptions, SourceKind, Verify
-from oci.errors import IntegrityError, InvalidInput, NotFound, Unauthorized
+from oci.errors import InvalidInput, NotFound, Unauthorized
 from tasks.blocks import RegistryCredentials
 from tasks.report import artifact_key
 from tests.flows.cargo import Image, delete_blob, push_image, write_lock
@@ -95,7 +95,7 @@ def test_a_program_gets_a_typed_report_and_the_ui_a_readable_run(
     assert report.identities == {f"source {source.host}": "anonymous", f"destination {destination.host}": "anonymous"}
     assert "1.4.0" in destination.repository_tags(repository)
     run, known = last_run()
-    assert run.name == f"web-0 1.4.0 -> {destination.host}"
+    assert run.name == f"web-0 1.4.0 -> {destination.host}/{repository}"
     assert run.state is not None
     assert run.state.is_completed()
     assert sorted(task.name.split()[0] for task in known) == ["copy", "plan", "publish", "report", "resolve"]
@@ -178,11 +178,13 @@ def test_verifying_finds_what_the_destination_has_lost(
     assert (report.verified_manifests, report.verified_blobs) == (1, 2)
     delete_blob(destination, repository, images[1].layer)
 
-    with pytest.raises(IntegrityError, match="1 problem,"):
+    with pytest.raises(RelocationIncomplete, match="1 problem "):
         relocate_sync(parameters.model_copy(update={"verify": Verify.HEAD}))
 
     assert images[1].layer in artifact(artifact_key("failures", parameters.destination))
-    assert "verifying found 1 problem." in artifact(artifact_key("relocation", parameters.destination))
+    assert "Verifying found 1 problem; no name was moved." in artifact(
+        artifact_key("relocation", parameters.destination)
+    )
 
 
 def test_a_source_that_is_not_there_ends_the_run_and_still_makes_a_report(
@@ -325,7 +327,7 @@ def test_a_bundle_travels_with_all_it_lists_and_is_verified(
     assert len(report.locations) == 2
     assert report.bytes_hashed > 10_000
     run, _ = last_run()
-    assert run.name == f"bundle 1.4.0 -> {destination.host}"
+    assert run.name == f"bundle 1.4.0 -> {destination.host}/{repository}"
 
 
 def test_the_tag_of_a_bundle_stays_where_it_was_while_an_image_is_missing(

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -8,16 +7,14 @@ from unittest.mock import patch
 
 import pytest
 
-from flows.transfer import the_one
 from oci.cancel import CancelToken
-from oci.errors import Cancelled, TransshipError
+from oci.errors import Cancelled
 from oci.layout.store import Layout
 from oci.reference import LayoutFolder
 from oci.relocation.plan import Node, Role
 from oci.relocation.session import Session
 from oci.relocation.verify import verify_names
 from oci.relocation.walk import Attachments
-from tasks.work import Work
 from tests.support.plans import digest
 from tests.support.relocating import anonymous
 
@@ -58,27 +55,3 @@ def test_a_verification_ends_with_it(tmp_path: Path) -> None:
         pytest.raises(Cancelled),
     ):
         verify_names(session, LayoutFolder(str(tmp_path)), ["latest"])
-
-
-def test_the_threads_of_a_flow_run_hand_it_on() -> None:
-    async def run() -> None:
-        work = Work(1)
-        try:
-            await work.in_thread(cancelled)
-        finally:
-            await work.end()
-
-    with pytest.raises(Cancelled):
-        asyncio.run(run())
-
-
-def test_prefect_sees_a_cancellation_of_its_own_kind() -> None:
-    group = BaseExceptionGroup("", [TransshipError("other"), BaseExceptionGroup("", [Cancelled()])])
-
-    assert isinstance(the_one(group), asyncio.CancelledError)
-
-
-def test_a_signal_of_prefect_outranks_it() -> None:
-    signal = KeyboardInterrupt()
-
-    assert the_one(BaseExceptionGroup("", [Cancelled(), signal])) is signal

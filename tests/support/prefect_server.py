@@ -199,7 +199,7 @@ def make_work_pool(server: PrefectServer, name: str) -> None:
     """One of processes, if it isn't there."""
     from prefect.client.orchestration import PrefectClient
 
-    from flows.deploy.surroundings import put_work_pool
+    from flows.deploy.infrastructure import put_work_pool
 
     async def make() -> None:
         async with PrefectClient(server.api) as client:

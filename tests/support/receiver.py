@@ -23,10 +23,10 @@ TOKEN = "only-for-the-tests"
 class Receiver:
     """Listens when entered, with TOKEN; `stop` sends SIGTERM and gives the exit code."""
 
-    def __init__(self, folder: Path, environment: Mapping[str, str], *flags: str) -> None:
+    def __init__(self, folder: Path, environment: Mapping[str, str], *flags: str, tokens: str = TOKEN) -> None:
         self._log_file = folder / "receiver.log"
         token = folder / "receiver-token"
-        token.write_text(f"{TOKEN}\n")
+        token.write_text(f"{tokens}\n")
         command = [str(PROGRAM), "receiver", "--port", "0", "--token-file", str(token), *flags]
         with self._log_file.open("wb") as log:
             self._process = subprocess.Popen(

@@ -120,7 +120,7 @@ def test_a_relocation_is_filled_in_started_watched_and_read_about(
     shot(browser, "form-filled")
     submit(browser)
     browser.click("//*[normalize-space()='View run']")
-    browser.see(f"//*[normalize-space()='bundle 1.4.0 -> {locked.host}']")
+    browser.see(f"//*[normalize-space()='bundle 1.4.0 -> {locked.host}/{repository}']")
     browser.see("//*[normalize-space()='Completed']", seconds=40)
     shot(browser, "run")
     browser.click("//*[@role='tab'][normalize-space()='Artifacts']")

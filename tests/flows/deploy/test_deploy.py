@@ -12,10 +12,12 @@ import pytest
 import yaml
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import ObjectNotFound
 
 from flows.cli.app import run
 from flows.deploy.triggers import put_trigger
+from tasks.blocks import RegistryCredentials
 from tests.support.command import Done, transship
 from tests.support.flow_runs import with_client
 from tests.support.prefect_server import PrefectServer, deploy
@@ -209,6 +211,27 @@ def test_a_login_that_is_not_there_yet_is_told(deployer: Deployer) -> None:
     done = deployer.deploy(registries={deployer.host("registry"): {"credentials": f"{deployer.group}-reader"}})
 
     assert f"missing\tblock\t{deployer.group}-reader\tmake it in the UI" in done.out
+
+
+def test_a_mirror_whose_block_is_missing_waits_paused_until_the_block_is_made(deployer: Deployer) -> None:
+    block = f"{deployer.group}-writer"
+    registries = {deployer.host("corp"): {"credentials": block}}
+
+    def deployment(mirror: str) -> DeploymentResponse:
+        return with_client(lambda client: client.read_deployment_by_name(f"mirror/{deployer.name(mirror)}"))
+
+    async def save(client: PrefectClient) -> None:
+        await RegistryCredentials(registry=deployer.host("corp"), username="bob").asave(block, client=client)
+
+    other = deployer.mirror("other", destinations=[{"repository": f"{deployer.host('open')}/mirror/other"}])
+    deployer.deploy(deployer.mirror("web"), other, registries=registries)
+    before, unaffected = deployment("web"), deployment("other")
+    with_client(save)
+    deployer.deploy(deployer.mirror("web"), other, registries=registries)
+    after = deployment("web")
+
+    assert (before.paused, unaffected.paused, after.paused) == (True, False, False)
+    assert f"mirror:{deployer.name('web')}" in after.tags
 
 
 def test_wrong_configuration_changes_nothing(deployer: Deployer) -> None:

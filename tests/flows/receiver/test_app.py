@@ -11,6 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
+from flows.receiver.access import CONNECTIONS_OF_A_PEER, Tokens
+from oci.errors import InvalidInput
 from tests.flows.receiver.test_notification import envelope, event
 from tests.servers.http_server import LoopbackServer, QuietHandler
 from tests.support.command import transship
@@ -217,3 +219,50 @@ def test_a_killed_receiver_delivers_what_it_had_accepted_when_it_is_started_agai
 
     assert api.tags == ["delivered", "kept-1", "kept-2"]
     assert Path(journal).read_bytes() == b""
+
+
+def half_open(receiver: Receiver) -> socket.socket:
+    """A connection that has sent a part of its headers."""
+    host, _, port = receiver.url.removeprefix("http://").partition(":")
+    connection = socket.create_connection((host, int(port)), timeout=30)
+    connection.sendall(b"POST /notifications HTTP/1.1\r\nHost: receiver\r\n")
+    return connection
+
+
+def is_closed(connection: socket.socket) -> bool:
+    """Whether the other side has ended the connection; waits for that."""
+    try:
+        return connection.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+def test_half_open_connections_of_a_peer_are_few_and_end_by_themselves(receiver: Receiver, api: PrefectApi) -> None:
+    connections = [half_open(receiver) for _ in range(CONNECTIONS_OF_A_PEER + 5)]
+    try:
+        assert all(is_closed(connection) for connection in connections[CONNECTIONS_OF_A_PEER:])
+        assert all(is_closed(connection) for connection in connections)
+        assert receiver.post({"events": [event(tag="after-the-siege")]}).status_code == 202
+    finally:
+        for connection in connections:
+            connection.close()
+
+
+def test_a_token_of_one_registry_says_nothing_of_another(shared_api: PrefectApi, tmp_path: Path) -> None:
+    tokens = f"{TOKEN}\nregistry.example only-one\n"
+    with Receiver(tmp_path, _environment(shared_api, tmp_path), tokens=tokens) as receiver:
+        own = receiver.post({"events": [event(host="registry.example", tag="own")]}, token="only-one")
+        other = receiver.post({"events": [event(host="corp.example", tag="other")]}, token="only-one")
+        renamed = receiver.post(
+            {"events": [event(host="corp.example", tag="renamed")]}, token="only-one", query="?registry=corp.example"
+        )
+        anything = receiver.post({"events": [event(host="corp.example", tag="anything")]})
+
+    assert (own.status_code, other.status_code, renamed.status_code, anything.status_code) == (202, 403, 403, 202)
+    assert "speaks for registry.example only" in other.text
+
+
+@pytest.mark.parametrize("text", ["a b c", "registry.example token extra"])
+def test_a_file_of_tokens_that_makes_no_sense_is_refused(text: str) -> None:
+    with pytest.raises(InvalidInput, match="write HOST TOKEN"):
+        Tokens.parse(text)

@@ -6,15 +6,16 @@ from collections.abc import Iterable
 
 import pytest
 
-import tasks.transfer
-from oci.errors import Incomplete, InvalidInput, Unavailable
+import tasks.access
+from oci.errors import Cancelled, Incomplete, InvalidInput, TransshipError, Unavailable
 from oci.registry.credentials.chain import Credentials
+from oci.relocation.publish import check_complete
 from oci.relocation.request import RelocationRequest
 from oci.relocation.session import Access
 from oci.relocation.transfer import PRESENT, ImageOutcome
-from tasks.relocation import Order, current, opened
-from tasks.resolution import Resolution
-from tasks.transfer import reached_by
+from tasks.access import reached_by
+from tasks.relocate import Order, RelocationRun, Resolution
+from tasks.run import current, running, the_error, together
 from tests.support.plans import digest, plan_of
 
 ORDER = Order(request=RelocationRequest(bundle="registry.example/shop/bundle:1.4.0", to="corp.example/shop"))
@@ -25,7 +26,7 @@ def test_work_runs_in_a_thread_and_its_errors_come_back() -> None:
         raise Unavailable(threading.current_thread().name)
 
     async def main() -> None:
-        async with opened(ORDER) as relocation:
+        async with running(RelocationRun(ORDER)) as relocation:
             await relocation.in_thread(fail)
 
     with pytest.raises(Unavailable, match="task_"):
@@ -37,7 +38,7 @@ def test_a_cancelled_caller_sets_the_token_and_waits_for_the_thread_to_end() -> 
     ended = threading.Event()
 
     async def main() -> None:
-        async with opened(ORDER) as relocation:
+        async with running(RelocationRun(ORDER)) as relocation:
 
             def work() -> None:
                 started.set()
@@ -59,19 +60,19 @@ def test_a_cancelled_caller_sets_the_token_and_waits_for_the_thread_to_end() -> 
 
 
 def test_tasks_outside_an_open_relocation_say_what_is_missing() -> None:
-    with pytest.raises(InvalidInput, match="no relocation is open"):
-        current()
+    with pytest.raises(InvalidInput, match="no run is open"):
+        current(RelocationRun)
 
 
 def test_the_open_relocation_is_found_by_tasks_started_inside_and_by_nobody_afterwards() -> None:
     async def main() -> None:
-        async with opened(ORDER) as relocation:
+        async with running(RelocationRun(ORDER)) as relocation:
             assert await asyncio.create_task(look()) is relocation
         with pytest.raises(InvalidInput):
-            current()
+            current(RelocationRun)
 
     async def look() -> object:
-        return current()
+        return current(RelocationRun)
 
     asyncio.run(main())
 
@@ -89,11 +90,11 @@ def test_a_session_uses_the_access_it_is_given_and_loads_nothing() -> None:
 
     async def main() -> None:
         with reached_by(source=source, destination=destination):
-            async with opened(ORDER) as relocation:
+            async with running(RelocationRun(ORDER)) as relocation:
                 assert await relocation.session() is await relocation.session()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tasks.transfer, "Session", FakeSession)
+        patch.setattr(tasks.access, "Session", FakeSession)
         asyncio.run(main())
 
     assert opened_with["source"] is source
@@ -103,10 +104,10 @@ def test_a_session_uses_the_access_it_is_given_and_loads_nothing() -> None:
 
 def test_a_pinned_relocation_keeps_the_tag_that_the_source_carries() -> None:
     async def main() -> RelocationRequest:
-        async with opened(ORDER) as relocation:
+        async with running(RelocationRun(ORDER)) as relocation:
             pinned = f"registry.example/shop/bundle@{digest(1)}"
             relocation.pin(Resolution(what="bundle", reference="…", pinned=pinned, digest=digest(1), tag="1.4.0"))
-            return relocation.request
+            return relocation.asked
 
     request = asyncio.run(main())
 
@@ -116,10 +117,10 @@ def test_a_pinned_relocation_keeps_the_tag_that_the_source_carries() -> None:
 
 def test_a_relocation_with_an_image_that_nobody_pushed_is_not_complete() -> None:
     async def main() -> None:
-        async with opened(ORDER) as relocation:
+        async with running(RelocationRun(ORDER)) as relocation:
             relocation.plan = plan_of([1, 1])
             relocation.outcomes[digest(0)] = ImageOutcome(digest=digest(0), subject="a", role="r", status=PRESENT)
-            relocation.check_complete()
+            check_complete(relocation.plan, relocation.outcomes.values())
 
     with pytest.raises(Incomplete, match="1 of 2"):
         asyncio.run(main())
@@ -132,12 +133,53 @@ def test_no_more_images_are_on_their_way_than_the_tightest_named_limit_has_slots
         assert list(names) == ["registry:a", "registry:b"]
         return {"registry:a": 3, "registry:b": 2}
 
-    monkeypatch.setattr("tasks.work.existing", limits)
+    monkeypatch.setattr("tasks.run.existing", limits)
 
     async def main() -> list[int]:
-        async with opened(ORDER) as relocation:
+        async with running(RelocationRun(ORDER)) as relocation:
             free = relocation.width
             await relocation.limit(["registry:a", "registry:b"])
             return [free, relocation.width]
 
     assert asyncio.run(main()) == [ORDER.concurrency, 2]
+
+
+def test_the_threads_of_a_flow_run_hand_a_cancellation_on() -> None:
+    def cancelled() -> None:
+        raise Cancelled
+
+    async def main() -> None:
+        async with running(RelocationRun(ORDER)) as run:
+            with pytest.raises(Cancelled):
+                await run.in_thread(cancelled)
+
+    asyncio.run(main())
+
+
+def test_prefect_sees_a_cancellation_of_its_own_kind() -> None:
+    group = BaseExceptionGroup("", [TransshipError("other"), BaseExceptionGroup("", [Cancelled()])])
+
+    assert isinstance(the_error(group), asyncio.CancelledError)
+
+
+def test_a_signal_of_prefect_outranks_it() -> None:
+    signal = KeyboardInterrupt()
+
+    assert the_error(BaseExceptionGroup("", [Cancelled(), signal])) is signal
+
+
+def test_the_first_error_of_work_done_together_cancels_the_rest_and_comes_alone() -> None:
+    ended: list[str] = []
+
+    async def fail() -> None:
+        raise TransshipError("broken")
+
+    async def wait() -> None:
+        try:
+            await asyncio.sleep(30)
+        finally:
+            ended.append("cancelled")
+
+    with pytest.raises(TransshipError, match="broken"):
+        asyncio.run(together(wait(), fail()))
+    assert ended == ["cancelled"]

@@ -6,14 +6,13 @@ import threading
 import pytest
 from prefect import flow
 
-import tasks.push
 from oci.digest import Digest
 from oci.errors import Incomplete, NotFound, TransshipError, Unavailable
 from oci.relocation.plan import Plan
 from oci.relocation.request import RelocationRequest
 from oci.relocation.transfer import DONE, FAILED, ImageOutcome
-from tasks.push import TASK_RUN_LIMIT, batches, push_name, push_to_target_registry
-from tasks.relocation import Order, Relocation, opened
+from tasks.relocate import TASK_RUN_LIMIT, Order, RelocationRun, batches, push_name, push_to_target_registry
+from tasks.run import running
 from tests.support.plans import digest, plan_of
 
 
@@ -65,16 +64,16 @@ class FakeCore:
 
 async def push(
     monkeypatch: pytest.MonkeyPatch, core: FakeCore, plan: Plan, images: list[str]
-) -> tuple[Relocation, Exception | None]:
+) -> tuple[RelocationRun, Exception | None]:
     """Runs the task in a flow of its own and gives what it left in the relocation, and what it raised."""
-    monkeypatch.setattr(tasks.push, "transfer_image", core.transfer_image)
+    monkeypatch.setattr("oci.relocation.run.transfer_image", core.transfer_image)
     task = push_to_target_registry.with_options(retry_delay_seconds=0.01, retry_jitter_factor=0.0)
     raised: list[Exception] = []
 
     @flow
-    async def pushing() -> Relocation:
+    async def pushing() -> RelocationRun:
         request = RelocationRequest(image="registry.example/shop/web:1", to=str(plan.destination))
-        async with opened(Order(request=request)) as relocation:
+        async with running(RelocationRun(Order(request=request))) as relocation:
             relocation.plan = plan
             try:
                 await task(images, str(plan.destination))

@@ -8,7 +8,7 @@ import pytest
 from prefect import flow
 from prefect.artifacts import Artifact, acreate_markdown_artifact
 
-from tasks.mirror_history import PastRun, keep_history, page, remembered
+from tasks.history import PastRun, keep_history, page, remembered
 from tasks.picture import MOST_RUNS
 
 MONDAY = datetime(2026, 11, 23, 2, 0, tzinfo=UTC)

@@ -12,7 +12,7 @@ from prefect.logging import get_run_logger
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from oci.units import show_size
-from tasks.page import table
+from tasks.pages import table
 from tasks.picture import MOST_RUNS, Run, embedded, runs_picture
 from tasks.report import artifact_key
 

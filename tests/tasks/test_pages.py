@@ -1,32 +1,35 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import pickle
 from collections.abc import Callable
 from dataclasses import replace
 
+import pytest
 from msgspec import structs
 
 from oci.errors import Incomplete, Unauthorized
 from oci.relocation.plan import PlanFailure
+from oci.relocation.report import ImageFailure, RelocationIncomplete, RelocationReport
 from oci.relocation.request import RelocationRequest
 from oci.relocation.transfer import DONE, FAILED, PRESENT, ImageOutcome
 from oci.relocation.verify import Verification
-from tasks.relocation import Order, Relocation, opened
-from tasks.relocation_report import ImageFailure, RelocationIncomplete, RelocationReport
+from tasks.pages import relocation_page, text
+from tasks.relocate import Order, RelocationRun, Resolution
 from tasks.report import artifact_key
-from tasks.resolution import Resolution
+from tasks.run import running
 from tests.support.plans import digest, plan_of
 
 SOURCE = "registry.example/shop/bundle:1.4.0"
 ORDER = Order(request=RelocationRequest(bundle=SOURCE, to="corp.example/shop"))
 
 
-def report_after(steps: Callable[[Relocation], None]) -> RelocationReport:
+def report_after(steps: Callable[[RelocationRun], None]) -> RelocationReport:
     async def main() -> RelocationReport:
-        async with opened(ORDER) as relocation:
+        async with running(RelocationRun(ORDER)) as relocation:
             steps(relocation)
-            return RelocationReport.of(relocation)
+            return relocation.report()
 
     return asyncio.run(main())
 
@@ -36,7 +39,7 @@ def outcome(number: int, status: str, error: str = "") -> ImageOutcome:
 
 
 def test_it_counts_what_became_of_the_images_and_of_the_bytes() -> None:
-    def steps(relocation: Relocation) -> None:
+    def steps(relocation: RelocationRun) -> None:
         relocation.source = Resolution(what="bundle", reference=SOURCE, pinned=SOURCE, digest=digest(9))
         relocation.outcomes = {digest(n): outcome(n, status) for n, status in enumerate([DONE, DONE, PRESENT])}
         relocation.meter.sent(3 << 20)
@@ -51,7 +54,7 @@ def test_it_counts_what_became_of_the_images_and_of_the_bytes() -> None:
     assert (report.images_copied, report.images_present) == (2, 1)
     assert (report.bytes.written, report.bytes.mounted) == (3 << 20, 2048)
     assert str(report).startswith("complete: 2 images copied, 1 already there; 3.0 MiB sent, 1 request, ")
-    page = report.to_markdown()
+    page = relocation_page(report)
     assert "2 copied, 1 already there" in page
     assert "3.0 MiB in 1 blob" in page
     assert "| Login at the destination | user bob (docker config), corp.example |" in page
@@ -59,7 +62,7 @@ def test_it_counts_what_became_of_the_images_and_of_the_bytes() -> None:
 
 
 def test_the_page_shows_the_biggest_images_drawn_and_in_words() -> None:
-    def steps(relocation: Relocation) -> None:
+    def steps(relocation: RelocationRun) -> None:
         relocation.plan = plan_of([1000, 3000])
         moved = replace(outcome(0, DONE), subject="corp.example/a/web@sha256:0123456789abcdef", bytes_written=1000)
         relocation.outcomes = {digest(0): moved, digest(1): outcome(1, FAILED, "broke off")}
@@ -69,28 +72,28 @@ def test_the_page_shows_the_biggest_images_drawn_and_in_words() -> None:
 
     assert report.bytes_failed == 3000
     assert [image.image for image in report.biggest] == ["image 1", "web@sha256:0123456789ab"]
-    page = report.to_markdown()
+    page = relocation_page(report)
     assert "![Bytes by outcome: 1000 B written, 2.9 KiB failed](data:image/svg+xml;base64," in page
     assert "| `web@sha256:0123456789ab` | 1000 B written | 0.0 |" in page
 
 
 def test_where_no_byte_moved_there_is_no_picture() -> None:
-    assert "data:image" not in RelocationReport(source="a", destination="b", images_present=3).to_markdown()
+    assert "data:image" not in relocation_page(RelocationReport(source="a", destination="b", images_present=3))
 
 
 def test_the_report_of_a_thousand_images_stays_small() -> None:
-    def steps(relocation: Relocation) -> None:
+    def steps(relocation: RelocationRun) -> None:
         relocation.outcomes = {digest(n): replace(outcome(n, DONE), bytes_written=n) for n in range(1000)}
         relocation.meter.sent(1)
 
     report = report_after(steps)
 
-    assert len(report.model_dump_json()) < 4_000
-    assert len(report.to_markdown()) < 20_000
+    assert len(json.dumps(report.to_dict())) < 4_000
+    assert len(relocation_page(report)) < 20_000
 
 
 def test_every_failure_is_listed_once_whatever_stage_it_is_from() -> None:
-    def steps(relocation: Relocation) -> None:
+    def steps(relocation: RelocationRun) -> None:
         gone = PlanFailure(subject="web", message="gone", retryable=False)
         relocation.plan = structs.replace(plan_of([1, 1]), failures=(gone,))
         relocation.outcomes = {digest(0): outcome(0, DONE), digest(1): outcome(1, FAILED, "broke off")}
@@ -100,11 +103,11 @@ def test_every_failure_is_listed_once_whatever_stage_it_is_from() -> None:
 
     assert not report.succeeded
     assert [failure.error for failure in report.failures] == ["gone", "broke off"]
-    assert "**2 failed; no name was moved.**" in report.to_markdown()
+    assert "**2 failed; no name was moved.**" in relocation_page(report)
 
 
 def test_what_ended_a_run_before_anything_was_planned_is_a_failure_too() -> None:
-    def steps(relocation: Relocation) -> None:
+    def steps(relocation: RelocationRun) -> None:
         relocation.error = Unauthorized("login failed", side="source", store="registry.example", subject=SOURCE)
 
     assert report_after(steps).failures == [
@@ -113,7 +116,7 @@ def test_what_ended_a_run_before_anything_was_planned_is_a_failure_too() -> None
 
 
 def test_problems_found_by_verifying_are_failures() -> None:
-    def steps(relocation: Relocation) -> None:
+    def steps(relocation: RelocationRun) -> None:
         relocation.verification = Verification(manifests=3, problems=("blob missing", "manifest missing"))
 
     assert [failure.error for failure in report_after(steps).failures] == ["blob missing", "manifest missing"]
@@ -124,15 +127,30 @@ def test_text_from_outside_does_not_break_the_page() -> None:
         source="a", destination="b | c", failures=[ImageFailure(image="x", error="one\n```\n# two", retryable=True)]
     )
 
-    page = report.to_markdown()
+    page = relocation_page(report)
 
     assert "| Destination | `b \\| c` |" in page
     assert "\nx\n    one ''' # two (may pass)\n```\n" in page
 
 
+@pytest.mark.parametrize(
+    ("outside", "shown"),
+    [
+        ("[click](https://evil.example)", r"\[click\](https:&#47;/evil.example)"),
+        ("![x](http://evil.example/pixel.png)", r"!\[x\](http:&#47;/evil.example/pixel.png)"),
+        ("<img src=x>", r"\<img src=x\>"),
+        ("**bold** `code` a_b ~c~ & x", r"\*\*bold\*\* \`code\` a\_b \~c\~ \& x"),
+        ("cell | cell\nline", r"cell \| cell line"),
+        ("www.evil.example \x1b[31m", r"www&#46;evil.example  \[31m"),
+    ],
+)
+def test_text_from_outside_is_no_markdown(outside: str, shown: str) -> None:
+    assert text(outside) == shown
+
+
 def test_no_line_of_the_failures_is_wider_than_the_page() -> None:
     failure = ImageFailure(image=f"registry.example/{'x' * 90}@{digest(1)}", error="y" * 300, retryable=False)
-    page = RelocationReport(source="a", destination="b", failures=[failure] * 300).to_markdown()
+    page = relocation_page(RelocationReport(source="a", destination="b", failures=[failure] * 300))
 
     assert max(len(line) for line in page.splitlines()) <= 76
     assert "and 100 more" in page

@@ -1,9 +1,11 @@
-"""How a flow run reaches the registries of one side."""
+"""How a flow run reaches registries and object stores: by names of blocks, or by what the calling program has."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,8 +16,9 @@ from pydantic import BaseModel
 from oci.registry.credentials.chain import Credentials, default_credentials
 from oci.registry.credentials.hosts import named_hosts
 from oci.registry.options import RegistryOptions
-from oci.relocation.session import Access
+from oci.relocation.session import Access, Session
 from tasks.blocks import load_credentials, load_s3
+from tasks.run import Connect, Run
 
 _REFERENCES = frozenset({"source", "destination", "bundle", "image", "repository", "reference"})
 """Parameters of flows whose values name registries; in the plan of a shard, too."""
@@ -33,15 +36,15 @@ class Side:
     """Name of an S3 Store block; without one, the environment says how object stores are reached."""
 
     async def access(self, name: str) -> Access:
-        """`name` is "source" or "destination"."""
+        """`name` is "source", "destination", or empty for neither."""
         blocks = await load_credentials(self.credentials)
         warn = get_run_logger().warning
         hosts = _named_hosts()
-        found = await asyncio.to_thread(
+        default = await asyncio.to_thread(
             default_credentials, side=name, anonymous=self.anonymous, hosts=hosts, warn=warn
         )
         s3 = await load_s3(self.s3_store)
-        return Access(default=self.settings, credentials=Credentials([blocks, found]), s3=s3)
+        return Access(default=self.settings, credentials=Credentials([blocks, default]), s3=s3)
 
 
 def _named_hosts() -> frozenset[str] | None:
@@ -58,3 +61,47 @@ def _references(parameters: Any) -> Iterator[str]:
                 yield value
             elif isinstance(value, BaseModel | Mapping):
                 yield from _references(value)
+
+
+def between(source: Side, destination: Side, concurrency: int) -> Connect:
+    """A session from one side to the other."""
+
+    async def connect(run: Run) -> Session:
+        given = _GIVEN.get()
+        here, there = given or (await source.access("source"), await destination.access("destination"))
+        return Session(source=here, destination=there, concurrency=concurrency, meter=run.meter, cancel=run.cancel)
+
+    return connect
+
+
+class OneSided(Run):
+    """A run that works at one side only. `name` is as in Side.access."""
+
+    def __init__(self, side: Side, name: str) -> None:
+        self.side = side
+        concurrency = side.settings.concurrency
+
+        async def connect(run: Run) -> Session:
+            both = await side.access(name)
+            return Session(source=both, destination=both, concurrency=concurrency, meter=run.meter, cancel=run.cancel)
+
+        super().__init__(connect, concurrency=concurrency)
+
+
+@contextmanager
+def reached_by(*, source: Access, destination: Access) -> Iterator[None]:
+    """Runs opened inside use these accesses instead of loading blocks: for a program that has credentials already and
+    must not give them to the Prefect server."""
+    token = _GIVEN.set((source, destination))
+    try:
+        yield
+    finally:
+        _GIVEN.reset(token)
+
+
+def access_was_given() -> bool:
+    """Whether this run reaches registries with what no other machine can have."""
+    return _GIVEN.get() is not None
+
+
+_GIVEN: ContextVar[tuple[Access, Access] | None] = ContextVar("given_access", default=None)

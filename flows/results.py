@@ -1,0 +1,67 @@
+"""How flows end: with a message in their state, with a report although they were cancelled, and for programs without an
+event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from typing import Any, TypeVar, cast
+
+from prefect import Flow
+from prefect.client.schemas.objects import State
+from prefect.logging import get_run_logger
+from prefect.states import Completed, Failed
+from pydantic import BaseModel
+
+from oci.errors import InvalidInput, TransshipError
+
+T = TypeVar("T")
+
+REPORT_SECONDS = 15.0
+"""A worker kills a cancelled run after 30 seconds."""
+_LONGEST_MESSAGE = 1000
+
+
+def failed(error: TransshipError) -> Any:
+    """A state that Prefect raises the error of, when the flow is awaited. Returned from a flow, because an error that
+    is raised fills the log with a traceback and the state with its prefix, where one sentence says it all."""
+    state: State[Any] = Failed(message=str(error), data=error)
+    return state
+
+
+def completed(result: T, message: str = "") -> T:
+    """A state with a message, that Prefect gives the result of when the flow is awaited."""
+    text = "; ".join((message or str(result)).splitlines())[:_LONGEST_MESSAGE]
+    return cast(T, Completed(message=text, data=result))
+
+
+async def or_failed(work: Awaitable[T], message: Callable[[T], str] = str) -> T:
+    """The state of what `work` gives, or of its error."""
+    try:
+        result = await work
+    except TransshipError as error:
+        return cast(T, failed(error))
+    return completed(result, message(result))
+
+
+@asynccontextmanager
+async def reported_when_cancelled(report: Callable[[], Awaitable[object]]) -> AsyncIterator[None]:
+    """Awaits `report` when the block is cancelled. It must not be a task, for Prefect runs none in a cancelled run."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        try:
+            async with asyncio.timeout(REPORT_SECONDS):
+                await report()
+        except Exception as error:  # noqa: BLE001 - the run ends whatever becomes of its report
+            get_run_logger().warning("the report of the cancelled run can't be written: %s", error)
+        raise
+
+
+def run_alone(flow: Flow[Any, Coroutine[Any, Any, T]], parameters: BaseModel) -> T:
+    """Runs a flow in an event loop of its own. Raises InvalidInput where one runs: it can be awaited there."""
+    with suppress(RuntimeError):
+        asyncio.get_running_loop()
+        raise InvalidInput("an event loop is running here", hint=f"write `await {flow.name}(parameters)` instead")
+    return asyncio.run(flow(parameters))

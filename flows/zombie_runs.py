@@ -1,0 +1,174 @@
+"""Runs that no process works on: those of a machine that died, and those that a worker claimed and never started.
+
+Automations of the Prefect server notice them and start the flow `rescue`, which looks again before it acts: events may
+be dropped or late, for example while a SQLite database is locked. A run that is dead is started again once, under the
+same id: what it has done is found in place. A run of a fleet is only ended, because its parent sends it again.
+
+Only runs with the tag `transship` are watched, which its deployments give them: they send a heartbeat every 30 seconds
+(PREFECT_FLOWS_HEARTBEAT_FREQUENCY in their job variables).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from prefect import flow
+from prefect.automations import AutomationCore
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.events.actions import RunDeployment
+from prefect.events.schemas.automations import EventTrigger, Posture
+from prefect.events.schemas.events import ResourceSpecification
+from prefect.exceptions import ObjectNotFound
+from prefect.states import AwaitingRetry, Completed, Crashed
+
+from tasks.heartbeat import PERIOD, read_heartbeats
+
+TAG = "transship"
+STARTED_AGAIN = "transship:started-again"
+"""Tag of a run that was dead once: when it dies again, it stays so."""
+
+RUNNING = "prefect.flow-run.Running"
+HEARTBEAT = "prefect.flow-run.heartbeat"
+_ALIVE_OR_OVER = frozenset(
+    {HEARTBEAT}
+    | {
+        f"prefect.flow-run.{state}"
+        for state in (
+            *("Completed", "Failed", "TimedOut", "Cancelled", "Crashed"),
+            *("Paused", "Suspended", "AwaitingRetry", "Scheduled"),
+        )
+    }
+)
+"""What may follow a heartbeat. RUNNING is not among it: that event may arrive late, after the first heartbeat."""
+
+SILENT_AFTER = timedelta(minutes=5)
+"""Ten heartbeats of 30 seconds. A database that is locked for two minutes delays them."""
+PENDING_AFTER = timedelta(minutes=10)
+"""An image may have to be pulled before a run starts."""
+LOOK_AGAIN_AFTER = 3 * PERIOD
+"""Seconds between the two looks of `rescue`: a live run writes its heartbeat several times meanwhile."""
+
+
+def zombie_automations(
+    rescue_deployment: UUID, *, silent_after: timedelta = SILENT_AFTER, pending_after: timedelta = PENDING_AFTER
+) -> tuple[AutomationCore, ...]:
+    """To be put on the server once, by name; `rescue_deployment` is that of the flow `rescue`."""
+    return (
+        _automation(
+            "transship: runs of dead machines",
+            "Has runs looked after that have sent no heartbeat for a while.",
+            rescue_deployment,
+            EventTrigger(
+                after={RUNNING, HEARTBEAT},
+                expect=set(_ALIVE_OR_OVER),
+                for_each={"prefect.resource.id"},
+                posture=Posture.Proactive,
+                within=silent_after,
+                **_RUNS,
+            ),
+        ),
+        _automation(
+            "transship: runs that never start",
+            "Has runs looked after that a worker claimed and didn't start.",
+            rescue_deployment,
+            EventTrigger(
+                after={"prefect.flow-run.Pending", "prefect.flow-run.Submitting"},
+                expect={"prefect.flow-run.*"},
+                for_each={"prefect.resource.id"},
+                posture=Posture.Proactive,
+                within=pending_after,
+                **_RUNS,
+            ),
+        ),
+        _automation(
+            "transship: runs that crashed",
+            "Has runs looked after whose process was killed.",
+            rescue_deployment,
+            EventTrigger(expect={"prefect.flow-run.Crashed"}, for_each={"prefect.resource.id"}, **_RUNS),
+        ),
+    )
+
+
+_RUNS: dict[str, Any] = {
+    "threshold": 1,
+    "match": ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
+    "match_related": ResourceSpecification(
+        {"prefect.resource.id": f"prefect.tag.{TAG}", "prefect.resource.role": "tag"}
+    ),
+}
+
+
+def _automation(name: str, description: str, deployment: UUID, trigger: EventTrigger) -> AutomationCore:
+    start = RunDeployment(
+        source="selected",
+        deployment_id=deployment,
+        parameters={"flow_run_id": "{{ flow_run.id }}"},
+        job_variables=None,
+    )
+    return AutomationCore(name=name, description=description, trigger=trigger, actions=[start])
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What changes while a run is alive: its state, and its heartbeats."""
+
+    state: UUID | None
+    beats: int
+
+
+@flow(name="rescue", flow_run_name="look after {flow_run_id}")
+async def rescue(flow_run_id: UUID, look_again_after_seconds: float = LOOK_AGAIN_AFTER) -> State[None]:
+    """Starts a run again whose process is dead, once. A run that is alive, over or deleted is left as it is.
+
+    `flow_run_id` is the run; `look_again_after_seconds` is how long it may show no sign of life while this run watches.
+    """
+    async with get_client() as client:
+        run, first = await _look(client, flow_run_id)
+        if run is not None and not _is_crashed(run):
+            await asyncio.sleep(look_again_after_seconds)
+            run, second = await _look(client, flow_run_id)
+            if run is not None and second != first and not _is_crashed(run):
+                return Completed(message=f"{run.name} is alive, or over: nothing is done")
+        if run is None:
+            return Completed(message=f"there is no run {flow_run_id} any more")
+        if run.state is None or (run.state.is_final() and not _is_crashed(run)) or run.state.is_paused():
+            return Completed(message=f"{run.name} is over, or waits: nothing is done")
+        return Completed(message=await _start_again(client, run))
+
+
+async def _look(client: PrefectClient, flow_run_id: UUID) -> tuple[FlowRun | None, _Look | None]:
+    try:
+        run = await client.read_flow_run(flow_run_id)
+    except ObjectNotFound:
+        return None, None
+    heartbeat = (await read_heartbeats(client, [flow_run_id])).get(flow_run_id)
+    return run, _Look(run.state.id if run.state else None, heartbeat.beat if heartbeat else 0)
+
+
+def _is_crashed(run: FlowRun) -> bool:
+    return run.state_type is StateType.CRASHED
+
+
+async def _start_again(client: PrefectClient, run: FlowRun) -> str:
+    """What was done, in words."""
+    if not _is_crashed(run):
+        silence: State[None] = Crashed(message="no sign of life: the machine is dead or cut off")
+        await client.set_flow_run_state(run.id, silence, force=True)
+    if run.parent_task_run_id is not None:
+        return f"{run.name} is ended: the run that started it sends its work again"
+    if run.deployment_id is None or STARTED_AGAIN in run.tags:
+        return f"{run.name} stays crashed: {'it was started again once' if run.deployment_id else 'no worker runs it'}"
+    await client.update_flow_run(run.id, tags=_with(run.tags, STARTED_AGAIN))
+    again: State[None] = AwaitingRetry(message="its process died: it is started again and sends what is missing")
+    await client.set_flow_run_state(run.id, again)
+    return f"{run.name} is started again"
+
+
+def _with(tags: Iterable[str], tag: str) -> list[str]:
+    return [*tags, tag]

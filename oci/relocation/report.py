@@ -1,0 +1,283 @@
+"""The report of a relocation: a small value that says what was done, for pages, events and programs.
+
+`RelocationResult` has the plan with every manifest and blob; a report stays some kilobytes for any number of images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from oci.digest import Digest
+from oci.errors import Incomplete, StoreError, TransshipError
+from oci.meter import Receipt
+from oci.relocation.plan import Plan
+from oci.relocation.publish import Published
+from oci.relocation.transfer import DONE, FAILED, PRESENT, ImageOutcome
+from oci.relocation.verify import Verification
+from oci.units import counted, show_size
+
+BIGGEST = 12
+"""Images that a report names by size."""
+
+
+class ImageFailure(Struct, frozen=True, kw_only=True):
+    """One part of a relocation that failed. `retryable` says whether trying again can help."""
+
+    image: str
+    error: str
+    retryable: bool
+
+
+class Traffic(Struct, frozen=True, kw_only=True):
+    """Bytes, or blobs, by what became of them."""
+
+    written: int = 0
+    mounted: int = 0
+    skipped: int = 0
+
+
+class ImageTraffic(Struct, frozen=True, kw_only=True):
+    """Bytes of one image by what became of them; a blob that several images share is counted once. `failed` are the
+    bytes below an image that failed, wherever they are now."""
+
+    image: str
+    written: int = 0
+    mounted: int = 0
+    skipped: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+
+    @property
+    def total(self) -> int:
+        return self.written + self.mounted + self.skipped + self.failed
+
+
+class ArchiveFacts(Struct, frozen=True, kw_only=True):
+    """Of a relocation into an archive. Sizes in bytes; `left_out` is what the other side of a delta has. `unchanged`:
+    the same archive was in place before."""
+
+    locations: tuple[str, ...] = ()
+    size: int = 0
+    images: int = 0
+    blobs: int = 0
+    parts: int = 0
+    left_out: int = 0
+    unchanged: bool = False
+
+
+class RelocationReport(Struct, frozen=True, kw_only=True):
+    """What one relocation did. Sizes in bytes, times in seconds."""
+
+    source: str
+    destination: str
+    what: str = ""
+    """"bundle", "image", "index", "lock" or "archive"."""
+    digest: str = ""
+    archive: list[str] = []
+    """Of a relocation into an archive: where that is, one file or object, or its volumes in order."""
+    archive_facts: ArchiveFacts | None = None
+    published: bool = False
+    """Whether all of it has its names at the destination; where not, no name was moved."""
+    tags: list[str] = []
+    """Names that were moved at the destination; empty when they were right already, or when something failed."""
+    locations: list[str] = []
+    """Digests of the locations images that were written."""
+    images_copied: int = 0
+    images_present: int = 0
+    """Were there already, by digest."""
+    bytes_read: int = 0
+    bytes: Traffic = Traffic()
+    blobs: Traffic = Traffic()
+    requests: dict[str, dict[str, int]] = {}
+    """By registry and kind, such as `GET manifest`."""
+    retries: int = 0
+    throttled_seconds: float = 0.0
+    seconds: float = 0.0
+    identities: dict[str, str] = {}
+    """Logins, in words, by side and registry: `destination registry.corp.example`."""
+    verified_manifests: int = 0
+    verified_blobs: int = 0
+    bytes_hashed: int = 0
+    problems: int = 0
+    """Problems that verifying found; the failures have them."""
+    failures: list[ImageFailure] = []
+    """Empty when all of it arrived."""
+    biggest: list[ImageTraffic] = []
+    """The images with the most bytes, some only of many."""
+    bytes_failed: int = 0
+    """Bytes below the images that failed."""
+
+    @property
+    def succeeded(self) -> bool:
+        return not self.failures
+
+    def __str__(self) -> str:
+        """One line."""
+        verdict = "complete" if self.succeeded else f"incomplete, {len(self.failures)} failed"
+        images = f"{counted(self.images_copied, 'image')} copied, {self.images_present} already there"
+        sent = f"{show_size(self.bytes.written)} sent, {counted(self.total_requests, 'request')}"
+        return f"{verdict}: {images}; {sent}, {self.seconds:.1f} s"
+
+    @property
+    def total_requests(self) -> int:
+        return sum(sum(kinds.values()) for kinds in self.requests.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, which JSON has."""
+        body: dict[str, Any] = msgspec.to_builtins(self)
+        return body | {"succeeded": self.succeeded}
+
+
+class RelocationIncomplete(Incomplete):
+    """Some images failed and no name was moved; `report` says what did arrive, `failures` what didn't."""
+
+    def __init__(self, report: RelocationReport, cause: Incomplete) -> None:
+        super().__init__(cause.message, cause.failures, hint=cause.hint)
+        self.report = report
+        self.cause = cause
+
+    def __reduce__(self) -> tuple[type[RelocationIncomplete], tuple[RelocationReport, Incomplete]]:
+        return type(self), (self.report, self.cause)
+
+
+def report_of(
+    *,
+    source: str,
+    destination: str,
+    what: str = "",
+    digest: str = "",
+    plan: Plan | None = None,
+    outcomes: Mapping[Digest, ImageOutcome],
+    published: Published | None = None,
+    verification: Verification | None = None,
+    receipt: Receipt,
+    error: TransshipError | None = None,
+    archive: ArchiveFacts | None = None,
+) -> RelocationReport:
+    """Of a relocation that has ended, wherever that was. Without a `plan`, it ended before there was any."""
+    proven = verification or Verification()
+    statuses = [outcome.status for outcome in outcomes.values()]
+    images = sorted(_traffic(plan, outcomes.values()), key=lambda image: image.total, reverse=True)
+    return RelocationReport(
+        source=source,
+        destination=destination,
+        what=what,
+        digest=digest,
+        archive=list(archive.locations) if archive else [],
+        archive_facts=archive,
+        published=published is not None,
+        tags=list(published.tags) if published else [],
+        locations=[str(digest) for digest in published.locations] if published else [],
+        images_copied=statuses.count(DONE),
+        images_present=statuses.count(PRESENT),
+        bytes=Traffic(written=receipt.bytes_written, mounted=receipt.bytes_mounted, skipped=receipt.bytes_skipped),
+        blobs=Traffic(written=receipt.blobs_written, mounted=receipt.blobs_mounted, skipped=receipt.blobs_skipped),
+        bytes_read=receipt.bytes_read,
+        requests={registry: dict(kinds) for registry, kinds in receipt.requests.items()},
+        retries=receipt.retries,
+        throttled_seconds=round(receipt.throttled_seconds, 3),
+        seconds=round(receipt.seconds, 3),
+        identities=dict(receipt.identities),
+        verified_manifests=proven.manifests,
+        verified_blobs=proven.blobs,
+        bytes_hashed=proven.bytes_hashed,
+        problems=len(proven.problems),
+        failures=list(_failures(plan, outcomes.values(), proven, error, destination)),
+        biggest=[image for image in images[:BIGGEST] if image.total],
+        bytes_failed=sum(image.failed for image in images),
+    )
+
+
+def _failures(
+    plan: Plan | None,
+    outcomes: Iterable[ImageOutcome],
+    verification: Verification,
+    error: TransshipError | None,
+    destination: str,
+) -> Iterator[ImageFailure]:
+    """Each failure once, whatever step it is from."""
+    for unread in plan.failures if plan else ():
+        yield ImageFailure(image=unread.subject, error=unread.message, retryable=unread.retryable)
+    for outcome in outcomes:
+        if outcome.status == FAILED:
+            yield ImageFailure(image=outcome.subject, error=outcome.error, retryable=outcome.retryable)
+    for problem in verification.problems:
+        yield ImageFailure(image=destination, error=problem, retryable=True)
+    if error is not None and not verification.problems and not isinstance(error, Incomplete):
+        subject = error.subject or error.store if isinstance(error, StoreError) else ""
+        yield ImageFailure(image=subject, error=str(error), retryable=error.retryable)
+
+
+def _traffic(plan: Plan | None, outcomes: Iterable[ImageOutcome]) -> Iterator[ImageTraffic]:
+    for outcome in outcomes:
+        image = plan.by_digest.get(outcome.digest) if plan else None
+        lacking = plan.bytes_below(image) if plan and image and outcome.status == FAILED else 0
+        yield ImageTraffic(
+            image=short_subject(outcome.subject),
+            written=outcome.bytes_written,
+            mounted=outcome.bytes_mounted,
+            skipped=outcome.bytes_skipped,
+            failed=lacking,
+            seconds=round(outcome.seconds, 3),
+        )
+
+
+def short_subject(subject: str) -> str:
+    """`web@sha256:0123456789ab`, as task runs are named."""
+    name, at, digest = subject.rpartition("@")
+    return f"{name.rpartition('/')[2]}@{digest[:19]}" if at else subject.rpartition("/")[2]
+
+
+class VerifiedPlace(Struct, frozen=True, kw_only=True):
+    """One repository or layout folder; `names` are tags and digests, empty for all tags. Sizes in bytes."""
+
+    place: str
+    names: list[str] = []
+    manifests: int = 0
+    blobs: int = 0
+    bytes_hashed: int = 0
+    problems: list[str] = []
+
+    @classmethod
+    def of(cls, place: str, names: list[str], found: Verification) -> VerifiedPlace:
+        return cls(
+            place=place,
+            names=names,
+            manifests=found.manifests,
+            blobs=found.blobs,
+            bytes_hashed=found.bytes_hashed,
+            problems=list(found.problems),
+        )
+
+
+class VerificationReport(Struct, frozen=True, kw_only=True):
+    """What verifying some places has found."""
+
+    deep: bool
+    places: list[VerifiedPlace]
+    requests: int = 0
+    seconds: float = 0.0
+
+    @property
+    def complete(self) -> bool:
+        return not self.problems
+
+    @property
+    def problems(self) -> list[str]:
+        return [problem for place in self.places for problem in place.problems]
+
+    def __str__(self) -> str:
+        """One line."""
+        manifests, blobs = sum(place.manifests for place in self.places), sum(place.blobs for place in self.places)
+        hashed = show_size(sum(place.bytes_hashed for place in self.places))
+        verdict = "complete" if self.complete else counted(len(self.problems), "problem")
+        what = f"{counted(manifests, 'manifest')}, {counted(blobs, 'blob')}, {hashed} hashed"
+        return f"{verdict}: {what}, {counted(self.requests, 'request')}"
+
+    def to_dict(self) -> dict[str, Any]:
+        body: dict[str, Any] = msgspec.to_builtins(self)
+        return body | {"complete": self.complete}

@@ -1,0 +1,103 @@
+"""Signs of life of a flow run: an artifact that its process writes straight to the Prefect server.
+
+Events, such as Prefect's own heartbeats, may be dropped by a busy server, and results stay on the machine that made
+them. The heartbeat of a run that works for another also carries what the run has done so far.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from prefect.artifacts import Artifact
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.actions import ArtifactUpdate
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterType
+from prefect.logging import get_run_logger
+from prefect.runtime import deployment
+
+KIND = "heartbeat"
+PERIOD = 15.0
+"""Seconds between the heartbeats of a run; each costs the server some 12 ms."""
+REPORT_PERIOD = 5.0
+"""Seconds between those of a run whose parent waits for what they carry."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heartbeat:
+    """`beat` counts; `closed` means that the run came to the end of its work by itself; `body` is what it has done."""
+
+    beat: int = 0
+    closed: bool = False
+    body: Mapping[str, Any] = field(default_factory=dict)
+
+
+@asynccontextmanager
+async def heartbeats(key: str, read: Callable[[], dict[str, Any]]) -> AsyncIterator[None]:
+    """Sends heartbeats while the block runs; `read` gives their body, in plain values. The last one is closed, unless
+    the block raised."""
+    artifact = await _create(key, _data(0, read))
+    beating = asyncio.create_task(_beat(REPORT_PERIOD, read, artifact))
+    try:
+        yield
+    finally:
+        beating.cancel()
+    async with get_client() as client:
+        await client.update_artifact(artifact, ArtifactUpdate(data=_data(-1, read, closed=True)))
+
+
+@asynccontextmanager
+async def signs_of_life() -> AsyncIterator[None]:
+    """Sends heartbeats without a body while the block runs, where a worker runs it: nobody could start another run
+    again. A run that is shorter than PERIOD sends none."""
+    if deployment.id is None:
+        yield
+        return
+    beating = asyncio.create_task(_beat(PERIOD, dict))
+    try:
+        yield
+    finally:
+        beating.cancel()
+
+
+async def _beat(period: float, read: Callable[[], dict[str, Any]], artifact: UUID | None = None) -> None:
+    beat = 0
+    async with get_client() as client:
+        while True:
+            await asyncio.sleep(period)
+            beat += 1
+            try:
+                if artifact is None:
+                    artifact = await _create(None, _data(beat, read))
+                else:
+                    await client.update_artifact(artifact, ArtifactUpdate(data=_data(beat, read)))
+            except Exception as error:  # noqa: BLE001 - whatever the Prefect server's trouble is, the work goes on
+                get_run_logger().warning("the Prefect server didn't take a heartbeat: %s", error)
+
+
+def _data(beat: int, read: Callable[[], dict[str, Any]], *, closed: bool = False) -> dict[str, Any]:
+    return {"beat": beat, "closed": closed, "body": read()}
+
+
+async def _create(key: str | None, data: dict[str, Any]) -> UUID:
+    artifact = Artifact(type=KIND, key=key, data=data, description="A sign of life of this run")
+    return (await artifact.acreate()).id
+
+
+async def read_heartbeats(client: PrefectClient, runs: Sequence[UUID]) -> dict[UUID, Heartbeat]:
+    """The latest heartbeat of each of these flow runs, as far as it has sent any; of at most 200."""
+    artifacts = await client.read_artifacts(
+        artifact_filter=ArtifactFilter(
+            type=ArtifactFilterType(any_=[KIND]), flow_run_id=ArtifactFilterFlowRunId(any_=list(runs))
+        ),
+        limit=200,
+    )
+    return {
+        artifact.flow_run_id: Heartbeat(**artifact.data)
+        for artifact in sorted(artifacts, key=lambda artifact: str(artifact.created))
+        if artifact.flow_run_id is not None and isinstance(artifact.data, dict)
+    }

@@ -1,0 +1,66 @@
+"""Looking into a bundle, and at the tags of a repository."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.logging import get_run_logger
+
+from oci.bundle.describe import DescribedBundle, describe
+from oci.bundle.results import DescribeReport, TagsReport
+from oci.bundle.tagnames import Tag, list_tags, resolve_tag
+from oci.reference import Reference, parse_any
+from oci.relocation.session import Session
+from tasks.pages import describe_page
+from tasks.report import ROWS, write_page, write_table
+from tasks.retries import REPEATABLE
+from tasks.run import Run, current
+
+
+@task(name="describe bundle", task_run_name="describe {bundle}", **REPEATABLE)
+async def describe_bundle(bundle: str, *, layers: bool = True, signatures: bool = True) -> DescribeReport:
+    """Reads the bundle and everything it lists, and writes the page of it."""
+    run = current(Run)
+    reference = parse_any(bundle)
+    found = await run.in_thread(_describe, await run.session(), reference, layers=layers, signatures=signatures)
+    report = DescribeReport.of(found)
+    await write_page("describe", str(reference.repository), describe_page(report), f"What {reference} holds")
+    get_run_logger().info("%s holds %d images and bundles", report.image, len(report.contents))
+    return report
+
+
+def _describe(session: Session, reference: Reference, *, layers: bool, signatures: bool) -> DescribedBundle:
+    return describe(session.source, reference, session.workers, layers=layers, signatures=signatures)
+
+
+@task(name="list tags", task_run_name="list tags of {repository}", **REPEATABLE)
+async def list_repository_tags(repository: str, *, internal: bool = False, digests: bool = False) -> TagsReport:
+    """The tags of a repository, with `digests` a HEAD for each, and as a table artifact."""
+    run = current(Run)
+    found = await run.in_thread(_list, await run.session(), repository, internal=internal, digests=digests)
+    return await _shown(TagsReport.of(repository, found))
+
+
+def _list(session: Session, repository: str, *, internal: bool, digests: bool) -> tuple[Tag, ...]:
+    source = session.source(parse_any(repository).repository)
+    return list_tags(source, internal=internal, digests=session.workers if digests else None)
+
+
+@task(name="resolve tag", task_run_name="resolve {reference}", **REPEATABLE)
+async def resolve_one_tag(reference: str) -> TagsReport:
+    """The digest that a tag stands for, by one HEAD, and as a table artifact."""
+    run = current(Run)
+    asked = parse_any(reference)
+    found = await run.in_thread(_resolve, await run.session(), asked)
+    return await _shown(TagsReport.of(str(asked.repository), [Tag(asked.tag, found.digest)]))
+
+
+def _resolve(session: Session, reference: Reference) -> Reference:
+    return resolve_tag(session.source(reference.repository), reference)
+
+
+async def _shown(report: TagsReport) -> TagsReport:
+    more = f", the first {ROWS} of {len(report.tags)}" if len(report.tags) > ROWS else ""
+    rows = ({"Name": tag.name, "Digest": tag.digest} for tag in report.tags)
+    await write_table("tags", report.repository, rows, f"Tags of {report.repository}{more}")
+    get_run_logger().info("%d tags in %s", len(report.tags), report.repository)
+    return report

@@ -1,0 +1,360 @@
+"""Markdown pages of the results of runs, for artifacts.
+
+Text from registries, tags, labels and error messages is escaped: it must not become a link, an image or a table cell.
+"""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from oci.bundle.results import DescribeReport, PullReport, PushReport
+from oci.meter import Receipt
+from oci.mirror.run import MirrorReport
+from oci.relocation.report import RelocationReport, Traffic, VerificationReport
+from oci.units import counted, show_size
+from tasks.picture import Bar, bytes_picture, embedded, in_words
+from tasks.prune_report import PruneRunReport
+
+ROWS = 500
+"""Rows of a table of a page; the value of the result has all of them."""
+
+_FAILURES = 200
+_LINE = 72
+"""Characters of a line in a block that doesn't wrap by itself."""
+
+_ESCAPES = str.maketrans({sign: f"\\{sign}" for sign in "\\`*_[]<>|~&"})
+
+
+def text(value: object) -> str:
+    """Escapes one line of plain text."""
+    plain = "".join(sign if sign.isprintable() else " " for sign in str(value))
+    return plain.translate(_ESCAPES).replace("://", ":&#47;/").replace("www.", "www&#46;")
+
+
+def code(value: object) -> str:
+    """Shows one line in a code span, where nothing but the backtick and the end of a table cell has a meaning."""
+    plain = "".join(sign if sign.isprintable() else " " for sign in str(value))
+    safe = plain.replace("`", "'").replace("|", "\\|")
+    return f"`{safe}`" if safe else ""
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table. Cells are Markdown: text from outside goes through `text` or `code` first."""
+    lines = [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
+    lines += [f"| {' | '.join(row)} |" for row in rows]
+    return [*lines, ""]
+
+
+def facts(title: str, subject: str, rows: Mapping[str, str]) -> list[str]:
+    """A table of two columns; rows without a value are left out."""
+    return table((title, subject), ((name, value) for name, value in rows.items() if value))
+
+
+def page(title: str, *parts: Iterable[str]) -> str:
+    """`title` is plain text; the parts are lines of Markdown."""
+    return "\n".join([f"## {text(title)}", "", *(line for part in parts for line in part)]) + "\n"
+
+
+def costs(receipt: Receipt) -> dict[str, str]:
+    """Rows that say what a run has cost."""
+    again = f"{receipt.total_requests}, {receipt.retries} of them again"
+    rows = {
+        "Sent": show_size(receipt.bytes_written) if receipt.bytes_written else "",
+        "Read": show_size(receipt.bytes_read) if receipt.bytes_read else "",
+        "Requests": again if receipt.retries else str(receipt.total_requests),
+        "Time": f"{receipt.seconds:.1f} s",
+    }
+    return rows | _logins(receipt)
+
+
+def _logins(receipt: Receipt) -> dict[str, str]:
+    logins = {}
+    for where, identity in sorted(receipt.identities.items(), reverse=True):
+        side, _, registry = where.rpartition(" ")
+        logins[f"Login at {registry}{f' ({side})' if side else ''}"] = text(identity)
+    return logins
+
+
+def relocation_page(report: RelocationReport) -> str:
+    to = ", ".join(report.archive) or report.destination
+    return page(
+        f"{report.source} → {to}",
+        [_relocation_verdict(report), ""],
+        [code(report.digest), ""] if report.digest else [],
+        _failures(report),
+        _picture(report),
+        facts("Source", f"{text(report.what)} {code(report.source)}".strip(), _relocation_rows(report)),
+        _biggest(report),
+        _requests(report.requests),
+    )
+
+
+def _relocation_verdict(report: RelocationReport) -> str:
+    archive = report.archive_facts
+    if archive is not None:
+        if report.succeeded:
+            return "Nothing to do: this very archive was there." if archive.unchanged else "Complete."
+        if report.published:
+            return "**It has its name, but verifying found what is wrong.**"
+        return "**Not complete; nobody sees it.** What is stored isn't sent again next time."
+    if report.succeeded:
+        moved = report.images_copied or report.tags
+        return "Complete." if moved else "Nothing to do: everything was in place."
+    if report.problems:
+        return f"**Verifying found {counted(report.problems, 'problem')}; no name was moved.**"
+    return f"**{len(report.failures)} failed; no name was moved.** What arrived is not sent again next time."
+
+
+def _relocation_rows(report: RelocationReport) -> dict[str, str]:
+    archive, retries = report.archive_facts, report.retries
+    kinds: tuple[tuple[str, str], ...] = (("Copied", "written"), ("Mounted", "mounted"), ("Skipped", "skipped"))
+    if archive is not None:
+        kinds = (("Sent", "written"), ("Copied in the store", "mounted"), ("Kept from an earlier run", "skipped"))
+    rows = {
+        "Destination": code(report.destination),
+        "Tags moved": _tags(report.tags),
+        "Images": f"{report.images_copied} copied, {report.images_present} already there",
+        **{name: _traffic(report.bytes, report.blobs, kind) for name, kind in kinds},
+        "Verified": f"{counted(report.verified_manifests, 'manifest')}, {counted(report.verified_blobs, 'blob')}, "
+        f"{show_size(report.bytes_hashed)} hashed again"
+        if report.verified_manifests
+        else "",
+        "Time": f"{report.seconds:.1f} s",
+        "Retries": f"{retries}, {report.throttled_seconds:.1f} s told to wait" if retries else "none",
+    }
+    if archive is not None and archive.size:
+        parts = (
+            f"{counted(archive.images, 'image')}, {counted(archive.blobs, 'blob')}, {counted(archive.parts, 'part')}"
+        )
+        rows["Archive"] = f"{show_size(archive.size)}, {parts}"
+        rows["Left out"] = f"{show_size(archive.left_out)} that the other side has" if archive.left_out else ""
+    for where, identity in sorted(report.identities.items(), reverse=True):
+        side, _, registry = where.partition(" ")
+        rows[f"Login at the {side}"] = f"{text(identity)}, {text(registry)}"
+    return rows
+
+
+def _traffic(sizes: Traffic, blobs: Traffic, kind: str) -> str:
+    size, count = getattr(sizes, kind), getattr(blobs, kind)
+    if kind != "written" and not size and not count:
+        return ""
+    return f"{show_size(size)} in {counted(count, 'blob')}" if count or kind == "written" else show_size(size)
+
+
+def _tags(tags: Sequence[str], most: int = 100) -> str:
+    """The names that people use; those of attachments are only counted."""
+    named = list(dict.fromkeys(code(tag) for tag in tags if not tag.startswith("sha256-")))
+    attached = len([tag for tag in tags if tag.startswith("sha256-")])
+    shown = [", ".join(named[:most])] if named else []
+    if len(named) > most:
+        shown.append(f"and {len(named) - most} more")
+    return ", ".join([*shown, f"{attached} of attached artifacts"] if attached else shown)
+
+
+def _failures(report: RelocationReport) -> list[str]:
+    """Cause and next step of each, in a block that keeps long references on lines of their own."""
+    if report.succeeded:
+        return []
+    lines = ["### Failed", "", "```"]
+    for failed in report.failures[:_FAILURES]:
+        again = "may pass" if failed.retryable else "won't pass by itself"
+        lines += _wrapped(failed.image or report.destination)
+        lines += [f"    {line}" for line in _wrapped(f"{failed.error} ({again})")]
+    if len(report.failures) > _FAILURES:
+        lines.append(f"and {len(report.failures) - _FAILURES} more")
+    return [*lines, "```", ""]
+
+
+def _wrapped(value: str) -> list[str]:
+    plain = "".join(sign if sign.isprintable() else " " for sign in value)
+    return textwrap.wrap(plain.replace("`", "'"), _LINE, break_on_hyphens=False)
+
+
+def _picture(report: RelocationReport) -> list[str]:
+    """Nothing where no byte was moved, or should have been."""
+    moved = report.bytes
+    total = Bar("", moved.written, moved.mounted, moved.skipped, report.bytes_failed)
+    if not total.total:
+        return []
+    bars = [Bar(one.image, one.written, one.mounted, one.skipped, one.failed, one.seconds) for one in report.biggest]
+    failed = sum(one.failed > 0 for one in report.biggest)
+    more = report.images_copied + max(failed, len(report.failures)) - len(bars)
+    return [embedded(bytes_picture(total, bars, max(0, more)), f"Bytes by outcome: {in_words(total)}"), ""]
+
+
+def _biggest(report: RelocationReport) -> list[str]:
+    """What the picture shows, in words."""
+    rows = [
+        (
+            code(one.image),
+            in_words(Bar(one.image, one.written, one.mounted, one.skipped, one.failed)),
+            f"{one.seconds:.1f}",
+        )
+        for one in report.biggest
+    ]
+    return ["### Biggest images", "", *table(("Image", "Bytes", "Seconds"), rows)] if rows else []
+
+
+def _requests(requests: Mapping[str, Mapping[str, int]]) -> list[str]:
+    rows = [
+        (text(registry), text(kind), str(count))
+        for registry, kinds in sorted(requests.items())
+        for kind, count in sorted(kinds.items(), key=lambda item: -item[1])
+    ]
+    total = sum(sum(kinds.values()) for kinds in requests.values())
+    return [f"### {counted(total, 'request')}", "", *table(("Registry", "Kind", "Requests"), rows)] if rows else []
+
+
+def push_page(report: PushReport) -> str:
+    repository, _, digest = report.reference.partition("@")
+    rows = {
+        "Digest": code(digest),
+        "Files": f"{report.files} in {report.folders} folders, {show_size(report.size)}",
+        **costs(report.receipt),
+    }
+    return page(f"Pushed {repository}:{report.tag}", facts("Reference", code(f"{repository}:{report.tag}"), rows))
+
+
+def pull_page(report: PullReport) -> str:
+    lock = "names where its images are now" if report.lock_updated else "kept as it is" if report.images_lock else ""
+    rows = {"Folder": code(report.folder), "Lock": lock, **costs(report.receipt)}
+    nested = [
+        (code(os.path.relpath(bundle.folder, report.folder)), code(bundle.origin), code(bundle.image))
+        for bundle in report.nested
+    ]
+    below = ["### Nested bundles", "", *table(("Folder", "Listed as", "Pulled from"), nested)] if nested else []
+    return page(f"Pulled {report.image.partition('@')[0]}", facts("Image", code(report.image), rows), below)
+
+
+def describe_page(report: DescribeReport) -> str:
+    rows = (
+        (
+            "- " * content.depth + content.kind,
+            text(content.error) or code(content.image),
+            code(content.origin),
+            str(len(content.layers) or ""),
+        )
+        for content in report.contents[: 2 * ROWS]
+    )
+    more = len(report.contents) - 2 * ROWS
+    return page(
+        report.image.partition("@")[0],
+        [code(report.digest), ""],
+        table(("Type", "Image", "Origin", "Layers"), rows),
+        [f"and {more} more"] if more > 0 else [],
+    )
+
+
+def verification_page(report: VerificationReport) -> str:
+    places = (
+        (
+            code(place.place),
+            ", ".join(map(code, place.names)) or "all tags",
+            str(place.manifests),
+            str(place.blobs),
+            show_size(place.bytes_hashed),
+            str(len(place.problems)),
+        )
+        for place in report.places
+    )
+    problems = report.problems
+    return page(
+        f"Verified {counted(len(report.places), 'place')}",
+        [f"**{'Complete' if report.complete else counted(len(problems), 'problem')}.**", ""],
+        table(("Place", "Names", "Manifests", "Blobs", "Hashed", "Problems"), places),
+        table(("Problem",), ((text(problem),) for problem in problems[:ROWS])) if problems else [],
+    )
+
+
+def mirror_page(report: MirrorReport) -> str:
+    return page(
+        f"{report.mirror}: {report.source} → {', '.join(report.destinations)}",
+        [_mirror_verdict(report), ""],
+        _alarms(report),
+        _mirror_failures(report),
+        facts("Mirror", text(report.mirror), _mirror_rows(report)),
+    )
+
+
+def _mirror_verdict(report: MirrorReport) -> str:
+    if report.failed:
+        return f"**{len(report.failed)} failed.** What arrived is in place and isn't sent again."
+    if report.nothing_taken:
+        return f"**Nothing is mirrored**: {text(report.nothing_taken)}."
+    return f"{counted(report.copied, 'tag')} copied." if report.copied else "Nothing to copy: everything was in place."
+
+
+def _alarms(report: MirrorReport) -> Iterator[str]:
+    for words, tags in (
+        ("declared immutable, and moved at the source; not overwritten", report.mutated),
+        ("without a signature at the source; not taken", report.unsigned),
+    ):
+        if tags:
+            yield f"**{len(tags)} {words}:** {_tags(tags, 20)}"
+            yield ""
+    for cause in report.causes:
+        yield f"**Given up:** {text(cause)}"
+        yield ""
+
+
+def _mirror_failures(report: MirrorReport, most: int = 200) -> list[str]:
+    tried = [failed for failed in report.failed if not failed.not_tried]
+    rows = [
+        (
+            ", ".join(code(name.rpartition("/")[2]) for name in failed.names) or text(report.mirror),
+            text(failed.destination),
+            text(failed.error),
+        )
+        for failed in tried[:most]
+    ]
+    if len(tried) > most:
+        rows.append((f"and {len(tried) - most} more", "", ""))
+    if len(tried) < len(report.failed):
+        rows.append((f"{len(report.failed) - len(tried)} not tried", "", ""))
+    return table(("Failed", "Destination", "Cause"), rows) if rows else []
+
+
+def _mirror_rows(report: MirrorReport) -> dict[str, str]:
+    waiting = [f"{report.held} too young"] if report.held else []
+    waiting += [f"{counted(report.waiting, 'image')} left to the next run"] if report.waiting else []
+    mounted = report.receipt.bytes_mounted
+    return {
+        "Tags": f"{report.copied} copied, {report.in_place} in place, {report.extra} extra at the destinations",
+        "Waiting": ", ".join(waiting),
+        "Copied": _tags(report.tags, 20),
+        "Mounted": show_size(mounted) if mounted else "",
+        **costs(report.receipt),
+    }
+
+
+def prune_page(report: PruneRunReport) -> str:
+    rows = {
+        "Manifests deleted": str(len(report.deleted)),
+        "Tags deleted": str(len(report.tags_deleted)),
+        "Gone already": str(report.gone or ""),
+        "Within their grace period": str(report.waiting or ""),
+        "Manifests kept": str(report.kept),
+        "Freed, at most": show_size(report.bytes_freed),
+        "Requests": str(report.requests or ""),
+    }
+    remaining = (
+        ("Failed", report.failed),
+        ("Left, because something has changed since the plan", report.skipped),
+        ("Tags that the registry can't take away alone", report.refused),
+    )
+    return page(
+        report.destination,
+        [f"**{report.outcome.capitalize()}.**" + (f" {text(report.note)}" if report.note else ""), ""],
+        facts("To delete", str(report.planned), rows),
+        *(
+            [
+                f"### {title}",
+                "",
+                *table(("What", "Why"), [(code(one.subject), text(one.reason)) for one in left[:ROWS]]),
+            ]
+            for title, left in remaining
+            if left
+        ),
+    )

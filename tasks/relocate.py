@@ -1,0 +1,333 @@
+"""The steps of a relocation as tasks: resolve, plan, one task for each image, publish, verify."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from prefect import task
+from prefect.logging import get_run_logger
+from pydantic import BaseModel
+
+from oci.descriptor import INDEX_TYPES
+from oci.digest import Digest, parse_digest
+from oci.errors import Incomplete, InvalidInput, TransshipError
+from oci.reference import Reference, parse_any
+from oci.relocation.plan import Plan
+from oci.relocation.publish import Published
+from oci.relocation.report import ArchiveFacts, RelocationReport, report_of
+from oci.relocation.request import RelocationRequest
+from oci.relocation.run import Relocation, Step, Verify
+from oci.relocation.session import DEFAULT_CONCURRENCY, Session
+from oci.relocation.shards import asked_again
+from oci.relocation.transfer import DONE, ImageOutcome, transfer_image
+from oci.relocation.verify import Verification
+from oci.store import found_manifest
+from oci.units import counted, show_size
+from tasks.access import Side, between
+from tasks.limits import limits_of
+from tasks.memory import remembered
+from tasks.retries import ONCE, REPEATABLE
+from tasks.run import Run, current
+
+TASK_RUN_LIMIT = 1000
+"""Task runs that one flow run makes at most: the Prefect server keeps some 19 KB and works some 7 ms for each."""
+
+
+class Resolution(BaseModel):
+    """What a source reference turned out to be. For a lock or an archive, which pins its images itself, there is no
+    digest."""
+
+    what: str
+    """"bundle", "image", "index", "lock" or "archive"."""
+    reference: str
+    """As it was asked for, in canonical form."""
+    pinned: str
+    """The same by digest; a lock or an archive as it is."""
+    digest: str = ""
+    tag: str = ""
+    """The tag that the source carries, and passes on unless other tags are asked for."""
+    media_type: str = ""
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """A relocation as asked for, in values that can be sent anywhere: no secret, no connection. A part of a relocation
+    has a plan in the place of a request."""
+
+    request: RelocationRequest | None = None
+    plan: Plan | None = None
+    source: Side = field(default_factory=Side)
+    destination: Side = field(default_factory=Side)
+    concurrency: int = DEFAULT_CONCURRENCY
+    verify: Verify = Verify.NONE
+
+
+class RelocationRun(Run):
+    """One order being carried out."""
+
+    def __init__(self, order: Order) -> None:
+        super().__init__(between(order.source, order.destination, order.concurrency), concurrency=order.concurrency)
+        self.order = order
+        self.request = order.request
+        """With the source pinned to a digest once it is resolved."""
+        self.plan = order.plan
+        self.source: Resolution | None = None
+        self.outcomes: dict[Digest, ImageOutcome] = {}
+        self.published: Published | None = None
+        self.verification: Verification | None = None
+        self.error: TransshipError | None = None
+        """What ended it early."""
+        self._driver: Relocation | None = None
+
+    async def driver(self) -> Relocation:
+        """The relocation in its session, made when the first step needs it."""
+        session = await self.session()
+        if self._driver is None:
+            self._driver = Relocation(session, self.request, verify=self.order.verify, plan=self.plan)
+            self._driver.outcomes = self.outcomes
+        return self._driver
+
+    @property
+    def planned(self) -> Plan:
+        """Raises InvalidInput before the plan is made."""
+        if self.plan is None:
+            raise InvalidInput("nothing is planned yet", hint="run fetch_referenced_images first")
+        return self.plan
+
+    @property
+    def asked(self) -> RelocationRequest:
+        """Raises InvalidInput for a part of a relocation."""
+        if self.request is None:
+            raise InvalidInput("a part of a relocation is carried out here", hint="the whole of it has this step")
+        return self.request
+
+    def pin(self, source: Resolution) -> None:
+        """Makes the relocation work on the resolved content and nothing else."""
+        self.source = source
+        if source.digest:
+            asked = self.asked
+            tags = asked.tags or ((source.tag,) if source.tag else ())
+            if asked.bundle:
+                self.request = asked.with_(bundle=source.pinned, tags=tags)
+            else:
+                self.request = asked.with_(image=source.pinned, tags=tags)
+
+    async def make_plan(self) -> Plan:
+        driver = await self.driver()
+        self.plan = await self.in_thread(driver.make_plan)
+        return self.plan
+
+    async def transfer(self, digest: Digest) -> ImageOutcome:
+        """Brings one image to the destination, unless that is done. Raises what stopped it; the outcome says so."""
+        known = self.outcomes.get(digest)
+        if known is not None and known.status == DONE:
+            return known
+        driver = await self.driver()
+        async with self.slots.slot():
+            return await self.in_thread(driver.transfer, digest)
+
+    async def take(self, step: Step) -> None:
+        driver = await self.driver()
+        try:
+            await self.in_thread(driver.take, step)
+        finally:
+            self.verification = driver.verification
+        if step is not Step.VERIFY:
+            self.published = driver.published if step is not Step.CONTENT else None
+
+    @property
+    def destination(self) -> str:
+        return str(self.order.request.destination if self.order.request else self.planned.destination)
+
+    def report(self) -> RelocationReport:
+        return self.report_with(None)
+
+    def report_with(self, archive: ArchiveFacts | None) -> RelocationReport:
+        asked = self.order.request.asked if self.order.request else self.planned.source
+        return report_of(
+            source=self.source.reference if self.source else asked,
+            destination=str(self.order.request.destination if self.order.request else self.planned.destination),
+            what=self.source.what if self.source else "",
+            digest=self.source.digest if self.source else "",
+            plan=self.plan,
+            outcomes=self.outcomes,
+            published=self.published,
+            verification=self.verification,
+            receipt=self.receipt(),
+            error=self.error,
+            archive=archive,
+        )
+
+    @contextmanager
+    def noting_failure(self) -> Iterator[None]:
+        """Keeps an error of the block for the report that follows it."""
+        try:
+            yield
+        except TransshipError as error:
+            self.error = error
+
+
+@task(
+    name="resolve bundle",
+    task_run_name="resolve {kind} {source}",
+    **REPEATABLE,
+)
+async def resolve_bundle(kind: str, source: str) -> Resolution:
+    """Asks the source, by one HEAD, for the digest of `source`. `kind` is "bundle", "image", "lock" or "archive".
+
+    The answer is kept for the flow run: when it is retried, a tag that has moved on meanwhile doesn't mix two contents.
+    """
+    if kind in ("lock", "archive"):
+        return Resolution(what=kind, reference=source, pinned=source)
+    reference = parse_any(source)
+    run = current(RelocationRun)
+
+    async def ask() -> Resolution:
+        return await run.in_thread(_resolve, await run.session(), kind, reference)
+
+    return await remembered("resolved-source", Resolution, ask)
+
+
+def _resolve(session: Session, kind: str, reference: Reference) -> Resolution:
+    store = session.source(reference.repository)
+    found = found_manifest(store, reference.identifier)
+    return Resolution(
+        what="index" if kind == "image" and found.media_type in INDEX_TYPES else kind,
+        reference=str(reference),
+        pinned=str(reference.at(found.digest)),
+        digest=found.digest,
+        tag=reference.tag,
+        media_type=found.media_type,
+        size=found.size,
+    )
+
+
+@task(
+    name="fetch referenced images",
+    task_run_name="plan {source.reference}",
+    **REPEATABLE,
+)
+async def fetch_referenced_images(source: Resolution) -> None:
+    """Walks everything below the source and asks the destination which of it is in place.
+
+    Never cached, not even within a flow run: a run that is retried learns here what the attempt before has done.
+    """
+    run = current(RelocationRun)
+    run.pin(source)
+    plan = await run.make_plan()
+    session = await run.session()
+    for image in plan.images:
+        if image.present:
+            run.outcomes[image.digest] = transfer_image(session, plan, image.digest)
+    if plan.to_transfer:
+        await run.limit(limits_of(plan.destination, *{image.store for image in plan.to_transfer}))
+    log = get_run_logger()
+    log.info(
+        "%d images in %s, %d of them to copy: %s in %d blobs",
+        sum(1 for _ in plan.images),
+        source.reference,
+        len(plan.to_transfer),
+        show_size(sum(blob.size for blob in plan.blobs)),
+        len(plan.blobs),
+    )
+    for failure in plan.failures:
+        log.warning("can't be read: %s: %s", failure.subject, failure.message)
+
+
+@task(
+    name="resume shard",
+    task_run_name="resume shard of {destination}",
+    **REPEATABLE,
+)
+async def resume_shard(destination: str, *, ask: bool) -> None:  # noqa: ARG001 - the destination is shown in the UI
+    """Makes a plan that another run has made ready to be carried out. With `ask`, for a run that isn't the first to
+    try, the destination is asked which images it has by now."""
+    run = current(RelocationRun)
+    if ask:
+        run.plan = await run.in_thread(asked_again, await run.session(), run.planned)
+    plan = run.planned
+    await run.limit(limits_of(plan.destination, *{image.store for image in plan.to_transfer}))
+    get_run_logger().info("%d images to copy: %s", len(plan.to_transfer), show_size(plan.bytes_to_move))
+
+
+def push_name(parameters: dict[str, Any]) -> str:
+    """`copy shop-web@sha256:111111111111 -> registry.corp.example/shop`, in the signs that the UI's graph can draw."""
+    images: Sequence[str] = parameters["images"]
+    what = counted(len(images), "image")
+    if len(images) == 1:
+        repository, _, digest = images[0].rpartition("@")
+        what = f"{repository.rpartition('/')[2]}@{digest[:19]}"
+    return f"copy {what} -> {parameters['destination']}"
+
+
+@task(
+    name="push to target registry",
+    task_run_name=push_name,  # type: ignore[arg-type]  # Prefect takes it, but its Protocol asks for a class method
+    **REPEATABLE,
+)
+async def push_to_target_registry(images: list[str], destination: str) -> list[ImageOutcome]:  # noqa: ARG001 - shown in the UI
+    """Transfers images of the plan, each given as REPOSITORY@DIGEST, and names none of them.
+
+    What became of each is kept in the run, failed ones included; then the first failure is raised, or an Incomplete of
+    them all.
+    """
+    run = current(RelocationRun)
+    failures: list[TransshipError] = []
+    outcomes = []
+    for image in images:
+        try:
+            outcomes.append(await run.transfer(parse_digest(image.rpartition("@")[2])))
+        except TransshipError as error:
+            failures.append(error)
+    if len(failures) > 1:
+        raise Incomplete(f"{len(failures)} of {len(images)} images failed", failures)
+    if failures:
+        raise failures[0]
+    return outcomes
+
+
+def batches(plan: Plan, limit: int = TASK_RUN_LIMIT) -> list[list[str]]:
+    """What each task run is to push, biggest first, as `images` of `push_to_target_registry`."""
+    images = sorted(plan.to_transfer, key=lambda image: -plan.bytes_below(image))
+    return shared_out([f"{image.store}@{image.digest}" for image in images], limit)
+
+
+def shared_out(items: Sequence[Any], limit: int = TASK_RUN_LIMIT) -> list[list[Any]]:
+    """One item for each task run, as long as `limit` task runs are enough; else the first half of the task runs stays
+    so, and the other half shares all the other items."""
+    alone = len(items) if len(items) <= limit else limit // 2
+    rest, shares = items[alone:], limit - alone
+    groups = [list(rest[number::shares]) for number in range(min(shares, len(rest)))]
+    return [*([item] for item in items[:alone]), *groups]
+
+
+@task(
+    name="publish",
+    task_run_name="{step} {destination}",
+    **REPEATABLE,
+)
+async def publish(destination: str, step: str = Step.PUBLISH.value) -> None:  # noqa: ARG001 - shown in the UI
+    """Writes bundles and their locations images (`publish content`), then the names (`publish names`), or both
+    (`publish`). Raises Incomplete, with nothing named, when an image of the plan isn't in place."""
+    run = current(RelocationRun)
+    await run.take(Step(step))
+    if run.published is not None and run.published.tags:
+        get_run_logger().info("tags moved: %s", ", ".join(run.published.tags))
+
+
+@task(name="verify", task_run_name="verify {destination}", **ONCE)
+async def verify(destination: str) -> None:  # noqa: ARG001 - shown in the UI
+    """Walks the destination: asks for every blob, or with `deep` in the order reads and hashes every byte.
+
+    Raises Incomplete when something is missing or wrong, before any name moves. Not run again by itself: its requests
+    were retried, and what is wrong by then stays so.
+    """
+    run = current(RelocationRun)
+    await run.take(Step.VERIFY)
+    if run.verification is not None:
+        found = run.verification
+        get_run_logger().info("verified %d manifests and %d blobs", found.manifests, found.blobs)

@@ -1,0 +1,145 @@
+"""The work of one flow run in its process: threads, the token that stops them, the session, and slots of named limits.
+
+Tasks take small plain values as parameters and find everything else in the run. Nothing of it outlives the process: a
+run that is retried elsewhere opens a new session, because only the destination knows what is in place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from contextvars import ContextVar, copy_context
+from functools import partial
+from typing import Any, ParamSpec, TypeAlias, TypeVar
+
+from oci.cancel import CancelToken
+from oci.errors import Cancelled, InvalidInput, TransshipError
+from oci.meter import Meter, Receipt
+from oci.relocation.session import Session
+from tasks.heartbeat import signs_of_life
+from tasks.limits import Slots, existing
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+Connect: TypeAlias = Callable[["Run"], Awaitable[Session]]
+"""Opens the session of a run. It loads blocks, so it is called in the first task that needs the session."""
+
+
+class Run:
+    """Used from one event loop; the work itself runs in threads. `concurrency` is the most images on their way at a
+    time."""
+
+    def __init__(self, connect: Connect, *, concurrency: int) -> None:
+        self.cancel = CancelToken()
+        self.meter = Meter()
+        self.slots = Slots()
+        """Of the named limits that hold for the registries of the work."""
+        self.width = concurrency
+        """Images to have on their way at a time: not more than a named limit has slots."""
+        self.elsewhere: dict[str, Receipt] = {}
+        """What other machines have spent on parts of the work, by the names of these parts."""
+        self._connect = connect
+        self._session: Session | None = None
+        self._opening = asyncio.Lock()
+        self._threads = ThreadPoolExecutor(concurrency + 1, thread_name_prefix="task")
+
+    async def session(self) -> Session:
+        async with self._opening:
+            if self._session is None:
+                self._session = await self._connect(self)
+            return self._session
+
+    async def in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Runs a function of the synchronous core. When the caller is cancelled, all of the work is: the token that
+        every loop over bytes looks at is set, and the end of the thread is awaited, so that nothing runs on unseen."""
+        context = copy_context()  # what is logged in the thread belongs to the run, too
+        work = partial(context.run, function, *args, **kwargs)
+        future = asyncio.get_running_loop().run_in_executor(self._threads, work)
+        try:
+            return await asyncio.shield(future)
+        except (TransshipError, Cancelled) as error:
+            raise error.with_traceback(None) from None  # the sentence says all; Prefect logs every frame
+        except asyncio.CancelledError:
+            self.cancel.cancel()
+            await _ended(future)
+            raise
+
+    async def limit(self, names: Iterable[str]) -> None:
+        """Makes the work respect those of the named limits that the Prefect server has."""
+        limits = await existing(names)
+        self.width = max(1, min([self.width, *limits.values()]))
+        self.slots = Slots(limits, self.width)
+
+    def receipt(self) -> Receipt:
+        """What was spent so far, here and elsewhere; the seconds are those of this run."""
+        total = (self._session or self).meter.receipt()
+        for other in list(self.elsewhere.values()):
+            total = total.plus(other)
+        return total
+
+    async def close(self) -> None:
+        await self.slots.close()
+        if self._session is not None:
+            await self.in_thread(self._session.close)
+        self._threads.shutdown(wait=False)
+
+
+R = TypeVar("R", bound=Run)
+
+
+@asynccontextmanager
+async def running(run: R) -> AsyncIterator[R]:
+    """Makes it the run that the tasks called inside work on, and closes it. Errors of a TaskGroup come out alone."""
+    token = _CURRENT.set(run)
+    try:
+        async with signs_of_life():
+            yield run
+    except BaseException as error:  # noqa: BLE001 - what ends the block also ends its threads, and is raised again
+        run.cancel.cancel()
+        raise the_error(error) from None
+    finally:
+        _CURRENT.reset(token)
+        await run.close()
+
+
+def current(kind: type[R]) -> R:
+    """The run of this flow run. Raises InvalidInput outside `running`, or where it is of another kind."""
+    run = _CURRENT.get()
+    if not isinstance(run, kind):
+        found = f"the run here is a {type(run).__name__}" if run else "no run is open here"
+        raise InvalidInput(
+            f"{found}, and the task needs a {kind.__name__}", hint="call the task inside `async with tasks.run.running`"
+        )
+    return run
+
+
+async def together(*work: Coroutine[Any, Any, object]) -> None:
+    """Awaits all of it. The first error cancels the rest and is raised by itself."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for one in work:
+                group.create_task(one)
+    except BaseExceptionGroup as group_of_errors:
+        raise the_error(group_of_errors) from None
+
+
+def the_error(error: BaseException) -> BaseException:
+    """Out of exception groups, what Prefect has to see: its signal to end this run before any other error. Cancelled
+    becomes asyncio's, from which Prefect makes the state Cancelled and not Crashed."""
+    while isinstance(error, BaseExceptionGroup):
+        error = min(error.exceptions, key=lambda inner: (isinstance(inner, Exception), isinstance(inner, Cancelled)))
+    return asyncio.CancelledError() if isinstance(error, Cancelled) else error
+
+
+async def _ended(future: asyncio.Future[T]) -> None:
+    while not future.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait([future])
+    if not future.cancelled():
+        future.exception()
+
+
+_CURRENT: ContextVar[Run | None] = ContextVar("run", default=None)
