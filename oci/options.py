@@ -158,7 +158,10 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
         """Converts what a person or a file gives (text with a unit, a list, a mapping) to the field's value. Raises
         InvalidInput, whose message begins with the field's name."""
         if self.options is not None and isinstance(value, Mapping):
-            return convert(self.options, value, where=self.name)
+            try:
+                return self.options.make(value)
+            except InvalidInput as error:
+                raise type(error)(f"{self.name}.{error.message}", hint=error.hint) from error
         if self.words and value not in self.words:
             raise InvalidInput(f"{self.name}: {value!r} is not one of {', '.join(self.words)}")
         try:
@@ -223,9 +226,20 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return msgspec.structs.replace(self, **changes)
 
     @classmethod
+    def make(cls, values: Mapping[str, Any]) -> Self:
+        """Makes options of plain values, as JSON and YAML have them. A group that is read in a way of its own overrides
+        this, and `form`. Raises InvalidInput."""
+        return convert(cls, values)
+
+    @classmethod
+    def form(cls) -> dict[str, Any]:
+        """Returns the JSON schema of what `make` takes."""
+        return schema(cls)
+
+    @classmethod
     def read(cls, values: Mapping[str, Any]) -> Self:
-        """Makes options of what a file, a form or a flow run has. Raises InvalidInput."""
-        options = convert(cls, values)
+        """Makes options of what a form or a flow run has, without what must not be stored. Raises InvalidInput."""
+        options = cls.make(values)
         options.check_stored()
         return options
 
@@ -334,7 +348,7 @@ def field_schema(field: Option) -> dict[str, Any]:
     """Returns the JSON schema of one field, with its title, help and default."""
     body: dict[str, Any]
     if field.options is not None:
-        body = {**schema(field.options)}
+        body = {**field.options.form()}
         if field.default is None:
             body = {"anyOf": [body, {"type": "null"}]}
     elif field.choices:

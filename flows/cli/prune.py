@@ -9,15 +9,16 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+import msgspec
 
 from flows.cli.access import RegistryFlags, concurrency_flag, registry_flags, show_requests
-from flows.cli.click_ext import Age, Invocation, Verb, boolean, everywhere, words
+from flows.cli.click_ext import Age, Invocation, Verb, boolean, everywhere
+from flows.cli.flags import flags_of
 from oci.bundle.tagnames import attached_to
-from oci.digest import parse_digest
 from oci.errors import Incomplete, InvalidInput, NotFound, Refused, StoreError
 from oci.output import write_output
 from oci.prune.execute import PruneReport, execute
-from oci.prune.keep import Keep
+from oci.prune.keep import Keep, KeepOptions
 from oci.prune.plan import PrunePlan
 from oci.prune.planner import make_prune_plan, remember
 from oci.reference import StoreName, parse_store
@@ -35,36 +36,15 @@ _NO_FILE = "-"
 _PLAN_LIMIT = 256 << 20
 
 
-def policy_flags(command: F) -> F:
-    """What is to be kept. Any one of them is enough."""
-    options = (
-        words("--keep-tag", help="Tags by their names (repeatable)."),
-        click.option(
-            "--keep", "keep_pattern", multiple=True, help="Regular expression for whole names of tags (repeatable)."
-        ),
-        click.option("--keep-version", multiple=True, help="Range of versions, as npm writes it: '^1.4' (repeatable)."),
-        click.option("--keep-latest", type=click.IntRange(0), default=0, help="Tags of so many newest versions."),
-        words("--keep-digest", help="Manifests by digest, with all they list (repeatable)."),
-        words("--keep-lock", help="What an ImagesLock or BundleLock file pins (repeatable)."),
-        words("--keep-bundle", help="A bundle of any repository, with all it lists (repeatable)."),
-        click.option(
-            "-f", "--mirrors", default="", help="File of mirrors: what all mirrors to this repository take is kept."
-        ),
-        boolean(
-            "--keep-vanished",
-            default=True,
-            help="With -f, keep what the rules take by its name although the source has it no longer.",
-        ),
-        boolean("--keep-nothing", help="On purpose: delete everything."),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
 @click.command(name="prune", cls=Verb)
 @click.argument("repository", default="")
-@policy_flags
+@flags_of(KeepOptions, "policy")
+@click.option("-f", "--mirrors", default="", help="File of mirrors: what all mirrors to this repository take is kept.")
+@boolean(
+    "--keep-vanished",
+    default=True,
+    help="With -f, keep what the rules take by its name although the source has it no longer.",
+)
 @click.option(
     "--grace",
     type=Age(),
@@ -86,14 +66,14 @@ def policy_flags(command: F) -> F:
 @registry_flags(sides=True)
 @everywhere
 @click.pass_obj
-def prune(invocation: Invocation, /, registry: RegistryFlags, **flags: Any) -> None:
+def prune(invocation: Invocation, /, registry: RegistryFlags, policy: KeepOptions, **flags: Any) -> None:
     """Find, and with --approve delete, what REPOSITORY has beyond what is to be kept.
 
     REPOSITORY is REGISTRY/REPOSITORY, or oci:PATH for an image-layout folder. What a kept tag, lock or digest needs is
     kept with it: children of indexes, images of bundles, signatures, attestations and referrers.
     """
     invocation.output.check_columns(_MANIFESTS, _TAGS)
-    keep = _keep(flags)
+    keep = Keep(**msgspec.structs.asdict(policy))
     reviewed = _reviewed(flags, keep)
     name = parse_store(reviewed.destination if reviewed else flags["repository"])
     with _session(invocation, registry, name, flags) as (session, mirrored):
@@ -141,19 +121,6 @@ def _session(
     keep = keep_for(config, name, open_mirror, vanished=flags["keep_vanished"])
     with open_mirror(first) as session:
         yield session, keep
-
-
-def _keep(flags: dict[str, Any]) -> Keep:
-    return Keep(
-        tags=flags["keep_tag"],
-        patterns=flags["keep_pattern"],
-        versions=flags["keep_version"],
-        latest=flags["keep_latest"],
-        digests=tuple(map(parse_digest, flags["keep_digest"])),
-        locks=flags["keep_lock"],
-        bundles=flags["keep_bundle"],
-        nothing=flags["keep_nothing"],
-    )
 
 
 def _reviewed(flags: dict[str, Any], keep: Keep) -> PrunePlan | None:

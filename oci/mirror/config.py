@@ -7,7 +7,7 @@ mapping, and says what is wrong by line and path.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -261,6 +261,18 @@ class MirrorsConfig(Options, frozen=True, kw_only=True):
         if len(set(names)) != len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise InvalidInput(f"two mirrors are named {twice!r}")
+
+    @classmethod
+    def make(cls, values: Mapping[str, Any]) -> MirrorsConfig:
+        from oci.mirror.reader import make_config  # noqa: PLC0415 - the reader imports this module
+
+        return make_config(values)
+
+    @classmethod
+    def form(cls) -> dict[str, Any]:
+        from oci.mirror.reader import form_schema  # noqa: PLC0415
+
+        return form_schema()
 
     def mirror(self, name: str) -> Mirror:
         """Raises InvalidInput when no mirror has this name."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from oci.bundle.tagnames import attached_to
 from oci.digest import Digest, parse_digest
 from oci.errors import InvalidInput
+from oci.options import Options, option
 from oci.patterns import compile_pattern, matches
 from oci.reference import parse_any, parse_tag
 from oci.versions import in_ranges, parse_range, version_of
@@ -17,31 +18,102 @@ from oci.versions import in_ranges, parse_range, version_of
 _LISTS = ("tags", "patterns", "versions", "digests", "locks", "bundles")
 
 
-class Keep(msgspec.Struct, frozen=True, kw_only=True):
-    """Each of these rules is enough for a tag to be kept. Raises InvalidInput for what can't be read.
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
 
-    Tags that are attached to a digest (`sha256-<hex>.imgpkg`, `.sig`...) live and die with it; of the rules below, only
-    `tags` and `patterns` look at them.
+
+class KeepOptions(Options, frozen=True, kw_only=True):
+    """What is to be kept. Each of these rules is enough. What a kept manifest needs is kept with it."""
+
+    tags: Annotated[
+        tuple[Text, ...],
+        option(
+            "Tags",
+            "Tags by their exact names. A prune is refused when the repository lacks one.",
+            examples=[["latest"]],
+            max_length=10_000,
+            flag="--keep-tag",
+        ),
+    ] = ()
+    patterns: Annotated[
+        tuple[Text, ...],
+        option(
+            "Patterns",
+            "Regular expressions for whole names of tags.",
+            examples=[[r"v\d+\.\d+\.\d+"]],
+            max_length=100,
+            flag="--keep",
+            commas=False,
+        ),
+    ] = ()
+    versions: Annotated[
+        tuple[Text, ...],
+        option(
+            "Versions",
+            "Ranges of semantic versions, as npm writes them: '^1.4'.",
+            examples=[["^1.4", ">=2 <3"]],
+            max_length=100,
+            flag="--keep-version",
+            commas=False,
+        ),
+    ] = ()
+    latest: Annotated[
+        int,
+        option(
+            "Newest versions",
+            "The tags of this many newest versions; pre-releases don't count.",
+            ge=0,
+            le=100_000,
+            flag="--keep-latest",
+        ),
+    ] = 0
+    digests: Annotated[
+        tuple[Digest, ...],
+        option("Digests", "Manifests by digest, with all they list.", max_length=10_000, flag="--keep-digest"),
+    ] = ()
+    locks: Annotated[
+        tuple[Text, ...],
+        option(
+            "Locks",
+            "ImagesLock and BundleLock files: what they pin, whatever repository they name.",
+            examples=[["/etc/transship/images.lock.yml"]],
+            max_length=1000,
+            flag="--keep-lock",
+        ),
+    ] = ()
+    bundles: Annotated[
+        tuple[Text, ...],
+        option(
+            "Bundles",
+            "Bundles of any repository, by reference: they and all they list are kept.",
+            examples=[["registry.corp.example/mirror/shop:1.4.0"]],
+            max_length=1000,
+            flag="--keep-bundle",
+        ),
+    ] = ()
+    nothing: Annotated[
+        bool,
+        option(
+            "Keep nothing",
+            "On purpose: delete everything. A policy that keeps nothing is refused without it.",
+            flag="--keep-nothing",
+        ),
+    ] = False
+
+
+class Keep(KeepOptions, frozen=True, kw_only=True):
+    """The policy of a prune. Raises InvalidInput for what can't be read.
+
+    Tags that are attached to a digest (`sha256-<hex>.imgpkg`, `.sig`...) live and die with it; of the rules, only
+    `tags` and `patterns` look at them. See oci.versions for which tags are versions.
     """
 
-    tags: tuple[str, ...] = ()
-    """Exact names. A prune is refused when the destination lacks one that isn't `optional`."""
-    patterns: tuple[str, ...] = ()
-    """Regular expressions for the whole name."""
-    versions: tuple[str, ...] = ()
-    """Ranges of semantic versions, as npm writes them: `^1.4`, `>=2 <3`. See oci.versions for which tags are some."""
-    latest: int = 0
-    """The tags of so many newest versions; pre-releases don't count."""
-    digests: tuple[Digest, ...] = ()
-    """Manifests. A prune is refused when the destination lacks one that isn't `optional`."""
-    locks: tuple[str, ...] = ()
-    """ImagesLock and BundleLock files. What they pin is kept by its digest, whatever repository they name."""
-    bundles: tuple[str, ...] = ()
-    """References of bundles in any repository. They and all they list are kept by digest."""
-    nothing: bool = False
-    """Allows a policy that keeps nothing at all. Without it such a policy is refused."""
-    optional: tuple[str, ...] = ()
-    """Names among `tags` and `digests` that the destination may lack: those that mirrors, locks and bundles give."""
+    optional: Annotated[
+        tuple[str, ...],
+        option(
+            "Optional",
+            "Names among `tags` and `digests` that the destination may lack: those of mirrors, locks and bundles.",
+        ),
+    ] = ()
 
     def __post_init__(self) -> None:
         for tag in self.tags:
@@ -96,6 +168,7 @@ class Keep(msgspec.Struct, frozen=True, kw_only=True):
         return kept | {name for name, version in known.items() if version in newest}
 
     def to_dict(self) -> dict[str, Any]:
+        """Returns all fields, as a plan has them."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in self._items()}
 
     @classmethod
