@@ -25,6 +25,7 @@ INSIDE_OCI = (
         "meter",
         "cancel",
         "options",
+        "schema",
         "units",
         "output",
         "patterns",

@@ -19,7 +19,8 @@ from oci.mirror import yaml_lines
 from oci.mirror.config import MirrorsConfig
 from oci.mirror.policy import Checked
 from oci.mirror.yaml_lines import Located, Path
-from oci.options import Option, Options, did_you_mean, field_schema, fields_of
+from oci.options import Option, Options, did_you_mean, fields_of
+from oci.schema import field_schema
 
 O = TypeVar("O", bound=Options)  # noqa: E741 - the customary letter for a type variable of this bound
 

@@ -12,8 +12,9 @@ import msgspec
 import pytest
 
 from oci.errors import InvalidInput
-from oci.options import Options, convert, did_you_mean, fields_of, option, schema
+from oci.options import Options, convert, did_you_mean, fields_of, option
 from oci.registry.options import RegistryOptions
+from oci.schema import schema
 
 
 class Colour(StrEnum):
