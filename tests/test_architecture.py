@@ -38,6 +38,7 @@ INSIDE_OCI = (
     {"export"},
     {"prune"},
     {"mirror"},
+    {"library"},
 )
 PYDANTIC_MODULES = {
     "oci/registry/form.py",

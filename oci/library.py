@@ -1,0 +1,307 @@
+"""The functions of the front door: each takes text, does one thing whole, and gives one value. See `oci.__init__`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Self
+
+from oci.archive import source as archive_source
+from oci.archive.open import open_readers
+from oci.archive.s3_options import S3Options
+from oci.bundle import describe as bundle_describe
+from oci.bundle import reader, tagnames
+from oci.cancel import CancelToken
+from oci.errors import Incomplete, InvalidReference
+from oci.layout import store as layout_store
+from oci.meter import Meter
+from oci.reference import (
+    ARCHIVE_PREFIX,
+    S3_PREFIX,
+    ArchiveName,
+    LayoutFolder,
+    Reference,
+    Repository,
+    StoreName,
+    parse_any,
+    parse_store,
+)
+from oci.registry.credentials.chain import Credentials, Fixed, default_credentials
+from oci.registry.credentials.credential import Credential
+from oci.registry.options import RegistryOptions
+from oci.registry.repository import Registries, RegistryRepository
+from oci.relocation import planner
+from oci.relocation import verify as proof
+from oci.relocation.plan import Plan
+from oci.relocation.request import RelocationRequest
+from oci.relocation.run import Relocation, RelocationResult, Verify
+from oci.relocation.session import DEFAULT_CONCURRENCY, Access, Session
+
+if TYPE_CHECKING:
+    from oci.bundle.pull import Pulled
+    from oci.bundle.push import Pushed
+    from oci.export.export import ArchiveReport
+    from oci.export.options import ExportOptions
+    from oci.mirror.run import MirrorReport
+    from oci.prune.execute import PruneReport
+    from oci.prune.keep import Keep
+    from oci.prune.plan import PrunePlan
+
+
+def open_session(
+    *,
+    login: Credential | None = None,
+    hosts: Mapping[str, Credential] | None = None,
+    registry: RegistryOptions | None = None,
+    registries: Mapping[str, RegistryOptions] | None = None,
+    s3: S3Options | None = None,
+    concurrency: int = DEFAULT_CONCURRENCY,
+    meter: Meter | None = None,
+    cancel: CancelToken | None = None,
+) -> Session:
+    """Opens what several calls share: connections, logins, threads, and what was learned about registries. Use it as a
+    context manager, and give it to each call as `session`.
+
+    `login` is sent to every registry and `hosts` has logins by registry; without both, the docker and podman
+    configuration and the environment are asked, as the command does. `registry` says how registries are reached,
+    `registries` how single ones are, by host.
+    """
+    places = [Fixed(credential, [host]) for host, credential in (hosts or {}).items()]
+    if login is not None:
+        places.append(Fixed(login))
+    access = Access(
+        credentials=Credentials(places) if places else default_credentials(),
+        default=registry or RegistryOptions(),
+        per_registry=dict(registries or {}),
+        s3=s3 or S3Options(),
+    )
+    return Session(source=access, destination=access, concurrency=concurrency, meter=meter, cancel=cancel)
+
+
+def request_of(source: str, to: str, **options: Any) -> RelocationRequest:
+    """The request for a source and a destination as people write them.
+
+    `source` is a reference to an image, an index or a bundle (`REGISTRY/REPOSITORY[:TAG][@DIGEST]`, `oci:PATH[:TAG]`),
+    the path of a lock file (`.yml` or `.yaml`), or an archive: a file, `s3://BUCKET/KEY`, or `archive:A|B` for its
+    volumes. `to` is a repository, `oci:PATH` or `archive:LOCATION`; a tag after it is the tag to give. `options` are
+    those of RelocationRequest. Raises InvalidReference, InvalidInput.
+    """
+    fields: dict[str, Any]
+    if source.startswith(ARCHIVE_PREFIX):
+        name = parse_store(source)
+        fields = {"archive": name.locations if isinstance(name, ArchiveName) else ()}
+    elif source.startswith(S3_PREFIX):
+        fields = {"archive": (source,)}
+    elif os.path.isfile(source):
+        fields = {"lock": source} if source.endswith((".yml", ".yaml")) else {"archive": (source,)}
+    else:
+        fields = {"image": source, "image_may_be_bundle": not options.get("shallow", False)}
+    if to.startswith(S3_PREFIX):
+        to = f"{ARCHIVE_PREFIX}{to}"
+    try:
+        parse_store(to)
+    except InvalidReference:
+        reference = parse_any(to)
+        if reference.digest is not None:
+            raise
+        to = str(reference.repository)
+        options.setdefault("tags", (reference.tag,))
+    return RelocationRequest(**fields, to=to, **options)
+
+
+def plan(source: str, to: str, *, session: Session | None = None, **options: Any) -> Plan:
+    """Says what `copy` would do, and writes nothing."""
+    with _shared(session) as one:
+        return planner.make_plan(one, request_of(source, to, **options))
+
+
+def copy(
+    source: str,
+    to: str,
+    *,
+    verify: str = "none",
+    session: Session | None = None,
+    export: ExportOptions | None = None,
+    **options: Any,
+) -> RelocationResult | ArchiveReport:
+    """Copies an image, an index, a bundle with what it lists, what a lock lists, or an archive, to a repository, a
+    layout folder or an archive, byte for byte, and names it last of all.
+
+    `verify` is "none", "head" or "deep"; with it the names move after the proof. `export` says how an archive is to be.
+    Raises Incomplete, having moved no name, when a part failed.
+    """
+    request = request_of(source, to, **options)
+    with _shared(session) as one:
+        if not isinstance(request.destination, ArchiveName):
+            return Relocation(one, request, verify=Verify(verify)).run()
+        from oci.export.export import write_archive  # noqa: PLC0415 - a copy between registries writes no archive
+        from oci.export.planner import plan_archive  # noqa: PLC0415
+
+        made = plan_archive(one, request, planner.make_plan(one, request), export)
+        return write_archive(one, made)
+
+
+def verify(name: str, *, deep: bool = False, session: Session | None = None) -> proof.Verification:
+    """Proves that a tag, a digest, or all tags of a repository or layout folder are whole: asks for every manifest and
+    blob, or with `deep` reads and hashes every byte. What is wrong is in `problems`."""
+    store, identifiers = _named(name)
+    with _shared(session) as one:
+        return proof.verify_names(one, store, identifiers, deep=deep)
+
+
+def push(to: str, *files: str, bundle: bool = False, session: Session | None = None, **options: Any) -> Pushed:
+    """Pushes files and folders as one image, or with `bundle` as a bundle, under the tag of `to`. `options` are those
+    of PushRequest."""
+    from oci.bundle.push import PushRequest, entries_of  # noqa: PLC0415
+    from oci.bundle.push import push as push_files  # noqa: PLC0415
+
+    fields: dict[str, Any] = {"bundle" if bundle else "image": to, "files": files, **options}
+    request = PushRequest(**fields)
+    entries = entries_of(request)
+    with _shared(session) as one:
+        return push_files(one.destination(request.destination.repository), request, entries, cancel=one.cancel)
+
+
+def pull(name: str, folder: str, *, session: Session | None = None, **options: Any) -> Pulled:
+    """Pulls the files of an image or a bundle into a folder that is new or empty. `options` are those of
+    PullRequest."""
+    from oci.bundle.pull import PullRequest  # noqa: PLC0415
+    from oci.bundle.pull import pull as pull_files  # noqa: PLC0415
+
+    reference = parse_any(name)
+    with _shared(session) as one:
+        source = one.source(reference.repository)
+        manifest = source.get_manifest(reference.identifier)
+        is_bundle = not manifest.is_index and reader.is_bundle(source, manifest)
+        fields: dict[str, Any] = {"bundle" if is_bundle else "image": name, **options}
+        request = PullRequest(**fields)
+        os.makedirs(folder, exist_ok=True)
+        return pull_files(one.source, request, folder, one.workers, line=_unheard, cancel=one.cancel)
+
+
+def describe(bundle: str, *, session: Session | None = None) -> bundle_describe.DescribedBundle:
+    """Says what a bundle holds: its images and nested bundles, where each is, where it came from, its signatures."""
+    with _shared(session) as one:
+        return bundle_describe.describe(one.source, parse_any(bundle), one.workers)
+
+
+def tags(repository: str, *, internal: bool = False, session: Session | None = None) -> tuple[str, ...]:
+    """The tags of a repository, a layout folder or an archive, sorted; `internal` shows those that tools keep for
+    themselves, too."""
+    with _shared(session) as one:
+        listed = tagnames.list_tags(one.source(parse_store(repository)), internal=internal)
+    return tuple(tag.name for tag in listed)
+
+
+def run_mirrors(path: str, *names: str, on_report: Callable[[MirrorReport], None] | None = None) -> list[MirrorReport]:
+    """Copies what is missing or changed at the destinations of the mirrors in a file, or of the named ones. Raises
+    Incomplete when a mirror failed; `on_report` gets the report of each."""
+    from oci.mirror.digest_cache import DigestCache  # noqa: PLC0415
+    from oci.mirror.reader import read_config  # noqa: PLC0415
+    from oci.mirror.run import Shared, opened, run_mirror  # noqa: PLC0415
+    from oci.mirror.work import Breaker  # noqa: PLC0415
+
+    config = read_config(path)
+    access = Access(credentials=default_credentials())
+    shared = Shared(facts=DigestCache(), breaker=Breaker())
+    reports = []
+    for mirror in config.chosen(names):
+        with opened(config, mirror, lambda _side, _threads: access, CancelToken()) as session:
+            reports.append(run_mirror(session, mirror, shared))
+        if on_report is not None:
+            on_report(reports[-1])
+    failed = [report.mirror for report in reports if not report.succeeded]
+    if failed:
+        raise Incomplete(f"{len(failed)} of {len(reports)} mirrors failed: {', '.join(failed)}")
+    return reports
+
+
+def plan_prune(
+    repository: str, keep: Keep, *, grace: timedelta = timedelta(0), session: Session | None = None
+) -> PrunePlan:
+    """Says what of a repository `keep` doesn't want, and that nothing kept needs. Deletes nothing."""
+    from oci.prune.planner import make_prune_plan  # noqa: PLC0415
+
+    with _shared(session) as one:
+        return make_prune_plan(one, parse_store(repository), keep, grace=grace)
+
+
+def execute_prune(plan: PrunePlan, *, session: Session | None = None) -> PruneReport:
+    """Deletes what the plan says and a new look at the repository says, too."""
+    from oci.prune.execute import execute  # noqa: PLC0415
+
+    with _shared(session) as one:
+        return execute(one, plan)
+
+
+class Registry:
+    """The repositories of one registry, as stores with manifests, blobs, tags and referrers. A context manager."""
+
+    def __init__(self, host: str, *, login: Credential | None = None, options: RegistryOptions | None = None) -> None:
+        self.host = host
+        self._registries = Registries(
+            side="",
+            settings=lambda _: options or RegistryOptions(),
+            credentials=Credentials([Fixed(login, [host])]) if login else default_credentials(hosts=[host]),
+            meter=Meter(),
+            cancel=CancelToken(),
+        )
+
+    def repository(self, path: str) -> RegistryRepository:
+        """Raises InvalidReference for a path that is no repository's."""
+        return self._registries.repository(Repository.parse(f"{self.host}/{path}"))
+
+    def close(self) -> None:
+        self._registries.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+class Layout(layout_store.Layout):
+    """An OCI image-layout folder as a store."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(LayoutFolder(os.path.abspath(path)), side="", meter=Meter(), cancel=CancelToken())
+
+
+class Archive(archive_source.Archive):
+    """An archive, or the volumes of one, as a store to read from. A context manager."""
+
+    def __init__(self, *locations: str, s3: S3Options | None = None) -> None:
+        name, cancel = ArchiveName.of(*locations), CancelToken()
+        readers = open_readers(name, lambda _: s3 or S3Options(), side="source", cancel=cancel)
+        super().__init__(name, readers, side="source", meter=Meter(), cancel=cancel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+@contextmanager
+def _shared(session: Session | None) -> Iterator[Session]:
+    """The given session, which stays open, or one of this call's own."""
+    if session is not None:
+        yield session
+        return
+    with open_session() as own:
+        yield own
+
+
+def _named(name: str) -> tuple[StoreName, tuple[str, ...]]:
+    try:
+        return parse_store(name), ()
+    except InvalidReference:
+        reference: Reference = parse_any(name)
+        return reference.repository, (reference.identifier,)
+
+
+def _unheard(line: str) -> None:
+    del line
