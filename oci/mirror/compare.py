@@ -12,11 +12,11 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from oci.archive.source import Archive
 from oci.bundle import tagnames
-from oci.bundle.lockfile import ImagesLock, read_lock
 from oci.descriptor import Descriptor
 from oci.digest import Digest
-from oci.errors import InvalidInput, NotFound, TransshipError
+from oci.errors import Denied, InvalidInput, NotFound, Refused, TransshipError, Unauthorized
 from oci.mirror import selection
 from oci.mirror.comparison import (
     RUN,
@@ -31,12 +31,11 @@ from oci.mirror.comparison import (
 )
 from oci.mirror.config import Mirror, MirrorDestination
 from oci.mirror.digest_cache import DigestCache
-from oci.mirror.execute import held_in
-from oci.mirror.head_cache import HeadCache, signed
-from oci.mirror.work import LOCK, Breaker, Target, WorkItem, place
+from oci.mirror.head_cache import Below, HeadCache, compare_lock, held_in
+from oci.mirror.work import Breaker, place
 from oci.patterns import matches
 from oci.reference import ARCHIVE_PREFIX, ArchiveName, StoreName
-from oci.relocation.planner import make_plan
+from oci.relocation.request import Artifact
 from oci.relocation.session import Session
 from oci.store import Source
 
@@ -74,6 +73,9 @@ class _Look:
         self._breaker = breaker
         self._care = care
         self._settles = not care.audit
+        self._names = selection.names_alone(mirror.tags) if mirror.source.repository else []
+        self._required = frozenset(selection.required(mirror.tags)) if mirror.source.repository else frozenset()
+        self._below: Below | None = None
         self._now = now
         store = mirror.source.store
         if store is None:
@@ -95,6 +97,8 @@ class _Look:
         listed = self._list_source()
         self._listed = frozenset(listed) if listed is not None else None
         self._list_destinations()
+        lists = {"": self._listed, **self._there}
+        self._below = Below(self._mirror, self._facts, self._heads, lists, audit=self._care.audit)
         candidates = self._candidates(listed)
         self._ask([tag for tag in candidates if not self._settled(tag)])
         if self._mirror.source.bundle:
@@ -103,16 +107,24 @@ class _Look:
         rules = self._mirror.tags if self._mirror.source.repository else []
         chosen = selection.select(candidates, rules, self, self._now) if rules else None
         tags = [tag for tag in (chosen.tags if chosen else candidates) if not self._gone(tag)]
-        held = chosen.held if chosen else {}
+        self._check_enough(tags)
+        lost = [tag for tag in candidates if tag in self._required and self._gone(tag)]
+        tags = [*tags, *lost]
+        held = {tag: reason for tag, reason in chosen.held.items() if tag not in lost} if chosen else {}
         found = self._compared(tags, held)
         if any(one.destination.startswith(ARCHIVE_PREFIX) and one.has_to_be_written for one in found):
             # All of it is written again, so nothing is settled: an immutable tag may have moved.
             self._settles = False
             self._ask(tags)
             self._narrow(tags)
-            tags = [tag for tag in tags if not self._gone(tag)]
+            tags = [tag for tag in tags if tag in lost or not self._gone(tag)]
             found = self._compared(tags, held)
-        found = self._dated(self._signed(found))
+        found = [self._below.added(one) for one in found]
+        if not self._care.only:
+            self._below.note_strays(tag.source for one in found for tag in one.tags)
+        found = self._dated(self._below.signed(found, in_place=self._care.thorough))
+        if any(rule.minimum_age for rule in self._mirror.tags):
+            self._facts.looked(str(self._source_name), self._now)
         digests = {tag: head.digest for tag in tags if isinstance(head := self._heads.get(("", tag)), Descriptor)}
         fresh = {name for name, there in self._there.items() if there == frozenset()}
         work = changes(self._mirror, found, digests, fresh, archives=not self._care.only)
@@ -143,23 +155,32 @@ class _Look:
             return None
 
     def _list_source(self) -> list[str] | None:
-        """None where no list is needed: one bundle, or single tags and no rule that ranks them."""
+        """None where no list is needed: a bundle, plain names of tags, or some tags and no rule that ranks them. With
+        plain names a list that is refused is done without."""
         self._refuse_if_useless("source", self._source_name)
         if self._mirror.source.bundle:
             return None
         if self._care.only and not any(rule.latest for rule in self._mirror.tags):
             return None
+        if self._names and Artifact.COSIGN not in self._mirror.artifacts:
+            return None
         try:
             tags = sorted(self._source.tags())
         except TransshipError as error:
             self._breaker.failed(error)
+            if self._names and isinstance(error, Denied | Unauthorized | Refused):
+                return None
             raise
         self._breaker.succeeded([place("source", str(self._source_name))])
         return tags
 
     def _list_destinations(self) -> None:
+        immutable = sum(map(self._immutable, self._names))
+        needs_none = (
+            self._names and not self._care.thorough and immutable < 2 and Artifact.COSIGN not in self._mirror.artifacts
+        )
         for name, destination in self._destinations.items():
-            if self._care.only or self._mirror.source.bundle:
+            if self._care.only or self._mirror.source.bundle or (needs_none and not isinstance(destination, Archive)):
                 self._there[name] = None
                 continue
             try:
@@ -170,7 +191,10 @@ class _Look:
                 self._there[name] = frozenset()
             except TransshipError as error:
                 self._breaker.failed(error)
-                self._broken[name] = error
+                if self._names and isinstance(error, Denied | Unauthorized | Refused):
+                    self._there[name] = None
+                else:
+                    self._broken[name] = error
         if len(self._broken) == len(self._mirror.destinations):
             raise next(iter(self._broken.values()))
 
@@ -180,17 +204,25 @@ class _Look:
         if reference is not None:
             return (
                 [reference.identifier]
-                if not self._care.only or self._name(reference.identifier) in self._care.only
+                if not self._care.only or name_of(self._mirror, reference.identifier) in self._care.only
                 else []
             )
         prefix = f"{self._source_name}:"
         asked = [name.removeprefix(prefix) for name in sorted(self._care.only) if name.startswith(prefix)]
-        tags = selection.named(asked if listed is None else listed, self._mirror.tags)
+        pool = asked if self._care.only and listed is None else self._names or listed or []
+        pool = [tag for tag in pool if not matches(tag, self._mirror.never)]
+        tags = selection.named(pool, self._mirror.tags)
+        tags += [tag for tag in sorted(self._required) if tag not in tags and not matches(tag, self._mirror.never)]
         return [tag for tag in tags if tag in asked] if self._care.only else tags
 
     def _settled(self, tag: str) -> bool:
         """An immutable tag that every destination has is nothing to ask for."""
-        return self._settles and self._immutable(tag) and all(tag in (there or ()) for there in self._there.values())
+        return (
+            self._settles
+            and not (self._below and self._below.late)
+            and self._immutable(tag)
+            and all(tag in (there or ()) for there in self._there.values())
+        )
 
     def _immutable(self, tag: str) -> bool:
         return matches(tag, self._mirror.immutable)
@@ -202,7 +234,7 @@ class _Look:
                     "there is no such bundle",
                     side="source",
                     store=str(self._source_name),
-                    subject=self._name(name),
+                    subject=name_of(self._mirror, name),
                     operation="comparing",
                     hint="check the name and the tag, and that this identity may read it",
                 )
@@ -210,6 +242,18 @@ class _Look:
     def _gone(self, tag: str) -> bool:
         """It was listed, and is no more."""
         return self._heads.known_absent("", tag)
+
+    def _check_enough(self, tags: Sequence[str]) -> None:
+        least = self._mirror.min_tags
+        if len(tags) < least and not self._care.only:
+            raise Refused(
+                f"the rules take {len(tags)} tags, and min_tags asks for {least}",
+                side="source",
+                store=str(self._source_name),
+                subject=self._mirror.name,
+                operation="selecting tags",
+                hint="check the source and the rules; nothing was copied",
+            )
 
     # What it shows.
 
@@ -260,6 +304,12 @@ class _Look:
         except TransshipError:
             return None
 
+    def first_seen(self, tag: str) -> datetime | None:
+        head = self._heads.get(("", tag))
+        if not isinstance(head, Descriptor):
+            return None
+        return self._facts.first_seen(str(self._source_name), head.digest, self._now)
+
     def _shows(self, name: str, tag: str, digest: Digest) -> bool:
         shown = self._heads.get((name, tag))
         return isinstance(shown, Descriptor) and shown.digest == digest
@@ -285,6 +335,15 @@ class _Look:
         head, wanted = self._heads.get(("", tag)), self._wanted.get(tag)
         shown = self._heads.get((name, tag))
         error = next((one for one in (head, wanted, shown) if isinstance(one, TransshipError)), None)
+        if error is None and tag in self._required and self._gone(tag):
+            error = NotFound(
+                "there is no such tag",
+                side="source",
+                store=str(self._source_name),
+                subject=name_of(self._mirror, tag),
+                operation="comparing",
+                hint="correct the name, or write `optional: true` in its rule",
+            )
         if error is not None or not isinstance(wanted, str):
             return TagComparison(tag=tag, state=TagState.FAILED, reason=str(error or ""), error=error)
         there = shown.digest if isinstance(shown, Descriptor) else ""
@@ -308,26 +367,6 @@ class _Look:
         whole = self._heads.get((name, locations))
         return replace(compared, state=TagState.IN_PLACE if whole else TagState.STALE)
 
-    def _signed(self, found: Sequence[DestinationComparison]) -> list[DestinationComparison]:
-        """With the tags marked that are to move, or with `thorough` all, and have no signature."""
-        if not self._mirror.require_signatures:
-            return list(found)
-        states = {TagState.MISSING, TagState.STALE} | ({TagState.IN_PLACE} if self._care.thorough else set())
-        tags = {one.tag for destination in found for one in destination.tags if one.state in states}
-        digests = {head.digest for tag in tags if isinstance(head := self._heads.get(("", tag)), Descriptor)}
-        answers = signed(self._session, self._source, sorted(digests), self._listed)
-
-        def marked(one: TagComparison) -> TagComparison:
-            head = self._heads.get(("", one.tag))
-            if one.state not in states or not isinstance(head, Descriptor):
-                return one
-            answer = answers[head.digest]
-            if isinstance(answer, TransshipError):
-                return replace(one, state=TagState.FAILED, reason=str(answer), error=answer)
-            return one if answer else replace(one, state=TagState.UNSIGNED, reason="the source has no signature of it")
-
-        return [replace(one, tags=tuple(map(marked, one.tags))) for one in found]
-
     def _dated(self, found: Sequence[DestinationComparison]) -> list[DestinationComparison]:
         """How long a destination has been behind is part of a check, not of a run."""
         behind = {
@@ -349,47 +388,7 @@ class _Look:
             for destination in found
         ]
 
-    def _name(self, tag: str) -> str:
-        return name_of(self._mirror, tag)
-
     def _refuse_if_useless(self, side: str, store: StoreName) -> None:
         cause = self._breaker.cause([place(side, str(store))])
         if cause is not None:
             raise cause
-
-
-# Locks.
-
-
-def compare_lock(session: Session, mirror: Mirror) -> Comparison:
-    """What has to move is what a plan says: one request for each image that is there."""
-    name = mirror.source.lock
-    found = []
-    targets: list[Target] = []
-    for destination in mirror.destinations:
-        item = WorkItem.of(mirror, LOCK, name, names=(name,), targets=(Target(destination=str(destination)),))
-        state, error = _state(session, item, destination.store)
-        tag = TagComparison(tag=name, state=state, reason=str(error or ""), error=error)
-        found.append(DestinationComparison(destination=str(destination), tags=(tag,)))
-        if state is TagState.STALE:
-            targets.extend(item.targets)
-    work = (WorkItem.of(mirror, LOCK, name, names=(name,), targets=tuple(targets)),) if targets else ()
-    return Comparison(mirror=mirror.name, source=name, destinations=tuple(found), work=work)
-
-
-def _state(session: Session, item: WorkItem, store: StoreName) -> tuple[TagState, TransshipError | None]:
-    try:
-        if isinstance(store, ArchiveName):
-            archive = held_in(session, store)
-            there = all(archive.head_manifest(digest) is not None for digest in _pinned(item.source))
-            return TagState.IN_PLACE if there else TagState.STALE, None
-        plan = make_plan(session, item.request(item.targets[0]))
-    except TransshipError as error:
-        return TagState.FAILED, error
-    return TagState.IN_PLACE if plan.unchanged else TagState.STALE, None
-
-
-def _pinned(path: str) -> list[Digest]:
-    lock = read_lock(path)
-    images = [image.image for image in lock.images] if isinstance(lock, ImagesLock) else [lock.image]
-    return [image.digest for image in images if image.digest is not None]

@@ -55,6 +55,10 @@ class TagState(StrEnum):
 DRIFTED = frozenset({TagState.MISSING, TagState.STALE, TagState.MUTATED, TagState.UNSIGNED})
 """States in which a destination isn't what the mirror says."""
 
+ATTACHED = "attached"
+LISTED = "listed"
+"""Signatures and the like that came after their image; images that a bundle lists."""
+
 _KEPT = frozenset({TagState.MUTATED, TagState.FAILED, TagState.UNSIGNED})
 
 
@@ -68,6 +72,8 @@ class TagComparison:
     source: str = ""
     destination: str = ""
     reason: str = ""
+    below: str = ""
+    """What is missing though the tag shows the image: ATTACHED or LISTED."""
     created: datetime | None = None
     error: TransshipError | None = field(default=None, compare=False)
 
@@ -206,7 +212,7 @@ def changes(
 ) -> list[WorkItem]:
     """`digests` is what each tag shows at the source; `fresh` are destinations without any tag. Without `archives`,
     when only some tags were looked at, no archive is written."""
-    moving: dict[Digest, dict[str, list[str]]] = {}
+    moving: dict[Digest, dict[str, list[TagComparison]]] = {}
     whole = []
     for one in found:
         if one.destination.startswith(ARCHIVE_PREFIX):
@@ -214,7 +220,7 @@ def changes(
             continue
         for tag in one.tags:
             if tag.state in _MOVED and tag.tag in digests:
-                moving.setdefault(digests[tag.tag], {}).setdefault(one.destination, []).append(tag.tag)
+                moving.setdefault(digests[tag.tag], {}).setdefault(one.destination, []).append(tag)
     return [*(_image(mirror, digest, tags_of, fresh) for digest, tags_of in moving.items()), *whole]
 
 
@@ -224,11 +230,21 @@ def name_of(mirror: Mirror, tag: str) -> str:
     return str(reference) if reference is not None else f"{mirror.source.store}:{tag}"
 
 
-def _image(mirror: Mirror, digest: Digest, tags_of: Mapping[str, Sequence[str]], fresh: Collection[str]) -> WorkItem:
-    every = dict.fromkeys(tag for tags in tags_of.values() for tag in tags)
-    targets = (
-        Target(destination=name, tags=_named(mirror, tags), fresh=name in fresh) for name, tags in tags_of.items()
-    )
+def _image(
+    mirror: Mirror, digest: Digest, tags_of: Mapping[str, Sequence[TagComparison]], fresh: Collection[str]
+) -> WorkItem:
+    every = dict.fromkeys(tag.tag for tags in tags_of.values() for tag in tags)
+    targets = []
+    for name, tags in tags_of.items():
+        lacking = [tag for tag in tags if not tag.below]
+        target = Target(
+            destination=name,
+            tags=_named(mirror, [tag.tag for tag in lacking or tags]),
+            fresh=name in fresh,
+            shown=not lacking,
+            repair=any(tag.below == LISTED for tag in tags),
+        )
+        targets.append(target)
     return WorkItem.of(
         mirror,
         BUNDLE if mirror.source.bundle else TAGS,

@@ -24,7 +24,7 @@ from oci.store import Source
 
 VERSION = 1
 ENTRY_LIMIT = 200_000
-"""DigestCache a file may hold; the oldest are dropped."""
+"""Facts that a file may hold; the oldest are dropped."""
 
 _CREATED = "org.opencontainers.image.created"
 _BEGINNING = datetime(1971, 1, 1, tzinfo=UTC)
@@ -68,6 +68,31 @@ class DigestCache:
             known = chosen[-1].digest if chosen else found.digest
             self._put(key, known)
         return Digest(known)
+
+    def first_seen(self, repository: str, digest: Digest, now: datetime) -> datetime | None:
+        """When this machine saw a digest in the repository for the first time; None for what was there when it looked
+        at the repository for the first time, see `looked`."""
+        if self._get(f"looked {repository}") is None:
+            self._put(f"seen {repository}@{digest}", _UNKNOWN)
+            return None
+        key = f"seen {repository}@{digest}"
+        known = self._get(key)
+        if known is None:
+            known = now.isoformat()
+            self._put(key, known)
+        return None if known == _UNKNOWN else datetime.fromisoformat(known)
+
+    def looked(self, repository: str, now: datetime) -> None:
+        """Notes that the repository was looked at: what appears from now on is new."""
+        if self._get(f"looked {repository}") is None:
+            self._put(f"looked {repository}", now.isoformat())
+
+    def is_stray(self, repository: str, tag: str) -> bool:
+        """Whether a signature's tag was found to belong to no image that is mirrored."""
+        return self._get(f"stray {repository}:{tag}") is not None
+
+    def stray(self, repository: str, tag: str) -> None:
+        self._put(f"stray {repository}:{tag}", _UNKNOWN)
 
     def save(self) -> None:
         """Writes the file when something was learned. A file that can't be written is no reason to fail: the facts are
@@ -113,7 +138,7 @@ def _loaded(path: str) -> dict[str, str]:
 
 
 def _is_fact(key: str, value: str) -> bool:
-    if not key.startswith("created "):
+    if not key.startswith(("created ", "seen ", "looked ", "stray ")):
         return key.startswith("narrowed ")
     try:
         return value == _UNKNOWN or datetime.fromisoformat(value).tzinfo is not None

@@ -12,14 +12,15 @@ from typing import Any
 
 import msgspec
 
-from oci.archive.source import Archive, Nothing
+from oci.archive.source import Archive
 from oci.digest import Digest
-from oci.errors import Incomplete, NotFound, StoreError, TransshipError
+from oci.errors import Incomplete, StoreError, TransshipError
 from oci.export.export import ArchiveReport, write_archive
 from oci.export.options import ExportOptions
 from oci.export.plan import ArchivePlan
 from oci.export.planner import plan_archive
 from oci.mirror.comparison import Comparison, TagState
+from oci.mirror.head_cache import held_in
 from oci.mirror.work import Breaker, Target, WorkItem
 from oci.reference import ARCHIVE_PREFIX, ArchiveName, StoreName, parse_store
 from oci.relocation.plan import Plan, PlannedManifest, Role
@@ -140,7 +141,7 @@ def unaccounted(items: Iterable[WorkItem], outcomes: Iterable[ItemOutcome]) -> l
         for target in item.targets:
             tags = moved.get((item.source, target.destination), frozenset())
             reported = (item.source, target.destination) in moved
-            if not reported or (tags is not None and not tags.issuperset(target.tags)):
+            if not reported or (tags is not None and not target.shown and not tags.issuperset(target.tags)):
                 missing.append((item, target))
     return missing
 
@@ -338,14 +339,6 @@ def _planned_archive(session: Session, found: PlannedItem, item: WorkItem) -> Pl
 
 
 # Archives.
-
-
-def held_in(session: Session, name: ArchiveName) -> Archive | Nothing:
-    """The archive as it is; nothing where there is none yet."""
-    try:
-        return session.archive(name, "destination")
-    except NotFound:
-        return Nothing(name)
 
 
 def plan_written(session: Session, item: WorkItem) -> tuple[Plan, ArchivePlan]:

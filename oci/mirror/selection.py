@@ -29,6 +29,8 @@ from oci.versions import in_ranges, version_of
 _ATTACHED = re.compile(r"sha(256|512)-[0-9a-f]{64}(\.(sig|att|sbom))?")
 """Tags that cosign, and registries without a referrers API, keep for an image: they travel with it or not at all."""
 
+_PLAIN = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]|\\?\.)*")
+
 _STEP = 16
 """Images whose times are asked for together."""
 
@@ -41,6 +43,9 @@ class Ages(Protocol):
 
     def in_place(self, tag: str) -> bool:
         """Whether the destinations have it already: no age keeps it from being where it is."""
+
+    def first_seen(self, tag: str) -> datetime | None:
+        """When this machine saw the tag's image for the first time; None where it was there at the first look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,30 @@ def select(tags: Iterable[str], rules: Sequence[TagRule], ages: Ages, now: datet
     )
 
 
+def plain_name(pattern: str) -> str:
+    """The tag that a pattern without operators names: `latest`, or `1.25`, whose dot may be escaped; empty for any
+    other pattern."""
+    return pattern.replace("\\.", ".") if _PLAIN.fullmatch(pattern) else ""
+
+
+def names_alone(rules: Sequence[TagRule]) -> list[str]:
+    """The tags that rules of nothing but plain names name, so that no list is needed; empty for other rules."""
+    if not rules or any(rule.latest or not rule.allow or not all(map(plain_name, rule.allow)) for rule in rules):
+        return []
+    return list(dict.fromkeys(plain_name(pattern) for rule in rules for pattern in rule.allow))
+
+
+def required(rules: Sequence[TagRule]) -> list[str]:
+    """The tags that must be at the source: plain names of rules that take them and aren't optional."""
+    return [
+        name
+        for rule in rules
+        if not (rule.optional or rule.latest)
+        for name in map(plain_name, rule.allow)
+        if name and _named(rule, name)
+    ]
+
+
 def visible(tags: Iterable[str]) -> Iterator[str]:
     """Without the tags that tools keep for themselves."""
     return (tag for tag in tags if not tagnames.is_internal(tag) and not _ATTACHED.fullmatch(tag))
@@ -94,12 +123,16 @@ def _candidates(rule: TagRule, tags: Sequence[str]) -> list[str]:
 
 
 def _named(rule: TagRule, tag: str) -> bool:
-    if (rule.allow and not matches(tag, rule.allow)) or matches(tag, rule.deny):
+    if (rule.allow and not _allowed(tag, rule)) or matches(tag, rule.deny):
         return False
     if not rule.semver and not (rule.latest and rule.latest_by is LatestBy.SEMVER):
         return True
     version = version_of(tag)
     return version is not None and in_ranges(version, rule.semver, prereleases=rule.prereleases)
+
+
+def _allowed(tag: str, rule: TagRule) -> bool:
+    return any(name == tag if (name := plain_name(one)) else matches(tag, (one,)) for one in rule.allow)
 
 
 def _newest_first(tags: Iterable[str]) -> list[str]:
@@ -124,7 +157,7 @@ def _by(rule: TagRule, tags: Sequence[str], ages: Ages, now: datetime) -> tuple[
         unknown = [tag for tag in part if not ages.in_place(tag)]
         times = ages.created(unknown) if unknown else {}
         for tag in part:
-            reason = _kept_out(rule, times.get(tag), now) if tag in times else ""
+            reason = _kept_out(rule, times.get(tag), ages.first_seen(tag), now) if tag in times else ""
             if reason:
                 held[tag] = reason
             elif not rule.latest or len(taken) < rule.latest:
@@ -134,8 +167,13 @@ def _by(rule: TagRule, tags: Sequence[str], ages: Ages, now: datetime) -> tuple[
     return taken, held
 
 
-def _kept_out(rule: TagRule, created: datetime | None, now: datetime) -> str:
-    """Why the age of an image keeps it out, or nothing."""
+def _kept_out(rule: TagRule, created: datetime | None, first_seen: datetime | None, now: datetime) -> str:
+    """Why the age of an image keeps it out, or nothing. For its minimum counts when it was first seen: what an image
+    says of itself is up to who made it."""
+    if first_seen is not None and now - first_seen < rule.minimum_age:
+        return f"first seen {_ago(now - first_seen)}, younger than {show_duration(rule.minimum_age)}"
+    if created is None and first_seen is not None:
+        return ""
     if created is None:
         return "its image doesn't say when it was made, and minimum_age is asked for" if rule.minimum_age else ""
     age = now - created
@@ -200,7 +238,7 @@ def _of(
 def _of_repository(
     session: Session, mirror: Mirror, source: Source, name: StoreName, *, vanished: bool, now: datetime
 ) -> Keep:
-    there = list(source.tags())
+    there = [tag for tag in source.tags() if not matches(tag, mirror.never)]
     ages = _Ages(session, source)
     ageless = [rule.with_(minimum_age=timedelta()) for rule in mirror.tags]
     # A tag that is too young yet isn't taken, but where it is already it may stay.
@@ -247,6 +285,10 @@ class _Ages:
     def in_place(self, tag: str) -> bool:
         del tag
         return False
+
+    def first_seen(self, tag: str) -> datetime | None:
+        del tag
+        return None
 
     def _asked(self, tag: str) -> datetime | None:
         found = self._source.head_manifest(tag)

@@ -40,6 +40,10 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     destination: str
     tags: tuple[str, ...] = ()
     fresh: bool = False
+    shown: bool = False
+    """The tags show the image already: what is attached to it, or what it lists, is missing."""
+    repair: bool = False
+    """Ask for everything below the image, though the image itself is there."""
 
 
 class WorkItem(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,13 +99,14 @@ class WorkItem(msgspec.Struct, frozen=True, kw_only=True):
             repo_based_tags=self.keep_alive == KeepAlive.READABLE.value,
             tag_keeps_alive=self.keep_alive == KeepAlive.NEEDED.value,
             image_may_be_bundle=kind == TAGS,
+            repair=target.repair,
         )
 
     def seen(self, target: Target, listed: frozenset[str] | None = None) -> Seen:
         """What the comparison has found out already: the target's tags show something else, or nothing. `listed` are
         the tags of the source repository, where they were listed."""
         known = {parse_any(self.source).repository: listed} if listed is not None and self.kind == TAGS else {}
-        return Seen(dict.fromkeys(target.tags), target.fresh, known)
+        return Seen({} if target.shown else dict.fromkeys(target.tags), target.fresh, known)
 
     @property
     def key(self) -> WorkKey:

@@ -49,9 +49,16 @@ def session_of(concurrency: int = 8, **settings: Any) -> Session:
     return Session(source=access, destination=access, concurrency=concurrency)
 
 
-def run(mirror: Mirror, session: Session | None = None, *, care: Care = RUN, **settings: Any) -> MirrorReport:
+def run(
+    mirror: Mirror,
+    session: Session | None = None,
+    *,
+    care: Care = RUN,
+    facts: DigestCache | None = None,
+    **settings: Any,
+) -> MirrorReport:
     with session or session_of(**settings) as one:
-        return run_mirror(one, mirror, Shared(facts=DigestCache(), breaker=Breaker(), care=care))
+        return run_mirror(one, mirror, Shared(facts=facts or DigestCache(), breaker=Breaker(), care=care))
 
 
 def compared(mirror: Mirror, *, care: Care = RUN, facts: DigestCache | None = None, **settings: Any) -> Comparison:

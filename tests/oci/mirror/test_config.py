@@ -11,6 +11,7 @@ from oci.mirror.config import Mirror, MirrorDestination, MirrorSource
 from oci.mirror.policy import KeepAlive, LatestBy
 from oci.mirror.reader import json_schema, make, make_config, parse_config, read_config
 from oci.reference import ArchiveName, LayoutFolder, Repository
+from oci.registry.options import RegistryOptions
 from oci.units import parse_duration, show_duration
 
 WHOLE = b"""\
@@ -300,3 +301,94 @@ def test_lengths_of_time(text: str, seconds: int) -> None:
 
     assert duration.total_seconds() == seconds
     assert parse_duration(show_duration(duration)) == duration
+
+
+def test_a_rule_has_the_parts_of_the_default_rules_that_it_does_not_give() -> None:
+    config = make_config(
+        {
+            "defaults": {
+                "tags": [{"deny": [".*-rc.*"], "latest": 5}, {"allow": ["stable"]}],
+                "never": ["dev"],
+                "limits": {"concurrency": 3},
+            },
+            "mirrors": [
+                {
+                    "name": "a",
+                    "source": {"repository": "a.example/aa"},
+                    "destinations": [{"repository": "b.example/aa"}],
+                    "tags": [{"semver": ["^1"], "latest": 2}],
+                    "never": ["nightly"],
+                    "limits": {"images_per_run": 7},
+                },
+                {
+                    "name": "b",
+                    "source": {"repository": "a.example/bb"},
+                    "destinations": [{"repository": "b.example/bb"}],
+                },
+            ],
+        }
+    )
+
+    own, whole = config.mirrors
+    assert [rule.to_dict() for rule in own.tags] == [
+        {"deny": [".*-rc.*"], "semver": ["^1"], "latest": 2},
+        {"allow": ["stable"], "semver": ["^1"], "latest": 2},
+    ]
+    assert own.never == ("dev", "nightly")
+    assert (own.limits.concurrency, own.limits.images_per_run) == (3, 7)
+    assert whole.tags == config.defaults.tags
+
+
+@pytest.mark.parametrize("cron", ["99 99 99 99 99", "0 3 * * 8", "a b c d e", "0 0 30 2 *"])
+def test_a_cron_expression_that_is_nonsense_is_refused(cron: str) -> None:
+    assert "is no cron expression" in refused(with_mirror(f"    schedule: {{cron: '{cron}'}}\n"))
+
+
+@pytest.mark.parametrize("rule", ["FREQ=SOMETIMES", "FREQ=DAILY;COUNT=x", "FREQ=DAILY;FOO=1", "FREQ=DAILY;INTERVAL=0"])
+def test_a_recurrence_rule_that_is_nonsense_is_refused(rule: str) -> None:
+    assert "is no recurrence rule" in refused(with_mirror(f"    schedule: {{rrule: '{rule}'}}\n"))
+
+
+def test_variables_come_from_a_list_of_names() -> None:
+    text = with_mirror("    never: ['${PREFIX}-.*', 'cost$$']\n").replace(
+        "registry.example/shop/web", '"${HOST}/shop/web"'
+    )
+    listed = f"environment: [HOST, PREFIX]\n{text}".encode()
+
+    config = parse_config(listed, "mirrors.yaml", {"HOST": "eu.example", "PREFIX": "dev", "SECRET": "hunter2"})
+
+    assert str(config.mirrors[0].source) == "eu.example/shop/web"
+    assert config.mirrors[0].never == ("dev-.*", "cost$")
+    with pytest.raises(InvalidDocument, match=r"mirrors.yaml:5: .*the variable HOST isn't set"):
+        parse_config(listed, "mirrors.yaml", {"PREFIX": "dev"})
+    stranger = listed.replace(b"${PREFIX}", b"${SECRET}")
+    with pytest.raises(InvalidDocument, match=r"\$\{SECRET\} isn't among the names under `environment`"):
+        parse_config(stranger, "mirrors.yaml", {"HOST": "eu.example", "PREFIX": "dev", "SECRET": "hunter2"})
+
+
+def test_a_file_without_a_list_of_variables_has_none() -> None:
+    config = parse_config(with_mirror("    never: ['a$', '${HOME}']\n".replace("'${HOME}'", "'b$'")).encode(), "m", {})
+
+    assert config.mirrors[0].never == ("a$", "b$")
+
+
+def test_one_registry_in_two_spellings_is_refused() -> None:
+    said = refused("version: 1\nregistries:\n  corp.example: {retries: 1}\n  CORP.example:443: {retries: 2}\n")
+
+    assert said == "mirrors.yaml:2: registries: 'corp.example' and 'CORP.example:443' are one registry"
+
+
+def test_what_a_file_says_of_a_registry_lies_over_what_the_run_says() -> None:
+    registry = make_config({"registries": {"corp.example": {"retries": 9}}}).registry("corp.example")
+    flags = RegistryOptions(insecure=True, ca_files=("/etc/ca.pem",), retries=2)
+
+    over = registry.over(flags)
+
+    assert (over.insecure, over.ca_files, over.retries) == (True, ("/etc/ca.pem",), 9)
+
+
+def test_a_key_of_a_bucket_is_no_part_of_a_file() -> None:
+    said = refused("version: 1\nbuckets:\n  handover: {secret_key: hunter2}\n")
+
+    assert "secret_key: unknown key" in said
+    assert "hunter2" not in said

@@ -22,6 +22,8 @@ class Days:
 
     old: Mapping[str, int | None] = field(default_factory=dict)
     placed: frozenset[str] = frozenset()
+    seen: Mapping[str, int] = field(default_factory=dict)
+    """Days since an image was first seen, where it wasn't there from the beginning."""
     asked: list[str] = field(default_factory=list)
 
     def created(self, tags: Sequence[str]) -> Mapping[str, datetime | None]:
@@ -30,6 +32,9 @@ class Days:
 
     def in_place(self, tag: str) -> bool:
         return tag in self.placed
+
+    def first_seen(self, tag: str) -> datetime | None:
+        return None if self.seen.get(tag) is None else NOW - timedelta(days=self.seen[tag])
 
 
 def taken(tags: Sequence[str], *rules: dict[str, object], ages: Days | None = None) -> list[str]:
