@@ -104,7 +104,7 @@ class ExportRun(RelocationRun):
             locations=plan.locations,
             size=plan.size,
             images=plan.images,
-            blobs=len(plan.blobs),
+            blobs=plan.blob_count,
             parts=sum(len(volume.parts) for volume in plan.volumes),
             left_out=sum(size for _, size in plan.left_out),
             unchanged=self.unchanged,

@@ -173,7 +173,7 @@ def _again(locations: tuple[str, ...]) -> str:
 def _what_it_is(found: Archive) -> str:
     contents = found.contents
     note = contents.transship_json
-    bytes_held = sum(stretch.size for stretch in contents.blobs.values())
+    blobs = blobs_of(found)
     volumes = f", {counted(note.volumes, 'volume')}" if note.volumes > 1 else ""
     left_out = sum(size for _, size in note.requires)
     delta = (
@@ -181,7 +181,7 @@ def _what_it_is(found: Archive) -> str:
         if note.base
         else ""
     )
-    held = f"{counted(len(contents.entries), 'image')}, {counted(len(contents.blobs), 'blob')}, {show_size(bytes_held)}"
+    held = f"{counted(len(contents.entries), 'image')}, {counted(len(blobs), 'blob')}, {show_size(sum(blobs.values()))}"
     return f"{contents.format} archive{volumes}: {held}{delta}"
 
 
@@ -317,7 +317,7 @@ def show_archive_plan(output: Output, plan: ArchivePlan) -> None:
     left = f", {counted(len(plan.left_out), 'blob')} left out" if plan.left_out else ""
     cut = counted(sum(len(volume.parts) for volume in plan.volumes), "part")
     output.summary(
-        f"{counted(plan.images, 'image')}, {counted(len(plan.blobs), 'blob')}{left}: {show_size(plan.size)} in "
+        f"{counted(plan.images, 'image')}, {counted(plan.blob_count, 'blob')}{left}: {show_size(plan.size)} in "
         f"{cut}, {show_size(plan.size - plan.bytes_copied)} to write, "
         f"{show_size(plan.bytes_copied)} to copy, about {counted(plan.estimated_requests, 'request')}"
     )

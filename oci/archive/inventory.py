@@ -69,19 +69,24 @@ def images_of(archive: Archive) -> tuple[StoredImage, ...]:
 
 
 def blobs_of(archive: Archive) -> dict[Digest, int]:
-    """What has a member of its own or is held as text, by digest."""
-    found = {digest: stretch.size for digest, stretch in archive.contents.blobs.items()}
-    found.update({digest: len(text) for digest, text in archive.contents.configs.items()})
-    return dict(sorted(found.items()))
+    """The size in bytes of each blob that the manifests name and the archive has, as a member or as text, by digest."""
+    sizes = {digest: archive.blob_size(digest) for digest in sorted(_named(archive))}
+    return {digest: size for digest, size in sizes.items() if size is not None}
+
+
+def _named(archive: Archive) -> dict[Digest, Descriptor]:
+    """Every blob that a manifest of the archive names."""
+    named: dict[Digest, Descriptor] = {}
+    for manifest in archive.contents.manifests.values():
+        inside = (child for child in manifest.children if not child.names_manifest)
+        named.update({blob.digest: blob for blob in (*manifest.blobs, *inside)})
+    return named
 
 
 def verify_archive(archive: Archive, workers: Executor, *, deep: bool = False) -> Verdict:
     """Manifests and configs were proven when the archive was opened. Every blob that they name must be there with its
     size, its header in its place; with `deep` each is read and hashed as well."""
-    wanted: dict[Digest, Descriptor] = {}
-    for manifest in archive.contents.manifests.values():
-        inside = (child for child in manifest.children if not child.names_manifest)
-        wanted.update({blob.digest: blob for blob in (*manifest.blobs, *inside)})
+    wanted = _named(archive)
     problems = [f"{archive.name}@{child}: the manifest is missing" for child in _missing_manifests(archive)]
     required = {digest for digest, _ in archive.contents.transship_json.requires}
     lacking = {

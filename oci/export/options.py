@@ -67,6 +67,18 @@ class ExportOptions(Options, frozen=True, kw_only=True):
         ),
     ] = parts.DEFAULT_SIZE
 
+    max_blob_size: Annotated[
+        int,
+        option(
+            "Largest blob",
+            "Bytes that one blob of the source may have. An image that states more is refused.",
+            unit="bytes",
+            ge=1,
+            le=5 << 40,
+            group="advanced",
+        ),
+    ] = 1 << 40
+
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
             raise InvalidInput(f"unknown archive format {self.format!r}", hint=f"known are {', '.join(FORMATS)}")

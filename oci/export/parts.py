@@ -15,6 +15,8 @@ from oci.export.tar_plan import TarPlan
 
 DEFAULT_SIZE = 16 << 20
 MOST_PARTS = 10_000
+MOST_PARTS_OF_A_FILE = 100_000
+"""Beyond it parts get bigger: those of a file are written as they are read, whatever their size."""
 SMALLEST = 5 << 20
 """Bytes that S3 asks of every part but the last (Amazon S3 User Guide, "Multipart upload limits")."""
 

@@ -57,6 +57,8 @@ class ArchivePlan:
     blobs: tuple[PlannedBlob, ...]
     """What the volumes hold, in order of digest."""
     images: int
+    blob_count: int = 0
+    """Distinct blobs that the archive is to have, those in the text of manifest.json among them."""
     base: str = ""
     """Where the older archive is that bytes are taken from."""
     left_out: tuple[tuple[Digest, int], ...] = ()
@@ -118,6 +120,7 @@ class ArchivePlan:
             "source": self.source,
             "format": self.format,
             "images": self.images,
+            "blob_count": self.blob_count,
             "base": self.base,
             "left_out": self.left_out,
             "blobs": [to_dict(blob) for blob in self.blobs],
@@ -144,6 +147,7 @@ class ArchivePlan:
                 source=str(body["source"]),
                 format=str(body["format"]),
                 images=int(body["images"]),
+                blob_count=int(body["blob_count"]),
                 base=str(body["base"]),
                 left_out=tuple((parse_digest(digest), int(size)) for digest, size in body["left_out"]),
                 blobs=tuple(planned_blob(entry) for entry in body["blobs"]),

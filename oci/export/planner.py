@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -29,6 +30,8 @@ from oci.relocation.session import Session
 from oci.relocation.transfer import load_manifest, small_blob
 from oci.units import counted
 
+_DIGESTS_OF_NOTHING = frozenset(f"{name}:{hashlib.new(name).hexdigest()}" for name in ("sha256", "sha512"))
+
 CONFIG_LIMIT = 16 << 20
 """Bytes of a config that is held as text: image configs have some thousand."""
 
@@ -48,6 +51,7 @@ def plan_archive(
     loaded = session.workers.map(lambda planned: load_manifest(session, planned), plan.manifests)
     manifests = {manifest.digest: manifest for manifest in loaded}
     blobs = _blobs(plan, manifests, with_configs=options.format != IMGPKG)
+    _check_sizes(plan, options)
     known = known_blobs(session, options.delta_from, plan) if options.delta_from else Known()
     configs = {manifest.config.digest for manifest in manifests.values() if manifest.config}
     there = known.among([blob for blob in blobs if blob.digest not in configs], plan)
@@ -64,6 +68,7 @@ def plan_archive(
             for location, one in zip(_names(destination.locations[0], len(volumes)), volumes, strict=True)
         ),
         blobs=tuple(chosen),
+        blob_count=len({digest for planned in plan.manifests for digest in planned.blobs} - there),
         images=len(list(plan.images)),
         base=options.base,
         left_out=left_out,
@@ -94,6 +99,23 @@ def _blobs(plan: Plan, manifests: Mapping[Digest, Manifest], *, with_configs: bo
             (digest, None) for digest in planned.blobs if with_configs or digest in layers or digest != config
         )
     return [plan.blob_by_digest[digest] for digest in sorted(wanted)]
+
+
+def _check_sizes(plan: Plan, options: ExportOptions) -> None:
+    """A manifest may state any size, and a tarball is laid out by these sizes before a byte of a blob is read."""
+    for planned in plan.manifests:
+        for digest in planned.blobs:
+            size = plan.blob_by_digest[digest].size if digest in plan.blob_by_digest else 0
+            if size > options.max_blob_size:
+                raise InvalidManifest(
+                    f"{planned.subject}: the blob {digest} has {size} bytes, and {options.max_blob_size} are the limit",
+                    hint="raise --max-blob-size if the image is to be trusted",
+                )
+            if digest in plan.blob_by_digest and not size and digest not in _DIGESTS_OF_NOTHING:
+                raise InvalidManifest(
+                    f"{planned.subject}: the blob {digest} is said to have 0 bytes, and that isn't their digest",
+                    hint="make the image again with a current tool",
+                )
 
 
 def _head(
@@ -208,7 +230,7 @@ def _cut(session: Session, location: str, plan: TarPlan, options: ExportOptions)
             plan,
             size=options.part_size,
             smallest=smallest_part(location),
-            most=parts.MOST_PARTS if in_object_store(location) else None,
+            most=parts.MOST_PARTS if in_object_store(location) else parts.MOST_PARTS_OF_A_FILE,
             base=_offsets(session.archive(ArchiveName.of(options.base), "destination"), plan) if options.base else None,
         ),
     )
