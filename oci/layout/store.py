@@ -22,7 +22,7 @@ from msgspec.structs import replace
 
 from oci.cancel import CancelToken
 from oci.descriptor import INDEX_TYPES, MANIFEST_TYPES, Descriptor
-from oci.digest import Chunk, Digest, hex_of, is_digest, parse_digest, verified
+from oci.digest import Chunk, Digest, Verifier, hex_of, is_digest, parse_digest, verified
 from oci.errors import IntegrityError, InvalidManifest, NotFound, Refused
 from oci.layout.index import LayoutIndex
 from oci.manifest import MANIFEST_LIMIT, Manifest, parse_manifest
@@ -50,6 +50,7 @@ class Layout:
         self._cancel = cancel
         self._index = LayoutIndex(name, side=side)
         self._swept: set[str] = set()
+        self._sound: dict[Digest, tuple[int, ...]] = {}
         self._referrers: dict[Digest, tuple[Digest | None, Descriptor]] = {}
 
     @property
@@ -61,7 +62,7 @@ class Layout:
         try:
             found = self._described(identifier)
             if found.media_type in (*MANIFEST_TYPES, *INDEX_TYPES):
-                return found if self.blob_size(found.digest) == found.size else None
+                return found if self._is_sound(found.digest, found.size) else None
             manifest = self.get_manifest(found.digest)
         except (NotFound, IntegrityError):
             return None
@@ -120,8 +121,9 @@ class Layout:
     def put_blob(
         self, blob: Descriptor, read: BlobReader, *, mount_from: Sequence[Repository] = (), fresh: bool = False
     ) -> BlobOutcome:
+        """A file that is there is read and hashed once: a size doesn't prove bytes, and a spoilt file is replaced."""
         del mount_from, fresh
-        if self.blob_size(blob.digest) == blob.size:
+        if self._is_sound(blob.digest, blob.size):
             self._meter.blob("skipped", blob.size)
             return BlobOutcome.SKIPPED
         self._write(blob.digest, verified(read(0), blob.digest, blob.size, self._where(), self._meter.sent))
@@ -131,7 +133,7 @@ class Layout:
     def put_manifest(self, manifest: Manifest, tag: str = "") -> None:
         """Listed in index.json under its tag, and when it has a subject: nobody would find it there otherwise."""
         self._check_complete(manifest)
-        if not self._holds(manifest):
+        if not self._is_sound(manifest.digest, manifest.size):
             self._write(manifest.digest, iter((manifest.raw,)))
         if tag or manifest.subject is not None:
             listed = replace(manifest.descriptor, annotations={})
@@ -226,10 +228,26 @@ class Layout:
                     code="MANIFEST_BLOB_UNKNOWN",
                 )
 
-    def _holds(self, manifest: Manifest) -> bool:
-        """Manifests are small enough to be compared, so a spoilt one is mended."""
-        size = self.blob_size(manifest.digest)
-        return size == manifest.size and self._bytes_of(manifest.digest) == manifest.raw
+    def _is_sound(self, digest: Digest, size: int) -> bool:
+        """Whether the file of a blob or manifest has the bytes that its name promises. Read once, and again after a
+        change that its size, times or inode show."""
+        try:
+            with self._open(digest) as file:
+                status = os.fstat(file.fileno())
+                mark = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+                if status.st_size != size or self._sound.get(digest) == mark:
+                    return status.st_size == size
+                verifier = Verifier(digest, size)
+                while chunk := file.read(READ_SIZE):
+                    self._cancel.check()
+                    verifier.update(chunk)
+                verifier.finish()
+        except (NotFound, Refused, IntegrityError):
+            return False
+        except OSError as error:
+            self._fail(error, "reading again", digest)
+        self._sound[digest] = mark
+        return True
 
     def _path(self, digest: Digest) -> str:
         return os.path.join(self._name.path, "blobs", digest.partition(":")[0], hex_of(digest))

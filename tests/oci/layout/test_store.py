@@ -22,7 +22,7 @@ import pytest
 
 from oci.cancel import CancelToken
 from oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor
-from oci.digest import Chunk, Digest, digest_of
+from oci.digest import Chunk, Digest, Verifier, digest_of
 from oci.errors import (
     Cancelled,
     Denied,
@@ -785,3 +785,35 @@ def test_a_failing_disk_is_always_reported_as_ours(layout: Layout, folder: Path,
         with pytest.raises(Unavailable, match="input/output error") as caught:
             ACTS[act](open_layout(folder))
     assert (caught.value.side, caught.value.store) == ("destination", f"oci:{folder}")
+
+
+def test_a_blob_with_other_bytes_of_the_same_size_is_written_again(layout: Layout, folder: Path) -> None:
+    made = content.image(1)
+    digest = put(layout, made, "1.0")
+    data = made.blobs[0].data
+    path = blob_file(folder, content.digest_of(data))
+    path.write_bytes(bytes(len(data)))
+    again = open_layout(folder)
+
+    assert again.put_blob(described(data), reader_of(data)) is BlobOutcome.WRITTEN
+    assert path.read_bytes() == data
+    assert again.put_blob(described(data), reader_of(data)) is BlobOutcome.SKIPPED
+    blob_file(folder, digest).write_bytes(bytes(len(made.raw)))
+    assert again.head_manifest("1.0") is None
+
+
+def test_a_blob_that_is_there_is_read_once(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = content.image(1).blobs[0].data
+    layout.put_blob(described(data), reader_of(data))
+    reads: list[object] = []
+    real = Verifier.finish
+
+    def noted(verifier: Verifier) -> None:
+        reads.append(verifier)
+        real(verifier)
+
+    monkeypatch.setattr(Verifier, "finish", noted)
+
+    for _ in range(3):
+        assert layout.put_blob(described(data), reader_of(data)) is BlobOutcome.SKIPPED
+    assert len(reads) == 1
