@@ -6,13 +6,14 @@ Each test uses repositories of its own, so that a registry may be shared.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 from hypothesis import settings
 
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.seaweedfs import BUCKET, SeaweedFS
+from tests.support.prefect_server import log_of_shared_server
 from tests.support.selection import needs_server, refuse_to_listen
 
 _numbers = itertools.count(1)
@@ -36,6 +37,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         chosen = [item for item in items if not needs_server(item)]
         config.hook.pytest_deselected(items=[item for item in items if needs_server(item)])
         items[:] = chosen
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed and (log := log_of_shared_server(item.config)):
+        report.sections.append(("The Prefect server's log", log))
+    return report
 
 
 @pytest.fixture(autouse=True)

@@ -37,8 +37,14 @@ def profile(name: str) -> dict[str, str]:
     return {key: value for key, _, value in pairs}
 
 
-_FASTER = {"PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "0.5"}
-"""Only so that tests needn't wait for it."""
+_FOR_TESTS = {
+    # Tests wait for events.
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "0.5",
+    # On a busy machine PostgreSQL needs more than the 5 and 10 seconds after which the server answers 500.
+    "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "120",
+    "PREFECT_SERVER_DATABASE_TIMEOUT": "120",
+    "PREFECT_SERVER_DATABASE_SQLALCHEMY_POOL_TIMEOUT": "120",
+}
 
 
 class PrefectServer:
@@ -67,7 +73,7 @@ class PrefectServer:
         self._log = (home / "server.log").open("wb")
         self._process = subprocess.Popen(
             [PREFECT, "server", "start", "--port", str(port)],
-            env=plain | profile("server.env") | _FASTER | settings,
+            env=plain | profile("server.env") | _FOR_TESTS | settings,
             cwd=home,
             stdout=self._log,
             stderr=subprocess.STDOUT,
@@ -175,6 +181,14 @@ def shared_server(request: pytest.FixtureRequest, folders: pytest.TempPathFactor
             config.add_cleanup(stack.pop_all().close)
         config.stash[_SERVER] = server
     return config.stash[_SERVER]
+
+
+def log_of_shared_server(config: pytest.Config) -> str:
+    """The end of what the server of this pytest worker wrote; empty if it wasn't started."""
+    if _SERVER not in config.stash:
+        return ""
+    lines = (config.stash[_SERVER].home / "server.log").read_text(errors="replace").splitlines()
+    return "\n".join(lines[-60:])
 
 
 def delete_automations(config: pytest.Config) -> None:
