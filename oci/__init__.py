@@ -15,6 +15,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+__version__ = "0.1.0"
+
 if TYPE_CHECKING:
     from oci.bundle.lockfile import BundleLock, ImagesLock, LockedImage, read_lock, write_lock
     from oci.cancel import CancelToken

@@ -58,6 +58,7 @@ class Connections:
         self._where = f"{side} {registry}".strip()
         self._policy = policy
         self._proxy = parse_proxy(settings.proxy) if settings.proxy else None
+        self._proxies: dict[Origin, Proxy | None] = {}
         self._lock = threading.Lock()
         self._idle: dict[Origin, list[Connection]] = {}
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
@@ -109,7 +110,9 @@ class Connections:
         self._connect(origin, probe=True).close()
 
     def proxy_for(self, origin: Origin) -> Proxy | None:
-        return self._proxy or environment_proxy(origin)
+        if origin not in self._proxies:
+            self._proxies[origin] = self._proxy or environment_proxy(origin)
+        return self._proxies[origin]
 
     def _head(self, origin: Origin, method: str, path: str, fields: Mapping[str, str]) -> bytes:
         """The header of a request, without the empty line at its end. To a proxy, plain http is sent with the origin

@@ -116,8 +116,8 @@ class Connection:
     def answer(self, method: str, seconds: float) -> Response:
         """Reads the header of the answer within so many seconds. Interim answers are passed over."""
         deadline = time.monotonic() + seconds
-        self._set_timeout(seconds)
         for _ in range(INTERIM_LIMIT):
+            self._set_timeout(max(0.001, deadline - time.monotonic()))
             status, headers, version = self._head(deadline)
             if status >= 200:
                 self.served += 1

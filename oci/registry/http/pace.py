@@ -22,7 +22,6 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 
 import msgspec
 
@@ -325,6 +324,8 @@ def _wait(text: str, now: datetime) -> float | None:
     number = _number(text)
     if number is not None:
         return number
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415 - few registries send a date
+
     try:
         when = parsedate_to_datetime(text)
         when = when if when.tzinfo is not None else when.replace(tzinfo=UTC)

@@ -7,7 +7,6 @@ From the outside in: `send` and `open` make attempts; an attempt waits for its t
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import logging
 import ssl
 import threading
@@ -18,6 +17,7 @@ from urllib.parse import urlencode, urljoin
 
 import msgspec
 
+from oci import __version__
 from oci.cancel import CancelToken
 from oci.errors import InvalidReference, RateLimited, Refused, StoreError
 from oci.meter import Meter
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 PAGE_LIMIT = 16 << 20
 """Bytes of a whole answer that isn't a manifest: a page of tags or referrers."""
 
-_USER_AGENT = f"transship/{importlib.metadata.version('transship')}"
+_USER_AGENT = f"transship/{__version__}"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _REDIRECT_LIMIT = 5
 _log = logging.getLogger("transship.http")
