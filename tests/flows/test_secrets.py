@@ -121,9 +121,7 @@ def spellings(user: str, secret: str) -> set[bytes]:
 
 def holding(server: PrefectServer, needles: set[bytes]) -> set[str]:
     """Names of files with one of the needles in them, logs and results, and "database" if that has one."""
-    files = {path.name: path.read_bytes() for path in server.home.rglob("*") if path.is_file()}
-    everything = files | {"database": server.stored()}
-    return {name for name, data in everything.items() if any(needle in data for needle in needles)}
+    return {name for name, data in server.traces().items() if any(needle in data for needle in needles)}
 
 
 async def save(name: str, host: str, password: str) -> None:

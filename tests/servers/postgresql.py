@@ -6,7 +6,9 @@ import os
 import pwd
 import shutil
 import subprocess
+import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -17,13 +19,14 @@ START_SECONDS = 120.0
 
 
 class PostgreSQL:
-    """Starts when entered and is gone, with its data, when left. PostgreSQL refuses to run as root; then it runs as the
-    user that Debian's package made for it."""
+    """Starts when entered and is gone, with its data, when left.
 
-    def __init__(self, folder: Path) -> None:
+    PostgreSQL refuses to run as root; then it runs as the user that Debian's package made for it. pytest closes its
+    folders to other users whenever a run begins, so the data are in a folder elsewhere.
+    """
+
+    def __init__(self) -> None:
         self.port = free_port()
-        self.folder = folder
-        self._data = folder / "data"
         self._programs = programs()
         self._owner = pwd.getpwnam("postgres") if os.geteuid() == 0 else None
         self._process: subprocess.Popen[bytes] | None = None
@@ -34,18 +37,25 @@ class PostgreSQL:
         return f"postgresql+asyncpg://prefect:only-for-the-tests@127.0.0.1:{self.port}/prefect"
 
     def __enter__(self) -> Self:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as failure:
+            failure.push(self.__exit__)
+            self._start()
+            failure.pop_all()
+        return self
+
+    def _start(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="transship-postgresql-"))
+        data = str(self.folder / "data")
         if self._owner:
             os.chown(self.folder, self._owner.pw_uid, self._owner.pw_gid)
-            self._let_through(self.folder)
         password = self.folder / "password"
         password.write_text("only-for-the-tests\n")
         password.chmod(0o644)
         login = ("-U", "prefect", "-A", "scram-sha-256", "--pwfile", str(password))
-        self._run("initdb", "--no-sync", "-D", str(self._data), *login)
+        self._run("initdb", "--no-sync", "-D", data, *login)
         command = [
             str(self._programs / "postgres"),
-            *("-D", str(self._data), "-k", str(self.folder), "-h", "127.0.0.1", "-p", str(self.port)),
+            *("-D", data, "-k", str(self.folder), "-h", "127.0.0.1", "-p", str(self.port)),
             *("-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off"),
             *("-c", "shared_buffers=64MB", "-c", "max_connections=50"),
         ]
@@ -53,7 +63,6 @@ class PostgreSQL:
             self._process = self._spawn(command, log.fileno())
         self._wait()
         self._run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "prefect", "prefect")
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -61,7 +70,7 @@ class PostgreSQL:
         if self._process is not None:
             self._process.send_signal(3)  # SIGQUIT: at once, nothing is kept
             self._process.wait(20)
-        shutil.rmtree(self._data, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def dump(self) -> bytes:
         """All rows of all tables as text."""
@@ -100,14 +109,6 @@ class PostgreSQL:
             group=self._owner.pw_gid if self._owner else None,
             extra_groups=[] if self._owner else None,
         )
-
-    @staticmethod
-    def _let_through(folder: Path) -> None:
-        """pytest's folders are closed to others; passing through is enough."""
-        for parent in folder.parents:
-            mode = parent.stat().st_mode
-            if parent.stat().st_uid == os.geteuid() and not mode & 0o001:
-                parent.chmod(mode | 0o001)
 
 
 def programs() -> Path:

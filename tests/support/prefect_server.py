@@ -108,6 +108,11 @@ class PrefectServer:
             return self.database.dump()
         return b"".join(path.read_bytes() for path in self.home.glob("prefect.db*"))
 
+    def traces(self) -> dict[str, bytes]:
+        """All that server, workers and runs have left, by name: files, and "database"."""
+        files = {path.name: path.read_bytes() for path in self.home.rglob("*") if path.is_file()}
+        return files | {"database": self.stored()}
+
     def request(self, method: str, path: str, body: object = None) -> Any:
         """Sends a request to the API, again for up to two minutes while the server answers that it is busy (5xx)."""
         data = None if body is None else json.dumps(body).encode()
@@ -176,7 +181,7 @@ def shared_server(request: pytest.FixtureRequest, folders: pytest.TempPathFactor
     config = request.config
     if _SERVER not in config.stash:
         with ExitStack() as stack:
-            database = stack.enter_context(PostgreSQL(folders.mktemp("postgresql")))
+            database = stack.enter_context(PostgreSQL())
             server = stack.enter_context(PrefectServer(folders.mktemp("prefect"), database))
             config.add_cleanup(stack.pop_all().close)
         config.stash[_SERVER] = server
