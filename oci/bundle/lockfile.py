@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from oci.bundle.document import API_VERSION, SIZE_LIMIT, Node, check_header, parse, pinned, render
-from oci.errors import Denied, InvalidReference, NotFound, StoreError, Unavailable
-from oci.output import PRIVATE, write_output
+from oci.errors import InvalidReference
+from oci.output import PRIVATE, os_errors, write_output
 from oci.reference import Reference, parse_tag
 
 
 def read_lock(path: str) -> ImagesLock | BundleLock:
     """Raises InvalidDocument for a file that is neither kind, NotFound or Denied for one that can't be read."""
-    with _errors(path, "reading the lock file"), open(path, "rb") as file:
+    with os_errors(store="", subject=path, operation="reading the lock file"), open(path, "rb") as file:
         data = file.read(SIZE_LIMIT + 1)
     node = parse(data, path)
     kind = node.fields("kind", strict=False)["kind"]
@@ -37,19 +36,8 @@ def write_lock(path: str, lock: ImagesLock | BundleLock) -> None:
     A path that is no regular file, such as a pipe, is written to as it stands.
     """
     data = lock.to_yaml().encode()
-    with _errors(path, "writing the lock file"):
+    with os_errors(store="", subject=path, operation="writing the lock file"):
         write_output(path, data, PRIVATE)
-
-
-@contextmanager
-def _errors(path: str, operation: str) -> Iterator[None]:
-    try:
-        yield
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise NotFound("no such file or directory", subject=path, operation=operation) from error
-    except OSError as error:
-        kind: type[StoreError] = Denied if isinstance(error, PermissionError) else Unavailable
-        raise kind(error.strerror or str(error), subject=path, operation=operation) from error
 
 
 IMAGES_LOCK = "ImagesLock"

@@ -156,10 +156,7 @@ def _created(session: Session, source: Source, manifest: Manifest, depth: int) -
     config = manifest.config
     if config is None or config.size > reader.CONFIG_LIMIT:
         return None
-    data = session.cache.get(config.digest)
-    if data is None:
-        data = reader.blob_bytes(source, config)
-        session.cache.put(config.digest, data)
+    data = session.read_small(source, config)
     try:
         body: Any = json.loads(data)
     except (ValueError, RecursionError):

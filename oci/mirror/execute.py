@@ -25,9 +25,9 @@ from oci.mirror.work import Breaker, Target, WorkItem
 from oci.reference import ARCHIVE_PREFIX, ArchiveName, StoreName, parse_store
 from oci.relocation.plan import Plan, PlannedManifest, Role
 from oci.relocation.planner import make_plan
-from oci.relocation.publish import check_complete, publish
+from oci.relocation.run import Relocation
 from oci.relocation.session import Session
-from oci.relocation.transfer import DONE, FAILED, ImageOutcome, share_reads, transfer_all
+from oci.relocation.transfer import DONE, FAILED, ImageOutcome, share_reads
 
 SKIPPED = "not tried"
 
@@ -158,7 +158,7 @@ def _archive(session: Session, item: WorkItem, breaker: Breaker) -> ItemOutcome:
         plan, report = write_item(session, item)
     except TransshipError as error:
         breaker.failed(error)
-        return _failed(item, target, _the_one(error), started)
+        return _failed(item, target, _only_failure(error), started)
     breaker.succeeded(item.places)
     done = _carried(item, target, DONE, (), started=started, tags=target.tags)
     return msgspec.structs.replace(done, images=len(list(plan.images)), bytes_written=report.sent)
@@ -166,21 +166,21 @@ def _archive(session: Session, item: WorkItem, breaker: Breaker) -> ItemOutcome:
 
 def _bring(session: Session, item: WorkItem, target: Target, plan: Plan, breaker: Breaker) -> ItemOutcome:
     started = time.monotonic()
-    images: tuple[ImageOutcome, ...] = ()
+    relocation = Relocation(session, item.request(target), plan=plan)
+
+    def note(image: ImageOutcome) -> None:
+        breaker.noted(image.error_class, image.side, image.store, StoreError(image.error))
+
     try:
-        images = transfer_all(session, plan)
-        for image in images:
-            breaker.noted(image.error_class, image.side, image.store, StoreError(image.error))
-        check_complete(plan, images)
-        published = publish(session, plan, images)
+        result = relocation.run(on_image=note)
     except TransshipError as error:
         breaker.failed(error)
-        return _failed(item, target, _the_one(error), started, images)
+        return _failed(item, target, _only_failure(error), started, relocation.result().outcomes)
     breaker.succeeded(item.alone(target).places)
-    return _carried(item, target, DONE, images, started=started, tags=published.tags)
+    return _carried(item, target, DONE, result.outcomes, started=started, tags=result.published.tags)
 
 
-def _the_one(error: TransshipError) -> TransshipError:
+def _only_failure(error: TransshipError) -> TransshipError:
     """A relocation of one image that failed says no more than its one failure."""
     if isinstance(error, Incomplete) and len(error.failures) == 1:
         return error.failures[0]

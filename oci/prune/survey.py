@@ -19,7 +19,7 @@ from oci.manifest import Manifest
 from oci.prune import grace
 from oci.registry.repository import RegistryRepository
 from oci.relocation.session import Session
-from oci.store import Destination, Source
+from oci.store import Destination
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -174,7 +174,7 @@ class Surveyor:
         is_bundle, reason = False, ""
         if not manifest.is_index:
             try:
-                is_bundle = reader.is_bundle(self._store, manifest, self._small)
+                is_bundle = reader.is_bundle(self._store, manifest, self._session.read_small)
                 listed = self._listed(manifest) if is_bundle else ()
             except (InvalidInput, IntegrityError, NotFound) as error:
                 reason = str(error)
@@ -192,17 +192,9 @@ class Surveyor:
 
     def _listed(self, bundle: Manifest) -> tuple[Digest, ...]:
         """What the lock of a bundle pins, and its locations name beside that."""
-        lock = reader.read_images_lock(self._store, bundle, self._small)
+        lock = reader.read_images_lock(self._store, bundle, self._session.read_small)
         pinned = [image.image.digest for image in lock.images]
         if tagnames.locations(bundle.digest) in self._locations:
-            locations = reader.read_locations(self._store, bundle.digest, self._small)
+            locations = reader.read_locations(self._store, bundle.digest, self._session.read_small)
             pinned.extend(image.image.digest for image in (locations.images if locations else ()))
         return tuple(dict.fromkeys(digest for digest in pinned if digest))
-
-    def _small(self, source: Source, blob: Descriptor) -> bytes:
-        """Configs are read again when a prune looks a second time."""
-        data = self._session.cache.get(blob.digest)
-        if data is None:
-            data = reader.blob_bytes(source, blob)
-            self._session.cache.put(blob.digest, data)
-        return data

@@ -153,14 +153,6 @@ def _role(archive: Archive, group: Sequence[ArchiveEntry]) -> Role:
 
 def _below(session: Session, archive: Archive, bundle: Digest) -> set[Digest | None]:
     """A bundle and all that it lists, and what those list: whoever walks from it finds them, or needn't."""
-
-    def small(source: Source, blob: Descriptor) -> bytes:
-        data = session.cache.get(blob.digest)
-        if data is None:
-            data = reader.blob_bytes(source, blob)
-            session.cache.put(blob.digest, data)
-        return data
-
     found: set[Digest | None] = {bundle}
     left = [bundle]
     while left:
@@ -168,7 +160,7 @@ def _below(session: Session, archive: Archive, bundle: Digest) -> set[Digest | N
         manifest = archive.contents.manifests.get(digest)
         if manifest is None or not _is_bundle(archive, digest) or not archive.has_all(manifest):
             continue
-        listed = (image.image.digest for image in reader.read_images_lock(archive, manifest, small).images)
+        listed = (image.image.digest for image in reader.read_images_lock(archive, manifest, session.read_small).images)
         fresh = [one for one in listed if one is not None and one not in found]
         found.update(fresh)
         left.extend(fresh)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 
 from msgspec import Struct
@@ -91,13 +91,6 @@ def publish_names(session: Session, plan: Plan) -> tuple[str, ...]:
             _push(session, destination, manifest, tag)
             tags.append(tag)
     return tuple(tags)
-
-
-def publish(session: Session, plan: Plan, outcomes: Collection[ImageOutcome]) -> Published:
-    """Content, then names. Raises Incomplete before anything is written when an image of the plan isn't in place."""
-    check_complete(plan, outcomes)
-    locations = publish_content(session, plan)
-    return Published(tags=publish_names(session, plan), locations=locations)
 
 
 def _push(session: Session, destination: Destination, manifest: PlannedManifest, tag: str) -> None:

@@ -14,7 +14,9 @@ from typing import Self
 from oci.archive.open import open_readers
 from oci.archive.s3_options import S3Options
 from oci.archive.source import Archive, Nothing
+from oci.bundle.reader import blob_bytes
 from oci.cancel import CancelToken
+from oci.descriptor import Descriptor
 from oci.digest import Digest
 from oci.errors import InvalidInput
 from oci.layout.store import Layout
@@ -116,6 +118,15 @@ class Session:
 
     def object_store(self, location: str, side: str = "destination") -> S3Options:
         return self._object_stores[side](location)
+
+    def read_small(self, source: Source, blob: Descriptor) -> bytes:
+        """The whole of a config, a lock or the like, through the cache: what planning reads, the transfer needs again.
+        It is a BlobBytes of oci.bundle.reader."""
+        data = self.cache.get(blob.digest)
+        if data is None:
+            data = blob_bytes(source, blob)
+            self.cache.put(blob.digest, data)
+        return data
 
     def _store(self, side: str, name: Repository | LayoutFolder) -> Destination:
         if not isinstance(name, LayoutFolder):

@@ -154,19 +154,13 @@ def put_manifest(session: Session, destination: Destination, manifest: Manifest,
 
 def small_blob(session: Session, planned: PlannedBlob) -> bytes:
     """All bytes of a config or the like: from what planning has read, or from the first place that has them."""
-    data = session.cache.get(planned.digest)
     problem: TransshipError | None = None
-    for store in planned.stores if data is None else ():
+    for store in planned.stores:
         try:
-            data = b"".join(session.source(store).read_blob(planned.descriptor))
+            return session.read_small(session.source(store), planned.descriptor)
         except (IntegrityError, StoreError) as error:
             problem = problem or error
-        else:
-            session.cache.put(planned.digest, data)
-            break
-    if data is None:
-        raise problem or InvalidInput(f"the plan names no place to read {planned.digest} from")
-    return data
+    raise problem or InvalidInput(f"the plan names no place to read {planned.digest} from")
 
 
 def _outcome(future: Future[ImageOutcome], image: PlannedManifest) -> ImageOutcome:

@@ -15,7 +15,7 @@ from oci.descriptor import Descriptor
 from oci.digest import Digest
 from oci.errors import Denied, InvalidManifest, NotFound, StoreError, TransshipError, Unauthorized, Unavailable
 from oci.manifest import NESTING_LIMIT, Manifest, parse_manifest
-from oci.reference import ArchiveName, Reference, Repository, StoreName
+from oci.reference import ArchiveName, Reference, StoreName
 from oci.relocation.plan import Entry, Node, PlanFailure, Role, merged
 from oci.relocation.request import COSIGN, REFERRERS
 from oci.relocation.session import Session
@@ -57,7 +57,7 @@ class Walk:
         self._foreign_layers = foreign_layers
         self._elsewhere: set[StoreName] = set()
         """Bundle repositories that turned out not to host what their bundle lists."""
-        self._dead: set[str] = set()
+        self._unreachable: set[str] = set()
         """Registries that couldn't be reached: asked last from then on."""
 
     def run(self, roots: Iterable[Entry]) -> None:
@@ -108,7 +108,7 @@ class Walk:
         node = self._node(entry, source.name, manifest, present=seen is not None)
         if manifest.is_index:
             return node, [] if node.present else self._children(entry, source, manifest)
-        if entry.role not in _BUNDLE_ROLES or not reader.is_bundle(source, manifest, self.read_small):
+        if entry.role not in _BUNDLE_ROLES or not reader.is_bundle(source, manifest, self._session.read_small):
             return node, []
         return node, self._open_bundle(entry, source, manifest, node)
 
@@ -185,9 +185,9 @@ class Walk:
             return []
         if node.present and self._vouched(node.digest):
             return []
-        lock = reader.read_images_lock(source, manifest, self.read_small)
+        lock = reader.read_images_lock(source, manifest, self._session.read_small)
         home = source if source.name in entry.places else self._session.source(self._ordered(entry.places)[0])
-        locations = reader.read_locations(home, manifest.digest, self.read_small) if lock.images else None
+        locations = reader.read_locations(home, manifest.digest, self._session.read_small) if lock.images else None
         # An archive is read where nothing else can be reached: it has everything, or what it lacks is said.
         sealed = isinstance(home.name, ArchiveName)
         hints = {str(image.image): image.is_bundle for image in locations.images} if locations else {}
@@ -225,27 +225,16 @@ class Walk:
                 self._elsewhere.add(place)
                 errors.append(error)
             except StoreError as error:
-                if isinstance(error, Unavailable) and isinstance(place, Repository):
-                    self._dead.add(place.registry)
+                if isinstance(error, Unavailable) and place.registry:
+                    self._unreachable.add(place.registry)
                 errors.append(error)
             else:
                 return source, manifest
         raise _nowhere(entry, errors)
 
     def _ordered(self, places: tuple[StoreName, ...]) -> list[StoreName]:
-        def late(place: StoreName) -> tuple[bool, bool]:
-            dead = isinstance(place, Repository) and place.registry in self._dead
-            return dead, place in self._elsewhere
-
-        return sorted(places, key=late)
-
-    def read_small(self, source: Source, blob: Descriptor) -> bytes:
-        """A blob through the session's cache: what planning reads, the transfer needs again."""
-        data = self._session.cache.get(blob.digest)
-        if data is None:
-            data = reader.blob_bytes(source, blob)
-            self._session.cache.put(blob.digest, data)
-        return data
+        """Repositories that lacked other images, and registries that couldn't be reached, come last."""
+        return sorted(places, key=lambda place: (place.registry in self._unreachable, place in self._elsewhere))
 
 
 def digest_in(reference: Reference) -> Digest:

@@ -59,14 +59,14 @@ def test_a_missing_file_says_so(tmp_path: Path) -> None:
     with pytest.raises(NotFound) as caught:
         read_lock(path)
 
-    assert str(caught.value) == f"reading the lock file {path}: no such file or directory"
+    assert str(caught.value) == f"reading the lock file {path}: no such file or directory (hint: check the path)"
 
 
 def test_a_folder_is_no_lock_file(tmp_path: Path) -> None:
     with pytest.raises(StoreError) as caught:
         read_lock(str(tmp_path))
 
-    assert str(caught.value) == f"reading the lock file {tmp_path}: Is a directory"
+    assert str(caught.value) == f"reading the lock file {tmp_path}: is a directory (hint: check the path)"
 
 
 def test_a_missing_folder_is_not_made(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_a_missing_folder_is_not_made(tmp_path: Path) -> None:
     with pytest.raises(NotFound) as caught:
         write_lock(path, ImagesLock())
 
-    assert str(caught.value) == f"writing the lock file {path}: no such file or directory"
+    assert str(caught.value) == f"writing the lock file {path}: no such file or directory (hint: check the path)"
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +89,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(StoreError) as caught:
         write_lock(str(path), ImagesLock())
 
-    assert str(caught.value) == f"writing the lock file {path}: No space left on device"
+    assert str(caught.value) == f"writing the lock file {path}: the disk is full (hint: make room and run it again)"
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["lock.yml"]
 

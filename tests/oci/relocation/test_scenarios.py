@@ -17,9 +17,8 @@ from oci.digest import Digest
 from oci.errors import Incomplete, InvalidDocument, InvalidInput
 from oci.relocation.plan import Plan
 from oci.relocation.planner import make_plan
-from oci.relocation.publish import publish
 from oci.relocation.request import ARTIFACTS, RelocationRequest
-from oci.relocation.transfer import transfer_all
+from oci.relocation.run import Relocation
 from oci.relocation.verify import verify
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.skopeo import raw_manifest, skopeo
@@ -422,7 +421,7 @@ def test_a_plan_that_is_carried_out_costs_what_it_said(
         request = RelocationRequest(bundle=shop.reference, to=f"{other_registry.host}/{repository}")
         plan = make_plan(one, request)
         before = one.meter.receipt().requests
-        publish(one, plan, transfer_all(one, plan))
+        Relocation(one, request, plan=plan).run()
         after = one.meter.receipt().requests
 
     spent = {host: sum(after[host].values()) - sum(before.get(host, {}).values()) for host in after}
