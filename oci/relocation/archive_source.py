@@ -9,8 +9,8 @@ from oci.archive.source import Archive, Nothing
 from oci.bundle import reader, tagnames
 from oci.descriptor import Descriptor
 from oci.digest import Digest, is_digest
-from oci.errors import InvalidInput, InvalidReference, NotFound
-from oci.reference import Reference, StoreName, parse_any
+from oci.errors import InvalidInput, InvalidReference, NotFound, StoreError
+from oci.reference import Reference, Repository, StoreName, parse_any
 from oci.relocation.plan import Entry, Node, Role, Roots
 from oci.relocation.request import RelocationRequest
 from oci.relocation.session import Session
@@ -64,9 +64,12 @@ def sealed(archive: Archive) -> Callable[[StoreName], Source]:
     return lambda name: archive if name == archive.name else Nothing(archive.name)
 
 
-def settle(session: Session, request: RelocationRequest, nodes: Iterable[Node], destination: Source) -> None:
-    """Blobs that the archive doesn't have must be at the destination: they are taken off the nodes. Raises NotFound,
-    naming all that are missing, before anything was sent."""
+def settle(
+    session: Session, request: RelocationRequest, nodes: Iterable[Node], destination: Source
+) -> dict[Digest, Repository]:
+    """Blobs that the archive doesn't have must be at the destination: they are taken off the nodes. For a layer that
+    is non-distributable, the repository of the same registry that the archive names will do as well, as for imgpkg:
+    these are returned, to be mounted from. Raises NotFound, naming all that are missing, before anything was sent."""
     archive = session.archive(request.archive_name)
     lacking: dict[Digest, Descriptor] = {}
     owners: dict[Digest, Node] = {}
@@ -77,10 +80,36 @@ def settle(session: Session, request: RelocationRequest, nodes: Iterable[Node], 
                 owners[blob.digest] = node
     sizes = session.workers.map(destination.blob_size, lacking)
     missing = [digest for digest, size in zip(lacking, sizes, strict=True) if size != lacking[digest].size]
+    elsewhere = {
+        digest: repository
+        for digest in missing
+        if not lacking[digest].distributable
+        and (repository := _neighbour(session, archive, owners[digest], lacking[digest], destination.name))
+    }
+    missing = [digest for digest in missing if digest not in elsewhere]
     if missing:
         raise _missing(archive, missing, owners, destination)
     for node in nodes:
-        node.blobs = tuple(blob for blob in node.blobs if blob.digest not in lacking)
+        node.blobs = tuple(blob for blob in node.blobs if blob.digest not in lacking or blob.digest in elsewhere)
+    return elsewhere
+
+
+def _neighbour(
+    session: Session, archive: Archive, node: Node, blob: Descriptor, destination: StoreName
+) -> Repository | None:
+    """The repository that an image came from, if it is in the destination's registry and has the blob."""
+    entries = [entry for entry in archive.contents.entries if entry.digest == node.digest]
+    texts = [text for entry in entries for text in (entry.reference, entry.origin)]
+    for reference in filter(None, (_origin(text) for text in dict.fromkeys(texts))):
+        repository = reference.repository
+        if not isinstance(repository, Repository) or repository.registry != destination.registry:
+            continue
+        try:
+            if session.destination(repository).blob_size(blob.digest) == blob.size:
+                return repository
+        except StoreError:
+            continue
+    return None
 
 
 def _missing(archive: Archive, missing: Sequence[Digest], owners: dict[Digest, Node], destination: Source) -> NotFound:

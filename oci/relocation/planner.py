@@ -14,7 +14,7 @@ from oci.descriptor import Descriptor, Platform
 from oci.digest import Digest
 from oci.errors import InvalidInput, NotFound
 from oci.manifest import NESTING_LIMIT, Manifest, parse_manifest
-from oci.reference import Reference, StoreName
+from oci.reference import Reference, Repository, StoreName
 from oci.relocation.archive_source import archive_roots, settle
 from oci.relocation.plan import Entry, Node, Plan, PlannedBlob, PlannedBundle, PlannedManifest, Role, Roots
 from oci.relocation.request import NameRule, RelocationRequest, readable_names
@@ -81,8 +81,7 @@ def make_plan(session: Session, request: RelocationRequest, *, seen: Seen | None
         _attach(walk, attachments)
     _name_images(session, destination, walk, request)
     nodes = _children_first(walk.nodes)
-    if request.archive:
-        settle(session, request, nodes, destination)
+    mounted = settle(session, request, nodes, destination) if request.archive else {}
     return Plan(
         source=roots.source,
         destination=request.destination,
@@ -90,7 +89,7 @@ def make_plan(session: Session, request: RelocationRequest, *, seen: Seen | None
         manifests=tuple(
             _planned(node, tags if node.role is Role.ROOT else node.tags, rewritten, request) for node in nodes
         ),
-        blobs=_blobs(nodes),
+        blobs=_blobs(nodes, mounted),
         bundles=tuple(_locations(node, walk.nodes) for node in nodes if node.listed is not None),
         failures=(*walk.failures, *attachments.failures),
         skipped_layers=tuple((node.digest, layer) for node in nodes for layer in node.skipped_layers),
@@ -271,13 +270,14 @@ def _keep_alive(node: Node, request: RelocationRequest, *, tagged: bool) -> str:
     return tagnames.repo_based(str(origin or f"{node.store}@{node.digest}"), node.digest)
 
 
-def _blobs(nodes: Iterable[Node]) -> tuple[PlannedBlob, ...]:
+def _blobs(nodes: Iterable[Node], mounted: Mapping[Digest, Repository]) -> tuple[PlannedBlob, ...]:
+    """Each blob once, with the stores it is read from: those of its images, or the repository to mount it from."""
     stores: dict[Digest, dict[StoreName, None]] = {}
     blobs: dict[Digest, Descriptor] = {}
     for node in nodes:
         for blob in node.blobs:
             blobs.setdefault(blob.digest, blob)
-            stores.setdefault(blob.digest, {})[node.store] = None
+            stores.setdefault(blob.digest, {})[mounted.get(blob.digest, node.store)] = None
     planned = (
         PlannedBlob(
             digest=blob.digest,

@@ -162,6 +162,24 @@ def test_scenario_12_a_foreign_layer_that_was_left_out_is_asked_for_in_vain(
     assert not [one for one in other_registry.requests() if repository in one.path and one.method in ("POST", "PUT")]
 
 
+def test_a_foreign_layer_that_was_left_out_is_mounted_from_where_the_image_came_from(
+    registry: DockerRegistry, repository: str, tmp_path: Path
+) -> None:
+    """As imgpkg does: the archive lacks the layer, and another repository of the same registry has it."""
+    foreign = Blob(FOREIGN_LAYER, layer(6).data, urls=("https://foreign.invalid/layer",))
+    made = image(6, layers=[foreign, layer(7)])
+    push(registry.url, repository, made, "v1")
+    path, target = tmp_path / "x.tar", f"{registry.host}/{repository}/new"
+    archived(path, image=f"{registry.host}/{repository}:v1")
+    result = imported(target, path, include_non_distributable=True)
+
+    assert raw_manifest(f"{target}:v1") == made.raw
+    assert result.receipt.blobs_mounted >= 1
+    with session() as one:
+        store = one.source(RelocationRequest(image="x.example/y", to=target).destination)
+        assert store.blob_size(Digest(digest_of(foreign.data))) == len(foreign.data)
+
+
 @pytest.mark.parametrize("artifacts", [frozenset({"cosign"}), frozenset()])
 def test_scenario_13_signatures_travel_when_they_were_asked_for(
     registry: DockerRegistry,
