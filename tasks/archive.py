@@ -123,6 +123,8 @@ async def plan_tarball(location: str) -> bool:
     session = await export.session()
     plan = await export.in_thread(plan_archive, session, export.asked, export.planned, export.export.options)
     export.archive = plan
+    for warning in plan.warnings:
+        get_run_logger().warning("%s", warning)
     if export.export.seal and export.export.seal != plan.seal:
         raise InvalidInput(
             f"{location}: what is to be written isn't what was planned any more",

@@ -291,6 +291,8 @@ def to_tar(
             report = write_archive(session, archive_plan, resume=flags["resume"], on_part=on_part)
             images["copied"] = report.images
         warn_of_layers(output, plan, included=request.include_non_distributable)
+        for warning in archive_plan.warnings:
+            output.warn(warning)
         _verify(session, report, flags["verify_mode"])
         sums = write_sums(session, report.locations, location) if flags["sha256sums"] else ()
         receipt = session.meter.receipt()
@@ -362,10 +364,11 @@ def _summary(plan: ArchivePlan, report: ArchiveReport) -> str:
     volumes = f" and {counted(len(report.locations) - 1, 'more volume')}" if len(report.locations) > 1 else ""
     copied = f", {show_size(report.copied)} copied from {plan.base}" if report.copied else ""
     kept = f", {show_size(report.kept)} kept of an earlier run" if report.kept else ""
+    unread = f" ({show_size(report.unread)} of the archive not read again)" if report.unread else ""
     left = f", {show_size(report.left_out)} left out" if report.left_out else ""
     held = f"{counted(report.images, 'image')}, {counted(report.blobs, 'blob')}"
     spent = f"{counted(report.requests, 'request')}, {report.seconds:.1f} s"
     return (
         f"{plan.source} -> {report.locations[0]}{volumes}: {held}, "
-        f"{show_size(report.sent)} written{copied}{kept}{left}, {spent}"
+        f"{show_size(report.sent)} written{copied}{kept}{unread}{left}, {spent}"
     )

@@ -16,7 +16,7 @@ from oci.export import parts as cutting
 from oci.export.parts import Part
 from oci.export.tar_plan import TarPlan
 from oci.plain import to_dict
-from oci.reference import ArchiveName
+from oci.reference import ArchiveName, parse_tag
 from oci.relocation.plan import PlannedBlob, planned_blob
 
 PLAN_VERSION = 1
@@ -63,7 +63,18 @@ class ArchivePlan:
     """Where the older archive is that bytes are taken from."""
     left_out: tuple[tuple[Digest, int], ...] = ()
     """Of a delta: blobs that the other side has, with their sizes."""
+    docker_tags: tuple[str, ...] = ()
+    """Of an OCI layout: tags of manifests whose media type is one of Docker's."""
     version: int = PLAN_VERSION
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a person who has the archive made should know. skopeo's lookup by name passes over entries of index.json
+        that aren't of an OCI type (containers/image, oci/layout), and changing the type would change the digest."""
+        if not self.docker_tags:
+            return ()
+        named = ", ".join(self.docker_tags[:10]) + (" and more" if len(self.docker_tags) > 10 else "")
+        return (f"in an OCI layout, skopeo doesn't find images of Docker's media types by their tag: {named}",)
 
     @property
     def size(self) -> int:
@@ -122,6 +133,7 @@ class ArchivePlan:
             "images": self.images,
             "blob_count": self.blob_count,
             "base": self.base,
+            "docker_tags": self.docker_tags,
             "left_out": self.left_out,
             "blobs": [to_dict(blob) for blob in self.blobs],
             "volumes": [
@@ -149,6 +161,7 @@ class ArchivePlan:
                 images=int(body["images"]),
                 blob_count=int(body["blob_count"]),
                 base=str(body["base"]),
+                docker_tags=tuple(map(parse_tag, body["docker_tags"])),
                 left_out=tuple((parse_digest(digest), int(size)) for digest, size in body["left_out"]),
                 blobs=tuple(planned_blob(entry) for entry in body["blobs"]),
                 volumes=tuple(_volume(entry) for entry in body["volumes"]),

@@ -13,6 +13,7 @@ from oci.archive.index import IMGPKG
 from oci.archive.open import in_object_store
 from oci.archive.source import Archive
 from oci.archive.transship_json import TransshipJson
+from oci.descriptor import DOCKER_LIST, DOCKER_MANIFEST
 from oci.digest import Digest
 from oci.errors import Incomplete, InvalidInput, InvalidManifest, StoreError
 from oci.export import parts
@@ -72,6 +73,14 @@ def plan_archive(
         images=len(list(plan.images)),
         base=options.base,
         left_out=left_out,
+        docker_tags=tuple(
+            sorted(
+                tag
+                for planned in plan.manifests
+                for tag in planned.tags
+                if options.format != IMGPKG and planned.media_type in (DOCKER_MANIFEST, DOCKER_LIST)
+            )
+        ),
     )
 
 

@@ -73,7 +73,7 @@ def test_an_export_says_in_one_line_what_it_did(shop: Shop, tmp_path: Path) -> N
 
     assert (done.code, done.out) == (0, "")
     assert re.fullmatch(
-        rf"{shop.reference} -> {path}: 7 images, 9 blobs, [\d.]+ KiB written, \d+ requests, [\d.]+ s\n", done.err
+        rf"{shop.reference} -> {path}: 7 images, 18 blobs, [\d.]+ KiB written, \d+ requests, [\d.]+ s\n", done.err
     )
     report = json.loads((tmp_path / "r").read_text())
     assert report["locations"] == [str(path)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from tests.servers.docker_registry import DockerRegistry
 from tests.servers.skopeo import raw_manifest, skopeo
 from tests.support import imgpkg_tarball as imgpkg
 from tests.support.archiving import archived, imported, planned
+from tests.support.command import transship
 from tests.support.content import (
     FOREIGN_LAYER,
     OCI_LAYER,
@@ -304,3 +306,20 @@ def test_layers_of_other_kinds_have_no_diff_id(registry: DockerRegistry, reposit
 
     want = imgpkg.tarball([imgpkg.image(made, f"{registry.host}/{repository}", tag="v1")], list(made.blobs[:2]))
     assert path.read_bytes() == want
+
+
+def test_an_archive_says_which_tags_skopeo_does_not_find(
+    registry: DockerRegistry, repository: str, tmp_path: Path
+) -> None:
+    """What it says is what skopeo does: it finds the OCI image by its tag, and not Docker's."""
+    for name, docker in (("oci", False), ("docker", True)):
+        push(registry.url, repository, image(90, docker=docker), name)
+        path = tmp_path / f"{name}.tar"
+        flags = ("-i", f"{registry.host}/{repository}:{name}", "--tar-format", "oci-layout", "--to-tar", str(path))
+        done = transship("copy", *flags)
+        assert done.code == 0, done.err
+        inspected = subprocess.run(
+            ["skopeo", "inspect", "--raw", f"oci-archive:{path}:{name}"], capture_output=True, check=False
+        )
+        assert (inspected.returncode == 0) == (not docker)
+        assert ("skopeo doesn't find" in done.err + done.out) == docker
