@@ -180,6 +180,9 @@ def _say(invocation: Invocation, step: Step) -> None:
 def _identities(invocation: Invocation, receipt: Receipt) -> None:
     for registry, identity in sorted(receipt.identities.items()):
         invocation.output.line(f"copy | {registry}: {identity}")
+    for registry, texts in sorted(receipt.fallbacks.items()):
+        for text in texts:
+            invocation.output.line(f"copy | {registry}: {text}")
 
 
 def _summary(result: RelocationResult) -> str:

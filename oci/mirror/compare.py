@@ -168,7 +168,7 @@ class _Look:
             tags = sorted(self._source.tags())
         except TransshipError as error:
             self._breaker.failed(error)
-            if self._names and isinstance(error, Denied | Unauthorized | Refused):
+            if self._names and isinstance(error, Refused):
                 return None
             raise
         self._breaker.succeeded([place("source", str(self._source_name))])
@@ -189,9 +189,11 @@ class _Look:
                 self._breaker.succeeded([place("destination", str(destination.name))])
             except NotFound:
                 self._there[name] = frozenset()
+            except (Denied, Unauthorized):
+                self._there[name] = None  # each tag is asked for, and the write itself says what this login may do
             except TransshipError as error:
                 self._breaker.failed(error)
-                if self._names and isinstance(error, Denied | Unauthorized | Refused):
+                if self._names and isinstance(error, Refused):
                     self._there[name] = None
                 else:
                     self._broken[name] = error

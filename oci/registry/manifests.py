@@ -16,6 +16,7 @@ from oci.registry.http.request import Request
 from oci.registry.profiles import Remote
 
 _ACCEPT = {"Accept": ACCEPT}
+_ABSENT_LIMIT = 10_000
 _CHANGED_MEANWHILE = frozenset({"DIGEST_INVALID", "MANIFEST_INVALID"})
 """docker-registry 2.8.2 answers so to an index while one of its children gets another tag."""
 
@@ -41,6 +42,8 @@ def head_manifest(remote: Remote, identifier: str) -> Descriptor | None:
             refusal = error
         else:
             if answer.status == 404:
+                if len(remote.learned.absent) < _ABSENT_LIMIT:
+                    remote.learned.absent.add((remote.name.path, identifier))
                 return None
             descriptor = _described(answer, remote, identifier)
     if descriptor is None:
@@ -76,16 +79,18 @@ def _described(answer: Answer, remote: Remote, identifier: str) -> Descriptor | 
 def get_manifest(remote: Remote, identifier: str) -> Manifest:
     """The manifest with its bytes as they came. By digest, the bytes are hashed; by tag, they are compared with what
     the registry says their digest is. A pull-through cache has a digest only after the tag was read: one that this run
-    saw under a tag is asked for by that tag."""
+    saw under a tag is asked for by that tag. Where a HEAD didn't find what GET finds, HEAD isn't believed again."""
     try:
-        return _fetched(remote, identifier, identifier)
+        manifest = _fetched(remote, identifier, identifier)
     except NotFound:
         tag = remote.learned.tags.get((remote.name.path, identifier))
         if tag is None:
             raise
         manifest = _fetched(remote, tag, identifier)
         remote.learned.note("a manifest asked for by its tag, for the registry has it only so")
-        return manifest
+    if (remote.name.path, identifier) in remote.learned.absent:
+        remote.learned.refuse(HEAD_MANIFEST)
+    return manifest
 
 
 def _fetched(remote: Remote, identifier: str, wanted: str) -> Manifest:
@@ -141,12 +146,10 @@ def _check_kept(remote: Remote, manifest: Manifest, tag: str, error: StoreError)
     """Registries refuse even the same digest under a tag that may not be written again, each in words of its own: what
     the tag shows decides. Raises `error` when it shows something else, or nothing."""
     try:
-        there = head_manifest(remote, tag)
+        there = get_manifest(remote, tag).digest
     except StoreError:
         raise error from None
-    if there is None:
-        raise error
-    if there.digest != manifest.digest:
+    if there != manifest.digest:
         error.hint = "the tag shows another manifest and may not be written again: choose another tag"
         raise error
 

@@ -126,9 +126,13 @@ class Learned:
         self.tags: dict[tuple[str, str], str] = {}
         """(repository, digest of a manifest): a tag that showed it in this run."""
 
+        self.absent: set[tuple[str, str]] = set()
+        """(repository, tag or digest): manifests that a HEAD didn't find in this run."""
+
         self._meter = meter
         self._lock = threading.Lock()
         self._works: dict[Kind, bool] = dict(self.profile.works)
+        self._seen: set[Kind] = set()
         self._trying: set[Kind] = set()
         self._failures: dict[Kind, int] = {}
         self._body_limit = self.profile.body_limit
@@ -136,6 +140,10 @@ class Learned:
     def works(self, kind: Kind) -> bool | None:
         """None as long as it isn't known."""
         return self._works.get(kind)
+
+    def is_assumed(self, kind: Kind) -> bool:
+        """What `works` says comes from the profile, and wasn't seen in this run."""
+        return kind in self.profile.works and kind not in self._seen
 
     def may_try(self, kind: Kind) -> bool:
         """True where it works, and for a single caller where that isn't known yet: the others take the plain way until
@@ -147,12 +155,14 @@ class Learned:
             return self._works.get(kind, False)
 
     def confirm(self, kind: Kind) -> None:
-        if self._works.get(kind) is None:
+        if self._works.get(kind) is None or self.is_assumed(kind):
             self._works[kind] = True
+        self._seen.add(kind)
 
     def decline(self, kind: Kind) -> None:
         """The registry answered in the terms of the specification that it doesn't do this: nothing to report."""
         self._works[kind] = False
+        self._seen.add(kind)
 
     def refuse(self, kind: Kind, error: StoreError | None = None) -> None:
         """The plain way worked where `kind` was refused. A rate limit or a broken connection says nothing about the
@@ -164,6 +174,7 @@ class Learned:
         with self._lock:
             self._failures[kind] = self._failures.get(kind, 0) + 1
             lasting = status < 500 or status == 501 or self._failures[kind] >= _PATIENCE
+            self._seen.add(kind)
             if not lasting or self._works.get(kind) is False:
                 self._trying.discard(kind)
                 return

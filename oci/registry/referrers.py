@@ -9,7 +9,7 @@ from typing import Any
 
 from oci.descriptor import OCI_INDEX, Descriptor
 from oci.digest import Digest
-from oci.errors import InvalidManifest, NotFound, RateLimited, StoreError, Unavailable
+from oci.errors import Denied, InvalidManifest, NotFound, RateLimited, StoreError, Unauthorized, Unavailable
 from oci.manifest import Manifest, parse_manifest
 from oci.registry.endpoints import GET_REFERRERS, PUT_MANIFEST
 from oci.registry.http import target as targets
@@ -41,40 +41,48 @@ def fallback_tag(subject: Digest) -> str:
 def list_referrers(remote: Remote, subject: Digest, artifact_type: str) -> tuple[Descriptor, ...]:
     """From the API; where that is refused or unknown, from the fallback tag. Raises what the registry answers when it
     refuses that as well: a list that can't be read isn't an empty list."""
-    refusal: StoreError | None = None
-    if remote.learned.works(GET_REFERRERS) is not False:
-        try:
-            descriptors = _from_api(remote, subject, artifact_type)
-        except RateLimited:
+    learned = remote.learned
+    listed: tuple[Descriptor, ...] | None = None
+    if learned.works(GET_REFERRERS) is False:
+        listed = _from_tag(remote, subject)
+        if listed is not None or not learned.is_assumed(GET_REFERRERS):
+            return _filtered(listed or (), artifact_type)
+    try:
+        descriptors = _from_api(remote, subject, artifact_type)
+    except RateLimited:
+        raise
+    except StoreError as refusal:
+        if not refusal.status and isinstance(refusal, Unavailable):
             raise
-        except StoreError as error:
-            if not error.status and isinstance(error, Unavailable):
-                raise
-            refusal = error
+        listed = _from_tag(remote, subject)
+        if refusal.status in _DENIED:
+            way = GET_REFERRERS.plain_way
+            learned.note(f"the referrers API of {remote.name.path} refused ({refusal.status}), {way}")
+        elif refusal.status >= 500 and refusal.status != 501 and listed is None:
+            raise  # the API may be there and out of order: nothing says that there are no referrers
+        elif refusal.status == 404:
+            learned.decline(GET_REFERRERS)  # as the specification says it of a registry without the API
         else:
-            remote.learned.confirm(GET_REFERRERS)
-            return _filtered(descriptors, artifact_type)
-    listed = _from_tag(remote, subject)
-    if refusal is not None and refusal.status in _DENIED:
-        way = GET_REFERRERS.plain_way
-        remote.learned.note(f"the referrers API of {remote.name.path} refused ({refusal.status}), {way}")
-    elif refusal is not None and refusal.status >= 500 and refusal.status != 501 and listed is None:
-        raise refusal  # the API may be there and out of order: nothing says that there are no referrers
-    elif refusal is not None:
-        remote.learned.refuse(GET_REFERRERS, refusal)
-    return _filtered(listed or (), artifact_type)
+            learned.refuse(GET_REFERRERS, refusal)
+        return _filtered(listed or (), artifact_type)
+    learned.confirm(GET_REFERRERS)
+    return _filtered(descriptors, artifact_type)
 
 
 def add_to_fallback(remote: Remote, manifest: Manifest, subject: Digest) -> None:
     """Makes a pushed manifest known under its subject's fallback tag, for a registry that doesn't do so itself.
 
     The tag is shared by all referrers of one subject and registries have no compare-and-swap: writers in this process
-    take turns, and what another process overwrote is noticed by reading back, and added again.
+    take turns, and what another process overwrote is noticed by reading back, and added again. A registry that reads
+    `sha256-<hex>` as the digest (GitLab) has no place for such a list, and the report says so.
     """
     tag = fallback_tag(subject)
     with _lock_of(str(remote.name), tag):
         for _ in range(_ROUNDS):
             index = _current(remote, tag)
+            if index.digest == subject:
+                remote.learned.note(f"referrers in {remote.name.path} can't be listed: {tag} is read as a digest")
+                return
             if any(child.digest == manifest.digest for child in index.children):
                 return
             entries = [*json.loads(index.raw)["manifests"], manifest.descriptor.to_dict()]
@@ -122,6 +130,11 @@ def _from_tag(remote: Remote, subject: Digest) -> tuple[Descriptor, ...] | None:
         manifest = get_manifest(remote, fallback_tag(subject))
     except NotFound:
         return None
+    except (Denied, Unauthorized) as error:
+        if remote.transport.side == "destination":
+            return None
+        remote.learned.note(f"referrers in {remote.name.path} can't be read: refused ({error.status})")
+        raise
     return None if manifest.digest == subject else manifest.children
 
 
@@ -133,8 +146,8 @@ def _filtered(found: Iterable[Descriptor], artifact_type: str) -> tuple[Descript
 def _current(remote: Remote, tag: str) -> Manifest:
     try:
         found = get_manifest(remote, tag)
-    except NotFound:
-        return _index([])
+    except (Denied, NotFound, Unauthorized):
+        return _index([])  # denied where nothing exists: the write itself says what this login may do
     return found if found.is_index else _index([])
 
 

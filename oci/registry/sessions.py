@@ -23,7 +23,7 @@ from oci.store import BlobOutcome, BlobReader
 SMALL = 64 << 10
 """Bytes up to which a blob is sent from memory: the request can then be repeated by the transport."""
 
-CUT = 8 << 20
+CUT = 1 << 20
 """A body of more bytes than this that is cut off twice is perhaps too big for something on the way (ACR: 20 MB)."""
 
 CHUNK_LIMIT = 256 << 20

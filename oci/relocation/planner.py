@@ -12,7 +12,7 @@ from oci.bundle import tagnames
 from oci.bundle.lockfile import BundleLock, ImagesLock, read_lock
 from oci.descriptor import Descriptor, Platform
 from oci.digest import Digest
-from oci.errors import InvalidInput, NotFound
+from oci.errors import Denied, InvalidInput, NotFound, Unauthorized
 from oci.manifest import NESTING_LIMIT, Manifest, parse_manifest
 from oci.reference import Reference, Repository, StoreName
 from oci.relocation.archive_source import archive_roots, settle
@@ -168,11 +168,14 @@ def _compare_tags(
 
 
 def _has_no_tags(destination: Source) -> bool:
-    """One request that saves one for each image: a repository without tags is as good as empty."""
+    """One request that saves one for each image: a repository without tags is as good as empty. A registry that denies
+    the list (Artifactory, GHCR: where nothing exists; ECR, Chainguard: always) is asked for each manifest."""
     try:
         return next(iter(destination.tags()), None) is None
     except NotFound:
         return True
+    except (Denied, Unauthorized):
+        return False
 
 
 def _check_kinds(roots: Roots, walk: Walk, request: RelocationRequest, destination: Source) -> None:

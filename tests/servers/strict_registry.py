@@ -68,13 +68,13 @@ class Features:
     """URL of a server that blob reads are redirected to."""
 
 
-class _Refusal(Exception):
+class Refusal(Exception):
     def __init__(self, status: int, code: str, message: str = "", **headers: str) -> None:
         super().__init__(code)
         self.status, self.code, self.message, self.headers = status, code, message, headers
 
 
-class _Handler(QuietHandler):
+class StrictHandler(QuietHandler):
     @property
     def registry(self) -> StrictRegistry:
         return self.server.owner  # type: ignore[attr-defined, no-any-return]
@@ -98,7 +98,7 @@ class _Handler(QuietHandler):
                 self.answer(200, b"{}")
                 return
             self._route(url.path)
-        except _Refusal as refusal:
+        except Refusal as refusal:
             self._drain()
             error = {"code": refusal.code, "message": refusal.message or refusal.code.lower()}
             body = json.dumps({"errors": [error]}).encode()
@@ -110,12 +110,12 @@ class _Handler(QuietHandler):
             if found:
                 getattr(self, f"_{kind}")(*found.groups())
                 return
-        raise _Refusal(404, "NAME_INVALID", "no such route")
+        raise Refusal(404, "NAME_INVALID", "no such route")
 
     def _check_login(self) -> None:
         user = self.registry.features.user
         if user and self.headers.get("Authorization") != f"Basic {base64.b64encode(user.encode()).decode()}":
-            raise _Refusal(401, "UNAUTHORIZED", "authentication required", WWW_Authenticate='Basic realm="strict"')
+            raise Refusal(401, "UNAUTHORIZED", "authentication required", WWW_Authenticate='Basic realm="strict"')
 
     def _read(self) -> bytes:
         """The body; what arrived of one that broke off is kept in `self.partial`."""
@@ -138,7 +138,7 @@ class _Handler(QuietHandler):
 
     def _digest(self, text: str) -> str:
         if not _DIGEST.fullmatch(text):
-            raise _Refusal(400, "DIGEST_INVALID", text[:80])
+            raise Refusal(400, "DIGEST_INVALID", text[:80])
         return text
 
     def _headers_of(self, digest: str) -> dict[str, str]:
@@ -151,20 +151,20 @@ class _Handler(QuietHandler):
         if by_digest:
             self._digest(reference)
         elif not _TAG.fullmatch(reference):
-            raise _Refusal(400, "MANIFEST_INVALID", "bad tag")
+            raise Refusal(400, "MANIFEST_INVALID", "bad tag")
         if self.command == "PUT":
             self._put_manifest(name, reference, by_digest=by_digest)
             return
         if repository is None:
-            raise _Refusal(404, "NAME_UNKNOWN")
+            raise Refusal(404, "NAME_UNKNOWN")
         digest = reference if by_digest else repository.tags.get(reference, "")
         if self.command == "DELETE" and features.no_deletes:
-            raise _Refusal(405, "UNSUPPORTED")
+            raise Refusal(405, "UNSUPPORTED")
         if digest not in repository.manifests:
-            raise _Refusal(404, "MANIFEST_UNKNOWN", reference)
+            raise Refusal(404, "MANIFEST_UNKNOWN", reference)
         if self.command == "DELETE":
             if not (by_digest or features.tag_delete):
-                raise _Refusal(405, "UNSUPPORTED")
+                raise Refusal(405, "UNSUPPORTED")
             if features.tag_delete_takes_all:
                 by_digest, reference = True, digest
             with store.lock:
@@ -177,7 +177,7 @@ class _Handler(QuietHandler):
         media_type, raw = repository.manifests[digest]
         accepted = self.headers.get("Accept", "*/*")
         if media_type not in accepted and "*/*" not in accepted:
-            raise _Refusal(404, "MANIFEST_UNKNOWN", "media type not accepted")
+            raise Refusal(404, "MANIFEST_UNKNOWN", "media type not accepted")
         self.answer(200, raw, Content_Type=media_type, **self._headers_of(digest))
 
     def _put_manifest(self, name: str, reference: str, *, by_digest: bool) -> None:
@@ -185,27 +185,27 @@ class _Handler(QuietHandler):
         raw = self._read()
         media_type = self.headers.get("Content-Type", "")
         if len(raw) > features.manifest_limit:
-            raise _Refusal(413, "MANIFEST_INVALID", "too large")
+            raise Refusal(413, "MANIFEST_INVALID", "too large")
         if media_type not in _MANIFEST_TYPES:
-            raise _Refusal(400, "MANIFEST_INVALID", f"content type {media_type}")
+            raise Refusal(400, "MANIFEST_INVALID", f"content type {media_type}")
         try:
             body: dict[str, Any] = json.loads(raw)
         except ValueError:
-            raise _Refusal(400, "MANIFEST_INVALID", "not JSON") from None
+            raise Refusal(400, "MANIFEST_INVALID", "not JSON") from None
         digest = f"sha256:{hashlib.sha256(raw).hexdigest()}"
         if by_digest and digest != reference:
-            raise _Refusal(400, "DIGEST_INVALID", "the bytes have another digest")
+            raise Refusal(400, "DIGEST_INVALID", "the bytes have another digest")
         with store.lock:
             repository = store.repository(name)
             for blob in [*body.get("layers", []), *([body["config"]] if body.get("config") else [])]:
                 if blob["digest"] not in repository.blobs and not blob.get("urls"):
-                    raise _Refusal(400, "MANIFEST_BLOB_UNKNOWN", blob["digest"])
+                    raise Refusal(400, "MANIFEST_BLOB_UNKNOWN", blob["digest"])
             for child in body.get("manifests", []):
                 if child["digest"] not in repository.manifests:
-                    raise _Refusal(400, "MANIFEST_BLOB_UNKNOWN", child["digest"])
+                    raise Refusal(400, "MANIFEST_BLOB_UNKNOWN", child["digest"])
             if not by_digest:
                 if features.immutable_tags and reference in repository.tags:
-                    raise _Refusal(409, "TAG_INVALID", "the tag is immutable and exists")
+                    raise Refusal(409, "TAG_INVALID", "the tag is immutable and exists")
                 repository.tags[reference] = digest
             repository.manifests[digest] = (media_type, raw)
         headers = self._headers_of(digest)
@@ -219,7 +219,7 @@ class _Handler(QuietHandler):
         digest = self._digest(reference)
         repository = store.repositories.get(name)
         if repository is None or digest not in repository.blobs:
-            raise _Refusal(404, "BLOB_UNKNOWN", digest)
+            raise Refusal(404, "BLOB_UNKNOWN", digest)
         if self.command == "DELETE":
             repository.blobs.discard(digest)
             self.answer(202)
@@ -235,7 +235,7 @@ class _Handler(QuietHandler):
             return
         start, end = int(asked.group(1)), min(int(asked.group(2) or len(data) - 1), len(data) - 1)
         if start > end:
-            raise _Refusal(416, "RANGE_INVALID", Content_Range=f"bytes */{len(data)}")
+            raise Refusal(416, "RANGE_INVALID", Content_Range=f"bytes */{len(data)}")
         self.answer(206, data[start : end + 1], Content_Range=f"bytes {start}-{end}/{len(data)}", **headers)
 
     def _begin(self, name: str) -> None:
@@ -260,7 +260,7 @@ class _Handler(QuietHandler):
         store = self.registry.store
         upload = store.uploads.get(session)
         if upload is None or upload.repository != name:
-            raise _Refusal(404, "BLOB_UPLOAD_UNKNOWN")
+            raise Refusal(404, "BLOB_UPLOAD_UNKNOWN")
         if self.command == "GET":
             self._progress(204, name, session)
         elif self.command == "DELETE":
@@ -273,7 +273,7 @@ class _Handler(QuietHandler):
             del store.uploads[session]
             self._finish(name, data, self.query.get("digest", ""))
         else:
-            raise _Refusal(405, "UNSUPPORTED")
+            raise Refusal(405, "UNSUPPORTED")
 
     def _patch(self, name: str, session: str) -> None:
         features = self.registry.features
@@ -283,9 +283,9 @@ class _Handler(QuietHandler):
             found = re.fullmatch(r"(\d+)-(\d+)", said)
             length = int(self.headers.get("Content-Length") or 0)
             if found is None or int(found.group(2)) - int(found.group(1)) + 1 != length:
-                raise _Refusal(400, "SIZE_INVALID", "Content-Range and Content-Length disagree")
+                raise Refusal(400, "SIZE_INVALID", "Content-Range and Content-Length disagree")
             if int(found.group(1)) != len(upload.data):
-                raise _Refusal(416, "RANGE_INVALID", Range=f"0-{max(0, len(upload.data) - 1)}")
+                raise Refusal(416, "RANGE_INVALID", Range=f"0-{max(0, len(upload.data) - 1)}")
             if length < features.min_chunk:
                 upload.data += self._read()
                 self.registry.short_chunks += 1
@@ -312,7 +312,7 @@ class _Handler(QuietHandler):
     def _finish(self, name: str, data: bytes, digest: str) -> None:
         self._digest(digest)
         if f"sha256:{hashlib.sha256(data).hexdigest()}" != digest:
-            raise _Refusal(400, "DIGEST_INVALID", "the bytes have another digest")
+            raise Refusal(400, "DIGEST_INVALID", "the bytes have another digest")
         with self.registry.store.lock:
             self.registry.store.add_blob(name, data)
         self._created(name, digest)
@@ -323,7 +323,7 @@ class _Handler(QuietHandler):
     def _tags(self, name: str) -> None:
         repository = self.registry.store.repositories.get(name)
         if repository is None:
-            raise _Refusal(404, "NAME_UNKNOWN", name)
+            raise Refusal(404, "NAME_UNKNOWN", name)
         features, headers = self.registry.features, {}
         tags = sorted(repository.tags.keys() - features.unlisted)
         if features.tag_paging:
@@ -336,7 +336,7 @@ class _Handler(QuietHandler):
 
     def _referrers(self, name: str, subject: str) -> None:
         if not self.registry.features.referrers:
-            raise _Refusal(404, "UNSUPPORTED")
+            raise Refusal(404, "UNSUPPORTED")
         found = self.registry.store.referrers(name, self._digest(subject))
         headers = {}
         wanted = self.query.get("artifactType", "")
@@ -351,7 +351,7 @@ class _Handler(QuietHandler):
 
 
 class StrictRegistry(LoopbackServer):
-    handler = _Handler
+    handler = StrictHandler
 
     def __init__(self, features: Features | None = None) -> None:
         super().__init__()
