@@ -9,7 +9,7 @@ import statistics
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,13 +39,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--workload", action="append", choices=ALL, help="can be given several times; default: all")
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--against", action="append", default=[], metavar="NAME=PROGRAM", help="another transship")
     options = parser.parse_args()
     left_out = {name: absent for name in options.workload or ALL if (absent := missing(name))}
     chosen = [name for name in options.workload or ALL if name not in left_out]
     results: Results = defaultdict(list)
     for name in chosen:
         if name in WORKLOADS:
-            measure_workload(name, options.runs, results)
+            measure_workload(name, options.runs, results, options.against)
     rows = list(summary(results))
     show(rows)
     archives = measure_archives(options.runs) if ARCHIVES in chosen else []
@@ -72,12 +73,12 @@ def missing(name: str) -> list[str]:
     return [program for program in needs if not (shutil.which(program) or shutil.which(program, path=beside))]
 
 
-def measure_workload(name: str, runs: int, results: Results) -> None:
+def measure_workload(name: str, runs: int, results: Results, against: Sequence[str]) -> None:
     workload = WORKLOADS[name]()
     with tempfile.TemporaryDirectory() as folder, DockerRegistry(Path(folder) / "origin") as origin:
         pushed = push(workload, origin.url, origin.host)
         for number in range(runs):
-            for tool in available():
+            for tool in available(against):
                 print(f"{name}: run {number + 1} of {runs}, {tool.name}", file=sys.stderr)
                 with tempfile.TemporaryDirectory() as place:
                     for phase, measured in phases(tool, pushed, origin, Path(place), number):

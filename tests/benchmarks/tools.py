@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -33,9 +34,9 @@ def images_lock(pushed: Pushed, folder: Path) -> str:
     return str(path)
 
 
-def _transship(pushed: Pushed, destination: str, folder: Path) -> Commands:
+def _transship(pushed: Pushed, destination: str, folder: Path, program: str = PROGRAM) -> Commands:
     lock = images_lock(pushed, folder)
-    return [[PROGRAM, "copy", "--lock", lock, "--to-repo", destination]]
+    return [[program, "copy", "--lock", lock, "--to-repo", destination]]
 
 
 def _imgpkg(pushed: Pushed, destination: str, folder: Path) -> Commands:
@@ -71,8 +72,14 @@ _PEERS = (
 OURS = Tool("transship", _transship)
 
 
-def available() -> list[Tool]:
-    return [OURS, *(tool for tool in _PEERS if shutil.which(tool.name))]
+def available(against: Sequence[str] = ()) -> list[Tool]:
+    """`against` are other versions of transship, as NAME=PROGRAM, measured in the same interleaved run."""
+    others = [Tool(name, partial(_transship, program=program)) for name, _, program in map(_parted, against)]
+    return [OURS, *others, *(tool for tool in _PEERS if shutil.which(tool.name))]
+
+
+def _parted(text: str) -> tuple[str, str, str]:
+    return text.partition("=")
 
 
 @dataclass(frozen=True, slots=True)

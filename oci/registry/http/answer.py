@@ -15,7 +15,7 @@ from oci.digest import Chunk
 from oci.errors import StoreError
 from oci.registry.http.body import Headers, Response, WireError
 from oci.registry.http.errors import Failures
-from oci.registry.http.pace import Pace
+from oci.registry.http.pace import COUNTED, Pace
 from oci.registry.http.request import Request
 from oci.registry.options import RegistryOptions
 
@@ -55,6 +55,7 @@ class OpenAnswer:
         self._pace = pace
         self._started = pace.start(request.family, large=request.is_large) if pace is not None else 0.0
         self._answered: float | None = None
+        self._received = 0
         self._response: Response | Http2Response | None = None
         self.url = ""
         self.status = 0
@@ -79,6 +80,7 @@ class OpenAnswer:
         try:
             for chunk in self._response.chunks(settings.idle_timeout, settings.minimum_rate):
                 self._cancel.check()
+                self._received += len(chunk)
                 yield chunk
         except WireError as error:
             raise self._failures.broken(error, self._request, self.url) from error
@@ -126,7 +128,12 @@ class OpenAnswer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.drop()
-        seconds = None if self._answered is None or error is not None else self._answered - self._started
+        seconds: float | None = None
+        if self._answered is not None and error is None:
+            seconds = self._answered - self._started
+            if self._request.is_large:
+                size = self._received + (self._request.length or 0)
+                seconds = (time.monotonic() - self._started) / (1 + size / COUNTED)
         if self._pace is not None:
             self._pace.finish(self._request.family, large=self._request.is_large, seconds=seconds)
             self._pace = None

@@ -35,6 +35,9 @@ CEILING = 50
 _BEGIN = 8.0
 """Size of a window before anything is known: enough for a fast network, harmless for a slow registry."""
 
+COUNTED = 256 << 10
+"""Bytes of a large body that count as much as the request itself, when the speeds of two are compared."""
+
 _KNOWN_SHARE = 0.8
 """Of a documented limit, where the rate begins: other programs use the same account."""
 
@@ -70,6 +73,9 @@ _LONGEST_WAIT = 10 * 365 * 86400.0
 """Bound of what a Retry-After may say, in seconds."""
 
 _random = random.SystemRandom()
+_FORGETTING = 1.0001
+"""By how much the quickest answer counts less with each that follows: networks change."""
+
 _QUOTA = re.compile(r"\s*(\d{1,12})\s*(?:;\s*w=(\d{1,12}))?")
 
 
@@ -127,7 +133,7 @@ class Window:
     def succeeded(self, now: float, seconds: float, ceiling: int) -> None:
         limited = self.in_flight + 1 >= self.size or self.waiting > 0
         self.taken.append(now)
-        self.quickest = min(self.quickest * 1.0005, seconds)
+        self.quickest = min(self.quickest * _FORGETTING, seconds)
         if limited and seconds <= 2 * self.quickest + _SLACK:
             self.size = min(ceiling, self.size + (1.0 if self.size < self.threshold else 1.0 / self.size))
         if self.rate and self.waiting:
@@ -195,7 +201,8 @@ class Pace:
             return now
 
     def finish(self, family: str, *, large: bool, seconds: float | None) -> None:
-        """Frees the slot. `seconds` is how long the answer took to begin, None for a request that failed."""
+        """Frees the slot. `seconds` is how long the answer took: until it began, and with a large body the whole
+        exchange over its size in units of COUNTED. None for a request that failed."""
         with self._lock:
             window = self._window(family)
             window.in_flight -= 1
