@@ -16,12 +16,11 @@ from oci.digest import Digest, parse_digest
 from oci.errors import Incomplete, InvalidInput, TransshipError
 from oci.reference import Reference, parse_any
 from oci.relocation.plan import Plan
-from oci.relocation.publish import Published
 from oci.relocation.report import ArchiveFacts, RelocationReport, report_of
 from oci.relocation.request import RelocationRequest
-from oci.relocation.run import Relocation, Step, Verify
+from oci.relocation.run import Published, Relocation, Step, Verify
 from oci.relocation.session import DEFAULT_CONCURRENCY, Session
-from oci.relocation.shards import asked_again
+from oci.relocation.shards import with_present_marked
 from oci.relocation.transfer import DONE, ImageOutcome, transfer_image
 from oci.relocation.verify import Verification
 from oci.store import found_manifest
@@ -248,7 +247,7 @@ async def resume_shard(destination: str, *, ask: bool) -> None:  # noqa: ARG001 
     try, the destination is asked which images it has by now."""
     run = current(RelocationRun)
     if ask:
-        run.plan = await run.in_thread(asked_again, await run.session(), run.planned)
+        run.plan = await run.in_thread(with_present_marked, await run.session(), run.planned)
     plan = run.planned
     await run.limit(limits_of(plan.destination, *{image.store for image in plan.to_transfer}))
     get_run_logger().info("%d images to copy: %s", len(plan.to_transfer), show_size(plan.bytes_to_move))

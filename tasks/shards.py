@@ -16,7 +16,7 @@ from oci.errors import StoreError
 from oci.meter import Receipt
 from oci.reference import on_this_machine
 from oci.relocation.plan import Plan, PlannedManifest
-from oci.relocation.shards import Cut, asked_again, cut, part_of
+from oci.relocation.shards import Cut, cut, part_of, with_present_marked
 from oci.relocation.transfer import DONE, FAILED, ImageOutcome, failure
 from tasks.access import access_was_given
 from tasks.fleet import End, Fleet, Job, JobEnd, run_on_fleet
@@ -97,7 +97,7 @@ async def transfer_on_fleet(
 async def _left(transfer: RelocationRun, shard: Plan, end: JobEnd, *, trusting: bool) -> Plan:
     """What of a shard the destination still lacks."""
     if trusting:
-        found = await transfer.in_thread(asked_again, await transfer.session(), shard)
+        found = await transfer.in_thread(with_present_marked, await transfer.session(), shard)
     else:
         told = ShardAccount.model_validate(end.account.body).outcomes
         found = _without(shard, [one.digest for one in told if one.status == DONE])

@@ -24,9 +24,8 @@ from oci.meter import Receipt
 from oci.output import check_output, os_errors, write_output
 from oci.reference import LAYOUT_PREFIX, ArchiveName, parse_store
 from oci.relocation.plan import Plan
-from oci.relocation.publish import check_readable, result_lock
 from oci.relocation.request import RelocationRequest
-from oci.relocation.run import Relocation, RelocationResult, Step, Verify
+from oci.relocation.run import Relocation, RelocationResult, Step, Verify, check_readable, result_lock
 from oci.relocation.transfer import PRESENT
 from oci.units import counted, show_size
 from tasks.metrics import METRICS_FILE

@@ -24,7 +24,7 @@ _PROBED = 16
 """Blobs that are asked for in a repository without tags before it is taken for empty (`oci.registry.uploads`)."""
 
 _LOCATIONS_REQUESTS = 7
-"""For one locations image: a HEAD, two blobs of two requests each, two tags."""
+"""Requests for a locations image: a HEAD, two blobs of two requests each, two tags."""
 
 
 class Role(StrEnum):
@@ -124,7 +124,7 @@ class Plan(Struct, frozen=True, kw_only=True, dict=True):
     skipped_layers: tuple[tuple[Digest, Digest], ...] = ()
     """(manifest, layer) of each non-distributable layer that is left out."""
     unchanged: bool = False
-    """The destination has all of it under its names already: there is nothing to do but look."""
+    """The destination has all of it under its names already."""
     fresh: bool = False
     """The destination repository had no tag at all when the plan was made."""
     repair: bool = False
@@ -178,19 +178,21 @@ class Plan(Struct, frozen=True, kw_only=True, dict=True):
     def estimated_requests(self) -> Mapping[str, int]:
         """Requests by registry that carrying the plan out will take when nothing has to be repeated; layout folders
         take none. Blobs that turn out to be there already take fewer."""
-        found: Counter[str] = Counter()
+        requests: Counter[str] = Counter()
         registry = self.destination.registry
         for blob in self.blobs:
             mounted = self.mountable(blob)
-            found[registry] += 1 if mounted else 2
+            requests[registry] += 1 if mounted else 2
             if not mounted:
-                found[blob.stores[0].registry] += 1
+                requests[blob.stores[0].registry] += 1
         new = sum(not self.mountable(blob) for blob in self.blobs)
-        found[registry] += min(new, _PROBED) if self.fresh else 0
-        found[registry] += sum(len(one.tags) + (not one.held_by_tag) for one in self.manifests if not one.present)
-        found[registry] += sum(len(one.tags) for one in self.manifests if one.present)
-        found[registry] += _LOCATIONS_REQUESTS * len(self.bundles)
-        return {name: count for name, count in sorted(found.items()) if count and name}
+        requests[registry] += min(new, _PROBED) if self.fresh else 0
+        requests[registry] += sum(
+            len(manifest.tags) + (not manifest.held_by_tag) for manifest in self.manifests if not manifest.present
+        )
+        requests[registry] += sum(len(manifest.tags) for manifest in self.manifests if manifest.present)
+        requests[registry] += _LOCATIONS_REQUESTS * len(self.bundles)
+        return {name: count for name, count in sorted(requests.items()) if count and name}
 
     @property
     def to_transfer(self) -> tuple[PlannedManifest, ...]:
@@ -297,7 +299,7 @@ def _size(value: object) -> int:
 
 
 _RANK = (Role.ROOT, Role.NESTED, Role.LISTED, Role.SIGNATURE, Role.REFERRER, Role.CHILD)
-"""When one digest is there for several reasons, the first of these is the one that counts."""
+"""When a digest belongs to a relocation for several reasons, the first of these counts."""
 
 
 class Entry(Struct, frozen=True, kw_only=True):
@@ -317,7 +319,7 @@ class Entry(Struct, frozen=True, kw_only=True):
 
 
 class Node(Struct, kw_only=True):
-    """A manifest that was found, or one that the destination has so that nobody looked any further."""
+    """A manifest of the source, or one that the destination has, below which the walk does not look."""
 
     digest: Digest
     media_type: str
@@ -356,7 +358,7 @@ class Roots(Struct, frozen=True):
 
 
 def merged(first: Entry, second: Entry) -> Entry:
-    """Two entries for one digest as one, before anybody has looked."""
+    """Joins two entries for the same digest, before the walk has visited it."""
     best, other = sorted((first, second), key=lambda entry: _RANK.index(entry.role))
     return replace(
         best,

@@ -15,7 +15,7 @@ from oci.digest import Digest
 from oci.errors import Incomplete, StoreError, TransshipError
 from oci.meter import Receipt
 from oci.relocation.plan import Plan
-from oci.relocation.publish import Published
+from oci.relocation.run import Published
 from oci.relocation.transfer import DONE, FAILED, PRESENT, ImageOutcome
 from oci.relocation.verify import Verification
 from oci.units import counted, show_size

@@ -1,23 +1,40 @@
-"""The driver of a relocation: plan, transfer, publish, verify. The command, mirrors and flows all go through it."""
+"""The driver of a relocation: plan, transfer, publish, verify. The command, mirrors and flows all go through it.
+
+Publishing makes the result visible, last of all: bundles, their locations images, then the names.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from enum import StrEnum
 from typing import Any
 
 from msgspec import Struct
 
+from oci.bundle import tagnames
+from oci.bundle.locations import locations_image
+from oci.bundle.lockfile import BundleLock, ImagesLock, LockedImage, read_lock
 from oci.digest import Digest
-from oci.errors import Incomplete, InvalidInput, StoreError, TransshipError
+from oci.errors import Incomplete, InvalidInput, PartFailed, Refused, StoreError, TransshipError
 from oci.meter import Receipt
-from oci.relocation.plan import Plan
+from oci.reference import Reference
+from oci.relocation.archive_source import any_bundle
+from oci.relocation.plan import Plan, PlannedBundle, PlannedManifest, Role
 from oci.relocation.planner import Seen, make_plan
-from oci.relocation.publish import Published, check_complete, publish_content, publish_names
 from oci.relocation.request import RelocationRequest
 from oci.relocation.session import Session
-from oci.relocation.transfer import ImageOutcome, failure, transfer_all, transfer_image
+from oci.relocation.transfer import (
+    FAILED,
+    ImageOutcome,
+    failure,
+    load_manifest,
+    put_manifest,
+    transfer_all,
+    transfer_image,
+)
 from oci.relocation.verify import Verification, verify
+from oci.store import Destination, reader_of
 from oci.units import counted
 
 
@@ -36,6 +53,13 @@ class Step(StrEnum):
     CONTENT = "publish content"
     VERIFY = "verify"
     NAMES = "publish names"
+
+
+class Published(Struct, frozen=True, kw_only=True):
+    """What got a name. `tags` are those that were moved, in order; `locations` the digests of locations images."""
+
+    tags: tuple[str, ...] = ()
+    locations: tuple[Digest, ...] = ()
 
 
 class RelocationResult(Struct, frozen=True, kw_only=True):
@@ -57,7 +81,8 @@ class RelocationResult(Struct, frozen=True, kw_only=True):
             "root": self.plan.root,
             "images": [outcome.to_dict() for outcome in self.outcomes],
             "unreadable": [
-                {"subject": one.subject, "error": one.message, "retryable": one.retryable} for one in self.plan.failures
+                {"subject": failure.subject, "error": failure.message, "retryable": failure.retryable}
+                for failure in self.plan.failures
             ],
             "tags": list(self.published.tags),
             "locations": list(self.published.locations),
@@ -188,12 +213,12 @@ class Relocation:
         )
 
     def _prove(self) -> None:
-        found = verify(self.session, self.plan, deep=self.verify is Verify.DEEP)
-        self.verification = found
-        if found.problems:
+        verification = verify(self.session, self.plan, deep=self.verify is Verify.DEEP)
+        self.verification = verification
+        if verification.problems:
             raise Incomplete(
-                f"{counted(len(found.problems), 'problem')} at {self.plan.destination}; no name was moved",
-                [StoreError(problem, side="destination") for problem in found.problems],
+                f"{counted(len(verification.problems), 'problem')} at {self.plan.destination}; no name was moved",
+                [StoreError(problem, side="destination") for problem in verification.problems],
                 hint="run the copy again with --repair: it sends what is missing",
             )
 
@@ -209,3 +234,128 @@ def relocate(
     """Plans, transfers, verifies if asked to, and publishes. Raises Incomplete, having moved no name, when an image
     failed."""
     return Relocation(session, request, verify=verify).run(on_plan=on_plan, on_image=on_image)
+
+
+def check_readable(plan: Plan) -> None:
+    """Raises Incomplete, as the relocation itself will, when a part of the source couldn't be read."""
+    if plan.failures:
+        raise _incomplete(plan, _unreadable(plan), some_done=any(True for _ in plan.images))
+
+
+def check_complete(plan: Plan, outcomes: Iterable[ImageOutcome]) -> None:
+    """Raises Incomplete, with what failed, unless every image of the plan is in place."""
+    outcome_of = {outcome.digest: outcome for outcome in outcomes}
+    failures = _unreadable(plan)
+    for image in plan.images:
+        outcome = outcome_of.get(image.digest)
+        if outcome is None:
+            failures.append(StoreError("was not transferred", subject=str(image.digest), retryable=True))
+        elif outcome.status == FAILED:
+            failures.append(PartFailed(outcome.error, subject=outcome.subject, retryable=outcome.retryable))
+    if failures:
+        raise _incomplete(plan, failures, some_done=any(outcome.status != FAILED for outcome in outcome_of.values()))
+
+
+def _unreadable(plan: Plan) -> list[TransshipError]:
+    return [
+        PartFailed(failed.message, side="source", subject=failed.subject, retryable=failed.retryable)
+        for failed in plan.failures
+    ]
+
+
+def _incomplete(plan: Plan, failures: list[TransshipError], *, some_done: bool) -> Incomplete:
+    again = "run the same again" if any(failure.retryable for failure in failures) else "mend that and run it again"
+    return Incomplete(
+        f"{len(failures)} of {len(list(plan.images)) + len(plan.failures)} images failed; no name was moved",
+        failures,
+        some_done=some_done,
+        hint=f"{again}: what is there already is not sent again",
+    )
+
+
+def publish_content(session: Session, plan: Plan, *, hold_roots: bool = False) -> tuple[Digest, ...]:
+    """Writes what names are to point at: bundles and their locations images, innermost first. Gives the digests of the
+    locations images. With `hold_roots`, a root that only its tag is to hold is pushed by digest as well, so that it can
+    be verified before the tag moves. Every image of the plan must be in place (`check_complete`)."""
+    destination = session.destination(plan.destination)
+    listed = {bundle.digest: bundle for bundle in plan.bundles}
+    locations: list[Digest] = []
+    for manifest in plan.manifests:
+        session.cancel.check()
+        if not manifest.present and (manifest.is_bundle or (hold_roots and manifest.held_by_tag)):
+            _push(session, destination, manifest, manifest.keep_alive)
+        if manifest.digest in listed:
+            locations.append(_push_locations(destination, listed[manifest.digest], fresh=plan.fresh))
+    return tuple(locations)
+
+
+def publish_names(session: Session, plan: Plan) -> tuple[str, ...]:
+    """Moves the tags, last of all: attachments first, the tags of the root last. Gives them in this order."""
+    destination = session.destination(plan.destination)
+    tags: list[str] = []
+    for manifest in sorted(plan.manifests, key=lambda manifest: manifest.role is Role.ROOT):
+        for tag in manifest.tags:
+            session.cancel.check()
+            _push(session, destination, manifest, tag)
+            tags.append(tag)
+    return tuple(tags)
+
+
+def _push(session: Session, destination: Destination, manifest: PlannedManifest, tag: str) -> None:
+    put_manifest(session, destination, load_manifest(session, manifest), tag)
+
+
+def _push_locations(destination: Destination, bundle: PlannedBundle, *, fresh: bool) -> Digest:
+    """Deterministic, so a second run finds the same digest and writes nothing.
+
+    A registry with immutable tags may refuse to replace older locations. The older ones stay then, as with imgpkg: they
+    are a hint that readers verify.
+    """
+    image = locations_image((str(image), is_bundle) for image, is_bundle in bundle.entries)
+    tag = tagnames.locations(bundle.digest)
+    older = None if fresh else destination.head_manifest(tag)
+    if older is not None and older.digest == image.manifest.digest:
+        return image.manifest.digest
+    for descriptor, data in image.blobs:
+        destination.put_blob(descriptor, reader_of(data), fresh=fresh)
+    destination.put_manifest(image.manifest, tagnames.keep_alive(image.manifest.digest))
+    try:
+        destination.put_manifest(image.manifest, tag)
+    except Refused as error:
+        if older is None or "immutable" not in str(error).lower():
+            raise
+    return image.manifest.digest
+
+
+def result_lock(session: Session, request: RelocationRequest, plan: Plan) -> ImagesLock | BundleLock:
+    """A BundleLock for a bundle. For an ImagesLock, the same entries in the same order with the same annotations at
+    the destination; for an image, every image that was processed, sorted."""
+    given = read_lock(request.lock) if request.lock else None
+    if isinstance(given, ImagesLock):
+        moved = {index.rewritten_from: index.digest for index in plan.manifests if index.rewritten_from}
+        return ImagesLock(tuple(_moved(image, plan, moved) for image in given.images))
+    root = plan.by_digest.get(plan.root) if plan.root else None
+    if root is not None and root.is_bundle:
+        return BundleLock(_at(plan, root.digest), plan.tags[0] if plan.tags else "")
+    if request.archive and any_bundle(session.archive(request.archive_name), (image.digest for image in plan.images)):
+        raise InvalidInput(
+            "the archive has a bundle and doesn't say whether that is what it was made for: there is no lock for it",
+            hint="make the archive again with a current version, or copy without --lock-output",
+        )
+    # By the reference each was read from. An archive says it; an image and its signatures come from one repository.
+    images = sorted(
+        (image for image in plan.images if image.role is not Role.REFERRER),
+        key=lambda image: (image.origin if request.archive else "", image.digest),
+    )
+    return ImagesLock(tuple(LockedImage(_at(plan, image.digest)) for image in images))
+
+
+def _moved(image: LockedImage, plan: Plan, moved: dict[Digest, Digest]) -> LockedImage:
+    digest = image.image.digest
+    if digest is None:
+        return image
+    return replace(image, image=_at(plan, moved.get(digest, digest)))
+
+
+def _at(plan: Plan, digest: Digest) -> Reference:
+    return Reference(plan.destination, "", digest)

@@ -66,7 +66,7 @@ def cut(plan: Plan, *, count: int = 0, shard_bytes: int = 0, text_limit: int = T
 def part_of(plan: Plan, images: Iterable[PlannedManifest]) -> Plan:
     """A plan to transfer `images`, with what is below them and nothing else: no names, which the whole gets last."""
     chosen = {image.digest for image in images}
-    below = {one.digest for digest in chosen for one in plan.below(plan.by_digest[digest])}
+    below = {manifest.digest for digest in chosen for manifest in plan.below(plan.by_digest[digest])}
     blobs = {blob for digest in below for blob in _missing_blobs(plan.by_digest[digest])}
     return replace(
         plan,
@@ -80,20 +80,22 @@ def part_of(plan: Plan, images: Iterable[PlannedManifest]) -> Plan:
     )
 
 
-def asked_again(session: Session, plan: Plan) -> Plan:
-    """The plan with what the destination has by now marked as present: one request for each image. A bundle's own
-    manifest is never there before its turn, and isn't asked for."""
+def with_present_marked(session: Session, plan: Plan) -> Plan:
+    """The plan with the images that the destination has by now marked as present: a request for each image. A bundle's
+    own manifest is pushed last, and is not asked for."""
     destination = session.destination(plan.destination)
 
-    def there(image: PlannedManifest) -> bool:
+    def is_present(image: PlannedManifest) -> bool:
         return destination.head_manifest(image.digest) is not None
 
     images = [image for image in plan.to_transfer if not image.is_bundle]
-    answers = session.workers.map(there, images)
-    found = {image.digest for image, is_there in zip(images, answers, strict=True) if is_there}
+    answers = session.workers.map(is_present, images)
+    present = {image.digest for image, answer in zip(images, answers, strict=True) if answer}
     return replace(
         plan,
-        manifests=tuple(replace(one, present=one.present or one.digest in found) for one in plan.manifests),
+        manifests=tuple(
+            replace(manifest, present=manifest.present or manifest.digest in present) for manifest in plan.manifests
+        ),
         fresh=False,
     )
 
@@ -113,14 +115,14 @@ class _Sizes:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self._weights = {blob.digest: blob.size + 3 * _REQUEST for blob in plan.blobs}
-        self._weights.update({one.digest: 0 if one.present else 2 * _REQUEST for one in plan.manifests})
+        self._weights.update({part.digest: 0 if part.present else 2 * _REQUEST for part in plan.manifests})
         self._lengths = {blob.digest: _length(blob) for blob in plan.blobs}
-        self._lengths.update({one.digest: _length(_bare(one, unit=True)) for one in plan.manifests})
+        self._lengths.update({part.digest: _length(_bare(part, unit=True)) for part in plan.manifests})
 
     def parts(self, images: Iterable[PlannedManifest]) -> set[Digest]:
         """The digests of everything below."""
-        below = [one for image in images for one in self.plan.below(image)]
-        return {one.digest for one in below}.union(*map(_missing_blobs, below))
+        below = [manifest for image in images for manifest in self.plan.below(image)]
+        return {manifest.digest for manifest in below}.union(*map(_missing_blobs, below))
 
     def group(self, image: PlannedManifest) -> _Group:
         parts = self.parts([image])
@@ -138,10 +140,10 @@ def _groups(sizes: _Sizes, images: Sequence[PlannedManifest], limit: float) -> l
     index always with those of its children that are images of their own."""
     group_of = {image.digest: sizes.group(image) for image in images}
 
-    def join(one: _Group, other: _Group, *, at_most: float) -> None:
-        if one is other:
+    def join(group: _Group, other: _Group, *, at_most: float) -> None:
+        if group is other:
             return
-        big, small = (one, other) if len(one.parts) >= len(other.parts) else (other, one)
+        big, small = (group, other) if len(group.parts) >= len(other.parts) else (other, group)
         together = big.weight + sizes.weight(small.parts - big.parts)
         if together > at_most:
             return
@@ -161,12 +163,12 @@ def _groups(sizes: _Sizes, images: Sequence[PlannedManifest], limit: float) -> l
     for blob in sizes.plan.blobs:
         if blob.size <= SMALL:
             break
-        held = holders[blob.digest]
-        family = {id(group): group.parts for group in (group_of[one] for one in held)}
+        images_with = holders[blob.digest]
+        family = {id(group): group.parts for group in (group_of[digest] for digest in images_with)}
         common = sizes.weight([blob.digest])
         own = sizes.weight(set().union(*family.values())) - common
         pieces = max(1, round(own / (limit - common))) if limit > common else 1
-        for first, second in pairwise(held):
+        for first, second in pairwise(images_with):
             join(group_of[first], group_of[second], at_most=common + own / pieces)
     return list({id(group): group for group in group_of.values()}.values())
 

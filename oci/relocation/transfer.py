@@ -17,7 +17,7 @@ from oci.digest import Chunk, Digest
 from oci.errors import IntegrityError, InvalidInput, NotFound, Refused, StoreError, TransshipError
 from oci.manifest import Manifest, parse_manifest
 from oci.reference import Repository, StoreName
-from oci.relocation.fanout import SMALL, SharedRead, wait_all
+from oci.relocation.fanout import SharedRead, wait_all
 from oci.relocation.plan import Plan, PlannedBlob, PlannedManifest
 from oci.relocation.session import WORTH_SHARING, Claim, Session
 from oci.store import BlobOutcome, BlobReader, Destination, Source, reader_of
@@ -212,8 +212,7 @@ def _move_blobs(
     for blob in sorted(blobs, key=lambda blob: blob.digest in others):
         if blob.digest in others:
             others[blob.digest].wait(session.cancel)
-        # What an interrupted run has left in a repository without tags is worth a question when it is big.
-        move = partial(_move_blob, session, destination, blob, fresh=fresh and blob.size <= SMALL)
+        move = partial(_move_blob, session, destination, blob, fresh=fresh)
         begun.append((blob, *session.blobs.once((destination.name, blob.digest), blob.size, move)))
     outcomes = wait_all([future for _, future, _ in begun])
     for (blob, _, mine), outcome in zip(begun, outcomes, strict=True):

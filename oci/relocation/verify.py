@@ -24,7 +24,7 @@ from oci.units import counted
 
 
 class Verification(Struct, frozen=True, kw_only=True):
-    """What was looked at and what was wrong; sizes in bytes. No problem means: all of it is there."""
+    """What was verified, and the problems; sizes in bytes. Without problems all of it is in place."""
 
     manifests: int = 0
     blobs: int = 0
@@ -40,7 +40,7 @@ class Verification(Struct, frozen=True, kw_only=True):
 
 
 @dataclass(slots=True)
-class _Found:
+class _Progress:
     manifests: set[Digest] = field(default_factory=set)
     blobs: dict[Digest, Descriptor] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -68,11 +68,12 @@ def verify_names(
     store = session.destination(name)
     asked = list(dict.fromkeys(identifiers or store.tags()))
     roots, problems = [], []
-    for identifier, found in zip(asked, session.workers.map(lambda one: _resolve(store, one), asked), strict=True):
-        if isinstance(found, Descriptor):
-            roots.append(found.digest)
+    answers = session.workers.map(lambda identifier: _resolve(store, identifier), asked)
+    for identifier, answer in zip(asked, answers, strict=True):
+        if isinstance(answer, Descriptor):
+            roots.append(answer.digest)
         else:
-            problems.append(found or f"{name}: there is no {identifier}")
+            problems.append(answer or f"{name}: there is no {identifier}")
     verified = verify_store(session, name, roots, foreign_layers=False, deep=deep)
     return replace(verified, problems=(*problems, *verified.problems))
 
@@ -101,32 +102,33 @@ def verify_store(
     Manifests are always read and hashed. Blobs are asked for, or with `deep` read and hashed as well.
     """
     store = session.destination(name)
-    found = _Found()
+    done = _Progress()
     level = list(dict.fromkeys(roots))
     while level:
         session.cancel.check()
-        found.manifests.update(level)
+        done.manifests.update(level)
         below: list[Digest] = []
-        for digest, result in zip(level, session.workers.map(lambda one: _expand(store, one), level), strict=True):
+        results = session.workers.map(lambda digest: _expand(store, digest), level)
+        for digest, result in zip(level, results, strict=True):
             if isinstance(result, str):
-                found.problems.append(result)
+                done.problems.append(result)
                 continue
             manifest, listed = result
             below.extend((*listed, *(child.digest for child in manifest.children if child.names_manifest)))
             inside = (child for child in manifest.children if not child.names_manifest)
-            found.blobs.update({blob.digest: blob for blob in (*manifest.blobs, *inside)})
+            done.blobs.update({blob.digest: blob for blob in (*manifest.blobs, *inside)})
             if manifest.digest != digest:
-                found.problems.append(f"{name}@{digest}: the manifest has digest {manifest.digest}")
-        level = [digest for digest in dict.fromkeys(below) if digest not in found.manifests]
-    wanted = (blob for digest, blob in found.blobs.items() if digest not in omitted)
+                done.problems.append(f"{name}@{digest}: the manifest has digest {manifest.digest}")
+        level = [digest for digest in dict.fromkeys(below) if digest not in done.manifests]
+    wanted = (blob for digest, blob in done.blobs.items() if digest not in omitted)
     blobs = [blob for blob in wanted if foreign_layers or blob.distributable]
     check = _hash_blob if deep else _ask_blob
-    found.problems.extend(problem for problem in session.workers.map(lambda blob: check(store, blob), blobs) if problem)
+    done.problems.extend(problem for problem in session.workers.map(lambda blob: check(store, blob), blobs) if problem)
     return Verification(
-        manifests=len(found.manifests),
+        manifests=len(done.manifests),
         blobs=len(blobs),
         bytes_hashed=sum(blob.size for blob in blobs) if deep else 0,
-        problems=tuple(found.problems),
+        problems=tuple(done.problems),
     )
 
 
@@ -166,10 +168,10 @@ def names_by_store(
 ) -> dict[StoreName, tuple[str, ...]]:
     """Tags and digests by store; none for a store of which everything is asked for. Raises InvalidReference, and what
     reading a lock raises."""
-    found: dict[StoreName, dict[str, None]] = {}
-    for reference in (*map(parse_any, references), *(one for path in locks for one in _pinned(path))):
-        found.setdefault(reference.repository, {})[reference.identifier] = None
-    return {name: tuple(names) for name, names in found.items()} | {parse_store(name): () for name in repositories}
+    named: dict[StoreName, dict[str, None]] = {}
+    for reference in (*map(parse_any, references), *(pinned for path in locks for pinned in _pinned(path))):
+        named.setdefault(reference.repository, {})[reference.identifier] = None
+    return {name: tuple(names) for name, names in named.items()} | {parse_store(name): () for name in repositories}
 
 
 def _pinned(path: str) -> list[Reference]:

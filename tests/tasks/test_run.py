@@ -9,8 +9,8 @@ import pytest
 import tasks.access
 from oci.errors import Cancelled, Incomplete, InvalidInput, TransshipError, Unavailable
 from oci.registry.credentials.chain import Credentials
-from oci.relocation.publish import check_complete
 from oci.relocation.request import RelocationRequest
+from oci.relocation.run import check_complete
 from oci.relocation.session import Access
 from oci.relocation.transfer import PRESENT, ImageOutcome
 from tasks.access import reached_by

@@ -14,7 +14,7 @@ from oci.reference import parse_store
 from oci.relocation.plan import Plan, PlannedBlob, PlannedManifest, Role
 from oci.relocation.planner import make_plan
 from oci.relocation.request import RelocationRequest
-from oci.relocation.shards import TEXT_LIMIT, Cut, asked_again, cut, part_of, weight
+from oci.relocation.shards import TEXT_LIMIT, Cut, cut, part_of, weight, with_present_marked
 from oci.relocation.transfer import transfer_image
 from tests.servers.docker_registry import DockerRegistry
 from tests.support.plans import digest, plan_of
@@ -192,7 +192,7 @@ def test_shards_carried_out_by_others_are_found_at_the_destination(
             for image in sent.to_transfer:
                 transfer_image(elsewhere, sent, image.digest)
 
-        first, second = (asked_again(planning, shard) for shard in made.shards)
+        first, second = (with_present_marked(planning, shard) for shard in made.shards)
 
     assert first.to_transfer == ()
     assert [image.digest for image in second.to_transfer] == [image.digest for image in made.shards[1].to_transfer]
