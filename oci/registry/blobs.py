@@ -15,7 +15,7 @@ from oci.registry.http import target as targets
 from oci.registry.http.answer import OpenAnswer
 from oci.registry.http.request import Request
 from oci.registry.http.transport import Transport
-from oci.registry.profiles import Remote
+from oci.registry.profiles import Remote, is_refusal
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _PROGRESS = 1 << 20
@@ -152,8 +152,8 @@ def _open(remote: Remote, blob: Descriptor, position: int, end: int) -> _Reading
     try:
         try:
             answer = stack.enter_context(remote.transport.open(request))
-        except Refused as refusal:
-            if not ranged:
+        except StoreError as refusal:
+            if not ranged or not is_refusal(refusal):
                 raise
             request = _request(remote, GET_BLOB, blob.digest)
             answer = stack.enter_context(remote.transport.open(request))

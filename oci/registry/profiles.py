@@ -204,6 +204,12 @@ class Learned:
         return True
 
 
+def is_refusal(error: StoreError) -> bool:
+    """Whether an answer is about the way of asking, so that the plain way may be answered otherwise: not about access,
+    speed, absence, or a registry that is out of order."""
+    return error.status == 501 or (400 <= error.status < 500 and error.status not in (401, 403, 404, 408, 425, 429))
+
+
 class Remote(msgspec.Struct, frozen=True, eq=False):
     """A repository at a registry: how it is reached, and what was learned about the registry."""
 

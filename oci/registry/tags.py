@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from oci.errors import Denied, InvalidReference, NotFound, RateLimited, Refused, StoreError, Unauthorized, Unavailable
+from oci.errors import InvalidReference, Refused, StoreError
 from oci.reference import parse_tag
 from oci.registry.endpoints import GET_CATALOG, GET_TAGS, GET_TAGS_AFTER, GET_TAGS_PAGE, Kind
 from oci.registry.http import target as targets
@@ -18,7 +18,7 @@ from oci.registry.http.answer import Answer
 from oci.registry.http.request import Scope
 from oci.registry.http.target import Target
 from oci.registry.http.transport import Transport
-from oci.registry.profiles import Learned, Remote
+from oci.registry.profiles import Learned, Remote, is_refusal
 
 PAGE = 999
 """Names asked for at a time: ECR refuses to give more than 1000. One less than a round number, so that an answer of
@@ -77,9 +77,9 @@ def _pages(
     if size:
         try:
             answer = ask(path(n=size), GET_TAGS_PAGE)
-        except (Denied, NotFound, RateLimited, Unauthorized, Unavailable):
-            raise
         except StoreError as refusal:
+            if not is_refusal(refusal):
+                raise
             answer = ask(path(), listing)
             learned.refuse(GET_TAGS_PAGE, refusal)
             size, target = "", path()
@@ -101,9 +101,9 @@ def _pages(
             target = path(**({"n": size} if size else {}), last=names[-1])
             try:
                 answer = ask(target, GET_TAGS_AFTER)
-            except (RateLimited, Unavailable):
-                raise
             except StoreError as refusal:
+                if not is_refusal(refusal) and refusal.status not in (401, 403, 404):
+                    raise
                 learned.refuse(GET_TAGS_AFTER, refusal)
                 return
     raise Refused(
