@@ -9,9 +9,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +94,32 @@ _NUMBERS = (
 )
 
 
+P = ParamSpec("P")
+T = TypeVar("T")
+_PART: ContextVar[Meter | None] = ContextVar("part of a run", default=None)
+
+
+def _in_part_too(count: Callable[Concatenate[Meter, P], None]) -> Callable[Concatenate[Meter, P], None]:
+    @wraps(count)
+    def both(meter: Meter, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        count(meter, *args, **kwargs)
+        part = _PART.get()
+        if part is not None and part is not meter:
+            count(part, *args, **kwargs)
+
+    return both
+
+
+class PartThreads(ThreadPoolExecutor):
+    """Threads that count for the part of a run that their work was given by."""
+
+    def submit(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        return super().submit(copy_context().run, function, *args, **kwargs)
+
+
 class Meter:
-    """The one mutable counter of a run; safe from any thread."""
+    """The one mutable counter of a run; safe from any thread. What a part of the run spends (one mirror among several)
+    is counted in a meter of its own as well, see `part`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -102,28 +130,34 @@ class Meter:
         self._identities: dict[str, str] = {}
         self._fallbacks: dict[str, dict[str, None]] = {}
 
+    @_in_part_too
     def request(self, registry: str, kind: str) -> None:
         """`kind` is METHOD and endpoint, such as `GET manifest`, `POST upload`, `GET token`."""
         with self._lock:
             self._requests.setdefault(registry, Counter())[kind] += 1
 
+    @_in_part_too
     def retry(self) -> None:
         with self._lock:
             self._numbers["retries"] += 1
 
+    @_in_part_too
     def throttled(self, seconds: float) -> None:
         with self._lock:
             self._throttled += seconds
 
+    @_in_part_too
     def read(self, count: int) -> None:
         with self._lock:
             self._numbers["bytes_read"] += count
 
+    @_in_part_too
     def sent(self, count: int) -> None:
         """Bytes on their way to a destination, counted while they flow."""
         with self._lock:
             self._numbers["bytes_written"] += count
 
+    @_in_part_too
     def blob(self, outcome: str, size: int) -> None:
         """`outcome` is `written`, `mounted` or `skipped`; the bytes of a written one were counted by `sent`."""
         with self._lock:
@@ -131,15 +165,27 @@ class Meter:
             if outcome != "written":
                 self._numbers[f"bytes_{outcome}"] += size
 
+    @_in_part_too
     def identity(self, registry: str, identity: str) -> None:
         """Says who we are at a registry, in words without a secret: `user bob (docker config)`, `anonymous`."""
         with self._lock:
             self._identities[registry] = identity
 
+    @_in_part_too
     def fallback(self, registry: str, text: str) -> None:
         """Says what a registry refused and what was done instead: `single POST refused (405), PUT used`."""
         with self._lock:
             self._fallbacks.setdefault(registry, {})[text] = None
+
+    @contextmanager
+    def part(self) -> Iterator[Meter]:
+        """Counts in a second meter what is spent inside, in this thread and in the `PartThreads` that it starts."""
+        part = Meter()
+        token = _PART.set(part)
+        try:
+            yield part
+        finally:
+            _PART.reset(token)
 
     def receipt(self) -> Receipt:
         with self._lock:

@@ -48,7 +48,7 @@ class MirrorRun(Run):
             del concurrency  # a flow has no settings beside those of the configuration
             return reached[name]
 
-        return opened(self.config, self.mirror, reach, run.cancel)
+        return opened(self.config, [self.mirror], reach, run.cancel)
 
     async def _object_stores(self) -> dict[str, S3Options]:
         """The S3 Store blocks of the buckets that this mirror writes to."""

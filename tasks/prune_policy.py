@@ -37,6 +37,6 @@ class Policy(BaseModel):
 
     def _mirrored(self, config: MirrorsConfig, destination: str, reached: dict[str, Access], run: OneSided) -> Keep:
         def open_mirror(mirror: Mirror) -> Session:
-            return opened(config, mirror, lambda name, _: reached[name], run.cancel)
+            return opened(config, [mirror], lambda name, _: reached[name], run.cancel)
 
         return keep_for(config, parse_store(destination), open_mirror, vanished=self.vanished)

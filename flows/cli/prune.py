@@ -115,7 +115,7 @@ def _session(
         return registry.access(side, invocation.output, concurrency=concurrency)
 
     def open_mirror(mirror: Mirror) -> Session:
-        return opened(config, mirror, reach, invocation.cancel)
+        return opened(config, [mirror], reach, invocation.cancel)
 
     first, *_ = mirrors_to(config, name)
     keep = keep_for(config, name, open_mirror, vanished=flags["keep_vanished"])

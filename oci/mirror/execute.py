@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from itertools import islice
 from typing import Any
 
@@ -19,6 +19,7 @@ from oci.export.export import ArchiveReport, write_archive
 from oci.export.options import ExportOptions
 from oci.export.plan import ArchivePlan
 from oci.export.planner import plan_archive
+from oci.meter import PartThreads
 from oci.mirror.comparison import Comparison, TagState
 from oci.mirror.head_cache import held_in
 from oci.mirror.work import Breaker, Target, WorkItem
@@ -84,7 +85,7 @@ def execute_item(
 
     if len(planned) > 1:
         share_reads(session, list(plans.values()))
-        with ThreadPoolExecutor(len(planned), thread_name_prefix="target") as threads:
+        with PartThreads(len(planned), thread_name_prefix="target") as threads:
             done = list(threads.map(bring, planned))
     else:
         done = [bring(target) for target in planned]
@@ -98,18 +99,20 @@ def execute(
     breaker: Breaker,
     *,
     listed: frozenset[str] | None = None,
+    width: int = 0,
     stop_at_failure: bool = False,
     on_done: Callable[[WorkItem, tuple[ItemOutcome, ...]], None] | None = None,
 ) -> tuple[ItemOutcome, ...]:
-    """All of them, some at a time. With `stop_at_failure` none is begun after one that failed. Raises Cancelled and
-    nothing else."""
+    """All of them, `width` at a time, or as many as the session has threads. With `stop_at_failure` none is begun after
+    one that failed. Raises Cancelled and nothing else."""
     outcomes: list[ItemOutcome] = []
     queue = iter(items)
     running: dict[Future[tuple[ItemOutcome, ...]], WorkItem] = {}
-    with ThreadPoolExecutor(session.concurrency, thread_name_prefix="item") as threads:
+    width = width or session.concurrency
+    with PartThreads(width, thread_name_prefix="item") as threads:
         while True:
             stopped = stop_at_failure and any(one.status == FAILED for one in outcomes)
-            for item in () if stopped else islice(queue, session.concurrency - len(running)):
+            for item in () if stopped else islice(queue, width - len(running)):
                 running[threads.submit(execute_item, session, item, breaker, listed=listed)] = item
             if not running:
                 break

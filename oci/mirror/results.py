@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
-from oci.errors import Incomplete, StoreError
+from oci.errors import Incomplete, InvalidInput, StoreError
 from oci.meter import Receipt
 from oci.mirror.comparison import Comparison, TagState
 from oci.mirror.run import MirrorReport
@@ -126,3 +128,36 @@ class CheckReport(Struct, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.mirrors))
+
+
+ONLY_LIMIT = 100_000
+
+
+def read_only(text: str, where: str) -> tuple[str, ...]:
+    """The names in a file that says what to run again: a report, a list in JSON, or a name a line.
+
+    Raises InvalidInput for anything else.
+    """
+    if text.lstrip()[:1] in ("{", "["):
+        try:
+            names = list(_names(json.loads(text)))
+        except (ValueError, RecursionError) as error:
+            raise InvalidInput(f"{where} is neither a report nor a list of names: {error}") from error
+    else:
+        names = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    if len(names) > ONLY_LIMIT or not all(isinstance(name, str) for name in names):
+        raise InvalidInput(f"{where} is neither a report nor a list of names")
+    return tuple(dict.fromkeys(names))
+
+
+def _names(body: Any) -> Iterable[Any]:
+    """Reports of several mirrors are a list of them, or stand under `mirrors`."""
+    if isinstance(body, list):
+        for one in body:
+            yield from _names(one) if isinstance(one, dict) else (one,)
+    elif "only" in body:
+        yield from body["only"]
+    elif "mirrors" in body:
+        yield from _names(body["mirrors"])
+    else:
+        raise ValueError("there is no `only` in it")

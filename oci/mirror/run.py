@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import threading
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import wait
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeAlias
@@ -11,8 +12,8 @@ from typing import Any, TypeAlias
 import msgspec
 
 from oci.cancel import CancelToken
-from oci.errors import Cancelled, InvalidInput, TransshipError
-from oci.meter import Receipt
+from oci.errors import Cancelled, TransshipError
+from oci.meter import Meter, PartThreads, Receipt
 from oci.mirror.compare import compare
 from oci.mirror.comparison import RUN, Care, Comparison, TagState
 from oci.mirror.config import Mirror, MirrorsConfig
@@ -26,6 +27,9 @@ from oci.registry.credentials.credential import ANONYMOUS, Credential
 from oci.relocation.session import Access, Session
 from oci.relocation.transfer import DONE
 from oci.units import counted, show_size
+
+SIDE_BY_SIDE = 16
+"""Mirrors of a run that are compared and carried out at a time; the session bounds what they do together."""
 
 Reach: TypeAlias = Callable[[str, int], Access]
 """How a driver reaches one side, "source" or "destination", with so many threads, where the configuration says nothing;
@@ -53,12 +57,12 @@ class _Anonymous:
         return ANONYMOUS if registry in self.hosts else None
 
 
-def opened(config: MirrorsConfig, mirror: Mirror, reach: Reach, cancel: CancelToken) -> Session:
-    """A session for one mirror: as many threads as its limits say, each registry reached as the driver says, with what
-    the configuration says of it over that."""
-    concurrency = mirror.limits.concurrency
+def opened(config: MirrorsConfig, mirrors: Sequence[Mirror], reach: Reach, cancel: CancelToken) -> Session:
+    """The session of all mirrors of a run: as many threads as the greatest of their limits says, each registry reached
+    as the driver says, with what the configuration says of it over that."""
+    concurrency = max(mirror.limits.concurrency for mirror in mirrors)
     anonymous = _Anonymous(frozenset(host for host, one in config.by_host.items() if one.anonymous))
-    named = mirror.registries | set(config.by_host)
+    named = {host for mirror in mirrors for host in mirror.registries} | set(config.by_host)
     source, destination = (
         replace(
             base,
@@ -74,6 +78,59 @@ def opened(config: MirrorsConfig, mirror: Mirror, reach: Reach, cancel: CancelTo
     return Session(source=source, destination=destination, concurrency=concurrency, cancel=cancel)
 
 
+def run_mirrors(
+    session: Session,
+    mirrors: Sequence[Mirror],
+    shared: Shared,
+    *,
+    on_done: Callable[[Mirror, WorkItem, tuple[ItemOutcome, ...]], None] | None = None,
+    on_report: Callable[[MirrorReport], None] | None = None,
+) -> list[MirrorReport]:
+    """Runs mirrors side by side in one session, each with its own report, in the order of `mirrors`. Whatever fails is
+    in the reports. Raises Cancelled and nothing else; `on_report` gets each report as soon as it is made, and then also
+    those of mirrors that were cut short or not begun. The callbacks are called by one thread at a time."""
+    lock = threading.Lock()
+    begun: set[str] = set()
+
+    def told(report: MirrorReport) -> None:
+        with lock:
+            if on_report is not None:
+                on_report(report)
+
+    def run_one(mirror: Mirror) -> MirrorReport:
+        def done(item: WorkItem, outcomes: tuple[ItemOutcome, ...]) -> None:
+            with lock:
+                if on_done is not None:
+                    on_done(mirror, item, outcomes)
+
+        session.cancel.check()
+        begun.add(mirror.name)
+        with session.meter.part() as meter:
+            report = run_mirror(session, mirror, shared, on_done=done, on_cut=told, meter=meter)
+        told(report)
+        return report
+
+    expect(session, mirrors)
+    with PartThreads(min(len(mirrors), SIDE_BY_SIDE), thread_name_prefix="mirror") as threads:
+        futures = [threads.submit(run_one, mirror) for mirror in mirrors]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            session.cancel.cancel()
+            wait(futures)
+            for mirror in mirrors:
+                if mirror.name not in begun:
+                    told(not_begun(mirror))
+            raise
+
+
+def expect(session: Session, mirrors: Iterable[Mirror]) -> None:
+    """Tells the session which repositories the mirrors will ask for."""
+    mirrors = list(mirrors)
+    session.expect("source", [mirror.source.store for mirror in mirrors if mirror.source.store is not None])
+    session.expect("destination", [one.store for mirror in mirrors for one in mirror.destinations])
+
+
 def run_mirror(
     session: Session,
     mirror: Mirror,
@@ -82,10 +139,11 @@ def run_mirror(
     on_compared: Callable[[Comparison], None] | None = None,
     on_done: Callable[[WorkItem, tuple[ItemOutcome, ...]], None] | None = None,
     on_cut: Callable[[MirrorReport], None] | None = None,
+    meter: Meter | None = None,
 ) -> MirrorReport:
     """Whatever fails is in the report. Raises Cancelled and nothing else; `on_cut` gets the report of what was done by
-    then."""
-    breaker = shared.breaker
+    then. `meter` counts what this mirror spends, where others share the session."""
+    breaker, meter = shared.breaker, meter or session.meter
     try:
         comparison = compare(session, mirror, facts=shared.facts, breaker=breaker, care=shared.care, now=shared.now)
     except Cancelled:
@@ -93,7 +151,7 @@ def run_mirror(
             on_cut(not_begun(mirror))
         raise
     except TransshipError as error:
-        return of_failure(mirror, error, breaker, session.meter.receipt())
+        return of_failure(mirror, error, breaker, meter.receipt())
     if on_compared is not None:
         on_compared(comparison)
     outcomes: list[ItemOutcome] = []
@@ -109,18 +167,18 @@ def run_mirror(
             comparison.work,
             breaker,
             listed=comparison.listed,
+            width=min(session.concurrency, mirror.limits.concurrency),
             stop_at_failure=mirror.on_failure is OnFailure.STOP,
             on_done=done,
         )
     except Cancelled:
         if on_cut is not None:
             left = not_tried(comparison.work, outcomes, TransshipError(INTERRUPTED))
-            on_cut(made_of(mirror, comparison, (*outcomes, *left), breaker, session.meter.receipt()))
+            on_cut(made_of(mirror, comparison, (*outcomes, *left), breaker, meter.receipt()))
         raise
-    return made_of(mirror, comparison, every, breaker, session.meter.receipt())
+    return made_of(mirror, comparison, every, breaker, meter.receipt())
 
 
-ONLY_LIMIT = 100_000
 INTERRUPTED = "the run was interrupted before it was done"
 
 
@@ -275,36 +333,6 @@ def _causes(mirror: Mirror, breaker: Breaker) -> tuple[str, ...]:
     stores = [mirror.source.store, *(destination.store for destination in mirror.destinations)]
     named = {place(side, str(store)) for store in stores if store for side in ("source", "destination")}
     return tuple(str(cause) for where, cause in breaker.causes.items() if where in named or mirror.source.lock)
-
-
-def read_only(text: str, where: str) -> tuple[str, ...]:
-    """The names in a file that says what to run again: a report, a list in JSON, or a name a line.
-
-    Raises InvalidInput for anything else.
-    """
-    if text.lstrip()[:1] in ("{", "["):
-        try:
-            names = list(_names(json.loads(text)))
-        except (ValueError, RecursionError) as error:
-            raise InvalidInput(f"{where} is neither a report nor a list of names: {error}") from error
-    else:
-        names = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    if len(names) > ONLY_LIMIT or not all(isinstance(name, str) for name in names):
-        raise InvalidInput(f"{where} is neither a report nor a list of names")
-    return tuple(dict.fromkeys(names))
-
-
-def _names(body: Any) -> Iterable[Any]:
-    """Reports of several mirrors are a list of them, or stand under `mirrors`."""
-    if isinstance(body, list):
-        for one in body:
-            yield from _names(one) if isinstance(one, dict) else (one,)
-    elif "only" in body:
-        yield from body["only"]
-    elif "mirrors" in body:
-        yield from _names(body["mirrors"])
-    else:
-        raise ValueError("there is no `only` in it")
 
 
 def _uncompared(mirror: Mirror, comparison: Comparison) -> Iterable[FailedImage]:

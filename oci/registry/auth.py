@@ -33,6 +33,9 @@ from oci.registry.http.origin import Origin, split_url
 from oci.registry.http.request import Scope
 
 CLIENT_ID = "transship"
+SCOPES = 25
+"""Repositories that one token is asked for: some 1,500 characters of a URL."""
+
 LONGEST_LIFETIME = 24 * 3600.0
 """Seconds that a token is used at most, whatever its service says."""
 
@@ -91,9 +94,18 @@ class Authenticator:
         self._base_asked = False
         self._tokens: list[Token] = []
         self._fetching: dict[frozenset[str], threading.Lock] = {}
+        self._several = threading.Lock()
         self._pull_only: set[str] = set()
         self._identities: dict[str, str] = {}
         self._token_service: Origin | None = None
+        self._expected: dict[str, None] = {}
+        """Repositories that will be asked for soon, and have no token yet."""
+
+    def expect(self, repository: str) -> None:
+        """Says that a repository will be asked for soon: a token is fetched for several at once then (distribution's
+        token specification allows several scopes), one by one where the service or the registry refuses that."""
+        with self._lock:
+            self._expected[repository] = None
 
     def authorization(self, scopes: Iterable[Scope]) -> str:
         """The Authorization header for a request, or empty. Fetches a token when none at hand covers the scopes."""
@@ -130,6 +142,7 @@ class Authenticator:
         already: a login that is refused twice stays refused."""
         wanted = tuple(scopes)
         repository = wanted[0].repository if wanted else ""
+        self._expected.pop(repository, None)
         credential = self._credentials.find(self._registry, repository)
         if credential.registry_token:
             return False
@@ -208,13 +221,43 @@ class Authenticator:
         with self._lock:
             gate = self._fetching.setdefault(wanted, threading.Lock())
         with gate:
-            token = self._at_hand(wanted)
+            token = self._at_hand(wanted) or self._fetched_for_several(wanted, scopes, credential, challenge)
             if token is None:
                 token = self._fetch(wanted, credential, challenge, scopes[0].repository if scopes else "")
-                with self._lock:
-                    now = time.monotonic()
-                    self._tokens = [known for known in self._tokens if known.expires_at > now]
-                    self._tokens.append(token)
+                self._keep(token)
+            return token
+
+    def _keep(self, token: Token) -> None:
+        with self._lock:
+            now = time.monotonic()
+            self._tokens = [known for known in self._tokens if known.expires_at > now]
+            self._tokens.append(token)
+
+    def _fetched_for_several(
+        self, wanted: frozenset[str], scopes: tuple[Scope, ...], credential: Credential, challenge: Challenge
+    ) -> Token | None:
+        """A token for this repository and others that are expected, or None: where no other is, or where the service
+        refuses to give one. Threads that come meanwhile wait for it, as theirs may be among the others."""
+        if len(scopes) != 1 or scopes[0].repository not in self._expected:
+            return None
+        with self._several:
+            token = self._at_hand(wanted)
+            if token is not None:
+                return token
+            with self._lock:
+                others = [name for name in self._expected if name != scopes[0].repository][: SCOPES - 1]
+            others = [name for name in others if self._credentials.find(self._registry, name) == credential]
+            if not others:
+                return None
+            for name in (scopes[0].repository, *others):
+                self._expected.pop(name, None)
+            every = wanted | {str(Scope(name, scopes[0].actions)) for name in others}
+            try:
+                token = self._fetch(every, credential, challenge, scopes[0].repository)
+            except (Unauthorized, Denied, Refused):
+                self._expected.clear()
+                return None
+            self._keep(token)
             return token
 
     def _at_hand(self, scopes: frozenset[str]) -> Token | None:

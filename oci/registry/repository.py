@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -127,6 +127,11 @@ class Registries:
         transport, learned = self._of(name.registry)
         with self._lock:
             return self._repositories.setdefault(name, RegistryRepository(transport, name, learned))
+
+    def expect(self, names: Iterable[Repository]) -> None:
+        """Says which repositories will be asked for soon."""
+        for name in names:
+            self._of(name.registry)[0].login.expect(name.path)
 
     def learned(self, registry: str) -> Learned:
         return self._of(registry)[1]

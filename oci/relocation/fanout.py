@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextvars import copy_context
 from typing import Generic, TypeAlias, TypeVar
 
 from oci.cancel import CancelToken
@@ -288,7 +289,8 @@ class BlobPool(Generic[T]):
 
     def _push(self, size: int, job: Callable[[], None]) -> None:
         queue = self._small if size <= SMALL else self._big
-        heapq.heappush(queue, (-size, next(self._order), job))
+        context = copy_context()  # of the part of the run that pays for it, see Meter.part
+        heapq.heappush(queue, (-size, next(self._order), lambda: context.run(job)))
         self._changed.notify_all()
 
     def _run_together(self, futures: Mapping[Hashable, Future[T]], function: Together[T]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -21,7 +20,7 @@ from oci.digest import Digest
 from oci.errors import InvalidInput
 from oci.layout.store import Layout
 from oci.manifest import Manifest
-from oci.meter import Meter
+from oci.meter import Meter, PartThreads
 from oci.reference import S3_PREFIX, ArchiveName, LayoutFolder, Repository, StoreName
 from oci.registry.credentials.chain import Credentials
 from oci.registry.options import RegistryOptions
@@ -90,7 +89,7 @@ class Session:
             for side, access in (("source", source), ("destination", destination))
         }
         self.blobs: BlobPool[BlobOutcome] = BlobPool(concurrency, self.cancel)
-        self.workers = ThreadPoolExecutor(concurrency, thread_name_prefix="image")
+        self.workers = PartThreads(concurrency, thread_name_prefix="image")
 
     def source(self, name: StoreName) -> Source:
         return self.archive(name) if isinstance(name, ArchiveName) else self._store("source", name)
@@ -99,6 +98,10 @@ class Session:
         if isinstance(name, ArchiveName):
             raise InvalidInput(f"{name}: an archive isn't written image by image", hint="use oci.archive.export")
         return self._store("destination", name)
+
+    def expect(self, side: str, names: Iterable[StoreName]) -> None:
+        """Says which repositories will be asked for soon, so that one token is fetched for several of them."""
+        self._sides[side].expect(name for name in names if isinstance(name, Repository))
 
     def compared(self, name: StoreName) -> Source:
         """What a plan is compared with: the destination as it is; an archive is always written from nothing."""

@@ -13,8 +13,9 @@ from flows.cli.mirror.shared import Mirrors, mirror_flags, warn_of_nothing
 from flows.cli.progress import metrics_flag
 from oci.archive.s3_options import S3Options
 from oci.errors import Incomplete, StoreError, TransshipError
+from oci.mirror.config import Mirror
 from oci.mirror.execute import ItemOutcome
-from oci.mirror.run import MirrorReport, not_begun, run_mirror
+from oci.mirror.run import MirrorReport, run_mirrors
 from oci.mirror.work import WorkItem
 from oci.relocation.transfer import DONE
 from oci.units import counted, show_size
@@ -43,15 +44,19 @@ def run(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, **
     mirrors = Mirrors.asked_for(invocation, registry, store, flags)
     shared = mirrors.shared(audit=flags["audit"])
     reports: list[MirrorReport] = []
+
+    def made(report: MirrorReport) -> None:
+        reports.append(report)
+        _say(invocation, report)
+
     try:
-        for mirror in mirrors.chosen:
-            with mirrors.session(mirror) as session:
-                said = _told(invocation, mirror.name)
-                reports.append(run_mirror(session, mirror, shared, on_done=said, on_cut=reports.append))
-            _say(invocation, reports[-1])
+        if mirrors.chosen:
+            with mirrors.session() as session:
+                run_mirrors(session, mirrors.chosen, shared, on_done=_told(invocation), on_report=made)
     finally:
-        every = [*reports, *map(not_begun, mirrors.chosen[len(reports) :])]
-        body = {"mirrors": [report.to_dict() for report in every]}
+        order = [mirror.name for mirror in mirrors.chosen]
+        reports.sort(key=lambda report: order.index(report.mirror))
+        body = {"mirrors": [report.to_dict() for report in reports]}
         mirrors.write(flags["report"], body, "writing the report")
         tell(*map(of_mirror, reports), warn=output.warn, path=flags["metrics_file"])
     output.table("Runs", _RUNS, [_row(report) for report in reports])
@@ -59,11 +64,11 @@ def run(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, **
     output.finish()
 
 
-def _told(invocation: Invocation, name: str) -> Any:
-    def tell(item: WorkItem, outcomes: tuple[ItemOutcome, ...]) -> None:
+def _told(invocation: Invocation) -> Any:
+    def tell(mirror: Mirror, item: WorkItem, outcomes: tuple[ItemOutcome, ...]) -> None:
         for one in outcomes:
             what = f"{show_size(one.bytes_written)} sent, {one.seconds:.1f} s" if one.status == DONE else one.status
-            invocation.output.line(f"{name} | {item.title} -> {one.destination}: {what}")
+            invocation.output.line(f"{mirror.name} | {item.title} -> {one.destination}: {what}")
 
     return tell
 

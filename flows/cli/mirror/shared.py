@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -19,7 +20,8 @@ from oci.mirror.comparison import Care, Comparison, TagState, concerns
 from oci.mirror.config import Mirror, MirrorsConfig
 from oci.mirror.digest_cache import DigestCache, default_path
 from oci.mirror.reader import read_config
-from oci.mirror.run import Shared, opened, read_only
+from oci.mirror.results import read_only
+from oci.mirror.run import SIDE_BY_SIDE, Shared, expect, opened
 from oci.mirror.work import Breaker
 from oci.output import write_output
 from oci.relocation.session import Access, Session
@@ -115,26 +117,34 @@ class Mirrors:
         return Shared(facts=self.facts, breaker=self.breaker, care=care)
 
     @contextmanager
-    def session(self, mirror: Mirror) -> Iterator[Session]:
-        """What was learned about digests is kept, however it ends."""
+    def session(self) -> Iterator[Session]:
+        """Of all mirrors. What was learned about digests is kept, however it ends."""
         try:
-            with opened(self.config, mirror, self._access, self.invocation.cancel) as session:
+            with opened(self.config, self.chosen, self._access, self.invocation.cancel) as session:
+                expect(session, self.chosen)
                 yield session
         finally:
             self.facts.save()
 
     def compared(self, shared: Shared, failures: list[TransshipError]) -> Iterator[tuple[Session, Comparison]]:
-        """Each mirror in its turn, with the session in which it was compared. What can't be compared is added to
-        `failures`, and doesn't end the session as an error would: that stops the mirrors after it, too."""
-        for mirror in self.chosen:
-            with self.session(mirror) as session:
-                try:
-                    found = compare(session, mirror, facts=shared.facts, breaker=shared.breaker, care=shared.care)
-                except TransshipError as error:
-                    failures.append(error)
+        """Each mirror, with the session in which all are compared, side by side. What can't be compared is added to
+        `failures`."""
+        if not self.chosen:
+            return
+
+        def found(mirror: Mirror) -> Comparison | TransshipError:
+            try:
+                return compare(session, mirror, facts=shared.facts, breaker=shared.breaker, care=shared.care)
+            except TransshipError as error:
+                return error
+
+        with self.session() as session, ThreadPoolExecutor(SIDE_BY_SIDE, "mirror") as threads:
+            for comparison in threads.map(found, self.chosen):
+                if isinstance(comparison, TransshipError):
+                    failures.append(comparison)
                     continue
-                failures.extend(_problems(found))
-                yield session, found
+                failures.extend(_problems(comparison))
+                yield session, comparison
 
     def write(self, path: str, body: dict[str, Any], operation: str) -> None:
         """Nothing without a path."""

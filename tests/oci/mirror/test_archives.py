@@ -212,7 +212,7 @@ def run_into(store: SeaweedFS, config: MirrorsConfig) -> MirrorReport:
         return replace(anonymous(concurrency=concurrency), s3=keys)
 
     [mirror] = config.mirrors
-    with opened(config, mirror, reach, CancelToken()) as session:
+    with opened(config, [mirror], reach, CancelToken()) as session:
         return run_mirror(session, mirror, Shared(facts=DigestCache(), breaker=Breaker()))
 
 
