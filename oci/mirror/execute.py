@@ -74,7 +74,7 @@ def execute_item(
             outcomes[target.destination] = _archive(session, one, breaker)
             continue
         try:
-            plans[target.destination] = make_plan(session, item.request(target), seen=item.seen(target, listed))
+            plans[target.destination] = make_plan(session, item.request(target), snapshot=item.snapshot(target, listed))
         except TransshipError as error:
             breaker.failed(error)
             outcomes[target.destination] = _failed(item, target, error, started)
@@ -319,7 +319,7 @@ def _planned(
     try:
         if item.writes_archive:
             return _planned_archive(session, found, item.alone(target)), None
-        plan = make_plan(session, item.request(target), seen=item.seen(target, comparison.listed))
+        plan = make_plan(session, item.request(target), snapshot=item.snapshot(target, comparison.listed))
     except TransshipError as error:
         return msgspec.structs.replace(found, error=str(error)), None
     new = [blob for blob in plan.blobs if (target.destination, blob.digest) not in brought]

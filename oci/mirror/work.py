@@ -22,7 +22,7 @@ from oci.errors import (
 from oci.mirror.config import Mirror
 from oci.mirror.policy import KeepAlive
 from oci.reference import ARCHIVE_PREFIX, LAYOUT_PREFIX, parse_any, parse_store, parse_tag
-from oci.relocation.planner import Seen
+from oci.relocation.planner import Snapshot
 from oci.relocation.request import Artifact, RelocationRequest
 
 TAGS = "tags"
@@ -102,11 +102,11 @@ class WorkItem(msgspec.Struct, frozen=True, kw_only=True):
             repair=target.repair,
         )
 
-    def seen(self, target: Target, listed: frozenset[str] | None = None) -> Seen:
+    def snapshot(self, target: Target, listed: frozenset[str] | None = None) -> Snapshot:
         """What the comparison has found out already: the target's tags show something else, or nothing. `listed` are
         the tags of the source repository, where they were listed."""
         known = {parse_any(self.source).repository: listed} if listed is not None and self.kind == TAGS else {}
-        return Seen({} if target.shown else dict.fromkeys(target.tags), target.fresh, known)
+        return Snapshot({} if target.shown else dict.fromkeys(target.tags), target.fresh, known)
 
     @property
     def key(self) -> WorkKey:

@@ -30,12 +30,11 @@ def archive_roots(session: Session, request: RelocationRequest) -> Roots:
     is_bundle = main is not None and (
         any(element.is_root_bundle for element in by_digest[main]) or (bool(request.only) and _is_bundle(archive, main))
     )
-    found_from_main = (
-        _below(session, archive, main) if main is not None and is_bundle and not request.shallow else {main}
-    )
-    others = [digest for digest in by_digest if digest not in found_from_main]
-    moved = _moved_tags(session, request, {one: _tags(by_digest[one]) for one in others})
-    entries = [_entry(archive, by_digest[one], _role(archive, by_digest[one]), tags=moved[one]) for one in others]
+    follows = main is not None and is_bundle and not request.shallow
+    below_main = _below(session, archive, main) if main is not None and follows else {main}
+    others = {digest: group for digest, group in by_digest.items() if digest not in below_main}
+    moved = _moved_tags(session, request, {digest: _tags(group) for digest, group in others.items()})
+    entries = [_entry(archive, group, _role(archive, group), tags=moved[digest]) for digest, group in others.items()]
     if main is None:
         return Roots(", ".join(request.archive), tuple(entries), is_list=True)
     root = _entry(archive, by_digest[main], Role.ROOT, hint=is_bundle or None)
@@ -60,11 +59,12 @@ def named_in_archive(archive: Archive, name: str = "") -> tuple[Reference, bool]
 
 
 def sealed(archive: Archive) -> Callable[[StoreName], Source]:
-    """Opens the archive and nothing else: what it doesn't have isn't looked for where that came from."""
+    """Gives a function that opens the archive and, for any other store, nothing: what the archive lacks is not looked
+    for where it came from."""
     return lambda name: archive if name == archive.name else Nothing(archive.name)
 
 
-def settle(
+def require_missing_blobs(
     session: Session, request: RelocationRequest, nodes: Iterable[Node], destination: Source
 ) -> dict[Digest, Repository]:
     """Blobs that the archive doesn't have must be at the destination: they are taken off the nodes. For a layer that
@@ -127,15 +127,15 @@ def _missing(archive: Archive, missing: Sequence[Digest], owners: dict[Digest, N
 
 
 def _chosen(archive: Archive, wanted: Iterable[str]) -> list[ArchiveEntry]:
-    """With their signatures."""
+    """Gives the named entries, and those of their signatures."""
     contents = archive.contents
     chosen: dict[ArchiveEntry, None] = {}
     for text in wanted:
-        found = [element for element in contents.entries if _is_called(element, text)]
+        named = [element for element in contents.entries if _is_called(element, text)]
         digest = text.rpartition("@")[2]
-        if not found and is_digest(digest) and Digest(digest) in contents.manifests:
-            found = [ArchiveEntry(digest=Digest(digest), reference="")]
-        if not found:
+        if not named and is_digest(digest) and Digest(digest) in contents.manifests:
+            named = [ArchiveEntry(digest=Digest(digest), reference="")]
+        if not named:
             raise NotFound(
                 "no image of the archive is called so",
                 side="source",
@@ -144,7 +144,7 @@ def _chosen(archive: Archive, wanted: Iterable[str]) -> list[ArchiveEntry]:
                 operation="looking for the image",
                 hint="`transship archive list` shows what there is: give a digest, a tag or a reference",
             )
-        chosen.update(dict.fromkeys(found))
+        chosen.update(dict.fromkeys(named))
     signatures = {tag for element in chosen for tag in tagnames.cosign(element.digest)}
     chosen.update(dict.fromkeys(element for element in contents.entries if element.tag in signatures))
     return list(chosen)
@@ -181,19 +181,19 @@ def _role(archive: Archive, group: Sequence[ArchiveEntry]) -> Role:
 
 
 def _below(session: Session, archive: Archive, bundle: Digest) -> set[Digest | None]:
-    """A bundle and all that it lists, and what those list: whoever walks from it finds them, or needn't."""
-    found: set[Digest | None] = {bundle}
-    left = [bundle]
-    while left:
-        digest = left.pop()
+    """A bundle with all that it and the bundles inside list: the walk from it visits these."""
+    below: set[Digest | None] = {bundle}
+    unread = [bundle]
+    while unread:
+        digest = unread.pop()
         manifest = archive.contents.manifests.get(digest)
         if manifest is None or not _is_bundle(archive, digest) or not archive.has_all(manifest):
             continue
         listed = (image.image.digest for image in reader.read_images_lock(archive, manifest, session.read_small).images)
-        fresh = [one for one in listed if one is not None and one not in found]
-        found.update(fresh)
-        left.extend(fresh)
-    return found
+        new = [digest for digest in listed if digest is not None and digest not in below]
+        below.update(new)
+        unread.extend(new)
+    return below
 
 
 def _is_bundle(archive: Archive, digest: Digest) -> bool:
@@ -202,7 +202,7 @@ def _is_bundle(archive: Archive, digest: Digest) -> bool:
 
 
 def any_bundle(archive: Archive, digests: Iterable[Digest]) -> bool:
-    """By the archive alone: a plan didn't look into what the destination has already."""
+    """Whether the archive has a bundle among these. A plan did not read what the destination has."""
     return any(_is_bundle(archive, digest) for digest in digests)
 
 
@@ -213,13 +213,13 @@ def _tags(group: Iterable[ArchiveEntry]) -> tuple[str, ...]:
 def _moved_tags(
     session: Session, request: RelocationRequest, tags: dict[Digest, tuple[str, ...]]
 ) -> dict[Digest, tuple[str, ...]]:
-    """Without those that are right at the destination already."""
+    """Leaves out tags that are right at the destination."""
     destination = session.compared(request.destination)
     pairs = [(digest, tag) for digest, names in tags.items() for tag in names]
-    there = session.workers.map(lambda pair: destination.head_manifest(pair[1]), pairs)
+    answers = session.workers.map(lambda pair: destination.head_manifest(pair[1]), pairs)
     moved: dict[Digest, tuple[str, ...]] = dict.fromkeys(tags, ())
-    for (digest, tag), found in zip(pairs, there, strict=True):
-        if found is None or found.digest != digest:
+    for (digest, tag), present in zip(pairs, answers, strict=True):
+        if present is None or present.digest != digest:
             moved[digest] += (tag,)
     return moved
 
@@ -239,7 +239,7 @@ def _entry(
 
 
 def _origin(text: str) -> Reference | None:
-    """None for what an archive of another program says there."""
+    """None for a text of another program that is no reference with a digest."""
     try:
         reference = parse_any(text)
     except InvalidReference:

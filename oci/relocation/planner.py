@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from oci.bundle import tagnames
-from oci.bundle.lockfile import BundleLock, ImagesLock, read_lock
+from oci.bundle.lockfile import ImagesLock, read_lock
 from oci.descriptor import Descriptor, Platform
 from oci.digest import Digest
 from oci.errors import Denied, InvalidInput, NotFound, Unauthorized
 from oci.manifest import NESTING_LIMIT, Manifest, parse_manifest
 from oci.reference import Reference, Repository, StoreName
-from oci.relocation.archive_source import archive_roots, settle
+from oci.relocation.archive_source import archive_roots, require_missing_blobs
 from oci.relocation.plan import Entry, Node, Plan, PlannedBlob, PlannedBundle, PlannedManifest, Role, Roots
 from oci.relocation.request import NameRule, RelocationRequest, readable_names
 from oci.relocation.session import Session
@@ -23,14 +23,15 @@ from oci.relocation.walk import Attachments, Walk, digest_in
 from oci.store import Source, found_manifest
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What is known already, so that it isn't asked again: what tags show at the destination (None for one that isn't
-    there), whether it had no tag at all before this session came, and the tag lists of source repositories."""
+class Snapshot(Struct, frozen=True):
+    """What a comparison has asked before, so that planning doesn't ask again."""
 
     tags: Mapping[str, Descriptor | None]
+    """What tags show at the destination; None for a tag that it doesn't have."""
     fresh: bool = False
-    listed: Mapping[StoreName, frozenset[str]] = field(default_factory=dict, hash=False)
+    """Whether the destination had no tag at all."""
+    listed: Mapping[StoreName, frozenset[str]] = field(default_factory=dict)
+    """The tags of source repositories."""
 
 
 def resolve(session: Session, request: RelocationRequest) -> Roots:
@@ -41,13 +42,13 @@ def resolve(session: Session, request: RelocationRequest) -> Roots:
         lock = read_lock(request.lock)
         if isinstance(lock, ImagesLock):
             return Roots(request.lock, tuple(_listed(lock)), is_list=True)
-        return _single(session, _of_lock(lock), (lock.tag,) if lock.tag else (), bundle=True)
+        return _single(session, lock.image, (lock.tag,) if lock.tag else (), bundle=True)
     reference = request.reference
     tags = request.tags or ((reference.tag,) if reference.tag else ())
     return _single(session, reference, tags, bundle=bool(request.bundle))
 
 
-def make_plan(session: Session, request: RelocationRequest, *, seen: Seen | None = None) -> Plan:
+def make_plan(session: Session, request: RelocationRequest, *, snapshot: Snapshot | None = None) -> Plan:
     """Walks the source and asks the destination what it has. Nothing is written.
 
     Raises when the root can't be read or isn't what was asked for. Any other part that can't be read is a failure in
@@ -55,18 +56,17 @@ def make_plan(session: Session, request: RelocationRequest, *, seen: Seen | None
     """
     roots, rewritten = _choose_platforms(session, resolve(session, request), request)
     destination = session.compared(request.destination)
-    known, tags = _compare_tags(destination, roots, seen)
-    if seen is not None and seen.fresh:
-        fresh = True
-    else:
-        probe = destination.head_manifest(roots.entries[0].digest) if roots.entries and not known else None
+    present, tags = _compare_tags(destination, roots, snapshot)
+    fresh = snapshot is not None and snapshot.fresh
+    if not fresh:
+        probe = destination.head_manifest(roots.entries[0].digest) if roots.entries and not present else None
         if probe is not None:
-            known = {probe.digest: probe}
-        fresh = seen is None and not known and _has_no_tags(destination)
+            present = {probe.digest: probe}
+        fresh = snapshot is None and not present and _has_no_tags(destination)
     walk = Walk(
         session,
         destination,
-        known=known,
+        present=present,
         rewritten=rewritten,
         fresh=fresh,
         trusting=not request.repair,
@@ -76,12 +76,12 @@ def make_plan(session: Session, request: RelocationRequest, *, seen: Seen | None
     )
     walk.run(roots.entries)
     _check_kinds(roots, walk, request, destination)
-    attachments = Attachments(session, destination, request.artifacts, listed=seen.listed if seen else {})
+    attachments = Attachments(session, destination, request.artifacts, listed=snapshot.listed if snapshot else {})
     if request.artifacts:
         _attach(walk, attachments)
     _name_images(session, destination, walk, request)
     nodes = _children_first(walk.nodes)
-    mounted = settle(session, request, nodes, destination) if request.archive else {}
+    mounted = require_missing_blobs(session, request, nodes, destination) if request.archive else {}
     return Plan(
         source=roots.source,
         destination=request.destination,
@@ -148,27 +148,24 @@ def _listed(lock: ImagesLock) -> Iterable[Entry]:
     )
 
 
-def _of_lock(lock: BundleLock) -> Reference:
-    return lock.image
-
-
 def _compare_tags(
-    destination: Source, roots: Roots, seen: Seen | None
+    destination: Source, roots: Roots, snapshot: Snapshot | None
 ) -> tuple[dict[Digest, Descriptor], tuple[str, ...]]:
-    """What the wanted tags show at the destination already, and the tags that have to be moved."""
-    known: dict[Digest, Descriptor] = {}
+    """Gives the manifests that the wanted tags show at the destination, and the tags that have to be moved."""
+    present: dict[Digest, Descriptor] = {}
     moved = []
     for tag in roots.tags:
-        there = seen.tags[tag] if seen is not None and tag in seen.tags else destination.head_manifest(tag)
-        if there is not None:
-            known[there.digest] = there
-        if there is None or there.digest != roots.entries[0].digest:
+        asked = snapshot is not None and tag in snapshot.tags
+        descriptor = snapshot.tags[tag] if snapshot and asked else destination.head_manifest(tag)
+        if descriptor is not None:
+            present[descriptor.digest] = descriptor
+        if descriptor is None or descriptor.digest != roots.entries[0].digest:
             moved.append(tag)
-    return known, tuple(moved)
+    return present, tuple(moved)
 
 
 def _has_no_tags(destination: Source) -> bool:
-    """One request that saves one for each image: a repository without tags is as good as empty. A registry that denies
+    """Costs a request and saves one for each image: a repository without tags counts as empty. A registry that denies
     the list (Artifactory, GHCR: where nothing exists; ECR, Chainguard: always) is asked for each manifest."""
     try:
         return next(iter(destination.tags()), None) is None
@@ -192,19 +189,19 @@ def _check_kinds(roots: Roots, walk: Walk, request: RelocationRequest, destinati
         raise InvalidInput(f"expected a bundle, found a plain image: {roots.source}", hint="use -i instead of -b")
     if not request.image or request.shallow or request.image_may_be_bundle:
         return
-    # What is there already wasn't read; a bundle that was copied has its locations beside it.
+    # What the destination has was not read. A bundle that was copied has its locations image beside it.
     if root.is_bundle or (root.present and destination.head_manifest(tagnames.locations(root.digest))):
         raise InvalidInput(f"expected a plain image, found a bundle: {roots.source}", hint="use -b instead of -i")
 
 
 def _name_images(session: Session, destination: Source, walk: Walk, request: RelocationRequest) -> None:
-    """Adds readable tags to the nodes they are for, but for those that are right at the destination already."""
+    """Adds readable tags to the nodes that they name, except tags that are right at the destination."""
     if not request.names:
         return
     names = readable_names(walk.nodes.values(), map(NameRule.parse, request.names))
-    there = session.workers.map(destination.head_manifest, names.values())
-    for (digest, tag), found in zip(names.items(), there, strict=True):
-        if found is None or found.digest != digest:
+    answers = session.workers.map(destination.head_manifest, names.values())
+    for (digest, tag), present in zip(names.items(), answers, strict=True):
+        if present is None or present.digest != digest:
             walk.nodes[digest].tags += (tag,)
 
 
@@ -268,7 +265,7 @@ def _keep_alive(node: Node, request: RelocationRequest, *, tagged: bool) -> str:
         return ""
     if not request.repo_based_tags:
         return tagnames.keep_alive(node.digest)
-    # As imgpkg does: what a lock brings along is named after where it was found, everything else after its origin.
+    # As imgpkg does: what a lock lists is named after the store it was read from, everything else after its origin.
     origin = None if request.lock else node.origin
     return tagnames.repo_based(str(origin or f"{node.store}@{node.digest}"), node.digest)
 
@@ -318,24 +315,25 @@ def choose(source: Source, index: Manifest, platforms: Sequence[Platform], depth
         raise InvalidInput(f"{source.name}@{index.digest}: nested deeper than {NESTING_LIMIT} levels")
     rewritten: list[Manifest] = []
     replaced: dict[Digest, Manifest | None] = {}
-    kept: set[Digest] = set()
+    chosen: set[Digest] = set()
     for child in index.children:
         if child.is_index:
             replaced[child.digest] = _nested(source, child, platforms, depth, rewritten)
             if replaced[child.digest] is not None:
-                kept.add(child.digest)
+                chosen.add(child.digest)
         elif child.platform is None or any(child.platform.matches(wanted) for wanted in platforms):
-            kept.add(child.digest)
-    kept.update(child.digest for child in index.children if child.annotations.get(_ATTESTED) in kept)
-    if not kept:
-        there = ", ".join(sorted({str(child.platform) for child in index.children if child.platform})) or "none"
+            chosen.add(child.digest)
+    chosen.update(child.digest for child in index.children if child.annotations.get(_ATTESTED) in chosen)
+    if not chosen:
+        has = ", ".join(sorted({str(child.platform) for child in index.children if child.platform})) or "none"
         wanted = ", ".join(str(platform) for platform in platforms)
         raise InvalidInput(
-            f"{source.name}@{index.digest} has no image for {wanted}; it has {there}", hint="choose one of these"
+            f"{source.name}@{index.digest} has no image for {wanted}; it has {has}",
+            hint="choose one of these",
         )
-    if len(kept) == len({child.digest for child in index.children}) and not rewritten:
+    if len(chosen) == len({child.digest for child in index.children}) and not rewritten:
         return ()
-    return (*rewritten, _rewrite(index, kept, replaced))
+    return (*rewritten, _rewrite(index, chosen, replaced))
 
 
 def _nested(
@@ -351,12 +349,12 @@ def _nested(
     return chosen[-1] if chosen else manifest
 
 
-def _rewrite(index: Manifest, kept: set[Digest], replaced: dict[Digest, Manifest | None]) -> Manifest:
-    """Every key and every kept entry stays as it was, but for digest and size of nested indexes."""
+def _rewrite(index: Manifest, chosen: set[Digest], replaced: dict[Digest, Manifest | None]) -> Manifest:
+    """Every key and every chosen entry stays as it was, but for digest and size of nested indexes."""
     body = json.loads(index.raw)
     entries = []
     for entry in body["manifests"]:
-        if entry["digest"] not in kept:
+        if entry["digest"] not in chosen:
             continue
         nested = replaced.get(entry["digest"])
         entries.append({**entry, "digest": nested.digest, "size": nested.size} if nested else entry)

@@ -21,7 +21,7 @@ from oci.meter import Receipt
 from oci.reference import Reference
 from oci.relocation.archive_source import any_bundle
 from oci.relocation.plan import Plan, PlannedBundle, PlannedManifest, Role
-from oci.relocation.planner import Seen, make_plan
+from oci.relocation.planner import Snapshot, make_plan
 from oci.relocation.request import RelocationRequest
 from oci.relocation.session import Session
 from oci.relocation.transfer import (
@@ -105,10 +105,10 @@ class Relocation:
         request: RelocationRequest | None,
         *,
         verify: Verify = Verify.NONE,
-        seen: Seen | None = None,
+        snapshot: Snapshot | None = None,
         plan: Plan | None = None,
     ) -> None:
-        """`seen` is what is known of the destination already; `plan` one that was made before, which a part of a
+        """`snapshot` is what was asked of the destination before; `plan` one that was made before, which a part of a
         relocation has in the place of a request."""
         self.session = session
         self.request = request
@@ -117,7 +117,7 @@ class Relocation:
         self.published = Published()
         self.verification: Verification | None = None
         self.error: TransshipError | None = None
-        self._seen = seen
+        self._snapshot = snapshot
         self._plan = plan
 
     @property
@@ -132,7 +132,7 @@ class Relocation:
         if self._plan is None:
             if self.request is None:
                 raise InvalidInput("this relocation has neither a request nor a plan")
-            self._plan = make_plan(self.session, self.request, seen=self._seen)
+            self._plan = make_plan(self.session, self.request, snapshot=self._snapshot)
         return self._plan
 
     def transfer(self, digest: Digest) -> ImageOutcome:

@@ -1,14 +1,14 @@
 """The walk over a source: from a root to every manifest that belongs to it, asking as little as possible.
 
-What the destination has by digest is looked at no further, for a manifest that is present vouches for everything
-below it. A bundle vouches only for its own files: what it lists is vouched for by its locations image, which is
-written last.
+A manifest that the destination has by digest ends the walk there: the destination has everything below it. A bundle
+stands for its own files only. For what it lists stands its locations image, which is written last.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import partial
+from itertools import chain
 
 from oci.bundle import reader, tagnames
 from oci.descriptor import Descriptor
@@ -32,7 +32,7 @@ class Walk:
         session: Session,
         destination: Source,
         *,
-        known: Mapping[Digest, Descriptor],
+        present: Mapping[Digest, Descriptor],
         rewritten: Mapping[Digest, Manifest],
         fresh: bool,
         trusting: bool,
@@ -40,15 +40,14 @@ class Walk:
         bundles: bool,
         foreign_layers: bool,
     ) -> None:
-        """`bundles` says whether listed images are looked at for being bundles and followed; `known` is what the
-        destination is known to have; `fresh`, that it has nothing else; `trusting`, that what it has by digest is taken
-        to be whole; `thorough`, that bundles are followed even when all they list is there; `rewritten` are indexes
-        that exist nowhere yet."""
+        """`present` are manifests that the destination has; with `fresh` it has nothing else. `rewritten` are indexes
+        that exist nowhere yet. With `trusting` a manifest at the destination counts as whole. With `bundles` the walk
+        follows bundles to the images that they list, with `thorough` also where the destination has all of them."""
         self.nodes: dict[Digest, Node] = {}
         self.failures: list[PlanFailure] = []
         self._session = session
         self._destination = destination
-        self._known = known
+        self._present_manifests = present
         self._rewritten = rewritten
         self._fresh = fresh
         self._trusting = trusting
@@ -61,33 +60,33 @@ class Walk:
         """Registries that couldn't be reached: asked last from then on."""
 
     def run(self, roots: Iterable[Entry]) -> None:
-        """Level by level, so that no thread ever waits for another one's turn in the same pool."""
+        """Walks level by level, so that no thread waits for another thread of the same pool."""
         level = self._distinct(roots)
         while level:
             self._session.cancel.check()
             below: list[Entry] = []
-            for entry, (node, more) in zip(
-                level, self._session.workers.map(self._visit_kept_going, level), strict=True
-            ):
+            visits = self._session.workers.map(self._visit_or_note_failure, level)
+            for entry, (node, more) in zip(level, visits, strict=True):
                 if node is not None:
                     self.nodes[entry.digest] = node
                     below.extend(more)
             level = self._distinct(below)
 
     def _distinct(self, entries: Iterable[Entry]) -> list[Entry]:
-        """One entry a digest; reasons for what is known already are merged into it."""
-        found: dict[Digest, Entry] = {}
+        """Gives one entry for each new digest. Other reasons for the same digest are merged into it, or into its
+        node."""
+        distinct: dict[Digest, Entry] = {}
         for entry in entries:
             if entry.digest in self.nodes:
                 self.nodes[entry.digest].merge(entry)
-            elif entry.digest in found:
-                found[entry.digest] = merged(found[entry.digest], entry)
+            elif entry.digest in distinct:
+                distinct[entry.digest] = merged(distinct[entry.digest], entry)
             else:
-                found[entry.digest] = entry
-        return list(found.values())
+                distinct[entry.digest] = entry
+        return list(distinct.values())
 
-    def _visit_kept_going(self, entry: Entry) -> tuple[Node | None, list[Entry]]:
-        """A root that fails ends the walk; anything else is noted, and the rest goes on."""
+    def _visit_or_note_failure(self, entry: Entry) -> tuple[Node | None, list[Entry]]:
+        """Raises for a root. Any other failure is noted, and the walk goes on without it."""
         try:
             return self._visit(entry)
         except TransshipError as error:
@@ -100,12 +99,12 @@ class Walk:
     def _visit(self, entry: Entry) -> tuple[Node, list[Entry]]:
         if entry.depth > NESTING_LIMIT:
             raise InvalidManifest(f"{entry.places[0]}@{entry.digest}: nested deeper than {NESTING_LIMIT} levels")
-        seen = self._at_destination(entry.digest)
-        if seen is not None and not self._may_hold_more(entry, seen):
-            return self._present(entry, seen), []
-        source, manifest = self._find(entry, present=seen is not None)
+        present = self._at_destination(entry.digest)
+        if present is not None and not self._may_lack_images(entry, present):
+            return self._present(entry, present), []
+        source, manifest = self._find(entry, present=present is not None)
         self._session.cache.put(manifest.digest, manifest.raw)
-        node = self._node(entry, source.name, manifest, present=seen is not None)
+        node = self._node(entry, source.name, manifest, present=present is not None)
         if manifest.is_index:
             return node, [] if node.present else self._children(entry, source, manifest)
         if entry.role not in _BUNDLE_ROLES or not reader.is_bundle(source, manifest, self._session.read_small):
@@ -115,23 +114,23 @@ class Walk:
     def _at_destination(self, digest: Digest) -> Descriptor | None:
         if not self._trusting:
             return None
-        known = self._known.get(digest)
-        return known if known is not None or self._fresh else self._destination.head_manifest(digest)
+        present = self._present_manifests.get(digest)
+        return present if present is not None or self._fresh else self._destination.head_manifest(digest)
 
-    def _may_hold_more(self, entry: Entry, seen: Descriptor) -> bool:
-        """Is a manifest that the destination has perhaps a bundle whose images it doesn't have?"""
-        if not self._bundles or entry.role not in _BUNDLE_ROLES or seen.is_index or entry.hint is False:
+    def _may_lack_images(self, entry: Entry, present: Descriptor) -> bool:
+        """Whether a manifest at the destination may be a bundle whose images are not there."""
+        if not self._bundles or entry.role not in _BUNDLE_ROLES or present.is_index or entry.hint is False:
             return False
-        return not (entry.hint and self._vouched(entry.digest))
+        return not (entry.hint and self._has_locations(entry.digest))
 
-    def _vouched(self, bundle: Digest) -> bool:
+    def _has_locations(self, bundle: Digest) -> bool:
         return not self._thorough and self._destination.head_manifest(tagnames.locations(bundle)) is not None
 
-    def _present(self, entry: Entry, seen: Descriptor) -> Node:
+    def _present(self, entry: Entry, present: Descriptor) -> Node:
         return Node(
             digest=entry.digest,
-            media_type=seen.media_type,
-            size=seen.size,
+            media_type=present.media_type,
+            size=present.size,
             store=self._destination.name,
             places=entry.places,
             role=entry.role,
@@ -183,12 +182,12 @@ class Walk:
             node.role = Role.NESTED
         if not self._bundles:
             return []
-        if node.present and self._vouched(node.digest):
+        if node.present and self._has_locations(node.digest):
             return []
         lock = reader.read_images_lock(source, manifest, self._session.read_small)
         home = source if source.name in entry.places else self._session.source(self._ordered(entry.places)[0])
         locations = reader.read_locations(home, manifest.digest, self._session.read_small) if lock.images else None
-        # An archive is read where nothing else can be reached: it has everything, or what it lacks is said.
+        # An archive is read where nothing else can be reached: no place but the archive is tried.
         sealed = isinstance(home.name, ArchiveName)
         hints = {str(image.image): image.is_bundle for image in locations.images} if locations else {}
         node.listed = tuple(image.image for image in lock.images)
@@ -213,9 +212,9 @@ class Walk:
             return self._destination, self._destination.get_manifest(entry.digest)
         if entry.digest in self._rewritten:
             return self._session.source(entry.places[0]), self._rewritten[entry.digest]
-        known = self._session.cache.get(entry.digest) if len(entry.places) == 1 else None
-        if known is not None:
-            return self._session.source(entry.places[0]), parse_manifest(known, limit=len(known))
+        raw = self._session.cache.get(entry.digest) if len(entry.places) == 1 else None
+        if raw is not None:
+            return self._session.source(entry.places[0]), parse_manifest(raw, limit=len(raw))
         errors: list[TransshipError] = []
         for place in self._ordered(entry.places):
             source: Source = self._session.source(place)
@@ -246,8 +245,7 @@ def digest_in(reference: Reference) -> Digest:
 def _nowhere(entry: Entry, errors: list[TransshipError]) -> TransshipError:
     if len(errors) == 1:
         return errors[0]
-    kept = [error for error in errors if not isinstance(error, NotFound)] or errors
-    lead = kept[-1]
+    lead = ([error for error in errors if not isinstance(error, NotFound)] or errors)[-1]
     if not isinstance(lead, StoreError):
         return lead
     tried = "; ".join(str(error) for error in errors)
@@ -264,11 +262,12 @@ def _nowhere(entry: Entry, errors: list[TransshipError]) -> TransshipError:
 
 
 _LIST_FROM = 3
-"""Images in one repository from which one tag list is cheaper than asking for each of their tags."""
+"""From so many images in a repository on, its tag list costs less than a request for each of their tags."""
 
 
 class Attachments:
-    """Looks for attachments of nodes, where each node was found or, when the destination has it, where it came from.
+    """Looks for attachments of nodes in the store that each node was read from, or, of a node that the destination has,
+    in the store where it came from.
 
     A registry that answers 403 for a tag that doesn't exist counts as having none (imgpkg issue 548).
     """
@@ -281,7 +280,7 @@ class Attachments:
         *,
         listed: Mapping[StoreName, frozenset[str]],
     ) -> None:
-        """`listed` are tag lists of sources that somebody has read already."""
+        """`listed` are tag lists of sources that were read before."""
         self._session = session
         self._destination = destination
         self._wanted = wanted
@@ -294,17 +293,15 @@ class Attachments:
             store = node.places[0] if node.present else node.store
             by_store.setdefault(store, []).append(node)
         entries: list[Entry] = []
-        for store, there in by_store.items():
+        for store, subjects in by_store.items():
             source = self._session.source(store)
             if COSIGN in self._wanted:
-                known = self._listed.get(store)
-                if known is None and len(there) >= _LIST_FROM:
-                    known = self._tags(source)
-                looked = self._session.workers.map(partial(self._signatures, source, known), there)
-                entries.extend(entry for found in looked for entry in found)
+                tags = self._listed.get(store)
+                if tags is None and len(subjects) >= _LIST_FROM:
+                    tags = self._tags(source)
+                entries.extend(chain(*self._session.workers.map(partial(self._signatures, source, tags), subjects)))
             if REFERRERS in self._wanted:
-                looked = self._session.workers.map(partial(self._referrers, source), there)
-                entries.extend(entry for found in looked for entry in found)
+                entries.extend(chain(*self._session.workers.map(partial(self._referrers, source), subjects)))
         return entries
 
     def _tags(self, source: Source) -> frozenset[str] | None:
@@ -316,17 +313,17 @@ class Attachments:
         except TransshipError:
             return None
 
-    def _signatures(self, source: Source, known: frozenset[str] | None, node: Node) -> list[Entry]:
+    def _signatures(self, source: Source, tags: frozenset[str] | None, node: Node) -> list[Entry]:
         if node.role in (Role.SIGNATURE, Role.REFERRER):
             return []
         entries = []
         for tag in tagnames.cosign(node.digest):
-            if known is not None and tag not in known:
+            if tags is not None and tag not in tags:
                 continue
             digest = self._resolve(source, tag, node.digest)
             if digest is not None:
-                there = self._destination.head_manifest(tag)
-                moved = there is None or there.digest != digest
+                present = self._destination.head_manifest(tag)
+                moved = present is None or present.digest != digest
                 entries.append(
                     Entry(digest=digest, places=(source.name,), role=Role.SIGNATURE, tags=(tag,) if moved else ())
                 )
@@ -334,17 +331,17 @@ class Attachments:
 
     def _resolve(self, source: Source, tag: str, subject: Digest) -> Digest | None:
         try:
-            found = source.head_manifest(tag)
+            descriptor = source.head_manifest(tag)
         except (NotFound, Unauthorized, Denied):
             return None
         except TransshipError as error:
             self._failed(f"{source.name}:{tag} (for {subject})", error)
             return None
-        return found.digest if found else None
+        return descriptor.digest if descriptor else None
 
     def _referrers(self, source: Source, node: Node) -> list[Entry]:
         try:
-            found = source.referrers(node.digest)
+            referrers = source.referrers(node.digest)
         except (NotFound, Unauthorized, Denied):
             return []
         except TransshipError as error:
@@ -352,7 +349,7 @@ class Attachments:
             return []
         return [
             Entry(digest=referrer.digest, places=(source.name,), role=Role.REFERRER, annotations=referrer.annotations)
-            for referrer in found
+            for referrer in referrers
         ]
 
     def _failed(self, subject: str, error: TransshipError) -> None:
