@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self
@@ -60,19 +60,21 @@ def open_session(
     concurrency: int = DEFAULT_CONCURRENCY,
     meter: Meter | None = None,
     cancel: CancelToken | None = None,
+    named: Collection[str] | None = None,
 ) -> Session:
     """Opens what several calls share: connections, logins, threads, and what was learned about registries. Use it as a
     context manager, and give it to each call as `session`.
 
     `login` is sent to every registry and `hosts` has logins by registry; without both, the docker and podman
-    configuration and the environment are asked, as the command does. `registry` says how registries are reached,
+    configuration and the environment are asked, as the command does. Variables of the environment that name no host are
+    for the registries in `named` alone; None stands for all. `registry` says how registries are reached,
     `registries` how single ones are, by host.
     """
     places = [Fixed(credential, [host]) for host, credential in (hosts or {}).items()]
     if login is not None:
         places.append(Fixed(login))
     access = Access(
-        credentials=Credentials(places) if places else default_credentials(),
+        credentials=Credentials(places) if places else default_credentials(hosts=named),
         default=registry or RegistryOptions(),
         per_registry=dict(registries or {}),
         s3=s3 or S3Options(),
@@ -113,8 +115,9 @@ def request_of(source: str, to: str, **options: Any) -> RelocationRequest:
 
 def plan(source: str, to: str, *, session: Session | None = None, **options: Any) -> Plan:
     """Says what `copy` would do, and writes nothing."""
-    with _shared(session) as one:
-        return planner.make_plan(one, request_of(source, to, **options))
+    request = request_of(source, to, **options)
+    with _shared(session, *_stores(request)) as one:
+        return planner.make_plan(one, request)
 
 
 def copy(
@@ -133,7 +136,7 @@ def copy(
     Raises Incomplete, having moved no name, when a part failed.
     """
     request = request_of(source, to, **options)
-    with _shared(session) as one:
+    with _shared(session, *_stores(request)) as one:
         if not isinstance(request.destination, ArchiveName):
             return Relocation(one, request, verify=Verify(verify)).run()
         from oci.export.export import write_archive  # noqa: PLC0415 - a copy between registries writes no archive
@@ -147,7 +150,7 @@ def verify(name: str, *, deep: bool = False, session: Session | None = None) -> 
     """Proves that a tag, a digest, or all tags of a repository or layout folder are whole: asks for every manifest and
     blob, or with `deep` reads and hashes every byte. What is wrong is in `problems`."""
     store, identifiers = _named(name)
-    with _shared(session) as one:
+    with _shared(session, store) as one:
         return proof.verify_names(one, store, identifiers, deep=deep)
 
 
@@ -160,7 +163,7 @@ def push(to: str, *files: str, bundle: bool = False, session: Session | None = N
     fields: dict[str, Any] = {"bundle" if bundle else "image": to, "files": files, **options}
     request = PushRequest(**fields)
     entries = entries_of(request)
-    with _shared(session) as one:
+    with _shared(session, request.destination.repository) as one:
         return push_files(one.destination(request.destination.repository), request, entries, cancel=one.cancel)
 
 
@@ -171,7 +174,7 @@ def pull(name: str, folder: str, *, session: Session | None = None, **options: A
     from oci.bundle.pull import pull as pull_files  # noqa: PLC0415
 
     reference = parse_any(name)
-    with _shared(session) as one:
+    with _shared(session, reference.repository) as one:
         source = one.source(reference.repository)
         manifest = source.get_manifest(reference.identifier)
         is_bundle = not manifest.is_index and reader.is_bundle(source, manifest)
@@ -183,15 +186,17 @@ def pull(name: str, folder: str, *, session: Session | None = None, **options: A
 
 def describe(bundle: str, *, session: Session | None = None) -> bundle_describe.DescribedBundle:
     """Says what a bundle holds: its images and nested bundles, where each is, where it came from, its signatures."""
-    with _shared(session) as one:
-        return bundle_describe.describe(one.source, parse_any(bundle), one.workers)
+    reference = parse_any(bundle)
+    with _shared(session, reference.repository) as one:
+        return bundle_describe.describe(one.source, reference, one.workers)
 
 
 def tags(repository: str, *, internal: bool = False, session: Session | None = None) -> tuple[str, ...]:
     """The tags of a repository, a layout folder or an archive, sorted; `internal` shows those that tools keep for
     themselves, too."""
-    with _shared(session) as one:
-        listed = tagnames.list_tags(one.source(parse_store(repository)), internal=internal)
+    name = parse_store(repository)
+    with _shared(session, name) as one:
+        listed = tagnames.list_tags(one.source(name), internal=internal)
     return tuple(tag.name for tag in listed)
 
 
@@ -224,15 +229,16 @@ def plan_prune(
     """Says what of a repository `keep` doesn't want, and that nothing kept needs. Deletes nothing."""
     from oci.prune.planner import make_prune_plan  # noqa: PLC0415
 
-    with _shared(session) as one:
-        return make_prune_plan(one, parse_store(repository), keep, grace=grace)
+    name = parse_store(repository)
+    with _shared(session, name) as one:
+        return make_prune_plan(one, name, keep, grace=grace)
 
 
 def execute_prune(plan: PrunePlan, *, session: Session | None = None) -> PruneReport:
     """Deletes what the plan says and a new look at the repository says, too."""
     from oci.prune.execute import execute  # noqa: PLC0415
 
-    with _shared(session) as one:
+    with _shared(session, parse_store(plan.destination)) as one:
         return execute(one, plan)
 
 
@@ -286,13 +292,20 @@ class Archive(archive_source.Archive):
 
 
 @contextmanager
-def _shared(session: Session | None) -> Iterator[Session]:
-    """The given session, which stays open, or one of this call's own."""
+def _shared(session: Session | None, *stores: StoreName) -> Iterator[Session]:
+    """The given session, which stays open, or a session of this call, whose logins are for the registries of these
+    stores."""
     if session is not None:
         yield session
         return
-    with open_session() as own:
+    with open_session(named={store.registry for store in stores if store.registry}) as own:
         yield own
+
+
+def _stores(request: RelocationRequest) -> tuple[StoreName, ...]:
+    """The stores that the caller has named."""
+    source = (request.reference.repository,) if request.bundle or request.image else ()
+    return (*source, request.destination)
 
 
 def _named(name: str) -> tuple[StoreName, tuple[str, ...]]:
