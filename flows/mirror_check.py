@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from msgspec.structs import replace
 from typing import cast
 
+from msgspec.structs import replace
 from prefect import flow
 from prefect.runtime import flow_run
 

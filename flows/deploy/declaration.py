@@ -53,7 +53,7 @@ class PushTrigger:
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """All that one mirror asks for. `on_push` and `trigger` are there where its source can tell of pushes."""
+    """All that one mirror asks for: `on_push` and `trigger` where it says so, and its source sends notifications."""
 
     mirror: Mirror
     main: Declaration
@@ -84,7 +84,7 @@ def declared(config: MirrorsConfig, mirror: Mirror) -> Declared:
         schedule=_schedule(mirror),
         mirror=mirror.name,
     )
-    trigger = _trigger(mirror)
+    trigger = _trigger(mirror) if mirror.on_push else None
     on_push = Declaration(
         name=f"{mirror.name}{PUSH_SUFFIX}",
         description=f"Mirrors what was pushed: {where}. Started by the automation of the same name.",

@@ -120,7 +120,7 @@ def test_a_schedule_fires_and_its_run_mirrors(port: Port, mirror: Callable[..., 
 def test_a_push_mirrors_its_tag_alone_and_nothing_that_the_rules_leave_out(
     port: Port, mirror: Callable[..., str]
 ) -> None:
-    name = mirror(tags=[{"deny": ["never"]}])
+    name = mirror(tags=[{"deny": ["never"]}], on_push=True)
 
     push_image(port.source, name, size=500, seed=3, tag="never")
     push_image(port.source, name, size=500, seed=2, tag="2.0")

@@ -56,7 +56,7 @@ def test_a_deployment_carries_the_buckets_that_its_archives_are_in() -> None:
 
 @pytest.mark.parametrize("source", [{"bundle": "registry.example/shop/bundle:1.0"}, {"lock": "/etc/images.yml"}])
 def test_what_can_list_images_of_any_registry_knows_all_of_them(source: dict[str, str]) -> None:
-    whole = config(source=source)
+    whole = config(source=source, on_push=True)
 
     carried = declared(whole, whole.mirror("web")).main.parameters["parameters"]["config"]
 
@@ -126,7 +126,7 @@ def test_a_schedule_that_prefect_would_not_understand_is_refused_with_the_config
     ],
 )
 def test_a_push_starts_the_mirrors_that_can_hear_of_one(source: dict[str, str], trigger: PushTrigger | None) -> None:
-    whole = config(source=source)
+    whole = config(source=source, on_push=True)
 
     made = declared(whole, whole.mirror("web"))
 
