@@ -108,7 +108,7 @@ def _automation(name: str, description: str, deployment: UUID, trigger: EventTri
     start = RunDeployment(
         source="selected",
         deployment_id=deployment,
-        parameters={"flow_run_id": "{{ flow_run.id }}"},
+        parameters={"flow_run_id": "{{ flow_run.id | string }}"},  # Prefect makes JSON of it, which has no UUID
         job_variables=None,
     )
     return AutomationCore(name=name, description=description, trigger=trigger, actions=[start])
