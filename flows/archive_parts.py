@@ -14,7 +14,7 @@ from tasks.report import artifact_key
 from tasks.run import running
 
 
-@flow(name="write-archive-parts")
+@flow(name="write-archive-parts", persist_result=False)
 async def write_archive_parts(parameters: PartsParameters) -> None:
     """Writes a group of parts into the upload that another run has begun, after coming to the same plan by itself.
 

@@ -20,7 +20,7 @@ def run_name() -> str:
     return f"describe {short(DescribeParameters.model_validate(flow_run.parameters['parameters']).reference())}"
 
 
-@flow(name="describe", flow_run_name=run_name)
+@flow(name="describe", flow_run_name=run_name, persist_result=False)
 async def describe(parameters: DescribeParameters) -> DescribeReport:
     """Reads a bundle and everything it lists. Raises a TransshipError when it is none, or when a part can't be read."""
     async with running(OneSided(parameters.side(), "")):

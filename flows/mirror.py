@@ -47,7 +47,7 @@ def name_of(parameters: MirrorCheckParameters) -> str:
     return f"{chosen[0].name} -> {', '.join(places)}"
 
 
-@flow(name="mirror", flow_run_name=run_name)
+@flow(name="mirror", flow_run_name=run_name, persist_result=False)
 async def mirror(parameters: MirrorParameters) -> MirrorRunReport:
     """Copies what is missing or changed at the destinations of mirrors; what is unchanged costs no task run.
 

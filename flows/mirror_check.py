@@ -29,7 +29,7 @@ def run_name() -> str:
     return f"check {name_of(MirrorCheckParameters.model_validate(flow_run.parameters['parameters']))}"
 
 
-@flow(name="mirror-check", flow_run_name=run_name)
+@flow(name="mirror-check", flow_run_name=run_name, persist_result=False)
 async def mirror_check(parameters: MirrorCheckParameters) -> CheckReport:
     """Tells which tags are missing, stale, extra, unsigned, or moved though immutable. Nothing is written.
 

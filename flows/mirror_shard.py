@@ -25,7 +25,7 @@ from tasks.report import artifact_key
 from tasks.run import running
 
 
-@flow(name="mirror-shard")
+@flow(name="mirror-shard", persist_result=False)
 async def mirror_shard(parameters: MirrorShardParameters) -> None:
     """Brings images to the destinations that lack them, and gives them their tags there.
 

@@ -22,7 +22,7 @@ def run_name() -> str:
     return f"prune {PruneParameters.model_validate(flow_run.parameters['parameters']).store()}"
 
 
-@flow(name="prune", flow_run_name=run_name)
+@flow(name="prune", flow_run_name=run_name, persist_result=False)
 async def prune(parameters: PruneParameters) -> PruneRunReport:
     """Deletes what a repository has beyond a policy, when a person has approved the plan.
 

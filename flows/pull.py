@@ -22,7 +22,7 @@ def run_name() -> str:
     return f"pull {source} -> {parameters.folder}"
 
 
-@flow(name="pull", flow_run_name=run_name)
+@flow(name="pull", flow_run_name=run_name, persist_result=False)
 async def pull(parameters: PullParameters) -> PullReport:
     """Pulls files into a folder of the worker, which is replaced as a whole when all of them are there.
 

@@ -20,7 +20,7 @@ def run_name() -> str:
     return f"push {short(destination)} -> {place(destination.repository)}"
 
 
-@flow(name="push", flow_run_name=run_name)
+@flow(name="push", flow_run_name=run_name, persist_result=False)
 async def push(parameters: PushParameters) -> PushReport:
     """Packs files of the worker into one layer and pushes it. The same files give the same digest everywhere.
 

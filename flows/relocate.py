@@ -32,7 +32,7 @@ def run_name() -> str:
     return f"{_short_source(parameters)} -> {place(destination)}"
 
 
-@flow(name="relocate", flow_run_name=run_name)
+@flow(name="relocate", flow_run_name=run_name, persist_result=False)
 async def relocate(parameters: RelocateParameters) -> RelocationReport:
     """Copies images from registry to registry, every byte as it is, and names nothing until all of it has arrived. A
     source, a destination or both may be an archive.

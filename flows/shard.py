@@ -20,7 +20,7 @@ from tasks.run import running
 from tasks.shards import ShardAccount
 
 
-@flow(name="relocate-shard")
+@flow(name="relocate-shard", persist_result=False)
 async def relocate_shard(parameters: ShardParameters) -> None:
     """Copies the images of a shard, and names none of them: that is for the run that knows all the shards.
 

@@ -24,7 +24,7 @@ def run_name() -> str:
     return f"tags of {reference.repository}"
 
 
-@flow(name="tags", flow_run_name=run_name)
+@flow(name="tags", flow_run_name=run_name, persist_result=False)
 async def tags(parameters: TagsParameters) -> TagsReport:
     """Lists tags, or resolves one, as a result and as a table. Raises a TransshipError when the registry won't say."""
     reference = parameters.reference()

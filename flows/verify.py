@@ -31,7 +31,7 @@ def run_name() -> str:
     return f"verify {what[0]}{more}{' deep' if parameters.deep else ''}"
 
 
-@flow(name="verify", flow_run_name=run_name)
+@flow(name="verify", flow_run_name=run_name, persist_result=False)
 async def verify(parameters: VerifyParameters) -> VerificationReport:
     """Walks down from what is named, and asks for every blob, or with `deep` reads and hashes every byte.
 

@@ -122,7 +122,7 @@ class _Look:
     beats: int
 
 
-@flow(name="rescue", flow_run_name="look after {flow_run_id}")
+@flow(name="rescue", flow_run_name="look after {flow_run_id}", persist_result=False)
 async def rescue(flow_run_id: UUID, look_again_after_seconds: float = LOOK_AGAIN_AFTER) -> State[None]:
     """Starts a run again whose process is dead, once. A run that is alive, over or deleted is left as it is.
 

@@ -41,6 +41,8 @@ class Declaration:
     entrypoint: str = ENTRYPOINT
     mirror: str = ""
     """That it is of; empty for one that all mirrors share."""
+    unwatched: bool = False
+    """No automation looks after its runs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,8 @@ class Wanted:
 
     @property
     def tags(self) -> list[str]:
+        if self.declaration.unwatched:
+            return [f"{TAG}:{self.declaration.name}"]
         of_mirror = [group_tag(self.group), mirror_tag(self.declaration.mirror)] if self.group else []
         return [TAG, *of_mirror, *([WAITS] if self.waits else [])]
 

@@ -23,8 +23,14 @@ def fleet() -> tuple[Declaration, ...]:
 
 def rescue() -> Declaration:
     """What the automations of flows.zombie_runs start, where the mirrors run."""
-    description = "Looks after a run that seems dead, and starts it again once."
-    return Declaration("rescue", description, parameters={}, places=None, entrypoint="flows.zombie_runs.rescue")
+    return Declaration(
+        "rescue",
+        "Looks after a run that seems dead, and starts it again once.",
+        parameters={},
+        places=None,
+        entrypoint="flows.zombie_runs.rescue",
+        unwatched=True,  # else a late heartbeat of a rescue would start another, and so on
+    )
 
 
 def _declaration(entrypoint: str, description: str) -> Declaration:

@@ -80,8 +80,19 @@ def test_services_and_roles_point_at_what_is_there() -> None:
     assert binding["roleRef"]["name"] == by_kind["Role"][0]["metadata"]["name"]
     assert {subject["name"] for subject in binding["subjects"]} <= accounts
     assert TEMPLATE["variables"]["properties"]["service_account_name"]["default"] in accounts
-    claims = {one["metadata"]["name"] for one in by_kind["PersistentVolumeClaim"]}
-    assert TEMPLATE["variables"]["properties"]["results_claim"]["default"] in claims
+    assert "PersistentVolumeClaim" not in by_kind, "jobs share no folder: whoever could write to it could run code"
+
+
+def test_only_what_needs_it_reaches_the_server_and_the_receiver() -> None:
+    policies = {one["metadata"]["name"]: one["spec"] for one in manifests() if one["kind"] == "NetworkPolicy"}
+    parts = {name: template["metadata"]["labels"].items() for name, template in DEPLOYMENTS.items()}
+
+    assert policies["default-deny"]["podSelector"] == {}
+    assert "ingress" not in policies["default-deny"]
+    for name in ("prefect", "receiver"):
+        assert policies[name]["podSelector"]["matchLabels"].items() <= parts[name]
+        [rule] = policies[name]["ingress"]
+        assert rule["ports"]
 
 
 def test_no_secret_stands_in_a_manifest() -> None:
