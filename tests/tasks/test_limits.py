@@ -15,6 +15,7 @@ from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from oci.reference import parse_store
 from tasks import limits
 from tasks.limits import LEASE, LeaseServer, Slots, existing, limits_of
+from tests.support.waiting import PATIENCE
 
 
 def test_limits_are_named_after_registries_and_a_layout_folder_has_none() -> None:
@@ -91,13 +92,13 @@ class Gauge:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while not condition():  # noqa: ASYNC110 - what it waits for is no event
             await asyncio.sleep(0.001)
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(main, 30))
+    asyncio.run(asyncio.wait_for(main, PATIENCE))
 
 
 def test_three_hundred_images_cost_some_leases_and_not_three_requests_each() -> None:

@@ -231,7 +231,7 @@ def test_a_fifo_in_the_place_of_a_file_makes_nobody_wait(tmp_path: Path) -> None
 
     thread = threading.Thread(target=attempt, daemon=True)
     thread.start()
-    thread.join(10)
+    thread.join(60)
     assert [type(failure) for failure in failures] == [InvalidInput]
 
 

@@ -633,7 +633,7 @@ def test_threads_writing_the_same_blob_and_many_tags_lose_nothing(layout: Layout
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
 
     assert len(list(layout.tags())) == 16
 

@@ -425,7 +425,7 @@ def test_a_slow_destination_reads_for_itself_and_holds_up_no_other(
         watching = threading.Thread(target=_watch, args=(other_registry, repository, slow, finished), daemon=True)
         watching.start()
         report = run(mirror)
-        watching.join(30)
+        watching.join(60)
 
     assert report.copied == 3
     assert finished == ["while the slow one was still at it"]

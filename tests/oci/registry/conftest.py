@@ -14,7 +14,8 @@ from oci.registry.credentials.credential import ANONYMOUS, Credential
 from oci.registry.options import RegistryOptions
 from oci.registry.repository import Registries, RegistryRepository
 
-QUICK: dict[str, Any] = {"header_timeout": 5.0, "idle_timeout": 2.0, "connect_timeout": 2.0}
+TIMEOUTS: dict[str, Any] = {"header_timeout": 30.0, "idle_timeout": 30.0, "connect_timeout": 30.0}
+"""So long that a busy machine reaches none. A test that waits for one sets it."""
 
 
 class Client:
@@ -26,7 +27,7 @@ class Client:
         self.registries = stack.enter_context(
             Registries(
                 side=side,
-                settings=lambda _: RegistryOptions(**{**QUICK, **settings}),
+                settings=lambda _: RegistryOptions(**{**TIMEOUTS, **settings}),
                 credentials=Credentials([Fixed(credential)]),
                 meter=self.meter,
                 cancel=self.cancel,

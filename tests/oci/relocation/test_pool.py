@@ -17,7 +17,7 @@ def test_a_key_runs_once_and_every_caller_gets_the_result() -> None:
     gate = threading.Event()
 
     def work() -> int:
-        gate.wait(5)
+        gate.wait(60)
         calls.append(1)
         return 7
 
@@ -57,14 +57,14 @@ def test_the_biggest_start_first_and_small_ones_never_wait_behind_them() -> None
 
     def block() -> int:
         begun.set()
-        return int(gate.wait(5))
+        return int(gate.wait(60))
 
     blocked, _ = pool.once("gate", SMALL + 1, block)
-    assert begun.wait(5)
+    assert begun.wait(60)
     big = [pool.once(size, size, partial(work, size))[0] for size in (SMALL + 2, SMALL + 9, SMALL + 5)]
     small, _ = pool.once("small", 10, lambda: work(10))
 
-    assert small.result(5) == 10
+    assert small.result(60) == 10
     gate.set()
     wait_all([blocked, *big])
 
@@ -79,18 +79,18 @@ def test_closing_answers_what_is_queued_with_cancelled() -> None:
 
     def block() -> int:
         started.set()
-        gate.wait(5)
+        gate.wait(60)
         return 1
 
     first, _ = pool.once("a", 1, block)
     second, _ = pool.once("b", 1, lambda: 2)
-    started.wait(5)
+    started.wait(60)
     closer = threading.Thread(target=pool.close)
     closer.start()
     gate.set()
-    closer.join(5)
+    closer.join(60)
 
-    assert first.result(5) == 1
+    assert first.result(60) == 1
     if not second.done() or second.exception() is not None:
         with pytest.raises(Cancelled):
             second.result(0)
@@ -102,7 +102,7 @@ def test_one_function_answers_for_several_keys_each_as_soon_as_it_can() -> None:
 
     def work(keys: Sequence[Hashable], settle: Callable[[Hashable, int | BaseException], None]) -> None:
         settle(keys[0], 1)
-        gate.wait(5)
+        gate.wait(60)
         settle(keys[1], Unavailable("no"))
 
     pool.together(["a", "b"], 1, work)
@@ -142,7 +142,7 @@ def test_a_function_for_several_keys_that_fails_fails_for_all_it_has_not_answere
     gate = threading.Event()
 
     def work(keys: Sequence[Hashable], settle: Callable[[Hashable, int | BaseException], None]) -> None:
-        gate.wait(5)
+        gate.wait(60)
         settle(keys[0], 1)
         raise Unavailable("no")
 

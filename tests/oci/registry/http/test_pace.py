@@ -138,7 +138,7 @@ def test_one_family_slows_no_other() -> None:
     one.slow_down("PUT manifest", one.start("PUT manifest", large=False), 30.0)
     started = time.monotonic()
     one.start("PUT upload", large=True)
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 20  # and not the 30 seconds of the other family
     assert one._window("PUT manifest").wait(time.monotonic()) > 25
 
 
@@ -155,7 +155,7 @@ def test_a_pause_ends_at_once_when_the_run_is_cancelled() -> None:
     started = time.monotonic()
     with pytest.raises(Cancelled):
         one.start("GET blob", large=True)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 40  # and not the minute of the pause
 
 
 def test_large_bodies_leave_a_slot_for_small_requests() -> None:
@@ -167,7 +167,7 @@ def test_large_bodies_leave_a_slot_for_small_requests() -> None:
     one.start("HEAD manifest", large=False)
     assert waiting.is_alive()
     one.finish("GET blob", large=True, seconds=0.1)
-    waiting.join(5)
+    waiting.join(60)
     assert not waiting.is_alive()
 
 
