@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from flows.parameters import Artifact as Artifact
     from flows.parameters import DescribeParameters as DescribeParameters
     from flows.parameters import FleetOptions as FleetOptions
-    from flows.parameters import KeepParameters as KeepParameters
+    from flows.parameters import KeepOptions as KeepOptions
     from flows.parameters import MirrorCheckParameters as MirrorCheckParameters
     from flows.parameters import MirrorParameters as MirrorParameters
     from flows.parameters import PruneApproval as PruneApproval
@@ -66,7 +66,7 @@ _HOMES = {
     "Artifact": "flows.parameters",
     "DescribeParameters": "flows.parameters",
     "DescribeReport": "oci.bundle.results",
-    "KeepParameters": "flows.parameters",
+    "KeepOptions": "flows.parameters",
     "PruneApproval": "flows.parameters",
     "PruneParameters": "flows.parameters",
     "PruneRunReport": "tasks.prune_report",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
+from flows.parameters.forms import flat
 from flows.parameters.parts import PartsParameters
 from flows.results import or_failed
 from flows.tarball import plan_out
@@ -15,6 +16,7 @@ from tasks.run import running
 
 
 @flow(name="write-archive-parts", persist_result=False)
+@flat
 async def write_archive_parts(parameters: PartsParameters) -> None:
     """Writes a group of parts into the upload that another run has begun, after coming to the same plan by itself.
 
@@ -28,4 +30,4 @@ async def write_archive_parts(parameters: PartsParameters) -> None:
 
 async def _write_group(parameters: PartsParameters) -> None:
     await plan_out(parameters.relocation)
-    await write_tarball(parameters.relocation.archive, parameters.volume, parameters.parts)
+    await write_tarball(parameters.relocation.archive, parameters.volume, list(parameters.parts))

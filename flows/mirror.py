@@ -13,6 +13,7 @@ from prefect.runtime import flow_run
 
 from flows.carry import carry_all
 from flows.names import place
+from flows.parameters.forms import flat
 from flows.parameters.mirror import MirrorCheckParameters, MirrorParameters, MirrorShardParameters
 from flows.results import completed, failed, reported_when_cancelled, run_alone
 from oci.errors import TransshipError
@@ -34,7 +35,7 @@ from tasks.run import running
 
 def run_name() -> str:
     """`shop -> registry.corp.example/mirror/shop`; what changed comes in when it is known."""
-    return name_of(MirrorParameters.model_validate(flow_run.parameters["parameters"]))
+    return name_of(MirrorParameters.read(flow_run.parameters))
 
 
 def name_of(parameters: MirrorCheckParameters) -> str:
@@ -48,6 +49,7 @@ def name_of(parameters: MirrorCheckParameters) -> str:
 
 
 @flow(name="mirror", flow_run_name=run_name, persist_result=False)
+@flat
 async def mirror(parameters: MirrorParameters) -> MirrorRunReport:
     """Copies what is missing or changed at the destinations of mirrors; what is unchanged costs no task run.
 
@@ -55,7 +57,7 @@ async def mirror(parameters: MirrorParameters) -> MirrorRunReport:
     again. Any other TransshipError means that the mirrors couldn't be read.
     """
     try:
-        config, chosen = await asyncio.to_thread(parameters.read)
+        config, chosen = await asyncio.to_thread(parameters.chosen)
     except TransshipError as error:
         return cast(MirrorRunReport, failed(error))
     care = Care(audit=parameters.audit, only=frozenset(parameters.only))

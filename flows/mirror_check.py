@@ -10,6 +10,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from flows.mirror import name_of
+from flows.parameters.forms import flat
 from flows.parameters.mirror import MirrorCheckParameters
 from flows.results import completed, failed, run_alone
 from oci.errors import Incomplete, StoreError, TransshipError
@@ -26,10 +27,11 @@ from tasks.run import running
 
 def run_name() -> str:
     """`check shop -> registry.corp.example`"""
-    return f"check {name_of(MirrorCheckParameters.model_validate(flow_run.parameters['parameters']))}"
+    return f"check {name_of(MirrorCheckParameters.read(flow_run.parameters))}"
 
 
 @flow(name="mirror-check", flow_run_name=run_name, persist_result=False)
+@flat
 async def mirror_check(parameters: MirrorCheckParameters) -> CheckReport:
     """Tells which tags are missing, stale, extra, unsigned, or moved though immutable. Nothing is written.
 
@@ -37,7 +39,7 @@ async def mirror_check(parameters: MirrorCheckParameters) -> CheckReport:
     when something couldn't be compared.
     """
     try:
-        config, chosen = await asyncio.to_thread(parameters.read)
+        config, chosen = await asyncio.to_thread(parameters.chosen)
     except TransshipError as error:
         return cast(CheckReport, failed(error))
     care = replace(CHECK, only=frozenset(parameters.only))

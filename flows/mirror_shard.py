@@ -9,6 +9,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Failed
 
 from flows.carry import carry_all
+from flows.parameters.forms import flat
 from flows.parameters.mirror import MirrorShardParameters
 from oci.mirror.comparison import Comparison
 from oci.mirror.digest_cache import DigestCache, default_path
@@ -26,6 +27,7 @@ from tasks.run import running
 
 
 @flow(name="mirror-shard", persist_result=False)
+@flat
 async def mirror_shard(parameters: MirrorShardParameters) -> None:
     """Brings images to the destinations that lack them, and gives them their tags there.
 

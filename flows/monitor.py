@@ -46,7 +46,7 @@ def run(
     from flows.relocate import relocate_sync  # noqa: PLC0415
     from tasks.access import reached_by  # noqa: PLC0415
 
-    archive = TarballOptions.of(tarball, resume=resume) if tarball else None
+    archive = TarballOptions(export=tarball, resume=resume) if tarball else None
     parameters = RelocateParameters.of(request, concurrency=concurrency, verify=Verify(verify), tarball=archive)
     with reached_by(source=source, destination=destination):
         return relocate_sync(parameters)

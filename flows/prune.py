@@ -8,6 +8,7 @@ from prefect import flow
 from prefect.flow_runs import asuspend_flow_run
 from prefect.runtime import deployment, flow_run
 
+from flows.parameters.forms import flat
 from flows.parameters.prune import AfterPlan, PruneApproval, PruneParameters
 from flows.results import completed, failed, run_alone
 from oci.errors import Incomplete, InvalidInput, StoreError, TransshipError
@@ -19,10 +20,11 @@ from tasks.run import running
 
 def run_name() -> str:
     """`prune registry.corp.example/mirror/shop`"""
-    return f"prune {PruneParameters.model_validate(flow_run.parameters['parameters']).store()}"
+    return f"prune {PruneParameters.read(flow_run.parameters).store()}"
 
 
 @flow(name="prune", flow_run_name=run_name, persist_result=False)
+@flat
 async def prune(parameters: PruneParameters) -> PruneRunReport:
     """Deletes what a repository has beyond a policy, when a person has approved the plan.
 

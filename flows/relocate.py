@@ -10,10 +10,13 @@ from prefect.runtime import flow_run
 
 from flows.names import place, short_source
 from flows.parameters import RelocateParameters, ShardParameters, SourceKind
+from flows.parameters.forms import flat
 from flows.results import completed, failed, reported_when_cancelled, run_alone
 from flows.tarball import write_out
 from flows.transfer import push_all
 from oci.errors import Incomplete, TransshipError
+from oci.output import check_outputs, write_json
+from oci.plain import to_dict
 from oci.reference import parse_store
 from oci.relocation.report import RelocationIncomplete, RelocationReport
 from oci.relocation.run import Step
@@ -27,12 +30,13 @@ from tasks.shards import shared_out, transfer_on_fleet
 
 def run_name() -> str:
     """`shop-bundle 1.4.0 -> registry.corp.example/mirror/shop`"""
-    parameters = RelocateParameters.model_validate(flow_run.parameters["parameters"])
+    parameters = RelocateParameters.read(flow_run.parameters)
     destination = parse_store(parameters.destination)
     return f"{_short_source(parameters)} -> {place(destination)}"
 
 
 @flow(name="relocate", flow_run_name=run_name, persist_result=False)
+@flat
 async def relocate(parameters: RelocateParameters) -> RelocationReport:
     """Copies images from registry to registry, every byte as it is, and names nothing until all of it has arrived. A
     source, a destination or both may be an archive.
@@ -43,9 +47,14 @@ async def relocate(parameters: RelocateParameters) -> RelocationReport:
     export = bool(parameters.archive)
     async with running(ExportRun(parameters.export_order()) if export else RelocationRun(parameters.order())) as run:
         with run.noting_failure():
+            await run.in_thread(check_outputs, parameters.report, parameters.lock_output)
             async with reported_when_cancelled(partial(_report_cancelled, run, parameters.destination)):
                 await (write_out(run, parameters) if isinstance(run, ExportRun) else _copy(run, parameters))
+            if parameters.lock_output:
+                await run.write_lock(parameters.lock_output)
         written = await report(parameters.destination)
+        if parameters.report:
+            await run.in_thread(write_json, parameters.report, to_dict(written))
         if isinstance(run.error, Incomplete):
             run.error = RelocationIncomplete(written, run.error)
         return completed(written) if run.error is None else cast(RelocationReport, failed(run.error))
@@ -75,7 +84,9 @@ async def _transfer(run: RelocationRun, parameters: RelocateParameters) -> None:
         work = [push_all(run, shares.keep if shares else run.planned)]
         if options and shares:
             sent = partial(ShardParameters.sent, parameters)
-            work.append(transfer_on_fleet(run, shares.shards, options.fleet(), sent, trusting=not parameters.repair))
+            work.append(
+                transfer_on_fleet(run, shares.shards, options.fleet(), sent, trusting=not parameters.how.repair)
+            )
         await together(*work)
 
 

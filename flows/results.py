@@ -12,9 +12,9 @@ from prefect import Flow
 from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
-from pydantic import BaseModel
 
 from oci.errors import InvalidInput, TransshipError
+from oci.options import Options
 
 T = TypeVar("T")
 
@@ -59,9 +59,11 @@ async def reported_when_cancelled(report: Callable[[], Awaitable[object]]) -> As
         raise
 
 
-def run_alone(flow: Flow[Any, Coroutine[Any, Any, T]], parameters: BaseModel) -> T:
+def run_alone(flow: Flow[..., Coroutine[Any, Any, T]], parameters: Options) -> T:
     """Runs a flow in an event loop of its own. Raises InvalidInput where one runs: it can be awaited there."""
     with suppress(RuntimeError):
         asyncio.get_running_loop()
-        raise InvalidInput("an event loop is running here", hint=f"write `await {flow.name}(parameters)` instead")
-    return asyncio.run(flow(parameters))
+        hint = f"write `await {flow.name}(**parameters.to_dict())` instead"
+        raise InvalidInput("an event loop is running here", hint=hint)
+    result: T = asyncio.run(flow(**parameters.to_dict()))
+    return result

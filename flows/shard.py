@@ -9,6 +9,7 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Failed
 
+from flows.parameters.forms import flat
 from flows.parameters.shard import ShardParameters
 from flows.transfer import push_all
 from oci.relocation.transfer import FAILED, ImageOutcome
@@ -21,6 +22,7 @@ from tasks.shards import ShardAccount
 
 
 @flow(name="relocate-shard", persist_result=False)
+@flat
 async def relocate_shard(parameters: ShardParameters) -> None:
     """Copies the images of a shard, and names none of them: that is for the run that knows all the shards.
 

@@ -6,6 +6,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from flows.names import short
+from flows.parameters.forms import flat
 from flows.parameters.tags import TagAction, TagsParameters
 from flows.results import or_failed, run_alone
 from oci.bundle.results import TagsReport
@@ -17,7 +18,7 @@ from tasks.run import running
 
 def run_name() -> str:
     """`tags of registry.example/shop/web` or `resolve web 1.4.0`"""
-    parameters = TagsParameters.model_validate(flow_run.parameters["parameters"])
+    parameters = TagsParameters.read(flow_run.parameters)
     reference = parameters.reference()
     if parameters.action is TagAction.RESOLVE:
         return f"resolve {short(reference)}"
@@ -25,6 +26,7 @@ def run_name() -> str:
 
 
 @flow(name="tags", flow_run_name=run_name, persist_result=False)
+@flat
 async def tags(parameters: TagsParameters) -> TagsReport:
     """Lists tags, or resolves one, as a result and as a table. Raises a TransshipError when the registry won't say."""
     reference = parameters.reference()

@@ -6,6 +6,7 @@ from functools import partial
 
 from flows.parameters import PartsParameters, RelocateParameters, Verify
 from flows.parameters.tarball import TarballOptions
+from oci.export.export import write_sums
 from oci.units import percent, show_size
 from tasks.archive import (
     ExportRun,
@@ -26,6 +27,8 @@ async def write_out(run: ExportRun, parameters: RelocateParameters) -> None:
     if await plan_out(parameters):
         await _write(run, parameters)
         await complete_tarball(location)
+    if parameters.tarball and parameters.tarball.sha256sums:
+        await run.in_thread(write_sums, await run.session(), run.archive_planned.locations, location)
     if parameters.verify is not Verify.NONE:
         await verify_tarball(location, deep=parameters.verify is Verify.DEEP)
 

@@ -9,6 +9,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from flows.names import short
+from flows.parameters.forms import flat
 from flows.parameters.verify import VerifyParameters
 from flows.results import completed, failed, run_alone
 from oci.errors import Incomplete, StoreError, TransshipError
@@ -21,7 +22,7 @@ from tasks.verify import report_verification, verify_place
 
 def run_name() -> str:
     """`verify shop 1.4.0`, `verify registry.corp.example/mirror/shop deep`, `verify images.lock.yml and 2 more`"""
-    parameters = VerifyParameters.model_validate(flow_run.parameters["parameters"])
+    parameters = VerifyParameters.read(flow_run.parameters)
     what = [
         *(short(parse_any(one)) for one in parameters.references),
         *parameters.repositories,
@@ -32,6 +33,7 @@ def run_name() -> str:
 
 
 @flow(name="verify", flow_run_name=run_name, persist_result=False)
+@flat
 async def verify(parameters: VerifyParameters) -> VerificationReport:
     """Walks down from what is named, and asks for every blob, or with `deep` reads and hashes every byte.
 

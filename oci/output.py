@@ -8,11 +8,13 @@ stricter one.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from oci.errors import Denied, NotFound, Refused, StoreError, Unavailable
 
@@ -81,6 +83,19 @@ def write_output(path: str, data: bytes, mode: int = BY_UMASK) -> None:
             file.write(data)
     else:
         replace_file(path, data, mode)
+
+
+def check_outputs(*paths: str) -> None:
+    """Raises a StoreError for a file that can't be written; empty paths are left out. To be asked before the work."""
+    for path in filter(None, paths):
+        with os_errors(store=path, operation="checking that it can be written"):
+            check_output(path)
+
+
+def write_json(path: str, body: dict[str, Any]) -> None:
+    """Writes a report or a plan. Raises a StoreError."""
+    with os_errors(store=path, operation="writing the file"):
+        write_output(path, json.dumps(body, indent=1).encode())
 
 
 def check_output(path: str) -> None:

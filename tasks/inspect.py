@@ -5,10 +5,11 @@ from __future__ import annotations
 from prefect import task
 from prefect.logging import get_run_logger
 
-from oci.bundle.describe import DescribedBundle, describe
+from oci.bundle.describe import DescribedBundle, OpenSource, describe
 from oci.bundle.results import DescribeReport, TagsReport
 from oci.bundle.tagnames import Tag, list_tags, resolve_tag
-from oci.reference import Reference, parse_any
+from oci.reference import ArchiveName, Reference, parse_any
+from oci.relocation.archive_source import named_in_archive, sealed
 from oci.relocation.session import Session
 from tasks.pages import describe_page
 from tasks.report import ROWS, write_page, write_table
@@ -17,19 +18,29 @@ from tasks.run import Run, current
 
 
 @task(name="describe bundle", task_run_name="describe {bundle}", **REPEATABLE)
-async def describe_bundle(bundle: str, *, layers: bool = True, signatures: bool = True) -> DescribeReport:
-    """Reads the bundle and everything it lists, and writes the page of it."""
+async def describe_bundle(
+    bundle: str, archive: ArchiveName | None = None, *, layers: bool = True, signatures: bool = True
+) -> DescribeReport:
+    """Reads the bundle and everything it lists, out of `archive` where that is given, and writes the page of it."""
     run = current(Run)
     reference = parse_any(bundle)
-    found = await run.in_thread(_describe, await run.session(), reference, layers=layers, signatures=signatures)
+    found = await run.in_thread(
+        _describe, await run.session(), reference, archive, layers=layers, signatures=signatures
+    )
     report = DescribeReport.of(found)
     await write_page("describe", str(reference.repository), describe_page(report), f"What {reference} holds")
     get_run_logger().info("%s holds %d images and bundles", report.image, len(report.contents))
     return report
 
 
-def _describe(session: Session, reference: Reference, *, layers: bool, signatures: bool) -> DescribedBundle:
-    return describe(session.source, reference, session.workers, layers=layers, signatures=signatures)
+def _describe(
+    session: Session, reference: Reference, archive: ArchiveName | None, *, layers: bool, signatures: bool
+) -> DescribedBundle:
+    open_source: OpenSource = session.source
+    if archive is not None:
+        opened = session.archive(archive)
+        open_source, (reference, _) = sealed(opened), named_in_archive(opened, str(reference))
+    return describe(open_source, reference, session.workers, layers=layers, signatures=signatures)
 
 
 @task(name="list tags", task_run_name="list tags of {repository}", **REPEATABLE)

@@ -11,6 +11,7 @@ from prefect import task
 from prefect.logging import get_run_logger
 from pydantic import BaseModel
 
+from oci.bundle.lockfile import write_lock
 from oci.descriptor import INDEX_TYPES
 from oci.digest import Digest, parse_digest
 from oci.errors import Incomplete, InvalidInput, TransshipError
@@ -18,7 +19,7 @@ from oci.reference import Reference, parse_any
 from oci.relocation.plan import Plan
 from oci.relocation.report import ArchiveFacts, RelocationReport, report_of
 from oci.relocation.request import RelocationRequest
-from oci.relocation.run import Published, Relocation, Step, Verify
+from oci.relocation.run import Published, Relocation, Step, Verify, result_lock
 from oci.relocation.session import DEFAULT_CONCURRENCY, Session
 from oci.relocation.shards import with_present_marked
 from oci.relocation.transfer import DONE, ImageOutcome, transfer_image
@@ -137,6 +138,11 @@ class RelocationRun(Run):
             self.verification = driver.verification
         if step is not Step.VERIFY:
             self.published = driver.published if step is not Step.CONTENT else None
+
+    async def write_lock(self, path: str) -> None:
+        """Writes a lock of the result."""
+        session = await self.session()
+        await self.in_thread(lambda: write_lock(path, result_lock(session, self.asked, self.planned)))
 
     @property
     def destination(self) -> str:

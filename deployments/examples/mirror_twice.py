@@ -13,16 +13,17 @@ from flows import MirrorIncomplete, MirrorParameters, MirrorRunReport, mirror
 
 async def attempt(parameters: MirrorParameters) -> MirrorRunReport:
     try:
-        return await mirror(parameters)
+        report: MirrorRunReport = await mirror(**parameters.to_dict())
     except MirrorIncomplete as error:
         return error.report
+    return report
 
 
-async def main(path: str, names: list[str]) -> int:
+async def main(path: str, names: tuple[str, ...]) -> int:
     report = await attempt(MirrorParameters(path=path, names=names))
     print(report)
     if report.only:
-        report = await attempt(MirrorParameters(path=path, names=names, only=report.only))
+        report = await attempt(MirrorParameters(path=path, names=names, only=tuple(report.only)))
         print(f"again, {len(report.mirrors)} mirrors:\n{report}")
     return 0 if report.succeeded else 1
 
@@ -30,4 +31,4 @@ async def main(path: str, names: list[str]) -> int:
 if __name__ == "__main__":
     if len(sys.argv) < 2:
         sys.exit(f"usage: {sys.argv[0]} MIRRORS.YAML [NAME...]")
-    sys.exit(asyncio.run(main(sys.argv[1], sys.argv[2:])))
+    sys.exit(asyncio.run(main(sys.argv[1], tuple(sys.argv[2:]))))

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from flows import RelocateParameters, RelocationIncomplete, RelocationReport, Verify, relocate
+from flows import RelocationIncomplete, RelocationReport, Verify, relocate
 from oci.errors import TransshipError
 
 
 async def release(bundle: str, prefix: str) -> RelocationReport:
     name = bundle.partition("@")[0].rpartition("/")[2].partition(":")[0]
-    return await relocate(RelocateParameters(source=bundle, destination=f"{prefix}/{name}", verify=Verify.HEAD))
+    return await relocate(source=bundle, destination=f"{prefix}/{name}", verify=Verify.HEAD)
 
 
 async def main(prefix: str, bundles: list[str]) -> int:

@@ -16,7 +16,7 @@ from flows import RelocateParameters
 
 async def main(bundle: str, destination: str) -> int:
     parameters = RelocateParameters(source=bundle, destination=destination)
-    run = await arun_deployment("relocate/relocate", parameters={"parameters": parameters.model_dump(mode="json")})
+    run = await arun_deployment("relocate/relocate", parameters=parameters.to_dict())
     state = run.state
     if state is None or not state.is_completed():
         print(f"{run.name}: {state.message if state else 'no state'}")

@@ -82,7 +82,7 @@ def declared(config: MirrorsConfig, mirror: Mirror) -> Declared:
     main = Declaration(
         name=mirror.name,
         description=f"Mirrors {where}.",
-        parameters={"parameters": parameters},
+        parameters=parameters,
         schedule=_schedule(mirror),
         mirror=mirror.name,
     )
@@ -90,7 +90,7 @@ def declared(config: MirrorsConfig, mirror: Mirror) -> Declared:
     on_push = Declaration(
         name=f"{mirror.name}{PUSH_SUFFIX}",
         description=f"Mirrors what was pushed: {where}. Started by the automation of the same name.",
-        parameters={"parameters": parameters},
+        parameters=parameters,
         places=_PUSHES_AT_A_TIME,
         queued=True,
         mirror=mirror.name,

@@ -32,7 +32,7 @@ def automation(declaration: Declaration, trigger: PushTrigger, deployment: UUID)
     if trigger.tag:
         match["transship.tag"] = trigger.tag
     else:
-        parameters["parameters"] = {**parameters["parameters"], "only": [_PUSHED_TAG]}
+        parameters["only"] = [_PUSHED_TAG]
     return AutomationCore(
         name=trigger_name(declaration.name),
         description="Mirrors a tag as soon as its registry tells that it was pushed.",

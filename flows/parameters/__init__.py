@@ -1,10 +1,10 @@
-"""The parameters of the flows: one model each, so that the form in the Prefect UI explains itself."""
+"""The parameters of the flows: one value each; forms are derived from its declarations."""
 
 from flows.parameters.describe import DescribeParameters
 from flows.parameters.fleet import FleetOptions
 from flows.parameters.mirror import MirrorCheckParameters, MirrorParameters
 from flows.parameters.parts import PartsParameters
-from flows.parameters.prune import AfterPlan, KeepParameters, PruneApproval, PruneParameters
+from flows.parameters.prune import AfterPlan, PruneApproval, PruneParameters
 from flows.parameters.pull import PullParameters
 from flows.parameters.push import PushParameters
 from flows.parameters.registry import BlockName
@@ -13,7 +13,8 @@ from flows.parameters.shard import ShardParameters
 from flows.parameters.tags import TagAction, TagsParameters
 from flows.parameters.tarball import TarballOptions
 from flows.parameters.verify import VerifyParameters
-from oci.registry.form import RegistryForm as RegistryOptions
+from oci.prune.keep import KeepOptions
+from oci.registry.options import RegistryOptions
 from oci.relocation.request import Artifact
 from oci.relocation.run import Verify
 
@@ -23,7 +24,7 @@ __all__ = [
     "BlockName",
     "DescribeParameters",
     "FleetOptions",
-    "KeepParameters",
+    "KeepOptions",
     "MirrorCheckParameters",
     "MirrorParameters",
     "PartsParameters",

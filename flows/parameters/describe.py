@@ -1,49 +1,57 @@
-"""What describing a bundle needs to know."""
+"""The parameters of describing a bundle."""
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-
-from flows.parameters.registry import Concurrency, Credentials, StoreText, side
-from oci.errors import InvalidInput
+from flows.parameters.registry import (
+    ArchiveLocations,
+    Concurrency,
+    Credentials,
+    OneSide,
+    Registry,
+    S3StoreName,
+    archive_name,
+    side,
+    without_scheme,
+)
+from oci.options import Options, option
 from oci.reference import Reference, parse_any
-from oci.registry.form import RegistryForm as RegistryOptions
+from oci.registry.options import RegistryOptions
+from oci.relocation.session import DEFAULT_CONCURRENCY
 from tasks.access import Side
 
 
-class DescribeParameters(BaseModel):
+class DescribeParameters(OneSide, Options, frozen=True, kw_only=True):
     """Show what a bundle holds: images, nested bundles, signatures, and where each of them is."""
 
-    model_config = ConfigDict(extra="forbid", title="Describe", hide_input_in_errors=True)
+    bundle: Annotated[
+        str,
+        option(
+            "Bundle",
+            "Such as registry.example/shop/bundle:1.4.0, with :TAG or @DIGEST, or oci:PATH:TAG for a layout folder.",
+            examples=["registry.example/shop/bundle:1.4.0"],
+            min_length=1,
+            max_length=2000,
+        ),
+    ]
+    archive: ArchiveLocations = ()
+    layers: Annotated[bool, option("Layers", "With the layers of each image.")] = True
+    cosign_artifacts: Annotated[
+        bool, option("Signatures", "With cosign's signatures, which takes a request for each image.")
+    ] = True
+    concurrency: Concurrency = DEFAULT_CONCURRENCY
+    credentials: Credentials = ()
+    registry: Registry = RegistryOptions()
 
-    bundle: StoreText = Field(
-        title="Bundle",
-        description="Such as registry.example/shop/bundle:1.4.0, with :TAG or @DIGEST, or oci:PATH:TAG for a layout "
-        "folder.",
-        examples=["registry.example/shop/bundle:1.4.0"],
-    )
-    layers: bool = Field(default=True, title="Layers", description="With the layers of each image.")
-    cosign_artifacts: bool = Field(
-        default=True, title="Signatures", description="With cosign's signatures, which takes a request for each image."
-    )
-    concurrency: Concurrency = 8
-    credentials: Credentials = []
-    registry: RegistryOptions = Field(
-        default_factory=RegistryOptions, title="Registry", description="How the registries are reached."
-    )
+    s3_store: S3StoreName = ""
 
-    @model_validator(mode="after")
-    def _makes_sense(self) -> Self:
-        try:
-            self.reference()
-        except InvalidInput as error:
-            raise ValueError(str(error)) from error
-        return self
-
-    def reference(self) -> Reference:
-        return parse_any(self.bundle)
+    def __post_init__(self) -> None:
+        self.reference()
+        archive_name(self.archive)
 
     def side(self) -> Side:
-        return side(self.registry, self.credentials, self.concurrency)
+        return side(self.registry, self.credentials, self.concurrency, self.s3_store)
+
+    def reference(self) -> Reference:
+        return parse_any(without_scheme(self.bundle))

@@ -2,60 +2,67 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Annotated
 
+from oci.options import Options, option
 from tasks.fleet import Fleet
 
+_DEPLOYMENT = r"^[^/]+/[^/]+$"
 
-class FleetOptions(BaseModel):
+
+class FleetOptions(Options, frozen=True, kw_only=True):
     """Cut a large relocation into shards, each a run of its own that any worker may take."""
 
-    model_config = ConfigDict(extra="forbid", title="Fleet")
-
-    deployment: str = Field(
-        default="relocate-shard/fleet",
-        title="Deployment",
-        description="FLOW/DEPLOYMENT that carries out a shard. Its work pool should not be the one of this run.",
-        pattern=r"^[^/]+/[^/]+$",
-        max_length=400,
-    )
-    mirror_deployment: str = Field(
-        default="mirror-shard/fleet",
-        title="Deployment for mirrors",
-        description="FLOW/DEPLOYMENT that carries out a shard of a mirror, in the place of the one above.",
-        pattern=r"^[^/]+/[^/]+$",
-        max_length=400,
-    )
-    shards: int = Field(
-        default=0, title="Shards", description="0 is as many as the size below asks for.", ge=0, le=1000
-    )
-    shard_mebibytes: int = Field(
-        default=4096,
-        title="MiB in a shard",
-        description="Each request counts as another 0.25 MiB. What would be a single shard is done by this run itself.",
-        ge=1,
-        le=1_000_000,
-    )
-    retries: int = Field(
-        default=3, title="Retries of a shard", description="How often a lost one is sent again.", ge=0, le=20
-    )
-    lost_after_seconds: int = Field(
-        default=90,
-        title="Lost after seconds",
-        description="Without a sign of life; a run gives one every five seconds.",
-        ge=15,
-        le=3600,
-    )
-    start_within_seconds: int = Field(
-        default=600,
-        title="Start within seconds",
-        description="From the moment a worker has claimed a run. Time spent waiting for a worker doesn't count.",
-        ge=15,
-        le=86400,
-    )
+    deployment: Annotated[
+        str,
+        option(
+            "Deployment",
+            "FLOW/DEPLOYMENT that carries out a shard. Its work pool should not be the one of this run.",
+            pattern=_DEPLOYMENT,
+            max_length=400,
+        ),
+    ] = "relocate-shard/fleet"
+    mirror_deployment: Annotated[
+        str,
+        option(
+            "Deployment for mirrors",
+            "FLOW/DEPLOYMENT that carries out a shard of a mirror, in the place of the one above.",
+            pattern=_DEPLOYMENT,
+            max_length=400,
+        ),
+    ] = "mirror-shard/fleet"
+    shards: Annotated[int, option("Shards", "0 is as many as the size below asks for.", ge=0, le=1000)] = 0
+    shard_mebibytes: Annotated[
+        int,
+        option(
+            "MiB in a shard",
+            "Each request counts as another 0.25 MiB. What would be a single shard is done by this run itself.",
+            ge=1,
+            le=1_000_000,
+        ),
+    ] = 4096
+    retries: Annotated[int, option("Retries of a shard", "How often a lost shard is sent again.", ge=0, le=20)] = 3
+    lost_after_seconds: Annotated[
+        int,
+        option(
+            "Lost after seconds",
+            "Without a sign of life; a run gives one every five seconds.",
+            ge=15,
+            le=3600,
+        ),
+    ] = 90
+    start_within_seconds: Annotated[
+        int,
+        option(
+            "Start within seconds",
+            "From the moment a worker has claimed a run. Time spent waiting for a worker doesn't count.",
+            ge=15,
+            le=86400,
+        ),
+    ] = 600
 
     def fleet(self) -> Fleet:
-        """The same for the tasks, which know nothing of forms."""
+        """Returns the same for the tasks."""
         return Fleet(
             deployment=self.deployment,
             retries=self.retries,

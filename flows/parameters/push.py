@@ -1,95 +1,124 @@
-"""What pushing files needs to know."""
+"""The parameters of pushing files."""
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+import msgspec
 
-from flows.parameters.registry import Credentials, StoreText, side
+from flows.parameters.registry import (
+    Concurrency,
+    Credentials,
+    OneSide,
+    Registry,
+    S3StoreName,
+    Text,
+    archive_location,
+    side,
+    without_scheme,
+)
 from oci.bundle.push import PushRequest
 from oci.errors import InvalidInput
 from oci.files.walk import DEFAULT_EXCLUSIONS
+from oci.options import Options, option
 from oci.reference import LayoutFolder
-from oci.registry.form import RegistryForm as RegistryOptions
+from oci.registry.options import RegistryOptions
+from oci.relocation.session import DEFAULT_CONCURRENCY
 from tasks.access import Side
 
-FilePath = Annotated[str, Field(min_length=1, max_length=4096)]
 
-
-class PushParameters(BaseModel):
+class PushParameters(OneSide, Options, frozen=True, kw_only=True):
     """Push files of the worker as a bundle or as a plain image. The same files give the same digest everywhere."""
 
-    model_config = ConfigDict(extra="forbid", title="Push", hide_input_in_errors=True)
+    destination: Annotated[
+        str,
+        option(
+            "Destination",
+            "Such as registry.example/shop/config:1.4.0, or oci:PATH:TAG for a layout folder. Without a tag: latest.",
+            examples=["registry.example/shop/config:1.4.0"],
+            min_length=1,
+            max_length=2000,
+        ),
+    ]
+    files: Annotated[
+        tuple[Text, ...],
+        option(
+            "Files",
+            "Files and folders on the worker; all of them become one layer.",
+            examples=[["/srv/shop/bundle"]],
+            max_length=1000,
+        ),
+    ]
+    bundle: Annotated[
+        bool,
+        option("As a bundle", "One of the folders must hold .imgpkg/images.yml. Off: as a plain image."),
+    ] = True
+    tags: Annotated[
+        tuple[Text, ...],
+        option(
+            "More tags", "Other tags of the result, beside that of the destination.", flag="--to-tag", max_length=100
+        ),
+    ] = ()
+    exclusions: Annotated[
+        tuple[Text, ...],
+        option("Exclusions", "Whole paths inside the image to leave out, with what is below them.", max_length=1000),
+    ] = DEFAULT_EXCLUSIONS
+    labels: Annotated[
+        dict[str, str], option("Labels", "Labels of the image's config, as an object of texts.", max_length=200)
+    ] = msgspec.field(default_factory=dict)
+    preserve_permissions: Annotated[
+        bool, option("Preserve permissions", "Keep the permissions of group and others, too.")
+    ] = False
+    oci_media_types: Annotated[
+        bool,
+        option("OCI media types", "Instead of Docker's. The program imgpkg can pull such a bundle, but not copy it."),
+    ] = False
+    lock_output: Annotated[
+        str,
+        option(
+            "Lock output",
+            "File on the worker to write a BundleLock of the result to.",
+            examples=["/srv/shop/bundle.lock.yml"],
+            max_length=4096,
+        ),
+    ] = ""
+    to_tar: Annotated[
+        str,
+        option(
+            "Archive",
+            "Write into an archive instead of the registry: a file on the worker, or s3://BUCKET/KEY.",
+            examples=["s3://archives/config.tar"],
+            max_length=4096,
+        ),
+    ] = ""
+    s3_store: S3StoreName = ""
+    concurrency: Concurrency = DEFAULT_CONCURRENCY
+    credentials: Credentials = ()
+    registry: Registry = RegistryOptions()
 
-    destination: StoreText = Field(
-        title="Destination",
-        description="Such as registry.example/shop/config:1.4.0, or oci:PATH:TAG for a layout folder. Without a tag: "
-        "latest.",
-        examples=["registry.example/shop/config:1.4.0"],
-    )
-    files: list[FilePath] = Field(
-        title="Files",
-        description="Files and folders on the worker; all of them become one layer.",
-        examples=[["/srv/shop/bundle"]],
-        max_length=1000,
-    )
-    bundle: bool = Field(
-        default=True,
-        title="As a bundle",
-        description="One of the folders must hold .imgpkg/images.yml. Off: as a plain image.",
-    )
-    exclusions: list[FilePath] = Field(
-        default=list(DEFAULT_EXCLUSIONS),
-        title="Exclusions",
-        description="Whole paths inside the image to leave out, with what is below them.",
-        max_length=1000,
-    )
-    labels: dict[str, str] = Field(
-        default={}, title="Labels", description="Labels of the image's config, as an object of texts.", max_length=200
-    )
-    preserve_permissions: bool = Field(
-        default=False, title="Preserve permissions", description="Keep the permissions of group and others, too."
-    )
-    oci_media_types: bool = Field(
-        default=False,
-        title="OCI media types",
-        description="Instead of Docker's. The program imgpkg can pull such a bundle, but not copy it.",
-    )
-    lock_output: str = Field(
-        default="",
-        title="Lock output",
-        description="File on the worker to write a BundleLock of the result to.",
-        examples=["/srv/shop/bundle.lock.yml"],
-        max_length=4096,
-    )
-    credentials: Credentials = []
-    registry: RegistryOptions = Field(
-        default_factory=RegistryOptions, title="Registry", description="How the registry is reached."
-    )
-
-    @model_validator(mode="after")
-    def _makes_sense(self) -> Self:
-        try:
-            place = self.request().destination
-        except InvalidInput as error:
-            raise ValueError(str(error)) from error
+    def __post_init__(self) -> None:
+        place = self.request().destination
         if self.lock_output and not self.bundle:
-            raise ValueError("only a bundle has a lock")
-        if self.lock_output and isinstance(place.repository, LayoutFolder):
-            raise ValueError("a lock names registries only, not an image-layout folder")
-        return self
+            raise InvalidInput("only a bundle has a lock")
+        if self.lock_output and (isinstance(place.repository, LayoutFolder) or self.to_tar):
+            raise InvalidInput("a lock names registries only, not an image-layout folder or an archive")
+        if self.to_tar:
+            archive_location(self.to_tar)
+            if self.tags:
+                raise InvalidInput("an image in an archive has the tag of its destination: leave out tags")
+
+    def side(self) -> Side:
+        return side(self.registry, self.credentials, self.concurrency, self.s3_store)
 
     def request(self) -> PushRequest:
+        destination = without_scheme(self.destination)
         return PushRequest(
-            bundle=self.destination if self.bundle else "",
-            image="" if self.bundle else self.destination,
-            files=tuple(self.files),
-            exclusions=tuple(self.exclusions),
+            bundle=destination if self.bundle else "",
+            image="" if self.bundle else destination,
+            tags=self.tags,
+            files=self.files,
+            exclusions=self.exclusions,
             preserve_permissions=self.preserve_permissions,
             labels=self.labels,
             oci_types=self.oci_media_types,
         )
-
-    def side(self) -> Side:
-        return side(self.registry, self.credentials)

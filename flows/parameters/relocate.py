@@ -1,4 +1,4 @@
-"""What a relocation needs to know."""
+"""The parameters of a relocation."""
 
 from __future__ import annotations
 
@@ -6,19 +6,46 @@ from enum import StrEnum
 from typing import Annotated, Any, Self
 from urllib.parse import unquote
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+import msgspec
 
 from flows.parameters.fleet import FleetOptions
-from flows.parameters.registry import BlockName, S3StoreName, StoreText, archive_place, side
+from flows.parameters.registry import BlockName, S3StoreName, archive_location, side, without_scheme
 from flows.parameters.tarball import TarballOptions
 from oci.archive.open import in_object_store
 from oci.errors import InvalidInput
+from oci.options import Options, option
 from oci.reference import ARCHIVE_PREFIX, S3_PREFIX, ArchiveName, parse_any, parse_store
-from oci.registry.form import RegistryForm as RegistryOptions
-from oci.relocation.request import Artifact, RelocationRequest
+from oci.registry.options import RegistryOptions
+from oci.relocation.request import CopyOptions, RelocationRequest
 from oci.relocation.run import Verify
 from tasks.archive import ExportOrder
 from tasks.relocate import Order
+
+SourceCredentials = Annotated[
+    tuple[BlockName, ...],
+    option(
+        "Source credentials",
+        "Names of Registry Credentials blocks. Other registries use the worker's environment and docker config.",
+        examples=[["registry-example-reader"]],
+        max_length=16,
+    ),
+]
+DestinationCredentials = Annotated[
+    tuple[BlockName, ...],
+    option(
+        "Destination credentials",
+        "Names of Registry Credentials blocks.",
+        examples=[["corp-mirror-writer"]],
+        max_length=16,
+    ),
+]
+Concurrency = Annotated[int, option("Concurrency", "Images, and blobs, in flight at a time.", ge=1, le=64)]
+SourceRegistry = Annotated[
+    RegistryOptions, option("Source registry", "How the source's registries are reached.", group="advanced")
+]
+DestinationRegistry = Annotated[
+    RegistryOptions, option("Destination registry", "How the destination's registry is reached.", group="advanced")
+]
 
 
 class SourceKind(StrEnum):
@@ -30,169 +57,122 @@ class SourceKind(StrEnum):
     ARCHIVE = "archive"
 
 
-class RelocateParameters(BaseModel):
+class RelocateParameters(Options, frozen=True, kw_only=True):
     """Copy a bundle, an image, everything a lock file lists or an archive to another registry, under the same digests,
     or into an archive."""
 
-    model_config = ConfigDict(extra="forbid", title="Relocation", hide_input_in_errors=True)
-
-    kind: SourceKind = Field(
-        default=SourceKind.BUNDLE,
-        title="Kind of source",
-        description="A bundle travels with all it lists, an image or index alone. A lock is a file on the worker. "
-        "All of an archive travels unless `only` says less.",
-    )
-    source: StoreText = Field(
-        title="Source",
-        description="Such as registry.example/shop/bundle:1.4.0, with :TAG or @DIGEST; oci:PATH[:TAG] for a layout "
-        "folder; the path of an ImagesLock or BundleLock file; or where an archive is: a file, s3://BUCKET/KEY, or "
-        "archive:FIRST|SECOND for the volumes of one.",
-        examples=["registry.example/shop/shop-bundle:1.4.0", "/etc/transship/images.lock.yml"],
-    )
-    destination: StoreText = Field(
-        title="Destination",
-        description="Such as registry.corp.example/mirror/shop, without a tag; oci:PATH for a layout folder; or where "
-        "an archive is to be: s3://BUCKET/KEY, or the path of a file on the worker. All of it goes into this one.",
-        examples=["registry.corp.example/mirror/shop", "s3://archives/shop-1.4.0.tar"],
-    )
-    tags: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]] = Field(
-        default=[],
-        title="Tags",
-        description="Names at the destination. Empty: the tag that the source carries.",
-        examples=[["1.4.0", "latest"]],
-        max_length=100,
-    )
-    only: list[Annotated[str, Field(min_length=1, max_length=2000)]] = Field(
-        default=[],
-        title="Only",
-        description="Of an archive, these images and what belongs to them: digests, tags, or references as they stand "
-        "in it.",
-        max_length=1000,
-    )
-    source_credentials: list[BlockName] = Field(
-        default=[],
-        title="Source credentials",
-        description="Names of Registry Credentials blocks. Other registries use the worker's environment and docker "
-        "config.",
-        examples=[["registry-example-reader"]],
-        max_length=16,
-    )
-    destination_credentials: list[BlockName] = Field(
-        default=[],
-        title="Destination credentials",
-        description="Names of Registry Credentials blocks.",
-        examples=[["corp-mirror-writer"]],
-        max_length=16,
-    )
-    artifacts: list[Artifact] = Field(
-        default=[],
-        title="Attached artifacts",
-        description="cosign: signatures, attestations and SBOMs kept under tags. referrers: whatever names an image as "
-        "its subject.",
-        max_length=2,
-    )
-    platforms: list[Annotated[str, Field(pattern=r"^[a-z0-9]+/[a-z0-9]+(/[a-z0-9]+)?$")]] = Field(
-        default=[],
-        title="Platforms",
-        description="Only these of every index, which is rewritten and gets a new digest. Empty: all.",
-        examples=[["linux/amd64", "linux/arm64"]],
-        max_length=50,
-    )
-    verify: Verify = Field(
-        default=Verify.NONE,
-        title="Verify the result",
-        description="head: ask the destination for every blob. deep: read and hash every byte again.",
-    )
-    tarball: TarballOptions | None = Field(
-        default=None,
-        title="Archive",
-        description="How an archive that is the destination is to be. None: as imgpkg writes it, in one piece.",
-    )
-    repair: bool = Field(
-        default=False,
-        title="Repair",
-        description="Ask the destination for every blob, and send again what it has lost.",
-    )
-    shallow: bool = Field(
-        default=False, title="Shallow", description="The bundle's own image and nothing that it lists."
-    )
-    names: list[str] = Field(
-        default=[],
-        title="Readable names",
-        description="Rules [PATTERN=]TEMPLATE that give each listed image a tag, of {name}, {path}, {tag} and {short}.",
-        examples=[["{name}-{short}"]],
-        max_length=100,
-    )
-    repo_based_tags: bool = Field(
-        default=False,
-        title="Readable keep-alive tags",
-        description="Tags that hold images against garbage collection show where each came from.",
-    )
-    include_non_distributable: bool = Field(
-        default=False,
-        title="Include non-distributable layers",
-        description="Copy layers that their makers say must not be given on; you need their permission.",
-    )
-    concurrency: int = Field(
-        default=8, title="Concurrency", description="Images, and blobs, on their way at a time.", ge=1, le=64
-    )
-    source_registry: RegistryOptions = Field(
-        default_factory=RegistryOptions, title="Source registry", description="How the source's registries are reached."
-    )
-    destination_registry: RegistryOptions = Field(
-        default_factory=RegistryOptions,
-        title="Destination registry",
-        description="How the destination's registry is reached.",
-    )
-
+    source: Annotated[
+        str,
+        option(
+            "Source",
+            "Such as registry.example/shop/bundle:1.4.0, with :TAG or @DIGEST; oci:PATH[:TAG] for a layout folder; the "
+            "path of an ImagesLock or BundleLock file; or where an archive is: a file, s3://BUCKET/KEY, or "
+            "archive:FIRST|SECOND for the volumes of one.",
+            examples=["registry.example/shop/shop-bundle:1.4.0", "/etc/transship/images.lock.yml"],
+            min_length=1,
+            max_length=2000,
+        ),
+    ]
+    destination: Annotated[
+        str,
+        option(
+            "Destination",
+            "Such as registry.corp.example/mirror/shop, without a tag; oci:PATH for a layout folder; or where an "
+            "archive is to be: s3://BUCKET/KEY, or the path of a file on the worker. All of it goes into this one.",
+            examples=["registry.corp.example/mirror/shop", "s3://archives/shop-1.4.0.tar"],
+            min_length=1,
+            max_length=2000,
+        ),
+    ]
+    kind: Annotated[
+        SourceKind,
+        option(
+            "Kind of source",
+            "A bundle travels with all it lists, an image or index alone. A lock is a file on the worker. All of an "
+            "archive travels unless `only` says less.",
+        ),
+    ] = SourceKind.BUNDLE
+    how: Annotated[CopyOptions, option("How", "How the source is copied.", flat=True)] = CopyOptions()
+    verify: Annotated[
+        Verify,
+        option(
+            "Verify the result",
+            "head: ask the destination for every blob. deep: read and hash every byte again.",
+        ),
+    ] = Verify.NONE
+    lock_output: Annotated[
+        str, option("Lock output", "File on the worker to write a lock of the result to.", max_length=4096)
+    ] = ""
+    report: Annotated[
+        str, option("Report", "JSON file on the worker to write what became of each image to.", max_length=4096)
+    ] = ""
+    source_credentials: SourceCredentials = ()
+    destination_credentials: DestinationCredentials = ()
+    tarball: Annotated[
+        TarballOptions | None,
+        option(
+            "Archive",
+            "How an archive that is the destination is written. None: as imgpkg writes it, in one piece.",
+            group="advanced",
+        ),
+    ] = None
+    fleet: Annotated[
+        FleetOptions | None,
+        option(
+            "Fleet",
+            "Spread a large relocation over the workers of a work pool. None: all of it is done by this run. An "
+            "archive names its fleet itself.",
+            group="advanced",
+        ),
+    ] = None
+    concurrency: Concurrency = 8
+    source_registry: SourceRegistry = RegistryOptions()
+    destination_registry: DestinationRegistry = RegistryOptions()
     s3_store: S3StoreName = ""
-    fleet: FleetOptions | None = Field(
-        default=None,
-        title="Fleet",
-        description="Spread a large relocation over the workers of a work pool. None: all of it is done by this run. "
-        "An archive names its fleet itself.",
-    )
 
-    @model_validator(mode="after")
-    def _makes_sense(self) -> Self:
-        if self.destination.startswith((S3_PREFIX, "/")):
-            self.destination = str(ArchiveName.of(archive_place(self.destination)))
-        try:
-            request = self.request()
-            if self.kind is SourceKind.ARCHIVE:
-                self.source = str(ArchiveName.of(*map(archive_place, request.archive)))
-            elif self.kind is not SourceKind.LOCK:
-                parse_any(self.source)
-            self.destination = str(request.destination)
-            if isinstance(request.destination, ArchiveName):
-                self._check_archive(request.destination)
-            elif self.tarball:
-                raise ValueError("the destination is no archive")
-        except InvalidInput as error:
-            raise ValueError(str(error)) from error
-        return self
+    def __post_init__(self) -> None:
+        """Brings source and destination into their canonical form."""
+        destination = without_scheme(self.destination)
+        if destination.startswith((S3_PREFIX, "/")):
+            destination = str(ArchiveName.of(archive_location(destination)))
+        msgspec.structs.force_setattr(self, "destination", destination)
+        msgspec.structs.force_setattr(self, "source", without_scheme(self.source))
+        request = self.request()
+        if self.kind is SourceKind.ARCHIVE:
+            source = str(ArchiveName.of(*map(archive_location, request.archive)))
+            msgspec.structs.force_setattr(self, "source", source)
+        elif self.kind is not SourceKind.LOCK:
+            parse_any(self.source)
+        msgspec.structs.force_setattr(self, "destination", str(request.destination))
+        if isinstance(request.destination, ArchiveName):
+            self._check_archive(request.destination)
+        elif self.tarball:
+            raise InvalidInput("the destination is no archive")
 
     def _check_archive(self, name: ArchiveName) -> None:
         if len(name.locations) > 1:
-            raise ValueError("an archive that is written has one name: its volumes are numbered by themselves")
+            raise InvalidInput("an archive that is written has one name: its volumes are numbered by themselves")
         tarball = self.tarball or TarballOptions()
-        tarball.options()
-        for location in filter(None, (*name.locations, tarball.base)):
-            archive_place(location)
-        if self.repair or self.repo_based_tags:
-            raise ValueError("an archive is written anew and keeps no tags alive: leave out repair and repo_based_tags")
+        for location in filter(None, (*name.locations, tarball.export.base)):
+            archive_location(location)
+        if self.how.repair or self.how.repo_based_tags:
+            raise InvalidInput(
+                "an archive is written anew and keeps no tags alive: leave out repair and repo_based_tags"
+            )
+        if self.lock_output:
+            raise InvalidInput("a lock names registries only: leave out lock_output")
         if self.fleet:
-            raise ValueError("what writes the parts of an archive is named in its own settings, as tarball.deployment")
+            raise InvalidInput("the fleet of an archive is named in its own settings, as tarball.deployment")
         if tarball.deployment:
             self._check_shared(name)
 
     def _check_shared(self, name: ArchiveName) -> None:
         if not in_object_store(name.locations[0]):
-            raise ValueError("workers on several machines write one object, s3://BUCKET/KEY, not a file")
+            raise InvalidInput("workers on several machines write one object, s3://BUCKET/KEY, not a file")
         if self.kind is SourceKind.LOCK:
-            raise ValueError("a lock is a file of one machine: several workers can't read it")
+            raise InvalidInput("a lock is a file of one machine: several workers can't read it")
         if self.kind is SourceKind.ARCHIVE and not all(map(in_object_store, self.request().archive_name.locations)):
-            raise ValueError("the source is a file of one machine: several workers can't read it")
+            raise InvalidInput("the source is a file of one machine: several workers can't read it")
 
     @property
     def archive(self) -> str:
@@ -204,22 +184,10 @@ class RelocateParameters(BaseModel):
         source: dict[str, Any] = {self.kind.value: self.source}
         if self.kind is SourceKind.ARCHIVE:
             text = self.source.removeprefix(ARCHIVE_PREFIX)
-            source = {"archive": tuple(unquote(place) for place in text.split("|")), "only": tuple(self.only)}
-        return RelocationRequest(
-            **source,
-            to=self.destination,
-            tags=tuple(self.tags),
-            artifacts=frozenset(self.artifacts),
-            repo_based_tags=self.repo_based_tags,
-            include_non_distributable=self.include_non_distributable,
-            platforms=tuple(self.platforms),
-            shallow=self.shallow,
-            names=tuple(self.names),
-            repair=self.repair,
-        )
+            source = {"archive": tuple(unquote(location) for location in text.split("|"))}
+        return RelocationRequest(to=self.destination, **source, **msgspec.structs.asdict(self.how))
 
     def order(self) -> Order:
-        """The same for the tasks, which know nothing of forms."""
         return Order(
             request=self.request(),
             source=side(self.source_registry, self.source_credentials, self.concurrency, self.s3_store),
@@ -230,34 +198,12 @@ class RelocateParameters(BaseModel):
 
     def export_order(self) -> ExportOrder:
         tarball = self.tarball or TarballOptions()
-        return ExportOrder(order=self.order(), options=tarball.options(), resume=tarball.resume)
+        return ExportOrder(order=self.order(), options=tarball.export, resume=tarball.resume)
 
     @classmethod
-    def of(
-        cls,
-        request: RelocationRequest,
-        *,
-        concurrency: int,
-        verify: Verify,
-        tarball: TarballOptions | None = None,
-    ) -> Self:
-        """What the form would have to say for `request`; how registries are reached isn't in a request."""
+    def of(cls, request: RelocationRequest, **more: Any) -> Self:
+        """Returns the form for `request`; how registries are reached isn't in a request."""
         kind = next(kind for kind in SourceKind if getattr(request, kind.value))
-        archive = str(request.archive_name) if request.archive else ""
-        return cls(
-            kind=kind,
-            source=archive or request.bundle or request.image or request.lock,
-            only=list(request.only),
-            destination=request.to,
-            tags=list(request.tags),
-            artifacts=[Artifact(name) for name in sorted(request.artifacts)],
-            platforms=list(request.platforms),
-            verify=verify,
-            tarball=tarball,
-            concurrency=concurrency,
-            repo_based_tags=request.repo_based_tags,
-            include_non_distributable=request.include_non_distributable,
-            shallow=request.shallow,
-            names=list(request.names),
-            repair=request.repair,
-        )
+        how = CopyOptions(**{name: getattr(request, name) for name in CopyOptions.__struct_fields__})
+        source = str(request.archive_name) if request.archive else request.asked
+        return cls(kind=kind, source=source, destination=request.to, how=how, **more)

@@ -12,7 +12,7 @@ from oci.cancel import CancelToken
 from oci.errors import InvalidInput
 from oci.files.pack import pack
 from oci.files.walk import DEFAULT_EXCLUSIONS, Entry, check_bundle, check_duplicates, is_bundle, walk
-from oci.reference import Reference, parse_any
+from oci.reference import Reference, parse_any, parse_tag
 from oci.store import Destination, reader_of
 
 
@@ -23,6 +23,8 @@ class PushRequest:
 
     bundle: str = ""
     image: str = ""
+    tags: tuple[str, ...] = ()
+    """More names for the result, beside the tag of the destination."""
     files: tuple[str, ...] = ()
     exclusions: tuple[str, ...] = DEFAULT_EXCLUSIONS
     preserve_permissions: bool = False
@@ -37,6 +39,8 @@ class PushRequest:
             raise InvalidInput("Expected only one of image or bundle")
         if not self.bundle and not self.image:
             raise InvalidInput("Expected either image or bundle", hint="name where to push to with -b or -i")
+        for tag in self.tags:
+            parse_tag(tag)
 
     @property
     def destination(self) -> Reference:
@@ -95,5 +99,6 @@ def push(
     # The keep-alive tag first: when the second request fails, the name that was asked for isn't there alone.
     destination.put_manifest(manifest, tagnames.keep_alive(manifest.digest))
     tag = request.destination.tag
-    destination.put_manifest(manifest, tag)
+    for name in dict.fromkeys((tag, *request.tags)):
+        destination.put_manifest(manifest, name)
     return Pushed(reference=request.destination.at(manifest.digest), tag=tag, entries=tuple(entries))

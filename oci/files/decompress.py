@@ -48,6 +48,7 @@ class UnpackLimits(Options, frozen=True, kw_only=True):
             "Largest ratio of unpacking",
             "Bytes that may come out of a layer for each byte that it has, as soon as that makes more than 64 MiB.",
             ge=1,
+            le=1_000_000,
             group="advanced",
         ),
     ] = 100

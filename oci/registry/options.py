@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from oci.errors import InvalidInput
 from oci.manifest import MANIFEST_LIMIT
@@ -226,6 +226,14 @@ class RegistryOptions(Options, frozen=True, kw_only=True):
             group="advanced",
         ),
     ] = 8
+
+    @classmethod
+    def form(cls) -> dict[str, Any]:
+        """Leaves out what a run has for all its registries, and refuses a proxy with a login."""
+        form = super().form()
+        form["properties"].pop("concurrency")
+        form["properties"]["proxy"]["pattern"] = r"^(https?://[^@\s]+)?$"
+        return form
 
     def check_stored(self) -> None:
         if "@" in self.proxy:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from oci.archive.entry import ArchiveEntry
 from oci.archive.source import Archive, Nothing
 from oci.bundle import reader, tagnames
+from oci.bundle.pull import PullRequest
 from oci.descriptor import Descriptor
 from oci.digest import Digest, is_digest
 from oci.errors import InvalidInput, InvalidReference, NotFound, StoreError
@@ -56,6 +58,14 @@ def named_in_archive(archive: Archive, name: str = "") -> tuple[Reference, bool]
             hint="say which: `transship archive list` shows them",
         )
     return Reference(archive.name, "", main), _is_bundle(archive, main)
+
+
+def in_archive(archive: Archive, request: PullRequest) -> PullRequest:
+    """The request for the same image in the archive. Raises InvalidInput where the archive has it not."""
+    reference, _ = named_in_archive(archive, request.bundle or request.image)
+    if request.bundle:
+        return replace(request, bundle=str(reference))
+    return replace(request, image=str(reference))
 
 
 def sealed(archive: Archive) -> Callable[[StoreName], Source]:

@@ -67,17 +67,15 @@ def parameters(link: SlowLink, images: list[Image], destination: DockerRegistry,
     """As the form sends them; nothing but what must be given."""
     lock = write_lock(tmp_path / "images.lock.yml", [image.at(link.address) for image in images])
     return {
-        "parameters": {
-            "kind": "lock",
-            "source": lock,
-            "destination": f"{destination.host}/mirror/{uuid.uuid4().hex[:8]}",
-        }
+        "kind": "lock",
+        "source": lock,
+        "destination": f"{destination.host}/mirror/{uuid.uuid4().hex[:8]}",
     }
 
 
 def pushed(destination: DockerRegistry, parameters: dict[str, Any]) -> int:
     """Images at the destination, by the keep-alive tag that each gets with its manifest."""
-    repository = parameters["parameters"]["destination"].partition("/")[2]
+    repository = parameters["destination"].partition("/")[2]
     return len([tag for tag in destination.repository_tags(repository) if tag.endswith(".imgpkg")])
 
 
@@ -96,7 +94,7 @@ def test_a_run_from_the_form_copies_everything_and_ends_completed(
 
     assert state_of(run) == "Completed"
     assert pushed(destination, parameters) == 7
-    assert read_run(run).name == f"images.lock.yml -> {parameters['parameters']['destination']}"
+    assert read_run(run).name == f"images.lock.yml -> {parameters['destination']}"
 
 
 def test_what_was_pushed_from_the_form_is_pulled_and_listed_from_it(
@@ -111,7 +109,7 @@ def test_what_was_pushed_from_the_form_is_pulled_and_listed_from_it(
     }
 
     for flow, parameters in forms.items():
-        run = start_run(flow, {"parameters": parameters})
+        run = start_run(flow, parameters)
         until(f"the end of the {flow}", lambda run=run: is_over(run))  # type: ignore[misc]
         assert state_of(run) == "Completed"
 
@@ -151,7 +149,7 @@ def test_the_server_refuses_what_the_form_does_not_allow(
     deployed: PrefectServer, parameters: dict[str, Any], change: dict[str, Any]
 ) -> None:
     with pytest.raises(PrefectHTTPStatusError) as caught:
-        start_run("relocate", {"parameters": parameters["parameters"] | change})
+        start_run("relocate", parameters | change)
 
     assert caught.value.response.status_code in (409, 422)
 

@@ -99,11 +99,10 @@ def test_a_wrong_call_says_how_to_call_it(prefect_server: PrefectServer) -> None
 
 async def typed(parameters: RelocateParameters, mirrors: MirrorParameters) -> None:
     """Never called: mypy, which is strict about ignores that nothing needs, is who reads it."""
-    assert_type(await relocate(parameters), RelocationReport)
+    assert_type(await relocate(source="a.example/b:1", destination="c.example/d"), RelocationReport)
     assert_type(relocate_sync(parameters), RelocationReport)
-    assert_type(await mirror(mirrors), MirrorRunReport)
+    assert_type(await mirror(path="mirrors.yaml"), MirrorRunReport)
     assert_type(mirror_sync(mirrors), MirrorRunReport)
-    await relocate("registry.example/shop/bundle:1.4.0")  # type: ignore[call-overload]
     RelocateParameters(source="a.example/b:1")  # type: ignore[call-arg]
     RelocateParameters(source="a.example/b:1", destination="c.example/d", concurency=3)  # type: ignore[call-arg]
 

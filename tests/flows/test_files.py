@@ -16,7 +16,6 @@ from flows import (
     DescribeParameters,
     PullParameters,
     PushParameters,
-    SourceKind,
     TagAction,
     TagsParameters,
     describe_sync,
@@ -80,7 +79,7 @@ def test_files_are_pushed_as_the_command_pushes_them(
 ) -> None:
     store, lock = f"{registry.host}/{repository}", tmp_path / "lock.yml"
 
-    report = push_sync(PushParameters(destination=f"{store}:v1", files=[str(folder)], lock_output=str(lock)))
+    report = push_sync(PushParameters(destination=f"{store}:v1", files=(str(folder),), lock_output=str(lock)))
 
     assert raw_manifest(f"{store}:v1") == PUSHED["V3"].manifest
     assert (report.tag, report.files, report.folders) == ("v1", 1, 2)
@@ -115,10 +114,10 @@ def test_a_bundle_is_pulled_with_its_nested_one(shop: Shop, tmp_path: Path) -> N
 def test_a_pull_by_digest_of_what_is_all_in_one_place_is_cacheable(
     registry: DockerRegistry, repository: str, folder: Path, tmp_path: Path
 ) -> None:
-    pushed = push_sync(PushParameters(destination=f"{registry.host}/{repository}:v1", files=[str(folder)]))
+    pushed = push_sync(PushParameters(destination=f"{registry.host}/{repository}:v1", files=(str(folder),)))
 
     async def main() -> bool:
-        return (await pull(PullParameters(source=pushed.reference, folder=str(tmp_path / "out")))).cacheable
+        return (await pull(source=pushed.reference, folder=str(tmp_path / "out"))).cacheable
 
     assert asyncio.run(main())
 
@@ -128,7 +127,7 @@ def test_a_pull_that_fails_says_one_sentence_and_leaves_the_folder(
 ) -> None:
     out = tmp_path / "out"
     (out / ".imgpkg").mkdir(parents=True)
-    parameters = PullParameters(kind=SourceKind.IMAGE, source=f"{registry.host}/{repository}:no", folder=str(out))
+    parameters = PullParameters(kind="image", source=f"{registry.host}/{repository}:no", folder=str(out))
 
     with pytest.raises(NotFound) as caught:
         pull_sync(parameters)
@@ -142,7 +141,7 @@ def test_a_pull_that_fails_says_one_sentence_and_leaves_the_folder(
 
 def test_files_that_are_no_bundle_are_not_pushed(registry: DockerRegistry, repository: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="not a bundle"):
-        push_sync(PushParameters(destination=f"{registry.host}/{repository}:v1", files=[str(tmp_path)]))
+        push_sync(PushParameters(destination=f"{registry.host}/{repository}:v1", files=(str(tmp_path),)))
 
 
 def test_tags_are_listed_and_resolved(shop: Shop) -> None:
@@ -184,11 +183,11 @@ def test_logins_come_from_blocks_and_are_nowhere_to_be_seen(
     with DockerRegistry(tmp_path / "registry", htpasswd=passwords) as registry:
         block = RegistryCredentials(registry=registry.host, username="bob", password=SecretStr(SECRET))
         asyncio.run(block.asave("files-writer", overwrite=True))
-        push = PushParameters(destination=f"{registry.host}/{repository}:v1", files=[str(folder)])
+        push = PushParameters(destination=f"{registry.host}/{repository}:v1", files=(str(folder),))
         with pytest.raises(StoreError, match="401"):
             push_sync(push)
 
-        report = push_sync(push.model_copy(update={"credentials": ["files-writer"]}))
+        report = push_sync(push.with_(credentials=("files-writer",)))
 
     assert list(report.receipt.identities.values()) == ["user bob (block files-writer)"]
     assert SECRET not in last_run().model_dump_json()

@@ -215,7 +215,7 @@ def test_a_worker_killed_in_the_middle_costs_one_shard_that_finishes_elsewhere(
     runs = shards_of(scene.repository)
     assert states(runs) == [*["Completed"] * SHARDS, "Crashed"]
     [again] = [run for run in runs if "sent again" in run.name]
-    assert len(again.parameters["parameters"]["plan"]["manifests"]) < IMAGES // SHARDS
+    assert len(again.parameters["plan"]["manifests"]) < IMAGES // SHARDS
 
 
 def test_an_image_that_fails_in_a_shard_stops_no_other_and_moves_no_name(deployed: PrefectServer, scene: Scene) -> None:
@@ -298,8 +298,8 @@ def test_the_changed_images_of_a_mirror_are_carried_by_the_fleet(
 
 def test_a_job_whose_run_is_deleted_counts_as_cancelled(deployed: PrefectServer, scene: Scene) -> None:
     """No worker takes it: the deployment's work pool has none."""
-    parameters = scene.parameters(scene.images[:1]).model_dump(mode="json")
-    job = Job(name=f"{scene.repository}, shard 1 of 1", parameters={"parameters": parameters})
+    parameters = scene.parameters(scene.images[:1]).to_dict()
+    job = Job(name=f"{scene.repository}, shard 1 of 1", parameters=parameters)
 
     @flow
     async def parent() -> list[JobEnd]:
@@ -328,8 +328,7 @@ class Started:
     def of(cls, parameters: RelocateParameters) -> Started:
         async def create(client: PrefectClient) -> UUID:
             deployment = await client.read_deployment_by_name("relocate/relocate")
-            body = {"parameters": parameters.model_dump(mode="json")}
-            return (await client.create_flow_run_from_deployment(deployment.id, parameters=body)).id
+            return (await client.create_flow_run_from_deployment(deployment.id, parameters=parameters.to_dict())).id
 
         return cls(with_client(create))
 

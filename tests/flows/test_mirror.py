@@ -101,7 +101,7 @@ def test_a_failed_image_is_in_the_report_and_can_be_run_again(
     with pytest.raises(MirrorIncomplete, match="1 of 1 mirrors aren't complete: web") as caught:
         mirror_sync(MirrorParameters(config=mirrors))
     data.write_bytes(kept)
-    again = mirror_sync(MirrorParameters(config=mirrors, only=caught.value.report.only))
+    again = mirror_sync(MirrorParameters(config=mirrors, only=tuple(caught.value.report.only)))
 
     report = caught.value.report.mirrors[0]
     assert report.copied == 1
@@ -208,7 +208,7 @@ def test_a_check_reports_drift_and_completes(
         f"    destinations: [{{repository: {other_registry.host}/{repository}}}]\n"
     )
 
-    report = mirror_check_sync(MirrorCheckParameters(path=str(path), names=["web"]))
+    report = mirror_check_sync(MirrorCheckParameters(path=str(path), names=("web",)))
 
     assert report.drifted
     assert {(tag.tag, tag.state) for tag in report.mirrors[0].drift} == {("1.1", "missing"), ("old", "extra")}
@@ -227,7 +227,7 @@ def test_parameters_name_a_file_or_hold_the_mirrors() -> None:
     with pytest.raises(ValueError, match="either the file"):
         MirrorParameters()
     with pytest.raises(ValueError, match="there is no mirror named 'x'"):
-        MirrorParameters(config=MirrorsConfig(), names=["x"])
+        MirrorParameters(config=MirrorsConfig(), names=("x",))
 
 
 def test_a_metrics_file_has_the_numbers_of_all_mirrors_of_a_run(

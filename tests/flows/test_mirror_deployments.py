@@ -127,6 +127,6 @@ def test_a_push_mirrors_its_tag_alone_and_nothing_that_the_rules_leave_out(
     until("a run for each push", lambda: len(completed(f"{name}.on-push")) == 2)
 
     assert port.destination.repository_tags(f"mirror/{name}") == ["2.0"]
-    only = sorted(run.parameters["parameters"]["only"] for run in runs(f"{name}.on-push"))
+    only = sorted(run.parameters["only"] for run in runs(f"{name}.on-push"))
     assert only == [[f"{port.source.host}/{name}:2.0"], [f"{port.source.host}/{name}:never"]]
     assert runs(name) == []

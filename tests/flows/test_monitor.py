@@ -9,7 +9,6 @@ import pytest
 
 from flows import monitor
 from flows.parameters.tarball import TarballOptions
-from oci.errors import InvalidInput
 from oci.export.options import ExportOptions
 from oci.registry.credentials.chain import Credentials, Fixed
 from oci.registry.credentials.credential import Credential
@@ -56,9 +55,11 @@ def test_an_archive_in_an_object_store_is_written_and_read_with_the_settings_of_
     assert object_store.get(s3_location).startswith(b"oci-layout\0")
 
 
-def test_sizes_that_the_form_has_no_words_for_are_refused() -> None:
-    with pytest.raises(InvalidInput, match="in MiB"):
-        TarballOptions.of(ExportOptions(max_size=20_000), resume=False)
+def test_sizes_of_the_command_are_sizes_of_the_form() -> None:
+    options = TarballOptions(export=ExportOptions(max_size=20_000), resume=False)
+
+    assert options.to_dict() == {"max_size": "20000", "resume": False}
+    assert TarballOptions.read(options.to_dict()) == options
 
 
 PROGRAM = """

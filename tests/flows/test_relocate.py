@@ -18,6 +18,7 @@ from pydantic import SecretStr
 from flows import RelocateParameters, RelocationIncomplete, RelocationReport, relocate, relocate_sync
 from flows.parameters import Artifact, RegistryOptions, SourceKind, Verify
 from oci.errors import InvalidInput, NotFound, Unauthorized
+from oci.relocation.request import CopyOptions
 from tasks.blocks import RegistryCredentials
 from tasks.report import artifact_key
 from tests.flows.cargo import Image, delete_blob, push_image, write_lock
@@ -179,7 +180,7 @@ def test_verifying_finds_what_the_destination_has_lost(
     delete_blob(destination, repository, images[1].layer)
 
     with pytest.raises(RelocationIncomplete, match="1 problem "):
-        relocate_sync(parameters.model_copy(update={"verify": Verify.HEAD}))
+        relocate_sync(parameters.with_(verify=Verify.HEAD))
 
     assert images[1].layer in artifact(artifact_key("failures", parameters.destination))
     assert "Verifying found 1 problem; no name was moved." in artifact(
@@ -296,7 +297,7 @@ def test_a_secret_in_a_block_opens_the_registry_and_shows_nowhere(
         with pytest.raises(Unauthorized):
             relocate_sync(parameters)
 
-        report = relocate_sync(parameters.model_copy(update={"destination_credentials": [name]}))
+        report = relocate_sync(parameters.with_(destination_credentials=(name,)))
 
     assert report.identities[f"destination {locked.host}"] == f"user bob (block {name})"
     last_run()
@@ -318,7 +319,7 @@ def test_a_bundle_travels_with_all_it_lists_and_is_verified(
         RelocateParameters(
             source=shop.reference,
             destination=f"{destination.host}/{repository}",
-            artifacts=[Artifact.COSIGN, Artifact.REFERRERS],
+            how=CopyOptions(artifacts=frozenset(Artifact)),
             verify=Verify.DEEP,
         )
     )

@@ -89,7 +89,7 @@ def deployed(prefect: PrefectServer) -> PrefectServer:
 
 def run(deployment: str, **parameters: object) -> str:
     """By the deployment, as the form would start it. Gives the state that it ends in."""
-    run = start_run(deployment, {"parameters": parameters})
+    run = start_run(deployment, parameters)
     until(f"the end of the {deployment}", lambda: is_over(run))
     return state_of(run).upper()
 

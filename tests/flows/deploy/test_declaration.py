@@ -38,7 +38,7 @@ def test_a_deployment_carries_the_configuration_of_its_mirror_and_of_nothing_els
 
     [kept] = [declared(whole, mirror) for mirror in whole.mirrors if mirror.name == "web"]
 
-    carried = kept.main.parameters["parameters"]["config"]
+    carried = kept.main.parameters["config"]
     assert set(carried["registries"]) == {"registry.example", "registry.corp.example"}
     assert [mirror["name"] for mirror in carried["mirrors"]] == ["web"]
     assert make_config(carried).mirrors == (whole.mirror("web"),)
@@ -48,7 +48,7 @@ def test_a_deployment_carries_the_configuration_of_its_mirror_and_of_nothing_els
 def test_a_deployment_carries_the_buckets_that_its_archives_are_in() -> None:
     whole = config(destinations=[*TO_CORP, {"archive": "s3://handover/web.tar"}])
 
-    [web, other] = [declared(whole, one).main.parameters["parameters"]["config"] for one in whole.mirrors]
+    [web, other] = [declared(whole, one).main.parameters["config"] for one in whole.mirrors]
 
     assert web["buckets"] == {"handover": {"s3_store": "corp"}}
     assert "buckets" not in other
@@ -58,7 +58,7 @@ def test_a_deployment_carries_the_buckets_that_its_archives_are_in() -> None:
 def test_what_can_list_images_of_any_registry_knows_all_of_them(source: dict[str, str]) -> None:
     whole = config(source=source, on_push=True)
 
-    carried = declared(whole, whole.mirror("web")).main.parameters["parameters"]["config"]
+    carried = declared(whole, whole.mirror("web")).main.parameters["config"]
 
     assert set(carried["registries"]) == {"registry.example", "registry.corp.example", "other.example"}
 
