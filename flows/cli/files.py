@@ -30,6 +30,7 @@ from oci.units import counted, show_size
 @click.option("-b", "--bundle", default="", help="Push as a bundle to REGISTRY/REPOSITORY:TAG or oci:PATH:TAG.")
 @click.option("-i", "--image", default="", help="Push as a plain image.")
 @words("-f", "--file", "files", help="File or folder (repeatable).")
+@words("--to-tag", "tags", help="Another tag of the result (repeatable).")
 @words("--file-exclusion", help="Path inside the image to leave out (repeatable); replaces the default '.git'.")
 @words("--file-exclude-defaults", help="The same, by its old name.", hidden=True)
 @boolean("--preserve-permissions", help="Keep the permissions of group and others.")
@@ -47,6 +48,7 @@ def push_files(invocation: Invocation, /, registry: RegistryFlags, store: S3Opti
     request = PushRequest(
         bundle=flags["bundle"],
         image=flags["image"],
+        tags=flags["tags"],
         files=flags["files"],
         exclusions=(*flags["file_exclusion"], *flags["file_exclude_defaults"]) or DEFAULT_EXCLUSIONS,
         preserve_permissions=flags["preserve_permissions"],
@@ -57,6 +59,8 @@ def push_files(invocation: Invocation, /, registry: RegistryFlags, store: S3Opti
         raise InvalidInput("Lock output is not compatible with image, use bundle for lock output")
     if flags["lock_output"] and isinstance(request.destination.repository, LayoutFolder):
         raise InvalidInput("A lock names registries only: --lock-output can't be used with an image-layout folder")
+    if flags["tags"] and flags["to_tar"]:
+        raise InvalidInput("An image in an archive has one tag: --to-tag can't be used with --to-tar")
     if flags["lock_output"] and flags["to_tar"]:
         raise InvalidInput("A lock names registries only: --lock-output can't be used with --to-tar")
     invocation.kept = "no name was moved; run the same again"

@@ -70,6 +70,9 @@ class FormField:
     def __init__(self, field: Option) -> None:
         self._field = field
 
+    def __repr__(self) -> str:
+        return self._field.name
+
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         del source, handler
         return core_schema.no_info_plain_validator_function(self._read)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ def export(source: str, archive: str, **tarball: Any) -> RelocationReport:
 
 
 def export_through(store: str, source: str, archive: str, **tarball: Any) -> RelocationReport:
-    options = TarballOptions(**tarball)
+    options = TarballOptions.read(tarball)
     return relocate_sync(RelocateParameters(source=source, destination=archive, s3_store=store, tarball=options))
 
 
@@ -94,10 +95,12 @@ def task_names(run_name: str) -> list[str]:
 def test_a_bundle_becomes_an_object_and_the_run_says_so(
     object_store: SeaweedFS, big: str, s3_location: str, tmp_path: Path
 ) -> None:
-    report = export(big, s3_location, part_mebibytes=5, groups=2)
+    report = export(big, s3_location, part_size="5MiB", groups=2)
 
     file = str(tmp_path / "shop.tar")
-    export(big, file)
+    export(big, file, sha256sums=True)
+    sums = Path(f"{file}.SHA256SUMS").read_text()
+    assert sums == f"{hashlib.sha256(Path(file).read_bytes()).hexdigest()}  shop.tar\n"
     written = object_store.get(s3_location)
     assert written == Path(file).read_bytes()
     assert report.succeeded
@@ -270,13 +273,13 @@ def test_a_group_that_fails_is_retried_alone_and_a_failed_run_leaves_nothing_to_
         proxy.rules.append(Fault(method="PUT", path=r"partNumber=3\b", status=403, body=b""))
 
         with pytest.raises(Exception, match="storing part 3"):
-            export_through("flaky", big, s3_location, part_mebibytes=5, groups=4)
+            export_through("flaky", big, s3_location, part_size="5MiB", groups=4)
 
         assert object_store.head(s3_location) is None
         assert "Not complete; nobody sees it." in artifacts(artifact_key("export", s3_location))[-1]
         proxy.rules[:] = [Fault(method="PUT", path=r"partNumber=3\b", last=5, status=500, body=b"")]
 
-        report = export_through("flaky", big, s3_location, part_mebibytes=5, groups=4)
+        report = export_through("flaky", big, s3_location, part_size="5MiB", groups=4)
 
     assert report.succeeded
     assert report.published
@@ -291,7 +294,7 @@ def test_workers_write_one_object_together(
 ) -> None:
     deploy(prefect)
     with prefect.worker("transship-fleet"):
-        report = export(big, s3_location, part_mebibytes=5, groups=2, deployment="write-archive-parts/fleet")
+        report = export(big, s3_location, part_size="5MiB", groups=2, deployment="write-archive-parts/fleet")
 
     file = str(tmp_path / "shop.tar")
     export(big, file)

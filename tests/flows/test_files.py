@@ -192,3 +192,28 @@ def test_logins_come_from_blocks_and_are_nowhere_to_be_seen(
     assert list(report.receipt.identities.values()) == ["user bob (block files-writer)"]
     assert SECRET not in last_run().model_dump_json()
     assert SECRET not in artifact(artifact_key("push", f"{registry.host}/{repository}"))
+
+
+def test_files_go_into_an_archive_and_come_out_of_it_and_it_is_described(
+    registry: DockerRegistry, repository: str, folder: Path, tmp_path: Path
+) -> None:
+    tar, out, name = tmp_path / "config.tar", tmp_path / "out", f"{registry.host}/{repository}:v1"
+
+    pushed = push_sync(PushParameters(destination=name, files=(str(folder),), to_tar=str(tar)))
+    pulled = pull_sync(PullParameters(source=pushed.reference, archive=(str(tar),), folder=str(out)))
+    described = describe_sync(DescribeParameters(bundle=pushed.reference, archive=(str(tar),)))
+
+    assert tar.is_file()
+    assert (out / ".imgpkg" / "images.yml").is_file()
+    assert pulled.image.endswith(digest_of(PUSHED["V3"].manifest))
+    assert described.digest == digest_of(PUSHED["V3"].manifest)
+    with pytest.raises(StoreError):
+        raw_manifest(name)
+
+
+def test_a_push_gives_as_many_tags_as_it_is_asked_for(registry: DockerRegistry, repository: str, folder: Path) -> None:
+    push_sync(
+        PushParameters(destination=f"{registry.host}/{repository}:v1", files=(str(folder),), tags=("v1.0", "new"))
+    )
+
+    assert {"v1", "v1.0", "new"} <= set(registry.repository_tags(repository))

@@ -240,7 +240,7 @@ def test_cancelling_a_relocation_cancels_its_shards(deployed: PrefectServer, sce
         parameters = scene.parameters(scene.images[:12], host=link.address, fleet=FleetOptions(shards=3))
 
         async def main() -> None:
-            running = asyncio.create_task(relocate(parameters))
+            running = asyncio.create_task(relocate(**parameters.to_dict()))
             await shards_are(scene.repository, lambda found: len(found) > 0)
             link.bytes_per_second = 50
             await shards_are(scene.repository, lambda found: len(found) == 3 and found.count("Running") == 2)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 import uuid
@@ -17,7 +18,7 @@ from pydantic import SecretStr
 
 from flows import RelocateParameters, RelocationIncomplete, RelocationReport, relocate, relocate_sync
 from flows.parameters import Artifact, RegistryOptions, SourceKind, Verify
-from oci.errors import InvalidInput, NotFound, Unauthorized
+from oci.errors import InvalidInput, NotFound, StoreError, Unauthorized
 from oci.relocation.request import CopyOptions
 from tasks.blocks import RegistryCredentials
 from tasks.report import artifact_key
@@ -254,7 +255,7 @@ def test_a_cancelled_run_stops_within_seconds_and_leaves_no_thread(
         )
 
         async def main() -> float:
-            running = asyncio.create_task(relocate(parameters))
+            running = asyncio.create_task(relocate(**parameters.to_dict()))
             while link.passed < 20_000:
                 link.bytes_per_second = 50_000
                 await asyncio.sleep(0.01)
@@ -346,3 +347,23 @@ def test_the_tag_of_a_bundle_stays_where_it_was_while_an_image_is_missing(
     assert len(caught.value.report.failures) == 1
     there = httpx.head(f"{destination.url}/v2/{repository}/manifests/1.4.0", headers={"accept": old.bundle.media_type})
     assert there.headers["docker-content-digest"] == old.bundle.digest
+
+
+def test_a_report_and_a_lock_are_written_where_they_were_asked_for(
+    source: DockerRegistry, destination: DockerRegistry, images: list[Image], repository: str, tmp_path: Path
+) -> None:
+    report, lock = tmp_path / "report.json", tmp_path / "images.lock.yml"
+
+    relocate_sync(of_image(source, images[0], destination, repository, report=str(report), lock_output=str(lock)))
+
+    assert json.loads(report.read_text())["images_copied"] == 1
+    assert f"{destination.host}/{repository}@{images[0].digest}" in lock.read_text()
+
+
+def test_a_report_that_can_not_be_written_is_refused_before_anything_is_copied(
+    source: DockerRegistry, destination: DockerRegistry, images: list[Image], repository: str, tmp_path: Path
+) -> None:
+    with pytest.raises(StoreError, match="checking that it can be written"):
+        relocate_sync(of_image(source, images[0], destination, repository, report=str(tmp_path / "no" / "r.json")))
+
+    assert f"{repository}" not in httpx.get(f"{destination.url}/v2/_catalog?n=1000").json()["repositories"]
