@@ -274,11 +274,18 @@ def show_plan(output: Output, plan: Plan) -> None:
 
 def warn_of_layers(output: Output, plan: Plan, *, included: bool) -> None:
     if plan.skipped_layers:
-        lines = ["Skipped non-distributable layers; --include-non-distributable-layers copies them:"]
+        lines = [
+            (
+                "Skipped the followings layer(s) due to it being non-distributable. If you would like to include "
+                "non-distributable layers, use the --include-non-distributable-layers flag"
+            )
+        ]
         for manifest, layers in groupby(plan.skipped_layers, key=itemgetter(0)):
             image = plan.by_digest[manifest]
-            lines += [f" - Image: {image.subject}", "   Layers:"]
+            named = f"{plan.destination}@{manifest}" if isinstance(image.store, ArchiveName) else image.subject
+            lines += [f" - Image: {named}", "   Layers:"]
             lines += [f"     - {layer}" for _, layer in layers]
-        output.warn("\n".join(lines))
+        output.warn("\n".join(lines), among_lines=True)
     elif included and not any(blob.descriptor.distributable is False for blob in plan.blobs):
-        output.warn("'--include-non-distributable-layers' was given, but no image had a non-distributable layer")
+        sentence = "flag provided, but no images contained a non-distributable layer."
+        output.warn(f"'--include-non-distributable-layers' {sentence}", among_lines=True)

@@ -94,12 +94,14 @@ class Output:
                 print("".join(f"{cell or '-'}\t" for cell in row))
         sys.stdout.flush()
 
-    def warn(self, text: str) -> None:
+    def warn(self, text: str, *, among_lines: bool = False) -> None:
+        """Prints a warning on standard error, once. `among_lines`: on a terminal and with --tty, on standard output as
+        imgpkg does, where its scripts look for it."""
         line = f"Warning: {text}"
         if f"{line}\n" in self._lines:
             return  # each side of a copy would say it
         self._lines.append(f"{line}\n")
-        print(line, file=sys.stderr, flush=True)
+        print(line, file=sys.stdout if among_lines and self.tty and not self.json else sys.stderr, flush=True)
 
     def error(self, text: str) -> None:
         """Always visible, whatever the flags; on a terminal apart from what came before."""

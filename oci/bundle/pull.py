@@ -33,6 +33,8 @@ LAYER_REPEATS = 127
 
 _KINDS = {LayoutFolder: "an image-layout folder", ArchiveName: "an archive"}
 
+NOT_A_BUNDLE = "Expected bundle image but found plain image (hint: Did you use -i instead of -b?)"
+"""The sentence of imgpkg, which scripts look for."""
 OpenSource = Callable[[StoreName], Source]
 Line = Callable[[str], None]
 Expect = Callable[[int], None]
@@ -146,18 +148,18 @@ def pull(
 def _check_kind(source: Source, manifest: Manifest, request: PullRequest, reference: Reference) -> None:
     if request.as_bundle:
         if manifest.is_index or not reader.is_bundle(source, manifest):
-            raise InvalidInput(f"Expected bundle image but found plain image, {reference}", hint="use -i instead of -b")
+            raise InvalidInput(f"{NOT_A_BUNDLE}\n{reference} is a plain image")
         return
     if manifest.is_index:
         platforms = ", ".join(f"{child.platform}: {child.digest}" for child in manifest.children if child.platform)
         raise InvalidInput(
-            f"Unable to pull non-images, such as image indexes, and {reference} is one",
-            hint=f"give the digest of one image{': ' if platforms else ''}{platforms}",
+            "Unable to pull non-images, such as image indexes. (hint: provide a specific digest to the image instead)\n"
+            f"{reference} is an index{f' of {platforms}' if platforms else ''}",
         )
     if request.image and request.image_is_bundle_check and reader.is_bundle(source, manifest):
         raise InvalidInput(
-            f"Expected bundle flag when pulling a bundle, and {reference} is one",
-            hint="use -b instead of -i",
+            "Expected bundle flag when pulling a bundle (hint: Use -b instead of -i for bundles)\n"
+            f"{reference} is a bundle",
         )
 
 

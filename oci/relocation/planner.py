@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from oci.bundle import tagnames
 from oci.bundle.lockfile import ImagesLock, read_lock
+from oci.bundle.pull import NOT_A_BUNDLE
 from oci.descriptor import Descriptor, Platform
 from oci.digest import Digest
 from oci.errors import Denied, InvalidInput, NotFound, Unauthorized
@@ -186,12 +187,15 @@ def _check_kinds(roots: Roots, walk: Walk, request: RelocationRequest, destinati
         return
     root = walk.nodes[roots.entries[0].digest]
     if roots.is_bundle and not root.is_bundle:
-        raise InvalidInput(f"expected a bundle, found a plain image: {roots.source}", hint="use -i instead of -b")
+        raise InvalidInput(f"{NOT_A_BUNDLE}\n{roots.source} is a plain image")
     if not request.image or request.shallow or request.image_may_be_bundle:
         return
     # What the destination has was not read. A bundle that was copied has its locations image beside it.
     if root.is_bundle or (root.present and destination.head_manifest(tagnames.locations(root.digest))):
-        raise InvalidInput(f"expected a plain image, found a bundle: {roots.source}", hint="use -b instead of -i")
+        raise InvalidInput(
+            "Expected bundle flag when copying a bundle (hint: Use -b instead of -i for bundles)\n"
+            f"{roots.source} is a bundle"
+        )
 
 
 def _name_images(session: Session, destination: Source, walk: Walk, request: RelocationRequest) -> None:

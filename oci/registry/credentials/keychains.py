@@ -74,7 +74,11 @@ def active_keychains(environ: Mapping[str, str], warn: Callable[[str], None]) ->
         listed = list(NAMES)
     unknown = [name for name in listed if name not in NAMES]
     if unknown:
-        raise InvalidInput(f"unknown keychain {unknown[0]!r} in {VARIABLE}", hint=f"known are {', '.join(NAMES)}")
+        available = ", ".join(sorted(NAMES))
+        raise InvalidInput(
+            f"Unable to load keychain for {unknown[0]}, available keychains [{available}]",
+            hint=f"correct the variable {VARIABLE}",
+        )
     clouds: dict[str, Callable[[], Cloud]] = {
         "gke": google.GoogleKeychain,
         "ecr": ecr.EcrKeychain,

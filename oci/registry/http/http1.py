@@ -170,9 +170,15 @@ class Connection:
             if scanned:  # some of it came: the rest has what is left of the time
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    raise WireError("the header of the answer doesn't end", timed_out=True)
+                    raise WireError("timeout awaiting response headers: they don't end", timed_out=True)
                 self._set_timeout(left)
-            if not self._fill():
+            try:
+                filled = self._fill()
+            except WireError as error:
+                if error.timed_out:  # the words of Go's net/http, which imgpkg's users look for
+                    raise WireError(f"timeout awaiting response headers: {error}", timed_out=True) from error
+                raise
+            if not filled:
                 raise WireError("the server closed the connection without an answer", unanswered=not scanned)
         end, skip = (at, 4) if at >= 0 else (bare, 2)
         text = str(self._view[self._start : end], "latin-1")

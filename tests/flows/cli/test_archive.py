@@ -162,7 +162,7 @@ def test_scenario_11_layers_that_were_left_out_are_named(
     done = transship("copy", "-i", f"{registry.host}/{repository}:v1", "--to-tar", str(tmp_path / "x.tar"))
 
     assert done.code == 0
-    assert "Skipped non-distributable layers" in done.err
+    assert "Skipped the followings layer(s) due to it being non-distributable." in done.err
     named = f" - Image: {registry.host}/{repository}@{made.digest}\n   Layers:\n     - {digest_of(foreign.data)}\n"
     assert named in done.err
 

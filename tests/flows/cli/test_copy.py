@@ -350,7 +350,10 @@ def test_layers_that_are_left_out_are_told_with_their_image(tmp_path: Path, repo
 
     assert done.code == 0, done.err
     assert done.err.splitlines() == [
-        "Warning: Skipped non-distributable layers; --include-non-distributable-layers copies them:",
+        (
+            "Warning: Skipped the followings layer(s) due to it being non-distributable. If you would like to include "
+            "non-distributable layers, use the --include-non-distributable-layers flag"
+        ),
         f" - Image: {reference}",
         "   Layers:",
         f"     - {foreign.descriptor()['digest']}",

@@ -241,7 +241,9 @@ def test_a_helper_that_has_nothing_and_one_that_fails(tmp_path: Path) -> None:
 
 
 def test_keychains_are_chosen_by_name_or_all() -> None:
-    with pytest.raises(InvalidInput, match=r"unknown keychain 'aws'.*gke, ecr, aks, github"):
+    with pytest.raises(
+        InvalidInput, match=r"Unable to load keychain for aws, available keychains \[aks, ecr, gke, github\]"
+    ):
         found({"IMGPKG_ACTIVE_KEYCHAINS": "github,aws", "HOME": "/nonexistent"}, "ghcr.io")
     environ = {"IMGPKG_ENABLE_IAAS_AUTH": "true", "GITHUB_TOKEN": SECRET, "HOME": "/nonexistent"}
     assert found(environ, "ghcr.io").username == "unset"
