@@ -46,15 +46,17 @@ async def relocate(parameters: RelocateParameters) -> RelocationReport:
     """
     export = bool(parameters.archive)
     async with running(ExportRun(parameters.export_order()) if export else RelocationRun(parameters.order())) as run:
+        report_path = ""
         with run.noting_failure():
             await run.in_thread(check_outputs, parameters.report, parameters.lock_output)
+            report_path = parameters.report
             async with reported_when_cancelled(partial(_report_cancelled, run, parameters.destination)):
                 await (write_out(run, parameters) if isinstance(run, ExportRun) else _copy(run, parameters))
             if parameters.lock_output:
                 await run.write_lock(parameters.lock_output)
         written = await report(parameters.destination)
-        if parameters.report:
-            await run.in_thread(write_json, parameters.report, to_dict(written))
+        if report_path:
+            await run.in_thread(write_json, report_path, to_dict(written))
         if isinstance(run.error, Incomplete):
             run.error = RelocationIncomplete(written, run.error)
         return completed(written) if run.error is None else cast(RelocationReport, failed(run.error))

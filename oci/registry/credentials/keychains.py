@@ -74,7 +74,7 @@ def active_keychains(environ: Mapping[str, str], warn: Callable[[str], None]) ->
         listed = list(NAMES)
     unknown = [name for name in listed if name not in NAMES]
     if unknown:
-        available = ", ".join(sorted(NAMES))
+        available = ", ".join(sorted(NAMES, key=("aks", "ecr", "gke", "github").index))  # in imgpkg's order
         raise InvalidInput(
             f"Unable to load keychain for {unknown[0]}, available keychains [{available}]",
             hint=f"correct the variable {VARIABLE}",

@@ -322,12 +322,12 @@ def test_a_bundle_is_no_image_whether_it_is_there_already_or_not(
 ) -> None:
     target = f"{other_registry.host}/{repository}"
     fresh = transship("copy", "-i", shop.reference, "--to-repo", target)
-    assert (fresh.code, "use -b instead of -i" in fresh.err) == (1, True)
+    assert (fresh.code, "Use -b instead of -i" in fresh.err) == (1, True)
     assert transship("copy", "-b", shop.reference, "--to-repo", target).code == 0
 
     there = transship("copy", "-i", shop.reference, "--to-repo", target)
 
-    assert (there.code, "use -b instead of -i" in there.err) == (1, True)
+    assert (there.code, "Use -b instead of -i" in there.err) == (1, True)
 
 
 def test_a_bundle_is_copied_as_a_plain_image_when_told_so(
