@@ -207,7 +207,7 @@ def test_files_go_into_an_archive_and_come_out_of_it_and_it_is_described(
     assert (out / ".imgpkg" / "images.yml").is_file()
     assert pulled.image.endswith(digest_of(PUSHED["V3"].manifest))
     assert described.digest == digest_of(PUSHED["V3"].manifest)
-    with pytest.raises(AssertionError, match="manifest unknown|name unknown"):
+    with pytest.raises(AssertionError, match=r"manifest unknown|name unknown"):
         raw_manifest(name)
 
 
