@@ -6,7 +6,7 @@ mapping, and says what is wrong by line and path.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -19,6 +19,7 @@ from oci.reference import (
     ARCHIVE_PREFIX,
     S3_PREFIX,
     ArchiveName,
+    LayoutFolder,
     Reference,
     Repository,
     StoreName,
@@ -26,6 +27,7 @@ from oci.reference import (
     parse_store,
 )
 from oci.registry.credentials.hosts import canonical_host
+from oci.registry.http.address_policy import host_of, is_loopback
 from oci.registry.options import RegistryOptions
 
 BLOCK = r"^([a-z0-9][a-z0-9-]*)?$"
@@ -89,6 +91,48 @@ class Bucket(S3Options, frozen=True, kw_only=True):
 
 
 O = TypeVar("O", bound=Options)  # noqa: E741 - the customary letter for a type variable of this bound
+
+
+CONSENT = "TRANSSHIP_MIRRORS_MAY"
+"""The variable with which a machine lets mirrors decide more: `insecure,paths,proxy,verify_tls`."""
+
+
+def check_consent(
+    config: MirrorsConfig, mirrors: Iterable[Mirror], allowed: frozenset[str], base: Callable[[str], RegistryOptions]
+) -> None:
+    """Who writes mirrors decides what is mirrored, and not where this machine's logins go or which of its files are
+    read and written. Raises InvalidInput for what needs the machine's consent and neither `allowed` nor the settings
+    of the run (`base`, by host) give it. A file of the machine may name other files of the machine."""
+    asked: list[tuple[str, str]] = []
+    for host, registry in config.by_host.items():
+        own = base(host)
+        if registry.insecure and not own.insecure and not is_loopback(host_of(host)):
+            asked.append(("insecure", f"plain http to {host}"))
+        if registry.proxy and registry.proxy != own.proxy:
+            asked.append(("proxy", f"a proxy for {host}"))
+        if not registry.verify_tls and own.verify_tls:
+            asked.append(("verify_tls", f"certificates of {host} unchecked"))
+        asked.extend(("paths", path) for path in (*registry.ca_files, registry.client_key, registry.client_certificate))
+    for name, bucket in config.buckets.items():
+        scheme, _, address = bucket.endpoint.partition("://")
+        if scheme == "http" and not is_loopback(host_of(address.partition("/")[0])):
+            asked.append(("insecure", f"plain http for the bucket {name}"))
+        if not bucket.verify_tls:
+            asked.append(("verify_tls", f"certificates for the bucket {name} unchecked"))
+        asked.append(("paths", bucket.ca_file))
+    for mirror in mirrors:
+        stores = [mirror.source.store, *(one.store for one in mirror.destinations)]
+        asked.append(("paths", mirror.source.lock))
+        asked.extend(("paths", str(store)) for store in stores if isinstance(store, LayoutFolder))
+        asked.extend(("paths", one.archive) for one in mirror.destinations if not one.archive.startswith(S3_PREFIX))
+    allowed |= {"paths"} if config.from_file else frozenset()
+    refused = [(kind, what) for kind, what in asked if what and kind not in allowed]
+    if refused:
+        kinds = ",".join(sorted({kind for kind, _ in refused} | allowed))
+        raise InvalidInput(
+            f"the mirrors ask for what this machine didn't agree to: {'; '.join(what for _, what in refused[:10])}",
+            hint=f"set {CONSENT}={kinds} on this machine if whoever writes the mirrors may decide that",
+        )
 
 
 def _over(options: Options, base: O) -> O:
@@ -250,6 +294,8 @@ class MirrorsConfig(Options, frozen=True, kw_only=True):
     ] = {}  # noqa: RUF012
     defaults: Annotated[Policy, option("Defaults", "What each mirror says that doesn't say it itself.")] = Policy()
     mirrors: Annotated[tuple[Mirror, ...], option("Mirrors", "What is mirrored.", max_length=10_000)] = ()
+    from_file: Annotated[bool, option("From a file", "It was read from a file of this machine.", secret=True)] = False
+    """Said by `read_config` alone: a secret field is no part of a file, a form or a deployment's parameters."""
 
     def __post_init__(self) -> None:
         by_host: dict[str, str] = {}

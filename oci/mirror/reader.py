@@ -49,7 +49,7 @@ def read_config(path: str, environment: Mapping[str, str] | None = None) -> Mirr
     except OSError as error:
         kind: type[StoreError] = Denied if isinstance(error, PermissionError) else Unavailable
         raise kind(error.strerror or str(error), subject=path, operation=operation) from error
-    return parse_config(data, path, os.environ if environment is None else environment)
+    return parse_config(data, path, os.environ if environment is None else environment).with_(from_file=True)
 
 
 def parse_config(data: bytes, where: str, environment: Mapping[str, str] | None = None) -> MirrorsConfig:

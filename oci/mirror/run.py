@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import wait
@@ -16,7 +17,7 @@ from oci.errors import Cancelled, TransshipError
 from oci.meter import Meter, PartThreads, Receipt
 from oci.mirror.compare import compare
 from oci.mirror.comparison import RUN, Care, Comparison, TagState
-from oci.mirror.config import Mirror, MirrorsConfig
+from oci.mirror.config import CONSENT, Mirror, MirrorsConfig, check_consent
 from oci.mirror.digest_cache import DigestCache
 from oci.mirror.execute import SKIPPED, ItemOutcome, execute, not_tried, unaccounted
 from oci.mirror.policy import OnFailure
@@ -59,8 +60,13 @@ class _Anonymous:
 
 def opened(config: MirrorsConfig, mirrors: Sequence[Mirror], reach: Reach, cancel: CancelToken) -> Session:
     """The session of all mirrors of a run: as many threads as the greatest of their limits says, each registry reached
-    as the driver says, with what the configuration says of it over that."""
+    as the driver says, with what the configuration says of it over that. Raises InvalidInput for what needs the
+    machine's consent, see `oci.mirror.config.check_consent`."""
     concurrency = max(mirror.limits.concurrency for mirror in mirrors)
+    reached = {side: reach(side, concurrency) for side in ("source", "destination")}
+    allowed = frozenset(word.strip() for word in os.environ.get(CONSENT, "").split(",") if word.strip())
+    for base in reached.values():
+        check_consent(config, mirrors, allowed, base.settings)
     anonymous = _Anonymous(frozenset(host for host, one in config.by_host.items() if one.anonymous))
     named = {host for mirror in mirrors for host in mirror.registries} | set(config.by_host)
     source, destination = (
@@ -73,7 +79,7 @@ def opened(config: MirrorsConfig, mirrors: Sequence[Mirror], reach: Reach, cance
             },
             per_bucket={name: bucket.over(base.object_store(name)) for name, bucket in config.buckets.items()},
         )
-        for base in (reach("source", concurrency), reach("destination", concurrency))
+        for base in reached.values()
     )
     return Session(source=source, destination=destination, concurrency=concurrency, cancel=cancel)
 

@@ -5,9 +5,18 @@ from pathlib import Path
 
 import pytest
 
+from oci.mirror.config import CONSENT
 from tests.support.prefect_server import delete_automations, filter_prefect_leaks, prefect, prefect_server
 
 __all__ = ["prefect", "prefect_server"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def local_paths() -> Iterator[None]:
+    """This machine, and the workers that tests start on it, let mirrors name its files."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(CONSENT, "paths")
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
