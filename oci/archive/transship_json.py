@@ -4,9 +4,10 @@ imgpkg passes it over."""
 from __future__ import annotations
 
 import json
-import re
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
 
 from oci.digest import Digest, parse_digest
 from oci.errors import InvalidDocument, InvalidReference
@@ -16,14 +17,25 @@ LIMIT = 16 << 20
 """Bytes of it that are read or written: some 150,000 blobs that a delta requires."""
 
 _VERSION = 1
-_MOST_VOLUMES = 99_999
-_LONGEST_NAME = 4096
-_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
-_BLOB_LIMIT = 1 << 53
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TransshipJson:
+class _Blob(Struct):
+    digest: str
+    size: Annotated[int, Meta(ge=0, lt=1 << 53)]
+
+
+class _Document(Struct):
+    """The member as it is written. A name is for messages, and has nothing in it that a terminal obeys."""
+
+    version: int
+    base: Annotated[str, Meta(max_length=4096, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")] = ""
+    requires: tuple[_Blob, ...] = ()
+    volume: Annotated[int, Meta(ge=1, le=99_999)] = 1
+    volumes: Annotated[int, Meta(ge=1, le=99_999)] = 1
+    whole: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?$")] = ""
+
+
+class TransshipJson(Struct, frozen=True, kw_only=True):
     """`requires` are blobs that were left out because the other side has them, with their sizes in bytes, and `base`
     what says so; `volume` counts from 1 to `volumes`, and `whole` is the fingerprint of all volumes together."""
 
@@ -34,6 +46,7 @@ class TransshipJson:
     whole: str = ""
 
     def to_json(self) -> bytes:
+        """Raises InvalidDocument beyond LIMIT."""
         body: dict[str, object] = {"version": _VERSION}
         if self.requires or self.base:
             body |= {"base": self.base, "requires": [{"digest": one, "size": size} for one, size in self.requires]}
@@ -41,49 +54,29 @@ class TransshipJson:
             body |= {"volume": self.volume, "volumes": self.volumes, "whole": self.whole}
         data = json.dumps(body, separators=(",", ":")).encode()
         if len(data) > LIMIT:
-            raise InvalidDocument(
-                f"{NAME} has {len(data)} bytes, and {LIMIT} are the limit", hint="make several deltas"
-            )
+            message = f"{NAME} has {len(data)} bytes, and {LIMIT} are the limit"
+            raise InvalidDocument(message, hint="make several deltas")
         return data
 
     @classmethod
     def from_json(cls, data: bytes, where: str) -> TransshipJson:
         try:
-            body = json.loads(data)
-            if body["version"] != _VERSION:
+            version = msgspec.json.decode(data, type=dict[str, msgspec.Raw]).get("version", b"none")
+            if bytes(version) != b"%d" % _VERSION:
+                shown = bytes(version)[:40].decode(errors="replace")
                 raise InvalidDocument(
-                    f"{where}: {NAME} has version {body['version']!r}, which a later transship wrote",
-                    hint="update transship",
+                    f"{where}: {NAME} has version {shown}, which a later transship wrote", hint="update transship"
                 )
-            volumes = _number(body.get("volumes", 1), 1, _MOST_VOLUMES)
-            return cls(
-                requires=tuple(
-                    (parse_digest(one["digest"]), _number(one["size"], 0, _BLOB_LIMIT))
-                    for one in body.get("requires", ())
-                ),
-                base=_name(body.get("base", "")),
-                volume=_number(body.get("volume", 1), 1, volumes),
-                volumes=volumes,
-                whole=_fingerprint(body.get("whole", ""), required=volumes > 1),
-            )
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, InvalidReference) as error:
+            document = msgspec.json.decode(data, type=_Document)
+            if document.volume > document.volumes or (document.volumes > 1 and not document.whole):
+                raise ValueError(f"this is no volume {document.volume} of {document.volumes}")  # noqa: TRY301 - as all other damage
+            requires = tuple((parse_digest(blob.digest), blob.size) for blob in document.requires)
+        except (ValueError, RecursionError, InvalidReference) as error:
             raise InvalidDocument(f"{where}: {NAME} is damaged: {error}") from error
-
-
-def _number(value: Any, least: int, most: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise ValueError(f"expected a number from {least} to {most}, got {str(value)[:40]!r}")
-    return value
-
-
-def _name(value: Any) -> str:
-    """Where the blobs are that a delta requires, for messages: a repository, or a name of a file and a digest."""
-    if not isinstance(value, str) or len(value) > _LONGEST_NAME or not (value.isprintable() or not value):
-        raise ValueError(f"expected a printable name, got {str(value)[:40]!r}")
-    return value
-
-
-def _fingerprint(value: Any, *, required: bool) -> str:
-    if not isinstance(value, str) or not (_FINGERPRINT.fullmatch(value) or (not value and not required)):
-        raise ValueError(f"expected 64 hexadecimal digits, got {str(value)[:40]!r}")
-    return value
+        return cls(
+            requires=requires,
+            base=document.base,
+            volume=document.volume,
+            volumes=document.volumes,
+            whole=document.whole,
+        )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+
+import msgspec
 
 from oci.archive import index_json, manifest_json, transship_json
 from oci.archive.entry import ArchiveEntry
@@ -173,7 +174,7 @@ def _volumes(
         return [whole]
     shares = _shares(head, members, options.max_size, note)
     notes = [
-        replace(note, volume=number, volumes=len(shares), whole=whole.fingerprint)
+        msgspec.structs.replace(note, volume=number, volumes=len(shares), whole=whole.fingerprint)
         for number in range(1, len(shares) + 1)
     ]
     return [
@@ -216,7 +217,7 @@ def _shares(
 
 def _room(note: TransshipJson) -> int:
     """What a volume needs beside its members: the longest note there can be, and the end."""
-    return _length(_note(replace(note, volume=99999, volumes=99999, whole="0" * 64))) + len(tar.END)
+    return _length(_note(msgspec.structs.replace(note, volume=99999, volumes=99999, whole="0" * 64))) + len(tar.END)
 
 
 def _length(content: Content) -> int:
