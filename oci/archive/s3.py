@@ -20,10 +20,19 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from botocore.session import Session as BotocoreSession
 
 from oci.archive.open import READ_SIZE
-from oci.archive.s3_errors import as_store_error
 from oci.archive.s3_options import S3Options
 from oci.cancel import CancelToken
-from oci.errors import IntegrityError, InvalidInput, NotFound, Refused, Unavailable
+from oci.errors import (
+    Denied,
+    IntegrityError,
+    InvalidInput,
+    NotFound,
+    RateLimited,
+    Refused,
+    StoreError,
+    Unauthorized,
+    Unavailable,
+)
 from oci.meter import Meter
 from oci.reference import S3_PREFIX
 
@@ -32,6 +41,33 @@ FINGERPRINT = "transship-fingerprint"
 
 _ROLE_SESSION = "transship"
 _TRIES = 5
+
+_UNAUTHORIZED = frozenset(
+    {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "401", "TokenRefreshRequired"}
+)
+_CREDENTIALS = "check the access key, or name a profile; boto3 looks into AWS_* variables and ~/.aws"
+_HINTS: dict[str, tuple[type[StoreError], str]] = {
+    "NoSuchBucket": (NotFound, "make the bucket first, or check its name and the endpoint"),
+    "NoSuchKey": (NotFound, "check the key"),
+    "NoSuchUpload": (NotFound, "the upload was completed or given up: run it again"),
+    "404": (NotFound, "check the bucket, the key and the endpoint"),
+    "AccessDenied": (Denied, "check what this identity may do in the bucket"),
+    "403": (Denied, "check the credentials, and that this identity has s3:ListBucket: S3 says the same without it"),
+    "SlowDown": (RateLimited, "lower the concurrency"),
+    "TooManyRequests": (RateLimited, "lower the concurrency"),
+    "PreconditionFailed": (Refused, "another run has written this object meanwhile: look at what is there"),
+    "ConditionalRequestConflict": (Refused, "another run is writing this object: look at what is there"),
+    "412": (Refused, "the object was replaced while it was in use"),
+    "MissingContentLength": (Refused, "the store refuses checksum trailers: use --s3-checksums when_required"),
+    "411": (Refused, "the store refuses checksum trailers: use --s3-checksums when_required"),
+    "NotImplemented": (Refused, "the store doesn't know a header: try --s3-checksums when_required"),
+    "501": (Refused, "the store doesn't know a header: try --s3-checksums when_required"),
+    "EntityTooSmall": (Refused, "choose bigger parts"),
+    "PermanentRedirect": (Refused, "the bucket is in another region: give --s3-region"),
+    "AuthorizationHeaderMalformed": (Refused, "the bucket is in another region: give --s3-region"),
+}
+_PASSES = frozenset({"InternalError", "ServiceUnavailable", "RequestTimeout", "500", "502", "503", "504", "BadDigest"})
+_UNREACHABLE = ("Timeout", "Connection", "Endpoint", "HTTPClient", "Proxy", "IncompleteRead", "ResponseStreaming")
 
 _ENDPOINTS = {
     "UploadPart": "part",
@@ -67,7 +103,7 @@ class S3:
         try:
             yield
         except (ClientError, BotoCoreError) as error:
-            raise as_store_error(error, side=self.side, store=location, operation=operation) from error
+            raise _store_error(error, side=self.side, store=location, operation=operation) from error
 
 
 @contextmanager
@@ -224,3 +260,35 @@ def _session(settings: S3Options) -> boto3.Session:
     # A long upload outlives the hour that a role's keys last: these are fetched again in time.
     assumed._credentials = DeferredRefreshableCredentials(fetcher.fetch_credentials, "assume-role")  # noqa: SLF001 - botocore's own way to give a session credentials
     return boto3.Session(botocore_session=assumed, region_name=session.region_name)
+
+
+def _store_error(error: Exception, *, side: str, store: str, operation: str) -> StoreError:
+    """What an object store answers, as an error of ours. It goes by the code (`NoSuchKey`, or a status where a HEAD has
+    no text), for the classes belong to boto3."""
+    answer: Mapping[str, Any] = getattr(error, "response", None) or {}  # nothing where the connection failed
+    code = str(answer.get("Error", {}).get("Code", ""))
+    status = int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    kind, hint = _kind(code, status, type(error).__name__)
+    message = str(answer.get("Error", {}).get("Message", "")) or _plain(error)
+    return kind(message, side=side, store=store, operation=operation, status=status, code=code, hint=hint)
+
+
+def _kind(code: str, status: int, name: str) -> tuple[type[StoreError], str]:
+    if code in _UNAUTHORIZED or "Credentials" in name or name == "ProfileNotFound":
+        return Unauthorized, _CREDENTIALS
+    if code in _HINTS:
+        return _HINTS[code]
+    if code in _PASSES or status >= 500:
+        return Unavailable, "run it again; what is stored stays"
+    if name == "SSLError":
+        return Refused, "name the authority that vouches for it (--s3-ca-cert-path), or check http or https"
+    if not code and any(part in name for part in _UNREACHABLE):
+        return Unavailable, "check the endpoint, and that this machine reaches it"
+    return Refused, "look up the code in the store's documentation" if code else ""
+
+
+def _plain(error: Exception) -> str:
+    """boto3 puts whole URLs into its sentences; query strings stay out of ours."""
+    if type(error).__name__ == "ReadTimeoutError":
+        return "it stopped answering"
+    return " ".join(word.partition("?")[0] for word in str(error).split())
