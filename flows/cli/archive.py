@@ -7,10 +7,11 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import click
+import msgspec
 
 from flows.cli.access import RegistryFlags, concurrency_flag, export_flags, offline, registry_flags, store_flags
 from flows.cli.click_ext import Invocation, Tree, Verb, boolean, everywhere
@@ -296,7 +297,7 @@ def to_tar(
         _verify(session, report, flags["verify_mode"])
         sums = write_sums(session, report.locations, location) if flags["sha256sums"] else ()
         receipt = session.meter.receipt()
-        report = replace(report, requests=receipt.total_requests, seconds=receipt.seconds)
+        report = msgspec.structs.replace(report, requests=receipt.total_requests, seconds=receipt.seconds)
     _write_report(flags["report"], report, sums)
     for part in report.locations if len(report.locations) > 1 else ():
         output.line(f"copy | volume: {part}")

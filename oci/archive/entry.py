@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from oci.digest import Digest
 from oci.errors import InvalidManifest, InvalidReference
@@ -12,8 +12,7 @@ ROOT_LABEL = "dev.carvel.imgpkg.copy.root-bundle"
 """imgpkg's mark of the bundle that was asked for."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ArchiveEntry:
+class ArchiveEntry(Struct, frozen=True, kw_only=True):
     """An image, index or bundle. `reference` is where it was read from, by digest; `origin` how a lock names it, or
     empty; `tag` the name it is to get at the destination, or empty."""
 

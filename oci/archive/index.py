@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from oci.archive import index_json, manifest_json, transship_json
 from oci.archive.entry import ArchiveEntry
@@ -28,8 +29,7 @@ _WINDOW = 16 << 10
 _GZIP = b"\x1f\x8b"
 
 
-@dataclass(frozen=True, slots=True)
-class Stretch:
+class Stretch(Struct, frozen=True):
     """Where the bytes of a member are. `header` is the offset of its header where that wasn't read yet, else -1."""
 
     reader: ByteReader
@@ -50,8 +50,7 @@ class Stretch:
         return b"".join(self.chunks(limit))
 
 
-@dataclass(slots=True)
-class Contents:
+class Contents(Struct):
     """Everything an archive has. `members` are by name, over all volumes; `blobs` those that hold a blob, by digest;
     `configs` are the blobs that stand in the text of manifest.json."""
 

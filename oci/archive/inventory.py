@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from oci.archive.entry import ArchiveEntry
 from oci.archive.source import Archive
@@ -19,8 +20,7 @@ BUNDLE, IMAGE, INDEX = "bundle", "image", "index"
 ADDED, REMOVED, CHANGED = "added", "removed", "changed"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredImage:
+class StoredImage(Struct, frozen=True, kw_only=True):
     """One image of an archive. `name` is the reference that its lock gave it, or where it was read from; `size` the
     bytes of all its blobs."""
 
@@ -33,8 +33,7 @@ class StoredImage:
     size: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class Verdict(Struct, frozen=True, kw_only=True):
     """What was looked at, in numbers and bytes, and what is wrong; `lacking` are the blobs that were left out on
     purpose, non-distributable ones and those a delta requires."""
 
@@ -45,8 +44,7 @@ class Verdict:
     problems: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class Change(Struct, frozen=True, kw_only=True):
     """An image that is in one of two archives only, or that has another digest under the same name."""
 
     what: str
@@ -55,8 +53,7 @@ class Change:
     after: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
+class Difference(Struct, frozen=True, kw_only=True):
     """From one archive to another; blobs with their sizes in bytes."""
 
     images: tuple[Change, ...]

@@ -10,8 +10,9 @@ import codecs
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from oci.archive.entry import ROOT_LABEL, ArchiveEntry, entry_of, refused_name
 from oci.descriptor import Descriptor, as_list, as_media_type, as_object
@@ -35,8 +36,7 @@ _ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028",
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
-@dataclass(slots=True)
-class ManifestJson:
+class ManifestJson(Struct):
     """What a manifest.json says: its entries in order, and everything they are made of, proven by digest."""
 
     entries: list[ArchiveEntry] = field(default_factory=list)

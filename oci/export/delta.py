@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from oci.archive.index import Contents
 from oci.archive.open import in_object_store
@@ -27,8 +28,7 @@ def _nothing(blobs: Sequence[PlannedBlob]) -> Iterable[Digest]:
     return ()
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(Struct, frozen=True):
     """`has` gives those of some blobs that are there; `name` is what says so."""
 
     name: str = ""

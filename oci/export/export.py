@@ -10,11 +10,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from oci.archive.open import in_object_store, open_reader
 from oci.archive.source import Archive
@@ -30,6 +30,7 @@ from oci.export.plan import ArchivePlan, Group, Volume
 from oci.export.planner import plan_archive
 from oci.export.resume import is_in_place
 from oci.files.walk import Entry
+from oci.plain import to_dict
 from oci.reference import LAYOUT_PREFIX, ArchiveName, LayoutFolder, StoreName
 from oci.relocation.planner import make_plan
 from oci.relocation.request import RelocationRequest
@@ -40,8 +41,7 @@ OnPart = Callable[[Part], None]
 SUMS_SUFFIX = ".SHA256SUMS"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ArchiveReport:
+class ArchiveReport(Struct, frozen=True, kw_only=True):
     """An archive that is complete. Bytes: `sent` went through here, `copied` came out of an older archive without
     doing so, `kept` is what an earlier run had stored; `unread` of these two were not read again (see WriteReport).
     `requests` are all those of the session."""
@@ -64,7 +64,7 @@ class ArchiveReport:
         return sum(self.sizes)
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return to_dict(self)
 
 
 def write_archive(

@@ -11,8 +11,9 @@ import stat
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from oci.archive.open import READ_SIZE, ByteReader, FileReader, in_object_store
 from oci.archive.s3_options import S3Options
@@ -30,8 +31,7 @@ ReadPart = Callable[[], Iterator[Chunk]]
 """Gives all the bytes of a part, anew every time. Those it gives first are proven as they pass."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredPart:
+class StoredPart(Struct, frozen=True, kw_only=True):
     """What a writer knows of a part that is in place: `crc32` where it keeps that, `md5` in hexadecimal likewise."""
 
     crc32: int | None = None

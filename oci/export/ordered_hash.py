@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import TypeVar
+
+from msgspec import Struct, field
 
 from oci.digest import Digest, Verifier
 from oci.errors import Cancelled, IntegrityError, InvalidInput, TransshipError
@@ -15,8 +16,7 @@ from oci.export.tar_plan import Piece
 T = TypeVar("T", bound=bytes | memoryview)
 
 
-@dataclass(slots=True)
-class Chains:
+class Chains(Struct):
     """One hash for each blob that is cut. A piece waits until those before it are hashed: whoever uses this begins
     pieces in order, so that it never waits for one that hasn't begun."""
 

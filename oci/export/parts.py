@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from oci.errors import InvalidInput
 from oci.export.tar_plan import TarPlan
@@ -24,8 +25,7 @@ _COPIED = 4
 """How many times longer than another a part may be that is copied from an older archive."""
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(Struct, frozen=True):
     """Bytes `start` to `end` of a tarball; `number` counts from 1. `copy_from` is where an older archive has the very
     same bytes, or None."""
 
@@ -39,8 +39,7 @@ class Part:
         return self.end - self.start
 
 
-@dataclass(slots=True)
-class _Run:
+class _Run(Struct):
     """A stretch in the making."""
 
     start: int

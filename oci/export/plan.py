@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+
+from msgspec import Struct
 
 from oci.archive.open import in_object_store
 from oci.digest import Digest, parse_digest
@@ -25,8 +26,7 @@ _OBJECT_REQUESTS = 7
 """For one object: is it there, is an upload unfinished, begin, note, list, complete, look."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Volume:
+class Volume(Struct, frozen=True, kw_only=True):
     """One file or object: `location` is an absolute path or `s3://BUCKET/KEY`."""
 
     location: str
@@ -39,16 +39,14 @@ class Volume:
         return sum(part.size for part in self.parts if part.copy_from is not None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
+class Group(Struct, frozen=True, kw_only=True):
     """Parts of one volume that are written by one process; `volume` counts from 0, `numbers` are the parts'."""
 
     volume: int
     numbers: tuple[int, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class ArchivePlan:
+class ArchivePlan(Struct, frozen=True, kw_only=True, dict=True):
     """All volumes of an archive, and where its blobs are."""
 
     source: str

@@ -7,8 +7,9 @@ import bisect
 import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
+
+from msgspec import Struct
 
 from oci.digest import Digest, parse_digest
 from oci.errors import InvalidDocument, InvalidReference
@@ -17,8 +18,7 @@ from oci.files import tar
 _MODE = 0o644
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
+class Content(Struct, frozen=True):
     """What a member holds: `data` where it is known already, else the blob `digest` of `size` bytes."""
 
     name: str
@@ -31,8 +31,7 @@ class Content:
         return cls(name, len(data), data)
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(Struct, frozen=True):
     """A content at its place: `offset` is where its header begins. All in bytes."""
 
     content: Content
@@ -53,8 +52,7 @@ class Member:
         return self.data_end + -self.data_end % tar.BLOCK
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(Struct, frozen=True):
     """A stretch of a tarball that comes from one place: known bytes, or `length` bytes of a blob from `blob_offset`."""
 
     offset: int
@@ -64,8 +62,7 @@ class Piece:
     blob_offset: int = 0
 
 
-@dataclass(frozen=True)
-class TarPlan:
+class TarPlan(Struct, frozen=True, dict=True):
     """The members one after the other, and two blocks of zeros. The same content gives the same plan everywhere."""
 
     format: str

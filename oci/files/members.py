@@ -7,7 +7,8 @@ every member it met, recurses once for each extension header, and takes a damage
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from oci.errors import InvalidManifest
 from oci.files.tar import BLOCK
@@ -27,8 +28,7 @@ _LAST_TIME = 1 << 40
 """Seconds: beyond it no file system has times."""
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(Struct, frozen=True):
     """`name` is as written, hostile parts included; `size` in bytes, `mtime` in nanoseconds since 1970; `kind` is the
     type flag, one of the constants above for what everybody knows."""
 

@@ -18,7 +18,8 @@ import stat
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from oci.cancel import CancelToken
 from oci.digest import Chunk, Digest, digest_of, verified
@@ -37,8 +38,7 @@ _STORED_BLOCK = 0xFFFF
 _STORED_OVERHEAD = 5
 
 
-@dataclass(frozen=True, slots=True)
-class PackedLayer:
+class PackedLayer(Struct, frozen=True):
     """A gzip layer: `diff_id` is the digest of its tar, `digest` and `size` (in bytes) those of the layer itself.
     `open` reads it as often as needed; it raises InvalidInput when a file was changed meanwhile."""
 

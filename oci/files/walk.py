@@ -6,7 +6,8 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from oci.errors import InvalidInput
 
@@ -19,8 +20,7 @@ _ALL_BITS = 0o7777
 _DELETION = ".wh."
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """`name` is the path inside the layer, `.` for a folder that was given itself; `path` is where it is read from.
     `size` in bytes and `changed`, nanoseconds since 1970, are those of the file when it was found."""
 

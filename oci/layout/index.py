@@ -8,8 +8,9 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, TypeAlias
+
+from msgspec import Struct
 
 from oci.descriptor import OCI_INDEX, Descriptor, as_list, as_object, as_text
 from oci.digest import Digest
@@ -28,8 +29,7 @@ _LAYOUT_FILE_LIMIT = 4096
 Entry: TypeAlias = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class _Listing:
+class _Listing(Struct, frozen=True):
     """index.json as it was when the file had this `mark`."""
 
     mark: tuple[int, int, int]

@@ -16,8 +16,9 @@ import zlib
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from itertools import accumulate
+
+from msgspec import Struct, field
 
 from oci.files.deflate.huffman import DISTANCES, END_OF_BLOCK, Codebook, bits, codebook
 
@@ -60,8 +61,7 @@ def _blocks(chunks: Iterable[bytes]) -> Iterator[bytes]:
         yield bytes(held)
 
 
-@dataclass(slots=True)
-class _Tokens:
+class _Tokens(Struct):
     """A block as literal bytes and copies: a run of literals before each copy, and one at the end."""
 
     runs: list[bytes] = field(default_factory=list)
