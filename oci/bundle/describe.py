@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
 from typing import Any, TypeAlias
+
+from msgspec import Struct, field
 
 from oci.bundle import reader, tagnames
 from oci.bundle.document import render
@@ -27,8 +28,7 @@ _COMMON = Platform("linux", "amd64")
 """Of an index, the layers of this platform are shown."""
 
 
-@dataclass(frozen=True, slots=True)
-class DescribedImage:
+class DescribedImage(Struct, frozen=True):
     """`image` is where it was found, `origin` the reference as its lock has it. With an `error` (the registry wouldn't
     say whether there is a signature) there is nothing else, and the key is the tag reference."""
 
@@ -36,19 +36,18 @@ class DescribedImage:
     kind: str
     image: str = ""
     origin: str = ""
-    annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
+    annotations: Mapping[str, str] = field(default_factory=dict)
     layers: tuple[Digest, ...] = ()
     error: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class DescribedBundle:
+class DescribedBundle(Struct, frozen=True):
     """A bundle with its content; entries in the order of its lock, signatures and locations after them."""
 
     digest: Digest
     image: str
     origin: str
-    annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
+    annotations: Mapping[str, str] = field(default_factory=dict)
     layers: tuple[Digest, ...] = ()
     bundles: tuple[DescribedBundle, ...] = ()
     images: tuple[DescribedImage, ...] = ()

@@ -9,10 +9,10 @@ U+FEFF are written otherwise, as escapes, because imgpkg's own form of them does
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import yaml
+from msgspec import Struct
 
 from oci.bundle.yamltext import meaning, needs_quotes, sort_key
 from oci.errors import InvalidDocument, InvalidReference
@@ -37,16 +37,14 @@ _MERGE = "<<"
 _ESCAPED = "\x85\u2028\u2029\ufeff"
 
 
-@dataclass(frozen=True, slots=True)
-class Odd:
+class NonText(Struct, frozen=True):
     """A plain scalar that means a number or a timestamp: nothing that a lock holds."""
 
     text: str
     meaning: str
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(Struct, frozen=True):
     """A value of a document and where it stands: `where` is the file, `path` such as `images[3].image`."""
 
     value: Any
@@ -77,7 +75,7 @@ class Node:
     def text(self) -> str:
         """Text; `null` and an absent one are empty. A bare number, or a bare word such as `yes`, isn't text."""
         if not isinstance(self.value, str | None):
-            hint = "put it in quotes" if isinstance(self.value, Odd | bool) else ""
+            hint = "put it in quotes" if isinstance(self.value, NonText | bool) else ""
             raise self.error(f"expected text, got {_shown(self.value)}", hint=hint)
         return self.value or ""
 
@@ -210,13 +208,13 @@ def _scalar(event: Any) -> Any:
     means = meaning(event.value) if event.implicit[0] else "text"
     if means == "text":
         return event.value
-    return {"null": None, "true": True, "false": False}.get(means, Odd(event.value, means))
+    return {"null": None, "true": True, "false": False}.get(means, NonText(event.value, means))
 
 
 def _shown(value: Any) -> str:
     if value is None:
         return "nothing"
-    if isinstance(value, Odd):
+    if isinstance(value, NonText):
         return f"the {value.meaning} {value.text[:60]}"
     if isinstance(value, bool):
         return str(value).lower()

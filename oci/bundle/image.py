@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from oci.descriptor import (
     DOCKER_CONFIG,
@@ -28,8 +29,7 @@ _AUTHOR = "imgpkg"
 _ESCAPES = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
 
 
-@dataclass(frozen=True, slots=True)
-class BuiltImage:
+class BuiltImage(Struct, frozen=True):
     """An image that exists nowhere yet: its manifest, and each of its blobs with its bytes."""
 
     manifest: Manifest

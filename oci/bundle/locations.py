@@ -6,7 +6,8 @@ It travels as a small image of its own, under the tag `oci.bundle.tagnames.locat
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from oci.bundle.document import API_VERSION, Node, check_header, parse, pinned, render
 from oci.bundle.image import BuiltImage, single_layer_image
@@ -20,16 +21,14 @@ KIND = "ImageLocations"
 FILE_NAME = "image-locations.yml"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class LocatedImage:
+class LocatedImage(Struct, frozen=True, order=True):
     """One entry of the bundle's lock: `image` is the reference as it stands there, not the place it was copied to."""
 
     image: Reference
     is_bundle: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ImageLocations:
+class ImageLocations(Struct, frozen=True):
     """The direct entries of one bundle. A hint: check that an image is there before relying on it."""
 
     images: tuple[LocatedImage, ...] = ()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from oci.bundle.document import API_VERSION, SIZE_LIMIT, Node, check_header, parse, pinned, render
 from oci.errors import InvalidReference
@@ -43,16 +44,17 @@ def write_lock(path: str, lock: ImagesLock | BundleLock) -> None:
 IMAGES_LOCK = "ImagesLock"
 
 
-@dataclass(frozen=True, slots=True)
-class LockedImage:
+class LockedImage(Struct, frozen=True):
     """One entry. `image` is a digest reference; annotations are kept as they are and mean nothing to us."""
 
     image: Reference
-    annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+    def __hash__(self) -> int:
+        return hash(self.image)
 
 
-@dataclass(frozen=True, slots=True)
-class ImagesLock:
+class ImagesLock(Struct, frozen=True):
     """Entries in the order of the file. The same reference may come more than once."""
 
     images: tuple[LockedImage, ...] = ()
@@ -93,8 +95,7 @@ def _image(node: Node) -> LockedImage:
 BUNDLE_LOCK = "BundleLock"
 
 
-@dataclass(frozen=True, slots=True)
-class BundleLock:
+class BundleLock(Struct, frozen=True):
     """`image` is a digest reference; `tag` is empty when the bundle was named by digest."""
 
     image: Reference

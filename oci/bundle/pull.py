@@ -7,9 +7,12 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from oci.bundle import reader
 from oci.bundle.lockfile import BundleLock, ImagesLock, LockedImage, read_lock, write_lock
@@ -79,8 +82,7 @@ class PullRequest:
         return lock.image
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pulled:
+class Pulled(Struct, frozen=True, kw_only=True):
     """`image` is the digest reference and `folder` where its files are, inside the output; `lock_path` is the lock
     inside the output, empty for a plain image; `updated` says whether it names the bundle's own repository now.
     `origin` is the reference in the lock that lists a nested bundle. `cacheable`: pulling the same reference another

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from msgspec import Struct
+
 from oci.bundle import tagnames
 from oci.bundle.image import BUNDLE_LABEL, single_layer_image
 from oci.bundle.lockfile import BundleLock
@@ -53,8 +55,7 @@ class PushRequest:
         return reference
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pushed:
+class Pushed(Struct, frozen=True, kw_only=True):
     """`reference` is the digest reference; `entries` what the layer has, in its order."""
 
     reference: Reference

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from concurrent.futures import Executor
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from oci.digest import Digest
 from oci.reference import Reference
@@ -86,8 +87,7 @@ def _clean(name: str) -> str:
     return _LEADING.sub("", _FOREIGN.sub("", name))
 
 
-@dataclass(frozen=True, slots=True)
-class Tag:
+class Tag(Struct, frozen=True):
     """`digest` is None where nobody asked, or where the tag went away since it was listed."""
 
     name: str

@@ -154,7 +154,7 @@ def push_to_archive(
         renamed = (structs.replace(one, store=named.repository) for one in plan.manifests)
         there = structs.replace(plan, manifests=tuple(renamed))
         report = write_archive(session, plan_archive(session, copied, there, options))
-    return replace(pushed, reference=named.at(there.manifests[-1].digest)), report
+    return structs.replace(pushed, reference=named.at(there.manifests[-1].digest)), report
 
 
 def _kept(volume: Volume, on_part: OnPart | None) -> WriteReport:

@@ -6,11 +6,11 @@ Publishing makes the result visible, last of all: bundles, their locations image
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from enum import StrEnum
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from oci.bundle import tagnames
 from oci.bundle.locations import locations_image

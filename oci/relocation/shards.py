@@ -7,9 +7,9 @@ import heapq
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from oci.digest import Digest
@@ -25,8 +25,7 @@ _REQUEST = 256 << 10
 """What a request weighs in bytes: small images are made of round trips, in which a busy line would carry this."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cut:
+class Cut(Struct, frozen=True, kw_only=True):
     """Every image that has to be transferred is in one of the `shards`, or among those to `keep`: bundles, whose
     manifests are written last and by one hand, and what is too long to be sent."""
 
@@ -100,8 +99,7 @@ def with_present_marked(session: Session, plan: Plan) -> Plan:
     )
 
 
-@dataclass(slots=True)
-class _Group:
+class _Group(Struct):
     """Images that stay together, with the manifests and blobs below them, each counted once."""
 
     images: list[PlannedManifest]

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from oci.bundle import reader
@@ -39,8 +38,7 @@ class Verification(Struct, frozen=True, kw_only=True):
         return f"{counted(self.manifests, 'manifest')} and {counted(self.blobs, 'blob')}"
 
 
-@dataclass(slots=True)
-class _Progress:
+class _Progress(Struct):
     manifests: set[Digest] = field(default_factory=set)
     blobs: dict[Digest, Descriptor] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
