@@ -51,7 +51,7 @@ NOT_IN_MIRRORS = {
     "CopyOptions.repair": "mirror check and a copy with --repair do that",
     "CopyOptions.names": "a mirror keeps the names of its source",
     "CopyOptions.repo_based_tags": "is `keep_alive` of a mirror",
-    "CopyOptions.include_non_distributable": "a mirror leaves such layers where they are: a person copies them, with permission",
+    "CopyOptions.include_non_distributable": "a mirror leaves such layers where they are; copy takes them",
 }
 
 
