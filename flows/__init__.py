@@ -56,10 +56,10 @@ if TYPE_CHECKING:
     from oci.mirror.results import CheckReport as CheckReport
     from oci.mirror.results import MirrorIncomplete as MirrorIncomplete
     from oci.mirror.results import MirrorRunReport as MirrorRunReport
+    from oci.prune.results import PruneRunReport as PruneRunReport
     from oci.relocation.report import RelocationIncomplete as RelocationIncomplete
     from oci.relocation.report import RelocationReport as RelocationReport
     from oci.relocation.report import VerificationReport as VerificationReport
-    from tasks.prune_report import PruneRunReport as PruneRunReport
 
 _HOMES = {
     "AfterPlan": "flows.parameters",
@@ -69,7 +69,7 @@ _HOMES = {
     "KeepOptions": "flows.parameters",
     "PruneApproval": "flows.parameters",
     "PruneParameters": "flows.parameters",
-    "PruneRunReport": "tasks.prune_report",
+    "PruneRunReport": "oci.prune.results",
     "PullParameters": "flows.parameters",
     "PullReport": "oci.bundle.results",
     "PushParameters": "flows.parameters",

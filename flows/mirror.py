@@ -17,6 +17,7 @@ from flows.parameters.forms import flat
 from flows.parameters.mirror import MirrorCheckParameters, MirrorParameters, MirrorShardParameters
 from flows.results import completed, failed, reported_when_cancelled, run_alone
 from oci.errors import TransshipError
+from oci.metrics import RunMetrics
 from oci.mirror.comparison import Care
 from oci.mirror.config import Mirror, MirrorsConfig
 from oci.mirror.digest_cache import DigestCache, default_path
@@ -24,7 +25,6 @@ from oci.mirror.results import MirrorIncomplete, MirrorRunReport
 from oci.mirror.run import MirrorReport, Shared
 from oci.mirror.work import Breaker
 from oci.units import counted
-from tasks.metrics import RunMetrics
 from tasks.mirror import compare_mirror, report_mirror
 from tasks.mirror_fleet import carry_on_fleet, in_shards
 from tasks.mirror_run import MirrorRun

@@ -12,9 +12,9 @@ from flows.parameters.forms import flat
 from flows.parameters.prune import AfterPlan, PruneApproval, PruneParameters
 from flows.results import completed, failed, run_alone
 from oci.errors import Incomplete, InvalidInput, StoreError, TransshipError
+from oci.prune.results import PruneRunReport, Remaining
 from tasks.access import OneSided
-from tasks.prune import carry_out, plan_key, plan_prune, report_prune
-from tasks.prune_report import PlannedPrune, PruneRunReport, Remaining
+from tasks.prune import PlannedPrune, carry_out, plan_key, plan_prune, report_prune, undone
 from tasks.run import running
 
 
@@ -55,15 +55,15 @@ async def _pruned(parameters: PruneParameters) -> PruneRunReport:
     policy = parameters.policy()
     plan = await plan_prune(destination, policy, parameters.grace.total_seconds())
     if plan.is_empty:
-        return PruneRunReport.of_plan(plan, "nothing to delete")
+        return undone(plan, "nothing to delete")
     if parameters.after_plan is AfterPlan.STOP:
-        return PruneRunReport.of_plan(plan, "planned")
+        return undone(plan, "planned")
     note = ""
     if parameters.after_plan is AfterPlan.ASK:
         answer = await _approval(plan, int(parameters.wait.total_seconds()))
         note = answer.note
         if not answer.approve:
-            return PruneRunReport.of_plan(plan, "denied", note)
+            return undone(plan, "denied", note)
     return await carry_out(destination, plan, policy, note)
 
 

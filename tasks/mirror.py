@@ -14,17 +14,17 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
 from oci.errors import Incomplete, StoreError, TransshipError
+from oci.metrics import tell
 from oci.mirror.compare import compare
 from oci.mirror.comparison import Comparison, TagState
 from oci.mirror.execute import ItemOutcome, execute_item
-from oci.mirror.results import DriftReport
+from oci.mirror.results import DriftReport, mirror_metrics
 from oci.mirror.run import MirrorReport, made_of, of_failure
 from oci.mirror.work import WorkItem, WorkKey
 from oci.reference import parse_store
 from oci.relocation.transfer import DONE
 from tasks.history import PastRun, keep_history
 from tasks.limits import limits_of
-from tasks.metrics import of_mirror, tell
 from tasks.mirror_run import MirrorRun
 from tasks.pages import mirror_page
 from tasks.report import emit, write_page, write_table
@@ -165,7 +165,7 @@ async def report_mirror(mirror: str, error: str = "") -> MirrorReport:  # noqa: 
     emit(f"{EVENT}.{'finished' if report.succeeded else 'failed'}", name, report.to_dict())
     if report.mutated:
         emit(f"{EVENT}.drifted", name, {"mirror": name, "mutated": list(report.mutated)})
-    numbers = of_mirror(report)
+    numbers = mirror_metrics(report)
     await asyncio.to_thread(tell, numbers, warn=get_run_logger().warning, before=tuple(run.told))
     run.told.append(numbers)
     log = get_run_logger().info if report.succeeded else get_run_logger().error

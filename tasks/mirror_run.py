@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from oci.archive.s3_options import S3Options
 from oci.errors import InvalidInput, TransshipError
+from oci.metrics import RunMetrics
 from oci.mirror.comparison import Comparison
 from oci.mirror.config import Bucket, Mirror, MirrorsConfig
 from oci.mirror.execute import ItemOutcome, failed_by, stopped_before
@@ -18,7 +19,6 @@ from oci.relocation.transfer import DONE
 from oci.units import percent
 from tasks.access import Side
 from tasks.blocks import load_s3
-from tasks.metrics import RunMetrics
 from tasks.run import Run
 
 

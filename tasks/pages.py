@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from oci.bundle.results import DescribeReport, PullReport, PushReport
 from oci.meter import Receipt
 from oci.mirror.run import MirrorReport
+from oci.prune.results import PruneRunReport
 from oci.relocation.report import RelocationReport, Traffic, VerificationReport
 from oci.units import counted, show_size
 from tasks.picture import Bar, bytes_picture, embedded, in_words
-from tasks.prune_report import PruneRunReport
 
 ROWS = 500
 """Rows of a table of a page; the value of the result has all of them."""

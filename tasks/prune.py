@@ -3,25 +3,99 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
+import msgspec
 from prefect import task
 from prefect.logging import get_run_logger
+from pydantic import BaseModel
 
 from oci.digest import digest_of
+from oci.mirror.config import Mirror, MirrorsConfig
+from oci.mirror.reader import read_config
+from oci.mirror.run import opened
+from oci.mirror.selection import keep_for
 from oci.prune.execute import execute
 from oci.prune.keep import Keep
 from oci.prune.plan import PrunePlan
 from oci.prune.planner import make_prune_plan, remember
+from oci.prune.results import PruneRunReport
 from oci.reference import parse_store
-from oci.relocation.session import Session
-from tasks.access import OneSided
+from oci.relocation.session import Access, Session
+from oci.units import counted, show_size
+from tasks.access import OneSided, Side
 from tasks.memory import remembered
 from tasks.pages import prune_page
-from tasks.prune_policy import Policy
-from tasks.prune_report import PlannedPrune, PruneRunReport
 from tasks.report import artifact_key, emit, write_page, write_table
 from tasks.retries import ONCE, REPEATABLE
 from tasks.run import current
+
+
+class PlannedPrune(BaseModel):
+    """A plan in numbers, and as the JSON of an `oci.prune.plan.PrunePlan`."""
+
+    destination: str
+    manifests: int
+    tags: int
+    waiting: int
+    kept: int
+    bytes: int
+    """At most, when all that is due is deleted."""
+    fingerprint: str
+    """The same for two plans that delete the same."""
+    document: str
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing is to be deleted now."""
+        return not (self.manifests or self.tags)
+
+    def __str__(self) -> str:
+        tags = f" and {counted(self.tags, 'tag')} of others" if self.tags else ""
+        waiting = f", {self.waiting} within their grace period" if self.waiting else ""
+        return (
+            f"{self.destination}: {counted(self.manifests, 'manifest')}{tags} to delete{waiting}, "
+            f"{counted(self.kept, 'manifest')} kept, at most {show_size(self.bytes)} to free"
+        )
+
+
+def undone(plan: PlannedPrune, outcome: str, note: str = "") -> PruneRunReport:
+    """The report of a run that deleted nothing."""
+    return PruneRunReport(
+        destination=plan.destination,
+        outcome=outcome,
+        note=note,
+        planned=plan.manifests + plan.tags,
+        waiting=plan.waiting,
+        kept=plan.kept,
+    )
+
+
+class Policy(BaseModel):
+    """`keep` is a Keep's `to_dict`; `mirrors` the path of a file of mirrors on the machine of the run, or empty."""
+
+    keep: dict[str, Any]
+    mirrors: str = ""
+    vanished: bool = True
+
+    async def now(self, run: OneSided, destination: str) -> Keep:
+        """With what all mirrors to the destination take at this moment. Raises what reading them and their sources
+        raises."""
+        keep = Keep.from_dict(self.keep)
+        if not self.mirrors:
+            return keep
+        config = await run.in_thread(read_config, self.mirrors)
+        names = dict.fromkeys(one.credentials for one in config.registries.values() if one.credentials)
+        side = Side(credentials=(*run.side.credentials, *names), anonymous=run.side.anonymous)
+        reached = {name: await side.access(name) for name in ("source", "destination")}
+        return keep.and_also(await run.in_thread(self._mirrored, config, destination, reached, run))
+
+    def _mirrored(self, config: MirrorsConfig, destination: str, reached: dict[str, Access], run: OneSided) -> Keep:
+        def open_mirror(mirror: Mirror) -> Session:
+            return opened(config, [mirror], lambda name, _: reached[name], run.cancel)
+
+        return keep_for(config, parse_store(destination), open_mirror, vanished=self.vanished)
+
 
 EVENT = "transship.prune"
 """Followed by `.finished`, `.denied` or `.failed`."""
@@ -128,7 +202,7 @@ async def report_prune(destination: str, written: PruneRunReport) -> PruneRunRep
     payload."""
     await write_page("prune", destination, prune_page(written), f"What the prune of {destination} did")
     ending = written.outcome if written.outcome in ("denied", "failed") else "finished"
-    emit(f"{EVENT}.{ending}", destination, written.model_dump(mode="json"))
+    emit(f"{EVENT}.{ending}", destination, msgspec.to_builtins(written))
     log = get_run_logger().error if ending == "failed" else get_run_logger().info
     log("%s", written)
     return written

@@ -14,8 +14,8 @@ from prefect.events import emit_event
 from prefect.logging import get_run_logger
 
 from oci.meter import Receipt
+from oci.metrics import RunMetrics, tell
 from oci.relocation.report import ImageFailure, RelocationReport, short_subject
-from tasks.metrics import RunMetrics, tell
 from tasks.pages import relocation_page
 from tasks.relocate import RelocationRun
 from tasks.retries import ONCE

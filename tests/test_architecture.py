@@ -23,6 +23,7 @@ INSIDE_OCI = (
         "manifest",
         "store",
         "meter",
+        "metrics",
         "cancel",
         "options",
         "schema",

@@ -21,6 +21,7 @@ from oci.bundle.lockfile import write_lock
 from oci.errors import Incomplete, InvalidInput, InvalidReference, Refused
 from oci.export.options import ExportOptions
 from oci.meter import Receipt
+from oci.metrics import METRICS_FILE
 from oci.output import check_output, os_errors, write_output
 from oci.reference import LAYOUT_PREFIX, ArchiveName, parse_store
 from oci.relocation.plan import Plan
@@ -28,7 +29,6 @@ from oci.relocation.request import RelocationRequest
 from oci.relocation.run import Relocation, RelocationResult, Step, Verify, check_readable, result_lock
 from oci.relocation.transfer import PRESENT
 from oci.units import counted, show_size
-from tasks.metrics import METRICS_FILE
 
 _UNMONITORED = {
     "plan_only": "--plan",

@@ -20,10 +20,10 @@ import click
 from flows.cli.click_ext import Invocation
 from oci.digest import Digest
 from oci.meter import Meter, Receipt
+from oci.metrics import METRICS_FILE, PUSHGATEWAY, RunMetrics, tell
 from oci.relocation.session import Session
 from oci.relocation.transfer import DONE, FAILED, PRESENT
 from oci.units import show_size
-from tasks.metrics import METRICS_FILE, PUSHGATEWAY, RunMetrics, tell
 
 if TYPE_CHECKING:
     from rich.progress import ProgressColumn

@@ -16,7 +16,7 @@ from oci.options import Options, option
 from oci.prune.keep import Keep, KeepOptions
 from oci.reference import ARCHIVE_PREFIX, StoreName, parse_store
 from oci.registry.options import RegistryOptions
-from tasks.prune_policy import Policy
+from tasks.prune import Policy
 
 
 class AfterPlan(StrEnum):

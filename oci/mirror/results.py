@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,6 +12,7 @@ from msgspec import Struct
 
 from oci.errors import Incomplete, InvalidInput, StoreError
 from oci.meter import Receipt
+from oci.metrics import RunMetrics
 from oci.mirror.comparison import Comparison, TagState
 from oci.mirror.run import MirrorReport
 
@@ -31,6 +33,17 @@ class MirrorRunReport(Struct, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.mirrors))
+
+
+def mirror_metrics(report: MirrorReport) -> RunMetrics:
+    """Of one mirror whose run has just ended; what is counted are tags."""
+    return RunMetrics(
+        names={"mirror": report.mirror},
+        succeeded=report.succeeded,
+        ended=time.time(),
+        receipt=report.receipt,
+        images={"copied": report.copied, "present": report.in_place, "failed": len(report.failed)},
+    )
 
 
 class MirrorIncomplete(Incomplete):

@@ -13,13 +13,14 @@ from flows.cli.mirror.shared import Mirrors, mirror_flags, warn_of_nothing
 from flows.cli.progress import metrics_flag
 from oci.archive.s3_options import S3Options
 from oci.errors import Incomplete, StoreError, TransshipError
+from oci.metrics import tell
 from oci.mirror.config import Mirror
 from oci.mirror.execute import ItemOutcome
+from oci.mirror.results import mirror_metrics
 from oci.mirror.run import MirrorReport, run_mirrors
 from oci.mirror.work import WorkItem
 from oci.relocation.transfer import DONE
 from oci.units import counted, show_size
-from tasks.metrics import of_mirror, tell
 
 _RUNS = ("Mirror", "Copied", "In place", "Failed", "Sent", "Mounted", "Requests", "Seconds")
 
@@ -58,7 +59,7 @@ def run(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, **
         reports.sort(key=lambda report: order.index(report.mirror))
         body = {"mirrors": [report.to_dict() for report in reports]}
         mirrors.write(flags["report"], body, "writing the report")
-        tell(*map(of_mirror, reports), warn=output.warn, path=flags["metrics_file"])
+        tell(*map(mirror_metrics, reports), warn=output.warn, path=flags["metrics_file"])
     output.table("Runs", _RUNS, [_row(report) for report in reports])
     _raise_failures(reports)
     output.finish()

@@ -1,43 +1,15 @@
-"""What a prune found and did, as values and as a page."""
+"""What a prune has done: a value for pages, events and programs."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel
+from msgspec import Struct
 
 from oci.prune.execute import Left, PruneReport
 from oci.prune.plan import PrunePlan
 from oci.units import counted, show_size
 
 
-class PlannedPrune(BaseModel):
-    """A plan in numbers, and as the JSON of an `oci.prune.plan.PrunePlan`."""
-
-    destination: str
-    manifests: int
-    tags: int
-    waiting: int
-    kept: int
-    bytes: int
-    """At most, when all that is due is deleted."""
-    fingerprint: str
-    """The same for two plans that delete the same."""
-    document: str
-
-    @property
-    def is_empty(self) -> bool:
-        """Nothing is to be deleted now."""
-        return not (self.manifests or self.tags)
-
-    def __str__(self) -> str:
-        tags = f" and {counted(self.tags, 'tag')} of others" if self.tags else ""
-        waiting = f", {self.waiting} within their grace period" if self.waiting else ""
-        return (
-            f"{self.destination}: {counted(self.manifests, 'manifest')}{tags} to delete{waiting}, "
-            f"{counted(self.kept, 'manifest')} kept, at most {show_size(self.bytes)} to free"
-        )
-
-
-class Remaining(BaseModel):
+class Remaining(Struct, frozen=True, kw_only=True):
     """Something of the plan that is there still."""
 
     subject: str
@@ -45,7 +17,7 @@ class Remaining(BaseModel):
     retryable: bool = False
 
 
-class PruneRunReport(BaseModel):
+class PruneRunReport(Struct, frozen=True, kw_only=True):
     """The receipt of one flow run. Sizes in bytes."""
 
     destination: str
@@ -68,18 +40,6 @@ class PruneRunReport(BaseModel):
     bytes_freed: int = 0
     requests: int = 0
     seconds: float = 0.0
-
-    @classmethod
-    def of_plan(cls, plan: PlannedPrune, outcome: str, note: str = "") -> PruneRunReport:
-        """Of a run that deleted nothing."""
-        return cls(
-            destination=plan.destination,
-            outcome=outcome,
-            note=note,
-            planned=plan.manifests + plan.tags,
-            waiting=plan.waiting,
-            kept=plan.kept,
-        )
 
     @classmethod
     def of(cls, plan: PrunePlan, report: PruneReport, note: str) -> PruneRunReport:

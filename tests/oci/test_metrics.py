@@ -4,14 +4,14 @@ import base64
 import os
 import socket
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
 from oci.meter import Receipt
-from tasks.metrics import METRICS_FILE, PUSHGATEWAY, RunMetrics, exposition, push, tell, write
+from oci.metrics import METRICS_FILE, PUSHGATEWAY, RunMetrics, exposition, push, tell, write
 from tests.servers.http_server import LoopbackServer, QuietHandler
 
 RECEIPT = Receipt(

@@ -1,46 +1,44 @@
-"""The numbers of a run for Prometheus, in its text format: left in a file for node_exporter's textfile collector, or
-sent to a Pushgateway.
+"""The numbers of a run for Prometheus: in a file for the textfile collector of node_exporter, or sent to a Pushgateway.
 
     TRANSSHIP_METRICS_FILE   a file for the last run with all its mirrors, or a folder that gets one file for each
                              destination or mirror
     TRANSSHIP_PUSHGATEWAY    http://HOST:9091, with USER:PASSWORD@ before the host where it asks for a login
 
-A run never fails because its numbers couldn't be told.
+A run never fails because its metrics couldn't be written.
 """
 
 from __future__ import annotations
 
-import base64
 import os
 import re
-import time
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPException
 from typing import TYPE_CHECKING
 from urllib.error import URLError
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from oci.meter import Receipt
-from oci.output import write_output
+import msgspec
 
-if TYPE_CHECKING:  # importing it takes longer than a copy of little needs
-    from oci.mirror.run import MirrorReport
+from oci.meter import Receipt
+from oci.output import replace_file
+
+if TYPE_CHECKING:  # importing it takes longer than a small copy
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.metrics_core import Metric
 
 METRICS_FILE = "TRANSSHIP_METRICS_FILE"
 PUSHGATEWAY = "TRANSSHIP_PUSHGATEWAY"
 
 _PUSH_SECONDS = 10.0
-_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_READABLE = 0o644
 """The collector is another user."""
 
 Sample = tuple[Mapping[str, str], float]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunMetrics:
-    """What is told of one run. `names` says which it was, by `destination` or by `mirror`: a later run of the same
+class RunMetrics(msgspec.Struct, frozen=True, kw_only=True):
+    """The numbers of one run. `names` says which run it was, by `destination` or by `mirror`: a later run of the same
     names takes its place. `images` counts by outcome; `ended` is in seconds since the epoch."""
 
     names: Mapping[str, str]
@@ -79,33 +77,36 @@ class RunMetrics:
         yield "throttled_seconds", "Time that registries told the last run to wait.", [({}, receipt.throttled_seconds)]
 
 
-def of_mirror(report: MirrorReport) -> RunMetrics:
-    """Of one mirror whose run has just ended; what is counted are tags."""
-    return RunMetrics(
-        names={"mirror": report.mirror},
-        succeeded=report.succeeded,
-        ended=time.time(),
-        receipt=report.receipt,
-        images={"copied": report.copied, "present": report.in_place, "failed": len(report.failed)},
-    )
+class _Collector:
+    """All metrics are gauges of the last run: a command that ends can't count on."""
+
+    def __init__(self, runs: Sequence[RunMetrics]) -> None:
+        self._runs = runs
+
+    def collect(self) -> Iterator[Metric]:
+        from prometheus_client.core import GaugeMetricFamily  # noqa: PLC0415
+
+        gauges: dict[str, GaugeMetricFamily] = {}
+        for run in self._runs:
+            for name, text, samples in run.families():
+                full = f"transship_run_{name}"
+                if samples:
+                    gauges.setdefault(full, GaugeMetricFamily(full, text))
+                for labels, value in samples:
+                    gauges[full].add_sample(full, _unicode({**run.names, **labels}), value)
+        yield from gauges.values()
 
 
 def exposition(*runs: RunMetrics) -> str:
-    """The text format. Everything is a gauge of the last run: a command that ends can't count on."""
-    lines: dict[str, list[str]] = {}
-    for run in runs:
-        for name, words, samples in run.families():
-            full = f"transship_run_{name}"
-            if samples:
-                lines.setdefault(full, [f"# HELP {full} {words}", f"# TYPE {full} gauge"])
-            for labels, value in samples:
-                lines[full].append(f"{full}{_labels({**run.names, **labels})} {value!r}")
-    return "".join(f"{line}\n" for family in lines.values() for line in family)
+    """Prometheus' text format."""
+    from prometheus_client import generate_latest  # noqa: PLC0415
+
+    return generate_latest(_registry(runs)).decode()
 
 
 def tell(*runs: RunMetrics, warn: Callable[[str], object], path: str = "", before: Sequence[RunMetrics] = ()) -> None:
     """Writes `path`, or what the environment names, and pushes where the environment says so. Failures are warnings.
-    `before` are told already, and stay in a file that holds all of them."""
+    `before` were written already, and stay in a file that has all of them."""
     path = path or os.environ.get(METRICS_FILE, "")
     gateway = os.environ.get(PUSHGATEWAY, "")
     if path and runs:
@@ -126,48 +127,48 @@ def tell(*runs: RunMetrics, warn: Callable[[str], object], path: str = "", befor
 def write(runs: Sequence[RunMetrics], path: str, before: Sequence[RunMetrics] = ()) -> None:
     """Replaces the file; a folder gets one for each run, named after what the run is called. Raises OSError."""
     if not (path.endswith("/") or os.path.isdir(path)):
-        write_output(path, exposition(*before, *runs).encode())
+        replace_file(path, exposition(*before, *runs).encode(), mode=_READABLE)
         return
     for run in runs:
         slug = re.sub(r"[^a-z0-9]+", "-", "-".join(run.names.values()).lower()).strip("-")
-        write_output(os.path.join(path, f"transship-{slug[:200]}.prom"), exposition(run).encode())
+        replace_file(os.path.join(path, f"transship-{slug[:200]}.prom"), exposition(run).encode(), mode=_READABLE)
 
 
 def push(run: RunMetrics, gateway: str, *, timeout: float = _PUSH_SECONDS) -> None:
     """Replaces the group of the run's names. Raises OSError, ValueError or HTTPException."""
+    from prometheus_client.exposition import basic_auth_handler, default_handler, push_to_gateway  # noqa: PLC0415
+
     parts = urlsplit(gateway)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError(f"{PUSHGATEWAY} is not an http address")
-    group = "".join(f"/{name}@base64/{_base64(value)}" for name, value in run.names.items())
-    path = f"{parts.path.rstrip('/')}/metrics/job/transship{group}"
     login, _, host = parts.netloc.rpartition("@")
-    request = urllib.request.Request(  # noqa: S310 - the scheme was looked at
-        urlunsplit((parts.scheme, host, path, "", "")), data=exposition(run).encode(), method="PUT"
+    user, _, password = unquote(login).partition(":")
+    handler = partial(basic_auth_handler, username=user, password=password) if login else default_handler
+    push_to_gateway(
+        urlunsplit((parts.scheme, host, parts.path, "", "")),
+        job="transship",
+        registry=_registry([run]),
+        grouping_key=_unicode(run.names),
+        timeout=timeout,
+        handler=handler,
     )
-    request.add_header("Content-Type", _CONTENT_TYPE)
-    if login:
-        request.add_header("Authorization", f"Basic {base64.b64encode(unquote(login).encode()).decode()}")
-    with urllib.request.urlopen(request, timeout=timeout) as answer:  # noqa: S310
-        answer.read()
+
+
+def _registry(runs: Sequence[RunMetrics]) -> CollectorRegistry:
+    from prometheus_client import CollectorRegistry  # noqa: PLC0415
+
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Collector(runs))
+    return registry
 
 
 def _by_outcome(counts: Mapping[str, int]) -> list[Sample]:
     return [({"outcome": outcome}, count) for outcome, count in counts.items()]
 
 
-def _labels(labels: Mapping[str, str]) -> str:
-    return "{" + ",".join(f'{name}="{_escaped(value)}"' for name, value in labels.items()) + "}"
-
-
-def _escaped(value: str) -> str:
-    """As the format wants it; what is no Unicode is replaced, for the file is UTF-8."""
-    text = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    return text.encode(errors="replace").decode()
-
-
-def _base64(value: str) -> str:
-    """As the Pushgateway wants what has slashes; "=" alone stands for nothing at all."""
-    return base64.urlsafe_b64encode(value.encode(errors="replace")).decode() or "="
+def _unicode(labels: Mapping[str, str]) -> dict[str, str]:
+    """Replaces what is no Unicode, such as bytes of a file name: the format is UTF-8."""
+    return {name: value.encode(errors="replace").decode() for name, value in labels.items()}
 
 
 def _reason(error: Exception) -> str:
