@@ -8,9 +8,8 @@ from flows.parameters.forms import flat
 from flows.parameters.parts import PartsParameters
 from flows.results import or_failed
 from flows.tarball import plan_out
-from tasks.archive import ExportRun, write_tarball
+from tasks.archive import ExportRun, PartsAccount, write_tarball
 from tasks.heartbeat import heartbeats
-from tasks.parts import PartsAccount
 from tasks.report import artifact_key
 from tasks.run import running
 

@@ -9,8 +9,7 @@ from oci.errors import TransshipError
 from oci.mirror.policy import OnFailure
 from oci.mirror.work import WorkItem
 from oci.relocation.transfer import FAILED
-from tasks.mirror import left_out, mirror_image, useless
-from tasks.mirror_run import MirrorRun
+from tasks.mirror import MirrorRun, left_out, mirror_image, useless
 from tasks.relocate import shared_out
 from tasks.run import together
 

@@ -25,9 +25,8 @@ from oci.mirror.results import MirrorIncomplete, MirrorRunReport
 from oci.mirror.run import MirrorReport, Shared
 from oci.mirror.work import Breaker
 from oci.units import counted
-from tasks.mirror import compare_mirror, report_mirror
+from tasks.mirror import MirrorRun, compare_mirror, report_mirror
 from tasks.mirror_fleet import carry_on_fleet, in_shards
-from tasks.mirror_run import MirrorRun
 from tasks.progress import percent_shown
 from tasks.report import artifact_key
 from tasks.run import running

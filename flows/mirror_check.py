@@ -20,8 +20,7 @@ from oci.mirror.digest_cache import DigestCache, default_path
 from oci.mirror.results import CheckReport, DriftReport
 from oci.mirror.run import Shared
 from oci.mirror.work import Breaker
-from tasks.mirror import check_mirror
-from tasks.mirror_run import MirrorRun
+from tasks.mirror import MirrorRun, check_mirror
 from tasks.run import running
 
 

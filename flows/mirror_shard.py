@@ -20,8 +20,8 @@ from oci.reference import parse_store
 from oci.relocation.transfer import DONE
 from tasks.heartbeat import heartbeats
 from tasks.limits import limits_of
+from tasks.mirror import MirrorRun
 from tasks.mirror_fleet import MirrorAccount
-from tasks.mirror_run import MirrorRun
 from tasks.report import artifact_key
 from tasks.run import running
 

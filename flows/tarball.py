@@ -13,9 +13,9 @@ from tasks.archive import (
     complete_tarball,
     plan_tarball,
     verify_tarball,
+    write_on_fleet,
     write_tarball,
 )
-from tasks.parts import write_on_fleet
 from tasks.progress import percent_shown
 from tasks.relocate import fetch_referenced_images, resolve_bundle
 from tasks.report import artifact_key

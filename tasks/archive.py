@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 from urllib.parse import quote
+from uuid import UUID
 
 import msgspec
 from prefect import task
 from prefect.artifacts import acreate_link_artifact
 from prefect.logging import get_run_logger
+from pydantic import BaseModel
 
 from oci.archive.inventory import Verdict, verify_archive
-from oci.errors import IntegrityError, InvalidInput
+from oci.errors import Incomplete, IntegrityError, InvalidInput, StoreError
 from oci.export.assembly import WriteReport
 from oci.export.export import ArchiveReport, begin_archive, finish_archive, write_parts
 from oci.export.options import ExportOptions
@@ -23,11 +25,14 @@ from oci.export.parts import Part
 from oci.export.plan import ArchivePlan, Group
 from oci.export.planner import plan_archive
 from oci.export.resume import is_written
+from oci.meter import Receipt
 from oci.reference import S3_PREFIX, ArchiveName
 from oci.relocation.report import ArchiveFacts, RelocationReport, Traffic
 from oci.relocation.session import Session
 from oci.relocation.verify import Verification
 from oci.units import counted, show_size
+from tasks.fleet import End, Fleet, Job, run_on_fleet
+from tasks.heartbeat import Heartbeat
 from tasks.relocate import Order, RelocationRun
 from tasks.report import artifact_key
 from tasks.retries import ONCE, REPEATABLE
@@ -219,3 +224,56 @@ def link_to(location: str, session: Session) -> str:
     bucket, _, key = location.removeprefix(S3_PREFIX).partition("/")
     address = session.object_store(location).address
     return f"{address}/{bucket}/{quote(key)}" if address else f"https://{bucket}.s3.amazonaws.com/{quote(key)}"
+
+
+GroupParameters = Callable[[Group], Mapping[str, Any]]
+"""Makes the parameters of the flow run that is to write a group of parts."""
+
+
+class PartsAccount(BaseModel):
+    """What has become of a group of parts so far, and what that has cost."""
+
+    stored: int = 0
+    written: list[WriteReport] = []
+    receipt: Receipt = Receipt()
+
+    @classmethod
+    def of(cls, export: ExportRun) -> dict[str, Any]:
+        return {
+            "stored": export.bytes_stored,
+            "written": [asdict(one) for one in export.written],
+            "receipt": asdict(export.receipt()),
+        }
+
+
+async def write_on_fleet(
+    export: ExportRun, location: str, groups: Sequence[Group], fleet: Fleet, parameters: GroupParameters
+) -> None:
+    """Has every group written by the fleet, into the upload that the export has begun. A group whose run was lost is
+    sent again, and only what is missing of it is written. Raises Incomplete when a group failed; what is stored stays.
+    """
+
+    def noted(run: UUID, account: Heartbeat) -> None:
+        told = PartsAccount.model_validate(account.body)
+        export.elsewhere[str(run)] = told.receipt
+        export.stored_elsewhere[str(run)] = told.stored
+
+    jobs = [
+        Job(name=f"{location}, group {number} of {len(groups)}", parameters=parameters(group))
+        for number, group in enumerate(groups, 1)
+    ]
+    ends = await run_on_fleet(jobs, fleet, on_account=noted)
+    failures = [
+        StoreError(end.message, side="destination", store=location, subject=job.name, retryable=True)
+        for job, end in zip(jobs, ends, strict=True)
+        if end.end is not End.COMPLETED
+    ]
+    if failures:
+        raise Incomplete(
+            f"{len(failures)} of {len(groups)} groups of parts failed; the first: {failures[0].message}",
+            failures,
+            some_done=len(failures) < len(groups),
+            hint="run it again: what is stored isn't sent again",
+        )
+    for end in ends:
+        export.written.extend(PartsAccount.model_validate(end.account.body).written)

@@ -17,7 +17,7 @@ from oci.reference import LAYOUT_PREFIX
 from oci.relocation.transfer import DONE, FAILED
 from tasks.fleet import Fleet, Job, JobEnd, run_on_fleet
 from tasks.heartbeat import Heartbeat
-from tasks.mirror_run import MirrorRun
+from tasks.mirror import MirrorRun
 
 SHARD_ITEMS = 100
 """Changed images in a shard where their number isn't asked for: what they weigh is known when they are looked at."""

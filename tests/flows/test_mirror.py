@@ -23,7 +23,7 @@ from oci.mirror.config import MirrorSource
 from oci.mirror.execute import ItemOutcome
 from oci.mirror.reader import make_config
 from oci.mirror.work import WorkItem
-from tasks.mirror_run import MirrorRun
+from tasks.mirror import MirrorRun
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.registry_data import blob_file, seed
 from tests.support.content import bundle, digest_of, image, push
