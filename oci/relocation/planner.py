@@ -16,7 +16,6 @@ from oci.digest import Digest
 from oci.errors import Denied, InvalidInput, NotFound, Unauthorized
 from oci.manifest import NESTING_LIMIT, Manifest, parse_manifest
 from oci.reference import Reference, Repository, StoreName
-from oci.relocation.archive_source import archive_roots, require_missing_blobs
 from oci.relocation.plan import Entry, Node, Plan, PlannedBlob, PlannedBundle, PlannedManifest, Role, Roots
 from oci.relocation.request import NameRule, RelocationRequest, readable_names
 from oci.relocation.session import Session
@@ -38,6 +37,8 @@ class Snapshot(Struct, frozen=True):
 def resolve(session: Session, request: RelocationRequest) -> Roots:
     """Reads the lock or the archive, or asks the source what a tag means. A digest costs no request."""
     if request.archive:
+        from oci.relocation.archive_source import archive_roots  # noqa: PLC0415 - for archives only
+
         return archive_roots(session, request)
     if request.lock:
         lock = read_lock(request.lock)
@@ -82,7 +83,11 @@ def make_plan(session: Session, request: RelocationRequest, *, snapshot: Snapsho
         _attach(walk, attachments)
     _name_images(session, destination, walk, request)
     nodes = _children_first(walk.nodes)
-    mounted = require_missing_blobs(session, request, nodes, destination) if request.archive else {}
+    mounted: Mapping[Digest, Repository] = {}
+    if request.archive:
+        from oci.relocation.archive_source import require_missing_blobs  # noqa: PLC0415 - for archives only
+
+        mounted = require_missing_blobs(session, request, nodes, destination)
     return Plan(
         source=roots.source,
         destination=request.destination,

@@ -19,7 +19,6 @@ from oci.digest import Digest
 from oci.errors import Incomplete, InvalidInput, PartFailed, Refused, StoreError, TransshipError
 from oci.meter import Receipt
 from oci.reference import Reference
-from oci.relocation.archive_source import any_bundle
 from oci.relocation.plan import Plan, PlannedBundle, PlannedManifest, Role
 from oci.relocation.planner import Snapshot, make_plan
 from oci.relocation.request import RelocationRequest
@@ -337,7 +336,7 @@ def result_lock(session: Session, request: RelocationRequest, plan: Plan) -> Ima
     root = plan.by_digest.get(plan.root) if plan.root else None
     if root is not None and root.is_bundle:
         return BundleLock(_at(plan, root.digest), plan.tags[0] if plan.tags else "")
-    if request.archive and any_bundle(session.archive(request.archive_name), (image.digest for image in plan.images)):
+    if request.archive and _has_bundle(session, request, plan):
         raise InvalidInput(
             "the archive has a bundle and doesn't say whether that is what it was made for: there is no lock for it",
             hint="make the archive again with a current version, or copy without --lock-output",
@@ -359,3 +358,9 @@ def _moved(image: LockedImage, plan: Plan, moved: dict[Digest, Digest]) -> Locke
 
 def _at(plan: Plan, digest: Digest) -> Reference:
     return Reference(plan.destination, "", digest)
+
+
+def _has_bundle(session: Session, request: RelocationRequest, plan: Plan) -> bool:
+    from oci.relocation.archive_source import any_bundle  # noqa: PLC0415 - for archives only
+
+    return any_bundle(session.archive(request.archive_name), (image.digest for image in plan.images))

@@ -8,11 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from oci.archive.open import open_readers
 from oci.archive.s3_options import S3Options
-from oci.archive.source import Archive, Nothing
 from oci.bundle.reader import blob_bytes
 from oci.cancel import CancelToken
 from oci.descriptor import Descriptor
@@ -27,6 +25,9 @@ from oci.registry.options import RegistryOptions
 from oci.registry.repository import Registries
 from oci.relocation.fanout import BlobPool
 from oci.store import BlobOutcome, Destination, Source
+
+if TYPE_CHECKING:
+    from oci.archive.source import Archive
 
 DEFAULT_CONCURRENCY = 8
 
@@ -105,10 +106,17 @@ class Session:
 
     def compared(self, name: StoreName) -> Source:
         """What a plan is compared with: the destination as it is; an archive is always written from nothing."""
-        return Nothing(name) if isinstance(name, ArchiveName) else self.destination(name)
+        if not isinstance(name, ArchiveName):
+            return self.destination(name)
+        from oci.archive.source import Nothing  # noqa: PLC0415 - a copy between registries reads no archive
+
+        return Nothing(name)
 
     def archive(self, name: ArchiveName, side: str = "source", *, anew: bool = False) -> Archive:
         """Opened once, and closed with the session; `anew` for one that has been written meanwhile."""
+        from oci.archive.open import open_readers  # noqa: PLC0415 - a copy between registries reads no archive
+        from oci.archive.source import Archive  # noqa: PLC0415
+
         with self._lock:
             archive = self._archives.get((side, name))
             if anew and archive is not None:

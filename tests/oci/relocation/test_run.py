@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -104,3 +106,19 @@ def test_nothing_is_published_of_an_incomplete_transfer(source: str, tmp_path: P
         relocation.make_plan()
         with pytest.raises(Incomplete):
             relocation.take(Step.PUBLISH)
+
+
+def test_a_copy_between_registries_loads_no_archives() -> None:
+    code = "import sys; import oci.relocation.run; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    loaded = set(done.stdout.split())
+    assert not loaded & {
+        "oci.archive.source",
+        "oci.archive.s3",
+        "oci.export.export",
+        "boto3",
+        "pydantic",
+        "prefect",
+        "rich",
+    }
