@@ -70,10 +70,10 @@ class Verifier:
 def verified(
     chunks: Iterator[Chunk], digest: Digest, size: int, what: str = "", tick: Callable[[int], None] | None = None
 ) -> Iterator[Chunk]:
-    """Passes `chunks` on while hashing them; the last chunk is held back until the whole is proven.
+    """Passes `chunks` on while hashing them; the last chunk is passed on only when the whole is proven.
 
     So a consumer that saw the end of the stream saw good bytes, and one that got an IntegrityError never got all of
-    them. `tick` is told the length of each chunk.
+    them. `tick` gets the length of each chunk.
     """
     verifier = Verifier(digest, size, what)
     last: Chunk = b""

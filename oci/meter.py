@@ -1,7 +1,7 @@
 """Counting what a relocation costs: requests by kind and registry, bytes by outcome, retries, seconds.
 
-"Fewer requests" is a promise, so every store counts from the first line on. Whoever shows progress reads
-`Meter.receipt()` as often as it likes; nothing calls back.
+"Fewer requests" is a promise, so every store counts from the first line on. A display of progress reads
+`Meter.receipt()` as often as it likes.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ _COMMON = Platform("linux", "amd64")
 
 
 class DescribedImage(Struct, frozen=True):
-    """`image` is where it was found, `origin` the reference as its lock has it. With an `error` (the registry wouldn't
+    """`image` is the reference that it was read from, `origin` the reference as its lock has it. With an `error` (the registry wouldn't
     say whether there is a signature) there is nothing else, and the key is the tag reference."""
 
     key: str

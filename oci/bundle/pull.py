@@ -120,8 +120,8 @@ def pull(
     expect: Expect = _expect_nothing,
     cancel: CancelToken | None = None,
 ) -> Pulled:
-    """Extracts into `folder`, which is new and empty. `line` is told what imgpkg prints, `expect` how many bytes of
-    layers are to be read next. Raises InvalidInput when the reference is not of the kind that was asked for."""
+    """Extracts into `folder`, which is new and empty. `line` gets what imgpkg prints, `expect` the bytes of layers that
+    are read next. Raises InvalidInput when the reference is not of the kind that was asked for."""
     reference = request.reference()
     source = open_source(reference.repository)
     manifest = source.get_manifest(reference.identifier)
@@ -270,7 +270,7 @@ class _Job:
         name = f"{source.name}@{manifest.digest}"
         self.line(f"{indent}Pulling nested bundle '{name}'")
         place = os.path.join(NESTED_FOLDER, f"sha256-{hex_of(manifest.digest)}")
-        # Somebody may have pushed a folder that he had pulled: those old files are not this bundle's.
+        # The bundle may have been pushed from a folder that was pulled before: those files belong to another bundle.
         shutil.rmtree(os.path.join(self.root, place), ignore_errors=True)
         position = len(self.nested)
         self.nested.append(Pulled(image=name))

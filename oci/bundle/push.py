@@ -89,7 +89,7 @@ def push(
     on_packed: Callable[[int], None] | None = None,
 ) -> Pushed:
     """Packs the entries into one layer and pushes the image under its tag and its keep-alive tag. The same files give
-    the same digest everywhere. `on_packed` is told the bytes of the layer when they are known."""
+    the same digest everywhere. `on_packed` gets the size of the layer in bytes when it is known."""
     layer = pack(entries, cancel=cancel)
     if on_packed is not None:
         on_packed(layer.size)

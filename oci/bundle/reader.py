@@ -26,7 +26,7 @@ LOCK_PATH = ".imgpkg/images.yml"
 LOCATIONS_FILE = "image-locations.yml"
 
 BlobBytes: TypeAlias = Callable[[Source, Descriptor], bytes]
-"""Reads a small blob whole, perhaps from a cache."""
+"""Reads a small blob whole; it may use a cache."""
 
 
 def blob_bytes(source: Source, blob: Descriptor) -> bytes:

@@ -88,7 +88,7 @@ def _clean(name: str) -> str:
 
 
 class Tag(Struct, frozen=True):
-    """`digest` is None where nobody asked, or where the tag went away since it was listed."""
+    """`digest` is None where it was not asked for, or where the tag was deleted after the list was read."""
 
     name: str
     digest: Digest | None = None

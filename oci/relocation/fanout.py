@@ -1,7 +1,7 @@
 """The threads that move blobs, and one read of a blob for several destinations.
 
-What comes from the source is kept until the slowest reader has it, in a window of a few megabytes. A reader that holds
-up the others for too long is left behind: it goes on with a read of its own, and they go on without it.
+What comes from the source is kept until the slowest reader has it, in a window of a few megabytes. A reader that delays
+the others for too long loses its place: it goes on with a read of its own, and they go on without it.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ class SharedRead:
             if self._source is None:
                 self._source = self.read(0)
             chunk = next((chunk for chunk in self._source if chunk), b"")
-        except BaseException as caught:  # noqa: BLE001 - it belongs to every reader
+        except BaseException as caught:  # noqa: BLE001 - every reader raises it
             error = caught
         with self._changed:
             self._pumping = False
@@ -237,7 +237,7 @@ class BlobPool(Generic[T]):
         self._order = itertools.count()
         self._memo: dict[Hashable, Future[T]] = {}
         self._unclaimed: set[Hashable] = set()
-        """Keys that `together` has started and nobody has asked for yet."""
+        """Keys that `together` has started and that `once` was not called for yet."""
         self._closed = False
         self._threads = [
             threading.Thread(target=self._work, args=(threads > 1 and number == 0,), name=f"blob-{number}", daemon=True)
@@ -304,7 +304,7 @@ class BlobPool(Generic[T]):
         try:
             self._cancel.check()
             function(list(futures), settle)
-        except BaseException as error:  # noqa: BLE001 - whatever it was belongs to whoever waits on the futures
+        except BaseException as error:  # noqa: BLE001 - the futures hand it to their callers
             for key, future in futures.items():
                 if not future.done():
                     settle(key, error)
@@ -313,7 +313,7 @@ class BlobPool(Generic[T]):
         try:
             self._cancel.check()
             result = function()
-        except BaseException as error:  # noqa: BLE001 - whatever it was belongs to whoever waits on the future
+        except BaseException as error:  # noqa: BLE001 - the future hands it to its callers
             self.forget(key)
             future.set_exception(error)
         else:

@@ -72,7 +72,7 @@ class Session:
         self.pushed: set[tuple[StoreName, Digest]] = set()
         """(destination, digest) of manifests that this session has pushed."""
         self.moving: dict[Digest, int] = {}
-        """Bytes read so far of each blob that is on its way, for whoever shows progress."""
+        """Bytes read so far of each blob that is being moved, for the display of progress."""
         self.moved: set[Digest] = set()
         """Blobs that were moved, or found to be there."""
         self._lock = threading.Lock()
@@ -228,7 +228,7 @@ class BlobLedger:
     """Which repositories have which blobs, as far as this session has seen to it, and which are about to get them.
 
     An image claims all its blobs at once and then waits for claims that were made before. So no two images ever wait
-    for each other. A claim that ends in a failure is not made again: who waited for it sends the blob itself.
+    for each other. After a claim that failed, each image that waited for it sends the blob itself.
     """
 
     def __init__(self) -> None:

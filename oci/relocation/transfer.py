@@ -261,7 +261,7 @@ def _move_to_all(  # noqa: PLR0917 - called by the pool
             destination = session.destination(name)
             planned = plan.blob_by_digest[blob.digest]
             outcome = _move_blob(session, destination, planned, fresh=plan.fresh, read=seat.open)
-        except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for this blob
+        except BaseException as error:  # noqa: BLE001 - the transfers that wait for this blob raise it
             outcome = error
         finally:
             seat.leave()

@@ -170,7 +170,7 @@ def test_a_signature_that_the_registry_will_not_tell_of_is_an_error_of_its_entry
     registry: DockerRegistry, repository: str
 ) -> None:
     push(registry.url, repository, bundle([]), "v1")
-    with FaultProxy(registry.port, Fault(method="HEAD", path=r"\.sig$", status=403)) as proxy:
+    with FaultProxy(registry.port, Fault(method="HEAD|GET", path=r"\.sig$", status=403)) as proxy:
         done = transship("describe", "-b", f"{proxy.host}/{repository}:v1", "-o", "yaml")
 
     assert done.code == 0, done.err
