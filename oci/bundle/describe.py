@@ -29,8 +29,8 @@ _COMMON = Platform("linux", "amd64")
 
 
 class DescribedImage(Struct, frozen=True):
-    """`image` is the reference that it was read from, `origin` the reference as its lock has it. With an `error` (the registry wouldn't
-    say whether there is a signature) there is nothing else, and the key is the tag reference."""
+    """`image` is the reference that it was read from, `origin` the reference in its lock. Without an answer of the
+    registry whether it has a signature, `error` says so, and the key is the tag reference."""
 
     key: str
     kind: str
