@@ -19,13 +19,13 @@ from flows.results import completed, failed, reported_when_cancelled, run_alone
 from oci.errors import TransshipError
 from oci.metrics import RunMetrics
 from oci.mirror.comparison import Care
-from oci.mirror.config import Mirror, MirrorsConfig
+from oci.mirror.config import Mirror
 from oci.mirror.digest_cache import DigestCache, default_path
 from oci.mirror.results import MirrorIncomplete, MirrorRunReport
 from oci.mirror.run import MirrorReport, Shared
 from oci.mirror.work import Breaker
 from oci.units import counted
-from tasks.mirror import MirrorRun, compare_mirror, report_mirror
+from tasks.mirror import MirrorRun, MirrorsRun, compare_mirror, report_mirror
 from tasks.mirror_fleet import carry_on_fleet, in_shards
 from tasks.progress import percent_shown
 from tasks.report import artifact_key
@@ -62,14 +62,15 @@ async def mirror(parameters: MirrorParameters) -> MirrorRunReport:
     care = Care(audit=parameters.audit, only=frozenset(parameters.only))
     shared = Shared(facts=DigestCache(default_path()), breaker=Breaker(), care=care)
     told: list[RunMetrics] = []
-    report = MirrorRunReport(mirrors=[await _mirrored(parameters, config, one, shared, told) for one in chosen])
+    async with running(MirrorsRun(config, chosen)) as whole:
+        report = MirrorRunReport(mirrors=[await _mirrored(parameters, whole, one, shared, told) for one in chosen])
     return completed(report) if report.succeeded else cast(MirrorRunReport, failed(MirrorIncomplete(report)))
 
 
 async def _mirrored(
-    parameters: MirrorParameters, config: MirrorsConfig, one: Mirror, shared: Shared, told: list[RunMetrics]
+    parameters: MirrorParameters, whole: MirrorsRun, one: Mirror, shared: Shared, told: list[RunMetrics]
 ) -> MirrorReport:
-    async with running(MirrorRun(config, one, shared, told)) as run:
+    async with running(MirrorRun(whole, one, shared, told)) as run:
         problem = ""
         try:
             async with reported_when_cancelled(partial(report_mirror.fn, one.name, "the run was cancelled")):

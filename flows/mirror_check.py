@@ -15,12 +15,12 @@ from flows.parameters.mirror import MirrorCheckParameters
 from flows.results import completed, failed, run_alone
 from oci.errors import Incomplete, StoreError, TransshipError
 from oci.mirror.comparison import CHECK
-from oci.mirror.config import Mirror, MirrorsConfig
+from oci.mirror.config import Mirror
 from oci.mirror.digest_cache import DigestCache, default_path
 from oci.mirror.results import CheckReport, DriftReport
 from oci.mirror.run import Shared
 from oci.mirror.work import Breaker
-from tasks.mirror import MirrorRun, check_mirror
+from tasks.mirror import MirrorRun, MirrorsRun, check_mirror
 from tasks.run import running
 
 
@@ -43,7 +43,8 @@ async def mirror_check(parameters: MirrorCheckParameters) -> CheckReport:
         return cast(CheckReport, failed(error))
     care = replace(CHECK, only=frozenset(parameters.only))
     shared = Shared(facts=DigestCache(default_path()), breaker=Breaker(), care=care)
-    report = CheckReport(mirrors=[await _checked(config, one, shared) for one in chosen])
+    async with running(MirrorsRun(config, chosen)) as whole:
+        report = CheckReport(mirrors=[await _checked(whole, one, shared) for one in chosen])
     wrong = [one for one in report.mirrors if not one.complete]
     if not wrong:
         return completed(report)
@@ -55,8 +56,8 @@ async def mirror_check(parameters: MirrorCheckParameters) -> CheckReport:
     return cast(CheckReport, failed(incomplete))
 
 
-async def _checked(config: MirrorsConfig, one: Mirror, shared: Shared) -> DriftReport:
-    async with running(MirrorRun(config, one, shared)):
+async def _checked(whole: MirrorsRun, one: Mirror, shared: Shared) -> DriftReport:
+    async with running(MirrorRun(whole, one, shared)):
         try:
             return await check_mirror(one.name)
         except TransshipError as error:

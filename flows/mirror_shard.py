@@ -20,7 +20,7 @@ from oci.reference import parse_store
 from oci.relocation.transfer import DONE
 from tasks.heartbeat import heartbeats
 from tasks.limits import limits_of
-from tasks.mirror import MirrorRun
+from tasks.mirror import MirrorRun, MirrorsRun
 from tasks.mirror_fleet import MirrorAccount
 from tasks.report import artifact_key
 from tasks.run import running
@@ -36,7 +36,8 @@ async def mirror_shard(parameters: MirrorShardParameters) -> None:
     """
     work, [one] = parameters.work(), parameters.config.mirrors
     shared = Shared(facts=DigestCache(default_path()), breaker=Breaker())
-    async with running(MirrorRun(parameters.config, one, shared)) as run:
+    whole = MirrorsRun(parameters.config, [one])
+    async with running(whole), running(MirrorRun(whole, one, shared)) as run:
         run.comparison = Comparison(mirror=one.name, source=str(one.source.store), destinations=(), work=work)
         async with heartbeats(artifact_key("mirror-shard", one.name), lambda: MirrorAccount.of(run)):
             await run.limit(limits_of(*(parse_store(store) for item in work for _, store in item.stores)))

@@ -178,9 +178,9 @@ class Meter:
             self._fallbacks.setdefault(registry, {})[text] = None
 
     @contextmanager
-    def part(self) -> Iterator[Meter]:
+    def part(self, part: Meter | None = None) -> Iterator[Meter]:
         """Counts in a second meter what is spent inside, in this thread and in the `PartThreads` that it starts."""
-        part = Meter()
+        part = part or Meter()
         token = _PART.set(part)
         try:
             yield part

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import msgspec
 from prefect import task
@@ -16,6 +16,7 @@ from prefect.runtime import flow_run
 
 from oci.archive.s3_options import S3Options
 from oci.errors import Incomplete, InvalidInput, StoreError, TransshipError
+from oci.meter import Meter
 from oci.metrics import RunMetrics, tell
 from oci.mirror.compare import compare
 from oci.mirror.comparison import Comparison, TagState
@@ -37,22 +38,17 @@ from tasks.report import emit, write_page, write_table
 from tasks.retries import ONCE, REPEATABLE
 from tasks.run import Run, current
 
+P = ParamSpec("P")
+T = TypeVar("T")
 
-class MirrorRun(Run):
-    """One mirror. Used from one event loop; the work itself runs in threads."""
 
-    def __init__(
-        self, config: MirrorsConfig, mirror: Mirror, shared: Shared, told: list[RunMetrics] | None = None
-    ) -> None:
-        super().__init__(self._open, concurrency=mirror.limits.concurrency)
+class MirrorsRun(Run):
+    """The mirrors of one flow run, in one session: connections, tokens and what is learned of registries are shared."""
+
+    def __init__(self, config: MirrorsConfig, mirrors: Sequence[Mirror]) -> None:
+        super().__init__(self._open, concurrency=max((mirror.limits.concurrency for mirror in mirrors), default=1))
         self.config = config
-        self.mirror = mirror
-        self.shared = shared
-        self.comparison: Comparison | None = None
-        self.outcomes: dict[tuple[str, str], ItemOutcome] = {}
-        """By source and destination."""
-        self.told: list[RunMetrics] = [] if told is None else told
-        """The numbers of the mirrors before it in the same flow run."""
+        self.mirrors = mirrors
 
     async def _open(self, run: Run) -> Session:
         names = dict.fromkeys(one.credentials for one in self.config.registries.values() if one.credentials)
@@ -64,12 +60,47 @@ class MirrorRun(Run):
             del concurrency  # a flow has no settings beside those of the configuration
             return reached[name]
 
-        return opened(self.config, [self.mirror], reach, run.cancel)
+        return opened(self.config, self.mirrors, reach, run.cancel)
 
     async def _object_stores(self) -> dict[str, S3Options]:
-        """The S3 Store blocks of the buckets that this mirror writes to."""
-        wanted = {name: self.config.buckets.get(name, Bucket()).s3_store for name in self.mirror.buckets}
-        return {bucket: await load_s3(block) for bucket, block in wanted.items() if block}
+        """The S3 Store blocks of the buckets that the mirrors write to."""
+        buckets = dict.fromkeys(bucket for mirror in self.mirrors for bucket in mirror.buckets)
+        blocks = {bucket: self.config.buckets.get(bucket, Bucket()).s3_store for bucket in buckets}
+        return {bucket: await load_s3(block) for bucket, block in blocks.items() if block}
+
+
+class MirrorRun(Run):
+    """One mirror, in the session of all of them. Used from one event loop; the work itself runs in threads."""
+
+    def __init__(self, whole: MirrorsRun, mirror: Mirror, shared: Shared, told: list[RunMetrics] | None = None) -> None:
+        super().__init__(self._join, concurrency=mirror.limits.concurrency)
+        self.cancel = whole.cancel
+        self.config = whole.config
+        self.mirror = mirror
+        self.shared = shared
+        self.comparison: Comparison | None = None
+        self.outcomes: dict[tuple[str, str], ItemOutcome] = {}
+        """By source and destination."""
+        self.told: list[RunMetrics] = [] if told is None else told
+        """The numbers of the mirrors before it in the same flow run."""
+        self._whole = whole
+
+    async def _join(self, run: Run) -> Session:
+        del run
+        return await self._whole.session()
+
+    async def in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """As Run does it; what it costs is counted for this mirror."""
+        with self.meter.part(self.meter):
+            return await super().in_thread(function, *args, **kwargs)
+
+    @property
+    def counter(self) -> Meter:
+        return self.meter
+
+    async def close(self) -> None:
+        self._session = None  # the others go on with it
+        await super().close()
 
     @property
     def compared(self) -> Comparison:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from contextvars import ContextVar, copy_context
 from functools import partial
 from typing import Any, ParamSpec, TypeAlias, TypeVar
@@ -73,9 +73,13 @@ class Run:
         self.width = max(1, min([self.width, *limits.values()]))
         self.slots = Slots(limits, self.width)
 
+    @property
+    def counter(self) -> Meter:
+        return (self._session or self).meter
+
     def receipt(self) -> Receipt:
         """What was spent so far, here and elsewhere; the seconds are those of this run."""
-        total = (self._session or self).meter.receipt()
+        total = self.counter.receipt()
         for other in list(self.elsewhere.values()):
             total = total.plus(other)
         return total
@@ -93,9 +97,10 @@ R = TypeVar("R", bound=Run)
 @asynccontextmanager
 async def running(run: R) -> AsyncIterator[R]:
     """Makes it the run that the tasks called inside work on, and closes it. Errors of a TaskGroup come out alone."""
+    outermost = _CURRENT.get() is None
     token = _CURRENT.set(run)
     try:
-        async with signs_of_life():
+        async with signs_of_life() if outermost else nullcontext():
             yield run
     except BaseException as error:  # noqa: BLE001 - what ends the block also ends its threads, and is raised again
         run.cancel.cancel()
