@@ -27,8 +27,8 @@ SIDES = ("source", "destination")
 MOST_CONCURRENCY = 64
 """More threads than this don't make anything faster."""
 
-_REFERENCES = ("bundle", "image", "to_repo", "references", "repository", "keep_bundle")
-"""Parameters of commands whose values name registries."""
+_REFERENCES = ("bundle", "image", "to_repo", "references", "repositories", "repository", "bundles")
+"""Parameters of commands whose values name registries; those of derived flags have the group before `__`."""
 
 _LOGIN = {
     "registry_username": "User for every registry (IMGPKG_USERNAME).",
@@ -110,9 +110,9 @@ def _named_hosts() -> frozenset[str] | None:
     if context is None or "path" in context.params or context.params.get("mirrors"):
         return None
     texts: list[str] = []
-    for name in _REFERENCES:
-        value = context.params.get(name) or ()
-        texts += [value] if isinstance(value, str) else map(str, value)
+    for name, value in context.params.items():
+        if value and name.rpartition("__")[2] in _REFERENCES:
+            texts += [value] if isinstance(value, str) else map(str, value)
     return named_hosts(texts)
 
 

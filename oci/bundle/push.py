@@ -69,8 +69,6 @@ class Pushed(Struct, frozen=True, kw_only=True):
 
 def entries_of(request: PushRequest) -> tuple[Entry, ...]:
     """The files of a request, checked: a bundle must be one, an image must not be one, no path comes twice."""
-    if not request.files and request.image:
-        raise InvalidInput("Expected files of the image", hint="name files or folders: -f PATH")
     entries = walk(request.files, exclusions=request.exclusions, preserve_permissions=request.preserve_permissions)
     if request.bundle:
         check_bundle(entries)
