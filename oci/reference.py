@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Protocol, TypeAlias, TypeVar
+from typing import TypeAlias
 from urllib.parse import quote, unquote
 
 from msgspec import Struct
@@ -24,19 +24,6 @@ S3_PREFIX = "s3://"
 _SHOWN = 200
 
 
-T_co = TypeVar("T_co", covariant=True)
-
-
-class Opener(Protocol[T_co]):
-    """What is done with a store of each kind; see `Repository.visit`."""
-
-    def repository(self, name: Repository) -> T_co: ...
-
-    def layout(self, name: LayoutFolder) -> T_co: ...
-
-    def archive(self, name: ArchiveName) -> T_co: ...
-
-
 class Repository(Struct, frozen=True, order=True):
     """A repository in a registry; `str()` gives the canonical name, registry host included."""
 
@@ -45,10 +32,6 @@ class Repository(Struct, frozen=True, order=True):
 
     def __str__(self) -> str:
         return f"{self.registry}/{self.path}"
-
-    def visit(self, opener: Opener[T_co]) -> T_co:
-        """Calls the method of `opener` for this kind of store."""
-        return opener.repository(self)
 
     @classmethod
     def parse(cls, text: str) -> Repository:
@@ -72,9 +55,6 @@ class LayoutFolder(Struct, frozen=True, order=True):
     def __str__(self) -> str:
         return f"{LAYOUT_PREFIX}{self.path}"
 
-    def visit(self, opener: Opener[T_co]) -> T_co:
-        return opener.layout(self)
-
 
 class ArchiveName(Struct, frozen=True, order=True):
     """A tarball, or the volumes it was split into: absolute paths or `s3://BUCKET/KEY`, one or more."""
@@ -86,9 +66,6 @@ class ArchiveName(Struct, frozen=True, order=True):
 
     def __str__(self) -> str:
         return ARCHIVE_PREFIX + "|".join(quote(location, safe="/:~ ") for location in self.locations)
-
-    def visit(self, opener: Opener[T_co]) -> T_co:
-        return opener.archive(self)
 
     @classmethod
     def of(cls, *locations: str) -> ArchiveName:
