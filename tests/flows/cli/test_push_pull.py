@@ -309,7 +309,7 @@ def test_kinds_that_are_not_what_was_asked_for(registry: DockerRegistry, reposit
     for flag, name, said in (
         ("-b", "image", "use -i instead of -b"),
         ("-b", "index", "use -i instead of -b"),
-        ("-i", "bundle", "use -b instead of -i"),
+        ("-i", "bundle", "Expected bundle flag when pulling a bundle (hint: Use -b instead of -i for bundles)"),
         ("-i", "index", f"linux/amd64: {image(2).digest}"),
     ):
         done = transship("pull", flag, f"{host}/{repository}/{name}:v1", "-o", out)
