@@ -14,6 +14,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterType
 from prefect.client.schemas.objects import TaskRun
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Cancelling, Scheduled
@@ -154,6 +155,12 @@ def test_the_server_refuses_what_the_form_does_not_allow(
     assert caught.value.response.status_code in (409, 422)
 
 
+def pages(run: UUID) -> list[str]:
+    """The report artifacts of a run."""
+    mine = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]), type=ArtifactFilterType(any_=["markdown"]))
+    return [str(one.data) for one in with_client(lambda client: client.read_artifacts(artifact_filter=mine))]
+
+
 def test_a_run_cancelled_in_the_ui_stops_within_seconds_and_cleans_up(
     deployed: PrefectServer, destination: DockerRegistry, link: SlowLink, parameters: dict[str, Any]
 ) -> None:
@@ -170,6 +177,8 @@ def test_a_run_cancelled_in_the_ui_stops_within_seconds_and_cleans_up(
     # A task run has this state when its coroutine came to an end; that of a process that was killed stays Running.
     copies = until("the task run that was cancelled", lambda: [task for task in task_runs(run) if is_crashed(task)])
     assert [task.name.partition("@")[0] for task in copies] == ["copy data"]
+    [report] = until("the report", lambda: pages(run))
+    assert "the run was cancelled" in report
 
 
 def copies(tasks: list[TaskRun]) -> int:

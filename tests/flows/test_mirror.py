@@ -224,9 +224,9 @@ def test_a_file_that_can_not_be_used_fails_the_run_with_its_line(tmp_path: Path)
 
 
 def test_parameters_name_a_file_or_hold_the_mirrors() -> None:
-    with pytest.raises(ValueError, match="either the file"):
+    with pytest.raises(InvalidInput, match="either the file"):
         MirrorParameters()
-    with pytest.raises(ValueError, match="there is no mirror named 'x'"):
+    with pytest.raises(InvalidInput, match="there is no mirror named 'x'"):
         MirrorParameters(config=MirrorsConfig(), names=("x",))
 
 
