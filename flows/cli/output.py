@@ -179,10 +179,11 @@ def laid_out(program: str, error: TransshipError) -> str:
 
 
 def indented(message: str, level: int = 0) -> str:
-    """Cut at every `: ` that a capital letter follows, outside of brackets; each part two more spaces in."""
+    """Cut at every `: ` that a capital letter follows, outside of brackets; each part two more spaces in.
+    imgpkg's `(hint: ...)` isn't cut."""
     parts = []
     begin = depth = 0
-    for found in re.finditer(r"[\[\]]|: (?=[A-Z])", message):
+    for found in re.finditer(r"[\[\]]|(?<!\(hint): (?=[A-Z])", message):
         mark = found.group()
         depth += (mark == "[") - (mark == "]" and depth > 0)
         if mark == ": " and depth == 0:
