@@ -139,6 +139,8 @@ def put_manifest(remote: Remote, manifest: Manifest, tag: str) -> bool:
         )
         refusal.hint = "something between here and the registry changes manifests"
         raise refusal
+    if tag:
+        remote.learned.tags[remote.name.path, manifest.digest] = tag
     return bool(answer.headers.get("oci-subject"))
 
 

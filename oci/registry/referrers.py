@@ -88,6 +88,9 @@ def add_to_fallback(remote: Remote, manifest: Manifest, subject: Digest) -> None
             entries = [*json.loads(index.raw)["manifests"], manifest.descriptor.to_dict()]
             put_manifest(remote, _index(entries), tag)
     index = _current(remote, tag)
+    if not index.children or index.digest == subject:  # what was pushed can't be read back, not even once
+        remote.learned.note(f"referrers in {remote.name.path} can't be listed: {tag} is read as a digest")
+        return
     if not any(child.digest == manifest.digest for child in index.children):
         message = f"{remote.name}:{tag} is being changed by somebody else all the time"
         refusal = remote.refused(PUT_MANIFEST, message, f"{remote.name}@{manifest.digest}")
