@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent.parent
 FIXTURES = {"registry", "other_registry", "object_store", "strict", "prefect_server"}
 """Those of the conftest.py files."""
 SERVERS = ("tests.servers.", "tests.faults.", "tests.support.prefect_server", "tests.support.receiver")
+LISTEN = {"listen", "create_server", "start_server"}
 DATA = {"tests.servers.registry_data"}
 
 
@@ -31,15 +32,17 @@ def refuse_to_listen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @cache
 def _can_start_server(path: Path) -> bool:
-    """A module of tests that imports a server, itself or through another module of tests."""
-    modules = _imports(path)
-    return any(name.startswith(SERVERS) and name not in DATA for name in modules) or any(
-        _can_start_server(file) for name in modules if (file := _file(name)).exists()
+    """A module of tests that listens or imports a server, itself or through another module of tests."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    modules = _imports(nodes)
+    return (
+        any(isinstance(node, ast.Attribute) and node.attr in LISTEN for node in nodes)
+        or any(name.startswith(SERVERS) and name not in DATA for name in modules)
+        or any(_can_start_server(file) for name in modules if (file := _file(name)).exists())
     )
 
 
-def _imports(path: Path) -> set[str]:
-    nodes = list(ast.walk(ast.parse(path.read_text())))
+def _imports(nodes: list[ast.AST]) -> set[str]:
     whole = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     parts = {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
     return {name for name in whole | parts if name.startswith("tests.")}
