@@ -11,7 +11,7 @@ Only runs with the tag `transship` are watched, which its deployments give them:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -30,6 +30,8 @@ from prefect.states import AwaitingRetry, Completed, Crashed
 from tasks.heartbeat import PERIOD, read_heartbeats
 
 TAG = "transship"
+RESCUE_TAG = "transship:rescue"
+"""Of the runs of `rescue` itself."""
 STARTED_AGAIN = "transship:started-again"
 """Tag of a run that was dead once: when it dies again, it stays so."""
 
@@ -58,50 +60,55 @@ LOOK_AGAIN_AFTER = 3 * PERIOD
 def zombie_automations(
     rescue_deployment: UUID, *, silent_after: timedelta = SILENT_AFTER, pending_after: timedelta = PENDING_AFTER
 ) -> tuple[AutomationCore, ...]:
-    """To be put on the server once, by name; `rescue_deployment` is that of the flow `rescue`."""
+    """To be put on the server once, by name; `rescue_deployment` is that of the flow `rescue`. Rescues are watched as
+    well, with the full patience: a machine may die with a rescue on it."""
     return (
-        _automation(
-            "transship: runs of dead machines",
-            "Has runs looked after that have sent no heartbeat for a while.",
-            rescue_deployment,
-            EventTrigger(
-                after={RUNNING, HEARTBEAT},
-                expect=set(_ALIVE_OR_OVER),
-                for_each={"prefect.resource.id"},
-                posture=Posture.Proactive,
-                within=silent_after,
-                **_RUNS,
-            ),
-        ),
-        _automation(
-            "transship: runs that never start",
-            "Has runs looked after that a worker claimed and didn't start.",
-            rescue_deployment,
-            EventTrigger(
-                after={"prefect.flow-run.Pending", "prefect.flow-run.Submitting"},
-                expect={"prefect.flow-run.*"},
-                for_each={"prefect.resource.id"},
-                posture=Posture.Proactive,
-                within=pending_after,
-                **_RUNS,
-            ),
-        ),
-        _automation(
-            "transship: runs that crashed",
-            "Has runs looked after whose process was killed.",
-            rescue_deployment,
-            EventTrigger(expect={"prefect.flow-run.Crashed"}, for_each={"prefect.resource.id"}, **_RUNS),
-        ),
+        *_automations("runs", TAG, rescue_deployment, silent_after, pending_after),
+        *_automations("rescues", RESCUE_TAG, rescue_deployment, SILENT_AFTER, PENDING_AFTER),
     )
 
 
-_RUNS: dict[str, Any] = {
-    "threshold": 1,
-    "match": ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
-    "match_related": ResourceSpecification(
-        {"prefect.resource.id": f"prefect.tag.{TAG}", "prefect.resource.role": "tag"}
-    ),
-}
+def _automations(
+    what: str, tag: str, rescue_deployment: UUID, silent_after: timedelta, pending_after: timedelta
+) -> Iterator[AutomationCore]:
+    watched: dict[str, Any] = {
+        "threshold": 1,
+        "for_each": {"prefect.resource.id"},
+        "match": ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
+        "match_related": ResourceSpecification(
+            {"prefect.resource.id": f"prefect.tag.{tag}", "prefect.resource.role": "tag"}
+        ),
+    }
+    yield _automation(
+        f"transship: {what} of dead machines",
+        f"Has {what} looked after that have sent no heartbeat for a while.",
+        rescue_deployment,
+        EventTrigger(
+            after={RUNNING, HEARTBEAT},
+            expect=set(_ALIVE_OR_OVER),
+            posture=Posture.Proactive,
+            within=silent_after,
+            **watched,
+        ),
+    )
+    yield _automation(
+        f"transship: {what} that never start",
+        f"Has {what} looked after that a worker claimed and didn't start.",
+        rescue_deployment,
+        EventTrigger(
+            after={"prefect.flow-run.Pending", "prefect.flow-run.Submitting"},
+            expect={"prefect.flow-run.*"},
+            posture=Posture.Proactive,
+            within=pending_after,
+            **watched,
+        ),
+    )
+    yield _automation(
+        f"transship: {what} that crashed",
+        f"Has {what} looked after whose process was killed.",
+        rescue_deployment,
+        EventTrigger(expect={"prefect.flow-run.Crashed"}, **watched),
+    )
 
 
 def _automation(name: str, description: str, deployment: UUID, trigger: EventTrigger) -> AutomationCore:

@@ -42,7 +42,7 @@ class Declaration:
     mirror: str = ""
     """That it is of; empty for one that all mirrors share."""
     unwatched: bool = False
-    """No automation looks after its runs."""
+    """Its runs have a tag of their own, and not that of all other runs."""
 
 
 @dataclass(frozen=True, slots=True)

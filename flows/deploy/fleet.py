@@ -29,7 +29,7 @@ def rescue() -> Declaration:
         parameters={},
         places=None,
         entrypoint="flows.zombie_runs.rescue",
-        unwatched=True,  # else a late heartbeat of a rescue would start another, and so on
+        unwatched=True,  # with the patience of other runs; it has a tag of its own, see flows.zombie_runs
     )
 
 

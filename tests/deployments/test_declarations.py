@@ -32,7 +32,7 @@ def test_a_deployment_is_of_a_flow_that_a_worker_can_import(deployment: dict[str
 
 
 WATCHED = [deployment for deployment in declared() if deployment["name"] != "rescue"]
-"""What looks after the runs of the others isn't looked after itself: one late heartbeat would start many."""
+"""`rescue` has a tag of its own, by which it is watched."""
 
 
 @pytest.mark.parametrize("deployment", WATCHED, ids=lambda deployment: str(deployment["name"]))

@@ -369,12 +369,12 @@ def impatient(deployed: PrefectServer) -> Iterator[None]:
 def test_runs_whose_machine_died_are_started_again_and_complete(deployed: PrefectServer, scene: Scene) -> None:
     with SlowLink(scene.source.host, bytes_per_second=20) as link:
         parameters = scene.parameters(scene.images[:3], host=link.address)
-        claimed = Started.of(parameters)
-        with_client(lambda client: client.set_flow_run_state(claimed.run, Pending()))
         with deployed.worker("transship") as doomed:
             begun = Started.of(parameters)
             until("the run is in the middle", lambda: link.passed > 0)
             kill_machine(doomed)
+        claimed = Started.of(parameters)
+        with_client(lambda client: client.set_flow_run_state(claimed.run, Pending()))
         link.bytes_per_second = 1 << 20
         with deployed.worker("transship"):
             until("the end of what never began", lambda: claimed.state == "Completed")
@@ -386,11 +386,20 @@ def test_runs_whose_machine_died_are_started_again_and_complete(deployed: Prefec
     assert scene.arrived() == 3
 
 
+def processes_of(run: Started, worker: subprocess.Popen[bytes]) -> list[int]:
+    """Of the flow run, and of no other that the worker has started."""
+    return [
+        process
+        for process in children_of(worker.pid)
+        if str(run.run).encode() in Path(f"/proc/{process}/environ").read_bytes()
+    ]
+
+
 def die(server: PrefectServer, run: Started, attempt: int) -> None:
     """Kills the process of a run, and waits until the run was looked after."""
     with server.worker("transship") as worker:
         until(f"attempt {attempt} runs", lambda: run.state == "Running" and run.read().run_count == attempt)
-        for process in until("its process", lambda: children_of(worker.pid)):
+        for process in until("its process", lambda: processes_of(run, worker)):
             os.kill(process, signal.SIGKILL)
         until("it was looked after", lambda: sum(is_over(one) for one in run.looked_after()) == attempt)
 
