@@ -67,6 +67,7 @@ class PrefectServer:
             "PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(home / "results"),
             "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
             "PREFECT_CLI_PROMPT": "false",
+            "PREFECT_API_REQUEST_TIMEOUT": "240",
             "DO_NOT_TRACK": "1",
             "PYTHONPATH": str(ROOT),
         }
@@ -234,6 +235,7 @@ def settings_for(server: PrefectServer) -> Iterator[None]:
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
     from prefect.settings import (
+        PREFECT_API_REQUEST_TIMEOUT,
         PREFECT_API_URL,
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
         PREFECT_HOME,
@@ -245,6 +247,7 @@ def settings_for(server: PrefectServer) -> Iterator[None]:
     with temporary_settings(
         {
             PREFECT_API_URL: server.api,
+            PREFECT_API_REQUEST_TIMEOUT: 240.0,
             PREFECT_HOME: server.home,
             PREFECT_RESULTS_LOCAL_STORAGE_PATH: server.home / "results",
             PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
