@@ -404,6 +404,7 @@ def die(server: PrefectServer, run: Started, attempt: int) -> None:
         until("it was looked after", lambda: sum(is_over(one) for one in run.looked_after()) == attempt)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("impatient")
 def test_a_run_that_dies_twice_stays_crashed(deployed: PrefectServer, scene: Scene) -> None:
     with SlowLink(scene.source.host, bytes_per_second=20) as link:
@@ -415,6 +416,7 @@ def test_a_run_that_dies_twice_stays_crashed(deployed: PrefectServer, scene: Sce
     assert "stays crashed" in str([r.state and r.state.message for r in run.looked_after()])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("impatient")
 def test_a_false_alarm_ends_no_live_run(deployed: PrefectServer, scene: Scene) -> None:
     """With a patience of ten seconds, every run that sends its heartbeats each 30 looks dead."""
