@@ -69,8 +69,10 @@ def _flow(entrypoint: str) -> Flow[..., Any]:
 
 @cache
 def _form(entrypoint: str) -> dict[str, Any]:
-    """The form of the flow's parameters: the same for all mirrors, so it is made once."""
-    return parameter_schema(_flow(entrypoint)).model_dump_for_openapi()
+    """The form of the flow's parameters: the same for all mirrors, so it is made once. Like `prefect deploy`, it has no
+    `definitions` where there are none."""
+    form = parameter_schema(_flow(entrypoint)).model_dump_for_openapi()
+    return {key: value for key, value in form.items() if key != "definitions" or value}
 
 
 async def put(client: PrefectClient, wanted: Wanted, *, dry_run: bool) -> tuple[Change, UUID | None]:

@@ -111,7 +111,7 @@ def test_a_bundle_becomes_an_object_and_the_run_says_so(
     assert artifacts(artifact_key("progress", s3_location)) == [100.0]
     [page] = artifacts(artifact_key("export", s3_location))
     assert "Complete." in page
-    assert "5 images, 5 blobs" in page
+    assert "5 images, 10 blobs" in page  # a config and a layer of each
 
 
 def test_a_relocation_into_an_archive_is_an_export(
