@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import takewhile
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -274,6 +275,20 @@ class BlobLedger:
             return tuple(owner for owner in owners if owner != destination)
 
 
+class ManifestPush:
+    """One push of a manifest to a repository or folder."""
+
+    def __init__(self, store: StoreName, digest: Digest, children: frozenset[Digest]) -> None:
+        self._store = store
+        self._digest = digest
+        self._children = children
+
+    def disturbs(self, other: ManifestPush) -> bool:
+        """Whether the two must not be on their way at the same time."""
+        related = self._digest == other._digest or self._digest in other._children or other._digest in self._children
+        return related and self._store == other._store
+
+
 class ManifestGate:
     """Keeps the push of an index apart from other pushes of its children to the same repository.
 
@@ -283,24 +298,24 @@ class ManifestGate:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._pushed: set[tuple[StoreName, Digest]] = set()
-        self._listed: Counter[tuple[StoreName, Digest]] = Counter()
+        self._pushes: list[ManifestPush] = []
+        """On their way or waiting, in the order in which they came."""
 
     @contextmanager
     def pushing(self, store: StoreName, manifest: Manifest) -> Iterator[None]:
-        """Waits until no push of the manifest, of a child, or of an index that lists the manifest is on its way."""
-        mine = (store, manifest.digest)
-        children = [(store, child.digest) for child in manifest.children]
+        """Waits until no earlier push of the manifest, of a child, or of an index that lists the manifest is under way.
+        Later ones wait for this one: a child that is pushed again and again doesn't keep its index waiting."""
+        push = ManifestPush(store, manifest.digest, frozenset(child.digest for child in manifest.children))
         with self._changed:
-            while mine in self._pushed or mine in self._listed or not self._pushed.isdisjoint(children):
-                self._changed.wait()
-            self._pushed.add(mine)
-            self._listed.update(children)
+            self._pushes.append(push)
         try:
+            with self._changed:
+                self._changed.wait_for(lambda: not any(map(push.disturbs, self._before(push))))
             yield
         finally:
             with self._changed:
-                self._pushed.discard(mine)
-                self._listed.subtract(children)
-                self._listed = +self._listed
+                self._pushes = [other for other in self._pushes if other is not push]
                 self._changed.notify_all()
+
+    def _before(self, push: ManifestPush) -> Iterator[ManifestPush]:
+        return takewhile(lambda other: other is not push, self._pushes)

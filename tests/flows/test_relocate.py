@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from flows import RelocateParameters, RelocationIncomplete, RelocationReport, relocate, relocate_sync
 from flows.parameters import Artifact, RegistryOptions, SourceKind, Verify
-from oci.errors import InvalidInput, NotFound, StoreError, Unauthorized
+from oci.errors import InvalidInput, NotFound, StoreError
 from oci.relocation.request import CopyOptions
 from tasks.blocks import RegistryCredentials
 from tasks.report import artifact_key
@@ -118,7 +118,7 @@ def test_a_run_leaves_its_numbers_where_the_environment_of_the_worker_says(
     relocate_sync(of_image(source, images[0], destination, repository))
 
     [file] = tmp_path.iterdir()
-    assert f'transship_run_success{{destination="{destination.host}/{repository}"}} 1\n' in file.read_text()
+    assert f'transship_run_success{{destination="{destination.host}/{repository}"}} 1.0\n' in file.read_text()
 
 
 def test_unchanged_images_are_no_task_runs_and_send_nothing(
@@ -295,10 +295,14 @@ def test_a_secret_in_a_block_opens_the_registry_and_shows_nowhere(
         parameters = of_image(
             source, images[3], locked, repository, destination_registry=RegistryOptions(anonymous=True)
         )
-        with pytest.raises(Unauthorized):
-            relocate_sync(parameters)
+        with pytest.raises(RelocationIncomplete) as refused:
+            relocate_sync(parameters)  # what denies a read may have nothing: the write decides
 
         report = relocate_sync(parameters.with_(destination_credentials=(name,)))
+
+    [failure] = refused.value.report.failures
+    assert "starting the upload" in failure.error
+    assert "401" in failure.error
 
     assert report.identities[f"destination {locked.host}"] == f"user bob (block {name})"
     last_run()

@@ -84,9 +84,9 @@ def test_mirrors_leave_their_numbers_side_by_side(registry: DockerRegistry, repo
 
     assert done.code == 3, done.err
     lines = metrics.read_text().splitlines()
-    assert 'transship_run_success{mirror="there"} 1' in lines
-    assert 'transship_run_images{mirror="there",outcome="copied"} 1' in lines
-    assert 'transship_run_success{mirror="gone"} 0' in lines
+    assert 'transship_run_success{mirror="there"} 1.0' in lines
+    assert 'transship_run_images{mirror="there",outcome="copied"} 1.0' in lines
+    assert 'transship_run_success{mirror="gone"} 0.0' in lines
     assert numbers(metrics)
 
 

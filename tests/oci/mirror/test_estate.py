@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -143,16 +142,21 @@ def test_a_run_that_is_stopped_says_what_became_of_every_mirror(
         seed(registry, f"{repository}/app-{number}", {"1.0": variant(image(1), number)})
     cancel = CancelToken()
     reports: list[MirrorReport] = []
+
+    def stop_after_a_success(report: MirrorReport) -> None:
+        reports.append(report)
+        if report.succeeded:
+            cancel.cancel()
+
     with FaultProxy(registry.port, Fault(path="tags/list", delay=30.0, first=4)) as proxy:
         config = estate(f"{proxy.host}/{repository}", f"{other_registry.host}/{repository}", 30)
-        threading.Timer(2.0, cancel.cancel).start()
         started = time.monotonic()
         with (
             pytest.raises(Cancelled),
             opened(config, config.mirrors, lambda _side, _threads: anonymous(), cancel) as session,
         ):
             run_mirrors(
-                session, config.mirrors, Shared(facts=DigestCache(), breaker=Breaker()), on_report=reports.append
+                session, config.mirrors, Shared(facts=DigestCache(), breaker=Breaker()), on_report=stop_after_a_success
             )
 
     assert sorted(report.mirror for report in reports) == sorted(mirror.name for mirror in config.mirrors)

@@ -39,12 +39,15 @@ class ScriptedServer:
         self._open: list[socket.socket] = []
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+        self._accepting.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)  # which ends accept; closing alone doesn't
+        self._accepting.join()
         self._socket.close()
         for connection in self._open:
             connection.close()
