@@ -76,11 +76,23 @@ def add(browser: Browser, title: str, *texts: str) -> None:
         browser.type(field(title, f"/descendant::*[self::textarea or self::input][{number}]"), text)
 
 
+def follow(browser: Browser, link: str, page: str) -> None:
+    """Again where it had no effect: a list that is filtered draws itself anew below the click."""
+
+    def followed() -> bool:
+        if page not in browser.address:
+            browser.click(link)
+        return page in browser.address
+
+    until("the page behind the link", followed, 20, every=2)
+
+
 def submit(browser: Browser) -> None:
     """Again where it had no effect: while the page is still checking what was typed, it doesn't listen."""
 
     def submitted() -> bool:
-        browser.click("//button[normalize-space()='Submit']")
+        if browser.address.partition("?")[0].endswith("/run"):
+            browser.click("//button[normalize-space()='Submit']")
         return not browser.address.partition("?")[0].endswith("/run")
 
     until("the page of the run", submitted, 20, every=2)
@@ -104,7 +116,7 @@ def test_a_relocation_is_filled_in_started_watched_and_read_about(
 
     browser.open(f"{served.ui}/v2/deployments")
     browser.type("//input[@placeholder='Search deployments']", "relocate")
-    browser.click("//a[normalize-space()='relocate' and contains(@href,'/deployments/deployment/')]")
+    follow(browser, "//a[normalize-space()='relocate' and contains(@href,'/deployments/deployment/')]", "/deployment/")
     shot(browser, "deployment")
 
     browser.click("//button[normalize-space()='Run']")
