@@ -398,7 +398,7 @@ def processes_of(run: Started, worker: subprocess.Popen[bytes]) -> list[int]:
 def die(server: PrefectServer, run: Started, attempt: int) -> None:
     """Kills the process of a run, and waits until the run was looked after."""
     with server.worker("transship") as worker:
-        until(f"attempt {attempt} runs", lambda: run.state == "Running" and run.read().run_count == attempt)
+        until(f"attempt {attempt} runs", lambda: run.state == "Running" and run.read().run_count == attempt, 600)
         for process in until("its process", lambda: processes_of(run, worker)):
             os.kill(process, signal.SIGKILL)
         until("it was looked after", lambda: sum(is_over(one) for one in run.looked_after()) == attempt)

@@ -61,6 +61,7 @@ class Connections:
         self._proxies: dict[Origin, Proxy | None] = {}
         self._lock = threading.Lock()
         self._idle: dict[Origin, list[Connection]] = {}
+        self._closed = False
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._http2: Http2Connections | None = None
         if settings.ca_files or settings.client_certificate:
@@ -143,11 +144,13 @@ class Connections:
 
     def _give_back(self, origin: Origin, connection: Connection) -> None:
         """Keeps a connection for the next request when it may serve again."""
-        if not connection.reusable:
-            return
         connection.idle_since = time.monotonic()
         with self._lock:
-            self._idle.setdefault(origin, []).append(connection)
+            kept = connection.reusable and not self._closed
+            if kept:
+                self._idle.setdefault(origin, []).append(connection)
+        if not kept:
+            connection.close()
 
     def cut(self) -> None:
         """Shuts every socket down: what waits on one gets an error at once."""
@@ -160,6 +163,7 @@ class Connections:
         if self._http2 is not None:
             self._http2.close()
         with self._lock:
+            self._closed = True
             idle, self._idle = self._idle, {}
         for connections in idle.values():
             for connection in connections:
