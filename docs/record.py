@@ -20,7 +20,7 @@ from rich.terminal_theme import DIMMED_MONOKAI
 from rich.text import Text
 
 import oci
-from tasks.picture import Bar, bytes_picture
+from tasks.artifacts.picture import Bar, bytes_picture
 
 PICTURES = Path(__file__).parent / "pictures"
 COLUMNS = 110

@@ -11,8 +11,16 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from flows.describe import describe as describe
-    from flows.describe import describe_sync as describe_sync
+    from flows.files import pull as pull
+    from flows.files import pull_sync as pull_sync
+    from flows.files import push as push
+    from flows.files import push_sync as push_sync
+    from flows.inspect import describe as describe
+    from flows.inspect import describe_sync as describe_sync
+    from flows.inspect import tags as tags
+    from flows.inspect import tags_sync as tags_sync
+    from flows.inspect import verify as verify
+    from flows.inspect import verify_sync as verify_sync
     from flows.mirror import mirror as mirror
     from flows.mirror import mirror_sync as mirror_sync
     from flows.mirror_check import mirror_check as mirror_check
@@ -38,16 +46,8 @@ if TYPE_CHECKING:
     from flows.parameters import VerifyParameters as VerifyParameters
     from flows.prune import prune as prune
     from flows.prune import prune_sync as prune_sync
-    from flows.pull import pull as pull
-    from flows.pull import pull_sync as pull_sync
-    from flows.push import push as push
-    from flows.push import push_sync as push_sync
     from flows.relocate import relocate as relocate
     from flows.relocate import relocate_sync as relocate_sync
-    from flows.tags import tags as tags
-    from flows.tags import tags_sync as tags_sync
-    from flows.verify import verify as verify
-    from flows.verify import verify_sync as verify_sync
     from oci.bundle.results import DescribeReport as DescribeReport
     from oci.bundle.results import PullReport as PullReport
     from oci.bundle.results import PushReport as PushReport
@@ -61,57 +61,41 @@ if TYPE_CHECKING:
     from oci.relocation.report import RelocationReport as RelocationReport
     from oci.relocation.report import VerificationReport as VerificationReport
 
-_HOMES = {
-    "AfterPlan": "flows.parameters",
-    "Artifact": "flows.parameters",
-    "DescribeParameters": "flows.parameters",
-    "DescribeReport": "oci.bundle.results",
-    "KeepOptions": "flows.parameters",
-    "PruneApproval": "flows.parameters",
-    "PruneParameters": "flows.parameters",
-    "PruneRunReport": "oci.prune.results",
-    "PullParameters": "flows.parameters",
-    "PullReport": "oci.bundle.results",
-    "PushParameters": "flows.parameters",
-    "PushReport": "oci.bundle.results",
-    "FleetOptions": "flows.parameters",
-    "RegistryOptions": "flows.parameters",
-    "RelocateParameters": "flows.parameters",
-    "RelocationIncomplete": "oci.relocation.report",
-    "RelocationReport": "oci.relocation.report",
-    "SourceKind": "flows.parameters",
-    "TagAction": "flows.parameters",
-    "TagsParameters": "flows.parameters",
-    "TagsReport": "oci.bundle.results",
-    "TarballOptions": "flows.parameters",
-    "VerificationReport": "oci.relocation.report",
-    "Verify": "flows.parameters",
-    "VerifyParameters": "flows.parameters",
-    "CheckReport": "oci.mirror.results",
-    "MirrorCheckParameters": "flows.parameters",
-    "MirrorIncomplete": "oci.mirror.results",
-    "MirrorParameters": "flows.parameters",
-    "MirrorRunReport": "oci.mirror.results",
-    "MirrorsConfig": "oci.mirror.config",
-    "describe": "flows.describe",
-    "describe_sync": "flows.describe",
-    "mirror": "flows.mirror",
-    "mirror_check": "flows.mirror_check",
-    "mirror_check_sync": "flows.mirror_check",
-    "mirror_sync": "flows.mirror",
-    "prune": "flows.prune",
-    "prune_sync": "flows.prune",
-    "pull": "flows.pull",
-    "pull_sync": "flows.pull",
-    "push": "flows.push",
-    "push_sync": "flows.push",
-    "relocate": "flows.relocate",
-    "relocate_sync": "flows.relocate",
-    "tags": "flows.tags",
-    "tags_sync": "flows.tags",
-    "verify": "flows.verify",
-    "verify_sync": "flows.verify",
+_NAMES = {
+    "flows.files": ("pull", "pull_sync", "push", "push_sync"),
+    "flows.inspect": ("describe", "describe_sync", "tags", "tags_sync", "verify", "verify_sync"),
+    "flows.mirror": ("mirror", "mirror_sync"),
+    "flows.mirror_check": ("mirror_check", "mirror_check_sync"),
+    "flows.parameters": (
+        "AfterPlan",
+        "Artifact",
+        "DescribeParameters",
+        "FleetOptions",
+        "KeepOptions",
+        "MirrorCheckParameters",
+        "MirrorParameters",
+        "PruneApproval",
+        "PruneParameters",
+        "PullParameters",
+        "PushParameters",
+        "RegistryOptions",
+        "RelocateParameters",
+        "SourceKind",
+        "TagAction",
+        "TagsParameters",
+        "TarballOptions",
+        "Verify",
+        "VerifyParameters",
+    ),
+    "flows.prune": ("prune", "prune_sync"),
+    "flows.relocate": ("relocate", "relocate_sync"),
+    "oci.bundle.results": ("DescribeReport", "PullReport", "PushReport", "TagsReport"),
+    "oci.mirror.config": ("MirrorsConfig",),
+    "oci.mirror.results": ("CheckReport", "MirrorIncomplete", "MirrorRunReport"),
+    "oci.prune.results": ("PruneRunReport",),
+    "oci.relocation.report": ("RelocationIncomplete", "RelocationReport", "VerificationReport"),
 }
+_HOMES = {name: home for home, names in _NAMES.items() for name in names}
 
 __all__ = [  # noqa: PLE0604 - the names are strings
     *_HOMES

@@ -10,8 +10,7 @@ from oci.mirror.policy import OnFailure
 from oci.mirror.work import WorkItem
 from oci.relocation.transfer import FAILED
 from tasks.mirror import MirrorRun, left_out, mirror_image, useless
-from tasks.relocate import shared_out
-from tasks.run import together
+from tasks.run import shared_out, together
 
 
 async def carry_all(run: MirrorRun, work: Sequence[WorkItem]) -> None:

@@ -12,7 +12,6 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from flows.carry import carry_all
-from flows.names import place
 from flows.parameters.forms import flat
 from flows.parameters.mirror import MirrorCheckParameters, MirrorParameters, MirrorShardParameters
 from flows.results import completed, failed, reported_when_cancelled, run_alone
@@ -25,10 +24,10 @@ from oci.mirror.results import MirrorIncomplete, MirrorRunReport
 from oci.mirror.run import MirrorReport, Shared
 from oci.mirror.work import Breaker
 from oci.units import counted
+from tasks.artifacts.live import percent_shown
+from tasks.artifacts.report import artifact_key
+from tasks.fleet.mirror import carry_on_fleet, in_shards
 from tasks.mirror import MirrorRun, MirrorsRun, compare_mirror, report_mirror
-from tasks.mirror_fleet import carry_on_fleet, in_shards
-from tasks.progress import percent_shown
-from tasks.report import artifact_key
 from tasks.run import running
 
 
@@ -43,7 +42,7 @@ def name_of(parameters: MirrorCheckParameters) -> str:
     chosen = parameters.config.chosen(parameters.names)
     if len(chosen) != 1:
         return counted(len(chosen), "mirror")
-    places = dict.fromkeys(place(destination.store) for destination in chosen[0].destinations)
+    places = dict.fromkeys(destination.store.short for destination in chosen[0].destinations)
     return f"{chosen[0].name} -> {', '.join(places)}"
 
 

@@ -42,7 +42,7 @@ def run(
     os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "CRITICAL")
 
     from flows.parameters import RelocateParameters, Verify  # noqa: PLC0415 - importing Prefect takes a second
-    from flows.parameters.tarball import TarballOptions  # noqa: PLC0415
+    from flows.parameters.relocate import TarballOptions  # noqa: PLC0415
     from flows.relocate import relocate_sync  # noqa: PLC0415
     from tasks.access import reached_by  # noqa: PLC0415
 

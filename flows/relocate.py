@@ -8,31 +8,34 @@ from typing import cast
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.names import place, short_source
-from flows.parameters import RelocateParameters, ShardParameters, SourceKind
+from flows.parameters import RelocateParameters, ShardParameters
 from flows.parameters.forms import flat
 from flows.results import completed, failed, reported_when_cancelled, run_alone
+from flows.shard import push_all
 from flows.tarball import write_out
-from flows.transfer import push_all
 from oci.errors import Incomplete, TransshipError
 from oci.output import check_outputs, write_json
 from oci.plain import to_dict
-from oci.reference import parse_store
 from oci.relocation.report import RelocationIncomplete, RelocationReport
 from oci.relocation.run import Step
 from tasks.archive import ExportRun
-from tasks.progress import progress_shown
-from tasks.relocate import RelocationRun, fetch_referenced_images, publish, resolve_bundle, verify
-from tasks.report import report
+from tasks.fleet.shards import in_shards, transfer_on_fleet
+from tasks.relocate import (
+    RelocationRun,
+    fetch_referenced_images,
+    progress_shown,
+    publish,
+    report,
+    resolve_bundle,
+    verify,
+)
 from tasks.run import running, together
-from tasks.shards import shared_out, transfer_on_fleet
 
 
 def run_name() -> str:
     """`shop-bundle 1.4.0 -> registry.corp.example/mirror/shop`"""
     parameters = RelocateParameters.read(flow_run.parameters)
-    destination = parse_store(parameters.destination)
-    return f"{_short_source(parameters)} -> {place(destination)}"
+    return f"{parameters.short_source} -> {parameters.request().destination.short}"
 
 
 @flow(name="relocate", flow_run_name=run_name, persist_result=False)
@@ -81,7 +84,7 @@ async def _copy(run: RelocationRun, parameters: RelocateParameters) -> None:
 async def _transfer(run: RelocationRun, parameters: RelocateParameters) -> None:
     """Here, or where the fleet is large enough to be worth it: there, but for what only this run may write."""
     options = parameters.fleet
-    shares = options and shared_out(run, count=options.shards, shard_bytes=options.shard_mebibytes * 1024 * 1024)
+    shares = options and in_shards(run, count=options.shards, shard_bytes=options.shard_mebibytes * 1024 * 1024)
     async with progress_shown(run, _as_asked(run)):
         work = [push_all(run, shares.keep if shares else run.planned)]
         if options and shares:
@@ -100,7 +103,3 @@ def _as_asked(run: RelocationRun) -> str:
 def relocate_sync(parameters: RelocateParameters) -> RelocationReport:
     """`relocate` for programs without an event loop. Raises InvalidInput where one runs: await `relocate` there."""
     return run_alone(relocate, parameters)
-
-
-def _short_source(parameters: RelocateParameters) -> str:
-    return short_source(parameters.source, is_file=parameters.kind in (SourceKind.LOCK, SourceKind.ARCHIVE))

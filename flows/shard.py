@@ -1,7 +1,8 @@
-"""A part of a relocation, carried out for the run that has planned all of it."""
+"""Transferring the images of a plan as tasks, and the flow that does so for a part of a larger relocation."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import cast
 
 from prefect import flow
@@ -11,14 +12,29 @@ from prefect.states import Failed
 
 from flows.parameters.forms import flat
 from flows.parameters.shard import ShardParameters
-from flows.transfer import push_all
+from oci.errors import TransshipError
+from oci.relocation.plan import Plan
 from oci.relocation.transfer import FAILED, ImageOutcome
-from tasks.heartbeat import heartbeats
-from tasks.progress import progress_shown
-from tasks.relocate import RelocationRun, resume_shard
-from tasks.report import artifact_key
-from tasks.run import running
-from tasks.shards import ShardAccount
+from tasks.artifacts.live import heartbeats
+from tasks.artifacts.report import artifact_key
+from tasks.fleet.shards import ShardAccount
+from tasks.relocate import RelocationRun, batches, progress_shown, push_to_target_registry, resume_shard
+from tasks.run import running, together
+
+
+async def push_all(run: RelocationRun, plan: Plan) -> None:
+    """Transfers the images of `plan`, all or some of the run's own, some at a time. One that fails doesn't stop the
+    others: its outcome is kept in the run."""
+    places = asyncio.Semaphore(run.width)
+
+    async def push(images: list[str]) -> None:
+        async with places:
+            try:
+                await push_to_target_registry(images, str(plan.destination))
+            except TransshipError:
+                return
+
+    await together(*(push(images) for images in batches(plan)))
 
 
 @flow(name="relocate-shard", persist_result=False)

@@ -1,24 +1,31 @@
-"""An archive being written, as tasks of this run."""
+"""Writing an archive as tasks, and the flow that writes a group of its parts for another run."""
 
 from __future__ import annotations
 
 from functools import partial
 
-from flows.parameters import PartsParameters, RelocateParameters, Verify
-from flows.parameters.tarball import TarballOptions
+from prefect import flow
+
+from flows.parameters import RelocateParameters, Verify
+from flows.parameters.forms import flat
+from flows.parameters.relocate import TarballOptions
+from flows.parameters.shard import PartsParameters
+from flows.results import or_failed
 from oci.export.export import write_sums
 from oci.units import percent, show_size
 from tasks.archive import (
     ExportRun,
+    PartsAccount,
     complete_tarball,
     plan_tarball,
     verify_tarball,
     write_on_fleet,
     write_tarball,
 )
-from tasks.progress import percent_shown
+from tasks.artifacts.live import heartbeats, percent_shown
+from tasks.artifacts.report import artifact_key
 from tasks.relocate import fetch_referenced_images, resolve_bundle
-from tasks.report import artifact_key
+from tasks.run import running
 
 
 async def write_out(run: ExportRun, parameters: RelocateParameters) -> None:
@@ -54,3 +61,21 @@ async def _write(work: ExportRun, parameters: RelocateParameters) -> None:
             return
         for group in groups:
             await write_tarball(plan.volumes[group.volume].location, group.volume, list(group.numbers))
+
+
+@flow(name="write-archive-parts", persist_result=False)
+@flat
+async def write_archive_parts(parameters: PartsParameters) -> None:
+    """Writes a group of parts into the upload that another run has begun, after coming to the same plan by itself.
+
+    May be repeated: what is in place isn't written again.
+    """
+    async with running(ExportRun(parameters.order())) as work:
+        key = artifact_key("parts", parameters.relocation.archive)
+        async with heartbeats(key, lambda: PartsAccount.of(work)):
+            return await or_failed(_write_group(parameters))
+
+
+async def _write_group(parameters: PartsParameters) -> None:
+    await plan_out(parameters.relocation)
+    await write_tarball(parameters.relocation.archive, parameters.volume, list(parameters.parts))

@@ -30,8 +30,18 @@ class Repository(Struct, frozen=True, order=True):
     registry: str
     path: str
 
+    is_local = False
+    """Whether other machines can't reach it."""
+    location = ""
+    """Where an archive is, or its first volume; empty for the other kinds of store."""
+
     def __str__(self) -> str:
         return f"{self.registry}/{self.path}"
+
+    @property
+    def short(self) -> str:
+        """The name as titles show it."""
+        return str(self)
 
     @classmethod
     def parse(cls, text: str) -> Repository:
@@ -51,9 +61,15 @@ class LayoutFolder(Struct, frozen=True, order=True):
 
     registry = ""
     """No registry host; a repository has one here."""
+    is_local = True
+    location = ""
 
     def __str__(self) -> str:
         return f"{LAYOUT_PREFIX}{self.path}"
+
+    @property
+    def short(self) -> str:
+        return str(self)
 
 
 class ArchiveName(Struct, frozen=True, order=True):
@@ -66,6 +82,18 @@ class ArchiveName(Struct, frozen=True, order=True):
 
     def __str__(self) -> str:
         return ARCHIVE_PREFIX + "|".join(quote(location, safe="/:~ ") for location in self.locations)
+
+    @property
+    def is_local(self) -> bool:
+        return not self.location.startswith(S3_PREFIX)
+
+    @property
+    def location(self) -> str:
+        return self.locations[0]
+
+    @property
+    def short(self) -> str:
+        return ", ".join(self.locations)
 
     @classmethod
     def of(cls, *locations: str) -> ArchiveName:
@@ -91,6 +119,11 @@ class Reference(Struct, frozen=True, order=True):
     def identifier(self) -> str:
         """The digest, else the tag: what stands in a manifest URL."""
         return self.digest or self.tag
+
+    @property
+    def short(self) -> str:
+        """The last part of the name, with the tag or 12 characters of the digest, for titles: `shop-bundle 1.4.0`."""
+        return f"{str(self.repository).rpartition('/')[2]} {self.digest[:19] if self.digest else self.tag}"
 
     @classmethod
     def parse(cls, text: str) -> Reference:
@@ -161,13 +194,6 @@ def parse_store(text: str) -> StoreName:
     if text.startswith(LAYOUT_PREFIX):
         return _folder(text.removeprefix(LAYOUT_PREFIX), text)
     return Repository.parse(text)
-
-
-def on_this_machine(store: StoreName) -> bool:
-    """Whether other machines can't reach it: a folder, or an archive in a file."""
-    if isinstance(store, ArchiveName):
-        return not store.locations[0].startswith(S3_PREFIX)
-    return not store.registry
 
 
 def _folder(path: str, text: str) -> LayoutFolder:

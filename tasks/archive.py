@@ -31,12 +31,11 @@ from oci.relocation.report import ArchiveFacts, RelocationReport, Traffic
 from oci.relocation.session import Session
 from oci.relocation.verify import Verification
 from oci.units import counted, show_size
-from tasks.fleet import End, Fleet, Job, run_on_fleet
-from tasks.heartbeat import Heartbeat
+from tasks.artifacts.live import Heartbeat
+from tasks.artifacts.report import artifact_key
+from tasks.fleet.dispatch import End, Fleet, Job, run_on_fleet
 from tasks.relocate import Order, RelocationRun
-from tasks.report import artifact_key
-from tasks.retries import ONCE, REPEATABLE
-from tasks.run import current
+from tasks.run import ONCE, REPEATABLE, current
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,11 +115,7 @@ class ExportRun(RelocationRun):
         )
 
 
-@task(
-    name="plan tarball",
-    task_run_name="plan tarball {location}",
-    **REPEATABLE,
-)
+@task(name="plan tarball", task_run_name="plan tarball {location}", **REPEATABLE)
 async def plan_tarball(location: str) -> bool:
     """Knows every byte's place before one is moved, and begins the archive, or finds the upload to go on with. Writes
     nothing, and gives False, when the very archive is there."""
@@ -172,11 +167,7 @@ async def write_tarball(location: str, volume: int, parts: list[int]) -> None:  
     export.written.append(written)
 
 
-@task(
-    name="complete tarball",
-    task_run_name="complete {location}",
-    **REPEATABLE,
-)
+@task(name="complete tarball", task_run_name="complete {location}", **REPEATABLE)
 async def complete_tarball(location: str) -> None:  # noqa: ARG001 - shown in the UI
     """Gives the archive its name, now that every part is in place, and links to it."""
     export = current(ExportRun)

@@ -15,11 +15,10 @@ from oci.meter import Receipt
 from oci.reference import ArchiveName
 from oci.relocation.archive_source import in_archive, sealed
 from oci.relocation.session import Session
-from tasks.pages import pull_page, push_page
-from tasks.progress import BytesMoving, percent_shown
-from tasks.report import artifact_key, write_page
-from tasks.retries import REPEATABLE
-from tasks.run import Run, current
+from tasks.artifacts.live import BytesMoving, percent_shown
+from tasks.artifacts.pages import pull_page, push_page
+from tasks.artifacts.report import artifact_key, write_page
+from tasks.run import REPEATABLE, Run, current
 
 
 @task(name="push files", task_run_name="push {destination}", **REPEATABLE)

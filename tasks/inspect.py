@@ -1,4 +1,4 @@
-"""Looking into a bundle, and at the tags of a repository."""
+"""Looking at what registries hold: a bundle's contents, tags, and whether images are complete."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from prefect.logging import get_run_logger
 from oci.bundle.describe import DescribedBundle, OpenSource, describe
 from oci.bundle.results import DescribeReport, TagsReport
 from oci.bundle.tagnames import Tag, list_tags, resolve_tag
-from oci.reference import ArchiveName, Reference, parse_any
+from oci.reference import ArchiveName, Reference, parse_any, parse_store
 from oci.relocation.archive_source import named_in_archive, sealed
+from oci.relocation.report import VerificationReport, VerifiedPlace
 from oci.relocation.session import Session
-from tasks.pages import describe_page
-from tasks.report import ROWS, write_page, write_table
-from tasks.retries import REPEATABLE
-from tasks.run import Run, current
+from oci.relocation.verify import verify_names
+from tasks.artifacts.pages import describe_page, verification_page
+from tasks.artifacts.report import EVENT_NAMES, ROWS, emit, write_page, write_table
+from tasks.run import ONCE, REPEATABLE, Run, current
 
 
 @task(name="describe bundle", task_run_name="describe {bundle}", **REPEATABLE)
@@ -74,4 +75,31 @@ async def _shown(report: TagsReport) -> TagsReport:
     rows = ({"Name": tag.name, "Digest": tag.digest} for tag in report.tags)
     await write_table("tags", report.repository, rows, f"Tags of {report.repository}{more}")
     get_run_logger().info("%d tags in %s", len(report.tags), report.repository)
+    return report
+
+
+@task(name="verify place", task_run_name="verify {place}", **REPEATABLE)
+async def verify_place(place: str, names: list[str], *, deep: bool) -> VerifiedPlace:
+    """What `names` stand for in one repository or layout folder, or everything with a tag. Problems are part of the
+    result; an error means that nothing could be looked at."""
+    run = current(Run)
+    found = await run.in_thread(verify_names, await run.session(), parse_store(place), names, deep=deep)
+    return VerifiedPlace.of(place, names, found)
+
+
+@task(name="report verification", **ONCE)
+async def report_verification(places: list[VerifiedPlace], *, deep: bool) -> VerificationReport:
+    """Writes the report artifact and emits `transship.verify.finished` or `.failed`, with the report as payload."""
+    receipt = current(Run).receipt()
+    report = VerificationReport(
+        deep=deep, places=places, requests=receipt.total_requests, seconds=round(receipt.seconds, 3)
+    )
+    first = places[0].place
+    await write_page("verify", first, verification_page(report), str(report))
+    payload = report.to_dict()
+    for place in payload["places"]:
+        place["problems"] = place["problems"][:EVENT_NAMES]
+    emit(f"transship.verify.{'finished' if report.complete else 'failed'}", first, payload)
+    log = get_run_logger().info if report.complete else get_run_logger().error
+    log("%s", report)
     return report

@@ -30,13 +30,12 @@ from oci.relocation.session import Access, Session
 from oci.relocation.transfer import DONE
 from oci.units import percent
 from tasks.access import Side
+from tasks.artifacts.history import PastRun, keep_history
+from tasks.artifacts.pages import mirror_page
+from tasks.artifacts.report import emit, write_page, write_table
 from tasks.blocks import load_s3
-from tasks.history import PastRun, keep_history
-from tasks.limits import limits_of
-from tasks.pages import mirror_page
-from tasks.report import emit, write_page, write_table
-from tasks.retries import ONCE, REPEATABLE
-from tasks.run import Run, current
+from tasks.fleet.limits import limits_of
+from tasks.run import ONCE, REPEATABLE, Run, current
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -143,11 +142,7 @@ EVENT = "transship.mirror"
 """Followed by `.finished`, `.failed` or `.drifted`."""
 
 
-@task(
-    name="compare mirror",
-    task_run_name="compare {mirror}",
-    **REPEATABLE,
-)
+@task(name="compare mirror", task_run_name="compare {mirror}", **REPEATABLE)
 async def compare_mirror(mirror: str) -> None:  # noqa: ARG001 - shown in the UI
     """Asks both sides what their tags show, HEAD against HEAD, and lists what changed in a table artifact.
 

@@ -24,11 +24,9 @@ from oci.reference import parse_store
 from oci.relocation.session import Access, Session
 from oci.units import counted, show_size
 from tasks.access import OneSided, Side
-from tasks.memory import remembered
-from tasks.pages import prune_page
-from tasks.report import artifact_key, emit, write_page, write_table
-from tasks.retries import ONCE, REPEATABLE
-from tasks.run import current
+from tasks.artifacts.pages import prune_page
+from tasks.artifacts.report import artifact_key, emit, write_page, write_table
+from tasks.run import ONCE, REPEATABLE, current, remembered
 
 
 class PlannedPrune(BaseModel):
@@ -101,11 +99,7 @@ EVENT = "transship.prune"
 """Followed by `.finished`, `.denied` or `.failed`."""
 
 
-@task(
-    name="plan prune",
-    task_run_name="plan prune of {destination}",
-    **REPEATABLE,
-)
+@task(name="plan prune", task_run_name="plan prune of {destination}", **REPEATABLE)
 async def plan_prune(destination: str, policy: Policy, grace_seconds: float) -> PlannedPrune:
     """What the destination has beyond the policy, as a table artifact too.
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,9 +17,11 @@ from oci.bundle.lockfile import write_lock
 from oci.descriptor import INDEX_TYPES
 from oci.digest import Digest, parse_digest
 from oci.errors import Incomplete, InvalidInput, TransshipError
+from oci.meter import Receipt
+from oci.metrics import RunMetrics, tell
 from oci.reference import Reference, parse_any
 from oci.relocation.plan import Plan
-from oci.relocation.report import ArchiveFacts, RelocationReport, report_of
+from oci.relocation.report import ArchiveFacts, ImageFailure, RelocationReport, report_of, short_subject
 from oci.relocation.request import RelocationRequest
 from oci.relocation.run import Published, Relocation, Step, Verify, result_lock
 from oci.relocation.session import DEFAULT_CONCURRENCY, Session
@@ -25,15 +29,13 @@ from oci.relocation.shards import with_present_marked
 from oci.relocation.transfer import DONE, ImageOutcome, transfer_image
 from oci.relocation.verify import Verification
 from oci.store import found_manifest
-from oci.units import counted, show_size
+from oci.units import counted, percent, show_size
 from tasks.access import Side, between
-from tasks.limits import limits_of
-from tasks.memory import remembered
-from tasks.retries import ONCE, REPEATABLE
-from tasks.run import Run, current
-
-TASK_RUN_LIMIT = 1000
-"""Task runs that one flow run makes at most: the Prefect server keeps some 19 KB and works some 7 ms for each."""
+from tasks.artifacts.live import percent_shown
+from tasks.artifacts.pages import relocation_page
+from tasks.artifacts.report import artifact_key, emit, write_page, write_table
+from tasks.fleet.limits import limits_of
+from tasks.run import ONCE, REPEATABLE, TASK_RUN_LIMIT, Run, current, remembered, shared_out
 
 
 class Resolution(BaseModel):
@@ -176,11 +178,7 @@ class RelocationRun(Run):
             self.error = error
 
 
-@task(
-    name="resolve bundle",
-    task_run_name="resolve {kind} {source}",
-    **REPEATABLE,
-)
+@task(name="resolve bundle", task_run_name="resolve {kind} {source}", **REPEATABLE)
 async def resolve_bundle(kind: str, source: str) -> Resolution:
     """Asks the source, by one HEAD, for the digest of `source`. `kind` is "bundle", "image", "lock" or "archive".
 
@@ -211,11 +209,7 @@ def _resolve(session: Session, kind: str, reference: Reference) -> Resolution:
     )
 
 
-@task(
-    name="fetch referenced images",
-    task_run_name="plan {source.reference}",
-    **REPEATABLE,
-)
+@task(name="fetch referenced images", task_run_name="plan {source.reference}", **REPEATABLE)
 async def fetch_referenced_images(source: Resolution) -> None:
     """Walks everything below the source and asks the destination which of it is in place.
 
@@ -243,11 +237,7 @@ async def fetch_referenced_images(source: Resolution) -> None:
         log.warning("can't be read: %s: %s", failure.subject, failure.message)
 
 
-@task(
-    name="resume shard",
-    task_run_name="resume shard of {destination}",
-    **REPEATABLE,
-)
+@task(name="resume shard", task_run_name="resume shard of {destination}", **REPEATABLE)
 async def resume_shard(destination: str, *, ask: bool) -> None:  # noqa: ARG001 - the destination is shown in the UI
     """Makes a plan that another run has made ready to be carried out. With `ask`, for a run that isn't the first to
     try, the destination is asked which images it has by now."""
@@ -301,20 +291,7 @@ def batches(plan: Plan, limit: int = TASK_RUN_LIMIT) -> list[list[str]]:
     return shared_out([f"{image.store}@{image.digest}" for image in images], limit)
 
 
-def shared_out(items: Sequence[Any], limit: int = TASK_RUN_LIMIT) -> list[list[Any]]:
-    """One item for each task run, as long as `limit` task runs are enough; else the first half of the task runs stays
-    so, and the other half shares all the other items."""
-    alone = len(items) if len(items) <= limit else limit // 2
-    rest, shares = items[alone:], limit - alone
-    groups = [list(rest[number::shares]) for number in range(min(shares, len(rest)))]
-    return [*([item] for item in items[:alone]), *groups]
-
-
-@task(
-    name="publish",
-    task_run_name="{step} {destination}",
-    **REPEATABLE,
-)
+@task(name="publish", task_run_name="{step} {destination}", **REPEATABLE)
 async def publish(destination: str, step: str = Step.PUBLISH.value) -> None:  # noqa: ARG001 - shown in the UI
     """Writes bundles and their locations images (`publish content`), then the names (`publish names`), or both
     (`publish`). Raises Incomplete, with nothing named, when an image of the plan isn't in place."""
@@ -336,3 +313,75 @@ async def verify(destination: str) -> None:  # noqa: ARG001 - shown in the UI
     if run.verification is not None:
         found = run.verification
         get_run_logger().info("verified %d manifests and %d blobs", found.manifests, found.blobs)
+
+
+@task(name="report", task_run_name="report {destination}", **ONCE)
+async def report(destination: str) -> RelocationReport:  # noqa: ARG001 - shown in the UI
+    """Writes the report artifact, the table of failures when there are any, and emits `transship.relocation.finished`
+    or `transship.relocation.failed` with the report as payload. Writes metrics where the worker's environment says
+    so."""
+    run = current(RelocationRun)
+    written = run.report()
+    where = written.archive[0] if written.archive else run.destination
+    kind = "export" if written.archive_facts else "relocation"
+    await write_page(kind, where, relocation_page(written), f"What the relocation of {written.source} did")
+    if written.failures:
+        await write_table("failures", where, map(_row, written.failures), f"What failed of {written.source}")
+    ending = "finished" if written.succeeded else "failed"
+    emit(f"transship.relocation.{ending}", where, written.to_dict(), **{"transship.source": written.source})
+    await asyncio.to_thread(tell, metrics_of(written, where, run.receipt()), warn=get_run_logger().warning)
+    log = get_run_logger().info if written.succeeded else get_run_logger().error
+    log("%s", written)
+    return written
+
+
+def metrics_of(written: RelocationReport, destination: str, receipt: Receipt) -> RunMetrics:
+    return RunMetrics(
+        names={"destination": destination},
+        succeeded=written.succeeded,
+        ended=time.time(),
+        receipt=receipt,
+        images={
+            "copied": written.images_copied,
+            "present": written.images_present,
+            "failed": len(written.failures),
+        },
+    )
+
+
+def _row(failure: ImageFailure) -> dict[str, str]:
+    """The cause comes early: the UI doesn't wrap, and a whole reference fills a page."""
+    return {
+        "image": short_subject(failure.image),
+        "trying again": "may help" if failure.retryable else "won't help",
+        "cause": failure.error,
+        "reference": failure.image,
+    }
+
+
+@asynccontextmanager
+async def progress_shown(run: RelocationRun, what: str, *, kind: str = "progress") -> AsyncIterator[None]:
+    """A progress artifact of a plan being carried out; `what` is its source as people know it. Without anything to copy
+    there is none."""
+    plan = run.planned
+    if not plan.to_transfer:
+        yield
+        return
+    key = artifact_key(kind, str(plan.destination))
+    description = (
+        f"{counted(len(plan.to_transfer), 'image')}, {show_size(plan.bytes_to_move)}: {what} → {plan.destination}"
+    )
+    async with percent_shown(key, description, lambda: _done(run)):
+        yield
+
+
+def _done(run: RelocationRun) -> float:
+    """Percent, by bytes where there are any and by images where all that is missing is small print."""
+    plan = run.planned
+    images = len(plan.to_transfer)
+    copied = sum(1 for outcome in run.outcomes.values() if outcome.status == DONE)
+    if copied == images:
+        return 100.0
+    receipt = run.receipt()
+    moved = receipt.bytes_written + receipt.bytes_mounted + receipt.bytes_skipped
+    return round(min(99.0, percent(moved, plan.bytes_to_move) if plan.bytes_to_move else percent(copied, images)), 1)

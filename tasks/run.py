@@ -7,19 +7,27 @@ run that is retried elsewhere opens a new session, because only the destination 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, nullcontext, suppress
 from contextvars import ContextVar, copy_context
 from functools import partial
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.runtime import flow_run
+from prefect.tasks import Task
+from pydantic import BaseModel
+
 from oci.cancel import CancelToken
 from oci.errors import Cancelled, InvalidInput, TransshipError
 from oci.meter import Meter, Receipt
 from oci.relocation.session import Session
-from tasks.heartbeat import signs_of_life
-from tasks.limits import Slots, existing
+from tasks.artifacts.live import signs_of_life
+from tasks.fleet.limits import Slots, existing
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -148,3 +156,55 @@ async def _ended(future: asyncio.Future[T]) -> None:
 
 
 _CURRENT: ContextVar[Run | None] = ContextVar("run", default=None)
+
+
+TASK_RUN_LIMIT = 1000
+"""Task runs that one flow run makes at most: the Prefect server keeps some 19 KB and works some 7 ms for each."""
+
+
+def shared_out(items: Sequence[Any], limit: int = TASK_RUN_LIMIT) -> list[list[Any]]:
+    """One item for each task run, as long as `limit` task runs are enough; else the first half of the task runs stays
+    so, and the other half shares all the other items."""
+    alone = len(items) if len(items) <= limit else limit // 2
+    rest, shares = items[alone:], limit - alone
+    groups = [list(rest[number::shares]) for number in range(min(shares, len(rest)))]
+    return [*([item] for item in items[:alone]), *groups]
+
+
+RETRIES = 2
+DELAYS = [10.0, 60.0]
+"""Seconds before each of the RETRIES: a registry that outlasted the retries of the requests needs some time."""
+
+
+async def worth_retrying(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:  # noqa: ARG001 - Prefect's signature
+    error = await state.aresult(raise_on_failure=False)
+    return bool(getattr(error, "retryable", False))
+
+
+ONCE: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
+"""Of a task: only the registries know what is in place, so nothing is cached; nothing is persisted (see
+tasks.run)."""
+REPEATABLE: dict[str, Any] = ONCE | {
+    "retries": RETRIES,
+    "retry_delay_seconds": DELAYS,
+    "retry_condition_fn": worth_retrying,
+    "retry_jitter_factor": 0.5,
+}
+"""Of a task that may be run again."""
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+async def remembered(key: str, model: type[M], make: Callable[[], Awaitable[M]]) -> M:
+    """What `make` gave in an earlier attempt of this flow run, or gives now. `key` has letters, digits and dashes."""
+    run = flow_run.id
+    if run is None:
+        return await make()
+    async with get_client() as client:
+        try:
+            return model.model_validate_json(await client.read_flow_run_input(run, key))
+        except (ObjectNotFound, PrefectHTTPStatusError):
+            made = await make()
+        await client.create_flow_run_input(run, key, made.model_dump_json())
+        return made

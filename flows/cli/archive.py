@@ -264,7 +264,7 @@ def to_tar(
 ) -> None:
     if flags["plan_only"]:
         invocation.output.check_columns(MEMBERS, PARTS)
-    location = _location(request)
+    location = request.destination.location
     beside = "" if in_object_store(location) else f" beside it, as {os.path.basename(location)}.partial"
     invocation.kept = f"what is written stays{beside}; run the same with --resume to go on"
     output = invocation.output
@@ -324,11 +324,6 @@ def show_archive_plan(output: Output, plan: ArchivePlan) -> None:
         f"{cut}, {show_size(plan.size - plan.bytes_copied)} to write, "
         f"{show_size(plan.bytes_copied)} to copy, about {counted(plan.estimated_requests, 'request')}"
     )
-
-
-def _location(request: RelocationRequest) -> str:
-    name = request.destination
-    return name.locations[0] if isinstance(name, ArchiveName) else ""
 
 
 def _tell_of_reuse(output: Output, session: Session, plan: ArchivePlan) -> None:

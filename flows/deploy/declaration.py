@@ -1,10 +1,12 @@
-"""The deployments that a mirror asks for, as plain values."""
+"""The deployments that mirrors, the fleet and the rescue of runs ask for, and what became of each."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from typing import Any
 
 from prefect.client.schemas.schedules import SCHEDULE_TYPES, CronSchedule, IntervalSchedule, RRuleSchedule
@@ -139,3 +141,63 @@ def _trigger(mirror: Mirror) -> PushTrigger | None:
     if reference is not None and not reference.tag:
         return None  # a digest doesn't move
     return PushTrigger(store, reference.tag if reference else "")
+
+
+FLEET_NAME = "fleet"
+FLEET_WORK_POOL = "transship-fleet"
+"""Not the one of the mirrors: there, runs that wait for their shards could hold every place that a shard needs."""
+
+
+def fleet() -> tuple[Declaration, ...]:
+    """As `deployments/prefect.yaml` has them, so that neither way to deploy undoes what the other did."""
+    return (
+        _fleet_deployment(
+            "flows.shard.relocate_shard", "Copies a part of a large relocation, for a run that asks for a fleet."
+        ),
+        _fleet_deployment(
+            "flows.mirror_shard.mirror_shard", "Carries some of a mirror's images, for a run that asks for a fleet."
+        ),
+    )
+
+
+def rescue() -> Declaration:
+    """What the automations of flows.deploy.zombie_runs start, where the mirrors run."""
+    return Declaration(
+        "rescue",
+        "Looks after a run that seems dead, and starts it again once.",
+        parameters={},
+        places=None,
+        entrypoint="flows.deploy.zombie_runs.rescue",
+        unwatched=True,  # with the patience of other runs; it has a tag of its own, see flows.deploy.zombie_runs
+    )
+
+
+def _fleet_deployment(entrypoint: str, description: str) -> Declaration:
+    return Declaration(FLEET_NAME, description, parameters={}, places=None, entrypoint=entrypoint)
+
+
+class Outcome(StrEnum):
+    CREATED = "created"
+    UPDATED = "updated"
+    UNCHANGED = "unchanged"
+    REMOVED = "removed"
+    KEPT = "kept"
+    """Nothing in the configuration asks for it, and nobody asked for its removal."""
+    MISSING = "missing"
+    """Something that only a person can make, such as a block with a login in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """`kind` is "deployment", "trigger", "automation", "concurrency limit", "block", "block type" or "work pool"."""
+
+    kind: str
+    name: str
+    outcome: Outcome
+    detail: str = ""
+
+
+def different(kind: str, name: str, differences: Iterable[str]) -> Change:
+    """UPDATED with the names of what differs, or UNCHANGED without any."""
+    named = ", ".join(differences)
+    return Change(kind, name, Outcome.UPDATED if named else Outcome.UNCHANGED, named)

@@ -11,16 +11,11 @@ from prefect.blocks.core import Block
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.exceptions import PrefectHTTPStatusError
 
-from flows.deploy.alarms import parse_block, put_alarms
-from flows.deploy.automation import put as put_automation
-from flows.deploy.change import Change, Outcome
-from flows.deploy.declaration import Declared, declared
+from flows.deploy.automations import parse_block, put_alarms, put_automation, put_trigger, remove_trigger
+from flows.deploy.declaration import FLEET_WORK_POOL, Change, Declared, Outcome, declared, fleet, rescue
 from flows.deploy.deployments import KIND, Wanted, left_over, put, remove
-from flows.deploy.fleet import WORK_POOL as FLEET_POOL
-from flows.deploy.fleet import fleet, rescue
 from flows.deploy.infrastructure import block_types, find_block, put_block_type, put_limits, put_work_pool
-from flows.deploy.triggers import put_trigger, remove_trigger
-from flows.zombie_runs import zombie_automations
+from flows.deploy.zombie_runs import zombie_automations
 from oci.errors import Refused, StoreError, Unauthorized, Unavailable
 from oci.mirror.config import MirrorsConfig
 from tasks.blocks import RegistryCredentials, S3Store
@@ -42,7 +37,7 @@ class Options:
 
     work_pool: str = "transship"
     work_pool_type: str = "process"
-    fleet_pool: str = FLEET_POOL
+    fleet_pool: str = FLEET_WORK_POOL
     group: str = "default"
     notify: str = ""
     prune: bool = False

@@ -18,8 +18,7 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import ObjectNotFound
 from prefect.utilities.callables import parameter_schema
 
-from flows.deploy.change import Change, Outcome, different
-from flows.deploy.declaration import TAG, Declaration
+from flows.deploy.declaration import TAG, Change, Declaration, Outcome, different
 from oci.errors import InvalidInput
 
 KIND = "deployment"

@@ -11,10 +11,10 @@ from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate, WorkPoo
 from prefect.exceptions import ObjectNotFound
 
 import tasks.blocks
-from flows.deploy.change import Change, Outcome
+from flows.deploy.declaration import Change, Outcome
 from oci.errors import InvalidInput
 from oci.registry.credentials.hosts import canonical_host
-from tasks.limits import limit_name
+from tasks.fleet.limits import limit_name
 
 
 async def put_work_pool(client: PrefectClient, name: str, kind: str, *, like: str = "", dry_run: bool) -> Change:

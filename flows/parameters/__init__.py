@@ -1,18 +1,13 @@
 """The parameters of the flows: one value each; forms are derived from its declarations."""
 
-from flows.parameters.describe import DescribeParameters
+from flows.parameters.files import PullParameters, PushParameters
 from flows.parameters.fleet import FleetOptions
+from flows.parameters.inspect import DescribeParameters, TagAction, TagsParameters, VerifyParameters
 from flows.parameters.mirror import MirrorCheckParameters, MirrorParameters
-from flows.parameters.parts import PartsParameters
 from flows.parameters.prune import AfterPlan, PruneApproval, PruneParameters
-from flows.parameters.pull import PullParameters
-from flows.parameters.push import PushParameters
 from flows.parameters.registry import BlockName
-from flows.parameters.relocate import RelocateParameters, SourceKind
-from flows.parameters.shard import ShardParameters
-from flows.parameters.tags import TagAction, TagsParameters
-from flows.parameters.tarball import TarballOptions
-from flows.parameters.verify import VerifyParameters
+from flows.parameters.relocate import RelocateParameters, SourceKind, TarballOptions
+from flows.parameters.shard import PartsParameters, ShardParameters
 from oci.prune.keep import KeepOptions
 from oci.registry.options import RegistryOptions
 from oci.relocation.request import Artifact

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from oci.options import Options, option
-from tasks.fleet import Fleet
+from tasks.fleet.dispatch import Fleet
 
 _DEPLOYMENT = r"^[^/]+/[^/]+$"
 

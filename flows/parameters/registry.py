@@ -83,7 +83,7 @@ def archive_location(text: str) -> str:
     bucket = text.removeprefix(S3_PREFIX).partition("/")[0] if text.startswith(S3_PREFIX) else ""
     if "@" in bucket or ("://" in text and not text.startswith(S3_PREFIX)):
         raise InvalidInput("write s3://BUCKET/KEY, without a login, or the path of a file on the worker")
-    return ArchiveName.of(text.strip()).locations[0]
+    return ArchiveName.of(text.strip()).location
 
 
 def archive_name(locations: tuple[str, ...]) -> ArchiveName | None:

@@ -10,16 +10,45 @@ import msgspec
 
 from flows.parameters.fleet import FleetOptions
 from flows.parameters.registry import BlockName, S3StoreName, archive_location, side, without_scheme
-from flows.parameters.tarball import TarballOptions
 from oci.archive.open import in_object_store
 from oci.errors import InvalidInput
+from oci.export.options import ExportOptions
 from oci.options import Options, option
-from oci.reference import ARCHIVE_PREFIX, S3_PREFIX, ArchiveName, parse_any, parse_store
+from oci.reference import ARCHIVE_PREFIX, S3_PREFIX, ArchiveName, parse_any
 from oci.registry.options import RegistryOptions
 from oci.relocation.request import CopyOptions, RelocationRequest
 from oci.relocation.run import Verify
 from tasks.archive import ExportOrder
+from tasks.fleet.dispatch import Fleet
 from tasks.relocate import Order
+
+
+class TarballOptions(Options, frozen=True, kw_only=True):
+    """How an archive is written, and by whom."""
+
+    export: Annotated[ExportOptions, option("Export", "How the archive is written.", flat=True)] = ExportOptions()
+    resume: Annotated[bool, option("Resume", "Go on with what an earlier run of the same archive has stored.")] = True
+    sha256sums: Annotated[
+        bool, option("SHA256SUMS", "Write NAME.SHA256SUMS beside the archive; reads it once more.")
+    ] = False
+    groups: Annotated[
+        int, option("Groups of parts", "Each is a task run that is retried alone.", ge=1, le=500, group="advanced")
+    ] = 8
+    deployment: Annotated[
+        str,
+        option(
+            "Fleet",
+            "FLOW/DEPLOYMENT that writes a group of parts on any worker. Empty: this run writes all groups.",
+            examples=["write-archive-parts/fleet"],
+            pattern=r"^([^/]+/[^/]+)?$",
+            max_length=400,
+            group="advanced",
+        ),
+    ] = ""
+
+    def fleet(self) -> Fleet:
+        return Fleet(deployment=self.deployment)
+
 
 SourceCredentials = Annotated[
     tuple[BlockName, ...],
@@ -167,7 +196,7 @@ class RelocateParameters(Options, frozen=True, kw_only=True):
             self._check_shared(name)
 
     def _check_shared(self, name: ArchiveName) -> None:
-        if not in_object_store(name.locations[0]):
+        if not in_object_store(name.location):
             raise InvalidInput("workers on several machines write one object, s3://BUCKET/KEY, not a file")
         if self.kind is SourceKind.LOCK:
             raise InvalidInput("a lock is a file of one machine: several workers can't read it")
@@ -177,8 +206,13 @@ class RelocateParameters(Options, frozen=True, kw_only=True):
     @property
     def archive(self) -> str:
         """Where the archive is to be; empty for any other destination."""
-        name = parse_store(self.destination)
-        return name.locations[0] if isinstance(name, ArchiveName) else ""
+        return self.request().destination.location
+
+    @property
+    def short_source(self) -> str:
+        """The source as the name of a run shows it."""
+        is_file = self.kind in (SourceKind.LOCK, SourceKind.ARCHIVE)
+        return self.source.rpartition("/")[2] if is_file else self.request().reference.short
 
     def request(self) -> RelocationRequest:
         source: dict[str, Any] = {self.kind.value: self.source}

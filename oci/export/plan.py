@@ -170,7 +170,7 @@ class ArchivePlan(Struct, frozen=True, kw_only=True, dict=True):
 
 def _volume(entry: dict[str, Any]) -> Volume:
     return Volume(
-        location=ArchiveName.of(str(entry["location"])).locations[0],
+        location=ArchiveName.of(str(entry["location"])).location,
         tar=TarPlan.from_dict(entry["tar"]),
         parts=tuple(
             Part(number, start, end, copy_from) for number, (start, end, copy_from) in enumerate(entry["parts"], 1)

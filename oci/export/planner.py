@@ -67,7 +67,7 @@ def plan_archive(
         format=options.format,
         volumes=tuple(
             _cut(session, location, one, options)
-            for location, one in zip(_names(destination.locations[0], len(volumes)), volumes, strict=True)
+            for location, one in zip(_names(destination.location, len(volumes)), volumes, strict=True)
         ),
         blobs=tuple(chosen),
         blob_count=len({digest for planned in plan.manifests for digest in planned.blobs} - there),

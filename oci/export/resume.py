@@ -25,7 +25,7 @@ def plan_resumed(
     """Like `plan_archive`, for a run that goes on with what an earlier one has left. Where a whole archive is at the
     destination already, that lends its layers, as in imgpkg. Raises Refused when something else is there."""
     options = options or ExportOptions()
-    location = _location(request)
+    location = request.destination.location
     if options.base or not location:
         return plan_archive(session, request, plan, options)
     if in_object_store(location):
@@ -88,8 +88,3 @@ def _is_begun(session: Session, volume: Volume) -> bool:
     """Whether an unfinished upload has to be gone on with in this very cut."""
     writer = open_writer(volume.location, session.object_store(volume.location), meter=session.meter)
     return writer.is_begun(volume.parts, volume.tar.fingerprint)
-
-
-def _location(request: RelocationRequest) -> str:
-    name = request.destination
-    return name.locations[0] if isinstance(name, ArchiveName) else ""

@@ -17,8 +17,8 @@ from flows import RelocateParameters, RelocationReport, SourceKind, TarballOptio
 from oci.errors import InvalidInput, NotFound
 from oci.export.options import ExportOptions
 from oci.relocation.request import CopyOptions
+from tasks.artifacts.report import artifact_key
 from tasks.blocks import S3Store
-from tasks.report import artifact_key
 from tests.faults.proxy import Fault, FaultProxy
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.seaweedfs import ACCESS_KEY, SECRET_KEY, SeaweedFS

@@ -23,7 +23,7 @@ from flows import (
     relocate,
     relocate_sync,
 )
-from tasks.history import remembered
+from tasks.artifacts.history import remembered
 from tests.flows.cargo import delete_blob
 from tests.servers.docker_registry import DockerRegistry
 from tests.support.content import digest_of, image, push

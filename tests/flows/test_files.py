@@ -25,8 +25,8 @@ from flows import (
     tags_sync,
 )
 from oci.errors import InvalidInput, NotFound, StoreError
+from tasks.artifacts.report import artifact_key
 from tasks.blocks import RegistryCredentials
-from tasks.report import artifact_key
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.skopeo import raw_manifest
 from tests.support.content import digest_of

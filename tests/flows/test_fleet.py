@@ -34,13 +34,13 @@ from flows import (
     relocate,
     relocate_sync,
 )
+from flows.deploy.zombie_runs import STARTED_AGAIN, zombie_automations
 from flows.parameters import SourceKind, Verify
-from flows.zombie_runs import STARTED_AGAIN, zombie_automations
 from oci.bundle.tagnames import KEEP_ALIVE_SUFFIX, keep_alive
 from oci.digest import parse_digest
 from oci.errors import InvalidInput
 from oci.mirror.reader import make_config
-from tasks.fleet import End, Fleet, Job, JobEnd, run_on_fleet
+from tasks.fleet.dispatch import End, Fleet, Job, JobEnd, run_on_fleet
 from tests.faults.proxy import Fault, FaultProxy, Span
 from tests.flows.cargo import Image, delete_blob, push_image, write_lock
 from tests.servers.docker_registry import DockerRegistry

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flows import monitor
-from flows.parameters.tarball import TarballOptions
+from flows.parameters.relocate import TarballOptions
 from oci.export.options import ExportOptions
 from oci.registry.credentials.chain import Credentials, Fixed
 from oci.registry.credentials.credential import Credential

@@ -13,7 +13,7 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
 from flows import AfterPlan, KeepOptions, PruneParameters, prune_sync
 from oci.errors import Incomplete, InvalidInput, NotFound, Refused
-from tasks.report import artifact_key
+from tasks.artifacts.report import artifact_key
 from tests.faults.proxy import Fault, FaultProxy
 from tests.servers.docker_registry import DockerRegistry
 from tests.support.content import image, index, push

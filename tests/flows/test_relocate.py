@@ -20,8 +20,8 @@ from flows import RelocateParameters, RelocationIncomplete, RelocationReport, re
 from flows.parameters import Artifact, RegistryOptions, SourceKind, Verify
 from oci.errors import InvalidInput, NotFound, StoreError
 from oci.relocation.request import CopyOptions
+from tasks.artifacts.report import artifact_key
 from tasks.blocks import RegistryCredentials
-from tasks.report import artifact_key
 from tests.flows.cargo import Image, delete_blob, push_image, write_lock
 from tests.servers.docker_registry import DockerRegistry
 from tests.support.content import digest_of

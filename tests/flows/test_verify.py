@@ -10,7 +10,7 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
 from flows import VerifyParameters, verify_sync
 from oci.errors import Incomplete, InvalidInput, NotFound
-from tasks.report import artifact_key
+from tasks.artifacts.report import artifact_key
 from tests.flows.cargo import delete_blob
 from tests.servers.docker_registry import DockerRegistry
 from tests.support.content import digest_of, image, push

@@ -8,8 +8,7 @@ import pytest
 from prefect import flow
 from prefect.artifacts import Artifact, acreate_markdown_artifact
 
-from tasks.history import PastRun, keep_history, page, remembered
-from tasks.picture import MOST_RUNS
+from tasks.artifacts.history import MOST_RUNS, PastRun, keep_history, page, remembered
 
 MONDAY = datetime(2026, 11, 23, 2, 0, tzinfo=UTC)
 

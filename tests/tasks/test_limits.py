@@ -13,8 +13,8 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 
 from oci.reference import parse_store
-from tasks import limits
-from tasks.limits import LEASE, LeaseServer, Slots, existing, limits_of
+from tasks.fleet import limits
+from tasks.fleet.limits import LEASE, LeaseServer, Slots, existing, limits_of
 from tests.support.waiting import PATIENCE
 
 

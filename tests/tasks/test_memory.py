@@ -15,7 +15,7 @@ from prefect import Flow, Task, flow
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel
 
-from tasks.memory import remembered
+from tasks.run import remembered
 from tests.support.prefect_server import PrefectServer
 
 ROOT = Path(__file__).parent.parent.parent

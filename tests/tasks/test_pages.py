@@ -15,9 +15,9 @@ from oci.relocation.report import ImageFailure, RelocationIncomplete, Relocation
 from oci.relocation.request import RelocationRequest
 from oci.relocation.transfer import DONE, FAILED, PRESENT, ImageOutcome
 from oci.relocation.verify import Verification
-from tasks.pages import relocation_page, text
+from tasks.artifacts.pages import relocation_page, text
+from tasks.artifacts.report import artifact_key
 from tasks.relocate import Order, RelocationRun, Resolution
-from tasks.report import artifact_key
 from tasks.run import running
 from tests.support.plans import digest, plan_of
 

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import base64
 import re
+from datetime import UTC, datetime, timedelta
 from xml.etree import ElementTree as ET
 
 import pytest
 
-from tasks.picture import LONGEST, MOST_RUNS, Bar, Run, bytes_picture, embedded, in_words, runs_picture
+from tasks.artifacts.history import MOST_RUNS, PastRun, runs_picture
+from tasks.artifacts.picture import LONGEST, Bar, bytes_picture, embedded, in_words
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -88,19 +90,19 @@ def test_only_outcomes_that_have_bytes_are_named() -> None:
     assert in_words(Bar("")) == "no bytes"
 
 
+def past(day: int, sent: int, *, succeeded: bool = True) -> PastRun:
+    return PastRun(ended=datetime(2026, 11, 1, tzinfo=UTC) + timedelta(days=day), sent=sent, succeeded=succeeded)
+
+
 def test_runs_stand_side_by_side_oldest_first_and_failures_are_marked() -> None:
-    runs = [
-        Run("Monday", 100, succeeded=True),
-        Run("Tuesday", 0, succeeded=False),
-        Run("Wednesday", 50, succeeded=True),
-    ]
+    runs = [past(1, 100), past(2, 0, succeeded=False), past(3, 50)]
 
     svg = runs_picture(runs)
 
-    assert tips(svg) == ["Monday: 100 B", "Tuesday: 0 B, failed", "Wednesday: 50 B"]
+    assert tips(svg) == [f"{runs[0].when}: 100 B", f"{runs[1].when}: 0 B, failed", f"{runs[2].when}: 50 B"]
     assert words(svg) == ["sent by each of the last 3 runs, at most 100 B", "x"]
 
 
 def test_only_the_last_runs_are_drawn_and_none_is_fine_too() -> None:
-    assert len(tips(runs_picture([Run(str(n), n, succeeded=True) for n in range(500)]))) == MOST_RUNS
+    assert len(tips(runs_picture([past(day, day) for day in range(500)]))) == MOST_RUNS
     assert tips(runs_picture([])) == []

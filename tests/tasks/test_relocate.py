@@ -11,8 +11,8 @@ from oci.errors import Incomplete, NotFound, TransshipError, Unavailable
 from oci.relocation.plan import Plan
 from oci.relocation.request import RelocationRequest
 from oci.relocation.transfer import DONE, FAILED, ImageOutcome
-from tasks.relocate import TASK_RUN_LIMIT, Order, RelocationRun, batches, push_name, push_to_target_registry
-from tasks.run import running
+from tasks.relocate import Order, RelocationRun, batches, push_name, push_to_target_registry
+from tasks.run import TASK_RUN_LIMIT, running
 from tests.support.plans import digest, plan_of
 
 

@@ -13,7 +13,7 @@ from flows.cli.click_ext import Invocation, Verb, boolean, everywhere
 from oci.mirror.reader import json_schema, read_config
 
 if TYPE_CHECKING:
-    from flows.deploy.change import Change
+    from flows.deploy.declaration import Change
 
 _HEADER = ("Outcome", "Kind", "Name", "Detail")
 

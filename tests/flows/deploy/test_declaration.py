@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
 
+from flows.deploy.automations import literal
 from flows.deploy.declaration import PushTrigger, declared
-from flows.deploy.triggers import literal
 from oci.errors import InvalidInput
 from oci.mirror.config import MirrorsConfig
 from oci.mirror.reader import make_config

@@ -16,7 +16,7 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import ObjectNotFound
 
 from flows.cli.app import run
-from flows.deploy.triggers import put_trigger
+from flows.deploy.automations import put_trigger
 from tasks.blocks import RegistryCredentials
 from tests.support.command import Done, transship
 from tests.support.flow_runs import with_client

@@ -2,8 +2,7 @@
 when it was lost.
 
 Any worker may take any of them, so a job must be harmless to do twice: a run that is thought to be lost may be alive
-behind a broken line. Nobody has to set up anything for a lost run to be noticed.
-"""
+behind a broken line. Nobody has to set up anything for a lost run to be noticed."""
 
 from __future__ import annotations
 
@@ -24,7 +23,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Cancelling, Crashed
 
 from oci.errors import InvalidInput
-from tasks.heartbeat import Heartbeat, read_heartbeats
+from tasks.artifacts.live import Heartbeat, read_heartbeats
 
 OPEN = 100
 """Runs that wait or work at a time: the Prefect server lists so many at once."""
@@ -40,7 +39,7 @@ class Fleet:
     """Where work is sent, and when it counts as lost."""
 
     deployment: str
-    """`FLOW/DEPLOYMENT` of a flow that keeps an account (tasks.heartbeat)."""
+    """`FLOW/DEPLOYMENT` of a flow that keeps an account (tasks.artifacts.live)."""
     retries: int = 3
     """How often a lost job is sent again."""
     lost_after: float = 90.0

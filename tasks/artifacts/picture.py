@@ -15,14 +15,13 @@ from oci.units import show_size
 
 LONGEST = 12
 """Images that are drawn, however many there are: a page stays some kilobytes."""
-MOST_RUNS = 30
 
-_OUTCOMES = {"written": "#2a6fdb", "mounted": "#0f9d8a", "skipped": "#9aa3ad", "failed": "#c92a2a"}
-_PAPER, _INK, _FAINT = "#ffffff", "#1f2933", "#5f6b76"
+COLOURS = {"written": "#2a6fdb", "mounted": "#0f9d8a", "skipped": "#9aa3ad", "failed": "#c92a2a"}
+_PAPER, _INK, FAINT = "#ffffff", "#1f2933", "#5f6b76"
 _TRACK = "#eef1f4"
-_WIDTH = 690
+WIDTH = 690
 """The narrower UI shows no more."""
-_MARGIN = 16
+MARGIN = 16
 _ROW = 22
 _NAMES = 238
 _VALUES = 126
@@ -45,19 +44,10 @@ class Bar:
 
     def parts(self) -> Iterator[tuple[str, int]]:
         """Outcomes that have bytes."""
-        for outcome in _OUTCOMES:
+        for outcome in COLOURS:
             size = int(getattr(self, outcome))
             if size:
                 yield outcome, size
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One past run of a mirror: what it sent, and whether all went well."""
-
-    when: str
-    sent: int
-    succeeded: bool
 
 
 def bytes_picture(total: Bar, images: Sequence[Bar], more: int = 0) -> str:
@@ -71,28 +61,9 @@ def bytes_picture(total: Bar, images: Sequence[Bar], more: int = 0) -> str:
         lines.extend(_image(bar, y, shown[0].total))
         y += _ROW
     if more:
-        lines.append(_text(_MARGIN, y + 14, f"and {more} more", _FAINT))
+        lines.append(label(MARGIN, y + 14, f"and {more} more", FAINT))
         y += _ROW
-    return _svg(y + _MARGIN // 2, in_words(total), lines)
-
-
-def runs_picture(runs: Sequence[Run]) -> str:
-    """SVG: one column for each of the last runs, oldest first, as high as what it sent; failed ones have another colour
-    and a mark."""
-    shown = runs[-MOST_RUNS:]
-    highest = max([run.sent for run in shown], default=0) or 1
-    step = (_WIDTH - 2 * _MARGIN) / MOST_RUNS
-    lines = [_text(_MARGIN, 24, f"sent by each of the last {len(shown)} runs, at most {show_size(highest)}", _FAINT)]
-    for number, run in enumerate(shown):
-        height = max(3.0, 80 * run.sent / highest)
-        x = _MARGIN + number * step
-        colour = _OUTCOMES["written" if run.succeeded else "failed"]
-        tip = f"{run.when}: {show_size(run.sent)}{'' if run.succeeded else ', failed'}"
-        lines.append(_box(x, 122 - height, step - 3, height, colour, tip=tip))
-        if not run.succeeded:
-            lines.append(_text(x + (step - 3) / 2, 136, "x", _OUTCOMES["failed"], anchor="middle"))
-    failed = sum(not run.succeeded for run in shown)
-    return _svg(144, f"{len(shown)} runs, {failed} of them failed, at most {show_size(highest)} sent", lines)
+    return svg(y + MARGIN // 2, in_words(total), lines)
 
 
 def embedded(svg: str, words: str) -> str:
@@ -107,29 +78,29 @@ def in_words(bar: Bar) -> str:
 
 
 def _total(total: Bar) -> Iterator[str]:
-    yield from _stacked(total, _MARGIN, 14, _WIDTH - 2 * _MARGIN, 20, whole=total.total)
-    x = float(_MARGIN)
+    yield from _stacked(total, MARGIN, 14, WIDTH - 2 * MARGIN, 20, whole=total.total)
+    x = float(MARGIN)
     for outcome, size in total.parts():
         words = f"{outcome} {show_size(size)}"
-        yield _box(x, 44, 11, 11, _OUTCOMES[outcome])
-        yield _text(x + 17, 54, words)
+        yield box(x, 44, 11, 11, COLOURS[outcome])
+        yield label(x + 17, 54, words)
         x += 40 + 7.2 * len(words)
 
 
 def _image(bar: Bar, y: int, widest: int) -> Iterator[str]:
-    left = _MARGIN + _NAMES
-    width = _WIDTH - _MARGIN - _VALUES - left
-    yield _text(_MARGIN, y + 14, _shortened(bar.name))
+    left = MARGIN + _NAMES
+    width = WIDTH - MARGIN - _VALUES - left
+    yield label(MARGIN, y + 14, _shortened(bar.name))
     yield from _stacked(bar, left, y + 4, width, 13, whole=widest)
     pace = f"{show_size(bar.total)}, failed" if bar.failed else f"{show_size(bar.total)} in {bar.seconds:.1f} s"
-    yield _text(_WIDTH - _MARGIN, y + 14, pace, anchor="end")
+    yield label(WIDTH - MARGIN, y + 14, pace, anchor="end")
 
 
 def _stacked(bar: Bar, x: float, y: float, width: float, height: float, *, whole: int) -> Iterator[str]:
-    yield _box(x, y, width, height, _TRACK)
+    yield box(x, y, width, height, _TRACK)
     for outcome, size in bar.parts():
         length = width * size / whole
-        yield _box(x, y, max(1.0, length - 1), height, _OUTCOMES[outcome], tip=f"{outcome}: {show_size(size)}")
+        yield box(x, y, max(1.0, length - 1), height, COLOURS[outcome], tip=f"{outcome}: {show_size(size)}")
         x += length
 
 
@@ -139,21 +110,21 @@ def _shortened(name: str, signs: int = 29) -> str:
     return name if len(name) <= signs else f"{name[: half - 1]}…{name[-half:]}"
 
 
-def _svg(height: float, words: str, lines: Sequence[str]) -> str:
+def svg(height: float, words: str, lines: Sequence[str]) -> str:
     head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height:.0f}" '
-        f'viewBox="0 0 {_WIDTH} {height:.0f}" role="img" font-family="Inter, Arial, sans-serif" font-size="12.5">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height:.0f}" '
+        f'viewBox="0 0 {WIDTH} {height:.0f}" role="img" font-family="Inter, Arial, sans-serif" font-size="12.5">'
     )
-    paper = f'<rect width="{_WIDTH}" height="{height:.0f}" rx="6" fill="{_PAPER}"/>'
+    paper = f'<rect width="{WIDTH}" height="{height:.0f}" rx="6" fill="{_PAPER}"/>'
     return "".join([head, f"<title>{_escaped(words)}</title>", paper, *lines, "</svg>"])
 
 
-def _box(x: float, y: float, width: float, height: float, colour: str, *, tip: str = "") -> str:
+def box(x: float, y: float, width: float, height: float, colour: str, *, tip: str = "") -> str:
     shape = f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" rx="2" fill="{colour}"'
     return f"{shape}><title>{_escaped(tip)}</title></rect>" if tip else f"{shape}/>"
 
 
-def _text(x: float, y: float, words: str, colour: str = _INK, anchor: str = "start") -> str:
+def label(x: float, y: float, words: str, colour: str = _INK, anchor: str = "start") -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" fill="{colour}" text-anchor="{anchor}">{_escaped(words)}</text>'
 
 

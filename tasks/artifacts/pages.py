@@ -15,7 +15,7 @@ from oci.mirror.run import MirrorReport
 from oci.prune.results import PruneRunReport
 from oci.relocation.report import RelocationReport, Traffic, VerificationReport
 from oci.units import counted, show_size
-from tasks.picture import Bar, bytes_picture, embedded, in_words
+from tasks.artifacts.picture import Bar, bytes_picture, embedded, in_words
 
 ROWS = 500
 """Rows of a table of a page; the value of the result has all of them."""

@@ -1,8 +1,7 @@
 """Named concurrency limits of the Prefect server, `registry:HOST`, which all workers share.
 
 A limit counts images on their way. A run takes slots by a few leases and gives them to its images one after the other:
-a lease for each image would cost three API requests an image, and a SQLite server is locked while it counts slots.
-"""
+a lease for each image would cost three API requests an image, and a SQLite server is locked while it counts slots."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """What a mirror did in its last runs, at a glance: an artifact keyed by the mirror, each version of which takes over
-what the one before it knew."""
+what the one before it knew.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +13,12 @@ from prefect.logging import get_run_logger
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from oci.units import show_size
-from tasks.pages import table
-from tasks.picture import MOST_RUNS, Run, embedded, runs_picture
-from tasks.report import artifact_key
+from tasks.artifacts.pages import table
+from tasks.artifacts.picture import COLOURS, FAINT, MARGIN, WIDTH, box, embedded, label, svg
+from tasks.artifacts.report import artifact_key
+
+MOST_RUNS = 30
+"""Runs that an artifact remembers and draws."""
 
 _BEGIN, _END = "<!-- runs: ", " -->"
 """Around what the next run reads; neither version of the UI shows a comment."""
@@ -77,9 +81,8 @@ def _lines(mirror: str, runs: Sequence[PastRun]) -> Iterator[str]:
     yield ""
     yield _verdict(runs)
     yield ""
-    drawn = [Run(run.when, run.sent, succeeded=run.succeeded) for run in runs]
     failed = sum(not run.succeeded for run in runs)
-    yield embedded(runs_picture(drawn), f"Bytes sent by the last {len(runs)} runs, {failed} of them failed")
+    yield embedded(runs_picture(runs), f"Bytes sent by the last {len(runs)} runs, {failed} of them failed")
     yield ""
     yield from table(
         ("Ended", "Result", "Copied", "Unchanged", "Failed", "Sent", "Took"),
@@ -105,3 +108,22 @@ def _verdict(runs: Sequence[PastRun]) -> str:
         return "Up to date."
     since = f"last complete on {good[-1].when}" if good else f"not complete in any of the last {len(runs)}"
     return f"**The last run failed**; {since}."
+
+
+def runs_picture(runs: Sequence[PastRun]) -> str:
+    """SVG: one column for each of the last runs, oldest first, as high as what it sent; failed ones have another colour
+    and a mark."""
+    shown = runs[-MOST_RUNS:]
+    highest = max([run.sent for run in shown], default=0) or 1
+    step = (WIDTH - 2 * MARGIN) / MOST_RUNS
+    lines = [label(MARGIN, 24, f"sent by each of the last {len(shown)} runs, at most {show_size(highest)}", FAINT)]
+    for number, run in enumerate(shown):
+        height = max(3.0, 80 * run.sent / highest)
+        x = MARGIN + number * step
+        colour = COLOURS["written" if run.succeeded else "failed"]
+        tip = f"{run.when}: {show_size(run.sent)}{'' if run.succeeded else ', failed'}"
+        lines.append(box(x, 122 - height, step - 3, height, colour, tip=tip))
+        if not run.succeeded:
+            lines.append(label(x + (step - 3) / 2, 136, "x", COLOURS["failed"], anchor="middle"))
+    failed = sum(not run.succeeded for run in shown)
+    return svg(144, f"{len(shown)} runs, {failed} of them failed, at most {show_size(highest)} sent", lines)

@@ -14,13 +14,12 @@ from pydantic import BaseModel
 from oci.digest import Digest
 from oci.errors import StoreError
 from oci.meter import Receipt
-from oci.reference import on_this_machine
 from oci.relocation.plan import Plan, PlannedManifest
 from oci.relocation.shards import Cut, cut, part_of, with_present_marked
 from oci.relocation.transfer import DONE, FAILED, ImageOutcome, failure
 from tasks.access import access_was_given
-from tasks.fleet import End, Fleet, Job, JobEnd, run_on_fleet
-from tasks.heartbeat import Heartbeat
+from tasks.artifacts.live import Heartbeat
+from tasks.fleet.dispatch import End, Fleet, Job, JobEnd, run_on_fleet
 from tasks.relocate import RelocationRun
 
 ShardParameters = Callable[[Plan], Mapping[str, Any]]
@@ -41,7 +40,7 @@ class ShardAccount(BaseModel):
         }
 
 
-def shared_out(transfer: RelocationRun, *, count: int, shard_bytes: int) -> Cut | None:
+def in_shards(transfer: RelocationRun, *, count: int, shard_bytes: int) -> Cut | None:
     """The plan in shards, or None when it isn't worth it, or not possible: a run on another machine takes seconds to
     start and can't see the folders of this one."""
     plan = transfer.planned
@@ -50,7 +49,7 @@ def shared_out(transfer: RelocationRun, *, count: int, shard_bytes: int) -> Cut 
         *(one.store for one in plan.manifests),
         *(s for blob in plan.blobs for s in blob.stores),
     }
-    folders = sorted(str(store) for store in stores if on_this_machine(store))
+    folders = sorted(str(store) for store in stores if store.is_local)
     if folders or access_was_given():
         why = f"{folders[0]} is on this machine" if folders else "the credentials are this machine's own"
         get_run_logger().info("all of it is done in this run: %s", why)

@@ -1,0 +1,207 @@
+"""Automations on the Prefect server: created, compared and removed by name.
+
+A trigger starts a mirror when a registry reports a push. An alarm notifies people of runs that failed and of
+destinations that drifted.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from uuid import UUID
+
+from prefect.automations import AutomationCore
+from prefect.client.orchestration import PrefectClient
+from prefect.events.actions import CallWebhook, RunDeployment, SendNotification
+from prefect.events.schemas.automations import EventTrigger
+from prefect.events.schemas.events import ResourceSpecification
+from prefect.exceptions import ObjectNotFound
+
+from flows.deploy.declaration import Change, Declaration, Outcome, PushTrigger, different
+from flows.deploy.deployments import group_tag
+from flows.receiver.outbox import PUSHED, resource_id
+from oci.errors import InvalidInput
+
+_COMPARED = ("description", "trigger", "actions", "actions_on_trigger", "actions_on_resolve")
+
+
+async def put_automation(
+    client: PrefectClient, wanted: AutomationCore, *, kind: str = "automation", dry_run: bool = False
+) -> Change:
+    """Creates it, or changes it where it differs. One that a person switched off stays off."""
+    existing = await client.read_automations_by_name(wanted.name)
+    if not existing:
+        if not dry_run:
+            await client.create_automation(wanted)
+        return Change(kind, wanted.name, Outcome.CREATED)
+    there = existing[0]
+    change = different(kind, wanted.name, (key for key in _COMPARED if _plain(there, key) != _plain(wanted, key)))
+    if change.outcome is Outcome.UPDATED and not dry_run:
+        # Only fields that were set are sent, and the server wants all of them.
+        whole = AutomationCore.model_validate(
+            wanted.model_dump(exclude={"owner_resource"}) | {"enabled": there.enabled}
+        )
+        await client.update_automation(there.id, whole)
+    return change
+
+
+def _plain(automation: AutomationCore, key: str) -> Any:
+    return _ordered(automation.model_dump(mode="json")[key])
+
+
+def _ordered(value: Any) -> Any:
+    """Without the ids that the server gives, and with lists that stand for sets in one order."""
+    if isinstance(value, dict):
+        return {key: _ordered(one) for key, one in value.items() if key != "id"}
+    if isinstance(value, list):
+        return sorted((_ordered(one) for one in value), key=repr)
+    return value
+
+
+KIND = "trigger"
+_PREFIX = "transship: "
+_PUSHED_TAG = "{{ event.payload.repository }}:{{ event.payload.tag }}"
+
+
+def trigger_name(deployment: str) -> str:
+    return f"{_PREFIX}{deployment}"
+
+
+def push_automation(declaration: Declaration, trigger: PushTrigger, deployment: UUID) -> AutomationCore:
+    """A repository's push runs the mirror for the pushed tag alone; a bundle's runs it whole, since it is one tag."""
+    match: dict[str, str | list[str]] = {"prefect.resource.id": resource_id(trigger.repository)}
+    parameters = literal(declaration.parameters)
+    if trigger.tag:
+        match["transship.tag"] = trigger.tag
+    else:
+        parameters["only"] = [_PUSHED_TAG]
+    return AutomationCore(
+        name=trigger_name(declaration.name),
+        description="Mirrors a tag as soon as its registry tells that it was pushed.",
+        trigger=EventTrigger(expect={PUSHED}, match=ResourceSpecification(match)),
+        actions=[RunDeployment(source="selected", deployment_id=deployment, parameters=parameters, job_variables=None)],
+    )
+
+
+def literal(value: Any) -> Any:
+    """Parameters of an action are templates; text that looks like one, such as a regular expression, stays as it is."""
+    if isinstance(value, dict):
+        return {key: literal(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [literal(one) for one in value]
+    if isinstance(value, str) and ("{{" in value or "{%" in value or "{#" in value):
+        return {"__prefect_kind": "none", "value": value}
+    return value
+
+
+async def put_trigger(
+    client: PrefectClient, declaration: Declaration, trigger: PushTrigger, deployment: UUID | None, *, dry_run: bool
+) -> Change:
+    name = trigger_name(declaration.name)
+    if deployment is None:  # the deployment would be made first
+        return Change(KIND, name, Outcome.CREATED)
+    return await put_automation(client, push_automation(declaration, trigger, deployment), kind=KIND, dry_run=dry_run)
+
+
+async def remove_trigger(client: PrefectClient, deployment: str, *, dry_run: bool) -> list[Change]:
+    """Of a deployment that goes away."""
+    found = await client.read_automations_by_name(trigger_name(deployment))
+    for one in found:
+        if not dry_run:
+            await client.delete_automation(one.id)
+    return [Change(KIND, one.name, Outcome.REMOVED) for one in found]
+
+
+ENDED_BADLY = frozenset({"prefect.flow-run.Failed", "prefect.flow-run.Crashed", "prefect.flow-run.TimedOut"})
+DRIFTED = frozenset({"transship.mirror.drifted"})
+
+_KIND = "automation"
+_WEBHOOK = "webhook"
+
+Action = SendNotification | CallWebhook
+
+
+def parse_block(name: str) -> tuple[str, str]:
+    """`slack-webhook/ops` into its type and its name. Raises InvalidInput."""
+    kind, slash, block = name.partition("/")
+    if not (kind and slash and block) or "/" in block:
+        raise InvalidInput(
+            f"{name!r} names no block", hint="write TYPE/NAME, such as slack-webhook/ops or webhook/alerts"
+        )
+    return kind, block
+
+
+async def put_alarms(client: PrefectClient, block: str, group: str, *, dry_run: bool) -> list[Change]:
+    """`block` is TYPE/NAME: a block of the type webhook is called with JSON, any other is a notification block, such as
+    Slack's. Where it isn't there yet, nothing is made. Raises InvalidInput."""
+    kind, name = parse_block(block)
+    try:
+        found = await client.read_block_document_by_name(name, kind, include_secrets=False)
+    except ObjectNotFound:
+        return [Change("block", block, Outcome.MISSING, "make it in the UI under Blocks, then deploy again")]
+    alarms = (failure(kind, found.id, group), drift(kind, found.id, group))
+    return [await put_automation(client, alarm, kind=_KIND, dry_run=dry_run) for alarm in alarms]
+
+
+def failure(kind: str, block: UUID, group: str) -> AutomationCore:
+    """Of any run of the group's deployments, whatever ended it."""
+    return AutomationCore(
+        name=f"transship: a mirror failed ({group})",
+        description="Tells that a run of a mirror failed, crashed or took too long.",
+        trigger=EventTrigger(
+            expect=set(ENDED_BADLY),
+            match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
+            match_related=ResourceSpecification(
+                {"prefect.resource.id": f"prefect.tag.{group_tag(group)}", "prefect.resource.role": "tag"}
+            ),
+        ),
+        actions=[
+            _tell(
+                kind,
+                block,
+                "Mirror {{ deployment.name }}: {{ flow_run.state.name }}",
+                {
+                    "mirror": "{{ deployment.name }}",
+                    "run": "{{ flow_run.name }}",
+                    "state": "{{ flow_run.state.name }}",
+                    "message": "{{ flow_run.state.message }}",
+                    "address": "{{ flow_run | ui_url }}",
+                },
+            )
+        ],
+    )
+
+
+def drift(kind: str, block: UUID, group: str) -> AutomationCore:
+    """Of a check or a run that found a destination other than its source, or a tag that must not move moved."""
+    return AutomationCore(
+        name=f"transship: a mirror drifted ({group})",
+        description="Tells that a destination isn't what its source and the rules say.",
+        trigger=EventTrigger(expect=set(DRIFTED)),
+        actions=[
+            _tell(
+                kind,
+                block,
+                "Mirror {{ event.resource.name }} drifted",
+                {"mirror": "{{ event.resource.name }}", "state": "drifted", "details": "{{ event.payload }}"},
+            )
+        ],
+    )
+
+
+def _tell(kind: str, block: UUID, subject: str, facts: dict[str, str]) -> Action:
+    if kind == _WEBHOOK:
+        return CallWebhook(block_document_id=block, payload=_as_json(facts))
+    return SendNotification(
+        block_document_id=block, subject=subject, body="\n".join(f"{name}: {fact}" for name, fact in facts.items())
+    )
+
+
+def _as_json(facts: dict[str, str]) -> str:
+    """A template that gives JSON whatever quotes and line ends stand in what it is filled with."""
+    pairs = (f"{json.dumps(name)}: {_quoted(fact)}" for name, fact in facts.items())
+    return "{" + ", ".join(pairs) + "}"
+
+
+def _quoted(fact: str) -> str:
+    return f"{fact.removesuffix(' }}')} | tojson }}}}" if fact.startswith("{{") else json.dumps(fact)

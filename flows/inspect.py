@@ -1,0 +1,121 @@
+"""Looking at what registries hold: a bundle's contents, tags, and whether images are complete."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+from prefect import flow
+from prefect.runtime import flow_run
+
+from flows.parameters.forms import flat
+from flows.parameters.inspect import DescribeParameters, TagAction, TagsParameters, VerifyParameters
+from flows.parameters.registry import archive_name
+from flows.results import completed, failed, or_failed, run_alone
+from oci.bundle.results import DescribeReport, TagsReport
+from oci.errors import Incomplete, StoreError, TransshipError
+from oci.reference import parse_any
+from oci.relocation.report import VerificationReport
+from oci.units import counted
+from tasks.access import OneSided
+from tasks.inspect import describe_bundle, list_repository_tags, report_verification, resolve_one_tag, verify_place
+from tasks.run import running
+
+
+def describe_name() -> str:
+    """`describe shop-bundle 1.4.0`"""
+    return f"describe {DescribeParameters.read(flow_run.parameters).reference().short}"
+
+
+@flow(name="describe", flow_run_name=describe_name, persist_result=False)
+@flat
+async def describe(parameters: DescribeParameters) -> DescribeReport:
+    """Reads a bundle and everything it lists. Raises a TransshipError when it is none, or when a part can't be read."""
+    async with running(OneSided(parameters.side(), "")):
+        reference = str(parameters.reference())
+        work = describe_bundle(
+            reference,
+            archive_name(parameters.archive),
+            layers=parameters.layers,
+            signatures=parameters.cosign_artifacts,
+        )
+        return await or_failed(work, lambda report: f"{report.image}: {counted(len(report.contents), 'entry')}")
+
+
+def describe_sync(parameters: DescribeParameters) -> DescribeReport:
+    """`describe` for programs without an event loop. Raises InvalidInput where one runs: await `describe` there."""
+    return run_alone(describe, parameters)
+
+
+def tags_name() -> str:
+    """`tags of registry.example/shop/web` or `resolve web 1.4.0`"""
+    parameters = TagsParameters.read(flow_run.parameters)
+    reference = parameters.reference()
+    if parameters.action is TagAction.RESOLVE:
+        return f"resolve {reference.short}"
+    return f"tags of {reference.repository}"
+
+
+@flow(name="tags", flow_run_name=tags_name, persist_result=False)
+@flat
+async def tags(parameters: TagsParameters) -> TagsReport:
+    """Lists tags, or resolves one, as a result and as a table. Raises a TransshipError when the registry won't say."""
+    reference = parameters.reference()
+    async with running(OneSided(parameters.side(), "")):
+        if parameters.action is TagAction.RESOLVE:
+            return await or_failed(resolve_one_tag(str(reference)), _tags_message)
+        work = list_repository_tags(str(reference.repository), internal=parameters.internal, digests=parameters.digests)
+        return await or_failed(work, _tags_message)
+
+
+def _tags_message(report: TagsReport) -> str:
+    return f"{report.repository} has {counted(len(report.tags), 'tag')}"
+
+
+def tags_sync(parameters: TagsParameters) -> TagsReport:
+    """`tags` for programs without an event loop. Raises InvalidInput where one runs: await `tags` there."""
+    return run_alone(tags, parameters)
+
+
+def verify_name() -> str:
+    """`verify shop 1.4.0`, `verify registry.corp.example/mirror/shop deep`, `verify images.lock.yml and 2 more`"""
+    parameters = VerifyParameters.read(flow_run.parameters)
+    what = [
+        *(parse_any(text).short for text in parameters.references),
+        *parameters.repositories,
+        *(path.rpartition("/")[2] for path in parameters.locks),
+    ]
+    more = f" and {len(what) - 1} more" if len(what) > 1 else ""
+    return f"verify {what[0]}{more}{' deep' if parameters.deep else ''}"
+
+
+@flow(name="verify", flow_run_name=verify_name, persist_result=False)
+@flat
+async def verify(parameters: VerifyParameters) -> VerificationReport:
+    """Walks down from what is named, and asks for every blob, or with `deep` reads and hashes every byte.
+
+    A relocation takes what a destination has by digest to be whole; a deep verification now and then proves that.
+    Raises Incomplete when something is missing or wrong, after the report was written, and any other TransshipError
+    when a place could not be looked at.
+    """
+    async with running(OneSided(parameters.side(), "destination")):
+        try:
+            wanted = await asyncio.to_thread(parameters.places)
+            places = [await verify_place(str(name), list(ids), deep=parameters.deep) for name, ids in wanted.items()]
+            report = await report_verification(places, deep=parameters.deep)
+        except TransshipError as error:
+            return cast(VerificationReport, failed(error))
+    return completed(report) if report.complete else cast(VerificationReport, failed(_incomplete(report)))
+
+
+def _incomplete(report: VerificationReport) -> Incomplete:
+    return Incomplete(
+        str(report),
+        [StoreError(problem) for problem in report.problems],
+        hint="relocate again with `repair`: what was lost is sent again",
+    )
+
+
+def verify_sync(parameters: VerifyParameters) -> VerificationReport:
+    """`verify` for programs without an event loop. Raises InvalidInput where one runs: await `verify` there."""
+    return run_alone(verify, parameters)
