@@ -16,7 +16,7 @@ from flows.parameters.forms import flat
 from flows.parameters.mirror import MirrorCheckParameters, MirrorParameters, MirrorShardParameters
 from flows.results import completed, failed, reported_when_cancelled, run_alone
 from oci.errors import TransshipError
-from oci.metrics import RunMetrics
+from oci.meter import RunMetrics
 from oci.mirror.comparison import Care
 from oci.mirror.config import Mirror
 from oci.mirror.digest_cache import DigestCache, default_path

@@ -14,8 +14,7 @@ from flows.results import completed, failed, reported_when_cancelled, run_alone
 from flows.shard import push_all
 from flows.tarball import write_out
 from oci.errors import Incomplete, TransshipError
-from oci.output import check_outputs, write_json
-from oci.plain import to_dict
+from oci.output import check_outputs, to_dict, write_json
 from oci.relocation.report import RelocationIncomplete, RelocationReport
 from oci.relocation.run import Step
 from tasks.archive import ExportRun

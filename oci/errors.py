@@ -25,7 +25,7 @@ a query string.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 class TransshipError(Exception):
@@ -160,3 +160,12 @@ class Incomplete(TransshipError):
         self.failures = tuple(failures)
         self.some_done = some_done
         self.retryable = any(failure.retryable for failure in failures)
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """Returns a hint that names the nearest of `names`, or lists all of them."""
+    import difflib  # noqa: PLC0415 - only for mistakes
+
+    names = list(names)
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(names))}"

@@ -14,17 +14,18 @@ its declaration. Names in annotations must be importable (not below `TYPE_CHECKI
 from __future__ import annotations
 
 import functools
+import inspect
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from enum import Enum
 from typing import Any, Literal, Self, TypeVar, Union
 
 import msgspec
 
-from oci.errors import InvalidInput
+from oci.errors import InvalidInput, did_you_mean
 from oci.units import exact_size, parse_duration, parse_size, show_duration
 
 Unit = Literal["", "bytes", "seconds"]
@@ -78,7 +79,7 @@ def option(
         title=title,
         description=help or None,
         examples=list(examples) or None,
-        extra={"option": {name: value for name, value in (*texts.items(), *switches.items()) if value}},
+        extra={"option": {name: value for name, value in (texts | switches).items() if value}},
         **bounds,
     )
     return meta
@@ -233,8 +234,6 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     @classmethod
     def form(cls) -> dict[str, Any]:
         """Returns the JSON schema of what `make` takes."""
-        from oci.schema import schema  # noqa: PLC0415 - it imports this module
-
         return schema(cls)
 
     @classmethod
@@ -331,13 +330,45 @@ def assemble(options: type[O], values: Mapping[str, Any]) -> O:
     return options(**given)
 
 
-def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """Returns a hint that names the nearest of `names`, or lists all of them."""
-    import difflib  # noqa: PLC0415 - only for mistakes
+def schema(options: type[Options]) -> dict[str, Any]:
+    """Returns the JSON schema of what `convert` takes, without secrets. `position` is where the form of Prefect's UI
+    puts a field: 0 for those without a group, then 1, "advanced" last."""
+    fields = [field for field in leaves_of(options) if not field.secret]
+    return {
+        "title": options.__name__,
+        "description": inspect.cleandoc(options.__doc__ or ""),
+        "type": "object",
+        "properties": {field.name: field_schema(field) for field in fields},
+        "required": [field.name for field in fields if field.required],
+        "additionalProperties": False,
+    }
 
-    names = list(names)
-    near = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(names))}"
+
+def field_schema(field: Option) -> dict[str, Any]:
+    """Returns the JSON schema of one field, with its title, help and default."""
+    body: dict[str, Any]
+    if field.options is not None:
+        body = {**field.options.form()}
+        if field.default is None:
+            body = {"anyOf": [body, {"type": "null"}]}
+    elif field.choices:
+        body = {"type": "string", "enum": list(field.choices)}
+        if field.is_list:
+            body = {"type": "array", "items": body, "uniqueItems": typing.get_origin(field.type) is frozenset}
+            body |= {"maxItems": field.max_length} if field.max_length is not None else {}
+    elif field.unit or field.type is timedelta:
+        body = {"type": "string", "pattern": SIZE_PATTERN if field.unit == "bytes" else DURATION_PATTERN}
+    else:
+        body = msgspec.json.schema(field.annotation)
+    body["title"] = field.title
+    if field.help:
+        body["description"] = field.help
+    if field.examples:
+        body["examples"] = list(field.examples)
+    if not field.required:
+        body["default"] = field.show(field.default)
+    body["position"] = {"": 0, "advanced": 2}.get(field.group, 1)
+    return body
 
 
 def _bare(annotation: Any) -> Any:

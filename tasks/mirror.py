@@ -16,8 +16,7 @@ from prefect.runtime import flow_run
 
 from oci.archive.s3_options import S3Options
 from oci.errors import Incomplete, InvalidInput, StoreError, TransshipError
-from oci.meter import Meter
-from oci.metrics import RunMetrics, tell
+from oci.meter import Meter, RunMetrics, export_metrics
 from oci.mirror.compare import compare
 from oci.mirror.comparison import Comparison, TagState
 from oci.mirror.config import Bucket, Mirror, MirrorsConfig
@@ -269,7 +268,7 @@ async def report_mirror(mirror: str, error: str = "") -> MirrorReport:  # noqa: 
     if report.mutated:
         emit(f"{EVENT}.drifted", name, {"mirror": name, "mutated": list(report.mutated)})
     numbers = mirror_metrics(report)
-    await asyncio.to_thread(tell, numbers, warn=get_run_logger().warning, before=tuple(run.told))
+    await asyncio.to_thread(export_metrics, numbers, warn=get_run_logger().warning, before=tuple(run.told))
     run.told.append(numbers)
     log = get_run_logger().info if report.succeeded else get_run_logger().error
     log("%s", report)

@@ -17,8 +17,7 @@ from oci.bundle.lockfile import write_lock
 from oci.descriptor import INDEX_TYPES
 from oci.digest import Digest, parse_digest
 from oci.errors import Incomplete, InvalidInput, TransshipError
-from oci.meter import Receipt
-from oci.metrics import RunMetrics, tell
+from oci.meter import Receipt, RunMetrics, export_metrics
 from oci.reference import Reference, parse_any
 from oci.relocation.plan import Plan
 from oci.relocation.report import ArchiveFacts, ImageFailure, RelocationReport, report_of, short_subject
@@ -329,7 +328,7 @@ async def report(destination: str) -> RelocationReport:  # noqa: ARG001 - shown 
         await write_table("failures", where, map(_row, written.failures), f"What failed of {written.source}")
     ending = "finished" if written.succeeded else "failed"
     emit(f"transship.relocation.{ending}", where, written.to_dict(), **{"transship.source": written.source})
-    await asyncio.to_thread(tell, metrics_of(written, where, run.receipt()), warn=get_run_logger().warning)
+    await asyncio.to_thread(export_metrics, metrics_of(written, where, run.receipt()), warn=get_run_logger().warning)
     log = get_run_logger().info if written.succeeded else get_run_logger().error
     log("%s", written)
     return written

@@ -20,8 +20,7 @@ from oci.archive.s3_options import S3Options
 from oci.bundle.lockfile import write_lock
 from oci.errors import Incomplete, InvalidInput, InvalidReference, Refused
 from oci.export.options import ExportOptions
-from oci.meter import Receipt
-from oci.metrics import METRICS_FILE
+from oci.meter import METRICS_FILE, Receipt
 from oci.output import check_output, os_errors, write_output
 from oci.reference import LAYOUT_PREFIX, ArchiveName, parse_store
 from oci.relocation.plan import Plan

@@ -19,8 +19,7 @@ import click
 
 from flows.cli.click_ext import Invocation
 from oci.digest import Digest
-from oci.meter import Meter, Receipt
-from oci.metrics import METRICS_FILE, PUSHGATEWAY, RunMetrics, tell
+from oci.meter import METRICS_FILE, PUSHGATEWAY, Meter, Receipt, RunMetrics, export_metrics
 from oci.relocation.session import Session
 from oci.relocation.transfer import DONE, FAILED, PRESENT
 from oci.units import show_size
@@ -256,7 +255,7 @@ def told(
             receipt=session.meter.receipt(),
             images=images(),
         )
-        tell(run, warn=invocation.output.warn, path=path)
+        export_metrics(run, warn=invocation.output.warn, path=path)
 
 
 def sums(progress: RelocationProgress) -> Mapping[str, int]:

@@ -14,8 +14,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
 from oci.errors import InvalidInput
-from oci.options import Option, Options, leaves_of
-from oci.schema import field_schema
+from oci.options import Option, Options, field_schema, leaves_of
 
 R = TypeVar("R")
 

@@ -30,7 +30,7 @@ from oci.export.plan import ArchivePlan, Group, Volume
 from oci.export.planner import plan_archive
 from oci.export.resume import is_in_place
 from oci.files.walk import Entry
-from oci.plain import to_dict
+from oci.output import to_dict
 from oci.reference import LAYOUT_PREFIX, ArchiveName, LayoutFolder, StoreName
 from oci.relocation.planner import make_plan
 from oci.relocation.request import RelocationRequest

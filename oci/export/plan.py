@@ -16,7 +16,7 @@ from oci.errors import InvalidDocument, InvalidReference
 from oci.export import parts as cutting
 from oci.export.parts import Part
 from oci.export.tar_plan import TarPlan
-from oci.plain import to_dict
+from oci.output import to_dict
 from oci.reference import ArchiveName, parse_tag
 from oci.relocation.plan import PlannedBlob, planned_blob
 

@@ -33,7 +33,7 @@ from oci.mirror.config import Mirror, MirrorDestination
 from oci.mirror.digest_cache import DigestCache
 from oci.mirror.head_cache import Below, HeadCache, compare_lock, held_in
 from oci.mirror.work import Breaker, place
-from oci.patterns import matches
+from oci.prune.versions import matches
 from oci.reference import ARCHIVE_PREFIX, ArchiveName, StoreName
 from oci.relocation.request import Artifact
 from oci.relocation.session import Session

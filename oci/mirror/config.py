@@ -12,9 +12,9 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from oci.archive.s3_options import S3Options
-from oci.errors import InvalidInput
+from oci.errors import InvalidInput, did_you_mean
 from oci.mirror.policy import Policy
-from oci.options import Options, did_you_mean, option
+from oci.options import Options, option
 from oci.reference import (
     ARCHIVE_PREFIX,
     S3_PREFIX,

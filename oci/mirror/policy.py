@@ -14,9 +14,8 @@ import msgspec
 from oci.descriptor import Platform
 from oci.errors import InvalidInput
 from oci.options import Options, option
-from oci.patterns import compile_pattern
+from oci.prune.versions import compile_pattern, parse_range
 from oci.relocation.request import Artifact
-from oci.versions import parse_range
 
 _FIRST = datetime(2020, 1, 1)  # noqa: DTZ001 - dateutil and cronsim compute in the schedule's own zone
 

@@ -14,13 +14,12 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from oci.errors import Denied, InvalidDocument, InvalidInput, NotFound, StoreError, Unavailable
+from oci.errors import Denied, InvalidDocument, InvalidInput, NotFound, StoreError, Unavailable, did_you_mean
 from oci.mirror import yaml_lines
 from oci.mirror.config import MirrorsConfig
 from oci.mirror.policy import Checked
 from oci.mirror.yaml_lines import Located, Path
-from oci.options import Option, Options, did_you_mean, fields_of
-from oci.schema import field_schema
+from oci.options import Option, Options, field_schema, fields_of
 
 O = TypeVar("O", bound=Options)  # noqa: E741 - the customary letter for a type variable of this bound
 

@@ -11,8 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from oci.errors import Incomplete, InvalidInput, StoreError
-from oci.meter import Receipt
-from oci.metrics import RunMetrics
+from oci.meter import Receipt, RunMetrics
 from oci.mirror.comparison import Comparison, TagState
 from oci.mirror.run import MirrorReport
 

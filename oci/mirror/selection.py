@@ -18,13 +18,12 @@ from oci.errors import InvalidInput, NotFound, Refused
 from oci.mirror.config import Mirror, MirrorsConfig
 from oci.mirror.digest_cache import DigestCache
 from oci.mirror.policy import LatestBy, TagRule
-from oci.patterns import matches
 from oci.prune.keep import Keep
+from oci.prune.versions import in_ranges, matches, version_of
 from oci.reference import StoreName
 from oci.relocation.session import Session
 from oci.store import Source
 from oci.units import show_duration
-from oci.versions import in_ranges, version_of
 
 _ATTACHED = re.compile(r"sha(256|512)-[0-9a-f]{64}(\.(sig|att|sbom))?")
 """Tags that cosign, and registries without a referrers API, keep for an image: they travel with it or not at all."""

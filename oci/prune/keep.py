@@ -11,9 +11,8 @@ from oci.bundle.tagnames import attached_to
 from oci.digest import Digest, parse_digest
 from oci.errors import InvalidInput
 from oci.options import Options, option
-from oci.patterns import compile_pattern, matches
+from oci.prune.versions import compile_pattern, in_ranges, matches, parse_range, version_of
 from oci.reference import parse_any, parse_tag
-from oci.versions import in_ranges, parse_range, version_of
 
 _LISTS = ("tags", "patterns", "versions", "digests", "locks", "bundles")
 
@@ -104,7 +103,7 @@ class Keep(KeepOptions, frozen=True, kw_only=True):
     """The policy of a prune. Raises InvalidInput for what can't be read.
 
     Tags that are attached to a digest (`sha256-<hex>.imgpkg`, `.sig`...) live and die with it; of the rules, only
-    `tags` and `patterns` look at them. See oci.versions for which tags are versions.
+    `tags` and `patterns` look at them. See oci.prune.versions for which tags are versions.
     """
 
     optional: Annotated[

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from oci.descriptor import INDEX_TYPES, MANIFEST_TYPES, Descriptor
 from oci.digest import Digest, digest_of, parse_digest
 from oci.errors import InvalidDocument, InvalidReference
-from oci.plain import to_dict
+from oci.output import to_dict
 from oci.reference import Reference, StoreName, parse_any, parse_store, parse_tag
 
 PLAN_VERSION = 1

@@ -13,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from oci.digest import Digest
-from oci.plain import to_dict
+from oci.output import to_dict
 from oci.relocation.fanout import SMALL
 from oci.relocation.plan import Plan, PlannedBlob, PlannedManifest, Role
 from oci.relocation.session import Session

@@ -14,7 +14,7 @@ from oci.descriptor import Descriptor
 from oci.digest import Digest
 from oci.errors import Denied, TransshipError, Unauthorized
 from oci.manifest import Manifest
-from oci.plain import to_dict
+from oci.output import to_dict
 from oci.reference import Reference, StoreName, parse_any, parse_store
 from oci.relocation.plan import Plan
 from oci.relocation.session import Session

@@ -10,8 +10,7 @@ import pytest
 from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
-from oci.meter import Receipt
-from oci.metrics import METRICS_FILE, PUSHGATEWAY, RunMetrics, exposition, push, tell, write
+from oci.meter import METRICS_FILE, PUSHGATEWAY, Receipt, RunMetrics, export_metrics, exposition, push, write
 from tests.servers.http_server import LoopbackServer, QuietHandler
 
 RECEIPT = Receipt(
@@ -93,7 +92,7 @@ def test_what_is_no_unicode_makes_no_broken_file(tmp_path: Path) -> None:
 def test_runs_that_share_a_file_share_the_explanations_of_their_numbers(tmp_path: Path) -> None:
     mirrors = [replace(RUN, names={"mirror": name}) for name in ("debian", "shop")]
 
-    tell(*mirrors, warn=pytest.fail, path=str(tmp_path / "mirrors.prom"))
+    export_metrics(*mirrors, warn=pytest.fail, path=str(tmp_path / "mirrors.prom"))
 
     text = (tmp_path / "mirrors.prom").read_text()
     assert text.count("# TYPE transship_run_success ") == 1
@@ -107,7 +106,7 @@ def test_the_file_is_replaced_whole_and_readable_for_the_collector(tmp_path: Pat
     path = tmp_path / "transship.prom"
     path.write_text("half a li")
 
-    tell(RUN, warn=pytest.fail, path=str(path))
+    export_metrics(RUN, warn=pytest.fail, path=str(path))
 
     assert parsed(path.read_text())
     assert path.stat().st_mode & 0o777 == 0o644
@@ -117,8 +116,8 @@ def test_the_file_is_replaced_whole_and_readable_for_the_collector(tmp_path: Pat
 def test_in_a_folder_each_destination_has_a_file_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(METRICS_FILE, str(tmp_path))
     for names in ({"destination": "corp.example/A"}, {"mirror": "nightly", "destination": "corp.example/../b"}):
-        tell(replace(RUN, names=names), warn=pytest.fail)
-        tell(replace(RUN, names=names), warn=pytest.fail)
+        export_metrics(replace(RUN, names=names), warn=pytest.fail)
+        export_metrics(replace(RUN, names=names), warn=pytest.fail)
 
     assert sorted(os.listdir(tmp_path)) == [
         "transship-corp-example-a.prom",
@@ -129,7 +128,7 @@ def test_in_a_folder_each_destination_has_a_file_of_its_own(tmp_path: Path, monk
 def test_a_folder_that_is_not_there_is_a_warning(tmp_path: Path) -> None:
     warnings: list[str] = []
 
-    tell(RUN, warn=warnings.append, path=str(tmp_path / "missing" / "a.prom"))
+    export_metrics(RUN, warn=warnings.append, path=str(tmp_path / "missing" / "a.prom"))
 
     assert warnings == [f"metrics could not be written to {tmp_path}/missing/a.prom: No such file or directory"]
 
@@ -162,7 +161,7 @@ def gateway() -> Iterator[_Gateway]:
 def test_a_pushgateway_gets_them_in_a_group_of_the_run(gateway: _Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(PUSHGATEWAY, f"{gateway.url}/")
 
-    tell(RUN, warn=pytest.fail)
+    export_metrics(RUN, warn=pytest.fail)
 
     [(path, headers, body)] = gateway.puts
     assert path == f"/metrics/job/transship/destination@base64/{base64.b64encode(b'corp.example/shop').decode()}"
@@ -177,7 +176,7 @@ def test_a_login_of_the_gateway_is_a_header_and_in_no_warning(
     warnings: list[str] = []
     monkeypatch.setenv(PUSHGATEWAY, f"http://bob:p%40ss@{gateway.host}")
 
-    tell(RUN, warn=warnings.append)
+    export_metrics(RUN, warn=warnings.append)
 
     assert gateway.puts[0][1]["Authorization"] == f"Basic {base64.b64encode(b'bob:p@ss').decode()}"
     assert warnings == [f"metrics could not be pushed to {PUSHGATEWAY}: HTTP Error 401: Unauthorized"]
@@ -190,7 +189,7 @@ def test_a_gateway_that_cannot_be_reached_is_a_warning(address: str, monkeypatch
     warnings: list[str] = []
     monkeypatch.setenv(PUSHGATEWAY, address)
 
-    tell(RUN, warn=warnings.append)
+    export_metrics(RUN, warn=warnings.append)
 
     assert len(warnings) == 1
     assert PUSHGATEWAY in warnings[0]

@@ -11,10 +11,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 import pytest
 
-from oci.errors import InvalidInput
-from oci.options import Options, convert, did_you_mean, fields_of, option
+from oci.errors import InvalidInput, did_you_mean
+from oci.options import Options, convert, fields_of, option, schema
 from oci.registry.options import RegistryOptions
-from oci.schema import schema
 
 
 class Colour(StrEnum):

@@ -13,7 +13,7 @@ from flows.cli.mirror.shared import Mirrors, mirror_flags, warn_of_nothing
 from flows.cli.progress import metrics_flag
 from oci.archive.s3_options import S3Options
 from oci.errors import Incomplete, StoreError, TransshipError
-from oci.metrics import tell
+from oci.meter import export_metrics
 from oci.mirror.config import Mirror
 from oci.mirror.execute import ItemOutcome
 from oci.mirror.results import mirror_metrics
@@ -59,19 +59,19 @@ def run(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, **
         reports.sort(key=lambda report: order.index(report.mirror))
         body = {"mirrors": [report.to_dict() for report in reports]}
         mirrors.write(flags["report"], body, "writing the report")
-        tell(*map(mirror_metrics, reports), warn=output.warn, path=flags["metrics_file"])
+        export_metrics(*map(mirror_metrics, reports), warn=output.warn, path=flags["metrics_file"])
     output.table("Runs", _RUNS, [_row(report) for report in reports])
     _raise_failures(reports)
     output.finish()
 
 
 def _told(invocation: Invocation) -> Any:
-    def tell(mirror: Mirror, item: WorkItem, outcomes: tuple[ItemOutcome, ...]) -> None:
+    def report(mirror: Mirror, item: WorkItem, outcomes: tuple[ItemOutcome, ...]) -> None:
         for one in outcomes:
             what = f"{show_size(one.bytes_written)} sent, {one.seconds:.1f} s" if one.status == DONE else one.status
             invocation.output.line(f"{mirror.name} | {item.title} -> {one.destination}: {what}")
 
-    return tell
+    return report
 
 
 def _say(invocation: Invocation, report: MirrorReport) -> None:

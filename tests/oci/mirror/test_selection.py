@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from oci.mirror.policy import TagRule
 from oci.mirror.reader import make
 from oci.mirror.selection import named, select
-from oci.versions import in_ranges, version_of
+from oci.prune.versions import in_ranges, version_of
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from typing import Protocol, cast
 
 import msgspec
+import re2
 from semantic_version import Version
 
 _VERSION = re.compile(r"v?(\d{1,18})\.(\d{1,18})(?:\.(\d{1,18}))?(?:-([0-9A-Za-z.-]+))?(?:_([0-9A-Za-z._-]+))?")
@@ -170,3 +172,24 @@ class _Partial(msgspec.Struct, frozen=True):
 def _before(version: Version) -> Version:
     """The lowest prerelease of a version: nothing between it and what is lower."""
     return Version(major=version.major, minor=version.minor, patch=version.patch, prerelease=("0",))
+
+
+class Pattern(Protocol):
+    def fullmatch(self, text: str) -> object | None: ...
+
+
+@lru_cache(maxsize=4096)
+def compile_pattern(text: str) -> Pattern:
+    """Raises ValueError for what isn't a regular expression, or needs more than RE2 has."""
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        return cast(Pattern, re2.compile(text, options))
+    except (re2.error, UnicodeError) as error:
+        reason = error.args[0].decode(errors="replace") if isinstance(error.args[0], bytes) else str(error)
+        raise ValueError(f"{text!r} is no regular expression: {reason}") from error
+
+
+def matches(name: str, patterns: Iterable[str]) -> bool:
+    """Whether one of the patterns matches the name from end to end."""
+    return any(compile_pattern(pattern).fullmatch(name) is not None for pattern in patterns)
