@@ -20,7 +20,8 @@ from rich.terminal_theme import DIMMED_MONOKAI
 from rich.text import Text
 
 import oci
-from tasks.artifacts.picture import Bar, bytes_picture
+from oci.relocation.report import ImageTraffic
+from tasks.artifacts.picture import bytes_picture
 
 PICTURES = Path(__file__).parent / "pictures"
 COLUMNS = 110
@@ -60,9 +61,13 @@ def report() -> str:
             assert isinstance(result, oci.RelocationResult)
             (outcome,) = result.outcomes
             bars.append(
-                Bar(name, written=outcome.bytes_written, skipped=outcome.bytes_skipped, seconds=outcome.seconds)
+                ImageTraffic(
+                    image=name, written=outcome.bytes_written, skipped=outcome.bytes_skipped, seconds=outcome.seconds
+                )
             )
-    total = Bar("all", written=sum(bar.written for bar in bars), skipped=sum(bar.skipped for bar in bars))
+    total = ImageTraffic(
+        image="all", written=sum(bar.written for bar in bars), skipped=sum(bar.skipped for bar in bars)
+    )
     return bytes_picture(total, bars)
 
 

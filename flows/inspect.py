@@ -18,7 +18,7 @@ from oci.reference import parse_any
 from oci.relocation.report import VerificationReport
 from oci.units import counted
 from tasks.access import OneSided
-from tasks.inspect import describe_bundle, list_repository_tags, report_verification, resolve_one_tag, verify_place
+from tasks.inspect import describe_bundle, list_repository_tags, report_verification, resolve_tag_of, verify_place
 from tasks.run import running
 
 
@@ -32,9 +32,8 @@ def describe_name() -> str:
 async def describe(parameters: DescribeParameters) -> DescribeReport:
     """Reads a bundle and everything it lists. Raises a TransshipError when it is none, or when a part can't be read."""
     async with running(OneSided(parameters.side(), "")):
-        reference = str(parameters.reference())
         work = describe_bundle(
-            reference,
+            parameters.reference(),
             archive_name(parameters.archive),
             layers=parameters.layers,
             signatures=parameters.cosign_artifacts,
@@ -63,8 +62,8 @@ async def tags(parameters: TagsParameters) -> TagsReport:
     reference = parameters.reference()
     async with running(OneSided(parameters.side(), "")):
         if parameters.action is TagAction.RESOLVE:
-            return await or_failed(resolve_one_tag(str(reference)), _tags_message)
-        work = list_repository_tags(str(reference.repository), internal=parameters.internal, digests=parameters.digests)
+            return await or_failed(resolve_tag_of(reference), _tags_message)
+        work = list_repository_tags(reference.repository, internal=parameters.internal, digests=parameters.digests)
         return await or_failed(work, _tags_message)
 
 
@@ -101,7 +100,7 @@ async def verify(parameters: VerifyParameters) -> VerificationReport:
     async with running(OneSided(parameters.side(), "destination")):
         try:
             wanted = await asyncio.to_thread(parameters.places)
-            places = [await verify_place(str(name), list(ids), deep=parameters.deep) for name, ids in wanted.items()]
+            places = [await verify_place(store, list(names), deep=parameters.deep) for store, names in wanted.items()]
             report = await report_verification(places, deep=parameters.deep)
         except TransshipError as error:
             return cast(VerificationReport, failed(error))

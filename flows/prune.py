@@ -12,7 +12,8 @@ from flows.parameters.forms import flat
 from flows.parameters.prune import AfterPlan, PruneApproval, PruneParameters
 from flows.results import completed, failed, run_alone
 from oci.errors import Incomplete, InvalidInput, StoreError, TransshipError
-from oci.prune.results import PruneRunReport, Remaining
+from oci.prune.execute import Remaining
+from oci.prune.results import PruneRunReport
 from tasks.access import OneSided
 from tasks.prune import PlannedPrune, carry_out, plan_key, plan_prune, report_prune, undone
 from tasks.run import running
@@ -28,18 +29,19 @@ def run_name() -> str:
 async def prune(parameters: PruneParameters) -> PruneRunReport:
     """Deletes what a repository has beyond a policy, when a person has approved the plan.
 
-    A run that has something to delete is suspended, which ends its process, until somebody resumes it in the UI and
+    A run that has something to delete is suspended, which ends its process, until a person resumes it in the UI and
     fills in the form; that takes a deployment. What is deleted is what the plan of this run says, and of that only what
     is unwanted still. Raises Incomplete when something could not be deleted, and any other TransshipError when nothing
     was, because no plan could be made or the registry doesn't delete.
     """
-    destination = parameters.destination
+    destination = parameters.store()
     async with running(OneSided(parameters.side(), "destination")):
         try:
             written = await _pruned(parameters)
         except TransshipError as error:
-            left = Remaining(subject=destination, reason=str(error), retryable=error.retryable)
-            await report_prune(destination, PruneRunReport(destination=destination, outcome="failed", failed=[left]))
+            failure = Remaining(subject=str(destination), reason=str(error), retryable=error.retryable)
+            report = PruneRunReport(destination=str(destination), outcome="failed", failed=[failure])
+            await report_prune(destination, report)
             return cast(PruneRunReport, failed(error))
         await report_prune(destination, written)
         return cast(PruneRunReport, failed(_incomplete(written))) if written.failed else completed(written)
@@ -48,10 +50,10 @@ async def prune(parameters: PruneParameters) -> PruneRunReport:
 async def _pruned(parameters: PruneParameters) -> PruneRunReport:
     if parameters.after_plan is AfterPlan.ASK and deployment.id is None:
         raise InvalidInput(
-            "nobody can be asked: only the run of a deployment can be suspended",
+            "no person can be asked: only the run of a deployment can be suspended",
             hint="run the deployment prune, or ask for a plan only (after_plan: stop)",
         )
-    destination = parameters.destination
+    destination = parameters.store()
     policy = parameters.policy()
     plan = await plan_prune(destination, policy, parameters.grace.total_seconds())
     if plan.is_empty:
@@ -79,7 +81,10 @@ async def _approval(plan: PlannedPrune, seconds: int) -> PruneApproval:
 def _incomplete(written: PruneRunReport) -> Incomplete:
     return Incomplete(
         f"{written.destination}: {len(written.failed)} of {written.planned} could not be deleted",
-        [StoreError(f"{one.subject}: {one.reason}", retryable=one.retryable) for one in written.failed],
+        [
+            StoreError(f"{remaining.subject}: {remaining.reason}", retryable=remaining.retryable)
+            for remaining in written.failed
+        ],
         some_done=bool(written.deleted),
         hint="run it again: what is gone is not asked for again",
     )

@@ -42,7 +42,7 @@ async def push_all(run: RelocationRun, plan: Plan) -> None:
 async def relocate_shard(parameters: ShardParameters) -> None:
     """Copies the images of a shard, and names none of them: that is for the run that knows all the shards.
 
-    What became of each is told by an artifact of the kind `account`, while the run goes on and when it has ended. The
+    What became of each stands in the heartbeat of the run, while the run goes on and when it has ended. The
     run fails when an image did; it can be retried, and does again only what the destination lacks.
     """
     async with running(RelocationRun(parameters.order())) as run:
@@ -56,7 +56,7 @@ async def relocate_shard(parameters: ShardParameters) -> None:
 
 def _failed(outcomes: list[ImageOutcome]) -> State[None] | None:
     """The state of a run in which images failed. Returned, as an error that is raised fills the log."""
-    failed = [one for one in outcomes if one.status == FAILED]
+    failed = [outcome for outcome in outcomes if outcome.status == FAILED]
     if not failed:
         return None
     first = f"{failed[0].subject}: {failed[0].error}"

@@ -116,8 +116,8 @@ def request_of(source: str, to: str, **options: Any) -> RelocationRequest:
 def plan(source: str, to: str, *, session: Session | None = None, **options: Any) -> Plan:
     """Says what `copy` would do, and writes nothing."""
     request = request_of(source, to, **options)
-    with _shared(session, *_stores(request)) as one:
-        return planner.make_plan(one, request)
+    with _shared(session, *_stores(request)) as shared:
+        return planner.make_plan(shared, request)
 
 
 def copy(
@@ -136,22 +136,22 @@ def copy(
     Raises Incomplete, having moved no name, when a part failed.
     """
     request = request_of(source, to, **options)
-    with _shared(session, *_stores(request)) as one:
+    with _shared(session, *_stores(request)) as shared:
         if not isinstance(request.destination, ArchiveName):
-            return Relocation(one, request, verify=Verify(verify)).run()
+            return Relocation(shared, request, verify=Verify(verify)).run()
         from oci.export.export import write_archive  # noqa: PLC0415 - a copy between registries writes no archive
         from oci.export.planner import plan_archive  # noqa: PLC0415
 
-        made = plan_archive(one, request, planner.make_plan(one, request), export)
-        return write_archive(one, made)
+        made = plan_archive(shared, request, planner.make_plan(shared, request), export)
+        return write_archive(shared, made)
 
 
 def verify(name: str, *, deep: bool = False, session: Session | None = None) -> proof.Verification:
     """Proves that a tag, a digest, or all tags of a repository or layout folder are whole: asks for every manifest and
     blob, or with `deep` reads and hashes every byte. What is wrong is in `problems`."""
     store, identifiers = _named(name)
-    with _shared(session, store) as one:
-        return proof.verify_names(one, store, identifiers, deep=deep)
+    with _shared(session, store) as shared:
+        return proof.verify_names(shared, store, identifiers, deep=deep)
 
 
 def push(to: str, *files: str, bundle: bool = False, session: Session | None = None, **options: Any) -> Pushed:
@@ -163,8 +163,8 @@ def push(to: str, *files: str, bundle: bool = False, session: Session | None = N
     fields: dict[str, Any] = {"bundle" if bundle else "image": to, "files": files, **options}
     request = PushRequest(**fields)
     entries = entries_of(request)
-    with _shared(session, request.destination.repository) as one:
-        return push_files(one.destination(request.destination.repository), request, entries, cancel=one.cancel)
+    with _shared(session, request.destination.repository) as shared:
+        return push_files(shared.destination(request.destination.repository), request, entries, cancel=shared.cancel)
 
 
 def pull(name: str, folder: str, *, session: Session | None = None, **options: Any) -> Pulled:
@@ -174,29 +174,29 @@ def pull(name: str, folder: str, *, session: Session | None = None, **options: A
     from oci.bundle.pull import pull as pull_files  # noqa: PLC0415
 
     reference = parse_any(name)
-    with _shared(session, reference.repository) as one:
-        source = one.source(reference.repository)
+    with _shared(session, reference.repository) as shared:
+        source = shared.source(reference.repository)
         manifest = source.get_manifest(reference.identifier)
         is_bundle = not manifest.is_index and reader.is_bundle(source, manifest)
         fields: dict[str, Any] = {"bundle" if is_bundle else "image": name, **options}
         request = PullRequest(**fields)
         os.makedirs(folder, exist_ok=True)
-        return pull_files(one.source, request, folder, one.workers, line=_unheard, cancel=one.cancel)
+        return pull_files(shared.source, request, folder, shared.workers, line=_unheard, cancel=shared.cancel)
 
 
 def describe(bundle: str, *, session: Session | None = None) -> bundle_describe.DescribedBundle:
     """Says what a bundle holds: its images and nested bundles, where each is, where it came from, its signatures."""
     reference = parse_any(bundle)
-    with _shared(session, reference.repository) as one:
-        return bundle_describe.describe(one.source, reference, one.workers)
+    with _shared(session, reference.repository) as shared:
+        return bundle_describe.describe(shared.source, reference, shared.workers)
 
 
 def tags(repository: str, *, internal: bool = False, session: Session | None = None) -> tuple[str, ...]:
     """The tags of a repository, a layout folder or an archive, sorted; `internal` shows those that tools keep for
     themselves, too."""
     name = parse_store(repository)
-    with _shared(session, name) as one:
-        listed = tagnames.list_tags(one.source(name), internal=internal)
+    with _shared(session, name) as shared:
+        listed = tagnames.list_tags(shared.source(name), internal=internal)
     return tuple(tag.name for tag in listed)
 
 
@@ -230,16 +230,16 @@ def plan_prune(
     from oci.prune.planner import make_prune_plan  # noqa: PLC0415
 
     name = parse_store(repository)
-    with _shared(session, name) as one:
-        return make_prune_plan(one, name, keep, grace=grace)
+    with _shared(session, name) as shared:
+        return make_prune_plan(shared, name, keep, grace=grace)
 
 
 def execute_prune(plan: PrunePlan, *, session: Session | None = None) -> PruneReport:
     """Deletes what the plan says and a new look at the repository says, too."""
     from oci.prune.execute import execute  # noqa: PLC0415
 
-    with _shared(session, parse_store(plan.destination)) as one:
-        return execute(one, plan)
+    with _shared(session, plan.store) as shared:
+        return execute(shared, plan)
 
 
 class Registry:

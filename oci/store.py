@@ -3,12 +3,12 @@ are stores alike; what is copied doesn't know which."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from enum import Enum
 from typing import Protocol, TypeAlias
 
 from oci.descriptor import Descriptor
-from oci.digest import Chunk, Digest
+from oci.digest import Chunk, Digest, verified
 from oci.manifest import Manifest
 from oci.reference import Repository, StoreName
 
@@ -71,11 +71,38 @@ class Destination(Source, Protocol):
     def delete_tag(self, tag: str) -> None:
         """Removes the name and nothing else, or raises Refused where the store can't."""
 
+    @property
+    def has_referrers_api(self) -> bool | None:
+        """None as long as nothing has asked a registry for referrers; False where an index lists them."""
+
+    def all_tags(self) -> Iterator[str]:
+        """As `tags`, for callers that delete what isn't named: a list cut short without a Link is continued."""
+
+    def listed(self) -> tuple[Digest, ...]:
+        """Every manifest that the store lists by digest; only a layout folder has such a list, its index.json."""
+
+    def sweep(self, candidates: Collection[Digest]) -> int | None:
+        """Deletes those of `candidates` that no manifest lists, and returns the bytes that this made free. None for a
+        registry, which collects garbage itself."""
+
 
 def found_manifest(source: Source, identifier: str) -> Descriptor:
     """As `Source.head_manifest` of what must be there. Raises NotFound with what the store says to a GET, for an answer
     to a HEAD has no words, and some registries refuse one."""
     return source.head_manifest(identifier) or source.get_manifest(identifier).descriptor
+
+
+def read_range(
+    chunks: Callable[[Descriptor, int, int], Iterator[Chunk]],
+    blob: Descriptor,
+    offset: int,
+    length: int | None,
+    where: str,
+) -> Iterator[Chunk]:
+    """Implements `Source.read_blob`: `chunks` yields the bytes of a blob from one position to another."""
+    if offset == 0 and length is None:
+        return verified(chunks(blob, 0, blob.size), blob.digest, blob.size, where)
+    return chunks(blob, offset, blob.size if length is None else min(blob.size, offset + length))
 
 
 def reader_of(data: bytes) -> BlobReader:

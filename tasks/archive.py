@@ -33,8 +33,8 @@ from oci.relocation.verify import Verification
 from oci.units import counted, show_size
 from tasks.artifacts.live import Heartbeat
 from tasks.artifacts.report import artifact_key
-from tasks.fleet.dispatch import End, Fleet, Job, run_on_fleet
-from tasks.relocate import Order, RelocationRun
+from tasks.fleet.dispatch import Fleet, Job, JobState, run_on_fleet
+from tasks.relocate import RelocationOrder, RelocationRun
 from tasks.run import ONCE, REPEATABLE, current
 
 
@@ -42,11 +42,11 @@ from tasks.run import ONCE, REPEATABLE, current
 class ExportOrder:
     """An archive as asked for: no secret, no connection."""
 
-    order: Order
+    order: RelocationOrder
     options: ExportOptions
     resume: bool = True
     """Go on with what an earlier run of the same archive has stored."""
-    seal: str = ""
+    fingerprint: str = ""
     """Of the plan that another run has made, and of which this one writes a part."""
     tickets: tuple[str, ...] = ()
     """That run's, one for each volume."""
@@ -125,7 +125,7 @@ async def plan_tarball(location: str) -> bool:
     export.archive = plan
     for warning in plan.warnings:
         get_run_logger().warning("%s", warning)
-    if export.export.seal and export.export.seal != plan.seal:
+    if export.export.fingerprint and export.export.fingerprint != plan.fingerprint:
         raise InvalidInput(
             f"{location}: what is to be written isn't what was planned any more",
             hint="something has been added to the source meanwhile: run the export again",
@@ -232,7 +232,7 @@ class PartsAccount(BaseModel):
     def of(cls, export: ExportRun) -> dict[str, Any]:
         return {
             "stored": export.bytes_stored,
-            "written": [asdict(one) for one in export.written],
+            "written": [asdict(group) for group in export.written],
             "receipt": asdict(export.receipt()),
         }
 
@@ -245,9 +245,9 @@ async def write_on_fleet(
     """
 
     def noted(run: UUID, account: Heartbeat) -> None:
-        told = PartsAccount.model_validate(account.body)
-        export.elsewhere[str(run)] = told.receipt
-        export.stored_elsewhere[str(run)] = told.stored
+        group = PartsAccount.model_validate(account.body)
+        export.elsewhere[str(run)] = group.receipt
+        export.stored_elsewhere[str(run)] = group.stored
 
     jobs = [
         Job(name=f"{location}, group {number} of {len(groups)}", parameters=parameters(group))
@@ -257,7 +257,7 @@ async def write_on_fleet(
     failures = [
         StoreError(end.message, side="destination", store=location, subject=job.name, retryable=True)
         for job, end in zip(jobs, ends, strict=True)
-        if end.end is not End.COMPLETED
+        if end.end is not JobState.COMPLETED
     ]
     if failures:
         raise Incomplete(

@@ -1,4 +1,4 @@
-"""Credentials kept by the Prefect server and named by a flow's parameters; the secret itself is never a parameter.
+"""Credentials that the Prefect server stores: a flow's parameters name them, and never contain the secret.
 
 Register the block type once per server: `prefect block register --module tasks.blocks`.
 """
@@ -6,13 +6,14 @@ Register the block type once per server: `prefect block register --module tasks.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from prefect.blocks.core import Block
 from pydantic import Field, SecretStr, field_validator
 
 from oci.archive.s3_options import S3Options
 from oci.errors import InvalidInput
+from oci.options import fields_of
 from oci.reference import HUB
 from oci.registry.credentials.credential import Credential
 
@@ -31,7 +32,7 @@ class RegistryCredentials(Block):
         min_length=1,
         pattern=r"^[^/@\s]+$",
     )
-    username: str = Field(default="", title="User name", description="Empty when a token is given instead.")
+    username: str = Field(default="", title="User name", description="Empty where a token takes its place.")
     password: SecretStr = Field(
         default=SecretStr(""), title="Password", description="Password or access token that belongs to the user name."
     )
@@ -59,87 +60,57 @@ class RegistryCredentials(Block):
         )
 
 
+_S3_OPTIONS = {option.name: option for option in fields_of(S3Options)}
+
+
+def _declared(name: str, more: str = "") -> Any:
+    """Makes the field of a block from the declaration of the option; `more` says what holds on a worker."""
+    option = _S3_OPTIONS[name]
+    return Field(
+        default=SecretStr("") if name in ("secret_key", "session_token") else option.default,
+        title=option.title,
+        description=" ".join(filter(None, (option.help, more))),
+        examples=list(option.examples) or None,
+        pattern=option.pattern,
+        max_length=option.max_length if option.is_mapping else None,
+    )
+
+
 class S3Store(Block):
-    """An object store that archives are in: how it is reached, who we are there, and what objects get."""
+    """An object store for archives: how it is reached, which keys are used, and what written objects get."""
 
     _block_type_name: ClassVar[str | None] = "S3 Store"
     _block_type_slug: ClassVar[str | None] = "s3-store"
-    _description: ClassVar[str | None] = "An object store for archives: Amazon S3, or one that speaks its language."
+    _description: ClassVar[str | None] = "An object store for archives: Amazon S3, or a store with the same interface."
 
-    endpoint: str = Field(
-        default="",
-        title="Endpoint",
-        description="Of what isn't Amazon S3. Empty: the worker's AWS_ENDPOINT_URL_S3, else Amazon.",
-        examples=["https://s3.corp.example"],
-        pattern=r"^(https?://[^@\s]+)?$",
-    )
-    region: str = Field(default="", title="Region", description="Empty: the worker's, else us-east-1.")
-    access_key: str = Field(
-        default="", title="Access key", description="Empty: what boto3 finds on the worker (AWS_*, ~/.aws, a role)."
-    )
-    secret_key: SecretStr = Field(default=SecretStr(""), title="Secret key")
-    session_token: SecretStr = Field(default=SecretStr(""), title="Session token")
-    profile: str = Field(default="", title="Profile", description="Of the AWS config files on the worker.")
-    role: str = Field(
-        default="",
-        title="Role",
-        description="ARN of a role to assume; its keys are renewed as long as a run takes.",
-        examples=["arn:aws:iam::123456789012:role/archives"],
-    )
-    path_style: bool = Field(
-        default=False,
-        title="Path style",
-        description="https://ENDPOINT/BUCKET/KEY instead of https://BUCKET.ENDPOINT/KEY.",
-    )
-    ca_file: str = Field(
-        default="", title="CA file", description="PEM file on the worker to trust instead of the system's."
-    )
-    verify_tls: bool = Field(
-        default=True, title="Verify TLS certificates", description="Switch off for a test store only."
-    )
-    encryption: str = Field(
-        default="",
-        title="Encryption",
-        description="AES256, aws:kms, or aws:kms:KEY-ID. Empty: as the bucket says.",
-        pattern=r"^(AES256|aws:kms(:.+)?)?$",
-    )
-    storage_class: str = Field(
-        default="", title="Storage class", description="Empty: the bucket's.", examples=["STANDARD_IA"]
-    )
-    tags: dict[str, str] = Field(
-        default={}, title="Tags", description="Of every archive that is written.", max_length=10
-    )
-    checksums: Literal["when_supported", "when_required"] = Field(
-        default="when_supported",
-        title="Checksums",
-        description="when_required: for stores that know no checksum but MD5.",
-    )
+    endpoint: str = _declared("endpoint", "Empty: the worker's AWS_ENDPOINT_URL_S3, else Amazon.")
+    region: str = _declared("region", "Empty: the worker's, else us-east-1.")
+    access_key: str = _declared("access_key", "Empty: what boto3 finds on the worker (AWS_*, ~/.aws, a role).")
+    secret_key: SecretStr = _declared("secret_key")
+    session_token: SecretStr = _declared("session_token")
+    profile: str = _declared("profile", "The files are on the worker.")
+    role: str = _declared("role")
+    path_style: bool = _declared("path_style")
+    ca_file: str = _declared("ca_file", "The file is on the worker.")
+    verify_tls: bool = _declared("verify_tls")
+    encryption: str = _declared("encryption")
+    storage_class: str = _declared("storage_class")
+    tags: dict[str, str] = _declared("tags")
+    checksums: Literal["when_supported", "when_required"] = _declared("checksums")
     abandoned_after_days: float = Field(
         default=7.0,
         title="Abandoned after days",
-        description="Parts of an upload that nothing was added to for so long are removed by the next run.",
+        description="Remove an unfinished upload of the same object that got no new part for this many days.",
         ge=1,
         le=365,
     )
 
     def settings(self) -> S3Options:
-        return S3Options(
-            endpoint=self.endpoint,
-            region=self.region,
-            access_key=self.access_key,
-            secret_key=self.secret_key.get_secret_value(),
-            session_token=self.session_token.get_secret_value(),
-            profile=self.profile,
-            role=self.role,
-            path_style=self.path_style,
-            ca_file=self.ca_file,
-            verify_tls=self.verify_tls,
-            encryption=self.encryption,
-            storage_class=self.storage_class,
-            tags=self.tags,
-            checksums=self.checksums,
-            abandoned_after=self.abandoned_after_days * 86_400,
-        )
+        values = {name: getattr(self, name) for name in S3Options.__struct_fields__ if hasattr(self, name)}
+        plain: dict[str, Any] = {
+            name: value.get_secret_value() if isinstance(value, SecretStr) else value for name, value in values.items()
+        }
+        return S3Options(**plain, abandoned_after=self.abandoned_after_days * 86_400)
 
 
 async def load_s3(name: str) -> S3Options:

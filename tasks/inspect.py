@@ -8,7 +8,7 @@ from prefect.logging import get_run_logger
 from oci.bundle.describe import DescribedBundle, OpenSource, describe
 from oci.bundle.results import DescribeReport, TagsReport
 from oci.bundle.tagnames import Tag, list_tags, resolve_tag
-from oci.reference import ArchiveName, Reference, parse_any, parse_store
+from oci.reference import ArchiveName, Reference, StoreName
 from oci.relocation.archive_source import named_in_archive, sealed
 from oci.relocation.report import VerificationReport, VerifiedPlace
 from oci.relocation.session import Session
@@ -20,16 +20,15 @@ from tasks.run import ONCE, REPEATABLE, Run, current
 
 @task(name="describe bundle", task_run_name="describe {bundle}", **REPEATABLE)
 async def describe_bundle(
-    bundle: str, archive: ArchiveName | None = None, *, layers: bool = True, signatures: bool = True
+    bundle: Reference, archive: ArchiveName | None = None, *, layers: bool = True, signatures: bool = True
 ) -> DescribeReport:
     """Reads the bundle and everything it lists, out of `archive` where that is given, and writes the page of it."""
     run = current(Run)
-    reference = parse_any(bundle)
-    found = await run.in_thread(
-        _describe, await run.session(), reference, archive, layers=layers, signatures=signatures
+    described = await run.in_thread(
+        _describe, await run.session(), bundle, archive, layers=layers, signatures=signatures
     )
-    report = DescribeReport.of(found)
-    await write_page("describe", str(reference.repository), describe_page(report), f"What {reference} holds")
+    report = DescribeReport.of(described)
+    await write_page("describe", str(bundle.repository), describe_page(report), f"What {bundle} holds")
     get_run_logger().info("%s holds %d images and bundles", report.image, len(report.contents))
     return report
 
@@ -45,32 +44,30 @@ def _describe(
 
 
 @task(name="list tags", task_run_name="list tags of {repository}", **REPEATABLE)
-async def list_repository_tags(repository: str, *, internal: bool = False, digests: bool = False) -> TagsReport:
+async def list_repository_tags(repository: StoreName, *, internal: bool = False, digests: bool = False) -> TagsReport:
     """The tags of a repository, with `digests` a HEAD for each, and as a table artifact."""
     run = current(Run)
-    found = await run.in_thread(_list, await run.session(), repository, internal=internal, digests=digests)
-    return await _shown(TagsReport.of(repository, found))
+    listed = await run.in_thread(_list, await run.session(), repository, internal=internal, digests=digests)
+    return await _write_tags(TagsReport.of(str(repository), listed))
 
 
-def _list(session: Session, repository: str, *, internal: bool, digests: bool) -> tuple[Tag, ...]:
-    source = session.source(parse_any(repository).repository)
-    return list_tags(source, internal=internal, digests=session.workers if digests else None)
+def _list(session: Session, repository: StoreName, *, internal: bool, digests: bool) -> tuple[Tag, ...]:
+    return list_tags(session.source(repository), internal=internal, digests=session.workers if digests else None)
 
 
 @task(name="resolve tag", task_run_name="resolve {reference}", **REPEATABLE)
-async def resolve_one_tag(reference: str) -> TagsReport:
+async def resolve_tag_of(reference: Reference) -> TagsReport:
     """The digest that a tag stands for, by one HEAD, and as a table artifact."""
     run = current(Run)
-    asked = parse_any(reference)
-    found = await run.in_thread(_resolve, await run.session(), asked)
-    return await _shown(TagsReport.of(str(asked.repository), [Tag(asked.tag, found.digest)]))
+    pinned = await run.in_thread(_resolve, await run.session(), reference)
+    return await _write_tags(TagsReport.of(str(reference.repository), [Tag(reference.tag, pinned.digest)]))
 
 
 def _resolve(session: Session, reference: Reference) -> Reference:
     return resolve_tag(session.source(reference.repository), reference)
 
 
-async def _shown(report: TagsReport) -> TagsReport:
+async def _write_tags(report: TagsReport) -> TagsReport:
     more = f", the first {ROWS} of {len(report.tags)}" if len(report.tags) > ROWS else ""
     rows = ({"Name": tag.name, "Digest": tag.digest} for tag in report.tags)
     await write_table("tags", report.repository, rows, f"Tags of {report.repository}{more}")
@@ -79,12 +76,12 @@ async def _shown(report: TagsReport) -> TagsReport:
 
 
 @task(name="verify place", task_run_name="verify {place}", **REPEATABLE)
-async def verify_place(place: str, names: list[str], *, deep: bool) -> VerifiedPlace:
+async def verify_place(place: StoreName, names: list[str], *, deep: bool) -> VerifiedPlace:
     """What `names` stand for in one repository or layout folder, or everything with a tag. Problems are part of the
     result; an error means that nothing could be looked at."""
     run = current(Run)
-    found = await run.in_thread(verify_names, await run.session(), parse_store(place), names, deep=deep)
-    return VerifiedPlace.of(place, names, found)
+    verification = await run.in_thread(verify_names, await run.session(), place, names, deep=deep)
+    return VerifiedPlace.of(str(place), names, verification)
 
 
 @task(name="report verification", **ONCE)

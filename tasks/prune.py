@@ -20,7 +20,7 @@ from oci.prune.keep import Keep
 from oci.prune.plan import PrunePlan
 from oci.prune.planner import make_prune_plan, remember
 from oci.prune.results import PruneRunReport
-from oci.reference import parse_store
+from oci.reference import StoreName
 from oci.relocation.session import Access, Session
 from oci.units import counted, show_size
 from tasks.access import OneSided, Side
@@ -69,30 +69,32 @@ def undone(plan: PlannedPrune, outcome: str, note: str = "") -> PruneRunReport:
     )
 
 
-class Policy(BaseModel):
+class PrunePolicy(BaseModel):
     """`keep` is a Keep's `to_dict`; `mirrors` the path of a file of mirrors on the machine of the run, or empty."""
 
     keep: dict[str, Any]
     mirrors: str = ""
     vanished: bool = True
 
-    async def now(self, run: OneSided, destination: str) -> Keep:
+    async def now(self, run: OneSided, destination: StoreName) -> Keep:
         """With what all mirrors to the destination take at this moment. Raises what reading them and their sources
         raises."""
         keep = Keep.from_dict(self.keep)
         if not self.mirrors:
             return keep
         config = await run.in_thread(read_config, self.mirrors)
-        names = dict.fromkeys(one.credentials for one in config.registries.values() if one.credentials)
+        names = dict.fromkeys(registry.credentials for registry in config.registries.values() if registry.credentials)
         side = Side(credentials=(*run.side.credentials, *names), anonymous=run.side.anonymous)
         reached = {name: await side.access(name) for name in ("source", "destination")}
         return keep.and_also(await run.in_thread(self._mirrored, config, destination, reached, run))
 
-    def _mirrored(self, config: MirrorsConfig, destination: str, reached: dict[str, Access], run: OneSided) -> Keep:
+    def _mirrored(
+        self, config: MirrorsConfig, destination: StoreName, reached: dict[str, Access], run: OneSided
+    ) -> Keep:
         def open_mirror(mirror: Mirror) -> Session:
             return opened(config, [mirror], lambda name, _: reached[name], run.cancel)
 
-        return keep_for(config, parse_store(destination), open_mirror, vanished=self.vanished)
+        return keep_for(config, destination, open_mirror, vanished=self.vanished)
 
 
 EVENT = "transship.prune"
@@ -100,7 +102,7 @@ EVENT = "transship.prune"
 
 
 @task(name="plan prune", task_run_name="plan prune of {destination}", **REPEATABLE)
-async def plan_prune(destination: str, policy: Policy, grace_seconds: float) -> PlannedPrune:
+async def plan_prune(destination: StoreName, policy: PrunePolicy, grace_seconds: float) -> PlannedPrune:
     """What the destination has beyond the policy, as a table artifact too.
 
     Kept for the flow run: what goes on when a person has approved is the plan that this person has seen. With a grace
@@ -113,7 +115,7 @@ async def plan_prune(destination: str, policy: Policy, grace_seconds: float) -> 
         keep = await policy.now(run, destination)
         plan = await run.in_thread(_plan, session, destination, keep, timedelta(seconds=grace_seconds))
         planned = _planned(plan)
-        await write_table("prune-plan", destination, _rows(plan), str(planned))
+        await write_table("prune-plan", str(destination), _rows(plan), str(planned))
         for warning in (*plan.warnings, *plan.unknown):
             get_run_logger().warning("%s", warning)
         return planned
@@ -136,18 +138,17 @@ def _planned(plan: PrunePlan) -> PlannedPrune:
     )
 
 
-def _plan(session: Session, destination: str, keep: Keep, grace: timedelta) -> PrunePlan:
-    name = parse_store(destination)
-    plan = make_prune_plan(session, name, keep, grace=grace)
+def _plan(session: Session, destination: StoreName, keep: Keep, grace: timedelta) -> PrunePlan:
+    plan = make_prune_plan(session, destination, keep, grace=grace)
     if grace:
-        remember(session, name, plan)
+        remember(session, destination, plan)
     return plan
 
 
 def fingerprint(plan: PrunePlan) -> str:
     """Of all that a plan deletes, names included: what a person approves."""
-    due = [f"{one.digest} {' '.join(one.tags)}" for one in plan.due_manifests]
-    due += [f"{one.tag}@{one.digest}" for one in plan.due_tags]
+    due = [f"{manifest.digest} {' '.join(manifest.tags)}" for manifest in plan.due_manifests]
+    due += [f"{tag.tag}@{tag.digest}" for tag in plan.due_tags]
     return digest_of("\n".join([plan.destination, *sorted(due)]).encode()).partition(":")[2][:32]
 
 
@@ -159,30 +160,32 @@ def plan_key(destination: str) -> str:
 def _rows(plan: PrunePlan) -> list[dict[str, str]]:
     rows = [
         {
-            "What": one.kind,
-            "Tags": ", ".join(one.tags),
-            "Digest": str(one.digest),
-            "Unwanted since": f"{one.since:%Y-%m-%d %H:%M}",
-            "State": "to delete" if one.due else "waiting",
+            "What": manifest.kind,
+            "Tags": ", ".join(manifest.tags),
+            "Digest": str(manifest.digest),
+            "Unwanted since": f"{manifest.since:%Y-%m-%d %H:%M}",
+            "State": "to delete" if manifest.due else "waiting",
         }
-        for one in plan.manifests
+        for manifest in plan.manifests
     ]
     return rows + [
         {
             "What": "tag alone",
-            "Tags": one.tag,
-            "Digest": f"{one.digest} stays: {one.because}",
-            "Unwanted since": f"{one.since:%Y-%m-%d %H:%M}",
-            "State": "to delete" if one.due else "waiting",
+            "Tags": tag.tag,
+            "Digest": f"{tag.digest} stays: {tag.because}",
+            "Unwanted since": f"{tag.since:%Y-%m-%d %H:%M}",
+            "State": "to delete" if tag.due else "waiting",
         }
-        for one in plan.tags
+        for tag in plan.tags
     ]
 
 
 @task(name="delete", task_run_name="delete from {destination}", **ONCE)
-async def carry_out(destination: str, planned: PlannedPrune, policy: Policy, note: str = "") -> PruneRunReport:
+async def carry_out(
+    destination: StoreName, planned: PlannedPrune, policy: PrunePolicy, note: str = ""
+) -> PruneRunReport:
     """Looks again, and deletes what the plan says and what is unwanted still; what mirrors take by now is asked anew.
-    Not run again by itself: whoever runs it again makes a new plan."""
+    Not run again by itself: a new run makes a new plan."""
     run = current(OneSided)
     plan = PrunePlan.from_json(planned.document)
     keep = await policy.now(run, destination)
@@ -191,12 +194,12 @@ async def carry_out(destination: str, planned: PlannedPrune, policy: Policy, not
 
 
 @task(name="report prune", task_run_name="report {destination}", **ONCE)
-async def report_prune(destination: str, written: PruneRunReport) -> PruneRunReport:
+async def report_prune(destination: StoreName, written: PruneRunReport) -> PruneRunReport:
     """Writes the report artifact and emits `transship.prune.finished`, `.denied` or `.failed`, with the report as
     payload."""
-    await write_page("prune", destination, prune_page(written), f"What the prune of {destination} did")
+    await write_page("prune", str(destination), prune_page(written), f"What the prune of {destination} did")
     ending = written.outcome if written.outcome in ("denied", "failed") else "finished"
-    emit(f"{EVENT}.{ending}", destination, msgspec.to_builtins(written))
+    emit(f"{EVENT}.{ending}", str(destination), msgspec.to_builtins(written))
     log = get_run_logger().error if ending == "failed" else get_run_logger().info
     log("%s", written)
     return written

@@ -18,7 +18,7 @@ from oci.descriptor import INDEX_TYPES
 from oci.digest import Digest, parse_digest
 from oci.errors import Incomplete, InvalidInput, TransshipError
 from oci.meter import Receipt, RunMetrics, export_metrics
-from oci.reference import Reference, parse_any
+from oci.reference import Reference
 from oci.relocation.plan import Plan
 from oci.relocation.report import ArchiveFacts, ImageFailure, RelocationReport, report_of, short_subject
 from oci.relocation.request import RelocationRequest
@@ -55,7 +55,7 @@ class Resolution(BaseModel):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class RelocationOrder:
     """A relocation as asked for, in values that can be sent anywhere: no secret, no connection. A part of a relocation
     has a plan in the place of a request."""
 
@@ -70,7 +70,7 @@ class Order:
 class RelocationRun(Run):
     """One order being carried out."""
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: RelocationOrder) -> None:
         super().__init__(between(order.source, order.destination, order.concurrency), concurrency=order.concurrency)
         self.order = order
         self.request = order.request
@@ -185,11 +185,10 @@ async def resolve_bundle(kind: str, source: str) -> Resolution:
     """
     if kind in ("lock", "archive"):
         return Resolution(what=kind, reference=source, pinned=source)
-    reference = parse_any(source)
     run = current(RelocationRun)
 
     async def ask() -> Resolution:
-        return await run.in_thread(_resolve, await run.session(), kind, reference)
+        return await run.in_thread(_resolve, await run.session(), kind, run.asked.reference)
 
     return await remembered("resolved-source", Resolution, ask)
 

@@ -133,8 +133,8 @@ async def together(*work: Coroutine[Any, Any, object]) -> None:
     """Awaits all of it. The first error cancels the rest and is raised by itself."""
     try:
         async with asyncio.TaskGroup() as group:
-            for one in work:
-                group.create_task(one)
+            for coroutine in work:
+                group.create_task(coroutine)
     except BaseExceptionGroup as group_of_errors:
         raise the_error(group_of_errors) from None
 

@@ -121,6 +121,21 @@ def test_rooms_have_at_most_12_modules() -> None:
     assert not {room: count for room, count in rooms.items() if count > MOST_IN_A_ROOM.get(room, 12)}
 
 
+def test_a_module_gives_a_name_once() -> None:
+    """A second constant of the same name would change the first for the functions between the two."""
+    twice = {}
+    for path in modules(*FLOORS):
+        assigned = Counter(
+            target.id
+            for node in ast.parse(path.read_text()).body
+            if isinstance(node, ast.Assign | ast.AnnAssign)
+            for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+            if isinstance(target, ast.Name)
+        )
+        twice[str(path.relative_to(ROOT))] = [name for name, count in assigned.items() if count > 1]
+    assert not {path: names for path, names in twice.items() if names}
+
+
 @pytest.mark.parametrize("name", FLOORS)
 def test_the_imported_packages_are_ours(name: str) -> None:
     """`oci` is also the import name of Oracle's SDK: in one environment with it, one of the two would be shadowed."""

@@ -52,9 +52,9 @@ def _plain(automation: AutomationCore, key: str) -> Any:
 def _ordered(value: Any) -> Any:
     """Without the ids that the server gives, and with lists that stand for sets in one order."""
     if isinstance(value, dict):
-        return {key: _ordered(one) for key, one in value.items() if key != "id"}
+        return {key: _ordered(item) for key, item in value.items() if key != "id"}
     if isinstance(value, list):
-        return sorted((_ordered(one) for one in value), key=repr)
+        return sorted((_ordered(item) for item in value), key=repr)
     return value
 
 
@@ -86,9 +86,9 @@ def push_automation(declaration: Declaration, trigger: PushTrigger, deployment: 
 def literal(value: Any) -> Any:
     """Parameters of an action are templates; text that looks like one, such as a regular expression, stays as it is."""
     if isinstance(value, dict):
-        return {key: literal(one) for key, one in value.items()}
+        return {key: literal(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [literal(one) for one in value]
+        return [literal(item) for item in value]
     if isinstance(value, str) and ("{{" in value or "{%" in value or "{#" in value):
         return {"__prefect_kind": "none", "value": value}
     return value
@@ -106,10 +106,10 @@ async def put_trigger(
 async def remove_trigger(client: PrefectClient, deployment: str, *, dry_run: bool) -> list[Change]:
     """Of a deployment that goes away."""
     found = await client.read_automations_by_name(trigger_name(deployment))
-    for one in found:
+    for existing in found:
         if not dry_run:
-            await client.delete_automation(one.id)
-    return [Change(KIND, one.name, Outcome.REMOVED) for one in found]
+            await client.delete_automation(existing.id)
+    return [Change(KIND, existing.name, Outcome.REMOVED) for existing in found]
 
 
 ENDED_BADLY = frozenset({"prefect.flow-run.Failed", "prefect.flow-run.Crashed", "prefect.flow-run.TimedOut"})

@@ -56,7 +56,7 @@ class PushTrigger:
 
 
 @dataclass(frozen=True, slots=True)
-class Declared:
+class DeclaredMirror:
     """All that one mirror asks for: `on_push` and `trigger` where it says so, and its source sends notifications."""
 
     mirror: Mirror
@@ -72,7 +72,7 @@ class Declared:
         return (self.main, self.on_push) if self.on_push else (self.main,)
 
 
-def declared(config: MirrorsConfig, mirror: Mirror) -> Declared:
+def declared(config: MirrorsConfig, mirror: Mirror) -> DeclaredMirror:
     """The configuration of the mirror travels in the parameters: a worker needs no file, every run shows the rules it
     went by, and a change takes effect when it is deployed. Raises InvalidInput."""
     own = config.alone(mirror)
@@ -99,7 +99,9 @@ def declared(config: MirrorsConfig, mirror: Mirror) -> Declared:
     )
     blocks = {registry.credentials for registry in own.registries.values()}
     blocks |= {bucket.s3_store for bucket in own.buckets.values()}
-    return Declared(mirror, main, on_push if trigger else None, trigger, mirror.registries, frozenset(blocks - {""}))
+    return DeclaredMirror(
+        mirror, main, on_push if trigger else None, trigger, mirror.registries, frozenset(blocks - {""})
+    )
 
 
 def _schedule(mirror: Mirror) -> SCHEDULE_TYPES | None:
@@ -136,7 +138,7 @@ def _offset(name: str, interval: timedelta) -> timedelta:
 
 def _trigger(mirror: Mirror) -> PushTrigger | None:
     store, reference = mirror.source.store, mirror.source.reference
-    if not isinstance(store, Repository) or store.registry == HUB:  # Docker Hub tells nobody
+    if not isinstance(store, Repository) or store.registry == HUB:  # Docker Hub sends none
         return None
     if reference is not None and not reference.tag:
         return None  # a digest doesn't move
@@ -182,7 +184,7 @@ class Outcome(StrEnum):
     UNCHANGED = "unchanged"
     REMOVED = "removed"
     KEPT = "kept"
-    """Nothing in the configuration asks for it, and nobody asked for its removal."""
+    """Nothing in the configuration asks for it, and its removal was not asked for."""
     MISSING = "missing"
     """Something that only a person can make, such as a block with a login in it."""
 

@@ -12,7 +12,7 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.exceptions import PrefectHTTPStatusError
 
 from flows.deploy.automations import parse_block, put_alarms, put_automation, put_trigger, remove_trigger
-from flows.deploy.declaration import FLEET_WORK_POOL, Change, Declared, Outcome, declared, fleet, rescue
+from flows.deploy.declaration import FLEET_WORK_POOL, Change, DeclaredMirror, Outcome, declared, fleet, rescue
 from flows.deploy.deployments import KIND, Wanted, left_over, put, remove
 from flows.deploy.infrastructure import block_types, find_block, put_block_type, put_limits, put_work_pool
 from flows.deploy.zombie_runs import zombie_automations
@@ -24,16 +24,16 @@ _NOT_MADE = UUID(int=0)
 """Of a deployment that a dry run doesn't make."""
 
 
-def _nobody(change: Change) -> None:
+def _ignore(change: Change) -> None:
     del change
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class DeployOptions:
     """Workers of `fleet_pool` take shards of large runs. Where the work pools have to be made, they are of
     `work_pool_type`, and that of the fleet like the other. `group` keeps several configurations on one server apart.
-    `notify` names the block, TYPE/NAME, that is told of failures and drift. `prune` removes what the group has left
-    over; without it that is only told."""
+    `notify` names the block, TYPE/NAME, that is notified of failures and drift. `prune` removes what the group has left
+    over; without it that is only reported."""
 
     work_pool: str = "transship"
     work_pool_type: str = "process"
@@ -44,20 +44,22 @@ class Options:
     dry_run: bool = False
 
 
-def deploy(config: MirrorsConfig, options: Options | None = None, *, tell: Callable[[Change], None] = _nobody) -> None:
-    """`adeploy` for programs without an event loop; `tell` hears of each change when it is done."""
+def deploy(
+    config: MirrorsConfig, options: DeployOptions | None = None, *, on_change: Callable[[Change], None] = _ignore
+) -> None:
+    """`adeploy` for programs without an event loop; `on_change` is called with each change when it is done."""
 
     async def run() -> None:
         async for change in adeploy(config, options):
-            tell(change)
+            on_change(change)
 
     asyncio.run(run())
 
 
-async def adeploy(config: MirrorsConfig, options: Options | None = None) -> AsyncIterator[Change]:
+async def adeploy(config: MirrorsConfig, options: DeployOptions | None = None) -> AsyncIterator[Change]:
     """Makes the server of PREFECT_API_URL hold a deployment for each mirror and what belongs to it. Doing it again
     changes nothing. All mirrors are read before the first change. Raises InvalidInput."""
-    options = options or Options()
+    options = options or DeployOptions()
     if options.notify:
         parse_block(options.notify)
     wanted = [declared(config, mirror) for mirror in config.mirrors]
@@ -94,7 +96,7 @@ def _refused(error: PrefectHTTPStatusError) -> StoreError:
 
 
 async def _deploy(
-    client: PrefectClient, config: MirrorsConfig, wanted: list[Declared], options: Options
+    client: PrefectClient, config: MirrorsConfig, wanted: list[DeclaredMirror], options: DeployOptions
 ) -> AsyncIterator[Change]:
     dry_run = options.dry_run
     type_of_pools, pool = options.work_pool_type, options.work_pool
@@ -118,8 +120,10 @@ async def _deploy(
     for declaration in fleet():
         change, _ = await put(client, Wanted(declaration, options.fleet_pool), dry_run=dry_run)
         yield change
-    for one in wanted:
-        async for change in _deploy_mirror(client, one, options, missing=frozenset(change.name for change in missing)):
+    for declared_mirror in wanted:
+        async for change in _deploy_mirror(
+            client, declared_mirror, options, missing=frozenset(change.name for change in missing)
+        ):
             yield change
     async for change in _left_over(client, wanted, options):
         yield change
@@ -133,18 +137,20 @@ def _logins(config: MirrorsConfig) -> list[tuple[type[Block], str]]:
 
 
 async def _deploy_mirror(
-    client: PrefectClient, one: Declared, options: Options, *, missing: frozenset[str]
+    client: PrefectClient, asked_for: DeclaredMirror, options: DeployOptions, *, missing: frozenset[str]
 ) -> AsyncIterator[Change]:
-    for declaration in one.deployments:
-        asked = Wanted(declaration, options.work_pool, options.group, waits=bool(one.blocks & missing))
+    for declaration in asked_for.deployments:
+        asked = Wanted(declaration, options.work_pool, options.group, waits=bool(asked_for.blocks & missing))
         change, deployment = await put(client, asked, dry_run=options.dry_run)
         yield change
-        if one.trigger and declaration is one.on_push:
-            yield await put_trigger(client, declaration, one.trigger, deployment, dry_run=options.dry_run)
+        if asked_for.trigger and declaration is asked_for.on_push:
+            yield await put_trigger(client, declaration, asked_for.trigger, deployment, dry_run=options.dry_run)
 
 
-async def _left_over(client: PrefectClient, wanted: list[Declared], options: Options) -> AsyncIterator[Change]:
-    kept = [declaration.name for one in wanted for declaration in one.deployments]
+async def _left_over(
+    client: PrefectClient, wanted: list[DeclaredMirror], options: DeployOptions
+) -> AsyncIterator[Change]:
+    kept = [declaration.name for asked_for in wanted for declaration in asked_for.deployments]
     for deployment in await left_over(client, options.group, kept):
         if not options.prune:
             yield Change(KIND, deployment.name, Outcome.KEPT, "no mirror has this name any more: --prune removes it")

@@ -145,7 +145,10 @@ def _differences(existing: DeploymentResponse, wanted: Wanted) -> Iterator[str]:
         "parameters": (existing.parameters, declaration.parameters),
         "form": (existing.parameter_openapi_schema, _form(declaration.entrypoint)),
         "enforcement of parameters": (existing.enforce_parameter_schema, True),
-        "schedule": ([one.schedule for one in existing.schedules], [declaration.schedule] * bool(declaration.schedule)),
+        "schedule": (
+            [schedule.schedule for schedule in existing.schedules],
+            [declaration.schedule] * bool(declaration.schedule),
+        ),
         "concurrency": (limit.limit if limit else None, declaration.places),
         "collisions": (
             options.collision_strategy if options else None,

@@ -73,7 +73,7 @@ async def put_block_type(client: PrefectClient, block: type[Block], *, dry_run: 
 
 
 async def find_block(client: PrefectClient, kind: type[Block], name: str) -> Change | None:
-    """A login is made by a person; that it isn't there yet is told before a run fails for it."""
+    """A login is made by a person; that it is missing is reported before a run fails for it."""
     try:
         await client.read_block_document_by_name(name, kind.get_block_type_slug(), include_secrets=False)
     except ObjectNotFound:
@@ -83,7 +83,7 @@ async def find_block(client: PrefectClient, kind: type[Block], name: str) -> Cha
 
 async def put_limits(client: PrefectClient, limits: Mapping[str, int], *, prune: bool, dry_run: bool) -> list[Change]:
     """`limits` says how many images at a time each registry takes over all workers; 0 for any number, and then a limit
-    that is there is removed by `prune` only: somebody may have set it by hand."""
+    that is there is removed by `prune` only: a person may have set it by hand."""
     return [
         change
         for host, number in sorted(limits.items())

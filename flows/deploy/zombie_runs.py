@@ -122,7 +122,7 @@ def _automation(name: str, description: str, deployment: UUID, trigger: EventTri
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
+class _SignsOfLife:
     """What changes while a run is alive: its state, and its heartbeats."""
 
     state: UUID | None
@@ -149,13 +149,13 @@ async def rescue(flow_run_id: UUID, look_again_after_seconds: float = LOOK_AGAIN
         return Completed(message=await _start_again(client, run))
 
 
-async def _look(client: PrefectClient, flow_run_id: UUID) -> tuple[FlowRun | None, _Look | None]:
+async def _look(client: PrefectClient, flow_run_id: UUID) -> tuple[FlowRun | None, _SignsOfLife | None]:
     try:
         run = await client.read_flow_run(flow_run_id)
     except ObjectNotFound:
         return None, None
     heartbeat = (await read_heartbeats(client, [flow_run_id])).get(flow_run_id)
-    return run, _Look(run.state.id if run.state else None, heartbeat.beat if heartbeat else 0)
+    return run, _SignsOfLife(run.state.id if run.state else None, heartbeat.beat if heartbeat else 0)
 
 
 def _is_crashed(run: FlowRun) -> bool:

@@ -55,12 +55,17 @@ class PushParameters(OneSide, Options, frozen=True, kw_only=True):
     ]
     bundle: Annotated[
         bool,
-        option("As a bundle", "One of the folders must hold .imgpkg/images.yml. Off: as a plain image."),
+        option(
+            "As a bundle", "Push a bundle: one of the folders must contain .imgpkg/images.yml. Off: push a plain image."
+        ),
     ] = True
     tags: Annotated[
         tuple[Text, ...],
         option(
-            "More tags", "Other tags of the result, beside that of the destination.", flag="--to-tag", max_length=100
+            "More tags",
+            "Tags that the result gets besides the tag of the destination.",
+            flag="--to-tag",
+            max_length=100,
         ),
     ] = ()
     exclusions: Annotated[
@@ -156,7 +161,7 @@ class PullParameters(OneSide, Options, frozen=True, kw_only=True):
         Literal["bundle", "image", "lock"],
         option(
             "Kind of source",
-            "A bundle's lock is made to name where its images are now. A lock is a BundleLock on the worker.",
+            "bundle: the lock in the folder names where the images are now. lock: a BundleLock file on the worker.",
         ),
     ] = "bundle"
     archive: ArchiveLocations = ()

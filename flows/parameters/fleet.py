@@ -31,12 +31,12 @@ class FleetOptions(Options, frozen=True, kw_only=True):
             max_length=400,
         ),
     ] = "mirror-shard/fleet"
-    shards: Annotated[int, option("Shards", "0 is as many as the size below asks for.", ge=0, le=1000)] = 0
+    shards: Annotated[int, option("Shards", "Number of shards. 0: as many as the size below gives.", ge=0, le=1000)] = 0
     shard_mebibytes: Annotated[
         int,
         option(
             "MiB in a shard",
-            "Each request counts as another 0.25 MiB. What would be a single shard is done by this run itself.",
+            "Each request counts as 0.25 MiB more. This run does the work itself when it is less than two shards.",
             ge=1,
             le=1_000_000,
         ),
@@ -46,7 +46,7 @@ class FleetOptions(Options, frozen=True, kw_only=True):
         int,
         option(
             "Lost after seconds",
-            "Without a sign of life; a run gives one every five seconds.",
+            "A run that sends no heartbeat for this long counts as lost. A run sends one every five seconds.",
             ge=15,
             le=3600,
         ),
@@ -55,7 +55,7 @@ class FleetOptions(Options, frozen=True, kw_only=True):
         int,
         option(
             "Start within seconds",
-            "From the moment a worker has claimed a run. Time spent waiting for a worker doesn't count.",
+            "A run must start within this time after a worker has claimed it. Waiting for a worker doesn't count.",
             ge=15,
             le=86400,
         ),

@@ -40,9 +40,9 @@ class DescribeParameters(OneSide, Options, frozen=True, kw_only=True):
         ),
     ]
     archive: ArchiveLocations = ()
-    layers: Annotated[bool, option("Layers", "With the layers of each image.")] = True
+    layers: Annotated[bool, option("Layers", "List the layers of each image.")] = True
     cosign_artifacts: Annotated[
-        bool, option("Signatures", "With cosign's signatures, which takes a request for each image.")
+        bool, option("Signatures", "List cosign's signatures, which takes a request for each image.")
     ] = True
     concurrency: Concurrency = DEFAULT_CONCURRENCY
     credentials: Credentials = ()
@@ -113,7 +113,7 @@ class VerifyParameters(OneSide, Options, frozen=True, kw_only=True):
         tuple[Text, ...],
         option(
             "Repositories",
-            "Every tag in them, signatures and the like among them.",
+            "Verify every tag in these repositories, those of signatures included.",
             examples=[["registry.corp.example/mirror/shop"]],
             max_length=100,
         ),
@@ -122,7 +122,7 @@ class VerifyParameters(OneSide, Options, frozen=True, kw_only=True):
         tuple[Text, ...],
         option(
             "Locks",
-            "ImagesLock and BundleLock files on the worker: what they pin, in the repositories they name.",
+            "ImagesLock and BundleLock files on the worker. What they pin is verified in the repositories they name.",
             examples=[["/etc/transship/images.lock.yml"]],
             max_length=100,
         ),

@@ -37,15 +37,15 @@ class MirrorCheckParameters(Options, frozen=True, kw_only=True):
         tuple[_Name, ...],
         option(
             "Only",
-            "Look at nothing but these: REGISTRY/REPOSITORY:TAG, one each, as the `only` of a report that had failures "
-            "lists them. What no mirror takes is left alone.",
+            "Look at these tags only: REGISTRY/REPOSITORY:TAG, as `only` of a report with failures lists them. A tag "
+            "that no mirror takes is ignored.",
             examples=[["registry.example/shop/web:1.4.0"]],
             max_length=10_000,
         ),
     ] = ()
     config: Annotated[
         MirrorsConfig | None,
-        option("Mirrors", "The mirrors themselves, as such a file has them.", group="advanced"),
+        option("Mirrors", "The mirrors themselves, in the form of a file of mirrors.", group="advanced"),
     ] = None
 
     def __post_init__(self) -> None:
@@ -84,7 +84,7 @@ class MirrorShardParameters(Options, frozen=True, kw_only=True):
     """Some of the changed images of a mirror. Such runs are started by a run of the mirror."""
 
     config: Annotated[MirrorsConfig, option("Mirror", "The mirror, and the registries that it uses.")]
-    items: Annotated[tuple[dict[str, Any], ...], option("Work", "The images to carry.", max_length=1000)]
+    items: Annotated[tuple[dict[str, Any], ...], option("Work", "The images to copy.", max_length=1000)]
 
     @classmethod
     def sent(cls, config: MirrorsConfig, mirror: Mirror, items: Sequence[WorkItem]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from oci.options import Options, option
 from oci.prune.keep import Keep, KeepOptions
 from oci.reference import ARCHIVE_PREFIX, StoreName, parse_store
 from oci.registry.options import RegistryOptions
-from tasks.prune import Policy
+from tasks.prune import PrunePolicy
 
 
 class AfterPlan(StrEnum):
@@ -40,12 +40,14 @@ class PruneParameters(OneSide, Options, frozen=True, kw_only=True):
             max_length=2000,
         ),
     ]
-    keep: Annotated[KeepOptions, option("Keep", "What is to be kept; any one of these is enough.")] = KeepOptions()
+    keep: Annotated[
+        KeepOptions, option("Keep", "What to keep. A manifest that any of these options names is kept.")
+    ] = KeepOptions()
     mirrors: Annotated[
         str,
         option(
             "Mirrors",
-            "File of mirrors on the worker: what all mirrors to this destination take is kept, too.",
+            "File of mirrors on the worker. What its mirrors to this destination take is kept, too.",
             examples=["/etc/transship/mirrors.yaml"],
             max_length=2000,
         ),
@@ -54,14 +56,14 @@ class PruneParameters(OneSide, Options, frozen=True, kw_only=True):
         bool,
         option(
             "Keep what vanished",
-            "What the mirrors' rules take by its name is kept although the source has it no longer.",
+            "Keep a tag that the rules of the mirrors take by its name, although the source no longer has it.",
         ),
     ] = True
     grace: Annotated[
         timedelta,
         option(
             "Grace period",
-            "Delete only what was seen unwanted for so long, such as 7d; each run looks. Since when is kept in the "
+            "Delete only what has been unwanted for this long, such as 7d, as earlier runs have noted in the "
             "repository itself.",
         ),
     ] = timedelta(0)
@@ -69,8 +71,8 @@ class PruneParameters(OneSide, Options, frozen=True, kw_only=True):
         AfterPlan,
         option(
             "After the plan",
-            "ask: wait for a person's approval. delete: what has outlasted its grace period goes without asking. stop: "
-            "only show the plan.",
+            "ask: wait for a person's approval. delete: delete what has outlasted its grace period, without approval. "
+            "stop: only show the plan.",
         ),
     ] = AfterPlan.ASK
     wait: Annotated[
@@ -89,7 +91,7 @@ class PruneParameters(OneSide, Options, frozen=True, kw_only=True):
         if keep.is_empty and not (keep.nothing or self.mirrors):
             raise InvalidInput("say what to keep, or that it is nothing")
         if self.after_plan is AfterPlan.DELETE and not self.grace:
-            raise InvalidInput("without a grace period somebody has to be asked")
+            raise InvalidInput("without a grace period a person has to be asked")
         if self.wait < timedelta(seconds=1):
             raise InvalidInput("a person can't answer within no time")
         msgspec.structs.force_setattr(self, "destination", str(store))
@@ -100,14 +102,16 @@ class PruneParameters(OneSide, Options, frozen=True, kw_only=True):
     def policy_keep(self) -> Keep:
         return Keep(**msgspec.structs.asdict(self.keep))
 
-    def policy(self) -> Policy:
-        return Policy(keep=self.policy_keep().to_dict(), mirrors=self.mirrors, vanished=self.keep_vanished)
+    def policy(self) -> PrunePolicy:
+        return PrunePolicy(keep=self.policy_keep().to_dict(), mirrors=self.mirrors, vanished=self.keep_vanished)
 
 
 class PruneApproval(RunInput):
     """What a person answers."""
 
     approve: bool = Field(
-        default=False, title="Delete", description="On: what the plan lists is deleted. Off: nothing is."
+        default=False, title="Delete", description="On: delete what the plan lists. Off: delete nothing."
     )
-    note: str = Field(default="", title="Note", description="For the report: why, or who was asked.", max_length=2000)
+    note: str = Field(
+        default="", title="Note", description="Text for the report: the reason, or who decided.", max_length=2000
+    )

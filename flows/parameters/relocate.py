@@ -20,7 +20,7 @@ from oci.relocation.request import CopyOptions, RelocationRequest
 from oci.relocation.run import Verify
 from tasks.archive import ExportOrder
 from tasks.fleet.dispatch import Fleet
-from tasks.relocate import Order
+from tasks.relocate import RelocationOrder
 
 
 class TarballOptions(Options, frozen=True, kw_only=True):
@@ -29,10 +29,11 @@ class TarballOptions(Options, frozen=True, kw_only=True):
     export: Annotated[ExportOptions, option("Export", "How the archive is written.", flat=True)] = ExportOptions()
     resume: Annotated[bool, option("Resume", "Go on with what an earlier run of the same archive has stored.")] = True
     sha256sums: Annotated[
-        bool, option("SHA256SUMS", "Write NAME.SHA256SUMS beside the archive; reads it once more.")
+        bool, option("SHA256SUMS", "Write NAME.SHA256SUMS beside the archive, which is read once more for it.")
     ] = False
     groups: Annotated[
-        int, option("Groups of parts", "Each is a task run that is retried alone.", ge=1, le=500, group="advanced")
+        int,
+        option("Groups of parts", "Each group is a task run, which is retried alone.", ge=1, le=500, group="advanced"),
     ] = 8
     deployment: Annotated[
         str,
@@ -107,7 +108,7 @@ class RelocateParameters(Options, frozen=True, kw_only=True):
         option(
             "Destination",
             "Such as registry.corp.example/mirror/shop, without a tag; oci:PATH for a layout folder; or where an "
-            "archive is to be: s3://BUCKET/KEY, or the path of a file on the worker. All of it goes into this one.",
+            "archive is to be: s3://BUCKET/KEY, or the path of a file on the worker. All images go into it.",
             examples=["registry.corp.example/mirror/shop", "s3://archives/shop-1.4.0.tar"],
             min_length=1,
             max_length=2000,
@@ -117,8 +118,8 @@ class RelocateParameters(Options, frozen=True, kw_only=True):
         SourceKind,
         option(
             "Kind of source",
-            "A bundle travels with all it lists, an image or index alone. A lock is a file on the worker. All of an "
-            "archive travels unless `only` says less.",
+            "bundle: with all that it lists. image: one image or index alone. lock: a file on the worker. archive: all "
+            "of it, or what `only` names.",
         ),
     ] = SourceKind.BUNDLE
     how: Annotated[CopyOptions, option("How", "How the source is copied.", flat=True)] = CopyOptions()
@@ -221,8 +222,8 @@ class RelocateParameters(Options, frozen=True, kw_only=True):
             source = {"archive": tuple(unquote(location) for location in text.split("|"))}
         return RelocationRequest(to=self.destination, **source, **msgspec.structs.asdict(self.how))
 
-    def order(self) -> Order:
-        return Order(
+    def order(self) -> RelocationOrder:
+        return RelocationOrder(
             request=self.request(),
             source=side(self.source_registry, self.source_credentials, self.concurrency, self.s3_store),
             destination=side(self.destination_registry, self.destination_credentials, self.concurrency, self.s3_store),

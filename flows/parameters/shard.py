@@ -21,7 +21,7 @@ from oci.registry.options import RegistryOptions
 from oci.relocation.plan import Plan
 from oci.relocation.request import RelocationRequest
 from tasks.archive import ExportOrder
-from tasks.relocate import Order
+from tasks.relocate import RelocationOrder
 
 
 class ShardParameters(Options, frozen=True, kw_only=True):
@@ -47,8 +47,8 @@ class ShardParameters(Options, frozen=True, kw_only=True):
     def shard(self) -> Plan:
         return Plan.from_dict(self.plan)
 
-    def order(self) -> Order:
-        return Order(
+    def order(self) -> RelocationOrder:
+        return RelocationOrder(
             plan=self.shard(),
             source=side(self.source_registry, self.source_credentials, self.concurrency, self.s3_store),
             destination=side(self.destination_registry, self.destination_credentials, self.concurrency),
@@ -59,27 +59,38 @@ class ShardParameters(Options, frozen=True, kw_only=True):
 class PartsParameters(Options, frozen=True, kw_only=True):
     """A group of parts of an archive. Such runs are started by the run that has begun the archive."""
 
-    relocation: Annotated[RelocateParameters, option("Relocation", "Into the archive, its source pinned by digest.")]
-    seal: Annotated[str, option("Seal", "Of the plan: this run must come to the same.", max_length=64)]
-    tickets: Annotated[
-        tuple[str, ...], option("Tickets", "With which the upload is joined, one for each volume.", max_length=10_000)
+    relocation: Annotated[
+        RelocateParameters, option("Relocation", "The relocation into the archive, its source pinned by digest.")
     ]
-    volume: Annotated[int, option("Volume", "Counted from 0.", ge=0, le=10_000)]
+    fingerprint: Annotated[
+        str, option("Fingerprint", "Fingerprint of the plan: this run must make the same plan.", max_length=64)
+    ]
+    tickets: Annotated[
+        tuple[str, ...], option("Tickets", "Tickets of the upload, one for each volume.", max_length=10_000)
+    ]
+    volume: Annotated[int, option("Volume", "Number of the volume, from 0.", ge=0, le=10_000)]
     parts: Annotated[
         tuple[int, ...], option("Parts", "The numbers of the parts to write.", min_length=1, max_length=10_000)
     ]
 
     @classmethod
     def sent(
-        cls, whole: RelocateParameters, request: RelocationRequest, seal: str, tickets: tuple[str, ...], group: Group
+        cls,
+        whole: RelocateParameters,
+        request: RelocationRequest,
+        fingerprint: str,
+        tickets: tuple[str, ...],
+        group: Group,
     ) -> dict[str, Any]:
         """Returns the parameters of the flow run that is to write `group`; `request` is the pinned one."""
         how = msgspec.structs.replace(whole.how, tags=request.tags)
         source = request.bundle or request.image or whole.source
         pinned = msgspec.structs.replace(whole, source=source, how=how)
         numbers = tuple(group.numbers)
-        return cls(relocation=pinned, seal=seal, tickets=tickets, volume=group.volume, parts=numbers).to_dict()
+        return cls(
+            relocation=pinned, fingerprint=fingerprint, tickets=tickets, volume=group.volume, parts=numbers
+        ).to_dict()
 
     def order(self) -> ExportOrder:
         asked = self.relocation.export_order()
-        return ExportOrder(order=asked.order, options=asked.options, seal=self.seal, tickets=self.tickets)
+        return ExportOrder(order=asked.order, options=asked.options, fingerprint=self.fingerprint, tickets=self.tickets)

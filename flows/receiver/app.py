@@ -64,9 +64,9 @@ def receiver(outbox: Outbox, tokens: Tokens) -> FastAPI:
     async def notifications(request: Request) -> JSONResponse:
         try:
             registry = _registry_of(request, tokens)
-            told = read(await _body(request), request.query_params.get("registry", ""))
-            _check(told, registry)
-            new = outbox.put(told.pushes)
+            notification = read(await _body(request), request.query_params.get("registry", ""))
+            _check(notification, registry)
+            new = outbox.put(notification.pushes)
         except _Unacceptable as error:
             return _refusal(error.status, str(error))
         except NotANotification as error:
@@ -75,7 +75,7 @@ def receiver(outbox: Outbox, tokens: Tokens) -> FastAPI:
             return _refusal(503, "the Prefect server takes no events and the queue is full: send it again later")
         except OSError as error:
             return _refusal(503, f"the journal can't be written: {error.strerror or error}")
-        return _taken(told, new)
+        return _taken(notification, new)
 
     return app
 
@@ -91,9 +91,9 @@ def _registry_of(request: Request, tokens: Tokens) -> str:
     return registry
 
 
-def _check(told: Notification, registry: str) -> None:
+def _check(notification: Notification, registry: str) -> None:
     """A token of one registry says nothing of another."""
-    others = sorted({push.repository.registry for push in told.pushes} - {registry})
+    others = sorted({push.repository.registry for push in notification.pushes} - {registry})
     if registry and others:
         raise _Unacceptable(403, f"this token speaks for {registry} only, and the message is of {others[0]}")
 
@@ -117,14 +117,14 @@ def _refusal(status: int, message: str) -> JSONResponse:
     return JSONResponse({"error": message}, status, headers)
 
 
-def _taken(told: Notification, new: int) -> JSONResponse:
-    for text in told.broken:
+def _taken(notification: Notification, new: int) -> JSONResponse:
+    for text in notification.broken:
         _log.warning("left out an event that can't be read: %s", text)
     answer = {
         "accepted": new,
-        "repeated": len(told.pushes) - new,
-        "ignored": told.ignored,
-        "broken": len(told.broken),
+        "repeated": len(notification.pushes) - new,
+        "ignored": notification.ignored,
+        "broken": len(notification.broken),
     }
     return JSONResponse(answer, 202)
 
@@ -138,7 +138,7 @@ def serve(*, host: str, port: int, token: str, outbox: Outbox) -> None:
     tokens = Tokens.parse(token)
     if not tokens and not _is_loopback(host):
         raise InvalidInput(
-            f"without a token, the receiver doesn't listen on {host}: whoever reaches it could start mirrors",
+            f"without a token, the receiver doesn't listen on {host}: any program that reaches it could start mirrors",
             hint="set TRANSSHIP_RECEIVER_TOKEN or --token-file, or listen on 127.0.0.1",
         )
     configuration = uvicorn.Config(

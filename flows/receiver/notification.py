@@ -16,7 +16,7 @@ from oci.reference import Repository, parse_tag
 
 _HARBOR_PUSHED = frozenset({"PUSH_ARTIFACT", "harbor.artifact.pushed"})
 _ATTACHED = re.compile(r"sha(256|512)-[0-9a-f]{64}")
-"""How a tag begins that holds signatures or referrers of another image: whoever mirrors that image asks for them."""
+"""How a tag begins that holds signatures or referrers of another image: a mirror of that image asks for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Push:
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """One message of a registry. `ignored` counts what it told besides pushes of tags that people gave; `broken` says
+    """One message of a registry. `ignored` counts what it has besides pushes of tags that people gave; `broken` says
     in words what couldn't be read."""
 
     pushes: tuple[Push, ...] = ()
@@ -58,22 +58,22 @@ def read(body: bytes, registry: str = "") -> Notification:
     if not isinstance(document, dict):
         raise NotANotification("the body is not a JSON object")
     if isinstance(document.get("events"), list):
-        told = [_docker_registry(event) for event in document["events"]]
+        events = [_docker_registry(event) for event in document["events"]]
     elif isinstance(document.get("type"), str):
-        told = list(_harbor(document)) if document["type"] in _HARBOR_PUSHED else [None]
+        events = list(_harbor(document)) if document["type"] in _HARBOR_PUSHED else [None]
     else:
         raise NotANotification(
             "this is neither docker-registry's nor Harbor's format",
             hint="docker-registry sends `events`, Harbor's default and CloudEvents formats have a `type`",
         )
-    return _sorted_out(told, registry)
+    return _sorted_out(events, registry)
 
 
-_Told = tuple[object, object, object, object]
+_Event = tuple[object, object, object, object]
 """Host, repository path, tag, digest: as they came, unchecked."""
 
 
-def _docker_registry(event: Any) -> _Told | None:
+def _docker_registry(event: Any) -> _Event | None:
     """A push has a tag only where a manifest was pushed under one; blobs and manifests by digest have none."""
     target = event.get("target") if isinstance(event, dict) else None
     if not isinstance(target, dict) or event.get("action") != "push" or not target.get("tag"):
@@ -83,7 +83,7 @@ def _docker_registry(event: Any) -> _Told | None:
     return host, target.get("repository"), target["tag"], target.get("digest")
 
 
-def _harbor(document: dict[str, Any]) -> Iterator[_Told | None]:
+def _harbor(document: dict[str, Any]) -> Iterator[_Event | None]:
     data = document.get("event_data", document.get("data"))
     resources = data.get("resources") if isinstance(data, dict) else None
     if not isinstance(resources, list):
@@ -101,14 +101,14 @@ def _harbor(document: dict[str, Any]) -> Iterator[_Told | None]:
         yield host, rest.partition("@")[0].rpartition(":")[0] or rest, tag, digest
 
 
-def _sorted_out(told: list[_Told | None], registry: str) -> Notification:
+def _sorted_out(events: list[_Event | None], registry: str) -> Notification:
     pushes, broken, ignored = [], [], 0
-    for one in told:
-        if one is None or is_internal(str(one[2])) or _ATTACHED.match(str(one[2])):
+    for event in events:
+        if event is None or is_internal(str(event[2])) or _ATTACHED.match(str(event[2])):
             ignored += 1
             continue
         try:
-            pushes.append(_push(*one, registry=registry))
+            pushes.append(_push(*event, registry=registry))
         except InvalidInput as error:
             broken.append(str(error))
     return Notification(tuple(pushes), ignored, tuple(broken))

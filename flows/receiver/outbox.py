@@ -179,15 +179,15 @@ class Outbox:
             _log.error("the Prefect server refuses the event of %s for good: %s", _push(batch[0]), error)
             self._take_out(batch)
             return
-        for one in batch:
+        for push in batch:
             try:
-                await self._send([one])
+                await self._send([push])
             except Exception as again:  # noqa: BLE001
                 if not _for_ever(again):
                     return  # the rest waits for the next round
-                await self._send_singly([one], again)
+                await self._send_singly([push], again)
             else:
-                self._sent([one])
+                self._sent([push])
 
     def _sent(self, batch: Sequence[Event]) -> None:
         self.counts.delivered += len(batch)

@@ -44,7 +44,7 @@ class Verdict(Struct, frozen=True, kw_only=True):
     problems: tuple[str, ...] = ()
 
 
-class Change(Struct, frozen=True, kw_only=True):
+class ImageChange(Struct, frozen=True, kw_only=True):
     """An image that is in one of two archives only, or that has another digest under the same name."""
 
     what: str
@@ -56,7 +56,7 @@ class Change(Struct, frozen=True, kw_only=True):
 class Difference(Struct, frozen=True, kw_only=True):
     """From one archive to another; blobs with their sizes in bytes."""
 
-    images: tuple[Change, ...]
+    images: tuple[ImageChange, ...]
     blobs_added: Mapping[Digest, int]
     blobs_removed: Mapping[Digest, int]
 
@@ -110,10 +110,10 @@ def compare(before: Archive, after: Archive) -> Difference:
         there, here = old.get(name, set()), new.get(name, set())
         gone, come = sorted(there - here), sorted(here - there)
         if len(gone) == len(come) == 1:
-            images.append(Change(what=CHANGED, name=name, before=gone[0], after=come[0]))
+            images.append(ImageChange(what=CHANGED, name=name, before=gone[0], after=come[0]))
             continue
-        images.extend(Change(what=REMOVED, name=name, before=digest) for digest in gone)
-        images.extend(Change(what=ADDED, name=name, after=digest) for digest in come)
+        images.extend(ImageChange(what=REMOVED, name=name, before=digest) for digest in gone)
+        images.extend(ImageChange(what=ADDED, name=name, after=digest) for digest in come)
     held, holds = blobs_of(before), blobs_of(after)
     return Difference(
         images=tuple(images),
@@ -125,7 +125,7 @@ def compare(before: Archive, after: Archive) -> Difference:
 def _stored(archive: Archive, element: ArchiveEntry) -> StoredImage:
     contents = archive.contents
     manifest = contents.manifests[element.digest]
-    blobs = {blob.digest: blob.size for one in _below(archive, manifest) for blob in one.blobs}
+    blobs = {blob.digest: blob.size for listed in _below(archive, manifest) for blob in listed.blobs}
     kind = INDEX if manifest.is_index else BUNDLE if reader.is_bundle(archive, manifest) else IMAGE
     return StoredImage(
         digest=element.digest,
@@ -153,7 +153,7 @@ def _missing_manifests(archive: Archive) -> list[Digest]:
 
 
 def _problem(archive: Archive, blob: Descriptor, *, deep: bool) -> str:
-    """A byte is read even where nobody wants all of them, for the header to be looked at."""
+    """A byte is read even where none was asked for, for the header to be looked at."""
     try:
         for _ in archive.read_blob(blob) if deep else archive.read_blob(blob, 0, min(1, blob.size)):
             pass

@@ -1,8 +1,9 @@
 """An object in S3, or in what calls itself S3: the client, and errors of boto3 as ours.
 
-Facts about other stores that shape whoever uses this: Ceph 16 ignores the conditions of CompleteMultipartUpload and
-answers it without an ETag; SeaweedFS lists uploads unsorted; an upload that is gone is NoSuchUpload for some and
-NoSuchKey for others; some know no checksums but MD5; some refuse checksum trailers, so none is ever sent.
+Facts about other stores that shape the callers of this module: Ceph 16 ignores the conditions of
+CompleteMultipartUpload and answers it without an ETag; SeaweedFS lists uploads unsorted; an upload that is gone is
+NoSuchUpload for some and NoSuchKey for others; some know no checksums but MD5; some refuse checksum trailers, so none
+is ever sent.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from oci.meter import Meter
 from oci.reference import S3_PREFIX
 
 FINGERPRINT = "transship-fingerprint"
-"""Metadata key: of the plan that an object was written from, set by whoever proved every blob of it."""
+"""Metadata key: of the plan that an object was written from, set by the program that proved every blob of it."""
 
 _ROLE_SESSION = "transship"
 _TRIES = 5

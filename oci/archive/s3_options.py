@@ -1,4 +1,4 @@
-"""How an object store is reached: plain values, so that nobody has to import boto3 to say them."""
+"""How an object store is reached: plain values, which need no boto3."""
 
 from __future__ import annotations
 

@@ -8,12 +8,13 @@ from oci.archive.index import Contents, Stretch, read_contents
 from oci.archive.open import ByteReader
 from oci.cancel import CancelToken
 from oci.descriptor import Descriptor
-from oci.digest import Chunk, Digest, is_digest, verified
+from oci.digest import Chunk, Digest, is_digest
 from oci.errors import IntegrityError, InvalidManifest, NotFound
 from oci.files.members import Members
 from oci.manifest import Manifest
 from oci.meter import Meter
 from oci.reference import ArchiveName
+from oci.store import read_range
 
 
 class Archive:
@@ -41,11 +42,7 @@ class Archive:
         return manifest
 
     def read_blob(self, blob: Descriptor, offset: int = 0, length: int | None = None) -> Iterator[Chunk]:
-        end = blob.size if length is None else min(blob.size, offset + length)
-        chunks = self._chunks(blob, offset, end)
-        if offset == 0 and length is None:
-            return verified(chunks, blob.digest, blob.size, self._where())
-        return chunks
+        return read_range(self._chunks, blob, offset, length, self._where())
 
     def blob_size(self, digest: Digest) -> int | None:
         if digest in self.contents.configs:
@@ -57,8 +54,14 @@ class Archive:
         return iter(sorted(self._tags))
 
     def referrers(self, subject: Digest, artifact_type: str = "") -> tuple[Descriptor, ...]:
-        known = (one for one in self.contents.manifests.values() if one.subject and one.subject.digest == subject)
-        return tuple(one.descriptor for one in known if artifact_type in ("", one.descriptor.artifact_type))
+        known = (
+            manifest
+            for manifest in self.contents.manifests.values()
+            if manifest.subject and manifest.subject.digest == subject
+        )
+        return tuple(
+            manifest.descriptor for manifest in known if artifact_type in ("", manifest.descriptor.artifact_type)
+        )
 
     def lacks(self, subject: str, operation: str) -> NotFound:
         """The error for what isn't there, which says why."""
@@ -140,7 +143,7 @@ class Archive:
         return "make the archive again, or verify this one with `archive verify`"
 
 
-class Nothing:
+class EmptyArchive:
     """What an archive that is to be written has so far."""
 
     def __init__(self, name: ArchiveName) -> None:

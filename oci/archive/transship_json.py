@@ -49,7 +49,10 @@ class TransshipJson(Struct, frozen=True, kw_only=True):
         """Raises InvalidDocument beyond LIMIT."""
         body: dict[str, object] = {"version": _VERSION}
         if self.requires or self.base:
-            body |= {"base": self.base, "requires": [{"digest": one, "size": size} for one, size in self.requires]}
+            body |= {
+                "base": self.base,
+                "requires": [{"digest": digest, "size": size} for digest, size in self.requires],
+            }
         if self.volumes > 1:
             body |= {"volume": self.volume, "volumes": self.volumes, "whole": self.whole}
         data = json.dumps(body, separators=(",", ":")).encode()

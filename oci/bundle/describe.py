@@ -78,13 +78,13 @@ class _Walk:
         if depth > NESTING_LIMIT:
             raise InvalidInput(f"{entry.image}: nested deeper than {NESTING_LIMIT} levels")
         lock = reader.read_images_lock(source, manifest)
-        places = list(self._threads.map(lambda one: self._find(source, one), lock.images))
+        places = list(self._threads.map(lambda image: self._find(source, image), lock.images))
         nested, images = [], []
-        for one, (where, found, is_bundle) in zip(lock.images, places, strict=True):
+        for listed, (where, found, is_bundle) in zip(lock.images, places, strict=True):
             if is_bundle:
-                nested.append(self.bundle(where, found, one, depth + 1))
+                nested.append(self.bundle(where, found, listed, depth + 1))
             else:
-                images.append(self._image(where, found, one))
+                images.append(self._image(where, found, listed))
         extra: list[DescribedImage] = []
         if self._signatures:
             subjects = [(source, manifest.digest), *((where, found.digest) for where, found, _ in places)]
@@ -97,8 +97,8 @@ class _Walk:
             origin=str(entry.image),
             annotations=entry.annotations,
             layers=tuple(layer.digest for layer in manifest.layers) if self._layers else (),
-            bundles=tuple({one.digest: one for one in nested}.values()),
-            images=tuple({one.key: one for one in (*images, *extra)}.values()),
+            bundles=tuple({bundle.digest: bundle for bundle in nested}.values()),
+            images=tuple({image.key: image for image in (*images, *extra)}.values()),
         )
 
     def _find(self, home: Source, entry: LockedImage) -> tuple[Source, Manifest, bool]:
@@ -167,9 +167,9 @@ def as_text(bundle: DescribedBundle) -> str:
 def _bundle_document(bundle: DescribedBundle) -> dict[str, Any]:
     content: dict[str, Any] = {}
     if bundle.bundles:
-        content["bundles"] = {one.digest: _bundle_document(one) for one in bundle.bundles}
+        content["bundles"] = {nested.digest: _bundle_document(nested) for nested in bundle.bundles}
     if bundle.images:
-        content["images"] = {one.key: _image_document(one) for one in bundle.images}
+        content["images"] = {image.key: _image_document(image) for image in bundle.images}
     return _present(
         annotations=dict(bundle.annotations),
         content=content,
@@ -209,10 +209,10 @@ def _content_lines(bundle: DescribedBundle, indent: str) -> list[str]:
     return lines
 
 
-def _head(indent: str, kind: str, one: DescribedBundle | DescribedImage) -> list[str]:
-    lines = [f"{indent}- Image: {one.image}", f"{indent}  Type: {kind}"]
-    origin = one.origin if kind in ("Bundle", IMAGE) else ""
-    layers, annotations = one.layers, one.annotations
+def _head(indent: str, kind: str, described: DescribedBundle | DescribedImage) -> list[str]:
+    lines = [f"{indent}- Image: {described.image}", f"{indent}  Type: {kind}"]
+    origin = described.origin if kind in ("Bundle", IMAGE) else ""
+    layers, annotations = described.layers, described.annotations
     if origin:
         lines.append(f"{indent}  Origin: {origin}")
     if layers:

@@ -44,7 +44,7 @@ class NonText(Struct, frozen=True):
     meaning: str
 
 
-class Node(Struct, frozen=True):
+class YamlNode(Struct, frozen=True):
     """A value of a document and where it stands: `where` is the file, `path` such as `images[3].image`."""
 
     value: Any
@@ -54,7 +54,7 @@ class Node(Struct, frozen=True):
     def error(self, problem: str, *, hint: str = "") -> InvalidDocument:
         return InvalidDocument(": ".join(part for part in (self.where, self.path, problem) if part), hint=hint)
 
-    def fields(self, *known: str, strict: bool = True) -> dict[str, Node]:
+    def fields(self, *known: str, strict: bool = True) -> dict[str, YamlNode]:
         """A node for each known key, holding None where it is absent. `strict` refuses any other key."""
         entries = self._mapping()
         unknown = [key for key in entries if key not in known]
@@ -66,11 +66,11 @@ class Node(Struct, frozen=True):
         """A mapping of text to text; `null` and an absent one are empty."""
         return {} if self.value is None else {key: self._child(key).text() for key in self._mapping()}
 
-    def items(self) -> list[Node]:
+    def items(self) -> list[YamlNode]:
         """The nodes of a list; `null` and an absent one are empty."""
         if not isinstance(self.value, list | None):
             raise self.error(f"expected a list, got {_shown(self.value)}")
-        return [Node(item, self.where, f"{self.path}[{number}]") for number, item in enumerate(self.value or ())]
+        return [YamlNode(item, self.where, f"{self.path}[{number}]") for number, item in enumerate(self.value or ())]
 
     def text(self) -> str:
         """Text; `null` and an absent one are empty. A bare number, or a bare word such as `yes`, isn't text."""
@@ -102,11 +102,11 @@ class Node(Struct, frozen=True):
             raise self.error(f"expected a mapping, got {_shown(self.value)}")
         return self.value
 
-    def _child(self, key: str) -> Node:
-        return Node(self._mapping().get(key), self.where, f"{self.path}.{key}" if self.path else key)
+    def _child(self, key: str) -> YamlNode:
+        return YamlNode(self._mapping().get(key), self.where, f"{self.path}.{key}" if self.path else key)
 
 
-def check_header(fields: Mapping[str, Node], kind: str) -> None:
+def check_header(fields: Mapping[str, YamlNode], kind: str) -> None:
     """Raises InvalidDocument unless `apiVersion` and `kind` are the known ones."""
     for key, known in (("apiVersion", API_VERSION), ("kind", kind)):
         if fields[key].text() != known:
@@ -120,12 +120,12 @@ def pinned(reference: Reference) -> str:
     return str(reference)
 
 
-def parse(data: str | bytes, where: str) -> Node:
+def parse(data: str | bytes, where: str) -> YamlNode:
     """Reads the one document in `data`. Raises InvalidDocument, naming `where` and the line."""
     if len(data) > SIZE_LIMIT:
         raise InvalidDocument(f"{where}: more than {SIZE_LIMIT} bytes")
     try:
-        return Node(_Builder(yaml.parse(data, Loader=_LOADER), where).document(), where)
+        return YamlNode(_Builder(yaml.parse(data, Loader=_LOADER), where).document(), where)
     except (yaml.YAMLError, UnicodeError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}: " if mark else ""

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
-from oci.bundle.document import API_VERSION, Node, check_header, parse, pinned, render
+from oci.bundle.document import API_VERSION, YamlNode, check_header, parse, pinned, render
 from oci.bundle.image import BuiltImage, single_layer_image
 from oci.descriptor import DOCKER_LAYER, Descriptor
 from oci.digest import digest_of
@@ -69,6 +69,6 @@ def _text(entries: list[tuple[str, bool]]) -> str:
     return render({"apiVersion": API_VERSION, "images": images or None, "kind": KIND})
 
 
-def _image(node: Node) -> LocatedImage:
+def _image(node: YamlNode) -> LocatedImage:
     fields = node.fields("image", "isBundle", strict=False)
     return LocatedImage(fields["image"].reference(), fields["isBundle"].flag())

@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from oci.bundle.document import API_VERSION, SIZE_LIMIT, Node, check_header, parse, pinned, render
+from oci.bundle.document import API_VERSION, SIZE_LIMIT, YamlNode, check_header, parse, pinned, render
 from oci.errors import InvalidReference
 from oci.output import PRIVATE, os_errors, write_output
 from oci.reference import Reference, parse_tag
@@ -68,7 +68,7 @@ class ImagesLock(Struct, frozen=True):
         return cls.from_node(parse(data, where))
 
     @classmethod
-    def from_node(cls, node: Node) -> ImagesLock:
+    def from_node(cls, node: YamlNode) -> ImagesLock:
         fields = node.fields("apiVersion", "images", "kind")
         check_header(fields, IMAGES_LOCK)
         return cls(tuple(_image(item) for item in fields["images"].items()))
@@ -87,7 +87,7 @@ class ImagesLock(Struct, frozen=True):
         return render(document)
 
 
-def _image(node: Node) -> LockedImage:
+def _image(node: YamlNode) -> LockedImage:
     fields = node.fields("annotations", "image")
     return LockedImage(fields["image"].reference(), fields["annotations"].texts())
 
@@ -110,7 +110,7 @@ class BundleLock(Struct, frozen=True):
         return cls.from_node(parse(data, where))
 
     @classmethod
-    def from_node(cls, node: Node) -> BundleLock:
+    def from_node(cls, node: YamlNode) -> BundleLock:
         fields = node.fields("apiVersion", "bundle", "kind")
         check_header(fields, BUNDLE_LOCK)
         bundle = fields["bundle"].fields("image", "tag")
@@ -125,7 +125,7 @@ class BundleLock(Struct, frozen=True):
         return render({"apiVersion": API_VERSION, "bundle": bundle, "kind": BUNDLE_LOCK})
 
 
-def _tag(node: Node) -> str:
+def _tag(node: YamlNode) -> str:
     tag = node.text()
     try:
         return parse_tag(tag) if tag else ""

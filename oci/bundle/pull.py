@@ -102,7 +102,7 @@ class Pulled(Struct, frozen=True, kw_only=True):
         if self.lock_path:
             found["imagesLock"] = {"path": os.path.join(output, self.lock_path), "updated": self.updated}
         if self.nested:
-            found["nestedBundles"] = [one.to_dict(output) for one in self.nested]
+            found["nestedBundles"] = [bundle.to_dict(output) for bundle in self.nested]
         return found if self.origin else {**found, "cacheable": self.cacheable}
 
 
@@ -226,7 +226,9 @@ class _Job:
         """For people: folders of nested bundles have digests for names."""
         if not self.nested:
             return
-        rows = "".join(f"| `{os.path.basename(one.folder)}` | {one.origin} | {one.image} |\n" for one in self.nested)
+        rows = "".join(
+            f"| `{os.path.basename(bundle.folder)}` | {bundle.origin} | {bundle.image} |\n" for bundle in self.nested
+        )
         path = os.path.join(self.root, NESTED_INDEX)
         try:
             with open(path, "w", encoding="utf-8") as file:
@@ -245,7 +247,7 @@ class _Job:
         self, home: Source, parent: Digest, lock: ImagesLock, indent: str, depth: int, *, hosted: bool
     ) -> None:
         locations = reader.read_locations(home, parent) if lock.images else None
-        plain = {str(one.image) for one in locations.images if not one.is_bundle} if locations else set()
+        plain = {str(image.image) for image in locations.images if not image.is_bundle} if locations else set()
         entries = {str(entry.image): entry for entry in lock.images}
         unknown = [
             entry for name, entry in entries.items() if name not in plain and entry.image.digest not in self.seen

@@ -13,7 +13,7 @@ from oci.bundle.lockfile import BundleLock
 from oci.cancel import CancelToken
 from oci.errors import InvalidInput
 from oci.files.pack import pack
-from oci.files.walk import DEFAULT_EXCLUSIONS, Entry, check_bundle, check_duplicates, is_bundle, walk
+from oci.files.walk import DEFAULT_EXCLUSIONS, FileEntry, check_bundle, check_duplicates, is_bundle, walk
 from oci.reference import Reference, parse_any, parse_tag
 from oci.store import Destination, reader_of
 
@@ -60,14 +60,14 @@ class Pushed(Struct, frozen=True, kw_only=True):
 
     reference: Reference
     tag: str
-    entries: tuple[Entry, ...]
+    entries: tuple[FileEntry, ...]
 
     @property
     def lock(self) -> BundleLock:
         return BundleLock(self.reference, self.tag)
 
 
-def entries_of(request: PushRequest) -> tuple[Entry, ...]:
+def entries_of(request: PushRequest) -> tuple[FileEntry, ...]:
     """The files of a request, checked: a bundle must be one, an image must not be one, no path comes twice."""
     entries = walk(request.files, exclusions=request.exclusions, preserve_permissions=request.preserve_permissions)
     if request.bundle:
@@ -81,7 +81,7 @@ def entries_of(request: PushRequest) -> tuple[Entry, ...]:
 def push(
     destination: Destination,
     request: PushRequest,
-    entries: Sequence[Entry],
+    entries: Sequence[FileEntry],
     *,
     cancel: CancelToken | None = None,
     on_packed: Callable[[int], None] | None = None,

@@ -76,17 +76,17 @@ def _is_timestamp(text: str) -> bool:
 
 
 def _compare(left: str, right: str) -> int:
-    for at, (one, other) in enumerate(zip(left, right, strict=False)):
-        if one == other:
+    for at, (sign, other) in enumerate(zip(left, right, strict=False)):
+        if sign == other:
             continue
-        if one.isalpha() and other.isalpha():
-            return -1 if one < other else 1
-        if one.isalpha() or other.isalpha():
+        if sign.isalpha() and other.isalpha():
+            return -1 if sign < other else 1
+        if sign.isalpha() or other.isalpha():
             return -1 if other.isalpha() else 1
         # A zero behind other digits is no leading zero: without a digit before it, 105 and 15 would both end in 5.
-        inside = "0" in (one, other) and left[:at][len(left[:at].rstrip(_DIGITS)) :].strip("0") != ""
+        inside = "0" in (sign, other) and left[:at][len(left[:at].rstrip(_DIGITS)) :].strip("0") != ""
         mine, theirs = (_number(name, at, "1" if inside else "") for name in (left, right))
-        return -1 if (*mine, one) < (*theirs, other) else 1
+        return -1 if (*mine, sign) < (*theirs, other) else 1
     return len(left) - len(right)
 
 

@@ -2,7 +2,7 @@
 
 A part is put together in memory and stored whole, so that storing can be repeated without reading again; one that is
 too big for that is read again instead. The part that has a blob's last byte is stored only after all of the blob was
-hashed, in order, with the right result: whoever finds every part of a blob in place may trust it. What a killed run
+hashed, in order, with the right result: a run that finds every part of a blob in place may trust it. What a killed run
 left of a blob that isn't whole is read and hashed again.
 """
 
@@ -108,7 +108,7 @@ class Writing:
         self, parts: Sequence[Part], known: dict[int, StoredPart], readers: ThreadPoolExecutor
     ) -> IntegrityError | None:
         """One pass over what is missing. Gives a problem when something has to be done again: a blob with a wrong byte
-        takes all its parts with it, for nobody knows which of them has it."""
+        takes all its parts with it, for no record says which of them has it."""
         prove_all = self.writer.reads_back and self._round_number == 0
         self._unproven = self._cut_in(part for part in parts if prove_all or part.number not in known)
         todo = [
@@ -163,7 +163,7 @@ class Writing:
                         raise error
 
     def _write(self, part: Part, known: StoredPart | None, readers: ThreadPoolExecutor) -> StoredPart:
-        """A part that fails tells those that wait for it."""
+        """A part that fails wakes the parts that wait for it."""
         try:
             self.cancel.check()
             return self._written(part, known, readers)
@@ -341,7 +341,7 @@ class Writing:
 
     @property
     def _vouched(self) -> frozenset[Digest | None]:
-        """Blobs of which a stretch is copied where nobody can look: the older archive answers for them."""
+        """Blobs of which a stretch is copied inside the store, unread: the older archive proves them."""
         return frozenset() if self.writer.reads_back or self._round_number else self._copied
 
     @cached_property

@@ -35,9 +35,9 @@ class Known(Struct, frozen=True):
     has: Callable[[Sequence[PlannedBlob]], Iterable[Digest]] = _nothing
 
     def among(self, blobs: Iterable[PlannedBlob], plan: Plan) -> frozenset[Digest]:
-        """Never the layers of bundles: whoever imports has to read them to see what else there must be. Configs
+        """Never the layers of bundles: an import has to read them to see what else there must be. Configs
         aren't even asked for: they say what is a bundle."""
-        needed = {digest for one in plan.manifests if one.is_bundle for digest in one.blobs}
+        needed = {digest for manifest in plan.manifests if manifest.is_bundle for digest in manifest.blobs}
         return frozenset(self.has([blob for blob in blobs if blob.digest not in needed]))
 
 
@@ -53,7 +53,7 @@ def known_blobs(session: Session, where: str, plan: Plan) -> Known:
         where = f"{LAYOUT_PREFIX}{where}"
     try:
         if "/" not in where or where.endswith(".tar"):
-            raise InvalidReference(f"{where!r} is no repository of somebody's own")  # noqa: TRY301 - told below
+            raise InvalidReference(f"{where!r} is no repository of a user")  # noqa: TRY301 - replaced below
         return _of_store(session, parse_store(where))
     except InvalidReference as error:
         raise InvalidInput(
@@ -79,7 +79,9 @@ def _of_archive(session: Session, location: str) -> Known:
     contents = session.archive(ArchiveName.of(location), "destination").contents
     there = {*contents.blobs, *contents.configs, *(digest for digest, _ in contents.transship_json.requires)}
     name = location.rpartition("/")[2]
-    return Known(f"{name} ({_identity(contents)})", lambda blobs: [one.digest for one in blobs if one.digest in there])
+    return Known(
+        f"{name} ({_identity(contents)})", lambda blobs: [blob.digest for blob in blobs if blob.digest in there]
+    )
 
 
 def _identity(contents: Contents) -> Digest:
@@ -92,10 +94,10 @@ def _of_list(path: str, plan: Plan) -> Known:
     there = {Digest(text) for text in _DIGEST.findall(listed)}
     if not there:
         raise InvalidInput(f"{path}: there is no digest in it", hint="give a lock file, or a list of digests")
-    for one in reversed(plan.manifests):  # children come before what they belong to
-        if one.digest in there:
-            there.update((*one.blobs, *one.children))
-    return Known(os.path.basename(path), lambda blobs: [one.digest for one in blobs if one.digest in there])
+    for manifest in reversed(plan.manifests):  # children come before what they belong to
+        if manifest.digest in there:
+            there.update((*manifest.blobs, *manifest.children))
+    return Known(os.path.basename(path), lambda blobs: [blob.digest for blob in blobs if blob.digest in there])
 
 
 def _of_store(session: Session, name: StoreName) -> Known:

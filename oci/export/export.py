@@ -1,6 +1,6 @@
 """Carrying out the plan of an archive: by one process, or by many that write groups of its parts.
 
-Nobody sees an archive before it is complete. What a run that was killed has stored stays for one that resumes.
+An archive has no name before it is complete. What a run that was killed has stored stays for one that resumes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from oci.export.parts import Part
 from oci.export.plan import ArchivePlan, Group, Volume
 from oci.export.planner import plan_archive
 from oci.export.resume import is_in_place
-from oci.files.walk import Entry
+from oci.files.walk import FileEntry
 from oci.output import to_dict
 from oci.reference import LAYOUT_PREFIX, ArchiveName, LayoutFolder, StoreName
 from oci.relocation.planner import make_plan
@@ -72,7 +72,7 @@ def write_archive(
 ) -> ArchiveReport:
     """All of it in this process. With `resume`, what an earlier run of the same plan has stored, whole volumes or parts
     of one, isn't written again.
-    `on_part` is told of each part that is in place, those of the earlier run among them."""
+    `on_part` is called with each part that is in place, those of the earlier run among them."""
     started = time.monotonic()
     written = []
     for volume in plan.volumes:
@@ -122,7 +122,7 @@ def write_sums(session: Session, locations: Iterable[str], name: str) -> tuple[s
     the archive was to be called, be it one volume or several."""
     locations = tuple(locations)
     sums = tuple(session.workers.map(lambda location: _sum(session, location), locations))
-    lines = (f"{one}  {location.rpartition('/')[2]}\n" for one, location in zip(sums, locations, strict=True))
+    lines = (f"{digest}  {location.rpartition('/')[2]}\n" for digest, location in zip(sums, locations, strict=True))
     text = "".join(lines).encode()
     whole = Part(1, 0, len(text))
     writer = open_writer(f"{name}{SUMS_SUFFIX}", session.object_store(name))
@@ -138,7 +138,7 @@ def write_sums(session: Session, locations: Iterable[str], name: str) -> tuple[s
 def push_to_archive(
     session: Session,
     request: PushRequest,
-    entries: Sequence[Entry],
+    entries: Sequence[FileEntry],
     location: str,
     options: ExportOptions | None = None,
 ) -> tuple[Pushed, ArchiveReport]:
@@ -151,7 +151,7 @@ def push_to_archive(
         pushed = push(session.destination(LayoutFolder(folder)), asked, entries, cancel=session.cancel)
         copied = RelocationRequest(image=place, shallow=True, to=str(ArchiveName.of(location)))
         plan = make_plan(session, copied)
-        renamed = (structs.replace(one, store=named.repository) for one in plan.manifests)
+        renamed = (structs.replace(manifest, store=named.repository) for manifest in plan.manifests)
         there = structs.replace(plan, manifests=tuple(renamed))
         report = write_archive(session, plan_archive(session, copied, there, options))
     return structs.replace(pushed, reference=named.at(there.manifests[-1].digest)), report
@@ -242,11 +242,11 @@ def _report(session: Session, plan: ArchivePlan, written: Sequence[WriteReport],
         images=plan.images,
         blobs=plan.blob_count,
         left_out=sum(size for _, size in plan.left_out),
-        sent=sum(one.sent for one in written),
-        copied=sum(one.copied for one in written),
-        kept=sum(one.kept for one in written),
-        unread=sum(one.unread for one in written),
-        parts=sum(one.parts for one in written),
+        sent=sum(group.sent for group in written),
+        copied=sum(group.copied for group in written),
+        kept=sum(group.kept for group in written),
+        unread=sum(group.unread for group in written),
+        parts=sum(group.parts for group in written),
         seconds=seconds,
         requests=session.meter.receipt().total_requests,
     )
@@ -254,8 +254,8 @@ def _report(session: Session, plan: ArchivePlan, written: Sequence[WriteReport],
 
 def _sum(session: Session, location: str) -> str:
     reader = open_reader(location, session.object_store(location), side="destination", cancel=session.cancel)
-    seal = hashlib.sha256()
+    sha256 = hashlib.sha256()
     with closing(reader):
         for chunk in reader.read(0, reader.size):
-            seal.update(chunk)
-    return seal.hexdigest()
+            sha256.update(chunk)
+    return sha256.hexdigest()

@@ -43,7 +43,7 @@ class StoredPart(Struct, frozen=True, kw_only=True):
 
 
 class ByteWriter(Protocol):
-    """An archive in the making: nobody sees it before `finish`. Safe from any thread once it has begun."""
+    """An archive in the making: it gets its name in `finish`. Safe from any thread once it has begun."""
 
     @property
     def location(self) -> str: ...
@@ -129,7 +129,7 @@ class FileWriter:
 
     def begin(self, parts: Sequence[Part], fingerprint: str, *, resume: bool) -> Mapping[int, StoredPart]:
         """Opens both files. With `resume`, every stretch that the journal of the same plan lists is read and compared
-        with its checksum; whoever goes on with the parts hashes the blobs in them as well."""
+        with its checksum; a run that resumes hashes the blobs in them as well."""
         size = parts[-1].end
         self.ticket = fingerprint
         with self._mapped("opening"):

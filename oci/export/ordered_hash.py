@@ -17,7 +17,7 @@ T = TypeVar("T", bound=bytes | memoryview)
 
 
 class Chains(Struct):
-    """One hash for each blob that is cut. A piece waits until those before it are hashed: whoever uses this begins
+    """One hash for each blob that is cut. A piece waits until those before it are hashed: a caller begins
     pieces in order, so that it never waits for one that hasn't begun."""
 
     _verifiers: dict[Digest, Verifier] = field(default_factory=dict)
@@ -29,7 +29,8 @@ class Chains(Struct):
     _over: TransshipError | Cancelled | None = None
 
     def update(self, piece: Piece, chunks: Iterable[bytes | memoryview]) -> None:
-        """Raises IntegrityError when the blob ends here and isn't what was promised, or what `break_off` was told."""
+        """Raises IntegrityError when the blob ends here and isn't what was promised, or the error given to
+        `break_off`."""
         deque(self.passing(piece, chunks), maxlen=0)
 
     def passing(self, piece: Piece, chunks: Iterable[T]) -> Iterator[T]:

@@ -77,7 +77,7 @@ def cut(
 
 def groups(plan: TarPlan, parts: Sequence[Part], count: int) -> list[tuple[int, ...]]:
     """The numbers of the parts in at most `count` groups of about the same size. A blob is never in two groups, so that
-    whoever writes one can prove its blobs."""
+    a process that writes one can prove its blobs."""
     target = max(1, -(-sum(part.size for part in parts) // max(1, count)))
     edges = {member.offset for member in plan.members} | {plan.size}
     found: list[list[int]] = [[]]

@@ -106,8 +106,8 @@ class ArchivePlan(Struct, frozen=True, kw_only=True, dict=True):
         return {blob.digest: blob for blob in self.blobs}
 
     @cached_property
-    def seal(self) -> str:
-        """The same for whoever plans the same archive in the same parts, wherever its blobs are read."""
+    def fingerprint(self) -> str:
+        """The same for every plan of the same archive in the same parts, wherever its blobs are read."""
         parts = [
             [volume.location, volume.tar.fingerprint, [[part.start, part.end, part.copy_from] for part in volume.parts]]
             for volume in self.volumes

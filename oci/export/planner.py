@@ -22,7 +22,7 @@ from oci.export.delta import Known, known_blobs
 from oci.export.file_writer import smallest_part
 from oci.export.options import ExportOptions
 from oci.export.plan import ArchivePlan, Volume
-from oci.export.tar_plan import Content, Member, TarPlan, lay_out
+from oci.export.tar_plan import MemberContent, PlannedMember, TarPlan, lay_out
 from oci.files import tar
 from oci.manifest import Manifest
 from oci.reference import ArchiveName
@@ -66,8 +66,8 @@ def plan_archive(
         source=plan.source,
         format=options.format,
         volumes=tuple(
-            _cut(session, location, one, options)
-            for location, one in zip(_names(destination.location, len(volumes)), volumes, strict=True)
+            _cut(session, location, volume, options)
+            for location, volume in zip(_names(destination.location, len(volumes)), volumes, strict=True)
         ),
         blobs=tuple(chosen),
         blob_count=len({digest for planned in plan.manifests for digest in planned.blobs} - there),
@@ -130,15 +130,15 @@ def _check_sizes(plan: Plan, options: ExportOptions) -> None:
 
 def _head(
     session: Session, request: RelocationRequest, plan: Plan, manifests: Mapping[Digest, Manifest], kind: str
-) -> list[Content]:
+) -> list[MemberContent]:
     """The members that say what the archive holds."""
     elements = entries_of(plan, origins=bool(request.bundle or request.archive))
     if kind == IMGPKG:
         configs = _configs(session, plan, manifests)
-        return [Content.of(manifest_json.NAME, manifest_json.render(elements, manifests, configs))]
+        return [MemberContent.of(manifest_json.NAME, manifest_json.render(elements, manifests, configs))]
     return [
-        Content.of(index_json.MARK, index_json.MARK_BYTES),
-        Content.of(index_json.INDEX, index_json.render(elements, manifests)),
+        MemberContent.of(index_json.MARK, index_json.MARK_BYTES),
+        MemberContent.of(index_json.INDEX, index_json.render(elements, manifests)),
     ]
 
 
@@ -154,18 +154,18 @@ def _configs(session: Session, plan: Plan, manifests: Mapping[Digest, Manifest])
     return dict(zip(wanted, texts, strict=True))
 
 
-def _members(manifests: Mapping[Digest, Manifest], blobs: Sequence[PlannedBlob], kind: str) -> list[Content]:
+def _members(manifests: Mapping[Digest, Manifest], blobs: Sequence[PlannedBlob], kind: str) -> list[MemberContent]:
     """What the images are made of; a layout's manifests come first, so that they are read together."""
     if kind == IMGPKG:
-        return [Content(manifest_json.member_name(blob.digest), blob.size, digest=blob.digest) for blob in blobs]
+        return [MemberContent(manifest_json.member_name(blob.digest), blob.size, digest=blob.digest) for blob in blobs]
     return [
-        *(Content.of(index_json.member_name(digest), manifests[digest].raw) for digest in sorted(manifests)),
-        *(Content(index_json.member_name(blob.digest), blob.size, digest=blob.digest) for blob in blobs),
+        *(MemberContent.of(index_json.member_name(digest), manifests[digest].raw) for digest in sorted(manifests)),
+        *(MemberContent(index_json.member_name(blob.digest), blob.size, digest=blob.digest) for blob in blobs),
     ]
 
 
 def _volumes(
-    head: Sequence[Content], note: TransshipJson, members: Sequence[Content], options: ExportOptions
+    head: Sequence[MemberContent], note: TransshipJson, members: Sequence[MemberContent], options: ExportOptions
 ) -> list[TarPlan]:
     """One tarball, or as many as it takes; the note is in it only where it says something."""
     noted = [_note(note)] if note.requires or note.base else []
@@ -178,18 +178,18 @@ def _volumes(
         for number in range(1, len(shares) + 1)
     ]
     return [
-        lay_out(options.format, [*(head if one.volume == 1 else ()), _note(one), *share])
-        for one, share in zip(notes, shares, strict=True)
+        lay_out(options.format, [*(head if note.volume == 1 else ()), _note(note), *share])
+        for note, share in zip(notes, shares, strict=True)
     ]
 
 
-def _note(note: TransshipJson) -> Content:
-    return Content.of(transship_json.NAME, note.to_json())
+def _note(note: TransshipJson) -> MemberContent:
+    return MemberContent.of(transship_json.NAME, note.to_json())
 
 
 def _shares(
-    head: Sequence[Content], members: Sequence[Content], limit: int, note: TransshipJson
-) -> list[list[Content]]:
+    head: Sequence[MemberContent], members: Sequence[MemberContent], limit: int, note: TransshipJson
+) -> list[list[MemberContent]]:
     """The members of each volume, in order."""
     room = _room(note)
     used = sum(map(_length, head)) + room
@@ -198,7 +198,7 @@ def _shares(
             f"the description of the archive alone has {used} bytes, more than a volume of {limit}",
             hint="give a bigger --max-size",
         )
-    shares: list[list[Content]] = [[]]
+    shares: list[list[MemberContent]] = [[]]
     for member in members:
         length = _length(member)
         if length + room > limit:
@@ -220,8 +220,8 @@ def _room(note: TransshipJson) -> int:
     return _length(_note(msgspec.structs.replace(note, volume=99999, volumes=99999, whole="0" * 64))) + len(tar.END)
 
 
-def _length(content: Content) -> int:
-    return Member(content, 0, tar.header(content.name, mode=0o644, size=content.size)).end
+def _length(content: MemberContent) -> int:
+    return PlannedMember(content, 0, tar.header(content.name, mode=0o644, size=content.size)).end
 
 
 def _names(location: str, count: int) -> list[str]:
@@ -278,7 +278,7 @@ def _elements(plan: Plan, image: PlannedManifest, *, origins: bool) -> Iterable[
             reference=_reference(image),
             origin=str(image.origin or "") if origins and not attached else "",
             tag=tag,
-            is_root_bundle=is_root and image.is_bundle and image.digest in {one.digest for one in plan.bundles},
+            is_root_bundle=is_root and image.is_bundle and image.digest in {bundle.digest for bundle in plan.bundles},
         )
 
 

@@ -12,7 +12,7 @@ from oci.export.file_writer import open_writer
 from oci.export.options import ExportOptions
 from oci.export.plan import ArchivePlan, Volume
 from oci.export.planner import plan_archive
-from oci.export.tar_plan import Member, TarPlan
+from oci.export.tar_plan import PlannedMember, TarPlan
 from oci.reference import ArchiveName
 from oci.relocation.plan import Plan
 from oci.relocation.request import RelocationRequest
@@ -73,7 +73,7 @@ def _is(reader: ByteReader, plan: TarPlan) -> bool:
     return True
 
 
-def _has(chunks: Iterator[bytes], member: Member) -> bool:
+def _has(chunks: Iterator[bytes], member: PlannedMember) -> bool:
     verifier = Verifier(member.content.digest or Digest(""), member.content.size)
     try:
         for chunk in chunks:

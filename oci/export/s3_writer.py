@@ -1,4 +1,4 @@
-"""Writing an archive to S3: a multipart upload that nobody sees before it is complete."""
+"""Writing an archive to S3: a multipart upload, which has no object before it is complete."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class PartBody:
         return self._at
 
     def seek(self, offset: int) -> None:
-        """To the beginning: nobody asks for anything else."""
+        """To the beginning: botocore asks for nothing else."""
         if offset:
             raise ValueError("a part is sent from its beginning")
         self._at = 0
@@ -73,7 +73,7 @@ class PartBody:
 class S3Writer:
     """A multipart upload. Its id, which going on after a crash takes, is beside the object under a name that says which
     archive it is of, so that runs of different archives don't touch each other's; it goes when the upload is complete.
-    An upload of somebody else is never ended before it has been idle for days.
+    The upload of another program is never ended before it has been idle for days.
     """
 
     smallest_part = SMALLEST
@@ -194,7 +194,7 @@ class S3Writer:
         raise Refused(f"part {part.number} can't be read before the upload is complete", store=self.location)
 
     def finish(self, parts: Sequence[Part]) -> None:
-        """Raises Refused when the object has changed since `begin`: somebody else has written it."""
+        """Raises Refused when the object has changed since `begin`: another program has written it."""
         stored = {entry["PartNumber"]: entry for entry in self._listed(self._upload)}
         missing = [part.number for part in parts if stored.get(part.number, {}).get("Size") != part.size]
         if missing:
@@ -230,7 +230,7 @@ class S3Writer:
         settings = self._s3.settings
         more: dict[str, Any] = {"Metadata": {FINGERPRINT: fingerprint}, "ContentType": "application/x-tar"}
         if settings.checksums != WHEN_REQUIRED:
-            # Of the whole object: then the parts' own needn't be told again at the end. SeaweedFS doesn't list them.
+            # Of the whole object: then the parts' own needn't be sent again at the end. SeaweedFS doesn't list them.
             more |= {"ChecksumAlgorithm": "CRC32", "ChecksumType": "FULL_OBJECT"}
         if settings.storage_class:
             more["StorageClass"] = settings.storage_class
@@ -300,8 +300,8 @@ class S3Writer:
 
     def _sweep(self) -> None:
         """Removes unfinished uploads of this object that nothing has been added to for so long that they are
-        nobody's; their parts cost money."""
-        with suppress(StoreError):  # whoever may not list uploads leaves them to the bucket's own rules
+        abandoned; their parts cost money."""
+        with suppress(StoreError):  # an identity that may not list uploads leaves them to the bucket's own rules
             bucket, key = self._object.name["Bucket"], self._object.name["Key"]
             for page in self._object.pages("looking for uploads", "list_multipart_uploads", Bucket=bucket, Prefix=key):
                 for entry in page.get("Uploads", ()):

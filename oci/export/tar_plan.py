@@ -18,7 +18,7 @@ from oci.files import tar
 _MODE = 0o644
 
 
-class Content(Struct, frozen=True):
+class MemberContent(Struct, frozen=True):
     """What a member holds: `data` where it is known already, else the blob `digest` of `size` bytes."""
 
     name: str
@@ -27,14 +27,14 @@ class Content(Struct, frozen=True):
     digest: Digest | None = None
 
     @classmethod
-    def of(cls, name: str, data: bytes) -> Content:
+    def of(cls, name: str, data: bytes) -> MemberContent:
         return cls(name, len(data), data)
 
 
-class Member(Struct, frozen=True):
+class PlannedMember(Struct, frozen=True):
     """A content at its place: `offset` is where its header begins. All in bytes."""
 
-    content: Content
+    content: MemberContent
     offset: int
     header: bytes
 
@@ -58,7 +58,7 @@ class Piece(Struct, frozen=True):
     offset: int
     length: int
     data: bytes = b""
-    member: Member | None = None
+    member: PlannedMember | None = None
     blob_offset: int = 0
 
 
@@ -66,7 +66,7 @@ class TarPlan(Struct, frozen=True, dict=True):
     """The members one after the other, and two blocks of zeros. The same content gives the same plan everywhere."""
 
     format: str
-    members: tuple[Member, ...]
+    members: tuple[PlannedMember, ...]
 
     @property
     def size(self) -> int:
@@ -76,14 +76,14 @@ class TarPlan(Struct, frozen=True, dict=True):
     def fingerprint(self) -> str:
         """Says which tarball this is, in 64 hexadecimal characters: names and sizes of all members, digests of blobs,
         and the bytes of what is no blob."""
-        seal = hashlib.sha256(self.format.encode())
+        sha256 = hashlib.sha256(self.format.encode())
         for member in self.members:
             content = member.content
-            seal.update(member.header)
-            seal.update((content.digest or "").encode() if content.data is None else content.data)
-        return seal.hexdigest()
+            sha256.update(member.header)
+            sha256.update((content.digest or "").encode() if content.data is None else content.data)
+        return sha256.hexdigest()
 
-    def between(self, start: int, end: int) -> Iterator[Member]:
+    def between(self, start: int, end: int) -> Iterator[PlannedMember]:
         """The members that have a byte from `start` to `end`, in order."""
         first = bisect.bisect_right(self.members, start, key=lambda member: member.offset) - 1
         for member in itertools.islice(self.members, max(first, 0), None):
@@ -127,20 +127,20 @@ class TarPlan(Struct, frozen=True, dict=True):
         return plan
 
 
-def lay_out(format: str, contents: Iterable[Content]) -> TarPlan:  # noqa: A002 - the field's word
+def lay_out(format: str, contents: Iterable[MemberContent]) -> TarPlan:  # noqa: A002 - the field's word
     """Puts the contents one behind the other: regular files of mode 0644, without owner and time."""
     members = []
     offset = 0
     for content in contents:
-        member = Member(content, offset, tar.header(content.name, mode=_MODE, size=content.size))
+        member = PlannedMember(content, offset, tar.header(content.name, mode=_MODE, size=content.size))
         members.append(member)
         offset = member.end
     return TarPlan(format, tuple(members))
 
 
-def _content(entry: Mapping[str, str | int | None]) -> Content:
+def _content(entry: Mapping[str, str | int | None]) -> MemberContent:
     data = entry["data"]
-    return Content(
+    return MemberContent(
         name=str(entry["name"]),
         size=int(entry["size"] or 0),
         data=None if data is None else base64.b64decode(str(data)),
@@ -148,7 +148,7 @@ def _content(entry: Mapping[str, str | int | None]) -> Content:
     )
 
 
-def _pieces_of(member: Member) -> Iterator[Piece]:
+def _pieces_of(member: PlannedMember) -> Iterator[Piece]:
     content = member.content
     yield Piece(member.offset, len(member.header), member.header)
     if content.data is not None:

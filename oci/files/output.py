@@ -24,7 +24,7 @@ from oci.files.walk import BUNDLE_FOLDER
 from oci.output import store_error
 
 ABANDONED_AFTER = 24 * 3600.0
-"""Seconds after which a half-made folder is nobody's any more."""
+"""Seconds after which a half-made folder counts as abandoned."""
 
 _MARK = "user.transship.output"
 _SUFFIX = "partial"
@@ -49,7 +49,7 @@ def output_folder(path: str, *, replace: bool = False) -> Iterator[str]:
         raise store_error(error, store=target, operation="making the output folder") from error
     try:
         yield made
-        # Looked at again: somebody may have put something there meanwhile.
+        # Looked at again: another program may have written there meanwhile.
         check_output(path, replace=replace)
         _mark(made)
         try:
@@ -63,7 +63,7 @@ def output_folder(path: str, *, replace: bool = False) -> Iterator[str]:
 
 
 def check_output(path: str, *, replace: bool = False) -> str:
-    """The absolute path, when files may be pulled there; `replace` allows to delete a folder somebody else made.
+    """The absolute path, when files may be pulled there; `replace` allows to delete a folder that no pull made.
 
     Raises InvalidInput for a path that must not or can't be replaced: the root, the working folder, the home folder
     and what is above them, a mount point, a link, a file, and a folder whose content wasn't pulled.
@@ -153,13 +153,13 @@ def _swap(made: str, target: str) -> None:
     os.rename(aside, made)
 
 
-def _exchange(one: str, other: str) -> bool:
+def _exchange(first: str, other: str) -> bool:
     """Linux swaps two names at once (renameat2); False where that isn't to be had."""
     try:
         renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
     except (OSError, AttributeError):
         return False
-    return bool(renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _EXCHANGE) == 0)
+    return bool(renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(other), _EXCHANGE) == 0)
 
 
 def _remove_old(old: str, target: str) -> None:

@@ -26,7 +26,7 @@ from oci.digest import Chunk, Digest, digest_of, verified
 from oci.errors import InvalidInput
 from oci.files import tar
 from oci.files.deflate import gzip
-from oci.files.walk import Entry
+from oci.files.walk import FileEntry
 from oci.store import BlobReader
 
 COMPRESSED_LIMIT = 32 << 20
@@ -49,7 +49,7 @@ class PackedLayer(Struct, frozen=True):
 
 
 def pack(
-    entries: Sequence[Entry], *, cancel: CancelToken | None = None, compressed_limit: int = COMPRESSED_LIMIT
+    entries: Sequence[FileEntry], *, cancel: CancelToken | None = None, compressed_limit: int = COMPRESSED_LIMIT
 ) -> PackedLayer:
     """Reads all files once. Raises InvalidInput for one that was changed since it was found, or can't be read."""
     token = cancel or CancelToken()
@@ -70,7 +70,7 @@ def pack(
     return PackedLayer(_digest(diff), *layer, again)
 
 
-def _tar(entries: Iterable[Entry], cancel: CancelToken) -> Iterator[bytes]:
+def _tar(entries: Iterable[FileEntry], cancel: CancelToken) -> Iterator[bytes]:
     for entry in entries:
         cancel.check()
         typeflag = tar.DIRECTORY if entry.is_folder else tar.FILE
@@ -83,7 +83,7 @@ def _tar(entries: Iterable[Entry], cancel: CancelToken) -> Iterator[bytes]:
     yield tar.END
 
 
-def _tar_size(entries: Iterable[Entry]) -> int:
+def _tar_size(entries: Iterable[FileEntry]) -> int:
     size = len(tar.END)
     for entry in entries:
         typeflag = tar.DIRECTORY if entry.is_folder else tar.FILE
@@ -92,7 +92,7 @@ def _tar_size(entries: Iterable[Entry]) -> int:
     return size
 
 
-def _content(entry: Entry) -> Iterator[bytes]:
+def _content(entry: FileEntry) -> Iterator[bytes]:
     """All of one file, which must be the one that was found: its size stands in the header already."""
     try:
         handle = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -109,7 +109,7 @@ def _content(entry: Entry) -> Iterator[bytes]:
         ) from error
 
 
-def _check_unchanged(entry: Entry, status: os.stat_result, *, missing: int = 0) -> None:
+def _check_unchanged(entry: FileEntry, status: os.stat_result, *, missing: int = 0) -> None:
     now = (stat.S_ISREG(status.st_mode), status.st_size, status.st_mtime_ns)
     if missing or now != (True, entry.size, entry.changed):
         raise InvalidInput(

@@ -5,7 +5,7 @@ what a lower layer had there. Permissions: when a layer stored none for group an
 then the umask applies; setuid, setgid and sticky bits and owners are dropped.
 
 Everything is opened segment by segment from the output folder, never through a symbolic link: neither a name in a layer
-nor somebody who changes the folder meanwhile can lead out of it.
+nor a program that changes the folder meanwhile can lead out of it.
 """
 
 from __future__ import annotations

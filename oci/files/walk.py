@@ -20,7 +20,7 @@ _ALL_BITS = 0o7777
 _DELETION = ".wh."
 
 
-class Entry(Struct, frozen=True):
+class FileEntry(Struct, frozen=True):
     """`name` is the path inside the layer, `.` for a folder that was given itself; `path` is where it is read from.
     `size` in bytes and `changed`, nanoseconds since 1970, are those of the file when it was found."""
 
@@ -34,7 +34,7 @@ class Entry(Struct, frozen=True):
 
 def walk(
     paths: Sequence[str], *, exclusions: Collection[str] = DEFAULT_EXCLUSIONS, preserve_permissions: bool = False
-) -> tuple[Entry, ...]:
+) -> tuple[FileEntry, ...]:
     """Every folder before its content, names in the order of their bytes, for each of `paths` in turn.
 
     An exclusion is a whole path inside the layer; what is below an excluded folder is left out with it. Only the
@@ -46,7 +46,7 @@ def walk(
     return tuple(entry for path in paths for entry in _given(path, excluded, kept))
 
 
-def check_duplicates(entries: Iterable[Entry]) -> None:
+def check_duplicates(entries: Iterable[FileEntry]) -> None:
     """Raises InvalidInput when two of the given paths bring a file or folder of the same name."""
     counts = Counter(entry.name for entry in entries if entry.name != ".")
     repeated = sorted(name for name, count in counts.items() if count > 1)
@@ -56,7 +56,7 @@ def check_duplicates(entries: Iterable[Entry]) -> None:
         )
 
 
-def check_bundle(entries: Sequence[Entry]) -> None:
+def check_bundle(entries: Sequence[FileEntry]) -> None:
     """Raises InvalidInput unless the files are one bundle: one `.imgpkg` folder, directly in one of the given folders,
     with `images.yml` in it. What is excluded counts for nothing."""
     found = [entry for entry in entries if entry.is_folder and _folder_name(entry) == BUNDLE_FOLDER]
@@ -81,7 +81,7 @@ def check_bundle(entries: Sequence[Entry]) -> None:
         )
 
 
-def is_bundle(entries: Sequence[Entry]) -> bool:
+def is_bundle(entries: Sequence[FileEntry]) -> bool:
     """Whether the files could be pushed as a bundle."""
     try:
         check_bundle(entries)
@@ -90,7 +90,7 @@ def is_bundle(entries: Sequence[Entry]) -> bool:
     return True
 
 
-def _given(path: str, excluded: Collection[str], kept: int) -> Iterator[Entry]:
+def _given(path: str, excluded: Collection[str], kept: int) -> Iterator[FileEntry]:
     if not path:
         raise InvalidInput("an empty path was given", hint="give a file or a folder")
     try:
@@ -109,7 +109,7 @@ def _given(path: str, excluded: Collection[str], kept: int) -> Iterator[Entry]:
         ) from error
 
 
-def _below(top: str, excluded: Collection[str], kept: int) -> Iterator[Entry]:
+def _below(top: str, excluded: Collection[str], kept: int) -> Iterator[FileEntry]:
     """Without recursion: a folder may be deeper than Python's stack."""
     left = [_listed(top, "", excluded)]
     while left:
@@ -133,19 +133,19 @@ def _listed(folder: str, prefix: str, excluded: Collection[str]) -> Iterator[tup
             yield name, os.path.join(folder, base)
 
 
-def _folder(name: str, path: str, status: os.stat_result, kept: int) -> Entry:
+def _folder(name: str, path: str, status: os.stat_result, kept: int) -> FileEntry:
     _check_name(name, path)
-    return Entry(name, path, status.st_mode & kept if kept == _ALL_BITS else _OWNER, is_folder=True)
+    return FileEntry(name, path, status.st_mode & kept if kept == _ALL_BITS else _OWNER, is_folder=True)
 
 
-def _entry(name: str, path: str, status: os.stat_result, kept: int) -> Entry:
+def _entry(name: str, path: str, status: os.stat_result, kept: int) -> FileEntry:
     if not stat.S_ISREG(status.st_mode):
         raise InvalidInput(
             f"Expected file '{path}' to be a regular file",
             hint="links, sockets and devices can't be packed: exclude it by name",
         )
     _check_name(name, path)
-    return Entry(name, path, status.st_mode & kept, status.st_size, changed=status.st_mtime_ns)
+    return FileEntry(name, path, status.st_mode & kept, status.st_size, changed=status.st_mtime_ns)
 
 
 def _check_name(name: str, path: str) -> None:
@@ -156,7 +156,7 @@ def _check_name(name: str, path: str) -> None:
         )
 
 
-def _folder_name(entry: Entry) -> str:
+def _folder_name(entry: FileEntry) -> str:
     return os.path.basename(os.path.abspath(entry.path) if entry.name == "." else entry.name)
 
 

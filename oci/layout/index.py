@@ -114,10 +114,10 @@ class LayoutIndex:
         plain = descriptor.to_dict()
 
         def change(entries: list[Entry]) -> list[Entry]:
-            kept = [one for one in entries if not tag or _annotations(one).get(REF_NAME) != tag]
+            kept = [entry for entry in entries if not tag or _annotations(entry).get(REF_NAME) != tag]
             if tag:
                 kept.append({**plain, "annotations": {REF_NAME: tag}})
-            if by_digest and not any(_is_plain(one, descriptor.digest) for one in kept):
+            if by_digest and not any(_is_plain(entry, descriptor.digest) for entry in kept):
                 kept.append(plain)
             return kept
 
@@ -125,10 +125,10 @@ class LayoutIndex:
 
     def remove_tag(self, tag: str) -> bool:
         """Removes every entry that has the name, and says whether there was one."""
-        return self._change(lambda entries: [one for one in entries if not _is_named(_annotations(one), tag)])
+        return self._change(lambda entries: [entry for entry in entries if not _is_named(_annotations(entry), tag)])
 
     def remove_digest(self, digest: Digest) -> bool:
-        return self._change(lambda entries: [one for one in entries if one.get("digest") != digest])
+        return self._change(lambda entries: [entry for entry in entries if entry.get("digest") != digest])
 
     def _current(self) -> _Listing:
         with self._lock:
@@ -140,12 +140,12 @@ class LayoutIndex:
             if self._listing is None or self._listing.mark != mark:
                 _, listed = self._read()
                 with self._named():
-                    entries = tuple(Descriptor.from_dict(one, f"manifests[{at}]") for at, one in enumerate(listed))
+                    entries = tuple(Descriptor.from_dict(entry, f"manifests[{at}]") for at, entry in enumerate(listed))
                 self._listing = _Listing(mark, entries, {entry.digest: entry for entry in reversed(entries)})
             return self._listing
 
     def _change(self, change: Callable[[list[Entry]], list[Entry]]) -> bool:
-        """Reads, changes and replaces the file while nobody else does; says whether anything changed."""
+        """Reads, changes and replaces the file under a lock; says whether anything changed."""
         self.prepare()
         with self._locked():
             body, before = self._read()
@@ -165,7 +165,7 @@ class LayoutIndex:
             raise InvalidManifest(f"{self._where()}index.json has more than {INDEX_LIMIT} bytes")
         with self._named():
             body = _object(raw, "index.json")
-            return body, [as_object(one, "manifests[]") for one in as_list(body.get("manifests"), "manifests")]
+            return body, [as_object(entry, "manifests[]") for entry in as_list(body.get("manifests"), "manifests")]
 
     def _check_version(self) -> None:
         with open(self._marker, "rb") as file:

@@ -1,8 +1,8 @@
 """An OCI image-layout folder as a store (image-spec, image-layout.md): the registry that needs no server.
 
 A blob gets its final name when all of it is proven and on disk, a manifest its name in index.json after that: a writer
-may be killed at any moment. Two things count as names for index.json: tags, and being a referrer, since whoever looks
-for referrers looks there. Everything else is found by its digest, as `blobs/ALGORITHM/HEX`.
+may be killed at any moment. Two things count as names for index.json: tags, and being a referrer, since a reader that
+looks for referrers looks there. Everything else is found by its digest, as `blobs/ALGORITHM/HEX`.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from oci.manifest import MANIFEST_LIMIT, Manifest, parse_manifest
 from oci.meter import Meter
 from oci.output import NOT_THERE, store_error, sync_folder
 from oci.reference import LayoutFolder, Repository
-from oci.store import BlobOutcome, BlobReader
+from oci.store import BlobOutcome, BlobReader, read_range
 
 READ_SIZE = 1 << 20
 """Bytes read at a time."""
 
 ABANDONED_AFTER = 24 * 3600.0
-"""Seconds without a write after which a partial file is nobody's any more."""
+"""Seconds without a write after which a partial file counts as abandoned."""
 
 _PARTIAL = re.compile(r"\.(index\.json|oci-layout|[0-9a-f]{64,128})\.\w+\.partial")
 
@@ -80,11 +80,7 @@ class Layout:
         return manifest
 
     def read_blob(self, blob: Descriptor, offset: int = 0, length: int | None = None) -> Iterator[Chunk]:
-        end = blob.size if length is None else min(blob.size, offset + length)
-        chunks = self._chunks(blob, offset, end)
-        if offset == 0 and length is None:
-            return verified(chunks, blob.digest, blob.size, self._where())
-        return chunks
+        return read_range(self._chunks, blob, offset, length, self._where())
 
     def blob_size(self, digest: Digest) -> int | None:
         try:
@@ -110,8 +106,14 @@ class Layout:
         if tagged is not None and tagged.is_index:
             listed.extend(self.get_manifest(tagged.digest).children)
         digests = sorted({entry.digest for entry in listed if entry.is_manifest or entry.is_index})
-        known = [one for digest in digests if (one := self._as_referrer(digest)) and one[0] == subject]
+        known = [pair for digest in digests if (pair := self._as_referrer(digest)) and pair[0] == subject]
         return tuple(found for _, found in known if artifact_type in ("", found.artifact_type))
+
+    has_referrers_api = False
+    """The index lists them."""
+
+    def all_tags(self) -> Iterator[str]:
+        return self.tags()
 
     def listed(self) -> tuple[Digest, ...]:
         """Every manifest in index.json, with a name or without."""
@@ -131,7 +133,7 @@ class Layout:
         return BlobOutcome.WRITTEN
 
     def put_manifest(self, manifest: Manifest, tag: str = "") -> None:
-        """Listed in index.json under its tag, and when it has a subject: nobody would find it there otherwise."""
+        """Listed in index.json under its tag, and when it has a subject: no reader would find it there otherwise."""
         self._check_complete(manifest)
         if not self._is_sound(manifest.digest, manifest.size):
             self._write(manifest.digest, iter((manifest.raw,)))
@@ -188,7 +190,7 @@ class Layout:
             manifest = parse_manifest(self._bytes_of(digest))
         except (InvalidManifest, NotFound):
             return ()
-        return (digest, *(one.digest for one in (*manifest.blobs, *manifest.children)))
+        return (digest, *(blob.digest for blob in (*manifest.blobs, *manifest.children)))
 
     def _described(self, identifier: str) -> Descriptor:
         """As index.json lists it; a digest that isn't listed comes without media type and size."""
@@ -253,7 +255,7 @@ class Layout:
         return os.path.join(self._name.path, "blobs", digest.partition(":")[0], hex_of(digest))
 
     def _open(self, digest: Digest) -> FileIO:
-        """Regular files only, and never through a symbolic link: a layout is somebody else's folder. A fifo must not
+        """Regular files only, and never through a symbolic link: another user may own a layout folder. A fifo must not
         make us wait for its writer."""
         with self._mapped("reading", digest):
             flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

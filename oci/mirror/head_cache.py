@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from oci.archive.source import Archive, Nothing
+from oci.archive.source import Archive, EmptyArchive
 from oci.bundle import reader, tagnames
 from oci.bundle.lockfile import ImagesLock, read_lock
 from oci.descriptor import Descriptor
@@ -215,12 +215,12 @@ def _lost_images(session: Session, destination: Source, bundle: Digest) -> str:
     return f"{len(lost)} of {counted(len(digests), 'listed image')} lost, such as {lost[0]}" if lost else ""
 
 
-def held_in(session: Session, name: ArchiveName) -> Archive | Nothing:
+def held_in(session: Session, name: ArchiveName) -> Archive | EmptyArchive:
     """The archive as it is; nothing where none is yet."""
     try:
         return session.archive(name, "destination")
     except NotFound:
-        return Nothing(name)
+        return EmptyArchive(name)
 
 
 def compare_lock(session: Session, mirror: Mirror) -> Comparison:

@@ -18,14 +18,12 @@ import msgspec
 from oci.bundle.tagnames import KEEP_ALIVE_SUFFIX
 from oci.digest import Digest, digest_of
 from oci.errors import NotFound, Refused, StoreError, TransshipError
-from oci.layout.store import Layout
 from oci.meter import Receipt
 from oci.prune import grace as note
 from oci.prune.keep import Keep
 from oci.prune.plan import PrunePlan, UnwantedManifest, UnwantedTag, bytes_freed
 from oci.prune.planner import look, remember
 from oci.prune.survey import Surveyor
-from oci.reference import parse_store
 from oci.relocation.session import Session
 from oci.store import Destination
 
@@ -40,7 +38,7 @@ class Deleted(msgspec.Struct, frozen=True, kw_only=True):
     tags: tuple[str, ...] = ()
 
 
-class Left(msgspec.Struct, frozen=True, kw_only=True):
+class Remaining(msgspec.Struct, frozen=True, kw_only=True):
     """A manifest or tag of the plan that is still at the destination, and why."""
 
     subject: str
@@ -55,9 +53,9 @@ class PruneReport(msgspec.Struct, frozen=True, kw_only=True):
     destination: str
     deleted: tuple[Deleted, ...] = ()
     untagged: tuple[str, ...] = ()
-    skipped: tuple[Left, ...] = ()
-    refused: tuple[Left, ...] = ()
-    failed: tuple[Left, ...] = ()
+    skipped: tuple[Remaining, ...] = ()
+    refused: tuple[Remaining, ...] = ()
+    failed: tuple[Remaining, ...] = ()
     gone: int = 0
     """Of the plan, what was deleted already by other programs."""
     waiting: int = 0
@@ -86,7 +84,7 @@ def execute(
     Raises Refused before anything is deleted when the registry has deletions switched off, and what `make_prune_plan`
     raises.
     """
-    name = parse_store(plan.destination)
+    name = plan.store
     policy = msgspec.structs.replace(plan.keep.and_also(keep or Keep()), nothing=plan.keep.nothing)
     again, names = look(session, name, policy, grace=plan.grace, now=now, known=plan.by_digest)
     work = _Work(session, again, names, on_deleted or _unheard)
@@ -98,7 +96,7 @@ def execute(
             remember(session, name, again)
         work.delete(chosen)
         if tags and (reason := check_untags(work.store)):
-            work.refused.extend(Left(subject=one.tag, reason=reason) for one in tags)
+            work.refused.extend(Remaining(subject=tag.tag, reason=reason) for tag in tags)
         else:
             work.untag(tags)
     freed = work.freed(again)
@@ -118,7 +116,7 @@ def execute(
 
 
 def check_deletes(destination: Destination) -> None:
-    """Asks the store to delete a manifest that nobody ever had: a registry that deletes answers that there is none.
+    """Asks the store to delete a manifest that never existed: a registry that deletes answers that there is none.
 
     Raises Refused where deletions are switched off, and Denied or Unauthorized for an identity that may not delete.
     """
@@ -142,11 +140,11 @@ def check_deletes(destination: Destination) -> None:
 
 def check_untags(destination: Destination) -> str:
     """Says why the store can't take a tag away alone; empty when it can. Tried with a manifest and a tag that are made
-    for it, never with one that somebody uses: some registries delete the manifest, and all its tags, with the tag.
+    for it, never with one in use: some registries delete the manifest, and all its tags, with the tag.
 
     What is made is deleted again, as far as the store lets it be.
     """
-    if isinstance(destination, Layout):
+    if not destination.name.registry:  # a layout folder names a manifest in one file, and nothing else does
         return ""
     tag = f"transship-probe-{secrets.token_hex(8)}{KEEP_ALIVE_SUFFIX}"
     try:
@@ -174,12 +172,12 @@ class _Work:
         self, session: Session, again: PrunePlan, names: Mapping[str, Digest | None], on_deleted: Callable[[str], None]
     ) -> None:
         """`names` are the tags that were listed when `again` was made; a kept one with the digest that it showed."""
-        self.store = session.destination(parse_store(again.destination))
+        self.store = session.destination(again.store)
         self.deleted: list[Deleted] = []
         self.untagged: list[str] = []
-        self.skipped: list[Left] = []
-        self.refused: list[Left] = []
-        self.failed: list[Left] = []
+        self.skipped: list[Remaining] = []
+        self.refused: list[Remaining] = []
+        self.failed: list[Remaining] = []
         self.gone = 0
         self._session = session
         self._again = again
@@ -189,68 +187,70 @@ class _Work:
     def compare(self, plan: PrunePlan, again: PrunePlan) -> list[UnwantedManifest]:
         """What the plan has and what is so still. A manifest stays while anything stays that lists it."""
         chosen: dict[Digest, UnwantedManifest] = {}
-        planned = {one.digest: one for one in plan.due_manifests}
-        for one in again.manifests:
-            before = planned.pop(one.digest, None)
+        planned = {manifest.digest: manifest for manifest in plan.due_manifests}
+        for manifest in again.manifests:
+            before = planned.pop(manifest.digest, None)
             if before is None:
                 continue
-            reason = _changed(before, one) or _held(one, chosen)
+            reason = _changed(before, manifest) or _held(manifest, chosen)
             if reason:
-                self.skipped.append(Left(subject=_shown(one), reason=reason))
+                self.skipped.append(Remaining(subject=_shown(manifest), reason=reason))
             else:
-                chosen[one.digest] = one
-        for one in planned.values():
-            if self.store.head_manifest(one.digest) is None:
+                chosen[manifest.digest] = manifest
+        for manifest in planned.values():
+            if self.store.head_manifest(manifest.digest) is None:
                 self.gone += 1
             else:
-                self.skipped.append(Left(subject=_shown(one), reason="something that is kept needs it now"))
+                self.skipped.append(Remaining(subject=_shown(manifest), reason="something that is kept needs it now"))
         return list(chosen.values())
 
     def compare_tags(self, plan: PrunePlan, again: PrunePlan) -> list[UnwantedTag]:
-        now = {(one.tag, one.digest): one for one in again.due_tags}
+        now = {(tag.tag, tag.digest): tag for tag in again.due_tags}
         chosen = []
-        for one in plan.due_tags:
-            if (one.tag, one.digest) in now:
-                chosen.append(one)
-            elif (there := self.store.head_manifest(one.tag)) is None:
+        for tag in plan.due_tags:
+            if (tag.tag, tag.digest) in now:
+                chosen.append(tag)
+            elif (there := self.store.head_manifest(tag.tag)) is None:
                 self.gone += 1
             else:
-                reason = "it is kept now" if there.digest == one.digest else f"it shows {there.digest} now"
-                self.skipped.append(Left(subject=one.tag, reason=reason))
+                reason = "it is kept now" if there.digest == tag.digest else f"it shows {there.digest} now"
+                self.skipped.append(Remaining(subject=tag.tag, reason=reason))
         return chosen
 
     def delete(self, chosen: list[UnwantedManifest]) -> None:
         """In rounds: each after all that lists it. What follows something that couldn't be deleted stays."""
-        left = {one.digest: one for one in chosen}
+        left = {manifest.digest: manifest for manifest in chosen}
         stuck: set[Digest] = set()
         while left:
             self._session.cancel.check()
             if reason := self._changed_meanwhile(first=len(left) == len(chosen)):
-                self.skipped.extend(Left(subject=_shown(one), reason=reason) for one in left.values())
+                self.skipped.extend(Remaining(subject=_shown(manifest), reason=reason) for manifest in left.values())
                 return
-            free = [one for one in left.values() if not left.keys() & set(one.after)]
-            held = [one for one in free if stuck & set(one.after)]
-            going = [one for one in free if one not in held]
-            for one in held:
-                self.failed.append(Left(subject=_shown(one), reason="what lists it could not be deleted"))
-            for one, error in zip(going, self._session.workers.map(self._delete, going), strict=True):
+            free = [manifest for manifest in left.values() if not left.keys() & set(manifest.after)]
+            held = [manifest for manifest in free if stuck & set(manifest.after)]
+            going = [manifest for manifest in free if manifest not in held]
+            for manifest in held:
+                self.failed.append(Remaining(subject=_shown(manifest), reason="what lists it could not be deleted"))
+            for manifest, error in zip(going, self._session.workers.map(self._delete, going), strict=True):
                 if error is None:
-                    self.deleted.append(Deleted(digest=one.digest, kind=one.kind, tags=one.tags))
-                    self._on_deleted(_shown(one))
+                    self.deleted.append(Deleted(digest=manifest.digest, kind=manifest.kind, tags=manifest.tags))
+                    self._on_deleted(_shown(manifest))
                 elif isinstance(error, str):
-                    stuck.add(one.digest)
-                    self.skipped.append(Left(subject=_shown(one), reason=error))
+                    stuck.add(manifest.digest)
+                    self.skipped.append(Remaining(subject=_shown(manifest), reason=error))
                 else:
-                    stuck.add(one.digest)
-                    self.failed.append(Left(subject=_shown(one), reason=str(error), retryable=error.retryable))
-            stuck.update(one.digest for one in held)
-            for one in free:
-                del left[one.digest]
+                    stuck.add(manifest.digest)
+                    self.failed.append(
+                        Remaining(subject=_shown(manifest), reason=str(error), retryable=error.retryable)
+                    )
+            stuck.update(manifest.digest for manifest in held)
+            for manifest in free:
+                del left[manifest.digest]
 
     def _changed_meanwhile(self, *, first: bool) -> str:
         """Why nothing more is deleted: a tag that the look before hadn't, which may need anything, or, before the first
         round, a kept tag that shows something else by now."""
-        if isinstance(self.store, Layout):
+        if not self.store.name.registry:  # the folder is of one program at a time
             return ""
         new = [tag for tag in Surveyor(self._session, self.store).listed() if tag not in self._names]
         if new:
@@ -261,14 +261,14 @@ class _Work:
                 return f"the tag {tag}, which is kept, has moved meanwhile; run it again"
         return ""
 
-    def _delete(self, one: UnwantedManifest) -> TransshipError | str | None:
+    def _delete(self, manifest: UnwantedManifest) -> TransshipError | str | None:
         """None when it is gone; what has changed since the look before, in words; or the error."""
         try:
-            for tag in one.tags:
+            for tag in manifest.tags:
                 shown = self.store.head_manifest(tag)
-                if shown is not None and shown.digest != one.digest:
+                if shown is not None and shown.digest != manifest.digest:
                     return f"the tag {tag} shows {shown.digest} now"
-            self.store.delete_manifest(one.digest)
+            self.store.delete_manifest(manifest.digest)
         except NotFound:
             return None  # a registry may take referrers away with their subject
         except TransshipError as error:
@@ -277,49 +277,50 @@ class _Work:
 
     def untag(self, tags: list[UnwantedTag]) -> None:
         """One by one. The first is looked at closely, though a manifest made for it was tried before."""
-        for number, one in enumerate(tags):
+        for number, tag in enumerate(tags):
             self._session.cancel.check()
             try:
-                self._untag(one, look=number == 0)
+                self._untag(tag, look=number == 0)
             except NotFound:
                 self.gone += 1
             except Refused as error:
                 # Not the hint: deleting the manifest instead is just what must not happen here.
-                self.refused.extend(Left(subject=left.tag, reason=error.message) for left in tags[number:])
+                self.refused.extend(Remaining(subject=left.tag, reason=error.message) for left in tags[number:])
                 return
             except TransshipError as error:
-                self.failed.append(Left(subject=one.tag, reason=str(error), retryable=error.retryable))
+                self.failed.append(Remaining(subject=tag.tag, reason=str(error), retryable=error.retryable))
 
-    def _untag(self, one: UnwantedTag, *, look: bool) -> None:
-        manifest = self.store.get_manifest(one.digest) if look else None
-        self.store.delete_tag(one.tag)
-        if manifest is not None and self.store.head_manifest(one.digest) is None:
-            for tag in one.others or ("",):
+    def _untag(self, unwanted: UnwantedTag, *, look: bool) -> None:
+        manifest = self.store.get_manifest(unwanted.digest) if look else None
+        self.store.delete_tag(unwanted.tag)
+        if manifest is not None and self.store.head_manifest(unwanted.digest) is None:
+            for tag in unwanted.others or ("",):
                 self.store.put_manifest(manifest, tag)
             raise Refused(
-                f"the registry deleted {one.digest} together with the tag; it was pushed again under its other tags",
+                f"the registry deleted {unwanted.digest} together with the tag; "
+                "it was pushed again under its other tags",
                 side="destination",
                 store=str(self.store.name),
-                subject=one.tag,
+                subject=unwanted.tag,
                 operation="deleting the tag",
             )
-        self.untagged.append(one.tag)
-        self._on_deleted(one.tag)
+        self.untagged.append(unwanted.tag)
+        self._on_deleted(unwanted.tag)
 
     def forget(self, again: PrunePlan) -> None:
         """What is done, and without a grace period what was never to be remembered, leaves the note."""
-        done = {one.digest for one in self.deleted}
+        done = {deleted.digest for deleted in self.deleted}
         left = again if again.grace or self.failed else msgspec.structs.replace(again, manifests=(), tags=())
-        with suppress(StoreError):  # it would tell of what is gone, and the next plan finds that out
+        with suppress(StoreError):  # a stale note names what is gone, and the next plan finds that out
             remember(self._session, self.store.name, left, gone=done, untagged=self.untagged)
 
     def freed(self, again: PrunePlan) -> int:
         """What the deleted manifests leave unused; a layout folder is swept."""
-        gone = {one.digest for one in self.deleted}
-        manifests = sum(one.size for one in again.manifests if one.digest in gone)
-        if isinstance(self.store, Layout):
-            return manifests + self.store.sweep({one for digest in gone for one, _ in again.by_digest[digest].blobs})
-        return bytes_freed(again.manifests, gone)
+        gone = {deleted.digest for deleted in self.deleted}
+        manifests = sum(manifest.size for manifest in again.manifests if manifest.digest in gone)
+        blobs = {blob for digest in gone for blob, _ in again.by_digest[digest].blobs}
+        swept = self.store.sweep(blobs)
+        return bytes_freed(again.manifests, gone) if swept is None else manifests + swept
 
 
 def _changed(before: UnwantedManifest, now: UnwantedManifest) -> str:
@@ -329,13 +330,13 @@ def _changed(before: UnwantedManifest, now: UnwantedManifest) -> str:
     return "" if now.due else "its grace period has begun anew"
 
 
-def _held(one: UnwantedManifest, chosen: Mapping[Digest, UnwantedManifest]) -> str:
-    left = [digest for digest in one.after if digest not in chosen]
+def _held(manifest: UnwantedManifest, chosen: Mapping[Digest, UnwantedManifest]) -> str:
+    left = [digest for digest in manifest.after if digest not in chosen]
     return f"{left[0]}, which needs it, stays" if left else ""
 
 
-def _shown(one: UnwantedManifest) -> str:
-    return f"{one.digest} ({', '.join(one.tags)})" if one.tags else str(one.digest)
+def _shown(manifest: UnwantedManifest) -> str:
+    return f"{manifest.digest} ({', '.join(manifest.tags)})" if manifest.tags else str(manifest.digest)
 
 
 def _unheard(subject: str) -> None:

@@ -1,9 +1,9 @@
 """Since when things have been unwanted: a note that the destination itself carries, under a tag of its own.
 
 It serves two ends. A prune that broke off has deleted an index and not yet its children, which carry no tag: then only
-the note knows of them. And a grace period must outlive whoever counts it. The destination is what all of them share,
-whether a command, a flow or another machine prunes it, and a note that is lost with its repository is lost with what it
-spoke of. When something was made or pushed says nothing: an old image may have become unwanted a minute ago.
+the note knows of them. And a grace period must outlive the process that counts it. The destination is what all of them
+share, whether a command, a flow or another machine prunes it, and a note that is lost with its repository is lost with
+what it spoke of. When something was made or pushed says nothing: an old image may have become unwanted a minute ago.
 
 Two runs at once may overwrite each other's note. Then something counts as unwanted from a later time on, never from an
 earlier one.
@@ -20,7 +20,6 @@ from oci.bundle.tagnames import KEEP_ALIVE_SUFFIX
 from oci.descriptor import OCI_EMPTY, OCI_MANIFEST, Descriptor
 from oci.digest import Digest, digest_of, is_digest, parse_digest
 from oci.errors import InvalidDocument, NotFound, StoreError
-from oci.layout.store import Layout
 from oci.manifest import Manifest, parse_manifest
 from oci.store import Destination, reader_of
 
@@ -68,15 +67,14 @@ def write(destination: Destination, since: Mapping[str, datetime]) -> None:
     if since:
         _push(destination, manifest, data, TAG)
     if before is not None:
-        with suppress(StoreError):  # an old note is a few bytes that nobody looks at
+        with suppress(StoreError):  # an old note is a few bytes that nothing reads
             _delete(destination, before.digest)
 
 
 def _delete(destination: Destination, note: Digest) -> None:
     blobs = destination.get_manifest(note).blobs
     destination.delete_manifest(note)
-    if isinstance(destination, Layout):
-        destination.sweep({blob.digest for blob in blobs})
+    destination.sweep({blob.digest for blob in blobs})
 
 
 def push(destination: Destination, text: str, tag: str) -> Digest:

@@ -27,7 +27,7 @@ class KeepOptions(Options, frozen=True, kw_only=True):
         tuple[Text, ...],
         option(
             "Tags",
-            "Tags by their exact names. A prune is refused when the repository lacks one.",
+            "Tags by their exact names. A prune is refused when the repository lacks one of them.",
             examples=[["latest"]],
             max_length=10_000,
             flag="--keep-tag",
@@ -93,7 +93,7 @@ class KeepOptions(Options, frozen=True, kw_only=True):
         bool,
         option(
             "Keep nothing",
-            "On purpose: delete everything. A policy that keeps nothing is refused without it.",
+            "Delete everything, on purpose. A policy that keeps nothing is refused without it.",
             flag="--keep-nothing",
         ),
     ] = False
@@ -161,7 +161,7 @@ class Keep(KeepOptions, frozen=True, kw_only=True):
         kept |= {name for name in names if matches(name, self.patterns)}
         known = {name: version for name in names if not attached_to(name) and (version := version_of(name))}
         if self.versions:
-            kept |= {name for name, one in known.items() if in_ranges(one, self.versions, prereleases=False)}
+            kept |= {name for name, version in known.items() if in_ranges(version, self.versions, prereleases=False)}
         released = {version for version in known.values() if not version.prerelease}
         newest = set(sorted(released, reverse=True)[: self.latest])
         return kept | {name for name, version in known.items() if version in newest}

@@ -12,7 +12,7 @@ import msgspec
 from oci.digest import Digest, parse_digest
 from oci.errors import InvalidDocument, InvalidInput
 from oci.prune.keep import Keep
-from oci.reference import parse_store, parse_tag
+from oci.reference import StoreName, parse_store, parse_tag
 
 PLAN_VERSION = 1
 
@@ -67,6 +67,11 @@ class PrunePlan(msgspec.Struct, frozen=True, kw_only=True):
     version: int = PLAN_VERSION
 
     @property
+    def store(self) -> StoreName:
+        """The destination; `destination` is the text that JSON has."""
+        return parse_store(self.destination)
+
+    @property
     def by_digest(self) -> Mapping[Digest, UnwantedManifest]:
         return {manifest.digest: manifest for manifest in self.manifests}
 
@@ -82,7 +87,7 @@ class PrunePlan(msgspec.Struct, frozen=True, kw_only=True):
     def bytes_to_free(self) -> int:
         """At most: what is due, with the blobs that nothing else lists. A registry frees them when it collects garbage,
         and other repositories may use them."""
-        return bytes_freed(self.manifests, {one.digest for one in self.due_manifests})
+        return bytes_freed(self.manifests, {manifest.digest for manifest in self.due_manifests})
 
     @property
     def waiting(self) -> int:
@@ -111,7 +116,7 @@ class PrunePlan(msgspec.Struct, frozen=True, kw_only=True):
             if body.get("version") != PLAN_VERSION:
                 raise InvalidDocument(f"prune plan version {body.get('version')!r}, expected {PLAN_VERSION}")
             plan = msgspec.convert(body, cls, strict=False)
-            parse_store(plan.destination)
+            _ = plan.store  # raises for a text that names none
             checked = {
                 "manifests": tuple(map(_checked, plan.manifests)),
                 "tags": tuple(map(_checked, plan.tags)),
@@ -126,9 +131,9 @@ class PrunePlan(msgspec.Struct, frozen=True, kw_only=True):
 
 def bytes_freed(manifests: Collection[UnwantedManifest], gone: Collection[Digest]) -> int:
     """When those of `manifests` that are `gone` go, and the others stay."""
-    used = {digest for one in manifests if one.digest not in gone for digest, _ in one.blobs}
-    blobs = {digest: size for one in manifests if one.digest in gone for digest, size in one.blobs}
-    return sum(one.size for one in manifests if one.digest in gone) + sum(
+    used = {digest for manifest in manifests if manifest.digest not in gone for digest, _ in manifest.blobs}
+    blobs = {digest: size for manifest in manifests if manifest.digest in gone for digest, size in manifest.blobs}
+    return sum(manifest.size for manifest in manifests if manifest.digest in gone) + sum(
         size for digest, size in blobs.items() if digest not in used
     )
 

@@ -94,7 +94,7 @@ def look(
         tags_seen=len(survey.tags),
         manifests_kept=len(survey.manifests) - len(unwanted),
         warnings=tuple(_warnings(wanted, survey)),
-        unknown=tuple(_unknown(name, keep)) if any(one.due for one in manifests) else (),
+        unknown=tuple(_unknown(name, keep)) if any(manifest.due for manifest in manifests) else (),
     )
     kept = {tag: survey.tags[tag] for tag in references.tags}
     return plan, dict.fromkeys((*survey.tags, *survey.dangling, note.TAG)) | kept
@@ -108,7 +108,7 @@ def remember(
     for manifest in plan.manifests:
         if manifest.digest not in gone:
             since.update(dict.fromkeys(_keys(manifest.digest, manifest.tags), manifest.since))
-    since.update({note.tag_key(one.tag, one.digest): one.since for one in plan.tags if one.tag not in untagged})
+    since.update({note.tag_key(tag.tag, tag.digest): tag.since for tag in plan.tags if tag.tag not in untagged})
     note.write(session.destination(name), since)
 
 
@@ -126,7 +126,7 @@ def _resolved(session: Session, destination: Destination, keep: Keep) -> Keep:
     for bundle in bundles:
         pinned.extend(_listed(describe(session.source, bundle, session.workers, layers=False, signatures=False)))
     digests = tuple(dict.fromkeys((*keep.digests, *pinned)))
-    optional = tuple(dict.fromkeys((*keep.optional, *(one for one in pinned if one not in keep.digests))))
+    optional = tuple(dict.fromkeys((*keep.optional, *(digest for digest in pinned if digest not in keep.digests))))
     return msgspec.structs.replace(keep, digests=digests, locks=(), bundles=(), optional=optional)
 
 
@@ -162,7 +162,7 @@ def _check_readable(destination: Destination, references: References) -> None:
 
 def _check_present(name: StoreName, keep: Keep, survey: Survey) -> None:
     """A name that is misspelled keeps nothing, and what it was to keep would be deleted."""
-    missing = [one for one in keep.required if one not in survey.tags and one not in survey.manifests]
+    missing = [name for name in keep.required if name not in survey.tags and name not in survey.manifests]
     if missing:
         raise InvalidInput(
             f"{len(missing)} of {len(keep.required)} tags and digests that the policy names aren't in {name}, "
@@ -180,7 +180,7 @@ class _Clock:
         self._since = noted
 
     def since(self, keys: Iterable[str]) -> datetime:
-        """The latest of all, for with a new tag it is unwanted anew; what nobody saw before is seen now. A note from
+        """The latest of all, for with a new tag it is unwanted anew; what no note has is seen now. A note from
         the future, by a clock that is wrong, counts from now."""
         return min(self.now, max(self._since.get(key, self.now) for key in keys))
 
@@ -209,7 +209,7 @@ def _manifests(survey: Survey, unwanted: Collection[Digest], clock: _Clock) -> t
             tags=tuple(tags.get(digest, ())),
             after=after,
             since=since,
-            due=clock.is_due(since) and all(made[one].due for one in after),
+            due=clock.is_due(since) and all(made[digest_before].due for digest_before in after),
         )
     return tuple(made.values())
 
@@ -245,7 +245,7 @@ def _tags(references: References, clock: _Clock) -> tuple[UnwantedTag, ...]:
                     tag=tag,
                     digest=digest,
                     because=references.needed[digest],
-                    others=tuple(one for one in by_digest[digest] if references.keeps_tag(one)),
+                    others=tuple(other for other in by_digest[digest] if references.keeps_tag(other)),
                     since=since,
                     due=clock.is_due(since),
                 )
@@ -255,7 +255,7 @@ def _tags(references: References, clock: _Clock) -> tuple[UnwantedTag, ...]:
 
 def _warnings(keep: Keep, survey: Survey) -> Iterator[str]:
     for what, named, here in (("tags", keep.tags, survey.tags), ("digests", keep.digests, survey.manifests)):
-        missing = [one for one in named if one not in here]
+        missing = [name for name in named if name not in here]
         if missing:
             yield f"{len(missing)} of {len(named)} {what} that the policy keeps aren't there, such as {missing[0]}"
     for tag in sorted(survey.dangling):

@@ -42,7 +42,7 @@ class References:
             surveyor.read((*self.needed, *(below for digest in unwanted for below in survey.manifests[digest].lists)))
             if unwanted:
                 surveyor.ask_referrers((*self.needed, *unwanted))
-                surveyor.read(one for found in survey.referrers.values() for one in found)
+                surveyor.read(referrer for found in survey.referrers.values() for referrer in found)
             if len(survey.manifests) + len(survey.absent) == known:
                 return
 
@@ -59,8 +59,8 @@ class References:
             needed[digest] = why
             found = survey.manifests.get(digest)
             if found is not None:
-                pending.extend((one, why) for one in (*found.lists, *filter(None, (found.subject,))))
-            pending.extend((one, why) for one in attached.to(digest))
+                pending.extend((needed, why) for needed in (*found.lists, *filter(None, (found.subject,))))
+            pending.extend((needed, why) for needed in attached.to(digest))
         self.needed = needed
         self._attached_to_needed = frozenset(map(tagnames.referrers, needed))
 
@@ -95,14 +95,16 @@ def order(survey: Survey, digests: Collection[Digest]) -> dict[Digest, tuple[Dig
         for below in survey.manifests[digest].lists:
             if below in listed:
                 listed[below].add(digest)
-        for one in attachments.to(digest):
-            if one in attached and one != digest:
-                attached[one].add(digest)
+        for attachment in attachments.to(digest):
+            if attachment in attached and attachment != digest:
+                attached[attachment].add(digest)
     done: dict[Digest, tuple[Digest, ...]] = {}
     left = sorted(digests)
     while left:
-        free = [one for one in left if not (listed[one] | attached[one]) - done.keys()]
-        free = free or [one for one in left if not listed[one] - done.keys()][:1]
-        done.update({one: tuple(sorted(listed[one] | (attached[one] & done.keys()))) for one in free})
-        left = [one for one in left if one not in done]
+        free = [unplaced for unplaced in left if not (listed[unplaced] | attached[unplaced]) - done.keys()]
+        free = free or [unplaced for unplaced in left if not listed[unplaced] - done.keys()][:1]
+        done.update(
+            {unplaced: tuple(sorted(listed[unplaced] | (attached[unplaced] & done.keys()))) for unplaced in free}
+        )
+        left = [unplaced for unplaced in left if unplaced not in done]
     return done

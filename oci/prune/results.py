@@ -4,17 +4,9 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from oci.prune.execute import Left, PruneReport
+from oci.prune.execute import PruneReport, Remaining
 from oci.prune.plan import PrunePlan
 from oci.units import counted, show_size
-
-
-class Remaining(Struct, frozen=True, kw_only=True):
-    """Something of the plan that is there still."""
-
-    subject: str
-    reason: str
-    retryable: bool = False
 
 
 class PruneRunReport(Struct, frozen=True, kw_only=True):
@@ -48,11 +40,11 @@ class PruneRunReport(Struct, frozen=True, kw_only=True):
             outcome="failed" if report.failed else "deleted",
             note=note,
             planned=len(plan.due_manifests) + len(plan.due_tags),
-            deleted=[str(one.digest) for one in report.deleted],
-            tags_deleted=[*(tag for one in report.deleted for tag in one.tags), *report.untagged],
-            skipped=list(map(_remaining, report.skipped)),
-            refused=list(map(_remaining, report.refused)),
-            failed=list(map(_remaining, report.failed)),
+            deleted=[str(manifest.digest) for manifest in report.deleted],
+            tags_deleted=[*(tag for manifest in report.deleted for tag in manifest.tags), *report.untagged],
+            skipped=list(report.skipped),
+            refused=list(report.refused),
+            failed=list(report.failed),
             gone=report.gone,
             waiting=report.waiting,
             kept=plan.manifests_kept,
@@ -69,7 +61,3 @@ class PruneRunReport(Struct, frozen=True, kw_only=True):
             f"{self.destination}: {deleted}, "
             f"{len(self.skipped)} left, {len(self.failed)} failed, {show_size(self.bytes_freed)} freed"
         )
-
-
-def _remaining(left: Left) -> Remaining:
-    return Remaining(subject=left.subject, reason=left.reason, retryable=left.retryable)

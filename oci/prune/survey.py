@@ -14,10 +14,8 @@ from oci.bundle import reader, tagnames
 from oci.descriptor import SCHEMA1_TYPES, Descriptor
 from oci.digest import Digest
 from oci.errors import IntegrityError, InvalidInput, NotFound, Refused
-from oci.layout.store import Layout
 from oci.manifest import Manifest
 from oci.prune import grace
-from oci.registry.repository import RegistryRepository
 from oci.relocation.session import Session
 from oci.store import Destination
 
@@ -73,7 +71,7 @@ class Surveyor:
     def look(self) -> Survey:
         """Every tag, what it shows, and what is in a tag's name.
 
-        A keep-alive tag isn't asked what it shows when the digest in its name is here: it would tell the same.
+        A keep-alive tag isn't asked what it shows when the digest in its name is here: the answer would be the same.
         """
         listed = self.listed()
         names = [tag for tag in listed if tag != grace.TAG]
@@ -89,8 +87,7 @@ class Surveyor:
 
     def listed(self) -> list[str]:
         """Every tag that the store names. A registry's list isn't believed to be whole because a Link is missing."""
-        store = self._store
-        return list(store.all_tags() if isinstance(store, RegistryRepository) else store.tags())
+        return list(self._store.all_tags())
 
     def check_listed(self, tags: Collection[str]) -> None:
         """Asks for exact names that the list hasn't. Raises Refused when one exists: then the list isn't whole, and
@@ -114,7 +111,9 @@ class Surveyor:
     def read(self, digests: Iterable[Digest]) -> None:
         """Looks at manifests by digest, but for those that were looked at before."""
         known = self.survey
-        wanted = [one for one in dict.fromkeys(digests) if one not in known.manifests and one not in known.absent]
+        wanted = [
+            digest for digest in dict.fromkeys(digests) if digest not in known.manifests and digest not in known.absent
+        ]
         for digest, found in zip(wanted, self._each(self._read, wanted), strict=True):
             if found is None:
                 known.absent.add(digest)
@@ -126,21 +125,20 @@ class Surveyor:
         layout each referrer is listed."""
         left = [digest for digest in subjects if digest not in self.survey.referrers]
         store = self._store
-        if not left or not isinstance(store, RegistryRepository) or store.has_referrers_api is False:
+        if not left or store.has_referrers_api is False:
             return
         first, *rest = left
         answers = [store.referrers(first)]  # one alone finds out whether there is the API
         if store.has_referrers_api:
             answers.extend(self._each(store.referrers, rest))
         for subject, found in zip(left, answers, strict=False):
-            self.survey.referrers[subject] = tuple(one.digest for one in found)
+            self.survey.referrers[subject] = tuple(referrer.digest for referrer in found)
 
     def _listed_without_tag(self) -> tuple[Digest, ...]:
         """What index.json of a layout lists without a name: referrers, and what other tools put there."""
-        if not isinstance(self._store, Layout):
-            return ()
-        note = self._store.head_manifest(grace.TAG) if self.survey.has_note else None
-        return tuple(digest for digest in self._store.listed() if note is None or digest != note.digest)
+        listed = self._store.listed()
+        note = self._store.head_manifest(grace.TAG) if listed and self.survey.has_note else None
+        return tuple(digest for digest in listed if note is None or digest != note.digest)
 
     def _show(self, tags: list[str]) -> None:
         for tag, found in zip(tags, self._each(self._read, tags), strict=True):

@@ -91,11 +91,11 @@ class Range(msgspec.Struct, frozen=True):
 
 
 def _hold(comparators: tuple[Comparator, ...], version: Version, *, prereleases: bool) -> bool:
-    if version.prerelease and not any(one.names_prerelease_of(version) for one in comparators):
+    if version.prerelease and not any(comparator.names_prerelease_of(version) for comparator in comparators):
         if not prereleases:
             return False
         version = version.truncate()
-    return all(one.holds(version) for one in comparators)
+    return all(comparator.holds(version) for comparator in comparators)
 
 
 @lru_cache(maxsize=1000)

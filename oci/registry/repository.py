@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -60,8 +60,16 @@ class RegistryRepository:
 
     @property
     def has_referrers_api(self) -> bool | None:
-        """None as long as nobody asked for referrers."""
         return self._remote.learned.works(GET_REFERRERS)
+
+    def listed(self) -> tuple[Digest, ...]:
+        """Empty: distribution-spec has no list of manifests."""
+        return ()
+
+    def sweep(self, candidates: Collection[Digest]) -> int | None:
+        """Does nothing: a registry collects garbage itself."""
+        del candidates
+        return None
 
     def put_blob(
         self, blob: Descriptor, read: BlobReader, *, mount_from: Sequence[Repository] = (), fresh: bool = False

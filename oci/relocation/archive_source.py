@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from oci.archive.entry import ArchiveEntry
-from oci.archive.source import Archive, Nothing
+from oci.archive.source import Archive, EmptyArchive
 from oci.bundle import reader, tagnames
 from oci.bundle.pull import PullRequest
 from oci.descriptor import Descriptor
@@ -71,7 +71,7 @@ def in_archive(archive: Archive, request: PullRequest) -> PullRequest:
 def sealed(archive: Archive) -> Callable[[StoreName], Source]:
     """Gives a function that opens the archive and, for any other store, nothing: what the archive lacks is not looked
     for where it came from."""
-    return lambda name: archive if name == archive.name else Nothing(archive.name)
+    return lambda name: archive if name == archive.name else EmptyArchive(archive.name)
 
 
 def require_missing_blobs(

@@ -40,7 +40,7 @@ class CopyOptions(Options, frozen=True, kw_only=True):
         tuple[TagName, ...],
         option(
             "Tags",
-            "Tags at the destination instead of the source's.",
+            "Tags to give at the destination, instead of the source's.",
             flag="--to-tag",
             examples=[["1.4.0", "latest"]],
             max_length=100,
@@ -58,13 +58,13 @@ class CopyOptions(Options, frozen=True, kw_only=True):
         tuple[Annotated[str, Meta(pattern=r"^[a-z0-9]+/[a-z0-9]+(/[a-z0-9]+)?$")], ...],
         option(
             "Platforms",
-            "Only these platforms of an index, which is rewritten and gets a new digest.",
+            "Copy these platforms of an index only. The index is rewritten and gets a new digest.",
             flag="--platform",
             examples=[["linux/amd64", "linux/arm64"]],
             max_length=50,
         ),
     ] = ()
-    shallow: Annotated[bool, option("Shallow", "The bundle's own image and nothing that it lists.")] = False
+    shallow: Annotated[bool, option("Shallow", "Copy the bundle's own image and nothing that it lists.")] = False
     repair: Annotated[
         bool, option("Repair", "Ask the destination for every blob, and send again what it has lost.")
     ] = False
@@ -86,7 +86,7 @@ class CopyOptions(Options, frozen=True, kw_only=True):
         bool,
         option(
             "Include non-distributable layers",
-            "Copy layers that their makers say must not be given on; you need their permission.",
+            "Copy layers whose makers forbid their distribution; you need their permission.",
             flag="--include-non-distributable-layers",
         ),
     ] = False
@@ -94,7 +94,7 @@ class CopyOptions(Options, frozen=True, kw_only=True):
         tuple[Annotated[str, Meta(min_length=1, max_length=2000)], ...],
         option(
             "Only",
-            "Of an archive, these images and what belongs to them: digests, tags, or references as they stand in it.",
+            "Copy these images of an archive, with what belongs to them: digests, tags, or references as it has them.",
             max_length=1000,
             commas=False,
         ),
@@ -133,7 +133,7 @@ class RelocationRequest(CopyOptions, frozen=True, kw_only=True, dict=True):
         bool, option("Image or bundle", "An image that is a bundle brings along what it lists.", hidden=True)
     ] = False
     tag_keeps_alive: Annotated[
-        bool, option("Tag keeps alive", "What gets a tag of its own gets no keep-alive tag beside it.", hidden=True)
+        bool, option("Tag keeps alive", "An image that gets a tag of its own gets no keep-alive tag.", hidden=True)
     ] = False
 
     def __post_init__(self) -> None:

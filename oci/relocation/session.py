@@ -109,9 +109,9 @@ class Session:
         """What a plan is compared with: the destination as it is; an archive is always written from nothing."""
         if not isinstance(name, ArchiveName):
             return self.destination(name)
-        from oci.archive.source import Nothing  # noqa: PLC0415 - a copy between registries reads no archive
+        from oci.archive.source import EmptyArchive  # noqa: PLC0415 - a copy between registries reads no archive
 
-        return Nothing(name)
+        return EmptyArchive(name)
 
     def archive(self, name: ArchiveName, side: str = "source", *, anew: bool = False) -> Archive:
         """Opened once, and closed with the session; `anew` for one that has been written meanwhile."""
@@ -255,7 +255,7 @@ class BlobLedger:
                     own[digest] = self._claims[key] = Claim(store)
         return own, others
 
-    def settle(self, claims: Mapping[Digest, Claim], *, done: bool) -> None:
+    def release(self, claims: Mapping[Digest, Claim], *, done: bool) -> None:
         """Ends claims of one's own. `done` says that the repository has the blobs."""
         with self._lock:
             for digest, claim in claims.items():

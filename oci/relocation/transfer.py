@@ -68,7 +68,7 @@ def transfer_image(session: Session, plan: Plan, digest: Digest) -> ImageOutcome
     below = list(_children_first(plan, image))
     blobs = _blobs_of(plan, below)
     moved: dict[BlobOutcome, int] = dict.fromkeys(BlobOutcome, 0)
-    own, others = session.ledger.claim(destination.name, [one.digest for one in blobs if one.size >= WORTH_SHARING])
+    own, others = session.ledger.claim(destination.name, [blob.digest for blob in blobs if blob.size >= WORTH_SHARING])
     done = False
     try:
         _move_blobs(session, destination, blobs, moved, others=others, fresh=plan.fresh)
@@ -79,7 +79,7 @@ def transfer_image(session: Session, plan: Plan, digest: Digest) -> ImageOutcome
                 _push_manifest(session, plan, destination, manifest, below)
         done = True
     finally:
-        session.ledger.settle(own, done=done)
+        session.ledger.release(own, done=done)
     return ImageOutcome(
         digest=digest,
         subject=subject,
@@ -238,7 +238,7 @@ def share_reads(session: Session, plans: Sequence[Plan]) -> None:
             move = partial(_move_to_all, session, plan_of, blob, claims)
             if not session.blobs.together(keys, blob.size, move):
                 for own in claims.values():
-                    session.ledger.settle(own, done=False)
+                    session.ledger.release(own, done=False)
 
 
 def _move_to_all(  # noqa: PLR0917 - called by the pool
@@ -266,7 +266,7 @@ def _move_to_all(  # noqa: PLR0917 - called by the pool
         finally:
             seat.leave()
         settle(key, outcome)
-        session.ledger.settle(claims[name], done=isinstance(outcome, BlobOutcome))
+        session.ledger.release(claims[name], done=isinstance(outcome, BlobOutcome))
 
     names = [(key, key[0]) for key in keys if isinstance(key, tuple)]
     threads = [threading.Thread(target=move, args=pair, name="blob-shared", daemon=True) for pair in names[1:]]
@@ -276,7 +276,7 @@ def _move_to_all(  # noqa: PLR0917 - called by the pool
     for thread in threads:
         thread.join()
     for own in claims.values():  # of destinations whose transfers have begun to move the blob themselves
-        session.ledger.settle(own, done=False)
+        session.ledger.release(own, done=False)
 
 
 def _move_blob(

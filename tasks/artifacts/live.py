@@ -50,8 +50,8 @@ async def heartbeats(key: str, read: Callable[[], dict[str, Any]]) -> AsyncItera
 
 @asynccontextmanager
 async def signs_of_life() -> AsyncIterator[None]:
-    """Sends heartbeats without a body while the block runs, where a worker runs it: nobody could start another run
-    again. A run that is shorter than PERIOD sends none."""
+    """Sends heartbeats without a body while the block runs, where a worker runs it: no
+    automation could start another run again. A run that is shorter than PERIOD sends none."""
     if deployment.id is None:
         yield
         return
@@ -101,7 +101,7 @@ async def read_heartbeats(client: PrefectClient, runs: Sequence[UUID]) -> dict[U
     }
 
 
-PERIOD = 1.0
+SHOWN_EVERY = 1.0
 """Seconds between updates: each costs the server some 12 ms."""
 
 
@@ -119,25 +119,25 @@ async def percent_shown(key: str, description: str, done: Callable[[], float]) -
 
 
 async def _watch(artifact: UUID, done: Callable[[], float]) -> None:
-    shown, told = 0.0, False
+    shown, has_warned = 0.0, False
     while True:
-        await asyncio.sleep(PERIOD)
+        await asyncio.sleep(SHOWN_EVERY)
         now = done()
         if now == shown:
             continue
         try:
             await aupdate_progress_artifact(artifact, progress=now)
         except Exception as error:  # noqa: BLE001 - whatever the Prefect server's trouble is, the copy goes on
-            if not told:
+            if not has_warned:
                 get_run_logger().warning("progress can't be shown for now: %s", error)
-            told = True
+            has_warned = True
             continue
         shown = now
 
 
 @dataclass(slots=True)
 class BytesMoving:
-    """Of one transfer: `count` says how many bytes have moved, `expect` is told how many are still to come."""
+    """Of one transfer: `count` returns how many bytes have moved, `expect` takes how many are still to come."""
 
     count: Callable[[], int]
     expected: int | None = None

@@ -13,13 +13,14 @@ from oci.bundle.results import DescribeReport, PullReport, PushReport
 from oci.meter import Receipt
 from oci.mirror.run import MirrorReport
 from oci.prune.results import PruneRunReport
-from oci.relocation.report import RelocationReport, Traffic, VerificationReport
+from oci.relocation.report import ImageTraffic, RelocationReport, Traffic, VerificationReport
 from oci.units import counted, show_size
-from tasks.artifacts.picture import Bar, bytes_picture, embedded, in_words
+from tasks.artifacts.picture import bytes_picture, embedded, in_words
 
 ROWS = 500
 """Rows of a table of a page; the value of the result has all of them."""
 
+NOT_COMPLETE = "**Not complete; it has no name.** What is stored isn't sent again next time."
 _FAILURES = 200
 _LINE = 72
 """Characters of a line in a block that doesn't wrap by itself."""
@@ -98,7 +99,7 @@ def _relocation_verdict(report: RelocationReport) -> str:
             return "Nothing to do: this very archive was there." if archive.unchanged else "Complete."
         if report.published:
             return "**It has its name, but verifying found what is wrong.**"
-        return "**Not complete; nobody sees it.** What is stored isn't sent again next time."
+        return NOT_COMPLETE
     if report.succeeded:
         moved = report.images_copied or report.tags
         return "Complete." if moved else "Nothing to do: everything was in place."
@@ -175,24 +176,25 @@ def _wrapped(value: str) -> list[str]:
 def _picture(report: RelocationReport) -> list[str]:
     """Nothing where no byte was moved, or should have been."""
     moved = report.bytes
-    total = Bar("", moved.written, moved.mounted, moved.skipped, report.bytes_failed)
+    total = ImageTraffic(
+        image="", written=moved.written, mounted=moved.mounted, skipped=moved.skipped, failed=report.bytes_failed
+    )
     if not total.total:
         return []
-    bars = [Bar(one.image, one.written, one.mounted, one.skipped, one.failed, one.seconds) for one in report.biggest]
-    failed = sum(one.failed > 0 for one in report.biggest)
-    more = report.images_copied + max(failed, len(report.failures)) - len(bars)
-    return [embedded(bytes_picture(total, bars, max(0, more)), f"Bytes by outcome: {in_words(total)}"), ""]
+    failed = sum(image.failed > 0 for image in report.biggest)
+    more = report.images_copied + max(failed, len(report.failures)) - len(report.biggest)
+    return [embedded(bytes_picture(total, report.biggest, max(0, more)), f"Bytes by outcome: {in_words(total)}"), ""]
 
 
 def _biggest(report: RelocationReport) -> list[str]:
     """What the picture shows, in words."""
     rows = [
         (
-            code(one.image),
-            in_words(Bar(one.image, one.written, one.mounted, one.skipped, one.failed)),
-            f"{one.seconds:.1f}",
+            code(image.image),
+            in_words(image),
+            f"{image.seconds:.1f}",
         )
-        for one in report.biggest
+        for image in report.biggest
     ]
     return ["### Biggest images", "", *table(("Image", "Bytes", "Seconds"), rows)] if rows else []
 
@@ -352,7 +354,9 @@ def prune_page(report: PruneRunReport) -> str:
             [
                 f"### {title}",
                 "",
-                *table(("What", "Why"), [(code(one.subject), text(one.reason)) for one in left[:ROWS]]),
+                *table(
+                    ("What", "Why"), [(code(remaining.subject), text(remaining.reason)) for remaining in left[:ROWS]]
+                ),
             ]
             for title, left in remaining
             if left

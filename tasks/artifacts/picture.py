@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
+from oci.relocation.report import ImageTraffic
 from oci.units import show_size
 
 LONGEST = 12
@@ -27,30 +27,15 @@ _NAMES = 238
 _VALUES = 126
 
 
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """Bytes of one image, or of all of them, by outcome."""
-
-    name: str
-    written: int = 0
-    mounted: int = 0
-    skipped: int = 0
-    failed: int = 0
-    seconds: float = 0.0
-
-    @property
-    def total(self) -> int:
-        return self.written + self.mounted + self.skipped + self.failed
-
-    def parts(self) -> Iterator[tuple[str, int]]:
-        """Outcomes that have bytes."""
-        for outcome in COLOURS:
-            size = int(getattr(self, outcome))
-            if size:
-                yield outcome, size
+def parts(traffic: ImageTraffic) -> Iterator[tuple[str, int]]:
+    """Outcomes that have bytes."""
+    for outcome in COLOURS:
+        size = int(getattr(traffic, outcome))
+        if size:
+            yield outcome, size
 
 
-def bytes_picture(total: Bar, images: Sequence[Bar], more: int = 0) -> str:
+def bytes_picture(total: ImageTraffic, images: Sequence[ImageTraffic], more: int = 0) -> str:
     """SVG: `total` as one bar with a legend, below it the biggest of `images` on a scale of their own. `more` images
     are mentioned only, besides those that there is no room for."""
     shown = sorted(images, key=lambda bar: -bar.total)[:LONGEST]
@@ -67,45 +52,45 @@ def bytes_picture(total: Bar, images: Sequence[Bar], more: int = 0) -> str:
 
 
 def embedded(svg: str, words: str) -> str:
-    """Markdown that shows the picture, and `words` to whoever can't see it."""
+    """Markdown that shows the picture, and `words` for readers who can't see it."""
     plain = "".join(sign for sign in words if sign not in "[]\\`<>")
     return f"![{plain}](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})"
 
 
-def in_words(bar: Bar) -> str:
+def in_words(bar: ImageTraffic) -> str:
     """`18.6 MiB written, 2.0 MiB skipped`"""
-    return ", ".join(f"{show_size(size)} {outcome}" for outcome, size in bar.parts()) or "no bytes"
+    return ", ".join(f"{show_size(size)} {outcome}" for outcome, size in parts(bar)) or "no bytes"
 
 
-def _total(total: Bar) -> Iterator[str]:
+def _total(total: ImageTraffic) -> Iterator[str]:
     yield from _stacked(total, MARGIN, 14, WIDTH - 2 * MARGIN, 20, whole=total.total)
     x = float(MARGIN)
-    for outcome, size in total.parts():
+    for outcome, size in parts(total):
         words = f"{outcome} {show_size(size)}"
         yield box(x, 44, 11, 11, COLOURS[outcome])
         yield label(x + 17, 54, words)
         x += 40 + 7.2 * len(words)
 
 
-def _image(bar: Bar, y: int, widest: int) -> Iterator[str]:
+def _image(bar: ImageTraffic, y: int, widest: int) -> Iterator[str]:
     left = MARGIN + _NAMES
     width = WIDTH - MARGIN - _VALUES - left
-    yield label(MARGIN, y + 14, _shortened(bar.name))
+    yield label(MARGIN, y + 14, _shortened(bar.image))
     yield from _stacked(bar, left, y + 4, width, 13, whole=widest)
     pace = f"{show_size(bar.total)}, failed" if bar.failed else f"{show_size(bar.total)} in {bar.seconds:.1f} s"
     yield label(WIDTH - MARGIN, y + 14, pace, anchor="end")
 
 
-def _stacked(bar: Bar, x: float, y: float, width: float, height: float, *, whole: int) -> Iterator[str]:
+def _stacked(bar: ImageTraffic, x: float, y: float, width: float, height: float, *, whole: int) -> Iterator[str]:
     yield box(x, y, width, height, _TRACK)
-    for outcome, size in bar.parts():
+    for outcome, size in parts(bar):
         length = width * size / whole
         yield box(x, y, max(1.0, length - 1), height, COLOURS[outcome], tip=f"{outcome}: {show_size(size)}")
         x += length
 
 
 def _shortened(name: str, signs: int = 29) -> str:
-    """The end of a name tells images apart, and so does its beginning."""
+    """Shortens a name in the middle: images differ at the end of their names and at the beginning."""
     half = signs // 2
     return name if len(name) <= signs else f"{name[: half - 1]}…{name[-half:]}"
 

@@ -56,7 +56,7 @@ class Job:
     parameters: Mapping[str, Any]
 
 
-class End(StrEnum):
+class JobState(StrEnum):
     """How the last run of a job ended."""
 
     COMPLETED = "completed"
@@ -69,7 +69,7 @@ class End(StrEnum):
 class JobEnd:
     """What became of a job; `message` is the last word of its run, in the UI's own terms."""
 
-    end: End
+    end: JobState
     message: str
     account: Heartbeat
     run: UUID
@@ -77,14 +77,14 @@ class JobEnd:
     @property
     def worth_sending_again(self) -> bool:
         """A run that failed after it had come to the end of its work has tried by itself what could be tried."""
-        return self.end is End.LOST or (self.end is End.FAILED and not self.account.closed)
+        return self.end is JobState.LOST or (self.end is JobState.FAILED and not self.account.closed)
 
 
 Again = Callable[[Job, JobEnd], Awaitable[Job | None]]
 """Gives what is left to do of a job whose run was lost; None when nothing is."""
 
 OnAccount = Callable[[UUID, Heartbeat], None]
-"""Hears what a run has told, as often as that changes."""
+"""Gets the heartbeat of a run, as often as that changes."""
 
 
 async def run_on_fleet(
@@ -198,7 +198,7 @@ class _Watch:
             for number, known in list(self._open.items()):
                 run = runs.get(number)
                 if run is None:
-                    self._finish(number, known, End.CANCELLED, "its run was deleted")
+                    self._finish(number, known, JobState.CANCELLED, "its run was deleted")
                 else:
                     await self._judge(run, known, accounts.get(number, known.account))
 
@@ -218,7 +218,7 @@ class _Watch:
         elif self._is_lost(run, known):
             silence = f"no sign of life for {time.monotonic() - known.since:.0f} s"
             await _end_as_crashed(run.id, silence)
-            self._finish(run.id, known, End.LOST, silence)
+            self._finish(run.id, known, JobState.LOST, silence)
 
     def _note(self, run: FlowRun, known: _Open, account: Heartbeat) -> None:
         sign = (run.state and run.state.id, account.beat)
@@ -247,13 +247,13 @@ class _Watch:
         }.get(run.state_type or StateType.SCHEDULED)
         return patience is not None and time.monotonic() - known.since > patience
 
-    def _finish(self, run: UUID, known: _Open, end: End, message: str) -> None:
+    def _finish(self, run: UUID, known: _Open, end: JobState, message: str) -> None:
         del self._open[run]
         known.ended.set_result(JobEnd(end=end, message=message, account=known.account, run=run))
 
     async def cancel(self) -> None:
         """Asks for the end of every run that is still open: a worker carries that out within seconds. One that was only
-        claimed has nobody yet who would, and is ended at once."""
+        claimed has no process yet that would, and is ended at once."""
         runs = list(self._open)
         if not runs:
             return
@@ -276,10 +276,10 @@ async def _end_as_crashed(run: UUID, message: str) -> None:
             get_run_logger().warning("the lost run %s couldn't be ended: %s", run, error)
 
 
-def _end(run: FlowRun) -> End | None:
+def _end(run: FlowRun) -> JobState | None:
     return {
-        StateType.COMPLETED: End.COMPLETED,
-        StateType.FAILED: End.FAILED,
-        StateType.CANCELLED: End.CANCELLED,
-        StateType.CRASHED: End.LOST,
+        StateType.COMPLETED: JobState.COMPLETED,
+        StateType.FAILED: JobState.FAILED,
+        StateType.CANCELLED: JobState.CANCELLED,
+        StateType.CRASHED: JobState.LOST,
     }.get(run.state_type or StateType.SCHEDULED)

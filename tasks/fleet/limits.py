@@ -229,7 +229,7 @@ class Slots:
 
     async def _look_after(self, server: LeaseServer, lease: _Lease) -> None:
         now = self._now()
-        smallest = min(self._leases, key=lambda one: (one.size, one.taken))
+        smallest = min(self._leases, key=lambda lease: (lease.size, lease.taken))
         if lease is smallest and now - lease.taken > TURN:
             lease.closing = True
         idle = now - lease.idle_since > IDLE and not self._waiting

@@ -1,4 +1,4 @@
-"""The shards of a relocation: what a run that carries one out tells, and how its parent makes sure of it."""
+"""The shards of a relocation: what a run that copies one reports, and how its parent checks that."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from oci.relocation.shards import Cut, cut, part_of, with_present_marked
 from oci.relocation.transfer import DONE, FAILED, ImageOutcome, failure
 from tasks.access import access_was_given
 from tasks.artifacts.live import Heartbeat
-from tasks.fleet.dispatch import End, Fleet, Job, JobEnd, run_on_fleet
+from tasks.fleet.dispatch import Fleet, Job, JobEnd, JobState, run_on_fleet
 from tasks.relocate import RelocationRun
 
 ShardParameters = Callable[[Plan], Mapping[str, Any]]
@@ -46,7 +46,7 @@ def in_shards(transfer: RelocationRun, *, count: int, shard_bytes: int) -> Cut |
     plan = transfer.planned
     stores = {
         plan.destination,
-        *(one.store for one in plan.manifests),
+        *(manifest.store for manifest in plan.manifests),
         *(s for blob in plan.blobs for s in blob.stores),
     }
     folders = sorted(str(store) for store in stores if store.is_local)
@@ -63,16 +63,16 @@ async def transfer_on_fleet(
 ) -> None:
     """Has the shards carried out by the fleet; what became of each image is in the transfer's outcomes then.
 
-    What the runs tell is believed as far as it can be checked: the destination is asked for every image, before a lost
+    What the runs report is checked: the destination is asked for every image, before a lost
     shard is sent again and at the end. Without `trusting`, an image that was there before counts for nothing.
     """
     plans = {f"{transfer.planned.destination}, shard {n} of {len(shards)}": shard for n, shard in enumerate(shards, 1)}
     left = dict(plans)
 
     def noted(run: UUID, account: Heartbeat) -> None:
-        told = ShardAccount.model_validate(account.body)
-        transfer.elsewhere[str(run)] = told.receipt
-        transfer.outcomes.update({one.digest: one for one in told.outcomes if one.status != FAILED})
+        reported = ShardAccount.model_validate(account.body)
+        transfer.elsewhere[str(run)] = reported.receipt
+        transfer.outcomes.update({outcome.digest: outcome for outcome in reported.outcomes if outcome.status != FAILED})
 
     async def again(job: Job, end: JobEnd) -> Job | None:
         left[job.name] = await _left(transfer, left[job.name], end, trusting=trusting)
@@ -85,10 +85,10 @@ async def transfer_on_fleet(
     for name, end in zip(plans, ends, strict=True):
         rest = await _left(transfer, left[name], end, trusting=trusting)
         missing = {image.digest for image in rest.to_transfer}
-        told = {one.digest: one for one in ShardAccount.model_validate(end.account.body).outcomes}
+        reported = {outcome.digest: outcome for outcome in ShardAccount.model_validate(end.account.body).outcomes}
         for image in plans[name].to_transfer:
             if image.digest in missing:
-                transfer.outcomes[image.digest] = _failed(transfer.planned, image, end, told.get(image.digest))
+                transfer.outcomes[image.digest] = _failed(transfer.planned, image, end, reported.get(image.digest))
             else:
                 transfer.outcomes.setdefault(image.digest, _done(image))
 
@@ -98,28 +98,30 @@ async def _left(transfer: RelocationRun, shard: Plan, end: JobEnd, *, trusting: 
     if trusting:
         found = await transfer.in_thread(with_present_marked, await transfer.session(), shard)
     else:
-        told = ShardAccount.model_validate(end.account.body).outcomes
-        found = _without(shard, [one.digest for one in told if one.status == DONE])
+        reported = ShardAccount.model_validate(end.account.body).outcomes
+        found = _without(shard, [outcome.digest for outcome in reported if outcome.status == DONE])
     return part_of(found, found.to_transfer)
 
 
 def _without(shard: Plan, done: Iterable[Digest]) -> Plan:
     there = set(done)
-    manifests = tuple(replace(one, present=one.present or one.digest in there) for one in shard.manifests)
+    manifests = tuple(
+        replace(manifest, present=manifest.present or manifest.digest in there) for manifest in shard.manifests
+    )
     return replace(shard, manifests=manifests)
 
 
 def _done(image: PlannedManifest) -> ImageOutcome:
-    """Of an image that is there although nobody lived to tell."""
+    """Of an image that is in place although its run sent no last report."""
     return ImageOutcome(digest=image.digest, subject=image.subject, role=image.role.value, status=DONE)
 
 
-def _failed(plan: Plan, image: PlannedManifest, end: JobEnd, told: ImageOutcome | None) -> ImageOutcome:
-    if told is not None and told.status == FAILED:
-        return told
-    if told is not None:
+def _failed(plan: Plan, image: PlannedManifest, end: JobEnd, reported: ImageOutcome | None) -> ImageOutcome:
+    if reported is not None and reported.status == FAILED:
+        return reported
+    if reported is not None:
         message = "was copied, as the worker says, but the destination doesn't have it"
-    elif end.end is End.CANCELLED:
+    elif end.end is JobState.CANCELLED:
         message = "its shard was cancelled"
     else:
         message = f"its shard ended before it was copied: {end.message}"

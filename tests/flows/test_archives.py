@@ -17,6 +17,7 @@ from flows import RelocateParameters, RelocationReport, SourceKind, TarballOptio
 from oci.errors import InvalidInput, NotFound
 from oci.export.options import ExportOptions
 from oci.relocation.request import CopyOptions
+from tasks.artifacts.pages import NOT_COMPLETE
 from tasks.artifacts.report import artifact_key
 from tasks.blocks import S3Store
 from tests.faults.proxy import Fault, FaultProxy
@@ -206,7 +207,7 @@ def test_a_relocation_that_cannot_write_its_archive_says_what_the_export_would(b
     with pytest.raises(NotFound, match="make the bucket first"):
         relocate_sync(RelocateParameters(source=big, destination=location, s3_store=STORE))
 
-    assert "Not complete; nobody sees it." in artifacts(artifact_key("export", location))[-1]
+    assert NOT_COMPLETE in artifacts(artifact_key("export", location))[-1]
 
 
 def test_an_archive_that_is_there_is_not_written_again(object_store: SeaweedFS, shop: Shop, s3_location: str) -> None:
@@ -276,7 +277,7 @@ def test_a_group_that_fails_is_retried_alone_and_a_failed_run_leaves_nothing_to_
             export_through("flaky", big, s3_location, part_size="5MiB", groups=4)
 
         assert object_store.head(s3_location) is None
-        assert "Not complete; nobody sees it." in artifacts(artifact_key("export", s3_location))[-1]
+        assert NOT_COMPLETE in artifacts(artifact_key("export", s3_location))[-1]
         proxy.rules[:] = [Fault(method="PUT", path=r"partNumber=3\b", last=5, status=500, body=b"")]
 
         report = export_through("flaky", big, s3_location, part_size="5MiB", groups=4)

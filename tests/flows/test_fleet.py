@@ -40,7 +40,7 @@ from oci.bundle.tagnames import KEEP_ALIVE_SUFFIX, keep_alive
 from oci.digest import parse_digest
 from oci.errors import InvalidInput
 from oci.mirror.reader import make_config
-from tasks.fleet.dispatch import End, Fleet, Job, JobEnd, run_on_fleet
+from tasks.fleet.dispatch import Fleet, Job, JobEnd, JobState, run_on_fleet
 from tests.faults.proxy import Fault, FaultProxy, Span
 from tests.flows.cargo import Image, delete_blob, push_image, write_lock
 from tests.servers.docker_registry import DockerRegistry
@@ -340,7 +340,7 @@ def test_a_job_whose_run_is_deleted_counts_as_cancelled(deployed: PrefectServer,
 
     [end] = asyncio.run(main())
 
-    assert (end.end, end.message) == (End.CANCELLED, "its run was deleted")
+    assert (end.end, end.message) == (JobState.CANCELLED, "its run was deleted")
 
 
 @dataclass(frozen=True, slots=True)

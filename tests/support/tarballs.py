@@ -12,7 +12,7 @@ from oci.digest import Digest, digest_of
 from oci.export.assembly import OpenBlob, WriteReport, Writing
 from oci.export.file_writer import ByteWriter
 from oci.export.parts import Part, cut
-from oci.export.tar_plan import Content, TarPlan, lay_out
+from oci.export.tar_plan import MemberContent, TarPlan, lay_out
 
 MIB = 1 << 20
 PART = 5 * MIB
@@ -32,8 +32,10 @@ class Tarball:
 
     @property
     def plan(self) -> TarPlan:
-        blobs = [Content(f"{digest}.tar.gz", len(self.blobs[digest]), digest=digest) for digest in sorted(self.blobs)]
-        return lay_out(IMGPKG, [Content.of("manifest.json", b"[]"), *blobs])
+        blobs = [
+            MemberContent(f"{digest}.tar.gz", len(self.blobs[digest]), digest=digest) for digest in sorted(self.blobs)
+        ]
+        return lay_out(IMGPKG, [MemberContent.of("manifest.json", b"[]"), *blobs])
 
     @property
     def data(self) -> bytes:

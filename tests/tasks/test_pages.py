@@ -17,12 +17,12 @@ from oci.relocation.transfer import DONE, FAILED, PRESENT, ImageOutcome
 from oci.relocation.verify import Verification
 from tasks.artifacts.pages import relocation_page, text
 from tasks.artifacts.report import artifact_key
-from tasks.relocate import Order, RelocationRun, Resolution
+from tasks.relocate import RelocationOrder, RelocationRun, Resolution
 from tasks.run import running
 from tests.support.plans import digest, plan_of
 
 SOURCE = "registry.example/shop/bundle:1.4.0"
-ORDER = Order(request=RelocationRequest(bundle=SOURCE, to="corp.example/shop"))
+ORDER = RelocationOrder(request=RelocationRequest(bundle=SOURCE, to="corp.example/shop"))
 
 
 def report_after(steps: Callable[[RelocationRun], None]) -> RelocationReport:

@@ -5,10 +5,12 @@ import re
 from datetime import UTC, datetime, timedelta
 from xml.etree import ElementTree as ET
 
+import msgspec
 import pytest
 
+from oci.relocation.report import ImageTraffic
 from tasks.artifacts.history import MOST_RUNS, PastRun, runs_picture
-from tasks.artifacts.picture import LONGEST, Bar, bytes_picture, embedded, in_words
+from tasks.artifacts.picture import LONGEST, bytes_picture, embedded, in_words
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -32,7 +34,7 @@ def widths(svg: str, tip: str) -> list[float]:
 
 
 def test_bytes_are_drawn_by_outcome_and_in_proportion() -> None:
-    total = Bar("", written=3 << 20, mounted=1 << 20, failed=4 << 20)
+    total = traffic("", written=3 << 20, mounted=1 << 20, failed=4 << 20)
 
     svg = bytes_picture(total, [])
 
@@ -42,9 +44,9 @@ def test_bytes_are_drawn_by_outcome_and_in_proportion() -> None:
 
 
 def test_the_biggest_image_comes_first_with_its_bytes_and_seconds() -> None:
-    bars = [Bar("small@sha256:1", written=10, seconds=0.1), Bar("big@sha256:2", skipped=2048, seconds=2)]
+    bars = [traffic("small@sha256:1", written=10, seconds=0.1), traffic("big@sha256:2", skipped=2048, seconds=2)]
 
-    assert words(bytes_picture(Bar("", written=10, skipped=2048), bars))[2:] == [
+    assert words(bytes_picture(traffic("", written=10, skipped=2048), bars))[2:] == [
         "big@sha256:2",
         "2.0 KiB in 2.0 s",
         "small@sha256:1",
@@ -53,13 +55,13 @@ def test_the_biggest_image_comes_first_with_its_bytes_and_seconds() -> None:
 
 
 def test_an_image_that_failed_says_so_instead_of_its_seconds() -> None:
-    assert "1.0 KiB, failed" in words(bytes_picture(Bar("", failed=1024), [Bar("web", failed=1024)]))
+    assert "1.0 KiB, failed" in words(bytes_picture(traffic("", failed=1024), [traffic("web", failed=1024)]))
 
 
 def test_a_thousand_images_are_a_few_kilobytes_and_all_are_accounted_for() -> None:
-    bars = [Bar(f"registry.example/a/long/name/of/an/image-{n}", written=n + 1, seconds=1) for n in range(1000)]
+    bars = [traffic(f"registry.example/a/long/name/of/an/image-{n}", written=n + 1, seconds=1) for n in range(1000)]
 
-    svg = bytes_picture(Bar("", written=500_500), bars, more=5)
+    svg = bytes_picture(traffic("", written=500_500), bars, more=5)
 
     assert len(svg) < 8_000
     assert f"and {1005 - LONGEST} more" in words(svg)
@@ -68,14 +70,14 @@ def test_a_thousand_images_are_a_few_kilobytes_and_all_are_accounted_for() -> No
 
 @pytest.mark.parametrize("name", ['</text><script>alert("x")</script>', "a&b", "nul\x00 and \x1b[31m", "\ud800", '"'])
 def test_a_hostile_name_stays_text(name: str) -> None:
-    svg = bytes_picture(Bar("", written=1), [Bar(name, written=1)])
+    svg = bytes_picture(traffic("", written=1), [traffic(name, written=1)])
 
     assert {one.tag.removeprefix(SVG) for one in drawn(svg).iter()} == {"svg", "title", "rect", "text"}
     embedded(svg, name)
 
 
 def test_markdown_carries_the_picture_and_says_it_in_words() -> None:
-    svg = bytes_picture(Bar("", written=1), [])
+    svg = bytes_picture(traffic("", written=1), [])
 
     page = embedded(svg, "Bytes [x](http://evil.example) `by` outcome")
 
@@ -86,8 +88,12 @@ def test_markdown_carries_the_picture_and_says_it_in_words() -> None:
 
 
 def test_only_outcomes_that_have_bytes_are_named() -> None:
-    assert in_words(Bar("", written=1024, skipped=1)) == "1.0 KiB written, 1 B skipped"
-    assert in_words(Bar("")) == "no bytes"
+    assert in_words(traffic("", written=1024, skipped=1)) == "1.0 KiB written, 1 B skipped"
+    assert in_words(traffic("")) == "no bytes"
+
+
+def traffic(image: str, **sizes: float) -> ImageTraffic:
+    return msgspec.convert({"image": image, **sizes}, ImageTraffic)
 
 
 def past(day: int, sent: int, *, succeeded: bool = True) -> PastRun:

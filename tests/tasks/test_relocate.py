@@ -11,7 +11,7 @@ from oci.errors import Incomplete, NotFound, TransshipError, Unavailable
 from oci.relocation.plan import Plan
 from oci.relocation.request import RelocationRequest
 from oci.relocation.transfer import DONE, FAILED, ImageOutcome
-from tasks.relocate import Order, RelocationRun, batches, push_name, push_to_target_registry
+from tasks.relocate import RelocationOrder, RelocationRun, batches, push_name, push_to_target_registry
 from tasks.run import TASK_RUN_LIMIT, running
 from tests.support.plans import digest, plan_of
 
@@ -73,7 +73,7 @@ async def push(
     @flow
     async def pushing() -> RelocationRun:
         request = RelocationRequest(image="registry.example/shop/web:1", to=str(plan.destination))
-        async with running(RelocationRun(Order(request=request))) as relocation:
+        async with running(RelocationRun(RelocationOrder(request=request))) as relocation:
             relocation.plan = plan
             try:
                 await task(images, str(plan.destination))

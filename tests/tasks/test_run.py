@@ -14,11 +14,11 @@ from oci.relocation.run import check_complete
 from oci.relocation.session import Access
 from oci.relocation.transfer import PRESENT, ImageOutcome
 from tasks.access import reached_by
-from tasks.relocate import Order, RelocationRun, Resolution
+from tasks.relocate import RelocationOrder, RelocationRun, Resolution
 from tasks.run import current, running, the_error, together
 from tests.support.plans import digest, plan_of
 
-ORDER = Order(request=RelocationRequest(bundle="registry.example/shop/bundle:1.4.0", to="corp.example/shop"))
+ORDER = RelocationOrder(request=RelocationRequest(bundle="registry.example/shop/bundle:1.4.0", to="corp.example/shop"))
 
 
 def test_work_runs_in_a_thread_and_its_errors_come_back() -> None:

@@ -51,9 +51,9 @@ def deploy(invocation: Invocation, /, **flags: Any) -> None:
     config = read_config(flags["file"])
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_ENABLED", "false")
     os.environ.setdefault("DO_NOT_TRACK", "1")
-    from flows.deploy.deploy import Options, deploy  # noqa: PLC0415 - importing Prefect takes a second
+    from flows.deploy.deploy import DeployOptions, deploy  # noqa: PLC0415 - importing Prefect takes a second
 
-    options = Options(
+    options = DeployOptions(
         work_pool=flags["work_pool"],
         work_pool_type=flags["work_pool_type"],
         fleet_pool=flags["fleet_work_pool"],
@@ -69,7 +69,7 @@ def deploy(invocation: Invocation, /, **flags: Any) -> None:
         invocation.cancel.check()
 
     try:
-        deploy(config, options, tell=note)
+        deploy(config, options, on_change=note)
     finally:
         output.table("Objects", _HEADER, [(one.outcome, one.kind, one.name, one.detail) for one in done])
     counts = Counter(one.outcome.value for one in done)

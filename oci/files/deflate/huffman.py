@@ -113,7 +113,7 @@ def code_words(lengths: Sequence[int]) -> list[str]:
 
 
 def _run_lengths(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Code lengths as the header tells them: (length, 0), or (16, 17 or 18, how often beyond the least)."""
+    """Code lengths as the header writes them: (length, 0), or (16, 17 or 18, how often beyond the least)."""
     for length, group in groupby(lengths):
         left = len(list(group))
         if length:

@@ -12,7 +12,7 @@ from oci.archive.index import IMGPKG, OCI_LAYOUT
 from oci.errors import InvalidManifest
 from oci.export.options import ExportOptions
 from oci.export.parts import MOST_PARTS_OF_A_FILE, cut
-from oci.export.tar_plan import Content, lay_out
+from oci.export.tar_plan import MemberContent, lay_out
 from tests.servers.docker_registry import DockerRegistry
 from tests.support.archiving import archived
 from tests.support.command import transship
@@ -65,7 +65,7 @@ def test_the_limit_is_a_setting(registry: DockerRegistry, repository: str, tmp_p
 
 
 def test_a_file_has_a_bounded_number_of_parts() -> None:
-    plan = lay_out(IMGPKG, [Content("a.tar.gz", 5 << 40), Content("b.tar.gz", 10)])
+    plan = lay_out(IMGPKG, [MemberContent("a.tar.gz", 5 << 40), MemberContent("b.tar.gz", 10)])
     parts = cut(plan, smallest=1, most=MOST_PARTS_OF_A_FILE)
 
     assert len(parts) <= MOST_PARTS_OF_A_FILE

@@ -10,15 +10,15 @@ import pytest
 from oci.archive.index import IMGPKG
 from oci.digest import Digest
 from oci.export.parts import MOST_PARTS, SMALLEST, Part, cut, groups
-from oci.export.tar_plan import Content, TarPlan, lay_out
+from oci.export.tar_plan import MemberContent, TarPlan, lay_out
 
 MIB, GIB, TIB = 1 << 20, 1 << 30, 1 << 40
 BIGGEST_PART = 5 * GIB
 
 
 def plan_of(sizes: Sequence[int]) -> TarPlan:
-    blobs = [Content(f"{n:064x}.tar.gz", size, digest=Digest(f"sha256:{n:064x}")) for n, size in enumerate(sizes)]
-    return lay_out(IMGPKG, [Content.of("manifest.json", b"[]"), *blobs])
+    blobs = [MemberContent(f"{n:064x}.tar.gz", size, digest=Digest(f"sha256:{n:064x}")) for n, size in enumerate(sizes)]
+    return lay_out(IMGPKG, [MemberContent.of("manifest.json", b"[]"), *blobs])
 
 
 def spread(count: int, total: int) -> list[int]:

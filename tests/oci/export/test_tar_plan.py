@@ -15,7 +15,7 @@ from oci.archive.index import IMGPKG
 from oci.digest import Digest, digest_of
 from oci.errors import InvalidDocument
 from oci.export.parts import cut, groups
-from oci.export.tar_plan import Content, TarPlan, lay_out
+from oci.export.tar_plan import MemberContent, TarPlan, lay_out
 
 SIZES = st.lists(st.integers(0, 3000), min_size=1, max_size=12)
 PART = st.integers(100, 2500)
@@ -29,10 +29,10 @@ def made(sizes: list[int], *, inline: int = 1) -> tuple[TarPlan, dict[Digest, by
         name = f"member-{number}" if number % 3 else f"{'long/' * 30}member-{number}"
         members[name] = data
         if number < inline:
-            contents.append(Content.of(name, data))
+            contents.append(MemberContent.of(name, data))
         else:
             blobs[digest_of(data)] = data
-            contents.append(Content(name, len(data), digest=digest_of(data)))
+            contents.append(MemberContent(name, len(data), digest=digest_of(data)))
     return lay_out(IMGPKG, contents), blobs, members
 
 
@@ -130,18 +130,20 @@ def test_a_plan_survives_json_and_one_that_was_changed_is_refused(sizes: list[in
 def test_the_fingerprint_tells_names_sizes_digests_and_texts_apart() -> None:
     digest = digest_of(b"blob")
     plans = [
-        lay_out(IMGPKG, [Content.of("manifest.json", b"[]"), Content("blob", 4, digest=digest)]),
-        lay_out(IMGPKG, [Content.of("manifest.json", b"[1]"), Content("blob", 4, digest=digest)]),
-        lay_out(IMGPKG, [Content.of("manifest.json", b"[]"), Content("blub", 4, digest=digest)]),
-        lay_out(IMGPKG, [Content.of("manifest.json", b"[]"), Content("blob", 5, digest=digest)]),
-        lay_out(IMGPKG, [Content.of("manifest.json", b"[]"), Content("blob", 4, digest=digest_of(b"other"))]),
+        lay_out(IMGPKG, [MemberContent.of("manifest.json", b"[]"), MemberContent("blob", 4, digest=digest)]),
+        lay_out(IMGPKG, [MemberContent.of("manifest.json", b"[1]"), MemberContent("blob", 4, digest=digest)]),
+        lay_out(IMGPKG, [MemberContent.of("manifest.json", b"[]"), MemberContent("blub", 4, digest=digest)]),
+        lay_out(IMGPKG, [MemberContent.of("manifest.json", b"[]"), MemberContent("blob", 5, digest=digest)]),
+        lay_out(
+            IMGPKG, [MemberContent.of("manifest.json", b"[]"), MemberContent("blob", 4, digest=digest_of(b"other"))]
+        ),
     ]
 
     assert len({plan.fingerprint for plan in plans}) == len(plans)
 
 
 def test_parts_grow_when_there_would_be_too_many() -> None:
-    plan = lay_out(IMGPKG, [Content("blob", 200 << 30, digest=digest_of(b"any"))])
+    plan = lay_out(IMGPKG, [MemberContent("blob", 200 << 30, digest=digest_of(b"any"))])
 
     assert len(cut(plan, size=16 << 20)) <= 10_000
     assert len(cut(plan, size=16 << 20, most=None)) > 12_000
@@ -149,7 +151,7 @@ def test_parts_grow_when_there_would_be_too_many() -> None:
 
 def test_a_member_of_8_gib_and_more_has_a_pax_header_that_tarfile_understands() -> None:
     size = (8 << 30) + 5
-    plan = lay_out(IMGPKG, [Content("big", size, digest=digest_of(b"any")), Content.of("after", b"x")])
+    plan = lay_out(IMGPKG, [MemberContent("big", size, digest=digest_of(b"any")), MemberContent.of("after", b"x")])
     head = b"".join(piece.data for piece in plan.pieces(0, plan.members[0].data_offset))
     with tarfile.open(fileobj=io.BytesIO(head)) as archive:
         member = archive.next()
