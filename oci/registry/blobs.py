@@ -163,7 +163,7 @@ def _open(remote: Remote, blob: Descriptor, position: int, end: int) -> _Reading
     except BaseException:
         stack.close()
         raise
-    reading = _Reading(_asked_for(answer, remote, request, position, end, whole=whole))
+    reading = _Reading(_asked_for(answer, remote, request, blob, range(position, end)))
     reading.push(stack)
     return reading
 
@@ -196,10 +196,12 @@ def _foreign(
 
 
 def _asked_for(
-    answer: OpenAnswer, remote: Remote, request: Request, position: int, end: int, *, whole: bool
+    answer: OpenAnswer, remote: Remote, request: Request, blob: Descriptor, wanted: range
 ) -> Iterator[Chunk]:
-    """The bytes that were asked for out of whatever was answered. A 200 to a range starts at the beginning: the part
-    before `position` is thrown away. A 206 must say that it is the range that was asked for."""
+    """Cut the wanted bytes out of whatever was answered. A 200 to a range starts at the beginning: the part before is
+    thrown away. A 206 must say that it is the range that was asked for."""
+    position, end, size = wanted.start, wanted.stop, blob.size
+    whole = position == 0 and end == size
     skip = 0
     if answer.status == 206:
         found = _CONTENT_RANGE.fullmatch(answer.headers.get("content-range", "").strip())
@@ -210,7 +212,7 @@ def _asked_for(
     elif not whole:
         skip = position
     left = end - position
-    for chunk in answer.chunks():
+    for chunk in answer.chunks() if answer.status == 206 else answer.plain_chunks(size):
         piece = chunk[skip:] if skip else chunk
         skip = max(0, skip - len(chunk))
         if not whole:

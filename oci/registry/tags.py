@@ -30,7 +30,10 @@ PAGES_LIMIT = 20_000
 _ROUND = 50
 """What the page sizes of registries are multiples of: 50, 100, 1000."""
 
-_NEXT = re.compile(r'<([^>]*)>[^,]*;\s*rel="?next"?', re.IGNORECASE)
+_LINK = re.compile(r'<([^<>]*)>((?:\s*;[^<>;,"]*(?:"[^"<>]*")?)*)')
+"""A link of a Link header and its parameters (RFC 8288, section 3); a quoted value may have commas."""
+
+_RELATION = re.compile(r';\s*rel\s*=\s*"?([^";,]*)', re.IGNORECASE)
 
 
 def list_tags(remote: Remote, *, exhaustive: bool = False) -> Iterator[str]:
@@ -48,8 +51,11 @@ def catalog(transport: Transport, learned: Learned) -> Iterator[str]:
 
 def next_page(answer: Answer, target: Target) -> Target | None:
     """The page after the one at `target` (RFC 8288), or None."""
-    found = _NEXT.search(answer.headers.get("link", ""))
-    return target.next_page(found.group(1)) if found else None
+    for address, parameters in _LINK.findall(answer.headers.get("link", "")):
+        relation = _RELATION.search(parameters)
+        if relation and "next" in relation.group(1).lower().split():
+            return target.next_page(address)
+    return None
 
 
 def _pages(
@@ -95,8 +101,10 @@ def _pages(
         if len(usable) < len(new):
             learned.note(f"names in the list of {subject} that are not tags, left out")
         yield from usable
+        link = answer.headers.get("link", "")
+        unread = link != "" and _LINK.search(link) is None  # a form that RFC 8288 doesn't have: there is more
+        is_full = len(names) == PAGE or (len(names) < PAGE and (exhaustive or unread or len(names) % _ROUND == 0))
         target, answer = next_page(answer, target) if new else None, None
-        is_full = len(names) == PAGE or (len(names) < PAGE and (exhaustive or len(names) % _ROUND == 0))
         if new and target is None and is_full and learned.works(GET_TAGS_AFTER) is not False:
             target = path(**({"n": size} if size else {}), last=names[-1])
             try:

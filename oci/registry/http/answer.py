@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 SHORT = 64 << 10
 """Bytes of a body that are cheaper to read than a connection is to make."""
 
+_DECODED_AT_A_TIME = 1 << 20
+"""Bytes that a compressed body is unpacked to in a step: what a few bytes unpack to has no bound (zlib)."""
+
 
 class Answer(msgspec.Struct, frozen=True):
     """A whole answer, body included. `url` is where it came from, redirects followed."""
@@ -85,6 +88,26 @@ class OpenAnswer:
         except WireError as error:
             raise self._failures.broken(error, self._request, self.url) from error
 
+    def plain_chunks(self, size: int) -> Iterator[Chunk]:
+        """Yield the body decoded where a proxy compressed it unasked. A body of `size` bytes, as long as the blob
+        itself, is taken as it is: object stores label a compressed layer with the coding that the layer has."""
+        decoder = _decoder(self.headers.get("content-encoding", ""))
+        if decoder is None or self.headers.get("content-length", "") == str(size):
+            yield from self.chunks()
+            return
+        for chunk in self.chunks():
+            pending: Chunk = chunk
+            while pending:
+                try:
+                    plain = decoder.decompress(pending, _DECODED_AT_A_TIME)
+                except zlib.error as error:
+                    raise self._failures.refused(
+                        f"the body is not what its coding says: {error}", self._request
+                    ) from error
+                pending = decoder.unconsumed_tail
+                if plain:
+                    yield plain
+
     @property
     def started(self) -> float:
         """When the slot was taken, for Pace.slow_down."""
@@ -103,9 +126,9 @@ class OpenAnswer:
     def _decoded(self, body: bytes, coding: str, limit: int) -> bytes:
         """Undoes gzip and deflate, which some proxies apply although only `identity` is accepted. Another coding is
         perhaps none: the content says whether it can be used."""
-        if coding.lower() not in ("gzip", "x-gzip", "deflate"):
+        decoder = _decoder(coding)
+        if decoder is None:
             return body
-        decoder = zlib.decompressobj(47 if "gzip" in coding.lower() else 15)
         try:
             plain = decoder.decompress(body, limit + 1)
         except zlib.error:
@@ -137,3 +160,11 @@ class OpenAnswer:
         if self._pace is not None:
             self._pace.finish(self._request.family, large=self._request.is_large, seconds=seconds)
             self._pace = None
+
+
+def _decoder(coding: str) -> zlib._Decompress | None:
+    """Return what undoes a Content-Encoding, None for identity and for a coding that is not known here."""
+    coding = coding.lower()
+    if coding not in ("gzip", "x-gzip", "deflate"):
+        return None
+    return zlib.decompressobj(47 if "gzip" in coding else 15)

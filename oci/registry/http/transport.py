@@ -42,7 +42,7 @@ PAGE_LIMIT = 16 << 20
 
 _USER_AGENT = f"transship/{__version__}"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_REDIRECT_LIMIT = 5
+_REDIRECT_LIMIT = 10
 _log = logging.getLogger("transship.http")
 
 

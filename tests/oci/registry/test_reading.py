@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import random
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -13,12 +15,18 @@ from oci.descriptor import OCI_MANIFEST, Descriptor
 from oci.digest import Chunk, Digest, digest_of
 from oci.errors import Cancelled, IntegrityError, InvalidManifest, NotFound, Refused, StoreError, Unavailable
 from oci.manifest import parse_manifest
+from oci.reference import Repository
+from oci.registry.http import target as targets
+from oci.registry.http.answer import Answer
+from oci.registry.http.body import Headers
+from oci.registry.tags import next_page
 from tests.faults.proxy import Fault, FaultProxy
 from tests.oci.registry.conftest import Client
 from tests.servers.strict_registry import Features, StrictRegistry
 from tests.support.content import image, push
 
 DATA = random.Random(3).randbytes(3_000_000)
+REPOSITORY = Repository("registry.example", "a/b")
 BLOB = Descriptor("application/octet-stream", digest_of(DATA), len(DATA))
 
 
@@ -257,6 +265,52 @@ def test_all_tags_are_listed_once(client: Client, features: Features) -> None:
         server.store.repository("a/b").tags = tags
 
         assert list(client.repository(server.host, "a/b").tags()) == sorted(tags)
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        '</v2/a/b/tags/list?last=x>; rel="next"',
+        "</v2/a/b/tags/list?last=x>;rel=next",
+        '</v2/a/b/tags/list?last=x>; title="a,b; c"; REL="prev Next"',
+        '</v2/a/b/tags/list>; rel="prev", </v2/a/b/tags/list?last=x>; rel="next"',
+    ],
+)
+def test_the_next_page_is_found_in_every_form_of_a_link(link: str) -> None:
+    target = targets.tags(REPOSITORY)
+    following = next_page(Answer(200, Headers(link=link), b"", ""), target)
+
+    assert following is not None
+    assert following.path == "/v2/a/b/tags/list?last=x"
+
+
+@pytest.mark.parametrize("link", ['</v2/a/b/tags/list?last=x>; rel="prev"', "/v2/a/b/tags/list?last=x", "<", ""])
+def test_other_links_lead_to_no_page(link: str) -> None:
+    target = targets.tags(REPOSITORY)
+
+    assert next_page(Answer(200, Headers(link=link), b"", ""), target) is None
+
+
+def test_a_link_that_cannot_be_read_ends_no_list(client: Client) -> None:
+    bare = Fault(path="tags/list", replace_headers={"Link": "/v2/a/b/tags/list?last=v6"})
+    with StrictRegistry(Features(page=7)) as server, FaultProxy(server.port, bare) as proxy:
+        server.store.repository("a/b").tags = {f"v{number:02}": "sha256:0" for number in range(30)}
+
+        assert len(list(client.repository(proxy.host, "a/b").tags())) == 30
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+def test_a_blob_that_a_proxy_compressed_arrives(server: StrictRegistry, client: Client, coding: str) -> None:
+    coded = gzip.compress(DATA) if coding == "gzip" else zlib.compress(DATA)
+    fault = Fault(path="/blobs/", status=200, headers={"Content-Encoding": coding}, body=coded)
+    with FaultProxy(server.port, fault) as proxy:
+        assert read(client, proxy.host) == DATA
+
+
+def test_a_label_of_a_blob_that_is_compressed_itself_changes_nothing(server: StrictRegistry, client: Client) -> None:
+    fault = Fault(path="/blobs/", status=200, headers={"Content-Encoding": "gzip"}, body=DATA)
+    with FaultProxy(server.port, fault) as proxy:
+        assert read(client, proxy.host) == DATA
 
 
 def test_tags_of_no_repository_are_not_found(server: StrictRegistry, client: Client) -> None:
