@@ -18,6 +18,7 @@ _REPOSITORY = re.compile(r"[a-z0-9_\-./]{2,255}")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}")
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.\-]+)(:[0-9]{1,5})?")
+DOCKER_PREFIX = "docker://"
 LAYOUT_PREFIX = "oci:"
 ARCHIVE_PREFIX = "archive:"
 S3_PREFIX = "s3://"
@@ -166,8 +167,10 @@ def parse_tag(tag: object, text: str = "") -> str:
 
 
 def parse_any(text: str) -> Reference:
-    """Reads `oci:PATH[:TAG]`, `oci:PATH@DIGEST`, `archive:LOCATION@DIGEST` or a registry reference. A layout without a
-    tag means `latest`."""
+    """Reads `oci:PATH[:TAG]`, `oci:PATH@DIGEST`, `archive:LOCATION@DIGEST` or a registry reference, with or without the
+    `docker://` that skopeo and podman write before it (containers-transports(5)). A layout without a tag means
+    `latest`."""
+    text = text.removeprefix(DOCKER_PREFIX)
     if text.startswith(ARCHIVE_PREFIX):
         store, _, digest = text.rpartition("@")
         if not is_digest(digest):
@@ -188,7 +191,9 @@ def parse_any(text: str) -> Reference:
 
 
 def parse_store(text: str) -> StoreName:
-    """Reads `oci:PATH`, `archive:LOCATION` or `REGISTRY/REPOSITORY`, without tag and digest."""
+    """Reads `oci:PATH`, `archive:LOCATION` or `REGISTRY/REPOSITORY`, without tag and digest. `docker://` may
+    stand before the last."""
+    text = text.removeprefix(DOCKER_PREFIX)
     if text.startswith(ARCHIVE_PREFIX):
         return ArchiveName.of(*map(unquote, text.removeprefix(ARCHIVE_PREFIX).split("|")))
     if text.startswith(LAYOUT_PREFIX):

@@ -82,6 +82,11 @@ def test_layout_references(text: str, tag: str, digest: str | None) -> None:
     assert (reference.repository, reference.tag, reference.digest) == (LayoutFolder("/some/where"), tag, digest)
 
 
+def test_a_registry_reference_may_have_the_transport_of_skopeo_before_it() -> None:
+    assert parse_any("docker://reg.example/a/b:1") == parse_any("reg.example/a/b:1")
+    assert parse_store("docker://reg.example/a/b") == parse_store("reg.example/a/b")
+
+
 def test_a_layout_needs_a_path() -> None:
     with pytest.raises(InvalidReference, match="names no folder"):
         parse_store("oci:")
