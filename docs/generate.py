@@ -1,4 +1,5 @@
-"""Writes the reference pages that follow from declarations: the commands with their flags, the keys of mirrors.yaml.
+"""Writes the reference pages that follow from declarations: the commands with their flags, the keys
+of mirrors.yaml, the exit codes.
 
 mkdocs calls `on_pre_build`; the pages lie in docs/reference and aren't committed.
 """
@@ -13,7 +14,7 @@ from typing import Any
 import click
 
 from flows.cli.app import root
-from flows.cli.click_ext import Verb
+from flows.cli.output import ExitCode
 from oci.mirror.reader import json_schema
 
 FOLDER = Path(__file__).parent / "reference"
@@ -21,7 +22,8 @@ FOLDER = Path(__file__).parent / "reference"
 
 def on_pre_build(**_: object) -> None:
     """Writes what differs from what is on disk, so that a server that watches the folder comes to rest."""
-    for name, text in {"commands.md": commands_page(), "mirrors.md": mirrors_page()}.items():
+    pages = {"commands.md": commands_page(), "mirrors.md": mirrors_page(), "exit-codes.md": exit_codes_page()}
+    for name, text in pages.items():
         path = FOLDER / name
         if not path.exists() or path.read_text() != text:
             path.write_text(text)
@@ -33,9 +35,6 @@ def commands_page() -> str:
     for path, command in leaves(root, ()):
         context = click.Context(command, info_name=" ".join(("transship", *path)))
         lines.append(f"\n## transship {' '.join(path)}\n\n{inspect.cleandoc(command.help or '')}\n")
-        if isinstance(command, Verb):
-            calls = [f"{context.command_path} {example}".rstrip() for example in command.examples]
-            lines.append("\n" + "".join(f"    {call}\n" for call in calls))
         flags = [one for one in command.params if isinstance(one, click.Option) and not one.hidden]
         lines.append(flag_table(flag for flag in flags if flag.name not in common) if flags else "")
         context.close()
@@ -61,6 +60,13 @@ def flag_table(flags: Iterable[click.Option]) -> str:
         default = flag.default if flag.show_default and flag.default not in (None, "", False) else ""
         rows.append(f"| `{', '.join(flag.opts)}{value}` | {cell(flag.help or '')} | {cell(default)} |\n")
     return "".join(rows) if len(rows) > 1 else ""
+
+
+def exit_codes_page() -> str:
+    rows = [f"| {code.value} | {cell(code.meaning)} | {cell(code.next_step)} |\n" for code in ExitCode]
+    lines = ["# Exit codes\n\n", "The same for every command:\n\n", "| code | meaning | what to do |\n|---|---|---|\n"]
+    end = "\nUnder the name `imgpkg` every error ends with 1, as in imgpkg: 2 and 3 are not among its codes.\n"
+    return "".join([*lines, *rows, end])
 
 
 def mirrors_page() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from oci.errors import Unavailable
 from oci.export.options import ExportOptions
 from oci.relocation.request import RelocationRequest
 from oci.relocation.session import DEFAULT_CONCURRENCY, Access
@@ -49,4 +50,14 @@ def run(
     archive = TarballOptions(export=tarball, resume=resume) if tarball else None
     parameters = RelocateParameters.of(request, concurrency=concurrency, verify=Verify(verify), tarball=archive)
     with reached_by(source=source, destination=destination):
-        return relocate_sync(parameters)
+        try:
+            return relocate_sync(parameters)
+        except RuntimeError as error:  # Prefect's own, for a server that doesn't answer
+            if "Failed to reach API" not in str(error):
+                raise
+            raise Unavailable(
+                str(error),
+                store="Prefect server",
+                operation="running the flow",
+                hint="is PREFECT_API_URL right, and the server running?",
+            ) from error

@@ -27,6 +27,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+FETCHING = "fetching the manifest"
+"""The operation that commands report in imgpkg's words, `Fetching image`."""
+
 
 class TransshipError(Exception):
     """Base of all errors raised on purpose. `hint` is one sentence that says what to do next, or empty."""
@@ -102,6 +105,8 @@ class StoreError(TransshipError):
         self.code = code
         self.retry_after: float | None = None
         """Seconds that the store asked us to wait."""
+        self.sentence = ""
+        """What imgpkg says in this place. Commands print it first and whole, for scripts look for it."""
         if retryable is not None:
             self.retryable = retryable
 

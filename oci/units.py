@@ -71,7 +71,9 @@ def counted(number: int, noun: str) -> str:
     may come before it."""
     if number == 1:
         return f"1 {noun}"
-    return f"{number} {noun[:-1]}ies" if noun.endswith("y") else f"{number} {noun}s"
+    if noun.endswith("y"):
+        return f"{number} {noun[:-1]}ies"
+    return f"{number} {noun}es" if noun.endswith("x") else f"{number} {noun}s"
 
 
 def percent(part: int, whole: int) -> float:

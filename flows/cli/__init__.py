@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command and gives its exit code: 0 done, 1 failed, 2 wrong usage, 3 partly failed, 130 interrupted."""
+    """Runs one command and gives its exit code, one of `flows.cli.output.ExitCode`."""
     from flows.cli.app import run  # noqa: PLC0415 - the console script imports this package to find `main`
 
     return run(argv)

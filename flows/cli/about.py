@@ -6,6 +6,10 @@ import click
 from click.shell_completion import get_completion_class
 
 from flows.cli.click_ext import Invocation, Verb, everywhere
+from flows.cli.output import IMGPKG, program_name
+
+EQUALS = "0.43.0"
+"""The imgpkg that the command is under the name imgpkg."""
 
 
 @click.command(name="help")
@@ -61,14 +65,18 @@ def completion(context: click.Context, shell: str) -> None:
     click.echo(script, nl=False)
 
 
-@click.command(cls=Verb, examples=("", "--json", "--quiet"))
+@click.command(cls=Verb)
 @everywhere
 @click.pass_obj
 def version(invocation: Invocation) -> None:
     """Print the version."""
     import importlib.metadata  # noqa: PLC0415 - a third of this command's time, and no other command's
 
-    from flows.cli.app import program_name  # noqa: PLC0415 - app imports this module
-
-    invocation.output.block(f"{program_name()} version {importlib.metadata.version('transship')}\n")
+    number = importlib.metadata.version("transship")
+    own = f"transship version {number}"
+    invocation.output.result(version=number)
+    if program_name() == IMGPKG:
+        invocation.output.block(f"imgpkg version {EQUALS}\n{own}, which does what this imgpkg does\n")
+    else:
+        invocation.output.block(f"{own}\n")
     invocation.output.finish()

@@ -14,13 +14,12 @@ from types import FrameType
 
 import click
 
-from flows.cli.click_ext import Invocation, Tree, everywhere
-from flows.cli.output import DONE, FAILED, USAGE, as_object, exit_code, laid_out
+from flows.cli.click_ext import Invocation, Tree, everywhere, hint_of, sentence_of
+from flows.cli.output import IMGPKG, ExitCode, as_object, exit_code, laid_out, program_name
 from oci.cancel import CancelToken
 from oci.errors import Cancelled, TransshipError
 
-INTERRUPTED = 130
-TERMINATED = 143
+_UNKNOWN_TO_IMGPKG = (ExitCode.USAGE, ExitCode.PARTLY)
 
 _MEMBERS = {
     "copy": ("flows.cli.copy:copy", "Copy a bundle, an image or what a lock lists, with all it references"),
@@ -57,11 +56,11 @@ def root(context: click.Context, show_version: bool) -> None:
         context.invoke(root.get_command(context, "version") or root)
         return
     click.echo(context.get_help())
-    context.exit(FAILED)
+    raise click.UsageError("Invalid command - see available commands/subcommands above")
 
 
 def run(argv: Sequence[str] | None = None) -> int:
-    """Never raises and never exits by itself. Under the name imgpkg, wrong usage ends with 1, as there."""
+    """Never raises and never exits by itself. Under the name imgpkg every error ends with 1, as there."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -69,30 +68,29 @@ def run(argv: Sequence[str] | None = None) -> int:
     invocation = Invocation()
     with _cancel_on_signals(invocation.cancel) as signals:
         try:
-            return _run(arguments, invocation, signals)
+            code = _run(arguments, invocation, signals)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return FAILED
+            code = ExitCode.FAILED
+    return ExitCode.FAILED if code in _UNKNOWN_TO_IMGPKG and program_name() == IMGPKG else code
 
 
 def _run(arguments: list[str], invocation: Invocation, signals: list[int]) -> int:
     program, output = program_name(), invocation.output
     try:
         code = root.main(arguments, prog_name=program, standalone_mode=False, obj=invocation)
-        return code if isinstance(code, int) else DONE
+        return code if isinstance(code, int) else ExitCode.DONE
     except click.UsageError as error:
-        message = error.format_message()
-        output.error(f"{program}: Error: {message}")
-        if error.ctx is not None:
-            output.error(f"Hint: {error.ctx.command_path} --help")
+        message, hint = sentence_of(error), hint_of(error, program)
+        output.error(f"{program}: Error: {message}\nHint: {hint}")
         # Wrong usage is found before the flags are heard.
         output.json = output.json or any(word in ("--json", "--json=true") for word in arguments)
-        output.finish({"Message": message, "Hint": "", "Kind": "Usage", "Retryable": False})
-        return FAILED if program == "imgpkg" else USAGE
+        output.finish({"Message": message, "Hint": hint, "Kind": "Usage", "Retryable": False})
+        return ExitCode.USAGE
     except Cancelled:
         output.error(f"{program}: Error: interrupted; {invocation.kept}")
         output.finish({"Message": "interrupted", "Hint": invocation.kept, "Kind": "Cancelled", "Retryable": True})
-        return TERMINATED if signals[-1:] == [signal.SIGTERM] else INTERRUPTED
+        return ExitCode.TERMINATED if signals[-1:] == [signal.SIGTERM] else ExitCode.INTERRUPTED
     except TransshipError as error:
         output.error(laid_out(program, error))
         output.finish(as_object(error))
@@ -104,12 +102,7 @@ def _run(arguments: list[str], invocation: Invocation, signals: list[int]) -> in
             traceback.print_exc()
         output.error(f"{program}: Error: {type(error).__name__}: {error}\nHint: --debug shows where")
         output.finish({"Message": str(error), "Hint": "", "Kind": type(error).__name__, "Retryable": False})
-        return FAILED
-
-
-def program_name() -> str:
-    """`imgpkg` when called so, through a link; else `transship`."""
-    return "imgpkg" if os.path.basename(sys.argv[0]) == "imgpkg" else "transship"
+        return ExitCode.FAILED
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ import click
 import msgspec
 
 from flows.cli.access import RegistryFlags, concurrency_flag, export_flags, offline, registry_flags, store_flags
-from flows.cli.click_ext import Invocation, Tree, Verb, boolean, everywhere
+from flows.cli.click_ext import Invocation, Tree, Verb, boolean, everywhere, expect_subcommand
 from flows.cli.copy import announce, warn_of_layers
 from flows.cli.output import Output
 from flows.cli.progress import Row, shown, told
@@ -23,14 +22,14 @@ from oci.archive.inventory import blobs_of, compare, images_of, verify_archive
 from oci.archive.open import in_object_store
 from oci.archive.s3_options import S3Options
 from oci.archive.source import Archive
-from oci.errors import Incomplete, InvalidInput, Refused, StoreError
+from oci.errors import Incomplete, InvalidInput, StoreError
 from oci.export.export import ArchiveReport, write_archive, write_sums
 from oci.export.options import ExportOptions
 from oci.export.parts import Part
 from oci.export.plan import ArchivePlan, Volume
 from oci.export.planner import plan_archive
 from oci.export.resume import plan_resumed
-from oci.output import write_output
+from oci.output import to_dict, write_json
 from oci.reference import ArchiveName
 from oci.relocation.planner import make_plan
 from oci.relocation.request import RelocationRequest
@@ -58,12 +57,10 @@ _CHANGES = ("Change", "Image", "Before", "After")
 @click.pass_context
 def archive(context: click.Context) -> None:
     """Archives: files, or objects as s3://BUCKET/KEY."""
-    if context.invoked_subcommand is None:
-        click.echo(context.get_help())
-        raise InvalidInput("Use one of available subcommands: list, verify, diff, plan")
+    expect_subcommand(context)
 
 
-@click.command(name="list", cls=Verb, examples=("shop.tar", "shop.tar --blobs", "s3://exports/shop.tar --json"))
+@click.command(name="list", cls=Verb)
 @click.argument("locations", metavar="ARCHIVE...", nargs=-1, required=True)
 @boolean("--blobs", help="Its blobs instead; --delta-from takes such a list.")
 @store_flags
@@ -76,18 +73,26 @@ def list_images(invocation: Invocation, /, store: S3Options, locations: tuple[st
     with offline(invocation, store) as session:
         found = session.archive(ArchiveName.of(*locations))
         if blobs:
-            output.table("Blobs", _BLOBS, [[digest, str(size)] for digest, size in blobs_of(found).items()])
+            output.table("Blobs", _BLOBS, [[digest, size] for digest, size in blobs_of(found).items()])
         else:
             rows = [
-                [image.name, image.tag, image.kind, str(image.blobs), str(image.size), image.digest]
-                for image in images_of(found)
+                [image.name, image.tag, image.kind, image.blobs, image.size, image.digest] for image in images_of(found)
             ]
             output.table("Images", _IMAGES, rows)
+        sizes = blobs_of(found)
+        output.result(
+            format=found.contents.format,
+            volumes=found.contents.transship_json.volumes,
+            images=[to_dict(image) for image in images_of(found)],
+            blobs=len(sizes),
+            size=sum(sizes.values()),
+            base=found.contents.transship_json.base,
+        )
         output.summary(_what_it_is(found))
     output.finish()
 
 
-@click.command(name="verify", cls=Verb, examples=("shop.tar", "shop.tar --deep", "shop.vol1.tar shop.vol2.tar"))
+@click.command(name="verify", cls=Verb)
 @click.argument("locations", metavar="ARCHIVE...", nargs=-1, required=True)
 @boolean("--deep", help="Read and hash every blob.")
 @concurrency_flag("Blobs at a time")
@@ -100,6 +105,7 @@ def verify(invocation: Invocation, /, store: S3Options, locations: tuple[str, ..
     with offline(invocation, store, concurrency=flags["concurrency"]) as session:
         found = session.archive(ArchiveName.of(*locations))
         verdict = verify_archive(found, session.workers, deep=flags["deep"])
+    output.result(**to_dict(verdict))
     if verdict.problems:
         raise Incomplete(
             f"{len(verdict.problems)} of {verdict.blobs} blobs aren't as they should be",
@@ -112,11 +118,7 @@ def verify(invocation: Invocation, /, store: S3Options, locations: tuple[str, ..
     output.finish()
 
 
-@click.command(
-    name="diff",
-    cls=Verb,
-    examples=("march.tar april.tar", "s3://exports/march.tar april.tar", "march.tar april.tar --json"),
-)
+@click.command(name="diff", cls=Verb)
 @click.argument("before")
 @click.argument("after")
 @store_flags
@@ -130,6 +132,13 @@ def diff(invocation: Invocation, /, store: S3Options, before: str, after: str) -
         found = compare(session.archive(ArchiveName.of(before)), session.archive(ArchiveName.of(after)))
     output.table("Changes", _CHANGES, [[one.what, one.name, one.before, one.after] for one in found.images])
     added, removed = found.blobs_added, found.blobs_removed
+    output.result(
+        changes=[to_dict(one) for one in found.images],
+        blobs_added=len(added),
+        bytes_added=sum(added.values()),
+        blobs_removed=len(removed),
+        bytes_removed=sum(removed.values()),
+    )
     output.summary(
         f"{counted(len(found.images), 'change')}; "
         f"{counted(len(added), 'blob')} more ({show_size(sum(added.values()))}), "
@@ -138,15 +147,7 @@ def diff(invocation: Invocation, /, store: S3Options, before: str, after: str) -
     output.finish()
 
 
-@click.command(
-    name="plan",
-    cls=Verb,
-    examples=(
-        "-b registry.example/shop/bundle:1.4.0 --to-tar shop.tar",
-        "--lock images.lock.yml --to-tar s3://exports/shop.tar --max-size 4GiB",
-        "-b registry.example/shop/bundle:1.4.0 --to-tar april.tar --base march.tar",
-    ),
-)
+@click.command(name="plan", cls=Verb)
 @source_flags(leave_out=_OF_NAMES)
 @click.option("--to-tar", default="", help="The archive that would be written: a file, or s3://BUCKET/KEY.")
 @concurrency_flag("Requests at a time")
@@ -310,6 +311,7 @@ def to_tar(
         sums = write_sums(session, report.locations, location) if flags["sha256sums"] else ()
         receipt = session.meter.receipt()
         report = msgspec.structs.replace(report, requests=receipt.total_requests, seconds=receipt.seconds)
+    output.result(**report.to_dict(), sha256=list(sums))
     _write_report(flags["report"], report, sums)
     for part in report.locations if len(report.locations) > 1 else ():
         output.line(f"copy | volume: {part}")
@@ -318,16 +320,23 @@ def to_tar(
 
 def show_archive_plan(output: Output, plan: ArchivePlan) -> None:
     """Members, bytes and parts, before anything is done."""
+    output.result(
+        locations=[volume.location for volume in plan.volumes],
+        images=plan.images,
+        blobs=plan.blob_count,
+        left_out=len(plan.left_out),
+        size=plan.size,
+        bytes_copied=plan.bytes_copied,
+        parts=sum(len(volume.parts) for volume in plan.volumes),
+        requests=plan.estimated_requests,
+    )
     rows = [
-        [str(number), str(member.offset), str(member.content.size), member.content.name]
+        [number, member.offset, member.content.size, member.content.name]
         for number, volume in enumerate(plan.volumes, 1)
         for member in volume.tar.members
     ]
     output.table("Members", MEMBERS, rows)
-    parts = [
-        [volume.location, str(len(volume.parts)), str(volume.tar.size), str(volume.bytes_copied)]
-        for volume in plan.volumes
-    ]
+    parts = [[volume.location, len(volume.parts), volume.tar.size, volume.bytes_copied] for volume in plan.volumes]
     output.table("Parts", PARTS, parts)
     left = f", {counted(len(plan.left_out), 'blob')} left out" if plan.left_out else ""
     cut = counted(sum(len(volume.parts) for volume in plan.volumes), "part")
@@ -361,11 +370,7 @@ def _verify(session: Session, report: ArchiveReport, mode: str) -> None:
 
 def _write_report(path: str, report: ArchiveReport, sums: Sequence[str]) -> None:
     if path:
-        body = {**report.to_dict(), "sha256": list(sums)}
-        try:
-            write_output(path, json.dumps(body, indent=1).encode())
-        except OSError as error:
-            raise Refused(f"{error.strerror}", subject=path, operation="writing the report") from error
+        write_json(path, {**report.to_dict(), "sha256": list(sums)})
 
 
 def _summary(plan: ArchivePlan, report: ArchiveReport) -> str:

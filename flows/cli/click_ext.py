@@ -4,16 +4,16 @@ of the whole program anywhere, no positional arguments, help in sections."""
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from itertools import chain
 from typing import Any, TypeVar
 
 import click
 
 from flows.cli.output import Output
 from oci.cancel import CancelToken
+from oci.output import check_outputs
 from oci.units import parse_duration
 
 
@@ -64,6 +64,18 @@ class Age(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic f
             self.fail(str(error), param, ctx)
 
 
+class OutputFile(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """A file that the command is to write. That it can be written is found out before any work."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        del param
+        if ctx is not None and not ctx.resilient_parsing:
+            check_outputs(value)
+        return str(value)
+
+
 def everywhere(command: F) -> F:
     """The flags that every command takes, before and after its name."""
     options = (
@@ -92,32 +104,51 @@ def _note_columns(context: click.Context, parameter: click.Parameter, values: Se
     context.ensure_object(Invocation).output.columns += _split(context, parameter, values)
 
 
-class Verb(click.Command):
-    """A command with examples: what stands behind its name. `--help` shows what most calls need, `--help-all` every
-    flag; `rare` names flags of this command that the first leaves out."""
+def extra_arguments(context: click.Context, left: Sequence[str]) -> click.UsageError:
+    return click.UsageError(f"command '{context.command_path}' does not accept extra arguments '{left[0]}'", context)
 
-    def __init__(self, *args: Any, examples: Sequence[str] = (), rare: Collection[str] = (), **more: Any) -> None:
+
+def expect_subcommand(context: click.Context) -> None:
+    """Raises click.UsageError, in imgpkg's words, for a group that was called without a command of its own."""
+    if context.invoked_subcommand is None and isinstance(context.command, click.Group):
+        names = ", ".join(context.command.list_commands(context))
+        raise click.UsageError(f"Use one of available subcommands: {names}", context)
+
+
+def sentence_of(error: click.UsageError) -> str:
+    """What was wrong with the command line. imgpkg's words where it has some (those of Go's package pflag)."""
+    if isinstance(error, click.NoSuchOption):
+        name = error.option_name
+        return f"unknown flag: {name}" if name.startswith("--") else f"unknown shorthand flag: {name[1:2]!r} in {name}"
+    if isinstance(error, click.BadOptionUsage):
+        name = error.option_name
+        return f"flag needs an argument: {name if name.startswith('--') else f'{name[1:2]!r} in {name}'}"
+    return error.format_message()
+
+
+def hint_of(error: click.UsageError, program: str) -> str:
+    context = error.ctx
+    meant = getattr(error, "possibilities", None)
+    if meant and context is not None:
+        hidden = {name for one in context.command.get_params(context) for name in one.secondary_opts}
+        meant = [name for name in meant if name not in hidden]
+    asked = f"{context.command_path if context is not None else program} --help"
+    return f"did you mean {' or '.join(meant)}? {asked} lists all" if meant else asked
+
+
+class Verb(click.Command):
+    """A command without positional arguments."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **{"context_settings": {"allow_extra_args": True}, **more})
-        self.examples = examples
-        self.rare = frozenset(option for option in self.params if option.opts[0] in rare or _is_rare(option))
-        if self.rare:
-            self.params.append(click.Option(["--help-all"], **_HELP_ALL))
-        for option in self.params:
-            if option.metavar in (None, "TEXT") and option.opts[0] in _METAVARS:
-                option.metavar = _METAVARS[option.opts[0]]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         left = super().parse_args(ctx, spelled_out(self, args))
         if left and not ctx.resilient_parsing:
-            raise click.UsageError(
-                f"command '{ctx.command_path}' does not accept extra arguments '{' '.join(left)}'", ctx
-            )
+            raise extra_arguments(ctx, left)
         return left
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Examples"):
-            for example in self.examples:
-                formatter.write(f"{'':{formatter.current_indent}}{ctx.command_path} {example}".rstrip() + "\n")
         write_options(self, ctx, formatter)
 
 
@@ -132,6 +163,19 @@ class Tree(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, spelled_out(self, args))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None:
+            if args[0].startswith("-"):
+                raise click.NoSuchOption(args[0], ctx=ctx)
+            import difflib  # noqa: PLC0415 - for whoever mistyped
+
+            error = extra_arguments(ctx, args)
+            error.possibilities = difflib.get_close_matches(args[0], self._members)  # type: ignore[attr-defined]
+            raise error
+        return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
@@ -189,52 +233,6 @@ _SHARED = {
     "Object store": ("--s3-",),
 }
 _EVERYWHERE = {"tty", "color", "json", "column", "debug", "yes", "quiet"}
-_COMMON = frozenset({"json", "debug", "registry-username", "registry-password", "registry-ca-cert-path", "s3-endpoint"})
-"""Of the flags that many commands share, those that `--help` shows too."""
-
-_METAVARS = {
-    **dict.fromkeys(("-b", "--bundle", "-i", "--image", "--keep-bundle"), "REFERENCE"),
-    **dict.fromkeys(("--to-repo", "--all-tags"), "REPOSITORY"),
-    **dict.fromkeys(("--tar", "--to-tar"), "ARCHIVE"),
-    **dict.fromkeys(("--lock", "--keep-lock", "--lock-output", "--report", "-f", "--mirrors", "--token-file"), "FILE"),
-    **dict.fromkeys(("--metrics-file", "--journal"), "PATH"),
-    **dict.fromkeys(("--to-tag", "--keep-tag"), "TAG"),
-    **dict.fromkeys(("-l", "--labels"), "KEY=VALUE"),
-    "--keep": "PATTERN",
-    "--keep-version": "RANGE",
-    "--keep-digest": "DIGEST",
-    "--platform": "OS/ARCH",
-    "--file-exclusion": "PATH",
-    "--column": "NAME",
-    "--work-pool": "NAME",
-    "--fleet-work-pool": "NAME",
-}
-"""What the value of a flag is, in help."""
-
-_ALL = "flows.cli.help-all"
-"""Key in a context's `meta`: whether rare flags are shown."""
-
-
-def _is_rare(option: click.Parameter) -> bool:
-    shared = option.name in _EVERYWHERE or option.opts[0].startswith(tuple(chain(*_SHARED.values())))
-    return shared and option.opts[0].removeprefix("--") not in _COMMON
-
-
-def _show_all(context: click.Context, parameter: click.Parameter, value: bool) -> None:
-    del parameter
-    if value and not context.resilient_parsing:
-        context.meta[_ALL] = True
-        click.echo(context.get_help())
-        context.exit()
-
-
-_HELP_ALL: dict[str, Any] = {
-    "is_flag": True,
-    "is_eager": True,
-    "expose_value": False,
-    "callback": _show_all,
-    "help": "Show all flags: logins, TLS, time-outs and limits of registries, the object store, output.",
-}
 
 
 def write_options(command: click.Command, context: click.Context, formatter: click.HelpFormatter) -> None:
@@ -242,8 +240,6 @@ def write_options(command: click.Command, context: click.Context, formatter: cli
     for option in command.get_params(context):
         record = option.get_help_record(context)
         if isinstance(option, click.Option) and record is not None:
-            if isinstance(command, Verb) and option in command.rare and _ALL not in context.meta:
-                continue
             sections[_section(option)].append((_names(option, record[0]), record[1]))
     for name, records in sections.items():
         if records:

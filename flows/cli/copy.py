@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import nullcontext
 from itertools import groupby
 from operator import itemgetter
@@ -12,21 +13,21 @@ from typing import Any
 import click
 
 from flows.cli.access import RegistryFlags, concurrency_flag, export_flags, registry_flags, show_requests, store_flags
-from flows.cli.click_ext import Invocation, Verb, boolean, everywhere
+from flows.cli.click_ext import Invocation, OutputFile, Verb, boolean, everywhere
 from flows.cli.output import Output
 from flows.cli.progress import RelocationProgress, metrics_flag, progress_flag, shown, sums, told
 from flows.cli.source import Asked, source_flags
 from oci.archive.s3_options import S3Options
 from oci.bundle.lockfile import write_lock
-from oci.errors import Incomplete, InvalidInput, InvalidReference, Refused
+from oci.errors import Incomplete, InvalidInput, InvalidReference
 from oci.export.options import ExportOptions
 from oci.meter import METRICS_FILE, Receipt
-from oci.output import check_output, os_errors, write_output
+from oci.output import write_json
 from oci.reference import LAYOUT_PREFIX, ArchiveName, parse_store
 from oci.relocation.plan import Plan
 from oci.relocation.request import RelocationRequest
 from oci.relocation.run import Relocation, RelocationResult, Step, Verify, check_readable, result_lock
-from oci.relocation.transfer import PRESENT
+from oci.relocation.transfer import PRESENT, ImageOutcome
 from oci.units import counted, show_size
 
 _UNMONITORED = {
@@ -37,25 +38,13 @@ _UNMONITORED = {
 }
 
 
-_RARE = """--repo-based-tags --name-images --only --cosign-signatures --ignore-bundle-check --sha256sums --metrics-file
---progress --base --delta-from --max-size --part-size --max-blob-size --include-non-distributable-layers"""
-
-
-@click.command(
-    cls=Verb,
-    rare=_RARE.split(),
-    examples=(
-        "-b registry.example/shop/bundle:1.4.0 --to-repo registry.corp.example/mirror/bundle",
-        "-i registry.example/shop/web:1.25 --to-tar web.tar --resume",
-        "--tar s3://exports/shop.tar --to-repo registry.corp.example/mirror/shop --verify deep",
-    ),
-)
+@click.command(cls=Verb)
 @source_flags()
 @click.option("--to-repo", default="", help="REGISTRY/REPOSITORY, or oci:PATH for an image-layout folder; no tag.")
 @click.option("--to-tar", default="", help="Archive to write: a file, or s3://BUCKET/KEY.")
 @boolean("--resume", help="Go on with a --to-tar that was interrupted, and reuse what is there already.")
 @boolean("--sha256sums", help="Write NAME.SHA256SUMS beside --to-tar; reads it once more.")
-@click.option("--lock-output", default="", help="Write a lock file of the result.")
+@click.option("--lock-output", type=OutputFile(), default="", help="Write a lock file of the result.")
 @concurrency_flag("Blobs on their way at a time")
 @click.option(
     "--verify",
@@ -65,7 +54,7 @@ _RARE = """--repo-based-tags --name-images --only --cosign-signatures --ignore-b
     help="Afterwards, walk the destination: ask for everything, or hash every byte.",
 )
 @boolean("--plan", "plan_only", help="Say what would be done, and do nothing.")
-@click.option("--report", default="", help="Write what became of each image to a JSON file.")
+@click.option("--report", type=OutputFile(), default="", help="Write what became of each image to a JSON file.")
 @metrics_flag
 @progress_flag
 @boolean("--monitor", help="Run as a Prefect flow: progress, history and report in its UI.")
@@ -137,9 +126,6 @@ def _copy(
     flags: dict[str, Any],
 ) -> None:
     output = invocation.output
-    for path in filter(None, (flags["report"], flags["lock_output"])):
-        with os_errors(store=path, operation="checking that it can be written"):
-            check_output(path)
     session = registry.session(invocation, concurrency=flags["concurrency"], store=store)
     progress = RelocationProgress(session)
     telling = told(
@@ -158,6 +144,7 @@ def _copy(
         plan = relocation.make_plan()
         progress.planned(plan)
         if flags["plan_only"]:
+            output.result(**planned(plan))
             show_plan(output, plan)
             check_readable(plan)
             return
@@ -168,11 +155,13 @@ def _copy(
             result = relocation.run(on_image=progress.finished, on_step=lambda step: _say(invocation, step))
         except Incomplete:
             # The report is written even, and above all, when something failed.
+            output.result(**relocation.result().to_dict())
             write_report(flags["report"], relocation.result())
             raise
     if plan.unchanged and any(image.is_bundle for image in plan.images):
         output.line("copy | The bundle was in place; what it lists wasn't looked at: use --verify head or --repair")
     warn_of_layers(output, plan, included=request.include_non_distributable)
+    output.result(**result.to_dict())
     write_report(flags["report"], result)
     if lock is not None:
         write_lock(flags["lock_output"], lock)
@@ -196,12 +185,14 @@ def _identities(invocation: Invocation, receipt: Receipt) -> None:
 
 
 def _summary(result: RelocationResult) -> str:
-    present = sum(outcome.status == PRESENT for outcome in result.outcomes)
-    copied = len(result.outcomes) - present
     plan, receipt, verification = result.plan, result.receipt, result.verification
-    images = f"{counted(copied, 'image')} copied, {present} there already"
+    present = [outcome for outcome in result.outcomes if outcome.status == PRESENT]
+    copied = [outcome for outcome in result.outcomes if outcome.status != PRESENT]
+    images = f"{_kinds(plan, copied)} copied, {len(present)} there already"
+    if plan.unchanged and any(image.is_bundle for image in plan.images):
+        images = "nothing copied, 1 bundle there already (what it lists wasn't asked for)"
     if plan.repair:
-        images = f"{counted(copied, 'image')} repaired, {present} complete already"
+        images = f"{_kinds(plan, copied)} repaired, {len(present)} complete already"
     verified = f", {verification} verified" if verification else ""
     return (
         f"{plan.source} -> {plan.destination}: {images}, "
@@ -210,14 +201,18 @@ def _summary(result: RelocationResult) -> str:
     )
 
 
+def _kinds(plan: Plan, outcomes: Sequence[ImageOutcome]) -> str:
+    """`1 image`, or `7 (2 bundles, 3 images, 2 indexes)`."""
+    found = Counter(plan.by_digest[one.digest].kind for one in outcomes)
+    if len(found) < 2:
+        return counted(len(outcomes), *found) if found else "0 images"
+    return f"{len(outcomes)} ({', '.join(counted(count, kind) for kind, count in sorted(found.items()))})"
+
+
 def write_report(path: str, result: RelocationResult) -> None:
     """Nothing without a path."""
-    if not path:
-        return
-    try:
-        write_output(path, json.dumps(result.to_dict(), indent=1).encode())
-    except OSError as error:
-        raise Refused(f"{error.strerror}", subject=path, operation="writing the report") from error
+    if path:
+        write_json(path, result.to_dict())
 
 
 def _monitored(
@@ -248,6 +243,31 @@ def _monitored(
     invocation.output.finish()
 
 
+def planned(plan: Plan) -> dict[str, Any]:
+    """What a copy would do, for programs."""
+    return {
+        "source": plan.source,
+        "destination": str(plan.destination),
+        "images": [
+            {
+                "role": image.role.value,
+                "kind": image.kind,
+                "subject": image.subject,
+                "digest": image.digest,
+                "present": image.present,
+                "tags": list(image.tags),
+            }
+            for image in plan.images
+        ],
+        "to_copy": len(plan.to_transfer),
+        "blobs": len(plan.blobs),
+        "bytes_to_move": plan.bytes_to_move,
+        "bytes_to_mount": plan.bytes_to_mount,
+        "requests": dict(plan.estimated_requests),
+        "unreadable": [{"subject": failure.subject, "error": failure.message} for failure in plan.failures],
+    }
+
+
 IMAGES = ("Role", "Image", "State", "Tags")
 REQUESTS = ("Registry", "Requests")
 
@@ -276,7 +296,7 @@ def show_plan(output: Output, plan: Plan) -> None:
     output.table("Images", IMAGES, rows)
     for failed in plan.failures:
         output.warn(f"can't be read: {failed.subject}: {failed.message}")
-    requests = [[name, str(count)] for name, count in plan.estimated_requests.items()]
+    requests = [[name, count] for name, count in plan.estimated_requests.items()]
     output.table("Requests", REQUESTS, requests)
     moved = f"at most {show_size(plan.bytes_to_move)}, of it {show_size(plan.bytes_to_mount)} to mount"
     blobs = counted(len(plan.blobs), "blob")

@@ -8,33 +8,28 @@ from typing import Any
 import click
 
 from flows.cli.access import RegistryFlags, offline, registry_flags, store_flags
-from flows.cli.click_ext import Invocation, Verb, boolean, everywhere, words
+from flows.cli.click_ext import Invocation, OutputFile, Verb, boolean, everywhere, words
 from flows.cli.flags import flags_of
+from flows.cli.output import IMGPKG, program_name
 from flows.cli.progress import LayerProgress, progress_flag, shown
 from oci.archive.s3_options import S3Options
 from oci.archive.source import Archive
 from oci.bundle.lockfile import write_lock
-from oci.bundle.pull import OpenSource, PullRequest, pull
+from oci.bundle.pull import OpenSource, PullRequest, look_up, pull
 from oci.bundle.push import PushRequest, entries_of, push
+from oci.bundle.results import PullReport, PushReport
 from oci.errors import InvalidInput
 from oci.export.export import push_to_archive
 from oci.files.decompress import UnpackLimits
-from oci.files.output import check_output, output_folder
+from oci.files.output import NEVER_REPLACED, check_output, output_folder
 from oci.files.walk import DEFAULT_EXCLUSIONS
+from oci.output import to_dict
 from oci.reference import ArchiveName, LayoutFolder
 from oci.relocation.archive_source import named_in_archive, sealed
 from oci.units import counted, show_size
 
 
-@click.command(
-    name="push",
-    cls=Verb,
-    examples=(
-        "-b registry.example/shop/bundle:1.4.0 -f config/",
-        "-i registry.example/shop/settings:1.0 -f settings.yml",
-        "-b registry.example/shop/bundle:1.4.0 -f config/ --lock-output bundle.lock.yml",
-    ),
-)
+@click.command(name="push", cls=Verb)
 @click.option("-b", "--bundle", default="", help="Push as a bundle to REGISTRY/REPOSITORY:TAG or oci:PATH:TAG.")
 @click.option("-i", "--image", default="", help="Push as a plain image.")
 @words("-f", "--file", "files", help="File or folder (repeatable).")
@@ -44,7 +39,7 @@ from oci.units import counted, show_size
 @boolean("--preserve-permissions", help="Keep the permissions of group and others.")
 @words("-l", "--labels", help="KEY=VALUE labels of the image's config (repeatable).")
 @click.option("--to-tar", default="", help="Into an archive, FILE or s3://BUCKET/KEY, instead of a registry.")
-@click.option("--lock-output", default="", help="Write a BundleLock of what was pushed.")
+@click.option("--lock-output", type=OutputFile(), default="", help="Write a BundleLock of what was pushed.")
 @boolean("--oci-media-types", help="OCI media types; imgpkg can pull such a bundle but not copy it.")
 @progress_flag
 @store_flags
@@ -62,6 +57,7 @@ def push_files(invocation: Invocation, /, registry: RegistryFlags, store: S3Opti
         preserve_permissions=flags["preserve_permissions"],
         labels=_labels(flags["labels"]),
         oci_types=flags["oci_media_types"],
+        may_be_empty=program_name() == IMGPKG,
     )
     if flags["lock_output"] and not request.bundle:
         raise InvalidInput("Lock output is not compatible with image, use bundle for lock output")
@@ -79,6 +75,8 @@ def push_files(invocation: Invocation, /, registry: RegistryFlags, store: S3Opti
     if flags["to_tar"]:
         with offline(invocation, store) as session:
             pushed, report = push_to_archive(session, request, entries, flags["to_tar"])
+            receipt = session.meter.receipt()
+            output.result(**to_dict(PushReport.of(pushed, receipt)) | {"receipt": receipt.to_dict()})
         output.line(f"Pushed '{pushed.reference}'")
         output.summary(f"Pushed '{pushed.reference}' into {report.locations[0]}: {show_size(report.size)}")
         output.finish()
@@ -96,6 +94,7 @@ def push_files(invocation: Invocation, /, registry: RegistryFlags, store: S3Opti
         receipt = session.meter.receipt()
     if flags["lock_output"]:
         write_lock(flags["lock_output"], pushed.lock)
+    output.result(**to_dict(PushReport.of(pushed, receipt)) | {"receipt": receipt.to_dict()})
     output.line(f"Pushed '{pushed.reference}'", end="")
     if not output.tty and not output.json:
         what = "1 file or folder" if len(entries) == 1 else f"{len(entries)} files and folders"
@@ -114,15 +113,7 @@ def _labels(given: tuple[str, ...]) -> dict[str, str]:
     return labels
 
 
-@click.command(
-    name="pull",
-    cls=Verb,
-    examples=(
-        "-b registry.example/shop/bundle:1.4.0 -o bundle/",
-        "-i registry.example/shop/settings:1.0 -o settings/",
-        "--lock bundle.lock.yml -o bundle/ --recursive",
-    ),
-)
+@click.command(name="pull", cls=Verb)
 @click.option("-b", "--bundle", default="", help="Bundle: REGISTRY/REPOSITORY:TAG or oci:PATH:TAG.")
 @click.option("-i", "--image", default="", help="Plain image.")
 @click.option("--lock", default="", help="BundleLock file.")
@@ -147,7 +138,8 @@ def pull_files(invocation: Invocation, /, registry: RegistryFlags, store: S3Opti
         raise InvalidInput('required flag(s) "output" not set', hint="say where to: -o FOLDER")
     if not path:
         raise InvalidInput("expected --output to be non-empty")
-    check_output(path, replace=flags["replace"])
+    if path in NEVER_REPLACED:
+        check_output(path, replace=flags["replace"])
     invocation.kept = "the folder is as it was; run the same again"
     output = invocation.output
     with registry.session(invocation, side="source", store=store) as session:
@@ -156,6 +148,9 @@ def pull_files(invocation: Invocation, /, registry: RegistryFlags, store: S3Opti
             archive = session.archive(ArchiveName.of(*flags["tar"]))
             open_source, request = sealed(archive), _in_archive(archive, flags)
         progress = LayerProgress(session.meter, "pulling", lambda receipt: receipt.bytes_read)
+        # As imgpkg: what the reference names is looked at before what is at the output.
+        found = look_up(open_source, request)
+        check_output(path, replace=flags["replace"])
         with (
             shown(progress, invocation, flags["progress_kind"]),
             output_folder(path, replace=flags["replace"]) as folder,
@@ -168,8 +163,10 @@ def pull_files(invocation: Invocation, /, registry: RegistryFlags, store: S3Opti
                 line=output.line,
                 expect=progress.expect,
                 cancel=invocation.cancel,
+                found=found,
             )
         receipt = session.meter.receipt()
+    output.result(**to_dict(PullReport.of(pulled, path, receipt)) | {"receipt": receipt.to_dict()})
     if not output.tty and not output.json:
         lock = ", lock updated" if pulled.updated else ", lock kept as it is" if pulled.lock_path else ""
         nested = f", {counted(len(pulled.nested), 'nested bundle')}" if pulled.nested else ""

@@ -7,29 +7,23 @@ from typing import Any
 import click
 
 from flows.cli.access import RegistryFlags, concurrency_flag, registry_flags, store_flags
-from flows.cli.click_ext import Invocation, Tree, Verb, boolean, everywhere, words
+from flows.cli.click_ext import Invocation, Tree, Verb, boolean, everywhere, expect_subcommand, words
 from flows.cli.output import keyified
 from flows.cli.progress import LayerProgress, progress_flag, shown
 from oci.archive.s3_options import S3Options
 from oci.bundle.describe import OpenSource, as_text, as_yaml, describe
+from oci.bundle.results import DescribeReport, TagsReport
 from oci.bundle.tagnames import list_tags as tags_of
 from oci.bundle.tagnames import resolve_tag
 from oci.errors import Incomplete, InvalidInput, StoreError
+from oci.output import to_dict
 from oci.reference import ArchiveName, parse_any
 from oci.relocation.archive_source import named_in_archive, sealed
 from oci.relocation.verify import names_by_store, verify_names
 from oci.units import counted, show_size
 
 
-@click.command(
-    name="describe",
-    cls=Verb,
-    examples=(
-        "-b registry.example/shop/bundle:1.4.0",
-        "-b registry.example/shop/bundle:1.4.0 --output-type yaml",
-        "--tar bundle.tar --layers",
-    ),
-)
+@click.command(name="describe", cls=Verb)
 @click.option("-b", "--bundle", default="", help="REGISTRY/REPOSITORY:TAG or oci:PATH:TAG.")
 @click.option("--tar", multiple=True, help="Archive to look into (repeat it for volumes); -b says what, if need be.")
 @concurrency_flag("Requests at a time")
@@ -64,6 +58,7 @@ def describe_bundle(invocation: Invocation, /, registry: RegistryFlags, store: S
         blocks = [f"{head}\n", document]
     else:
         blocks = as_text(found).splitlines(keepends=True)
+    invocation.output.result(**to_dict(DescribeReport.of(found)))
     # As many blocks as in imgpkg's JSON.
     for block in blocks:
         invocation.output.block(block)
@@ -83,16 +78,10 @@ def describe_bundle(invocation: Invocation, /, registry: RegistryFlags, store: S
 @click.pass_context
 def tag(context: click.Context) -> None:
     """Tags of a repository."""
-    if context.invoked_subcommand is None:
-        click.echo(context.get_help())
-        raise InvalidInput("Use one of available subcommands: list, resolve")
+    expect_subcommand(context)
 
 
-@click.command(
-    name="list",
-    cls=Verb,
-    examples=("-i registry.example/shop/web", "-i registry.example/shop/web --digests", "-i oci:./mirror --json"),
-)
+@click.command(name="list", cls=Verb)
 @click.option("-i", "--image", default="", help="Repository: REGISTRY/REPOSITORY or oci:PATH.")
 @boolean("--digests", help="Show the digest of each tag, which takes a request each.")
 @boolean("--imgpkg-internal-tags", help="Show the tags that tools make for themselves, too.")
@@ -107,21 +96,15 @@ def list_tags(invocation: Invocation, /, registry: RegistryFlags, **flags: Any) 
     digests = flags["digests"] or "digest" in map(keyified, output.columns)
     header = ("Name", "Digest") if digests else ("Name",)
     with registry.session(invocation, side="", concurrency=flags["concurrency"]) as session:
-        tags = tags_of(
-            session.source(parse_any(_given(flags)).repository),
-            internal=flags["imgpkg_internal_tags"],
-            digests=session.workers if digests else None,
-        )
+        source = session.source(parse_any(_given(flags)).repository)
+        tags = tags_of(source, internal=flags["imgpkg_internal_tags"], digests=session.workers if digests else None)
+    output.result(**to_dict(TagsReport.of(str(source.name), tags)))
     rows = [[tag.name, tag.digest or ""] if digests else [tag.name] for tag in tags]
     output.table("Tags", header, rows, footer=f"{len(rows)} tags")  # imgpkg says `1 tags`, too
     output.finish()
 
 
-@click.command(
-    name="resolve",
-    cls=Verb,
-    examples=("-i registry.example/shop/web:1.25", "-i registry.example/shop/web:1.25 --json", "-i oci:./mirror:1.4.0"),
-)
+@click.command(name="resolve", cls=Verb)
 @click.option("-i", "--image", default="", help="Reference: REGISTRY/REPOSITORY:TAG or oci:PATH:TAG.")
 @registry_flags()
 @everywhere
@@ -131,6 +114,7 @@ def resolve(invocation: Invocation, /, registry: RegistryFlags, **flags: Any) ->
     reference = parse_any(_given(flags))
     with registry.session(invocation, side="") as session:
         found = resolve_tag(session.source(reference.repository), reference)
+    invocation.output.result(reference=str(found), digest=found.identifier)
     invocation.output.block(str(found))
     invocation.output.finish()
 
@@ -141,18 +125,12 @@ def _given(flags: dict[str, Any]) -> str:
     return str(flags["image"])
 
 
+_LOST = "copy it again with --repair: it sends what is missing"
+_UNKNOWN = "check the name: `transship tag list -i REGISTRY/REPOSITORY` says what there is"
 _PLACES = ("Place", "Names", "Manifests", "Blobs", "Problems")
 
 
-@click.command(
-    name="verify",
-    cls=Verb,
-    examples=(
-        "registry.corp.example/mirror/bundle:1.4.0",
-        "registry.corp.example/mirror/bundle:1.4.0 --deep",
-        "--lock bundle.lock.yml --json",
-    ),
-)
+@click.command(name="verify", cls=Verb)
 @click.argument("references", metavar="[REFERENCE]...", nargs=-1)
 @words("--all-tags", "repositories", help="REGISTRY/REPOSITORY or oci:PATH: everything in it (repeatable).")
 @words("--lock", "locks", help="What an ImagesLock or BundleLock file pins, where it says (repeatable).")
@@ -180,16 +158,20 @@ def verify_references(invocation: Invocation, /, registry: RegistryFlags, **flag
                 found[name] = verify_names(session, name, identifiers, deep=flags["deep"])
         receipt = session.meter.receipt()
     rows = [
-        [str(name), ", ".join(places[name]) or "all tags", str(one.manifests), str(one.blobs), str(len(one.problems))]
+        [str(name), ", ".join(places[name]) or "all tags", one.manifests, one.blobs, len(one.problems)]
         for name, one in found.items()
     ]
     invocation.output.table("Places", _PLACES, rows)
+    invocation.output.result(
+        places=[{"place": str(name), "names": list(places[name])} | one.to_dict() for name, one in found.items()],
+        receipt=receipt.to_dict(),
+    )
     problems = [problem for one in found.values() for problem in one.problems]
     if problems:
         raise Incomplete(
             counted(len(problems), "problem"),
             [StoreError(problem) for problem in problems],
-            hint="copy it again with --repair: it sends what is missing",
+            hint=_LOST if len(problems) > sum(one.absent for one in found.values()) else _UNKNOWN,
         )
     manifests, blobs = (sum(getattr(one, what) for one in found.values()) for what in ("manifests", "blobs"))
     hashed = sum(one.bytes_hashed for one in found.values())

@@ -18,12 +18,20 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from enum import IntEnum
+from typing import Any, Self
 
 import click
 
-from oci.errors import Incomplete, StoreError, TransshipError
+from oci.errors import FETCHING, Incomplete, InvalidInput, InvalidManifest, StoreError, TransshipError
 from oci.units import counted
+
+IMGPKG = "imgpkg"
+
+
+def program_name() -> str:
+    """`imgpkg` when called so, through a link; else `transship`."""
+    return IMGPKG if os.path.basename(sys.argv[0]) == IMGPKG else "transship"
 
 
 def _on_terminal() -> bool:
@@ -44,6 +52,7 @@ class Output:
     _blocks: list[str] = field(default_factory=list)
     _tables: list[dict[str, Any]] = field(default_factory=list)
     _apart: bool = False
+    _result: dict[str, Any] | None = None
 
     def set(self, name: str, value: bool) -> None:
         """A flag of the command line. `--tty=false` leaves it to what standard output is."""
@@ -68,8 +77,9 @@ class Output:
         if unknown:
             raise click.UsageError(f"unknown column {unknown[0]!r}: there are {', '.join(dict.fromkeys(keys))}")
 
-    def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]], footer: str = "") -> None:
-        """Columns stay in their order, whatever that of --column is. Left out when it names none of them."""
+    def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[object]], footer: str = "") -> None:
+        """Columns stay in their order, whatever that of --column is. Left out when it names none of them. Numbers are
+        numbers in JSON."""
         wanted = [keyified(name) for name in self.columns]
         chosen = [place for place, name in enumerate(header) if not wanted or keyified(name) in wanted]
         if not chosen:
@@ -86,11 +96,12 @@ class Output:
         )
         if self.json:
             return
+        texts = [[str(cell) for cell in row] for row in kept]
         if self.tty:
-            self._aligned(title, names, kept)
+            self._aligned(title, names, texts)
             print(f"\n{footer or counted(len(rows), title.lower().removesuffix('s'))}")
         else:
-            for row in kept:
+            for row in texts:
                 print("".join(f"{cell or '-'}\t" for cell in row))
         sys.stdout.flush()
 
@@ -116,9 +127,15 @@ class Output:
         elif not self.quiet:
             print(text, file=sys.stderr, flush=True)
 
-    def finish(self, failure: dict[str, Any] | None = None) -> None:
-        """Ends the command: `Succeeded` for people, the document for programs."""
-        if failure is None:
+    def result(self, **fields: Any) -> None:
+        """What the command did, for programs: the `Result` of the document, whose fields the book lists. A command
+        gives it before it fails, too, when there is something to tell."""
+        self._result = fields
+
+    def finish(self, failure: dict[str, Any] | None = None, *, succeeded: bool = True) -> None:
+        """Ends the command: `Succeeded` for people, the document for programs. A check that found something did not
+        fail, and did not succeed."""
+        if failure is None and succeeded:
             self._set_apart()
             self.line("Succeeded", end="" if self.json else "\n")
         if self.json:
@@ -127,6 +144,8 @@ class Output:
                 "Blocks": self._blocks or None,
                 "Lines": self._lines or None,
             }
+            if self._result is not None and program_name() != IMGPKG:
+                document["Result"] = self._result
             if failure is not None:
                 document["Error"] = failure
             sys.stdout.write(json.dumps(document, indent=4))
@@ -151,24 +170,52 @@ def keyified(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "_", name.lower())
 
 
-DONE = 0
-FAILED = 1
-USAGE = 2
-PARTLY = 3
-DRIFT = 4
+class ExitCode(IntEnum):
+    """How a command ended, the same for every command. The book's page is made of this table."""
+
+    DONE = 0, "done; for a check: nothing differs", ""
+    FAILED = 1, "failed", "the error's hint is a next step"
+    USAGE = (
+        2,
+        "wrong usage: flags or references that can't be used, or a file of yours (a lock, mirrors.yaml) with a mistake",
+        "correct what the message names; `--help` of the command",
+    )
+    PARTLY = 3, "some failed; the others are in place, and no incomplete set has a name", "run the same again"
+    DRIFT = 4, "drift: `mirror check` found a destination that differs", "`mirror run`"
+    INTERRUPTED = 130, "interrupted with Ctrl-C; what was copied stays", "run the same again"
+    TERMINATED = 143, "ended by SIGTERM; what was copied stays", "run the same again"
+
+    meaning: str
+    next_step: str
+
+    def __new__(cls, value: int, meaning: str, next_step: str) -> Self:
+        code = int.__new__(cls, value)
+        code._value_ = value
+        code.meaning, code.next_step = meaning, next_step
+        return code
+
 
 _SHOWN_FAILURES = 20
 
 
-def exit_code(error: TransshipError) -> int:
-    """PARTLY when images failed and others are in place."""
-    return PARTLY if isinstance(error, Incomplete) and error.some_done else FAILED
+def exit_code(error: TransshipError) -> ExitCode:
+    """PARTLY when images failed and others are in place. What a person gave is wrong usage, also when it is a file;
+    a manifest that a store gave is not."""
+    if isinstance(error, Incomplete) and error.some_done:
+        return ExitCode.PARTLY
+    wrong = isinstance(error, InvalidInput) and not isinstance(error, InvalidManifest)
+    return ExitCode.USAGE if wrong else ExitCode.FAILED
 
 
 def laid_out(program: str, error: TransshipError) -> str:
     """`imgpkg: Error: …`, cut into lines as imgpkg does; the hint, and what failed, on lines of their own."""
     message, hint = _without_hint(error)
     lines = [f"{program}: Error: {indented(message)}"]
+    if isinstance(error, StoreError) and error.operation == FETCHING:
+        lines = [f"{program}: Error: {indented(f'Fetching image: {error.message}')}"]
+        lines.append(f"Asked: {' '.join(part for part in (error.side, error.store) if part)}, for {error.subject}")
+    elif isinstance(error, StoreError) and error.sentence:
+        lines = [f"{program}: Error: {error.sentence}", f"Cause: {message}"]
     if isinstance(error, Incomplete):
         lines.extend(f"  - {indented(str(failure), 2)}" for failure in error.failures[:_SHOWN_FAILURES])
         if len(error.failures) > _SHOWN_FAILURES:

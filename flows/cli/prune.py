@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -12,11 +11,11 @@ import click
 import msgspec
 
 from flows.cli.access import RegistryFlags, concurrency_flag, registry_flags, show_requests
-from flows.cli.click_ext import Age, Invocation, Verb, boolean, everywhere
+from flows.cli.click_ext import Age, Invocation, OutputFile, Verb, boolean, everywhere
 from flows.cli.flags import flags_of
 from oci.bundle.tagnames import attached_to
-from oci.errors import Incomplete, InvalidInput, NotFound, Refused, StoreError
-from oci.output import write_output
+from oci.errors import Incomplete, InvalidInput, NotFound, StoreError
+from oci.output import write_json
 from oci.prune.execute import PruneReport, execute
 from oci.prune.keep import Keep, KeepOptions
 from oci.prune.plan import PrunePlan
@@ -36,15 +35,7 @@ _NO_FILE = "-"
 _PLAN_LIMIT = 256 << 20
 
 
-@click.command(
-    name="prune",
-    cls=Verb,
-    examples=(
-        "registry.corp.example/mirror/web --keep-latest 5 --keep-tag latest",
-        "registry.corp.example/mirror/web --keep-lock images.lock.yml --approve",
-        "oci:./mirror --keep-version '^1.4' --grace 7d",
-    ),
-)
+@click.command(name="prune", cls=Verb)
 @click.argument("repository", default="")
 @flags_of(KeepOptions, "policy")
 @click.option("-f", "--mirrors", default="", help="File of mirrors: what all mirrors to this repository take is kept.")
@@ -60,7 +51,9 @@ _PLAN_LIMIT = 256 << 20
     help="Delete only what was seen unwanted for so long, such as 7d. Since when is kept in the repository.",
 )
 @boolean("--plan", help="Say what would be deleted, and delete nothing. The default.")
-@click.option("--output", default="", help="Write the plan to a JSON file, to be reviewed and approved.")
+@click.option(
+    "--output", type=OutputFile(), default="", help="Write the plan to a JSON file, to be reviewed and approved."
+)
 @click.option(
     "--approve",
     is_flag=False,
@@ -69,7 +62,9 @@ _PLAN_LIMIT = 256 << 20
     metavar="[PLAN]",
     help="Delete. With the file of a plan: exactly what it says, and only what is unwanted still.",
 )
-@click.option("--report", default="", help="Write what became of each manifest and tag to a JSON file.")
+@click.option(
+    "--report", type=OutputFile(), default="", help="Write what became of each manifest and tag to a JSON file."
+)
 @concurrency_flag("Requests at a time")
 @registry_flags(sides=True)
 @everywhere
@@ -91,14 +86,18 @@ def prune(invocation: Invocation, /, registry: RegistryFlags, policy: KeepOption
             plan = make_prune_plan(session, name, keep, grace=flags["grace"])
             if plan.grace:
                 remember(session, name, plan)
-        _write(flags["output"], plan.to_json, "writing the plan")
+        if flags["output"]:
+            write_json(flags["output"], plan.to_dict())
         if not flags["approve"]:
+            invocation.output.result(**plan.to_dict())
             _show(invocation, plan)
             invocation.output.finish()
             return
         invocation.kept = "what was deleted is gone, all else is as it was; run the same again to go on"
         report = execute(session, plan, keep=keep, on_deleted=_told(invocation))
-    _write(flags["report"], lambda: json.dumps(report.to_dict(), indent=1), "writing the report")
+    invocation.output.result(**report.to_dict())
+    if flags["report"]:
+        write_json(flags["report"], report.to_dict())
     _tell(invocation, report)
     invocation.output.finish()
 
@@ -156,15 +155,6 @@ def _reviewed(flags: dict[str, Any], keep: Keep) -> PrunePlan | None:
     if keep.nothing or flags["grace"]:
         raise InvalidInput("a reviewed plan has a policy and a grace period of its own", hint="make a new plan")
     return plan
-
-
-def _write(path: str, text: Callable[[], str], operation: str) -> None:
-    if not path:
-        return
-    try:
-        write_output(path, text().encode())
-    except OSError as error:
-        raise Refused(error.strerror or str(error), subject=path, operation=operation) from error
 
 
 def _show(invocation: Invocation, plan: PrunePlan) -> None:

@@ -16,6 +16,12 @@ from oci.meter import Meter
 from oci.reference import ArchiveName
 from oci.store import read_range
 
+_LEFT_OUT = "the archive was made without --include-non-distributable-layers: leave it out here as well"
+_NOT_IN_TAR = (
+    "file {file} not found in tar (hint: This may be because when copying to a tarball, the "
+    "--include-non-distributable-layers flag should have been provided.)"
+)
+
 
 class Archive:
     """See oci.store for what each method of a Source promises. Opening it reads its description, and nothing else."""
@@ -65,7 +71,7 @@ class Archive:
 
     def lacks(self, subject: str, operation: str) -> NotFound:
         """The error for what isn't there, which says why."""
-        return NotFound(
+        problem = NotFound(
             "isn't in the archive",
             side=self._side,
             store=str(self.name),
@@ -75,6 +81,9 @@ class Archive:
             code="BLOB_UNKNOWN",
             hint=self._why_missing(subject),
         )
+        if problem.hint == _LEFT_OUT:
+            problem.sentence = _NOT_IN_TAR.format(file=f"{subject.replace(':', '-')}.tar.gz")
+        return problem
 
     def has_all(self, manifest: Manifest) -> bool:
         """Whether every blob of an image is in the archive."""
@@ -139,7 +148,7 @@ class Archive:
             return f"the archive is a delta to {self.contents.transship_json.base}: import that one first"
         foreign = (layer for manifest in self.contents.manifests.values() for layer in manifest.layers)
         if any(layer.digest == subject and not layer.distributable for layer in foreign):
-            return "the archive was made without --include-non-distributable-layers: leave it out here as well"
+            return _LEFT_OUT
         return "make the archive again, or verify this one with `archive verify`"
 
 

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from oci.digest import Digest, parse_digest
-from oci.errors import InvalidDocument, InvalidReference
+from oci.errors import InvalidDocument, InvalidManifest, InvalidReference
 
 NAME = "transship.json"
 LIMIT = 16 << 20
@@ -67,7 +67,7 @@ class TransshipJson(Struct, frozen=True, kw_only=True):
             version = msgspec.json.decode(data, type=dict[str, msgspec.Raw]).get("version", b"none")
             if bytes(version) != b"%d" % _VERSION:
                 shown = bytes(version)[:40].decode(errors="replace")
-                raise InvalidDocument(
+                raise InvalidManifest(
                     f"{where}: {NAME} has version {shown}, which a later transship wrote", hint="update transship"
                 )
             document = msgspec.json.decode(data, type=_Document)
@@ -75,7 +75,7 @@ class TransshipJson(Struct, frozen=True, kw_only=True):
                 raise ValueError(f"this is no volume {document.volume} of {document.volumes}")  # noqa: TRY301 - as all other damage
             requires = tuple((parse_digest(blob.digest), blob.size) for blob in document.requires)
         except (ValueError, RecursionError, InvalidReference) as error:
-            raise InvalidDocument(f"{where}: {NAME} is damaged: {error}") from error
+            raise InvalidManifest(f"{where}: {NAME} is damaged: {error}") from error
         return cls(
             requires=requires,
             base=document.base,

@@ -13,7 +13,7 @@ from oci.bundle.document import render
 from oci.bundle.lockfile import LockedImage
 from oci.descriptor import Platform
 from oci.digest import Digest
-from oci.errors import Denied, InvalidInput, NotFound, StoreError
+from oci.errors import Denied, InvalidInput, InvalidManifest, NotFound, StoreError
 from oci.manifest import NESTING_LIMIT, Manifest
 from oci.reference import Reference, StoreName
 from oci.store import Source
@@ -76,7 +76,7 @@ class _Walk:
 
     def bundle(self, source: Source, manifest: Manifest, entry: LockedImage, depth: int) -> DescribedBundle:
         if depth > NESTING_LIMIT:
-            raise InvalidInput(f"{entry.image}: nested deeper than {NESTING_LIMIT} levels")
+            raise InvalidManifest(f"{entry.image}: nested deeper than {NESTING_LIMIT} levels")
         lock = reader.read_images_lock(source, manifest)
         places = list(self._threads.map(lambda image: self._find(source, image), lock.images))
         nested, images = [], []
@@ -132,22 +132,30 @@ class _Walk:
     def _signature(self, where: Source, subject: Digest) -> DescribedImage | None:
         tag = tagnames.cosign(subject)[0]
         try:
-            found = where.head_manifest(tag)
-        except NotFound:
-            return None
+            return self._tagged(where, tag, SIGNATURE, {"tag": tag})
         except Denied as error:
             return DescribedImage(key=f"{where.name}:{tag}", kind=SIGNATURE, error=str(error))
-        if found is None:
-            return None
-        image = f"{where.name}@{found.digest}"
-        return DescribedImage(found.digest, SIGNATURE, image, image, {"tag": tag})
 
     def _locations(self, source: Source, bundle: Digest) -> Sequence[DescribedImage]:
-        found = source.head_manifest(tagnames.locations(bundle))
-        if found is None:
-            return ()
-        image = f"{source.name}@{found.digest}"
-        return (DescribedImage(found.digest, INTERNAL, image, image),)
+        found = self._tagged(source, tagnames.locations(bundle), INTERNAL, {})
+        return () if found is None else (found,)
+
+    def _tagged(self, where: Source, tag: str, kind: str, annotations: Mapping[str, str]) -> DescribedImage | None:
+        """What a tool put under a tag of its own; None when there is none. Read only when its layers are wanted."""
+        layers: tuple[Digest, ...] = ()
+        if self._layers:
+            try:
+                manifest = where.get_manifest(tag)
+            except NotFound:
+                return None
+            digest, layers = manifest.digest, self._layers_of(where, manifest)
+        else:
+            found = where.head_manifest(tag)
+            if found is None:
+                return None
+            digest = found.digest
+        image = f"{where.name}@{digest}"
+        return DescribedImage(digest, kind, image, image, annotations, layers)
 
 
 def as_yaml(bundle: DescribedBundle) -> str:

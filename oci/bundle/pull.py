@@ -106,6 +106,24 @@ class Pulled(Struct, frozen=True, kw_only=True):
         return found if self.origin else {**found, "cacheable": self.cacheable}
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a request names, where it is, and its manifest."""
+
+    reference: Reference
+    source: Source
+    manifest: Manifest
+
+
+def look_up(open_source: OpenSource, request: PullRequest) -> Found:
+    """Fetches the manifest. Raises InvalidInput when it is not of the kind that was asked for."""
+    reference = request.reference()
+    source = open_source(reference.repository)
+    manifest = source.get_manifest(reference.identifier)
+    _check_kind(source, manifest, request, reference)
+    return Found(reference, source, manifest)
+
+
 def _expect_nothing(size: int) -> None:
     del size
 
@@ -119,15 +137,14 @@ def pull(
     line: Line,
     expect: Expect = _expect_nothing,
     cancel: CancelToken | None = None,
+    found: Found | None = None,
 ) -> Pulled:
     """Extracts into `folder`, which is new and empty. `line` gets what imgpkg prints, `expect` the bytes of layers that
-    are read next. Raises InvalidInput when the reference is not of the kind that was asked for."""
-    reference = request.reference()
-    source = open_source(reference.repository)
-    manifest = source.get_manifest(reference.identifier)
-    by_digest = reference.digest is not None
+    are read next. `found` is what was looked up already. Raises as `look_up` does."""
+    found = found or look_up(open_source, request)
+    source, manifest = found.source, found.manifest
+    by_digest = found.reference.digest is not None
     name = f"{source.name}@{manifest.digest}"
-    _check_kind(source, manifest, request, reference)
     job = _Job(open_source, folder, threads, line, expect, cancel or CancelToken(), request.recursive, request.limits)
     if not request.as_bundle:
         line(f"Pulling image '{name}'")
@@ -315,4 +332,4 @@ def _read_lock(path: str, bundle: str) -> ImagesLock:
         ) from error
     except OSError as error:
         raise store_error(error, store=path, operation="reading the lock") from error
-    return ImagesLock.from_yaml(data, f"{bundle} {LOCK_FILE}")
+    return reader.pushed_lock(data, bundle)

@@ -33,6 +33,8 @@ class PushRequest:
     labels: Mapping[str, str] | None = None
     oci_types: bool = False
     """OCI media types; imgpkg can pull such a bundle and can't copy it."""
+    may_be_empty: bool = False
+    """An image of no files at all, which imgpkg pushes."""
 
     def __post_init__(self) -> None:
         if BUNDLE_LABEL in (self.labels or {}):
@@ -69,6 +71,8 @@ class Pushed(Struct, frozen=True, kw_only=True):
 
 def entries_of(request: PushRequest) -> tuple[FileEntry, ...]:
     """The files of a request, checked: a bundle must be one, an image must not be one, no path comes twice."""
+    if request.image and not request.files and not request.may_be_empty:
+        raise InvalidInput("Expected files or folders to push", hint="name them: -f PATH")
     entries = walk(request.files, exclusions=request.exclusions, preserve_permissions=request.preserve_permissions)
     if request.bundle:
         check_bundle(entries)

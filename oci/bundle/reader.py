@@ -50,10 +50,18 @@ def read_images_lock(source: Source, manifest: Manifest, read: BlobBytes = blob_
     for layer in reversed(manifest.layers):
         found = _member(source, layer, LOCK_PATH.__eq__, read)
         if found is not None:
-            return ImagesLock.from_yaml(found, f"{where} {LOCK_PATH}")
+            return pushed_lock(found, where)
     raise InvalidManifest(
         f"{where}: expected to find {LOCK_PATH} in the bundle's layer", hint="push the bundle again from its directory"
     )
+
+
+def pushed_lock(data: bytes, bundle: str) -> ImagesLock:
+    """The lock that came out of `bundle`. Raises InvalidManifest: whoever reads it can't mend it."""
+    try:
+        return ImagesLock.from_yaml(data, f"{bundle} {LOCK_PATH}")
+    except InvalidDocument as error:
+        raise InvalidManifest(error.message, hint=error.hint) from error
 
 
 def read_locations(source: Source, bundle: Digest, read: BlobBytes = blob_bytes) -> ImageLocations | None:

@@ -26,6 +26,9 @@ from oci.output import store_error
 ABANDONED_AFTER = 24 * 3600.0
 """Seconds after which a half-made folder counts as abandoned."""
 
+NEVER_REPLACED = frozenset({"/", ".", ".."})
+"""Refused whatever is there: imgpkg's list."""
+
 _MARK = "user.transship.output"
 _SUFFIX = "partial"
 _AT_FDCWD = -100

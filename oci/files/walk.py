@@ -62,7 +62,8 @@ def check_bundle(entries: Sequence[FileEntry]) -> None:
     found = [entry for entry in entries if entry.is_folder and _folder_name(entry) == BUNDLE_FOLDER]
     if not found:
         raise InvalidInput(
-            f"this is not a bundle: it is missing {LOCK_FILE}", hint="make that file, or push it as a plain image"
+            f"this is not a bundle: it is missing {LOCK_FILE}",
+            hint="make that file, or push it as a plain image with -i",
         )
     if len(found) > 1:
         raise InvalidInput(

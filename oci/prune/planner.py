@@ -142,7 +142,8 @@ def _check(name: StoreName, keep: Keep) -> None:
         raise InvalidInput(f"{name}: nothing can be taken out of an archive", hint="write a new one")
     if keep.is_empty and not keep.nothing:
         raise InvalidInput(
-            "the policy is empty: everything would be deleted", hint="say what to keep, or that it is nothing"
+            "the policy is empty: everything would be deleted",
+            hint="say what to keep (--keep-tag, --keep-latest ...), or that it is nothing (--keep-nothing)",
         )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from oci.errors import FETCHING
 from oci.registry.http.request import Request, Scope
 from oci.registry.http.target import Target
 
@@ -66,9 +67,7 @@ HEAD_MANIFEST = Kind(
     title="HEAD of a manifest",
     plain_way="GET used",
 )
-GET_MANIFEST = Kind(
-    method="GET", resource="manifest", endpoint="end-3", operation="fetching the manifest", expect=_answers(200)
-)
+GET_MANIFEST = Kind(method="GET", resource="manifest", endpoint="end-3", operation=FETCHING, expect=_answers(200))
 PUT_MANIFEST = Kind(
     method="PUT",
     resource="manifest",

@@ -74,6 +74,13 @@ class PlannedManifest(Struct, frozen=True, kw_only=True):
         return str(self.origin or f"{self.store}@{self.digest}")
 
     @property
+    def kind(self) -> str:
+        """What it is: "bundle", "index", "image", or, of what travels along, "signature" or "referrer"."""
+        if self.role in (Role.SIGNATURE, Role.REFERRER):
+            return self.role.value
+        return "bundle" if self.is_bundle else "index" if self.media_type in INDEX_TYPES else "image"
+
+    @property
     def held_by_tag(self) -> bool:
         """Pushed once, under its tag, last of all: nothing else is to hold it."""
         return self.role is Role.ROOT and bool(self.tags) and not self.keep_alive

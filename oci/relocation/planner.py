@@ -13,7 +13,7 @@ from oci.bundle.lockfile import ImagesLock, read_lock
 from oci.bundle.pull import NOT_A_BUNDLE
 from oci.descriptor import Descriptor, Platform
 from oci.digest import Digest
-from oci.errors import Denied, InvalidInput, NotFound, Unauthorized
+from oci.errors import Denied, InvalidInput, InvalidManifest, NotFound, Unauthorized
 from oci.manifest import NESTING_LIMIT, Manifest, parse_manifest
 from oci.reference import Reference, Repository, StoreName
 from oci.relocation.plan import Entry, Node, Plan, PlannedBlob, PlannedBundle, PlannedManifest, Role, Roots
@@ -321,7 +321,7 @@ def choose(source: Source, index: Manifest, platforms: Sequence[Platform], depth
     none of them. Attestations stay with the image they belong to.
     """
     if depth > NESTING_LIMIT:
-        raise InvalidInput(f"{source.name}@{index.digest}: nested deeper than {NESTING_LIMIT} levels")
+        raise InvalidManifest(f"{source.name}@{index.digest}: nested deeper than {NESTING_LIMIT} levels")
     rewritten: list[Manifest] = []
     replaced: dict[Digest, Manifest | None] = {}
     chosen: set[Digest] = set()

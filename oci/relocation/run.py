@@ -5,6 +5,7 @@ Publishing makes the result visible, last of all: bundles, their locations image
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from enum import StrEnum
 from typing import Any
@@ -78,6 +79,8 @@ class RelocationResult(Struct, frozen=True, kw_only=True):
             "source": self.plan.source,
             "destination": str(self.plan.destination),
             "root": self.plan.root,
+            "repair": self.plan.repair,
+            "counts": dict(Counter(outcome.status for outcome in self.outcomes)),
             "images": [outcome.to_dict() for outcome in self.outcomes],
             "unreadable": [
                 {"subject": failure.subject, "error": failure.message, "retryable": failure.retryable}

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from oci.bundle import reader
 from oci.bundle.lockfile import BundleLock, read_lock
 from oci.descriptor import Descriptor
-from oci.digest import Digest
+from oci.digest import Digest, is_digest
 from oci.errors import Denied, TransshipError, Unauthorized
 from oci.manifest import Manifest
 from oci.output import to_dict
@@ -29,6 +29,8 @@ class Verification(Struct, frozen=True, kw_only=True):
     blobs: int = 0
     bytes_hashed: int = 0
     problems: tuple[str, ...] = ()
+    absent: int = 0
+    """Problems that are names which aren't there."""
 
     def to_dict(self) -> dict[str, Any]:
         return to_dict(self)
@@ -65,15 +67,16 @@ def verify_names(
     """
     store = session.destination(name)
     asked = list(dict.fromkeys(identifiers or store.tags()))
-    roots, problems = [], []
+    roots, problems, absent = [], [], 0
     answers = session.workers.map(lambda identifier: _resolve(store, identifier), asked)
     for identifier, answer in zip(asked, answers, strict=True):
         if isinstance(answer, Descriptor):
             roots.append(answer.digest)
         else:
-            problems.append(answer or f"{name}: there is no {identifier}")
+            problems.append(answer or f"{name}: there is no {'' if is_digest(identifier) else 'tag '}{identifier}")
+            absent += answer is None
     verified = verify_store(session, name, roots, foreign_layers=False, deep=deep)
-    return replace(verified, problems=(*problems, *verified.problems))
+    return replace(verified, problems=(*problems, *verified.problems), absent=absent)
 
 
 def _resolve(store: Source, identifier: str) -> Descriptor | str | None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import html
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from flows.cli.output import ExitCode
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -43,3 +47,11 @@ def test_the_reference_has_the_flags(site: Path, flag: str) -> None:
 @pytest.mark.parametrize("key", ["immutable", "images_at_a_time", "path_style", "timezone"])
 def test_the_reference_has_the_keys_of_mirrors(site: Path, key: str) -> None:
     assert f"<code>{key}</code>" in (site / "reference" / "mirrors.html").read_text()
+
+
+def test_the_exit_codes_are_those_of_the_commands(site: Path) -> None:
+    page = (site / "reference" / "exit-codes.html").read_text()
+
+    assert [int(code) for code in re.findall(r"<td>(\d+)</td>", page)] == [code.value for code in ExitCode]
+    for code in ExitCode:
+        assert code.meaning.partition("`")[0] in html.unescape(page)

@@ -48,6 +48,12 @@ def transship(*arguments: str, program: Path | None = None, environ: Mapping[str
     return Done(done.returncode, done.stdout, done.stderr)
 
 
+def imgpkg(*arguments: str, environ: Mapping[str, str] | None = None) -> Done:
+    """Runs the command under the name `imgpkg`, as through a link."""
+    code, out, err = _warm_command().run([str(PROGRAM.with_name("imgpkg")), *arguments], _environment(environ))
+    return Done(code, out.decode(), err.decode())
+
+
 @functools.cache
 def _warm_command() -> WarmCommand:
     folder = tempfile.TemporaryDirectory(prefix="transship-warm-")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import click
 
-from flows.cli.click_ext import Tree, everywhere
-from oci.errors import InvalidInput
+from flows.cli.click_ext import Tree, everywhere, expect_subcommand
 
 
 @click.command(
@@ -24,6 +23,4 @@ from oci.errors import InvalidInput
 @click.pass_context
 def mirror(context: click.Context) -> None:
     """Repositories, bundles and locks that are kept the same somewhere else."""
-    if context.invoked_subcommand is None:
-        click.echo(context.get_help())
-        raise InvalidInput("Use one of available subcommands: plan, check, run, deploy, schema")
+    expect_subcommand(context)

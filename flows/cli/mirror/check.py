@@ -8,9 +8,9 @@ from typing import Any
 import click
 
 from flows.cli.access import RegistryFlags, registry_flags, store_flags
-from flows.cli.click_ext import Invocation, Verb, everywhere
+from flows.cli.click_ext import Invocation, OutputFile, Verb, everywhere
 from flows.cli.mirror.shared import Mirrors, mirror_flags, warn_of_nothing
-from flows.cli.output import DONE, DRIFT
+from flows.cli.output import ExitCode
 from oci.archive.s3_options import S3Options
 from oci.errors import Incomplete, TransshipError
 from oci.mirror.comparison import Comparison, TagState
@@ -18,9 +18,9 @@ from oci.mirror.comparison import Comparison, TagState
 _DRIFT = ("Mirror", "Destination", "Tag", "State", "Reason")
 
 
-@click.command(name="check", cls=Verb, examples=("", "web charts -f mirrors.yaml", "-f mirrors.yaml --json"))
+@click.command(name="check", cls=Verb)
 @mirror_flags
-@click.option("--report", default="", help="Write what was found to a JSON file.")
+@click.option("--report", type=OutputFile(), default="", help="Write what was found to a JSON file.")
 @registry_flags(sides=True)
 @store_flags
 @everywhere
@@ -37,17 +37,18 @@ def check(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, 
     for _, comparison in mirrors.compared(mirrors.shared(audit=True, thorough=True), failures):
         found.append(comparison)
         _say(invocation, found[-1])
-    mirrors.write(flags["report"], {"mirrors": [_described(one) for one in found]}, "writing the report")
+    mirrors.tell(flags["report"], {"mirrors": [_described(one) for one in found]})
     invocation.output.table("Drift", _DRIFT, [row for one in found for row in _rows(one)])
     if failures:
         raise Incomplete(
             f"{len(failures)} comparisons failed",
             failures,
-            some_done=bool(found),
+            some_done=any(tag.state is not TagState.FAILED for one in found for _, tag in one.tags()),
             hint="what could be compared is shown; check again when the cause is gone",
         )
-    invocation.output.finish()
-    return DRIFT if any(one.drifted for one in found) else DONE
+    drifted = any(one.drifted for one in found)
+    invocation.output.finish(succeeded=not drifted)
+    return ExitCode.DRIFT if drifted else ExitCode.DONE
 
 
 def _described(found: Comparison) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flows.cli.click_ext import Invocation, Verb, boolean, everywhere
+from flows.cli.mirror.shared import expect_server
 from oci.mirror.reader import json_schema, read_config
 
 if TYPE_CHECKING:
@@ -18,9 +19,7 @@ if TYPE_CHECKING:
 _HEADER = ("Outcome", "Kind", "Name", "Detail")
 
 
-@click.command(
-    name="deploy", cls=Verb, examples=("", "-f mirrors.yaml --work-pool transship", "--work-pool-type docker")
-)
+@click.command(name="deploy", cls=Verb)
 @click.option("-f", "--file", default="mirrors.yaml", show_default=True, help="The mirrors.")
 @click.option("--work-pool", default="transship", show_default=True, help="Its workers run the mirrors.")
 @click.option("--work-pool-type", default="process", show_default=True, help="Of a pool that has to be made.")
@@ -53,6 +52,7 @@ def deploy(invocation: Invocation, /, **flags: Any) -> None:
     config = read_config(flags["file"])
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_ENABLED", "false")
     os.environ.setdefault("DO_NOT_TRACK", "1")
+    expect_server()
     from flows.deploy.deploy import DeployOptions, deploy  # noqa: PLC0415 - importing Prefect takes a second
 
     options = DeployOptions(
@@ -73,6 +73,12 @@ def deploy(invocation: Invocation, /, **flags: Any) -> None:
     try:
         deploy(config, options, on_change=note)
     finally:
+        output.result(
+            dry_run=options.dry_run,
+            changes=[
+                {"outcome": one.outcome.value, "kind": one.kind, "name": one.name, "detail": one.detail} for one in done
+            ],
+        )
         output.table("Objects", _HEADER, [(one.outcome, one.kind, one.name, one.detail) for one in done])
     counts = Counter(one.outcome.value for one in done)
     said = ", ".join(f"{number} {outcome}" for outcome, number in counts.items())
@@ -80,7 +86,7 @@ def deploy(invocation: Invocation, /, **flags: Any) -> None:
     output.finish()
 
 
-@click.command(name="schema", cls=Verb, examples=("", "--quiet", "--json"))
+@click.command(name="schema", cls=Verb)
 @everywhere
 @click.pass_obj
 def schema(invocation: Invocation) -> None:

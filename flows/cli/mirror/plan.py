@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from flows.cli.access import RegistryFlags, registry_flags, store_flags
-from flows.cli.click_ext import Invocation, Verb, boolean, everywhere
+from flows.cli.click_ext import Invocation, OutputFile, Verb, boolean, everywhere
 from flows.cli.mirror.shared import Mirrors, mirror_flags, warn_of_nothing
 from oci.archive.s3_options import S3Options
 from oci.errors import Incomplete, StoreError, TransshipError
@@ -18,10 +18,10 @@ _IMAGES = ("Mirror", "Image", "Destination", "Tags", "To move", "To mount", "Pro
 _REQUESTS = ("Mirror", "Registry", "Requests")
 
 
-@click.command(name="plan", cls=Verb, examples=("", "web -f mirrors.yaml", "-f mirrors.yaml --json"))
+@click.command(name="plan", cls=Verb)
 @mirror_flags
 @boolean("--audit", help="Ask for immutable tags as well, and tell when one has moved at its source.")
-@click.option("--output", default="", help="Write the plan to a JSON file.")
+@click.option("--output", type=OutputFile(), default="", help="Write the plan to a JSON file.")
 @registry_flags(sides=True)
 @store_flags
 @everywhere
@@ -37,18 +37,16 @@ def plan(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, *
         plans.append(plan_mirror(session, comparison))
         failures.extend(StoreError(one.error, subject=", ".join(one.names)) for one in plans[-1].items if one.error)
         _say(invocation, plans[-1])
-    mirrors.write(flags["output"], {"mirrors": [one.to_dict() for one in plans]}, "writing the plan")
+    mirrors.tell(flags["output"], {"mirrors": [one.to_dict() for one in plans]})
     invocation.output.table("Images", _IMAGES, [row for one in plans for row in _rows(one)])
-    requests = [
-        [one.mirror, registry_name, str(count)] for one in plans for registry_name, count in one.requests.items()
-    ]
+    requests = [[one.mirror, registry_name, count] for one in plans for registry_name, count in one.requests.items()]
     if requests:
         invocation.output.table("Requests", _REQUESTS, requests)
     if failures:
         raise Incomplete(
             f"{len(failures)} sources, destinations or images couldn't be looked at",
             failures,
-            some_done=bool(plans),
+            some_done=any(one.in_place or not all(item.error for item in one.items) for one in plans),
             hint="what could be planned is shown; plan again when the cause is gone",
         )
     invocation.output.finish()

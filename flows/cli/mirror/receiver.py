@@ -9,12 +9,13 @@ from typing import Any
 import click
 
 from flows.cli.click_ext import Invocation, Verb, everywhere
+from flows.cli.mirror.shared import expect_server
 from oci.errors import InvalidInput
 
 _TOKEN = "TRANSSHIP_RECEIVER_TOKEN"  # noqa: S105 - the name of the variable
 
 
-@click.command(name="receiver", cls=Verb, examples=("", "--host 0.0.0.0 --port 9000 --token-file token", "--port 0"))
+@click.command(name="receiver", cls=Verb)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="0 takes a free one.")
 @click.option(
@@ -48,14 +49,11 @@ def receiver(invocation: Invocation, /, **flags: Any) -> None:
     token = _token(flags["token_file"])
     _log_to_stderr(debug=invocation.output.debug)
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_ENABLED", "false")
-    from prefect.settings import PREFECT_API_URL  # noqa: PLC0415 - importing Prefect takes a second
-
+    expect_server()
     from flows.receiver.app import serve  # noqa: PLC0415
     from flows.receiver.journal import Journal  # noqa: PLC0415
     from flows.receiver.outbox import Outbox  # noqa: PLC0415
 
-    if not PREFECT_API_URL.value():
-        raise InvalidInput("PREFECT_API_URL is not set", hint="name the server: http://127.0.0.1:4200/api")
     journal = Journal(flags["journal"]) if flags["journal"] else None
     outbox = Outbox(capacity=flags["capacity"], journal=journal)
     serve(host=flags["host"], port=flags["port"], token=token, outbox=outbox)

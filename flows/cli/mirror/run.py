@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from flows.cli.access import RegistryFlags, registry_flags, store_flags
-from flows.cli.click_ext import Invocation, Verb, boolean, everywhere
+from flows.cli.click_ext import Invocation, OutputFile, Verb, boolean, everywhere
 from flows.cli.mirror.shared import Mirrors, mirror_flags, warn_of_nothing
 from flows.cli.progress import metrics_flag
 from oci.archive.s3_options import S3Options
@@ -25,12 +25,15 @@ from oci.units import counted, show_size
 _RUNS = ("Mirror", "Copied", "In place", "Failed", "Sent", "Mounted", "Requests", "Seconds")
 
 
-@click.command(
-    name="run", cls=Verb, examples=("", "web charts -f mirrors.yaml --report report.json", "--only report.json --audit")
-)
+@click.command(name="run", cls=Verb)
 @mirror_flags
 @boolean("--audit", help="Ask for immutable tags as well, and tell when one has moved at its source.")
-@click.option("--report", default="", help="Write what became of each mirror to a JSON file, which --only understands.")
+@click.option(
+    "--report",
+    type=OutputFile(),
+    default="",
+    help="Write what became of each mirror to a JSON file, which --only understands.",
+)
 @metrics_flag
 @registry_flags(sides=True)
 @store_flags
@@ -60,7 +63,7 @@ def run(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, **
         order = [mirror.name for mirror in mirrors.chosen]
         reports.sort(key=lambda report: order.index(report.mirror))
         body = {"mirrors": [report.to_dict() for report in reports]}
-        mirrors.write(flags["report"], body, "writing the report")
+        mirrors.tell(flags["report"], body)
         export_metrics(*map(mirror_metrics, reports), warn=output.warn, path=flags["metrics_file"])
     output.table("Runs", _RUNS, [_row(report) for report in reports])
     _raise_failures(reports)
@@ -92,16 +95,16 @@ def _say(invocation: Invocation, report: MirrorReport) -> None:
     )
 
 
-def _row(report: MirrorReport) -> list[str]:
+def _row(report: MirrorReport) -> list[object]:
     receipt = report.receipt
     return [
         report.mirror,
-        str(report.copied),
-        str(report.in_place),
-        str(len(report.failed)),
+        report.copied,
+        report.in_place,
+        len(report.failed),
         show_size(receipt.bytes_written),
         show_size(receipt.bytes_mounted),
-        str(receipt.total_requests),
+        receipt.total_requests,
         f"{receipt.seconds:.1f}",
     ]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ import click
 from flows.cli.access import RegistryFlags, show_requests
 from flows.cli.click_ext import Invocation
 from oci.archive.s3_options import S3Options
-from oci.errors import InvalidInput, NotFound, Refused, StoreError, TransshipError
+from oci.errors import InvalidInput, NotFound, StoreError, TransshipError
 from oci.mirror.compare import compare
 from oci.mirror.comparison import Care, Comparison, TagState, concerns
 from oci.mirror.config import Mirror, MirrorsConfig
@@ -23,7 +22,7 @@ from oci.mirror.reader import read_config
 from oci.mirror.results import read_only
 from oci.mirror.run import SIDE_BY_SIDE, Shared, expect, opened
 from oci.mirror.work import Breaker
-from oci.output import write_output
+from oci.output import write_json
 from oci.relocation.session import Access, Session
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -44,6 +43,14 @@ def mirror_flags(command: F) -> F:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def expect_server() -> None:
+    """Raises InvalidInput when nothing says where the Prefect server is."""
+    from prefect.settings import PREFECT_API_URL  # noqa: PLC0415 - importing Prefect takes a second
+
+    if not PREFECT_API_URL.value():
+        raise InvalidInput("PREFECT_API_URL is not set", hint="name the server: http://127.0.0.1:4200/api")
 
 
 def _problems(found: Comparison) -> list[TransshipError]:
@@ -146,14 +153,11 @@ class Mirrors:
                 failures.extend(_problems(comparison))
                 yield session, comparison
 
-    def write(self, path: str, body: dict[str, Any], operation: str) -> None:
-        """Nothing without a path."""
-        if not path:
-            return
-        try:
-            write_output(path, json.dumps(body, indent=1).encode())
-        except OSError as error:
-            raise Refused(error.strerror or str(error), subject=path, operation=operation) from error
+    def tell(self, path: str, body: dict[str, Any]) -> None:
+        """Gives the result of the command to programs, and to a file if one is named."""
+        self.invocation.output.result(**body)
+        if path:
+            write_json(path, body)
 
     def _access(self, side: str, concurrency: int) -> Access:
         return self.registry.access(side, self.invocation.output, concurrency=concurrency, store=self.store)

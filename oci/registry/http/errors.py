@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import http
 import json
 import re
+import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -24,6 +26,11 @@ _HINTS = {
     404: "check the name, and that this identity may read it",
     413: "something between here and the registry limits the size of requests: set a chunk size",
 }
+
+
+_SECRET_FIELD = re.compile(r"authori[sz]ation|cookie|token|secret|key|signature|credential|password", re.IGNORECASE)
+_QUERY = re.compile(r"\?[^\s\">,]+")
+_KEY = secrets.token_bytes(16)
 
 
 class Failures:
@@ -87,6 +94,20 @@ class Failures:
 def shown(url: str) -> str:
     """A URL without its query, which may carry a signature."""
     return url.partition("?")[0]
+
+
+def shown_fields(fields: Mapping[str, str], mark: str) -> str:
+    """Header fields, each on a line of its own. In place of a secret is a fingerprint, which tells in one run whether
+    two are the same and nothing else; URLs have no queries."""
+    lines = []
+    for name, value in fields.items():
+        text = _QUERY.sub("?...", _printable(value))
+        if _SECRET_FIELD.search(name):
+            scheme = value.partition(" ")[0] if name.lower().endswith("authorization") else ""
+            mark_of_it = hashlib.blake2b(value.encode(), key=_KEY, digest_size=4).hexdigest()
+            text = f"{scheme} (fingerprint {mark_of_it})".lstrip()
+        lines.append(f"\n  {mark} {name}: {text}")
+    return "".join(lines)
 
 
 def _kind(status: int, code: str) -> type[StoreError]:

@@ -27,7 +27,7 @@ from oci.registry.http.address_policy import AddressPolicy, host_of, is_loopback
 from oci.registry.http.answer import SHORT, Answer, OpenAnswer
 from oci.registry.http.body import Headers, Response, WireError
 from oci.registry.http.connections import Connections
-from oci.registry.http.errors import ERROR_LIMIT, Failures, shown
+from oci.registry.http.errors import ERROR_LIMIT, Failures, shown, shown_fields
 from oci.registry.http.origin import Origin, origin_of
 from oci.registry.http.pace import Attempts, Caps, Pace, is_slow_down, remaining_pulls
 from oci.registry.http.request import Request
@@ -252,7 +252,8 @@ class Transport:
         self.meter.request(self.registry, f"{request.method} {request.kind}")
         if _log.isEnabledFor(logging.DEBUG):
             took = time.monotonic() - started
-            _log.debug("%s %s -> %d in %.3f s", request.method, shown(url), response.status, took)
+            sent, came = shown_fields(fields, ">"), shown_fields(response.headers, "<")
+            _log.debug("%s %s -> %d in %.3f s%s%s", request.method, shown(url), response.status, took, sent, came)
         return response, url
 
     def _find_scheme(self, request: Request) -> None:

@@ -61,7 +61,7 @@ def archive(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_what_makes_no_sense_is_refused_in_imgpkgs_words(arguments: tuple[str, ...], said: str) -> None:
     done = transship("copy", *arguments)
 
-    assert done.code == 1
+    assert done.code == (1 if "/no/such.tar" in arguments else 2)
     assert said in done.err
 
 
@@ -113,7 +113,7 @@ def test_an_import_writes_the_lock(
         f"  image: {target}@{shop.bundle.digest}\n  tag: 1.4.0\nkind: BundleLock\n"
     )
     again = transship("copy", "--tar", archive, "--to-repo", target)
-    assert "0 images copied, 1 there already, 0 B sent, 0 B mounted, 2 requests" in again.err
+    assert "nothing copied, 1 bundle there already (what it lists wasn't asked for), 0 B sent" in again.err
 
 
 def test_one_image_and_a_tag_of_its_own(
@@ -242,9 +242,9 @@ def test_a_plan_says_where_every_byte_would_be_and_writes_none(
     tables = {table["Content"]: table["Rows"] for table in json.loads(done.out)["Tables"]}
 
     with tarfile.open(archive) as tar:
-        want = [(one.name, str(one.offset), str(one.size)) for one in tar.getmembers()]
+        want = [(one.name, one.offset, one.size) for one in tar.getmembers()]
     assert [(row["member"], row["offset"], row["bytes"]) for row in tables["members"]] == want
-    assert tables["parts"][0]["bytes"] == str(Path(archive).stat().st_size)
+    assert tables["parts"][0]["bytes"] == Path(archive).stat().st_size
     assert not list(tmp_path.iterdir())
 
 

@@ -93,7 +93,7 @@ def test_a_damaged_object_is_not_to_be_copied_from(
 def test_an_endpoint_that_is_no_url_is_said(object_store: SeaweedFS, s3_location: str) -> None:
     done = run(object_store, "archive", "list", s3_location, AWS_ENDPOINT_URL_S3="s3.example")
 
-    assert done.code == 1
+    assert done.code == 2
     assert "Hint: give a URL such as https://s3.example, not 's3.example'" in done.err
 
 

@@ -142,7 +142,7 @@ def test_mistakes_in_the_file_are_said_with_their_lines(file: File) -> None:
 
     code, _, err = mirror("run", file)
 
-    assert code == 1
+    assert code == 2
     assert f"{file.path}:7: mirrors[0].tagz: unknown key; did you mean tags?" in err
 
 
@@ -237,5 +237,5 @@ def test_only_what_no_mirror_has_is_refused(file: File, tmp_path: Path) -> None:
 
     code, _, err = mirror("run", file, "--only", str(names))
 
-    assert code == 1
+    assert code == 2
     assert "none of these mirrors has registry.example/other:1.0" in err

@@ -98,7 +98,7 @@ def test_a_tag_is_resolved_without_a_newline(relocated: str, shop: Shop) -> None
 def test_tag_alone_names_its_commands() -> None:
     done = transship("tag")
 
-    assert done.code == 1
+    assert done.code == 2
     assert "list, resolve" in done.err
 
 
@@ -181,7 +181,7 @@ def test_a_signature_that_the_registry_will_not_tell_of_is_an_error_of_its_entry
 def test_only_bundles_are_described(shop: Shop, registry: DockerRegistry) -> None:
     done = transship("describe", "-b", f"{registry.host}/cli/described/web:v1")
 
-    assert done.code == 1
+    assert done.code == 2
     assert "Only bundles can be described, and" in done.err
 
 

@@ -53,7 +53,7 @@ def test_a_blob_that_is_lost_is_found_missing(
     document = json.loads(done.out)
     (failure,) = document["Error"]["Failures"]
     assert failure["Message"] == f"{mirror}@{layer_of(shop)}: the blob is missing"
-    assert document["Tables"][0]["Rows"][0]["problems"] == "1"
+    assert document["Tables"][0]["Rows"][0]["problems"] == 1
     assert "--repair" in document["Error"]["Hint"]
 
 
@@ -106,12 +106,12 @@ def test_layers_that_may_not_be_distributed_may_be_absent(registry: DockerRegist
 def test_what_can_not_be_meant_is_an_error(arguments: list[str], said: str) -> None:
     done = transship("verify", *arguments)
 
-    assert done.code == 1
+    assert done.code == (1 if "/nowhere.yml" in arguments else 2)
     assert said in done.err
 
 
 def test_a_tag_or_a_repository_that_is_not_there_is_no_proof(mirror: str, other_registry: DockerRegistry) -> None:
-    assert f"{mirror}: there is no 9.9" in transship("verify", f"{mirror}:9.9").err
+    assert f"{mirror}: there is no tag 9.9" in transship("verify", f"{mirror}:9.9").err
     absent = transship("verify", "--all-tags", f"{other_registry.host}/no/such")
     assert absent.code == 1
     assert "404" in absent.err

@@ -1,0 +1,136 @@
+"""One table of exit codes, against every command."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flows.cli.output import ExitCode
+from tests.support.command import PROGRAM, transship
+from tests.support.hints import commands, strange_flags
+
+COMMANDS = tuple(name for name, _ in commands())
+
+BAD_LOCK = "apiVersion: imgpkg.carvel.dev/v1alpha1\nkind: ImagesLock\nimages:\n- imagge: x\n"
+BAD_MIRRORS = "version: 1\nmirrors:\n- name: a\n  sauce: {}\n"
+MIRRORS = """version: 1
+mirrors:
+- name: app
+  source: {{repository: {host}/shop/app}}
+  destinations: [{{repository: "oci:{folder}"}}]
+  tags: [{{allow: [v1]}}]
+"""
+
+WRONG = {
+    "copy": ("-b A.example/UPPER --to-repo b.example/cc", "--lock {lock} --to-repo b.example/cc"),
+    "pull": ("-i https://a.example/bb -o {folder}/out", "--lock {lock} -o {folder}/out"),
+    "push": ("-i a.example/bb@sha256:1 -f {folder}", "-i a.example/bb"),
+    "describe": ("-b a.example/bb:",),
+    "verify": ("https://a.example/bb", "--lock {lock}"),
+    "tag list": ("-i a.example/UPPER",),
+    "tag resolve": ("-i a.example/UPPER",),
+    "prune": ("a.example/bb --keep-digest sha256:12", "a.example/bb -f {mirrors}"),
+    "mirror plan": ("-f {mirrors}",),
+    "mirror check": ("-f {mirrors}",),
+    "mirror run": ("-f {mirrors}",),
+    "mirror deploy": ("-f {mirrors}",),
+    "archive list": ("",),
+    "archive verify": ("",),
+    "archive diff": ("one",),
+    "archive plan": ("-b a.example/bb",),
+    "completion": ("nosuchshell",),
+    "help": ("nosuchcommand",),
+    "version": ("extra",),
+    "mirror schema": ("extra",),
+}
+"""Flags, references and files of a person that can't be used."""
+
+UNREACHABLE = {
+    "copy": "-b {host}/shop/app:1 --to-repo oci:{folder}/to",
+    "pull": "-i {host}/shop/app:1 -o {folder}/out",
+    "push": "-i {host}/shop/app:1 -f {folder}/bad.yml",
+    "describe": "-b {host}/shop/app:1",
+    "verify": "{host}/shop/app:1",
+    "tag list": "-i {host}/shop/app",
+    "tag resolve": "-i {host}/shop/app:1",
+    "prune": "{host}/shop/app --keep-tag 1",
+    "mirror plan": "-f {good}",
+    "mirror check": "-f {good}",
+    "mirror run": "-f {good}",
+    "archive plan": "-b {host}/shop/app:1 --to-tar {folder}/x.tar",
+}
+"""Command lines that ask a registry for something."""
+
+
+def filled(words: str, folder: Path, host: str = "127.0.0.1:1") -> list[str]:
+    (folder / "bad.yml").write_text(BAD_LOCK)
+    (folder / "mirrors.yaml").write_text(BAD_MIRRORS)
+    (folder / "good.yaml").write_text(MIRRORS.format(host=host, folder=folder / "to"))
+    names = {"lock": folder / "bad.yml", "mirrors": folder / "mirrors.yaml", "good": folder / "good.yaml"}
+    return [word.format(host=host, folder=folder, **names) for word in words.split()]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_an_unknown_flag_is_wrong_usage_of_every_command(name: str) -> None:
+    done = transship(*name.split(), "--nosuchflag")
+
+    assert (done.code, done.out) == (ExitCode.USAGE, "")
+    assert "unknown flag: --nosuchflag" in done.err
+    assert f"transship {name} --help" in done.err
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [(name, words) for name, several in WRONG.items() for words in several], ids=str
+)
+def test_what_a_person_wrote_and_can_not_be_used_is_wrong_usage(name: str, words: str, tmp_path: Path) -> None:
+    assert name in COMMANDS
+    done = transship(*name.split(), *filled(words, tmp_path))
+
+    assert done.code == ExitCode.USAGE, done.err
+    assert strange_flags(name, done.err) == set()
+
+
+@pytest.mark.parametrize("name", UNREACHABLE)
+def test_a_registry_that_can_not_be_reached_is_a_failure(name: str, tmp_path: Path) -> None:
+    done = transship(*name.split(), *filled(UNREACHABLE[name], tmp_path), "--registry-retry-count", "1")
+
+    assert done.code == ExitCode.FAILED, done.err
+    assert "127.0.0.1:1" in done.err
+    assert strange_flags(name, done.err) == set()
+
+
+@pytest.fixture
+def silent() -> Iterator[socket.socket]:
+    """A registry that takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(60)
+        yield listener
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, ExitCode.INTERRUPTED), (signal.SIGTERM, ExitCode.TERMINATED)]
+)
+@pytest.mark.parametrize("name", UNREACHABLE)
+def test_a_signal_ends_every_command_with_its_code(
+    name: str, number: signal.Signals, code: ExitCode, silent: socket.socket, tmp_path: Path
+) -> None:
+    words = filled(UNREACHABLE[name], tmp_path, f"127.0.0.1:{silent.getsockname()[1]}")
+    process = subprocess.Popen([str(PROGRAM), *name.split(), *words], stderr=subprocess.PIPE, text=True)
+    connection, _ = silent.accept()
+    with connection:
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+
+    assert process.returncode == code, said
+    assert "interrupted; " in said
+
+
+def test_every_command_is_in_a_table() -> None:
+    servers = {"receiver"}
+    """Runs until it is ended."""
+    assert set(COMMANDS) == {*WRONG, *servers}

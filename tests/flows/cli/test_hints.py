@@ -1,0 +1,184 @@
+"""A hint leads somewhere: what it names exists, and doing it mends the case."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.servers.docker_registry import DockerRegistry
+from tests.support.command import transship
+from tests.support.content import FOREIGN_LAYER, Blob, bundle, image, index, layer, push
+from tests.support.hints import strange_flags
+
+LOCK = "---\napiVersion: imgpkg.carvel.dev/v1alpha1\nkind: ImagesLock\n"
+MIRRORS = """version: 1
+mirrors:
+- name: app
+  source: {{repository: {host}/image}}
+  destinations: [{{repository: "oci:{folder}/{to}"}}]
+  {tags}: [{{allow: [v1]}}]
+"""
+
+
+class Case(NamedTuple):
+    """A command line that fails, what its error tells to use, and the command line that follows it."""
+
+    wrong: str
+    told: str
+    mended: str
+
+
+CASES = (
+    Case("pull -i {host}/image:v1", "-o FOLDER", "pull -i {host}/image:v1 -o {folder}/out"),
+    Case("pull -o {folder}/out", "-b, -i or --lock", "pull -b {host}/bundle:v1 -o {folder}/out"),
+    Case("pull -b {host}/image:v1 -o {folder}/out", "-i instead of -b", "pull -i {host}/image:v1 -o {folder}/out"),
+    Case("pull -i {host}/bundle:v1 -o {folder}/out", "-b instead of -i", "pull -b {host}/bundle:v1 -o {folder}/out"),
+    Case("pull -i {host}/index:v1 -o {folder}/out", "{child}", "pull -i {host}/index@{child} -o {folder}/out"),
+    Case(
+        "pull -i {host}/bundle:v1 -r -o {folder}/out", "-b instead of -i", "pull -b {host}/bundle:v1 -r -o {folder}/out"
+    ),
+    Case(
+        "pull -b {host}/bundle:v1 --image-is-bundle-check=false -o {folder}/out",
+        "-i instead of -b",
+        "pull -i {host}/bundle:v1 --image-is-bundle-check=false -o {folder}/out",
+    ),
+    Case(
+        "pull -i {host}/image:v1 -o {folder}/mine", "remove the folder first", "pull -i {host}/image:v1 -o {folder}/n"
+    ),
+    Case(
+        "copy -b {host}/image:v1 --to-repo {to}",
+        "-i instead of -b",
+        "copy -i {host}/image:v1 --to-repo {to}",
+    ),
+    Case(
+        "copy -i {host}/bundle:v1 --to-repo {to}",
+        "-b instead of -i",
+        "copy -b {host}/bundle:v1 --to-repo {to}",
+    ),
+    Case(
+        "copy -b {host}/bundle:v1 --ignore-bundle-check --to-repo {to}",
+        "-i instead of -b",
+        "copy -i {host}/bundle:v1 --ignore-bundle-check --to-repo {to}",
+    ),
+    Case(
+        "copy -b {host}/bundle:v1 --ignore-bundle-check --to-repo {to}",
+        "--shallow",
+        "copy -b {host}/bundle:v1 --shallow --to-repo {to}",
+    ),
+    Case(
+        "copy -i {host}/image:v1 --to-tar {folder}/x.tar --repair",
+        "leave it out",
+        "copy -i {host}/image:v1 --to-tar {folder}/x.tar",
+    ),
+    Case(
+        "copy -i {host}/index:v1 --platform linux/s390x --to-repo {to}",
+        "linux/arm64",
+        "copy -i {host}/index:v1 --platform linux/arm64 --to-repo {to}",
+    ),
+    Case(
+        "copy --tar {folder}/foreign.tar --to-repo {host}/other/foreign --include-non-distributable-layers",
+        "leave it out here",
+        "copy --tar {folder}/foreign.tar --to-repo {host}/other/foreign",
+    ),
+    Case(
+        "copy -i {host}/image:v1 --to-repos {to}",
+        "did you mean --to-repo",
+        "copy -i {host}/image:v1 --to-repo {to}",
+    ),
+    Case("coppy -i {host}/image:v1", "did you mean copy", "copy -i {host}/image:v1 --to-repo {to}"),
+    Case(
+        "copy -i https://{host}/image:v1 --to-repo {to}",
+        "leave out http:// or https://",
+        "copy -i {host}/image:v1 --to-repo {to}",
+    ),
+    Case(
+        "copy -i {host}/image:v1 --to-repo {to} --report {folder}/none/r.json",
+        "check the path",
+        "copy -i {host}/image:v1 --to-repo {to} --report {folder}/r.json",
+    ),
+    Case("push -i {host}/pushed/a:v1", "-f PATH", "push -i {host}/pushed/a:v1 -f {folder}/mine"),
+    Case("push -f {folder}/mine", "with -b or -i", "push -i {host}/pushed/a:v1 -f {folder}/mine"),
+    Case(
+        "push -i {host}/pushed/b:v1 -f {folder}/bundle",
+        "-b instead of -i",
+        "push -b {host}/pushed/b:v1 -f {folder}/bundle",
+    ),
+    Case("push -b {host}/pushed/c:v1 -f {folder}/mine", "with -i", "push -i {host}/pushed/c:v1 -f {folder}/mine"),
+    Case(
+        "push -i {host}/pushed/d@{child} -f {folder}/mine",
+        "push to a tag",
+        "push -i {host}/pushed/d:v1 -f {folder}/mine",
+    ),
+    Case(
+        "push -i {host}/pushed/e:v1 -f {folder}/mine -l team",
+        "KEY=VALUE",
+        "push -i {host}/pushed/e:v1 -f {folder}/mine -l team=shop",
+    ),
+    Case("tag list", "-i REGISTRY/REPOSITORY", "tag list -i {host}/image"),
+    Case("tag list -i {host}/image --column foo", "name, digest", "tag list -i {host}/image --column name"),
+    Case("verify {host}/image:v9", "tag list", "tag list -i {host}/image"),
+    Case("mirror deploy -f {good}", "PREFECT_API_URL", "mirror deploy --help"),
+    Case("verify", "--all-tags REPOSITORY", "verify --all-tags {host}/image"),
+    Case("archive plan -i {host}/image:v1", "--to-tar FILE", "archive plan -i {host}/image:v1 --to-tar {folder}/y.tar"),
+    Case(
+        "copy --tar {folder}/foreign.tar --only nothing:v1 --to-repo {host}/other/b",
+        "archive list",
+        "archive list {folder}/foreign.tar",
+    ),
+    Case("prune", "REGISTRY/REPOSITORY", "prune {host}/image --keep-tag v1"),
+    Case("prune {host}/image", "--keep-", "prune {host}/image --keep-tag v1"),
+    Case("prune {host}/image -f {good}", "name a destination", "prune oci:{folder}/kept -f {good}"),
+    Case("mirror run -f {bad}", "did you mean tags?", "mirror run -f {good}"),
+    Case("mirror run nosuch -f {good}", "app", "mirror run app -f {good}"),
+    Case("mirror plan -f {folder}/none.yaml", "none.yaml", "mirror plan -f {good}"),
+)
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with DockerRegistry(tmp_path_factory.mktemp("hints"), foreign_urls=True) as registry:
+        plain = push(registry.url, "image", image(501), "v1")
+        push(registry.url, "index", CHILDREN, "v1")
+        push(registry.url, "bundle", bundle([plain]), "v1")
+        absent = Blob(FOREIGN_LAYER, layer(504).data, urls=("https://foreign.invalid/layer",), absent=True)
+        push(registry.url, "foreign", image(505, layers=[absent, layer(506)]), "v1")
+        yield registry.host
+
+
+CHILDREN = index([image(502), image(503)], ["linux/amd64", "linux/arm64"])
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.wrong.replace("{host}/", "").replace("{folder}/", ""))
+def test_doing_what_the_error_tells_mends_the_case(host: str, tmp_path: Path, case: Case) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file.txt").write_text("mine")
+    (tmp_path / "bundle" / ".imgpkg").mkdir(parents=True)
+    (tmp_path / "bundle" / ".imgpkg" / "images.yml").write_text(LOCK)
+    for name, tags, to in (("good", "tags", "kept"), ("bad", "tagz", "kept")):
+        (tmp_path / f"{name}.yaml").write_text(MIRRORS.format(host=host, folder=tmp_path, tags=tags, to=to))
+    values = {
+        "host": host,
+        "folder": str(tmp_path),
+        "to": f"oci:{tmp_path}/to",
+        "child": CHILDREN.children[0].digest,
+        "good": str(tmp_path / "good.yaml"),
+        "bad": str(tmp_path / "bad.yaml"),
+    }
+    if "foreign.tar" in case.wrong:
+        assert transship("copy", "-i", f"{host}/foreign:v1", "--to-tar", str(tmp_path / "foreign.tar")).code == 0
+    if "{good}" in case.mended and "prune" in case.mended:
+        assert transship("mirror", "run", "-f", values["good"]).code == 0
+
+    nowhere = {"PREFECT_API_URL": ""}
+    wrong = transship(*[word.format(**values) for word in case.wrong.split()], environ=nowhere)
+    mended = transship(*[word.format(**values) for word in case.mended.split()], environ=nowhere)
+
+    assert wrong.code in (1, 2)
+    assert case.told.format(**values) in wrong.err
+    words = case.wrong.split()
+    name = " ".join(words[:2]) if words[0] in ("tag", "mirror", "archive") else words[0]
+    assert strange_flags(name, wrong.err) <= {"--to-repos"}
+    assert mended.code == 0, mended.err
