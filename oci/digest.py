@@ -11,6 +11,8 @@ from oci.errors import IntegrityError, InvalidReference
 
 Chunk: TypeAlias = bytes | memoryview
 """A piece of a blob. What a registry sends comes as views of memory that is used again once nothing refers to it."""
+READ_SIZE = 1 << 20
+"""Bytes of a file or an object to read at a time."""
 
 Digest = NewType("Digest", str)
 """`sha256:<64 hex>` or `sha512:<128 hex>`, lower case; made by `parse_digest` or `digest_of` only."""

@@ -11,13 +11,11 @@ from typing import Protocol
 
 from oci.archive.s3_options import S3Options
 from oci.cancel import CancelToken
+from oci.digest import READ_SIZE
 from oci.errors import IntegrityError
 from oci.meter import Meter
 from oci.output import os_errors
 from oci.reference import S3_PREFIX, ArchiveName
-
-READ_SIZE = 1 << 20
-"""Bytes read at a time."""
 
 
 class ByteReader(Protocol):

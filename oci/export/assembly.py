@@ -21,9 +21,9 @@ from oci.archive.open import ByteReader
 from oci.cancel import CancelToken
 from oci.digest import Chunk, Digest
 from oci.errors import Cancelled, IntegrityError, InvalidInput, StoreError, TransshipError
-from oci.export.file_writer import ByteWriter, StoredPart
+from oci.export.file_writer import ByteWriter
 from oci.export.ordered_hash import Chains
-from oci.export.parts import Part
+from oci.export.parts import Part, StoredPart
 from oci.export.tar_plan import Piece, TarPlan
 from oci.meter import Meter
 

@@ -23,9 +23,9 @@ from oci.descriptor import Descriptor
 from oci.digest import Chunk, Digest
 from oci.errors import TransshipError
 from oci.export.assembly import OpenBlob, WriteReport, Writing
-from oci.export.file_writer import ByteWriter, StoredPart, open_writer
+from oci.export.file_writer import ByteWriter, open_writer
 from oci.export.options import ExportOptions
-from oci.export.parts import Part
+from oci.export.parts import Part, StoredPart
 from oci.export.plan import ArchivePlan, Group, Volume
 from oci.export.planner import plan_archive
 from oci.export.resume import is_in_place

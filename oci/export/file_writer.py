@@ -9,37 +9,20 @@ import json
 import os
 import stat
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import Protocol
 
-from msgspec import Struct
-
-from oci.archive.open import READ_SIZE, ByteReader, FileReader, in_object_store
+from oci.archive.open import ByteReader, FileReader, in_object_store
 from oci.archive.s3_options import S3Options
-from oci.digest import Chunk
+from oci.digest import READ_SIZE, Chunk
 from oci.errors import IntegrityError, NotFound, Refused
-from oci.export.parts import SMALLEST, Part
+from oci.export.parts import SMALLEST, Part, ReadPart, StoredPart
 from oci.meter import Meter
 from oci.output import BY_UMASK, check_output, os_errors, sync_folder
 
 _COPY_SIZE = 64 << 20
 _JOURNAL_LIMIT = 64 << 20
-
-
-ReadPart = Callable[[], Iterator[Chunk]]
-"""Gives all the bytes of a part, anew every time. Those it gives first are proven as they pass."""
-
-
-class StoredPart(Struct, frozen=True, kw_only=True):
-    """What a writer knows of a part that is in place: `crc32` where it keeps that, `md5` in hexadecimal likewise."""
-
-    crc32: int | None = None
-    md5: str = ""
-
-    def is_of(self, crc32: int, md5: Callable[[], str]) -> bool:
-        """Whether bytes with these checksums are the ones that are in place."""
-        return self.crc32 == crc32 if self.crc32 is not None else bool(self.md5) and self.md5 == md5()
 
 
 class ByteWriter(Protocol):

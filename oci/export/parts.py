@@ -7,12 +7,28 @@ has at one stretch becomes a part that is copied from there.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
+from oci.digest import Chunk
 from oci.errors import InvalidInput
 from oci.export.tar_plan import TarPlan
+
+ReadPart = Callable[[], Iterator[Chunk]]
+"""Gives all the bytes of a part, anew every time. Those it gives first are proven as they pass."""
+
+
+class StoredPart(Struct, frozen=True, kw_only=True):
+    """What a writer knows of a part that is in place: `crc32` where it keeps that, `md5` in hexadecimal likewise."""
+
+    crc32: int | None = None
+    md5: str = ""
+
+    def is_of(self, crc32: int, md5: Callable[[], str]) -> bool:
+        """Whether bytes with these checksums are the ones that are in place."""
+        return self.crc32 == crc32 if self.crc32 is not None else bool(self.md5) and self.md5 == md5()
+
 
 DEFAULT_SIZE = 16 << 20
 MOST_PARTS = 10_000

@@ -12,12 +12,12 @@ from hashlib import md5, sha256
 from typing import Any
 from urllib.parse import urlencode
 
-from oci.archive.open import READ_SIZE, ByteReader
+from oci.archive.open import ByteReader
 from oci.archive.s3 import FINGERPRINT, S3, S3Object, S3Reader
 from oci.archive.s3_options import WHEN_REQUIRED
+from oci.digest import READ_SIZE
 from oci.errors import IntegrityError, NotFound, Refused, StoreError, TransshipError
-from oci.export.file_writer import ReadPart, StoredPart
-from oci.export.parts import MOST_PARTS, SMALLEST, Part
+from oci.export.parts import MOST_PARTS, SMALLEST, Part, ReadPart, StoredPart
 
 STATE_SUFFIX = ".transship-"
 

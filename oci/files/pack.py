@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from msgspec import Struct
 
 from oci.cancel import CancelToken
-from oci.digest import Chunk, Digest, digest_of, verified
+from oci.digest import READ_SIZE, Chunk, Digest, digest_of, verified
 from oci.errors import InvalidInput
 from oci.files import tar
 from oci.files.deflate import gzip
@@ -32,7 +32,6 @@ from oci.store import BlobReader
 COMPRESSED_LIMIT = 32 << 20
 """Bytes of tar. It is part of the format: another value gives other digests."""
 
-READ_SIZE = 1 << 20
 _STORED_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
 _STORED_BLOCK = 0xFFFF
 _STORED_OVERHEAD = 5

@@ -22,7 +22,7 @@ from msgspec.structs import replace
 
 from oci.cancel import CancelToken
 from oci.descriptor import INDEX_TYPES, MANIFEST_TYPES, Descriptor
-from oci.digest import Chunk, Digest, Verifier, hex_of, is_digest, parse_digest, verified
+from oci.digest import READ_SIZE, Chunk, Digest, Verifier, hex_of, is_digest, parse_digest, verified
 from oci.errors import IntegrityError, InvalidManifest, NotFound, Refused
 from oci.layout.index import LayoutIndex
 from oci.manifest import MANIFEST_LIMIT, Manifest, parse_manifest
@@ -30,9 +30,6 @@ from oci.meter import Meter
 from oci.output import NOT_THERE, store_error, sync_folder
 from oci.reference import LayoutFolder, Repository
 from oci.store import BlobOutcome, BlobReader, read_range
-
-READ_SIZE = 1 << 20
-"""Bytes read at a time."""
 
 ABANDONED_AFTER = 24 * 3600.0
 """Seconds without a write after which a partial file counts as abandoned."""
