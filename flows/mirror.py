@@ -24,10 +24,9 @@ from oci.mirror.results import MirrorIncomplete, MirrorRunReport
 from oci.mirror.run import MirrorReport, Shared
 from oci.mirror.work import Breaker
 from oci.units import counted
-from tasks.artifacts.live import percent_shown
-from tasks.artifacts.report import artifact_key
-from tasks.fleet.mirror import carry_on_fleet, in_shards
+from tasks.artifacts.report import artifact_key, percent_shown
 from tasks.mirror import MirrorRun, MirrorsRun, compare_mirror, report_mirror
+from tasks.mirror_fleet import carry_on_fleet, in_shards
 from tasks.run import running
 
 

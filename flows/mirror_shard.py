@@ -18,11 +18,11 @@ from oci.mirror.run import Shared
 from oci.mirror.work import Breaker
 from oci.reference import parse_store
 from oci.relocation.transfer import DONE
-from tasks.artifacts.live import heartbeats
 from tasks.artifacts.report import artifact_key
+from tasks.fleet.heartbeat import heartbeats
 from tasks.fleet.limits import limits_of
-from tasks.fleet.mirror import MirrorAccount
 from tasks.mirror import MirrorRun, MirrorsRun
+from tasks.mirror_fleet import MirrorAccount
 from tasks.run import running
 
 

@@ -18,7 +18,6 @@ from oci.output import check_outputs, to_dict, write_json
 from oci.relocation.report import RelocationIncomplete, RelocationReport
 from oci.relocation.run import Step
 from tasks.archive import ExportRun
-from tasks.fleet.shards import in_shards, transfer_on_fleet
 from tasks.relocate import (
     RelocationRun,
     fetch_referenced_images,
@@ -29,6 +28,7 @@ from tasks.relocate import (
     verify,
 )
 from tasks.run import running, together
+from tasks.shards import in_shards, transfer_on_fleet
 
 
 def run_name() -> str:

@@ -15,11 +15,11 @@ from flows.parameters.shard import ShardParameters
 from oci.errors import TransshipError
 from oci.relocation.plan import Plan
 from oci.relocation.transfer import FAILED, ImageOutcome
-from tasks.artifacts.live import heartbeats
 from tasks.artifacts.report import artifact_key
-from tasks.fleet.shards import ShardAccount
+from tasks.fleet.heartbeat import heartbeats
 from tasks.relocate import RelocationRun, batches, progress_shown, push_to_target_registry, resume_shard
 from tasks.run import running, together
+from tasks.shards import ShardAccount
 
 
 async def push_all(run: RelocationRun, plan: Plan) -> None:

@@ -22,8 +22,8 @@ from tasks.archive import (
     write_on_fleet,
     write_tarball,
 )
-from tasks.artifacts.live import heartbeats, percent_shown
-from tasks.artifacts.report import artifact_key
+from tasks.artifacts.report import artifact_key, percent_shown
+from tasks.fleet.heartbeat import heartbeats
 from tasks.relocate import fetch_referenced_images, resolve_bundle
 from tasks.run import running
 

@@ -31,9 +31,9 @@ from oci.relocation.report import ArchiveFacts, RelocationReport, Traffic
 from oci.relocation.session import Session
 from oci.relocation.verify import Verification
 from oci.units import counted, show_size
-from tasks.artifacts.live import Heartbeat
 from tasks.artifacts.report import artifact_key
 from tasks.fleet.dispatch import Fleet, Job, JobState, run_on_fleet
+from tasks.fleet.heartbeat import Heartbeat
 from tasks.relocate import RelocationOrder, RelocationRun
 from tasks.run import ONCE, REPEATABLE, current
 

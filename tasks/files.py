@@ -15,9 +15,8 @@ from oci.meter import Receipt
 from oci.reference import ArchiveName
 from oci.relocation.archive_source import in_archive, sealed
 from oci.relocation.session import Session
-from tasks.artifacts.live import BytesMoving, percent_shown
 from tasks.artifacts.pages import pull_page, push_page
-from tasks.artifacts.report import artifact_key, write_page
+from tasks.artifacts.report import BytesMoving, artifact_key, percent_shown, write_page
 from tasks.run import REPEATABLE, Run, current
 
 

@@ -30,9 +30,8 @@ from oci.relocation.verify import Verification
 from oci.store import found_manifest
 from oci.units import counted, percent, show_size
 from tasks.access import Side, between
-from tasks.artifacts.live import percent_shown
 from tasks.artifacts.pages import relocation_page
-from tasks.artifacts.report import artifact_key, emit, write_page, write_table
+from tasks.artifacts.report import artifact_key, emit, percent_shown, write_page, write_table
 from tasks.fleet.limits import limits_of
 from tasks.run import ONCE, REPEATABLE, TASK_RUN_LIMIT, Run, current, remembered, shared_out
 

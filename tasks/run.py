@@ -26,7 +26,7 @@ from oci.cancel import CancelToken
 from oci.errors import Cancelled, InvalidInput, TransshipError
 from oci.meter import Meter, Receipt
 from oci.relocation.session import Session
-from tasks.artifacts.live import signs_of_life
+from tasks.fleet.heartbeat import signs_of_life
 from tasks.fleet.limits import Slots, existing
 
 P = ParamSpec("P")

@@ -81,6 +81,17 @@ def test_rooms_of_oci_import_only_rooms_below() -> None:
     assert not offenders
 
 
+def test_rooms_of_tasks_stand_below_the_tasks() -> None:
+    rooms = modules("tasks/artifacts", "tasks/fleet")
+    allowed = ("tasks.artifacts", "tasks.fleet")
+    assert not [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in rooms
+        for name in imports(path)
+        if name.startswith("tasks.") and not name.startswith(allowed)
+    ]
+
+
 def test_oci_knows_no_prefect_and_no_command_line() -> None:
     foreign = {"prefect", "click", "rich"}
     assert not [path for path in modules("oci") if tops(path) & foreign]

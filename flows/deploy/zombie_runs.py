@@ -27,7 +27,7 @@ from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectNotFound
 from prefect.states import AwaitingRetry, Completed, Crashed
 
-from tasks.artifacts.live import PERIOD, read_heartbeats
+from tasks.fleet.heartbeat import PERIOD, read_heartbeats
 
 TAG = "transship"
 RESCUE_TAG = "transship:rescue"

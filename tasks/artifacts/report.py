@@ -1,13 +1,25 @@
-"""What a run leaves on the Prefect server when it ends: a page, a table, an event."""
+"""What a run leaves on the Prefect server: its progress while it works, then a page, a table, an event."""
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
-from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
+from prefect.artifacts import (
+    acreate_markdown_artifact,
+    acreate_progress_artifact,
+    acreate_table_artifact,
+    aupdate_progress_artifact,
+)
 from prefect.events import emit_event
+from prefect.logging import get_run_logger
+
+from oci.units import percent
 
 ROWS = 1000
 """Rows of a table artifact."""
@@ -38,3 +50,51 @@ def emit(event: str, name: str, payload: Mapping[str, Any], **labels: str) -> No
         resource={"prefect.resource.id": f"{kind}.{name}", "prefect.resource.name": name, **labels},
         payload={key: value[:EVENT_NAMES] if isinstance(value, list) else value for key, value in payload.items()},
     )
+
+
+SHOWN_EVERY = 1.0
+"""Seconds between updates: each costs the server some 12 ms."""
+
+
+@asynccontextmanager
+async def percent_shown(key: str, description: str, done: Callable[[], float]) -> AsyncIterator[None]:
+    """Keeps a progress artifact while the block runs; `done` gives percent."""
+    artifact = await acreate_progress_artifact(progress=0.0, key=key, description=description)
+    watching = asyncio.create_task(_watch(artifact, done))
+    try:
+        yield
+    finally:
+        watching.cancel()
+        await asyncio.wait([watching])
+    await aupdate_progress_artifact(artifact, progress=done())
+
+
+async def _watch(artifact: UUID, done: Callable[[], float]) -> None:
+    shown, has_warned = 0.0, False
+    while True:
+        await asyncio.sleep(SHOWN_EVERY)
+        now = done()
+        if now == shown:
+            continue
+        try:
+            await aupdate_progress_artifact(artifact, progress=now)
+        except Exception as error:  # noqa: BLE001 - whatever the Prefect server's trouble is, the copy goes on
+            if not has_warned:
+                get_run_logger().warning("progress can't be shown for now: %s", error)
+            has_warned = True
+            continue
+        shown = now
+
+
+@dataclass(slots=True)
+class BytesMoving:
+    """Of one transfer: `count` returns how many bytes have moved, `expect` takes how many are still to come."""
+
+    count: Callable[[], int]
+    expected: int | None = None
+
+    def expect(self, size: int) -> None:
+        self.expected = (self.expected or 0) + size
+
+    def percent(self) -> float:
+        return 0.0 if self.expected is None else round(percent(self.count(), self.expected), 1)

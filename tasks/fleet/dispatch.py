@@ -23,7 +23,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Cancelling, Crashed
 
 from oci.errors import InvalidInput
-from tasks.artifacts.live import Heartbeat, read_heartbeats
+from tasks.fleet.heartbeat import Heartbeat, read_heartbeats
 
 OPEN = 100
 """Runs that wait or work at a time: the Prefect server lists so many at once."""
@@ -39,7 +39,7 @@ class Fleet:
     """Where work is sent, and when it counts as lost."""
 
     deployment: str
-    """`FLOW/DEPLOYMENT` of a flow that keeps an account (tasks.artifacts.live)."""
+    """`FLOW/DEPLOYMENT` of a flow that keeps an account (tasks.fleet.heartbeat)."""
     retries: int = 3
     """How often a lost job is sent again."""
     lost_after: float = 90.0

@@ -15,8 +15,8 @@ from oci.mirror.execute import ItemOutcome
 from oci.mirror.work import WorkItem
 from oci.reference import LAYOUT_PREFIX
 from oci.relocation.transfer import DONE, FAILED
-from tasks.artifacts.live import Heartbeat
 from tasks.fleet.dispatch import Fleet, Job, JobEnd, run_on_fleet
+from tasks.fleet.heartbeat import Heartbeat
 from tasks.mirror import MirrorRun
 
 SHARD_ITEMS = 100

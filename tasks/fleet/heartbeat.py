@@ -1,4 +1,8 @@
-"""Artifacts that change while a flow run works: its progress, and its heartbeat."""
+"""Signs of life of a flow run: an artifact that its process writes straight to the Prefect server.
+
+Events, such as Prefect's own heartbeats, may be dropped by a busy server, and results stay on the machine that made
+them. The heartbeat of a run that works for another also carries what the run has done so far.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from prefect.artifacts import Artifact, acreate_progress_artifact, aupdate_progress_artifact
+from prefect.artifacts import Artifact
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterType
 from prefect.logging import get_run_logger
 from prefect.runtime import deployment
-
-from oci.units import percent
 
 KIND = "heartbeat"
 PERIOD = 15.0
@@ -99,51 +101,3 @@ async def read_heartbeats(client: PrefectClient, runs: Sequence[UUID]) -> dict[U
         for artifact in sorted(artifacts, key=lambda artifact: str(artifact.created))
         if artifact.flow_run_id is not None and isinstance(artifact.data, dict)
     }
-
-
-SHOWN_EVERY = 1.0
-"""Seconds between updates: each costs the server some 12 ms."""
-
-
-@asynccontextmanager
-async def percent_shown(key: str, description: str, done: Callable[[], float]) -> AsyncIterator[None]:
-    """Keeps a progress artifact while the block runs; `done` gives percent."""
-    artifact = await acreate_progress_artifact(progress=0.0, key=key, description=description)
-    watching = asyncio.create_task(_watch(artifact, done))
-    try:
-        yield
-    finally:
-        watching.cancel()
-        await asyncio.wait([watching])
-    await aupdate_progress_artifact(artifact, progress=done())
-
-
-async def _watch(artifact: UUID, done: Callable[[], float]) -> None:
-    shown, has_warned = 0.0, False
-    while True:
-        await asyncio.sleep(SHOWN_EVERY)
-        now = done()
-        if now == shown:
-            continue
-        try:
-            await aupdate_progress_artifact(artifact, progress=now)
-        except Exception as error:  # noqa: BLE001 - whatever the Prefect server's trouble is, the copy goes on
-            if not has_warned:
-                get_run_logger().warning("progress can't be shown for now: %s", error)
-            has_warned = True
-            continue
-        shown = now
-
-
-@dataclass(slots=True)
-class BytesMoving:
-    """Of one transfer: `count` returns how many bytes have moved, `expect` takes how many are still to come."""
-
-    count: Callable[[], int]
-    expected: int | None = None
-
-    def expect(self, size: int) -> None:
-        self.expected = (self.expected or 0) + size
-
-    def percent(self) -> float:
-        return 0.0 if self.expected is None else round(percent(self.count(), self.expected), 1)

@@ -18,8 +18,8 @@ from oci.relocation.plan import Plan, PlannedManifest
 from oci.relocation.shards import Cut, cut, part_of, with_present_marked
 from oci.relocation.transfer import DONE, FAILED, ImageOutcome, failure
 from tasks.access import access_was_given
-from tasks.artifacts.live import Heartbeat
 from tasks.fleet.dispatch import Fleet, Job, JobEnd, JobState, run_on_fleet
+from tasks.fleet.heartbeat import Heartbeat
 from tasks.relocate import RelocationRun
 
 ShardParameters = Callable[[Plan], Mapping[str, Any]]
