@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from msgspec import Struct
 
+from oci.bundle.composer import Composer
 from oci.bundle.yamltext import meaning, needs_quotes, sort_key
 from oci.errors import InvalidDocument, InvalidReference
 from oci.reference import Reference, Repository
@@ -24,14 +25,11 @@ SIZE_LIMIT = 16 << 20
 VALUE_LIMIT = 1_000_000
 """Bytes a document may have, and values in it: room for 100,000 images."""
 
-DEPTH_LIMIT = 32
 ALIAS_LIMIT = 1_000
 """Aliases (`*name`) a document may use; the tools that write locks use none."""
 
-_LOADER: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 _DUMPER: Any = getattr(yaml, "CDumper", yaml.Dumper)
 _LINE_WIDTH = 80
-_PLAIN_TAGS = (None, "!", *(f"tag:yaml.org,2002:{kind}" for kind in ("str", "map", "seq")))
 _PINNED = "write REGISTRY/REPOSITORY@sha256:..."
 _MERGE = "<<"
 _ESCAPED = "\x85\u2028\u2029\ufeff"
@@ -122,85 +120,49 @@ def pinned(reference: Reference) -> str:
 
 def parse(data: str | bytes, where: str) -> YamlNode:
     """Reads the one document in `data`. Raises InvalidDocument, naming `where` and the line."""
-    if len(data) > SIZE_LIMIT:
-        raise InvalidDocument(f"{where}: more than {SIZE_LIMIT} bytes")
-    try:
-        return YamlNode(_Builder(yaml.parse(data, Loader=_LOADER), where).document(), where)
-    except (yaml.YAMLError, UnicodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f"line {mark.line + 1}: " if mark else ""
-        problem = getattr(error, "problem", None) or getattr(error, "reason", "")
-        raise InvalidDocument(f"{where}: {line}not YAML: {problem}") from error
+    return YamlNode(_Values(where).compose(data, SIZE_LIMIT), where)
 
 
-class _Builder:
-    """Turns the parser's events into values. Events, because they come before any object that could blow up."""
+class _Values(Composer[Any]):
+    """Makes plain values. A lock has no merge keys, and few aliases or none."""
 
-    def __init__(self, events: Iterator[Any], where: str) -> None:
-        self._events = events
-        self._where = where
-        self._anchors: dict[str, Any] = {}
+    def __init__(self, where: str) -> None:
+        super().__init__(where)
         self._aliases = 0
         self._values = 0
 
-    def document(self) -> Any:
-        next(self._events)
-        if isinstance(next(self._events), yaml.StreamEndEvent):
-            return None
-        value = self._value(next(self._events), 0)
-        next(self._events)
-        after = next(self._events)
-        if not isinstance(after, yaml.StreamEndEvent):
-            raise self._error(after, "a second document; expected one")
-        return value
+    def place(self, line: int) -> str:
+        return f"{self.where}: line {line}"
 
-    def _value(self, event: Any, depth: int) -> Any:
-        if isinstance(event, yaml.AliasEvent):
-            return self._aliased(event)
+    def count(self, event: Any) -> None:
         self._values += 1
         if self._values > VALUE_LIMIT:
-            raise self._error(event, f"more than {VALUE_LIMIT} values")
-        if event.tag not in _PLAIN_TAGS:
-            raise self._error(event, f"tag {event.tag[:60]!r}; tags aren't read")
-        if depth > DEPTH_LIMIT:
-            raise self._error(event, f"nested more than {DEPTH_LIMIT} deep")
-        if isinstance(event, yaml.ScalarEvent):
-            value = _scalar(event)
-        elif isinstance(event, yaml.SequenceStartEvent):
-            value = [self._value(item, depth + 1) for item in self._until(yaml.SequenceEndEvent)]
-        else:
-            value = self._mapping(depth + 1)
-        if event.anchor:
-            self._anchors[event.anchor] = value
-        return value
+            raise self.error(event, f"more than {VALUE_LIMIT} values")
 
-    def _mapping(self, depth: int) -> dict[str, Any]:
-        entries: dict[str, Any] = {}
-        for event in self._until(yaml.MappingEndEvent):
-            key = self._value(event, depth)
-            if key == _MERGE and event.implicit[0]:
-                raise self._error(event, "a merge key; merging isn't done")
-            if not isinstance(key, str):
-                raise self._error(event, f"expected a key that is text, got {_shown(key)}")
-            if key in entries:
-                raise self._error(event, f"the key {key[:60]!r} comes twice")
-            entries[key] = self._value(next(self._events), depth)
-        return entries
+    def scalar(self, event: Any) -> Any:
+        return _scalar(event)
 
-    def _aliased(self, event: Any) -> Any:
+    def sequence(self, event: Any, items: list[Any]) -> Any:
+        del event
+        return items
+
+    def mapping(self, event: Any, pairs: list[tuple[str, int, Any]]) -> Any:
+        del event
+        return {key: value for key, _, value in pairs}
+
+    def key(self, event: Any, depth: int) -> str:
+        key = self.value(event, depth)
+        if key == _MERGE and event.implicit[0]:
+            raise self.error(event, "a merge key; merging isn't done")
+        if not isinstance(key, str):
+            raise self.error(event, f"expected a key that is text, got {_shown(key)}")
+        return key
+
+    def alias(self, event: Any) -> Any:
         self._aliases += 1
         if self._aliases > ALIAS_LIMIT:
-            raise self._error(event, f"more than {ALIAS_LIMIT} aliases")
-        if event.anchor not in self._anchors:
-            raise self._error(event, f"the alias {event.anchor[:60]!r} stands for nothing")
-        return self._anchors[event.anchor]
-
-    def _until(self, end: type[Any]) -> Iterator[Any]:
-        while not isinstance(event := next(self._events), end):
-            yield event
-
-    def _error(self, event: Any, problem: str) -> InvalidDocument:
-        return InvalidDocument(f"{self._where}: line {event.start_mark.line + 1}: {problem}")
+            raise self.error(event, f"more than {ALIAS_LIMIT} aliases")
+        return super().alias(event)
 
 
 def _scalar(event: Any) -> Any:

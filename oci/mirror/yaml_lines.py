@@ -13,8 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-import yaml
-
+from oci.bundle.composer import DEPTH_LIMIT, Composer, line_of
 from oci.bundle.yamltext import meaning
 from oci.errors import InvalidDocument
 
@@ -22,12 +21,8 @@ SIZE_LIMIT = 4 << 20
 VALUE_LIMIT = 200_000
 """Bytes the file may have, and values in it once every alias stands for what it means: room for some 10,000 mirrors."""
 
-DEPTH_LIMIT = 32
-
 Path: TypeAlias = tuple[str | int, ...]
 
-_LOADER: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
-_PLAIN_TAGS = (None, "!", *(f"tag:yaml.org,2002:{kind}" for kind in ("str", "map", "seq")))
 _MERGE = "<<"
 _EXTENSION = re.compile(r"x-[A-Za-z0-9_-]+")
 """A registry's host may begin with `x-` as well, but has a dot or a colon in it."""
@@ -62,86 +57,24 @@ class Located:
 
 def read(data: bytes, where: str) -> Located:
     """Raises InvalidDocument, naming `where` and the line."""
-    if len(data) > SIZE_LIMIT:
-        raise InvalidDocument(f"{where}: more than {SIZE_LIMIT} bytes")
-    try:
-        node = _Composer(yaml.parse(data, Loader=_LOADER), where).document()
-    except (yaml.YAMLError, UnicodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{where}:{mark.line + 1}" if mark else where
-        problem = getattr(error, "problem", None) or getattr(error, "reason", "")
-        raise InvalidDocument(f"{place}: not YAML: {problem}") from error
+    node = _Nodes(where).compose(data, SIZE_LIMIT)
     if node is None:
         return Located(where, None)
     plain = _Plain(where)
     return Located(where, plain.of(node, (), 0), plain.lines)
 
 
-class _Composer:
-    """Nodes out of the parser's events, aliases as references to one node. Events come before any object that could
-    blow up."""
+class _Nodes(Composer[_Node]):
+    """Makes nodes with their lines; an alias is a reference to the node that it stands for."""
 
-    def __init__(self, events: Any, where: str) -> None:
-        self._events = events
-        self._where = where
-        self._anchors: dict[str, _Node] = {}
+    def scalar(self, event: Any) -> _Node:
+        return _Node(line_of(event), _scalar(event))
 
-    def document(self) -> _Node | None:
-        next(self._events)
-        if isinstance(next(self._events), yaml.StreamEndEvent):
-            return None
-        node = self._node(next(self._events), 0)
-        next(self._events)
-        after: Any = next(self._events)
-        if not isinstance(after, yaml.StreamEndEvent):
-            raise self._error(after, "a second document; expected one")
-        return node
+    def sequence(self, event: Any, items: list[_Node]) -> _Node:
+        return _Node(line_of(event), items)
 
-    def _node(self, event: Any, depth: int) -> _Node:
-        anchor: str = getattr(event, "anchor", None) or ""
-        if isinstance(event, yaml.AliasEvent):
-            if anchor not in self._anchors:
-                raise self._error(event, f"the alias {anchor[:60]!r} stands for nothing")
-            return self._anchors[anchor]
-        if event.tag not in _PLAIN_TAGS:
-            raise self._error(event, f"tag {event.tag[:60]!r}; tags aren't read")
-        if depth > DEPTH_LIMIT:
-            raise self._error(event, f"nested more than {DEPTH_LIMIT} deep")
-        node = _Node(self._line(event), None)
-        if isinstance(event, yaml.ScalarEvent):
-            node.value = _scalar(event)
-        elif isinstance(event, yaml.SequenceStartEvent):
-            node.value = [self._node(item, depth + 1) for item in self._until(yaml.SequenceEndEvent)]
-        else:
-            node.value, node.is_mapping = self._pairs(depth + 1), True
-        if anchor:
-            self._anchors[anchor] = node
-        return node
-
-    def _pairs(self, depth: int) -> list[tuple[str, int, _Node]]:
-        pairs: list[tuple[str, int, _Node]] = []
-        seen: set[str] = set()
-        for event in self._until(yaml.MappingEndEvent):
-            if not isinstance(event, yaml.ScalarEvent):
-                raise self._error(event, "expected a key that is text")
-            key, line = event.value, self._line(event)
-            if key in seen:
-                raise self._error(event, f"the key {key[:60]!r} comes twice")
-            seen.add(key)
-            pairs.append((key, line, self._node(next(self._events), depth)))
-        return pairs
-
-    def _until(self, end: type[Any]) -> Iterator[Any]:
-        event: Any
-        while not isinstance(event := next(self._events), end):
-            yield event
-
-    def _error(self, event: Any, problem: str) -> InvalidDocument:
-        return InvalidDocument(f"{self._where}:{self._line(event)}: {problem}")
-
-    def _line(self, event: Any) -> int:
-        line: int = event.start_mark.line
-        return line + 1
+    def mapping(self, event: Any, pairs: list[tuple[str, int, _Node]]) -> _Node:
+        return _Node(line_of(event), pairs, is_mapping=True)
 
 
 class _Plain:
