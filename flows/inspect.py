@@ -99,8 +99,8 @@ async def verify(parameters: VerifyParameters) -> VerificationReport:
     """
     async with running(OneSided(parameters.side(), "destination")):
         try:
-            wanted = await asyncio.to_thread(parameters.places)
-            places = [await verify_place(store, list(names), deep=parameters.deep) for store, names in wanted.items()]
+            names_of = await asyncio.to_thread(parameters.places)
+            places = [await verify_place(store, list(names), deep=parameters.deep) for store, names in names_of.items()]
             report = await report_verification(places, deep=parameters.deep)
         except TransshipError as error:
             return cast(VerificationReport, failed(error))

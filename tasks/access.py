@@ -67,9 +67,11 @@ def between(source: Side, destination: Side, concurrency: int) -> Connect:
     """A session from one side to the other."""
 
     async def connect(run: Run) -> Session:
-        given = _GIVEN.get()
-        here, there = given or (await source.access("source"), await destination.access("destination"))
-        return Session(source=here, destination=there, concurrency=concurrency, meter=run.meter, cancel=run.cancel)
+        accesses = _GIVEN.get()
+        from_side, to_side = accesses or (await source.access("source"), await destination.access("destination"))
+        return Session(
+            source=from_side, destination=to_side, concurrency=concurrency, meter=run.meter, cancel=run.cancel
+        )
 
     return connect
 

@@ -196,16 +196,16 @@ async def verify_tarball(location: str, *, deep: bool = False) -> None:
     def look() -> Verdict:
         return verify_archive(session.archive(name, "destination", anew=True), session.workers, deep=deep)
 
-    found = await export.in_thread(look)
+    verdict = await export.in_thread(look)
     export.verification = Verification(
-        manifests=found.images, blobs=found.blobs, bytes_hashed=found.bytes_hashed, problems=found.problems
+        manifests=verdict.images, blobs=verdict.blobs, bytes_hashed=verdict.bytes_hashed, problems=verdict.problems
     )
-    if found.problems:
+    if verdict.problems:
         raise IntegrityError(
-            f"{location}: {counted(len(found.problems), 'problem')}, the first: {found.problems[0]}",
+            f"{location}: {counted(len(verdict.problems), 'problem')}, the first: {verdict.problems[0]}",
             hint="remove it and write it again",
         )
-    get_run_logger().info("verified %d images and %d blobs", found.images, found.blobs)
+    get_run_logger().info("verified %d images and %d blobs", verdict.images, verdict.blobs)
 
 
 def link_to(location: str, session: Session) -> str:

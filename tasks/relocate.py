@@ -123,9 +123,9 @@ class RelocationRun(Run):
 
     async def transfer(self, digest: Digest) -> ImageOutcome:
         """Brings one image to the destination, unless that is done. Raises what stopped it; the outcome says so."""
-        known = self.outcomes.get(digest)
-        if known is not None and known.status == DONE:
-            return known
+        outcome = self.outcomes.get(digest)
+        if outcome is not None and outcome.status == DONE:
+            return outcome
         driver = await self.driver()
         async with self.slots.slot():
             return await self.in_thread(driver.transfer, digest)
@@ -194,15 +194,15 @@ async def resolve_bundle(kind: str, source: str) -> Resolution:
 
 def _resolve(session: Session, kind: str, reference: Reference) -> Resolution:
     store = session.source(reference.repository)
-    found = found_manifest(store, reference.identifier)
+    descriptor = found_manifest(store, reference.identifier)
     return Resolution(
-        what="index" if kind == "image" and found.media_type in INDEX_TYPES else kind,
+        what="index" if kind == "image" and descriptor.media_type in INDEX_TYPES else kind,
         reference=str(reference),
-        pinned=str(reference.at(found.digest)),
-        digest=found.digest,
+        pinned=str(reference.at(descriptor.digest)),
+        digest=descriptor.digest,
         tag=reference.tag,
-        media_type=found.media_type,
-        size=found.size,
+        media_type=descriptor.media_type,
+        size=descriptor.size,
     )
 
 
@@ -308,8 +308,8 @@ async def verify(destination: str) -> None:  # noqa: ARG001 - shown in the UI
     run = current(RelocationRun)
     await run.take(Step.VERIFY)
     if run.verification is not None:
-        found = run.verification
-        get_run_logger().info("verified %d manifests and %d blobs", found.manifests, found.blobs)
+        verification = run.verification
+        get_run_logger().info("verified %d manifests and %d blobs", verification.manifests, verification.blobs)
 
 
 @task(name="report", task_run_name="report {destination}", **ONCE)

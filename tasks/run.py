@@ -122,9 +122,10 @@ def current(kind: type[R]) -> R:
     """The run of this flow run. Raises InvalidInput outside `running`, or where it is of another kind."""
     run = _CURRENT.get()
     if not isinstance(run, kind):
-        found = f"the run here is a {type(run).__name__}" if run else "no run is open here"
+        problem = f"the run here is a {type(run).__name__}" if run else "no run is open here"
         raise InvalidInput(
-            f"{found}, and the task needs a {kind.__name__}", hint="call the task inside `async with tasks.run.running`"
+            f"{problem}, and the task needs a {kind.__name__}",
+            hint="call the task inside `async with tasks.run.running`",
         )
     return run
 

@@ -67,7 +67,7 @@ async def transfer_on_fleet(
     shard is sent again and at the end. Without `trusting`, an image that was there before counts for nothing.
     """
     plans = {f"{transfer.planned.destination}, shard {n} of {len(shards)}": shard for n, shard in enumerate(shards, 1)}
-    left = dict(plans)
+    remaining = dict(plans)
 
     def noted(run: UUID, account: Heartbeat) -> None:
         reported = ShardAccount.model_validate(account.body)
@@ -75,15 +75,15 @@ async def transfer_on_fleet(
         transfer.outcomes.update({outcome.digest: outcome for outcome in reported.outcomes if outcome.status != FAILED})
 
     async def again(job: Job, end: JobEnd) -> Job | None:
-        left[job.name] = await _left(transfer, left[job.name], end, trusting=trusting)
-        missing = left[job.name].to_transfer
+        remaining[job.name] = await _left(transfer, remaining[job.name], end, trusting=trusting)
+        missing = remaining[job.name].to_transfer
         get_run_logger().info("%s: %d of %d images left", job.name, len(missing), len(plans[job.name].to_transfer))
-        return Job(name=job.name, parameters=parameters(left[job.name])) if missing else None
+        return Job(name=job.name, parameters=parameters(remaining[job.name])) if missing else None
 
     jobs = [Job(name=name, parameters=parameters(shard)) for name, shard in plans.items()]
     ends = await run_on_fleet(jobs, fleet, again=again, on_account=noted)
     for name, end in zip(plans, ends, strict=True):
-        rest = await _left(transfer, left[name], end, trusting=trusting)
+        rest = await _left(transfer, remaining[name], end, trusting=trusting)
         missing = {image.digest for image in rest.to_transfer}
         reported = {outcome.digest: outcome for outcome in ShardAccount.model_validate(end.account.body).outcomes}
         for image in plans[name].to_transfer:
@@ -96,17 +96,17 @@ async def transfer_on_fleet(
 async def _left(transfer: RelocationRun, shard: Plan, end: JobEnd, *, trusting: bool) -> Plan:
     """What of a shard the destination still lacks."""
     if trusting:
-        found = await transfer.in_thread(with_present_marked, await transfer.session(), shard)
+        marked = await transfer.in_thread(with_present_marked, await transfer.session(), shard)
     else:
         reported = ShardAccount.model_validate(end.account.body).outcomes
-        found = _without(shard, [outcome.digest for outcome in reported if outcome.status == DONE])
-    return part_of(found, found.to_transfer)
+        marked = _without(shard, [outcome.digest for outcome in reported if outcome.status == DONE])
+    return part_of(marked, marked.to_transfer)
 
 
 def _without(shard: Plan, done: Iterable[Digest]) -> Plan:
-    there = set(done)
+    digests = set(done)
     manifests = tuple(
-        replace(manifest, present=manifest.present or manifest.digest in there) for manifest in shard.manifests
+        replace(manifest, present=manifest.present or manifest.digest in digests) for manifest in shard.manifests
     )
     return replace(shard, manifests=manifests)
 

@@ -34,14 +34,16 @@ async def put_automation(
         if not dry_run:
             await client.create_automation(wanted)
         return Change(kind, wanted.name, Outcome.CREATED)
-    there = existing[0]
-    change = different(kind, wanted.name, (key for key in _COMPARED if _plain(there, key) != _plain(wanted, key)))
+    existing_automation = existing[0]
+    change = different(
+        kind, wanted.name, (key for key in _COMPARED if _plain(existing_automation, key) != _plain(wanted, key))
+    )
     if change.outcome is Outcome.UPDATED and not dry_run:
         # Only fields that were set are sent, and the server wants all of them.
         whole = AutomationCore.model_validate(
-            wanted.model_dump(exclude={"owner_resource"}) | {"enabled": there.enabled}
+            wanted.model_dump(exclude={"owner_resource"}) | {"enabled": existing_automation.enabled}
         )
-        await client.update_automation(there.id, whole)
+        await client.update_automation(existing_automation.id, whole)
     return change
 
 
@@ -105,11 +107,11 @@ async def put_trigger(
 
 async def remove_trigger(client: PrefectClient, deployment: str, *, dry_run: bool) -> list[Change]:
     """Of a deployment that goes away."""
-    found = await client.read_automations_by_name(trigger_name(deployment))
-    for existing in found:
+    automations = await client.read_automations_by_name(trigger_name(deployment))
+    for existing in automations:
         if not dry_run:
             await client.delete_automation(existing.id)
-    return [Change(KIND, existing.name, Outcome.REMOVED) for existing in found]
+    return [Change(KIND, existing.name, Outcome.REMOVED) for existing in automations]
 
 
 ENDED_BADLY = frozenset({"prefect.flow-run.Failed", "prefect.flow-run.Crashed", "prefect.flow-run.TimedOut"})
@@ -136,10 +138,10 @@ async def put_alarms(client: PrefectClient, block: str, group: str, *, dry_run: 
     Slack's. Where it isn't there yet, nothing is made. Raises InvalidInput."""
     kind, name = parse_block(block)
     try:
-        found = await client.read_block_document_by_name(name, kind, include_secrets=False)
+        document = await client.read_block_document_by_name(name, kind, include_secrets=False)
     except ObjectNotFound:
         return [Change("block", block, Outcome.MISSING, "make it in the UI under Blocks, then deploy again")]
-    alarms = (failure(kind, found.id, group), drift(kind, found.id, group))
+    alarms = (failure(kind, document.id, group), drift(kind, document.id, group))
     return [await put_automation(client, alarm, kind=_KIND, dry_run=dry_run) for alarm in alarms]
 
 

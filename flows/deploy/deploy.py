@@ -150,8 +150,8 @@ async def _deploy_mirror(
 async def _left_over(
     client: PrefectClient, wanted: list[DeclaredMirror], options: DeployOptions
 ) -> AsyncIterator[Change]:
-    kept = [declaration.name for asked_for in wanted for declaration in asked_for.deployments]
-    for deployment in await left_over(client, options.group, kept):
+    names = [declaration.name for asked_for in wanted for declaration in asked_for.deployments]
+    for deployment in await left_over(client, options.group, names):
         if not options.prune:
             yield Change(KIND, deployment.name, Outcome.KEPT, "no mirror has this name any more: --prune removes it")
             continue

@@ -62,8 +62,8 @@ def group_tag(group: str) -> str:
 
 def _flow(entrypoint: str) -> Flow[..., Any]:
     module, _, name = entrypoint.rpartition(".")
-    found: Flow[..., Any] = getattr(importlib.import_module(module), name)
-    return found
+    flow: Flow[..., Any] = getattr(importlib.import_module(module), name)
+    return flow
 
 
 @cache
@@ -157,18 +157,18 @@ def _differences(existing: DeploymentResponse, wanted: Wanted) -> Iterator[str]:
         "work pool": (existing.work_pool_name, wanted.work_pool),
         "tags": (sorted(existing.tags), sorted(wanted.tags)),
     }
-    return (name for name, (there, here) in pairs.items() if there != here)
+    return (name for name, (actual, expected) in pairs.items() if actual != expected)
 
 
 async def left_over(client: PrefectClient, group: str, kept: Sequence[str]) -> list[DeploymentResponse]:
     """Deployments of the group that none of the names in `kept` is for."""
     of_group = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG, group_tag(group)]))
-    found: list[DeploymentResponse] = []
+    deployments: list[DeploymentResponse] = []
     while True:
-        page = await client.read_deployments(deployment_filter=of_group, limit=_PAGE, offset=len(found))
-        found += page
+        page = await client.read_deployments(deployment_filter=of_group, limit=_PAGE, offset=len(deployments))
+        deployments += page
         if len(page) < _PAGE:
-            return [deployment for deployment in found if deployment.name not in kept]
+            return [deployment for deployment in deployments if deployment.name not in kept]
 
 
 async def remove(client: PrefectClient, deployment: DeploymentResponse, *, dry_run: bool) -> Change:

@@ -51,9 +51,9 @@ async def _job_template(client: PrefectClient, kind: str) -> dict[str, object]:
 
 
 def block_types() -> Iterator[type[Block]]:
-    for _, found in inspect.getmembers(tasks.blocks, inspect.isclass):
-        if issubclass(found, Block) and found.__module__ == tasks.blocks.__name__:
-            yield found
+    for _, member in inspect.getmembers(tasks.blocks, inspect.isclass):
+        if issubclass(member, Block) and member.__module__ == tasks.blocks.__name__:
+            yield member
 
 
 async def put_block_type(client: PrefectClient, block: type[Block], *, dry_run: bool) -> Change:

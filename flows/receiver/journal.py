@@ -67,10 +67,10 @@ class Journal:
             os.ftruncate(self._file, size)
             raise
 
-    def delivered(self, events: Sequence[Event], *, left: int) -> None:
+    def delivered(self, events: Sequence[Event], *, remaining: int) -> None:
         """Never raises: an event that is delivered once more after a crash has the same id and counts once."""
         try:
-            if left:
+            if remaining:
                 os.write(self._file, b"".join(_DELIVERED + str(event.id).encode() + b"\n" for event in events))
             else:
                 os.ftruncate(self._file, 0)

@@ -201,7 +201,7 @@ class Outbox:
         for _ in batch:
             self._waiting.popleft()
         if self._journal:
-            self._journal.delivered(batch, left=len(self._waiting))
+            self._journal.delivered(batch, remaining=len(self._waiting))
         if not self._waiting:
             self._filled.clear()
             self._empty.set()

@@ -208,13 +208,13 @@ class Seat:
 
     def _alone(self, given: int) -> Iterator[Chunk]:
         """From the beginning, because only a whole read is verified; what the destination has got is skipped."""
-        left = given
+        skip = given
         for chunk in self._shared.read(0):
-            if left >= len(chunk):
-                left -= len(chunk)
+            if skip >= len(chunk):
+                skip -= len(chunk)
                 continue
-            yield chunk[left:] if left else chunk
-            left = 0
+            yield chunk[skip:] if skip else chunk
+            skip = 0
 
 
 T = TypeVar("T")

@@ -231,12 +231,12 @@ def readable_names(nodes: Iterable[Node], rules: Iterable[NameRule]) -> dict[Dig
 
     Raises InvalidInput when two images would get the same name.
     """
-    kept = tuple(rules)
+    every_rule = tuple(rules)
     named: dict[str, Node] = {}
     for node in nodes:
         if node.role not in (Role.LISTED, Role.NESTED) or node.origin is None:
             continue
-        tag = next((tag for rule in kept if (tag := rule.tag_of(node.origin, node.digest, node.annotations))), "")
+        tag = next((tag for rule in every_rule if (tag := rule.tag_of(node.origin, node.digest, node.annotations))), "")
         other = named.setdefault(tag, node)
         if tag and other is not node:
             raise InvalidInput(

@@ -332,10 +332,10 @@ def _push_locations(destination: Destination, bundle: PlannedBundle, *, fresh: b
 def result_lock(session: Session, request: RelocationRequest, plan: Plan) -> ImagesLock | BundleLock:
     """A BundleLock for a bundle. For an ImagesLock, the same entries in the same order with the same annotations at
     the destination; for an image, every image that was processed, sorted."""
-    given = read_lock(request.lock) if request.lock else None
-    if isinstance(given, ImagesLock):
+    source_lock = read_lock(request.lock) if request.lock else None
+    if isinstance(source_lock, ImagesLock):
         moved = {index.rewritten_from: index.digest for index in plan.manifests if index.rewritten_from}
-        return ImagesLock(tuple(_moved(image, plan, moved) for image in given.images))
+        return ImagesLock(tuple(_moved(image, plan, moved) for image in source_lock.images))
     root = plan.by_digest.get(plan.root) if plan.root else None
     if root is not None and root.is_bundle:
         return BundleLock(_at(plan, root.digest), plan.tags[0] if plan.tags else "")

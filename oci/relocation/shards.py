@@ -51,9 +51,9 @@ def cut(plan: Plan, *, count: int = 0, shard_bytes: int = 0, text_limit: int = T
         image for image in plan.to_transfer if not image.is_bundle and sizes.length(sizes.parts([image])) <= text_limit
     ]
     total = sizes.weight(sizes.parts(images))
-    wanted = count or -(-total // max(1, shard_bytes))
-    groups = _groups(sizes, images, limit=total / max(1, wanted))
-    shares = _dealt(groups, min(wanted, len(groups)))
+    number = count or -(-total // max(1, shard_bytes))
+    groups = _groups(sizes, images, limit=total / max(1, number))
+    shares = _dealt(groups, min(number, len(groups)))
     short = [part for share in shares for part in _short_enough(sizes, share, text_limit)]
     sent = {image.digest for image in images}
     return Cut(

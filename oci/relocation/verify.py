@@ -66,10 +66,10 @@ def verify_names(
     Raises what the store raises when it doesn't give its tags, and Unauthorized or Denied when it won't show something.
     """
     store = session.destination(name)
-    asked = list(dict.fromkeys(identifiers or store.tags()))
+    names = list(dict.fromkeys(identifiers or store.tags()))
     roots, problems, absent = [], [], 0
-    answers = session.workers.map(lambda identifier: _resolve(store, identifier), asked)
-    for identifier, answer in zip(asked, answers, strict=True):
+    answers = session.workers.map(lambda identifier: _resolve(store, identifier), names)
+    for identifier, answer in zip(names, answers, strict=True):
         if isinstance(answer, Descriptor):
             roots.append(answer.digest)
         else:

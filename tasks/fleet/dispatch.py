@@ -131,11 +131,11 @@ async def _carry(job: Job, fleet: Fleet, watch: _Watch, again: Again | None) -> 
         end = await watch.end_of(job, await _send(job, name, fleet, watch))
         if not end.worth_sending_again:
             return end
-        left = await again(job, end) if again else job
-        if left is None or number == fleet.retries:
+        rest = await again(job, end) if again else job
+        if rest is None or number == fleet.retries:
             return end
         get_run_logger().warning("%s: %s; it is sent again", job.name, end.message)
-        job = left
+        job = rest
     raise AssertionError("unreachable")
 
 
@@ -176,9 +176,9 @@ class _Watch:
         self._open: dict[UUID, _Open] = {}
 
     def add(self, job: Job, run: UUID) -> _Open:
-        known = _Open(job=job, ended=asyncio.get_running_loop().create_future())
-        self._open[run] = known
-        return known
+        open_run = _Open(job=job, ended=asyncio.get_running_loop().create_future())
+        self._open[run] = open_run
+        return open_run
 
     async def end_of(self, job: Job, run: UUID) -> JobEnd:
         return await self.add(job, run).ended
@@ -192,64 +192,64 @@ class _Watch:
                 runs, accounts = await self._read()
             except Exception as error:  # noqa: BLE001 - runs go on while the Prefect server is away, and so does this
                 get_run_logger().warning("the Prefect server can't be asked how far the shards are: %s", error)
-                for known in self._open.values():
-                    known.since = time.monotonic()
+                for open_run in self._open.values():
+                    open_run.since = time.monotonic()
                 continue
-            for number, known in list(self._open.items()):
+            for number, open_run in list(self._open.items()):
                 run = runs.get(number)
                 if run is None:
-                    self._finish(number, known, JobState.CANCELLED, "its run was deleted")
+                    self._finish(number, open_run, JobState.CANCELLED, "its run was deleted")
                 else:
-                    await self._judge(run, known, accounts.get(number, known.account))
+                    await self._judge(run, open_run, accounts.get(number, open_run.account))
 
     async def _read(self) -> tuple[dict[UUID, FlowRun], dict[UUID, Heartbeat]]:
-        asked = list(self._open)
-        by_id = FlowRunFilter(id=FlowRunFilterId(any_=asked))
+        ids = list(self._open)
+        by_id = FlowRunFilter(id=FlowRunFilterId(any_=ids))
         async with get_client() as client:
             runs = {run.id: run for run in await client.read_flow_runs(flow_run_filter=by_id, limit=200)}
-            return runs, await read_heartbeats(client, asked)
+            return runs, await read_heartbeats(client, ids)
 
-    async def _judge(self, run: FlowRun, known: _Open, account: Heartbeat) -> None:
-        self._note(run, known, account)
+    async def _judge(self, run: FlowRun, open_run: _Open, account: Heartbeat) -> None:
+        self._note(run, open_run, account)
         end = _end(run)
         if end is not None:
             state = run.state
-            self._finish(run.id, known, end, (state.message or state.name or "") if state else "")
-        elif self._is_lost(run, known):
-            silence = f"no sign of life for {time.monotonic() - known.since:.0f} s"
+            self._finish(run.id, open_run, end, (state.message or state.name or "") if state else "")
+        elif self._is_lost(run, open_run):
+            silence = f"no sign of life for {time.monotonic() - open_run.since:.0f} s"
             await _end_as_crashed(run.id, silence)
-            self._finish(run.id, known, JobState.LOST, silence)
+            self._finish(run.id, open_run, JobState.LOST, silence)
 
-    def _note(self, run: FlowRun, known: _Open, account: Heartbeat) -> None:
+    def _note(self, run: FlowRun, open_run: _Open, account: Heartbeat) -> None:
         sign = (run.state and run.state.id, account.beat)
-        if sign != known.sign:
-            known.sign, known.since, known.account = sign, time.monotonic(), account
+        if sign != open_run.sign:
+            open_run.sign, open_run.since, open_run.account = sign, time.monotonic(), account
             if self._on_account is not None and account.body:
                 self._on_account(run.id, account)
         elif (
-            not known.waiting_is_known
+            not open_run.waiting_is_known
             and run.state_type is StateType.SCHEDULED
-            and time.monotonic() - known.since > _PATIENT
+            and time.monotonic() - open_run.since > _PATIENT
         ):
-            known.waiting_is_known = True
+            open_run.waiting_is_known = True
             get_run_logger().warning(
                 "%s waits for a worker: does one run for the work pool %s, with a free place?",
-                known.job.name,
+                open_run.job.name,
                 run.work_pool_name,
             )
 
-    def _is_lost(self, run: FlowRun, known: _Open) -> bool:
+    def _is_lost(self, run: FlowRun, open_run: _Open) -> bool:
         """A run that waits for its turn may do so for ever; one that was begun has to go on."""
         patience = {
             StateType.RUNNING: self._fleet.lost_after,
             StateType.CANCELLING: self._fleet.lost_after,
             StateType.PENDING: self._fleet.start_within,
         }.get(run.state_type or StateType.SCHEDULED)
-        return patience is not None and time.monotonic() - known.since > patience
+        return patience is not None and time.monotonic() - open_run.since > patience
 
-    def _finish(self, run: UUID, known: _Open, end: JobState, message: str) -> None:
+    def _finish(self, run: UUID, open_run: _Open, end: JobState, message: str) -> None:
         del self._open[run]
-        known.ended.set_result(JobEnd(end=end, message=message, account=known.account, run=run))
+        open_run.ended.set_result(JobEnd(end=end, message=message, account=open_run.account, run=run))
 
     async def cancel(self) -> None:
         """Asks for the end of every run that is still open: a worker carries that out within seconds. One that was only

@@ -46,16 +46,16 @@ def limits_of(*stores: StoreName) -> frozenset[str]:
 
 async def existing(names: Iterable[str]) -> dict[str, int]:
     """Of these limits, the active ones that the server has, with their numbers of slots. One request in most cases."""
-    wanted, found, offset = frozenset(names), {}, 0
+    wanted, slots, offset = frozenset(names), {}, 0
     if not wanted:
         return {}
     async with get_client() as client:
         while True:
             page = await client.read_global_concurrency_limits(limit=_PAGE, offset=offset)
-            found.update({limit.name: limit.limit for limit in page if limit.active and limit.name in wanted})
+            slots.update({limit.name: limit.limit for limit in page if limit.active and limit.name in wanted})
             offset += len(page)
             if len(page) < _PAGE:
-                return found
+                return slots
 
 
 class LeaseServer(Protocol):

@@ -28,7 +28,7 @@ def test_what_was_accepted_and_not_delivered_is_there_after_a_crash(path: str) -
     journal = Journal(path)
     journal.accepted(events[:2])
     journal.accepted(events[2:])
-    journal.delivered(events[:1], left=3)
+    journal.delivered(events[:1], remaining=3)
 
     assert again(path, journal).waiting() == events[1:]
 
@@ -37,7 +37,7 @@ def test_it_is_empty_when_nothing_waits(path: str) -> None:
     journal = Journal(path)
     journal.accepted([event_of(push(1))])
 
-    journal.delivered([], left=0)
+    journal.delivered([], remaining=0)
 
     assert os.path.getsize(path) == 0
 
