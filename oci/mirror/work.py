@@ -20,10 +20,11 @@ from oci.errors import (
     Unavailable,
 )
 from oci.mirror.config import Mirror
-from oci.mirror.policy import KeepAlive
+from oci.mirror.policy import KeepAlive, Policy
+from oci.options import Option, fields_of
 from oci.reference import ARCHIVE_PREFIX, LAYOUT_PREFIX, parse_any, parse_store, parse_tag
 from oci.relocation.planner import Snapshot
-from oci.relocation.request import Artifact, RelocationRequest
+from oci.relocation.request import CopyOptions, RelocationRequest
 
 TAGS = "tags"
 BUNDLE = "bundle"
@@ -32,6 +33,12 @@ ARCHIVE = "archive"
 
 WorkKey: TypeAlias = tuple[str, tuple[str, ...]]
 """The source and the destinations of an item."""
+
+
+def _shared_options() -> tuple[Option, ...]:
+    """Options that a mirror and a copy both declare, but for `tags`: those of a mirror are rules."""
+    shared = {*CopyOptions.__struct_fields__} - {"tags"}
+    return tuple(option for option in fields_of(Policy) if option.name in shared)
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,8 +66,8 @@ class WorkItem(msgspec.Struct, frozen=True, kw_only=True):
     """What it is called where it comes from: HOST/REPOSITORY:TAG for each tag, the reference or path of the others. The
     list of what failed is made of these."""
     targets: tuple[Target, ...]
-    artifacts: tuple[str, ...] = ()
-    platforms: tuple[str, ...] = ()
+    options: dict[str, Any] = {}
+    """Those of a copy that the mirror declares as well, in plain values."""
     keep_alive: str = KeepAlive.NEEDED.value
     contents: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """For ARCHIVE: each image by digest, or bundle or lock, with its tags."""
@@ -75,8 +82,7 @@ class WorkItem(msgspec.Struct, frozen=True, kw_only=True):
             source=source,
             names=names,
             targets=targets,
-            artifacts=tuple(artifact.value for artifact in mirror.artifacts),
-            platforms=tuple(mirror.platforms),
+            options={option.name: option.show(getattr(mirror, option.name)) for option in _shared_options()},
             keep_alive=mirror.keep_alive.value,
         )
 
@@ -88,14 +94,14 @@ class WorkItem(msgspec.Struct, frozen=True, kw_only=True):
         return [self._request(TAGS, source, tags, target) for source, tags in self.contents] or [self.request(target)]
 
     def _request(self, kind: str, source: str, tags: tuple[str, ...], target: Target) -> RelocationRequest:
+        how = CopyOptions.make(self.options)
         return RelocationRequest(
             image=source if kind == TAGS else "",
             bundle=source if kind == BUNDLE else "",
             lock=source if kind == LOCK else "",
             to=target.destination,
             tags=tags,
-            artifacts=frozenset(map(Artifact, self.artifacts)),
-            platforms=self.platforms,
+            **{name: getattr(how, name) for name in self.options},
             repo_based_tags=self.keep_alive == KeepAlive.READABLE.value,
             tag_keeps_alive=self.keep_alive == KeepAlive.NEEDED.value,
             image_may_be_bundle=kind == TAGS,
