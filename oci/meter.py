@@ -60,7 +60,7 @@ class Receipt:
         return sum(sum(kinds.values()) for kinds in self.requests.values())
 
     def plus(self, other: Receipt) -> Receipt:
-        """With what was spent elsewhere meanwhile: everything is added but the seconds."""
+        """Adds what another process spent meanwhile: everything but the seconds."""
         requests = {registry: Counter(kinds) for registry, kinds in self.requests.items()}
         for registry, kinds in other.requests.items():
             requests.setdefault(registry, Counter()).update(kinds)

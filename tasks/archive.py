@@ -47,7 +47,7 @@ class ExportOrder:
     resume: bool = True
     """Go on with what an earlier run of the same archive has stored."""
     fingerprint: str = ""
-    """Of the plan that another run has made, and of which this one writes a part."""
+    """Fingerprint of the plan that another run has made, and of which this run writes a part."""
     tickets: tuple[str, ...] = ()
     """That run's, one for each volume."""
 

@@ -77,7 +77,7 @@ class PrunePolicy(BaseModel):
     vanished: bool = True
 
     async def now(self, run: OneSided, destination: StoreName) -> Keep:
-        """With what all mirrors to the destination take at this moment. Raises what reading them and their sources
+        """Adds what all mirrors to the destination take at this moment. Raises what reading them and their sources
         raises."""
         keep = Keep.from_dict(self.keep)
         if not self.mirrors:
@@ -146,14 +146,14 @@ def _plan(session: Session, destination: StoreName, keep: Keep, grace: timedelta
 
 
 def fingerprint(plan: PrunePlan) -> str:
-    """Of all that a plan deletes, names included: what a person approves."""
+    """Returns the fingerprint of all that a plan deletes, names included: what a person approves."""
     due = [f"{manifest.digest} {' '.join(manifest.tags)}" for manifest in plan.due_manifests]
     due += [f"{tag.tag}@{tag.digest}" for tag in plan.due_tags]
     return digest_of("\n".join([plan.destination, *sorted(due)]).encode()).partition(":")[2][:32]
 
 
 def plan_key(destination: str) -> str:
-    """Of the artifact with the plan."""
+    """Returns the key of the artifact with the plan."""
     return artifact_key("prune-plan", destination)
 
 

@@ -73,7 +73,7 @@ class RelocationRun(Run):
         super().__init__(between(order.source, order.destination, order.concurrency), concurrency=order.concurrency)
         self.order = order
         self.request = order.request
-        """With the source pinned to a digest once it is resolved."""
+        """The request, its source pinned to a digest once it is resolved."""
         self.plan = order.plan
         self.source: Resolution | None = None
         self.outcomes: dict[Digest, ImageOutcome] = {}

@@ -44,7 +44,7 @@ class Run:
         self.cancel = CancelToken()
         self.meter = Meter()
         self.slots = Slots()
-        """Of the named limits that hold for the registries of the work."""
+        """Slots of the named limits that hold for the registries of the work."""
         self.width = concurrency
         """Images to have on their way at a time: not more than a named limit has slots."""
         self.elsewhere: dict[str, Receipt] = {}
@@ -183,22 +183,25 @@ async def worth_retrying(task: Task[..., Any], task_run: TaskRun, state: State[A
 
 
 ONCE: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
-"""Of a task: only the registries know what is in place, so nothing is cached; nothing is persisted (see
-tasks.run)."""
+"""Options of a task. Nothing is cached: only the registries know what is in place. Nothing is persisted: the files of
+Prefect's results say themselves how they are read, pickles among them, so that a program with access to a shared folder
+of results could run code in a worker."""
 REPEATABLE: dict[str, Any] = ONCE | {
     "retries": RETRIES,
     "retry_delay_seconds": DELAYS,
     "retry_condition_fn": worth_retrying,
     "retry_jitter_factor": 0.5,
 }
-"""Of a task that may be run again."""
+"""Options of a task that may be run again. Requests are retried where they are made, in `oci.registry`; a task is run
+again only when that was not enough, and its error says that trying again can help."""
 
 
 M = TypeVar("M", bound=BaseModel)
 
 
 async def remembered(key: str, model: type[M], make: Callable[[], Awaitable[M]]) -> M:
-    """What `make` gave in an earlier attempt of this flow run, or gives now. `key` has letters, digits and dashes."""
+    """Returns what `make` gave in an earlier attempt of this flow run, or gives now. `key` has letters, digits and
+    dashes. The value is JSON in the inputs of the flow run, which the Prefect server keeps."""
     run = flow_run.id
     if run is None:
         return await make()

@@ -112,7 +112,7 @@ def _without(shard: Plan, done: Iterable[Digest]) -> Plan:
 
 
 def _done(image: PlannedManifest) -> ImageOutcome:
-    """Of an image that is in place although its run sent no last report."""
+    """Returns the outcome of an image that is in place although its run sent no last report."""
     return ImageOutcome(digest=image.digest, subject=image.subject, role=image.role.value, status=DONE)
 
 

@@ -52,7 +52,7 @@ def _plain(automation: AutomationCore, key: str) -> Any:
 
 
 def _ordered(value: Any) -> Any:
-    """Without the ids that the server gives, and with lists that stand for sets in one order."""
+    """Removes the ids that the server gives, and sorts lists that stand for sets."""
     if isinstance(value, dict):
         return {key: _ordered(item) for key, item in value.items() if key != "id"}
     if isinstance(value, list):
@@ -106,7 +106,7 @@ async def put_trigger(
 
 
 async def remove_trigger(client: PrefectClient, deployment: str, *, dry_run: bool) -> list[Change]:
-    """Of a deployment that goes away."""
+    """Removes the trigger of a deployment that is removed."""
     automations = await client.read_automations_by_name(trigger_name(deployment))
     for existing in automations:
         if not dry_run:
@@ -146,7 +146,7 @@ async def put_alarms(client: PrefectClient, block: str, group: str, *, dry_run: 
 
 
 def failure(kind: str, block: UUID, group: str) -> AutomationCore:
-    """Of any run of the group's deployments, whatever ended it."""
+    """Returns the alarm for failed runs of the group's deployments."""
     return AutomationCore(
         name=f"transship: a mirror failed ({group})",
         description="Tells that a run of a mirror failed, crashed or took too long.",
@@ -175,7 +175,7 @@ def failure(kind: str, block: UUID, group: str) -> AutomationCore:
 
 
 def drift(kind: str, block: UUID, group: str) -> AutomationCore:
-    """Of a check or a run that found a destination other than its source, or a tag that must not move moved."""
+    """Returns the alarm for destinations that differ from their source, and for immutable tags that moved."""
     return AutomationCore(
         name=f"transship: a mirror drifted ({group})",
         description="Tells that a destination isn't what its source and the rules say.",

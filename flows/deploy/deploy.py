@@ -21,7 +21,7 @@ from oci.mirror.config import MirrorsConfig
 from tasks.blocks import RegistryCredentials, S3Store
 
 _NOT_MADE = UUID(int=0)
-"""Of a deployment that a dry run doesn't make."""
+"""Id that stands for a deployment which a dry run doesn't make."""
 
 
 def _ignore(change: Change) -> None:

@@ -47,7 +47,7 @@ class Wanted:
 
 
 WAITS = "transship:waits-for-block"
-"""Of a deployment that is paused until a block is made. One that a person paused hasn't this tag, and stays paused."""
+"""Tag of a deployment that is paused until a block is made. A deployment that a person paused stays paused."""
 
 
 def mirror_tag(mirror: str) -> str:

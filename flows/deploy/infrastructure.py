@@ -57,7 +57,7 @@ def block_types() -> Iterator[type[Block]]:
 
 
 async def put_block_type(client: PrefectClient, block: type[Block], *, dry_run: bool) -> Change:
-    """So that the form to make such a block is in the UI."""
+    """Registers a block type, so that the UI has the form for it."""
     name = block.get_block_type_name()
     try:
         kind = await client.read_block_type_by_slug(block.get_block_type_slug())

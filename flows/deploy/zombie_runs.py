@@ -31,7 +31,7 @@ from tasks.fleet.heartbeat import PERIOD, read_heartbeats
 
 TAG = "transship"
 RESCUE_TAG = "transship:rescue"
-"""Of the runs of `rescue` itself."""
+"""Tag of the runs of `rescue` itself."""
 STARTED_AGAIN = "transship:started-again"
 """Tag of a run that was dead once: when it dies again, it stays so."""
 
@@ -60,8 +60,8 @@ LOOK_AGAIN_AFTER = 3 * PERIOD
 def zombie_automations(
     rescue_deployment: UUID, *, silent_after: timedelta = SILENT_AFTER, pending_after: timedelta = PENDING_AFTER
 ) -> tuple[AutomationCore, ...]:
-    """To be put on the server once, by name; `rescue_deployment` is that of the flow `rescue`. Rescues are watched as
-    well, with the full patience: a machine may die with a rescue on it."""
+    """Returns the automations that a server needs once; `rescue_deployment` is that of the flow `rescue`. Rescues are
+    watched as well, with the full patience: a machine may die with a rescue on it."""
     return (
         *_automations("runs", TAG, rescue_deployment, silent_after, pending_after),
         *_automations("rescues", RESCUE_TAG, rescue_deployment, SILENT_AFTER, PENDING_AFTER),

@@ -17,7 +17,7 @@ HEADER_SECONDS = 10.0
 """From the opening of a connection, or the end of the request before, to the end of the headers."""
 CONNECTIONS = 100
 CONNECTIONS_OF_A_PEER = 25
-"""Of one address: no sender takes all CONNECTIONS."""
+"""Connections of one address: no sender takes all CONNECTIONS."""
 
 
 @dataclass(frozen=True, slots=True)

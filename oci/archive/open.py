@@ -29,7 +29,7 @@ class ByteReader(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Of the plan it was written from, when the store keeps that beside it; empty otherwise."""
+        """Fingerprint of the plan that the archive was written from, when the store keeps it; empty otherwise."""
 
     def read(self, offset: int, length: int) -> Iterator[bytes]:
         """Exactly `length` bytes. Raises StoreError, or IntegrityError where there are fewer."""

@@ -117,7 +117,7 @@ class Archive:
             raise IntegrityError(f"{self._where()}: {blob.digest} has {size} bytes in the archive, not {blob.size}")
 
     def _read(self, blob: Descriptor, stretch: Stretch, offset: int, end: int) -> Iterator[bytes]:
-        """With the header that hasn't been looked at yet, in one go: in S3 each read is a request."""
+        """Reads the header that hasn't been checked yet together with the bytes: in S3 each read is a request."""
         if stretch.header < 0 or offset:
             yield from stretch.reader.read(stretch.offset + offset, end - offset)
             return

@@ -25,7 +25,7 @@ INTERNAL = "Internal"
 OpenSource: TypeAlias = Callable[[StoreName], Source]
 
 _COMMON = Platform("linux", "amd64")
-"""Of an index, the layers of this platform are shown."""
+"""Platform whose layers are shown for an index."""
 
 
 class DescribedImage(Struct, frozen=True):

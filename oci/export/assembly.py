@@ -319,7 +319,7 @@ class Writing:
                 raise IntegrityError(f"{self.writer.location}: part {part.number} isn't what it should be")
 
     def _cut_pieces(self, part: Part) -> Iterator[Piece]:
-        """Of blobs that this part has a piece of, and that have to be proven piece by piece."""
+        """Lists the blobs that this part has a piece of, and that have to be proven piece by piece."""
         for piece in self.plan.pieces(part.start, part.end):
             member = piece.member
             if member is not None and piece.length < member.content.size and member.content.digest not in self._vouched:

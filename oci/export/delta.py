@@ -75,7 +75,7 @@ def _start(path: str, limit: int) -> bytes:
 
 
 def _of_archive(session: Session, location: str) -> Known:
-    """And what that archive itself requires of the other side."""
+    """Returns what an archive has, and what it requires of the other side."""
     contents = session.archive(ArchiveName.of(location), "destination").contents
     there = {*contents.blobs, *contents.configs, *(digest for digest, _ in contents.transship_json.requires)}
     name = location.rpartition("/")[2]

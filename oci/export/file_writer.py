@@ -48,7 +48,7 @@ class ByteWriter(Protocol):
 
     @property
     def ticket(self) -> str:
-        """With it another process writes parts of what this one has begun."""
+        """Ticket with which another process writes parts of the same file."""
 
     def join(self, ticket: str, parts: Sequence[Part]) -> Mapping[int, StoredPart]:
         """Takes part in what another process has begun; gives the parts that are in place. Raises NotFound when that

@@ -60,9 +60,9 @@ class ArchivePlan(Struct, frozen=True, kw_only=True, dict=True):
     base: str = ""
     """Where the older archive is that bytes are taken from."""
     left_out: tuple[tuple[Digest, int], ...] = ()
-    """Of a delta: blobs that the other side has, with their sizes."""
+    """Blobs that the other side of a delta has, with their sizes."""
     docker_tags: tuple[str, ...] = ()
-    """Of an OCI layout: tags of manifests whose media type is one of Docker's."""
+    """Tags of manifests with one of Docker's media types, in an OCI layout."""
     version: int = PLAN_VERSION
 
     @property

@@ -49,7 +49,7 @@ class PartBody:
         return self._at
 
     def seek(self, offset: int) -> None:
-        """To the beginning: botocore asks for nothing else."""
+        """Goes back to the beginning: botocore asks for nothing else."""
         if offset:
             raise ValueError("a part is sent from its beginning")
         self._at = 0
@@ -109,7 +109,7 @@ class S3Writer:
 
     @property
     def ticket(self) -> str:
-        """With it another process writes parts of the same upload, or finishes it."""
+        """Ticket with which another process writes parts of the same upload, or finishes it."""
         return json.dumps([self._upload, self._fingerprint, self._before, self._state.location])
 
     def join(self, ticket: str, parts: Sequence[Part]) -> Mapping[int, StoredPart]:
@@ -335,7 +335,7 @@ def _age(when: datetime) -> float:
 
 
 def _is_md5(etag: str, answer: Mapping[str, Any]) -> bool:
-    """With a key of a key service, or a customer's, the ETag is something else."""
+    """Says whether the ETag is an MD5: with a key of a key service or a customer it isn't."""
     return len(etag) == 32 and answer.get("ServerSideEncryption", "AES256") == "AES256"
 
 

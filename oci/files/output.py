@@ -98,7 +98,7 @@ def check_output(path: str, *, replace: bool = False) -> str:
 
 
 def _resolved(path: str) -> str:
-    """Without links in what is above the folder; the folder itself may still be one."""
+    """Resolves links above the folder; the folder itself may still be one."""
     parent, name = os.path.split(os.path.abspath(path))
     return os.path.join(os.path.realpath(parent), name)
 

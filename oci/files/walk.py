@@ -111,7 +111,7 @@ def _given(path: str, excluded: Collection[str], kept: int) -> Iterator[FileEntr
 
 
 def _below(top: str, excluded: Collection[str], kept: int) -> Iterator[FileEntry]:
-    """Without recursion: a folder may be deeper than Python's stack."""
+    """Walks without recursion: a folder may be deeper than Python's stack."""
     left = [_listed(top, "", excluded)]
     while left:
         found = next(left[-1], None)

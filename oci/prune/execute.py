@@ -57,11 +57,11 @@ class PruneReport(msgspec.Struct, frozen=True, kw_only=True):
     refused: tuple[Remaining, ...] = ()
     failed: tuple[Remaining, ...] = ()
     gone: int = 0
-    """Of the plan, what was deleted already by other programs."""
+    """Number of things of the plan that other programs have deleted already."""
     waiting: int = 0
     """What is unwanted and not yet for as long as the grace period."""
     bytes_freed: int = 0
-    """Of a layout folder, what the disk has got back of blobs, with the manifests. Of a registry, what it can free when
+    """A layout folder: what its disk got back. A registry: what it can free when
     it collects garbage, at most."""
     receipt: Receipt
 

@@ -86,7 +86,7 @@ class Range(msgspec.Struct, frozen=True):
     alternatives: tuple[tuple[Comparator, ...], ...]
 
     def holds(self, version: Version, *, prereleases: bool = False) -> bool:
-        """With `prereleases`, one that the range doesn't name counts as the version that it comes before."""
+        """Counts, with `prereleases`, a prerelease that the range doesn't name as the version that it comes before."""
         return any(_hold(comparators, version, prereleases=prereleases) for comparators in self.alternatives)
 
 
@@ -180,7 +180,9 @@ class Pattern(Protocol):
 
 @lru_cache(maxsize=4096)
 def compile_pattern(text: str) -> Pattern:
-    """Raises ValueError for what isn't a regular expression, or needs more than RE2 has."""
+    """Compiles a regular expression that users write for tags of a registry. RE2 matches in time that is linear in the
+    tag, so that no expression can hang a run; it has no look-around and no backreferences
+    (https://github.com/google/re2/wiki/Syntax). Raises ValueError for what isn't an expression of RE2."""
     options = re2.Options()
     options.log_errors = False
     try:

@@ -174,7 +174,7 @@ class Plan(Struct, frozen=True, kw_only=True, dict=True):
 
     @property
     def bytes_to_mount(self) -> int:
-        """Of `bytes_to_move`, what another repository of the destination's own registry has: it needn't travel."""
+        """Bytes that can be mounted: another repository of the destination's registry has them."""
         return sum(blob.size for blob in self.blobs if self.mountable(blob))
 
     def mountable(self, blob: PlannedBlob) -> bool:

@@ -57,8 +57,8 @@ class ImageTraffic(Struct, frozen=True, kw_only=True):
 
 
 class ArchiveFacts(Struct, frozen=True, kw_only=True):
-    """Of a relocation into an archive. Sizes in bytes; `left_out` is what the other side of a delta has. `unchanged`:
-    the same archive was in place before."""
+    """Facts about a relocation into an archive. Sizes in bytes; `left_out` is what the other side of a delta has.
+    `unchanged`: the same archive was in place before."""
 
     locations: tuple[str, ...] = ()
     size: int = 0
@@ -78,7 +78,7 @@ class RelocationReport(Struct, frozen=True, kw_only=True):
     """"bundle", "image", "index", "lock" or "archive"."""
     digest: str = ""
     archive: list[str] = []
-    """Of a relocation into an archive: where that is, one file or object, or its volumes in order."""
+    """Where an archive that is the destination is: one file or object, or its volumes in order."""
     archive_facts: ArchiveFacts | None = None
     published: bool = False
     """Whether all of it has its names at the destination; where not, no name was moved."""
@@ -158,7 +158,7 @@ def report_of(
     error: TransshipError | None = None,
     archive: ArchiveFacts | None = None,
 ) -> RelocationReport:
-    """Of a relocation that has ended, wherever that was. Without a `plan`, it ended before there was any."""
+    """Returns the report of a relocation that has ended. Without a `plan`, it ended before there was any."""
     proven = verification or Verification()
     statuses = [outcome.status for outcome in outcomes.values()]
     images = sorted(_traffic(plan, outcomes.values()), key=lambda image: image.total, reverse=True)

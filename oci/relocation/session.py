@@ -48,7 +48,7 @@ class Access:
         return self.per_registry.get(registry, self.default)
 
     def object_store(self, location: str) -> S3Options:
-        """Of s3://BUCKET/KEY, or of a bucket by its name."""
+        """Returns how s3://BUCKET/KEY, or a bucket by its name, is reached."""
         return self.per_bucket.get(location.removeprefix(S3_PREFIX).partition("/")[0], self.s3)
 
 

@@ -88,7 +88,8 @@ async def _watch(artifact: UUID, done: Callable[[], float]) -> None:
 
 @dataclass(slots=True)
 class BytesMoving:
-    """Of one transfer: `count` returns how many bytes have moved, `expect` takes how many are still to come."""
+    """Progress of one transfer: `count` returns how many bytes have moved, `expect` takes how many are still to
+    come."""
 
     count: Callable[[], int]
     expected: int | None = None

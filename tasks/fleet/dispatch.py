@@ -268,7 +268,7 @@ class _Watch:
 
 
 async def _end_as_crashed(run: UUID, message: str) -> None:
-    """So that the run isn't shown as running for ever, and doesn't start after all."""
+    """Ends a lost run, so that the UI doesn't show it as running for ever, and so that it doesn't start after all."""
     async with get_client() as client:
         try:
             await client.set_flow_run_state(run, Crashed(message=message), force=True)

@@ -45,7 +45,8 @@ def limits_of(*stores: StoreName) -> frozenset[str]:
 
 
 async def existing(names: Iterable[str]) -> dict[str, int]:
-    """Of these limits, the active ones that the server has, with their numbers of slots. One request in most cases."""
+    """Returns the active limits among these that the server has, with their numbers of slots. One request in most
+    cases."""
     wanted, slots, offset = frozenset(names), {}, 0
     if not wanted:
         return {}
