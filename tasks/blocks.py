@@ -73,6 +73,8 @@ def _declared(name: str, more: str = "") -> Any:
         examples=list(option.examples) or None,
         pattern=option.pattern,
         max_length=option.max_length if option.is_mapping else None,
+        ge=option.ge,
+        le=option.le,
     )
 
 
@@ -97,6 +99,9 @@ class S3Store(Block):
     storage_class: str = _declared("storage_class")
     tags: dict[str, str] = _declared("tags")
     checksums: Literal["when_supported", "when_required"] = _declared("checksums")
+    connections: int = _declared("connections")
+    timeout: float = _declared("timeout", "In seconds.")
+    tries: int = _declared("tries")
     abandoned_after_days: float = Field(
         default=7.0,
         title="Abandoned after days",

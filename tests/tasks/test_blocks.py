@@ -91,6 +91,14 @@ def test_a_block_says_how_an_object_store_is_reached() -> None:
     assert SECRET not in repr(store) + repr(settings)
 
 
+def test_a_block_has_every_option_of_an_object_store() -> None:
+    """`abandoned_after` is in days there."""
+    fields = {name for name in S3Store.model_fields if not name.startswith("_")}
+
+    assert set(S3Options.__struct_fields__) - fields == {"abandoned_after"}
+    assert S3Store().settings() == S3Options()
+
+
 @pytest.mark.parametrize("wrong", [{"endpoint": "https://a:b@s3.corp.example"}, {"encryption": "rot13"}])
 def test_an_object_store_that_makes_no_sense_is_refused(wrong: dict[str, str]) -> None:
     with pytest.raises(ValidationError):
