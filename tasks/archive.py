@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
-from urllib.parse import quote
 from uuid import UUID
 
 import msgspec
@@ -17,6 +16,7 @@ from prefect.logging import get_run_logger
 from pydantic import BaseModel
 
 from oci.archive.inventory import Verdict, verify_archive
+from oci.archive.open import link_to
 from oci.errors import Incomplete, IntegrityError, InvalidInput, StoreError
 from oci.export.assembly import WriteReport
 from oci.export.export import ArchiveReport, begin_archive, finish_archive, write_parts
@@ -26,9 +26,8 @@ from oci.export.plan import ArchivePlan, Group
 from oci.export.planner import plan_archive
 from oci.export.resume import is_written
 from oci.meter import Receipt
-from oci.reference import S3_PREFIX, ArchiveName
+from oci.reference import ArchiveName
 from oci.relocation.report import ArchiveFacts, RelocationReport, Traffic
-from oci.relocation.session import Session
 from oci.relocation.verify import Verification
 from oci.units import counted, show_size
 from tasks.artifacts.report import artifact_key
@@ -101,18 +100,7 @@ class ExportRun(RelocationRun):
         )
 
     def _facts(self) -> ArchiveFacts:
-        plan = self.archive
-        if plan is None:
-            return ArchiveFacts()
-        return ArchiveFacts(
-            locations=plan.locations,
-            size=plan.size,
-            images=plan.images,
-            blobs=plan.blob_count,
-            parts=sum(len(volume.parts) for volume in plan.volumes),
-            left_out=sum(size for _, size in plan.left_out),
-            unchanged=self.unchanged,
-        )
+        return self.archive.facts(unchanged=self.unchanged) if self.archive else ArchiveFacts()
 
 
 @task(name="plan tarball", task_run_name="plan tarball {location}", **REPEATABLE)
@@ -137,8 +125,7 @@ async def plan_tarball(location: str) -> bool:
     if export.unchanged:
         get_run_logger().info("%s is this very archive: nothing to write", location)
     else:
-        parts = sum(len(volume.parts) for volume in plan.volumes)
-        get_run_logger().info("%s: %s in %d parts", location, show_size(plan.size), parts)
+        get_run_logger().info("%s: %s in %d parts", location, show_size(plan.size), plan.part_count)
     return not export.unchanged
 
 
@@ -176,7 +163,7 @@ async def complete_tarball(location: str) -> None:  # noqa: ARG001 - shown in th
     export.result = await export.in_thread(finish, session, plan, export.tickets, export.written)
     for volume in plan.volumes:
         await acreate_link_artifact(
-            link=link_to(volume.location, session),
+            link=link_to(volume.location, session.object_store),
             link_text=volume.location,
             key=artifact_key("archive", volume.location),
             description=f"{show_size(volume.tar.size)}, {counted(plan.images, 'image')}",
@@ -206,15 +193,6 @@ async def verify_tarball(location: str, *, deep: bool = False) -> None:
             hint="remove it and write it again",
         )
     get_run_logger().info("verified %d images and %d blobs", verdict.images, verdict.blobs)
-
-
-def link_to(location: str, session: Session) -> str:
-    """For a browser; what it shows depends on what the reader may see there."""
-    if not location.startswith(S3_PREFIX):
-        return f"file://{quote(location)}"
-    bucket, _, key = location.removeprefix(S3_PREFIX).partition("/")
-    address = session.object_store(location).address
-    return f"{address}/{bucket}/{quote(key)}" if address else f"https://{bucket}.s3.amazonaws.com/{quote(key)}"
 
 
 GroupParameters = Callable[[Group], Mapping[str, Any]]

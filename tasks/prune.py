@@ -10,7 +10,6 @@ from prefect import task
 from prefect.logging import get_run_logger
 from pydantic import BaseModel
 
-from oci.digest import digest_of
 from oci.mirror.config import Mirror, MirrorsConfig
 from oci.mirror.reader import read_config
 from oci.mirror.run import opened
@@ -133,7 +132,7 @@ def _planned(plan: PrunePlan) -> PlannedPrune:
         waiting=plan.waiting,
         kept=plan.manifests_kept,
         bytes=plan.bytes_to_free,
-        fingerprint=fingerprint(plan),
+        fingerprint=plan.fingerprint,
         document=plan.to_json(),
     )
 
@@ -143,13 +142,6 @@ def _plan(session: Session, destination: StoreName, keep: Keep, grace: timedelta
     if grace:
         remember(session, destination, plan)
     return plan
-
-
-def fingerprint(plan: PrunePlan) -> str:
-    """Returns the fingerprint of all that a plan deletes, names included: what a person approves."""
-    due = [f"{manifest.digest} {' '.join(manifest.tags)}" for manifest in plan.due_manifests]
-    due += [f"{tag.tag}@{tag.digest}" for tag in plan.due_tags]
-    return digest_of("\n".join([plan.destination, *sorted(due)]).encode()).partition(":")[2][:32]
 
 
 def plan_key(destination: str) -> str:

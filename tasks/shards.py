@@ -15,7 +15,7 @@ from oci.digest import Digest
 from oci.errors import StoreError
 from oci.meter import Receipt
 from oci.relocation.plan import Plan, PlannedManifest
-from oci.relocation.shards import Cut, cut, part_of, with_present_marked
+from oci.relocation.shards import Cut, cut, local_stores, part_of, with_present_marked
 from oci.relocation.transfer import DONE, FAILED, ImageOutcome, failure
 from tasks.access import access_was_given
 from tasks.fleet.dispatch import Fleet, Job, JobEnd, JobState, run_on_fleet
@@ -44,12 +44,7 @@ def in_shards(transfer: RelocationRun, *, count: int, shard_bytes: int) -> Cut |
     """The plan in shards, or None when it isn't worth it, or not possible: a run on another machine takes seconds to
     start and can't see the folders of this one."""
     plan = transfer.planned
-    stores = {
-        plan.destination,
-        *(manifest.store for manifest in plan.manifests),
-        *(s for blob in plan.blobs for s in blob.stores),
-    }
-    folders = sorted(str(store) for store in stores if store.is_local)
+    folders = local_stores(plan)
     if folders or access_was_given():
         why = f"{folders[0]} is on this machine" if folders else "the credentials are this machine's own"
         get_run_logger().info("all of it is done in this run: %s", why)

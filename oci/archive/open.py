@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from typing import Protocol
+from urllib.parse import quote
 
 from oci.archive.s3_options import S3Options
 from oci.cancel import CancelToken
@@ -101,3 +102,12 @@ def open_readers(
             reader.close()
         raise
     return tuple(opened)
+
+
+def link_to(location: str, object_store: Callable[[str], S3Options]) -> str:
+    """Returns the address of an archive for a browser; what that shows depends on what its user may see there."""
+    if not in_object_store(location):
+        return f"file://{quote(location)}"
+    bucket, _, key = location.removeprefix(S3_PREFIX).partition("/")
+    address = object_store(location).address
+    return f"{address}/{bucket}/{quote(key)}" if address else f"https://{bucket}.s3.amazonaws.com/{quote(key)}"

@@ -19,6 +19,7 @@ from oci.export.tar_plan import TarPlan
 from oci.output import to_dict
 from oci.reference import ArchiveName, parse_tag
 from oci.relocation.plan import PlannedBlob, planned_blob
+from oci.relocation.report import ArchiveFacts
 
 PLAN_VERSION = 1
 
@@ -113,6 +114,22 @@ class ArchivePlan(Struct, frozen=True, kw_only=True, dict=True):
             for volume in self.volumes
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    @property
+    def part_count(self) -> int:
+        return sum(len(volume.parts) for volume in self.volumes)
+
+    def facts(self, *, unchanged: bool = False) -> ArchiveFacts:
+        """Returns what a report says of the archive; `unchanged` says that it was in place before."""
+        return ArchiveFacts(
+            locations=self.locations,
+            size=self.size,
+            images=self.images,
+            blobs=self.blob_count,
+            parts=self.part_count,
+            left_out=sum(size for _, size in self.left_out),
+            unchanged=unchanged,
+        )
 
     def groups(self, count: int) -> tuple[Group, ...]:
         """At least one for each volume, `count` in all where that is more; of about the same size."""

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from oci.digest import Digest, parse_digest
+from oci.digest import Digest, digest_of, hex_of, parse_digest
 from oci.errors import InvalidDocument, InvalidInput
 from oci.prune.keep import Keep
 from oci.reference import StoreName, parse_store, parse_tag
@@ -88,6 +88,13 @@ class PrunePlan(msgspec.Struct, frozen=True, kw_only=True):
         """At most: what is due, with the blobs that nothing else lists. A registry frees them when it collects garbage,
         and other repositories may use them."""
         return bytes_freed(self.manifests, {manifest.digest for manifest in self.due_manifests})
+
+    @property
+    def fingerprint(self) -> str:
+        """32 characters that are the same for plans that delete the same, names included: what a person approves."""
+        due = [f"{manifest.digest} {' '.join(manifest.tags)}" for manifest in self.due_manifests]
+        due += [f"{tag.tag}@{tag.digest}" for tag in self.due_tags]
+        return hex_of(digest_of("\n".join([self.destination, *sorted(due)]).encode()))[:32]
 
     @property
     def waiting(self) -> int:

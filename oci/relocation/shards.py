@@ -62,6 +62,13 @@ def cut(plan: Plan, *, count: int = 0, shard_bytes: int = 0, text_limit: int = T
     )
 
 
+def local_stores(plan: Plan) -> list[str]:
+    """Returns the stores of a plan that other machines can't reach: a plan that has any isn't worth cutting."""
+    sources = {store for blob in plan.blobs for store in blob.stores}
+    stores = {plan.destination, *(manifest.store for manifest in plan.manifests), *sources}
+    return sorted(str(store) for store in stores if store.is_local)
+
+
 def part_of(plan: Plan, images: Iterable[PlannedManifest]) -> Plan:
     """A plan to transfer `images`, with what is below them and nothing else: no names, which the whole gets last."""
     chosen = {image.digest for image in images}
