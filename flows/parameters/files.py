@@ -16,7 +16,6 @@ from flows.parameters.registry import (
     Text,
     archive_location,
     archive_name,
-    side,
     without_scheme,
 )
 from oci.bundle.pull import PullRequest
@@ -25,10 +24,9 @@ from oci.errors import InvalidInput
 from oci.files.decompress import UnpackLimits
 from oci.files.walk import DEFAULT_EXCLUSIONS
 from oci.options import Options, option
-from oci.reference import LayoutFolder, parse_any
+from oci.reference import parse_any
 from oci.registry.options import RegistryOptions
 from oci.relocation.session import DEFAULT_CONCURRENCY
-from tasks.access import Side
 
 
 class PushParameters(OneSide, Options, frozen=True, kw_only=True):
@@ -109,15 +107,12 @@ class PushParameters(OneSide, Options, frozen=True, kw_only=True):
         place = self.request().destination
         if self.lock_output and not self.bundle:
             raise InvalidInput("only a bundle has a lock")
-        if self.lock_output and (isinstance(place.repository, LayoutFolder) or self.to_tar):
+        if self.lock_output and (not place.repository.registry or self.to_tar):
             raise InvalidInput("a lock names registries only, not an image-layout folder or an archive")
         if self.to_tar:
             archive_location(self.to_tar)
             if self.tags:
                 raise InvalidInput("an image in an archive has the tag of its destination: leave out tags")
-
-    def side(self) -> Side:
-        return side(self.registry, self.credentials, self.concurrency, self.s3_store)
 
     def request(self) -> PushRequest:
         destination = without_scheme(self.destination)
@@ -187,9 +182,6 @@ class PullParameters(OneSide, Options, frozen=True, kw_only=True):
         if self.kind != "lock":
             parse_any(without_scheme(self.source))
         archive_name(self.archive)
-
-    def side(self) -> Side:
-        return side(self.registry, self.credentials, self.concurrency, self.s3_store)
 
     def request(self) -> PullRequest:
         named: dict[str, Any] = {self.kind: self.source}

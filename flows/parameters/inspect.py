@@ -14,7 +14,6 @@ from flows.parameters.registry import (
     S3StoreName,
     Text,
     archive_name,
-    side,
     without_scheme,
 )
 from oci.errors import InvalidInput
@@ -23,7 +22,6 @@ from oci.reference import Reference, StoreName, parse_any, parse_store
 from oci.registry.options import RegistryOptions
 from oci.relocation.session import DEFAULT_CONCURRENCY
 from oci.relocation.verify import names_by_store
-from tasks.access import Side
 
 
 class DescribeParameters(OneSide, Options, frozen=True, kw_only=True):
@@ -53,9 +51,6 @@ class DescribeParameters(OneSide, Options, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         self.reference()
         archive_name(self.archive)
-
-    def side(self) -> Side:
-        return side(self.registry, self.credentials, self.concurrency, self.s3_store)
 
     def reference(self) -> Reference:
         return parse_any(without_scheme(self.bundle))

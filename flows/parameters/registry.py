@@ -59,15 +59,17 @@ ArchiveLocations = Annotated[
 
 
 class OneSide:
-    """For the parameters of a flow that uses registries on one side only. They have these fields."""
+    """Base of the parameters of a flow that uses registries on one side only. They have these fields; `s3_store` is for
+    those that read or write archives."""
 
     __slots__ = ()
     concurrency: int
     credentials: tuple[str, ...]
     registry: RegistryOptions
+    s3_store = ""
 
     def side(self) -> Side:
-        return side(self.registry, self.credentials, self.concurrency)
+        return side(self.registry, self.credentials, self.concurrency, self.s3_store)
 
 
 def without_scheme(text: str) -> str:

@@ -17,7 +17,7 @@ from msgspec import Struct
 from oci.bundle.composer import Composer
 from oci.bundle.yamltext import meaning, needs_quotes, sort_key
 from oci.errors import InvalidDocument, InvalidReference
-from oci.reference import Reference, Repository
+from oci.reference import Reference
 
 API_VERSION = "imgpkg.carvel.dev/v1alpha1"
 
@@ -113,7 +113,7 @@ def check_header(fields: Mapping[str, YamlNode], kind: str) -> None:
 
 def pinned(reference: Reference) -> str:
     """The canonical text. Raises InvalidDocument for a tag or a layout folder, which no reader of locks knows."""
-    if reference.digest is None or not isinstance(reference.repository, Repository):
+    if reference.digest is None or not reference.repository.registry:
         raise InvalidDocument(f"{reference} can't stand in a lock", hint=_PINNED)
     return str(reference)
 

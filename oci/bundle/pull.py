@@ -24,7 +24,7 @@ from oci.files.unpack import unpack
 from oci.files.walk import LOCK_FILE
 from oci.manifest import NESTING_LIMIT, Manifest
 from oci.output import store_error
-from oci.reference import ArchiveName, LayoutFolder, Reference, Repository, StoreName, parse_any
+from oci.reference import ArchiveName, LayoutFolder, Reference, StoreName, parse_any
 from oci.store import Source
 
 NESTED_FOLDER = os.path.join(".imgpkg", "bundles")
@@ -187,7 +187,7 @@ def _verdict(store: StoreName, *, updated: bool) -> str:
         return (
             f"The bundle repo ({store}) is hosting every image specified in the bundle's Images Lock file ({LOCK_FILE})"
         )
-    if not isinstance(store, Repository):
+    if not store.registry:
         return f"A lock file can't name {_KINDS[type(store)]}; skipping lock file update"
     return "One or more images not found in bundle repo; skipping lock file update"
 
@@ -233,7 +233,7 @@ class _Job:
         hosted = self._hosts_all(source, lock)
         if self.recursive:
             self._pull_nested(source, manifest.digest, lock, indent, depth, hosted=hosted)
-        if not hosted or not isinstance(source.name, Repository):
+        if not hosted or not source.name.registry:
             return lock_path, False
         moved = (replace(entry, image=Reference(source.name, "", entry.image.digest)) for entry in lock.images)
         write_lock(os.path.join(self.root, lock_path), ImagesLock(tuple(moved)))

@@ -18,7 +18,7 @@ from oci.prune.keep import Keep
 from oci.prune.plan import PrunePlan, UnwantedManifest, UnwantedTag
 from oci.prune.references import References, order
 from oci.prune.survey import Found, Survey, Surveyor
-from oci.reference import ArchiveName, Repository, StoreName, parse_any
+from oci.reference import ArchiveName, StoreName, parse_any
 from oci.relocation.session import Session
 from oci.store import Destination
 
@@ -264,7 +264,7 @@ def _warnings(keep: Keep, survey: Survey) -> Iterator[str]:
 
 
 def _unknown(name: StoreName, keep: Keep) -> Iterator[str]:
-    if not isinstance(name, Repository):
+    if not name.registry:
         return
     if not (keep.bundles or keep.locks):
         yield _UNKNOWN_BUNDLES
