@@ -35,8 +35,8 @@ def member_name(blob: Digest) -> str:
 
 
 def digest_of_member(name: str) -> Digest | None:
-    found = _MEMBER.fullmatch(name)
-    text = f"{found[1]}:{found[2]}" if found else ""
+    match = _MEMBER.fullmatch(name)
+    text = f"{match[1]}:{match[2]}" if match else ""
     return Digest(text) if is_digest(text) else None
 
 
@@ -93,9 +93,9 @@ def _listed(entry: ArchiveEntry, manifest: Manifest) -> dict[str, Any]:
 
 
 def _collect(
-    descriptor: Descriptor, read: Callable[[Digest, int], bytes], found: dict[Digest, Manifest], depth: int
+    descriptor: Descriptor, read: Callable[[Digest, int], bytes], manifests: dict[Digest, Manifest], depth: int
 ) -> None:
-    if descriptor.digest in found:
+    if descriptor.digest in manifests:
         return
     if depth > NESTING_LIMIT:
         raise InvalidManifest(f"{INDEX}: nested deeper than {NESTING_LIMIT} levels")
@@ -103,7 +103,7 @@ def _collect(
     manifest = parse_manifest(raw, descriptor.media_type)
     if manifest.digest != descriptor.digest:
         raise IntegrityError(f"the archive's bytes of {descriptor.digest} have {manifest.digest}")
-    found[manifest.digest] = manifest
+    manifests[manifest.digest] = manifest
     for child in manifest.children:
         if child.names_manifest:
-            _collect(child, read, found, depth + 1)
+            _collect(child, read, manifests, depth + 1)

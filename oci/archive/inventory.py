@@ -91,13 +91,13 @@ def verify_archive(archive: Archive, workers: Executor, *, deep: bool = False) -
         for digest, blob in wanted.items()
         if archive.blob_size(digest) is None and (digest in required or not blob.distributable)
     }
-    there = [blob for digest, blob in wanted.items() if digest not in lacking]
-    looked = workers.map(lambda blob: _problem(archive, blob, deep=deep), there)
+    present = [blob for digest, blob in wanted.items() if digest not in lacking]
+    looked = workers.map(lambda blob: _problem(archive, blob, deep=deep), present)
     problems.extend(problem for problem in looked if problem)
     return Verdict(
         images=len(archive.contents.entries),
-        blobs=len(there),
-        bytes_hashed=sum(blob.size for blob in there) if deep else 0,
+        blobs=len(present),
+        bytes_hashed=sum(blob.size for blob in present) if deep else 0,
         lacking=len(lacking),
         problems=tuple(problems),
     )
@@ -114,11 +114,11 @@ def compare(before: Archive, after: Archive) -> Difference:
             continue
         images.extend(ImageChange(what=REMOVED, name=name, before=digest) for digest in gone)
         images.extend(ImageChange(what=ADDED, name=name, after=digest) for digest in come)
-    held, holds = blobs_of(before), blobs_of(after)
+    sizes, holds = blobs_of(before), blobs_of(after)
     return Difference(
         images=tuple(images),
-        blobs_added={digest: size for digest, size in holds.items() if digest not in held},
-        blobs_removed={digest: size for digest, size in held.items() if digest not in holds},
+        blobs_added={digest: size for digest, size in holds.items() if digest not in sizes},
+        blobs_removed={digest: size for digest, size in sizes.items() if digest not in holds},
     )
 
 
@@ -164,8 +164,8 @@ def _problem(archive: Archive, blob: Descriptor, *, deep: bool) -> str:
 
 def _by_name(archive: Archive) -> dict[str, set[Digest]]:
     """By the repository that an image came from, and its tag where it has one."""
-    found: dict[str, set[Digest]] = {}
+    digests: dict[str, set[Digest]] = {}
     for image in images_of(archive):
         name = image.name.partition("@")[0] + (f":{image.tag}" if image.tag else "")
-        found.setdefault(name or image.digest, set()).add(image.digest)
-    return found
+        digests.setdefault(name or image.digest, set()).add(image.digest)
+    return digests

@@ -213,8 +213,8 @@ def _count(client: Any, meter: Meter) -> None:
 def _identity(session: boto3.Session, settings: S3Options) -> str:
     if settings.role:
         return f"role {settings.role}"
-    found = session.get_credentials()
-    return f"access key {found.access_key} ({found.method})" if found else "anonymous"
+    keys = session.get_credentials()
+    return f"access key {keys.access_key} ({keys.method})" if keys else "anonymous"
 
 
 def _client(session: boto3.Session, settings: S3Options) -> Any:

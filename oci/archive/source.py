@@ -60,13 +60,13 @@ class Archive:
         return iter(sorted(self._tags))
 
     def referrers(self, subject: Digest, artifact_type: str = "") -> tuple[Descriptor, ...]:
-        known = (
+        referrers = (
             manifest
             for manifest in self.contents.manifests.values()
             if manifest.subject and manifest.subject.digest == subject
         )
         return tuple(
-            manifest.descriptor for manifest in known if artifact_type in ("", manifest.descriptor.artifact_type)
+            manifest.descriptor for manifest in referrers if artifact_type in ("", manifest.descriptor.artifact_type)
         )
 
     def lacks(self, subject: str, operation: str) -> NotFound:

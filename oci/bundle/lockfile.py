@@ -23,10 +23,10 @@ def read_lock(path: str) -> ImagesLock | BundleLock:
         return ImagesLock.from_node(node)
     if kind.value == BUNDLE_LOCK:
         return BundleLock.from_node(node)
-    found = kind.text()
+    name = kind.text()
     raise kind.error(
-        f"neither {IMAGES_LOCK} nor {BUNDLE_LOCK} but {found!r}"
-        if found
+        f"neither {IMAGES_LOCK} nor {BUNDLE_LOCK} but {name!r}"
+        if name
         else f"not given; expected {IMAGES_LOCK} or {BUNDLE_LOCK}"
     )
 

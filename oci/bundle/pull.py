@@ -98,12 +98,12 @@ class Pulled(Struct, frozen=True, kw_only=True):
 
     def to_dict(self, output: str) -> dict[str, Any]:
         """As vendir and other Go programs know it from imgpkg; `output` is the folder that was pulled into."""
-        found: dict[str, Any] = {"image": self.image}
+        body: dict[str, Any] = {"image": self.image}
         if self.lock_path:
-            found["imagesLock"] = {"path": os.path.join(output, self.lock_path), "updated": self.updated}
+            body["imagesLock"] = {"path": os.path.join(output, self.lock_path), "updated": self.updated}
         if self.nested:
-            found["nestedBundles"] = [bundle.to_dict(output) for bundle in self.nested]
-        return found if self.origin else {**found, "cacheable": self.cacheable}
+            body["nestedBundles"] = [bundle.to_dict(output) for bundle in self.nested]
+        return body if self.origin else {**body, "cacheable": self.cacheable}
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +270,7 @@ class _Job:
             entry for name, entry in entries.items() if name not in plain and entry.image.digest not in self.seen
         ]
         looked = self.threads.map(lambda entry: self._find(home, entry, hosted=hosted), unknown)
-        found = {entry.image.digest: bundle for entry, bundle in zip(unknown, looked, strict=True)}
+        bundles = {entry.image.digest: bundle for entry, bundle in zip(unknown, looked, strict=True)}
         for entry in entries.values():
             digest = Digest(entry.image.identifier)
             if digest in self.seen:
@@ -278,7 +278,7 @@ class _Job:
                     self.line(f"{indent}  Pulling nested bundle '{entry.image}'")
                     self.line(f"{indent}  Skipped, already downloaded")
                 continue
-            bundle = found.get(digest)
+            bundle = bundles.get(digest)
             self.seen[digest] = bundle is not None
             if bundle is not None:
                 if not self.nested:

@@ -62,8 +62,8 @@ def referrers(subject: Digest) -> str:
 def attached_to(tag: str) -> str:
     """The `sha256-<hex>` in a tag's name, as `referrers` makes it of a digest; empty for any other tag. Keep-alive and
     locations tags, cosign's tags and the referrers tag have one."""
-    found = _ATTACHED.fullmatch(tag)
-    return found.group(1) if found else ""
+    match = _ATTACHED.fullmatch(tag)
+    return match.group(1) if match else ""
 
 
 def digest_named(tag: str) -> Digest | None:
@@ -102,8 +102,8 @@ def list_tags(source: Source, *, internal: bool = False, digests: Executor | Non
         return tuple(Tag(name) for name in names)
 
     def asked(name: str) -> Tag:
-        found = source.head_manifest(name)
-        return Tag(name, found.digest if found else None)
+        descriptor = source.head_manifest(name)
+        return Tag(name, descriptor.digest if descriptor else None)
 
     return tuple(digests.map(asked, names))
 

@@ -62,17 +62,17 @@ def _c_octal(plain: str) -> str:
 
 
 def _is_timestamp(text: str) -> bool:
-    found = _DATE.fullmatch(text)
-    if not found:
+    match = _DATE.fullmatch(text)
+    if not match:
         return False
-    year, month, day = (int(number) for number in found.group(1, 2, 3))
+    year, month, day = (int(number) for number in match.group(1, 2, 3))
     if not 1 <= month <= 12 or not 1 <= day <= calendar.monthrange(year, month)[1]:
         return False
-    if not found[4]:
+    if not match[4]:
         return True
-    hour, minute, second = (int(number) for number in found.group(5, 6, 7))
-    zoned = bool(found[9])
-    return hour < 24 and minute < 60 and second < 60 and zoned == (found[4][0] != " ")
+    hour, minute, second = (int(number) for number in match.group(5, 6, 7))
+    zoned = bool(match[9])
+    return hour < 24 and minute < 60 and second < 60 and zoned == (match[4][0] != " ")
 
 
 def _compare(left: str, right: str) -> int:

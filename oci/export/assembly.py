@@ -86,10 +86,10 @@ class Writing:
         mine = [part for part in self.parts if chosen is None or part.number in chosen]
         self._check_alone(mine)
         self.report.parts = len(mine)
-        known = {part.number: done[part.number] for part in mine if part.number in done}
-        self._kept = set(known)
+        stored = {part.number: done[part.number] for part in mine if part.number in done}
+        self._kept = set(stored)
         with ThreadPoolExecutor(self.concurrency, thread_name_prefix="piece") as readers:
-            while (problem := self._round(mine, known, readers)) is not None:
+            while (problem := self._round(mine, stored, readers)) is not None:
                 self._round_number += 1
                 if self._round_number == _ROUNDS:
                     raise problem
@@ -105,14 +105,14 @@ class Writing:
             raise InvalidInput("these parts share a blob with others: one process has to write them all")
 
     def _round(
-        self, parts: Sequence[Part], known: dict[int, StoredPart], readers: ThreadPoolExecutor
+        self, parts: Sequence[Part], stored: dict[int, StoredPart], readers: ThreadPoolExecutor
     ) -> IntegrityError | None:
         """One pass over what is missing. Gives a problem when something has to be done again: a blob with a wrong byte
         takes all its parts with it, for no record says which of them has it."""
         prove_all = self.writer.reads_back and self._round_number == 0
-        self._unproven = self._cut_in(part for part in parts if prove_all or part.number not in known)
+        self._unproven = self._cut_in(part for part in parts if prove_all or part.number not in stored)
         todo = [
-            part for part in parts if prove_all or part.number not in known or self._blobs_cut(part) & self._unproven
+            part for part in parts if prove_all or part.number not in stored or self._blobs_cut(part) & self._unproven
         ]
         numbers = {part.number for part in todo}
         for part in parts:
@@ -120,19 +120,19 @@ class Writing:
                 self._tell(part)
         self._chains = Chains()
         problem: IntegrityError | None = None
-        for part, error in self._side_by_side(todo, known, readers):
+        for part, error in self._side_by_side(todo, stored, readers):
             if not isinstance(error, IntegrityError):
                 raise error
             problem = problem or error
             spoilt = self._blobs_cut(part)
             for other in parts:
                 if other.number == part.number or self._blobs_cut(other) & spoilt:
-                    known.pop(other.number, None)
+                    stored.pop(other.number, None)
                     self._kept.discard(other.number)
         return problem
 
     def _side_by_side(
-        self, todo: Sequence[Part], known: dict[int, StoredPart], readers: ThreadPoolExecutor
+        self, todo: Sequence[Part], stored: dict[int, StoredPart], readers: ThreadPoolExecutor
     ) -> Iterator[tuple[Part, TransshipError]]:
         """Gives those that failed. Parts begin in order, which is what lets one wait for the hash of the one before
         it. Wrong bytes are a matter of their blobs alone; after any other error no part begins any more."""
@@ -144,7 +144,7 @@ class Writing:
             ended = False
             while True:
                 while not ended and len(running) < width and (part := next(queue, None)) is not None:
-                    running[threads.submit(self._write, part, known.get(part.number), readers)] = part
+                    running[threads.submit(self._write, part, stored.get(part.number), readers)] = part
                 if not running:
                     return
                 finished, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -153,7 +153,7 @@ class Writing:
                     error = future.exception()
                     if error is None:
                         self._tell(part)
-                        known[part.number] = future.result()
+                        stored[part.number] = future.result()
                     elif isinstance(error, IntegrityError):
                         yield part, error
                     elif isinstance(error, TransshipError):
@@ -162,11 +162,11 @@ class Writing:
                     else:
                         raise error
 
-    def _write(self, part: Part, known: StoredPart | None, readers: ThreadPoolExecutor) -> StoredPart:
+    def _write(self, part: Part, stored: StoredPart | None, readers: ThreadPoolExecutor) -> StoredPart:
         """A part that fails wakes the parts that wait for it."""
         try:
             self.cancel.check()
-            return self._written(part, known, readers)
+            return self._written(part, stored, readers)
         except IntegrityError as error:
             self._chains.break_off(error, self._blobs_cut(part))
             raise
@@ -177,11 +177,11 @@ class Writing:
             self._chains.break_off(Cancelled())
             raise
 
-    def _written(self, part: Part, known: StoredPart | None, readers: ThreadPoolExecutor) -> StoredPart:
-        if known is not None and self.writer.reads_back:
+    def _written(self, part: Part, stored: StoredPart | None, readers: ThreadPoolExecutor) -> StoredPart:
+        if stored is not None and self.writer.reads_back:
             whole = self._round_number == 0
             self._prove_stored(part, self.plan.pieces(part.start, part.end) if whole else self._unproven_pieces(part))
-            return known
+            return stored
         if part.copy_from is not None and self.base is not None and self._round_number == 0:
             if self.writer.copy(part, self.base):
                 if self.writer.reads_back:
@@ -191,30 +191,30 @@ class Writing:
             if not self.writer.reads_back:
                 # Other parts of its blobs may be copied, unseen: all are read and hashed in the next round.
                 raise IntegrityError(f"part {part.number} can't be copied from {self.base.location}")
-        new = self._put_stream(part, known) if part.size > BUFFERED else self._put(part, known, readers)
+        new = self._put_stream(part, stored) if part.size > BUFFERED else self._put(part, stored, readers)
         if not new:
-            return known or StoredPart()
+            return stored or StoredPart()
         with self._lock:
             self._kept.discard(part.number)
         self._count("sent", part.size)
         self.meter.sent(part.size)
         return StoredPart()
 
-    def _put(self, part: Part, known: StoredPart | None, readers: ThreadPoolExecutor) -> bool:
+    def _put(self, part: Part, stored: StoredPart | None, readers: ThreadPoolExecutor) -> bool:
         """False when the very bytes are stored already."""
         data = self._buffer(part.size)
         self._assemble(part, data, readers)
         self._hash(part, data)
-        new = known is None or not known.is_of(zlib.crc32(data), md5(data, usedforsecurity=False).hexdigest)
+        new = stored is None or not stored.is_of(zlib.crc32(data), md5(data, usedforsecurity=False).hexdigest)
         if new:
             self.writer.put(part, data)
         self._spare.append(data)
         return new
 
-    def _put_stream(self, part: Part, known: StoredPart | None) -> bool:
+    def _put_stream(self, part: Part, stored: StoredPart | None) -> bool:
         """The same for a part that isn't held: its pieces are read one after the other."""
         turns = chain([True], repeat(False))
-        return self.writer.put_stream(part, lambda: self._passing(part, prove=next(turns)), known)
+        return self.writer.put_stream(part, lambda: self._passing(part, prove=next(turns)), stored)
 
     def _buffer(self, size: int) -> bytearray:
         """One that an earlier part has done with, if there is one: what is freed in so big pieces mostly stays with the

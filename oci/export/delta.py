@@ -77,10 +77,10 @@ def _start(path: str, limit: int) -> bytes:
 def _of_archive(session: Session, location: str) -> Known:
     """Returns what an archive has, and what it requires of the other side."""
     contents = session.archive(ArchiveName.of(location), "destination").contents
-    there = {*contents.blobs, *contents.configs, *(digest for digest, _ in contents.transship_json.requires)}
+    digests = {*contents.blobs, *contents.configs, *(digest for digest, _ in contents.transship_json.requires)}
     name = location.rpartition("/")[2]
     return Known(
-        f"{name} ({_identity(contents)})", lambda blobs: [blob.digest for blob in blobs if blob.digest in there]
+        f"{name} ({_identity(contents)})", lambda blobs: [blob.digest for blob in blobs if blob.digest in digests]
     )
 
 
@@ -91,13 +91,13 @@ def _identity(contents: Contents) -> Digest:
 
 def _of_list(path: str, plan: Plan) -> Known:
     listed = _start(path, _LIST_LIMIT).decode(errors="replace")
-    there = {Digest(text) for text in _DIGEST.findall(listed)}
-    if not there:
+    digests = {Digest(text) for text in _DIGEST.findall(listed)}
+    if not digests:
         raise InvalidInput(f"{path}: there is no digest in it", hint="give a lock file, or a list of digests")
     for manifest in reversed(plan.manifests):  # children come before what they belong to
-        if manifest.digest in there:
-            there.update((*manifest.blobs, *manifest.children))
-    return Known(os.path.basename(path), lambda blobs: [blob.digest for blob in blobs if blob.digest in there])
+        if manifest.digest in digests:
+            digests.update((*manifest.blobs, *manifest.children))
+    return Known(os.path.basename(path), lambda blobs: [blob.digest for blob in blobs if blob.digest in digests])
 
 
 def _of_store(session: Session, name: StoreName) -> Known:

@@ -152,9 +152,9 @@ def push_to_archive(
         copied = RelocationRequest(image=place, shallow=True, to=str(ArchiveName.of(location)))
         plan = make_plan(session, copied)
         renamed = (structs.replace(manifest, store=named.repository) for manifest in plan.manifests)
-        there = structs.replace(plan, manifests=tuple(renamed))
-        report = write_archive(session, plan_archive(session, copied, there, options))
-    return structs.replace(pushed, reference=named.at(there.manifests[-1].digest)), report
+        renamed_plan = structs.replace(plan, manifests=tuple(renamed))
+        report = write_archive(session, plan_archive(session, copied, renamed_plan, options))
+    return structs.replace(pushed, reference=named.at(renamed_plan.manifests[-1].digest)), report
 
 
 def _kept(volume: Volume, on_part: OnPart | None) -> WriteReport:
@@ -201,14 +201,14 @@ def _base(session: Session, plan: ArchivePlan) -> Archive | None:
 def _places(session: Session, plan: ArchivePlan, base: Archive | None, digest: Digest) -> list[OpenBlob]:
     """What was read while planning, then the older archive, then where the plan found the blob."""
     blob = plan.blob_by_digest[digest]
-    found: list[OpenBlob] = []
+    places: list[OpenBlob] = []
     cached = session.cache.get(digest)
     if cached is not None:
-        found.append(partial(_slice, cached))
+        places.append(partial(_slice, cached))
     if base is not None and base.blob_size(digest) == blob.size:
-        found.append(partial(base.read_blob, blob.descriptor))
-    found.extend(partial(_followed, session, store, blob.descriptor) for store in blob.stores)
-    return found
+        places.append(partial(base.read_blob, blob.descriptor))
+    places.extend(partial(_followed, session, store, blob.descriptor) for store in blob.stores)
+    return places
 
 
 def _slice(data: bytes, offset: int, length: int | None) -> Iterator[Chunk]:

@@ -57,7 +57,7 @@ class ByteWriter(Protocol):
     def put(self, part: Part, data: bytearray) -> None:
         """Writes a part, over an earlier try."""
 
-    def put_stream(self, part: Part, read: ReadPart, known: StoredPart | None) -> bool:
+    def put_stream(self, part: Part, read: ReadPart, stored: StoredPart | None) -> bool:
         """The same for a part that is too big to be held; False when what is `known` of it proves that it is in place.
         All of it is read once before anybody may take it for written, and again as often as it takes."""
 
@@ -168,7 +168,7 @@ class FileWriter:
             _write_at(self._file, data, part.start)
             self._note(part, zlib.crc32(data))
 
-    def put_stream(self, part: Part, read: ReadPart, known: StoredPart | None) -> bool:  # noqa: ARG002 - asked of stores that can't be read back
+    def put_stream(self, part: Part, read: ReadPart, stored: StoredPart | None) -> bool:  # noqa: ARG002 - asked of stores that can't be read back
         at, crc = part.start, 0
         for chunk in read():
             with self._mapped("writing"):
@@ -236,8 +236,8 @@ class FileWriter:
             if error.errno not in (errno.ELOOP, errno.ENXIO):
                 raise
         else:
-            found = os.fstat(handle)
-            if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and found.st_nlink == 1:
+            status = os.fstat(handle)
+            if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and status.st_nlink == 1:
                 return handle
             os.close(handle)
         raise self._refused(
@@ -294,13 +294,13 @@ class FileWriter:
         lines = [line for line in text.split(b"\n") if line]
         if not lines or lines[0] + b"\n" != _line(self.ticket):
             return None
-        found = {}
+        parts = {}
         for line in lines[1:]:
             with suppress(ValueError, TypeError):
                 start, end, crc = json.loads(line[9:])
                 if line + b"\n" == _line(json.dumps([start, end, crc])) and 0 <= start < end:
-                    found[(start, end)] = crc
-        return found
+                    parts[(start, end)] = crc
+        return parts
 
     def _refused(self, message: str, *, hint: str) -> Refused:
         return Refused(message, side=self._side, store=self.location, operation="opening", hint=hint)

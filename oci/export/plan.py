@@ -133,12 +133,12 @@ class ArchivePlan(Struct, frozen=True, kw_only=True, dict=True):
 
     def groups(self, count: int) -> tuple[Group, ...]:
         """At least one for each volume, `count` in all where that is more; of about the same size."""
-        found: list[Group] = []
+        groups: list[Group] = []
         for number, volume in enumerate(self.volumes):
             share = max(1, round(count * volume.tar.size / self.size))
             numbers = cutting.groups(volume.tar, volume.parts, share)
-            found.extend(Group(volume=number, numbers=group) for group in numbers)
-        return tuple(found)
+            groups.extend(Group(volume=number, numbers=group) for group in numbers)
+        return tuple(groups)
 
     def to_json(self) -> str:
         body = {

@@ -54,13 +54,13 @@ def plan_archive(
     manifests = {manifest.digest: manifest for manifest in loaded}
     blobs = _blobs(plan, manifests, with_configs=options.format != IMGPKG)
     _check_sizes(plan, options)
-    known = known_blobs(session, options.delta_from, plan) if options.delta_from else Known()
+    delta = known_blobs(session, options.delta_from, plan) if options.delta_from else Known()
     configs = {manifest.config.digest for manifest in manifests.values() if manifest.config}
-    there = known.among([blob for blob in blobs if blob.digest not in configs], plan)
-    chosen = [blob for blob in blobs if blob.digest not in there]
-    left_out = tuple((blob.digest, blob.size) for blob in blobs if blob.digest in there)
+    elsewhere = delta.among([blob for blob in blobs if blob.digest not in configs], plan)
+    chosen = [blob for blob in blobs if blob.digest not in elsewhere]
+    left_out = tuple((blob.digest, blob.size) for blob in blobs if blob.digest in elsewhere)
     head = _head(session, request, plan, manifests, options.format)
-    note = TransshipJson(requires=left_out, base=known.name)
+    note = TransshipJson(requires=left_out, base=delta.name)
     volumes = _volumes(head, note, _members(manifests, chosen, options.format), options)
     return ArchivePlan(
         source=plan.source,
@@ -70,7 +70,7 @@ def plan_archive(
             for location, volume in zip(_names(destination.location, len(volumes)), volumes, strict=True)
         ),
         blobs=tuple(chosen),
-        blob_count=len({digest for planned in plan.manifests for digest in planned.blobs} - there),
+        blob_count=len({digest for planned in plan.manifests for digest in planned.blobs} - elsewhere),
         images=len(list(plan.images)),
         base=options.base,
         left_out=left_out,
@@ -248,7 +248,7 @@ def _cut(session: Session, location: str, plan: TarPlan, options: ExportOptions)
 
 def _offsets(base: Archive, plan: TarPlan) -> dict[str, int]:
     """Where the older archive has the very members that are planned, header and all."""
-    found = {}
+    offsets = {}
     for member in plan.members:
         digest = member.content.digest
         stretch = base.contents.blobs.get(digest) if digest else None
@@ -259,8 +259,8 @@ def _offsets(base: Archive, plan: TarPlan) -> dict[str, int]:
         if at >= 0 and (
             stretch.reader.fingerprint or b"".join(stretch.reader.read(at, len(member.header))) == member.header
         ):
-            found[member.content.name] = at
-    return found
+            offsets[member.content.name] = at
+    return offsets
 
 
 def entries_of(plan: Plan, *, origins: bool) -> list[ArchiveEntry]:
@@ -286,5 +286,5 @@ def _reference(image: PlannedManifest) -> str:
     """Imgpkg parses it, so a folder or an archive is given a registry's name, one that can't exist (RFC 6761)."""
     if image.store.registry:
         return f"{image.store}@{image.digest}"
-    known = image.origin is not None and image.origin.repository.registry
-    return str(image.origin) if known else f"layout.invalid/image@{image.digest}"
+    has_origin = image.origin is not None and image.origin.repository.registry
+    return str(image.origin) if has_origin else f"layout.invalid/image@{image.digest}"

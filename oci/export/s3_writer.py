@@ -130,14 +130,14 @@ class S3Writer:
     def put(self, part: Part, data: bytearray) -> None:
         self._send(part, data, zlib.crc32(data), lambda: md5(data, usedforsecurity=False).digest())
 
-    def put_stream(self, part: Part, read: ReadPart, known: StoredPart | None) -> bool:
+    def put_stream(self, part: Part, read: ReadPart, stored: StoredPart | None) -> bool:
         """Read twice, or once more where its bytes are signed: they are proven, and their checksums known, before the
         first of them is sent."""
         crc, digest = 0, md5(usedforsecurity=False)
         for chunk in read():
             crc = zlib.crc32(chunk, crc)
             digest.update(chunk)
-        if known is not None and known.is_of(crc, digest.hexdigest):
+        if stored is not None and stored.is_of(crc, digest.hexdigest):
             return False
         body = PartBody(read, part.size)
         try:
@@ -223,8 +223,8 @@ class S3Writer:
 
     def _left(self, parts: Sequence[Part]) -> Mapping[int, StoredPart] | None:
         """What an earlier run has stored; None when it has left nothing to go on with."""
-        known = self._noted()
-        return self._found(known, parts) if known else None
+        noted = self._noted()
+        return self._found(noted, parts) if noted else None
 
     def _create(self, fingerprint: str) -> str:
         settings = self._s3.settings

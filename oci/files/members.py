@@ -169,8 +169,8 @@ def _member(block: bytes, kind: bytes, size: int, long_name: bytes, records: Map
 def _check(block: bytes) -> None:
     # The checksum counts its own field as spaces; some old writers summed signed bytes.
     field = block[148:156]
-    said, total = _number(field), sum(block) - sum(field) + 8 * ord(" ")
-    if said != total and said != total - 256 * sum(byte > 127 for byte in block[:148] + block[156:]):
+    stated, total = _number(field), sum(block) - sum(field) + 8 * ord(" ")
+    if stated != total and stated != total - 256 * sum(byte > 127 for byte in block[:148] + block[156:]):
         raise InvalidManifest(_DAMAGED)
 
 
@@ -210,13 +210,13 @@ def _name(block: bytes) -> bytes:
 
 def _wanted_records(data: bytes) -> dict[bytes, bytes]:
     """The few that matter: any number of headers may stand before a member."""
-    found = {}
+    records = {}
     for key, value in _records(data):
         if key.startswith(_SPARSE_KEYS):
-            found[_SPARSE_KEYS] = b""
+            records[_SPARSE_KEYS] = b""
         elif key in (b"path", b"size", b"mtime"):
-            found[key] = value
-    return found
+            records[key] = value
+    return records
 
 
 def _records(data: bytes) -> Iterator[tuple[bytes, bytes]]:

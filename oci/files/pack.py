@@ -97,11 +97,11 @@ def _content(entry: FileEntry) -> Iterator[bytes]:
         handle = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(handle, "rb", buffering=0) as file:
             _check_unchanged(entry, os.fstat(handle))
-            left = entry.size
-            while left and (chunk := file.read(min(READ_SIZE, left))):
-                left -= len(chunk)
+            remaining = entry.size
+            while remaining and (chunk := file.read(min(READ_SIZE, remaining))):
+                remaining -= len(chunk)
                 yield chunk
-            _check_unchanged(entry, os.fstat(handle), missing=left)
+            _check_unchanged(entry, os.fstat(handle), missing=remaining)
     except OSError as error:
         raise InvalidInput(
             f"{entry.path} can't be read: {(error.strerror or str(error)).lower()}", hint="check the file"

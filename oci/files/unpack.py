@@ -51,13 +51,13 @@ def unpack(
     what the disk doesn't do.
     """
     token = cancel or CancelToken()
-    left = _Allowance(limits)
+    allowance = _Allowance(limits)
     try:
         os.makedirs(folder, exist_ok=True)
         tree = _Tree(folder)
         try:
             for number, chunks in enumerate(layers):
-                _unpack_layer(chunks, tree, left, token, is_bottom=number == 0)
+                _unpack_layer(chunks, tree, allowance, token, is_bottom=number == 0)
         finally:
             tree.close()
     except OSError as error:
@@ -66,12 +66,12 @@ def unpack(
 
 
 def _unpack_layer(
-    chunks: Iterator[Chunk], tree: _Tree, left: _Allowance, cancel: CancelToken, *, is_bottom: bool
+    chunks: Iterator[Chunk], tree: _Tree, allowance: _Allowance, cancel: CancelToken, *, is_bottom: bool
 ) -> None:
     checked = _checked(chunks, cancel)
     layer = _Layer(tree, is_bottom=is_bottom)
     try:
-        members = Members(left.spent_by(decompressed(checked, left.limits)))
+        members = Members(allowance.spent_by(decompressed(checked, allowance.limits)))
         for member in members:
             layer.add(member, members.data())
     except InvalidManifest:

@@ -42,8 +42,8 @@ def walk(
     is followed; inside folders anything but files and folders raises InvalidInput, as does what can't be read.
     """
     excluded = frozenset(exclusions)
-    kept = _ALL_BITS if preserve_permissions else _OWNER
-    return tuple(entry for path in paths for entry in _given(path, excluded, kept))
+    mask = _ALL_BITS if preserve_permissions else _OWNER
+    return tuple(entry for path in paths for entry in _given(path, excluded, mask))
 
 
 def check_duplicates(entries: Iterable[FileEntry]) -> None:
@@ -59,25 +59,25 @@ def check_duplicates(entries: Iterable[FileEntry]) -> None:
 def check_bundle(entries: Sequence[FileEntry]) -> None:
     """Raises InvalidInput unless the files are one bundle: one `.imgpkg` folder, directly in one of the given folders,
     with `images.yml` in it. What is excluded counts for nothing."""
-    found = [entry for entry in entries if entry.is_folder and _folder_name(entry) == BUNDLE_FOLDER]
-    if not found:
+    folders = [entry for entry in entries if entry.is_folder and _folder_name(entry) == BUNDLE_FOLDER]
+    if not folders:
         raise InvalidInput(
             f"this is not a bundle: it is missing {LOCK_FILE}",
             hint="make that file, or push it as a plain image with -i",
         )
-    if len(found) > 1:
+    if len(folders) > 1:
         raise InvalidInput(
-            f"this has multiple bundle definitions: {_some([entry.path for entry in found])}",
+            f"this has multiple bundle definitions: {_some([entry.path for entry in folders])}",
             hint=f"only one {LOCK_FILE} may be there: exclude the others by name",
         )
-    if found[0].name != BUNDLE_FOLDER:
+    if folders[0].name != BUNDLE_FOLDER:
         raise InvalidInput(
-            f"expected {BUNDLE_FOLDER} to be directly in one of the given folders, but it is {found[0].path}",
+            f"expected {BUNDLE_FOLDER} to be directly in one of the given folders, but it is {folders[0].path}",
             hint="give the folder that holds it",
         )
     if not any(entry.name == LOCK_FILE and not entry.is_folder for entry in entries):
         raise InvalidInput(
-            f"this is not a bundle: {found[0].path} has no images.yml",
+            f"this is not a bundle: {folders[0].path} has no images.yml",
             hint="make that file; it may list no images",
         )
 
@@ -91,7 +91,7 @@ def is_bundle(entries: Sequence[FileEntry]) -> bool:
     return True
 
 
-def _given(path: str, excluded: Collection[str], kept: int) -> Iterator[FileEntry]:
+def _given(path: str, excluded: Collection[str], mask: int) -> Iterator[FileEntry]:
     if not path:
         raise InvalidInput("an empty path was given", hint="give a file or a folder")
     try:
@@ -100,31 +100,31 @@ def _given(path: str, excluded: Collection[str], kept: int) -> Iterator[FileEntr
         if not stat.S_ISDIR(status.st_mode):
             name = os.path.basename(os.path.abspath(path))
             if name not in excluded:
-                yield _entry(name, real, status, kept)
+                yield _entry(name, real, status, mask)
             return
-        yield _folder(".", path, status, kept)
-        yield from _below(path, excluded, kept)
+        yield _folder(".", path, status, mask)
+        yield from _below(path, excluded, mask)
     except OSError as error:
         raise InvalidInput(
             f"{error.filename or path} can't be read: {(error.strerror or str(error)).lower()}", hint="check the path"
         ) from error
 
 
-def _below(top: str, excluded: Collection[str], kept: int) -> Iterator[FileEntry]:
+def _below(top: str, excluded: Collection[str], mask: int) -> Iterator[FileEntry]:
     """Walks without recursion: a folder may be deeper than Python's stack."""
-    left = [_listed(top, "", excluded)]
-    while left:
-        found = next(left[-1], None)
-        if found is None:
-            left.pop()
+    pending = [_listed(top, "", excluded)]
+    while pending:
+        entry = next(pending[-1], None)
+        if entry is None:
+            pending.pop()
             continue
-        name, path = found
+        name, path = entry
         status = os.lstat(path)
         if stat.S_ISDIR(status.st_mode):
-            yield _folder(name, path, status, kept)
-            left.append(_listed(path, f"{name}/", excluded))
+            yield _folder(name, path, status, mask)
+            pending.append(_listed(path, f"{name}/", excluded))
         else:
-            yield _entry(name, path, status, kept)
+            yield _entry(name, path, status, mask)
 
 
 def _listed(folder: str, prefix: str, excluded: Collection[str]) -> Iterator[tuple[str, str]]:
@@ -134,19 +134,19 @@ def _listed(folder: str, prefix: str, excluded: Collection[str]) -> Iterator[tup
             yield name, os.path.join(folder, base)
 
 
-def _folder(name: str, path: str, status: os.stat_result, kept: int) -> FileEntry:
+def _folder(name: str, path: str, status: os.stat_result, mask: int) -> FileEntry:
     _check_name(name, path)
-    return FileEntry(name, path, status.st_mode & kept if kept == _ALL_BITS else _OWNER, is_folder=True)
+    return FileEntry(name, path, status.st_mode & mask if mask == _ALL_BITS else _OWNER, is_folder=True)
 
 
-def _entry(name: str, path: str, status: os.stat_result, kept: int) -> FileEntry:
+def _entry(name: str, path: str, status: os.stat_result, mask: int) -> FileEntry:
     if not stat.S_ISREG(status.st_mode):
         raise InvalidInput(
             f"Expected file '{path}' to be a regular file",
             hint="links, sockets and devices can't be packed: exclude it by name",
         )
     _check_name(name, path)
-    return FileEntry(name, path, status.st_mode & kept, status.st_size, changed=status.st_mtime_ns)
+    return FileEntry(name, path, status.st_mode & mask, status.st_size, changed=status.st_mtime_ns)
 
 
 def _check_name(name: str, path: str) -> None:

@@ -92,21 +92,21 @@ class LayoutIndex:
         """By the exact name; else by the tag of a full name, as other tools write them; else the only entry there is,
         which is `latest` when it has no name at all. Raises Refused when the name is that of several manifests."""
         entries = self.entries()
-        found = [entry for entry in entries if entry.annotations.get(REF_NAME) == tag] or [
+        matching = [entry for entry in entries if entry.annotations.get(REF_NAME) == tag] or [
             entry for entry in entries if _is_named(entry.annotations, tag)
         ]
-        if not found and tag == "latest" and _is_nameless(entries):
-            found = list(entries)
-        if len({entry.digest for entry in found}) > 1:
+        if not matching and tag == "latest" and _is_nameless(entries):
+            matching = list(entries)
+        if len({entry.digest for entry in matching}) > 1:
             raise Refused(
-                f"index.json gives this name to {len(found)} manifests",
+                f"index.json gives this name to {len(matching)} manifests",
                 side=self._side,
                 store=str(self._name),
                 subject=tag,
                 operation="looking for the manifest",
                 hint="name the one that is meant by its digest",
             )
-        return found[0] if found else None
+        return matching[0] if matching else None
 
     def put(self, descriptor: Descriptor, tag: str, *, by_digest: bool) -> None:
         """Lists a manifest under `tag`, which it takes from whatever had it, and `by_digest` without a name as well:
@@ -114,12 +114,12 @@ class LayoutIndex:
         plain = descriptor.to_dict()
 
         def change(entries: list[Entry]) -> list[Entry]:
-            kept = [entry for entry in entries if not tag or _annotations(entry).get(REF_NAME) != tag]
+            others = [entry for entry in entries if not tag or _annotations(entry).get(REF_NAME) != tag]
             if tag:
-                kept.append({**plain, "annotations": {REF_NAME: tag}})
-            if by_digest and not any(_is_plain(entry, descriptor.digest) for entry in kept):
-                kept.append(plain)
-            return kept
+                others.append({**plain, "annotations": {REF_NAME: tag}})
+            if by_digest and not any(_is_plain(entry, descriptor.digest) for entry in others):
+                others.append(plain)
+            return others
 
         self._change(change)
 
@@ -210,8 +210,8 @@ def _is_named(annotations: Mapping[str, Any], tag: str) -> bool:
 
 def _names(annotations: Mapping[str, Any]) -> tuple[str, ...]:
     """`1.0`, or the full `docker.io/library/web:1.0` that Docker and containerd write."""
-    found = (annotations.get(REF_NAME), annotations.get(CONTAINERD_NAME))
-    return tuple(name for name in found if isinstance(name, str) and name)
+    names = (annotations.get(REF_NAME), annotations.get(CONTAINERD_NAME))
+    return tuple(name for name in names if isinstance(name, str) and name)
 
 
 def _tag_of(name: str) -> str:

@@ -57,23 +57,23 @@ class Layout:
     def head_manifest(self, identifier: str) -> Descriptor | None:
         """None as well for a file that doesn't hold what its name promises: it has to be written again."""
         try:
-            found = self._described(identifier)
-            if found.media_type in (*MANIFEST_TYPES, *INDEX_TYPES):
-                return found if self._is_sound(found.digest, found.size) else None
-            manifest = self.get_manifest(found.digest)
+            descriptor = self._described(identifier)
+            if descriptor.media_type in (*MANIFEST_TYPES, *INDEX_TYPES):
+                return descriptor if self._is_sound(descriptor.digest, descriptor.size) else None
+            manifest = self.get_manifest(descriptor.digest)
         except (NotFound, IntegrityError):
             return None
         return Descriptor(manifest.media_type, manifest.digest, manifest.size)
 
     def get_manifest(self, identifier: str) -> Manifest:
-        found = self._described(identifier)
-        raw = self._bytes_of(found.digest)
+        descriptor = self._described(identifier)
+        raw = self._bytes_of(descriptor.digest)
         try:
-            manifest = parse_manifest(raw, found.media_type)
+            manifest = parse_manifest(raw, descriptor.media_type)
         except InvalidManifest as error:
-            raise InvalidManifest(f"{self._where()}@{found.digest}: {error.message}", hint=error.hint) from error
-        if manifest.digest != found.digest:
-            raise IntegrityError(f"{self._where()}: the file of {found.digest} has bytes of {manifest.digest}")
+            raise InvalidManifest(f"{self._where()}@{descriptor.digest}: {error.message}", hint=error.hint) from error
+        if manifest.digest != descriptor.digest:
+            raise IntegrityError(f"{self._where()}: the file of {descriptor.digest} has bytes of {manifest.digest}")
         return manifest
 
     def read_blob(self, blob: Descriptor, offset: int = 0, length: int | None = None) -> Iterator[Chunk]:
@@ -103,8 +103,8 @@ class Layout:
         if tagged is not None and tagged.is_index:
             listed.extend(self.get_manifest(tagged.digest).children)
         digests = sorted({entry.digest for entry in listed if entry.is_manifest or entry.is_index})
-        known = [pair for digest in digests if (pair := self._as_referrer(digest)) and pair[0] == subject]
-        return tuple(found for _, found in known if artifact_type in ("", found.artifact_type))
+        pairs = [pair for digest in digests if (pair := self._as_referrer(digest)) and pair[0] == subject]
+        return tuple(found for _, found in pairs if artifact_type in ("", found.artifact_type))
 
     has_referrers_api = False
     """The index lists them."""
@@ -158,11 +158,11 @@ class Layout:
         A copy that finds such a blob there while it is being deleted is refused in the end, and can be made again.
         """
         with self._mapped("deleting unused blobs", ""):
-            found = list(self._files())
-            used = {digest for digest, _ in found for digest in self._used_by(digest)}
+            files = list(self._files())
+            used = {digest for digest, _ in files for digest in self._used_by(digest)}
             oldest = time.time() - ABANDONED_AFTER
             freed = 0
-            for digest, status in found:
+            for digest, status in files:
                 self._cancel.check()
                 if digest not in used and (digest in candidates or status.st_mtime < oldest):
                     os.unlink(self._path(digest))
@@ -196,12 +196,12 @@ class Layout:
                 raise self._missing("looking for the manifest", identifier)
             if is_digest(identifier):
                 digest = parse_digest(identifier)
-                found = self._index.entry(digest) or Descriptor("", digest, 0)
+                descriptor = self._index.entry(digest) or Descriptor("", digest, 0)
             elif (named := self._index.find(identifier)) is not None:
-                found = named
+                descriptor = named
             else:
                 raise self._missing("looking for the manifest", identifier)
-        return Descriptor(found.media_type, found.digest, found.size)
+        return Descriptor(descriptor.media_type, descriptor.digest, descriptor.size)
 
     def _as_referrer(self, digest: Digest) -> tuple[Digest | None, Descriptor] | None:
         """The subject of a listed manifest, and its descriptor; None when it is listed but not there, or no manifest.

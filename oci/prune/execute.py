@@ -210,23 +210,23 @@ class _Work:
         for tag in plan.due_tags:
             if (tag.tag, tag.digest) in now:
                 chosen.append(tag)
-            elif (there := self.store.head_manifest(tag.tag)) is None:
+            elif (shown := self.store.head_manifest(tag.tag)) is None:
                 self.gone += 1
             else:
-                reason = "it is kept now" if there.digest == tag.digest else f"it shows {there.digest} now"
+                reason = "it is kept now" if shown.digest == tag.digest else f"it shows {shown.digest} now"
                 self.skipped.append(Remaining(subject=tag.tag, reason=reason))
         return chosen
 
     def delete(self, chosen: list[UnwantedManifest]) -> None:
         """In rounds: each after all that lists it. What follows something that couldn't be deleted stays."""
-        left = {manifest.digest: manifest for manifest in chosen}
+        pending = {manifest.digest: manifest for manifest in chosen}
         stuck: set[Digest] = set()
-        while left:
+        while pending:
             self._session.cancel.check()
-            if reason := self._changed_meanwhile(first=len(left) == len(chosen)):
-                self.skipped.extend(Remaining(subject=_shown(manifest), reason=reason) for manifest in left.values())
+            if reason := self._changed_meanwhile(first=len(pending) == len(chosen)):
+                self.skipped.extend(Remaining(subject=_shown(manifest), reason=reason) for manifest in pending.values())
                 return
-            free = [manifest for manifest in left.values() if not left.keys() & set(manifest.after)]
+            free = [manifest for manifest in pending.values() if not pending.keys() & set(manifest.after)]
             held = [manifest for manifest in free if stuck & set(manifest.after)]
             going = [manifest for manifest in free if manifest not in held]
             for manifest in held:
@@ -245,7 +245,7 @@ class _Work:
                     )
             stuck.update(manifest.digest for manifest in held)
             for manifest in free:
-                del left[manifest.digest]
+                del pending[manifest.digest]
 
     def _changed_meanwhile(self, *, first: bool) -> str:
         """Why nothing more is deleted: a tag that the look before hadn't, which may need anything, or, before the first
@@ -255,8 +255,8 @@ class _Work:
         new = [tag for tag in Surveyor(self._session, self.store).listed() if tag not in self._names]
         if new:
             return f"the tag {min(new)} was pushed meanwhile; run it again"
-        kept = [tag for tag, digest in self._names.items() if digest] if first else []
-        for tag, shown in zip(kept, self._session.workers.map(self.store.head_manifest, kept), strict=True):
+        kept_tags = [tag for tag, digest in self._names.items() if digest] if first else []
+        for tag, shown in zip(kept_tags, self._session.workers.map(self.store.head_manifest, kept_tags), strict=True):
             if shown is None or shown.digest != self._names[tag]:
                 return f"the tag {tag}, which is kept, has moved meanwhile; run it again"
         return ""
@@ -285,7 +285,7 @@ class _Work:
                 self.gone += 1
             except Refused as error:
                 # Not the hint: deleting the manifest instead is just what must not happen here.
-                self.refused.extend(Remaining(subject=left.tag, reason=error.message) for left in tags[number:])
+                self.refused.extend(Remaining(subject=other.tag, reason=error.message) for other in tags[number:])
                 return
             except TransshipError as error:
                 self.failed.append(Remaining(subject=tag.tag, reason=str(error), retryable=error.retryable))
@@ -310,9 +310,9 @@ class _Work:
     def forget(self, again: PrunePlan) -> None:
         """What is done, and without a grace period what was never to be remembered, leaves the note."""
         done = {deleted.digest for deleted in self.deleted}
-        left = again if again.grace or self.failed else msgspec.structs.replace(again, manifests=(), tags=())
+        noted = again if again.grace or self.failed else msgspec.structs.replace(again, manifests=(), tags=())
         with suppress(StoreError):  # a stale note names what is gone, and the next plan finds that out
-            remember(self._session, self.store.name, left, gone=done, untagged=self.untagged)
+            remember(self._session, self.store.name, noted, gone=done, untagged=self.untagged)
 
     def freed(self, again: PrunePlan) -> int:
         """What the deleted manifests leave unused; a layout folder is swept."""
@@ -331,8 +331,8 @@ def _changed(before: UnwantedManifest, now: UnwantedManifest) -> str:
 
 
 def _held(manifest: UnwantedManifest, chosen: Mapping[Digest, UnwantedManifest]) -> str:
-    left = [digest for digest in manifest.after if digest not in chosen]
-    return f"{left[0]}, which needs it, stays" if left else ""
+    blocking = [digest for digest in manifest.after if digest not in chosen]
+    return f"{blocking[0]}, which needs it, stays" if blocking else ""
 
 
 def _shown(manifest: UnwantedManifest) -> str:

@@ -159,12 +159,12 @@ class Keep(KeepOptions, frozen=True, kw_only=True):
         names = frozenset(tags)
         kept = names & frozenset(self.tags)
         kept |= {name for name in names if matches(name, self.patterns)}
-        known = {name: version for name in names if not attached_to(name) and (version := version_of(name))}
+        versions = {name: version for name in names if not attached_to(name) and (version := version_of(name))}
         if self.versions:
-            kept |= {name for name, version in known.items() if in_ranges(version, self.versions, prereleases=False)}
-        released = {version for version in known.values() if not version.prerelease}
+            kept |= {name for name, version in versions.items() if in_ranges(version, self.versions, prereleases=False)}
+        released = {version for version in versions.values() if not version.prerelease}
         newest = set(sorted(released, reverse=True)[: self.latest])
-        return kept | {name for name, version in known.items() if version in newest}
+        return kept | {name for name, version in versions.items() if version in newest}
 
     def to_dict(self) -> dict[str, Any]:
         """Returns all fields, as a plan has them."""

@@ -96,8 +96,8 @@ def look(
         warnings=tuple(_warnings(wanted, survey)),
         unknown=tuple(_unknown(name, keep)) if any(manifest.due for manifest in manifests) else (),
     )
-    kept = {tag: survey.tags[tag] for tag in references.tags}
-    return plan, dict.fromkeys((*survey.tags, *survey.dangling, note.TAG)) | kept
+    kept_tags = {tag: survey.tags[tag] for tag in references.tags}
+    return plan, dict.fromkeys((*survey.tags, *survey.dangling, note.TAG)) | kept_tags
 
 
 def remember(
@@ -149,10 +149,10 @@ def _check(name: StoreName, keep: Keep) -> None:
 
 def _check_readable(destination: Destination, references: References) -> None:
     for digest, why in references.needed.items():
-        found = references.survey.manifests.get(digest)
-        if found is not None and found.unreadable:
+        manifest = references.survey.manifests.get(digest)
+        if manifest is not None and manifest.unreadable:
             raise Refused(
-                f"it is kept ({why}), and what it lists can't be read: {found.unreadable}",
+                f"it is kept ({why}), and what it lists can't be read: {manifest.unreadable}",
                 side="destination",
                 store=str(destination.name),
                 subject=digest,
@@ -196,16 +196,18 @@ def _keys(digest: Digest, tags: Iterable[str]) -> list[str]:
 def _manifests(survey: Survey, unwanted: Collection[Digest], clock: _Clock) -> tuple[UnwantedManifest, ...]:
     tags = _tags_by_digest(survey)
     going = set(unwanted)
-    used = {blob.digest for digest, found in survey.manifests.items() if digest not in going for blob in found.blobs}
+    used = {
+        blob.digest for digest, manifest in survey.manifests.items() if digest not in going for blob in manifest.blobs
+    }
     made: dict[Digest, UnwantedManifest] = {}
     for digest, after in order(survey, unwanted).items():
-        found = survey.manifests[digest]
+        manifest = survey.manifests[digest]
         since = clock.since(_keys(digest, tags.get(digest, ())))
-        freed = (blob for blob in found.blobs if _is_stored(blob) and blob.digest not in used)
+        freed = (blob for blob in manifest.blobs if _is_stored(blob) and blob.digest not in used)
         made[digest] = UnwantedManifest(
             digest=digest,
-            kind=_kind(found, tags.get(digest, ())),
-            size=found.size,
+            kind=_kind(manifest, tags.get(digest, ())),
+            size=manifest.size,
             blobs=tuple((blob.digest, blob.size) for blob in freed),
             tags=tuple(tags.get(digest, ())),
             after=after,
@@ -226,12 +228,12 @@ def _tags_by_digest(survey: Survey) -> dict[Digest, list[str]]:
     return tags
 
 
-def _kind(found: Found, tags: Iterable[str]) -> str:
-    if any(tagnames.attached_to(tag) not in ("", tagnames.referrers(found.digest)) for tag in tags):
+def _kind(manifest: Found, tags: Iterable[str]) -> str:
+    if any(tagnames.attached_to(tag) not in ("", tagnames.referrers(manifest.digest)) for tag in tags):
         return "attachment"
-    if found.is_index or found.is_bundle:
-        return "index" if found.is_index else "bundle"
-    is_image = any(blob.media_type in CONFIG_TYPES for blob in found.blobs) and found.subject is None
+    if manifest.is_index or manifest.is_bundle:
+        return "index" if manifest.is_index else "bundle"
+    is_image = any(blob.media_type in CONFIG_TYPES for blob in manifest.blobs) and manifest.subject is None
     return "image" if is_image else "artifact"
 
 

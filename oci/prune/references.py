@@ -37,13 +37,13 @@ class References:
         survey = self.survey
         while True:
             self._count()
-            known = len(survey.manifests) + len(survey.absent)
+            before = len(survey.manifests) + len(survey.absent)
             unwanted = self.unwanted
             surveyor.read((*self.needed, *(below for digest in unwanted for below in survey.manifests[digest].lists)))
             if unwanted:
                 surveyor.ask_referrers((*self.needed, *unwanted))
-                surveyor.read(referrer for found in survey.referrers.values() for referrer in found)
-            if len(survey.manifests) + len(survey.absent) == known:
+                surveyor.read(referrer for referrers in survey.referrers.values() for referrer in referrers)
+            if len(survey.manifests) + len(survey.absent) == before:
                 return
 
     def _count(self) -> None:
@@ -57,9 +57,9 @@ class References:
             if digest in needed:
                 continue
             needed[digest] = why
-            found = survey.manifests.get(digest)
-            if found is not None:
-                pending.extend((needed, why) for needed in (*found.lists, *filter(None, (found.subject,))))
+            manifest = survey.manifests.get(digest)
+            if manifest is not None:
+                pending.extend((needed, why) for needed in (*manifest.lists, *filter(None, (manifest.subject,))))
             pending.extend((needed, why) for needed in attached.to(digest))
         self.needed = needed
         self._attached_to_needed = frozenset(map(tagnames.referrers, needed))
@@ -73,10 +73,10 @@ class Attachments:
         for tag, shown in survey.tags.items():
             if name := tagnames.attached_to(tag):
                 self._by_name.setdefault(name, []).append(shown)
-        self._by_subject = {subject: list(found) for subject, found in survey.referrers.items()}
-        for found in survey.manifests.values():
-            if found.subject:
-                self._by_subject.setdefault(found.subject, []).append(found.digest)
+        self._by_subject = {subject: list(manifest) for subject, manifest in survey.referrers.items()}
+        for manifest in survey.manifests.values():
+            if manifest.subject:
+                self._by_subject.setdefault(manifest.subject, []).append(manifest.digest)
 
     def to(self, subject: Digest) -> list[Digest]:
         return [*self._by_name.get(tagnames.referrers(subject), ()), *self._by_subject.get(subject, ())]
@@ -99,12 +99,12 @@ def order(survey: Survey, digests: Collection[Digest]) -> dict[Digest, tuple[Dig
             if attachment in attached and attachment != digest:
                 attached[attachment].add(digest)
     done: dict[Digest, tuple[Digest, ...]] = {}
-    left = sorted(digests)
-    while left:
-        free = [unplaced for unplaced in left if not (listed[unplaced] | attached[unplaced]) - done.keys()]
-        free = free or [unplaced for unplaced in left if not listed[unplaced] - done.keys()][:1]
+    pending = sorted(digests)
+    while pending:
+        free = [unplaced for unplaced in pending if not (listed[unplaced] | attached[unplaced]) - done.keys()]
+        free = free or [unplaced for unplaced in pending if not listed[unplaced] - done.keys()][:1]
         done.update(
             {unplaced: tuple(sorted(listed[unplaced] | (attached[unplaced] & done.keys()))) for unplaced in free}
         )
-        left = [unplaced for unplaced in left if unplaced not in done]
+        pending = [unplaced for unplaced in pending if unplaced not in done]
     return done

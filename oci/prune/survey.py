@@ -80,9 +80,11 @@ class Surveyor:
         self._show([tag for tag in names if not tagnames.is_keep_alive(tag)])
         self.read((*filter(None, map(tagnames.digest_named, names)), *self._listed_without_tag()))
         silent = [tag for tag in names if tagnames.is_keep_alive(tag)]
-        known = {tag: digest for tag in silent if (digest := tagnames.digest_named(tag)) in self.survey.manifests}
-        self.survey.tags.update({tag: digest for tag, digest in known.items() if digest})
-        self._show([tag for tag in silent if tag not in known])
+        silent_digests = {
+            tag: digest for tag in silent if (digest := tagnames.digest_named(tag)) in self.survey.manifests
+        }
+        self.survey.tags.update({tag: digest for tag, digest in silent_digests.items() if digest})
+        self._show([tag for tag in silent if tag not in silent_digests])
         return self.survey
 
     def listed(self) -> list[str]:
@@ -110,29 +112,31 @@ class Surveyor:
 
     def read(self, digests: Iterable[Digest]) -> None:
         """Looks at manifests by digest, but for those that were looked at before."""
-        known = self.survey
+        survey = self.survey
         wanted = [
-            digest for digest in dict.fromkeys(digests) if digest not in known.manifests and digest not in known.absent
+            digest
+            for digest in dict.fromkeys(digests)
+            if digest not in survey.manifests and digest not in survey.absent
         ]
-        for digest, found in zip(wanted, self._each(self._read, wanted), strict=True):
-            if found is None:
-                known.absent.add(digest)
+        for digest, manifest in zip(wanted, self._each(self._read, wanted), strict=True):
+            if manifest is None:
+                survey.absent.add(digest)
             else:
-                known.manifests[digest] = found
+                survey.manifests[digest] = manifest
 
     def ask_referrers(self, subjects: Collection[Digest]) -> None:
         """Where the registry has the API. Elsewhere a list of referrers is an index under a tag, and seen already; in a
         layout each referrer is listed."""
-        left = [digest for digest in subjects if digest not in self.survey.referrers]
+        pending = [digest for digest in subjects if digest not in self.survey.referrers]
         store = self._store
-        if not left or store.has_referrers_api is False:
+        if not pending or store.has_referrers_api is False:
             return
-        first, *rest = left
+        first, *rest = pending
         answers = [store.referrers(first)]  # one alone finds out whether there is the API
         if store.has_referrers_api:
             answers.extend(self._each(store.referrers, rest))
-        for subject, found in zip(left, answers, strict=False):
-            self.survey.referrers[subject] = tuple(referrer.digest for referrer in found)
+        for subject, referrers in zip(pending, answers, strict=False):
+            self.survey.referrers[subject] = tuple(referrer.digest for referrer in referrers)
 
     def _listed_without_tag(self) -> tuple[Digest, ...]:
         """What index.json of a layout lists without a name: referrers, and what other tools put there."""
@@ -141,12 +145,12 @@ class Surveyor:
         return tuple(digest for digest in listed if note is None or digest != note.digest)
 
     def _show(self, tags: list[str]) -> None:
-        for tag, found in zip(tags, self._each(self._read, tags), strict=True):
-            if found is None:
+        for tag, manifest in zip(tags, self._each(self._read, tags), strict=True):
+            if manifest is None:
                 self.survey.dangling.append(tag)
             else:
-                self.survey.tags[tag] = found.digest
-                self.survey.manifests.setdefault(found.digest, found)
+                self.survey.tags[tag] = manifest.digest
+                self.survey.manifests.setdefault(manifest.digest, manifest)
 
     def _each(self, function: Callable[[T], R], values: list[T]) -> list[R]:
         """In as many threads as the session has; the first error ends it all."""
@@ -160,11 +164,13 @@ class Surveyor:
         except NotFound:
             return None
         except (InvalidInput, IntegrityError) as error:
-            there = self._store.head_manifest(identifier)
-            if there is None:
+            descriptor = self._store.head_manifest(identifier)
+            if descriptor is None:
                 return None
-            reason = "" if there.media_type in _LEAVES else str(error)
-            return Found(digest=there.digest, media_type=there.media_type, size=there.size, unreadable=reason)
+            reason = "" if descriptor.media_type in _LEAVES else str(error)
+            return Found(
+                digest=descriptor.digest, media_type=descriptor.media_type, size=descriptor.size, unreadable=reason
+            )
         return self._opened(manifest)
 
     def _opened(self, manifest: Manifest) -> Found:

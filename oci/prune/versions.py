@@ -26,10 +26,10 @@ _VERSION = re.compile(r"v?(\d{1,18})\.(\d{1,18})(?:\.(\d{1,18}))?(?:-([0-9A-Za-z
 
 def version_of(tag: str) -> Version | None:
     """None for a tag that is no version: one number alone, or a prerelease that breaks the rules of semver."""
-    found = _VERSION.fullmatch(tag)
-    if not found:
+    match = _VERSION.fullmatch(tag)
+    if not match:
         return None
-    major, minor, patch, prerelease, _ = found.groups()
+    major, minor, patch, prerelease, _ = match.groups()
     try:
         return Version(
             major=int(major),
@@ -111,10 +111,10 @@ def _comparators(text: str) -> Iterator[Comparator]:
         yield from _Partial.parse(hyphen[2]).compared("<=")
         return
     for word in _LOOSE_OPERATOR.sub(r"\1", text).split():
-        found = _SIMPLE.fullmatch(word)
-        if found is None:
+        match = _SIMPLE.fullmatch(word)
+        if match is None:
             raise ValueError(f"{word!r} is no version")
-        yield from _Partial.parse(found["version"]).compared(found["operator"])
+        yield from _Partial.parse(match["version"]).compared(match["operator"])
 
 
 class _Partial(msgspec.Struct, frozen=True):
@@ -126,15 +126,15 @@ class _Partial(msgspec.Struct, frozen=True):
 
     @classmethod
     def parse(cls, text: str) -> _Partial:
-        found = _PARTIAL.fullmatch(text)
-        if found is None:
+        match = _PARTIAL.fullmatch(text)
+        if match is None:
             raise ValueError(f"{text!r} is no version")
-        said = [(found[name] or "x").isdecimal() for name in ("major", "minor", "patch")]
-        if said != sorted(said, reverse=True):
+        is_given = [(match[name] or "x").isdecimal() for name in ("major", "minor", "patch")]
+        if is_given != sorted(is_given, reverse=True):
             raise ValueError(f"{text!r} is no version: a number follows one that is left open")
-        numbers = [int(found[name]) for name, known in zip(("major", "minor", "patch"), said, strict=True) if known]
+        numbers = [int(match[name]) for name, known in zip(("major", "minor", "patch"), is_given, strict=True) if known]
         major, minor, patch = (*numbers, 0, 0, 0)[:3]
-        prerelease = tuple(found["prerelease"].split(".")) if found["prerelease"] and len(numbers) == 3 else ()
+        prerelease = tuple(match["prerelease"].split(".")) if match["prerelease"] and len(numbers) == 3 else ()
         return cls(Version(major=major, minor=minor, patch=patch, prerelease=prerelease), len(numbers))
 
     def compared(self, sign: str) -> list[Comparator]:

@@ -249,11 +249,11 @@ class BlobPool(Generic[T]):
     def once(self, key: Hashable, size: int, function: Callable[[], T]) -> tuple[Future[T], bool]:
         """The future of `key`, and whether this call is the first that asks for it."""
         with self._changed:
-            known = self._memo.get(key)
-            if known is not None:
+            memo = self._memo.get(key)
+            if memo is not None:
                 mine = key in self._unclaimed
                 self._unclaimed.discard(key)
-                return known, mine
+                return memo, mine
             future: Future[T] = Future()
             self._memo[key] = future
             self._push(size, lambda: self._run(key, future, function))

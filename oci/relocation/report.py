@@ -243,14 +243,14 @@ class VerifiedPlace(Struct, frozen=True, kw_only=True):
     problems: list[str] = []
 
     @classmethod
-    def of(cls, place: str, names: list[str], found: Verification) -> VerifiedPlace:
+    def of(cls, place: str, names: list[str], verification: Verification) -> VerifiedPlace:
         return cls(
             place=place,
             names=names,
-            manifests=found.manifests,
-            blobs=found.blobs,
-            bytes_hashed=found.bytes_hashed,
-            problems=list(found.problems),
+            manifests=verification.manifests,
+            blobs=verification.blobs,
+            bytes_hashed=verification.bytes_hashed,
+            problems=list(verification.problems),
         )
 
 
