@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from flows.cli.app import root
+from flows.cli.click_ext import Verb
 from flows.cli.output import ExitCode
 from oci.mirror.reader import json_schema
 
@@ -35,6 +36,9 @@ def commands_page() -> str:
     for path, command in leaves(root, ()):
         context = click.Context(command, info_name=" ".join(("transship", *path)))
         lines.append(f"\n## transship {' '.join(path)}\n\n{inspect.cleandoc(command.help or '')}\n")
+        if isinstance(command, Verb):
+            calls = [f"{context.command_path} {example}".rstrip() for example in command.examples]
+            lines.append("\n" + "".join(f"    {call}\n" for call in calls))
         flags = [one for one in command.params if isinstance(one, click.Option) and not one.hidden]
         lines.append(flag_table(flag for flag in flags if flag.name not in common) if flags else "")
         context.close()

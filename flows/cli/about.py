@@ -65,7 +65,7 @@ def completion(context: click.Context, shell: str) -> None:
     click.echo(script, nl=False)
 
 
-@click.command(cls=Verb)
+@click.command(cls=Verb, examples=("", "--json", "--quiet"))
 @everywhere
 @click.pass_obj
 def version(invocation: Invocation) -> None:

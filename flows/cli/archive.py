@@ -60,7 +60,7 @@ def archive(context: click.Context) -> None:
     expect_subcommand(context)
 
 
-@click.command(name="list", cls=Verb)
+@click.command(name="list", cls=Verb, examples=("shop.tar", "shop.tar --blobs", "s3://exports/shop.tar --json"))
 @click.argument("locations", metavar="ARCHIVE...", nargs=-1, required=True)
 @boolean("--blobs", help="Its blobs instead; --delta-from takes such a list.")
 @store_flags
@@ -92,7 +92,7 @@ def list_images(invocation: Invocation, /, store: S3Options, locations: tuple[st
     output.finish()
 
 
-@click.command(name="verify", cls=Verb)
+@click.command(name="verify", cls=Verb, examples=("shop.tar", "shop.tar --deep", "shop.vol1.tar shop.vol2.tar"))
 @click.argument("locations", metavar="ARCHIVE...", nargs=-1, required=True)
 @boolean("--deep", help="Read and hash every blob.")
 @concurrency_flag("Blobs at a time")
@@ -118,7 +118,11 @@ def verify(invocation: Invocation, /, store: S3Options, locations: tuple[str, ..
     output.finish()
 
 
-@click.command(name="diff", cls=Verb)
+@click.command(
+    name="diff",
+    cls=Verb,
+    examples=("march.tar april.tar", "s3://exports/march.tar april.tar", "march.tar april.tar --json"),
+)
 @click.argument("before")
 @click.argument("after")
 @store_flags
@@ -147,7 +151,15 @@ def diff(invocation: Invocation, /, store: S3Options, before: str, after: str) -
     output.finish()
 
 
-@click.command(name="plan", cls=Verb)
+@click.command(
+    name="plan",
+    cls=Verb,
+    examples=(
+        "-b registry.example/shop/bundle:1.4.0 --to-tar shop.tar",
+        "--lock images.lock.yml --to-tar s3://exports/shop.tar --max-size 4GiB",
+        "-b registry.example/shop/bundle:1.4.0 --to-tar april.tar --base march.tar",
+    ),
+)
 @source_flags(leave_out=_OF_NAMES)
 @click.option("--to-tar", default="", help="The archive that would be written: a file, or s3://BUCKET/KEY.")
 @concurrency_flag("Requests at a time")

@@ -4,9 +4,10 @@ of the whole program anywhere, no positional arguments, help in sections."""
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import chain
 from typing import Any, TypeVar
 
 import click
@@ -137,10 +138,18 @@ def hint_of(error: click.UsageError, program: str) -> str:
 
 
 class Verb(click.Command):
-    """A command without positional arguments."""
+    """A command with examples: what stands behind its name. `--help` shows what most calls need, `--help-all` every
+    flag; `rare` names flags of this command that the first leaves out."""
 
-    def __init__(self, *args: Any, **more: Any) -> None:
+    def __init__(self, *args: Any, examples: Sequence[str] = (), rare: Collection[str] = (), **more: Any) -> None:
         super().__init__(*args, **{"context_settings": {"allow_extra_args": True}, **more})
+        self.examples = examples
+        self.rare = frozenset(option for option in self.params if option.opts[0] in rare or _is_rare(option))
+        if self.rare:
+            self.params.append(click.Option(["--help-all"], **_HELP_ALL))
+        for option in self.params:
+            if option.metavar in (None, "TEXT") and option.opts[0] in _METAVARS:
+                option.metavar = _METAVARS[option.opts[0]]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         left = super().parse_args(ctx, spelled_out(self, args))
@@ -149,6 +158,9 @@ class Verb(click.Command):
         return left
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Examples"):
+            for example in self.examples:
+                formatter.write(f"{'':{formatter.current_indent}}{ctx.command_path} {example}".rstrip() + "\n")
         write_options(self, ctx, formatter)
 
 
@@ -233,6 +245,52 @@ _SHARED = {
     "Object store": ("--s3-",),
 }
 _EVERYWHERE = {"tty", "color", "json", "column", "debug", "yes", "quiet"}
+_COMMON = frozenset({"json", "debug", "registry-username", "registry-password", "registry-ca-cert-path", "s3-endpoint"})
+"""Of the flags that many commands share, those that `--help` shows too."""
+
+_METAVARS = {
+    **dict.fromkeys(("-b", "--bundle", "-i", "--image", "--keep-bundle"), "REFERENCE"),
+    **dict.fromkeys(("--to-repo", "--all-tags"), "REPOSITORY"),
+    **dict.fromkeys(("--tar", "--to-tar"), "ARCHIVE"),
+    **dict.fromkeys(("--lock", "--keep-lock", "--lock-output", "--report", "-f", "--mirrors", "--token-file"), "FILE"),
+    **dict.fromkeys(("--metrics-file", "--journal"), "PATH"),
+    **dict.fromkeys(("--to-tag", "--keep-tag"), "TAG"),
+    **dict.fromkeys(("-l", "--labels"), "KEY=VALUE"),
+    "--keep": "PATTERN",
+    "--keep-version": "RANGE",
+    "--keep-digest": "DIGEST",
+    "--platform": "OS/ARCH",
+    "--file-exclusion": "PATH",
+    "--column": "NAME",
+    "--work-pool": "NAME",
+    "--fleet-work-pool": "NAME",
+}
+"""What the value of a flag is, in help."""
+
+_ALL = "flows.cli.help-all"
+"""Key in a context's `meta`: whether rare flags are shown."""
+
+
+def _is_rare(option: click.Parameter) -> bool:
+    shared = option.name in _EVERYWHERE or option.opts[0].startswith(tuple(chain(*_SHARED.values())))
+    return shared and option.opts[0].removeprefix("--") not in _COMMON
+
+
+def _show_all(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    del parameter
+    if value and not context.resilient_parsing:
+        context.meta[_ALL] = True
+        click.echo(context.get_help())
+        context.exit()
+
+
+_HELP_ALL: dict[str, Any] = {
+    "is_flag": True,
+    "is_eager": True,
+    "expose_value": False,
+    "callback": _show_all,
+    "help": "Show all flags: logins, TLS, time-outs and limits of registries, the object store, output.",
+}
 
 
 def write_options(command: click.Command, context: click.Context, formatter: click.HelpFormatter) -> None:
@@ -240,6 +298,8 @@ def write_options(command: click.Command, context: click.Context, formatter: cli
     for option in command.get_params(context):
         record = option.get_help_record(context)
         if isinstance(option, click.Option) and record is not None:
+            if isinstance(command, Verb) and option in command.rare and _ALL not in context.meta:
+                continue
             sections[_section(option)].append((_names(option, record[0]), record[1]))
     for name, records in sections.items():
         if records:

@@ -38,7 +38,19 @@ _UNMONITORED = {
 }
 
 
-@click.command(cls=Verb)
+_RARE = """--repo-based-tags --name-images --only --cosign-signatures --ignore-bundle-check --sha256sums --metrics-file
+--progress --base --delta-from --max-size --part-size --max-blob-size --include-non-distributable-layers"""
+
+
+@click.command(
+    cls=Verb,
+    rare=_RARE.split(),
+    examples=(
+        "-b registry.example/shop/bundle:1.4.0 --to-repo registry.corp.example/mirror/bundle",
+        "-i registry.example/shop/web:1.25 --to-tar web.tar --resume",
+        "--tar s3://exports/shop.tar --to-repo registry.corp.example/mirror/shop --verify deep",
+    ),
+)
 @source_flags()
 @click.option("--to-repo", default="", help="REGISTRY/REPOSITORY, or oci:PATH for an image-layout folder; no tag.")
 @click.option("--to-tar", default="", help="Archive to write: a file, or s3://BUCKET/KEY.")

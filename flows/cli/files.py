@@ -29,7 +29,15 @@ from oci.relocation.archive_source import named_in_archive, sealed
 from oci.units import counted, show_size
 
 
-@click.command(name="push", cls=Verb)
+@click.command(
+    name="push",
+    cls=Verb,
+    examples=(
+        "-b registry.example/shop/bundle:1.4.0 -f config/",
+        "-i registry.example/shop/settings:1.0 -f settings.yml",
+        "-b registry.example/shop/bundle:1.4.0 -f config/ --lock-output bundle.lock.yml",
+    ),
+)
 @click.option("-b", "--bundle", default="", help="Push as a bundle to REGISTRY/REPOSITORY:TAG or oci:PATH:TAG.")
 @click.option("-i", "--image", default="", help="Push as a plain image.")
 @words("-f", "--file", "files", help="File or folder (repeatable).")
@@ -113,7 +121,15 @@ def _labels(given: tuple[str, ...]) -> dict[str, str]:
     return labels
 
 
-@click.command(name="pull", cls=Verb)
+@click.command(
+    name="pull",
+    cls=Verb,
+    examples=(
+        "-b registry.example/shop/bundle:1.4.0 -o bundle/",
+        "-i registry.example/shop/settings:1.0 -o settings/",
+        "--lock bundle.lock.yml -o bundle/ --recursive",
+    ),
+)
 @click.option("-b", "--bundle", default="", help="Bundle: REGISTRY/REPOSITORY:TAG or oci:PATH:TAG.")
 @click.option("-i", "--image", default="", help="Plain image.")
 @click.option("--lock", default="", help="BundleLock file.")

@@ -23,7 +23,15 @@ from oci.relocation.verify import names_by_store, verify_names
 from oci.units import counted, show_size
 
 
-@click.command(name="describe", cls=Verb)
+@click.command(
+    name="describe",
+    cls=Verb,
+    examples=(
+        "-b registry.example/shop/bundle:1.4.0",
+        "-b registry.example/shop/bundle:1.4.0 --output-type yaml",
+        "--tar bundle.tar --layers",
+    ),
+)
 @click.option("-b", "--bundle", default="", help="REGISTRY/REPOSITORY:TAG or oci:PATH:TAG.")
 @click.option("--tar", multiple=True, help="Archive to look into (repeat it for volumes); -b says what, if need be.")
 @concurrency_flag("Requests at a time")
@@ -81,7 +89,11 @@ def tag(context: click.Context) -> None:
     expect_subcommand(context)
 
 
-@click.command(name="list", cls=Verb)
+@click.command(
+    name="list",
+    cls=Verb,
+    examples=("-i registry.example/shop/web", "-i registry.example/shop/web --digests", "-i oci:./mirror --json"),
+)
 @click.option("-i", "--image", default="", help="Repository: REGISTRY/REPOSITORY or oci:PATH.")
 @boolean("--digests", help="Show the digest of each tag, which takes a request each.")
 @boolean("--imgpkg-internal-tags", help="Show the tags that tools make for themselves, too.")
@@ -104,7 +116,11 @@ def list_tags(invocation: Invocation, /, registry: RegistryFlags, **flags: Any) 
     output.finish()
 
 
-@click.command(name="resolve", cls=Verb)
+@click.command(
+    name="resolve",
+    cls=Verb,
+    examples=("-i registry.example/shop/web:1.25", "-i registry.example/shop/web:1.25 --json", "-i oci:./mirror:1.4.0"),
+)
 @click.option("-i", "--image", default="", help="Reference: REGISTRY/REPOSITORY:TAG or oci:PATH:TAG.")
 @registry_flags()
 @everywhere
@@ -130,7 +146,15 @@ _UNKNOWN = "check the name: `transship tag list -i REGISTRY/REPOSITORY` says wha
 _PLACES = ("Place", "Names", "Manifests", "Blobs", "Problems")
 
 
-@click.command(name="verify", cls=Verb)
+@click.command(
+    name="verify",
+    cls=Verb,
+    examples=(
+        "registry.corp.example/mirror/bundle:1.4.0",
+        "registry.corp.example/mirror/bundle:1.4.0 --deep",
+        "--lock bundle.lock.yml --json",
+    ),
+)
 @click.argument("references", metavar="[REFERENCE]...", nargs=-1)
 @words("--all-tags", "repositories", help="REGISTRY/REPOSITORY or oci:PATH: everything in it (repeatable).")
 @words("--lock", "locks", help="What an ImagesLock or BundleLock file pins, where it says (repeatable).")

@@ -35,7 +35,15 @@ _NO_FILE = "-"
 _PLAN_LIMIT = 256 << 20
 
 
-@click.command(name="prune", cls=Verb)
+@click.command(
+    name="prune",
+    cls=Verb,
+    examples=(
+        "registry.corp.example/mirror/web --keep-latest 5 --keep-tag latest",
+        "registry.corp.example/mirror/web --keep-lock images.lock.yml --approve",
+        "oci:./mirror --keep-version '^1.4' --grace 7d",
+    ),
+)
 @click.argument("repository", default="")
 @flags_of(KeepOptions, "policy")
 @click.option("-f", "--mirrors", default="", help="File of mirrors: what all mirrors to this repository take is kept.")

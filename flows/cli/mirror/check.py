@@ -18,7 +18,7 @@ from oci.mirror.comparison import Comparison, TagState
 _DRIFT = ("Mirror", "Destination", "Tag", "State", "Reason")
 
 
-@click.command(name="check", cls=Verb)
+@click.command(name="check", cls=Verb, examples=("", "web charts -f mirrors.yaml", "-f mirrors.yaml --json"))
 @mirror_flags
 @click.option("--report", type=OutputFile(), default="", help="Write what was found to a JSON file.")
 @registry_flags(sides=True)

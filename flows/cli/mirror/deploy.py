@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 _HEADER = ("Outcome", "Kind", "Name", "Detail")
 
 
-@click.command(name="deploy", cls=Verb)
+@click.command(
+    name="deploy", cls=Verb, examples=("", "-f mirrors.yaml --work-pool transship", "--work-pool-type docker")
+)
 @click.option("-f", "--file", default="mirrors.yaml", show_default=True, help="The mirrors.")
 @click.option("--work-pool", default="transship", show_default=True, help="Its workers run the mirrors.")
 @click.option("--work-pool-type", default="process", show_default=True, help="Of a pool that has to be made.")
@@ -86,7 +88,7 @@ def deploy(invocation: Invocation, /, **flags: Any) -> None:
     output.finish()
 
 
-@click.command(name="schema", cls=Verb)
+@click.command(name="schema", cls=Verb, examples=("", "--quiet", "--json"))
 @everywhere
 @click.pass_obj
 def schema(invocation: Invocation) -> None:

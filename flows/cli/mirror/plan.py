@@ -18,7 +18,7 @@ _IMAGES = ("Mirror", "Image", "Destination", "Tags", "To move", "To mount", "Pro
 _REQUESTS = ("Mirror", "Registry", "Requests")
 
 
-@click.command(name="plan", cls=Verb)
+@click.command(name="plan", cls=Verb, examples=("", "web -f mirrors.yaml", "-f mirrors.yaml --json"))
 @mirror_flags
 @boolean("--audit", help="Ask for immutable tags as well, and tell when one has moved at its source.")
 @click.option("--output", type=OutputFile(), default="", help="Write the plan to a JSON file.")

@@ -15,7 +15,7 @@ from oci.errors import InvalidInput
 _TOKEN = "TRANSSHIP_RECEIVER_TOKEN"  # noqa: S105 - the name of the variable
 
 
-@click.command(name="receiver", cls=Verb)
+@click.command(name="receiver", cls=Verb, examples=("", "--host 0.0.0.0 --port 9000 --token-file token", "--port 0"))
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="0 takes a free one.")
 @click.option(

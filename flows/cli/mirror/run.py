@@ -25,7 +25,9 @@ from oci.units import counted, show_size
 _RUNS = ("Mirror", "Copied", "In place", "Failed", "Sent", "Mounted", "Requests", "Seconds")
 
 
-@click.command(name="run", cls=Verb)
+@click.command(
+    name="run", cls=Verb, examples=("", "web charts -f mirrors.yaml --report report.json", "--only report.json --audit")
+)
 @mirror_flags
 @boolean("--audit", help="Ask for immutable tags as well, and tell when one has moved at its source.")
 @click.option(

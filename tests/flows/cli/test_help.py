@@ -1,49 +1,58 @@
-"""What the command says of itself."""
+"""Help: examples that are right, the flags that most calls need first, every flag on request."""
 
 from __future__ import annotations
 
-import re
+import shlex
+from collections.abc import Iterator
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from flows.cli.app import root
-from tests.support.command import transship
+from flows.cli.click_ext import Verb
 
-COMMANDS = root.list_commands(click.Context(root))
-
-
-def sections(text: str) -> dict[str, str]:
-    parts = re.split(r"^(\w[\w ]*):\n", text, flags=re.MULTILINE)
-    return dict(zip(parts[1::2], parts[2::2], strict=True))
+SCREENS = 80
+"""Lines of two screens."""
 
 
-def test_help_begins_with_the_commands() -> None:
-    assert list(sections(transship("--help").out)) == ["Commands", "Options", "Every command"]
+def verbs(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
+    for name in group.list_commands(click.Context(group)):
+        command = group.get_command(click.Context(group), name)
+        if isinstance(command, click.Group):
+            yield from verbs(command, (*path, name))
+        elif command is not None:
+            yield " ".join((*path, name)), command
 
 
-@pytest.mark.parametrize("command", ["copy", "pull"])
-def test_a_command_explains_its_own_flags_before_those_of_registries(command: str) -> None:
-    found = sections(transship(command, "--help").out)
-
-    assert next(iter(found)) == "Options"
-    assert list(found)[-1] == "Every command"
-    assert "--registry-username" in found["Registries"]
-    assert "--registry-username" not in found["Options"]
-    assert "--json" in found["Every command"]
+VERBS = {path: command for path, command in verbs(root) if isinstance(command, Verb)}
 
 
-def test_a_flag_that_is_off_is_shown_by_what_switches_it_on_and_one_that_is_on_by_both() -> None:
-    shown = transship("copy", "--help").out
+def shown(path: str, flag: str) -> str:
+    result = CliRunner().invoke(root, [*path.split(), flag], prog_name="transship")
+    assert result.exit_code == 0
+    return result.output
 
-    assert "--no-repair" not in shown
-    assert "--registry-verify-certs / --no-registry-verify-certs" in shown
+
+def test_what_is_no_verb_is_known() -> None:
+    assert {path for path, _ in verbs(root)} - set(VERBS) == {"completion", "help"}
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help_that_fits_a_terminal(command: str) -> None:
-    done = transship(command, "--help", environ={"COLUMNS": "80"})
+@pytest.mark.parametrize("path", VERBS)
+def test_three_examples_are_right_calls(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = VERBS[path]
+    assert len(set(command.examples)) == 3
+    for example in command.examples:
+        command.make_context(path, shlex.split(example))  # raises for a flag or a value that the command hasn't
 
-    assert done.code == 0
-    assert done.out.startswith(f"Usage: transship {command}")
-    assert not [line for line in done.out.splitlines() if len(line) > 80]
+
+@pytest.mark.parametrize("path", VERBS)
+def test_help_is_two_screens_at_most_and_all_is_all(path: str) -> None:
+    command = VERBS[path]
+    brief = shown(path, "--help")
+    assert len(brief.splitlines()) <= SCREENS
+    if command.rare:
+        everything = shown(path, "--help-all")
+        flags = [option for option in command.params if isinstance(option, click.Option) and not option.hidden]
+        assert [option.opts for option in flags if option.opts[-1] not in everything] == []
+        assert not any(f"\n  {option.opts[0]} " in brief for option in command.rare)
