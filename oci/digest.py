@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import NewType, TypeAlias
 
 from oci.errors import IntegrityError, InvalidReference
@@ -67,6 +67,13 @@ class Verifier:
         actual = f"{algorithm}:{self._hash.hexdigest()}"
         if actual != self.digest:
             raise IntegrityError(f"{self._what}: expected {self.digest} but the bytes have {actual}")
+
+
+def end_read(chunks: Iterator[Chunk]) -> None:
+    """Ends a read that is given up before its last chunk. What it has open is closed now: the traceback of an error
+    would keep it open until memory is collected."""
+    if isinstance(chunks, Generator):
+        chunks.close()
 
 
 def verified(

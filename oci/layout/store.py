@@ -22,7 +22,7 @@ from msgspec.structs import replace
 
 from oci.cancel import CancelToken
 from oci.descriptor import INDEX_TYPES, MANIFEST_TYPES, Descriptor
-from oci.digest import READ_SIZE, Chunk, Digest, Verifier, hex_of, is_digest, parse_digest, verified
+from oci.digest import READ_SIZE, Chunk, Digest, Verifier, end_read, hex_of, is_digest, parse_digest, verified
 from oci.errors import IntegrityError, InvalidManifest, NotFound, Refused
 from oci.layout.index import LayoutIndex
 from oci.manifest import MANIFEST_LIMIT, Manifest, parse_manifest
@@ -310,6 +310,8 @@ class Layout:
             with suppress(OSError):
                 os.unlink(partial)
             raise
+        finally:
+            end_read(chunks)
 
     def _sync_blobs(self) -> None:
         """What index.json is about to name survives a power failure, its file's name included."""

@@ -19,6 +19,7 @@ import msgspec
 
 from oci import __version__
 from oci.cancel import CancelToken
+from oci.digest import end_read
 from oci.errors import InvalidReference, RateLimited, Refused, StoreError
 from oci.meter import Meter
 from oci.registry.auth import REFUSALS, Authenticator
@@ -234,6 +235,7 @@ class Transport:
         if length is not None and (length or request.method in ("POST", "PUT", "PATCH")):
             fields["Content-Length"] = str(length)
         started = time.monotonic()
+        stream = request.stream() if request.stream is not None else None
         try:
             response = self._connections.exchange(
                 origin,
@@ -241,14 +243,17 @@ class Transport:
                 path,
                 fields,
                 body=request.body,
-                stream=request.stream() if request.stream is not None else None,
+                stream=stream,
                 length=length,
-                repeatable=request.stream is None and (request.retry or request.method in ("GET", "HEAD")),
+                repeatable=stream is None and (request.retry or request.method in ("GET", "HEAD")),
             )
         except WireError as error:
             if not error.connecting:
                 self.meter.request(self.registry, f"{request.method} {request.kind}")
             raise self._failures.broken(error, request, url) from error
+        finally:
+            if stream is not None:
+                end_read(stream)
         self.meter.request(self.registry, f"{request.method} {request.kind}")
         if _log.isEnabledFor(logging.DEBUG):
             took = time.monotonic() - started

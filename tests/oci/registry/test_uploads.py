@@ -200,6 +200,29 @@ def test_an_error_of_the_source_goes_up_as_it_is(registry: DockerRegistry, repos
     assert store.blob_size(digest_of(LARGE)) is None
 
 
+def test_what_a_read_has_open_is_closed_when_its_upload_breaks(make_client: Callable[..., Client]) -> None:
+    """While the error is still looked at: its traceback refers to the read."""
+    begun, ended = [], []
+    data = LARGE * 10
+
+    def pieces(offset: int) -> Iterator[bytes]:
+        begun.append(offset)
+        try:
+            for at in range(offset, len(data), len(LARGE)):
+                yield data[at : at + len(LARGE)]
+        finally:
+            ended.append(offset)
+
+    fault = Fault(method="PUT", path="uploads", cut_upload_after=500_000)
+    with StrictRegistry(Features(resume=False)) as server, FaultProxy(server.port, fault) as proxy:
+        store = make_client(retries=0).repository(proxy.host, "a/b")
+        with pytest.raises(Unavailable) as caught:
+            store.put_blob(described(data), pieces, fresh=True)
+        assert caught.value.side == "destination"
+        assert begun
+        assert ended == begun
+
+
 @pytest.mark.parametrize("status", [500, 503])
 def test_an_upload_that_keeps_failing_says_so_and_leaves_no_session(
     make_client: Callable[..., Client], status: int
