@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import click
-from click.shell_completion import get_completion_class
 
 from flows.cli.click_ext import Invocation, Verb, everywhere
 from flows.cli.output import IMGPKG, program_name
+from oci import __version__
 
 EQUALS = "0.43.0"
 """The imgpkg that the command is under the name imgpkg."""
@@ -52,6 +52,8 @@ def completion(context: click.Context, shell: str) -> None:
 
     For example: transship completion bash > /etc/bash_completion.d/transship
     """
+    from click.shell_completion import get_completion_class  # noqa: PLC0415 - for this command alone
+
     root = context.find_root()
     name = root.info_name or "transship"
     variable = f"_{name.upper().replace('-', '_')}_COMPLETE"
@@ -70,11 +72,8 @@ def completion(context: click.Context, shell: str) -> None:
 @click.pass_obj
 def version(invocation: Invocation) -> None:
     """Print the version."""
-    import importlib.metadata  # noqa: PLC0415 - a third of this command's time, and no other command's
-
-    number = importlib.metadata.version("transship")
-    own = f"transship version {number}"
-    invocation.output.result(version=number)
+    own = f"transship version {__version__}"
+    invocation.output.result(version=__version__)
     if program_name() == IMGPKG:
         invocation.output.block(f"imgpkg version {EQUALS}\n{own}, which does what this imgpkg does\n")
     else:

@@ -8,6 +8,11 @@ from oci.digest import Digest
 from oci.errors import InvalidManifest, InvalidReference
 from oci.reference import Reference, parse_any, parse_tag
 
+IMGPKG = "imgpkg"
+OCI_LAYOUT = "oci-layout"
+FORMATS = (IMGPKG, OCI_LAYOUT)
+"""Of archives, by their names in options."""
+
 ROOT_LABEL = "dev.carvel.imgpkg.copy.root-bundle"
 """imgpkg's mark of the bundle that was asked for."""
 

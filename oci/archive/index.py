@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from msgspec import Struct, field
 
 from oci.archive import index_json, manifest_json, transship_json
-from oci.archive.entry import ArchiveEntry
+from oci.archive.entry import IMGPKG, OCI_LAYOUT, ArchiveEntry
 from oci.archive.open import ByteReader
 from oci.archive.transship_json import TransshipJson
 from oci.digest import Digest
@@ -15,10 +15,6 @@ from oci.errors import InvalidInput, InvalidManifest, NotFound
 from oci.files import tar
 from oci.files.members import REGULAR, Members
 from oci.manifest import Manifest
-
-IMGPKG = "imgpkg"
-OCI_LAYOUT = "oci-layout"
-FORMATS = (IMGPKG, OCI_LAYOUT)
 
 MEMBERS_LIMIT = 2_000_000
 """Regular files of an archive: some hundred bytes of memory for each."""

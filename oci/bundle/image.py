@@ -23,6 +23,7 @@ from oci.errors import InvalidInput, InvalidManifest
 from oci.manifest import Manifest, parse_manifest
 
 BUNDLE_LABEL = "dev.carvel.imgpkg.bundle"
+NOT_A_BUNDLE = "Expected bundle image but found plain image (hint: Did you use -i instead of -b?)"
 
 _EPOCH = "0001-01-01T00:00:00Z"
 _AUTHOR = "imgpkg"

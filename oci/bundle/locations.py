@@ -13,8 +13,6 @@ from oci.bundle.document import API_VERSION, YamlNode, check_header, parse, pinn
 from oci.bundle.image import BuiltImage, single_layer_image
 from oci.descriptor import DOCKER_LAYER, Descriptor
 from oci.digest import digest_of
-from oci.files import tar
-from oci.files.deflate.gzip import compress
 from oci.reference import Reference
 
 KIND = "ImageLocations"
@@ -48,6 +46,9 @@ class ImageLocations(Struct, frozen=True):
 
 def locations_image(entries: Iterable[tuple[str, bool]]) -> BuiltImage:
     """The image for (canonical reference, is it a bundle): the same bytes imgpkg makes from the same entries."""
+    from oci.files import tar  # noqa: PLC0415 - only a bundle that is copied gets one
+    from oci.files.deflate.gzip import compress  # noqa: PLC0415
+
     body = _text(sorted(set(entries))).encode()
     archive = b"".join(
         (

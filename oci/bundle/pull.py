@@ -15,6 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from oci.bundle import reader
+from oci.bundle.image import NOT_A_BUNDLE
 from oci.bundle.lockfile import BundleLock, ImagesLock, LockedImage, read_lock, write_lock
 from oci.cancel import CancelToken
 from oci.digest import Chunk, Digest, hex_of
@@ -36,7 +37,6 @@ LAYER_REPEATS = 127
 
 _KINDS = {LayoutFolder: "an image-layout folder", ArchiveName: "an archive"}
 
-NOT_A_BUNDLE = "Expected bundle image but found plain image (hint: Did you use -i instead of -b?)"
 """The sentence of imgpkg, which scripts look for."""
 OpenSource = Callable[[StoreName], Source]
 Line = Callable[[str], None]

@@ -13,8 +13,6 @@ from oci.bundle.lockfile import ImagesLock
 from oci.descriptor import CONFIG_TYPES, Descriptor
 from oci.digest import Chunk, Digest
 from oci.errors import Denied, InvalidDocument, InvalidManifest, NotFound, Unauthorized
-from oci.files.decompress import decompressed
-from oci.files.members import REGULAR, Members
 from oci.manifest import Manifest
 from oci.store import Source
 
@@ -102,14 +100,18 @@ def read_member(chunks: Iterator[Chunk], wanted: Callable[[str], bool], limit: i
     layer it reads `chunks` to the end, so that a verifying stream can say that the bytes were the wrong ones.
     """
     try:
-        return _find(Members(decompressed(chunks)), wanted, limit)
+        return _find(chunks, wanted, limit)
     except InvalidManifest:
         for _ in chunks:
             pass
         raise
 
 
-def _find(members: Members, wanted: Callable[[str], bool], limit: int) -> bytes | None:
+def _find(chunks: Iterator[Chunk], wanted: Callable[[str], bool], limit: int) -> bytes | None:
+    from oci.files.decompress import decompressed  # noqa: PLC0415 - a plain image has no layer that is looked into
+    from oci.files.members import REGULAR, Members  # noqa: PLC0415
+
+    members = Members(decompressed(chunks))
     for member in members:
         name = _clean(member.name)
         if member.kind == REGULAR and wanted(name):

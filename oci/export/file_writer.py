@@ -17,7 +17,8 @@ from oci.archive.open import ByteReader, FileReader, in_object_store
 from oci.archive.s3_options import S3Options
 from oci.digest import READ_SIZE, Chunk
 from oci.errors import IntegrityError, NotFound, Refused
-from oci.export.parts import SMALLEST, Part, ReadPart, StoredPart
+from oci.export.options import SMALLEST
+from oci.export.parts import Part, ReadPart, StoredPart
 from oci.meter import Meter
 from oci.output import BY_UMASK, check_output, os_errors, sync_folder
 

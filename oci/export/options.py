@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from oci.archive.index import FORMATS, IMGPKG
+from oci.archive.entry import FORMATS, IMGPKG
 from oci.errors import InvalidInput
-from oci.export import parts
 from oci.options import Options, option
+
+DEFAULT_SIZE = 16 << 20
+SMALLEST = 5 << 20
+"""Bytes that S3 asks of every part but the last (Amazon S3 User Guide, "Multipart upload limits")."""
 
 
 class ExportOptions(Options, frozen=True, kw_only=True):
@@ -61,11 +64,11 @@ class ExportOptions(Options, frozen=True, kw_only=True):
             "Bytes that are written at a time; more where S3's 10,000 parts would not be enough. 64 MiB of parts are "
             "in memory at a time; a part that is bigger is read twice instead.",
             unit="bytes",
-            ge=parts.SMALLEST,
+            ge=SMALLEST,
             le=5 << 30,
             group="advanced",
         ),
-    ] = parts.DEFAULT_SIZE
+    ] = DEFAULT_SIZE
 
     max_blob_size: Annotated[
         int,
@@ -82,5 +85,5 @@ class ExportOptions(Options, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
             raise InvalidInput(f"unknown archive format {self.format!r}", hint=f"known are {', '.join(FORMATS)}")
-        if self.max_size < 0 or self.part_size < parts.SMALLEST:
-            raise InvalidInput(f"a part has {parts.SMALLEST} bytes or more, and a volume more than none")
+        if self.max_size < 0 or self.part_size < SMALLEST:
+            raise InvalidInput(f"a part has {SMALLEST} bytes or more, and a volume more than none")

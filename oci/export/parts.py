@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from oci.digest import Chunk
 from oci.errors import InvalidInput
+from oci.export.options import DEFAULT_SIZE, SMALLEST
 from oci.export.tar_plan import TarPlan
 
 ReadPart = Callable[[], Iterator[Chunk]]
@@ -30,12 +31,9 @@ class StoredPart(Struct, frozen=True, kw_only=True):
         return self.crc32 == crc32 if self.crc32 is not None else bool(self.md5) and self.md5 == md5()
 
 
-DEFAULT_SIZE = 16 << 20
 MOST_PARTS = 10_000
 MOST_PARTS_OF_A_FILE = 100_000
 """Beyond it parts get bigger: those of a file are written as they are read, whatever their size."""
-SMALLEST = 5 << 20
-"""Bytes that S3 asks of every part but the last (Amazon S3 User Guide, "Multipart upload limits")."""
 
 _COPIED = 4
 """How many times longer than another a part may be that is copied from an older archive."""

@@ -9,8 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from oci.archive import index_json, manifest_json, transship_json
-from oci.archive.entry import ArchiveEntry
-from oci.archive.index import IMGPKG
+from oci.archive.entry import IMGPKG, ArchiveEntry
 from oci.archive.open import in_object_store
 from oci.archive.source import Archive
 from oci.archive.transship_json import TransshipJson

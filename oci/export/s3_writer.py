@@ -17,7 +17,8 @@ from oci.archive.s3 import FINGERPRINT, S3, S3Object, S3Reader
 from oci.archive.s3_options import WHEN_REQUIRED
 from oci.digest import READ_SIZE
 from oci.errors import IntegrityError, NotFound, Refused, StoreError, TransshipError
-from oci.export.parts import MOST_PARTS, SMALLEST, Part, ReadPart, StoredPart
+from oci.export.options import SMALLEST
+from oci.export.parts import MOST_PARTS, Part, ReadPart, StoredPart
 
 STATE_SUFFIX = ".transship-"
 

@@ -9,8 +9,8 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from oci.bundle import tagnames
+from oci.bundle.image import NOT_A_BUNDLE
 from oci.bundle.lockfile import ImagesLock, read_lock
-from oci.bundle.pull import NOT_A_BUNDLE
 from oci.descriptor import Descriptor, Platform
 from oci.digest import Digest
 from oci.errors import Denied, InvalidInput, InvalidManifest, NotFound, Unauthorized

@@ -17,7 +17,6 @@ from oci.cancel import CancelToken
 from oci.descriptor import Descriptor
 from oci.digest import Digest
 from oci.errors import InvalidInput
-from oci.layout.store import Layout
 from oci.manifest import Manifest
 from oci.meter import Meter, PartThreads
 from oci.reference import S3_PREFIX, ArchiveName, LayoutFolder, Repository, StoreName
@@ -29,6 +28,7 @@ from oci.store import BlobOutcome, Destination, Source
 
 if TYPE_CHECKING:
     from oci.archive.source import Archive
+    from oci.layout.store import Layout
 
 DEFAULT_CONCURRENCY = 8
 
@@ -143,6 +143,8 @@ class Session:
     def _store(self, side: str, name: Repository | LayoutFolder) -> Destination:
         if not isinstance(name, LayoutFolder):
             return self._sides[side].repository(name)
+        from oci.layout.store import Layout  # noqa: PLC0415 - a copy between registries reads no folder
+
         with self._lock:
             layout = self._layouts.get((side, name))
             if layout is None:

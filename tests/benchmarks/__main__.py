@@ -21,7 +21,7 @@ from tests.benchmarks.archives import measure_archives
 from tests.benchmarks.fleet import measure_fleet
 from tests.benchmarks.measure import Run, by_kind, run
 from tests.benchmarks.mirrors import measure_flow, measure_mirrors
-from tests.benchmarks.tools import OURS, Tool, available
+from tests.benchmarks.tools import OURS, Tool, available, warm
 from tests.benchmarks.workloads import WORKLOADS, Pushed, push
 from tests.servers.docker_registry import DockerRegistry
 
@@ -77,6 +77,7 @@ def measure_workload(name: str, runs: int, results: Results, against: Sequence[s
     workload = WORKLOADS[name]()
     with tempfile.TemporaryDirectory() as folder, DockerRegistry(Path(folder) / "origin") as origin:
         pushed = push(workload, origin.url, origin.host)
+        warm(available(against), pushed, Path(folder))
         for number in range(runs):
             for tool in available(against):
                 print(f"{name}: run {number + 1} of {runs}, {tool.name}", file=sys.stderr)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import yaml
 
+from tests.benchmarks.measure import run
 from tests.benchmarks.workloads import Pushed
 
 Commands = Sequence[Sequence[str]]
@@ -76,6 +77,14 @@ def available(against: Sequence[str] = ()) -> list[Tool]:
     """`against` are other versions of transship, as NAME=PROGRAM, measured in the same interleaved run."""
     others = [Tool(name, partial(_transship, program=program)) for name, _, program in map(_parted, against)]
     return [OURS, *others, *(tool for tool in _PEERS if shutil.which(tool.name))]
+
+
+def warm(tools: Sequence[Tool], pushed: Pushed, folder: Path) -> None:
+    """Starts each transship once, so that none is measured while Python compiles it."""
+    for tool in tools:
+        program, verb, *_ = tool.commands(pushed, "", folder)[0]
+        if verb == "copy":
+            run([[program, verb, "--help"]])
 
 
 def _parted(text: str) -> tuple[str, str, str]:

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from oci.archive.index import IMGPKG
+from oci.archive.entry import IMGPKG
 from oci.archive.open import ByteReader
 from oci.digest import Digest, digest_of
 from oci.export.assembly import OpenBlob, WriteReport, Writing

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 from datetime import datetime
 
 from oci.errors import InvalidInput, Unauthorized
@@ -59,6 +57,9 @@ def _application_default(registry: str) -> Credential:
 
 def _of_gcloud() -> Credential | None:
     """None where gcloud isn't installed, or nobody is logged in with it."""
+    import shutil  # noqa: PLC0415 - only these hosts need them
+    import subprocess  # noqa: PLC0415
+
     program = shutil.which("gcloud")
     if program is None:
         return None

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 import time
 from collections.abc import Mapping
 
@@ -50,6 +48,8 @@ class HelperProgram:
 
     def _ask(self, server: str) -> Credential | None:
         """A helper that fails is tried again: keychains of desktops are slow to wake up."""
+        import subprocess  # noqa: PLC0415 - few configurations name a helper
+
         program = self._program()
         said = ""
         for attempt in range(ATTEMPTS):
@@ -82,6 +82,8 @@ class HelperProgram:
     def _program(self) -> str:
         if not _NAME.fullmatch(self.name):
             raise InvalidInput(f"{self.name[:80]!r} is no name of a credential helper")
+        import shutil  # noqa: PLC0415
+
         program = shutil.which(f"docker-credential-{self.name}", path=self._environ.get("PATH"))
         if program is None:
             raise InvalidInput(

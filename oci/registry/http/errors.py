@@ -13,7 +13,6 @@ from typing import Any
 
 from oci.cancel import CancelToken
 from oci.errors import Cancelled, Denied, NotFound, RateLimited, Refused, StoreError, Unauthorized, Unavailable
-from oci.registry.credentials.keychains import advice
 from oci.registry.http.body import WireError
 from oci.registry.http.pace import SLOW_DOWN_CODES, retry_after, worth_retrying
 from oci.registry.http.request import Request
@@ -127,6 +126,8 @@ def _hint(status: int, who: str, registry: str) -> str:
         hint = f"this was asked as {who}: check that password or token, and that this is the login that was meant"
     else:
         hint = f"this was asked as {who}, who may not do it here"
+    from oci.registry.credentials.keychains import advice  # noqa: PLC0415 - for a login that was refused
+
     keychain = advice(registry)
     return f"{hint}; {keychain}" if keychain else hint
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from oci.archive.index import OCI_LAYOUT
+from oci.archive.entry import OCI_LAYOUT
 from oci.bundle import tagnames
 from oci.digest import Digest
 from oci.errors import Incomplete, IntegrityError, InvalidInput, InvalidManifest, NotFound, TransshipError

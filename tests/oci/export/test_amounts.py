@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from oci.archive.index import IMGPKG, OCI_LAYOUT
+from oci.archive.entry import IMGPKG, OCI_LAYOUT
 from oci.errors import InvalidManifest
 from oci.export.options import ExportOptions
 from oci.export.parts import MOST_PARTS_OF_A_FILE, cut

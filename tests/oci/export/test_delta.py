@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from oci.archive.index import IMGPKG, OCI_LAYOUT
+from oci.archive.entry import IMGPKG, OCI_LAYOUT
 from oci.errors import InvalidInput, NotFound
 from oci.export.options import ExportOptions
 from oci.reference import ArchiveName

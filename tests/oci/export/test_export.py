@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from oci.archive import manifest_json
-from oci.archive.index import OCI_LAYOUT
+from oci.archive.entry import OCI_LAYOUT
 from oci.errors import Incomplete, InvalidInput, InvalidManifest
 from oci.export.export import write_sums
 from oci.export.options import ExportOptions

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from oci.archive.index import IMGPKG
+from oci.archive.entry import IMGPKG
 from oci.digest import Digest
-from oci.export.parts import MOST_PARTS, SMALLEST, Part, cut, groups
+from oci.export.options import SMALLEST
+from oci.export.parts import MOST_PARTS, Part, cut, groups
 from oci.export.tar_plan import MemberContent, TarPlan, lay_out
 
 MIB, GIB, TIB = 1 << 20, 1 << 30, 1 << 40

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oci.archive.index import IMGPKG
+from oci.archive.entry import IMGPKG
 from oci.digest import Digest, digest_of
 from oci.errors import InvalidDocument
 from oci.export.parts import cut, groups
