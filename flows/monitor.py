@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from oci.errors import Unavailable
 from oci.export.options import ExportOptions
+from oci.registry.options import DEFAULT_CONCURRENCY
 from oci.relocation.request import RelocationRequest
-from oci.relocation.session import DEFAULT_CONCURRENCY, Access
+from oci.relocation.session import Access
 
 if TYPE_CHECKING:
     from oci.relocation.report import RelocationReport

@@ -30,14 +30,14 @@ from oci.reference import (
 )
 from oci.registry.credentials.chain import Credentials, Fixed, default_credentials
 from oci.registry.credentials.credential import Credential
-from oci.registry.options import RegistryOptions
+from oci.registry.options import DEFAULT_CONCURRENCY, RegistryOptions
 from oci.registry.repository import Registries, RegistryRepository
 from oci.relocation import planner
 from oci.relocation import verify as proof
 from oci.relocation.plan import Plan
 from oci.relocation.request import RelocationRequest
 from oci.relocation.run import Relocation, RelocationResult, Verify
-from oci.relocation.session import DEFAULT_CONCURRENCY, Access, Session
+from oci.relocation.session import Access, Session
 
 if TYPE_CHECKING:
     from oci.bundle.pull import Pulled

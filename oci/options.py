@@ -8,7 +8,8 @@ flags, the forms of flows, the reader of mirrors.yaml and the reference page are
         part_size: Annotated[int, option("Part size", "Bytes of a part.", unit="bytes", ge=5 << 20)] = 16 << 20
 
 A module with declarations has `from __future__ import annotations`: then a field costs nothing until a front end asks
-for its declaration. Names in annotations must be importable (not below `TYPE_CHECKING`).
+for its declaration. One whose declarations every copy asks for has not: text is compiled anew at each start. Names in
+annotations must be importable (not below `TYPE_CHECKING`).
 """
 
 from __future__ import annotations

@@ -19,11 +19,12 @@ from oci.digest import Digest, parse_digest
 from oci.errors import Incomplete, InvalidInput, TransshipError
 from oci.meter import Receipt, RunMetrics, export_metrics
 from oci.reference import Reference
+from oci.registry.options import DEFAULT_CONCURRENCY
 from oci.relocation.plan import Plan
 from oci.relocation.report import ArchiveFacts, ImageFailure, RelocationReport, report_of, short_subject
 from oci.relocation.request import RelocationRequest
 from oci.relocation.run import Published, Relocation, Step, Verify, result_lock
-from oci.relocation.session import DEFAULT_CONCURRENCY, Session
+from oci.relocation.session import Session
 from oci.relocation.shards import with_present_marked
 from oci.relocation.transfer import DONE, ImageOutcome, transfer_image
 from oci.relocation.verify import Verification

@@ -32,6 +32,9 @@ from tasks.fleet.limits import Slots, existing
 P = ParamSpec("P")
 T = TypeVar("T")
 
+TASKS_AT_ONCE = 16
+"""Task runs on their way in one flow run, at the most: the Prefect server hears of the beginning and end of each."""
+
 Connect: TypeAlias = Callable[["Run"], Awaitable[Session]]
 """Opens the session of a run. It loads blocks, so it is called in the first task that needs the session."""
 
@@ -45,7 +48,7 @@ class Run:
         self.meter = Meter()
         self.slots = Slots()
         """Slots of the named limits that hold for the registries of the work."""
-        self.width = concurrency
+        self.width = min(concurrency, TASKS_AT_ONCE)
         """Images to have on their way at a time: not more than a named limit has slots."""
         self.elsewhere: dict[str, Receipt] = {}
         """What other machines have spent on parts of the work, by the names of these parts."""

@@ -19,8 +19,8 @@ from oci.errors import InvalidInput
 from oci.registry.credentials.chain import Credentials, default_credentials
 from oci.registry.credentials.credential import Credential
 from oci.registry.credentials.hosts import named_hosts
-from oci.registry.options import RegistryOptions
-from oci.relocation.session import DEFAULT_CONCURRENCY, Access, Session
+from oci.registry.options import DEFAULT_CONCURRENCY, RegistryOptions
+from oci.relocation.session import Access, Session
 
 F = TypeVar("F", bound=Callable[..., Any])
 SIDES = ("source", "destination")

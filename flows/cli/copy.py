@@ -57,7 +57,7 @@ _RARE = """--repo-based-tags --name-images --only --cosign-signatures --ignore-b
 @boolean("--resume", help="Go on with a --to-tar that was interrupted, and reuse what is there already.")
 @boolean("--sha256sums", help="Write NAME.SHA256SUMS beside --to-tar; reads it once more.")
 @click.option("--lock-output", type=OutputFile(), default="", help="Write a lock file of the result.")
-@concurrency_flag("Blobs on their way at a time")
+@concurrency_flag("Blobs on their way at the most; how many are right is found out")
 @click.option(
     "--verify",
     "verify_mode",

@@ -25,8 +25,7 @@ from oci.files.decompress import UnpackLimits
 from oci.files.walk import DEFAULT_EXCLUSIONS
 from oci.options import Options, option
 from oci.reference import parse_any
-from oci.registry.options import RegistryOptions
-from oci.relocation.session import DEFAULT_CONCURRENCY
+from oci.registry.options import DEFAULT_CONCURRENCY, RegistryOptions
 
 
 class PushParameters(OneSide, Options, frozen=True, kw_only=True):

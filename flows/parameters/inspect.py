@@ -19,8 +19,7 @@ from flows.parameters.registry import (
 from oci.errors import InvalidInput
 from oci.options import Options, option
 from oci.reference import Reference, StoreName, parse_any, parse_store
-from oci.registry.options import RegistryOptions
-from oci.relocation.session import DEFAULT_CONCURRENCY
+from oci.registry.options import DEFAULT_CONCURRENCY, RegistryOptions
 from oci.relocation.verify import names_by_store
 
 

@@ -15,7 +15,7 @@ from oci.errors import InvalidInput
 from oci.options import Options, option
 from oci.prune.keep import Keep, KeepOptions
 from oci.reference import ARCHIVE_PREFIX, StoreName, parse_store
-from oci.registry.options import RegistryOptions
+from oci.registry.options import DEFAULT_CONCURRENCY, RegistryOptions
 from tasks.prune import PrunePolicy
 
 
@@ -79,7 +79,7 @@ class PruneParameters(OneSide, Options, frozen=True, kw_only=True):
         timedelta,
         option("Wait for approval", "A run that gets no answer within this time fails, and deletes nothing."),
     ] = timedelta(days=7)
-    concurrency: Concurrency = 8
+    concurrency: Concurrency = DEFAULT_CONCURRENCY
     credentials: Credentials = ()
     registry: Registry = RegistryOptions()
 

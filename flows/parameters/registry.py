@@ -13,8 +13,7 @@ import msgspec
 from oci.errors import InvalidInput
 from oci.options import option
 from oci.reference import S3_PREFIX, ArchiveName
-from oci.registry.options import RegistryOptions
-from oci.relocation.session import DEFAULT_CONCURRENCY
+from oci.registry.options import DEFAULT_CONCURRENCY, RegistryOptions
 from tasks.access import Side
 
 BlockName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=200)]

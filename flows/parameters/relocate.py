@@ -15,7 +15,7 @@ from oci.errors import InvalidInput
 from oci.export.options import ExportOptions
 from oci.options import Options, option
 from oci.reference import ARCHIVE_PREFIX, S3_PREFIX, ArchiveName, parse_any
-from oci.registry.options import RegistryOptions
+from oci.registry.options import DEFAULT_CONCURRENCY, RegistryOptions
 from oci.relocation.request import CopyOptions, RelocationRequest
 from oci.relocation.run import Verify
 from tasks.archive import ExportOrder
@@ -155,7 +155,7 @@ class RelocateParameters(Options, frozen=True, kw_only=True):
             group="advanced",
         ),
     ] = None
-    concurrency: Concurrency = 8
+    concurrency: Concurrency = DEFAULT_CONCURRENCY
     source_registry: SourceRegistry = RegistryOptions()
     destination_registry: DestinationRegistry = RegistryOptions()
     s3_store: S3StoreName = ""

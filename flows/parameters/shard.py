@@ -17,7 +17,7 @@ from flows.parameters.relocate import (
 )
 from oci.export.plan import Group
 from oci.options import Options, option
-from oci.registry.options import RegistryOptions
+from oci.registry.options import DEFAULT_CONCURRENCY, RegistryOptions
 from oci.relocation.plan import Plan
 from oci.relocation.request import RelocationRequest
 from tasks.archive import ExportOrder
@@ -30,7 +30,7 @@ class ShardParameters(Options, frozen=True, kw_only=True):
     plan: Annotated[dict[str, Any], option("Plan", "The images to copy, with everything below them.")]
     source_credentials: SourceCredentials = ()
     destination_credentials: DestinationCredentials = ()
-    concurrency: Concurrency = 8
+    concurrency: Concurrency = DEFAULT_CONCURRENCY
     source_registry: SourceRegistry = RegistryOptions()
     destination_registry: DestinationRegistry = RegistryOptions()
     s3_store: S3StoreName = ""

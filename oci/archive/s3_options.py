@@ -1,7 +1,5 @@
 """How an object store is reached: plain values, which need no boto3."""
 
-from __future__ import annotations
-
 import os
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """How an archive is written."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from oci.archive.entry import FORMATS, IMGPKG

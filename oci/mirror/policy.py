@@ -15,6 +15,7 @@ from oci.descriptor import Platform
 from oci.errors import InvalidInput
 from oci.options import Options, option
 from oci.prune.versions import compile_pattern, parse_range
+from oci.registry.options import DEFAULT_CONCURRENCY
 from oci.relocation.request import Artifact
 
 _FIRST = datetime(2020, 1, 1)  # noqa: DTZ001 - dateutil and cronsim compute in the schedule's own zone
@@ -249,7 +250,9 @@ class Schedule(Checked, frozen=True, kw_only=True):
 class Limits(Options, frozen=True, kw_only=True):
     """How much of a mirror happens at a time, and in one run."""
 
-    concurrency: Annotated[int, option("Concurrency", "Images, and blobs, on their way at a time.", ge=1, le=64)] = 8
+    concurrency: Annotated[int, option("Concurrency", "Images, and blobs, on their way at the most.", ge=1, le=64)] = (
+        DEFAULT_CONCURRENCY
+    )
     images_per_run: Annotated[
         int,
         option(

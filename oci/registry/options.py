@@ -1,12 +1,13 @@
 """How a registry is reached."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 from oci.errors import InvalidInput
 from oci.manifest import MANIFEST_LIMIT
 from oci.options import Options, option
+
+DEFAULT_CONCURRENCY = 50
+"""Requests in flight at one registry, and blobs on their way, at the most: how many are right is found out (`pace`)."""
 
 
 class RegistryOptions(Options, frozen=True, kw_only=True):
@@ -225,7 +226,7 @@ class RegistryOptions(Options, frozen=True, kw_only=True):
             flag="--concurrency",
             group="advanced",
         ),
-    ] = 8
+    ] = DEFAULT_CONCURRENCY
 
     @classmethod
     def form(cls) -> dict[str, Any]:

@@ -221,8 +221,11 @@ T = TypeVar("T")
 Together: TypeAlias = Callable[[Sequence[Hashable], Callable[[Hashable, T | BaseException], None]], None]
 
 SMALL = 1 << 20
-"""Bytes up to which a blob counts as small: one thread takes nothing bigger, so that small ones never queue behind
-a row of big ones."""
+"""Bytes up to which a blob counts as small: a thread is left for those, so that they never queue behind a row of big
+ones."""
+
+BIG_AT_ONCE = 32
+"""Big blobs on their way at the most: each has two pieces of 256 KiB in memory."""
 
 
 class BlobPool(Generic[T]):
@@ -239,12 +242,13 @@ class BlobPool(Generic[T]):
         self._unclaimed: set[Hashable] = set()
         """Keys that `together` has started and that `once` was not called for yet."""
         self._closed = False
-        self._threads = [
-            threading.Thread(target=self._work, args=(threads > 1 and number == 0,), name=f"blob-{number}", daemon=True)
-            for number in range(threads)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._most = threads
+        self._most_big = max(1, min(threads - 1, BIG_AT_ONCE))
+        self._big_ones = 0
+        """Big blobs that are on their way."""
+        self._idle = 0
+        """Threads that wait and that nothing was pushed for."""
+        self._threads: list[threading.Thread] = []
 
     def once(self, key: Hashable, size: int, function: Callable[[], T]) -> tuple[Future[T], bool]:
         """The future of `key`, and whether this call is the first that asks for it."""
@@ -288,10 +292,18 @@ class BlobPool(Generic[T]):
             job()
 
     def _push(self, size: int, job: Callable[[], None]) -> None:
-        queue = self._small if size <= SMALL else self._big
+        is_big = size > SMALL
         context = copy_context()  # of the part of the run that pays for it, see Meter.part
-        heapq.heappush(queue, (-size, next(self._order), lambda: context.run(job)))
-        self._changed.notify_all()
+        heapq.heappush(self._big if is_big else self._small, (-size, next(self._order), lambda: context.run(job)))
+        if is_big and self._big_ones >= self._most_big:
+            return  # a thread that ends a big one takes the next
+        if self._idle:
+            self._idle -= 1
+            self._changed.notify()
+        elif len(self._threads) < self._most:
+            thread = threading.Thread(target=self._work, name=f"blob-{len(self._threads)}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
 
     def _run_together(self, futures: Mapping[Hashable, Future[T]], function: Together[T]) -> None:
         def settle(key: Hashable, outcome: T | BaseException) -> None:
@@ -319,16 +331,23 @@ class BlobPool(Generic[T]):
         else:
             future.set_result(result)
 
-    def _work(self, small_only: bool) -> None:
+    def _work(self) -> None:
+        is_big = False
         while True:
             with self._changed:
-                while not self._closed and not self._small and (small_only or not self._big):
+                self._big_ones -= is_big
+                while not self._closed and not self._small and not self._may_take_big():
+                    self._idle += 1
                     self._changed.wait()
                 if self._closed:
                     return
-                queue = self._big if self._big and not small_only else self._small
-                _, _, job = heapq.heappop(queue)
+                is_big = self._may_take_big()
+                self._big_ones += is_big
+                _, _, job = heapq.heappop(self._big if is_big else self._small)
             job()
+
+    def _may_take_big(self) -> bool:
+        return bool(self._big) and self._big_ones < self._most_big
 
 
 def wait_all(futures: list[Future[T]]) -> list[T]:

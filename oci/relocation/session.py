@@ -21,7 +21,7 @@ from oci.manifest import Manifest
 from oci.meter import Meter, PartThreads
 from oci.reference import S3_PREFIX, ArchiveName, LayoutFolder, Repository, StoreName
 from oci.registry.credentials.chain import Credentials
-from oci.registry.options import RegistryOptions
+from oci.registry.options import DEFAULT_CONCURRENCY, RegistryOptions
 from oci.registry.repository import Registries
 from oci.relocation.fanout import BlobPool
 from oci.store import BlobOutcome, Destination, Source
@@ -29,8 +29,6 @@ from oci.store import BlobOutcome, Destination, Source
 if TYPE_CHECKING:
     from oci.archive.source import Archive
     from oci.layout.store import Layout
-
-DEFAULT_CONCURRENCY = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

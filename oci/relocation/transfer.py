@@ -6,10 +6,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
+from queue import SimpleQueue
 from typing import Any
 
 from oci.descriptor import Descriptor
@@ -109,14 +110,16 @@ def transfer_all(
             note(transfer_image(session, plan, image.digest))
     queue = iter(sorted(plan.to_transfer, key=lambda image: -plan.bytes_below(image)))
     running: dict[Future[ImageOutcome], PlannedManifest] = {}
+    finished: SimpleQueue[Future[ImageOutcome]] = SimpleQueue()
     while True:
         for image in islice(queue, session.concurrency * 2 - len(running)):
-            running[session.workers.submit(transfer_image, session, plan, image.digest)] = image
+            future = session.workers.submit(transfer_image, session, plan, image.digest)
+            running[future] = image
+            future.add_done_callback(finished.put)
         if not running:
             return tuple(outcomes[image.digest] for image in plan.images)
-        finished, _ = wait(running, return_when=FIRST_COMPLETED)
-        for future in finished:
-            note(_outcome(future, running.pop(future)))
+        future = finished.get()
+        note(_outcome(future, running.pop(future)))
 
 
 def failure(image: PlannedManifest, error: TransshipError) -> ImageOutcome:

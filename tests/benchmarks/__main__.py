@@ -19,6 +19,7 @@ from rich.table import Table
 
 from tests.benchmarks.archives import measure_archives
 from tests.benchmarks.fleet import measure_fleet
+from tests.benchmarks.latency import measure_latency
 from tests.benchmarks.measure import Run, by_kind, run
 from tests.benchmarks.mirrors import measure_flow, measure_mirrors
 from tests.benchmarks.tools import OURS, Tool, available, warm
@@ -28,7 +29,8 @@ from tests.servers.docker_registry import DockerRegistry
 ARCHIVES = "archives"
 MIRRORS = "mirrors"
 FLEET = "fleet"
-ALL = [*WORKLOADS, ARCHIVES, MIRRORS, FLEET]
+LATENCY = "latency"
+ALL = [*WORKLOADS, ARCHIVES, MIRRORS, FLEET, LATENCY]
 NEEDS = {ARCHIVES: ["weed"], MIRRORS: ["prefect"], FLEET: ["prefect"]}
 RESULTS = Path(".bench/results.json")
 Results = dict[tuple[str, str, str], list[Run]]
@@ -56,7 +58,16 @@ def main() -> int:
     show_mirrors(mirrors, flow)
     fleet = measure_fleet(options.runs) if FLEET in chosen else []
     show_fleet(fleet)
-    measured = {"rows": rows, "archives": archives, "mirrors": mirrors, "flow": flow, "fleet": fleet}
+    latency = measure_latency(options.runs) if LATENCY in chosen else []
+    show_latency(latency)
+    measured = {
+        "latency": latency,
+        "rows": rows,
+        "archives": archives,
+        "mirrors": mirrors,
+        "flow": flow,
+        "fleet": fleet,
+    }
     if chosen:
         RESULTS.parent.mkdir(exist_ok=True)
         RESULTS.write_text(json.dumps({"runs": options.runs, **measured}, indent=1))
@@ -178,6 +189,21 @@ def show_fleet(rows: Iterable[dict[str, Any]]) -> None:
     table = Table("fleet", "workers", "wall s", "wall / one worker")
     for row in rows:
         table.add_row(row["phase"], str(row["workers"]), f"{row['wall']:.1f}", f"{row['wall_over_one']:.2f}")
+    if table.row_count:
+        Console(width=120).print(table)
+
+
+def show_latency(rows: Iterable[dict[str, Any]]) -> None:
+    table = Table("20 ms each way", "concurrency", "wall s", "cpu s", "peak MB", "wall / best fixed")
+    for row in rows:
+        table.add_row(
+            row["phase"],
+            row["concurrency"],
+            f"{row['wall']:.2f}",
+            f"{row['cpu']:.2f}",
+            f"{row['rss'] / 1e6:.0f}",
+            f"{row['wall_over_best_fixed']:.2f}",
+        )
     if table.row_count:
         Console(width=120).print(table)
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from oci.meter import Meter
 from oci.registry.credentials.chain import Credentials
-from oci.registry.options import RegistryOptions
+from oci.registry.options import DEFAULT_CONCURRENCY, RegistryOptions
 from oci.relocation.request import RelocationRequest
 from oci.relocation.run import RelocationResult, relocate
-from oci.relocation.session import DEFAULT_CONCURRENCY, Access, Session
+from oci.relocation.session import Access, Session
 
 
 def anonymous(**settings: Any) -> Access:

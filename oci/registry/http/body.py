@@ -207,7 +207,7 @@ class Buffers:
             return memory
 
 
-BUFFERS = Buffers(32)
+BUFFERS = Buffers(64)
 
 
 def _length(text: str) -> int:

@@ -9,6 +9,7 @@ two pieces of a body.
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import select
 import socket
@@ -263,12 +264,21 @@ def _parse(text: str) -> tuple[int, Headers, int]:
         if line[:1] in (" ", "\t") and name:  # a folded line (RFC 9112, 5.2)
             headers[name] = f"{headers[name]} {line.strip()}"
             continue
-        name, colon, value = line.partition(":")
-        if not colon or not _NAME.fullmatch(name):
+        written, colon, value = line.partition(":")
+        if not colon:
             raise WireError(f"the answer has a broken header: {line[:60]!r}")
-        name, value = name.lower(), value.strip(" \t")
+        name = _lower_name(written)
+        value = value.strip(" \t")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     return int(first.group(2)), headers, int(first.group(1))
+
+
+@functools.lru_cache(512)
+def _lower_name(written: str) -> str:
+    """The name of a header field in lower case. Servers send the same few names again and again."""
+    if not _NAME.fullmatch(written):
+        raise WireError(f"the answer has a broken header: {written[:60]!r}")
+    return written.lower()
 
 
 def _why(error: OSError) -> str:

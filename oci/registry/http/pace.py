@@ -29,9 +29,6 @@ from oci.cancel import CancelToken
 from oci.errors import RateLimited, StoreError
 from oci.meter import Meter
 
-CEILING = 50
-"""Requests in flight at one registry, unless a setting says otherwise."""
-
 _BEGIN = 8.0
 """Size of a window before anything is known: enough for a fast network, harmless for a slow registry."""
 

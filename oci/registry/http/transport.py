@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import ssl
 import threading
 import time
@@ -43,6 +44,9 @@ PAGE_LIMIT = 16 << 20
 
 _USER_AGENT = f"transship/{__version__}"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_ORDINARY = re.compile(r"(?:/[\w~-][\w.~-]*)+/?(?:\?[\w.~%=&:+/-]*)?", re.ASCII)
+"""A path, perhaps with a query, in which nothing is relative, encoded or to be encoded."""
+
 _REDIRECT_LIMIT = 10
 _log = logging.getLogger("transship.http")
 
@@ -287,7 +291,12 @@ class Transport:
         return spoken and self._connections.proxy_for(self._origin) is None
 
     def _judged(self, location: str, base: str, what: str) -> Target:
-        """The target that `location` names, relative to `base`, once the address policy agrees."""
+        """The target that `location` names, relative to `base`, once the address policy agrees. What lies on the very
+        host that said so needs no judgement: it was connected to."""
+        own = f"{self._origin}/"
+        path = location.removeprefix(own[:-1])
+        if base.startswith(own) and path.startswith("/") and _ORDINARY.fullmatch(path):
+            return Target(path, self._origin)
         try:
             url = urljoin(base, location)
         except ValueError:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from oci.relocation.session import DEFAULT_CONCURRENCY
+from oci.registry.options import DEFAULT_CONCURRENCY
 from tests.faults.proxy import Fault, FaultProxy
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.strict_registry import StrictRegistry

@@ -8,7 +8,8 @@ import pytest
 
 from oci.cancel import CancelToken
 from oci.errors import Cancelled, Unavailable
-from oci.relocation.fanout import SMALL, BlobPool, wait_all
+from oci.relocation.fanout import BIG_AT_ONCE, SMALL, BlobPool, wait_all
+from tests.support.waiting import until
 
 
 def test_a_key_runs_once_and_every_caller_gets_the_result() -> None:
@@ -69,6 +70,33 @@ def test_the_biggest_start_first_and_small_ones_never_wait_behind_them() -> None
     wait_all([blocked, *big])
 
     assert order == [10, SMALL + 9, SMALL + 5, SMALL + 2]
+    pool.close()
+
+
+def test_threads_begin_as_they_are_needed_and_big_blobs_take_few_of_them() -> None:
+    pool: BlobPool[int] = BlobPool(BIG_AT_ONCE * 2, CancelToken())
+    gate = threading.Event()
+    begun: list[int] = []
+
+    def block(size: int) -> int:
+        begun.append(size)
+        return int(gate.wait(60))
+
+    def threads() -> int:
+        return sum(thread.name.startswith("blob-") for thread in threading.enumerate())
+
+    before = threads()
+    first = [pool.once(size, size, partial(block, size))[0] for size in range(3)]
+    assert threads() == before + 3
+    big = [pool.once(size, size, partial(block, size))[0] for size in range(SMALL + 1, SMALL + 2 * BIG_AT_ONCE)]
+    small, _ = pool.once("small", 10, lambda: 10)
+
+    assert small.result(60) == 10
+    until("as many big ones as may", lambda: len(begun) == 3 + BIG_AT_ONCE)
+    assert threads() <= before + 3 + BIG_AT_ONCE + 1
+    gate.set()
+    wait_all([*first, *big])
+    assert len(begun) == 3 + len(big)
     pool.close()
 
 

@@ -13,7 +13,7 @@ import yaml
 
 from oci.descriptor import Descriptor
 from oci.digest import digest_of
-from oci.errors import InvalidInput, NotFound, Unavailable
+from oci.errors import InvalidInput, NotFound, Refused, Unavailable
 from oci.registry.tags import catalog
 from oci.store import reader_of
 from tests.oci.registry.conftest import Client
@@ -171,3 +171,34 @@ def test_one_connection_serves_again_whatever_was_answered(make_client: Make, mo
                 store.get_manifest("missing")
 
     assert len(callers) <= 2  # the very first asks whether TLS is spoken
+
+
+@pytest.mark.parametrize(
+    ("location", "path"),
+    [
+        ("/v2/a/b/blobs/uploads/1?_state=x%3D", "/v2/a/b/blobs/uploads/1?_state=x%3D"),
+        ("https://localhost:5000/v2/a/u?x=y:z/1", "/v2/a/u?x=y:z/1"),
+        ("uploads/2", "/v2/uploads/2"),
+        ("/v2/a/../b", "/v2/b"),
+        ("/v2/./b", "/v2/b"),
+        ("/v2/a b", "/v2/a%20b"),
+        ("/v2/a#part", "/v2/a"),
+    ],
+)
+def test_a_location_on_the_registry_itself(make_client: Make, location: str, path: str) -> None:
+    target = make_client().registries.transport("localhost:5000").resolve(location, "https://localhost:5000/v2/x")
+    assert (str(target.origin), target.path) == ("https://localhost:5000", path)
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "//169.254.169.254/v2/",
+        "https://169.254.169.254/v2/",
+        "https://localhost:5000@169.254.169.254/v2/",
+    ],
+)
+def test_a_location_that_only_looks_like_the_registry_itself(make_client: Make, location: str) -> None:
+    transport = make_client().registries.transport("localhost:5000")
+    with pytest.raises(Refused):
+        transport.resolve(location, "https://localhost:5000/v2/x")
