@@ -254,11 +254,13 @@ def test_a_cancelled_run_stops_within_seconds_and_leaves_no_thread(
             destination=f"{destination.host}/{repository}",
         )
 
+        async def has_begun() -> bool:
+            return link.passed >= 20_000
+
         async def main() -> float:
             running = asyncio.create_task(relocate(**parameters.to_dict()))
-            while link.passed < 20_000:
-                link.bytes_per_second = 50_000
-                await asyncio.sleep(0.01)
+            link.bytes_per_second = 50_000
+            await eventually("the copy is on its way", has_begun, every=0.01)
             running.cancel()
             cancelled = time.monotonic()
             with pytest.raises(asyncio.CancelledError):

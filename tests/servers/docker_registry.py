@@ -8,7 +8,6 @@ import re
 import shutil
 import socket
 import subprocess
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +15,8 @@ from typing import Any, NamedTuple, Self
 
 import httpx
 import yaml
+
+from tests.support.waiting import until
 
 START_SECONDS = 120.0
 _ACCESS = re.compile(r'"(?P<method>[A-Z]+) (?P<path>\S+) HTTP/[\d.]+" (?P<status>\d{3})')
@@ -145,16 +146,16 @@ class DockerRegistry:
                 env=environment,
                 start_new_session=True,
             )
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
-            if self._process.poll() is not None:
-                raise RuntimeError(f"docker-registry ended at once:\n{self._log.read_text()[-2000:]}")
-            try:
-                with socket.create_connection(("127.0.0.1", self.port), timeout=1):
-                    return
-            except OSError:
-                time.sleep(0.01)
-        raise RuntimeError(f"docker-registry didn't listen within {START_SECONDS:.0f} s")
+        until("docker-registry listens", self._listens, START_SECONDS, every=0.01)
+
+    def _listens(self) -> bool:
+        if self._process is None or self._process.poll() is not None:
+            raise RuntimeError(f"docker-registry ended at once:\n{self._log.read_text()[-2000:]}")
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1):
+                return True
+        except OSError:
+            return False
 
     def stop(self, *, kill: bool = False) -> None:
         if self._process is None:

@@ -7,13 +7,13 @@ import pwd
 import shutil
 import subprocess
 import tempfile
-import time
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from tests.servers.docker_registry import free_port
+from tests.support.waiting import until
 
 START_SECONDS = 120.0
 
@@ -77,16 +77,13 @@ class PostgreSQL:
         return self._run("pg_dump", "-h", "127.0.0.1", "-p", str(self.port), "-U", "prefect", "--data-only", "prefect")
 
     def _wait(self) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        while self._ready() != 0:
-            assert self._process is not None
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"PostgreSQL didn't start:\n{(self.folder / 'log').read_text()}")
-            time.sleep(0.05)
+        until("PostgreSQL is ready", self._ready, START_SECONDS, every=0.05)
 
-    def _ready(self) -> int:
+    def _ready(self) -> bool:
+        if self._process is None or self._process.poll() is not None:
+            raise RuntimeError(f"PostgreSQL didn't start:\n{(self.folder / 'log').read_text()}")
         command = [str(self._programs / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
-        return subprocess.run(command, check=False).returncode
+        return subprocess.run(command, check=False).returncode == 0
 
     def _run(self, program: str, *arguments: str) -> bytes:
         process = self._spawn([str(self._programs / program), *arguments], subprocess.PIPE)

@@ -14,6 +14,7 @@ from typing import Any, Self
 import httpx
 
 from tests.support.prefect_server import free_port, stop
+from tests.support.waiting import until
 
 _QUIET = (
     "--headless",
@@ -64,18 +65,17 @@ class Browser:
 
     def _open(self) -> None:
         self._session = ""
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                self._client.get("/status")
-                break
-            except httpx.TransportError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.05)
+        until("the browser's driver listens", self._listens, every=0.05)
         options = {"args": [*_QUIET, self._size, f"--user-data-dir={self._profile}"]}
         answer = self.post("/session", capabilities={"alwaysMatch": {"goog:chromeOptions": options}})
         self._session = f"/session/{answer['sessionId']}"
+
+    def _listens(self) -> bool:
+        try:
+            self._client.get("/status")
+        except httpx.TransportError:
+            return False
+        return True
 
     def _end(self) -> None:
         self._client.close()
