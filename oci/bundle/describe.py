@@ -102,7 +102,7 @@ class _Walk:
         )
 
     def _find(self, home: Source, entry: LockedImage) -> tuple[Source, Manifest, bool]:
-        """In the bundle's own repository first, then where the lock says."""
+        """Looks in the bundle's own repository first, then where the lock says."""
         digest = entry.image.identifier
         try:
             where, found = home, home.get_manifest(digest)
@@ -141,7 +141,8 @@ class _Walk:
         return () if found is None else (found,)
 
     def _tagged(self, where: Source, tag: str, kind: str, annotations: Mapping[str, str]) -> DescribedImage | None:
-        """What a tool put under a tag of its own; None when there is none. Read only when its layers are wanted."""
+        """Returns what a tool put under a tag of its own; None when there is none. Reads it only when its layers are
+        wanted."""
         layers: tuple[Digest, ...] = ()
         if self._layers:
             try:
@@ -159,12 +160,12 @@ class _Walk:
 
 
 def as_yaml(bundle: DescribedBundle) -> str:
-    """As imgpkg writes it: the root's digest on a line of its own, then the document."""
+    """Writes what imgpkg writes: the root's digest on a line of its own, then the document."""
     return f"sha: {bundle.digest}\n{render(_bundle_document(bundle)).removeprefix('---' + chr(10))}"
 
 
 def as_text(bundle: DescribedBundle) -> str:
-    """As imgpkg writes it, in the order of the locks."""
+    """Writes what imgpkg writes, in the order of the locks."""
     lines = [f"Bundle SHA: {bundle.digest}", ""]
     if bundle.bundles or bundle.images:
         lines.append("Images:")

@@ -97,7 +97,8 @@ class Pulled(Struct, frozen=True, kw_only=True):
     cacheable: bool = False
 
     def to_dict(self, output: str) -> dict[str, Any]:
-        """As vendir and other Go programs know it from imgpkg; `output` is the folder that was pulled into."""
+        """Returns the values that vendir and other Go programs read from imgpkg; `output` is the folder that was pulled
+        into."""
         body: dict[str, Any] = {"image": self.image}
         if self.lock_path:
             body["imagesLock"] = {"path": os.path.join(output, self.lock_path), "updated": self.updated}
@@ -240,7 +241,7 @@ class _Job:
         return lock_path, True
 
     def write_index(self) -> None:
-        """For people: folders of nested bundles have digests for names."""
+        """Writes a table for people: folders of nested bundles have digests for names."""
         if not self.nested:
             return
         rows = "".join(
@@ -256,7 +257,7 @@ class _Job:
             raise store_error(error, store=path, operation="writing the index of nested bundles") from error
 
     def _hosts_all(self, source: Source, lock: ImagesLock) -> bool:
-        """Has the bundle's repository everything that it lists? Locations are a hint; a HEAD is proof."""
+        """Says whether the bundle's repository has everything that it lists. Locations are a hint; a HEAD is proof."""
         digests = dict.fromkeys(entry.image.identifier for entry in lock.images)
         return all(self.threads.map(lambda digest: _has(source, digest), digests))
 
@@ -299,7 +300,7 @@ class _Job:
         )
 
     def _find(self, home: Source, entry: LockedImage, *, hosted: bool) -> tuple[Source, Manifest] | None:
-        """The nested bundle from the bundle's own repository or from where the lock says; None for a plain image."""
+        """Finds the nested bundle in the bundle's own repository or where the lock says; None for a plain image."""
         places = (home.name, entry.image.repository) if hosted else (entry.image.repository, home.name)
         problem: StoreError | None = None
         for place in dict.fromkeys(places):

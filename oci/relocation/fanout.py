@@ -1,7 +1,7 @@
 """The threads that move blobs, and one read of a blob for several destinations.
 
-What comes from the source is kept until the slowest reader has it, in a window of a few megabytes. A reader that delays
-the others for too long loses its place: it goes on with a read of its own, and they go on without it.
+Chunks of the source stay in memory until the slowest reader has them, in a window of a few megabytes. A reader that
+delays the others for too long leaves the shared read and opens a read of its own.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class SharedRead:
         return Seat(self)
 
     def join(self, seat: Seat) -> bool:
-        """False when the others have begun: too late."""
+        """Joins the read; returns False when the others have begun."""
         with self._changed:
             if self._began:
                 return False
@@ -88,8 +88,8 @@ class SharedRead:
             self._changed.notify_all()
 
     def next_chunk(self, seat: Seat) -> Chunk | None:
-        """The next chunk for this reader; empty at the end, None when it was left behind. Raises what the source
-        raised."""
+        """Returns the next chunk for this reader; empty at the end, None when it was left behind. Raises what the
+        source raised."""
         while True:
             with self._changed:
                 self._wait_for_others()
@@ -99,7 +99,7 @@ class SharedRead:
             self._pump()
 
     def _wait_for_others(self) -> None:
-        """All begin together, or those that are there when patience ends."""
+        """Waits until all have joined, or until the patience ends."""
         deadline = time.monotonic() + self._patience
         while not self._began:
             self._cancel.check()
@@ -111,7 +111,7 @@ class SharedRead:
             self._changed.wait(_POLL)
 
     def _turn(self, seat: Seat) -> Chunk | None:
-        """A chunk that is kept, or None when it is this reader's turn to fetch one, or when it was left behind."""
+        """Returns a chunk in memory, or None when this reader has to fetch the next chunk, or was left behind."""
         while seat in self._positions:
             self._cancel.check()
             number = self._positions[seat] - self._first
@@ -156,7 +156,7 @@ class SharedRead:
             self._changed.notify_all()
 
     def _count_waiting(self, *, full: bool) -> bool:
-        """Whether the slowest has held up the others for too long."""
+        """Says whether the slowest reader has delayed the others for too long."""
         now = time.monotonic()
         self._held_up += now - self._full_since if self._full_since else 0.0
         self._full_since = now if full else 0.0
@@ -187,7 +187,8 @@ class Seat:
         self._left = False
 
     def open(self, offset: int) -> Iterator[Chunk]:
-        """A BlobReader. Only the first read from the beginning is shared; any other is one of its own."""
+        """Opens the blob, as a BlobReader. Only the first read from the beginning is shared; any other read is its
+        own."""
         if offset or self._joined or self._left or not self._shared.join(self):
             return self._shared.read(offset)
         self._joined = True
@@ -207,7 +208,7 @@ class Seat:
             yield from self._alone(given)
 
     def _alone(self, given: int) -> Iterator[Chunk]:
-        """From the beginning, because only a whole read is verified; what the destination has got is skipped."""
+        """Reads from the beginning, because only a whole read is verified; skips what the destination has got."""
         skip = given
         for chunk in self._shared.read(0):
             if skip >= len(chunk):
@@ -251,7 +252,7 @@ class BlobPool(Generic[T]):
         self._threads: list[threading.Thread] = []
 
     def once(self, key: Hashable, size: int, function: Callable[[], T]) -> tuple[Future[T], bool]:
-        """The future of `key`, and whether this call is the first that asks for it."""
+        """Returns the future of `key`, and whether this call is the first that asks for it."""
         with self._changed:
             memo = self._memo.get(key)
             if memo is not None:
@@ -351,8 +352,8 @@ class BlobPool(Generic[T]):
 
 
 def wait_all(futures: list[Future[T]]) -> list[T]:
-    """The results in order. Waits for every one before it raises the first failure, so that nothing is left running
-    behind the caller's back; a cancellation outranks the failures it caused."""
+    """Returns the results in order. Waits for all of them before it raises the first failure, so that nothing is left
+    running behind the caller's back; a cancellation outranks the failures it caused."""
     errors = [error for error in (future.exception() for future in futures) if error is not None]
     for error in errors:
         if isinstance(error, Cancelled):

@@ -74,7 +74,7 @@ class RelocationResult(Struct, frozen=True, kw_only=True):
     error: TransshipError | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The report of `copy --report`: plain values, which JSON has."""
+        """Returns the report of `copy --report` in plain values, for JSON."""
         return {
             "source": self.plan.source,
             "destination": str(self.plan.destination),
@@ -130,7 +130,7 @@ class Relocation:
         return self._plan
 
     def make_plan(self) -> Plan:
-        """Asks the source and the destination; writes nothing. Keeps a plan that was given or made before."""
+        """Asks the source and the destination, and writes nothing. Keeps a plan that was given or made before."""
         if self._plan is None:
             if self.request is None:
                 raise InvalidInput("this relocation has neither a request nor a plan")
@@ -148,7 +148,8 @@ class Relocation:
         return outcome
 
     def transfer_all(self, on_image: Callable[[ImageOutcome], None] | None = None) -> None:
-        """Every image of the plan, some at a time. One that fails is an outcome with its error; the others go on."""
+        """Transfers every image of the plan, some at a time. A failed image is an outcome with its error; the others go
+        on."""
 
         def note(outcome: ImageOutcome) -> None:
             self.outcomes[outcome.digest] = outcome
@@ -163,7 +164,7 @@ class Relocation:
 
     @property
     def closing_steps(self) -> tuple[Step, ...]:
-        """What follows the transfer, in order."""
+        """Lists the steps that follow the transfer, in order."""
         return (Step.PUBLISH,) if self.verify is Verify.NONE else (Step.CONTENT, Step.VERIFY, Step.NAMES)
 
     def take(self, step: Step) -> None:
@@ -186,8 +187,8 @@ class Relocation:
         on_image: Callable[[ImageOutcome], None] | None = None,
         on_step: Callable[[Step], None] | None = None,
     ) -> RelocationResult:
-        """All steps. Raises what ended it, Incomplete when images failed; `result` has what was done by then. `on_step`
-        is called before each of the `closing_steps`."""
+        """Takes all steps. Raises what ended it, Incomplete when images failed; `result` has what was done by then.
+        `on_step` is called before each of the `closing_steps`."""
         try:
             plan = self.make_plan()
             if on_plan is not None:
@@ -203,7 +204,8 @@ class Relocation:
         return self.result()
 
     def result(self) -> RelocationResult:
-        """What was done so far, outcomes in the order of the plan. Raises InvalidInput before the plan is made."""
+        """Returns what was done so far, outcomes in the order of the plan. Raises InvalidInput before the plan is
+        made."""
         outcomes = self.outcomes
         return RelocationResult(
             plan=self.plan,
@@ -308,7 +310,7 @@ def _push(session: Session, destination: Destination, manifest: PlannedManifest,
 
 
 def _push_locations(destination: Destination, bundle: PlannedBundle, *, fresh: bool) -> Digest:
-    """Deterministic, so a second run finds the same digest and writes nothing.
+    """Pushes the locations image. It is deterministic, so that a second run finds the same digest and writes nothing.
 
     A registry with immutable tags may refuse to replace older locations. The older ones stay then, as with imgpkg: they
     are a hint that readers verify.
@@ -330,8 +332,8 @@ def _push_locations(destination: Destination, bundle: PlannedBundle, *, fresh: b
 
 
 def result_lock(session: Session, request: RelocationRequest, plan: Plan) -> ImagesLock | BundleLock:
-    """A BundleLock for a bundle. For an ImagesLock, the same entries in the same order with the same annotations at
-    the destination; for an image, every image that was processed, sorted."""
+    """Returns a BundleLock for a bundle. For an ImagesLock, the same entries in the same order with the same
+    annotations at the destination; for an image, every image that was processed, sorted."""
     source_lock = read_lock(request.lock) if request.lock else None
     if isinstance(source_lock, ImagesLock):
         moved = {index.rewritten_from: index.digest for index in plan.manifests if index.rewritten_from}

@@ -104,7 +104,7 @@ class Session:
         self._sides[side].expect(name for name in names if isinstance(name, Repository))
 
     def compared(self, name: StoreName) -> Source:
-        """What a plan is compared with: the destination as it is; an archive is always written from nothing."""
+        """Returns what a plan is compared with: the destination as it is; an archive is always written from nothing."""
         if not isinstance(name, ArchiveName):
             return self.destination(name)
         from oci.archive.source import EmptyArchive  # noqa: PLC0415 - a copy between registries reads no archive
@@ -112,7 +112,7 @@ class Session:
         return EmptyArchive(name)
 
     def archive(self, name: ArchiveName, side: str = "source", *, anew: bool = False) -> Archive:
-        """Opened once, and closed with the session; `anew` for one that has been written meanwhile."""
+        """Opens an archive once; the session closes it. `anew` is for an archive that has been written meanwhile."""
         from oci.archive.open import open_readers  # noqa: PLC0415 - a copy between registries reads no archive
         from oci.archive.source import Archive  # noqa: PLC0415
 
@@ -130,8 +130,8 @@ class Session:
         return self._object_stores[side](location)
 
     def read_small(self, source: Source, blob: Descriptor) -> bytes:
-        """The whole of a config, a lock or the like, through the cache: what planning reads, the transfer needs again.
-        It is a BlobBytes of oci.bundle.reader."""
+        """Returns the whole of a config, a lock or the like, through the cache: what planning reads, the transfer needs
+        again. It is a BlobBytes of oci.bundle.reader."""
         data = self.cache.get(blob.digest)
         if data is None:
             data = blob_bytes(source, blob)
@@ -151,7 +151,7 @@ class Session:
             return layout
 
     def close(self) -> None:
-        """Ends threads and connections; whatever is still moving when an error closes the session is cancelled."""
+        """Ends threads and connections, and cancels what is still moving when an error closes the session."""
         self.workers.shutdown(wait=True, cancel_futures=True)
         self.blobs.close()
         for registries in self._sides.values():
@@ -184,7 +184,7 @@ class ByteCache:
         self._items: OrderedDict[Digest, bytes] = OrderedDict()
 
     def put(self, digest: Digest, data: bytes) -> None:
-        """Bytes beyond ITEM_LIMIT aren't kept; `data` must have been verified."""
+        """Keeps bytes up to ITEM_LIMIT; `data` must have been verified."""
         if len(data) > ITEM_LIMIT:
             return
         with self._lock:
@@ -220,7 +220,7 @@ class Claim:
         self._ended.set()
 
     def wait(self, cancel: CancelToken) -> None:
-        """Waits until the owner has the blob, or has given up."""
+        """Waits until the owner has the blob, or has failed."""
         while not self._ended.wait(_POLL):
             cancel.check()
 
@@ -238,7 +238,7 @@ class BlobLedger:
         self._owners: dict[tuple[str, Digest], dict[Repository, None]] = {}
 
     def claim(self, store: StoreName, digests: Iterable[Digest]) -> tuple[dict[Digest, Claim], dict[Digest, Claim]]:
-        """Gives the claims that are `store`'s own now, and those of other repositories that are to be waited for.
+        """Returns the claims that `store` owns now, and those of other repositories to wait for.
         Neither has a blob that a repository of the registry is known to have."""
         own: dict[Digest, Claim] = {}
         others: dict[Digest, Claim] = {}
@@ -256,7 +256,7 @@ class BlobLedger:
         return own, others
 
     def release(self, claims: Mapping[Digest, Claim], *, done: bool) -> None:
-        """Ends claims of one's own. `done` says that the repository has the blobs."""
+        """Ends claims that the caller owns. `done` says that the repository has the blobs."""
         with self._lock:
             for digest, claim in claims.items():
                 key = (claim.owner.registry, digest)
@@ -267,7 +267,7 @@ class BlobLedger:
                 claim.end()
 
     def owners(self, destination: StoreName, digest: Digest) -> tuple[Repository, ...]:
-        """Repositories of the destination's registry from which the blob can be mounted."""
+        """Lists repositories of the destination's registry from which the blob can be mounted."""
         if not isinstance(destination, Repository):
             return ()
         with self._lock:
@@ -284,7 +284,7 @@ class ManifestPush:
         self._children = children
 
     def disturbs(self, other: ManifestPush) -> bool:
-        """Whether the two must not be on their way at the same time."""
+        """Says whether the two must not be on their way at the same time."""
         related = self._digest == other._digest or self._digest in other._children or other._digest in self._children
         return related and self._store == other._store
 

@@ -96,8 +96,8 @@ def transfer_image(session: Session, plan: Plan, digest: Digest) -> ImageOutcome
 def transfer_all(
     session: Session, plan: Plan, *, on_done: Callable[[ImageOutcome], None] | None = None
 ) -> tuple[ImageOutcome, ...]:
-    """Every image of the plan, biggest first, some at a time. One that fails is an outcome with its error; the others
-    go on. Raises Cancelled, and nothing else."""
+    """Transfers every image of the plan, biggest first, some at a time. A failed image is an outcome with its error;
+    the others go on. Raises Cancelled, and nothing else."""
     outcomes: dict[Digest, ImageOutcome] = {}
 
     def note(outcome: ImageOutcome) -> None:
@@ -123,7 +123,7 @@ def transfer_all(
 
 
 def failure(image: PlannedManifest, error: TransshipError) -> ImageOutcome:
-    """The outcome of an image that `transfer_image` gave up."""
+    """Returns the outcome of an image that `transfer_image` gave up."""
     return ImageOutcome(
         digest=image.digest,
         subject=image.subject,
@@ -138,7 +138,8 @@ def failure(image: PlannedManifest, error: TransshipError) -> ImageOutcome:
 
 
 def load_manifest(session: Session, planned: PlannedManifest) -> Manifest:
-    """The bytes of a planned manifest: from the plan, from what planning has read, or from where it was found."""
+    """Returns the bytes of a planned manifest: from the plan, from what planning has read, or from where it was
+    found."""
     if planned.raw:
         return parse_manifest(planned.raw.encode(), planned.media_type)
     raw = session.cache.get(planned.digest)
@@ -156,7 +157,7 @@ def put_manifest(session: Session, destination: Destination, manifest: Manifest,
 
 
 def small_blob(session: Session, planned: PlannedBlob) -> bytes:
-    """All bytes of a config or the like: from what planning has read, or from the first place that has them."""
+    """Returns all bytes of a config or the like: from what planning has read, or from the first place that has them."""
     problem: TransshipError | None = None
     for store in planned.stores:
         try:
@@ -174,7 +175,7 @@ def _outcome(future: Future[ImageOutcome], image: PlannedManifest) -> ImageOutco
 
 
 def _children_first(plan: Plan, image: PlannedManifest) -> Iterator[PlannedManifest]:
-    """The index children below an image, then the image; what a bundle lists isn't below it but beside it."""
+    """Lists the index children below an image, then the image; what a bundle lists isn't below it but beside it."""
     if not image.is_bundle:
         for digest in image.children:
             child = plan.by_digest.get(digest)
@@ -191,7 +192,7 @@ def _children_first(plan: Plan, image: PlannedManifest) -> Iterator[PlannedManif
 
 
 def _blobs_of(plan: Plan, manifests: Iterable[PlannedManifest]) -> list[PlannedBlob]:
-    """Biggest first."""
+    """Lists the blobs, biggest first."""
     blobs = [plan.blob_by_digest[digest] for manifest in manifests if not manifest.present for digest in manifest.blobs]
     return sorted(blobs, key=lambda blob: -blob.size)
 
@@ -252,7 +253,7 @@ def _move_to_all(  # noqa: PLR0917 - called by the pool
     keys: Sequence[Hashable],
     settle: Callable[[Hashable, BlobOutcome | BaseException], None],
 ) -> None:
-    """A thread for each destination, because each waits for its own network."""
+    """Starts a thread for each destination, because each waits for its own network."""
     source = session.source(blob.stores[0])
     shared = SharedRead(partial(_followed, session, source, blob.descriptor), seats=len(keys), cancel=session.cancel)
 
@@ -285,7 +286,7 @@ def _move_to_all(  # noqa: PLR0917 - called by the pool
 def _move_blob(
     session: Session, destination: Destination, blob: PlannedBlob, *, fresh: bool, read: BlobReader | None = None
 ) -> BlobOutcome:
-    """`read` is how it is read at first, where not by a read of its own."""
+    """Moves one blob; `read` opens it at first, where the read is shared."""
     session.moving[blob.digest] = 0
     try:
         outcome = _move_from_places(session, destination, blob, fresh=fresh, read=read)
@@ -298,7 +299,7 @@ def _move_blob(
 def _move_from_places(
     session: Session, destination: Destination, blob: PlannedBlob, *, fresh: bool, read: BlobReader | None
 ) -> BlobOutcome:
-    """From the first place that gives the right bytes. A wrong byte is never a reason to give up at once: another
+    """Reads from the first place that gives the right bytes. A wrong byte is never a reason to give up at once: another
     place, or another read, may have the right one."""
     places = blob.stores
     mounts = (*session.ledger.owners(destination.name, blob.digest), *_mounts(places, destination.name))
@@ -323,7 +324,7 @@ def _move_from_places(
 
 
 def _followed(session: Session, source: Source, blob: Descriptor, offset: int) -> Iterator[Chunk]:
-    """Reads a blob; the session knows how far it is."""
+    """Reads a blob, and notes in the session how far the read is."""
     position = offset
     for chunk in source.read_blob(blob, offset):
         position += len(chunk)
@@ -344,7 +345,7 @@ def _push_manifest(
     manifest: PlannedManifest,
     below: Sequence[PlannedManifest],
 ) -> None:
-    """By its keep-alive tag, which holds it from the first moment, or by digest.
+    """Pushes a manifest by its keep-alive tag, so that no moment passes without a tag, or by digest.
 
     A registry that says that a blob is unknown contradicts what it said of that blob before: everything below is
     then asked for again, once, without trusting the memo.

@@ -118,7 +118,7 @@ class Walk:
         return present if present is not None or self._fresh else self._destination.head_manifest(digest)
 
     def _may_lack_images(self, entry: Entry, present: Descriptor) -> bool:
-        """Whether a manifest at the destination may be a bundle whose images are not there."""
+        """Says whether a manifest at the destination may be a bundle whose images are not there."""
         if not self._bundles or entry.role not in _BUNDLE_ROLES or present.is_index or entry.hint is False:
             return False
         return not (entry.hint and self._has_locations(entry.digest))
@@ -206,7 +206,7 @@ class Walk:
         ]
 
     def _find(self, entry: Entry, *, present: bool) -> tuple[Source, Manifest]:
-        """The manifest from the first place that has it; from the destination when that has it, which costs the
+        """Returns the manifest from the first place that has it; from the destination when that has it, which costs the
         source no quota."""
         if present:
             return self._destination, self._destination.get_manifest(entry.digest)
@@ -232,7 +232,7 @@ class Walk:
         raise _nowhere(entry, errors)
 
     def _ordered(self, places: tuple[StoreName, ...]) -> list[StoreName]:
-        """Repositories that lacked other images, and registries that couldn't be reached, come last."""
+        """Puts repositories that lacked other images, and registries that couldn't be reached, last."""
         return sorted(places, key=lambda place: (place.registry in self._unreachable, place in self._elsewhere))
 
 
@@ -305,7 +305,7 @@ class Attachments:
         return entries
 
     def _tags(self, source: Source) -> frozenset[str] | None:
-        """None where the tag list can't be had: each tag is asked for then."""
+        """Lists the tags; None where the registry gives no list: then each tag is asked for."""
         try:
             return frozenset(source.tags())
         except NotFound:
