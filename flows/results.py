@@ -24,14 +24,15 @@ _LONGEST_MESSAGE = 1000
 
 
 def failed(error: TransshipError) -> Any:
-    """A state that Prefect raises the error of, when the flow is awaited. Returned from a flow, because an error that
-    is raised fills the log with a traceback and the state with its prefix, where one sentence says it all."""
+    """Returns a state that Prefect raises the error of, when the flow is awaited. Returned from a flow, because an
+    error that is raised fills the log with a traceback and the state with its prefix, where one sentence says it
+    all."""
     state: State[Any] = Failed(message=str(error), data=error)
     return state
 
 
 def completed(result: T, message: str = "") -> T:
-    """A state with a message, that Prefect gives the result of when the flow is awaited."""
+    """Returns a state with a message, that Prefect gives the result of when the flow is awaited."""
     text = "; ".join((message or str(result)).splitlines())[:_LONGEST_MESSAGE]
     return cast(T, Completed(message=text, data=result))
 

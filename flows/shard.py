@@ -55,7 +55,7 @@ async def relocate_shard(parameters: ShardParameters) -> None:
 
 
 def _failed(outcomes: list[ImageOutcome]) -> State[None] | None:
-    """The state of a run in which images failed. Returned, as an error that is raised fills the log."""
+    """Returns the state of a run in which images failed: an error that is raised would fill the log."""
     failed = [outcome for outcome in outcomes if outcome.status == FAILED]
     if not failed:
         return None

@@ -41,7 +41,7 @@ async def write_out(run: ExportRun, parameters: RelocateParameters) -> None:
 
 
 async def plan_out(parameters: RelocateParameters) -> bool:
-    """Whether there is anything to write."""
+    """Says whether there is anything to write."""
     source = await resolve_bundle(parameters.kind.value, parameters.source)
     await fetch_referenced_images(source)
     return await plan_tarball(parameters.archive)

@@ -83,7 +83,7 @@ def open_session(
 
 
 def request_of(source: str, to: str, **options: Any) -> RelocationRequest:
-    """The request for a source and a destination as people write them.
+    """Returns the request for a source and a destination as people write them.
 
     `source` is a reference to an image, an index or a bundle (`REGISTRY/REPOSITORY[:TAG][@DIGEST]`, `oci:PATH[:TAG]`),
     the path of a lock file (`.yml` or `.yaml`), or an archive: a file, `s3://BUCKET/KEY`, or `archive:A|B` for its
@@ -192,8 +192,8 @@ def describe(bundle: str, *, session: Session | None = None) -> bundle_describe.
 
 
 def tags(repository: str, *, internal: bool = False, session: Session | None = None) -> tuple[str, ...]:
-    """The tags of a repository, a layout folder or an archive, sorted; `internal` shows those that tools keep for
-    themselves, too."""
+    """Returns the tags of a repository, a layout folder or an archive, sorted; `internal` shows those that tools keep
+    for themselves, too."""
     name = parse_store(repository)
     with _shared(session, name) as shared:
         listed = tagnames.list_tags(shared.source(name), internal=internal)

@@ -366,7 +366,7 @@ def _unicode(labels: Mapping[str, str]) -> dict[str, str]:
 
 
 def _reason(error: Exception) -> str:
-    """What urllib wraps, but for the answer of a server."""
+    """Returns what urllib wraps, but for the answer of a server."""
     from urllib.error import URLError  # noqa: PLC0415
 
     return str(error.reason if type(error) is URLError else error)

@@ -118,7 +118,7 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def commas(self) -> bool:
-        """Whether a comma separates the items of a list on the command line."""
+        """Says whether a comma separates the items of a list on the command line."""
         return not self.no_commas
 
     @property
@@ -127,7 +127,7 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The words that a value, or an item of a list, may be; empty where any may be."""
+        """Returns the words that a value, or an item of a list, may be; empty where any may be."""
         if self.words:
             return self.words
         kind = self.item if self.is_list else self.type
@@ -147,12 +147,12 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def item(self) -> Any:
-        """The type of a list's items."""
+        """Returns the type of a list's items."""
         return _bare(typing.get_args(self.type)[0])
 
     @property
     def options(self) -> type[Options] | None:
-        """The declarations inside, where a value is a group of options itself."""
+        """Returns the declarations inside, where a value is a group of options itself."""
         return self.type if isinstance(self.type, type) and issubclass(self.type, Options) else None
 
     def read(self, value: Any) -> Any:
@@ -373,7 +373,7 @@ def field_schema(field: Option) -> dict[str, Any]:
 
 
 def _bare(annotation: Any) -> Any:
-    """The type below `Annotated` and beside None."""
+    """Returns the type below `Annotated` and beside None."""
     if typing.get_origin(annotation) is typing.Annotated:
         return _bare(typing.get_args(annotation)[0])
     if typing.get_origin(annotation) in (Union, types.UnionType):

@@ -127,7 +127,7 @@ def sync_folder(path: str) -> None:
 
 
 def _is_stream(path: str) -> bool:
-    """Whether a pipe, a device or a link of the system is there."""
+    """Says whether a pipe, a device or a link of the system is there."""
     return os.path.exists(path) and (os.path.islink(path) or not stat.S_ISREG(os.stat(path).st_mode))
 
 
@@ -135,8 +135,8 @@ _TEXTS = (Repository, LayoutFolder, ArchiveName, Reference, TransshipError)
 
 
 def to_dict(value: Struct) -> dict[str, Any]:
-    """The fields of a value by name, all in plain form: references, names of stores and errors are text, an enum is its
-    value, a tuple is a list. It is what reports, events and stored plans have."""
+    """Returns the fields of a value by name, all in plain form: references, names of stores and errors are text, an
+    enum is its value, a tuple is a list. It is what reports, events and stored plans have."""
     return {name: _plain(getattr(value, name)) for name in value.__struct_fields__}
 
 

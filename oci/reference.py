@@ -41,7 +41,7 @@ class Repository(Struct, frozen=True, order=True):
 
     @property
     def short(self) -> str:
-        """The name as titles show it."""
+        """Returns the name as titles show it."""
         return str(self)
 
     @classmethod
@@ -118,12 +118,13 @@ class Reference(Struct, frozen=True, order=True):
 
     @property
     def identifier(self) -> str:
-        """The digest, else the tag: what stands in a manifest URL."""
+        """Returns the digest, else the tag: what stands in a manifest URL."""
         return self.digest or self.tag
 
     @property
     def short(self) -> str:
-        """The last part of the name, with the tag or 12 characters of the digest, for titles: `shop-bundle 1.4.0`."""
+        """Returns the last part of the name, with the tag or 12 characters of the digest, for titles: `shop-bundle
+        1.4.0`."""
         return f"{str(self.repository).rpartition('/')[2]} {self.digest[:19] if self.digest else self.tag}"
 
     @classmethod
@@ -150,7 +151,7 @@ class Reference(Struct, frozen=True, order=True):
 
 
 def clipped(text: str) -> str:
-    """The text in quotes, for a message: at most 200 characters of it."""
+    """Returns the text in quotes, for a message: at most 200 characters of it."""
     return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
 
 

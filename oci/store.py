@@ -36,17 +36,17 @@ class Source(Protocol):
         The descriptor has nothing but these three."""
 
     def get_manifest(self, identifier: str) -> Manifest:
-        """The manifest by tag or digest; asked by digest, its bytes are verified."""
+        """Returns the manifest by tag or digest; asked by digest, its bytes are verified."""
 
     def read_blob(self, blob: Descriptor, offset: int = 0, length: int | None = None) -> Iterator[Chunk]:
         """Streams a blob from `offset`, to its end or for `length` bytes. The whole (offset 0, no length) is verified.
         A broken read is continued inside; only `blob.digest`, `blob.size` and `blob.urls` are looked at."""
 
     def blob_size(self, digest: Digest) -> int | None:
-        """The size of a blob in bytes, without reading it; None when there is no such blob."""
+        """Returns the size of a blob in bytes, without reading it; None when there is no such blob."""
 
     def tags(self) -> Iterator[str]:
-        """All tags, in the order the store gives them; NotFound when there is no such repository."""
+        """Yields all tags, in the order the store gives them; NotFound when there is no such repository."""
 
     def referrers(self, subject: Digest, artifact_type: str = "") -> tuple[Descriptor, ...]:
         """Manifests whose `subject` is the given one; empty when there are none."""
@@ -73,13 +73,14 @@ class Destination(Source, Protocol):
 
     @property
     def has_referrers_api(self) -> bool | None:
-        """None as long as nothing has asked a registry for referrers; False where an index lists them."""
+        """Returns None as long as nothing has asked a registry for referrers; False where an index lists them."""
 
     def all_tags(self) -> Iterator[str]:
         """As `tags`, for callers that delete what isn't named: a list cut short without a Link is continued."""
 
     def listed(self) -> tuple[Digest, ...]:
-        """Every manifest that the store lists by digest; only a layout folder has such a list, its index.json."""
+        """Returns every manifest that the store lists by digest; only a layout folder has such a list, its
+        index.json."""
 
     def sweep(self, candidates: Collection[Digest]) -> int | None:
         """Deletes those of `candidates` that no manifest lists, and returns the bytes that this made free. None for a

@@ -48,8 +48,8 @@ class Side:
 
 
 def _named_hosts() -> frozenset[str] | None:
-    """The registries that the parameters of the flow run name: the login of a worker's variables goes to these, and not
-    to those that only a lock or a bundle names. None outside of a flow run."""
+    """Returns the registries that the parameters of the flow run name: the login of a worker's variables goes to these,
+    and not to those that only a lock or a bundle names. None outside of a flow run."""
     return named_hosts(_references(flow_run.parameters)) if flow_run.id else None
 
 
@@ -64,7 +64,7 @@ def _references(parameters: Any) -> Iterator[str]:
 
 
 def between(source: Side, destination: Side, concurrency: int) -> Connect:
-    """A session from one side to the other."""
+    """Returns a session from one side to the other."""
 
     async def connect(run: Run) -> Session:
         accesses = _GIVEN.get()
@@ -102,7 +102,7 @@ def reached_by(*, source: Access, destination: Access) -> Iterator[None]:
 
 
 def access_was_given() -> bool:
-    """Whether this run reaches registries with what no other machine can have."""
+    """Says whether this run reaches registries with what no other machine can have."""
     return _GIVEN.get() is not None
 
 

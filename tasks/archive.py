@@ -84,7 +84,8 @@ class ExportRun(RelocationRun):
         return sum(list(self.stored.values())) + sum(list(self.stored_elsewhere.values()))
 
     def report(self) -> RelocationReport:
-        """What was copied in the store counts as mounted, and what an earlier run had stored as skipped."""
+        """Returns the report. What was copied in the store counts as mounted, and what an earlier run stored as
+        skipped."""
         plan, written = self.archive, self.written
         images = plan.images if plan else 0
         return msgspec.structs.replace(

@@ -57,7 +57,7 @@ class PlannedPrune(BaseModel):
 
 
 def undone(plan: PlannedPrune, outcome: str, note: str = "") -> PruneRunReport:
-    """The report of a run that deleted nothing."""
+    """Returns the report of a run that deleted nothing."""
     return PruneRunReport(
         destination=plan.destination,
         outcome=outcome,

@@ -85,7 +85,7 @@ class RelocationRun(Run):
         self._driver: Relocation | None = None
 
     async def driver(self) -> Relocation:
-        """The relocation in its session, made when the first step needs it."""
+        """Returns the relocation in its session, made when the first step needs it."""
         session = await self.session()
         if self._driver is None:
             self._driver = Relocation(session, self.request, verify=self.order.verify, plan=self.plan)
@@ -284,7 +284,7 @@ async def push_to_target_registry(images: list[str], destination: str) -> list[I
 
 
 def batches(plan: Plan, limit: int = TASK_RUN_LIMIT) -> list[list[str]]:
-    """What each task run is to push, biggest first, as `images` of `push_to_target_registry`."""
+    """Returns what each task run is to push, biggest first, as `images` of `push_to_target_registry`."""
     images = sorted(plan.to_transfer, key=lambda image: -plan.bytes_below(image))
     return shared_out([f"{image.store}@{image.digest}" for image in images], limit)
 

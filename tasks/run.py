@@ -89,7 +89,7 @@ class Run:
         return (self._session or self).meter
 
     def receipt(self) -> Receipt:
-        """What was spent so far, here and elsewhere; the seconds are those of this run."""
+        """Returns what was spent so far, here and elsewhere; the seconds are those of this run."""
         total = self.counter.receipt()
         for other in list(self.elsewhere.values()):
             total = total.plus(other)
@@ -122,7 +122,7 @@ async def running(run: R) -> AsyncIterator[R]:
 
 
 def current(kind: type[R]) -> R:
-    """The run of this flow run. Raises InvalidInput outside `running`, or where it is of another kind."""
+    """Returns the run of this flow run. Raises InvalidInput outside `running`, or where it is of another kind."""
     run = _CURRENT.get()
     if not isinstance(run, kind):
         problem = f"the run here is a {type(run).__name__}" if run else "no run is open here"

@@ -41,8 +41,8 @@ class ShardAccount(BaseModel):
 
 
 def in_shards(transfer: RelocationRun, *, count: int, shard_bytes: int) -> Cut | None:
-    """The plan in shards, or None when it isn't worth it, or not possible: a run on another machine takes seconds to
-    start and can't see the folders of this one."""
+    """Returns the plan in shards, or None when it isn't worth it, or not possible: a run on another machine takes
+    seconds to start and can't see the folders of this one."""
     plan = transfer.planned
     folders = local_stores(plan)
     if folders or access_was_given():
@@ -89,7 +89,7 @@ async def transfer_on_fleet(
 
 
 async def _left(transfer: RelocationRun, shard: Plan, end: JobEnd, *, trusting: bool) -> Plan:
-    """What of a shard the destination still lacks."""
+    """Returns what of a shard the destination still lacks."""
     if trusting:
         marked = await transfer.in_thread(with_present_marked, await transfer.session(), shard)
     else:

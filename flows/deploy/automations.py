@@ -70,7 +70,8 @@ def trigger_name(deployment: str) -> str:
 
 
 def push_automation(declaration: Declaration, trigger: PushTrigger, deployment: UUID) -> AutomationCore:
-    """A repository's push runs the mirror for the pushed tag alone; a bundle's runs it whole, since it is one tag."""
+    """Returns the automation of a push. A push to a repository runs the mirror for the pushed tag alone; a push of a
+    bundle runs it whole, since a bundle is one tag."""
     match: dict[str, str | list[str]] = {"prefect.resource.id": resource_id(trigger.repository)}
     parameters = literal(declaration.parameters)
     if trigger.tag:

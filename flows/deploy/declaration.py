@@ -73,8 +73,8 @@ class DeclaredMirror:
 
 
 def declared(config: MirrorsConfig, mirror: Mirror) -> DeclaredMirror:
-    """The configuration of the mirror travels in the parameters: a worker needs no file, every run shows the rules it
-    went by, and a change takes effect when it is deployed. Raises InvalidInput."""
+    """Returns the deployments of a mirror. Its configuration travels in the parameters: a worker needs no file, every
+    run shows its rules, and a change takes effect when it is deployed. Raises InvalidInput."""
     own = config.alone(mirror)
     parameters = {"config": own.to_dict() | {"version": config.version}}
     size = len(str(parameters))
@@ -163,7 +163,7 @@ def fleet() -> tuple[Declaration, ...]:
 
 
 def rescue() -> Declaration:
-    """What the automations of flows.deploy.zombie_runs start, where the mirrors run."""
+    """Returns what the automations of flows.deploy.zombie_runs start, where the mirrors run."""
     return Declaration(
         "rescue",
         "Looks after a run that seems dead, and starts it again once.",

@@ -68,15 +68,15 @@ def _flow(entrypoint: str) -> Flow[..., Any]:
 
 @cache
 def _form(entrypoint: str) -> dict[str, Any]:
-    """The form of the flow's parameters: the same for all mirrors, so it is made once. Like `prefect deploy`, it has no
-    `definitions` where there are none."""
+    """Returns the form of the flow's parameters: the same for all mirrors, so it is made once. Like `prefect deploy`,
+    it has no `definitions` where there are none."""
     form = parameter_schema(_flow(entrypoint)).model_dump_for_openapi()
     return {key: value for key, value in form.items() if key != "definitions" or value}
 
 
 async def put(client: PrefectClient, wanted: Wanted, *, dry_run: bool) -> tuple[Change, UUID | None]:
-    """What was done, and the deployment's id; None where it would have been made. Raises InvalidInput when another
-    configuration has a mirror of this name."""
+    """Returns what was done, and the deployment's id; None where it would have been made. Raises InvalidInput when
+    another configuration has a mirror of this name."""
     flow = _flow(wanted.declaration.entrypoint)
     existing = await _existing(client, flow, wanted.declaration.name)
     name = wanted.declaration.name if wanted.group else f"{flow.name}/{wanted.declaration.name}"

@@ -39,7 +39,7 @@ async def _model(client: PrefectClient, name: str) -> tuple[str, dict[str, objec
 
 
 async def _job_template(client: PrefectClient, kind: str) -> dict[str, object]:
-    """The default of the type, as the server knows it."""
+    """Returns the default of the type, as the server knows it."""
     for workers in (await client.read_worker_metadata()).values():
         if kind in workers:
             template: dict[str, object] = workers[kind]["default_base_job_configuration"]

@@ -163,7 +163,7 @@ def _is_crashed(run: FlowRun) -> bool:
 
 
 async def _start_again(client: PrefectClient, run: FlowRun) -> str:
-    """What was done, in words."""
+    """Returns what was done, in words."""
     if not _is_crashed(run):
         silence: State[None] = Crashed(message="no sign of life: the machine is dead or cut off")
         await client.set_flow_run_state(run.id, silence, force=True)

@@ -211,7 +211,7 @@ class RelocateParameters(Options, frozen=True, kw_only=True):
 
     @property
     def short_source(self) -> str:
-        """The source as the name of a run shows it."""
+        """Returns the source as the name of a run shows it."""
         is_file = self.kind in (SourceKind.LOCK, SourceKind.ARCHIVE)
         return self.source.rpartition("/")[2] if is_file else self.request().reference.short
 

@@ -43,8 +43,8 @@ class Tokens:
         return bool(self.registries)
 
     def registry_of(self, token: str) -> str | None:
-        """The registry that a token speaks for, empty for all; None for a token that is not one of these. Compares with
-        all of them, so that the time says nothing."""
+        """Returns the registry that a token speaks for, empty for all; None for a token that is not one of these.
+        Compares with all of them, so that the time says nothing."""
         found = None
         for known, host in self.registries:
             if hmac.compare_digest(token.encode(), known.encode()):

@@ -81,7 +81,7 @@ def receiver(outbox: Outbox, tokens: Tokens) -> FastAPI:
 
 
 def _registry_of(request: Request, tokens: Tokens) -> str:
-    """The registry that the sender speaks for; empty for all."""
+    """Returns the registry that the sender speaks for; empty for all."""
     if not tokens:
         return ""
     kind, _, given = request.headers.get("authorization", "").partition(" ")

@@ -36,7 +36,7 @@ class Journal:
             raise InvalidInput(f"can't use the journal {path}: {error.strerror}") from error
 
     def waiting(self) -> list[Event]:
-        """Those of an earlier process, in their order."""
+        """Returns those of an earlier process, in their order."""
         found: dict[str, Event] = {}
         for kind, rest in self._lines():
             if kind == _DELIVERED:

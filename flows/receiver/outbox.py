@@ -34,7 +34,7 @@ class Full(Exception):
 
 
 def resource_id(repository: Repository | str) -> str:
-    """What triggers match, as `prefect.resource.id`."""
+    """Returns what triggers match, as `prefect.resource.id`."""
     return f"transship.registry.{repository}"
 
 

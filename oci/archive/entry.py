@@ -48,8 +48,9 @@ def entry_of(
 
 
 def tag_in_name(name: object, path: str) -> str:
-    """The tag in a name as layouts carry it (image-spec, annotations.md, `org.opencontainers.image.ref.name`): the name
-    itself, or what follows the colon in the full name of an image. Empty for a full name without a tag, and for none.
+    """Returns the tag in a name that a layout carries (image-spec, annotations.md,
+    `org.opencontainers.image.ref.name`): the name itself, or what follows the colon in the full name of an image. Empty
+    for a full name without a tag, and for none.
 
     Raises InvalidManifest for a name that is neither a tag nor the full name of an image.
     """

@@ -90,7 +90,7 @@ def read_contents(readers: Sequence[ByteReader]) -> Contents:
 
 
 def scan(reader: ByteReader) -> dict[str, Stretch]:
-    """Every regular file by its name, the first where there are several; reads headers only."""
+    """Returns every regular file by its name, the first where there are several; reads headers only."""
     position = 0
 
     def windows() -> Iterator[bytes]:
@@ -209,7 +209,7 @@ def _note(stretch: Stretch) -> TransshipJson:
 
 
 def _volume_number(reader: ByteReader) -> int:
-    """What each volume says is checked later, against the others."""
+    """Returns the number that a volume gives itself; it is checked later, against the others."""
     head = _Head(reader)
     for name in (manifest_json.NAME, index_json.MARK, index_json.INDEX):
         head.member(name)

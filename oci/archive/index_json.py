@@ -53,7 +53,8 @@ def render(entries: Iterable[ArchiveEntry], manifests: Mapping[Digest, Manifest]
 
 
 def parse(index: bytes, read: Callable[[Digest, int], bytes]) -> tuple[list[ArchiveEntry], dict[Digest, Manifest]]:
-    """The entries, and every manifest below them; `read` gives the bytes of a small blob. Raises InvalidManifest."""
+    """Returns the entries, and every manifest below them; `read` gives the bytes of a small blob. Raises
+    InvalidManifest."""
     try:
         body = as_object(json.loads(index), INDEX)
     except (ValueError, RecursionError) as error:

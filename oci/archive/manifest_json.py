@@ -54,8 +54,8 @@ def member_name(layer: Digest) -> str:
 def render(
     entries: Iterable[ArchiveEntry], manifests: Mapping[Digest, Manifest], configs: Mapping[Digest, bytes]
 ) -> bytes:
-    """The bytes that imgpkg writes for the same images. Raises InvalidManifest for text that isn't UTF-8, which no JSON
-    string can hold, and beyond the limits that `parse` has."""
+    """Returns the bytes that imgpkg writes for the same images. Raises InvalidManifest for text that isn't UTF-8, which
+    no JSON string can hold, and beyond the limits that `parse` has."""
     listed = sorted(entries, key=lambda entry: _sort_key(entry, manifests))
     if len(listed) > ENTRIES_LIMIT:
         raise InvalidManifest(f"{NAME} can't list more than {ENTRIES_LIMIT} images", hint="make several archives")

@@ -139,7 +139,7 @@ class S3Object:
             yield from self.s3.client.get_paginator(call).paginate(**arguments)
 
     def head(self, operation: str) -> dict[str, Any] | None:
-        """None when there is no such object; a bucket that isn't there answers the same to a HEAD."""
+        """Returns None when there is no such object; a bucket that isn't there answers the same to a HEAD."""
         try:
             return dict(self.ask(operation, "head_object"))
         except NotFound:
@@ -264,8 +264,8 @@ def _session(settings: S3Options) -> boto3.Session:
 
 
 def _store_error(error: Exception, *, side: str, store: str, operation: str) -> StoreError:
-    """What an object store answers, as an error of ours. It goes by the code (`NoSuchKey`, or a status where a HEAD has
-    no text), for the classes belong to boto3."""
+    """Returns what an object store answers, as an error of ours. It goes by the code (`NoSuchKey`, or a status where a
+    HEAD has no text), for the classes belong to boto3."""
     answer: Mapping[str, Any] = getattr(error, "response", None) or {}  # nothing where the connection failed
     code = str(answer.get("Error", {}).get("Code", ""))
     status = int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))

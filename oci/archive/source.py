@@ -70,7 +70,7 @@ class Archive:
         )
 
     def lacks(self, subject: str, operation: str) -> NotFound:
-        """The error for what isn't there, which says why."""
+        """Returns the error for what isn't there, which says why."""
         problem = NotFound(
             "isn't in the archive",
             side=self._side,
@@ -86,7 +86,7 @@ class Archive:
         return problem
 
     def has_all(self, manifest: Manifest) -> bool:
-        """Whether every blob of an image is in the archive."""
+        """Says whether every blob of an image is in the archive."""
         return all(self.blob_size(blob.digest) is not None for blob in manifest.blobs)
 
     def close(self) -> None:

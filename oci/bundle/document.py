@@ -53,7 +53,7 @@ class YamlNode(Struct, frozen=True):
         return InvalidDocument(": ".join(part for part in (self.where, self.path, problem) if part), hint=hint)
 
     def fields(self, *known: str, strict: bool = True) -> dict[str, YamlNode]:
-        """A node for each known key, holding None where it is absent. `strict` refuses any other key."""
+        """Returns a node for each known key, holding None where it is absent. `strict` refuses any other key."""
         entries = self._mapping()
         unknown = [key for key in entries if key not in known]
         if strict and unknown:
@@ -61,11 +61,11 @@ class YamlNode(Struct, frozen=True):
         return {key: self._child(key) for key in known}
 
     def texts(self) -> dict[str, str]:
-        """A mapping of text to text; `null` and an absent one are empty."""
+        """Returns a mapping of text to text; `null` and an absent one are empty."""
         return {} if self.value is None else {key: self._child(key).text() for key in self._mapping()}
 
     def items(self) -> list[YamlNode]:
-        """The nodes of a list; `null` and an absent one are empty."""
+        """Returns the nodes of a list; `null` and an absent one are empty."""
         if not isinstance(self.value, list | None):
             raise self.error(f"expected a list, got {_shown(self.value)}")
         return [YamlNode(item, self.where, f"{self.path}[{number}]") for number, item in enumerate(self.value or ())]
@@ -78,13 +78,13 @@ class YamlNode(Struct, frozen=True):
         return self.value or ""
 
     def flag(self) -> bool:
-        """True or false; `null` and an absent one are false."""
+        """Returns true or false; `null` and an absent one are false."""
         if not isinstance(self.value, bool | None):
             raise self.error(f"expected true or false, got {_shown(self.value)}")
         return bool(self.value)
 
     def reference(self) -> Reference:
-        """A digest reference, canonicalised."""
+        """Returns a digest reference, canonicalised."""
         if not self.text():
             raise self.error("expected a digest reference, got nothing", hint=_PINNED)
         try:
@@ -112,7 +112,8 @@ def check_header(fields: Mapping[str, YamlNode], kind: str) -> None:
 
 
 def pinned(reference: Reference) -> str:
-    """The canonical text. Raises InvalidDocument for a tag or a layout folder, which no reader of locks knows."""
+    """Returns the canonical text. Raises InvalidDocument for a tag or a layout folder, which no reader of locks
+    knows."""
     if reference.digest is None or not reference.repository.registry:
         raise InvalidDocument(f"{reference} can't stand in a lock", hint=_PINNED)
     return str(reference)
@@ -186,7 +187,7 @@ def _shown(value: Any) -> str:
 
 
 def render(value: Mapping[str, Any]) -> str:
-    """The document of mappings, sequences, text, booleans and None; its inverse is `parse`."""
+    """Returns the document of mappings, sequences, text, booleans and None; its inverse is `parse`."""
     text: str = yaml.emit(
         _document(value), Dumper=_DUMPER, allow_unicode=True, width=_LINE_WIDTH, indent=2, line_break="\n"
     )

@@ -40,7 +40,7 @@ class BuiltImage(Struct, frozen=True):
 def single_layer_image(
     layer: Digest, size: int, diff_id: Digest, labels: Mapping[str, str], *, oci_types: bool = False
 ) -> tuple[Manifest, bytes, Descriptor]:
-    """The manifest, the config and the config's descriptor, for a gzip layer of `size` bytes.
+    """Returns the manifest, the config and the config's descriptor, for a gzip layer of `size` bytes.
 
     `diff_id` is the digest of the layer's tar. imgpkg copies bundles with Docker's media types only; with `oci_types`
     it can pull them but not copy them.
@@ -71,7 +71,7 @@ def single_layer_image(
 
 
 def is_bundle_config(config: bytes) -> bool:
-    """Whether an image config marks a bundle: the label's key decides, whatever its value.
+    """Says whether an image config marks a bundle: the label's key decides, whatever its value.
 
     Raises InvalidManifest for a config that isn't one.
     """

@@ -39,13 +39,14 @@ class ImageLocations(Struct, frozen=True):
         return cls(tuple(_image(item) for item in fields["images"].items()))
 
     def to_yaml(self) -> str:
-        """The text imgpkg would write, sorted by reference."""
+        """Returns the text imgpkg would write, sorted by reference."""
         entries = sorted({(pinned(located.image), located.is_bundle) for located in self.images})
         return _text(entries)
 
 
 def locations_image(entries: Iterable[tuple[str, bool]]) -> BuiltImage:
-    """The image for (canonical reference, is it a bundle): the same bytes imgpkg makes from the same entries."""
+    """Returns the image for (canonical reference, is it a bundle): the same bytes imgpkg makes from the same
+    entries."""
     from oci.files import tar  # noqa: PLC0415 - only a bundle that is copied gets one
     from oci.files.deflate.gzip import compress  # noqa: PLC0415
 

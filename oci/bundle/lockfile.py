@@ -74,7 +74,7 @@ class ImagesLock(Struct, frozen=True):
         return cls(tuple(_image(item) for item in fields["images"].items()))
 
     def to_yaml(self) -> str:
-        """The text imgpkg would write; `from_yaml` gives the same lock back.
+        """Returns the text imgpkg would write; `from_yaml` gives the same lock back.
 
         Raises InvalidDocument for a reference without a digest or outside of a registry.
         """
@@ -117,7 +117,7 @@ class BundleLock(Struct, frozen=True):
         return cls(bundle["image"].reference(), _tag(bundle["tag"]))
 
     def to_yaml(self) -> str:
-        """The text imgpkg would write; `from_yaml` gives the same lock back.
+        """Returns the text imgpkg would write; `from_yaml` gives the same lock back.
 
         Raises InvalidDocument for a reference without a digest or outside of a registry.
         """

@@ -70,7 +70,7 @@ class Pushed(Struct, frozen=True, kw_only=True):
 
 
 def entries_of(request: PushRequest) -> tuple[FileEntry, ...]:
-    """The files of a request, checked: a bundle must be one, an image must not be one, no path comes twice."""
+    """Returns the files of a request, checked: a bundle must be one, an image must not be one, no path comes twice."""
     if request.image and not request.files and not request.may_be_empty:
         raise InvalidInput("Expected files or folders to push", hint="name them: -f PATH")
     entries = walk(request.files, exclusions=request.exclusions, preserve_permissions=request.preserve_permissions)

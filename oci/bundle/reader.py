@@ -32,7 +32,8 @@ def blob_bytes(source: Source, blob: Descriptor) -> bytes:
 
 
 def is_bundle(source: Source, manifest: Manifest, read: BlobBytes = blob_bytes) -> bool:
-    """An image whose config carries the label; its value doesn't matter (imgpkg tests only that the key exists)."""
+    """Returns an image whose config carries the label; its value doesn't matter (imgpkg tests only that the key
+    exists)."""
     config = manifest.config
     if config is None or config.media_type not in CONFIG_TYPES or config.size > CONFIG_LIMIT:
         return False
@@ -55,7 +56,7 @@ def read_images_lock(source: Source, manifest: Manifest, read: BlobBytes = blob_
 
 
 def pushed_lock(data: bytes, bundle: str) -> ImagesLock:
-    """The lock that came out of `bundle`. Raises InvalidManifest: whoever reads it can't mend it."""
+    """Returns the lock that came out of `bundle`. Raises InvalidManifest: whoever reads it can't mend it."""
     try:
         return ImagesLock.from_yaml(data, f"{bundle} {LOCK_PATH}")
     except InvalidDocument as error:
@@ -63,7 +64,7 @@ def pushed_lock(data: bytes, bundle: str) -> ImagesLock:
 
 
 def read_locations(source: Source, bundle: Digest, read: BlobBytes = blob_bytes) -> ImageLocations | None:
-    """What the locations image of a bundle says, or None when there is none that can be read.
+    """Returns what the locations image of a bundle says, or None when there is none that can be read.
 
     Locations are a hint: one that is broken, or that we aren't allowed to see, counts as none.
     """
@@ -79,7 +80,7 @@ def read_locations(source: Source, bundle: Digest, read: BlobBytes = blob_bytes)
 
 
 def _member(source: Source, layer: Descriptor, wanted: Callable[[str], bool], read: BlobBytes) -> bytes | None:
-    """A file inside a layer. A small layer is read through `read`, for it may be needed again."""
+    """Returns a file inside a layer. A small layer is read through `read`, for it may be needed again."""
     chunks = iter((read(source, layer),)) if layer.size <= CONFIG_LIMIT else source.read_blob(layer)
     found = read_member(chunks, wanted, LOCK_LIMIT)
     for _ in chunks:

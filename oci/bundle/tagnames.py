@@ -25,7 +25,7 @@ _LEADING = re.compile(r"^[^A-Za-z0-9_]+")
 
 
 def keep_alive(digest: Digest) -> str:
-    """The tag that holds a manifest against a registry's garbage collection."""
+    """Returns the tag that holds a manifest against a registry's garbage collection."""
     return f"{referrers(digest)}{KEEP_ALIVE_SUFFIX}"
 
 
@@ -40,7 +40,7 @@ def repo_based(reference: str, digest: Digest) -> str:
 
 
 def locations(bundle: Digest) -> str:
-    """The tag of a bundle's locations image."""
+    """Returns the tag of a bundle's locations image."""
     return f"{referrers(bundle)}{LOCATIONS_SUFFIX}"
 
 
@@ -54,32 +54,32 @@ def is_cosign(tag: str) -> bool:
 
 
 def referrers(subject: Digest) -> str:
-    """The tag of the index of referrers in a registry without the referrers API."""
+    """Returns the tag of the index of referrers in a registry without the referrers API."""
     algorithm, _, encoded = subject.partition(":")
     return f"{algorithm}-{encoded[:_LONGEST_HEX]}"
 
 
 def attached_to(tag: str) -> str:
-    """The `sha256-<hex>` in a tag's name, as `referrers` makes it of a digest; empty for any other tag. Keep-alive and
-    locations tags, cosign's tags and the referrers tag have one."""
+    """Returns the `sha256-<hex>` in a tag's name, as `referrers` makes it of a digest; empty for any other tag.
+    Keep-alive and locations tags, cosign's tags and the referrers tag have one."""
     match = _ATTACHED.fullmatch(tag)
     return match.group(1) if match else ""
 
 
 def digest_named(tag: str) -> Digest | None:
-    """The digest in a tag's name; None too for a digest that was too long for a tag and was cut."""
+    """Returns the digest in a tag's name; None too for a digest that was too long for a tag and was cut."""
     algorithm, _, encoded = attached_to(tag).partition("-")
     return Digest(f"{algorithm}:{encoded}") if algorithm == "sha256" else None
 
 
 def is_keep_alive(tag: str) -> bool:
-    """Whether a tag shows the very manifest whose digest is in its name."""
+    """Says whether a tag shows the very manifest whose digest is in its name."""
     internal = tag.endswith(KEEP_ALIVE_SUFFIX) and not tag.endswith(LOCATIONS_SUFFIX)
     return internal and digest_named(tag) is not None
 
 
 def is_internal(tag: str) -> bool:
-    """Whether a tag was made for a tool: keep-alive and locations tags, which a tag list hides."""
+    """Says whether a tag was made for a tool: keep-alive and locations tags, which a tag list hides."""
     return tag.endswith(KEEP_ALIVE_SUFFIX)
 
 

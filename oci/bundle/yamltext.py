@@ -30,7 +30,7 @@ _DATE = re.compile(
 
 
 def meaning(text: str) -> str:
-    """What a plain `text` means: `text`, `true`, `false`, `null`, `number` or `timestamp`."""
+    """Returns what a plain `text` means: `text`, `true`, `false`, `null`, `number` or `timestamp`."""
     if text in _WORDS:
         return _WORDS[text]
     if text[0] in "+-.0123456789":
@@ -42,12 +42,12 @@ def meaning(text: str) -> str:
 
 
 def needs_quotes(text: str) -> bool:
-    """Whether `text` would be taken for something else when written plain, here or by another YAML 1.1 reader."""
+    """Says whether `text` would be taken for something else when written plain, here or by another YAML 1.1 reader."""
     return meaning(text) != "text" or _BASE_60.fullmatch(text) is not None
 
 
 def _is_number(text: str) -> bool:
-    """A 64-bit integer in any notation, or a decimal number that fits a double; beyond both it is text."""
+    """Returns a 64-bit integer in any notation, or a decimal number that fits a double; beyond both it is text."""
     plain = text if text[0] == "." else text.replace("_", "")
     if len(plain) <= _LONGEST_INTEGER and _INTEGER.fullmatch(plain):
         value = int(_c_octal(plain), 0)
@@ -91,7 +91,7 @@ def _compare(left: str, right: str) -> int:
 
 
 def _number(name: str, at: int, lead: str) -> tuple[int, int]:
-    """The value of the digits from `at` on, and how many there are."""
+    """Returns the value of the digits from `at` on, and how many there are."""
     run = name[at : len(name) - len(name[at:].lstrip(_DIGITS))]
     # go-yaml counts in 64 bits and lets them overflow; the last 64 digits decide what is left then.
     value = int(f"{lead}{run}"[-64:] or "0") % (1 << 64)

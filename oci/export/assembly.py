@@ -163,7 +163,7 @@ class Writing:
                         raise error
 
     def _write(self, part: Part, stored: StoredPart | None, readers: ThreadPoolExecutor) -> StoredPart:
-        """A part that fails wakes the parts that wait for it."""
+        """Writes a part. A part that fails wakes the parts that wait for it."""
         try:
             self.cancel.check()
             return self._written(part, stored, readers)
@@ -201,7 +201,7 @@ class Writing:
         return StoredPart()
 
     def _put(self, part: Part, stored: StoredPart | None, readers: ThreadPoolExecutor) -> bool:
-        """False when the very bytes are stored already."""
+        """Returns False when the very bytes are stored already."""
         data = self._buffer(part.size)
         self._assemble(part, data, readers)
         self._hash(part, data)
@@ -212,7 +212,7 @@ class Writing:
         return new
 
     def _put_stream(self, part: Part, stored: StoredPart | None) -> bool:
-        """The same for a part that isn't held: its pieces are read one after the other."""
+        """Does the same for a part that isn't held: its pieces are read one after the other."""
         turns = chain([True], repeat(False))
         return self.writer.put_stream(part, lambda: self._passing(part, prove=next(turns)), stored)
 
@@ -228,7 +228,7 @@ class Writing:
         return data
 
     def _passing(self, part: Part, *, prove: bool) -> Iterator[Chunk]:
-        """The bytes of a part that isn't held; a blob that is whole in it is proven as one that is cut."""
+        """Yields the bytes of a part that isn't held; a blob that is whole in it is proven as one that is cut."""
         unproven = {piece.offset for piece in self._unproven_pieces(part)} if prove else set()
         for piece in self.plan.pieces(part.start, part.end):
             if piece.member is None:

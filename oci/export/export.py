@@ -70,9 +70,9 @@ class ArchiveReport(Struct, frozen=True, kw_only=True):
 def write_archive(
     session: Session, plan: ArchivePlan, *, resume: bool = False, on_part: OnPart | None = None
 ) -> ArchiveReport:
-    """All of it in this process. With `resume`, what an earlier run of the same plan has stored, whole volumes or parts
-    of one, isn't written again.
-    `on_part` is called with each part that is in place, those of the earlier run among them."""
+    """Returns all of it in this process. With `resume`, what an earlier run of the same plan has stored, whole volumes
+    or parts of one, isn't written again. `on_part` is called with each part that is in place, those of the earlier run
+    among them."""
     started = time.monotonic()
     written = []
     for volume in plan.volumes:
@@ -142,8 +142,8 @@ def push_to_archive(
     location: str,
     options: ExportOptions | None = None,
 ) -> tuple[Pushed, ArchiveReport]:
-    """The image that `push` would make, in an archive that knows it by the name it was to have. What a bundle lists
-    isn't in it, no more than a push sends it."""
+    """Returns the image that `push` would make, in an archive that knows it by the name it was to have. What a bundle
+    lists isn't in it, no more than a push sends it."""
     named = request.destination
     with tempfile.TemporaryDirectory(prefix="transship-") as folder:
         place = f"{LAYOUT_PREFIX}{folder}:{named.tag}"
@@ -191,7 +191,7 @@ def _write(
 
 
 def _base(session: Session, plan: ArchivePlan) -> Archive | None:
-    """The older archive. If it is gone by now, that is no reason to fail: its bytes are fetched instead."""
+    """Returns the older archive. If it is gone by now, that is no reason to fail: its bytes are fetched instead."""
     try:
         return session.archive(ArchiveName.of(plan.base), "destination") if plan.base else None
     except TransshipError:
@@ -199,7 +199,7 @@ def _base(session: Session, plan: ArchivePlan) -> Archive | None:
 
 
 def _places(session: Session, plan: ArchivePlan, base: Archive | None, digest: Digest) -> list[OpenBlob]:
-    """What was read while planning, then the older archive, then where the plan found the blob."""
+    """Returns what was read while planning, then the older archive, then where the plan found the blob."""
     blob = plan.blob_by_digest[digest]
     places: list[OpenBlob] = []
     cached = session.cache.get(digest)

@@ -38,14 +38,14 @@ class ByteWriter(Protocol):
 
     @property
     def reads_back(self) -> bool:
-        """Whether `stored` gives what was written, so that it can be proven once more. A store that doesn't, copies
-        parts of an older archive unseen."""
+        """Says whether `stored` gives what was written, so that it can be proven once more. A store that doesn't,
+        copies parts of an older archive unseen."""
 
     def begin(self, parts: Sequence[Part], fingerprint: str, *, resume: bool) -> Mapping[int, StoredPart]:
         """The parts that an earlier run of the very same plan has left, when `resume` asks for them."""
 
     def is_begun(self, parts: Sequence[Part], fingerprint: str) -> bool:
-        """Whether an earlier run has left something that only counts in this very cut."""
+        """Says whether an earlier run has left something that only counts in this very cut."""
 
     @property
     def ticket(self) -> str:
@@ -66,7 +66,7 @@ class ByteWriter(Protocol):
         """Copies a part from an older archive without its bytes passing through here; False where that can't be."""
 
     def stored(self, part: Part) -> Iterator[bytes]:
-        """What was written, read again."""
+        """Yields what was written, read again."""
 
     def finish(self, parts: Sequence[Part]) -> None:
         """Gives the archive its name, now that all parts are in place."""
@@ -271,7 +271,7 @@ class FileWriter:
             )
 
     def _in_place(self, parts: Sequence[Part], stretches: Iterable[tuple[int, int]]) -> dict[int, StoredPart]:
-        """The parts that the stretches cover, stretches that touch or overlap taken together."""
+        """Returns the parts that the stretches cover, stretches that touch or overlap taken together."""
         joined: list[tuple[int, int]] = []
         for start, end in sorted(stretches):
             if joined and start <= joined[-1][1]:

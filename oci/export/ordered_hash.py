@@ -34,7 +34,7 @@ class Chains(Struct):
         deque(self.passing(piece, chunks), maxlen=0)
 
     def passing(self, piece: Piece, chunks: Iterable[T]) -> Iterator[T]:
-        """The same, handing the bytes on. They are taken when the piece's turn has come."""
+        """Does the same, and hands the bytes on. They are taken when the piece's turn has come."""
         verifier = self._verifier(piece)
         with self._turn:
             self._turn.wait_for(lambda: self._why_not(verifier) or self._hashed[verifier.digest] == piece.blob_offset)

@@ -27,7 +27,7 @@ class StoredPart(Struct, frozen=True, kw_only=True):
     md5: str = ""
 
     def is_of(self, crc32: int, md5: Callable[[], str]) -> bool:
-        """Whether bytes with these checksums are the ones that are in place."""
+        """Says whether bytes with these checksums are the ones that are in place."""
         return self.crc32 == crc32 if self.crc32 is not None else bool(self.md5) and self.md5 == md5()
 
 
@@ -90,8 +90,8 @@ def cut(
 
 
 def groups(plan: TarPlan, parts: Sequence[Part], count: int) -> list[tuple[int, ...]]:
-    """The numbers of the parts in at most `count` groups of about the same size. A blob is never in two groups, so that
-    a process that writes one can prove its blobs."""
+    """Returns the numbers of the parts in at most `count` groups of about the same size. A blob is never in two groups,
+    so that a process that writes one can prove its blobs."""
     target = max(1, -(-sum(part.size for part in parts) // max(1, count)))
     edges = {member.offset for member in plan.members} | {plan.size}
     found: list[list[int]] = [[]]

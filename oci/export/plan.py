@@ -36,7 +36,7 @@ class Volume(Struct, frozen=True, kw_only=True):
 
     @property
     def bytes_copied(self) -> int:
-        """What comes out of an older archive without being fetched."""
+        """Returns what comes out of an older archive without being fetched."""
         return sum(part.size for part in self.parts if part.copy_from is not None)
 
 
@@ -68,8 +68,9 @@ class ArchivePlan(Struct, frozen=True, kw_only=True, dict=True):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What a person who has the archive made should know. skopeo's lookup by name passes over entries of index.json
-        that aren't of an OCI type (containers/image, oci/layout), and changing the type would change the digest."""
+        """Returns what a person who has the archive made should know. skopeo's lookup by name passes over entries of
+        index.json that aren't of an OCI type (containers/image, oci/layout), and changing the type would change the
+        digest."""
         if not self.docker_tags:
             return ()
         named = ", ".join(self.docker_tags[:10]) + (" and more" if len(self.docker_tags) > 10 else "")
@@ -89,8 +90,8 @@ class ArchivePlan(Struct, frozen=True, kw_only=True, dict=True):
 
     @cached_property
     def estimated_requests(self) -> int:
-        """What carrying it out will take when nothing has to be repeated: a read for each piece of a blob that isn't in
-        a file, and for objects one for each part and a few more."""
+        """Returns what carrying it out will take when nothing has to be repeated: a read for each piece of a blob that
+        isn't in a file, and for objects one for each part and a few more."""
         remote = {blob.digest for blob in self.blobs if blob.stores[0].registry}
         found = 0
         for volume in self.volumes:
@@ -108,7 +109,7 @@ class ArchivePlan(Struct, frozen=True, kw_only=True, dict=True):
 
     @cached_property
     def fingerprint(self) -> str:
-        """The same for every plan of the same archive in the same parts, wherever its blobs are read."""
+        """Returns the same for every plan of the same archive in the same parts, wherever its blobs are read."""
         parts = [
             [volume.location, volume.tar.fingerprint, [[part.start, part.end, part.copy_from] for part in volume.parts]]
             for volume in self.volumes
@@ -164,8 +165,8 @@ class ArchivePlan(Struct, frozen=True, kw_only=True, dict=True):
 
     @classmethod
     def from_json(cls, text: str) -> ArchivePlan:
-        """The inverse of `to_json`. Raises InvalidDocument for another version or shape, and for a plan whose bytes
-        were changed."""
+        """Returns the inverse of `to_json`. Raises InvalidDocument for another version or shape, and for a plan whose
+        bytes were changed."""
         try:
             body = json.loads(text)
             if body.get("version") != PLAN_VERSION:

@@ -98,7 +98,8 @@ def _check_whole(plan: Plan) -> None:
 
 
 def _blobs(plan: Plan, manifests: Mapping[Digest, Manifest], *, with_configs: bool) -> list[PlannedBlob]:
-    """What gets a member of its own, by digest: layers, what indexes list that is no manifest, perhaps configs."""
+    """Returns what gets a member of its own, by digest: layers, what indexes list that is no manifest, perhaps
+    configs."""
     wanted: dict[Digest, None] = {}
     for planned in plan.manifests:
         manifest = manifests[planned.digest]
@@ -130,7 +131,7 @@ def _check_sizes(plan: Plan, options: ExportOptions) -> None:
 def _head(
     session: Session, request: RelocationRequest, plan: Plan, manifests: Mapping[Digest, Manifest], kind: str
 ) -> list[MemberContent]:
-    """The members that say what the archive holds."""
+    """Returns the members that say what the archive holds."""
     elements = entries_of(plan, origins=bool(request.bundle or request.archive))
     if kind == IMGPKG:
         configs = _configs(session, plan, manifests)
@@ -154,7 +155,7 @@ def _configs(session: Session, plan: Plan, manifests: Mapping[Digest, Manifest])
 
 
 def _members(manifests: Mapping[Digest, Manifest], blobs: Sequence[PlannedBlob], kind: str) -> list[MemberContent]:
-    """What the images are made of; a layout's manifests come first, so that they are read together."""
+    """Returns what the images are made of; a layout's manifests come first, so that they are read together."""
     if kind == IMGPKG:
         return [MemberContent(manifest_json.member_name(blob.digest), blob.size, digest=blob.digest) for blob in blobs]
     return [
@@ -189,7 +190,7 @@ def _note(note: TransshipJson) -> MemberContent:
 def _shares(
     head: Sequence[MemberContent], members: Sequence[MemberContent], limit: int, note: TransshipJson
 ) -> list[list[MemberContent]]:
-    """The members of each volume, in order."""
+    """Returns the members of each volume, in order."""
     room = _room(note)
     used = sum(map(_length, head)) + room
     if used > limit:
@@ -215,7 +216,7 @@ def _shares(
 
 
 def _room(note: TransshipJson) -> int:
-    """What a volume needs beside its members: the longest note there can be, and the end."""
+    """Returns what a volume needs beside its members: the longest note there can be, and the end."""
     return _length(_note(msgspec.structs.replace(note, volume=99999, volumes=99999, whole="0" * 64))) + len(tar.END)
 
 

@@ -42,12 +42,12 @@ def plan_resumed(
 
 
 def is_written(session: Session, plan: ArchivePlan) -> bool:
-    """Whether the very archive is there already, as far as its store keeps which one it has."""
+    """Says whether the very archive is there already, as far as its store keeps which one it has."""
     return all(is_in_place(session, volume) for volume in plan.volumes)
 
 
 def is_in_place(session: Session, volume: Volume, *, read: bool = False) -> bool:
-    """Whether a volume is there already, by what its store keeps of it or, with `read`, by each of its bytes."""
+    """Says whether a volume is there already, by what its store keeps of it or, with `read`, by each of its bytes."""
     s3 = session.object_store(volume.location)
     try:
         reader = open_reader(volume.location, s3, side="destination", cancel=session.cancel, meter=session.meter)
@@ -85,6 +85,6 @@ def _has(chunks: Iterator[bytes], member: PlannedMember) -> bool:
 
 
 def _is_begun(session: Session, volume: Volume) -> bool:
-    """Whether an unfinished upload has to be gone on with in this very cut."""
+    """Says whether an unfinished upload has to be gone on with in this very cut."""
     writer = open_writer(volume.location, session.object_store(volume.location), meter=session.meter)
     return writer.is_begun(volume.parts, volume.tar.fingerprint)

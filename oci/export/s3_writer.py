@@ -223,7 +223,7 @@ class S3Writer:
         self._state = self._object.beside(STATE_SUFFIX + sha256(cut.encode()).hexdigest()[:16])
 
     def _left(self, parts: Sequence[Part]) -> Mapping[int, StoredPart] | None:
-        """What an earlier run has stored; None when it has left nothing to go on with."""
+        """Returns what an earlier run has stored; None when it has left nothing to go on with."""
         noted = self._noted()
         return self._found(noted, parts) if noted else None
 
@@ -275,7 +275,7 @@ class S3Writer:
             self._object.ask("completing the upload", "complete_multipart_upload", **call)
 
     def _is_there(self, size: int) -> bool:
-        """Whether the object is what this upload would make of it."""
+        """Says whether the object is what this upload would make of it."""
         head = self._object.head("completing the upload") or {}
         return head.get("ContentLength") == size and head.get("Metadata", {}).get(FINGERPRINT) == self._fingerprint
 

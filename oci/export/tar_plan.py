@@ -93,7 +93,7 @@ class TarPlan(Struct, frozen=True, dict=True):
                 yield member
 
     def pieces(self, start: int, end: int) -> Iterator[Piece]:
-        """What the bytes from `start` to `end` are made of, in order and without a gap."""
+        """Yields what the bytes from `start` to `end` are made of, in order and without a gap."""
         for member in self.between(start, end):
             for piece in _pieces_of(member):
                 cut = _cut(piece, start, end)
@@ -159,7 +159,7 @@ def _pieces_of(member: PlannedMember) -> Iterator[Piece]:
 
 
 def _cut(piece: Piece, start: int, end: int) -> Piece | None:
-    """The part of a piece between `start` and `end`; None when there is none."""
+    """Returns the part of a piece between `start` and `end`; None when there is none."""
     low, high = max(piece.offset, start), min(piece.offset + piece.length, end)
     if low >= high:
         return None

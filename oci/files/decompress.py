@@ -58,8 +58,8 @@ DEFAULT_LIMITS = UnpackLimits()
 
 
 def decompressed(chunks: Iterable[Chunk], limits: UnpackLimits = DEFAULT_LIMITS) -> Iterator[bytes]:
-    """The bytes inside, in pieces of bounded size. Raises InvalidManifest when they are damaged, cut short, or more
-    than the limits allow."""
+    """Yields the bytes inside, in pieces of bounded size. Raises InvalidManifest when they are damaged, cut short, or
+    more than the limits allow."""
     taken = 0
 
     def counted(source: Iterable[Chunk]) -> Iterator[bytes]:

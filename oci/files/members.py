@@ -77,7 +77,7 @@ class Members:
             self._pass_over()
 
     def data(self) -> Iterator[bytes]:
-        """The bytes of the current member that weren't given yet."""
+        """Yields the bytes of the current member that weren't given yet."""
         while self._left:
             if self._ended():
                 raise InvalidManifest("the layer's tar is cut short")
@@ -100,7 +100,7 @@ class Members:
         self._take(self._padding)
 
     def _header(self) -> bytes | None:
-        """The next header block, or None at the end: two blocks of zeros, or no more bytes."""
+        """Returns the next header block, or None at the end: two blocks of zeros, or no more bytes."""
         if self._ended():
             return None
         block = self._take(BLOCK)
@@ -209,7 +209,7 @@ def _name(block: bytes) -> bytes:
 
 
 def _wanted_records(data: bytes) -> dict[bytes, bytes]:
-    """The few that matter: any number of headers may stand before a member."""
+    """Returns the few headers that matter: any number of headers may stand before a member."""
     records = {}
     for key, value in _records(data):
         if key.startswith(_SPARSE_KEYS):

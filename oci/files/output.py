@@ -66,7 +66,7 @@ def output_folder(path: str, *, replace: bool = False) -> Iterator[str]:
 
 
 def check_output(path: str, *, replace: bool = False) -> str:
-    """The absolute path, when files may be pulled there; `replace` allows to delete a folder that no pull made.
+    """Returns the absolute path, when files may be pulled there; `replace` allows to delete a folder that no pull made.
 
     Raises InvalidInput for a path that must not or can't be replaced: the root, the working folder, the home folder
     and what is above them, a mount point, a link, a file, and a folder whose content wasn't pulled.

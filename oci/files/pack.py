@@ -92,7 +92,7 @@ def _tar_size(entries: Iterable[FileEntry]) -> int:
 
 
 def _content(entry: FileEntry) -> Iterator[bytes]:
-    """All of one file, which must be the one that was found: its size stands in the header already."""
+    """Yields all of one file, which must be the one that was found: its size stands in the header already."""
     try:
         handle = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(handle, "rb", buffering=0) as file:
@@ -118,7 +118,8 @@ def _check_unchanged(entry: FileEntry, status: os.stat_result, *, missing: int =
 
 
 def _stored(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """A gzip stream of stored deflate blocks (RFC 1951, 3.2.4), as Go's compress/gzip frames it at NoCompression."""
+    """Yields a gzip stream of stored deflate blocks (RFC 1951, 3.2.4), as Go's compress/gzip frames it at
+    NoCompression."""
     checksum = size = 0
     held = bytearray()
     yield _STORED_HEADER

@@ -25,7 +25,7 @@ _DEVICE = (329, 337)
 
 
 def header(name: str, *, mode: int, size: int, typeflag: bytes = FILE) -> bytes:
-    """The header of one entry, with its PAX extended header before it where one is needed.
+    """Returns the header of one entry, with its PAX extended header before it where one is needed.
 
     `mode` has permission bits only, `size` is in bytes (0 for a directory). A name that isn't UTF-8 is passed as the
     operating system's functions give it, with surrogate escapes. Raises InvalidInput for a name no tar can hold.
@@ -56,7 +56,7 @@ def header(name: str, *, mode: int, size: int, typeflag: bytes = FILE) -> bytes:
 
 
 def padding(size: int) -> bytes:
-    """The zeros that fill the last block of a member of `size` bytes."""
+    """Returns the zeros that fill the last block of a member of `size` bytes."""
     return bytes(-size % BLOCK)
 
 

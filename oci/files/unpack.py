@@ -292,7 +292,7 @@ def _remove_entry(parent: int, name: bytes, path: bytes, own: AbstractSet[bytes]
 
 
 def _segments(name: bytes) -> list[bytes]:
-    """The path from the output folder. Layers built on Windows have backslashes between segments."""
+    """Returns the path from the output folder. Layers built on Windows have backslashes between segments."""
     if b"\0" in name or len(name) > PATH_LIMIT:
         raise InvalidManifest(f"the layer has a name that can't be one of a file: {_shown(name)}")
     segments: list[bytes] = []
@@ -312,7 +312,7 @@ def _segments(name: bytes) -> list[bytes]:
 
 
 def _mode(stored: int) -> int:
-    """What imgpkg gives a file: it stores the owner's bits only, and means them for everybody."""
+    """Returns what imgpkg gives a file: it stores the owner's bits only, and means them for everybody."""
     mode = stored & 0o777
     return mode if mode & 0o077 else mode | mode >> 3 | mode >> 6
 

@@ -35,7 +35,7 @@ class FileEntry(Struct, frozen=True):
 def walk(
     paths: Sequence[str], *, exclusions: Collection[str] = DEFAULT_EXCLUSIONS, preserve_permissions: bool = False
 ) -> tuple[FileEntry, ...]:
-    """Every folder before its content, names in the order of their bytes, for each of `paths` in turn.
+    """Returns every folder before its content, names in the order of their bytes, for each of `paths` in turn.
 
     An exclusion is a whole path inside the layer; what is below an excluded folder is left out with it. Only the
     owner's permissions are kept, and folders are 0700, unless `preserve_permissions`. A path that is a symbolic link
@@ -83,7 +83,7 @@ def check_bundle(entries: Sequence[FileEntry]) -> None:
 
 
 def is_bundle(entries: Sequence[FileEntry]) -> bool:
-    """Whether the files could be pushed as a bundle."""
+    """Says whether the files could be pushed as a bundle."""
     try:
         check_bundle(entries)
     except InvalidInput:

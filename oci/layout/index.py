@@ -52,7 +52,7 @@ class LayoutIndex:
         self._prepared = False
 
     def exists(self) -> bool:
-        """Whether both files of a layout are there; one that was there is taken to stay."""
+        """Says whether both files of a layout are there; one that was there is taken to stay."""
         if not self._seen:
             try:
                 os.stat(self._file)
@@ -83,7 +83,7 @@ class LayoutIndex:
         return self._current().by_digest.get(digest)
 
     def tags(self) -> set[str]:
-        """Every name that `find` would find, as far as it can be a tag."""
+        """Returns every name that `find` would find, as far as it can be a tag."""
         entries = self.entries()
         names = {_tag_of(name) for entry in entries for name in _names(entry.annotations)}
         return {name for name in names if _is_tag(name)} | ({"latest"} if _is_nameless(entries) else set())
@@ -158,7 +158,7 @@ class LayoutIndex:
         return True
 
     def _read(self) -> tuple[Entry, list[Entry]]:
-        """The whole file, and the list in it."""
+        """Returns the whole file, and the list in it."""
         with open(self._file, "rb") as file:
             raw = file.read(INDEX_LIMIT + 1)
         if len(raw) > INDEX_LIMIT:
@@ -215,7 +215,7 @@ def _names(annotations: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _tag_of(name: str) -> str:
-    """What follows the last colon; `localhost:5000/web` has no tag and gives no tag's name."""
+    """Returns what follows the last colon; `localhost:5000/web` has no tag and gives no tag's name."""
     return name.rpartition(":")[2]
 
 

@@ -55,7 +55,7 @@ class Layout:
         return self._name
 
     def head_manifest(self, identifier: str) -> Descriptor | None:
-        """None as well for a file that doesn't hold what its name promises: it has to be written again."""
+        """Returns None as well for a file that doesn't hold what its name promises: it has to be written again."""
         try:
             descriptor = self._described(identifier)
             if descriptor.media_type in (*MANIFEST_TYPES, *INDEX_TYPES):
@@ -113,7 +113,7 @@ class Layout:
         return self.tags()
 
     def listed(self) -> tuple[Digest, ...]:
-        """Every manifest in index.json, with a name or without."""
+        """Returns every manifest in index.json, with a name or without."""
         with self._mapped("listing the manifests", ""):
             return tuple(dict.fromkeys(entry.digest for entry in self._index.entries() if entry.names_manifest))
 
@@ -170,7 +170,7 @@ class Layout:
             return freed
 
     def _files(self) -> Iterator[tuple[Digest, os.stat_result]]:
-        """Every blob and manifest in the folder."""
+        """Yields every blob and manifest in the folder."""
         root = os.path.join(self._name.path, "blobs")
         for algorithm in os.listdir(root) if os.path.isdir(root) else ():
             with os.scandir(os.path.join(root, algorithm)) as entries:
@@ -180,7 +180,7 @@ class Layout:
                         yield parse_digest(name), entry.stat(follow_symlinks=False)
 
     def _used_by(self, digest: Digest) -> tuple[Digest, ...]:
-        """A manifest uses itself, named or not, and what it lists; any other file uses nothing."""
+        """Returns the digests that a file uses: a manifest its own and those it lists, any other file none."""
         if (self.blob_size(digest) or 0) > MANIFEST_LIMIT:
             return ()
         try:
@@ -204,8 +204,8 @@ class Layout:
         return Descriptor(descriptor.media_type, descriptor.digest, descriptor.size)
 
     def _as_referrer(self, digest: Digest) -> tuple[Digest | None, Descriptor] | None:
-        """The subject of a listed manifest, and its descriptor; None when it is listed but not there, or no manifest.
-        A digest always says the same, so each is read once."""
+        """Returns the subject of a listed manifest, and its descriptor; None when it is listed but not there, or no
+        manifest. A digest always says the same, so each is read once."""
         if digest not in self._referrers:
             try:
                 manifest = self.get_manifest(digest)
@@ -228,8 +228,8 @@ class Layout:
                 )
 
     def _is_sound(self, digest: Digest, size: int) -> bool:
-        """Whether the file of a blob or manifest has the bytes that its name promises. Read once, and again after a
-        change that its size, times or inode show."""
+        """Says whether the file of a blob or manifest has the bytes that its name promises. Read once, and again after
+        a change that its size, times or inode show."""
         try:
             with self._open(digest) as file:
                 status = os.fstat(file.fileno())
@@ -263,7 +263,7 @@ class Layout:
             raise OSError(errno.ELOOP, "")
 
     def _bytes_of(self, digest: Digest) -> bytes:
-        """A file as a manifest: one byte beyond the limit at most."""
+        """Returns a file as a manifest: one byte beyond the limit at most."""
         with self._open(digest) as file, self._mapped("reading", digest):
             raw = file.read(MANIFEST_LIMIT + 1)
         self._meter.read(len(raw))

@@ -185,7 +185,7 @@ class _Work:
         self._on_deleted = on_deleted
 
     def compare(self, plan: PrunePlan, again: PrunePlan) -> list[UnwantedManifest]:
-        """What the plan has and what is so still. A manifest stays while anything stays that lists it."""
+        """Returns what the plan has and what is so still. A manifest stays while anything stays that lists it."""
         chosen: dict[Digest, UnwantedManifest] = {}
         planned = {manifest.digest: manifest for manifest in plan.due_manifests}
         for manifest in again.manifests:
@@ -262,7 +262,7 @@ class _Work:
         return ""
 
     def _delete(self, manifest: UnwantedManifest) -> TransshipError | str | None:
-        """None when it is gone; what has changed since the look before, in words; or the error."""
+        """Returns None when it is gone; what has changed since the look before, in words; or the error."""
         try:
             for tag in manifest.tags:
                 shown = self.store.head_manifest(tag)
@@ -315,7 +315,7 @@ class _Work:
             remember(self._session, self.store.name, noted, gone=done, untagged=self.untagged)
 
     def freed(self, again: PrunePlan) -> int:
-        """What the deleted manifests leave unused; a layout folder is swept."""
+        """Returns what the deleted manifests leave unused; a layout folder is swept."""
         gone = {deleted.digest for deleted in self.deleted}
         manifests = sum(manifest.size for manifest in again.manifests if manifest.digest in gone)
         blobs = {blob for digest in gone for blob, _ in again.by_digest[digest].blobs}

@@ -155,7 +155,7 @@ class Keep(KeepOptions, frozen=True, kw_only=True):
         return Keep(**both, latest=latest, nothing=nothing, optional=tuple(optional))
 
     def chosen(self, tags: Iterable[str]) -> frozenset[str]:
-        """Those of `tags` that the policy names."""
+        """Returns those of `tags` that the policy names."""
         names = frozenset(tags)
         kept = names & frozenset(self.tags)
         kept |= {name for name in names if matches(name, self.patterns)}
@@ -172,7 +172,7 @@ class Keep(KeepOptions, frozen=True, kw_only=True):
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> Keep:
-        """The inverse of `to_dict`. Raises InvalidInput or msgspec.ValidationError, which is a ValueError."""
+        """Returns the inverse of `to_dict`. Raises InvalidInput or msgspec.ValidationError, which is a ValueError."""
         return msgspec.convert(body, cls)
 
     def _items(self) -> Iterable[tuple[str, Any]]:

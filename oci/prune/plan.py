@@ -68,7 +68,7 @@ class PrunePlan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def store(self) -> StoreName:
-        """The destination; `destination` is the text that JSON has."""
+        """Returns the destination; `destination` is the text that JSON has."""
         return parse_store(self.destination)
 
     @property
@@ -98,7 +98,7 @@ class PrunePlan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def waiting(self) -> int:
-        """Manifests and tags whose grace period isn't over."""
+        """Counts manifests and tags whose grace period isn't over."""
         return len(self.manifests) + len(self.tags) - len(self.due_manifests) - len(self.due_tags)
 
     @property
@@ -117,7 +117,7 @@ class PrunePlan(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def from_json(cls, text: str) -> PrunePlan:
-        """The inverse of `to_json`. Raises InvalidDocument for another version or shape."""
+        """Returns the inverse of `to_json`. Raises InvalidDocument for another version or shape."""
         try:
             body = json.loads(text)
             if body.get("version") != PLAN_VERSION:
@@ -146,7 +146,7 @@ def bytes_freed(manifests: Collection[UnwantedManifest], gone: Collection[Digest
 
 
 def _checked(entry: T) -> T:
-    """Every name passes its grammar before it becomes part of a URL. Raises ValueError."""
+    """Checks the grammar of every name before it becomes part of a URL. Raises ValueError."""
     digests: list[str] = [entry.digest]
     if isinstance(entry, UnwantedManifest):
         digests += [*entry.after, *(digest for digest, _ in entry.blobs)]

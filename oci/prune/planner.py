@@ -42,7 +42,7 @@ def make_prune_plan(
     grace: timedelta = NO_GRACE,
     now: datetime | None = None,
 ) -> PrunePlan:
-    """What `name` has that `keep` doesn't want and that nothing kept needs; with `grace`, since when.
+    """Returns what `name` has that `keep` doesn't want and that nothing kept needs; with `grace`, since when.
 
     Raises InvalidInput for a policy that keeps nothing of what is there, unless it allows that, or that names tags and
     digests that aren't there; Refused when it can't be known what a kept manifest lists, or when the list of tags isn't
@@ -113,8 +113,8 @@ def remember(
 
 
 def _resolved(session: Session, destination: Destination, keep: Keep) -> Keep:
-    """The policy with the digests that its locks and bundles pin instead of their names. Raises NotFound, Denied,
-    InvalidDocument, or InvalidInput for what is no bundle."""
+    """Returns the policy with the digests that its locks and bundles pin instead of their names. Raises NotFound,
+    Denied, InvalidDocument, or InvalidInput for what is no bundle."""
     bundles = list(map(parse_any, keep.bundles))
     pinned: list[Digest] = []
     for path in keep.locks:
@@ -181,7 +181,7 @@ class _Clock:
         self._since = noted
 
     def since(self, keys: Iterable[str]) -> datetime:
-        """The latest of all, for with a new tag it is unwanted anew; what no note has is seen now. A note from
+        """Returns the latest of all, for with a new tag it is unwanted anew; what no note has is seen now. A note from
         the future, by a clock that is wrong, counts from now."""
         return min(self.now, max(self._since.get(key, self.now) for key in keys))
 

@@ -83,7 +83,7 @@ class Attachments:
 
 
 def order(survey: Survey, digests: Collection[Digest]) -> dict[Digest, tuple[Digest, ...]]:
-    """The given manifests, each after those of them that list it or that it is attached to, which come with it.
+    """Returns the given manifests, each after those of them that list it or that it is attached to, which come with it.
 
     Whatever is interrupted between two of them leaves no manifest that lacks something it lists. Lists can't run in
     circles, for they are made of digests; names of tags can, and a circle of attachments is cut open.

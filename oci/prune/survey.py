@@ -69,7 +69,7 @@ class Surveyor:
         self.survey = Survey()
 
     def look(self) -> Survey:
-        """Every tag, what it shows, and what is in a tag's name.
+        """Returns every tag, what it shows, and what is in a tag's name.
 
         A keep-alive tag isn't asked what it shows when the digest in its name is here: the answer would be the same.
         """
@@ -88,7 +88,8 @@ class Surveyor:
         return self.survey
 
     def listed(self) -> list[str]:
-        """Every tag that the store names. A registry's list isn't believed to be whole because a Link is missing."""
+        """Returns every tag that the store names. A registry's list isn't believed to be whole because a Link is
+        missing."""
         return list(self._store.all_tags())
 
     def check_listed(self, tags: Collection[str]) -> None:
@@ -139,7 +140,7 @@ class Surveyor:
             self.survey.referrers[subject] = tuple(referrer.digest for referrer in referrers)
 
     def _listed_without_tag(self) -> tuple[Digest, ...]:
-        """What index.json of a layout lists without a name: referrers, and what other tools put there."""
+        """Returns what index.json of a layout lists without a name: referrers, and what other tools put there."""
         listed = self._store.listed()
         note = self._store.head_manifest(grace.TAG) if listed and self.survey.has_note else None
         return tuple(digest for digest in listed if note is None or digest != note.digest)
@@ -195,7 +196,7 @@ class Surveyor:
         )
 
     def _listed(self, bundle: Manifest) -> tuple[Digest, ...]:
-        """What the lock of a bundle pins, and its locations name beside that."""
+        """Returns what the lock of a bundle pins, and its locations name beside that."""
         lock = reader.read_images_lock(self._store, bundle, self._session.read_small)
         pinned = [image.image.digest for image in lock.images]
         if tagnames.locations(bundle.digest) in self._locations:

@@ -25,7 +25,7 @@ _VERSION = re.compile(r"v?(\d{1,18})\.(\d{1,18})(?:\.(\d{1,18}))?(?:-([0-9A-Za-z
 
 
 def version_of(tag: str) -> Version | None:
-    """None for a tag that is no version: one number alone, or a prerelease that breaks the rules of semver."""
+    """Returns None for a tag that is no version: one number alone, or a prerelease that breaks the rules of semver."""
     match = _VERSION.fullmatch(tag)
     if not match:
         return None
@@ -42,8 +42,8 @@ def version_of(tag: str) -> Version | None:
 
 
 def in_ranges(version: Version, ranges: Sequence[str], *, prereleases: bool) -> bool:
-    """Whether one of the ranges holds the version; no range at all holds every one. A prerelease belongs to a range
-    that names it (`>=1.4.0-rc.1`), and with `prereleases` to one that holds the version it comes before."""
+    """Says whether one of the ranges holds the version; no range at all holds every one. A prerelease belongs to a
+    range that names it (`>=1.4.0-rc.1`), and with `prereleases` to one that holds the version it comes before."""
     if not ranges:
         return prereleases or not version.prerelease
     return any(parse_range(text).holds(version, prereleases=prereleases) for text in ranges)
@@ -138,7 +138,7 @@ class _Partial(msgspec.Struct, frozen=True):
         return cls(Version(major=major, minor=minor, patch=patch, prerelease=prerelease), len(numbers))
 
     def compared(self, sign: str) -> list[Comparator]:
-        """What an operator before it means."""
+        """Returns what an operator before it means."""
         if not self.given:
             return [Comparator("<", _NOTHING_BELOW)] if sign in {"<", ">"} else []
         low = Comparator(">=", self.low)
@@ -158,7 +158,7 @@ class _Partial(msgspec.Struct, frozen=True):
         return meanings.get(sign, [low, end])
 
     def _first_that_counts(self) -> int:
-        """The number that `^` keeps: the first that isn't 0, as far as they are said."""
+        """Returns the number that `^` keeps: the first that isn't 0, as far as they are said."""
         numbers = (self.low.major, self.low.minor, self.low.patch)[: self.given]
         return next((place for place, number in enumerate(numbers) if number), self.given - 1)
 
@@ -170,7 +170,7 @@ class _Partial(msgspec.Struct, frozen=True):
 
 
 def _before(version: Version) -> Version:
-    """The lowest prerelease of a version: nothing between it and what is lower."""
+    """Returns the lowest prerelease of a version: nothing between it and what is lower."""
     return Version(major=version.major, minor=version.minor, patch=version.patch, prerelease=("0",))
 
 
@@ -193,5 +193,5 @@ def compile_pattern(text: str) -> Pattern:
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
-    """Whether one of the patterns matches the name from end to end."""
+    """Says whether one of the patterns matches the name from end to end."""
     return any(compile_pattern(pattern).fullmatch(name) is not None for pattern in patterns)

@@ -21,8 +21,8 @@ from oci.units import counted
 
 
 def archive_roots(session: Session, request: RelocationRequest) -> Roots:
-    """All that the archive has, or what `only` names of it. The bundle that it was made for, or else its only image,
-    comes first."""
+    """Returns all that the archive has, or what `only` names of it. The bundle that it was made for, or else its only
+    image, comes first."""
     archive = session.archive(request.archive_name)
     elements = _chosen(archive, request.only) if request.only else archive.contents.entries
     by_digest: dict[Digest, list[ArchiveEntry]] = {}
@@ -61,7 +61,7 @@ def named_in_archive(archive: Archive, name: str = "") -> tuple[Reference, bool]
 
 
 def in_archive(archive: Archive, request: PullRequest) -> PullRequest:
-    """The request for the same image in the archive. Raises InvalidInput where the archive has it not."""
+    """Returns the request for the same image in the archive. Raises InvalidInput where the archive has it not."""
     reference, _ = named_in_archive(archive, request.bundle or request.image)
     if request.bundle:
         return replace(request, bundle=str(reference))
@@ -107,7 +107,7 @@ def require_missing_blobs(
 def _neighbour(
     session: Session, archive: Archive, node: Node, blob: Descriptor, destination: StoreName
 ) -> Repository | None:
-    """The repository that an image came from, if it is in the destination's registry and has the blob."""
+    """Returns the repository that an image came from, if it is in the destination's registry and has the blob."""
     entries = [entry for entry in archive.contents.entries if entry.digest == node.digest]
     texts = [text for entry in entries for text in (entry.reference, entry.origin)]
     for reference in filter(None, (_origin(text) for text in dict.fromkeys(texts))):
@@ -191,7 +191,7 @@ def _role(archive: Archive, group: Sequence[ArchiveEntry]) -> Role:
 
 
 def _below(session: Session, archive: Archive, bundle: Digest) -> set[Digest | None]:
-    """A bundle with all that it and the bundles inside list: the walk from it visits these."""
+    """Returns a bundle with all that it and the bundles inside list: the walk from it visits these."""
     below: set[Digest | None] = {bundle}
     unread = [bundle]
     while unread:
@@ -212,7 +212,7 @@ def _is_bundle(archive: Archive, digest: Digest) -> bool:
 
 
 def any_bundle(archive: Archive, digests: Iterable[Digest]) -> bool:
-    """Whether the archive has a bundle among these. A plan did not read what the destination has."""
+    """Says whether the archive has a bundle among these. A plan did not read what the destination has."""
     return any(_is_bundle(archive, digest) for digest in digests)
 
 
@@ -249,7 +249,7 @@ def _entry(
 
 
 def _origin(text: str) -> Reference | None:
-    """None for a text of another program that is no reference with a digest."""
+    """Returns None for a text of another program that is no reference with a digest."""
     try:
         reference = parse_any(text)
     except InvalidReference:

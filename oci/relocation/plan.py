@@ -70,12 +70,12 @@ class PlannedManifest(Struct, frozen=True, kw_only=True):
 
     @property
     def subject(self) -> str:
-        """The name of the image in reports."""
+        """Returns the name of the image in reports."""
         return str(self.origin or f"{self.store}@{self.digest}")
 
     @property
     def kind(self) -> str:
-        """What it is: "bundle", "index", "image", or, of what travels along, "signature" or "referrer"."""
+        """Returns what it is: "bundle", "index", "image", or, of what travels along, "signature" or "referrer"."""
         if self.role in (Role.SIGNATURE, Role.REFERRER):
             return self.role.value
         return "bundle" if self.is_bundle else "index" if self.media_type in INDEX_TYPES else "image"
@@ -150,12 +150,12 @@ class Plan(Struct, frozen=True, kw_only=True, dict=True):
 
     @property
     def images(self) -> Iterator[PlannedManifest]:
-        """The units of transfer: everything but index children, which travel with their index."""
+        """Yields the units of transfer: everything but index children, which travel with their index."""
         return (manifest for manifest in self.manifests if manifest.role is not Role.CHILD)
 
     def below(self, image: PlannedManifest) -> Iterator[PlannedManifest]:
-        """The image and the index children below it. What a bundle lists isn't below it but beside it, and a child that
-        couldn't be read isn't in the plan."""
+        """Yields the image and the index children below it. What a bundle lists isn't below it but beside it, and a
+        child that couldn't be read isn't in the plan."""
         yield image
         if not image.is_bundle:
             for digest in image.children:
@@ -164,12 +164,13 @@ class Plan(Struct, frozen=True, kw_only=True, dict=True):
                     yield from self.below(child)
 
     def bytes_below(self, image: PlannedManifest) -> int:
-        """Bytes of all blobs of an image, at most."""
+        """Returns the bytes of all blobs of an image, at most."""
         return sum(self.blob_by_digest[blob].size for manifest in self.below(image) for blob in manifest.blobs)
 
     @property
     def bytes_to_move(self) -> int:
-        """Bytes of every blob that isn't known to be there; some may turn out to be mounted or there already."""
+        """Returns the bytes of every blob that the destination may lack; some may turn out to be mounted or in
+        place."""
         return sum(blob.size for blob in self.blobs)
 
     @property
@@ -206,13 +207,13 @@ class Plan(Struct, frozen=True, kw_only=True, dict=True):
         return tuple(image for image in self.images if not image.present)
 
     def to_dict(self) -> dict[str, Any]:
-        """The same in plain values, which JSON has."""
+        """Returns the same in plain values, which JSON has."""
         return to_dict(self)
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> Plan:
-        """The inverse of `to_dict`. A plan may come from another machine: every digest, tag, reference, store and media
-        type in it passes the grammar that it passes when it is parsed anywhere else.
+        """Returns the inverse of `to_dict`. A plan may come from another machine: every digest, tag, reference, store
+        and media type in it passes the grammar that it passes when it is parsed anywhere else.
 
         Raises InvalidDocument for another version or shape, and for what isn't one by grammar."""
         try:
@@ -227,7 +228,7 @@ class Plan(Struct, frozen=True, kw_only=True, dict=True):
 
     @classmethod
     def from_json(cls, text: str) -> Plan:
-        """The inverse of `to_json`. Raises InvalidDocument for another version or shape."""
+        """Returns the inverse of `to_json`. Raises InvalidDocument for another version or shape."""
         try:
             body = json.loads(text)
         except (ValueError, RecursionError) as error:

@@ -226,7 +226,7 @@ def _attach(walk: Walk, attachments: Attachments) -> None:
 
 
 def _children_first(nodes: Mapping[Digest, Node]) -> list[Node]:
-    """Every node after all that it lists; roots last. Independent of the order in which answers came."""
+    """Returns every node after all that it lists; roots last. Independent of the order in which answers came."""
     done: dict[Digest, Node] = {}
 
     def add(node: Node) -> None:
@@ -280,7 +280,8 @@ def _keep_alive(node: Node, request: RelocationRequest, *, tagged: bool) -> str:
 
 
 def _blobs(nodes: Iterable[Node], mounted: Mapping[Digest, Repository]) -> tuple[PlannedBlob, ...]:
-    """Each blob once, with the stores it is read from: those of its images, or the repository to mount it from."""
+    """Returns each blob once, with the stores it is read from: those of its images, or the repository to mount it
+    from."""
     stores: dict[Digest, dict[StoreName, None]] = {}
     blobs: dict[Digest, Descriptor] = {}
     for node in nodes:
@@ -315,7 +316,7 @@ _ATTESTED = "vnd.docker.reference.digest"
 
 
 def choose(source: Source, index: Manifest, platforms: Sequence[Platform], depth: int = 0) -> tuple[Manifest, ...]:
-    """The index, rewritten to have only `platforms`, after the nested indexes that had to be rewritten for it.
+    """Returns the index, rewritten to have only `platforms`, after the nested indexes that had to be rewritten for it.
 
     Empty when the index has nothing else. A platform that the index lacks is skipped; raises InvalidInput when it has
     none of them. Attestations stay with the image they belong to.

@@ -199,7 +199,7 @@ def _failures(
     error: TransshipError | None,
     destination: str,
 ) -> Iterator[ImageFailure]:
-    """Each failure once, whatever step it is from."""
+    """Yields each failure once, whatever step it is from."""
     for unread in plan.failures if plan else ():
         yield ImageFailure(image=unread.subject, error=unread.message, retryable=unread.retryable)
     for outcome in outcomes:

@@ -165,12 +165,12 @@ class RelocationRequest(CopyOptions, frozen=True, kw_only=True, dict=True):
 
     @property
     def asked(self) -> str:
-        """The source, as it was asked for."""
+        """Returns the source, as it was asked for."""
         return self.bundle or self.image or self.lock or ", ".join(self.archive)
 
     @cached_property
     def reference(self) -> Reference:
-        """The bundle or the image."""
+        """Returns the bundle or the image."""
         return parse_any(self.bundle or self.image)
 
     @cached_property

@@ -70,7 +70,8 @@ def local_stores(plan: Plan) -> list[str]:
 
 
 def part_of(plan: Plan, images: Iterable[PlannedManifest]) -> Plan:
-    """A plan to transfer `images`, with what is below them and nothing else: no names, which the whole gets last."""
+    """Returns a plan to transfer `images`, with what is below them and nothing else: no names, which the whole gets
+    last."""
     chosen = {image.digest for image in images}
     below = {manifest.digest for digest in chosen for manifest in plan.below(plan.by_digest[digest])}
     blobs = {blob for digest in below for blob in _missing_blobs(plan.by_digest[digest])}
@@ -125,7 +126,7 @@ class _Sizes:
         self._lengths.update({part.digest: _length(_bare(part, unit=True)) for part in plan.manifests})
 
     def parts(self, images: Iterable[PlannedManifest]) -> set[Digest]:
-        """The digests of everything below."""
+        """Returns the digests of everything below."""
         below = [manifest for image in images for manifest in self.plan.below(image)]
         return {manifest.digest for manifest in below}.union(*map(_missing_blobs, below))
 
@@ -179,7 +180,7 @@ def _groups(sizes: _Sizes, images: Sequence[PlannedManifest], limit: float) -> l
 
 
 def _dealt(groups: Sequence[_Group], count: int) -> list[list[PlannedManifest]]:
-    """The groups in `count` even shares: the heaviest first, each to the share that has least so far."""
+    """Returns the groups in `count` even shares: the heaviest first, each to the share that has least so far."""
     shares: list[list[PlannedManifest]] = [[] for _ in range(count)]
     loads = [(0, number) for number in range(count)]
     for group in sorted(groups, key=lambda group: (-group.weight, group.images[0].digest)):

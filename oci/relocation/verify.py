@@ -134,7 +134,7 @@ def verify_store(
 
 
 def _expand(store: Source, digest: Digest) -> tuple[Manifest, tuple[Digest, ...]] | str:
-    """A manifest and what it lists as a bundle, or the problem with it."""
+    """Returns a manifest and what it lists as a bundle, or the problem with it."""
     try:
         manifest = store.get_manifest(digest)
         if manifest.is_index or not reader.is_bundle(store, manifest):
@@ -167,8 +167,8 @@ def _hash_blob(store: Source, blob: Descriptor) -> str:
 def names_by_store(
     references: Iterable[str], repositories: Iterable[str] = (), locks: Iterable[str] = ()
 ) -> dict[StoreName, tuple[str, ...]]:
-    """Tags and digests by store; none for a store of which everything is asked for. Raises InvalidReference, and what
-    reading a lock raises."""
+    """Returns tags and digests by store; none for a store of which everything is asked for. Raises InvalidReference,
+    and what reading a lock raises."""
     named: dict[StoreName, dict[str, None]] = {}
     for reference in (*map(parse_any, references), *(pinned for path in locks for pinned in _pinned(path))):
         named.setdefault(reference.repository, {})[reference.identifier] = None

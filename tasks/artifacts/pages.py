@@ -42,14 +42,14 @@ def code(value: object) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """The lines of a table. Cells are Markdown: text from outside goes through `text` or `code` first."""
+    """Returns the lines of a table. Cells are Markdown: text from outside goes through `text` or `code` first."""
     lines = [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
     lines += [f"| {' | '.join(row)} |" for row in rows]
     return [*lines, ""]
 
 
 def facts(title: str, subject: str, rows: Mapping[str, str]) -> list[str]:
-    """A table of two columns; rows without a value are left out."""
+    """Returns a table of two columns; rows without a value are left out."""
     return table((title, subject), ((name, value) for name, value in rows.items() if value))
 
 
@@ -145,7 +145,7 @@ def _traffic(sizes: Traffic, blobs: Traffic, kind: str) -> str:
 
 
 def _tags(tags: Sequence[str], most: int = 100) -> str:
-    """The names that people use; those of attachments are only counted."""
+    """Returns the names that people use; those of attachments are only counted."""
     named = list(dict.fromkeys(code(tag) for tag in tags if not tag.startswith("sha256-")))
     attached = len([tag for tag in tags if tag.startswith("sha256-")])
     shown = [", ".join(named[:most])] if named else []
@@ -187,7 +187,7 @@ def _picture(report: RelocationReport) -> list[str]:
 
 
 def _biggest(report: RelocationReport) -> list[str]:
-    """What the picture shows, in words."""
+    """Returns what the picture shows, in words."""
     rows = [
         (
             code(image.image),

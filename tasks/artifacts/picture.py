@@ -114,5 +114,5 @@ def label(x: float, y: float, words: str, colour: str = _INK, anchor: str = "sta
 
 
 def _escaped(words: str) -> str:
-    """Names come from outside; a control character would make the whole picture invalid."""
+    """Escapes a name. Names come from outside, and a control character would make the whole picture invalid."""
     return escape("".join(sign if sign.isprintable() else "?" for sign in words))

@@ -89,7 +89,7 @@ async def _create(key: str | None, data: dict[str, Any]) -> UUID:
 
 
 async def read_heartbeats(client: PrefectClient, runs: Sequence[UUID]) -> dict[UUID, Heartbeat]:
-    """The latest heartbeat of each of these flow runs, as far as it has sent any; of at most 200."""
+    """Returns the latest heartbeat of each of these flow runs, as far as it has sent any; of at most 200."""
     artifacts = await client.read_artifacts(
         artifact_filter=ArtifactFilter(
             type=ArtifactFilterType(any_=[KIND]), flow_run_id=ArtifactFilterFlowRunId(any_=list(runs))

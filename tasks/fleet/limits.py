@@ -40,7 +40,7 @@ def limit_name(registry: str) -> str:
 
 
 def limits_of(*stores: StoreName) -> frozenset[str]:
-    """The names of the limits that hold for these stores; a layout folder has none."""
+    """Returns the names of the limits that hold for these stores; a layout folder has none."""
     return frozenset(limit_name(store.registry) for store in stores if store.registry)
 
 
@@ -63,10 +63,10 @@ class LeaseServer(Protocol):
     """The three requests of a lease."""
 
     async def take(self, names: list[str], slots: int) -> UUID | None:
-        """None when so many slots aren't free in each of the limits: the server gives all of them or none."""
+        """Returns None when so many slots aren't free in each of the limits: the server gives all of them or none."""
 
     async def renew(self, lease: UUID) -> bool:
-        """False when the server doesn't know the lease any more."""
+        """Returns False when the server doesn't know the lease any more."""
 
     async def give_back(self, lease: UUID) -> None: ...
 

@@ -37,7 +37,7 @@ _LAST_STORED = "001"
 
 
 def compress(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The gzip stream of `chunks`, which may be cut anywhere. Holds a few MB, whatever the size."""
+    """Yields the gzip stream of `chunks`, which may be cut anywhere. Holds a few MB, whatever the size."""
     checksum = size = 0
     matcher, writer = _Matcher(), _BitWriter()
     yield _HEADER
@@ -158,7 +158,7 @@ def _end_of_copy(data: bytes, words: list[int], at: int, found: int) -> int:
 
 
 def _words(data: bytes) -> list[int]:
-    """The four bytes at each position as one number."""
+    """Returns the four bytes at each position as one number."""
     words = [0] * (len(data) - 3)
     for offset in range(4):
         words[offset::4] = struct.unpack_from(f"<{(len(data) - offset) // 4}I", data, offset)
@@ -212,7 +212,7 @@ def _steps() -> tuple[int, ...]:
 
 
 def _bases(extra: tuple[int, ...], first: int) -> list[int]:
-    """The least value of each symbol, when each holds as many values as its extra bits can tell apart."""
+    """Returns the least value of each symbol, when each holds as many values as its extra bits can tell apart."""
     return list(accumulate((1 << count for count in extra[:-1]), initial=first))
 
 

@@ -66,7 +66,7 @@ def bits(value: int, count: int) -> str:
 
 
 def code_lengths(frequencies: Mapping[int, int], longest: int) -> list[int]:
-    """The length of each symbol's code, up to the last symbol that occurs; 0 for one that doesn't occur."""
+    """Returns the length of each symbol's code, up to the last symbol that occurs; 0 for one that doesn't occur."""
     leaves = sorted((count, symbol) for symbol, count in frequencies.items() if count)
     lengths = [0] * (max(symbol for _, symbol in leaves) + 1)
     if len(leaves) <= 2:
