@@ -70,7 +70,7 @@ class ArchiveReport(Struct, frozen=True, kw_only=True):
 def write_archive(
     session: Session, plan: ArchivePlan, *, resume: bool = False, on_part: OnPart | None = None
 ) -> ArchiveReport:
-    """Returns all of it in this process. With `resume`, what an earlier run of the same plan has stored, whole volumes
+    """Writes all of it in this process. With `resume`, what an earlier run of the same plan has stored, whole volumes
     or parts of one, isn't written again. `on_part` is called with each part that is in place, those of the earlier run
     among them."""
     started = time.monotonic()
