@@ -16,18 +16,17 @@ from flows.parameters.forms import flat
 from flows.parameters.mirror import MirrorCheckParameters, MirrorParameters, MirrorShardParameters
 from flows.results import completed, failed, reported_when_cancelled, run_alone
 from oci.errors import TransshipError
-from oci.meter import RunMetrics
 from oci.mirror.comparison import Care
 from oci.mirror.config import Mirror
 from oci.mirror.digest_cache import DigestCache, default_path
-from oci.mirror.results import MirrorIncomplete, MirrorRunReport
-from oci.mirror.run import MirrorReport, Shared
+from oci.mirror.results import MirrorIncomplete, MirrorReport, MirrorRunReport
+from oci.mirror.run import Shared
 from oci.mirror.work import Breaker
 from oci.units import counted
 from tasks.artifacts.report import artifact_key, percent_shown
 from tasks.mirror import MirrorRun, MirrorsRun, compare_mirror, report_mirror
 from tasks.mirror_fleet import carry_on_fleet, in_shards
-from tasks.run import running
+from tasks.run import running, together
 
 
 def run_name() -> str:
@@ -59,16 +58,15 @@ async def mirror(parameters: MirrorParameters) -> MirrorRunReport:
         return cast(MirrorRunReport, failed(error))
     care = Care(audit=parameters.audit, only=frozenset(parameters.only))
     shared = Shared(facts=DigestCache(default_path()), breaker=Breaker(), care=care)
-    told: list[RunMetrics] = []
-    async with running(MirrorsRun(config, chosen)) as whole:
-        report = MirrorRunReport(mirrors=[await _mirrored(parameters, whole, one, shared, told) for one in chosen])
+    async with running(MirrorsRun(config, chosen, shared)) as whole:
+        report = MirrorRunReport(
+            mirrors=await together(*(_mirrored(parameters, whole, one) for one in await whole.every()))
+        )
     return completed(report) if report.succeeded else cast(MirrorRunReport, failed(MirrorIncomplete(report)))
 
 
-async def _mirrored(
-    parameters: MirrorParameters, whole: MirrorsRun, one: Mirror, shared: Shared, told: list[RunMetrics]
-) -> MirrorReport:
-    async with running(MirrorRun(whole, one, shared, told)) as run:
+async def _mirrored(parameters: MirrorParameters, whole: MirrorsRun, one: Mirror) -> MirrorReport:
+    async with whole.places, running(MirrorRun(whole, one)) as run:
         problem = ""
         try:
             async with reported_when_cancelled(partial(report_mirror.fn, one.name, "the run was cancelled")):

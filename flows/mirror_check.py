@@ -21,7 +21,7 @@ from oci.mirror.results import CheckReport, DriftReport
 from oci.mirror.run import Shared
 from oci.mirror.work import Breaker
 from tasks.mirror import MirrorRun, MirrorsRun, check_mirror
-from tasks.run import running
+from tasks.run import running, together
 
 
 def run_name() -> str:
@@ -43,8 +43,8 @@ async def mirror_check(parameters: MirrorCheckParameters) -> CheckReport:
         return cast(CheckReport, failed(error))
     care = replace(CHECK, only=frozenset(parameters.only))
     shared = Shared(facts=DigestCache(default_path()), breaker=Breaker(), care=care)
-    async with running(MirrorsRun(config, chosen)) as whole:
-        report = CheckReport(mirrors=[await _checked(whole, one, shared) for one in chosen])
+    async with running(MirrorsRun(config, chosen, shared)) as whole:
+        report = CheckReport(mirrors=await together(*(_checked(whole, one) for one in await whole.every())))
     wrong = [one for one in report.mirrors if not one.complete]
     if not wrong:
         return completed(report)
@@ -56,8 +56,8 @@ async def mirror_check(parameters: MirrorCheckParameters) -> CheckReport:
     return cast(CheckReport, failed(incomplete))
 
 
-async def _checked(whole: MirrorsRun, one: Mirror, shared: Shared) -> DriftReport:
-    async with running(MirrorRun(whole, one, shared)):
+async def _checked(whole: MirrorsRun, one: Mirror) -> DriftReport:
+    async with whole.places, running(MirrorRun(whole, one)):
         try:
             return await check_mirror(one.name)
         except TransshipError as error:

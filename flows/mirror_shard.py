@@ -36,8 +36,8 @@ async def mirror_shard(parameters: MirrorShardParameters) -> None:
     """
     work, [one] = parameters.work(), parameters.config.mirrors
     shared = Shared(facts=DigestCache(default_path()), breaker=Breaker())
-    whole = MirrorsRun(parameters.config, [one])
-    async with running(whole), running(MirrorRun(whole, one, shared)) as run:
+    whole = MirrorsRun(parameters.config, [one], shared)
+    async with running(whole), running(MirrorRun(whole, one)) as run:
         run.comparison = Comparison(mirror=one.name, source=str(one.source.store), destinations=(), work=work)
         async with heartbeats(artifact_key("mirror-shard", one.name), lambda: MirrorAccount.of(run)):
             await run.limit(limits_of(*(parse_store(store) for item in work for _, store in item.stores)))

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from oci.bundle.push import Pushed
     from oci.export.export import ArchiveReport
     from oci.export.options import ExportOptions
-    from oci.mirror.run import MirrorReport
+    from oci.mirror.results import MirrorReport
     from oci.prune.execute import PruneReport
     from oci.prune.keep import Keep
     from oci.prune.plan import PrunePlan

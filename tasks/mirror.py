@@ -21,8 +21,9 @@ from oci.mirror.compare import compare
 from oci.mirror.comparison import Comparison, TagState
 from oci.mirror.config import Bucket, Mirror, MirrorsConfig
 from oci.mirror.execute import ItemOutcome, execute_item, failed_by, stopped_before
-from oci.mirror.results import DriftReport, mirror_metrics
-from oci.mirror.run import MirrorReport, Shared, made_of, of_failure, opened
+from oci.mirror.results import DriftReport, MirrorReport, made_of, mirror_metrics, of_failure
+from oci.mirror.run import SIDE_BY_SIDE, Shared, expect, opened
+from oci.mirror.selection import expanded
 from oci.mirror.work import WorkItem, WorkKey
 from oci.reference import parse_store
 from oci.relocation.session import Access, Session
@@ -33,7 +34,7 @@ from tasks.artifacts.history import PastRun, keep_history
 from tasks.artifacts.pages import mirror_page
 from tasks.artifacts.report import emit, write_page, write_table
 from tasks.blocks import load_s3
-from tasks.fleet.limits import limits_of
+from tasks.fleet.limits import Slots, every_limit, limits_of
 from tasks.run import ONCE, REPEATABLE, Run, current
 
 P = ParamSpec("P")
@@ -43,10 +44,46 @@ T = TypeVar("T")
 class MirrorsRun(Run):
     """The mirrors of one flow run, in one session: connections, tokens and what is learned of registries are shared."""
 
-    def __init__(self, config: MirrorsConfig, mirrors: Sequence[Mirror]) -> None:
+    def __init__(self, config: MirrorsConfig, mirrors: Sequence[Mirror], shared: Shared) -> None:
         super().__init__(self._open, concurrency=max((mirror.limits.concurrency for mirror in mirrors), default=1))
         self.config = config
         self.mirrors = mirrors
+        self.shared = shared
+        self.places = asyncio.Semaphore(SIDE_BY_SIDE)
+        """Of the mirrors that are compared and carried out at a time."""
+        self.told: list[RunMetrics] = []
+        """The numbers of the mirrors that have ended."""
+        self.telling = asyncio.Lock()
+        self._limits: dict[str, int] | None = None
+        self._asking = asyncio.Lock()
+        self._slots: dict[frozenset[str], Slots] = {}
+
+    async def every(self) -> Sequence[Mirror]:
+        """The mirrors, those of namespaces as one for each of their repositories."""
+        if not any(mirror.source.namespace for mirror in self.mirrors):
+            return self.mirrors
+        try:
+            return await self.in_thread(expanded, await self.session(), self.mirrors)
+        except TransshipError:
+            return self.mirrors  # each says why it has no session
+
+    async def limited(self, names: Iterable[str]) -> tuple[dict[str, int], Slots]:
+        """Of the named limits those that the Prefect server has, which is asked once, and the slots of all mirrors
+        under the same limits."""
+        async with self._asking:
+            if self._limits is None:
+                self._limits = await every_limit()
+        found = {name: self._limits[name] for name in names if name in self._limits}
+        if frozenset(found) not in self._slots:
+            self._slots[frozenset(found)] = Slots(found, min(found.values(), default=1))
+        return found, self._slots[frozenset(found)]
+
+    async def close(self) -> None:
+        await asyncio.gather(*(slots.close() for slots in self._slots.values()))
+        if self._session is not None:
+            self.shared.facts.locate(self._session.ledger.known())
+        await asyncio.to_thread(self.shared.facts.save)
+        await super().close()
 
     async def _open(self, run: Run) -> Session:
         names = dict.fromkeys(one.credentials for one in self.config.registries.values() if one.credentials)
@@ -58,7 +95,10 @@ class MirrorsRun(Run):
             del concurrency  # a flow has no settings beside those of the configuration
             return reached[name]
 
-        return opened(self.config, self.mirrors, reach, run.cancel)
+        session = opened(self.config, self.mirrors, reach, run.cancel)
+        expect(session, self.mirrors)
+        session.ledger.suggest(self.shared.facts.blob_locations())
+        return session
 
     async def _object_stores(self) -> dict[str, S3Options]:
         """The S3 Store blocks of the buckets that the mirrors write to."""
@@ -70,22 +110,24 @@ class MirrorsRun(Run):
 class MirrorRun(Run):
     """One mirror, in the session of all of them. Used from one event loop; the work itself runs in threads."""
 
-    def __init__(self, whole: MirrorsRun, mirror: Mirror, shared: Shared, told: list[RunMetrics] | None = None) -> None:
+    def __init__(self, whole: MirrorsRun, mirror: Mirror) -> None:
         super().__init__(self._join, concurrency=mirror.limits.concurrency)
         self.cancel = whole.cancel
         self.config = whole.config
         self.mirror = mirror
-        self.shared = shared
+        self.shared = whole.shared
+        self.whole = whole
         self.comparison: Comparison | None = None
         self.outcomes: dict[tuple[str, str], ItemOutcome] = {}
         """By source and destination."""
-        self.told: list[RunMetrics] = [] if told is None else told
-        """The numbers of the mirrors before it in the same flow run."""
-        self._whole = whole
 
     async def _join(self, run: Run) -> Session:
         del run
-        return await self._whole.session()
+        return await self.whole.session()
+
+    async def limit(self, names: Iterable[str]) -> None:
+        limits, self.slots = await self.whole.limited(names)
+        self.width = max(1, min([self.width, *limits.values()]))
 
     async def in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """As Run does it; what it costs is counted for this mirror."""
@@ -97,7 +139,7 @@ class MirrorRun(Run):
         return self.meter
 
     async def close(self) -> None:
-        self._session = None  # the others go on with it
+        self._session, self.slots = None, Slots()  # the others go on with them
         await super().close()
 
     @property
@@ -161,11 +203,9 @@ async def compare_mirror(mirror: str) -> None:  # noqa: ARG001 - shown in the UI
 async def _compare(run: MirrorRun) -> Comparison:
     shared = run.shared
     session = await run.session()
-    comparison = await run.in_thread(
+    return await run.in_thread(
         compare, session, run.mirror, facts=shared.facts, breaker=shared.breaker, care=shared.care, now=shared.now
     )
-    await asyncio.to_thread(shared.facts.save)
-    return comparison
 
 
 async def _list_changes(run: MirrorRun) -> None:
@@ -267,9 +307,10 @@ async def report_mirror(mirror: str, error: str = "") -> MirrorReport:  # noqa: 
     emit(f"{EVENT}.{'finished' if report.succeeded else 'failed'}", name, report.to_dict())
     if report.mutated:
         emit(f"{EVENT}.drifted", name, {"mirror": name, "mutated": list(report.mutated)})
-    numbers = mirror_metrics(report)
-    await asyncio.to_thread(export_metrics, numbers, warn=get_run_logger().warning, before=tuple(run.told))
-    run.told.append(numbers)
+    async with run.whole.telling:
+        numbers, told = mirror_metrics(report), run.whole.told
+        await asyncio.to_thread(export_metrics, numbers, warn=get_run_logger().warning, before=tuple(told))
+        told.append(numbers)
     log = get_run_logger().info if report.succeeded else get_run_logger().error
     log("%s", report)
     return report

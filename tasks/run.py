@@ -133,12 +133,12 @@ def current(kind: type[R]) -> R:
     return run
 
 
-async def together(*work: Coroutine[Any, Any, object]) -> None:
+async def together(*work: Coroutine[Any, Any, T]) -> list[T]:
     """Awaits all of it. The first error cancels the rest and is raised by itself."""
     try:
         async with asyncio.TaskGroup() as group:
-            for coroutine in work:
-                group.create_task(coroutine)
+            begun = [group.create_task(coroutine) for coroutine in work]
+        return [task.result() for task in begun]
     except BaseExceptionGroup as group_of_errors:
         raise the_error(group_of_errors) from None
 

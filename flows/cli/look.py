@@ -8,12 +8,10 @@ import click
 
 from flows.cli.access import RegistryFlags, concurrency_flag, registry_flags, store_flags
 from flows.cli.click_ext import Invocation, Tree, Verb, boolean, everywhere, expect_subcommand, words
-from flows.cli.output import keyified
 from flows.cli.progress import LayerProgress, progress_flag, shown
 from oci.archive.s3_options import S3Options
 from oci.bundle.describe import OpenSource, as_text, as_yaml, describe
-from oci.bundle.results import DescribeReport, TagsReport
-from oci.bundle.tagnames import list_tags as tags_of
+from oci.bundle.results import DescribeReport
 from oci.bundle.tagnames import resolve_tag
 from oci.errors import Incomplete, InvalidInput, StoreError
 from oci.output import to_dict
@@ -76,7 +74,7 @@ def describe_bundle(invocation: Invocation, /, registry: RegistryFlags, store: S
 @click.command(
     cls=Tree,
     members={
-        "list": ("flows.cli.look:list_tags", "List the tags of a repository"),
+        "list": ("flows.cli.mirror.tags:list_tags", "List the tags of a repository"),
         "resolve": ("flows.cli.look:resolve", "Say which digest a tag stands for"),
     },
     aliases={"ls": "list"},
@@ -90,33 +88,6 @@ def tag(context: click.Context) -> None:
 
 
 @click.command(
-    name="list",
-    cls=Verb,
-    examples=("-i registry.example/shop/web", "-i registry.example/shop/web --digests", "-i oci:./mirror --json"),
-)
-@click.option("-i", "--image", default="", help="Repository: REGISTRY/REPOSITORY or oci:PATH.")
-@boolean("--digests", help="Show the digest of each tag, which takes a request each.")
-@boolean("--imgpkg-internal-tags", help="Show the tags that tools make for themselves, too.")
-@concurrency_flag("Requests at a time")
-@registry_flags()
-@everywhere
-@click.pass_obj
-def list_tags(invocation: Invocation, /, registry: RegistryFlags, **flags: Any) -> None:
-    """List the tags of a repository, sorted by name."""
-    output = invocation.output
-    output.check_columns(("Name", "Digest"))
-    digests = flags["digests"] or "digest" in map(keyified, output.columns)
-    header = ("Name", "Digest") if digests else ("Name",)
-    with registry.session(invocation, side="", concurrency=flags["concurrency"]) as session:
-        source = session.source(parse_any(_given(flags)).repository)
-        tags = tags_of(source, internal=flags["imgpkg_internal_tags"], digests=session.workers if digests else None)
-    output.result(**to_dict(TagsReport.of(str(source.name), tags)))
-    rows = [[tag.name, tag.digest or ""] if digests else [tag.name] for tag in tags]
-    output.table("Tags", header, rows, footer=f"{len(rows)} tags")  # imgpkg says `1 tags`, too
-    output.finish()
-
-
-@click.command(
     name="resolve",
     cls=Verb,
     examples=("-i registry.example/shop/web:1.25", "-i registry.example/shop/web:1.25 --json", "-i oci:./mirror:1.4.0"),
@@ -127,7 +98,7 @@ def list_tags(invocation: Invocation, /, registry: RegistryFlags, **flags: Any) 
 @click.pass_obj
 def resolve(invocation: Invocation, /, registry: RegistryFlags, **flags: Any) -> None:
     """Print the reference with the digest that the tag stands for."""
-    reference = parse_any(_given(flags))
+    reference = parse_any(given(flags))
     with registry.session(invocation, side="") as session:
         found = resolve_tag(session.source(reference.repository), reference)
     invocation.output.result(reference=str(found), digest=found.identifier)
@@ -135,7 +106,8 @@ def resolve(invocation: Invocation, /, registry: RegistryFlags, **flags: Any) ->
     invocation.output.finish()
 
 
-def _given(flags: dict[str, Any]) -> str:
+def given(flags: dict[str, Any]) -> str:
+    """The --image of a command. Raises InvalidInput where it is left out."""
     if not flags["image"]:
         raise InvalidInput("Expected --image (-i)", hint="name the repository: -i REGISTRY/REPOSITORY")
     return str(flags["image"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -89,7 +90,8 @@ class MirrorShardParameters(Options, frozen=True, kw_only=True):
     @classmethod
     def sent(cls, config: MirrorsConfig, mirror: Mirror, items: Sequence[WorkItem]) -> dict[str, Any]:
         """Returns the parameters of the flow run that is to carry `items`."""
-        alone = config.with_(mirrors=(mirror,))
+        named = mirror.with_(name=re.sub(r"[^a-z0-9]+", "-", mirror.name).strip("-")[:100])
+        alone = config.with_(mirrors=(named,))
         return cls(config=alone, items=tuple(item.to_dict() for item in items)).to_dict()
 
     def work(self) -> tuple[WorkItem, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 
 from msgspec import Struct
@@ -94,10 +95,18 @@ class Tag(Struct, frozen=True):
     digest: Digest | None = None
 
 
-def list_tags(source: Source, *, internal: bool = False, digests: Executor | None = None) -> tuple[Tag, ...]:
-    """Sorted by name. `internal` shows those that tools make for themselves, too. With threads in `digests` each tag's
-    digest is asked for, a HEAD each."""
+def list_tags(
+    source: Source,
+    *,
+    internal: bool = False,
+    digests: Executor | None = None,
+    choose: Callable[[Sequence[str]], Iterable[str]] | None = None,
+) -> tuple[Tag, ...]:
+    """Sorted by name. `internal` shows those that tools make for themselves, too; `choose` takes some of them. With
+    threads in `digests` each tag's digest is asked for, a HEAD each."""
     names = sorted(name for name in source.tags() if internal or not is_internal(name))
+    if choose is not None:
+        names = list(choose(names))
     if digests is None:
         return tuple(Tag(name) for name in names)
 

@@ -16,7 +16,7 @@ from oci.archive.source import Archive
 from oci.bundle import tagnames
 from oci.descriptor import Descriptor
 from oci.digest import Digest
-from oci.errors import Denied, InvalidInput, NotFound, Refused, TransshipError, Unauthorized
+from oci.errors import Denied, InvalidInput, NotFound, Refused, TransshipError, Unauthorized, Unavailable
 from oci.mirror import selection
 from oci.mirror.comparison import (
     RUN,
@@ -58,6 +58,9 @@ def compare(
         care = msgspec.structs.replace(care, only=frozenset())
     if mirror.source.lock:
         return compare_lock(session, mirror)
+    if mirror.source.namespace:
+        selection.repositories_of(session, mirror)
+        raise Unavailable("the list of its repositories came late", subject=mirror.name, hint="run it again")
     return _Look(session, mirror, facts=facts, breaker=breaker, care=care, now=moment).compare()
 
 
@@ -137,6 +140,7 @@ class _Look:
             held=held,
             waiting=max(0, len(work) - most) if most else 0,
             listed=self._listed,
+            selection=chosen,
             narrowed=bool(self._care.only),
         )
 

@@ -14,6 +14,7 @@ import msgspec
 from oci.digest import Digest
 from oci.errors import TransshipError
 from oci.mirror.config import Mirror
+from oci.mirror.selection import Selection
 from oci.mirror.work import ARCHIVE, BUNDLE, TAGS, Target, WorkItem
 from oci.reference import ARCHIVE_PREFIX, Reference
 
@@ -36,7 +37,9 @@ def concerns(mirror: Mirror, only: Collection[str]) -> bool:
     source = mirror.source
     prefix = f"{source.store}:"
     known = {str(source), str(source.reference)}
-    return any(name in known or (bool(source.repository) and name.startswith(prefix)) for name in only)
+    if source.namespace:
+        prefix = f"{source.within}".rstrip("/") + "/"
+    return any(name in known or (not (source.bundle or source.lock) and name.startswith(prefix)) for name in only)
 
 
 class TagState(StrEnum):
@@ -134,6 +137,8 @@ class Comparison:
     """Changed images that `images_per_run` leaves to the next run."""
     listed: frozenset[str] | None = None
     """The tags of the source repository, where they were listed."""
+    selection: Selection | None = None
+    """What the rules made of them, where there are rules."""
     narrowed: bool = False
     """Whether only some tags were asked for."""
 

@@ -6,20 +6,22 @@ mapping, and says what is wrong by line and path.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated, Any, TypeVar
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import msgspec
 
 from oci.archive.s3_options import S3Options
 from oci.errors import InvalidInput, did_you_mean
-from oci.mirror.policy import Policy
+from oci.mirror.policy import Checked, Pattern, Policy
 from oci.options import Options, option
+from oci.prune.versions import check_patterns
 from oci.reference import (
     ARCHIVE_PREFIX,
     S3_PREFIX,
     ArchiveName,
-    LayoutFolder,
     Reference,
     Repository,
     StoreName,
@@ -27,7 +29,6 @@ from oci.reference import (
     parse_store,
 )
 from oci.registry.credentials.hosts import canonical_host
-from oci.registry.http.address_policy import host_of, is_loopback
 from oci.registry.options import RegistryOptions
 
 BLOCK = r"^([a-z0-9][a-z0-9-]*)?$"
@@ -93,56 +94,16 @@ class Bucket(S3Options, frozen=True, kw_only=True):
 O = TypeVar("O", bound=Options)  # noqa: E741 - the customary letter for a type variable of this bound
 
 
-CONSENT = "TRANSSHIP_MIRRORS_MAY"
-"""The variable with which a machine lets mirrors decide more: `insecure,paths,proxy,verify_tls`."""
-
-
-def check_consent(
-    config: MirrorsConfig, mirrors: Iterable[Mirror], allowed: frozenset[str], base: Callable[[str], RegistryOptions]
-) -> None:
-    """Who writes mirrors decides what is mirrored, and not where this machine's logins go or which of its files are
-    read and written. Raises InvalidInput for what needs the machine's consent and neither `allowed` nor the settings
-    of the run (`base`, by host) give it. A file of the machine may name other files of the machine."""
-    asked: list[tuple[str, str]] = []
-    for host, registry in config.by_host.items():
-        own = base(host)
-        if registry.insecure and not own.insecure and not is_loopback(host_of(host)):
-            asked.append(("insecure", f"plain http to {host}"))
-        if registry.proxy and registry.proxy != own.proxy:
-            asked.append(("proxy", f"a proxy for {host}"))
-        if not registry.verify_tls and own.verify_tls:
-            asked.append(("verify_tls", f"certificates of {host} unchecked"))
-        asked.extend(("paths", path) for path in (*registry.ca_files, registry.client_key, registry.client_certificate))
-    for name, bucket in config.buckets.items():
-        scheme, _, address = bucket.endpoint.partition("://")
-        if scheme == "http" and not is_loopback(host_of(address.partition("/")[0])):
-            asked.append(("insecure", f"plain http for the bucket {name}"))
-        if not bucket.verify_tls:
-            asked.append(("verify_tls", f"certificates for the bucket {name} unchecked"))
-        asked.append(("paths", bucket.ca_file))
-    for mirror in mirrors:
-        stores = [mirror.source.store, *(one.store for one in mirror.destinations)]
-        asked.append(("paths", mirror.source.lock))
-        asked.extend(("paths", str(store)) for store in stores if isinstance(store, LayoutFolder))
-        asked.extend(("paths", one.archive) for one in mirror.destinations if not one.archive.startswith(S3_PREFIX))
-    allowed |= {"paths"} if config.from_file else frozenset()
-    refused = [(kind, what) for kind, what in asked if what and kind not in allowed]
-    if refused:
-        kinds = ",".join(sorted({kind for kind, _ in refused} | allowed))
-        raise InvalidInput(
-            f"the mirrors ask for what this machine didn't agree to: {'; '.join(what for _, what in refused[:10])}",
-            hint=f"set {CONSENT}={kinds} on this machine if whoever writes the mirrors may decide that",
-        )
-
-
 def _over(options: Options, base: O) -> O:
     default = type(base)()
     said = {name: getattr(options, name) for name in base.__struct_fields__}
     return base.with_(**{name: value for name, value in said.items() if value != getattr(default, name)})
 
 
-class MirrorSource(Options, frozen=True, kw_only=True):
-    """Where images come from: one of repository, bundle and lock."""
+class MirrorSource(Checked, frozen=True, kw_only=True):
+    """Where images come from: one of repository, namespace, bundle and lock."""
+
+    checks: ClassVar[Mapping[str, Callable[[Any], None]]] = {"repositories": check_patterns}
 
     repository: Annotated[
         str,
@@ -153,6 +114,25 @@ class MirrorSource(Options, frozen=True, kw_only=True):
             max_length=2000,
         ),
     ] = ""
+    namespace: Annotated[
+        str,
+        option(
+            "Namespace",
+            "REGISTRY or REGISTRY/PATH: each repository below it that the registry's catalog lists is mirrored by the "
+            "same rules, to destinations with {path} or {name}.",
+            examples=["registry.example/shop"],
+            max_length=2000,
+        ),
+    ] = ""
+    repositories: Annotated[
+        tuple[Pattern, ...],
+        option(
+            "Repositories",
+            "Of a namespace only those whose path below it matches one of these regular expressions from end to end.",
+            examples=[["web", "tools/.*"]],
+            max_length=100,
+        ),
+    ] = ()
     bundle: Annotated[
         str,
         option(
@@ -173,14 +153,26 @@ class MirrorSource(Options, frozen=True, kw_only=True):
     ] = ""
 
     def __post_init__(self) -> None:
-        if sum(map(bool, (self.repository, self.bundle, self.lock))) != 1:
-            raise InvalidInput("give exactly one of repository, bundle and lock")
-        _ = self.store
+        super().__post_init__()
+        if sum(map(bool, (self.repository, self.namespace, self.bundle, self.lock))) != 1:
+            raise InvalidInput("give exactly one of repository, namespace, bundle and lock")
+        if self.repositories and not self.namespace:
+            raise InvalidInput("repositories are chosen of a namespace")
+        _ = self.store, self.within
+
+    @property
+    def within(self) -> Repository | None:
+        """The registry and the path of a namespace, which is empty for a whole registry; None for the other kinds."""
+        if not self.namespace:
+            return None
+        sample = Repository.parse(f"{self.namespace.rstrip('/')}/xx")
+        below = self.namespace.rstrip("/").partition("/")[2]
+        return Repository(sample.registry, sample.path.removesuffix("/xx") if below else "")
 
     @property
     def store(self) -> StoreName | None:
-        """The repository or folder that is read; None for a lock, which names its own."""
-        if self.lock:
+        """The repository or folder that is read; None for a lock or a namespace, which name their own."""
+        if self.lock or self.namespace:
             return None
         return parse_store(self.repository) if self.repository else parse_any(self.bundle).repository
 
@@ -190,7 +182,12 @@ class MirrorSource(Options, frozen=True, kw_only=True):
         return parse_any(self.bundle) if self.bundle else None
 
     def __str__(self) -> str:
-        return self.repository or self.bundle or self.lock
+        return self.repository or self.namespace or self.bundle or self.lock
+
+
+_PLACE = re.compile(r"\{([^{}]*)\}")
+_PLACES = ("registry", "path", "name")
+_SAMPLE = "x0sample0x"
 
 
 class MirrorDestination(Options, frozen=True, kw_only=True):
@@ -200,7 +197,8 @@ class MirrorDestination(Options, frozen=True, kw_only=True):
         str,
         option(
             "Repository",
-            "REGISTRY/REPOSITORY, or oci:PATH for a layout folder; no tag.",
+            "REGISTRY/REPOSITORY, or oci:PATH for a layout folder; no tag. {registry}, {path} and {name} stand for the "
+            "host of the source, its whole path, and the last part of that.",
             examples=["registry.corp.example/mirror/shop"],
             max_length=2000,
         ),
@@ -209,7 +207,7 @@ class MirrorDestination(Options, frozen=True, kw_only=True):
         str,
         option(
             "Archive",
-            "A tarball of everything that is selected: a path, or s3://BUCKET/KEY.",
+            "A tarball of everything that is selected: a path, or s3://BUCKET/KEY, with the same places.",
             examples=["s3://handover/shop.tar"],
             max_length=2000,
         ),
@@ -218,16 +216,43 @@ class MirrorDestination(Options, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if bool(self.repository) == bool(self.archive):
             raise InvalidInput("give exactly one of repository and archive")
+        unknown = [place for place in _PLACE.findall(str(self)) if place not in _PLACES]
+        if unknown:
+            raise InvalidInput(f"{{{unknown[0]}}} has no meaning here: write {{registry}}, {{path}} or {{name}}")
         _ = self.store
 
     @property
+    def has_places(self) -> bool:
+        return bool(_PLACE.search(self.archive or self.repository))
+
+    def filled(self, source: StoreName) -> MirrorDestination:
+        """With what the places stand for. A folder has no host, and its name for a path."""
+        path = source.path if isinstance(source, Repository) else os.path.basename(str(source))
+        values = {"registry": source.registry.replace(":", "-"), "path": path, "name": path.rpartition("/")[2]}
+
+        def fill(text: str) -> str:
+            return _PLACE.sub(lambda found: values[found[1]], text)
+
+        return MirrorDestination(repository=fill(self.repository), archive=fill(self.archive))
+
+    def may_be(self, name: StoreName) -> bool:
+        """Whether the destination is `name`, or can be for one of the repositories of a namespace."""
+        if not self.has_places:
+            return name == self.store
+        pattern = re.escape(str(self.store_of(_SAMPLE))).replace(_SAMPLE, ".+")
+        return re.fullmatch(pattern, str(name)) is not None
+
+    @property
     def store(self) -> StoreName:
-        if self.archive:
-            return ArchiveName.of(self.archive.removeprefix(ARCHIVE_PREFIX))
-        return parse_store(self.repository)
+        """For a destination with places, what a sample makes of them."""
+        return self.store_of(_SAMPLE)
+
+    def store_of(self, word: str) -> StoreName:
+        text = _PLACE.sub(word, self.archive.removeprefix(ARCHIVE_PREFIX) or self.repository)
+        return ArchiveName.of(text) if self.archive else parse_store(text)
 
     def __str__(self) -> str:
-        return str(self.store)
+        return (self.archive or self.repository) if self.has_places else str(self.store)
 
 
 class Mirror(Policy, frozen=True, kw_only=True):
@@ -251,18 +276,34 @@ class Mirror(Policy, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        source = self.source.store
+        if source is not None:
+            msgspec.structs.force_setattr(self, "destinations", tuple(one.filled(source) for one in self.destinations))
+        fixed = [str(one) for one in self.destinations if one.has_places != bool(self.source.namespace)]
+        if fixed:
+            what = (
+                "needs {path} or {name} for a namespace" if self.source.namespace else "names what a lock doesn't have"
+            )
+            raise InvalidInput(f"the destination {fixed[0]} {what}")
         stores = [destination.store for destination in self.destinations]
         if len(set(stores)) != len(stores):
             raise InvalidInput("a destination is named twice")
-        if self.source.store in stores:
+        if source in stores:
             raise InvalidInput("a repository can't be mirrored to itself")
-        if self.platforms and not self.source.repository:
+        if self.platforms and (self.source.bundle or self.source.lock):
             raise InvalidInput("platforms can be chosen for a repository; a bundle or lock pins its images by digest")
+
+    def of(self, repository: Repository) -> Mirror:
+        """The same for one repository of the namespace, named `NAME/PATH`: no file can give such a name."""
+        within = self.source.within
+        below = repository.path.removeprefix(f"{within.path}/" if within and within.path else "")
+        source = MirrorSource(repository=str(repository))
+        return self.with_(name=f"{self.name}/{below}", source=source, destinations=self.destinations)
 
     @property
     def registries(self) -> frozenset[str]:
         """The hosts that are named; what a lock or a bundle lists may be at others."""
-        stores = [self.source.store, *(destination.store for destination in self.destinations)]
+        stores = [self.source.store, self.source.within, *(one.store for one in self.destinations)]
         return frozenset(store.registry for store in stores if isinstance(store, Repository))
 
     @property
@@ -345,7 +386,7 @@ class MirrorsConfig(Options, frozen=True, kw_only=True):
     def alone(self, mirror: Mirror) -> MirrorsConfig:
         """A configuration of this mirror, with the buckets and registries that it may meet. A bundle or a lock can list
         images of any registry, so such a mirror takes all of them along."""
-        everywhere = mirror.source.store is None or mirror.source.bundle
+        everywhere = mirror.source.lock or mirror.source.bundle
         return MirrorsConfig(
             registries={
                 host: registry

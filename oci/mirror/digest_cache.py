@@ -1,4 +1,5 @@
-"""What is true of a digest for ever: when its image was made, and what its index becomes without some platforms.
+"""What is true of a digest for ever: when its image was made, and what its index becomes without some platforms; and
+which repositories had a blob when it was last seen there.
 
 A run keeps what it has learned in memory and, where it is given a file, for the next run: an unchanged mirror then
 costs no request for it.
@@ -9,15 +10,17 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from oci.bundle import reader
 from oci.descriptor import Descriptor, Platform
 from oci.digest import Digest, is_digest
+from oci.errors import InvalidReference
 from oci.manifest import NESTING_LIMIT, Manifest
 from oci.output import replace_file
+from oci.reference import Repository
 from oci.relocation.planner import choose
 from oci.relocation.session import Session
 from oci.store import Source
@@ -94,13 +97,26 @@ class DigestCache:
     def stray(self, repository: str, tag: str) -> None:
         self._put(f"stray {repository}:{tag}", _UNKNOWN)
 
+    def blob_locations(self) -> dict[tuple[str, Digest], Repository]:
+        """By registry and digest, the repository that an earlier run knew to have a blob."""
+        with self._lock:
+            found = [(key.split(" "), path) for key, path in self._known.items() if key.startswith("blob ")]
+        return {(registry, Digest(digest)): Repository(registry, path) for (_, registry, digest), path in found}
+
+    def locate(self, locations: Mapping[tuple[str, Digest], Repository]) -> None:
+        """Notes which repositories have blobs, for later runs."""
+        for (registry, digest), repository in locations.items():
+            key = f"blob {registry} {digest}"
+            if self._get(key) != repository.path:
+                self._put(key, repository.path)
+
     def save(self) -> None:
-        """Writes the file when something was learned. A file that can't be written is no reason to fail: the facts are
-        learned again next time."""
+        """Writes the file when something was learned, with what another run has written meanwhile. A file that can't be
+        written is no reason to fail: the facts are learned again next time."""
         with self._lock:
             if not self._path or not self._changed:
                 return
-            kept = dict(list(self._known.items())[-ENTRY_LIMIT:])
+            kept = dict(list((_loaded(self._path) | self._known).items())[-ENTRY_LIMIT:])
             self._changed = False
         data = json.dumps({"version": VERSION, "facts": kept}, separators=(",", ":")).encode()
         try:
@@ -138,11 +154,21 @@ def _loaded(path: str) -> dict[str, str]:
 
 
 def _is_fact(key: str, value: str) -> bool:
+    if key.startswith("blob "):
+        return _is_location(key.split(" ")[1:], value)
     if not key.startswith(("created ", "seen ", "looked ", "stray ")):
         return key.startswith("narrowed ")
     try:
         return value == _UNKNOWN or datetime.fromisoformat(value).tzinfo is not None
     except ValueError:
+        return False
+
+
+def _is_location(key: Sequence[str], path: str) -> bool:
+    """Whether these are a registry, a digest, and a path below that registry."""
+    try:
+        return len(key) == 2 and is_digest(key[1]) and str(Repository.parse(f"{key[0]}/{path}")) == f"{key[0]}/{path}"
+    except InvalidReference:
         return False
 
 

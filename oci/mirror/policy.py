@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar
 from zoneinfo import ZoneInfo
@@ -14,11 +15,13 @@ import msgspec
 from oci.descriptor import Platform
 from oci.errors import InvalidInput
 from oci.options import Options, option
-from oci.prune.versions import compile_pattern, parse_range
+from oci.prune.versions import check_patterns, check_ranges
 from oci.registry.options import DEFAULT_CONCURRENCY
 from oci.relocation.request import Artifact
+from oci.units import show_duration
 
-_FIRST = datetime(2020, 1, 1)  # noqa: DTZ001 - dateutil and cronsim compute in the schedule's own zone
+EPOCH = datetime(2020, 1, 1)  # noqa: DTZ001 - dateutil and cronsim compute in the schedule's own zone
+"""Where intervals and recurrence rules begin, as Prefect has it."""
 
 Pattern = Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
 Range = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
@@ -61,19 +64,6 @@ class Checked(Options, frozen=True, kw_only=True):
                 raise InvalidInput(f"{name}: {error}") from error
 
 
-def check_patterns(texts: tuple[str, ...]) -> None:
-    for text in texts:
-        compile_pattern(text)
-
-
-def _check_ranges(texts: tuple[str, ...]) -> None:
-    for text in texts:
-        try:
-            parse_range(text)
-        except ValueError as error:
-            raise ValueError(f"{text!r} is no range of versions: write ^1.4, >=2 <3 or 1.x") from error
-
-
 def _check_platforms(texts: tuple[str, ...]) -> None:
     for text in texts:
         try:
@@ -91,7 +81,7 @@ def _check_cron(text: str) -> None:
     if len(text.split()) != 5:
         raise ValueError(f"{text!r} has not the five fields of cron: minute, hour, day, month, weekday")
     try:
-        next(CronSim(text, _FIRST))
+        next(CronSim(text, EPOCH))
     except (CronSimError, StopIteration) as error:
         raise ValueError(f"{text!r} is no cron expression: {str(error) or 'it names no day'}") from error
 
@@ -109,7 +99,7 @@ def _check_rrule(text: str) -> None:
     if re.search(r"INTERVAL=0+(;|$)", rule):
         raise ValueError(f"{text!r} is no recurrence rule: INTERVAL must be at least 1")
     try:
-        rrulestr(rule, dtstart=_FIRST)
+        rrulestr(rule, dtstart=EPOCH)
     except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise ValueError(f"{text!r} is no recurrence rule: {error}") from error
 
@@ -127,7 +117,8 @@ class TagRule(Checked, frozen=True, kw_only=True):
     checks: ClassVar[Mapping[str, Callable[[Any], None]]] = {
         "allow": check_patterns,
         "deny": check_patterns,
-        "semver": _check_ranges,
+        "semver": check_ranges,
+        "variants": check_patterns,
     }
 
     allow: Annotated[
@@ -138,6 +129,7 @@ class TagRule(Checked, frozen=True, kw_only=True):
             "such as 1.25 or latest, means exactly this tag: it needs no list, and fails when it is absent.",
             examples=[["latest", r"v\d+\.\d+\.\d+"]],
             max_length=100,
+            commas=False,
         ),
     ] = ()
     deny: Annotated[
@@ -147,6 +139,7 @@ class TagRule(Checked, frozen=True, kw_only=True):
             "Regular expressions that a tag must not match from end to end. Another rule may take such a tag.",
             examples=[[r".*-rc\.?\d*"]],
             max_length=100,
+            commas=False,
         ),
     ] = ()
     semver: Annotated[
@@ -154,25 +147,42 @@ class TagRule(Checked, frozen=True, kw_only=True):
         option(
             "Versions",
             "Ranges such as ^1.4, >=2 <3 or 1.x, one of which must hold the version that the tag is (1.4.0, v1.4.0, "
-            "1.4). Tags that are no version don't belong then.",
+            "1.4), or that it is a build of (1.4.0-r3). Tags that are no version don't belong then.",
             examples=[["^1.4", ">=2 <3"]],
             max_length=50,
+            commas=False,
         ),
     ] = ()
     prereleases: Annotated[
         bool,
         option(
             "Prereleases",
-            "Take 1.4.0-rc.1 and 1.4.0-alpine for versions of 1.4.0; otherwise they don't count as versions.",
+            "Take 1.4.0-rc.1, and 1.4.0-alpine if it is no variant, for versions; otherwise they don't count as such.",
         ),
     ] = False
+    variants: Annotated[
+        tuple[Pattern, ...],
+        option(
+            "Variants",
+            "Regular expressions for what may follow a version: alpine and slim take 3.12-alpine and 3.12-slim for "
+            "3.12, each with its own Latest. Without them they are prereleases; tags without a variant belong as well.",
+            examples=[["alpine", r"debian-\d+"]],
+            max_length=20,
+            commas=False,
+        ),
+    ] = ()
     optional: Annotated[
         bool,
         option("Optional", "A plain name in Allow that is absent at the source is left out, and isn't a failure."),
     ] = False
     latest: Annotated[
         int,
-        option("Latest", "Only so many of the tags that are left, the latest ones; 0 for all.", ge=0, le=100_000),
+        option(
+            "Latest",
+            "Only so many of the tags that are left, the latest ones, of each variant; 0 for all.",
+            ge=0,
+            le=100_000,
+        ),
     ] = 0
     latest_by: Annotated[
         LatestBy,
@@ -245,6 +255,34 @@ class Schedule(Checked, frozen=True, kw_only=True):
         super().__post_init__()
         if sum(map(bool, (self.cron, self.interval, self.rrule))) != 1:
             raise InvalidInput("give exactly one of cron, interval and rrule")
+
+    def __str__(self) -> str:
+        return f"{self.cron or self.rrule} ({self.timezone})" if not self.interval else show_duration(self.interval)
+
+    @property
+    def rule(self) -> str:
+        """The recurrence rule with its start, in the time zone of the schedule."""
+        return f"DTSTART:{EPOCH:%Y%m%dT%H%M%S}\n{self.rrule.removeprefix('RRULE:')}"
+
+    def anchor(self, name: str) -> datetime:
+        """A time at which the interval of a mirror begins, in UTC: spread by name, so that not all begin at once."""
+        part = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4]) / 2**32
+        return EPOCH.replace(tzinfo=UTC) + timedelta(seconds=int(self.interval.total_seconds() * part))
+
+    def following(self, moment: datetime, name: str) -> datetime | None:
+        """The first start of a mirror after a moment, in UTC, as Prefect computes it; None when there is none."""
+        if self.interval:
+            anchor = self.anchor(name)
+            return anchor + ((moment - anchor) // self.interval + 1) * self.interval
+        zone = ZoneInfo(self.timezone)
+        if self.cron:
+            from cronsim import CronSim  # noqa: PLC0415 - as above
+
+            return next(CronSim(self.cron, moment.astimezone(zone))).astimezone(UTC)
+        from dateutil.rrule import rrulestr  # noqa: PLC0415 - only where a schedule is a recurrence rule
+
+        found = rrulestr(self.rule).after(moment.astimezone(zone).replace(tzinfo=None))
+        return found.replace(tzinfo=zone).astimezone(UTC) if found else None
 
 
 class Limits(Options, frozen=True, kw_only=True):

@@ -1,19 +1,225 @@
-"""What a run of several mirrors did, and what a check has found: values for pages, events and programs."""
+"""What a run of mirrors did, each and all of them, and what a check has found: values for pages, events, programs."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
-from oci.errors import Incomplete, InvalidInput, StoreError
+from oci.errors import Incomplete, InvalidInput, StoreError, TransshipError
 from oci.meter import Receipt, RunMetrics
 from oci.mirror.comparison import Comparison, TagState
-from oci.mirror.run import MirrorReport
+from oci.mirror.config import Mirror
+from oci.mirror.execute import SKIPPED, ItemOutcome, unaccounted
+from oci.mirror.work import Breaker, place
+from oci.reference import ARCHIVE_PREFIX
+from oci.relocation.transfer import DONE
+from oci.units import counted, show_size
+
+INTERRUPTED = "the run was interrupted before it was done"
+
+
+class FailedImage(Struct, frozen=True, kw_only=True):
+    """`names` are what to give as `only` to try it again: REGISTRY/REPOSITORY:TAG, or the mirror's source as it stands
+    in the configuration, for all of it."""
+
+    names: tuple[str, ...]
+    destination: str
+    error: str
+    retryable: bool
+    not_tried: bool = False
+    """It wasn't even begun: `error` is a cause that it shares with others."""
+
+
+class MirrorReport(Struct, frozen=True, kw_only=True):
+    """Numbers are of tags, or of bundles and locks, at all destinations together; `images` are those copied."""
+
+    mirror: str
+    source: str
+    destinations: tuple[str, ...]
+    in_place: int = 0
+    copied: int = 0
+    images: int = 0
+    tags: tuple[str, ...] = ()
+    """Names that were moved, in the order they were."""
+    mutated: tuple[str, ...] = ()
+    """Tags that are declared immutable and moved at the source; the destinations keep what they have."""
+    unsigned: tuple[str, ...] = ()
+    held: int = 0
+    waiting: int = 0
+    extra: int = 0
+    nothing_taken: str = ""
+    """Why the mirror is about nothing at all, when it is."""
+    failed: tuple[FailedImage, ...] = ()
+    causes: tuple[str, ...] = ()
+    """Why registries were given up, each once."""
+    receipt: Receipt = Receipt()
+
+    @property
+    def succeeded(self) -> bool:
+        return not (self.failed or self.mutated or self.unsigned)
+
+    @property
+    def nothing_done(self) -> bool:
+        """Whether it failed altogether: nothing was copied, and nothing was found in place."""
+        return bool(self.failed) and not self.copied and not self.in_place
+
+    @property
+    def failed_names(self) -> tuple[str, ...]:
+        """To be given as `only`."""
+        return tuple(dict.fromkeys(name for failed in self.failed for name in failed.names))
+
+    def __str__(self) -> str:
+        """One line."""
+        receipt = self.receipt
+        waiting = f", {self.held} too young" if self.held else ""
+        waiting += f", {self.waiting} left to the next run" if self.waiting else ""
+        spent = f"{counted(receipt.total_requests, 'request')}, {receipt.seconds:.1f} s"
+        return (
+            f"{self.mirror}: {self.copied} copied, {self.in_place} in place, {len(self.failed)} failed{waiting}; "
+            f"{show_size(receipt.bytes_written)} sent, {spent}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        body = {name: getattr(self, name) for name in ("mirror", "source", "in_place", "copied", "images")}
+        return body | {
+            "succeeded": self.succeeded,
+            "destinations": list(self.destinations),
+            "tags": list(self.tags),
+            "mutated": list(self.mutated),
+            "unsigned": list(self.unsigned),
+            "held": self.held,
+            "waiting": self.waiting,
+            "extra": self.extra,
+            "nothing_taken": self.nothing_taken,
+            "failed": msgspec.to_builtins(self.failed),
+            "only": list(self.failed_names),
+            "causes": list(self.causes),
+            "receipt": self.receipt.to_dict(),
+        }
+
+
+def made_of(
+    mirror: Mirror,
+    comparison: Comparison,
+    outcomes: Sequence[ItemOutcome],
+    breaker: Breaker,
+    receipt: Receipt,
+    *,
+    error: str = "",
+) -> MirrorReport:
+    """The report of a run that got as far as comparing.
+
+    Every target of the comparison's work needs an outcome: a target without an outcome is reported as failed. `error`
+    ended the run before its work was done.
+    """
+    done = [one for one in outcomes if one.status == DONE]
+    rewritten = {one.destination for one in done if one.destination.startswith(ARCHIVE_PREFIX)}
+    kept = [one for one in comparison.destinations if one.destination not in rewritten]
+    return MirrorReport(
+        mirror=mirror.name,
+        source=str(mirror.source),
+        destinations=tuple(str(destination) for destination in mirror.destinations),
+        in_place=sum(one.count(TagState.IN_PLACE) for one in kept),
+        copied=sum(max(1, len(one.tags)) for one in done),
+        images=sum(one.images for one in done),
+        tags=tuple(tag for one in done for tag in one.tags),
+        mutated=comparison.named(TagState.MUTATED),
+        unsigned=comparison.named(TagState.UNSIGNED),
+        held=len(comparison.held),
+        waiting=comparison.waiting,
+        extra=comparison.extra,
+        nothing_taken=comparison.nothing_taken,
+        failed=(
+            *_uncompared(mirror, comparison),
+            *_uncarried(outcomes),
+            *_unaccounted(comparison, outcomes),
+            *_ended(mirror, error),
+        ),
+        causes=_causes(mirror, breaker),
+        receipt=receipt,
+    )
+
+
+def of_failure(mirror: Mirror, error: TransshipError, breaker: Breaker, receipt: Receipt) -> MirrorReport:
+    """The report of a mirror that couldn't even be compared."""
+    failed = FailedImage(names=(str(mirror.source),), destination="", error=str(error), retryable=error.retryable)
+    return MirrorReport(
+        mirror=mirror.name,
+        source=str(mirror.source),
+        destinations=tuple(str(destination) for destination in mirror.destinations),
+        failed=(failed,),
+        causes=_causes(mirror, breaker),
+        receipt=receipt,
+    )
+
+
+def not_begun(mirror: Mirror) -> MirrorReport:
+    """The report of a mirror that nothing was done for, because the run was interrupted."""
+    left = FailedImage(names=(str(mirror.source),), destination="", error=INTERRUPTED, retryable=True, not_tried=True)
+    return MirrorReport(
+        mirror=mirror.name,
+        source=str(mirror.source),
+        destinations=tuple(str(destination) for destination in mirror.destinations),
+        failed=(left,),
+    )
+
+
+def _causes(mirror: Mirror, breaker: Breaker) -> tuple[str, ...]:
+    """Of the places that the mirror names; what a lock names isn't known here."""
+    stores = [mirror.source.store, *(destination.store for destination in mirror.destinations)]
+    named = {place(side, str(store)) for store in stores if store for side in ("source", "destination")}
+    return tuple(str(cause) for where, cause in breaker.causes.items() if where in named or mirror.source.lock)
+
+
+def _uncompared(mirror: Mirror, comparison: Comparison) -> Iterable[FailedImage]:
+    for destination in comparison.destinations:
+        error = destination.error
+        if error is not None:
+            yield FailedImage(
+                names=(str(mirror.source),),
+                destination=destination.destination,
+                error=str(error),
+                retryable=error.retryable,
+            )
+        for tag in destination.tags:
+            if tag.state is TagState.FAILED:
+                name = f"{mirror.source.repository}:{tag.tag}" if mirror.source.repository else str(mirror.source)
+                retryable = tag.error is not None and tag.error.retryable
+                yield FailedImage(
+                    names=(name,), destination=destination.destination, error=tag.reason, retryable=retryable
+                )
+
+
+def _uncarried(outcomes: Iterable[ItemOutcome]) -> Iterable[FailedImage]:
+    for one in outcomes:
+        if one.status != DONE:
+            yield FailedImage(
+                names=one.names,
+                destination=one.destination,
+                error=one.error,
+                retryable=one.retryable,
+                not_tried=one.status == SKIPPED,
+            )
+
+
+def _unaccounted(comparison: Comparison, outcomes: Sequence[ItemOutcome]) -> Iterable[FailedImage]:
+    for item, target in unaccounted(comparison.work, outcomes):
+        yield FailedImage(
+            names=item.names,
+            destination=target.destination,
+            error="the run ended without an outcome for this destination; run the mirror again",
+            retryable=True,
+        )
+
+
+def _ended(mirror: Mirror, error: str) -> Iterable[FailedImage]:
+    if error:
+        yield FailedImage(names=(str(mirror.source),), destination="", error=error, retryable=True)
 
 
 class MirrorRunReport(Struct, frozen=True, kw_only=True):
@@ -95,8 +301,8 @@ class DriftReport(Struct, frozen=True, kw_only=True):
             for destination, tag in comparison.tags()
             if tag.state is not TagState.IN_PLACE
         ]
-        for place in comparison.destinations:
-            drift.extend(DriftedTag(destination=place.destination, tag=tag, state="extra") for tag in place.extra)
+        for one in comparison.destinations:
+            drift.extend(DriftedTag(destination=one.destination, tag=tag, state="extra") for tag in one.extra)
         return cls(
             mirror=comparison.mirror,
             source=comparison.source,

@@ -1,4 +1,4 @@
-"""A whole run: mirrors compared, what changed carried out, and a report of each."""
+"""A whole run: what its mirrors may decide, one session, mirrors compared and carried out side by side."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import wait
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, TypeAlias
-
-import msgspec
+from typing import TypeAlias
 
 from oci.cancel import CancelToken
-from oci.errors import Cancelled, TransshipError
-from oci.meter import Meter, PartThreads, Receipt
+from oci.errors import Cancelled, InvalidInput, TransshipError
+from oci.meter import Meter, PartThreads
 from oci.mirror.compare import compare
-from oci.mirror.comparison import RUN, Care, Comparison, TagState
-from oci.mirror.config import CONSENT, Mirror, MirrorsConfig, check_consent
+from oci.mirror.comparison import RUN, Care, Comparison
+from oci.mirror.config import Mirror, MirrorsConfig
 from oci.mirror.digest_cache import DigestCache
-from oci.mirror.execute import SKIPPED, ItemOutcome, execute, not_tried, unaccounted
+from oci.mirror.execute import ItemOutcome, execute, not_tried
 from oci.mirror.policy import OnFailure
-from oci.mirror.work import Breaker, WorkItem, place
-from oci.reference import ARCHIVE_PREFIX
+from oci.mirror.results import INTERRUPTED, MirrorReport, made_of, not_begun, of_failure
+from oci.mirror.selection import expanded
+from oci.mirror.work import Breaker, WorkItem
+from oci.reference import S3_PREFIX, LayoutFolder
 from oci.registry.credentials.chain import Credentials
 from oci.registry.credentials.credential import ANONYMOUS, Credential
+from oci.registry.http.address_policy import host_of, is_loopback
+from oci.registry.options import RegistryOptions
 from oci.relocation.session import Access, Session
-from oci.relocation.transfer import DONE
-from oci.units import counted, show_size
 
 SIDE_BY_SIDE = 16
 """Mirrors of a run that are compared and carried out at a time; the session bounds what they do together."""
@@ -58,10 +58,52 @@ class _Anonymous:
         return ANONYMOUS if registry in self.hosts else None
 
 
+CONSENT = "TRANSSHIP_MIRRORS_MAY"
+"""The variable with which a machine lets mirrors decide more: `insecure,paths,proxy,verify_tls`."""
+
+
+def check_consent(
+    config: MirrorsConfig, mirrors: Iterable[Mirror], allowed: frozenset[str], base: Callable[[str], RegistryOptions]
+) -> None:
+    """Who writes mirrors decides what is mirrored, and not where this machine's logins go or which of its files are
+    read and written. Raises InvalidInput for what needs the machine's consent and neither `allowed` nor the settings
+    of the run (`base`, by host) give it. A file of the machine may name other files of the machine."""
+    asked: list[tuple[str, str]] = []
+    for host, registry in config.by_host.items():
+        own = base(host)
+        if registry.insecure and not own.insecure and not is_loopback(host_of(host)):
+            asked.append(("insecure", f"plain http to {host}"))
+        if registry.proxy and registry.proxy != own.proxy:
+            asked.append(("proxy", f"a proxy for {host}"))
+        if not registry.verify_tls and own.verify_tls:
+            asked.append(("verify_tls", f"certificates of {host} unchecked"))
+        asked.extend(("paths", path) for path in (*registry.ca_files, registry.client_key, registry.client_certificate))
+    for name, bucket in config.buckets.items():
+        scheme, _, address = bucket.endpoint.partition("://")
+        if scheme == "http" and not is_loopback(host_of(address.partition("/")[0])):
+            asked.append(("insecure", f"plain http for the bucket {name}"))
+        if not bucket.verify_tls:
+            asked.append(("verify_tls", f"certificates for the bucket {name} unchecked"))
+        asked.append(("paths", bucket.ca_file))
+    for mirror in mirrors:
+        stores = [mirror.source.store, *(one.store for one in mirror.destinations)]
+        asked.append(("paths", mirror.source.lock))
+        asked.extend(("paths", str(store)) for store in stores if isinstance(store, LayoutFolder))
+        asked.extend(("paths", one.archive) for one in mirror.destinations if not one.archive.startswith(S3_PREFIX))
+    allowed |= {"paths"} if config.from_file else frozenset()
+    refused = [(kind, what) for kind, what in asked if what and kind not in allowed]
+    if refused:
+        kinds = ",".join(sorted({kind for kind, _ in refused} | allowed))
+        raise InvalidInput(
+            f"the mirrors ask for what this machine didn't agree to: {'; '.join(what for _, what in refused[:10])}",
+            hint=f"set {CONSENT}={kinds} on this machine if whoever writes the mirrors may decide that",
+        )
+
+
 def opened(config: MirrorsConfig, mirrors: Sequence[Mirror], reach: Reach, cancel: CancelToken) -> Session:
     """The session of all mirrors of a run: as many threads as the greatest of their limits says, each registry reached
     as the driver says, with what the configuration says of it over that. Raises InvalidInput for what needs the
-    machine's consent, see `oci.mirror.config.check_consent`."""
+    machine's consent, see `check_consent`."""
     concurrency = max(mirror.limits.concurrency for mirror in mirrors)
     reached = {side: reach(side, concurrency) for side in ("source", "destination")}
     allowed = frozenset(word.strip() for word in os.environ.get(CONSENT, "").split(",") if word.strip())
@@ -92,7 +134,8 @@ def run_mirrors(
     on_done: Callable[[Mirror, WorkItem, tuple[ItemOutcome, ...]], None] | None = None,
     on_report: Callable[[MirrorReport], None] | None = None,
 ) -> list[MirrorReport]:
-    """Runs mirrors side by side in one session, each with its own report, in the order of `mirrors`. Whatever fails is
+    """Runs mirrors side by side in one session, each with its own report, in the order of `mirrors`; a mirror of a
+    namespace is one for each of its repositories. Whatever fails is
     in the reports. Raises Cancelled and nothing else; `on_report` gets each report as soon as it is made, and then also
     those of mirrors that were cut short or not begun. The callbacks are called by one thread at a time."""
     lock = threading.Lock()
@@ -116,7 +159,9 @@ def run_mirrors(
         told(report)
         return report
 
+    mirrors = expanded(session, mirrors)
     expect(session, mirrors)
+    session.ledger.suggest(shared.facts.blob_locations())
     with PartThreads(min(len(mirrors), SIDE_BY_SIDE), thread_name_prefix="mirror") as threads:
         futures = [threads.submit(run_one, mirror) for mirror in mirrors]
         try:
@@ -128,11 +173,13 @@ def run_mirrors(
                 if mirror.name not in begun:
                     told(not_begun(mirror))
             raise
+        finally:
+            shared.facts.locate(session.ledger.known())
 
 
 def expect(session: Session, mirrors: Iterable[Mirror]) -> None:
     """Tells the session which repositories the mirrors will ask for."""
-    mirrors = list(mirrors)
+    mirrors = [mirror for mirror in mirrors if not mirror.source.namespace]
     session.expect("source", [mirror.source.store for mirror in mirrors if mirror.source.store is not None])
     session.expect("destination", [one.store for mirror in mirrors for one in mirror.destinations])
 
@@ -183,205 +230,3 @@ def run_mirror(
             on_cut(made_of(mirror, comparison, (*outcomes, *left), breaker, meter.receipt()))
         raise
     return made_of(mirror, comparison, every, breaker, meter.receipt())
-
-
-INTERRUPTED = "the run was interrupted before it was done"
-
-
-class FailedImage(msgspec.Struct, frozen=True, kw_only=True):
-    """`names` are what to give as `only` to try it again: REGISTRY/REPOSITORY:TAG, or the mirror's source as it stands
-    in the configuration, for all of it."""
-
-    names: tuple[str, ...]
-    destination: str
-    error: str
-    retryable: bool
-    not_tried: bool = False
-    """It wasn't even begun: `error` is a cause that it shares with others."""
-
-
-class MirrorReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Numbers are of tags, or of bundles and locks, at all destinations together; `images` are those copied."""
-
-    mirror: str
-    source: str
-    destinations: tuple[str, ...]
-    in_place: int = 0
-    copied: int = 0
-    images: int = 0
-    tags: tuple[str, ...] = ()
-    """Names that were moved, in the order they were."""
-    mutated: tuple[str, ...] = ()
-    """Tags that are declared immutable and moved at the source; the destinations keep what they have."""
-    unsigned: tuple[str, ...] = ()
-    held: int = 0
-    waiting: int = 0
-    extra: int = 0
-    nothing_taken: str = ""
-    """Why the mirror is about nothing at all, when it is."""
-    failed: tuple[FailedImage, ...] = ()
-    causes: tuple[str, ...] = ()
-    """Why registries were given up, each once."""
-    receipt: Receipt = Receipt()
-
-    @property
-    def succeeded(self) -> bool:
-        return not (self.failed or self.mutated or self.unsigned)
-
-    @property
-    def nothing_done(self) -> bool:
-        """Whether it failed altogether: nothing was copied, and nothing was found in place."""
-        return bool(self.failed) and not self.copied and not self.in_place
-
-    @property
-    def failed_names(self) -> tuple[str, ...]:
-        """To be given as `only`."""
-        return tuple(dict.fromkeys(name for failed in self.failed for name in failed.names))
-
-    def __str__(self) -> str:
-        """One line."""
-        receipt = self.receipt
-        waiting = f", {self.held} too young" if self.held else ""
-        waiting += f", {self.waiting} left to the next run" if self.waiting else ""
-        spent = f"{counted(receipt.total_requests, 'request')}, {receipt.seconds:.1f} s"
-        return (
-            f"{self.mirror}: {self.copied} copied, {self.in_place} in place, {len(self.failed)} failed{waiting}; "
-            f"{show_size(receipt.bytes_written)} sent, {spent}"
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        body = {name: getattr(self, name) for name in ("mirror", "source", "in_place", "copied", "images")}
-        return body | {
-            "succeeded": self.succeeded,
-            "destinations": list(self.destinations),
-            "tags": list(self.tags),
-            "mutated": list(self.mutated),
-            "unsigned": list(self.unsigned),
-            "held": self.held,
-            "waiting": self.waiting,
-            "extra": self.extra,
-            "nothing_taken": self.nothing_taken,
-            "failed": msgspec.to_builtins(self.failed),
-            "only": list(self.failed_names),
-            "causes": list(self.causes),
-            "receipt": self.receipt.to_dict(),
-        }
-
-
-def made_of(
-    mirror: Mirror,
-    comparison: Comparison,
-    outcomes: Sequence[ItemOutcome],
-    breaker: Breaker,
-    receipt: Receipt,
-    *,
-    error: str = "",
-) -> MirrorReport:
-    """The report of a run that got as far as comparing.
-
-    Every target of the comparison's work needs an outcome: a target without an outcome is reported as failed. `error`
-    ended the run before its work was done.
-    """
-    done = [one for one in outcomes if one.status == DONE]
-    rewritten = {one.destination for one in done if one.destination.startswith(ARCHIVE_PREFIX)}
-    kept = [one for one in comparison.destinations if one.destination not in rewritten]
-    return MirrorReport(
-        mirror=mirror.name,
-        source=str(mirror.source),
-        destinations=tuple(str(destination) for destination in mirror.destinations),
-        in_place=sum(one.count(TagState.IN_PLACE) for one in kept),
-        copied=sum(max(1, len(one.tags)) for one in done),
-        images=sum(one.images for one in done),
-        tags=tuple(tag for one in done for tag in one.tags),
-        mutated=comparison.named(TagState.MUTATED),
-        unsigned=comparison.named(TagState.UNSIGNED),
-        held=len(comparison.held),
-        waiting=comparison.waiting,
-        extra=comparison.extra,
-        nothing_taken=comparison.nothing_taken,
-        failed=(
-            *_uncompared(mirror, comparison),
-            *_uncarried(outcomes),
-            *_unaccounted(comparison, outcomes),
-            *_ended(mirror, error),
-        ),
-        causes=_causes(mirror, breaker),
-        receipt=receipt,
-    )
-
-
-def of_failure(mirror: Mirror, error: TransshipError, breaker: Breaker, receipt: Receipt) -> MirrorReport:
-    """The report of a mirror that couldn't even be compared."""
-    failed = FailedImage(names=(str(mirror.source),), destination="", error=str(error), retryable=error.retryable)
-    return MirrorReport(
-        mirror=mirror.name,
-        source=str(mirror.source),
-        destinations=tuple(str(destination) for destination in mirror.destinations),
-        failed=(failed,),
-        causes=_causes(mirror, breaker),
-        receipt=receipt,
-    )
-
-
-def not_begun(mirror: Mirror) -> MirrorReport:
-    """The report of a mirror that nothing was done for, because the run was interrupted."""
-    left = FailedImage(names=(str(mirror.source),), destination="", error=INTERRUPTED, retryable=True, not_tried=True)
-    return MirrorReport(
-        mirror=mirror.name,
-        source=str(mirror.source),
-        destinations=tuple(str(destination) for destination in mirror.destinations),
-        failed=(left,),
-    )
-
-
-def _causes(mirror: Mirror, breaker: Breaker) -> tuple[str, ...]:
-    """Of the places that the mirror names; what a lock names isn't known here."""
-    stores = [mirror.source.store, *(destination.store for destination in mirror.destinations)]
-    named = {place(side, str(store)) for store in stores if store for side in ("source", "destination")}
-    return tuple(str(cause) for where, cause in breaker.causes.items() if where in named or mirror.source.lock)
-
-
-def _uncompared(mirror: Mirror, comparison: Comparison) -> Iterable[FailedImage]:
-    for destination in comparison.destinations:
-        error = destination.error
-        if error is not None:
-            yield FailedImage(
-                names=(str(mirror.source),),
-                destination=destination.destination,
-                error=str(error),
-                retryable=error.retryable,
-            )
-        for tag in destination.tags:
-            if tag.state is TagState.FAILED:
-                name = f"{mirror.source.repository}:{tag.tag}" if mirror.source.repository else str(mirror.source)
-                retryable = tag.error is not None and tag.error.retryable
-                yield FailedImage(
-                    names=(name,), destination=destination.destination, error=tag.reason, retryable=retryable
-                )
-
-
-def _uncarried(outcomes: Iterable[ItemOutcome]) -> Iterable[FailedImage]:
-    for one in outcomes:
-        if one.status != DONE:
-            yield FailedImage(
-                names=one.names,
-                destination=one.destination,
-                error=one.error,
-                retryable=one.retryable,
-                not_tried=one.status == SKIPPED,
-            )
-
-
-def _unaccounted(comparison: Comparison, outcomes: Sequence[ItemOutcome]) -> Iterable[FailedImage]:
-    for item, target in unaccounted(comparison.work, outcomes):
-        yield FailedImage(
-            names=item.names,
-            destination=target.destination,
-            error="the run ended without an outcome for this destination; run the mirror again",
-            retryable=True,
-        )
-
-
-def _ended(mirror: Mirror, error: str) -> Iterable[FailedImage]:
-    if error:
-        yield FailedImage(names=(str(mirror.source),), destination="", error=error, retryable=True)

@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
+import msgspec
+
 from oci.bundle import tagnames
-from oci.errors import InvalidInput, NotFound, Refused
+from oci.errors import InvalidInput, InvalidReference, NotFound, Refused, TransshipError
 from oci.mirror.config import Mirror, MirrorsConfig
 from oci.mirror.digest_cache import DigestCache
 from oci.mirror.policy import LatestBy, TagRule
 from oci.prune.keep import Keep
-from oci.prune.versions import in_ranges, matches, version_of
-from oci.reference import StoreName
+from oci.prune.versions import in_ranges, matches, read_version
+from oci.reference import Repository, StoreName
 from oci.relocation.session import Session
 from oci.store import Source
 from oci.units import show_duration
@@ -49,10 +52,44 @@ class Ages(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """`tags` are taken, in the order of the source; `held` are those that only their age keeps out, with the reason."""
+    """`tags` are taken, in the order of the source; `held` are those that only their age keeps out, with the reason.
+    `by` says which rule takes a tag, the first is 1."""
 
     tags: tuple[str, ...]
     held: Mapping[str, str]
+    by: Mapping[str, int] = field(default_factory=dict)
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a tag is taken or not. `rule` is the number of the rule that takes it, 0 where none does."""
+
+    tag: str
+    taken: bool
+    rule: int = 0
+    reason: str = ""
+
+
+def explain(
+    tags: Iterable[str], rules: Sequence[TagRule], never: Sequence[str], chosen: Selection | None
+) -> list[Verdict]:
+    """One verdict for each tag. `chosen` is what `select` made of those that `never` doesn't have."""
+    return [_verdict(tag, rules, never, chosen or Selection((), {})) for tag in tags]
+
+
+def _verdict(tag: str, rules: Sequence[TagRule], never: Sequence[str], chosen: Selection) -> Verdict:
+    if tagnames.is_internal(tag) or _ATTACHED.fullmatch(tag):
+        return Verdict(tag=tag, taken=False, reason="a tool keeps it for an image")
+    if matches(tag, never):
+        return Verdict(tag=tag, taken=False, reason="never")
+    if not rules or tag in chosen.by:
+        return Verdict(tag=tag, taken=True, rule=chosen.by.get(tag, 0))
+    if tag in chosen.held:
+        return Verdict(tag=tag, taken=False, reason=chosen.held[tag])
+    reasons = []
+    for number, rule in enumerate(rules, 1):
+        beyond = f"latest: not among the {rule.latest} latest" if rule.latest else "its image has no place in it"
+        reasons.append(f"rule {number}: {_refusal(rule, tag) or beyond}")
+    return Verdict(tag=tag, taken=False, reason="; ".join(reasons))
 
 
 def select(tags: Iterable[str], rules: Sequence[TagRule], ages: Ages, now: datetime | None = None) -> Selection:
@@ -60,16 +97,15 @@ def select(tags: Iterable[str], rules: Sequence[TagRule], ages: Ages, now: datet
     there = list(visible(tags))
     if not rules:
         return Selection(tuple(there), {})
-    moment = now or datetime.now(UTC)
-    taken: set[str] = set()
-    held: dict[str, str] = {}
-    for rule in rules:
+    moment, taken, held = now or datetime.now(UTC), dict[str, int](), dict[str, str]()
+    for number, rule in enumerate(rules, 1):
         chosen, kept_out = _by(rule, there, ages, moment)
-        taken.update(chosen)
+        taken = dict.fromkeys(chosen, number) | taken
         held.update(kept_out)
     return Selection(
         tuple(tag for tag in there if tag in taken),
         {tag: reason for tag, reason in held.items() if tag not in taken},
+        taken,
     )
 
 
@@ -93,7 +129,7 @@ def required(rules: Sequence[TagRule]) -> list[str]:
         for rule in rules
         if not (rule.optional or rule.latest)
         for name in map(plain_name, rule.allow)
-        if name and _named(rule, name)
+        if name and not _refusal(rule, name)
     ]
 
 
@@ -113,31 +149,47 @@ def named(tags: Iterable[str], rules: Sequence[TagRule]) -> list[str]:
 
 def _candidates(rule: TagRule, tags: Sequence[str]) -> list[str]:
     """What the rule takes as far as names say, the latest ones included where no image has to be asked for them."""
-    found = [tag for tag in tags if _named(rule, tag)]
+    found = [tag for tag in tags if not _refusal(rule, tag)]
     if rule.latest and rule.latest_by is LatestBy.SEMVER:
-        found = _newest_first(found)
+        found = _newest_first(rule, found)
         if not rule.needs_ages:
-            found = found[: rule.latest]
+            found = [tag for group in _by_variant(rule, found) for tag in group[: rule.latest]]
     return found
 
 
-def _named(rule: TagRule, tag: str) -> bool:
-    if (rule.allow and not _allowed(tag, rule)) or matches(tag, rule.deny):
-        return False
+def _refusal(rule: TagRule, tag: str) -> str:
+    """The part of a rule that keeps a tag out by its name, or nothing."""
+    if rule.allow and not _allowed(tag, rule):
+        return "allow doesn't have it"
+    if matches(tag, rule.deny):
+        return "deny"
     if not rule.semver and not (rule.latest and rule.latest_by is LatestBy.SEMVER):
-        return True
-    version = version_of(tag)
-    return version is not None and in_ranges(version, rule.semver, prereleases=rule.prereleases)
+        return ""
+    found = read_version(tag, rule.variants)
+    if found is None:
+        return "it is no version"
+    if in_ranges(found.version, rule.semver, prereleases=rule.prereleases):
+        return ""
+    return "semver doesn't have it" if not found.version.prerelease or rule.prereleases else "it is a prerelease"
 
 
 def _allowed(tag: str, rule: TagRule) -> bool:
     return any(name == tag if (name := plain_name(one)) else matches(tag, (one,)) for one in rule.allow)
 
 
-def _newest_first(tags: Iterable[str]) -> list[str]:
-    """By version; of two names of one version the longer says more."""
-    known = {tag: version for tag in tags if (version := version_of(tag)) is not None}
-    return sorted(known, key=lambda tag: (known[tag].precedence_key, len(tag), tag), reverse=True)
+def _newest_first(rule: TagRule, tags: Iterable[str]) -> list[str]:
+    """By version and build; of two names of one version the longer says more."""
+    known = {tag: version for tag in tags if (version := read_version(tag, rule.variants)) is not None}
+    return sorted(known, key=lambda tag: (known[tag].order, len(tag), tag), reverse=True)
+
+
+def _by_variant(rule: TagRule, tags: Iterable[str]) -> Iterable[list[str]]:
+    """The tags in groups of one variant, in their order."""
+    groups: dict[str, list[str]] = {}
+    for tag in tags:
+        found = read_version(tag, rule.variants) if rule.variants else None
+        groups.setdefault(found.variant if found else "", []).append(tag)
+    return groups.values()
 
 
 def _by(rule: TagRule, tags: Sequence[str], ages: Ages, now: datetime) -> tuple[list[str], dict[str, str]]:
@@ -146,8 +198,21 @@ def _by(rule: TagRule, tags: Sequence[str], ages: Ages, now: datetime) -> tuple[
         times = ages.created(candidates)
         known = {tag: time for tag in candidates if (time := times.get(tag)) is not None}
         candidates = sorted(known, key=lambda tag: (known[tag], tag), reverse=True)
-    if not rule.needs_ages:
-        return candidates[: rule.latest or None], {}
+    groups = _by_variant(rule, candidates) if rule.latest else [candidates]
+    taken: list[str] = []
+    held: dict[str, str] = {}
+    for group in groups:
+        if not rule.needs_ages:
+            taken.extend(group[: rule.latest or None])
+            continue
+        old_enough, too_young = _of_age(rule, group, ages, now)
+        taken.extend(old_enough)
+        held.update(too_young)
+    return taken, held
+
+
+def _of_age(rule: TagRule, candidates: Sequence[str], ages: Ages, now: datetime) -> tuple[list[str], dict[str, str]]:
+    """The first ones that have the age, as many as the rule takes, and those before them that don't."""
     taken: list[str] = []
     held: dict[str, str] = {}
     step = max(_STEP, rule.latest) if rule.latest else max(_STEP, len(candidates))
@@ -189,6 +254,43 @@ def _ago(age: timedelta) -> str:
     return f"{hours:.0f} hours ago" if abs(hours) < 48 else f"{hours / 24:.0f} days ago"
 
 
+def repositories_of(session: Session, mirror: Mirror) -> list[Mirror]:
+    """A mirror of a namespace, as one for each repository that the registry's catalog lists below it. Raises what the
+    catalog raises; NotFound when there is none, and InvalidInput when two of them would go to one destination."""
+    within = mirror.source.within
+    if within is None:
+        return [mirror]
+    prefix = f"{within.path}/" if within.path else ""
+    found = []
+    for path in sorted(session.repositories(within.registry)):
+        below = path.removeprefix(prefix)
+        if path.startswith(prefix) and (not mirror.source.repositories or matches(below, mirror.source.repositories)):
+            with suppress(InvalidReference):  # the catalog is the registry's word
+                found.append(mirror.of(Repository.parse(f"{within.registry}/{path}")))
+    if not found:
+        problem = f"it has no such repository, or doesn't show its catalog to this identity: {mirror.source}"
+        raise NotFound(problem, side="source", store=within.registry, subject=mirror.name)
+    owners: dict[str, str] = {}
+    for one in found:
+        for name in map(str, one.destinations):
+            if owners.setdefault(name, str(one.source)) != str(one.source):
+                raise InvalidInput(
+                    f"{owners[name]} and {one.source} would both go to {name}", hint="write {path} there"
+                )
+    return found
+
+
+def expanded(session: Session, mirrors: Iterable[Mirror]) -> list[Mirror]:
+    """Mirrors of namespaces as those of their repositories. One that can't be listed stays: its comparison says why."""
+    every: list[Mirror] = []
+    for mirror in mirrors:
+        try:
+            every.extend(repositories_of(session, mirror))
+        except TransshipError:
+            every.append(mirror)
+    return every
+
+
 def keep_for(
     config: MirrorsConfig,
     name: StoreName,
@@ -212,7 +314,7 @@ def keep_for(
 
 def mirrors_to(config: MirrorsConfig, name: StoreName) -> list[Mirror]:
     """Raises InvalidInput when there is none."""
-    found = [mirror for mirror in config.mirrors if name in [one.store for one in mirror.destinations]]
+    found = [mirror for mirror in config.mirrors if any(one.may_be(name) for one in mirror.destinations)]
     if not found:
         raise InvalidInput(f"no mirror goes to {name}", hint="name a destination of the mirrors, or what to keep")
     return found
@@ -228,17 +330,20 @@ def _of(
     if reference is not None:
         named = {"digests": (reference.digest,)} if reference.digest else {"tags": (reference.tag,)}
         return Keep(**named, optional=(reference.digest or reference.tag,))
-    if source.store is None:
-        raise InvalidInput(f"the mirror {mirror.name} has no source")
+    keep = Keep()
     with open_mirror(mirror) as session:
-        return _of_repository(session, mirror, session.source(source.store), name, vanished=vanished, now=now)
+        for one in repositories_of(session, mirror):
+            if one.source.store is not None and any(each.store == name for each in one.destinations):
+                opened = session.source(one.source.store)
+                keep = keep.and_also(_of_repository(session, one, opened, name, vanished=vanished, now=now))
+    return keep
 
 
 def _of_repository(
     session: Session, mirror: Mirror, source: Source, name: StoreName, *, vanished: bool, now: datetime
 ) -> Keep:
     there = [tag for tag in source.tags() if not matches(tag, mirror.never)]
-    ages = _Ages(session, source)
+    ages = SourceAges(session, source)
     ageless = [rule.with_(minimum_age=timedelta()) for rule in mirror.tags]
     # A tag that is too young yet isn't taken, but where it is already it may stay.
     taken = {tag for rules in (mirror.tags, ageless) for tag in select(there, rules, ages, now).tags}
@@ -267,7 +372,7 @@ def _vanished(session: Session, rules: Sequence[TagRule], name: StoreName, there
     return set(named(both, rules)) - set(there)
 
 
-class _Ages:
+class SourceAges:
     """Of images at the source; what is in place somewhere is asked for as well."""
 
     def __init__(self, session: Session, source: Source) -> None:

@@ -1,6 +1,9 @@
 """Tags that are versions, and ranges of versions.
 
 A tag is a version when it reads `1.4.0`, `v1.4.0`, `1.4`, `1.4.0-rc.1`, or `1.4.0_build.7`, for a tag can't hold a `+`.
+`1.25.5-r3` is the third build of 1.25.5 (Alpine, Bitnami) and comes after it, while semver takes `r3` for a prerelease;
+so does it take the variant of `3.12-alpine`, which only a rule that names variants can know for what it is.
+
 A range is what npm writes: `^1.4`, `~1.4.2`, `>=2 <3`, `1.x`, `1.2 - 1.4`, and several joined by `||`. A prerelease
 belongs to a range only where the range names a prerelease of the same version, for a reader of `>=1.4` doesn't ask for
 the candidates of 2.0.
@@ -15,7 +18,7 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import msgspec
 import re2
@@ -24,21 +27,65 @@ from semantic_version import Version
 _VERSION = re.compile(r"v?(\d{1,18})\.(\d{1,18})(?:\.(\d{1,18}))?(?:-([0-9A-Za-z.-]+))?(?:_([0-9A-Za-z._-]+))?")
 
 
-def version_of(tag: str) -> Version | None:
-    """Returns None for a tag that is no version: one number alone, or a prerelease that breaks the rules of semver."""
-    match = _VERSION.fullmatch(tag)
-    if not match:
+_COUNTED = re.compile(r"(?:(?P<rest>.+)-)?(?:r|rev|build)\.?(?P<counter>\d{1,9})")
+_BUILD = re.compile(r"(?:(?:r|rev|build)[._]?)?(\d{1,9})")
+
+
+class TagVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """What a tag says: `3.12.1-alpine-r2` is the second build of the variant `alpine` of 3.12.1."""
+
+    version: Version
+    counter: int = 0
+    variant: str = ""
+
+    @property
+    def order(self) -> tuple[Any, int]:
+        """What to compare versions of one variant by."""
+        return self.version.precedence_key, self.counter
+
+
+def read_version(tag: str, variants: Sequence[str] = ()) -> TagVersion | None:
+    """Returns None for a tag that is no version: one number alone, or a prerelease that breaks the rules of semver. `variants`
+    are regular expressions: what follows the version, or its prerelease, and matches one of them is a variant."""
+    found = _VERSION.fullmatch(tag)
+    if not found:
         return None
-    major, minor, patch, prerelease, _ = match.groups()
+    major, minor, patch, rest, build = found.groups()
+    counted = _BUILD.fullmatch(build or "")
+    rest, counter = _counted(rest or "")
+    variant = next((end for end in _ends(rest) if matches(end, variants)), "") if variants else ""
+    if variant:
+        rest, before = _counted(rest.removesuffix(variant).removesuffix("-"))
+        counter = counter or before
     try:
-        return Version(
+        version = Version(
             major=int(major),
             minor=int(minor),
             patch=int(patch or 0),
-            prerelease=tuple((prerelease or "").split(".")) if prerelease else (),
+            prerelease=tuple(rest.split(".")) if rest else (),
         )
     except ValueError:
         return None
+    return TagVersion(version=version, counter=counter or int(counted[1] if counted else 0), variant=variant)
+
+
+def version_of(tag: str) -> Version | None:
+    """The version alone, see `read_version`."""
+    found = read_version(tag)
+    return found.version if found else None
+
+
+def _counted(text: str) -> tuple[str, int]:
+    """What follows a version without its counter of builds, and the counter."""
+    found = _COUNTED.fullmatch(text)
+    return (found["rest"] or "", int(found["counter"])) if found else (text, 0)
+
+
+def _ends(text: str) -> Iterator[str]:
+    """`rc.1-alpine`, `alpine`"""
+    while text:
+        yield text
+        text = text.partition("-")[2]
 
 
 def in_ranges(version: Version, ranges: Sequence[str], *, prereleases: bool) -> bool:
@@ -195,3 +242,18 @@ def compile_pattern(text: str) -> Pattern:
 def matches(name: str, patterns: Iterable[str]) -> bool:
     """Says whether one of the patterns matches the name from end to end."""
     return any(compile_pattern(pattern).fullmatch(name) is not None for pattern in patterns)
+
+
+def check_patterns(texts: Iterable[str]) -> None:
+    """Raises ValueError for the first that isn't a regular expression."""
+    for text in texts:
+        compile_pattern(text)
+
+
+def check_ranges(texts: Iterable[str]) -> None:
+    """Raises ValueError for the first that isn't a range."""
+    for text in texts:
+        try:
+            parse_range(text)
+        except ValueError as error:
+            raise ValueError(f"{text!r} is no range of versions: write ^1.4, >=2 <3 or 1.x") from error

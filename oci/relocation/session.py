@@ -23,6 +23,7 @@ from oci.reference import S3_PREFIX, ArchiveName, LayoutFolder, Repository, Stor
 from oci.registry.credentials.chain import Credentials
 from oci.registry.options import DEFAULT_CONCURRENCY, RegistryOptions
 from oci.registry.repository import Registries
+from oci.registry.tags import catalog
 from oci.relocation.fanout import BlobPool
 from oci.store import BlobOutcome, Destination, Source
 
@@ -98,6 +99,11 @@ class Session:
         if isinstance(name, ArchiveName):
             raise InvalidInput(f"{name}: an archive isn't written image by image", hint="use oci.archive.export")
         return self._store("destination", name)
+
+    def repositories(self, registry: str) -> Iterator[str]:
+        """The paths of a source registry's repositories, as far as its catalog shows them."""
+        side = self._sides["source"]
+        return catalog(side.transport(registry), side.learned(registry))
 
     def expect(self, side: str, names: Iterable[StoreName]) -> None:
         """Says which repositories will be asked for soon, so that one token is fetched for several of them."""
@@ -236,6 +242,17 @@ class BlobLedger:
         self._lock = threading.Lock()
         self._claims: dict[tuple[str, Digest], Claim] = {}
         self._owners: dict[tuple[str, Digest], dict[Repository, None]] = {}
+        self._hints: Mapping[tuple[str, Digest], Repository] = {}
+
+    def suggest(self, hints: Mapping[tuple[str, Digest], Repository]) -> None:
+        """Takes what an earlier session knew, by registry and digest, as places to try a mount from. What isn't there
+        any more costs the attempt: the blob is uploaded then."""
+        self._hints = hints
+
+    def known(self) -> dict[tuple[str, Digest], Repository]:
+        """By registry and digest, a repository that has the blob: what to suggest to a later session."""
+        with self._lock:
+            return {key: next(iter(owners)) for key, owners in self._owners.items()}
 
     def claim(self, store: StoreName, digests: Iterable[Digest]) -> tuple[dict[Digest, Claim], dict[Digest, Claim]]:
         """Returns the claims that `store` owns now, and those of other repositories to wait for.
@@ -271,8 +288,10 @@ class BlobLedger:
         if not isinstance(destination, Repository):
             return ()
         with self._lock:
-            owners = self._owners.get((destination.registry, digest), {})
-            return tuple(owner for owner in owners if owner != destination)
+            owners = dict(self._owners.get((destination.registry, digest), {}))
+        hint = self._hints.get((destination.registry, digest))
+        owners |= {hint: None} if hint is not None else {}
+        return tuple(owner for owner in owners if owner != destination)
 
 
 class ManifestPush:

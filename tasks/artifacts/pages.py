@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from oci.bundle.results import DescribeReport, PullReport, PushReport
 from oci.meter import Receipt
-from oci.mirror.run import MirrorReport
+from oci.mirror.results import MirrorReport
 from oci.prune.results import PruneRunReport
 from oci.relocation.report import ImageTraffic, RelocationReport, Traffic, VerificationReport
 from oci.units import counted, show_size

@@ -53,7 +53,7 @@ def emit(event: str, name: str, payload: Mapping[str, Any], **labels: str) -> No
 
 
 SHOWN_EVERY = 1.0
-"""Seconds between updates: each costs the server some 12 ms."""
+"""Seconds between updates of this process: each costs the server some 12 ms."""
 
 
 @asynccontextmanager
@@ -69,10 +69,21 @@ async def percent_shown(key: str, description: str, done: Callable[[], float]) -
     await aupdate_progress_artifact(artifact, progress=done())
 
 
+_WATCHED: set[UUID] = set()
+
+
 async def _watch(artifact: UUID, done: Callable[[], float]) -> None:
+    _WATCHED.add(artifact)
+    try:
+        await _update(artifact, done)
+    finally:
+        _WATCHED.discard(artifact)
+
+
+async def _update(artifact: UUID, done: Callable[[], float]) -> None:
     shown, has_warned = 0.0, False
     while True:
-        await asyncio.sleep(SHOWN_EVERY)
+        await asyncio.sleep(SHOWN_EVERY * len(_WATCHED))
         now = done()
         if now == shown:
             continue

@@ -45,15 +45,20 @@ def limits_of(*stores: StoreName) -> frozenset[str]:
 
 
 async def existing(names: Iterable[str]) -> dict[str, int]:
-    """Returns the active limits among these that the server has, with their numbers of slots. One request in most
-    cases."""
-    wanted, slots, offset = frozenset(names), {}, 0
-    if not wanted:
-        return {}
+    """Returns the active limits among these that the server has, with their numbers of slots. One request in most cases."""
+    wanted = frozenset(names)
+    slots = await every_limit() if wanted else {}
+    return {name: count for name, count in slots.items() if name in wanted}
+
+
+async def every_limit() -> dict[str, int]:
+    """Returns the active limits that the server has, with their numbers of slots: a request for each 200."""
+    slots: dict[str, int] = {}
+    offset = 0
     async with get_client() as client:
         while True:
             page = await client.read_global_concurrency_limits(limit=_PAGE, offset=offset)
-            slots.update({limit.name: limit.limit for limit in page if limit.active and limit.name in wanted})
+            slots.update({limit.name: limit.limit for limit in page if limit.active})
             offset += len(page)
             if len(page) < _PAGE:
                 return slots

@@ -21,7 +21,6 @@ from uuid import UUID
 import pytest
 from prefect import flow
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Pending
@@ -46,7 +45,7 @@ from tests.faults.proxy import Fault, FaultProxy, Span
 from tests.flows.cargo import Image, delete_blob, push_image, write_lock
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.registry_data import seed
-from tests.support.flow_runs import with_client
+from tests.support.flow_runs import children_of, kill_machine, put_limit, with_client
 from tests.support.mirroring import many
 from tests.support.prefect_server import PrefectServer, deploy, settings_for
 from tests.support.slow_link import SlowLink
@@ -76,11 +75,6 @@ def source(registry: DockerRegistry) -> Iterator[FaultProxy]:
     """In front of the registry: every layer and config takes a while, so that images overlap as over a real line."""
     with FaultProxy(registry.port, Fault(method="GET", path="/blobs/", delay=0.05)) as proxy:
         yield proxy
-
-
-def limit(host: str, slots: int) -> None:
-    wanted = GlobalConcurrencyLimitCreate(name=f"registry:{host}", limit=slots, active=True)
-    with_client(lambda client: client.create_global_concurrency_limit(wanted))
 
 
 def images_at_once(spans: list[Span]) -> int:
@@ -128,12 +122,6 @@ def states(runs: Iterable[FlowRun]) -> list[str]:
     return sorted(str(run.state and run.state.name) for run in runs)
 
 
-def children_of(process: int) -> list[int]:
-    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process)], capture_output=True, text=True, check=False)
-    children = [int(pid) for pid in listed.stdout.split()]
-    return [*children, *(below for child in children for below in children_of(child))]
-
-
 def run_of(process: int) -> str:
     """Return the id of the flow run that a process executes, "" if it executes none or has ended."""
     with suppress(OSError):
@@ -142,15 +130,6 @@ def run_of(process: int) -> str:
             if name == b"PREFECT__FLOW_RUN_ID":
                 return value.decode()
     return ""
-
-
-def kill_machine(worker: subprocess.Popen[bytes]) -> int:
-    """As if its plug was pulled: the worker, and the flow runs that it has started."""
-    below = children_of(worker.pid)
-    worker.kill()
-    for process in below:
-        os.kill(process, signal.SIGKILL)
-    return len(below)
 
 
 def meanwhile(what: str, condition: Callable[[], bool], action: Callable[[], None]) -> threading.Thread:
@@ -221,7 +200,7 @@ def test_a_worker_killed_in_the_middle_costs_one_shard_that_finishes_elsewhere(
     fleet = FleetOptions(shards=SHARDS, lost_after_seconds=15, start_within_seconds=60)
     parameters = scene.parameters(scene.images, host=source.host, verify=Verify.DEEP, fleet=fleet)
     killed: list[int] = []
-    limit(source.host, LIMIT)
+    put_limit(source.host, LIMIT)
 
     with deployed.worker("transship-fleet", "--limit", "1") as doomed:
         killing = meanwhile(

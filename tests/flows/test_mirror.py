@@ -1,6 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +30,16 @@ from oci.mirror.execute import ItemOutcome
 from oci.mirror.reader import make_config
 from oci.mirror.work import WorkItem
 from tasks.mirror import MirrorRun
+from tests.faults.proxy import Fault, FaultProxy
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.registry_data import blob_file, seed
+from tests.support.api_link import ApiLink
 from tests.support.content import bundle, digest_of, image, push
-from tests.support.flow_runs import newest_run_with_tasks
+from tests.support.flow_runs import newest_run_with_tasks, put_limit
 from tests.support.mirroring import many, variant
+from tests.support.prefect_server import PrefectServer
+from tests.support.slow_link import SlowLink
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("prefect")
 
@@ -38,7 +49,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def config(source: DockerRegistry, destination: DockerRegistry, repository: str, **more: Any) -> MirrorsConfig:
+def config(
+    source: DockerRegistry | FaultProxy, destination: DockerRegistry, repository: str, **more: Any
+) -> MirrorsConfig:
     return make_config(
         {
             "mirrors": [
@@ -197,6 +210,36 @@ def test_work_that_no_task_run_was_made_for_fails_the_report(
     assert (report.copied, len(report.failed)) == (1, 1)
 
 
+def test_a_slow_source_holds_up_no_other_mirror_of_the_run(
+    registry: DockerRegistry, other_registry: DockerRegistry, repository: str
+) -> None:
+    names = ("slow", "quick", "lost")
+    for number, name in enumerate(names[:2]):
+        seed(registry, f"{repository}-{name}", {"1.0": image(number)})
+    with SlowLink(registry.host, bytes_per_second=20) as link, ThreadPoolExecutor(1) as thread:
+        hosts = {"slow": link.address}
+        mirrors = [
+            {
+                "name": name,
+                "source": {"repository": f"{hosts.get(name, registry.host)}/{repository}-{name}"},
+                "destinations": [{"repository": f"{other_registry.host}/{repository}-{name}"}],
+            }
+            for name in names
+        ]
+        parameters = MirrorParameters(config=make_config({"mirrors": mirrors}))
+        running = thread.submit(copy_context().run, mirror_sync, parameters)
+        until("the quick mirror", lambda: "1.0" in other_registry.repository_tags(f"{repository}-quick"))
+        assert not running.done()
+        link.bytes_per_second = 0
+        error = running.exception()
+
+    assert isinstance(error, MirrorIncomplete)
+    assert [(one.mirror, one.copied) for one in error.report.mirrors] == [("slow", 1), ("quick", 1), ("lost", 0)]
+    assert [bool(one.failed) for one in error.report.mirrors] == [False, False, True]
+    assert all(one.receipt.bytes_written > 0 for one in error.report.mirrors[:2])
+    assert {len(one.receipt.requests) for one in error.report.mirrors} == {2, 1}
+
+
 def test_a_check_reports_drift_and_completes(
     registry: DockerRegistry, other_registry: DockerRegistry, repository: str, tmp_path: Path
 ) -> None:
@@ -248,3 +291,75 @@ def test_a_metrics_file_has_the_numbers_of_all_mirrors_of_a_run(
     written = (tmp_path / "all.prom").read_text()
     assert 'transship_run_success{mirror="lost"} 0' in written
     assert 'transship_run_success{mirror="web"} 1' in written
+
+
+_PROGRAM = "import sys; from flows import *; mirror_sync(MirrorParameters(path=sys.argv[1]))"
+
+
+@pytest.mark.slow
+def test_a_limit_costs_little_time_few_requests_of_the_server_and_no_warning(
+    prefect: PrefectServer, registry: DockerRegistry, other_registry: DockerRegistry, repository: str, tmp_path: Path
+) -> None:
+    """In processes of their own, as workers start them, so that all of their requests are counted."""
+    seed(registry, repository, {f"v{number}": image(number) for number in range(300)})
+
+    def mirrored(name: str) -> tuple[float, Counter[str], str]:
+        place = f"{other_registry.host}/{repository}-{name}"
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(
+            f"version: 1\nmirrors:\n  - name: {name}\n    source: {{repository: {registry.host}/{repository}}}\n"
+            f"    destinations: [{{repository: {place}}}]\n"
+        )
+        with ApiLink(prefect.api) as link:
+            began = time.monotonic()
+            done = subprocess.run(
+                [sys.executable, "-c", _PROGRAM, str(file)],
+                env={**prefect.environment, "PREFECT_API_URL": link.api, "XDG_CACHE_HOME": str(tmp_path)},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            seconds = time.monotonic() - began
+            assert done.returncode == 0, done.stderr
+            assert len(other_registry.repository_tags(f"{repository}-{name}")) == 300
+            return seconds, link.requests, done.stdout + done.stderr
+
+    without, plain, _ = mirrored("without")
+    put_limit(other_registry.host, 8)
+    limited, requests, output = mirrored("limited")
+    print(f"{limited:.1f} s and {requests.total()} requests; without {without:.1f} s and {plain.total()}")
+
+    assert requests.total() <= 70, requests.most_common(10)
+    assert " WARNING " not in output
+    assert limited < 1.15 * without + 2  # a busy machine
+
+
+@pytest.mark.slow
+def test_two_runs_under_one_limit_never_have_more_images_on_their_way(
+    registry: DockerRegistry, other_registry: DockerRegistry, repository: str
+) -> None:
+    """Measured at the source: an image is on its way from its first blob to its last."""
+    images = [image(number) for number in range(60)]
+    owners = {digest_of(blob.data): number for number, content in enumerate(images) for blob in content.blobs}
+    for part in range(2):
+        seed(registry, f"{repository}-{part}", {f"v{n}": images[n] for n in range(30 * part, 30 * part + 30)})
+    with FaultProxy(registry.port, Fault(method="GET", path="/blobs/", delay=0.05)) as source:
+        put_limit(source.host, 4)
+        with ThreadPoolExecutor(2) as threads:
+            runs = [
+                threads.submit(
+                    copy_context().run,
+                    mirror_sync,
+                    MirrorParameters(config=config(source, other_registry, f"{repository}-{part}")),
+                )
+                for part in range(2)
+            ]
+        assert sum(run.result().mirrors[0].copied for run in runs) == 60
+    spans: dict[int, list[float]] = {}
+    for span in source.spans:
+        if "/blobs/" in span.path:
+            spans.setdefault(owners[span.path.rpartition("/")[2]], []).extend((span.began, span.ended))
+    at_once = [sum(min(other) <= min(one) < max(other) for other in spans.values()) for one in spans.values()]
+
+    assert len(spans) == 60
+    assert 2 <= max(at_once) <= 4

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import subprocess
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterDeploymentId,
@@ -83,3 +87,24 @@ def newest_run_with_tasks(recorded: Callable[[list[TaskRun]], bool]) -> tuple[Fl
 
     [known] = until(f"the task runs of {run.name}", enough, every=0.1)
     return with_client(newest_run), known
+
+
+def children_of(process: int) -> list[int]:
+    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process)], capture_output=True, text=True, check=False)
+    children = [int(pid) for pid in listed.stdout.split()]
+    return [*children, *(below for child in children for below in children_of(child))]
+
+
+def kill_machine(worker: subprocess.Popen[bytes]) -> int:
+    """As if its plug was pulled: the worker, and the flow runs that it has started."""
+    below = children_of(worker.pid)
+    worker.kill()
+    for process in below:
+        os.kill(process, signal.SIGKILL)
+    return len(below)
+
+
+def put_limit(host: str, slots: int) -> None:
+    """Makes the named limit of a registry."""
+    wanted = GlobalConcurrencyLimitCreate(name=f"registry:{host}", limit=slots, active=True)
+    with_client(lambda client: client.create_global_concurrency_limit(wanted))

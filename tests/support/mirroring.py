@@ -11,7 +11,8 @@ from oci.mirror.comparison import RUN, Care, Comparison
 from oci.mirror.config import Mirror
 from oci.mirror.digest_cache import DigestCache
 from oci.mirror.reader import make
-from oci.mirror.run import MirrorReport, Shared, run_mirror
+from oci.mirror.results import MirrorReport
+from oci.mirror.run import Shared, run_mirror
 from oci.mirror.work import Breaker
 from oci.relocation.session import Session
 from tests.support.content import Content, compact, image

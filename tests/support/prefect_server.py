@@ -72,13 +72,24 @@ class PrefectServer:
             "PYTHONPATH": str(ROOT),
         }
         self._log = (home / "server.log").open("wb")
-        self._process = subprocess.Popen(
-            [PREFECT, "server", "start", "--port", str(port)],
-            env=plain | profile("server.env") | _FOR_TESTS | settings,
-            cwd=home,
+        self._port = port
+        self._settings = plain | profile("server.env") | _FOR_TESTS | settings
+        self._process = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [PREFECT, "server", "start", "--port", str(self._port)],
+            env=self._settings,
+            cwd=self.home,
             stdout=self._log,
             stderr=subprocess.STDOUT,
         )
+
+    def restart(self) -> None:
+        """The same server with the same data, on the same port."""
+        stop(self._process)
+        self._process = self._start()
+        self.__enter__()
 
     def __enter__(self) -> Self:
         with ExitStack() as failure:

@@ -28,6 +28,9 @@ _DRIFT = ("Mirror", "Destination", "Tag", "State", "Reason")
 def check(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, **flags: Any) -> int:
     """Tell which tags are missing, stale, extra, unsigned, or moved though immutable. Nothing is written.
 
+    Manifests are asked for by HEAD, those of every image that a bundle lists among them. Lost blobs and wrong bytes
+    can't be seen so: transship verify --deep reads all of them.
+
     Exit codes: 0 all as it should be, 4 there is drift, 3 or 1 something couldn't be compared.
     """
     invocation.output.check_columns(_DRIFT)

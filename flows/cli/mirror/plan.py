@@ -5,22 +5,28 @@ from __future__ import annotations
 from typing import Any
 
 import click
+from msgspec import to_builtins
 
 from flows.cli.access import RegistryFlags, registry_flags, store_flags
 from flows.cli.click_ext import Invocation, OutputFile, Verb, boolean, everywhere
 from flows.cli.mirror.shared import Mirrors, mirror_flags, warn_of_nothing
 from oci.archive.s3_options import S3Options
 from oci.errors import Incomplete, StoreError, TransshipError
+from oci.mirror.comparison import Comparison
+from oci.mirror.config import Mirror
 from oci.mirror.execute import MirrorPlan, plan_mirror
+from oci.mirror.selection import Verdict, explain
 from oci.units import counted, show_size
 
 _IMAGES = ("Mirror", "Image", "Destination", "Tags", "To move", "To mount", "Problem")
 _REQUESTS = ("Mirror", "Registry", "Requests")
+_WHY = ("Mirror", "Tag", "Taken", "Rule", "Reason")
 
 
 @click.command(name="plan", cls=Verb, examples=("", "web -f mirrors.yaml", "-f mirrors.yaml --json"))
 @mirror_flags
 @boolean("--audit", help="Ask for immutable tags as well, and tell when one has moved at its source.")
+@boolean("--why", help="Show for each tag of the source which rule takes it, or what keeps it out.")
 @click.option("--output", type=OutputFile(), default="", help="Write the plan to a JSON file.")
 @registry_flags(sides=True)
 @store_flags
@@ -28,16 +34,27 @@ _REQUESTS = ("Mirror", "Registry", "Requests")
 @click.pass_obj
 def plan(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, **flags: Any) -> None:
     """Say which images a run would copy, with bytes to move and to mount and the requests it would take."""
-    invocation.output.check_columns(_IMAGES, _REQUESTS)
+    invocation.output.check_columns(_IMAGES, _REQUESTS, *([_WHY] if flags["why"] else []))
     mirrors = Mirrors.asked_for(invocation, registry, store, flags)
     shared = mirrors.shared(audit=flags["audit"])
     plans: list[MirrorPlan] = []
+    why: dict[str, list[Verdict]] = {}
     failures: list[TransshipError] = []
     for session, comparison in mirrors.compared(shared, failures):
         plans.append(plan_mirror(session, comparison))
         failures.extend(StoreError(one.error, subject=", ".join(one.names)) for one in plans[-1].items if one.error)
         _say(invocation, plans[-1])
-    mirrors.tell(flags["output"], {"mirrors": [one.to_dict() for one in plans]})
+        if flags["why"]:
+            why[comparison.mirror] = _verdicts(mirrors.config.mirror(comparison.mirror.partition("/")[0]), comparison)
+    body = [one.to_dict() | ({"why": to_builtins(why[one.mirror])} if one.mirror in why else {}) for one in plans]
+    mirrors.tell(flags["output"], {"mirrors": body})
+    if flags["why"]:
+        rows = [
+            [name, one.tag, "yes" if one.taken else "no", str(one.rule or ""), one.reason]
+            for name, verdicts in why.items()
+            for one in verdicts
+        ]
+        invocation.output.table("Why", _WHY, rows)
     invocation.output.table("Images", _IMAGES, [row for one in plans for row in _rows(one)])
     requests = [[one.mirror, registry_name, count] for one in plans for registry_name, count in one.requests.items()]
     if requests:
@@ -50,6 +67,14 @@ def plan(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, *
             hint="what could be planned is shown; plan again when the cause is gone",
         )
     invocation.output.finish()
+
+
+def _verdicts(mirror: Mirror, comparison: Comparison) -> list[Verdict]:
+    """Of all tags of the source, or of those that are named where it wasn't listed."""
+    if mirror.source.bundle or mirror.source.lock:
+        return []
+    tags = comparison.listed if comparison.listed is not None else {tag.tag for _, tag in comparison.tags()}
+    return explain(sorted(tags), mirror.tags, mirror.never, comparison.selection)
 
 
 def _say(invocation: Invocation, found: MirrorPlan) -> None:

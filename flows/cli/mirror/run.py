@@ -16,8 +16,8 @@ from oci.errors import Incomplete, StoreError, TransshipError
 from oci.meter import export_metrics
 from oci.mirror.config import Mirror
 from oci.mirror.execute import ItemOutcome
-from oci.mirror.results import mirror_metrics
-from oci.mirror.run import MirrorReport, run_mirrors
+from oci.mirror.results import MirrorReport, mirror_metrics
+from oci.mirror.run import run_mirrors
 from oci.mirror.work import WorkItem
 from oci.relocation.transfer import DONE
 from oci.units import counted, show_size
@@ -63,7 +63,7 @@ def run(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, **
                 run_mirrors(session, mirrors.chosen, shared, on_done=_told(invocation), on_report=made)
     finally:
         order = [mirror.name for mirror in mirrors.chosen]
-        reports.sort(key=lambda report: order.index(report.mirror))
+        reports.sort(key=lambda report: (order.index(report.mirror.partition("/")[0]), report.mirror))
         body = {"mirrors": [report.to_dict() for report in reports]}
         mirrors.tell(flags["report"], body)
         export_metrics(*map(mirror_metrics, reports), warn=output.warn, path=flags["metrics_file"])

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 import click
 
 from flows.cli.access import RegistryFlags, show_requests
-from flows.cli.click_ext import Invocation
+from flows.cli.click_ext import Invocation, boolean
 from oci.archive.s3_options import S3Options
 from oci.errors import InvalidInput, NotFound, StoreError, TransshipError
 from oci.mirror.compare import compare
@@ -21,6 +21,7 @@ from oci.mirror.digest_cache import DigestCache, default_path
 from oci.mirror.reader import read_config
 from oci.mirror.results import read_only
 from oci.mirror.run import SIDE_BY_SIDE, Shared, expect, opened
+from oci.mirror.selection import expanded
 from oci.mirror.work import Breaker
 from oci.output import write_json
 from oci.relocation.session import Access, Session
@@ -40,7 +41,12 @@ def mirror_flags(command: F) -> F:
             help="Look at nothing but what this file names: a report with failures, or REGISTRY/REPOSITORY:TAG a line.",
         ),
     )
-    for option in reversed(options):
+    state = boolean(
+        "--state",
+        default=True,
+        help="Use what earlier runs on this machine learned, and keep what this one learns.",
+    )
+    for option in reversed((*options, state)):
         command = option(command)
     return command
 
@@ -115,7 +121,7 @@ class Mirrors:
             config=config,
             chosen=chosen,
             only=only,
-            facts=DigestCache(default_path()),
+            facts=DigestCache(default_path() if flags.get("state", True) else ""),
             breaker=Breaker(),
         )
 
@@ -146,7 +152,7 @@ class Mirrors:
                 return error
 
         with self.session() as session, ThreadPoolExecutor(SIDE_BY_SIDE, "mirror") as threads:
-            for comparison in threads.map(found, self.chosen):
+            for comparison in threads.map(found, expanded(session, self.chosen)):
                 if isinstance(comparison, TransshipError):
                     failures.append(comparison)
                     continue

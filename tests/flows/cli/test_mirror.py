@@ -239,3 +239,38 @@ def test_only_what_no_mirror_has_is_refused(file: File, tmp_path: Path) -> None:
 
     assert code == 2
     assert "none of these mirrors has registry.example/other:1.0" in err
+
+
+def test_a_plan_says_why_each_tag_is_taken_or_not(file: File, tmp_path: Path) -> None:
+    target = tmp_path / "plan.json"
+    file.mirrors[0] += "    tags: [{latest: 1}]\n"
+    file.write()
+
+    code, out, _ = mirror("plan", file, "--why", "--output", str(target))
+
+    why = {one["tag"]: one for one in json.loads(target.read_text())["mirrors"][0]["why"]}
+    rows = [line.split("\t") for line in out.splitlines()]
+    assert code == 0
+    assert {tag: (one["taken"], one["rule"]) for tag, one in why.items()} == {
+        "1.0": (False, 0),
+        "1.1": (True, 1),
+        "latest": (False, 0),
+    }
+    assert ["web", "1.0", "no", "-", why["1.0"]["reason"]] in [row[:5] for row in rows]
+
+
+def test_a_file_is_validated_without_a_network(tmp_path: Path) -> None:
+    path = tmp_path / "mirrors.yaml"
+    places = "source: {repository: nowhere.invalid/web}, destinations: [{repository: other.invalid/web}]"
+    path.write_text(f"version: 1\nmirrors: [{{name: web, {places}, schedule: {{cron: '0 3 * * *'}}}}]\n")
+
+    done = transship("mirror", "validate", "-f", str(path))
+
+    assert done.code == 0, done.err
+    assert done.out.split("\t")[:3] == ["web", "nowhere.invalid/web", "other.invalid/web"]
+
+    path.write_text(f"version: 1\nmirrors:\n  - {{name: web, {places}, schedule: {{cron: '99 3 * * *'}}}}\n")
+    done = transship("mirror", "validate", "-f", str(path))
+
+    assert done.code == 1
+    assert f"{path}:3: mirrors[0].schedule.cron" in done.err

@@ -15,7 +15,8 @@ from oci.mirror.config import Bucket, Mirror, MirrorsConfig
 from oci.mirror.digest_cache import DigestCache
 from oci.mirror.execute import execute, plan_mirror
 from oci.mirror.reader import make_config
-from oci.mirror.run import MirrorReport, Shared, made_of, opened, run_mirror
+from oci.mirror.results import MirrorReport, made_of
+from oci.mirror.run import Shared, opened, run_mirror
 from oci.mirror.work import Breaker
 from oci.reference import ArchiveName, parse_store
 from oci.relocation.request import RelocationRequest

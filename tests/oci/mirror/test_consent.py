@@ -10,9 +10,9 @@ import pytest
 
 from oci.cancel import CancelToken
 from oci.errors import InvalidInput
-from oci.mirror.config import CONSENT, MirrorsConfig
+from oci.mirror.config import MirrorsConfig
 from oci.mirror.reader import make_config, read_config
-from oci.mirror.run import opened
+from oci.mirror.run import CONSENT, opened
 from tests.support.relocating import anonymous
 
 HOST = "registry.corp.example"

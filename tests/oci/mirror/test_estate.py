@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from oci.cancel import CancelToken
+from oci.digest import Digest
 from oci.errors import Cancelled
+from oci.meter import Receipt
 from oci.mirror.config import MirrorsConfig
 from oci.mirror.digest_cache import DigestCache
 from oci.mirror.reader import make_config
-from oci.mirror.run import INTERRUPTED, MirrorReport, Shared, opened, run_mirrors
+from oci.mirror.results import INTERRUPTED, MirrorReport
+from oci.mirror.run import Shared, opened, run_mirrors
 from oci.mirror.work import Breaker
+from oci.reference import Repository
 from oci.registry.credentials.chain import Credentials, Fixed
 from oci.registry.credentials.credential import Credential
 from oci.relocation.session import Access
@@ -46,11 +52,16 @@ def estate(source: str, destination: str, count: int, *tags: str, **more: Any) -
     )
 
 
-def run_all(config: MirrorsConfig, access: Access | None = None, cancel: CancelToken | None = None) -> Any:
+def run_all(
+    config: MirrorsConfig,
+    access: Access | None = None,
+    cancel: CancelToken | None = None,
+    facts: DigestCache | None = None,
+) -> Any:
     """The reports, and what the session has spent in all."""
     reached = access or anonymous()
     with opened(config, config.mirrors, lambda _side, _threads: reached, cancel or CancelToken()) as session:
-        reports = run_mirrors(session, config.mirrors, Shared(facts=DigestCache(), breaker=Breaker()))
+        reports = run_mirrors(session, config.mirrors, Shared(facts=facts or DigestCache(), breaker=Breaker()))
         return reports, session.meter.receipt()
 
 
@@ -178,3 +189,55 @@ def test_a_layer_that_mirrors_share_is_sent_once_to_a_registry(
 
     assert [report.failed for report in reports] == [()] * 5
     assert receipt.bytes_written <= 9_200_000
+
+
+def test_what_an_earlier_run_sent_is_mounted_by_a_later_one_and_a_stale_place_heals(
+    registry: DockerRegistry, other_registry: DockerRegistry, repository: str, tmp_path: Path
+) -> None:
+    base = layer(70, 400_000)
+    for number in range(4):
+        seed(registry, f"{repository}/app-{number}", {"1.0": image(70 + number, layers=[base])})
+    mirrors = estate(f"{registry.host}/{repository}", f"{other_registry.host}/{repository}", 4).mirrors
+    path = str(tmp_path / "facts.json")
+
+    def spent(number: int, facts: DigestCache) -> Receipt:
+        receipt: Receipt
+        [report], receipt = run_all(MirrorsConfig(mirrors=(mirrors[number],)), facts=facts)
+        assert (report.copied, report.failed) == (1, ())
+        facts.save()
+        return receipt
+
+    stale = DigestCache()
+    digest = Digest(digest_of(base.data))
+    stale.locate({(other_registry.host, digest): Repository(other_registry.host, f"{repository}/gone")})
+
+    assert spent(0, DigestCache(path)).bytes_written > len(base.data)
+    assert spent(1, DigestCache(path)).bytes_mounted >= len(base.data)
+    assert spent(2, DigestCache()).bytes_written > len(base.data)
+    assert spent(3, stale).bytes_written > len(base.data)
+    assert stale.blob_locations() == {
+        (other_registry.host, digest): Repository(other_registry.host, f"{repository}/app-3")
+    }
+
+
+def test_runs_at_the_same_time_keep_what_each_of_them_learned(tmp_path: Path) -> None:
+    path = str(tmp_path / "facts.json")
+    both = [DigestCache(path), DigestCache(path)]
+    places = [
+        {("corp.example", Digest(digest_of(name))): Repository("corp.example", name.decode())}
+        for name in (b"aa", b"bb")
+    ]
+    for facts, place in zip(both, places, strict=True):
+        facts.locate(place)
+        facts.save()
+
+    assert DigestCache(path).blob_locations() == places[0] | places[1]
+
+
+def test_a_file_of_facts_names_no_repository_that_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "facts.json"
+    digest = digest_of(b"x")
+    facts = {f"blob corp.example {digest}": "../admin", f"blob corp.example/x {digest}": "a b", "blob x": "aa"}
+    path.write_text(json.dumps({"version": 1, "facts": facts}))
+
+    assert DigestCache(str(path)).blob_locations() == {}

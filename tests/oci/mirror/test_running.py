@@ -12,8 +12,8 @@ from oci.cancel import CancelToken
 from oci.errors import Cancelled
 from oci.mirror.comparison import CHECK, Care
 from oci.mirror.digest_cache import DigestCache
-from oci.mirror.results import read_only
-from oci.mirror.run import INTERRUPTED, MirrorReport, Shared, run_mirror
+from oci.mirror.results import INTERRUPTED, MirrorReport, read_only
+from oci.mirror.run import Shared, run_mirror
 from oci.mirror.work import Breaker, WorkItem
 from oci.relocation.session import Session
 from tests.faults.proxy import Fault, FaultProxy

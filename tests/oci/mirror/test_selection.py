@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from oci.mirror.policy import TagRule
 from oci.mirror.reader import make
-from oci.mirror.selection import named, select
-from oci.prune.versions import in_ranges, version_of
+from oci.mirror.selection import explain, named, select
+from oci.prune.versions import in_ranges, read_version, version_of
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 
@@ -99,6 +99,72 @@ def test_a_pattern_matches_from_end_to_end() -> None:
 )
 def test_which_tags_are_versions(tag: str, version: str) -> None:
     assert str(version_of(tag) or "") == version
+
+
+@pytest.mark.parametrize(
+    ("tag", "version", "counter", "variant"),
+    [
+        ("1.25.5-r3", "1.25.5", 3, ""),
+        ("1.25.5-r13-alpine", "1.25.5", 13, "alpine"),
+        ("3.12-alpine", "3.12.0", 0, "alpine"),
+        ("3.12.1-rc.1-alpine", "3.12.1-rc.1", 0, "alpine"),
+        ("1.25.5-debian-12-r4", "1.25.5", 4, "debian-12"),
+        ("1.4.0_build.7", "1.4.0", 7, ""),
+        ("1.4.0_r2", "1.4.0", 2, ""),
+        ("3.12-slim", "3.12.0-slim", 0, ""),
+        ("1.4.0-rc.2", "1.4.0-rc.2", 0, ""),
+        ("1.4.0-build", "1.4.0-build", 0, ""),
+    ],
+)
+def test_builds_and_variants_of_a_version(tag: str, version: str, counter: int, variant: str) -> None:
+    found = read_version(tag, ("alpine", r"debian-\d+"))
+
+    assert found is not None
+    assert (str(found.version), found.counter, found.variant) == (version, counter, variant)
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ({"latest": 2}, ["1.25.5-r9", "1.25.5-r10"]),
+        ({"semver": ["1.25.5"]}, ["1.25.5", "1.25.5-r9", "1.25.5-r10"]),
+        ({"latest": 1, "variants": ["alpine", "slim"]}, ["1.25.5-r10", "1.25.4-alpine-r2", "1.25.3-slim"]),
+        ({"latest": 1, "variants": ["alpine"], "allow": [".*-alpine.*"]}, ["1.25.4-alpine-r2"]),
+        ({"latest": 1, "variants": ["alpine"], "minimum_age": "1d"}, ["1.25.5-r9", "1.25.4-alpine-r1"]),
+    ],
+)
+def test_the_latest_are_those_their_publisher_means(rule: dict[str, object], expected: list[str]) -> None:
+    builds = ["1.25.5", "1.25.5-r9", "1.25.5-r10"]
+    variants = ["1.25.4-alpine", "1.25.4-alpine-r1", "1.25.4-alpine-r2", "1.25.3-slim", "1.26.0-rc.1"]
+    ages = Days(dict.fromkeys([*builds, *variants], 9) | {"1.25.5-r10": 0, "1.25.4-alpine-r2": 0})
+
+    assert taken([*builds, *variants], rule, ages=ages) == expected
+
+
+def test_what_each_rule_made_of_a_tag_can_be_told() -> None:
+    rules = [
+        make(TagRule, {"semver": ["1.x"], "latest": 1, "deny": ["1.3.*"]}),
+        make(TagRule, {"allow": ["nightly", "old"], "minimum_age": "7d"}),
+    ]
+    tags = ["1.4.0", "1.4.1", "1.3.0", "1.5.0-rc.1", "2.0.0", "nightly", "old", "dev", "sha256-" + "a" * 64]
+    never = ["dev"]
+    ages = Days({"nightly": 2, "old": 30})
+
+    chosen = select([tag for tag in tags if tag not in never], rules, ages, NOW)
+    found = {verdict.tag: verdict for verdict in explain(tags, rules, never, chosen)}
+
+    assert {tag: one.rule for tag, one in found.items() if one.taken} == {"1.4.1": 1, "old": 2}
+    kept_out = {"1.4.0": "latest", "1.3.0": "deny", "1.5.0-rc.1": "prerelease", "2.0.0": "semver", "dev": "never"}
+    for tag, part in kept_out.items():
+        assert part in found[tag].reason, tag
+    assert found["nightly"].reason == chosen.held["nightly"]
+    assert found[tags[-1]].reason
+
+
+def test_without_rules_all_but_the_tags_of_tools_are_taken_and_no_rule_is_named() -> None:
+    found = explain(["1.0", "sha256-" + "a" * 64], [], [], None)
+
+    assert [(one.taken, one.rule) for one in found] == [(True, 0), (False, 0)]
 
 
 def test_the_latest_by_creation_are_those_that_say_when_they_were_made() -> None:
