@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -22,7 +20,6 @@ PUSH_SUFFIX = ".on-push"
 """What no mirror's name ends with: the deployment that a push starts."""
 
 TAG = "transship"
-_EPOCH = datetime(2020, 1, 1, tzinfo=UTC)
 _PUSHES_AT_A_TIME = 2
 """A release is often pushed under several tags at once; they have nothing to wait for each other for."""
 _LARGEST_PARAMETERS = 480_000
@@ -121,19 +118,12 @@ def _of_prefect(schedule: Schedule, name: str) -> SCHEDULE_TYPES:
         return CronSchedule(cron=schedule.cron, timezone=schedule.timezone)
     if schedule.rrule:
         # With the start that Prefect would put there, so that both texts are the same.
-        rule = f"DTSTART:{_EPOCH:%Y%m%dT%H%M%S}\n{schedule.rrule.removeprefix('RRULE:')}"
-        return RRuleSchedule(rrule=rule, timezone=schedule.timezone)
+        return RRuleSchedule(rrule=schedule.rule, timezone=schedule.timezone)
     return IntervalSchedule(
         interval=schedule.interval,
-        anchor_date=_EPOCH + _offset(name, schedule.interval),  # type: ignore[arg-type,unused-ignore]  # see Prefect
+        anchor_date=schedule.anchor(name),  # type: ignore[arg-type,unused-ignore]  # see Prefect
         timezone=schedule.timezone,
     )
-
-
-def _offset(name: str, interval: timedelta) -> timedelta:
-    """Fixed for a name, and spread over the interval, so that a hundred hourly mirrors don't begin at once."""
-    fraction = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4]) / 2**32
-    return timedelta(seconds=int(interval.total_seconds() * fraction))
 
 
 def _trigger(mirror: Mirror) -> PushTrigger | None:

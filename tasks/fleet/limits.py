@@ -45,7 +45,7 @@ def limits_of(*stores: StoreName) -> frozenset[str]:
 
 
 async def existing(names: Iterable[str]) -> dict[str, int]:
-    """Returns the active limits among these that the server has, with their numbers of slots. One request in most cases."""
+    """Returns the active limits among these that the server has, with their numbers of slots."""
     wanted = frozenset(names)
     slots = await every_limit() if wanted else {}
     return {name: count for name, count in slots.items() if name in wanted}

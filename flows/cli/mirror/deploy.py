@@ -1,4 +1,4 @@
-"""`transship mirror deploy` and `transship mirror schema`."""
+"""`transship mirror deploy`, `transship mirror schema` and `transship mirror validate`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import click
 from flows.cli.click_ext import Invocation, Verb, boolean, everywhere
 from flows.cli.mirror.shared import expect_server
 from oci.mirror.reader import json_schema, read_config
+from oci.units import counted
 
 if TYPE_CHECKING:
     from flows.deploy.declaration import Change
@@ -95,3 +96,25 @@ def schema(invocation: Invocation) -> None:
     """Print the JSON schema of mirrors.yaml. Editors complete and check the file with it."""
     invocation.output.block(json.dumps(json_schema(), indent=2) + "\n")
     invocation.output.finish()
+
+
+_MIRRORS = ("Mirror", "Source", "Destinations", "Rules", "Schedule")
+
+
+@click.command(name="validate", cls=Verb, examples=("", "-f mirrors.yaml", "-f mirrors.yaml --json"))
+@click.option("-f", "--file", default="mirrors.yaml", show_default=True, help="The mirrors.")
+@everywhere
+@click.pass_obj
+def validate(invocation: Invocation, /, **flags: Any) -> None:
+    """Read mirrors.yaml and show what it says, without a request to any registry. Every mistake is shown with its
+    line: unknown keys, expressions, ranges of versions, schedules, variables that aren't set."""
+    output = invocation.output
+    output.check_columns(_MIRRORS)
+    config = read_config(flags["file"])
+    rows = [
+        [one.name, str(one.source), " ".join(map(str, one.destinations)), str(len(one.tags)), str(one.schedule or "")]
+        for one in config.mirrors
+    ]
+    output.table("Mirrors", _MIRRORS, rows)
+    output.summary(f"{flags['file']} is valid: {counted(len(rows), 'mirror')}")
+    output.finish()

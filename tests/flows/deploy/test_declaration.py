@@ -1,10 +1,12 @@
 from __future__ import annotations
 
-from datetime import timedelta
+import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
+from prefect.server.schemas import schedules
 
 from flows.deploy.automations import literal
 from flows.deploy.declaration import PushTrigger, declared
@@ -139,3 +141,37 @@ def test_text_that_looks_like_a_template_stays_text() -> None:
         "a": [{"__prefect_kind": "none", "value": "v{{1}}"}, {"b": "x"}],
         "n": 3,
     }
+
+
+SCHEDULES: list[dict[str, Any]] = [
+    {"cron": "0 3 * * *", "timezone": "Europe/Berlin"},
+    {"cron": "*/7 1-4 * * sun,mon", "timezone": "America/New_York"},
+    {"cron": "30 2 29 2 *"},
+    {"interval": "6h"},
+    {"interval": "1h30m"},
+    {"rrule": "FREQ=WEEKLY;BYDAY=MO,TH;BYHOUR=3", "timezone": "Europe/Berlin"},
+    {"rrule": "RRULE:FREQ=MONTHLY;BYMONTHDAY=-1;BYHOUR=23;BYMINUTE=59"},
+]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda one: next(iter(one.values())))
+@pytest.mark.parametrize("moment", [datetime(2026, 3, 28, 12, tzinfo=UTC), datetime(2026, 10, 24, 21, 5, tzinfo=UTC)])
+def test_a_watch_begins_when_prefect_would(schedule: dict[str, Any], moment: datetime) -> None:
+    """Over the change to summer time and back."""
+    whole = config(schedule=schedule)
+    [web] = [mirror for mirror in whole.mirrors if mirror.name == "web"]
+    ours = declared(whole, web).main.schedule
+    assert ours is not None
+    kind: Any = {CronSchedule: schedules.CronSchedule, IntervalSchedule: schedules.IntervalSchedule}.get(
+        type(ours), schedules.RRuleSchedule
+    )
+    prefects = kind.model_validate(ours.model_dump(exclude_unset=True))
+    expected = asyncio.run(prefects.get_dates(n=5, start=moment + timedelta(seconds=1)))
+
+    found = [moment]
+    for _ in expected:
+        following = web.schedule.following(found[-1], "web") if web.schedule else None
+        assert following is not None
+        found.append(following)
+
+    assert [one.timestamp() for one in found[1:]] == [one.timestamp() for one in expected]

@@ -1,0 +1,322 @@
+"""`transship mirror watch`: mirrors by their schedules, without a Prefect server."""
+
+from __future__ import annotations
+
+import logging
+import random
+import signal
+import sys
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import FrameType
+from typing import Any, Self
+
+import click
+
+from flows.cli.access import RegistryFlags, registry_flags, store_flags
+from flows.cli.click_ext import Age, Invocation, Verb, everywhere
+from flows.cli.mirror.shared import Mirrors
+from flows.cli.progress import metrics_flag
+from oci.archive.s3_options import S3Options
+from oci.errors import Cancelled, InvalidInput, TransshipError
+from oci.meter import RunMetrics, export_metrics, exposition
+from oci.mirror.config import Mirror
+from oci.mirror.reader import read_config
+from oci.mirror.results import MirrorReport, mirror_metrics
+from oci.mirror.run import run_mirrors
+from oci.mirror.work import Breaker
+from oci.units import counted
+
+_log = logging.getLogger("transship.watch")
+
+_LONGEST_WAIT = 60.0
+"""Seconds after which the clock is looked at again: it may have been set."""
+_HTTP_SECONDS = 10.0
+
+Batch = Callable[[Sequence[Mirror], Callable[[MirrorReport], None]], None]
+"""Runs mirrors in one session, and gives each report as soon as it is made."""
+
+
+@click.command(name="watch", cls=Verb, examples=("", "-f mirrors.yaml --interval 30m", "web --port 9000"))
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("-f", "--file", "path", default="mirrors.yaml", show_default=True, help="The file of mirrors.")
+@click.option(
+    "--interval", type=Age(), default="1h", show_default=True, help="For mirrors without a schedule of their own."
+)
+@click.option("--jitter", type=Age(), default="5s", show_default=True, help="Begin up to so much later, at random.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8766, show_default=True, help="0 takes a free one.")
+@metrics_flag
+@registry_flags(sides=True)
+@store_flags
+@everywhere
+@click.pass_obj
+def watch(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, **flags: Any) -> None:
+    """Run mirrors by the schedules of the file until SIGTERM, each at most once at a time.
+
+    A mirror without a schedule runs at once and then after each --interval. SIGHUP reads the file again; a file with a
+    mistake changes nothing. SIGTERM lets the runs under way end; a second one stops them.
+
+    /healthz answers 200 while the process lives, /readyz when the last run of each mirror ended within two of its
+    intervals, /metrics has the numbers of the last runs for Prometheus.
+    """
+    logging.basicConfig(format="%(asctime)s %(levelname)-7s %(message)s", level=logging.WARNING, stream=sys.stderr)
+    _log.setLevel(logging.DEBUG if invocation.output.debug else logging.INFO)
+    first = Mirrors.asked_for(invocation, registry, store, flags | {"only": ""})
+    current = [first]
+
+    def read() -> Sequence[Mirror]:
+        config = read_config(flags["path"])
+        current[0] = replace(first, config=config, chosen=config.chosen(flags["names"]))
+        return current[0].chosen
+
+    def run(mirrors: Sequence[Mirror], done: Callable[[MirrorReport], None]) -> None:
+        batch = replace(current[0], chosen=tuple(mirrors), breaker=Breaker())
+        with batch.session() as session:
+            run_mirrors(session, mirrors, batch.shared(), on_report=done)
+
+    watched = Watch(run, interval=flags["interval"], jitter=flags["jitter"], metrics_file=flags["metrics_file"])
+    watched.use(first.chosen)
+    with _Listener(watched, flags["host"], flags["port"]) as listener:
+        _log.info("listening on %s port %d", flags["host"], listener.port)
+        with _signals(watched, read, invocation.cancel.cancel):
+            watched.loop()
+    invocation.cancel.check()
+
+
+@dataclass(slots=True)
+class _State:
+    """Of one mirror. `since` is when it was first watched; times in UTC, None where there is none."""
+
+    mirror: Mirror
+    since: datetime
+    due: datetime | None
+    ended: datetime | None = None
+
+
+class Watch:
+    """Runs each mirror when it is due. Safe from any thread; `loop` is the thread that begins runs."""
+
+    def __init__(
+        self,
+        run: Batch,
+        *,
+        interval: timedelta,
+        jitter: timedelta = timedelta(),
+        metrics_file: str = "",
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._run = run
+        self._interval = interval
+        self._jitter = jitter.total_seconds()
+        self._metrics_file = metrics_file
+        self._now = now
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._draining = False
+        self._states: dict[str, _State] = {}
+        self._running: set[str] = set()
+        """Mirrors, watched or not any more."""
+        self._batches: set[threading.Thread] = set()
+        self._numbers: dict[str, RunMetrics] = {}
+        """Of the last runs, by mirror; those of a namespace by each of its repositories."""
+
+    def use(self, mirrors: Sequence[Mirror]) -> None:
+        """Watches these from now on, and no others. What runs goes on."""
+        now = self._now()
+        with self._lock:
+            before, self._states = self._states, {}
+            for mirror in mirrors:
+                state = before.get(mirror.name)
+                if state is None or state.mirror.schedule != mirror.schedule:
+                    due = self._next(mirror, now) if mirror.schedule else now
+                    state = _State(mirror, now, self._delayed(due), state.ended if state else None)
+                state.mirror = mirror
+                self._states[mirror.name] = state
+        self._wake.set()
+
+    def drain(self) -> None:
+        """Begins no further run. `loop` returns when those under way have ended."""
+        self._draining = True
+        self._wake.set()
+
+    def loop(self) -> None:
+        while not self._draining:
+            self._begin()
+            self._wake.wait(self._pause())
+            self._wake.clear()
+        for thread in list(self._batches):
+            thread.join()
+
+    def late(self) -> list[str]:
+        """The mirrors whose last run didn't end within two of their intervals; those without a schedule of their own
+        until their first run has ended."""
+        now = self._now()
+        with self._lock:
+            return [name for name, state in self._states.items() if self._is_late(state, now)]
+
+    def metrics(self) -> str:
+        with self._lock:
+            runs = [run for name, run in self._numbers.items() if name.partition("/")[0] in self._states]
+        return exposition(*runs)
+
+    def _begin(self) -> None:
+        now = self._now()
+        with self._lock:
+            due = [state for state in self._states.values() if state.due is not None and state.due <= now]
+            for state in due:
+                state.due = self._delayed(self._next(state.mirror, now))
+            mirrors = [state.mirror for state in due if state.mirror.name not in self._running]
+            busy = [state.mirror.name for state in due if state.mirror.name in self._running]
+            self._running.update(mirror.name for mirror in mirrors)
+        for name in busy:
+            _log.warning("%s: its last run hasn't ended yet, this one is left out", name)
+        self._batches = {thread for thread in self._batches if thread.is_alive()}
+        if mirrors:
+            thread = threading.Thread(target=self._batch, args=(mirrors,), name="batch")
+            thread.start()
+            self._batches.add(thread)
+
+    def _batch(self, mirrors: Sequence[Mirror]) -> None:
+        left = {mirror.name for mirror in mirrors}
+
+        def done(report: MirrorReport) -> None:
+            self._note(report)
+            if report.mirror in left:
+                left.remove(report.mirror)
+                self._free([report.mirror], ended=True)
+
+        try:
+            self._run(mirrors, done)
+            self._free(left, ended=True)  # a namespace has reports of its repositories alone
+            left.clear()
+        except Cancelled:
+            _log.warning("stopped: %s", ", ".join(left))
+        except TransshipError as error:
+            _log.error("%s: %s", ", ".join(left), error)
+        finally:
+            self._free(left, ended=False)
+
+    def _free(self, names: Collection[str], *, ended: bool) -> None:
+        with self._lock:
+            self._running.difference_update(names)
+            for state in [self._states[name] for name in names if ended and name in self._states]:
+                state.ended = self._now()
+        self._wake.set()
+
+    def _note(self, report: MirrorReport) -> None:
+        (_log.info if report.succeeded else _log.error)("%s", report)
+        for failed in report.failed:
+            _log.error("%s: %s: %s", report.mirror, ", ".join(failed.names), failed.error)
+        numbers = mirror_metrics(report)
+        with self._lock:
+            self._numbers[report.mirror] = numbers
+            others = [run for name, run in self._numbers.items() if name != report.mirror]
+        export_metrics(numbers, warn=_log.warning, path=self._metrics_file, before=others)
+
+    def _is_late(self, state: _State, now: datetime) -> bool:
+        if state.ended is None and state.mirror.schedule is None:
+            return True
+        first = self._next(state.mirror, state.ended or state.since)
+        second = self._next(state.mirror, first) if first else None
+        return second is not None and now > second + timedelta(seconds=self._jitter)
+
+    def _next(self, mirror: Mirror, moment: datetime) -> datetime | None:
+        return mirror.schedule.following(moment, mirror.name) if mirror.schedule else moment + self._interval
+
+    def _delayed(self, moment: datetime | None) -> datetime | None:
+        seconds = random.uniform(0, self._jitter)  # noqa: S311 - to spread starts
+        return moment + timedelta(seconds=seconds) if moment else None
+
+    def _pause(self) -> float:
+        now = self._now()
+        with self._lock:
+            left = [(state.due - now).total_seconds() for state in self._states.values() if state.due is not None]
+        return max(0.0, min([_LONGEST_WAIT, *left]))
+
+
+class _Handler(BaseHTTPRequestHandler):
+    timeout = _HTTP_SECONDS
+    server: _Server
+
+    def do_GET(self) -> None:
+        watched = self.server.watched
+        if self.path == "/healthz":
+            self._answer(200, "ok\n")
+        elif self.path == "/readyz":
+            late = watched.late()
+            self._answer(503 if late else 200, "".join(f"late: {name}\n" for name in late) or "ok\n")
+        elif self.path == "/metrics":
+            self._answer(200, watched.metrics(), "text/plain; version=0.0.4; charset=utf-8")
+        else:
+            self._answer(404, "/healthz, /readyz or /metrics\n")
+
+    def _answer(self, status: int, text: str, kind: str = "text/plain; charset=utf-8") -> None:
+        body = text.encode()
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the standard library's name
+        _log.debug(format, *args)
+
+
+class _Server(ThreadingHTTPServer):
+    watched: Watch
+
+
+class _Listener:
+    """Answers requests while it is entered. Raises InvalidInput for an address that can't be listened on."""
+
+    def __init__(self, watched: Watch, host: str, port: int) -> None:
+        try:
+            self._server = _Server((host, port), _Handler)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise InvalidInput(f"can't listen on {host} port {port}: {reason}", hint="give another --port") from error
+        self._server.watched = watched
+        self.port = int(self._server.server_address[1])
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@contextmanager
+def _signals(watched: Watch, read: Callable[[], Sequence[Mirror]], stop: Callable[[], None]) -> Iterator[None]:
+    """SIGHUP has the mirrors read again, SIGTERM and Ctrl-C drain, and stop what runs when they come a second time."""
+    seen: list[int] = []
+
+    def again() -> None:
+        try:
+            mirrors = read()
+        except TransshipError as error:
+            _log.error("the mirrors stay as they are: %s", error)
+            return
+        watched.use(mirrors)
+        _log.info("read again: %s", counted(len(mirrors), "mirror"))
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        del frame
+        action = again if number == signal.SIGHUP else stop if seen else watched.drain
+        if number != signal.SIGHUP:
+            seen.append(number)
+        # In a thread of its own: the interrupted one may hold the very lock that the action needs.
+        threading.Thread(target=action, daemon=True).start()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

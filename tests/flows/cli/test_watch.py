@@ -1,0 +1,215 @@
+"""`transship mirror watch`."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Self
+
+import httpx
+import pytest
+
+from flows.cli.mirror.watch import Watch
+from oci.mirror.config import Mirror
+from oci.mirror.policy import Schedule
+from oci.mirror.results import MirrorReport
+from tests.servers.docker_registry import DockerRegistry
+from tests.servers.registry_data import seed
+from tests.support.command import PROGRAM
+from tests.support.content import image, push
+from tests.support.mirroring import mirror_of
+from tests.support.waiting import until
+
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+
+
+def named(name: str, **more: object) -> Mirror:
+    return mirror_of("registry.example/web", "registry.corp.example/web", **more).with_(name=name)
+
+
+def report_of(mirror: Mirror) -> MirrorReport:
+    return MirrorReport(mirror=mirror.name, source=str(mirror.source), destinations=())
+
+
+class Runs:
+    """Batches that end when they are let go, at a time that the test sets."""
+
+    def __init__(self, *mirrors: Mirror, hours: int = 1) -> None:
+        self.now = NOON
+        self.begun: list[list[str]] = []
+        self.go = threading.Semaphore(0)
+        self.watch = Watch(self._run, interval=timedelta(hours=hours), now=lambda: self.now)
+        self.watch.use(mirrors)
+
+    def _run(self, mirrors: Sequence[Mirror], done: Callable[[MirrorReport], None]) -> None:
+        self.begun.append([mirror.name for mirror in mirrors])
+        self.go.acquire()
+        for mirror in mirrors:
+            done(report_of(mirror))
+
+    def later(self, **time: float) -> None:
+        self.now += timedelta(**time)
+        self.watch._wake.set()
+        states = self.watch._states
+        until("what is due was seen", lambda: all(one.due is None or one.due > self.now for one in states.values()))
+
+    def __enter__(self) -> Self:
+        self._loop = threading.Thread(target=self.watch.loop)
+        self._loop.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.go.release(1000)
+        self.watch.drain()
+        self._loop.join()
+
+
+def test_a_mirror_without_a_schedule_runs_at_once_and_others_when_they_are_due() -> None:
+    nightly = named("nightly", schedule={"cron": "0 13 * * *"})
+    with Runs(named("web"), nightly) as runs:
+        runs.go.release(1000)
+        until("the first run", lambda: runs.begun == [["web"]] and runs.watch.late() == [])
+        runs.later(hours=1)
+        until("the second runs", lambda: sorted(runs.begun[-1]) == ["nightly", "web"])
+        until("their end", lambda: 'mirror="nightly"' in runs.watch.metrics())
+
+
+def test_a_mirror_runs_at_most_once_at_a_time_and_holds_up_no_other() -> None:
+    with Runs(named("web")) as runs:
+        until("a run that doesn't end", lambda: runs.begun == [["web"]])
+        runs.watch.use([named("web"), named("quick")])
+        until("the other mirror", lambda: runs.begun[1:] == [["quick"]])
+        runs.later(hours=1)
+        runs.later(hours=1)
+        assert runs.begun == [["web"], ["quick"]]
+        runs.go.release(2)
+        until("both have ended", lambda: not runs.watch._running)
+        runs.later(hours=1)
+        until("both again", lambda: runs.begun[2:] == [["web", "quick"]])
+
+
+def test_a_mirror_is_late_when_two_of_its_intervals_have_passed_without_an_end() -> None:
+    with Runs(named("web"), named("nightly", schedule={"cron": "0 3 * * *"})) as runs:
+        assert runs.watch.late() == ["web"]
+        runs.go.release(1)
+        until("the first run has ended", lambda: runs.watch.late() == [])
+        runs.later(hours=1)
+        until("a run that doesn't end", lambda: len(runs.begun) == 2)
+        assert runs.watch.late() == []
+        runs.later(hours=1, minutes=1)
+        assert runs.watch.late() == ["web"]
+        runs.later(hours=40)
+        assert sorted(runs.watch.late()) == ["nightly", "web"]
+
+
+def test_a_schedule_that_changes_holds_from_then_on_and_a_mirror_that_is_gone_runs_no_more() -> None:
+    with Runs(named("web", schedule={"cron": "0 13 * * *"}), named("gone", schedule={"cron": "0 13 * * *"})) as runs:
+        runs.go.release(1000)
+        runs.watch.use([named("web", schedule={"cron": "0 14 * * *"})])
+        runs.later(hours=1)
+        runs.later(hours=1)
+        until("its run", lambda: runs.begun == [["web"]])
+
+
+def test_the_starts_of_an_interval_are_spread_by_name() -> None:
+    hourly = Schedule(interval=timedelta(hours=1))
+    starts = {hourly.following(NOON, f"mirror-{number}") for number in range(50)}
+
+    assert len(starts) > 40
+    assert all(start is not None and NOON < start <= NOON + timedelta(hours=1) for start in starts)
+
+
+class Watching:
+    """The command in a process of its own."""
+
+    def __init__(self, file: Path, *flags: str) -> None:
+        self._log = file.with_suffix(".log")
+        command = [str(PROGRAM), "mirror", "watch", "-f", str(file), "--port", "0", "--jitter", "0s", *flags]
+        environ = {**os.environ, "XDG_CACHE_HOME": str(file.parent / "cache")}
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environ)
+        listening = re.compile(r"listening on (\S+) port (\d+)")
+        until("it listens", lambda: listening.search(self.log) or self.process.poll() is not None)
+        found = listening.search(self.log)
+        assert found, self.log
+        self.url = f"http://{found[1]}:{found[2]}"
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def status(self, path: str) -> int:
+        return httpx.get(f"{self.url}{path}").status_code
+
+
+@contextmanager
+def watching(file: Path, *flags: str) -> Iterator[Watching]:
+    watched = Watching(file, *flags)
+    try:
+        yield watched
+    finally:
+        watched.process.kill()
+        watched.process.wait()
+
+
+def write(file: Path, source: DockerRegistry, destination: DockerRegistry, repositories: Sequence[str]) -> None:
+    entries = "".join(
+        f"  - name: {name.replace('/', '-')}\n    source: {{repository: {source.host}/{name}}}\n"
+        f"    destinations: [{{repository: {destination.host}/{name}}}]\n"
+        for name in repositories
+    )
+    file.write_text(f"version: 1\nmirrors:\n{entries}")
+
+
+@pytest.fixture
+def file(registry: DockerRegistry, other_registry: DockerRegistry, repository: str, tmp_path: Path) -> Path:
+    seed(registry, repository, {"1.0": image(1)})
+    file = tmp_path / "mirrors.yaml"
+    write(file, registry, other_registry, [repository])
+    return file
+
+
+def test_the_command_mirrors_again_and_again_reads_its_file_again_and_drains(
+    registry: DockerRegistry, other_registry: DockerRegistry, repository: str, file: Path
+) -> None:
+    with watching(file, "--interval", "1s") as watched:
+        until("the first run", lambda: other_registry.repository_tags(repository) == ["1.0"])
+        until("it is ready", lambda: watched.status("/readyz") == 200)
+        push(registry.url, repository, image(2), "2.0")
+        until("a later run", lambda: other_registry.repository_tags(repository) == ["1.0", "2.0"])
+        seed(registry, f"{repository}-more", {"1.0": image(3)})
+
+        file.write_text("version: 1\nmirrors: [{nam: web}]\n")
+        watched.process.send_signal(signal.SIGHUP)
+        until("the mistake is said", lambda: "unknown key" in watched.log)
+        assert watched.status("/healthz") == 200
+        write(file, registry, other_registry, [repository, f"{repository}-more"])
+        watched.process.send_signal(signal.SIGHUP)
+        until("the mirror that is new", lambda: other_registry.repository_tags(f"{repository}-more") == ["1.0"])
+
+        metrics = httpx.get(f"{watched.url}/metrics").text
+        assert f'transship_run_success{{mirror="{repository.replace("/", "-")}"}} 1' in metrics
+        assert watched.status("/nothing") == 404
+        watched.process.send_signal(signal.SIGTERM)
+        assert watched.process.wait(60) == 0
+
+
+def test_a_port_that_is_taken_and_a_file_that_is_wrong_are_said_at_once(file: Path, registry: DockerRegistry) -> None:
+    port = registry.host.rpartition(":")[2]
+    taken = subprocess.run(
+        [str(PROGRAM), "mirror", "watch", "-f", str(file), "--port", port], capture_output=True, check=False
+    )
+    lost = subprocess.run(
+        [str(PROGRAM), "mirror", "watch", "-f", f"{file}.lost", "--port", "0"], capture_output=True, check=False
+    )
+
+    assert taken.returncode == 1
+    assert f"can't listen on 127.0.0.1 port {port}" in taken.stderr.decode()
+    assert lost.returncode == 1
