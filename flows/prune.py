@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from typing import cast
+from uuid import UUID
 
 from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.exceptions import Pause
 from prefect.flow_runs import asuspend_flow_run
 from prefect.runtime import deployment, flow_run
 
@@ -17,6 +20,9 @@ from oci.prune.results import PruneRunReport
 from tasks.access import OneSided
 from tasks.prune import PlannedPrune, carry_out, plan_key, plan_prune, report_prune, undone
 from tasks.run import running
+
+WAITING = "waiting for somebody's approval"
+"""The message of a run that is suspended begins so."""
 
 
 def run_name() -> str:
@@ -75,7 +81,24 @@ async def _approval(plan: PlannedPrune, seconds: int) -> PruneApproval:
     question = PruneApproval.with_initial_data(
         description=f"**{plan}**\n\nUnder Artifacts, `{plan_key(plan.destination)}` lists all of it."
     )
-    return await asuspend_flow_run(wait_for_input=question, timeout=seconds, key=f"prune-{plan.fingerprint}")
+    try:
+        return await asuspend_flow_run(wait_for_input=question, timeout=seconds, key=f"prune-{plan.fingerprint}")
+    except Pause:
+        await _say(f"{WAITING}: {plan}")
+        raise
+
+
+async def _say(message: str) -> None:
+    """Gives the state of the run, which is suspended, a message: Prefect takes none when it suspends. Whoever answers
+    at this very moment has resumed the run, and it stays so."""
+    async with get_client() as client:
+        run = await client.read_flow_run(UUID(flow_run.id))
+        if run.state is None or not run.state.is_paused():
+            return
+        await client.set_flow_run_state(run.id, run.state.model_copy(update={"message": message}), force=True)
+        *_, before, _ = sorted(await client.read_flow_run_states(run.id), key=lambda state: state.timestamp)
+        if before.id != run.state.id:
+            await client.set_flow_run_state(run.id, before, force=True)
 
 
 def _incomplete(written: PruneRunReport) -> Incomplete:

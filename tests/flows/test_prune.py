@@ -12,6 +12,7 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
 from flows import AfterPlan, KeepOptions, PruneParameters, prune_sync
+from flows.prune import WAITING
 from oci.errors import Incomplete, InvalidInput, NotFound, Refused
 from tasks.artifacts.report import artifact_key
 from tests.faults.proxy import Fault, FaultProxy
@@ -43,6 +44,11 @@ def start(**parameters: Any) -> UUID:
     return start_run("prune", parameters)
 
 
+def message_of(run: UUID) -> str:
+    state = read_run(run).state
+    return str(state.message or "") if state else ""
+
+
 def suspended(run: UUID) -> None:
     until("the state Suspended", lambda: state_of(run) == "Suspended" or is_over(run))
     assert state_of(run) == "Suspended"
@@ -70,6 +76,8 @@ def test_a_run_waits_for_a_person_and_deletes_what_was_approved(
     run = start(destination=shop, keep={"tags": ["2.0"]})
     suspended(run)
     assert read_run(run).name == f"prune {shop}"
+    until("what it waits for is said", lambda: message_of(run).startswith(f"{WAITING}: {shop}"))
+    assert state_of(run) == "Suspended"
     assert index([image(1)]).digest in artifact("prune-plan", shop)
     assert "1.0" in tags_of(registry.url, path_of(shop))
     push(registry.url, path_of(shop), image(5), "0.5")
