@@ -20,8 +20,7 @@ from oci.registry.options import DEFAULT_CONCURRENCY
 from oci.relocation.request import Artifact
 from oci.units import show_duration
 
-EPOCH = datetime(2020, 1, 1)  # noqa: DTZ001 - dateutil and cronsim compute in the schedule's own zone
-"""Where intervals and recurrence rules begin, as Prefect has it."""
+EPOCH = datetime(2020, 1, 1)  # noqa: DTZ001 - where intervals and rules begin in a schedule's own zone, as in Prefect
 
 Pattern = Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
 Range = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
@@ -164,8 +163,8 @@ class TagRule(Checked, frozen=True, kw_only=True):
         tuple[Pattern, ...],
         option(
             "Variants",
-            "Regular expressions for what may follow a version: alpine and slim take 3.12-alpine and 3.12-slim for "
-            "3.12, each with its own Latest. Without them they are prereleases; tags without a variant belong as well.",
+            "Regular expressions for what may follow a version: alpine takes 3.12-alpine for 3.12, with a Latest of "
+            "its own. Otherwise it is a prerelease. Tags without a variant belong as well.",
             examples=[["alpine", r"debian-\d+"]],
             max_length=20,
             commas=False,
@@ -257,7 +256,7 @@ class Schedule(Checked, frozen=True, kw_only=True):
             raise InvalidInput("give exactly one of cron, interval and rrule")
 
     def __str__(self) -> str:
-        return f"{self.cron or self.rrule} ({self.timezone})" if not self.interval else show_duration(self.interval)
+        return show_duration(self.interval) if self.interval else f"{self.cron or self.rrule} ({self.timezone})"
 
     @property
     def rule(self) -> str:
@@ -279,7 +278,7 @@ class Schedule(Checked, frozen=True, kw_only=True):
             from cronsim import CronSim  # noqa: PLC0415 - as above
 
             return next(CronSim(self.cron, moment.astimezone(zone))).astimezone(UTC)
-        from dateutil.rrule import rrulestr  # noqa: PLC0415 - only where a schedule is a recurrence rule
+        from dateutil.rrule import rrulestr  # noqa: PLC0415 - as above
 
         found = rrulestr(self.rule).after(moment.astimezone(zone).replace(tzinfo=None))
         return found.replace(tzinfo=zone).astimezone(UTC) if found else None

@@ -21,16 +21,17 @@ from tests.benchmarks.archives import measure_archives
 from tests.benchmarks.fleet import measure_fleet
 from tests.benchmarks.latency import measure_latency
 from tests.benchmarks.measure import Run, by_kind, run
-from tests.benchmarks.mirrors import measure_flow, measure_mirrors
+from tests.benchmarks.mirrors import measure_estate, measure_flow, measure_mirrors
 from tests.benchmarks.tools import OURS, Tool, available, warm
 from tests.benchmarks.workloads import WORKLOADS, Pushed, push
 from tests.servers.docker_registry import DockerRegistry
 
 ARCHIVES = "archives"
 MIRRORS = "mirrors"
+ESTATE = "estate"
 FLEET = "fleet"
 LATENCY = "latency"
-ALL = [*WORKLOADS, ARCHIVES, MIRRORS, FLEET, LATENCY]
+ALL = [*WORKLOADS, ARCHIVES, MIRRORS, ESTATE, FLEET, LATENCY]
 NEEDS = {ARCHIVES: ["weed"], MIRRORS: ["prefect"], FLEET: ["prefect"]}
 RESULTS = Path(".bench/results.json")
 Results = dict[tuple[str, str, str], list[Run]]
@@ -54,6 +55,7 @@ def main() -> int:
     archives = measure_archives(options.runs) if ARCHIVES in chosen else []
     show_archives(archives)
     mirrors = measure_mirrors(options.runs) if MIRRORS in chosen else []
+    mirrors += measure_estate(options.runs) if ESTATE in chosen else []
     flow = measure_flow(options.runs) if MIRRORS in chosen else []
     show_mirrors(mirrors, flow)
     fleet = measure_fleet(options.runs) if FLEET in chosen else []

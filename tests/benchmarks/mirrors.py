@@ -1,5 +1,5 @@
-"""A mirror of a thousand tags with nothing to do, beside the tools that can keep one; and what it costs to run one as a
-Prefect flow."""
+"""A mirror of a thousand tags with nothing to do, beside the tools that can keep one; many repositories of which little
+changed, near and far; and what it costs to run a mirror as a Prefect flow."""
 
 from __future__ import annotations
 
@@ -19,12 +19,16 @@ from tests.benchmarks.measure import Run, run
 from tests.benchmarks.tools import PROGRAM
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.registry_data import seed
-from tests.support.mirroring import many
+from tests.support.content import image
+from tests.support.far_link import FarLink
+from tests.support.mirroring import many, variant
 from tests.support.prefect_server import PrefectServer
 
 TAGS = 1000
 CHANGED = 200
 SOURCE, TARGET = "shop/web", "mirror/shop/web"
+REPOSITORIES, TAGS_EACH, NEW = 200, 10, 5
+ROUND_TRIP = 0.05
 IMMUTABLE = "transship, tags declared immutable"
 _FLOW = "import sys; from flows import mirror_sync, MirrorParameters; mirror_sync(MirrorParameters(path=sys.argv[1]))"
 
@@ -98,6 +102,88 @@ def _rows(seen: dict[str, list[Run]], requests: dict[str, int]) -> Iterator[dict
             "requests": requests[name],
             "wall_over_best_other": walls[name] / best if best and name.startswith("transship") else None,
         }
+
+
+def measure_estate(runs: int) -> list[dict[str, Any]]:
+    """Many repositories of which five tags changed, each tool with a destination of its own in each run; and unchanged
+    ones behind a long way, by ours alone."""
+    seen: dict[str, list[Run]] = {}
+    requests: dict[str, int] = {}
+    names = [f"app-{number}" for number in range(REPOSITORIES)]
+    with tempfile.TemporaryDirectory() as folder, DockerRegistry(Path(folder) / "origin") as origin:
+        for name in names:
+            seed(origin, name, many(TAGS_EACH))
+        for number in range(runs):
+            for tool in ("transship", "skopeo"):
+                place = Path(folder) / f"{tool}-{number}"
+                place.mkdir()
+                with DockerRegistry(place / "destination") as destination:
+                    _seed_behind(destination, names)
+                    command = _estate_command(tool, place, origin.host, destination.host, names)
+                    if command is None:
+                        continue
+                    print(f"estate: {tool}", file=sys.stderr)
+                    before = len(origin.requests())
+                    seen.setdefault(tool, []).append(run([command]))
+                    requests[tool] = len(origin.requests()) - before + len(destination.requests())
+    changed = f"{REPOSITORIES * TAGS_EACH} tags, {NEW} changed"
+    return [*({"phase": changed, **row} for row in _rows(seen, requests)), *_far_rows(runs)]
+
+
+def _seed_behind(destination: DockerRegistry, names: Sequence[str]) -> None:
+    """All tags, those of five repositories with one that shows another image."""
+    for number, name in enumerate(names):
+        tags = many(TAGS_EACH)
+        if number < NEW:
+            tags["v0000"] = variant(image(1), TAGS_EACH)
+        seed(destination, f"mirror/{name}", tags)
+
+
+def _estate_command(
+    tool: str, place: Path, origin: str, destination: str, names: Sequence[str], **more: Any
+) -> Sequence[str] | None:
+    """None where the tool isn't there."""
+    if tool == "transship":
+        return _ours(estate_file(place, origin, destination, names, **more))
+    path = place / "skopeo.yml"
+    path.write_text(yaml.safe_dump({origin: {"tls-verify": False, "images": {name: [] for name in names}}}))
+    sync = ("skopeo", "--insecure-policy", "sync", "--src", "yaml", "--dest", "docker", "--dest-tls-verify=false")
+    return [*sync, "--all", "--scoped=false", str(path), f"{destination}/mirror"] if shutil.which(tool) else None
+
+
+def estate_file(folder: Path, origin: str, destination: str, names: Sequence[str], **more: Any) -> Path:
+    mirrors = [
+        {
+            "name": name,
+            "source": {"repository": f"{origin}/{name}"},
+            "destinations": [{"repository": f"{destination}/mirror/{name}"}],
+            **more,
+        }
+        for name in names
+    ]
+    path = folder / "estate.yaml"
+    path.write_text(yaml.safe_dump({"version": 1, "mirrors": mirrors}))
+    return path
+
+
+def _far_rows(runs: int) -> Iterator[dict[str, Any]]:
+    """Unchanged mirrors of named tags, with 50 ms added to each round trip of both registries."""
+    for phase, count in (("39 repositories, 51 tags, 50 ms", 39), ("1000 mirrors of one tag, 50 ms", 1000)):
+        names = [f"app-{number}" for number in range(count)]
+        with tempfile.TemporaryDirectory() as folder:
+            place = Path(folder)
+            with DockerRegistry(place / "origin") as origin, DockerRegistry(place / "destination") as destination:
+                for number, name in enumerate(names):
+                    tags = many(2 if count == 39 and number < 12 else 1)
+                    seed(origin, name, tags)
+                    seed(destination, f"mirror/{name}", tags)
+                with FarLink(origin.host, ROUND_TRIP) as there, FarLink(destination.host, ROUND_TRIP) as back:
+                    literal = {"allow": ["v0000"] + (["v0001"] if count == 39 else []), "optional": True}
+                    path = estate_file(place, there.address, back.address, names, tags=[literal])
+                    print(f"estate: {phase}", file=sys.stderr)
+                    measured = [run([_ours(path)]) for _ in range(runs)]
+                requests = (len(origin.requests()) + len(destination.requests())) // runs
+        yield from ({"phase": phase, **row} for row in _rows({"transship": measured}, {"transship": requests}))
 
 
 def measure_flow(runs: int) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ from flows import (
     MirrorIncomplete,
     MirrorParameters,
     MirrorsConfig,
+    mirror,
     mirror_check_sync,
     mirror_sync,
 )
@@ -34,12 +35,12 @@ from tests.faults.proxy import Fault, FaultProxy
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.registry_data import blob_file, seed
 from tests.support.api_link import ApiLink
-from tests.support.content import bundle, digest_of, image, push
+from tests.support.content import bundle, digest_of, image, layer, push
 from tests.support.flow_runs import newest_run_with_tasks, put_limit
 from tests.support.mirroring import many, variant
 from tests.support.prefect_server import PrefectServer
 from tests.support.slow_link import SlowLink
-from tests.support.waiting import until
+from tests.support.waiting import eventually, until
 
 pytestmark = pytest.mark.usefixtures("prefect")
 
@@ -238,6 +239,60 @@ def test_a_slow_source_holds_up_no_other_mirror_of_the_run(
     assert [bool(one.failed) for one in error.report.mirrors] == [False, False, True]
     assert all(one.receipt.bytes_written > 0 for one in error.report.mirrors[:2])
     assert {len(one.receipt.requests) for one in error.report.mirrors} == {2, 1}
+
+
+def test_a_cancelled_run_leaves_the_report_of_each_mirror_that_was_begun(
+    registry: DockerRegistry, other_registry: DockerRegistry, repository: str
+) -> None:
+    names = [f"{repository.replace('/', '-')}-{part}" for part in ("one", "two")]
+    seed(registry, repository, {"1.0": image(7, layers=[layer(7, 4 << 20)])})
+    with SlowLink(registry.host) as link:
+        mirrors = [
+            {
+                "name": name,
+                "source": {"repository": f"{link.address}/{repository}"},
+                "destinations": [{"repository": f"{other_registry.host}/{name}"}],
+            }
+            for name in names
+        ]
+        parameters = MirrorParameters(config=make_config({"mirrors": mirrors}))
+
+        async def main() -> None:
+            link.bytes_per_second = 50_000
+            running = asyncio.create_task(mirror(**parameters.to_dict()))
+
+            async def copies() -> bool:
+                return link.passed > 20_000
+
+            await eventually("both are compared and one copies", copies)
+            running.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await running
+
+        asyncio.run(main())
+
+    assert [artifacts(f"mirror-{name}") for name in names] == [1, 1]
+    assert all(other_registry.repository_tags(name) == [] for name in names)
+
+
+def test_a_namespace_is_a_report_for_each_of_its_repositories(
+    registry: DockerRegistry, other_registry: DockerRegistry, repository: str
+) -> None:
+    for number, name in enumerate(("app", "tools/cli")):
+        seed(registry, f"{repository}/{name}", {"1.0": image(number)})
+    places = {
+        "source": {"namespace": f"{registry.host}/{repository}"},
+        "destinations": [{"repository": f"{other_registry.host}/all/{{path}}"}],
+    }
+    mirrors = make_config({"mirrors": [{"name": "web", **places}]})
+
+    copied = mirror_sync(MirrorParameters(config=mirrors))
+    checked = mirror_check_sync(MirrorCheckParameters(config=mirrors))
+
+    assert [(one.mirror, one.copied) for one in copied.mirrors] == [("web/app", 1), ("web/tools/cli", 1)]
+    assert [(one.mirror, one.in_place) for one in checked.mirrors] == [("web/app", 1), ("web/tools/cli", 1)]
+    assert artifacts("mirror-web-tools-cli") == 1
+    assert other_registry.repository_tags(f"all/{repository}/app") == ["1.0"]
 
 
 def test_a_check_reports_drift_and_completes(

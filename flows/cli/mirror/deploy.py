@@ -115,6 +115,7 @@ def validate(invocation: Invocation, /, **flags: Any) -> None:
         [one.name, str(one.source), " ".join(map(str, one.destinations)), str(len(one.tags)), str(one.schedule or "")]
         for one in config.mirrors
     ]
+    output.result(mirrors=[dict(zip(map(str.lower, _MIRRORS), row, strict=True)) for row in rows])
     output.table("Mirrors", _MIRRORS, rows)
     output.summary(f"{flags['file']} is valid: {counted(len(rows), 'mirror')}")
     output.finish()
