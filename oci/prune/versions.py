@@ -45,8 +45,8 @@ class TagVersion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_version(tag: str, variants: Sequence[str] = ()) -> TagVersion | None:
-    """Returns None for a tag that is no version: one number alone, or a prerelease that breaks the rules of semver. `variants`
-    are regular expressions: what follows the version, or its prerelease, and matches one of them is a variant."""
+    """Returns None for a tag that is no version: one number alone, or a prerelease that breaks the rules of semver.
+    `variants` are regular expressions: what follows the version, or its prerelease, and matches one is a variant."""
     found = _VERSION.fullmatch(tag)
     if not found:
         return None
