@@ -75,6 +75,7 @@ def open_session(
         places.append(Fixed(login))
     access = Access(
         credentials=Credentials(places) if places else default_credentials(hosts=named),
+        named=named,
         default=registry or RegistryOptions(),
         per_registry=dict(registries or {}),
         s3=s3 or S3Options(),

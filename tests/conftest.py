@@ -53,6 +53,12 @@ def no_server(request: pytest.FixtureRequest) -> None:
         refuse_to_listen(request.getfixturevalue("monkeypatch"))
 
 
+@pytest.fixture(autouse=True)
+def no_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one test learned about a registry is nothing for the next, whose registry may have the same port."""
+    monkeypatch.setattr("oci.relocation.session.default_folder", str)
+
+
 @pytest.fixture(scope="session")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerRegistry]:
     """Debian's docker-registry, plain http."""

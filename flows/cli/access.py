@@ -54,16 +54,17 @@ class RegistryFlags:
     ) -> Access:
         """Returns how one side is reached. A login for the side counts alone; the general flags replace their
         variables. `store` says how the object store of archives is reached."""
+        hosts = _named_hosts()
         credentials = default_credentials(
             side=side,
             explicit=self._explicit(side),
             flags={name: self.logins.get(f"registry_{name}") or "" for name in ("username", "password", "token")},
             anonymous=self.options.anonymous,
-            hosts=_named_hosts(),
+            hosts=hosts,
             warn=output.warn,
         )
         options = self.options.with_(concurrency=concurrency + 1)
-        return Access(credentials=credentials, default=options, s3=store or S3Options())
+        return Access(credentials=credentials, default=options, named=hosts, s3=store or S3Options())
 
     def session(
         self,

@@ -21,6 +21,7 @@ from oci.errors import InvalidReference
 from oci.manifest import NESTING_LIMIT, Manifest
 from oci.output import replace_file
 from oci.reference import Repository
+from oci.registry.state import default_folder
 from oci.relocation.planner import choose
 from oci.relocation.session import Session
 from oci.store import Source
@@ -137,8 +138,7 @@ class DigestCache:
 
 def default_path() -> str:
     """In the cache folder of whoever runs this."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return os.path.join(base, "transship", "facts.json")
+    return os.path.join(default_folder(), "facts.json")
 
 
 def _loaded(path: str) -> dict[str, str]:

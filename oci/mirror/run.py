@@ -59,7 +59,7 @@ class _Anonymous:
 
 
 CONSENT = "TRANSSHIP_MIRRORS_MAY"
-"""The variable with which a machine lets mirrors decide more: `insecure,paths,proxy,verify_tls`."""
+"""The variable with which a machine lets mirrors decide more: `aws,insecure,paths,proxy,verify_tls`."""
 
 
 def check_consent(
@@ -77,6 +77,8 @@ def check_consent(
             asked.append(("proxy", f"a proxy for {host}"))
         if not registry.verify_tls and own.verify_tls:
             asked.append(("verify_tls", f"certificates of {host} unchecked"))
+        if (registry.aws_profile, registry.aws_role) != (own.aws_profile, own.aws_role):
+            asked.append(("aws", f"an AWS login for {host}" if registry.aws_profile or registry.aws_role else ""))
         asked.extend(("paths", path) for path in (*registry.ca_files, registry.client_key, registry.client_certificate))
     for name, bucket in config.buckets.items():
         scheme, _, address = bucket.endpoint.partition("://")
@@ -119,6 +121,7 @@ def opened(config: MirrorsConfig, mirrors: Sequence[Mirror], reach: Reach, cance
                 host: registry.over(base.settings(host)).with_(concurrency=concurrency + 1)
                 for host, registry in config.by_host.items()
             },
+            named=named,
             per_bucket={name: bucket.over(base.object_store(name)) for name, bucket in config.buckets.items()},
         )
         for base in reached.values()

@@ -24,8 +24,8 @@ import msgspec
 
 from oci.errors import Denied, Refused, StoreError, Unauthorized
 from oci.meter import Meter
-from oci.registry.challenge import Challenge, parse_challenges, strongest
 from oci.registry.credentials.chain import Credentials
+from oci.registry.credentials.challenge import Challenge, parse_challenges, strongest
 from oci.registry.credentials.credential import Credential
 from oci.registry.http.address_policy import AddressPolicy
 from oci.registry.http.answer import Answer

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
+import threading
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import ExitStack
+from itertools import islice
 from typing import Any
 
 from oci.descriptor import Descriptor
 from oci.digest import Chunk, Digest, verified
 from oci.errors import Denied, NotFound, RateLimited, Refused, StoreError, Unauthorized, Unavailable
+from oci.meter import PartThreads
 from oci.registry.endpoints import GET_BLOB, GET_FIRST_BYTE, GET_RANGE, HEAD_BLOB, Kind
 from oci.registry.http import target as targets
 from oci.registry.http.answer import OpenAnswer
@@ -18,6 +23,9 @@ from oci.registry.http.transport import Transport
 from oci.registry.profiles import Remote, is_refusal
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+PART = 4 << 20
+"""Bytes of a range, where a blob is read over several connections."""
+
 _PROGRESS = 1 << 20
 """Bytes after which a read counts as going well again."""
 
@@ -94,10 +102,73 @@ def _request(remote: Remote, kind: Kind, digest: Digest, **more: Any) -> Request
 def read_blob(remote: Remote, blob: Descriptor, offset: int, length: int | None) -> Iterator[Chunk]:
     """Streams bytes `offset` to `offset + length` of a blob, or to its end. The whole blob is verified."""
     end = blob.size if length is None else min(blob.size, offset + length)
-    chunks = _continued(remote, blob, offset, end)
+    together = remote.transport.settings.parallel_reads
+    if together > 1 and end - offset > PART and not blob.urls and remote.learned.works(GET_RANGE) is not False:
+        chunks = _in_parts(remote, blob, offset, end, together)
+    else:
+        chunks = _continued(remote, blob, offset, end)
     if offset == 0 and end == blob.size:
         return verified(chunks, blob.digest, blob.size, f"{remote.transport.side} {remote.name}".strip())
     return chunks
+
+
+def _in_parts(remote: Remote, blob: Descriptor, position: int, end: int, together: int) -> Iterator[Chunk]:
+    """Reads ranges over several connections, and gives their bytes in order; `together` parts are in memory. The answer
+    to the first range says whether the registry knows ranges: where it doesn't, that answer has the whole blob."""
+    first = min(position + PART, end)
+    stop = threading.Event()
+    waiting: deque[Future[bytearray]] = deque()
+    with PartThreads(together, thread_name_prefix="part") as threads:
+        try:
+            starts = iter(range(first, end, PART))
+            for chunk, is_part in _first_part(remote, blob, position, first):
+                if not is_part:
+                    yield from _continued(remote, blob, position, end)
+                    return
+                for start in islice(starts, together - 1 - len(waiting)):
+                    waiting.append(threads.submit(_part, remote, blob, start, min(start + PART, end), stop))
+                position += len(chunk)
+                yield chunk
+            yield from _continued(remote, blob, position, first)
+            while waiting:
+                data = waiting.popleft().result()
+                for start in islice(starts, 1):
+                    waiting.append(threads.submit(_part, remote, blob, start, min(start + PART, end), stop))
+                yield memoryview(data)
+        finally:
+            stop.set()
+            for part in waiting:
+                part.cancel()
+
+
+def _first_part(remote: Remote, blob: Descriptor, position: int, end: int) -> Iterator[tuple[Chunk, bool]]:
+    """Each chunk with whether it is of the range that was asked for. Ends where the answer breaks off."""
+    headers = {"Range": f"bytes={position}-{end - 1}"}
+    request = _request(remote, GET_RANGE, blob.digest, headers=headers, retry=True)
+    begun = False
+    try:
+        with remote.transport.open(request) as answer:
+            if answer.status != 206:
+                remote.learned.refuse(GET_RANGE)
+                yield b"", False
+                return
+            remote.learned.confirm(GET_RANGE)
+            for chunk in _asked_for(answer, remote, request, blob, range(position, end)):
+                remote.transport.meter.read(len(chunk))
+                begun = True
+                yield chunk, True
+    except StoreError:
+        if not begun:
+            yield b"", False  # what the plain read is answered is the error
+
+
+def _part(remote: Remote, blob: Descriptor, position: int, end: int, stop: threading.Event) -> bytearray:
+    data = bytearray()
+    for chunk in _continued(remote, blob, position, end):
+        if stop.is_set():
+            break
+        data += chunk
+    return data
 
 
 def _continued(remote: Remote, blob: Descriptor, position: int, end: int) -> Iterator[Chunk]:

@@ -9,6 +9,28 @@ from oci.options import Options, option
 DEFAULT_CONCURRENCY = 50
 """Requests in flight at one registry, and blobs on their way, at the most: how many are right is found out (`pace`)."""
 
+AUTO = "auto"
+PROFILES = (
+    "ecr",
+    "ecr-public",
+    "docker-hub",
+    "ghcr",
+    "gar",
+    "acr",
+    "quay",
+    "gitlab",
+    "chainguard",
+    "harbor",
+    "artifactory",
+    "nexus",
+    "docker-registry-2",
+    "distribution-3",
+    "zot",
+)
+"""The profiles of `oci.registry.profiles`, as options name them."""
+
+UNKNOWN = "unknown"
+
 
 class RegistryOptions(Options, frozen=True, kw_only=True):
     """How the registries of one side are reached. The defaults suit a registry on the internet."""
@@ -216,6 +238,62 @@ class RegistryOptions(Options, frozen=True, kw_only=True):
             group="advanced",
         ),
     ] = False
+    profile: Annotated[
+        str,
+        option(
+            "Profile",
+            "What software a registry is, where its host doesn't belong to a known service: that says how it is asked "
+            "at first. auto: as its name and its answers say.",
+            words=(AUTO, *PROFILES, UNKNOWN),
+            flag="--registry-profile",
+            metavar="PROFILE",
+            group="advanced",
+        ),
+    ] = AUTO
+    parallel_reads: Annotated[
+        int,
+        option(
+            "Parallel reads",
+            "Read a large blob over this many connections at once, where a registry limits the speed of each.",
+            ge=1,
+            le=32,
+            flag="--registry-parallel-reads",
+            group="advanced",
+        ),
+    ] = 1
+    aws_profile: Annotated[
+        str,
+        option(
+            "AWS profile",
+            "Log in to Amazon's registries with this profile of the AWS config files.",
+            flag="--registry-aws-profile",
+            max_length=200,
+            metavar="NAME",
+            group="advanced",
+        ),
+    ] = ""
+    aws_role: Annotated[
+        str,
+        option(
+            "AWS role",
+            "Log in to Amazon's registries with this role, by its ARN.",
+            examples=["arn:aws:iam::123456789012:role/pusher"],
+            pattern=r"^(arn:\S+)?$",
+            flag="--registry-aws-role",
+            metavar="ARN",
+            group="advanced",
+        ),
+    ] = ""
+    state: Annotated[
+        bool,
+        option(
+            "State",
+            "Keep what is learned about registries, and where unfinished uploads are, in the cache folder of this "
+            "machine for the next run.",
+            flag="--state",
+            group="advanced",
+        ),
+    ] = True
     concurrency: Annotated[
         int,
         option(

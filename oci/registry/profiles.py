@@ -1,8 +1,8 @@
 """How registries differ: what is known about a registry from its host, and what is learned while talking to it.
 
 A profile says where to begin and how fast a registry may be asked; the registry's own answers correct it for the rest
-of the run. The facts come from the registries' documentation and from public bug reports, and may change: nothing
-relies on them.
+of the run and, through `state`, for the next. The facts come from the registries' documentation and from public bug
+reports, and may change: nothing relies on them.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from oci.meter import Meter
 from oci.reference import Repository
 from oci.registry import endpoints
 from oci.registry.credentials.hosts import canonical_host
-from oci.registry.endpoints import Kind
+from oci.registry.endpoints import KINDS, Kind
 from oci.registry.http.pace import Attempts
 from oci.registry.http.transport import Transport
+from oci.registry.options import AUTO
+from oci.registry.state import Facts, State
 
 CHUNK = 16 << 20
 """Bytes of a chunk, unless a setting, a profile or the registry says otherwise."""
@@ -30,17 +32,29 @@ CHUNK = 16 << 20
 SMALLEST_CHUNK = 256 << 10
 """Bytes below which a chunk isn't halved any more."""
 
+_MARK_LIMIT = 1000
+"""Characters of a header that are looked at."""
+
+_NOT_KEPT = frozenset({endpoints.GET_REFERRERS, endpoints.GET_TAGS_AFTER})
+"""Whose plain way doesn't find as much: a registry that has learned it meanwhile must not be asked less in the next
+run."""
+
 _PATIENCE = 3
 """A probe that failed so often with a status of the 500s, while the plain way worked, isn't tried again."""
 
+_KEPT = {name: kind for name, kind in KINDS.items() if kind.plain_way and kind not in _NOT_KEPT}
 _log = logging.getLogger("transship.http")
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
-    """Where to begin with a registry. `hosts` is a regular expression for the canonical host, with its port."""
+    """Where to begin with a registry, and how it is recognised: `hosts` is a regular expression for the canonical host
+    of a service, with its port, `guess` one for names that people like to give to their own; `marks` are headers of
+    its answers with regular expressions for how their values begin."""
 
     name: str
     hosts: str = ""
+    guess: str = ""
+    marks: Mapping[str, str] = MappingProxyType({})
     works: Mapping[Kind, bool] = MappingProxyType({})
     """Kinds of requests with a plain way, that are known to work or to be refused. Others are tried."""
 
@@ -96,33 +110,97 @@ PROFILES = (
         caps={"*": 1000.0, "PUT manifest": 300.0, "POST upload": 300.0, "PUT upload": 300.0},
     ),
     # A body over about 20 MB is reset, or refused with 413.
-    Profile(name="ACR", hosts=r"[a-z0-9-]+\.azurecr\.(io|cn|us|de)", body_limit=CHUNK),
-    Profile(name="Quay", hosts=r"quay\.io", works=_refuses(endpoints.POST_BLOB)),
-    Profile(name="GitLab", hosts=r"registry\.gitlab\.com", works=_refuses(endpoints.POST_BLOB)),
+    Profile(
+        name="ACR",
+        hosts=r"[a-z0-9-]+\.azurecr\.(io|cn|us|de)",
+        marks={"server": "AzureContainerRegistry"},
+        body_limit=CHUNK,
+    ),
+    Profile(
+        name="Quay",
+        hosts=r"quay\.io",
+        guess=r"quay\..+",
+        marks={"www-authenticate": r"Bearer realm=\"[^\"]+/v2/auth\""},
+        works=_refuses(endpoints.POST_BLOB),
+    ),
+    Profile(
+        name="GitLab",
+        hosts=r"registry\.gitlab\.com",
+        guess=r"registry\.gitlab\..+",
+        marks={"gitlab-container-registry-version": "", "www-authenticate": r"Bearer realm=\"[^\"]+/jwt/auth\""},
+        works=_refuses(endpoints.POST_BLOB),
+    ),
     Profile(name="Chainguard", hosts=r"cgr\.dev"),
-    Profile(name="Harbor", hosts=r"(harbor|demo\.goharbor)\..+"),
-    Profile(name="Artifactory", hosts=r".+\.jfrog\.io|artifactory\..+", works=_refuses(endpoints.POST_BLOB)),
-    Profile(name="Nexus", hosts=r"nexus\d*\..+", works=_refuses(endpoints.POST_BLOB)),
+    Profile(
+        name="Harbor",
+        hosts=r"demo\.goharbor\.io",
+        guess=r"harbor\..+",
+        marks={"x-harbor-csrf-token": "", "www-authenticate": r".*service=\"harbor-registry\""},
+    ),
+    Profile(
+        name="Artifactory",
+        hosts=r".+\.jfrog\.io",
+        guess=r"artifactory\..+",
+        marks={"x-jfrog-version": "", "x-artifactory-id": "", "server": "Artifactory"},
+        works=_refuses(endpoints.POST_BLOB),
+    ),
+    Profile(
+        name="Nexus",
+        guess=r"nexus\d*\..+",
+        marks={"server": "Nexus", "www-authenticate": 'Basic realm="Sonatype Nexus'},
+        works=_refuses(endpoints.POST_BLOB),
+    ),
     Profile(name="docker-registry 2"),
     Profile(name="distribution 3"),
-    Profile(name="zot", hosts=r"zot\..+|.+\.zotregistry\.(dev|io)"),
+    Profile(name="zot", hosts=r".+\.zotregistry\.(dev|io)", guess=r"zot\..+"),
 )
 """Software that runs on any host (docker-registry, distribution) is spoken to like a registry that isn't known."""
 
 UNKNOWN = Profile(name="")
 
 
-def profile_of(registry: str) -> Profile:
+def profile_of(registry: str, chosen: str = AUTO) -> Profile:
+    """The profile of a service that has the host; else the `chosen` one (a word of the option); else what the name of
+    the host suggests."""
     host = canonical_host(registry)
-    return next((known for known in PROFILES if known.hosts and re.fullmatch(known.hosts, host)), UNKNOWN)
+    service = next((known for known in PROFILES if known.hosts and re.fullmatch(known.hosts, host)), None)
+    if service is not None:
+        return service
+    if chosen != AUTO:
+        return next((known for known in PROFILES if option_word(known) == chosen), UNKNOWN)
+    return next((known for known in PROFILES if known.guess and re.fullmatch(known.guess, host)), UNKNOWN)
+
+
+def option_word(profile: Profile) -> str:
+    """How the option `profile` names it: `ecr-public`."""
+    return profile.name.lower().replace(" ", "-")
+
+
+def recognised(headers: Mapping[str, str]) -> Profile | None:
+    """The profile whose marks an answer has."""
+    for profile in PROFILES:
+        for name, beginning in profile.marks.items():
+            value = headers.get(name)
+            if value is not None and re.match(beginning, value[:_MARK_LIMIT], re.IGNORECASE):
+                return profile
+    return None
 
 
 class Learned:
     """What works at a registry. Shared by everything that talks to it from one side; safe from any thread."""
 
-    def __init__(self, registry: str, meter: Meter, profile: Profile | None = None) -> None:
+    def __init__(
+        self,
+        registry: str,
+        meter: Meter,
+        profile: Profile | None = None,
+        *,
+        state: State | None = None,
+        told: bool = False,
+    ) -> None:
+        """`told` says that somebody chose the profile: it isn't changed by what answers look like."""
         self.registry = registry
-        self.profile = profile_of(registry) if profile is None else profile
+        self.state = state or State()
         self.tags: dict[tuple[str, str], str] = {}
         """(repository, digest of a manifest): a tag that showed it in this run."""
 
@@ -131,19 +209,55 @@ class Learned:
 
         self._meter = meter
         self._lock = threading.Lock()
-        self._works: dict[Kind, bool] = dict(self.profile.works)
         self._seen: set[Kind] = set()
         self._trying: set[Kind] = set()
         self._failures: dict[Kind, int] = {}
-        self._body_limit = self.profile.body_limit
+        self._unsure: set[Kind] = set()
+        self._told = told
+        self.profile = profile_of(registry) if profile is None else profile
+        before = self.state.facts(canonical_host(registry))
+        if before.profile and not told and self.profile is UNKNOWN:
+            self.profile = next((known for known in PROFILES if known.name == before.profile), UNKNOWN)
+        known = {KINDS[name]: works for name, works in before.works.items() if name in KINDS}
+        self._assumed: dict[Kind, bool] = {**self.profile.works, **known}
+        self._works: dict[Kind, bool] = dict(self._assumed)
+        self._sure_limit = before.body_limit
+        self._body_limit = before.body_limit or self.profile.body_limit
+        self._before = self.facts()
+
+    def recognise(self, headers: Mapping[str, str]) -> None:
+        """Takes in what an answer says of the software behind a host whose name said nothing."""
+        if self.profile is not UNKNOWN or self._told:
+            return
+        profile = recognised(headers)
+        if profile is None:
+            return
+        with self._lock:
+            self.profile = profile
+            for kind, works in profile.works.items():
+                if kind not in self._works and kind not in self._trying:
+                    self._works[kind] = self._assumed[kind] = works
+            self._body_limit = self._body_limit or profile.body_limit
+        _log.debug("%s: its answers are those of %s", self.registry, profile.name)
+
+    def facts(self) -> Facts:
+        """What is worth keeping for the next run."""
+        works = {name: self._works[kind] for name, kind in _KEPT.items() if kind in self._works}
+        works = {name: value for name, value in works.items() if KINDS[name] not in self._unsure}
+        return Facts(profile=self.profile.name, works=works, body_limit=self._sure_limit)
+
+    def news(self) -> Facts | None:
+        """The facts of this run, where they are others than before it."""
+        facts = self.facts()
+        return facts if facts != self._before else None
 
     def works(self, kind: Kind) -> bool | None:
         """None as long as it isn't known."""
         return self._works.get(kind)
 
     def is_assumed(self, kind: Kind) -> bool:
-        """What `works` says comes from the profile, and wasn't seen in this run."""
-        return kind in self.profile.works and kind not in self._seen
+        """What `works` says comes from the profile or an earlier run, and wasn't seen in this one."""
+        return kind in self._assumed and kind not in self._seen
 
     def may_try(self, kind: Kind) -> bool:
         """True where it works, and for a single caller where that isn't known yet: the others take the plain way until
@@ -179,6 +293,8 @@ class Learned:
                 self._trying.discard(kind)
                 return
             self._works[kind] = False
+            if error is None or (status >= 500 and status != 501):
+                self._unsure.add(kind)  # out of order today, or asked too early, is not how a registry is
         self.note(f"{kind.title} refused{f' ({status})' if status else ''}, {kind.plain_way}")
 
     def note(self, text: str) -> None:
@@ -191,8 +307,9 @@ class Learned:
         """Bytes of a request's body that get through; 0 for no limit that is known."""
         return self._body_limit
 
-    def limit_body(self, size: int, why: str) -> bool:
-        """A body of `size` bytes didn't get through: the limit is less. False when it can't be made any smaller."""
+    def limit_body(self, size: int, why: str, *, sure: bool = True) -> bool:
+        """A body of `size` bytes didn't get through: the limit is less. False when it can't be made any smaller. What
+        isn't `sure` is for this run alone."""
         with self._lock:
             limit = min(CHUNK, size // 2) if not self._body_limit else min(self._body_limit, size // 2)
             if limit < SMALLEST_CHUNK:
@@ -200,6 +317,7 @@ class Learned:
             if self._body_limit == limit:
                 return True
             self._body_limit = limit
+            self._sure_limit = limit if sure else self._sure_limit
         self.note(f"a body of {size} bytes {why}, chunks of {limit} bytes used")
         return True
 

@@ -16,11 +16,13 @@ from oci.meter import Meter
 from oci.reference import Repository
 from oci.registry import blobs, manifests, referrers, tags
 from oci.registry.credentials.chain import Credentials
+from oci.registry.credentials.hosts import canonical_host
 from oci.registry.endpoints import GET_REFERRERS
 from oci.registry.http.pace import Caps
 from oci.registry.http.transport import Transport
-from oci.registry.options import RegistryOptions
-from oci.registry.profiles import Learned, Remote
+from oci.registry.options import AUTO, RegistryOptions
+from oci.registry.profiles import Learned, Remote, profile_of
+from oci.registry.state import Facts, State
 from oci.registry.uploads import Uploader
 from oci.store import BlobOutcome, BlobReader
 
@@ -121,7 +123,12 @@ class Registries:
         credentials: Credentials,
         meter: Meter,
         cancel: CancelToken,
+        state: State | None = None,
+        named: Collection[str] | None = None,
     ) -> None:
+        """`state` is what earlier runs left; `named` are the registries that the user named, None where all are his."""
+        self._state = state or State()
+        self._named = named
         self._side = side
         self._settings = settings
         self._credentials = credentials
@@ -151,24 +158,38 @@ class Registries:
         with self._lock:
             known = self._known.get(registry)
             if known is None:
-                learned = Learned(registry, self._meter)
+                settings = self._settings(registry)
+                learned = Learned(
+                    registry,
+                    self._meter,
+                    profile_of(registry, settings.profile),
+                    state=self._state if settings.state else None,
+                    told=settings.profile != AUTO,
+                )
                 caps = learned.profile.caps
                 transport = Transport(
                     registry,
-                    settings=self._settings(registry),
-                    credentials=self._credentials,
+                    settings=settings,
+                    credentials=_with_aws(self._credentials, settings),
                     side=self._side,
                     meter=self._meter,
                     cancel=self._cancel,
                     caps=Caps(per_second=caps, shared="*" in caps),
+                    recognise=learned.recognise,
+                    named=self._named,
                 )
                 known = self._known[registry] = (transport, learned)
             return known
 
     def close(self) -> None:
         with self._lock:
-            for transport, _ in self._known.values():
+            news: dict[str, Facts] = {}
+            for registry, (transport, learned) in self._known.items():
                 transport.close()
+                new = learned.news() if self._settings(registry).state else None
+                if new is not None:
+                    news[canonical_host(registry)] = new
+            self._state.learn(news)
             self._known.clear()
             self._repositories.clear()
 
@@ -179,3 +200,12 @@ class Registries:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _with_aws(credentials: Credentials, settings: RegistryOptions) -> Credentials:
+    """With the login of an AWS profile or role before all others, where the settings name one."""
+    if not settings.aws_profile and not settings.aws_role:
+        return credentials
+    from oci.registry.credentials.keychains import amazon  # noqa: PLC0415 - few settings name one
+
+    return Credentials([amazon(settings.aws_profile, settings.aws_role), credentials])

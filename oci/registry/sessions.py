@@ -1,23 +1,30 @@
 """Upload sessions (distribution-spec, "Pushing blobs"): a PUT for the whole blob, or chunks where something on the way
-limits sizes, or to go on where a broken PUT got to."""
+limits sizes, to go on where a broken PUT got to, and for a blob so large that a later run should be able to go on.
+
+What goes on from the middle is read from the middle: only the registry has all bytes then, and it proves them when the
+session is closed with the digest (end-6). Where it says DIGEST_INVALID, the blob is sent again from its beginning.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from oci.descriptor import Descriptor
 from oci.digest import Chunk
-from oci.errors import NotFound, StoreError, TransshipError
+from oci.errors import Cancelled, NotFound, StoreError, TransshipError
 from oci.registry.endpoints import DELETE_UPLOAD, GET_UPLOAD, PATCH_UPLOAD, POST_UPLOAD, PUT_UPLOAD, Kind
 from oci.registry.http import target as targets
 from oci.registry.http.answer import Answer
+from oci.registry.http.origin import origin_of
 from oci.registry.http.request import Request, Scope
 from oci.registry.http.target import Target
 from oci.registry.profiles import CHUNK, Learned, Remote
+from oci.registry.state import KeptUpload
 from oci.store import BlobOutcome, BlobReader
 
 SMALL = 64 << 10
@@ -26,8 +33,15 @@ SMALL = 64 << 10
 CUT = 1 << 20
 """A body of more bytes than this that is cut off twice is perhaps too big for something on the way (ACR: 20 MB)."""
 
+LONG = 512 << 20
+"""Bytes from which a blob goes in chunks unasked, so that it doesn't begin anew after a cut."""
+
+STREAMED = 64 << 20
+"""Bytes of a chunk where no size is asked for. Chunks larger than CHUNK are sent as they are read; smaller ones from
+memory, once they are whole: docker-registry 2.8.2 loses a session that is cut inside of a chunk."""
+
 CHUNK_LIMIT = 256 << 20
-"""Bytes of a chunk in memory, whatever `OCI-Chunk-Min-Length` asks for."""
+"""Bytes of a chunk, whatever `OCI-Chunk-Min-Length` asks for."""
 
 REDIRECTS = 5
 _RANGE = re.compile(r"(?:bytes=)?0-(\d{1,18})")
@@ -35,11 +49,13 @@ _OCTETS = {"Content-Type": "application/octet-stream"}
 
 
 class Session(msgspec.Struct):
-    """An upload session: where to send, how much is there already, and the smallest chunk the registry takes."""
+    """An upload session: where to send, how much is there already, the smallest chunk the registry takes, and the
+    place where a later run finds it."""
 
     location: Target
     offset: int = 0
     minimum: int = 0
+    kept: KeptUpload | None = None
 
 
 class Sessions:
@@ -52,12 +68,28 @@ class Sessions:
     def start(self, blob: Descriptor) -> Session:
         return self.opened(self.ask(POST_UPLOAD, blob))
 
+    def left(self, blob: Descriptor) -> Session | None:
+        """The session that an earlier run left with a part of the blob, where the registry still has it."""
+        kept = self._remote.learned.state.kept_upload(str(self._name), blob.digest)
+        if kept is None:
+            return None
+        address = kept.location
+        try:
+            location = Target(address) if address.startswith("/") else self._remote.transport.resolve(address, "")
+            found = self._where(Session(location, kept=kept), blob)
+        except StoreError:
+            kept.release()
+            return None
+        if found is None:
+            kept.end()
+        else:
+            self._remote.learned.note(f"the upload of {blob.digest} goes on after {found.offset} bytes")
+        return found
+
     def send(self, blob: Descriptor, read: BlobReader, session: Session) -> BlobOutcome:
         """One PUT, then chunks; each failure that may pass is asked about before it is repeated."""
-        learned = self._remote.learned
-        attempts = self._remote.attempts()
         current: Session | None = session
-        cuts, begun_anew = 0, False
+        course = _Course(self._remote, session)
         while True:
             size = self._body_size(blob, current)
             try:
@@ -68,36 +100,28 @@ class Sessions:
                 else:
                     self._put_whole(blob, read, current)
             except StoreError as error:
-                if error.side != self._remote.transport.side:
-                    self.cancel(current)
-                    raise
-                patched = size < blob.size or (current is not None and current.offset > 0)
-                passes = _may_pass(error)
-                if error.status == 413:
-                    passes = learned.limit_body(size, "refused (413)")
-                elif not error.status and size > CUT:
-                    cuts += 1
-                    passes = passes and (cuts < 2 or learned.limit_body(size, "cut off twice"))
-                elif patched and not begun_anew and _is_refusal(error, passes, learned):
-                    # PATCH is refused (GAR), or each replaces the one before (GHCR, DIGEST_INVALID at the end).
-                    learned.refuse(PATCH_UPLOAD, error)
-                    passes = begun_anew = True
-                elif error.code == "DIGEST_INVALID" and not begun_anew:
-                    passes = begun_anew = True
-                if not passes:
+                if error.side != self._remote.transport.side or not course.may_pass(error, blob, size, current):
                     self.cancel(current)
                     raise
                 error.retryable = True
                 try:
-                    attempts.again(error, error.retry_after)
-                except TransshipError:
-                    self.cancel(current)
+                    course.attempts.again(error, error.retry_after)
+                    current = self._where(current, blob, error)
+                except Cancelled:
+                    self._leave(current)
                     raise
-                current = self._where(current, blob)
+                except StoreError as last:
+                    self.cancel(current) if last.status else self._leave(current)
+                    raise
+            except Cancelled:
+                self._leave(current)
+                raise
             except BaseException:
                 self.cancel(current)
                 raise
             else:
+                if current.kept is not None:
+                    current.kept.end()
                 return BlobOutcome.WRITTEN
 
     def _body_size(self, blob: Descriptor, session: Session | None) -> int:
@@ -107,8 +131,11 @@ class Sessions:
         learned = self._remote.learned.body_limit
         if learned:
             limit = min(limit, learned)
-        if not limit or self._remote.learned.works(PATCH_UPLOAD) is False:
-            return min(CHUNK, blob.size) if session is not None and session.offset else blob.size
+        if self._remote.learned.works(PATCH_UPLOAD) is False:
+            return blob.size
+        if not limit:
+            goes_on = session is not None and session.offset > 0
+            return min(STREAMED, blob.size) if goes_on or blob.size > LONG else blob.size
         return min(blob.size, max(limit, session.minimum if session is not None else 0))
 
     def _put_whole(self, blob: Descriptor, read: BlobReader, session: Session) -> None:
@@ -120,36 +147,62 @@ class Sessions:
         self.confirm(answer, blob)
 
     def _put_in_chunks(self, blob: Descriptor, read: BlobReader, session: Session, size: int) -> None:
-        """From the session's offset to the end, then the PUT that closes it. One chunk is in memory at a time."""
-        for chunk in _chunks_of(read(session.offset), max(size, session.minimum)):
+        """From the session's offset to the end, then the PUT that closes it. What arrived is noted after each chunk. A
+        registry that says it has less than was sent replaces chunks, instead of putting them together (GHCR)."""
+        learned, stream = self._remote.learned, _Stream(read(session.offset))
+        length = max(size, session.minimum)
+        while session.offset < blob.size:
             self._remote.transport.cancel.check()
-            end = session.offset + len(chunk) - 1
+            end = min(session.offset + length, blob.size) - 1
+            count = end + 1 - session.offset
+            body: dict[str, Any] = {}
+            if length > CHUNK:
+                body = {"stream": partial(self._counted, stream.next(count)), "length": count}
+            else:
+                body = {"body": b"".join(stream.next(count))}
             headers = {**_OCTETS, "Content-Range": f"{session.offset}-{end}"}
-            answer = self._sent(self._request(PATCH_UPLOAD, session.location, blob, headers=headers, body=chunk))
-            self._remote.transport.meter.sent(len(chunk))
+            answer = self._sent(self._request(PATCH_UPLOAD, session.location, blob, headers=headers, **body))
+            if "body" in body:
+                self._remote.transport.meter.sent(count)
             session.location = self._location(answer)
+            arrived = _RANGE.match(answer.headers.get("range", ""))
+            if arrived and session.offset and int(arrived.group(1)) < session.offset:
+                learned.refuse(PATCH_UPLOAD)
+                refusal = self._remote.refused(PATCH_UPLOAD, "a chunk replaced the one before", str(self._name))
+                refusal.retryable = True
+                raise refusal
             session.offset = end + 1
+            if session.kept is None:
+                session.kept = learned.state.kept_upload(str(self._name), blob.digest, make=True)
+            if session.kept is not None:
+                session.kept.write(self._address(session.location))
         self.confirm(self._sent(self._close(session, blob, length=0)), blob)
 
     def _close(self, session: Session, blob: Descriptor, **more: Any) -> Request:
         return self._request(PUT_UPLOAD, session.location.with_query(digest=blob.digest), blob, **more)
 
-    def _where(self, session: Session | None, blob: Descriptor) -> Session | None:
-        """Where a broken upload got to, by the registry's own account; None when it has to begin anew."""
+    def _where(self, session: Session | None, blob: Descriptor, error: StoreError | None = None) -> Session | None:
+        """Where an upload that broke with `error` got to, by the registry's own account; None when it has to begin
+        anew."""
         if session is None:
             return None
-        if self._remote.learned.works(PATCH_UPLOAD) is False or self._remote.learned.works(GET_UPLOAD) is False:
+        works, has_wrong_bytes = self._remote.learned.works, error is not None and error.code == "DIGEST_INVALID"
+        if has_wrong_bytes or works(PATCH_UPLOAD) is False or works(GET_UPLOAD) is False:
             self.cancel(session)
             return None
         try:
             answer = self._remote.transport.send(self._request(GET_UPLOAD, session.location, blob))
-        except StoreError as error:
-            if error.status in (405, 501):
-                self._remote.learned.refuse(GET_UPLOAD, error)
+        except StoreError as refusal:
+            if session.kept is not None and not refusal.status:
+                raise  # the registry may still have it
+            if refusal.status in (405, 501):
+                self._remote.learned.refuse(GET_UPLOAD, refusal)
+            if session.kept is not None:
+                session.kept.end()
             return None
         found = _RANGE.match(answer.headers.get("range", ""))
         offset = int(found.group(1)) + 1 if found and found.group(1) != "0" else 0
-        if not 0 < offset < blob.size:
+        if not 0 < offset <= blob.size:
             self.cancel(session)
             return None
         location = answer.headers.get("location")
@@ -159,13 +212,25 @@ class Sessions:
 
     def cancel(self, session: Session | None) -> None:
         """Best effort: a session that stays is purged by the registry some day."""
-        if session is None or self._remote.learned.works(DELETE_UPLOAD) is False:
+        if session is None:
+            return
+        if session.kept is not None:
+            session.kept.end()
+            session.kept = None
+        if self._remote.learned.works(DELETE_UPLOAD) is False:
             return
         try:
             self._remote.transport.send(DELETE_UPLOAD.request(session.location, self._name.path, str(self._name)))
         except TransshipError as error:
             if isinstance(error, StoreError) and error.status in (403, 501):
                 self._remote.learned.decline(DELETE_UPLOAD)
+
+    def _leave(self, session: Session | None) -> None:
+        """Leaves a session with a part of a blob to the next run; any other is cancelled."""
+        if session is not None and session.kept is not None:
+            session.kept.release()
+        else:
+            self.cancel(session)
 
     def ask(self, kind: Kind, blob: Descriptor, **query: Any) -> Answer:
         """Starts an upload in a way of its own: with a mount, or with the whole blob."""
@@ -204,6 +269,12 @@ class Sessions:
         is_number = minimum.isascii() and minimum.isdigit() and len(minimum) <= 18
         return Session(self._location(answer), minimum=min(int(minimum), CHUNK_LIMIT) if is_number else 0)
 
+    def _address(self, location: Target) -> str:
+        """A path where it is the registry's own: a later run finds out anew whether TLS is spoken there."""
+        registry = self._remote.transport.registry
+        own = (None, origin_of(registry), origin_of(registry, "http"))
+        return location.path if location.origin in own else str(location)
+
     def _location(self, answer: Answer) -> Target:
         location = answer.headers.get("location", "")
         if not location:
@@ -223,6 +294,45 @@ class Sessions:
             self._remote.transport.meter.sent(len(chunk))
 
 
+class _Course:
+    """What the failures of one blob's upload say of the registry."""
+
+    def __init__(self, remote: Remote, session: Session) -> None:
+        self.attempts = remote.attempts()
+        self._remote = remote
+        self._reached = session.offset
+        self._is_left = session.kept is not None
+        self._cuts = 0
+        self._begun_anew = False
+
+    def may_pass(self, error: StoreError, blob: Descriptor, size: int, session: Session | None) -> bool:
+        """Whether another attempt is worth it after `error` to a body of `size` bytes. What arrived since the last
+        failure makes up for it."""
+        learned = self._remote.learned
+        offset = session.offset if session is not None else 0
+        if offset > self._reached:
+            self._reached, self._cuts, self.attempts = offset, 0, self._remote.attempts()
+        passes = _may_pass(error)
+        if error.status == 413:
+            return learned.limit_body(size, "refused (413)")
+        if not error.status and size > CUT:
+            self._cuts += 1
+            return passes and (self._cuts < 2 or learned.limit_body(size, "cut off twice", sure=False))
+        if error.code == "DIGEST_INVALID" and self._is_left:
+            self._is_left = False  # perhaps the earlier run was given wrong bytes
+            return True
+        patched = size < blob.size or offset > 0
+        if patched and not self._begun_anew and _is_refusal(error, passes, learned):
+            # PATCH is refused (GAR), or each replaces the one before (GHCR, DIGEST_INVALID at the end).
+            learned.refuse(PATCH_UPLOAD, error)
+            self._begun_anew = True
+            return True
+        if error.code == "DIGEST_INVALID" and not self._begun_anew:
+            self._begun_anew = True
+            return True
+        return passes
+
+
 def _may_pass(error: StoreError) -> bool:
     """What a new attempt may get through: what is retryable anyway; a session that got lost (docker-registry 2.8.2
     answers 404 BLOB_UPLOAD_INVALID after a cut); a gap; a proxy that wants smaller requests."""
@@ -238,13 +348,19 @@ def _is_refusal(error: StoreError, passes: bool, learned: Learned) -> bool:
     return error.status >= 400 and (not passes or (error.status >= 500 and not learned.body_limit))
 
 
-def _chunks_of(stream: Iterator[Chunk], size: int) -> Iterator[Chunk]:
-    """Pieces of `size` bytes; the last may be shorter."""
-    held = bytearray()
-    for piece in stream:
-        held += piece
-        while len(held) >= size:
-            yield bytes(held[:size])
-            del held[:size]
-    if held:
-        yield bytes(held)
+class _Stream:
+    """Hands out a stream in parts of so many bytes."""
+
+    def __init__(self, stream: Iterator[Chunk]) -> None:
+        self._stream = stream
+        self._rest = memoryview(b"")
+
+    def next(self, count: int) -> Iterator[Chunk]:
+        """The next `count` bytes, or what is left."""
+        while count:
+            piece = self._rest if len(self._rest) else memoryview(next(self._stream, b""))
+            if not len(piece):
+                return
+            now, self._rest = piece[:count], piece[count:]
+            count -= len(now)
+            yield now

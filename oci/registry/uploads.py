@@ -23,7 +23,7 @@ from oci.registry.blobs import has_blob
 from oci.registry.endpoints import POST_BLOB, POST_MOUNT, POST_SELF_MOUNT, Kind
 from oci.registry.http.request import Scope
 from oci.registry.profiles import Remote
-from oci.registry.sessions import SMALL, Session, Sessions
+from oci.registry.sessions import CUT, SMALL, Session, Sessions
 from oci.store import BlobOutcome, BlobReader
 
 MISSES = 16
@@ -52,7 +52,8 @@ class Uploader:
         """See Destination.put_blob."""
         if blob.size <= SMALL:
             read = _remembered(read)
-        begun = self._begin(blob, read, mount_from=mount_from, fresh=fresh)
+        left = self._sessions.left(blob) if blob.size > CUT else None
+        begun = left or self._begin(blob, read, mount_from=mount_from, fresh=fresh)
         outcome = begun if isinstance(begun, BlobOutcome) else self._sessions.send(blob, read, begun)
         if outcome is BlobOutcome.WRITTEN and self._learned.works(POST_SELF_MOUNT) is None:
             self._learn_self_mount(blob)

@@ -99,6 +99,8 @@ class RelocationReport(Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
     identities: dict[str, str] = {}
     """Logins, in words, by side and registry: `destination registry.corp.example`."""
+    fallbacks: dict[str, tuple[str, ...]] = {}
+    """By registry: what it refused, and what was done instead."""
     verified_manifests: int = 0
     verified_blobs: int = 0
     bytes_hashed: int = 0
@@ -182,6 +184,7 @@ def report_of(
         throttled_seconds=round(receipt.throttled_seconds, 3),
         seconds=round(receipt.seconds, 3),
         identities=dict(receipt.identities),
+        fallbacks=dict(receipt.fallbacks),
         verified_manifests=proven.manifests,
         verified_blobs=proven.blobs,
         bytes_hashed=proven.bytes_hashed,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -23,6 +23,7 @@ from oci.reference import S3_PREFIX, ArchiveName, LayoutFolder, Repository, Stor
 from oci.registry.credentials.chain import Credentials
 from oci.registry.options import DEFAULT_CONCURRENCY, RegistryOptions
 from oci.registry.repository import Registries
+from oci.registry.state import State, default_folder
 from oci.registry.tags import catalog
 from oci.relocation.fanout import BlobPool
 from oci.store import BlobOutcome, Destination, Source
@@ -40,6 +41,9 @@ class Access:
     credentials: Credentials
     default: RegistryOptions = field(default_factory=RegistryOptions)
     per_registry: Mapping[str, RegistryOptions] = field(default_factory=dict)
+    named: Collection[str] | None = None
+    """Registries that the user named; None where all are his. One that only a lock or a bundle names may be no nearer
+    to this machine than these."""
     s3: S3Options = field(default_factory=S3Options)
     per_bucket: Mapping[str, S3Options] = field(default_factory=dict)
 
@@ -79,6 +83,9 @@ class Session:
         self._layouts: dict[tuple[str, LayoutFolder], Layout] = {}
         self._archives: dict[tuple[str, ArchiveName], Archive] = {}
         self._object_stores = {"source": source.object_store, "destination": destination.object_store}
+        state = State(default_folder())
+        everywhere = source.named is None or destination.named is None
+        named = None if everywhere else {*(source.named or ()), *(destination.named or ())}
         self._sides = {
             side: Registries(
                 side=side,
@@ -86,6 +93,8 @@ class Session:
                 credentials=access.credentials,
                 meter=self.meter,
                 cancel=self.cancel,
+                state=state,
+                named=named,
             )
             for side, access in (("source", source), ("destination", destination))
         }

@@ -67,7 +67,12 @@ def costs(receipt: Receipt) -> dict[str, str]:
         "Requests": again if receipt.retries else str(receipt.total_requests),
         "Time": f"{receipt.seconds:.1f} s",
     }
-    return rows | _logins(receipt)
+    return rows | _logins(receipt) | _ways(receipt.fallbacks)
+
+
+def _ways(fallbacks: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """What registries refused, and what was done instead."""
+    return {f"Learned at {registry}": text("; ".join(texts)) for registry, texts in sorted(fallbacks.items())}
 
 
 def _logins(receipt: Receipt) -> dict[str, str]:
@@ -134,7 +139,7 @@ def _relocation_rows(report: RelocationReport) -> dict[str, str]:
     for where, identity in sorted(report.identities.items(), reverse=True):
         side, _, registry = where.partition(" ")
         rows[f"Login at the {side}"] = f"{text(identity)}, {text(registry)}"
-    return rows
+    return rows | _ways(report.fallbacks)
 
 
 def _traffic(sizes: Traffic, blobs: Traffic, kind: str) -> str:

@@ -47,6 +47,7 @@ def test_it_counts_what_became_of_the_images_and_of_the_bytes() -> None:
         relocation.meter.blob("mounted", 2048)
         relocation.meter.request("corp.example", "POST upload")
         relocation.meter.identity("destination corp.example", "user bob (docker config)")
+        relocation.meter.fallback("corp.example", "single POST refused (405), PUT used")
 
     report = report_after(steps)
 
@@ -58,6 +59,8 @@ def test_it_counts_what_became_of_the_images_and_of_the_bytes() -> None:
     assert "2 copied, 1 already there" in page
     assert "3.0 MiB in 1 blob" in page
     assert "| Login at the destination | user bob (docker config), corp.example |" in page
+    assert report.fallbacks == {"corp.example": ("single POST refused (405), PUT used",)}
+    assert "| Learned at corp.example | single POST refused (405), PUT used |" in page
     assert "| corp.example | POST upload | 1 |" in page
 
 

@@ -90,6 +90,9 @@ def _say(invocation: Invocation, report: MirrorReport) -> None:
     waiting = f", {report.held} too young" if report.held else ""
     waiting += f", {report.waiting} left to the next run" if report.waiting else ""
     receipt = report.receipt
+    for registry, texts in sorted(receipt.fallbacks.items()):
+        for text in texts:
+            invocation.output.line(f"{report.mirror} | {registry}: {text}")
     invocation.output.summary(
         f"{report.mirror}: {report.copied} copied, {report.in_place} in place, {len(report.failed)} failed{waiting}; "
         f"{show_size(receipt.bytes_written)} sent, {show_size(receipt.bytes_mounted)} mounted, "

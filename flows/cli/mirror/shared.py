@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 import click
 
 from flows.cli.access import RegistryFlags, show_requests
-from flows.cli.click_ext import Invocation, boolean
+from flows.cli.click_ext import Invocation
 from oci.archive.s3_options import S3Options
 from oci.errors import InvalidInput, NotFound, StoreError, TransshipError
 from oci.mirror.compare import compare
@@ -41,12 +41,7 @@ def mirror_flags(command: F) -> F:
             help="Look at nothing but what this file names: a report with failures, or REGISTRY/REPOSITORY:TAG a line.",
         ),
     )
-    state = boolean(
-        "--state",
-        default=True,
-        help="Use what earlier runs on this machine learned, and keep what this one learns.",
-    )
-    for option in reversed((*options, state)):
+    for option in reversed(options):
         command = option(command)
     return command
 
@@ -121,7 +116,7 @@ class Mirrors:
             config=config,
             chosen=chosen,
             only=only,
-            facts=DigestCache(default_path() if flags.get("state", True) else ""),
+            facts=DigestCache(default_path() if registry.options.state else ""),
             breaker=Breaker(),
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -35,20 +36,24 @@ class Keychain:
     """A cloud's login is for a whole registry, and slow to get: each is fetched once in a process, for all repositories
     and both sides, until it expires or is refused."""
 
-    def __init__(self, name: str, cloud: Cloud, environ: Mapping[str, str]) -> None:
+    def __init__(self, name: str, cloud: Cloud, environ: Mapping[str, str], identity: str = "") -> None:
+        """`identity` tells logins of one cloud apart."""
         self._name = name
         self._cloud = cloud
+        self._identity = identity
         self._environ = frozenset(environ.items())
 
     def find(self, registry: str, repository: str) -> Credential | None:
         host = canonical_host(registry)
         if not _COVERS[self._name](host):
             return None
-        return _logins.get((self._name, host, self._environ), lambda: self._cloud.find(host, repository))
+        return _logins.get(
+            (self._name, host, self._identity, self._environ), lambda: self._cloud.find(host, repository)
+        )
 
     def renew(self, registry: str, repository: str, refused: Credential) -> None:
         del repository
-        _logins.forget((self._name, canonical_host(registry), self._environ), refused)
+        _logins.forget((self._name, canonical_host(registry), self._identity, self._environ), refused)
 
 
 class GitHubKeychain:
@@ -86,6 +91,11 @@ def active_keychains(environ: Mapping[str, str], warn: Callable[[str], None]) ->
         "github": lambda: GitHubKeychain(environ),
     }
     return [Keychain(name, clouds[name](), environ) for name in dict.fromkeys(listed)]
+
+
+def amazon(profile: str, role: str) -> Keychain:
+    """The login of a profile of the AWS config files, or of a role, whatever keychains are active."""
+    return Keychain("ecr", ecr.EcrKeychain(profile, role), os.environ, f"{profile} {role}")
 
 
 def advice(registry: str) -> str:

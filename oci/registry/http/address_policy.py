@@ -12,6 +12,7 @@ import ipaddress
 import socket
 import threading
 import time
+from collections.abc import Collection
 from enum import IntEnum
 from typing import TypeAlias
 
@@ -27,6 +28,7 @@ _METADATA = frozenset(
 )
 """Where AWS, Google, Azure and Alibaba serve the credentials of a machine."""
 
+ALLOWED = "--registry-allow-private-redirects (`allow_private_redirects` in mirrors.yaml and forms)"
 _METADATA_NAMES = frozenset({"metadata.google.internal", "metadata.goog", "metadata"})
 _NAT64 = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))
 _COMPATIBLE = ipaddress.IPv6Network("::/96")
@@ -69,18 +71,25 @@ def reach_of(address: str) -> Reach:
 
 
 class AddressPolicy:
-    """Judges the hosts that one registry points to. `named_by_user` is False for a registry that only a lock or a
-    bundle names: it gets no further than a stranger. Safe from any thread."""
+    """Judges the hosts that one registry points to. `named` are the registries that the user named, None where all are
+    his: one that only a lock or a bundle names may be no nearer than the nearest of them. Safe from any thread."""
 
     def __init__(
-        self, registry: str, *, side: str, allow_private: bool, http_allowed: bool, named_by_user: bool = True
+        self,
+        registry: str,
+        *,
+        side: str,
+        allow_private: bool,
+        http_allowed: bool,
+        named: Collection[str] | None = None,
     ) -> None:
         self._registry = registry
         self._host = host_of(registry)
         self._side = side
         self._allow_private = allow_private
         self._http_allowed = http_allowed
-        self._named_by_user = named_by_user
+        hosts = {host_of(one) for one in named or ()}
+        self._named = hosts if hosts and self._host not in hosts else {self._host}
         self._lock = threading.Lock()
         self._resolved: dict[str, tuple[tuple[str, ...], float]] = {}
 
@@ -113,21 +122,19 @@ class AddressPolicy:
             reach = max(reach, Reach.LOOPBACK)
         if reach is Reach.FORBIDDEN:
             raise self._refused(f"{what} points to {host}, inside a private network that no registry is part of")
-        if reach is Reach.PUBLIC or (host == self._host and self._named_by_user):
+        if reach is Reach.PUBLIC or host in self._named:
             return
-        if not self._allow_private and reach > self._own_reach():
+        if not self._allow_private and reach > max(map(self._reach_of_host, self._named)):
             where = "on this machine" if reach is Reach.LOOPBACK else "inside a private network"
-            raise self._refused(
-                f"{what} points to {host}, {where}", "allow private redirects for this registry if that is right"
-            )
+            if host == self._host:
+                what = "a lock or a bundle"
+            raise self._refused(f"{what} points to {host}, {where}", f"{ALLOWED} allows it, if that is right")
 
-    def _own_reach(self) -> Reach:
-        """How near the registry itself is: it may point as near as that."""
-        if not self._named_by_user:
-            return Reach.PUBLIC
-        if is_loopback(self._host):
+    def _reach_of_host(self, host: str) -> Reach:
+        """How near a registry is that the user named: as near as that, others may be as well."""
+        if is_loopback(host):
             return Reach.LOOPBACK
-        return max(map(reach_of, self._lookup(self._host)), default=Reach.PUBLIC)
+        return max(map(reach_of, self._lookup(host)), default=Reach.PUBLIC)
 
     def _lookup(self, host: str) -> tuple[str, ...]:
         """The addresses of a host, none when it can't be resolved."""

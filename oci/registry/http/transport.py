@@ -12,7 +12,7 @@ import re
 import ssl
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode, urljoin
 
@@ -64,7 +64,11 @@ class Transport:
         meter: Meter,
         cancel: CancelToken,
         caps: Caps | None = None,
+        recognise: Callable[[Mapping[str, str]], None] | None = None,
+        named: Collection[str] | None = None,
     ) -> None:
+        """`recognise` gets the headers of the registry's first answers. `named` are the hosts that the user named, see
+        AddressPolicy; None where that isn't known."""
         self.registry = registry
         self.settings = settings
         self.side = side
@@ -72,8 +76,13 @@ class Transport:
         self.cancel = cancel
         self._http_allowed = settings.insecure or is_loopback(host_of(registry))
         self.policy = AddressPolicy(
-            registry, side=side, allow_private=settings.allow_private_redirects, http_allowed=self._http_allowed
+            registry,
+            side=side,
+            allow_private=settings.allow_private_redirects,
+            http_allowed=self._http_allowed,
+            named=named,
         )
+        self._recognise = recognise
         self.pace = Pace(
             ceiling=settings.concurrency, per_second=settings.requests_per_second, meter=meter, cancel=cancel, caps=caps
         )
@@ -184,6 +193,8 @@ class Transport:
             sent = "" if request.target.anonymous else self.login.authorization(request.scopes)
             own = self._follow(answer, request, sent)
             status = answer.status
+            if own and self._recognise is not None and not self._settled.is_set():
+                self._recognise(answer.headers)
             if status not in REFUSALS or not own or request.target.anonymous or not request.scopes:
                 return sent
             if request.stream is not None and status != 401:

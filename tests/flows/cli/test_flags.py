@@ -93,6 +93,10 @@ TEXTS: dict[str, tuple[str, Any]] = {
     "quota_reserve": ("10", 10),
     "chunk_size": ("16MiB", 16 << 20),
     "manifest_limit": ("8MiB", 8 << 20),
+    "profile": ("harbor", "harbor"),
+    "parallel_reads": ("8", 8),
+    "aws_profile": ("builds", "builds"),
+    "aws_role": ("arn:aws:iam::123456789012:role/pusher", "arn:aws:iam::123456789012:role/pusher"),
 }
 
 

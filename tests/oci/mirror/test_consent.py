@@ -21,6 +21,8 @@ REGISTRIES: dict[str, tuple[dict[str, Any], str]] = {
     "a proxy": ({"proxy": "http://proxy.example:3128"}, "proxy"),
     "unchecked certificates": ({"verify_tls": False}, "verify_tls"),
     "a file to trust": ({"ca_files": ["/etc/ca.pem"]}, "paths"),
+    "an AWS profile": ({"aws_profile": "admin"}, "aws"),
+    "an AWS role": ({"aws_role": "arn:aws:iam::123456789012:role/admin"}, "aws"),
     "a client key": ({"client_key": "/etc/key.pem", "client_certificate": "/etc/cert.pem"}, "paths"),
 }
 MIRRORS: dict[str, dict[str, Any]] = {

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from oci.errors import NotFound, StoreError, Unauthorized
-from oci.registry.challenge import LIMIT, parse_challenges, strongest
+from oci.registry.credentials.challenge import LIMIT, parse_challenges, strongest
 from oci.registry.credentials.credential import Credential
 from tests.oci.registry.conftest import Client
 from tests.servers.http_server import LoopbackServer, QuietHandler

@@ -11,9 +11,11 @@ import pytest
 from oci.descriptor import Descriptor
 from oci.digest import Digest, digest_of
 from oci.errors import StoreError
+from oci.meter import Meter
 from oci.registry import endpoints
 from oci.registry.endpoints import KINDS, Kind
-from oci.registry.profiles import PROFILES, Learned, profile_of
+from oci.registry.options import PROFILES as OPTION_WORDS
+from oci.registry.profiles import PROFILES, Learned, option_word, profile_of
 from oci.store import BlobOutcome, reader_of
 from tests.oci.registry.conftest import Client
 from tests.servers.strict_registry import Refusal, StrictHandler, StrictRegistry
@@ -241,9 +243,74 @@ def test_profiles_are_found_by_host(host: str, name: str) -> None:
     assert profile_of(host).name == name
 
 
-def test_every_profile_is_a_valid_beginning() -> None:
-    from oci.meter import Meter
+@pytest.mark.parametrize(
+    ("host", "chosen", "name"),
+    [
+        ("registry.corp.example", "harbor", "Harbor"),
+        ("registry.corp.example", "ecr-public", "ECR Public"),
+        ("registry.corp.example", "unknown", ""),
+        ("harbor.corp.example", "auto", "Harbor"),
+        ("harbor.corp.example", "nexus", "Nexus"),
+        ("harbor.corp.example", "unknown", ""),
+        ("ghcr.io", "harbor", "GHCR"),
+    ],
+)
+def test_a_chosen_profile_goes_before_a_guess_and_not_before_a_service(host: str, chosen: str, name: str) -> None:
+    assert profile_of(host, chosen).name == name
 
+
+def test_the_option_names_every_profile() -> None:
+    assert tuple(map(option_word, PROFILES)) == OPTION_WORDS
+
+
+MARKS = [
+    ({"x-harbor-csrf-token": "abc"}, "Harbor"),
+    ({"www-authenticate": 'Bearer realm="https://r.example/service/token",service="harbor-registry"'}, "Harbor"),
+    ({"server": "Artifactory/7.77.3"}, "Artifactory"),
+    ({"x-jfrog-version": "Artifactory/7.77.3 77703900"}, "Artifactory"),
+    ({"server": "Nexus/3.68.1-02 (OSS)"}, "Nexus"),
+    ({"www-authenticate": 'BASIC realm="Sonatype Nexus Repository Manager"'}, "Nexus"),
+    ({"gitlab-container-registry-version": "3.88.1"}, "GitLab"),
+    ({"www-authenticate": 'Bearer realm="https://git.example/jwt/auth",service="container_registry"'}, "GitLab"),
+    ({"www-authenticate": 'Bearer realm="https://r.example/v2/auth",service="r.example"'}, "Quay"),
+    ({"server": "AzureContainerRegistry"}, "ACR"),
+    ({"server": "nginx", "docker-distribution-api-version": "registry/2.0"}, ""),
+    ({"www-authenticate": 'Bearer realm="https://auth.example/token",service="registry"'}, ""),
+]
+
+
+@pytest.mark.parametrize(("headers", "name"), MARKS, ids=[f"{next(iter(marks))}-{name}" for marks, name in MARKS])
+def test_software_is_recognised_by_its_answers(headers: dict[str, str], name: str) -> None:
+    learned = Learned("registry.example", Meter())
+    learned.recognise(headers)
+    assert learned.profile.name == name
+    assert not name or all(learned.works(kind) is works for kind, works in learned.profile.works.items())
+
+    told = Learned("registry.example", Meter(), profile_of("registry.example", "zot"), told=True)
+    told.recognise(headers)
+    assert told.profile.name == "zot"
+
+
+class _Nexus(StrictHandler):
+    def version_string(self) -> str:
+        return "Nexus/3.68.1-02 (OSS)"
+
+
+class Nexus(StrictRegistry):
+    handler = _Nexus
+
+
+def test_what_is_recognised_begins_where_its_profile_says(make_client: Make) -> None:
+    with Nexus() as server:
+        client = make_client()
+        store = client.repository(server.host, "a/b")
+        store.head_manifest("v1")
+        assert store.put_blob(described(SMALL), reader_of(SMALL)) is BlobOutcome.WRITTEN
+        assert client.registries.learned(server.host).profile.name == "Nexus"
+        assert not any("digest=" in seen.path for seen in server.requests() if seen.method == "POST")
+
+
+def test_every_profile_is_a_valid_beginning() -> None:
     for profile in PROFILES:
         re.compile(profile.hosts)
         learned = Learned("registry.example", Meter(), profile)
@@ -255,8 +322,6 @@ def test_every_profile_is_a_valid_beginning() -> None:
 
 
 def test_limits_of_bodies_are_halved_down_to_a_floor() -> None:
-    from oci.meter import Meter
-
     meter = Meter()
     learned = Learned("registry.example", meter)
     assert learned.limit_body(100_000_000, "refused (413)")

@@ -8,6 +8,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -16,14 +17,16 @@ from oci.digest import Chunk, Digest, digest_of
 from oci.errors import Cancelled, IntegrityError, InvalidManifest, NotFound, Refused, StoreError, Unavailable
 from oci.manifest import parse_manifest
 from oci.reference import Repository
+from oci.registry import blobs
 from oci.registry.http import target as targets
 from oci.registry.http.answer import Answer
 from oci.registry.http.body import Headers
 from oci.registry.tags import next_page
 from tests.faults.proxy import Fault, FaultProxy
 from tests.oci.registry.conftest import Client
-from tests.servers.strict_registry import Features, StrictRegistry
+from tests.servers.strict_registry import Features, StrictHandler, StrictRegistry
 from tests.support.content import image, push
+from tests.support.waiting import until
 
 DATA = random.Random(3).randbytes(3_000_000)
 REPOSITORY = Repository("registry.example", "a/b")
@@ -336,3 +339,93 @@ def test_a_registry_error_is_told_with_its_own_code(server: StrictRegistry, clie
 
     assert caught.value.code == "DENIED"
     assert f"GET {proxy.url}/v2/a/b/manifests/v1: DENIED: pull access denied (403)" in str(caught.value)
+
+
+class _Throttled(StrictHandler):
+    """A body comes at a fixed speed on each connection."""
+
+    def answer(self, status: int, body: bytes = b"", /, **headers: str) -> None:
+        server: Any = self.registry
+        if self.command != "GET" or "/blobs/" not in self.path or status not in (200, 206):
+            super().answer(status, body, **headers)
+            return
+        with server.lock:
+            server.reading += 1
+            server.most = max(server.most, server.reading)
+        super().answer(status, b"", Content_Length=str(len(body)), **headers)
+        for start in range(0, len(body), server.piece):
+            time.sleep(server.piece / server.speed)
+            self.wfile.write(body[start : start + server.piece])
+        with server.lock:
+            server.reading -= 1
+
+
+class Throttled(StrictRegistry):
+    handler = _Throttled
+
+    def __init__(self, speed: int, features: Features | None = None) -> None:
+        super().__init__(features)
+        self.speed, self.piece, self.lock, self.reading, self.most = speed, 64 << 10, threading.Lock(), 0, 0
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(blobs, "PART", 256 << 10)
+    return blobs.PART
+
+
+LONG = random.Random(4).randbytes(8 << 20)
+LONG_BLOB = Descriptor("application/octet-stream", digest_of(LONG), len(LONG))
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_eight_connections_are_five_times_one_where_each_is_slow(make_client: Callable[..., Client]) -> None:
+    took = {}
+    with Throttled(speed=1 << 20) as server:
+        server.store.add_blob("a/b", LONG)
+        for connections in (8, 1):
+            client = make_client(parallel_reads=connections, concurrency=10, side="source")
+            started = time.monotonic()
+            chunks = client.repository(server.host, "a/b").read_blob(LONG_BLOB)
+            assert b"".join(chunks) == LONG
+            took[connections] = time.monotonic() - started
+    assert server.most == 8
+    assert took[1] >= 5 * took[8], took
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_no_more_parts_are_read_than_fit(make_client: Callable[..., Client]) -> None:
+    with Throttled(speed=1 << 30) as server:
+        server.store.add_blob("a/b", LONG)
+        client = make_client(parallel_reads=4, concurrency=10, side="source")
+        chunks = client.repository(server.host, "a/b").read_blob(LONG_BLOB)
+        next(chunks)
+        until("as many parts as fit were asked for", lambda: len(server.requests()) == 4)
+        next(chunks)
+        assert len(server.requests()) <= 5
+        chunks.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("ranges", [True, False])
+def test_parts_are_put_together_in_order_and_proven(make_client: Callable[..., Client], ranges: bool) -> None:
+    with Throttled(1 << 30, Features(ranges=ranges)) as server:
+        server.store.add_blob("a/b", LONG)
+        store = make_client(parallel_reads=8, side="source").repository(server.host, "a/b")
+        assert b"".join(store.read_blob(LONG_BLOB)) == LONG
+        assert b"".join(store.read_blob(LONG_BLOB, 3_000_001)) == LONG[3_000_001:]
+        assert len(server.requests()) == (32 + 21 if ranges else 3)
+
+        server.store.blobs[LONG_BLOB.digest] = LONG[:5_000_000] + b"X" + LONG[5_000_001:]
+        with pytest.raises(IntegrityError):
+            b"".join(store.read_blob(LONG_BLOB))
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_a_part_that_breaks_is_read_on(make_client: Callable[..., Client]) -> None:
+    with StrictRegistry() as server:
+        server.store.add_blob("a/b", LONG)
+        fault = Fault(method="GET", path="/blobs/", first=2, last=5, truncate_after=100_000)
+        with FaultProxy(server.port, fault) as proxy:
+            store = make_client(parallel_reads=4, side="source").repository(proxy.host, "a/b")
+            assert b"".join(store.read_blob(LONG_BLOB)) == LONG

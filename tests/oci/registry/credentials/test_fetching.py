@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from oci.cancel import CancelToken
+from oci.meter import Meter
 from oci.registry.credentials import ecr, memo
 from oci.registry.credentials.azure import _expiry
 from oci.registry.credentials.chain import Credentials, Fixed, default_credentials
@@ -18,6 +20,9 @@ from oci.registry.credentials.config_files import ConfigFiles
 from oci.registry.credentials.credential import ANONYMOUS, Credential
 from oci.registry.credentials.hosts import canonical_host, split_pattern
 from oci.registry.credentials.keychains import Keychain
+from oci.registry.http.request import Scope
+from oci.registry.options import RegistryOptions
+from oci.registry.repository import Registries
 
 SECRET = "hidden-word"
 HOST = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
@@ -204,3 +209,29 @@ def test_the_expiry_of_azures_refresh_token_is_its_own() -> None:
     assert _expiry(f"x.{claims}.y") == 4102444800
     for token in ("opaque", "x.%%%.y", f"x.{base64.urlsafe_b64encode(b'[]').decode()}.y"):
         assert 3 * 3600 - 5 <= _expiry(token) - time.time() <= 3 * 3600
+
+
+def test_settings_choose_the_aws_login_of_a_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def find(self: ecr.EcrKeychain, registry: str, repository: str) -> Credential | None:
+        asked.append((registry, repository))
+        return Credential(f"{self._profile}/{self._role}", SECRET) if ecr.covers(registry) else None
+
+    monkeypatch.setattr(ecr.EcrKeychain, "find", find)
+    other = HOST.replace("eu-west-1", "us-east-1")
+    roles = {HOST: "arn:aws:iam::123456789012:role/a", other: "arn:aws:iam::123456789012:role/b"}
+    with Registries(
+        side="source",
+        settings=lambda host: RegistryOptions(aws_profile="builds", aws_role=roles.get(host, "arn:x")),
+        credentials=Credentials([Fixed(Credential("general", SECRET))]),
+        meter=Meter(),
+        cancel=CancelToken(),
+    ) as registries:
+        for host, user in ((HOST, f"builds/{roles[HOST]}"), (other, f"builds/{roles[other]}"), ("ghcr.io", "general")):
+            login = registries.transport(host).login
+            for repository in ("a", "b"):
+                login.refused(401, {"www-authenticate": "Basic realm=x"}, [Scope(repository, "pull")], "", False)
+                sent = login.authorization([Scope(repository, "pull")])
+                assert base64.b64decode(sent.removeprefix("Basic ")).decode() == f"{user}:{SECRET}"
+    assert len(asked) == 2

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from oci.errors import Refused
-from oci.registry.http.address_policy import AddressPolicy, host_of, is_loopback
+from oci.registry.http import address_policy
+from oci.registry.http.address_policy import ALLOWED, AddressPolicy, host_of, is_loopback
+from oci.registry.http.origin import origin_of
 
 ADDRESSES = {
     "registry.example": ["93.184.216.34"],
@@ -85,3 +87,63 @@ def test_loopback(host: str, expected: bool) -> None:
 
 def test_hosts_of_registries() -> None:
     assert [host_of(one) for one in ("a.example", "a.example:5000", "[::1]:5000")] == ["a.example", "a.example", "::1"]
+
+
+@pytest.mark.parametrize(
+    ("registry", "named", "allowed"),
+    [
+        ("private-registry.example", {"registry.example"}, False),
+        ("127.0.0.1:5000", {"registry.example"}, False),
+        ("127.0.0.1:5000", {"private-registry.example"}, False),
+        ("private-registry.example", {"inside.example"}, True),
+        ("private-registry.example", {"registry.example", "localhost:5000"}, True),
+        ("127.0.0.1:5000", {"localhost:6000"}, True),
+        ("127.0.0.1:5000", {"127.0.0.1:5000"}, True),
+        ("storage.example", {"registry.example"}, True),
+        ("private-registry.example", (), True),
+        ("private-registry.example", None, True),
+    ],
+)
+def test_a_registry_that_a_lock_names_is_no_nearer_than_those_that_the_user_named(
+    registry: str, named: set[str] | None, allowed: bool
+) -> None:
+    def connect(allow_private: bool) -> None:
+        policy = AddressPolicy(registry, side="source", allow_private=allow_private, http_allowed=True, named=named)
+        policy.addresses(origin_of(registry))
+
+    connect(True)
+    if allowed:
+        connect(False)
+        return
+    with pytest.raises(Refused, match=ALLOWED.split()[0]):
+        connect(False)
+
+
+def test_no_setting_leads_to_the_credentials_of_a_machine() -> None:
+    policy = AddressPolicy(
+        "169.254.169.254", side="source", allow_private=True, http_allowed=True, named={"registry.example"}
+    )
+    with pytest.raises(Refused):
+        policy.addresses(origin_of("169.254.169.254"))
+
+
+@pytest.mark.parametrize("remembered", [60.0, 0.0], ids=["remembered", "asked again"])
+def test_a_name_that_answers_otherwise_the_second_time_leads_nowhere(
+    monkeypatch: pytest.MonkeyPatch, remembered: float
+) -> None:
+    """DNS rebinding: judged as public, and on loopback when it is connected to."""
+    answers = iter(["93.184.216.34", "127.0.0.1"])
+
+    def resolve(host: str, *rest: Any, **more: Any) -> list[Any]:
+        address = next(answers) if host == "rebound.example" else "93.184.216.35"
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0))]
+
+    monkeypatch.setattr(address_policy, "_REMEMBERED", remembered)
+    policy = guard("registry.example")
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    policy.check("https://rebound.example/x", "a redirect")
+    if remembered:
+        assert policy.addresses(origin_of("rebound.example")) == ("93.184.216.34",)
+    else:
+        with pytest.raises(Refused):
+            policy.addresses(origin_of("rebound.example"))

@@ -1,0 +1,181 @@
+"""What is kept for the next run in the cache folder of this machine: what was learned about registries, and where
+upload sessions are that a run left behind.
+
+All of it may be lost, or wrong by now, at the price of some requests: facts are tried again after a week, and corrected
+by what a registry does; a session is asked for before it is used. Runs side by side don't disturb each other: facts are
+merged under a lock of the folder, and the file of a session is locked by the process that sends to it.
+
+    registries.json           facts by host
+    uploads/<key>             the address of one upload session
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+
+import msgspec
+
+from oci.output import PRIVATE, replace_file
+from oci.registry.http.address_policy import host_of, is_loopback
+
+LIFETIME = 7 * 86_400.0
+"""Seconds that anything is kept: registries purge unfinished uploads after a week, and what they refuse may change."""
+
+HOSTS = 500
+UPLOADS = 200
+FILE_LIMIT = 4 << 20
+_URL_LIMIT = 8 << 10
+
+
+class Facts(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What was seen of a registry. `works` has kinds of requests by their names; `at` is in seconds since the epoch."""
+
+    profile: str = ""
+    works: Mapping[str, bool] = {}
+    body_limit: int = 0
+    at: float = 0.0
+
+
+class _File(msgspec.Struct):
+    version: int = 1
+    registries: dict[str, Facts] = {}
+
+
+class KeptUpload:
+    """The file of one upload session, locked by this process as long as it is open."""
+
+    def __init__(self, path: str, file: int) -> None:
+        self._path = path
+        self._file = file
+
+    @property
+    def location(self) -> str:
+        """The address of the session, as the registry gave it last; empty for a file that can't be used."""
+        with suppress(OSError, ValueError):
+            text = os.pread(self._file, _URL_LIMIT, 0).decode("ascii")
+            return text.rstrip("\n") if text.endswith("\n") else ""
+        return ""
+
+    def write(self, location: str) -> None:
+        data = f"{location}\n".encode()
+        if len(data) <= _URL_LIMIT:
+            with suppress(OSError):
+                os.ftruncate(self._file, os.pwrite(self._file, data, 0))
+
+    def release(self) -> None:
+        """Leaves the session to the next run."""
+        with suppress(OSError):
+            os.close(self._file)
+
+    def end(self) -> None:
+        """The session is over."""
+        with suppress(OSError):
+            os.unlink(self._path)
+        self.release()
+
+
+class State:
+    """`folder` is where it is kept; empty for memory alone, then nothing outlives the run. What can't be read or
+    written is as if it weren't there."""
+
+    def __init__(self, folder: str = "") -> None:
+        self._folder = folder
+        self._facts: dict[str, Facts] | None = None
+        self._swept = False
+
+    def facts(self, host: str) -> Facts:
+        """`host` is canonical."""
+        if self._facts is None:
+            self._facts = self._read()
+        return self._facts.get(host, Facts())
+
+    def learn(self, new: Mapping[str, Facts]) -> None:
+        """Adds the facts of a run to those that other runs have written meanwhile. A port of this machine changes hands
+        too often for facts to be worth anything."""
+        now = time.time()
+        stamped = {host: msgspec.structs.replace(one, at=now) for host, one in new.items() if _is_lasting(host)}
+        if not self._folder or not stamped:
+            return
+        with suppress(OSError):
+            os.makedirs(self._folder, exist_ok=True)
+            folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX)
+                merged = {**self._read(), **stamped}
+                newest = sorted(merged.items(), key=lambda item: item[1].at)[-HOSTS:]
+                replace_file(self._path, msgspec.json.encode(_File(registries=dict(newest))))
+            finally:
+                os.close(folder)
+
+    def kept_upload(self, repository: str, digest: str, *, make: bool = False) -> KeptUpload | None:
+        """The session of a blob that an earlier run left, or, with `make`, the place for a new one. None without a
+        folder, without such a session, and while another run sends to it."""
+        if not self._folder:
+            return None
+        key = hashlib.sha256(f"{repository}@{digest}".encode()).hexdigest()
+        path = os.path.join(self._uploads, key)
+        try:
+            if make:
+                os.makedirs(self._uploads, exist_ok=True)
+                self._sweep()
+            flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_CREAT if make else 0)
+            file = os.open(path, flags, PRIVATE)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(file)
+            return None
+        kept = KeptUpload(path, file)
+        if not make and os.fstat(file).st_mtime < time.time() - LIFETIME:
+            kept.end()
+            return None
+        return kept
+
+    @property
+    def _path(self) -> str:
+        return os.path.join(self._folder, "registries.json")
+
+    @property
+    def _uploads(self) -> str:
+        return os.path.join(self._folder, "uploads")
+
+    def _read(self) -> dict[str, Facts]:
+        if not self._folder:
+            return {}
+        try:
+            with open(self._path, "rb") as file:
+                found = msgspec.json.decode(file.read(FILE_LIMIT), type=_File)
+        except (OSError, msgspec.DecodeError, RecursionError):
+            return {}
+        oldest = time.time() - LIFETIME
+        return {host: one for host, one in found.registries.items() if one.at > oldest} if found.version == 1 else {}
+
+    def _sweep(self) -> None:
+        """Removes the files of sessions that are too old, and the oldest of too many."""
+        if self._swept:
+            return
+        self._swept = True
+        with os.scandir(self._uploads) as entries:
+            files = sorted(((entry.stat().st_mtime, entry.path) for entry in entries), reverse=True)
+        oldest = time.time() - LIFETIME
+        for number, (moment, path) in enumerate(files):
+            if number >= UPLOADS or moment < oldest:
+                with suppress(OSError):
+                    os.unlink(path)
+
+
+def default_folder() -> str:
+    """In the cache folder of whoever runs this."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return os.path.join(base, "transship")
+
+
+def _is_lasting(host: str) -> bool:
+    return not is_loopback(host_of(host))
