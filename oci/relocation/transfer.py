@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from itertools import islice
 from queue import SimpleQueue
@@ -51,7 +51,10 @@ class ImageOutcome:
     retryable: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {name: getattr(self, name) for name in _FIELDS}
+
+
+_FIELDS = tuple(field.name for field in fields(ImageOutcome))
 
 
 def transfer_image(session: Session, plan: Plan, digest: Digest) -> ImageOutcome:
