@@ -33,7 +33,7 @@ OpenBlob = Callable[[int, int | None], Iterator[Chunk]]
 Places = Callable[[Digest], Sequence[OpenBlob]]
 """Where a blob can be read, best first."""
 
-BUFFERED = 64 << 20
+BUFFERED = 40 << 20
 """Bytes of parts in memory at a time; a part that is bigger passes through piece by piece."""
 
 _ROUNDS = 3

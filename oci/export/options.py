@@ -59,7 +59,7 @@ class ExportOptions(Options, frozen=True, kw_only=True):
         int,
         option(
             "Part size",
-            "Bytes that are written at a time; more where S3's 10,000 parts would not be enough. 64 MiB of parts are "
+            "Bytes that are written at a time; more where S3's 10,000 parts would not be enough. 40 MiB of parts are "
             "in memory at a time; a part that is bigger is read twice instead.",
             unit="bytes",
             ge=SMALLEST,
