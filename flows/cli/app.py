@@ -31,6 +31,7 @@ _MEMBERS = {
     "mirror": ("flows.cli.mirror:mirror", "Keep repositories, bundles and locks the same somewhere else"),
     "prune": ("flows.cli.prune:prune", "Find, and delete when approved, what a repository has beyond a policy"),
     "tag": ("flows.cli.look:tag", "List tags, or resolve one to its digest"),
+    "auth": ("flows.cli.mirror.auth:auth", "Try the logins of registries"),
     "receiver": ("flows.cli.mirror.receiver:receiver", "Start mirrors when registries tell of a push"),
     "completion": ("flows.cli.about:completion", "Print a completion script for a shell"),
     "help": ("flows.cli.about:show_help", "Explain a command"),

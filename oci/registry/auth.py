@@ -132,6 +132,10 @@ class Authenticator:
         found = self._credentials.find(self._registry, wanted[0].repository if wanted else "")
         return not found.is_anonymous
 
+    def login_of(self, repository: str) -> str:
+        """Name the login that a repository of this registry is asked with, in words."""
+        return self._credentials.find(self._registry, repository).identity
+
     def identity(self, sent: str) -> str:
         """Who sent a request with this Authorization header, in words."""
         return self._identities.get(sent, "anonymous")

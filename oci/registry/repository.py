@@ -9,8 +9,8 @@ from typing import Self
 
 from oci.cancel import CancelToken
 from oci.descriptor import Descriptor
-from oci.digest import Chunk, Digest
-from oci.errors import Refused, StoreError
+from oci.digest import Chunk, Digest, digest_of
+from oci.errors import NotFound, Refused, StoreError
 from oci.manifest import Manifest
 from oci.meter import Meter
 from oci.reference import Repository
@@ -22,9 +22,12 @@ from oci.registry.http.pace import Caps
 from oci.registry.http.transport import Transport
 from oci.registry.options import AUTO, RegistryOptions
 from oci.registry.profiles import Learned, Remote, profile_of
+from oci.registry.sessions import Sessions
 from oci.registry.state import Facts, State
 from oci.registry.uploads import Uploader
 from oci.store import BlobOutcome, BlobReader
+
+_NOTHING = Descriptor("application/octet-stream", digest_of(b""), 0)
 
 
 class RegistryRepository:
@@ -89,6 +92,24 @@ class RegistryRepository:
         self._uploader.forget(manifest)
         if manifest.subject is not None and not listed:
             referrers.add_to_fallback(self._remote, manifest, manifest.subject.digest)
+
+    @property
+    def login(self) -> str:
+        """Who asks, in words: `user bob (docker config)`, `anonymous`."""
+        return self._remote.transport.login.login_of(self.name.path)
+
+    def try_login(self, *, push: bool) -> bool:
+        """Ask for the tags or, with `push`, start an upload session, which is cancelled. Return whether the repository
+        is there, as far as that tells. Raise StoreError where it is refused."""
+        if push:
+            sessions = Sessions(self._remote)
+            sessions.cancel(sessions.start(_NOTHING))
+            return True
+        try:
+            next(self.tags(), None)
+        except NotFound:
+            return False
+        return True
 
     def delete_manifest(self, digest: Digest) -> None:
         manifests.delete_manifest(self._remote, digest, "deleting the manifest")

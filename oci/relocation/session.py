@@ -22,7 +22,7 @@ from oci.meter import Meter, PartThreads
 from oci.reference import S3_PREFIX, ArchiveName, LayoutFolder, Repository, StoreName
 from oci.registry.credentials.chain import Credentials
 from oci.registry.options import DEFAULT_CONCURRENCY, RegistryOptions
-from oci.registry.repository import Registries
+from oci.registry.repository import Registries, RegistryRepository
 from oci.registry.state import State, default_folder
 from oci.registry.tags import catalog
 from oci.relocation.fanout import BlobPool
@@ -114,6 +114,9 @@ class Session:
         side = self._sides["source"]
         return catalog(side.transport(registry), side.learned(registry))
 
+    def repository(self, side: str, name: Repository) -> RegistryRepository:
+        return self._sides[side].repository(name)
+
     def expect(self, side: str, names: Iterable[StoreName]) -> None:
         """Says which repositories will be asked for soon, so that one token is fetched for several of them."""
         self._sides[side].expect(name for name in names if isinstance(name, Repository))
@@ -155,7 +158,7 @@ class Session:
 
     def _store(self, side: str, name: Repository | LayoutFolder) -> Destination:
         if not isinstance(name, LayoutFolder):
-            return self._sides[side].repository(name)
+            return self.repository(side, name)
         from oci.layout.store import Layout  # noqa: PLC0415 - a copy between registries reads no folder
 
         with self._lock:

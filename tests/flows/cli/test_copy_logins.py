@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -135,6 +136,51 @@ def test_a_password_from_standard_input(source: str, certificates: Certificates)
     assert wrong.returncode == 1
     assert "has no password" in nothing.stderr
     assert "--registry-username" in nobody.stderr
+
+
+def test_logins_are_tried_before_a_run(
+    source: str, basic: DockerRegistry, tokens: DockerRegistry, certificates: Certificates, tmp_path: Path
+) -> None:
+    web, new = f"{basic.host}/team/web", f"{tokens.host}/never/there"
+    ca = ("--registry-ca-cert-path", str(certificates.ca))
+    environ = {
+        "IMGPKG_REGISTRY_HOSTNAME_0": basic.host,
+        "IMGPKG_REGISTRY_USERNAME_0": USER,
+        "IMGPKG_REGISTRY_PASSWORD_0": PASSWORD,
+        "IMGPKG_REGISTRY_HOSTNAME_1": tokens.host,
+        "IMGPKG_REGISTRY_USERNAME_1": "reader",
+        "IMGPKG_REGISTRY_PASSWORD_1": "secret",
+    }
+    mirrors = tmp_path / "mirrors.yaml"
+    mirrors.write_text(
+        json.dumps(
+            {
+                "version": 1,
+                "mirrors": [
+                    {
+                        "name": "web",
+                        "source": {"repository": web},
+                        "destinations": [{"repository": new}],
+                        "tags": [{"allow": ["1"]}],
+                    }
+                ],
+            }
+        )
+    )
+
+    def tried(*arguments: str) -> tuple[int, list[list[str]]]:
+        done = transship("auth", "check", *arguments, *ca, "--json", environ=environ)
+        rows = json.loads(done.out)["Tables"][0]["Rows"]
+        return done.code, [[row["repository"], row["right"], row["login"].split(" (")[0]] for row in rows]
+
+    assert tried(web) == (0, [[web, "pull", f"user {USER}"]])
+    assert tried("-f", str(mirrors)) == (3, [[web, "pull", f"user {USER}"], [new, "push", "user reader"]])
+    assert tried(new, "--push")[0] == 3  # a reader may look, and not push
+    environ["IMGPKG_REGISTRY_USERNAME_1"] = "writer"
+    assert tried("-f", str(mirrors))[0] == 0
+    environ["IMGPKG_REGISTRY_PASSWORD_0"] = environ["IMGPKG_REGISTRY_PASSWORD_1"] = "wrong"
+    assert tried("-f", str(mirrors))[0] == 1
+    assert tokens.repository_tags("never/there") == []
 
 
 def test_a_registry_that_only_a_lock_names_gets_no_login_of_the_command_line(

@@ -41,7 +41,7 @@ def test_what_is_no_verb_is_known() -> None:
 @pytest.mark.parametrize("path", VERBS)
 def test_three_examples_are_right_calls(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     command = VERBS[path]
-    assert len(set(command.examples)) == 3
+    assert len(set(command.examples)) >= 3
     for example in command.examples:
         command.make_context(path, shlex.split(example))  # raises for a flag or a value that the command hasn't
 

@@ -69,6 +69,7 @@ def documents(
         "pull": ("pull", "-r", "-b", f"{target}:1.4.0", "-o", str(folder / "out")),
         "describe": ("describe", "-b", f"{target}:1.4.0"),
         "tag list": ("tag", "list", "-i", target),
+        "auth check": ("auth", "check", target, "--push"),
         "tag resolve": ("tag", "resolve", "-i", f"{target}:1.4.0"),
         "verify": ("verify", f"{target}:1.4.0"),
         "mirror plan": ("mirror", "plan", "-f", str(mirrors)),

@@ -1,0 +1,99 @@
+"""`auth check`: tries the logins that a run will use, before the run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+import click
+
+from flows.cli.access import RegistryFlags, registry_flags
+from flows.cli.click_ext import Invocation, Tree, Verb, everywhere
+from flows.cli.mirror.shared import Mirrors
+from oci.archive.s3_options import S3Options
+from oci.errors import Incomplete, InvalidInput, StoreError
+from oci.reference import Repository
+from oci.relocation.session import Session
+from oci.units import counted
+
+_HEADER = ("Repository", "Right", "Login", "Result")
+
+
+@click.command(
+    cls=Tree,
+    members={"check": ("flows.cli.mirror.auth:check", "Try the logins of repositories, or of all that mirrors name")},
+    aliases={},
+    invoke_without_command=True,
+)
+@everywhere
+@click.pass_context
+def auth(context: click.Context) -> None:
+    """Logins of registries."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+        raise InvalidInput("Use one of available subcommands: check")
+
+
+@click.command(
+    name="check",
+    cls=Verb,
+    examples=("-f mirrors.yaml", "registry.example/shop/web", "registry.corp.example/mirror/web --push --json"),
+)
+@click.argument("repositories", nargs=-1, metavar="[REPOSITORY]...")
+@click.option("-f", "--file", "path", default="", help="File of mirrors: try what they read and what they write.")
+@click.option("--push", is_flag=True, help="Try the right to push to the repositories that are named here, too.")
+@registry_flags(sides=True)
+@everywhere
+@click.pass_obj
+def check(invocation: Invocation, /, registry: RegistryFlags, **flags: Any) -> None:
+    """Try the logins of repositories, or of all repositories that the mirrors of a file name.
+
+    Reading is tried by asking for the tags; pushing by starting an upload, which is cancelled and leaves nothing.
+    A login that is refused is named with where it comes from. Exit codes: 0 all work, 3 some do not, 1 none does.
+    """
+    invocation.output.check_columns(_HEADER)
+    wanted: dict[tuple[Repository, str], None] = {}
+    if flags["path"]:
+        mirrors = Mirrors.asked_for(invocation, registry, S3Options(), {"path": flags["path"], "names": (), "only": ""})
+        wanted |= dict.fromkeys(_named(mirrors))
+        opened: AbstractContextManager[Session] = mirrors.session()
+    elif flags["repositories"]:
+        opened = registry.session(invocation)
+    else:
+        raise click.UsageError("name repositories, or a file of mirrors with -f")
+    for text in flags["repositories"]:
+        rights = ("pull", "push") if flags["push"] else ("pull",)
+        wanted |= dict.fromkeys((Repository.parse(text), right) for right in rights)
+    with opened as session:
+        tried = [_tried(session, name, right) for name, right in wanted]
+    failures = [error for _, error in tried if error is not None]
+    invocation.output.table("Logins", _HEADER, [row for row, _ in tried])
+    keys = ("repository", "right", "login", "result")
+    invocation.output.result(
+        logins=[dict(zip(keys, row, strict=True)) | {"works": error is None} for row, error in tried]
+    )
+    if failures:
+        raise Incomplete(
+            f"{counted(len(failures), 'login')} refused",
+            failures,
+            some_done=len(failures) < len(tried),
+            hint="the table says where each login comes from",
+        )
+    invocation.output.finish()
+
+
+def _named(mirrors: Mirrors) -> Iterator[tuple[Repository, str]]:
+    for mirror in mirrors.chosen:
+        stores = [(mirror.source.store, "pull"), *((one.store, "push") for one in mirror.destinations)]
+        yield from ((store, right) for store, right in stores if isinstance(store, Repository))
+
+
+def _tried(session: Session, name: Repository, right: str) -> tuple[list[str], StoreError | None]:
+    store = session.repository("destination" if right == "push" else "source", name)
+    error = None
+    try:
+        result = "works" if store.try_login(push=right == "push") else "works; there is no such repository yet"
+    except StoreError as refusal:
+        error, result = refusal, refusal.message
+    return [str(name), right, store.login, result], error
