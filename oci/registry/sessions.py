@@ -206,7 +206,7 @@ class Sessions:
             self.cancel(session)
             return None
         location = answer.headers.get("location")
-        session.location = self._remote.transport.resolve(location, answer.url) if location else session.location
+        session.location = self._resolved(location, answer) if location else session.location
         session.offset = offset
         return session
 
@@ -248,7 +248,7 @@ class Sessions:
             location = answer.headers.get("location", "")
             if answer.status not in (307, 308) or not location:
                 return answer
-            request = msgspec.structs.replace(request, target=self._remote.transport.resolve(location, answer.url))
+            request = msgspec.structs.replace(request, target=self._resolved(location, answer))
         raise self._remote.refused(POST_UPLOAD, f"more than {REDIRECTS} redirects", request.subject)
 
     def _post(
@@ -279,7 +279,10 @@ class Sessions:
         location = answer.headers.get("location", "")
         if not location:
             raise self._remote.refused(POST_UPLOAD, "the registry started an upload and didn't say where")
-        return self._remote.transport.resolve(location, answer.url)
+        return self._resolved(location, answer)
+
+    def _resolved(self, location: str, answer: Answer) -> Target:
+        return self._remote.transport.resolve(location, answer.url, str(self._name))
 
     def confirm(self, answer: Answer, blob: Descriptor) -> None:
         said = answer.headers.get("docker-content-digest", "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import re
+import select
 import socket
 import struct
 import threading
@@ -12,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from tests.servers.docker_registry import free_port
 from tests.servers.http_server import LoopbackServer, QuietHandler
 
 _HOP = {"connection", "transfer-encoding", "content-length", "host"}
@@ -26,7 +28,12 @@ class Fault:
     reset after so many bytes of the answer's body; 0 before any answer); `cut_upload_after` (reset after so many bytes
     of the request's body were passed on); `truncate_after` (closed, the announced length unkept); `corrupt_at` (that
     byte of the body is another); `stall_after` (nothing more after so many bytes, the connection open); `drip` (one
-    byte each so many seconds); `delay` (seconds before the answer); `replace_headers` (of the real answer).
+    byte each so many seconds); `delay` (seconds before the answer); `replace_headers` (of the real answer; empty takes
+    one away), `replace_status` and `replace_body` (of the real answer); `twice` (the real answer is sent two times);
+    `raw` (these bytes instead of an answer, and `then` "close", "reset", "stall", "drip" or "repeat", which sends
+    `piece` for ever); `refuse` (nobody listens for so many seconds). With `perform` the registry does what it was asked
+    before `status`, `raw`, or a reset before the answer. `{host}`, `{path}` and `{name}`, the last part of the
+    path, in headers are those of the request.
     """
 
     method: str = ".*"
@@ -45,6 +52,14 @@ class Fault:
     drip: float = 0.0
     delay: float = 0.0
     replace_headers: Mapping[str, str] = field(default_factory=dict)
+    replace_status: int = 0
+    replace_body: bytes | None = None
+    twice: bool = False
+    raw: bytes = b""
+    then: str = "close"
+    piece: bytes = b""
+    refuse: float = 0.0
+    perform: bool = False
     matched: int = 0
 
     def applies(self, method: str, path: str) -> bool:
@@ -81,20 +96,66 @@ class _Handler(QuietHandler):
 
     def _pass_on(self, fault: Fault | None) -> None:
         length = int(self.headers.get("Content-Length") or 0)
-        if fault is not None and fault.status:
-            for _ in self._request_body(length):
-                pass
-            names = {name.replace("-", "_"): value for name, value in fault.headers.items()}
-            self.answer(fault.status, fault.body, **names)
-            return
-        if fault is not None and fault.reset_after == 0:
+        if fault is not None and fault.refuse:
+            self.proxy.refuse(fault.refuse)
             self._reset()
+            return
+        if fault is not None and (fault.status or fault.raw or fault.reset_after == 0):
+            self._instead(fault, length)
             return
         upstream = http.client.HTTPConnection("127.0.0.1", self.proxy.target_port, timeout=120)
         try:
             self._forward(upstream, fault, length)
         finally:
             upstream.close()
+
+    def _instead(self, fault: Fault, length: int) -> None:
+        """Something else than the registry's answer."""
+        body = b"".join(self._request_body(length)) if fault.perform or fault.status or fault.raw else b""
+        if fault.perform:
+            upstream = self._ask(body)
+            upstream.getresponse().read()
+            upstream.close()
+        if fault.status:
+            names = {name.replace("-", "_"): self._filled(value) for name, value in fault.headers.items()}
+            self.answer(fault.status, fault.body, **names)
+            return
+        if fault.raw:
+            self._write_raw(fault)
+        else:
+            self._reset()
+
+    def _ask(self, body: bytes) -> http.client.HTTPConnection:
+        upstream = http.client.HTTPConnection("127.0.0.1", self.proxy.target_port, timeout=120)
+        upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+        for name, value in self.headers.items():
+            if name.lower() not in _HOP:
+                upstream.putheader(name, value)
+        upstream.putheader("Host", self.proxy.host)
+        upstream.putheader("Content-Length", str(len(body)))
+        upstream.endheaders(body or None)
+        return upstream
+
+    def _filled(self, value: str) -> str:
+        name = self.path.partition("?")[0].rpartition("/")[2]
+        return value.replace("{host}", self.proxy.host).replace("{path}", self.path).replace("{name}", name)
+
+    def _write_raw(self, fault: Fault) -> None:
+        if fault.then == "drip":
+            self._drip(fault.raw, fault.drip)
+            return
+        self.wfile.write(fault.raw)
+        while fault.then == "repeat" and not self.proxy.stopped.is_set():
+            self.wfile.write(fault.piece)
+        {"reset": self._reset, "stall": self._stall}.get(fault.then, self._close)()
+
+    def _drip(self, data: bytes, seconds: float) -> None:
+        for number in range(len(data)):
+            if self.proxy.stopped.wait(seconds):
+                break
+            self.wfile.write(data[number : number + 1])
+            self.wfile.flush()
+        self.close_connection = True
 
     def _forward(self, upstream: http.client.HTTPConnection, fault: Fault | None, length: int) -> None:
         upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
@@ -116,14 +177,17 @@ class _Handler(QuietHandler):
         if fault is not None and fault.delay:
             self.proxy.stopped.wait(fault.delay)
         answer = upstream.getresponse()
-        self.send_response(answer.status)
+        if fault is not None and (fault.twice or fault.replace_body is not None):
+            self._answer_anew(answer, fault)
+            return
+        self.send_response((fault.replace_status if fault else 0) or answer.status)
         changed = {name.lower(): value for name, value in (fault.replace_headers if fault else {}).items()}
         for name, value in answer.getheaders():
             if name.lower() not in {"connection", "transfer-encoding"} and name.lower() not in changed:
                 self.send_header(name, value)
         for name, value in changed.items():
             if value:
-                self.send_header(name, value)
+                self.send_header(name, self._filled(value))
         endless = self.command != "HEAD" and answer.getheader("Content-Length") is None
         if endless:
             self.send_header("Connection", "close")
@@ -131,6 +195,23 @@ class _Handler(QuietHandler):
         if self.command != "HEAD":
             self._answer_body(answer, fault)
         self.close_connection = self.close_connection or endless
+
+    def _answer_anew(self, answer: http.client.HTTPResponse, fault: Fault) -> None:
+        """The real answer with another body, or twice."""
+        body = answer.read()
+        headers = {name.lower(): value for name, value in answer.getheaders()}
+        if fault.replace_body is not None:
+            body = fault.replace_body
+            headers["content-length"] = str(len(body))
+        headers |= {name.lower(): self._filled(value) for name, value in fault.replace_headers.items()}
+        for _ in range(2 if fault.twice else 1):
+            self.send_response(fault.replace_status or answer.status)
+            for name, value in headers.items():
+                if name not in {"connection", "transfer-encoding"}:
+                    self.send_header(name, value)
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
 
     def _request_body(self, length: int) -> Iterator[bytes]:
         while length:
@@ -166,12 +247,7 @@ class _Handler(QuietHandler):
                 self.wfile.flush()
                 end()
         if fault.drip and not self.close_connection:
-            for number in range(len(piece)):
-                if self.proxy.stopped.wait(fault.drip):
-                    break
-                self.wfile.write(piece[number : number + 1])
-                self.wfile.flush()
-            self.close_connection = True
+            self._drip(piece, fault.drip)
         return piece
 
     def _reset(self) -> None:
@@ -185,8 +261,12 @@ class _Handler(QuietHandler):
         self.connection.close()
 
     def _stall(self) -> None:
+        """Until the client goes away."""
         self.close_connection = True
-        self.proxy.stopped.wait()
+        self.wfile.flush()
+        while not self.proxy.stopped.is_set():
+            if select.select([self.connection], [], [], 0.2)[0] and not self.connection.recv(4096):
+                return
 
 
 class FaultProxy(LoopbackServer):
@@ -195,7 +275,7 @@ class FaultProxy(LoopbackServer):
     handler = _Handler
 
     def __init__(self, target_port: int, *rules: Fault) -> None:
-        super().__init__()
+        super().__init__(free_port())  # a port of its own choice would be lost in `refuse`
         self.target_port = target_port
         self.rules = list(rules)
         self.seen: list[tuple[float, str, str]] = []
@@ -203,11 +283,32 @@ class FaultProxy(LoopbackServer):
         """Of requests that have ended."""
         self.stopped = threading.Event()
         self._lock = threading.Lock()
+        self._refusing: threading.Thread | None = None
 
     def fault_for(self, method: str, path: str) -> Fault | None:
         with self._lock:
             self.seen.append((time.monotonic(), method, path))
             return next((rule for rule in self.rules if rule.applies(method, path)), None)
+
+    def refuse(self, seconds: float) -> None:
+        """Lets nobody connect for so many seconds. On Linux a socket that is shut down keeps its port, and may listen
+        again."""
+        listener = self._server.socket
+
+        def again() -> None:
+            self.stopped.wait(seconds)
+            if not self.stopped.is_set():
+                listener.listen(self._server.request_queue_size)
+
+        with self._lock:
+            if self._refusing is None or not self._refusing.is_alive():
+                listener.shutdown(socket.SHUT_RDWR)
+                self._refusing = threading.Thread(target=again, daemon=True)
+                self._refusing.start()
+
+    @property
+    def refusing(self) -> bool:
+        return self._refusing is not None and self._refusing.is_alive()
 
     def count(self, method: str, path: str) -> int:
         return sum(bool(one == method and re.search(path, where)) for _, one, where in self.seen)

@@ -22,8 +22,8 @@ class LoopbackServer:
 
     handler: type[BaseHTTPRequestHandler]
 
-    def __init__(self) -> None:
-        self._server = QuietServer(("127.0.0.1", 0), self.handler)
+    def __init__(self, port: int = 0) -> None:
+        self._server = QuietServer(("127.0.0.1", port), self.handler)
         self._server.owner = self  # type: ignore[attr-defined]
         self.port = int(self._server.server_address[1])
         self.host = f"127.0.0.1:{self.port}"

@@ -36,9 +36,6 @@ if TYPE_CHECKING:
 _KEPT_SECONDS = 30.0
 """A connection that was idle for longer isn't used again: load balancers close them after a minute or less."""
 
-_CHECKED_SECONDS = 1.0
-"""A connection that was idle for less is used without looking whether the server closed it."""
-
 
 class Proxy(msgspec.Struct, frozen=True):
     """`authorization` is the value of Proxy-Authorization, or empty."""
@@ -138,7 +135,8 @@ class Connections:
             if connection is None:
                 return self._connect(origin)
             idle = now - connection.idle_since
-            if idle < _CHECKED_SECONDS or (idle < _KEPT_SECONDS and not connection.is_stale()):
+            # Also after a moment: an answer that a server or a proxy sends twice isn't the answer to the next request.
+            if idle < _KEPT_SECONDS and not connection.is_stale():
                 return connection
             connection.close()
 

@@ -245,7 +245,10 @@ class Connection:
 
     def _set_timeout(self, seconds: float) -> None:
         if seconds != self._timeout:
-            self._sock.settimeout(seconds)
+            try:
+                self._sock.settimeout(seconds)
+            except OSError as error:  # closed meanwhile
+                raise WireError(_why(error), unanswered=True) from error
             self._timeout = seconds
 
     def _failed(self, error: OSError) -> NoReturn:

@@ -126,10 +126,14 @@ class Transport:
             except StoreError as error:
                 attempts = self._again(error, request, attempts)
 
-    def resolve(self, location: str, base: str) -> Target:
-        """The target of a Location, judged by the address policy. A registry behind a proxy that ends TLS often names
-        itself with http: that isn't followed, TLS is kept."""
-        target = self._judged(location, base, "a Location header")
+    def resolve(self, location: str, base: str, subject: str) -> Target:
+        """The target of a Location, judged by the address policy; `subject` is for its errors. A registry behind a
+        proxy that ends TLS often names itself with http: that isn't followed, TLS is kept."""
+        try:
+            target = self._judged(location, base, "a Location header")
+        except StoreError as error:
+            error.subject = subject
+            raise
         if self._origin.scheme == "https" and target.origin == origin_of(self.registry, "http"):
             return msgspec.structs.replace(target, origin=self._origin)
         return target
@@ -168,6 +172,7 @@ class Transport:
             except BaseException as error:
                 answer.__exit__(type(error), error, error.__traceback__)
                 if isinstance(error, StoreError):
+                    error.subject = error.subject or request.subject  # of a redirect, a realm: what was asked for
                     self._slow_down(error, request, answer.started)
                 raise
             return answer

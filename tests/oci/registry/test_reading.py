@@ -188,6 +188,17 @@ def test_a_head_without_a_digest_is_made_good_with_a_get(client: Client) -> None
     assert head.digest == content.digest
 
 
+def test_a_head_that_speaks_of_another_digest_is_made_good_with_a_get(server: StrictRegistry, client: Client) -> None:
+    content = image(1)
+    push(server.url, "a/b", content, "v1")
+    other = {"Docker-Content-Digest": digest_of(b"other")}
+    with FaultProxy(server.port, Fault(method="HEAD", path="/manifests/", replace_headers=other)) as proxy:
+        head = client.repository(proxy.host, "a/b").head_manifest(content.digest)
+
+    assert head is not None
+    assert (head.digest, head.size) == (content.digest, len(content.raw))
+
+
 def test_a_manifest_with_other_bytes_than_its_digest_is_refused(server: StrictRegistry, client: Client) -> None:
     content = image(1)
     push(server.url, "a/b", content, "v1")
