@@ -86,13 +86,18 @@ def verified(
     """
     verifier = Verifier(digest, size, what)
     last: Chunk = b""
-    for chunk in chunks:
-        verifier.update(chunk)
-        if tick is not None:
-            tick(len(chunk))
-        if last:
-            yield last
-        last = chunk
-    verifier.finish()
+    try:
+        for chunk in chunks:
+            verifier.update(chunk)
+            if tick is not None:
+                tick(len(chunk))
+            if last:
+                yield last
+            last = chunk
+        verifier.finish()
+    finally:
+        close = getattr(chunks, "close", None)
+        if close is not None:
+            close()  # now, and by this thread: an error holds its frames, and a connection with them, for long
     if last:
         yield last

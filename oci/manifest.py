@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from msgspec import Struct, field
 
@@ -94,7 +94,8 @@ def parse_manifest(
             hint="raise the manifest limit of this registry if it is to be trusted",
         )
     try:
-        body = as_object(json.loads(raw), "manifest")
+        # RFC 8259: UTF-8 without a mark, and no NaN. Another reader of the same bytes must not see another manifest.
+        body = as_object(json.loads(raw.decode(), parse_constant=_no_constant), "manifest")
     except (ValueError, RecursionError) as error:
         raise InvalidManifest("the manifest is not JSON") from error
     kind = _media_type(body, media_type.partition(";")[0].strip())
@@ -114,6 +115,10 @@ def parse_manifest(
         artifact_type=as_text(body.get("artifactType", ""), "artifactType"),
         annotations=as_annotations(body.get("annotations"), "annotations"),
     )
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _media_type(body: dict[str, Any], given: str) -> str:

@@ -7,7 +7,7 @@ in bytes for each byte that went in.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import chain
 from typing import Annotated, Any
 
@@ -24,6 +24,9 @@ _PIECE = 256 << 10
 
 _FIRST_SLICE = 512
 _LARGEST_SLICE = 64 << 10
+_LONGEST_HEAD = 16
+"""Bytes that a step of zstd's framing looks at, at most."""
+
 _ZSTD_WINDOW = 128 << 20
 _RATIO_COUNTS_FROM = 64 << 20
 """Unpacked bytes that any layer may have: a file of zeros compresses to a thousandth, and small ones do no harm."""
@@ -153,14 +156,22 @@ def _unzstd(chunks: Iterator[bytes]) -> Iterator[bytes]:
                 yield piece
     except zstandard.ZstdError as error:
         raise InvalidManifest("the layer's zstd data is damaged") from error
+    if file.is_cut:
+        raise InvalidManifest("the layer's zstd data is cut short")
 
 
 class _File:
-    """The one method of a file that the zstd reader calls."""
+    """The one method of a file that the zstd reader calls. The reader takes data that are cut short for the end, so
+    frames and blocks are followed here (RFC 8878, 3.1)."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
         self._rest = memoryview(b"")
+        self._steps = self._follow()
+        self._missing = next(self._steps)
+        """Bytes until the next step; 0 or more are passed over."""
+        self._head = b""
+        self.is_cut = False
 
     def read(self, size: int) -> bytes:
         while not self._rest:
@@ -169,4 +180,36 @@ class _File:
                 return b""
             self._rest = memoryview(chunk)
         given, self._rest = bytes(self._rest[:size]), self._rest[size:]
+        self._pass(given)
         return given
+
+    def _pass(self, data: bytes) -> None:
+        at = 0
+        while at < len(data):
+            taken = data[at : at + self._missing]
+            at += len(taken)
+            self._missing -= len(taken)
+            self._head = (self._head + taken)[-_LONGEST_HEAD:]
+            while not self._missing:
+                self._missing = self._steps.send(self._head)
+                self._head = b""
+
+    def _follow(self) -> Generator[int, bytes, None]:
+        """Asks for so many bytes at a time, and gets the last of them."""
+        while True:
+            self.is_cut = False
+            head = yield 1
+            self.is_cut = True
+            head += yield 3
+            if head[1:4] == _ZSTD_SKIPPABLE:
+                yield int.from_bytes((yield 4), "little")
+                continue
+            flags = (yield 1)[0]
+            single, checksum = flags >> 5 & 1, flags >> 2 & 1
+            yield (not single) + (0, 1, 2, 4)[flags & 3] + (single, 2, 4, 8)[flags >> 6]
+            last = 0
+            while not last:
+                block = int.from_bytes((yield 3), "little")
+                last = block & 1
+                yield 1 if block >> 1 & 3 == 1 else block >> 3
+            yield 4 * checksum
