@@ -96,8 +96,6 @@ def verified(
             last = chunk
         verifier.finish()
     finally:
-        close = getattr(chunks, "close", None)
-        if close is not None:
-            close()  # now, and by this thread: an error holds its frames, and a connection with them, for long
+        end_read(chunks)
     if last:
         yield last

@@ -161,7 +161,7 @@ def _archive(session: Session, item: WorkItem, breaker: Breaker) -> ItemOutcome:
         plan, report = write_item(session, item)
     except TransshipError as error:
         breaker.failed(error)
-        return _failed(item, target, _only_failure(error), started)
+        return _failed(item, target, _cause(error), started)
     breaker.succeeded(item.places)
     done = _carried(item, target, DONE, (), started=started, tags=target.tags)
     return msgspec.structs.replace(done, images=len(list(plan.images)), bytes_written=report.sent)
@@ -178,16 +178,19 @@ def _bring(session: Session, item: WorkItem, target: Target, plan: Plan, breaker
         result = relocation.run(on_image=note)
     except TransshipError as error:
         breaker.failed(error)
-        return _failed(item, target, _only_failure(error), started, relocation.result().outcomes)
+        return _failed(item, target, _cause(error), started, relocation.result().outcomes)
     breaker.succeeded(item.alone(target).places)
     return _carried(item, target, DONE, result.outcomes, started=started, tags=result.published.tags)
 
 
-def _only_failure(error: TransshipError) -> TransshipError:
-    """A relocation of one image that failed says no more than its one failure."""
-    if isinstance(error, Incomplete) and len(error.failures) == 1:
+def _cause(error: TransshipError) -> TransshipError:
+    """A relocation of one image that failed says no more than its one failure, one of several the first of them."""
+    if not isinstance(error, Incomplete) or not error.failures:
+        return error
+    if len(error.failures) == 1:
         return error.failures[0]
-    return error
+    message = f"{error.message}; the first: {error.failures[0]}"
+    return Incomplete(message, error.failures, some_done=error.some_done, hint=error.hint)
 
 
 def _carried(

@@ -178,6 +178,8 @@ class Relocation:
             self._prove()
         if step in (Step.PUBLISH, Step.NAMES):
             tags = publish_names(self.session, self.plan)
+            if step is Step.NAMES:
+                check_names(self.session, self.plan)
             self.published = Published(tags=tags, locations=self.published.locations)
 
     def run(
@@ -303,6 +305,23 @@ def publish_names(session: Session, plan: Plan) -> tuple[str, ...]:
             _push(session, destination, manifest, tag)
             tags.append(tag)
     return tuple(tags)
+
+
+def check_names(session: Session, plan: Plan) -> None:
+    """Asks the destination for each tag that was moved. Raises Incomplete when one shows something else: a registry
+    may answer a PUT with 201 and keep nothing."""
+    destination = session.destination(plan.destination)
+    wrong: list[TransshipError] = []
+    for manifest in plan.manifests:
+        for tag in manifest.tags:
+            session.cancel.check()
+            there = destination.head_manifest(tag)
+            if there is None or there.digest != manifest.digest:
+                shown = there.digest if there is not None else "nothing"
+                message = f"{plan.destination}: {tag} was pushed as {manifest.digest} and shows {shown}"
+                wrong.append(StoreError(message, side="destination", retryable=True))
+    if wrong:
+        raise Incomplete(f"{counted(len(wrong), 'name')} at {plan.destination} can't be read back", wrong)
 
 
 def _push(session: Session, destination: Destination, manifest: PlannedManifest, tag: str) -> None:
