@@ -1,0 +1,63 @@
+"""A sample of the storm; `make storm` plays all of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from tests.servers.docker_registry import DockerRegistry
+from tests.storm.faults import ROWS
+from tests.storm.trial import Kind
+from tests.storm.weather import Weather
+
+SAMPLE = 150
+SEED = 20261129
+
+
+@pytest.fixture(scope="module")
+def weather(
+    registry: DockerRegistry, other_registry: DockerRegistry, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Weather]:
+    ports = {"source": registry.port, "destination": other_registry.port}
+    with Weather(ports, tmp_path_factory.mktemp("storm")) as one:
+        yield one
+
+
+def test_the_table_is_as_large_as_promised(weather: Weather) -> None:
+    assert len({row.name for row in ROWS}) == len(ROWS) >= 80
+    assert len(weather.every_trial()) >= 900
+
+
+def test_every_end_is_proven_or_a_clean_error(weather: Weather) -> None:
+    """150 of the thousands of trials, always the same."""
+    outcomes = weather.play(weather.sample(SAMPLE, SEED), threads=4)
+
+    wrong = [f"{one.trial.id}: {one.note}" for one in outcomes if one.kind is Kind.OTHER]
+    assert not wrong, "\n".join(wrong)
+    counts = Counter(one.kind for one in outcomes)
+    assert counts[Kind.COMPLETED] + counts[Kind.CLEAN] + counts[Kind.UNSEEN] == SAMPLE
+    assert min(counts[Kind.COMPLETED], counts[Kind.CLEAN]) > 20
+
+
+MENDED = (
+    # Errors of redirects named no reference.
+    "a redirect to a file | export | source | last",
+    # A mirror's report said how many images failed, and not why.
+    "a redirect to a file | mirror | source | middle",
+    # The second of two answers was taken for the answer to the next request.
+    "the answer twice | describe | source | middle",
+    # Names were moved after the proof, and not looked at.
+    "a manifest taken and not kept | copy and verify | destination | last",
+)
+"""Trials that ended otherwise once."""
+
+
+def test_what_was_mended_stays_so(weather: Weather) -> None:
+    chosen = [(kind, trial) for kind, trial in weather.every_trial() if trial.id in MENDED]
+    assert len(chosen) == len(MENDED)
+
+    outcomes = weather.play(chosen, threads=2)
+
+    assert [f"{one.trial.id}: {one.note}" for one in outcomes if one.kind in (Kind.OTHER, Kind.UNSEEN)] == []

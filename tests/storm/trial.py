@@ -1,0 +1,178 @@
+"""One fault, one operation, one position: played, judged from outside, and played again in calm weather."""
+
+from __future__ import annotations
+
+import re
+import time
+import traceback
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+from urllib.parse import unquote
+
+from oci.errors import Incomplete, TransshipError
+from tests.storm.faults import PLACES, READS, ROWS, Row
+from tests.storm.operations import OPERATIONS, Operation, Reported, by_name, clean_up
+from tests.storm.stage import SIDES, Stage
+
+LONGEST = 40.0
+"""Seconds that one run may take, with all its time-outs and what else the machine does."""
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+class Kind(StrEnum):
+    COMPLETED = "completed"
+    CLEAN = "clean error"
+    UNSEEN = "unseen lie"
+    """A lie of the registry that its row names, and that only a read-back shows."""
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    row: Row
+    operation: str
+    side: str
+    number: int
+    position: str
+
+    @property
+    def id(self) -> str:
+        return f"{self.row.name} | {self.operation} | {self.side} | {self.position}"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    trial: Trial
+    kind: Kind
+    note: str
+    seconds: float
+
+
+def rehearse(stage: Stage, *, whole: bool) -> None:
+    """Plays operations without a fault: those whose end is judged by such a run, or, to note what they ask for, all."""
+    for operation in OPERATIONS:
+        if not whole and not operation.judged_by_rehearsal:
+            continue
+        stage.calm()
+        name = stage.fresh()
+        operation.prepare(stage, name)
+        stage.calm()
+        with stage.session(hurry=False, **dict(operation.settings)) as session:
+            result = operation.run(stage, session, name)
+        wrong = operation.proof(stage, name, result)
+        assert not wrong, f"{operation.name}: {wrong}"
+        stage.requests[operation.name] = {side: list(stage.seen(side)) for side in operation.sides}
+        clean_up(stage, name)
+
+
+def trials(stage: Stage) -> list[Trial]:
+    """Every row with every operation that makes such requests, at the first, the middle and the last of them. The
+    variants of a copy are for faults of writing."""
+    found = []
+    for row in ROWS:
+        method, path = PLACES[row.place]
+        for operation in OPERATIONS:
+            if operation.name.startswith("copy ") and row.place in READS:
+                continue
+            for side in operation.sides:
+                asked = stage.requests[operation.name][side]
+                count = sum(bool(re.fullmatch(method, verb) and re.search(path, where)) for verb, where in asked)
+                places = {1: "first", (count + 1) // 2: "middle", count: "last"} if count else {}
+                places[1] = "first"
+                found += [Trial(row, operation.name, side, at, places[at]) for at in sorted(places) if at <= count]
+    return found
+
+
+def play(stage: Stage, trial: Trial) -> Outcome:
+    operation = by_name(trial.operation)
+    name = stage.fresh()
+    started = time.monotonic()
+    try:
+        stage.calm()
+        operation.prepare(stage, name)
+        stage.calm()
+        kind, note = _judged(stage, operation, trial, name)
+    except Exception:  # noqa: BLE001 - whatever the program or the trial does
+        kind, note = Kind.OTHER, traceback.format_exc()
+    finally:
+        clean_up(stage, name)
+    return Outcome(trial, kind, note, time.monotonic() - started)
+
+
+def _judged(stage: Stage, operation: Operation, trial: Trial, name: str) -> tuple[Kind, str]:
+    result, error, problems = _stormy(stage, operation, trial, name)
+    lie = trial.row.unseen.get(operation.name, "")
+    if error is None:
+        wrong = operation.proof(stage, name, result)
+        if wrong:
+            problems.append(f"ended well, and isn't: {wrong}")
+        elif not problems:
+            return Kind.COMPLETED, ""
+    else:
+        ruins = operation.ruins(stage, name)
+        if ruins:
+            problems.append(f"half-made after {error}: {ruins}")
+        if not ruins or lie:
+            problems += _again(stage, operation, name)
+    if not problems:
+        return Kind.CLEAN, str(error)
+    return (Kind.UNSEEN if lie else Kind.OTHER), "\n".join(problems) + f"\n({error})"
+
+
+def _stormy(stage: Stage, operation: Operation, trial: Trial, name: str) -> tuple[Any, Exception | None, list[str]]:
+    """The run with the fault: its result or its error, and what is wrong with these."""
+    stage.storm(trial.side, trial.row.fault(trial.number))
+    started = time.monotonic()
+    result: Any = None
+    error: Exception | None = None
+    problems: list[str] = []
+    try:
+        with stage.session(hurry=True, **dict(operation.settings)) as session:
+            result = operation.run(stage, session, name)
+    except (TransshipError, Reported) as raised:
+        error = raised
+        problems += _unclean(stage, trial, raised)
+    except Exception as raised:  # noqa: BLE001 - what must never happen is an outcome, too
+        error = raised
+        problems.append("".join(traceback.format_exception(raised)))
+    stage.calm()
+    if (took := time.monotonic() - started) > LONGEST:
+        problems.append(f"took {took:.0f} s")
+    return result, error, problems
+
+
+def _unclean(stage: Stage, trial: Trial, error: TransshipError | Reported) -> list[str]:
+    """What the error doesn't say: the side, the registry, the reference."""
+    parts = error.failures if isinstance(error, Incomplete) and error.failures else (error,)
+    host = stage.proxies[trial.side].host
+    sides = SIDES if trial.operation == "copy beside" else (trial.side,)
+    unclean = []
+    for part in parts:
+        text = str(part)
+        lacking = [] if host in text else [host]
+        if not any(side in text for side in sides):
+            lacking.append(trial.side)
+        if not (_DIGEST.search(text) or re.search(rf"{re.escape(host)}/[a-z]", text)):
+            lacking.append("a reference")
+        if lacking:
+            unclean.append(f"{type(part).__name__} doesn't name {', '.join(lacking)}: {text}")
+    return unclean
+
+
+def _again(stage: Stage, operation: Operation, name: str) -> list[str]:
+    """What is wrong with a second run, without the fault."""
+    there = set()
+    if operation.writes:
+        walker = stage.walkers["destination"]
+        there = {digest for digest in stage.expected_blobs() if walker.has_blob(name, digest)}
+    with stage.session(hurry=False, **dict(operation.settings)) as session:
+        try:
+            result = operation.run(stage, session, name)
+        except (TransshipError, Reported) as error:
+            return [f"the second run failed: {error}"]
+    problems = [f"after the second run: {wrong}" for wrong in operation.proof(stage, name, result)]
+    seen = [unquote(path) for method, path in stage.seen("destination") if method in ("PUT", "POST")]
+    sent = {found.group(1) for path in seen if (found := re.search(r"[?&]digest=(sha256:[0-9a-f]{64})", path))}
+    return [*problems, *(f"sent again: {digest}" for digest in sorted(sent & there))]
