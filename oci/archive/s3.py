@@ -31,6 +31,7 @@ from oci.errors import (
     RateLimited,
     Refused,
     StoreError,
+    TransshipError,
     Unauthorized,
     Unavailable,
 )
@@ -80,6 +81,8 @@ _ENDPOINTS = {
     "ListMultipartUploads": "uploads",
 }
 
+_PROGRESS = 1 << 20
+"""Bytes after which a read counts as going well again: a stream that ends after a thousand bytes each time doesn't."""
 
 _RETRIED = re.compile(r"attempt=([2-9]|1\d)")
 
@@ -105,6 +108,11 @@ class S3:
             yield
         except (ClientError, BotoCoreError) as error:
             raise _store_error(error, side=self.side, store=location, operation=operation) from error
+        except TransshipError:
+            raise
+        except Exception as error:  # boto3 follows a redirect of a store for ever, and lets its parsers' errors through
+            message = f"the store answered something that can't be worked with ({type(error).__name__})"
+            raise Refused(message, side=self.side, store=location, operation=operation) from error
 
 
 @contextmanager
@@ -160,14 +168,15 @@ class S3Reader:
         self.fingerprint: str = head.get("Metadata", {}).get(FINGERPRINT, "")
 
     def read(self, offset: int, length: int) -> Iterator[bytes]:
-        """A stream that breaks off is continued where it broke."""
+        """A stream that breaks off is continued where it broke, until it goes no further."""
         end = offset + length
-        tries = _TRIES
+        tries, mark = _TRIES, offset
         while offset < end:
             try:
                 for chunk in self._stream(offset, end):
                     offset += len(chunk)
-                    tries = _TRIES
+                    if offset - mark >= _PROGRESS:
+                        tries, mark = _TRIES, offset
                     yield chunk
             except (Unavailable, IntegrityError):
                 tries -= 1

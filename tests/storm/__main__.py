@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import random
 import sys
 import tempfile
 import time
@@ -10,6 +11,8 @@ from collections import Counter
 from pathlib import Path
 
 from tests.servers.docker_registry import DockerRegistry
+from tests.servers.seaweedfs import SeaweedFS
+from tests.storm.s3 import Shore
 from tests.storm.table import page
 from tests.storm.trial import Kind, Outcome
 from tests.storm.weather import Weather
@@ -36,14 +39,22 @@ def main() -> int:
             DockerRegistry(folder / "a") as source,
             DockerRegistry(folder / "b") as destination,
             Weather({"source": source.port, "destination": destination.port}, folder / "stages") as weather,
+            SeaweedFS(folder / "s3") as store,
+            Shore(store) as shore,
         ):
             every = weather.every_trial()
             chosen = weather.sample(options.sample, options.seed) if options.sample else every
             chosen = [(kind, trial) for kind, trial in chosen if options.only in trial.id]
             print(f"{len(chosen)} of {len(every)} trials; {time.monotonic() - started:.1f} s to begin", flush=True)
-            outcomes = weather.play(chosen, threads=options.threads, on_outcome=shown)
+            outcomes = list(weather.play(chosen, threads=options.threads, on_outcome=shown))
+            chores = [trial for trial in shore.trials() if options.only in trial.id]
+            if options.sample:
+                chores = random.Random(options.seed).sample(chores, min(len(chores), options.sample // 10))
+            for trial in chores:
+                outcomes.append(shore.play(trial))
+                shown(outcomes[-1])
     if options.table:
-        Path(options.table).write_text(page(outcomes, len(every)))
+        Path(options.table).write_text(page(outcomes, len(every) + len(shore.trials())))
     counts = Counter(outcome.kind.value for outcome in outcomes)
     print(f"{len(outcomes)} trials in {time.monotonic() - started:.0f} s: {dict(counts)}")
     return 1 if counts[Kind.OTHER.value] else 0

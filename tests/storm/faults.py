@@ -47,9 +47,8 @@ class Row:
     stays: bool = False
     unseen: Mapping[str, str] = field(default_factory=dict)
 
-    def fault(self, number: int) -> Fault:
+    def fault(self, number: int, method: str, path: str) -> Fault:
         """What happens to the `number`-th such request, and with `stays` to all after it."""
-        method, path = PLACES[self.place]
         return Fault(method=method, path=path, first=number, last=1 << 30 if self.stays else number, **self.does)
 
 

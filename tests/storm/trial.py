@@ -123,7 +123,7 @@ def _judged(stage: Stage, operation: Operation, trial: Trial, name: str) -> tupl
 
 def _stormy(stage: Stage, operation: Operation, trial: Trial, name: str) -> tuple[Any, Exception | None, list[str]]:
     """The run with the fault: its result or its error, and what is wrong with these."""
-    stage.storm(trial.side, trial.row.fault(trial.number))
+    stage.storm(trial.side, trial.row.fault(trial.number, *PLACES[trial.row.place]))
     started = time.monotonic()
     result: Any = None
     error: Exception | None = None
