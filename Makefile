@@ -9,7 +9,7 @@ JOBS ?= 2
 PYTEST := $(BIN)/python -m pytest
 BESIDE := --numprocesses $(JOBS) --dist loadgroup
 
-.PHONY: demo test test-slow test-all test-optional ui lint check coverage profile bench lock servers clean docs storm
+.PHONY: demo test test-slow test-all test-optional ui lint check coverage profile bench lock servers clean docs storm fuzz
 
 # Everything comes by hash, also what installs (uv takes seconds where pip takes a minute) and what builds the package.
 $(BIN)/transship: pyproject.toml requirements.lock deployments/build.lock
@@ -48,6 +48,10 @@ test-all: $(BIN)/transship servers   ## both in one run
 STORM ?= --table docs/reference/storm.md
 storm: $(BIN)/transship servers   ## every fault of the table with every operation, some twenty minutes; writes a page of the book
 	$(BIN)/python -m tests.storm $(STORM)
+
+FUZZ ?= 20000
+fuzz: $(BIN)/transship   ## every parser, with so many examples each: an hour
+	HYPOTHESIS_EXAMPLES=$(FUZZ) $(PYTEST) -m "" $(BESIDE) --hypothesis-profile fuzz tests/fuzz
 
 lint: $(BIN)/transship
 	$(BIN)/ruff check .

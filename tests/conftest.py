@@ -6,6 +6,7 @@ Each test uses repositories of its own, so that a registry may be shared.
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Generator, Iterator
 
 import pytest
@@ -20,6 +21,9 @@ _numbers = itertools.count(1)
 
 settings.register_profile("quick", max_examples=25, deadline=None, derandomize=True, database=None)
 settings.register_profile("long", max_examples=400, deadline=None, print_blob=True)
+settings.register_profile(
+    "fuzz", max_examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", "20000")), deadline=None, print_blob=True
+)
 settings.load_profile("quick")  # unless --hypothesis-profile names another one
 
 

@@ -1,0 +1,107 @@
+"""Each parser by name: an honest document or two, and how it is called."""
+
+# ruff: noqa: E501 - a line is a document
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+from oci.archive import index_json, manifest_json
+from oci.archive.transship_json import TransshipJson
+from oci.bundle.locations import ImageLocations
+from oci.bundle.lockfile import BundleLock, ImagesLock
+from oci.descriptor import Platform
+from oci.digest import parse_digest
+from oci.errors import TransshipError
+from oci.export.plan import ArchivePlan
+from oci.files.decompress import decompressed
+from oci.files.members import Members
+from oci.manifest import parse_manifest
+from oci.mirror.reader import parse_config
+from oci.prune.keep import Keep
+from oci.prune.plan import PrunePlan
+from oci.reference import parse_any, parse_store, parse_tag
+from oci.registry.challenge import parse_challenges
+from oci.registry.http import http1
+from oci.registry.http.answer import Answer
+from oci.registry.http.body import Headers, WireError
+from oci.registry.http.errors import _explained
+from oci.registry.http.origin import normal_host, split_url
+from oci.registry.http.pace import remaining_pulls, retry_after
+from oci.registry.http.target import BASE
+from oci.registry.tags import next_page
+from oci.relocation.plan import Plan
+from oci.units import parse_duration, parse_size
+from tests.hostile import archives, layers, locks, manifests, mirrors
+from tests.support.plans import plan_of
+
+NOW = datetime(2026, 11, 29, tzinfo=UTC)
+PIECE = 4096
+
+
+class Parser(NamedTuple):
+    """`own` are the errors that it may raise beside ours, which its only caller turns into ours."""
+
+    parse: Callable[[bytes], object]
+    honest: Sequence[bytes]
+    own: tuple[type[Exception], ...] = ()
+
+
+def _text(parse: Callable[[str], object]) -> Callable[[bytes], object]:
+    return lambda data: parse(data.decode("latin-1"))
+
+
+def _members(data: bytes) -> None:
+    pieces = iter([data[at : at + PIECE] for at in range(0, len(data), PIECE)])
+    members = Members(pieces)
+    for _ in members:
+        for _ in members.data():
+            pass
+
+
+def _all(data: bytes) -> None:
+    for _ in decompressed(iter([data])):
+        pass
+
+
+LOCK = f"{locks.HEAD}images:\n- image: registry.example/ab@{locks.DIGEST}\n  annotations: {{a: b}}\n".encode()
+BUNDLE = f"{locks.BUNDLE}bundle:\n  image: registry.example/ab@{locks.DIGEST}\n  tag: '1.0'\n".encode()
+LOCATIONS = f"apiVersion: imgpkg.carvel.dev/v1alpha1\nkind: ImageLocations\nimages:\n- image: registry.example/ab@{locks.DIGEST}\n  isBundle: false\n".encode()
+PRUNE = PrunePlan(destination="registry.example/ab", keep=Keep(tags=("v1",)), grace=timedelta(0), made=NOW)
+INDEX = json.dumps({"schemaVersion": 2, "manifests": [manifests.CHILD]}).encode()
+
+PARSERS: Mapping[str, Parser] = {
+    "references": Parser(_text(parse_any), (b"registry.example:5000/shop/web:1.0", f"ab@{locks.DIGEST}".encode(), b"docker://ab")),
+    "stores": Parser(_text(parse_store), (b"registry.example/ab", b"oci:/srv/x", b"archive:a.tar|b.tar", b"archive:s3://bucket/key")),
+    "tags": Parser(_text(parse_tag), (b"v1.0_x-y",)),
+    "digests": Parser(_text(parse_digest), (locks.DIGEST.encode(),)),
+    "platforms": Parser(_text(Platform.parse), (b"linux/arm/v7",)),
+    "hosts": Parser(_text(normal_host), (b"registry.example", b"127.0.0.1")),
+    "URLs and Locations": Parser(_text(split_url), (b"https://registry.example:5000/v2/a/blobs/uploads/1?x=y#z", b"http://[::1]:80/x")),
+    "sizes": Parser(_text(parse_size), (b"4GiB", b"1.5 MB")),
+    "durations": Parser(_text(parse_duration), (b"7d", b"1h30m")),
+    "images locks": Parser(lambda data: ImagesLock.from_yaml(data, "x"), (LOCK,)),
+    "bundle locks": Parser(lambda data: BundleLock.from_yaml(data, "x"), (BUNDLE,)),
+    "locations": Parser(lambda data: ImageLocations.from_yaml(data, "x"), (LOCATIONS,)),
+    "mirrors.yaml": Parser(lambda data: parse_config(data, "x", {}), (mirrors.document("tags: [{semver: ['^1'], latest: 3, allow: ['a+']}]").encode(),)),
+    "manifests": Parser(parse_manifest, (manifests.manifest(), manifests.index())),
+    "challenges": Parser(_text(parse_challenges), (b'Bearer realm="https://x/token",service="y",scope="a:b:pull", Basic realm=z', b"Negotiate abc==")),
+    "Link": Parser(_text(lambda text: next_page(Answer(200, Headers(link=text), b"", ""), BASE)), (b'</v2/a/tags/list?n=1&last=x>; rel="next"; title="a,b"',)),
+    "Retry-After": Parser(_text(lambda text: retry_after({"retry-after": text}, NOW)), (b"120", b"1.5, 3", b"Wed, 21 Oct 2026 07:28:00 GMT")),
+    "quotas": Parser(_text(lambda text: remaining_pulls({"ratelimit-remaining": text})), (b"76;w=21600",)),
+    "headers": Parser(_text(http1._parse), (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nX: y\r\n folded",), (WireError,)),
+    "errors": Parser(lambda data: _explained(data, "text/html"), (b'{"errors":[{"code":"DENIED","message":"no"}]}', b"<html><script>x</script>no</html>")),
+    "plans": Parser(_text(Plan.from_json), (plan_of((100, 2000)).to_json().encode(),)),
+    "plans of a prune": Parser(_text(PrunePlan.from_json), (PRUNE.to_json().encode(),)),
+    "plans of an archive": Parser(_text(ArchivePlan.from_json), (b'{"version":1,"source":"x","format":"imgpkg","images":1,"blob_count":0,"base":"","docker_tags":[],"left_out":[],"blobs":[],"volumes":[]}',)),
+    "manifest.json": Parser(lambda data: manifest_json.parse([data]), (json.dumps([archives.element()]).encode(),)),
+    "index.json": Parser(lambda data: index_json.parse(data, lambda _digest, _size: manifests.manifest()), (INDEX,)),
+    "transship.json": Parser(lambda data: TransshipJson.from_json(data, "x"), (b'{"version":1,"volume":1,"volumes":2,"whole":"' + b"0" * 64 + b'"}',)),
+    "tar": Parser(_members, (layers.GOOD, layers.pax(b"11 path=abc\n"))),
+    "gzip and zstd": Parser(_all, (layers.PACKED, layers.ZSTD)),
+}  # fmt: skip
+
+OURS = TransshipError
