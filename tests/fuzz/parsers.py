@@ -14,7 +14,7 @@ from oci.archive.transship_json import TransshipJson
 from oci.bundle.locations import ImageLocations
 from oci.bundle.lockfile import BundleLock, ImagesLock
 from oci.descriptor import Platform
-from oci.digest import parse_digest
+from oci.digest import digest_of, parse_digest
 from oci.errors import TransshipError
 from oci.export.plan import ArchivePlan
 from oci.files.decompress import decompressed
@@ -71,7 +71,10 @@ LOCK = f"{locks.HEAD}images:\n- image: registry.example/ab@{locks.DIGEST}\n  ann
 BUNDLE = f"{locks.BUNDLE}bundle:\n  image: registry.example/ab@{locks.DIGEST}\n  tag: '1.0'\n".encode()
 LOCATIONS = f"apiVersion: imgpkg.carvel.dev/v1alpha1\nkind: ImageLocations\nimages:\n- image: registry.example/ab@{locks.DIGEST}\n  isBundle: false\n".encode()
 PRUNE = PrunePlan(destination="registry.example/ab", keep=Keep(tags=("v1",)), grace=timedelta(0), made=NOW)
-INDEX = json.dumps({"schemaVersion": 2, "manifests": [manifests.CHILD]}).encode()
+MANIFEST = manifests.manifest()
+INDEX = json.dumps(
+    {"schemaVersion": 2, "manifests": [{**manifests.CHILD, "digest": digest_of(MANIFEST), "size": len(MANIFEST)}]}
+).encode()
 
 PARSERS: Mapping[str, Parser] = {
     "references": Parser(_text(parse_any), (b"registry.example:5000/shop/web:1.0", f"ab@{locks.DIGEST}".encode(), b"docker://ab")),
@@ -98,9 +101,9 @@ PARSERS: Mapping[str, Parser] = {
     "plans of a prune": Parser(_text(PrunePlan.from_json), (PRUNE.to_json().encode(),)),
     "plans of an archive": Parser(_text(ArchivePlan.from_json), (b'{"version":1,"source":"x","format":"imgpkg","images":1,"blob_count":0,"base":"","docker_tags":[],"left_out":[],"blobs":[],"volumes":[]}',)),
     "manifest.json": Parser(lambda data: manifest_json.parse([data]), (json.dumps([archives.element()]).encode(),)),
-    "index.json": Parser(lambda data: index_json.parse(data, lambda _digest, _size: manifests.manifest()), (INDEX,)),
+    "index.json": Parser(lambda data: index_json.parse(data, lambda _digest, _size: MANIFEST), (INDEX,)),
     "transship.json": Parser(lambda data: TransshipJson.from_json(data, "x"), (b'{"version":1,"volume":1,"volumes":2,"whole":"' + b"0" * 64 + b'"}',)),
-    "tar": Parser(_members, (layers.GOOD, layers.pax(b"11 path=abc\n"))),
+    "tar": Parser(_members, (layers.GOOD, layers.pax(b"12 path=abc\n"))),
     "gzip and zstd": Parser(_all, (layers.PACKED, layers.ZSTD)),
 }  # fmt: skip
 
