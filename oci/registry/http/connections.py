@@ -59,6 +59,7 @@ class Connections:
         self._lock = threading.Lock()
         self._idle: dict[Origin, list[Connection]] = {}
         self._closed = False
+        self._is_cut = False
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._http2: Http2Connections | None = None
         if settings.ca_files or settings.client_certificate:
@@ -96,7 +97,7 @@ class Connections:
                 response = connection.answer(method, settings.header_timeout)
             except BaseException as error:
                 connection.close()
-                if served and repeatable and isinstance(error, WireError) and error.unanswered:
+                if served and repeatable and isinstance(error, WireError) and error.unanswered and not self._is_cut:
                     continue
                 raise
             response.ended_with = partial(self._give_back, origin, connection)
@@ -151,7 +152,8 @@ class Connections:
             connection.close()
 
     def cut(self) -> None:
-        """Shuts every socket down: what waits on one gets an error at once."""
+        """Shuts every socket down: what waits on one gets an error at once, and doesn't try on another."""
+        self._is_cut = True
         for sock in list(self._sockets):
             shut_down(sock)
         if self._http2 is not None:
@@ -190,6 +192,8 @@ class Connections:
                 sock.settimeout(self._settings.connect_timeout)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 sock.connect((address, port))
+                if self._is_cut:
+                    raise ConnectionAbortedError("the run is being ended")
             except OSError as error:
                 sock.close()
                 problem = error
