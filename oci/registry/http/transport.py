@@ -126,7 +126,7 @@ class Transport:
             except StoreError as error:
                 attempts = self._again(error, request, attempts)
 
-    def resolve(self, location: str, base: str, subject: str) -> Target:
+    def resolve(self, location: str, base: str, subject: str = "") -> Target:
         """The target of a Location, judged by the address policy; `subject` is for its errors. A registry behind a
         proxy that ends TLS often names itself with http: that isn't followed, TLS is kept."""
         try:

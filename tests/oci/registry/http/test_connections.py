@@ -275,7 +275,7 @@ def test_a_registry_behind_a_proxy_that_names_itself_with_http(make_client: Make
         client.repository(server.host, "a/b").head_manifest("v1")
         transport = client.registries.transport(server.host)
 
-        found = transport.resolve(f"http://{server.host}/v2/a/b/blobs/uploads/1?x=y", server.url, "a/b")
+        found = transport.resolve(f"http://{server.host}/v2/a/b/blobs/uploads/1?x=y", server.url)
         assert str(found) == f"https://{server.host}/v2/a/b/blobs/uploads/1?x=y"
 
 
