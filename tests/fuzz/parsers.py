@@ -24,7 +24,7 @@ from oci.mirror.reader import parse_config
 from oci.prune.keep import Keep
 from oci.prune.plan import PrunePlan
 from oci.reference import parse_any, parse_store, parse_tag
-from oci.registry.challenge import parse_challenges
+from oci.registry.credentials.challenge import parse_challenges
 from oci.registry.http import http1
 from oci.registry.http.answer import Answer
 from oci.registry.http.body import Headers, WireError

@@ -14,7 +14,7 @@ from oci.library import Registry
 from oci.registry.credentials.credential import Credential
 from oci.registry.options import RegistryOptions
 from oci.store import reader_of
-from tests.hostile.case import ACCEPTED, Case
+from tests.hostile.case import ACCEPTED, Case, given
 from tests.servers.http_server import LoopbackServer, QuietHandler
 from tests.support.content import Blob
 
@@ -93,16 +93,16 @@ def ask(server: Liar, answer: Answer) -> None:
 
 def cases() -> Iterator[Case[Answer]]:
     for text in CHALLENGES:
-        yield Case(f"the challenge {text[:60]!r}", lambda text=text: ("challenge", text), Unauthorized)
+        yield Case(f"the challenge {text[:60]!r}", given(("challenge", text)), Unauthorized)
     for realm in REALMS:
-        yield Case(f"the realm {realm[:60]!r}", lambda realm=realm: ("challenge", f'Bearer realm="{realm}"'), Refused)
+        yield Case(f"the realm {realm[:60]!r}", given(("challenge", f'Bearer realm="{realm}"')), Refused)
     for body in TOKENS:
-        yield Case(f"the token {body[:40]!r}", lambda body=body: ("token", body), Refused)
+        yield Case(f"the token {body[:40]!r}", given(("token", body)), Refused)
     for lifetime in (*LIFETIMES, *NO_LIFETIMES):
-        text = b'{"token": "x", "expires_in": ' + lifetime + b"}"
+        body = b'{"token": "x", "expires_in": ' + lifetime + b"}"
         expected = Refused if lifetime in NO_LIFETIMES else ACCEPTED
-        yield Case(f"a token for {lifetime[:20]!r} seconds", lambda text=text: ("token", text), expected)
+        yield Case(f"a token for {lifetime[:20]!r} seconds", given(("token", body)), expected)
     for link in LINKS:
-        yield Case(f"the Link {link[:60]!r}", lambda link=link: ("link", link), ACCEPTED)
+        yield Case(f"the Link {link[:60]!r}", given(("link", link)), ACCEPTED)
     for location in LOCATIONS:
-        yield Case(f"the Location {location[:60]!r}", lambda location=location: ("location", location), Refused)
+        yield Case(f"the Location {location[:60]!r}", given(("location", location)), Refused)

@@ -8,6 +8,7 @@ import io
 import json
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from oci.errors import IntegrityError, InvalidManifest, NotFound, TransshipError
@@ -141,9 +142,9 @@ WHOLE: Mapping[str, tuple[Callable[[], bytes], type[TransshipError] | None]] = {
 def cases() -> Iterator[Case[bytes]]:
     for key, value in CHANGES:
         shown = repr(value)[:30]
-        yield Case(f"{key} is {shown}", lambda key=key, value=value: imgpkg(key, value), InvalidManifest)
+        yield Case(f"{key} is {shown}", partial(imgpkg, key, value), InvalidManifest)
     for key, value in UNUSED:
-        yield Case(f"{key} is {value!r}", lambda key=key, value=value: imgpkg(key, value), ACCEPTED)
+        yield Case(f"{key} is {value!r}", partial(imgpkg, key, value), ACCEPTED)
     for name, (make, expected) in WHOLE.items():
         yield Case(name, make, expected)
     for note in (
@@ -154,7 +155,7 @@ def cases() -> Iterator[Case[bytes]]:
         b"{" * 100_000,
         b"\xff",
     ):
-        yield Case(f"a note {note[:30]!r}", lambda note=note: _with_note(note), InvalidManifest)
+        yield Case(f"a note {note[:30]!r}", partial(_with_note, note), InvalidManifest)
 
 
 def _with_note(note: bytes) -> bytes:

@@ -18,3 +18,7 @@ class Case(NamedTuple, Generic[T]):
     name: str
     make: Callable[[], T]
     expected: type[TransshipError] | None
+
+
+def given(value: T) -> Callable[[], T]:
+    return lambda: value

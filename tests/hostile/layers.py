@@ -11,6 +11,7 @@ import lzma
 import struct
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 import zstandard
 
@@ -156,30 +157,26 @@ def _raw() -> Iterator[tuple[str, Callable[[], bytes], type[TransshipError] | No
 
 def cases() -> Iterator[Case[bytes]]:
     for name in ESCAPES:
-        yield Case(f"a file {name!r}", lambda name=name: tar_of(entry(name, b"x")), InvalidManifest)
+        yield Case(f"a file {name!r}", partial(tar_of, entry(name, b"x")), InvalidManifest)
     for name in ABSOLUTE:
-        yield Case(f"a file {name!r}", lambda name=name: tar_of(entry(name, b"x")), ACCEPTED)
+        yield Case(f"a file {name!r}", partial(tar_of, entry(name, b"x")), ACCEPTED)
     for name in BROKEN_NAMES:
-        yield Case(f"a file {name!r}", lambda name=name: tar_of(entry(name, b"x")), ACCEPTED)
+        yield Case(f"a file {name!r}", partial(tar_of, entry(name, b"x")), ACCEPTED)
     for what, kind in KINDS.items():
         yield Case(
             f"{what} and a file of its name",
-            lambda kind=kind: tar_of(entry("out", kind=kind, target="/etc"), entry("out", b"x")),
+            partial(tar_of, entry("out", kind=kind, target="/etc"), entry("out", b"x")),
             ACCEPTED,
         )
     for target in TARGETS:
         link = entry("out", kind=tarfile.SYMTYPE, target=target)
-        yield Case(
-            f"a file behind a link to {target!r}", lambda link=link: tar_of(link, entry("out/in", b"x")), ACCEPTED
-        )
+        yield Case(f"a file behind a link to {target!r}", partial(tar_of, link, entry("out/in", b"x")), ACCEPTED)
         hard = entry("in", kind=tarfile.LNKTYPE, target=target)
-        yield Case(
-            f"a hard link to {target!r}, written to", lambda hard=hard: tar_of(hard, entry("in", b"x")), ACCEPTED
-        )
+        yield Case(f"a hard link to {target!r}, written to", partial(tar_of, hard, entry("in", b"x")), ACCEPTED)
     for name in (".wh...", ".wh..", ".wh.", "a/.wh...", ".wh..wh..opq/../../out"):
-        yield Case(f"a deletion {name!r}", lambda name=name: tar_of(entry(name)), InvalidManifest)
+        yield Case(f"a deletion {name!r}", partial(tar_of, entry(name)), InvalidManifest)
     for mode in (0o4755, 0o2755, 0o1777, 0o0, 0o7777):
-        yield Case(f"mode {mode:o}", lambda mode=mode: tar_of(entry("a", b"x", mode=mode)), ACCEPTED)
+        yield Case(f"mode {mode:o}", partial(tar_of, entry("a", b"x", mode=mode)), ACCEPTED)
     yield Case("10,000 levels", lambda: tar_of(entry("a/" * 10_000 + "b", b"x")), InvalidManifest)
     yield Case("a name of 5,000 letters", lambda: tar_of(entry("n" * 5000, b"x")), InvalidManifest)
     yield Case("a file where a folder is", lambda: tar_of(entry("a/b", b"x"), entry("a", b"y")), ACCEPTED)

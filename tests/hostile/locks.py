@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from oci.errors import InvalidDocument
-from tests.hostile.case import ACCEPTED, Case
+from tests.hostile.case import ACCEPTED, Case, given
 
 DIGEST = "sha256:" + "a" * 64
 HEAD = "apiVersion: imgpkg.carvel.dev/v1alpha1\nkind: ImagesLock\n"
@@ -78,9 +78,9 @@ HARMLESS = {
 def cases() -> Iterator[Case[bytes]]:
     for image in IMAGES:
         text = f'{HEAD}images:\n- image: "{image}"\n'
-        yield Case(f"the image {image[:40]!r}", lambda text=text: text.encode(), InvalidDocument)
+        yield Case(f"the image {image[:40]!r}", given(text.encode()), InvalidDocument)
     for name, text in WHOLE.items():
-        yield Case(name, lambda text=text: text.encode(), InvalidDocument)
+        yield Case(name, given(text.encode()), InvalidDocument)
     for name, text in HARMLESS.items():
-        yield Case(name, lambda text=text: text.encode(), ACCEPTED)
+        yield Case(name, given(text.encode()), ACCEPTED)
     yield Case("bytes that aren't UTF-8", lambda: HEAD.encode() + b"images: \xff\xfe\n", InvalidDocument)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from oci.errors import InvalidManifest
-from tests.hostile.case import ACCEPTED, Case
+from tests.hostile.case import ACCEPTED, Case, given
 from tests.support.content import DOCKER_MANIFEST, OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
 
 DIGEST = "sha256:" + "a" * 64
@@ -40,7 +40,7 @@ def _body(base: Mapping[str, Any], fields: Mapping[str, Any]) -> bytes:
 
 def cases() -> Iterator[Case[tuple[bytes, str]]]:
     for name, raw, said, expected in (*_documents(), *_fields()):
-        yield Case(name, lambda raw=raw, said=said: (raw, said), expected)
+        yield Case(name, given((raw, said)), expected)
 
 
 def _documents() -> Iterator[tuple[str, bytes, str, Any]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from oci.errors import InvalidDocument
-from tests.hostile.case import ACCEPTED, Case
+from tests.hostile.case import ACCEPTED, Case, given
 
 FIELDS = (
     "name: ../x", "name: ''", "name: [x]", "name: 'a\\nb'", "name: {a: b}", "source: registry.example/shop/web", "source: {}", "source: {repository: ''}",
@@ -75,9 +75,9 @@ def document(field: str) -> str:
 
 def cases() -> Iterator[Case[bytes]]:
     for field in FIELDS:
-        yield Case(field, lambda field=field: document(field).encode(), InvalidDocument)
+        yield Case(field, given(document(field).encode()), InvalidDocument)
     for name, text in WHOLE.items():
-        yield Case(name, lambda text=text: text.encode(), InvalidDocument)
+        yield Case(name, given(text.encode()), InvalidDocument)
     for field in HARMLESS:
-        yield Case(field[:60], lambda field=field: document(field).encode(), ACCEPTED)
+        yield Case(field[:60], given(document(field).encode()), ACCEPTED)
     yield Case("bytes that aren't UTF-8", lambda: b"version: 1\nmirrors: \xff\n", InvalidDocument)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from oci.errors import InvalidReference
-from tests.hostile.case import ACCEPTED, Case
+from tests.hostile.case import ACCEPTED, Case, given
 
 DIGEST = "sha256:" + "a" * 64
 REFUSED = (
@@ -30,6 +30,6 @@ TAKEN = (
 
 def cases() -> Iterator[Case[str]]:
     for text in REFUSED:
-        yield Case(f"{text[:60]!r} ({len(text)})", lambda text=text: text, InvalidReference)
+        yield Case(f"{text[:60]!r} ({len(text)})", given(text), InvalidReference)
     for text in TAKEN:
-        yield Case(f"{text[:60]!r} ({len(text)})", lambda text=text: text, ACCEPTED)
+        yield Case(f"{text[:60]!r} ({len(text)})", given(text), ACCEPTED)
