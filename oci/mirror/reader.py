@@ -281,16 +281,15 @@ def _expanded(value: dict[str, Any], environment: Mapping[str, str], problems: l
 def _invalid(located: Located, problems: Sequence[Problem]) -> InvalidDocument:
     """What a mirror has from `defaults` is wrong there, once, and not in each mirror."""
     wrong_defaults = {problem.path[1:] for problem in problems if problem.path[:1] == ("defaults",)}
-    lines = []
+    found: dict[str, None] = {}
     for problem in problems:
         path = problem.path
         if path[:1] == ("mirrors",) and path[:3] not in located.lines and len(path) > 2:
             if path[2:] in wrong_defaults:
                 continue
             path = ("defaults", *path[2:]) if ("defaults", *path[2:3]) in located.lines else path
-        line = f"{located.at(path)}: {_shown(path)}: {problem.message}"
-        if line not in lines:
-            lines.append(line)
+        found[f"{located.at(path)}: {_shown(path)}: {problem.message}"] = None
+    lines = list(found)
     shown = lines[:_SHOWN_PROBLEMS]
     if len(lines) > len(shown):
         shown.append(f"and {len(lines) - len(shown)} more")

@@ -132,6 +132,7 @@ def put_manifest(remote: Remote, manifest: Manifest, tag: str) -> bool:
             raise
         _check_kept(remote, manifest, tag, error)
         return False
+    remote.learned.absent -= {(remote.name.path, identifier), (remote.name.path, manifest.digest)}
     said = answer.headers.get("docker-content-digest", "")
     if said and said != manifest.digest and said.partition(":")[0] == manifest.digest.partition(":")[0]:
         refusal = remote.refused(

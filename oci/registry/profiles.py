@@ -205,7 +205,7 @@ class Learned:
         """(repository, digest of a manifest): a tag that showed it in this run."""
 
         self.absent: set[tuple[str, str]] = set()
-        """(repository, tag or digest): manifests that a HEAD didn't find in this run."""
+        """(repository, tag or digest): manifests that a HEAD did not find, and that were not pushed since."""
 
         self._meter = meter
         self._lock = threading.Lock()
