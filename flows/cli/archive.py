@@ -29,7 +29,7 @@ from oci.export.parts import Part
 from oci.export.plan import ArchivePlan, Volume
 from oci.export.planner import plan_archive
 from oci.export.resume import plan_resumed
-from oci.output import to_dict, write_json
+from oci.output import check_outputs, to_dict, write_json
 from oci.reference import ArchiveName
 from oci.relocation.planner import make_plan
 from oci.relocation.request import RelocationRequest
@@ -290,6 +290,8 @@ def to_tar(
     if flags["plan_only"]:
         invocation.output.check_columns(MEMBERS, PARTS)
     location = request.destination.location
+    if flags["plan_only"] and not in_object_store(location):
+        check_outputs(location)  # a plan ends as the copy will
     beside = "" if in_object_store(location) else f" beside it, as {os.path.basename(location)}.partial"
     invocation.kept = f"what is written stays{beside}; run the same with --resume to go on"
     output = invocation.output
@@ -323,8 +325,10 @@ def to_tar(
         sums = write_sums(session, report.locations, location) if flags["sha256sums"] else ()
         receipt = session.meter.receipt()
         report = msgspec.structs.replace(report, requests=receipt.total_requests, seconds=receipt.seconds)
-    output.result(**report.to_dict(), sha256=list(sums))
-    _write_report(flags["report"], report, sums)
+    result = {**report.to_dict(), "sha256": list(sums)}
+    output.result(**result)
+    if flags["report"]:
+        write_json(flags["report"], result)
     for part in report.locations if len(report.locations) > 1 else ():
         output.line(f"copy | volume: {part}")
     output.summary(_summary(archive_plan, report))
@@ -378,11 +382,6 @@ def _verify(session: Session, report: ArchiveReport, mode: str) -> None:
             [StoreError(problem, side="destination") for problem in found.problems],
             hint="write the archive again",
         )
-
-
-def _write_report(path: str, report: ArchiveReport, sums: Sequence[str]) -> None:
-    if path:
-        write_json(path, {**report.to_dict(), "sha256": list(sums)})
 
 
 def _summary(plan: ArchivePlan, report: ArchiveReport) -> str:

@@ -14,7 +14,6 @@ import click
 
 from flows.cli.output import Output
 from oci.cancel import CancelToken
-from oci.output import check_outputs
 from oci.units import parse_duration
 
 
@@ -72,7 +71,9 @@ class OutputFile(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         del param
-        if ctx is not None and not ctx.resilient_parsing:
+        if value and ctx is not None and not ctx.resilient_parsing:
+            from oci.output import check_outputs  # noqa: PLC0415 - few commands are given one
+
             check_outputs(value)
         return str(value)
 

@@ -61,7 +61,7 @@ class PullRequest:
         if len(given) > 1:
             raise InvalidInput("Expected only one of image, bundle, or lock")
         if not given:
-            raise InvalidInput("Expected either image, bundle, or lock", hint="say what to pull: -b, -i or --lock")
+            raise InvalidInput("Expected either image or bundle reference", hint="say what to pull: -b, -i or --lock")
         if self.recursive and self.image:
             raise InvalidInput("Cannot use --recursive (-r) flag when pulling an image", hint="use -b instead of -i")
         if self.bundle and not self.image_is_bundle_check:

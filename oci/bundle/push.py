@@ -38,7 +38,9 @@ class PushRequest:
 
     def __post_init__(self) -> None:
         if BUNDLE_LABEL in (self.labels or {}):
-            raise InvalidInput(f"label {BUNDLE_LABEL!r} is reserved")
+            raise InvalidInput(
+                f"label '{BUNDLE_LABEL}' is reserved and cannot be overriden. Please use a different key"
+            )
         if self.bundle and self.image:
             raise InvalidInput("Expected only one of image or bundle")
         if not self.bundle and not self.image:
@@ -77,7 +79,10 @@ def entries_of(request: PushRequest) -> tuple[FileEntry, ...]:
     if request.bundle:
         check_bundle(entries)
     elif is_bundle(entries):
-        raise InvalidInput("Images cannot be pushed with '.imgpkg' directories", hint="use -b instead of -i")
+        raise InvalidInput(
+            "Images cannot be pushed with '.imgpkg' directories, consider using --bundle (-b) option",
+            hint="use -b instead of -i",
+        )
     check_duplicates(entries)
     return entries
 

@@ -104,7 +104,7 @@ def _resolved(path: str) -> str:
 
 
 def _disallowed(path: str, why: str, hint: str) -> InvalidInput:
-    return InvalidInput(f"Disallowed output directory {path}: {why}", hint=hint)
+    return InvalidInput(f"Disallowed output directory (trying to avoid accidental deletion)\n{path}: {why}", hint=hint)
 
 
 def _may_be_deleted(folder: str) -> bool:

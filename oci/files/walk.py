@@ -62,22 +62,25 @@ def check_bundle(entries: Sequence[FileEntry]) -> None:
     folders = [entry for entry in entries if entry.is_folder and _folder_name(entry) == BUNDLE_FOLDER]
     if not folders:
         raise InvalidInput(
-            f"this is not a bundle: it is missing {LOCK_FILE}",
+            f"This directory is not a bundle. It is missing {LOCK_FILE}",
             hint="make that file, or push it as a plain image with -i",
         )
     if len(folders) > 1:
         raise InvalidInput(
-            f"this has multiple bundle definitions: {_some([entry.path for entry in folders])}",
-            hint=f"only one {LOCK_FILE} may be there: exclude the others by name",
+            f"This directory contains multiple bundle definitions. Only a single instance of {LOCK_FILE} can be "
+            f"provided and instead these were provided {_some([os.path.abspath(entry.path) for entry in folders])}",
+            hint="exclude the others by name: --file-exclusion PATH",
         )
     if folders[0].name != BUNDLE_FOLDER:
         raise InvalidInput(
-            f"expected {BUNDLE_FOLDER} to be directly in one of the given folders, but it is {folders[0].path}",
+            f"Expected '{BUNDLE_FOLDER}' directory, to be a direct child of one of the given folders; was "
+            f"{os.path.abspath(folders[0].path)}",
             hint="give the folder that holds it",
         )
     if not any(entry.name == LOCK_FILE and not entry.is_folder for entry in entries):
         raise InvalidInput(
-            f"this is not a bundle: {folders[0].path} has no images.yml",
+            f"The bundle expected {LOCK_FILE} to exist, but it wasn't found in the path "
+            f"{os.path.join(os.path.abspath(folders[0].path), 'images.yml')}",
             hint="make that file; it may list no images",
         )
 

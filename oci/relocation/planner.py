@@ -186,8 +186,8 @@ def _check_kinds(roots: Roots, walk: Walk, request: RelocationRequest, destinati
     if roots.is_list:
         if bundles and request.lock:
             raise InvalidInput(
-                f"{request.lock} lists the bundle {bundles[0].origin}: bundles can't be copied with an ImagesLock",
-                hint="make a bundle of the images and copy that",
+                "Unable to copy bundles using an Images Lock file (hint: Create a bundle with these images)\n"
+                f"{request.lock} lists the bundle {bundles[0].origin}",
             )
         return
     root = walk.nodes[roots.entries[0].digest]

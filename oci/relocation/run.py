@@ -362,6 +362,8 @@ def result_lock(session: Session, request: RelocationRequest, plan: Plan) -> Ima
         return BundleLock(_at(plan, root.digest), plan.tags[0] if plan.tags else "")
     if request.archive and _has_bundle(session, request, plan):
         raise InvalidInput(
+            "Unable to determine correct root bundle to use for lock-output. hint: if copying from a tarball, try "
+            "re-generating the tarball\n"
             "the archive has a bundle and doesn't say whether that is what it was made for: there is no lock for it",
             hint="make the archive again with a current version, or copy without --lock-output",
         )

@@ -44,8 +44,7 @@ NONE_SKIPPED = "'--include-non-distributable-layers' flag provided, but no image
 
 
 class Place(NamedTuple):
-    """A registry with one of each: `image`, which is signed, `several` (an index) and `bundle`, which lists these and
-    `nested`."""
+    """A registry with one of each: `image`, which is signed, the index `several`, and `bundle`, which lists all."""
 
     registry: DockerRegistry
     image: Content
@@ -89,7 +88,8 @@ REFUSED = {
     "pull foo": "command 'imgpkg pull' does not accept extra arguments 'foo'",
     "pull --image": "flag needs an argument: --image",
     "pull -i {host}/image": 'required flag(s) "output" not set',
-    "pull -o {out}": "Expected either image, bundle, or lock",
+    "pull -o {out}": "Expected either image or bundle reference",
+    "pull -i {host}/image:v1 -o /": "Disallowed output directory (trying to avoid accidental deletion)",
     "pull -i {host}/image -b {host}/image -o {out}": "Expected only one of image, bundle, or lock",
     "pull -i {host}/image:v1 -r -o {out}": "Cannot use --recursive (-r) flag when pulling an image",
     "pull -b {host}/bundle:v1 --image-is-bundle-check=false -o {out}": (
@@ -118,7 +118,20 @@ REFUSED = {
     "push -i {host}/x/y -f {files} --lock-output {out}": (
         "Lock output is not compatible with image, use bundle for lock output"
     ),
-    "push -i {host}/x/y -f {files}/d": "Images cannot be pushed with '.imgpkg' directories",
+    "push -i {host}/x/y -f {files}/d": (
+        "Images cannot be pushed with '.imgpkg' directories, consider using --bundle (-b) option"
+    ),
+    "push -b {host}/x/y -f {files}/none": "This directory is not a bundle. It is missing .imgpkg/images.yml",
+    "push -b {host}/x/y -f {files}/d -f {files}/e": (
+        "This directory contains multiple bundle definitions. Only a single instance of .imgpkg/images.yml can be "
+        "provided and instead these were provided {files}/d/.imgpkg, {files}/e/.imgpkg"
+    ),
+    "push -b {host}/x/y -f {files}/e -l dev.carvel.imgpkg.bundle=1": (
+        "label 'dev.carvel.imgpkg.bundle' is reserved and cannot be overriden. Please use a different key"
+    ),
+    "copy --lock {files}/lock.yml --to-tar {out}": (
+        "Unable to copy bundles using an Images Lock file (hint: Create a bundle with these images)"
+    ),
     "describe -b {host}/image:v1": "Only bundles can be described, and {host}/image:v1 is not a bundle",
 }
 """Command lines that imgpkg refuses, and its sentence; ours may follow it."""
@@ -127,8 +140,11 @@ REFUSED = {
 @pytest.mark.parametrize("words", REFUSED, ids=lambda words: words.split("{")[0] or "nothing")
 def test_it_refuses_in_imgpkgs_words_with_1_and_under_our_name_with_2(place: Place, tmp_path: Path, words: str) -> None:
     files = tmp_path / "files"
-    (files / "d" / ".imgpkg").mkdir(parents=True)
-    (files / "d" / ".imgpkg" / "images.yml").write_text(LOCK)
+    for name in ("d", "e"):
+        (files / name / ".imgpkg").mkdir(parents=True)
+        (files / name / ".imgpkg" / "images.yml").write_text(LOCK)
+    (files / "none").mkdir()
+    (files / "lock.yml").write_text(f"{LOCK}images:\n- image: {place.host}/nested@{place.nested.digest}\n")
     values = {"host": place.host, "out": str(tmp_path / "out"), "files": str(files)}
     arguments = filled(words, **values)
     done, own = imgpkg(*arguments), transship(*arguments)

@@ -283,7 +283,7 @@ def test_an_error_on_a_terminal_stands_apart_from_the_lines_before(tmp_path: Pat
     ("arguments", "said"),
     [
         (["-b", "r.example/aa", "-i", "r.example/aa", "-o", "x"], "Expected only one of image, bundle, or lock"),
-        (["-o", "x"], "Expected either image, bundle, or lock"),
+        (["-o", "x"], "Expected either image or bundle reference"),
         (["-b", "r.example/aa"], 'required flag(s) "output" not set'),
         (["-b", "r.example/aa", "-o", ""], "expected --output to be non-empty"),
         (["-b", "r.example/aa", "-o", "/"], "/"),

@@ -377,7 +377,7 @@ def test_an_imageslock_that_lists_a_bundle_is_refused(
     lock = tmp_path / "images.yml"
     lock.write_text(f"apiVersion: imgpkg.carvel.dev/v1alpha1\nkind: ImagesLock\nimages:\n- image: {reference}\n")
 
-    with pytest.raises(InvalidInput, match="can't be copied with an ImagesLock"):
+    with pytest.raises(InvalidInput, match="Unable to copy bundles using an Images Lock file"):
         copied(f"{other_registry.host}/{repository}", lock=str(lock))
 
 
