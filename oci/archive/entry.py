@@ -27,6 +27,28 @@ class ArchiveEntry(Struct, frozen=True, kw_only=True):
     tag: str = ""
     is_root_bundle: bool = False
 
+    @property
+    def pinned_origin(self) -> Reference | None:
+        """The origin, or else where the image was read from; None for a text of another program without a digest."""
+        return _pinned(self.origin or self.reference)
+
+    @property
+    def pinned(self) -> tuple[Reference, ...]:
+        """Where the image was read from, and its origin, as far as these have a digest."""
+        return tuple(filter(None, map(_pinned, (self.reference, self.origin))))
+
+    def is_called(self, text: str) -> bool:
+        """Says whether `text` names the image: by a tag, a digest, a reference with one of these, or the repository
+        that it came from."""
+        if text in (self.digest, self.tag) and text:
+            return True
+        reference = _parsed(text)
+        if reference is None or reference.digest is not None:
+            return reference is not None and reference.digest == self.digest
+        repositories = {name.partition("@")[0] for name in (self.reference, self.origin)}
+        tagged = ":" in text.rpartition("/")[2]
+        return str(reference.repository) in repositories and (not tagged or reference.tag == self.tag)
+
 
 def entry_of(
     digest: Digest, path: str, *, reference: object, origin: object, tag: object, is_root_bundle: bool
@@ -82,3 +104,15 @@ def _reference_text(text: object) -> str:
         raise InvalidReference(f"{str(text)[:100]!r} is not a reference")
     parse_any(text)
     return text
+
+
+def _pinned(text: str) -> Reference | None:
+    reference = _parsed(text)
+    return reference if reference is not None and reference.digest is not None else None
+
+
+def _parsed(text: str) -> Reference | None:
+    try:
+        return parse_any(text)
+    except InvalidReference:
+        return None

@@ -11,8 +11,8 @@ from oci.bundle import reader, tagnames
 from oci.bundle.pull import PullRequest
 from oci.descriptor import Descriptor
 from oci.digest import Digest, is_digest
-from oci.errors import InvalidInput, InvalidReference, NotFound, StoreError
-from oci.reference import Reference, Repository, StoreName, parse_any
+from oci.errors import InvalidInput, NotFound, StoreError
+from oci.reference import Reference, Repository, StoreName
 from oci.relocation.plan import Entry, Node, Role, Roots
 from oci.relocation.request import RelocationRequest
 from oci.relocation.session import Session
@@ -109,8 +109,7 @@ def _neighbour(
 ) -> Repository | None:
     """Returns the repository that an image came from, if it is in the destination's registry and has the blob."""
     entries = [entry for entry in archive.contents.entries if entry.digest == node.digest]
-    texts = [text for entry in entries for text in (entry.reference, entry.origin)]
-    for reference in filter(None, (_origin(text) for text in dict.fromkeys(texts))):
+    for reference in dict.fromkeys(reference for entry in entries for reference in entry.pinned):
         repository = reference.repository
         if not isinstance(repository, Repository) or repository.registry != destination.registry:
             continue
@@ -141,7 +140,7 @@ def _chosen(archive: Archive, wanted: Iterable[str]) -> list[ArchiveEntry]:
     contents = archive.contents
     chosen: dict[ArchiveEntry, None] = {}
     for text in wanted:
-        named = [element for element in contents.entries if _is_called(element, text)]
+        named = [element for element in contents.entries if element.is_called(text)]
         digest = text.rpartition("@")[2]
         if not named and is_digest(digest) and Digest(digest) in contents.manifests:
             named = [ArchiveEntry(digest=Digest(digest), reference="")]
@@ -158,21 +157,6 @@ def _chosen(archive: Archive, wanted: Iterable[str]) -> list[ArchiveEntry]:
     signatures = {tag for element in chosen for tag in tagnames.cosign(element.digest)}
     chosen.update(dict.fromkeys(element for element in contents.entries if element.tag in signatures))
     return list(chosen)
-
-
-def _is_called(element: ArchiveEntry, text: str) -> bool:
-    """By a tag, a digest, a reference with one of these, or the repository that it came from."""
-    if text in (element.digest, element.tag) and text:
-        return True
-    try:
-        reference = parse_any(text)
-    except InvalidReference:
-        return False
-    if reference.digest is not None:
-        return reference.digest == element.digest
-    repositories = {name.partition("@")[0] for name in (element.reference, element.origin)}
-    tagged = ":" in text.rpartition("/")[2]
-    return str(reference.repository) in repositories and (not tagged or reference.tag == element.tag)
 
 
 def _main(archive: Archive, elements: dict[Digest, list[ArchiveEntry]]) -> Digest | None:
@@ -242,16 +226,7 @@ def _entry(
         digest=first.digest,
         places=(archive.name,),
         role=role,
-        origin=_origin(first.origin or first.reference),
+        origin=first.pinned_origin,
         hint=hint,
         tags=tags,
     )
-
-
-def _origin(text: str) -> Reference | None:
-    """Returns None for a text of another program that is no reference with a digest."""
-    try:
-        reference = parse_any(text)
-    except InvalidReference:
-        return None
-    return reference if reference.digest is not None else None
