@@ -23,6 +23,7 @@ from tasks.run import running
 
 WAITING = "waiting for somebody's approval"
 """The message of a run that is suspended begins so."""
+ONLY_DEPLOYMENTS_ASK = "no person can be asked: only the run of a deployment can be suspended"
 
 
 def run_name() -> str:
@@ -56,7 +57,7 @@ async def prune(parameters: PruneParameters) -> PruneRunReport:
 async def _pruned(parameters: PruneParameters) -> PruneRunReport:
     if parameters.after_plan is AfterPlan.ASK and deployment.id is None:
         raise InvalidInput(
-            "no person can be asked: only the run of a deployment can be suspended",
+            ONLY_DEPLOYMENTS_ASK,
             hint="run the deployment prune, or ask for a plan only (after_plan: stop)",
         )
     destination = parameters.store()

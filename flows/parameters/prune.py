@@ -18,6 +18,8 @@ from oci.reference import ARCHIVE_PREFIX, StoreName, parse_store
 from oci.registry.options import DEFAULT_CONCURRENCY, RegistryOptions
 from tasks.prune import PrunePolicy
 
+GRACE_OR_PERSON = "without a grace period a person has to be asked"
+
 
 class AfterPlan(StrEnum):
     """What happens when the plan is made."""
@@ -91,7 +93,7 @@ class PruneParameters(OneSide, Options, frozen=True, kw_only=True):
         if keep.is_empty and not (keep.nothing or self.mirrors):
             raise InvalidInput("say what to keep, or that it is nothing")
         if self.after_plan is AfterPlan.DELETE and not self.grace:
-            raise InvalidInput("without a grace period a person has to be asked")
+            raise InvalidInput(GRACE_OR_PERSON)
         if self.wait < timedelta(seconds=1):
             raise InvalidInput("a person can't answer within no time")
         msgspec.structs.force_setattr(self, "destination", str(store))

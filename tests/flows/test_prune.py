@@ -12,7 +12,8 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
 from flows import AfterPlan, KeepOptions, PruneParameters, prune_sync
-from flows.prune import WAITING
+from flows.parameters.prune import GRACE_OR_PERSON
+from flows.prune import ONLY_DEPLOYMENTS_ASK, WAITING
 from oci.errors import Incomplete, InvalidInput, NotFound, Refused
 from tasks.artifacts.report import artifact_key
 from tests.faults.proxy import Fault, FaultProxy
@@ -163,7 +164,7 @@ def test_what_mirrors_take_is_kept(
 
 @pytest.mark.usefixtures("prefect")
 def test_a_program_can_not_ask_a_person(shop: str) -> None:
-    with pytest.raises(InvalidInput, match="nobody can be asked"):
+    with pytest.raises(InvalidInput, match=ONLY_DEPLOYMENTS_ASK):
         prune_sync(PruneParameters(destination=shop, keep=KeepOptions(tags=("2.0",))))
 
 
@@ -194,7 +195,7 @@ def test_a_registry_that_does_not_delete_fails_the_run_with_the_way_out(tmp_path
     ("form", "said"),
     [
         ({"keep": {}}, "say what to keep"),
-        ({"keep": {"tags": ["1"]}, "after_plan": "delete"}, "somebody has to be asked"),
+        ({"keep": {"tags": ["1"]}, "after_plan": "delete"}, GRACE_OR_PERSON),
         ({"keep": {"patterns": ["("]}}, "no regular expression"),
         ({"keep": {"tags": ["1"]}, "destination": "archive:/srv/shop.tar"}, "out of an archive"),
         ({"keep": {"tags": ["1"]}, "wait": ""}, "within no time"),
