@@ -59,6 +59,11 @@ class Receipt:
     def total_requests(self) -> int:
         return sum(sum(kinds.values()) for kinds in self.requests.values())
 
+    @property
+    def bytes_moved(self) -> int:
+        """Bytes that have come to the destination, in whatever way."""
+        return self.bytes_written + self.bytes_mounted + self.bytes_skipped
+
     def plus(self, other: Receipt) -> Receipt:
         """Adds what another process spent meanwhile: everything but the seconds."""
         requests = {registry: Counter(kinds) for registry, kinds in self.requests.items()}

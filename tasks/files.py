@@ -11,7 +11,6 @@ from oci.bundle.push import Pushed, PushRequest, entries_of, push
 from oci.bundle.results import PullReport, PushReport
 from oci.export.export import push_to_archive
 from oci.files.output import output_folder
-from oci.meter import Receipt
 from oci.reference import ArchiveName
 from oci.relocation.archive_source import in_archive, sealed
 from oci.relocation.session import Session
@@ -27,7 +26,7 @@ async def push_files(request: PushRequest, destination: str, lock_output: str = 
     that it can be read in the UI."""
     run = current(Run)
     session = await run.session()
-    moving = BytesMoving(lambda: _sent(run.receipt()))
+    moving = BytesMoving(lambda: run.receipt().bytes_moved)
     async with percent_shown(artifact_key("progress", destination), f"push to {destination}", moving.percent):
         pushed = await run.in_thread(_push, session, request, moving, to_tar)
     if lock_output:
@@ -36,10 +35,6 @@ async def push_files(request: PushRequest, destination: str, lock_output: str = 
     await write_page("push", str(pushed.reference.repository), push_page(report), f"What was pushed to {destination}")
     get_run_logger().info("%s", report)
     return report
-
-
-def _sent(receipt: Receipt) -> int:
-    return receipt.bytes_written + receipt.bytes_mounted + receipt.bytes_skipped
 
 
 def _push(session: Session, request: PushRequest, moving: BytesMoving, to_tar: str) -> Pushed:

@@ -380,6 +380,5 @@ def _done(run: RelocationRun) -> float:
     copied = sum(1 for outcome in run.outcomes.values() if outcome.status == DONE)
     if copied == images:
         return 100.0
-    receipt = run.receipt()
-    moved = receipt.bytes_written + receipt.bytes_mounted + receipt.bytes_skipped
+    moved = run.receipt().bytes_moved
     return round(min(99.0, percent(moved, plan.bytes_to_move) if plan.bytes_to_move else percent(copied, images)), 1)

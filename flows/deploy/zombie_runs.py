@@ -11,7 +11,7 @@ Only runs with the tag `transship` are watched, which its deployments give them:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -171,11 +171,7 @@ async def _start_again(client: PrefectClient, run: FlowRun) -> str:
         return f"{run.name} is ended: the run that started it sends its work again"
     if run.deployment_id is None or STARTED_AGAIN in run.tags:
         return f"{run.name} stays crashed: {'it was started again once' if run.deployment_id else 'no worker runs it'}"
-    await client.update_flow_run(run.id, tags=_with(run.tags, STARTED_AGAIN))
+    await client.update_flow_run(run.id, tags=[*run.tags, STARTED_AGAIN])
     again: State[None] = AwaitingRetry(message="its process died: it is started again and sends what is missing")
     await client.set_flow_run_state(run.id, again)
     return f"{run.name} is started again"
-
-
-def _with(tags: Iterable[str], tag: str) -> list[str]:
-    return [*tags, tag]
