@@ -78,7 +78,7 @@ class RelocationProgress:
         if self.plan is None:
             return Row("planning")
         receipt = self.session.meter.receipt()
-        moved = receipt.bytes_written + receipt.bytes_mounted + receipt.bytes_skipped
+        moved = receipt.bytes_moved
         total = self.plan.bytes_to_move
         return Row(f"{len(self.done)} of {len(list(self.plan.images))} images", min(moved, total), total)
 
