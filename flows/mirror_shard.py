@@ -16,7 +16,6 @@ from oci.mirror.digest_cache import DigestCache, default_path
 from oci.mirror.execute import ItemOutcome, unaccounted
 from oci.mirror.run import Shared
 from oci.mirror.work import Breaker
-from oci.reference import parse_store
 from oci.relocation.transfer import DONE
 from tasks.artifacts.report import artifact_key
 from tasks.fleet.heartbeat import heartbeats
@@ -40,7 +39,7 @@ async def mirror_shard(parameters: MirrorShardParameters) -> None:
     async with running(whole), running(MirrorRun(whole, one)) as run:
         run.comparison = Comparison(mirror=one.name, source=str(one.source.store), destinations=(), work=work)
         async with heartbeats(artifact_key("mirror-shard", one.name), lambda: MirrorAccount.of(run)):
-            await run.limit(limits_of(*(parse_store(store) for item in work for _, store in item.stores)))
+            await run.limit(limits_of(*(store for item in work for store in item.store_names)))
             await carry_all(run, work)
     return cast(None, _failed(list(run.outcomes.values()), len(unaccounted(work, run.outcomes.values()))))
 

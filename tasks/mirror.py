@@ -25,7 +25,6 @@ from oci.mirror.results import DriftReport, MirrorReport, made_of, mirror_metric
 from oci.mirror.run import SIDE_BY_SIDE, Shared, expect, opened
 from oci.mirror.selection import expanded
 from oci.mirror.work import WorkItem, WorkKey
-from oci.reference import parse_store
 from oci.relocation.session import Access, Session
 from oci.relocation.transfer import DONE
 from oci.units import percent
@@ -192,7 +191,7 @@ async def compare_mirror(mirror: str) -> None:  # noqa: ARG001 - shown in the UI
     run = current(MirrorRun)
     run.comparison = await _compare(run)
     if run.comparison.work:
-        await run.limit(limits_of(*(parse_store(store) for item in run.comparison.work for _, store in item.stores)))
+        await run.limit(limits_of(*(store for item in run.comparison.work for store in item.store_names)))
         await _list_changes(run)
     await _name_run(run)
     get_run_logger().info("%s: %s", run.mirror.name, run.comparison.in_words)

@@ -22,7 +22,7 @@ from oci.errors import (
 from oci.mirror.config import Mirror
 from oci.mirror.policy import KeepAlive, Policy
 from oci.options import Option, fields_of
-from oci.reference import ARCHIVE_PREFIX, LAYOUT_PREFIX, parse_any, parse_store, parse_tag
+from oci.reference import ARCHIVE_PREFIX, LAYOUT_PREFIX, StoreName, parse_any, parse_store, parse_tag
 from oci.relocation.planner import Snapshot
 from oci.relocation.request import CopyOptions, RelocationRequest
 
@@ -148,6 +148,11 @@ class WorkItem(msgspec.Struct, frozen=True, kw_only=True):
             return targets
         sources = [source for source, _ in self.contents] or [self.source]
         return (*dict.fromkeys(("source", str(parse_any(source).repository)) for source in sources), *targets)
+
+    @property
+    def store_names(self) -> tuple[StoreName, ...]:
+        """The stores alone, parsed."""
+        return tuple(parse_store(store) for _, store in self.stores)
 
     @property
     def places(self) -> tuple[str, ...]:
