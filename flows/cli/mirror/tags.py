@@ -23,7 +23,6 @@ from oci.reference import parse_any
     name="list",
     cls=Verb,
     examples=(
-        "-i registry.example/shop/web",
         "-i registry.example/shop/web --digests",
         "-i registry.example/shop/web --semver ^1.4 --latest 3",
         "-i oci:./mirror --json",
