@@ -296,7 +296,7 @@ class BlobPool(Generic[T]):
         is_big = size > SMALL
         context = copy_context()  # of the part of the run that pays for it, see Meter.part
         heapq.heappush(self._big if is_big else self._small, (-size, next(self._order), lambda: context.run(job)))
-        if is_big and self._big_ones >= self._most_big:
+        if is_big and self._big_ones + len(self._big) > self._most_big:
             return  # a thread that ends a big one takes the next
         if self._idle:
             self._idle -= 1
