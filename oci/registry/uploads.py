@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from oci.descriptor import Descriptor
 from oci.digest import Chunk, Digest
@@ -31,6 +32,9 @@ MISSES = 16
 so many in a row that weren't there, small ones are sent without asking."""
 
 MOUNT_TRIES = 2
+_POLL = 0.2
+"""Seconds after which a waiting thread looks whether the run was cancelled."""
+
 _MISSING = frozenset({"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"})
 
 
@@ -44,6 +48,8 @@ class Uploader:
         self._sessions = Sessions(remote)
         self._lock = threading.Lock()
         self._misses = 0
+        self._asking = 0
+        self._answered = threading.Condition()
         self._refused_sources: set[Repository] = set()
         self._claimed: dict[Digest, tuple[Descriptor, BlobReader, Kind]] = {}
         """Blobs that a mount made be there, by the registry's word alone."""
@@ -90,8 +96,10 @@ class Uploader:
         """The first step: there, mounted, or a session to send it to, in as few requests as this registry allows."""
         unfit = {self._name, *self._refused_sources}
         others = [source for source in dict.fromkeys(mount_from) if source not in unfit]
-        if self._name in mount_from or not fresh or (not others and self._may_be_left_over(blob)):
-            known = self._there_or_session(blob, read)
+        perhaps_there = self._name in mount_from or not fresh
+        with self._asking_for(blob, sure=perhaps_there, left_over=not others) as asks:
+            known = self._there_or_session(blob, read) if asks else None
+        if asks:
             if isinstance(known, BlobOutcome) or (known is not None and not others):
                 return known
             if known is not None:
@@ -105,11 +113,28 @@ class Uploader:
             return self._single_post(blob, read)
         return self._sessions.start(blob)
 
-    def _may_be_left_over(self, blob: Descriptor) -> bool:
-        """Whether to ask for a blob in a repository without tags. Where a mount from the repository itself is the start
-        of an upload at the same time, asking for a blob that needs a POST and a PUT anyway costs nothing."""
+    @contextmanager
+    def _asking_for(self, blob: Descriptor, *, sure: bool, left_over: bool) -> Iterator[bool]:
+        """Says whether to ask for a blob: `sure` to, or in a repository without tags, where it may be `left_over` of an
+        interrupted run. Where a mount from the repository itself is the start of an upload at the same time, asking for
+        a blob that needs a POST and a PUT anyway costs nothing. Else so many are asked for that the misses stay within
+        MISSES: threads that come meanwhile wait for the answers, which are quick."""
         is_free = blob.size > SMALL and bool(self._learned.works(POST_SELF_MOUNT))
-        return is_free or self._misses < MISSES
+        if sure or not left_over or is_free:
+            yield sure or left_over
+            return
+        with self._answered:
+            while self._misses < MISSES <= self._misses + self._asking:
+                self._answered.wait(_POLL)
+                self._remote.transport.cancel.check()
+            asks = self._misses < MISSES
+            self._asking += asks
+        try:
+            yield asks
+        finally:
+            with self._answered:
+                self._asking -= asks
+                self._answered.notify_all()
 
     def _there_or_session(self, blob: Descriptor, read: BlobReader) -> BlobOutcome | Session | None:
         """Existence and upload start in one request, where a mount from the repository itself is understood so."""

@@ -130,6 +130,19 @@ def test_blobs_of_an_interrupted_run_are_found_in_a_repository_without_tags(
         assert outcomes[30:40] + outcomes[42:] == [BlobOutcome.WRITTEN] * 12
 
 
+def test_many_threads_ask_for_no_more_than_the_misses_allow(client: Client) -> None:
+    """A burst of blobs to a registry that nothing is known of, into a repository without tags."""
+    datas = [b"burst %d" % number for number in range(60)]
+    with StrictRegistry(Features(mount=False)) as server, ThreadPoolExecutor(50) as threads:
+        store = client.repository(server.host, "a/b")
+
+        def put(data: bytes) -> BlobOutcome:
+            return store.put_blob(described(data), reader_of(data), fresh=True)
+
+        assert set(threads.map(put, datas)) == {BlobOutcome.WRITTEN}
+    assert client.counts["HEAD blob"] == MISSES
+
+
 @pytest.mark.parametrize("resume", [True, False], ids=["resumes", "starts over"])
 def test_an_upload_that_is_cut_goes_on(client: Client, resume: bool) -> None:
     with (
