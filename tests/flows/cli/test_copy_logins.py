@@ -218,3 +218,39 @@ def test_a_registry_that_only_a_lock_names_gets_no_login_of_the_command_line(
         }
         transship(*command, *ca, environ=by_name)
         assert 404 in {seen.status for seen in stranger.requests()}
+
+
+def test_the_logins_of_all_registries_of_mirrors_are_tried(tmp_path: Path) -> None:
+    """Nothing but the way in is asked for."""
+    with StrictRegistry(Features(user="bob:secret")) as guarded, StrictRegistry() as open_to_all:
+        mirrors = tmp_path / "mirrors.yaml"
+        mirrors.write_text(
+            json.dumps(
+                {
+                    "version": 1,
+                    "mirrors": [
+                        {
+                            "name": "web",
+                            "source": {"repository": f"{open_to_all.host}/shop/web"},
+                            "destinations": [{"repository": f"{guarded.host}/mirror/web"}],
+                        }
+                    ],
+                }
+            )
+        )
+
+        def tried(password: str) -> tuple[int, list[dict[str, str]]]:
+            flags = ("--registry-username", "bob", "--registry-password", password, "--json")
+            done = transship("mirror", "logins", "-f", str(mirrors), *flags)
+            return done.code, json.loads(done.out)["Tables"][0]["Rows"]
+
+        code, rows = tried("secret")
+        assert code == 0
+        assert {row["registry"]: row["answer"] for row in rows} == {guarded.host: "taken", open_to_all.host: "taken"}
+        assert "bob" in next(row["login"] for row in rows if row["registry"] == guarded.host)
+
+        code, rows = tried("wrong")
+        assert code == 3
+        assert {row["registry"]: row["answer"] for row in rows} == {guarded.host: "refused", open_to_all.host: "taken"}
+        for server in (guarded, open_to_all):
+            assert {seen.path for seen in server.requests()} == {"/v2/"}

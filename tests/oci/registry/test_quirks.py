@@ -1,0 +1,177 @@
+"""Odd answers of registries to what is done right: each is gone along with, and the bytes arrive."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from oci.descriptor import Descriptor
+from oci.digest import digest_of
+from oci.manifest import parse_manifest
+from oci.reference import Repository
+from oci.store import BlobOutcome, reader_of
+from tests.oci.registry.conftest import Client
+from tests.servers.strict_registry import Refusal, StrictHandler, StrictRegistry
+from tests.support.content import image, index, push
+
+DATA = random.Random(12).randbytes(400_000)
+BLOB = Descriptor("application/octet-stream", digest_of(DATA), len(DATA))
+IMAGE = image(8300)
+Quirk = Callable[[Any, str], bool]
+
+
+class _Quirky(StrictHandler):
+    def _route(self, path: str) -> None:
+        owner: Any = self.registry
+        if not owner.quirk(self, path):
+            super()._route(path)
+
+    def answer(self, status: int, body: bytes = b"", /, **headers: str) -> None:
+        super().answer(self.registry.statuses.get((self.command, status), status), body, **headers)  # type: ignore[attr-defined]
+
+
+class Quirky(StrictRegistry):
+    """`quirk` answers a request in place of the registry, or says that it doesn't. `statuses` are given instead of
+    others, by method."""
+
+    handler = _Quirky
+
+    def __init__(
+        self, quirk: Quirk = lambda call, path: False, statuses: dict[tuple[str, int], int] | None = None
+    ) -> None:
+        super().__init__()
+        self.quirk, self.statuses, self.once = quirk, statuses or {}, True
+
+    def first(self) -> bool:
+        """True for a single call."""
+        first, self.once = self.once, False
+        return first
+
+
+def is_mount(call: Any) -> bool:
+    return call.command == "POST" and "mount" in call.query
+
+
+def without_location(call: Any, path: str) -> bool:
+    if is_mount(call):
+        call._drain()
+        call.answer(202)
+    return is_mount(call)
+
+
+def claimed(call: Any, path: str) -> bool:
+    """The blob isn't there."""
+    if is_mount(call):
+        call.answer(201, Location=f"/v2/a/b/blobs/{call.query['mount']}")
+    return is_mount(call)
+
+
+@pytest.mark.parametrize("quirk", [without_location, claimed])
+@pytest.mark.parametrize("status", [400, 404], ids=["MANIFEST_BLOB_UNKNOWN 400", "404"])
+def test_a_mount_whose_answer_is_no_use_ends_in_an_upload(client: Client, quirk: Quirk, status: int) -> None:
+    with Quirky(quirk, {("PUT", 400): status}) as server:
+        store = client.repository(server.host, "a/b")
+        for blob in IMAGE.blobs:
+            described = Descriptor("application/octet-stream", digest_of(blob.data), len(blob.data))
+            store.put_blob(described, reader_of(blob.data), mount_from=[Repository(server.host, "c/d")], fresh=True)
+        store.put_manifest(parse_manifest(IMAGE.raw, IMAGE.media_type), "v1")
+        stored = server.store.repositories["a/b"]
+        assert stored.tags["v1"] == IMAGE.digest
+        assert {digest_of(blob.data) for blob in IMAGE.blobs} <= stored.blobs
+
+
+@pytest.mark.parametrize("status", [307, 308])
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_an_upload_that_is_redirected_follows_with_its_body(client: Client, status: int, elsewhere: bool) -> None:
+    with StrictRegistry() as storage:
+
+        def moved(call: Any, path: str) -> bool:
+            if call.command != "POST" or "mount" in call.query or "moved" in call.query:
+                return False
+            call._drain()
+            host = storage.url if elsewhere else ""
+            mark = "&" if "?" in call.path else "?"
+            call.answer(status, Location=f"{host}{call.path}{mark}moved=1")
+            return True
+
+        with Quirky(moved) as server:
+            store = client.repository(server.host, "a/b")
+            for data in (b"small", DATA):
+                blob = Descriptor("application/octet-stream", digest_of(data), len(data))
+                assert store.put_blob(blob, reader_of(data), fresh=True) is BlobOutcome.WRITTEN
+                there = {**server.store.blobs, **(storage.store.blobs if elsewhere else {})}
+                assert there[blob.digest] == data
+
+
+@pytest.mark.parametrize("status", [200, 202, 204])
+def test_other_statuses_of_success_are_success(client: Client, status: int) -> None:
+    with Quirky() as server:
+        push(server.url, "a/b", IMAGE)
+        server.statuses = {("PUT", 201): status}
+        store = client.repository(server.host, "a/b")
+        assert store.put_blob(BLOB, reader_of(DATA), fresh=True) is BlobOutcome.WRITTEN
+        assert server.store.blobs[BLOB.digest] == DATA
+        store.put_manifest(parse_manifest(IMAGE.raw, IMAGE.media_type), "v1")
+        assert server.store.repositories["a/b"].tags["v1"] == IMAGE.digest
+
+
+@pytest.mark.parametrize("kind", ["/manifests/", "/uploads/"])
+def test_digest_invalid_once_is_tried_again(client: Client, kind: str) -> None:
+    def once(call: Any, path: str) -> bool:
+        if call.command == "PUT" and kind in path and call.registry.first():
+            raise Refusal(400, "DIGEST_INVALID", "the bytes have another digest")
+        return False
+
+    with Quirky(once) as server:
+        store = client.repository(server.host, "a/b")
+        for blob in IMAGE.blobs:
+            described = Descriptor("application/octet-stream", digest_of(blob.data), len(blob.data))
+            store.put_blob(described, reader_of(blob.data), fresh=True)
+        store.put_manifest(parse_manifest(IMAGE.raw, IMAGE.media_type), "v1")
+        assert server.store.repositories["a/b"].tags["v1"] == IMAGE.digest
+        assert not server.once
+
+
+def test_what_is_compressed_unasked_is_read(client: Client) -> None:
+    def compressed(call: Any, path: str) -> bool:
+        if call.command != "GET" or not ("/manifests/" in path or "/tags/" in path):
+            return False
+        body = json.dumps({"name": "a/b", "tags": ["v1"]}).encode() if "/tags/" in path else IMAGE.raw
+        media_type = "application/json" if "/tags/" in path else IMAGE.media_type
+        call.answer(200, gzip.compress(body), Content_Type=media_type, Content_Encoding="gzip")
+        return True
+
+    with Quirky(compressed) as server:
+        store = client.repository(server.host, "a/b")
+        assert store.get_manifest("v1").raw == IMAGE.raw
+        assert list(store.tags()) == ["v1"]
+
+
+def test_a_head_that_is_redirected_to_a_url_for_get_is_asked_with_get(client: Client) -> None:
+    def signed(call: Any, path: str) -> bool:
+        if "/blobs/" not in path or call.command not in ("GET", "HEAD") or "uploads" in path:
+            return False
+        if "X-Amz-Signature" not in call.path:
+            call.answer(307, Location=f"{call.path}?X-Amz-Signature=for-get")
+            return True
+        if call.command == "HEAD":
+            raise Refusal(403, "SignatureDoesNotMatch")
+        return False
+
+    with Quirky(signed) as server:
+        server.store.add_blob("a/b", DATA)
+        assert client.repository(server.host, "a/b").blob_size(BLOB.digest) == len(DATA)
+
+
+def test_a_child_of_unknown_media_type_is_still_a_manifest(client: Client) -> None:
+    raw = json.loads(index([IMAGE]).raw)
+    for media_type in (None, "application/x-unknown"):
+        child = {name: value for name, value in raw["manifests"][0].items() if name != "mediaType"}
+        body = {**raw, "manifests": [child | ({"mediaType": media_type} if media_type else {})]}
+        parsed = parse_manifest(json.dumps(body).encode(), raw["mediaType"])
+        assert [one.digest for one in parsed.children] == [IMAGE.digest]
