@@ -81,6 +81,7 @@ def logins(invocation: Invocation, /, registry: RegistryFlags, store: S3Options,
             except TransshipError as error:
                 failures.append(error)
                 rows.append([host, side, "", "refused"])
+    invocation.output.result(logins=[dict(zip(map(str.lower, _LOGINS), row, strict=True)) for row in rows])
     invocation.output.table("Logins", _LOGINS, rows)
     if failures:
         raise Incomplete(
