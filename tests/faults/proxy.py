@@ -33,7 +33,7 @@ class Fault:
     `raw` (these bytes instead of an answer, and `then` "close", "reset", "stall", "drip" or "repeat", which sends
     `piece` for ever); `refuse` (nobody listens for so many seconds). With `perform` the registry does what it was asked
     before `status`, `raw`, or a reset before the answer. `{host}`, `{path}` and `{name}`, the last part of the
-    path, in headers are those of the request.
+    path, in headers are those of the request; `{authorization}` in `body` is the login that was sent.
     """
 
     method: str = ".*"
@@ -118,7 +118,8 @@ class _Handler(QuietHandler):
             upstream.close()
         if fault.status:
             names = {name.replace("-", "_"): self._filled(value) for name, value in fault.headers.items()}
-            self.answer(fault.status, fault.body, **names)
+            told = self.headers.get("Authorization", "").encode("latin-1")
+            self.answer(fault.status, fault.body.replace(b"{authorization}", told), **names)
             return
         if fault.raw:
             self._write_raw(fault)

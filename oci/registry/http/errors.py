@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import hashlib
 import http
 import json
@@ -10,6 +12,7 @@ import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 from oci.cancel import CancelToken
 from oci.errors import Cancelled, Denied, NotFound, RateLimited, Refused, StoreError, Unauthorized, Unavailable
@@ -20,6 +23,10 @@ from oci.registry.http.request import Request
 ERROR_LIMIT = 64 << 10
 """Bytes of an error's body that are read."""
 
+_SHORTEST_SECRET = 4
+"""Characters of a password that is taken out of a text: less would take out half of it."""
+
+_USER = re.compile(r"//[^/@\s]*@")
 _EXCERPT = 200
 _HINTS = {
     404: "check the name, and that this identity may read it",
@@ -97,16 +104,30 @@ def shown(url: str) -> str:
 
 def shown_fields(fields: Mapping[str, str], mark: str) -> str:
     """Header fields, each on a line of its own. In place of a secret is a fingerprint, which tells in one run whether
-    two are the same and nothing else; URLs have no queries."""
+    two are the same and nothing else; URLs have no queries and no logins."""
     lines = []
     for name, value in fields.items():
-        text = _QUERY.sub("?...", _printable(value))
+        text = _USER.sub("//...@", _QUERY.sub("?...", _printable(value)))
         if _SECRET_FIELD.search(name):
             scheme = value.partition(" ")[0] if name.lower().endswith("authorization") else ""
             mark_of_it = hashlib.blake2b(value.encode(), key=_KEY, digest_size=4).hexdigest()
             text = f"{scheme} (fingerprint {mark_of_it})".lstrip()
         lines.append(f"\n  {mark} {name}: {text}")
     return "".join(lines)
+
+
+def without_login(body: bytes, authorization: str) -> bytes:
+    """The body of an error without the login that was sent: some gateways show what they were asked."""
+    scheme, _, token = authorization.partition(" ")
+    parts = [token]
+    if scheme == "Basic":
+        with contextlib.suppress(ValueError):
+            password = base64.b64decode(token).partition(b":")[2].decode()
+            parts += [password, quote(password, safe="")]
+    for secret in parts:
+        if len(secret) >= _SHORTEST_SECRET:
+            body = body.replace(secret.encode(), b"***")
+    return body
 
 
 def _kind(status: int, code: str) -> type[StoreError]:

@@ -29,7 +29,7 @@ from oci.registry.http.address_policy import AddressPolicy, host_of, is_loopback
 from oci.registry.http.answer import SHORT, Answer, OpenAnswer
 from oci.registry.http.body import Headers, Response, WireError
 from oci.registry.http.connections import Connections
-from oci.registry.http.errors import ERROR_LIMIT, Failures, shown, shown_fields
+from oci.registry.http.errors import ERROR_LIMIT, Failures, shown, shown_fields, without_login
 from oci.registry.http.origin import Origin, origin_of
 from oci.registry.http.pace import Attempts, Caps, Pace, is_slow_down, remaining_pulls
 from oci.registry.http.request import Request
@@ -338,7 +338,7 @@ class Transport:
                         break
             except StoreError:
                 body = b""  # docker-registry's 416 announces the blob's length: the status says enough
-        identity = self.login.identity(sent)
+        body, identity = without_login(body, sent), self.login.identity(sent)
         raise self._failures.unwanted(answer.status, answer.headers, body, request, url=answer.url, identity=identity)
 
     def _watch_quota(self, headers: Headers) -> None:
@@ -371,7 +371,7 @@ class Transport:
             answer = self._open_answer(request, None)
             try:
                 answer.take(*self._exchange(request, target.origin or self._origin, target.path, ""))
-                self._check(answer, request, "")
+                self._check(answer, request, request.headers.get("Authorization", ""))
                 return Answer(answer.status, answer.headers, answer.read(PAGE_LIMIT), answer.url)
             except StoreError as error:
                 attempts = self._again(error, request, attempts)
