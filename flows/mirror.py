@@ -40,7 +40,7 @@ def name_of(parameters: MirrorCheckParameters) -> str:
     chosen = parameters.config.chosen(parameters.names)
     if len(chosen) != 1:
         return counted(len(chosen), "mirror")
-    places = dict.fromkeys(destination.store.short for destination in chosen[0].destinations)
+    places = dict.fromkeys(str(one) if one.has_places else one.store.short for one in chosen[0].destinations)
     return f"{chosen[0].name} -> {', '.join(places)}"
 
 

@@ -292,6 +292,7 @@ def test_a_namespace_is_a_report_for_each_of_its_repositories(
     assert [(one.mirror, one.copied) for one in copied.mirrors] == [("web/app", 1), ("web/tools/cli", 1)]
     assert [(one.mirror, one.in_place) for one in checked.mirrors] == [("web/app", 1), ("web/tools/cli", 1)]
     assert artifacts("mirror-web-tools-cli") == 1
+    assert last_run(2)[0].name == f"check web -> {other_registry.host}/all/{{path}}"
     assert other_registry.repository_tags(f"all/{repository}/app") == ["1.0"]
 
 
