@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.cli.output import ExitCode
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.registry_data import blob_file, seed
 from tests.servers.seaweedfs import ACCESS_KEY, BUCKET, SECRET_KEY, SeaweedFS
@@ -272,5 +273,5 @@ def test_a_file_is_validated_without_a_network(tmp_path: Path) -> None:
     path.write_text(f"version: 1\nmirrors:\n  - {{name: web, {places}, schedule: {{cron: '99 3 * * *'}}}}\n")
     done = transship("mirror", "validate", "-f", str(path))
 
-    assert done.code == 1
+    assert done.code == ExitCode.USAGE
     assert f"{path}:3: mirrors[0].schedule.cron" in done.err

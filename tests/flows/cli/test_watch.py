@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from flows.cli.mirror.watch import Watch
+from flows.cli.output import ExitCode
 from oci.mirror.config import Mirror
 from oci.mirror.policy import Schedule
 from oci.mirror.results import MirrorReport
@@ -210,6 +211,6 @@ def test_a_port_that_is_taken_and_a_file_that_is_wrong_are_said_at_once(file: Pa
         [str(PROGRAM), "mirror", "watch", "-f", f"{file}.lost", "--port", "0"], capture_output=True, check=False
     )
 
-    assert taken.returncode == 1
+    assert taken.returncode == ExitCode.USAGE
     assert f"can't listen on 127.0.0.1 port {port}" in taken.stderr.decode()
-    assert lost.returncode == 1
+    assert lost.returncode == ExitCode.FAILED
