@@ -113,6 +113,8 @@ def kind(field: Mapping[str, Any]) -> str:
     match field.get("type"):
         case "array":
             return f"list of {kind(field.get('items', {}))}"
+        case "object" if "properties" in field:
+            return f"mapping with {' and '.join(f'`{name}`' for name in field['properties'])}"
         case "object":
             return f"mapping to {kind(field.get('additionalProperties', {}))}"
         case "integer" | "number" as number:

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from flows.mirror_check import mirror_check as mirror_check
     from flows.mirror_check import mirror_check_sync as mirror_check_sync
     from flows.parameters import AfterPlan as AfterPlan
-    from flows.parameters import Artifact as Artifact
     from flows.parameters import DescribeParameters as DescribeParameters
     from flows.parameters import FleetOptions as FleetOptions
     from flows.parameters import KeepOptions as KeepOptions
@@ -68,7 +67,6 @@ _NAMES = {
     "flows.mirror_check": ("mirror_check", "mirror_check_sync"),
     "flows.parameters": (
         "AfterPlan",
-        "Artifact",
         "DescribeParameters",
         "FleetOptions",
         "KeepOptions",

@@ -19,7 +19,7 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from enum import Enum
 from typing import Any, Literal, Self, TypeVar, Union
@@ -46,6 +46,7 @@ def option(
     max_length: int | None = None,
     examples: Sequence[Any] = (),
     words: Sequence[str] = (),
+    spelled: Callable[[Any], Any] | None = None,
     unit: Unit = "",
     flag: str = "",
     short: str = "",
@@ -60,14 +61,16 @@ def option(
 
     `title` is the label of a form, `help` a sentence. `ge`, `le`, `pattern` and the lengths are bounds as msgspec has
     them; those for the items of a list belong to the items' own annotation. `words` are those that a text may be, as
-    Literal and StrEnum say in the type. `unit` says that a number is in bytes or seconds: people may write `16MiB` or
+    Literal and StrEnum say in the type. `spelled` makes the value of what people may write instead (a list of one
+    text); it raises InvalidInput. `unit` says that a number is in bytes or seconds: people may write `16MiB` or
     `1m30s` then (a timedelta is always written so). `flag` is the command's name for the option where that isn't
     `--the-name`, `short` its letter (`-t`). `group` is a heading: fields without a group come first, "advanced" last. A
     `secret` is never shown, and never a parameter of a flow. A `hidden` value isn't shown by `repr`: it may contain a
     login. A `flat` field is a group whose own fields stand beside it in forms, files and flags. `commas=False` is for a
     list whose items may contain a comma: the command takes one item with each flag then.
     """
-    texts = {"unit": unit, "flag": flag, "short": short, "metavar": metavar, "group": group}
+    texts: dict[str, Any] = {"unit": unit, "flag": flag, "short": short, "metavar": metavar, "group": group}
+    texts["spelled"] = spelled
     switches = {"secret": secret, "flat": flat, "hidden": hidden, "no_commas": not commas, "words": tuple(words)}
     bounds: dict[str, Any] = {
         "ge": ge,
@@ -103,6 +106,7 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
     max_length: int | None = None
     examples: tuple[Any, ...] = ()
     words: tuple[str, ...] = ()
+    spelled: Callable[[Any], Any] | None = None
     unit: Unit = ""
     flag: str = ""
     short: str = ""
@@ -115,11 +119,6 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"Option({self.name})"
-
-    @property
-    def commas(self) -> bool:
-        """Says whether a comma separates the items of a list on the command line."""
-        return not self.no_commas
 
     @property
     def required(self) -> bool:
@@ -158,11 +157,13 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
     def read(self, value: Any) -> Any:
         """Converts what a person or a file gives (text with a unit, a list, a mapping) to the field's value. Raises
         InvalidInput, whose message begins with the field's name."""
-        if self.options is not None and isinstance(value, Mapping):
-            try:
+        try:
+            value = self.spelled(value) if self.spelled is not None else value
+            if self.options is not None and isinstance(value, Mapping):
                 return self.options.make(value)
-            except InvalidInput as error:
-                raise type(error)(f"{self.name}.{error.message}", hint=error.hint) from error
+        except InvalidInput as error:
+            dot = "." if self.options is not None else ": "
+            raise type(error)(f"{self.name}{dot}{error.message}", hint=error.hint) from error
         if self.words and value not in self.words:
             raise InvalidInput(f"{self.name}: {value!r} is not one of {', '.join(self.words)}")
         try:

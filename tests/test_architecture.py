@@ -31,6 +31,7 @@ INSIDE_OCI = (
     {"registry", "layout", "files"},
     {"bundle"},
     {"archive"},
+    {"signatures"},
     {"relocation"},
     {"export"},
     {"prune"},

@@ -25,6 +25,7 @@ from oci.meter import METRICS_FILE, Receipt
 from oci.output import write_json
 from oci.reference import LAYOUT_PREFIX, ArchiveName, parse_store
 from oci.relocation.plan import Plan
+from oci.relocation.report import left_behind
 from oci.relocation.request import RelocationRequest
 from oci.relocation.run import Relocation, RelocationResult, Step, Verify, check_readable, result_lock
 from oci.relocation.transfer import PRESENT, ImageOutcome
@@ -178,6 +179,8 @@ def _copy(
     if lock is not None:
         write_lock(flags["lock_output"], lock)
     _identities(invocation, result.receipt)
+    if plan.attached_left:
+        output.line(f"copy | {counted(plan.attached_left, 'attached artifact')} left at the source: --artifacts all")
     output.summary(_summary(result))
 
 
@@ -205,6 +208,7 @@ def _summary(result: RelocationResult) -> str:
         images = "nothing copied, 1 bundle there already (what it lists wasn't asked for)"
     if plan.repair:
         images = f"{_kinds(plan, copied)} repaired, {len(present)} complete already"
+    images += left_behind(plan.attached_left)
     verified = f", {verification} verified" if verification else ""
     return (
         f"{plan.source} -> {plan.destination}: {images}, "

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
-from flows.cli.click_ext import boolean, words
+from flows.cli.click_ext import boolean
 from flows.cli.flags import flags_of
 from oci.errors import InvalidInput
-from oci.relocation.request import ARTIFACTS, COSIGN, Artifact, CopyOptions, RelocationRequest
+from oci.relocation.request import CopyOptions, RelocationRequest
+from oci.signatures.artifacts import COSIGN
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -52,8 +53,8 @@ def source_flags(*, leave_out: Collection[str] = ()) -> Callable[[F], F]:
         def with_flags(*args: Any, **values: Any) -> Any:
             plain = values.pop("ignore_bundle_check")
             asked = Asked({**values.pop("source"), **values.pop("how")})
-            artifacts = _artifacts(values.pop("artifacts"), cosign=values.pop("cosign_signatures"))
-            asked.given["artifacts"] = artifacts
+            if values.pop("cosign_signatures"):
+                asked.given["artifacts"] = (*asked.given.get("artifacts", ()), COSIGN)
             asked.check_source(ignore_bundle_check=plain)
             if plain:
                 asked.given["shallow"] = True
@@ -64,19 +65,11 @@ def source_flags(*, leave_out: Collection[str] = ()) -> Callable[[F], F]:
             boolean(
                 "--ignore-bundle-check", help="With -i, the same: a bundle is copied as the plain image that it is."
             ),
-            words("--artifacts", help="What travels along: cosign, referrers, all or none."),
             boolean("--cosign-signatures", help="The same as --artifacts cosign."),
-            flags_of(CopyOptions, "how", leave_out={"artifacts", *leave_out}, make=dict),
+            flags_of(CopyOptions, "how", leave_out=leave_out, make=dict),
             flags_of(RelocationRequest, "source", take=_SOURCES, make=dict),
         ):
             wrapped = option(wrapped)
         return wrapped  # type: ignore[no-any-return]
 
     return decorate
-
-
-def _artifacts(named: Sequence[str], *, cosign: bool) -> frozenset[Artifact]:
-    wanted = cast(frozenset[Artifact], frozenset(named) - {"none"})  # the request refuses unknown words
-    if "all" in wanted:
-        return ARTIFACTS
-    return wanted | {COSIGN} if cosign else wanted

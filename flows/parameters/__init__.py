@@ -10,12 +10,10 @@ from flows.parameters.relocate import RelocateParameters, SourceKind, TarballOpt
 from flows.parameters.shard import PartsParameters, ShardParameters
 from oci.prune.keep import KeepOptions
 from oci.registry.options import RegistryOptions
-from oci.relocation.request import Artifact
 from oci.relocation.run import Verify
 
 __all__ = [
     "AfterPlan",
-    "Artifact",
     "BlockName",
     "DescribeParameters",
     "FleetOptions",

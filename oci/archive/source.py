@@ -36,6 +36,10 @@ class Archive:
         self._cancel = cancel
         self.contents: Contents = read_contents(readers)
         self._tags = {entry.tag: entry.digest for entry in self.contents.entries if entry.tag}
+        self._referrers: dict[Digest, list[Manifest]] = {}
+        for manifest in self.contents.manifests.values():
+            if manifest.subject:
+                self._referrers.setdefault(manifest.subject.digest, []).append(manifest)
 
     def head_manifest(self, identifier: str) -> Descriptor | None:
         manifest = self._manifest(identifier)
@@ -60,11 +64,7 @@ class Archive:
         return iter(sorted(self._tags))
 
     def referrers(self, subject: Digest, artifact_type: str = "") -> tuple[Descriptor, ...]:
-        referrers = (
-            manifest
-            for manifest in self.contents.manifests.values()
-            if manifest.subject and manifest.subject.digest == subject
-        )
+        referrers = self._referrers.get(subject, ())
         return tuple(
             manifest.descriptor for manifest in referrers if artifact_type in ("", manifest.descriptor.artifact_type)
         )

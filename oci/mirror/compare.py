@@ -31,11 +31,10 @@ from oci.mirror.comparison import (
 )
 from oci.mirror.config import Mirror, MirrorDestination
 from oci.mirror.digest_cache import DigestCache
-from oci.mirror.head_cache import Below, HeadCache, compare_lock, held_in
+from oci.mirror.head_cache import AttachedClock, Below, HeadCache, compare_lock, held_in
 from oci.mirror.work import Breaker, place
 from oci.prune.versions import matches
 from oci.reference import ARCHIVE_PREFIX, ArchiveName, StoreName
-from oci.relocation.request import Artifact
 from oci.relocation.session import Session
 from oci.store import Source
 
@@ -89,19 +88,20 @@ class _Look:
         self._destinations = {
             str(one): opened for one in mirror.destinations if (opened := self._opened(one)) is not None
         }
+        self._attached = AttachedClock(mirror, facts, self._destinations, now, always=care.audit or bool(care.only))
         self._listed: frozenset[str] | None = None
         self._there: dict[str, frozenset[str] | None] = {}
         """The tags of each destination; None where they weren't listed."""
         self._heads = HeadCache(session, {"": self._source, **self._destinations}, breaker)
         self._wanted: dict[str, Digest | TransshipError] = {}
-        """What each tag should show: the source's digest, or that of its index with fewer platforms."""
+        """What each tag should show; with platforms, the digest of the index with fewer."""
 
     def compare(self) -> Comparison:
         listed = self._list_source()
         self._listed = frozenset(listed) if listed is not None else None
         self._list_destinations()
         lists = {"": self._listed, **self._there}
-        self._below = Below(self._mirror, self._facts, self._heads, lists, audit=self._care.audit)
+        self._below = Below(self._mirror, self._facts, self._heads, lists, self._care, self._attached)
         candidates = self._candidates(listed)
         self._ask([tag for tag in candidates if not self._settled(tag)])
         if self._mirror.source.bundle:
@@ -122,7 +122,7 @@ class _Look:
             self._narrow(tags)
             tags = [tag for tag in tags if tag in lost or not self._gone(tag)]
             found = self._compared(tags, held)
-        found = [self._below.added(one) for one in found]
+        found = self._below.added(found)
         if not self._care.only:
             self._below.note_strays(tag.source for one in found for tag in one.tags)
         found = self._dated(self._below.signed(found, in_place=self._care.thorough))
@@ -166,7 +166,7 @@ class _Look:
             return None
         if self._care.only and not any(rule.latest for rule in self._mirror.tags):
             return None
-        if self._names and Artifact.COSIGN not in self._mirror.artifacts:
+        if self._names and not self._attached.needs_lists(self._names):
             return None
         try:
             tags = sorted(self._source.tags())
@@ -180,9 +180,8 @@ class _Look:
 
     def _list_destinations(self) -> None:
         immutable = sum(map(self._immutable, self._names))
-        needs_none = (
-            self._names and not self._care.thorough and immutable < 2 and Artifact.COSIGN not in self._mirror.artifacts
-        )
+        unlisted = self._names and not self._care.thorough and immutable < 2
+        needs_none = unlisted and not self._attached.needs_lists(self._names)
         for name, destination in self._destinations.items():
             if self._care.only or self._mirror.source.bundle or (needs_none and not isinstance(destination, Archive)):
                 self._there[name] = None
@@ -227,6 +226,7 @@ class _Look:
             self._settles
             and not (self._below and self._below.late)
             and self._immutable(tag)
+            and not self._attached.is_due(tag)
             and all(tag in (there or ()) for there in self._there.values())
         )
 

@@ -51,11 +51,15 @@ class TagState(StrEnum):
     MUTATED = "mutated"
     """It is declared immutable, and shows something else at the source by now: it isn't overwritten."""
     UNSIGNED = "unsigned"
+    UNSIGNED_HERE = "unsigned here"
+    """The tag shows the image, and the source has attached something to it that the destination lacks."""
+    MORE_THERE = "more there"
+    """It is in place, and the destination has attached artifacts that the source has not, or no longer."""
     FAILED = "failed"
     """One of the two sides couldn't be asked."""
 
 
-DRIFTED = frozenset({TagState.MISSING, TagState.STALE, TagState.MUTATED, TagState.UNSIGNED})
+DRIFTED = frozenset({TagState.MISSING, TagState.STALE, TagState.MUTATED, TagState.UNSIGNED, TagState.UNSIGNED_HERE})
 """States in which a destination isn't what the mirror says."""
 
 ATTACHED = "attached"
@@ -108,7 +112,7 @@ class DestinationComparison:
     def has_to_be_written(self) -> bool:
         """Of an archive: not while a tag that it should hold can't be had, for what it holds is better then."""
         states = {tag.state for tag in self.tags}
-        return not states & _KEPT and bool(states & {TagState.MISSING, TagState.STALE} or self.extra)
+        return not states & _KEPT and bool(states.intersection(_MOVED) or self.extra)
 
     @property
     def drifted(self) -> bool:
@@ -204,7 +208,7 @@ class Comparison:
         }
 
 
-_MOVED = (TagState.MISSING, TagState.STALE)
+_MOVED = (TagState.MISSING, TagState.STALE, TagState.UNSIGNED_HERE)
 
 
 def changes(

@@ -11,8 +11,9 @@ import json
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from zlib import crc32
 
 from oci.bundle import reader
 from oci.descriptor import Descriptor, Platform
@@ -111,6 +112,22 @@ class DigestCache:
             if self._get(key) != repository.path:
                 self._put(key, repository.path)
 
+    def attached_due(self, key: str, every: timedelta, now: datetime) -> bool:
+        """Whether it is so long ago that somebody asked what is attached to an image; `key` names the image and its
+        destination. Never without a file: each run would ask for every image then, and a check does it."""
+        known = self._get(f"attached {key}")
+        if known is None or known == _UNKNOWN:
+            return bool(self._path)
+        return now - datetime.fromisoformat(known) >= every
+
+    def attached_asked(self, key: str, every: timedelta, now: datetime) -> None:
+        """Notes that it was asked now. The first time counts as some time before, for each image another, so that not
+        all of them are asked again in one run."""
+        earlier = timedelta()
+        if self._get(f"attached {key}") is None:
+            earlier = every * (crc32(key.encode()) % 1000 / 2000)
+        self._put(f"attached {key}", (now - earlier).isoformat())
+
     def save(self) -> None:
         """Writes the file when something was learned, with what another run has written meanwhile. A file that can't be
         written is no reason to fail: the facts are learned again next time."""
@@ -156,7 +173,7 @@ def _loaded(path: str) -> dict[str, str]:
 def _is_fact(key: str, value: str) -> bool:
     if key.startswith("blob "):
         return _is_location(key.split(" ")[1:], value)
-    if not key.startswith(("created ", "seen ", "looked ", "stray ")):
+    if not key.startswith(("created ", "seen ", "looked ", "stray ", "attached ")):
         return key.startswith("narrowed ")
     try:
         return value == _UNKNOWN or datetime.fromisoformat(value).tzinfo is not None

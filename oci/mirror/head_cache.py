@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from oci.archive.source import Archive, EmptyArchive
@@ -14,14 +15,23 @@ from oci.bundle.lockfile import ImagesLock, read_lock
 from oci.descriptor import Descriptor
 from oci.digest import Digest
 from oci.errors import NotFound, TransshipError
-from oci.mirror.comparison import ATTACHED, LISTED, Comparison, DestinationComparison, TagComparison, TagState
+from oci.mirror.comparison import (
+    ATTACHED,
+    LISTED,
+    Care,
+    Comparison,
+    DestinationComparison,
+    TagComparison,
+    TagState,
+    name_of,
+)
 from oci.mirror.config import Mirror
 from oci.mirror.digest_cache import DigestCache
 from oci.mirror.work import LOCK, Breaker, Target, WorkItem, place
 from oci.reference import ARCHIVE_PREFIX, ArchiveName, StoreName
 from oci.relocation.planner import make_plan
-from oci.relocation.request import Artifact
 from oci.relocation.session import Session
+from oci.signatures.attached import Attachments
 from oci.store import Source
 from oci.units import counted
 
@@ -92,6 +102,38 @@ def _signs(source: Source, tag: str, digest: Digest) -> bool:
     return False
 
 
+class AttachedClock:
+    """When to ask again what was attached to an image in place: as a referrer, or, where no tags are listed, under a
+    tag. With `always` it is time for each."""
+
+    def __init__(
+        self, mirror: Mirror, facts: DigestCache, destinations: Iterable[str], now: datetime, *, always: bool
+    ) -> None:
+        self._mirror = mirror
+        self._facts = facts
+        self._destinations = tuple(destinations)
+        self._now = now
+        self._wanted = mirror.wanted_artifacts
+        self._always = always
+
+    def needs_lists(self, names: Iterable[str]) -> bool:
+        """Whether plain names need lists of tags."""
+        return bool(self._wanted.tags) and any(map(self.is_due, names))
+
+    def is_due(self, tag: str) -> bool:
+        if not self._wanted or self._always:
+            return bool(self._wanted)
+        every = self._mirror.referrers_every
+        return any(self._facts.attached_due(key, every, self._now) for key in self._keys(tag))
+
+    def asked(self, tags: Iterable[str]) -> None:
+        for key in (key for tag in tags for key in self._keys(tag)):
+            self._facts.attached_asked(key, self._mirror.referrers_every, self._now)
+
+    def _keys(self, tag: str) -> list[str]:
+        return [f"{name_of(self._mirror, tag)} {name}" for name in self._destinations]
+
+
 class Below:
     """What stands below the images that tags show: signatures, what is attached, what a bundle lists. `lists` are
     the tags of each store of `heads`, None where they weren't listed."""
@@ -102,26 +144,36 @@ class Below:
         facts: DigestCache,
         heads: HeadCache,
         lists: Mapping[str, frozenset[str] | None],
-        *,
-        audit: bool,
+        care: Care,
+        clock: AttachedClock,
     ) -> None:
+        """In an audit it is also asked whether what bundles list is there; in a check, what destinations have beyond
+        the source."""
         self._session = heads.session
         self._mirror = mirror
         self._facts = facts
         self._heads = heads
         self._stores = stores = heads.stores
         self._lists = lists
-        self._audit = audit
+        self._clock = clock
+        self._audit = care.audit
+        self._check = care.thorough
+        self._wanted = mirror.wanted_artifacts
         self._source = str(stores[""].name)
         self.late = self._late()
         """Tags of cosign's that the source has and a destination hasn't, of images that may be mirrored."""
 
     def _late(self) -> list[str]:
         source = self._lists.get("")
-        if Artifact.COSIGN not in self._mirror.artifacts or self._mirror.platforms or source is None:
+        ends = tuple(f".{end}" for end in self._wanted.tags)
+        if not ends or self._mirror.platforms or source is None:
             return []
         lists = [tags for name, tags in self._lists.items() if name and tags]
-        late = {tag for tag in source if tagnames.is_cosign(tag) and any(tag not in tags for tags in lists)}
+        late = {
+            tag
+            for tag in source
+            if tag.endswith(ends) and tagnames.is_cosign(tag) and any(tag not in tags for tags in lists)
+        }
         return sorted(tag for tag in late if not self._facts.is_stray(self._source, tag))
 
     def note_strays(self, mirrored: Iterable[str]) -> None:
@@ -131,31 +183,81 @@ class Below:
             if tag not in ours:
                 self._facts.stray(self._source, tag)
 
-    def added(self, found: DestinationComparison) -> DestinationComparison:
-        """With the tags marked as stale that show the right image, and something below it is missing: attached later,
-        or, asked in an audit and a check, a listed image of a bundle."""
-        if found.destination.startswith(ARCHIVE_PREFIX) or found.error is not None:
-            return found
-        tags = [
-            self._tag(found.destination, tag) if tag.state is TagState.IN_PLACE and tag.source else tag
-            for tag in found.tags
+    def added(self, found: Sequence[DestinationComparison]) -> list[DestinationComparison]:
+        """With the tags marked that show the right image, and something that belongs to it is missing: attached later,
+        or, asked in an audit and a check, a listed image of a bundle. Referrers are asked for where the clock says."""
+        due = {tag.tag for one in found for tag in one.tags if self._clock.is_due(tag.tag)}
+        jobs = [
+            (one.destination, tag)
+            for one in found
+            if one.error is None and not one.destination.startswith(ARCHIVE_PREFIX)
+            for tag in one.tags
+            if tag.state is TagState.IN_PLACE and tag.source
         ]
-        return replace(found, tags=tuple(tags))
+        marked = self._session.workers.map(lambda job: self._with_late(*job, due=job[1].tag in due), jobs)
+        by_name = {
+            (name, tag.tag): self._with_lost(name, one)
+            if one.state in (TagState.IN_PLACE, TagState.MORE_THERE)
+            else one
+            for (name, tag), one in zip(jobs, marked, strict=True)
+        }
+        self._clock.asked(due)
+        return [
+            replace(one, tags=tuple(by_name.get((one.destination, tag.tag), tag) for tag in one.tags)) for one in found
+        ]
 
-    def _tag(self, name: str, tag: TagComparison) -> TagComparison:
-        digest = Digest(tag.source)
-        source, here, below = self._stores[""], self._stores[name], ATTACHED
-        there = self._lists[name]
+    def _with_late(self, name: str, tag: TagComparison, *, due: bool) -> TagComparison:
+        digest, there = Digest(tag.source), self._lists[name]
         late = [one for one in tagnames.cosign(digest) if one in self.late and there is not None and one not in there]
-        reason = f"attached later at the source: {', '.join(late)}" if late else ""
+        more: list[str] = []
+        if due and not late:
+            try:
+                late, more = self._attached(name, digest)
+            except TransshipError as error:
+                return replace(tag, state=TagState.FAILED, reason=str(error), error=error)
+        if late:
+            reason = f"attached later at the source: {', '.join(late)}"
+            return replace(tag, state=TagState.UNSIGNED_HERE, reason=reason, below=ATTACHED)
+        if more:
+            return replace(tag, state=TagState.MORE_THERE, reason=f"not at the source: {', '.join(more)}")
+        return tag
+
+    def _with_lost(self, name: str, tag: TagComparison) -> TagComparison:
+        """With `audit`, marked as stale where an image is lost that a bundle lists. Asks in all threads itself."""
+        digest = Digest(tag.source)
         try:
-            if self._audit and Artifact.REFERRERS in self._mirror.artifacts and not reason:
-                reason = _late_referrers(source, here, digest)
-            if self._audit and not reason and self._is_bundle(name, digest):
-                reason, below = _lost_images(self._session, here, digest), LISTED
+            lost = ""
+            if self._audit and self._is_bundle(name, digest):
+                lost = _lost_images(self._session, self._stores[name], digest)
         except TransshipError as error:
             return replace(tag, state=TagState.FAILED, reason=str(error), error=error)
-        return replace(tag, state=TagState.STALE, reason=reason, below=below) if reason else tag
+        return replace(tag, state=TagState.STALE, reason=lost, below=LISTED) if lost else tag
+
+    def _attached(self, name: str, digest: Digest) -> tuple[list[str], list[str]]:
+        """What is attached to an image at the source and not here, and the other way round: names of tags, digests of
+        referrers. A tag counts as missing here when it shows something else. Raises what the stores raise."""
+        source = self._seen("", digest)
+        if not (source or self._check):
+            return [], []
+        here = self._seen(name, digest)
+        late = [one for one, shown in source.items() if here.get(one) != shown]
+        return late, [one for one in here if one not in source] if self._check else []
+
+    def _seen(self, name: str, digest: Digest) -> dict[str, Digest]:
+        """What is attached to an image in a store, by the name of its tag or by its digest."""
+        store, listed = self._stores[name], self._lists[name]
+        failures: list[TransshipError] = []
+        attachments = Attachments(
+            self._wanted,
+            self._session.workers,
+            listed={store.name: listed} if listed is not None else {},
+            failed=lambda _, error: failures.append(error),
+            noted=lambda where, text: self._session.meter.fallback(str(where.registry or where), text),
+        )
+        found = attachments.of_one(store, digest)
+        if failures:
+            raise failures[0]
+        return {one.tag or str(one.digest): one.digest for one in found}
 
     def _is_bundle(self, name: str, digest: Digest) -> bool:
         """A relocated bundle has locations beside it."""
@@ -195,13 +297,6 @@ class Below:
             return any(one.artifact_type.startswith(_TYPES) for one in source.referrers(digest))
         except TransshipError as error:
             return error
-
-
-def _late_referrers(source: Source, destination: Source, digest: Digest) -> str:
-    """Which referrers the source has by now and the destination hasn't: a request to each. Raises what they raise."""
-    here = {referrer.digest for referrer in destination.referrers(digest)}
-    late = [referrer.digest for referrer in source.referrers(digest) if referrer.digest not in here]
-    return f"{counted(len(late), 'referrer')} attached later at the source" if late else ""
 
 
 def _lost_images(session: Session, destination: Source, bundle: Digest) -> str:

@@ -17,7 +17,7 @@ from oci.errors import InvalidInput
 from oci.options import Options, option
 from oci.prune.versions import check_patterns, check_ranges
 from oci.registry.options import DEFAULT_CONCURRENCY
-from oci.relocation.request import Artifact
+from oci.signatures.artifacts import MirrorArtifacts, check_words
 from oci.units import show_duration
 
 EPOCH = datetime(2020, 1, 1)  # noqa: DTZ001 - where intervals and rules begin in a schedule's own zone, as in Prefect
@@ -59,7 +59,7 @@ class Checked(Options, frozen=True, kw_only=True):
         for name, check in self.checks.items():
             try:
                 check(getattr(self, name))
-            except ValueError as error:
+            except (ValueError, InvalidInput) as error:
                 raise InvalidInput(f"{name}: {error}") from error
 
 
@@ -302,10 +302,11 @@ class Limits(Options, frozen=True, kw_only=True):
     ] = 0
 
 
-class Policy(Checked, frozen=True, kw_only=True):
+class Policy(Checked, MirrorArtifacts, frozen=True, kw_only=True):
     """What `defaults` may say for all mirrors, and each mirror for itself."""
 
     checks: ClassVar[Mapping[str, Callable[[Any], None]]] = {
+        "artifacts": check_words,
         "immutable": check_patterns,
         "never": check_patterns,
         "platforms": _check_platforms,
@@ -345,15 +346,6 @@ class Policy(Checked, frozen=True, kw_only=True):
             "Only these of every index, which is rewritten and gets a new digest. Empty: all, as they are.",
             examples=[["linux/amd64", "linux/arm64"]],
             max_length=50,
-        ),
-    ] = ()
-    artifacts: Annotated[
-        tuple[Artifact, ...],
-        option(
-            "Attached artifacts",
-            "cosign: signatures, attestations and SBOMs kept under tags. referrers: whatever names an image as its "
-            "subject.",
-            max_length=2,
         ),
     ] = ()
     immutable: Annotated[

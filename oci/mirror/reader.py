@@ -137,7 +137,7 @@ def read_options(options: type[O], value: Any, path: Path, problems: list[Proble
             if name in checks and len(problems) == count:
                 try:
                     checks[name](made[name])
-                except ValueError as error:
+                except (ValueError, InvalidInput) as error:
                     problems.append(Problem((*path, name), str(error)))
         elif field.required:
             problems.append(Problem((*path, name), "field required"))
@@ -170,6 +170,12 @@ def _read(field: Option, annotation: Any, value: Any, path: Path, problems: list
     if isinstance(kind, type) and issubclass(kind, Options):
         return read_options(kind, value, path, problems)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if field.spelled is not None and annotation is field.annotation:
+        try:
+            value = field.spelled(value)
+        except InvalidInput as error:
+            problems.append(Problem(path, error.message))
+            return ()
     if origin in (tuple, list, frozenset):
         if not isinstance(value, list | tuple):
             problems.append(Problem(path, "input should be a valid list"))
@@ -206,7 +212,7 @@ def _leaf(field: Option, annotation: Any, value: Any, path: Path, problems: list
         problems.append(Problem(path, f"input should be {words}"))
     else:
         try:
-            own = msgspec.structs.replace(field, annotation=annotation, type=kind)
+            own = msgspec.structs.replace(field, annotation=annotation, type=kind, spelled=None)
             return own.read(value)
         except InvalidInput as error:
             problems.append(Problem(path, _plain(error.message.removeprefix(f"{field.name}: "))))
@@ -351,6 +357,11 @@ def _schema(options: type[Options], definitions: dict[str, Any] | None) -> dict[
                 body["allOf"] = [inner]
             else:
                 body = {**inner, **body}
+        if field.spelled is not None and definitions is not None:  # editors know the other ways to write it
+            words = {name: body.pop(name) for name in ("type", "items", "maxItems") if name in body}
+            lists = dict.fromkeys(("include", "exclude"), words)
+            mapping = {"type": "object", "properties": lists, "additionalProperties": False}
+            body["anyOf"] = [words, {"type": "string"}, mapping]
         properties[field.name] = body | {"position": _POSITIONS.get(field.name, 0)}
     return {
         "title": options.__name__,

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from oci.bundle import tagnames
 from oci.errors import Incomplete, InvalidInput, StoreError, TransshipError
 from oci.meter import Receipt, RunMetrics
 from oci.mirror.comparison import Comparison, TagState
@@ -125,7 +126,7 @@ def made_of(
         source=str(mirror.source),
         destinations=tuple(str(destination) for destination in mirror.destinations),
         in_place=sum(one.count(TagState.IN_PLACE) for one in kept),
-        copied=sum(max(1, len(one.tags)) for one in done),
+        copied=sum(max(1, sum(not tagnames.is_cosign(tag) for tag in one.tags)) for one in done),
         images=sum(one.images for one in done),
         tags=tuple(tag for one in done for tag in one.tags),
         mutated=comparison.named(TagState.MUTATED),
@@ -273,7 +274,7 @@ class MirrorIncomplete(Incomplete):
 
 
 class DriftedTag(Struct, frozen=True, kw_only=True):
-    """`state` is missing, stale, mutated, unsigned, extra, or failed: it couldn't be asked."""
+    """`state` is one of TagState's, or extra. Failed: it couldn't be asked. More there is reported, and no drift."""
 
     destination: str
     tag: str
@@ -316,7 +317,7 @@ class DriftReport(Struct, frozen=True, kw_only=True):
 
     @property
     def drifted(self) -> bool:
-        return any(tag.state != TagState.FAILED.value for tag in self.drift)
+        return any(tag.state not in (TagState.FAILED.value, TagState.MORE_THERE.value) for tag in self.drift)
 
     @property
     def complete(self) -> bool:

@@ -16,7 +16,7 @@ from oci.registry.http import target as targets
 from oci.registry.http.answer import Answer
 from oci.registry.http.target import Target
 from oci.registry.manifests import get_manifest, put_manifest
-from oci.registry.profiles import Remote
+from oci.registry.profiles import Remote, is_refusal
 from oci.registry.tags import next_page
 
 PAGES_LIMIT = 1000
@@ -54,7 +54,12 @@ def list_referrers(remote: Remote, subject: Digest, artifact_type: str) -> tuple
     except StoreError as refusal:
         if not refusal.status and isinstance(refusal, Unavailable):
             raise
-        listed = _from_tag(remote, subject)
+        try:
+            listed = _from_tag(remote, subject)
+        except (Denied, Unauthorized):
+            if is_refusal(refusal) or refusal.status == 404:
+                learned.decline(GET_REFERRERS)  # there is no API, and the tag may just not exist
+            raise
         if refusal.status in _DENIED:
             way = GET_REFERRERS.plain_way
             learned.note(f"the referrers API of {remote.name.path} refused ({refusal.status}), {way}")

@@ -67,7 +67,9 @@ class RegistryRepository:
 
     @property
     def has_referrers_api(self) -> bool | None:
-        return self._remote.learned.works(GET_REFERRERS)
+        """None as long as nobody asked for referrers: what a profile assumes isn't known yet."""
+        learned = self._remote.learned
+        return None if learned.is_assumed(GET_REFERRERS) else learned.works(GET_REFERRERS)
 
     def listed(self) -> tuple[Digest, ...]:
         """Empty: distribution-spec has no list of manifests."""

@@ -16,6 +16,7 @@ from oci.reference import Reference, Repository, StoreName
 from oci.relocation.plan import Entry, Node, Role, Roots
 from oci.relocation.request import RelocationRequest
 from oci.relocation.session import Session
+from oci.signatures.attached import DEPTH
 from oci.store import Source
 from oci.units import counted
 
@@ -136,7 +137,7 @@ def _missing(archive: Archive, missing: Sequence[Digest], owners: dict[Digest, N
 
 
 def _chosen(archive: Archive, wanted: Iterable[str]) -> list[ArchiveEntry]:
-    """Gives the named entries, and those of their signatures."""
+    """Gives the named entries, and those of what is attached to them and to what they list."""
     contents = archive.contents
     chosen: dict[ArchiveEntry, None] = {}
     for text in wanted:
@@ -154,9 +155,40 @@ def _chosen(archive: Archive, wanted: Iterable[str]) -> list[ArchiveEntry]:
                 hint="`transship archive list` shows what there is: give a digest, a tag or a reference",
             )
         chosen.update(dict.fromkeys(named))
-    signatures = {tag for element in chosen for tag in tagnames.cosign(element.digest)}
-    chosen.update(dict.fromkeys(element for element in contents.entries if element.tag in signatures))
+    below = _with_all_below(archive, [element.digest for element in chosen])
+    for _ in range(DEPTH):
+        signatures = {tag for digest in below for tag in tagnames.cosign(digest)}
+        more = [
+            element for element in contents.entries if element.tag in signatures or _refers(archive, element, below)
+        ]
+        new = [element for element in more if element not in chosen]
+        if not new:
+            break
+        chosen.update(dict.fromkeys(new))
+        below |= _with_all_below(archive, [element.digest for element in new])
     return list(chosen)
+
+
+def _refers(archive: Archive, element: ArchiveEntry, below: set[Digest]) -> bool:
+    subject = archive.contents.manifests[element.digest].subject
+    return subject is not None and subject.digest in below
+
+
+def _with_all_below(archive: Archive, digests: Iterable[Digest]) -> set[Digest]:
+    """Manifests with the children of indexes and what bundles list."""
+    below: set[Digest] = set()
+    unread = list(digests)
+    while unread:
+        digest = unread.pop()
+        manifest = archive.contents.manifests.get(digest)
+        if digest in below or manifest is None:
+            continue
+        below.add(digest)
+        unread.extend(child.digest for child in manifest.children)
+        if _is_bundle(archive, digest) and archive.has_all(manifest):
+            lock = reader.read_images_lock(archive, manifest)
+            unread.extend(image.image.digest for image in lock.images if image.image.digest is not None)
+    return below
 
 
 def _main(archive: Archive, elements: dict[Digest, list[ArchiveEntry]]) -> Digest | None:

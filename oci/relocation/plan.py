@@ -138,6 +138,8 @@ class Plan(Struct, frozen=True, kw_only=True, dict=True):
     """Nothing at the destination was taken for granted: an image may turn out to be complete there."""
     tags: tuple[str, ...] = ()
     """The names of the root at the destination when all is done, those that it has already among them."""
+    attached_left: int = 0
+    """Attached artifacts that were seen at the source and aren't asked for."""
     version: int = PLAN_VERSION
 
     @cached_property
@@ -250,6 +252,7 @@ def _plan(body: Mapping[str, Any]) -> Plan:
         )
         for entry in body["bundles"]
     )
+    plain["attached_left"] = _size(body.get("attached_left", 0))
     plain["failures"] = tuple(PlanFailure(**entry) for entry in body["failures"])
     plain["skipped_layers"] = tuple(
         (parse_digest(manifest), parse_digest(layer)) for manifest, layer in body["skipped_layers"]
@@ -302,7 +305,7 @@ def _text(value: object) -> str:
 
 def _size(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError(f"expected a number of bytes, got {str(value)[:40]!r}")
+        raise ValueError(f"expected a number, got {str(value)[:40]!r}")
     return value
 
 

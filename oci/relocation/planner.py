@@ -19,7 +19,7 @@ from oci.reference import Reference, Repository, StoreName
 from oci.relocation.plan import Entry, Node, Plan, PlannedBlob, PlannedBundle, PlannedManifest, Role, Roots
 from oci.relocation.request import NameRule, RelocationRequest, readable_names
 from oci.relocation.session import Session
-from oci.relocation.walk import Attachments, Walk, digest_in
+from oci.relocation.walk import Attaching, Walk, digest_in
 from oci.store import Source, found_manifest
 
 
@@ -75,12 +75,15 @@ def make_plan(session: Session, request: RelocationRequest, *, snapshot: Snapsho
         thorough=bool(request.names),
         bundles=(roots.is_bundle or request.image_may_be_bundle) and not request.shallow,
         foreign_layers=request.include_non_distributable,
+        attachments=bool(request.wanted_artifacts),
     )
     walk.run(roots.entries)
     _check_kinds(roots, walk, request, destination)
-    attachments = Attachments(session, destination, request.artifacts, listed=snapshot.listed if snapshot else {})
-    if request.artifacts:
-        _attach(walk, attachments)
+    attaching = Attaching(session, destination, request.wanted_artifacts, listed=snapshot.listed if snapshot else {})
+    if request.wanted_artifacts:
+        attaching.follow(walk)
+    counted = [] if request.archive else [node for node in walk.nodes.values() if _is_counted(node, roots)]
+    left = attaching.count_left(counted, ask=snapshot is None)
     _name_images(session, destination, walk, request)
     nodes = _children_first(walk.nodes)
     mounted: Mapping[Digest, Repository] = {}
@@ -97,13 +100,20 @@ def make_plan(session: Session, request: RelocationRequest, *, snapshot: Snapsho
         ),
         blobs=_blobs(nodes, mounted),
         bundles=tuple(_locations(node, walk.nodes) for node in nodes if node.listed is not None),
-        failures=(*walk.failures, *attachments.failures),
+        failures=(*walk.failures, *attaching.failures),
         skipped_layers=tuple((node.digest, layer) for node in nodes for layer in node.skipped_layers),
         unchanged=not tags and all(node.present and not node.tags and node.listed is None for node in nodes),
         fresh=fresh,
         repair=request.repair,
         tags=roots.tags,
+        attached_left=left,
     )
+
+
+def _is_counted(node: Node, roots: Roots) -> bool:
+    """Whether to look at the source's tags for what a copy leaves behind: of what is copied now, in one repository. An
+    unchanged copy costs no request for it."""
+    return not node.present and node.store == roots.entries[0].places[0]
 
 
 def _single(session: Session, reference: Reference, tags: tuple[str, ...], *, bundle: bool) -> Roots:
@@ -212,17 +222,6 @@ def _name_images(session: Session, destination: Source, walk: Walk, request: Rel
     for (digest, tag), present in zip(names.items(), answers, strict=True):
         if present is None or present.digest != digest:
             walk.nodes[digest].tags += (tag,)
-
-
-def _attach(walk: Walk, attachments: Attachments) -> None:
-    """Attachments of attachments as well, down to the nesting limit."""
-    looked: set[Digest] = set()
-    for _ in range(NESTING_LIMIT):
-        fresh = [node for digest, node in walk.nodes.items() if digest not in looked]
-        if not fresh:
-            return
-        looked.update(node.digest for node in fresh)
-        walk.run(attachments.of(fresh))
 
 
 def _children_first(nodes: Mapping[Digest, Node]) -> list[Node]:

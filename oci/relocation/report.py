@@ -89,6 +89,8 @@ class RelocationReport(Struct, frozen=True, kw_only=True):
     images_copied: int = 0
     images_present: int = 0
     """Were there already, by digest."""
+    attached_left: int = 0
+    """Signatures and the like that were seen at the source and not asked for."""
     bytes_read: int = 0
     bytes: Traffic = Traffic()
     blobs: Traffic = Traffic()
@@ -122,7 +124,7 @@ class RelocationReport(Struct, frozen=True, kw_only=True):
         verdict = "complete" if self.succeeded else f"incomplete, {len(self.failures)} failed"
         images = f"{counted(self.images_copied, 'image')} copied, {self.images_present} already there"
         sent = f"{show_size(self.bytes.written)} sent, {counted(self.total_requests, 'request')}"
-        return f"{verdict}: {images}; {sent}, {self.seconds:.1f} s"
+        return f"{verdict}: {images}{left_behind(self.attached_left)}; {sent}, {self.seconds:.1f} s"
 
     @property
     def total_requests(self) -> int:
@@ -132,6 +134,11 @@ class RelocationReport(Struct, frozen=True, kw_only=True):
         """Plain values, which JSON has."""
         body: dict[str, Any] = msgspec.to_builtins(self)
         return body | {"succeeded": self.succeeded}
+
+
+def left_behind(count: int) -> str:
+    """`, 3 attached artifacts left`, or nothing."""
+    return f", {counted(count, 'attached artifact')} left" if count else ""
 
 
 class RelocationIncomplete(Incomplete):
@@ -176,6 +183,7 @@ def report_of(
         locations=[str(digest) for digest in published.locations] if published else [],
         images_copied=statuses.count(DONE),
         images_present=statuses.count(PRESENT),
+        attached_left=plan.attached_left if plan else 0,
         bytes=Traffic(written=receipt.bytes_written, mounted=receipt.bytes_mounted, skipped=receipt.bytes_skipped),
         blobs=Traffic(written=receipt.blobs_written, mounted=receipt.blobs_mounted, skipped=receipt.blobs_skipped),
         bytes_read=receipt.bytes_read,

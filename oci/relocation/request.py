@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from enum import StrEnum
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Annotated
@@ -16,19 +15,7 @@ from oci.errors import InvalidInput, InvalidReference
 from oci.options import Options, option
 from oci.reference import ArchiveName, Reference, Repository, StoreName, parse_any, parse_store, parse_tag
 from oci.relocation.plan import Node, Role
-
-
-class Artifact(StrEnum):
-    """What may travel along with an image."""
-
-    COSIGN = "cosign"
-    REFERRERS = "referrers"
-
-
-COSIGN = Artifact.COSIGN
-REFERRERS = Artifact.REFERRERS
-ARTIFACTS: frozenset[Artifact] = frozenset(Artifact)
-
+from oci.signatures.artifacts import ArtifactWord, Wanted, check_words, spelled
 
 TagName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
 
@@ -47,13 +34,17 @@ class CopyOptions(Options, frozen=True, kw_only=True):
         ),
     ] = ()
     artifacts: Annotated[
-        frozenset[Artifact],
+        tuple[ArtifactWord, ...],
         option(
             "Attached artifacts",
-            "What travels along with each image. cosign: signatures, attestations and SBOMs that are kept under tags. "
-            "referrers: manifests that name an image as their subject.",
+            "What travels along with each image: all, none, cosign (what is kept under tags; sig, att and sbom are its "
+            "kinds), referrers (what names an image as its subject), or artifact types, with * and ?. With ! in "
+            "front, what is left behind.",
+            examples=[["all", "!application/spdx+json"]],
+            spelled=spelled,
+            max_length=50,
         ),
-    ] = frozenset()
+    ] = ()
     platforms: Annotated[
         tuple[Annotated[str, Meta(pattern=r"^[a-z0-9]+/[a-z0-9]+(/[a-z0-9]+)?$")], ...],
         option(
@@ -145,11 +136,7 @@ class RelocationRequest(CopyOptions, frozen=True, kw_only=True, dict=True):
             )
         if self.only and not self.archive:
             raise InvalidInput("only an archive can be asked for some of its images")
-        unknown = self.artifacts - ARTIFACTS
-        if unknown:
-            raise InvalidInput(
-                f"unknown artifacts: {', '.join(sorted(unknown))}", hint=f"known are {', '.join(sorted(ARTIFACTS))}"
-            )
+        check_words(self.artifacts)
         if self.image_may_be_bundle and not self.image:
             raise InvalidInput("only what is asked for as an image can be either an image or a bundle")
         for tag in self.tags:
@@ -180,6 +167,10 @@ class RelocationRequest(CopyOptions, frozen=True, kw_only=True, dict=True):
     @cached_property
     def destination(self) -> StoreName:
         return parse_store(self.to)
+
+    @cached_property
+    def wanted_artifacts(self) -> Wanted:
+        return Wanted(self.artifacts)
 
     @cached_property
     def wanted_platforms(self) -> tuple[Platform, ...]:

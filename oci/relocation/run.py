@@ -86,6 +86,7 @@ class RelocationResult(Struct, frozen=True, kw_only=True):
                 {"subject": failure.subject, "error": failure.message, "retryable": failure.retryable}
                 for failure in self.plan.failures
             ],
+            "attached_left": self.plan.attached_left,
             "tags": list(self.published.tags),
             "locations": list(self.published.locations),
             "verification": self.verification.to_dict() if self.verification else None,

@@ -18,6 +18,8 @@ from oci.output import to_dict
 from oci.reference import Reference, StoreName, parse_any, parse_store
 from oci.relocation.plan import Plan
 from oci.relocation.session import Session
+from oci.signatures.artifacts import ALL, Wanted
+from oci.signatures.attached import Attachments
 from oci.store import Source
 from oci.units import counted
 
@@ -60,8 +62,8 @@ def verify(session: Session, plan: Plan, *, deep: bool = False) -> Verification:
 def verify_names(
     session: Session, name: StoreName, identifiers: Sequence[str] = (), *, deep: bool = False
 ) -> Verification:
-    """Verifies what tags and digests of one store name, or without any every tag it has; signatures and the like are
-    such tags. Layers that may not be distributed are passed over: a relocation leaves them out.
+    """Verifies what tags and digests of one store name, or without any every tag it has, with what is attached to it,
+    and to the images inside. Layers that may not be distributed are passed over: a relocation leaves them out.
 
     Raises what the store raises when it doesn't give its tags, and Unauthorized or Denied when it won't show something.
     """
@@ -75,7 +77,7 @@ def verify_names(
         else:
             problems.append(answer or f"{name}: there is no {'' if is_digest(identifier) else 'tag '}{identifier}")
             absent += answer is None
-    verified = verify_store(session, name, roots, foreign_layers=False, deep=deep)
+    verified = verify_store(session, name, roots, foreign_layers=False, attached=True, deep=deep)
     return replace(verified, problems=(*problems, *verified.problems), absent=absent)
 
 
@@ -95,16 +97,47 @@ def verify_store(
     *,
     omitted: frozenset[Digest] = frozenset(),
     foreign_layers: bool = True,
+    attached: bool = False,
     deep: bool = False,
 ) -> Verification:
     """Walks down from `roots` inside one store, through indexes and bundles, and checks every blob but the `omitted`,
-    and without `foreign_layers` those that may not be distributed.
+    and without `foreign_layers` those that may not be distributed. With `attached`, goes on to what is attached to all
+    of it.
 
     Manifests are always read and hashed. Blobs are asked for, or with `deep` read and hashed as well.
     """
     store = session.destination(name)
     done = _Progress()
     level = list(dict.fromkeys(roots))
+    attachments = Attachments(
+        Wanted(ALL if attached else ()),
+        session.workers,
+        listed={},
+        failed=lambda subject, error: done.problems.append(f"{subject}: {error}"),
+        noted=lambda where, text: session.meter.fallback(str(where.registry or where), text),
+    )
+    looked: set[Digest] = set()
+    while level:
+        _walk(session, store, level, done)
+        fresh = done.manifests - looked
+        looked |= fresh
+        found = attachments.of(store, sorted(fresh)) if attached else []
+        level = [one for one in dict.fromkeys(one.digest for one in found) if one not in done.manifests]
+    wanted = (blob for digest, blob in done.blobs.items() if digest not in omitted)
+    blobs = [blob for blob in wanted if foreign_layers or blob.distributable]
+    check = _hash_blob if deep else _ask_blob
+    done.problems.extend(problem for problem in session.workers.map(lambda blob: check(store, blob), blobs) if problem)
+    return Verification(
+        manifests=len(done.manifests),
+        blobs=len(blobs),
+        bytes_hashed=sum(blob.size for blob in blobs) if deep else 0,
+        problems=tuple(done.problems),
+    )
+
+
+def _walk(session: Session, store: Source, roots: Sequence[Digest], done: _Progress) -> None:
+    """Notes all manifests and blobs below `roots`, each once."""
+    level = list(roots)
     while level:
         session.cancel.check()
         done.manifests.update(level)
@@ -119,18 +152,8 @@ def verify_store(
             inside = (child for child in manifest.children if not child.names_manifest)
             done.blobs.update({blob.digest: blob for blob in (*manifest.blobs, *inside)})
             if manifest.digest != digest:
-                done.problems.append(f"{name}@{digest}: the manifest has digest {manifest.digest}")
+                done.problems.append(f"{store.name}@{digest}: the manifest has digest {manifest.digest}")
         level = [digest for digest in dict.fromkeys(below) if digest not in done.manifests]
-    wanted = (blob for digest, blob in done.blobs.items() if digest not in omitted)
-    blobs = [blob for blob in wanted if foreign_layers or blob.distributable]
-    check = _hash_blob if deep else _ask_blob
-    done.problems.extend(problem for problem in session.workers.map(lambda blob: check(store, blob), blobs) if problem)
-    return Verification(
-        manifests=len(done.manifests),
-        blobs=len(blobs),
-        bytes_hashed=sum(blob.size for blob in blobs) if deep else 0,
-        problems=tuple(done.problems),
-    )
 
 
 def _expand(store: Source, digest: Digest) -> tuple[Manifest, tuple[Digest, ...]] | str:

@@ -7,8 +7,6 @@ stands for its own files only. For what it lists stands its locations image, whi
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import partial
-from itertools import chain
 
 from oci.bundle import reader, tagnames
 from oci.descriptor import Descriptor
@@ -17,8 +15,9 @@ from oci.errors import Denied, InvalidManifest, NotFound, StoreError, TransshipE
 from oci.manifest import NESTING_LIMIT, Manifest, parse_manifest
 from oci.reference import ArchiveName, Reference, StoreName
 from oci.relocation.plan import Entry, Node, PlanFailure, Role, merged
-from oci.relocation.request import COSIGN, REFERRERS
 from oci.relocation.session import Session
+from oci.signatures.artifacts import Wanted
+from oci.signatures.attached import DEPTH, Attached, Attachments
 from oci.store import Source
 
 _BUNDLE_ROLES = (Role.ROOT, Role.NESTED, Role.LISTED)
@@ -39,21 +38,24 @@ class Walk:
         thorough: bool,
         bundles: bool,
         foreign_layers: bool,
+        attachments: bool = False,
     ) -> None:
         """`present` are manifests that the destination has; with `fresh` it has nothing else. `rewritten` are indexes
         that exist nowhere yet. With `trusting` a manifest at the destination counts as whole. With `bundles` the walk
-        follows bundles to the images that they list, with `thorough` also where the destination has all of them."""
+        follows bundles to the images that they list, with `thorough` also where the destination has all of them. With
+        `attachments` it goes on below what the destination has: something may have been attached there since."""
         self.nodes: dict[Digest, Node] = {}
         self.failures: list[PlanFailure] = []
         self._session = session
         self._destination = destination
-        self._present_manifests = present
+        self._present_manifests = dict(present)
         self._rewritten = rewritten
         self._fresh = fresh
         self._trusting = trusting
         self._thorough = thorough
         self._bundles = bundles
         self._foreign_layers = foreign_layers
+        self._attachments = attachments
         self._elsewhere: set[StoreName] = set()
         """Bundle repositories that turned out not to host what their bundle lists."""
         self._unreachable: set[str] = set()
@@ -101,7 +103,8 @@ class Walk:
             raise InvalidManifest(f"{entry.places[0]}@{entry.digest}: nested deeper than {NESTING_LIMIT} levels")
         present = self._at_destination(entry.digest)
         if present is not None and not self._may_lack_images(entry, present):
-            return self._present(entry, present), []
+            node = self._present(entry, present)
+            return node, self._present_children(entry) if self._attachments and present.is_index else []
         source, manifest = self._find(entry, present=present is not None)
         self._session.cache.put(manifest.digest, manifest.raw)
         node = self._node(entry, source.name, manifest, present=present is not None)
@@ -121,7 +124,7 @@ class Walk:
         """Says whether a manifest at the destination may be a bundle whose images are not there."""
         if not self._bundles or entry.role not in _BUNDLE_ROLES or present.is_index or entry.hint is False:
             return False
-        return not (entry.hint and self._has_locations(entry.digest))
+        return not (entry.hint and self._has_locations(entry.digest)) or self._attachments
 
     def _has_locations(self, bundle: Digest) -> bool:
         return not self._thorough and self._destination.head_manifest(tagnames.locations(bundle)) is not None
@@ -176,13 +179,21 @@ class Walk:
             if child.names_manifest
         ]
 
+    def _present_children(self, entry: Entry) -> list[Entry]:
+        """Those of an index that the destination has: it has them, too."""
+        index = self._destination.get_manifest(entry.digest)
+        self._present_manifests.update((child.digest, child) for child in index.children if child.names_manifest)
+        source = self._session.source(entry.places[0])
+        return self._children(entry, source, index)
+
     def _open_bundle(self, entry: Entry, source: Source, manifest: Manifest, node: Node) -> list[Entry]:
         node.is_bundle = True
         if node.role is Role.LISTED:
             node.role = Role.NESTED
         if not self._bundles:
             return []
-        if node.present and self._has_locations(node.digest):
+        whole = node.present and self._has_locations(node.digest)
+        if whole and not self._attachments:
             return []
         lock = reader.read_images_lock(source, manifest, self._session.read_small)
         home = source if source.name in entry.places else self._session.source(self._ordered(entry.places)[0])
@@ -190,7 +201,7 @@ class Walk:
         # An archive is read where nothing else can be reached: no place but the archive is tried.
         sealed = isinstance(home.name, ArchiveName)
         hints = {str(image.image): image.is_bundle for image in locations.images} if locations else {}
-        node.listed = tuple(image.image for image in lock.images)
+        node.listed = None if whole else tuple(image.image for image in lock.images)
         node.children = tuple(dict.fromkeys(digest_in(image.image) for image in lock.images))
         return [
             Entry(
@@ -261,96 +272,95 @@ def _nowhere(entry: Entry, errors: list[TransshipError]) -> TransshipError:
     )
 
 
-_LIST_FROM = 3
-"""From so many images in a repository on, its tag list costs less than a request for each of their tags."""
-
-
-class Attachments:
-    """Looks for attachments of nodes in the store that each node was read from, or, of a node that the destination has,
-    in the store where it came from.
-
-    A registry that answers 403 for a tag that doesn't exist counts as having none (imgpkg issue 548).
-    """
+class Attaching:
+    """The entries of what is attached to nodes, each looked for in the store that its node was read from, or, of a node
+    that the destination has, in the store where it came from."""
 
     def __init__(
-        self,
-        session: Session,
-        destination: Source,
-        wanted: frozenset[str],
-        *,
-        listed: Mapping[StoreName, frozenset[str]],
+        self, session: Session, destination: Source, wanted: Wanted, *, listed: Mapping[StoreName, frozenset[str]]
     ) -> None:
         """`listed` are tag lists of sources that were read before."""
         self._session = session
         self._destination = destination
-        self._wanted = wanted
-        self._listed = listed
         self.failures: list[PlanFailure] = []
+        self._attachments = Attachments(
+            wanted,
+            session.workers,
+            listed=listed,
+            failed=lambda subject, error: self.failures.append(
+                PlanFailure(subject=subject, message=str(error), retryable=error.retryable)
+            ),
+            noted=lambda store, text: session.meter.fallback(str(store.registry or store), text),
+        )
 
-    def of(self, nodes: Iterable[Node]) -> list[Entry]:
-        by_store: dict[StoreName, list[Node]] = {}
-        for node in nodes:
-            store = node.places[0] if node.present else node.store
-            by_store.setdefault(store, []).append(node)
-        entries: list[Entry] = []
-        for store, subjects in by_store.items():
+    def follow(self, walk: Walk) -> None:
+        """Walks on to all that is attached to the nodes of a walk, and to that in turn, `DEPTH` times."""
+        looked: set[Digest] = set()
+        for depth in range(DEPTH + 1):
+            fresh = [node for digest, node in walk.nodes.items() if digest not in looked]
+            looked.update(node.digest for node in fresh)
+            entries = self._of(fresh)
+            if depth == DEPTH and any(entry.digest not in walk.nodes for entry in entries):
+                message = f"attachments of attachments are followed {DEPTH} times, and there are more"
+                self.failures.append(PlanFailure(subject=str(entries[0].places[0]), message=message, retryable=False))
+                return
+            walk.run(entries)
+            if not entries:
+                return
+
+    def count_left(self, nodes: Iterable[Node], *, ask: bool) -> int:
+        """How many attached artifacts were seen and left behind. With `ask`, the tag list of their source is read for
+        it, where it wasn't yet and something may be left."""
+        for store, subjects in self._by_store(nodes).items():
             source = self._session.source(store)
-            if COSIGN in self._wanted:
-                tags = self._listed.get(store)
-                if tags is None and len(subjects) >= _LIST_FROM:
-                    tags = self._tags(source)
-                entries.extend(chain(*self._session.workers.map(partial(self._signatures, source, tags), subjects)))
-            if REFERRERS in self._wanted:
-                entries.extend(chain(*self._session.workers.map(partial(self._referrers, source), subjects)))
+            self._attachments.count_left(source, [node.digest for node in subjects], ask=ask)
+        return len(self._attachments.left)
+
+    def _of(self, nodes: Iterable[Node]) -> list[Entry]:
+        entries: list[Entry] = []
+        for store, subjects in self._by_store(nodes).items():
+            source = self._session.source(store)
+            found = self._attachments.of(source, [node.digest for node in subjects])
+            tags = [one.tag for one in found if one.tag]
+            shown = dict(zip(tags, self._session.workers.map(self._destination.head_manifest, tags), strict=True))
+            entries.extend(_attached(source.name, one, shown.get(one.tag)) for one in found)
         return entries
 
-    def _tags(self, source: Source) -> frozenset[str] | None:
-        """Lists the tags; None where the registry gives no list: then each tag is asked for."""
-        try:
-            return frozenset(source.tags())
-        except NotFound:
-            return frozenset()
-        except TransshipError:
-            return None
+    def _by_store(self, nodes: Iterable[Node]) -> dict[StoreName, list[Node]]:
+        by_store: dict[StoreName, list[Node]] = {}
+        nodes = list(nodes)
+        for node, store in zip(nodes, self._session.workers.map(self._home, nodes), strict=True):
+            if store is not None:
+                by_store.setdefault(store, []).append(node)
+        return by_store
 
-    def _signatures(self, source: Source, tags: frozenset[str] | None, node: Node) -> list[Entry]:
-        if node.role in (Role.SIGNATURE, Role.REFERRER):
-            return []
-        entries = []
-        for tag in tagnames.cosign(node.digest):
-            if tags is not None and tag not in tags:
+    def _home(self, node: Node) -> StoreName | None:
+        """Where a node comes from; None for one that the destination has and none of its places, where nothing can have
+        been attached to it since."""
+        if not node.present:
+            return node.store
+        if len(node.places) == 1:
+            return node.places[0]
+        for place in node.places:
+            try:
+                if self._session.source(place).head_manifest(node.digest) is not None:
+                    return place
+            except (NotFound, Unauthorized, Denied):
                 continue
-            digest = self._resolve(source, tag, node.digest)
-            if digest is not None:
-                present = self._destination.head_manifest(tag)
-                moved = present is None or present.digest != digest
-                entries.append(
-                    Entry(digest=digest, places=(source.name,), role=Role.SIGNATURE, tags=(tag,) if moved else ())
-                )
-        return entries
+            except TransshipError as error:
+                subject = f"what is attached to {place}@{node.digest}"
+                self.failures.append(PlanFailure(subject=subject, message=str(error), retryable=error.retryable))
+                return None
+        return None
 
-    def _resolve(self, source: Source, tag: str, subject: Digest) -> Digest | None:
-        try:
-            descriptor = source.head_manifest(tag)
-        except (NotFound, Unauthorized, Denied):
-            return None
-        except TransshipError as error:
-            self._failed(f"{source.name}:{tag} (for {subject})", error)
-            return None
-        return descriptor.digest if descriptor else None
 
-    def _referrers(self, source: Source, node: Node) -> list[Entry]:
-        try:
-            referrers = source.referrers(node.digest)
-        except (NotFound, Unauthorized, Denied):
-            return []
-        except TransshipError as error:
-            self._failed(f"referrers of {source.name}@{node.digest}", error)
-            return []
-        return [
-            Entry(digest=referrer.digest, places=(source.name,), role=Role.REFERRER, annotations=referrer.annotations)
-            for referrer in referrers
-        ]
-
-    def _failed(self, subject: str, error: TransshipError) -> None:
-        self.failures.append(PlanFailure(subject=subject, message=str(error), retryable=error.retryable))
+def _attached(store: StoreName, found: Attached, shown: Descriptor | None) -> Entry:
+    """`shown` is what the destination has under the tag."""
+    moved = found.tag and (shown is None or shown.digest != found.digest)
+    return Entry(
+        digest=found.digest,
+        places=(store,),
+        role=Role.SIGNATURE if found.tag else Role.REFERRER,
+        tags=(found.tag,) if moved else (),
+        annotations=found.annotations,
+    )

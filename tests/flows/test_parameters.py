@@ -11,7 +11,6 @@ from prefect.utilities.callables import parameter_schema
 
 from flows import describe, mirror, mirror_check, prune, pull, push, relocate, tags, verify
 from flows.parameters import (
-    Artifact,
     DescribeParameters,
     MirrorCheckParameters,
     MirrorParameters,
@@ -112,7 +111,7 @@ def test_no_field_is_made_for_a_secret(schema: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "request_",
     [
-        RelocationRequest(bundle=SOURCE, to=TARGET, tags=("a", "b"), artifacts=frozenset(Artifact)),
+        RelocationRequest(bundle=SOURCE, to=TARGET, tags=("a", "b"), artifacts=("all", "!sbom")),
         RelocationRequest(image=SOURCE, to=TARGET, platforms=("linux/arm64",), repo_based_tags=True),
         RelocationRequest(lock="/etc/images.lock.yml", to="oci:/srv/mirror", include_non_distributable=True),
         RelocationRequest(bundle="oci:/srv/layout:1.0", to=TARGET, shallow=True),
@@ -153,7 +152,7 @@ def test_the_form_says_how_each_side_is_reached() -> None:
         ({"destination": ""}, "length >= 1"),
         ({"tags": ["no spaces"]}, "matching regex"),
         ({"platforms": ["linux"]}, "matching regex"),
-        ({"artifacts": ["sbom"]}, "artifacts"),
+        ({"artifacts": ["sboms"]}, "artifacts"),
         ({"concurrency": 0}, ">= 1"),
         ({"concurrency": 65}, "<= 64"),
         ({"kind": "lock", "source": "/etc/images.lock.yml", "tags": ["a"]}, "names its own tag"),
@@ -173,7 +172,6 @@ def test_defaults_are_those_of_a_bundle_that_is_not_verified() -> None:
     parameters = RelocateParameters(source=SOURCE, destination=TARGET)
 
     assert (parameters.kind, parameters.verify) == (SourceKind.BUNDLE, Verify.NONE)
-    assert {artifact.value for artifact in Artifact} == {"cosign", "referrers"}
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from prefect.client.schemas.objects import FlowRun, TaskRun
 from pydantic import SecretStr
 
 from flows import RelocateParameters, RelocationIncomplete, RelocationReport, relocate, relocate_sync
-from flows.parameters import Artifact, RegistryOptions, SourceKind, Verify
+from flows.parameters import RegistryOptions, SourceKind, Verify
 from oci.errors import InvalidInput, NotFound, StoreError
 from oci.relocation.request import CopyOptions
 from tasks.artifacts.report import artifact_key
@@ -326,7 +326,7 @@ def test_a_bundle_travels_with_all_it_lists_and_is_verified(
         RelocateParameters(
             source=shop.reference,
             destination=f"{destination.host}/{repository}",
-            how=CopyOptions(artifacts=frozenset(Artifact)),
+            how=CopyOptions(artifacts=("all",)),
             verify=Verify.DEEP,
         )
     )

@@ -11,10 +11,10 @@ from oci.cancel import CancelToken
 from oci.errors import Cancelled
 from oci.layout.store import Layout
 from oci.reference import LayoutFolder
-from oci.relocation.plan import Node, Role
 from oci.relocation.session import Session
 from oci.relocation.verify import verify_names
-from oci.relocation.walk import Attachments
+from oci.signatures.artifacts import Wanted
+from oci.signatures.attached import Attachments
 from tests.support.plans import digest
 from tests.support.relocating import anonymous
 
@@ -37,15 +37,16 @@ def cancelled(*_: object) -> Iterator[str]:
 )
 def test_a_search_for_attachments_ends_with_it(tmp_path: Path, artifacts: str, method: str, images: int) -> None:
     name = LayoutFolder(str(tmp_path / "source"))
-    nodes = [
-        Node(digest=digest(number), media_type="", size=1, store=name, places=(name,), role=Role.ROOT)
-        for number in range(images)
-    ]
     with Session(source=anonymous(), destination=anonymous()) as session:
-        destination = session.destination(LayoutFolder(str(tmp_path / "destination")))
-        attachments = Attachments(session, destination, frozenset({artifacts}), listed={})
+        attachments = Attachments(
+            Wanted([artifacts]),
+            session.workers,
+            listed={},
+            failed=lambda subject, error: pytest.fail(f"{subject}: {error}"),
+            noted=lambda store, text: pytest.fail(f"{store}: {text}"),
+        )
         with patch.object(Layout, method, cancelled), pytest.raises(Cancelled):
-            attachments.of(nodes)
+            attachments.of(session.source(name), [digest(number) for number in range(images)])
 
 
 def test_a_verification_ends_with_it(tmp_path: Path) -> None:

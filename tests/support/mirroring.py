@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from oci.mirror.compare import compare
@@ -56,10 +57,12 @@ def run(
     *,
     care: Care = RUN,
     facts: DigestCache | None = None,
+    now: datetime | None = None,
     **settings: Any,
 ) -> MirrorReport:
     with session or session_of(**settings) as one:
-        return run_mirror(one, mirror, Shared(facts=facts or DigestCache(), breaker=Breaker(), care=care))
+        shared = Shared(facts=facts or DigestCache(), breaker=Breaker(), care=care, now=now)
+        return run_mirror(one, mirror, shared)
 
 
 def compared(mirror: Mirror, *, care: Care = RUN, facts: DigestCache | None = None, **settings: Any) -> Comparison:

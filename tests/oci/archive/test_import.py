@@ -31,7 +31,7 @@ def gone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Shop, Path]:
     folder = tmp_path_factory.mktemp("origin")
     with DockerRegistry(folder / "registry") as origin:
         shop = push_shop(origin.url, "origin/shop", seed=41)
-        archived(folder / "shop.tar", bundle=shop.reference, artifacts=frozenset({"cosign", "referrers"}))
+        archived(folder / "shop.tar", bundle=shop.reference, artifacts=("all",))
         options = ExportOptions(format=OCI_LAYOUT)
         archived(folder / "layout.tar", bundle=shop.reference, options=options)
     return shop, folder / "shop.tar"

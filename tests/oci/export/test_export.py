@@ -79,7 +79,7 @@ def test_scenario_6_the_archive_is_byte_for_byte_imgpkgs_at_any_concurrency(
     shop: Shop, tmp_path: Path, concurrency: int
 ) -> None:
     path = tmp_path / "shop.tar"
-    report = archived(path, bundle=shop.reference, artifacts=frozenset({"cosign"}), concurrency=concurrency)
+    report = archived(path, bundle=shop.reference, artifacts=("cosign",), concurrency=concurrency)
 
     assert path.read_bytes() == expected(shop)
     assert report.sizes == (path.stat().st_size,)
@@ -178,7 +178,7 @@ def test_skopeo_copies_images_out_of_an_image_layout(
     shop: Shop, other_registry: DockerRegistry, repository: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "layout.tar"
-    archived(path, bundle=shop.reference, options=ExportOptions(format=OCI_LAYOUT), artifacts=frozenset({"referrers"}))
+    archived(path, bundle=shop.reference, options=ExportOptions(format=OCI_LAYOUT), artifacts=("referrers",))
 
     with tarfile.open(path) as archive:
         names = archive.getnames()

@@ -216,7 +216,8 @@ def test_two_mirrors_of_one_name_are_refused() -> None:
 def test_a_mistake_in_the_defaults_is_said_once() -> None:
     said = refused(with_mirror("").replace("mirrors:", "defaults:\n  artifacts: [cosin]\nmirrors:"))
 
-    assert said == "mirrors.yaml:3: defaults.artifacts[0]: input should be 'cosign' or 'referrers'"
+    assert said.startswith("mirrors.yaml:3: defaults.artifacts: 'cosin' ")
+    assert len(said.splitlines()) == 1
 
 
 def test_what_defaults_say_is_checked_where_it_meets_a_mirror() -> None:

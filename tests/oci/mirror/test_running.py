@@ -288,7 +288,7 @@ def test_what_failed_is_run_again_alone(
     data = blob_file(registry, digest_of(broken.blobs[0].data))
     kept = data.read_bytes()
     data.unlink()
-    mirror = mirror_of(f"{registry.host}/{repository}", f"{other_registry.host}/{repository}")
+    mirror = mirror_of(f"{registry.host}/{repository}", f"{other_registry.host}/{repository}", artifacts="none")
 
     first = run(mirror)
     data.write_bytes(kept)
@@ -361,7 +361,8 @@ def test_a_used_up_quota_stops_the_run_at_once(
     seed(registry, repository, versions(*(f"1.{number}" for number in range(60))))
     quota = Fault(method="GET", path="manifests", first=11, status=429, headers={"Retry-After": "86400"})
     with FaultProxy(registry.port, quota) as proxy:
-        report = run(mirror_of(f"{proxy.host}/{repository}", f"{other_registry.host}/{repository}"), concurrency=2)
+        where = f"{proxy.host}/{repository}", f"{other_registry.host}/{repository}"
+        report = run(mirror_of(*where, artifacts="none"), concurrency=2)
         asked = proxy.count("GET", "manifests")
 
     assert report.copied == 10

@@ -75,7 +75,7 @@ def test_what_a_relocated_bundle_needs_is_kept_and_another_one_goes_whole(
     new = push_shop(registry.url, f"{repository}/new", seed=32)
     where = f"{other_registry.host}/{repository}"
     for shop, tag in ((old, "1.0"), (new, "2.0")):
-        copied(where, bundle=shop.reference, tags=(tag,), artifacts=frozenset({"cosign", "referrers"}))
+        copied(where, bundle=shop.reference, tags=(tag,), artifacts=("all",))
     before = tags_of(other_registry.url, repository)
 
     report = pruned(where, tags=("2.0",))

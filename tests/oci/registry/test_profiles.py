@@ -19,9 +19,10 @@ from oci.registry.endpoints import KINDS
 from oci.registry.options import RegistryOptions
 from oci.registry.profiles import Profile
 from oci.registry.referrers import fallback_tag
-from oci.relocation.request import ARTIFACTS, RelocationRequest
+from oci.relocation.request import RelocationRequest
 from oci.relocation.run import RelocationResult, Verify, relocate
 from oci.relocation.session import Access, Session
+from oci.signatures.artifacts import ALL
 from tests.servers import profile_registry
 from tests.servers.profile_registry import PASSWORD, USER, ProfileRegistry
 from tests.servers.strict_registry import StrictRegistry
@@ -56,7 +57,7 @@ def session() -> Iterator[Session]:
 
 def copied(from_: str, to: str) -> RelocationResult:
     with session() as one:
-        request = RelocationRequest(image=from_, to=to, artifacts=ARTIFACTS, tags=("v1",))
+        request = RelocationRequest(image=from_, to=to, artifacts=ALL, tags=("v1",))
         try:
             return relocate(one, request, verify=Verify.DEEP)
         except Incomplete as error:

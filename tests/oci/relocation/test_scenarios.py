@@ -17,9 +17,10 @@ from oci.digest import Digest
 from oci.errors import Incomplete, InvalidDocument, InvalidInput
 from oci.relocation.plan import Plan
 from oci.relocation.planner import make_plan
-from oci.relocation.request import ARTIFACTS, RelocationRequest
+from oci.relocation.request import RelocationRequest
 from oci.relocation.run import Relocation
 from oci.relocation.verify import verify
+from oci.signatures.artifacts import ALL
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.skopeo import raw_manifest, skopeo
 from tests.support.content import (
@@ -123,10 +124,10 @@ def test_scenario_2_locations_name_the_origins_and_the_nested_bundle(
 def test_scenario_3_the_result_is_relocated_again_when_its_origin_is_gone(
     origin: DockerRegistry, shop: Shop, other_registry: DockerRegistry, repository: str, registry: DockerRegistry
 ) -> None:
-    copied(f"{other_registry.host}/{repository}", bundle=shop.reference, artifacts=ARTIFACTS)
+    copied(f"{other_registry.host}/{repository}", bundle=shop.reference, artifacts=ALL)
     origin.stop()
 
-    copied(f"{registry.host}/{repository}", bundle=f"{other_registry.host}/{repository}:1.4.0", artifacts=ARTIFACTS)
+    copied(f"{registry.host}/{repository}", bundle=f"{other_registry.host}/{repository}:1.4.0", artifacts=ALL)
 
     for content in (shop.bundle, *shop.listed, shop.signature, shop.referrer):
         for one in content.everything():
@@ -157,12 +158,12 @@ def test_scenarios_6_to_8_with_a_layout_in_between(
 ) -> None:
     """A folder instead of a tarball: out of one registry, into another that never sees the origin."""
     folder = tmp_path / "layout"
-    copied(f"oci:{folder}", bundle=shop.reference, artifacts=ARTIFACTS)
+    copied(f"oci:{folder}", bundle=shop.reference, artifacts=ALL)
     tag = tagnames.keep_alive(Digest(shop.tools.digest))
     assert skopeo("inspect", "--raw", f"oci:{folder}:{tag}") == shop.tools.raw
     origin.stop()
 
-    copied(f"{other_registry.host}/{repository}", bundle=f"oci:{folder}:1.4.0", artifacts=ARTIFACTS)
+    copied(f"{other_registry.host}/{repository}", bundle=f"oci:{folder}:1.4.0", artifacts=ALL)
 
     for content in (shop.bundle, *shop.listed, shop.signature, shop.referrer):
         for one in content.everything():
@@ -226,7 +227,7 @@ def test_scenario_13_signatures_travel_when_asked_for(
     copied(f"{other_registry.host}/{repository}/without", bundle=shop.reference)
     assert signed not in other_registry.repository_tags(f"{repository}/without")
 
-    copied(f"{other_registry.host}/{repository}/with", bundle=shop.reference, artifacts=ARTIFACTS)
+    copied(f"{other_registry.host}/{repository}/with", bundle=shop.reference, artifacts=ALL)
 
     assert raw_manifest(f"{other_registry.host}/{repository}/with:{signed}") == shop.signature.raw
     assert has(other_registry, f"{repository}/with", shop.referrer.digest)

@@ -1,0 +1,133 @@
+"""Which of the artifacts that are attached to images travel along: `all`, `none`, or some by kind and artifact type."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from fnmatch import fnmatchcase
+from typing import Annotated, Any
+
+from msgspec import Meta
+
+from oci.errors import InvalidInput
+from oci.options import Options, option
+
+COSIGN = "cosign"
+REFERRERS = "referrers"
+ALL = ("all",)
+"""What is said of all artifacts that are attached to an image."""
+
+COSIGN_TAGS = ("sig", "att", "sbom")
+"""The ends of cosign's tags: signatures, attestations, SBOMs."""
+
+ArtifactWord = Annotated[str, Meta(min_length=1, max_length=200)]
+
+_KINDS = ("all", "none", COSIGN, REFERRERS, *COSIGN_TAGS)
+_TYPE = re.compile(r"[A-Za-z0-9*?][A-Za-z0-9*?!#$&^_.+-]*/[A-Za-z0-9*?!#$&^_.+-]+")
+"""An artifact type, which is a media type (RFC 6838), with `*` and `?`."""
+
+
+class Wanted:
+    """A selection of artifacts. Its words are kinds and patterns of artifact types; one that begins with `!` leaves
+    out what it names, and with no other words everything else is taken. Raises InvalidInput for an unknown word."""
+
+    def __init__(self, words: Iterable[str]) -> None:
+        given = tuple(words)
+        check_words(given)
+        taken = [word for word in given if not word.startswith("!") and word != "none"]
+        left = [word[1:] for word in given if word.startswith("!")]
+        self._taken = frozenset(taken if taken or not left or "none" in given else ALL)
+        self._left = frozenset(left)
+
+    def tag(self, end: str) -> bool:
+        """Whether cosign's tag with this end (`sig`, `att`, `sbom`) is wanted."""
+        names = {"all", COSIGN, end}
+        return bool(self._taken & names) and not self._left & names
+
+    def referrer(self, artifact_type: str) -> bool:
+        names = {"all", REFERRERS}
+        wanted = bool(self._taken & names) or _named(self._taken, artifact_type)
+        return wanted and not self._left & names and not _named(self._left, artifact_type)
+
+    @property
+    def everything(self) -> bool:
+        return "all" in self._taken and not self._left
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The ends of cosign's tags that are wanted."""
+        return tuple(filter(self.tag, COSIGN_TAGS))
+
+    @property
+    def referrers(self) -> bool:
+        """Whether any referrer may be wanted."""
+        some = bool(self._taken & {"all", REFERRERS}) or any("/" in word for word in self._taken)
+        return some and not self._left & {"all", REFERRERS}
+
+    def __bool__(self) -> bool:
+        return bool(self.tags) or self.referrers
+
+
+def check_words(words: Iterable[str]) -> None:
+    """Raises InvalidInput for one that is neither a kind nor a type."""
+    for word in words:
+        name = word.removeprefix("!")
+        if name not in _KINDS and not _TYPE.fullmatch(name):
+            raise InvalidInput(
+                f"{word!r} is neither one of {', '.join(_KINDS)} nor an artifact type such as application/spdx+json"
+            )
+
+
+def spelled(value: Any) -> Any:
+    """Returns the list of words for what people write: `all`, `cosign,sbom`, a list, or a mapping with `include` and
+    `exclude`. Raises InvalidInput for another mapping, and for an unknown word."""
+    words = value
+    if isinstance(value, str):
+        words = [word.strip() for word in value.split(",") if word.strip()]
+    elif isinstance(value, Mapping):
+        unknown = set(value) - {"include", "exclude"}
+        if unknown:
+            raise InvalidInput(f"unknown key {str(next(iter(unknown)))!r}: write include and exclude")
+        include, exclude = (spelled(value.get(name, [])) for name in ("include", "exclude"))
+        if not all(isinstance(part, list | tuple) for part in (include, exclude)):
+            raise InvalidInput("include and exclude are lists")
+        words = [*include, *(f"!{word}" for word in exclude)]
+    if isinstance(words, list | tuple) and all(isinstance(word, str) for word in words):
+        check_words(words)
+    return words
+
+
+def _named(words: frozenset[str], artifact_type: str) -> bool:
+    """The types are strangers' words: `fnmatchcase` goes back to no earlier `*`."""
+    return any(fnmatchcase(artifact_type, word) for word in words if "/" in word)
+
+
+class MirrorArtifacts(Options, frozen=True, kw_only=True):
+    """What a mirror takes of that which is attached to images."""
+
+    artifacts: Annotated[
+        tuple[ArtifactWord, ...],
+        option(
+            "Attached artifacts",
+            "What travels along with each image: all, none, or `include` and `exclude` with lists of cosign (what is "
+            "kept under tags; sig, att and sbom are its kinds), referrers (what names an image as its subject), and "
+            "artifact types, with * and ?. In a list, ! leaves out.",
+            examples=[["all"], ["all", "!application/spdx+json"]],
+            spelled=spelled,
+            max_length=50,
+        ),
+    ] = ALL
+    referrers_every: Annotated[
+        timedelta,
+        option(
+            "Referrers every",
+            "How often an image in place is asked for what was attached to it since, as a referrer; what is attached "
+            "under tags costs no request, and every run sees it. A check asks always.",
+            examples=["6h"],
+        ),
+    ] = timedelta(hours=24)
+
+    @property
+    def wanted_artifacts(self) -> Wanted:
+        return Wanted(self.artifacts)
