@@ -13,6 +13,7 @@
     │   ├── RateLimited         it asked us to slow down for longer than we may wait
     │   ├── Unavailable         it couldn't be reached, broke off, or is out of order
     │   ├── Refused             it answered something that can't be worked with
+    │   ├── NotTrusted          the policy of signatures doesn't let an image in
     │   └── PartFailed          what was said of one part of a relocation
     └── Incomplete              some parts of a relocation failed; the rest is done
 
@@ -144,6 +145,10 @@ class Unavailable(StoreError):
 
 class Refused(StoreError):
     """The store answered something that can't be worked with."""
+
+
+class NotTrusted(StoreError):
+    """The policy of signatures refuses an image. Trying again can't help before it is signed, or the policy changed."""
 
 
 class PartFailed(StoreError):

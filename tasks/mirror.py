@@ -31,7 +31,7 @@ from oci.units import percent
 from tasks.access import Side
 from tasks.artifacts.history import PastRun, keep_history
 from tasks.artifacts.pages import mirror_page
-from tasks.artifacts.report import emit, write_page, write_table
+from tasks.artifacts.report import REFUSED, emit, write_page, write_table
 from tasks.blocks import load_s3
 from tasks.fleet.limits import Slots, every_limit, limits_of
 from tasks.run import ONCE, REPEATABLE, Run, current
@@ -304,6 +304,8 @@ async def report_mirror(mirror: str, error: str = "") -> MirrorReport:  # noqa: 
         await write_table("mirror-failed", name, rows, f"What failed of {name}")
     await keep_history(name, _past(report))
     emit(f"{EVENT}.{'finished' if report.succeeded else 'failed'}", name, report.to_dict())
+    for tag, reason in report.refusals.items():
+        emit(REFUSED, f"{report.source}:{tag}", {"mirror": name, "image": f"{report.source}:{tag}", "reason": reason})
     if report.mutated:
         emit(f"{EVENT}.drifted", name, {"mirror": name, "mutated": list(report.mutated)})
     async with run.whole.telling:

@@ -32,7 +32,7 @@ from oci.store import found_manifest
 from oci.units import counted, percent, show_size
 from tasks.access import Side, between
 from tasks.artifacts.pages import relocation_page
-from tasks.artifacts.report import artifact_key, emit, percent_shown, write_page, write_table
+from tasks.artifacts.report import REFUSED, artifact_key, emit, percent_shown, write_page, write_table
 from tasks.fleet.limits import limits_of
 from tasks.run import ONCE, REPEATABLE, TASK_RUN_LIMIT, Run, current, remembered, shared_out
 
@@ -325,6 +325,9 @@ async def report(destination: str) -> RelocationReport:  # noqa: ARG001 - shown 
     await write_page(kind, where, relocation_page(written), f"What the relocation of {written.source} did")
     if written.failures:
         await write_table("failures", where, map(_row, written.failures), f"What failed of {written.source}")
+    for failed in written.failures:
+        if failed.refused:
+            emit(REFUSED, failed.image, {"image": failed.image, "destination": where, "reason": failed.error})
     ending = "finished" if written.succeeded else "failed"
     emit(f"transship.relocation.{ending}", where, written.to_dict(), **{"transship.source": written.source})
     await asyncio.to_thread(export_metrics, metrics_of(written, where, run.receipt()), warn=get_run_logger().warning)

@@ -29,6 +29,7 @@ _MEMBERS = {
     "describe": ("flows.cli.look:describe_bundle", "Show what a bundle holds"),
     "verify": ("flows.cli.look:verify_references", "Prove that images, bundles or whole repositories are complete"),
     "mirror": ("flows.cli.mirror:mirror", "Keep repositories, bundles and locks the same somewhere else"),
+    "policy": ("flows.cli.look:policy", "Say whether a policy of signatures lets an image in, and why"),
     "prune": ("flows.cli.prune:prune", "Find, and delete when approved, what a repository has beyond a policy"),
     "tag": ("flows.cli.look:tag", "List tags, or resolve one to its digest"),
     "auth": ("flows.cli.mirror.auth:auth", "Try the logins of registries"),

@@ -154,6 +154,7 @@ def diff(invocation: Invocation, /, store: S3Options, before: str, after: str) -
 @click.command(
     name="plan",
     cls=Verb,
+    rare=("--policy", "--require-signatures", "--ignore-bundle-check", "--cosign-signatures", "--only"),
     examples=(
         "-b registry.example/shop/bundle:1.4.0 --to-tar shop.tar",
         "--lock images.lock.yml --to-tar s3://exports/shop.tar --max-size 4GiB",

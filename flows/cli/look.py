@@ -15,9 +15,11 @@ from oci.bundle.results import DescribeReport
 from oci.bundle.tagnames import resolve_tag
 from oci.errors import Incomplete, InvalidInput, StoreError
 from oci.output import to_dict
-from oci.reference import ArchiveName, parse_any
+from oci.reference import ArchiveName, Reference, parse_any, parse_store
 from oci.relocation.archive_source import named_in_archive, sealed
 from oci.relocation.verify import names_by_store, verify_names
+from oci.signatures.artifacts import WRITE_ONE
+from oci.store import found_manifest
 from oci.units import counted, show_size
 
 
@@ -174,4 +176,56 @@ def verify_references(invocation: Invocation, /, registry: RegistryFlags, **flag
     how = f"{show_size(hashed)} hashed" if flags["deep"] else "asked for by HEAD"
     cost = f"{counted(receipt.total_requests, 'request')}, {receipt.seconds:.1f} s"
     invocation.output.summary(f"complete: {counted(manifests, 'manifest')}, {counted(blobs, 'blob')}, {how}, {cost}")
+    invocation.output.finish()
+
+
+@click.command(
+    cls=Tree,
+    members={"check": ("flows.cli.look:check_policy", "Explain what a policy says of an image")},
+    aliases={},
+    invoke_without_command=True,
+)
+@everywhere
+@click.pass_context
+def policy(context: click.Context) -> None:
+    """Policies of signatures."""
+    expect_subcommand(context)
+
+
+@click.command(
+    name="check",
+    cls=Verb,
+    examples=(
+        "registry.example/shop/web:1.25 --policy policy.yaml --to registry.corp.example/mirror/web",
+        "registry.example/shop/web:1.25 --policy /etc/containers/policy.json --json",
+        "oci:./mirror:1.4.0 --policy policy.yaml --require-signatures",
+    ),
+)
+@click.argument("reference", metavar="REFERENCE")
+@click.option("--policy", default="", metavar="FILE", help="Our YAML, or policy.json as skopeo has it.")
+@click.option("--to", default="", metavar="REPOSITORY", help="Where the image is to go; by default where it is.")
+@boolean("--require-signatures", help="Refuse what the policy accepts without a signature, too.")
+@registry_flags()
+@everywhere
+@click.pass_obj
+def check_policy(invocation: Invocation, /, registry: RegistryFlags, **flags: Any) -> None:
+    """Explain, step by step, whether an image may go to a repository. Nothing is copied; exit code 3 when it may not.
+
+    REFERENCE is REGISTRY/REPOSITORY[:TAG][@DIGEST] or oci:PATH[:TAG].
+    """
+    if not flags["policy"]:
+        raise InvalidInput("Expected --policy", hint=WRITE_ONE)
+    reference = parse_any(flags["reference"])
+    with registry.session(invocation, side="") as session:
+        source = session.source(reference.repository)
+        digest = found_manifest(source, reference.identifier).digest
+        image = Reference(reference.repository, reference.tag, digest)
+        gate = session.gate(flags["policy"], signed=flags["require_signatures"])
+        decision = gate.decide(source, image, parse_store(flags["to"]) if flags["to"] else image.repository)
+    invocation.output.result(**decision.to_dict())
+    for step in decision.steps:
+        invocation.output.line(f"policy | {step}")
+    if not decision.accepted:
+        raise decision.error()
+    invocation.output.summary(f"{decision.image} -> {decision.destination}: accepted ({decision.scope})")
     invocation.output.finish()

@@ -23,7 +23,7 @@ from typing import Any, Self
 
 import click
 
-from oci.errors import FETCHING, Incomplete, InvalidInput, InvalidManifest, StoreError, TransshipError
+from oci.errors import FETCHING, Incomplete, InvalidInput, InvalidManifest, NotTrusted, StoreError, TransshipError
 from oci.units import counted
 
 IMGPKG = "imgpkg"
@@ -180,7 +180,11 @@ class ExitCode(IntEnum):
         "wrong usage: flags or references that can't be used, or a file of yours (a lock, mirrors.yaml) with a mistake",
         "correct what the message names; `--help` of the command",
     )
-    PARTLY = 3, "some failed; the others are in place, and no incomplete set has a name", "run the same again"
+    PARTLY = (
+        3,
+        "some failed; the others are in place, and no incomplete set has a name; or a policy refused images",
+        "run the same again; for a refused image, `policy check`",
+    )
     DRIFT = 4, "drift: `mirror check` found a destination that differs", "`mirror run`"
     INTERRUPTED = 130, "interrupted with Ctrl-C; what was copied stays", "run the same again"
     TERMINATED = 143, "ended by SIGTERM; what was copied stays", "run the same again"
@@ -199,9 +203,11 @@ _SHOWN_FAILURES = 20
 
 
 def exit_code(error: TransshipError) -> ExitCode:
-    """PARTLY when images failed and others are in place. What a person gave is wrong usage, also when it is a file;
-    a manifest that a store gave is not."""
-    if isinstance(error, Incomplete) and error.some_done:
+    """PARTLY when images failed and others are in place, or a policy of signatures refused images. What a person gave
+    is wrong usage, also when it is a file; a manifest that a store gave is not."""
+    failures = error.failures if isinstance(error, Incomplete) else (error,)
+    some_done = isinstance(error, Incomplete) and error.some_done
+    if some_done or any(isinstance(failure, NotTrusted) for failure in failures):
         return ExitCode.PARTLY
     wrong = isinstance(error, InvalidInput) and not isinstance(error, InvalidManifest)
     return ExitCode.USAGE if wrong else ExitCode.FAILED

@@ -101,7 +101,7 @@ class _Look:
         self._listed = frozenset(listed) if listed is not None else None
         self._list_destinations()
         lists = {"": self._listed, **self._there}
-        self._below = Below(self._mirror, self._facts, self._heads, lists, self._care, self._attached)
+        self._below = Below(self._mirror, self._facts, self._heads, lists, care=self._care, clock=self._attached)
         candidates = self._candidates(listed)
         self._ask([tag for tag in candidates if not self._settled(tag)])
         if self._mirror.source.bundle:
@@ -125,7 +125,7 @@ class _Look:
         found = self._below.added(found)
         if not self._care.only:
             self._below.note_strays(tag.source for one in found for tag in one.tags)
-        found = self._dated(self._below.signed(found, in_place=self._care.thorough))
+        found = self._dated(self._below.admitted(found, in_place=self._care.thorough))
         if any(rule.minimum_age for rule in self._mirror.tags):
             self._facts.looked(str(self._source_name), self._now)
         digests = {tag: head.digest for tag in tags if isinstance(head := self._heads.get(("", tag)), Descriptor)}

@@ -30,6 +30,7 @@ from oci.reference import (
 )
 from oci.registry.credentials.hosts import canonical_host
 from oci.registry.options import RegistryOptions
+from oci.signatures.artifacts import check_policy
 
 BLOCK = r"^([a-z0-9][a-z0-9-]*)?$"
 """The name of a block on a Prefect server, or nothing."""
@@ -288,6 +289,7 @@ class Mirror(Policy, frozen=True, kw_only=True):
         stores = [destination.store for destination in self.destinations]
         if len(set(stores)) != len(stores):
             raise InvalidInput("a destination is named twice")
+        check_policy(self.policy, required=self.require_signatures)
         if source in stores:
             raise InvalidInput("a repository can't be mirrored to itself")
         if self.platforms and (self.source.bundle or self.source.lock):

@@ -268,6 +268,8 @@ class MirrorPlan(msgspec.Struct, frozen=True, kw_only=True):
     in_place: int = 0
     mutated: tuple[str, ...] = ()
     unsigned: tuple[str, ...] = ()
+    refusals: dict[str, str] = {}
+    """Why the policy of signatures refuses the tags in `unsigned`."""
     held: Mapping[str, str] = {}
     waiting: int = 0
     nothing_taken: str = ""
@@ -308,6 +310,7 @@ def plan_mirror(session: Session, comparison: Comparison) -> MirrorPlan:
         in_place=comparison.count(TagState.IN_PLACE),
         mutated=comparison.named(TagState.MUTATED),
         unsigned=comparison.named(TagState.UNSIGNED),
+        refusals={tag.tag: tag.reason for _, tag in comparison.tags() if tag.state is TagState.UNSIGNED},
         held=comparison.held,
         waiting=comparison.waiting,
         nothing_taken=comparison.nothing_taken,

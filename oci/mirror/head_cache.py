@@ -3,11 +3,9 @@ whether an image is signed, what is attached to it, whether all that a bundle or
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
 
 from oci.archive.source import Archive, EmptyArchive
 from oci.bundle import reader, tagnames
@@ -28,19 +26,12 @@ from oci.mirror.comparison import (
 from oci.mirror.config import Mirror
 from oci.mirror.digest_cache import DigestCache
 from oci.mirror.work import LOCK, Breaker, Target, WorkItem, place
-from oci.reference import ARCHIVE_PREFIX, ArchiveName, StoreName
+from oci.reference import ARCHIVE_PREFIX, ArchiveName, Reference, StoreName, parse_store
 from oci.relocation.planner import make_plan
 from oci.relocation.session import Session
 from oci.signatures.attached import Attachments
 from oci.store import Source
 from oci.units import counted
-
-_SIMPLE_SIGNING = "application/vnd.dev.cosign.simplesigning.v1+json"
-_PAYLOAD_LIMIT = 1 << 20
-"""Bytes of a signature's payload: a few hundred in practice."""
-
-_TYPES = ("application/vnd.dev.sigstore.bundle", "application/vnd.cncf.notary.signature")
-"""How the artifact types of signatures begin that refer to an image as their subject."""
 
 
 class HeadCache:
@@ -85,23 +76,6 @@ class HeadCache:
         return found
 
 
-def _signs(source: Source, tag: str, digest: Digest) -> bool:
-    """Whether a layer of the image under `tag` is a payload of cosign for `digest` (cosign's SIGNATURE_SPEC)."""
-    try:
-        layers = source.get_manifest(tag).layers
-    except NotFound:
-        return False
-    for layer in layers:
-        if layer.media_type == _SIMPLE_SIGNING and layer.size <= _PAYLOAD_LIMIT:
-            try:
-                body: Any = json.loads(b"".join(source.read_blob(layer)))
-                if body["critical"]["image"]["docker-manifest-digest"] == digest:
-                    return True
-            except (ValueError, TypeError, KeyError, RecursionError):
-                continue
-    return False
-
-
 class AttachedClock:
     """When to ask again what was attached to an image in place: as a referrer, or, where no tags are listed, under a
     tag. With `always` it is time for each."""
@@ -144,6 +118,7 @@ class Below:
         facts: DigestCache,
         heads: HeadCache,
         lists: Mapping[str, frozenset[str] | None],
+        *,
         care: Care,
         clock: AttachedClock,
     ) -> None:
@@ -267,36 +242,31 @@ class Below:
         self._heads.ask([(name, locations)])
         return isinstance(self._heads.get((name, locations)), Descriptor)
 
-    def signed(self, found: Sequence[DestinationComparison], *, in_place: bool) -> list[DestinationComparison]:
-        """With the tags marked that are to move, or `in_place` as well, and have no signature at the source."""
-        if not self._mirror.require_signatures:
+    def admitted(self, found: Sequence[DestinationComparison], *, in_place: bool) -> list[DestinationComparison]:
+        """With the tags marked that are to move, or `in_place` as well, and that the policy of signatures refuses."""
+        if not self._mirror.policy:
             return list(found)
-        states = {TagState.MISSING, TagState.STALE} | ({TagState.IN_PLACE} if in_place else set())
-        tags = {tag.tag for one in found for tag in one.tags if tag.state in states}
-        heads = {tag: head for tag in tags if isinstance(head := self._heads.get(("", tag)), Descriptor)}
-        digests = sorted({head.digest for head in heads.values()})
-        answers = dict(zip(digests, self._session.workers.map(self._is_signed, digests), strict=True))
+        gate = self._session.gate(self._mirror.policy, signed=self._mirror.require_signatures)
+        states = {TagState.MISSING, TagState.STALE, TagState.UNSIGNED_HERE}
+        states |= {TagState.IN_PLACE, TagState.MORE_THERE} if in_place else set()
+        source, reference = self._stores[""], self._mirror.source.reference
 
-        def marked(tag: TagComparison) -> TagComparison:
-            if tag.state not in states or tag.tag not in heads:
+        def marked(job: tuple[str, TagComparison]) -> TagComparison:
+            name, tag = job
+            head = self._heads.get(("", tag.tag))
+            if tag.state not in states or not isinstance(head, Descriptor):
                 return tag
-            answer = answers[heads[tag.tag].digest]
-            if isinstance(answer, TransshipError):
-                return replace(tag, state=TagState.FAILED, reason=str(answer), error=answer)
-            return tag if answer else replace(tag, state=TagState.UNSIGNED, reason="the source has no signature of it")
+            asked = "" if reference is not None and reference.digest else tag.tag
+            image = Reference(source.name, asked, head.digest)
+            try:
+                decision = gate.decide(source, image, parse_store(name))
+            except TransshipError as error:
+                return replace(tag, state=TagState.FAILED, reason=str(error), error=error)
+            return tag if decision.accepted else replace(tag, state=TagState.UNSIGNED, reason=decision.reason)
 
-        return [replace(one, tags=tuple(map(marked, one.tags))) for one in found]
-
-    def _is_signed(self, digest: Digest) -> bool | TransshipError:
-        """Whether the source has a signature that names the digest, or why that can't be known. Under cosign's tag a
-        signature is read, for any image can stand there; a tag that isn't listed costs no request."""
-        tag, source, listed = tagnames.cosign(digest)[0], self._stores[""], self._lists.get("")
-        try:
-            if (listed is None or tag in listed) and _signs(source, tag, digest):
-                return True
-            return any(one.artifact_type.startswith(_TYPES) for one in source.referrers(digest))
-        except TransshipError as error:
-            return error
+        jobs = [(one.destination, tag) for one in found for tag in one.tags]
+        answers = iter(list(self._session.workers.map(marked, jobs)))
+        return [replace(one, tags=tuple(next(answers) for _ in one.tags)) for one in found]
 
 
 def _lost_images(session: Session, destination: Source, bundle: Digest) -> str:

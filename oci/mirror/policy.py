@@ -382,11 +382,3 @@ class Policy(Checked, MirrorArtifacts, frozen=True, kw_only=True):
             "continue: a failed image doesn't stop the others. stop: no further image of this mirror is begun.",
         ),
     ] = OnFailure.CONTINUE
-    require_signatures: Annotated[
-        bool,
-        option(
-            "Require signatures",
-            "An image isn't taken when the source has no signature that names its digest. Whose signature it is isn't "
-            "looked at.",
-        ),
-    ] = False

@@ -50,6 +50,8 @@ class MirrorReport(Struct, frozen=True, kw_only=True):
     mutated: tuple[str, ...] = ()
     """Tags that are declared immutable and moved at the source; the destinations keep what they have."""
     unsigned: tuple[str, ...] = ()
+    """Tags that the policy of signatures refuses; `refusals` has the reasons."""
+    refusals: dict[str, str] = {}
     held: int = 0
     waiting: int = 0
     extra: int = 0
@@ -93,6 +95,7 @@ class MirrorReport(Struct, frozen=True, kw_only=True):
             "tags": list(self.tags),
             "mutated": list(self.mutated),
             "unsigned": list(self.unsigned),
+            "refusals": dict(self.refusals),
             "held": self.held,
             "waiting": self.waiting,
             "extra": self.extra,
@@ -131,6 +134,7 @@ def made_of(
         tags=tuple(tag for one in done for tag in one.tags),
         mutated=comparison.named(TagState.MUTATED),
         unsigned=comparison.named(TagState.UNSIGNED),
+        refusals={tag.tag: tag.reason for _, tag in comparison.tags() if tag.state is TagState.UNSIGNED},
         held=len(comparison.held),
         waiting=comparison.waiting,
         extra=comparison.extra,

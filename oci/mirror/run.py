@@ -89,7 +89,7 @@ def check_consent(
         asked.append(("paths", bucket.ca_file))
     for mirror in mirrors:
         stores = [mirror.source.store, *(one.store for one in mirror.destinations)]
-        asked.append(("paths", mirror.source.lock))
+        asked.extend(("paths", path) for path in (mirror.source.lock, mirror.policy))
         asked.extend(("paths", str(store)) for store in stores if isinstance(store, LayoutFolder))
         asked.extend(("paths", one.archive) for one in mirror.destinations if not one.archive.startswith(S3_PREFIX))
     allowed |= {"paths"} if config.from_file else frozenset()

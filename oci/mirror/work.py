@@ -41,6 +41,10 @@ def _shared_options() -> tuple[Option, ...]:
     return tuple(option for option in fields_of(Policy) if option.name in shared)
 
 
+_DECIDED = frozenset({"policy", "require_signatures"})
+"""A comparison decides on what tags and bundles show, by the names that they have; on what a lock pins, a plan."""
+
+
 class Target(msgspec.Struct, frozen=True, kw_only=True):
     """One destination, the tags that it lacks or shows otherwise, and whether it had no tag at all."""
 
@@ -101,7 +105,7 @@ class WorkItem(msgspec.Struct, frozen=True, kw_only=True):
             lock=source if kind == LOCK else "",
             to=target.destination,
             tags=tags,
-            **{name: getattr(how, name) for name in self.options},
+            **{name: getattr(how, name) for name in self.options if kind == LOCK or name not in _DECIDED},
             repo_based_tags=self.keep_alive == KeepAlive.READABLE.value,
             tag_keeps_alive=self.keep_alive == KeepAlive.NEEDED.value,
             image_may_be_bundle=kind == TAGS,

@@ -113,6 +113,8 @@ class PlanFailure(Struct, frozen=True, kw_only=True):
     subject: str
     message: str
     retryable: bool
+    refused: bool = False
+    """By the policy of signatures."""
 
 
 class Plan(Struct, frozen=True, kw_only=True, dict=True):

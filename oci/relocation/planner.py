@@ -16,9 +16,19 @@ from oci.digest import Digest
 from oci.errors import Denied, InvalidInput, InvalidManifest, NotFound, Unauthorized
 from oci.manifest import NESTING_LIMIT, Manifest, parse_manifest
 from oci.reference import Reference, Repository, StoreName
-from oci.relocation.plan import Entry, Node, Plan, PlannedBlob, PlannedBundle, PlannedManifest, Role, Roots
+from oci.relocation.plan import (
+    Entry,
+    Node,
+    Plan,
+    PlannedBlob,
+    PlannedBundle,
+    PlannedManifest,
+    Role,
+    Roots,
+)
 from oci.relocation.request import NameRule, RelocationRequest, readable_names
 from oci.relocation.session import Session
+from oci.relocation.verify import admitted
 from oci.relocation.walk import Attaching, Walk, digest_in
 from oci.store import Source, found_manifest
 
@@ -56,7 +66,10 @@ def make_plan(session: Session, request: RelocationRequest, *, snapshot: Snapsho
     Raises when the root can't be read or isn't what was asked for. Any other part that can't be read is a failure in
     the plan: the rest may be transferred, and nothing is given a name.
     """
-    roots, rewritten = _choose_platforms(session, resolve(session, request), request)
+    if request.policy:
+        session.gate(request.policy, signed=request.require_signatures)  # a mistake in it is found before all else
+    roots, refused = admitted(session, resolve(session, request), request)
+    roots, rewritten = _choose_platforms(session, roots, request)
     destination = session.compared(request.destination)
     present, tags = _compare_tags(destination, roots, snapshot)
     fresh = snapshot is not None and snapshot.fresh
@@ -100,7 +113,7 @@ def make_plan(session: Session, request: RelocationRequest, *, snapshot: Snapsho
         ),
         blobs=_blobs(nodes, mounted),
         bundles=tuple(_locations(node, walk.nodes) for node in nodes if node.listed is not None),
-        failures=(*walk.failures, *attaching.failures),
+        failures=(*refused, *walk.failures, *attaching.failures),
         skipped_layers=tuple((node.digest, layer) for node in nodes for layer in node.skipped_layers),
         unchanged=not tags and all(node.present and not node.tags and node.listed is None for node in nodes),
         fresh=fresh,

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from oci.digest import Digest
-from oci.errors import Incomplete, StoreError, TransshipError
+from oci.errors import Incomplete, NotTrusted, StoreError, TransshipError
 from oci.meter import Receipt
 from oci.relocation.plan import Plan
 from oci.relocation.run import Published
@@ -30,6 +30,8 @@ class ImageFailure(Struct, frozen=True, kw_only=True):
     image: str
     error: str
     retryable: bool
+    refused: bool = False
+    """By the policy of signatures."""
 
 
 class Traffic(Struct, frozen=True, kw_only=True):
@@ -212,7 +214,9 @@ def _failures(
 ) -> Iterator[ImageFailure]:
     """Yields each failure once, whatever step it is from."""
     for unread in plan.failures if plan else ():
-        yield ImageFailure(image=unread.subject, error=unread.message, retryable=unread.retryable)
+        yield ImageFailure(
+            image=unread.subject, error=unread.message, retryable=unread.retryable, refused=unread.refused
+        )
     for outcome in outcomes:
         if outcome.status == FAILED:
             yield ImageFailure(image=outcome.subject, error=outcome.error, retryable=outcome.retryable)
@@ -220,7 +224,8 @@ def _failures(
         yield ImageFailure(image=destination, error=problem, retryable=True)
     if error is not None and not verification.problems and not isinstance(error, Incomplete):
         subject = error.subject or error.store if isinstance(error, StoreError) else ""
-        yield ImageFailure(image=subject, error=str(error), retryable=error.retryable)
+        refused = isinstance(error, NotTrusted)
+        yield ImageFailure(image=subject, error=str(error), retryable=error.retryable, refused=refused)
 
 
 def _traffic(plan: Plan | None, outcomes: Iterable[ImageOutcome]) -> Iterator[ImageTraffic]:

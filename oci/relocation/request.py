@@ -12,15 +12,15 @@ from msgspec import Meta, Struct
 from oci.descriptor import Platform
 from oci.digest import Digest, hex_of
 from oci.errors import InvalidInput, InvalidReference
-from oci.options import Options, option
+from oci.options import option
 from oci.reference import ArchiveName, Reference, Repository, StoreName, parse_any, parse_store, parse_tag
 from oci.relocation.plan import Node, Role
-from oci.signatures.artifacts import ArtifactWord, Wanted, check_words, spelled
+from oci.signatures.artifacts import ArtifactWord, GateOptions, Wanted, check_policy, check_words, spelled
 
 TagName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
 
 
-class CopyOptions(Options, frozen=True, kw_only=True):
+class CopyOptions(GateOptions, frozen=True, kw_only=True):
     """How a source is copied."""
 
     tags: Annotated[
@@ -137,6 +137,7 @@ class RelocationRequest(CopyOptions, frozen=True, kw_only=True, dict=True):
         if self.only and not self.archive:
             raise InvalidInput("only an archive can be asked for some of its images")
         check_words(self.artifacts)
+        check_policy(self.policy, required=self.require_signatures)
         if self.image_may_be_bundle and not self.image:
             raise InvalidInput("only what is asked for as an image can be either an image or a bundle")
         for tag in self.tags:

@@ -17,7 +17,7 @@ from oci.bundle import tagnames
 from oci.bundle.locations import locations_image
 from oci.bundle.lockfile import BundleLock, ImagesLock, LockedImage, read_lock
 from oci.digest import Digest
-from oci.errors import Incomplete, InvalidInput, PartFailed, Refused, StoreError, TransshipError
+from oci.errors import Incomplete, InvalidInput, NotTrusted, PartFailed, Refused, StoreError, TransshipError
 from oci.meter import Receipt
 from oci.reference import Reference
 from oci.relocation.plan import Plan, PlannedBundle, PlannedManifest, Role
@@ -265,7 +265,9 @@ def check_complete(plan: Plan, outcomes: Iterable[ImageOutcome]) -> None:
 
 def _unreadable(plan: Plan) -> list[TransshipError]:
     return [
-        PartFailed(failed.message, side="source", subject=failed.subject, retryable=failed.retryable)
+        (NotTrusted if failed.refused else PartFailed)(
+            failed.message, side="source", subject=failed.subject, retryable=failed.retryable
+        )
         for failed in plan.failures
     ]
 

@@ -31,6 +31,7 @@ from oci.store import BlobOutcome, Destination, Source
 if TYPE_CHECKING:
     from oci.archive.source import Archive
     from oci.layout.store import Layout
+    from oci.signatures.gate import Gate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +81,7 @@ class Session:
         self.moved: set[Digest] = set()
         """Blobs that were moved, or found to be there."""
         self._lock = threading.Lock()
+        self._gates: dict[tuple[str, bool], Gate] = {}
         self._layouts: dict[tuple[str, LayoutFolder], Layout] = {}
         self._archives: dict[tuple[str, ArchiveName], Archive] = {}
         self._object_stores = {"source": source.object_store, "destination": destination.object_store}
@@ -150,6 +152,16 @@ class Session:
 
     def object_store(self, location: str, side: str = "destination") -> S3Options:
         return self._object_stores[side](location)
+
+    def gate(self, policy: str, *, signed: bool) -> Gate:
+        """The policy of signatures in a file, read once, with what it has decided. Raises InvalidInput."""
+        from oci.signatures.gate import gate_of  # noqa: PLC0415 - only with a policy
+
+        with self._lock:
+            gate = self._gates.get((policy, signed))
+            if gate is None:
+                gate = self._gates[policy, signed] = gate_of(policy, signed=signed)
+            return gate
 
     def read_small(self, source: Source, blob: Descriptor) -> bytes:
         """Returns the whole of a config, a lock or the like, through the cache: what planning reads, the transfer needs

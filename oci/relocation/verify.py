@@ -1,4 +1,5 @@
-"""Proving what is at a destination: every manifest and blob asked for, or every byte hashed again."""
+"""Proofs: that what is at a destination is whole, each manifest and blob asked for or each byte hashed again; and that
+what comes from a source is signed as a policy asks."""
 
 from __future__ import annotations
 
@@ -12,11 +13,12 @@ from oci.bundle import reader
 from oci.bundle.lockfile import BundleLock, read_lock
 from oci.descriptor import Descriptor
 from oci.digest import Digest, is_digest
-from oci.errors import Denied, TransshipError, Unauthorized
+from oci.errors import Denied, NotTrusted, TransshipError, Unauthorized
 from oci.manifest import Manifest
 from oci.output import to_dict
 from oci.reference import Reference, StoreName, parse_any, parse_store
-from oci.relocation.plan import Plan
+from oci.relocation.plan import Entry, Plan, PlanFailure, Role, Roots
+from oci.relocation.request import RelocationRequest
 from oci.relocation.session import Session
 from oci.signatures.artifacts import ALL, Wanted
 from oci.signatures.attached import Attachments
@@ -185,6 +187,41 @@ def _hash_blob(store: Source, blob: Descriptor) -> str:
     except TransshipError as error:
         return str(error)
     return ""
+
+
+def admitted(session: Session, roots: Roots, request: RelocationRequest) -> tuple[Roots, tuple[PlanFailure, ...]]:
+    """The roots that the policy of signatures lets in, and why not the others. What a bundle lists is pinned by the
+    bundle's own digest, and what is attached to an image proves itself. Raises NotTrusted for the root of all."""
+    if not request.policy:
+        return roots, ()
+    from oci.signatures.gate import refusals  # noqa: PLC0415 - only with a policy
+
+    asked = [entry for entry in roots.entries if entry.role not in (Role.SIGNATURE, Role.REFERRER)]
+    images = [(session.source(entry.places[0]), _as_asked(entry, request)) for entry in asked]
+    gate = session.gate(request.policy, signed=request.require_signatures)
+    refused = refusals(gate, images, request.destination, session.workers)
+    if refused and (len(refused) == len(asked) == 1 or (not roots.is_list and roots.entries[0].digest in refused)):
+        raise next(iter(refused.values()))
+    failures = tuple(
+        PlanFailure(
+            subject=str(entry.origin or entry.digest),
+            message=str(refused[entry.digest]),
+            retryable=refused[entry.digest].retryable,
+            refused=isinstance(refused[entry.digest], NotTrusted),
+        )
+        for entry in asked
+        if entry.digest in refused
+    )
+    admitted = tuple(entry for entry in roots.entries if entry.digest not in refused)
+    return replace(roots, entries=admitted), failures
+
+
+def _as_asked(entry: Entry, request: RelocationRequest) -> Reference:
+    """The image by digest, with the tag that it was asked for by. What an archive says of its origin doesn't count."""
+    place = entry.places[0]
+    asked = request.reference if request.bundle or request.image else entry.origin
+    tag = asked.tag if asked is not None and asked.repository == place else ""
+    return Reference(place, tag, entry.digest)
 
 
 def names_by_store(

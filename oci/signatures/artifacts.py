@@ -23,6 +23,12 @@ COSIGN_TAGS = ("sig", "att", "sbom")
 
 ArtifactWord = Annotated[str, Meta(min_length=1, max_length=200)]
 
+WRITE_ONE = (
+    "write a policy file, and name it with --policy or `policy:`: `version: 1`, `default: reject`, "
+    "`rules: [{to: HOST/*, keys: [cosign.pub]}]`"
+)
+"""What to do without a policy, for hints."""
+
 _KINDS = ("all", "none", COSIGN, REFERRERS, *COSIGN_TAGS)
 _TYPE = re.compile(r"[A-Za-z0-9*?][A-Za-z0-9*?!#$&^_.+-]*/[A-Za-z0-9*?!#$&^_.+-]+")
 """An artifact type, which is a media type (RFC 6838), with `*` and `?`."""
@@ -79,6 +85,12 @@ def check_words(words: Iterable[str]) -> None:
             )
 
 
+def check_policy(path: str, *, required: bool) -> None:
+    """Raises InvalidInput where signatures are required and no policy says whose."""
+    if required and not path:
+        raise InvalidInput("require_signatures needs a policy: whose signatures count?", hint=WRITE_ONE)
+
+
 def spelled(value: Any) -> Any:
     """Returns the list of words for what people write: `all`, `cosign,sbom`, a list, or a mapping with `include` and
     `exclude`. Raises InvalidInput for another mapping, and for an unknown word."""
@@ -103,8 +115,32 @@ def _named(words: frozenset[str], artifact_type: str) -> bool:
     return any(fnmatchcase(artifact_type, word) for word in words if "/" in word)
 
 
-class MirrorArtifacts(Options, frozen=True, kw_only=True):
-    """What a mirror takes of that which is attached to images."""
+class GateOptions(Options, frozen=True, kw_only=True):
+    """Which images a copy or a mirror lets in."""
+
+    policy: Annotated[
+        str,
+        option(
+            "Signature policy",
+            "A file on the machine of the run that says which signatures an image needs: our YAML, or policy.json as "
+            "skopeo has it. What it refuses isn't copied.",
+            examples=["/etc/transship/policy.yaml", "/etc/containers/policy.json"],
+            max_length=2000,
+            group="signatures",
+        ),
+    ] = ""
+    require_signatures: Annotated[
+        bool,
+        option(
+            "Require signatures",
+            "What the policy accepts without asking for a signature is refused, too. Needs a policy.",
+            group="signatures",
+        ),
+    ] = False
+
+
+class MirrorArtifacts(GateOptions, frozen=True, kw_only=True):
+    """What a mirror takes of that which is attached to images, and which images it lets in."""
 
     artifacts: Annotated[
         tuple[ArtifactWord, ...],

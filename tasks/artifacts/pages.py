@@ -296,7 +296,7 @@ def _mirror_verdict(report: MirrorReport) -> str:
 def _alarms(report: MirrorReport) -> Iterator[str]:
     for words, tags in (
         ("declared immutable, and moved at the source; not overwritten", report.mutated),
-        ("without a signature at the source; not taken", report.unsigned),
+        ("refused by the policy of signatures; not taken", report.unsigned),
     ):
         if tags:
             yield f"**{len(tags)} {words}:** {_tags(tags, 20)}"

@@ -42,6 +42,10 @@ async def write_table(kind: str, name: str, rows: Iterable[Mapping[str, Any]], d
     await acreate_table_artifact(key=artifact_key(kind, name), table=table, description=description)
 
 
+REFUSED = "transship.signature.refused"
+"""The event for an image that the policy of signatures refuses."""
+
+
 def emit(event: str, name: str, payload: Mapping[str, Any], **labels: str) -> None:
     """`transship.KIND.ENDING` on the resource `transship.KIND.NAME`. Lists in the payload are shortened."""
     kind, _, _ = event.rpartition(".")

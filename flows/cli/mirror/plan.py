@@ -81,8 +81,8 @@ def _say(invocation: Invocation, found: MirrorPlan) -> None:
     warn_of_nothing(invocation, found)
     for tag in found.mutated:
         invocation.output.warn(f"{found.mirror}: immutable tag {tag} moved at {found.source}; it isn't overwritten")
-    for tag in found.unsigned:
-        invocation.output.warn(f"{found.mirror}: {tag} has no signature at {found.source}; it isn't taken")
+    for tag, reason in found.refusals.items():
+        invocation.output.warn(f"{found.mirror}: the policy refuses {tag} at {found.source}: {reason}")
     for tag, reason in found.held.items():
         invocation.output.line(f"{found.mirror} | {tag} waits: {reason}")
     waiting = f", {counted(found.waiting, 'image')} left to the next run" if found.waiting else ""

@@ -12,7 +12,7 @@ from flows.cli.click_ext import Invocation, OutputFile, Verb, boolean, everywher
 from flows.cli.mirror.shared import Mirrors, mirror_flags, warn_of_nothing
 from flows.cli.progress import metrics_flag
 from oci.archive.s3_options import S3Options
-from oci.errors import Incomplete, StoreError, TransshipError
+from oci.errors import Incomplete, NotTrusted, StoreError, TransshipError
 from oci.meter import export_metrics
 from oci.mirror.config import Mirror
 from oci.mirror.execute import ItemOutcome
@@ -85,8 +85,8 @@ def _say(invocation: Invocation, report: MirrorReport) -> None:
     warn_of_nothing(invocation, report)
     for tag in report.mutated:
         invocation.output.warn(f"{report.mirror}: immutable tag {tag} moved at {report.source}; it isn't overwritten")
-    for tag in report.unsigned:
-        invocation.output.warn(f"{report.mirror}: {tag} has no signature at {report.source}; it isn't taken")
+    for tag, reason in report.refusals.items():
+        invocation.output.warn(f"{report.mirror}: the policy refuses {tag} at {report.source}: {reason}")
     waiting = f", {report.held} too young" if report.held else ""
     waiting += f", {report.waiting} left to the next run" if report.waiting else ""
     receipt = report.receipt
@@ -129,7 +129,7 @@ def _raise_failures(reports: Sequence[MirrorReport]) -> None:
             subject = ", ".join(failed.names) or f"mirror {report.mirror}"
             failures.append(StoreError(failed.error, subject=subject, retryable=failed.retryable))
         failures.extend(StoreError("immutable, and moved at the source", subject=tag) for tag in report.mutated)
-        failures.extend(StoreError("has no signature", subject=tag) for tag in report.unsigned)
+        failures.extend(NotTrusted(reason, subject=tag) for tag, reason in report.refusals.items())
     names = [report.mirror for report in reports if not report.succeeded]
     more = f", {skipped} not tried for that reason" if skipped else ""
     raise Incomplete(

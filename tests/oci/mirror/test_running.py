@@ -9,9 +9,11 @@ import httpx
 import pytest
 
 from oci.cancel import CancelToken
-from oci.errors import Cancelled
+from oci.errors import Cancelled, InvalidInput
+from oci.mirror.compare import compare
 from oci.mirror.comparison import CHECK, Care
 from oci.mirror.digest_cache import DigestCache
+from oci.mirror.execute import plan_mirror
 from oci.mirror.results import INTERRUPTED, MirrorReport, read_only
 from oci.mirror.run import Shared, run_mirror
 from oci.mirror.work import Breaker, WorkItem
@@ -25,18 +27,17 @@ from tests.support.content import (
     OCI_INDEX,
     OCI_MANIFEST,
     Content,
-    artifact,
     bundle,
     digest_of,
     image,
     index,
     layer,
     push,
-    signature,
     signature_tag,
 )
 from tests.support.mirroring import compared, mirror_of, run, session_of, states, variant
 from tests.support.relocating import anonymous
+from tests.support.signing import Signer, bundle_sign, cosign_sign
 from tests.support.slow_link import SlowLink
 
 AUDIT = Care(audit=True)
@@ -222,30 +223,47 @@ def test_a_mirror_in_order_has_not_drifted(
     assert not found.failed
 
 
-def test_unsigned_images_are_not_taken_where_signatures_are_required(
-    other_registry: DockerRegistry, repository: str
+def test_images_that_the_policy_refuses_are_not_taken(
+    other_registry: DockerRegistry, repository: str, tmp_path: Path
 ) -> None:
+    signer, stranger = Signer.make(), Signer.make()
+    signer.write(tmp_path / "release.pub")
+    policy = tmp_path / "policy.yaml"
+    policy.write_text('version: 1\ndefault: reject\nrules: [{to: "*", keys: [release.pub]}]\n')
     with StrictRegistry() as server:
-        by_tag, by_referrer, unsigned = image(41), image(42), image(43)
-        for tag, content in (("by-tag", by_tag), ("by-referrer", by_referrer), ("unsigned", unsigned)):
+        by_tag, by_bundle, unsigned, foreign = image(41), image(42), image(43), image(44)
+        tags = {"by-tag": by_tag, "by-bundle": by_bundle, "unsigned": unsigned, "foreign": foreign}
+        for tag, content in tags.items():
             push(server.url, "shop/web", content, tag)
-        push(server.url, "shop/web", signature(by_tag), signature_tag(by_tag))
-        kind = "application/vnd.dev.sigstore.bundle.v0.3+json"
-        push(server.url, "shop/web", artifact(1, artifact_type=kind, subject=by_referrer))
-        mirror = mirror_of(
-            f"{server.host}/shop/web",
-            f"{other_registry.host}/{repository}",
-            require_signatures=True,
-            artifacts=["cosign"],
-        )
+        where = f"{server.host}/shop/web"
+        cosign_sign(server.url, "shop/web", by_tag, signer, reference=where)
+        bundle_sign(server.url, "shop/web", by_bundle, signer)
+        cosign_sign(server.url, "shop/web", foreign, stranger, reference=where)
+        mirror = mirror_of(where, f"{other_registry.host}/{repository}", policy=str(policy), require_signatures=True)
 
+        with session_of() as one:
+            planned = plan_mirror(one, compare(one, mirror, facts=DigestCache(), breaker=Breaker()))
         report, checked = run(mirror), compared(mirror, care=CHECK)
+        cosign_sign(server.url, "shop/web", unsigned, signer, reference=where)
+        signed = run(mirror)
 
-    assert report.unsigned == ("unsigned",)
-    assert set(report.tags) >= {"by-tag", "by-referrer"}
-    assert "unsigned" not in other_registry.repository_tags(repository)
-    assert signature_tag(by_tag) in other_registry.repository_tags(repository)
-    assert states(checked)["unsigned"] == "unsigned"
+    assert set(planned.unsigned) == set(report.unsigned) == {"unsigned", "foreign"}
+    assert planned.refusals == report.refusals
+    assert all(report.refusals.values())
+    assert set(report.tags) >= {"by-tag", "by-bundle"}
+    assert not report.succeeded
+    assert states(checked)["foreign"] == "unsigned"
+    assert "unsigned" in signed.tags
+    listed = other_registry.repository_tags(repository)
+    assert {signature_tag(by_tag), "unsigned"} <= set(listed)
+    assert "foreign" not in listed
+
+
+def test_signatures_are_required_by_a_policy_or_not_at_all() -> None:
+    with pytest.raises(InvalidInput, match="needs a policy") as caught:
+        mirror_of("registry.example/shop/web", "registry.corp.example/mirror/web", require_signatures=True)
+
+    assert "rules:" in str(caught.value)
 
 
 def test_a_tag_too_young_waits(registry: DockerRegistry, other_registry: DockerRegistry, repository: str) -> None:

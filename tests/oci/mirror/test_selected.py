@@ -187,26 +187,6 @@ def test_an_image_that_a_mirrored_bundle_lists_and_the_destination_lost_is_seen_
         assert not compared(mirror, care=CHECK).drifted
 
 
-def test_only_a_signature_that_names_the_digest_is_one(
-    registry: DockerRegistry, other_registry: DockerRegistry, repository: str
-) -> None:
-    good, bad = image(51), image(52)
-    seed(registry, repository, {"good": good, "bad": bad})
-    push(registry.url, repository, signature(good), signature_tag(good))
-    push(registry.url, repository, signature(good), signature_tag(bad))
-
-    report = run(
-        mirror_of(
-            f"{registry.host}/{repository}",
-            f"{other_registry.host}/{repository}",
-            artifacts="none",
-            require_signatures=True,
-        )
-    )
-
-    assert (report.tags, report.unsigned) == (("good",), ("bad",))
-
-
 def test_what_appears_after_the_first_look_is_as_old_as_it_was_seen_whatever_it_says(
     registry: DockerRegistry, other_registry: DockerRegistry, repository: str, tmp_path: Path
 ) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from oci.archive.index import IMGPKG, OCI_LAYOUT
+from oci.archive.entry import IMGPKG, OCI_LAYOUT
 from oci.errors import Incomplete
 from oci.export.options import ExportOptions
 from oci.reference import parse_any
