@@ -325,7 +325,7 @@ def test_a_location_that_is_no_place_to_go(make_client: Make, location: str) -> 
 def test_redirects_in_a_circle_end(make_client: Make) -> None:
     with StrictRegistry() as server:
         circle = Fault(method="GET", path="/blobs/", status=307, headers={"Location": "/v2/a/b/blobs/again"})
-        with FaultProxy(server.port, circle) as proxy, pytest.raises(Refused, match="more than 5 redirects"):
+        with FaultProxy(server.port, circle) as proxy, pytest.raises(Refused, match=r"more than \d+ redirects"):
             list(make_client().repository(proxy.host, "a/b").read_blob(blob(LARGE)))
 
 
