@@ -144,7 +144,7 @@ class Shore:
 
     def session(self, *, hurry: bool) -> Session:
         settings = self.store.settings.with_(endpoint=self.proxy.url, **({"timeout": 1.0, "tries": 2} if hurry else {}))
-        base = anonymous()
+        base = anonymous(state=False)
         access = Access(credentials=base.credentials, default=base.default, s3=settings)
         return Session(source=access, destination=access, concurrency=4)
 

@@ -105,7 +105,7 @@ class Stage:
         return f"trial{next(_names)}"
 
     def session(self, *, hurry: bool, **settings: object) -> Session:
-        access = anonymous(**({**IN_A_HURRY, **settings} if hurry else settings))
+        access = anonymous(**{"state": False, **(IN_A_HURRY if hurry else {}), **settings})
         return Session(source=access, destination=access, concurrency=4)
 
     def calm(self) -> None:
