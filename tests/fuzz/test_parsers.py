@@ -8,7 +8,7 @@ import contextlib
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fuzz.parsers import OURS, PARSERS
@@ -34,9 +34,16 @@ def bent(draw: Any, honest: bytes) -> bytes:
 def test_nothing_but_errors_of_ours(name: str) -> None:
     parser = PARSERS[name]
 
+    @settings(max_examples=_examples())
     @given(st.one_of(st.binary(max_size=200), *(bent(honest) for honest in parser.honest)))
     def check(data: bytes) -> None:
         with contextlib.suppress(OURS, *parser.own):
             parser.parse(data)
 
     check()
+
+
+def _examples() -> int:
+    """A hundred are for every run of the tests, thousands for `make fuzz`."""
+    count = settings().max_examples
+    return count if count > 1000 else min(count, 100)

@@ -40,7 +40,7 @@ LINKS = (
     '<//127.0.0.1:1/v2/>; rel="next"', '<http://[>; rel="next"', "<?" + "x" * 30_000 + '>; rel="next"', '<?a b>; rel="next"', "<" * 30_000,
 )  # fmt: skip
 LOCATIONS = (
-    "", "http://169.254.169.254/upload", "http://[::1", "file:///etc/passwd", "ftp://127.0.0.1/x", "http://a b/", "http://127.0.0.1:99999/x", "gopher://x/",
+    "", "http://169.254.169.254/upload", "http://[::1", "file:///etc/passwd", "ftp://127.0.0.1/x", "http://a b/", "http://127.0.0.1:99999/x", "gopher://x/", "https:", "https:x", "https:/x",
 )  # fmt: skip
 
 

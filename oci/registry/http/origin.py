@@ -52,7 +52,7 @@ def split_url(url: str) -> tuple[Origin, str]:
     except ValueError as error:
         raise InvalidReference(f"{_short(whole)} is not a URL") from error
     scheme = parts.scheme.lower()
-    if scheme not in _PORTS:
+    if scheme not in _PORTS or not parts.netloc:
         raise InvalidReference(f"{_short(whole)} is not an http or https URL")
     if parts.username is not None or parts.password is not None:
         raise InvalidReference("a URL with a login in it")
