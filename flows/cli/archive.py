@@ -14,10 +14,9 @@ import msgspec
 
 from flows.cli.access import RegistryFlags, concurrency_flag, export_flags, offline, registry_flags, store_flags
 from flows.cli.click_ext import Invocation, Tree, Verb, boolean, everywhere, expect_subcommand
-from flows.cli.copy import announce, warn_of_layers
 from flows.cli.output import Output
 from flows.cli.progress import Row, shown, told
-from flows.cli.source import Asked, source_flags
+from flows.cli.source import Asked, announce, source_flags, warn_of_layers
 from oci.archive.inventory import blobs_of, compare, images_of, verify_archive
 from oci.archive.open import in_object_store
 from oci.archive.s3_options import S3Options

@@ -6,8 +6,6 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
-from itertools import groupby
-from operator import itemgetter
 from typing import Any
 
 import click
@@ -16,7 +14,7 @@ from flows.cli.access import RegistryFlags, concurrency_flag, export_flags, regi
 from flows.cli.click_ext import Invocation, OutputFile, Verb, boolean, everywhere
 from flows.cli.output import Output
 from flows.cli.progress import RelocationProgress, metrics_flag, progress_flag, shown, sums, told
-from flows.cli.source import Asked, source_flags
+from flows.cli.source import Asked, announce, source_flags, warn_of_layers
 from oci.archive.s3_options import S3Options
 from oci.bundle.lockfile import write_lock
 from oci.errors import Incomplete, InvalidInput, InvalidReference
@@ -288,17 +286,6 @@ IMAGES = ("Role", "Image", "State", "Tags")
 REQUESTS = ("Registry", "Requests")
 
 
-def announce(output: Output, plan: Plan) -> None:
-    """What is read from a registry, then what is sent; from an archive nothing is exported."""
-    images = list(plan.images)
-    if not all(isinstance(image.store, ArchiveName) for image in images):
-        output.line(f"copy | exporting {len(images)} images...")
-        for image in images:
-            place = image.origin if image.present and image.origin else f"{image.store}@{image.digest}"
-            output.line(f"copy | will export {place}")
-        output.line(f"copy | exported {len(images)} images")
-
-
 def show_plan(output: Output, plan: Plan) -> None:
     rows = [
         [
@@ -317,22 +304,3 @@ def show_plan(output: Output, plan: Plan) -> None:
     moved = f"at most {show_size(plan.bytes_to_move)}, of it {show_size(plan.bytes_to_mount)} to mount"
     blobs = counted(len(plan.blobs), "blob")
     output.summary(f"{len(plan.to_transfer)} of {counted(len(rows), 'image')} to copy: {blobs}, {moved}")
-
-
-def warn_of_layers(output: Output, plan: Plan, *, included: bool) -> None:
-    if plan.skipped_layers:
-        lines = [
-            (
-                "Skipped the followings layer(s) due to it being non-distributable. If you would like to include "
-                "non-distributable layers, use the --include-non-distributable-layers flag"
-            )
-        ]
-        for manifest, layers in groupby(plan.skipped_layers, key=itemgetter(0)):
-            image = plan.by_digest[manifest]
-            named = f"{plan.destination}@{manifest}" if isinstance(image.store, ArchiveName) else image.subject
-            lines += [f" - Image: {named}", "   Layers:"]
-            lines += [f"     - {layer}" for _, layer in layers]
-        output.warn("\n".join(lines), among_lines=True)
-    elif included and not any(blob.descriptor.distributable is False for blob in plan.blobs):
-        sentence = "flag provided, but no images contained a non-distributable layer."
-        output.warn(f"'--include-non-distributable-layers' {sentence}", among_lines=True)

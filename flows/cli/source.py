@@ -1,15 +1,20 @@
-"""The flags that say what is copied and how, and the request they make."""
+"""The flags that say what is copied and how, the request they make, and the lines that say what is read."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, TypeVar
 
 from flows.cli.click_ext import boolean
 from flows.cli.flags import flags_of
+from flows.cli.output import Output
 from oci.errors import InvalidInput
+from oci.reference import ArchiveName
+from oci.relocation.plan import Plan
 from oci.relocation.request import CopyOptions, RelocationRequest
 from oci.signatures.artifacts import COSIGN
 
@@ -73,3 +78,33 @@ def source_flags(*, leave_out: Collection[str] = ()) -> Callable[[F], F]:
         return wrapped  # type: ignore[no-any-return]
 
     return decorate
+
+
+def announce(output: Output, plan: Plan) -> None:
+    """What is read from a registry, then what is sent; from an archive nothing is exported."""
+    images = list(plan.images)
+    if not all(isinstance(image.store, ArchiveName) for image in images):
+        output.line(f"copy | exporting {len(images)} images...")
+        for image in images:
+            place = image.origin if image.present and image.origin else f"{image.store}@{image.digest}"
+            output.line(f"copy | will export {place}")
+        output.line(f"copy | exported {len(images)} images")
+
+
+def warn_of_layers(output: Output, plan: Plan, *, included: bool) -> None:
+    if plan.skipped_layers:
+        lines = [
+            (
+                "Skipped the followings layer(s) due to it being non-distributable. If you would like to include "
+                "non-distributable layers, use the --include-non-distributable-layers flag"
+            )
+        ]
+        for manifest, layers in groupby(plan.skipped_layers, key=itemgetter(0)):
+            image = plan.by_digest[manifest]
+            named = f"{plan.destination}@{manifest}" if isinstance(image.store, ArchiveName) else image.subject
+            lines += [f" - Image: {named}", "   Layers:"]
+            lines += [f"     - {layer}" for _, layer in layers]
+        output.warn("\n".join(lines), among_lines=True)
+    elif included and not any(blob.descriptor.distributable is False for blob in plan.blobs):
+        sentence = "flag provided, but no images contained a non-distributable layer."
+        output.warn(f"'--include-non-distributable-layers' {sentence}", among_lines=True)
