@@ -221,7 +221,7 @@ ROWS: tuple[Row, ...] = (
     Row("a manifest without a digest", "push", {"replace_headers": {"Docker-Content-Digest": ""}}, stays=True),
     Row("a manifest with 204", "push", {"replace_status": 204}),
     Row("a tag is immutable", "push", answer(409, "TAG_INVALID"), stays=True),
-    Row("a manifest taken and not kept", "push", answer(201), unseen=lies(NOT_KEPT, *WRITES)),
+    Row("a manifest taken and not kept", "push", answer(201), unseen=lies(NOT_KEPT, *WRITES, "copy and verify")),
     Row("a manifest is too large", "push", answer(413, "MANIFEST_INVALID"), stays=True),
     # Lists: 130 to 142.
     Row("tags: 404", "tags", answer(404, "NAME_UNKNOWN"), unseen=lies(SHORT_LIST, "tag list", "verify", "mirror", "prune")),
