@@ -83,7 +83,7 @@ class Failures:
         if code:
             detail = f"{code}: {message} ({status})" if message else f"{code} ({status})"
         else:
-            detail = f"{status} {message or _phrase(status)}"
+            detail = f"unexpected status code {status} {_phrase(status)}".rstrip() + (f": {message}" if message else "")
         problem = self._of(_kind(status, code), f"{request.method} {shown(url)}: {detail}", request)
         problem.status, problem.code = status, code
         problem.retryable = worth_retrying(status, code)

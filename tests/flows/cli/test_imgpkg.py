@@ -209,7 +209,7 @@ def test_a_wrong_password_is_answered_in_the_words_of_the_registry(tmp_path: Pat
         )  # fmt: skip
 
     assert done.code == 1
-    assert "incorrect username or password" in done.err
+    assert "unexpected status code 401 Unauthorized: incorrect username or password" in done.err
 
 
 def test_a_registry_whose_base_alone_challenges_is_pushed_to_and_copied_from(tmp_path: Path) -> None:
