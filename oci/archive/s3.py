@@ -93,7 +93,7 @@ class S3:
     def __init__(self, settings: S3Options, *, side: str, meter: Meter | None = None) -> None:
         self.settings = settings
         self.side = side
-        with _checked(settings), self.mapped(settings.address or "S3", "connecting"):
+        with self.mapped(settings.address or "S3", "connecting"), _checked(settings):
             session = _session(settings)
             self.client = _client(session, settings)
             if meter is not None:

@@ -224,18 +224,24 @@ class Connections:
     def _with_tls(self, sock: Socket, host: str, *, probe: bool) -> Socket:
         context = _probing() if probe else self._context()
         sock.settimeout(self._settings.connect_timeout)
+        wrapped: ssl.SSLSocket | None = None
         try:
             if isinstance(sock, ssl.SSLSocket):  # TLS inside the TLS of a proxy
                 from urllib3.util.ssltransport import SSLTransport  # noqa: PLC0415 - few proxies speak TLS
 
                 return cast("Socket", SSLTransport(sock, context, server_hostname=host))
-            wrapped = context.wrap_socket(cast("socket.socket", sock), server_hostname=host)
+            wrapped = context.wrap_socket(
+                cast("socket.socket", sock), server_hostname=host, do_handshake_on_connect=False
+            )
+            self._sockets.add(wrapped)  # before the handshake: a cancelled run doesn't wait for it
+            if self._is_cut:
+                raise ConnectionAbortedError("the run is being ended")
+            wrapped.do_handshake()
         except (OSError, ValueError) as error:
-            sock.close()
+            (wrapped or sock).close()
             if isinstance(error, OSError):
                 raise
             raise OSError(f"TLS isn't possible with {host}: {error}") from error
-        self._sockets.add(wrapped)
         return wrapped
 
     def _context(self) -> ssl.SSLContext:

@@ -124,6 +124,7 @@ def test_a_signal_ends_every_command_with_its_code(
     name: str, number: signal.Signals, code: ExitCode, silent: socket.socket, tmp_path: Path
 ) -> None:
     words = filled(UNREACHABLE[name], tmp_path, f"127.0.0.1:{silent.getsockname()[1]}")
+    words += ["--registry-connect-timeout", "10m"]
     process = subprocess.Popen([str(PROGRAM), *name.split(), *words], stderr=subprocess.PIPE, text=True)
     connection, _ = silent.accept()
     with connection:

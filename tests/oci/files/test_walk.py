@@ -158,7 +158,7 @@ def test_a_bundle_has_one_lock_directly_in_a_given_folder(tmp_path: Path) -> Non
 def test_files_without_a_lock_are_no_bundle(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"not a bundle\. It is missing \.imgpkg/images\.yml"):
         check_bundle(walk([make(tmp_path / "d", "x")]))
-    with pytest.raises(InvalidInput, match=r"has no images\.yml"):
+    with pytest.raises(InvalidInput, match=r"expected \.imgpkg/images\.yml to exist"):
         check_bundle(walk([make(tmp_path / "e", ".imgpkg/bundle.yml")]))
     with pytest.raises(InvalidInput, match="it is missing"):
         check_bundle(walk([make(tmp_path / "f", ".imgpkg")]))
