@@ -36,6 +36,8 @@ WRONG = {
     "tag resolve": ("-i a.example/UPPER",),
     "auth check": ("", "a.example/UPPER", "-f {mirrors}"),
     "prune": ("a.example/bb --keep-digest sha256:12", "a.example/bb -f {mirrors}"),
+    "policy check": ("https://a.example/bb --policy {mirrors}",),
+    "mirror logins": ("-f {mirrors}",),
     "mirror plan": ("-f {mirrors}",),
     "mirror validate": ("-f {mirrors}",),
     "mirror watch": ("-f {mirrors}",),

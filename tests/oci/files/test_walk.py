@@ -160,7 +160,7 @@ def test_files_without_a_lock_are_no_bundle(tmp_path: Path) -> None:
         check_bundle(walk([make(tmp_path / "d", "x")]))
     with pytest.raises(InvalidInput, match=r"expected \.imgpkg/images\.yml to exist"):
         check_bundle(walk([make(tmp_path / "e", ".imgpkg/bundle.yml")]))
-    with pytest.raises(InvalidInput, match="it is missing"):
+    with pytest.raises(InvalidInput, match="It is missing"):
         check_bundle(walk([make(tmp_path / "f", ".imgpkg")]))
     assert not is_bundle(walk([str(tmp_path / "d")]))
     assert not is_bundle(())
