@@ -81,7 +81,8 @@ def drill(
     server: PrefectServer, registry: DockerRegistry, other_registry: DockerRegistry, tmp_path: Path
 ) -> Iterator[Drill]:
     name = f"web-{uuid.uuid4().hex[:8]}"
-    layers = [layer(number, LAYER) for number in range(IMAGES)]
+    first = uuid.uuid4().int % 10**9  # what another drill has sent would be mounted
+    layers = [layer(first + number, LAYER) for number in range(IMAGES)]
     seed(registry, name, {f"1.{number}": image(number, layers=[one]) for number, one in enumerate(layers)})
     with SlowLink(registry.host, bytes_per_second=PER_SECOND) as link:
         mirror = {
