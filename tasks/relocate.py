@@ -112,10 +112,8 @@ class RelocationRun(Run):
         if source.digest:
             asked = self.asked
             tags = asked.tags or ((source.tag,) if source.tag else ())
-            if asked.bundle:
-                self.request = asked.with_(bundle=source.pinned, tags=tags)
-            else:
-                self.request = asked.with_(image=source.pinned, tags=tags)
+            kind = "bundle" if asked.bundle else "image"
+            self.request = asked.with_(**{kind: source.pinned}, tags=tags, asked_tag=source.tag)
 
     async def make_plan(self) -> Plan:
         driver = await self.driver()

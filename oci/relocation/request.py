@@ -123,6 +123,12 @@ class RelocationRequest(CopyOptions, frozen=True, kw_only=True, dict=True):
     image_may_be_bundle: Annotated[
         bool, option("Image or bundle", "An image that is a bundle brings along what it lists.", hidden=True)
     ] = False
+    asked_tag: Annotated[
+        str,
+        option(
+            "Asked by tag", "The tag of a source that was pinned to its digest since: a policy may ask.", hidden=True
+        ),
+    ] = ""
     tag_keeps_alive: Annotated[
         bool, option("Tag keeps alive", "An image that gets a tag of its own gets no keep-alive tag.", hidden=True)
     ] = False

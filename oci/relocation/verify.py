@@ -220,7 +220,7 @@ def _as_asked(entry: Entry, request: RelocationRequest) -> Reference:
     """The image by digest, with the tag that it was asked for by. What an archive says of its origin doesn't count."""
     place = entry.places[0]
     asked = request.reference if request.bundle or request.image else entry.origin
-    tag = asked.tag if asked is not None and asked.repository == place else ""
+    tag = asked.tag or request.asked_tag if asked is not None and asked.repository == place else ""
     return Reference(place, tag, entry.digest)
 
 

@@ -18,16 +18,17 @@ from pydantic import SecretStr
 
 from flows import RelocateParameters, RelocationIncomplete, RelocationReport, relocate, relocate_sync
 from flows.parameters import RegistryOptions, SourceKind, Verify
-from oci.errors import InvalidInput, NotFound, StoreError
+from oci.errors import InvalidInput, NotFound, NotTrusted, StoreError
 from oci.relocation.request import CopyOptions
-from tasks.artifacts.report import artifact_key
+from tasks.artifacts.report import REFUSED, artifact_key
 from tasks.blocks import RegistryCredentials
 from tests.flows.cargo import Image, delete_blob, push_image, write_lock
 from tests.servers.docker_registry import DockerRegistry
-from tests.support.content import digest_of
+from tests.support.content import digest_of, image, push
 from tests.support.flow_runs import newest_run_with_tasks
 from tests.support.prefect_server import PrefectServer
 from tests.support.shop import push_shop
+from tests.support.signing import Signer, cosign_sign
 from tests.support.slow_link import SlowLink
 from tests.support.waiting import eventually
 
@@ -216,6 +217,39 @@ def test_the_end_of_a_run_is_an_event_that_automations_can_act_on(
     assert any(
         related["prefect.resource.role"] == "flow-run" for related in found["transship.relocation.finished"]["related"]
     )
+
+
+def test_an_image_that_the_policy_refuses_is_an_event(
+    prefect: PrefectServer, source: DockerRegistry, destination: DockerRegistry, repository: str, tmp_path: Path
+) -> None:
+    """By the name that it was asked for, though the run has pinned it to its digest."""
+    del prefect
+    signer, content = Signer.make(), image(9001)
+    signer.write(tmp_path / "release.pub")
+    asked = {
+        "type": "sigstoreSigned",
+        "keyPath": str(tmp_path / "release.pub"),
+        "signedIdentity": {"type": "matchExact"},
+    }
+    (tmp_path / "policy.json").write_text(json.dumps({"default": [asked]}))
+    where = f"{source.host}/relocate/signed"
+    push(source.url, "relocate/signed", content, "1.0")
+    cosign_sign(source.url, "relocate/signed", content, signer, reference=f"{where}:0.9")
+    parameters = RelocateParameters(
+        source=f"{where}:1.0",
+        kind=SourceKind.IMAGE,
+        destination=f"{destination.host}/{repository}",
+        how=CopyOptions(policy=str(tmp_path / "policy.json")),
+    )
+    with pytest.raises(NotTrusted):
+        relocate_sync(parameters)
+    [event] = events_of(f"transship.signature.{where}@{content.digest}", expected=1)
+    cosign_sign(source.url, "relocate/signed", content, signer, reference=f"{where}:1.0")
+    copied = relocate_sync(parameters)
+
+    assert event["event"] == REFUSED
+    assert event["payload"]["reason"]
+    assert copied.tags == ["1.0"]
 
 
 def events_of(resource: str, *, expected: int) -> list[dict[str, Any]]:
