@@ -96,7 +96,7 @@ def make_plan(session: Session, request: RelocationRequest, *, snapshot: Snapsho
     if request.wanted_artifacts:
         attaching.follow(walk)
     counted = [] if request.archive else [node for node in walk.nodes.values() if _is_counted(node, roots)]
-    left = attaching.count_left(counted, ask=snapshot is None)
+    left = attaching.count_left(counted, ask=snapshot is None and bool(request.image))
     _name_images(session, destination, walk, request)
     nodes = _children_first(walk.nodes)
     mounted: Mapping[Digest, Repository] = {}
