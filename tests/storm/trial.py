@@ -146,21 +146,23 @@ def _stormy(stage: Stage, operation: Operation, trial: Trial, name: str) -> tupl
 def _unclean(stage: Stage, trial: Trial, error: TransshipError | Reported) -> list[str]:
     """What the error doesn't say: the side, the registry, the reference."""
     parts = error.failures if isinstance(error, Incomplete) and error.failures else (error,)
-    host = stage.proxies[trial.side].host
-    sides = SIDES if trial.operation == "copy beside" else (trial.side,)
-    unclean = []
-    for part in parts:
-        text = str(part)
-        lacking = [] if host in text else [host]
-        # What can't be right in a policy is said of a repository; with one side there is no other.
-        one_sided = isinstance(part, InvalidInput) and len(by_name(trial.operation).sides) == 1
-        if not one_sided and not any(side in text for side in sides):
-            lacking.append(trial.side)
-        if not (_DIGEST.search(text) or re.search(rf"{re.escape(host)}/[a-z]", text)):
-            lacking.append("a reference")
-        if lacking:
-            unclean.append(f"{type(part).__name__} doesn't name {', '.join(lacking)}: {text}")
-    return unclean
+    return [wrong for part in parts if (wrong := _lacking(stage, trial, part))]
+
+
+def _lacking(stage: Stage, trial: Trial, error: Exception) -> str:
+    text, side = str(error), trial.side
+    if "no answer in time" in text and side not in text:
+        # The time-outs of a trial are short: on a busy machine the other side may be too slow as well.
+        side = next(other for other in SIDES if other != side)
+    host = stage.proxies[side].host
+    lacking = [] if host in text else [host]
+    # What can't be right in a policy is said of a repository; with one side there is no other.
+    one_sided = isinstance(error, InvalidInput) and len(by_name(trial.operation).sides) == 1
+    if not one_sided and not any(one in text for one in (SIDES if trial.operation == "copy beside" else (side,))):
+        lacking.append(side)
+    if not (_DIGEST.search(text) or re.search(rf"{re.escape(host)}/[a-z]", text)):
+        lacking.append("a reference")
+    return f"{type(error).__name__} doesn't name {', '.join(lacking)}: {text}" if lacking else ""
 
 
 def _again(stage: Stage, operation: Operation, name: str) -> list[str]:
