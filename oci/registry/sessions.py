@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from oci.descriptor import Descriptor
-from oci.digest import Chunk
+from oci.digest import Chunk, end_read
 from oci.errors import Cancelled, NotFound, StoreError, TransshipError
 from oci.registry.endpoints import DELETE_UPLOAD, GET_UPLOAD, PATCH_UPLOAD, POST_UPLOAD, PUT_UPLOAD, Kind
 from oci.registry.http import target as targets
@@ -149,8 +149,15 @@ class Sessions:
     def _put_in_chunks(self, blob: Descriptor, read: BlobReader, session: Session, size: int) -> None:
         """From the session's offset to the end, then the PUT that closes it. What arrived is noted after each chunk. A
         registry that says it has less than was sent replaces chunks, instead of putting them together (GHCR)."""
-        learned, stream = self._remote.learned, _Stream(read(session.offset))
-        length = max(size, session.minimum)
+        source = read(session.offset)
+        try:
+            self._patch(blob, _Stream(source), session, max(size, session.minimum))
+        finally:
+            end_read(source)
+        self.confirm(self._sent(self._close(session, blob, length=0)), blob)
+
+    def _patch(self, blob: Descriptor, stream: _Stream, session: Session, length: int) -> None:
+        learned = self._remote.learned
         while session.offset < blob.size:
             self._remote.transport.cancel.check()
             end = min(session.offset + length, blob.size) - 1
@@ -176,7 +183,6 @@ class Sessions:
                 session.kept = learned.state.kept_upload(str(self._name), blob.digest, make=True)
             if session.kept is not None:
                 session.kept.write(self._address(session.location))
-        self.confirm(self._sent(self._close(session, blob, length=0)), blob)
 
     def _close(self, session: Session, blob: Descriptor, **more: Any) -> Request:
         return self._request(PUT_UPLOAD, session.location.with_query(digest=blob.digest), blob, **more)

@@ -17,7 +17,7 @@ from oci.bundle import tagnames
 from oci.bundle.locations import locations_image
 from oci.bundle.lockfile import BundleLock, ImagesLock, LockedImage, read_lock
 from oci.digest import Digest
-from oci.errors import Incomplete, InvalidInput, NotTrusted, PartFailed, Refused, StoreError, TransshipError
+from oci.errors import Incomplete, InvalidInput, NotFound, NotTrusted, PartFailed, Refused, StoreError, TransshipError
 from oci.meter import Receipt
 from oci.reference import Reference
 from oci.relocation.plan import Plan, PlannedBundle, PlannedManifest, Role
@@ -34,7 +34,7 @@ from oci.relocation.transfer import (
     transfer_image,
 )
 from oci.relocation.verify import Verification, verify
-from oci.store import Destination, reader_of
+from oci.store import Destination, found_manifest, reader_of
 from oci.units import counted
 
 
@@ -318,9 +318,11 @@ def check_names(session: Session, plan: Plan) -> None:
     for manifest in plan.manifests:
         for tag in manifest.tags:
             session.cancel.check()
-            there = destination.head_manifest(tag)
-            if there is None or there.digest != manifest.digest:
-                shown = there.digest if there is not None else "nothing"
+            try:  # a registry that answers 404 to a HEAD may have it for a GET (Nexus)
+                shown: str = found_manifest(destination, tag).digest
+            except NotFound:
+                shown = "nothing"
+            if shown != manifest.digest:
                 message = f"{plan.destination}: {tag} was pushed as {manifest.digest} and shows {shown}"
                 wrong.append(StoreError(message, side="destination", retryable=True))
     if wrong:
