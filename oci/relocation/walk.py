@@ -6,7 +6,9 @@ stands for its own files only. For what it lists stands its locations image, whi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 
 from oci.bundle import reader, tagnames
 from oci.descriptor import Descriptor
@@ -58,6 +60,10 @@ class Walk:
         self._attachments = attachments
         self._elsewhere: set[StoreName] = set()
         """Bundle repositories that turned out not to host what their bundle lists."""
+        self._asked: set[StoreName] = set()
+        self._first_asks = threading.Lock()
+        """Held for the first question to a place that isn't the last for its image: fifty threads don't all ask a
+        bundle's repository that hosts none of them."""
         self._unreachable: set[str] = set()
         """Registries that couldn't be reached: asked last from then on."""
 
@@ -227,22 +233,29 @@ class Walk:
         if raw is not None:
             return self._session.source(entry.places[0]), parse_manifest(raw, limit=len(raw))
         errors: list[TransshipError] = []
-        for place in self._ordered(entry.places):
-            source: Source = self._session.source(place)
-            try:
-                manifest = source.get_manifest(entry.digest)
-            except NotFound as error:
-                self._elsewhere.add(place)
-                errors.append(error)
-            except StoreError as error:
-                if isinstance(error, Unavailable) and place.registry:
-                    self._unreachable.add(place.registry)
-                errors.append(error)
-            else:
-                return source, manifest
+        places = list(entry.places)
+        while places:
+            place = self._ordered(places)[0]
+            is_first = len(places) > 1 and place not in self._asked
+            with self._first_asks if is_first else nullcontext():
+                if is_first and place in self._asked:
+                    continue  # another thread has found out whether it is of use
+                places.remove(place)
+                source: Source = self._session.source(place)
+                try:
+                    return source, source.get_manifest(entry.digest)
+                except NotFound as error:
+                    self._elsewhere.add(place)
+                    errors.append(error)
+                except StoreError as error:
+                    if isinstance(error, Unavailable) and place.registry:
+                        self._unreachable.add(place.registry)
+                    errors.append(error)
+                finally:
+                    self._asked.add(place)
         raise _nowhere(entry, errors)
 
-    def _ordered(self, places: tuple[StoreName, ...]) -> list[StoreName]:
+    def _ordered(self, places: Sequence[StoreName]) -> list[StoreName]:
         """Puts repositories that lacked other images, and registries that couldn't be reached, last."""
         return sorted(places, key=lambda place: (place.registry in self._unreachable, place in self._elsewhere))
 
