@@ -110,5 +110,5 @@ def test_a_block_that_is_not_there_yet_is_told_and_the_mirrors_are_deployed(depl
 def test_a_name_of_no_block_is_refused(deployer: Deployer, name: str) -> None:
     done = deployer.deploy(flags=f"--notify {name}")
 
-    assert done.code == 1
+    assert done.code == 2
     assert "write TYPE/NAME" in done.err

@@ -183,7 +183,7 @@ def test_another_groups_mirrors_are_neither_pruned_nor_overwritten(deployer: Dep
     taken = deployer.deploy(theirs)
 
     assert "removed" not in pruned.out
-    assert taken.code == 1
+    assert taken.code == 2
     assert "it isn't of the group" in taken.err
 
 
@@ -244,7 +244,7 @@ def test_a_mirror_whose_block_is_missing_waits_paused_until_the_block_is_made(de
 def test_wrong_configuration_changes_nothing(deployer: Deployer) -> None:
     done = deployer.deploy(deployer.mirror("web"), deployer.mirror("bad", schedule={"cron": "0 99 * * *"}))
 
-    assert done.code == 1
+    assert done.code == 2
     assert "mirrors[1].schedule.cron" in done.err
     with pytest.raises(ObjectNotFound):
         with_client(lambda client: client.read_deployment_by_name(f"mirror/{deployer.name('web')}"))

@@ -188,7 +188,7 @@ def test_a_stopped_receiver_delivers_what_waits_first(api: PrefectApi, tmp_path:
 def test_the_network_is_not_listened_to_without_a_token(host: str) -> None:
     done = transship("receiver", "--host", host, environ={"PREFECT_API_URL": "http://127.0.0.1:1/api"})
 
-    assert done.code == 1
+    assert done.code == 2
     assert f"without a token, the receiver doesn't listen on {host}" in done.err
 
 
@@ -197,7 +197,7 @@ def test_an_address_that_is_taken_is_said() -> None:
         port = str(taken.getsockname()[1])
         done = transship("receiver", "--port", port, environ={"PREFECT_API_URL": "http://127.0.0.1:1/api"})
 
-    assert done.code == 1
+    assert done.code == 2
     assert f"can't listen on 127.0.0.1:{port}" in done.err
 
 
