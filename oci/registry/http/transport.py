@@ -171,7 +171,8 @@ class Transport:
                 self._check(answer, request, sent)
             except BaseException as error:
                 answer.__exit__(type(error), error, error.__traceback__)
-                if isinstance(error, StoreError):
+                if isinstance(error, StoreError) and (error.side, error.store) == (self.side, self.registry):
+                    # What a body that is read elsewhere raises isn't about this registry.
                     error.subject = error.subject or request.subject  # of a redirect, a realm: what was asked for
                     self._slow_down(error, request, answer.started)
                 raise
