@@ -62,6 +62,10 @@ class InvalidDocument(InvalidInput):
     """A lock or locations file that breaks its format. The message names the path inside it (`images[3].image`)."""
 
 
+class InvalidConfig(InvalidDocument):
+    """A file of settings that a person wrote, such as mirrors.yaml, and that breaks its format."""
+
+
 class Cancelled(BaseException):
     """The run was asked to stop. It derives from BaseException, as asyncio's and trio's do: `except TransshipError` and
     `except Exception` let it pass. The command, Prefect's tasks and pools of threads turn it into an exit."""

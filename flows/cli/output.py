@@ -23,7 +23,17 @@ from typing import Any, Self
 
 import click
 
-from oci.errors import FETCHING, Incomplete, InvalidInput, InvalidManifest, NotTrusted, StoreError, TransshipError
+from oci.errors import (
+    FETCHING,
+    Incomplete,
+    InvalidConfig,
+    InvalidDocument,
+    InvalidInput,
+    InvalidManifest,
+    NotTrusted,
+    StoreError,
+    TransshipError,
+)
 from oci.units import counted
 
 IMGPKG = "imgpkg"
@@ -177,7 +187,7 @@ class ExitCode(IntEnum):
     FAILED = 1, "failed", "the error's hint is a next step"
     USAGE = (
         2,
-        "wrong usage: flags or references that can't be used, or a file of yours (a lock, mirrors.yaml) with a mistake",
+        "wrong usage: flags or references that can't be used, or a mistake in mirrors.yaml or in a policy",
         "correct what the message names; `--help` of the command",
     )
     PARTLY = (
@@ -204,13 +214,14 @@ _SHOWN_FAILURES = 20
 
 def exit_code(error: TransshipError) -> ExitCode:
     """PARTLY when images failed and others are in place, or a policy of signatures refused images. What a person gave
-    is wrong usage, also when it is a file; a manifest that a store gave is not."""
+    is wrong usage, also when it is a file of settings; a manifest that a store gave, and a lock that a tool wrote, is
+    not."""
     failures = error.failures if isinstance(error, Incomplete) else (error,)
     some_done = isinstance(error, Incomplete) and error.some_done
     if some_done or any(isinstance(failure, NotTrusted) for failure in failures):
         return ExitCode.PARTLY
-    wrong = isinstance(error, InvalidInput) and not isinstance(error, InvalidManifest)
-    return ExitCode.USAGE if wrong else ExitCode.FAILED
+    made_by_tools = isinstance(error, InvalidManifest | InvalidDocument) and not isinstance(error, InvalidConfig)
+    return ExitCode.USAGE if isinstance(error, InvalidInput) and not made_by_tools else ExitCode.FAILED
 
 
 def laid_out(program: str, error: TransshipError) -> str:

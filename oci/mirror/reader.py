@@ -14,7 +14,16 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from oci.errors import Denied, InvalidDocument, InvalidInput, NotFound, StoreError, Unavailable, did_you_mean
+from oci.errors import (
+    Denied,
+    InvalidConfig,
+    InvalidDocument,
+    InvalidInput,
+    NotFound,
+    StoreError,
+    Unavailable,
+    did_you_mean,
+)
 from oci.mirror import yaml_lines
 from oci.mirror.config import MirrorsConfig
 from oci.mirror.policy import Checked
@@ -52,8 +61,14 @@ def read_config(path: str, environment: Mapping[str, str] | None = None) -> Mirr
 
 
 def parse_config(data: bytes, where: str, environment: Mapping[str, str] | None = None) -> MirrorsConfig:
-    """The configuration in `data`. Raises InvalidDocument."""
-    located = yaml_lines.read(data, where)
+    """Read the configuration in `data`. Raises InvalidConfig."""
+    try:
+        return _parsed(yaml_lines.read(data, where), environment or {})
+    except InvalidDocument as error:
+        raise InvalidConfig(error.message, hint=error.hint) from error
+
+
+def _parsed(located: Located, environment: Mapping[str, str]) -> MirrorsConfig:
     if not isinstance(located.value, dict):
         raise InvalidDocument(
             f"{located.at(())}: expected a mapping with version and mirrors", hint="begin the file with `version: 1`"
@@ -64,7 +79,7 @@ def parse_config(data: bytes, where: str, environment: Mapping[str, str] | None 
             hint="begin the file with `version: 1`",
         )
     problems: list[Problem] = []
-    value = _expanded(located.value, environment or {}, problems)
+    value = _expanded(located.value, environment, problems)
     config = _config(value, problems)
     if config is None or problems:
         raise _invalid(located, problems)

@@ -27,11 +27,11 @@ mirrors:
 """
 
 WRONG = {
-    "copy": ("-b A.example/UPPER --to-repo b.example/cc", "--lock {lock} --to-repo b.example/cc"),
-    "pull": ("-i https://a.example/bb -o {folder}/out", "--lock {lock} -o {folder}/out"),
+    "copy": ("-b A.example/UPPER --to-repo b.example/cc",),
+    "pull": ("-i https://a.example/bb -o {folder}/out",),
     "push": ("-i a.example/bb@sha256:1 -f {folder}", "-i a.example/bb"),
     "describe": ("-b a.example/bb:",),
-    "verify": ("https://a.example/bb", "--lock {lock}"),
+    "verify": ("https://a.example/bb",),
     "tag list": ("-i a.example/UPPER",),
     "tag resolve": ("-i a.example/UPPER",),
     "auth check": ("", "a.example/UPPER", "-f {mirrors}"),
@@ -99,6 +99,14 @@ def test_what_a_person_wrote_and_can_not_be_used_is_wrong_usage(name: str, words
 
     assert done.code == ExitCode.USAGE, done.err
     assert strange_flags(name, done.err) == set()
+
+
+@pytest.mark.parametrize("words", ["copy --to-repo b.example/cc", "pull -o {folder}/out", "verify"])
+def test_a_lock_that_can_not_be_used_is_a_failure(words: str, tmp_path: Path) -> None:
+    done = transship(*filled(f"{words} --lock {{lock}}", tmp_path))
+
+    assert done.code == ExitCode.FAILED, done.err
+    assert "imagge" in done.err
 
 
 @pytest.mark.parametrize("name", UNREACHABLE)
