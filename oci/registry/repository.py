@@ -19,8 +19,6 @@ from oci.registry.credentials.chain import Credentials
 from oci.registry.credentials.hosts import canonical_host
 from oci.registry.endpoints import GET_REFERRERS
 from oci.registry.http.pace import Caps
-from oci.registry.http.request import Request, Scope
-from oci.registry.http.target import BASE
 from oci.registry.http.transport import Transport
 from oci.registry.options import AUTO, RegistryOptions
 from oci.registry.profiles import Learned, Remote, profile_of
@@ -172,23 +170,6 @@ class Registries:
         """Says which repositories will be asked for soon."""
         for name in names:
             self._of(name.registry)[0].login.expect(name.path)
-
-    def log_in(self, name: Repository) -> str:
-        """Log in for a repository, and ask for nothing else. Gives who we are there, in words. Raises StoreError."""
-        transport = self.transport(name.registry)
-        scopes = (Scope(name.path, "pull,push" if self._side == "destination" else "pull"),)
-        transport.send(
-            Request(
-                method="GET",
-                target=BASE,
-                kind="base",
-                scopes=scopes,
-                operation="logging in",
-                subject=str(name),
-                expect=frozenset({200}),
-            )
-        )
-        return transport.login.identity(transport.login.authorization(scopes))
 
     def learned(self, registry: str) -> Learned:
         return self._of(registry)[1]

@@ -123,10 +123,6 @@ class Session:
         """Says which repositories will be asked for soon, so that one token is fetched for several of them."""
         self._sides[side].expect(name for name in names if isinstance(name, Repository))
 
-    def log_in(self, side: str, name: Repository) -> str:
-        """See `Registries.log_in`."""
-        return self._sides[side].log_in(name)
-
     def compared(self, name: StoreName) -> Source:
         """Returns what a plan is compared with: the destination as it is; an archive is always written from nothing."""
         if not isinstance(name, ArchiveName):

@@ -12,7 +12,6 @@ from flows.cli.click_ext import Tree, everywhere, expect_subcommand
     members={
         "plan": ("flows.cli.mirror.plan:plan", "Say what a run would copy"),
         "check": ("flows.cli.mirror.check:check", "Tell where destinations differ from what the mirrors say"),
-        "logins": ("flows.cli.mirror.check:logins", "Try the login of every registry"),
         "run": ("flows.cli.mirror.run:run", "Copy what is missing or changed"),
         "watch": ("flows.cli.mirror.watch:watch", "Run mirrors by their schedules, without a server"),
         "deploy": ("flows.cli.mirror.deploy:deploy", "Put the mirrors on a Prefect server, with their schedules"),

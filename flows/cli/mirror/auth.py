@@ -17,6 +17,7 @@ from oci.reference import Repository
 from oci.relocation.session import Session
 from oci.units import counted
 
+_FILES = (".yaml", ".yml")
 _HEADER = ("Repository", "Right", "Login", "Result")
 
 
@@ -38,33 +39,33 @@ def auth(context: click.Context) -> None:
 @click.command(
     name="check",
     cls=Verb,
-    examples=("-f mirrors.yaml", "registry.example/shop/web", "registry.corp.example/mirror/web --push --json"),
+    examples=("mirrors.yaml", "registry.example/shop/web", "registry.corp.example/mirror/web --push --json"),
 )
-@click.argument("repositories", nargs=-1, metavar="[REPOSITORY]...")
-@click.option("-f", "--file", "path", default="", help="File of mirrors: try what they read and what they write.")
+@click.argument("repositories", nargs=-1, metavar="[REPOSITORY|FILE]...")
 @click.option("--push", is_flag=True, help="Try the right to push to the repositories that are named here, too.")
 @registry_flags(sides=True)
 @everywhere
 @click.pass_obj
 def check(invocation: Invocation, /, registry: RegistryFlags, **flags: Any) -> None:
-    """Try the logins of repositories, or of all repositories that the mirrors of a file name.
+    """Try the logins of repositories, or of all repositories that the mirrors of a FILE (.yaml) read and write.
 
     Reading is tried by asking for the tags; pushing by starting an upload, which is cancelled and leaves nothing.
     A login that is refused is named with where it comes from. Exit codes: 0 all work, 3 some do not, 1 none does.
     """
     invocation.output.check_columns(_HEADER)
-    wanted: dict[tuple[Repository, str], None] = {}
-    if flags["path"]:
-        mirrors = Mirrors.asked_for(invocation, registry, S3Options(), {"path": flags["path"], "names": (), "only": ""})
-        wanted |= dict.fromkeys(_named(mirrors))
-        opened: AbstractContextManager[Session] = mirrors.session()
-    elif flags["repositories"]:
+    files = [text for text in flags["repositories"] if text.endswith(_FILES)]
+    names = [Repository.parse(text) for text in flags["repositories"] if text not in files]
+    if len(files) > 1 or not (files or names):
+        raise click.UsageError("Expected repositories, or one file of mirrors")
+    rights = ("pull", "push") if flags["push"] else ("pull",)
+    wanted = dict.fromkeys((name, right) for name in names for right in rights)
+    opened: AbstractContextManager[Session]
+    if not files:
         opened = registry.session(invocation)
     else:
-        raise click.UsageError("name repositories, or a file of mirrors with -f")
-    for text in flags["repositories"]:
-        rights = ("pull", "push") if flags["push"] else ("pull",)
-        wanted |= dict.fromkeys((Repository.parse(text), right) for right in rights)
+        mirrors = Mirrors.asked_for(invocation, registry, S3Options(), {"path": files[0], "names": (), "only": ""})
+        wanted |= dict.fromkeys(_named(mirrors))
+        opened = mirrors.session()
     with opened as session:
         tried = [_tried(session, name, right) for name, right in wanted]
     failures = [error for _, error in tried if error is not None]

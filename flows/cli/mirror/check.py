@@ -1,4 +1,4 @@
-"""`transship mirror check` and `transship mirror logins`"""
+"""`transship mirror check`"""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ from flows.cli.output import ExitCode
 from oci.archive.s3_options import S3Options
 from oci.errors import Incomplete, TransshipError
 from oci.mirror.comparison import Comparison, TagState
-from oci.reference import Repository
 
-_LOGINS = ("Registry", "Side", "Login", "Answer")
 _DRIFT = ("Mirror", "Destination", "Tag", "State", "Reason")
 
 
@@ -54,43 +52,6 @@ def check(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, 
     drifted = any(one.drifted for one in found)
     invocation.output.finish(succeeded=not drifted)
     return ExitCode.DRIFT if drifted else ExitCode.DONE
-
-
-@click.command(name="logins", cls=Verb, examples=("", "web charts -f mirrors.yaml", "-f mirrors.yaml --json"))
-@mirror_flags
-@registry_flags(sides=True)
-@store_flags
-@everywhere
-@click.pass_obj
-def logins(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, **flags: Any) -> None:
-    """Try the login of every registry of the mirrors, with one of its repositories: a token to read at a source, to
-    read and write at a destination. Nothing else is asked, and nothing is written."""
-    invocation.output.check_columns(_LOGINS)
-    mirrors = Mirrors.asked_for(invocation, registry, store, flags)
-    places: dict[tuple[str, str], Repository] = {}
-    for mirror in mirrors.chosen:
-        stores = [("source", mirror.source.store), *(("destination", one.store) for one in mirror.destinations)]
-        for side, name in stores:
-            if isinstance(name, Repository):
-                places.setdefault((name.registry, side), name)
-    rows, failures = [], []
-    with mirrors.session() as session:
-        for (host, side), name in sorted(places.items()):
-            try:
-                rows.append([host, side, session.log_in(side, name), "taken"])
-            except TransshipError as error:
-                failures.append(error)
-                rows.append([host, side, "", "refused"])
-    invocation.output.result(logins=[dict(zip(map(str.lower, _LOGINS), row, strict=True)) for row in rows])
-    invocation.output.table("Logins", _LOGINS, rows)
-    if failures:
-        raise Incomplete(
-            f"{len(failures)} of {len(rows)} logins failed",
-            failures,
-            some_done=len(failures) < len(rows),
-            hint="each error says which login was sent",
-        )
-    invocation.output.finish()
 
 
 def _described(found: Comparison) -> dict[str, Any]:

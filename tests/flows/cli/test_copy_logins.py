@@ -174,12 +174,12 @@ def test_logins_are_tried_before_a_run(
         return done.code, [[row["repository"], row["right"], row["login"].split(" (")[0]] for row in rows]
 
     assert tried(web) == (0, [[web, "pull", f"user {USER}"]])
-    assert tried("-f", str(mirrors)) == (3, [[web, "pull", f"user {USER}"], [new, "push", "user reader"]])
+    assert tried(str(mirrors)) == (3, [[web, "pull", f"user {USER}"], [new, "push", "user reader"]])
     assert tried(new, "--push")[0] == 3  # a reader may look, and not push
     environ["IMGPKG_REGISTRY_USERNAME_1"] = "writer"
-    assert tried("-f", str(mirrors))[0] == 0
+    assert tried(str(mirrors))[0] == 0
     environ["IMGPKG_REGISTRY_PASSWORD_0"] = environ["IMGPKG_REGISTRY_PASSWORD_1"] = "wrong"
-    assert tried("-f", str(mirrors))[0] == 1
+    assert tried(str(mirrors))[0] == 1
     assert tokens.repository_tags("never/there") == []
 
 
@@ -218,39 +218,3 @@ def test_a_registry_that_only_a_lock_names_gets_no_login_of_the_command_line(
         }
         transship(*command, *ca, environ=by_name)
         assert 404 in {seen.status for seen in stranger.requests()}
-
-
-def test_the_logins_of_all_registries_of_mirrors_are_tried(tmp_path: Path) -> None:
-    """Nothing but the way in is asked for."""
-    with StrictRegistry(Features(user="bob:secret")) as guarded, StrictRegistry() as open_to_all:
-        mirrors = tmp_path / "mirrors.yaml"
-        mirrors.write_text(
-            json.dumps(
-                {
-                    "version": 1,
-                    "mirrors": [
-                        {
-                            "name": "web",
-                            "source": {"repository": f"{open_to_all.host}/shop/web"},
-                            "destinations": [{"repository": f"{guarded.host}/mirror/web"}],
-                        }
-                    ],
-                }
-            )
-        )
-
-        def tried(password: str) -> tuple[int, list[dict[str, str]]]:
-            flags = ("--registry-username", "bob", "--registry-password", password, "--json")
-            done = transship("mirror", "logins", "-f", str(mirrors), *flags)
-            return done.code, json.loads(done.out)["Tables"][0]["Rows"]
-
-        code, rows = tried("secret")
-        assert code == 0
-        assert {row["registry"]: row["answer"] for row in rows} == {guarded.host: "taken", open_to_all.host: "taken"}
-        assert "bob" in next(row["login"] for row in rows if row["registry"] == guarded.host)
-
-        code, rows = tried("wrong")
-        assert code == 3
-        assert {row["registry"]: row["answer"] for row in rows} == {guarded.host: "refused", open_to_all.host: "taken"}
-        for server in (guarded, open_to_all):
-            assert {seen.path for seen in server.requests()} == {"/v2/"}

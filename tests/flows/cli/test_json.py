@@ -74,7 +74,6 @@ def documents(
         "verify": ("verify", f"{target}:1.4.0"),
         "mirror plan": ("mirror", "plan", "-f", str(mirrors)),
         "mirror check": ("mirror", "check", "-f", str(mirrors)),
-        "mirror logins": ("mirror", "logins", "-f", str(mirrors)),
         "mirror run": ("mirror", "run", "-f", str(mirrors)),
         "prune": ("prune", target, "--keep-tag", "1.4.0"),
         "prune --approve": ("prune", target, "--keep-nothing", "--approve"),
