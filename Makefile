@@ -9,7 +9,7 @@ JOBS ?= 2
 PYTEST := $(BIN)/python -m pytest
 BESIDE := --numprocesses $(JOBS) --dist loadgroup
 
-.PHONY: demo test test-slow test-all test-optional ui lint check coverage profile bench lock servers clean docs storm fuzz
+.PHONY: demo test test-slow test-all drills test-optional ui lint check coverage profile bench lock servers clean docs storm fuzz
 
 # Everything comes by hash, also what installs (uv takes seconds where pip takes a minute) and what builds the package.
 $(BIN)/transship: pyproject.toml requirements.lock deployments/build.lock
@@ -43,7 +43,10 @@ test-optional: $(BIN)/transship servers   ## what needs 600 MB more: Chromium, a
 	$(PYTEST) -m optional
 
 test-all: $(BIN)/transship servers   ## both in one run
-	$(PYTEST) $(BESIDE) -m "not optional" --hypothesis-profile long
+	$(PYTEST) $(BESIDE) -m "not optional and not drill" --hypothesis-profile long
+
+drills: $(BIN)/transship servers   ## a server that is restarted, a machine that dies, at real settings: a quarter of an hour
+	$(PYTEST) -m drill
 
 STORM ?= --table docs/reference/storm.md
 storm: $(BIN)/transship servers   ## every fault of the table with every operation, some twenty minutes; writes a page of the book

@@ -28,8 +28,6 @@ from tests.support.prefect_server import PrefectServer, deploy, settings_for
 from tests.support.slow_link import SlowLink
 from tests.support.waiting import until
 
-pytestmark = pytest.mark.slow
-
 IMAGES = 3
 LAYER = 4 << 20
 PER_SECOND = 16 << 10
@@ -108,6 +106,7 @@ def last(seconds: float) -> None:
     until("the end of the trouble", lambda: time.monotonic() >= end, seconds + 60, every=1)
 
 
+@pytest.mark.slow
 def test_a_database_that_is_locked_for_two_minutes_ends_no_run(server: PrefectServer, drill: Drill) -> None:
     with server.worker("transship"):
         drill.begun()
@@ -118,6 +117,7 @@ def test_a_database_that_is_locked_for_two_minutes_ends_no_run(server: PrefectSe
         drill.untouched()
 
 
+@pytest.mark.drill
 def test_a_run_survives_a_restart_of_the_server(server: PrefectServer, drill: Drill) -> None:
     """Its place in its deployment is a lease, which a server that keeps leases in memory forgets."""
     with server.worker("transship"):
@@ -128,6 +128,7 @@ def test_a_run_survives_a_restart_of_the_server(server: PrefectServer, drill: Dr
         drill.untouched()
 
 
+@pytest.mark.slow
 def test_a_run_survives_a_minute_without_the_server(server: PrefectServer, drill: Drill) -> None:
     with ApiLink(server.api) as network:
         environ = {"PREFECT_API_URL": network.api, "PREFECT_API_REQUEST_TIMEOUT": "60"}
@@ -139,6 +140,7 @@ def test_a_run_survives_a_minute_without_the_server(server: PrefectServer, drill
             drill.untouched()
 
 
+@pytest.mark.drill
 def test_a_run_whose_machine_died_is_taken_up_and_complete_in_time(server: PrefectServer, drill: Drill) -> None:
     with server.worker("transship") as doomed:
         drill.begun()
