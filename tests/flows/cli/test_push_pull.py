@@ -333,7 +333,7 @@ def test_a_bundle_lock_is_pulled_and_an_imageslock_is_not(
 
     lock.write_text("apiVersion: imgpkg.carvel.dev/v1alpha1\nkind: ImagesLock\n")
     done = transship("pull", "--lock", str(lock), "-o", str(tmp_path / "out"))
-    assert done.code == 2
+    assert done.code == 1
     assert "expected BundleLock" in done.err
 
 
