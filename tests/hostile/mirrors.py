@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from oci.errors import InvalidDocument
+from oci.errors import InvalidConfig
 from tests.hostile.case import ACCEPTED, Case, given
 
 FIELDS = (
@@ -75,9 +75,9 @@ def document(field: str) -> str:
 
 def cases() -> Iterator[Case[bytes]]:
     for field in FIELDS:
-        yield Case(field, given(document(field).encode()), InvalidDocument)
+        yield Case(field, given(document(field).encode()), InvalidConfig)
     for name, text in WHOLE.items():
-        yield Case(name, given(text.encode()), InvalidDocument)
+        yield Case(name, given(text.encode()), InvalidConfig)
     for field in HARMLESS:
         yield Case(field[:60], given(document(field).encode()), ACCEPTED)
-    yield Case("bytes that aren't UTF-8", lambda: b"version: 1\nmirrors: \xff\n", InvalidDocument)
+    yield Case("bytes that aren't UTF-8", lambda: b"version: 1\nmirrors: \xff\n", InvalidConfig)
