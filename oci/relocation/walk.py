@@ -60,10 +60,11 @@ class Walk:
         self._attachments = attachments
         self._elsewhere: set[StoreName] = set()
         """Bundle repositories that turned out not to host what their bundle lists."""
-        self._asked: set[StoreName] = set()
-        self._first_asks = threading.Lock()
-        """Held for the first question to a place that isn't the last for its image: fifty threads don't all ask a
-        bundle's repository that hosts none of them."""
+        self._judged: set[StoreName] = set()
+        """Places that were asked for an image that another place may have instead."""
+        self._judging: dict[StoreName, threading.Lock] = {}
+        """Held while a place is asked so for the first time: fifty threads don't all ask a bundle's repository that
+        hosts no image of its lock."""
         self._unreachable: set[str] = set()
         """Registries that couldn't be reached: asked last from then on."""
 
@@ -236,10 +237,11 @@ class Walk:
         places = list(entry.places)
         while places:
             place = self._ordered(places)[0]
-            is_first = len(places) > 1 and place not in self._asked
-            with self._first_asks if is_first else nullcontext():
-                if is_first and place in self._asked:
-                    continue  # another thread has found out whether it is of use
+            has_others = len(places) > 1
+            is_unknown = has_others and place not in self._judged
+            with self._judging.setdefault(place, threading.Lock()) if is_unknown else nullcontext():
+                if self._ordered(places)[0] != place:
+                    continue  # another thread has found that the place is of no use
                 places.remove(place)
                 source: Source = self._session.source(place)
                 try:
@@ -252,7 +254,8 @@ class Walk:
                         self._unreachable.add(place.registry)
                     errors.append(error)
                 finally:
-                    self._asked.add(place)
+                    if has_others:
+                        self._judged.add(place)
         raise _nowhere(entry, errors)
 
     def _ordered(self, places: Sequence[StoreName]) -> list[StoreName]:

@@ -412,6 +412,9 @@ def test_a_cold_copy_costs_at_most_3_8_requests_for_a_new_blob(
 
     assert result.receipt.blobs_written >= 162
     assert result.receipt.total_requests <= 3.8 * result.receipt.blobs_written
+    # The bundle and its locations, 38 listed images and three children. The bundle's repository, which hosts none of
+    # the images, is asked for one of them.
+    assert result.receipt.requests[registry.host]["GET manifest"] == 2 + 38 + 3 + 1
 
 
 def test_a_repair_sends_again_what_the_destination_has_lost(
