@@ -353,10 +353,11 @@ _PROGRAM = "import sys; from flows import *; mirror_sync(MirrorParameters(path=s
 
 
 @pytest.mark.slow
-def test_a_limit_costs_little_time_few_requests_of_the_server_and_no_warning(
+def test_a_limit_costs_few_requests_of_the_server_and_no_warning(
     prefect: PrefectServer, registry: DockerRegistry, other_registry: DockerRegistry, repository: str, tmp_path: Path
 ) -> None:
-    """In processes of their own, as workers start them, so that all of their requests are counted."""
+    """In processes of their own, as workers start them, so that all of their requests are counted. Their times are
+    printed (pytest -s): no test measures time."""
     seed(registry, repository, {f"v{number}": image(number) for number in range(300)})
 
     def mirrored(name: str) -> tuple[float, Counter[str], str]:
@@ -387,7 +388,6 @@ def test_a_limit_costs_little_time_few_requests_of_the_server_and_no_warning(
 
     assert requests.total() <= 70, requests.most_common(10)
     assert " WARNING " not in output
-    assert limited < 1.15 * without + 2  # a busy machine
 
 
 @pytest.mark.slow
