@@ -109,24 +109,40 @@ def _run(arguments: list[str], invocation: Invocation, signals: list[int]) -> in
 
 @contextmanager
 def _cancel_on_signals(cancel: CancelToken) -> Iterator[list[int]]:
-    """Ctrl-C and SIGTERM set the token; a second one ends the process at once. Gives the signals that came."""
+    """Ctrl-C and SIGTERM set the token; a second one ends the process at once. Gives the signals that came.
+
+    A thread of its own reads them from a pipe (`signal.set_wakeup_fd`): Python's handlers wait for the main thread,
+    which may sit in a lock and not be woken when another thread took the signal.
+    """
     seen: list[int] = []
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        del frame
-        if seen:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        seen.append(number)
-        # In a thread of its own: the interrupted one may hold the very lock that the token needs.
-        threading.Thread(target=cancel.cancel, daemon=True).start()
+    def listen() -> None:
+        while byte := os.read(reader, 1):
+            if signal.getsignal(byte[0]) is not _ignore:
+                continue  # `mirror watch` has handlers of its own
+            if seen:
+                os._exit(128 + byte[0])
+            seen.append(byte[0])
+            cancel.cancel()
+        os.close(reader)
 
     if threading.current_thread() is not threading.main_thread():
-        yield seen  # whoever embeds us has its own way of stopping
+        yield seen  # the program that embeds the command has its own way of stopping
         return
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    threading.Thread(target=listen, name="signals", daemon=True).start()
+    before = {number: signal.signal(number, _ignore) for number in (signal.SIGINT, signal.SIGTERM)}
+    wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     try:
         yield seen
     finally:
+        signal.set_wakeup_fd(wakeup)
         for number, handler in before.items():
             signal.signal(number, handler)
+        os.close(writer)  # which ends the thread
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    """Is there so that the signal doesn't end the process; the thread that listens does what is to be done."""
+    del number, frame

@@ -154,7 +154,9 @@ class Connections:
     def cut(self) -> None:
         """Shuts every socket down: what waits on one gets an error at once, and doesn't try on another."""
         self._is_cut = True
-        for sock in list(self._sockets):
+        with self._lock:  # a thread that connects meanwhile changes the set
+            sockets = list(self._sockets)
+        for sock in sockets:
             shut_down(sock)
         if self._http2 is not None:
             self._http2.cut()
@@ -187,7 +189,8 @@ class Connections:
         problem = OSError("no address")
         for address in addresses:
             sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
-            self._sockets.add(sock)
+            with self._lock:
+                self._sockets.add(sock)
             try:
                 sock.settimeout(self._settings.connect_timeout)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
