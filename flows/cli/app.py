@@ -132,8 +132,8 @@ def _cancel_on_signals(cancel: CancelToken) -> Iterator[list[int]]:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     threading.Thread(target=listen, name="signals", daemon=True).start()
+    wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)  # first: no signal is ignored unread
     before = {number: signal.signal(number, _ignore) for number in (signal.SIGINT, signal.SIGTERM)}
-    wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     try:
         yield seen
     finally:

@@ -151,10 +151,15 @@ class Connections:
         if not kept:
             connection.close()
 
+    def _watch(self, sock: socket.socket) -> None:
+        """Have `cut` find a socket. The lock keeps the set as it is while another thread goes through it."""
+        with self._lock:
+            self._sockets.add(sock)
+
     def cut(self) -> None:
         """Shuts every socket down: what waits on one gets an error at once, and doesn't try on another."""
         self._is_cut = True
-        with self._lock:  # a thread that connects meanwhile changes the set
+        with self._lock:
             sockets = list(self._sockets)
         for sock in sockets:
             shut_down(sock)
@@ -189,8 +194,7 @@ class Connections:
         problem = OSError("no address")
         for address in addresses:
             sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
-            with self._lock:
-                self._sockets.add(sock)
+            self._watch(sock)
             try:
                 sock.settimeout(self._settings.connect_timeout)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -236,7 +240,7 @@ class Connections:
             wrapped = context.wrap_socket(
                 cast("socket.socket", sock), server_hostname=host, do_handshake_on_connect=False
             )
-            self._sockets.add(wrapped)  # before the handshake: a cancelled run doesn't wait for it
+            self._watch(wrapped)  # before the handshake: a cancelled run doesn't wait for it
             if self._is_cut:
                 raise ConnectionAbortedError("the run is being ended")
             wrapped.do_handshake()
