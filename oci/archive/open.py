@@ -66,7 +66,10 @@ class FileReader:
         return self._file
 
     def close(self) -> None:
-        os.close(self._file)
+        """A second time it does nothing: the number of the file may be that of another thread's connection by then."""
+        file, self._file = self._file, -1
+        if file >= 0:
+            os.close(file)
 
 
 def in_object_store(location: str) -> bool:

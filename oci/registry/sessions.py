@@ -205,6 +205,7 @@ class Sessions:
                 self._remote.learned.refuse(GET_UPLOAD, refusal)
             if session.kept is not None:
                 session.kept.end()
+                session.kept = None
             return None
         found = _RANGE.match(answer.headers.get("range", ""))
         offset = int(found.group(1)) + 1 if found and found.group(1) != "0" else 0

@@ -68,9 +68,11 @@ class KeptUpload:
                 os.ftruncate(self._file, os.pwrite(self._file, data, 0))
 
     def release(self) -> None:
-        """Leaves the session to the next run."""
-        with suppress(OSError):
-            os.close(self._file)
+        """Leaves the session to the next run. A second time it does nothing: the number of the file may be that of
+        another thread's connection by then."""
+        file, self._file = self._file, -1
+        if file >= 0:
+            os.close(file)
 
     def end(self) -> None:
         """The session is over."""

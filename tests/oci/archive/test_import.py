@@ -447,6 +447,21 @@ def test_a_path_that_is_not_there_is_told(tmp_path: Path) -> None:
     assert caught.value.side == "source"
 
 
+def test_an_archive_that_is_gone_the_second_time_closes_no_file_of_others(
+    gone: tuple[Shop, Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "shop.tar"
+    path.write_bytes(gone[1].read_bytes())
+    with session() as opened:
+        opened.archive(ArchiveName.of(str(path)))
+        path.unlink()
+        with pytest.raises(TransshipError):
+            opened.archive(ArchiveName.of(str(path)), anew=True)
+        with (tmp_path / "other").open("wb") as other:  # which gets the number of the archive's file
+            opened.close()
+            other.write(b"x")
+
+
 def test_only_is_for_archives() -> None:
     with pytest.raises(TransshipError, match="only an archive"):
         RelocationRequest(image="a.example/b", to="a.example/c", only=("x",))

@@ -193,6 +193,16 @@ def test_a_session_belongs_to_one_run_at_a_time(tmp_path: Path) -> None:
     assert State(str(tmp_path)).kept_upload("a/b", "sha256:0") is None
 
 
+def test_a_session_that_is_over_touches_no_file_of_others(tmp_path: Path) -> None:
+    kept = State(str(tmp_path)).kept_upload("a/b", "sha256:0", make=True)
+    assert kept is not None
+    kept.end()
+    with (tmp_path / "other").open("wb") as other:  # which gets the number of the session's file
+        kept.end()
+        kept.release()
+        other.write(b"x")
+
+
 def test_old_sessions_and_too_many_are_removed(tmp_path: Path) -> None:
     for number in range(UPLOADS + 20):
         kept = State().kept_upload("a/b", str(number)) or State(str(tmp_path)).kept_upload(
@@ -212,6 +222,23 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions, "LONG", 1 << 20)
     monkeypatch.setattr(sessions, "STREAMED", 1 << 20)
     monkeypatch.setattr(sessions, "CHUNK", 1 << 18)
+
+
+@pytest.fixture
+def twice(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Numbers of files that are closed although they aren't open: by then they may be another thread's connection."""
+    found: list[int] = []
+    close = os.close
+
+    def watched(number: int) -> None:
+        try:
+            close(number)
+        except OSError:
+            found.append(number)
+            raise
+
+    monkeypatch.setattr(os, "close", watched)
+    return found
 
 
 class Interrupted:
@@ -264,7 +291,7 @@ def test_wrong_bytes_of_an_earlier_run_are_sent_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("short")
-def test_a_session_that_the_registry_no_longer_has_costs_one_request(tmp_path: Path) -> None:
+def test_a_session_that_the_registry_no_longer_has_costs_one_request(tmp_path: Path, twice: list[int]) -> None:
     with StrictRegistry() as server:
         name = Repository(server.host, "a/b")
         with registries(tmp_path) as (opened, _), pytest.raises(Cancelled):
@@ -275,6 +302,7 @@ def test_a_session_that_the_registry_no_longer_has_costs_one_request(tmp_path: P
         assert server.store.blobs[digest_of(DATA)] == DATA
     assert counts(meter)["GET upload"] == 1
     assert not list((tmp_path / "uploads").iterdir())
+    assert twice == []
 
 
 @pytest.mark.usefixtures("short")
