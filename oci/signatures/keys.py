@@ -1,8 +1,13 @@
-"""Public keys, as `cosign generate-key-pair` and openssl write them (PEM), and the check of one signature."""
+"""Keys, as `cosign generate-key-pair` and openssl write them (PEM): public ones check a signature, private ones make
+it."""
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
+import os
+from collections.abc import Iterator
 from typing import Any
 
 from msgspec import Struct, field
@@ -12,6 +17,15 @@ from oci.errors import InvalidInput
 KEY_LIMIT = 64 << 10
 """Bytes of a file with a key: a few hundred in practice."""
 
+PASSWORD_VARIABLE = "COSIGN_PASSWORD"  # noqa: S105 - the variable's name, which is cosign's
+"""The environment variable with the password of an encrypted private key."""
+
+_COSIGN_KEYS = (b"BEGIN ENCRYPTED SIGSTORE PRIVATE KEY", b"BEGIN ENCRYPTED COSIGN PRIVATE KEY")
+_SCRYPT_MEMORY = 256 << 20
+"""Bytes that deriving a key from a password may take: cosign's parameters ask for 64 MiB."""
+
+_HOW_TO_MAKE = "make one: `cosign generate-key-pair`, or `openssl ecparam -genkey -name prime256v1 -noout`"
+
 
 class PublicKey(Struct, frozen=True, eq=False):
     """`name` is where it was read from, `fingerprint` the SHA-256 of its DER form, in hex."""
@@ -20,46 +34,149 @@ class PublicKey(Struct, frozen=True, eq=False):
     fingerprint: str
     key: Any = field(default=None)
 
+    @property
+    def hint(self) -> str:
+        """Returns what a Sigstore bundle calls the key by, as cosign does: the fingerprint in base64."""
+        return base64.b64encode(bytes.fromhex(self.fingerprint)).decode()
+
     def verifies(self, message: bytes, signature: bytes) -> bool:
         """Whether the signature is one of this key over the message: ECDSA with the hash of its curve or SHA-256, which
         cosign takes for every curve; RSA with PKCS #1 v1.5 or PSS; Ed25519."""
-        from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm  # noqa: PLC0415
-        from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding  # noqa: PLC0415
-        from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512  # noqa: PLC0415
+        return self._holds(signature, message, _schemes(self.key))
 
-        attempts: list[tuple[Any, ...]]
-        if isinstance(self.key, ed25519.Ed25519PublicKey):
-            attempts = [()]
-        elif isinstance(self.key, ec.EllipticCurvePublicKey):
-            own: Any = {384: SHA384, 521: SHA512}.get(self.key.curve.key_size, SHA256)
-            attempts = [(ec.ECDSA(kind()),) for kind in dict.fromkeys((SHA256, own))]
-        else:
-            pss = padding.PSS(padding.MGF1(SHA256()), padding.PSS.AUTO)
-            attempts = [(padding.PKCS1v15(), SHA256()), (pss, SHA256())]
-        for arguments in attempts:
+    def verifies_digest(self, sha256: bytes, signature: bytes) -> bool:
+        """The same for a message of which only the SHA-256 is known. Ed25519 signs no digest: nothing is its then."""
+        return self._holds(signature, sha256, _schemes(self.key, digest=True))
+
+    def _holds(self, signature: bytes, data: bytes, schemes: Iterator[tuple[Any, ...]]) -> bool:
+        from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm  # noqa: PLC0415
+
+        for scheme in schemes:
             try:
-                self.key.verify(signature, message, *arguments)
+                self.key.verify(signature, data, *scheme)
             except (InvalidSignature, UnsupportedAlgorithm, ValueError):
                 continue
             return True
         return False
 
 
+class SigningKey(Struct, frozen=True, eq=False):
+    """A private key with its public half."""
+
+    public: PublicKey
+    key: Any = field(default=None)
+
+    def sign(self, message: bytes) -> bytes:
+        """Signs with SHA-256 (RSA: PKCS #1 v1.5) or, with a key of that kind, Ed25519. The same message gives the same
+        signature (RFC 6979), so that what is signed can be made again byte for byte."""
+        return self._signed(message, digest=False)
+
+    def sign_digest(self, sha256: bytes) -> bytes:
+        """Signs a message of which only the SHA-256 is known. Raises InvalidInput for Ed25519."""
+        return self._signed(sha256, digest=True)
+
+    def check_signs_digests(self) -> None:
+        """Raises InvalidInput for an Ed25519 key: that kind hashes the message itself, twice."""
+        from cryptography.hazmat.primitives.asymmetric import ed25519  # noqa: PLC0415
+
+        if isinstance(self.key, ed25519.Ed25519PrivateKey):
+            raise InvalidInput(
+                f"{self.public.name}: an Ed25519 key signs no SHA-256, and an archive is signed by it",
+                hint=f"take an ECDSA or RSA key for archives; {_HOW_TO_MAKE}",
+            )
+
+    def _signed(self, data: bytes, *, digest: bool) -> bytes:
+        from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
+        from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding  # noqa: PLC0415
+        from cryptography.hazmat.primitives.asymmetric.utils import Prehashed  # noqa: PLC0415
+        from cryptography.hazmat.primitives.hashes import SHA256  # noqa: PLC0415
+
+        if digest:
+            self.check_signs_digests()
+        kind: Any = Prehashed(SHA256()) if digest else SHA256()
+        signature: bytes
+        if isinstance(self.key, ed25519.Ed25519PrivateKey):
+            signature = self.key.sign(data)
+        elif isinstance(self.key, ec.EllipticCurvePrivateKey):
+            try:
+                signature = self.key.sign(data, ec.ECDSA(kind, deterministic_signing=True))
+            except UnsupportedAlgorithm:  # an OpenSSL before 3.2
+                signature = self.key.sign(data, ec.ECDSA(kind))
+        else:
+            signature = self.key.sign(data, padding.PKCS1v15(), kind)
+        return signature
+
+
 def read_key(data: bytes, name: str) -> PublicKey:
     """Raises InvalidInput for what is no public key in PEM, for a private one, and for a kind or a size that proves
     nothing any more: RSA below 2048 bits, DSA."""
     from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
-    from cryptography.hazmat.primitives import serialization as forms  # noqa: PLC0415
-    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa  # noqa: PLC0415
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key  # noqa: PLC0415
 
     if b"PRIVATE KEY" in data[:KEY_LIMIT]:
         raise InvalidInput(f"{name}: this is a private key", hint="name the public one: cosign.pub")
     try:
-        key = forms.load_pem_public_key(data[:KEY_LIMIT])
+        key = load_pem_public_key(data[:KEY_LIMIT])
     except (ValueError, UnsupportedAlgorithm) as error:
         raise InvalidInput(
             f"{name}: no public key in PEM form", hint="`openssl pkey -pubin -in FILE` reads it"
         ) from error
+    return _public(key, name)
+
+
+def read_key_file(path: str) -> PublicKey:
+    """As `read_key`. Raises InvalidInput also for a file that can't be read."""
+    return read_key(_content(path, "name the file of a public key"), path)
+
+
+def read_signing_key(data: bytes, name: str, password: str | None = None) -> SigningKey:
+    """Reads a private key in PEM: PKCS #8 and openssl's older forms, plain or encrypted, and cosign's. Raises
+    InvalidInput for anything else, for a password that is missing or wrong, and for a key of which nobody takes
+    signatures."""
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
+    from cryptography.hazmat.primitives.serialization import load_der_private_key, load_pem_private_key  # noqa: PLC0415
+
+    data = data[:KEY_LIMIT]
+    if b"PRIVATE KEY" not in data:
+        raise InvalidInput(f"{name}: no private key in PEM form", hint=_HOW_TO_MAKE)
+    secret = password.encode() if password is not None else None
+    of_cosign = any(mark in data for mark in _COSIGN_KEYS)
+    try:
+        if of_cosign:
+            key: Any = load_der_private_key(_opened(data, name, secret), None)
+        else:
+            encrypted = b"ENCRYPTED" in data
+            if encrypted and not secret:
+                raise _no_password(name)
+            key = load_pem_private_key(data, secret if encrypted else None)
+    except TypeError as error:
+        raise _no_password(name) from error
+    except (ValueError, UnsupportedAlgorithm) as error:
+        if not of_cosign and b"ENCRYPTED" in data:
+            raise _wrong_password(name) from error
+        raise InvalidInput(f"{name}: this private key can't be read", hint=_HOW_TO_MAKE) from error
+    return SigningKey(_public(key.public_key(), name), key)
+
+
+def read_signing_key_file(path: str, password: str | None = None) -> SigningKey:
+    """As `read_signing_key`; the password comes from the environment where none is given."""
+    if password is None:
+        password = os.environ.get(PASSWORD_VARIABLE)
+    return read_signing_key(_content(path, "name the file of a private key"), path, password)
+
+
+def _content(path: str, hint: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(KEY_LIMIT)
+    except OSError as error:
+        raise InvalidInput(f"{path}: {error.strerror}", hint=hint) from error
+
+
+def _public(key: Any, name: str) -> PublicKey:
+    from cryptography.hazmat.primitives import serialization as forms  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa  # noqa: PLC0415
+
     weak = isinstance(key, rsa.RSAPublicKey) and key.key_size < 2048
     if weak or not isinstance(key, ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublicKey):
         raise InvalidInput(f"{name}: a key of this kind proves nothing", hint="make one of ECDSA, Ed25519 or RSA 2048")
@@ -67,10 +184,62 @@ def read_key(data: bytes, name: str) -> PublicKey:
     return PublicKey(name, hashlib.sha256(der).hexdigest(), key)
 
 
-def read_key_file(path: str) -> PublicKey:
-    """As `read_key`. Raises InvalidInput also for a file that can't be read."""
+def _schemes(key: Any, *, digest: bool = False) -> Iterator[tuple[Any, ...]]:
+    """Yields what follows the signature and the data in a call of `verify`, for each way that a key may have signed."""
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric.utils import Prehashed  # noqa: PLC0415
+    from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512  # noqa: PLC0415
+
+    kind: Any = Prehashed(SHA256()) if digest else SHA256()
+    if isinstance(key, ed25519.Ed25519PublicKey):
+        yield from () if digest else ((),)
+    elif isinstance(key, ec.EllipticCurvePublicKey):
+        yield (ec.ECDSA(kind),)
+        own: Any = {384: SHA384, 521: SHA512}.get(key.curve.key_size)
+        if own is not None and not digest:
+            yield (ec.ECDSA(own()),)
+    else:
+        yield (padding.PKCS1v15(), kind)
+        yield (padding.PSS(padding.MGF1(SHA256()), padding.PSS.AUTO), kind)
+
+
+def _opened(pem: bytes, name: str, password: bytes | None) -> bytes:
+    """Returns the PKCS #8 form of a key that cosign has encrypted: scrypt, and the secret box of NaCl (sigstore,
+    pkg/cryptoutils; theupdateframework/go-tuf, encrypted). Raises ValueError for another form."""
+    import json  # noqa: PLC0415 - only for such a key
+
     try:
-        with open(path, "rb") as file:
-            return read_key(file.read(KEY_LIMIT), path)
-    except OSError as error:
-        raise InvalidInput(f"{path}: {error.strerror}", hint="name the file of a public key") from error
+        from nacl.exceptions import CryptoError  # noqa: PLC0415 - an extra
+        from nacl.secret import SecretBox  # noqa: PLC0415
+    except ImportError as error:
+        raise InvalidInput(
+            f"{name}: keys that cosign has encrypted need PyNaCl, which isn't installed",
+            hint="install transship[cosign], or name a key in a form of openssl's",
+        ) from error
+    if not password:
+        raise _no_password(name)
+    try:
+        lines = [line for line in pem.decode().splitlines() if line and ":" not in line and not line.startswith("-")]
+        body = json.loads(base64.b64decode("".join(lines)))
+        kdf, cipher = body["kdf"], body["cipher"]
+        if kdf["name"] != "scrypt" or cipher["name"] != "nacl/secretbox":
+            raise ValueError("unknown names")
+        cost = {name: int(kdf["params"][key]) for name, key in (("n", "N"), ("r", "r"), ("p", "p"))}
+        salt, nonce, sealed = (base64.b64decode(text) for text in (kdf["salt"], cipher["nonce"], body["ciphertext"]))
+        derived = hashlib.scrypt(password, salt=salt, dklen=32, maxmem=_SCRYPT_MEMORY, **cost)
+        return bytes(SecretBox(derived).decrypt(sealed, nonce))
+    except CryptoError as error:
+        raise _wrong_password(name) from error
+    except (KeyError, TypeError, AttributeError, RecursionError, binascii.Error) as error:
+        raise ValueError("not cosign's form of a key") from error
+
+
+def _no_password(name: str) -> InvalidInput:
+    return InvalidInput(f"{name}: the key is encrypted", hint=f"put its password into {PASSWORD_VARIABLE}")
+
+
+def _wrong_password(name: str) -> InvalidInput:
+    return InvalidInput(
+        f"{name}: the password is wrong, or the file is damaged",
+        hint=f"put the password of this key into {PASSWORD_VARIABLE}",
+    )

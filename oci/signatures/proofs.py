@@ -6,9 +6,6 @@ the decision names, never a signature.
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -18,16 +15,24 @@ from oci.bundle import tagnames
 from oci.descriptor import Descriptor
 from oci.digest import Digest
 from oci.errors import NotFound
+from oci.signatures.bundle import (
+    BUNDLE,
+    DSSE,
+    IN_TOTO,
+    Envelope,
+    NoProof,
+    decode_base64,
+    envelope_in,
+    envelope_of,
+    object_of,
+    parse_object,
+)
 from oci.signatures.keys import PublicKey
 from oci.store import Source
 
 SIMPLE_SIGNING = "application/vnd.dev.cosign.simplesigning.v1+json"
 SIGNATURE_TYPE = "cosign container image signature"
 SIGNATURE = "dev.cosignproject.cosign/signature"
-DSSE = "application/vnd.dsse.envelope.v1+json"
-IN_TOTO = "application/vnd.in-toto+json"
-BUNDLE = "application/vnd.dev.sigstore.bundle"
-"""How the types of Sigstore bundles begin; a version follows."""
 
 STATEMENTS = frozenset({"https://in-toto.io/Statement/v0.1", "https://in-toto.io/Statement/v1"})
 SIGN_PREDICATE = "https://sigstore.dev/cosign/sign/v1"
@@ -62,10 +67,6 @@ class Proofs(Struct, frozen=True):
 
     found: tuple[Proof, ...] = ()
     problems: tuple[str, ...] = ()
-
-
-class NoProof(ValueError):
-    """Why something isn't a proof."""
 
 
 def read_proofs(source: Source, image: Descriptor, *, attestations: bool) -> Proofs:
@@ -115,38 +116,30 @@ def _layers(source: Source, image: Descriptor, *, attestations: bool) -> Iterato
 
 def _proof(where: str, layer: Descriptor, data: bytes, image: Digest) -> Proof:
     if layer.media_type == SIMPLE_SIGNING:
-        return _simple(where, data, _base64(layer.annotations.get(SIGNATURE)), image)
-    body = _json(data)
-    if layer.media_type == DSSE:
-        return _envelope(where, body, image)
-    if "dsseEnvelope" in body:
-        return _envelope(where, _object(body["dsseEnvelope"], "dsseEnvelope"), image)
-    raise NoProof("the bundle has no DSSE envelope")
+        return _simple(where, data, decode_base64(layer.annotations.get(SIGNATURE)), image)
+    body = parse_object(data)
+    return _attested(where, envelope_of(body) if layer.media_type == DSSE else envelope_in(body), image)
 
 
 def _simple(where: str, payload: bytes, signature: bytes, image: Digest) -> Proof:
     """Of cosign's SIGNATURE_SPEC; strict, as containers/image is: nothing critical may be unknown."""
-    critical = _object(_json(payload).get("critical"), "critical")
+    critical = object_of(parse_object(payload).get("critical"), "critical")
     if set(critical) != {"identity", "image", "type"} or critical["type"] != SIGNATURE_TYPE:
         raise NoProof("what it says under `critical` isn't that of a signature of cosign")
-    signed = _object(critical["image"], "image").get("docker-manifest-digest")
+    signed = object_of(critical["image"], "image").get("docker-manifest-digest")
     if signed != image:
         raise NoProof(f"it is a signature of {str(signed)[:80]}")
-    identity = _object(critical["identity"], "identity").get("docker-reference")
+    identity = object_of(critical["identity"], "identity").get("docker-reference")
     if not isinstance(identity, str):
         raise NoProof("it names no docker-reference")
     return Proof(where=where, message=payload, signatures=(signature,), identity=identity)
 
 
-def _envelope(where: str, envelope: Mapping[str, Any], image: Digest) -> Proof:
-    """DSSE (its protocol.md) with an in-toto statement whose subjects name the image."""
-    kind, payload = envelope.get("payloadType"), _base64(envelope.get("payload"))
-    if kind != IN_TOTO:
-        raise NoProof(f"the envelope holds {str(kind)[:80]!r}")
-    listed = envelope.get("signatures")
-    if not isinstance(listed, list) or not 0 < len(listed) <= MOST:
-        raise NoProof("the envelope has no signatures, or too many")
-    statement = _json(payload)
+def _attested(where: str, envelope: Envelope, image: Digest) -> Proof:
+    """An in-toto statement whose subjects name the image."""
+    if envelope.payload_type != IN_TOTO:
+        raise NoProof(f"the envelope holds {envelope.payload_type[:80]!r}")
+    statement = parse_object(envelope.payload)
     if statement.get("_type") not in STATEMENTS:
         raise NoProof("the envelope holds no in-toto statement")
     algorithm, _, encoded = image.partition(":")
@@ -160,41 +153,8 @@ def _envelope(where: str, envelope: Mapping[str, Any], image: Digest) -> Proof:
     predicate = statement.get("predicate")
     return Proof(
         where=where,
-        message=b"DSSEv1 %d %s %d %s" % (len(kind), kind.encode(), len(payload), payload),
-        signatures=tuple(_base64(_object(one, "signature").get("sig")) for one in listed),
+        message=envelope.message,
+        signatures=envelope.signatures,
         predicate_type="" if predicate_type == SIGN_PREDICATE else predicate_type,
         predicate=predicate if isinstance(predicate, dict) else {},
     )
-
-
-def _json(data: bytes) -> Mapping[str, Any]:
-    """A key that stands twice may mean two things to two readers: it is refused."""
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        body = dict(pairs)
-        if len(body) != len(pairs):
-            raise NoProof("a key stands twice in it")
-        return body
-
-    try:
-        body = json.loads(data, object_pairs_hook=once)
-    except NoProof:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise NoProof("it isn't JSON") from error
-    return _object(body, "document")
-
-
-def _object(value: object, name: str) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise NoProof(f"its {name} is no object")
-    return value
-
-
-def _base64(value: object) -> bytes:
-    if not isinstance(value, str):
-        raise NoProof("a signature or payload is missing")
-    try:
-        return base64.b64decode(value, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise NoProof("a signature or payload isn't base64") from error

@@ -1,0 +1,154 @@
+"""The forms that signatures are kept in: DSSE envelopes, and Sigstore's bundles around an envelope or around the
+signature of a message.
+
+What is read is a stranger's word until a key verifies it: amounts have bounds, and what doesn't parse is no signature.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+DSSE = "application/vnd.dsse.envelope.v1+json"
+IN_TOTO = "application/vnd.in-toto+json"
+BUNDLE = "application/vnd.dev.sigstore.bundle"
+"""How the types of Sigstore bundles begin; a version follows."""
+
+BUNDLE_V03 = f"{BUNDLE}.v0.3+json"
+"""What is written (protobuf-specs, sigstore_bundle.proto)."""
+
+MOST_SIGNATURES = 200
+"""Signatures of one envelope that are looked at."""
+
+_SHA256 = "SHA2_256"
+
+
+class NoProof(ValueError):
+    """Why something isn't a proof."""
+
+
+class Envelope(Struct, frozen=True, kw_only=True):
+    """A DSSE envelope (its envelope.md)."""
+
+    payload_type: str
+    payload: bytes
+    signatures: tuple[bytes, ...]
+
+    @property
+    def message(self) -> bytes:
+        """Returns the bytes that are signed."""
+        return pae(self.payload_type, self.payload)
+
+
+class MessageSignature(Struct, frozen=True, kw_only=True):
+    """The signature of a message that isn't in the bundle; `sha256` is the message's digest, in hex."""
+
+    sha256: str
+    signature: bytes
+
+
+def pae(payload_type: str, payload: bytes) -> bytes:
+    """Returns what DSSE signs (protocol.md, "pre-authentication encoding")."""
+    kind = payload_type.encode()
+    return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
+
+
+def parse_object(data: bytes | str) -> dict[str, Any]:
+    """Returns a JSON object. Raises NoProof for anything else; also for a key that stands twice, which may mean two
+    things to two readers."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        body = dict(pairs)
+        if len(body) != len(pairs):
+            raise NoProof("a key stands twice in it")
+        return body
+
+    try:
+        body = json.loads(data, object_pairs_hook=once)
+    except NoProof:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise NoProof("it isn't JSON") from error
+    return object_of(body, "document")
+
+
+def object_of(value: object, name: str) -> dict[str, Any]:
+    """Raises NoProof for what is no object."""
+    if not isinstance(value, dict):
+        raise NoProof(f"its {name} is no object")
+    return value
+
+
+def decode_base64(value: object) -> bytes:
+    """Raises NoProof for what is no base64."""
+    if not isinstance(value, str):
+        raise NoProof("a signature or payload is missing")
+    try:
+        return base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise NoProof("a signature or payload isn't base64") from error
+
+
+def envelope_of(body: Mapping[str, Any]) -> Envelope:
+    """Reads the JSON form of an envelope. Raises NoProof."""
+    kind, listed = body.get("payloadType"), body.get("signatures")
+    if not isinstance(kind, str):
+        raise NoProof("the envelope has no type of payload")
+    payload = decode_base64(body.get("payload"))
+    if not isinstance(listed, list) or not 0 < len(listed) <= MOST_SIGNATURES:
+        raise NoProof("the envelope has no signatures, or too many")
+    signatures = tuple(decode_base64(object_of(one, "signature").get("sig")) for one in listed)
+    return Envelope(payload_type=kind, payload=payload, signatures=signatures)
+
+
+def envelope_in(body: Mapping[str, Any]) -> Envelope:
+    """Returns the envelope in a bundle. Raises NoProof where there is none."""
+    if "dsseEnvelope" not in body:
+        raise NoProof("the bundle has no DSSE envelope")
+    return envelope_of(object_of(body["dsseEnvelope"], "dsseEnvelope"))
+
+
+def message_signature_in(body: Mapping[str, Any]) -> MessageSignature:
+    """Returns the signature of a message in a bundle. Raises NoProof where there is none, or one over another digest
+    than SHA-256."""
+    if not str(body.get("mediaType", "")).startswith(BUNDLE):
+        raise NoProof("it is no Sigstore bundle")
+    if "messageSignature" not in body:
+        raise NoProof("the bundle has no signature of a message")
+    signed = object_of(body["messageSignature"], "messageSignature")
+    digest = object_of(signed.get("messageDigest"), "messageDigest")
+    sha256 = decode_base64(digest.get("digest"))
+    if digest.get("algorithm") != _SHA256 or len(sha256) != 32:
+        raise NoProof("it isn't over a SHA-256")
+    return MessageSignature(sha256=sha256.hex(), signature=decode_base64(signed.get("signature")))
+
+
+def render_bundle(content: Envelope | MessageSignature, hint: str) -> bytes:
+    """Returns the JSON of a bundle in its version 0.3 for content that a key has signed; `hint` says which."""
+    body: dict[str, Any] = {
+        "mediaType": BUNDLE_V03,
+        "verificationMaterial": {"publicKey": {"hint": hint}, "tlogEntries": []},
+    }
+    if isinstance(content, Envelope):
+        body["dsseEnvelope"] = {
+            "payload": _base64(content.payload),
+            "payloadType": content.payload_type,
+            "signatures": [{"sig": one} for one in _all_base64(content.signatures)],
+        }
+    else:
+        digest = {"algorithm": _SHA256, "digest": _base64(bytes.fromhex(content.sha256))}
+        body["messageSignature"] = {"messageDigest": digest, "signature": _base64(content.signature)}
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _all_base64(signatures: Sequence[bytes]) -> list[str]:
+    return [_base64(one) for one in signatures]
