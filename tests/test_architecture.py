@@ -38,7 +38,7 @@ INSIDE_OCI = (
     {"mirror"},
     {"library"},
 )
-MOST_IN_A_ROOM = {"oci/mirror": 13, "flows/cli": 13}
+MOST_IN_A_ROOM = {"oci/mirror": 13}
 """Rooms that still have more than 12 modules: they take no more."""
 BOTO3_MODULES = {"oci/archive/s3.py", "oci/registry/credentials/ecr.py"}
 

@@ -86,7 +86,13 @@ def everywhere(command: F) -> F:
         boolean("--json", help="One JSON document instead of text.", expose_value=False, callback=_note),
         words("--column", help="Only these columns of tables.", expose_value=False, callback=_note_columns),
         boolean("--debug", help="Requests to registries on standard error.", expose_value=False, callback=_note),
-        boolean("-y", "--yes", help="Accepted; nothing ever asks.", expose_value=False, callback=_note),
+        boolean(
+            "-y",
+            "--yes",
+            help="Do what `tag delete` only says else.",
+            expose_value=False,
+            callback=_note,
+        ),
         boolean("--quiet", help="No summary line.", expose_value=False, callback=_note),
     )
     for option in reversed(options):
@@ -211,7 +217,11 @@ class Tree(click.Group):
         """From the table, so that help imports no command."""
         del ctx
         with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in self._members.items()])
+            formatter.write_dl(self.lines())
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Each command with its line, without importing one."""
+        return [(name, line) for name, (_, line) in self._members.items()]
 
 
 def spelled_out(command: click.Command, args: list[str]) -> list[str]:
@@ -295,17 +305,24 @@ _HELP_ALL: dict[str, Any] = {
 
 
 def write_options(command: click.Command, context: click.Context, formatter: click.HelpFormatter) -> None:
+    for name, records in sections_of(command, context, everything=_ALL in context.meta).items():
+        if records:
+            with formatter.section(name):
+                formatter.write_dl(records)
+
+
+def sections_of(
+    command: click.Command, context: click.Context, *, everything: bool
+) -> dict[str, list[tuple[str, str]]]:
+    """The flags with what each does, by section; without `everything` the rare ones are left out."""
     sections: dict[str, list[tuple[str, str]]] = {name: [] for name in ("Options", *_SHARED, "Every command")}
     for option in command.get_params(context):
         record = option.get_help_record(context)
         if isinstance(option, click.Option) and record is not None:
-            if isinstance(command, Verb) and option in command.rare and _ALL not in context.meta:
+            if isinstance(command, Verb) and option in command.rare and not everything:
                 continue
             sections[_section(option)].append((_names(option, record[0]), record[1]))
-    for name, records in sections.items():
-        if records:
-            with formatter.section(name):
-                formatter.write_dl(records)
+    return sections
 
 
 def _section(option: click.Option) -> str:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shlex
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
@@ -11,6 +15,7 @@ from click.testing import CliRunner
 
 from flows.cli.app import root
 from flows.cli.click_ext import Verb
+from flows.cli.output import ExitCode
 
 SCREENS = 80
 """Lines of two screens."""
@@ -56,3 +61,33 @@ def test_help_is_two_screens_at_most_and_all_is_all(path: str) -> None:
         flags = [option for option in command.params if isinstance(option, click.Option) and not option.hidden]
         assert [option.opts for option in flags if option.opts[-1] not in everything] == []
         assert not any(f"\n  {option.opts[0]} " in brief for option in command.rare)
+
+
+@pytest.mark.parametrize("path", ["", "copy", "tag", "mirror run"])
+def test_a_manual_page_is_shown_without_a_warning_and_has_every_flag(path: str) -> None:
+    page = CliRunner().invoke(root, ["help", "--man", *path.split()], prog_name="transship").output
+    plainly = {**os.environ, "MANWIDTH": "100", "MANPAGER": "cat"}
+    shown = subprocess.run(
+        ["man", "--warnings", "-E", "UTF-8", "-l", "-Tutf8", "-"],
+        input=page,
+        capture_output=True,
+        text=True,
+        check=True,
+        env=plainly,
+    )
+
+    assert shown.stderr == ""
+    plain = re.sub(r"\x1b\[[0-9;]*m|.\x08", "", shown.stdout)
+    assert ExitCode.DRIFT.meaning.split(":")[0] in plain
+    command: click.Command = root
+    for word in path.split():
+        assert isinstance(command, click.Group)
+        command = command.get_command(click.Context(command), word) or command
+    flags = [one for one in command.params if isinstance(one, click.Option) and not one.hidden]
+    assert [one.opts for one in flags if one.opts[-1] not in plain] == []
+
+
+def test_every_command_has_a_page(tmp_path: Path) -> None:
+    assert CliRunner().invoke(root, ["help", "--man-pages", str(tmp_path)], prog_name="transship").exit_code == 0
+    names = {f"transship-{name.replace(' ', '-')}.1" for name, _ in verbs(root)}
+    assert names | {"transship.1", "transship-mirror.1"} <= {path.name for path in tmp_path.iterdir()}

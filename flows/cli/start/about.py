@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from flows.cli.click_ext import Invocation, Verb, everywhere
 from flows.cli.output import IMGPKG, program_name
 from oci import __version__
+from oci.output import os_errors, write_output
 
 EQUALS = "0.43.0"
 """The imgpkg that the command is under the name imgpkg."""
@@ -14,9 +17,11 @@ EQUALS = "0.43.0"
 
 @click.command(name="help")
 @click.argument("words", nargs=-1)
+@click.option("--man", is_flag=True, help="As a manual page: transship help --man copy | man -l -")
+@click.option("--man-pages", default="", metavar="FOLDER", help="Write a manual page of every command into a folder.")
 @everywhere
 @click.pass_context
-def show_help(context: click.Context, words: tuple[str, ...]) -> None:
+def show_help(context: click.Context, words: tuple[str, ...], man: bool, man_pages: str) -> None:
     """Explain a command."""
     found = context.find_root()
     for word in words:
@@ -24,6 +29,17 @@ def show_help(context: click.Context, words: tuple[str, ...]) -> None:
         if below is None:
             raise click.UsageError(f"unknown help topic '{' '.join(words)}'")
         found = click.Context(below, info_name=word, parent=found)
+    if man or man_pages:
+        from flows.cli.start import man as manual  # noqa: PLC0415 - help itself needs it not
+
+        if man_pages:
+            with os_errors(store=man_pages, operation="writing manual pages"):
+                os.makedirs(man_pages, exist_ok=True)
+                for name, page in manual.pages(found):
+                    write_output(os.path.join(man_pages, name), page.encode())
+        else:
+            click.echo(manual.page(found), nl=False)
+        return
     click.echo(found.get_help())
 
 

@@ -23,7 +23,7 @@ _HEADER = ("Repository", "Right", "Login", "Result")
 
 @click.command(
     cls=Tree,
-    members={"check": ("flows.cli.mirror.auth:check", "Try the logins of repositories, or of all that mirrors name")},
+    members={"check": ("flows.cli.start.auth:check", "Try the logins of repositories, or of all that mirrors name")},
     aliases={},
     invoke_without_command=True,
 )

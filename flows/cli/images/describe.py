@@ -1,0 +1,67 @@
+"""`transship describe`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from flows.cli.access import RegistryFlags, concurrency_flag, registry_flags, store_flags
+from flows.cli.click_ext import Invocation, Verb, boolean, everywhere
+from oci.archive.s3_options import S3Options
+from oci.bundle.describe import OpenSource, as_text, as_yaml, describe
+from oci.bundle.results import DescribeReport
+from oci.errors import InvalidInput
+from oci.output import to_dict
+from oci.reference import ArchiveName, parse_any
+from oci.relocation.archive_source import named_in_archive, sealed
+
+
+@click.command(
+    name="describe",
+    cls=Verb,
+    examples=(
+        "-b registry.example/shop/bundle:1.4.0",
+        "-b registry.example/shop/bundle:1.4.0 --output-type yaml",
+        "--tar bundle.tar --layers",
+    ),
+)
+@click.option("-b", "--bundle", default="", help="REGISTRY/REPOSITORY:TAG or oci:PATH:TAG.")
+@click.option("--tar", multiple=True, help="Archive to look into (repeat it for volumes); -b says what, if need be.")
+@concurrency_flag("Requests at a time")
+@click.option("-o", "--output-type", type=click.Choice(["text", "yaml"]), default="text", show_default=True)
+@boolean("--layers", default=True, help="Show the layers of each image.")
+@boolean("--cosign-artifacts", default=True, help="Show cosign's signatures.")
+@store_flags
+@registry_flags()
+@everywhere
+@click.pass_obj
+def describe_bundle(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, **flags: Any) -> None:
+    """Show what a bundle holds: images, nested bundles, signatures, and where each of them is."""
+    if not flags["bundle"] and not flags["tar"]:
+        raise InvalidInput("Expected --bundle (-b)")
+    with registry.session(invocation, side="", concurrency=flags["concurrency"], store=store) as session:
+        open_source: OpenSource = session.source
+        if flags["tar"]:
+            archive = session.archive(ArchiveName.of(*flags["tar"]))
+            open_source = sealed(archive)
+            reference, _ = named_in_archive(archive, flags["bundle"])
+        else:
+            reference = parse_any(flags["bundle"])
+        found = describe(
+            open_source,
+            reference,
+            session.workers,
+            layers=flags["layers"],
+            signatures=flags["cosign_artifacts"],
+        )
+    if flags["output_type"] == "yaml":
+        head, _, document = as_yaml(found).partition("\n")
+        blocks = [f"{head}\n", document]
+    else:
+        blocks = as_text(found).splitlines(keepends=True)
+    invocation.output.result(**to_dict(DescribeReport.of(found)))
+    # As many blocks as in imgpkg's JSON.
+    for block in blocks:
+        invocation.output.block(block)
+    invocation.output.finish()

@@ -1,0 +1,143 @@
+"""`transship tag`: lists tags, resolves one, takes one away."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from flows.cli.access import RegistryFlags, concurrency_flag, registry_flags
+from flows.cli.click_ext import Invocation, Tree, Verb, boolean, everywhere, expect_subcommand
+from flows.cli.flags import flags_of
+from flows.cli.output import keyified
+from oci.bundle.results import TagsReport
+from oci.bundle.tagnames import list_tags as tags_of
+from oci.bundle.tagnames import resolve_tag
+from oci.errors import InvalidInput
+from oci.mirror.policy import TagRule
+from oci.output import to_dict
+from oci.reference import parse_any
+
+
+@click.command(
+    cls=Tree,
+    members={
+        "list": ("flows.cli.images.tag:list_tags", "List the tags of a repository"),
+        "resolve": ("flows.cli.images.tag:resolve", "Say which digest a tag stands for"),
+        "delete": ("flows.cli.images.tag:delete", "Take one tag away, and nothing else with it"),
+    },
+    aliases={"ls": "list"},
+    invoke_without_command=True,
+)
+@everywhere
+@click.pass_context
+def tag(context: click.Context) -> None:
+    """Tags of a repository."""
+    expect_subcommand(context)
+
+
+@click.command(
+    name="list",
+    cls=Verb,
+    examples=(
+        "-i registry.example/shop/web --digests",
+        "-i registry.example/shop/web --semver ^1.4 --latest 3",
+        "-i oci:./mirror --json",
+    ),
+)
+@click.option("-i", "--image", default="", help="Repository: REGISTRY/REPOSITORY or oci:PATH.")
+@boolean("--digests", help="Show the digest of each tag, which takes a request each.")
+@boolean("--imgpkg-internal-tags", help="Show the tags that tools make for themselves, too.")
+@flags_of(TagRule, "rule", leave_out=("optional",))
+@concurrency_flag("Requests at a time")
+@registry_flags()
+@everywhere
+@click.pass_obj
+def list_tags(invocation: Invocation, /, registry: RegistryFlags, rule: TagRule, **flags: Any) -> None:
+    """List the tags of a repository, sorted by name; with the flags of a rule, those that a mirror with this rule would
+    take."""
+    output = invocation.output
+    output.check_columns(("Name", "Digest"))
+    digests = flags["digests"] or "digest" in map(keyified, output.columns)
+    header = ("Name", "Digest") if digests else ("Name",)
+    with registry.session(invocation, side="", concurrency=flags["concurrency"]) as session:
+        source = session.source(parse_any(given(flags)).repository)
+
+        def chosen(names: Sequence[str]) -> Sequence[str]:
+            from oci.mirror.selection import SourceAges, select  # noqa: PLC0415 - a plain list needs no rules
+
+            return select(names, [rule], SourceAges(session, source)).tags
+
+        tags = tags_of(
+            source,
+            internal=flags["imgpkg_internal_tags"],
+            digests=session.workers if digests else None,
+            choose=None if rule == TagRule() else chosen,
+        )
+    output.result(**to_dict(TagsReport.of(str(source.name), tags)))
+    rows = [[tag.name, tag.digest or ""] if digests else [tag.name] for tag in tags]
+    output.table("Tags", header, rows, footer=f"{len(rows)} tags")  # imgpkg says `1 tags`, too
+    output.finish()
+
+
+@click.command(
+    name="resolve",
+    cls=Verb,
+    examples=("-i registry.example/shop/web:1.25", "-i registry.example/shop/web:1.25 --json", "-i oci:./mirror:1.4.0"),
+)
+@click.option("-i", "--image", default="", help="Reference: REGISTRY/REPOSITORY:TAG or oci:PATH:TAG.")
+@registry_flags()
+@everywhere
+@click.pass_obj
+def resolve(invocation: Invocation, /, registry: RegistryFlags, **flags: Any) -> None:
+    """Print the reference with the digest that the tag stands for."""
+    reference = parse_any(given(flags))
+    with registry.session(invocation, side="") as session:
+        found = resolve_tag(session.source(reference.repository), reference)
+    invocation.output.result(reference=str(found), digest=found.identifier)
+    invocation.output.block(str(found))
+    invocation.output.finish()
+
+
+def given(flags: dict[str, Any]) -> str:
+    """The --image of a command. Raises InvalidInput where it is left out."""
+    if not flags["image"]:
+        raise InvalidInput("Expected --image (-i)", hint="name the repository: -i REGISTRY/REPOSITORY")
+    return str(flags["image"])
+
+
+@click.command(
+    name="delete",
+    cls=Verb,
+    examples=(
+        "-i registry.corp.example/mirror/web:1.24",
+        "-i registry.corp.example/mirror/web:1.24 --yes",
+        "-i oci:./mirror:1.4.0 --yes --json",
+    ),
+)
+@click.option("-i", "--image", default="", help="Reference: REGISTRY/REPOSITORY:TAG or oci:PATH:TAG.")
+@concurrency_flag("Requests at a time")
+@registry_flags()
+@everywhere
+@click.pass_obj
+def delete(invocation: Invocation, /, registry: RegistryFlags, **flags: Any) -> None:
+    """Say which other tags show the same digest, and with --yes take the tag away.
+
+    Where the registry can't take a tag away alone, the manifest goes with it; this is refused when other tags show it,
+    or when something that has a name lists it.
+    """
+    output = invocation.output
+    reference = parse_any(given(flags))
+    with registry.session(invocation, side="destination", concurrency=flags["concurrency"]) as session:
+        from oci.prune.untag import WITH_MANIFEST, plan_untag, untag  # noqa: PLC0415 - the other commands need no prune
+
+        found = untag(session, reference) if output.yes else plan_untag(session, reference)
+    output.result(**to_dict(found))
+    stay = f"{', '.join(found.others)} show the same and stay" if found.others else "no other tag shows it"
+    if not output.yes:
+        output.summary(f"{found}: {stay}; nothing was deleted: --yes does that")
+    else:
+        done = "deleted with its manifest" if found.deleted == WITH_MANIFEST else "deleted; its manifest is there still"
+        output.summary(f"{found}: {done}; {stay}")
+    output.finish()

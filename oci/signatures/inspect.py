@@ -1,0 +1,184 @@
+"""What one image is: its platforms, configs, layers and sizes, and what is attached to it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Executor
+from typing import Any
+
+from msgspec import Struct
+
+from oci.bundle import reader
+from oci.descriptor import CONFIG_TYPES, Descriptor, Platform
+from oci.digest import Digest
+from oci.errors import InvalidInput, TransshipError
+from oci.manifest import NESTING_LIMIT, Manifest
+from oci.reference import Reference, StoreName
+from oci.signatures.artifacts import ALL, Wanted
+from oci.signatures.attached import DEPTH, Attachments
+from oci.store import Source
+
+BUNDLE, IMAGE, INDEX, ARTIFACT = "bundle", "image", "index", "artifact"
+
+
+class Blob(Struct, frozen=True, kw_only=True):
+    """A layer or a config, with its size in bytes."""
+
+    digest: Digest
+    size: int
+    media_type: str
+
+    @classmethod
+    def of(cls, blob: Descriptor) -> Blob:
+        return cls(digest=blob.digest, size=blob.size, media_type=blob.media_type)
+
+
+class ImageFacts(Struct, frozen=True, kw_only=True):
+    """One manifest that is no index. `config` is the document that the image's config holds, empty for an artifact;
+    `size` the bytes of its layers and its config."""
+
+    digest: Digest
+    media_type: str
+    kind: str
+    platform: str
+    size: int
+    layers: tuple[Blob, ...]
+    config: Mapping[str, Any]
+    artifact_type: str = ""
+    annotations: Mapping[str, str] = {}
+
+
+class Attachment(Struct, frozen=True, kw_only=True):
+    """What is attached to `subject`: under a tag of cosign's, or as a referrer of an artifact type."""
+
+    subject: Digest
+    digest: Digest
+    tag: str = ""
+    artifact_type: str = ""
+
+
+class Inspection(Struct, frozen=True, kw_only=True):
+    """`blobs` counts distinct layers and configs of all platforms, `size` is theirs in bytes. `unknown` says what
+    couldn't be looked for, and why."""
+
+    reference: str
+    digest: Digest
+    media_type: str
+    kind: str
+    blobs: int
+    size: int
+    images: tuple[ImageFacts, ...]
+    attached: tuple[Attachment, ...] = ()
+    annotations: Mapping[str, str] = {}
+    unknown: tuple[str, ...] = ()
+
+
+def inspect(
+    source: Source, reference: Reference, threads: Executor, *, platforms: Iterable[Platform] = ()
+) -> Inspection:
+    """Reads the manifest, those below it for the platforms that are asked for (all, when none is), and their configs;
+    no layer. Raises InvalidInput where the index has none of the platforms."""
+    root = source.get_manifest(reference.identifier)
+    wanted = tuple(platforms)
+    found = list(_below(source, root, None, threads, 0))
+    chosen = [
+        (manifest, platform)
+        for manifest, platform in found
+        if not wanted or (platform is not None and any(platform.matches(one) for one in wanted))
+    ]
+    if wanted and root.is_index and not chosen:
+        there = ", ".join(str(platform) for _, platform in found if platform is not None)
+        raise InvalidInput(
+            f"{reference} has no image for {', '.join(map(str, wanted))}", hint=f"it has {there or 'none'}"
+        )
+    images = tuple(threads.map(lambda pair: _facts(source, *pair), chosen if root.is_index else found))
+    blobs = {blob.digest: blob.size for manifest, _ in found for blob in manifest.blobs}
+    attached, unknown = _attached(source, [root.digest, *(manifest.digest for manifest, _ in found)], threads)
+    return Inspection(
+        reference=str(reference),
+        digest=root.digest,
+        media_type=root.media_type,
+        kind=INDEX if root.is_index else images[0].kind,
+        blobs=len(blobs),
+        size=sum(blobs.values()),
+        images=images,
+        attached=attached,
+        annotations=root.annotations,
+        unknown=unknown,
+    )
+
+
+def _below(
+    source: Source, manifest: Manifest, platform: Platform | None, threads: Executor, depth: int
+) -> Iterable[tuple[Manifest, Platform | None]]:
+    if not manifest.is_index:
+        return [(manifest, platform)]
+    if depth > NESTING_LIMIT:
+        return []
+    listed = [child for child in manifest.children if child.names_manifest]
+    read = threads.map(lambda child: source.get_manifest(child.digest), listed)
+    return [
+        pair
+        for child, below in zip(listed, list(read), strict=True)
+        for pair in _below(source, below, child.platform or platform, threads, depth + 1)
+    ]
+
+
+def _facts(source: Source, manifest: Manifest, platform: Platform | None) -> ImageFacts:
+    config = _config(source, manifest)
+    kind = ARTIFACT if not config else BUNDLE if reader.is_bundle(source, manifest) else IMAGE
+    said = (config.get(name) for name in ("os", "architecture", "variant"))
+    return ImageFacts(
+        digest=manifest.digest,
+        media_type=manifest.media_type,
+        kind=kind,
+        platform=str(platform) if platform else "/".join(str(part) for part in said if part),
+        size=sum(blob.size for blob in manifest.blobs),
+        layers=tuple(map(Blob.of, manifest.layers)),
+        config=config,
+        artifact_type=manifest.descriptor.artifact_type if not config else "",
+        annotations=manifest.annotations,
+    )
+
+
+def _config(source: Source, manifest: Manifest) -> dict[str, Any]:
+    """Empty for an artifact, and for a config that is no JSON object or too big to be one of an image."""
+    config = manifest.config
+    if config is None or config.media_type not in CONFIG_TYPES or config.size > reader.CONFIG_LIMIT:
+        return {}
+    try:
+        body = json.loads(reader.blob_bytes(source, config))
+    except (ValueError, RecursionError):
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def _attached(
+    source: Source, subjects: list[Digest], threads: Executor
+) -> tuple[tuple[Attachment, ...], tuple[str, ...]]:
+    """With what is attached to attachments, such as the signature of an SBOM."""
+    unknown: list[str] = []
+
+    def failed(what: str, error: TransshipError) -> None:
+        unknown.append(f"{what}: {error.message}")
+
+    def noted(store: StoreName, text: str) -> None:
+        unknown.append(f"{store}: {text}")
+
+    looking = Attachments(Wanted(ALL), threads, listed={}, failed=failed, noted=noted)
+    found: dict[tuple[Digest, Digest], Attachment] = {}
+    level = list(dict.fromkeys(subjects))
+    for _ in range(DEPTH):
+        new: list[Digest] = []
+        for subject in level:
+            for one in looking.of_one(source, subject):
+                if (subject, one.digest) not in found:
+                    new.append(one.digest)
+                found[subject, one.digest] = Attachment(
+                    subject=subject, digest=one.digest, tag=one.tag, artifact_type=one.artifact_type
+                )
+        level = new
+        if not level:
+            break
+    return tuple(found.values()), tuple(dict.fromkeys(unknown))
