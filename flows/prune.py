@@ -9,6 +9,7 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.exceptions import Pause
 from prefect.flow_runs import asuspend_flow_run
+from prefect.logging import get_run_logger
 from prefect.runtime import deployment, flow_run
 
 from flows.parameters.forms import flat
@@ -23,6 +24,10 @@ from tasks.run import running
 
 WAITING = "waiting for somebody's approval"
 """The message of a run that is suspended begins so."""
+HOW_TO_ANSWER = (
+    "On the page of this run, press Resume (in the newer UI it is in the menu at the top right), switch Delete on to "
+    "delete what the plan lists, or leave it off to delete nothing, and press Resume in the form."
+)
 ONLY_DEPLOYMENTS_ASK = "no person can be asked: only the run of a deployment can be suspended"
 
 
@@ -79,13 +84,14 @@ async def _pruned(parameters: PruneParameters) -> PruneRunReport:
 async def _approval(plan: PlannedPrune, seconds: int) -> PruneApproval:
     """Ends this process; when the run is resumed, its next one gets the answer here. The key says what is asked for: if
     the plan should be another by then, because its result was lost, that one is asked for anew."""
+    get_run_logger().warning("%s. %s", WAITING, HOW_TO_ANSWER)
     question = PruneApproval.with_initial_data(
         description=f"**{plan}**\n\nUnder Artifacts, `{plan_key(plan.destination)}` lists all of it."
     )
     try:
         return await asuspend_flow_run(wait_for_input=question, timeout=seconds, key=f"prune-{plan.fingerprint}")
     except Pause:
-        await _say(f"{WAITING}: {plan}")
+        await _say(f"{WAITING}: {plan}. {HOW_TO_ANSWER}")
         raise
 
 

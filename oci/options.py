@@ -156,7 +156,9 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
 
     def read(self, value: Any) -> Any:
         """Converts what a person or a file gives (text with a unit, a list, a mapping) to the field's value. Raises
-        InvalidInput, whose message begins with the field's name."""
+        InvalidInput, whose message begins with the field's name. A group that is None has its default."""
+        if value is None and self.options and not self.required:
+            return self.default
         try:
             value = self.spelled(value) if self.spelled is not None else value
             if self.options is not None and isinstance(value, Mapping):
@@ -363,10 +365,8 @@ def field_schema(field: Option) -> dict[str, Any]:
     else:
         body = msgspec.json.schema(field.annotation)
     body["title"] = field.title
-    if field.help:
-        body["description"] = field.help
-    if field.examples:
-        body["examples"] = list(field.examples)
+    body |= {"description": field.help} if field.help else {}
+    body |= {"examples": list(field.examples)} if field.examples else {}
     if not field.required:
         body["default"] = field.show(field.default)
     body["position"] = {"": 0, "advanced": 2}.get(field.group, 1)

@@ -44,7 +44,13 @@ class Side:
             default_credentials, side=name, anonymous=self.anonymous, hosts=hosts, warn=warn
         )
         s3 = await load_s3(self.s3_store)
-        return Access(default=self.settings, credentials=Credentials([blocks, default]), named=hosts, s3=s3)
+        return Access(
+            default=self.settings,
+            credentials=Credentials([blocks, default]),
+            per_registry=blocks.settings(self.settings),
+            named=hosts,
+            s3=s3,
+        )
 
 
 def _named_hosts() -> frozenset[str] | None:

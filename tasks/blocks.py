@@ -1,25 +1,34 @@
 """Credentials that the Prefect server stores: a flow's parameters name them, and never contain the secret.
 
-Register the block type once per server: `prefect block register --module tasks.blocks`.
+Register the block types once per server: `prefect block register --module tasks.blocks`, or `transship mirror deploy`.
+The package names this module as a collection of Prefect, so that programs load its blocks without importing it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Generic, Literal, TypeVar
+from uuid import UUID
 
 from prefect.blocks.core import Block
-from pydantic import Field, SecretStr, field_validator
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import BlockDocument
+from prefect.exceptions import ObjectNotFound
+from pydantic import Field, SecretStr, ValidationError, field_validator
 
 from oci.archive.s3_options import S3Options
 from oci.errors import InvalidInput
 from oci.options import fields_of
 from oci.reference import HUB
 from oci.registry.credentials.credential import Credential
+from oci.registry.options import RegistryOptions
+
+T = TypeVar("T")
 
 
 class RegistryCredentials(Block):
-    """The login of one registry: user name and password, or one of the two kinds of token."""
+    """The login of one registry, user name and password or one of the two kinds of token, and how it is reached."""
 
     _block_type_name: ClassVar[str | None] = "Registry Credentials"
     _block_type_slug: ClassVar[str | None] = "registry-credentials"
@@ -44,6 +53,23 @@ class RegistryCredentials(Block):
     registry_token: SecretStr = Field(
         default=SecretStr(""), title="Registry token", description="Bearer token sent to the registry as it is."
     )
+
+    settings: dict[str, Any] = Field(
+        default={},
+        title="Settings",
+        description="How this registry is reached, in place of what the form says: options as in `registries` of "
+        "mirrors.yaml.",
+        examples=[{"insecure": True}, {"ca_files": ["/etc/ssl/corp-ca.pem"], "requests_per_second": 10}],
+    )
+
+    @field_validator("settings")
+    @classmethod
+    def _known_settings(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        try:
+            RegistryOptions.read(settings)
+        except InvalidInput as error:
+            raise ValueError(str(error)) from error
+        return settings
 
     @field_validator("registry")
     @classmethod
@@ -119,38 +145,116 @@ class S3Store(Block):
 
 
 async def load_s3(name: str) -> S3Options:
-    """By name; without one, all is left to the environment. Raises InvalidInput when there is no such block."""
-    if not name:
-        return S3Options()
-    try:
-        block: S3Store = await S3Store.aload(name)
-    except ValueError as error:
-        raise InvalidInput(
-            f"there is no S3 Store block named {name!r}",
-            hint="create it in the Prefect UI under Blocks, or correct the name",
-        ) from error
-    return block.settings()
+    """Loads an S3 Store block, or the AWS Credentials or S3 Bucket of prefect-aws, which needn't be installed. Without
+    a name, all is left to the environment. Raises InvalidInput when there is no such block."""
+    return await _loaded(name, _STORES) if name else S3Options()
 
 
 class BlockCredentials:
     """A CredentialSource of loaded blocks: each answers for its own registry and for no other."""
 
     def __init__(self, blocks: Sequence[RegistryCredentials]) -> None:
-        self._by_registry = {block.registry: block.credential() for block in reversed(blocks)}
+        self._by_registry = {block.registry: block for block in reversed(blocks)}
+
+    def settings(self, over: RegistryOptions) -> dict[str, RegistryOptions]:
+        """Returns how the registries of the blocks that say so are reached, with the rest from `over`."""
+        return {
+            host: RegistryOptions.read(over.to_dict() | block.settings)
+            for host, block in self._by_registry.items()
+            if block.settings
+        }
 
     def find(self, registry: str, repository: str) -> Credential | None:  # noqa: ARG002 - a block covers a whole host
-        return self._by_registry.get(registry)
+        block = self._by_registry.get(registry)
+        if block is None or (block.settings and block.credential().is_anonymous):
+            return None
+        return block.credential()
 
 
 async def load_credentials(names: Sequence[str]) -> BlockCredentials:
-    """Loads blocks by name. Raises InvalidInput when there is none of a name."""
-    blocks = []
-    for name in names:
+    """Loads Registry Credentials blocks, or the Docker Registry Credentials of prefect-docker, which needn't be
+    installed. Raises InvalidInput when there is none of a name."""
+    return BlockCredentials([await _loaded(name, _LOGINS) for name in names])
+
+
+def slug_and_name(reference: str, own: type[Block]) -> tuple[str, str]:
+    """Returns the type and the name of `NAME`, a block of this project, or of `TYPE/NAME`, such as
+    `docker-registry-credentials/corp`."""
+    slug, _, name = reference.rpartition("/")
+    return slug or own.get_block_type_slug(), name
+
+
+class _Readers(Generic[T]):
+    """How blocks of several types are read to one kind of value; `own` is the type of a name without a type."""
+
+    def __init__(self, own: type[Block], **by_slug: Callable[[BlockDocument], T]) -> None:
+        self.own = own
+        self.by_slug = {slug.replace("_", "-"): reader for slug, reader in by_slug.items()}
+
+
+async def _loaded(reference: str, readers: _Readers[T]) -> T:
+    """Reads a block by `NAME`, by `TYPE/NAME`, or by the id that a form's drop-down gives."""
+    slug, name = slug_and_name(reference, readers.own)
+    title = readers.own.get_block_type_name()
+    async with get_client() as client:
         try:
-            blocks.append(await RegistryCredentials.aload(name))
-        except ValueError as error:
-            raise InvalidInput(
-                f"there is no Registry Credentials block named {name!r}",
-                hint="create it in the Prefect UI under Blocks, or correct the name",
-            ) from error
-    return BlockCredentials(blocks)
+            document = (
+                await client.read_block_document(UUID(name))
+                if _ID.fullmatch(reference)
+                else await client.read_block_document_by_name(name, slug)
+            )
+        except ObjectNotFound as error:
+            kind = title if slug == readers.own.get_block_type_slug() else slug
+            hint = f"make it in the Prefect UI (Blocks, +, {kind}), or correct the name"
+            raise InvalidInput(f"there is no {kind} block named {name!r}", hint=hint) from error
+    kind = document.block_type.slug if document.block_type else slug
+    if kind not in readers.by_slug:
+        known = ", ".join(sorted(readers.by_slug))
+        raise InvalidInput(f"the block {document.name!r} is of the type {kind}", hint=f"choose one of {known}")
+    try:
+        return readers.by_slug[kind](document)
+    except ValidationError as error:
+        wrong = ", ".join(".".join(map(str, one["loc"])) for one in error.errors(include_input=False))
+        raise InvalidInput(f"the block {kind}/{document.name} can't be used", hint=f"look at its {wrong}") from None
+
+
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def _own_login(document: BlockDocument) -> RegistryCredentials:
+    block = RegistryCredentials(**document.data)
+    block._block_document_name = document.name  # noqa: SLF001 - as Prefect does; the report names it
+    return block
+
+
+def _docker_login(document: BlockDocument) -> RegistryCredentials:
+    """Of prefect-docker: `registry_url` may be a host or an address."""
+    data = document.data
+    host = data.get("registry_url", HUB).partition("://")[2] or data.get("registry_url", HUB)
+    login = {"registry": host.partition("/")[0], "username": data["username"], "password": data["password"]}
+    return _own_login(document.model_copy(update={"data": login}))
+
+
+def _aws(data: Mapping[str, Any]) -> S3Options:
+    """Of prefect-aws's AwsCredentials or MinIOCredentials."""
+    client = data.get("aws_client_parameters") or {}
+    values = {
+        "access_key": data.get("aws_access_key_id") or data.get("minio_root_user"),
+        "secret_key": data.get("aws_secret_access_key") or data.get("minio_root_password"),
+        "session_token": data.get("aws_session_token"),
+        "profile": data.get("profile_name"),
+        "region": data.get("region_name"),
+        "endpoint": client.get("endpoint_url"),
+        "ca_file": client.get("verify_cert_path"),
+    }
+    return S3Options(**{name: value for name, value in values.items() if value}, verify_tls=client.get("verify", True))
+
+
+_LOGINS = _Readers(RegistryCredentials, registry_credentials=_own_login, docker_registry_credentials=_docker_login)
+_STORES = _Readers(
+    S3Store,
+    s3_store=lambda document: S3Store(**document.data).settings(),
+    aws_credentials=lambda document: _aws(document.data),
+    minio_credentials=lambda document: _aws(document.data),
+    s3_bucket=lambda document: _aws(document.data.get("credentials") or {}),
+)

@@ -14,6 +14,7 @@ import tasks.blocks
 from flows.deploy.declaration import Change, Outcome
 from oci.errors import InvalidInput
 from oci.registry.credentials.hosts import canonical_host
+from tasks.blocks import slug_and_name
 from tasks.fleet.limits import limit_name
 
 
@@ -74,10 +75,12 @@ async def put_block_type(client: PrefectClient, block: type[Block], *, dry_run: 
 
 async def find_block(client: PrefectClient, kind: type[Block], name: str) -> Change | None:
     """A login is made by a person; that it is missing is reported before a run fails for it."""
+    slug, document = slug_and_name(name, kind)
     try:
-        await client.read_block_document_by_name(name, kind.get_block_type_slug(), include_secrets=False)
+        await client.read_block_document_by_name(document, slug, include_secrets=False)
     except ObjectNotFound:
-        return Change("block", name, Outcome.MISSING, f"make it in the UI: Blocks, +, {kind.get_block_type_name()}")
+        type_name = kind.get_block_type_name() if slug == kind.get_block_type_slug() else slug
+        return Change("block", name, Outcome.MISSING, f"make it in the UI: Blocks, +, {type_name}")
     return None
 
 

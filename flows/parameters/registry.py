@@ -6,40 +6,68 @@ come from the worker (environment, docker config), and an address that contains 
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import msgspec
+from prefect.blocks.core import Block
 
 from oci.errors import InvalidInput
+from oci.mirror.config import BLOCK
 from oci.options import option
 from oci.reference import S3_PREFIX, ArchiveName
 from oci.registry.options import DEFAULT_CONCURRENCY, RegistryOptions
 from tasks.access import Side
 
-BlockName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=200)]
+SLUG = "block_type_slug"
+"""The key in a JSON schema by which the forms of Prefect show a drop-down of the blocks of a type."""
+
+BlockName = Annotated[
+    str, msgspec.Meta(pattern=BLOCK, min_length=1, max_length=400, extra_json_schema={SLUG: "registry-credentials"})
+]
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
 
-Credentials = Annotated[
-    tuple[BlockName, ...],
-    option(
-        "Credentials",
-        "Names of Registry Credentials blocks. Other registries use the worker's environment and docker config.",
-        examples=[["registry-example-reader"]],
+
+def block_of(value: Any) -> Any:
+    """Returns the name of a block that Prefect has loaded for what a drop-down gives, or the id in that; a name stays
+    as it is."""
+    if isinstance(value, Block):
+        return value._block_document_name  # noqa: SLF001 - Prefect has no other way to it
+    reference = value.get("$ref") if isinstance(value, Mapping) else value
+    return str(reference["block_document_id"]) if isinstance(reference, Mapping) else reference
+
+
+def _blocks_of(value: Any) -> Any:
+    return [block_of(item) for item in value] if isinstance(value, list | tuple) else [block_of(value)]
+
+
+def credentials_option(title: str, example: str) -> msgspec.Meta:
+    return option(
+        title,
+        "Registry Credentials blocks, by name; docker-registry-credentials/NAME for those of prefect-docker. Other "
+        "registries use the worker's environment and docker config.",
+        examples=[[example]],
         max_length=16,
-    ),
-]
+        spelled=_blocks_of,
+    )
+
+
+Credentials = Annotated[tuple[BlockName, ...], credentials_option("Credentials", "registry-example-reader")]
 Concurrency = Annotated[int, option("Concurrency", "Requests in flight at a time.", ge=1, le=64, group="advanced")]
 Registry = Annotated[RegistryOptions, option("Registry", "How the registries are reached.", group="advanced")]
 S3StoreName = Annotated[
     str,
     option(
         "S3 Store",
-        "Name of an S3 Store block. Empty: the worker's environment (AWS_*) says how the store is reached.",
+        "S3 Store block, by name; aws-credentials/NAME or s3-bucket/NAME for those of prefect-aws. Empty: the worker's "
+        "environment (AWS_*) says how the store is reached.",
         examples=["corp-archives"],
-        pattern=r"^([a-z0-9][a-z0-9-]*)?$",
-        max_length=200,
+        pattern=BLOCK,
+        max_length=400,
         group="advanced",
+        spelled=block_of,
     ),
+    msgspec.Meta(extra_json_schema={SLUG: "s3-store"}),
 ]
 
 

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 from urllib.parse import unquote
 
 import msgspec
 
 from flows.parameters.fleet import FleetOptions
-from flows.parameters.registry import BlockName, S3StoreName, archive_location, side, without_scheme
+from flows.parameters.registry import (
+    BlockName,
+    S3StoreName,
+    archive_location,
+    credentials_option,
+    side,
+    without_scheme,
+)
 from oci.archive.open import in_object_store
 from oci.errors import InvalidInput
 from oci.export.options import ExportOptions
@@ -52,22 +59,10 @@ class TarballOptions(Options, frozen=True, kw_only=True):
 
 
 SourceCredentials = Annotated[
-    tuple[BlockName, ...],
-    option(
-        "Source credentials",
-        "Names of Registry Credentials blocks. Other registries use the worker's environment and docker config.",
-        examples=[["registry-example-reader"]],
-        max_length=16,
-    ),
+    tuple[BlockName, ...], credentials_option("Source credentials", "registry-example-reader")
 ]
 DestinationCredentials = Annotated[
-    tuple[BlockName, ...],
-    option(
-        "Destination credentials",
-        "Names of Registry Credentials blocks.",
-        examples=[["corp-mirror-writer"]],
-        max_length=16,
-    ),
+    tuple[BlockName, ...], credentials_option("Destination credentials", "corp-mirror-writer")
 ]
 Concurrency = Annotated[int, option("Concurrency", "Images, and blobs, in flight at a time.", ge=1, le=64)]
 SourceRegistry = Annotated[
@@ -90,6 +85,8 @@ class SourceKind(StrEnum):
 class RelocateParameters(Options, frozen=True, kw_only=True):
     """Copy a bundle, an image, everything a lock file lists or an archive to another registry, under the same digests,
     or into an archive."""
+
+    FIRST: ClassVar = ("tags", "verify", "kind", "source_credentials", "destination_credentials", "artifacts")
 
     source: Annotated[
         str,

@@ -32,7 +32,7 @@ from oci.registry.credentials.hosts import canonical_host
 from oci.registry.options import RegistryOptions
 from oci.signatures.artifacts import check_policy
 
-BLOCK = r"^([a-z0-9][a-z0-9-]*)?$"
+BLOCK = r"^(([a-z0-9-]+/)?[a-z0-9][a-z0-9-]*)?$"
 """The name of a block on a Prefect server, or nothing."""
 
 Host = Annotated[str, msgspec.Meta(pattern=r"^[^/@\s]+$", max_length=300)]
@@ -48,11 +48,11 @@ class Registry(RegistryOptions, frozen=True, kw_only=True):
         str,
         option(
             "Credentials",
-            "Name of a Registry Credentials block, for runs on a worker. Empty, and on the command line: the "
-            "environment and the docker config of the machine.",
+            "Name of a Registry Credentials block, for runs on a worker; docker-registry-credentials/NAME for one of "
+            "prefect-docker. Empty, and on the command line: the environment and the docker config of the machine.",
             examples=["corp-mirror-writer"],
             pattern=BLOCK,
-            max_length=200,
+            max_length=400,
         ),
     ] = ""
     images_at_a_time: Annotated[
@@ -83,7 +83,7 @@ class Bucket(S3Options, frozen=True, kw_only=True):
             "a role.",
             examples=["corp-archives"],
             pattern=BLOCK,
-            max_length=200,
+            max_length=400,
         ),
     ] = ""
 

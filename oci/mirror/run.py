@@ -118,8 +118,11 @@ def opened(config: MirrorsConfig, mirrors: Sequence[Mirror], reach: Reach, cance
             base,
             credentials=Credentials([anonymous, base.credentials.named(named)]),
             per_registry={
-                host: registry.over(base.settings(host)).with_(concurrency=concurrency + 1)
-                for host, registry in config.by_host.items()
+                **base.per_registry,
+                **{
+                    host: registry.over(base.settings(host)).with_(concurrency=concurrency + 1)
+                    for host, registry in config.by_host.items()
+                },
             },
             named=named,
             per_bucket={name: bucket.over(base.object_store(name)) for name, bucket in config.buckets.items()},

@@ -8,6 +8,7 @@ import pytest
 from prefect import Flow
 from prefect.exceptions import ParameterTypeError, SignatureMismatchError
 from prefect.utilities.callables import parameter_schema
+from prefect.utilities.schema_tools.validation import ValidationError, validate
 
 from flows import describe, mirror, mirror_check, prune, pull, push, relocate, tags, verify
 from flows.parameters import (
@@ -84,8 +85,54 @@ def test_required_fields_come_first_and_what_is_rarely_changed_last() -> None:
     first = sorted(SCHEMAS["relocate"]["properties"].items(), key=lambda item: item[1]["position"])
     names = [name for name, _ in first]
 
-    assert names[:4] == ["source", "destination", "kind", "tags"]
+    assert names[:5] == ["source", "destination", "tags", "verify", "kind"]
     assert {"source_registry", "destination_registry", "fleet", "tarball", "s3_store"} == set(names[-5:])
+
+
+GROUPS = [(name, body) for name, body in FIELDS if name.count(".") == 1 and "anyOf" in body]
+
+
+@pytest.mark.parametrize(("name", "body"), GROUPS)
+def test_a_group_of_options_is_absent_until_it_is_wanted(name: str, body: dict[str, Any]) -> None:
+    group, absent = body["anyOf"]
+
+    assert body["default"] is None, name
+    assert absent == {"type": "null"}
+    assert group["title"] == body["title"]
+
+
+def test_no_value_for_a_group_is_its_default() -> None:
+    given = {"source": SOURCE, "destination": TARGET, "source_registry": None, "tarball": None}
+
+    assert RelocateParameters.read(given) == RelocateParameters(source=SOURCE, destination=TARGET)
+    assert relocate.validate_parameters(given)["source_registry"] is None
+
+
+@pytest.mark.parametrize("flow", FORMS)
+def test_logins_and_stores_are_chosen_from_the_blocks_that_there_are(flow: Flow[..., Any]) -> None:
+    """Both versions of the UI show a drop-down for a reference to a definition with `block_type_slug`; the server takes
+    the id of a block where the definition's title is its name."""
+    schema = SCHEMAS[flow.name]
+    for name, body in schema["properties"].items():
+        if not name.endswith("credentials") and name != "s3_store":
+            continue
+        _, _, kind = body.get("items", body)["$ref"].rpartition("/")
+        definition = schema["definitions"][kind]
+        assert definition["title"] == kind
+        assert definition["block_type_slug"] in {"registry-credentials", "s3-store"}
+
+
+def test_a_block_is_taken_by_name_by_type_and_name_and_as_a_drop_down_gives_it() -> None:
+    key = "0f9aab11-1111-4222-8333-444444444444"
+    reference = {"$ref": {"block_document_id": key}}
+    given = {"source": SOURCE, "destination": TARGET, "source_credentials": ["reader", "aws/x", reference]}
+    schema = SCHEMAS["relocate"]
+
+    validate(given, schema, raise_on_error=True)
+    with pytest.raises(ValidationError):
+        validate(given | {"source_credentials": ["No_name"]}, schema, raise_on_error=True)
+    parameters = RelocateParameters.read(given | {"s3_store": reference})
+    assert (parameters.source_credentials, parameters.s3_store) == (("reader", "aws/x", key), key)
 
 
 def test_parameters_of_a_form_are_checked_by_the_flow_and_left_as_json_has_them() -> None:

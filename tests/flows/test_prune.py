@@ -13,7 +13,7 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
 from flows import AfterPlan, KeepOptions, PruneParameters, prune_sync
 from flows.parameters.prune import GRACE_OR_PERSON
-from flows.prune import ONLY_DEPLOYMENTS_ASK, WAITING
+from flows.prune import HOW_TO_ANSWER, ONLY_DEPLOYMENTS_ASK, WAITING
 from oci.errors import Incomplete, InvalidInput, NotFound, Refused
 from tasks.artifacts.report import artifact_key
 from tests.faults.proxy import Fault, FaultProxy
@@ -78,6 +78,7 @@ def test_a_run_waits_for_a_person_and_deletes_what_was_approved(
     suspended(run)
     assert read_run(run).name == f"prune {shop}"
     until("what it waits for is said", lambda: message_of(run).startswith(f"{WAITING}: {shop}"))
+    assert message_of(run).endswith(HOW_TO_ANSWER)
     assert state_of(run) == "Suspended"
     assert index([image(1)]).digest in artifact("prune-plan", shop)
     assert "1.0" in tags_of(registry.url, path_of(shop))
