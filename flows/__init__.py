@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from oci.bundle.results import TagsReport as TagsReport
     from oci.mirror.config import MirrorsConfig as MirrorsConfig
     from oci.mirror.results import CheckReport as CheckReport
+    from oci.mirror.results import Drifted as Drifted
     from oci.mirror.results import MirrorIncomplete as MirrorIncomplete
     from oci.mirror.results import MirrorRunReport as MirrorRunReport
     from oci.prune.results import PruneRunReport as PruneRunReport
@@ -89,7 +90,7 @@ _NAMES = {
     "flows.relocate": ("relocate", "relocate_sync"),
     "oci.bundle.results": ("DescribeReport", "PullReport", "PushReport", "TagsReport"),
     "oci.mirror.config": ("MirrorsConfig",),
-    "oci.mirror.results": ("CheckReport", "MirrorIncomplete", "MirrorRunReport"),
+    "oci.mirror.results": ("CheckReport", "Drifted", "MirrorIncomplete", "MirrorRunReport"),
     "oci.prune.results": ("PruneRunReport",),
     "oci.relocation.report": ("RelocationIncomplete", "RelocationReport", "VerificationReport"),
 }

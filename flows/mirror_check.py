@@ -12,12 +12,12 @@ from prefect.runtime import flow_run
 from flows.mirror import name_of
 from flows.parameters.forms import flat
 from flows.parameters.mirror import MirrorCheckParameters
-from flows.results import completed, failed, run_alone
+from flows.results import DRIFT, completed, failed, run_alone
 from oci.errors import Incomplete, StoreError, TransshipError
 from oci.mirror.comparison import CHECK
 from oci.mirror.config import Mirror
 from oci.mirror.digest_cache import DigestCache, default_path
-from oci.mirror.results import CheckReport, DriftReport
+from oci.mirror.results import CheckReport, Drifted, DriftReport
 from oci.mirror.run import Shared
 from oci.mirror.work import Breaker
 from tasks.mirror import MirrorRun, MirrorsRun, check_mirror
@@ -34,8 +34,8 @@ def run_name() -> str:
 async def mirror_check(parameters: MirrorCheckParameters) -> CheckReport:
     """Tells which tags are missing, stale, extra, unsigned, or moved though immutable. Nothing is written.
 
-    A run that finds drift completes; the event `transship.mirror.drifted` is what automations act on. Raises Incomplete
-    when something couldn't be compared.
+    A run that finds drift ends in the state `Drift`, which is of the type Failed, and raises Drifted; the event
+    `transship.mirror.drifted` is what automations act on. Raises Incomplete when something couldn't be compared.
     """
     try:
         config, chosen = await asyncio.to_thread(parameters.chosen)
@@ -47,7 +47,7 @@ async def mirror_check(parameters: MirrorCheckParameters) -> CheckReport:
         report = CheckReport(mirrors=await together(*(_checked(whole, one) for one in await whole.every())))
     wrong = [one for one in report.mirrors if not one.complete]
     if not wrong:
-        return completed(report)
+        return cast(CheckReport, failed(Drifted(report), DRIFT)) if report.drifted else completed(report)
     incomplete = Incomplete(
         f"{len(wrong)} of {len(report.mirrors)} mirrors couldn't be compared in full",
         [StoreError(str(one)) for one in wrong],

@@ -23,18 +23,25 @@ REPORT_SECONDS = 15.0
 _LONGEST_MESSAGE = 1000
 
 
-def failed(error: TransshipError) -> Any:
+DRIFT = "Drift"
+"""Name of the state, of the type Failed, that a check ends in which found drift."""
+
+
+def failed(error: TransshipError, name: str = "Failed") -> Any:
     """Returns a state that Prefect raises the error of, when the flow is awaited. Returned from a flow, because an
     error that is raised fills the log with a traceback and the state with its prefix, where one sentence says it
     all."""
-    state: State[Any] = Failed(message=str(error), data=error)
+    state: State[Any] = Failed(name=name, message=_one_line(str(error)), data=error)
     return state
 
 
 def completed(result: T, message: str = "") -> T:
     """Returns a state with a message, that Prefect gives the result of when the flow is awaited."""
-    text = "; ".join((message or str(result)).splitlines())[:_LONGEST_MESSAGE]
-    return cast(T, Completed(message=text, data=result))
+    return cast(T, Completed(message=_one_line(message or str(result)), data=result))
+
+
+def _one_line(message: str) -> str:
+    return "; ".join(message.splitlines())[:_LONGEST_MESSAGE]
 
 
 async def or_failed(work: Awaitable[T], message: Callable[[T], str] = str) -> T:

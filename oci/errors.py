@@ -46,6 +46,12 @@ class TransshipError(Exception):
         return f"{self.message} (hint: {self.hint})" if self.hint else self.message
 
 
+def cause_and_step(text: str) -> tuple[str, str]:
+    """Parts the text of an error into its cause and its hint, which may be empty."""
+    cause, found, hint = text.rpartition(" (hint: ")
+    return (cause, hint.removesuffix(")")) if found and hint.endswith(")") else (text, "")
+
+
 class InvalidInput(TransshipError):
     """What was given can't be used as it is."""
 

@@ -30,6 +30,7 @@ from oci.relocation.transfer import DONE
 from oci.units import percent
 from tasks.access import Side
 from tasks.artifacts.history import PastRun, keep_history
+from tasks.artifacts.overview import MirrorLine, keep_overview
 from tasks.artifacts.pages import mirror_page
 from tasks.artifacts.report import REFUSED, emit, write_page, write_table
 from tasks.blocks import load_s3
@@ -53,6 +54,8 @@ class MirrorsRun(Run):
         self.told: list[RunMetrics] = []
         """The numbers of the mirrors that have ended."""
         self.telling = asyncio.Lock()
+        self.overview: dict[str, MirrorLine] = {}
+        """What the overview is to say of the mirrors that have ended."""
         self._limits: dict[str, int] | None = None
         self._asking = asyncio.Lock()
         self._slots: dict[frozenset[str], Slots] = {}
@@ -82,6 +85,8 @@ class MirrorsRun(Run):
         if self._session is not None:
             self.shared.facts.locate(self._session.ledger.known())
         await asyncio.to_thread(self.shared.facts.save)
+        if self.overview:
+            await keep_overview(self.overview)
         await super().close()
 
     async def _open(self, run: Run) -> Session:
@@ -303,6 +308,7 @@ async def report_mirror(mirror: str, error: str = "") -> MirrorReport:  # noqa: 
         )
         await write_table("mirror-failed", name, rows, f"What failed of {name}")
     await keep_history(name, _past(report))
+    run.whole.overview[name] = _line(report)
     emit(f"{EVENT}.{'finished' if report.succeeded else 'failed'}", name, report.to_dict())
     for tag, reason in report.refusals.items():
         emit(REFUSED, f"{report.source}:{tag}", {"mirror": name, "image": f"{report.source}:{tag}", "reason": reason})
@@ -315,6 +321,13 @@ async def report_mirror(mirror: str, error: str = "") -> MirrorReport:  # noqa: 
     log = get_run_logger().info if report.succeeded else get_run_logger().error
     log("%s", report)
     return report
+
+
+def _line(report: MirrorReport) -> MirrorLine:
+    line = MirrorLine(succeeded=report.succeeded, failed=len(report.failed), sent=report.receipt.bytes_written)
+    if not report.succeeded:
+        return line
+    return line.model_copy(update={"complete": datetime.now(UTC), "drift": report.extra})
 
 
 def _report(run: MirrorRun, error: str) -> MirrorReport:
@@ -343,6 +356,7 @@ async def check_mirror(mirror: str) -> DriftReport:
     comparison = await _compare(run)
     found = DriftReport.of(comparison, run.receipt(), comparison.lag(datetime.now(UTC)))
     await write_table("mirror-drift", mirror, map(msgspec.structs.asdict, found.drift), str(found))
+    run.whole.overview[mirror] = MirrorLine(drift=found.differing)
     if found.drifted:
         emit(f"{EVENT}.drifted", mirror, found.to_dict())
     log = get_run_logger().warning if found.drifted else get_run_logger().info

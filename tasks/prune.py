@@ -23,6 +23,7 @@ from oci.reference import StoreName
 from oci.relocation.session import Access, Session
 from oci.units import counted, show_size
 from tasks.access import OneSided, Side
+from tasks.artifacts.overview import OtherLine, keep_overview
 from tasks.artifacts.pages import prune_page
 from tasks.artifacts.report import artifact_key, emit, write_page, write_table
 from tasks.run import ONCE, REPEATABLE, current, remembered
@@ -190,6 +191,7 @@ async def report_prune(destination: StoreName, written: PruneRunReport) -> Prune
     """Writes the report artifact and emits `transship.prune.finished`, `.denied` or `.failed`, with the report as
     payload."""
     await write_page("prune", str(destination), prune_page(written), f"What the prune of {destination} did")
+    await keep_overview({}, OtherLine(what=f"prune {destination}", succeeded=written.outcome != "failed"))
     ending = written.outcome if written.outcome in ("denied", "failed") else "finished"
     emit(f"{EVENT}.{ending}", str(destination), msgspec.to_builtins(written))
     log = get_run_logger().error if ending == "failed" else get_run_logger().info

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from oci.bundle.lockfile import write_lock
 from oci.descriptor import INDEX_TYPES
 from oci.digest import Digest, parse_digest
-from oci.errors import Incomplete, InvalidInput, TransshipError
+from oci.errors import Incomplete, InvalidInput, PartFailed, TransshipError, cause_and_step
 from oci.meter import Receipt, RunMetrics, export_metrics
 from oci.reference import Reference
 from oci.registry.options import DEFAULT_CONCURRENCY
@@ -31,7 +31,8 @@ from oci.relocation.verify import Verification
 from oci.store import found_manifest
 from oci.units import counted, percent, show_size
 from tasks.access import Side, between
-from tasks.artifacts.pages import relocation_page
+from tasks.artifacts.overview import OtherLine, keep_overview
+from tasks.artifacts.pages import relocation_page, with_short_digests
 from tasks.artifacts.report import REFUSED, artifact_key, emit, percent_shown, write_page, write_table
 from tasks.fleet.limits import limits_of
 from tasks.run import ONCE, REPEATABLE, TASK_RUN_LIMIT, Run, current, remembered, shared_out
@@ -230,7 +231,7 @@ async def fetch_referenced_images(source: Resolution) -> None:
         len(plan.blobs),
     )
     for failure in plan.failures:
-        log.warning("can't be read: %s: %s", failure.subject, failure.message)
+        log.warning("can't be read: %s", PartFailed(failure.message, subject=failure.subject))
 
 
 @task(name="resume shard", task_run_name="resume shard of {destination}", **REPEATABLE)
@@ -321,6 +322,8 @@ async def report(destination: str) -> RelocationReport:  # noqa: ARG001 - shown 
     where = written.archive[0] if written.archive else run.destination
     kind = "export" if written.archive_facts else "relocation"
     await write_page(kind, where, relocation_page(written), f"What the relocation of {written.source} did")
+    sent = OtherLine(what=f"{written.source} → {where}", succeeded=written.succeeded, sent=written.bytes.written)
+    await keep_overview({}, sent)
     if written.failures:
         await write_table("failures", where, map(_row, written.failures), f"What failed of {written.source}")
     for failed in written.failures:
@@ -350,11 +353,14 @@ def metrics_of(written: RelocationReport, destination: str, receipt: Receipt) ->
 
 def _row(failure: ImageFailure) -> dict[str, str]:
     """The cause comes early: the UI doesn't wrap, and a whole reference fills a page."""
+    cause, step = cause_and_step(failure.error)
     return {
         "image": short_subject(failure.image),
         "trying again": "may help" if failure.retryable else "won't help",
-        "cause": failure.error,
+        "cause": with_short_digests(cause),
+        "next step": step,
         "reference": failure.image,
+        "detail": failure.error,
     }
 
 

@@ -20,6 +20,7 @@ from prefect.utilities.callables import parameter_schema
 
 from flows.deploy.declaration import TAG, Change, Declaration, Outcome, different
 from oci.errors import InvalidInput
+from tasks.artifacts.overview import mirror_tag
 
 KIND = "deployment"
 JOB_VARIABLES = {"env": {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}}
@@ -48,11 +49,6 @@ class Wanted:
 
 WAITS = "transship:waits-for-block"
 """Tag of a deployment that is paused until a block is made. A deployment that a person paused stays paused."""
-
-
-def mirror_tag(mirror: str) -> str:
-    """By which the runs of one mirror are found, whatever started them."""
-    return f"mirror:{mirror}"
 
 
 def group_tag(group: str) -> str:

@@ -27,6 +27,7 @@ from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectNotFound
 from prefect.states import AwaitingRetry, Completed, Crashed
 
+from flows.results import DRIFT
 from tasks.fleet.heartbeat import PERIOD, read_heartbeats
 
 TAG = "transship"
@@ -42,7 +43,7 @@ _ALIVE_OR_OVER = frozenset(
     | {
         f"prefect.flow-run.{state}"
         for state in (
-            *("Completed", "Failed", "TimedOut", "Cancelled", "Crashed"),
+            *("Completed", "Failed", DRIFT, "TimedOut", "Cancelled", "Crashed"),
             *("Paused", "Suspended", "AwaitingRetry", "Scheduled"),
         )
     }

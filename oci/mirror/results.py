@@ -320,8 +320,12 @@ class DriftReport(Struct, frozen=True, kw_only=True):
         )
 
     @property
+    def differing(self) -> int:
+        return sum(tag.state not in (TagState.FAILED.value, TagState.MORE_THERE.value) for tag in self.drift)
+
+    @property
     def drifted(self) -> bool:
-        return any(tag.state not in (TagState.FAILED.value, TagState.MORE_THERE.value) for tag in self.drift)
+        return self.differing > 0
 
     @property
     def complete(self) -> bool:
@@ -336,8 +340,7 @@ class DriftReport(Struct, frozen=True, kw_only=True):
         return f"{self.mirror}: {', '.join([f'{self.in_place} in place', *counts])}"
 
     def to_dict(self) -> dict[str, Any]:
-        body: dict[str, Any] = msgspec.to_builtins(self)
-        return body | {"drifted": self.drifted, "receipt": self.receipt.to_dict()}
+        return {**msgspec.to_builtins(self), "drifted": self.drifted, "receipt": self.receipt.to_dict()}
 
 
 class CheckReport(Struct, frozen=True, kw_only=True):
@@ -351,6 +354,17 @@ class CheckReport(Struct, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.mirrors))
+
+
+class Drifted(TransshipError):
+    """A destination isn't what its mirror says; `report` says where."""
+
+    def __init__(self, report: CheckReport) -> None:
+        super().__init__(str(report), hint="run the mirrors: what is missing or stale is copied")
+        self.report = report
+
+    def __reduce__(self) -> tuple[type[Drifted], tuple[CheckReport]]:
+        return type(self), (self.report,)
 
 
 ONLY_LIMIT = 100_000

@@ -12,7 +12,7 @@ from contextlib import nullcontext
 
 from oci.bundle import reader, tagnames
 from oci.descriptor import Descriptor
-from oci.digest import Digest
+from oci.digest import Digest, hex_of
 from oci.errors import Denied, InvalidManifest, NotFound, StoreError, TransshipError, Unauthorized, Unavailable
 from oci.manifest import NESTING_LIMIT, Manifest, parse_manifest
 from oci.reference import ArchiveName, Reference, StoreName
@@ -275,9 +275,11 @@ def _nowhere(entry: Entry, errors: list[TransshipError]) -> TransshipError:
     lead = ([error for error in errors if not isinstance(error, NotFound)] or errors)[-1]
     if not isinstance(lead, StoreError):
         return lead
-    tried = "; ".join(str(error) for error in errors)
+    tried = "; ".join(
+        _attempt(error).replace(hex_of(entry.digest), f"{hex_of(entry.digest)[:12]}…") for error in errors
+    )
     return type(lead)(
-        f"{entry.digest} was found in none of {len(errors)} places: {tried}",
+        f"it is in none of {len(errors)} places: {tried}",
         side="source",
         subject=str(entry.origin or entry.digest),
         operation="looking for",
@@ -286,6 +288,13 @@ def _nowhere(entry: Entry, errors: list[TransshipError]) -> TransshipError:
         retryable=any(error.retryable for error in errors),
         hint=lead.hint or "check that the reference exists and that this identity may read it",
     )
+
+
+def _attempt(error: TransshipError) -> str:
+    """Returns what became of the search in one place. The digest and the hint stand once, in the whole."""
+    if isinstance(error, StoreError) and "://" not in error.message:
+        return f"{error.store}: {error.message}"
+    return error.message
 
 
 class Attaching:

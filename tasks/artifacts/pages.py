@@ -6,14 +6,16 @@ Text from registries, tags, labels and error messages is escaped: it must not be
 from __future__ import annotations
 
 import os
+import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from oci.bundle.results import DescribeReport, PullReport, PushReport
+from oci.errors import cause_and_step
 from oci.meter import Receipt
 from oci.mirror.results import MirrorReport
 from oci.prune.results import PruneRunReport
-from oci.relocation.report import ImageTraffic, RelocationReport, Traffic, VerificationReport
+from oci.relocation.report import ImageTraffic, RelocationReport, Traffic, VerificationReport, short_subject
 from oci.units import counted, show_size
 from tasks.artifacts.picture import bytes_picture, embedded, in_words
 
@@ -22,16 +24,17 @@ ROWS = 500
 
 NOT_COMPLETE = "**Not complete; it has no name.** What is stored isn't sent again next time."
 _FAILURES = 200
-_LINE = 72
+_LINE = 100
 """Characters of a line in a block that doesn't wrap by itself."""
 
 _ESCAPES = str.maketrans({sign: f"\\{sign}" for sign in "\\`*_[]<>|~&"})
 
 
 def text(value: object) -> str:
-    """Escapes one line of plain text."""
+    """Escapes one line of plain text. The newer UI makes links of addresses, also where a character is an entity: a
+    space without width stands in them."""
     plain = "".join(sign if sign.isprintable() else " " for sign in str(value))
-    return plain.translate(_ESCAPES).replace("://", ":&#47;/").replace("www.", "www&#46;")
+    return plain.translate(_ESCAPES).replace("://", ":/\u200b/").replace("www.", "www\u200b.")
 
 
 def code(value: object) -> str:
@@ -94,6 +97,7 @@ def relocation_page(report: RelocationReport) -> str:
         facts("Source", f"{text(report.what)} {code(report.source)}".strip(), _relocation_rows(report)),
         _biggest(report),
         _requests(report.requests),
+        _details(report),
     )
 
 
@@ -159,23 +163,49 @@ def _tags(tags: Sequence[str], most: int = 100) -> str:
     return ", ".join([*shown, f"{attached} of attached artifacts"] if attached else shown)
 
 
+def with_short_digests(value: str) -> str:
+    """Shortens the digests in a sentence, which would break over lines."""
+    return _DIGEST.sub(r"\1…", value)
+
+
+_DIGEST = re.compile(r"(sha256:[0-9a-f]{12})[0-9a-f]{52}")
+
+
+def step_of(error: str, *, retryable: bool) -> str:
+    """Says what to do next about a failure, in plain text."""
+    step = cause_and_step(error)[1] or ("" if retryable else "mend the cause, then run it again")
+    return "; ".join(filter(None, (step, "trying again may help" if retryable else "")))
+
+
+def failure_list(failures: Iterable[tuple[str, str, bool]], more: str = "") -> list[str]:
+    """Lists subject (Markdown), error and whether trying again may help. The older UI doesn't wrap tables."""
+    lines = [
+        f"- {subject}: {text(with_short_digests(cause_and_step(error)[0]))}. "
+        f"**Next step:** {text(step_of(error, retryable=retryable))}"
+        for subject, error, retryable in failures
+    ]
+    return ["### Failed", "", *lines, *([f"- {more}"] if more else []), ""] if lines or more else []
+
+
 def _failures(report: RelocationReport) -> list[str]:
-    """Cause and next step of each, in a block that keeps long references on lines of their own."""
-    if report.succeeded:
-        return []
-    lines = ["### Failed", "", "```"]
+    """Cause and next step of each; `_details` has the rest."""
+    shown = report.failures[:_FAILURES]
+    more = f"and {len(report.failures) - len(shown)} more" if len(report.failures) > len(shown) else ""
+    return failure_list(
+        ((code(short_subject(one.image or report.destination)), one.error, one.retryable) for one in shown), more
+    )
+
+
+def _details(report: RelocationReport) -> list[str]:
+    """References in full and errors as they are, at the end of the page. No digest is broken over lines."""
+    lines = []
     for failed in report.failures[:_FAILURES]:
-        again = "may pass" if failed.retryable else "won't pass by itself"
-        lines += _wrapped(failed.image or report.destination)
-        lines += [f"    {line}" for line in _wrapped(f"{failed.error} ({again})")]
-    if len(report.failures) > _FAILURES:
-        lines.append(f"and {len(report.failures) - _FAILURES} more")
-    return [*lines, "```", ""]
-
-
-def _wrapped(value: str) -> list[str]:
-    plain = "".join(sign if sign.isprintable() else " " for sign in value)
-    return textwrap.wrap(plain.replace("`", "'"), _LINE, break_on_hyphens=False)
+        plain = "".join(sign if sign.isprintable() else " " for sign in f"{failed.image} {failed.error}".strip())
+        wrapped = textwrap.wrap(
+            plain.replace("`", "'"), _LINE, break_long_words=False, break_on_hyphens=False, subsequent_indent="    "
+        )
+        lines += [*wrapped, ""]
+    return ["### Details of the failures", "", "```", *lines[:-1], "```", ""] if lines else []
 
 
 def _picture(report: RelocationReport) -> list[str]:
@@ -308,19 +338,20 @@ def _alarms(report: MirrorReport) -> Iterator[str]:
 
 def _mirror_failures(report: MirrorReport, most: int = 200) -> list[str]:
     tried = [failed for failed in report.failed if not failed.not_tried]
-    rows = [
+    more = [f"and {len(tried) - most} more"] if len(tried) > most else []
+    more += [f"{len(report.failed) - len(tried)} not tried"] if len(tried) < len(report.failed) else []
+    return failure_list(
         (
-            ", ".join(code(name.rpartition("/")[2]) for name in failed.names) or text(report.mirror),
-            text(failed.destination),
-            text(failed.error),
-        )
-        for failed in tried[:most]
-    ]
-    if len(tried) > most:
-        rows.append((f"and {len(tried) - most} more", "", ""))
-    if len(tried) < len(report.failed):
-        rows.append((f"{len(report.failed) - len(tried)} not tried", "", ""))
-    return table(("Failed", "Destination", "Cause"), rows) if rows else []
+            (
+                (", ".join(code(name.rpartition("/")[2]) for name in failed.names) or text(report.mirror))
+                + (f" → {text(failed.destination)}" if failed.destination else ""),
+                failed.error,
+                failed.retryable,
+            )
+            for failed in tried[:most]
+        ),
+        ", ".join(more),
+    )
 
 
 def _mirror_rows(report: MirrorReport) -> dict[str, str]:

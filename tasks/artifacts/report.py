@@ -33,8 +33,17 @@ def artifact_key(kind: str, destination: str) -> str:
     return f"{kind}-{slug}"[:200]
 
 
+OVERVIEW = "transship-overview"
+"""Key of the artifact with all mirrors; see tasks.artifacts.overview."""
+_TO_OVERVIEW = f"\n[All mirrors and the last runs](../key/{OVERVIEW})\n"
+"""Relative to the pages of an artifact and of a key, which are below `/artifacts/` in both versions of the UI."""
+
+
 async def write_page(kind: str, name: str, markdown: str, description: str) -> None:
-    await acreate_markdown_artifact(key=artifact_key(kind, name), markdown=markdown, description=description)
+    """Writes a page of a run, with a link to the overview."""
+    await acreate_markdown_artifact(
+        key=artifact_key(kind, name), markdown=markdown + _TO_OVERVIEW, description=description
+    )
 
 
 async def write_table(kind: str, name: str, rows: Iterable[Mapping[str, Any]], description: str) -> None:

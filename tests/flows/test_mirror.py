@@ -17,6 +17,7 @@ from prefect.client.schemas.objects import FlowRun, TaskRun
 
 import tasks.mirror
 from flows import (
+    Drifted,
     MirrorCheckParameters,
     MirrorIncomplete,
     MirrorParameters,
@@ -25,6 +26,7 @@ from flows import (
     mirror_check_sync,
     mirror_sync,
 )
+from flows.results import DRIFT
 from oci.errors import InvalidDocument, InvalidInput
 from oci.mirror.config import MirrorSource
 from oci.mirror.execute import ItemOutcome
@@ -296,7 +298,7 @@ def test_a_namespace_is_a_report_for_each_of_its_repositories(
     assert other_registry.repository_tags(f"all/{repository}/app") == ["1.0"]
 
 
-def test_a_check_reports_drift_and_completes(
+def test_a_check_that_finds_drift_ends_in_a_state_that_shows_it(
     registry: DockerRegistry, other_registry: DockerRegistry, repository: str, tmp_path: Path
 ) -> None:
     seed(registry, repository, {"1.0": image(1), "1.1": image(2)})
@@ -307,11 +309,12 @@ def test_a_check_reports_drift_and_completes(
         f"    destinations: [{{repository: {other_registry.host}/{repository}}}]\n"
     )
 
-    report = mirror_check_sync(MirrorCheckParameters(path=str(path), names=("web",)))
+    with pytest.raises(Drifted) as drifted:
+        mirror_check_sync(MirrorCheckParameters(path=str(path), names=("web",)))
 
-    assert report.drifted
-    assert {(tag.tag, tag.state) for tag in report.mirrors[0].drift} == {("1.1", "missing"), ("old", "extra")}
-    assert last_run(1)[0].state_type == "COMPLETED"
+    found = drifted.value.report.mirrors[0].drift
+    assert {(tag.tag, tag.state) for tag in found} == {("1.1", "missing"), ("old", "extra")}
+    assert (last_run(1)[0].state_type, last_run(1)[0].state_name) == ("FAILED", DRIFT)
 
 
 def test_a_file_that_can_not_be_used_fails_the_run_with_its_line(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from msgspec import structs
 
-from oci.errors import Incomplete, Unauthorized
+from oci.errors import Incomplete, StoreError, Unauthorized
 from oci.relocation.plan import PlanFailure
 from oci.relocation.report import ImageFailure, RelocationIncomplete, RelocationReport
 from oci.relocation.request import RelocationRequest
@@ -133,30 +133,40 @@ def test_text_from_outside_does_not_break_the_page() -> None:
     page = relocation_page(report)
 
     assert "| Destination | `b \\| c` |" in page
-    assert "\nx\n    one ''' # two (may pass)\n```\n" in page
+    assert "- `x`: one \\`\\`\\` # two. **Next step:** trying again may help\n" in page
+    assert "\n```\nx one ''' # two\n```\n" in page
 
 
 @pytest.mark.parametrize(
     ("outside", "shown"),
     [
-        ("[click](https://evil.example)", r"\[click\](https:&#47;/evil.example)"),
-        ("![x](http://evil.example/pixel.png)", r"!\[x\](http:&#47;/evil.example/pixel.png)"),
+        ("[click](https://evil.example)", "\\[click\\](https:/\u200b/evil.example)"),
+        ("![x](http://evil.example/pixel.png)", "!\\[x\\](http:/\u200b/evil.example/pixel.png)"),
         ("<img src=x>", r"\<img src=x\>"),
         ("**bold** `code` a_b ~c~ & x", r"\*\*bold\*\* \`code\` a\_b \~c\~ \& x"),
         ("cell | cell\nline", r"cell \| cell line"),
-        ("www.evil.example \x1b[31m", r"www&#46;evil.example  \[31m"),
+        ("www.evil.example \x1b[31m", "www\u200b.evil.example  \\[31m"),
     ],
 )
 def test_text_from_outside_is_no_markdown(outside: str, shown: str) -> None:
     assert text(outside) == shown
 
 
-def test_no_line_of_the_failures_is_wider_than_the_page() -> None:
-    failure = ImageFailure(image=f"registry.example/{'x' * 90}@{digest(1)}", error="y" * 300, retryable=False)
+def test_a_failure_is_its_cause_and_its_next_step_and_its_details_stand_at_the_end_with_whole_digests() -> None:
+    reference = f"registry.example/web@{digest(1)}"
+    error = str(StoreError(f"GET of {digest(1)} failed", subject=reference, hint="look at the login"))
+    failure = ImageFailure(image=reference, error=error, retryable=False)
     page = relocation_page(RelocationReport(source="a", destination="b", failures=[failure] * 300))
 
-    assert max(len(line) for line in page.splitlines()) <= 76
+    short = digest(1)[:19]
+    rows = [line for line in page.splitlines() if line.startswith(f"- `web@{short}`:")]
+    assert len(rows) == 200
+    assert rows[0].endswith(f"GET of {short}… failed. **Next step:** look at the login")
+    assert "hint" not in rows[0]
     assert "and 100 more" in page
+    details = page.partition("### Details")[2]
+    assert reference in details.splitlines()[3]
+    assert str(digest(1)) in error
 
 
 def test_the_error_that_carries_a_report_survives_being_sent_to_another_process() -> None:
