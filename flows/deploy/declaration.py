@@ -136,19 +136,19 @@ def _trigger(mirror: Mirror) -> PushTrigger | None:
 
 
 FLEET_NAME = "fleet"
-FLEET_WORK_POOL = "transship-fleet"
-"""Not the one of the mirrors: there, runs that wait for their shards could hold every place that a shard needs."""
+_FLEET = {
+    "flows.shard.relocate_shard": "Copies a part of a large relocation, for a run that asks for a fleet.",
+    "flows.mirror_shard.mirror_shard": "Carries some of a mirror's images, for a run that asks for a fleet.",
+    "flows.tarball.write_archive_parts": "Writes a group of parts of a large archive, for a run that asks for a fleet.",
+}
 
 
 def fleet() -> tuple[Declaration, ...]:
-    """As `deployments/prefect.yaml` has them, so that neither way to deploy undoes what the other did."""
-    return (
-        _fleet_deployment(
-            "flows.shard.relocate_shard", "Copies a part of a large relocation, for a run that asks for a fleet."
-        ),
-        _fleet_deployment(
-            "flows.mirror_shard.mirror_shard", "Carries some of a mirror's images, for a run that asks for a fleet."
-        ),
+    """Returns what the machines of a fleet take their work from. Its work pool isn't the one of the mirrors: there,
+    runs that wait for their shards could hold every place that a shard needs."""
+    return tuple(
+        Declaration(FLEET_NAME, description, parameters={}, places=None, entrypoint=entrypoint)
+        for entrypoint, description in _FLEET.items()
     )
 
 
@@ -162,10 +162,6 @@ def rescue() -> Declaration:
         entrypoint="flows.deploy.zombie_runs.rescue",
         unwatched=True,  # with the patience of other runs; it has a tag of its own, see flows.deploy.zombie_runs
     )
-
-
-def _fleet_deployment(entrypoint: str, description: str) -> Declaration:
-    return Declaration(FLEET_NAME, description, parameters={}, places=None, entrypoint=entrypoint)
 
 
 class Outcome(StrEnum):

@@ -12,7 +12,7 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.exceptions import PrefectHTTPStatusError
 
 from flows.deploy.automations import parse_block, put_alarms, put_automation, put_trigger, remove_trigger
-from flows.deploy.declaration import FLEET_WORK_POOL, Change, DeclaredMirror, Outcome, declared, fleet, rescue
+from flows.deploy.declaration import Change, DeclaredMirror, Outcome, declared, fleet, rescue
 from flows.deploy.deployments import KIND, Wanted, left_over, put, remove
 from flows.deploy.infrastructure import block_types, find_block, put_block_type, put_limits, put_work_pool
 from flows.deploy.zombie_runs import zombie_automations
@@ -30,14 +30,14 @@ def _ignore(change: Change) -> None:
 
 @dataclass(frozen=True, slots=True)
 class DeployOptions:
-    """Workers of `fleet_pool` take shards of large runs. Where the work pools have to be made, they are of
-    `work_pool_type`, and that of the fleet like the other. `group` keeps several configurations on one server apart.
-    `notify` names the block, TYPE/NAME, that is notified of failures and drift. `prune` removes what the group has left
-    over; without it that is only reported."""
+    """Workers of `fleet_pool` take shards of large runs; empty where there is no fleet. Where the work pools have to be
+    made, they are of `work_pool_type`, and that of the fleet like the other. `group` keeps several configurations on
+    one server apart. `notify` names the block, TYPE/NAME, that is notified of failures and drift. `prune` removes what
+    the group has left over; without it that is only reported."""
 
     work_pool: str = "transship"
     work_pool_type: str = "process"
-    fleet_pool: str = FLEET_WORK_POOL
+    fleet_pool: str = ""
     group: str = "default"
     notify: str = ""
     prune: bool = False
@@ -101,7 +101,8 @@ async def _deploy(
     dry_run = options.dry_run
     type_of_pools, pool = options.work_pool_type, options.work_pool
     yield await put_work_pool(client, pool, type_of_pools, dry_run=dry_run)
-    yield await put_work_pool(client, options.fleet_pool, type_of_pools, like=pool, dry_run=dry_run)
+    if options.fleet_pool:
+        yield await put_work_pool(client, options.fleet_pool, type_of_pools, like=pool, dry_run=dry_run)
     for block in block_types():
         yield await put_block_type(client, block, dry_run=dry_run)
     missing = [change for kind, name in _logins(config) if (change := await find_block(client, kind, name))]
@@ -117,7 +118,7 @@ async def _deploy(
     if options.notify:
         for change in await put_alarms(client, options.notify, options.group, dry_run=dry_run):
             yield change
-    for declaration in fleet():
+    for declaration in fleet() if options.fleet_pool else ():
         change, _ = await put(client, Wanted(declaration, options.fleet_pool), dry_run=dry_run)
         yield change
     for declared_mirror in wanted:

@@ -24,14 +24,13 @@ from tests.benchmarks.tools import IMAGES_LOCK
 from tests.benchmarks.workloads import Pushed, push, tiny
 from tests.servers.docker_registry import DockerRegistry
 from tests.support.far_link import FarLink
-from tests.support.prefect_server import PrefectServer, deploy, settings_for
+from tests.support.prefect_server import FLEET_POOL, PrefectServer, deploy, settings_for
 
 WORKERS = (1, 2, 4)
 ROUND_TRIP = 0.05
 """Seconds, added to every one."""
 SHARDS = 4
 CONCURRENCY = 4
-POOL = "transship-fleet"
 
 
 def measure_fleet(runs: int) -> list[dict[str, Any]]:
@@ -67,7 +66,7 @@ def measure(folder: Path, runs: int) -> dict[int, list[float]]:
                 print(f"fleet: run {number + 1} of {runs}: {workers} workers", file=sys.stderr)
                 with ExitStack() as working:
                     for _ in range(workers):
-                        working.enter_context(server.worker(POOL, "--limit", "1"))
+                        working.enter_context(server.worker(FLEET_POOL, "--limit", "1"))
                     seconds[workers].append(timed(pushed, f"{far.address}/mirror/set", folder))
     return seconds
 

@@ -31,11 +31,7 @@ def test_a_deployment_is_of_a_flow_that_a_worker_can_import(deployment: dict[str
     assert deployment["enforce_parameter_schema"] is True
 
 
-WATCHED = [deployment for deployment in declared() if deployment["name"] != "rescue"]
-"""`rescue` has a tag of its own, by which it is watched."""
-
-
-@pytest.mark.parametrize("deployment", WATCHED, ids=lambda deployment: str(deployment["name"]))
+@pytest.mark.parametrize("deployment", declared(), ids=lambda deployment: str(deployment["name"]))
 def test_a_deployment_is_found_by_the_automations_that_watch_over_its_runs(deployment: dict[str, Any]) -> None:
     assert "transship" in deployment["tags"]
     assert deployment["work_pool"]["job_variables"]["env"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == "30"

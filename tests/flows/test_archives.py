@@ -24,7 +24,7 @@ from tests.faults.proxy import Fault, FaultProxy
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.seaweedfs import ACCESS_KEY, SECRET_KEY, SeaweedFS
 from tests.support import content
-from tests.support.prefect_server import PrefectServer, deploy
+from tests.support.prefect_server import FLEET_POOL, PrefectServer, deploy
 from tests.support.shop import Shop, push_shop
 
 pytestmark = pytest.mark.usefixtures("prefect")
@@ -294,7 +294,7 @@ def test_workers_write_one_object_together(
     prefect: PrefectServer, object_store: SeaweedFS, big: str, s3_location: str, tmp_path: Path
 ) -> None:
     deploy(prefect)
-    with prefect.worker("transship-fleet"):
+    with prefect.worker(FLEET_POOL):
         report = export(big, s3_location, part_size="5MiB", groups=2, deployment="write-archive-parts/fleet")
 
     file = str(tmp_path / "shop.tar")

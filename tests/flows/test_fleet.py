@@ -47,7 +47,7 @@ from tests.servers.docker_registry import DockerRegistry
 from tests.servers.registry_data import seed
 from tests.support.flow_runs import children_of, kill_machine, put_limit, with_client
 from tests.support.mirroring import many
-from tests.support.prefect_server import PrefectServer, deploy, settings_for
+from tests.support.prefect_server import FLEET_POOL, PrefectServer, deploy, settings_for
 from tests.support.slow_link import SlowLink
 from tests.support.waiting import eventually, until
 
@@ -61,7 +61,7 @@ LIMIT = 7
 def deployed(prefect_server: PrefectServer) -> Iterator[PrefectServer]:
     """The deployments, and a worker that takes two shards at a time."""
     deploy(prefect_server)
-    with prefect_server.worker("transship-fleet", "--limit", "2"), settings_for(prefect_server):
+    with prefect_server.worker(FLEET_POOL, "--limit", "2"), settings_for(prefect_server):
         yield prefect_server
 
 
@@ -202,7 +202,7 @@ def test_a_worker_killed_in_the_middle_costs_one_shard_that_finishes_elsewhere(
     killed: list[int] = []
     put_limit(source.host, LIMIT)
 
-    with deployed.worker("transship-fleet", "--limit", "1") as doomed:
+    with deployed.worker(FLEET_POOL, "--limit", "1") as doomed:
         killing = meanwhile(
             "a shard on the doomed machine that has sent a part of its images",
             lambda: any(scene.sent_in_part(run_of(process)) for process in children_of(doomed.pid)),

@@ -27,6 +27,7 @@ from tests.servers.postgresql import PostgreSQL
 from tests.support.waiting import until
 
 ROOT = Path(__file__).parent.parent.parent
+FLEET_POOL = "transship-fleet"
 PREFECT = str(Path(sys.executable).with_name("prefect"))
 
 
@@ -220,10 +221,26 @@ def delete_automations(config: pytest.Config) -> None:
 
 @cache
 def deploy(server: PrefectServer) -> None:
-    """Work pools and deployments, made as deployments/prefect.yaml says; once for a server."""
-    for pool in ("transship", "transship-fleet"):
-        make_work_pool(server, pool)
+    """Work pools and deployments, made as deployments/prefect.yaml says, and those of a fleet; once for a server."""
+    make_work_pool(server, "transship")
     server.cli("--no-prompt", "deploy", "--all", "--prefect-file", "deployments/prefect.yaml")
+    _deploy_fleet(server)
+
+
+def _deploy_fleet(server: PrefectServer) -> None:
+    from prefect.client.orchestration import PrefectClient
+
+    from flows.deploy.declaration import fleet
+    from flows.deploy.deployments import Wanted, put
+
+    make_work_pool(server, FLEET_POOL)
+
+    async def make() -> None:
+        async with PrefectClient(server.api) as client:
+            for declaration in fleet():
+                await put(client, Wanted(declaration, FLEET_POOL), dry_run=False)
+
+    asyncio.run(make())
 
 
 def make_work_pool(server: PrefectServer, name: str) -> None:

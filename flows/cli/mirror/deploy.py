@@ -27,7 +27,9 @@ _HEADER = ("Outcome", "Kind", "Name", "Detail")
 @click.option("--work-pool", default="transship", show_default=True, help="Its workers run the mirrors.")
 @click.option("--work-pool-type", default="process", show_default=True, help="Of a pool that has to be made.")
 @click.option(
-    "--fleet-work-pool", default="transship-fleet", show_default=True, help="Its workers take shards of large runs."
+    "--fleet-work-pool",
+    default="",
+    help="Make this work pool too, whose workers take shards of large runs. Without it there is no fleet.",
 )
 @click.option(
     "--group",
@@ -46,7 +48,7 @@ _HEADER = ("Outcome", "Kind", "Name", "Detail")
 @click.pass_obj
 def deploy(invocation: Invocation, /, **flags: Any) -> None:
     """Put the mirrors on the Prefect server of PREFECT_API_URL: a scheduled deployment for each, triggers for pushes,
-    limits of registries, alarms, and what machines of a fleet take shards from.
+    limits of registries, the rescue of dead runs, alarms, and what machines of a fleet take shards from.
 
     Running it again changes nothing. What a person paused stays paused.
     """

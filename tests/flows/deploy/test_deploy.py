@@ -20,7 +20,7 @@ from flows.deploy.automations import put_trigger
 from tasks.blocks import RegistryCredentials
 from tests.support.command import Done, transship
 from tests.support.flow_runs import with_client
-from tests.support.prefect_server import PrefectServer, deploy
+from tests.support.prefect_server import FLEET_POOL, PrefectServer, deploy
 
 
 class Deployer:
@@ -101,8 +101,10 @@ def test_each_mirror_gets_what_it_needs_and_the_second_time_nothing_changes(depl
     assert "unchanged\tblock type\tRegistry Credentials" in second.out
 
 
-def test_a_fleet_gets_a_pool_like_the_mirrors_and_deployments_as_prefect_deploy_makes_them(deployer: Deployer) -> None:
-    fleet = ("relocate-shard/fleet", "mirror-shard/fleet")
+def test_a_fleet_is_made_only_where_it_is_asked_for_and_its_pool_is_like_that_of_the_mirrors(
+    deployer: Deployer,
+) -> None:
+    fleet = ("relocate-shard/fleet", "mirror-shard/fleet", "write-archive-parts/fleet")
     jobs, own = f"{deployer.group}-jobs", f"{deployer.group}-fleet"
     template = {"job_configuration": {"image": "registry.example/transship:1"}, "variables": {"type": "object"}}
 
@@ -114,21 +116,23 @@ def test_a_fleet_gets_a_pool_like_the_mirrors_and_deployments_as_prefect_deploy_
         return [(one.work_pool_name, one.tags) for one in found]
 
     deploy(deployer.server)
-    again = deployer.deploy()
+    without = deployer.deploy()
+    again = deployer.deploy(flags=f"--fleet-work-pool {FLEET_POOL}")
     with_client(make_pool)
     moved = deployer.deploy(flags=f"--work-pool {jobs} --fleet-work-pool {own}")
     pool = with_client(lambda client: client.read_work_pool(own))
     there = with_client(pools)
-    deployer.deploy()
+    deployer.deploy(flags=f"--fleet-work-pool {FLEET_POOL}")
     back = with_client(pools)
 
-    assert "unchanged\twork pool\ttransship-fleet" in again.out
+    assert "fleet" not in without.out
+    assert f"unchanged\twork pool\t{FLEET_POOL}" in again.out
     for name in fleet:
         assert f"unchanged\tdeployment\t{name}" in again.out
     assert f"created\twork pool\t{own}\tdocker" in moved.out
     assert pool.base_job_template == template
-    assert there == [(own, ["transship"])] * 2
-    assert back == [("transship-fleet", ["transship"])] * 2
+    assert there == [(own, ["transship"])] * 3
+    assert back == [(FLEET_POOL, ["transship"])] * 3
 
 
 def test_what_changed_in_the_file_changes_on_the_server_and_is_named(deployer: Deployer) -> None:
