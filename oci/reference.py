@@ -22,6 +22,7 @@ DOCKER_PREFIX = "docker://"
 LAYOUT_PREFIX = "oci:"
 ARCHIVE_PREFIX = "archive:"
 S3_PREFIX = "s3://"
+DOCKER_ARCHIVE_PREFIX, OCI_ARCHIVE_PREFIX = ARCHIVE_TRANSPORTS = ("docker-archive:", "oci-archive:")
 _SHOWN = 200
 
 
@@ -200,6 +201,18 @@ def parse_store(text: str) -> StoreName:
     if text.startswith(LAYOUT_PREFIX):
         return _folder(text.removeprefix(LAYOUT_PREFIX), text)
     return Repository.parse(text)
+
+
+def named_archive(text: str) -> tuple[str, str] | None:
+    """Returns path and name in `docker-archive:PATH[:NAME]` or `oci-archive:PATH[:NAME]` (containers-transports(5));
+    None for any other text."""
+    prefix = next((prefix for prefix in ARCHIVE_TRANSPORTS if text.startswith(prefix)), "")
+    if not prefix:
+        return None
+    path, _, name = text.removeprefix(prefix).partition(":")
+    if not path:
+        raise InvalidReference(f"{clipped(text)} names no file", hint=f"write {prefix}PATH or {prefix}PATH:NAME")
+    return path, name
 
 
 def _folder(path: str, text: str) -> LayoutFolder:

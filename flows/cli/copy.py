@@ -15,13 +15,14 @@ from flows.cli.click_ext import Invocation, OutputFile, Verb, boolean, everywher
 from flows.cli.output import Output
 from flows.cli.progress import RelocationProgress, metrics_flag, progress_flag, shown, sums, told
 from flows.cli.source import Asked, announce, source_flags, warn_of_layers
+from oci.archive.entry import OCI_LAYOUT
 from oci.archive.s3_options import S3Options
 from oci.bundle.lockfile import write_lock
 from oci.errors import Incomplete, InvalidInput, InvalidReference, PartFailed
 from oci.export.options import ExportOptions
 from oci.meter import METRICS_FILE, Receipt
 from oci.output import write_json
-from oci.reference import LAYOUT_PREFIX, ArchiveName, parse_store
+from oci.reference import LAYOUT_PREFIX, OCI_ARCHIVE_PREFIX, ArchiveName, named_archive, parse_store
 from oci.relocation.plan import Plan
 from oci.relocation.report import left_behind
 from oci.relocation.request import RelocationRequest
@@ -51,7 +52,11 @@ _RARE = """--repo-based-tags --name-images --only --cosign-signatures --ignore-b
     ),
 )
 @source_flags()
-@click.option("--to-repo", default="", help="REGISTRY/REPOSITORY, or oci:PATH for an image-layout folder; no tag.")
+@click.option(
+    "--to-repo",
+    default="",
+    help="REGISTRY/REPOSITORY, oci:PATH, oci-archive:PATH[:TAG] or docker-archive:PATH[:NAME].",
+)
 @click.option("--to-tar", default="", help="Archive to write: a file, or s3://BUCKET/KEY.")
 @boolean("--resume", help="Go on with a --to-tar that was interrupted, and reuse what is there already.")
 @boolean("--sha256sums", help="Write NAME.SHA256SUMS beside --to-tar; reads it once more.")
@@ -86,7 +91,16 @@ def copy(
     """Copy a bundle, an image, what a lock lists or an archive, with all it references, to another registry, a folder
     or an archive."""
     invocation.kept = "what is copied stays, and no name was moved; run the same again to go on"
+    named = _to_transport(asked, flags)
+    if flags["to_repo"].startswith(OCI_ARCHIVE_PREFIX):
+        flags["to_repo"], tarball = "", tarball.with_(format=OCI_LAYOUT)
     request = _request(asked, flags)
+    if named is not None:
+        from flows.cli.docker import to_docker  # noqa: PLC0415 - few copies are for docker
+
+        to_docker(invocation, registry, store, request, name=named, flags=flags)
+        invocation.output.finish()
+        return
     if flags["plan_only"] and not flags["to_tar"]:
         invocation.output.check_columns(IMAGES, REQUESTS)
     if flags["monitor"]:
@@ -100,6 +114,23 @@ def copy(
     else:
         _copy(invocation, registry, store, request, flags)
     invocation.output.finish()
+
+
+def _to_transport(asked: Asked, flags: dict[str, Any]) -> str | None:
+    """Reads `--to-repo docker-archive:PATH[:NAME]` and `oci-archive:PATH[:TAG]` as the archive that they are. Returns
+    the name of the image in docker's; None for everything else."""
+    place = named_archive(flags["to_repo"])
+    if place is None:
+        return None
+    if flags["to_tar"]:
+        raise InvalidInput("Expected either --to-tar or --to-repo")
+    flags["to_tar"], name = place
+    if flags["to_repo"].startswith(OCI_ARCHIVE_PREFIX):
+        if name:
+            asked.given["tags"] = (name,)
+        return None
+    flags["to_repo"] = ""
+    return name
 
 
 def _request(asked: Asked, flags: dict[str, Any]) -> RelocationRequest:

@@ -13,7 +13,7 @@ from flows.cli.click_ext import boolean
 from flows.cli.flags import flags_of
 from flows.cli.output import Output
 from oci.errors import InvalidInput
-from oci.reference import ArchiveName
+from oci.reference import ArchiveName, named_archive
 from oci.relocation.plan import Plan
 from oci.relocation.request import CopyOptions, RelocationRequest
 from oci.signatures.artifacts import COSIGN
@@ -39,6 +39,17 @@ class Asked:
                 hint="use -i instead of -b, or --shallow for the bundle's own image and nothing that it lists",
             )
 
+    def read_transport(self) -> None:
+        """`-i docker-archive:PATH:NAME` is `--tar PATH --only NAME`."""
+        for kind in ("image", "bundle"):
+            named = named_archive(self.given.get(kind) or "")
+            if named is not None:
+                del self.given[kind]
+                path, name = named
+                self.given["archive"] = (*self.given.get("archive", ()), path)
+                if name:
+                    self.given["only"] = (*self.given.get("only", ()), name)
+
     def check_for_archive(self) -> None:
         useless = [flag for name, flag in _OF_REPOSITORIES.items() if self.given.get(name)]
         if useless:
@@ -58,6 +69,7 @@ def source_flags(*, leave_out: Collection[str] = ()) -> Callable[[F], F]:
         def with_flags(*args: Any, **values: Any) -> Any:
             plain = values.pop("ignore_bundle_check")
             asked = Asked({**values.pop("source"), **values.pop("how")})
+            asked.read_transport()
             if values.pop("cosign_signatures"):
                 asked.given["artifacts"] = (*asked.given.get("artifacts", ()), COSIGN)
             asked.check_source(ignore_bundle_check=plain)

@@ -11,7 +11,9 @@ from oci.reference import Reference, parse_any, parse_tag
 IMGPKG = "imgpkg"
 OCI_LAYOUT = "oci-layout"
 FORMATS = (IMGPKG, OCI_LAYOUT)
-"""Of archives, by their names in options."""
+"""Of archives that are written in parts, by their names in options."""
+
+DOCKER_ARCHIVE = "docker-archive"
 
 ROOT_LABEL = "dev.carvel.imgpkg.copy.root-bundle"
 """imgpkg's mark of the bundle that was asked for."""

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from msgspec import Struct, field
 
-from oci.archive import index_json, manifest_json, transship_json
-from oci.archive.entry import IMGPKG, OCI_LAYOUT, ArchiveEntry
+from oci.archive import docker_archive, index_json, manifest_json, transship_json
+from oci.archive.entry import DOCKER_ARCHIVE, IMGPKG, OCI_LAYOUT, ArchiveEntry
 from oci.archive.open import ByteReader
 from oci.archive.transship_json import TransshipJson
 from oci.digest import Digest
 from oci.errors import InvalidInput, InvalidManifest, NotFound
 from oci.files import tar
-from oci.files.members import REGULAR, Members
+from oci.files.members import REGULAR, SYMLINK, Members
 from oci.manifest import Manifest
 
 MEMBERS_LIMIT = 2_000_000
@@ -66,9 +67,10 @@ def read_contents(readers: Sequence[ByteReader]) -> Contents:
     if calculated is not None:
         return calculated
     members: dict[str, Stretch] = {}
+    links: dict[str, Stretch] = {}
     notes: list[TransshipJson] = []
     for reader in volumes:
-        listed = scan(reader)
+        listed = scan(reader, links)
         if transship_json.NAME in listed:
             notes.append(_note(listed[transship_json.NAME]))
         members = {**listed, **members}
@@ -79,18 +81,22 @@ def read_contents(readers: Sequence[ByteReader]) -> Contents:
         if index_json.MARK in members and index_json.INDEX in members:
             return _of_layout(members, where, note)
         if manifest_json.NAME in members:
+            docker = _of_docker(members, links, note)
+            if docker is not None:
+                return docker
             parsed = manifest_json.parse(members[manifest_json.NAME].chunks(manifest_json.LIMIT))
             return _of_manifest_json(parsed, members, note)
     except InvalidManifest as error:
         raise InvalidManifest(f"{where}: {error.message.removeprefix(f'{where}: ')}", hint=error.hint) from error
     raise InvalidManifest(
         f"{where}: neither {manifest_json.NAME} nor an image layout is in it",
-        hint="give an archive that imgpkg or transship wrote, or an OCI archive",
+        hint="give an archive that imgpkg or transship wrote, an OCI archive, or what `docker save` wrote",
     )
 
 
-def scan(reader: ByteReader) -> dict[str, Stretch]:
-    """Returns every regular file by its name, the first where there are several; reads headers only."""
+def scan(reader: ByteReader, links: dict[str, Stretch] | None = None) -> dict[str, Stretch]:
+    """Returns every regular file by its name, the first where there are several; reads headers only. `links` gets the
+    headers of symbolic links."""
     position = 0
 
     def windows() -> Iterator[bytes]:
@@ -113,7 +119,9 @@ def scan(reader: ByteReader) -> dict[str, Stretch]:
             name = member.name.decode(errors="surrogateescape").removeprefix("./")
             if member.kind == REGULAR:
                 listed.setdefault(name, Stretch(reader, members.position, member.size))
-            if len(listed) > MEMBERS_LIMIT:
+            elif member.kind == SYMLINK and links is not None:
+                links.setdefault(name, Stretch(reader, members.position - tar.BLOCK, tar.BLOCK))
+            if len(listed) + len(links or ()) > MEMBERS_LIMIT:
                 break
     except InvalidManifest as error:
         head = b"".join(reader.read(0, min(2, reader.size)))
@@ -121,7 +129,7 @@ def scan(reader: ByteReader) -> dict[str, Stretch]:
             f"{reader.location}: this is no tarball, or it is damaged or cut short",
             hint="unpack it with gunzip first" if head == _GZIP else "compare its checksum with that of the original",
         ) from error
-    if len(listed) > MEMBERS_LIMIT:
+    if len(listed) + len(links or ()) > MEMBERS_LIMIT:
         raise InvalidManifest(f"{reader.location}: more than {MEMBERS_LIMIT} files are in it")
     return listed
 
@@ -202,6 +210,28 @@ def _of_layout(members: dict[str, Stretch], where: str, note: TransshipJson) -> 
     entries, manifests = index_json.parse(members[index_json.INDEX].bytes(index_json.LIMIT), small)
     blobs = {digest: stretch for digest, stretch in files.items() if digest not in manifests}
     return Contents(OCI_LAYOUT, members, entries, manifests, blobs=blobs, transship_json=note)
+
+
+def _of_docker(members: dict[str, Stretch], links: dict[str, Stretch], note: TransshipJson) -> Contents | None:
+    """None where manifest.json is imgpkg's."""
+    description = members[manifest_json.NAME]
+    if description.size > docker_archive.LIMIT:
+        return None
+
+    def stretch(name: str) -> Stretch | None:
+        if name in links and name not in members:
+            name = docker_archive.link_target(name, links[name].bytes(tar.BLOCK))
+        return members.get(name)
+
+    def part(name: str) -> docker_archive.Part | None:
+        found = stretch(name)
+        return docker_archive.Part(found.size, partial(found.reader.read, found.offset)) if found else None
+
+    parsed = docker_archive.parse(description.bytes(docker_archive.LIMIT), part)
+    if parsed is None:
+        return None
+    blobs = {digest: found for digest, name in parsed.members.items() if (found := stretch(name))}
+    return Contents(DOCKER_ARCHIVE, members, parsed.entries, parsed.manifests, blobs=blobs, transship_json=note)
 
 
 def _note(stretch: Stretch) -> TransshipJson:

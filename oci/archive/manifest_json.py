@@ -30,7 +30,7 @@ ENTRY_LIMIT = 16 << 20
 ENTRIES_LIMIT = 1_000_000
 
 _LAYER_TYPES = ("tar", "tar.gzip", "tar+gzip", "tar+zstd")
-_OTHER_FORMAT = "what `docker save` writes is another format: copy it with skopeo to an OCI archive first"
+_OTHER_FORMAT = "give an archive that imgpkg or transship wrote, or what `docker save` wrote, whole"
 _AS_LAYOUT = "write an OCI-layout archive: --tar-format oci-layout"
 _ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 _SPACE = re.compile(r"[ \t\r\n]*")

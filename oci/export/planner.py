@@ -45,7 +45,7 @@ def plan_archive(
     Raises Incomplete when a part of the source couldn't be read: an archive has everything or isn't made.
     """
     options = options or ExportOptions()
-    _check_whole(plan)
+    check_whole(plan)
     destination = request.destination
     if not isinstance(destination, ArchiveName) or len(destination.locations) > 1:
         raise InvalidInput(f"{destination} is no archive that can be written", hint="name one file or object")
@@ -84,7 +84,8 @@ def plan_archive(
     )
 
 
-def _check_whole(plan: Plan) -> None:
+def check_whole(plan: Plan) -> None:
+    """Raises Incomplete when a part of the source couldn't be read."""
     if plan.failures:
         failures = [
             StoreError(failed.message, side="source", subject=failed.subject, retryable=failed.retryable)

@@ -13,7 +13,7 @@ from oci.archive.s3_options import S3Options
 from oci.descriptor import Platform
 from oci.errors import InvalidInput
 from oci.output import to_dict
-from oci.reference import ArchiveName, parse_any
+from oci.reference import ArchiveName, named_archive, parse_any
 from oci.relocation.archive_source import named_in_archive
 from oci.signatures.inspect import Attachment, ImageFacts, Inspection, inspect
 from oci.store import Source
@@ -48,7 +48,8 @@ def inspect_image(
 ) -> None:
     """Show what an image is: its kind, platforms, config, layers, sizes, and what is attached to it. No layer is read.
 
-    REFERENCE is REGISTRY/REPOSITORY[:TAG][@DIGEST] or oci:PATH[:TAG].
+    REFERENCE is REGISTRY/REPOSITORY[:TAG][@DIGEST], oci:PATH[:TAG], oci-archive:PATH[:TAG] or
+    docker-archive:PATH[:NAME].
     """
     output = invocation.output
     output.check_columns(_PLATFORMS, _LAYERS, _ATTACHED)
@@ -57,9 +58,10 @@ def inspect_image(
         raise InvalidInput("Expected a reference", hint="name an image, or an archive with --tar")
     with registry.session(invocation, side="", concurrency=flags["concurrency"], store=store) as session:
         source: Source
-        if flags["tar"]:
-            source = archive = session.archive(ArchiveName.of(*flags["tar"]))
-            named, _ = named_in_archive(archive, reference)
+        path, name = named_archive(reference) or ("", reference)
+        if path or flags["tar"]:
+            source = archive = session.archive(ArchiveName.of(*flags["tar"], *filter(None, (path,))))
+            named, _ = named_in_archive(archive, name)
         else:
             named = parse_any(reference)
             source = session.source(named.repository)

@@ -62,6 +62,13 @@ def documents(
         "copy": ("copy", "-b", shop.reference, "--to-repo", target, "--verify", "head"),
         "archive plan": ("archive", "plan", "-b", shop.reference, "--to-tar", tar),
         "copy --to-tar": ("copy", "-b", shop.reference, "--to-tar", tar),
+        "copy --to-repo docker-archive": (
+            "copy",
+            "-i",
+            f"{registry.host}/json/shop/web:v1",
+            "--to-repo",
+            f"docker-archive:{folder}/docker.tar",
+        ),
         "archive list": ("archive", "list", tar),
         "archive verify": ("archive", "verify", tar, "--deep"),
         "archive diff": ("archive", "diff", tar, tar),

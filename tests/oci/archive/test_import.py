@@ -263,7 +263,7 @@ def test_what_is_no_archive_is_refused(tmp_path: Path, data: bytes, said: str) -
         imported("registry.invalid/xx", path)
 
 
-def test_what_docker_save_writes_is_refused_with_a_way_out(tmp_path: Path) -> None:
+def test_what_docker_save_writes_and_is_cut_is_refused_with_a_way_out(tmp_path: Path) -> None:
     path = tmp_path / "x.tar"
     body = json.dumps([{"Config": "c.json", "RepoTags": ["a:b"], "Layers": ["l.tar"]}]).encode()
     with tarfile.open(path, "w") as archive:
@@ -271,7 +271,7 @@ def test_what_docker_save_writes_is_refused_with_a_way_out(tmp_path: Path) -> No
         info.size = len(body)
         archive.addfile(info, io.BytesIO(body))
 
-    with pytest.raises(InvalidManifest, match="skopeo"):
+    with pytest.raises(InvalidManifest, match="save the image again"):
         imported("registry.invalid/xx", path)
 
 
