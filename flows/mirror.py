@@ -16,7 +16,7 @@ from flows.parameters.forms import flat
 from flows.parameters.mirror import MirrorCheckParameters, MirrorParameters, MirrorShardParameters
 from flows.results import completed, failed, reported_when_cancelled, run_alone
 from oci.errors import TransshipError
-from oci.mirror.comparison import Care
+from oci.mirror.comparison import Coverage
 from oci.mirror.config import Mirror
 from oci.mirror.digest_cache import DigestCache, default_path
 from oci.mirror.results import MirrorIncomplete, MirrorReport, MirrorRunReport
@@ -56,8 +56,8 @@ async def mirror(parameters: MirrorParameters) -> MirrorRunReport:
         config, chosen = await asyncio.to_thread(parameters.chosen)
     except TransshipError as error:
         return cast(MirrorRunReport, failed(error))
-    care = Care(audit=parameters.audit, only=frozenset(parameters.only))
-    shared = Shared(facts=DigestCache(default_path()), breaker=Breaker(), care=care)
+    scope = Coverage(audit=parameters.audit, only=frozenset(parameters.only))
+    shared = Shared(facts=DigestCache(default_path()), breaker=Breaker(), scope=scope)
     async with running(MirrorsRun(config, chosen, shared)) as whole:
         report = MirrorRunReport(
             mirrors=await together(*(_mirrored(parameters, whole, one) for one in await whole.every()))

@@ -41,8 +41,8 @@ async def mirror_check(parameters: MirrorCheckParameters) -> CheckReport:
         config, chosen = await asyncio.to_thread(parameters.chosen)
     except TransshipError as error:
         return cast(CheckReport, failed(error))
-    care = replace(CHECK, only=frozenset(parameters.only))
-    shared = Shared(facts=DigestCache(default_path()), breaker=Breaker(), care=care)
+    scope = replace(CHECK, only=frozenset(parameters.only))
+    shared = Shared(facts=DigestCache(default_path()), breaker=Breaker(), scope=scope)
     async with running(MirrorsRun(config, chosen, shared)) as whole:
         report = CheckReport(mirrors=await together(*(_checked(whole, one) for one in await whole.every())))
     wrong = [one for one in report.mirrors if not one.complete]

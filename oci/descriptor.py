@@ -87,9 +87,10 @@ class Platform(Struct, frozen=True, order=True):
             platform["variant"] = self.variant
         return platform
 
-    def matches(self, wanted: Platform) -> bool:
-        """A wanted platform without a variant takes every variant."""
-        return (self.os, self.architecture) == (wanted.os, wanted.architecture) and wanted.variant in ("", self.variant)
+    def matches(self, requested: Platform) -> bool:
+        """Says whether an image of this platform serves a request; a request without a variant takes every variant."""
+        same = (self.os, self.architecture) == (requested.os, requested.architecture)
+        return same and requested.variant in ("", self.variant)
 
 
 class Descriptor(Struct, frozen=True):

@@ -45,28 +45,28 @@ def hex_of(digest: Digest) -> str:
 class Verifier:
     """Takes the bytes of one blob in order and says, at the end, whether they are the ones that were promised."""
 
-    def __init__(self, digest: Digest, size: int, what: str = "") -> None:
+    def __init__(self, digest: Digest, size: int, name: str = "") -> None:
         self.digest = digest
         self.size = size
-        self.seen = 0
-        self._what = what or digest
+        self.bytes_read = 0
+        self._name = name or digest
         self._hash = hashlib.new(digest.partition(":")[0])
 
     def update(self, chunk: bytes | memoryview) -> None:
         """Raises IntegrityError as soon as there are more bytes than promised."""
-        self.seen += len(chunk)
-        if self.seen > self.size:
-            raise IntegrityError(f"{self._what}: got more than the {self.size} bytes that {self.digest} has")
+        self.bytes_read += len(chunk)
+        if self.bytes_read > self.size:
+            raise IntegrityError(f"{self._name}: got more than the {self.size} bytes that {self.digest} has")
         self._hash.update(chunk)
 
     def finish(self) -> None:
         """Raises IntegrityError when bytes are missing or the digest is another."""
-        if self.seen != self.size:
-            raise IntegrityError(f"{self._what}: got {self.seen} of the {self.size} bytes that {self.digest} has")
+        if self.bytes_read != self.size:
+            raise IntegrityError(f"{self._name}: got {self.bytes_read} of the {self.size} bytes that {self.digest} has")
         algorithm = self.digest.partition(":")[0]
         actual = f"{algorithm}:{self._hash.hexdigest()}"
         if actual != self.digest:
-            raise IntegrityError(f"{self._what}: expected {self.digest} but the bytes have {actual}")
+            raise IntegrityError(f"{self._name}: expected {self.digest} but the bytes have {actual}")
 
 
 def end_read(chunks: Iterator[Chunk]) -> None:
@@ -77,14 +77,14 @@ def end_read(chunks: Iterator[Chunk]) -> None:
 
 
 def verified(
-    chunks: Iterator[Chunk], digest: Digest, size: int, what: str = "", tick: Callable[[int], None] | None = None
+    chunks: Iterator[Chunk], digest: Digest, size: int, name: str = "", tick: Callable[[int], None] | None = None
 ) -> Iterator[Chunk]:
     """Passes `chunks` on while hashing them; the last chunk is passed on only when the whole is proven.
 
     So a consumer that saw the end of the stream saw good bytes, and one that got an IntegrityError never got all of
     them. `tick` gets the length of each chunk.
     """
-    verifier = Verifier(digest, size, what)
+    verifier = Verifier(digest, size, name)
     last: Chunk = b""
     try:
         for chunk in chunks:

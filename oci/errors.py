@@ -123,8 +123,8 @@ class StoreError(TransshipError):
 
     def __str__(self) -> str:
         where = " ".join(part for part in (self.side, self.store) if part)
-        what = " ".join(part for part in (self.operation, self.subject) if part)
-        lead = ": ".join(part for part in (where, what) if part)
+        attempt = " ".join(part for part in (self.operation, self.subject) if part)
+        lead = ": ".join(part for part in (where, attempt) if part)
         text = f"{lead}: {self.message}" if lead else self.message
         return f"{text} (hint: {self.hint})" if self.hint else text
 

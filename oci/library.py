@@ -143,8 +143,8 @@ def copy(
         from oci.export.export import write_archive  # noqa: PLC0415 - a copy between registries writes no archive
         from oci.export.planner import plan_archive  # noqa: PLC0415
 
-        made = plan_archive(shared, request, planner.make_plan(shared, request), export)
-        return write_archive(shared, made)
+        archive_plan = plan_archive(shared, request, planner.make_plan(shared, request), export)
+        return write_archive(shared, archive_plan)
 
 
 def verify(name: str, *, deep: bool = False, session: Session | None = None) -> proof.Verification:
@@ -299,8 +299,8 @@ def _shared(session: Session | None, *stores: StoreName) -> Iterator[Session]:
     if session is not None:
         yield session
         return
-    with open_session(named={store.registry for store in stores if store.registry}) as own:
-        yield own
+    with open_session(named={store.registry for store in stores if store.registry}) as opened:
+        yield opened
 
 
 def _stores(request: RelocationRequest) -> tuple[StoreName, ...]:

@@ -121,14 +121,14 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON")
 
 
-def _media_type(body: dict[str, Any], given: str) -> str:
-    if body.get("schemaVersion") == 1 or given in SCHEMA1_TYPES:
+def _media_type(body: dict[str, Any], content_type: str) -> str:
+    if body.get("schemaVersion") == 1 or content_type in SCHEMA1_TYPES:
         raise InvalidManifest(
             "this is a Docker schema 1 (v1 format) manifest, which is not supported",
             hint="pull and push the image with a current tool to convert it",
         )
     written = as_text(body.get("mediaType", ""), "mediaType")
-    for candidate in (written, given):
+    for candidate in (written, content_type):
         if candidate in MANIFEST_TYPES or candidate in INDEX_TYPES:
             _agree(body, candidate)
             return candidate
@@ -138,7 +138,7 @@ def _media_type(body: dict[str, Any], given: str) -> str:
         return OCI_INDEX
     if "layers" in body or "config" in body:
         return OCI_MANIFEST
-    raise InvalidManifest(f"neither a manifest nor an index (media type {given or 'not given'!r})")
+    raise InvalidManifest(f"neither a manifest nor an index (media type {content_type or 'not given'!r})")
 
 
 def _agree(body: dict[str, Any], kind: str) -> None:

@@ -325,13 +325,13 @@ def convert(options: type[O], values: Mapping[str, Any], *, where: str = "") -> 
 
 def assemble(options: type[O], values: Mapping[str, Any]) -> O:
     """Makes options of values that are read already, by the names of `leaves_of`; others have their defaults."""
-    given: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
     for field in fields_of(options):
         if field.flat and field.options is not None:
-            given[field.name] = assemble(field.options, values)
+            arguments[field.name] = assemble(field.options, values)
         elif field.name in values:
-            given[field.name] = values[field.name]
-    return options(**given)
+            arguments[field.name] = values[field.name]
+    return options(**arguments)
 
 
 def schema(options: type[Options]) -> dict[str, Any]:

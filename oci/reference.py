@@ -182,14 +182,14 @@ def parse_any(text: str) -> Reference:
         return Reference(parse_store(store), "", Digest(digest))
     if not text.startswith(LAYOUT_PREFIX):
         return Reference.parse(text)
-    rest = text.removeprefix(LAYOUT_PREFIX)
-    path, at, digest = rest.rpartition("@")
+    name = text.removeprefix(LAYOUT_PREFIX)
+    path, at, digest = name.rpartition("@")
     if at and is_digest(digest):
         return Reference(_folder(path, text), "", Digest(digest))
-    path, colon, tag = rest.rpartition(":")
+    path, colon, tag = name.rpartition(":")
     if colon and _TAG.fullmatch(tag):
         return Reference(_folder(path, text), tag)
-    return Reference(_folder(rest, text), "latest")
+    return Reference(_folder(name, text), "latest")
 
 
 def parse_store(text: str) -> StoreName:

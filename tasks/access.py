@@ -73,7 +73,7 @@ def between(source: Side, destination: Side, concurrency: int) -> Connect:
     """Returns a session from one side to the other."""
 
     async def connect(run: Run) -> Session:
-        accesses = _GIVEN.get()
+        accesses = _OVERRIDES.get()
         from_side, to_side = accesses or (await source.access("source"), await destination.access("destination"))
         return Session(
             source=from_side, destination=to_side, concurrency=concurrency, meter=run.meter, cancel=run.cancel
@@ -100,16 +100,16 @@ class OneSided(Run):
 def reached_by(*, source: Access, destination: Access) -> Iterator[None]:
     """Runs opened inside use these accesses instead of loading blocks: for a program that has credentials already and
     must not give them to the Prefect server."""
-    token = _GIVEN.set((source, destination))
+    token = _OVERRIDES.set((source, destination))
     try:
         yield
     finally:
-        _GIVEN.reset(token)
+        _OVERRIDES.reset(token)
 
 
 def access_was_given() -> bool:
     """Says whether this run reaches registries with what no other machine can have."""
-    return _GIVEN.get() is not None
+    return _OVERRIDES.get() is not None
 
 
-_GIVEN: ContextVar[tuple[Access, Access] | None] = ContextVar("given_access", default=None)
+_OVERRIDES: ContextVar[tuple[Access, Access] | None] = ContextVar("given_access", default=None)

@@ -54,10 +54,10 @@ class ExportOrder:
 class ExportRun(RelocationRun):
     """One archive being written. Nothing is pushed; the destination is where the archive is to be."""
 
-    def __init__(self, asked: ExportOrder) -> None:
-        super().__init__(asked.order)
-        self.export = asked
-        self.tickets = asked.tickets
+    def __init__(self, archive_order: ExportOrder) -> None:
+        super().__init__(archive_order.order)
+        self.export = archive_order
+        self.tickets = archive_order.tickets
         self.archive: ArchivePlan | None = None
         self.unchanged = False
         """The very archive was there before."""

@@ -76,11 +76,11 @@ def _pull(
     if archive is not None:
         opened = session.archive(archive)
         open_source, request = sealed(opened), in_archive(opened, request)
-    with output_folder(folder, replace=replace) as made:
+    with output_folder(folder, replace=replace) as new_folder:
         return pull(
             open_source,
             request,
-            made,
+            new_folder,
             session.workers,
             line=lambda text: log("%s", text.strip()),
             expect=moving.expect,

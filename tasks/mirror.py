@@ -51,7 +51,7 @@ class MirrorsRun(Run):
         self.shared = shared
         self.places = asyncio.Semaphore(SIDE_BY_SIDE)
         """Of the mirrors that are compared and carried out at a time."""
-        self.told: list[RunMetrics] = []
+        self.metrics: list[RunMetrics] = []
         """The numbers of the mirrors that have ended."""
         self.telling = asyncio.Lock()
         self.overview: dict[str, MirrorLine] = {}
@@ -75,22 +75,24 @@ class MirrorsRun(Run):
         async with self._asking:
             if self._limits is None:
                 self._limits = await every_limit()
-        found = {name: self._limits[name] for name in names if name in self._limits}
-        if frozenset(found) not in self._slots:
-            self._slots[frozenset(found)] = Slots(found, min(found.values(), default=1))
-        return found, self._slots[frozenset(found)]
+        limits = {name: self._limits[name] for name in names if name in self._limits}
+        if frozenset(limits) not in self._slots:
+            self._slots[frozenset(limits)] = Slots(limits, min(limits.values(), default=1))
+        return limits, self._slots[frozenset(limits)]
 
     async def close(self) -> None:
         await asyncio.gather(*(slots.close() for slots in self._slots.values()))
         if self._session is not None:
-            self.shared.facts.locate(self._session.ledger.known())
+            self.shared.facts.locate(self._session.ledger.locations())
         await asyncio.to_thread(self.shared.facts.save)
         if self.overview:
             await keep_overview(self.overview)
         await super().close()
 
     async def _open(self, run: Run) -> Session:
-        names = dict.fromkeys(one.credentials for one in self.config.registries.values() if one.credentials)
+        names = dict.fromkeys(
+            registry.credentials for registry in self.config.registries.values() if registry.credentials
+        )
         side = Side(credentials=tuple(names))
         stores = await self._object_stores()
         reached = {name: replace(await side.access(name), per_bucket=stores) for name in ("source", "destination")}
@@ -164,8 +166,13 @@ class MirrorRun(Run):
         """Of the images on their way to each destination, how many have come to an end, good or bad."""
         return round(percent(len(self.outcomes), sum(len(item.targets) for item in self.compared.work)), 1)
 
-    def done(self, item: WorkItem, outcomes: tuple[ItemOutcome, ...]) -> None:
-        self.outcomes.update({(item.source, one.destination): one for one in outcomes})
+    def record(self, item: WorkItem, outcomes: tuple[ItemOutcome, ...]) -> None:
+        self.outcomes.update({(item.source, outcome.destination): outcome for outcome in outcomes})
+
+    def undelivered(self, item: WorkItem) -> WorkItem:
+        """Returns the item without the destinations that have it by now."""
+        in_place = [key for key, outcome in self.outcomes.items() if outcome.status == DONE]
+        return item.without({destination for source, destination in in_place if source == item.source})
 
     def fail(self, items: Iterable[WorkItem], error: TransshipError) -> None:
         """Notes that the task run of these items failed, so that the report has a failure for it: the targets without
@@ -175,12 +182,12 @@ class MirrorRun(Run):
         all_done = all(outcome is not None and outcome.status == DONE for outcome in outcomes)
         for (item, target), outcome in zip(planned, outcomes, strict=True):
             if outcome is None or all_done:
-                self.done(item, (failed_by(item, target, error),))
+                self.record(item, (failed_by(item, target, error),))
 
     def leave(self, items: Iterable[WorkItem]) -> None:
         """Notes items that aren't begun, because another failed."""
         for item in items:
-            self.done(item, stopped_before(item))
+            self.record(item, stopped_before(item))
 
 
 EVENT = "transship.mirror"
@@ -208,7 +215,7 @@ async def _compare(run: MirrorRun) -> Comparison:
     shared = run.shared
     session = await run.session()
     return await run.in_thread(
-        compare, session, run.mirror, facts=shared.facts, breaker=shared.breaker, care=shared.care, now=shared.now
+        compare, session, run.mirror, facts=shared.facts, breaker=shared.breaker, scope=shared.scope, now=shared.now
     )
 
 
@@ -253,10 +260,12 @@ async def mirror_image(title: str, images: list[WorkKey], destinations: list[str
     failures: list[TransshipError] = []
     carried: list[ItemOutcome] = []
     for image in images:
-        for one in await _carried(run, _left(run, run.item(image))):
-            carried.append(one)
-            if one.status != DONE:
-                failures.append(StoreError(one.error, subject=", ".join(one.names), retryable=one.retryable))
+        for outcome in await _carried(run, run.undelivered(run.item(image))):
+            carried.append(outcome)
+            if outcome.status != DONE:
+                failures.append(
+                    StoreError(outcome.error, subject=", ".join(outcome.names), retryable=outcome.retryable)
+                )
     if len(failures) > 1:
         raise Incomplete(f"{len(failures)} of {len(carried)} failed, the first: {failures[0]}", failures)
     if failures:
@@ -264,18 +273,11 @@ async def mirror_image(title: str, images: list[WorkKey], destinations: list[str
     return carried
 
 
-def _left(run: MirrorRun, item: WorkItem) -> WorkItem:
-    """The item without the destinations that have it by now."""
-    known = run.outcomes
-    done = {name for (source, name), one in known.items() if source == item.source and one.status == DONE}
-    return item.without(done)
-
-
 async def _carried(run: MirrorRun, item: WorkItem) -> tuple[ItemOutcome, ...]:
     session = await run.session()
     async with run.slots.slot():
         outcomes = await run.in_thread(execute_item, session, item, run.shared.breaker, listed=run.compared.listed)
-    run.done(item, outcomes)
+    run.record(item, outcomes)
     return outcomes
 
 
@@ -315,9 +317,9 @@ async def report_mirror(mirror: str, error: str = "") -> MirrorReport:  # noqa: 
     if report.mutated:
         emit(f"{EVENT}.drifted", name, {"mirror": name, "mutated": list(report.mutated)})
     async with run.whole.telling:
-        numbers, told = mirror_metrics(report), run.whole.told
-        await asyncio.to_thread(export_metrics, numbers, warn=get_run_logger().warning, before=tuple(told))
-        told.append(numbers)
+        numbers, earlier = mirror_metrics(report), run.whole.metrics
+        await asyncio.to_thread(export_metrics, numbers, warn=get_run_logger().warning, before=tuple(earlier))
+        earlier.append(numbers)
     log = get_run_logger().info if report.succeeded else get_run_logger().error
     log("%s", report)
     return report
@@ -354,11 +356,11 @@ async def check_mirror(mirror: str) -> DriftReport:
     """Compares closely, lists the drift in a table artifact, and emits `transship.mirror.drifted` when there is any."""
     run = current(MirrorRun)
     comparison = await _compare(run)
-    found = DriftReport.of(comparison, run.receipt(), comparison.lag(datetime.now(UTC)))
-    await write_table("mirror-drift", mirror, map(msgspec.structs.asdict, found.drift), str(found))
-    run.whole.overview[mirror] = MirrorLine(drift=found.differing)
-    if found.drifted:
-        emit(f"{EVENT}.drifted", mirror, found.to_dict())
-    log = get_run_logger().warning if found.drifted else get_run_logger().info
-    log("%s", found)
-    return found
+    report = DriftReport.of(comparison, run.receipt(), comparison.lag(datetime.now(UTC)))
+    await write_table("mirror-drift", mirror, map(msgspec.structs.asdict, report.drift), str(report))
+    run.whole.overview[mirror] = MirrorLine(drift=report.differing)
+    if report.drifted:
+        emit(f"{EVENT}.drifted", mirror, report.to_dict())
+    log = get_run_logger().warning if report.drifted else get_run_logger().info
+    log("%s", report)
+    return report

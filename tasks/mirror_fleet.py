@@ -14,7 +14,7 @@ from oci.meter import Receipt
 from oci.mirror.execute import ItemOutcome
 from oci.mirror.work import WorkItem
 from oci.reference import LAYOUT_PREFIX
-from oci.relocation.transfer import DONE, FAILED
+from oci.relocation.transfer import FAILED
 from tasks.fleet.dispatch import Fleet, Job, JobEnd, run_on_fleet
 from tasks.fleet.heartbeat import Heartbeat
 from tasks.mirror import MirrorRun
@@ -47,10 +47,10 @@ def in_shards(items: Sequence[WorkItem], count: int) -> list[list[WorkItem]]:
     would be one only, or where folders of this machine are read or written."""
     if any(store.startswith(LAYOUT_PREFIX) for item in items for _, store in item.stores):
         return []
-    wanted = min(len(items), max(count or -(-len(items) // SHARD_ITEMS), -(-len(items) // _MOST_ITEMS)))
-    if wanted < 2:
+    shards = min(len(items), max(count or -(-len(items) // SHARD_ITEMS), -(-len(items) // _MOST_ITEMS)))
+    if shards < 2:
         return []
-    edges = [len(items) * number // wanted for number in range(wanted + 1)]
+    edges = [len(items) * number // shards for number in range(shards + 1)]
     return [list(items[start:end]) for start, end in pairwise(edges)]
 
 
@@ -58,36 +58,30 @@ async def carry_on_fleet(
     run: MirrorRun, shards: Sequence[Sequence[WorkItem]], fleet: Fleet, parameters: MirrorShardParameters
 ) -> None:
     """Has the shards carried out by the fleet; what became of each item is in the run's outcomes then. Of a shard that
-    was lost, the items are sent again that nobody has told to be done: one that is done costs a few requests."""
-    plans = {f"mirror {run.mirror.name}, shard {n} of {len(shards)}": list(one) for n, one in enumerate(shards, 1)}
+    was lost, the items without an outcome are sent again: an item that is in place costs a few requests."""
+    plans = {f"mirror {run.mirror.name}, shard {n} of {len(shards)}": list(shard) for n, shard in enumerate(shards, 1)}
 
     def noted(flow_run: UUID, account: Heartbeat) -> None:
-        told = msgspec.convert(account.body, MirrorAccount)
-        run.elsewhere[str(flow_run)] = told.receipt
-        run.outcomes.update({(outcome.source, outcome.destination): outcome for outcome in told.outcomes})
+        reported = msgspec.convert(account.body, MirrorAccount)
+        run.elsewhere[str(flow_run)] = reported.receipt
+        run.outcomes.update({(outcome.source, outcome.destination): outcome for outcome in reported.outcomes})
 
     async def again(job: Job, end: JobEnd) -> Job | None:
         del end
-        left = [one for item in plans[job.name] if (one := _left(run, item)).targets]
-        return Job(name=job.name, parameters=parameters(left)) if left else None
+        remaining = [part for item in plans[job.name] if (part := run.undelivered(item)).targets]
+        return Job(name=job.name, parameters=parameters(remaining)) if remaining else None
 
     jobs = [Job(name=name, parameters=parameters(items)) for name, items in plans.items()]
     ends = await run_on_fleet(jobs, fleet, again=again, on_account=noted)
     for items, end in zip(plans.values(), ends, strict=True):
         for item in items:
-            run.done(item, tuple(_lost(item, target.destination, end) for target in _untold(run, item).targets))
+            run.record(item, tuple(_lost(item, target.destination, end) for target in _unreported(run, item).targets))
 
 
-def _left(run: MirrorRun, item: WorkItem) -> WorkItem:
-    """The item without the destinations that have it."""
-    done = {name for (source, name), one in run.outcomes.items() if source == item.source and one.status == DONE}
-    return item.without(done)
-
-
-def _untold(run: MirrorRun, item: WorkItem) -> WorkItem:
-    """The item with the destinations of which nobody has told anything."""
-    told = {name for source, name in run.outcomes if source == item.source}
-    return item.without(told)
+def _unreported(run: MirrorRun, item: WorkItem) -> WorkItem:
+    """The item with the destinations that no report has named."""
+    reported = {name for source, name in run.outcomes if source == item.source}
+    return item.without(reported)
 
 
 def _lost(item: WorkItem, destination: str, end: JobEnd) -> ItemOutcome:

@@ -111,10 +111,10 @@ class RelocationRun(Run):
         """Makes the relocation work on the resolved content and nothing else."""
         self.source = source
         if source.digest:
-            asked = self.asked
-            tags = asked.tags or ((source.tag,) if source.tag else ())
-            kind = "bundle" if asked.bundle else "image"
-            self.request = asked.with_(**{kind: source.pinned}, tags=tags, asked_tag=source.tag)
+            request = self.asked
+            tags = request.tags or ((source.tag,) if source.tag else ())
+            kind = "bundle" if request.bundle else "image"
+            self.request = request.with_(**{kind: source.pinned}, tags=tags, asked_tag=source.tag)
 
     async def make_plan(self) -> Plan:
         driver = await self.driver()
@@ -152,9 +152,9 @@ class RelocationRun(Run):
         return self.report_with(None)
 
     def report_with(self, archive: ArchiveFacts | None) -> RelocationReport:
-        asked = self.order.request.asked if self.order.request else self.planned.source
+        source = self.order.request.asked if self.order.request else self.planned.source
         return report_of(
-            source=self.source.reference if self.source else asked,
+            source=self.source.reference if self.source else source,
             destination=str(self.order.request.destination if self.order.request else self.planned.destination),
             what=self.source.what if self.source else "",
             digest=self.source.digest if self.source else "",
@@ -249,11 +249,11 @@ async def resume_shard(destination: str, *, ask: bool) -> None:  # noqa: ARG001 
 def push_name(parameters: dict[str, Any]) -> str:
     """`copy shop-web@sha256:111111111111 -> registry.corp.example/shop`, in the signs that the UI's graph can draw."""
     images: Sequence[str] = parameters["images"]
-    what = counted(len(images), "image")
+    images_name = counted(len(images), "image")
     if len(images) == 1:
         repository, _, digest = images[0].rpartition("@")
-        what = f"{repository.rpartition('/')[2]}@{digest[:19]}"
-    return f"copy {what} -> {parameters['destination']}"
+        images_name = f"{repository.rpartition('/')[2]}@{digest[:19]}"
+    return f"copy {images_name} -> {parameters['destination']}"
 
 
 @task(
@@ -365,22 +365,22 @@ def _row(failure: ImageFailure) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def progress_shown(run: RelocationRun, what: str, *, kind: str = "progress") -> AsyncIterator[None]:
-    """A progress artifact of a plan being carried out; `what` is its source as people know it. Without anything to copy
-    there is none."""
+async def progress_shown(run: RelocationRun, source: str, *, kind: str = "progress") -> AsyncIterator[None]:
+    """A progress artifact of a plan being carried out; `source` is the reference that the user gave. Without anything
+    to copy there is none."""
     plan = run.planned
     if not plan.to_transfer:
         yield
         return
     key = artifact_key(kind, str(plan.destination))
     description = (
-        f"{counted(len(plan.to_transfer), 'image')}, {show_size(plan.bytes_to_move)}: {what} → {plan.destination}"
+        f"{counted(len(plan.to_transfer), 'image')}, {show_size(plan.bytes_to_move)}: {source} → {plan.destination}"
     )
-    async with percent_shown(key, description, lambda: _done(run)):
+    async with percent_shown(key, description, lambda: _percent(run)):
         yield
 
 
-def _done(run: RelocationRun) -> float:
+def _percent(run: RelocationRun) -> float:
     """Percent, by bytes where there are any and by images where all that is missing is small print."""
     plan = run.planned
     images = len(plan.to_transfer)

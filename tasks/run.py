@@ -170,8 +170,8 @@ def shared_out(items: Sequence[Any], limit: int = TASK_RUN_LIMIT) -> list[list[A
     """One item for each task run, as long as `limit` task runs are enough; else the first half of the task runs stays
     so, and the other half shares all the other items."""
     alone = len(items) if len(items) <= limit else limit // 2
-    rest, shares = items[alone:], limit - alone
-    groups = [list(rest[number::shares]) for number in range(min(shares, len(rest)))]
+    shared, shares = items[alone:], limit - alone
+    groups = [list(shared[number::shares]) for number in range(min(shares, len(shared)))]
     return [*([item] for item in items[:alone]), *groups]
 
 
@@ -212,6 +212,6 @@ async def remembered(key: str, model: type[M], make: Callable[[], Awaitable[M]])
         try:
             return model.model_validate_json(await client.read_flow_run_input(run, key))
         except (ObjectNotFound, PrefectHTTPStatusError):
-            made = await make()
-        await client.create_flow_run_input(run, key, made.model_dump_json())
-        return made
+            value = await make()
+        await client.create_flow_run_input(run, key, value.model_dump_json())
+        return value

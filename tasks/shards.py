@@ -49,8 +49,8 @@ def in_shards(transfer: RelocationRun, *, count: int, shard_bytes: int) -> Cut |
         why = f"{folders[0]} is on this machine" if folders else "the credentials are this machine's own"
         get_run_logger().info("all of it is done in this run: %s", why)
         return None
-    made = cut(plan, count=count, shard_bytes=shard_bytes)
-    return made if len(made.shards) > 1 else None
+    shards = cut(plan, count=count, shard_bytes=shard_bytes)
+    return shards if len(shards.shards) > 1 else None
 
 
 async def transfer_on_fleet(
@@ -70,7 +70,7 @@ async def transfer_on_fleet(
         transfer.outcomes.update({outcome.digest: outcome for outcome in reported.outcomes if outcome.status != FAILED})
 
     async def again(job: Job, end: JobEnd) -> Job | None:
-        remaining[job.name] = await _left(transfer, remaining[job.name], end, trusting=trusting)
+        remaining[job.name] = await _missing(transfer, remaining[job.name], end, trusting=trusting)
         missing = remaining[job.name].to_transfer
         get_run_logger().info("%s: %d of %d images left", job.name, len(missing), len(plans[job.name].to_transfer))
         return Job(name=job.name, parameters=parameters(remaining[job.name])) if missing else None
@@ -78,17 +78,17 @@ async def transfer_on_fleet(
     jobs = [Job(name=name, parameters=parameters(shard)) for name, shard in plans.items()]
     ends = await run_on_fleet(jobs, fleet, again=again, on_account=noted)
     for name, end in zip(plans, ends, strict=True):
-        rest = await _left(transfer, remaining[name], end, trusting=trusting)
-        missing = {image.digest for image in rest.to_transfer}
+        missing_part = await _missing(transfer, remaining[name], end, trusting=trusting)
+        missing = {image.digest for image in missing_part.to_transfer}
         reported = {outcome.digest: outcome for outcome in ShardAccount.model_validate(end.account.body).outcomes}
         for image in plans[name].to_transfer:
             if image.digest in missing:
                 transfer.outcomes[image.digest] = _failed(transfer.planned, image, end, reported.get(image.digest))
             else:
-                transfer.outcomes.setdefault(image.digest, _done(image))
+                transfer.outcomes.setdefault(image.digest, _present(image))
 
 
-async def _left(transfer: RelocationRun, shard: Plan, end: JobEnd, *, trusting: bool) -> Plan:
+async def _missing(transfer: RelocationRun, shard: Plan, end: JobEnd, *, trusting: bool) -> Plan:
     """Returns what of a shard the destination still lacks."""
     if trusting:
         marked = await transfer.in_thread(with_present_marked, await transfer.session(), shard)
@@ -98,15 +98,15 @@ async def _left(transfer: RelocationRun, shard: Plan, end: JobEnd, *, trusting: 
     return part_of(marked, marked.to_transfer)
 
 
-def _without(shard: Plan, done: Iterable[Digest]) -> Plan:
-    digests = set(done)
+def _without(shard: Plan, copied: Iterable[Digest]) -> Plan:
+    digests = set(copied)
     manifests = tuple(
         replace(manifest, present=manifest.present or manifest.digest in digests) for manifest in shard.manifests
     )
     return replace(shard, manifests=manifests)
 
 
-def _done(image: PlannedManifest) -> ImageOutcome:
+def _present(image: PlannedManifest) -> ImageOutcome:
     """Returns the outcome of an image that is in place although its run sent no last report."""
     return ImageOutcome(digest=image.digest, subject=image.subject, role=image.role.value, status=DONE)
 

@@ -36,9 +36,9 @@ _LOGIN = {
     "registry_token": "Bearer token for every registry (IMGPKG_TOKEN).",
 }
 _SIDES_LOGIN = {
-    f"{side}_{what}": f"{what.capitalize()} for the {side}'s registries alone."
+    f"{side}_{field}": f"{field.capitalize()} for the {side}'s registries alone."
     for side in SIDES
-    for what in ("username", "password", "token")
+    for field in ("username", "password", "token")
 }
 
 
@@ -155,10 +155,10 @@ def registry_flags(*, sides: bool = False) -> Callable[[F], F]:
     def decorate(command: F) -> F:
         @functools.wraps(command)
         def with_flags(*args: Any, **values: Any) -> Any:
-            given = {name: values.pop(name) or "" for name in logins}
+            identity = {name: values.pop(name) or "" for name in logins}
             if values.pop("registry_password_stdin"):
-                given["registry_password"] = _password_from_stdin(given)
-            return command(*args, registry=RegistryFlags(values.pop("registry_options"), given), **values)
+                identity["registry_password"] = _password_from_stdin(identity)
+            return command(*args, registry=RegistryFlags(values.pop("registry_options"), identity), **values)
 
         wrapped: Any = with_flags
         for name, text in reversed(logins.items()):

@@ -95,8 +95,10 @@ def _run(arguments: list[str], invocation: Invocation, signals: list[int]) -> in
         output.finish({"Message": message, "Hint": hint, "Kind": "Usage", "Retryable": False})
         return ExitCode.USAGE
     except Cancelled:
-        output.error(f"{program}: Error: interrupted; {invocation.kept}")
-        output.finish({"Message": "interrupted", "Hint": invocation.kept, "Kind": "Cancelled", "Retryable": True})
+        output.error(f"{program}: Error: interrupted; {invocation.resume_hint}")
+        output.finish(
+            {"Message": "interrupted", "Hint": invocation.resume_hint, "Kind": "Cancelled", "Retryable": True}
+        )
         return ExitCode.TERMINATED if signals[-1:] == [signal.SIGTERM] else ExitCode.INTERRUPTED
     except TransshipError as error:
         output.error(laid_out(program, error))
@@ -119,20 +121,20 @@ def _cancel_on_signals(cancel: CancelToken) -> Iterator[list[int]]:
     A thread of its own reads them from a pipe (`signal.set_wakeup_fd`): Python's handlers wait for the main thread,
     which may sit in a lock and not be woken when another thread took the signal.
     """
-    seen: list[int] = []
+    signals: list[int] = []
 
     def listen() -> None:
         while byte := os.read(reader, 1):
             if signal.getsignal(byte[0]) is not _ignore:
                 continue  # `mirror watch` has handlers of its own
-            if seen:
+            if signals:
                 os._exit(128 + byte[0])
-            seen.append(byte[0])
+            signals.append(byte[0])
             cancel.cancel()
         os.close(reader)
 
     if threading.current_thread() is not threading.main_thread():
-        yield seen  # the program that embeds the command has its own way of stopping
+        yield signals  # the program that embeds the command has its own way of stopping
         return
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
@@ -140,7 +142,7 @@ def _cancel_on_signals(cancel: CancelToken) -> Iterator[list[int]]:
     wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)  # first: no signal is ignored unread
     before = {number: signal.signal(number, _ignore) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield seen
+        yield signals
     finally:
         signal.set_wakeup_fd(wakeup)
         for number, handler in before.items():

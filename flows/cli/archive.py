@@ -15,8 +15,8 @@ import msgspec
 from flows.cli.access import RegistryFlags, concurrency_flag, export_flags, offline, registry_flags, store_flags
 from flows.cli.click_ext import Invocation, Tree, Verb, boolean, everywhere, expect_subcommand
 from flows.cli.output import Output
-from flows.cli.progress import Row, shown, told
-from flows.cli.source import Asked, announce, source_flags, warn_of_layers
+from flows.cli.progress import Row, metrics_exported, shown
+from flows.cli.source import SourceFlags, announce, source_flags, warn_of_layers
 from oci.archive.inventory import blobs_of, compare, images_of, verify_archive
 from oci.archive.open import in_object_store
 from oci.archive.s3_options import S3Options
@@ -70,24 +70,25 @@ def list_images(invocation: Invocation, /, store: S3Options, locations: tuple[st
     output = invocation.output
     output.check_columns(_BLOBS if blobs else _IMAGES)
     with offline(invocation, store) as session:
-        found = session.archive(ArchiveName.of(*locations))
+        archive = session.archive(ArchiveName.of(*locations))
         if blobs:
-            output.table("Blobs", _BLOBS, [[digest, size] for digest, size in blobs_of(found).items()])
+            output.table("Blobs", _BLOBS, [[digest, size] for digest, size in blobs_of(archive).items()])
         else:
             rows = [
-                [image.name, image.tag, image.kind, image.blobs, image.size, image.digest] for image in images_of(found)
+                [image.name, image.tag, image.kind, image.blobs, image.size, image.digest]
+                for image in images_of(archive)
             ]
             output.table("Images", _IMAGES, rows)
-        sizes = blobs_of(found)
+        sizes = blobs_of(archive)
         output.result(
-            format=found.contents.format,
-            volumes=found.contents.transship_json.volumes,
-            images=[to_dict(image) for image in images_of(found)],
+            format=archive.contents.format,
+            volumes=archive.contents.transship_json.volumes,
+            images=[to_dict(image) for image in images_of(archive)],
             blobs=len(sizes),
             size=sum(sizes.values()),
-            base=found.contents.transship_json.base,
+            base=archive.contents.transship_json.base,
         )
-        output.summary(_what_it_is(found))
+        output.summary(_what_it_is(archive))
     output.finish()
 
 
@@ -102,8 +103,8 @@ def verify(invocation: Invocation, /, store: S3Options, locations: tuple[str, ..
     """Prove that everything the images need is in the archive, or with --deep that every blob has the right bytes."""
     output = invocation.output
     with offline(invocation, store, concurrency=flags["concurrency"]) as session:
-        found = session.archive(ArchiveName.of(*locations))
-        verdict = verify_archive(found, session.workers, deep=flags["deep"])
+        archive = session.archive(ArchiveName.of(*locations))
+        verdict = verify_archive(archive, session.workers, deep=flags["deep"])
     output.result(**to_dict(verdict))
     if verdict.problems:
         raise Incomplete(
@@ -132,18 +133,19 @@ def diff(invocation: Invocation, /, store: S3Options, before: str, after: str) -
     output = invocation.output
     output.check_columns(_CHANGES)
     with offline(invocation, store) as session:
-        found = compare(session.archive(ArchiveName.of(before)), session.archive(ArchiveName.of(after)))
-    output.table("Changes", _CHANGES, [[one.what, one.name, one.before, one.after] for one in found.images])
-    added, removed = found.blobs_added, found.blobs_removed
+        changes = compare(session.archive(ArchiveName.of(before)), session.archive(ArchiveName.of(after)))
+    rows = [[change.what, change.name, change.before, change.after] for change in changes.images]
+    output.table("Changes", _CHANGES, rows)
+    added, removed = changes.blobs_added, changes.blobs_removed
     output.result(
-        changes=[to_dict(one) for one in found.images],
+        changes=[to_dict(change) for change in changes.images],
         blobs_added=len(added),
         bytes_added=sum(added.values()),
         blobs_removed=len(removed),
         bytes_removed=sum(removed.values()),
     )
     output.summary(
-        f"{counted(len(found.images), 'change')}; "
+        f"{counted(len(changes.images), 'change')}; "
         f"{counted(len(added), 'blob')} more ({show_size(sum(added.values()))}), "
         f"{len(removed)} fewer ({show_size(sum(removed.values()))})"
     )
@@ -174,7 +176,7 @@ def plan(
     registry: RegistryFlags,
     store: S3Options,
     tarball: ExportOptions,
-    asked: Asked,
+    source: SourceFlags,
     **flags: Any,
 ) -> None:
     """Say what an archive would hold, byte for byte: its members, its parts, the requests. The same as
@@ -183,7 +185,7 @@ def plan(
         raise InvalidInput("Expected --to-tar", hint="name the archive: --to-tar FILE or s3://BUCKET/KEY")
     output = invocation.output
     output.check_columns(MEMBERS, PARTS)
-    request = asked.request(str(ArchiveName.of(flags["to_tar"])))
+    request = source.request(str(ArchiveName.of(flags["to_tar"])))
     with registry.session(invocation, concurrency=flags["concurrency"], store=store) as session:
         show_archive_plan(output, plan_archive(session, request, make_plan(session, request), tarball))
     output.finish()
@@ -196,10 +198,10 @@ def _again(locations: tuple[str, ...]) -> str:
     return "make the archive again: with --resume, what is right in this one is used"
 
 
-def _what_it_is(found: Archive) -> str:
-    contents = found.contents
+def _what_it_is(archive: Archive) -> str:
+    contents = archive.contents
     note = contents.transship_json
-    blobs = blobs_of(found)
+    blobs = blobs_of(archive)
     volumes = f", {counted(note.volumes, 'volume')}" if note.volumes > 1 else ""
     left_out = sum(size for _, size in note.requires)
     delta = (
@@ -207,8 +209,8 @@ def _what_it_is(found: Archive) -> str:
         if note.base
         else ""
     )
-    held = f"{counted(len(contents.entries), 'image')}, {counted(len(blobs), 'blob')}, {show_size(sum(blobs.values()))}"
-    return f"{contents.format} archive{volumes}: {held}{delta}"
+    images, size = counted(len(contents.entries), "image"), show_size(sum(blobs.values()))
+    return f"{contents.format} archive{volumes}: {images}, {counted(len(blobs), 'blob')}, {size}{delta}"
 
 
 MEMBERS = ("Volume", "Offset", "Bytes", "Member")
@@ -222,7 +224,7 @@ class ArchiveProgress:
     session: Session
     plan: ArchivePlan | None = None
     finished: int = 0
-    done: int = 0
+    bytes_done: int = 0
     _written: int = 0
     _read: int = 0
 
@@ -233,7 +235,7 @@ class ArchiveProgress:
 
     def part(self, part: Part) -> None:
         self.finished += 1
-        self.done += part.size
+        self.bytes_done += part.size
 
     def overall(self) -> Row:
         if self.plan is None:
@@ -242,14 +244,14 @@ class ArchiveProgress:
         on_way = max(0, receipt.bytes_read - self._read - (receipt.bytes_written - self._written))
         parts = sum(len(volume.parts) for volume in self.plan.volumes)
         name = f"{min(self.finished, parts)} of {parts} parts"
-        return Row(name, min(self.done + on_way, self.plan.size), self.plan.size)
+        return Row(name, min(self.bytes_done + on_way, self.plan.size), self.plan.size)
 
     def parts(self) -> list[Row]:
         plan, moving = self.plan, dict(self.session.moving)
         if plan is None:
             return []
         sizes = plan.blob_by_digest
-        return [Row(blob[:19], min(done, sizes[blob].size), sizes[blob].size) for blob, done in moving.items()]
+        return [Row(blob[:19], min(read, sizes[blob].size), sizes[blob].size) for blob, read in moving.items()]
 
 
 @dataclass(slots=True)
@@ -259,7 +261,7 @@ class _Lines:
     output: Output
     volumes: Sequence[Volume]
     _started: float = field(default_factory=time.monotonic)
-    _left: dict[str, int] = field(default_factory=dict)
+    _unwritten: dict[str, int] = field(default_factory=dict)
     _volume: int = -1
     _parts: int = 0
 
@@ -269,12 +271,12 @@ class _Lines:
             self._volume += 1
             self._parts = len(self.volumes[self._volume].parts)
             members = self.volumes[self._volume].tar.members
-            self._left = {member.content.name: member.end - member.offset for member in members}
+            self._unwritten = {member.content.name: member.end - member.offset for member in members}
         self._parts -= 1
         for member in self.volumes[self._volume].tar.between(part.start, part.end):
             name = member.content.name
-            self._left[name] -= min(part.end, member.end) - max(part.start, member.offset)
-            if not self._left[name]:
+            self._unwritten[name] -= min(part.end, member.end) - max(part.start, member.offset)
+            if not self._unwritten[name]:
                 self.output.line(f"copy | done: file '{name}' ({time.monotonic() - self._started:.3f}s)")
 
 
@@ -293,12 +295,12 @@ def to_tar(
     if flags["plan_only"] and not in_object_store(location):
         check_outputs(location)  # a plan ends as the copy will
     beside = "" if in_object_store(location) else f" beside it, as {os.path.basename(location)}.partial"
-    invocation.kept = f"what is written stays{beside}; run the same with --resume to go on"
+    invocation.resume_hint = f"what is written stays{beside}; run the same with --resume to go on"
     output = invocation.output
     session = registry.session(invocation, concurrency=flags["concurrency"], store=store)
     progress = ArchiveProgress(session)
     images: dict[str, int] = {}
-    telling = told(session, lambda: images, invocation, destination=location, path=flags["metrics_file"])
+    telling = metrics_exported(session, lambda: images, invocation, destination=location, path=flags["metrics_file"])
     with session, nullcontext() if flags["plan_only"] else telling:
         with shown(progress, invocation, flags["progress_kind"]):
             plan = make_plan(session, request)
@@ -354,10 +356,10 @@ def show_archive_plan(output: Output, plan: ArchivePlan) -> None:
     output.table("Members", MEMBERS, rows)
     parts = [[volume.location, len(volume.parts), volume.tar.size, volume.bytes_copied] for volume in plan.volumes]
     output.table("Parts", PARTS, parts)
-    left = f", {counted(len(plan.left_out), 'blob')} left out" if plan.left_out else ""
+    left_out = f", {counted(len(plan.left_out), 'blob')} left out" if plan.left_out else ""
     cut = counted(sum(len(volume.parts) for volume in plan.volumes), "part")
     output.summary(
-        f"{counted(plan.images, 'image')}, {counted(plan.blob_count, 'blob')}{left}: {show_size(plan.size)} in "
+        f"{counted(plan.images, 'image')}, {counted(plan.blob_count, 'blob')}{left_out}: {show_size(plan.size)} in "
         f"{cut}, {show_size(plan.size - plan.bytes_copied)} to write, "
         f"{show_size(plan.bytes_copied)} to copy, about {counted(plan.estimated_requests, 'request')}"
     )
@@ -375,11 +377,11 @@ def _verify(session: Session, report: ArchiveReport, mode: str) -> None:
     if mode == "none":
         return
     name = ArchiveName.of(*report.locations)
-    found = verify_archive(session.archive(name, "destination", anew=True), session.workers, deep=mode == "deep")
-    if found.problems:
+    verdict = verify_archive(session.archive(name, "destination", anew=True), session.workers, deep=mode == "deep")
+    if verdict.problems:
         raise Incomplete(
-            f"{counted(len(found.problems), 'problem')} in {name}",
-            [StoreError(problem, side="destination") for problem in found.problems],
+            f"{counted(len(verdict.problems), 'problem')} in {name}",
+            [StoreError(problem, side="destination") for problem in verdict.problems],
             hint="write the archive again",
         )
 
@@ -387,12 +389,12 @@ def _verify(session: Session, report: ArchiveReport, mode: str) -> None:
 def _summary(plan: ArchivePlan, report: ArchiveReport) -> str:
     volumes = f" and {counted(len(report.locations) - 1, 'more volume')}" if len(report.locations) > 1 else ""
     copied = f", {show_size(report.copied)} copied from {plan.base}" if report.copied else ""
-    kept = f", {show_size(report.kept)} kept of an earlier run" if report.kept else ""
+    reused = f", {show_size(report.kept)} kept of an earlier run" if report.kept else ""
     unread = f" ({show_size(report.unread)} of the archive not read again)" if report.unread else ""
-    left = f", {show_size(report.left_out)} left out" if report.left_out else ""
-    held = f"{counted(report.images, 'image')}, {counted(report.blobs, 'blob')}"
+    left_out = f", {show_size(report.left_out)} left out" if report.left_out else ""
+    content = f"{counted(report.images, 'image')}, {counted(report.blobs, 'blob')}"
     spent = f"{counted(report.requests, 'request')}, {report.seconds:.1f} s"
     return (
-        f"{plan.source} -> {report.locations[0]}{volumes}: {held}, "
-        f"{show_size(report.sent)} written{copied}{kept}{unread}{left}, {spent}"
+        f"{plan.source} -> {report.locations[0]}{volumes}: {content}, "
+        f"{show_size(report.sent)} written{copied}{reused}{unread}{left_out}, {spent}"
     )

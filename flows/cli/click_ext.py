@@ -23,7 +23,7 @@ class Invocation:
 
     output: Output = field(default_factory=Output)
     cancel: CancelToken = field(default_factory=CancelToken)
-    kept: str = "run the same again"
+    resume_hint: str = "run the same again"
     """What an interrupted command leaves and how to go on, for the person who interrupted it."""
 
 
@@ -46,7 +46,7 @@ def words(*names: str, help: str, **more: Any) -> Callable[[F], F]:  # noqa: A00
 
 def _split(context: click.Context, parameter: click.Parameter, values: Sequence[str]) -> tuple[str, ...]:
     del context, parameter
-    return tuple(one.strip() for value in values for one in value.split(",") if one.strip())
+    return tuple(part.strip() for value in values for part in value.split(",") if part.strip())
 
 
 class Age(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.2 on
@@ -112,8 +112,8 @@ def _note_columns(context: click.Context, parameter: click.Parameter, values: Se
     context.ensure_object(Invocation).output.columns += _split(context, parameter, values)
 
 
-def extra_arguments(context: click.Context, left: Sequence[str]) -> click.UsageError:
-    return click.UsageError(f"command '{context.command_path}' does not accept extra arguments '{left[0]}'", context)
+def extra_arguments(context: click.Context, extra: Sequence[str]) -> click.UsageError:
+    return click.UsageError(f"command '{context.command_path}' does not accept extra arguments '{extra[0]}'", context)
 
 
 def expect_subcommand(context: click.Context) -> None:
@@ -138,10 +138,10 @@ def hint_of(error: click.UsageError, program: str) -> str:
     context = error.ctx
     meant = getattr(error, "possibilities", None)
     if meant and context is not None:
-        hidden = {name for one in context.command.get_params(context) for name in one.secondary_opts}
+        hidden = {name for option in context.command.get_params(context) for name in option.secondary_opts}
         meant = [name for name in meant if name not in hidden]
-    asked = f"{context.command_path if context is not None else program} --help"
-    return f"did you mean {' or '.join(meant)}? {asked} lists all" if meant else asked
+    help_command = f"{context.command_path if context is not None else program} --help"
+    return f"did you mean {' or '.join(meant)}? {help_command} lists all" if meant else help_command
 
 
 class Verb(click.Command):
@@ -159,10 +159,10 @@ class Verb(click.Command):
                 option.metavar = _METAVARS[option.opts[0]]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        left = super().parse_args(ctx, spelled_out(self, args))
-        if left and not ctx.resilient_parsing:
-            raise extra_arguments(ctx, left)
-        return left
+        extra = super().parse_args(ctx, spelled_out(self, args))
+        if extra and not ctx.resilient_parsing:
+            raise extra_arguments(ctx, extra)
+        return extra
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Examples"):
@@ -229,26 +229,26 @@ def spelled_out(command: click.Command, args: list[str]) -> list[str]:
     `--flag` and `--no-flag`, and `-f=VALUE` becomes `-fVALUE`. A group's arguments after the name of a command are left
     to that command."""
     options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
-    flags = {name: one.secondary_opts[0] for one in options if one.secondary_opts for name in one.opts}
-    valued = {name: one for one in options if not one.is_flag for name in one.opts}
-    done: list[str] = []
-    left = iter(enumerate(args))
-    for position, argument in left:
+    flags = {name: option.secondary_opts[0] for option in options if option.secondary_opts for name in option.opts}
+    valued = {name: option for option in options if not option.is_flag for name in option.opts}
+    spelled: list[str] = []
+    remaining = iter(enumerate(args))
+    for position, argument in remaining:
         if argument == "--" or (isinstance(command, click.Group) and not argument.startswith("-")):
-            return done + args[position:]
-        name, given, value = argument.partition("=")
-        if given and name in flags:
+            return spelled + args[position:]
+        name, equals, value = argument.partition("=")
+        if equals and name in flags:
             if value not in _TRUE | _FALSE:
                 raise click.UsageError(f'invalid argument "{value}" for "{name}" flag: expected true or false')
-            done.append(name if value in _TRUE else flags[name])
-        elif given and name in valued and len(name) == 2:
-            done.append(f"{name}{value}")
+            spelled.append(name if value in _TRUE else flags[name])
+        elif equals and name in valued and len(name) == 2:
+            spelled.append(f"{name}{value}")
         else:
-            done.append(argument)
+            spelled.append(argument)
             if argument in valued:
                 # Its value comes next, and whatever it looks like, it is a value.
-                done.extend(following for _, following in [next(left, (0, None))] if following is not None)
-    return done
+                spelled.extend(following for _, following in [next(remaining, (0, None))] if following is not None)
+    return spelled
 
 
 _SHARED = {

@@ -13,8 +13,8 @@ import click
 from flows.cli.access import RegistryFlags, concurrency_flag, export_flags, registry_flags, show_requests, store_flags
 from flows.cli.click_ext import Invocation, OutputFile, Verb, boolean, everywhere
 from flows.cli.output import Output
-from flows.cli.progress import RelocationProgress, metrics_flag, progress_flag, shown, sums, told
-from flows.cli.source import Asked, announce, source_flags, warn_of_layers
+from flows.cli.progress import RelocationProgress, metrics_exported, metrics_flag, progress_flag, shown, sums
+from flows.cli.source import SourceFlags, announce, source_flags, warn_of_layers
 from oci.archive.entry import OCI_LAYOUT
 from oci.archive.s3_options import S3Options
 from oci.bundle.lockfile import write_lock
@@ -85,16 +85,16 @@ def copy(
     registry: RegistryFlags,
     store: S3Options,
     tarball: ExportOptions,
-    asked: Asked,
+    source: SourceFlags,
     **flags: Any,
 ) -> None:
     """Copy a bundle, an image, what a lock lists or an archive, with all it references, to another registry, a folder
     or an archive."""
-    invocation.kept = "what is copied stays, and no name was moved; run the same again to go on"
-    named = _to_transport(asked, flags)
+    invocation.resume_hint = "what is copied stays, and no name was moved; run the same again to go on"
+    named = _to_transport(source, flags)
     if flags["to_repo"].startswith(OCI_ARCHIVE_PREFIX):
         flags["to_repo"], tarball = "", tarball.with_(format=OCI_LAYOUT)
-    request = _request(asked, flags)
+    request = _request(source, flags)
     if named is not None:
         from flows.cli.docker import to_docker  # noqa: PLC0415 - few copies are for docker
 
@@ -116,7 +116,7 @@ def copy(
     invocation.output.finish()
 
 
-def _to_transport(asked: Asked, flags: dict[str, Any]) -> str | None:
+def _to_transport(source: SourceFlags, flags: dict[str, Any]) -> str | None:
     """Reads `--to-repo docker-archive:PATH[:NAME]` and `oci-archive:PATH[:TAG]` as the archive that they are. Returns
     the name of the image in docker's; None for everything else."""
     place = named_archive(flags["to_repo"])
@@ -127,17 +127,17 @@ def _to_transport(asked: Asked, flags: dict[str, Any]) -> str | None:
     flags["to_tar"], name = place
     if flags["to_repo"].startswith(OCI_ARCHIVE_PREFIX):
         if name:
-            asked.given["tags"] = (name,)
+            source.fields["tags"] = (name,)
         return None
     flags["to_repo"] = ""
     return name
 
 
-def _request(asked: Asked, flags: dict[str, Any]) -> RelocationRequest:
+def _request(source: SourceFlags, flags: dict[str, Any]) -> RelocationRequest:
     """With the checks of imgpkg, in its order and its words."""
     if bool(flags["to_tar"]) == bool(flags["to_repo"]):
         raise InvalidInput("Expected either --to-tar or --to-repo")
-    if asked.given.get("archive") and flags["to_tar"]:
+    if source.fields.get("archive") and flags["to_tar"]:
         raise InvalidInput("Cannot use tar source (--tar) with tar destination (--to-tar)")
     if flags["lock_output"] and flags["to_tar"]:
         raise InvalidInput("cannot output lock file with tar destination")
@@ -149,15 +149,15 @@ def _request(asked: Asked, flags: dict[str, Any]) -> RelocationRequest:
             hint="leave out one or the other; the flow leaves its report in Prefect",
         )
     if flags["to_tar"]:
-        asked.check_for_archive()
-        return asked.request(str(ArchiveName.of(flags["to_tar"])))
+        source.check_for_archive()
+        return source.request(str(ArchiveName.of(flags["to_tar"])))
     try:
         parse_store(flags["to_repo"])
     except InvalidReference as error:
         raise InvalidReference(f"Building import repository ref: {error.message}", hint=error.hint) from error
     if flags["lock_output"] and flags["to_repo"].startswith(LAYOUT_PREFIX):
         raise InvalidInput("A lock names registries only: --lock-output can't be used with an image-layout folder")
-    return asked.request(flags["to_repo"])
+    return source.request(flags["to_repo"])
 
 
 def _copy(
@@ -170,7 +170,7 @@ def _copy(
     output = invocation.output
     session = registry.session(invocation, concurrency=flags["concurrency"], store=store)
     progress = RelocationProgress(session)
-    telling = told(
+    telling = metrics_exported(
         session,
         lambda: sums(progress),
         invocation,
@@ -248,10 +248,10 @@ def _summary(result: RelocationResult) -> str:
 
 def _kinds(plan: Plan, outcomes: Sequence[ImageOutcome]) -> str:
     """`1 image`, or `7 (2 bundles, 3 images, 2 indexes)`."""
-    found = Counter(plan.by_digest[one.digest].kind for one in outcomes)
-    if len(found) < 2:
-        return counted(len(outcomes), *found) if found else "0 images"
-    return f"{len(outcomes)} ({', '.join(counted(count, kind) for kind, count in sorted(found.items()))})"
+    kinds = Counter(plan.by_digest[outcome.digest].kind for outcome in outcomes)
+    if len(kinds) < 2:
+        return counted(len(outcomes), *kinds) if kinds else "0 images"
+    return f"{len(outcomes)} ({', '.join(counted(count, kind) for kind, count in sorted(kinds.items()))})"
 
 
 def write_report(path: str, result: RelocationResult) -> None:

@@ -25,7 +25,7 @@ from oci.relocation.session import Session
 from oci.relocation.transfer import load_manifest
 from oci.units import counted, show_size
 
-_KEPT = "nothing is written under this name; run the same again"
+_RESUME_HINT = "nothing is written under this name; run the same again"
 
 
 def to_docker(
@@ -40,7 +40,7 @@ def to_docker(
     """Writes the file that `request.to` names. `name` is what its only image is called; empty for what its source or
     the tags that are asked for call each."""
     output, path = invocation.output, request.destination.location
-    invocation.kept = _KEPT
+    invocation.resume_hint = _RESUME_HINT
     useless = [flag for flag in ("resume", "sha256sums", "plan_only", "monitor", "lock_output") if flags[flag]]
     if useless or flags["verify_mode"] != "none":
         named = ", ".join(f"--{flag.removesuffix('_only').replace('_', '-')}" for flag in (*useless, "verify"))

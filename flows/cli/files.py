@@ -75,7 +75,7 @@ def push_files(invocation: Invocation, /, registry: RegistryFlags, store: S3Opti
         raise InvalidInput("An image in an archive has one tag: --to-tag can't be used with --to-tar")
     if flags["lock_output"] and flags["to_tar"]:
         raise InvalidInput("A lock names registries only: --lock-output can't be used with --to-tar")
-    invocation.kept = "no name was moved; run the same again"
+    invocation.resume_hint = "no name was moved; run the same again"
     output, place = invocation.output, request.destination
     entries = entries_of(request)
     for entry in entries:
@@ -105,15 +105,15 @@ def push_files(invocation: Invocation, /, registry: RegistryFlags, store: S3Opti
     output.result(**to_dict(PushReport.of(pushed, receipt)) | {"receipt": receipt.to_dict()})
     output.line(f"Pushed '{pushed.reference}'", end="")
     if not output.tty and not output.json:
-        what = "1 file or folder" if len(entries) == 1 else f"{len(entries)} files and folders"
+        files = "1 file or folder" if len(entries) == 1 else f"{len(entries)} files and folders"
         spent = f"{counted(receipt.total_requests, 'request')}, {receipt.seconds:.1f} s"
-        output.summary(f"Pushed '{pushed.reference}': {what}, {show_size(receipt.bytes_written)} sent, {spent}")
+        output.summary(f"Pushed '{pushed.reference}': {files}, {show_size(receipt.bytes_written)} sent, {spent}")
     output.finish()
 
 
-def _labels(given: tuple[str, ...]) -> dict[str, str]:
+def _labels(texts: tuple[str, ...]) -> dict[str, str]:
     labels = {}
-    for text in given:
+    for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise InvalidInput(f"{text!r} is no label", hint="write KEY=VALUE")
@@ -156,7 +156,7 @@ def pull_files(invocation: Invocation, /, registry: RegistryFlags, store: S3Opti
         raise InvalidInput("expected --output to be non-empty")
     if path in NEVER_REPLACED:
         check_output(path, replace=flags["replace"])
-    invocation.kept = "the folder is as it was; run the same again"
+    invocation.resume_hint = "the folder is as it was; run the same again"
     output = invocation.output
     with registry.session(invocation, side="source", store=store) as session:
         open_source: OpenSource = session.source
@@ -165,7 +165,7 @@ def pull_files(invocation: Invocation, /, registry: RegistryFlags, store: S3Opti
             open_source, request = sealed(archive), _in_archive(archive, flags)
         progress = LayerProgress(session.meter, "pulling", lambda receipt: receipt.bytes_read)
         # As imgpkg: what the reference names is looked at before what is at the output.
-        found = look_up(open_source, request)
+        resolved = look_up(open_source, request)
         check_output(path, replace=flags["replace"])
         with (
             shown(progress, invocation, flags["progress_kind"]),
@@ -179,7 +179,7 @@ def pull_files(invocation: Invocation, /, registry: RegistryFlags, store: S3Opti
                 line=output.line,
                 expect=progress.expect,
                 cancel=invocation.cancel,
-                found=found,
+                resolved=resolved,
             )
         receipt = session.meter.receipt()
     output.result(**to_dict(PullReport.of(pulled, path, receipt)) | {"receipt": receipt.to_dict()})
@@ -203,9 +203,9 @@ def _request(flags: dict[str, Any], **source: str) -> PullRequest:
 
 def _in_archive(archive: Archive, flags: dict[str, Any]) -> PullRequest:
     """What -b or -i names in the archive, or what that was made for."""
-    given = flags["bundle"] or flags["image"]
+    name = flags["bundle"] or flags["image"]
     if flags["lock"] or (flags["bundle"] and flags["image"]):
         raise InvalidInput("Expected only one of image and bundle, and no lock, with --tar")
-    reference, is_bundle = named_in_archive(archive, given)
-    as_bundle = bool(flags["bundle"]) if given else is_bundle
+    reference, is_bundle = named_in_archive(archive, name)
+    as_bundle = bool(flags["bundle"]) if name else is_bundle
     return _request(flags, **{"bundle": "", "image": "", "bundle" if as_bundle else "image": str(reference)})

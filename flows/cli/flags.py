@@ -48,9 +48,9 @@ def flags_of(
     def decorate(command: F) -> F:
         @functools.wraps(command)
         def with_flags(*args: Any, **values: Any) -> Any:
-            taken = {field.name: values.pop(f"{parameter}__{field.name}") for field in fields}
-            given = {name: value for name, value in taken.items() if value is not None}
-            return command(*args, **{parameter: make(given) if make else assemble(group, given)}, **values)
+            all_values = {field.name: values.pop(f"{parameter}__{field.name}") for field in fields}
+            set_values = {name: value for name, value in all_values.items() if value is not None}
+            return command(*args, **{parameter: make(set_values) if make else assemble(group, set_values)}, **values)
 
         wrapped: Any = with_flags
         for field in reversed(fields):

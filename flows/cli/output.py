@@ -90,23 +90,23 @@ class Output:
     def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[object]], footer: str = "") -> None:
         """Columns stay in their order, whatever that of --column is. Left out when it names none of them. Numbers are
         numbers in JSON."""
-        wanted = [keyified(name) for name in self.columns]
-        chosen = [place for place, name in enumerate(header) if not wanted or keyified(name) in wanted]
+        requested = [keyified(name) for name in self.columns]
+        chosen = [place for place, name in enumerate(header) if not requested or keyified(name) in requested]
         if not chosen:
             return
-        kept = [[row[position] for position in chosen] for row in rows]
+        cells = [[row[position] for position in chosen] for row in rows]
         names = [header[position] for position in chosen]
         self._tables.append(
             {
                 "Content": title.lower(),
                 "Header": {keyified(name): name for name in sorted(names)},
-                "Rows": [dict(sorted(zip(map(keyified, names), row, strict=True))) for row in kept],
+                "Rows": [dict(sorted(zip(map(keyified, names), row, strict=True))) for row in cells],
                 "Notes": None,
             }
         )
         if self.json:
             return
-        texts = [[str(cell) for cell in row] for row in kept]
+        texts = [[str(cell) for cell in row] for row in cells]
         if self.tty:
             self._aligned(title, names, texts)
             print(f"\n{footer or counted(len(rows), title.lower().removesuffix('s'))}")
@@ -247,29 +247,29 @@ def indented(message: str, level: int = 0) -> str:
     imgpkg's `(hint: ...)` isn't cut."""
     parts = []
     begin = depth = 0
-    for found in re.finditer(r"[\[\]]|(?<!\(hint): (?=[A-Z])", message):
-        mark = found.group()
+    for match in re.finditer(r"[\[\]]|(?<!\(hint): (?=[A-Z])", message):
+        mark = match.group()
         depth += (mark == "[") - (mark == "]" and depth > 0)
         if mark == ": " and depth == 0:
-            parts.append(message[begin : found.end()].rstrip())
-            begin = found.end()
+            parts.append(message[begin : match.end()].rstrip())
+            begin = match.end()
     parts.append(message[begin:])
     return "\n".join(f"{' ' * 2 * (number + level) if number else ''}{part}" for number, part in enumerate(parts))
 
 
 def as_object(error: TransshipError) -> dict[str, Any]:
     message, hint = _without_hint(error)
-    found: dict[str, Any] = {
+    body: dict[str, Any] = {
         "Message": message,
         "Hint": hint,
         "Kind": type(error).__name__,
         "Retryable": error.retryable,
     }
     if isinstance(error, StoreError):
-        found |= {"Side": error.side, "Store": error.store, "Subject": error.subject, "Code": error.code}
+        body |= {"Side": error.side, "Store": error.store, "Subject": error.subject, "Code": error.code}
     if isinstance(error, Incomplete):
-        found["Failures"] = [as_object(failure) for failure in error.failures]
-    return found
+        body["Failures"] = [as_object(failure) for failure in error.failures]
+    return body
 
 
 def _without_hint(error: TransshipError) -> tuple[str, str]:

@@ -41,7 +41,7 @@ class Row:
     """One bar; sizes in bytes, `total` None while it isn't known."""
 
     name: str
-    done: int = 0
+    moved: int = 0
     total: int | None = None
 
 
@@ -60,7 +60,7 @@ class RelocationProgress:
 
     session: Session
     plan: Plan | None = None
-    done: dict[Digest, ImageOutcome] = field(default_factory=dict)
+    outcomes: dict[Digest, ImageOutcome] = field(default_factory=dict)
     _blobs: dict[Digest, tuple[Digest, ...]] = field(default_factory=dict)
     _images: dict[Digest, list[Digest]] = field(default_factory=dict)
 
@@ -72,7 +72,7 @@ class RelocationProgress:
         self.plan = plan
 
     def finished(self, outcome: ImageOutcome) -> None:
-        self.done[outcome.digest] = outcome
+        self.outcomes[outcome.digest] = outcome
 
     def overall(self) -> Row:
         if self.plan is None:
@@ -80,22 +80,24 @@ class RelocationProgress:
         receipt = self.session.meter.receipt()
         moved = receipt.bytes_moved
         total = self.plan.bytes_to_move
-        return Row(f"{len(self.done)} of {len(list(self.plan.images))} images", min(moved, total), total)
+        return Row(f"{len(self.outcomes)} of {len(list(self.plan.images))} images", min(moved, total), total)
 
     def parts(self) -> list[Row]:
         """A blob that several images share shows with the first of them that isn't done."""
         plan, moving = self.plan, dict(self.session.moving)
         if plan is None:
             return []
-        owners = (next((one for one in self._images.get(blob, ()) if one not in self.done), None) for blob in moving)
+        owners = (
+            next((image for image in self._images.get(blob, ()) if image not in self.outcomes), None) for blob in moving
+        )
         return [self._part(plan, image, moving) for image in dict.fromkeys(owners) if image is not None]
 
     def _part(self, plan: Plan, image: Digest, moving: dict[Digest, int]) -> Row:
         sizes = {blob: plan.blob_by_digest[blob].size for blob in self._blobs[image]}
-        done = sum(size if blob in self.session.moved else moving.get(blob, 0) for blob, size in sizes.items())
+        copied = sum(size if blob in self.session.moved else moving.get(blob, 0) for blob, size in sizes.items())
         planned = plan.by_digest[image]
         name = planned.subject.partition("@")[0].rpartition("/")[2]
-        return Row(f"{name[:_LONGEST_NAME]}@{image[:14]}", done, sum(sizes.values()))
+        return Row(f"{name[:_LONGEST_NAME]}@{image[:14]}", copied, sum(sizes.values()))
 
 
 def _blobs_below(plan: Plan, image: PlannedManifest) -> Iterator[Digest]:
@@ -141,9 +143,9 @@ def progress_flag(command: Any) -> Any:
 
 
 @contextmanager
-def shown(progress: Progress, invocation: Invocation, asked: str) -> Iterator[None]:
+def shown(progress: Progress, invocation: Invocation, kind: str) -> Iterator[None]:
     """Draws while the block runs; `asked` is `auto`, `plain` or `none`."""
-    draw = _drawing(invocation, asked)
+    draw = _drawing(invocation, kind)
     if draw is None:
         yield
         return
@@ -157,11 +159,11 @@ def shown(progress: Progress, invocation: Invocation, asked: str) -> Iterator[No
         thread.join()
 
 
-def _drawing(invocation: Invocation, asked: str) -> Callable[[Progress, threading.Event], None] | None:
+def _drawing(invocation: Invocation, kind: str) -> Callable[[Progress, threading.Event], None] | None:
     output = invocation.output
-    if asked == "plain":
+    if kind == "plain":
         return _draw_plain
-    if asked == "none" or output.json or output.quiet or not output.tty or not sys.stderr.isatty():
+    if kind == "none" or output.json or output.quiet or not output.tty or not sys.stderr.isatty():
         return None
     colored = output.color and not os.environ.get("NO_COLOR")
     return lambda progress, stop: _draw_terminal(progress, stop, colored=colored)
@@ -171,12 +173,14 @@ def _draw_plain(progress: Progress, stop: threading.Event) -> None:
     before = 0
     while not stop.wait(_PLAIN_SECONDS):
         row = progress.overall()
-        rate = (row.done - before) / _PLAIN_SECONDS
-        before = row.done
+        rate = (row.moved - before) / _PLAIN_SECONDS
+        before = row.moved
         total = row.total or 0
-        left = f", {_clock((total - row.done) / rate)} left" if rate > 0 else ""
+        remaining_time = f", {_clock((total - row.moved) / rate)} left" if rate > 0 else ""
         sizes = (
-            f", {show_size(row.done)} of {show_size(total)}, {show_size(rate)}/s{left}" if row.total is not None else ""
+            f", {show_size(row.moved)} of {show_size(total)}, {show_size(rate)}/s{remaining_time}"
+            if row.total is not None
+            else ""
         )
         print(f"{row.name}{sizes}", file=sys.stderr, flush=True)
 
@@ -201,14 +205,14 @@ def _draw_terminal(progress: Progress, stop: threading.Event, *, colored: bool) 
         drawn: dict[str, bars.TaskID] = {}
         while not stop.wait(_TERMINAL_SECONDS):
             overall = progress.overall()
-            live.update(whole, description=overall.name, total=overall.total, completed=overall.done)
+            live.update(whole, description=overall.name, total=overall.total, completed=overall.moved)
             rows = {row.name: row for row in progress.parts()[: max(0, console.height - 4)]}
             for name in drawn.keys() - rows.keys():
                 live.remove_task(drawn.pop(name))
             for name, row in rows.items():
                 if name not in drawn:
                     drawn[name] = live.add_task(f"  {name}", total=row.total)
-                live.update(drawn[name], completed=row.done)
+                live.update(drawn[name], completed=row.moved)
 
 
 def _speed_column() -> ProgressColumn:
@@ -224,8 +228,8 @@ def _speed_column() -> ProgressColumn:
 
 
 def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}m{rest:02}s" if minutes else f"{rest}s"
+    minutes, seconds_left = divmod(round(seconds), 60)
+    return f"{minutes}m{seconds_left:02}s" if minutes else f"{seconds_left}s"
 
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -239,10 +243,10 @@ metrics_flag: Callable[[F], F] = click.option(
 
 
 @contextmanager
-def told(
+def metrics_exported(
     session: Session, images: Callable[[], Mapping[str, int]], invocation: Invocation, *, destination: str, path: str
 ) -> Iterator[None]:
-    """Tells the numbers of the block when it ends, however it ends; `images` counts them by outcome."""
+    """Exports the metrics of the block when it ends, with or without an error; `images` counts images by outcome."""
     succeeded = False
     try:
         yield
@@ -260,6 +264,6 @@ def told(
 
 def sums(progress: RelocationProgress) -> Mapping[str, int]:
     """Images of a relocation so far."""
-    found = Counter(outcome.status for outcome in progress.done.values())
+    counts = Counter(outcome.status for outcome in progress.outcomes.values())
     unread = len(progress.plan.failures) if progress.plan else 0
-    return {"copied": found[DONE], "present": found[PRESENT], "failed": found[FAILED] + unread}
+    return {"copied": counts[DONE], "present": counts[PRESENT], "failed": counts[FAILED] + unread}

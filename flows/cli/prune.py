@@ -101,8 +101,8 @@ def prune(invocation: Invocation, /, registry: RegistryFlags, policy: KeepOption
             _show(invocation, plan)
             invocation.output.finish()
             return
-        invocation.kept = "what was deleted is gone, all else is as it was; run the same again to go on"
-        report = execute(session, plan, keep=keep, on_deleted=_told(invocation))
+        invocation.resume_hint = "what was deleted is gone, all else is as it was; run the same again to go on"
+        report = execute(session, plan, keep=keep, on_deleted=_line_per_deletion(invocation))
     invocation.output.result(**report.to_dict())
     if flags["report"]:
         write_json(flags["report"], report.to_dict())
@@ -168,12 +168,18 @@ def _reviewed(flags: dict[str, Any], keep: Keep) -> PrunePlan | None:
 def _show(invocation: Invocation, plan: PrunePlan) -> None:
     output = invocation.output
     rows = [
-        [one.kind, one.digest, _names(one.tags), f"{one.since:%Y-%m-%d %H:%M}", _state(due=one.due)]
-        for one in plan.manifests
+        [
+            manifest.kind,
+            manifest.digest,
+            _names(manifest.tags),
+            f"{manifest.since:%Y-%m-%d %H:%M}",
+            _state(due=manifest.due),
+        ]
+        for manifest in plan.manifests
     ]
     if rows:
         output.table("Manifests", _MANIFESTS, rows)
-    tags = [[one.tag, one.digest, one.because, f"{one.since:%Y-%m-%d %H:%M}", _state(due=one.due)] for one in plan.tags]
+    tags = [[tag.tag, tag.digest, tag.because, f"{tag.since:%Y-%m-%d %H:%M}", _state(due=tag.due)] for tag in plan.tags]
     if tags:
         output.table("Tags", _TAGS, tags)
     for warning in plan.warnings:
@@ -185,9 +191,9 @@ def _show(invocation: Invocation, plan: PrunePlan) -> None:
 
 def _names(tags: Sequence[str]) -> str:
     """The names that people gave; those with a digest in them are only counted."""
-    own = [tag for tag in tags if not attached_to(tag)]
-    attached = len(tags) - len(own)
-    return ", ".join([*own, f"{attached} with a digest in the name"] if attached else own)
+    named = [tag for tag in tags if not attached_to(tag)]
+    attached = len(tags) - len(named)
+    return ", ".join([*named, f"{attached} with a digest in the name"] if attached else named)
 
 
 def _state(*, due: bool) -> str:
@@ -195,28 +201,28 @@ def _state(*, due: bool) -> str:
 
 
 def _summary(plan: PrunePlan) -> str:
-    kept = f"{counted(plan.manifests_kept, 'manifest')} kept"
+    kept_count = f"{counted(plan.manifests_kept, 'manifest')} kept"
     if not plan.manifests and not plan.tags:
-        return f"{plan.destination}: nothing to delete, {kept}"
+        return f"{plan.destination}: nothing to delete, {kept_count}"
     parts = [f"{counted(len(plan.due_manifests), 'manifest')} to delete"]
     if plan.due_tags:
         parts.append(f"{counted(len(plan.due_tags), 'tag')} to take from others")
     if plan.waiting:
         parts.append(f"{plan.waiting} within their grace period")
-    parts.extend((kept, f"at most {show_size(plan.bytes_to_free)} to free"))
+    parts.extend((kept_count, f"at most {show_size(plan.bytes_to_free)} to free"))
     end = "nothing to do yet" if plan.is_empty else "nothing was deleted: --approve does that"
     return f"{plan.destination}: {', '.join(parts)}; {end}"
 
 
-def _told(invocation: Invocation) -> Callable[[str], None]:
+def _line_per_deletion(invocation: Invocation) -> Callable[[str], None]:
     return lambda subject: invocation.output.line(f"prune | deleted {subject}")
 
 
 def _tell(invocation: Invocation, report: PruneReport) -> None:
-    for one in report.skipped:
-        invocation.output.warn(f"left: {one.subject}: {one.reason}")
-    for one in report.refused:
-        invocation.output.warn(f"can't be taken away alone: {one.subject}: {one.reason}")
+    for remaining in report.skipped:
+        invocation.output.warn(f"left: {remaining.subject}: {remaining.reason}")
+    for remaining in report.refused:
+        invocation.output.warn(f"can't be taken away alone: {remaining.subject}: {remaining.reason}")
     counts = (
         (len(report.untagged), f"{counted(len(report.untagged), 'tag')} taken from others"),
         (report.gone, f"{report.gone} gone already"),
@@ -224,13 +230,16 @@ def _tell(invocation: Invocation, report: PruneReport) -> None:
         (len(report.refused), f"{counted(len(report.refused), 'tag')} can't be taken away alone"),
         (report.waiting, f"{report.waiting} within their grace period"),
     )
-    done = ", ".join(
+    deleted = ", ".join(
         [f"{counted(len(report.deleted), 'manifest')} deleted", *(text for count, text in counts if count)]
     )
     if report.failed:
         raise Incomplete(
-            f"{report.destination}: {done}, {len(report.failed)} failed",
-            [StoreError(f"{one.subject}: {one.reason}", retryable=one.retryable) for one in report.failed],
+            f"{report.destination}: {deleted}, {len(report.failed)} failed",
+            [
+                StoreError(f"{remaining.subject}: {remaining.reason}", retryable=remaining.retryable)
+                for remaining in report.failed
+            ],
             some_done=bool(report.deleted or report.untagged),
             hint="run the same again: what is gone is not asked for again",
         )
@@ -238,4 +247,4 @@ def _tell(invocation: Invocation, report: PruneReport) -> None:
     spent = (
         f"{show_size(report.bytes_freed)} freed, {counted(receipt.total_requests, 'request')}, {receipt.seconds:.1f} s"
     )
-    invocation.output.summary(f"{report.destination}: {done}, {spent}")
+    invocation.output.summary(f"{report.destination}: {deleted}, {spent}")

@@ -25,15 +25,15 @@ _OF_REPOSITORIES = {"repair": "--repair", "repo_based_tags": "--repo-based-tags"
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What the source flags of one command line say: given fields of a RelocationRequest."""
+class SourceFlags:
+    """The source flags of one command line: the fields of a RelocationRequest that they set."""
 
-    given: dict[str, Any]
+    fields: dict[str, Any]
 
     def check_source(self, *, ignore_bundle_check: bool) -> None:
-        if len([name for name in _SOURCES if self.given.get(name)]) != 1:
+        if len([name for name in _SOURCES if self.fields.get(name)]) != 1:
             raise InvalidInput("Expected either --lock, --bundle (-b), --image (-i), or --tar as a source")
-        if ignore_bundle_check and not self.given.get("image"):
+        if ignore_bundle_check and not self.fields.get("image"):
             raise InvalidInput(
                 "--ignore-bundle-check is for --image (-i): it copies a bundle as the plain image that it is",
                 hint="use -i instead of -b, or --shallow for the bundle's own image and nothing that it lists",
@@ -42,40 +42,40 @@ class Asked:
     def read_transport(self) -> None:
         """`-i docker-archive:PATH:NAME` is `--tar PATH --only NAME`."""
         for kind in ("image", "bundle"):
-            named = named_archive(self.given.get(kind) or "")
+            named = named_archive(self.fields.get(kind) or "")
             if named is not None:
-                del self.given[kind]
+                del self.fields[kind]
                 path, name = named
-                self.given["archive"] = (*self.given.get("archive", ()), path)
+                self.fields["archive"] = (*self.fields.get("archive", ()), path)
                 if name:
-                    self.given["only"] = (*self.given.get("only", ()), name)
+                    self.fields["only"] = (*self.fields.get("only", ()), name)
 
     def check_for_archive(self) -> None:
-        useless = [flag for name, flag in _OF_REPOSITORIES.items() if self.given.get(name)]
+        useless = [flag for name, flag in _OF_REPOSITORIES.items() if self.fields.get(name)]
         if useless:
             raise InvalidInput(
                 f"{', '.join(useless)} can only be used when copying to a repository", hint="leave it out with --to-tar"
             )
 
     def request(self, to: str) -> RelocationRequest:
-        return RelocationRequest(to=to, **self.given)
+        return RelocationRequest(to=to, **self.fields)
 
 
 def source_flags(*, leave_out: Collection[str] = ()) -> Callable[[F], F]:
-    """Adds the flags; the command gets them as `asked: Asked`."""
+    """Adds the flags; the command gets them as `source: SourceFlags`."""
 
     def decorate(command: F) -> F:
         @functools.wraps(command)
         def with_flags(*args: Any, **values: Any) -> Any:
             plain = values.pop("ignore_bundle_check")
-            asked = Asked({**values.pop("source"), **values.pop("how")})
-            asked.read_transport()
+            source = SourceFlags({**values.pop("source"), **values.pop("how")})
+            source.read_transport()
             if values.pop("cosign_signatures"):
-                asked.given["artifacts"] = (*asked.given.get("artifacts", ()), COSIGN)
-            asked.check_source(ignore_bundle_check=plain)
+                source.fields["artifacts"] = (*source.fields.get("artifacts", ()), COSIGN)
+            source.check_source(ignore_bundle_check=plain)
             if plain:
-                asked.given["shallow"] = True
-            return command(*args, asked=asked, **values)
+                source.fields["shallow"] = True
+            return command(*args, source=source, **values)
 
         wrapped: Any = with_flags
         for option in (

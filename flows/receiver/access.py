@@ -45,11 +45,11 @@ class Tokens:
     def registry_of(self, token: str) -> str | None:
         """Returns the registry that a token speaks for, empty for all; None for a token that is not one of these.
         Compares with all of them, so that the time says nothing."""
-        found = None
-        for known, host in self.registries:
-            if hmac.compare_digest(token.encode(), known.encode()):
-                found = host
-        return found
+        match = None
+        for known_token, host in self.registries:
+            if hmac.compare_digest(token.encode(), known_token.encode()):
+                match = host
+        return match
 
 
 class CarefulProtocol(H11Protocol):

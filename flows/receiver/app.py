@@ -84,8 +84,8 @@ def _registry_of(request: Request, tokens: Tokens) -> str:
     """Returns the registry that the sender speaks for; empty for all."""
     if not tokens:
         return ""
-    kind, _, given = request.headers.get("authorization", "").partition(" ")
-    registry = tokens.registry_of(given.strip()) if kind.lower() == "bearer" else None
+    kind, _, token = request.headers.get("authorization", "").partition(" ")
+    registry = tokens.registry_of(token.strip()) if kind.lower() == "bearer" else None
     if registry is None:
         raise _Unacceptable(401, "a header `Authorization: Bearer TOKEN` with the receiver's token is needed")
     return registry

@@ -37,18 +37,18 @@ class Journal:
 
     def waiting(self) -> list[Event]:
         """Returns those of an earlier process, in their order."""
-        found: dict[str, Event] = {}
-        for kind, rest in self._lines():
+        undelivered: dict[str, Event] = {}
+        for kind, body in self._lines():
             if kind == _DELIVERED:
-                found.pop(rest.decode(errors="replace"), None)
+                undelivered.pop(body.decode(errors="replace"), None)
                 continue
             try:
-                event = Event.model_validate_json(rest)
+                event = Event.model_validate_json(body)
             except ValidationError:  # the last line, when the power went
                 _log.warning("left out a line of %s that can't be read", self.path)
                 continue
-            found[str(event.id)] = event
-        return list(found.values())
+            undelivered[str(event.id)] = event
+        return list(undelivered.values())
 
     def _lines(self) -> Iterator[tuple[bytes, bytes]]:
         with open(self.path, "rb") as file:

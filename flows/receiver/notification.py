@@ -97,8 +97,8 @@ def _harbor(document: dict[str, Any]) -> Iterator[_Event | None]:
         if not tag or tag == digest:  # an artifact that was pushed by its digest
             yield None
             continue
-        host, _, rest = str(resource.get("resource_url")).partition("/")
-        yield host, rest.partition("@")[0].rpartition(":")[0] or rest, tag, digest
+        host, _, path = str(resource.get("resource_url")).partition("/")
+        yield host, path.partition("@")[0].rpartition(":")[0] or path, tag, digest
 
 
 def _sorted_out(events: list[_Event | None], registry: str) -> Notification:

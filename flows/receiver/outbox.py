@@ -220,9 +220,9 @@ class Outbox:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._empty.wait()
-        rest = "the journal keeps it" if self._journal else "its mirror runs by schedule, or by hand"
+        consequence = "the journal keeps it" if self._journal else "its mirror runs by schedule, or by hand"
         for event in self._waiting:
-            _log.error("stopped before %s was delivered: %s", _push(event), rest)
+            _log.error("stopped before %s was delivered: %s", _push(event), consequence)
         return not self._waiting
 
 

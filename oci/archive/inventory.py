@@ -83,15 +83,15 @@ def _named(archive: Archive) -> dict[Digest, Descriptor]:
 def verify_archive(archive: Archive, workers: Executor, *, deep: bool = False) -> Verdict:
     """Manifests and configs were proven when the archive was opened. Every blob that they name must be there with its
     size, its header in its place; with `deep` each is read and hashed as well."""
-    wanted = _named(archive)
+    blobs = _named(archive)
     problems = [f"{archive.name}@{child}: the manifest is missing" for child in _missing_manifests(archive)]
     required = {digest for digest, _ in archive.contents.transship_json.requires}
     lacking = {
         digest
-        for digest, blob in wanted.items()
+        for digest, blob in blobs.items()
         if archive.blob_size(digest) is None and (digest in required or not blob.distributable)
     }
-    present = [blob for digest, blob in wanted.items() if digest not in lacking]
+    present = [blob for digest, blob in blobs.items() if digest not in lacking]
     looked = workers.map(lambda blob: _problem(archive, blob, deep=deep), present)
     problems.extend(problem for problem in looked if problem)
     return Verdict(
@@ -107,13 +107,13 @@ def compare(before: Archive, after: Archive) -> Difference:
     old, new = _by_name(before), _by_name(after)
     images = []
     for name in sorted({*old, *new}):
-        there, here = old.get(name, set()), new.get(name, set())
-        gone, come = sorted(there - here), sorted(here - there)
-        if len(gone) == len(come) == 1:
-            images.append(ImageChange(what=CHANGED, name=name, before=gone[0], after=come[0]))
+        old_digests, new_digests = old.get(name, set()), new.get(name, set())
+        removed, added = sorted(old_digests - new_digests), sorted(new_digests - old_digests)
+        if len(removed) == len(added) == 1:
+            images.append(ImageChange(what=CHANGED, name=name, before=removed[0], after=added[0]))
             continue
-        images.extend(ImageChange(what=REMOVED, name=name, before=digest) for digest in gone)
-        images.extend(ImageChange(what=ADDED, name=name, after=digest) for digest in come)
+        images.extend(ImageChange(what=REMOVED, name=name, before=digest) for digest in removed)
+        images.extend(ImageChange(what=ADDED, name=name, after=digest) for digest in added)
     sizes, holds = blobs_of(before), blobs_of(after)
     return Difference(
         images=tuple(images),
@@ -141,9 +141,9 @@ def _stored(archive: Archive, element: ArchiveEntry) -> StoredImage:
 def _below(archive: Archive, manifest: Manifest) -> Iterator[Manifest]:
     yield manifest
     for child in manifest.children:
-        known = archive.contents.manifests.get(child.digest)
-        if known is not None:
-            yield from _below(archive, known)
+        listed = archive.contents.manifests.get(child.digest)
+        if listed is not None:
+            yield from _below(archive, listed)
 
 
 def _missing_manifests(archive: Archive) -> list[Digest]:

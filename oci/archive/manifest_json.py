@@ -153,8 +153,8 @@ class _Items:
     def _more(self) -> bool:
         """Doubles the text that is left, so that an item is decoded anew a few times only. False at the end."""
         parts = [self._text[self._at :]]
-        wanted, length = max(1, len(parts[0])), 0
-        while length < wanted and (text := next(self._texts, None)) is not None:
+        target, length = max(1, len(parts[0])), 0
+        while length < target and (text := next(self._texts, None)) is not None:
             parts.append(text)
             length += len(text)
         self._text, self._at = "".join(parts), 0

@@ -190,10 +190,10 @@ class S3Reader:
         match = {"IfMatch": self.etag} if self.etag else {}
         answer = self._object.ask("reading", "get_object", Range=f"bytes={offset}-{end - 1}", **match)
         with self.s3.mapped(self.location, "reading"), closing(answer["Body"]) as body:
-            wanted = f"bytes {offset}-{end - 1}/{self.size}"
-            if answer.get("ContentRange") != wanted:
+            expected = f"bytes {offset}-{end - 1}/{self.size}"
+            if answer.get("ContentRange") != expected:
                 raise Refused(
-                    f"asked for {wanted}, and got {answer.get('ContentRange') or 'the whole object'}",
+                    f"asked for {expected}, and got {answer.get('ContentRange') or 'the whole object'}",
                     side=self.s3.side,
                     store=self.location,
                     operation="reading",
@@ -257,12 +257,12 @@ def _session(settings: S3Options) -> boto3.Session:
     )
     if not settings.role:
         return session
-    own = session.get_credentials()
-    if own is None:
+    base = session.get_credentials()
+    if base is None:
         raise NoCredentialsError
     fetcher = AssumeRoleCredentialFetcher(
         client_creator=session.client,
-        source_credentials=own,
+        source_credentials=base,
         role_arn=settings.role,
         extra_args={"RoleSessionName": _ROLE_SESSION},
     )

@@ -123,13 +123,13 @@ class Archive:
             return
         head, length = b"", stretch.offset - stretch.header
         for chunk in stretch.reader.read(stretch.header, length + end):
-            rest = chunk
+            data = chunk
             if len(head) < length:
-                head, rest = head + chunk[: length - len(head)], chunk[length - len(head) :]
+                head, data = head + chunk[: length - len(head)], chunk[length - len(head) :]
                 if len(head) == length:
                     self._check_header(blob, head)
-            if rest:
-                yield rest
+            if data:
+                yield data
 
     def _check_header(self, blob: Descriptor, head: bytes) -> None:
         """Where a member should be by the sizes of those before it, there must be one of its size."""

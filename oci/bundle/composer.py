@@ -82,25 +82,25 @@ class Composer(Generic[T]):
         if depth > DEPTH_LIMIT:
             raise self.error(event, f"nested more than {DEPTH_LIMIT} deep")
         if isinstance(event, yaml.ScalarEvent):
-            made = self.scalar(event)
+            node = self.scalar(event)
         elif isinstance(event, yaml.SequenceStartEvent):
-            made = self.sequence(event, [self.value(item, depth + 1) for item in self._until(yaml.SequenceEndEvent)])
+            node = self.sequence(event, [self.value(item, depth + 1) for item in self._until(yaml.SequenceEndEvent)])
         else:
-            made = self.mapping(event, self._pairs(depth + 1))
+            node = self.mapping(event, self._pairs(depth + 1))
         if event.anchor:
-            self._anchors[event.anchor] = made
-        return made
+            self._anchors[event.anchor] = node
+        return node
 
     def _document(self) -> T | None:
         next(self._events)
         if isinstance(next(self._events), yaml.StreamEndEvent):
             return None
-        made = self.value(next(self._events), 0)
+        node = self.value(next(self._events), 0)
         next(self._events)
         after = next(self._events)
         if not isinstance(after, yaml.StreamEndEvent):
             raise self.error(after, "a second document; expected one")
-        return made
+        return node
 
     def _pairs(self, depth: int) -> list[tuple[str, int, T]]:
         pairs: list[tuple[str, int, T]] = []

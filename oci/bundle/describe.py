@@ -80,16 +80,16 @@ class _Walk:
         lock = reader.read_images_lock(source, manifest)
         places = list(self._threads.map(lambda image: self._find(source, image), lock.images))
         nested, images = [], []
-        for listed, (where, found, is_bundle) in zip(lock.images, places, strict=True):
+        for listed, (where, child, is_bundle) in zip(lock.images, places, strict=True):
             if is_bundle:
-                nested.append(self.bundle(where, found, listed, depth + 1))
+                nested.append(self.bundle(where, child, listed, depth + 1))
             else:
-                images.append(self._image(where, found, listed))
+                images.append(self._image(where, child, listed))
         extra: list[DescribedImage] = []
         if self._signatures:
-            subjects = [(source, manifest.digest), *((where, found.digest) for where, found, _ in places)]
+            subjects = [(source, manifest.digest), *((where, child.digest) for where, child, _ in places)]
             looked = self._threads.map(lambda pair: self._signature(*pair), subjects)
-            extra.extend(found for found in looked if found is not None)
+            extra.extend(signature for signature in looked if signature is not None)
         extra.extend(self._locations(source, manifest.digest))
         return DescribedBundle(
             digest=manifest.digest,
@@ -105,26 +105,26 @@ class _Walk:
         """Looks in the bundle's own repository first, then where the lock says."""
         digest = entry.image.identifier
         try:
-            where, found = home, home.get_manifest(digest)
+            where, manifest = home, home.get_manifest(digest)
         except StoreError:
             where = self._open(entry.image.repository)
-            found = where.get_manifest(digest)
-        return where, found, not found.is_index and reader.is_bundle(where, found)
+            manifest = where.get_manifest(digest)
+        return where, manifest, not manifest.is_index and reader.is_bundle(where, manifest)
 
-    def _image(self, where: Source, found: Manifest, entry: LockedImage) -> DescribedImage:
+    def _image(self, where: Source, manifest: Manifest, entry: LockedImage) -> DescribedImage:
         return DescribedImage(
-            key=found.digest,
+            key=manifest.digest,
             kind=IMAGE,
-            image=f"{where.name}@{found.digest}",
+            image=f"{where.name}@{manifest.digest}",
             origin=str(entry.image),
             annotations=entry.annotations,
-            layers=self._layers_of(where, found) if self._layers else (),
+            layers=self._layers_of(where, manifest) if self._layers else (),
         )
 
-    def _layers_of(self, where: Source, found: Manifest) -> tuple[Digest, ...]:
-        if not found.is_index:
-            return tuple(layer.digest for layer in found.layers)
-        for child in found.children:
+    def _layers_of(self, where: Source, manifest: Manifest) -> tuple[Digest, ...]:
+        if not manifest.is_index:
+            return tuple(layer.digest for layer in manifest.layers)
+        for child in manifest.children:
             if child.is_manifest and child.platform is not None and child.platform.matches(_COMMON):
                 return self._layers_of(where, where.get_manifest(child.digest))
         return ()
@@ -137,8 +137,8 @@ class _Walk:
             return DescribedImage(key=f"{where.name}:{tag}", kind=SIGNATURE, error=str(error))
 
     def _locations(self, source: Source, bundle: Digest) -> Sequence[DescribedImage]:
-        found = self._tagged(source, tagnames.locations(bundle), INTERNAL, {})
-        return () if found is None else (found,)
+        location = self._tagged(source, tagnames.locations(bundle), INTERNAL, {})
+        return () if location is None else (location,)
 
     def _tagged(self, where: Source, tag: str, kind: str, annotations: Mapping[str, str]) -> DescribedImage | None:
         """Returns what a tool put under a tag of its own; None when there is none. Reads it only when its layers are
@@ -151,10 +151,10 @@ class _Walk:
                 return None
             digest, layers = manifest.digest, self._layers_of(where, manifest)
         else:
-            found = where.head_manifest(tag)
-            if found is None:
+            descriptor = where.head_manifest(tag)
+            if descriptor is None:
                 return None
-            digest = found.digest
+            digest = descriptor.digest
         image = f"{where.name}@{digest}"
         return DescribedImage(digest, kind, image, image, annotations, layers)
 
@@ -231,7 +231,7 @@ def _head(indent: str, kind: str, described: DescribedBundle | DescribedImage) -
         lines.append(f"{indent}  Annotations:")
         for name, value in sorted(annotations.items()):
             # An annotation of several lines stays inside the tree.
-            first, *rest = value.rstrip("\n").split("\n")
+            first, *further = value.rstrip("\n").split("\n")
             lines.append(f"{indent}    {name}: {first}")
-            lines.extend(f"{indent}      {line}" for line in rest)
+            lines.extend(f"{indent}      {line}" for line in further)
     return lines

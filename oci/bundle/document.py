@@ -52,13 +52,13 @@ class YamlNode(Struct, frozen=True):
     def error(self, problem: str, *, hint: str = "") -> InvalidDocument:
         return InvalidDocument(": ".join(part for part in (self.where, self.path, problem) if part), hint=hint)
 
-    def fields(self, *known: str, strict: bool = True) -> dict[str, YamlNode]:
+    def fields(self, *names: str, strict: bool = True) -> dict[str, YamlNode]:
         """Returns a node for each known key, holding None where it is absent. `strict` refuses any other key."""
         entries = self._mapping()
-        unknown = [key for key in entries if key not in known]
+        unknown = [key for key in entries if key not in names]
         if strict and unknown:
-            raise self._child(unknown[0]).error("unknown key", hint=f"known here: {', '.join(known)}")
-        return {key: self._child(key) for key in known}
+            raise self._child(unknown[0]).error("unknown key", hint=f"known here: {', '.join(names)}")
+        return {key: self._child(key) for key in names}
 
     def texts(self) -> dict[str, str]:
         """Returns a mapping of text to text; `null` and an absent one are empty."""
@@ -106,9 +106,9 @@ class YamlNode(Struct, frozen=True):
 
 def check_header(fields: Mapping[str, YamlNode], kind: str) -> None:
     """Raises InvalidDocument unless `apiVersion` and `kind` are the known ones."""
-    for key, known in (("apiVersion", API_VERSION), ("kind", kind)):
-        if fields[key].text() != known:
-            raise fields[key].error(f"expected {known}, got {_shown(fields[key].value)}")
+    for key, expected in (("apiVersion", API_VERSION), ("kind", kind)):
+        if fields[key].text() != expected:
+            raise fields[key].error(f"expected {expected}, got {_shown(fields[key].value)}")
 
 
 def pinned(reference: Reference) -> str:

@@ -57,10 +57,10 @@ class PullRequest:
     limits: UnpackLimits = DEFAULT_LIMITS
 
     def __post_init__(self) -> None:
-        given = [name for name in ("bundle", "image", "lock") if getattr(self, name)]
-        if len(given) > 1:
+        named = [name for name in ("bundle", "image", "lock") if getattr(self, name)]
+        if len(named) > 1:
             raise InvalidInput("Expected only one of image, bundle, or lock")
-        if not given:
+        if not named:
             raise InvalidInput("Expected either image or bundle reference", hint="say what to pull: -b, -i or --lock")
         if self.recursive and self.image:
             raise InvalidInput("Cannot use --recursive (-r) flag when pulling an image", hint="use -b instead of -i")
@@ -108,21 +108,21 @@ class Pulled(Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What a request names, where it is, and its manifest."""
+class ResolvedSource:
+    """The reference of a request, the store that has it, and its manifest."""
 
     reference: Reference
     source: Source
     manifest: Manifest
 
 
-def look_up(open_source: OpenSource, request: PullRequest) -> Found:
+def look_up(open_source: OpenSource, request: PullRequest) -> ResolvedSource:
     """Fetches the manifest. Raises InvalidInput when it is not of the kind that was asked for."""
     reference = request.reference()
     source = open_source(reference.repository)
     manifest = source.get_manifest(reference.identifier)
     _check_kind(source, manifest, request, reference)
-    return Found(reference, source, manifest)
+    return ResolvedSource(reference, source, manifest)
 
 
 def _expect_nothing(size: int) -> None:
@@ -138,13 +138,13 @@ def pull(
     line: Line,
     expect: Expect = _expect_nothing,
     cancel: CancelToken | None = None,
-    found: Found | None = None,
+    resolved: ResolvedSource | None = None,
 ) -> Pulled:
     """Extracts into `folder`, which is new and empty. `line` gets what imgpkg prints, `expect` the bytes of layers that
-    are read next. `found` is what was looked up already. Raises as `look_up` does."""
-    found = found or look_up(open_source, request)
-    source, manifest = found.source, found.manifest
-    by_digest = found.reference.digest is not None
+    are read next. `resolved` is what `look_up` gave already. Raises as `look_up` does."""
+    resolved = resolved or look_up(open_source, request)
+    source, manifest = resolved.source, resolved.manifest
+    by_digest = resolved.reference.digest is not None
     name = f"{source.name}@{manifest.digest}"
     job = _Job(open_source, folder, threads, line, expect, cancel or CancelToken(), request.recursive, request.limits)
     if not request.as_bundle:
@@ -206,8 +206,8 @@ class _Job:
     recursive: bool
     limits: UnpackLimits
     nested: list[Pulled] = field(default_factory=list)
-    seen: dict[Digest, bool] = field(default_factory=dict)
-    """Whether it is a bundle, of everything in a lock that was met so far."""
+    is_bundle: dict[Digest, bool] = field(default_factory=dict)
+    """By the digest of an image of a lock that was read so far: says whether the image is a bundle."""
 
     def extract(self, source: Source, manifest: Manifest, folder: str, indent: str) -> None:
         def layers() -> Iterator[Iterator[Chunk]]:
@@ -268,19 +268,19 @@ class _Job:
         plain = {str(image.image) for image in locations.images if not image.is_bundle} if locations else set()
         entries = {str(entry.image): entry for entry in lock.images}
         unknown = [
-            entry for name, entry in entries.items() if name not in plain and entry.image.digest not in self.seen
+            entry for name, entry in entries.items() if name not in plain and entry.image.digest not in self.is_bundle
         ]
         looked = self.threads.map(lambda entry: self._find(home, entry, hosted=hosted), unknown)
         bundles = {entry.image.digest: bundle for entry, bundle in zip(unknown, looked, strict=True)}
         for entry in entries.values():
             digest = Digest(entry.image.identifier)
-            if digest in self.seen:
-                if self.seen[digest]:
+            if digest in self.is_bundle:
+                if self.is_bundle[digest]:
                     self.line(f"{indent}  Pulling nested bundle '{entry.image}'")
                     self.line(f"{indent}  Skipped, already downloaded")
                 continue
             bundle = bundles.get(digest)
-            self.seen[digest] = bundle is not None
+            self.is_bundle[digest] = bundle is not None
             if bundle is not None:
                 if not self.nested:
                     self.line("\nNested bundles")

@@ -47,9 +47,9 @@ def read_images_lock(source: Source, manifest: Manifest, read: BlobBytes = blob_
     """The ImagesLock in the topmost layer that has one. Every layer is read to its end, so that it is proven."""
     where = f"{source.name}@{manifest.digest}"
     for layer in reversed(manifest.layers):
-        found = _member(source, layer, LOCK_PATH.__eq__, read)
-        if found is not None:
-            return pushed_lock(found, where)
+        lock = _member(source, layer, LOCK_PATH.__eq__, read)
+        if lock is not None:
+            return pushed_lock(lock, where)
     raise InvalidManifest(
         f"{where}: expected to find {LOCK_PATH} in the bundle's layer", hint="push the bundle again from its directory"
     )
@@ -71,21 +71,21 @@ def read_locations(source: Source, bundle: Digest, read: BlobBytes = blob_bytes)
     try:
         manifest = source.get_manifest(tagnames.locations(bundle))
         for layer in manifest.layers:
-            found = _member(source, layer, _is_locations_file, read)
-            if found is not None:
-                return ImageLocations.from_yaml(found, f"{source.name}:{tagnames.locations(bundle)}")
+            locations = _member(source, layer, _is_locations_file, read)
+            if locations is not None:
+                return ImageLocations.from_yaml(locations, f"{source.name}:{tagnames.locations(bundle)}")
     except (NotFound, Unauthorized, Denied, InvalidDocument, InvalidManifest):
         return None
     return None
 
 
-def _member(source: Source, layer: Descriptor, wanted: Callable[[str], bool], read: BlobBytes) -> bytes | None:
+def _member(source: Source, layer: Descriptor, is_member: Callable[[str], bool], read: BlobBytes) -> bytes | None:
     """Returns a file inside a layer. A small layer is read through `read`, for it may be needed again."""
     chunks = iter((read(source, layer),)) if layer.size <= CONFIG_LIMIT else source.read_blob(layer)
-    found = read_member(chunks, wanted, LOCK_LIMIT)
+    member = read_member(chunks, is_member, LOCK_LIMIT)
     for _ in chunks:
         pass
-    return found
+    return member
 
 
 def _is_locations_file(name: str) -> bool:
@@ -93,7 +93,7 @@ def _is_locations_file(name: str) -> bool:
     return name.rpartition("/")[2] == LOCATIONS_FILE
 
 
-def read_member(chunks: Iterator[Chunk], wanted: Callable[[str], bool], limit: int) -> bytes | None:
+def read_member(chunks: Iterator[Chunk], is_member: Callable[[str], bool], limit: int) -> bytes | None:
     """The first regular file of a layer whose name is wanted, or None; reads `chunks` no further than needed.
 
     `wanted` gets clean names: `/` between segments, no `./` or `/` in front. The layer may be gzip, zstd or plain.
@@ -101,21 +101,21 @@ def read_member(chunks: Iterator[Chunk], wanted: Callable[[str], bool], limit: i
     layer it reads `chunks` to the end, so that a verifying stream can say that the bytes were the wrong ones.
     """
     try:
-        return _find(chunks, wanted, limit)
+        return _find(chunks, is_member, limit)
     except InvalidManifest:
         for _ in chunks:
             pass
         raise
 
 
-def _find(chunks: Iterator[Chunk], wanted: Callable[[str], bool], limit: int) -> bytes | None:
+def _find(chunks: Iterator[Chunk], is_member: Callable[[str], bool], limit: int) -> bytes | None:
     from oci.files.decompress import decompressed  # noqa: PLC0415 - a plain image has no layer that is looked into
     from oci.files.members import REGULAR, Members  # noqa: PLC0415
 
     members = Members(decompressed(chunks))
     for member in members:
         name = _clean(member.name)
-        if member.kind == REGULAR and wanted(name):
+        if member.kind == REGULAR and is_member(name):
             if member.size > limit:
                 raise InvalidManifest(f"{name} has {member.size} bytes, more than the limit of {limit}")
             return b"".join(members.data())

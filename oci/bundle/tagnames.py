@@ -110,11 +110,11 @@ def list_tags(
     if digests is None:
         return tuple(Tag(name) for name in names)
 
-    def asked(name: str) -> Tag:
+    def with_digest(name: str) -> Tag:
         descriptor = source.head_manifest(name)
         return Tag(name, descriptor.digest if descriptor else None)
 
-    return tuple(digests.map(asked, names))
+    return tuple(digests.map(with_digest, names))
 
 
 def resolve_tag(source: Source, reference: Reference) -> Reference:

@@ -71,29 +71,30 @@ class Writing:
     _round_number: int = 0
     _unproven: set[Digest] = field(default_factory=set)
     """Blobs of which a piece is missing: all their pieces are hashed in this round, and no other blob's that is cut."""
-    _kept: set[int] = field(default_factory=set)
+    _reused: set[int] = field(default_factory=set)
     """Numbers of the parts of an earlier run that haven't been written again."""
-    _told: set[int] = field(default_factory=set)
+    _announced: set[int] = field(default_factory=set)
+    """Numbers of the parts that `on_part` was called with."""
     _chains: Chains = field(default_factory=Chains)
     _spare: list[bytearray] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def run(self, done: Mapping[int, StoredPart], numbers: Iterable[int] | None = None) -> WriteReport:
-        """Writes the parts that aren't `done`. Those are proven first where the writer can read them back: one read of
-        what was kept, hashed against the plan; a part that isn't right is written again. Raises the first error that
-        trying again didn't help; what was stored stays, for a run that resumes."""
+    def run(self, stored_before: Mapping[int, StoredPart], numbers: Iterable[int] | None = None) -> WriteReport:
+        """Writes the parts that aren't in `stored_before`. Where the writer can read those back, they are read once and
+        hashed against the plan first; a part that isn't right is written again. Raises the first error that another
+        round didn't mend; stored parts stay, for a run that resumes."""
         chosen = set(numbers) if numbers is not None else None
         mine = [part for part in self.parts if chosen is None or part.number in chosen]
         self._check_alone(mine)
         self.report.parts = len(mine)
-        stored = {part.number: done[part.number] for part in mine if part.number in done}
-        self._kept = set(stored)
+        stored = {part.number: stored_before[part.number] for part in mine if part.number in stored_before}
+        self._reused = set(stored)
         with ThreadPoolExecutor(self.concurrency, thread_name_prefix="piece") as readers:
             while (problem := self._round(mine, stored, readers)) is not None:
                 self._round_number += 1
                 if self._round_number == _ROUNDS:
                     raise problem
-        self.report.kept = sum(part.size for part in mine if part.number in self._kept)
+        self.report.kept = sum(part.size for part in mine if part.number in self._reused)
         if not self.writer.reads_back:
             self.report.unread = self.report.kept + self.report.copied
         return self.report
@@ -117,7 +118,7 @@ class Writing:
         numbers = {part.number for part in todo}
         for part in parts:
             if part.number not in numbers:
-                self._tell(part)
+                self._announce(part)
         self._chains = Chains()
         problem: IntegrityError | None = None
         for part, error in self._side_by_side(todo, stored, readers):
@@ -128,7 +129,7 @@ class Writing:
             for other in parts:
                 if other.number == part.number or self._blobs_cut(other) & spoilt:
                     stored.pop(other.number, None)
-                    self._kept.discard(other.number)
+                    self._reused.discard(other.number)
         return problem
 
     def _side_by_side(
@@ -152,7 +153,7 @@ class Writing:
                     part = running.pop(future)
                     error = future.exception()
                     if error is None:
-                        self._tell(part)
+                        self._announce(part)
                         stored[part.number] = future.result()
                     elif isinstance(error, IntegrityError):
                         yield part, error
@@ -195,7 +196,7 @@ class Writing:
         if not new:
             return stored or StoredPart()
         with self._lock:
-            self._kept.discard(part.number)
+            self._reused.discard(part.number)
         self._count("sent", part.size)
         self.meter.sent(part.size)
         return StoredPart()
@@ -242,7 +243,7 @@ class Writing:
         """From the first place that answers, then from the next where that one breaks off."""
         at = 0
         problem: TransshipError | None = None
-        for open_blob in self._asked(piece):
+        for open_blob in self._stores_of(piece):
             try:
                 for chunk in open_blob(piece.blob_offset + at, piece.length - at):
                     self.cancel.check()
@@ -256,8 +257,9 @@ class Writing:
             return
         raise problem or InvalidInput(f"the plan names no place to read {piece.member} from")
 
-    def _asked(self, piece: Piece) -> Sequence[OpenBlob]:
-        """Whoever gave wrong bytes of a blob that is cut is asked last in the next round."""
+    def _stores_of(self, piece: Piece) -> Sequence[OpenBlob]:
+        """Returns the stores of the piece's blob. A store that gave wrong bytes of a cut blob comes last in the next
+        round."""
         digest = piece.member.content.digest if piece.member else None
         places = self.places(digest) if digest else ()
         turn = self._round_number % max(1, len(places))
@@ -284,7 +286,7 @@ class Writing:
             return None
         problem: TransshipError | None = None
         with place:
-            for open_blob in self._asked(piece):
+            for open_blob in self._stores_of(piece):
                 try:
                     return self._read_into(place, piece, open_blob)
                 except (IntegrityError, StoreError) as error:
@@ -350,12 +352,12 @@ class Writing:
         pieces = (piece for part in copied for piece in self.plan.pieces(part.start, part.end))
         return frozenset(piece.member.content.digest for piece in pieces if piece.member)
 
-    def _tell(self, part: Part) -> None:
-        """Once of each part, however often it has to be done."""
-        if self.on_part is not None and part.number not in self._told:
-            self._told.add(part.number)
+    def _announce(self, part: Part) -> None:
+        """Calls `on_part` once for each part, however often the part is written."""
+        if self.on_part is not None and part.number not in self._announced:
+            self._announced.add(part.number)
             self.on_part(part)
 
-    def _count(self, what: str, size: int) -> None:
+    def _count(self, counter: str, size: int) -> None:
         with self._lock:
-            setattr(self.report, what, getattr(self.report, what) + size)
+            setattr(self.report, counter, getattr(self.report, counter) + size)

@@ -28,8 +28,8 @@ def _nothing(blobs: Sequence[PlannedBlob]) -> Iterable[Digest]:
     return ()
 
 
-class Known(Struct, frozen=True):
-    """`has` gives those of some blobs that are there; `name` is what says so."""
+class DeltaBase(Struct, frozen=True):
+    """What a delta may leave out: `has` returns those of the given blobs that the base named `name` has."""
 
     name: str = ""
     has: Callable[[Sequence[PlannedBlob]], Iterable[Digest]] = _nothing
@@ -41,7 +41,7 @@ class Known(Struct, frozen=True):
         return frozenset(self.has([blob for blob in blobs if blob.digest not in needed]))
 
 
-def known_blobs(session: Session, where: str, plan: Plan) -> Known:
+def known_blobs(session: Session, where: str, plan: Plan) -> DeltaBase:
     """`where` is an archive, a repository or layout folder, or a file in which digests stand, of blobs or of images.
     Raises InvalidInput for anything else."""
     location = where.removeprefix(ARCHIVE_PREFIX)
@@ -74,12 +74,12 @@ def _start(path: str, limit: int) -> bytes:
         raise store_error(error, store=path, operation="reading what the other side has") from error
 
 
-def _of_archive(session: Session, location: str) -> Known:
+def _of_archive(session: Session, location: str) -> DeltaBase:
     """Returns what an archive has, and what it requires of the other side."""
     contents = session.archive(ArchiveName.of(location), "destination").contents
     digests = {*contents.blobs, *contents.configs, *(digest for digest, _ in contents.transship_json.requires)}
     name = location.rpartition("/")[2]
-    return Known(
+    return DeltaBase(
         f"{name} ({_identity(contents)})", lambda blobs: [blob.digest for blob in blobs if blob.digest in digests]
     )
 
@@ -89,7 +89,7 @@ def _identity(contents: Contents) -> Digest:
     return digest_of("\n".join(sorted(contents.manifests)).encode())
 
 
-def _of_list(path: str, plan: Plan) -> Known:
+def _of_list(path: str, plan: Plan) -> DeltaBase:
     listed = _start(path, _LIST_LIMIT).decode(errors="replace")
     digests = {Digest(text) for text in _DIGEST.findall(listed)}
     if not digests:
@@ -97,14 +97,14 @@ def _of_list(path: str, plan: Plan) -> Known:
     for manifest in reversed(plan.manifests):  # children come before what they belong to
         if manifest.digest in digests:
             digests.update((*manifest.blobs, *manifest.children))
-    return Known(os.path.basename(path), lambda blobs: [blob.digest for blob in blobs if blob.digest in digests])
+    return DeltaBase(os.path.basename(path), lambda blobs: [blob.digest for blob in blobs if blob.digest in digests])
 
 
-def _of_store(session: Session, name: StoreName) -> Known:
+def _of_store(session: Session, name: StoreName) -> DeltaBase:
     store = session.destination(name)
 
     def has(blobs: Sequence[PlannedBlob]) -> Iterable[Digest]:
         sizes = session.workers.map(store.blob_size, [blob.digest for blob in blobs])
         return [blob.digest for blob, size in zip(blobs, sizes, strict=True) if size == blob.size]
 
-    return Known(str(name), has)
+    return DeltaBase(str(name), has)

@@ -77,11 +77,11 @@ def write_archive(
     written = []
     for volume in plan.volumes:
         if resume and is_in_place(session, volume, read=True):
-            written.append(_kept(volume, on_part))
+            written.append(_reused(volume, on_part))
             continue
         with _writer(session, volume) as writer:
-            done = writer.begin(volume.parts, volume.tar.fingerprint, resume=resume)
-            written.append(_write(session, plan, volume, writer, done, on_part=on_part))
+            stored = writer.begin(volume.parts, volume.tar.fingerprint, resume=resume)
+            written.append(_write(session, plan, volume, writer, stored, on_part=on_part))
             writer.finish(volume.parts)
     return _report(session, plan, written, time.monotonic() - started)
 
@@ -102,8 +102,8 @@ def write_parts(
     """Writes what isn't in place yet of one group. May be repeated, and run by any process that reaches the stores."""
     volume = plan.volumes[group.volume]
     with _writer(session, volume) as writer:
-        done = writer.join(ticket, volume.parts)
-        return _write(session, plan, volume, writer, done, numbers=group.numbers, on_part=on_part)
+        stored = writer.join(ticket, volume.parts)
+        return _write(session, plan, volume, writer, stored, numbers=group.numbers, on_part=on_part)
 
 
 def finish_archive(
@@ -147,8 +147,8 @@ def push_to_archive(
     named = request.destination
     with tempfile.TemporaryDirectory(prefix="transship-") as folder:
         place = f"{LAYOUT_PREFIX}{folder}:{named.tag}"
-        asked = replace(request, bundle=request.bundle and place, image=request.image and place)
-        pushed = push(session.destination(LayoutFolder(folder)), asked, entries, cancel=session.cancel)
+        local = replace(request, bundle=request.bundle and place, image=request.image and place)
+        pushed = push(session.destination(LayoutFolder(folder)), local, entries, cancel=session.cancel)
         copied = RelocationRequest(image=place, shallow=True, to=str(ArchiveName.of(location)))
         plan = make_plan(session, copied)
         renamed = (structs.replace(manifest, store=named.repository) for manifest in plan.manifests)
@@ -157,7 +157,7 @@ def push_to_archive(
     return structs.replace(pushed, reference=named.at(renamed_plan.manifests[-1].digest)), report
 
 
-def _kept(volume: Volume, on_part: OnPart | None) -> WriteReport:
+def _reused(volume: Volume, on_part: OnPart | None) -> WriteReport:
     if on_part is not None:
         for part in volume.parts:
             on_part(part)
@@ -170,7 +170,7 @@ def _write(
     plan: ArchivePlan,
     volume: Volume,
     writer: ByteWriter,
-    done: Mapping[int, StoredPart],
+    stored: Mapping[int, StoredPart],
     *,
     numbers: Sequence[int] | None = None,
     on_part: OnPart | None = None,
@@ -187,7 +187,7 @@ def _write(
         concurrency=session.concurrency,
         on_part=on_part,
     )
-    return writing.run(done, numbers)
+    return writing.run(stored, numbers)
 
 
 def _base(session: Session, plan: ArchivePlan) -> Archive | None:

@@ -183,18 +183,18 @@ class FileWriter:
         """By copy_file_range, which shares the blocks where the file system can do that."""
         if not isinstance(base, FileReader) or part.copy_from is None:
             return False
-        at, left = 0, part.size
+        at, remaining = 0, part.size
         with self._mapped("copying from the older archive"):
-            while left:
+            while remaining:
                 try:
-                    done = os.copy_file_range(
-                        base.fileno(), self._file, min(left, _COPY_SIZE), part.copy_from + at, part.start + at
+                    copied = os.copy_file_range(
+                        base.fileno(), self._file, min(remaining, _COPY_SIZE), part.copy_from + at, part.start + at
                     )
                 except OSError:
-                    done = 0
-                if not done:  # a file system that can't, or an archive that ends too early
+                    copied = 0
+                if not copied:  # a file system that can't, or an archive that ends too early
                     return False
-                at, left = at + done, left - done
+                at, remaining = at + copied, remaining - copied
             self._note(part, _crc(self.stored(part)))
         return True
 
@@ -322,7 +322,7 @@ def _crc(chunks: Iterator[bytes]) -> int:
 
 
 def _write_at(file: int, data: Chunk | bytearray, offset: int) -> None:
-    left = memoryview(data)
-    while left:
-        written = os.pwrite(file, left, offset)
-        left, offset = left[written:], offset + written
+    unwritten = memoryview(data)
+    while unwritten:
+        written = os.pwrite(file, unwritten, offset)
+        unwritten, offset = unwritten[written:], offset + written

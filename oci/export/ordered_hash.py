@@ -45,8 +45,8 @@ class Chains(Struct):
             verifier.update(chunk)
             yield chunk
         end = piece.blob_offset + piece.length
-        if verifier.seen != end:
-            raise IntegrityError(f"{verifier.digest}: got {verifier.seen} bytes where {end} were to be")
+        if verifier.bytes_read != end:
+            raise IntegrityError(f"{verifier.digest}: got {verifier.bytes_read} bytes where {end} were to be")
         with self._turn:
             self._hashed[verifier.digest] = end
             self._turn.notify_all()

@@ -94,15 +94,15 @@ def groups(plan: TarPlan, parts: Sequence[Part], count: int) -> list[tuple[int, 
     so that a process that writes one can prove its blobs."""
     target = max(1, -(-sum(part.size for part in parts) // max(1, count)))
     edges = {member.offset for member in plan.members} | {plan.size}
-    found: list[list[int]] = [[]]
+    grouped: list[list[int]] = [[]]
     filled = 0
     for part in parts:
-        found[-1].append(part.number)
+        grouped[-1].append(part.number)
         filled += part.size
         if filled >= target and part.end in edges and part.number != parts[-1].number:
-            found.append([])
+            grouped.append([])
             filled = 0
-    return [tuple(group) for group in found]
+    return [tuple(group) for group in grouped]
 
 
 def _runs(plan: TarPlan, base: Mapping[str, int], shortest: int) -> list[_Run]:

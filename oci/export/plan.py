@@ -93,15 +93,17 @@ class ArchivePlan(Struct, frozen=True, kw_only=True, dict=True):
         """Returns what carrying it out will take when nothing has to be repeated: a read for each piece of a blob that
         isn't in a file, and for objects one for each part and a few more."""
         remote = {blob.digest for blob in self.blobs if blob.stores[0].registry}
-        found = 0
+        requests = 0
         for volume in self.volumes:
             if in_object_store(volume.location):
-                found += len(volume.parts) + _OBJECT_REQUESTS
+                requests += len(volume.parts) + _OBJECT_REQUESTS
             for part in volume.parts:
                 if part.copy_from is None:
                     pieces = volume.tar.pieces(part.start, part.end)
-                    found += sum(piece.member is not None and piece.member.content.digest in remote for piece in pieces)
-        return found
+                    requests += sum(
+                        piece.member is not None and piece.member.content.digest in remote for piece in pieces
+                    )
+        return requests
 
     @cached_property
     def blob_by_digest(self) -> Mapping[Digest, PlannedBlob]:

@@ -17,7 +17,7 @@ from oci.descriptor import DOCKER_LIST, DOCKER_MANIFEST
 from oci.digest import Digest
 from oci.errors import Incomplete, InvalidInput, InvalidManifest, StoreError
 from oci.export import parts
-from oci.export.delta import Known, known_blobs
+from oci.export.delta import DeltaBase, known_blobs
 from oci.export.file_writer import smallest_part
 from oci.export.options import ExportOptions
 from oci.export.plan import ArchivePlan, Volume
@@ -53,7 +53,7 @@ def plan_archive(
     manifests = {manifest.digest: manifest for manifest in loaded}
     blobs = _blobs(plan, manifests, with_configs=options.format != IMGPKG)
     _check_sizes(plan, options)
-    delta = known_blobs(session, options.delta_from, plan) if options.delta_from else Known()
+    delta = known_blobs(session, options.delta_from, plan) if options.delta_from else DeltaBase()
     configs = {manifest.config.digest for manifest in manifests.values() if manifest.config}
     elsewhere = delta.among([blob for blob in blobs if blob.digest not in configs], plan)
     chosen = [blob for blob in blobs if blob.digest not in elsewhere]
@@ -101,15 +101,15 @@ def check_whole(plan: Plan) -> None:
 def _blobs(plan: Plan, manifests: Mapping[Digest, Manifest], *, with_configs: bool) -> list[PlannedBlob]:
     """Returns what gets a member of its own, by digest: layers, what indexes list that is no manifest, perhaps
     configs."""
-    wanted: dict[Digest, None] = {}
+    digests: dict[Digest, None] = {}
     for planned in plan.manifests:
         manifest = manifests[planned.digest]
         layers = {layer.digest for layer in manifest.layers}
         config = manifest.config.digest if manifest.config else None
-        wanted.update(
+        digests.update(
             (digest, None) for digest in planned.blobs if with_configs or digest in layers or digest != config
         )
-    return [plan.blob_by_digest[digest] for digest in sorted(wanted)]
+    return [plan.blob_by_digest[digest] for digest in sorted(digests)]
 
 
 def _check_sizes(plan: Plan, options: ExportOptions) -> None:
@@ -144,15 +144,15 @@ def _head(
 
 
 def _configs(session: Session, plan: Plan, manifests: Mapping[Digest, Manifest]) -> dict[Digest, bytes]:
-    wanted = {manifest.config.digest: manifest.config for manifest in manifests.values() if manifest.config}
-    for config in wanted.values():
+    configs = {manifest.config.digest: manifest.config for manifest in manifests.values() if manifest.config}
+    for config in configs.values():
         if config.size > CONFIG_LIMIT:
             raise InvalidManifest(
                 f"the config {config.digest} has {config.size} bytes, too many for imgpkg's format",
                 hint="write an OCI-layout archive: --tar-format oci-layout",
             )
-    texts = session.workers.map(lambda digest: small_blob(session, plan.blob_by_digest[digest]), wanted)
-    return dict(zip(wanted, texts, strict=True))
+    texts = session.workers.map(lambda digest: small_blob(session, plan.blob_by_digest[digest]), configs)
+    return dict(zip(configs, texts, strict=True))
 
 
 def _members(manifests: Mapping[Digest, Manifest], blobs: Sequence[PlannedBlob], kind: str) -> list[MemberContent]:

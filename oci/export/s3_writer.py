@@ -55,20 +55,20 @@ class PartBody:
             raise ValueError("a part is sent from its beginning")
         self._at = 0
         self._chunks = self._read()
-        self._left = memoryview(b"")
+        self._unsent = memoryview(b"")
         self.crc32 = 0
 
     def read(self, size: int = -1) -> bytes:
         try:
-            while not self._left and (chunk := next(self._chunks, None)) is not None:
-                self._left = memoryview(chunk)
+            while not self._unsent and (chunk := next(self._chunks, None)) is not None:
+                self._unsent = memoryview(chunk)
         except TransshipError as error:
             raise SourceFailed(error) from error
-        taken = bytes(self._left if size < 0 else self._left[:size])
-        self._left = self._left[len(taken) :]
-        self._at += len(taken)
-        self.crc32 = zlib.crc32(taken, self.crc32)
-        return taken
+        data = bytes(self._unsent if size < 0 else self._unsent[:size])
+        self._unsent = self._unsent[len(data) :]
+        self._at += len(data)
+        self.crc32 = zlib.crc32(data, self.crc32)
+        return data
 
 
 class S3Writer:
@@ -96,17 +96,17 @@ class S3Writer:
         self._take_up(parts, fingerprint)
         before = self._object.head("opening")
         self._before = before.get("ETag", "") if before is not None else None
-        done = self._left(parts) if resume else None
-        if done is None:
+        stored = self._stored_by_earlier_run(parts) if resume else None
+        if stored is None:
             self._upload = self._create(fingerprint)
             self._note()
-            done = {}
+            stored = {}
         self._sweep()
-        return done
+        return stored
 
     def is_begun(self, parts: Sequence[Part], fingerprint: str) -> bool:
         self._take_up(parts, fingerprint)
-        return self._left(parts) is not None
+        return self._stored_by_earlier_run(parts) is not None
 
     @property
     def ticket(self) -> str:
@@ -117,8 +117,8 @@ class S3Writer:
         """Takes part in an upload that another process has begun."""
         upload, self._fingerprint, self._before, state = json.loads(ticket)
         self._state = S3Object(state, self._s3)
-        done = self._found(upload, parts)
-        if done is None:
+        stored = self._parts_of(upload, parts)
+        if stored is None:
             raise NotFound(
                 "the upload is no more: it was completed or given up",
                 side=self._s3.side,
@@ -126,7 +126,7 @@ class S3Writer:
                 operation="joining the upload",
                 hint="start the export again",
             )
-        return done
+        return stored
 
     def put(self, part: Part, data: bytearray) -> None:
         self._send(part, data, zlib.crc32(data), lambda: md5(data, usedforsecurity=False).digest())
@@ -222,10 +222,10 @@ class S3Writer:
         cut = json.dumps([fingerprint, [[part.start, part.end] for part in parts]])
         self._state = self._object.beside(STATE_SUFFIX + sha256(cut.encode()).hexdigest()[:16])
 
-    def _left(self, parts: Sequence[Part]) -> Mapping[int, StoredPart] | None:
+    def _stored_by_earlier_run(self, parts: Sequence[Part]) -> Mapping[int, StoredPart] | None:
         """Returns what an earlier run has stored; None when it has left nothing to go on with."""
         noted = self._noted()
-        return self._found(noted, parts) if noted else None
+        return self._parts_of(noted, parts) if noted else None
 
     def _create(self, fingerprint: str) -> str:
         settings = self._s3.settings
@@ -279,7 +279,7 @@ class S3Writer:
         head = self._object.head("completing the upload") or {}
         return head.get("ContentLength") == size and head.get("Metadata", {}).get(FINGERPRINT) == self._fingerprint
 
-    def _found(self, upload: str, parts: Sequence[Part]) -> Mapping[int, StoredPart] | None:
+    def _parts_of(self, upload: str, parts: Sequence[Part]) -> Mapping[int, StoredPart] | None:
         """The parts that the upload has; None when there is no such upload any more."""
         try:
             listed = list(self._listed(upload))

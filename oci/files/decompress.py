@@ -63,12 +63,12 @@ DEFAULT_LIMITS = UnpackLimits()
 def decompressed(chunks: Iterable[Chunk], limits: UnpackLimits = DEFAULT_LIMITS) -> Iterator[bytes]:
     """Yields the bytes inside, in pieces of bounded size. Raises InvalidManifest when they are damaged, cut short, or
     more than the limits allow."""
-    taken = 0
+    bytes_read = 0
 
     def counted(source: Iterable[Chunk]) -> Iterator[bytes]:
-        nonlocal taken
+        nonlocal bytes_read
         for chunk in source:
-            taken += len(chunk)
+            bytes_read += len(chunk)
             yield bytes(chunk)
 
     source = counted(chunks)
@@ -77,21 +77,21 @@ def decompressed(chunks: Iterable[Chunk], limits: UnpackLimits = DEFAULT_LIMITS)
         head += chunk
     whole = chain((head,), source)
     if head.startswith(_GZIP):
-        return _bounded(_gunzip(whole), limits, lambda: taken)
+        return _bounded(_gunzip(whole), limits, lambda: bytes_read)
     if head.startswith(_ZSTD) or head[1:4] == _ZSTD_SKIPPABLE:
-        return _bounded(_unzstd(whole), limits, lambda: taken)
-    return _bounded(whole, limits, lambda: taken)
+        return _bounded(_unzstd(whole), limits, lambda: bytes_read)
+    return _bounded(whole, limits, lambda: bytes_read)
 
 
-def _bounded(pieces: Iterator[bytes], limits: UnpackLimits, taken: Callable[[], int]) -> Iterator[bytes]:
+def _bounded(pieces: Iterator[bytes], limits: UnpackLimits, bytes_read: Callable[[], int]) -> Iterator[bytes]:
     size = 0
     for piece in pieces:
         size += len(piece)
         if size > limits.max_unpacked_size:
             raise too_large(limits)
-        if size > _RATIO_COUNTS_FROM and size > limits.max_unpacked_ratio * taken():
+        if size > _RATIO_COUNTS_FROM and size > limits.max_unpacked_ratio * bytes_read():
             raise InvalidManifest(
-                f"{show_size(taken())} of the layer unpack to more than {show_size(size)}, which is over "
+                f"{show_size(bytes_read())} of the layer unpack to more than {show_size(size)}, which is over "
                 f"{limits.max_unpacked_ratio} times as much",
                 hint="raise --max-unpacked-ratio if the layer is to be trusted",
             )
@@ -166,7 +166,7 @@ class _File:
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
-        self._rest = memoryview(b"")
+        self._unread = memoryview(b"")
         self._steps = self._follow()
         self._missing = next(self._steps)
         """Bytes until the next step; 0 or more are passed over."""
@@ -174,22 +174,22 @@ class _File:
         self.is_cut = False
 
     def read(self, size: int) -> bytes:
-        while not self._rest:
+        while not self._unread:
             chunk = next(self._chunks, None)
             if chunk is None:
                 return b""
-            self._rest = memoryview(chunk)
-        given, self._rest = bytes(self._rest[:size]), self._rest[size:]
-        self._pass(given)
-        return given
+            self._unread = memoryview(chunk)
+        data, self._unread = bytes(self._unread[:size]), self._unread[size:]
+        self._pass(data)
+        return data
 
     def _pass(self, data: bytes) -> None:
         at = 0
         while at < len(data):
-            taken = data[at : at + self._missing]
-            at += len(taken)
-            self._missing -= len(taken)
-            self._head = (self._head + taken)[-_LONGEST_HEAD:]
+            piece = data[at : at + self._missing]
+            at += len(piece)
+            self._missing -= len(piece)
+            self._head = (self._head + piece)[-_LONGEST_HEAD:]
             while not self._missing:
                 self._missing = self._steps.send(self._head)
                 self._head = b""

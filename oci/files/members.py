@@ -53,7 +53,7 @@ class Members:
         self.position = 0
         self._piece = b""
         self._at = 0
-        self._left = 0
+        self._remaining = 0
         self._padding = 0
 
     def __iter__(self) -> Iterator[Member]:
@@ -71,30 +71,30 @@ class Members:
             member = _member(block, kind, size, long_name, records)
             if kind == _GNU_SPARSE:
                 self._skip_sparse_map(block)
-            self._left, self._padding = member.size, -member.size % BLOCK
+            self._remaining, self._padding = member.size, -member.size % BLOCK
             yield member
             long_name, records = b"", {}
             self._pass_over()
 
     def data(self) -> Iterator[bytes]:
         """Yields the bytes of the current member that weren't given yet."""
-        while self._left:
+        while self._remaining:
             if self._ended():
                 raise InvalidManifest("the layer's tar is cut short")
-            part = self._piece[self._at : self._at + self._left]
+            part = self._piece[self._at : self._at + self._remaining]
             self._at += len(part)
-            self._left -= len(part)
+            self._remaining -= len(part)
             self.position += len(part)
             yield part
 
     def _pass_over(self) -> None:
         """The rest of the current member, and what fills its last block."""
         if self._skip is not None:
-            held = min(len(self._piece) - self._at, self._left)
-            self._at += held
-            self._skip(self._left - held)
-            self.position += self._left
-            self._left = 0
+            buffered = min(len(self._piece) - self._at, self._remaining)
+            self._at += buffered
+            self._skip(self._remaining - buffered)
+            self.position += self._remaining
+            self._remaining = 0
         for _ in self.data():
             pass
         self._take(self._padding)

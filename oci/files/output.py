@@ -43,26 +43,26 @@ def output_folder(path: str, *, replace: bool = False) -> Iterator[str]:
     """
     target = check_output(path, replace=replace)
     parent, name = os.path.split(target)
-    made = os.path.join(parent, f".{name}.{secrets.token_hex(8)}.{_SUFFIX}")
+    new = os.path.join(parent, f".{name}.{secrets.token_hex(8)}.{_SUFFIX}")
     try:
         os.makedirs(parent, exist_ok=True)
         _sweep(parent, name)
-        os.mkdir(made)
+        os.mkdir(new)
     except OSError as error:
         raise store_error(error, store=target, operation="making the output folder") from error
     try:
-        yield made
+        yield new
         # Looked at again: another program may have written there meanwhile.
         check_output(path, replace=replace)
-        _mark(made)
+        _mark(new)
         try:
-            _swap(made, target)
+            _swap(new, target)
         except OSError as error:
             raise store_error(error, store=target, operation="replacing the output folder") from error
     except BaseException:
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(new, ignore_errors=True)
         raise
-    _remove_old(made, target)
+    _remove_old(new, target)
 
 
 def check_output(path: str, *, replace: bool = False) -> str:
@@ -75,9 +75,12 @@ def check_output(path: str, *, replace: bool = False) -> str:
         raise InvalidInput("the output folder must not be empty", hint="name a folder")
     try:
         target = _resolved(path)
-        for kept, what in ((os.getcwd(), "the working folder"), (os.path.expanduser("~"), "the home folder")):
-            if f"{os.path.realpath(kept)}/".startswith(f"{target.rstrip('/')}/"):
-                raise _disallowed(path, f"it is {what}, or above it", "name a folder of its own")
+        for path_in_use, description in (
+            (os.getcwd(), "the working folder"),
+            (os.path.expanduser("~"), "the home folder"),
+        ):
+            if f"{os.path.realpath(path_in_use)}/".startswith(f"{target.rstrip('/')}/"):
+                raise _disallowed(path, f"it is {description}, or above it", "name a folder of its own")
         if not os.path.lexists(target):
             return target
         if os.path.islink(target):
@@ -135,25 +138,25 @@ else:
         return False
 
 
-def _swap(made: str, target: str) -> None:
-    """Afterwards `target` is the new folder, and `made` the old one, if there was one."""
+def _swap(new: str, target: str) -> None:
+    """Puts the folder `new` at `target`; the folder that was there, if any, is at `new` afterwards."""
     try:
-        os.rename(made, target)
+        os.rename(new, target)
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
     else:
         return
-    if _exchange(made, target):
+    if _exchange(new, target):
         return
-    aside = f"{made}.old"
+    aside = f"{new}.old"
     os.rename(target, aside)
     try:
-        os.rename(made, target)
+        os.rename(new, target)
     except OSError:
         os.rename(aside, target)
         raise
-    os.rename(aside, made)
+    os.rename(aside, new)
 
 
 def _exchange(first: str, other: str) -> bool:
@@ -184,8 +187,8 @@ def _sweep(parent: str, name: str) -> None:
     pattern = re.compile(rf"\.{re.escape(name)}\.[0-9a-f]{{16}}\.{_SUFFIX}")
     oldest = time.time() - ABANDONED_AFTER
     with os.scandir(parent) as entries:
-        left = [entry for entry in entries if pattern.fullmatch(entry.name)]
-    for entry in left:
+        abandoned = [entry for entry in entries if pattern.fullmatch(entry.name)]
+    for entry in abandoned:
         with suppress(FileNotFoundError):
             if entry.stat(follow_symlinks=False).st_mtime < oldest:
                 shutil.rmtree(entry.path, ignore_errors=True)

@@ -121,23 +121,23 @@ def _stored(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """Yields a gzip stream of stored deflate blocks (RFC 1951, 3.2.4), as Go's compress/gzip frames it at
     NoCompression."""
     checksum = size = 0
-    held = bytearray()
+    buffer = bytearray()
     yield _STORED_HEADER
     for chunk in chunks:
         checksum = zlib.crc32(chunk, checksum)
         size += len(chunk)
-        held += chunk
-        full = len(held) - len(held) % _STORED_BLOCK
+        buffer += chunk
+        full = len(buffer) - len(buffer) % _STORED_BLOCK
         if full:
-            view = bytes(held[:full])
-            del held[:full]
+            view = bytes(buffer[:full])
+            del buffer[:full]
             yield b"".join(
                 part
                 for start in range(0, full, _STORED_BLOCK)
                 for part in (_stored_head(_STORED_BLOCK), view[start : start + _STORED_BLOCK])
             )
-    if held:
-        yield _stored_head(len(held)) + held
+    if buffer:
+        yield _stored_head(len(buffer)) + buffer
     yield _stored_head(0, last=True) + struct.pack("<II", checksum, size & 0xFFFF_FFFF)
 
 

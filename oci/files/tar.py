@@ -35,8 +35,8 @@ def header(name: str, *, mode: int, size: int, typeflag: bytes = FILE) -> bytes:
         raise InvalidInput(f"{name!r}: mode {mode:o} has more than permission bits")
     split = _split(raw)
     if split and size < _SIZE_LIMIT:
-        prefix, rest = split
-        return _block(rest, mode, size, typeflag, prefix=prefix)
+        prefix, suffix = split
+        return _block(suffix, mode, size, typeflag, prefix=prefix)
     records = {}
     if len(raw) > _NAME or not raw.isascii():
         records[b"path"] = raw
@@ -102,9 +102,9 @@ def _block(name: bytes, mode: int, size: int, typeflag: bytes, *, prefix: bytes 
 
 def _record(key: bytes, value: bytes) -> bytes:
     """`LENGTH key=value` and a line break, where LENGTH counts its own digits."""
-    rest = len(key) + len(value) + 3
-    length = rest + len(str(rest))
-    length = rest + len(str(length))
+    unnumbered = len(key) + len(value) + 3
+    length = unnumbered + len(str(unnumbered))
+    length = unnumbered + len(str(length))
     return b"%d %s=%s\n" % (length, key, value)
 
 

@@ -94,12 +94,12 @@ class _Allowance:
 
     def __init__(self, limits: UnpackLimits) -> None:
         self.limits = limits
-        self._left = limits.max_unpacked_size
+        self._remaining = limits.max_unpacked_size
 
     def spent_by(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
         for piece in pieces:
-            self._left -= len(piece)
-            if self._left < 0:
+            self._remaining -= len(piece)
+            if self._remaining < 0:
                 raise too_large(self.limits)
             yield piece
 
@@ -111,7 +111,7 @@ class _Layer:
     def __init__(self, tree: _Tree, *, is_bottom: bool) -> None:
         self._tree = tree
         self._is_bottom = is_bottom
-        self._own: set[bytes] = set()
+        self._added: set[bytes] = set()
 
     def add(self, member: Member, data: Iterator[bytes]) -> None:
         segments = _segments(member.name)
@@ -124,7 +124,7 @@ class _Layer:
                 raise InvalidManifest(f"the layer has a file with the name {_shown(member.name)}")
             self._tree.write(segments, _mode(member.mode), member.mtime, data)
             if not self._is_bottom:
-                self._own.add(b"/".join(segments))
+                self._added.add(b"/".join(segments))
         elif member.kind in WITHOUT_DATA:
             if segments:
                 self._tree.make_way(segments, keep_folder=member.kind == FOLDER)
@@ -134,12 +134,12 @@ class _Layer:
     def _delete(self, segments: list[bytes]) -> None:
         *parents, marker = segments
         if marker == _OPAQUE:
-            self._tree.remove_below(parents, self._own)
+            self._tree.remove_below(parents, self._added)
             return
         target = marker.removeprefix(_DELETED)
         if target in (b"", b".", b".."):
             raise InvalidManifest(f"the layer deletes {_shown(target)}")
-        self._tree.remove([*parents, target], self._own)
+        self._tree.remove([*parents, target], self._added)
 
 
 class _Tree:
@@ -163,9 +163,9 @@ class _Tree:
             handle = os.open(segments[-1], _FILE_FLAGS, mode, dir_fd=parent)
         with open(handle, "wb", buffering=0) as file:
             for piece in data:
-                rest = memoryview(piece)
-                while rest:
-                    rest = rest[file.write(rest) :]
+                unwritten = memoryview(piece)
+                while unwritten:
+                    unwritten = unwritten[file.write(unwritten) :]
             os.utime(handle, ns=(mtime, mtime))
 
     def make_way(self, segments: list[bytes], *, keep_folder: bool) -> None:
@@ -185,19 +185,19 @@ class _Tree:
         finally:
             os.close(parent)
 
-    def remove(self, segments: list[bytes], own: AbstractSet[bytes]) -> None:
-        """Removes a path and all below it except what is in `own`, and parents that have become empty."""
+    def remove(self, segments: list[bytes], keep: AbstractSet[bytes]) -> None:
+        """Removes a path and all below it except the paths in `keep`, and parents that have become empty."""
         self._forget()
         parent = self._find_folder(segments[:-1])
         if parent is None:
             return
         try:
-            _remove_entry(parent, segments[-1], b"/".join(segments), own)
+            _remove_entry(parent, segments[-1], b"/".join(segments), keep)
         finally:
             os.close(parent)
         self._prune(segments[:-1])
 
-    def remove_below(self, segments: list[bytes], own: AbstractSet[bytes]) -> None:
+    def remove_below(self, segments: list[bytes], keep: AbstractSet[bytes]) -> None:
         self._forget()
         folder = self._find_folder(segments)
         if folder is None:
@@ -205,7 +205,7 @@ class _Tree:
         try:
             for name in os.listdir(folder):
                 child = os.fsencode(name)
-                _remove_entry(folder, child, b"/".join((*segments, child)), own)
+                _remove_entry(folder, child, b"/".join((*segments, child)), keep)
         finally:
             os.close(folder)
         self._prune(segments)
@@ -269,9 +269,9 @@ def _open_or_make(folder: int, name: bytes) -> int:
     return os.open(name, _FOLDER_FLAGS, dir_fd=folder)
 
 
-def _remove_entry(parent: int, name: bytes, path: bytes, own: AbstractSet[bytes]) -> None:
+def _remove_entry(parent: int, name: bytes, path: bytes, keep: AbstractSet[bytes]) -> None:
     """One level of recursion for each folder, of which there are at most DEPTH_LIMIT."""
-    if path in own:
+    if path in keep:
         return
     try:
         folder = os.open(name, _FOLDER_FLAGS, dir_fd=parent)
@@ -283,7 +283,7 @@ def _remove_entry(parent: int, name: bytes, path: bytes, own: AbstractSet[bytes]
     try:
         for child in os.listdir(folder):
             below = os.fsencode(child)
-            _remove_entry(folder, below, b"/".join((path, below)), own)
+            _remove_entry(folder, below, b"/".join((path, below)), keep)
     finally:
         os.close(folder)
     # Not empty when something in it belongs to the layer that is being added.

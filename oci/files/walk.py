@@ -43,7 +43,7 @@ def walk(
     """
     excluded = frozenset(exclusions)
     mask = _ALL_BITS if preserve_permissions else _OWNER
-    return tuple(entry for path in paths for entry in _given(path, excluded, mask))
+    return tuple(entry for path in paths for entry in _entries_of(path, excluded, mask))
 
 
 def check_duplicates(entries: Iterable[FileEntry]) -> None:
@@ -94,7 +94,7 @@ def is_bundle(entries: Sequence[FileEntry]) -> bool:
     return True
 
 
-def _given(path: str, excluded: Collection[str], mask: int) -> Iterator[FileEntry]:
+def _entries_of(path: str, excluded: Collection[str], mask: int) -> Iterator[FileEntry]:
     if not path:
         raise InvalidInput("an empty path was given", hint="give a file or a folder")
     try:

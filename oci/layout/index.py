@@ -48,18 +48,18 @@ class LayoutIndex:
         self._marker = os.path.join(name.path, "oci-layout")
         self._lock = threading.Lock()
         self._listing: _Listing | None = None
-        self._seen = False
+        self._exists = False
         self._prepared = False
 
     def exists(self) -> bool:
         """Says whether both files of a layout are there; one that was there is taken to stay."""
-        if not self._seen:
+        if not self._exists:
             try:
                 os.stat(self._file)
                 self._check_version()
             except (FileNotFoundError, NotADirectoryError):
                 return False
-            self._seen = True
+            self._exists = True
         return True
 
     def prepare(self) -> None:
@@ -236,11 +236,11 @@ def _is_plain(entry: Entry, digest: Digest) -> bool:
     return entry.get("digest") == digest and not _names(_annotations(entry))
 
 
-def _object(raw: bytes, what: str) -> Entry:
+def _object(raw: bytes, description: str) -> Entry:
     try:
-        return as_object(json.loads(raw), what)
+        return as_object(json.loads(raw), description)
     except (ValueError, RecursionError) as error:
-        raise InvalidManifest(f"{what} is not JSON") from error
+        raise InvalidManifest(f"{description} is not JSON") from error
 
 
 def _render(body: Entry, entries: list[Entry]) -> bytes:

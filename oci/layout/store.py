@@ -104,7 +104,7 @@ class Layout:
             listed.extend(self.get_manifest(tagged.digest).children)
         digests = sorted({entry.digest for entry in listed if entry.is_manifest or entry.is_index})
         pairs = [pair for digest in digests if (pair := self._as_referrer(digest)) and pair[0] == subject]
-        return tuple(found for _, found in pairs if artifact_type in ("", found.artifact_type))
+        return tuple(referrer for _, referrer in pairs if artifact_type in ("", referrer.artifact_type))
 
     has_referrers_api = False
     """The index lists them."""
@@ -375,6 +375,6 @@ class Layout:
 def _write_all(file: FileIO, chunk: Chunk) -> None:
     """A disk that is nearly full takes a part of it first. There is no buffer that would be flushed on closing, and
     fail again."""
-    left = memoryview(chunk)
-    while left:
-        left = left[file.write(left) :]
+    unwritten = memoryview(chunk)
+    while unwritten:
+        unwritten = unwritten[file.write(unwritten) :]

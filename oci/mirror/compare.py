@@ -20,8 +20,8 @@ from oci.errors import Denied, InvalidInput, NotFound, Refused, TransshipError, 
 from oci.mirror import selection
 from oci.mirror.comparison import (
     RUN,
-    Care,
     Comparison,
+    Coverage,
     DestinationComparison,
     TagComparison,
     TagState,
@@ -45,36 +45,36 @@ def compare(
     *,
     facts: DigestCache,
     breaker: Breaker,
-    care: Care = RUN,
+    scope: Coverage = RUN,
     now: datetime | None = None,
 ) -> Comparison:
     """Raises when the source can't be listed, or when a registry is of no use; a destination or a tag that can't be
     asked is part of the result."""
     moment = now or datetime.now(UTC)
-    if care.only and not concerns(mirror, care.only):
+    if scope.only and not concerns(mirror, scope.only):
         return Comparison(mirror=mirror.name, source=str(mirror.source), destinations=())
-    if str(mirror.source) in care.only:
-        care = msgspec.structs.replace(care, only=frozenset())
+    if str(mirror.source) in scope.only:
+        scope = msgspec.structs.replace(scope, only=frozenset())
     if mirror.source.lock:
         return compare_lock(session, mirror)
     if mirror.source.namespace:
         selection.repositories_of(session, mirror)
         raise Unavailable("the list of its repositories came late", subject=mirror.name, hint="run it again")
-    return _Look(session, mirror, facts=facts, breaker=breaker, care=care, now=moment).compare()
+    return _Look(session, mirror, facts=facts, breaker=breaker, scope=scope, now=moment).compare()
 
 
 class _Look:
     """One comparison. What was asked is kept, so that ages, platforms and signatures find it."""
 
     def __init__(
-        self, session: Session, mirror: Mirror, *, facts: DigestCache, breaker: Breaker, care: Care, now: datetime
+        self, session: Session, mirror: Mirror, *, facts: DigestCache, breaker: Breaker, scope: Coverage, now: datetime
     ) -> None:
         self._session = session
         self._mirror = mirror
         self._facts = facts
         self._breaker = breaker
-        self._care = care
-        self._settles = not care.audit
+        self._scope = scope
+        self._settles = not scope.audit
         self._names = selection.names_alone(mirror.tags) if mirror.source.repository else []
         self._required = frozenset(selection.required(mirror.tags)) if mirror.source.repository else frozenset()
         self._below: Below | None = None
@@ -86,22 +86,22 @@ class _Look:
         self._source: Source = session.source(store)
         self._broken: dict[str, TransshipError] = {}
         self._destinations = {
-            str(one): opened for one in mirror.destinations if (opened := self._opened(one)) is not None
+            str(place): opened for place in mirror.destinations if (opened := self._opened(place)) is not None
         }
-        self._attached = AttachedClock(mirror, facts, self._destinations, now, always=care.audit or bool(care.only))
+        self._attached = AttachedClock(mirror, facts, self._destinations, now, always=scope.audit or bool(scope.only))
         self._listed: frozenset[str] | None = None
-        self._there: dict[str, frozenset[str] | None] = {}
+        self._destination_tags: dict[str, frozenset[str] | None] = {}
         """The tags of each destination; None where they weren't listed."""
         self._heads = HeadCache(session, {"": self._source, **self._destinations}, breaker)
-        self._wanted: dict[str, Digest | TransshipError] = {}
+        self._expected: dict[str, Digest | TransshipError] = {}
         """What each tag should show; with platforms, the digest of the index with fewer."""
 
     def compare(self) -> Comparison:
         listed = self._list_source()
         self._listed = frozenset(listed) if listed is not None else None
         self._list_destinations()
-        lists = {"": self._listed, **self._there}
-        self._below = Below(self._mirror, self._facts, self._heads, lists, care=self._care, clock=self._attached)
+        lists = {"": self._listed, **self._destination_tags}
+        self._below = Below(self._mirror, self._facts, self._heads, lists, scope=self._scope, clock=self._attached)
         candidates = self._candidates(listed)
         self._ask([tag for tag in candidates if not self._settled(tag)])
         if self._mirror.source.bundle:
@@ -109,39 +109,39 @@ class _Look:
         self._narrow(candidates)
         rules = self._mirror.tags if self._mirror.source.repository else []
         chosen = selection.select(candidates, rules, self, self._now) if rules else None
-        tags = [tag for tag in (chosen.tags if chosen else candidates) if not self._gone(tag)]
+        tags = [tag for tag in (chosen.tags if chosen else candidates) if not self._vanished(tag)]
         self._check_enough(tags)
-        lost = [tag for tag in candidates if tag in self._required and self._gone(tag)]
+        lost = [tag for tag in candidates if tag in self._required and self._vanished(tag)]
         tags = [*tags, *lost]
-        held = {tag: reason for tag, reason in chosen.held.items() if tag not in lost} if chosen else {}
-        found = self._compared(tags, held)
-        if any(one.destination.startswith(ARCHIVE_PREFIX) and one.has_to_be_written for one in found):
+        too_young = {tag: reason for tag, reason in chosen.too_young.items() if tag not in lost} if chosen else {}
+        results = self._compared(tags, too_young)
+        if any(result.destination.startswith(ARCHIVE_PREFIX) and result.has_to_be_written for result in results):
             # All of it is written again, so nothing is settled: an immutable tag may have moved.
             self._settles = False
             self._ask(tags)
             self._narrow(tags)
-            tags = [tag for tag in tags if tag in lost or not self._gone(tag)]
-            found = self._compared(tags, held)
-        found = self._below.added(found)
-        if not self._care.only:
-            self._below.note_strays(tag.source for one in found for tag in one.tags)
-        found = self._dated(self._below.admitted(found, in_place=self._care.thorough))
+            tags = [tag for tag in tags if tag in lost or not self._vanished(tag)]
+            results = self._compared(tags, too_young)
+        results = self._below.added(results)
+        if not self._scope.only:
+            self._below.note_strays(tag.source for result in results for tag in result.tags)
+        results = self._dated(self._below.admitted(results, in_place=self._scope.thorough))
         if any(rule.minimum_age for rule in self._mirror.tags):
             self._facts.looked(str(self._source_name), self._now)
         digests = {tag: head.digest for tag in tags if isinstance(head := self._heads.get(("", tag)), Descriptor)}
-        fresh = {name for name, there in self._there.items() if there == frozenset()}
-        work = changes(self._mirror, found, digests, fresh, archives=not self._care.only)
+        fresh = {name for name, listed_tags in self._destination_tags.items() if listed_tags == frozenset()}
+        work = changes(self._mirror, results, digests, fresh, archives=not self._scope.only)
         most = self._mirror.limits.images_per_run
         return Comparison(
             mirror=self._mirror.name,
             source=str(self._mirror.source),
-            destinations=tuple(found),
+            destinations=tuple(results),
             work=tuple(work[: most or None]),
-            held=held,
+            too_young=too_young,
             waiting=max(0, len(work) - most) if most else 0,
             listed=self._listed,
             selection=chosen,
-            narrowed=bool(self._care.only),
+            narrowed=bool(self._scope.only),
         )
 
     # What there is.
@@ -164,7 +164,7 @@ class _Look:
         self._refuse_if_useless("source", self._source_name)
         if self._mirror.source.bundle:
             return None
-        if self._care.only and not any(rule.latest for rule in self._mirror.tags):
+        if self._scope.only and not any(rule.latest for rule in self._mirror.tags):
             return None
         if self._names and not self._attached.needs_lists(self._names):
             return None
@@ -180,24 +180,25 @@ class _Look:
 
     def _list_destinations(self) -> None:
         immutable = sum(map(self._immutable, self._names))
-        unlisted = self._names and not self._care.thorough and immutable < 2
+        unlisted = self._names and not self._scope.thorough and immutable < 2
         needs_none = unlisted and not self._attached.needs_lists(self._names)
         for name, destination in self._destinations.items():
-            if self._care.only or self._mirror.source.bundle or (needs_none and not isinstance(destination, Archive)):
-                self._there[name] = None
+            if self._scope.only or self._mirror.source.bundle or (needs_none and not isinstance(destination, Archive)):
+                self._destination_tags[name] = None
                 continue
             try:
                 self._refuse_if_useless("destination", destination.name)
-                self._there[name] = frozenset(destination.tags())
+                self._destination_tags[name] = frozenset(destination.tags())
                 self._breaker.succeeded([place("destination", str(destination.name))])
             except NotFound:
-                self._there[name] = frozenset()
+                self._destination_tags[name] = frozenset()
             except (Denied, Unauthorized):
-                self._there[name] = None  # each tag is asked for, and the write itself says what this login may do
+                # Each tag is asked for, and the write itself says what this login may do.
+                self._destination_tags[name] = None
             except TransshipError as error:
                 self._breaker.failed(error)
                 if self._names and isinstance(error, Refused):
-                    self._there[name] = None
+                    self._destination_tags[name] = None
                 else:
                     self._broken[name] = error
         if len(self._broken) == len(self._mirror.destinations):
@@ -207,18 +208,15 @@ class _Look:
         """Tags that may be taken as far as their names say; the one name of a bundle."""
         reference = self._mirror.source.reference
         if reference is not None:
-            return (
-                [reference.identifier]
-                if not self._care.only or name_of(self._mirror, reference.identifier) in self._care.only
-                else []
-            )
+            covered = not self._scope.only or name_of(self._mirror, reference.identifier) in self._scope.only
+            return [reference.identifier] if covered else []
         prefix = f"{self._source_name}:"
-        asked = [name.removeprefix(prefix) for name in sorted(self._care.only) if name.startswith(prefix)]
-        pool = asked if self._care.only and listed is None else self._names or listed or []
+        only = [name.removeprefix(prefix) for name in sorted(self._scope.only) if name.startswith(prefix)]
+        pool = only if self._scope.only and listed is None else self._names or listed or []
         pool = [tag for tag in pool if not matches(tag, self._mirror.never)]
         tags = selection.named(pool, self._mirror.tags)
         tags += [tag for tag in sorted(self._required) if tag not in tags and not matches(tag, self._mirror.never)]
-        return [tag for tag in tags if tag in asked] if self._care.only else tags
+        return [tag for tag in tags if tag in only] if self._scope.only else tags
 
     def _settled(self, tag: str) -> bool:
         """An immutable tag that every destination has is nothing to ask for."""
@@ -227,7 +225,7 @@ class _Look:
             and not (self._below and self._below.late)
             and self._immutable(tag)
             and not self._attached.is_due(tag)
-            and all(tag in (there or ()) for there in self._there.values())
+            and all(tag in (listed_tags or ()) for listed_tags in self._destination_tags.values())
         )
 
     def _immutable(self, tag: str) -> bool:
@@ -235,7 +233,7 @@ class _Look:
 
     def _must_be_there(self, names: Sequence[str]) -> None:
         for name in names:
-            if self._gone(name):
+            if self._vanished(name):
                 raise NotFound(
                     "there is no such bundle",
                     side="source",
@@ -245,13 +243,13 @@ class _Look:
                     hint="check the name and the tag, and that this identity may read it",
                 )
 
-    def _gone(self, tag: str) -> bool:
-        """It was listed, and is no more."""
+    def _vanished(self, tag: str) -> bool:
+        """Says whether the source listed the tag and has it no more."""
         return self._heads.known_absent("", tag)
 
     def _check_enough(self, tags: Sequence[str]) -> None:
         least = self._mirror.min_tags
-        if len(tags) < least and not self._care.only:
+        if len(tags) < least and not self._scope.only:
             raise Refused(
                 f"the rules take {len(tags)} tags, and min_tags asks for {least}",
                 side="source",
@@ -265,14 +263,14 @@ class _Look:
 
     def _ask(self, tags: Sequence[str]) -> None:
         jobs = [("", tag) for tag in tags]
-        for name, there in self._there.items():
-            jobs.extend((name, tag) for tag in tags if there is None or tag in there)
+        for name, listed_tags in self._destination_tags.items():
+            jobs.extend((name, tag) for tag in tags if listed_tags is None or tag in listed_tags)
         self._heads.ask(jobs)
 
     def _narrow(self, tags: Sequence[str]) -> None:
         heads = {tag: head for tag in tags if isinstance(head := self._heads.get(("", tag)), Descriptor)}
         if not self._mirror.platforms:
-            self._wanted.update({tag: head.digest for tag, head in heads.items()})
+            self._expected.update({tag: head.digest for tag, head in heads.items()})
             return
 
         def narrowed(head: Descriptor) -> Digest | TransshipError:
@@ -281,18 +279,18 @@ class _Look:
             except TransshipError as error:
                 return error
 
-        self._wanted.update(zip(heads, self._session.workers.map(narrowed, heads.values()), strict=True))
+        self._expected.update(zip(heads, self._session.workers.map(narrowed, heads.values()), strict=True))
 
     # Ages, for the selection.
 
     def in_place(self, tag: str) -> bool:
-        if self._care.thorough:
+        if self._scope.thorough:
             return False
         if self._settled(tag):
             return True
-        wanted = self._wanted.get(tag)
+        expected = self._expected.get(tag)
         shown = [self._heads.get((name, tag)) for name in self._destinations]
-        return bool(shown) and all(isinstance(one, Descriptor) and one.digest == wanted for one in shown)
+        return bool(shown) and all(isinstance(head, Descriptor) and head.digest == expected for head in shown)
 
     def created(self, tags: Sequence[str]) -> Mapping[str, datetime | None]:
         """None for one that can't be read, so that its tag fails or waits, and no other."""
@@ -304,7 +302,7 @@ class _Look:
         head = self._heads.get(("", tag))
         if not isinstance(head, Descriptor):
             return None
-        here = next((one for name, one in self._destinations.items() if self._shows(name, tag, head.digest)), None)
+        here = next((store for name, store in self._destinations.items() if self._shows(name, tag, head.digest)), None)
         try:
             return self._facts.created(self._session, here or self._source, head.digest)
         except TransshipError:
@@ -322,26 +320,26 @@ class _Look:
 
     # What follows.
 
-    def _compared(self, tags: Sequence[str], held: Mapping[str, str]) -> list[DestinationComparison]:
-        return [self._destination(str(one), tags, held) for one in self._mirror.destinations]
+    def _compared(self, tags: Sequence[str], too_young: Mapping[str, str]) -> list[DestinationComparison]:
+        return [self._destination(str(destination), tags, too_young) for destination in self._mirror.destinations]
 
-    def _destination(self, name: str, tags: Sequence[str], held: Mapping[str, str]) -> DestinationComparison:
+    def _destination(self, name: str, tags: Sequence[str], too_young: Mapping[str, str]) -> DestinationComparison:
         if name in self._broken:
             return DestinationComparison(destination=name, error=self._broken[name])
-        found = [self._tag(name, tag) for tag in tags]
-        there = self._there.get(name)
-        extra = sorted(set(selection.visible(there)) - set(tags) - held.keys()) if there is not None else []
+        compared = [self._tag(name, tag) for tag in tags]
+        listed = self._destination_tags.get(name)
+        extra = sorted(set(selection.visible(listed)) - set(tags) - too_young.keys()) if listed is not None else []
         if self._mirror.source.bundle:
             extra = []
-        return DestinationComparison(destination=name, tags=tuple(found), extra=tuple(extra))
+        return DestinationComparison(destination=name, tags=tuple(compared), extra=tuple(extra))
 
     def _tag(self, name: str, tag: str) -> TagComparison:
         if self._settled(tag):
             return TagComparison(tag=tag, state=TagState.IN_PLACE)
-        head, wanted = self._heads.get(("", tag)), self._wanted.get(tag)
+        head, expected = self._heads.get(("", tag)), self._expected.get(tag)
         shown = self._heads.get((name, tag))
-        error = next((one for one in (head, wanted, shown) if isinstance(one, TransshipError)), None)
-        if error is None and tag in self._required and self._gone(tag):
+        error = next((answer for answer in (head, expected, shown) if isinstance(answer, TransshipError)), None)
+        if error is None and tag in self._required and self._vanished(tag):
             error = NotFound(
                 "there is no such tag",
                 side="source",
@@ -350,16 +348,16 @@ class _Look:
                 operation="comparing",
                 hint="correct the name, or write `optional: true` in its rule",
             )
-        if error is not None or not isinstance(wanted, str):
+        if error is not None or not isinstance(expected, str):
             return TagComparison(tag=tag, state=TagState.FAILED, reason=str(error or ""), error=error)
-        there = shown.digest if isinstance(shown, Descriptor) else ""
-        compared = TagComparison(tag=tag, state=TagState.IN_PLACE, source=wanted, destination=there)
-        if not there:
+        shown_digest = shown.digest if isinstance(shown, Descriptor) else ""
+        compared = TagComparison(tag=tag, state=TagState.IN_PLACE, source=expected, destination=shown_digest)
+        if not shown_digest:
             return replace(compared, state=TagState.MISSING)
-        if there == wanted:
+        if shown_digest == expected:
             return self._bundle_by_digest(name, compared)
         if self._immutable(tag):
-            reason = f"declared immutable, and the source shows {wanted} by now; {there} is kept"
+            reason = f"declared immutable, and the source shows {expected} by now; {shown_digest} is kept"
             return replace(compared, state=TagState.MUTATED, reason=reason)
         return replace(compared, state=TagState.STALE)
 
@@ -373,25 +371,25 @@ class _Look:
         whole = self._heads.get((name, locations))
         return replace(compared, state=TagState.IN_PLACE if whole else TagState.STALE)
 
-    def _dated(self, found: Sequence[DestinationComparison]) -> list[DestinationComparison]:
+    def _dated(self, results: Sequence[DestinationComparison]) -> list[DestinationComparison]:
         """How long a destination has been behind is part of a check, not of a run."""
         behind = {
-            one.tag
-            for destination in found
-            for one in destination.tags
-            if one.state in (TagState.MISSING, TagState.STALE)
+            tag.tag
+            for destination in results
+            for tag in destination.tags
+            if tag.state in (TagState.MISSING, TagState.STALE)
         }
-        if not self._care.thorough or not behind:
-            return list(found)
+        if not self._scope.thorough or not behind:
+            return list(results)
         times = self.created(sorted(behind))
         return [
             replace(
                 destination,
                 tags=tuple(
-                    replace(one, created=times.get(one.tag)) if one.tag in behind else one for one in destination.tags
+                    replace(tag, created=times.get(tag.tag)) if tag.tag in behind else tag for tag in destination.tags
                 ),
             )
-            for destination in found
+            for destination in results
         ]
 
     def _refuse_if_useless(self, side: str, store: StoreName) -> None:

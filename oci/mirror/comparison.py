@@ -19,27 +19,27 @@ from oci.mirror.work import ARCHIVE, BUNDLE, TAGS, Target, WorkItem
 from oci.reference import ARCHIVE_PREFIX, Reference
 
 
-class Care(msgspec.Struct, frozen=True, kw_only=True):
-    """How closely to look. `audit` asks for immutable tags as well, to see whether one moved; `thorough` also for
-    signatures and ages of what is in place. `only` are the names, HOST/REPOSITORY:TAG, to look at and no others."""
+class Coverage(msgspec.Struct, frozen=True, kw_only=True):
+    """What a comparison covers. `audit` asks for immutable tags as well, to see whether a tag moved; `thorough` also
+    for signatures and ages of tags in place. `only` are names, HOST/REPOSITORY:TAG: nothing else is compared."""
 
     audit: bool = False
     thorough: bool = False
     only: frozenset[str] = frozenset()
 
 
-RUN = Care()
-CHECK = Care(audit=True, thorough=True)
+RUN = Coverage()
+CHECK = Coverage(audit=True, thorough=True)
 
 
 def concerns(mirror: Mirror, only: Collection[str]) -> bool:
     """Whether one of the names is the mirror's source, or a tag of it."""
     source = mirror.source
     prefix = f"{source.store}:"
-    known = {str(source), str(source.reference)}
+    names = {str(source), str(source.reference)}
     if source.namespace:
         prefix = f"{source.within}".rstrip("/") + "/"
-    return any(name in known or (not (source.bundle or source.lock) and name.startswith(prefix)) for name in only)
+    return any(name in names or (not (source.bundle or source.lock) and name.startswith(prefix)) for name in only)
 
 
 class TagState(StrEnum):
@@ -66,7 +66,7 @@ ATTACHED = "attached"
 LISTED = "listed"
 """Signatures and the like that came after their image; images that a bundle lists."""
 
-_KEPT = frozenset({TagState.MUTATED, TagState.FAILED, TagState.UNSIGNED})
+_UNAVAILABLE = frozenset({TagState.MUTATED, TagState.FAILED, TagState.UNSIGNED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,14 +85,14 @@ class TagComparison:
     error: TransshipError | None = field(default=None, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        found: dict[str, Any] = {
+        body: dict[str, Any] = {
             "tag": self.tag,
             "state": self.state.value,
             "source": self.source,
             "destination": self.destination,
             "reason": self.reason,
         }
-        return found | ({"created": self.created.isoformat()} if self.created else {})
+        return body | ({"created": self.created.isoformat()} if self.created else {})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,9 +110,10 @@ class DestinationComparison:
 
     @property
     def has_to_be_written(self) -> bool:
-        """Of an archive: not while a tag that it should hold can't be had, for what it holds is better then."""
+        """Says whether an archive is to be written anew: not while one of its tags is unavailable, as the old archive
+        is better then."""
         states = {tag.state for tag in self.tags}
-        return not states & _KEPT and bool(states.intersection(_MOVED) or self.extra)
+        return not states & _UNAVAILABLE and bool(states.intersection(_MOVED) or self.extra)
 
     @property
     def drifted(self) -> bool:
@@ -136,7 +137,7 @@ class Comparison:
     source: str
     destinations: tuple[DestinationComparison, ...]
     work: tuple[WorkItem, ...] = ()
-    held: Mapping[str, str] = field(default_factory=dict)
+    too_young: Mapping[str, str] = field(default_factory=dict)
     waiting: int = 0
     """Changed images that `images_per_run` leaves to the next run."""
     listed: frozenset[str] | None = None
@@ -153,15 +154,21 @@ class Comparison:
     @property
     def nothing_taken(self) -> str:
         """Why the mirror is about nothing at all, which is more likely a mistake than a wish; empty when it isn't."""
-        compared = [one for one in self.destinations if one.error is None]
-        if self.listed is None or self.narrowed or self.held or not compared or any(one.tags for one in compared):
+        compared = [result for result in self.destinations if result.error is None]
+        if (
+            self.listed is None
+            or self.narrowed
+            or self.too_young
+            or not compared
+            or any(result.tags for result in compared)
+        ):
             return ""
         return f"its rules take none of the {len(self.listed)} tags that are there" if self.listed else "it has no tags"
 
     @property
     def failed(self) -> bool:
         """Whether something couldn't be compared."""
-        return any(one.error is not None or one.count(TagState.FAILED) for one in self.destinations)
+        return any(result.error is not None or result.count(TagState.FAILED) for result in self.destinations)
 
     def count(self, *states: TagState) -> int:
         return sum(destination.count(*states) for destination in self.destinations)
@@ -202,7 +209,7 @@ class Comparison:
             "source": self.source,
             "drifted": self.drifted,
             "destinations": [destination.to_dict() for destination in self.destinations],
-            "held": dict(self.held),
+            "held": dict(self.too_young),
             "waiting": self.waiting,
             "nothing_taken": self.nothing_taken,
         }
@@ -213,7 +220,7 @@ _MOVED = (TagState.MISSING, TagState.STALE, TagState.UNSIGNED_HERE)
 
 def changes(
     mirror: Mirror,
-    found: Iterable[DestinationComparison],
+    results: Iterable[DestinationComparison],
     digests: Mapping[str, Digest],
     fresh: Collection[str],
     *,
@@ -223,13 +230,13 @@ def changes(
     when only some tags were looked at, no archive is written."""
     moving: dict[Digest, dict[str, list[TagComparison]]] = {}
     whole = []
-    for one in found:
-        if one.destination.startswith(ARCHIVE_PREFIX):
-            whole.extend([_archive(mirror, one, digests)] if archives and one.has_to_be_written else [])
+    for result in results:
+        if result.destination.startswith(ARCHIVE_PREFIX):
+            whole.extend([_archive(mirror, result, digests)] if archives and result.has_to_be_written else [])
             continue
-        for tag in one.tags:
+        for tag in result.tags:
             if tag.state in _MOVED and tag.tag in digests:
-                moving.setdefault(digests[tag.tag], {}).setdefault(one.destination, []).append(tag)
+                moving.setdefault(digests[tag.tag], {}).setdefault(result.destination, []).append(tag)
     return [*(_image(mirror, digest, tags_of, fresh) for digest, tags_of in moving.items()), *whole]
 
 
@@ -263,18 +270,18 @@ def _image(
     )
 
 
-def _archive(mirror: Mirror, found: DestinationComparison, digests: Mapping[str, Digest]) -> WorkItem:
+def _archive(mirror: Mirror, result: DestinationComparison, digests: Mapping[str, Digest]) -> WorkItem:
     """All that is selected, whatever of it changed."""
     names = (str(mirror.source),)
     tags: dict[Digest, list[str]] = {}
-    for one in found.tags:
-        tags.setdefault(digests[one.tag], []).append(one.tag)
-    every = [one.tag for one in found.tags]
-    target = Target(destination=found.destination, tags=_named(mirror, every))
+    for tag in result.tags:
+        tags.setdefault(digests[tag.tag], []).append(tag.tag)
+    every = [tag.tag for tag in result.tags]
+    target = Target(destination=result.destination, tags=_named(mirror, every))
     if mirror.source.bundle:
         [digest] = tags
         return WorkItem.of(mirror, BUNDLE, _pinned(mirror, digest), names=names, targets=(target,))
-    item = WorkItem.of(mirror, ARCHIVE, found.destination, names=names, targets=(target,))
+    item = WorkItem.of(mirror, ARCHIVE, result.destination, names=names, targets=(target,))
     return msgspec.structs.replace(
         item, contents=tuple((_pinned(mirror, digest), tuple(ones)) for digest, ones in tags.items())
     )

@@ -97,8 +97,8 @@ O = TypeVar("O", bound=Options)  # noqa: E741 - the customary letter for a type 
 
 def _over(options: Options, base: O) -> O:
     default = type(base)()
-    said = {name: getattr(options, name) for name in base.__struct_fields__}
-    return base.with_(**{name: value for name, value in said.items() if value != getattr(default, name)})
+    values = {name: getattr(options, name) for name in base.__struct_fields__}
+    return base.with_(**{name: value for name, value in values.items() if value != getattr(default, name)})
 
 
 class MirrorSource(Checked, frozen=True, kw_only=True):
@@ -232,7 +232,7 @@ class MirrorDestination(Options, frozen=True, kw_only=True):
         values = {"registry": source.registry.replace(":", "-"), "path": path, "name": path.rpartition("/")[2]}
 
         def fill(text: str) -> str:
-            return _PLACE.sub(lambda found: values[found[1]], text)
+            return _PLACE.sub(lambda match: values[match[1]], text)
 
         return MirrorDestination(repository=fill(self.repository), archive=fill(self.archive))
 
@@ -279,13 +279,13 @@ class Mirror(Policy, frozen=True, kw_only=True):
         super().__post_init__()
         source = self.source.store
         if source is not None:
-            msgspec.structs.force_setattr(self, "destinations", tuple(one.filled(source) for one in self.destinations))
-        fixed = [str(one) for one in self.destinations if one.has_places != bool(self.source.namespace)]
+            filled = tuple(each.filled(source) for each in self.destinations)
+            msgspec.structs.force_setattr(self, "destinations", filled)
+        fixed = [str(each) for each in self.destinations if each.has_places != bool(self.source.namespace)]
         if fixed:
-            what = (
-                "needs {path} or {name} for a namespace" if self.source.namespace else "names what a lock doesn't have"
-            )
-            raise InvalidInput(f"the destination {fixed[0]} {what}")
+            of_lock = "names what a lock doesn't have"
+            problem = "needs {path} or {name} for a namespace" if self.source.namespace else of_lock
+            raise InvalidInput(f"the destination {fixed[0]} {problem}")
         stores = [destination.store for destination in self.destinations]
         if len(set(stores)) != len(stores):
             raise InvalidInput("a destination is named twice")
@@ -305,13 +305,13 @@ class Mirror(Policy, frozen=True, kw_only=True):
     @property
     def registries(self) -> frozenset[str]:
         """The hosts that are named; what a lock or a bundle lists may be at others."""
-        stores = [self.source.store, self.source.within, *(one.store for one in self.destinations)]
+        stores = [self.source.store, self.source.within, *(destination.store for destination in self.destinations)]
         return frozenset(store.registry for store in stores if isinstance(store, Repository))
 
     @property
     def buckets(self) -> frozenset[str]:
         """Of the object stores that its archives are in."""
-        objects = [str(one) for one in self.destinations if S3_PREFIX in one.archive]
+        objects = [str(destination) for destination in self.destinations if S3_PREFIX in destination.archive]
         return frozenset(name.partition(S3_PREFIX)[2].partition("/")[0] for name in objects)
 
 
@@ -374,8 +374,8 @@ class MirrorsConfig(Options, frozen=True, kw_only=True):
 
     def chosen(self, names: Sequence[str]) -> tuple[Mirror, ...]:
         """The named mirrors in their order in the file, or all of them when none is named."""
-        wanted = {self.mirror(name).name for name in names}
-        return tuple(mirror for mirror in self.mirrors if not names or mirror.name in wanted)
+        chosen = {self.mirror(name).name for name in names}
+        return tuple(mirror for mirror in self.mirrors if not names or mirror.name in chosen)
 
     @property
     def by_host(self) -> Mapping[str, Registry]:

@@ -44,35 +44,35 @@ class DigestCache:
     def __init__(self, path: str = "") -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._known: dict[str, str] = _loaded(path) if path else {}
+        self._facts: dict[str, str] = _loaded(path) if path else {}
         self._changed = False
 
     def created(self, session: Session, source: Source, digest: Digest) -> datetime | None:
         """When the image was made, as its annotations or its config say; None when they don't. For an index, its first
         image."""
-        known = self._get(f"created {digest}")
-        if known is None:
-            found = _created(session, source, source.get_manifest(digest), 0)
-            known = found.isoformat() if found else _UNKNOWN
-            self._put(f"created {digest}", known)
-        return None if known == _UNKNOWN else datetime.fromisoformat(known)
+        remembered = self._get(f"created {digest}")
+        if remembered is None:
+            created = _created(session, source, source.get_manifest(digest), 0)
+            remembered = created.isoformat() if created else _UNKNOWN
+            self._put(f"created {digest}", remembered)
+        return None if remembered == _UNKNOWN else datetime.fromisoformat(remembered)
 
-    def narrowed(self, session: Session, source: Source, found: Descriptor, platforms: Sequence[str]) -> Digest:
+    def narrowed(self, session: Session, source: Source, descriptor: Descriptor, platforms: Sequence[str]) -> Digest:
         """The digest at the destination of what the source has as `found`, when only some platforms are taken.
 
         Raises InvalidInput for an index that has none of them.
         """
-        if not platforms or not found.is_index:
-            return found.digest
-        key = f"narrowed {found.digest} {' '.join(sorted(platforms))}"
-        known = self._get(key)
-        if known is None or not is_digest(known):
-            index = source.get_manifest(found.digest)
+        if not platforms or not descriptor.is_index:
+            return descriptor.digest
+        key = f"narrowed {descriptor.digest} {' '.join(sorted(platforms))}"
+        remembered = self._get(key)
+        if remembered is None or not is_digest(remembered):
+            index = source.get_manifest(descriptor.digest)
             session.cache.put(index.digest, index.raw)
             chosen = choose(source, index, [Platform.parse(platform) for platform in platforms])
-            known = chosen[-1].digest if chosen else found.digest
-            self._put(key, known)
-        return Digest(known)
+            remembered = chosen[-1].digest if chosen else descriptor.digest
+            self._put(key, remembered)
+        return Digest(remembered)
 
     def first_seen(self, repository: str, digest: Digest, now: datetime) -> datetime | None:
         """When this machine saw a digest in the repository for the first time; None for what was there when it looked
@@ -81,11 +81,11 @@ class DigestCache:
             self._put(f"seen {repository}@{digest}", _UNKNOWN)
             return None
         key = f"seen {repository}@{digest}"
-        known = self._get(key)
-        if known is None:
-            known = now.isoformat()
-            self._put(key, known)
-        return None if known == _UNKNOWN else datetime.fromisoformat(known)
+        remembered = self._get(key)
+        if remembered is None:
+            remembered = now.isoformat()
+            self._put(key, remembered)
+        return None if remembered == _UNKNOWN else datetime.fromisoformat(remembered)
 
     def looked(self, repository: str, now: datetime) -> None:
         """Notes that the repository was looked at: what appears from now on is new."""
@@ -102,8 +102,8 @@ class DigestCache:
     def blob_locations(self) -> dict[tuple[str, Digest], Repository]:
         """By registry and digest, the repository that an earlier run knew to have a blob."""
         with self._lock:
-            found = [(key.split(" "), path) for key, path in self._known.items() if key.startswith("blob ")]
-        return {(registry, Digest(digest)): Repository(registry, path) for (_, registry, digest), path in found}
+            locations = [(key.split(" "), path) for key, path in self._facts.items() if key.startswith("blob ")]
+        return {(registry, Digest(digest)): Repository(registry, path) for (_, registry, digest), path in locations}
 
     def locate(self, locations: Mapping[tuple[str, Digest], Repository]) -> None:
         """Notes which repositories have blobs, for later runs."""
@@ -115,10 +115,10 @@ class DigestCache:
     def attached_due(self, key: str, every: timedelta, now: datetime) -> bool:
         """Whether it is so long ago that somebody asked what is attached to an image; `key` names the image and its
         destination. Never without a file: each run would ask for every image then, and a check does it."""
-        known = self._get(f"attached {key}")
-        if known is None or known == _UNKNOWN:
+        remembered = self._get(f"attached {key}")
+        if remembered is None or remembered == _UNKNOWN:
             return bool(self._path)
-        return now - datetime.fromisoformat(known) >= every
+        return now - datetime.fromisoformat(remembered) >= every
 
     def attached_asked(self, key: str, every: timedelta, now: datetime) -> None:
         """Notes that it was asked now. The first time counts as some time before, for each image another, so that not
@@ -134,9 +134,9 @@ class DigestCache:
         with self._lock:
             if not self._path or not self._changed:
                 return
-            kept = dict(list((_loaded(self._path) | self._known).items())[-ENTRY_LIMIT:])
+            entries = dict(list((_loaded(self._path) | self._facts).items())[-ENTRY_LIMIT:])
             self._changed = False
-        data = json.dumps({"version": VERSION, "facts": kept}, separators=(",", ":")).encode()
+        data = json.dumps({"version": VERSION, "facts": entries}, separators=(",", ":")).encode()
         try:
             os.makedirs(os.path.dirname(self._path), exist_ok=True)
             replace_file(self._path, data)
@@ -145,11 +145,11 @@ class DigestCache:
 
     def _get(self, key: str) -> str | None:
         with self._lock:
-            return self._known.get(key)
+            return self._facts.get(key)
 
     def _put(self, key: str, value: str) -> None:
         with self._lock:
-            self._known[key] = value
+            self._facts[key] = value
             self._changed = True
 
 
@@ -190,9 +190,9 @@ def _is_location(key: Sequence[str], path: str) -> bool:
 
 
 def _created(session: Session, source: Source, manifest: Manifest, depth: int) -> datetime | None:
-    said = _moment(manifest.annotations.get(_CREATED))
-    if said is not None or depth > NESTING_LIMIT:
-        return said
+    annotated = _moment(manifest.annotations.get(_CREATED))
+    if annotated is not None or depth > NESTING_LIMIT:
+        return annotated
     if manifest.is_index:
         first = next((child for child in manifest.children if child.names_manifest), None)
         return _created(session, source, source.get_manifest(first.digest), depth + 1) if first else None

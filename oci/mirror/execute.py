@@ -64,14 +64,14 @@ def execute_item(
     outcomes: dict[str, ItemOutcome] = {}
     plans: dict[str, Plan] = {}
     for target in item.targets:
-        one = item.alone(target)
-        cause = breaker.cause(one.places)
+        single = item.alone(target)
+        cause = breaker.cause(single.places)
         if cause is not None:
             outcomes[target.destination] = _skipped(item, target, cause)
             continue
         started = time.monotonic()
         if target.destination.startswith(ARCHIVE_PREFIX):
-            outcomes[target.destination] = _archive(session, one, breaker)
+            outcomes[target.destination] = _archive(session, single, breaker)
             continue
         try:
             plans[target.destination] = make_plan(session, item.request(target), snapshot=item.snapshot(target, listed))
@@ -86,10 +86,10 @@ def execute_item(
     if len(planned) > 1:
         share_reads(session, list(plans.values()))
         with PartThreads(len(planned), thread_name_prefix="target") as threads:
-            done = list(threads.map(bring, planned))
+            brought = list(threads.map(bring, planned))
     else:
-        done = [bring(target) for target in planned]
-    outcomes.update({carried.destination: carried for carried in done})
+        brought = [bring(target) for target in planned]
+    outcomes.update({carried.destination: carried for carried in brought})
     return tuple(outcomes[target.destination] for target in item.targets)
 
 
@@ -111,7 +111,7 @@ def execute(
     width = width or session.concurrency
     with PartThreads(width, thread_name_prefix="item") as threads:
         while True:
-            stopped = stop_at_failure and any(one.status == FAILED for one in outcomes)
+            stopped = stop_at_failure and any(outcome.status == FAILED for outcome in outcomes)
             for item in () if stopped else islice(queue, width - len(running)):
                 running[threads.submit(execute_item, session, item, breaker, listed=listed)] = item
             if not running:
@@ -122,7 +122,7 @@ def execute(
                 outcomes.extend(carried)
                 if on_done is not None:
                     on_done(item, carried)
-    outcomes.extend(one for item in queue for one in stopped_before(item))
+    outcomes.extend(outcome for item in queue for outcome in stopped_before(item))
     return tuple(outcomes)
 
 
@@ -163,8 +163,8 @@ def _archive(session: Session, item: WorkItem, breaker: Breaker) -> ItemOutcome:
         breaker.failed(error)
         return _failed(item, target, _cause(error), started)
     breaker.succeeded(item.places)
-    done = _carried(item, target, DONE, (), started=started, tags=target.tags)
-    return msgspec.structs.replace(done, images=len(list(plan.images)), bytes_written=report.sent)
+    outcome = _carried(item, target, DONE, (), started=started, tags=target.tags)
+    return msgspec.structs.replace(outcome, images=len(list(plan.images)), bytes_written=report.sent)
 
 
 def _bring(session: Session, item: WorkItem, target: Target, plan: Plan, breaker: Breaker) -> ItemOutcome:
@@ -196,17 +196,17 @@ def _cause(error: TransshipError) -> TransshipError:
 def _carried(
     item: WorkItem, target: Target, status: str, images: Iterable[ImageOutcome], *, started: float, **more: Any
 ) -> ItemOutcome:
-    kept = list(images)
+    counted_images = list(images)
 
     def total(name: str) -> int:
-        return sum(getattr(image, name) for image in kept)
+        return sum(getattr(image, name) for image in counted_images)
 
     return ItemOutcome(
         source=item.source,
         names=item.names,
         destination=target.destination,
         status=status,
-        images=sum(image.status == DONE for image in kept),
+        images=sum(image.status == DONE for image in counted_images),
         bytes_written=total("bytes_written"),
         bytes_mounted=total("bytes_mounted"),
         bytes_skipped=total("bytes_skipped"),
@@ -311,7 +311,7 @@ def plan_mirror(session: Session, comparison: Comparison) -> MirrorPlan:
         mutated=comparison.named(TagState.MUTATED),
         unsigned=comparison.named(TagState.UNSIGNED),
         refusals={tag.tag: tag.reason for _, tag in comparison.tags() if tag.state is TagState.UNSIGNED},
-        held=comparison.held,
+        held=comparison.too_young,
         waiting=comparison.waiting,
         nothing_taken=comparison.nothing_taken,
         requests=dict(sorted(requests.items())),
@@ -321,17 +321,17 @@ def plan_mirror(session: Session, comparison: Comparison) -> MirrorPlan:
 def _planned(
     session: Session, item: WorkItem, target: Target, comparison: Comparison, brought: set[tuple[str, Digest]]
 ) -> tuple[PlannedItem, Plan | None]:
-    found = PlannedItem(title=item.title, names=item.names, destination=target.destination, tags=target.tags)
+    planned = PlannedItem(title=item.title, names=item.names, destination=target.destination, tags=target.tags)
     try:
         if item.writes_archive:
-            return _planned_archive(session, found, item.alone(target)), None
+            return _planned_archive(session, planned, item.alone(target)), None
         plan = make_plan(session, item.request(target), snapshot=item.snapshot(target, comparison.listed))
     except TransshipError as error:
-        return msgspec.structs.replace(found, error=str(error)), None
+        return msgspec.structs.replace(planned, error=str(error)), None
     new = [blob for blob in plan.blobs if (target.destination, blob.digest) not in brought]
     brought.update((target.destination, blob.digest) for blob in new)
     counted = msgspec.structs.replace(
-        found,
+        planned,
         images=len(plan.to_transfer),
         bytes_to_move=sum(blob.size for blob in new if not plan.mountable(blob)),
         bytes_to_mount=sum(blob.size for blob in new if plan.mountable(blob)),
@@ -340,11 +340,11 @@ def _planned(
     return counted, plan
 
 
-def _planned_archive(session: Session, found: PlannedItem, item: WorkItem) -> PlannedItem:
+def _planned_archive(session: Session, planned: PlannedItem, item: WorkItem) -> PlannedItem:
     """Written whole, but for what comes out of the old one."""
     plan, archive = plan_written(session, item)
     moved = archive.size - archive.bytes_copied
-    return msgspec.structs.replace(found, images=len(list(plan.images)), bytes_to_move=moved)
+    return msgspec.structs.replace(planned, images=len(list(plan.images)), bytes_to_move=moved)
 
 
 # Archives.
@@ -372,8 +372,8 @@ def _merged(source: str, destination: StoreName, plans: Sequence[Plan]) -> Plan:
     """One plan of several: each manifest and blob once, an image under all of its tags."""
     manifests: dict[Digest, PlannedManifest] = {}
     for manifest in _every(plans):
-        known = manifests.get(manifest.digest)
-        manifests[manifest.digest] = _both(known, manifest) if known else manifest
+        earlier = manifests.get(manifest.digest)
+        manifests[manifest.digest] = _both(earlier, manifest) if earlier else manifest
     blobs = {blob.digest: blob for plan in plans for blob in plan.blobs}
     return Plan(
         source=source,
@@ -391,7 +391,8 @@ def _every(plans: Iterable[Plan]) -> Iterable[PlannedManifest]:
     return (manifest for plan in plans for manifest in plan.manifests)
 
 
-def _both(one: PlannedManifest, other: PlannedManifest) -> PlannedManifest:
+def _both(earlier: PlannedManifest, later: PlannedManifest) -> PlannedManifest:
     """The reason that makes it an image of its own counts more than being a child of an index."""
-    first, second = (other, one) if one.role is Role.CHILD or other.role is Role.ROOT else (one, other)
+    child_first = earlier.role is Role.CHILD or later.role is Role.ROOT
+    first, second = (later, earlier) if child_first else (earlier, later)
     return msgspec.structs.replace(first, tags=tuple(dict.fromkeys((*first.tags, *second.tags))))

@@ -16,8 +16,8 @@ from oci.errors import NotFound, TransshipError
 from oci.mirror.comparison import (
     ATTACHED,
     LISTED,
-    Care,
     Comparison,
+    Coverage,
     DestinationComparison,
     TagComparison,
     TagState,
@@ -43,22 +43,22 @@ class HeadCache:
         self.session = session
         self.stores = stores
         self._breaker = breaker
-        self._known: dict[tuple[str, str], Descriptor | TransshipError | None] = {}
+        self._answers: dict[tuple[str, str], Descriptor | TransshipError | None] = {}
 
     def ask(self, jobs: Iterable[tuple[str, str]]) -> None:
         """Each job is a store and a tag or digest."""
-        new = [job for job in jobs if job not in self._known]
-        self._known.update(zip(new, self.session.workers.map(self._head, new), strict=True))
+        new = [job for job in jobs if job not in self._answers]
+        self._answers.update(zip(new, self.session.workers.map(self._head, new), strict=True))
 
     def get(self, job: tuple[str, str]) -> Descriptor | TransshipError | None:
         """None as well where nobody asked."""
-        return self._known.get(job)
+        return self._answers.get(job)
 
     def has(self, name: str, tag: str) -> bool:
-        return (name, tag) in self._known
+        return (name, tag) in self._answers
 
     def known_absent(self, name: str, tag: str) -> bool:
-        return self._known.get((name, tag), tag) is None
+        return self._answers.get((name, tag), tag) is None
 
     def _head(self, job: tuple[str, str]) -> Descriptor | TransshipError | None:
         name, tag = job
@@ -68,12 +68,12 @@ class HeadCache:
         if cause is not None:
             return cause
         try:
-            found = store.head_manifest(tag)
+            descriptor = store.head_manifest(tag)
         except TransshipError as error:
             self._breaker.failed(error)
             return error
         self._breaker.succeeded([where])
-        return found
+        return descriptor
 
 
 class AttachedClock:
@@ -87,20 +87,20 @@ class AttachedClock:
         self._facts = facts
         self._destinations = tuple(destinations)
         self._now = now
-        self._wanted = mirror.wanted_artifacts
+        self._selected = mirror.wanted_artifacts
         self._always = always
 
     def needs_lists(self, names: Iterable[str]) -> bool:
         """Whether plain names need lists of tags."""
-        return bool(self._wanted.tags) and any(map(self.is_due, names))
+        return bool(self._selected.tags) and any(map(self.is_due, names))
 
     def is_due(self, tag: str) -> bool:
-        if not self._wanted or self._always:
-            return bool(self._wanted)
+        if not self._selected or self._always:
+            return bool(self._selected)
         every = self._mirror.referrers_every
         return any(self._facts.attached_due(key, every, self._now) for key in self._keys(tag))
 
-    def asked(self, tags: Iterable[str]) -> None:
+    def record(self, tags: Iterable[str]) -> None:
         for key in (key for tag in tags for key in self._keys(tag)):
             self._facts.attached_asked(key, self._mirror.referrers_every, self._now)
 
@@ -119,7 +119,7 @@ class Below:
         heads: HeadCache,
         lists: Mapping[str, frozenset[str] | None],
         *,
-        care: Care,
+        scope: Coverage,
         clock: AttachedClock,
     ) -> None:
         """In an audit it is also asked whether what bundles list is there; in a check, what destinations have beyond
@@ -131,16 +131,16 @@ class Below:
         self._stores = stores = heads.stores
         self._lists = lists
         self._clock = clock
-        self._audit = care.audit
-        self._check = care.thorough
-        self._wanted = mirror.wanted_artifacts
+        self._audit = scope.audit
+        self._check = scope.thorough
+        self._selected = mirror.wanted_artifacts
         self._source = str(stores[""].name)
         self.late = self._late()
         """Tags of cosign's that the source has and a destination hasn't, of images that may be mirrored."""
 
     def _late(self) -> list[str]:
         source = self._lists.get("")
-        ends = tuple(f".{end}" for end in self._wanted.tags)
+        ends = tuple(f".{end}" for end in self._selected.tags)
         if not ends or self._mirror.platforms or source is None:
             return []
         lists = [tags for name, tags in self._lists.items() if name and tags]
@@ -158,32 +158,35 @@ class Below:
             if tag not in ours:
                 self._facts.stray(self._source, tag)
 
-    def added(self, found: Sequence[DestinationComparison]) -> list[DestinationComparison]:
+    def added(self, results: Sequence[DestinationComparison]) -> list[DestinationComparison]:
         """With the tags marked that show the right image, and something that belongs to it is missing: attached later,
         or, asked in an audit and a check, a listed image of a bundle. Referrers are asked for where the clock says."""
-        due = {tag.tag for one in found for tag in one.tags if self._clock.is_due(tag.tag)}
+        due = {tag.tag for result in results for tag in result.tags if self._clock.is_due(tag.tag)}
         jobs = [
-            (one.destination, tag)
-            for one in found
-            if one.error is None and not one.destination.startswith(ARCHIVE_PREFIX)
-            for tag in one.tags
+            (result.destination, tag)
+            for result in results
+            if result.error is None and not result.destination.startswith(ARCHIVE_PREFIX)
+            for tag in result.tags
             if tag.state is TagState.IN_PLACE and tag.source
         ]
         marked = self._session.workers.map(lambda job: self._with_late(*job, due=job[1].tag in due), jobs)
         by_name = {
-            (name, tag.tag): self._with_lost(name, one)
-            if one.state in (TagState.IN_PLACE, TagState.MORE_THERE)
-            else one
-            for (name, tag), one in zip(jobs, marked, strict=True)
+            (name, tag.tag): self._with_lost(name, compared)
+            if compared.state in (TagState.IN_PLACE, TagState.MORE_THERE)
+            else compared
+            for (name, tag), compared in zip(jobs, marked, strict=True)
         }
-        self._clock.asked(due)
+        self._clock.record(due)
         return [
-            replace(one, tags=tuple(by_name.get((one.destination, tag.tag), tag) for tag in one.tags)) for one in found
+            replace(result, tags=tuple(by_name.get((result.destination, tag.tag), tag) for tag in result.tags))
+            for result in results
         ]
 
     def _with_late(self, name: str, tag: TagComparison, *, due: bool) -> TagComparison:
         digest, there = Digest(tag.source), self._lists[name]
-        late = [one for one in tagnames.cosign(digest) if one in self.late and there is not None and one not in there]
+        late = [
+            mark for mark in tagnames.cosign(digest) if mark in self.late and there is not None and mark not in there
+        ]
         more: list[str] = []
         if due and not late:
             try:
@@ -211,28 +214,28 @@ class Below:
     def _attached(self, name: str, digest: Digest) -> tuple[list[str], list[str]]:
         """What is attached to an image at the source and not here, and the other way round: names of tags, digests of
         referrers. A tag counts as missing here when it shows something else. Raises what the stores raise."""
-        source = self._seen("", digest)
+        source = self._attached_in("", digest)
         if not (source or self._check):
             return [], []
-        here = self._seen(name, digest)
-        late = [one for one, shown in source.items() if here.get(one) != shown]
-        return late, [one for one in here if one not in source] if self._check else []
+        here = self._attached_in(name, digest)
+        late = [name for name, shown in source.items() if here.get(name) != shown]
+        return late, [name for name in here if name not in source] if self._check else []
 
-    def _seen(self, name: str, digest: Digest) -> dict[str, Digest]:
+    def _attached_in(self, name: str, digest: Digest) -> dict[str, Digest]:
         """What is attached to an image in a store, by the name of its tag or by its digest."""
         store, listed = self._stores[name], self._lists[name]
         failures: list[TransshipError] = []
         attachments = Attachments(
-            self._wanted,
+            self._selected,
             self._session.workers,
             listed={store.name: listed} if listed is not None else {},
             failed=lambda _, error: failures.append(error),
             noted=lambda where, text: self._session.meter.fallback(str(where.registry or where), text),
         )
-        found = attachments.of_one(store, digest)
+        attached = attachments.of_one(store, digest)
         if failures:
             raise failures[0]
-        return {one.tag or str(one.digest): one.digest for one in found}
+        return {artifact.tag or str(artifact.digest): artifact.digest for artifact in attached}
 
     def _is_bundle(self, name: str, digest: Digest) -> bool:
         """A relocated bundle has locations beside it."""
@@ -242,10 +245,10 @@ class Below:
         self._heads.ask([(name, locations)])
         return isinstance(self._heads.get((name, locations)), Descriptor)
 
-    def admitted(self, found: Sequence[DestinationComparison], *, in_place: bool) -> list[DestinationComparison]:
+    def admitted(self, results: Sequence[DestinationComparison], *, in_place: bool) -> list[DestinationComparison]:
         """With the tags marked that are to move, or `in_place` as well, and that the policy of signatures refuses."""
         if not self._mirror.policy:
-            return list(found)
+            return list(results)
         gate = self._session.gate(self._mirror.policy, signed=self._mirror.require_signatures)
         states = {TagState.MISSING, TagState.STALE, TagState.UNSIGNED_HERE}
         states |= {TagState.IN_PLACE, TagState.MORE_THERE} if in_place else set()
@@ -256,17 +259,17 @@ class Below:
             head = self._heads.get(("", tag.tag))
             if tag.state not in states or not isinstance(head, Descriptor):
                 return tag
-            asked = "" if reference is not None and reference.digest else tag.tag
-            image = Reference(source.name, asked, head.digest)
+            tag_name = "" if reference is not None and reference.digest else tag.tag
+            image = Reference(source.name, tag_name, head.digest)
             try:
                 decision = gate.decide(source, image, parse_store(name))
             except TransshipError as error:
                 return replace(tag, state=TagState.FAILED, reason=str(error), error=error)
             return tag if decision.accepted else replace(tag, state=TagState.UNSIGNED, reason=decision.reason)
 
-        jobs = [(one.destination, tag) for one in found for tag in one.tags]
+        jobs = [(result.destination, tag) for result in results for tag in result.tags]
         answers = iter(list(self._session.workers.map(marked, jobs)))
-        return [replace(one, tags=tuple(next(answers) for _ in one.tags)) for one in found]
+        return [replace(result, tags=tuple(next(answers) for _ in result.tags)) for result in results]
 
 
 def _lost_images(session: Session, destination: Source, bundle: Digest) -> str:
@@ -291,25 +294,25 @@ def held_in(session: Session, name: ArchiveName) -> Archive | EmptyArchive:
 def compare_lock(session: Session, mirror: Mirror) -> Comparison:
     """What has to move is what a plan says: one request for each image that is there."""
     name = mirror.source.lock
-    found = []
+    results = []
     targets: list[Target] = []
     for destination in mirror.destinations:
         item = WorkItem.of(mirror, LOCK, name, names=(name,), targets=(Target(destination=str(destination)),))
         state, error = _state(session, item, destination.store)
         tag = TagComparison(tag=name, state=state, reason=str(error or ""), error=error)
-        found.append(DestinationComparison(destination=str(destination), tags=(tag,)))
+        results.append(DestinationComparison(destination=str(destination), tags=(tag,)))
         if state is TagState.STALE:
             targets.extend(item.targets)
     work = (WorkItem.of(mirror, LOCK, name, names=(name,), targets=tuple(targets)),) if targets else ()
-    return Comparison(mirror=mirror.name, source=name, destinations=tuple(found), work=work)
+    return Comparison(mirror=mirror.name, source=name, destinations=tuple(results), work=work)
 
 
 def _state(session: Session, item: WorkItem, store: StoreName) -> tuple[TagState, TransshipError | None]:
     try:
         if isinstance(store, ArchiveName):
             archive = held_in(session, store)
-            there = all(archive.head_manifest(digest) is not None for digest in _pinned(item.source))
-            return TagState.IN_PLACE if there else TagState.STALE, None
+            present = all(archive.head_manifest(digest) is not None for digest in _pinned(item.source))
+            return TagState.IN_PLACE if present else TagState.STALE, None
         plan = make_plan(session, item.request(item.targets[0]))
     except TransshipError as error:
         return TagState.FAILED, error

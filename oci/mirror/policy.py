@@ -280,8 +280,8 @@ class Schedule(Checked, frozen=True, kw_only=True):
             return next(CronSim(self.cron, moment.astimezone(zone))).astimezone(UTC)
         from dateutil.rrule import rrulestr  # noqa: PLC0415 - as above
 
-        found = rrulestr(self.rule).after(moment.astimezone(zone).replace(tzinfo=None))
-        return found.replace(tzinfo=zone).astimezone(UTC) if found else None
+        start = rrulestr(self.rule).after(moment.astimezone(zone).replace(tzinfo=None))
+        return start.replace(tzinfo=zone).astimezone(UTC) if start else None
 
 
 class Limits(Options, frozen=True, kw_only=True):

@@ -90,25 +90,29 @@ def make_config(value: Mapping[str, Any]) -> MirrorsConfig:
     """The configuration that a form, a deployment's parameters or a program gives as plain values. Raises
     InvalidInput that names each path."""
     problems: list[Problem] = []
-    return _made(_config(value, problems), problems)
+    return _checked(_config(value, problems), problems)
 
 
 def make(options: type[O], value: Mapping[str, Any]) -> O:
     """The same for one part of a configuration: a Mirror, a TagRule."""
     problems: list[Problem] = []
-    return _made(read_options(options, value, (), problems), problems)
+    return _checked(read_options(options, value, (), problems), problems)
 
 
-def _made(made: O | None, problems: list[Problem]) -> O:
-    if made is None or problems:
-        raise InvalidInput("\n".join(f"{_shown(one.path)}: {one.message}" for one in problems[:_SHOWN_PROBLEMS]))
-    return made
+def _checked(options: O | None, problems: list[Problem]) -> O:
+    if options is None or problems:
+        raise InvalidInput(
+            "\n".join(f"{_shown(problem.path)}: {problem.message}" for problem in problems[:_SHOWN_PROBLEMS])
+        )
+    return options
 
 
 def _config(value: Mapping[str, Any], problems: list[Problem]) -> MirrorsConfig | None:
     defaults = value.get("defaults")
     if isinstance(defaults, Mapping) and isinstance(value.get("mirrors"), list | tuple):
-        mirrors = [with_defaults(one, defaults) if isinstance(one, Mapping) else one for one in value["mirrors"]]
+        mirrors = [
+            with_defaults(mirror, defaults) if isinstance(mirror, Mapping) else mirror for mirror in value["mirrors"]
+        ]
         value = {**value, "mirrors": mirrors}
     return read_options(MirrorsConfig, value, (), problems)
 
@@ -119,14 +123,14 @@ def with_defaults(mirror: Mapping[str, Any], defaults: Mapping[str, Any]) -> dic
     added up. A schedule is taken as a whole."""
     merged = {**defaults, **mirror}
     for name in defaults.keys() & mirror.keys():
-        own, default = mirror[name], defaults[name]
-        if isinstance(own, Mapping) and isinstance(default, Mapping) and name not in _WHOLE:
-            merged[name] = {**default, **own}
-        elif isinstance(own, list) and isinstance(default, list) and name == "never":
-            merged[name] = list(dict.fromkeys([*default, *own])) if _texts([*default, *own]) else own
-        elif isinstance(own, list) and isinstance(default, list) and name == "tags":
-            rules = [one for one in default if isinstance(one, Mapping)] or [{}]
-            merged[name] = [{**rule, **one} if isinstance(one, Mapping) else one for one in own for rule in rules]
+        value, default = mirror[name], defaults[name]
+        if isinstance(value, Mapping) and isinstance(default, Mapping) and name not in _WHOLE:
+            merged[name] = {**default, **value}
+        elif isinstance(value, list) and isinstance(default, list) and name == "never":
+            merged[name] = list(dict.fromkeys([*default, *value])) if _texts([*default, *value]) else value
+        elif isinstance(value, list) and isinstance(default, list) and name == "tags":
+            rules = [rule for rule in default if isinstance(rule, Mapping)] or [{}]
+            merged[name] = [{**rule, **own} if isinstance(own, Mapping) else own for own in value for rule in rules]
     return merged
 
 
@@ -144,14 +148,14 @@ def read_options(options: type[O], value: Any, path: Path, problems: list[Proble
     before = len(problems)
     fields = {field.name: field for field in fields_of(options) if not field.secret}
     checks = options.checks if issubclass(options, Checked) else {}
-    made: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for name, field in fields.items():
         if name in value:
             count = len(problems)
-            made[name] = _read(field, field.annotation, value[name], (*path, name), problems)
+            values[name] = _read(field, field.annotation, value[name], (*path, name), problems)
             if name in checks and len(problems) == count:
                 try:
-                    checks[name](made[name])
+                    checks[name](values[name])
                 except (ValueError, InvalidInput) as error:
                     problems.append(Problem((*path, name), str(error)))
         elif field.required:
@@ -163,12 +167,12 @@ def read_options(options: type[O], value: Any, path: Path, problems: list[Proble
     if len(problems) > before:
         return None
     try:
-        made_options = options(**made)
+        made_options = options(**values)
         made_options.check_stored()
     except InvalidInput as error:
-        name, colon, rest = error.message.partition(": ")
+        name, colon, message = error.message.partition(": ")
         inside = bool(colon) and name in fields
-        problems.append(Problem((*path, name) if inside else path, rest if inside else str(error)))
+        problems.append(Problem((*path, name) if inside else path, message if inside else str(error)))
         return None
     return made_options
 
@@ -209,16 +213,16 @@ def _read(field: Option, annotation: Any, value: Any, path: Path, problems: list
     return _leaf(field, annotation, value, path, problems)
 
 
-def _check_length(field: Option, length: int, what: str, path: Path, problems: list[Problem]) -> None:
+def _check_length(field: Option, length: int, noun: str, path: Path, problems: list[Problem]) -> None:
     if field.max_length is not None and length > field.max_length:
-        problems.append(Problem(path, f"at most {field.max_length} {what}, got {length}"))
+        problems.append(Problem(path, f"at most {field.max_length} {noun}, got {length}"))
     if field.min_length is not None and length < field.min_length:
-        problems.append(Problem(path, f"at least {field.min_length} {what}, got {length}"))
+        problems.append(Problem(path, f"at least {field.min_length} {noun}, got {length}"))
 
 
 def _leaf(field: Option, annotation: Any, value: Any, path: Path, problems: list[Problem]) -> Any:
     kind = _bare(annotation)
-    choices = [str(one.value) for one in kind] if hasattr(kind, "__members__") else list(typing.get_args(kind))
+    choices = [str(member.value) for member in kind] if hasattr(kind, "__members__") else list(typing.get_args(kind))
     if kind is str and not isinstance(value, str):
         problems.append(Problem(path, "expected text: put it in quotes"))
     elif choices and value not in choices:
@@ -227,8 +231,8 @@ def _leaf(field: Option, annotation: Any, value: Any, path: Path, problems: list
         problems.append(Problem(path, f"input should be {words}"))
     else:
         try:
-            own = msgspec.structs.replace(field, annotation=annotation, type=kind, spelled=None)
-            return own.read(value)
+            leaf = msgspec.structs.replace(field, annotation=annotation, type=kind, spelled=None)
+            return leaf.read(value)
         except InvalidInput as error:
             problems.append(Problem(path, _plain(error.message.removeprefix(f"{field.name}: "))))
     return None
@@ -265,10 +269,10 @@ def _expanded(value: dict[str, Any], environment: Mapping[str, str], problems: l
     names = value.get("environment")
     if names is None:
         return value
-    rest = {key: item for key, item in value.items() if key != "environment"}
+    body = {key: item for key, item in value.items() if key != "environment"}
     if not isinstance(names, list) or not _texts(names):
         problems.append(Problem(("environment",), "input should be a list of names of variables"))
-        return rest
+        return body
 
     def replaced(path: Path, text: str) -> str:
         def variable(match: re.Match[str]) -> str:
@@ -287,12 +291,12 @@ def _expanded(value: dict[str, Any], environment: Mapping[str, str], problems: l
         if isinstance(item, str):
             return replaced(path, item)
         if isinstance(item, list):
-            return [walk(one, (*path, number)) for number, one in enumerate(item)]
+            return [walk(element, (*path, number)) for number, element in enumerate(item)]
         if isinstance(item, dict):
-            return {key: walk(one, (*path, key)) for key, one in item.items()}
+            return {key: walk(element, (*path, key)) for key, element in item.items()}
         return item
 
-    expanded: dict[str, Any] = walk(rest, ())
+    expanded: dict[str, Any] = walk(body, ())
     return expanded
 
 
@@ -302,15 +306,15 @@ def _expanded(value: dict[str, Any], environment: Mapping[str, str], problems: l
 def _invalid(located: Located, problems: Sequence[Problem]) -> InvalidDocument:
     """What a mirror has from `defaults` is wrong there, once, and not in each mirror."""
     wrong_defaults = {problem.path[1:] for problem in problems if problem.path[:1] == ("defaults",)}
-    found: dict[str, None] = {}
+    messages: dict[str, None] = {}
     for problem in problems:
         path = problem.path
         if path[:1] == ("mirrors",) and path[:3] not in located.lines and len(path) > 2:
             if path[2:] in wrong_defaults:
                 continue
             path = ("defaults", *path[2:]) if ("defaults", *path[2:3]) in located.lines else path
-        found[f"{located.at(path)}: {_shown(path)}: {problem.message}"] = None
-    lines = list(found)
+        messages[f"{located.at(path)}: {_shown(path)}: {problem.message}"] = None
+    lines = list(messages)
     shown = lines[:_SHOWN_PROBLEMS]
     if len(lines) > len(shown):
         shown.append(f"and {len(lines) - len(shown)} more")

@@ -121,21 +121,21 @@ def made_of(
     Every target of the comparison's work needs an outcome: a target without an outcome is reported as failed. `error`
     ended the run before its work was done.
     """
-    done = [one for one in outcomes if one.status == DONE]
-    rewritten = {one.destination for one in done if one.destination.startswith(ARCHIVE_PREFIX)}
-    kept = [one for one in comparison.destinations if one.destination not in rewritten]
+    carried = [outcome for outcome in outcomes if outcome.status == DONE]
+    rewritten = {outcome.destination for outcome in carried if outcome.destination.startswith(ARCHIVE_PREFIX)}
+    compared = [result for result in comparison.destinations if result.destination not in rewritten]
     return MirrorReport(
         mirror=mirror.name,
         source=str(mirror.source),
         destinations=tuple(str(destination) for destination in mirror.destinations),
-        in_place=sum(one.count(TagState.IN_PLACE) for one in kept),
-        copied=sum(max(1, sum(not tagnames.is_cosign(tag) for tag in one.tags)) for one in done),
-        images=sum(one.images for one in done),
-        tags=tuple(tag for one in done for tag in one.tags),
+        in_place=sum(result.count(TagState.IN_PLACE) for result in compared),
+        copied=sum(max(1, sum(not tagnames.is_cosign(tag) for tag in outcome.tags)) for outcome in carried),
+        images=sum(outcome.images for outcome in carried),
+        tags=tuple(tag for outcome in carried for tag in outcome.tags),
         mutated=comparison.named(TagState.MUTATED),
         unsigned=comparison.named(TagState.UNSIGNED),
         refusals={tag.tag: tag.reason for _, tag in comparison.tags() if tag.state is TagState.UNSIGNED},
-        held=len(comparison.held),
+        held=len(comparison.too_young),
         waiting=comparison.waiting,
         extra=comparison.extra,
         nothing_taken=comparison.nothing_taken,
@@ -165,12 +165,12 @@ def of_failure(mirror: Mirror, error: TransshipError, breaker: Breaker, receipt:
 
 def not_begun(mirror: Mirror) -> MirrorReport:
     """The report of a mirror that nothing was done for, because the run was interrupted."""
-    left = FailedImage(names=(str(mirror.source),), destination="", error=INTERRUPTED, retryable=True, not_tried=True)
+    whole = FailedImage(names=(str(mirror.source),), destination="", error=INTERRUPTED, retryable=True, not_tried=True)
     return MirrorReport(
         mirror=mirror.name,
         source=str(mirror.source),
         destinations=tuple(str(destination) for destination in mirror.destinations),
-        failed=(left,),
+        failed=(whole,),
     )
 
 
@@ -201,14 +201,14 @@ def _uncompared(mirror: Mirror, comparison: Comparison) -> Iterable[FailedImage]
 
 
 def _uncarried(outcomes: Iterable[ItemOutcome]) -> Iterable[FailedImage]:
-    for one in outcomes:
-        if one.status != DONE:
+    for outcome in outcomes:
+        if outcome.status != DONE:
             yield FailedImage(
-                names=one.names,
-                destination=one.destination,
-                error=one.error,
-                retryable=one.retryable,
-                not_tried=one.status == SKIPPED,
+                names=outcome.names,
+                destination=outcome.destination,
+                error=outcome.error,
+                retryable=outcome.retryable,
+                not_tried=outcome.status == SKIPPED,
             )
 
 
@@ -306,14 +306,14 @@ class DriftReport(Struct, frozen=True, kw_only=True):
             for destination, tag in comparison.tags()
             if tag.state is not TagState.IN_PLACE
         ]
-        for one in comparison.destinations:
-            drift.extend(DriftedTag(destination=one.destination, tag=tag, state="extra") for tag in one.extra)
+        for result in comparison.destinations:
+            drift.extend(DriftedTag(destination=result.destination, tag=tag, state="extra") for tag in result.extra)
         return cls(
             mirror=comparison.mirror,
             source=comparison.source,
             in_place=comparison.count(TagState.IN_PLACE),
             drift=drift,
-            held=len(comparison.held),
+            held=len(comparison.too_young),
             lag_seconds=lag,
             error="; ".join(str(place.error) for place in comparison.destinations if place.error is not None),
             receipt=receipt,
@@ -390,8 +390,8 @@ def read_only(text: str, where: str) -> tuple[str, ...]:
 def _names(body: Any) -> Iterable[Any]:
     """Reports of several mirrors are a list of them, or stand under `mirrors`."""
     if isinstance(body, list):
-        for one in body:
-            yield from _names(one) if isinstance(one, dict) else (one,)
+        for entry in body:
+            yield from _names(entry) if isinstance(entry, dict) else (entry,)
     elif "only" in body:
         yield from body["only"]
     elif "mirrors" in body:

@@ -14,7 +14,7 @@ from oci.cancel import CancelToken
 from oci.errors import Cancelled, InvalidInput, TransshipError
 from oci.meter import Meter, PartThreads
 from oci.mirror.compare import compare
-from oci.mirror.comparison import RUN, Care, Comparison
+from oci.mirror.comparison import RUN, Comparison, Coverage
 from oci.mirror.config import Mirror, MirrorsConfig
 from oci.mirror.digest_cache import DigestCache
 from oci.mirror.execute import ItemOutcome, execute, not_tried
@@ -43,7 +43,7 @@ class Shared:
 
     facts: DigestCache
     breaker: Breaker
-    care: Care = RUN
+    scope: Coverage = RUN
     now: datetime | None = None
 
 
@@ -68,36 +68,42 @@ def check_consent(
     """Who writes mirrors decides what is mirrored, and not where this machine's logins go or which of its files are
     read and written. Raises InvalidInput for what needs the machine's consent and neither `allowed` nor the settings
     of the run (`base`, by host) give it. A file of the machine may name other files of the machine."""
-    asked: list[tuple[str, str]] = []
+    requested: list[tuple[str, str]] = []
     for host, registry in config.by_host.items():
-        own = base(host)
-        if registry.insecure and not own.insecure and not is_loopback(host_of(host)):
-            asked.append(("insecure", f"plain http to {host}"))
-        if registry.proxy and registry.proxy != own.proxy:
-            asked.append(("proxy", f"a proxy for {host}"))
-        if not registry.verify_tls and own.verify_tls:
-            asked.append(("verify_tls", f"certificates of {host} unchecked"))
-        if (registry.aws_profile, registry.aws_role) != (own.aws_profile, own.aws_role):
-            asked.append(("aws", f"an AWS login for {host}" if registry.aws_profile or registry.aws_role else ""))
-        asked.extend(("paths", path) for path in (*registry.ca_files, registry.client_key, registry.client_certificate))
+        local = base(host)
+        if registry.insecure and not local.insecure and not is_loopback(host_of(host)):
+            requested.append(("insecure", f"plain http to {host}"))
+        if registry.proxy and registry.proxy != local.proxy:
+            requested.append(("proxy", f"a proxy for {host}"))
+        if not registry.verify_tls and local.verify_tls:
+            requested.append(("verify_tls", f"certificates of {host} unchecked"))
+        if (registry.aws_profile, registry.aws_role) != (local.aws_profile, local.aws_role):
+            requested.append(("aws", f"an AWS login for {host}" if registry.aws_profile or registry.aws_role else ""))
+        requested.extend(
+            ("paths", path) for path in (*registry.ca_files, registry.client_key, registry.client_certificate)
+        )
     for name, bucket in config.buckets.items():
         scheme, _, address = bucket.endpoint.partition("://")
         if scheme == "http" and not is_loopback(host_of(address.partition("/")[0])):
-            asked.append(("insecure", f"plain http for the bucket {name}"))
+            requested.append(("insecure", f"plain http for the bucket {name}"))
         if not bucket.verify_tls:
-            asked.append(("verify_tls", f"certificates for the bucket {name} unchecked"))
-        asked.append(("paths", bucket.ca_file))
+            requested.append(("verify_tls", f"certificates for the bucket {name} unchecked"))
+        requested.append(("paths", bucket.ca_file))
     for mirror in mirrors:
-        stores = [mirror.source.store, *(one.store for one in mirror.destinations)]
-        asked.extend(("paths", path) for path in (mirror.source.lock, mirror.policy))
-        asked.extend(("paths", str(store)) for store in stores if isinstance(store, LayoutFolder))
-        asked.extend(("paths", one.archive) for one in mirror.destinations if not one.archive.startswith(S3_PREFIX))
+        stores = [mirror.source.store, *(destination.store for destination in mirror.destinations)]
+        requested.extend(("paths", path) for path in (mirror.source.lock, mirror.policy))
+        requested.extend(("paths", str(store)) for store in stores if isinstance(store, LayoutFolder))
+        requested.extend(
+            ("paths", destination.archive)
+            for destination in mirror.destinations
+            if not destination.archive.startswith(S3_PREFIX)
+        )
     allowed |= {"paths"} if config.from_file else frozenset()
-    refused = [(kind, what) for kind, what in asked if what and kind not in allowed]
+    refused = [(kind, request) for kind, request in requested if request and kind not in allowed]
     if refused:
         kinds = ",".join(sorted({kind for kind, _ in refused} | allowed))
         raise InvalidInput(
-            f"the mirrors ask for what this machine didn't agree to: {'; '.join(what for _, what in refused[:10])}",
+            f"the mirrors ask for what this machine didn't agree to: {'; '.join(text for _, text in refused[:10])}",
             hint=f"set {CONSENT}={kinds} on this machine if whoever writes the mirrors may decide that",
         )
 
@@ -111,7 +117,7 @@ def opened(config: MirrorsConfig, mirrors: Sequence[Mirror], reach: Reach, cance
     allowed = frozenset(word.strip() for word in os.environ.get(CONSENT, "").split(",") if word.strip())
     for base in reached.values():
         check_consent(config, mirrors, allowed, base.settings)
-    anonymous = _Anonymous(frozenset(host for host, one in config.by_host.items() if one.anonymous))
+    anonymous = _Anonymous(frozenset(host for host, registry in config.by_host.items() if registry.anonymous))
     named = {host for mirror in mirrors for host in mirror.registries} | set(config.by_host)
     source, destination = (
         replace(
@@ -147,13 +153,13 @@ def run_mirrors(
     lock = threading.Lock()
     begun: set[str] = set()
 
-    def told(report: MirrorReport) -> None:
+    def report_done(report: MirrorReport) -> None:
         with lock:
             if on_report is not None:
                 on_report(report)
 
     def run_one(mirror: Mirror) -> MirrorReport:
-        def done(item: WorkItem, outcomes: tuple[ItemOutcome, ...]) -> None:
+        def item_done(item: WorkItem, outcomes: tuple[ItemOutcome, ...]) -> None:
             with lock:
                 if on_done is not None:
                     on_done(mirror, item, outcomes)
@@ -161,8 +167,8 @@ def run_mirrors(
         session.cancel.check()
         begun.add(mirror.name)
         with session.meter.part() as meter:
-            report = run_mirror(session, mirror, shared, on_done=done, on_cut=told, meter=meter)
-        told(report)
+            report = run_mirror(session, mirror, shared, on_done=item_done, on_cut=report_done, meter=meter)
+        report_done(report)
         return report
 
     mirrors = expanded(session, mirrors)
@@ -177,17 +183,17 @@ def run_mirrors(
             wait(futures)
             for mirror in mirrors:
                 if mirror.name not in begun:
-                    told(not_begun(mirror))
+                    report_done(not_begun(mirror))
             raise
         finally:
-            shared.facts.locate(session.ledger.known())
+            shared.facts.locate(session.ledger.locations())
 
 
 def expect(session: Session, mirrors: Iterable[Mirror]) -> None:
     """Tells the session which repositories the mirrors will ask for."""
     mirrors = [mirror for mirror in mirrors if not mirror.source.namespace]
     session.expect("source", [mirror.source.store for mirror in mirrors if mirror.source.store is not None])
-    session.expect("destination", [one.store for mirror in mirrors for one in mirror.destinations])
+    session.expect("destination", [destination.store for mirror in mirrors for destination in mirror.destinations])
 
 
 def run_mirror(
@@ -204,7 +210,7 @@ def run_mirror(
     then. `meter` counts what this mirror spends, where others share the session."""
     breaker, meter = shared.breaker, meter or session.meter
     try:
-        comparison = compare(session, mirror, facts=shared.facts, breaker=breaker, care=shared.care, now=shared.now)
+        comparison = compare(session, mirror, facts=shared.facts, breaker=breaker, scope=shared.scope, now=shared.now)
     except Cancelled:
         if on_cut is not None:
             on_cut(not_begun(mirror))
@@ -215,7 +221,7 @@ def run_mirror(
         on_compared(comparison)
     outcomes: list[ItemOutcome] = []
 
-    def done(item: WorkItem, carried: tuple[ItemOutcome, ...]) -> None:
+    def item_done(item: WorkItem, carried: tuple[ItemOutcome, ...]) -> None:
         outcomes.extend(carried)
         if on_done is not None:
             on_done(item, carried)
@@ -228,11 +234,11 @@ def run_mirror(
             listed=comparison.listed,
             width=min(session.concurrency, mirror.limits.concurrency),
             stop_at_failure=mirror.on_failure is OnFailure.STOP,
-            on_done=done,
+            on_done=item_done,
         )
     except Cancelled:
         if on_cut is not None:
-            left = not_tried(comparison.work, outcomes, TransshipError(INTERRUPTED))
-            on_cut(made_of(mirror, comparison, (*outcomes, *left), breaker, meter.receipt()))
+            untried = not_tried(comparison.work, outcomes, TransshipError(INTERRUPTED))
+            on_cut(made_of(mirror, comparison, (*outcomes, *untried), breaker, meter.receipt()))
         raise
     return made_of(mirror, comparison, every, breaker, meter.receipt())

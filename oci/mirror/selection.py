@@ -56,7 +56,7 @@ class Selection:
     `by` says which rule takes a tag, the first is 1."""
 
     tags: tuple[str, ...]
-    held: Mapping[str, str]
+    too_young: Mapping[str, str]
     by: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -83,8 +83,8 @@ def _verdict(tag: str, rules: Sequence[TagRule], never: Sequence[str], chosen: S
         return Verdict(tag=tag, taken=False, reason="never")
     if not rules or tag in chosen.by:
         return Verdict(tag=tag, taken=True, rule=chosen.by.get(tag, 0))
-    if tag in chosen.held:
-        return Verdict(tag=tag, taken=False, reason=chosen.held[tag])
+    if tag in chosen.too_young:
+        return Verdict(tag=tag, taken=False, reason=chosen.too_young[tag])
     reasons = []
     for number, rule in enumerate(rules, 1):
         beyond = f"latest: not among the {rule.latest} latest" if rule.latest else "its image has no place in it"
@@ -94,18 +94,18 @@ def _verdict(tag: str, rules: Sequence[TagRule], never: Sequence[str], chosen: S
 
 def select(tags: Iterable[str], rules: Sequence[TagRule], ages: Ages, now: datetime | None = None) -> Selection:
     """A tag is taken when one of the rules takes it. Without rules every tag is, but for those that tools keep."""
-    there = list(visible(tags))
+    shown = list(visible(tags))
     if not rules:
-        return Selection(tuple(there), {})
-    moment, taken, held = now or datetime.now(UTC), dict[str, int](), dict[str, str]()
+        return Selection(tuple(shown), {})
+    moment, chosen_by, too_young = now or datetime.now(UTC), dict[str, int](), dict[str, str]()
     for number, rule in enumerate(rules, 1):
-        chosen, kept_out = _by(rule, there, ages, moment)
-        taken = dict.fromkeys(chosen, number) | taken
-        held.update(kept_out)
+        chosen, kept_out = _by(rule, shown, ages, moment)
+        chosen_by = dict.fromkeys(chosen, number) | chosen_by
+        too_young.update(kept_out)
     return Selection(
-        tuple(tag for tag in there if tag in taken),
-        {tag: reason for tag, reason in held.items() if tag not in taken},
-        taken,
+        tuple(tag for tag in shown if tag in chosen_by),
+        {tag: reason for tag, reason in too_young.items() if tag not in chosen_by},
+        chosen_by,
     )
 
 
@@ -140,21 +140,21 @@ def visible(tags: Iterable[str]) -> Iterator[str]:
 
 def named(tags: Iterable[str], rules: Sequence[TagRule]) -> list[str]:
     """The tags that names and versions alone don't keep out: no other can be selected."""
-    there = list(visible(tags))
+    shown = list(visible(tags))
     if not rules:
-        return there
-    wanted = {tag for rule in rules for tag in _candidates(rule, there)}
-    return [tag for tag in there if tag in wanted]
+        return shown
+    candidates = {tag for rule in rules for tag in _candidates(rule, shown)}
+    return [tag for tag in shown if tag in candidates]
 
 
 def _candidates(rule: TagRule, tags: Sequence[str]) -> list[str]:
     """What the rule takes as far as names say, the latest ones included where no image has to be asked for them."""
-    found = [tag for tag in tags if not _refusal(rule, tag)]
+    candidates = [tag for tag in tags if not _refusal(rule, tag)]
     if rule.latest and rule.latest_by is LatestBy.SEMVER:
-        found = _newest_first(rule, found)
+        candidates = _newest_first(rule, candidates)
         if not rule.needs_ages:
-            found = [tag for group in _by_variant(rule, found) for tag in group[: rule.latest]]
-    return found
+            candidates = [tag for group in _by_variant(rule, candidates) for tag in group[: rule.latest]]
+    return candidates
 
 
 def _refusal(rule: TagRule, tag: str) -> str:
@@ -165,30 +165,30 @@ def _refusal(rule: TagRule, tag: str) -> str:
         return "deny"
     if not rule.semver and not (rule.latest and rule.latest_by is LatestBy.SEMVER):
         return ""
-    found = read_version(tag, rule.variants)
-    if found is None:
+    version = read_version(tag, rule.variants)
+    if version is None:
         return "it is no version"
-    if in_ranges(found.version, rule.semver, prereleases=rule.prereleases):
+    if in_ranges(version.version, rule.semver, prereleases=rule.prereleases):
         return ""
-    return "semver doesn't have it" if not found.version.prerelease or rule.prereleases else "it is a prerelease"
+    return "semver doesn't have it" if not version.version.prerelease or rule.prereleases else "it is a prerelease"
 
 
 def _allowed(tag: str, rule: TagRule) -> bool:
-    return any(name == tag if (name := plain_name(one)) else matches(tag, (one,)) for one in rule.allow)
+    return any(name == tag if (name := plain_name(pattern)) else matches(tag, (pattern,)) for pattern in rule.allow)
 
 
 def _newest_first(rule: TagRule, tags: Iterable[str]) -> list[str]:
     """By version and build; of two names of one version the longer says more."""
-    known = {tag: version for tag in tags if (version := read_version(tag, rule.variants)) is not None}
-    return sorted(known, key=lambda tag: (known[tag].order, len(tag), tag), reverse=True)
+    versions = {tag: version for tag in tags if (version := read_version(tag, rule.variants)) is not None}
+    return sorted(versions, key=lambda tag: (versions[tag].order, len(tag), tag), reverse=True)
 
 
 def _by_variant(rule: TagRule, tags: Iterable[str]) -> Iterable[list[str]]:
     """The tags in groups of one variant, in their order."""
     groups: dict[str, list[str]] = {}
     for tag in tags:
-        found = read_version(tag, rule.variants) if rule.variants else None
-        groups.setdefault(found.variant if found else "", []).append(tag)
+        version = read_version(tag, rule.variants) if rule.variants else None
+        groups.setdefault(version.variant if version else "", []).append(tag)
     return groups.values()
 
 
@@ -196,25 +196,25 @@ def _by(rule: TagRule, tags: Sequence[str], ages: Ages, now: datetime) -> tuple[
     candidates = _candidates(rule, tags)
     if rule.latest and rule.latest_by is LatestBy.CREATED:
         times = ages.created(candidates)
-        known = {tag: time for tag in candidates if (time := times.get(tag)) is not None}
-        candidates = sorted(known, key=lambda tag: (known[tag], tag), reverse=True)
+        dated = {tag: time for tag in candidates if (time := times.get(tag)) is not None}
+        candidates = sorted(dated, key=lambda tag: (dated[tag], tag), reverse=True)
     groups = _by_variant(rule, candidates) if rule.latest else [candidates]
-    taken: list[str] = []
-    held: dict[str, str] = {}
+    chosen: list[str] = []
+    young: dict[str, str] = {}
     for group in groups:
         if not rule.needs_ages:
-            taken.extend(group[: rule.latest or None])
+            chosen.extend(group[: rule.latest or None])
             continue
         old_enough, too_young = _of_age(rule, group, ages, now)
-        taken.extend(old_enough)
-        held.update(too_young)
-    return taken, held
+        chosen.extend(old_enough)
+        young.update(too_young)
+    return chosen, young
 
 
 def _of_age(rule: TagRule, candidates: Sequence[str], ages: Ages, now: datetime) -> tuple[list[str], dict[str, str]]:
     """The first ones that have the age, as many as the rule takes, and those before them that don't."""
-    taken: list[str] = []
-    held: dict[str, str] = {}
+    chosen: list[str] = []
+    too_young: dict[str, str] = {}
     step = max(_STEP, rule.latest) if rule.latest else max(_STEP, len(candidates))
     for start in range(0, len(candidates), step):
         part = candidates[start : start + step]
@@ -223,12 +223,12 @@ def _of_age(rule: TagRule, candidates: Sequence[str], ages: Ages, now: datetime)
         for tag in part:
             reason = _kept_out(rule, times.get(tag), ages.first_seen(tag), now) if tag in times else ""
             if reason:
-                held[tag] = reason
-            elif not rule.latest or len(taken) < rule.latest:
-                taken.append(tag)
-        if rule.latest and len(taken) >= rule.latest:
+                too_young[tag] = reason
+            elif not rule.latest or len(chosen) < rule.latest:
+                chosen.append(tag)
+        if rule.latest and len(chosen) >= rule.latest:
             break
-    return taken, held
+    return chosen, too_young
 
 
 def _kept_out(rule: TagRule, created: datetime | None, first_seen: datetime | None, now: datetime) -> str:
@@ -261,23 +261,23 @@ def repositories_of(session: Session, mirror: Mirror) -> list[Mirror]:
     if within is None:
         return [mirror]
     prefix = f"{within.path}/" if within.path else ""
-    found = []
+    mirrors = []
     for path in sorted(session.repositories(within.registry)):
         below = path.removeprefix(prefix)
         if path.startswith(prefix) and (not mirror.source.repositories or matches(below, mirror.source.repositories)):
             with suppress(InvalidReference):  # the catalog is the registry's word
-                found.append(mirror.of(Repository.parse(f"{within.registry}/{path}")))
-    if not found:
+                mirrors.append(mirror.of(Repository.parse(f"{within.registry}/{path}")))
+    if not mirrors:
         problem = f"it has no such repository, or doesn't show its catalog to this identity: {mirror.source}"
         raise NotFound(problem, side="source", store=within.registry, subject=mirror.name)
     owners: dict[str, str] = {}
-    for one in found:
-        for name in map(str, one.destinations):
-            if owners.setdefault(name, str(one.source)) != str(one.source):
+    for single in mirrors:
+        for name in map(str, single.destinations):
+            if owners.setdefault(name, str(single.source)) != str(single.source):
                 raise InvalidInput(
-                    f"{owners[name]} and {one.source} would both go to {name}", hint="write {path} there"
+                    f"{owners[name]} and {single.source} would both go to {name}", hint="write {path} there"
                 )
-    return found
+    return mirrors
 
 
 def expanded(session: Session, mirrors: Iterable[Mirror]) -> list[Mirror]:
@@ -314,10 +314,10 @@ def keep_for(
 
 def mirrors_to(config: MirrorsConfig, name: StoreName) -> list[Mirror]:
     """Raises InvalidInput when there is none."""
-    found = [mirror for mirror in config.mirrors if any(one.may_be(name) for one in mirror.destinations)]
-    if not found:
+    mirrors = [mirror for mirror in config.mirrors if any(each.may_be(name) for each in mirror.destinations)]
+    if not mirrors:
         raise InvalidInput(f"no mirror goes to {name}", hint="name a destination of the mirrors, or what to keep")
-    return found
+    return mirrors
 
 
 def _of(
@@ -332,24 +332,24 @@ def _of(
         return Keep(**named, optional=(reference.digest or reference.tag,))
     keep = Keep()
     with open_mirror(mirror) as session:
-        for one in repositories_of(session, mirror):
-            if one.source.store is not None and any(each.store == name for each in one.destinations):
-                opened = session.source(one.source.store)
-                keep = keep.and_also(_of_repository(session, one, opened, name, vanished=vanished, now=now))
+        for part in repositories_of(session, mirror):
+            if part.source.store is not None and any(each.store == name for each in part.destinations):
+                opened = session.source(part.source.store)
+                keep = keep.and_also(_of_repository(session, part, opened, name, vanished=vanished, now=now))
     return keep
 
 
 def _of_repository(
     session: Session, mirror: Mirror, source: Source, name: StoreName, *, vanished: bool, now: datetime
 ) -> Keep:
-    there = [tag for tag in source.tags() if not matches(tag, mirror.never)]
+    source_tags = [tag for tag in source.tags() if not matches(tag, mirror.never)]
     ages = SourceAges(session, source)
     ageless = [rule.with_(minimum_age=timedelta()) for rule in mirror.tags]
     # A tag that is too young yet isn't taken, but where it is already it may stay.
-    taken = {tag for rules in (mirror.tags, ageless) for tag in select(there, rules, ages, now).tags}
-    if not taken:
+    kept_tags = {tag for rules in (mirror.tags, ageless) for tag in select(source_tags, rules, ages, now).tags}
+    if not kept_tags:
         raise Refused(
-            f"its rules take none of the {len(there)} tags that are there",
+            f"its rules take none of the {len(source_tags)} tags that are there",
             side="source",
             store=str(source.name),
             subject=mirror.name,
@@ -357,19 +357,19 @@ def _of_repository(
             hint="check the source and the rules; nothing was deleted",
         )
     if vanished:
-        taken |= _vanished(session, mirror.tags, name, there)
-    return Keep(tags=tuple(sorted(taken)), optional=tuple(sorted(taken)))
+        kept_tags |= _vanished(session, mirror.tags, name, source_tags)
+    return Keep(tags=tuple(sorted(kept_tags)), optional=tuple(sorted(kept_tags)))
 
 
-def _vanished(session: Session, rules: Sequence[TagRule], name: StoreName, there: Sequence[str]) -> set[str]:
+def _vanished(session: Session, rules: Sequence[TagRule], name: StoreName, source_tags: Sequence[str]) -> set[str]:
     """Among the newest versions those count that the source has no longer: an upstream that lost its newest release
     doesn't make room for old ones."""
     try:
         here = list(session.destination(name).tags())
     except NotFound:
         return set()
-    both = list(dict.fromkeys((*there, *here)))
-    return set(named(both, rules)) - set(there)
+    both = list(dict.fromkeys((*source_tags, *here)))
+    return set(named(both, rules)) - set(source_tags)
 
 
 class SourceAges:
@@ -379,12 +379,12 @@ class SourceAges:
         self._session = session
         self._source = source
         self._facts = DigestCache()
-        self._known: dict[str, datetime | None] = {}
+        self._dates: dict[str, datetime | None] = {}
 
     def created(self, tags: Sequence[str]) -> Mapping[str, datetime | None]:
-        left = [tag for tag in tags if tag not in self._known]
-        self._known.update(zip(left, self._session.workers.map(self._asked, left), strict=True))
-        return {tag: self._known[tag] for tag in tags}
+        unread = [tag for tag in tags if tag not in self._dates]
+        self._dates.update(zip(unread, self._session.workers.map(self._created, unread), strict=True))
+        return {tag: self._dates[tag] for tag in tags}
 
     def in_place(self, tag: str) -> bool:
         del tag
@@ -394,6 +394,6 @@ class SourceAges:
         del tag
         return None
 
-    def _asked(self, tag: str) -> datetime | None:
-        found = self._source.head_manifest(tag)
-        return self._facts.created(self._session, self._source, found.digest) if found else None
+    def _created(self, tag: str) -> datetime | None:
+        descriptor = self._source.head_manifest(tag)
+        return self._facts.created(self._session, self._source, descriptor.digest) if descriptor else None

@@ -115,8 +115,8 @@ class WorkItem(msgspec.Struct, frozen=True, kw_only=True):
     def snapshot(self, target: Target, listed: frozenset[str] | None = None) -> Snapshot:
         """What the comparison has found out already: the target's tags show something else, or nothing. `listed` are
         the tags of the source repository, where they were listed."""
-        known = {parse_any(self.source).repository: listed} if listed is not None and self.kind == TAGS else {}
-        return Snapshot({} if target.shown else dict.fromkeys(target.tags), target.fresh, known)
+        tag_lists = {parse_any(self.source).repository: listed} if listed is not None and self.kind == TAGS else {}
+        return Snapshot({} if target.shown else dict.fromkeys(target.tags), target.fresh, tag_lists)
 
     @property
     def key(self) -> WorkKey:

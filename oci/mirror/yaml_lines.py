@@ -99,13 +99,13 @@ class _Plain:
         return node.value
 
     def _mapping(self, node: _Node, path: Path, depth: int) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for key, line, child in self._entries(node, depth):
-            if key in found or _EXTENSION.fullmatch(key):
+            if key in values or _EXTENSION.fullmatch(key):
                 continue
             self.lines[(*path, key)] = line
-            found[key] = self.of(child, (*path, key), depth)
-        return found
+            values[key] = self.of(child, (*path, key), depth)
+        return values
 
     def _entries(self, node: _Node, depth: int) -> Iterator[tuple[str, int, _Node]]:
         """Own keys first, then those that are merged in: of two with one name the first counts."""

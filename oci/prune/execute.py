@@ -86,7 +86,7 @@ def execute(
     """
     name = plan.store
     policy = msgspec.structs.replace(plan.keep.and_also(keep or Keep()), nothing=plan.keep.nothing)
-    again, names = look(session, name, policy, grace=plan.grace, now=now, known=plan.by_digest)
+    again, names = look(session, name, policy, grace=plan.grace, now=now, extra=plan.by_digest)
     work = _Work(session, again, names, on_deleted or _unheard)
     chosen = work.compare(plan, again)
     tags = work.compare_tags(plan, again)
@@ -192,7 +192,7 @@ class _Work:
             before = planned.pop(manifest.digest, None)
             if before is None:
                 continue
-            reason = _changed(before, manifest) or _held(manifest, chosen)
+            reason = _changed(before, manifest) or _blocked_by(manifest, chosen)
             if reason:
                 self.skipped.append(Remaining(subject=_shown(manifest), reason=reason))
             else:
@@ -227,9 +227,9 @@ class _Work:
                 self.skipped.extend(Remaining(subject=_shown(manifest), reason=reason) for manifest in pending.values())
                 return
             free = [manifest for manifest in pending.values() if not pending.keys() & set(manifest.after)]
-            held = [manifest for manifest in free if stuck & set(manifest.after)]
-            going = [manifest for manifest in free if manifest not in held]
-            for manifest in held:
+            blocked = [manifest for manifest in free if stuck & set(manifest.after)]
+            going = [manifest for manifest in free if manifest not in blocked]
+            for manifest in blocked:
                 self.failed.append(Remaining(subject=_shown(manifest), reason="what lists it could not be deleted"))
             for manifest, error in zip(going, self._session.workers.map(self._delete, going), strict=True):
                 if error is None:
@@ -243,7 +243,7 @@ class _Work:
                     self.failed.append(
                         Remaining(subject=_shown(manifest), reason=str(error), retryable=error.retryable)
                     )
-            stuck.update(manifest.digest for manifest in held)
+            stuck.update(manifest.digest for manifest in blocked)
             for manifest in free:
                 del pending[manifest.digest]
 
@@ -309,10 +309,10 @@ class _Work:
 
     def forget(self, again: PrunePlan) -> None:
         """What is done, and without a grace period what was never to be remembered, leaves the note."""
-        done = {deleted.digest for deleted in self.deleted}
+        digests = {deleted.digest for deleted in self.deleted}
         noted = again if again.grace or self.failed else msgspec.structs.replace(again, manifests=(), tags=())
         with suppress(StoreError):  # a stale note names what is gone, and the next plan finds that out
-            remember(self._session, self.store.name, noted, gone=done, untagged=self.untagged)
+            remember(self._session, self.store.name, noted, gone=digests, untagged=self.untagged)
 
     def freed(self, again: PrunePlan) -> int:
         """Returns what the deleted manifests leave unused; a layout folder is swept."""
@@ -330,7 +330,7 @@ def _changed(before: UnwantedManifest, now: UnwantedManifest) -> str:
     return "" if now.due else "its grace period has begun anew"
 
 
-def _held(manifest: UnwantedManifest, chosen: Mapping[Digest, UnwantedManifest]) -> str:
+def _blocked_by(manifest: UnwantedManifest, chosen: Mapping[Digest, UnwantedManifest]) -> str:
     blocking = [digest for digest in manifest.after if digest not in chosen]
     return f"{blocking[0]}, which needs it, stays" if blocking else ""
 

@@ -157,14 +157,16 @@ class Keep(KeepOptions, frozen=True, kw_only=True):
     def chosen(self, tags: Iterable[str]) -> frozenset[str]:
         """Returns those of `tags` that the policy names."""
         names = frozenset(tags)
-        kept = names & frozenset(self.tags)
-        kept |= {name for name in names if matches(name, self.patterns)}
+        chosen = names & frozenset(self.tags)
+        chosen |= {name for name in names if matches(name, self.patterns)}
         versions = {name: version for name in names if not attached_to(name) and (version := version_of(name))}
         if self.versions:
-            kept |= {name for name, version in versions.items() if in_ranges(version, self.versions, prereleases=False)}
+            chosen |= {
+                name for name, version in versions.items() if in_ranges(version, self.versions, prereleases=False)
+            }
         released = {version for version in versions.values() if not version.prerelease}
         newest = set(sorted(released, reverse=True)[: self.latest])
-        return kept | {name for name, version in versions.items() if version in newest}
+        return chosen | {name for name, version in versions.items() if version in newest}
 
     def to_dict(self) -> dict[str, Any]:
         """Returns all fields, as a plan has them."""

@@ -17,7 +17,7 @@ from oci.prune import grace as note
 from oci.prune.keep import Keep
 from oci.prune.plan import PrunePlan, UnwantedManifest, UnwantedTag
 from oci.prune.references import References, order
-from oci.prune.survey import Found, Survey, Surveyor
+from oci.prune.survey import Survey, SurveyedManifest, Surveyor
 from oci.reference import ArchiveName, StoreName, parse_any
 from oci.relocation.session import Session
 from oci.store import Destination
@@ -59,41 +59,41 @@ def look(
     *,
     grace: timedelta,
     now: datetime | None = None,
-    known: Iterable[Digest] = (),
+    extra: Iterable[Digest] = (),
 ) -> tuple[PrunePlan, Mapping[str, Digest | None]]:
-    """As `make_prune_plan`, with all tags that were listed, and what the kept tags show. `known` are manifests to look
-    at even if nothing leads to them any more."""
+    """As `make_prune_plan`, with all tags that were listed, and what the kept tags show. `extra` are manifests to
+    look at even if no tag or list leads to them any more."""
     _check(name, keep)
     destination = session.destination(name)
-    wanted = _resolved(session, destination, keep)
+    resolved = _resolved(session, destination, keep)
     surveyor = Surveyor(session, destination)
     survey = surveyor.look()
-    surveyor.check_listed([tag for tag in wanted.tags if tag not in wanted.optional])
+    surveyor.check_listed([tag for tag in resolved.tags if tag not in resolved.optional])
     noted = note.read(destination) if survey.has_note else {}
-    surveyor.read((*note.noted_manifests(noted), *known, *wanted.digests))
-    chosen = wanted.chosen(survey.tags)
+    surveyor.read((*note.noted_manifests(noted), *extra, *resolved.digests))
+    chosen = resolved.chosen(survey.tags)
     surveyor.confirm(chosen)
-    references = References(surveyor, chosen & survey.tags.keys(), wanted.digests)
+    references = References(surveyor, chosen & survey.tags.keys(), resolved.digests)
     _check_readable(destination, references)
     unwanted = references.unwanted
-    if unwanted and not wanted.nothing and not survey.manifests.keys() & references.needed.keys():
+    if unwanted and not resolved.nothing and not survey.manifests.keys() & references.needed.keys():
         raise InvalidInput(
             f"the policy keeps nothing of what is in {name}",
             hint="correct it, or say on purpose that nothing is to be kept",
         )
-    _check_present(name, wanted, survey)
+    _check_present(name, resolved, survey)
     clock = _Clock(noted, grace, now or datetime.now(UTC))
     manifests = _manifests(survey, unwanted, clock)
     plan = PrunePlan(
         destination=str(name),
-        keep=wanted,
+        keep=resolved,
         grace=grace,
         made=clock.now,
         manifests=manifests,
         tags=_tags(references, clock),
         tags_seen=len(survey.tags),
         manifests_kept=len(survey.manifests) - len(unwanted),
-        warnings=tuple(_warnings(wanted, survey)),
+        warnings=tuple(_warnings(resolved, survey)),
         unknown=tuple(_unknown(name, keep)) if any(manifest.due for manifest in manifests) else (),
     )
     kept_tags = {tag: survey.tags[tag] for tag in references.tags}
@@ -199,12 +199,12 @@ def _manifests(survey: Survey, unwanted: Collection[Digest], clock: _Clock) -> t
     used = {
         blob.digest for digest, manifest in survey.manifests.items() if digest not in going for blob in manifest.blobs
     }
-    made: dict[Digest, UnwantedManifest] = {}
+    planned: dict[Digest, UnwantedManifest] = {}
     for digest, after in order(survey, unwanted).items():
         manifest = survey.manifests[digest]
         since = clock.since(_keys(digest, tags.get(digest, ())))
         freed = (blob for blob in manifest.blobs if _is_stored(blob) and blob.digest not in used)
-        made[digest] = UnwantedManifest(
+        planned[digest] = UnwantedManifest(
             digest=digest,
             kind=_kind(manifest, tags.get(digest, ())),
             size=manifest.size,
@@ -212,9 +212,9 @@ def _manifests(survey: Survey, unwanted: Collection[Digest], clock: _Clock) -> t
             tags=tuple(tags.get(digest, ())),
             after=after,
             since=since,
-            due=clock.is_due(since) and all(made[digest_before].due for digest_before in after),
+            due=clock.is_due(since) and all(planned[digest_before].due for digest_before in after),
         )
-    return tuple(made.values())
+    return tuple(planned.values())
 
 
 def _is_stored(blob: Descriptor) -> bool:
@@ -228,7 +228,7 @@ def _tags_by_digest(survey: Survey) -> dict[Digest, list[str]]:
     return tags
 
 
-def _kind(manifest: Found, tags: Iterable[str]) -> str:
+def _kind(manifest: SurveyedManifest, tags: Iterable[str]) -> str:
     if any(tagnames.attached_to(tag) not in ("", tagnames.referrers(manifest.digest)) for tag in tags):
         return "attachment"
     if manifest.is_index or manifest.is_bundle:
@@ -257,10 +257,10 @@ def _tags(references: References, clock: _Clock) -> tuple[UnwantedTag, ...]:
 
 
 def _warnings(keep: Keep, survey: Survey) -> Iterator[str]:
-    for what, named, here in (("tags", keep.tags, survey.tags), ("digests", keep.digests, survey.manifests)):
+    for noun, named, here in (("tags", keep.tags, survey.tags), ("digests", keep.digests, survey.manifests)):
         missing = [name for name in named if name not in here]
         if missing:
-            yield f"{len(missing)} of {len(named)} {what} that the policy keeps aren't there, such as {missing[0]}"
+            yield f"{len(missing)} of {len(named)} {noun} that the policy keeps aren't there, such as {missing[0]}"
     for tag in sorted(survey.dangling):
         yield f"the tag {tag} is listed and shows nothing"
 

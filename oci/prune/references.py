@@ -98,13 +98,13 @@ def order(survey: Survey, digests: Collection[Digest]) -> dict[Digest, tuple[Dig
         for attachment in attachments.to(digest):
             if attachment in attached and attachment != digest:
                 attached[attachment].add(digest)
-    done: dict[Digest, tuple[Digest, ...]] = {}
+    ordered: dict[Digest, tuple[Digest, ...]] = {}
     pending = sorted(digests)
     while pending:
-        free = [unplaced for unplaced in pending if not (listed[unplaced] | attached[unplaced]) - done.keys()]
-        free = free or [unplaced for unplaced in pending if not listed[unplaced] - done.keys()][:1]
-        done.update(
-            {unplaced: tuple(sorted(listed[unplaced] | (attached[unplaced] & done.keys()))) for unplaced in free}
+        free = [unplaced for unplaced in pending if not (listed[unplaced] | attached[unplaced]) - ordered.keys()]
+        free = free or [unplaced for unplaced in pending if not listed[unplaced] - ordered.keys()][:1]
+        ordered.update(
+            {unplaced: tuple(sorted(listed[unplaced] | (attached[unplaced] & ordered.keys()))) for unplaced in free}
         )
-        pending = [unplaced for unplaced in pending if unplaced not in done]
-    return done
+        pending = [unplaced for unplaced in pending if unplaced not in ordered]
+    return ordered

@@ -27,7 +27,7 @@ _LEAVES = (*SCHEMA1_TYPES, "application/vnd.oci.artifact.manifest.v1+json")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class SurveyedManifest:
     """One manifest of the destination. `lists` are the manifests that it needs."""
 
     digest: Digest
@@ -48,7 +48,7 @@ class Survey:
     """`tags` maps every tag to the digest it shows, `manifests` has what was read."""
 
     tags: dict[str, Digest] = field(default_factory=dict)
-    manifests: dict[Digest, Found] = field(default_factory=dict)
+    manifests: dict[Digest, SurveyedManifest] = field(default_factory=dict)
     referrers: dict[Digest, tuple[Digest, ...]] = field(default_factory=dict)
     """By subject, where the registry was asked."""
     absent: set[Digest] = field(default_factory=set)
@@ -114,12 +114,12 @@ class Surveyor:
     def read(self, digests: Iterable[Digest]) -> None:
         """Looks at manifests by digest, but for those that were looked at before."""
         survey = self.survey
-        wanted = [
+        unread = [
             digest
             for digest in dict.fromkeys(digests)
             if digest not in survey.manifests and digest not in survey.absent
         ]
-        for digest, manifest in zip(wanted, self._each(self._read, wanted), strict=True):
+        for digest, manifest in zip(unread, self._each(self._read, unread), strict=True):
             if manifest is None:
                 survey.absent.add(digest)
             else:
@@ -132,10 +132,10 @@ class Surveyor:
         store = self._store
         if not pending or store.has_referrers_api is False:
             return
-        first, *rest = pending
+        first, *further = pending
         answers = [store.referrers(first)]  # one alone finds out whether there is the API
         if store.has_referrers_api:
-            answers.extend(self._each(store.referrers, rest))
+            answers.extend(self._each(store.referrers, further))
         for subject, referrers in zip(pending, answers, strict=False):
             self.survey.referrers[subject] = tuple(referrer.digest for referrer in referrers)
 
@@ -158,7 +158,7 @@ class Surveyor:
         self._session.cancel.check()
         return list(self._session.workers.map(function, values))
 
-    def _read(self, identifier: str) -> Found | None:
+    def _read(self, identifier: str) -> SurveyedManifest | None:
         """By tag or digest; None when there is no such manifest."""
         try:
             manifest = self._store.get_manifest(identifier)
@@ -169,12 +169,12 @@ class Surveyor:
             if descriptor is None:
                 return None
             reason = "" if descriptor.media_type in _LEAVES else str(error)
-            return Found(
+            return SurveyedManifest(
                 digest=descriptor.digest, media_type=descriptor.media_type, size=descriptor.size, unreadable=reason
             )
         return self._opened(manifest)
 
-    def _opened(self, manifest: Manifest) -> Found:
+    def _opened(self, manifest: Manifest) -> SurveyedManifest:
         listed: tuple[Digest, ...] = ()
         is_bundle, reason = False, ""
         if not manifest.is_index:
@@ -183,7 +183,7 @@ class Surveyor:
                 listed = self._listed(manifest) if is_bundle else ()
             except (InvalidInput, IntegrityError, NotFound) as error:
                 reason = str(error)
-        return Found(
+        return SurveyedManifest(
             digest=manifest.digest,
             media_type=manifest.media_type,
             size=manifest.size,

@@ -47,22 +47,22 @@ class TagVersion(msgspec.Struct, frozen=True, kw_only=True):
 def read_version(tag: str, variants: Sequence[str] = ()) -> TagVersion | None:
     """Returns None for a tag that is no version: one number alone, or a prerelease that breaks the rules of semver.
     `variants` are regular expressions: what follows the version, or its prerelease, and matches one is a variant."""
-    found = _VERSION.fullmatch(tag)
-    if not found:
+    match = _VERSION.fullmatch(tag)
+    if not match:
         return None
-    major, minor, patch, rest, build = found.groups()
+    major, minor, patch, suffix, build = match.groups()
     counted = _BUILD.fullmatch(build or "")
-    rest, counter = _counted(rest or "")
-    variant = next((end for end in _ends(rest) if matches(end, variants)), "") if variants else ""
+    suffix, counter = _counted(suffix or "")
+    variant = next((end for end in _ends(suffix) if matches(end, variants)), "") if variants else ""
     if variant:
-        rest, before = _counted(rest.removesuffix(variant).removesuffix("-"))
+        suffix, before = _counted(suffix.removesuffix(variant).removesuffix("-"))
         counter = counter or before
     try:
         version = Version(
             major=int(major),
             minor=int(minor),
             patch=int(patch or 0),
-            prerelease=tuple(rest.split(".")) if rest else (),
+            prerelease=tuple(suffix.split(".")) if suffix else (),
         )
     except ValueError:
         return None
@@ -71,14 +71,14 @@ def read_version(tag: str, variants: Sequence[str] = ()) -> TagVersion | None:
 
 def version_of(tag: str) -> Version | None:
     """The version alone, see `read_version`."""
-    found = read_version(tag)
-    return found.version if found else None
+    version = read_version(tag)
+    return version.version if version else None
 
 
 def _counted(text: str) -> tuple[str, int]:
     """What follows a version without its counter of builds, and the counter."""
-    found = _COUNTED.fullmatch(text)
-    return (found["rest"] or "", int(found["counter"])) if found else (text, 0)
+    match = _COUNTED.fullmatch(text)
+    return (match["rest"] or "", int(match["counter"])) if match else (text, 0)
 
 
 def _ends(text: str) -> Iterator[str]:
@@ -168,8 +168,8 @@ class _Partial(msgspec.Struct, frozen=True):
     """A version, or the beginning of one: 1, 1.4, 1.4.x."""
 
     low: Version
-    given: int
-    """How many of its three numbers are said."""
+    number_count: int
+    """How many of major, minor and patch the text has."""
 
     @classmethod
     def parse(cls, text: str) -> _Partial:
@@ -179,23 +179,25 @@ class _Partial(msgspec.Struct, frozen=True):
         is_given = [(match[name] or "x").isdecimal() for name in ("major", "minor", "patch")]
         if is_given != sorted(is_given, reverse=True):
             raise ValueError(f"{text!r} is no version: a number follows one that is left open")
-        numbers = [int(match[name]) for name, known in zip(("major", "minor", "patch"), is_given, strict=True) if known]
+        numbers = [
+            int(match[name]) for name, is_number in zip(("major", "minor", "patch"), is_given, strict=True) if is_number
+        ]
         major, minor, patch = (*numbers, 0, 0, 0)[:3]
         prerelease = tuple(match["prerelease"].split(".")) if match["prerelease"] and len(numbers) == 3 else ()
         return cls(Version(major=major, minor=minor, patch=patch, prerelease=prerelease), len(numbers))
 
     def compared(self, sign: str) -> list[Comparator]:
         """Returns what an operator before it means."""
-        if not self.given:
+        if not self.number_count:
             return [Comparator("<", _NOTHING_BELOW)] if sign in {"<", ">"} else []
         low = Comparator(">=", self.low)
         if sign == "^":
             return [low, self._below(self._first_that_counts())]
         if sign in {"~", "~>"}:
-            return [low, self._below(min(self.given - 1, 1))]
-        if self.given == 3:
+            return [low, self._below(min(self.number_count - 1, 1))]
+        if self.number_count == 3:
             return [Comparator(sign or "=", self.low)]
-        end = self._below(self.given - 1)
+        end = self._below(self.number_count - 1)
         meanings = {
             ">": [Comparator(">=", end.version.truncate())],
             ">=": [low],
@@ -206,8 +208,8 @@ class _Partial(msgspec.Struct, frozen=True):
 
     def _first_that_counts(self) -> int:
         """Returns the number that `^` keeps: the first that isn't 0, as far as they are said."""
-        numbers = (self.low.major, self.low.minor, self.low.patch)[: self.given]
-        return next((place for place, number in enumerate(numbers) if number), self.given - 1)
+        numbers = (self.low.major, self.low.minor, self.low.patch)[: self.number_count]
+        return next((place for place, number in enumerate(numbers) if number), self.number_count - 1)
 
     def _below(self, place: int) -> Comparator:
         """Everything before the next number at `place`, prereleases of that one included."""

@@ -109,15 +109,15 @@ class Authenticator:
 
     def authorization(self, scopes: Iterable[Scope]) -> str:
         """The Authorization header for a request, or empty. Fetches a token when none at hand covers the scopes."""
-        wanted = tuple(scopes)
-        repository = wanted[0].repository if wanted else ""
+        needed = tuple(scopes)
+        repository = needed[0].repository if needed else ""
         credential = self._credentials.find(self._registry, repository)
         challenge = self._challenges.get(repository) or self._first
         header, identity = "", "anonymous"
         if credential.registry_token:
             header, identity = f"Bearer {credential.registry_token}", credential.identity
         elif challenge is not None and challenge.scheme == "bearer":
-            header, identity = f"Bearer {self._token(wanted, credential, challenge).value}", credential.identity
+            header, identity = f"Bearer {self._token(needed, credential, challenge).value}", credential.identity
         elif challenge is not None and _has_password(credential):
             header, identity = basic(credential.username, credential.password), credential.identity
         if self._identities.get(header) != identity:
@@ -128,9 +128,9 @@ class Authenticator:
 
     def has_login(self, scopes: Iterable[Scope]) -> bool:
         """Is there a login for this registry, whether it was asked for or not?"""
-        wanted = tuple(scopes)
-        found = self._credentials.find(self._registry, wanted[0].repository if wanted else "")
-        return not found.is_anonymous
+        needed = tuple(scopes)
+        credential = self._credentials.find(self._registry, needed[0].repository if needed else "")
+        return not credential.is_anonymous
 
     def login_of(self, repository: str) -> str:
         """Name the login that a repository of this registry is asked with, in words."""
@@ -144,8 +144,8 @@ class Authenticator:
         """Takes in an answer with one of REFUSALS to a request with the Authorization header `sent`. True when the
         request is worth sending again, with what `authorization` gives now. `again` says that it was sent again
         already: a login that is refused twice stays refused."""
-        wanted = tuple(scopes)
-        repository = wanted[0].repository if wanted else ""
+        needed = tuple(scopes)
+        repository = needed[0].repository if needed else ""
         self._expected.pop(repository, None)
         credential = self._credentials.find(self._registry, repository)
         if credential.registry_token:
@@ -165,10 +165,10 @@ class Authenticator:
             if self._first is None or self._first is _ASSUMED:
                 self._first = challenge
             self._tokens = [token for token in self._tokens if f"Bearer {token.value}" != sent]
-        if sent and challenge.scheme == "basic" and self.authorization(wanted) == sent:
+        if sent and challenge.scheme == "basic" and self.authorization(needed) == sent:
             # The login is wrong, or it has ended in the meantime. A token service says so itself.
             self._credentials.renew(self._registry, repository, credential)
-        return self.authorization(wanted) != sent
+        return self.authorization(needed) != sent
 
     def _learn_from_base(self, credential: Credential) -> bool:
         """Asks `/v2/` how this registry wants logins. True when there is a way to log in that was not used yet."""
@@ -221,31 +221,31 @@ class Authenticator:
 
     def _fetched(self, scopes: tuple[Scope, ...], credential: Credential, challenge: Challenge) -> Token:
         """One fetch for all threads that want the same."""
-        wanted = _granted(scopes, challenge.scopes)
+        names = _granted(scopes, challenge.scopes)
         with self._lock:
-            gate = self._fetching.setdefault(wanted, threading.Lock())
+            gate = self._fetching.setdefault(names, threading.Lock())
         with gate:
-            token = self._at_hand(wanted) or self._fetched_for_several(wanted, scopes, credential, challenge)
+            token = self._at_hand(names) or self._fetched_for_several(names, scopes, credential, challenge)
             if token is None:
-                token = self._fetch(wanted, credential, challenge, scopes[0].repository if scopes else "")
+                token = self._fetch(names, credential, challenge, scopes[0].repository if scopes else "")
                 self._keep(token)
             return token
 
     def _keep(self, token: Token) -> None:
         with self._lock:
             now = time.monotonic()
-            self._tokens = [known for known in self._tokens if known.expires_at > now]
+            self._tokens = [kept_token for kept_token in self._tokens if kept_token.expires_at > now]
             self._tokens.append(token)
 
     def _fetched_for_several(
-        self, wanted: frozenset[str], scopes: tuple[Scope, ...], credential: Credential, challenge: Challenge
+        self, names: frozenset[str], scopes: tuple[Scope, ...], credential: Credential, challenge: Challenge
     ) -> Token | None:
         """A token for this repository and others that are expected, or None: where no other is, or where the service
         refuses to give one. Threads that come meanwhile wait for it, as theirs may be among the others."""
         if len(scopes) != 1 or scopes[0].repository not in self._expected:
             return None
         with self._several:
-            token = self._at_hand(wanted)
+            token = self._at_hand(names)
             if token is not None:
                 return token
             with self._lock:
@@ -255,7 +255,7 @@ class Authenticator:
                 return None
             for name in (scopes[0].repository, *others):
                 self._expected.pop(name, None)
-            every = wanted | {str(Scope(name, scopes[0].actions)) for name in others}
+            every = names | {str(Scope(name, scopes[0].actions)) for name in others}
             try:
                 token = self._fetch(every, credential, challenge, scopes[0].repository)
             except (Unauthorized, Denied, Refused):
@@ -347,30 +347,30 @@ def _granted(scopes: tuple[Scope, ...], offered: frozenset[str]) -> frozenset[st
     """The scopes to ask for. A registry may name a repository otherwise than its path (Artifactory, a proxy with path
     rules), or have scopes of its own (`aws` at ECR Public): its words are taken, but never for more actions than the
     request needs, and for another repository only when the one name ends with the other."""
-    wanted = set(map(str, scopes))
+    granted = set(map(str, scopes))
     for scope in offered:
-        kind, _, rest = scope.partition(":")
-        name, _, actions = rest.rpartition(":")
-        if not rest:
-            wanted.add(scope)
+        kind, _, named_scope = scope.partition(":")
+        name, _, actions = named_scope.rpartition(":")
+        if not named_scope:
+            granted.add(scope)
         for needed in scopes:
             if kind != "repository" or not needed.repository:
                 continue
             if name == needed.repository:
                 # Old registries have no action of its own for a delete (distribution before 2.7).
-                wanted |= {scope} if actions == "*" and "delete" in needed.actions else set()
+                granted |= {scope} if actions == "*" and "delete" in needed.actions else set()
                 continue
             if name.endswith(f"/{needed.repository}") or needed.repository.endswith(f"/{name}"):
                 allowed = set(needed.actions.split(",")) & set(actions.split(","))
-                wanted |= {f"repository:{name}:{','.join(sorted(allowed))}"} if allowed else set()
-    return frozenset(wanted)
+                granted |= {f"repository:{name}:{','.join(sorted(allowed))}"} if allowed else set()
+    return frozenset(granted)
 
 
-def _covers(granted: frozenset[str], wanted: str) -> bool:
+def _covers(granted: frozenset[str], scope: str) -> bool:
     """Is `repository:a/b:pull` among the granted, perhaps as `repository:a/b:pull,push`?"""
-    if wanted in granted:
+    if scope in granted:
         return True
-    name, _, actions = wanted.rpartition(":")
+    name, _, actions = scope.rpartition(":")
     needed = set(actions.split(","))
     return any(
         name == other.rpartition(":")[0] and needed <= set(other.rpartition(":")[2].split(",")) for other in granted

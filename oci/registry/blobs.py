@@ -267,29 +267,29 @@ def _foreign(
 
 
 def _asked_for(
-    answer: OpenAnswer, remote: Remote, request: Request, blob: Descriptor, wanted: range
+    answer: OpenAnswer, remote: Remote, request: Request, blob: Descriptor, requested: range
 ) -> Iterator[Chunk]:
     """Cut the wanted bytes out of whatever was answered. A 200 to a range starts at the beginning: the part before is
     thrown away. A 206 must say that it is the range that was asked for."""
-    position, end, size = wanted.start, wanted.stop, blob.size
+    position, end, size = requested.start, requested.stop, blob.size
     whole = position == 0 and end == size
     skip = 0
     if answer.status == 206:
-        found = _CONTENT_RANGE.fullmatch(answer.headers.get("content-range", "").strip())
-        if found is None or int(found.group(1)) != position or int(found.group(2)) != end - 1:
-            said = answer.headers.get("content-range", "no Content-Range")
-            message = f"asked for bytes {position}-{end - 1}, got {said!r}"
+        match = _CONTENT_RANGE.fullmatch(answer.headers.get("content-range", "").strip())
+        if match is None or int(match.group(1)) != position or int(match.group(2)) != end - 1:
+            content_range = answer.headers.get("content-range", "no Content-Range")
+            message = f"asked for bytes {position}-{end - 1}, got {content_range!r}"
             raise remote.refused(GET_RANGE, message, request.subject)
     elif not whole:
         skip = position
-    left = end - position
+    remaining = end - position
     for chunk in answer.chunks() if answer.status == 206 else answer.plain_chunks(size):
         piece = chunk[skip:] if skip else chunk
         skip = max(0, skip - len(chunk))
         if not whole:
-            piece = piece[:left]
-            left -= len(piece)
+            piece = piece[:remaining]
+            remaining -= len(piece)
         if piece:
             yield piece
-        if not whole and left == 0:
+        if not whole and remaining == 0:
             return

@@ -93,10 +93,10 @@ def get_manifest(remote: Remote, identifier: str) -> Manifest:
     return manifest
 
 
-def _fetched(remote: Remote, identifier: str, wanted: str) -> Manifest:
+def _fetched(remote: Remote, identifier: str, reference: str) -> Manifest:
     answer = remote.transport.send(_request(remote, GET_MANIFEST, identifier))
-    subject = shown_reference(remote.name, wanted)
-    expected = wanted if is_digest(wanted) else answer.headers.get("docker-content-digest", "")
+    subject = shown_reference(remote.name, reference)
+    expected = reference if is_digest(reference) else answer.headers.get("docker-content-digest", "")
     if is_digest(expected):
         verifier = Verifier(parse_digest(expected), len(answer.body), f"{remote.transport.side} {subject}".strip())
         verifier.update(answer.body)
@@ -133,10 +133,10 @@ def put_manifest(remote: Remote, manifest: Manifest, tag: str) -> bool:
         _check_kept(remote, manifest, tag, error)
         return False
     remote.learned.absent -= {(remote.name.path, identifier), (remote.name.path, manifest.digest)}
-    said = answer.headers.get("docker-content-digest", "")
-    if said and said != manifest.digest and said.partition(":")[0] == manifest.digest.partition(":")[0]:
+    stored = answer.headers.get("docker-content-digest", "")
+    if stored and stored != manifest.digest and stored.partition(":")[0] == manifest.digest.partition(":")[0]:
         refusal = remote.refused(
-            PUT_MANIFEST, f"pushed {manifest.digest}, the registry made {said} of it", request.subject
+            PUT_MANIFEST, f"pushed {manifest.digest}, the registry made {stored} of it", request.subject
         )
         refusal.hint = "something between here and the registry changes manifests"
         raise refusal
@@ -149,10 +149,10 @@ def _check_kept(remote: Remote, manifest: Manifest, tag: str, error: StoreError)
     """Registries refuse even the same digest under a tag that may not be written again, each in words of its own: what
     the tag shows decides. Raises `error` when it shows something else, or nothing."""
     try:
-        there = get_manifest(remote, tag).digest
+        shown = get_manifest(remote, tag).digest
     except StoreError:
         raise error from None
-    if there != manifest.digest:
+    if shown != manifest.digest:
         error.hint = "the tag shows another manifest and may not be written again: choose another tag"
         raise error
 

@@ -35,14 +35,14 @@ SMALLEST_CHUNK = 256 << 10
 _MARK_LIMIT = 1000
 """Characters of a header that are looked at."""
 
-_NOT_KEPT = frozenset({endpoints.GET_REFERRERS, endpoints.GET_TAGS_AFTER})
-"""Whose plain way doesn't find as much: a registry that has learned it meanwhile must not be asked less in the next
+_NOT_STORED = frozenset({endpoints.GET_REFERRERS, endpoints.GET_TAGS_AFTER})
+"""Kinds of request whose plain way finds less: a refusal isn't stored, as the registry may support the kind in the next
 run."""
 
 _PATIENCE = 3
 """A probe that failed so often with a status of the 500s, while the plain way worked, isn't tried again."""
 
-_KEPT = {name: kind for name, kind in KINDS.items() if kind.plain_way and kind not in _NOT_KEPT}
+_STORED = {name: kind for name, kind in KINDS.items() if kind.plain_way and kind not in _NOT_STORED}
 _log = logging.getLogger("transship.http")
 
 
@@ -163,12 +163,12 @@ def profile_of(registry: str, chosen: str = AUTO) -> Profile:
     """The profile of a service that has the host; else the `chosen` one (a word of the option); else what the name of
     the host suggests."""
     host = canonical_host(registry)
-    service = next((known for known in PROFILES if known.hosts and re.fullmatch(known.hosts, host)), None)
+    service = next((profile for profile in PROFILES if profile.hosts and re.fullmatch(profile.hosts, host)), None)
     if service is not None:
         return service
     if chosen != AUTO:
-        return next((known for known in PROFILES if option_word(known) == chosen), UNKNOWN)
-    return next((known for known in PROFILES if known.guess and re.fullmatch(known.guess, host)), UNKNOWN)
+        return next((profile for profile in PROFILES if option_word(profile) == chosen), UNKNOWN)
+    return next((profile for profile in PROFILES if profile.guess and re.fullmatch(profile.guess, host)), UNKNOWN)
 
 
 def option_word(profile: Profile) -> str:
@@ -196,9 +196,9 @@ class Learned:
         profile: Profile | None = None,
         *,
         state: State | None = None,
-        told: bool = False,
+        chosen: bool = False,
     ) -> None:
-        """`told` says that somebody chose the profile: it isn't changed by what answers look like."""
+        """`chosen` says that the user named the profile: the software that answers show doesn't change it."""
         self.registry = registry
         self.state = state or State()
         self.tags: dict[tuple[str, str], str] = {}
@@ -209,17 +209,17 @@ class Learned:
 
         self._meter = meter
         self._lock = threading.Lock()
-        self._seen: set[Kind] = set()
+        self._answered: set[Kind] = set()
         self._trying: set[Kind] = set()
         self._failures: dict[Kind, int] = {}
         self._unsure: set[Kind] = set()
-        self._told = told
+        self._is_chosen = chosen
         self.profile = profile_of(registry) if profile is None else profile
         before = self.state.facts(canonical_host(registry))
-        if before.profile and not told and self.profile is UNKNOWN:
-            self.profile = next((known for known in PROFILES if known.name == before.profile), UNKNOWN)
-        known = {KINDS[name]: works for name, works in before.works.items() if name in KINDS}
-        self._assumed: dict[Kind, bool] = {**self.profile.works, **known}
+        if before.profile and not chosen and self.profile is UNKNOWN:
+            self.profile = next((profile for profile in PROFILES if profile.name == before.profile), UNKNOWN)
+        remembered = {KINDS[name]: works for name, works in before.works.items() if name in KINDS}
+        self._assumed: dict[Kind, bool] = {**self.profile.works, **remembered}
         self._works: dict[Kind, bool] = dict(self._assumed)
         self._sure_limit = before.body_limit
         self._body_limit = before.body_limit or self.profile.body_limit
@@ -227,7 +227,7 @@ class Learned:
 
     def recognise(self, headers: Mapping[str, str]) -> None:
         """Takes in what an answer says of the software behind a host whose name said nothing."""
-        if self.profile is not UNKNOWN or self._told:
+        if self.profile is not UNKNOWN or self._is_chosen:
             return
         profile = recognised(headers)
         if profile is None:
@@ -242,7 +242,7 @@ class Learned:
 
     def facts(self) -> Facts:
         """What is worth keeping for the next run."""
-        works = {name: self._works[kind] for name, kind in _KEPT.items() if kind in self._works}
+        works = {name: self._works[kind] for name, kind in _STORED.items() if kind in self._works}
         works = {name: value for name, value in works.items() if KINDS[name] not in self._unsure}
         return Facts(profile=self.profile.name, works=works, body_limit=self._sure_limit)
 
@@ -257,7 +257,7 @@ class Learned:
 
     def is_assumed(self, kind: Kind) -> bool:
         """What `works` says comes from the profile or an earlier run, and wasn't seen in this one."""
-        return kind in self._assumed and kind not in self._seen
+        return kind in self._assumed and kind not in self._answered
 
     def may_try(self, kind: Kind) -> bool:
         """True where it works, and for a single caller where that isn't known yet: the others take the plain way until
@@ -271,12 +271,12 @@ class Learned:
     def confirm(self, kind: Kind) -> None:
         if self._works.get(kind) is None or self.is_assumed(kind):
             self._works[kind] = True
-        self._seen.add(kind)
+        self._answered.add(kind)
 
     def decline(self, kind: Kind) -> None:
         """The registry answered in the terms of the specification that it doesn't do this: nothing to report."""
         self._works[kind] = False
-        self._seen.add(kind)
+        self._answered.add(kind)
 
     def refuse(self, kind: Kind, error: StoreError | None = None) -> None:
         """The plain way worked where `kind` was refused. A rate limit or a broken connection says nothing about the
@@ -288,7 +288,7 @@ class Learned:
         with self._lock:
             self._failures[kind] = self._failures.get(kind, 0) + 1
             lasting = status < 500 or status == 501 or self._failures[kind] >= _PATIENCE
-            self._seen.add(kind)
+            self._answered.add(kind)
             if not lasting or self._works.get(kind) is False:
                 self._trying.discard(kind)
                 return

@@ -146,17 +146,17 @@ def _from_tag(remote: Remote, subject: Digest) -> tuple[Descriptor, ...] | None:
     return None if manifest.digest == subject else manifest.children
 
 
-def _filtered(found: Iterable[Descriptor], artifact_type: str) -> tuple[Descriptor, ...]:
+def _filtered(referrers: Iterable[Descriptor], artifact_type: str) -> tuple[Descriptor, ...]:
     """The filter is ours in any case: a registry may or may not have applied it."""
-    return tuple(one for one in found if not artifact_type or one.artifact_type == artifact_type)
+    return tuple(referrer for referrer in referrers if not artifact_type or referrer.artifact_type == artifact_type)
 
 
 def _current(remote: Remote, tag: str) -> Manifest:
     try:
-        found = get_manifest(remote, tag)
+        manifest = get_manifest(remote, tag)
     except (Denied, NotFound, Unauthorized):
         return _index([])  # denied where nothing exists: the write itself says what this login may do
-    return found if found.is_index else _index([])
+    return manifest if manifest.is_index else _index([])
 
 
 def _index(entries: list[dict[str, Any]]) -> Manifest:

@@ -158,7 +158,7 @@ class Registries:
         self._meter = meter
         self._cancel = cancel
         self._lock = threading.Lock()
-        self._known: dict[str, tuple[Transport, Learned]] = {}
+        self._clients: dict[str, tuple[Transport, Learned]] = {}
         self._repositories: dict[Repository, RegistryRepository] = {}
 
     def repository(self, name: Repository) -> RegistryRepository:
@@ -179,15 +179,15 @@ class Registries:
 
     def _of(self, registry: str) -> tuple[Transport, Learned]:
         with self._lock:
-            known = self._known.get(registry)
-            if known is None:
+            client = self._clients.get(registry)
+            if client is None:
                 settings = self._settings(registry)
                 learned = Learned(
                     registry,
                     self._meter,
                     profile_of(registry, settings.profile),
                     state=self._state if settings.state else None,
-                    told=settings.profile != AUTO,
+                    chosen=settings.profile != AUTO,
                 )
                 caps = learned.profile.caps
                 transport = Transport(
@@ -201,19 +201,19 @@ class Registries:
                     recognise=learned.recognise,
                     named=self._named,
                 )
-                known = self._known[registry] = (transport, learned)
-            return known
+                client = self._clients[registry] = (transport, learned)
+            return client
 
     def close(self) -> None:
         with self._lock:
             news: dict[str, Facts] = {}
-            for registry, (transport, learned) in self._known.items():
+            for registry, (transport, learned) in self._clients.items():
                 transport.close()
                 new = learned.news() if self._settings(registry).state else None
                 if new is not None:
                     news[canonical_host(registry)] = new
             self._state.learn(news)
-            self._known.clear()
+            self._clients.clear()
             self._repositories.clear()
 
     def __enter__(self) -> Self:

@@ -55,7 +55,7 @@ class Session(msgspec.Struct):
     location: Target
     offset: int = 0
     minimum: int = 0
-    kept: KeptUpload | None = None
+    stored: KeptUpload | None = None
 
 
 class Sessions:
@@ -68,23 +68,23 @@ class Sessions:
     def start(self, blob: Descriptor) -> Session:
         return self.opened(self.ask(POST_UPLOAD, blob))
 
-    def left(self, blob: Descriptor) -> Session | None:
+    def interrupted(self, blob: Descriptor) -> Session | None:
         """The session that an earlier run left with a part of the blob, where the registry still has it."""
-        kept = self._remote.learned.state.kept_upload(str(self._name), blob.digest)
-        if kept is None:
+        kept_upload = self._remote.learned.state.kept_upload(str(self._name), blob.digest)
+        if kept_upload is None:
             return None
-        address = kept.location
+        address = kept_upload.location
         try:
             location = Target(address) if address.startswith("/") else self._remote.transport.resolve(address, "")
-            found = self._where(Session(location, kept=kept), blob)
+            session = self._where(Session(location, stored=kept_upload), blob)
         except StoreError:
-            kept.release()
+            kept_upload.release()
             return None
-        if found is None:
-            kept.end()
+        if session is None:
+            kept_upload.end()
         else:
-            self._remote.learned.note(f"the upload of {blob.digest} goes on after {found.offset} bytes")
-        return found
+            self._remote.learned.note(f"the upload of {blob.digest} goes on after {session.offset} bytes")
+        return session
 
     def send(self, blob: Descriptor, read: BlobReader, session: Session) -> BlobOutcome:
         """One PUT, then chunks; each failure that may pass is asked about before it is repeated."""
@@ -120,8 +120,8 @@ class Sessions:
                 self.cancel(current)
                 raise
             else:
-                if current.kept is not None:
-                    current.kept.end()
+                if current.stored is not None:
+                    current.stored.end()
                 return BlobOutcome.WRITTEN
 
     def _body_size(self, blob: Descriptor, session: Session | None) -> int:
@@ -179,10 +179,10 @@ class Sessions:
                 refusal.retryable = True
                 raise refusal
             session.offset = end + 1
-            if session.kept is None:
-                session.kept = learned.state.kept_upload(str(self._name), blob.digest, make=True)
-            if session.kept is not None:
-                session.kept.write(self._address(session.location))
+            if session.stored is None:
+                session.stored = learned.state.kept_upload(str(self._name), blob.digest, make=True)
+            if session.stored is not None:
+                session.stored.write(self._address(session.location))
 
     def _close(self, session: Session, blob: Descriptor, **more: Any) -> Request:
         return self._request(PUT_UPLOAD, session.location.with_query(digest=blob.digest), blob, **more)
@@ -199,16 +199,16 @@ class Sessions:
         try:
             answer = self._remote.transport.send(self._request(GET_UPLOAD, session.location, blob))
         except StoreError as refusal:
-            if session.kept is not None and not refusal.status:
+            if session.stored is not None and not refusal.status:
                 raise  # the registry may still have it
             if refusal.status in (405, 501):
                 self._remote.learned.refuse(GET_UPLOAD, refusal)
-            if session.kept is not None:
-                session.kept.end()
-                session.kept = None
+            if session.stored is not None:
+                session.stored.end()
+                session.stored = None
             return None
-        found = _RANGE.match(answer.headers.get("range", ""))
-        offset = int(found.group(1)) + 1 if found and found.group(1) != "0" else 0
+        match = _RANGE.match(answer.headers.get("range", ""))
+        offset = int(match.group(1)) + 1 if match and match.group(1) != "0" else 0
         if not 0 < offset <= blob.size:
             self.cancel(session)
             return None
@@ -221,9 +221,9 @@ class Sessions:
         """Best effort: a session that stays is purged by the registry some day."""
         if session is None:
             return
-        if session.kept is not None:
-            session.kept.end()
-            session.kept = None
+        if session.stored is not None:
+            session.stored.end()
+            session.stored = None
         if self._remote.learned.works(DELETE_UPLOAD) is False:
             return
         try:
@@ -234,8 +234,8 @@ class Sessions:
 
     def _leave(self, session: Session | None) -> None:
         """Leaves a session with a part of a blob to the next run; any other is cancelled."""
-        if session is not None and session.kept is not None:
-            session.kept.release()
+        if session is not None and session.stored is not None:
+            session.stored.release()
         else:
             self.cancel(session)
 
@@ -279,8 +279,8 @@ class Sessions:
     def _address(self, location: Target) -> str:
         """A path where it is the registry's own: a later run finds out anew whether TLS is spoken there."""
         registry = self._remote.transport.registry
-        own = (None, origin_of(registry), origin_of(registry, "http"))
-        return location.path if location.origin in own else str(location)
+        own_origins = (None, origin_of(registry), origin_of(registry, "http"))
+        return location.path if location.origin in own_origins else str(location)
 
     def _location(self, answer: Answer) -> Target:
         location = answer.headers.get("location", "")
@@ -292,9 +292,9 @@ class Sessions:
         return self._remote.transport.resolve(location, answer.url, str(self._name))
 
     def confirm(self, answer: Answer, blob: Descriptor) -> None:
-        said = answer.headers.get("docker-content-digest", "")
-        if said and said != blob.digest and said.partition(":")[0] == blob.digest.partition(":")[0]:
-            message = f"uploaded {blob.digest}, the registry made {said} of it"
+        stored = answer.headers.get("docker-content-digest", "")
+        if stored and stored != blob.digest and stored.partition(":")[0] == blob.digest.partition(":")[0]:
+            message = f"uploaded {blob.digest}, the registry made {stored} of it"
             raise self._remote.refused(PUT_UPLOAD, message, f"{self._name}@{blob.digest}")
 
     def _counted(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
@@ -311,7 +311,7 @@ class _Course:
         self.attempts = remote.attempts()
         self._remote = remote
         self._reached = session.offset
-        self._is_left = session.kept is not None
+        self._is_interrupted = session.stored is not None
         self._cuts = 0
         self._begun_anew = False
 
@@ -328,8 +328,8 @@ class _Course:
         if not error.status and size > CUT:
             self._cuts += 1
             return passes and (self._cuts < 2 or learned.limit_body(size, "cut off twice", sure=False))
-        if error.code == "DIGEST_INVALID" and self._is_left:
-            self._is_left = False  # perhaps the earlier run was given wrong bytes
+        if error.code == "DIGEST_INVALID" and self._is_interrupted:
+            self._is_interrupted = False  # perhaps the earlier run was given wrong bytes
             return True
         patched = size < blob.size or offset > 0
         if patched and not self._begun_anew and _is_refusal(error, passes, learned):
@@ -363,14 +363,14 @@ class _Stream:
 
     def __init__(self, stream: Iterator[Chunk]) -> None:
         self._stream = stream
-        self._rest = memoryview(b"")
+        self._unread = memoryview(b"")
 
     def next(self, count: int) -> Iterator[Chunk]:
-        """The next `count` bytes, or what is left."""
+        """Yields the next `count` bytes, or those that remain."""
         while count:
-            piece = self._rest if len(self._rest) else memoryview(next(self._stream, b""))
+            piece = self._unread if len(self._unread) else memoryview(next(self._stream, b""))
             if not len(piece):
                 return
-            now, self._rest = piece[:count], piece[count:]
+            now, self._unread = piece[:count], piece[count:]
             count -= len(now)
             yield now

@@ -100,7 +100,7 @@ class State:
         """Adds the facts of a run to those that other runs have written meanwhile. A port of this machine changes hands
         too often for facts to be worth anything."""
         now = time.time()
-        stamped = {host: msgspec.structs.replace(one, at=now) for host, one in new.items() if _is_lasting(host)}
+        stamped = {host: msgspec.structs.replace(facts, at=now) for host, facts in new.items() if _is_lasting(host)}
         if not self._folder or not stamped:
             return
         with suppress(OSError):
@@ -134,11 +134,11 @@ class State:
         except OSError:
             os.close(file)
             return None
-        kept = KeptUpload(path, file)
+        upload = KeptUpload(path, file)
         if not make and os.fstat(file).st_mtime < time.time() - LIFETIME:
-            kept.end()
+            upload.end()
             return None
-        return kept
+        return upload
 
     @property
     def _path(self) -> str:
@@ -153,11 +153,12 @@ class State:
             return {}
         try:
             with open(self._path, "rb") as file:
-                found = msgspec.json.decode(file.read(FILE_LIMIT), type=_File)
+                content = msgspec.json.decode(file.read(FILE_LIMIT), type=_File)
         except (OSError, msgspec.DecodeError, RecursionError):
             return {}
         oldest = time.time() - LIFETIME
-        return {host: one for host, one in found.registries.items() if one.at > oldest} if found.version == 1 else {}
+        registries = content.registries if content.version == 1 else {}
+        return {host: facts for host, facts in registries.items() if facts.at > oldest}
 
     def _sweep(self) -> None:
         """Removes the files of sessions that are too old, and the oldest of too many."""

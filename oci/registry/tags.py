@@ -89,14 +89,14 @@ def _pages(
             answer = ask(path(), listing)
             learned.refuse(GET_TAGS_PAGE, refusal)
             size, target = "", path()
-    seen: set[str] = set()
+    listed: set[str] = set()
     for _ in range(PAGES_LIMIT):
         if target is None:
             return
         answer = answer or ask(target, listing)
         names = _names(answer, transport, subject, listing)
-        new = [name for name in dict.fromkeys(names) if name not in seen]
-        seen.update(new)
+        new = [name for name in dict.fromkeys(names) if name not in listed]
+        listed.update(new)
         usable = [name for name in new if scope.repository == "" or _is_tag(name)]
         if len(usable) < len(new):
             learned.note(f"names in the list of {subject} that are not tags, left out")

@@ -58,8 +58,8 @@ class Uploader:
         """See Destination.put_blob."""
         if blob.size <= SMALL:
             read = _remembered(read)
-        left = self._sessions.left(blob) if blob.size > CUT else None
-        begun = left or self._begin(blob, read, mount_from=mount_from, fresh=fresh)
+        interrupted = self._sessions.interrupted(blob) if blob.size > CUT else None
+        begun = interrupted or self._begin(blob, read, mount_from=mount_from, fresh=fresh)
         outcome = begun if isinstance(begun, BlobOutcome) else self._sessions.send(blob, read, begun)
         if outcome is BlobOutcome.WRITTEN and self._learned.works(POST_SELF_MOUNT) is None:
             self._learn_self_mount(blob)
@@ -98,12 +98,12 @@ class Uploader:
         others = [source for source in dict.fromkeys(mount_from) if source not in unfit]
         perhaps_there = self._name in mount_from or not fresh
         with self._asking_for(blob, sure=perhaps_there, left_over=not others) as asks:
-            known = self._there_or_session(blob, read) if asks else None
+            outcome = self._there_or_session(blob, read) if asks else None
         if asks:
-            if isinstance(known, BlobOutcome) or (known is not None and not others):
-                return known
-            if known is not None:
-                self._sessions.cancel(known)
+            if isinstance(outcome, BlobOutcome) or (outcome is not None and not others):
+                return outcome
+            if outcome is not None:
+                self._sessions.cancel(outcome)
         if self._learned.works(POST_MOUNT) is not False:
             for other in others[:MOUNT_TRIES]:
                 mounted = self._mount(blob, read, other)
@@ -153,7 +153,7 @@ class Uploader:
                 if session is None:
                     self._learned.confirm(POST_SELF_MOUNT)
                     self._claim(blob, read, POST_SELF_MOUNT)
-                    return self._found()
+                    return self._skipped()
                 if understood:
                     self._misses += 1
                     return session
@@ -164,9 +164,9 @@ class Uploader:
             # It is there, yet the mount said nothing of it: this registry has to be asked.
             self._learned.decline(POST_SELF_MOUNT)
             self._sessions.cancel(session)
-        return self._found()
+        return self._skipped()
 
-    def _found(self) -> BlobOutcome:
+    def _skipped(self) -> BlobOutcome:
         self._misses = 0
         return BlobOutcome.SKIPPED
 
@@ -225,11 +225,11 @@ class Uploader:
 
 def _remembered(read: BlobReader) -> BlobReader:
     """Reads a small blob once, however often it is sent."""
-    held: list[bytes] = []
+    data: list[bytes] = []
 
     def again(offset: int) -> Iterator[Chunk]:
-        if not held:
-            held.append(b"".join(read(0)))
-        return iter((held[0][offset:],))
+        if not data:
+            data.append(b"".join(read(0)))
+        return iter((data[0][offset:],))
 
     return again

@@ -136,11 +136,11 @@ def _missing(archive: Archive, missing: Sequence[Digest], owners: dict[Digest, N
     )
 
 
-def _chosen(archive: Archive, wanted: Iterable[str]) -> list[ArchiveEntry]:
+def _chosen(archive: Archive, names: Iterable[str]) -> list[ArchiveEntry]:
     """Gives the named entries, and those of what is attached to them and to what they list."""
     contents = archive.contents
     chosen: dict[ArchiveEntry, None] = {}
-    for text in wanted:
+    for text in names:
         named = [element for element in contents.entries if element.is_called(text)]
         digest = text.rpartition("@")[2]
         if not named and is_digest(digest) and Digest(digest) in contents.manifests:

@@ -62,7 +62,7 @@ class SharedRead:
         self._chunks: deque[Chunk] = deque()
         self._first = 0
         """Number of the first chunk that is kept."""
-        self._held = 0
+        self._buffered = 0
         self._positions: dict[Seat, int] = {}
         """The next chunk of each reader that takes part."""
 
@@ -126,7 +126,7 @@ class SharedRead:
             if self._ended:
                 return b""
             if not self._pumping:
-                if self._held < self._window:
+                if self._buffered < self._window:
                     self._pumping = True
                     self._count_waiting(full=False)
                     return None
@@ -150,7 +150,7 @@ class SharedRead:
             self._error = error
             if chunk:
                 self._chunks.append(chunk)
-                self._held += len(chunk)
+                self._buffered += len(chunk)
             elif error is None:
                 self._ended = True
             self._changed.notify_all()
@@ -174,7 +174,7 @@ class SharedRead:
         """Forgets what every reader has."""
         needed = min(self._positions.values(), default=self._first + len(self._chunks))
         while self._first < needed and self._chunks:
-            self._held -= len(self._chunks.popleft())
+            self._buffered -= len(self._chunks.popleft())
             self._first += 1
 
 
@@ -184,32 +184,32 @@ class Seat:
     def __init__(self, shared: SharedRead) -> None:
         self._shared = shared
         self._joined = False
-        self._left = False
+        self._has_left = False
 
     def open(self, offset: int) -> Iterator[Chunk]:
         """Opens the blob, as a BlobReader. Only the first read from the beginning is shared; any other read is its
         own."""
-        if offset or self._joined or self._left or not self._shared.join(self):
+        if offset or self._joined or self._has_left or not self._shared.join(self):
             return self._shared.read(offset)
         self._joined = True
         return self._follow()
 
     def leave(self) -> None:
-        if not self._left:
-            self._left = True
+        if not self._has_left:
+            self._has_left = True
             self._shared.leave(self, joined=self._joined)
 
     def _follow(self) -> Iterator[Chunk]:
-        given = 0
+        passed_on = 0
         while chunk := self._shared.next_chunk(self):
-            given += len(chunk)
+            passed_on += len(chunk)
             yield chunk
         if chunk is None:
-            yield from self._alone(given)
+            yield from self._alone(passed_on)
 
-    def _alone(self, given: int) -> Iterator[Chunk]:
+    def _alone(self, passed_on: int) -> Iterator[Chunk]:
         """Reads from the beginning, because only a whole read is verified; skips what the destination has got."""
-        skip = given
+        skip = passed_on
         for chunk in self._shared.read(0):
             if skip >= len(chunk):
                 skip -= len(chunk)
@@ -307,7 +307,7 @@ class BlobPool(Generic[T]):
             thread.start()
 
     def _run_together(self, futures: Mapping[Hashable, Future[T]], function: Together[T]) -> None:
-        def settle(key: Hashable, outcome: T | BaseException) -> None:
+        def resolve(key: Hashable, outcome: T | BaseException) -> None:
             if isinstance(outcome, BaseException):
                 self.forget(key)
                 futures[key].set_exception(outcome)
@@ -316,11 +316,11 @@ class BlobPool(Generic[T]):
 
         try:
             self._cancel.check()
-            function(list(futures), settle)
+            function(list(futures), resolve)
         except BaseException as error:  # noqa: BLE001 - the futures hand it to their callers
             for key, future in futures.items():
                 if not future.done():
-                    settle(key, error)
+                    resolve(key, error)
 
     def _run(self, key: Hashable, future: Future[T], function: Callable[[], T]) -> None:
         try:

@@ -96,7 +96,7 @@ def make_plan(session: Session, request: RelocationRequest, *, snapshot: Snapsho
     if request.wanted_artifacts:
         attaching.follow(walk)
     counted = [] if request.archive else [node for node in walk.nodes.values() if _is_counted(node, roots)]
-    left = attaching.count_left(counted, ask=snapshot is None and bool(request.image))
+    attached_left = attaching.count_left(counted, ask=snapshot is None and bool(request.image))
     _name_images(session, destination, walk, request)
     nodes = _children_first(walk.nodes)
     mounted: Mapping[Digest, Repository] = {}
@@ -119,7 +119,7 @@ def make_plan(session: Session, request: RelocationRequest, *, snapshot: Snapsho
         fresh=fresh,
         repair=request.repair,
         tags=roots.tags,
-        attached_left=left,
+        attached_left=attached_left,
     )
 
 
@@ -151,14 +151,14 @@ def _choose_platforms(
         return roots, {}
     if roots.is_bundle:
         raise InvalidInput("platforms can't be left out of a bundle: its lock pins whole indexes by digest")
-    wanted = request.wanted_platforms
+    platforms = request.wanted_platforms
     rewritten: dict[Digest, Manifest] = {}
     entries = []
     for entry in roots.entries:
         source = session.source(entry.places[0])
         manifest = source.get_manifest(entry.digest)
         session.cache.put(manifest.digest, manifest.raw)
-        chosen = choose(source, manifest, wanted) if manifest.is_index else ()
+        chosen = choose(source, manifest, platforms) if manifest.is_index else ()
         rewritten.update({index.digest: index for index in chosen})
         entries.append(replace(entry, digest=chosen[-1].digest) if chosen else entry)
     return replace(roots, entries=tuple(entries)), rewritten
@@ -184,8 +184,8 @@ def _compare_tags(
     present: dict[Digest, Descriptor] = {}
     moved = []
     for tag in roots.tags:
-        asked = snapshot is not None and tag in snapshot.tags
-        descriptor = snapshot.tags[tag] if snapshot and asked else destination.head_manifest(tag)
+        known_before = snapshot is not None and tag in snapshot.tags
+        descriptor = snapshot.tags[tag] if snapshot and known_before else destination.head_manifest(tag)
         if descriptor is not None:
             present[descriptor.digest] = descriptor
         if descriptor is None or descriptor.digest != roots.entries[0].digest:
@@ -239,13 +239,13 @@ def _name_images(session: Session, destination: Source, walk: Walk, request: Rel
 
 def _children_first(nodes: Mapping[Digest, Node]) -> list[Node]:
     """Returns every node after all that it lists; roots last. Independent of the order in which answers came."""
-    done: dict[Digest, Node] = {}
+    ordered: dict[Digest, Node] = {}
 
     def add(node: Node) -> None:
         for child in node.children:
-            if child in nodes and child not in done:
+            if child in nodes and child not in ordered:
                 add(nodes[child])
-        done.setdefault(node.digest, node)
+        ordered.setdefault(node.digest, node)
 
     last = [node for node in nodes.values() if node.role is Role.ROOT]
     for node in sorted(nodes.values(), key=lambda node: node.digest):
@@ -253,7 +253,7 @@ def _children_first(nodes: Mapping[Digest, Node]) -> list[Node]:
             add(node)
     for node in last:
         add(node)
-    return list(done.values())
+    return list(ordered.values())
 
 
 def _planned(
@@ -343,14 +343,14 @@ def choose(source: Source, index: Manifest, platforms: Sequence[Platform], depth
             replaced[child.digest] = _nested(source, child, platforms, depth, rewritten)
             if replaced[child.digest] is not None:
                 chosen.add(child.digest)
-        elif child.platform is None or any(child.platform.matches(wanted) for wanted in platforms):
+        elif child.platform is None or any(child.platform.matches(platform) for platform in platforms):
             chosen.add(child.digest)
     chosen.update(child.digest for child in index.children if child.annotations.get(_ATTESTED) in chosen)
     if not chosen:
         has = ", ".join(sorted({str(child.platform) for child in index.children if child.platform})) or "none"
-        wanted = ", ".join(str(platform) for platform in platforms)
+        platform_names = ", ".join(str(platform) for platform in platforms)
         raise InvalidInput(
-            f"{source.name}@{index.digest} has no image for {wanted}; it has {has}",
+            f"{source.name}@{index.digest} has no image for {platform_names}; it has {has}",
             hint="choose one of these",
         )
     if len(chosen) == len({child.digest for child in index.children}) and not rewritten:

@@ -291,8 +291,8 @@ class VerificationReport(Struct, frozen=True, kw_only=True):
         manifests, blobs = sum(place.manifests for place in self.places), sum(place.blobs for place in self.places)
         hashed = show_size(sum(place.bytes_hashed for place in self.places))
         verdict = "complete" if self.complete else counted(len(self.problems), "problem")
-        what = f"{counted(manifests, 'manifest')}, {counted(blobs, 'blob')}, {hashed} hashed"
-        return f"{verdict}: {what}, {counted(self.requests, 'request')}"
+        amounts = f"{counted(manifests, 'manifest')}, {counted(blobs, 'blob')}, {hashed} hashed"
+        return f"{verdict}: {amounts}, {counted(self.requests, 'request')}"
 
     def to_dict(self) -> dict[str, Any]:
         body: dict[str, Any] = msgspec.to_builtins(self)

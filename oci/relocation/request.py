@@ -15,7 +15,7 @@ from oci.errors import InvalidInput, InvalidReference
 from oci.options import option
 from oci.reference import ArchiveName, Reference, Repository, StoreName, parse_any, parse_store, parse_tag
 from oci.relocation.plan import Node, Role
-from oci.signatures.artifacts import ArtifactWord, GateOptions, Wanted, check_policy, check_words, spelled
+from oci.signatures.artifacts import ArtifactSelection, ArtifactWord, GateOptions, check_policy, check_words, spelled
 
 TagName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
 
@@ -134,10 +134,10 @@ class RelocationRequest(CopyOptions, frozen=True, kw_only=True, dict=True):
     ] = False
 
     def __post_init__(self) -> None:
-        given = [name for name in ("bundle", "image", "lock", "archive") if getattr(self, name)]
-        if len(given) != 1:
+        sources = [name for name in ("bundle", "image", "lock", "archive") if getattr(self, name)]
+        if len(sources) != 1:
             raise InvalidInput(
-                f"expected one source, got {', '.join(given) or 'none'}",
+                f"expected one source, got {', '.join(sources) or 'none'}",
                 hint="give exactly one of bundle, image, lock, archive",
             )
         if self.only and not self.archive:
@@ -176,8 +176,8 @@ class RelocationRequest(CopyOptions, frozen=True, kw_only=True, dict=True):
         return parse_store(self.to)
 
     @cached_property
-    def wanted_artifacts(self) -> Wanted:
-        return Wanted(self.artifacts)
+    def wanted_artifacts(self) -> ArtifactSelection:
+        return ArtifactSelection(self.artifacts)
 
     @cached_property
     def wanted_platforms(self) -> tuple[Platform, ...]:
@@ -201,8 +201,8 @@ class NameRule(Struct, frozen=True):
     @classmethod
     def parse(cls, text: str) -> NameRule:
         """`PATTERN=TEMPLATE`, or a TEMPLATE alone for every image."""
-        pattern, given, template = text.rpartition("=")
-        rule = cls(pattern if given else "*", template)
+        pattern, equals, template = text.rpartition("=")
+        rule = cls(pattern if equals else "*", template)
         try:
             parse_tag(rule.template.format(**dict.fromkeys(_FIELDS, "x")))
         except (KeyError, ValueError, IndexError, InvalidReference) as error:

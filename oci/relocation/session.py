@@ -210,7 +210,7 @@ class ByteCache:
     def __init__(self, total: int = TOTAL_LIMIT) -> None:
         self._lock = threading.Lock()
         self._total = total
-        self._held = 0
+        self._size = 0
         self._items: OrderedDict[Digest, bytes] = OrderedDict()
 
     def put(self, digest: Digest, data: bytes) -> None:
@@ -218,11 +218,11 @@ class ByteCache:
         if len(data) > ITEM_LIMIT:
             return
         with self._lock:
-            self._held += len(data) - len(self._items.pop(digest, b""))
+            self._size += len(data) - len(self._items.pop(digest, b""))
             self._items[digest] = data
-            while self._held > self._total:
+            while self._size > self._total:
                 _, dropped = self._items.popitem(last=False)
-                self._held -= len(dropped)
+                self._size -= len(dropped)
 
     def get(self, digest: Digest) -> bytes | None:
         with self._lock:
@@ -273,7 +273,7 @@ class BlobLedger:
         any more costs the attempt: the blob is uploaded then."""
         self._hints = hints
 
-    def known(self) -> dict[tuple[str, Digest], Repository]:
+    def locations(self) -> dict[tuple[str, Digest], Repository]:
         """By registry and digest, a repository that has the blob: what to suggest to a later session."""
         with self._lock:
             return {key: next(iter(owners)) for key, owners in self._owners.items()}
@@ -281,10 +281,10 @@ class BlobLedger:
     def claim(self, store: StoreName, digests: Iterable[Digest]) -> tuple[dict[Digest, Claim], dict[Digest, Claim]]:
         """Returns the claims that `store` owns now, and those of other repositories to wait for.
         Neither has a blob that a repository of the registry is known to have."""
-        own: dict[Digest, Claim] = {}
+        owned: dict[Digest, Claim] = {}
         others: dict[Digest, Claim] = {}
         if not isinstance(store, Repository):
-            return own, others
+            return owned, others
         with self._lock:
             for digest in digests:
                 key = (store.registry, digest)
@@ -293,17 +293,17 @@ class BlobLedger:
                     claim.waiters += 1
                     others[digest] = claim
                 elif claim is None and key not in self._owners:
-                    own[digest] = self._claims[key] = Claim(store)
-        return own, others
+                    owned[digest] = self._claims[key] = Claim(store)
+        return owned, others
 
-    def release(self, claims: Mapping[Digest, Claim], *, done: bool) -> None:
-        """Ends claims that the caller owns. `done` says that the repository has the blobs."""
+    def release(self, claims: Mapping[Digest, Claim], *, stored: bool) -> None:
+        """Ends claims that the caller owns. `stored` says that the repository has the blobs."""
         with self._lock:
             for digest, claim in claims.items():
                 key = (claim.owner.registry, digest)
                 if self._claims.get(key) is claim:
                     del self._claims[key]
-                if done:
+                if stored:
                     self._owners.setdefault(key, {})[claim.owner] = None
                 claim.end()
 

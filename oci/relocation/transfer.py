@@ -72,18 +72,20 @@ def transfer_image(session: Session, plan: Plan, digest: Digest) -> ImageOutcome
     below = list(_children_first(plan, image))
     blobs = _blobs_of(plan, below)
     moved: dict[BlobOutcome, int] = dict.fromkeys(BlobOutcome, 0)
-    own, others = session.ledger.claim(destination.name, [blob.digest for blob in blobs if blob.size >= WORTH_SHARING])
-    done = False
+    owned, others = session.ledger.claim(
+        destination.name, [blob.digest for blob in blobs if blob.size >= WORTH_SHARING]
+    )
+    stored = False
     try:
         _move_blobs(session, destination, blobs, moved, others=others, fresh=plan.fresh)
         complete = plan.repair and not moved[BlobOutcome.WRITTEN] and _has_all(destination, below)
         for manifest in below:
-            awaited = any(claim.waiters for claim in own.values())
+            awaited = any(claim.waiters for claim in owned.values())
             if not manifest.is_bundle and not manifest.present and (awaited or not manifest.held_by_tag):
                 _push_manifest(session, plan, destination, manifest, below)
-        done = True
+        stored = True
     finally:
-        session.ledger.release(own, done=done)
+        session.ledger.release(owned, stored=stored)
     return ImageOutcome(
         digest=digest,
         subject=subject,
@@ -231,12 +233,12 @@ def share_reads(session: Session, plans: Sequence[Plan]) -> None:
     """Starts to move the blobs that several of the plans need, each read once for all of their destinations. The
     transfers of the plans find them on their way."""
     plan_of = {plan.destination: plan for plan in plans}
-    wanted: dict[Digest, list[StoreName]] = {}
+    stores_of: dict[Digest, list[StoreName]] = {}
     for plan in plans:
         for blob in plan.blobs:
-            wanted.setdefault(blob.digest, []).append(plan.destination)
+            stores_of.setdefault(blob.digest, []).append(plan.destination)
     for blob in {blob.digest: blob for plan in plans for blob in plan.blobs}.values():
-        stores = wanted[blob.digest]
+        stores = stores_of[blob.digest]
         if blob.size >= WORTH_SHARING:  # the first repository of each registry: others mount from there (BlobLedger)
             stores = list({store.registry or store: store for store in reversed(stores)}.values())
         if len(stores) > 1:
@@ -244,8 +246,8 @@ def share_reads(session: Session, plans: Sequence[Plan]) -> None:
             keys = [(store, blob.digest) for store in stores]
             move = partial(_move_to_all, session, plan_of, blob, claims)
             if not session.blobs.together(keys, blob.size, move):
-                for own in claims.values():
-                    session.ledger.release(own, done=False)
+                for owned in claims.values():
+                    session.ledger.release(owned, stored=False)
 
 
 def _move_to_all(  # noqa: PLR0917 - called by the pool
@@ -254,7 +256,7 @@ def _move_to_all(  # noqa: PLR0917 - called by the pool
     blob: PlannedBlob,
     claims: Mapping[StoreName, Mapping[Digest, Claim]],
     keys: Sequence[Hashable],
-    settle: Callable[[Hashable, BlobOutcome | BaseException], None],
+    resolve: Callable[[Hashable, BlobOutcome | BaseException], None],
 ) -> None:
     """Starts a thread for each destination, because each waits for its own network."""
     source = session.source(blob.stores[0])
@@ -272,8 +274,8 @@ def _move_to_all(  # noqa: PLR0917 - called by the pool
             outcome = error
         finally:
             seat.leave()
-        settle(key, outcome)
-        session.ledger.release(claims[name], done=isinstance(outcome, BlobOutcome))
+        resolve(key, outcome)
+        session.ledger.release(claims[name], stored=isinstance(outcome, BlobOutcome))
 
     names = [(key, key[0]) for key in keys if isinstance(key, tuple)]
     threads = [threading.Thread(target=move, args=pair, name="blob-shared", daemon=True) for pair in names[1:]]
@@ -282,8 +284,8 @@ def _move_to_all(  # noqa: PLR0917 - called by the pool
     move(*names[0])
     for thread in threads:
         thread.join()
-    for own in claims.values():  # of destinations whose transfers have begun to move the blob themselves
-        session.ledger.release(own, done=False)
+    for owned in claims.values():  # of destinations whose transfers have begun to move the blob themselves
+        session.ledger.release(owned, stored=False)
 
 
 def _move_blob(

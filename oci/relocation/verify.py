@@ -20,7 +20,7 @@ from oci.reference import Reference, StoreName, parse_any, parse_store
 from oci.relocation.plan import Entry, Plan, PlanFailure, Role, Roots
 from oci.relocation.request import RelocationRequest
 from oci.relocation.session import Session
-from oci.signatures.artifacts import ALL, Wanted
+from oci.signatures.artifacts import ALL, ArtifactSelection
 from oci.signatures.attached import Attachments
 from oci.store import Source
 from oci.units import counted
@@ -109,53 +109,59 @@ def verify_store(
     Manifests are always read and hashed. Blobs are asked for, or with `deep` read and hashed as well.
     """
     store = session.destination(name)
-    done = _Progress()
+    progress = _Progress()
     level = list(dict.fromkeys(roots))
     attachments = Attachments(
-        Wanted(ALL if attached else ()),
+        ArtifactSelection(ALL if attached else ()),
         session.workers,
         listed={},
-        failed=lambda subject, error: done.problems.append(f"{subject}: {error}"),
+        failed=lambda subject, error: progress.problems.append(f"{subject}: {error}"),
         noted=lambda where, text: session.meter.fallback(str(where.registry or where), text),
     )
     looked: set[Digest] = set()
     while level:
-        _walk(session, store, level, done)
-        fresh = done.manifests - looked
+        _walk(session, store, level, progress)
+        fresh = progress.manifests - looked
         looked |= fresh
-        found = attachments.of(store, sorted(fresh)) if attached else []
-        level = [one for one in dict.fromkeys(one.digest for one in found) if one not in done.manifests]
-    wanted = (blob for digest, blob in done.blobs.items() if digest not in omitted)
-    blobs = [blob for blob in wanted if foreign_layers or blob.distributable]
+        artifacts = attachments.of(store, sorted(fresh)) if attached else []
+        level = [
+            digest
+            for digest in dict.fromkeys(artifact.digest for artifact in artifacts)
+            if digest not in progress.manifests
+        ]
+    required = (blob for digest, blob in progress.blobs.items() if digest not in omitted)
+    blobs = [blob for blob in required if foreign_layers or blob.distributable]
     check = _hash_blob if deep else _ask_blob
-    done.problems.extend(problem for problem in session.workers.map(lambda blob: check(store, blob), blobs) if problem)
+    progress.problems.extend(
+        problem for problem in session.workers.map(lambda blob: check(store, blob), blobs) if problem
+    )
     return Verification(
-        manifests=len(done.manifests),
+        manifests=len(progress.manifests),
         blobs=len(blobs),
         bytes_hashed=sum(blob.size for blob in blobs) if deep else 0,
-        problems=tuple(done.problems),
+        problems=tuple(progress.problems),
     )
 
 
-def _walk(session: Session, store: Source, roots: Sequence[Digest], done: _Progress) -> None:
+def _walk(session: Session, store: Source, roots: Sequence[Digest], progress: _Progress) -> None:
     """Notes all manifests and blobs below `roots`, each once."""
     level = list(roots)
     while level:
         session.cancel.check()
-        done.manifests.update(level)
+        progress.manifests.update(level)
         below: list[Digest] = []
         results = session.workers.map(lambda digest: _expand(store, digest), level)
         for digest, result in zip(level, results, strict=True):
             if isinstance(result, str):
-                done.problems.append(result)
+                progress.problems.append(result)
                 continue
             manifest, listed = result
             below.extend((*listed, *(child.digest for child in manifest.children if child.names_manifest)))
             inside = (child for child in manifest.children if not child.names_manifest)
-            done.blobs.update({blob.digest: blob for blob in (*manifest.blobs, *inside)})
+            progress.blobs.update({blob.digest: blob for blob in (*manifest.blobs, *inside)})
             if manifest.digest != digest:
-                done.problems.append(f"{store.name}@{digest}: the manifest has digest {manifest.digest}")
-        level = [digest for digest in dict.fromkeys(below) if digest not in done.manifests]
+                progress.problems.append(f"{store.name}@{digest}: the manifest has digest {manifest.digest}")
+        level = [digest for digest in dict.fromkeys(below) if digest not in progress.manifests]
 
 
 def _expand(store: Source, digest: Digest) -> tuple[Manifest, tuple[Digest, ...]] | str:
@@ -196,11 +202,11 @@ def admitted(session: Session, roots: Roots, request: RelocationRequest) -> tupl
         return roots, ()
     from oci.signatures.gate import refusals  # noqa: PLC0415 - only with a policy
 
-    asked = [entry for entry in roots.entries if entry.role not in (Role.SIGNATURE, Role.REFERRER)]
-    images = [(session.source(entry.places[0]), _as_asked(entry, request)) for entry in asked]
+    candidates = [entry for entry in roots.entries if entry.role not in (Role.SIGNATURE, Role.REFERRER)]
+    images = [(session.source(entry.places[0]), _as_asked(entry, request)) for entry in candidates]
     gate = session.gate(request.policy, signed=request.require_signatures)
     refused = refusals(gate, images, request.destination, session.workers)
-    if refused and (len(refused) == len(asked) == 1 or (not roots.is_list and roots.entries[0].digest in refused)):
+    if refused and (len(refused) == len(candidates) == 1 or (not roots.is_list and roots.entries[0].digest in refused)):
         raise next(iter(refused.values()))
     failures = tuple(
         PlanFailure(
@@ -209,7 +215,7 @@ def admitted(session: Session, roots: Roots, request: RelocationRequest) -> tupl
             retryable=refused[entry.digest].retryable,
             refused=isinstance(refused[entry.digest], NotTrusted),
         )
-        for entry in asked
+        for entry in candidates
         if entry.digest in refused
     )
     admitted = tuple(entry for entry in roots.entries if entry.digest not in refused)
@@ -219,8 +225,8 @@ def admitted(session: Session, roots: Roots, request: RelocationRequest) -> tupl
 def _as_asked(entry: Entry, request: RelocationRequest) -> Reference:
     """The image by digest, with the tag that it was asked for by. What an archive says of its origin doesn't count."""
     place = entry.places[0]
-    asked = request.reference if request.bundle or request.image else entry.origin
-    tag = asked.tag or request.asked_tag if asked is not None and asked.repository == place else ""
+    requested = request.reference if request.bundle or request.image else entry.origin
+    tag = requested.tag or request.asked_tag if requested is not None and requested.repository == place else ""
     return Reference(place, tag, entry.digest)
 
 

@@ -18,7 +18,7 @@ from oci.manifest import NESTING_LIMIT, Manifest, parse_manifest
 from oci.reference import ArchiveName, Reference, StoreName
 from oci.relocation.plan import Entry, Node, PlanFailure, Role, merged
 from oci.relocation.session import Session
-from oci.signatures.artifacts import Wanted
+from oci.signatures.artifacts import ArtifactSelection
 from oci.signatures.attached import DEPTH, Attached, Attachments
 from oci.store import Source
 
@@ -302,14 +302,19 @@ class Attaching:
     that the destination has, in the store where it came from."""
 
     def __init__(
-        self, session: Session, destination: Source, wanted: Wanted, *, listed: Mapping[StoreName, frozenset[str]]
+        self,
+        session: Session,
+        destination: Source,
+        selected: ArtifactSelection,
+        *,
+        listed: Mapping[StoreName, frozenset[str]],
     ) -> None:
         """`listed` are tag lists of sources that were read before."""
         self._session = session
         self._destination = destination
         self.failures: list[PlanFailure] = []
         self._attachments = Attachments(
-            wanted,
+            selected,
             session.workers,
             listed=listed,
             failed=lambda subject, error: self.failures.append(
@@ -339,16 +344,16 @@ class Attaching:
         for store, subjects in self._by_store(nodes).items():
             source = self._session.source(store)
             self._attachments.count_left(source, [node.digest for node in subjects], ask=ask)
-        return len(self._attachments.left)
+        return len(self._attachments.left_out)
 
     def _of(self, nodes: Iterable[Node]) -> list[Entry]:
         entries: list[Entry] = []
         for store, subjects in self._by_store(nodes).items():
             source = self._session.source(store)
-            found = self._attachments.of(source, [node.digest for node in subjects])
-            tags = [one.tag for one in found if one.tag]
+            artifacts = self._attachments.of(source, [node.digest for node in subjects])
+            tags = [artifact.tag for artifact in artifacts if artifact.tag]
             shown = dict(zip(tags, self._session.workers.map(self._destination.head_manifest, tags), strict=True))
-            entries.extend(_attached(source.name, one, shown.get(one.tag)) for one in found)
+            entries.extend(_attached(source.name, artifact, shown.get(artifact.tag)) for artifact in artifacts)
         return entries
 
     def _by_store(self, nodes: Iterable[Node]) -> dict[StoreName, list[Node]]:
@@ -379,13 +384,13 @@ class Attaching:
         return None
 
 
-def _attached(store: StoreName, found: Attached, shown: Descriptor | None) -> Entry:
+def _attached(store: StoreName, artifact: Attached, shown: Descriptor | None) -> Entry:
     """`shown` is what the destination has under the tag."""
-    moved = found.tag and (shown is None or shown.digest != found.digest)
+    moved = artifact.tag and (shown is None or shown.digest != artifact.digest)
     return Entry(
-        digest=found.digest,
+        digest=artifact.digest,
         places=(store,),
-        role=Role.SIGNATURE if found.tag else Role.REFERRER,
-        tags=(found.tag,) if moved else (),
-        annotations=found.annotations,
+        role=Role.SIGNATURE if artifact.tag else Role.REFERRER,
+        tags=(artifact.tag,) if moved else (),
+        annotations=artifact.annotations,
     )

@@ -34,31 +34,31 @@ _TYPE = re.compile(r"[A-Za-z0-9*?][A-Za-z0-9*?!#$&^_.+-]*/[A-Za-z0-9*?!#$&^_.+-]
 """An artifact type, which is a media type (RFC 6838), with `*` and `?`."""
 
 
-class Wanted:
+class ArtifactSelection:
     """A selection of artifacts. Its words are kinds and patterns of artifact types; one that begins with `!` leaves
     out what it names, and with no other words everything else is taken. Raises InvalidInput for an unknown word."""
 
     def __init__(self, words: Iterable[str]) -> None:
-        given = tuple(words)
-        check_words(given)
-        taken = [word for word in given if not word.startswith("!") and word != "none"]
-        left = [word[1:] for word in given if word.startswith("!")]
-        self._taken = frozenset(taken if taken or not left or "none" in given else ALL)
-        self._left = frozenset(left)
+        given_words = tuple(words)
+        check_words(given_words)
+        included = [word for word in given_words if not word.startswith("!") and word != "none"]
+        excluded = [word[1:] for word in given_words if word.startswith("!")]
+        self._included = frozenset(included if included or not excluded or "none" in given_words else ALL)
+        self._excluded = frozenset(excluded)
 
     def tag(self, end: str) -> bool:
         """Whether cosign's tag with this end (`sig`, `att`, `sbom`) is wanted."""
         names = {"all", COSIGN, end}
-        return bool(self._taken & names) and not self._left & names
+        return bool(self._included & names) and not self._excluded & names
 
     def referrer(self, artifact_type: str) -> bool:
         names = {"all", REFERRERS}
-        wanted = bool(self._taken & names) or _named(self._taken, artifact_type)
-        return wanted and not self._left & names and not _named(self._left, artifact_type)
+        selected = bool(self._included & names) or _named(self._included, artifact_type)
+        return selected and not self._excluded & names and not _named(self._excluded, artifact_type)
 
     @property
     def everything(self) -> bool:
-        return "all" in self._taken and not self._left
+        return "all" in self._included and not self._excluded
 
     @property
     def tags(self) -> tuple[str, ...]:
@@ -68,8 +68,8 @@ class Wanted:
     @property
     def referrers(self) -> bool:
         """Whether any referrer may be wanted."""
-        some = bool(self._taken & {"all", REFERRERS}) or any("/" in word for word in self._taken)
-        return some and not self._left & {"all", REFERRERS}
+        some = bool(self._included & {"all", REFERRERS}) or any("/" in word for word in self._included)
+        return some and not self._excluded & {"all", REFERRERS}
 
     def __bool__(self) -> bool:
         return bool(self.tags) or self.referrers
@@ -165,5 +165,5 @@ class MirrorArtifacts(GateOptions, frozen=True, kw_only=True):
     ] = timedelta(hours=24)
 
     @property
-    def wanted_artifacts(self) -> Wanted:
-        return Wanted(self.artifacts)
+    def wanted_artifacts(self) -> ArtifactSelection:
+        return ArtifactSelection(self.artifacts)

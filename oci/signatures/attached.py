@@ -18,7 +18,7 @@ from oci.digest import Digest
 from oci.errors import Denied, NotFound, TransshipError, Unauthorized
 from oci.manifest import NESTING_LIMIT
 from oci.reference import Repository, StoreName
-from oci.signatures.artifacts import COSIGN_TAGS, Wanted
+from oci.signatures.artifacts import COSIGN_TAGS, ArtifactSelection
 from oci.store import Source
 
 if TYPE_CHECKING:
@@ -50,26 +50,26 @@ class Attachments:
 
     def __init__(
         self,
-        wanted: Wanted,
+        selection: ArtifactSelection,
         workers: Executor | Any,
         *,
         listed: Mapping[StoreName, frozenset[str]],
         failed: Callable[[str, TransshipError], None],
         noted: Callable[[StoreName, str], None],
     ) -> None:
-        self._wanted = wanted
+        self._selection = selection
         self._workers = workers
         self._listed: dict[StoreName, frozenset[str] | None] = dict(listed)
         self._failed = failed
         self._noted = noted
         self._lock = threading.Lock()
-        self.left: set[Digest | str] = set()
+        self.left_out: set[Digest | str] = set()
         """Tags and digests of artifacts that were seen and not wanted."""
 
     def of(self, source: Source, subjects: Iterable[Digest]) -> list[Attached]:
         """What is attached to some manifests of a store, without what is attached to that in turn."""
         digests = list(dict.fromkeys(subjects))
-        if len(digests) >= LIST_FROM and self._wanted:
+        if len(digests) >= LIST_FROM and self._selection:
             self.tags(source)
         return list(chain(*self._workers.map(lambda digest: self.of_one(source, digest), digests)))
 
@@ -90,32 +90,32 @@ class Attachments:
 
     def count_left(self, source: Source, subjects: Iterable[Digest], *, ask: bool) -> None:
         """Counts what the store's tag list shows of artifacts that aren't wanted; reads it only with `ask`."""
-        if self._wanted.everything:
+        if self._selection.everything:
             return
         tags = (self.tags(source) if ask else self._listed.get(source.name)) or frozenset()
         for subject in subjects:
             for end, tag in zip(COSIGN_TAGS, tagnames.cosign(subject), strict=True):
-                if tag in tags and not self._wanted.tag(end):
-                    self.left.add(tag)
-            if tagnames.referrers(subject) in tags and not self._wanted.referrers:
-                self.left.add(tagnames.referrers(subject))
+                if tag in tags and not self._selection.tag(end):
+                    self.left_out.add(tag)
+            if tagnames.referrers(subject) in tags and not self._selection.referrers:
+                self.left_out.add(tagnames.referrers(subject))
 
     def of_one(self, source: Source, subject: Digest) -> list[Attached]:
         """What is attached to one manifest."""
         return [*self._signatures(source, subject), *self._referrers(source, subject)]
 
     def _signatures(self, source: Source, subject: Digest) -> list[Attached]:
-        found = []
-        known = self._listed.get(source.name)
+        attached = []
+        listed_tags = self._listed.get(source.name)
         for end, tag in zip(COSIGN_TAGS, tagnames.cosign(subject), strict=True):
-            if (known is not None and tag not in known) or not self._wanted.tag(end):
-                if known is not None and tag in known:
-                    self.left.add(tag)
+            if (listed_tags is not None and tag not in listed_tags) or not self._selection.tag(end):
+                if listed_tags is not None and tag in listed_tags:
+                    self.left_out.add(tag)
                 continue
             digest = self._resolve(source, tag, subject)
             if digest is not None:
-                found.append(Attached(digest=digest, tag=tag))
-        return found
+                attached.append(Attached(digest=digest, tag=tag))
+        return attached
 
     def _resolve(self, source: Source, tag: str, subject: Digest) -> Digest | None:
         try:
@@ -136,14 +136,18 @@ class Attachments:
         return descriptor.digest if descriptor else None
 
     def _referrers(self, source: Source, subject: Digest) -> list[Attached]:
-        if not self._wanted.referrers:
+        if not self._selection.referrers:
             return []
-        known, fallback = self._listed.get(source.name), tagnames.referrers(subject)
-        if _lacks_api(source) and known is not None and fallback not in known:
+        listed_tags, fallback = self._listed.get(source.name), tagnames.referrers(subject)
+        if _lacks_api(source) and listed_tags is not None and fallback not in listed_tags:
             return []
         try:
             listed = source.referrers(subject)
-            if not listed and getattr(source, "has_referrers_api", False) and (known is None or fallback in known):
+            if (
+                not listed
+                and getattr(source, "has_referrers_api", False)
+                and (listed_tags is None or fallback in listed_tags)
+            ):
                 # A registry that got the API later may not list what was attached before (distribution-spec,
                 # "Enabling the Referrers API").
                 shown = source.head_manifest(fallback)
@@ -163,12 +167,14 @@ class Attachments:
         except TransshipError as error:
             self._failed(f"referrers of {source.name}@{subject}", error)
             return []
-        found = [one for one in listed if one.digest != subject]
-        self.left.update(one.digest for one in found if not self._wanted.referrer(one.artifact_type))
+        referrers = [descriptor for descriptor in listed if descriptor.digest != subject]
+        self.left_out.update(
+            referrer.digest for referrer in referrers if not self._selection.referrer(referrer.artifact_type)
+        )
         return [
-            Attached(digest=one.digest, artifact_type=one.artifact_type, annotations=one.annotations)
-            for one in found
-            if self._wanted.referrer(one.artifact_type)
+            Attached(digest=referrer.digest, artifact_type=referrer.artifact_type, annotations=referrer.annotations)
+            for referrer in referrers
+            if self._selection.referrer(referrer.artifact_type)
         ]
 
 

@@ -102,7 +102,7 @@ def envelope_of(body: Mapping[str, Any]) -> Envelope:
     payload = decode_base64(body.get("payload"))
     if not isinstance(listed, list) or not 0 < len(listed) <= MOST_SIGNATURES:
         raise NoProof("the envelope has no signatures, or too many")
-    signatures = tuple(decode_base64(object_of(one, "signature").get("sig")) for one in listed)
+    signatures = tuple(decode_base64(object_of(signature, "signature").get("sig")) for signature in listed)
     return Envelope(payload_type=kind, payload=payload, signatures=signatures)
 
 
@@ -138,7 +138,7 @@ def render_bundle(content: Envelope | MessageSignature, hint: str) -> bytes:
         body["dsseEnvelope"] = {
             "payload": _base64(content.payload),
             "payloadType": content.payload_type,
-            "signatures": [{"sig": one} for one in _all_base64(content.signatures)],
+            "signatures": [{"sig": encoded} for encoded in _all_base64(content.signatures)],
         }
     else:
         digest = {"algorithm": _SHA256, "digest": _base64(bytes.fromhex(content.sha256))}
@@ -151,4 +151,4 @@ def _base64(data: bytes) -> str:
 
 
 def _all_base64(signatures: Sequence[bytes]) -> list[str]:
-    return [_base64(one) for one in signatures]
+    return [_base64(signature) for signature in signatures]

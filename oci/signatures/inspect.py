@@ -15,7 +15,7 @@ from oci.digest import Digest
 from oci.errors import InvalidInput, TransshipError
 from oci.manifest import NESTING_LIMIT, Manifest
 from oci.reference import Reference, StoreName
-from oci.signatures.artifacts import ALL, Wanted
+from oci.signatures.artifacts import ALL, ArtifactSelection
 from oci.signatures.attached import DEPTH, Attachments
 from oci.store import Source
 
@@ -80,21 +80,21 @@ def inspect(
     """Reads the manifest, those below it for the platforms that are asked for (all, when none is), and their configs;
     no layer. Raises InvalidInput where the index has none of the platforms."""
     root = source.get_manifest(reference.identifier)
-    wanted = tuple(platforms)
-    found = list(_below(source, root, None, threads, 0))
+    requested = tuple(platforms)
+    described = list(_below(source, root, None, threads, 0))
     chosen = [
         (manifest, platform)
-        for manifest, platform in found
-        if not wanted or (platform is not None and any(platform.matches(one) for one in wanted))
+        for manifest, platform in described
+        if not requested or (platform is not None and any(platform.matches(candidate) for candidate in requested))
     ]
-    if wanted and root.is_index and not chosen:
-        there = ", ".join(str(platform) for _, platform in found if platform is not None)
+    if requested and root.is_index and not chosen:
+        existing = ", ".join(str(platform) for _, platform in described if platform is not None)
         raise InvalidInput(
-            f"{reference} has no image for {', '.join(map(str, wanted))}", hint=f"it has {there or 'none'}"
+            f"{reference} has no image for {', '.join(map(str, requested))}", hint=f"it has {existing or 'none'}"
         )
-    images = tuple(threads.map(lambda pair: _facts(source, *pair), chosen if root.is_index else found))
-    blobs = {blob.digest: blob.size for manifest, _ in found for blob in manifest.blobs}
-    attached, unknown = _attached(source, [root.digest, *(manifest.digest for manifest, _ in found)], threads)
+    images = tuple(threads.map(lambda pair: _facts(source, *pair), chosen if root.is_index else described))
+    blobs = {blob.digest: blob.size for manifest, _ in described for blob in manifest.blobs}
+    attached, unknown = _attached(source, [root.digest, *(manifest.digest for manifest, _ in described)], threads)
     return Inspection(
         reference=str(reference),
         digest=root.digest,
@@ -128,12 +128,12 @@ def _below(
 def _facts(source: Source, manifest: Manifest, platform: Platform | None) -> ImageFacts:
     config = _config(source, manifest)
     kind = ARTIFACT if not config else BUNDLE if reader.is_bundle(source, manifest) else IMAGE
-    said = (config.get(name) for name in ("os", "architecture", "variant"))
+    parts = (config.get(name) for name in ("os", "architecture", "variant"))
     return ImageFacts(
         digest=manifest.digest,
         media_type=manifest.media_type,
         kind=kind,
-        platform=str(platform) if platform else "/".join(str(part) for part in said if part),
+        platform=str(platform) if platform else "/".join(str(part) for part in parts if part),
         size=sum(blob.size for blob in manifest.blobs),
         layers=tuple(map(Blob.of, manifest.layers)),
         config=config,
@@ -160,25 +160,25 @@ def _attached(
     """With what is attached to attachments, such as the signature of an SBOM."""
     unknown: list[str] = []
 
-    def failed(what: str, error: TransshipError) -> None:
-        unknown.append(f"{what}: {error.message}")
+    def failed(subject: str, error: TransshipError) -> None:
+        unknown.append(f"{subject}: {error.message}")
 
     def noted(store: StoreName, text: str) -> None:
         unknown.append(f"{store}: {text}")
 
-    looking = Attachments(Wanted(ALL), threads, listed={}, failed=failed, noted=noted)
-    found: dict[tuple[Digest, Digest], Attachment] = {}
+    looking = Attachments(ArtifactSelection(ALL), threads, listed={}, failed=failed, noted=noted)
+    attachments: dict[tuple[Digest, Digest], Attachment] = {}
     level = list(dict.fromkeys(subjects))
     for _ in range(DEPTH):
         new: list[Digest] = []
         for subject in level:
-            for one in looking.of_one(source, subject):
-                if (subject, one.digest) not in found:
-                    new.append(one.digest)
-                found[subject, one.digest] = Attachment(
-                    subject=subject, digest=one.digest, tag=one.tag, artifact_type=one.artifact_type
+            for artifact in looking.of_one(source, subject):
+                if (subject, artifact.digest) not in attachments:
+                    new.append(artifact.digest)
+                attachments[subject, artifact.digest] = Attachment(
+                    subject=subject, digest=artifact.digest, tag=artifact.tag, artifact_type=artifact.artifact_type
                 )
         level = new
         if not level:
             break
-    return tuple(found.values()), tuple(dict.fromkeys(unknown))
+    return tuple(attachments.values()), tuple(dict.fromkeys(unknown))

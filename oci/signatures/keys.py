@@ -195,9 +195,9 @@ def _schemes(key: Any, *, digest: bool = False) -> Iterator[tuple[Any, ...]]:
         yield from () if digest else ((),)
     elif isinstance(key, ec.EllipticCurvePublicKey):
         yield (ec.ECDSA(kind),)
-        own: Any = {384: SHA384, 521: SHA512}.get(key.curve.key_size)
-        if own is not None and not digest:
-            yield (ec.ECDSA(own()),)
+        curve_hash: Any = {384: SHA384, 521: SHA512}.get(key.curve.key_size)
+        if curve_hash is not None and not digest:
+            yield (ec.ECDSA(curve_hash()),)
     else:
         yield (padding.PKCS1v15(), kind)
         yield (padding.PSS(padding.MGF1(SHA256()), padding.PSS.AUTO), kind)

@@ -66,8 +66,8 @@ def page(mirror: str, runs: Sequence[PastRun]) -> str:
 
 def remembered(markdown: str) -> list[PastRun]:
     """The runs that a page was made of; none where another program made it."""
-    _, begun, rest = markdown.partition(_BEGIN)
-    body, ended, _ = rest.partition(_END)
+    _, begun, after = markdown.partition(_BEGIN)
+    body, ended, _ = after.partition(_END)
     if not (begun and ended):
         return []
     try:

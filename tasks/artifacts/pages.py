@@ -391,10 +391,10 @@ def prune_page(report: PruneRunReport) -> str:
                 f"### {title}",
                 "",
                 *table(
-                    ("What", "Why"), [(code(remaining.subject), text(remaining.reason)) for remaining in left[:ROWS]]
+                    ("What", "Why"), [(code(remaining.subject), text(remaining.reason)) for remaining in items[:ROWS]]
                 ),
             ]
-            for title, left in remaining
-            if left
+            for title, items in remaining
+            if items
         ),
     )

@@ -73,10 +73,10 @@ def _total(total: ImageTraffic) -> Iterator[str]:
 
 
 def _image(bar: ImageTraffic, y: int, widest: int) -> Iterator[str]:
-    left = MARGIN + _NAMES
-    width = WIDTH - MARGIN - _VALUES - left
+    start = MARGIN + _NAMES
+    width = WIDTH - MARGIN - _VALUES - start
     yield label(MARGIN, y + 14, _shortened(bar.image))
-    yield from _stacked(bar, left, y + 4, width, 13, whole=widest)
+    yield from _stacked(bar, start, y + 4, width, 13, whole=widest)
     pace = f"{show_size(bar.total)}, failed" if bar.failed else f"{show_size(bar.total)} in {bar.seconds:.1f} s"
     yield label(WIDTH - MARGIN, y + 14, pace, anchor="end")
 

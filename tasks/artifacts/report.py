@@ -70,34 +70,34 @@ SHOWN_EVERY = 1.0
 
 
 @asynccontextmanager
-async def percent_shown(key: str, description: str, done: Callable[[], float]) -> AsyncIterator[None]:
+async def percent_shown(key: str, description: str, percent: Callable[[], float]) -> AsyncIterator[None]:
     """Keeps a progress artifact while the block runs; `done` gives percent."""
     artifact = await acreate_progress_artifact(progress=0.0, key=key, description=description)
-    watching = asyncio.create_task(_watch(artifact, done))
+    watching = asyncio.create_task(_watch(artifact, percent))
     try:
         yield
     finally:
         watching.cancel()
         await asyncio.wait([watching])
-    await aupdate_progress_artifact(artifact, progress=done())
+    await aupdate_progress_artifact(artifact, progress=percent())
 
 
 _WATCHED: set[UUID] = set()
 
 
-async def _watch(artifact: UUID, done: Callable[[], float]) -> None:
+async def _watch(artifact: UUID, percent: Callable[[], float]) -> None:
     _WATCHED.add(artifact)
     try:
-        await _update(artifact, done)
+        await _update(artifact, percent)
     finally:
         _WATCHED.discard(artifact)
 
 
-async def _update(artifact: UUID, done: Callable[[], float]) -> None:
+async def _update(artifact: UUID, percent: Callable[[], float]) -> None:
     shown, has_warned = 0.0, False
     while True:
         await asyncio.sleep(SHOWN_EVERY * len(_WATCHED))
-        now = done()
+        now = percent()
         if now == shown:
             continue
         try:

@@ -13,7 +13,7 @@ from oci.layout.store import Layout
 from oci.reference import LayoutFolder
 from oci.relocation.session import Session
 from oci.relocation.verify import verify_names
-from oci.signatures.artifacts import Wanted
+from oci.signatures.artifacts import ArtifactSelection
 from oci.signatures.attached import Attachments
 from tests.support.plans import digest
 from tests.support.relocating import anonymous
@@ -39,7 +39,7 @@ def test_a_search_for_attachments_ends_with_it(tmp_path: Path, artifacts: str, m
     name = LayoutFolder(str(tmp_path / "source"))
     with Session(source=anonymous(), destination=anonymous()) as session:
         attachments = Attachments(
-            Wanted([artifacts]),
+            ArtifactSelection([artifacts]),
             session.workers,
             listed={},
             failed=lambda subject, error: pytest.fail(f"{subject}: {error}"),

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from oci.mirror.compare import compare
-from oci.mirror.comparison import RUN, Care, Comparison
+from oci.mirror.comparison import RUN, Comparison, Coverage
 from oci.mirror.config import Mirror
 from oci.mirror.digest_cache import DigestCache
 from oci.mirror.reader import make
@@ -55,19 +55,19 @@ def run(
     mirror: Mirror,
     session: Session | None = None,
     *,
-    care: Care = RUN,
+    scope: Coverage = RUN,
     facts: DigestCache | None = None,
     now: datetime | None = None,
     **settings: Any,
 ) -> MirrorReport:
     with session or session_of(**settings) as one:
-        shared = Shared(facts=facts or DigestCache(), breaker=Breaker(), care=care, now=now)
+        shared = Shared(facts=facts or DigestCache(), breaker=Breaker(), scope=scope, now=now)
         return run_mirror(one, mirror, shared)
 
 
-def compared(mirror: Mirror, *, care: Care = RUN, facts: DigestCache | None = None, **settings: Any) -> Comparison:
+def compared(mirror: Mirror, *, scope: Coverage = RUN, facts: DigestCache | None = None, **settings: Any) -> Comparison:
     with session_of(**settings) as one:
-        return compare(one, mirror, facts=facts or DigestCache(), breaker=Breaker(), care=care)
+        return compare(one, mirror, facts=facts or DigestCache(), breaker=Breaker(), scope=scope)
 
 
 def states(comparison: Comparison) -> Mapping[str, str]:

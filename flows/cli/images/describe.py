@@ -48,7 +48,7 @@ def describe_bundle(invocation: Invocation, /, registry: RegistryFlags, store: S
             reference, _ = named_in_archive(archive, flags["bundle"])
         else:
             reference = parse_any(flags["bundle"])
-        found = describe(
+        bundle = describe(
             open_source,
             reference,
             session.workers,
@@ -56,11 +56,11 @@ def describe_bundle(invocation: Invocation, /, registry: RegistryFlags, store: S
             signatures=flags["cosign_artifacts"],
         )
     if flags["output_type"] == "yaml":
-        head, _, document = as_yaml(found).partition("\n")
+        head, _, document = as_yaml(bundle).partition("\n")
         blocks = [f"{head}\n", document]
     else:
-        blocks = as_text(found).splitlines(keepends=True)
-    invocation.output.result(**to_dict(DescribeReport.of(found)))
+        blocks = as_text(bundle).splitlines(keepends=True)
+    invocation.output.result(**to_dict(DescribeReport.of(bundle)))
     # As many blocks as in imgpkg's JSON.
     for block in blocks:
         invocation.output.block(block)

@@ -65,31 +65,35 @@ def inspect_image(
         else:
             named = parse_any(reference)
             source = session.source(named.repository)
-        found = inspect(source, named, session.workers, platforms=platforms)
-    output.result(**to_dict(found))
-    output.block("".join(f"{line}\n" for line in _about(found)))
-    rows = [[image.platform or image.kind, image.digest, len(image.layers), image.size] for image in found.images]
+        inspection = inspect(source, named, session.workers, platforms=platforms)
+    output.result(**to_dict(inspection))
+    output.block("".join(f"{line}\n" for line in _about(inspection)))
+    rows = [[image.platform or image.kind, image.digest, len(image.layers), image.size] for image in inspection.images]
     output.table("Images", _PLATFORMS, rows)
-    if len(found.images) == 1:
-        layers = found.images[0].layers
+    if len(inspection.images) == 1:
+        layers = inspection.images[0].layers
         output.table("Layers", _LAYERS, [[layer.digest, layer.size, layer.media_type] for layer in layers])
-    if found.attached:
-        output.table("Artifacts", _ATTACHED, [[_what(one), one.digest, one.subject] for one in found.attached])
-    for text in found.unknown:
+    if inspection.attached:
+        output.table(
+            "Artifacts",
+            _ATTACHED,
+            [[_label(artifact), artifact.digest, artifact.subject] for artifact in inspection.attached],
+        )
+    for text in inspection.unknown:
         output.warn(text)
     output.finish()
 
 
-def _about(found: Inspection) -> Iterator[str]:
-    yield f"Reference: {found.reference}"
-    if not found.reference.endswith(found.digest):
-        yield f"Digest: {found.digest}"
-    yield f"Kind: {found.kind} ({found.media_type})"
-    yield f"Size: {show_size(found.size)} in {counted(found.blobs, 'blob')}"
-    yield f"Attached: {counted(len(found.attached), 'artifact')}"
-    yield from _pairs("Annotations", found.annotations)
-    if len(found.images) == 1:
-        yield from _config(found.images[0])
+def _about(inspection: Inspection) -> Iterator[str]:
+    yield f"Reference: {inspection.reference}"
+    if not inspection.reference.endswith(inspection.digest):
+        yield f"Digest: {inspection.digest}"
+    yield f"Kind: {inspection.kind} ({inspection.media_type})"
+    yield f"Size: {show_size(inspection.size)} in {counted(inspection.blobs, 'blob')}"
+    yield f"Attached: {counted(len(inspection.attached), 'artifact')}"
+    yield from _pairs("Annotations", inspection.annotations)
+    if len(inspection.images) == 1:
+        yield from _config(inspection.images[0])
 
 
 def _config(image: ImageFacts) -> Iterator[str]:
@@ -107,7 +111,7 @@ def _config(image: ImageFacts) -> Iterator[str]:
             yield f"{name}: {_one_line(shown)}"
     environment = inner.get("Env")
     if isinstance(environment, list):
-        yield from (f"Env: {_one_line(str(one))}" for one in environment)
+        yield from (f"Env: {_one_line(str(variable))}" for variable in environment)
     yield from _pairs("Labels", inner.get("Labels"))
 
 
@@ -122,5 +126,5 @@ def _one_line(text: str) -> str:
     return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
 
 
-def _what(one: Attachment) -> str:
-    return one.tag or one.artifact_type or "referrer"
+def _label(artifact: Attachment) -> str:
+    return artifact.tag or artifact.artifact_type or "referrer"

@@ -62,7 +62,7 @@ def list_tags(invocation: Invocation, /, registry: RegistryFlags, rule: TagRule,
     digests = flags["digests"] or "digest" in map(keyified, output.columns)
     header = ("Name", "Digest") if digests else ("Name",)
     with registry.session(invocation, side="", concurrency=flags["concurrency"]) as session:
-        source = session.source(parse_any(given(flags)).repository)
+        source = session.source(parse_any(image_flag(flags)).repository)
 
         def chosen(names: Sequence[str]) -> Sequence[str]:
             from oci.mirror.selection import SourceAges, select  # noqa: PLC0415 - a plain list needs no rules
@@ -92,15 +92,15 @@ def list_tags(invocation: Invocation, /, registry: RegistryFlags, rule: TagRule,
 @click.pass_obj
 def resolve(invocation: Invocation, /, registry: RegistryFlags, **flags: Any) -> None:
     """Print the reference with the digest that the tag stands for."""
-    reference = parse_any(given(flags))
+    reference = parse_any(image_flag(flags))
     with registry.session(invocation, side="") as session:
-        found = resolve_tag(session.source(reference.repository), reference)
-    invocation.output.result(reference=str(found), digest=found.identifier)
-    invocation.output.block(str(found))
+        resolved = resolve_tag(session.source(reference.repository), reference)
+    invocation.output.result(reference=str(resolved), digest=resolved.identifier)
+    invocation.output.block(str(resolved))
     invocation.output.finish()
 
 
-def given(flags: dict[str, Any]) -> str:
+def image_flag(flags: dict[str, Any]) -> str:
     """The --image of a command. Raises InvalidInput where it is left out."""
     if not flags["image"]:
         raise InvalidInput("Expected --image (-i)", hint="name the repository: -i REGISTRY/REPOSITORY")
@@ -128,16 +128,18 @@ def delete(invocation: Invocation, /, registry: RegistryFlags, **flags: Any) -> 
     or when something that has a name lists it.
     """
     output = invocation.output
-    reference = parse_any(given(flags))
+    reference = parse_any(image_flag(flags))
     with registry.session(invocation, side="destination", concurrency=flags["concurrency"]) as session:
         from oci.prune.untag import WITH_MANIFEST, plan_untag, untag  # noqa: PLC0415 - the other commands need no prune
 
-        found = untag(session, reference) if output.yes else plan_untag(session, reference)
-    output.result(**to_dict(found))
-    stay = f"{', '.join(found.others)} show the same and stay" if found.others else "no other tag shows it"
+        untagged = untag(session, reference) if output.yes else plan_untag(session, reference)
+    output.result(**to_dict(untagged))
+    stay = f"{', '.join(untagged.others)} show the same and stay" if untagged.others else "no other tag shows it"
     if not output.yes:
-        output.summary(f"{found}: {stay}; nothing was deleted: --yes does that")
+        output.summary(f"{untagged}: {stay}; nothing was deleted: --yes does that")
     else:
-        done = "deleted with its manifest" if found.deleted == WITH_MANIFEST else "deleted; its manifest is there still"
-        output.summary(f"{found}: {done}; {stay}")
+        outcome = (
+            "deleted with its manifest" if untagged.deleted == WITH_MANIFEST else "deleted; its manifest is there still"
+        )
+        output.summary(f"{untagged}: {outcome}; {stay}")
     output.finish()

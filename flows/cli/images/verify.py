@@ -46,31 +46,33 @@ def verify_references(invocation: Invocation, /, registry: RegistryFlags, **flag
     places = names_by_store(flags["references"], flags["repositories"], flags["locks"])
     if not places:
         raise InvalidInput("Expected something to verify", hint="name a reference, or --all-tags REPOSITORY")
-    found = {}
+    results = {}
     with registry.session(invocation, side="destination", concurrency=flags["concurrency"]) as session:
         progress = LayerProgress(session.meter, "verifying", lambda receipt: receipt.bytes_read)
         with shown(progress, invocation, flags["progress_kind"]):
             for name, identifiers in places.items():
-                found[name] = verify_names(session, name, identifiers, deep=flags["deep"])
+                results[name] = verify_names(session, name, identifiers, deep=flags["deep"])
         receipt = session.meter.receipt()
     rows = [
-        [str(name), ", ".join(places[name]) or "all tags", one.manifests, one.blobs, len(one.problems)]
-        for name, one in found.items()
+        [str(name), ", ".join(places[name]) or "all tags", result.manifests, result.blobs, len(result.problems)]
+        for name, result in results.items()
     ]
     invocation.output.table("Places", _PLACES, rows)
     invocation.output.result(
-        places=[{"place": str(name), "names": list(places[name])} | one.to_dict() for name, one in found.items()],
+        places=[
+            {"place": str(name), "names": list(places[name])} | result.to_dict() for name, result in results.items()
+        ],
         receipt=receipt.to_dict(),
     )
-    problems = [problem for one in found.values() for problem in one.problems]
+    problems = [problem for result in results.values() for problem in result.problems]
     if problems:
         raise Incomplete(
             counted(len(problems), "problem"),
             [StoreError(problem) for problem in problems],
-            hint=_LOST if len(problems) > sum(one.absent for one in found.values()) else _UNKNOWN,
+            hint=_LOST if len(problems) > sum(result.absent for result in results.values()) else _UNKNOWN,
         )
-    manifests, blobs = (sum(getattr(one, what) for one in found.values()) for what in ("manifests", "blobs"))
-    hashed = sum(one.bytes_hashed for one in found.values())
+    manifests, blobs = (sum(getattr(result, field) for result in results.values()) for field in ("manifests", "blobs"))
+    hashed = sum(result.bytes_hashed for result in results.values())
     how = f"{show_size(hashed)} hashed" if flags["deep"] else "asked for by HEAD"
     cost = f"{counted(receipt.total_requests, 'request')}, {receipt.seconds:.1f} s"
     invocation.output.summary(f"complete: {counted(manifests, 'manifest')}, {counted(blobs, 'blob')}, {how}, {cost}")

@@ -35,51 +35,53 @@ def check(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, 
     """
     invocation.output.check_columns(_DRIFT)
     mirrors = Mirrors.asked_for(invocation, registry, store, flags)
-    found: list[Comparison] = []
+    comparisons: list[Comparison] = []
     failures: list[TransshipError] = []
     for _, comparison in mirrors.compared(mirrors.shared(audit=True, thorough=True), failures):
-        found.append(comparison)
-        _say(invocation, found[-1])
-    mirrors.tell(flags["report"], {"mirrors": [_described(one) for one in found]})
-    invocation.output.table("Drift", _DRIFT, [row for one in found for row in _rows(one)])
+        comparisons.append(comparison)
+        _say(invocation, comparisons[-1])
+    mirrors.tell(flags["report"], {"mirrors": [_described(comparison) for comparison in comparisons]})
+    invocation.output.table("Drift", _DRIFT, [row for comparison in comparisons for row in _rows(comparison)])
     if failures:
         raise Incomplete(
             f"{len(failures)} comparisons failed",
             failures,
-            some_done=any(tag.state is not TagState.FAILED for one in found for _, tag in one.tags()),
+            some_done=any(
+                tag.state is not TagState.FAILED for comparison in comparisons for _, tag in comparison.tags()
+            ),
             hint="what could be compared is shown; check again when the cause is gone",
         )
-    drifted = any(one.drifted for one in found)
+    drifted = any(comparison.drifted for comparison in comparisons)
     invocation.output.finish(succeeded=not drifted)
     return ExitCode.DRIFT if drifted else ExitCode.DONE
 
 
-def _described(found: Comparison) -> dict[str, Any]:
-    return found.to_dict() | {"lag_seconds": found.lag(datetime.now(UTC))}
+def _described(comparison: Comparison) -> dict[str, Any]:
+    return comparison.to_dict() | {"lag_seconds": comparison.lag(datetime.now(UTC))}
 
 
-def _say(invocation: Invocation, found: Comparison) -> None:
-    warn_of_nothing(invocation, found)
-    counts = {state: found.count(state) for state in TagState}
+def _say(invocation: Invocation, comparison: Comparison) -> None:
+    warn_of_nothing(invocation, comparison)
+    counts = {state: comparison.count(state) for state in TagState}
     parts = [f"{count} {state.value}" for state, count in counts.items() if count or state is TagState.IN_PLACE]
-    if found.extra:
-        parts.append(f"{found.extra} extra")
-    if found.held:
-        parts.append(f"{len(found.held)} too young")
-    lag = found.lag(datetime.now(UTC))
+    if comparison.extra:
+        parts.append(f"{comparison.extra} extra")
+    if comparison.too_young:
+        parts.append(f"{len(comparison.too_young)} too young")
+    lag = comparison.lag(datetime.now(UTC))
     behind = f"; behind by {lag / 3600:.1f} hours" if lag else ""
-    invocation.output.summary(f"{found.mirror}: {', '.join(parts)}{behind}")
+    invocation.output.summary(f"{comparison.mirror}: {', '.join(parts)}{behind}")
 
 
-def _rows(found: Comparison) -> list[list[str]]:
+def _rows(comparison: Comparison) -> list[list[str]]:
     rows = [
-        [found.mirror, destination, tag.tag, tag.state.value, tag.reason]
-        for destination, tag in found.tags()
+        [comparison.mirror, destination, tag.tag, tag.state.value, tag.reason]
+        for destination, tag in comparison.tags()
         if tag.state is not TagState.IN_PLACE
     ]
     rows.extend(
-        [found.mirror, one.destination, tag, "extra", "the mirror doesn't take it"]
-        for one in found.destinations
-        for tag in one.extra
+        [comparison.mirror, destination.destination, tag, "extra", "the mirror doesn't take it"]
+        for destination in comparison.destinations
+        for tag in destination.extra
     )
     return rows

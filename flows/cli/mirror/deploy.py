@@ -69,10 +69,10 @@ def deploy(invocation: Invocation, /, **flags: Any) -> None:
         prune=flags["prune"],
         dry_run=flags["dry_run"],
     )
-    done: list[Change] = []
+    changes: list[Change] = []
 
     def note(change: Change) -> None:
-        done.append(change)
+        changes.append(change)
         invocation.cancel.check()
 
     try:
@@ -81,13 +81,16 @@ def deploy(invocation: Invocation, /, **flags: Any) -> None:
         output.result(
             dry_run=options.dry_run,
             changes=[
-                {"outcome": one.outcome.value, "kind": one.kind, "name": one.name, "detail": one.detail} for one in done
+                {"outcome": change.outcome.value, "kind": change.kind, "name": change.name, "detail": change.detail}
+                for change in changes
             ],
         )
-        output.table("Objects", _HEADER, [(one.outcome, one.kind, one.name, one.detail) for one in done])
-    counts = Counter(one.outcome.value for one in done)
-    said = ", ".join(f"{number} {outcome}" for outcome, number in counts.items())
-    output.summary(f"nothing was changed; {said}" if options.dry_run else said)
+        output.table(
+            "Objects", _HEADER, [(change.outcome, change.kind, change.name, change.detail) for change in changes]
+        )
+    counts = Counter(change.outcome.value for change in changes)
+    counted_outcomes = ", ".join(f"{number} {outcome}" for outcome, number in counts.items())
+    output.summary(f"nothing was changed; {counted_outcomes}" if options.dry_run else counted_outcomes)
     output.finish()
 
 
@@ -114,8 +117,14 @@ def validate(invocation: Invocation, /, **flags: Any) -> None:
     output.check_columns(_MIRRORS)
     config = read_config(flags["file"])
     rows = [
-        [one.name, str(one.source), " ".join(map(str, one.destinations)), str(len(one.tags)), str(one.schedule or "")]
-        for one in config.mirrors
+        [
+            mirror.name,
+            str(mirror.source),
+            " ".join(map(str, mirror.destinations)),
+            str(len(mirror.tags)),
+            str(mirror.schedule or ""),
+        ]
+        for mirror in config.mirrors
     ]
     output.result(mirrors=[dict(zip(map(str.lower, _MIRRORS), row, strict=True)) for row in rows])
     output.table("Mirrors", _MIRRORS, rows)

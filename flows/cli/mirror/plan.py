@@ -42,28 +42,33 @@ def plan(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, *
     failures: list[TransshipError] = []
     for session, comparison in mirrors.compared(shared, failures):
         plans.append(plan_mirror(session, comparison))
-        failures.extend(StoreError(one.error, subject=", ".join(one.names)) for one in plans[-1].items if one.error)
+        failures.extend(StoreError(item.error, subject=", ".join(item.names)) for item in plans[-1].items if item.error)
         _say(invocation, plans[-1])
         if flags["why"]:
             why[comparison.mirror] = _verdicts(mirrors.config.mirror(comparison.mirror.partition("/")[0]), comparison)
-    body = [one.to_dict() | ({"why": to_builtins(why[one.mirror])} if one.mirror in why else {}) for one in plans]
+    body = [
+        planned.to_dict() | ({"why": to_builtins(why[planned.mirror])} if planned.mirror in why else {})
+        for planned in plans
+    ]
     mirrors.tell(flags["output"], {"mirrors": body})
     if flags["why"]:
         rows = [
-            [name, one.tag, "yes" if one.taken else "no", str(one.rule or ""), one.reason]
+            [name, verdict.tag, "yes" if verdict.taken else "no", str(verdict.rule or ""), verdict.reason]
             for name, verdicts in why.items()
-            for one in verdicts
+            for verdict in verdicts
         ]
         invocation.output.table("Why", _WHY, rows)
-    invocation.output.table("Images", _IMAGES, [row for one in plans for row in _rows(one)])
-    requests = [[one.mirror, registry_name, count] for one in plans for registry_name, count in one.requests.items()]
+    invocation.output.table("Images", _IMAGES, [row for planned in plans for row in _rows(planned)])
+    requests = [
+        [planned.mirror, registry_name, count] for planned in plans for registry_name, count in planned.requests.items()
+    ]
     if requests:
         invocation.output.table("Requests", _REQUESTS, requests)
     if failures:
         raise Incomplete(
             f"{len(failures)} sources, destinations or images couldn't be looked at",
             failures,
-            some_done=any(one.in_place or not all(item.error for item in one.items) for one in plans),
+            some_done=any(planned.in_place or not all(item.error for item in planned.items) for planned in plans),
             hint="what could be planned is shown; plan again when the cause is gone",
         )
     invocation.output.finish()
@@ -77,27 +82,27 @@ def _verdicts(mirror: Mirror, comparison: Comparison) -> list[Verdict]:
     return explain(sorted(tags), mirror.tags, mirror.never, comparison.selection)
 
 
-def _say(invocation: Invocation, found: MirrorPlan) -> None:
-    warn_of_nothing(invocation, found)
-    for tag in found.mutated:
-        invocation.output.warn(f"{found.mirror}: immutable tag {tag} moved at {found.source}; it isn't overwritten")
-    for tag, reason in found.refusals.items():
-        invocation.output.warn(f"{found.mirror}: the policy refuses {tag} at {found.source}: {reason}")
-    for tag, reason in found.held.items():
-        invocation.output.line(f"{found.mirror} | {tag} waits: {reason}")
-    waiting = f", {counted(found.waiting, 'image')} left to the next run" if found.waiting else ""
-    work = f"{counted(len(found.items), 'image')} to copy, {counted(found.in_place, 'tag')} in place{waiting}"
+def _say(invocation: Invocation, planned: MirrorPlan) -> None:
+    warn_of_nothing(invocation, planned)
+    for tag in planned.mutated:
+        invocation.output.warn(f"{planned.mirror}: immutable tag {tag} moved at {planned.source}; it isn't overwritten")
+    for tag, reason in planned.refusals.items():
+        invocation.output.warn(f"{planned.mirror}: the policy refuses {tag} at {planned.source}: {reason}")
+    for tag, reason in planned.held.items():
+        invocation.output.line(f"{planned.mirror} | {tag} waits: {reason}")
+    waiting = f", {counted(planned.waiting, 'image')} left to the next run" if planned.waiting else ""
+    work = f"{counted(len(planned.items), 'image')} to copy, {counted(planned.in_place, 'tag')} in place{waiting}"
     invocation.output.summary(
-        f"{found.mirror}: {work}; "
-        f"{show_size(found.bytes_to_move)} to move, {show_size(found.bytes_to_mount)} to mount, "
-        f"{counted(sum(found.requests.values()), 'request')}"
+        f"{planned.mirror}: {work}; "
+        f"{show_size(planned.bytes_to_move)} to move, {show_size(planned.bytes_to_mount)} to mount, "
+        f"{counted(sum(planned.requests.values()), 'request')}"
     )
 
 
-def _rows(found: MirrorPlan) -> list[list[str]]:
+def _rows(planned: MirrorPlan) -> list[list[str]]:
     return [
         [
-            found.mirror,
+            planned.mirror,
             item.title,
             item.destination,
             " ".join(item.tags),
@@ -105,5 +110,5 @@ def _rows(found: MirrorPlan) -> list[list[str]]:
             show_size(item.bytes_to_mount),
             item.error,
         ]
-        for item in found.items
+        for item in planned.items
     ]

@@ -48,19 +48,21 @@ def run(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, **
     """
     output = invocation.output
     output.check_columns(_RUNS)
-    invocation.kept = "what is copied stays, and no tag shows anything incomplete; run the same again to go on"
+    invocation.resume_hint = "what is copied stays, and no tag shows anything incomplete; run the same again to go on"
     mirrors = Mirrors.asked_for(invocation, registry, store, flags)
     shared = mirrors.shared(audit=flags["audit"])
     reports: list[MirrorReport] = []
 
-    def made(report: MirrorReport) -> None:
+    def report_mirror(report: MirrorReport) -> None:
         reports.append(report)
         _say(invocation, report)
 
     try:
         if mirrors.chosen:
             with mirrors.session() as session:
-                run_mirrors(session, mirrors.chosen, shared, on_done=_told(invocation), on_report=made)
+                run_mirrors(
+                    session, mirrors.chosen, shared, on_done=_line_per_outcome(invocation), on_report=report_mirror
+                )
     finally:
         order = [mirror.name for mirror in mirrors.chosen]
         reports.sort(key=lambda report: (order.index(report.mirror.partition("/")[0]), report.mirror))
@@ -72,11 +74,15 @@ def run(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, **
     output.finish()
 
 
-def _told(invocation: Invocation) -> Any:
+def _line_per_outcome(invocation: Invocation) -> Any:
     def report(mirror: Mirror, item: WorkItem, outcomes: tuple[ItemOutcome, ...]) -> None:
-        for one in outcomes:
-            what = f"{show_size(one.bytes_written)} sent, {one.seconds:.1f} s" if one.status == DONE else one.status
-            invocation.output.line(f"{mirror.name} | {item.title} -> {one.destination}: {what}")
+        for outcome in outcomes:
+            result = (
+                f"{show_size(outcome.bytes_written)} sent, {outcome.seconds:.1f} s"
+                if outcome.status == DONE
+                else outcome.status
+            )
+            invocation.output.line(f"{mirror.name} | {item.title} -> {outcome.destination}: {result}")
 
     return report
 

@@ -15,7 +15,7 @@ from flows.cli.click_ext import Invocation
 from oci.archive.s3_options import S3Options
 from oci.errors import InvalidInput, NotFound, StoreError, TransshipError
 from oci.mirror.compare import compare
-from oci.mirror.comparison import Care, Comparison, TagState, concerns
+from oci.mirror.comparison import Comparison, Coverage, TagState, concerns
 from oci.mirror.config import Mirror, MirrorsConfig
 from oci.mirror.digest_cache import DigestCache, default_path
 from oci.mirror.reader import read_config
@@ -54,14 +54,14 @@ def expect_server() -> None:
         raise InvalidInput("PREFECT_API_URL is not set", hint="name the server: http://127.0.0.1:4200/api")
 
 
-def _problems(found: Comparison) -> list[TransshipError]:
+def _problems(comparison: Comparison) -> list[TransshipError]:
     """Of destinations and tags that couldn't be compared."""
-    problems = [one.error for one in found.destinations if one.error is not None]
+    problems = [destination.error for destination in comparison.destinations if destination.error is not None]
     return [
         *problems,
         *(
-            StoreError(tag.reason, subject=f"{found.source}:{tag.tag}", retryable=True)
-            for _, tag in found.tags()
+            StoreError(tag.reason, subject=f"{comparison.source}:{tag.tag}", retryable=True)
+            for _, tag in comparison.tags()
             if tag.state is TagState.FAILED
         ),
     ]
@@ -78,9 +78,11 @@ class Emptiable(Protocol):
     def nothing_taken(self) -> str: ...
 
 
-def warn_of_nothing(invocation: Invocation, found: Emptiable) -> None:
-    if found.nothing_taken:
-        invocation.output.warn(f"{found.mirror}: nothing of {found.source} is mirrored: {found.nothing_taken}")
+def warn_of_nothing(invocation: Invocation, emptiable: Emptiable) -> None:
+    if emptiable.nothing_taken:
+        invocation.output.warn(
+            f"{emptiable.mirror}: nothing of {emptiable.source} is mirrored: {emptiable.nothing_taken}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +123,8 @@ class Mirrors:
         )
 
     def shared(self, *, audit: bool = False, thorough: bool = False) -> Shared:
-        care = Care(audit=audit, thorough=thorough, only=self.only)
-        return Shared(facts=self.facts, breaker=self.breaker, care=care)
+        scope = Coverage(audit=audit, thorough=thorough, only=self.only)
+        return Shared(facts=self.facts, breaker=self.breaker, scope=scope)
 
     @contextmanager
     def session(self) -> Iterator[Session]:
@@ -140,14 +142,14 @@ class Mirrors:
         if not self.chosen:
             return
 
-        def found(mirror: Mirror) -> Comparison | TransshipError:
+        def compare_one(mirror: Mirror) -> Comparison | TransshipError:
             try:
-                return compare(session, mirror, facts=shared.facts, breaker=shared.breaker, care=shared.care)
+                return compare(session, mirror, facts=shared.facts, breaker=shared.breaker, scope=shared.scope)
             except TransshipError as error:
                 return error
 
         with self.session() as session, ThreadPoolExecutor(SIDE_BY_SIDE, "mirror") as threads:
-            for comparison in threads.map(found, expanded(session, self.chosen)):
+            for comparison in threads.map(compare_one, expanded(session, self.chosen)):
                 if isinstance(comparison, TransshipError):
                     failures.append(comparison)
                     continue

@@ -74,10 +74,10 @@ def watch(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, 
         current[0] = replace(first, config=config, chosen=config.chosen(flags["names"]))
         return current[0].chosen
 
-    def run(mirrors: Sequence[Mirror], done: Callable[[MirrorReport], None]) -> None:
+    def run(mirrors: Sequence[Mirror], on_report: Callable[[MirrorReport], None]) -> None:
         batch = replace(current[0], chosen=tuple(mirrors), breaker=Breaker())
         with batch.session() as session:
-            run_mirrors(session, mirrors, batch.shared(), on_report=done)
+            run_mirrors(session, mirrors, batch.shared(), on_report=on_report)
 
     watched = Watch(run, interval=flags["interval"], jitter=flags["jitter"], metrics_file=flags["metrics_file"])
     watched.use(first.chosen)
@@ -182,24 +182,24 @@ class Watch:
             self._batches.add(thread)
 
     def _batch(self, mirrors: Sequence[Mirror]) -> None:
-        left = {mirror.name for mirror in mirrors}
+        unreported = {mirror.name for mirror in mirrors}
 
-        def done(report: MirrorReport) -> None:
+        def report_done(report: MirrorReport) -> None:
             self._note(report)
-            if report.mirror in left:
-                left.remove(report.mirror)
+            if report.mirror in unreported:
+                unreported.remove(report.mirror)
                 self._free([report.mirror], ended=True)
 
         try:
-            self._run(mirrors, done)
-            self._free(left, ended=True)  # a namespace has reports of its repositories alone
-            left.clear()
+            self._run(mirrors, report_done)
+            self._free(unreported, ended=True)  # a namespace has reports of its repositories alone
+            unreported.clear()
         except Cancelled:
-            _log.warning("stopped: %s", ", ".join(left))
+            _log.warning("stopped: %s", ", ".join(unreported))
         except TransshipError as error:
-            _log.error("%s: %s", ", ".join(left), error)
+            _log.error("%s: %s", ", ".join(unreported), error)
         finally:
-            self._free(left, ended=False)
+            self._free(unreported, ended=False)
 
     def _free(self, names: Collection[str], *, ended: bool) -> None:
         with self._lock:
@@ -235,8 +235,8 @@ class Watch:
     def _pause(self) -> float:
         now = self._now()
         with self._lock:
-            left = [(state.due - now).total_seconds() for state in self._states.values() if state.due is not None]
-        return max(0.0, min([_LONGEST_WAIT, *left]))
+            pauses = [(state.due - now).total_seconds() for state in self._states.values() if state.due is not None]
+        return max(0.0, min([_LONGEST_WAIT, *pauses]))
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -295,7 +295,7 @@ class _Listener:
 @contextmanager
 def _signals(watched: Watch, read: Callable[[], Sequence[Mirror]], stop: Callable[[], None]) -> Iterator[None]:
     """SIGHUP has the mirrors read again, SIGTERM and Ctrl-C drain, and stop what runs when they come a second time."""
-    seen: list[int] = []
+    signals: list[int] = []
 
     def again() -> None:
         try:
@@ -308,9 +308,9 @@ def _signals(watched: Watch, read: Callable[[], Sequence[Mirror]], stop: Callabl
 
     def handle(number: int, frame: FrameType | None) -> None:
         del frame
-        action = again if number == signal.SIGHUP else stop if seen else watched.drain
+        action = again if number == signal.SIGHUP else stop if signals else watched.drain
         if number != signal.SIGHUP:
-            seen.append(number)
+            signals.append(number)
         # In a thread of its own: the interrupted one may hold the very lock that the action needs.
         threading.Thread(target=action, daemon=True).start()
 

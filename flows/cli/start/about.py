@@ -23,24 +23,24 @@ EQUALS = "0.43.0"
 @click.pass_context
 def show_help(context: click.Context, words: tuple[str, ...], man: bool, man_pages: str) -> None:
     """Explain a command."""
-    found = context.find_root()
+    topic = context.find_root()
     for word in words:
-        below = found.command.get_command(found, word) if isinstance(found.command, click.Group) else None
+        below = topic.command.get_command(topic, word) if isinstance(topic.command, click.Group) else None
         if below is None:
             raise click.UsageError(f"unknown help topic '{' '.join(words)}'")
-        found = click.Context(below, info_name=word, parent=found)
+        topic = click.Context(below, info_name=word, parent=topic)
     if man or man_pages:
         from flows.cli.start import man as manual  # noqa: PLC0415 - help itself needs it not
 
         if man_pages:
             with os_errors(store=man_pages, operation="writing manual pages"):
                 os.makedirs(man_pages, exist_ok=True)
-                for name, page in manual.pages(found):
+                for name, page in manual.pages(topic):
                     write_output(os.path.join(man_pages, name), page.encode())
         else:
-            click.echo(manual.page(found), nl=False)
+            click.echo(manual.page(topic), nl=False)
         return
-    click.echo(found.get_help())
+    click.echo(topic.get_help())
 
 
 SHELLS = ("bash", "zsh", "fish", "powershell")
@@ -88,10 +88,10 @@ def completion(context: click.Context, shell: str) -> None:
 @click.pass_obj
 def version(invocation: Invocation) -> None:
     """Print the version."""
-    own = f"transship version {__version__}"
+    version_line = f"transship version {__version__}"
     invocation.output.result(version=__version__)
     if program_name() == IMGPKG:
-        invocation.output.block(f"imgpkg version {EQUALS}\n{own}, which does what this imgpkg does\n")
+        invocation.output.block(f"imgpkg version {EQUALS}\n{version_line}, which does what this imgpkg does\n")
     else:
-        invocation.output.block(f"{own}\n")
+        invocation.output.block(f"{version_line}\n")
     invocation.output.finish()

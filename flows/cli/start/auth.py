@@ -58,16 +58,16 @@ def check(invocation: Invocation, /, registry: RegistryFlags, **flags: Any) -> N
     if len(files) > 1 or not (files or names):
         raise click.UsageError("Expected repositories, or one file of mirrors")
     rights = ("pull", "push") if flags["push"] else ("pull",)
-    wanted = dict.fromkeys((name, right) for name in names for right in rights)
+    rights_of = dict.fromkeys((name, right) for name in names for right in rights)
     opened: AbstractContextManager[Session]
     if not files:
         opened = registry.session(invocation)
     else:
         mirrors = Mirrors.asked_for(invocation, registry, S3Options(), {"path": files[0], "names": (), "only": ""})
-        wanted |= dict.fromkeys(_named(mirrors))
+        rights_of |= dict.fromkeys(_named(mirrors))
         opened = mirrors.session()
     with opened as session:
-        tried = [_tried(session, name, right) for name, right in wanted]
+        tried = [_tried(session, name, right) for name, right in rights_of]
     failures = [error for _, error in tried if error is not None]
     invocation.output.table("Logins", _HEADER, [row for row, _ in tried])
     keys = ("repository", "right", "login", "result")
@@ -86,7 +86,7 @@ def check(invocation: Invocation, /, registry: RegistryFlags, **flags: Any) -> N
 
 def _named(mirrors: Mirrors) -> Iterator[tuple[Repository, str]]:
     for mirror in mirrors.chosen:
-        stores = [(mirror.source.store, "pull"), *((one.store, "push") for one in mirror.destinations)]
+        stores = [(mirror.source.store, "pull"), *((destination.store, "push") for destination in mirror.destinations)]
         yield from ((store, right) for store, right in stores if isinstance(store, Repository))
 
 

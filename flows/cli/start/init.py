@@ -21,7 +21,7 @@ _MIRRORS = "mirrors.yaml"
 _SOURCE = "registry.example/shop/web"
 _DESTINATION = "registry.corp.example/mirror/web"
 _HEADER = ("File", "What")
-_WHAT = {
+_PURPOSES = {
     "README.md": "what each file is for, and what to run",
     _MIRRORS: "what is mirrored where, and when; the rest of the format in comments",
     "prefect.yaml": "deployments of the flows, for prefect deploy",
@@ -63,10 +63,10 @@ def init(invocation: Invocation, /, folder: str, source: str, destination: str) 
         with os_errors(store=folder, subject=path, operation="writing the file"):
             os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
             write_output(target, data)
-    output.table("Files", _HEADER, [[path, _WHAT.get(path, "an example")] for path in files])
+    output.table("Files", _HEADER, [[path, _PURPOSES.get(path, "an example")] for path in files])
     output.result(folder=os.path.abspath(folder), files=list(files))
-    there = "" if folder == "." else f"cd {shlex.quote(folder)} && "
-    output.summary(f"wrote {counted(len(files), 'file')}; next: {there}transship mirror validate")
+    change_folder = "" if folder == "." else f"cd {shlex.quote(folder)} && "
+    output.summary(f"wrote {counted(len(files), 'file')}; next: {change_folder}transship mirror validate")
     output.finish()
 
 
@@ -81,6 +81,6 @@ def _files(folder: Traversable, below: str = "") -> Iterator[tuple[str, Traversa
 
 
 def _filled(data: bytes, sides: dict[str, str]) -> bytes:
-    for name, given in sides.items():
-        data = data.replace(name.encode(), given.encode())
+    for name, replacement in sides.items():
+        data = data.replace(name.encode(), replacement.encode())
     return data

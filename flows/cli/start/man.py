@@ -16,7 +16,7 @@ from oci import __version__
 def page(context: click.Context) -> str:
     """Returns the page of one command, or of a group with the commands below it."""
     command, path = context.command, context.command_path
-    summary, _, rest = inspect.cleandoc(command.help or "").partition("\n\n")
+    summary, _, details = inspect.cleandoc(command.help or "").partition("\n\n")
     first = " ".join(summary.split())
     lines = [
         f'.TH {_quoted(path.replace(" ", "-").upper())} 1 "" {_quoted(f"transship {__version__}")}',
@@ -26,10 +26,15 @@ def page(context: click.Context) -> str:
         f".B {_escaped(path)}",
         _escaped(" ".join(command.collect_usage_pieces(context))),
     ]
-    if rest:
-        lines += [".SH DESCRIPTION", *_paragraphs(rest)]
+    if details:
+        lines += [".SH DESCRIPTION", *_paragraphs(details)]
     if isinstance(command, Verb):
-        lines += [".SH EXAMPLES", ".nf", *(_escaped(f"{path} {one}".rstrip()) for one in command.examples), ".fi"]
+        lines += [
+            ".SH EXAMPLES",
+            ".nf",
+            *(_escaped(f"{path} {example}".rstrip()) for example in command.examples),
+            ".fi",
+        ]
     if isinstance(command, click.Group):
         lines.append(".SH COMMANDS")
         for name, line in command.lines():  # type: ignore[attr-defined]  # every group is a Tree

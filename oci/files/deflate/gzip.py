@@ -50,15 +50,15 @@ def compress(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 def _blocks(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """The same bytes in blocks that are full, but for the last."""
-    held = bytearray()
+    buffer = bytearray()
     for chunk in chunks:
-        held += chunk
-        done = len(held) - len(held) % _BLOCK
-        for start in range(0, done, _BLOCK):
-            yield bytes(held[start : start + _BLOCK])
-        del held[:done]
-    if held:
-        yield bytes(held)
+        buffer += chunk
+        full = len(buffer) - len(buffer) % _BLOCK
+        for start in range(0, full, _BLOCK):
+            yield bytes(buffer[start : start + _BLOCK])
+        del buffer[:full]
+    if buffer:
+        yield bytes(buffer)
 
 
 class _Tokens(Struct):
@@ -92,22 +92,22 @@ class _Matcher:
     """Finds copies. Positions count from the start of what is kept: up to 32 KiB of the last block, then this one."""
 
     def __init__(self) -> None:
-        self._kept = b""
+        self._window = b""
         self._table = [_FAR] * (1 << 14)
 
     def tokens(self, block: bytes) -> _Tokens:
-        data = self._kept + block
+        data = self._window + block
         tokens = _Tokens()
-        emitted = len(self._kept)
+        emitted = len(self._window)
         for start, end, back in self._copies(data, emitted):
             tokens.runs.append(data[emitted:start])
             tokens.lengths.append(end - start)
             tokens.distances.append(back)
             emitted = end
         tokens.runs.append(data[emitted:])
-        self._kept = data[-_WINDOW:]
-        gone = len(data) - len(self._kept)
-        self._table = [at - gone for at in self._table]
+        self._window = data[-_WINDOW:]
+        dropped = len(data) - len(self._window)
+        self._table = [at - dropped for at in self._table]
         return tokens
 
     def _copies(self, data: bytes, at: int) -> Iterator[tuple[int, int, int]]:
@@ -121,39 +121,39 @@ class _Matcher:
                 if after > last:
                     return
                 slot = word * factor >> 18 & 16383
-                found = table[slot]
+                earlier = table[slot]
                 table[slot] = at
-                if at - found <= window and words[found] == word:
+                if at - earlier <= window and words[earlier] == word:
                     break
                 at = after
                 word = words[at]
             while True:
-                end = _end_of_copy(data, words, at, found)
-                yield at, end, at - found
+                end = _end_of_copy(data, words, at, earlier)
+                yield at, end, at - earlier
                 if end >= last:
                     return
                 table[words[end - 1] * factor >> 18 & 16383] = end - 1
                 at = end
                 word = words[at]
                 slot = word * factor >> 18 & 16383
-                found = table[slot]
+                earlier = table[slot]
                 table[slot] = at
-                if at - found > window or words[found] != word:
+                if at - earlier > window or words[earlier] != word:
                     break
             at += 1
             word = words[at]
 
 
-def _end_of_copy(data: bytes, words: list[int], at: int, found: int) -> int:
-    """Where the bytes at `at`, of which four are known to be those at `found`, cease to be the same."""
+def _end_of_copy(data: bytes, words: list[int], at: int, earlier: int) -> int:
+    """Where the bytes at `at`, of which four equal those at `earlier`, cease to be the same."""
     for ahead in (4, 8):
-        difference = words[at + ahead] ^ words[found + ahead]
+        difference = words[at + ahead] ^ words[earlier + ahead]
         if difference:
             return at + ahead + ((difference & -difference).bit_length() - 1 >> 3)
-    here, there = data[at + 12 : at + _LONGEST_COPY], data[found + 12 : found + _LONGEST_COPY]
-    if here == there[: len(here)]:
+    here, before = data[at + 12 : at + _LONGEST_COPY], data[earlier + 12 : earlier + _LONGEST_COPY]
+    if here == before[: len(here)]:
         return at + 12 + len(here)
-    difference = int.from_bytes(here, "little") ^ int.from_bytes(there[: len(here)], "little")
+    difference = int.from_bytes(here, "little") ^ int.from_bytes(before[: len(here)], "little")
     return at + 12 + ((difference & -difference).bit_length() - 1 >> 3)
 
 

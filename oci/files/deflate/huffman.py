@@ -90,12 +90,12 @@ def _symbols_by_length(leaves: Sequence[int], longest: int) -> list[int]:
         )
         levels.append(level)
         packages = [level[at][0] + level[at + 1][0] for at in range(0, len(level) - 1, 2)]
-    taken = 2 * len(leaves) - 2
+    count = 2 * len(leaves) - 2
     at_least = []
     for level in reversed(levels):
-        chosen = sum(is_leaf for _, is_leaf in level[:taken])
+        chosen = sum(is_leaf for _, is_leaf in level[:count])
         at_least.append(chosen)
-        taken = 2 * (taken - chosen)
+        count = 2 * (count - chosen)
     return [more - fewer for more, fewer in zip(at_least, [*at_least[1:], 0], strict=True)]
 
 
@@ -105,8 +105,8 @@ def code_words(lengths: Sequence[int]) -> list[str]:
     code = 0
     for length in range(1, max(lengths) + 1):
         code <<= 1
-        for symbol, own in enumerate(lengths):
-            if own == length:
+        for symbol, code_length in enumerate(lengths):
+            if code_length == length:
                 words[symbol] = bits(code, length)[::-1]
                 code += 1
     return words
@@ -115,23 +115,23 @@ def code_words(lengths: Sequence[int]) -> list[str]:
 def _run_lengths(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
     """Code lengths as the header writes them: (length, 0), or (16, 17 or 18, how often beyond the least)."""
     for length, group in groupby(lengths):
-        left = len(list(group))
+        remaining = len(list(group))
         if length:
             yield length, 0
-            left -= 1
-            while left >= 3:
-                count = min(left, 6)
+            remaining -= 1
+            while remaining >= 3:
+                count = min(remaining, 6)
                 yield 16, count - 3
-                left -= count
+                remaining -= count
         else:
-            while left >= 11:
-                count = min(left, 138)
+            while remaining >= 11:
+                count = min(remaining, 138)
                 yield 18, count - 11
-                left -= count
-            if left >= 3:
-                yield 17, left - 3
-                left = 0
-        yield from [(length, 0)] * left
+                remaining -= count
+            if remaining >= 3:
+                yield 17, remaining - 3
+                remaining = 0
+        yield from [(length, 0)] * remaining
 
 
 def _weight(frequencies: Mapping[int, int], lengths: Sequence[int]) -> int:

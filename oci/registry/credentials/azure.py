@@ -57,12 +57,12 @@ class AzureKeychain:
         form = {"grant_type": "access_token", "service": registry, "access_token": access_token}
         try:
             answer = httpx.post(f"https://{registry}/oauth2/exchange", data=form, timeout=30)
-            found = answer.json().get("refresh_token") if answer.status_code == 200 else None
+            refresh_token = answer.json().get("refresh_token") if answer.status_code == 200 else None
         except (httpx.HTTPError, ValueError, AttributeError) as error:
             raise self._failed(registry, type(error).__name__) from error
-        if not isinstance(found, str):
+        if not isinstance(refresh_token, str):
             raise self._failed(registry, f"the exchange answered {answer.status_code}")
-        return found
+        return refresh_token
 
     def _failed(self, registry: str, why: str) -> Unauthorized:
         return Unauthorized(

@@ -47,7 +47,7 @@ def parse_challenges(text: str) -> list[Challenge]:
     """The challenges of all headers, joined by commas, that we can answer, in the order given. A challenge of any other
     scheme is skipped as a whole, with its token68 or its parameters. Values may be quoted or not, and an unquoted one
     may have characters that belong in quotes (a URL, as some registries write it)."""
-    found: list[tuple[str, dict[str, str]]] = []
+    challenges: list[tuple[str, dict[str, str]]] = []
     text = text[:LIMIT]
     position = _end(_SEPARATORS, text, 0)
     while position < len(text):
@@ -57,16 +57,16 @@ def parse_challenges(text: str) -> list[Challenge]:
             continue
         value = _VALUE.match(text, token.end())
         if value is not None:
-            if found:
+            if challenges:
                 quoted = value.group(1)
                 plain = _ESCAPED.sub(r"\1", quoted) if quoted is not None else value.group(2)
-                found[-1][1].setdefault(token.group().lower(), plain)
+                challenges[-1][1].setdefault(token.group().lower(), plain)
             position = value.end()
         else:
-            found.append((token.group().lower(), {}))
+            challenges.append((token.group().lower(), {}))
             position = _end(_TOKEN68, text, token.end())
         position = _end(_SEPARATORS, text, position)
-    return [Challenge(scheme, parameters) for scheme, parameters in found if scheme in ("basic", "bearer")]
+    return [Challenge(scheme, parameters) for scheme, parameters in challenges if scheme in ("basic", "bearer")]
 
 
 def strongest(challenges: list[Challenge]) -> Challenge | None:

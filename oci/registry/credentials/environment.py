@@ -26,12 +26,14 @@ class _Entry(msgspec.Struct, frozen=True):
         (imgpkg would take `reg/app` for `reg/application` too)."""
         host, path = split_pattern(self.pattern)
         name, _, port = host.partition(":")
-        wanted, _, wanted_port = canonical_host(registry).partition(":")
-        labels, wanted_labels = name.split("."), wanted.split(".")
+        host_name, _, wanted_port = canonical_host(registry).partition(":")
+        labels, wanted_labels = name.split("."), host_name.split(".")
         return (
             port == wanted_port
             and len(labels) == len(wanted_labels)
-            and all(fnmatchcase(one, label) for label, one in zip(labels, wanted_labels, strict=True))
+            and all(
+                fnmatchcase(pattern_label, label) for label, pattern_label in zip(labels, wanted_labels, strict=True)
+            )
             and (not path or repository == path or repository.startswith(f"{path}/"))
         )
 
@@ -42,24 +44,24 @@ class RegistrySets:
     def __init__(self, environ: Mapping[str, str], warn: Callable[[str], None]) -> None:
         sets: dict[str, dict[str, str]] = {}
         for name, value in environ.items():
-            found = _VARIABLE.fullmatch(name)
-            if found:
-                sets.setdefault(found.group(2) or "", {})[found.group(1)] = value
+            match = _VARIABLE.fullmatch(name)
+            if match:
+                sets.setdefault(match.group(2) or "", {})[match.group(1)] = value
             elif name.startswith(PREFIX) and name not in _FOREIGN:
                 warn(f"unknown environment variable {name} is ignored: known are {PREFIX}{{{','.join(_FIELDS)}}}[_N]")
         entries = [
             _Entry(
-                one["HOSTNAME"],
+                fields["HOSTNAME"],
                 Credential(
-                    one.get("USERNAME", ""),
-                    one.get("PASSWORD", ""),
-                    one.get("IDENTITY_TOKEN", ""),
-                    one.get("REGISTRY_TOKEN", ""),
+                    fields.get("USERNAME", ""),
+                    fields.get("PASSWORD", ""),
+                    fields.get("IDENTITY_TOKEN", ""),
+                    fields.get("REGISTRY_TOKEN", ""),
                     origin=f"{PREFIX}HOSTNAME{'_' if suffix else ''}{suffix}",
                 ),
             )
-            for suffix, one in sets.items()
-            if one.get("HOSTNAME")
+            for suffix, fields in sets.items()
+            if fields.get("HOSTNAME")
         ]
         self._entries = sorted(entries, key=lambda entry: entry.pattern, reverse=True)
 
@@ -76,9 +78,9 @@ def general_identity(environ: Mapping[str, str], side: str, flags: Mapping[str, 
     ANONYMOUS for IMGPKG_ANON=true; None when nothing is said. A user name outranks a token, as in imgpkg."""
     flagged = flags.get("username") or flags.get("token")
     if side and not flagged:
-        own = _named(environ, f"TRANSSHIP_{side.upper()}_", {})
-        if own is not None:
-            return own
+        of_side = _named(environ, f"TRANSSHIP_{side.upper()}_", {})
+        if of_side is not None:
+            return of_side
     return _named(environ, "IMGPKG_", flags)
 
 

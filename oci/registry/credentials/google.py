@@ -26,10 +26,10 @@ class GoogleKeychain:
         try:
             return _application_default(registry)
         except (InvalidInput, Unauthorized):
-            found = _of_gcloud()
-            if found is None:
+            credential = _of_gcloud()
+            if credential is None:
                 raise
-            return found
+            return credential
 
 
 def _application_default(registry: str) -> Credential:
@@ -65,8 +65,8 @@ def _of_gcloud() -> Credential | None:
         return None
     command = [program, "config", "config-helper", "--force-auth-refresh", "--format=json(credential)"]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=TIMEOUT, check=True)  # noqa: S603 - on the user's PATH
-        credential = json.loads(done.stdout)["credential"]
+        result = subprocess.run(command, capture_output=True, timeout=TIMEOUT, check=True)  # noqa: S603 - on the user's PATH
+        credential = json.loads(result.stdout)["credential"]
         expires = datetime.fromisoformat(credential["token_expiry"]).timestamp() - 300
         return Credential("_token", str(credential["access_token"]), origin="gcloud", expires_at=expires)
     except (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError):

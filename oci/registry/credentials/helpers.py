@@ -51,12 +51,12 @@ class HelperProgram:
         import subprocess  # noqa: PLC0415 - few configurations name a helper
 
         program = self._program()
-        said = ""
+        failure = ""
         for attempt in range(ATTEMPTS):
             if attempt:
                 time.sleep(self.delay)
             try:
-                done = subprocess.run(  # noqa: S603 - the user's own configuration names it
+                result = subprocess.run(  # noqa: S603 - the user's own configuration names it
                     [program, "get"],
                     input=server.encode(),
                     capture_output=True,
@@ -65,15 +65,15 @@ class HelperProgram:
                     env=dict(self._environ),
                 )
             except subprocess.TimeoutExpired:
-                said = f"no answer within {TIMEOUT:.0f} s"
+                failure = f"no answer within {TIMEOUT:.0f} s"
                 continue
-            if done.returncode == 0:
-                return self._credential(done.stdout[:OUTPUT_LIMIT])
-            said = f"exit code {done.returncode}"
-            if any(text in (done.stdout + done.stderr).decode(errors="replace").lower() for text in _NOT_FOUND):
+            if result.returncode == 0:
+                return self._credential(result.stdout[:OUTPUT_LIMIT])
+            failure = f"exit code {result.returncode}"
+            if any(text in (result.stdout + result.stderr).decode(errors="replace").lower() for text in _NOT_FOUND):
                 return None
         raise Unauthorized(
-            f"the credential helper docker-credential-{self.name} failed {ATTEMPTS} times: {said}",
+            f"the credential helper docker-credential-{self.name} failed {ATTEMPTS} times: {failure}",
             store=server,
             operation="logging in",
             hint=f"try `echo {server} | docker-credential-{self.name} get` by hand",

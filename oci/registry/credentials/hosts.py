@@ -27,8 +27,8 @@ def canonical_host(host: str) -> str:
 def split_pattern(text: str) -> tuple[str, str]:
     """Host and path of what configuration files write for a registry: with or without a scheme, with or without the
     API's version as the path."""
-    rest = text.strip().partition("://")[2] or text.strip()
-    host, _, path = rest.partition("/")
+    address = text.strip().partition("://")[2] or text.strip()
+    host, _, path = address.partition("/")
     path = path.strip("/")
     for version in ("v1", "v2"):
         if path == version or path.startswith(f"{version}/"):

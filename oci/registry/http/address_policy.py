@@ -88,31 +88,31 @@ class AddressPolicy:
         self._side = side
         self._allow_private = allow_private
         self._http_allowed = http_allowed
-        hosts = {host_of(one) for one in named or ()}
+        hosts = {host_of(name) for name in named or ()}
         self._named = hosts if hosts and self._host not in hosts else {self._host}
         self._lock = threading.Lock()
         self._resolved: dict[str, tuple[tuple[str, ...], float]] = {}
 
-    def check(self, url: str, what: str) -> None:
-        """Raises Refused unless `url` (absolute) may be followed; `what` says in words what pointed there."""
+    def check(self, url: str, pointer: str) -> None:
+        """Raises Refused unless `url` (absolute) may be followed; `pointer` names what pointed there ("a redirect")."""
         try:
             origin, _ = split_url(url)
         except InvalidReference as error:
-            raise self._refused(f"{what} points to something that is no web address") from error
+            raise self._refused(f"{pointer} points to something that is no web address") from error
         if origin.scheme == "http" and not (is_loopback(origin.host) or self._http_allowed):
-            raise self._refused(f"{what} points to plain http on {origin.host}")
-        self._judge(origin.host, self._lookup(origin.host), what)
+            raise self._refused(f"{pointer} points to plain http on {origin.host}")
+        self._judge(origin.host, self._lookup(origin.host), pointer)
 
     def addresses(self, origin: Origin) -> tuple[str, ...]:
         """The addresses to connect to, in the resolver's order. Raises OSError when the host has none, Refused when it
         has one that the registry may not point to."""
-        found = self._lookup(origin.host)
-        self._judge(origin.host, found, "an answer")
-        if not found:
+        addresses = self._lookup(origin.host)
+        self._judge(origin.host, addresses, "an answer")
+        if not addresses:
             raise OSError(f"the host name {origin.host} can't be resolved")
-        return found
+        return addresses
 
-    def _judge(self, host: str, addresses: tuple[str, ...], what: str) -> None:
+    def _judge(self, host: str, addresses: tuple[str, ...], pointer: str) -> None:
         """One address that isn't allowed is enough, for the connection may go to any. A name that doesn't resolve here
         can only be reached through a proxy."""
         reach = max(map(reach_of, addresses), default=Reach.PUBLIC)
@@ -121,14 +121,14 @@ class AddressPolicy:
         if is_loopback(host):
             reach = max(reach, Reach.LOOPBACK)
         if reach is Reach.FORBIDDEN:
-            raise self._refused(f"{what} points to {host}, inside a private network that no registry is part of")
+            raise self._refused(f"{pointer} points to {host}, inside a private network that no registry is part of")
         if reach is Reach.PUBLIC or host in self._named:
             return
         if not self._allow_private and reach > max(map(self._reach_of_host, self._named)):
             where = "on this machine" if reach is Reach.LOOPBACK else "inside a private network"
             if host == self._host:
-                what = "a lock or a bundle"
-            raise self._refused(f"{what} points to {host}, {where}", f"{ALLOWED} allows it, if that is right")
+                pointer = "a lock or a bundle"
+            raise self._refused(f"{pointer} points to {host}, {where}", f"{ALLOWED} allows it, if that is right")
 
     def _reach_of_host(self, host: str) -> Reach:
         """How near a registry is that the user named: as near as that, others may be as well."""
@@ -140,17 +140,17 @@ class AddressPolicy:
         """The addresses of a host, none when it can't be resolved."""
         now = time.monotonic()
         with self._lock:
-            known = self._resolved.get(host)
-        if known is not None and known[1] > now:
-            return known[0]
+            remembered = self._resolved.get(host)
+        if remembered is not None and remembered[1] > now:
+            return remembered[0]
         try:
             answers = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError):
             return ()
-        found = tuple(dict.fromkeys(str(answer[4][0]) for answer in answers))
+        addresses = tuple(dict.fromkeys(str(answer[4][0]) for answer in answers))
         with self._lock:
-            self._resolved[host] = (found, now + _REMEMBERED)
-        return found
+            self._resolved[host] = (addresses, now + _REMEMBERED)
+        return addresses
 
     def _refused(self, message: str, hint: str = "") -> Refused:
         return Refused(
@@ -177,13 +177,13 @@ def _embedded(address: _Address) -> list[ipaddress.IPv4Address]:
     if isinstance(address, ipaddress.IPv4Address):
         return []
     last = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    found = [one for one in (address.ipv4_mapped, address.sixtofour) if one is not None]
+    embedded = [mapped for mapped in (address.ipv4_mapped, address.sixtofour) if mapped is not None]
     if address.teredo is not None:
-        found += address.teredo
+        embedded += address.teredo
     if any(address in network for network in _NAT64):
-        found.append(last)
+        embedded.append(last)
     if address in _COMPATIBLE and int(address) > 1:
-        found.append(last)
+        embedded.append(last)
     if (int(address) >> 32) & 0xFFFFFFFF in (0x00005EFE, 0x02005EFE):  # ISATAP (RFC 5214, 6.1)
-        found.append(last)
-    return found
+        embedded.append(last)
+    return embedded

@@ -62,7 +62,7 @@ class Response:
         self.ended_with: Callable[[], None] | None = None
         """Takes the connection back when the answer is released."""
         self._connection = connection
-        self._left: int | None = None
+        self._remaining: int | None = None
         """Bytes of the body, or of the current chunk, that are to come; None: until the connection is closed."""
         self._chunked = False
         self._between = False
@@ -71,39 +71,39 @@ class Response:
         self._keep = "close" not in tokens and (version == 1 or "keep-alive" in tokens)
         coding = headers.get("transfer-encoding", "").lower()
         if method == "HEAD" or status in (204, 304):
-            self._left = 0
+            self._remaining = 0
         elif coding:
             if coding != "chunked":
                 raise WireError(f"the body has the transfer coding {coding[:50]!r}, which nobody asked for")
-            self._chunked, self._left = True, 0
+            self._chunked, self._remaining = True, 0
         elif (length := headers.get("content-length")) is not None:
-            self._left = _length(length)
+            self._remaining = _length(length)
         else:
             self._keep = False
-        self.ended = self._left == 0 and not self._chunked
+        self.ended = self._remaining == 0 and not self._chunked
 
     def readinto(self, view: memoryview) -> int:
         """Receives at most `len(view)` bytes of the body; 0 at its end. Raises WireError when it breaks off. After a
         time-out it may be called again."""
-        if self.ended or (self._chunked and not self._left and not self._next_chunk()):
+        if self.ended or (self._chunked and not self._remaining and not self._next_chunk()):
             return 0
-        wanted = view if self._left is None or self._left >= len(view) else view[: self._left]
-        count = self._connection.receive(wanted)
-        if self._left is None:
+        target = view if self._remaining is None or self._remaining >= len(view) else view[: self._remaining]
+        count = self._connection.receive(target)
+        if self._remaining is None:
             self.ended = not count
         elif not count:
             raise WireError("the connection was closed in the middle of the body")
         else:
-            self._left -= count
-            self._between = self._chunked and not self._left
-            self.ended = not self._chunked and not self._left
+            self._remaining -= count
+            self._between = self._chunked and not self._remaining
+            self.ended = not self._chunked and not self._remaining
         return count
 
     def chunks(self, idle: float, rate: int) -> Iterator[Chunk]:
         """The body as it comes over the wire, never decoded, in pieces of up to PIECE bytes. The memory of a piece is
         used again as soon as nothing refers to it. Raises WireError when no byte comes for `idle` seconds, or fewer
         than `rate` bytes a second over that time: a body that drips is as dead as a body that stalls."""
-        size = min(PIECE, self._left) if self._left and not self._chunked else PIECE
+        size = min(PIECE, self._remaining) if self._remaining and not self._chunked else PIECE
         waited, got = 0.0, 0
         while not self.ended:
             view = memoryview(BUFFERS.take(size))
@@ -143,15 +143,15 @@ class Response:
         return filled, None
 
     def release(self, *, drain: int = 0) -> None:
-        """Gives the connection back for the next request, or closes it. A rest of at most `drain` bytes is read for
+        """Gives the connection back for the next request, or closes it. At most `drain` remaining bytes are read for
         that, which costs less than a new connection."""
-        if self._keep and not self.ended and 0 < drain >= (self._left or 0):
+        if self._keep and not self.ended and 0 < drain >= (self._remaining or 0):
             with contextlib.suppress(WireError):
                 self._connection.set_idle_timeout(2.0)
-                rest = memoryview(bytearray(8 << 10))
+                scratch = memoryview(bytearray(8 << 10))
                 read, count = 0, 1
                 while count and read <= drain:
-                    count = self.readinto(rest)
+                    count = self.readinto(scratch)
                     read += count
         if self.ended and self._keep:
             self._connection.reusable = True
@@ -170,8 +170,8 @@ class Response:
         size = _CHUNK_SIZE.fullmatch(self._connection.line(4096))
         if size is None:
             raise WireError("the framing of the body is broken")
-        self._left = int(size.group(1), 16)
-        if self._left:
+        self._remaining = int(size.group(1), 16)
+        if self._remaining:
             return True
         trailer = 0
         while line := self._connection.line(_TRAILER_LIMIT):

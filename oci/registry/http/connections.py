@@ -145,10 +145,10 @@ class Connections:
         """Keeps a connection for the next request when it may serve again."""
         connection.idle_since = time.monotonic()
         with self._lock:
-            kept = connection.reusable and not self._closed
-            if kept:
+            reusable = connection.reusable and not self._closed
+            if reusable:
                 self._idle.setdefault(origin, []).append(connection)
-        if not kept:
+        if not reusable:
             connection.close()
 
     def _watch(self, sock: socket.socket) -> None:
@@ -308,8 +308,8 @@ def _why(error: OSError) -> str:
 @functools.lru_cache(64)
 def parse_proxy(text: str) -> Proxy:
     """Reads `http://[USER:PASSWORD@]HOST[:PORT]`, with https or without a scheme as well. Raises InvalidInput."""
-    scheme, _, rest = text.rpartition("://")
-    login, _, authority = rest.partition("/")[0].rpartition("@")
+    scheme, _, authority_and_path = text.rpartition("://")
+    login, _, authority = authority_and_path.partition("/")[0].rpartition("@")
     try:
         origin = origin_of(authority, scheme.lower() or "http")
     except InvalidReference as error:

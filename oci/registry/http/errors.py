@@ -203,5 +203,5 @@ def _without_markup(text: str) -> str:
 
 def _printable(text: str) -> str:
     """One short line: a registry's text goes to a terminal."""
-    line = " ".join("".join(one if one.isprintable() else " " for one in text).split())
+    line = " ".join("".join(character if character.isprintable() else " " for character in text).split())
     return line if len(line) <= _EXCERPT else f"{line[:_EXCERPT]}…"

@@ -147,9 +147,9 @@ class Connection:
         while True:
             at = self._buffer.find(b"\n", self._start, self._end)
             if at >= 0:
-                found = bytes(self._view[self._start : at]).rstrip(b"\r")
+                line = bytes(self._view[self._start : at]).rstrip(b"\r")
                 self._start = at + 1
-                return found
+                return line
             if self._end - self._start > limit:
                 raise WireError("the framing of the body is broken")
             if not self._fill():
@@ -169,10 +169,10 @@ class Connection:
             if scanned >= HEAD_LIMIT:
                 raise WireError(f"the header of the answer is longer than {HEAD_LIMIT} bytes")
             if scanned:  # some of it came: the rest has what is left of the time
-                left = deadline - time.monotonic()
-                if left <= 0:
+                remaining = deadline - time.monotonic()
+                if remaining <= 0:
                     raise WireError("timeout awaiting response headers: they don't end", timed_out=True)
-                self._set_timeout(left)
+                self._set_timeout(remaining)
             try:
                 filled = self._fill()
             except WireError as error:
@@ -191,13 +191,13 @@ class Connection:
         if self._start == self._end:
             self._start = self._end = 0
         elif self._end == len(self._buffer):
-            rest = bytes(self._view[self._start : self._end])
-            if len(rest) * 2 > len(self._buffer):
+            unread = bytes(self._view[self._start : self._end])
+            if len(unread) * 2 > len(self._buffer):
                 self._view.release()
                 self._buffer = bytearray(len(self._buffer) * 2)
                 self._view = memoryview(self._buffer)
-            self._view[: len(rest)] = rest
-            self._start, self._end = 0, len(rest)
+            self._view[: len(unread)] = unread
+            self._start, self._end = 0, len(unread)
         try:
             count = self._sock.recv_into(self._view[self._end :])
         except ssl.SSLEOFError:

@@ -159,9 +159,9 @@ class _Stream(httpcore.NetworkStream):
     def __init__(self, stream: httpcore.NetworkStream, sockets: weakref.WeakSet[socket.socket]) -> None:
         self._stream = stream
         self._sockets = sockets
-        found = stream.get_extra_info("socket")
-        if isinstance(found, socket.socket):
-            sockets.add(found)
+        sock = stream.get_extra_info("socket")
+        if isinstance(sock, socket.socket):
+            sockets.add(sock)
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         return self._stream.read(max_bytes, timeout)

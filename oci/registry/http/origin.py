@@ -59,9 +59,9 @@ def split_url(url: str) -> tuple[Origin, str]:
     if port == 0:
         raise InvalidReference(f"{_short(whole)}: 0 is not a port")
     # urlsplit strips nothing behind the authority, but an empty query loses its question mark there.
-    rest = whole[whole.index("//") + 2 :]
-    start = min((at for mark in "/?" if (at := rest.find(mark)) >= 0), default=len(rest))
-    target = rest[start:]
+    after_scheme = whole[whole.index("//") + 2 :]
+    start = min((at for mark in "/?" if (at := after_scheme.find(mark)) >= 0), default=len(after_scheme))
+    target = after_scheme[start:]
     if not target.startswith("/"):
         target = f"/{target}"
     return Origin(scheme, normal_host(host), port or _PORTS[scheme]), ascii_target(target)

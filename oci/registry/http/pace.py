@@ -86,8 +86,8 @@ class Quota(msgspec.Struct, frozen=True):
 def remaining_pulls(headers: Mapping[str, str]) -> Quota | None:
     """What `ratelimit-remaining: 76;w=21600` says. None where the registry says nothing of a quota."""
     text = headers.get("ratelimit-remaining")
-    found = _QUOTA.match(text) if text else None
-    return Quota(int(found.group(1)), float(found.group(2) or 0)) if found else None
+    match = _QUOTA.match(text) if text else None
+    return Quota(int(match.group(1)), float(match.group(2) or 0)) if match else None
 
 
 class Caps(msgspec.Struct, frozen=True):
@@ -114,8 +114,8 @@ class Window:
         self.paused_until = 0.0
         self.cut_at = 0.0
         self.quickest = float("inf")
-        self.taken: deque[float] = deque(maxlen=4096)
-        """When requests were answered without complaint."""
+        self.answered_at: deque[float] = deque(maxlen=4096)
+        """Times at which requests were answered without complaint."""
 
     def wait(self, now: float) -> float:
         """Seconds until the next request may start, as far as pauses and the rate go."""
@@ -129,7 +129,7 @@ class Window:
 
     def succeeded(self, now: float, seconds: float, ceiling: int) -> None:
         limited = self.in_flight + 1 >= self.size or self.waiting > 0
-        self.taken.append(now)
+        self.answered_at.append(now)
         self.quickest = min(self.quickest * _FORGETTING, seconds)
         if limited and seconds <= 2 * self.quickest + _SLACK:
             self.size = min(ceiling, self.size + (1.0 if self.size < self.threshold else 1.0 / self.size))
@@ -142,7 +142,7 @@ class Window:
         """Halves the window and sets the rate, once for all requests that were on their way together."""
         if started <= self.cut_at:
             return
-        recent = sum(1 for moment in self.taken if moment > now - _MEASURED)
+        recent = sum(1 for moment in self.answered_at if moment > now - _MEASURED)
         if self.rate or recent >= _EVIDENCE or self.size == 1.0:
             measured = recent / _MEASURED
             self.rate = max(_SLOWEST, min(self.rate or measured, measured) * _BACK_OFF)
@@ -226,8 +226,8 @@ class Pace:
                 paused = list(self._windows.values()) if everything else [window]
                 if until > window.paused_until:
                     self._meter.throttled(until - max(window.paused_until, now))
-                for one in paused:
-                    one.paused_until = max(one.paused_until, until)
+                for paused_window in paused:
+                    paused_window.paused_until = max(paused_window.paused_until, until)
 
     def end(self, error: StoreError, seconds: float) -> None:
         """Lets no request start for so many seconds: the quota is used up, or the registry asked for a pause that is
@@ -266,20 +266,20 @@ class Attempts:
     """The attempts of one call: counts those that failed, and waits between all within a budget of seconds."""
 
     def __init__(self, *, retries: int, budget: float, meter: Meter, cancel: CancelToken) -> None:
-        self._left = retries
+        self._retries = retries
         self._budget = budget
         self._failed = 0
         self._slowed = 0
         self._meter = meter
         self._cancel = cancel
 
-    def again(self, error: StoreError, asked: float | None = None) -> None:
+    def again(self, error: StoreError, requested_wait: float | None = None) -> None:
         """Waits until the next attempt may start, or raises `error`: not retryable, no attempt left, or a wait
-        longer than the budget. `asked` is what the registry wants us to wait."""
+        longer than the budget. `requested_wait` is the pause that the registry asks for, in seconds."""
         slowed = is_slow_down(error)
-        if not error.retryable or (self._left <= 0 and not slowed):
+        if not error.retryable or (self._retries <= 0 and not slowed):
             raise error
-        delay = self._delay(slowed=slowed) if asked is None else asked
+        delay = self._delay(slowed=slowed) if requested_wait is None else requested_wait
         if delay > self._budget:
             error.hint = (
                 f"the registry asks to wait {delay:.0f} s, more than the {max(0.0, self._budget):.0f} s left for this "
@@ -290,7 +290,7 @@ class Attempts:
         if slowed:
             self._slowed += 1
         else:
-            self._left -= 1
+            self._retries -= 1
             self._failed += 1
         self._meter.retry()
         started = time.monotonic()

@@ -185,11 +185,11 @@ class Transport:
         """A 429 is meant for all threads that send such requests. A pause beyond the budget ends the work here."""
         if not is_slow_down(error):
             return
-        asked = error.retry_after
-        if asked is not None and asked > self.settings.retry_budget:
-            self.pace.end(error, asked)
+        requested_wait = error.retry_after
+        if requested_wait is not None and requested_wait > self.settings.retry_budget:
+            self.pace.end(error, requested_wait)
         else:
-            self.pace.slow_down(request.family, started, asked, everything=error.status == 503)
+            self.pace.slow_down(request.family, started, requested_wait, everything=error.status == 503)
 
     def _logged_in(self, answer: OpenAnswer, request: Request) -> str:
         """Sends with the login, and answers one challenge, not a second: a login that is refused stays refused. Only
@@ -197,11 +197,11 @@ class Transport:
         again = False
         while True:
             sent = "" if request.target.anonymous else self.login.authorization(request.scopes)
-            own = self._follow(answer, request, sent)
+            is_own = self._follow(answer, request, sent)
             status = answer.status
-            if own and self._recognise is not None and not self._settled.is_set():
+            if is_own and self._recognise is not None and not self._settled.is_set():
                 self._recognise(answer.headers)
-            if status not in REFUSALS or not own or request.target.anonymous or not request.scopes:
+            if status not in REFUSALS or not is_own or request.target.anonymous or not request.scopes:
                 return sent
             if request.stream is not None and status != 401:
                 return sent
@@ -230,14 +230,14 @@ class Transport:
             self._find_scheme(request)
         origin, path = request.target.origin or self._origin, request.target.path
         for _ in range(_REDIRECT_LIMIT + 1):
-            own = origin == self._origin
-            response, url = self._exchange(request, origin, path, authorization if own else "")
+            is_own = origin == self._origin
+            response, url = self._exchange(request, origin, path, authorization if is_own else "")
             answer.take(response, url)
             location = response.headers.get("location")
             if not location or response.status not in _REDIRECTS or not request.follow:
-                return own
+                return is_own
             if request.method not in ("GET", "HEAD"):
-                return own
+                return is_own
             answer.drop()
             target = self._judged(location, url, "a redirect")
             origin, path = target.origin or origin, target.path
@@ -307,22 +307,22 @@ class Transport:
             return spoken or isinstance(cause, ConnectionError | ssl.SSLError)
         return spoken and self._connections.proxy_for(self._origin) is None
 
-    def _judged(self, location: str, base: str, what: str) -> Target:
-        """The target that `location` names, relative to `base`, once the address policy agrees. What lies on the very
-        host that said so needs no judgement: it was connected to."""
-        own = f"{self._origin}/"
-        path = location.removeprefix(own[:-1])
-        if base.startswith(own) and path.startswith("/") and _ORDINARY.fullmatch(path):
+    def _judged(self, location: str, base: str, pointer: str) -> Target:
+        """The target that `location` names, relative to `base`, once the address policy agrees. A target on the
+        registry's own origin needs no judgement: it was connected to."""
+        own_prefix = f"{self._origin}/"
+        path = location.removeprefix(own_prefix[:-1])
+        if base.startswith(own_prefix) and path.startswith("/") and _ORDINARY.fullmatch(path):
             return Target(path, self._origin)
         try:
             url = urljoin(base, location)
         except ValueError:
             url = location  # which the policy refuses
-        self.policy.check(url, what)
+        self.policy.check(url, pointer)
         try:
             return absolute(url)
         except InvalidReference as error:
-            raise Refused(f"{what}: {error.message}", side=self.side, store=self.registry) from error
+            raise Refused(f"{pointer}: {error.message}", side=self.side, store=self.registry) from error
 
     def _check(self, answer: OpenAnswer, request: Request, sent: str) -> None:
         """Raises the error that an unexpected status means, and RateLimited where the quota has to be spared."""
@@ -343,14 +343,14 @@ class Transport:
         raise self._failures.unwanted(answer.status, answer.headers, body, request, url=answer.url, identity=identity)
 
     def _watch_quota(self, headers: Headers) -> None:
-        left = remaining_pulls(headers)
-        if left is not None and self.settings.quota_reserve and left.count <= self.settings.quota_reserve:
+        quota = remaining_pulls(headers)
+        if quota is not None and self.settings.quota_reserve and quota.count <= self.settings.quota_reserve:
             raise RateLimited(
-                f"{left.count} pulls are left of the quota, and {self.settings.quota_reserve} are to be kept",
+                f"{quota.count} pulls are left of the quota, and {self.settings.quota_reserve} are to be kept",
                 side=self.side,
                 store=self.registry,
                 retryable=False,
-                hint=f"the quota's window is {left.window:.0f} s long: try again later, or log in",
+                hint=f"the quota's window is {quota.window:.0f} s long: try again later, or log in",
             )
 
     def _ask_token_service(self, method: str, url: str, headers: Mapping[str, str], form: Mapping[str, str]) -> Answer:

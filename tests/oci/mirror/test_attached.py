@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from oci.meter import Receipt
-from oci.mirror.comparison import CHECK, Care, TagState
+from oci.mirror.comparison import CHECK, Coverage, TagState
 from oci.mirror.digest_cache import DigestCache
 from oci.mirror.policy import Policy
 from oci.mirror.reader import make, parse_config
@@ -83,7 +83,7 @@ def test_an_event_asks_for_referrers_at_once() -> None:
         late = artifact(1, subject=content)
         push(source.url, "shop/web", late)
 
-        report = run(mirror, care=Care(only=frozenset({f"{source.host}/shop/web:1.0"})))
+        report = run(mirror, scope=Coverage(only=frozenset({f"{source.host}/shop/web:1.0"})))
 
         assert report.copied == 1
         assert httpx.head(f"{destination.url}/v2/mirror/web/manifests/{late.digest}").status_code == 200
@@ -99,8 +99,8 @@ def test_what_was_removed_at_the_source_is_reported_and_stays() -> None:
         run(mirror)
         httpx.delete(f"{source.url}/v2/shop/web/manifests/{sbom.digest}").raise_for_status()
 
-        checked = compared(mirror, care=CHECK)
-        again = run(mirror, care=Care(audit=True))
+        checked = compared(mirror, scope=CHECK)
+        again = run(mirror, scope=Coverage(audit=True))
 
         assert states(checked) == {"1.0": TagState.MORE_THERE.value}
         assert sbom.digest in checked.destinations[0].tags[0].reason
@@ -118,7 +118,7 @@ def test_a_check_knows_what_is_unsigned_here() -> None:
         run(mirror)
         push(source.url, "shop/web", image(2), signature_tag(content))
 
-        checked = compared(mirror, care=CHECK)
+        checked = compared(mirror, scope=CHECK)
 
         assert states(checked) == {"1.0": TagState.UNSIGNED_HERE.value}
         assert checked.drifted

@@ -11,7 +11,7 @@ import pytest
 from oci.cancel import CancelToken
 from oci.errors import Cancelled, InvalidInput
 from oci.mirror.compare import compare
-from oci.mirror.comparison import CHECK, Care
+from oci.mirror.comparison import CHECK, Coverage
 from oci.mirror.digest_cache import DigestCache
 from oci.mirror.execute import plan_mirror
 from oci.mirror.results import INTERRUPTED, MirrorReport, read_only
@@ -40,7 +40,7 @@ from tests.support.relocating import anonymous
 from tests.support.signing import Signer, bundle_sign, cosign_sign
 from tests.support.slow_link import SlowLink
 
-AUDIT = Care(audit=True)
+AUDIT = Coverage(audit=True)
 
 
 def digest_at(registry: DockerRegistry, repository: str, tag: str) -> str:
@@ -180,8 +180,8 @@ def test_a_mutated_immutable_tag_raises_an_alarm_and_is_not_overwritten(
     run(mirror)
     seed(registry, repository, {"1.0.0": variant(image(1), 60), "latest": variant(image(1), 61)})
 
-    plain, audited = run(mirror), run(mirror, care=AUDIT)
-    checked = compared(mirror, care=CHECK)
+    plain, audited = run(mirror), run(mirror, scope=AUDIT)
+    checked = compared(mirror, scope=CHECK)
 
     assert (plain.mutated, plain.copied) == ((), 1)
     assert audited.mutated == ("1.0.0",)
@@ -201,7 +201,7 @@ def test_a_check_tells_what_is_missing_stale_and_extra_and_since_when(
     seed(other_registry, repository, {"same": base, "stale": base, "extra": base})
     mirror = mirror_of(f"{registry.host}/{repository}", f"{other_registry.host}/{repository}")
 
-    found = compared(mirror, care=CHECK)
+    found = compared(mirror, scope=CHECK)
 
     assert states(found) == {"same": "in place", "stale": "stale", "missing": "missing"}
     assert found.destinations[0].extra == ("extra",)
@@ -217,7 +217,7 @@ def test_a_mirror_in_order_has_not_drifted(
     seed(registry, repository, versions("1.0"))
     seed(other_registry, repository, versions("1.0"))
 
-    found = compared(mirror_of(f"{registry.host}/{repository}", f"{other_registry.host}/{repository}"), care=CHECK)
+    found = compared(mirror_of(f"{registry.host}/{repository}", f"{other_registry.host}/{repository}"), scope=CHECK)
 
     assert not found.drifted
     assert not found.failed
@@ -243,7 +243,7 @@ def test_images_that_the_policy_refuses_are_not_taken(
 
         with session_of() as one:
             planned = plan_mirror(one, compare(one, mirror, facts=DigestCache(), breaker=Breaker()))
-        report, checked = run(mirror), compared(mirror, care=CHECK)
+        report, checked = run(mirror), compared(mirror, scope=CHECK)
         cosign_sign(server.url, "shop/web", unsigned, signer, reference=where)
         signed = run(mirror)
 
@@ -311,7 +311,7 @@ def test_what_failed_is_run_again_alone(
     first = run(mirror)
     data.write_bytes(kept)
     names = read_only(json.dumps({"mirrors": [first.to_dict()]}), "report.json")
-    again = run(mirror, care=Care(only=frozenset(names)))
+    again = run(mirror, scope=Coverage(only=frozenset(names)))
 
     assert names == (f"{registry.host}/{repository}:broken",)
     assert (first.copied, again.copied, again.in_place) == (2, 1, 0)
@@ -326,8 +326,10 @@ def test_names_that_the_rules_do_not_take_are_left_alone(
     source = f"{registry.host}/{repository}"
     mirror = mirror_of(source, f"{other_registry.host}/{repository}", tags=[{"semver": ["*"]}])
 
-    report = run(mirror, care=Care(only=frozenset({f"{source}:nightly", f"{source}:1.0", "elsewhere.example/a:1.0"})))
-    other = run(mirror, care=Care(only=frozenset({"elsewhere.example/a:1.0"})))
+    report = run(
+        mirror, scope=Coverage(only=frozenset({f"{source}:nightly", f"{source}:1.0", "elsewhere.example/a:1.0"}))
+    )
+    other = run(mirror, scope=Coverage(only=frozenset({"elsewhere.example/a:1.0"})))
 
     assert report.tags == ("1.0",)
     assert other.receipt.total_requests == 0

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from oci.mirror.compare import compare
-from oci.mirror.comparison import CHECK, Care
+from oci.mirror.comparison import CHECK, Coverage
 from oci.mirror.digest_cache import DigestCache
 from oci.mirror.work import Breaker
 from tests.faults.proxy import Fault, FaultProxy
@@ -21,7 +21,7 @@ from tests.support.content import artifact, bundle, image, index, push, signatur
 from tests.support.mirroring import compared, mirror_of, run, session_of, states, variant
 from tests.support.pruning import has
 
-AUDIT = Care(audit=True)
+AUDIT = Coverage(audit=True)
 NO_LISTS = Fault(path="/tags/list", status=403)
 
 
@@ -150,14 +150,14 @@ def test_a_referrer_that_comes_after_its_image_arrives_with_an_audit(registry: D
         run(mirror)
         push(source.url, repository, artifact(1, subject=content))
 
-        seen = compared(mirror, care=CHECK)
-        audited = run(mirror, care=AUDIT)
+        seen = compared(mirror, scope=CHECK)
+        audited = run(mirror, scope=AUDIT)
 
         assert states(seen) == {"1.0": "unsigned here"}
         assert artifact(1, subject=content).digest in seen.destinations[0].tags[0].reason
         assert audited.copied == 1
         assert has(destination.url, repository, artifact(1, subject=content))
-        assert states(compared(mirror, care=CHECK)) == {"1.0": "in place"}
+        assert states(compared(mirror, scope=CHECK)) == {"1.0": "in place"}
 
 
 def test_an_image_that_a_mirrored_bundle_lists_and_the_destination_lost_is_seen_and_mended(
@@ -177,14 +177,14 @@ def test_an_image_that_a_mirrored_bundle_lists_and_the_destination_lost_is_seen_
         assert gone.status_code == 202
         assert not has(other_registry.url, repository, lost)
 
-        checked = compared(mirror, care=CHECK)
-        audited = run(mirror, care=AUDIT)
+        checked = compared(mirror, scope=CHECK)
+        audited = run(mirror, scope=AUDIT)
 
         assert checked.drifted
         assert f"1 of 2 listed images lost, such as {lost.digest}" in checked.destinations[0].tags[0].reason
         assert (audited.failed, audited.copied) == ((), 1)
         assert has(other_registry.url, repository, lost)
-        assert not compared(mirror, care=CHECK).drifted
+        assert not compared(mirror, scope=CHECK).drifted
 
 
 def test_what_appears_after_the_first_look_is_as_old_as_it_was_seen_whatever_it_says(
@@ -202,7 +202,7 @@ def test_what_appears_after_the_first_look_is_as_old_as_it_was_seen_whatever_it_
         with session_of() as session:
             found = compare(session, mirror, facts=facts, breaker=Breaker(), now=moment)
         facts.save()
-        return set(states(found)), set(found.held)
+        return set(states(found)), set(found.too_young)
 
     first = taken(now)
     seed(registry, repository, {"1.1": variant(image(1), 2, **old)})

@@ -157,7 +157,7 @@ def test_what_each_rule_made_of_a_tag_can_be_told() -> None:
     kept_out = {"1.4.0": "latest", "1.3.0": "deny", "1.5.0-rc.1": "prerelease", "2.0.0": "semver", "dev": "never"}
     for tag, part in kept_out.items():
         assert part in found[tag].reason, tag
-    assert found["nightly"].reason == chosen.held["nightly"]
+    assert found["nightly"].reason == chosen.too_young["nightly"]
     assert found[tags[-1]].reason
 
 
@@ -180,8 +180,8 @@ def test_a_young_tag_waits_and_says_so() -> None:
     selection = select(["old", "young", "silent"], [rule], ages, NOW)
 
     assert selection.tags == ("old",)
-    assert selection.held["young"] == "made 2 days ago, younger than 7d"
-    assert "doesn't say when" in selection.held["silent"]
+    assert selection.too_young["young"] == "made 2 days ago, younger than 7d"
+    assert "doesn't say when" in selection.too_young["silent"]
 
 
 def test_an_old_tag_is_not_taken() -> None:
@@ -256,6 +256,6 @@ def test_a_tag_is_taken_or_held_and_never_both(days: dict[str, int | None], leas
 
     selection = select(list(days), [rule], Days(days), NOW)
 
-    assert set(selection.tags) | selection.held.keys() == set(days)
-    assert not set(selection.tags) & selection.held.keys()
+    assert set(selection.tags) | selection.too_young.keys() == set(days)
+    assert not set(selection.tags) & selection.too_young.keys()
     assert all((age := days[tag]) is not None and age >= least for tag in selection.tags)

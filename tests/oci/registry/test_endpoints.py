@@ -286,9 +286,9 @@ def test_software_is_recognised_by_its_answers(headers: dict[str, str], name: st
     assert learned.profile.name == name
     assert not name or all(learned.works(kind) is works for kind, works in learned.profile.works.items())
 
-    told = Learned("registry.example", Meter(), profile_of("registry.example", "zot"), told=True)
-    told.recognise(headers)
-    assert told.profile.name == "zot"
+    chosen = Learned("registry.example", Meter(), profile_of("registry.example", "zot"), chosen=True)
+    chosen.recognise(headers)
+    assert chosen.profile.name == "zot"
 
 
 class _Nexus(StrictHandler):

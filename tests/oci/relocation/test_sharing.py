@@ -123,7 +123,7 @@ def test_a_claim_is_waited_for_by_other_repositories_only() -> None:
     assert ledger.claim(Repository("other.example", "mirror/here"), [BLOB])[1] == {}
     assert ledger.claim(LayoutFolder("/srv"), [BLOB]) == ({}, {})
     waited = ledger.claim(THERE, [BLOB])[1]
-    ledger.release(own, done=True)
+    ledger.release(own, stored=True)
     waited[BLOB].wait(CancelToken())
 
     assert ledger.owners(THERE, BLOB) == (HERE,)
@@ -135,7 +135,7 @@ def test_a_claim_that_failed_leaves_nothing_behind() -> None:
     ledger = BlobLedger()
     own, _ = ledger.claim(HERE, [BLOB])
     _, others = ledger.claim(THERE, [BLOB])
-    ledger.release(own, done=False)
+    ledger.release(own, stored=False)
     others[BLOB].wait(CancelToken())
 
     assert ledger.owners(THERE, BLOB) == ()

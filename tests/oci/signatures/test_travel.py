@@ -16,7 +16,7 @@ from oci.errors import Incomplete
 from oci.export.options import ExportOptions
 from oci.reference import parse_any
 from oci.relocation.verify import verify_names
-from oci.signatures.artifacts import ALL, Wanted
+from oci.signatures.artifacts import ALL, ArtifactSelection
 from oci.signatures.attached import DEPTH
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.skopeo import skopeo
@@ -219,7 +219,7 @@ def test_what_is_wanted_is_said_by_kind_and_artifact_type(words: tuple[str, ...]
         base = f"{destination.url}/v2/mirror/web/manifests"
         names = {**ends, **digests}
         assert {kind for kind, name in names.items() if httpx.head(f"{base}/{name}").status_code == 200} == kinds
-    assert bool(Wanted(words)) == bool(kinds)
+    assert bool(ArtifactSelection(words)) == bool(kinds)
 
 
 def test_signatures_of_many_children_cost_one_list(tmp_path: Path) -> None:
