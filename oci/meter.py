@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import msgspec
 
-from oci.output import replace_file
+from oci.output import write_output
 
 if TYPE_CHECKING:  # importing it takes longer than a small copy
     from prometheus_client import CollectorRegistry
@@ -324,11 +324,11 @@ def export_metrics(
 def write(runs: Sequence[RunMetrics], path: str, before: Sequence[RunMetrics] = ()) -> None:
     """Replaces the file; a folder gets one for each run, named after what the run is called. Raises OSError."""
     if not (path.endswith("/") or os.path.isdir(path)):
-        replace_file(path, exposition(*before, *runs).encode(), mode=_READABLE)
+        write_output(path, exposition(*before, *runs).encode(), _READABLE)
         return
     for run in runs:
         slug = re.sub(r"[^a-z0-9]+", "-", "-".join(run.names.values()).lower()).strip("-")
-        replace_file(os.path.join(path, f"transship-{slug[:200]}.prom"), exposition(run).encode(), mode=_READABLE)
+        write_output(os.path.join(path, f"transship-{slug[:200]}.prom"), exposition(run).encode(), _READABLE)
 
 
 def push(run: RunMetrics, gateway: str, *, timeout: float = _PUSH_SECONDS) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -167,3 +168,16 @@ def test_the_command_starts_without_anything_heavy() -> None:
 def test_every_folder_says_what_belongs_there() -> None:
     folders = {path.parent for path in modules(*FLOORS, "tests")} | {ROOT / "deployments"}
     assert not [str(folder.relative_to(ROOT)) for folder in sorted(folders) if not (folder / "README.md").is_file()]
+
+
+def test_paths_that_a_person_named_are_written_one_way() -> None:
+    """`replace_file` puts a file in place of whatever is there: only rooms with a folder of their own may."""
+    own = {"oci/output.py", "oci/registry/state.py", "oci/mirror/digest_cache.py", "oci/layout/index.py"}
+    users = {
+        str(path.relative_to(ROOT))
+        for package in ("oci", "tasks", "flows")
+        for path in (ROOT / package).rglob("*.py")
+        if re.search(r"\breplace_file\b", path.read_text())
+    }
+
+    assert users == own

@@ -13,7 +13,7 @@ import click
 
 from flows.cli.click_ext import Invocation
 from flows.cli.flags import flags_of
-from flows.cli.output import Output
+from flows.cli.output import Output, VisibleFormatter
 from oci.archive.s3_options import S3Options
 from oci.errors import InvalidInput
 from oci.registry.credentials.chain import Credentials, default_credentials
@@ -128,7 +128,7 @@ def show_requests(invocation: Invocation) -> None:
     logger = logging.getLogger("transship.http")
     if invocation.output.debug and not logger.handlers:
         handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        handler.setFormatter(VisibleFormatter("%(asctime)s %(message)s"))
         logger.addHandler(handler)
         logger.setLevel(logging.DEBUG)
 

@@ -13,6 +13,7 @@ standard error.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import sys
@@ -37,6 +38,31 @@ from oci.errors import (
 from oci.units import counted
 
 IMGPKG = "imgpkg"
+
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff\U000e0000-\U000e007f]"
+)
+"""Control characters but for the line break and the tab, what turns the direction of text, and what nobody sees."""
+
+
+def visible(text: str) -> str:
+    """The text as a terminal may have it: what a stranger wrote into a tag, a label, an annotation, a header or the
+    name of a file moves no cursor, colours nothing, hides nothing. Such characters are escaped as Python does it."""
+    return _UNSEEN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+class VisibleFormatter(logging.Formatter):
+    """Of logs on a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
+
+
+def log_to_stderr() -> None:
+    """Of a service: warnings of everything."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(VisibleFormatter("%(asctime)s %(levelname)-7s %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
 def program_name() -> str:
@@ -71,13 +97,13 @@ class Output:
     def line(self, text: str, end: str = "\n") -> None:
         self._lines.append(text + end)
         if self.tty and not self.json:
-            print(text, end=end, flush=True)
+            print(visible(text), end=end, flush=True)
 
     def block(self, text: str) -> None:
-        """The product, exactly as it is."""
+        """The product, as it is."""
         self._blocks.append(text)
         if not self.json:
-            sys.stdout.write(text)
+            sys.stdout.write(visible(text))
             sys.stdout.flush()
 
     def check_columns(self, *headers: Sequence[str]) -> None:
@@ -106,7 +132,7 @@ class Output:
         )
         if self.json:
             return
-        texts = [[str(cell) for cell in row] for row in cells]
+        texts = [[visible(str(cell)).replace("\n", r"\n").replace("\t", r"\t") for cell in row] for row in cells]
         if self.tty:
             self._aligned(title, names, texts)
             print(f"\n{footer or counted(len(rows), title.lower().removesuffix('s'))}")
@@ -122,11 +148,12 @@ class Output:
         if f"{line}\n" in self._lines:
             return  # each side of a copy would say it
         self._lines.append(f"{line}\n")
-        print(line, file=sys.stdout if among_lines and self.tty and not self.json else sys.stderr, flush=True)
+        print(visible(line), file=sys.stdout if among_lines and self.tty and not self.json else sys.stderr, flush=True)
 
     def error(self, text: str) -> None:
         """Always visible, whatever the flags; on a terminal apart from what came before."""
         self._set_apart()
+        text = visible(text)
         colored = self.color and sys.stderr.isatty() and not os.environ.get("NO_COLOR")
         print(click.style(text, fg="red") if colored else text, file=sys.stderr, flush=True)
 
@@ -135,7 +162,7 @@ class Output:
         if self.tty or self.json:
             self.line(text)
         elif not self.quiet:
-            print(text, file=sys.stderr, flush=True)
+            print(visible(text), file=sys.stderr, flush=True)
 
     def result(self, **fields: Any) -> None:
         """What the command did, for programs: the `Result` of the document, whose fields the book lists. A command

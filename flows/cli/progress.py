@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import click
 
 from flows.cli.click_ext import Invocation
+from flows.cli.output import visible
 from oci.digest import Digest
 from oci.meter import METRICS_FILE, PUSHGATEWAY, Meter, Receipt, RunMetrics, export_metrics
 from oci.relocation.session import Session
@@ -182,7 +183,7 @@ def _draw_plain(progress: Progress, stop: threading.Event) -> None:
             if row.total is not None
             else ""
         )
-        print(f"{row.name}{sizes}", file=sys.stderr, flush=True)
+        print(visible(f"{row.name}{sizes}"), file=sys.stderr, flush=True)
 
 
 def _draw_terminal(progress: Progress, stop: threading.Event, *, colored: bool) -> None:
@@ -205,13 +206,13 @@ def _draw_terminal(progress: Progress, stop: threading.Event, *, colored: bool) 
         drawn: dict[str, bars.TaskID] = {}
         while not stop.wait(_TERMINAL_SECONDS):
             overall = progress.overall()
-            live.update(whole, description=overall.name, total=overall.total, completed=overall.moved)
+            live.update(whole, description=visible(overall.name), total=overall.total, completed=overall.moved)
             rows = {row.name: row for row in progress.parts()[: max(0, console.height - 4)]}
             for name in drawn.keys() - rows.keys():
                 live.remove_task(drawn.pop(name))
             for name, row in rows.items():
                 if name not in drawn:
-                    drawn[name] = live.add_task(f"  {name}", total=row.total)
+                    drawn[name] = live.add_task(f"  {visible(name)}", total=row.total)
                 live.update(drawn[name], completed=row.moved)
 
 

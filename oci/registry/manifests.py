@@ -158,7 +158,14 @@ def _check_kept(remote: Remote, manifest: Manifest, tag: str, error: StoreError)
 
 
 def delete_manifest(remote: Remote, identifier: str, operation: str) -> None:
-    remote.transport.send(_request(remote, DELETE_MANIFEST, identifier, operation=operation))
+    """Raises Refused for what the registry says not to have, and has still."""
+    answer = remote.transport.send(_request(remote, DELETE_MANIFEST, identifier, operation=operation))
+    if answer.status == 404 and head_manifest(remote, identifier) is not None:
+        message, subject = (
+            "the registry says that it isn't there, and shows it",
+            shown_reference(remote.name, identifier),
+        )
+        raise remote.refused(DELETE_MANIFEST, message, subject)
 
 
 def _request(remote: Remote, kind: Kind, identifier: str, **more: Any) -> Request:

@@ -25,6 +25,9 @@ PAGES_LIMIT = 1000
 _DENIED = frozenset({401, 403})
 """May be meant for one repository alone, and isn't remembered for the registry (Harbor, proxies with path rules)."""
 
+_BROKEN = "MANIFEST_INVALID"
+"""Of an answer that is typed as an index and can't be read as one."""
+
 _ROUNDS = 5
 """How often an update of the fallback tag that another writer undid is made again."""
 
@@ -63,7 +66,7 @@ def list_referrers(remote: Remote, subject: Digest, artifact_type: str) -> tuple
         if refusal.status in _DENIED:
             way = GET_REFERRERS.plain_way
             learned.note(f"the referrers API of {remote.name.path} refused ({refusal.status}), {way}")
-        elif refusal.status >= 500 and refusal.status != 501 and listed is None:
+        elif listed is None and (refusal.code == _BROKEN or (refusal.status >= 500 and refusal.status != 501)):
             raise  # the API may be there and out of order: nothing says that there are no referrers
         elif refusal.status == 404:
             learned.decline(GET_REFERRERS)  # as the specification says it of a registry without the API
@@ -128,7 +131,9 @@ def _page(answer: Answer, remote: Remote, subject: Digest) -> tuple[Descriptor, 
         return parse_manifest(answer.body, OCI_INDEX, limit=len(answer.body)).children
     except InvalidManifest as error:
         message = f"the answer is no index of referrers: {error.message}"
-        raise remote.refused(GET_REFERRERS, message, f"{remote.name}@{subject}") from error
+        problem = remote.refused(GET_REFERRERS, message, f"{remote.name}@{subject}")
+        problem.code = _BROKEN
+        raise problem from error
 
 
 def _from_tag(remote: Remote, subject: Digest) -> tuple[Descriptor, ...] | None:

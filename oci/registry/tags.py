@@ -137,7 +137,8 @@ def _names(answer: Answer, transport: Transport, subject: str, kind: Kind) -> li
     key = "tags" if kind is GET_TAGS else "repositories"
     try:
         body: Any = json.loads(answer.body)
-        names = body.get(key) or []
+        # Without a tag some leave the key out, and none the name. `null` is an empty list (docker-registry).
+        names = body.get(key) or [] if key in body or (kind is GET_TAGS and "name" in body) else None
         if isinstance(names, list) and all(isinstance(name, str) for name in names):
             return names
     except (ValueError, AttributeError, RecursionError):

@@ -3,6 +3,8 @@ from __future__ import annotations
 import base64
 import os
 import socket
+import stat
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -199,3 +201,54 @@ def test_a_gateway_that_cannot_be_reached_is_a_warning(address: str, monkeypatch
 def test_a_gateway_that_never_answers_is_given_up() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(TimeoutError):
         push(RUN, f"http://127.0.0.1:{silent.getsockname()[1]}", timeout=0.1)
+
+
+@pytest.mark.parametrize("target", ["file", "missing", "/dev/null"])
+@pytest.mark.parametrize("named", ["flag", "environment"])
+def test_a_link_is_not_written_through_and_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, named: str
+) -> None:
+    file, link = tmp_path / "file", tmp_path / "link.prom"
+    file.write_text("old")
+    link.symlink_to(target if target.startswith("/") else tmp_path / target)
+    if named == "environment":
+        monkeypatch.setenv(METRICS_FILE, str(link))
+    warnings: list[str] = []
+
+    export_metrics(RUN, warn=warnings.append, path=str(link) if named == "flag" else "")
+
+    assert len(warnings) == 1
+    assert link.is_symlink()
+    assert file.read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link.prom"]
+
+
+def test_a_pipe_gets_the_numbers_and_stays_one(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    got: list[bytes] = []
+    reader = threading.Thread(target=lambda: got.append(path.read_bytes()))
+    reader.start()
+
+    export_metrics(RUN, warn=pytest.fail, path=str(path))
+    reader.join()
+
+    assert got == [exposition(RUN).encode()]
+    assert stat.S_ISFIFO(path.stat().st_mode)
+
+
+def test_a_planted_link_in_a_folder_of_metrics_stays(tmp_path: Path) -> None:
+    folder, victim = tmp_path / "folder", tmp_path / "victim"
+    folder.mkdir()
+    victim.write_text("old")
+    export_metrics(RUN, warn=pytest.fail, path=str(folder))
+    [made] = folder.iterdir()
+    made.unlink()
+    made.symlink_to(victim)
+    warnings: list[str] = []
+
+    export_metrics(RUN, warn=warnings.append, path=str(folder))
+
+    assert len(warnings) == 1
+    assert made.is_symlink()
+    assert victim.read_text() == "old"

@@ -10,6 +10,7 @@ import click
 
 from flows.cli.click_ext import Invocation, Verb, everywhere
 from flows.cli.mirror.shared import expect_server
+from flows.cli.output import log_to_stderr
 from oci.errors import InvalidInput
 
 _TOKEN = "TRANSSHIP_RECEIVER_TOKEN"  # noqa: S105 - the name of the variable
@@ -74,5 +75,5 @@ def _token(file: str) -> str:
 
 
 def _log_to_stderr(*, debug: bool) -> None:
-    logging.basicConfig(format="%(asctime)s %(levelname)-7s %(message)s", level=logging.WARNING)
+    log_to_stderr()
     logging.getLogger("transship.receiver").setLevel(logging.DEBUG if debug else logging.INFO)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import random
 import signal
-import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ import click
 from flows.cli.access import RegistryFlags, registry_flags, store_flags
 from flows.cli.click_ext import Age, Invocation, Verb, everywhere
 from flows.cli.mirror.shared import Mirrors
+from flows.cli.output import log_to_stderr
 from flows.cli.progress import metrics_flag
 from oci.archive.s3_options import S3Options
 from oci.errors import Cancelled, InvalidInput, TransshipError
@@ -64,7 +64,7 @@ def watch(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, 
     /healthz answers 200 while the process lives, /readyz when the last run of each mirror ended within two of its
     intervals, /metrics has the numbers of the last runs for Prometheus.
     """
-    logging.basicConfig(format="%(asctime)s %(levelname)-7s %(message)s", level=logging.WARNING, stream=sys.stderr)
+    log_to_stderr()
     _log.setLevel(logging.DEBUG if invocation.output.debug else logging.INFO)
     first = Mirrors.asked_for(invocation, registry, store, flags | {"only": ""})
     current = [first]
@@ -83,9 +83,10 @@ def watch(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, 
     watched.use(first.chosen)
     with _Listener(watched, flags["host"], flags["port"]) as listener:
         _log.info("listening on %s port %d", flags["host"], listener.port)
-        with _signals(watched, read, invocation.cancel.cancel):
+        with _signals(watched, read, invocation.cancel.cancel) as signals:
             watched.loop()
-    invocation.cancel.check()
+    if len(signals) > 1:  # the first one drains, and may be heard by the frame of the command as well, when all is over
+        invocation.cancel.check()
 
 
 @dataclass(slots=True)
@@ -293,8 +294,9 @@ class _Listener:
 
 
 @contextmanager
-def _signals(watched: Watch, read: Callable[[], Sequence[Mirror]], stop: Callable[[], None]) -> Iterator[None]:
-    """SIGHUP has the mirrors read again, SIGTERM and Ctrl-C drain, and stop what runs when they come a second time."""
+def _signals(watched: Watch, read: Callable[[], Sequence[Mirror]], stop: Callable[[], None]) -> Iterator[list[int]]:
+    """SIGHUP has the mirrors read again, SIGTERM and Ctrl-C drain, and stop what runs when they come a second time.
+    Gives those that ask for an end."""
     signals: list[int] = []
 
     def again() -> None:
@@ -316,7 +318,7 @@ def _signals(watched: Watch, read: Callable[[], Sequence[Mirror]], stop: Callabl
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)}
     try:
-        yield
+        yield signals
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

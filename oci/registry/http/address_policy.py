@@ -30,7 +30,8 @@ _METADATA = frozenset(
 
 ALLOWED = "--registry-allow-private-redirects (`allow_private_redirects` in mirrors.yaml and forms)"
 _METADATA_NAMES = frozenset({"metadata.google.internal", "metadata.goog", "metadata"})
-_NAT64 = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))
+_TRANSLATED = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/48", "::ffff:0:0:0/96")))
+"""Of NAT64 (RFC 6052, RFC 8215) and of SIIT (RFC 2765)."""
 _COMPATIBLE = ipaddress.IPv6Network("::/96")
 _SHARED = ipaddress.IPv4Network("100.64.0.0/10")
 _SITE_LOCAL = ipaddress.IPv6Network("fec0::/10")
@@ -180,7 +181,7 @@ def _embedded(address: _Address) -> list[ipaddress.IPv4Address]:
     embedded = [mapped for mapped in (address.ipv4_mapped, address.sixtofour) if mapped is not None]
     if address.teredo is not None:
         embedded += address.teredo
-    if any(address in network for network in _NAT64):
+    if any(address in network for network in _TRANSLATED):
         embedded.append(last)
     if address in _COMPATIBLE and int(address) > 1:
         embedded.append(last)

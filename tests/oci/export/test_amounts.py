@@ -55,6 +55,25 @@ def test_the_command_says_the_same(
     assert "--max-blob-size" in done.err
 
 
+@pytest.mark.parametrize("size", [0, 7, 1 << 40])
+@pytest.mark.parametrize("command", ["copy", "pull", "verify", "verify --deep"])
+def test_a_layer_of_another_size_is_moved_by_no_command(
+    registry: DockerRegistry, repository: str, tmp_path: Path, size: int, command: str
+) -> None:
+    push(registry.url, repository, stating(image(84), size), "v1")
+    reference, folder = f"{registry.host}/{repository}:v1", tmp_path / "out"
+    arguments = {
+        "copy": ["copy", "-i", reference, "--to-repo", f"oci:{folder}"],
+        "pull": ["pull", "-i", reference, "-o", str(folder)],
+    }.get(command, [*command.split(), reference])
+
+    done = transship(*arguments)
+
+    assert done.code == 1
+    assert not (folder / "index.json").exists() or not json.loads((folder / "index.json").read_text())["manifests"]
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_size > 10_000]
+
+
 def test_the_limit_is_a_setting(registry: DockerRegistry, repository: str, tmp_path: Path) -> None:
     push(registry.url, repository, image(82, layers=[layer(82, 5000)]), "v1")
     with pytest.raises(InvalidManifest, match="4000 are the limit"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import os
 import random
 import signal
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,6 +72,30 @@ def exporting(path: Path, reference: str, mode: str = "fresh") -> Iterator[subpr
     finally:
         process.kill()
         process.communicate()
+
+
+def test_nothing_of_one_system_is_asked_for(
+    big: tuple[str, Content], registry: DockerRegistry, tmp_path: Path, whole: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """/proc is Linux's."""
+    really = os.open, builtins.open
+
+    def refused(path: Any, *rest: Any, **more: Any) -> Any:
+        if str(path).startswith("/proc"):
+            raise FileNotFoundError(path)
+        return really[0](path, *rest, **more)
+
+    def refused_too(path: Any, *rest: Any, **more: Any) -> Any:
+        if str(path).startswith("/proc"):
+            raise FileNotFoundError(path)
+        return really[1](path, *rest, **more)
+
+    monkeypatch.setattr(os, "open", refused)
+    monkeypatch.setattr(builtins, "open", refused_too)
+    for resume in (False, True):
+        archived(tmp_path / "x.tar", image=f"{registry.host}/{big[0]}", options=OPTIONS, resume=resume)
+
+    assert (tmp_path / "x.tar").read_bytes() == whole
 
 
 def journalled(path: Path) -> int:

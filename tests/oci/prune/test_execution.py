@@ -143,6 +143,28 @@ def test_a_registry_that_deletes_the_manifest_with_the_tag_is_asked_for_no_tag_i
         assert has(server.url, repository, "1.0")
 
 
+def test_what_a_registry_says_it_has_not_is_looked_at_again(registry: DockerRegistry, repository: str) -> None:
+    push(registry.url, repository, image(1), "1.0")
+    push(registry.url, repository, image(2), "2.0")
+
+    with FaultProxy(registry.port, Fault(method="DELETE", path=image(1).hex, status=404)) as proxy:
+        report = pruned(f"{proxy.host}/{repository}", tags=("2.0",))
+
+    assert [one.subject.partition(" ")[0] for one in report.failed] == [image(1).digest]
+    assert (report.deleted, report.gone) == ((), 0)
+    assert has(registry.url, repository, "1.0")
+
+
+def test_a_tag_that_a_registry_says_it_has_not_is_looked_at_again(strict: StrictRegistry, repository: str) -> None:
+    push(strict.url, repository, image(1), "1.0", "old")
+
+    with FaultProxy(strict.port, Fault(method="DELETE", path="/manifests/old$", status=404)) as proxy:
+        report = pruned(f"{proxy.host}/{repository}", tags=("1.0",))
+
+    assert [one.subject for one in report.refused] == ["old"]
+    assert tags_of(strict.url, repository) == {"1.0", "old"}
+
+
 def test_what_hangs_below_something_that_could_not_be_deleted_stays(registry: DockerRegistry, repository: str) -> None:
     broken, fine = index([image(1), image(2)]), index([image(2), image(3)])
     push(registry.url, repository, broken, "1.0")

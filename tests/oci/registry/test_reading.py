@@ -332,12 +332,19 @@ def test_tags_of_no_repository_are_not_found(server: StrictRegistry, client: Cli
         list(client.repository(server.host, "no/where").tags())
 
 
-def test_an_answer_that_is_no_list_of_tags_is_refused(server: StrictRegistry, client: Client) -> None:
+@pytest.mark.parametrize("body", [b'{"tags": {"a": 1}}', b'{"schemaVersion": 2}', b"{}"])
+def test_an_answer_that_is_no_list_of_tags_is_refused(server: StrictRegistry, client: Client, body: bytes) -> None:
     with (
-        FaultProxy(server.port, Fault(path="tags/list", status=200, body=b'{"tags": {"a": 1}}')) as proxy,
+        FaultProxy(server.port, Fault(path="tags/list", status=200, body=body)) as proxy,
         pytest.raises(Refused, match="no list of tags"),
     ):
         list(client.repository(proxy.host, "a/b").tags())
+
+
+def test_a_list_without_tags_is_empty(server: StrictRegistry, client: Client) -> None:
+    for body in (b'{"name": "a/b"}', b'{"name": "a/b", "tags": null}', b'{"tags": []}'):
+        with FaultProxy(server.port, Fault(path="tags/list", status=200, body=body)) as proxy:
+            assert list(client.repository(proxy.host, "a/b").tags()) == []
 
 
 def test_a_registry_error_is_told_with_its_own_code(server: StrictRegistry, client: Client) -> None:

@@ -11,14 +11,17 @@ import httpx
 import pytest
 
 from oci.digest import Digest
+from oci.errors import Refused
 from oci.manifest import parse_manifest
 from oci.registry.repository import RegistryRepository
 from oci.store import reader_of
+from tests.faults.proxy import Fault, FaultProxy
 from tests.oci.registry.conftest import Client
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.strict_registry import Features, StrictRegistry
 from tests.support.content import Content, artifact, image, push
 
+BROKEN = Fault(path="/referrers/", replace_body=b'{"manifests": "none"}')
 SBOM = "application/vnd.example.sbom"
 SIGNATURE = "application/vnd.example.signature"
 
@@ -51,6 +54,16 @@ def test_referrers_are_found_and_filtered(client: Client, features: Features) ->
         assert all(one.annotations["seed"] for one in every)
         assert [one.digest for one in store.referrers(Digest(subject.digest), SIGNATURE)] == [signed.digest]
         assert store.referrers(Digest(sboms[0].digest)) == ()
+
+
+def test_an_index_that_can_not_be_read_is_no_empty_list(client: Client) -> None:
+    subject = image(1)
+    with StrictRegistry() as server, FaultProxy(server.port, BROKEN) as proxy:
+        push(server.url, "a/b", subject, "v1")
+        store = client.repository(proxy.host, "a/b")
+
+        with pytest.raises(Refused, match="no index of referrers"):
+            store.referrers(Digest(subject.digest))
 
 
 def test_eight_writers_lose_no_referrer_of_the_fallback_tag(

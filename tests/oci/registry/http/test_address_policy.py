@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import contextlib
 import socket
 from typing import Any
 
 import pytest
 
-from oci.errors import Refused
+from oci.errors import InvalidReference, Refused
 from oci.registry.http import address_policy
 from oci.registry.http.address_policy import ALLOWED, AddressPolicy, host_of, is_loopback
 from oci.registry.http.origin import origin_of
@@ -147,3 +148,32 @@ def test_a_name_that_answers_otherwise_the_second_time_leads_nowhere(
     else:
         with pytest.raises(Refused):
             policy.addresses(origin_of("rebound.example"))
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "::ffff:169.254.169.254",  # mapped
+        "::169.254.169.254",  # compatible
+        "64:ff9b::a9fe:a9fe",  # NAT64
+        "64:ff9b:1::a9fe:a9fe",  # NAT64 of one's own
+        "2002:a9fe:a9fe::1",  # 6to4
+        "2001:0:4136:e378:8000:63bf:5601:5601",  # Teredo
+        "::ffff:0:169.254.169.254",  # translated
+        "fe80::1",
+        "fd00:ec2::254",
+        "100.100.100.200",
+        "168.63.129.16",
+        "2852039166",  # 169.254.169.254 as one number
+        "0xa9fea9fe",
+        "0251.0376.0251.0376",
+        "169.254.43518",
+    ],
+)
+def test_an_address_within_an_address_is_judged(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with contextlib.suppress(OSError):  # as getaddrinfo reads numbers
+        monkeypatch.setitem(ADDRESSES, host, [socket.inet_ntoa(socket.inet_aton(host))])
+    name = f"[{host}]" if ":" in host else host
+    for registry in ("registry.example", "192.168.1.5:5000"):
+        with pytest.raises((Refused, InvalidReference)):
+            guard(registry, allow_private=True).check(f"https://{name}/x", "a redirect")
