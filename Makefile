@@ -9,7 +9,7 @@ JOBS ?= 2
 PYTEST := $(BIN)/python -m pytest
 BESIDE := --numprocesses $(JOBS) --dist loadgroup
 
-.PHONY: demo test test-slow test-all drills test-optional ui lint check coverage profile bench lock servers clean docs storm fuzz
+.PHONY: demo test test-slow test-all drills test-optional ui lint check coverage profile bench lock servers clean docs storm soak fuzz sbom pins
 
 # Everything comes by hash, also what installs (uv takes seconds where pip takes a minute) and what builds the package.
 $(BIN)/transship: pyproject.toml requirements.lock deployments/build.lock
@@ -52,6 +52,10 @@ STORM ?= --table docs/reference/storm.md
 storm: $(BIN)/transship servers   ## every fault of the table with every operation, some twenty minutes; writes a page of the book
 	$(BIN)/python -m tests.storm $(STORM)
 
+SOAK ?= 3600
+soak: $(BIN)/transship servers   ## mirrors for so many seconds, with faults: memory, descriptors and threads stay as they are
+	$(BIN)/python -m tests.storm.soak --seconds $(SOAK)
+
 FUZZ ?= 20000
 fuzz: $(BIN)/transship   ## every parser, with so many examples each: an hour
 	HYPOTHESIS_EXAMPLES=$(FUZZ) $(PYTEST) -m "" $(BESIDE) --hypothesis-profile fuzz tests/fuzz
@@ -86,6 +90,14 @@ lock: $(BIN)/transship   ## write the locks anew: all, what the image has, what 
 	$(COMPILE) $(UPGRADE) pyproject.toml --group dev -o requirements.lock
 	$(COMPILE) pyproject.toml -c requirements.lock -o deployments/requirements.lock
 	$(COMPILE) --group pyproject.toml:build -c requirements.lock -o deployments/build.lock
+
+sbom: $(BIN)/transship   ## what the package and the image are made of, as CycloneDX
+	mkdir -p dist
+	$(BIN)/python deployments/sbom.py > dist/sbom.json
+	$(BIN)/python deployments/sbom.py --image > dist/sbom-image.json
+
+pins: $(BIN)/transship   ## renew the digests of images of other people; asks their registries
+	$(BIN)/python deployments/pins.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .demo .bench profile.svg .coverage .coverage.* htmlcov site
