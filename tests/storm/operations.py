@@ -42,8 +42,17 @@ class Operation:
     settings: tuple[tuple[str, Any], ...] = ()
 
     @property
+    def what(self) -> str:
+        """What is done, whoever begins it: "copy" of "copy, flow"."""
+        return self.name.partition(", ")[0]
+
+    @property
+    def is_of_library(self) -> bool:
+        return self.what == self.name
+
+    @property
     def judged_by_rehearsal(self) -> bool:
-        return not self.writes or self.name == "push"
+        return not self.writes or self.what == "push"
 
 
 def _nothing(stage: Stage, name: str) -> list[str]:
@@ -127,8 +136,8 @@ def _contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def _half_pulled(stage: Stage, name: str) -> list[str]:
-    whole: Any = stage.results.get("pull", {})
+def _half_pulled(stage: Stage, name: str, operation: str = "pull") -> list[str]:
+    whole: Any = stage.results.get(operation, {})
     there = _contents(stage.folder / name)
     return [path for path, data in there.items() if whole.get(path) != data]
 

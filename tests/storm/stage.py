@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -10,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from urllib.parse import unquote
 
 import httpx
 
@@ -49,6 +51,8 @@ class Stage:
         """What each operation gives without faults, where that is how it is judged."""
         self.requests: dict[str, dict[str, list[tuple[str, str]]]] = {}
         """(method, path) of each side that each operation sends without faults."""
+        self.in_a_hurry = False
+        """How what isn't done in the session of a trial is to be done: with short time-outs?"""
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -105,6 +109,7 @@ class Stage:
         return f"trial{next(_names)}"
 
     def session(self, *, hurry: bool, **settings: object) -> Session:
+        self.in_a_hurry = hurry
         access = anonymous(**{"state": False, **(IN_A_HURRY if hurry else {}), **settings})
         return Session(source=access, destination=access, concurrency=4)
 
@@ -124,6 +129,16 @@ class Stage:
     def expected_blobs(self) -> set[str]:
         contents = (self.web, self.tools, *self.bundles.values(), self.signature, self.sbom)
         return {content.digest_of(blob.data) for one in contents for part in one.everything() for blob in part.blobs}
+
+    def arrived(self, name: str) -> set[str]:
+        """The blobs of the shop that a repository of the destination has."""
+        walker = self.walkers["destination"]
+        return {digest for digest in self.expected_blobs() if walker.has_blob(name, digest)}
+
+    def sent(self) -> set[str]:
+        """The blobs that were sent to the destination, by the requests that reached it since the last calm."""
+        asked = [unquote(path) for method, path in self.seen("destination") if method in ("PUT", "POST")]
+        return {found.group(1) for path in asked if (found := re.search(r"[?&]digest=(sha256:[0-9a-f]{64})", path))}
 
 
 def _listens(proxy: FaultProxy) -> bool:

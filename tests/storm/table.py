@@ -2,60 +2,113 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from tests.storm.trial import Kind, Outcome
 
 _KINDS = (Kind.COMPLETED, Kind.CLEAN, Kind.UNSEEN, Kind.OTHER)
+_COUNTS = "<!-- counts: "
+
+_HEAD = """\
+# Under storm
+
+What the program does when registries and object stores do something wrong. `make storm` plays each fault
+with each operation, at the first, the middle and the last request that it fits, and with each command and
+flow at one of these, and writes this page. A run is *completed* when a walk of the destination by plain HTTP
+proves it. It is a *clean error* when the error names side, registry and reference, nothing half-made stands
+under a final name, and a second run without the fault completes without sending again what had arrived, which
+is counted before the registry. An *unseen lie* is an answer that only a read-back would disprove;
+`copy --verify` and `verify` are for these. Anything else is a defect.
+"""
 
 
-def page(outcomes: Sequence[Outcome], every: int) -> str:
-    lines = [
-        "# Under storm",
-        "",
-        "What the program does when registries and object stores do something wrong. `make storm` plays each fault",
-        "with each operation, at the first, the middle and the last request that it fits, and writes this page. A",
-        "run is *completed* when a walk of the destination by plain HTTP proves it. It is a *clean error* when the",
-        "error names side, registry and reference, nothing half-made stands under a final name, and a second run",
-        "without the fault completes without sending again what had arrived. An *unseen lie* is an answer that",
-        "only a read-back would disprove; `copy --verify` and `verify` are for these. Anything else is a defect.",
-        "",
-        f"Of {every} trials, {len(outcomes)} were played for this page.",
-        "",
-        "## By operation",
-        "",
-        *_rows(outcomes, "operation", lambda one: one.trial.operation),
-        "",
-        "## By fault",
-        "",
-        *_rows(outcomes, "fault", lambda one: one.trial.row.name),
-        "",
-        "## Lies that nothing but a read-back shows",
-        "",
-        *_lies(outcomes),
-        "",
-    ]
-    return "\n".join(lines)
+class Table:
+    """The counts of each part, of which some may be those of an earlier storm: they stand in the page, too."""
+
+    def __init__(self, parts: dict[str, dict[str, Any]]) -> None:
+        self._parts = parts
+
+    @classmethod
+    def read(cls, path: str) -> Table:
+        text = Path(path).read_text() if path and Path(path).exists() else ""
+        _, found, rest = text.partition(_COUNTS)
+        return cls(json.loads(rest.partition(" -->")[0]) if found else {})
+
+    def put(self, part: str, every: int, outcomes: Sequence[Outcome]) -> None:
+        """`every` is the number of trials that there are."""
+        self._parts[part] = {
+            "every": every,
+            "operation": _counted(outcomes, lambda one: one.trial.operation),
+            "fault": _counted(outcomes, lambda one: one.trial.row.name),
+            "lies": _lies(outcomes),
+        }
+
+    def page(self) -> str:
+        every = sum(part["every"] for part in self._parts.values())
+        by_operation, by_fault = self._sum("operation"), self._sum("fault")
+        played = sum(sum(counts.values()) for counts in by_operation.values())
+        lies: dict[str, set[str]] = defaultdict(set)
+        for part in self._parts.values():
+            for lie, operations in part["lies"].items():
+                lies[lie].update(operations)
+        return "\n".join(
+            [
+                _HEAD,
+                f"Of {every} trials, {played} were played for this page.",
+                "",
+                "## By operation",
+                "",
+                *_rows("operation", by_operation),
+                "",
+                "## By fault",
+                "",
+                *_rows("fault", by_fault),
+                "",
+                "## Lies that nothing but a read-back shows",
+                "",
+                *([f"- {lie}: {', '.join(sorted(lies[lie]))}" for lie in sorted(lies)] or ["None was met."]),
+                "",
+                f"{_COUNTS}{json.dumps(self._parts, separators=(',', ':'))} -->",
+                "",
+            ]
+        )
+
+    def _sum(self, title: str) -> dict[str, Counter[str]]:
+        found: dict[str, Counter[str]] = defaultdict(Counter)
+        for part in self._parts.values():
+            for name, counts in part[title].items():
+                found[name].update(counts)
+        return found
 
 
-def _rows(outcomes: Iterable[Outcome], title: str, key: Callable[[Outcome], str]) -> list[str]:
-    counts: dict[str, Counter[Kind]] = defaultdict(Counter)
+def _counted(outcomes: Sequence[Outcome], key: Callable[[Outcome], str]) -> dict[str, dict[str, int]]:
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
     for one in outcomes:
-        counts[key(one)][one.kind] += 1
-        counts["all"][one.kind] += 1
-    names = [*sorted(name for name in counts if name != "all"), "all"]
-    head = [f"| {title} | tried | {' | '.join(kind.value for kind in _KINDS)} |", f"|---|{'---:|' * (len(_KINDS) + 1)}"]
-    return head + [
-        f"| {name} | {sum(counts[name].values())} | {' | '.join(str(counts[name][kind]) for kind in _KINDS)} |"
-        for name in names
+        counts[key(one)][one.kind.value] += 1
+    return {name: dict(counts[name]) for name in sorted(counts)}
+
+
+def _rows(title: str, counts: Mapping[str, Counter[str]]) -> list[str]:
+    lines = [
+        f"| {title} | tried | {' | '.join(kind.value for kind in _KINDS)} |",
+        f"|---|{'---:|' * (len(_KINDS) + 1)}",
     ]
+    whole: Counter[str] = Counter()
+    for one in counts.values():
+        whole.update(one)
+    for name, one in (*sorted(counts.items()), ("all", whole)):
+        lines.append(f"| {name} | {one.total()} | {' | '.join(str(one[kind.value]) for kind in _KINDS)} |")
+    return lines
 
 
-def _lies(outcomes: Iterable[Outcome]) -> list[str]:
+def _lies(outcomes: Sequence[Outcome]) -> dict[str, list[str]]:
     found: dict[str, set[str]] = defaultdict(set)
     for one in outcomes:
         if one.kind is Kind.UNSEEN:
-            found[one.trial.row.unseen[one.trial.operation]].add(one.trial.operation)
-    lines = [f"- {lie}: {', '.join(sorted(operations))}" for lie, operations in sorted(found.items())]
-    return lines or ["None was met."]
+            lie = one.trial.row.unseen[one.trial.operation.partition(", ")[0]]
+            found[lie].add(one.trial.operation)
+    return {lie: sorted(found[lie]) for lie in sorted(found)}

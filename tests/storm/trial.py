@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 import time
 import traceback
+import zlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
-from urllib.parse import unquote
 
 from oci.errors import Incomplete, InvalidInput, TransshipError
 from tests.storm.faults import PLACES, READS, ROWS, Row
-from tests.storm.operations import OPERATIONS, Operation, Reported, by_name, clean_up
+from tests.storm.operations import Operation, Reported, clean_up
 from tests.storm.stage import SIDES, Stage
 
 LONGEST = 40.0
@@ -50,9 +51,9 @@ class Outcome:
     seconds: float
 
 
-def rehearse(stage: Stage, *, whole: bool) -> None:
+def rehearse(stage: Stage, operations: Iterable[Operation], *, whole: bool) -> None:
     """Plays operations without a fault: those whose end is judged by such a run, or, to note what they ask for, all."""
-    for operation in OPERATIONS:
+    for operation in operations:
         if not whole and not operation.judged_by_rehearsal:
             continue
         stage.calm()
@@ -67,26 +68,32 @@ def rehearse(stage: Stage, *, whole: bool) -> None:
         clean_up(stage, name)
 
 
-def trials(stage: Stage) -> list[Trial]:
-    """Every row with every operation that makes such requests, at the first, the middle and the last of them. The
-    variants of a copy are for faults of writing."""
+def trials(stage: Stage, operations: Sequence[Operation]) -> list[Trial]:
+    """Every row with every operation that makes such requests, at the first, the middle and the last of them; with a
+    command or a flow at one of these, always the same. The variants of a copy are for faults of writing."""
     found = []
     for row in ROWS:
-        method, path = PLACES[row.place]
-        for operation in OPERATIONS:
-            if operation.name.startswith("copy ") and row.place in READS:
+        for operation in operations:
+            if operation.what.startswith("copy ") and row.place in READS:
                 continue
-            for side in operation.sides:
-                asked = stage.requests[operation.name][side]
-                count = sum(bool(re.fullmatch(method, verb) and re.search(path, where)) for verb, where in asked)
-                places = {1: "first", (count + 1) // 2: "middle", count: "last"} if count else {}
-                places[1] = "first"
-                found += [Trial(row, operation.name, side, at, places[at]) for at in sorted(places) if at <= count]
+            fitting = list(_fitting(stage, row, operation))
+            if fitting and not operation.is_of_library:
+                fitting = [fitting[zlib.crc32(f"{row.name} {operation.name}".encode()) % len(fitting)]]
+            found += fitting
     return found
 
 
-def play(stage: Stage, trial: Trial) -> Outcome:
-    operation = by_name(trial.operation)
+def _fitting(stage: Stage, row: Row, operation: Operation) -> Iterable[Trial]:
+    method, path = PLACES[row.place]
+    for side in operation.sides:
+        asked = stage.requests[operation.name][side]
+        count = sum(bool(re.fullmatch(method, verb) and re.search(path, where)) for verb, where in asked)
+        places = {1: "first", (count + 1) // 2: "middle", count: "last"} if count else {}
+        places[1] = "first"
+        yield from (Trial(row, operation.name, side, at, places[at]) for at in sorted(places) if at <= count)
+
+
+def play(stage: Stage, operation: Operation, trial: Trial) -> Outcome:
     name = stage.fresh()
     started = time.monotonic()
     try:
@@ -103,7 +110,7 @@ def play(stage: Stage, trial: Trial) -> Outcome:
 
 def _judged(stage: Stage, operation: Operation, trial: Trial, name: str) -> tuple[Kind, str]:
     result, error, problems = _stormy(stage, operation, trial, name)
-    lie = trial.row.unseen.get(operation.name, "")
+    lie = trial.row.unseen.get(operation.what, "")
     if error is None:
         wrong = operation.proof(stage, name, result)
         if wrong:
@@ -133,7 +140,7 @@ def _stormy(stage: Stage, operation: Operation, trial: Trial, name: str) -> tupl
             result = operation.run(stage, session, name)
     except (TransshipError, Reported) as raised:
         error = raised
-        problems += _unclean(stage, trial, raised)
+        problems += _unclean(stage, operation, trial, raised)
     except Exception as raised:  # noqa: BLE001 - what must never happen is an outcome, too
         error = raised
         problems.append("".join(traceback.format_exception(raised)))
@@ -143,13 +150,13 @@ def _stormy(stage: Stage, operation: Operation, trial: Trial, name: str) -> tupl
     return result, error, problems
 
 
-def _unclean(stage: Stage, trial: Trial, error: TransshipError | Reported) -> list[str]:
+def _unclean(stage: Stage, operation: Operation, trial: Trial, error: TransshipError | Reported) -> list[str]:
     """What the error doesn't say: the side, the registry, the reference."""
     parts = error.failures if isinstance(error, Incomplete) and error.failures else (error,)
-    return [wrong for part in parts if (wrong := _lacking(stage, trial, part))]
+    return [wrong for part in parts if (wrong := _lacking(stage, operation, trial, part))]
 
 
-def _lacking(stage: Stage, trial: Trial, error: Exception) -> str:
+def _lacking(stage: Stage, operation: Operation, trial: Trial, error: Exception) -> str:
     text, side = str(error), trial.side
     if "no answer in time" in text and side not in text:
         # The time-outs of a trial are short: on a busy machine the other side may be too slow as well.
@@ -157,8 +164,8 @@ def _lacking(stage: Stage, trial: Trial, error: Exception) -> str:
     host = stage.proxies[side].host
     lacking = [] if host in text else [host]
     # What can't be right in a policy is said of a repository; with one side there is no other.
-    one_sided = isinstance(error, InvalidInput) and len(by_name(trial.operation).sides) == 1
-    if not one_sided and not any(one in text for one in (SIDES if trial.operation == "copy beside" else (side,))):
+    one_sided = isinstance(error, InvalidInput) and len(operation.sides) == 1
+    if not one_sided and not any(one in text for one in (SIDES if operation.what == "copy beside" else (side,))):
         lacking.append(side)
     if not (_DIGEST.search(text) or re.search(rf"{re.escape(host)}/[a-z]", text)):
         lacking.append("a reference")
@@ -167,16 +174,11 @@ def _lacking(stage: Stage, trial: Trial, error: Exception) -> str:
 
 def _again(stage: Stage, operation: Operation, name: str) -> list[str]:
     """What is wrong with a second run, without the fault."""
-    there = set()
-    if operation.writes:
-        walker = stage.walkers["destination"]
-        there = {digest for digest in stage.expected_blobs() if walker.has_blob(name, digest)}
+    there = stage.arrived(name) if operation.writes else set()
     with stage.session(hurry=False, **dict(operation.settings)) as session:
         try:
             result = operation.run(stage, session, name)
         except (TransshipError, Reported) as error:
             return [f"the second run failed: {error}"]
     problems = [f"after the second run: {wrong}" for wrong in operation.proof(stage, name, result)]
-    seen = [unquote(path) for method, path in stage.seen("destination") if method in ("PUT", "POST")]
-    sent = {found.group(1) for path in seen if (found := re.search(r"[?&]digest=(sha256:[0-9a-f]{64})", path))}
-    return [*problems, *(f"sent again: {digest}" for digest in sorted(sent & there))]
+    return [*problems, *(f"sent again: {digest}" for digest in sorted(stage.sent() & there))]
