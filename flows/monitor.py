@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from oci.errors import Unavailable
 from oci.export.options import ExportOptions
 from oci.registry.options import DEFAULT_CONCURRENCY
-from oci.relocation.request import RelocationRequest
+from oci.relocation.request import ReceiptOptions, RelocationRequest
 from oci.relocation.session import Access
 
 if TYPE_CHECKING:
@@ -24,14 +24,15 @@ def run(
     verify: str = "none",
     tarball: ExportOptions | None = None,
     resume: bool = False,
+    receipts: ReceiptOptions | None = None,
 ) -> RelocationReport:
     """Runs `request` as the flow `relocate` on the Prefect server of PREFECT_API_URL, or, without one, on a server
     that lives as long as this call (some 15 seconds to start it the first time).
 
     `source` and `destination` are used as they are: credentials stay in this process and reach neither the parameters
     nor the server. `verify` is "none", "head" or "deep". `tarball` says how an archive that is the destination is to
-    be, and `resume` goes on with an unfinished one. Progress and the address of the run are logged to standard error.
-    Ctrl-C stops it within seconds.
+    be, and `resume` goes on with an unfinished one; `receipts` what is left in writing. Progress and the address of the
+    run are logged to standard error. Ctrl-C stops it within seconds.
 
     Raises what the flow raises: RelocationIncomplete (an Incomplete with `report`) or another TransshipError.
     """
@@ -49,7 +50,13 @@ def run(
     from tasks.access import reached_by  # noqa: PLC0415
 
     archive = TarballOptions(export=tarball, resume=resume) if tarball else None
-    parameters = RelocateParameters.of(request, concurrency=concurrency, verify=Verify(verify), tarball=archive)
+    parameters = RelocateParameters.of(
+        request,
+        concurrency=concurrency,
+        verify=Verify(verify),
+        tarball=archive,
+        receipts=receipts or ReceiptOptions(),
+    )
     with reached_by(source=source, destination=destination):
         try:
             return relocate_sync(parameters)

@@ -15,9 +15,12 @@ from flows.shard import push_all
 from flows.tarball import write_out
 from oci.errors import Incomplete, TransshipError
 from oci.output import check_outputs, to_dict, write_json
+from oci.receipts.record import Recorder
 from oci.relocation.report import RelocationIncomplete, RelocationReport
+from oci.relocation.request import ReceiptOptions
 from oci.relocation.run import Step
 from tasks.archive import ExportRun
+from tasks.blocks import load_signing_key
 from tasks.relocate import (
     RelocationRun,
     fetch_referenced_images,
@@ -52,8 +55,12 @@ async def relocate(parameters: RelocateParameters) -> RelocationReport:
         with run.noting_failure():
             await run.in_thread(check_outputs, parameters.report, parameters.lock_output)
             report_path = parameters.report
+            recorder = await _recorder(run, parameters)
             async with reported_when_cancelled(partial(_report_cancelled, run, parameters.destination)):
-                await (write_out(run, parameters) if isinstance(run, ExportRun) else _copy(run, parameters))
+                if isinstance(run, ExportRun):
+                    await write_out(run, parameters, recorder)
+                else:
+                    await _copy(run, parameters, recorder)
             if parameters.lock_output:
                 await run.write_lock(parameters.lock_output)
         written = await report(parameters.destination)
@@ -69,15 +76,28 @@ async def _report_cancelled(run: RelocationRun, destination: str) -> None:
     await report.fn(destination)
 
 
-async def _copy(run: RelocationRun, parameters: RelocateParameters) -> None:
+async def _recorder(run: RelocationRun, parameters: RelocateParameters) -> Recorder | None:
+    """Reads the key before any work; None where nothing is to be recorded."""
+    if parameters.receipts == ReceiptOptions() and not parameters.signed:
+        return None
+    key = await load_signing_key(parameters.signing_key)
+    return await run.in_thread(Recorder, parameters.receipts, run.asked, key=key, run=str(flow_run.id or ""))
+
+
+async def _copy(run: RelocationRun, parameters: RelocateParameters, recorder: Recorder | None) -> None:
     source = await resolve_bundle(parameters.kind.value, parameters.source)
     await fetch_referenced_images(source)
+    if recorder is not None:
+        recorder.check(run.planned)
     await _transfer(run, parameters)
     driver = await run.driver()
     driver.check_complete()
     for step in driver.closing_steps:
         destination = parameters.destination
         await (verify(destination) if step is Step.VERIFY else publish(destination, step.value))
+    if recorder is not None:
+        write = partial(recorder.relocated, mode=parameters.verify.value, verification=run.verification)
+        await run.in_thread(write, driver.session, run.planned, run.outcomes.values(), run.receipt())
 
 
 async def _transfer(run: RelocationRun, parameters: RelocateParameters) -> None:

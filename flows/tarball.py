@@ -11,7 +11,8 @@ from flows.parameters.forms import flat
 from flows.parameters.relocate import TarballOptions
 from flows.parameters.shard import PartsParameters
 from flows.results import or_failed
-from oci.export.export import write_sums
+from oci.export.export import seal_archive
+from oci.receipts.record import Recorder
 from oci.units import percent, show_size
 from tasks.archive import (
     ExportRun,
@@ -28,16 +29,22 @@ from tasks.relocate import fetch_referenced_images, resolve_bundle
 from tasks.run import running
 
 
-async def write_out(run: ExportRun, parameters: RelocateParameters) -> None:
-    """Writes it in parts, straight to where it is to be."""
+async def write_out(run: ExportRun, parameters: RelocateParameters, recorder: Recorder | None = None) -> None:
+    """Writes it in parts, straight to where it is to be, then what goes beside it."""
     location = parameters.archive
     if await plan_out(parameters):
         await _write(run, parameters)
         await complete_tarball(location)
-    if parameters.tarball and parameters.tarball.sha256sums:
-        await run.in_thread(write_sums, await run.session(), run.archive_planned.locations, location)
     if parameters.verify is not Verify.NONE:
         await verify_tarball(location, deep=parameters.verify is Verify.DEEP)
+    seal = partial(
+        seal_archive,
+        sha256sums=bool(parameters.tarball and parameters.tarball.sha256sums),
+        recorder=recorder,
+        mode=parameters.verify.value,
+        verification=run.verification,
+    )
+    await run.in_thread(seal, await run.session(), run.planned, run.archive_planned.locations, location)
 
 
 async def plan_out(parameters: RelocateParameters) -> bool:

@@ -14,6 +14,7 @@
     │   ├── Unavailable         it couldn't be reached, broke off, or is out of order
     │   ├── Refused             it answered something that can't be worked with
     │   ├── NotTrusted          the policy of signatures doesn't let an image in
+    │   ├── NotSigned           a signature is missing, or isn't one of the key that was named
     │   └── PartFailed          what was said of one part of a relocation
     └── Incomplete              some parts of a relocation failed; the rest is done
 
@@ -159,6 +160,10 @@ class Refused(StoreError):
 
 class NotTrusted(StoreError):
     """The policy of signatures refuses an image. Trying again can't help before it is signed, or the policy changed."""
+
+
+class NotSigned(StoreError):
+    """An archive or a receipt has no signature of the key that was named, or isn't what was signed."""
 
 
 class PartFailed(StoreError):

@@ -23,6 +23,7 @@ from oci.options import fields_of
 from oci.reference import HUB
 from oci.registry.credentials.credential import Credential
 from oci.registry.options import RegistryOptions
+from oci.signatures import keys
 
 T = TypeVar("T")
 
@@ -144,6 +145,28 @@ class S3Store(Block):
         return S3Options(**plain, abandoned_after=self.abandoned_after_days * 86_400)
 
 
+class SigningKey(Block):
+    """A private key that signs archives and receipts, with its password where it has one."""
+
+    _block_type_name: ClassVar[str | None] = "Signing Key"
+    _block_type_slug: ClassVar[str | None] = "signing-key"
+    _description: ClassVar[str | None] = "A private key with which transship signs archives and receipts."
+
+    key: SecretStr = Field(
+        title="Private key",
+        description="PEM: PKCS #8, plain or encrypted, or cosign's encrypted form (cosign.key).",
+    )
+    password: SecretStr = Field(default=SecretStr(""), title="Password", description="Empty for a key that has none.")
+
+
+async def load_signing_key(name: str) -> keys.SigningKey | None:
+    """By name; None without one. Raises InvalidInput when there is no such block, and for a key that can't be read."""
+    if not name:
+        return None
+    key: keys.SigningKey = await _loaded(name, _KEYS)
+    return key
+
+
 async def load_s3(name: str) -> S3Options:
     """Loads an S3 Store block, or the AWS Credentials or S3 Bucket of prefect-aws, which needn't be installed. Without
     a name, all is left to the environment. Raises InvalidInput when there is no such block."""
@@ -250,6 +273,13 @@ def _aws(data: Mapping[str, Any]) -> S3Options:
     return S3Options(**{name: value for name, value in values.items() if value}, verify_tls=client.get("verify", True))
 
 
+def _signing_key(document: BlockDocument) -> keys.SigningKey:
+    block = SigningKey(**document.data)
+    data, password = block.key.get_secret_value().encode(), block.password.get_secret_value() or None
+    return keys.read_signing_key(data, f"block {document.name}", password)
+
+
+_KEYS = _Readers(SigningKey, signing_key=_signing_key)
 _LOGINS = _Readers(RegistryCredentials, registry_credentials=_own_login, docker_registry_credentials=_docker_login)
 _STORES = _Readers(
     S3Store,

@@ -34,6 +34,7 @@ INSIDE_OCI = (
     {"archive"},
     {"signatures"},
     {"relocation"},
+    {"receipts"},
     {"export"},
     {"prune"},
     {"mirror"},

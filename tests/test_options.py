@@ -22,7 +22,7 @@ from oci.mirror.reader import json_schema
 from oci.options import Option, Options, leaves_of
 from oci.prune.keep import KeepOptions
 from oci.registry.options import RegistryOptions
-from oci.relocation.request import CopyOptions
+from oci.relocation.request import CopyOptions, ReceiptOptions
 
 ROOT = Path(__file__).parent.parent
 GROUPS: tuple[type[Options], ...] = (
@@ -30,6 +30,7 @@ GROUPS: tuple[type[Options], ...] = (
     S3Options,
     ExportOptions,
     CopyOptions,
+    ReceiptOptions,
     KeepOptions,
     UnpackLimits,
 )
@@ -45,7 +46,9 @@ NOT_IN_MIRRORS = {
     "UnpackLimits": "a mirror unpacks nothing",
     "ExportOptions": "an archive of a mirror is written anew and replaces the one before, from which it copies",
     "RegistryOptions.concurrency": "mirrors have limits of their own",
+    "ReceiptOptions": "a mirror moves what changed, run after run: its report and its state file say what is where",
     "CopyOptions.only": "a mirror's source is no archive",
+    "CopyOptions.require_signature": "a mirror's source is no archive; images are asked for signatures by a policy",
     "CopyOptions.tags": "a mirror's rules say which tags it takes",
     "CopyOptions.shallow": "a mirror takes a bundle with all it lists",
     "CopyOptions.repair": "mirror check and a copy with --repair do that",

@@ -34,6 +34,7 @@ _MEMBERS = {
     ),
     "mirror": ("flows.cli.mirror:mirror", "Keep repositories, bundles and locks the same somewhere else"),
     "policy": ("flows.cli.images.policy:policy", "Say whether a policy of signatures lets an image in, and why"),
+    "receipt": ("flows.cli.images.receipt:receipt", "Prove a receipt against its key and against what is there now"),
     "prune": ("flows.cli.prune:prune", "Find, and delete when approved, what a repository has beyond a policy"),
     "tag": ("flows.cli.images.tag:tag", "List tags, resolve one to its digest, or delete one"),
     "auth": ("flows.cli.start.auth:auth", "Try the logins of registries"),

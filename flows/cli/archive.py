@@ -15,24 +15,27 @@ import msgspec
 from flows.cli.access import RegistryFlags, concurrency_flag, export_flags, offline, registry_flags, store_flags
 from flows.cli.click_ext import Invocation, Tree, Verb, boolean, everywhere, expect_subcommand
 from flows.cli.output import Output
-from flows.cli.progress import Row, metrics_exported, shown
+from flows.cli.progress import ArchiveProgress, metrics_exported, shown
 from flows.cli.source import SourceFlags, announce, source_flags, warn_of_layers
 from oci.archive.inventory import blobs_of, compare, images_of, verify_archive
 from oci.archive.open import in_object_store
+from oci.archive.proof import SUFFIX
 from oci.archive.s3_options import S3Options
 from oci.archive.source import Archive
 from oci.errors import Incomplete, InvalidInput, StoreError
-from oci.export.export import ArchiveReport, write_archive, write_sums
+from oci.export.export import ArchiveReport, seal_archive, write_archive
 from oci.export.options import ExportOptions
 from oci.export.parts import Part
 from oci.export.plan import ArchivePlan, Volume
 from oci.export.planner import plan_archive
 from oci.export.resume import plan_resumed
 from oci.output import check_outputs, to_dict, write_json
+from oci.receipts.record import Recorder
 from oci.reference import ArchiveName
 from oci.relocation.planner import make_plan
 from oci.relocation.request import RelocationRequest
 from oci.relocation.session import Session
+from oci.relocation.verify import Verification
 from oci.units import counted, show_size
 
 _IMAGES = ("Image", "Tag", "Kind", "Blobs", "Bytes", "Digest")
@@ -95,6 +98,7 @@ def list_images(invocation: Invocation, /, store: S3Options, locations: tuple[st
 @click.command(name="verify", cls=Verb, examples=("shop.tar", "shop.tar --deep", "shop.vol1.tar shop.vol2.tar"))
 @click.argument("locations", metavar="ARCHIVE...", nargs=-1, required=True)
 @boolean("--deep", help="Read and hash every blob.")
+@click.option("--key", default="", help="Public key that each file must be signed with: NAME.sigstore.json beside it.")
 @concurrency_flag("Blobs at a time")
 @store_flags
 @everywhere
@@ -103,9 +107,12 @@ def verify(invocation: Invocation, /, store: S3Options, locations: tuple[str, ..
     """Prove that everything the images need is in the archive, or with --deep that every blob has the right bytes."""
     output = invocation.output
     with offline(invocation, store, concurrency=flags["concurrency"]) as session:
-        archive = session.archive(ArchiveName.of(*locations))
-        verdict = verify_archive(archive, session.workers, deep=flags["deep"])
-    output.result(**to_dict(verdict))
+        name = ArchiveName.of(*locations)
+        if flags["key"]:
+            session.prove_archive(name, flags["key"])
+        verdict = verify_archive(session.archive(name), session.workers, deep=flags["deep"])
+        session.wait_for_proofs()
+    output.result(**to_dict(verdict), signed_by=flags["key"])
     if verdict.problems:
         raise Incomplete(
             f"{len(verdict.problems)} of {verdict.blobs} blobs aren't as they should be",
@@ -114,7 +121,9 @@ def verify(invocation: Invocation, /, store: S3Options, locations: tuple[str, ..
         )
     lacking = f", {verdict.lacking} left out" if verdict.lacking else ""
     hashed = f", {show_size(verdict.bytes_hashed)} hashed" if flags["deep"] else ""
-    output.summary(f"{counted(verdict.images, 'image')}, {counted(verdict.blobs, 'blob')}{hashed}{lacking}: all there")
+    signed = f", signed with {flags['key']}" if flags["key"] else ""
+    held = f"{counted(verdict.images, 'image')}, {counted(verdict.blobs, 'blob')}{hashed}{lacking}"
+    output.summary(f"{held}: all there{signed}")
     output.finish()
 
 
@@ -218,43 +227,6 @@ PARTS = ("Volume", "Parts", "Bytes", "Copied")
 
 
 @dataclass(slots=True)
-class ArchiveProgress:
-    """An archive being written: its parts, and the blobs on their way."""
-
-    session: Session
-    plan: ArchivePlan | None = None
-    finished: int = 0
-    bytes_done: int = 0
-    _written: int = 0
-    _read: int = 0
-
-    def planned(self, plan: ArchivePlan) -> None:
-        receipt = self.session.meter.receipt()
-        self._read, self._written = receipt.bytes_read, receipt.bytes_written
-        self.plan = plan
-
-    def part(self, part: Part) -> None:
-        self.finished += 1
-        self.bytes_done += part.size
-
-    def overall(self) -> Row:
-        if self.plan is None:
-            return Row("planning")
-        receipt = self.session.meter.receipt()
-        on_way = max(0, receipt.bytes_read - self._read - (receipt.bytes_written - self._written))
-        parts = sum(len(volume.parts) for volume in self.plan.volumes)
-        name = f"{min(self.finished, parts)} of {parts} parts"
-        return Row(name, min(self.bytes_done + on_way, self.plan.size), self.plan.size)
-
-    def parts(self) -> list[Row]:
-        plan, moving = self.plan, dict(self.session.moving)
-        if plan is None:
-            return []
-        sizes = plan.blob_by_digest
-        return [Row(blob[:19], min(read, sizes[blob].size), sizes[blob].size) for blob, read in moving.items()]
-
-
-@dataclass(slots=True)
 class _Lines:
     """`done: file 'NAME' (TIME)` for each member that is complete, as imgpkg tells them."""
 
@@ -287,8 +259,11 @@ def to_tar(
     request: RelocationRequest,
     *,
     options: ExportOptions,
+    recorder: Recorder | None,
     flags: dict[str, Any],
 ) -> None:
+    if recorder is not None and recorder.options.receipt:
+        options = options.with_(record=True)
     if flags["plan_only"]:
         invocation.output.check_columns(MEMBERS, PARTS)
     location = request.destination.location
@@ -323,11 +298,21 @@ def to_tar(
         warn_of_layers(output, plan, included=request.include_non_distributable)
         for warning in archive_plan.warnings:
             output.warn(warning)
-        _verify(session, report, flags["verify_mode"])
-        sums = write_sums(session, report.locations, location) if flags["sha256sums"] else ()
+        mode = flags["verify_mode"]
+        sums = seal_archive(
+            session,
+            plan,
+            report.locations,
+            location,
+            sha256sums=flags["sha256sums"],
+            recorder=recorder,
+            mode=mode,
+            verification=_verified(session, report, mode),
+        )
         receipt = session.meter.receipt()
         report = msgspec.structs.replace(report, requests=receipt.total_requests, seconds=receipt.seconds)
-    result = {**report.to_dict(), "sha256": list(sums)}
+    signatures = [f"{part}{SUFFIX}" for part in report.locations] if recorder and recorder.key else []
+    result = {**report.to_dict(), "sha256": list(sums.values()), "signatures": signatures}
     output.result(**result)
     if flags["report"]:
         write_json(flags["report"], result)
@@ -373,9 +358,9 @@ def _tell_of_reuse(output: Output, session: Session, plan: ArchivePlan) -> None:
         output.line(f"copy | Going to reuse {len(reused)} layers from the tar already in {where}")
 
 
-def _verify(session: Session, report: ArchiveReport, mode: str) -> None:
+def _verified(session: Session, report: ArchiveReport, mode: str) -> Verification | None:
     if mode == "none":
-        return
+        return None
     name = ArchiveName.of(*report.locations)
     verdict = verify_archive(session.archive(name, "destination", anew=True), session.workers, deep=mode == "deep")
     if verdict.problems:
@@ -384,6 +369,7 @@ def _verify(session: Session, report: ArchiveReport, mode: str) -> None:
             [StoreError(problem, side="destination") for problem in verdict.problems],
             hint="write the archive again",
         )
+    return Verification(manifests=verdict.images, blobs=verdict.blobs, bytes_hashed=verdict.bytes_hashed)
 
 
 def _summary(plan: ArchivePlan, report: ArchiveReport) -> str:

@@ -6,12 +6,13 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from flows.cli.access import RegistryFlags, concurrency_flag, export_flags, registry_flags, show_requests, store_flags
 from flows.cli.click_ext import Invocation, OutputFile, Verb, boolean, everywhere
+from flows.cli.flags import flags_of
 from flows.cli.output import Output
 from flows.cli.progress import RelocationProgress, metrics_exported, metrics_flag, progress_flag, shown, sums
 from flows.cli.source import SourceFlags, announce, source_flags, warn_of_layers
@@ -25,10 +26,13 @@ from oci.output import write_json
 from oci.reference import LAYOUT_PREFIX, OCI_ARCHIVE_PREFIX, ArchiveName, named_archive, parse_store
 from oci.relocation.plan import Plan
 from oci.relocation.report import left_behind
-from oci.relocation.request import RelocationRequest
+from oci.relocation.request import ReceiptOptions, RelocationRequest
 from oci.relocation.run import Relocation, RelocationResult, Step, Verify, check_readable, result_lock
 from oci.relocation.transfer import PRESENT, ImageOutcome
 from oci.units import counted, show_size
+
+if TYPE_CHECKING:
+    from oci.receipts.record import Recorder
 
 _UNMONITORED = {
     "plan_only": "--plan",
@@ -39,7 +43,8 @@ _UNMONITORED = {
 
 
 _RARE = """--repo-based-tags --name-images --only --cosign-signatures --ignore-bundle-check --sha256sums --metrics-file
---progress --base --delta-from --max-size --part-size --max-blob-size --include-non-distributable-layers"""
+--progress --base --delta-from --max-size --part-size --max-blob-size --include-non-distributable-layers --record
+--attach-receipt --require-signature"""
 
 
 @click.command(
@@ -71,6 +76,7 @@ _RARE = """--repo-based-tags --name-images --only --cosign-signatures --ignore-b
 )
 @boolean("--plan", "plan_only", help="Say what would be done, and do nothing.")
 @click.option("--report", type=OutputFile(), default="", help="Write what became of each image to a JSON file.")
+@flags_of(ReceiptOptions, "receipts")
 @metrics_flag
 @progress_flag
 @boolean("--monitor", help="Run as a Prefect flow: progress, history and report in its UI.")
@@ -79,13 +85,14 @@ _RARE = """--repo-based-tags --name-images --only --cosign-signatures --ignore-b
 @registry_flags(sides=True)
 @everywhere
 @click.pass_obj
-def copy(
+def copy(  # noqa: PLR0917 - each group of flags by its name
     invocation: Invocation,
     /,
     registry: RegistryFlags,
     store: S3Options,
     tarball: ExportOptions,
     source: SourceFlags,
+    receipts: ReceiptOptions,
     **flags: Any,
 ) -> None:
     """Copy a bundle, an image, what a lock lists or an archive, with all it references, to another registry, a folder
@@ -105,14 +112,15 @@ def copy(
         invocation.output.check_columns(IMAGES, REQUESTS)
     if flags["monitor"]:
         options = tarball if flags["to_tar"] else None
-        _monitored(invocation, registry, store, request, options=options, flags=flags)
+        _monitored(invocation, registry, store, request, options=options, receipts=receipts, flags=flags)
         return
+    recorder = _recorder(receipts, request)
     if flags["to_tar"]:
         from flows.cli.archive import to_tar  # noqa: PLC0415 - a copy to a registry needs no archives
 
-        to_tar(invocation, registry, store, request, options=tarball, flags=flags)
+        to_tar(invocation, registry, store, request, options=tarball, recorder=recorder, flags=flags)
     else:
-        _copy(invocation, registry, store, request, flags)
+        _copy(invocation, registry, store, request, recorder=recorder, flags=flags)
     invocation.output.finish()
 
 
@@ -160,11 +168,21 @@ def _request(source: SourceFlags, flags: dict[str, Any]) -> RelocationRequest:
     return source.request(flags["to_repo"])
 
 
+def _recorder(receipts: ReceiptOptions, request: RelocationRequest) -> Recorder | None:
+    if receipts == ReceiptOptions():
+        return None
+    from oci.receipts.record import Recorder  # noqa: PLC0415 - for those who want a receipt
+
+    return Recorder(receipts, request)
+
+
 def _copy(
     invocation: Invocation,
     registry: RegistryFlags,
     store: S3Options,
     request: RelocationRequest,
+    *,
+    recorder: Recorder | None,
     flags: dict[str, Any],
 ) -> None:
     output = invocation.output
@@ -185,6 +203,8 @@ def _copy(
     ):
         plan = relocation.make_plan()
         progress.planned(plan)
+        if recorder is not None:
+            recorder.check(plan)
         if flags["plan_only"]:
             output.result(**planned(plan))
             show_plan(output, plan)
@@ -200,6 +220,9 @@ def _copy(
             output.result(**relocation.result().to_dict())
             write_report(flags["report"], relocation.result())
             raise
+        if recorder is not None:
+            mode, verified = flags["verify_mode"], result.verification
+            recorder.relocated(session, plan, result.outcomes, result.receipt, mode=mode, verification=verified)
     if plan.unchanged and any(image.is_bundle for image in plan.images):
         output.line("copy | The bundle was in place; what it lists wasn't looked at: use --verify head or --repair")
     warn_of_layers(output, plan, included=request.include_non_distributable)
@@ -267,6 +290,7 @@ def _monitored(
     request: RelocationRequest,
     *,
     options: ExportOptions | None,
+    receipts: ReceiptOptions,
     flags: dict[str, Any],
 ) -> None:
     from flows import monitor  # noqa: PLC0415 - Prefect takes a second to import
@@ -283,6 +307,7 @@ def _monitored(
         verify=flags["verify_mode"],
         tarball=options,
         resume=flags["resume"],
+        receipts=receipts,
     )
     invocation.output.summary(str(report))
     invocation.output.finish()

@@ -222,7 +222,11 @@ class ExitCode(IntEnum):
         "some failed; the others are in place, and no incomplete set has a name; or a policy refused images",
         "run the same again; for a refused image, `policy check`",
     )
-    DRIFT = 4, "drift: `mirror check` found a destination that differs", "`mirror run`"
+    DRIFT = (
+        4,
+        "drift: `mirror check` or `receipt verify` found a destination that differs",
+        "`mirror run`, or the same copy again",
+    )
     INTERRUPTED = 130, "interrupted with Ctrl-C; what was copied stays", "run the same again"
     TERMINATED = 143, "ended by SIGTERM; what was copied stays", "run the same again"
 

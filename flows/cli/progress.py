@@ -28,6 +28,8 @@ from oci.units import show_size
 if TYPE_CHECKING:
     from rich.progress import ProgressColumn
 
+    from oci.export.parts import Part
+    from oci.export.plan import ArchivePlan
     from oci.relocation.plan import Plan, PlannedManifest
     from oci.relocation.session import Session
     from oci.relocation.transfer import ImageOutcome
@@ -110,6 +112,43 @@ def _blobs_below(plan: Plan, image: PlannedManifest) -> Iterator[Digest]:
         child = plan.by_digest.get(digest)
         if child is not None and not child.present:
             yield from _blobs_below(plan, child)
+
+
+@dataclass(slots=True)
+class ArchiveProgress:
+    """An archive being written: its parts, and the blobs on their way."""
+
+    session: Session
+    plan: ArchivePlan | None = None
+    finished: int = 0
+    bytes_done: int = 0
+    _written: int = 0
+    _read: int = 0
+
+    def planned(self, plan: ArchivePlan) -> None:
+        receipt = self.session.meter.receipt()
+        self._read, self._written = receipt.bytes_read, receipt.bytes_written
+        self.plan = plan
+
+    def part(self, part: Part) -> None:
+        self.finished += 1
+        self.bytes_done += part.size
+
+    def overall(self) -> Row:
+        if self.plan is None:
+            return Row("planning")
+        receipt = self.session.meter.receipt()
+        on_way = max(0, receipt.bytes_read - self._read - (receipt.bytes_written - self._written))
+        parts = sum(len(volume.parts) for volume in self.plan.volumes)
+        name = f"{min(self.finished, parts)} of {parts} parts"
+        return Row(name, min(self.bytes_done + on_way, self.plan.size), self.plan.size)
+
+    def parts(self) -> list[Row]:
+        plan, moving = self.plan, dict(self.session.moving)
+        if plan is None:
+            return []
+        sizes = plan.blob_by_digest
+        return [Row(blob[:19], min(read, sizes[blob].size), sizes[blob].size) for blob, read in moving.items()]
 
 
 @dataclass(slots=True)

@@ -10,9 +10,11 @@ import msgspec
 
 from flows.parameters.fleet import FleetOptions
 from flows.parameters.registry import (
+    SLUG,
     BlockName,
     S3StoreName,
     archive_location,
+    block_of,
     credentials_option,
     side,
     without_scheme,
@@ -20,10 +22,11 @@ from flows.parameters.registry import (
 from oci.archive.open import in_object_store
 from oci.errors import InvalidInput
 from oci.export.options import ExportOptions
+from oci.mirror.config import BLOCK
 from oci.options import Options, option
 from oci.reference import ARCHIVE_PREFIX, S3_PREFIX, ArchiveName, parse_any
 from oci.registry.options import DEFAULT_CONCURRENCY, RegistryOptions
-from oci.relocation.request import CopyOptions, RelocationRequest
+from oci.relocation.request import CopyOptions, ReceiptOptions, RelocationRequest
 from oci.relocation.run import Verify
 from tasks.archive import ExportOrder
 from tasks.fleet.dispatch import Fleet
@@ -70,6 +73,20 @@ SourceRegistry = Annotated[
 ]
 DestinationRegistry = Annotated[
     RegistryOptions, option("Destination registry", "How the destination's registry is reached.", group="advanced")
+]
+
+
+SigningKeyName = Annotated[
+    str,
+    option(
+        "Signing key",
+        "Signing Key block, by name, in the place of a file on the worker.",
+        pattern=BLOCK,
+        max_length=400,
+        group="signatures",
+        spelled=block_of,
+    ),
+    msgspec.Meta(extra_json_schema={SLUG: "signing-key"}),
 ]
 
 
@@ -133,6 +150,8 @@ class RelocateParameters(Options, frozen=True, kw_only=True):
     report: Annotated[
         str, option("Report", "JSON file on the worker to write what became of each image to.", max_length=4096)
     ] = ""
+    receipts: Annotated[ReceiptOptions, option("Receipts", "What is left in writing.", flat=True)] = ReceiptOptions()
+    signing_key: SigningKeyName = ""
     source_credentials: SourceCredentials = ()
     destination_credentials: DestinationCredentials = ()
     tarball: Annotated[
@@ -171,6 +190,7 @@ class RelocateParameters(Options, frozen=True, kw_only=True):
         elif self.kind is not SourceKind.LOCK:
             parse_any(self.source)
         msgspec.structs.force_setattr(self, "destination", str(request.destination))
+        self.receipts.check_for(request, signed=self.signed)
         if isinstance(request.destination, ArchiveName):
             self._check_archive(request.destination)
         elif self.tarball:
@@ -202,6 +222,10 @@ class RelocateParameters(Options, frozen=True, kw_only=True):
             raise InvalidInput("the source is a file of one machine: several workers can't read it")
 
     @property
+    def signed(self) -> bool:
+        return bool(self.receipts.sign or self.signing_key)
+
+    @property
     def archive(self) -> str:
         """Where the archive is to be; empty for any other destination."""
         return self.request().destination.location
@@ -230,7 +254,8 @@ class RelocateParameters(Options, frozen=True, kw_only=True):
 
     def export_order(self) -> ExportOrder:
         tarball = self.tarball or TarballOptions()
-        return ExportOrder(order=self.order(), options=tarball.export, resume=tarball.resume)
+        options = tarball.export.with_(record=tarball.export.record or bool(self.receipts.receipt))
+        return ExportOrder(order=self.order(), options=options, resume=tarball.resume)
 
     @classmethod
     def of(cls, request: RelocationRequest, **more: Any) -> Self:

@@ -35,6 +35,9 @@ class ByteReader(Protocol):
     def read(self, offset: int, length: int) -> Iterator[bytes]:
         """Exactly `length` bytes. Raises StoreError, or IntegrityError where there are fewer."""
 
+    def check_unchanged(self) -> None:
+        """Raises IntegrityError when it was written to since it was opened."""
+
     def close(self) -> None: ...
 
 
@@ -49,7 +52,8 @@ class FileReader:
         self._cancel = cancel
         with os_errors(side=side, store=path, operation="opening"):
             self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            self.size = os.fstat(self._file).st_size
+            self._mark = self._marked()
+            self.size = self._mark[0]
 
     def read(self, offset: int, length: int) -> Iterator[bytes]:
         end = offset + length
@@ -62,6 +66,11 @@ class FileReader:
             offset += len(chunk)
             yield chunk
 
+    def check_unchanged(self) -> None:
+        with os_errors(side=self._side, store=self.location, operation="reading"):
+            if self._marked() != self._mark:
+                raise IntegrityError(f"{self._side} {self.location}: the file was changed while it was read")
+
     def fileno(self) -> int:
         return self._file
 
@@ -70,6 +79,11 @@ class FileReader:
         file, self._file = self._file, -1
         if file >= 0:
             os.close(file)
+
+    def _marked(self) -> tuple[int, int, int]:
+        """The time of the last change of status can't be set back by those who may write to the file."""
+        status = os.fstat(self._file)
+        return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def in_object_store(location: str) -> bool:

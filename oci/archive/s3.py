@@ -183,6 +183,9 @@ class S3Reader:
                 if not tries:
                     raise
 
+    def check_unchanged(self) -> None:
+        """Every read asks for the version that was opened, and fails for another."""
+
     def close(self) -> None: ...
 
     def _stream(self, offset: int, end: int) -> Iterator[bytes]:

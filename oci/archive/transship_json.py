@@ -1,5 +1,5 @@
-"""`transship.json`: the member that an archive has only when it isn't the whole: a delta, or a volume of several.
-imgpkg passes it over."""
+"""`transship.json`: the member that an archive has only when it isn't the whole, a delta or a volume of several, or
+when it has a receipt. imgpkg passes it over."""
 
 from __future__ import annotations
 
@@ -33,17 +33,20 @@ class _Document(Struct):
     volume: Annotated[int, Meta(ge=1, le=99_999)] = 1
     volumes: Annotated[int, Meta(ge=1, le=99_999)] = 1
     whole: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?$")] = ""
+    receipt: msgspec.Raw = msgspec.Raw()
 
 
 class TransshipJson(Struct, frozen=True, kw_only=True):
     """`requires` are blobs that were left out because the other side has them, with their sizes in bytes, and `base`
-    what says so; `volume` counts from 1 to `volumes`, and `whole` is the fingerprint of all volumes together."""
+    what says so; `volume` counts from 1 to `volumes`, and `whole` is the fingerprint of all volumes together.
+    `receipt` is an in-toto statement about the archive (docs/reference/receipts.md), as JSON, in the first volume."""
 
     requires: tuple[tuple[Digest, int], ...] = ()
     base: str = ""
     volume: int = 1
     volumes: int = 1
     whole: str = ""
+    receipt: bytes = b""
 
     def to_json(self) -> bytes:
         """Raises InvalidDocument beyond LIMIT."""
@@ -55,6 +58,8 @@ class TransshipJson(Struct, frozen=True, kw_only=True):
             }
         if self.volumes > 1:
             body |= {"volume": self.volume, "volumes": self.volumes, "whole": self.whole}
+        if self.receipt:
+            body["receipt"] = json.loads(self.receipt)
         data = json.dumps(body, separators=(",", ":")).encode()
         if len(data) > LIMIT:
             message = f"{NAME} has {len(data)} bytes, and {LIMIT} are the limit"
@@ -82,4 +87,5 @@ class TransshipJson(Struct, frozen=True, kw_only=True):
             volume=document.volume,
             volumes=document.volumes,
             whole=document.whole,
+            receipt=bytes(document.receipt),
         )

@@ -17,6 +17,8 @@ from typing import Any
 from msgspec import Struct, structs
 
 from oci.archive.open import in_object_store, open_reader
+from oci.archive.proof import SUFFIX as SIGNATURE_SUFFIX
+from oci.archive.proof import hash_of
 from oci.archive.source import Archive
 from oci.bundle.push import Pushed, PushRequest, push
 from oci.descriptor import Descriptor
@@ -31,10 +33,15 @@ from oci.export.planner import plan_archive
 from oci.export.resume import is_in_place
 from oci.files.walk import FileEntry
 from oci.output import to_dict
+from oci.receipts.record import Recorder
 from oci.reference import LAYOUT_PREFIX, ArchiveName, LayoutFolder, StoreName
+from oci.relocation.plan import Plan
 from oci.relocation.planner import make_plan
 from oci.relocation.request import RelocationRequest
 from oci.relocation.session import Session
+from oci.relocation.verify import Verification
+from oci.signatures.bundle import signature_of
+from oci.signatures.keys import SigningKey
 
 OnPart = Callable[[Part], None]
 
@@ -82,6 +89,7 @@ def write_archive(
         with _writer(session, volume) as writer:
             stored = writer.begin(volume.parts, volume.tar.fingerprint, resume=resume)
             written.append(_write(session, plan, volume, writer, stored, on_part=on_part))
+            session.wait_for_proofs()
             writer.finish(volume.parts)
     return _report(session, plan, written, time.monotonic() - started)
 
@@ -110,6 +118,7 @@ def finish_archive(
     session: Session, plan: ArchivePlan, tickets: Sequence[str], written: Sequence[WriteReport], *, seconds: float = 0.0
 ) -> ArchiveReport:
     """Gives the volumes their names, now that every group was written. Raises IntegrityError when a part is missing."""
+    session.wait_for_proofs()
     for volume, ticket in zip(plan.volumes, tickets, strict=True):
         with _writer(session, volume) as writer:
             writer.join(ticket, volume.parts)
@@ -117,22 +126,49 @@ def finish_archive(
     return _report(session, plan, written, seconds)
 
 
-def write_sums(session: Session, locations: Iterable[str], name: str) -> tuple[str, ...]:
-    """Reads every volume once more and writes `NAME.SHA256SUMS`; gives the sums in order of the volumes. `name` is what
-    the archive was to be called, be it one volume or several."""
-    locations = tuple(locations)
-    sums = tuple(session.workers.map(lambda location: _sum(session, location), locations))
-    lines = (f"{digest}  {location.rpartition('/')[2]}\n" for digest, location in zip(sums, locations, strict=True))
-    text = "".join(lines).encode()
-    whole = Part(1, 0, len(text))
-    writer = open_writer(f"{name}{SUMS_SUFFIX}", session.object_store(name))
-    try:
-        writer.begin([whole], hashlib.sha256(text).hexdigest(), resume=False)
-        writer.put(whole, bytearray(text))
-        writer.finish([whole])
-    finally:
-        writer.leave()
+def seal_archive(
+    session: Session,
+    plan: Plan,
+    locations: Sequence[str],
+    name: str,
+    *,
+    sha256sums: bool,
+    recorder: Recorder | None,
+    mode: str,
+    verification: Verification | None,
+) -> dict[str, str]:
+    """Writes what goes beside an archive that is complete: its checksums, its signatures, its receipt. Reads it once
+    more for any of these, and returns the SHA-256 of each volume, in hex, by location; nothing where none is asked for.
+    `name` is what the archive was to be called, be it one volume or several."""
+    if not sha256sums and recorder is None:
+        return {}
+    sums = sums_of(session, locations)
+    if sha256sums:
+        write_sums(session, sums, name)
+    if recorder is not None:
+        if recorder.key is not None:
+            sign_archive(session, sums, recorder.key)
+        spent = session.meter.receipt()
+        recorder.archived(session, plan, sums, spent, mode=mode, verification=verification)
     return sums
+
+
+def sums_of(session: Session, locations: Iterable[str]) -> dict[str, str]:
+    """Reads every volume once more, and returns the SHA-256 of each, in hex, by location in order."""
+    locations = tuple(locations)
+    return dict(zip(locations, session.workers.map(lambda location: _sum(session, location), locations), strict=True))
+
+
+def write_sums(session: Session, sums: Mapping[str, str], name: str) -> None:
+    """Writes `NAME.SHA256SUMS`."""
+    lines = (f"{digest}  {location.rpartition('/')[2]}\n" for location, digest in sums.items())
+    _write_beside(session, f"{name}{SUMS_SUFFIX}", "".join(lines).encode())
+
+
+def sign_archive(session: Session, sums: Mapping[str, str], key: SigningKey) -> None:
+    """Writes the signature of each volume beside it, over its SHA-256."""
+    for location, digest in sums.items():
+        _write_beside(session, f"{location}{SIGNATURE_SUFFIX}", signature_of(digest, key))
 
 
 def push_to_archive(
@@ -254,8 +290,16 @@ def _report(session: Session, plan: ArchivePlan, written: Sequence[WriteReport],
 
 def _sum(session: Session, location: str) -> str:
     reader = open_reader(location, session.object_store(location), side="destination", cancel=session.cancel)
-    sha256 = hashlib.sha256()
     with closing(reader):
-        for chunk in reader.read(0, reader.size):
-            sha256.update(chunk)
-    return sha256.hexdigest()
+        return hash_of(reader)
+
+
+def _write_beside(session: Session, location: str, data: bytes) -> None:
+    whole = Part(1, 0, len(data))
+    writer = open_writer(location, session.object_store(location))
+    try:
+        writer.begin([whole], hashlib.sha256(data).hexdigest(), resume=False)
+        writer.put(whole, bytearray(data))
+        writer.finish([whole])
+    finally:
+        writer.leave()

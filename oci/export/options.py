@@ -55,6 +55,15 @@ class ExportOptions(Options, frozen=True, kw_only=True):
             examples=["4GiB"],
         ),
     ] = 0
+    record: Annotated[
+        bool,
+        option(
+            "Record",
+            "Write into the archive what it was made of, and how, as a statement without a date: the same source gives "
+            "the same archive. --receipt does so, too.",
+            group="signatures",
+        ),
+    ] = False
     part_size: Annotated[
         int,
         option(

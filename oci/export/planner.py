@@ -24,6 +24,7 @@ from oci.export.plan import ArchivePlan, Volume
 from oci.export.tar_plan import MemberContent, PlannedMember, TarPlan, lay_out
 from oci.files import tar
 from oci.manifest import Manifest
+from oci.receipts.record import receipt_of
 from oci.reference import ArchiveName
 from oci.relocation.plan import Plan, PlannedBlob, PlannedManifest, Role
 from oci.relocation.request import RelocationRequest
@@ -60,6 +61,8 @@ def plan_archive(
     left_out = tuple((blob.digest, blob.size) for blob in blobs if blob.digest in elsewhere)
     head = _head(session, request, plan, manifests, options.format)
     note = TransshipJson(requires=left_out, base=delta.name)
+    if options.record:
+        note = msgspec.structs.replace(note, receipt=receipt_of(session, request, plan).render())
     volumes = _volumes(head, note, _members(manifests, chosen, options.format), options)
     return ArchivePlan(
         source=plan.source,
@@ -169,13 +172,19 @@ def _volumes(
     head: Sequence[MemberContent], note: TransshipJson, members: Sequence[MemberContent], options: ExportOptions
 ) -> list[TarPlan]:
     """One tarball, or as many as it takes; the note is in it only where it says something."""
-    noted = [_note(note)] if note.requires or note.base else []
+    noted = [_note(note)] if note.requires or note.base or note.receipt else []
     whole = lay_out(options.format, [*head, *noted, *members])
     if not options.max_size or whole.size <= options.max_size:
         return [whole]
     shares = _shares(head, members, options.max_size, note)
     notes = [
-        msgspec.structs.replace(note, volume=number, volumes=len(shares), whole=whole.fingerprint)
+        msgspec.structs.replace(
+            note,
+            volume=number,
+            volumes=len(shares),
+            whole=whole.fingerprint,
+            receipt=note.receipt if number == 1 else b"",
+        )
         for number in range(1, len(shares) + 1)
     ]
     return [

@@ -25,6 +25,8 @@ def archive_roots(session: Session, request: RelocationRequest) -> Roots:
     """Returns all that the archive has, or what `only` names of it. The bundle that it was made for, or else its only
     image, comes first."""
     archive = session.archive(request.archive_name)
+    if request.require_signature:
+        session.prove_archive(request.archive_name, request.require_signature)
     elements = _chosen(archive, request.only) if request.only else archive.contents.entries
     by_digest: dict[Digest, list[ArchiveEntry]] = {}
     for element in elements:

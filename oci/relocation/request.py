@@ -12,7 +12,7 @@ from msgspec import Meta, Struct
 from oci.descriptor import Platform
 from oci.digest import Digest, hex_of
 from oci.errors import InvalidInput, InvalidReference
-from oci.options import option
+from oci.options import Options, option
 from oci.reference import ArchiveName, Reference, Repository, StoreName, parse_any, parse_store, parse_tag
 from oci.relocation.plan import Node, Role
 from oci.signatures.artifacts import ArtifactSelection, ArtifactWord, GateOptions, check_policy, check_words, spelled
@@ -91,6 +91,77 @@ class CopyOptions(GateOptions, frozen=True, kw_only=True):
         ),
     ] = ()
 
+    require_signature: Annotated[
+        str,
+        option(
+            "Require a signature",
+            "Public key that an archive must be signed with: beside each of its files NAME.sigstore.json, over its "
+            "SHA-256. Nothing gets a name before all of the archive was read and that holds.",
+            examples=["/etc/transship/cosign.pub"],
+            metavar="KEY",
+            max_length=2000,
+            group="signatures",
+        ),
+    ] = ""
+
+
+class ReceiptOptions(Options, frozen=True, kw_only=True):
+    """What is left in writing of a relocation that is complete, and who signs it."""
+
+    receipt: Annotated[
+        str,
+        option(
+            "Receipt",
+            "File to write a receipt to: an in-toto statement of what is where now, where it came from, and how. An "
+            "archive gets one inside as well.",
+            examples=["/var/lib/transship/shop.receipt.json"],
+            metavar="FILE",
+            max_length=4096,
+            group="signatures",
+        ),
+    ] = ""
+    attach_receipt: Annotated[
+        bool,
+        option(
+            "Attach the receipt",
+            "Attach the signed receipt to the root at the destination, as cosign attaches attestations.",
+            group="signatures",
+        ),
+    ] = False
+    sign: Annotated[
+        str,
+        option(
+            "Sign with",
+            "Private key in PEM, or cosign's encrypted one with its password in COSIGN_PASSWORD. Signs the receipt, "
+            "and an archive: NAME.sigstore.json beside each of its files.",
+            examples=["/etc/transship/cosign.key"],
+            metavar="KEY",
+            max_length=2000,
+            group="signatures",
+        ),
+    ] = ""
+
+    @property
+    def requested(self) -> bool:
+        """Says whether there is to be a receipt."""
+        return bool(self.receipt or self.attach_receipt)
+
+    def check_for(self, request: RelocationRequest, *, signed: bool) -> None:
+        """Raises InvalidInput for what can't be done; `signed` says whether there is a key, be it no file."""
+        to_archive = isinstance(request.destination, ArchiveName)
+        if self.attach_receipt and to_archive:
+            raise InvalidInput(
+                "a receipt is attached to an image in a registry or a folder",
+                hint="an archive has it inside: --receipt FILE",
+            )
+        if self.attach_receipt and not signed:
+            raise InvalidInput("only a signed receipt can be attached", hint="name the key: --sign KEY")
+        if signed and not (self.requested or to_archive):
+            raise InvalidInput(
+                "there is nothing to sign: a copy is proven by digests, and what is signed is a receipt or an archive",
+                hint="add --receipt FILE or --attach-receipt",
+            )
+
 
 class RelocationRequest(CopyOptions, frozen=True, kw_only=True, dict=True):
     """What to copy, where to, and how. Exactly one of `bundle`, `image`, `lock` and `archive` names the source. Raises
@@ -142,6 +213,10 @@ class RelocationRequest(CopyOptions, frozen=True, kw_only=True, dict=True):
             )
         if self.only and not self.archive:
             raise InvalidInput("only an archive can be asked for some of its images")
+        if self.require_signature and not self.archive:
+            raise InvalidInput(
+                "only an archive is signed as a whole", hint="for images, write a policy and name it with --policy"
+            )
         check_words(self.artifacts)
         check_policy(self.policy, required=self.require_signatures)
         if self.image_may_be_bundle and not self.image:

@@ -173,6 +173,7 @@ class Relocation:
         that doesn't have what it should; no name has moved by then."""
         if step in (Step.PUBLISH, Step.CONTENT):
             self.check_complete()
+            self.session.wait_for_proofs()
             locations = publish_content(self.session, self.plan, hold_roots=step is Step.CONTENT)
             self.published = Published(locations=locations)
         if step is Step.VERIFY:

@@ -29,6 +29,7 @@ from oci.relocation.fanout import BlobPool
 from oci.store import BlobOutcome, Destination, Source
 
 if TYPE_CHECKING:
+    from oci.archive.proof import ArchiveProof
     from oci.archive.source import Archive
     from oci.layout.store import Layout
     from oci.signatures.gate import Gate
@@ -84,6 +85,7 @@ class Session:
         self._gates: dict[tuple[str, bool], Gate] = {}
         self._layouts: dict[tuple[str, LayoutFolder], Layout] = {}
         self._archives: dict[tuple[str, ArchiveName], Archive] = {}
+        self._proofs: dict[ArchiveName, ArchiveProof] = {}
         self._object_stores = {"source": source.object_store, "destination": destination.object_store}
         state = State(default_folder())
         everywhere = source.named is None or destination.named is None
@@ -149,6 +151,29 @@ class Session:
     def object_store(self, location: str, side: str = "destination") -> S3Options:
         return self._object_stores[side](location)
 
+    def prove_archive(self, name: ArchiveName, key: str) -> None:
+        """Asks that an archive is signed by the public key in a file, and reads it all while others read from it;
+        `wait_for_proofs` says how that ends. Raises InvalidInput for the key, NotSigned for a signature that is missing
+        or another key's."""
+        from oci.archive.proof import ArchiveProof  # noqa: PLC0415 - only where it is asked for
+        from oci.signatures.bundle import signed_sha256  # noqa: PLC0415
+        from oci.signatures.keys import read_key_file  # noqa: PLC0415
+
+        readers = self.archive(name).readers
+        if name not in self._proofs:
+            public = read_key_file(key)
+            self._proofs[name] = ArchiveProof(
+                readers,
+                lambda data, location: signed_sha256(data, public, location),
+                self._object_stores["source"],
+                side="source",
+            )
+
+    def wait_for_proofs(self) -> None:
+        """To be called before anything gets a name. Raises NotSigned for an archive that isn't what was signed."""
+        for proof in self._proofs.values():
+            proof.check()
+
     def gate(self, policy: str, *, signed: bool) -> Gate:
         """The policy of signatures in a file, read once, with what it has decided. Raises InvalidInput."""
         from oci.signatures.gate import gate_of  # noqa: PLC0415 - only with a policy
@@ -186,6 +211,8 @@ class Session:
         self.blobs.close()
         for registries in self._sides.values():
             registries.close()
+        for proof in self._proofs.values():
+            proof.close()
         for archive in self._archives.values():
             archive.close()
 

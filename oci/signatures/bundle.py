@@ -14,6 +14,9 @@ from typing import Any
 
 from msgspec import Struct
 
+from oci.errors import NotSigned
+from oci.signatures.keys import PublicKey, SigningKey
+
 DSSE = "application/vnd.dsse.envelope.v1+json"
 IN_TOTO = "application/vnd.in-toto+json"
 BUNDLE = "application/vnd.dev.sigstore.bundle"
@@ -24,6 +27,8 @@ BUNDLE_V03 = f"{BUNDLE}.v0.3+json"
 
 MOST_SIGNATURES = 200
 """Signatures of one envelope that are looked at."""
+
+HOW_TO_SIGN = "ask for a signed archive: `copy --to-tar ... --sign KEY`"
 
 _SHA256 = "SHA2_256"
 
@@ -144,6 +149,28 @@ def render_bundle(content: Envelope | MessageSignature, hint: str) -> bytes:
         digest = {"algorithm": _SHA256, "digest": _base64(bytes.fromhex(content.sha256))}
         body["messageSignature"] = {"messageDigest": digest, "signature": _base64(content.signature)}
     return json.dumps(body, separators=(",", ":")).encode()
+
+
+def signature_of(sha256: str, key: SigningKey) -> bytes:
+    """Returns the bundle for a file with this SHA-256, in hex, as `cosign sign-blob --key` writes it. Raises
+    InvalidInput for an Ed25519 key."""
+    signature = key.sign_digest(bytes.fromhex(sha256))
+    return render_bundle(MessageSignature(sha256=sha256, signature=signature), key.public.hint)
+
+
+def signed_sha256(data: bytes, key: PublicKey, location: str) -> str:
+    """Returns the SHA-256, in hex, of which such a bundle says that the key has signed it. Raises NotSigned where it
+    hasn't; `location` is the file's."""
+    operation, hint = "proving who signed it", f"name the key of the one who did, or {HOW_TO_SIGN}"
+    try:
+        content = message_signature_in(parse_object(data))
+    except NoProof as error:
+        message = f"the signature beside it can't be used: {error}"
+        raise NotSigned(message, store=location, operation=operation, hint=HOW_TO_SIGN) from error
+    if not key.verifies_digest(bytes.fromhex(content.sha256), content.signature):
+        message = f"the signature beside it isn't one of {key.name}"
+        raise NotSigned(message, store=location, operation=operation, hint=hint)
+    return content.sha256
 
 
 def _base64(data: bytes) -> str:

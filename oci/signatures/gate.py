@@ -65,6 +65,11 @@ class Gate:
                 self._known[image, destination] = known
         return known
 
+    def decisions(self, destination: str) -> tuple[Decision, ...]:
+        """What was decided so far for one destination."""
+        with self._lock:
+            return tuple(one for one in self._known.values() if one.destination == destination)
+
     def _decided(self, source: Source, image: Reference, destination: StoreName) -> Decision:
         verdict = self.policy.verdict(image, destination)
         steps = [f"{self.policy.path}: {verdict.scope} counts for {image} to {destination}"]

@@ -23,6 +23,7 @@ from oci.manifest import parse_manifest
 from oci.mirror.reader import parse_config
 from oci.prune.keep import Keep
 from oci.prune.plan import PrunePlan
+from oci.receipts.receipt import Place, ReceivedImage, RelocationReceipt, Tool, _read_statement
 from oci.reference import parse_any, parse_store, parse_tag
 from oci.registry.credentials.challenge import parse_challenges
 from oci.registry.http import http1
@@ -34,9 +35,13 @@ from oci.registry.http.pace import remaining_pulls, retry_after
 from oci.registry.http.target import BASE
 from oci.registry.tags import next_page
 from oci.relocation.plan import Plan
+from oci.signatures.bundle import IN_TOTO, Envelope, signed_sha256
+from oci.signatures.keys import read_key
 from oci.units import parse_duration, parse_size
 from tests.hostile import archives, layers, locks, manifests, mirrors
 from tests.support.plans import plan_of
+from tests.support.sealing import blob_bundle
+from tests.support.signing import Signer
 
 NOW = datetime(2026, 11, 29, tzinfo=UTC)
 PIECE = 4096
@@ -76,7 +81,24 @@ INDEX = json.dumps(
     {"schemaVersion": 2, "manifests": [{**manifests.CHILD, "digest": digest_of(MANIFEST), "size": len(MANIFEST)}]}
 ).encode()
 
+SIGNER = Signer.make()
+KEY = read_key(SIGNER.public(), "cosign.pub")
+RECEIPT = RelocationReceipt(
+    tool=Tool(version="0.2.0"),
+    source=Place(kind="image", name="registry.example/ab:v1", digest=locks.DIGEST),
+    destination=Place(kind="repository", name="registry.example/cd"),
+    images=(ReceivedImage(digest=locks.DIGEST, source="registry.example/ab:v1", role="root", tags=("v1",)),),
+    tags={"v1": locks.DIGEST},
+).render()
+
+
+def _statement(data: bytes) -> None:
+    _read_statement(Envelope(payload_type=IN_TOTO, payload=data, signatures=(b"",)), "shop.receipt.json")
+
+
 PARSERS: Mapping[str, Parser] = {
+    "receipts": Parser(_statement, (RECEIPT,)),
+    "signatures of archives": Parser(lambda data: signed_sha256(data, KEY, "shop.tar"), (blob_bundle(SIGNER, b"data"),)),
     "references": Parser(_text(parse_any), (b"registry.example:5000/shop/web:1.0", f"ab@{locks.DIGEST}".encode(), b"docker://ab")),
     "stores": Parser(_text(parse_store), (b"registry.example/ab", b"oci:/srv/x", b"archive:a.tar|b.tar", b"archive:s3://bucket/key")),
     "tags": Parser(_text(parse_tag), (b"v1.0_x-y",)),

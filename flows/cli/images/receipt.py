@@ -1,0 +1,88 @@
+"""`transship receipt`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from flows.cli.access import RegistryFlags, concurrency_flag, registry_flags, store_flags
+from flows.cli.click_ext import Invocation, Tree, Verb, boolean, everywhere, expect_subcommand, words
+from flows.cli.output import ExitCode
+from oci.archive.s3_options import S3Options
+from oci.errors import InvalidInput
+from oci.receipts.check import Checked, check_receipt, find_receipt
+from oci.signatures.keys import read_key_file
+from oci.units import counted, show_size
+
+_DIFFERENCES = ("Kind", "Subject", "Expected", "Actual", "Detail")
+
+
+@click.command(
+    cls=Tree,
+    members={"verify": ("flows.cli.images.receipt:verify", "Say whether all is still as the receipt says")},
+    aliases={},
+    invoke_without_command=True,
+)
+@everywhere
+@click.pass_context
+def receipt(context: click.Context) -> None:
+    """Receipts: what a copy has left in writing."""
+    expect_subcommand(context)
+
+
+@click.command(
+    name="verify",
+    cls=Verb,
+    examples=(
+        "shop.receipt.json --key cosign.pub",
+        "shop.receipt.json --key cosign.pub --deep --json",
+        "registry.corp.example/mirror/bundle:1.4.0 --key cosign.pub",
+        "shop.receipt.json --key cosign.pub --at /media/usb/shop.tar",
+    ),
+)
+@click.argument("name", metavar="RECEIPT")
+@words("--key", "keys", help="Public key that has signed it (repeatable: any of them).")
+@click.option("--at", multiple=True, metavar="PLACE", help="Where the destination is now, if moved (repeatable).")
+@boolean("--deep", help="Read and hash every blob.")
+@concurrency_flag("Requests at a time")
+@store_flags
+@registry_flags()
+@everywhere
+@click.pass_obj
+def verify(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, **flags: Any) -> int:
+    """Prove that a key has signed RECEIPT, and that the destination is still as it says.
+
+    RECEIPT is a file of `copy --receipt`, or an image that one is attached to: REGISTRY/REPOSITORY[:TAG][@DIGEST] or
+    oci:PATH[:TAG].
+
+    Exit codes: 0 all is as received, 4 something differs, 1 the key hasn't signed it.
+    """
+    if not flags["keys"]:
+        raise InvalidInput("Expected --key", hint="name the public key of the one who signed it: --key cosign.pub")
+    output = invocation.output
+    output.check_columns(_DIFFERENCES)
+    keys = [read_key_file(path) for path in flags["keys"]]
+    concurrency = flags["concurrency"]
+    with registry.session(invocation, side="destination", concurrency=concurrency, store=store) as session:
+        received = find_receipt(session, flags["name"], keys)
+        checked = check_receipt(session, received, at=flags["at"], deep=flags["deep"])
+        cost = session.meter.receipt()
+    output.result(statement=received.statement, **checked.to_dict(), receipt=cost.to_dict())
+    rows = [
+        [difference.kind, difference.subject, difference.expected, difference.actual, difference.detail]
+        for difference in checked.differences
+    ]
+    if rows:
+        output.table("Differences", _DIFFERENCES, rows)
+    output.summary(_summary(checked, deep=flags["deep"]))
+    output.finish(succeeded=not checked.differences)
+    return ExitCode.DRIFT if checked.differences else ExitCode.DONE
+
+
+def _summary(checked: Checked, *, deep: bool) -> str:
+    parts = [counted(checked.images, "image"), counted(checked.tags, "tag") if checked.tags else ""]
+    parts += [counted(checked.files, "file") if checked.files else "", counted(checked.blobs, "blob")]
+    hashed = f", {show_size(checked.bytes_hashed)} hashed" if deep or checked.files else ""
+    verdict = counted(len(checked.differences), "difference") if checked.differences else "all as received"
+    return f"{checked.destination}: {', '.join(filter(None, parts))}{hashed}: {verdict}"

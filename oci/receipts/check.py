@@ -1,0 +1,201 @@
+"""Compares a receipt with the destination as it is now, and names what differs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import closing
+from typing import Any
+
+from msgspec import Struct
+
+from oci.archive.inventory import verify_archive
+from oci.archive.open import open_reader
+from oci.archive.proof import hash_of
+from oci.digest import Digest, parse_digest
+from oci.errors import InvalidInput, NotFound, TransshipError
+from oci.output import to_dict
+from oci.receipts.receipt import ARCHIVE, PREDICATE_TYPE, RECEIPT_LIMIT, RelocationReceipt, read_receipt
+from oci.receipts.record import PREDICATE_ANNOTATION
+from oci.reference import LAYOUT_PREFIX, ArchiveName, StoreName, parse_any, parse_store
+from oci.relocation.session import Session
+from oci.relocation.verify import verify_store
+from oci.signatures.bundle import BUNDLE
+from oci.signatures.keys import PublicKey
+from oci.store import found_manifest
+
+LOST_IMAGE, LOST_TAG, REPLACED_TAG, DAMAGED = "lost image", "lost tag", "replaced tag", "damaged"
+LOST_FILE, CHANGED_FILE = "lost file", "changed file"
+
+
+class Difference(Struct, frozen=True, kw_only=True):
+    """One thing that isn't as the receipt says. `actual` is empty for what isn't there; `detail` is a sentence."""
+
+    kind: str
+    subject: str
+    expected: str = ""
+    actual: str = ""
+    detail: str = ""
+
+    def __str__(self) -> str:
+        if self.detail:
+            return f"{self.kind}: {self.detail}"
+        return (
+            f"{self.kind}: {self.subject} {f'shows {self.actual}' if self.actual else 'is not there'}, not as received"
+        )
+
+
+class Checked(Struct, frozen=True, kw_only=True):
+    """What was compared, and what differs. Sizes in bytes."""
+
+    destination: str
+    images: int = 0
+    tags: int = 0
+    files: int = 0
+    manifests: int = 0
+    blobs: int = 0
+    bytes_hashed: int = 0
+    differences: tuple[Difference, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        return to_dict(self)
+
+
+def find_receipt(session: Session, name: str, keys: Sequence[PublicKey]) -> RelocationReceipt:
+    """Reads a receipt from a file or, where there is none of that name, what is attached to an image: the latest that
+    one of the keys has signed. Raises NotSigned, and NotFound where there is no receipt at all."""
+    if os.path.exists(name):
+        try:
+            with open(name, "rb") as file:
+                return read_receipt(file.read(RECEIPT_LIMIT), keys, name)
+        except OSError as error:
+            raise InvalidInput(f"{name}: {error.strerror}", hint="name the file of a receipt") from error
+    if not (name.startswith(LAYOUT_PREFIX) or "@" in name or ":" in name.rpartition("/")[2]):
+        hint = "check the path; an image that a receipt is attached to is named with its tag or digest"
+        raise NotFound("there is no such file", subject=name, operation="reading the receipt", hint=hint)
+    reference = parse_any(name)
+    store = session.destination(reference.repository)
+    digest = found_manifest(store, reference.identifier).digest
+    receipts, refused = [], None
+    for referrer in store.referrers(digest):
+        manifest = store.get_manifest(referrer.digest) if referrer.artifact_type.startswith(BUNDLE) else None
+        if manifest is None or manifest.annotations.get(PREDICATE_ANNOTATION) != PREDICATE_TYPE:
+            continue
+        for layer in manifest.layers:
+            if layer.media_type.startswith(BUNDLE) and layer.size <= RECEIPT_LIMIT:
+                try:
+                    receipts.append(read_receipt(b"".join(store.read_blob(layer)), keys, f"{name} ({referrer.digest})"))
+                except TransshipError as error:
+                    refused = error
+    if receipts:
+        return max(receipts, key=lambda receipt: receipt.run.finished if receipt.run else "")
+    if refused is not None:
+        raise refused
+    raise NotFound(
+        "no receipt is attached to it",
+        store=str(reference.repository),
+        subject=str(digest),
+        operation="looking for a receipt",
+        hint="name the file that `copy --receipt` has written, or attach one: --attach-receipt",
+    )
+
+
+def check_receipt(
+    session: Session, receipt: RelocationReceipt, *, at: Sequence[str] = (), deep: bool = False
+) -> Checked:
+    """Asks the destination for everything that the receipt names, and for what that needs; with `deep` reads and hashes
+    every blob. `at` says where it is now, if not where the receipt says: a repository, a folder, or the files of an
+    archive in order. Raises what a store raises that can't be asked."""
+    if receipt.destination.kind == ARCHIVE:
+        return _archive(session, receipt, tuple(at) or receipt.destination.locations, deep=deep)
+    if len(at) > 1:
+        raise InvalidInput("a repository or a folder is one place", hint="give --at once")
+    return _store(session, receipt, parse_store(at[0] if at else receipt.destination.name), deep=deep)
+
+
+def _store(session: Session, receipt: RelocationReceipt, name: StoreName, *, deep: bool) -> Checked:
+    store = session.destination(name)
+    differences: list[Difference] = []
+    images = [parse_digest(image.digest) for image in receipt.images]
+    present = []
+    for digest, shown in zip(images, session.workers.map(store.head_manifest, images), strict=True):
+        if shown is None:
+            differences.append(Difference(kind=LOST_IMAGE, subject=f"{name}@{digest}", expected=digest))
+        else:
+            present.append(digest)
+    shown_by = session.workers.map(store.head_manifest, receipt.tags)
+    for (tag, expected), shown in zip(receipt.tags.items(), shown_by, strict=True):
+        if shown is None:
+            differences.append(Difference(kind=LOST_TAG, subject=f"{name}:{tag}", expected=expected))
+        elif shown.digest != expected:
+            changed = Difference(kind=REPLACED_TAG, subject=f"{name}:{tag}", expected=expected, actual=shown.digest)
+            differences.append(changed)
+    verified = verify_store(session, name, present, foreign_layers=False, deep=deep)
+    lost = {difference.expected for difference in differences if difference.kind == LOST_IMAGE}
+    differences.extend(
+        Difference(kind=DAMAGED, subject=str(name), detail=problem)
+        for problem in verified.problems
+        if not any(digest in problem for digest in lost)
+    )
+    return Checked(
+        destination=str(name),
+        images=len(images),
+        tags=len(receipt.tags),
+        manifests=verified.manifests,
+        blobs=verified.blobs,
+        bytes_hashed=verified.bytes_hashed,
+        differences=tuple(differences),
+    )
+
+
+def _archive(session: Session, receipt: RelocationReceipt, locations: Sequence[str], *, deep: bool) -> Checked:
+    """Every file is read and hashed; one that differs is looked into, to say which image it hits."""
+    if len(locations) != len(receipt.files):
+        raise InvalidInput(
+            f"the archive has {len(receipt.files)} files, and {len(locations)} were named",
+            hint="give --at for each of them, in order",
+        )
+    name = ArchiveName.of(*locations)
+    differences = []
+    hashed = 0
+    for location, (file, expected) in zip(name.locations, receipt.files.items(), strict=True):
+        try:
+            reader = open_reader(location, session.object_store(location), side="destination", cancel=session.cancel)
+        except NotFound:
+            differences.append(Difference(kind=LOST_FILE, subject=location, expected=expected))
+            continue
+        with closing(reader):
+            digest = hash_of(reader)
+            hashed += reader.size
+        if digest != expected:
+            differences.append(Difference(kind=CHANGED_FILE, subject=file, expected=expected, actual=digest))
+    blobs, manifests = 0, 0
+    details: tuple[Difference, ...] = ()
+    if not any(difference.kind == LOST_FILE for difference in differences):
+        blobs, manifests, details = _inside(session, receipt, name, deep=deep or bool(differences))
+    return Checked(
+        destination=str(name),
+        images=len(receipt.images),
+        files=len(receipt.files),
+        manifests=manifests,
+        blobs=blobs,
+        bytes_hashed=hashed,
+        differences=(*differences, *details),
+    )
+
+
+def _inside(
+    session: Session, receipt: RelocationReceipt, name: ArchiveName, *, deep: bool
+) -> tuple[int, int, tuple[Difference, ...]]:
+    try:
+        archive = session.archive(name, "destination")
+    except TransshipError as error:
+        return 0, 0, (Difference(kind=DAMAGED, subject=str(name), detail=str(error)),)
+    verdict = verify_archive(archive, session.workers, deep=deep)
+    lost = (
+        Difference(kind=LOST_IMAGE, subject=image.source, expected=image.digest)
+        for image in receipt.images
+        if Digest(image.digest) not in archive.contents.manifests
+    )
+    damaged = (Difference(kind=DAMAGED, subject=str(name), detail=problem) for problem in verdict.problems)
+    return verdict.blobs, len(archive.contents.manifests), (*lost, *damaged)
