@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -30,13 +30,15 @@ from oci.export.plan import ArchivePlan, Volume
 from oci.export.planner import plan_archive
 from oci.export.resume import plan_resumed
 from oci.output import check_outputs, to_dict, write_json
-from oci.receipts.record import Recorder
 from oci.reference import ArchiveName
 from oci.relocation.planner import make_plan
 from oci.relocation.request import RelocationRequest
 from oci.relocation.session import Session
 from oci.relocation.verify import Verification
 from oci.units import counted, show_size
+
+if TYPE_CHECKING:
+    from oci.receipts.record import Recorder
 
 _IMAGES = ("Image", "Tag", "Kind", "Blobs", "Bytes", "Digest")
 _BLOBS = ("Digest", "Bytes")
@@ -164,7 +166,15 @@ def diff(invocation: Invocation, /, store: S3Options, before: str, after: str) -
 @click.command(
     name="plan",
     cls=Verb,
-    rare=("--policy", "--require-signatures", "--ignore-bundle-check", "--cosign-signatures", "--only"),
+    rare=(
+        "--policy",
+        "--require-signatures",
+        "--require-signature",
+        "--record",
+        "--ignore-bundle-check",
+        "--cosign-signatures",
+        "--only",
+    ),
     examples=(
         "-b registry.example/shop/bundle:1.4.0 --to-tar shop.tar",
         "--lock images.lock.yml --to-tar s3://exports/shop.tar --max-size 4GiB",

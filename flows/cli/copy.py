@@ -44,7 +44,7 @@ _UNMONITORED = {
 
 _RARE = """--repo-based-tags --name-images --only --cosign-signatures --ignore-bundle-check --sha256sums --metrics-file
 --progress --base --delta-from --max-size --part-size --max-blob-size --include-non-distributable-layers --record
---attach-receipt --require-signature"""
+--attach-receipt --require-signature --require-signatures --concurrency"""
 
 
 @click.command(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, structs
 
@@ -33,15 +33,16 @@ from oci.export.planner import plan_archive
 from oci.export.resume import is_in_place
 from oci.files.walk import FileEntry
 from oci.output import to_dict
-from oci.receipts.record import Recorder
 from oci.reference import LAYOUT_PREFIX, ArchiveName, LayoutFolder, StoreName
 from oci.relocation.plan import Plan
 from oci.relocation.planner import make_plan
 from oci.relocation.request import RelocationRequest
 from oci.relocation.session import Session
 from oci.relocation.verify import Verification
-from oci.signatures.bundle import signature_of
-from oci.signatures.keys import SigningKey
+
+if TYPE_CHECKING:
+    from oci.receipts.record import Recorder
+    from oci.signatures.keys import SigningKey
 
 OnPart = Callable[[Part], None]
 
@@ -167,6 +168,8 @@ def write_sums(session: Session, sums: Mapping[str, str], name: str) -> None:
 
 def sign_archive(session: Session, sums: Mapping[str, str], key: SigningKey) -> None:
     """Writes the signature of each volume beside it, over its SHA-256."""
+    from oci.signatures.bundle import signature_of  # noqa: PLC0415 - only where it is asked for
+
     for location, digest in sums.items():
         _write_beside(session, f"{location}{SIGNATURE_SUFFIX}", signature_of(digest, key))
 

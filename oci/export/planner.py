@@ -24,7 +24,6 @@ from oci.export.plan import ArchivePlan, Volume
 from oci.export.tar_plan import MemberContent, PlannedMember, TarPlan, lay_out
 from oci.files import tar
 from oci.manifest import Manifest
-from oci.receipts.record import receipt_of
 from oci.reference import ArchiveName
 from oci.relocation.plan import Plan, PlannedBlob, PlannedManifest, Role
 from oci.relocation.request import RelocationRequest
@@ -62,6 +61,8 @@ def plan_archive(
     head = _head(session, request, plan, manifests, options.format)
     note = TransshipJson(requires=left_out, base=delta.name)
     if options.record:
+        from oci.receipts.record import receipt_of  # noqa: PLC0415 - only where it is asked for
+
         note = msgspec.structs.replace(note, receipt=receipt_of(session, request, plan).render())
     volumes = _volumes(head, note, _members(manifests, chosen, options.format), options)
     return ArchivePlan(

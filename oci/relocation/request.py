@@ -112,8 +112,7 @@ class ReceiptOptions(Options, frozen=True, kw_only=True):
         str,
         option(
             "Receipt",
-            "File to write a receipt to: an in-toto statement of what is where now, where it came from, and how. An "
-            "archive gets one inside as well.",
+            "Write what is where now, from where, and how, as an in-toto statement. An archive gets one inside.",
             examples=["/var/lib/transship/shop.receipt.json"],
             metavar="FILE",
             max_length=4096,
@@ -132,8 +131,8 @@ class ReceiptOptions(Options, frozen=True, kw_only=True):
         str,
         option(
             "Sign with",
-            "Private key in PEM, or cosign's encrypted one with its password in COSIGN_PASSWORD. Signs the receipt, "
-            "and an archive: NAME.sigstore.json beside each of its files.",
+            "Private key, PEM or cosign's with COSIGN_PASSWORD, that signs the receipt and an archive "
+            "(NAME.sigstore.json).",
             examples=["/etc/transship/cosign.key"],
             metavar="KEY",
             max_length=2000,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -35,3 +36,23 @@ def test_a_name_that_is_not_there_is_said() -> None:
     assert "no attribute 'teleport'" in python(
         "import flows\ntry:\n  flows.teleport\nexcept AttributeError as error:\n  print(error)"
     )
+
+
+def test_a_copy_imports_nothing_of_signatures_that_it_was_not_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    code = f"""
+import sys
+from pathlib import Path
+from flows.cli.app import run
+for arguments in (
+    ["push", "-i", "oci:{tmp_path}/a:1", "-f", "{tmp_path}/file"],
+    ["copy", "-i", "oci:{tmp_path}/a:1", "--to-repo", "oci:{tmp_path}/b"],
+    ["copy", "-i", "oci:{tmp_path}/a:1", "--to-tar", "{tmp_path}/a.tar"],
+    ["copy", "--tar", "{tmp_path}/a.tar", "--to-repo", "oci:{tmp_path}/c"],
+):
+    assert run([*arguments, "--quiet"]) == 0
+rooms = ("oci.receipts", "oci.archive.proof", "oci.signatures.keys", "cryptography", "nacl")
+print("imported:", [name for name in sys.modules if name.startswith(rooms)])
+"""
+
+    assert python(code).endswith("imported: []")

@@ -250,6 +250,13 @@ def test_a_receipt_is_attached_to_the_root_beside_what_is_there(
     assert (code, differences(document)) == (0, [])
     assert checked(f"{to}:1.0", keys, key="strange.pub")[0] == 1
     assert checked(f"{origin.host}/shop/web:1.0", keys)[0] == 1
+    where = [{"field": "tool.name", "equals": "transship"}]
+    attestation = {"type": PREDICATE_TYPE, "keys": [str(keys / "own.pub")], "where": where}
+    rules = [{"to": "*", "attestations": [attestation]}]
+    (tmp_path / "policy.yaml").write_text(json.dumps({"version": 1, "default": "reject", "rules": rules}))
+    policy = ("--policy", str(tmp_path / "policy.yaml"))
+    assert transship("policy", "check", f"{to}:1.0", *policy).code == 0
+    assert transship("policy", "check", reference, *policy).code == 3
 
 
 def test_what_cannot_be_attached_is_said_before_a_byte_moves(
