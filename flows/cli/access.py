@@ -6,10 +6,10 @@ import functools
 import logging
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import click
+from msgspec import Struct, field
 
 from flows.cli.click_ext import Invocation
 from flows.cli.flags import flags_of
@@ -42,12 +42,14 @@ _SIDES_LOGIN = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class RegistryFlags:
+class RegistryFlags(Struct, frozen=True):
     """The registry flags of one command line: how registries are reached, and logins by the name of their flag."""
 
     options: RegistryOptions = field(default_factory=RegistryOptions)
-    logins: dict[str, str] = field(default_factory=dict, repr=False)
+    logins: dict[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"RegistryFlags({self.options!r})"  # without the logins
 
     def access(
         self, side: str, output: Output, *, concurrency: int = DEFAULT_CONCURRENCY, store: S3Options | None = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import chain
 from typing import Any, TypeVar
@@ -17,14 +16,14 @@ from oci.cancel import CancelToken
 from oci.units import parse_duration
 
 
-@dataclass(slots=True)
 class Invocation:
     """What every level of one command line shares; click's `obj`."""
 
-    output: Output = field(default_factory=Output)
-    cancel: CancelToken = field(default_factory=CancelToken)
-    resume_hint: str = "run the same again"
-    """What an interrupted command leaves and how to go on, for the person who interrupted it."""
+    def __init__(self) -> None:
+        self.output = Output()
+        self.cancel = CancelToken()
+        self.resume_hint = "run the same again"
+        """What an interrupted command leaves and how to go on, for the person who interrupted it."""
 
 
 _TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})

@@ -18,7 +18,6 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Self
 
@@ -74,21 +73,18 @@ def _on_terminal() -> bool:
     return sys.stdout.isatty()
 
 
-@dataclass(slots=True)
 class Output:
-    tty: bool = field(default_factory=_on_terminal)
-    color: bool = True
-    json: bool = False
-    debug: bool = False
-    yes: bool = False
-    quiet: bool = False
-    columns: tuple[str, ...] = ()
-    _lines: list[str] = field(default_factory=list)
-    """As they were printed, nearly all with a newline at the end: imgpkg's document keeps that."""
-    _blocks: list[str] = field(default_factory=list)
-    _tables: list[dict[str, Any]] = field(default_factory=list)
-    _apart: bool = False
-    _result: dict[str, Any] | None = None
+    def __init__(self, *, tty: bool | None = None) -> None:
+        self.tty = _on_terminal() if tty is None else tty
+        self.color = True
+        self.json = self.debug = self.yes = self.quiet = False
+        self.columns: tuple[str, ...] = ()
+        self._lines: list[str] = []
+        """As they were printed, nearly all with a newline at the end: imgpkg's document keeps that."""
+        self._blocks: list[str] = []
+        self._tables: list[dict[str, Any]] = []
+        self._apart = False
+        self._result: dict[str, Any] | None = None
 
     def set(self, name: str, value: bool) -> None:
         """A flag of the command line. `--tty=false` leaves it to what standard output is."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, TypeVar
+
+from msgspec import Struct
 
 from flows.cli.click_ext import boolean
 from flows.cli.flags import flags_of
@@ -24,8 +25,7 @@ _SOURCES = ("lock", "bundle", "image", "archive")
 _OF_REPOSITORIES = {"repair": "--repair", "repo_based_tags": "--repo-based-tags", "names": "--name-images"}
 
 
-@dataclass(frozen=True, slots=True)
-class SourceFlags:
+class SourceFlags(Struct, frozen=True):
     """The source flags of one command line: the fields of a RelocationRequest that they set."""
 
     fields: dict[str, Any]

@@ -8,38 +8,26 @@ U+FEFF are written otherwise, as escapes, because imgpkg's own form of them does
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+import re
+from collections.abc import Mapping
+from typing import Any, TypeAlias
 
-import yaml
 from msgspec import Struct
 
-from oci.bundle.composer import Composer
-from oci.bundle.yamltext import meaning, needs_quotes, sort_key
+from oci.bundle.yamltext import NonText, meaning, shown
 from oci.errors import InvalidDocument, InvalidReference
 from oci.reference import Reference
 
 API_VERSION = "imgpkg.carvel.dev/v1alpha1"
 
 SIZE_LIMIT = 16 << 20
-VALUE_LIMIT = 1_000_000
-"""Bytes a document may have, and values in it: room for 100,000 images."""
+"""Bytes a document may have: room for 100,000 images."""
 
-ALIAS_LIMIT = 1_000
-"""Aliases (`*name`) a document may use; the tools that write locks use none."""
-
-_DUMPER: Any = getattr(yaml, "CDumper", yaml.Dumper)
-_LINE_WIDTH = 80
 _PINNED = "write REGISTRY/REPOSITORY@sha256:..."
-_MERGE = "<<"
-_ESCAPED = "\x85\u2028\u2029\ufeff"
+_PLAIN_LIMIT = 1 << 20
+"""Bytes of a document that is worth a look whether it is a plain one."""
 
-
-class NonText(Struct, frozen=True):
-    """A plain scalar that means a number or a timestamp: nothing that a lock holds."""
-
-    text: str
-    meaning: str
+_PLAIN_LINE = re.compile(r"( {0,8})(- )?([A-Za-z][\w./-]*):(?: ([A-Za-z0-9](?:[\w./@:+-]*[\w])?))?", re.ASCII)
 
 
 class YamlNode(Struct, frozen=True):
@@ -67,20 +55,20 @@ class YamlNode(Struct, frozen=True):
     def items(self) -> list[YamlNode]:
         """Returns the nodes of a list; `null` and an absent one are empty."""
         if not isinstance(self.value, list | None):
-            raise self.error(f"expected a list, got {_shown(self.value)}")
+            raise self.error(f"expected a list, got {shown(self.value)}")
         return [YamlNode(item, self.where, f"{self.path}[{number}]") for number, item in enumerate(self.value or ())]
 
     def text(self) -> str:
         """Text; `null` and an absent one are empty. A bare number, or a bare word such as `yes`, isn't text."""
         if not isinstance(self.value, str | None):
             hint = "put it in quotes" if isinstance(self.value, NonText | bool) else ""
-            raise self.error(f"expected text, got {_shown(self.value)}", hint=hint)
+            raise self.error(f"expected text, got {shown(self.value)}", hint=hint)
         return self.value or ""
 
     def flag(self) -> bool:
         """Returns true or false; `null` and an absent one are false."""
         if not isinstance(self.value, bool | None):
-            raise self.error(f"expected true or false, got {_shown(self.value)}")
+            raise self.error(f"expected true or false, got {shown(self.value)}")
         return bool(self.value)
 
     def reference(self) -> Reference:
@@ -92,12 +80,12 @@ class YamlNode(Struct, frozen=True):
         except InvalidReference as error:
             raise self.error(error.message, hint=error.hint) from error
         if reference.digest is None:
-            raise self.error(f"expected a digest reference, got {_shown(self.value)}", hint=_PINNED)
+            raise self.error(f"expected a digest reference, got {shown(self.value)}", hint=_PINNED)
         return reference
 
     def _mapping(self) -> dict[str, Any]:
         if not isinstance(self.value, dict):
-            raise self.error(f"expected a mapping, got {_shown(self.value)}")
+            raise self.error(f"expected a mapping, got {shown(self.value)}")
         return self.value
 
     def _child(self, key: str) -> YamlNode:
@@ -108,7 +96,7 @@ def check_header(fields: Mapping[str, YamlNode], kind: str) -> None:
     """Raises InvalidDocument unless `apiVersion` and `kind` are the known ones."""
     for key, expected in (("apiVersion", API_VERSION), ("kind", kind)):
         if fields[key].text() != expected:
-            raise fields[key].error(f"expected {expected}, got {_shown(fields[key].value)}")
+            raise fields[key].error(f"expected {expected}, got {shown(fields[key].value)}")
 
 
 def pinned(reference: Reference) -> str:
@@ -121,113 +109,80 @@ def pinned(reference: Reference) -> str:
 
 def parse(data: str | bytes, where: str) -> YamlNode:
     """Reads the one document in `data`. Raises InvalidDocument, naming `where` and the line."""
-    return YamlNode(_Values(where).compose(data, SIZE_LIMIT), where)
+    plain = _plain(data)
+    if plain is not None:
+        return YamlNode(plain, where)
+    from oci.bundle.composer import Values  # noqa: PLC0415 - PyYAML, for what isn't plain
 
-
-class _Values(Composer[Any]):
-    """Makes plain values. A lock has no merge keys, and few aliases or none."""
-
-    def __init__(self, where: str) -> None:
-        super().__init__(where)
-        self._aliases = 0
-        self._values = 0
-
-    def place(self, line: int) -> str:
-        return f"{self.where}: line {line}"
-
-    def count(self, event: Any) -> None:
-        self._values += 1
-        if self._values > VALUE_LIMIT:
-            raise self.error(event, f"more than {VALUE_LIMIT} values")
-
-    def scalar(self, event: Any) -> Any:
-        return _scalar(event)
-
-    def sequence(self, event: Any, items: list[Any]) -> Any:
-        del event
-        return items
-
-    def mapping(self, event: Any, pairs: list[tuple[str, int, Any]]) -> Any:
-        del event
-        return {key: value for key, _, value in pairs}
-
-    def key(self, event: Any, depth: int) -> str:
-        key = self.value(event, depth)
-        if key == _MERGE and event.implicit[0]:
-            raise self.error(event, "a merge key; merging isn't done")
-        if not isinstance(key, str):
-            raise self.error(event, f"expected a key that is text, got {_shown(key)}")
-        return key
-
-    def alias(self, event: Any) -> Any:
-        self._aliases += 1
-        if self._aliases > ALIAS_LIMIT:
-            raise self.error(event, f"more than {ALIAS_LIMIT} aliases")
-        return super().alias(event)
-
-
-def _scalar(event: Any) -> Any:
-    # `implicit[0]` is set for a scalar that is plain and untagged: only there a word can mean something but itself.
-    means = meaning(event.value) if event.implicit[0] else "text"
-    if means == "text":
-        return event.value
-    return {"null": None, "true": True, "false": False}.get(means, NonText(event.value, means))
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "nothing"
-    if isinstance(value, NonText):
-        return f"the {value.meaning} {value.text[:60]}"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return repr(value[:60])
-    return "a list" if isinstance(value, list) else "a mapping"
+    return YamlNode(Values(where).compose(data, SIZE_LIMIT), where)
 
 
 def render(value: Mapping[str, Any]) -> str:
     """Returns the document of mappings, sequences, text, booleans and None; its inverse is `parse`."""
-    text: str = yaml.emit(
-        _document(value), Dumper=_DUMPER, allow_unicode=True, width=_LINE_WIDTH, indent=2, line_break="\n"
-    )
-    # The library marks the end of the document when some text inside kept its trailing line breaks; imgpkg doesn't.
-    return "---\n" + (text[: -len("...\n")] if text.endswith("\n...\n") else text)
+    from oci.bundle.composer import emitted  # noqa: PLC0415 - PyYAML, which a copy has no need of
+
+    return emitted(value)
 
 
-def _document(value: Any) -> Iterator[yaml.Event]:
-    yield yaml.StreamStartEvent()
-    yield yaml.DocumentStartEvent(explicit=False)
-    yield from _events(value)
-    yield yaml.DocumentEndEvent(explicit=False)
-    yield yaml.StreamEndEvent()
+_Line: TypeAlias = tuple[int, bool, str, str | None]
+"""Columns before the key, whether a dash stands before it, the key, and the word behind it."""
 
 
-def _events(value: Any) -> Iterator[yaml.Event]:
-    if isinstance(value, Mapping):
-        yield yaml.MappingStartEvent(None, None, implicit=True, flow_style=False)
-        for key in sorted(value, key=sort_key):
-            yield _text_event(key, quoted=key == _MERGE)
-            yield from _events(value[key])
-        yield yaml.MappingEndEvent()
-    elif isinstance(value, Sequence) and not isinstance(value, str):
-        yield yaml.SequenceStartEvent(None, None, implicit=True, flow_style=False)
-        for item in value:
-            yield from _events(item)
-        yield yaml.SequenceEndEvent()
-    elif isinstance(value, str):
-        yield _text_event(value)
-    else:
-        word = {None: "null", True: "true", False: "false"}[value]
-        yield yaml.ScalarEvent(None, None, (True, True), word)
+class _NotPlainError(Exception):
+    """What a document has is for a parser of all YAML."""
 
 
-def _text_event(text: str, *, quoted: bool = False) -> yaml.Event:
-    style = None
-    if quoted or any(sign in text for sign in _ESCAPED):
-        style = '"'
-    elif "\n" in text:
-        style = "|"
-    elif needs_quotes(text):
-        style = '"'
-    return yaml.ScalarEvent(None, None, (True, True), text, style=style)
+def _plain(data: str | bytes) -> dict[str, Any] | None:
+    """Reads what imgpkg, kbld and this program write: mappings in block style, lists of them, and plain words that mean
+    text. None for any other document: a parser of all YAML reads it, or says in which line it is wrong."""
+    if len(data) > _PLAIN_LIMIT:
+        return None
+    try:
+        text = data if isinstance(data, str) else data.decode("ascii")
+        lines = [_line(line) for line in text.removeprefix("---\n").removesuffix("\n").split("\n")]
+        made, after = _mapping(lines, 0, 0)
+    except (_NotPlainError, UnicodeDecodeError):
+        return None
+    return made if after == len(lines) else None
+
+
+def _line(line: str) -> _Line:
+    found = _PLAIN_LINE.fullmatch(line)
+    if found is None:
+        raise _NotPlainError
+    spaces, dash, key, word = found.groups()
+    if meaning(key) != "text" or (word is not None and meaning(word) != "text"):
+        raise _NotPlainError
+    return len(spaces), dash is not None, key, word
+
+
+def _mapping(lines: list[_Line], at: int, column: int) -> tuple[dict[str, Any], int]:
+    """The mapping whose keys stand in `column`, from line `at`, and the line after it."""
+    made: dict[str, Any] = {}
+    while at < len(lines) and lines[at][:2] == (column, False):
+        _, _, key, word = lines[at]
+        if key in made:
+            raise _NotPlainError
+        at += 1
+        if word is not None:
+            made[key] = word
+            continue
+        if at == len(lines):
+            raise _NotPlainError
+        below, is_item, _, _ = lines[at]
+        if is_item and below >= column:
+            made[key], at = _items(lines, at, below)
+        elif not is_item and below > column:
+            made[key], at = _mapping(lines, at, below)
+        else:
+            raise _NotPlainError
+    return made, at
+
+
+def _items(lines: list[_Line], at: int, column: int) -> tuple[list[Any], int]:
+    items: list[Any] = []
+    while at < len(lines) and lines[at][:2] == (column, True):
+        lines[at] = (column + 2, False, *lines[at][2:])
+        item, at = _mapping(lines, at, column + 2)
+        items.append(item)
+    return items, at

@@ -10,6 +10,9 @@ import calendar
 import math
 import re
 from functools import cmp_to_key
+from typing import Any
+
+from msgspec import Struct
 
 _WORDS = {
     **dict.fromkeys(["y", "Y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON"], "true"),
@@ -100,3 +103,23 @@ def _number(name: str, at: int, lead: str) -> tuple[int, int]:
 
 sort_key = cmp_to_key(_compare)
 """Orders mapping keys as they are written: runs of digits by their number, other signs before letters."""
+
+
+class NonText(Struct, frozen=True):
+    """A plain scalar that means a number or a timestamp: nothing that a lock holds."""
+
+    text: str
+    meaning: str
+
+
+def shown(value: Any) -> str:
+    """Says in an error what a value is."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, NonText):
+        return f"the {value.meaning} {value.text[:60]}"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return repr(value[:60])
+    return "a list" if isinstance(value, list) else "a mapping"

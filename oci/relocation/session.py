@@ -6,10 +6,11 @@ import threading
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from itertools import takewhile
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
+
+from msgspec import Struct, field
 
 from oci.archive.s3_options import S3Options
 from oci.bundle.reader import blob_bytes
@@ -35,8 +36,7 @@ if TYPE_CHECKING:
     from oci.signatures.gate import Gate
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Access:
+class Access(Struct, frozen=True, kw_only=True):
     """How the registries of one side are reached, with settings by host, a default and credentials, and the object
     stores that archives are in, by bucket and by default."""
 

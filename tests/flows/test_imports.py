@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+UNNEEDED = ("yaml", "encodings.idna", "rich", "httpx", "pydantic", "boto3", "prefect")
+
 
 def python(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
@@ -16,6 +18,19 @@ def test_prefect_is_not_imported_before_it_is_needed(module: str) -> None:
     code = f"import sys, {module}; print([name for name in ('prefect', 'pydantic') if name in sys.modules])"
 
     assert python(code) == "[]"
+
+
+def test_a_copy_of_a_lock_starts_without_what_it_does_not_need(tmp_path: Path) -> None:
+    """PyYAML and the tables of international host names took a sixth of the start."""
+    lock = tmp_path / "images.yml"
+    image = f"127.0.0.1:1/a/b@sha256:{'0' * 64}"
+    lock.write_text(f"---\napiVersion: imgpkg.carvel.dev/v1alpha1\nimages:\n- image: {image}\nkind: ImagesLock\n")
+    command = ["copy", "--lock", str(lock), "--to-repo", "127.0.0.1:1/copies", "--registry-retry-count", "0"]
+    code = (
+        f"import sys, flows.cli; print(flows.cli.main({command})); print([n for n in {UNNEEDED} if n in sys.modules])"
+    )
+
+    assert python(code).splitlines()[-2:] == ["1", "[]"]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ import click
 from flows.cli.click_ext import Invocation, Verb, everywhere
 from flows.cli.output import IMGPKG, program_name
 from oci import __version__
-from oci.output import os_errors, write_output
 
 EQUALS = "0.43.0"
 """The imgpkg that the command is under the name imgpkg."""
@@ -33,6 +32,8 @@ def show_help(context: click.Context, words: tuple[str, ...], man: bool, man_pag
         from flows.cli.start import man as manual  # noqa: PLC0415 - help itself needs it not
 
         if man_pages:
+            from oci.output import os_errors, write_output  # noqa: PLC0415 - `version` needs none of it
+
             with os_errors(store=man_pages, operation="writing manual pages"):
                 os.makedirs(man_pages, exist_ok=True)
                 for name, page in manual.pages(topic):

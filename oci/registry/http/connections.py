@@ -238,7 +238,7 @@ class Connections:
 
                 return cast("Socket", SSLTransport(sock, context, server_hostname=host))
             wrapped = context.wrap_socket(
-                cast("socket.socket", sock), server_hostname=host, do_handshake_on_connect=False
+                cast("socket.socket", sock), server_hostname=host.encode("ascii"), do_handshake_on_connect=False
             )
             self._watch(wrapped)  # before the handshake: a cancelled run doesn't wait for it
             if self._is_cut:

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oci.bundle.document import ALIAS_LIMIT, SIZE_LIMIT, VALUE_LIMIT, parse, render
+from oci.bundle.composer import ALIAS_LIMIT, VALUE_LIMIT, Values
+from oci.bundle.document import SIZE_LIMIT, parse, render
 from oci.errors import InvalidDocument
 
 SENTENCE = f"{'x' * 40} {'y' * 45} zzz"
@@ -167,3 +168,40 @@ def test_an_explicit_text_tag_makes_text() -> None:
 @pytest.mark.parametrize("text", ["", "---\n", "# nothing\n"])
 def test_an_empty_document_is_null(text: str) -> None:
     assert parse(text, "w").value is None
+
+
+_PLAIN_PIECES = st.sampled_from(
+    [
+        *(
+            "\n",
+            "\n- ",
+            "\n  ",
+            "\n    ",
+            "\n  - ",
+            "  ",
+            "- ",
+            " # x",
+            ": ",
+            "---",
+            "#",
+            "<<: ",
+            "&a",
+            "*a",
+            ">",
+            "''",
+        ),
+        *("images:", "image: ", "a:", "b: c", "kind: y", "yes: no", "1.5", "1:20", "2024-02-29", "r.io:5/a@sha256:0a"),
+    ]
+)
+
+
+@given(st.lists(_PLAIN_PIECES, max_size=24).map("".join))
+def test_a_plain_document_is_read_as_by_the_parser_of_all_yaml(text: str) -> None:
+    """What is read without PyYAML means the same there; whatever PyYAML refuses isn't plain."""
+    try:
+        expected = Values("w").compose(text, SIZE_LIMIT)
+    except InvalidDocument:
+        with pytest.raises(InvalidDocument):
+            parse(text, "w")
+    else:
+        assert parse(text, "w").value == expected

@@ -22,7 +22,8 @@ ADDRESSES = {
 
 @pytest.fixture(autouse=True)
 def names(monkeypatch: pytest.MonkeyPatch) -> None:
-    def resolve(host: str, *rest: Any, **more: Any) -> list[Any]:
+    def resolve(name: bytes, *rest: Any, **more: Any) -> list[Any]:
+        host = name.decode()
         found = ADDRESSES.get(host) or ([host] if host.replace(".", "").isdigit() or ":" in host else [])
         if not found:
             raise socket.gaierror
@@ -135,8 +136,8 @@ def test_a_name_that_answers_otherwise_the_second_time_leads_nowhere(
     """DNS rebinding: judged as public, and on loopback when it is connected to."""
     answers = iter(["93.184.216.34", "127.0.0.1"])
 
-    def resolve(host: str, *rest: Any, **more: Any) -> list[Any]:
-        address = next(answers) if host == "rebound.example" else "93.184.216.35"
+    def resolve(host: bytes, *rest: Any, **more: Any) -> list[Any]:
+        address = next(answers) if host == b"rebound.example" else "93.184.216.35"
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0))]
 
     monkeypatch.setattr(address_policy, "_REMEMBERED", remembered)

@@ -286,7 +286,7 @@ def test_a_registry_without_tls_needs_a_permission_that_the_error_names(
     resolve = socket.getaddrinfo
 
     def loopback(host: Any, *more: Any, **others: Any) -> Any:
-        return resolve("127.0.0.1" if host == "registry.example" else host, *more, **others)
+        return resolve("127.0.0.1" if host == b"registry.example" else host, *more, **others)
 
     monkeypatch.setattr(socket, "getaddrinfo", loopback)
     host = f"registry.example:{registry.port}"
