@@ -269,8 +269,9 @@ def test_what_cannot_be_attached_is_said_before_a_byte_moves(
     unsigned = transship("copy", "-i", named, *to, "--attach-receipt")
     no_root = transship("copy", "--lock", str(lock), *to, "--attach-receipt", *sign)
     archive = transship("copy", "-i", named, "--to-tar", str(tmp_path / "x.tar"), "--attach-receipt", *sign)
+    docker = transship("copy", "-i", named, "--to-repo", f"docker-archive:{tmp_path}/x.tar", *sign)
 
-    assert (unsigned.code, no_root.code, archive.code) == (2, 2, 2)
+    assert (unsigned.code, no_root.code, archive.code, docker.code) == (2, 2, 2, 2)
     assert not [seen for seen in destination.requests() if seen.method in ("POST", "PUT")]
     assert not (tmp_path / "x.tar").exists()
 
