@@ -186,7 +186,7 @@ def test_a_receipt_that_is_another_keys_or_was_changed_is_not_believed(
     cut = receipt.read_bytes()[:-40]
     other_statement = {**good, "dsseEnvelope": envelope(SIGNER, statement(CONTENT.digest, "https://example/other"))}
     other_type = {**good, "dsseEnvelope": envelope(SIGNER, payload, "text/plain")}
-    other_subject = payload.replace(CONTENT.hex.encode(), b"0" * 64, 1)
+    other_subject = payload.replace(b'"sha256":"' + CONTENT.hex.encode(), b'"sha256":"' + b"0" * 64)
     unlike = {**good, "dsseEnvelope": envelope(SIGNER, other_subject)}
     for body in (forged, other_statement, other_type, unlike, {}, cut):
         receipt.write_bytes(body if isinstance(body, bytes) else json.dumps(body).encode())
