@@ -46,9 +46,10 @@ class Declaration:
 
 @dataclass(frozen=True, slots=True)
 class PushTrigger:
-    """Which pushes start a mirror: those to `repository`, of `tag` when there is one."""
+    """Which pushes start a mirror: those to `repository`, of `tag` when there is one. `REGISTRY/PATH/*` stands for the
+    repositories of a namespace."""
 
-    repository: Repository
+    repository: Repository | str
     tag: str = ""
 
 
@@ -127,6 +128,9 @@ def _of_prefect(schedule: Schedule, name: str) -> SCHEDULE_TYPES:
 
 
 def _trigger(mirror: Mirror) -> PushTrigger | None:
+    within = mirror.source.within
+    if within is not None:
+        return None if within.registry == HUB else PushTrigger(f"{str(within).rstrip('/')}/*")
     store, reference = mirror.source.store, mirror.source.reference
     if not isinstance(store, Repository) or store.registry == HUB:  # Docker Hub sends none
         return None

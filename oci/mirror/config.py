@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any, ClassVar, TypeVar
 
 import msgspec
@@ -187,7 +188,7 @@ class MirrorSource(Checked, frozen=True, kw_only=True):
 
 
 _PLACE = re.compile(r"\{([^{}]*)\}")
-_PLACES = ("registry", "path", "name")
+_PLACES = ("registry", "path", "name", "tag")
 _SAMPLE = "x0sample0x"
 
 
@@ -199,7 +200,7 @@ class MirrorDestination(Options, frozen=True, kw_only=True):
         option(
             "Repository",
             "REGISTRY/REPOSITORY, or oci:PATH for a layout folder; no tag. {registry}, {path} and {name} stand for the "
-            "host of the source, its whole path, and the last part of that.",
+            "host of the source, its whole path, and the last part of that; {tag} for that of a bundle.",
             examples=["registry.corp.example/mirror/shop"],
             max_length=2000,
         ),
@@ -219,21 +220,19 @@ class MirrorDestination(Options, frozen=True, kw_only=True):
             raise InvalidInput("give exactly one of repository and archive")
         unknown = [place for place in _PLACE.findall(str(self)) if place not in _PLACES]
         if unknown:
-            raise InvalidInput(f"{{{unknown[0]}}} has no meaning here: write {{registry}}, {{path}} or {{name}}")
+            raise InvalidInput(f"{{{unknown[0]}}} has no meaning: write {{registry}}, {{path}}, {{name}} or {{tag}}")
         _ = self.store
 
     @property
     def has_places(self) -> bool:
         return bool(_PLACE.search(self.archive or self.repository))
 
-    def filled(self, source: StoreName) -> MirrorDestination:
-        """With what the places stand for. A folder has no host, and its name for a path."""
+    def filled(self, source: StoreName, tag: str = "") -> MirrorDestination:
+        """With what the places stand for. A folder has no host, and its name for a path; {tag} stays without a tag."""
         path = source.path if isinstance(source, Repository) else os.path.basename(str(source))
         values = {"registry": source.registry.replace(":", "-"), "path": path, "name": path.rpartition("/")[2]}
-
-        def fill(text: str) -> str:
-            return _PLACE.sub(lambda match: values[match[1]], text)
-
+        values["tag"] = tag or "{tag}"
+        fill = partial(_PLACE.sub, lambda match: values[match[1]])
         return MirrorDestination(repository=fill(self.repository), archive=fill(self.archive))
 
     def may_be(self, name: StoreName) -> bool:
@@ -279,13 +278,13 @@ class Mirror(Policy, frozen=True, kw_only=True):
         super().__post_init__()
         source = self.source.store
         if source is not None:
-            filled = tuple(each.filled(source) for each in self.destinations)
+            tag = self.source.reference.tag if self.source.reference else ""
+            filled = tuple(each.filled(source, tag) for each in self.destinations)
             msgspec.structs.force_setattr(self, "destinations", filled)
-        fixed = [str(each) for each in self.destinations if each.has_places != bool(self.source.namespace)]
-        if fixed:
-            of_lock = "names what a lock doesn't have"
-            problem = "needs {path} or {name} for a namespace" if self.source.namespace else of_lock
-            raise InvalidInput(f"the destination {fixed[0]} {problem}")
+        for each in self.destinations:
+            if each.has_places != bool(self.source.namespace) or "{tag}" in str(each):
+                places = "a namespace needs {path} or {name}, {tag} is for a bundle with one, and a lock has no places"
+                raise InvalidInput(f"the destination {each} doesn't fit the source: {places}")
         stores = [destination.store for destination in self.destinations]
         if len(set(stores)) != len(stores):
             raise InvalidInput("a destination is named twice")

@@ -3,12 +3,15 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
+from prefect.events.schemas.automations import EventTrigger
+from prefect.events.schemas.events import Resource, ResourceSpecification
 from prefect.server.schemas import schedules
 
-from flows.deploy.automations import literal
+from flows.deploy.automations import literal, push_automation
 from flows.deploy.declaration import PushTrigger, declared
 from oci.errors import InvalidInput
 from oci.mirror.config import MirrorsConfig
@@ -134,6 +137,36 @@ def test_a_push_starts_the_mirrors_that_can_hear_of_one(source: dict[str, str], 
 
     assert made.trigger == trigger
     assert [one.name for one in made.deployments] == ["web", "web.on-push"][: 2 if trigger else 1]
+
+
+@pytest.mark.parametrize(
+    ("namespace", "resource"),
+    [
+        ("registry.example/shop", "transship.registry.registry.example/shop/*"),
+        ("registry.example", "transship.registry.registry.example/*"),
+    ],
+)
+def test_a_push_anywhere_in_a_namespace_starts_its_mirror_for_what_was_pushed(namespace: str, resource: str) -> None:
+    places = [{"repository": "registry.corp.example/{path}"}]
+    whole = config(source={"namespace": namespace}, destinations=places, on_push=True)
+    declaration = declared(whole, whole.mirrors[0])
+    assert declaration.trigger is not None
+    assert declaration.on_push is not None
+
+    automation = push_automation(declaration.on_push, declaration.trigger, uuid4())
+
+    assert isinstance(automation.trigger, EventTrigger)
+    expected = Resource.model_validate({"prefect.resource.id": resource.replace("*", "web")})
+    assert isinstance(automation.trigger.match, ResourceSpecification)
+    assert automation.trigger.match.matches(expected)
+    assert automation.trigger.match.root["prefect.resource.id"] == resource
+
+
+def test_a_namespace_of_docker_hub_sends_no_pushes() -> None:
+    places = [{"repository": "registry.corp.example/{path}"}]
+    whole = config(source={"namespace": "docker.io/library"}, destinations=places, on_push=True)
+
+    assert declared(whole, whole.mirrors[0]).trigger is None
 
 
 def test_text_that_looks_like_a_template_stays_text() -> None:

@@ -127,9 +127,17 @@ def test_places_stand_for_parts_of_the_source() -> None:
     )
 
 
+def test_the_tag_of_a_bundle_is_a_place_too() -> None:
+    bundle = mirror({"bundle": "registry.example/shop/b:1.4"}, "corp.example/{name}/{tag}", "corp.example/b-{tag}")
+
+    assert list(map(str, bundle.destinations)) == ["corp.example/b/1.4", "corp.example/b-1.4"]
+
+
 @pytest.mark.parametrize(
     ("source", "destination", "said"),
     [
+        ({"namespace": "registry.example"}, "corp.example/{path}-{tag}", "{tag}"),
+        ({"bundle": f"registry.example/b@sha256:{'0' * 64}"}, "corp.example/{tag}", "{tag}"),
         ({"namespace": "registry.example"}, "corp.example/fixed", "namespace"),
         ({"lock": "/images.yml"}, "corp.example/{name}", "lock"),
         ({"repository": "registry.example/web"}, "corp.example/{tag}", "{tag}"),
