@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
 from functools import partial
 from typing import cast
 
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.carry import carry_all
+from flows.carry import carry_all, carry_some
 from flows.parameters.forms import flat
 from flows.parameters.mirror import MirrorCheckParameters, MirrorParameters, MirrorShardParameters
 from flows.results import completed, failed, reported_when_cancelled, run_alone
@@ -24,9 +23,10 @@ from oci.mirror.run import Shared
 from oci.mirror.work import Breaker
 from oci.units import counted
 from tasks.artifacts.report import artifact_key, percent_shown
+from tasks.fleet.spread import Spread
 from tasks.mirror import MirrorRun, MirrorsRun, compare_mirror, report_mirror
-from tasks.mirror_fleet import carry_on_fleet, in_shards
-from tasks.run import running, together
+from tasks.mirror_fleet import MirrorWork, stays_here
+from tasks.run import TASK_RUN_LIMIT, running, together
 
 
 def run_name() -> str:
@@ -66,10 +66,11 @@ async def mirror(parameters: MirrorParameters) -> MirrorRunReport:
 
 
 async def _mirrored(parameters: MirrorParameters, whole: MirrorsRun, one: Mirror) -> MirrorReport:
-    async with whole.places, running(MirrorRun(whole, one)) as run:
+    async with running(MirrorRun(whole, one)) as run:
         problem = ""
+        cancelled = partial(report_mirror.fn, one.name, "the run was cancelled")
         try:
-            async with reported_when_cancelled(partial(report_mirror.fn, one.name, "the run was cancelled")):
+            async with reported_when_cancelled(cancelled), whole.places:
                 await compare_mirror(one.name)
                 if run.compared.work:
                     async with _progress_shown(run):
@@ -80,15 +81,26 @@ async def _mirrored(parameters: MirrorParameters, whole: MirrorsRun, one: Mirror
 
 
 async def _carry(parameters: MirrorParameters, run: MirrorRun) -> None:
-    """Here, or where there is enough of it: by the fleet."""
-    work, options = run.compared.work, parameters.fleet
+    """Here, or with helpers where that is faster."""
+    work = run.compared.work
     here = [item for item in work if item.writes_archive]
-    shards = in_shards([item for item in work if not item.writes_archive], options.shards) if options else []
-    if not options or not shards:
+    shared = [item for item in work if not item.writes_archive]
+    if parameters.fleet is None or not shared:
         await carry_all(run, work)
         return
-    fleet = replace(options.fleet(), deployment=options.mirror_deployment)
-    await carry_on_fleet(run, shards, fleet, partial(MirrorShardParameters.sent, run.config, run.mirror))
+    run.fleet = stays_here(shared)
+    if run.fleet:
+        await carry_all(run, work)
+        return
+    sent = partial(MirrorShardParameters.sent, run.config, run.mirror)
+    spread = Spread(f"mirror {run.mirror.name}", MirrorWork(run, sent), parameters.fleet.for_mirror())
+    images_together = max(1, -(-len(shared) // TASK_RUN_LIMIT))
+    try:
+        await together(
+            spread.carry_out(shared, partial(carry_some, run), width=run.width, images_together=images_together)
+        )
+    finally:
+        run.fleet = spread.decision.reason
     await carry_all(run, here)
 
 

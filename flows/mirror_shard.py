@@ -2,46 +2,59 @@
 
 from __future__ import annotations
 
+import dataclasses
+from functools import partial
 from typing import cast
 
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Failed
 
-from flows.carry import carry_all
+from flows.carry import carry_some
 from flows.parameters.forms import flat
 from flows.parameters.mirror import MirrorShardParameters
 from oci.mirror.comparison import Comparison
 from oci.mirror.digest_cache import DigestCache, default_path
 from oci.mirror.execute import ItemOutcome, unaccounted
 from oci.mirror.run import Shared
-from oci.mirror.work import Breaker
+from oci.mirror.work import Breaker, WorkItem
 from oci.relocation.transfer import DONE
 from tasks.artifacts.report import artifact_key
 from tasks.fleet.heartbeat import heartbeats
 from tasks.fleet.limits import limits_of
+from tasks.fleet.spread import Taker
 from tasks.mirror import MirrorRun, MirrorsRun
-from tasks.mirror_fleet import MirrorAccount
-from tasks.run import running
+from tasks.mirror_fleet import result_of, unpack
+from tasks.run import running, together
 
 
 @flow(name="mirror-shard", persist_result=False)
 @flat
 async def mirror_shard(parameters: MirrorShardParameters) -> None:
-    """Brings images to the destinations that lack them, and gives them their tags there.
+    """Helps with a mirror: takes shards of its changed images from the queue until there are none, and gives the images
+    their tags.
 
-    What became of each is told by an artifact of the kind `account`, while the run goes on and when it has ended. The
-    run fails when an image did.
+    What became of each shard stands in the queue. The run fails when an image did.
     """
-    work, [one] = parameters.work(), parameters.config.mirrors
+    [one] = parameters.config.mirrors
     shared = Shared(facts=DigestCache(default_path()), breaker=Breaker())
     whole = MirrorsRun(parameters.config, [one], shared)
-    async with running(whole), running(MirrorRun(whole, one)) as run:
-        run.comparison = Comparison(mirror=one.name, source=str(one.source.store), destinations=(), work=work)
-        async with heartbeats(artifact_key("mirror-shard", one.name), lambda: MirrorAccount.of(run)):
-            await run.limit(limits_of(*(store for item in work for store in item.store_names)))
-            await carry_all(run, work)
+    async with running(whole), running(MirrorRun(whole, one)) as run, parameters.queue.opened() as queue:
+        run.comparison = Comparison(mirror=one.name, source=str(one.source.store), destinations=(), work=())
+        async with heartbeats(artifact_key("mirror-shard", one.name), dict):
+            taker = Taker(queue, partial(_open, run), partial(result_of, run))
+            await together(taker.carry_out(partial(carry_some, run), width=lambda: run.width))
+    work = run.compared.work
     return cast(None, _failed(list(run.outcomes.values()), len(unaccounted(work, run.outcomes.values()))))
+
+
+async def _open(run: MirrorRun, text: str) -> list[WorkItem]:
+    """Adds a shard to the run of a helper."""
+    items = unpack(text)
+    if not run.compared.work:
+        await run.limit(limits_of(*(store for item in items for store in item.store_names)))
+    run.comparison = dataclasses.replace(run.compared, work=(*run.compared.work, *items))
+    return items
 
 
 def _failed(outcomes: list[ItemOutcome], unaccounted: int) -> State[None] | None:

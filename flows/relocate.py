@@ -8,10 +8,10 @@ from typing import cast
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.parameters import RelocateParameters, ShardParameters
+from flows.parameters import RelocateParameters
 from flows.parameters.forms import flat
 from flows.results import completed, failed, reported_when_cancelled, run_alone
-from flows.shard import push_all
+from flows.shard import push_all, push_shared
 from flows.tarball import write_out
 from oci.errors import Incomplete, TransshipError
 from oci.output import check_outputs, to_dict, write_json
@@ -30,8 +30,7 @@ from tasks.relocate import (
     resolve_bundle,
     verify,
 )
-from tasks.run import running, together
-from tasks.shards import in_shards, transfer_on_fleet
+from tasks.run import running
 
 
 def run_name() -> str:
@@ -101,17 +100,11 @@ async def _copy(run: RelocationRun, parameters: RelocateParameters, recorder: Re
 
 
 async def _transfer(run: RelocationRun, parameters: RelocateParameters) -> None:
-    """Here, or where the fleet is large enough to be worth it: there, but for what only this run may write."""
-    options = parameters.fleet
-    shares = options and in_shards(run, count=options.shards, shard_bytes=options.shard_mebibytes * 1024 * 1024)
     async with progress_shown(run, _as_asked(run)):
-        work = [push_all(run, shares.keep if shares else run.planned)]
-        if options and shares:
-            sent = partial(ShardParameters.sent, parameters)
-            work.append(
-                transfer_on_fleet(run, shares.shards, options.fleet(), sent, trusting=not parameters.how.repair)
-            )
-        await together(*work)
+        if parameters.fleet is None:
+            await push_all(run, run.planned)
+        else:
+            await push_shared(run, parameters, parameters.fleet.for_relocation())
 
 
 def _as_asked(run: RelocationRun) -> str:

@@ -1,8 +1,10 @@
-"""Transferring the images of a plan as tasks, and the flow that does so for a part of a larger relocation."""
+"""Transferring the images of a plan as tasks, alone or with helpers, and the flow of a helper."""
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
+from functools import partial
 from typing import cast
 
 from prefect import flow
@@ -11,15 +13,19 @@ from prefect.runtime import flow_run
 from prefect.states import Failed
 
 from flows.parameters.forms import flat
+from flows.parameters.relocate import RelocateParameters
 from flows.parameters.shard import ShardParameters
+from oci.digest import Digest
 from oci.errors import TransshipError
 from oci.relocation.plan import Plan
+from oci.relocation.shards import part_of
 from oci.relocation.transfer import FAILED, ImageOutcome
 from tasks.artifacts.report import artifact_key
 from tasks.fleet.heartbeat import heartbeats
-from tasks.relocate import RelocationRun, batches, progress_shown, push_to_target_registry, resume_shard
-from tasks.run import running, together
-from tasks.shards import ShardAccount
+from tasks.fleet.spread import Helpers, Spread, Taker
+from tasks.relocate import RelocationRun, batches, biggest_first, names_of, push_to_target_registry
+from tasks.run import TASK_RUN_LIMIT, running, together
+from tasks.shards import RelocationWork, open_shard, result_of, stays_here
 
 
 async def push_all(run: RelocationRun, plan: Plan) -> None:
@@ -37,20 +43,50 @@ async def push_all(run: RelocationRun, plan: Plan) -> None:
     await together(*(push(images) for images in batches(plan)))
 
 
+async def push_shared(run: RelocationRun, parameters: RelocateParameters, helpers: Helpers) -> None:
+    """Transfers the images of the run's plan, with helpers where that is faster; what only this run may write comes
+    last."""
+    plan = run.planned
+    run.fleet = stays_here(plan)
+    if run.fleet:
+        await push_all(run, plan)
+        return
+    images_together = max(1, -(-len(plan.to_transfer) // TASK_RUN_LIMIT))
+    sent = partial(ShardParameters.sent, parameters, images_together)
+    session = await run.session()
+    work = RelocationWork(run, session, sent, trusting=not parameters.how.repair)
+    spread = Spread(str(plan.destination), work, helpers)
+    images = [digest for digest in biggest_first(plan) if not plan.by_digest[digest].is_bundle]
+    try:
+        await together(spread.carry_out(images, partial(_push, run), width=run.width, images_together=images_together))
+    finally:
+        run.fleet = spread.decision.reason
+    await push_all(run, part_of(plan, [image for image in plan.to_transfer if image.is_bundle]))
+
+
+async def _push(run: RelocationRun, images: list[Digest]) -> None:
+    with suppress(TransshipError):  # the outcome is kept in the run
+        await push_to_target_registry(names_of(run.planned, images), str(run.planned.destination))
+
+
 @flow(name="relocate-shard", persist_result=False)
 @flat
 async def relocate_shard(parameters: ShardParameters) -> None:
-    """Copies the images of a shard, and names none of them: that is for the run that knows all the shards.
+    """Helps with a relocation: takes shards of its images from the queue until there are none, and names none of them,
+    which is for the run that knows all of it.
 
-    What became of each stands in the heartbeat of the run, while the run goes on and when it has ended. The
-    run fails when an image did; it can be retried, and does again only what the destination lacks.
+    What became of each shard stands in the queue. The run fails when an image did.
     """
-    async with running(RelocationRun(parameters.order())) as run:
-        plan, destination = run.planned, str(run.planned.destination)
-        async with heartbeats(artifact_key("shard", destination), lambda: ShardAccount.of(run)):
-            await resume_shard(destination, ask=bool(flow_run.run_count > 1))
-            async with progress_shown(run, f"a shard of {plan.source}", kind="shard-progress"):
-                await push_all(run, run.planned)
+    key = artifact_key("shard", parameters.destination)
+    async with (
+        running(RelocationRun(parameters.order())) as run,
+        parameters.queue.opened() as queue,
+        heartbeats(key, dict),
+    ):
+        opened = partial(open_shard, run, ask=bool(flow_run.run_count > 1))
+        taker = Taker(queue, opened, partial(result_of, run))
+        do, images = partial(_push, run), parameters.images_together
+        await together(taker.carry_out(do, width=lambda: run.width, images_together=images))
     return cast(None, _failed(list(run.outcomes.values())))
 
 

@@ -124,6 +124,8 @@ class MirrorRun(Run):
         self.shared = whole.shared
         self.whole = whole
         self.comparison: Comparison | None = None
+        self.fleet = ""
+        """What was decided about helpers, in words."""
         self.outcomes: dict[tuple[str, str], ItemOutcome] = {}
         """By source and destination."""
 
@@ -337,7 +339,8 @@ def _report(run: MirrorRun, error: str) -> MirrorReport:
     if run.comparison is None:
         return of_failure(run.mirror, TransshipError(error or "nothing was compared"), run.shared.breaker, receipt)
     outcomes = list(run.outcomes.values())
-    return made_of(run.mirror, run.comparison, outcomes, run.shared.breaker, receipt, error=error)
+    report = made_of(run.mirror, run.comparison, outcomes, run.shared.breaker, receipt, error=error)
+    return msgspec.structs.replace(report, fleet=run.fleet)
 
 
 def _past(report: MirrorReport) -> PastRun:

@@ -1,96 +1,111 @@
-"""The work of a mirror, done by other machines. Each item gives its image its tags by itself, so nothing is left for
-the run that sent it but the report."""
+"""The work of a mirror, shared with helpers. Each item gives its image its tags by itself, so nothing is left for the
+run that is helped but the report."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
 from typing import Any
-from uuid import UUID
 
 import msgspec
 
+from oci.errors import InvalidDocument
 from oci.meter import Receipt
 from oci.mirror.execute import ItemOutcome
 from oci.mirror.work import WorkItem
 from oci.reference import LAYOUT_PREFIX
 from oci.relocation.transfer import FAILED
-from tasks.fleet.dispatch import Fleet, Job, JobEnd, run_on_fleet
-from tasks.fleet.heartbeat import Heartbeat
+from tasks.fleet.queue import ShardQueue
 from tasks.mirror import MirrorRun
 
-SHARD_ITEMS = 100
-"""Changed images in a shard where their number isn't asked for: what they weigh is known when they are looked at."""
 _MOST_ITEMS = 200
-"""In a shard: its parameters have a limit."""
+"""In a shard."""
 
-MirrorShardParameters = Callable[[Sequence[WorkItem]], Mapping[str, Any]]
-"""Makes the parameters of the flow run that is to carry out some items."""
+HelperParameters = Callable[[ShardQueue], Mapping[str, Any]]
 
 
-class MirrorAccount(msgspec.Struct, frozen=True):
-    """What has become of the items of a shard so far, and what that has cost."""
+class MirrorWork:
+    """Items as units of tasks.fleet.spread.Work, of a weight of 1 for each destination: what they weigh is known when
+    they are looked at."""
 
-    outcomes: tuple[ItemOutcome, ...] = ()
+    def __init__(self, run: MirrorRun, parameters: HelperParameters) -> None:
+        self._run = run
+        self._parameters = parameters
+
+    def progress(self) -> float:
+        return float(len(self._run.outcomes))
+
+    def weight(self, units: Sequence[WorkItem]) -> float:
+        return float(sum(len(item.targets) for item in units))
+
+    def cut(self, units: Sequence[WorkItem], *, workers: int, least: float) -> list[list[WorkItem]]:
+        """Neighbours stay together: tags of one repository have layers in common."""
+        waiting, shards = list(units), []
+        while waiting:
+            count = max(1, round(least), len(waiting) // (2 * workers))
+            shards.append(waiting[: min(count, _MOST_ITEMS)])
+            waiting = waiting[len(shards[-1]) :]
+        return shards
+
+    def pack(self, units: Sequence[WorkItem], *, again: bool) -> str:
+        del again  # each item is compared once more where it is carried
+        return msgspec.json.encode([item.to_dict() for item in units]).decode()
+
+    def parameters(self, queue: ShardQueue) -> Mapping[str, Any]:
+        return self._parameters(queue)
+
+    def note(self, helper: str, text: str) -> None:
+        reported = msgspec.json.decode(text, type=_Result)
+        self._run.elsewhere[helper] = max(
+            reported.receipt, self._run.elsewhere.get(helper, Receipt()), key=lambda receipt: receipt.seconds
+        )
+        for outcome in reported.outcomes:
+            key = (outcome.source, outcome.destination)
+            before = self._run.outcomes.get(key)
+            if before is None or before.status == FAILED:
+                self._run.outcomes[key] = outcome
+
+    async def remaining(self, units: Sequence[WorkItem]) -> list[WorkItem]:
+        """Leaves out nothing but what is known to be done: an item that is done costs a few requests."""
+        return [item for item in map(self._run.undelivered, units) if item.targets]
+
+    def fail(self, units: Sequence[WorkItem], reason: str) -> None:
+        for item in units:
+            self._run.record(item, tuple(_lost(item, target.destination, reason) for target in item.targets))
+
+
+class _Result(msgspec.Struct, frozen=True):
+    outcomes: list[ItemOutcome] = []
     receipt: Receipt = Receipt()
 
-    @classmethod
-    def of(cls, run: MirrorRun) -> dict[str, Any]:
-        return {
-            "outcomes": msgspec.to_builtins(list(run.outcomes.values())),
-            "receipt": msgspec.to_builtins(run.receipt()),
-        }
+
+def unpack(text: str) -> list[WorkItem]:
+    """Returns the items of a shard. Raises InvalidDocument."""
+    try:
+        return [WorkItem.from_dict(item) for item in msgspec.json.decode(text, type=list[dict[str, Any]])]
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise InvalidDocument(f"not a shard of a mirror: {error}") from error
 
 
-def in_shards(items: Sequence[WorkItem], count: int) -> list[list[WorkItem]]:
-    """Even shards, in which neighbours stay together: tags of one repository have layers in common. None where there
-    would be one only, or where folders of this machine are read or written."""
-    if any(store.startswith(LAYOUT_PREFIX) for item in items for _, store in item.stores):
-        return []
-    shards = min(len(items), max(count or -(-len(items) // SHARD_ITEMS), -(-len(items) // _MOST_ITEMS)))
-    if shards < 2:
-        return []
-    edges = [len(items) * number // shards for number in range(shards + 1)]
-    return [list(items[start:end]) for start, end in pairwise(edges)]
+def result_of(run: MirrorRun, items: Sequence[WorkItem]) -> str:
+    """Returns what has become of some items, and what the run has cost so far."""
+    sources = {item.source for item in items}
+    outcomes = [outcome for (source, _), outcome in run.outcomes.items() if source in sources]
+    return msgspec.json.encode({"outcomes": outcomes, "receipt": run.receipt()}).decode()
 
 
-async def carry_on_fleet(
-    run: MirrorRun, shards: Sequence[Sequence[WorkItem]], fleet: Fleet, parameters: MirrorShardParameters
-) -> None:
-    """Has the shards carried out by the fleet; what became of each item is in the run's outcomes then. Of a shard that
-    was lost, the items without an outcome are sent again: an item that is in place costs a few requests."""
-    plans = {f"mirror {run.mirror.name}, shard {n} of {len(shards)}": list(shard) for n, shard in enumerate(shards, 1)}
-
-    def noted(flow_run: UUID, account: Heartbeat) -> None:
-        reported = msgspec.convert(account.body, MirrorAccount)
-        run.elsewhere[str(flow_run)] = reported.receipt
-        run.outcomes.update({(outcome.source, outcome.destination): outcome for outcome in reported.outcomes})
-
-    async def again(job: Job, end: JobEnd) -> Job | None:
-        del end
-        remaining = [part for item in plans[job.name] if (part := run.undelivered(item)).targets]
-        return Job(name=job.name, parameters=parameters(remaining)) if remaining else None
-
-    jobs = [Job(name=name, parameters=parameters(items)) for name, items in plans.items()]
-    ends = await run_on_fleet(jobs, fleet, again=again, on_account=noted)
-    for items, end in zip(plans.values(), ends, strict=True):
-        for item in items:
-            run.record(item, tuple(_lost(item, target.destination, end) for target in _unreported(run, item).targets))
+def stays_here(items: Sequence[WorkItem]) -> str:
+    """Returns why no other machine can carry the items, or nothing."""
+    folders = [store for item in items for _, store in item.stores if store.startswith(LAYOUT_PREFIX)]
+    return f"done by this run alone: {folders[0]} is on this machine" if folders else ""
 
 
-def _unreported(run: MirrorRun, item: WorkItem) -> WorkItem:
-    """The item with the destinations that no report has named."""
-    reported = {name for source, name in run.outcomes if source == item.source}
-    return item.without(reported)
-
-
-def _lost(item: WorkItem, destination: str, end: JobEnd) -> ItemOutcome:
+def _lost(item: WorkItem, destination: str, reason: str) -> ItemOutcome:
     return ItemOutcome(
         source=item.source,
         names=item.names,
         destination=destination,
         status=FAILED,
-        error=f"its shard ended before it was copied: {end.message}",
+        error=f"was not copied: {reason}",
         error_class="Unavailable",
         retryable=True,
     )

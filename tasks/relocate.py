@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +25,7 @@ from oci.relocation.report import ArchiveFacts, ImageFailure, RelocationReport, 
 from oci.relocation.request import RelocationRequest
 from oci.relocation.run import Published, Relocation, Step, Verify, result_lock
 from oci.relocation.session import Session
-from oci.relocation.shards import with_present_marked
+from oci.relocation.shards import joined
 from oci.relocation.transfer import DONE, ImageOutcome, transfer_image
 from oci.relocation.verify import Verification
 from oci.store import found_manifest
@@ -79,6 +79,8 @@ class RelocationRun(Run):
         self.plan = order.plan
         self.source: Resolution | None = None
         self.outcomes: dict[Digest, ImageOutcome] = {}
+        self.fleet = ""
+        """What was decided about helpers, in words."""
         self.published: Published | None = None
         self.verification: Verification | None = None
         self.error: TransshipError | None = None
@@ -99,6 +101,11 @@ class RelocationRun(Run):
         if self.plan is None:
             raise InvalidInput("nothing is planned yet", hint="run fetch_referenced_images first")
         return self.plan
+
+    def add(self, shard: Plan) -> None:
+        """Adds images to the plan of a run that gets them bit by bit."""
+        self.plan = shard if self.plan is None else joined(self.plan, shard)
+        self._driver = None  # the next transfer makes one that has the longer plan
 
     @property
     def asked(self) -> RelocationRequest:
@@ -165,6 +172,7 @@ class RelocationRun(Run):
             receipt=self.receipt(),
             error=self.error,
             archive=archive,
+            fleet=self.fleet,
         )
 
     @contextmanager
@@ -234,18 +242,6 @@ async def fetch_referenced_images(source: Resolution) -> None:
         log.warning("can't be read: %s", PartFailed(failure.message, subject=failure.subject))
 
 
-@task(name="resume shard", task_run_name="resume shard of {destination}", **REPEATABLE)
-async def resume_shard(destination: str, *, ask: bool) -> None:  # noqa: ARG001 - the destination is shown in the UI
-    """Makes a plan that another run has made ready to be carried out. With `ask`, for a run that isn't the first to
-    try, the destination is asked which images it has by now."""
-    run = current(RelocationRun)
-    if ask:
-        run.plan = await run.in_thread(with_present_marked, await run.session(), run.planned)
-    plan = run.planned
-    await run.limit(limits_of(plan.destination, *{image.store for image in plan.to_transfer}))
-    get_run_logger().info("%d images to copy: %s", len(plan.to_transfer), show_size(plan.bytes_to_move))
-
-
 def push_name(parameters: dict[str, Any]) -> str:
     """`copy shop-web@sha256:111111111111 -> registry.corp.example/shop`, in the signs that the UI's graph can draw."""
     images: Sequence[str] = parameters["images"]
@@ -284,8 +280,17 @@ async def push_to_target_registry(images: list[str], destination: str) -> list[I
 
 def batches(plan: Plan, limit: int = TASK_RUN_LIMIT) -> list[list[str]]:
     """Returns what each task run is to push, biggest first, as `images` of `push_to_target_registry`."""
-    images = sorted(plan.to_transfer, key=lambda image: -plan.bytes_below(image))
-    return shared_out([f"{image.store}@{image.digest}" for image in images], limit)
+    return shared_out(names_of(plan, biggest_first(plan)), limit)
+
+
+def biggest_first(plan: Plan) -> list[Digest]:
+    """Returns the images to transfer."""
+    return [image.digest for image in sorted(plan.to_transfer, key=lambda image: -plan.bytes_below(image))]
+
+
+def names_of(plan: Plan, images: Iterable[Digest]) -> list[str]:
+    """Returns images as `push_to_target_registry` takes them."""
+    return [f"{plan.by_digest[digest].store}@{digest}" for digest in images]
 
 
 @task(name="publish", task_run_name="{step} {destination}", **REPEATABLE)

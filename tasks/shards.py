@@ -1,124 +1,166 @@
-"""The shards of a relocation: what a run that copies one reports, and how its parent checks that."""
+"""The images of a relocation, shared with helpers: what a shard is as text, and what a helper says of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+import base64
+import binascii
+import json
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-from uuid import UUID
 
+import msgspec
 from msgspec.structs import replace
 from prefect.logging import get_run_logger
-from pydantic import BaseModel
 
 from oci.digest import Digest
-from oci.errors import StoreError
+from oci.errors import InvalidDocument, StoreError
 from oci.meter import Receipt
 from oci.relocation.plan import Plan, PlannedManifest
-from oci.relocation.shards import Cut, cut, local_stores, part_of, with_present_marked
+from oci.relocation.session import Session
+from oci.relocation.shards import Weights, cut, local_stores, part_of, with_present_marked
 from oci.relocation.transfer import DONE, FAILED, ImageOutcome, failure
+from oci.units import show_size
 from tasks.access import access_was_given
-from tasks.fleet.dispatch import Fleet, Job, JobEnd, JobState, run_on_fleet
-from tasks.fleet.heartbeat import Heartbeat
+from tasks.fleet.limits import limits_of
+from tasks.fleet.queue import ShardQueue
 from tasks.relocate import RelocationRun
 
-ShardParameters = Callable[[Plan], Mapping[str, Any]]
-"""Makes the parameters of the flow run that is to carry a shard out."""
+_LONGEST = 64 << 20
+"""Bytes of a plan that a helper unpacks, at the most."""
+
+HelperParameters = Callable[[ShardQueue], Mapping[str, Any]]
 
 
-class ShardAccount(BaseModel):
-    """What has become of the images of a shard so far, and what that has cost."""
+def pack(session: Session, shard: Plan) -> str:
+    """Returns a plan as short text: with the manifests that planning has read, so that nobody reads them again."""
+    manifests = tuple(_with_text(session, manifest) for manifest in shard.manifests)
+    body = json.dumps(replace(shard, manifests=manifests).to_dict(), separators=(",", ":"))
+    return base64.b64encode(zlib.compress(body.encode(), 6)).decode()
 
+
+def unpack(text: str) -> Plan:
+    """Returns the inverse of `pack`. Raises InvalidDocument."""
+    try:
+        inflate = zlib.decompressobj()
+        body = inflate.decompress(base64.b64decode(text, validate=True), _LONGEST)
+        if inflate.unconsumed_tail:
+            raise InvalidDocument(f"a shard is longer than {_LONGEST} bytes")
+        return Plan.from_dict(json.loads(body))
+    except (binascii.Error, zlib.error, ValueError, RecursionError) as error:
+        raise InvalidDocument(f"not a shard of a relocation: {error}") from error
+
+
+def _with_text(session: Session, manifest: PlannedManifest) -> PlannedManifest:
+    raw = None if manifest.raw or manifest.present else session.cache.get(manifest.digest)
+    try:
+        return replace(manifest, raw=raw.decode()) if raw else manifest
+    except UnicodeDecodeError:
+        return manifest
+
+
+def result_of(run: RelocationRun, images: Sequence[Digest]) -> str:
+    """Returns what has become of some images, and what the run has cost so far."""
+    outcomes = [run.outcomes[digest] for digest in images if digest in run.outcomes]
+    return msgspec.json.encode({"outcomes": outcomes, "receipt": run.receipt()}).decode()
+
+
+async def open_shard(run: RelocationRun, text: str, *, ask: bool) -> list[Digest]:
+    """Adds a shard to the run of a helper, and returns its images, biggest first. With `ask`, the destination is asked
+    which of them it has by now."""
+    shard = unpack(text)
+    if ask:
+        shard = await run.in_thread(with_present_marked, await run.session(), shard)
+    if run.plan is None:
+        await run.limit(limits_of(shard.destination, *{image.store for image in shard.to_transfer}))
+    run.add(shard)
+    get_run_logger().info("%d images to copy: %s", len(shard.to_transfer), show_size(shard.bytes_to_move))
+    for image in shard.images:
+        if image.present:
+            run.outcomes[image.digest] = _outcome_of(image)
+    return [image.digest for image in sorted(shard.to_transfer, key=lambda image: -shard.bytes_below(image))]
+
+
+class _Result(msgspec.Struct, frozen=True):
     outcomes: list[ImageOutcome] = []
     receipt: Receipt = Receipt()
 
-    @classmethod
-    def of(cls, transfer: RelocationRun) -> dict[str, Any]:
-        return {
-            "outcomes": [outcome.to_dict() for outcome in transfer.outcomes.values()],
-            "receipt": asdict(transfer.receipt()),
-        }
 
-
-def in_shards(transfer: RelocationRun, *, count: int, shard_bytes: int) -> Cut | None:
-    """Returns the plan in shards, or None when it isn't worth it, or not possible: a run on another machine takes
-    seconds to start and can't see the folders of this one."""
-    plan = transfer.planned
+def stays_here(plan: Plan) -> str:
+    """Returns why no other machine can do a part of a plan, or nothing."""
     folders = local_stores(plan)
-    if folders or access_was_given():
-        why = f"{folders[0]} is on this machine" if folders else "the credentials are this machine's own"
-        get_run_logger().info("all of it is done in this run: %s", why)
-        return None
-    shards = cut(plan, count=count, shard_bytes=shard_bytes)
-    return shards if len(shards.shards) > 1 else None
+    if folders:
+        return f"done by this run alone: {folders[0]} is on this machine"
+    return "done by this run alone: the credentials are this machine's own" if access_was_given() else ""
 
 
-async def transfer_on_fleet(
-    transfer: RelocationRun, shards: Sequence[Plan], fleet: Fleet, parameters: ShardParameters, *, trusting: bool = True
-) -> None:
-    """Has the shards carried out by the fleet; what became of each image is in the transfer's outcomes then.
+class RelocationWork:
+    """The images of a relocation as units of tasks.fleet.spread.Work: digests."""
 
-    What the runs report is checked: the destination is asked for every image, before a lost
-    shard is sent again and at the end. Without `trusting`, an image that was there before counts for nothing.
-    """
-    plans = {f"{transfer.planned.destination}, shard {n} of {len(shards)}": shard for n, shard in enumerate(shards, 1)}
-    remaining = dict(plans)
+    def __init__(
+        self, run: RelocationRun, session: Session, parameters: HelperParameters, *, trusting: bool = True
+    ) -> None:
+        """Without `trusting`, an image that was there before counts for nothing."""
+        self._run = run
+        self._session = session
+        self._parameters = parameters
+        self._trusting = trusting
+        self._weights = Weights(run.planned)
 
-    def noted(run: UUID, account: Heartbeat) -> None:
-        reported = ShardAccount.model_validate(account.body)
-        transfer.elsewhere[str(run)] = reported.receipt
-        transfer.outcomes.update({outcome.digest: outcome for outcome in reported.outcomes if outcome.status != FAILED})
+    def progress(self) -> float:
+        return float(self._weights.of_work(self._run.receipt(), self._session.moving))
 
-    async def again(job: Job, end: JobEnd) -> Job | None:
-        remaining[job.name] = await _missing(transfer, remaining[job.name], end, trusting=trusting)
-        missing = remaining[job.name].to_transfer
-        get_run_logger().info("%s: %d of %d images left", job.name, len(missing), len(plans[job.name].to_transfer))
-        return Job(name=job.name, parameters=parameters(remaining[job.name])) if missing else None
+    def weight(self, units: Sequence[Digest]) -> float:
+        return float(self._weights.of_images(units, moved=self._session.moved.copy()))
 
-    jobs = [Job(name=name, parameters=parameters(shard)) for name, shard in plans.items()]
-    ends = await run_on_fleet(jobs, fleet, again=again, on_account=noted)
-    for name, end in zip(plans, ends, strict=True):
-        missing_part = await _missing(transfer, remaining[name], end, trusting=trusting)
-        missing = {image.digest for image in missing_part.to_transfer}
-        reported = {outcome.digest: outcome for outcome in ShardAccount.model_validate(end.account.body).outcomes}
-        for image in plans[name].to_transfer:
-            if image.digest in missing:
-                transfer.outcomes[image.digest] = _failed(transfer.planned, image, end, reported.get(image.digest))
-            else:
-                transfer.outcomes.setdefault(image.digest, _present(image))
+    def cut(self, units: Sequence[Digest], *, workers: int, least: float) -> list[list[Digest]]:
+        plan = self._run.planned
+        return cut(plan, [plan.by_digest[digest] for digest in units], workers=workers, least=least)
+
+    def pack(self, units: Sequence[Digest], *, again: bool) -> str:
+        plan = self._run.planned
+        shard = part_of(plan, [plan.by_digest[digest] for digest in units])
+        return pack(self._session, replace(shard, fresh=shard.fresh and not again))
+
+    def parameters(self, queue: ShardQueue) -> Mapping[str, Any]:
+        return self._parameters(queue)
+
+    def note(self, helper: str, text: str) -> None:
+        reported = msgspec.json.decode(text, type=_Result)
+        self._run.elsewhere[helper] = max(
+            reported.receipt, self._run.elsewhere.get(helper, Receipt()), key=lambda receipt: receipt.seconds
+        )
+        for outcome in reported.outcomes:
+            before = self._run.outcomes.get(outcome.digest)
+            if before is None or before.status == FAILED:
+                self._run.outcomes[outcome.digest] = outcome
+
+    async def remaining(self, units: Sequence[Digest]) -> list[Digest]:
+        if not self._trusting:
+            return list(units)
+        plan = self._run.planned
+        shard = part_of(plan, [plan.by_digest[digest] for digest in units])
+        marked = await self._run.in_thread(with_present_marked, self._session, shard)
+        missing = {image.digest for image in marked.to_transfer}
+        for image in shard.to_transfer:
+            if image.digest not in missing:
+                self._run.outcomes.setdefault(image.digest, _outcome_of(image))
+        get_run_logger().warning("a helper was lost: %d of %d images are left of its shard", len(missing), len(units))
+        return [digest for digest in units if digest in missing]
+
+    def fail(self, units: Sequence[Digest], reason: str) -> None:
+        plan = self._run.planned
+        for digest in units:
+            error = StoreError(
+                f"was not copied: {reason}",
+                side="destination",
+                store=str(plan.destination),
+                subject=digest,
+                retryable=True,
+            )
+            self._run.outcomes[digest] = failure(plan.by_digest[digest], error)
 
 
-async def _missing(transfer: RelocationRun, shard: Plan, end: JobEnd, *, trusting: bool) -> Plan:
-    """Returns what of a shard the destination still lacks."""
-    if trusting:
-        marked = await transfer.in_thread(with_present_marked, await transfer.session(), shard)
-    else:
-        reported = ShardAccount.model_validate(end.account.body).outcomes
-        marked = _without(shard, [outcome.digest for outcome in reported if outcome.status == DONE])
-    return part_of(marked, marked.to_transfer)
-
-
-def _without(shard: Plan, copied: Iterable[Digest]) -> Plan:
-    digests = set(copied)
-    manifests = tuple(
-        replace(manifest, present=manifest.present or manifest.digest in digests) for manifest in shard.manifests
-    )
-    return replace(shard, manifests=manifests)
-
-
-def _present(image: PlannedManifest) -> ImageOutcome:
-    """Returns the outcome of an image that is in place although its run sent no last report."""
+def _outcome_of(image: PlannedManifest) -> ImageOutcome:
+    """Returns the outcome of an image that is in place although its helper sent no last word."""
     return ImageOutcome(digest=image.digest, subject=image.subject, role=image.role.value, status=DONE)
-
-
-def _failed(plan: Plan, image: PlannedManifest, end: JobEnd, reported: ImageOutcome | None) -> ImageOutcome:
-    if reported is not None and reported.status == FAILED:
-        return reported
-    if reported is not None:
-        message = "was copied, as the worker says, but the destination doesn't have it"
-    elif end.end is JobState.CANCELLED:
-        message = "its shard was cancelled"
-    else:
-        message = f"its shard ended before it was copied: {end.message}"
-    error = StoreError(message, side="destination", store=str(plan.destination), subject=image.digest, retryable=True)
-    return failure(image, error)

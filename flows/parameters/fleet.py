@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from typing import Annotated
+from uuid import UUID
+
+from prefect.runtime import flow_run
 
 from oci.options import Options, option
 from tasks.fleet.dispatch import Fleet
+from tasks.fleet.queue import ShardQueue
+from tasks.fleet.spread import Helpers
 
+_UUID = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 _DEPLOYMENT = r"^[^/]+/[^/]+$"
 
 
 class FleetOptions(Options, frozen=True, kw_only=True):
-    """Cut a large relocation into shards, each a run of its own that any worker may take."""
+    """Share a large run with helpers: runs that any worker may take, and that take shards of it from a queue."""
 
     deployment: Annotated[
         str,
         option(
             "Deployment",
-            "FLOW/DEPLOYMENT that carries out a shard. Its work pool should not be the one of this run.",
+            "FLOW/DEPLOYMENT of the helpers. Its work pool should not be the one of this run.",
             pattern=_DEPLOYMENT,
             max_length=400,
         ),
@@ -26,22 +32,29 @@ class FleetOptions(Options, frozen=True, kw_only=True):
         str,
         option(
             "Deployment for mirrors",
-            "FLOW/DEPLOYMENT that carries out a shard of a mirror, in the place of the one above.",
+            "FLOW/DEPLOYMENT of the helpers of a mirror, in the place of the one above.",
             pattern=_DEPLOYMENT,
             max_length=400,
         ),
     ] = "mirror-shard/fleet"
-    shards: Annotated[int, option("Shards", "Number of shards. 0: as many as the size below gives.", ge=0, le=1000)] = 0
-    shard_mebibytes: Annotated[
+    helpers: Annotated[
         int,
         option(
-            "MiB in a shard",
-            "Each request counts as 0.25 MiB more. This run does the work itself when it is less than two shards.",
-            ge=1,
-            le=1_000_000,
+            "Helpers",
+            "Runs that may help this one. As many are started as each save some seconds, or none: the report says why.",
+            ge=0,
+            le=100,
         ),
-    ] = 4096
-    retries: Annotated[int, option("Retries of a shard", "How often a lost shard is sent again.", ge=0, le=20)] = 3
+    ] = 8
+    always: Annotated[
+        bool, option("Always", "Start all helpers at once, without asking whether that makes the run faster.")
+    ] = False
+    retries: Annotated[
+        int,
+        option(
+            "Retries", "How often a lost helper is replaced, and a shard of lost ones given to others.", ge=0, le=20
+        ),
+    ] = 3
     lost_after_seconds: Annotated[
         int,
         option(
@@ -61,11 +74,32 @@ class FleetOptions(Options, frozen=True, kw_only=True):
         ),
     ] = 600
 
-    def fleet(self) -> Fleet:
-        """Returns the same for the tasks."""
-        return Fleet(
-            deployment=self.deployment,
+    def for_relocation(self) -> Helpers:
+        return self._helpers(self.deployment)
+
+    def for_mirror(self) -> Helpers:
+        return self._helpers(self.mirror_deployment)
+
+    def _helpers(self, deployment: str) -> Helpers:
+        fleet = Fleet(
+            deployment=deployment,
             retries=self.retries,
             lost_after=self.lost_after_seconds,
             start_within=self.start_within_seconds,
         )
+        return Helpers(fleet=fleet, most=self.helpers, always=self.always)
+
+
+class QueueName(Options, frozen=True, kw_only=True):
+    """Where a helper takes shards from: inputs of the run that it helps."""
+
+    run: Annotated[str, option("Run", "The flow run that is helped.", pattern=_UUID, max_length=36)]
+    name: Annotated[str, option("Name", "Name of its queue.", pattern=r"^[a-z0-9-]+$", max_length=100)]
+
+    @classmethod
+    def of(cls, queue: ShardQueue) -> QueueName:
+        return cls(run=str(queue.run), name=queue.name)
+
+    def opened(self) -> ShardQueue:
+        """Returns the queue for the flow run that this is called in."""
+        return ShardQueue(UUID(self.run), self.name, user=str(flow_run.id))

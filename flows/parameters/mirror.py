@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
 
-from flows.parameters.fleet import FleetOptions
+from flows.parameters.fleet import FleetOptions, QueueName
 from oci.errors import InvalidInput
 from oci.mirror.config import Mirror, MirrorsConfig
 from oci.mirror.reader import read_config
-from oci.mirror.work import WorkItem
 from oci.options import Options, option
+from tasks.fleet.queue import ShardQueue
 
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=2000)]
 
@@ -82,18 +81,14 @@ class MirrorParameters(MirrorCheckParameters, frozen=True, kw_only=True):
 
 
 class MirrorShardParameters(Options, frozen=True, kw_only=True):
-    """Some of the changed images of a mirror. Such runs are started by a run of the mirror."""
+    """Help with a mirror. Such runs are started by a run of the mirror."""
 
     config: Annotated[MirrorsConfig, option("Mirror", "The mirror, and the registries that it uses.")]
-    items: Annotated[tuple[dict[str, Any], ...], option("Work", "The images to copy.", max_length=1000)]
+    queue: Annotated[QueueName, option("Queue", "Where the shards are.")]
 
     @classmethod
-    def sent(cls, config: MirrorsConfig, mirror: Mirror, items: Sequence[WorkItem]) -> dict[str, Any]:
-        """Returns the parameters of the flow run that is to carry `items`."""
+    def sent(cls, config: MirrorsConfig, mirror: Mirror, queue: ShardQueue) -> dict[str, Any]:
+        """Returns the parameters of a flow run that helps with `mirror`."""
         named = mirror.with_(name=re.sub(r"[^a-z0-9]+", "-", mirror.name).strip("-")[:100])
         alone = config.with_(mirrors=(named,))
-        return cls(config=alone, items=tuple(item.to_dict() for item in items)).to_dict()
-
-    def work(self) -> tuple[WorkItem, ...]:
-        """Raises InvalidDocument."""
-        return tuple(map(WorkItem.from_dict, self.items))
+        return cls(config=alone, queue=QueueName.of(queue)).to_dict()

@@ -1,4 +1,4 @@
-"""The parameters of runs that other runs start: a part of a relocation, a group of parts of an archive."""
+"""The parameters of runs that other runs start: a helper, a group of parts of an archive."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from flows.parameters.fleet import QueueName
 from flows.parameters.registry import S3StoreName, side
 from flows.parameters.relocate import (
     Concurrency,
@@ -18,16 +19,18 @@ from flows.parameters.relocate import (
 from oci.export.plan import Group
 from oci.options import Options, option
 from oci.registry.options import DEFAULT_CONCURRENCY, RegistryOptions
-from oci.relocation.plan import Plan
 from oci.relocation.request import RelocationRequest
 from tasks.archive import ExportOrder
+from tasks.fleet.queue import ShardQueue
 from tasks.relocate import RelocationOrder
 
 
 class ShardParameters(Options, frozen=True, kw_only=True):
-    """A part of a relocation. Such runs are started by the run that has the whole plan."""
+    """Help with a relocation. Such runs are started by the run that has the whole plan."""
 
-    plan: Annotated[dict[str, Any], option("Plan", "The images to copy, with everything below them.")]
+    queue: Annotated[QueueName, option("Queue", "Where the shards are.")]
+    destination: Annotated[str, option("Destination", "Repository that the images go to.", max_length=1000)]
+    images_together: Annotated[int, option("Images together", "Images in a task run.", ge=1, le=1000)] = 1
     source_credentials: SourceCredentials = ()
     destination_credentials: DestinationCredentials = ()
     concurrency: Concurrency = DEFAULT_CONCURRENCY
@@ -35,21 +38,15 @@ class ShardParameters(Options, frozen=True, kw_only=True):
     destination_registry: DestinationRegistry = RegistryOptions()
     s3_store: S3StoreName = ""
 
-    def __post_init__(self) -> None:
-        self.shard()
-
     @classmethod
-    def sent(cls, whole: RelocateParameters, shard: Plan) -> dict[str, Any]:
-        """Returns the parameters of the flow run that is to carry out a shard of `whole`."""
-        shared = {name: getattr(whole, name) for name in cls.__struct_fields__ if name != "plan"}
-        return cls(plan=shard.to_dict(), **shared).to_dict()
-
-    def shard(self) -> Plan:
-        return Plan.from_dict(self.plan)
+    def sent(cls, whole: RelocateParameters, images_together: int, queue: ShardQueue) -> dict[str, Any]:
+        """Returns the parameters of a flow run that helps with `whole`."""
+        own = {"queue", "images_together"}
+        shared = {name: getattr(whole, name) for name in cls.__struct_fields__ if name not in own}
+        return cls(queue=QueueName.of(queue), images_together=images_together, **shared).to_dict()
 
     def order(self) -> RelocationOrder:
         return RelocationOrder(
-            plan=self.shard(),
             source=side(self.source_registry, self.source_credentials, self.concurrency, self.s3_store),
             destination=side(self.destination_registry, self.destination_credentials, self.concurrency),
             concurrency=self.concurrency,

@@ -60,6 +60,7 @@ class MirrorReport(Struct, frozen=True, kw_only=True):
     failed: tuple[FailedImage, ...] = ()
     causes: tuple[str, ...] = ()
     """Why registries were given up, each once."""
+    fleet: str = ""  # as in RelocationReport
     receipt: Receipt = Receipt()
 
     @property
@@ -88,7 +89,8 @@ class MirrorReport(Struct, frozen=True, kw_only=True):
         )
 
     def to_dict(self) -> dict[str, Any]:
-        body = {name: getattr(self, name) for name in ("mirror", "source", "in_place", "copied", "images")}
+        numbers = ("in_place", "copied", "images", "held", "waiting", "extra")
+        body = {name: getattr(self, name) for name in ("mirror", "source", "nothing_taken", "fleet", *numbers)}
         return body | {
             "succeeded": self.succeeded,
             "destinations": list(self.destinations),
@@ -96,10 +98,6 @@ class MirrorReport(Struct, frozen=True, kw_only=True):
             "mutated": list(self.mutated),
             "unsigned": list(self.unsigned),
             "refusals": dict(self.refusals),
-            "held": self.held,
-            "waiting": self.waiting,
-            "extra": self.extra,
-            "nothing_taken": self.nothing_taken,
             "failed": msgspec.to_builtins(self.failed),
             "only": list(self.failed_names),
             "causes": list(self.causes),

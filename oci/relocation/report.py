@@ -116,6 +116,8 @@ class RelocationReport(Struct, frozen=True, kw_only=True):
     """The images with the most bytes, some only of many."""
     bytes_failed: int = 0
     """Bytes below the images that failed."""
+    fleet: str = ""
+    """How many helpers shared the work, and why; empty where none were offered."""
 
     @property
     def succeeded(self) -> bool:
@@ -168,6 +170,7 @@ def report_of(
     receipt: Receipt,
     error: TransshipError | None = None,
     archive: ArchiveFacts | None = None,
+    fleet: str = "",
 ) -> RelocationReport:
     """Returns the report of a relocation that has ended. Without a `plan`, it ended before there was any."""
     proven = verification or Verification()
@@ -202,6 +205,7 @@ def report_of(
         failures=list(_failures(plan, outcomes.values(), proven, error, destination)),
         biggest=[image for image in images[:BIGGEST] if image.total],
         bytes_failed=sum(image.failed for image in images),
+        fleet=fleet,
     )
 
 

@@ -1,65 +1,79 @@
-"""Cutting a plan into shards: plans of their own, each small enough to be sent to another machine and carried out
-there, whose images together are those of the whole."""
+"""Cutting a plan into shards: lists of its images, which other machines can carry out as plans of their own."""
 
 from __future__ import annotations
 
-import heapq
-import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from oci.digest import Digest
-from oci.output import to_dict
+from oci.meter import Receipt
 from oci.relocation.fanout import SMALL
-from oci.relocation.plan import Plan, PlannedBlob, PlannedManifest, Role
+from oci.relocation.plan import Plan, PlannedManifest, Role
 from oci.relocation.session import Session
-
-TEXT_LIMIT = 200_000
-"""Characters of a shard as JSON: a scheduler takes 512 KB of parameters, and its database keeps them."""
 
 _REQUEST = 256 << 10
 """What a request weighs in bytes: small images are made of round trips, in which a busy line would carry this."""
+_MOST_IMAGES = 500
+"""In a shard: it is packed, sent and answered for as a whole."""
 
 
-class Cut(Struct, frozen=True, kw_only=True):
-    """Every image that has to be transferred is in one of the `shards`, or among those to `keep`: bundles, whose
-    manifests are written last and by one hand, and what is too long to be sent."""
+class Weights:
+    """What images weigh, and what a run has moved, in one unit: bytes, with each request counted as some more."""
 
-    shards: tuple[Plan, ...]
-    keep: Plan
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self._weights = {blob.digest: blob.size + 3 * _REQUEST for blob in plan.blobs}
+        self._weights.update({part.digest: 0 if part.present else 2 * _REQUEST for part in plan.manifests})
+        self._parts: dict[Digest, set[Digest]] = {}
+
+    def of_images(self, images: Iterable[Digest], *, moved: Collection[Digest] = ()) -> int:
+        """Returns the weight of images, with what they share counted once, and without the blobs in `moved`."""
+        parts: set[Digest] = set().union(*(self.parts(self.plan.by_digest[digest]) for digest in images))
+        return self.of_parts(parts.difference(moved))
+
+    def of_parts(self, parts: Iterable[Digest]) -> int:
+        return sum(self._weights[part] for part in parts)
+
+    def of_work(self, receipt: Receipt, moving: Mapping[Digest, int]) -> int:
+        """Returns the weight of what was done; `moving` has the bytes read so far of each blob on its way."""
+        return receipt.bytes_moved + sum(list(moving.values())) + _REQUEST * receipt.total_requests
+
+    def parts(self, image: PlannedManifest) -> set[Digest]:
+        """Returns the digests of everything below."""
+        parts = self._parts.get(image.digest)
+        if parts is None:
+            below = list(self.plan.below(image))
+            parts = {manifest.digest for manifest in below}.union(*map(_missing_blobs, below))
+            self._parts[image.digest] = parts
+        return parts
 
 
-def weight(plan: Plan) -> int:
-    """Bytes that `cut` can share out, with each request counted as some more of them."""
-    sizes = _Sizes(plan)
-    return sizes.weight(sizes.parts(image for image in plan.to_transfer if not image.is_bundle))
-
-
-def cut(plan: Plan, *, count: int = 0, shard_bytes: int = 0, text_limit: int = TEXT_LIMIT) -> Cut:
-    """Cuts by weight: into `count` shards, or into as many as hold some `shard_bytes` each, and into more where one
-    would be longer than `text_limit`. The same plan gives the same shards.
+def cut(plan: Plan, images: Sequence[PlannedManifest], *, workers: int, least: float) -> list[list[Digest]]:
+    """Cuts images into shards for so many workers that take one after the other. The heaviest come first, each of half
+    of what an even share of the rest would be; the last have a weight of `least`, so that no worker waits long for
+    another. The same images give the same shards.
 
     Images that share big blobs stay together as far as that leaves the shards even, so that a blob is seldom moved
     twice; an image that is also part of an index stays with it.
     """
-    sizes = _Sizes(plan)
-    images = [
-        image for image in plan.to_transfer if not image.is_bundle and sizes.length(sizes.parts([image])) <= text_limit
-    ]
-    total = sizes.weight(sizes.parts(images))
-    number = count or -(-total // max(1, shard_bytes))
-    groups = _groups(sizes, images, limit=total / max(1, number))
-    shares = _dealt(groups, min(number, len(groups)))
-    short = [part for share in shares for part in _short_enough(sizes, share, text_limit)]
-    sent = {image.digest for image in images}
-    return Cut(
-        shards=tuple(part_of(plan, share) for share in short),
-        keep=part_of(plan, (image for image in plan.to_transfer if image.digest not in sent)),
-    )
+    weights = Weights(plan)
+    total = weights.of_images(image.digest for image in images)
+    groups = _groups(weights, images, limit=total / (2 * workers))
+    remaining = sum(group.weight for group in groups)
+    shards: list[list[Digest]] = []
+    room = 0.0
+    for group in sorted(groups, key=lambda group: (-group.weight, group.images[0].digest)):
+        if room < group.weight / 2 or not shards or len(shards[-1]) >= _MOST_IMAGES:
+            shards.append([])
+            room = max(least, remaining / (2 * workers))
+        shards[-1] += [image.digest for image in sorted(group.images, key=lambda image: -plan.bytes_below(image))]
+        room -= group.weight
+        remaining -= group.weight
+    return shards
 
 
 def local_stores(plan: Plan) -> list[str]:
@@ -84,6 +98,18 @@ def part_of(plan: Plan, images: Iterable[PlannedManifest]) -> Plan:
         bundles=(),
         failures=(),
         skipped_layers=(),
+    )
+
+
+def joined(plan: Plan, other: Plan) -> Plan:
+    """Returns a plan to transfer what either has; both are parts of one."""
+    manifests = {manifest.digest: manifest for manifest in (*plan.manifests, *other.manifests)}
+    blobs = {blob.digest: blob for blob in (*plan.blobs, *other.blobs)}
+    return replace(
+        plan,
+        manifests=tuple(manifests.values()),
+        blobs=tuple(sorted(blobs.values(), key=lambda blob: -blob.size)),
+        fresh=plan.fresh and other.fresh,
     )
 
 
@@ -114,43 +140,22 @@ class _Group(Struct):
     parts: set[Digest]
     weight: int
 
-
-class _Sizes:
-    """What manifests and blobs weigh, and how long they are as JSON."""
-
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        self._weights = {blob.digest: blob.size + 3 * _REQUEST for blob in plan.blobs}
-        self._weights.update({part.digest: 0 if part.present else 2 * _REQUEST for part in plan.manifests})
-        self._lengths = {blob.digest: _length(blob) for blob in plan.blobs}
-        self._lengths.update({part.digest: _length(_bare(part, unit=True)) for part in plan.manifests})
-
-    def parts(self, images: Iterable[PlannedManifest]) -> set[Digest]:
-        """Returns the digests of everything below."""
-        below = [manifest for image in images for manifest in self.plan.below(image)]
-        return {manifest.digest for manifest in below}.union(*map(_missing_blobs, below))
-
-    def group(self, image: PlannedManifest) -> _Group:
-        parts = self.parts([image])
-        return _Group([image], parts, self.weight(parts))
-
-    def weight(self, parts: Iterable[Digest]) -> int:
-        return sum(self._weights[part] for part in parts)
-
-    def length(self, parts: Iterable[Digest]) -> int:
-        return sum(self._lengths[part] for part in parts)
+    @classmethod
+    def of(cls, weights: Weights, image: PlannedManifest) -> _Group:
+        parts = weights.parts(image)
+        return cls([image], set(parts), weights.of_parts(parts))
 
 
-def _groups(sizes: _Sizes, images: Sequence[PlannedManifest], limit: float) -> list[_Group]:
+def _groups(weights: Weights, images: Sequence[PlannedManifest], limit: float) -> list[_Group]:
     """Images with a blob in common that is worth it, in even pieces of some `limit` where they are too many for one; an
     index always with those of its children that are images of their own."""
-    group_of = {image.digest: sizes.group(image) for image in images}
+    group_of = {image.digest: _Group.of(weights, image) for image in images}
 
     def join(group: _Group, other: _Group, *, at_most: float) -> None:
         if group is other:
             return
         big, small = (group, other) if len(group.parts) >= len(other.parts) else (other, group)
-        together = big.weight + sizes.weight(small.parts - big.parts)
+        together = big.weight + weights.of_parts(small.parts - big.parts)
         if together > at_most:
             return
         big.images += small.images
@@ -159,44 +164,24 @@ def _groups(sizes: _Sizes, images: Sequence[PlannedManifest], limit: float) -> l
         group_of.update({image.digest: big for image in small.images})
 
     for image in images:
-        for child in sizes.plan.below(image):
+        for child in weights.plan.below(image):
             if child.digest in group_of:
                 join(group_of[image.digest], group_of[child.digest], at_most=float("inf"))
     holders: dict[Digest, list[Digest]] = defaultdict(list)
     for image in images:
-        for part in sizes.parts([image]):
+        for part in weights.parts(image):
             holders[part].append(image.digest)
-    for blob in sizes.plan.blobs:
+    for blob in weights.plan.blobs:
         if blob.size <= SMALL:
             break
         images_with = holders[blob.digest]
         family = {id(group): group.parts for group in (group_of[digest] for digest in images_with)}
-        common = sizes.weight([blob.digest])
-        own = sizes.weight(set().union(*family.values())) - common
+        common = weights.of_parts([blob.digest])
+        own = weights.of_parts(set().union(*family.values())) - common
         pieces = max(1, round(own / (limit - common))) if limit > common else 1
         for first, second in pairwise(images_with):
             join(group_of[first], group_of[second], at_most=common + own / pieces)
     return list({id(group): group for group in group_of.values()}.values())
-
-
-def _dealt(groups: Sequence[_Group], count: int) -> list[list[PlannedManifest]]:
-    """Returns the groups in `count` even shares: the heaviest first, each to the share that has least so far."""
-    shares: list[list[PlannedManifest]] = [[] for _ in range(count)]
-    loads = [(0, number) for number in range(count)]
-    for group in sorted(groups, key=lambda group: (-group.weight, group.images[0].digest)):
-        load, number = heapq.heappop(loads)
-        shares[number] += group.images
-        heapq.heappush(loads, (load + group.weight, number))
-    return shares
-
-
-def _short_enough(sizes: _Sizes, images: list[PlannedManifest], limit: int) -> Iterator[list[PlannedManifest]]:
-    if len(images) < 2 or sizes.length(sizes.parts(images)) <= limit:
-        yield images
-        return
-    middle = len(images) // 2
-    yield from _short_enough(sizes, images[:middle], limit)
-    yield from _short_enough(sizes, images[middle:], limit)
 
 
 def _missing_blobs(manifest: PlannedManifest) -> tuple[Digest, ...]:
@@ -205,7 +190,3 @@ def _missing_blobs(manifest: PlannedManifest) -> tuple[Digest, ...]:
 
 def _bare(manifest: PlannedManifest, *, unit: bool) -> PlannedManifest:
     return replace(manifest, role=manifest.role if unit else Role.CHILD, tags=(), annotations={})
-
-
-def _length(part: PlannedManifest | PlannedBlob) -> int:
-    return len(json.dumps(to_dict(part)))

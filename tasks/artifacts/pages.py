@@ -132,12 +132,12 @@ def _relocation_rows(report: RelocationReport) -> dict[str, str]:
         if report.verified_manifests
         else "",
         "Time": f"{report.seconds:.1f} s",
+        "Helpers": text(report.fleet),
         "Retries": f"{retries}, {report.throttled_seconds:.1f} s told to wait" if retries else "none",
     }
     if archive is not None and archive.size:
-        parts = (
-            f"{counted(archive.images, 'image')}, {counted(archive.blobs, 'blob')}, {counted(archive.parts, 'part')}"
-        )
+        counts = {"image": archive.images, "blob": archive.blobs, "part": archive.parts}
+        parts = ", ".join(counted(count, word) for word, count in counts.items())
         rows["Archive"] = f"{show_size(archive.size)}, {parts}"
         rows["Left out"] = f"{show_size(archive.left_out)} that the other side has" if archive.left_out else ""
     for where, identity in sorted(report.identities.items(), reverse=True):

@@ -88,20 +88,28 @@ OnAccount = Callable[[UUID, Heartbeat], None]
 
 
 async def run_on_fleet(
-    jobs: Sequence[Job], fleet: Fleet, *, again: Again | None = None, on_account: OnAccount | None = None
+    jobs: Sequence[Job],
+    fleet: Fleet,
+    *,
+    again: Again | None = None,
+    on_account: OnAccount | None = None,
+    on_end: Callable[[JobEnd], Awaitable[None]] | None = None,
+    is_over: Callable[[], bool] = lambda: False,
 ) -> list[JobEnd]:
     """Has every job done by the fleet and gives how each ended, in order. One that fails doesn't stop the others.
 
-    Call it inside a flow: the runs are its subflows. When the caller is cancelled, or fails, they are cancelled too.
-    Raises InvalidInput when there is no such deployment.
+    Call it inside a flow: the runs are its subflows. When the caller is cancelled, or fails, they are cancelled too;
+    where `is_over` says that nothing is left to do, only those that haven't begun: the others end by themselves.
+    `on_end` gets the end of every run, before a lost job is sent again. Raises InvalidInput when there is no such
+    deployment.
     """
-    await _check_deployment(fleet.deployment)
+    await find_deployment(fleet.deployment)
     watch = _Watch(fleet, on_account)
     slots = asyncio.Semaphore(OPEN)
 
     async def carry(job: Job) -> JobEnd:
         async with slots:
-            return await _carry(job, fleet, watch, again)
+            return await _carry(job, fleet, watch, again, on_end)
 
     try:
         async with asyncio.TaskGroup() as group:
@@ -110,14 +118,15 @@ async def run_on_fleet(
                 ends = [carrying.create_task(carry(job)) for job in jobs]
             watching.cancel()
     finally:
-        await watch.cancel()
+        await watch.cancel(begun=not is_over())
     return [end.result() for end in ends]
 
 
-async def _check_deployment(name: str) -> None:
+async def find_deployment(name: str) -> UUID:
+    """Returns the id of `FLOW/DEPLOYMENT`. Raises InvalidInput when there is none."""
     async with get_client() as client:
         try:
-            await client.read_deployment_by_name(name)
+            return (await client.read_deployment_by_name(name)).id
         except ObjectNotFound as error:
             raise InvalidInput(
                 f"there is no deployment {name!r} to send work to",
@@ -125,10 +134,14 @@ async def _check_deployment(name: str) -> None:
             ) from error
 
 
-async def _carry(job: Job, fleet: Fleet, watch: _Watch, again: Again | None) -> JobEnd:
+async def _carry(
+    job: Job, fleet: Fleet, watch: _Watch, again: Again | None, on_end: Callable[[JobEnd], Awaitable[None]] | None
+) -> JobEnd:
     for number in range(1 + fleet.retries):
         name = job.name if number == 0 else f"{job.name}, sent again ({number})"
         end = await watch.end_of(job, await _send(job, name, fleet, watch))
+        if on_end is not None:
+            await on_end(end)
         if not end.worth_sending_again:
             return end
         rest = await again(job, end) if again else job
@@ -251,18 +264,20 @@ class _Watch:
         del self._open[run]
         open_run.ended.set_result(JobEnd(end=end, message=message, account=open_run.account, run=run))
 
-    async def cancel(self) -> None:
+    async def cancel(self, *, begun: bool = True) -> None:
         """Asks for the end of every run that is still open: a worker carries that out within seconds. One that was only
-        claimed has no process yet that would, and is ended at once."""
+        claimed has no process yet that would, and is ended at once. With `begun` False, only those."""
         runs = list(self._open)
         if not runs:
             return
         async with get_client() as client:
             for run in runs:
                 try:
-                    begun = (await client.read_flow_run(run)).state_type is StateType.RUNNING
-                    state: State[None] = Cancelling(message=_ORPHANED) if begun else Cancelled(message=_ORPHANED)
-                    await client.set_flow_run_state(run, state, force=not begun)
+                    runs_now = (await client.read_flow_run(run)).state_type is StateType.RUNNING
+                    if runs_now and not begun:
+                        continue
+                    state: State[None] = Cancelling(message=_ORPHANED) if runs_now else Cancelled(message=_ORPHANED)
+                    await client.set_flow_run_state(run, state, force=not runs_now)
                 except Exception as error:  # noqa: BLE001 - the others have to be asked as well
                     get_run_logger().warning("the run %s couldn't be cancelled: %s", run, error)
 

@@ -188,9 +188,18 @@ def show_mirrors(rows: Iterable[dict[str, Any]], flow: Iterable[dict[str, Any]])
 
 
 def show_fleet(rows: Iterable[dict[str, Any]]) -> None:
-    table = Table("fleet", "workers", "wall s", "wall / one worker")
+    table = Table("fleet", "processes", "wall s", "times one", "/ slowest image", "API requests", "shards")
     for row in rows:
-        table.add_row(row["phase"], str(row["workers"]), f"{row['wall']:.1f}", f"{row['wall_over_one']:.2f}")
+        over = row["over_slowest_image"]
+        table.add_row(
+            row["phase"],
+            str(row["processes"]),
+            f"{row['wall']:.1f}",
+            f"{row['times_one']:.2f}",
+            f"{over:.2f}" if over else "",
+            str(row["api_requests"]),
+            str(row["shards"]),
+        )
     if table.row_count:
         Console(width=120).print(table)
 

@@ -1,8 +1,8 @@
-"""The same relocation by 1, 2 and 4 workers, both registries far away.
+"""The same relocation by one run alone, and with helpers, in three cases. Each process takes part from the moment that
+a work pool gives it: what is measured is the time of the flow run, from Running to its end.
 
-A Prefect server, the workers and both registries are on this machine; what differs is the number of workers, each of
-which takes one shard at a time. Distance is what makes it worth while to spread a relocation: a worker waits most of
-the time, and the processors of one machine are enough for several.
+All of it is on this machine: a Prefect server, workers, registries. What a process waits for (distance, a line of its
+own) is what several have more of; its processors are shared.
 """
 
 from __future__ import annotations
@@ -10,82 +10,191 @@ from __future__ import annotations
 import statistics
 import sys
 import tempfile
-import time
-from collections import defaultdict
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import yaml
+from prefect.client.schemas.objects import FlowRun
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows import FleetOptions, RelocateParameters, relocate_sync
+from flows import FleetOptions, RelocateParameters
 from flows.parameters import SourceKind
 from tests.benchmarks.tools import IMAGES_LOCK
-from tests.benchmarks.workloads import Pushed, push, tiny
+from tests.benchmarks.workloads import KIB, MIB, Image, Workload, push
 from tests.servers.docker_registry import DockerRegistry
+from tests.support.api_link import ApiLink
 from tests.support.far_link import FarLink
+from tests.support.flow_runs import is_over, read_run, start_run, with_client
 from tests.support.prefect_server import FLEET_POOL, PrefectServer, deploy, settings_for
+from tests.support.slow_link import SlowLink
+from tests.support.waiting import until
 
-WORKERS = (1, 2, 4)
+HELPERS = (0, 3, 4)
+"""Beside the run itself: 1, 4 and 5 processes."""
 ROUND_TRIP = 0.05
 """Seconds, added to every one."""
-SHARDS = 4
+LINE = 20_000_000
+"""Bytes a second that a process gets from the source."""
+SLOW_LINE = 400_000
 CONCURRENCY = 4
+LONGEST = 900
+"""Seconds of one run."""
 
 
-def measure_fleet(runs: int) -> list[dict[str, Any]]:
-    """One row for each number of workers, with the median of its runs."""
-    with tempfile.TemporaryDirectory() as folder:
-        seconds = measure(Path(folder), runs)
-    walls = {workers: statistics.median(found) for workers, found in seconds.items()}
-    return [
-        {
-            "phase": f"{ROUND_TRIP * 1000:.0f} ms away",
-            "workers": workers,
-            "wall": wall,
-            "wall_over_one": wall / walls[WORKERS[0]],
-        }
-        for workers, wall in walls.items()
-    ]
+def small() -> Workload:
+    images = tuple(Image(f"small/app{number:04}", ((400_000 + number, 4 * KIB),)) for number in range(3000))
+    return Workload("small", "3,000 images of a layer of 4 KiB, 50 ms away", images)
 
 
-def measure(folder: Path, runs: int) -> dict[int, list[float]]:
-    """Seconds by number of workers; the numbers take turns."""
-    seconds: dict[int, list[float]] = defaultdict(list)
+def bodies() -> Workload:
+    images = tuple(Image(f"bodies/app{number:02}", ((410_000 + number, 64 * MIB),)) for number in range(48))
+    return Workload("bodies", "48 images of 64 MiB, 20 MB/s for each process", images)
+
+
+def slow() -> Workload:
+    first = Image("slow/first", ((420_000, 16 * MIB),))
+    rest = tuple(Image(f"slow/app{number:03}", ((420_001 + number, 4 * KIB),)) for number in range(200))
+    return Workload("slow", "200 small images, 50 ms away, and one of 16 MiB at 400 kB/s", (first, *rest))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The address of a registry, as images of a workload see it."""
+
+    of_image: Callable[[str], str]
+    """By repository."""
+
+
+@contextmanager
+def far(registry: DockerRegistry) -> Iterator[Place]:
+    with FarLink(registry.host, ROUND_TRIP) as link:
+        yield Place(lambda repository: link.address)
+
+
+@contextmanager
+def line_for_each(registry: DockerRegistry) -> Iterator[Place]:
+    with SlowLink(registry.host, LINE, each_process=True) as link:
+        yield Place(lambda repository: link.address)
+
+
+@contextmanager
+def one_slow(registry: DockerRegistry) -> Iterator[Place]:
+    with FarLink(registry.host, ROUND_TRIP) as link, SlowLink(registry.host, SLOW_LINE) as narrow:
+        yield Place(lambda repository: narrow.address if repository == "slow/first" else link.address)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    workload: Callable[[], Workload]
+    source: Callable[[DockerRegistry], AbstractContextManager[Place]]
+    far_destination: bool
+
+
+CASES = {
+    "small": Case(small, far, far_destination=True),
+    "bodies": Case(bodies, line_for_each, far_destination=False),
+    "slow": Case(slow, one_slow, far_destination=True),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Times in seconds."""
+
+    wall: float
+    slowest_image: float
+    api_requests: int
+    shards: int
+    decision: str
+
+
+def measure_fleet(runs: int, cases: Sequence[str] = tuple(CASES)) -> list[dict[str, Any]]:
+    """One row for each case and number of helpers, with the median of its runs."""
+    rows = []
+    for name in cases:
+        with tempfile.TemporaryDirectory() as folder:
+            found = measure(Path(folder), CASES[name], runs)
+        walls = {helpers: statistics.median(one.wall for one in ran) for helpers, ran in found.items()}
+        for helpers, ran in found.items():
+            last = ran[-1]
+            rows.append(
+                {
+                    "phase": CASES[name].workload().says,
+                    "processes": 1 + helpers,
+                    "wall": walls[helpers],
+                    "times_one": walls[0] / walls[helpers] if walls.get(0) else None,
+                    "over_slowest_image": walls[helpers] / last.slowest_image if name == "slow" else None,
+                    "api_requests": last.api_requests,
+                    "shards": last.shards,
+                    "decision": last.decision,
+                }
+            )
+    return rows
+
+
+def measure(folder: Path, case: Case, runs: int) -> dict[int, list[Measured]]:
+    """By number of helpers; the numbers take turns."""
+    found: dict[int, list[Measured]] = {helpers: [] for helpers in HELPERS}
     with ExitStack() as stack:
         server = stack.enter_context(PrefectServer(made(folder / "prefect")))
         deploy(server)
         stack.enter_context(settings_for(server))
         origin = stack.enter_context(DockerRegistry(folder / "origin"))
-        source = stack.enter_context(FarLink(origin.host, ROUND_TRIP))
-        pushed = push(tiny(), origin.url, source.address)
+        pushed = push(case.workload(), origin.url, origin.host)
+        place = stack.enter_context(case.source(origin))
+        images = [f"{place.of_image(repository)}/{repository}@{digest}" for repository, digest in pushed.images]
         for number in range(runs):
-            for workers in WORKERS:
-                destination = stack.enter_context(DockerRegistry(folder / f"destination-{number}-{workers}"))
-                far = stack.enter_context(FarLink(destination.host, ROUND_TRIP))
-                print(f"fleet: run {number + 1} of {runs}: {workers} workers", file=sys.stderr)
-                with ExitStack() as working:
-                    for _ in range(workers):
-                        working.enter_context(server.worker(FLEET_POOL, "--limit", "1"))
-                    seconds[workers].append(timed(pushed, f"{far.address}/mirror/set", folder))
-    return seconds
+            for helpers in HELPERS:
+                print(f"fleet: run {number + 1} of {runs}: {helpers} helpers", file=sys.stderr)
+                with DockerRegistry(folder / f"destination-{number}-{helpers}") as registry, ExitStack() as around:
+                    host = registry.host
+                    if case.far_destination:
+                        host = around.enter_context(FarLink(registry.host, ROUND_TRIP)).address
+                    link = around.enter_context(ApiLink(server.api))
+                    around.enter_context(temporary_settings({PREFECT_API_URL: link.api}))
+                    environ = {"PREFECT_API_URL": link.api}
+                    around.enter_context(server.worker("transship", "--limit", "1", environ=environ))
+                    for _ in range(helpers):
+                        around.enter_context(server.worker(FLEET_POOL, "--limit", "1", environ=environ))
+                    found[helpers].append(timed(images, f"{host}/mirror/set", folder, helpers, link))
+    return found
 
 
-def timed(pushed: Pushed, destination: str, folder: Path) -> float:
+def timed(images: list[str], destination: str, folder: Path, helpers: int, link: ApiLink) -> Measured:
     lock = folder / "images.lock.yml"
-    images = [{"image": f"{pushed.host}/{repository}@{digest}"} for repository, digest in pushed.images]
-    lock.write_text(yaml.safe_dump({**IMAGES_LOCK, "images": images}))
+    lock.write_text(yaml.safe_dump({**IMAGES_LOCK, "images": [{"image": image} for image in images]}))
+    report = folder / "report.json"
     parameters = RelocateParameters(
         kind=SourceKind.LOCK,
         source=str(lock),
         destination=destination,
         concurrency=CONCURRENCY,
-        fleet=FleetOptions(shards=SHARDS),
+        fleet=FleetOptions(helpers=helpers) if helpers else None,
+        report=str(report),
     )
-    began = time.monotonic()
-    report = relocate_sync(parameters)
-    assert report.images_copied == len(pushed.images)
-    return time.monotonic() - began
+    run = start_run("relocate", parameters.to_dict())
+    until("the end of the run", lambda: is_over(run), LONGEST)
+    ended, written = read_run(run), yaml.safe_load(report.read_text())
+    assert written["images_copied"] == len(images), ended.state
+    own = own_requests(link, ended)
+    shards = [key for key in inputs(run) if "-shard-" in key]
+    slowest = max(image["seconds"] for image in written["biggest"])
+    return Measured(ended.total_run_time.total_seconds(), slowest, own, len(shards), written["fleet"])
+
+
+def own_requests(link: ApiLink, run: FlowRun) -> int:
+    """Requests of runs: not those of workers that ask for work, nor those with which this program waits."""
+    polls = ("/work_pools/", f"GET /api/flow_runs/{run.id}")
+    return sum(count for name, count in link.requests.items() if not any(poll in name for poll in polls))
+
+
+def inputs(run: UUID) -> list[str]:
+    found = with_client(lambda client: client.filter_flow_run_input(run, "shards-", 10_000, set()))
+    return [entry.key for entry in found]
 
 
 def made(folder: Path) -> Path:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from prefect import flow
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 from prefect.client.schemas.objects import FlowRun
+from prefect.runtime import flow_run
 from prefect.states import Pending
 
 from flows import (
@@ -35,12 +37,18 @@ from flows import (
     relocate_sync,
 )
 from flows.deploy.zombie_runs import STARTED_AGAIN, zombie_automations
-from flows.parameters import SourceKind, Verify
+from flows.parameters import ShardParameters, SourceKind, Verify
+from flows.shard import relocate_shard
 from oci.bundle.tagnames import KEEP_ALIVE_SUFFIX, keep_alive
 from oci.digest import parse_digest
 from oci.errors import InvalidInput
 from oci.mirror.reader import make_config
+from oci.relocation.shards import part_of
 from tasks.fleet.dispatch import Fleet, Job, JobEnd, JobState, run_on_fleet
+from tasks.fleet.queue import ShardQueue
+from tasks.relocate import RelocationRun
+from tasks.run import running
+from tasks.shards import pack, unpack
 from tests.faults.proxy import Fault, FaultProxy, Span
 from tests.flows.cargo import Image, delete_blob, push_image, write_lock
 from tests.servers.docker_registry import DockerRegistry
@@ -52,9 +60,8 @@ from tests.support.slow_link import SlowLink
 from tests.support.waiting import eventually, until
 
 IMAGES = 200
-SHARDS = 8
 LIMIT = 7
-"""Images that may be on their way at a time; three shards of four would have twelve."""
+"""Images that may be on their way at a time; this run and three helpers would have sixteen."""
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +79,9 @@ def images(registry: DockerRegistry) -> list[Image]:
 
 @pytest.fixture
 def source(registry: DockerRegistry) -> Iterator[FaultProxy]:
-    """In front of the registry: every layer and config takes a while, so that images overlap as over a real line."""
-    with FaultProxy(registry.port, Fault(method="GET", path="/blobs/", delay=0.05)) as proxy:
+    """In front of the registry: every layer and config takes a while, so that images overlap as over a real line, and
+    so that helpers come before all is done."""
+    with FaultProxy(registry.port, Fault(method="GET", path="/blobs/", delay=0.6)) as proxy:
         yield proxy
 
 
@@ -99,7 +107,7 @@ def images_at_once(spans: list[Span]) -> int:
 
 async def read_shards(repository: str) -> list[FlowRun]:
     async with get_client() as client:
-        like = FlowRunFilter(name=FlowRunFilterName(like_=f"{repository}, shard"))
+        like = FlowRunFilter(name=FlowRunFilterName(like_=f"{repository}, helper"))
         return await client.read_flow_runs(flow_run_filter=like)
 
 
@@ -174,12 +182,43 @@ class Scene:
         return {tag for tag in self.destination.repository_tags(self.repository) if tag.endswith(KEEP_ALIVE_SUFFIX)}
 
     def sent_in_part(self, run: str) -> bool:
-        """Tell whether some of a shard's images, and not all, are at the destination; False for no run."""
+        """Tell whether some images of a shard that a helper has taken, and not all, are at the destination; False for
+        no run."""
         if not run:
             return False
-        plan = with_client(lambda client: client.read_flow_run(UUID(run))).parameters.get("plan") or {}
-        tags = {keep_alive(parse_digest(manifest["digest"])) for manifest in plan.get("manifests", ())}
-        return 0 < len(tags & self.keep_alive_tags()) < len(tags)
+        shards = Shards.of(run)
+        there = self.keep_alive_tags()
+        tags = [{keep_alive(parse_digest(image)) for image in shards.images(number)} for number in shards.begun_by(run)]
+        return any(0 < len(shard & there) < len(shard) for shard in tags)
+
+
+@dataclass(frozen=True, slots=True)
+class Shards:
+    """The queue that a helper takes from, as the Prefect server has it."""
+
+    inputs: Mapping[str, str]
+
+    @classmethod
+    def of(cls, helper: str) -> Shards:
+        queue = with_client(lambda client: client.read_flow_run(UUID(helper))).parameters["queue"]
+        found = with_client(
+            lambda client: client.filter_flow_run_input(UUID(queue["run"]), queue["name"], 10_000, set())
+        )
+        return cls({entry.key.removeprefix(queue["name"] + "-"): entry.value for entry in found})
+
+    def images(self, number: int) -> set[str]:
+        return {str(image.digest) for image in unpack(self.inputs[f"shard-{number}"]).to_transfer}
+
+    def begun_by(self, helper: str) -> list[int]:
+        """Shards that it has taken and hasn't ended."""
+        taken = [
+            key.partition("-")[2] for key, user in self.inputs.items() if key.startswith("taken-") and user == helper
+        ]
+        return [int(number) for number in taken if f"result-{number}" not in self.inputs]
+
+    @property
+    def numbers(self) -> list[int]:
+        return sorted(int(key.partition("-")[2]) for key in self.inputs if key.startswith("shard-"))
 
 
 @pytest.fixture
@@ -197,7 +236,7 @@ def scene(images: list[Image], registry: DockerRegistry, other_registry: DockerR
 def test_a_worker_killed_in_the_middle_costs_one_shard_that_finishes_elsewhere(
     deployed: PrefectServer, scene: Scene, source: FaultProxy
 ) -> None:
-    fleet = FleetOptions(shards=SHARDS, lost_after_seconds=15, start_within_seconds=60)
+    fleet = FleetOptions(helpers=3, always=True, lost_after_seconds=15, start_within_seconds=60)
     parameters = scene.parameters(scene.images, host=source.host, verify=Verify.DEEP, fleet=fleet)
     killed: list[int] = []
     put_limit(source.host, LIMIT)
@@ -217,32 +256,62 @@ def test_a_worker_killed_in_the_middle_costs_one_shard_that_finishes_elsewhere(
     assert report.verified_manifests == IMAGES
     assert scene.arrived() == IMAGES
     assert 1 < images_at_once(source.spans) <= LIMIT
-    runs = shards_of(scene.repository)
-    assert states(runs) == [*["Completed"] * SHARDS, "Crashed"]
-    [again] = [run for run in runs if "sent again" in run.name]
-    assert len(again.parameters["plan"]["manifests"]) < IMAGES // SHARDS
+    [lost] = [run for run in shards_of(scene.repository) if run.state_name == "Crashed"]
+    shards = Shards.of(str(lost.id))
+    begun = [shards.images(number) for number in shards.begun_by(str(lost.id))]
+    again = [images for number in shards.numbers if any((images := shards.images(number)) < shard for shard in begun)]
+    assert begun
+    assert again
+    assert not set.intersection(*again) if len(again) > 1 else True
 
 
-def test_an_image_that_fails_in_a_shard_stops_no_other_and_moves_no_name(deployed: PrefectServer, scene: Scene) -> None:
+def test_an_image_that_fails_at_a_helper_stops_no_other_and_moves_no_name(
+    deployed: PrefectServer, scene: Scene, source: FaultProxy
+) -> None:
     broken = push_image(scene.source, "fleet/broken", size=300, seed=5000)
     delete_blob(scene.source, broken.repository, broken.layer)
-    listed = [*scene.images[:9], broken]
+    listed = [*scene.images[:39], broken]
 
     with pytest.raises(RelocationIncomplete) as caught:
-        relocate_sync(scene.parameters(listed, fleet=FleetOptions(shards=2)))
+        relocate_sync(scene.parameters(listed, host=source.host, fleet=FleetOptions(helpers=2, always=True)))
 
     report = caught.value.report
     assert not report.published
-    assert report.images_copied == 9
-    assert [failure.image for failure in report.failures] == [broken.at(scene.source.host)]
+    assert report.images_copied == 39
+    assert [failure.image for failure in report.failures] == [broken.at(source.host)]
     assert "blob" in report.failures[0].error
-    assert states(shards_of(scene.repository)) == ["Completed", "Failed"]
+    assert "2 helpers" in report.fleet
+
+
+def test_a_helper_says_of_each_shard_what_became_of_its_images(prefect: PrefectServer, scene: Scene) -> None:
+    broken = push_image(scene.source, "fleet/broken", size=300, seed=5000)
+    delete_blob(scene.source, broken.repository, broken.layer)
+    parameters = scene.parameters([scene.images[0], scene.images[1], broken])
+
+    @flow
+    async def helped() -> tuple[str, list[dict[str, Any]]]:
+        async with running(RelocationRun(parameters.order())) as run:
+            plan = await run.make_plan()
+            name, user = f"shards-{uuid.uuid4().hex}", str(flow_run.id)
+            async with ShardQueue(UUID(user), name, user=user) as queue:
+                for image in plan.to_transfer:
+                    await queue.put(pack(await run.session(), part_of(plan, [image])))
+                sent = ShardParameters.sent(parameters, 1, queue)
+                state: Any = await relocate_shard(**sent, return_state=True)  # type: ignore[func-returns-value]
+                said = [json.loads(text) for _, text in sorted((await queue.results()).items())]
+        return str(state.message), [outcome for shard in said for outcome in shard["outcomes"]]
+
+    message, outcomes = asyncio.run(helped())
+
+    assert sorted(outcome["status"] for outcome in outcomes) == ["done", "done", "failed"]
+    assert message.startswith("1 of 3 images failed")
+    assert scene.arrived() == 2
 
 
 @pytest.mark.slow
 def test_cancelling_a_relocation_cancels_its_shards(deployed: PrefectServer, scene: Scene) -> None:
     with SlowLink(scene.source.host) as link:
-        parameters = scene.parameters(scene.images[:12], host=link.address, fleet=FleetOptions(shards=3))
+        parameters = scene.parameters(scene.images, host=link.address, fleet=FleetOptions(helpers=3, always=True))
 
         async def main() -> None:
             running = asyncio.create_task(relocate(**parameters.to_dict()))
@@ -264,11 +333,12 @@ def test_what_is_not_worth_sending_is_done_by_the_run_itself(deployed: PrefectSe
     report = relocate_sync(scene.parameters(scene.images[:3], fleet=FleetOptions()))
 
     assert report.images_copied == 3
+    assert "alone" in report.fleet
     assert shards_of(scene.repository) == []
 
 
 def test_a_fleet_that_is_not_deployed_is_said_before_anything_moves(deployed: PrefectServer, scene: Scene) -> None:
-    fleet = FleetOptions(shards=2, deployment="relocate-shard/elsewhere")
+    fleet = FleetOptions(deployment="relocate-shard/elsewhere")
 
     with pytest.raises(InvalidInput, match="no deployment 'relocate-shard/elsewhere'"):
         relocate_sync(scene.parameters(scene.images[:3], fleet=fleet))
@@ -281,30 +351,36 @@ def test_the_changed_images_of_a_mirror_are_carried_by_the_fleet(
     deployed: PrefectServer, scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    seed(scene.source, scene.repository, many(12))
-    mirrored = {
-        "name": f"web-{uuid.uuid4().hex[:8]}",
-        "source": {"repository": f"{scene.source.host}/{scene.repository}"},
-        "destinations": [{"repository": f"{scene.destination.host}/{scene.repository}"}],
-    }
-    parameters = MirrorParameters(config=make_config({"mirrors": [mirrored]}), fleet=FleetOptions(shards=2))
+    seed(scene.source, scene.repository, many(100))
+    slow = Fault(method="GET", path="/manifests/", delay=0.6)
+    with FaultProxy(scene.source.port, slow) as source:
+        mirrored = {
+            "name": f"web-{uuid.uuid4().hex[:8]}",
+            "source": {"repository": f"{source.host}/{scene.repository}"},
+            "destinations": [{"repository": f"{scene.destination.host}/{scene.repository}"}],
+            "limits": {"concurrency": 4},
+        }
+        fleet = FleetOptions(helpers=2, always=True)
+        parameters = MirrorParameters(config=make_config({"mirrors": [mirrored]}), fleet=fleet)
+        first = mirror_sync(parameters).mirrors[0]
+        again = mirror_sync(parameters).mirrors[0]
 
-    first = mirror_sync(parameters).mirrors[0]
-    again = mirror_sync(parameters).mirrors[0]
-
-    assert (first.copied, first.failed) == (12, ())
+    assert (first.copied, first.failed) == (100, ())
     assert first.receipt.bytes_written > 0
-    assert (again.copied, again.in_place) == (0, 12)
+    assert "2 helpers" in first.fleet
+    assert (again.copied, again.in_place) == (0, 100)
     assert set(scene.source.repository_tags(scene.repository)) <= set(
         scene.destination.repository_tags(scene.repository)
     )
-    assert states(shards_of(f"mirror {mirrored['name']}")) == ["Completed"] * 2
+    helpers = f"mirror {mirrored['name']}"
+    until("the end of the helpers", lambda: all(is_over(run) for run in shards_of(helpers)))
+    assert states(shards_of(helpers)) == ["Completed"] * 2
 
 
 def test_a_job_whose_run_is_deleted_counts_as_cancelled(deployed: PrefectServer, scene: Scene) -> None:
     """No worker takes it: the deployment's work pool has none."""
     parameters = scene.parameters(scene.images[:1]).to_dict()
-    job = Job(name=f"{scene.repository}, shard 1 of 1", parameters=parameters)
+    job = Job(name=f"{scene.repository}, helper 1", parameters=parameters)
 
     @flow
     async def parent() -> list[JobEnd]:

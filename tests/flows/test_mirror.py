@@ -243,10 +243,16 @@ def test_a_slow_source_holds_up_no_other_mirror_of_the_run(
     assert {len(one.receipt.requests) for one in error.report.mirrors} == {2, 1}
 
 
-def test_a_cancelled_run_leaves_the_report_of_each_mirror_that_was_begun(
-    registry: DockerRegistry, other_registry: DockerRegistry, repository: str
+@pytest.mark.parametrize("side_by_side", [2, 1])
+def test_a_cancelled_run_leaves_the_report_of_each_mirror_also_of_one_that_waits_for_its_turn(
+    registry: DockerRegistry,
+    other_registry: DockerRegistry,
+    repository: str,
+    monkeypatch: pytest.MonkeyPatch,
+    side_by_side: int,
 ) -> None:
-    names = [f"{repository.replace('/', '-')}-{part}" for part in ("one", "two")]
+    monkeypatch.setattr("tasks.mirror.SIDE_BY_SIDE", side_by_side)
+    names = [f"{repository.replace('/', '-')}-{side_by_side}-{part}" for part in ("first", "second")]
     seed(registry, repository, {"1.0": image(7, layers=[layer(7, 4 << 20)])})
     with SlowLink(registry.host) as link:
         mirrors = [

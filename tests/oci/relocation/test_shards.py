@@ -10,11 +10,12 @@ from msgspec.structs import replace
 
 from oci.descriptor import OCI_INDEX, OCI_MANIFEST
 from oci.digest import Digest
+from oci.meter import Receipt
 from oci.reference import parse_store
 from oci.relocation.plan import Plan, PlannedBlob, PlannedManifest, Role
 from oci.relocation.planner import make_plan
 from oci.relocation.request import RelocationRequest
-from oci.relocation.shards import TEXT_LIMIT, Cut, cut, part_of, weight, with_present_marked
+from oci.relocation.shards import Weights, cut, joined, part_of, with_present_marked
 from oci.relocation.transfer import transfer_image
 from tests.servers.docker_registry import DockerRegistry
 from tests.support.plans import digest, plan_of
@@ -83,100 +84,123 @@ def plans(draw: st.DrawFn) -> Plan:
     return plan([*images, *[replace(index, media_type=OCI_INDEX) for index in indexes], bundle], sizes)
 
 
-def units(made: Cut) -> list[Digest]:
-    return sorted(image.digest for one in (*made.shards, made.keep) for image in one.to_transfer)
+def cut_all(whole: Plan, *, workers: int = 4, least: float = 0) -> list[list[Digest]]:
+    return cut(whole, whole.to_transfer, workers=workers, least=least)
 
 
-@given(plans(), st.integers(0, 10), st.integers(1, 4000 * MIB), st.integers(1000, TEXT_LIMIT))
-def test_every_image_that_is_missing_is_in_one_shard_with_all_below_it(
-    whole: Plan, count: int, shard_bytes: int, text_limit: int
-) -> None:
-    made = cut(whole, count=count, shard_bytes=shard_bytes, text_limit=text_limit)
+def shards_of(whole: Plan, cuts: Sequence[Sequence[Digest]]) -> list[Plan]:
+    return [part_of(whole, [whole.by_digest[one] for one in images]) for images in cuts]
 
-    assert units(made) == sorted(image.digest for image in whole.to_transfer)
-    for shard in (*made.shards, made.keep):
+
+@given(plans(), st.integers(1, 10), st.integers(0, 4000 * MIB))
+def test_every_image_that_is_missing_is_in_one_shard_with_all_below_it(whole: Plan, workers: int, least: int) -> None:
+    cuts = cut_all(whole, workers=workers, least=least)
+
+    assert sorted(image for images in cuts for image in images) == sorted(image.digest for image in whole.to_transfer)
+    for images, shard in zip(cuts, shards_of(whole, cuts), strict=True):
         assert not any(one.tags for one in shard.manifests)
+        assert {image.digest for image in shard.to_transfer} == set(images)
         for image in shard.to_transfer:
             below = list(shard.below(image))
             assert {one.digest for one in below} == {one.digest for one in whole.below(whole.by_digest[image.digest])}
             assert all(blob in shard.blob_by_digest for one in below if not one.present for blob in one.blobs)
         order = [one.digest for one in whole.manifests if one.digest in shard.by_digest]
         assert [one.digest for one in shard.manifests] == order
-    assert not any(image.is_bundle for shard in made.shards for image in shard.images)
-    assert all(shard.to_transfer for shard in made.shards)
-
-
-@given(plans(), st.integers(1, 10), st.integers(1000, TEXT_LIMIT))
-def test_a_shard_is_short_enough_to_be_sent_and_comes_back_the_same(whole: Plan, count: int, text_limit: int) -> None:
-    for shard in cut(whole, count=count, text_limit=text_limit).shards:
-        text = json.dumps(shard.to_dict())
-        assert len(text) <= text_limit + 1000
-        assert Plan.from_dict(json.loads(text)) == shard
 
 
 @given(plans(), st.integers(1, 10))
-def test_the_same_plan_is_always_cut_the_same_way(whole: Plan, count: int) -> None:
-    again = Plan.from_json(whole.to_json())
+def test_a_shard_that_is_sent_comes_back_the_same(whole: Plan, workers: int) -> None:
+    for shard in shards_of(whole, cut_all(whole, workers=workers)):
+        assert Plan.from_dict(json.loads(json.dumps(shard.to_dict()))) == shard
 
-    assert cut(whole, count=count) == cut(again, count=count)
+
+@given(plans(), st.integers(1, 10))
+def test_shards_together_are_the_whole_again(whole: Plan, workers: int) -> None:
+    shards = shards_of(whole, cut_all(whole, workers=workers))
+    for shard in shards[1:]:
+        shards[0] = joined(shards[0], shard)
+
+    if shards:
+        assert {one.digest for one in shards[0].to_transfer} == {one.digest for one in whole.to_transfer}
+        assert shards[0].bytes_to_move <= whole.bytes_to_move
+
+
+@given(plans(), st.integers(1, 10))
+def test_the_same_plan_is_always_cut_the_same_way(whole: Plan, workers: int) -> None:
+    assert cut_all(whole, workers=workers) == cut_all(Plan.from_json(whole.to_json()), workers=workers)
 
 
 @given(st.lists(st.integers(0, 100 * MIB), min_size=1, max_size=100), st.integers(1, 12))
-def test_shards_are_even(sizes: list[int], count: int) -> None:
+def test_a_shard_is_half_of_an_even_share_of_what_is_left(sizes: list[int], workers: int) -> None:
     whole = plan_of(sizes)
+    weights = Weights(whole)
+    left = weights.of_images(image.digest for image in whole.to_transfer)
 
-    weights = [weight(shard) for shard in cut(whole, count=count).shards]
+    for images in cut_all(whole, workers=workers):
+        heaviest = max(weights.of_images([image]) for image in images)
+        assert weights.of_images(images) <= left / (2 * workers) + heaviest
+        left -= weights.of_images(images)
 
-    assert len(weights) == min(count, len(sizes))
-    biggest = max(weight(part_of(whole, [image])) for image in whole.to_transfer)
-    assert max(weights) - min(weights) <= biggest
+
+def test_the_last_shards_are_as_small_as_asked_for() -> None:
+    whole = plan_of([100] * 200)
+    one = Weights(whole).of_images([whole.to_transfer[0].digest])
+
+    sizes = [len(images) for images in cut_all(whole, workers=4, least=3 * one)]
+
+    assert sizes == sorted(sizes, reverse=True)
+    assert (sizes[0], set(sizes[-6:-1])) == (25, {3})
 
 
 def test_images_on_one_big_base_go_together_and_the_base_counts_once() -> None:
-    """Four bases of 500 MiB, ten images on each with 5 MiB of their own."""
-    sizes = [*[500 * MIB] * 4, *[5 * MIB] * 40]
-    images = [manifest(("app", number), blobs=[number % 4, 4 + number]) for number in range(40)]
+    """Eight bases of 500 MiB, five images on each with 5 MiB of their own."""
+    sizes = [*[500 * MIB] * 8, *[5 * MIB] * 40]
+    images = [manifest(("app", number), blobs=[number % 8, 8 + number]) for number in range(40)]
+    whole = plan(images, sizes)
 
-    made = cut(plan(images, sizes), count=4)
+    shards = shards_of(whole, cut_all(whole, workers=4))
 
-    assert sum(shard.bytes_to_move for shard in made.shards) == sum(sizes)
-    assert [len(shard.to_transfer) for shard in made.shards] == [10] * 4
+    assert sum(shard.bytes_to_move for shard in shards) == sum(sizes)
+    assert [len(shard.to_transfer) for shard in shards] == [5] * 8
 
 
 def test_a_base_of_everything_does_not_end_the_sharing_out() -> None:
     images = [manifest(("app", number), blobs=[0, 1 + number]) for number in range(40)]
+    whole = plan(images, [50 * MIB, *[40 * MIB] * 40])
 
-    made = cut(plan(images, [50 * MIB, *[40 * MIB] * 40]), count=4)
+    shards = shards_of(whole, cut_all(whole, workers=4))
 
-    assert [len(shard.to_transfer) for shard in made.shards] == [10] * 4
-    assert sum(shard.bytes_to_move for shard in made.shards) == 1600 * MIB + 4 * 50 * MIB
-
-
-def test_small_images_are_shared_out_by_their_requests() -> None:
-    made = cut(plan_of([100] * 200), count=8)
-
-    assert [len(shard.to_transfer) for shard in made.shards] == [25] * 8
-
-
-def test_shards_hold_as_many_bytes_as_asked_for() -> None:
-    made = cut(plan_of([100 * MIB] * 40), shard_bytes=1000 * MIB)
-
-    assert [len(shard.to_transfer) for shard in made.shards] == [8] * 5
+    assert len(shards) >= 8
+    assert max(len(shard.to_transfer) for shard in shards) <= 5
+    assert sum(shard.bytes_to_move for shard in shards) <= 1600 * MIB + len(shards) * 50 * MIB
 
 
 @pytest.mark.parametrize(("images", "shards"), [(0, 0), (1, 1)])
 def test_a_plan_with_little_in_it_gives_few_shards(images: int, shards: int) -> None:
-    made = cut(plan_of([1] * images), count=8)
-
-    assert len(made.shards) == shards
-    assert not made.keep.manifests
+    assert len(cut_all(plan_of([1] * images))) == shards
 
 
 def test_ten_thousand_images_are_cut_into_short_shards() -> None:
-    made = cut(plan_of([MIB + 1] * 10_000), count=8)
+    whole = plan_of([MIB + 1] * 10_000)
 
-    assert len(units(made)) == 10_000
-    assert max(len(json.dumps(shard.to_dict())) for shard in made.shards) < TEXT_LIMIT + 1000
+    cuts = cut_all(whole, workers=8)
+
+    assert sum(map(len, cuts)) == 10_000
+    assert max(map(len, cuts)) <= 500
+
+
+def test_work_done_weighs_what_the_plan_says() -> None:
+    """Bytes, and each request as some more; what two images share counts once, and what was moved not at all."""
+    whole = plan([manifest("a", blobs=[0, 1]), manifest("b", blobs=[0])], [50 * MIB, 2 * MIB])
+    weights = Weights(whole)
+    images = [image.digest for image in whole.to_transfer]
+
+    both = weights.of_images(images)
+
+    assert 52 * MIB < both < 52 * MIB + 4 * MIB
+    assert both < sum(weights.of_images([image]) for image in images)
+    assert both - weights.of_images(images, moved={digest("blob 0")}) > 50 * MIB
+    assert weights.of_work(Receipt(bytes_written=5, requests={"host": {"GET blob": 2}}), {digest("blob 1"): 7}) > 12
 
 
 def test_shards_carried_out_by_others_are_found_at_the_destination(
@@ -185,17 +209,18 @@ def test_shards_carried_out_by_others_are_found_at_the_destination(
     shop = push_shop(registry.url, "shards/shop", seed=61)
     with session() as planning:
         whole = make_plan(planning, RelocationRequest(bundle=shop.reference, to=f"{other_registry.host}/{repository}"))
-        made = cut(whole, count=2)
-        assert len(made.shards) == 2
+        images = [image for image in whole.to_transfer if not image.is_bundle]
+        shards = shards_of(whole, cut(whole, images, workers=1, least=0))
+        assert len(shards) > 1
         with session() as elsewhere:
-            sent = Plan.from_dict(json.loads(json.dumps(made.shards[0].to_dict())))
+            sent = Plan.from_dict(json.loads(json.dumps(shards[0].to_dict())))
             for image in sent.to_transfer:
                 transfer_image(elsewhere, sent, image.digest)
 
-        first, second = (with_present_marked(planning, shard) for shard in made.shards)
+        first, second = (with_present_marked(planning, shard) for shard in shards[:2])
 
     assert first.to_transfer == ()
-    assert [image.digest for image in second.to_transfer] == [image.digest for image in made.shards[1].to_transfer]
+    assert [image.digest for image in second.to_transfer] == [image.digest for image in shards[1].to_transfer]
     tags = other_registry.repository_tags(repository)
     assert tags
     assert all(tag.endswith(".imgpkg") for tag in tags)

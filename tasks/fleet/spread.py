@@ -1,0 +1,327 @@
+"""Work that a run does itself, and shares with helpers as soon as that is faster.
+
+The run begins at once. When its pace shows that helpers would save time, it puts what it has not begun into a queue of
+shards, the big ones first and small ones last, and starts helpers: flow runs that take shards until there are none. It
+goes on, and takes from the queue as well. Helpers that come too late find nothing to do; the shards of one that is lost
+go back into the queue, in halves. So nothing waits for a helper, and nothing is lost with one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+from uuid import UUID, uuid4
+
+from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
+
+from oci.units import counted
+from tasks.fleet.decision import Decision, Outlook, decide, recent_start
+from tasks.fleet.dispatch import Fleet, Job, JobEnd, run_on_fleet
+from tasks.fleet.queue import ShardQueue
+
+Unit = TypeVar("Unit")
+
+_LOOK = 1.0
+_NEWS = 2.0
+"""Seconds between two looks at the queue."""
+_SHARD = 6.0
+"""Seconds of one run's work in the last shards: what the others wait for at the end, at most."""
+_SHARDS = 400
+"""The most shards of a run: the Prefect server keeps each."""
+_AT_ONCE = 2
+"""Shards that a run works on at a time: the second fills the places that the end of the first leaves empty, and more
+would be missing elsewhere."""
+_BEGUN = -1
+"""Stands for the number of a shard, of what a run begins with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Helpers:
+    """How a run may be helped."""
+
+    fleet: Fleet
+    most: int
+    """Helpers at a time."""
+    always: bool = False
+    """Starts all of them at the beginning, without a look at the pace."""
+
+
+class Work(Protocol[Unit]):
+    """What is shared: units, of which each is done by one run. Weights and progress are in one unit."""
+
+    def progress(self) -> float:
+        """Returns what is done so far, parts of units included."""
+
+    def weight(self, units: Sequence[Unit]) -> float: ...
+
+    def cut(self, units: Sequence[Unit], *, workers: int, least: float) -> list[list[Unit]]:
+        """Returns shards for so many runs, the heaviest first, of a weight of `least` at the end."""
+
+    def pack(self, units: Sequence[Unit], *, again: bool) -> str:
+        """Returns the text of a shard, from which a helper can do it; `again` when some of it may be done."""
+
+    def parameters(self, queue: ShardQueue) -> Mapping[str, Any]:
+        """Returns the parameters of a helper."""
+
+    def note(self, helper: str, text: str) -> None:
+        """Takes in what a helper says of a shard that it has ended."""
+
+    async def remaining(self, units: Sequence[Unit]) -> list[Unit]:
+        """Returns what is still to do of a shard whose helper was lost."""
+
+    def fail(self, units: Sequence[Unit], reason: str) -> None:
+        """Notes units that cost one helper after the other."""
+
+
+Do = Callable[[list[Unit]], Awaitable[None]]
+"""Does some units. What goes wrong is kept where it belongs, and not raised."""
+
+
+class _Feed(ABC, Generic[Unit]):
+    """Gives the units of one shard after the other to a few calls of `do`."""
+
+    def __init__(self) -> None:
+        self._pending: deque[tuple[int, Unit]] = deque()
+        self._open: dict[int, int] = {}
+        """Units of each shard that haven't ended."""
+        self._turn = asyncio.Lock()
+        self._freed = asyncio.Event()
+
+    @abstractmethod
+    async def _next_shard(self) -> tuple[int, list[Unit]] | None:
+        """Returns the number and the units of a shard that is this run's from now on; None when nothing is left."""
+
+    @abstractmethod
+    async def _ended(self, number: int) -> None:
+        """Says that all units of a shard have ended."""
+
+    def _begin(self, number: int, units: Sequence[Unit]) -> None:
+        if units:
+            self._open[number] = len(units)
+            self._pending.extend((number, unit) for unit in units)
+
+    async def _work(self, do: Do[Unit], images_together: int) -> None:
+        while True:
+            async with self._turn:
+                while not self._pending:
+                    while len(self._open) >= _AT_ONCE:
+                        self._freed.clear()
+                        await self._freed.wait()
+                    shard = await self._next_shard()
+                    if shard is None:
+                        return
+                    self._begin(*shard)
+                number = self._pending[0][0]
+                units: list[Unit] = []
+                while self._pending and self._pending[0][0] == number and len(units) < images_together:
+                    units.append(self._pending.popleft()[1])
+            await do(units)
+            self._open[number] -= len(units)
+            if not self._open[number]:
+                del self._open[number]
+                self._freed.set()
+                await self._ended(number)
+
+
+class Spread(_Feed[Unit]):
+    """The work of one run. `decision` is what was decided about helpers, in the end."""
+
+    def __init__(self, name: str, work: Work[Unit], helpers: Helpers) -> None:
+        super().__init__()
+        self.decision = Decision(helpers=0, reason="")
+        self._name = name
+        self._shared = work
+        self._helpers = helpers
+        self._width = 1
+        self._queue: ShardQueue | None = None
+        """None until there are shards."""
+        self._news = asyncio.Event()
+        self._cutting = False
+        self._shards: dict[int, list[Unit]] = {}
+        self._tries: dict[int, int] = {}
+        self._settled: set[int] = set()
+        """Shards that were done, taken by this run, or put back in halves."""
+        self._over = False
+
+    async def carry_out(self, units: Sequence[Unit], do: Do[Unit], *, width: int, images_together: int = 1) -> None:
+        """Does all units, here and elsewhere: here by `width` calls of `do` at a time, each for up to
+        `images_together` units.
+
+        Raises InvalidInput when there is no deployment for helpers."""
+        run = flow_run.id
+        if run is None:
+            raise RuntimeError("work is shared inside a flow run")
+        self._begin(_BEGUN, units)
+        self._width = width
+        start = await recent_start(self._helpers.fleet.deployment)
+        queue = ShardQueue(UUID(run), f"shards-{uuid4().hex[:8]}", user=str(run))
+        async with queue, asyncio.TaskGroup() as group:
+            sharing = group.create_task(self._share(queue, start))
+            async with asyncio.TaskGroup() as workers:
+                for _ in range(width):
+                    workers.create_task(self._work(do, images_together))
+            self._over = True
+            sharing.cancel()
+
+    async def _next_shard(self) -> tuple[int, list[Unit]] | None:
+        while True:
+            self._news.clear()
+            if not self._cutting:
+                shard = await self._queue.take() if self._queue else None
+                if shard is not None:
+                    self._settled.add(shard[0])
+                    return shard[0], self._shards[shard[0]]
+                if self._settled.issuperset(self._shards):
+                    return None
+            await self._news.wait()
+
+    async def _ended(self, number: int) -> None:
+        if self._queue is not None and number != _BEGUN:
+            await self._queue.finish(number, "")
+
+    async def _share(self, queue: ShardQueue, start: float) -> None:
+        if not await self._is_worth(start):
+            return
+        get_run_logger().info("%s", self.decision.reason)
+        await self._fill(queue)
+        jobs = [
+            Job(name=f"{self._name}, helper {number}", parameters=self._shared.parameters(queue))
+            for number in range(1, self.decision.helpers + 1)
+        ]
+
+        async def ended(end: JobEnd) -> None:
+            await self._put_back(queue, str(end.run))
+
+        async def again(job: Job, end: JobEnd) -> Job | None:
+            del end
+            return None if self._settled.issuperset(self._shards) else job
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._listen(queue))
+            fleet = self._helpers.fleet
+            group.create_task(run_on_fleet(jobs, fleet, again=again, on_end=ended, is_over=lambda: self._over))
+
+    async def _is_worth(self, start: float) -> bool:
+        """Looks at the pace of this run until helpers are worth it, or until nothing is left that they could do."""
+        began, before = time.monotonic(), self._shared.progress()
+        while True:
+            waiting = [unit for _, unit in self._pending]
+            most = min(self._helpers.most, len(waiting) - 1)
+            if self._helpers.always and most > 0:
+                self.decision = Decision(helpers=most, reason=f"shared with {counted(most, 'helper')}, as asked for")
+                return True
+            outlook = Outlook(
+                elapsed=time.monotonic() - began,
+                progress=self._shared.progress() - before,
+                remaining=self._shared.weight(waiting),
+                start=start,
+                most=most,
+            )
+            self.decision = decide(outlook)
+            if self.decision.helpers or most < 1:
+                return self.decision.helpers > 0
+            await asyncio.sleep(_LOOK)
+
+    async def _fill(self, queue: ShardQueue) -> None:
+        """Puts what isn't begun into the queue, but for what keeps this run busy meanwhile."""
+        self._cutting = True
+        try:
+            retained = 0 if self._helpers.always else min(2 * self._width, len(self._pending) // 4)
+            waiting = [unit for _, unit in self._pending]
+            while len(self._pending) > retained:
+                self._pending.pop()
+            shared = waiting[retained:]
+            self._open[_BEGUN] -= len(shared)
+            if not self._open[_BEGUN]:
+                del self._open[_BEGUN]
+            least = max(self.decision.pace * _SHARD, self._shared.weight(shared) / _SHARDS)
+            workers = self.decision.helpers + 1
+            for shard in await asyncio.to_thread(self._shared.cut, shared, workers=workers, least=least):
+                await self._put(queue, shard, tries=0)
+        finally:
+            self._queue, self._cutting = queue, False
+            self._freed.set()
+            self._news.set()
+
+    async def _put(self, queue: ShardQueue, units: list[Unit], *, tries: int) -> None:
+        number = await queue.put(await asyncio.to_thread(self._shared.pack, units, again=tries > 0))
+        self._shards[number] = units
+        self._tries[number] = tries
+
+    async def _listen(self, queue: ShardQueue) -> None:
+        """Takes in what helpers say of shards that have ended."""
+        noted: set[int] = set()
+        while True:
+            await asyncio.sleep(_NEWS)
+            results = await queue.results()
+            news = sorted(set(results) - noted)
+            users = await queue.users() if news else {}
+            for number in news:
+                if results[number]:
+                    self._shared.note(users.get(number, ""), results[number])
+            noted.update(news)
+            self._settled.update(news)
+            self._news.set()
+
+    async def _put_back(self, queue: ShardQueue, helper: str) -> None:
+        """Gives what a helper has left undone to the others, in halves."""
+        users, results = await queue.users(), await queue.results()
+        lost = [number for number, user in users.items() if user == helper and number not in results]
+        for number in lost:
+            remaining, tries = await self._shared.remaining(self._shards[number]), self._tries[number] + 1
+            if remaining and tries > self._helpers.fleet.retries:
+                self._shared.fail(remaining, f"the helpers that had it were lost, {tries} times")
+                remaining = []
+            middle = -(-len(remaining) // 2)
+            for half in (remaining[:middle], remaining[middle:]):
+                if half:
+                    await self._put(queue, half, tries=tries)
+            self._settled.add(number)
+        self._news.set()
+
+
+class Taker(_Feed[Unit]):
+    """The work of a helper: takes shards until there are none."""
+
+    def __init__(
+        self,
+        queue: ShardQueue,
+        unpack: Callable[[str], Awaitable[list[Unit]]],
+        result_of: Callable[[Sequence[Unit]], str],
+    ) -> None:
+        """`result_of` gives what has become of the units of a shard, for `Work.note`."""
+        super().__init__()
+        self._queue = queue
+        self._unpack = unpack
+        self._result_of = result_of
+        self._units: dict[int, list[Unit]] = {}
+
+    async def carry_out(self, do: Do[Unit], *, width: Callable[[], int], images_together: int = 1) -> int:
+        """Does all shards that it gets, as Spread.carry_out does; returns how many. `width` is asked when the first
+        shard is there, and says what its registries allow."""
+        first = await self._next_shard()
+        if first is None:
+            return 0
+        self._begin(*first)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(width()):
+                group.create_task(self._work(do, images_together))
+        return len(self._units)
+
+    async def _next_shard(self) -> tuple[int, list[Unit]] | None:
+        while (shard := await self._queue.take()) is not None:
+            number, text = shard
+            self._units[number] = await self._unpack(text)
+            if self._units[number]:
+                return number, self._units[number]
+            await self._ended(number)
+        return None
+
+    async def _ended(self, number: int) -> None:
+        await self._queue.finish(number, self._result_of(self._units[number]))

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prefect import flow
+from prefect.runtime import flow_run
+
+from tasks.fleet.decision import Decision, Outlook, decide
+from tasks.fleet.queue import ShardQueue
+from tasks.fleet.spread import Taker
+from tests.support.prefect_server import PrefectServer
+
+
+def decided(
+    *, elapsed: float = 10, progress: float = 100, remaining: float = 0, start: float = 8, most: int = 8
+) -> Decision:
+    return decide(Outlook(elapsed=elapsed, progress=progress, remaining=remaining, start=start, most=most))
+
+
+@pytest.mark.parametrize(
+    ("remaining", "start", "helpers"),
+    [
+        (80, 8, 0),  # 8 s alone: over before the first helper begins
+        (100, 8, 0),  # 10 s alone: a helper would save one second
+        (300, 8, 2),  # 30 s alone
+        (2400, 8, 8),  # four minutes alone: all that are allowed
+        (2400, 300, 0),  # a pool that takes five minutes to start a helper
+    ],
+)
+def test_as_many_helpers_as_each_save_some_seconds(remaining: float, start: float, helpers: int) -> None:
+    assert decided(remaining=remaining, start=start).helpers == helpers
+
+
+def test_nothing_is_decided_before_the_pace_is_known() -> None:
+    assert decided(elapsed=1, remaining=10_000).helpers == 0
+    assert decided(progress=0, remaining=10_000).helpers == 0
+    assert decided(most=0, remaining=10_000).helpers == 0
+
+
+@given(
+    elapsed=st.floats(0, 1000),
+    progress=st.floats(0, 1e12),
+    remaining=st.floats(0, 1e15),
+    start=st.floats(0, 1000),
+    most=st.integers(0, 50),
+)
+def test_no_decision_makes_a_run_slower_than_alone(
+    elapsed: float, progress: float, remaining: float, start: float, most: int
+) -> None:
+    """By its own reckoning: a run that goes on at its pace, and helpers of the same pace that come after `start`."""
+    made = decide(Outlook(elapsed=elapsed, progress=progress, remaining=remaining, start=start, most=most))
+
+    assert 0 <= made.helpers <= most
+    assert made.reason
+    if made.helpers:
+        alone = remaining / made.pace
+        assert start + (alone - start) / (made.helpers + 1) < alone
+
+
+class Memory:
+    """A queue of texts, of which all are there from the beginning."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self.left = list(enumerate(texts))
+        self.open: set[int] = set()
+        self.most_open = 0
+        self.finished: dict[int, str] = {}
+
+    async def take(self) -> tuple[int, str] | None:
+        if not self.left:
+            return None
+        number, text = self.left.pop(0)
+        self.open.add(number)
+        self.most_open = max(self.most_open, len(self.open))
+        return number, text
+
+    async def finish(self, number: int, text: str) -> None:
+        self.open.remove(number)
+        self.finished[number] = text
+
+
+def carried_out(texts: Sequence[str], *, width: int, together: int = 1) -> tuple[Memory, list[str]]:
+    memory, did = Memory(texts), []
+
+    async def unpack(text: str) -> list[str]:
+        return list(text)
+
+    async def do(units: list[str]) -> None:
+        await asyncio.sleep(0)
+        did.extend(units)
+
+    queue: Any = memory
+    taker = Taker(queue, unpack, "".join)
+    asyncio.run(taker.carry_out(do, width=lambda: width, images_together=together))
+    return memory, did
+
+
+@given(st.lists(st.text("abc", max_size=6), max_size=12), st.integers(1, 20), st.integers(1, 4))
+def test_a_helper_does_every_unit_once_and_holds_two_shards_at_the_most(
+    texts: list[str], width: int, together: int
+) -> None:
+    memory, did = carried_out(texts, width=width, together=together)
+
+    assert sorted(did) == sorted("".join(texts))
+    assert memory.finished == dict(enumerate(texts))
+    assert memory.most_open <= 3  # an empty shard is finished as soon as it is open
+
+
+def test_every_shard_is_taken_by_one_run_and_its_end_is_seen_by_all(prefect: PrefectServer) -> None:
+    @flow
+    async def run() -> tuple[list[int], dict[int, str]]:
+        owner, name = UUID(str(flow_run.id)), f"shards-{uuid.uuid4().hex[:8]}"
+        async with ShardQueue(owner, name, user="owner") as queue:
+            for number in range(6):
+                await queue.put(f"text {number}")
+
+            async def helper(user: str) -> list[int]:
+                taken = []
+                async with ShardQueue(owner, name, user=user) as own:
+                    while (shard := await own.take()) is not None:
+                        assert shard[1] == f"text {shard[0]}"
+                        taken.append(shard[0])
+                        await own.finish(shard[0], f"done by {user}")
+                return taken
+
+            both = await asyncio.gather(helper("one"), helper("two"))
+            assert await queue.take() is None
+            return sorted(both[0] + both[1]), dict(await queue.results())
+
+    taken, done = asyncio.run(run())
+
+    assert taken == list(range(6))
+    assert set(done.values()) <= {"done by one", "done by two"}
+    assert len(done) == 6
+
+
+def test_a_helper_that_is_started_again_takes_what_it_had_and_others_what_is_put_in_meanwhile(
+    prefect: PrefectServer,
+) -> None:
+    @flow
+    async def run() -> list[int | None]:
+        owner, name = UUID(str(flow_run.id)), f"shards-{uuid.uuid4().hex[:8]}"
+
+        async def first(user: str) -> int | None:
+            async with ShardQueue(owner, name, user=user) as own:
+                taken = await own.take()
+                return taken[0] if taken else None
+
+        async with ShardQueue(owner, name, user="owner") as queue:
+            await queue.put("a")
+            begun = await first("one")
+            empty = await first("two")
+            await queue.put("b")
+            return [begun, empty, await first("one"), await first("two")]
+
+    assert asyncio.run(run()) == [0, None, 0, 1]
