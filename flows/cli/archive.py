@@ -124,8 +124,8 @@ def verify(invocation: Invocation, /, store: S3Options, locations: tuple[str, ..
     lacking = f", {verdict.lacking} left out" if verdict.lacking else ""
     hashed = f", {show_size(verdict.bytes_hashed)} hashed" if flags["deep"] else ""
     signed = f", signed with {flags['key']}" if flags["key"] else ""
-    held = f"{counted(verdict.images, 'image')}, {counted(verdict.blobs, 'blob')}{hashed}{lacking}"
-    output.summary(f"{held}: all there{signed}")
+    contents = f"{counted(verdict.images, 'image')}, {counted(verdict.blobs, 'blob')}{hashed}{lacking}"
+    output.summary(f"{contents}: all there{signed}")
     output.finish()
 
 
