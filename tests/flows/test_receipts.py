@@ -17,6 +17,7 @@ from oci.errors import InvalidInput, NotSigned
 from oci.relocation.request import CopyOptions, ReceiptOptions
 from tasks.blocks import SigningKey
 from tests.servers.docker_registry import DockerRegistry
+from tests.support.content import OCI_INDEX
 from tests.support.cosign_key import cosign_key
 from tests.support.flow_runs import newest_run, with_client
 from tests.support.sealing import SUFFIX, signed_statement
@@ -64,7 +65,7 @@ def test_a_flow_signs_its_receipt_with_a_block_and_names_its_run(
     assert {image["status"] for image in said["images"]} == {"done"}
     assert PASSWORD not in json.dumps(run.parameters)
     fallback = f"{other_registry.url}/v2/{repository}/manifests/sha256-{shop.bundle.hex}"
-    assert len(httpx.get(fallback, headers={"Accept": "*/*"}).json()["manifests"]) == 1
+    assert len(httpx.get(fallback, headers={"Accept": OCI_INDEX}).json()["manifests"]) == 1
 
 
 def test_a_flow_signs_an_archive_and_another_asks_for_it(
