@@ -6,9 +6,11 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias
+
+from msgspec.structs import replace
 
 from oci.cancel import CancelToken
 from oci.errors import Cancelled, InvalidInput, TransshipError
