@@ -64,6 +64,7 @@ def _form_of(field: Option) -> dict[str, Any]:
     if field.default is None:
         form["anyOf"][0]["title"] = field.title
         return form
+    form.pop("default")  # with one, the newer UI never opens the group
     shown = {key: form.pop(key) for key in ("title", "description", "position")}
     return {"anyOf": [form | {"title": shown["title"]}, {"type": "null"}], "default": None, **shown}
 

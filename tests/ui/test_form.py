@@ -1,4 +1,6 @@
-"""What a person does in the Prefect UI, done in Chromium: keeping a login, filling the form, reading the report."""
+"""What a person does in the Prefect UI, done in Chromium in both of its versions: keeping a login, filling a form,
+watching a run, reading reports, approving a prune. With UI_SCREENSHOTS=docs/pictures it makes the pictures of the book.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +8,22 @@ import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+from tasks.artifacts.report import OVERVIEW, artifact_key
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.htpasswd import PASSWORD, USER, write_htpasswd
 from tests.support.browser import Browser
-from tests.support.prefect_server import PrefectServer, deploy
+from tests.support.content import image, layer, push
+from tests.support.flow_runs import is_over, start_run, state_of
+from tests.support.prefect_server import PrefectServer, deploy, settings_for
 from tests.support.shop import push_shop
+from tests.support.slow_link import SlowLink
 from tests.support.waiting import until
+from tests.ui.forms import Newer, Older
 
 pytestmark = pytest.mark.optional
 
@@ -28,7 +36,7 @@ def served(prefect_server: PrefectServer) -> Iterator[PrefectServer]:
     """The deployments and the block type of this project on a server, and a worker."""
     deploy(prefect_server)
     prefect_server.cli("block", "register", "--module", "tasks.blocks")
-    with prefect_server.worker("transship"):
+    with prefect_server.worker("transship"), settings_for(prefect_server):
         yield prefect_server
 
 
@@ -40,108 +48,183 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerRegistry]
 
 
 @pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Browser]:
-    with Browser() as window:
+def browser() -> Iterator[Browser]:
+    with Browser(width=1200, height=860) as window:
         yield window
 
 
-def shot(browser: Browser, name: str) -> None:
+@pytest.fixture(params=[Newer, Older], ids=["newer", "older"])
+def ui(request: pytest.FixtureRequest, browser: Browser) -> Newer:
+    form: type[Newer] = request.param
+    return form(browser)
+
+
+def shot(ui: Newer, name: str) -> None:
     """For a person's eyes, where UI_SCREENSHOTS names a folder."""
     if os.environ.get("UI_SCREENSHOTS"):
-        browser.screenshot(Path(os.environ["UI_SCREENSHOTS"]) / f"{name}.png")
+        ui.browser.screenshot(Path(os.environ["UI_SCREENSHOTS"]) / f"{name}-{ui.name}.png")
 
 
-def field(title: str, inside: str, group: str = "") -> str:
-    """Where an element of the form field with this title is; `group` is the title of the group that the field is in."""
-    path = ""
-    for name in filter(None, (group, title)):
-        label = f"//label[normalize-space()='{name}' or normalize-space()='{name} (Optional)']"
-        path += f"{label}/ancestor::*[.//fieldset][1]"
-    return f"({path}//fieldset)[1]{inside}"
+def open_page(ui: Newer, server: PrefectServer, path: str) -> None:
+    ui.browser.open(f"{server.ui}{ui.path}{path}")
 
 
-def fill(browser: Browser, title: str, text: str) -> None:
-    browser.type(field(title, "//*[self::textarea or self::input]"), text)
+def artifact(server: PrefectServer, key: str) -> str:
+    """The path of the newest artifact of a key, as soon as there is one."""
+    query = {"artifacts": {"key": {"any_": [key]}}, "sort": "CREATED_DESC", "limit": 1}
+    (newest,) = until(f"the artifact {key}", lambda: server.request("POST", "/artifacts/filter", query))
+    return f"/artifacts/artifact/{newest['id']}"
 
 
-def choose(browser: Browser, title: str, option: str) -> None:
-    browser.click(field(title, "//button"))
-    browser.click(f"//*[@role='option'][normalize-space()='{option}']")
-    browser.see(field(title, f"//*[normalize-space()='{option}']"))
+def mirrored(source: DockerRegistry, destination: DockerRegistry, repository: str) -> dict[str, Any]:
+    """The configuration of one mirror, named as its repository."""
+    places = {
+        "source": {"repository": f"{source.host}/{repository}"},
+        "destinations": [{"repository": f"{destination.host}/mirror/{repository}"}],
+    }
+    return {"version": 1, "mirrors": [{"name": repository.replace("/", "-"), **places}]}
 
 
-def add(browser: Browser, title: str, *texts: str) -> None:
-    for number, text in enumerate(texts, 1):
-        browser.click(field(title, "//button[normalize-space()='Add item']"))
-        browser.type(field(title, f"/descendant::*[self::textarea or self::input][{number}]"), text)
-
-
-def follow(browser: Browser, link: str, page: str) -> None:
-    """Again where it had no effect: a list that is filtered draws itself anew below the click."""
-
-    def followed() -> bool:
-        if page not in browser.address:
-            browser.click(link)
-        return page in browser.address
-
-    until("the page behind the link", followed, 20, every=2)
-
-
-def submit(browser: Browser) -> None:
-    """Again where it had no effect: while the page is still checking what was typed, it doesn't listen."""
-
-    def submitted() -> bool:
-        if browser.address.partition("?")[0].endswith("/run"):
-            browser.click("//button[normalize-space()='Submit']")
-        return not browser.address.partition("?")[0].endswith("/run")
-
-    until("the page of the run", submitted, 20, every=2)
-
-
-def test_a_relocation_is_filled_in_started_watched_and_read_about(
-    served: PrefectServer, browser: Browser, registry: DockerRegistry, locked: DockerRegistry, repository: str
+def test_a_login_is_kept_and_a_relocation_is_filled_in_started_watched_and_read_about(
+    served: PrefectServer, ui: Newer, registry: DockerRegistry, locked: DockerRegistry, repository: str
 ) -> None:
-    shop = push_shop(registry.url, "ui/shop", seed=61)
+    shop = push_shop(registry.url, f"ui/{ui.name}", seed=61)
     block = f"writer-{uuid.uuid4().hex[:8]}"
+    browser = ui.browser
 
-    browser.open(f"{served.ui}/v2/blocks/catalog/registry-credentials/create")
+    newer = Newer(browser)  # the older one shows a password while it is typed
+    open_page(newer, served, "/blocks/catalog/registry-credentials/create")
     browser.type("//label[normalize-space()='Name']/following::input", block)
-    fill(browser, "Registry host", locked.host)
-    fill(browser, "User name", USER)
-    browser.type(field("Password", "//input[@type='password']"), PASSWORD)
-    shot(browser, "block")
+    newer.fill("Registry host", locked.host)
+    newer.fill("User name", USER)
+    browser.type(newer.field("Password", "//input[@type='password']"), PASSWORD)
     browser.click("//button[normalize-space()='Save']")
     browser.see("//*[contains(text(),'Paste this snippet')]")
-    shot(browser, "block-saved")
 
-    browser.open(f"{served.ui}/v2/deployments")
-    browser.type("//input[@placeholder='Search deployments']", "relocate")
-    follow(browser, "//a[normalize-space()='relocate' and contains(@href,'/deployments/deployment/')]", "/deployment/")
-    shot(browser, "deployment")
-
-    browser.click("//button[normalize-space()='Run']")
-    browser.click("//*[@role='menuitem'][normalize-space()='Custom run']")
-    fill(browser, "Source", shop.reference)
-    fill(browser, "Destination", f"{locked.host}/{repository}")
-    add(browser, "Tags", "1.4.0", "latest")
-    choose(browser, "Attached artifacts", "cosign")
-    browser.press_escape()
-    choose(browser, "Verify the result", "deep")
-    add(browser, "Destination credentials", block)
-    browser.click(field("Anonymous", "//button[@role='switch']", group="Destination registry"))
-    shot(browser, "form-filled")
-    submit(browser)
-    browser.click("//*[normalize-space()='View run']")
+    (deployment,) = served.request("POST", "/deployments/filter", {"deployments": {"name": {"any_": ["relocate"]}}})
+    open_page(ui, served, f"/deployments/deployment/{deployment['id']}/run")
+    ui.fill("Source", shop.reference)
+    shot(ui, "form")
+    ui.fill("Destination", f"{locked.host}/{repository}")
+    ui.add("Tags", "1.4.0")
+    ui.add("Tags", "latest", 2)
+    ui.choose("Verify the result", "deep")
+    ui.choose_block("Destination credentials", block)
+    shot(ui, "form-filled")
+    ui.submit()
+    browser.click("//*[self::a or self::button][normalize-space()='View run']")
     browser.see(f"//*[normalize-space()='bundle 1.4.0 -> {locked.host}/{repository}']")
-    browser.see("//*[normalize-space()='Completed']", seconds=40)
-    shot(browser, "run")
-    browser.click("//*[@role='tab'][normalize-space()='Artifacts']")
-    browser.click("//a[contains(@href,'/artifacts/')][contains(.,'relocation-')]")
-    browser.click("//a[contains(@href,'/artifacts/artifact/')]")
-    browser.see("//*[text()='Complete.']")
-    shot(browser, "report")
-
+    ui.see_state("Completed")
+    shot(ui, "run")
+    open_page(ui, served, artifact(served, artifact_key("relocation", f"{locked.host}/{repository}")))
+    browser.see("//*[normalize-space()='Complete.']")
+    shot(ui, "report")
     assert browser.run(_WIDTHS) == [690]
     assert f"user {USER} (block {block}), {locked.host}" in browser.text
+
+    browser.click("//a[normalize-space()='All mirrors and the last runs']")
+    until("the page of the overview", lambda: browser.address.endswith(f"/artifacts/key/{OVERVIEW}"), 20)
+    browser.click("//a[contains(@href,'/artifacts/artifact/')]")
+    browser.see("//*[normalize-space()='Other runs']")
+    assert f"{shop.reference} → {locked.host}/{repository}" in browser.text
     with httpx.Client(auth=(USER, PASSWORD)) as client:
         assert {"1.4.0", "latest"} <= set(locked.repository_tags(repository, client))
+
+
+def test_a_group_of_options_is_opened_and_filled(
+    served: PrefectServer, browser: Browser, registry: DockerRegistry, repository: str
+) -> None:
+    ui = Newer(browser)
+    shop = push_shop(registry.url, "ui/group", seed=62)
+    (deployment,) = served.request("POST", "/deployments/filter", {"deployments": {"name": {"any_": ["relocate"]}}})
+
+    open_page(ui, served, f"/deployments/deployment/{deployment['id']}/run")
+    ui.fill("Source", shop.reference)
+    ui.fill("Destination", f"{registry.host}/{repository}")
+    ui.switch_in_group("Destination registry", "Anonymous")
+    ui.submit()
+    browser.click("//*[self::a or self::button][normalize-space()='View run']")
+    browser.see(f"//*[normalize-space()='bundle 1.4.0 -> {registry.host}/{repository}']")
+
+    (run,) = served.request(
+        "POST", "/flow_runs/filter", {"flow_runs": {"name": {"like_": f"{registry.host}/{repository}"}}}
+    )
+    assert run["parameters"]["destination_registry"] == {"anonymous": True}
+    ui.see_state("Completed")
+
+
+def test_a_prune_waits_and_is_approved(
+    served: PrefectServer, ui: Newer, registry: DockerRegistry, repository: str
+) -> None:
+    push(registry.url, repository, image(1), "1.0")
+    push(registry.url, repository, image(2), "2.0")
+    place = f"{registry.host}/{repository}"
+    run = start_run("prune", {"destination": place, "keep": {"tags": ["2.0"]}})
+    until("the run waits", lambda: state_of(run) == "Suspended")
+
+    open_page(ui, served, f"/runs/flow-run/{run}")
+    ui.see_state("Suspended")
+    ui.resume()
+    ui.browser.see("//*[contains(text(),'1 manifest to delete')]")
+    ui.switch("Delete")
+    ui.fill("Note", "release 1 is retired")
+    shot(ui, "approval")
+    ui.answer()
+    until("the end of the run", lambda: is_over(run))
+
+    assert state_of(run) == "Completed"
+    assert registry.repository_tags(repository) == ["2.0"]
+    open_page(ui, served, artifact(served, artifact_key("prune", place)))
+    ui.browser.see("//*[contains(text(),'release 1 is retired')]")
+
+
+def test_a_running_run_shows_its_progress(
+    served: PrefectServer, ui: Newer, registry: DockerRegistry, other_registry: DockerRegistry, repository: str
+) -> None:
+    with SlowLink(registry.host) as link:
+        for number in range(3):
+            push(registry.url, repository, image(number, layers=[layer(number, 1 << 20)]), f"1.{number}")
+        link.bytes_per_second = 32 << 10
+        config = mirrored(registry, other_registry, repository)
+        config["mirrors"][0]["source"]["repository"] = f"{link.address}/{repository}"
+        run = start_run("mirror", {"config": config})
+        page = artifact(served, artifact_key("progress", f"mirror-{config['mirrors'][0]['name']}"))
+        open_page(ui, served, f"/runs/flow-run/{run}")
+        ui.see_state("Running")
+        ui.browser.see("//*[contains(.,'3 changed, 0 unchanged')]")
+        ui.browser.click("//*[@role='tab' or self::button or self::a][normalize-space()='Artifacts']")
+        ui.browser.see("//*[contains(text(),'progress-mirror-')]")
+        ui.browser.run("window.scrollTo(0, 0); document.querySelector('main')?.scrollTo(0, 0)")
+        shot(ui, "running")
+        link.bytes_per_second = 0
+        until("the end of the run", lambda: is_over(run))
+
+    open_page(ui, served, page)
+    ui.browser.see("//*[contains(normalize-space(),'100%')]")
+
+
+def test_a_failure_is_its_cause_and_its_next_step_and_the_history_shows_it(
+    served: PrefectServer, ui: Newer, registry: DockerRegistry, other_registry: DockerRegistry, repository: str
+) -> None:
+    push(registry.url, repository, image(5), "1.0")
+    config = mirrored(registry, other_registry, repository)
+    name = config["mirrors"][0]["name"]
+    missing = mirrored(registry, other_registry, repository)
+    missing["registries"] = {other_registry.host: {"credentials": "no-such-block"}}
+    for parameters, end in ((config, "Completed"), (missing, "Failed"), (config, "Completed")):
+        run = start_run("mirror", {"config": parameters})
+        until("the end of the run", lambda run=run: is_over(run))
+        assert state_of(run) == end
+        if end == "Failed":
+            open_page(ui, served, artifact(served, artifact_key("mirror", name)))
+            ui.browser.see("//*[normalize-space()='Next step:']")
+            shot(ui, "failed")
+            assert "make it in the Prefect UI (Blocks, +, Registry Credentials)" in ui.browser.text
+
+    open_page(ui, served, artifact(served, artifact_key("history", name)))
+    ui.browser.see(f"//*[normalize-space()='Last runs of {name}']")
+    until("the picture", lambda: ui.browser.run(_WIDTHS) == [690], 20)
+    shot(ui, "history")
+    open_page(ui, served, artifact(served, OVERVIEW))
+    ui.browser.see(f"//a[normalize-space()='{name}']")
+    shot(ui, "overview")
