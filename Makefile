@@ -9,7 +9,7 @@ JOBS ?= 2
 PYTEST := $(BIN)/python -m pytest
 BESIDE := --numprocesses $(JOBS) --dist loadgroup
 
-.PHONY: demo test test-slow test-all drills test-optional ui lint check coverage profile bench lock servers clean docs storm soak fuzz sbom pins
+.PHONY: demo test test-slow test-prefect-next test-all drills test-optional ui lint check coverage profile bench lock servers clean docs storm soak fuzz sbom pins
 
 # Everything comes by hash, also what installs (uv takes seconds where pip takes a minute) and what builds the package.
 $(BIN)/transship: pyproject.toml requirements.lock deployments/build.lock
@@ -36,6 +36,15 @@ ui: $(BIN)/transship servers   ## the Prefect UI in headless Chromium, which is 
 	@command -v chromedriver >/dev/null \
 	  || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium chromium-driver; }
 	$(PYTEST) -m optional tests/ui
+
+NEXT ?= tests/flows tests/tasks
+test-prefect-next: $(BIN)/transship servers   ## the flows on the newest Prefect and SQLAlchemy that resolve, in a venv of its own
+	test -x .venv-next/bin/python || $(PYTHON) -m venv --without-pip .venv-next
+	echo "sqlalchemy[asyncio]>=2.1" > .venv-next/override.txt
+	$(BIN)/uv pip install --quiet --python .venv-next/bin/python --compile-bytecode --upgrade --override .venv-next/override.txt \
+	  "prefect>=3.9" -e . --group dev
+	.venv-next/bin/python -m pytest $(BESIDE) $(NEXT)
+	.venv-next/bin/python -m pytest -m slow tests/flows/test_mirror_deployments.py -k schedule_fires
 
 test-optional: $(BIN)/transship servers   ## what needs 600 MB more: Chromium, and Ceph as a second, stricter S3
 	@command -v radosgw >/dev/null && command -v chromedriver >/dev/null \

@@ -6,8 +6,9 @@ The package names this module as a collection of Prefect, so that programs load 
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 from uuid import UUID
 
@@ -19,6 +20,8 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 
 from oci.archive.s3_options import S3Options
 from oci.errors import InvalidInput
+from oci.mirror.config import MirrorsConfig
+from oci.mirror.reader import parse_config, read_config
 from oci.options import fields_of
 from oci.reference import HUB
 from oci.registry.credentials.credential import Credential
@@ -173,6 +176,30 @@ async def load_s3(name: str) -> S3Options:
     return await _loaded(name, _STORES) if name else S3Options()
 
 
+def _own_store(document: BlockDocument) -> S3Options:
+    return S3Store(**document.data).settings().with_(origin=f"block {document.name}")
+
+
+VARIABLE = "variable:"
+"""What a file of mirrors begins with that is a variable of Prefect: its text, or its value in JSON."""
+
+
+def read_mirrors(path: str) -> MirrorsConfig:
+    """Reads a file of mirrors, or `variable:NAME`, which all workers share. What stands in a variable gets neither the
+    worker's files without its consent nor its environment: whoever reaches the Prefect server may change it. Not to be
+    called in an event loop. Raises what `read_config` raises, and InvalidInput where there is no such variable."""
+    if not path.startswith(VARIABLE):
+        return read_config(path)
+    name = path.removeprefix(VARIABLE)
+    with get_client(sync_client=True) as client:
+        variable = client.read_variable_by_name(name)
+    if variable is None:
+        hint = "make it in the Prefect UI under Variables, or correct the name"
+        raise InvalidInput(f"there is no variable named {name!r}", hint=hint)
+    data = variable.value if isinstance(variable.value, str) else json.dumps(variable.value)
+    return parse_config(data.encode(), path, {})
+
+
 class BlockCredentials:
     """A CredentialSource of loaded blocks: each answers for its own registry and for no other."""
 
@@ -258,10 +285,11 @@ def _docker_login(document: BlockDocument) -> RegistryCredentials:
     return _own_login(document.model_copy(update={"data": login}))
 
 
-def _aws(data: Mapping[str, Any]) -> S3Options:
-    """Of prefect-aws's AwsCredentials or MinIOCredentials."""
+def _aws(document: BlockDocument) -> S3Options:
+    """Of prefect-aws's AwsCredentials or MinIOCredentials, or of an S3Bucket with one of these."""
+    data = document.data.get("credentials") or document.data
     client = data.get("aws_client_parameters") or {}
-    values = {
+    values: dict[str, Any] = {
         "access_key": data.get("aws_access_key_id") or data.get("minio_root_user"),
         "secret_key": data.get("aws_secret_access_key") or data.get("minio_root_password"),
         "session_token": data.get("aws_session_token"),
@@ -269,6 +297,7 @@ def _aws(data: Mapping[str, Any]) -> S3Options:
         "region": data.get("region_name"),
         "endpoint": client.get("endpoint_url"),
         "ca_file": client.get("verify_cert_path"),
+        "origin": f"block {document.name}",
     }
     return S3Options(**{name: value for name, value in values.items() if value}, verify_tls=client.get("verify", True))
 
@@ -281,10 +310,4 @@ def _signing_key(document: BlockDocument) -> keys.SigningKey:
 
 _KEYS = _Readers(SigningKey, signing_key=_signing_key)
 _LOGINS = _Readers(RegistryCredentials, registry_credentials=_own_login, docker_registry_credentials=_docker_login)
-_STORES = _Readers(
-    S3Store,
-    s3_store=lambda document: S3Store(**document.data).settings(),
-    aws_credentials=lambda document: _aws(document.data),
-    minio_credentials=lambda document: _aws(document.data),
-    s3_bucket=lambda document: _aws(document.data.get("credentials") or {}),
-)
+_STORES = _Readers(S3Store, s3_store=_own_store, aws_credentials=_aws, minio_credentials=_aws, s3_bucket=_aws)

@@ -11,7 +11,6 @@ from prefect.logging import get_run_logger
 from pydantic import BaseModel
 
 from oci.mirror.config import Mirror, MirrorsConfig
-from oci.mirror.reader import read_config
 from oci.mirror.run import opened
 from oci.mirror.selection import keep_for
 from oci.prune.execute import execute
@@ -26,6 +25,7 @@ from tasks.access import OneSided, Side
 from tasks.artifacts.overview import OtherLine, keep_overview
 from tasks.artifacts.pages import prune_page
 from tasks.artifacts.report import artifact_key, emit, write_page, write_table
+from tasks.blocks import read_mirrors
 from tasks.run import ONCE, REPEATABLE, current, remembered
 
 
@@ -82,7 +82,7 @@ class PrunePolicy(BaseModel):
         keep = Keep.from_dict(self.keep)
         if not self.mirrors:
             return keep
-        config = await run.in_thread(read_config, self.mirrors)
+        config = await run.in_thread(read_mirrors, self.mirrors)
         names = dict.fromkeys(registry.credentials for registry in config.registries.values() if registry.credentials)
         side = Side(credentials=(*run.side.credentials, *names), anonymous=run.side.anonymous)
         reached = {name: await side.access(name) for name in ("source", "destination")}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -37,6 +37,8 @@ class DeployOptions:
 
     work_pool: str = "transship"
     work_pool_type: str = "process"
+    job_template: Mapping[str, object] | None = None
+    """Base job template of a work pool that has to be made."""
     fleet_pool: str = ""
     group: str = "default"
     notify: str = ""
@@ -100,9 +102,10 @@ async def _deploy(
 ) -> AsyncIterator[Change]:
     dry_run = options.dry_run
     type_of_pools, pool = options.work_pool_type, options.work_pool
-    yield await put_work_pool(client, pool, type_of_pools, dry_run=dry_run)
+    jobs = options.job_template
+    yield await put_work_pool(client, pool, type_of_pools, template=jobs, dry_run=dry_run)
     if options.fleet_pool:
-        yield await put_work_pool(client, options.fleet_pool, type_of_pools, like=pool, dry_run=dry_run)
+        yield await put_work_pool(client, options.fleet_pool, type_of_pools, like=pool, template=jobs, dry_run=dry_run)
     for block in block_types():
         yield await put_block_type(client, block, dry_run=dry_run)
     missing = [change for kind, name in _logins(config) if (change := await find_block(client, kind, name))]

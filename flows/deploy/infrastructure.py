@@ -18,15 +18,25 @@ from tasks.blocks import slug_and_name
 from tasks.fleet.limits import limit_name
 
 
-async def put_work_pool(client: PrefectClient, name: str, kind: str, *, like: str = "", dry_run: bool) -> Change:
+async def put_work_pool(
+    client: PrefectClient,
+    name: str,
+    kind: str,
+    *,
+    like: str = "",
+    template: Mapping[str, object] | None = None,
+    dry_run: bool,
+) -> Change:
     """One that exists is taken as it is, whatever its type. One that has to be made gets type and job template of the
-    pool `like`, where that is there. Raises InvalidInput for a type that isn't installed."""
+    pool `like`, where that is there, else `template` or the default of its type. Raises InvalidInput for a type that
+    the server doesn't know."""
     try:
         await client.read_work_pool(name)
     except ObjectNotFound:
-        kind, template = await _model(client, like) or (kind, await _job_template(client, kind))
+        default = await _job_template(client, kind)
+        kind, jobs = await _model(client, like) or (kind, dict(template or default))
         if not dry_run:
-            await client.create_work_pool(WorkPoolCreate(name=name, type=kind, base_job_template=template))
+            await client.create_work_pool(WorkPoolCreate(name=name, type=kind, base_job_template=jobs))
         return Change("work pool", name, Outcome.CREATED, kind)
     return Change("work pool", name, Outcome.UNCHANGED)
 

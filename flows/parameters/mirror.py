@@ -10,8 +10,8 @@ import msgspec
 from flows.parameters.fleet import FleetOptions, QueueName
 from oci.errors import InvalidInput
 from oci.mirror.config import Mirror, MirrorsConfig
-from oci.mirror.reader import read_config
 from oci.options import Options, option
+from tasks.blocks import read_mirrors
 from tasks.fleet.queue import ShardQueue
 
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=2000)]
@@ -24,8 +24,9 @@ class MirrorCheckParameters(Options, frozen=True, kw_only=True):
         str,
         option(
             "File of mirrors",
-            "mirrors.yaml on the machine of the run; or give the mirrors themselves, at the end of this form.",
-            examples=["/etc/transship/mirrors.yaml"],
+            "mirrors.yaml on the machine of the run, or variable:NAME for a variable of Prefect; or give the mirrors "
+            "themselves, at the end of this form.",
+            examples=["/etc/transship/mirrors.yaml", "variable:mirrors"],
             max_length=2000,
         ),
     ] = ""
@@ -56,7 +57,7 @@ class MirrorCheckParameters(Options, frozen=True, kw_only=True):
 
     def chosen(self) -> tuple[MirrorsConfig, tuple[Mirror, ...]]:
         """Raises InvalidDocument, InvalidInput or StoreError for a file that can't be used."""
-        config = self.config or read_config(self.path)
+        config = self.config or read_mirrors(self.path)
         return config, config.chosen(self.names)
 
 

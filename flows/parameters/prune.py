@@ -49,7 +49,7 @@ class PruneParameters(OneSide, Options, frozen=True, kw_only=True):
         str,
         option(
             "Mirrors",
-            "File of mirrors on the worker. What its mirrors to this destination take is kept, too.",
+            "File of mirrors on the worker, or variable:NAME. What its mirrors to this destination take is kept, too.",
             examples=["/etc/transship/mirrors.yaml"],
             max_length=2000,
         ),

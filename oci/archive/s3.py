@@ -226,7 +226,7 @@ def _identity(session: boto3.Session, settings: S3Options) -> str:
     if settings.role:
         return f"role {settings.role}"
     keys = session.get_credentials()
-    return f"access key {keys.access_key} ({keys.method})" if keys else "anonymous"
+    return f"access key {keys.access_key} ({settings.origin or keys.method})" if keys else "anonymous"
 
 
 def _client(session: boto3.Session, settings: S3Options) -> Any:

@@ -108,6 +108,7 @@ class S3Options(Options, frozen=True, kw_only=True):
     access_key: Annotated[str, option("Access key", "Id of a key.", secret=True)] = ""
     secret_key: Annotated[str, option("Secret key", "Secret of the key.", secret=True)] = ""
     session_token: Annotated[str, option("Session token", "Token of a temporary key.", secret=True)] = ""
+    origin: Annotated[str, option("Origin", "Where the keys are from, in words, for reports.", secret=True)] = ""
     connections: Annotated[
         int,
         option("Connections", "Connections to the store.", ge=1, le=256, flag="--s3-connections", group="advanced"),

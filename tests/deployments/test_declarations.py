@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 from pathlib import Path
 from typing import Any
 
+import prefect.server
 import pytest
 import yaml
 from prefect import Flow, settings
@@ -35,6 +37,19 @@ def test_a_deployment_is_of_a_flow_that_a_worker_can_import(deployment: dict[str
 def test_a_deployment_is_found_by_the_automations_that_watch_over_its_runs(deployment: dict[str, Any]) -> None:
     assert "transship" in deployment["tags"]
     assert deployment["work_pool"]["job_variables"]["env"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == "30"
+
+
+def test_the_template_of_docker_jobs_is_prefects_with_the_image_and_without_privileges() -> None:
+    views = Path(prefect.server.__file__).parent / "api" / "collections_data" / "views"
+    catalogue = json.loads((views / "aggregate-worker-metadata.json").read_text())
+    default = catalogue["prefect-docker"]["docker"]["default_base_job_configuration"]
+    template = json.loads((DEPLOYMENTS / "docker-job-template.json").read_text())
+    job, variables = template["job_configuration"], template["variables"]["properties"]
+
+    assert default["job_configuration"].keys() - job.keys() == {"registry_credentials"}
+    assert job["privileged"] is False
+    assert {text.strip("{} ") for text in job.values() if isinstance(text, str)} == variables.keys()
+    assert (variables["image"]["default"], variables["auto_remove"]["default"]) == ("transship", True)
 
 
 @pytest.mark.parametrize("name", ["server.env", "worker.env"])

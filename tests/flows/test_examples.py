@@ -9,9 +9,12 @@ import sys
 import uuid
 from pathlib import Path
 from typing import assert_type
+from uuid import UUID
 
 import pytest
 from prefect.artifacts import Artifact
+from prefect.client.orchestration import PrefectClient
+from prefect.exceptions import ObjectNotFound
 
 from flows import (
     MirrorParameters,
@@ -27,8 +30,10 @@ from tasks.artifacts.history import remembered
 from tests.flows.cargo import delete_blob
 from tests.servers.docker_registry import DockerRegistry
 from tests.support.content import digest_of, image, push
+from tests.support.flow_runs import is_over, state_of, with_client
 from tests.support.prefect_server import ROOT, PrefectServer
 from tests.support.shop import push_shop
+from tests.support.waiting import until
 
 
 def example(server: PrefectServer, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -90,6 +95,34 @@ def test_what_failed_of_a_mirror_gets_a_second_chance_and_the_ui_a_history(
     past = remembered(str(history.data))
     assert [(run.copied, run.failed, run.succeeded) for run in past] == [(2, 1, False), (0, 1, False)]
     assert past[0].sent > 0
+
+
+def test_a_program_serves_the_flows_without_a_work_pool(
+    prefect: PrefectServer, registry: DockerRegistry, other_registry: DockerRegistry, repository: str
+) -> None:
+    push(registry.url, repository, image(95), "1.0")
+    program = str(ROOT / "deployments" / "examples" / "serve.py")
+    form = {"source": f"{registry.host}/{repository}:1.0", "kind": "image"}
+
+    async def start(client: PrefectClient) -> UUID | None:
+        try:
+            served = await client.read_deployment_by_name("relocate/served")
+        except ObjectNotFound:
+            return None
+        parameters = form | {"destination": f"{other_registry.host}/{repository}"}
+        return (await client.create_flow_run_from_deployment(served.id, parameters=parameters)).id
+
+    environment = {**prefect.environment, "PREFECT_RUNNER_POLL_FREQUENCY": "1"}
+    with subprocess.Popen([sys.executable, program], env=environment, cwd=prefect.home) as serving:
+        try:
+            run = until("the served deployment", lambda: with_client(start))
+            assert run is not None
+            until("the end of the run", lambda: is_over(run))
+        finally:
+            serving.terminate()
+
+    assert state_of(run) == "Completed"
+    assert other_registry.repository_tags(repository) == ["1.0"]
 
 
 def test_a_wrong_call_says_how_to_call_it(prefect_server: PrefectServer) -> None:

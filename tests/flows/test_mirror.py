@@ -14,6 +14,7 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.objects import FlowRun, TaskRun
+from prefect.variables import Variable
 
 import tasks.mirror
 from flows import (
@@ -329,6 +330,30 @@ def test_a_file_that_can_not_be_used_fails_the_run_with_its_line(tmp_path: Path)
 
     with pytest.raises(InvalidDocument, match=r"mirrors.yaml:3: mirrors\[0\].nam: unknown key; did you mean name"):
         mirror_sync(MirrorParameters(path=str(path)))
+
+
+def test_mirrors_that_workers_share_stand_in_a_variable(
+    registry: DockerRegistry, other_registry: DockerRegistry, repository: str
+) -> None:
+    seed(registry, repository, {"1.0": image(1)})
+    name = f"mirrors_{repository.partition('/')[0]}"
+    shared = {"version": 1, **config(registry, other_registry, repository).to_dict()}
+    Variable.set(name, shared, overwrite=True)
+
+    report = mirror_sync(MirrorParameters(path=f"variable:{name}"))
+
+    assert [one.copied for one in report.mirrors] == [1]
+    with pytest.raises(InvalidInput, match="no variable named 'none'"):
+        mirror_sync(MirrorParameters(path="variable:none"))
+
+
+def test_a_variable_gets_nothing_of_the_workers_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OF_THE_WORKER", "secret.example")
+    mirrors = "version: 1\nmirrors: [{name: a, source: {repository: '${OF_THE_WORKER}/x'}}]"
+    Variable.set("mirrors_env", mirrors, overwrite=True)
+
+    with pytest.raises(InvalidDocument, match="OF_THE_WORKER"):
+        MirrorParameters(path="variable:mirrors_env").chosen()
 
 
 def test_parameters_name_a_file_or_hold_the_mirrors() -> None:

@@ -106,10 +106,10 @@ def test_a_block_says_how_an_object_store_is_reached() -> None:
 
 
 def test_a_block_has_every_option_of_an_object_store() -> None:
-    """`abandoned_after` is in days there."""
+    """`abandoned_after` is in days there, and the origin is the block."""
     fields = {name for name in S3Store.model_fields if not name.startswith("_")}
 
-    assert set(S3Options.__struct_fields__) - fields == {"abandoned_after"}
+    assert set(S3Options.__struct_fields__) - fields == {"abandoned_after", "origin"}
     assert S3Store().settings() == S3Options()
 
 
@@ -173,6 +173,7 @@ def test_the_blocks_of_prefect_aws_say_how_a_store_is_reached() -> None:
     for found in asyncio.run(main()):
         assert (found.access_key, found.secret_key, found.region) == ("key", SECRET, "eu-central-1")
         assert (found.endpoint, found.verify_tls) == ("https://s3.corp.example", False)
+        assert found.origin.startswith("block foreign-")
 
 
 @pytest.mark.usefixtures("prefect")

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -213,7 +214,7 @@ def test_a_failure_is_its_cause_and_its_next_step_and_the_history_shows_it(
     missing["registries"] = {other_registry.host: {"credentials": "no-such-block"}}
     for parameters, end in ((config, "Completed"), (missing, "Failed"), (config, "Completed")):
         run = start_run("mirror", {"config": parameters})
-        until("the end of the run", lambda run=run: is_over(run))
+        until("the end of the run", partial(is_over, run))
         assert state_of(run) == end
         if end == "Failed":
             open_page(ui, served, artifact(served, artifact_key("mirror", name)))

@@ -11,7 +11,9 @@ import click
 
 from flows.cli.click_ext import Invocation, Verb, boolean, everywhere
 from flows.cli.mirror.shared import expect_server
+from oci.errors import InvalidConfig
 from oci.mirror.reader import json_schema, read_config
+from oci.output import os_errors
 from oci.units import counted
 
 if TYPE_CHECKING:
@@ -26,6 +28,12 @@ _HEADER = ("Outcome", "Kind", "Name", "Detail")
 @click.option("-f", "--file", default="mirrors.yaml", show_default=True, help="The mirrors.")
 @click.option("--work-pool", default="transship", show_default=True, help="Its workers run the mirrors.")
 @click.option("--work-pool-type", default="process", show_default=True, help="Of a pool that has to be made.")
+@click.option(
+    "--job-template",
+    default="",
+    metavar="PATH",
+    help="Base job template, in JSON, of a pool that has to be made. Without it, the default of the type.",
+)
 @click.option(
     "--fleet-work-pool",
     default="",
@@ -63,6 +71,7 @@ def deploy(invocation: Invocation, /, **flags: Any) -> None:
     options = DeployOptions(
         work_pool=flags["work_pool"],
         work_pool_type=flags["work_pool_type"],
+        job_template=_template(flags["job_template"]),
         fleet_pool=flags["fleet_work_pool"],
         group=flags["group"],
         notify=flags["notify"],
@@ -92,6 +101,22 @@ def deploy(invocation: Invocation, /, **flags: Any) -> None:
     counted_outcomes = ", ".join(f"{number} {outcome}" for outcome, number in counts.items())
     output.summary(f"nothing was changed; {counted_outcomes}" if options.dry_run else counted_outcomes)
     output.finish()
+
+
+def _template(path: str) -> dict[str, Any] | None:
+    if not path:
+        return None
+    with os_errors(store="", subject=path, operation="reading the job template"), open(path, "rb") as file:
+        data = file.read()
+    try:
+        template = json.loads(data)
+    except ValueError as error:
+        raise InvalidConfig(f"{path}: {error}", hint="prefect work-pool get-default-base-job-template") from error
+    if not isinstance(template, dict) or not {"job_configuration", "variables"} <= template.keys():
+        raise InvalidConfig(
+            f"{path}: expected job_configuration and variables", hint="prefect work-pool get-default-base-job-template"
+        )
+    return template
 
 
 @click.command(name="schema", cls=Verb, examples=("", "--quiet", "--json"))

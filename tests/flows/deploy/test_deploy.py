@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import uuid
@@ -21,6 +22,8 @@ from tasks.blocks import RegistryCredentials
 from tests.support.command import Done, transship
 from tests.support.flow_runs import with_client
 from tests.support.prefect_server import FLEET_POOL, PrefectServer, deploy
+
+DEPLOYMENTS = Path(__file__).parent.parent.parent.parent / "deployments"
 
 
 class Deployer:
@@ -133,6 +136,18 @@ def test_a_fleet_is_made_only_where_it_is_asked_for_and_its_pool_is_like_that_of
     assert pool.base_job_template == template
     assert there == [(own, ["transship"])] * 3
     assert back == [(FLEET_POOL, ["transship"])] * 3
+
+
+def test_a_pool_that_has_to_be_made_gets_the_job_template(deployer: Deployer) -> None:
+    template = DEPLOYMENTS / "docker-job-template.json"
+    pool = f"{deployer.group}-docker"
+
+    deployer.deploy(flags=f"--work-pool {pool} --work-pool-type docker --job-template {template}")
+    made = with_client(lambda client: client.read_work_pool(pool))
+    wrong = deployer.deploy(flags=f"--job-template {deployer.file}")
+
+    assert (made.type, made.base_job_template) == ("docker", json.loads(template.read_text()))
+    assert wrong.code == 2
 
 
 def test_what_changed_in_the_file_changes_on_the_server_and_is_named(deployer: Deployer) -> None:
