@@ -88,8 +88,9 @@ PROGRAM ?= deployments/examples/demo.py
 profile: $(BIN)/transship   ## where the time goes, as a flame graph: make profile PROGRAM=".venv/bin/transship copy -b ..."
 	$(BIN)/py-spy record --subprocesses --rate 200 --output profile.svg -- $(BIN)/python $(PROGRAM)
 
-docs: $(BIN)/transship   ## the book, into site/; its reference pages are made from the declarations
+docs: $(BIN)/transship   ## the book, into site/, and manual pages, into site/man; its reference pages are made from the declarations
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	$(BIN)/transship help --man-pages site/man
 
 bench: $(BIN)/transship servers
 	$(BIN)/python -m tests.benchmarks

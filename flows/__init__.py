@@ -6,6 +6,7 @@ Nothing is imported before it is asked for, so that the command line in `flows.c
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -101,10 +102,17 @@ __all__ = [  # noqa: PLE0604 - the names are strings
 ]
 
 
+def be_patient() -> None:
+    """Lets a server that Prefect starts for one program take its time: a busy machine needs more than its 20 seconds.
+    Prefect reads the variable when it is imported."""
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
+
+
 def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    be_patient()
     return getattr(importlib.import_module(home), name)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from flows import be_patient
 from oci.errors import Unavailable
 from oci.export.options import ExportOptions
 from oci.registry.options import DEFAULT_CONCURRENCY
@@ -39,8 +40,7 @@ def run(
     # Prefect reads these when it is imported. A copy must not phone home unasked; who wants that sets them.
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    # A busy machine takes longer than Prefect's 20 seconds to start a server the first time.
-    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+    be_patient()
     # A server that ends with the command complains about what it would have liked to do still.
     os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "CRITICAL")
 

@@ -134,6 +134,10 @@ class NotFound(StoreError):
     """There is no such repository, manifest, blob or file."""
 
 
+class NoSuchFile(NotFound, InvalidInput):
+    """A file that a person named isn't there: wrong usage, as a name that doesn't parse."""
+
+
 class Unauthorized(StoreError):
     """Credentials are missing or wrong."""
 

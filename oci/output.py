@@ -19,7 +19,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from oci.errors import Denied, NotFound, Refused, StoreError, TransshipError, Unavailable
+from oci.errors import Denied, NoSuchFile, NotFound, Refused, StoreError, TransshipError, Unavailable
 from oci.reference import ArchiveName, LayoutFolder, Reference, Repository
 
 NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR})
@@ -29,6 +29,9 @@ PRIVATE = 0o600
 
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_OF_NAMED_FILES = frozenset({"opening", "reading the lock file"})
+"""Operations on files that only a person names: archives and locks."""
+
 _SYSTEM_FOLDERS = ("/dev/", "/proc/")
 
 
@@ -38,7 +41,7 @@ def store_error(error: OSError, *, side: str = "", store: str, subject: str = ""
     message = (error.strerror or str(error)).lower()
     hint = "check the path"
     if error.errno in NOT_THERE:
-        kind = NotFound
+        kind = NoSuchFile if side != "destination" and operation in _OF_NAMED_FILES else NotFound
         hint = "make the folder first" if side == "destination" and operation == "opening" else hint
     elif error.errno in _FORBIDDEN:
         kind, hint = Denied, "check who may read and write there, and whether it is mounted read-only"

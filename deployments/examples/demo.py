@@ -10,7 +10,10 @@ import os
 import random
 import shutil
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -53,12 +56,33 @@ def main() -> None:
         verify=Verify.DEEP,
     )
     say("Relocating the bundle as a Prefect flow (the first one starts a server, some 15 seconds) ...")
-    first = relocate_sync(parameters)
+    with patience("the server still starts"):
+        first = relocate_sync(parameters)
     say("... and once more, now that nothing has changed.")
     second = relocate_sync(parameters)
     show(first, second)
     if not (first.succeeded and second.succeeded and second.images_copied == 0):
         sys.exit("the demo didn't end as it should")
+
+
+@contextmanager
+def patience(text: str) -> Iterator[None]:
+    """Says every ten seconds that nothing is wrong. A server that never comes is told without a traceback."""
+    done = threading.Event()
+
+    def tell() -> None:
+        while not done.wait(10):
+            say(f"... {text}")
+
+    threading.Thread(target=tell, daemon=True).start()
+    try:
+        yield
+    except RuntimeError as error:
+        if "ephemeral" not in str(error):
+            raise
+        sys.exit(f"{error}\nGive it more time: PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS=600")
+    finally:
+        done.set()
 
 
 def make_bundle(folder: Path) -> None:

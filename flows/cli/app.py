@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -16,7 +16,6 @@ import click
 
 from flows.cli.click_ext import Invocation, Tree, everywhere, hint_of, sentence_of
 from flows.cli.output import IMGPKG, ExitCode, as_object, exit_code, laid_out, program_name
-from oci.cancel import CancelToken
 from oci.errors import Cancelled, TransshipError
 
 _UNKNOWN_TO_IMGPKG = (ExitCode.USAGE, ExitCode.PARTLY)
@@ -74,7 +73,7 @@ def run(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files may be no Unicode
     invocation = Invocation()
-    with _cancel_on_signals(invocation.cancel) as signals:
+    with _cancel_on_signals(invocation) as signals:
         try:
             code = _run(arguments, invocation, signals)
         except BrokenPipeError:
@@ -116,22 +115,30 @@ def _run(arguments: list[str], invocation: Invocation, signals: list[int]) -> in
 
 
 @contextmanager
-def _cancel_on_signals(cancel: CancelToken) -> Iterator[list[int]]:
-    """Ctrl-C and SIGTERM set the token; a second one ends the process at once. Gives the signals that came.
+def _cancel_on_signals(invocation: Invocation) -> Iterator[list[int]]:
+    """Ctrl-C and SIGTERM set the token; one more ends the process at once. Gives the signals that came. Where a command
+    can drain, the token is set when what is on its way at SIGTERM is done.
 
     A thread of its own reads them from a pipe (`signal.set_wakeup_fd`): Python's handlers wait for the main thread,
     which may sit in a lock and not be woken when another thread took the signal.
     """
     signals: list[int] = []
 
+    def drained(drain: Callable[[], None]) -> None:
+        drain()
+        invocation.cancel.cancel()
+
     def listen() -> None:
         while byte := os.read(reader, 1):
             if signal.getsignal(byte[0]) is not _ignore:
                 continue  # `mirror watch` has handlers of its own
-            if signals:
+            if invocation.cancel.cancelled and signals:
                 os._exit(128 + byte[0])
             signals.append(byte[0])
-            cancel.cancel()
+            if byte[0] == signal.SIGTERM and len(signals) == 1 and invocation.drain is not None:
+                threading.Thread(target=drained, args=(invocation.drain,), name="drain", daemon=True).start()
+            else:
+                invocation.cancel.cancel()
         os.close(reader)
 
     if threading.current_thread() is not threading.main_thread():

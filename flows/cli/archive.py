@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 _IMAGES = ("Image", "Tag", "Kind", "Blobs", "Bytes", "Digest")
 _BLOBS = ("Digest", "Bytes")
-_OF_NAMES = ("tags", "names", "repo_based_tags", "repair")
+_OF_NAMES = ("tags", "names", "repo_based_tags", "repair", "backup")
 _CHANGES = ("Change", "Image", "Before", "After")
 
 

@@ -24,6 +24,9 @@ class Invocation:
         self.cancel = CancelToken()
         self.resume_hint = "run the same again"
         """What an interrupted command leaves and how to go on, for the person who interrupted it."""
+        self.drain: Callable[[], None] | None = None
+        """For SIGTERM: makes the command begin nothing more, and returns when what is on its way is done, or has had
+        its time. None where a command only breaks off."""
 
 
 _TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})

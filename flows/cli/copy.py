@@ -34,6 +34,7 @@ from oci.units import counted, show_size
 if TYPE_CHECKING:
     from oci.receipts.record import Recorder
 
+IMAGE, BUNDLE = "image", "bundle"
 _UNMONITORED = {
     "plan_only": "--plan",
     "lock_output": "--lock-output",
@@ -44,7 +45,7 @@ _UNMONITORED = {
 
 _RARE = """--repo-based-tags --name-images --only --cosign-signatures --ignore-bundle-check --sha256sums --metrics-file
 --progress --base --delta-from --max-size --part-size --max-blob-size --include-non-distributable-layers --record
---attach-receipt --require-signature --require-signatures --concurrency"""
+--attach-receipt --backup-tag --shallow --require-signature --require-signatures --concurrency"""
 
 
 @click.command(
@@ -233,7 +234,7 @@ def _copy(
     _identities(invocation, result.receipt)
     if plan.attached_left:
         output.line(f"copy | {counted(plan.attached_left, 'attached artifact')} left at the source: --artifacts all")
-    output.summary(_summary(result))
+    output.summary(_summary(result, plain=bool(request.image)))
 
 
 def _say(invocation: Invocation, step: Step) -> None:
@@ -251,15 +252,16 @@ def _identities(invocation: Invocation, receipt: Receipt) -> None:
             invocation.output.line(f"copy | {registry}: {text}")
 
 
-def _summary(result: RelocationResult) -> str:
+def _summary(result: RelocationResult, *, plain: bool) -> str:
+    """With `plain`, a bundle was copied as the image that it is."""
     plan, receipt, verification = result.plan, result.receipt, result.verification
     present = [outcome for outcome in result.outcomes if outcome.status == PRESENT]
     copied = [outcome for outcome in result.outcomes if outcome.status != PRESENT]
-    images = f"{_kinds(plan, copied)} copied, {len(present)} there already"
+    images = f"{_kinds(plan, copied, plain=plain)} copied, {len(present)} there already"
     if plan.unchanged and any(image.is_bundle for image in plan.images):
         images = "nothing copied, 1 bundle there already (what it lists wasn't asked for)"
     if plan.repair:
-        images = f"{_kinds(plan, copied)} repaired, {len(present)} complete already"
+        images = f"{_kinds(plan, copied, plain=plain)} repaired, {len(present)} complete already"
     images += left_behind(plan.attached_left)
     verified = f", {verification} verified" if verification else ""
     return (
@@ -269,9 +271,10 @@ def _summary(result: RelocationResult) -> str:
     )
 
 
-def _kinds(plan: Plan, outcomes: Sequence[ImageOutcome]) -> str:
+def _kinds(plan: Plan, outcomes: Sequence[ImageOutcome], *, plain: bool) -> str:
     """`1 image`, or `7 (2 bundles, 3 images, 2 indexes)`."""
-    kinds = Counter(plan.by_digest[outcome.digest].kind for outcome in outcomes)
+    names = (plan.by_digest[outcome.digest].kind for outcome in outcomes)
+    kinds = Counter(IMAGE if plain and kind == BUNDLE else kind for kind in names)
     if len(kinds) < 2:
         return counted(len(outcomes), *kinds) if kinds else "0 images"
     return f"{len(outcomes)} ({', '.join(counted(count, kind) for kind, count in sorted(kinds.items()))})"

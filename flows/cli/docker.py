@@ -49,7 +49,7 @@ def to_docker(
     with registry.session(invocation, concurrency=flags["concurrency"], store=store) as session:
         plan = make_plan(session, request)
         check_whole(plan)
-        images = [_image(session, plan, one) for one in _wanted(plan)]
+        images = [_image(session, plan, image) for image in _loadable(plan)]
         if name:
             if len(images) != 1:
                 raise InvalidInput(
@@ -74,29 +74,29 @@ def to_docker(
             size = write_docker_archive(path, images, read)
         receipt = session.meter.receipt()
     names = [name for image in images for name in image.names]
-    found = {"location": path, "format": DOCKER_ARCHIVE, "images": len(images), "layers": len(layers)}
-    found |= {"names": names, "size": size, "seconds": receipt.seconds, "requests": receipt.total_requests}
-    output.result(**found)
+    result = {"location": path, "format": DOCKER_ARCHIVE, "images": len(images), "layers": len(layers)}
+    result |= {"names": names, "size": size, "seconds": receipt.seconds, "requests": receipt.total_requests}
+    output.result(**result)
     if flags["report"]:
-        write_json(flags["report"], found)
+        write_json(flags["report"], result)
     output.summary(
         f"{plan.source} -> {path}: {counted(len(images), 'image')}, {counted(len(layers), 'layer')}, "
         f"{show_size(size)} written, {counted(receipt.total_requests, 'request')}, {receipt.seconds:.1f} s"
     )
 
 
-def _wanted(plan: Plan) -> Iterator[PlannedManifest]:
+def _loadable(plan: Plan) -> Iterator[PlannedManifest]:
     """What docker can hold: no signatures, and nothing that is attached."""
     return (image for image in plan.images if image.role not in (Role.SIGNATURE, Role.REFERRER))
 
 
 def _image(session: Session, plan: Plan, image: PlannedManifest) -> DockerImage:
     """Of an index, its only image."""
-    manifests = [one for one in plan.below(image) if not one.children or one.is_bundle]
+    manifests = [manifest for manifest in plan.below(image) if not manifest.children or manifest.is_bundle]
     if len(manifests) != 1:
-        found = ", ".join(filter(None, (one.platform for one in manifests)))
+        platforms = ", ".join(filter(None, (manifest.platform for manifest in manifests)))
         raise InvalidInput(
-            f"{image.subject} has {len(manifests)} images ({found}), and docker's archives have no index",
+            f"{image.subject} has {len(manifests)} images ({platforms}), and docker's archives have no index",
             hint="choose one: --platform linux/amd64",
         )
     home = image.origin.repository if image.origin else image.store

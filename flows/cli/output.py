@@ -210,7 +210,7 @@ class ExitCode(IntEnum):
     FAILED = 1, "failed", "the error's hint is a next step"
     USAGE = (
         2,
-        "wrong usage: flags or references that can't be used, or a mistake in mirrors.yaml or in a policy",
+        "wrong usage: flags or references that can't be used, a named file that isn't there, a mistake in mirrors.yaml",
         "correct what the message names; `--help` of the command",
     )
     PARTLY = (

@@ -1,4 +1,4 @@
-"""Bytes on their way: a live display on a terminal, plain lines in a pipe when they are asked for.
+"""Bytes on their way: a live display on a terminal, a plain line now and then elsewhere.
 
 Nothing calls back from the core: a thread looks at the meter and at what the session has in flight.
 """
@@ -13,39 +13,34 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 import click
 
 from flows.cli.click_ext import Invocation
-from flows.cli.output import visible
+from flows.cli.display.rows import Rates, Row, bar_line, bar_parts
+from flows.cli.output import IMGPKG, program_name, visible
 from oci.digest import Digest
 from oci.meter import METRICS_FILE, PUSHGATEWAY, Meter, Receipt, RunMetrics, export_metrics
 from oci.relocation.session import Session
 from oci.relocation.transfer import DONE, FAILED, PRESENT
-from oci.units import show_size
 
 if TYPE_CHECKING:
-    from rich.progress import ProgressColumn
-
     from oci.export.parts import Part
     from oci.export.plan import ArchivePlan
     from oci.relocation.plan import Plan, PlannedManifest
     from oci.relocation.session import Session
     from oci.relocation.transfer import ImageOutcome
 
-_TERMINAL_SECONDS = 0.2
 _PLAIN_SECONDS = 5.0
+_QUIET_SECONDS = 60.0
+"""Between two lines in a pipe that nobody asked for."""
+
+_BAR_ROOM = 70
+"""Columns of a bar with its sizes, its rate and the time that is left."""
+
 _LONGEST_NAME = 40
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One bar; sizes in bytes, `total` None while it isn't known."""
-
-    name: str
-    moved: int = 0
-    total: int | None = None
 
 
 class Progress(Protocol):
@@ -55,6 +50,16 @@ class Progress(Protocol):
 
     def parts(self) -> list[Row]:
         """What is on its way right now."""
+
+
+@runtime_checkable
+class Lines(Protocol):
+    """The same as text, for whoever knows better than bars."""
+
+    def lines(self, width: int) -> list[str]: ...
+
+    def line(self) -> str:
+        """One line, for a pipe."""
 
 
 @dataclass(slots=True)
@@ -178,19 +183,20 @@ def progress_flag(command: Any) -> Any:
         "progress_kind",
         type=click.Choice(["auto", "plain", "none"]),
         default="auto",
-        help="auto: on a terminal; plain: lines on standard error, in a pipe too.",
+        help="auto: on a terminal, and a line a minute elsewhere; plain: a line every five seconds.",
     )(command)
 
 
 @contextmanager
-def shown(progress: Progress, invocation: Invocation, kind: str) -> Iterator[None]:
-    """Draws while the block runs; `asked` is `auto`, `plain` or `none`."""
-    draw = _drawing(invocation, kind)
+def shown(progress: Progress | Lines, invocation: Invocation, kind: str) -> Iterator[None]:
+    """Draws while the block runs; `kind` is `auto`, `plain` or `none`."""
+    lines = progress if isinstance(progress, Lines) else Bars(progress)
+    draw = _drawing(lines, invocation, kind)
     if draw is None:
         yield
         return
     stop = threading.Event()
-    thread = threading.Thread(target=draw, args=(progress, stop), name="progress", daemon=True)
+    thread = threading.Thread(target=draw, args=(stop,), name="progress", daemon=True)
     thread.start()
     try:
         yield
@@ -199,77 +205,44 @@ def shown(progress: Progress, invocation: Invocation, kind: str) -> Iterator[Non
         thread.join()
 
 
-def _drawing(invocation: Invocation, kind: str) -> Callable[[Progress, threading.Event], None] | None:
+def _drawing(lines: Lines, invocation: Invocation, kind: str) -> Callable[[threading.Event], None] | None:
+    """On a terminal lines that are drawn anew, unless this is a build (CI); else a line now and then on standard error,
+    for who looks at the log of a long run."""
     output = invocation.output
     if kind == "plain":
-        return _draw_plain
-    if kind == "none" or output.json or output.quiet or not output.tty or not sys.stderr.isatty():
+        return partial(_print, lines, _PLAIN_SECONDS)
+    if kind == "none" or output.json or output.quiet or program_name() == IMGPKG:
         return None
-    colored = output.color and not os.environ.get("NO_COLOR")
-    return lambda progress, stop: _draw_terminal(progress, stop, colored=colored)
+    if not (output.tty and sys.stderr.isatty()) or os.environ.get("CI") or os.environ.get("TERM") == "dumb":
+        return partial(_print, lines, _QUIET_SECONDS)
+    from flows.cli.display.terminal import draw_until  # noqa: PLC0415 - only a terminal needs it
+
+    return partial(draw_until, lines.lines)
 
 
-def _draw_plain(progress: Progress, stop: threading.Event) -> None:
-    before = 0
-    while not stop.wait(_PLAIN_SECONDS):
-        row = progress.overall()
-        rate = (row.moved - before) / _PLAIN_SECONDS
-        before = row.moved
-        total = row.total or 0
-        remaining_time = f", {_clock((total - row.moved) / rate)} left" if rate > 0 else ""
-        sizes = (
-            f", {show_size(row.moved)} of {show_size(total)}, {show_size(rate)}/s{remaining_time}"
-            if row.total is not None
-            else ""
-        )
-        print(visible(f"{row.name}{sizes}"), file=sys.stderr, flush=True)
+def _print(lines: Lines, seconds: float, stop: threading.Event) -> None:
+    while not stop.wait(seconds):
+        print(visible(lines.line()), file=sys.stderr, flush=True)
 
 
-def _draw_terminal(progress: Progress, stop: threading.Event, *, colored: bool) -> None:
-    from rich import progress as bars  # noqa: PLC0415 - only a terminal needs it
-    from rich.console import Console  # noqa: PLC0415
+class Bars:
+    """The rows of a progress as text: the whole, then what is on its way."""
 
-    columns = (
-        bars.TextColumn("{task.description}", markup=False),
-        bars.BarColumn(),
-        bars.DownloadColumn(binary_units=True),
-        _speed_column(),
-        bars.TimeRemainingColumn(),
-    )
-    # The product's lines are folded by the terminal, not here: people copy them from it.
-    console = Console(stderr=True, no_color=not colored, soft_wrap=True)
-    # Lines of the product go above the display only where both share a terminal.
-    both = sys.stdout.isatty()
-    with bars.Progress(*columns, console=console, transient=True, redirect_stdout=both, refresh_per_second=5) as live:
-        whole = live.add_task("", total=None)
-        drawn: dict[str, bars.TaskID] = {}
-        while not stop.wait(_TERMINAL_SECONDS):
-            overall = progress.overall()
-            live.update(whole, description=visible(overall.name), total=overall.total, completed=overall.moved)
-            rows = {row.name: row for row in progress.parts()[: max(0, console.height - 4)]}
-            for name in drawn.keys() - rows.keys():
-                live.remove_task(drawn.pop(name))
-            for name, row in rows.items():
-                if name not in drawn:
-                    drawn[name] = live.add_task(f"  {visible(name)}", total=row.total)
-                live.update(drawn[name], completed=row.moved)
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._rates = Rates()
 
+    def line(self) -> str:
+        row = self._progress.overall()
+        return ", ".join(bar_parts(row, self._rates.of("", row.moved)))
 
-def _speed_column() -> ProgressColumn:
-    """In the units of the sizes beside it, which rich's own isn't."""
-    from rich.progress import ProgressColumn, Task  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
-
-    class Speed(ProgressColumn):
-        def render(self, task: Task) -> Text:
-            return Text(f"{show_size(task.speed)}/s" if task.speed else "", style="progress.data.speed")
-
-    return Speed()
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds_left = divmod(round(seconds), 60)
-    return f"{minutes}m{seconds_left:02}s" if minutes else f"{seconds_left}s"
+    def lines(self, width: int) -> list[str]:
+        whole, parts = self._progress.overall(), self._progress.parts()
+        room = max(12, width - _BAR_ROOM)
+        name_width = min(room, max(len(row.name) + 2 for row in (whole, *parts)))
+        rows = [bar_line(whole, self._rates.of("", whole.moved), indent=0, name_width=name_width)]
+        rows += [bar_line(row, self._rates.of(row.name, row.moved), indent=2, name_width=name_width) for row in parts]
+        return rows
 
 
 F = TypeVar("F", bound=Callable[..., Any])

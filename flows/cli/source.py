@@ -22,7 +22,12 @@ from oci.signatures.artifacts import COSIGN
 F = TypeVar("F", bound=Callable[..., Any])
 
 _SOURCES = ("lock", "bundle", "image", "archive")
-_OF_REPOSITORIES = {"repair": "--repair", "repo_based_tags": "--repo-based-tags", "names": "--name-images"}
+_OF_REPOSITORIES = {
+    "repair": "--repair",
+    "repo_based_tags": "--repo-based-tags",
+    "names": "--name-images",
+    "backup": "--backup-tag",
+}
 
 
 class SourceFlags(Struct, frozen=True):

@@ -78,21 +78,21 @@ def parse(description: bytes, member: Callable[[str], Part | None]) -> Parsed | 
         return None
     if not all(isinstance(item, dict) and "Config" in item for item in items):
         return None
-    found = Parsed(entries=[], manifests={}, members={})
+    parsed = Parsed(entries=[], manifests={}, members={})
     for number, item in enumerate(items):
         path = f"{NAME} [{number}]"
-        manifest = _image(item, path, member, found.members)
-        found.manifests[manifest.digest] = manifest
+        manifest = _image(item, path, member, parsed.members)
+        parsed.manifests[manifest.digest] = manifest
         names = [as_text(name, f"{path}.RepoTags") for name in as_list(item.get("RepoTags"), f"{path}.RepoTags")]
-        found.entries.extend(_entry(manifest.digest, path, name) for name in names or [""])
-    return found
+        parsed.entries.extend(_entry(manifest.digest, path, name) for name in names or [""])
+    return parsed
 
 
 def _image(
     item: dict[str, Any], path: str, member: Callable[[str], Part | None], members: dict[Digest, str]
 ) -> Manifest:
     name = as_text(item.get("Config", ""), f"{path}.Config")
-    config = _whole(_there(member, name, f"{path}.Config"), f"{path}.Config")
+    config = _whole(_required(member, name, f"{path}.Config"), f"{path}.Config")
     digest = digest_of(config)
     members[digest] = name
     try:
@@ -109,7 +109,7 @@ def _image(
         if not _is_digest(diff_id):
             raise InvalidManifest(f"{path}.Config.rootfs.diff_ids[{number}] is no digest")
         file = as_text(layer, where)
-        descriptor = _layer(_there(member, file, where), Digest(diff_id))
+        descriptor = _layer(_required(member, file, where), Digest(diff_id))
         members[descriptor.digest] = file
         descriptors.append(descriptor)
     body = {
@@ -131,7 +131,7 @@ def _layer(part: Part, diff_id: Digest) -> Descriptor:
     return Descriptor(f"{_LAYER}{ending}", Digest(f"sha256:{sha256.hexdigest()}"), part.size)
 
 
-def _there(member: Callable[[str], Part | None], name: str, path: str) -> Part:
+def _required(member: Callable[[str], Part | None], name: str, path: str) -> Part:
     part = member(name)
     if part is None:
         raise InvalidManifest(f"{path}: {name[:200]!r} isn't in the archive", hint="save the image again")

@@ -224,13 +224,13 @@ def _of_docker(members: dict[str, Stretch], links: dict[str, Stretch], note: Tra
         return members.get(name)
 
     def part(name: str) -> docker_archive.Part | None:
-        found = stretch(name)
-        return docker_archive.Part(found.size, partial(found.reader.read, found.offset)) if found else None
+        member = stretch(name)
+        return docker_archive.Part(member.size, partial(member.reader.read, member.offset)) if member else None
 
     parsed = docker_archive.parse(description.bytes(docker_archive.LIMIT), part)
     if parsed is None:
         return None
-    blobs = {digest: found for digest, name in parsed.members.items() if (found := stretch(name))}
+    blobs = {digest: member for digest, name in parsed.members.items() if (member := stretch(name))}
     return Contents(DOCKER_ARCHIVE, members, parsed.entries, parsed.manifests, blobs=blobs, transship_json=note)
 
 

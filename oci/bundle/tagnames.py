@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
+from datetime import date
 
 from msgspec import Struct
 
-from oci.digest import Digest
-from oci.reference import Reference
+from oci.digest import Digest, digest_of, hex_of
+from oci.errors import InvalidInput, InvalidReference
+from oci.reference import Reference, parse_tag
 from oci.store import Source, found_manifest
 
 KEEP_ALIVE_SUFFIX = ".imgpkg"
@@ -71,6 +73,23 @@ def digest_named(tag: str) -> Digest | None:
     """Returns the digest in a tag's name; None too for a digest that was too long for a tag and was cut."""
     algorithm, _, encoded = attached_to(tag).partition("-")
     return Digest(f"{algorithm}:{encoded}") if algorithm == "sha256" else None
+
+
+def backup(template: str, tag: str, digest: Digest, day: date) -> str:
+    """Returns the tag under which an image stays when `tag` moves away from it. `template` has {tag}, {short} (12
+    characters of the digest) and {date}. Raises InvalidInput for one that gives no tag."""
+    try:
+        return parse_tag(template.format(tag=tag, short=hex_of(digest)[:12], date=f"{day:%Y%m%d}"), template)
+    except (KeyError, ValueError, IndexError, AttributeError, InvalidReference) as error:
+        raise InvalidInput(
+            f"{template!r} gives no tag for {tag}", hint="write one with {tag}, {short} and {date}: {tag}-before-{date}"
+        ) from error
+
+
+def check_backup(template: str) -> None:
+    """Raises InvalidInput for a template that can give no tag, or the very tag that moves."""
+    if template and backup(template, "x", digest_of(b""), date(2000, 1, 1)) == "x":
+        raise InvalidInput(f"{template!r} is the tag that moves", hint="add to it: {tag}-before-{date}")
 
 
 def is_keep_alive(tag: str) -> bool:

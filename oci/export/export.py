@@ -258,6 +258,7 @@ def _followed(session: Session, store: StoreName, blob: Descriptor, offset: int,
     """The session knows how much of it was read, by all who read parts of it."""
     moving, end = session.moving, blob.size
     for chunk in session.source(store).read_blob(blob, offset, length):
+        session.bandwidth.take(len(chunk), {store.registry})
         moving[blob.digest] = moving.get(blob.digest, 0) + len(chunk)
         yield chunk
     if moving.get(blob.digest, end) >= end:

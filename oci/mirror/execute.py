@@ -113,7 +113,7 @@ def execute(
         while True:
             stopped = stop_at_failure and any(outcome.status == FAILED for outcome in outcomes)
             for item in () if stopped else islice(queue, width - len(running)):
-                running[threads.submit(execute_item, session, item, breaker, listed=listed)] = item
+                running[threads.submit(breaker.busy, execute_item, session, item, breaker, listed=listed)] = item
             if not running:
                 break
             finished, _ = wait(running, return_when=FIRST_COMPLETED)

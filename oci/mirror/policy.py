@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from oci.bundle.tagnames import check_backup
 from oci.descriptor import Platform
 from oci.errors import InvalidInput
 from oci.options import Options, option
@@ -307,6 +308,7 @@ class Policy(Checked, MirrorArtifacts, frozen=True, kw_only=True):
 
     checks: ClassVar[Mapping[str, Callable[[Any], None]]] = {
         "artifacts": check_words,
+        "backup": check_backup,
         "immutable": check_patterns,
         "never": check_patterns,
         "platforms": _check_platforms,
@@ -358,6 +360,15 @@ class Policy(Checked, MirrorArtifacts, frozen=True, kw_only=True):
             max_length=100,
         ),
     ] = ()
+    backup: Annotated[
+        str,
+        option(
+            "Backup tag",
+            "Before a tag moves at a destination, its old image gets this one, of {tag}, {short} and {date}.",
+            examples=["{tag}-before-{date}"],
+            max_length=128,
+        ),
+    ] = ""
     keep_alive: Annotated[
         KeepAlive,
         option(

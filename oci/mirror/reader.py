@@ -19,7 +19,7 @@ from oci.errors import (
     InvalidConfig,
     InvalidDocument,
     InvalidInput,
-    NotFound,
+    NoSuchFile,
     StoreError,
     Unavailable,
     did_you_mean,
@@ -44,14 +44,14 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 def read_config(path: str, environment: Mapping[str, str] | None = None) -> MirrorsConfig:
-    """Raises InvalidDocument, naming the file, the line and the path of each thing that is wrong; NotFound or Denied
+    """Raises InvalidDocument, naming the file, the line and the path of each thing that is wrong; NoSuchFile or Denied
     for a file that can't be read. `environment` is where variables come from, by default the process's."""
     operation = "reading the mirrors"
     try:
         with open(path, "rb") as file:
             data = file.read(yaml_lines.SIZE_LIMIT + 1)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise NotFound(
+        raise NoSuchFile(
             "no such file", subject=path, operation=operation, hint="name the file of mirrors with -f"
         ) from error
     except OSError as error:

@@ -145,6 +145,7 @@ def run_mirrors(
     mirrors: Sequence[Mirror],
     shared: Shared,
     *,
+    on_compared: Callable[[Mirror, Comparison], None] | None = None,
     on_done: Callable[[Mirror, WorkItem, tuple[ItemOutcome, ...]], None] | None = None,
     on_report: Callable[[MirrorReport], None] | None = None,
 ) -> list[MirrorReport]:
@@ -166,10 +167,21 @@ def run_mirrors(
                 if on_done is not None:
                     on_done(mirror, item, outcomes)
 
+        def compared(comparison: Comparison) -> None:
+            with lock:
+                if on_compared is not None:
+                    on_compared(mirror, comparison)
+
         session.cancel.check()
         begun.add(mirror.name)
+        if shared.breaker.stopped:
+            report = not_begun(mirror)
+            report_done(report)
+            return report
         with session.meter.part() as meter:
-            report = run_mirror(session, mirror, shared, on_done=item_done, on_cut=report_done, meter=meter)
+            report = run_mirror(
+                session, mirror, shared, on_compared=compared, on_done=item_done, on_cut=report_done, meter=meter
+            )
         report_done(report)
         return report
 

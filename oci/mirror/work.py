@@ -4,8 +4,8 @@ again; and which registries are given up, so that nothing more is tried there.""
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 
@@ -25,6 +25,8 @@ from oci.options import Option, fields_of
 from oci.reference import ARCHIVE_PREFIX, LAYOUT_PREFIX, StoreName, parse_any, parse_store, parse_tag
 from oci.relocation.planner import Snapshot
 from oci.relocation.request import CopyOptions, RelocationRequest
+
+R = TypeVar("R")
 
 TAGS = "tags"
 BUNDLE = "bundle"
@@ -194,6 +196,9 @@ class Breaker:
         self._lock = threading.Lock()
         self._row: dict[str, tuple[str, int]] = {}
         self._causes: dict[str, TransshipError] = {}
+        self._stopped: TransshipError | None = None
+        self._idle = threading.Condition(self._lock)
+        self._busy = 0
 
     @property
     def causes(self) -> Mapping[str, TransshipError]:
@@ -201,10 +206,33 @@ class Breaker:
         with self._lock:
             return dict(self._causes)
 
+    def stop(self, error: TransshipError, seconds: float) -> None:
+        """Nothing more is begun, wherever it would go. Returns when nothing is on its way any more, or after so many
+        seconds."""
+        with self._idle:
+            self._stopped = error
+            self._idle.wait_for(lambda: not self._busy, seconds)
+
+    def busy(self, function: Callable[..., R], *arguments: Any, **options: Any) -> R:
+        """Calls the function; until it returns, something is on its way."""
+        with self._lock:
+            self._busy += 1
+        try:
+            return function(*arguments, **options)
+        finally:
+            with self._idle:
+                self._busy -= 1
+                self._idle.notify_all()
+
+    @property
+    def stopped(self) -> bool:
+        with self._lock:
+            return self._stopped is not None
+
     def cause(self, places: Iterable[str]) -> TransshipError | None:
         """Why something that needs these places isn't worth trying, or None."""
         with self._lock:
-            return next((self._causes[place] for place in places if place in self._causes), None)
+            return self._stopped or next((self._causes[place] for place in places if place in self._causes), None)
 
     def succeeded(self, places: Iterable[str]) -> None:
         with self._lock:

@@ -185,6 +185,20 @@ class RegistryOptions(Options, frozen=True, kw_only=True):
             group="advanced",
         ),
     ] = 0.0
+    bandwidth: Annotated[
+        int,
+        option(
+            "Bandwidth",
+            "Move no more bytes of blobs a second than this; 0 for no limit. Of one registry: from and to it. As a "
+            "flag: all of a run together, but for registries with a limit of their own.",
+            unit="bytes",
+            ge=0,
+            le=1 << 40,
+            flag="--registry-bandwidth",
+            examples=["20MiB"],
+            group="advanced",
+        ),
+    ] = 0
     quota_reserve: Annotated[
         int,
         option(

@@ -142,6 +142,8 @@ class Plan(Struct, frozen=True, kw_only=True, dict=True):
     """The names of the root at the destination when all is done, those that it has already among them."""
     attached_left: int = 0
     """Attached artifacts that were seen at the source and aren't asked for."""
+    backup: str = ""
+    """The template of the tag that an image gets before a tag moves away from it."""
     version: int = PLAN_VERSION
 
     @cached_property

@@ -120,6 +120,7 @@ def make_plan(session: Session, request: RelocationRequest, *, snapshot: Snapsho
         repair=request.repair,
         tags=roots.tags,
         attached_left=attached_left,
+        backup=request.backup,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from oci.bundle.tagnames import check_backup
 from oci.descriptor import Platform
 from oci.digest import Digest, hex_of
 from oci.errors import InvalidInput, InvalidReference
@@ -73,6 +74,17 @@ class CopyOptions(GateOptions, frozen=True, kw_only=True):
     repo_based_tags: Annotated[
         bool, option("Readable keep-alive tags", "Keep-alive tags that show where an image came from.")
     ] = False
+    backup: Annotated[
+        str,
+        option(
+            "Backup tag",
+            "Before a tag moves, the image that it shows gets this one: {tag}, {short} (12 characters of its digest) "
+            "and {date} (today, in UTC) stand for what they say. Empty: the old image keeps no name.",
+            flag="--backup-tag",
+            examples=["{tag}-before-{date}"],
+            max_length=128,
+        ),
+    ] = ""
     include_non_distributable: Annotated[
         bool,
         option(
@@ -217,6 +229,7 @@ class RelocationRequest(CopyOptions, frozen=True, kw_only=True, dict=True):
                 "only an archive is signed as a whole", hint="for images, write a policy and name it with --policy"
             )
         check_words(self.artifacts)
+        check_backup(self.backup)
         check_policy(self.policy, required=self.require_signatures)
         if self.image_may_be_bundle and not self.image:
             raise InvalidInput("only what is asked for as an image can be either an image or a bundle")

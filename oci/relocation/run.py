@@ -28,6 +28,7 @@ from oci.relocation.transfer import (
     FAILED,
     ImageOutcome,
     failure,
+    keep_backup,
     load_manifest,
     put_manifest,
     transfer_all,
@@ -306,6 +307,7 @@ def publish_names(session: Session, plan: Plan) -> tuple[str, ...]:
     for manifest in sorted(plan.manifests, key=lambda manifest: manifest.role is Role.ROOT):
         for tag in manifest.tags:
             session.cancel.check()
+            keep_backup(destination, plan.backup, tag, manifest.digest)
             _push(session, destination, manifest, tag)
             tags.append(tag)
     return tuple(tags)

@@ -22,6 +22,7 @@ from oci.manifest import Manifest
 from oci.meter import Meter, PartThreads
 from oci.reference import S3_PREFIX, ArchiveName, LayoutFolder, Repository, StoreName
 from oci.registry.credentials.chain import Credentials
+from oci.registry.http.pace import Bandwidth
 from oci.registry.options import DEFAULT_CONCURRENCY, RegistryOptions
 from oci.registry.repository import Registries, RegistryRepository
 from oci.registry.state import State, default_folder
@@ -51,6 +52,11 @@ class Access(Struct, frozen=True, kw_only=True):
 
     def settings(self, registry: str) -> RegistryOptions:
         return self.per_registry.get(registry, self.default)
+
+    def rate(self, registry: str) -> tuple[str, int]:
+        """Returns the bytes a second of a registry, and whose they are: its own, or those of all that have none."""
+        own = self.settings(registry).bandwidth if registry else self.default.bandwidth
+        return (registry if own != self.default.bandwidth else "", own)
 
     def object_store(self, location: str) -> S3Options:
         """Returns how s3://BUCKET/KEY, or a bucket by its name, is reached."""
@@ -102,6 +108,7 @@ class Session:
             )
             for side, access in (("source", source), ("destination", destination))
         }
+        self.bandwidth = Bandwidth((source.rate, destination.rate), self.cancel)
         self.blobs: BlobPool[BlobOutcome] = BlobPool(concurrency, self.cancel)
         self.workers = PartThreads(concurrency, thread_name_prefix="image")
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, fields
+from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
 from queue import SimpleQueue
 from typing import Any
 
+from oci.bundle import tagnames
 from oci.descriptor import Descriptor
 from oci.digest import Chunk, Digest
 from oci.errors import IntegrityError, InvalidInput, NotFound, Refused, StoreError, TransshipError
@@ -161,6 +163,17 @@ def put_manifest(session: Session, destination: Destination, manifest: Manifest,
         destination.put_manifest(manifest, tag)
 
 
+def keep_backup(destination: Destination, template: str, tag: str, following: Digest) -> None:
+    """Gives the image that a tag shows a tag of its own, before it moves to `following`. A tag that is there already
+    is never overwritten: the first image of a day stays under its date."""
+    shown = destination.head_manifest(tag) if template else None
+    if shown is None or shown.digest == following:
+        return
+    name = tagnames.backup(template, tag, shown.digest, datetime.now(UTC).date())
+    if destination.head_manifest(name) is None:
+        destination.put_manifest(destination.get_manifest(shown.digest), name)
+
+
 def small_blob(session: Session, planned: PlannedBlob) -> bytes:
     """Returns all bytes of a config or the like: from what planning has read, or from the first place that has them."""
     problem: TransshipError | None = None
@@ -260,7 +273,9 @@ def _move_to_all(  # noqa: PLR0917 - called by the pool
 ) -> None:
     """Starts a thread for each destination, because each waits for its own network."""
     source = session.source(blob.stores[0])
-    shared = SharedRead(partial(_followed, session, source, blob.descriptor), seats=len(keys), cancel=session.cancel)
+    registries = {name.registry for name in plan_of}
+    read = partial(_followed, session, source, blob.descriptor, registries)
+    shared = SharedRead(read, seats=len(keys), cancel=session.cancel)
 
     def move(key: Hashable, name: StoreName) -> None:
         seat = shared.seat()
@@ -307,6 +322,7 @@ def _move_from_places(
     """Reads from the first place that gives the right bytes. A wrong byte is never a reason to give up at once: another
     place, or another read, may have the right one."""
     places = blob.stores
+    registries = {destination.name.registry}
     mounts = (*session.ledger.owners(destination.name, blob.digest), *_mounts(places, destination.name))
     cached = session.cache.get(blob.digest)
     if cached is not None:
@@ -317,7 +333,7 @@ def _move_from_places(
         try:
             return destination.put_blob(
                 blob.descriptor,
-                first or partial(_followed, session, session.source(place), blob.descriptor),
+                first or partial(_followed, session, session.source(place), blob.descriptor, registries),
                 mount_from=mounts,
                 fresh=fresh,
             )
@@ -328,10 +344,14 @@ def _move_from_places(
     raise problem or InvalidInput(f"the plan names no place to read {blob.digest} from")
 
 
-def _followed(session: Session, source: Source, blob: Descriptor, offset: int) -> Iterator[Chunk]:
-    """Reads a blob, and notes in the session how far the read is."""
+def _followed(
+    session: Session, source: Source, blob: Descriptor, registries: Collection[str], offset: int
+) -> Iterator[Chunk]:
+    """Reads a blob that goes to `registries`, no faster than the bandwidth allows, and notes in the session how far the
+    read is."""
     position = offset
     for chunk in source.read_blob(blob, offset):
+        session.bandwidth.take(len(chunk), {source.name.registry, *registries})
         position += len(chunk)
         session.moving[blob.digest] = position
         yield chunk

@@ -145,3 +145,30 @@ def test_a_flow_says_what_it_is_for(name: str) -> None:
     import flows
 
     assert getattr(flows, name).__doc__
+
+
+def test_a_demo_whose_server_never_comes_says_so_without_a_traceback(tmp_path: Path) -> None:
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "deployments" / "examples" / "demo.py")],
+        env={**environment, "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "0"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS" in done.stderr
+
+
+def test_the_flows_of_a_program_wait_for_a_slow_server() -> None:
+    code = (
+        "import flows; flows.relocate_sync; from prefect.settings import get_current_settings as settings; "
+        "print(settings().server.ephemeral.startup_timeout_seconds)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert int(done.stdout) >= 120

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import click
 
 from flows.cli.access import RegistryFlags, registry_flags, store_flags
-from flows.cli.click_ext import Invocation, OutputFile, Verb, boolean, everywhere
+from flows.cli.click_ext import Age, Invocation, OutputFile, Verb, boolean, everywhere
+from flows.cli.display.mirrors import MirrorsProgress
 from flows.cli.mirror.shared import Mirrors, mirror_flags, warn_of_nothing
-from flows.cli.progress import metrics_flag
+from flows.cli.progress import metrics_flag, progress_flag, shown
 from oci.archive.s3_options import S3Options
-from oci.errors import Incomplete, NotTrusted, StoreError, TransshipError
+from oci.errors import Cancelled, Incomplete, NotTrusted, StoreError, TransshipError
 from oci.meter import export_metrics
+from oci.mirror.comparison import Comparison
 from oci.mirror.config import Mirror
 from oci.mirror.execute import ItemOutcome
-from oci.mirror.results import MirrorReport, mirror_metrics
+from oci.mirror.results import INTERRUPTED, MirrorReport, mirror_metrics
 from oci.mirror.run import run_mirrors
 from oci.mirror.work import WorkItem
 from oci.relocation.transfer import DONE
@@ -36,7 +39,16 @@ _RUNS = ("Mirror", "Copied", "In place", "Failed", "Sent", "Mounted", "Requests"
     default="",
     help="Write what became of each mirror to a JSON file, which --only understands.",
 )
+@boolean("--only-changes", help="Say nothing of mirrors where all is in place.")
+@click.option(
+    "--drain",
+    type=Age(),
+    default="25s",
+    show_default=True,
+    help="After SIGTERM, images on their way get so long; then the report is written. 0 breaks them off.",
+)
 @metrics_flag
+@progress_flag
 @registry_flags(sides=True)
 @store_flags
 @everywhere
@@ -51,27 +63,51 @@ def run(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, **
     invocation.resume_hint = "what is copied stays, and no tag shows anything incomplete; run the same again to go on"
     mirrors = Mirrors.asked_for(invocation, registry, store, flags)
     shared = mirrors.shared(audit=flags["audit"])
+    if flags["drain"]:
+        seconds = flags["drain"].total_seconds()
+        invocation.drain = partial(shared.breaker.stop, TransshipError(INTERRUPTED), seconds)
     reports: list[MirrorReport] = []
+    tell_outcomes = _line_per_outcome(invocation)
 
     def report_mirror(report: MirrorReport) -> None:
         reports.append(report)
-        _say(invocation, report)
+        progress.finished(report.mirror, failed=not report.succeeded)
+        if not flags["only_changes"] or _has_news(report):
+            _say(invocation, report)
+
+    def compared(mirror: Mirror, comparison: Comparison) -> None:
+        progress.compared(mirror.name, sum(len(target.tags) for item in comparison.work for target in item.targets))
+
+    def moved(mirror: Mirror, item: WorkItem, outcomes: tuple[ItemOutcome, ...]) -> None:
+        tags = sum(len(target.tags) for target in item.targets)
+        progress.moved(mirror.name, tags, sum(outcome.bytes_written for outcome in outcomes))
+        tell_outcomes(mirror, item, outcomes)
 
     try:
         if mirrors.chosen:
             with mirrors.session() as session:
-                run_mirrors(
-                    session, mirrors.chosen, shared, on_done=_line_per_outcome(invocation), on_report=report_mirror
-                )
+                progress = MirrorsProgress(session.meter.receipt, len(mirrors.chosen))
+                with shown(progress, invocation, flags["progress_kind"]):
+                    run_mirrors(
+                        session, mirrors.chosen, shared, on_compared=compared, on_done=moved, on_report=report_mirror
+                    )
     finally:
         order = [mirror.name for mirror in mirrors.chosen]
         reports.sort(key=lambda report: (order.index(report.mirror.partition("/")[0]), report.mirror))
         body = {"mirrors": [report.to_dict() for report in reports]}
         mirrors.tell(flags["report"], body)
         export_metrics(*map(mirror_metrics, reports), warn=output.warn, path=flags["metrics_file"])
-    output.table("Runs", _RUNS, [_row(report) for report in reports])
+    if shared.breaker.stopped:
+        raise Cancelled
+    reports_with_news = [report for report in reports if not flags["only_changes"] or _has_news(report)]
+    output.table("Runs", _RUNS, [_row(report) for report in reports_with_news])
     _raise_failures(reports)
     output.finish()
+
+
+def _has_news(report: MirrorReport) -> bool:
+    """Something was copied, failed, or is not as it should be."""
+    return bool(report.copied or not report.succeeded or report.waiting or report.nothing_taken)
 
 
 def _line_per_outcome(invocation: Invocation) -> Any:

@@ -13,7 +13,7 @@ import click
 from flows.cli.access import RegistryFlags, show_requests
 from flows.cli.click_ext import Invocation
 from oci.archive.s3_options import S3Options
-from oci.errors import InvalidInput, NotFound, StoreError, TransshipError
+from oci.errors import InvalidInput, NoSuchFile, StoreError, TransshipError
 from oci.mirror.compare import compare
 from oci.mirror.comparison import Comparison, Coverage, TagState, concerns
 from oci.mirror.config import Mirror, MirrorsConfig
@@ -31,9 +31,19 @@ F = TypeVar("F", bound=Callable[..., Any])
 _FILE = "mirrors.yaml"
 
 
+def _complete_name(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """The mirrors of the file, for a shell; none where it can't be read."""
+    del parameter
+    try:
+        config = read_config(context.params.get("path") or _FILE)
+    except TransshipError:
+        return []
+    return [mirror.name for mirror in config.mirrors if mirror.name.startswith(incomplete)]
+
+
 def mirror_flags(command: F) -> F:
     options = (
-        click.argument("names", nargs=-1, metavar="[NAME]..."),
+        click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=_complete_name),
         click.option("-f", "--file", "path", default=_FILE, show_default=True, help="The file of mirrors."),
         click.option(
             "--only",
@@ -172,7 +182,7 @@ def _only(path: str) -> tuple[str, ...]:
             text = file.read()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not text"
-        raise NotFound(reason or str(error), subject=path, operation="reading what to look at") from error
+        raise NoSuchFile(reason or str(error), subject=path, operation="reading what to look at") from error
     names = read_only(text, path)
     if not names:
         raise InvalidInput(f"{path} names nothing", hint="nothing failed there: leave out --only")

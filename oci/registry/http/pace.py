@@ -20,7 +20,7 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -336,3 +336,28 @@ def _wait(text: str, now: datetime) -> float | None:
         return min(max(0.0, (when - now).total_seconds()), _LONGEST_WAIT)
     except (ValueError, TypeError, OverflowError, IndexError):
         return None
+
+
+class Bandwidth:
+    """Bytes a second, in buckets: one for each registry that has a limit of its own, and one for all others together.
+    Each of `rates` says of a registry which bucket it takes from on one side, and how fast that fills; 0 is without a
+    limit."""
+
+    def __init__(self, rates: Sequence[Callable[[str], tuple[str, int]]], cancel: CancelToken) -> None:
+        self._rates = rates
+        self._cancel = cancel
+        self._lock = threading.Lock()
+        self._free_at: dict[str, float] = {}
+        """When what was taken from each bucket has filled again."""
+
+    def take(self, count: int, registries: Iterable[str]) -> None:
+        """Waits until so many bytes may follow those before, by the slowest bucket. Raises Cancelled."""
+        buckets = {name: rate for registry in registries for name, rate in (of(registry) for of in self._rates) if rate}
+        if not buckets:
+            return
+        with self._lock:
+            now = time.monotonic()
+            for name, rate in buckets.items():
+                self._free_at[name] = max(now, self._free_at.get(name, now)) + count / rate
+            wait = max(self._free_at[name] for name in buckets) - now
+        self._cancel.wait(wait)

@@ -13,7 +13,7 @@ import yaml
 
 from flows.cli.output import ExitCode
 from tests.servers.docker_registry import DockerRegistry
-from tests.support.command import transship
+from tests.support.command import PROGRAM, transship
 from tests.support.content import image, push
 from tests.support.prefect_server import PREFECT, PrefectServer, shared_server
 
@@ -88,6 +88,14 @@ def test_the_mirror_works_as_its_text_says(
         assert done.code == ExitCode.DONE, (words, done.err)
     tags = transship("tag", "list", "-i", f"{other_registry.host}/{repository}").out.split()
     assert tags == ["1.1.0", "1.2.0", "1.3.0", "latest"]
+
+
+def test_a_shell_completes_the_names_of_mirrors(tmp_path: Path) -> None:
+    assert transship("init", str(tmp_path)).code == ExitCode.DONE
+    words = f"transship mirror run -f {tmp_path}/mirrors.yaml fi"
+    environment = {"_TRANSSHIP_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": "5"}
+
+    assert transship(environ=environment, program=PROGRAM).out == "plain,first\n"
 
 
 def test_what_stands_in_comments_is_right_too(tmp_path: Path) -> None:
