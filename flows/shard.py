@@ -48,7 +48,7 @@ async def push_shared(run: RelocationRun, parameters: RelocateParameters, helper
     last."""
     plan = run.planned
     run.fleet = stays_here(plan)
-    if run.fleet:
+    if run.fleet or not plan.to_transfer:
         await push_all(run, plan)
         return
     images_together = max(1, -(-len(plan.to_transfer) // TASK_RUN_LIMIT))

@@ -28,6 +28,8 @@ from tasks.fleet.queue import ShardQueue
 Unit = TypeVar("Unit")
 
 _LOOK = 1.0
+_WEIGHED = 5000
+"""Units a second that are weighed: it takes this run's own processor."""
 _NEWS = 2.0
 """Seconds between two looks at the queue."""
 _SHARD = 6.0
@@ -226,7 +228,7 @@ class Spread(_Feed[Unit]):
             self.decision = decide(outlook)
             if self.decision.helpers or most < 1:
                 return self.decision.helpers > 0
-            await asyncio.sleep(_LOOK)
+            await asyncio.sleep(max(_LOOK, len(waiting) / _WEIGHED))
 
     async def _fill(self, queue: ShardQueue) -> None:
         """Puts what isn't begun into the queue, but for what keeps this run busy meanwhile."""

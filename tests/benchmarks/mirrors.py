@@ -104,6 +104,14 @@ def _rows(seen: dict[str, list[Run]], requests: dict[str, int]) -> Iterator[dict
         }
 
 
+FAR: tuple[tuple[str, list[int], dict[str, Any]], ...] = (
+    ("39 repositories, 51 tags, 50 ms", [2] * 12 + [1] * 27, {"allow": ["v0000", "v0001"], "optional": True}),
+    ("1000 mirrors of one tag, 50 ms", [1] * 1000, {"allow": ["v0000"], "optional": True}),
+    ("100 repositories, 10,000 tags, 50 ms", [100] * 100, {"allow": ["v[0-9]+"]}),
+)
+"""What it is, the tags of each repository, and the rule that takes them."""
+
+
 def measure_estate(runs: int) -> list[dict[str, Any]]:
     """Many repositories of which five tags changed, each tool with a destination of its own in each run; and unchanged
     ones behind a long way, by ours alone."""
@@ -167,19 +175,17 @@ def estate_file(folder: Path, origin: str, destination: str, names: Sequence[str
 
 
 def _far_rows(runs: int) -> Iterator[dict[str, Any]]:
-    """Unchanged mirrors of named tags, with 50 ms added to each round trip of both registries."""
-    for phase, count in (("39 repositories, 51 tags, 50 ms", 39), ("1000 mirrors of one tag, 50 ms", 1000)):
-        names = [f"app-{number}" for number in range(count)]
+    """Unchanged mirrors, with 50 ms added to each round trip of both registries."""
+    for phase, counts, rule in FAR:
+        names = [f"app-{number}" for number in range(len(counts))]
         with tempfile.TemporaryDirectory() as folder:
             place = Path(folder)
             with DockerRegistry(place / "origin") as origin, DockerRegistry(place / "destination") as destination:
-                for number, name in enumerate(names):
-                    tags = many(2 if count == 39 and number < 12 else 1)
-                    seed(origin, name, tags)
-                    seed(destination, f"mirror/{name}", tags)
+                for name, count in zip(names, counts, strict=True):
+                    seed(origin, name, many(count))
+                    seed(destination, f"mirror/{name}", many(count))
                 with FarLink(origin.host, ROUND_TRIP) as there, FarLink(destination.host, ROUND_TRIP) as back:
-                    literal = {"allow": ["v0000"] + (["v0001"] if count == 39 else []), "optional": True}
-                    path = estate_file(place, there.address, back.address, names, tags=[literal])
+                    path = estate_file(place, there.address, back.address, names, tags=[rule])
                     print(f"estate: {phase}", file=sys.stderr)
                     measured = [run([_ours(path)]) for _ in range(runs)]
                 requests = (len(origin.requests()) + len(destination.requests())) // runs

@@ -328,6 +328,20 @@ def test_cancelling_a_relocation_cancels_its_shards(deployed: PrefectServer, sce
     assert states(shards_of(scene.repository)) == ["Cancelled"] * 3
 
 
+@pytest.mark.slow
+def test_a_run_whose_pace_is_slow_starts_helpers_and_says_why(
+    deployed: PrefectServer, scene: Scene, source: FaultProxy
+) -> None:
+    report = relocate_sync(scene.parameters(scene.images, host=source.host, fleet=FleetOptions(helpers=2)))
+
+    assert report.images_copied == IMAGES
+    assert "shared with" in report.fleet
+    runs = shards_of(scene.repository)
+    assert len(runs) in {1, 2}
+    assert set(Shards.of(str(runs[0].id)).inputs.values()) & {str(run.id) for run in runs}
+    until("the end of the helpers", lambda: all(is_over(run) for run in shards_of(scene.repository)))
+
+
 def test_what_is_not_worth_sending_is_done_by_the_run_itself(deployed: PrefectServer, scene: Scene) -> None:
 
     report = relocate_sync(scene.parameters(scene.images[:3], fleet=FleetOptions()))
