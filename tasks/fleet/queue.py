@@ -37,7 +37,8 @@ class ShardQueue:
         self.user = user
         self._open = AsyncExitStack()
         self._client: PrefectClient | None = None
-        self._size = 0
+        self.size = 0
+        """Shards that this run has put in."""
         self._users: dict[int, str] = {}
         self._results: dict[int, str] = {}
         self._mine: set[int] = set()
@@ -50,12 +51,10 @@ class ShardQueue:
         self._client = None
         await self._open.aclose()
 
-    async def put(self, text: str) -> int:
-        """Adds a shard at the end, for the run that has the queue, and returns its number."""
-        number = self._size
-        await self._make("shard", number, text)
-        self._size += 1
-        return number
+    async def put(self, text: str) -> None:
+        """Adds a shard at the end, with the number `size`, for the run that has the queue: one after the other."""
+        await self._make("shard", self.size, text)
+        self.size += 1
 
     async def take(self) -> tuple[int, str] | None:
         """Returns the number and the text of the first shard that nobody works on, which is this run's then; None when

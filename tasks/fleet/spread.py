@@ -145,6 +145,7 @@ class Spread(_Feed[Unit]):
         """None until there are shards."""
         self._news = asyncio.Event()
         self._cutting = False
+        self._putting = asyncio.Lock()
         self._shards: dict[int, list[Unit]] = {}
         self._tries: dict[int, int] = {}
         self._settled: set[int] = set()
@@ -218,6 +219,10 @@ class Spread(_Feed[Unit]):
             if self._helpers.always and most > 0:
                 self.decision = Decision(helpers=most, reason=f"shared with {counted(most, 'helper')}, as asked for")
                 return True
+            if most < 1:
+                reason = "done by this run alone: it ended before a helper could have begun"
+                self.decision = self.decision if self.decision.reason else Decision(helpers=0, reason=reason)
+                return False
             outlook = Outlook(
                 elapsed=time.monotonic() - began,
                 progress=self._shared.progress() - before,
@@ -226,8 +231,8 @@ class Spread(_Feed[Unit]):
                 most=most,
             )
             self.decision = decide(outlook)
-            if self.decision.helpers or most < 1:
-                return self.decision.helpers > 0
+            if self.decision.helpers:
+                return True
             await asyncio.sleep(max(_LOOK, len(waiting) / _WEIGHED))
 
     async def _fill(self, queue: ShardQueue) -> None:
@@ -252,9 +257,10 @@ class Spread(_Feed[Unit]):
             self._news.set()
 
     async def _put(self, queue: ShardQueue, units: list[Unit], *, tries: int) -> None:
-        number = await queue.put(await asyncio.to_thread(self._shared.pack, units, again=tries > 0))
-        self._shards[number] = units
-        self._tries[number] = tries
+        text = await asyncio.to_thread(self._shared.pack, units, again=tries > 0)
+        async with self._putting:
+            self._shards[queue.size], self._tries[queue.size] = units, tries  # before anybody can take it
+            await queue.put(text)
 
     async def _listen(self, queue: ShardQueue) -> None:
         """Takes in what helpers say of shards that have ended."""

@@ -167,7 +167,8 @@ def measure(folder: Path, case: Case, runs: int) -> dict[int, list[Measured]]:
 def timed(images: list[str], destination: str, folder: Path, helpers: int, link: ApiLink) -> Measured:
     lock = folder / "images.lock.yml"
     lock.write_text(yaml.safe_dump({**IMAGES_LOCK, "images": [{"image": image} for image in images]}))
-    report = folder / "report.json"
+    report = folder / f"report-{helpers}.json"
+    report.unlink(missing_ok=True)
     parameters = RelocateParameters(
         kind=SourceKind.LOCK,
         source=str(lock),
@@ -178,7 +179,9 @@ def timed(images: list[str], destination: str, folder: Path, helpers: int, link:
     )
     run = start_run("relocate", parameters.to_dict())
     until("the end of the run", lambda: is_over(run), LONGEST)
-    ended, written = read_run(run), yaml.safe_load(report.read_text())
+    ended = read_run(run)
+    assert ended.state_name == "Completed", ended.state
+    written = yaml.safe_load(report.read_text())
     assert written["images_copied"] == len(images), ended.state
     own = own_requests(link, ended)
     shards = [key for key in inputs(run) if "-shard-" in key]
