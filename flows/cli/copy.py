@@ -106,6 +106,8 @@ def copy(  # noqa: PLR0917 - each group of flags by its name
     if named is not None:
         from flows.cli.docker import to_docker  # noqa: PLC0415 - few copies are for docker
 
+        if receipts != ReceiptOptions():
+            raise InvalidInput("a docker archive gets no receipt and no signature", hint="use --to-tar FILE")
         to_docker(invocation, registry, store, request, name=named, flags=flags)
         invocation.output.finish()
         return

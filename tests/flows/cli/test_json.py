@@ -13,6 +13,7 @@ import pytest
 from tests.servers.docker_registry import DockerRegistry
 from tests.support.command import transship
 from tests.support.shop import push_shop
+from tests.support.signing import Signer
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "reports.md"
 TYPES: dict[str, tuple[type, ...]] = {
@@ -57,9 +58,12 @@ def documents(
         f"version: 1\nmirrors:\n- name: app\n  source: {{repository: {registry.host}/json/shop/web}}\n"
         f"  destinations: [{{repository: {other_registry.host}/json/web}}]\n  tags: [{{allow: [v1]}}]\n"
     )
+    signer, receipt = Signer.make(), str(folder / "shop.receipt.json")
+    (folder / "cosign.key").write_bytes(signer.private())
+    signed = ("--receipt", receipt, "--sign", str(folder / "cosign.key"))
     commands = {
         "copy --plan": ("copy", "-b", shop.reference, "--to-repo", target, "--plan"),
-        "copy": ("copy", "-b", shop.reference, "--to-repo", target, "--verify", "head"),
+        "copy": ("copy", "-b", shop.reference, "--to-repo", target, "--verify", "head", *signed),
         "archive plan": ("archive", "plan", "-b", shop.reference, "--to-tar", tar),
         "copy --to-tar": ("copy", "-b", shop.reference, "--to-tar", tar),
         "copy --to-repo docker-archive": (
@@ -87,9 +91,14 @@ def documents(
         "mirror run": ("mirror", "run", "-f", str(mirrors)),
         "prune": ("prune", target, "--keep-tag", "1.4.0"),
         "prune --approve": ("prune", target, "--keep-nothing", "--approve"),
+        "receipt verify": ("receipt", "verify", receipt, "--key", str(signer.write(folder / "cosign.pub"))),
         "version": ("version",),
     }
     return {name: json.loads(transship(*command, "--json").out) for name, command in commands.items()}
+
+
+def test_what_was_pruned_is_a_difference_to_the_receipt(documents: dict[str, dict[str, Any]]) -> None:
+    assert documents["receipt verify"]["Result"]["differences"]
 
 
 def test_the_book_lists_every_command_that_has_a_result(documents: dict[str, dict[str, Any]]) -> None:
