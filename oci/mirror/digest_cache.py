@@ -87,6 +87,13 @@ class DigestCache:
             self._put(key, remembered)
         return None if remembered == _UNKNOWN else datetime.fromisoformat(remembered)
 
+    def age(self, repository: str, digest: Digest, now: datetime) -> timedelta:
+        """How long ago this machine saw a digest in the repository for the first time; for what was there already when
+        it looked at the repository for the first time, how long ago that was."""
+        first_seen = self.first_seen(repository, digest, now)
+        looked = self._get(f"looked {repository}")
+        return now - (first_seen or (datetime.fromisoformat(looked) if looked else now))
+
     def looked(self, repository: str, now: datetime) -> None:
         """Notes that the repository was looked at: what appears from now on is new."""
         if self._get(f"looked {repository}") is None:

@@ -86,7 +86,7 @@ class AttachedClock:
         self._mirror = mirror
         self._facts = facts
         self._destinations = tuple(destinations)
-        self._now = now
+        self.now = now
         self._selected = mirror.wanted_artifacts
         self._always = always
 
@@ -98,11 +98,11 @@ class AttachedClock:
         if not self._selected or self._always:
             return bool(self._selected)
         every = self._mirror.referrers_every
-        return any(self._facts.attached_due(key, every, self._now) for key in self._keys(tag))
+        return any(self._facts.attached_due(key, every, self.now) for key in self._keys(tag))
 
     def record(self, tags: Iterable[str]) -> None:
         for key in (key for tag in tags for key in self._keys(tag)):
-            self._facts.attached_asked(key, self._mirror.referrers_every, self._now)
+            self._facts.attached_asked(key, self._mirror.referrers_every, self.now)
 
     def _keys(self, tag: str) -> list[str]:
         return [f"{name_of(self._mirror, tag)} {name}" for name in self._destinations]
@@ -253,6 +253,7 @@ class Below:
         states = {TagState.MISSING, TagState.STALE, TagState.UNSIGNED_HERE}
         states |= {TagState.IN_PLACE, TagState.MORE_THERE} if in_place else set()
         source, reference = self._stores[""], self._mirror.source.reference
+        ages_count = gate.policy.has_minimum_age
 
         def marked(job: tuple[str, TagComparison]) -> TagComparison:
             name, tag = job
@@ -261,14 +262,17 @@ class Below:
                 return tag
             tag_name = "" if reference is not None and reference.digest else tag.tag
             image = Reference(source.name, tag_name, head.digest)
+            age = self._facts.age(str(source.name), head.digest, self._clock.now) if ages_count else None
             try:
-                decision = gate.decide(source, image, parse_store(name))
+                decision = gate.decide(source, image, parse_store(name), age=age)
             except TransshipError as error:
                 return replace(tag, state=TagState.FAILED, reason=str(error), error=error)
             return tag if decision.accepted else replace(tag, state=TagState.UNSIGNED, reason=decision.reason)
 
         jobs = [(result.destination, tag) for result in results for tag in result.tags]
         answers = iter(list(self._session.workers.map(marked, jobs)))
+        if ages_count:
+            self._facts.looked(str(source.name), self._clock.now)
         return [replace(result, tags=tuple(next(answers) for _ in result.tags)) for result in results]
 
 

@@ -10,6 +10,7 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from msgspec import Struct
@@ -35,6 +36,14 @@ _SHA256 = "SHA2_256"
 
 class NoProof(ValueError):
     """Why something isn't a proof."""
+
+
+class Evidence(Struct, frozen=True, kw_only=True):
+    """That a signer has made a proof. `time` is when it was there already, by a log or a timestamp authority that was
+    verified. `digests` are what a policy may revoke it by."""
+
+    time: datetime | None = None
+    digests: frozenset[str] = frozenset()
 
 
 class Envelope(Struct, frozen=True, kw_only=True):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
 
 from msgspec import Struct
 
@@ -12,17 +13,20 @@ from oci.digest import Digest
 from oci.errors import NotTrusted, TransshipError
 from oci.output import to_dict
 from oci.reference import Reference, Repository, StoreName
-from oci.signatures.policy import Requirement, SignaturePolicy, read_policy
+from oci.signatures.bundle import NoProof
+from oci.signatures.notation import NotationSigner
+from oci.signatures.policy import Requirement, SignaturePolicy, Verdict
+from oci.signatures.policy_file import read_policy
 from oci.signatures.proofs import Proof, Proofs, read_proofs
 from oci.store import Source, found_manifest
-from oci.units import counted
+from oci.units import counted, show_duration
 
 HINT = "`transship policy check` explains each step"
 
 
 class Decision(Struct, frozen=True, kw_only=True):
     """Whether an image may go to a destination. `scope` is the rule that decided, `reason` one sentence for a refused
-    image, `steps` are all that was looked at, in order."""
+    image, `steps` are all that was findings at, in order."""
 
     image: str
     destination: str
@@ -52,27 +56,30 @@ class Gate:
         self.policy = policy
         self._signed = signed
         self._lock = threading.Lock()
-        self._known: dict[tuple[Reference, StoreName], Decision] = {}
+        self._decisions: dict[tuple[Reference, StoreName], Decision] = {}
 
-    def decide(self, source: Source, image: Reference, destination: StoreName) -> Decision:
-        """`image` names the digest that is copied, and perhaps the tag it was asked for by. Raises what the store
-        raises when the proofs can't be read."""
+    def decide(
+        self, source: Source, image: Reference, destination: StoreName, *, age: timedelta | None = None
+    ) -> Decision:
+        """`image` names the digest that is copied, and perhaps the tag it was asked for by; `age` is how
+        long the machine knows that digest, where it keeps that. Raises what the store raises when the proofs
+        can't be read."""
         with self._lock:
-            known = self._known.get((image, destination))
-        if known is None:
-            known = self._decided(source, image, destination)
+            decision = self._decisions.get((image, destination))
+        if decision is None:
+            decision = self._decided(source, image, destination, age)
             with self._lock:
-                self._known[image, destination] = known
-        return known
+                self._decisions[image, destination] = decision
+        return decision
 
     def decisions(self, destination: str) -> tuple[Decision, ...]:
         """What was decided so far for one destination."""
         with self._lock:
-            return tuple(one for one in self._known.values() if one.destination == destination)
+            return tuple(decision for decision in self._decisions.values() if decision.destination == destination)
 
-    def _decided(self, source: Source, image: Reference, destination: StoreName) -> Decision:
+    def _decided(self, source: Source, image: Reference, destination: StoreName, age: timedelta | None) -> Decision:
         verdict = self.policy.verdict(image, destination)
-        steps = [f"{self.policy.path}: {verdict.scope} counts for {image} to {destination}"]
+        findings = _Findings([f"{self.policy.path}: {verdict.scope} counts for {image} to {destination}"], [])
 
         def decision(reason: str) -> Decision:
             return Decision(
@@ -81,7 +88,7 @@ class Gate:
                 accepted=not reason,
                 scope=verdict.scope,
                 reason=reason,
-                steps=(*steps, f"refused: {reason}" if reason else "accepted"),
+                steps=(*findings.steps, f"refused: {reason}" if reason else "accepted"),
             )
 
         if image.digest in self.policy.revoked:
@@ -89,21 +96,50 @@ class Gate:
         if verdict.reject:
             return decision("no image is accepted")
         if verdict.accept:
-            steps.append("no signature is asked for")
-            asked = "a signature is required, and this rule asks for none"
-            return decision(asked if self._signed else "")
-        digest = image.digest or Digest("")
-        attestations = any(one.attestation is not None for one in verdict.requirements)
-        proofs = read_proofs(source, found_manifest(source, digest), attestations=attestations)
-        steps.append(f"{counted(len(proofs.found), 'signature')} of the digest attached")
-        steps.extend(proofs.problems)
-        # What has no name that can be believed has none at all: an archive says itself where it came from.
-        named = _as_named(image) if isinstance(image.repository, Repository) else None
-        for requirement in verdict.requirements:
-            reason = _lacking(requirement, proofs, named, steps)
+            findings.steps.append("no signature is asked for")
+            if self._signed:
+                return decision("a signature is required, and this rule asks for none")
+        else:
+            reason = self._unproven(source, image, verdict, findings)
             if reason:
                 return decision(reason)
-        return decision("")
+        return decision(_too_young(verdict.minimum_age, age, findings))
+
+    def _unproven(self, source: Source, image: Reference, verdict: Verdict, findings: _Findings) -> str:
+        """What the requirements lack, or nothing."""
+        now = datetime.now(UTC)
+        findings.steps.extend(root.freshness(now) for root in self.policy.trust)
+        digest = image.digest or Digest("")
+        attestations = any(item.attestation for item in verdict.requirements)
+        notation = any(isinstance(signer, NotationSigner) for item in verdict.requirements for signer in item.signers)
+        proofs = read_proofs(source, found_manifest(source, digest), attestations=attestations, notation=notation)
+        findings.steps.append(f"{counted(len(proofs.candidates), 'signature')} of the digest attached")
+        findings.steps.extend(proofs.problems)
+        # What has no name that can be believed has none at all: an archive says itself where it came from.
+        named = _as_named(image) if isinstance(image.repository, Repository) else None
+        reasons = (_lacking(item, proofs, named, self.policy.revoked, findings) for item in verdict.requirements)
+        return next((reason for reason in reasons if reason), "")
+
+
+class _Findings(NamedTuple):
+    """What was looked at, in order, and the verified times at which signatures that count were there."""
+
+    steps: list[str]
+    times: list[datetime]
+
+
+def _too_young(minimum: timedelta, age: timedelta | None, findings: _Findings) -> str:
+    """Why an image isn't old enough, or nothing. What it says of itself doesn't count."""
+    if not minimum:
+        return ""
+    now, text = datetime.now(UTC), f"a minimum age of {show_duration(minimum)} is asked for"
+    ages = [*(now - time for time in findings.times), *([age] if age is not None else [])]
+    if not ages:
+        return f"{text}, and no signature has a verified time, and no mirror's state file says when it was seen first"
+    oldest = max(ages)
+    age_text = f"it is known for {show_duration(timedelta(seconds=oldest // timedelta(seconds=1))) or '0s'}"
+    findings.steps.append(age_text)
+    return "" if oldest >= minimum else f"{text}, and {age_text}"
 
 
 def _as_named(image: Reference) -> Reference:
@@ -111,42 +147,48 @@ def _as_named(image: Reference) -> Reference:
     return Reference(image.repository, image.tag, None if image.tag else image.digest)
 
 
-def _lacking(requirement: Requirement, proofs: Proofs, image: Reference | None, steps: list[str]) -> str:
+def _lacking(
+    requirement: Requirement, proofs: Proofs, image: Reference | None, revoked: frozenset[str], findings: _Findings
+) -> str:
     """What a requirement lacks, or nothing."""
     if requirement.unknown:
         return requirement.unknown
-    attestation = requirement.attestation
-    what = f"an attestation {attestation.type}" if attestation else "a signature"
-    kind = attestation.type if attestation else ""
-    candidates = [proof for proof in proofs.found if proof.predicate_type == kind]
+    kind = requirement.attestation
+    proof_text = f"an attestation {kind}" if kind else "a signature"
+    candidates = [proof for proof in proofs.candidates if proof.predicate_type == kind]
     if not candidates:
-        return f"it has not {what}"
-    signers: dict[str, str] = {}
+        return f"it has not {proof_text}"
+    signed: set[str] = set()
     complaints: list[str] = []
     for proof in candidates:
-        for key in requirement.keys:
-            if not proof.signed_by(key):
-                steps.append(f"{proof.where}: not signed by {key.name}")
+        for signer in requirement.signers:
+            try:
+                evidence = signer.evidence(proof)
+            except NoProof as error:
+                findings.steps.append(f"{proof.where}: not signed by {signer.name}: {error}")
                 continue
             complaint = _unfit(requirement, proof, image)
-            steps.append(f"{proof.where}: signed by {key.name}{f', but {complaint}' if complaint else ''}")
+            if evidence.digests & revoked:
+                complaint = f"{min(evidence.digests & revoked)} is revoked"
+            findings.steps.append(f"{proof.where}: signed by {signer.name}{f', but {complaint}' if complaint else ''}")
             if complaint:
                 complaints.append(complaint)
             else:
-                signers[key.fingerprint] = key.name
-    wanted = {key.fingerprint: key.name for key in requirement.keys}
-    missing = [name for fingerprint, name in wanted.items() if fingerprint not in signers]
-    if signers and (requirement.need == "any" or not missing):
+                signed.add(signer.fingerprint)
+                findings.times.extend([evidence.time] if evidence.time else [])
+    names = {signer.fingerprint: signer.name for signer in requirement.signers}
+    missing = [name for fingerprint, name in names.items() if fingerprint not in signed]
+    if signed and (requirement.need == "any" or not missing):
         return ""
     if complaints:
-        return f"{what} doesn't fit: {complaints[0]}"
-    return f"{what} by {' and '.join(missing) if requirement.need == 'all' else ' or '.join(missing)} is missing"
+        return f"{proof_text} doesn't fit: {complaints[0]}"
+    return f"{proof_text} by {' and '.join(missing) if requirement.need == 'all' else ' or '.join(missing)} is missing"
 
 
 def _unfit(requirement: Requirement, proof: Proof, image: Reference | None) -> str:
-    """Why a proof that a key has signed isn't what is asked for. A bundle names the digest and no reference."""
-    if requirement.attestation is not None:
-        unmet = [one for one in requirement.attestation.where if not one.holds(proof.predicate)]
+    """Why a proof that a signer has made isn't what is asked for. A bundle names the digest and no reference."""
+    if requirement.attestation:
+        unmet = [item for item in requirement.where if not item.holds(proof.predicate)]
         return f"it doesn't say that {unmet[0]}" if unmet else ""
     if not proof.identity:
         return "it names no reference, and policy.json asks for one" if requirement.named else ""
@@ -170,5 +212,5 @@ def refusals(
             return error
         return None if decision.accepted else decision.error()
 
-    found = zip(images, workers.map(refusal, images), strict=True)
-    return {image.digest: error for (_, image), error in found if error is not None and image.digest is not None}
+    answers = zip(images, workers.map(refusal, images), strict=True)
+    return {image.digest: error for (_, image), error in answers if error is not None and image.digest is not None}

@@ -8,11 +8,14 @@ import binascii
 import hashlib
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, field
 
 from oci.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
 
 KEY_LIMIT = 64 << 10
 """Bytes of a file with a key: a few hundred in practice."""
@@ -122,6 +125,15 @@ def read_key(data: bytes, name: str) -> PublicKey:
             f"{name}: no public key in PEM form", hint="`openssl pkey -pubin -in FILE` reads it"
         ) from error
     return _public(key, name)
+
+
+def certificate_digests(certificate: Certificate) -> frozenset[str]:
+    """What a policy may revoke a certificate by: the SHA-256 of its DER form, and that of its public key."""
+    from cryptography.hazmat.primitives import serialization as forms  # noqa: PLC0415
+
+    key = certificate.public_key().public_bytes(forms.Encoding.DER, forms.PublicFormat.SubjectPublicKeyInfo)
+    whole = certificate.public_bytes(forms.Encoding.DER)
+    return frozenset(f"sha256:{hashlib.sha256(data).hexdigest()}" for data in (whole, key))
 
 
 def read_key_file(path: str) -> PublicKey:

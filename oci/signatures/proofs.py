@@ -7,7 +7,7 @@ the decision names, never a signature.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from msgspec import Struct, field
 
@@ -20,6 +20,7 @@ from oci.signatures.bundle import (
     DSSE,
     IN_TOTO,
     Envelope,
+    Evidence,
     NoProof,
     decode_base64,
     envelope_in,
@@ -28,11 +29,14 @@ from oci.signatures.bundle import (
     parse_object,
 )
 from oci.signatures.keys import PublicKey
+from oci.signatures.notation import COSE, JWS, NOTARY, NotationEnvelope, read_envelope
 from oci.store import Source
 
 SIMPLE_SIGNING = "application/vnd.dev.cosign.simplesigning.v1+json"
 SIGNATURE_TYPE = "cosign container image signature"
 SIGNATURE = "dev.cosignproject.cosign/signature"
+CERTIFICATE = "dev.sigstore.cosign/certificate"
+"""The annotation in which cosign kept certificates before it wrote bundles."""
 
 STATEMENTS = frozenset({"https://in-toto.io/Statement/v0.1", "https://in-toto.io/Statement/v1"})
 SIGN_PREDICATE = "https://sigstore.dev/cosign/sign/v1"
@@ -49,7 +53,8 @@ MOST = 200
 class Proof(Struct, frozen=True, kw_only=True):
     """A signature over `message` that speaks of the image. `where` names it for people. `identity` is the reference
     that was signed for, empty where the kind has none. `predicate_type` is that of an attestation, empty for a
-    signature."""
+    signature. `bundle` is the whole of a Sigstore bundle, `notation` an envelope of Notary; `annotated` says that its
+    certificate stands in annotations."""
 
     where: str
     message: bytes
@@ -57,25 +62,59 @@ class Proof(Struct, frozen=True, kw_only=True):
     identity: str = ""
     predicate_type: str = ""
     predicate: Mapping[str, Any] = field(default_factory=dict)
+    bundle: bytes = b""
+    notation: NotationEnvelope | None = None
+    annotated: bool = False
 
-    def signed_by(self, key: PublicKey) -> bool:
-        return any(key.verifies(self.message, signature) for signature in self.signatures)
+
+class Signer(Protocol):
+    """Somebody whose signature a policy asks for. Of signers with the same fingerprint one is enough."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def evidence(self, proof: Proof) -> Evidence:
+        """Verifies that the signer has made the proof. Raises NoProof, which says why not."""
+        ...
+
+
+class KeySigner(Struct, frozen=True, eq=False):
+    """Proves by a key of its own."""
+
+    key: PublicKey
+
+    @property
+    def name(self) -> str:
+        return self.key.name
+
+    @property
+    def fingerprint(self) -> str:
+        return self.key.fingerprint
+
+    def evidence(self, proof: Proof) -> Evidence:
+        """An envelope of Notary says when it expires and who may read it: its certificates alone prove it."""
+        if proof.notation is not None or not any(self.key.verifies(proof.message, item) for item in proof.signatures):
+            raise NoProof("the key hasn't signed it")
+        return Evidence(digests=frozenset({f"sha256:{self.key.fingerprint}"}))
 
 
 class Proofs(Struct, frozen=True):
-    """`found` speak of the image; `problems` say what was there and is no proof of anything."""
+    """`candidates` speak of the image; `problems` say what was there and is no proof of anything."""
 
-    found: tuple[Proof, ...] = ()
+    candidates: tuple[Proof, ...] = ()
     problems: tuple[str, ...] = ()
 
 
-def read_proofs(source: Source, image: Descriptor, *, attestations: bool) -> Proofs:
-    """Reads all that is attached to an image. Raises what the store raises, but for what isn't there: a signature that
-    can't be read isn't one that is missing."""
-    found: list[Proof] = []
+def read_proofs(source: Source, image: Descriptor, *, attestations: bool, notation: bool = False) -> Proofs:
+    """Reads what is attached to an image, attestations and signatures of Notary where they are asked for. Raises what
+    the store raises, but for what isn't there: a signature that can't be read isn't one that is missing."""
+    candidates: list[Proof] = []
     problems: list[str] = []
-    for where, layer in _layers(source, image, attestations=attestations):
-        if len(found) + len(problems) >= MOST:
+    for where, layer in _layers(source, image, attestations=attestations, notation=notation):
+        if len(candidates) + len(problems) >= MOST:
             problems.append(f"more than {MOST} signatures are attached, and the others weren't looked at")
             break
         limit = PAYLOAD_LIMIT if layer.media_type == SIMPLE_SIGNING else ENVELOPE_LIMIT
@@ -83,13 +122,15 @@ def read_proofs(source: Source, image: Descriptor, *, attestations: bool) -> Pro
             if layer.size > limit:
                 raise NoProof(f"it has {layer.size} bytes, and {limit} are the limit")  # noqa: TRY301 - told below
             data = b"".join(source.read_blob(layer))
-            found.append(_proof(where, layer, data, image.digest))
+            candidates.append(_proof(where, layer, data, image))
         except (NoProof, NotFound) as error:
             problems.append(f"{where}: {error}")
-    return Proofs(tuple(found), tuple(problems))
+    return Proofs(tuple(candidates), tuple(problems))
 
 
-def _layers(source: Source, image: Descriptor, *, attestations: bool) -> Iterator[tuple[str, Descriptor]]:
+def _layers(
+    source: Source, image: Descriptor, *, attestations: bool, notation: bool
+) -> Iterator[tuple[str, Descriptor]]:
     """Every layer that is a signature or an envelope, with a name of the place where it was."""
     signature, attestation, _ = tagnames.cosign(image.digest)
     for tag in (signature, attestation) if attestations else (signature,):
@@ -101,7 +142,8 @@ def _layers(source: Source, image: Descriptor, *, attestations: bool) -> Iterato
             if layer.media_type in (SIMPLE_SIGNING, DSSE):
                 yield f"{tag}[{number}]", layer
     for referrer in source.referrers(image.digest):
-        if not referrer.artifact_type.startswith(BUNDLE):
+        notary = referrer.artifact_type == NOTARY
+        if not (notary and notation) and not referrer.artifact_type.startswith(BUNDLE):
             continue
         try:
             manifest = source.get_manifest(referrer.digest)
@@ -110,18 +152,25 @@ def _layers(source: Source, image: Descriptor, *, attestations: bool) -> Iterato
         if manifest.subject is None or manifest.subject.digest != image.digest:
             continue
         for layer in manifest.layers:
-            if layer.media_type.startswith(BUNDLE):
-                yield f"bundle {referrer.digest[:19]}", layer
+            if layer.media_type in (JWS, COSE) if notary else layer.media_type.startswith(BUNDLE):
+                yield f"{'notation' if notary else 'bundle'} {referrer.digest[:19]}", layer
 
 
-def _proof(where: str, layer: Descriptor, data: bytes, image: Digest) -> Proof:
+def _proof(where: str, layer: Descriptor, data: bytes, image: Descriptor) -> Proof:
+    annotated = CERTIFICATE in layer.annotations
     if layer.media_type == SIMPLE_SIGNING:
-        return _simple(where, data, decode_base64(layer.annotations.get(SIGNATURE)), image)
+        signature = decode_base64(layer.annotations.get(SIGNATURE))
+        return _simple(where, data, signature, image.digest, annotated=annotated)
+    if layer.media_type in (JWS, COSE):
+        envelope = read_envelope(layer.media_type, data, image)
+        return Proof(where=where, message=envelope.message, signatures=(envelope.signature,), notation=envelope)
     body = parse_object(data)
-    return _attested(where, envelope_of(body) if layer.media_type == DSSE else envelope_in(body), image)
+    if layer.media_type == DSSE:
+        return _attested(where, envelope_of(body), image.digest, annotated=annotated)
+    return _attested(where, envelope_in(body), image.digest, bundle=data)
 
 
-def _simple(where: str, payload: bytes, signature: bytes, image: Digest) -> Proof:
+def _simple(where: str, payload: bytes, signature: bytes, image: Digest, *, annotated: bool) -> Proof:
     """Of cosign's SIGNATURE_SPEC; strict, as containers/image is: nothing critical may be unknown."""
     critical = object_of(parse_object(payload).get("critical"), "critical")
     if set(critical) != {"identity", "image", "type"} or critical["type"] != SIGNATURE_TYPE:
@@ -132,20 +181,21 @@ def _simple(where: str, payload: bytes, signature: bytes, image: Digest) -> Proo
     identity = object_of(critical["identity"], "identity").get("docker-reference")
     if not isinstance(identity, str):
         raise NoProof("it names no docker-reference")
-    return Proof(where=where, message=payload, signatures=(signature,), identity=identity)
+    return Proof(where=where, message=payload, signatures=(signature,), identity=identity, annotated=annotated)
 
 
-def _attested(where: str, envelope: Envelope, image: Digest) -> Proof:
+def _attested(where: str, envelope: Envelope, image: Digest, *, bundle: bytes = b"", annotated: bool = False) -> Proof:
     """An in-toto statement whose subjects name the image."""
     if envelope.payload_type != IN_TOTO:
         raise NoProof(f"the envelope holds {envelope.payload_type[:80]!r}")
     statement = parse_object(envelope.payload)
-    if statement.get("_type") not in STATEMENTS:
+    kind = statement.get("_type")
+    if not isinstance(kind, str) or kind not in STATEMENTS:
         raise NoProof("the envelope holds no in-toto statement")
     algorithm, _, encoded = image.partition(":")
     subjects = statement.get("subject")
-    digests = [one.get("digest") for one in subjects if isinstance(one, dict)] if isinstance(subjects, list) else []
-    if not any(isinstance(one, dict) and one.get(algorithm) == encoded for one in digests):
+    digests = [item.get("digest") for item in subjects if isinstance(item, dict)] if isinstance(subjects, list) else []
+    if not any(isinstance(item, dict) and item.get(algorithm) == encoded for item in digests):
         raise NoProof("its statement is about another image")
     predicate_type = statement.get("predicateType")
     if not isinstance(predicate_type, str):
@@ -157,4 +207,6 @@ def _attested(where: str, envelope: Envelope, image: Digest) -> Proof:
         signatures=envelope.signatures,
         predicate_type="" if predicate_type == SIGN_PREDICATE else predicate_type,
         predicate=predicate if isinstance(predicate, dict) else {},
+        bundle=bundle,
+        annotated=annotated,
     )

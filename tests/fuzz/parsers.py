@@ -7,14 +7,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import NamedTuple
+
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from oci.archive import index_json, manifest_json
 from oci.archive.transship_json import TransshipJson
 from oci.bundle.locations import ImageLocations
 from oci.bundle.lockfile import BundleLock, ImagesLock
-from oci.descriptor import Platform
-from oci.digest import digest_of, parse_digest
+from oci.descriptor import Descriptor, Platform
+from oci.digest import Digest, digest_of, parse_digest
 from oci.errors import TransshipError
 from oci.export.plan import ArchivePlan
 from oci.files.decompress import decompressed
@@ -35,13 +38,22 @@ from oci.registry.http.pace import remaining_pulls, retry_after
 from oci.registry.http.target import BASE
 from oci.registry.tags import next_page
 from oci.relocation.plan import Plan
-from oci.signatures.bundle import IN_TOTO, Envelope, signed_sha256
+from oci.signatures.bundle import BUNDLE_V03, IN_TOTO, Envelope, NoProof, signed_sha256
+from oci.signatures.conditions import CertificateIdentity
+from oci.signatures.keyless import KeylessSigner, TrustedRoot, read_trusted_root
 from oci.signatures.keys import read_key
+from oci.signatures.notation import JWS, NotationSigner
+from oci.signatures.policy_file import _read
+from oci.signatures.proofs import _proof
 from oci.units import parse_duration, parse_size
 from tests.hostile import archives, layers, locks, manifests, mirrors
+from tests.support.content import OCI_MANIFEST, image
+from tests.support.deciding import public_good_bundle
+from tests.support.notation_signing import envelope
 from tests.support.plans import plan_of
 from tests.support.sealing import blob_bundle
 from tests.support.signing import Signer
+from tests.support.sigstore_authority import Authority, named
 
 NOW = datetime(2026, 11, 29, tzinfo=UTC)
 PIECE = 4096
@@ -96,7 +108,44 @@ def _statement(data: bytes) -> None:
     _read_statement(Envelope(payload_type=IN_TOTO, payload=data, signatures=(b"",)), "shop.receipt.json")
 
 
+# What a policy asks of signatures that strangers have attached.
+ATTACHED = Descriptor(
+    media_type=OCI_MANIFEST,
+    digest=Digest("sha256:c9709ce6fd5b67b59b4a28758cf14d3f411803c4b89b6068b1f1a8e4ee94c8ef"),
+    size=7,
+)
+IDENTITY = CertificateIdentity(issuer_matches=".*", subject_matches=".*")
+NOTARY_ROOT = Authority("notary")
+
+
+def _keyless(data: bytes) -> None:
+    layer = Descriptor(media_type=BUNDLE_V03, digest=ATTACHED.digest, size=len(data))
+    KeylessSigner(IDENTITY, _public_root()).evidence(_proof("bundle", layer, data, ATTACHED))
+
+
+@cache
+def _public_root() -> TrustedRoot:
+    return read_trusted_root("")
+
+
+def _notation(data: bytes) -> None:
+    layer = Descriptor(media_type=JWS, digest=ATTACHED.digest, size=len(data))
+    proof = _proof("notation", layer, data, ATTACHED)
+    NotationSigner(name="", fingerprint="", anchors=(NOTARY_ROOT.certificate,), subject=()).evidence(proof)
+
+
+def _notary_envelope() -> bytes:
+    key = ec.generate_private_key(ec.SECP256R1())
+    chain = (NOTARY_ROOT.certify(key, named("shop")), NOTARY_ROOT.certificate)
+    target = {"mediaType": ATTACHED.media_type, "digest": ATTACHED.digest, "size": ATTACHED.size}
+    return json.dumps(envelope(image(1), key, *chain, payload={"targetArtifact": target})).encode()
+
+
 PARSERS: Mapping[str, Parser] = {
+    "keyless bundles": Parser(_keyless, (public_good_bundle("pypi_attestation_models-0.0.4a2.tar.gz.sigstore"),), (NoProof,)),
+    "envelopes of Notary": Parser(_notation, (_notary_envelope(),), (NoProof,)),
+    "policies": Parser(lambda data: _read.__wrapped__("p.yaml", data, 0), (b'version: 1\ndefault: reject\nrules: [{to: "*", accept: true, minimum_age: 7d}]\n',)),
+    "policy.json": Parser(lambda data: _read.__wrapped__("p.json", data, 0), (b'{"default":[{"type":"reject"}],"transports":{"docker":{"a.example":[{"type":"insecureAcceptAnything"}]}}}',)),
     "receipts": Parser(_statement, (RECEIPT,)),
     "signatures of archives": Parser(lambda data: signed_sha256(data, KEY, "shop.tar"), (blob_bundle(SIGNER, b"data"),)),
     "references": Parser(_text(parse_any), (b"registry.example:5000/shop/web:1.0", f"ab@{locks.DIGEST}".encode(), b"docker://ab")),

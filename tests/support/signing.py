@@ -108,12 +108,15 @@ def statement(digest: str, predicate_type: str, predicate: Mapping[str, Any] | N
     )
 
 
+def pre_authentication(kind: str, data: bytes) -> bytes:
+    return b" ".join((b"DSSEv1", b"%d" % len(kind), kind.encode(), b"%d" % len(data), data))
+
+
 def envelope(signer: Signer, data: bytes, kind: str = "application/vnd.in-toto+json") -> dict[str, Any]:
-    pae = b" ".join((b"DSSEv1", b"%d" % len(kind), kind.encode(), b"%d" % len(data), data))
     return {
         "payload": base64.b64encode(data).decode(),
         "payloadType": kind,
-        "signatures": [{"sig": base64.b64encode(signer.sign(pae)).decode()}],
+        "signatures": [{"sig": base64.b64encode(signer.sign(pre_authentication(kind, data))).decode()}],
     }
 
 
@@ -135,12 +138,16 @@ def bundle_sign(
         "dsseEnvelope": envelope(signer, data),
         **more,
     }
+    return attach(url, repository, content, Blob(BUNDLE, json.dumps(body).encode()))
+
+
+def attach(url: str, repository: str, content: Content, blob: Blob, artifact_type: str = BUNDLE) -> Content:
+    """A referrer of one layer."""
     empty = Blob("application/vnd.oci.empty.v1+json", b"{}")
-    blob = Blob(BUNDLE, json.dumps(body).encode())
     manifest = {
         "schemaVersion": 2,
         "mediaType": OCI_MANIFEST,
-        "artifactType": BUNDLE,
+        "artifactType": artifact_type,
         "config": empty.descriptor(),
         "layers": [blob.descriptor()],
         "subject": content.descriptor(),

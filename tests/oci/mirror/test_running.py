@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -257,6 +258,29 @@ def test_images_that_the_policy_refuses_are_not_taken(
     listed = other_registry.repository_tags(repository)
     assert {signature_tag(by_tag), "unsigned"} <= set(listed)
     assert "foreign" not in listed
+
+
+def test_a_policy_takes_an_image_when_the_mirror_has_known_it_long_enough(
+    other_registry: DockerRegistry, repository: str, tmp_path: Path
+) -> None:
+    """By the state file alone: a key proves no time, and what the image says of itself doesn't count."""
+    policy = tmp_path / "policy.yaml"
+    policy.write_text('version: 1\ndefault: reject\nrules: [{to: "*", accept: true, minimum_age: 7d}]\n')
+    facts, begin = DigestCache(), datetime(2026, 1, 1, tzinfo=UTC)
+    with StrictRegistry() as server:
+        old = variant(image(45), 1, **{"org.opencontainers.image.created": "2001-01-01T00:00:00Z"})
+        push(server.url, "shop/web", old, "1.0")
+        mirror = mirror_of(f"{server.host}/shop/web", f"{other_registry.host}/{repository}", policy=str(policy))
+
+        first = run(mirror, facts=facts, now=begin)
+        push(server.url, "shop/web", variant(old, 2), "2.0")
+        later = run(mirror, facts=facts, now=begin + timedelta(days=1))
+        week = run(mirror, facts=facts, now=begin + timedelta(days=7))
+        after = run(mirror, facts=facts, now=begin + timedelta(days=8))
+
+    assert [set(one.unsigned) for one in (first, later, week, after)] == [{"1.0"}, {"1.0", "2.0"}, {"2.0"}, set()]
+    assert all("7d" in reason for reason in later.refusals.values())
+    assert [one.tags for one in (week, after)] == [("1.0",), ("2.0",)]
 
 
 def test_signatures_are_required_by_a_policy_or_not_at_all() -> None:

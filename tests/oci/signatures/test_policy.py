@@ -10,26 +10,29 @@ from typing import Any
 
 import httpx
 import pytest
-import yaml
+from securesystemslib.dsse import Envelope
+from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined]
 
 from oci.archive.entry import IMGPKG, OCI_LAYOUT
 from oci.errors import Denied, Incomplete, InvalidInput, NotTrusted
 from oci.export.options import ExportOptions
-from oci.reference import Reference, parse_any, parse_store
 from oci.relocation.request import RelocationRequest
 from oci.signatures import proofs
 from oci.signatures.artifacts import ALL
-from oci.signatures.gate import Decision
-from oci.signatures.policy import read_policy
+from oci.signatures.policy_file import read_policy
 from tests.faults.proxy import Fault, FaultProxy
 from tests.servers.strict_registry import StrictRegistry
 from tests.support.archiving import archived, imported
 from tests.support.content import Blob, Content, compact, image, push, signature_tag
+from tests.support.deciding import decided, written
 from tests.support.relocating import copied, session
 from tests.support.signing import (
+    BUNDLE,
     COSIGN_SIGN,
     PROVENANCE,
+    STATEMENT,
     Signer,
+    attach,
     attest,
     bundle_sign,
     cosign_sign,
@@ -43,7 +46,6 @@ from tests.support.signing import (
 CONTENT = image(701)
 OTHER = image(702)
 RELEASE, SECURITY, STRANGER = Signer.make(), Signer.make(), Signer.make()
-TO = "registry.corp.example/mirror/web"
 
 
 @pytest.fixture
@@ -61,26 +63,10 @@ def keys(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def written(folder: Path, *rules: dict[str, Any], default: str = "reject", **more: Any) -> str:
-    path = folder / "policy.yaml"
-    path.write_text(yaml.safe_dump({"version": 1, "default": default, "rules": list(rules), **more}))
-    return str(path)
-
-
 def containers(folder: Path, **body: Any) -> str:
     path = folder / "policy.json"
     path.write_text(json.dumps({"default": [{"type": "reject"}], **body}))
     return str(path)
-
-
-def decided(policy: str, reference: str, *, to: str = TO, signed: bool = False) -> Decision:
-    named = parse_any(reference)
-    with session() as one:
-        source = one.source(named.repository)
-        digest = source.get_manifest(named.identifier).digest
-        return one.gate(policy, signed=signed).decide(
-            source, Reference(named.repository, named.tag, digest), parse_store(to)
-        )
 
 
 def rule(**more: Any) -> dict[str, Any]:
@@ -228,6 +214,7 @@ HOSTILE_BUNDLES: dict[str, dict[str, Any]] = {
     "its signature is a number": dsse(GOOD_STATEMENT, signatures=[{"sig": 1}]),
     "it has a thousand signatures": dsse(GOOD_STATEMENT, signatures=[{"sig": "AAAA"}] * 1000),
     "it is a message signature": {"dsseEnvelope": None},
+    "the type of the statement is a list": dsse(GOOD_STATEMENT.replace(f'"{STATEMENT}"'.encode(), b'["x"]')),
     "it is no statement": dsse(compact({"subject": [{"digest": {"sha256": CONTENT.hex}}]})),
     "its subjects are a text": dsse(GOOD_STATEMENT.replace(b'"subject":[', b'"subject":"x","was":[')),
     "it is an attestation": dsse(statement(CONTENT.digest, PROVENANCE)),
@@ -361,6 +348,19 @@ def test_another_attestation_is_not_the_one_that_is_asked_for(
     signed(origin, SECURITY)
 
     assert not decided(policy, web(origin)).accepted
+
+
+def test_an_envelope_of_another_library_is_verified(origin: StrictRegistry, keys: Path) -> None:
+    """securesystemslib's, that of TUF and in-toto."""
+    signer = CryptoSigner.generate_ecdsa()
+    (keys / "release.pub").write_text(signer.public_key.keyval["public"])
+    made = Envelope(payload=GOOD_STATEMENT, payload_type="application/vnd.in-toto+json", signatures={})
+    made.sign(signer)
+    attach(origin.url, "shop/web", CONTENT, Blob(BUNDLE, compact({"dsseEnvelope": made.to_dict()})))
+
+    assert decided(written(keys, rule()), web(origin)).accepted
+    RELEASE.write(keys / "other.pub")
+    assert not decided(written(keys, rule(keys=["other.pub"])), web(origin)).accepted
 
 
 # policy.json of containers.

@@ -59,6 +59,21 @@ def test_skopeo_lists_the_tags_of_cosign_in_a_registry_that_is_not_ours(
     assert lost_at(registry.url, repository, signed, api=False) == []
 
 
+def test_skopeo_takes_nothing_along_that_is_attached(
+    registry: DockerRegistry, other_registry: DockerRegistry, repository: str
+) -> None:
+    """The line of skopeo in the book's table of tools."""
+    signed = signed_index(20)
+    with source_of(signed, api=True) as (_, reference):
+        copied(f"{registry.host}/{repository}", image=reference, artifacts=ALL)
+    options = ("--all", "--preserve-digests", "--src-tls-verify=false", "--dest-tls-verify=false")
+    places = [f"docker://{server.host}/{repository}:1.0" for server in (registry, other_registry)]
+    skopeo("copy", *options, *places)
+
+    assert other_registry.repository_tags(repository) == ["1.0"]
+    assert set(lost_at(other_registry.url, repository, signed, api=False)) >= set(signed.tags)
+
+
 def test_a_layout_holds_all_of_it_and_gives_it_on(tmp_path: Path) -> None:
     signed = signed_index(3)
     with source_of(signed, api=True) as (_, reference):

@@ -1,0 +1,335 @@
+"""Signatures of Notary (notation): JWS envelopes, with a chain of X.509 certificates that has to lead to a trust store.
+
+Spec: notaryproject/specifications, "signature-specification", "signature-envelope-jws" and "trust-store-trust-policy".
+Certificates are verified without a network: whom no list of the policy revokes isn't revoked.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from oci.descriptor import Descriptor
+from oci.errors import InvalidInput
+from oci.signatures.bundle import Evidence, NoProof, decode_base64, object_of, parse_object
+from oci.signatures.keys import certificate_digests
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate, Name
+
+    from oci.signatures.proofs import Proof
+
+NOTARY = "application/vnd.cncf.notary.signature"
+"""The artifact type of signatures."""
+
+JWS = "application/jose+json"
+COSE = "application/cose"
+PAYLOAD = "application/vnd.cncf.notary.payload.v1+json"
+
+_SCHEME = "io.cncf.notary.signingScheme"
+_TIME = "io.cncf.notary.signingTime"
+_EXPIRY = "io.cncf.notary.expiry"
+_TIMESTAMP = "io.cncf.notary.timestampSignature"
+_PROTECTED = frozenset({"alg", "cty", "crit", _SCHEME, _TIME, _EXPIRY})
+_X509 = "notary.x509"
+
+_ALGORITHMS = {"PS256": 2048, "PS384": 3072, "PS512": 4096, "ES256": 256, "ES384": 384, "ES512": 521}
+"""With the size of the key that each stands for, in bits ("Algorithm Selection")."""
+
+_ATTRIBUTES = ("C", "ST", "L", "STREET", "O", "OU", "CN", "DC", "UID")
+"""What a subject is made of (RFC 4514, 3)."""
+
+MOST_CERTIFICATES = 10
+"""Certificates of one chain: three or four in practice."""
+
+FILE_LIMIT = 1 << 20
+
+
+class NotationEnvelope(Struct, frozen=True, kw_only=True):
+    """An envelope that speaks of the image. `message` are the bytes that are signed; `certificates` are in DER form,
+    the signing one first. `timestamp` is a token of RFC 3161 over the signature, empty without one."""
+
+    algorithm: str
+    message: bytes
+    signature: bytes
+    certificates: tuple[bytes, ...]
+    expiry: datetime | None = None
+    timestamp: bytes = b""
+
+
+class NotationSigner(Struct, frozen=True, eq=False, kw_only=True):
+    """Proves by a certificate that leads to one of `anchors` and has the `subject`."""
+
+    name: str
+    fingerprint: str
+    anchors: tuple[Certificate, ...]
+    subject: tuple[tuple[str, str], ...]
+    timestamps: tuple[Certificate, ...] = ()
+
+    def evidence(self, proof: Proof) -> Evidence:
+        envelope = proof.notation
+        if envelope is None:
+            raise NoProof("it is no signature of Notary")
+        from cryptography import x509  # noqa: PLC0415 - only for signatures of Notary
+
+        try:
+            chain = [x509.load_der_x509_certificate(data) for data in envelope.certificates]
+        except ValueError as error:
+            raise NoProof("a certificate in it can't be read") from error
+        _verify_signature(envelope, chain[0])
+        now = datetime.now(UTC)
+        if envelope.expiry is not None and envelope.expiry <= now:
+            raise NoProof(f"it has expired on {envelope.expiry:%Y-%m-%d}")
+        _check_usage(chain[0])
+        lacking = [f"{key}={value}" for key, value in self.subject if not _has(chain[0].subject, key, value)]
+        if lacking:
+            raise NoProof(f"its certificate is that of {chain[0].subject.rfc4514_string()[:300]}")
+        time = _timestamped(envelope, self.timestamps) if envelope.timestamp and self.timestamps else None
+        digests = _verify_chain(chain, self.anchors, time or now)
+        return Evidence(time=time, digests=digests)
+
+
+def read_envelope(media_type: str, data: bytes, image: Descriptor) -> NotationEnvelope:
+    """Reads an envelope, whose word isn't verified by that. Raises NoProof for what can't be read, for what says that
+    it must be understood and isn't, and for what speaks of another image."""
+    if media_type == COSE:
+        raise NoProof("it is a COSE envelope, and only JWS is read here")
+    body = parse_object(data)
+    protected = parse_object(_base64url(body.get("protected")))
+    header = object_of(body.get("header"), "header")
+    payload = _base64url(body.get("payload"))
+    expiry = _checked(protected)
+    target = object_of(parse_object(payload).get("targetArtifact"), "targetArtifact")
+    if (target.get("digest"), target.get("size"), target.get("mediaType")) != (
+        image.digest,
+        image.size,
+        image.media_type,
+    ):
+        raise NoProof(f"it is a signature of {str(target.get('digest'))[:80]}")
+    listed = header.get("x5c")
+    if not isinstance(listed, list) or not 0 < len(listed) <= MOST_CERTIFICATES:
+        raise NoProof("it has no certificates, or too many")
+    return NotationEnvelope(
+        algorithm=protected["alg"],
+        message=f"{body['protected']}.{body['payload']}".encode(),
+        signature=_base64url(body.get("signature")),
+        certificates=tuple(map(decode_base64, listed)),
+        expiry=expiry,
+        timestamp=decode_base64(header[_TIMESTAMP]) if _TIMESTAMP in header else b"",
+    )
+
+
+def read_trust_store(paths: Sequence[str], subject: str, timestamps: Sequence[str]) -> NotationSigner:
+    """Reads certificates in PEM form and the attributes of a subject. Raises InvalidInput."""
+    anchors = tuple(certificate for path in paths for certificate in _certificates(path))
+    digests = " ".join(sorted(_revocable(anchors)))
+    return NotationSigner(
+        name=f"{subject} by {', '.join(paths)}",
+        fingerprint=f"{subject} {digests}",
+        anchors=anchors,
+        subject=_attributes(subject),
+        timestamps=tuple(certificate for path in timestamps for certificate in _certificates(path)),
+    )
+
+
+def _checked(protected: Mapping[str, Any]) -> datetime | None:
+    """Checks the protected header and returns when the signature expires. What is critical must be known; the scheme
+    must be critical, and the expiry where there is one ("signature-envelope-jws", "Protected Headers")."""
+    critical = protected.get("crit")
+    if not isinstance(critical, list) or not all(isinstance(header, str) for header in critical):
+        raise NoProof("it doesn't say which of its headers are critical")
+    needed = {_SCHEME} | ({_EXPIRY} if _EXPIRY in protected else set())
+    unknown = {*critical, *(name for name in protected if name.startswith("io.cncf.notary."))} - _PROTECTED
+    if unknown:
+        raise NoProof(f"its header {min(unknown)[:100]} isn't understood here")
+    if missing := needed - set(critical):
+        raise NoProof(f"its header {min(missing)} isn't critical")
+    if absent := set(critical) - set(protected):
+        raise NoProof(f"its header {min(absent)[:100]} is missing")
+    algorithm = protected.get("alg")
+    if not isinstance(algorithm, str) or algorithm not in _ALGORITHMS:
+        raise NoProof(f"its algorithm is {str(algorithm)[:40]!r}")
+    if protected.get("cty") != PAYLOAD:
+        raise NoProof(f"it holds {str(protected.get('cty'))[:80]!r}")
+    if protected[_SCHEME] != _X509:
+        raise NoProof(f"its signing scheme is {str(protected[_SCHEME])[:80]!r}, and only {_X509} is verified here")
+    _time_of(protected.get(_TIME))
+    return _time_of(protected[_EXPIRY]) if _EXPIRY in protected else None
+
+
+def _verify_signature(envelope: NotationEnvelope, certificate: Certificate) -> None:
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm  # noqa: PLC0415
+    from cryptography.hazmat.primitives import hashes  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils  # noqa: PLC0415
+
+    kind, size = envelope.algorithm[:2], _ALGORITHMS[envelope.algorithm]
+    digest = {"256": hashes.SHA256(), "384": hashes.SHA384(), "512": hashes.SHA512()}[envelope.algorithm[2:]]
+    signature, half = envelope.signature, (size + 7) // 8
+    try:
+        key = certificate.public_key()
+    except (UnsupportedAlgorithm, ValueError) as error:
+        raise NoProof("the key of its certificate can't be read") from error
+    try:
+        if isinstance(key, rsa.RSAPublicKey) and (kind, key.key_size) == ("PS", size):
+            pss = padding.PSS(padding.MGF1(digest), digest.digest_size)
+            return key.verify(signature, envelope.message, pss, digest)
+        if isinstance(key, ec.EllipticCurvePublicKey) and (kind, key.key_size, len(signature)) == (
+            "ES",
+            size,
+            2 * half,
+        ):
+            pair = utils.encode_dss_signature(int.from_bytes(signature[:half]), int.from_bytes(signature[half:]))
+            return key.verify(pair, envelope.message, ec.ECDSA(digest))
+    except (InvalidSignature, ValueError) as error:
+        raise NoProof("its certificate's key hasn't signed it") from error
+    raise NoProof(f"the key of its certificate isn't one for {envelope.algorithm}")
+
+
+def _check_usage(certificate: Certificate) -> None:
+    """Checks what the certificate is for ("Certificate Requirements")."""
+    from cryptography import x509  # noqa: PLC0415
+    from cryptography.x509.oid import ExtendedKeyUsageOID  # noqa: PLC0415
+
+    try:
+        extensions = {extension.oid: extension for extension in certificate.extensions}
+    except (ValueError, x509.DuplicateExtension) as error:
+        raise NoProof("the extensions of its certificate can't be read") from error
+    usage = extensions.get(x509.KeyUsage.oid)
+    if usage is None or not usage.critical or not usage.value.digital_signature or usage.value.key_cert_sign:
+        raise NoProof("its certificate isn't one for signatures")
+    basic = extensions.get(x509.BasicConstraints.oid)
+    if basic is not None and basic.value.ca:
+        raise NoProof("its certificate is that of an authority")
+    extended = extensions.get(x509.ExtendedKeyUsage.oid)
+    if extended is not None:
+        code = ExtendedKeyUsageOID
+        unfit = {code.SERVER_AUTH, code.EMAIL_PROTECTION, code.TIME_STAMPING, code.ANY_EXTENDED_KEY_USAGE}
+        if code.CODE_SIGNING not in extended.value or unfit & set(extended.value):
+            raise NoProof("its certificate isn't one for signing code")
+
+
+def _verify_chain(chain: Sequence[Certificate], anchors: Sequence[Certificate], at: datetime) -> frozenset[str]:
+    """Verifies that the certificates lead to an anchor, and were valid `at` a time. Returns what each of them may be
+    revoked by."""
+    from cryptography import x509  # noqa: PLC0415
+    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415
+    from cryptography.x509 import verification  # noqa: PLC0415
+
+    leaf = chain[0]
+    if (
+        len(chain) == 1 and leaf in anchors
+    ):  # a certificate that has signed itself, as `notation cert generate-test` makes
+        try:
+            leaf.verify_directly_issued_by(leaf)
+        except (InvalidSignature, ValueError, TypeError) as error:
+            raise NoProof("its certificate isn't signed by itself") from error
+        if not leaf.not_valid_before_utc <= at <= leaf.not_valid_after_utc:
+            raise NoProof(f"its certificate wasn't valid on {at:%Y-%m-%d}")
+        return _revocable(chain)
+
+    def authority(_policy: Any, _certificate: Any, basic: x509.BasicConstraints) -> None:
+        if not basic.ca:
+            raise ValueError("no authority")
+
+    def issues(_policy: Any, _certificate: Any, usage: x509.KeyUsage) -> None:
+        if not usage.key_cert_sign:
+            raise ValueError("no certificates may be signed with it")
+
+    every, must = verification.Criticality.AGNOSTIC, verification.Criticality.CRITICAL
+    of_authorities = (
+        verification.ExtensionPolicy.permit_all()
+        .require_present(x509.BasicConstraints, must, authority)
+        .require_present(x509.KeyUsage, every, issues)
+    )
+    builder = verification.PolicyBuilder().store(verification.Store(list(anchors))).time(at)
+    builder = builder.max_chain_depth(MOST_CERTIFICATES).extension_policies(
+        ca_policy=of_authorities, ee_policy=verification.ExtensionPolicy.permit_all()
+    )
+    try:
+        verified = builder.build_client_verifier().verify(leaf, list(chain[1:])).chain
+    except (verification.VerificationError, ValueError) as error:
+        raise NoProof(f"its certificates lead to none of the trust store: {str(error)[:200]}") from error
+    return _revocable(verified)
+
+
+def _timestamped(envelope: NotationEnvelope, authorities: Sequence[Certificate]) -> datetime:
+    """The time of a timestamp over the signature that leads to one of the authorities."""
+    try:
+        from rfc3161_client import VerifierBuilder, decode_timestamp_response  # noqa: PLC0415 - from an extra
+    except ImportError as error:
+        raise NoProof("its timestamp needs the extra sigstore: pip install 'transship[sigstore]'") from error
+    try:
+        response = decode_timestamp_response(_granted(envelope.timestamp))
+        VerifierBuilder(roots=list(authorities)).build().verify_message(response, envelope.signature)
+        time: datetime = response.tst_info.gen_time
+    except Exception as error:  # the library's errors, and whatever its parsers raise for hostile bytes
+        raise NoProof(f"its timestamp isn't one of a trusted authority: {str(error)[:200]}") from error
+    return time
+
+
+def _granted(token: bytes) -> bytes:
+    """A token as the response that it came in (RFC 3161, 2.4.2): a sequence of the status 0 and the token."""
+    content = b"\x30\x03\x02\x01\x00" + token
+    size = len(content).to_bytes((len(content).bit_length() + 7) // 8)
+    return b"\x30" + (size if len(content) < 128 else bytes([0x80 | len(size)]) + size) + content
+
+
+def _certificates(path: str) -> list[Certificate]:
+    from cryptography import x509  # noqa: PLC0415
+
+    try:
+        with open(path, "rb") as file:
+            return x509.load_pem_x509_certificates(file.read(FILE_LIMIT))
+    except OSError as error:
+        raise InvalidInput(f"{path}: {error.strerror}", hint="name a file of certificates in PEM form") from error
+    except ValueError as error:
+        raise InvalidInput(f"{path}: no certificates in PEM form", hint="`openssl x509 -in FILE` reads them") from error
+
+
+def _attributes(subject: str) -> tuple[tuple[str, str], ...]:
+    """The attributes of a pattern; `*` alone asks for none. Commas in values have a backslash before them."""
+    if subject.strip() == "*":
+        return ()
+    attributes = tuple(
+        (key.strip(), value.strip().replace("\0", ","))
+        for key, _, value in (part.partition("=") for part in subject.replace("\\,", "\0").split(","))
+    )
+    unknown = next((key for key, value in attributes if key not in _ATTRIBUTES or not value), None)
+    if unknown is not None:
+        raise InvalidInput(
+            f"notation: {subject!r} is no list of {', '.join(_ATTRIBUTES)}: write C=US, O=corp, CN=release*, or *"
+        )
+    return attributes
+
+
+def _has(name: Name, key: str, pattern: str) -> bool:
+    return any(part.rfc4514_attribute_name == key and fnmatchcase(str(part.value), pattern) for part in name)
+
+
+def _revocable(chain: Sequence[Certificate]) -> frozenset[str]:
+    return frozenset[str]().union(*map(certificate_digests, chain))
+
+
+def _time_of(value: object) -> datetime:
+    try:
+        time = datetime.fromisoformat(str(value))
+    except ValueError as error:
+        raise NoProof("a time in it can't be read") from error
+    if time.tzinfo is None:
+        raise NoProof("a time in it has no zone")
+    return time
+
+
+def _base64url(value: object) -> bytes:
+    """Without padding (RFC 7515, 2)."""
+    if not isinstance(value, str) or not value.isascii() or set(value) & set("+/="):
+        raise NoProof("a part of it isn't base64url")
+    try:
+        return base64.b64decode(value + "=" * (-len(value) % 4), altchars=b"-_", validate=True)
+    except ValueError as error:
+        raise NoProof("a part of it isn't base64url") from error
