@@ -20,6 +20,7 @@ from oci.errors import Cancelled, NotFound, StoreError, TransshipError
 from oci.registry.endpoints import DELETE_UPLOAD, GET_UPLOAD, PATCH_UPLOAD, POST_UPLOAD, PUT_UPLOAD, Kind
 from oci.registry.http import target as targets
 from oci.registry.http.answer import Answer
+from oci.registry.http.body import Memory, Parts
 from oci.registry.http.origin import origin_of
 from oci.registry.http.request import Request, Scope
 from oci.registry.http.target import Target
@@ -43,7 +44,13 @@ memory, once they are whole: docker-registry 2.8.2 loses a session that is cut i
 CHUNK_LIMIT = 256 << 20
 """Bytes of a chunk, whatever `OCI-Chunk-Min-Length` asks for."""
 
+CHUNK_MEMORY = 40 << 20
+"""Bytes that all chunks in memory may take together: of 16 MiB there are two at a time, of 1 MiB forty."""
+
 REDIRECTS = 5
+MEMORY = Memory(CHUNK_MEMORY)
+"""Of this process, whatever the registries."""
+
 _RANGE = re.compile(r"(?:bytes=)?0-(\d{1,18})")
 _OCTETS = {"Content-Type": "application/octet-stream"}
 
@@ -149,14 +156,17 @@ class Sessions:
     def _put_in_chunks(self, blob: Descriptor, read: BlobReader, session: Session, size: int) -> None:
         """From the session's offset to the end, then the PUT that closes it. What arrived is noted after each chunk. A
         registry that says it has less than was sent replaces chunks, instead of putting them together (GHCR)."""
-        source = read(session.offset)
-        try:
-            self._patch(blob, _Stream(source), session, max(size, session.minimum))
-        finally:
-            end_read(source)
+        length = max(size, session.minimum)
+        held = min(length, blob.size - session.offset) if length <= CHUNK else 0
+        with MEMORY.taken(held, self._remote.transport.cancel):
+            source = read(session.offset)
+            try:
+                self._patch(blob, Parts(source), session, length)
+            finally:
+                end_read(source)
         self.confirm(self._sent(self._close(session, blob, length=0)), blob)
 
-    def _patch(self, blob: Descriptor, stream: _Stream, session: Session, length: int) -> None:
+    def _patch(self, blob: Descriptor, stream: Parts, session: Session, length: int) -> None:
         learned = self._remote.learned
         while session.offset < blob.size:
             self._remote.transport.cancel.check()
@@ -166,7 +176,7 @@ class Sessions:
             if length > CHUNK:
                 body = {"stream": partial(self._counted, stream.next(count)), "length": count}
             else:
-                body = {"body": b"".join(stream.next(count))}
+                body = {"body": stream.take(count)}
             headers = {**_OCTETS, "Content-Range": f"{session.offset}-{end}"}
             answer = self._sent(self._request(PATCH_UPLOAD, session.location, blob, headers=headers, **body))
             if "body" in body:
@@ -356,21 +366,3 @@ def _may_pass(error: StoreError) -> bool:
 def _is_refusal(error: StoreError, passes: bool, learned: Learned) -> bool:
     """Whether an answer to chunks means that the registry can't put them together, so that one PUT is worth a try."""
     return error.status >= 400 and (not passes or (error.status >= 500 and not learned.body_limit))
-
-
-class _Stream:
-    """Hands out a stream in parts of so many bytes."""
-
-    def __init__(self, stream: Iterator[Chunk]) -> None:
-        self._stream = stream
-        self._unread = memoryview(b"")
-
-    def next(self, count: int) -> Iterator[Chunk]:
-        """Yields the next `count` bytes, or those that remain."""
-        while count:
-            piece = self._unread if len(self._unread) else memoryview(next(self._stream, b""))
-            if not len(piece):
-                return
-            now, self._unread = piece[:count], piece[count:]
-            count -= len(now)
-            yield now

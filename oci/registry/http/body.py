@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import re
 import sys
 import threading
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
+from oci.cancel import CancelToken
 from oci.digest import Chunk
 
 PIECE = 256 << 10
@@ -20,6 +22,9 @@ _MOMENT = 0.05
 
 _LONGEST_FILL = 1.0
 """Seconds after which a piece is passed on as it is, although bytes keep coming."""
+
+_POLL = 0.2
+"""Seconds after which a waiting thread looks whether the run was cancelled."""
 
 _TRAILER_LIMIT = 16 << 10
 _CHUNK_SIZE = re.compile(rb"([0-9a-fA-F]{1,16})[ \t]*(?:;.*)?")
@@ -208,6 +213,64 @@ class Buffers:
 
 
 BUFFERS = Buffers(64)
+
+
+class Parts:
+    """Hands out a stream in parts of so many bytes."""
+
+    def __init__(self, stream: Iterator[Chunk]) -> None:
+        self._stream = stream
+        self._unread = memoryview(b"")
+
+    def next(self, count: int) -> Iterator[Chunk]:
+        """Yields the next `count` bytes, or those that remain."""
+        while count:
+            piece = self._unread if len(self._unread) else memoryview(next(self._stream, b""))
+            if not len(piece):
+                return
+            now, self._unread = piece[:count], piece[count:]
+            count -= len(now)
+            yield now
+
+    def take(self, count: int) -> memoryview:
+        """The next `count` bytes, or what is left, in pages of their own: the heap of each thread would keep as much
+        again for the next time."""
+        taken, filled = memoryview(mmap.mmap(-1, count)), 0
+        for piece in self.next(count):
+            taken[filled : filled + len(piece)] = piece
+            filled += len(piece)
+        return taken[:filled]
+
+
+class Memory:
+    """Memory that the chunks of all blobs share. A blob takes its part before it is read, so that a blob that waits
+    keeps nothing that another one needs."""
+
+    def __init__(self, size: int) -> None:
+        self._size = self._left = size
+        self._freed = threading.Condition()
+        self.waiting = 0
+        """Blobs that wait for memory."""
+
+    @contextlib.contextmanager
+    def taken(self, count: int, cancel: CancelToken) -> Iterator[None]:
+        """Waits for `count` bytes, all of it where that is less. Raises Cancelled."""
+        count = min(count, self._size)
+        with self._freed:
+            self.waiting += 1
+            try:
+                while self._left < count:
+                    self._freed.wait(_POLL)
+                    cancel.check()
+            finally:
+                self.waiting -= 1
+            self._left -= count
+        try:
+            yield
+        finally:
+            with self._freed:
+                self._left += count
+                self._freed.notify_all()
 
 
 def _length(text: str) -> int:

@@ -10,16 +10,19 @@ from typing import Any
 import httpx
 import pytest
 
+from oci.cancel import CancelToken
 from oci.descriptor import Descriptor
 from oci.digest import digest_of, verified
-from oci.errors import IntegrityError, NotFound, Refused, StoreError, Unavailable
+from oci.errors import Cancelled, IntegrityError, NotFound, Refused, StoreError, Unavailable
 from oci.reference import Repository
+from oci.registry.sessions import CHUNK_MEMORY, MEMORY
 from oci.registry.uploads import MISSES
 from oci.store import BlobOutcome, reader_of
 from tests.faults.proxy import Fault, FaultProxy
 from tests.oci.registry.conftest import Client
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.strict_registry import Features, StrictRegistry
+from tests.support.waiting import until
 
 SMALL = b"small " * 100
 LARGE = random.Random(7).randbytes(3_000_000)
@@ -187,6 +190,32 @@ def test_chunks_are_as_long_as_the_registry_wants_them(make_client: Callable[...
 
         assert sum(seen.method == "PATCH" for seen in server.requests()) == 3
         assert server.store.blobs[digest_of(LARGE)] == LARGE
+
+
+def test_chunks_of_all_blobs_share_a_bounded_memory(make_client: Callable[..., Client]) -> None:
+    """Fifty threads with chunks of 16 MiB took 255 MB. A blob is only read once there is memory for its chunks."""
+    client = make_client(chunk_size=1_000_000)
+    begun: list[int] = []
+
+    def read(offset: int) -> Iterator[bytes]:
+        begun.append(offset)
+        return iter((LARGE[offset:],))
+
+    with StrictRegistry() as server, ThreadPoolExecutor(1) as threads:
+        store = client.repository(server.host, "a/b")
+        with MEMORY.taken(CHUNK_MEMORY - 999_999, CancelToken()):
+            waiting = threads.submit(store.put_blob, described(LARGE), read, fresh=True)
+            until("the session is there", lambda: bool(server.store.uploads) and MEMORY.waiting > 0)
+            assert not begun
+        assert waiting.result() is BlobOutcome.WRITTEN
+        assert begun == [0]
+
+        with MEMORY.taken(CHUNK_MEMORY, CancelToken()):
+            cancelled = threads.submit(store.put_blob, described(LARGE[1:]), read, fresh=True)
+            until("a blob waits for memory", lambda: MEMORY.waiting > 0)
+            client.cancel.cancel()
+            with pytest.raises(Cancelled):
+                cancelled.result()
 
 
 def test_a_wrong_byte_never_completes_an_upload_and_its_session_is_cancelled(client: Client) -> None:
