@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
+import time
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -223,7 +224,9 @@ class Learned:
         self._works: dict[Kind, bool] = dict(self._assumed)
         self._sure_limit = before.body_limit
         self._body_limit = before.body_limit or self.profile.body_limit
-        self._before = self.facts()
+        self._before = msgspec.structs.replace(self.facts(), rates=before.rates)
+        self.rates = before.current_rates(time.time())
+        """What earlier runs have learned of the registry's limits, see Facts."""
 
     def recognise(self, headers: Mapping[str, str]) -> None:
         """Takes in what an answer says of the software behind a host whose name said nothing."""
@@ -246,9 +249,9 @@ class Learned:
         works = {name: value for name, value in works.items() if KINDS[name] not in self._unsure}
         return Facts(profile=self.profile.name, works=works, body_limit=self._sure_limit)
 
-    def news(self) -> Facts | None:
-        """The facts of this run, where they are others than before it."""
-        facts = self.facts()
+    def news(self, rates: Mapping[str, float] | None = None) -> Facts | None:
+        """The facts of this run, where they are others than before it. `rates` are those that its limits allowed."""
+        facts = msgspec.structs.replace(self.facts(), rates={**self._before.rates, **(rates or {})})
         return facts if facts != self._before else None
 
     def works(self, kind: Kind) -> bool | None:

@@ -197,7 +197,7 @@ class Registries:
                     side=self._side,
                     meter=self._meter,
                     cancel=self._cancel,
-                    caps=Caps(per_second=caps, shared="*" in caps),
+                    caps=Caps(per_second=caps, shared="*" in caps, learned=learned.rates),
                     recognise=learned.recognise,
                     named=self._named,
                 )
@@ -209,7 +209,7 @@ class Registries:
             news: dict[str, Facts] = {}
             for registry, (transport, learned) in self._clients.items():
                 transport.close()
-                new = learned.news() if self._settings(registry).state else None
+                new = learned.news(transport.pace.rates()) if self._settings(registry).state else None
                 if new is not None:
                     news[canonical_host(registry)] = new
             self._state.learn(news)

@@ -26,6 +26,7 @@ from oci.registry.http.address_policy import host_of, is_loopback
 LIFETIME = 7 * 86_400.0
 """Seconds that anything is kept: registries purge unfinished uploads after a week, and what they refuse may change."""
 
+_RATE_LIFETIME = 86_400.0
 HOSTS = 500
 UPLOADS = 200
 FILE_LIMIT = 4 << 20
@@ -38,7 +39,15 @@ class Facts(msgspec.Struct, frozen=True, omit_defaults=True):
     profile: str = ""
     works: Mapping[str, bool] = {}
     body_limit: int = 0
+    rates: Mapping[str, float] = {}
+    """Requests a second that the registry took before it asked for a slower pace, by family (`PUT manifest`)."""
+
     at: float = 0.0
+
+    def current_rates(self, now: float) -> dict[str, float]:
+        """The rates to begin with: what was learned grows by its own size in an hour, and is forgotten after a day."""
+        age = max(0.0, now - self.at)
+        return {} if age > _RATE_LIFETIME else {name: rate * (1 + age / 3600) for name, rate in self.rates.items()}
 
 
 class _File(msgspec.Struct):

@@ -92,10 +92,11 @@ def remaining_pulls(headers: Mapping[str, str]) -> Quota | None:
 
 class Caps(msgspec.Struct, frozen=True):
     """Documented limits of a registry: requests a second by family (`PUT manifest`), and whether all families share
-    one budget, under the name `*`."""
+    one budget, under the name `*`. `learned` are rates that earlier runs have found where nothing is documented."""
 
     per_second: Mapping[str, float] = {}
     shared: bool = False
+    learned: Mapping[str, float] = {}
 
 
 class Window:
@@ -229,6 +230,12 @@ class Pace:
                 for paused_window in paused:
                     paused_window.paused_until = max(paused_window.paused_until, until)
 
+    def rates(self) -> dict[str, float]:
+        """Requests a second by family, where a limit showed that isn't documented."""
+        with self._lock:
+            windows = self._windows.items()
+            return {name: round(window.rate, 1) for name, window in windows if window.rate and not window.highest}
+
     def end(self, error: StoreError, seconds: float) -> None:
         """Lets no request start for so many seconds: the quota is used up, or the registry asked for a pause that is
         longer than anybody here may wait."""
@@ -241,6 +248,8 @@ class Pace:
         if window is None:
             cap = self._caps.per_second.get(name, 0.0)
             window = self._windows[name] = Window(self._lock, self.ceiling, cap)
+            if not cap and name in self._caps.learned:
+                window.rate = max(_SLOWEST, self._caps.learned[name])
         return window
 
 

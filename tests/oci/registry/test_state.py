@@ -30,6 +30,7 @@ from oci.registry.profiles import Learned
 from oci.registry.repository import Registries
 from oci.registry.state import HOSTS, LIFETIME, UPLOADS, Facts, State
 from oci.store import BlobOutcome, reader_of
+from tests.servers.capped_registry import CappedRegistry
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.strict_registry import Refusal, StrictHandler, StrictRegistry
 from tests.support.content import image, noise, push
@@ -113,6 +114,35 @@ def test_a_stale_fact_costs_a_request_and_heals(tmp_path: Path, works: bool) -> 
 
         known = State(str(tmp_path)).facts(server.lasting_host)
     assert known.works["HEAD_MANIFEST"] is False
+
+
+def test_the_next_run_begins_with_the_rate_that_a_registry_allowed(tmp_path: Path) -> None:
+    """Without a state (`--no-state`) each run finds it out anew, and nothing else differs."""
+    refused, begun = [], []
+    with CappedRegistry({"InitiateLayerUpload": 8.0}) as server:
+        host = f"0.0.0.0:{server.port}"
+        for folder in (tmp_path, tmp_path, None):
+            before = server.refused.total()
+            with registries(folder) as (opened, _), ThreadPoolExecutor(8) as threads:
+                store = opened.repository(Repository(host, "a/b"))
+                begun.append(opened.learned(host).rates.get("POST upload", 0.0))
+                blobs = [f"{len(begun)} {number}".encode() for number in range(24)]
+                done = threads.map(
+                    lambda data, to=store: to.put_blob(described(data), reader_of(data), fresh=True), blobs
+                )
+                assert set(done) == {BlobOutcome.WRITTEN}
+            refused.append(server.refused.total() - before)
+
+    assert (begun[0], begun[2]) == (0.0, 0.0)
+    assert 1.0 <= begun[1] <= 16.0
+    assert refused[1] < refused[0]
+
+
+def test_a_learned_rate_grows_with_its_age_and_is_forgotten_after_a_day() -> None:
+    facts = Facts(rates={"PUT manifest": 10.0}, at=1000.0)
+
+    assert facts.current_rates(1000.0 + 1800.0) == {"PUT manifest": 15.0}
+    assert facts.current_rates(1000.0 + 86_401.0) == {}
 
 
 def test_facts_of_a_week_ago_are_forgotten(tmp_path: Path) -> None:
