@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable
 
 from oci.errors import Cancelled
@@ -13,16 +14,21 @@ class CancelToken:
 
     def __init__(self) -> None:
         self._event = threading.Event()
-        self._listeners: list[Callable[[], None]] = []
+        self._lock = threading.Lock()
+        self._listeners: list[weakref.WeakMethod[Callable[[], None]]] = []
 
     def cancel(self) -> None:
         self._event.set()
-        for listener in list(self._listeners):
-            listener()
+        for reference in list(self._listeners):
+            if listener := reference():
+                listener()
 
     def on_cancel(self, listener: Callable[[], None]) -> None:
-        """Has `listener` called when the token is set, to wake what can't look at it: it must not raise or block."""
-        self._listeners.append(listener)
+        """Has `listener`, a method, called when the token is set, to wake what can't look at it: it must not raise or
+        block. A token may live for as long as the program, so it keeps no object alive."""
+        with self._lock:
+            alive = [reference for reference in self._listeners if reference() is not None]
+            self._listeners = [*alive, weakref.WeakMethod(listener)]
 
     @property
     def cancelled(self) -> bool:

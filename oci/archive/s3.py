@@ -9,7 +9,10 @@ is ever sent.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+import socket
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -37,6 +40,7 @@ from oci.errors import (
 )
 from oci.meter import Meter
 from oci.reference import S3_PREFIX
+from oci.registry.http.http1 import shut_down
 
 FINGERPRINT = "transship-fingerprint"
 """Metadata key: of the plan that an object was written from, set by the program that proved every blob of it."""
@@ -88,14 +92,22 @@ _RETRIED = re.compile(r"attempt=([2-9]|1\d)")
 
 
 class S3:
-    """One client for all threads."""
+    """One client for all threads. A thread that waits for the store is woken when the run is cancelled."""
 
-    def __init__(self, settings: S3Options, *, side: str, meter: Meter | None = None) -> None:
+    def __init__(
+        self, settings: S3Options, *, side: str, meter: Meter | None = None, cancel: CancelToken | None = None
+    ) -> None:
         self.settings = settings
         self.side = side
+        self._cancel = cancel or CancelToken()
+        self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self._lock = threading.Lock()
         with self.mapped(settings.address or "S3", "connecting"), _checked(settings):
             session = _session(settings)
             self.client = _client(session, settings)
+            _watch(self.client, self._opened)
+            self.client.meta.events.register("before-send.s3", lambda **_: self._cancel.check())
+            self._cancel.on_cancel(self._cut)
             if meter is not None:
                 _count(self.client, meter)
                 host = urlsplit(self.client.meta.endpoint_url).netloc
@@ -106,13 +118,26 @@ class S3:
         """Errors of boto3 as ours."""
         try:
             yield
-        except (ClientError, BotoCoreError) as error:
-            raise _store_error(error, side=self.side, store=location, operation=operation) from error
-        except TransshipError:
-            raise
-        except Exception as error:  # boto3 follows a redirect of a store for ever, and lets its parsers' errors through
+        except Exception as error:
+            self._cancel.check()  # its sockets were shut down
+            if isinstance(error, ClientError | BotoCoreError):
+                raise _store_error(error, side=self.side, store=location, operation=operation) from error
+            if isinstance(error, TransshipError):
+                raise
+            # boto3 follows a redirect of a store for ever, and lets its parsers' errors through.
             message = f"the store answered something that can't be worked with ({type(error).__name__})"
             raise Refused(message, side=self.side, store=location, operation=operation) from error
+
+    def _opened(self, sock: socket.socket) -> None:
+        with self._lock:
+            self._sockets.add(sock)
+        self._cancel.check()
+
+    def _cut(self) -> None:
+        with self._lock:
+            sockets = list(self._sockets)
+        for sock in sockets:
+            shut_down(sock)
 
 
 @contextmanager
@@ -208,6 +233,22 @@ class S3Reader:
                 yield chunk
         if offset < end:
             raise IntegrityError(f"{self.s3.side} {self.location}: the stream ended at byte {offset} of {end}")
+
+
+def _watch(client: Any, opened: Callable[[socket.socket], None]) -> None:
+    """Has `opened` called with each socket. botocore makes its connections of the classes in this dict, and has no
+    hook."""
+    pools = client._endpoint.http_session._pool_classes_by_scheme  # noqa: SLF001
+    for scheme, pool in pools.items():
+        pools[scheme] = type(pool.__name__, (pool,), {"ConnectionCls": _watched(pool.ConnectionCls, opened)})
+
+
+def _watched(connection: Any, opened: Callable[[socket.socket], None]) -> type:
+    def connect(self: Any) -> None:
+        connection.connect(self)
+        opened(self.sock)
+
+    return type(connection.__name__, (connection,), {"connect": connect})
 
 
 def _count(client: Any, meter: Meter) -> None:

@@ -268,7 +268,8 @@ def _followed(session: Session, store: StoreName, blob: Descriptor, offset: int,
 @contextmanager
 def _writer(session: Session, volume: Volume) -> Iterator[ByteWriter]:
     """Let go of in the end, finished or not."""
-    writer = open_writer(volume.location, session.object_store(volume.location), meter=session.meter)
+    location, meter, cancel = volume.location, session.meter, session.cancel
+    writer = open_writer(location, session.object_store(location), meter=meter, cancel=cancel)
     try:
         yield writer
     finally:

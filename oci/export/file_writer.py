@@ -15,6 +15,7 @@ from typing import Protocol
 
 from oci.archive.open import ByteReader, FileReader, in_object_store
 from oci.archive.s3_options import S3Options
+from oci.cancel import CancelToken
 from oci.digest import READ_SIZE, Chunk
 from oci.errors import IntegrityError, NotFound, Refused
 from oci.export.options import SMALLEST
@@ -80,14 +81,21 @@ def smallest_part(location: str) -> int:
     return SMALLEST if in_object_store(location) else 1
 
 
-def open_writer(location: str, s3: S3Options, *, side: str = "destination", meter: Meter | None = None) -> ByteWriter:
+def open_writer(
+    location: str,
+    s3: S3Options,
+    *,
+    side: str = "destination",
+    meter: Meter | None = None,
+    cancel: CancelToken | None = None,
+) -> ByteWriter:
     """Returns what writes an archive there. S3 takes a while to import, and is imported for an object only."""
     if not in_object_store(location):
         return FileWriter(location, side=side)
     from oci.archive.s3 import S3  # noqa: PLC0415
     from oci.export.s3_writer import S3Writer  # noqa: PLC0415
 
-    return S3Writer(location, S3(s3, side=side, meter=meter))
+    return S3Writer(location, S3(s3, side=side, meter=meter, cancel=cancel))
 
 
 class FileWriter:

@@ -86,5 +86,6 @@ def _has(chunks: Iterator[bytes], member: PlannedMember) -> bool:
 
 def _is_begun(session: Session, volume: Volume) -> bool:
     """Says whether an unfinished upload has to be gone on with in this very cut."""
-    writer = open_writer(volume.location, session.object_store(volume.location), meter=session.meter)
+    location, meter, cancel = volume.location, session.meter, session.cancel
+    writer = open_writer(location, session.object_store(location), meter=meter, cancel=cancel)
     return writer.is_begun(volume.parts, volume.tar.fingerprint)

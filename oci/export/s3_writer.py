@@ -6,7 +6,7 @@ import base64
 import json
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from hashlib import md5, sha256
 from typing import Any
@@ -319,8 +319,10 @@ class S3Writer:
     def _noted(self) -> str:
         """The id of the upload that a run of this archive has begun, or an empty text."""
         try:
-            body = self._state.ask("looking for an upload", "get_object")["Body"].read(READ_SIZE)
-            state = json.loads(body)
+            answer = self._state.ask("looking for an upload", "get_object")
+            with self._s3.mapped(self._state.location, "looking for an upload"), closing(answer["Body"]) as body:
+                text = body.read(READ_SIZE)
+            state = json.loads(text)
         except (StoreError, ValueError):
             return ""
         return str(state.get("upload", "")) if isinstance(state, dict) else ""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +26,28 @@ def test_handlers_of_errors_do_not_catch_it() -> None:
 
     with pytest.raises(Cancelled), suppress(Exception):
         token.check()
+
+
+class Listener:
+    heard = 0
+
+    def hear(self) -> None:
+        self.heard += 1
+
+
+def test_a_token_keeps_nothing_alive_that_listens_to_it() -> None:
+    """A `mirror watch` has one token, and registries of its own for each run."""
+    token, listener = CancelToken(), Listener()
+    gone = weakref.ref(Listener())
+    for _ in range(100):
+        token.on_cancel(Listener().hear)
+    token.on_cancel(listener.hear)
+
+    token.cancel()
+
+    assert gone() is None
+    assert listener.heard == 1
+    assert len(token._listeners) == 1
 
 
 def cancelled(*_: object) -> Iterator[str]:

@@ -67,6 +67,20 @@ def _amounts(stage: Stage, name: str, out: str) -> Any:
     return {key: value for key, value in said.items() if isinstance(value, int)}
 
 
+def _manifests(stage: Stage, name: str, out: str) -> list[str]:
+    """The lines of a plan but for its requests, of which there are more after a failed one."""
+    return [line for line in _output(stage, name, out).splitlines() if "@sha256:" in line]
+
+
+def _nothing_left(stage: Stage, name: str, out: str) -> None:
+    """What isn't as it was planned is left alone, which is no failure."""
+    result = json.loads(out)["Result"]
+    left = [*result["refused"], *result["skipped"]]
+    if left:
+        where = f"destination {_to(stage, name)}"
+        raise Reported("\n".join(f"{where}: {one['subject']}: {one['reason']}" for one in left))
+
+
 def _mirrors(stage: Stage, name: str) -> str:
     """The file with the mirror, which `operations` runs by the library."""
     path = stage.folder / f"{name}.yaml"
@@ -117,7 +131,7 @@ def _to(stage: Stage, name: str) -> str:
 
 
 COMMANDS: tuple[Operation, ...] = (
-    _command("plan", lambda s, n: ["copy", "-b", s.bundle_at("source"), "--to-repo", _to(s, n), "--plan"], _output),
+    _command("plan", lambda s, n: ["copy", "-b", s.bundle_at("source"), "--to-repo", _to(s, n), "--plan"], _manifests),
     _command("copy", lambda s, n: ["copy", "-b", s.bundle_at("source"), "--to-repo", _to(s, n)]),
     _command(
         "copy and verify",
@@ -136,7 +150,11 @@ COMMANDS: tuple[Operation, ...] = (
     _command("import", lambda s, n: ["copy", "--tar", str(operations._archive(s, "whole")), "--to-repo", _to(s, n)]),
     _command("mirror", lambda s, n: ["mirror", "run", "-f", _mirrors(s, n)]),
     _command("verify", lambda s, _: ["verify", "--all-tags", s.at("destination", "shop/whole"), "--json"], _amounts),
-    _command("prune", lambda s, n: ["prune", _to(s, n), "--keep-tag", "v1", "--keep-tag", "v2", "--approve"]),
+    _command(
+        "prune",
+        lambda s, n: ["prune", _to(s, n), "--keep-tag", "v1", "--keep-tag", "v2", "--approve", "--json"],
+        _nothing_left,
+    ),
     _command("tag list", lambda s, _: ["tag", "list", "-i", s.at("source", "shop/whole")], _output),
     _command("describe", lambda s, _: ["describe", "-b", s.bundle_at("source")], _output),
 )
@@ -226,7 +244,8 @@ def _prune_flow(stage: Stage, name: str, options: RegistryOptions) -> Any:
 def _flow(name: str, flow: Callable[[Stage, str, RegistryOptions], Any]) -> Operation:
     one = by_name(name)
     proof = one.proof if one.writes else operations._like_before(f"{name}, flow")
-    return replace(one, name=f"{name}, flow", run=_flown(flow), proof=proof)
+    # Prefect waits before it tries a task again.
+    return replace(one, name=f"{name}, flow", run=_flown(flow), proof=proof, patience=4.0)
 
 
 FLOWS: tuple[Operation, ...] = (

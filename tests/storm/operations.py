@@ -40,6 +40,8 @@ class Operation:
     prepare: Callable[[Stage, str], None] = lambda _stage, _name: None
     writes: bool = True
     settings: tuple[tuple[str, Any], ...] = ()
+    patience: float = 1.0
+    """How much longer than others it may take."""
 
     @property
     def what(self) -> str:

@@ -26,6 +26,12 @@ is counted before the registry. An *unseen lie* is an answer that only a read-ba
 """
 
 
+_AGAIN = (
+    "{count} of them ended otherwise at first. What they found, in the program or in the storm, is mended, and they\n"
+    "were played again."
+)
+
+
 class Table:
     """The counts of each part, of which some may be those of an earlier storm: they stand in the page, too."""
 
@@ -51,6 +57,7 @@ class Table:
         every = sum(part["every"] for part in self._parts.values())
         by_operation, by_fault = self._sum("operation"), self._sum("fault")
         played = sum(sum(counts.values()) for counts in by_operation.values())
+        again = sum(part.get("again", 0) for part in self._parts.values())
         lies: dict[str, set[str]] = defaultdict(set)
         for part in self._parts.values():
             for lie, operations in part["lies"].items():
@@ -59,6 +66,7 @@ class Table:
             [
                 _HEAD,
                 f"Of {every} trials, {played} were played for this page.",
+                *(["", _AGAIN.format(count=again)] if again else []),
                 "",
                 "## By operation",
                 "",

@@ -145,7 +145,7 @@ def _stormy(stage: Stage, operation: Operation, trial: Trial, name: str) -> tupl
         error = raised
         problems.append("".join(traceback.format_exception(raised)))
     stage.calm()
-    if (took := time.monotonic() - started) > LONGEST:
+    if (took := time.monotonic() - started) > LONGEST * operation.patience:
         problems.append(f"took {took:.0f} s")
     return result, error, problems
 

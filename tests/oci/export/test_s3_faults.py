@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
-from oci.archive.s3 import S3
-from oci.errors import Denied, IntegrityError, RateLimited, Refused, StoreError, TransshipError, Unavailable
+from oci.archive.s3 import S3, S3Object
+from oci.cancel import CancelToken
+from oci.errors import Cancelled, Denied, IntegrityError, RateLimited, Refused, StoreError, TransshipError, Unavailable
 from oci.export.s3_writer import S3Writer
 from oci.meter import Meter
 from tests.faults.proxy import Fault, FaultProxy
 from tests.servers.seaweedfs import SeaweedFS
 from tests.support.tarballs import MIB, Tarball
+from tests.support.waiting import until
 
 PART = r"partNumber=2\b"
 COMPLETE = r"\?uploadId="
@@ -143,3 +147,37 @@ def test_a_bucket_that_may_not_be_listed_is_explained(
         tarball.write(writer(object_store, proxy, s3_location))
 
     assert "s3:ListBucket" in raised.value.hint
+
+
+@pytest.mark.parametrize("held", ["PUT", "POST", "GET"])
+def test_a_thread_that_waits_for_the_store_is_woken_when_the_run_is_cancelled(
+    object_store: SeaweedFS, s3_location: str, held: str
+) -> None:
+    token = CancelToken()
+    with FaultProxy(object_store.port, Fault(method=held, delay=600.0)) as proxy:
+        settings = object_store.settings.with_(endpoint=proxy.url)
+        client = S3(settings, side="destination", cancel=token)
+        calls = {
+            "PUT": lambda: S3Object(s3_location, client).ask("writing", "put_object", Body=b"x" * 100_000),
+            "POST": lambda: S3Object(s3_location, client).ask("beginning", "create_multipart_upload"),
+            "GET": lambda: S3Object(s3_location, client).ask("reading", "get_object"),
+        }
+        ended: list[BaseException] = []
+
+        def ask() -> None:
+            try:
+                calls[held]()
+            except BaseException as error:  # noqa: BLE001 - Cancelled is no Exception
+                ended.append(error)
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        until("the request", lambda: proxy.seen)
+        started = time.monotonic()
+        token.cancel()
+        thread.join(30)
+
+        assert [type(error) for error in ended] == [Cancelled]
+        assert time.monotonic() - started < 5
+        with pytest.raises(Cancelled):
+            S3Object(s3_location, client).ask("reading", "head_object")
