@@ -55,8 +55,8 @@ class Access(Struct, frozen=True, kw_only=True):
 
     def rate(self, registry: str) -> tuple[str, int]:
         """Returns the bytes a second of a registry, and whose they are: its own, or those of all that have none."""
-        own = self.settings(registry).bandwidth if registry else self.default.bandwidth
-        return (registry if own != self.default.bandwidth else "", own)
+        bandwidth = self.settings(registry).bandwidth if registry else self.default.bandwidth
+        return (registry if bandwidth != self.default.bandwidth else "", bandwidth)
 
     def object_store(self, location: str) -> S3Options:
         """Returns how s3://BUCKET/KEY, or a bucket by its name, is reached."""
