@@ -19,7 +19,6 @@ from flows.cli.progress import ArchiveProgress, metrics_exported, shown
 from flows.cli.source import SourceFlags, announce, source_flags, warn_of_layers
 from oci.archive.inventory import blobs_of, compare, images_of, verify_archive
 from oci.archive.open import in_object_store
-from oci.archive.proof import SUFFIX
 from oci.archive.s3_options import S3Options
 from oci.archive.source import Archive
 from oci.errors import Incomplete, InvalidInput, StoreError
@@ -321,7 +320,11 @@ def to_tar(
         )
         receipt = session.meter.receipt()
         report = msgspec.structs.replace(report, requests=receipt.total_requests, seconds=receipt.seconds)
-    signatures = [f"{part}{SUFFIX}" for part in report.locations] if recorder and recorder.key else []
+    signatures: list[str] = []
+    if recorder is not None and recorder.key is not None:
+        from oci.archive.proof import SUFFIX  # noqa: PLC0415 - only where it is asked for
+
+        signatures = [f"{part}{SUFFIX}" for part in report.locations]
     result = {**report.to_dict(), "sha256": list(sums.values()), "signatures": signatures}
     output.result(**result)
     if flags["report"]:

@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct, structs
 
 from oci.archive.open import in_object_store, open_reader
-from oci.archive.proof import SUFFIX as SIGNATURE_SUFFIX
-from oci.archive.proof import hash_of
 from oci.archive.source import Archive
 from oci.bundle.push import Pushed, PushRequest, push
 from oci.descriptor import Descriptor
@@ -168,10 +166,11 @@ def write_sums(session: Session, sums: Mapping[str, str], name: str) -> None:
 
 def sign_archive(session: Session, sums: Mapping[str, str], key: SigningKey) -> None:
     """Writes the signature of each volume beside it, over its SHA-256."""
-    from oci.signatures.bundle import signature_of  # noqa: PLC0415 - only where it is asked for
+    from oci.archive.proof import SUFFIX  # noqa: PLC0415 - only where it is asked for
+    from oci.signatures.bundle import signature_of  # noqa: PLC0415
 
     for location, digest in sums.items():
-        _write_beside(session, f"{location}{SIGNATURE_SUFFIX}", signature_of(digest, key))
+        _write_beside(session, f"{location}{SUFFIX}", signature_of(digest, key))
 
 
 def push_to_archive(
@@ -294,6 +293,8 @@ def _report(session: Session, plan: ArchivePlan, written: Sequence[WriteReport],
 
 
 def _sum(session: Session, location: str) -> str:
+    from oci.archive.proof import hash_of  # noqa: PLC0415 - only where it is asked for
+
     reader = open_reader(location, session.object_store(location), side="destination", cancel=session.cancel)
     with closing(reader):
         return hash_of(reader)
