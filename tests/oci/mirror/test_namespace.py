@@ -137,7 +137,7 @@ def test_the_tag_of_a_bundle_is_a_place_too() -> None:
     ("source", "destination", "said"),
     [
         ({"namespace": "registry.example"}, "corp.example/{path}-{tag}", "{tag}"),
-        ({"bundle": f"registry.example/b@sha256:{'0' * 64}"}, "corp.example/{tag}", "{tag}"),
+        ({"bundle": f"registry.example/shop/b@sha256:{'0' * 64}"}, "corp.example/{tag}", "{tag}"),
         ({"namespace": "registry.example"}, "corp.example/fixed", "namespace"),
         ({"lock": "/images.yml"}, "corp.example/{name}", "lock"),
         ({"repository": "registry.example/web"}, "corp.example/{tag}", "{tag}"),
