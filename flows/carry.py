@@ -26,7 +26,7 @@ async def carry_all(run: MirrorRun, work: Sequence[WorkItem]) -> None:
 
 async def carry_some(run: MirrorRun, items: list[WorkItem]) -> None:
     """What becomes of each is kept in the run."""
-    if run.mirror.on_failure is OnFailure.STOP and any(one.status == FAILED for one in run.outcomes.values()):
+    if run.mirror.on_failure is OnFailure.STOP and any(outcome.status == FAILED for outcome in run.outcomes.values()):
         run.leave(items)
         return
     if all(map(useless, items)):

@@ -79,13 +79,13 @@ def tags_sync(parameters: TagsParameters) -> TagsReport:
 def verify_name() -> str:
     """`verify shop 1.4.0`, `verify registry.corp.example/mirror/shop deep`, `verify images.lock.yml and 2 more`"""
     parameters = VerifyParameters.read(flow_run.parameters)
-    what = [
+    names = [
         *(parse_any(text).short for text in parameters.references),
         *parameters.repositories,
         *(path.rpartition("/")[2] for path in parameters.locks),
     ]
-    more = f" and {len(what) - 1} more" if len(what) > 1 else ""
-    return f"verify {what[0]}{more}{' deep' if parameters.deep else ''}"
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"verify {names[0]}{more}{' deep' if parameters.deep else ''}"
 
 
 @flow(name="verify", flow_run_name=verify_name, persist_result=False)

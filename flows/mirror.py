@@ -40,7 +40,7 @@ def name_of(parameters: MirrorCheckParameters) -> str:
     chosen = parameters.config.chosen(parameters.names)
     if len(chosen) != 1:
         return counted(len(chosen), "mirror")
-    places = dict.fromkeys(str(one) if one.has_places else one.store.short for one in chosen[0].destinations)
+    places = dict.fromkeys(str(each) if each.has_places else each.store.short for each in chosen[0].destinations)
     return f"{chosen[0].name} -> {', '.join(places)}"
 
 
@@ -60,24 +60,24 @@ async def mirror(parameters: MirrorParameters) -> MirrorRunReport:
     shared = Shared(facts=DigestCache(default_path()), breaker=Breaker(), scope=scope)
     async with running(MirrorsRun(config, chosen, shared)) as whole:
         report = MirrorRunReport(
-            mirrors=await together(*(_mirrored(parameters, whole, one) for one in await whole.every()))
+            mirrors=await together(*(_mirrored(parameters, whole, each) for each in await whole.every()))
         )
     return completed(report) if report.succeeded else cast(MirrorRunReport, failed(MirrorIncomplete(report)))
 
 
-async def _mirrored(parameters: MirrorParameters, whole: MirrorsRun, one: Mirror) -> MirrorReport:
-    async with running(MirrorRun(whole, one)) as run:
+async def _mirrored(parameters: MirrorParameters, whole: MirrorsRun, mirror: Mirror) -> MirrorReport:
+    async with running(MirrorRun(whole, mirror)) as run:
         problem = ""
-        cancelled = partial(report_mirror.fn, one.name, "the run was cancelled")
+        cancelled = partial(report_mirror.fn, mirror.name, "the run was cancelled")
         try:
             async with reported_when_cancelled(cancelled), whole.places:
-                await compare_mirror(one.name)
+                await compare_mirror(mirror.name)
                 if run.compared.work:
                     async with _progress_shown(run):
                         await _carry(parameters, run)
         except TransshipError as error:
             problem = str(error)
-        return await report_mirror(one.name, problem)
+        return await report_mirror(mirror.name, problem)
 
 
 async def _carry(parameters: MirrorParameters, run: MirrorRun) -> None:

@@ -44,24 +44,24 @@ async def mirror_check(parameters: MirrorCheckParameters) -> CheckReport:
     scope = replace(CHECK, only=frozenset(parameters.only))
     shared = Shared(facts=DigestCache(default_path()), breaker=Breaker(), scope=scope)
     async with running(MirrorsRun(config, chosen, shared)) as whole:
-        report = CheckReport(mirrors=await together(*(_checked(whole, one) for one in await whole.every())))
-    wrong = [one for one in report.mirrors if not one.complete]
+        report = CheckReport(mirrors=await together(*(_checked(whole, each) for each in await whole.every())))
+    wrong = [checked for checked in report.mirrors if not checked.complete]
     if not wrong:
         return cast(CheckReport, failed(Drifted(report), DRIFT)) if report.drifted else completed(report)
     incomplete = Incomplete(
         f"{len(wrong)} of {len(report.mirrors)} mirrors couldn't be compared in full",
-        [StoreError(str(one)) for one in wrong],
+        [StoreError(str(each)) for each in wrong],
         some_done=len(wrong) < len(report.mirrors),
     )
     return cast(CheckReport, failed(incomplete))
 
 
-async def _checked(whole: MirrorsRun, one: Mirror) -> DriftReport:
-    async with whole.places, running(MirrorRun(whole, one)):
+async def _checked(whole: MirrorsRun, mirror: Mirror) -> DriftReport:
+    async with whole.places, running(MirrorRun(whole, mirror)):
         try:
-            return await check_mirror(one.name)
+            return await check_mirror(mirror.name)
         except TransshipError as error:
-            return DriftReport(mirror=one.name, source=str(one.source), error=str(error))
+            return DriftReport(mirror=mirror.name, source=str(mirror.source), error=str(error))
 
 
 def mirror_check_sync(parameters: MirrorCheckParameters) -> CheckReport:

@@ -36,12 +36,12 @@ async def mirror_shard(parameters: MirrorShardParameters) -> None:
 
     What became of each shard stands in the queue. The run fails when an image did.
     """
-    [one] = parameters.config.mirrors
+    [mirror] = parameters.config.mirrors
     shared = Shared(facts=DigestCache(default_path()), breaker=Breaker())
-    whole = MirrorsRun(parameters.config, [one], shared)
-    async with running(whole), running(MirrorRun(whole, one)) as run, parameters.queue.opened() as queue:
-        run.comparison = Comparison(mirror=one.name, source=str(one.source.store), destinations=(), work=())
-        async with heartbeats(artifact_key("mirror-shard", one.name), dict):
+    whole = MirrorsRun(parameters.config, [mirror], shared)
+    async with running(whole), running(MirrorRun(whole, mirror)) as run, parameters.queue.opened() as queue:
+        run.comparison = Comparison(mirror=mirror.name, source=str(mirror.source.store), destinations=(), work=())
+        async with heartbeats(artifact_key("mirror-shard", mirror.name), dict):
             taker = Taker(queue, partial(_open, run), partial(result_of, run))
             await together(taker.carry_out(partial(carry_some, run), width=lambda: run.width))
     work = run.compared.work
@@ -60,7 +60,7 @@ async def _open(run: MirrorRun, text: str) -> list[WorkItem]:
 def _failed(outcomes: list[ItemOutcome], unaccounted: int) -> State[None] | None:
     """The state of a run in which images failed, or have no outcome. Returned, as an error that is raised fills the
     log."""
-    failed = [one for one in outcomes if one.status != DONE]
+    failed = [outcome for outcome in outcomes if outcome.status != DONE]
     if unaccounted:
         return Failed(message=f"{unaccounted} planned destinations of images have no outcome")
     if not failed:

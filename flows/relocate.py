@@ -80,7 +80,7 @@ async def _recorder(run: RelocationRun, parameters: RelocateParameters) -> Recor
     if parameters.receipts == ReceiptOptions() and not parameters.signed:
         return None
     key = await load_signing_key(parameters.signing_key)
-    return await run.in_thread(Recorder, parameters.receipts, run.asked, key=key, run=str(flow_run.id or ""))
+    return await run.in_thread(Recorder, parameters.receipts, run.whole_request, key=key, run=str(flow_run.id or ""))
 
 
 async def _copy(run: RelocationRun, parameters: RelocateParameters, recorder: Recorder | None) -> None:

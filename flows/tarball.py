@@ -63,7 +63,7 @@ async def _write(work: ExportRun, parameters: RelocateParameters) -> None:
     described = f"{show_size(plan.size)}: {plan.source} → {location}"
     async with percent_shown(key, described, lambda: round(percent(work.bytes_stored, plan.size), 1)):
         if tarball.deployment:
-            sent = partial(PartsParameters.sent, parameters, work.asked, plan.fingerprint, work.tickets)
+            sent = partial(PartsParameters.sent, parameters, work.whole_request, plan.fingerprint, work.tickets)
             await write_on_fleet(work, location, groups, tarball.fleet(), sent)
             return
         for group in groups:

@@ -49,8 +49,8 @@ class TransshipError(Exception):
 
 def cause_and_step(text: str) -> tuple[str, str]:
     """Parts the text of an error into its cause and its hint, which may be empty."""
-    cause, found, hint = text.rpartition(" (hint: ")
-    return (cause, hint.removesuffix(")")) if found and hint.endswith(")") else (text, "")
+    cause, begin, hint = text.rpartition(" (hint: ")
+    return (cause, hint.removesuffix(")")) if begin and hint.endswith(")") else (text, "")
 
 
 class InvalidInput(TransshipError):

@@ -110,7 +110,7 @@ async def plan_tarball(location: str) -> bool:
     nothing, and gives False, when the very archive is there."""
     export = current(ExportRun)
     session = await export.session()
-    plan = await export.in_thread(plan_archive, session, export.asked, export.planned, export.export.options)
+    plan = await export.in_thread(plan_archive, session, export.whole_request, export.planned, export.export.options)
     export.archive = plan
     for warning in plan.warnings:
         get_run_logger().warning("%s", warning)

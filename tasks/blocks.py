@@ -227,25 +227,25 @@ async def load_credentials(names: Sequence[str]) -> BlockCredentials:
     return BlockCredentials([await _loaded(name, _LOGINS) for name in names])
 
 
-def slug_and_name(reference: str, own: type[Block]) -> tuple[str, str]:
+def slug_and_name(reference: str, default: type[Block]) -> tuple[str, str]:
     """Returns the type and the name of `NAME`, a block of this project, or of `TYPE/NAME`, such as
     `docker-registry-credentials/corp`."""
     slug, _, name = reference.rpartition("/")
-    return slug or own.get_block_type_slug(), name
+    return slug or default.get_block_type_slug(), name
 
 
 class _Readers(Generic[T]):
-    """How blocks of several types are read to one kind of value; `own` is the type of a name without a type."""
+    """How blocks of several types are read to one kind of value; `default` is the type of a name without a type."""
 
-    def __init__(self, own: type[Block], **by_slug: Callable[[BlockDocument], T]) -> None:
-        self.own = own
+    def __init__(self, default: type[Block], **by_slug: Callable[[BlockDocument], T]) -> None:
+        self.default = default
         self.by_slug = {slug.replace("_", "-"): reader for slug, reader in by_slug.items()}
 
 
 async def _loaded(reference: str, readers: _Readers[T]) -> T:
     """Reads a block by `NAME`, by `TYPE/NAME`, or by the id that a form's drop-down gives."""
-    slug, name = slug_and_name(reference, readers.own)
-    title = readers.own.get_block_type_name()
+    slug, name = slug_and_name(reference, readers.default)
+    title = readers.default.get_block_type_name()
     async with get_client() as client:
         try:
             document = (
@@ -254,17 +254,17 @@ async def _loaded(reference: str, readers: _Readers[T]) -> T:
                 else await client.read_block_document_by_name(name, slug)
             )
         except ObjectNotFound as error:
-            kind = title if slug == readers.own.get_block_type_slug() else slug
+            kind = title if slug == readers.default.get_block_type_slug() else slug
             hint = f"make it in the Prefect UI (Blocks, +, {kind}), or correct the name"
             raise InvalidInput(f"there is no {kind} block named {name!r}", hint=hint) from error
     kind = document.block_type.slug if document.block_type else slug
     if kind not in readers.by_slug:
-        known = ", ".join(sorted(readers.by_slug))
-        raise InvalidInput(f"the block {document.name!r} is of the type {kind}", hint=f"choose one of {known}")
+        slugs = ", ".join(sorted(readers.by_slug))
+        raise InvalidInput(f"the block {document.name!r} is of the type {kind}", hint=f"choose one of {slugs}")
     try:
         return readers.by_slug[kind](document)
     except ValidationError as error:
-        wrong = ", ".join(".".join(map(str, one["loc"])) for one in error.errors(include_input=False))
+        wrong = ", ".join(".".join(map(str, problem["loc"])) for problem in error.errors(include_input=False))
         raise InvalidInput(f"the block {kind}/{document.name} can't be used", hint=f"look at its {wrong}") from None
 
 

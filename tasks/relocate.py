@@ -108,7 +108,7 @@ class RelocationRun(Run):
         self._driver = None  # the next transfer makes one that has the longer plan
 
     @property
-    def asked(self) -> RelocationRequest:
+    def whole_request(self) -> RelocationRequest:
         """Raises InvalidInput for a part of a relocation."""
         if self.request is None:
             raise InvalidInput("a part of a relocation is carried out here", hint="the whole of it has this step")
@@ -118,7 +118,7 @@ class RelocationRun(Run):
         """Makes the relocation work on the resolved content and nothing else."""
         self.source = source
         if source.digest:
-            request = self.asked
+            request = self.whole_request
             tags = request.tags or ((source.tag,) if source.tag else ())
             kind = "bundle" if request.bundle else "image"
             self.request = request.with_(**{kind: source.pinned}, tags=tags, asked_tag=source.tag)
@@ -149,7 +149,7 @@ class RelocationRun(Run):
     async def write_lock(self, path: str) -> None:
         """Writes a lock of the result."""
         session = await self.session()
-        await self.in_thread(lambda: write_lock(path, result_lock(session, self.asked, self.planned)))
+        await self.in_thread(lambda: write_lock(path, result_lock(session, self.whole_request, self.planned)))
 
     @property
     def destination(self) -> str:
@@ -159,7 +159,7 @@ class RelocationRun(Run):
         return self.report_with(None)
 
     def report_with(self, archive: ArchiveFacts | None) -> RelocationReport:
-        source = self.order.request.asked if self.order.request else self.planned.source
+        source = self.order.request.source_text if self.order.request else self.planned.source
         return report_of(
             source=self.source.reference if self.source else source,
             destination=str(self.order.request.destination if self.order.request else self.planned.destination),
@@ -195,7 +195,7 @@ async def resolve_bundle(kind: str, source: str) -> Resolution:
     run = current(RelocationRun)
 
     async def ask() -> Resolution:
-        return await run.in_thread(_resolve, await run.session(), kind, run.asked.reference)
+        return await run.in_thread(_resolve, await run.session(), kind, run.whole_request.reference)
 
     return await remembered("resolved-source", Resolution, ask)
 

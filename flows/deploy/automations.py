@@ -26,22 +26,22 @@ _COMPARED = ("description", "trigger", "actions", "actions_on_trigger", "actions
 
 
 async def put_automation(
-    client: PrefectClient, wanted: AutomationCore, *, kind: str = "automation", dry_run: bool = False
+    client: PrefectClient, automation: AutomationCore, *, kind: str = "automation", dry_run: bool = False
 ) -> Change:
     """Creates it, or changes it where it differs. One that a person switched off stays off."""
-    existing = await client.read_automations_by_name(wanted.name)
+    existing = await client.read_automations_by_name(automation.name)
     if not existing:
         if not dry_run:
-            await client.create_automation(wanted)
-        return Change(kind, wanted.name, Outcome.CREATED)
+            await client.create_automation(automation)
+        return Change(kind, automation.name, Outcome.CREATED)
     existing_automation = existing[0]
     change = different(
-        kind, wanted.name, (key for key in _COMPARED if _plain(existing_automation, key) != _plain(wanted, key))
+        kind, automation.name, (key for key in _COMPARED if _plain(existing_automation, key) != _plain(automation, key))
     )
     if change.outcome is Outcome.UPDATED and not dry_run:
         # Only fields that were set are sent, and the server wants all of them.
         whole = AutomationCore.model_validate(
-            wanted.model_dump(exclude={"owner_resource"}) | {"enabled": existing_automation.enabled}
+            automation.model_dump(exclude={"owner_resource"}) | {"enabled": existing_automation.enabled}
         )
         await client.update_automation(existing_automation.id, whole)
     return change

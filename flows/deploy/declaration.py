@@ -73,8 +73,8 @@ class DeclaredMirror:
 def declared(config: MirrorsConfig, mirror: Mirror) -> DeclaredMirror:
     """Returns the deployments of a mirror. Its configuration travels in the parameters: a worker needs no file, every
     run shows its rules, and a change takes effect when it is deployed. Raises InvalidInput."""
-    own = config.alone(mirror)
-    parameters = {"config": own.to_dict() | {"version": config.version}}
+    alone = config.alone(mirror)
+    parameters = {"config": alone.to_dict() | {"version": config.version}}
     size = len(str(parameters))
     if size > _LARGEST_PARAMETERS:
         raise InvalidInput(f"mirror {mirror.name}: its configuration is {size} characters long, too much for Prefect")
@@ -95,8 +95,8 @@ def declared(config: MirrorsConfig, mirror: Mirror) -> DeclaredMirror:
         queued=True,
         mirror=mirror.name,
     )
-    blocks = {registry.credentials for registry in own.registries.values()}
-    blocks |= {bucket.s3_store for bucket in own.buckets.values()}
+    blocks = {registry.credentials for registry in alone.registries.values()}
+    blocks |= {bucket.s3_store for bucket in alone.buckets.values()}
     return DeclaredMirror(
         mirror, main, on_push if trigger else None, trigger, mirror.registries, frozenset(blocks - {""})
     )

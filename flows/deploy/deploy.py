@@ -13,7 +13,7 @@ from prefect.exceptions import PrefectHTTPStatusError
 
 from flows.deploy.automations import parse_block, put_alarms, put_automation, put_trigger, remove_trigger
 from flows.deploy.declaration import Change, DeclaredMirror, Outcome, declared, fleet, rescue
-from flows.deploy.deployments import KIND, Wanted, left_over, put, remove
+from flows.deploy.deployments import KIND, Deployed, left_over, put, remove
 from flows.deploy.infrastructure import block_types, find_block, put_block_type, put_limits, put_work_pool
 from flows.deploy.zombie_runs import zombie_automations
 from oci.errors import Refused, StoreError, Unauthorized, Unavailable
@@ -64,11 +64,11 @@ async def adeploy(config: MirrorsConfig, options: DeployOptions | None = None) -
     options = options or DeployOptions()
     if options.notify:
         parse_block(options.notify)
-    wanted = [declared(config, mirror) for mirror in config.mirrors]
+    mirrors = [declared(config, mirror) for mirror in config.mirrors]
     try:
         async with get_client() as client:
             await _check(client)
-            async for change in _deploy(client, config, wanted, options):
+            async for change in _deploy(client, config, mirrors, options):
                 yield change
     except PrefectHTTPStatusError as error:
         raise _refused(error) from error
@@ -98,7 +98,7 @@ def _refused(error: PrefectHTTPStatusError) -> StoreError:
 
 
 async def _deploy(
-    client: PrefectClient, config: MirrorsConfig, wanted: list[DeclaredMirror], options: DeployOptions
+    client: PrefectClient, config: MirrorsConfig, mirrors: list[DeclaredMirror], options: DeployOptions
 ) -> AsyncIterator[Change]:
     dry_run = options.dry_run
     type_of_pools, pool = options.work_pool_type, options.work_pool
@@ -114,7 +114,7 @@ async def _deploy(
     limits = {host: registry.images_at_a_time for host, registry in config.registries.items()}
     for change in await put_limits(client, limits, prune=options.prune, dry_run=dry_run):
         yield change
-    change, deployment = await put(client, Wanted(rescue(), pool), dry_run=dry_run)
+    change, deployment = await put(client, Deployed(rescue(), pool), dry_run=dry_run)
     yield change
     for automation in zombie_automations(deployment or _NOT_MADE):
         yield await put_automation(client, automation, dry_run=dry_run)
@@ -122,14 +122,14 @@ async def _deploy(
         for change in await put_alarms(client, options.notify, options.group, dry_run=dry_run):
             yield change
     for declaration in fleet() if options.fleet_pool else ():
-        change, _ = await put(client, Wanted(declaration, options.fleet_pool), dry_run=dry_run)
+        change, _ = await put(client, Deployed(declaration, options.fleet_pool), dry_run=dry_run)
         yield change
-    for declared_mirror in wanted:
+    for declared_mirror in mirrors:
         async for change in _deploy_mirror(
             client, declared_mirror, options, missing=frozenset(change.name for change in missing)
         ):
             yield change
-    async for change in _left_over(client, wanted, options):
+    async for change in _left_over(client, mirrors, options):
         yield change
 
 
@@ -144,17 +144,17 @@ async def _deploy_mirror(
     client: PrefectClient, asked_for: DeclaredMirror, options: DeployOptions, *, missing: frozenset[str]
 ) -> AsyncIterator[Change]:
     for declaration in asked_for.deployments:
-        asked = Wanted(declaration, options.work_pool, options.group, waits=bool(asked_for.blocks & missing))
-        change, deployment = await put(client, asked, dry_run=options.dry_run)
+        deployed = Deployed(declaration, options.work_pool, options.group, waits=bool(asked_for.blocks & missing))
+        change, deployment = await put(client, deployed, dry_run=options.dry_run)
         yield change
         if asked_for.trigger and declaration is asked_for.on_push:
             yield await put_trigger(client, declaration, asked_for.trigger, deployment, dry_run=options.dry_run)
 
 
 async def _left_over(
-    client: PrefectClient, wanted: list[DeclaredMirror], options: DeployOptions
+    client: PrefectClient, mirrors: list[DeclaredMirror], options: DeployOptions
 ) -> AsyncIterator[Change]:
-    names = [declaration.name for asked_for in wanted for declaration in asked_for.deployments]
+    names = [declaration.name for asked_for in mirrors for declaration in asked_for.deployments]
     for deployment in await left_over(client, options.group, names):
         if not options.prune:
             yield Change(KIND, deployment.name, Outcome.KEPT, "no mirror has this name any more: --prune removes it")

@@ -30,7 +30,7 @@ _PAGE = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class Deployed:
     """A declaration with what all deployments of one call share. One without a group belongs to all of them."""
 
     declaration: Declaration
@@ -70,23 +70,23 @@ def _form(entrypoint: str) -> dict[str, Any]:
     return {key: value for key, value in form.items() if key != "definitions" or value}
 
 
-async def put(client: PrefectClient, wanted: Wanted, *, dry_run: bool) -> tuple[Change, UUID | None]:
+async def put(client: PrefectClient, deployed: Deployed, *, dry_run: bool) -> tuple[Change, UUID | None]:
     """Returns what was done, and the deployment's id; None where it would have been made. Raises InvalidInput when
     another configuration has a mirror of this name."""
-    flow = _flow(wanted.declaration.entrypoint)
-    existing = await _existing(client, flow, wanted.declaration.name)
-    name = wanted.declaration.name if wanted.group else f"{flow.name}/{wanted.declaration.name}"
+    flow = _flow(deployed.declaration.entrypoint)
+    existing = await _existing(client, flow, deployed.declaration.name)
+    name = deployed.declaration.name if deployed.group else f"{flow.name}/{deployed.declaration.name}"
     if existing is None:
-        return Change(KIND, name, Outcome.CREATED), None if dry_run else await _make(client, flow, wanted)
-    if wanted.group and group_tag(wanted.group) not in existing.tags:
+        return Change(KIND, name, Outcome.CREATED), None if dry_run else await _make(client, flow, deployed)
+    if deployed.group and group_tag(deployed.group) not in existing.tags:
         raise InvalidInput(
-            f"there is a deployment {flow.name}/{name} already, and it isn't of the group {wanted.group}",
+            f"there is a deployment {flow.name}/{name} already, and it isn't of the group {deployed.group}",
             hint="rename the mirror, or use the --group it was deployed with",
         )
-    change = different(KIND, name, _differences(existing, wanted))
+    change = different(KIND, name, _differences(existing, deployed))
     if change.outcome is Outcome.UPDATED and not dry_run:
-        await _make(client, flow, wanted)
-        if WAITS in existing.tags and not wanted.waits:
+        await _make(client, flow, deployed)
+        if WAITS in existing.tags and not deployed.waits:
             await client.resume_deployment(existing.id)
     return change, existing.id
 
@@ -98,9 +98,9 @@ async def _existing(client: PrefectClient, flow: Flow[..., Any], name: str) -> D
         return None
 
 
-async def _make(client: PrefectClient, flow: Flow[..., Any], wanted: Wanted) -> UUID:
+async def _make(client: PrefectClient, flow: Flow[..., Any], deployed: Deployed) -> UUID:
     """Creates it or changes it; one that a person paused stays so."""
-    declaration = wanted.declaration
+    declaration = deployed.declaration
     schedules = [DeploymentScheduleCreate(schedule=declaration.schedule)] if declaration.schedule else []
     return await client.create_deployment(
         flow_id=await client.create_flow_from_name(flow.name),
@@ -115,9 +115,9 @@ async def _make(client: PrefectClient, flow: Flow[..., Any], wanted: Wanted) -> 
         schedules=schedules,
         concurrency_limit=declaration.places,
         concurrency_options=_collisions(declaration),
-        work_pool_name=wanted.work_pool,
-        tags=wanted.tags,
-        paused=True if wanted.waits else None,
+        work_pool_name=deployed.work_pool,
+        tags=deployed.tags,
+        paused=True if deployed.waits else None,
     )
 
 
@@ -128,8 +128,8 @@ def _collisions(declaration: Declaration) -> ConcurrencyOptions | None:
     return ConcurrencyOptions(collision_strategy=strategy)
 
 
-def _differences(existing: DeploymentResponse, wanted: Wanted) -> Iterator[str]:
-    declaration = wanted.declaration
+def _differences(existing: DeploymentResponse, deployed: Deployed) -> Iterator[str]:
+    declaration = deployed.declaration
     limit = existing.global_concurrency_limit
     collisions = _collisions(declaration)
     options = existing.concurrency_options
@@ -150,21 +150,21 @@ def _differences(existing: DeploymentResponse, wanted: Wanted) -> Iterator[str]:
             options.collision_strategy if options else None,
             collisions.collision_strategy if collisions else None,
         ),
-        "work pool": (existing.work_pool_name, wanted.work_pool),
-        "tags": (sorted(existing.tags), sorted(wanted.tags)),
+        "work pool": (existing.work_pool_name, deployed.work_pool),
+        "tags": (sorted(existing.tags), sorted(deployed.tags)),
     }
     return (name for name, (actual, expected) in pairs.items() if actual != expected)
 
 
-async def left_over(client: PrefectClient, group: str, kept: Sequence[str]) -> list[DeploymentResponse]:
-    """Deployments of the group that none of the names in `kept` is for."""
+async def left_over(client: PrefectClient, group: str, names: Sequence[str]) -> list[DeploymentResponse]:
+    """Deployments of the group that none of the `names` is for."""
     of_group = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG, group_tag(group)]))
     deployments: list[DeploymentResponse] = []
     while True:
         page = await client.read_deployments(deployment_filter=of_group, limit=_PAGE, offset=len(deployments))
         deployments += page
         if len(page) < _PAGE:
-            return [deployment for deployment in deployments if deployment.name not in kept]
+            return [deployment for deployment in deployments if deployment.name not in names]
 
 
 async def remove(client: PrefectClient, deployment: DeploymentResponse, *, dry_run: bool) -> Change:

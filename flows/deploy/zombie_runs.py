@@ -70,7 +70,7 @@ def zombie_automations(
 
 
 def _automations(
-    what: str, tag: str, rescue_deployment: UUID, silent_after: timedelta, pending_after: timedelta
+    runs: str, tag: str, rescue_deployment: UUID, silent_after: timedelta, pending_after: timedelta
 ) -> Iterator[AutomationCore]:
     watched: dict[str, Any] = {
         "threshold": 1,
@@ -81,8 +81,8 @@ def _automations(
         ),
     }
     yield _automation(
-        f"transship: {what} of dead machines",
-        f"Has {what} looked after that have sent no heartbeat for a while.",
+        f"transship: {runs} of dead machines",
+        f"Has {runs} looked after that have sent no heartbeat for a while.",
         rescue_deployment,
         EventTrigger(
             after={RUNNING, HEARTBEAT},
@@ -93,8 +93,8 @@ def _automations(
         ),
     )
     yield _automation(
-        f"transship: {what} that never start",
-        f"Has {what} looked after that a worker claimed and didn't start.",
+        f"transship: {runs} that never start",
+        f"Has {runs} looked after that a worker claimed and didn't start.",
         rescue_deployment,
         EventTrigger(
             after={"prefect.flow-run.Pending", "prefect.flow-run.Submitting"},
@@ -105,8 +105,8 @@ def _automations(
         ),
     )
     yield _automation(
-        f"transship: {what} that crashed",
-        f"Has {what} looked after whose process was killed.",
+        f"transship: {runs} that crashed",
+        f"Has {runs} looked after whose process was killed.",
         rescue_deployment,
         EventTrigger(expect={"prefect.flow-run.Crashed"}, **watched),
     )

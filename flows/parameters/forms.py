@@ -111,8 +111,8 @@ class FormField:
         try:
             if value is None and _is_folded(self._field):
                 return None
-            given = self._field.spelled(value) if self._field.spelled is not None else value
-            return self._field.show(self._field.read(self._field.show(given)))
+            spelled = self._field.spelled(value) if self._field.spelled is not None else value
+            return self._field.show(self._field.read(self._field.show(spelled)))
         except InvalidInput as error:
             raise ValueError(str(error)) from error
 

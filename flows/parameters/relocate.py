@@ -262,5 +262,5 @@ class RelocateParameters(Options, frozen=True, kw_only=True):
         """Returns the form for `request`; how registries are reached isn't in a request."""
         kind = next(kind for kind in SourceKind if getattr(request, kind.value))
         how = CopyOptions(**{name: getattr(request, name) for name in CopyOptions.__struct_fields__})
-        source = str(request.archive_name) if request.archive else request.asked
+        source = str(request.archive_name) if request.archive else request.source_text
         return cls(kind=kind, source=source, destination=request.to, how=how, **more)

@@ -41,8 +41,8 @@ class ShardParameters(Options, frozen=True, kw_only=True):
     @classmethod
     def sent(cls, whole: RelocateParameters, images_together: int, queue: ShardQueue) -> dict[str, Any]:
         """Returns the parameters of a flow run that helps with `whole`."""
-        own = {"queue", "images_together"}
-        shared = {name: getattr(whole, name) for name in cls.__struct_fields__ if name not in own}
+        of_shard = {"queue", "images_together"}
+        shared = {name: getattr(whole, name) for name in cls.__struct_fields__ if name not in of_shard}
         return cls(queue=QueueName.of(queue), images_together=images_together, **shared).to_dict()
 
     def order(self) -> RelocationOrder:
@@ -89,5 +89,5 @@ class PartsParameters(Options, frozen=True, kw_only=True):
         ).to_dict()
 
     def order(self) -> ExportOrder:
-        asked = self.relocation.export_order()
-        return ExportOrder(order=asked.order, options=asked.options, fingerprint=self.fingerprint, tickets=self.tickets)
+        order = self.relocation.export_order()
+        return ExportOrder(order=order.order, options=order.options, fingerprint=self.fingerprint, tickets=self.tickets)

@@ -75,7 +75,7 @@ def receiver(outbox: Outbox, tokens: Tokens) -> FastAPI:
             return _refusal(503, "the Prefect server takes no events and the queue is full: send it again later")
         except OSError as error:
             return _refusal(503, f"the journal can't be written: {error.strerror or error}")
-        return _taken(notification, new)
+        return _accepted(notification, new)
 
     return app
 
@@ -117,7 +117,7 @@ def _refusal(status: int, message: str) -> JSONResponse:
     return JSONResponse({"error": message}, status, headers)
 
 
-def _taken(notification: Notification, new: int) -> JSONResponse:
+def _accepted(notification: Notification, new: int) -> JSONResponse:
     for text in notification.broken:
         _log.warning("left out an event that can't be read: %s", text)
     answer = {

@@ -140,17 +140,17 @@ def _plain(data: str | bytes) -> dict[str, Any] | None:
     try:
         text = data if isinstance(data, str) else data.decode("ascii")
         lines = [_line(line) for line in text.removeprefix("---\n").removesuffix("\n").split("\n")]
-        made, after = _mapping(lines, 0, 0)
+        mapping, after = _mapping(lines, 0, 0)
     except (_NotPlainError, UnicodeDecodeError):
         return None
-    return made if after == len(lines) else None
+    return mapping if after == len(lines) else None
 
 
 def _line(line: str) -> _Line:
-    found = _PLAIN_LINE.fullmatch(line)
-    if found is None:
+    match = _PLAIN_LINE.fullmatch(line)
+    if match is None:
         raise _NotPlainError
-    spaces, dash, key, word = found.groups()
+    spaces, dash, key, word = match.groups()
     if meaning(key) != "text" or (word is not None and meaning(word) != "text"):
         raise _NotPlainError
     return len(spaces), dash is not None, key, word
@@ -158,25 +158,25 @@ def _line(line: str) -> _Line:
 
 def _mapping(lines: list[_Line], at: int, column: int) -> tuple[dict[str, Any], int]:
     """The mapping whose keys stand in `column`, from line `at`, and the line after it."""
-    made: dict[str, Any] = {}
+    mapping: dict[str, Any] = {}
     while at < len(lines) and lines[at][:2] == (column, False):
         _, _, key, word = lines[at]
-        if key in made:
+        if key in mapping:
             raise _NotPlainError
         at += 1
         if word is not None:
-            made[key] = word
+            mapping[key] = word
             continue
         if at == len(lines):
             raise _NotPlainError
         below, is_item, _, _ = lines[at]
         if is_item and below >= column:
-            made[key], at = _items(lines, at, below)
+            mapping[key], at = _items(lines, at, below)
         elif not is_item and below > column:
-            made[key], at = _mapping(lines, at, below)
+            mapping[key], at = _mapping(lines, at, below)
         else:
             raise _NotPlainError
-    return made, at
+    return mapping, at
 
 
 def _items(lines: list[_Line], at: int, column: int) -> tuple[list[Any], int]:

@@ -183,9 +183,9 @@ class Below:
         ]
 
     def _with_late(self, name: str, tag: TagComparison, *, due: bool) -> TagComparison:
-        digest, there = Digest(tag.source), self._lists[name]
+        digest, listed = Digest(tag.source), self._lists[name]
         late = [
-            mark for mark in tagnames.cosign(digest) if mark in self.late and there is not None and mark not in there
+            mark for mark in tagnames.cosign(digest) if mark in self.late and listed is not None and mark not in listed
         ]
         more: list[str] = []
         if due and not late:

@@ -129,8 +129,8 @@ def with_defaults(mirror: Mapping[str, Any], defaults: Mapping[str, Any]) -> dic
         elif isinstance(value, list) and isinstance(default, list) and name == "never":
             merged[name] = list(dict.fromkeys([*default, *value])) if _texts([*default, *value]) else value
         elif isinstance(value, list) and isinstance(default, list) and name == "tags":
-            rules = [rule for rule in default if isinstance(rule, Mapping)] or [{}]
-            merged[name] = [{**rule, **own} if isinstance(own, Mapping) else own for own in value for rule in rules]
+            bases = [rule for rule in default if isinstance(rule, Mapping)] or [{}]
+            merged[name] = [{**base, **rule} if isinstance(rule, Mapping) else rule for rule in value for base in bases]
     return merged
 
 

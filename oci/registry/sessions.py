@@ -157,8 +157,8 @@ class Sessions:
         """From the session's offset to the end, then the PUT that closes it. What arrived is noted after each chunk. A
         registry that says it has less than was sent replaces chunks, instead of putting them together (GHCR)."""
         length = max(size, session.minimum)
-        held = min(length, blob.size - session.offset) if length <= CHUNK else 0
-        with MEMORY.taken(held, self._remote.transport.cancel):
+        buffered = min(length, blob.size - session.offset) if length <= CHUNK else 0
+        with MEMORY.reserved(buffered, self._remote.transport.cancel):
             source = read(session.offset)
             try:
                 self._patch(blob, Parts(source), session, length)

@@ -245,7 +245,7 @@ class RelocationRequest(CopyOptions, frozen=True, kw_only=True, dict=True):
         _ = self.destination, self.wanted_platforms  # raises for text that doesn't parse
 
     @property
-    def asked(self) -> str:
+    def source_text(self) -> str:
         """Returns the source, as it was asked for."""
         return self.bundle or self.image or self.lock or ", ".join(self.archive)
 

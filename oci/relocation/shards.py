@@ -177,10 +177,10 @@ def _groups(weights: Weights, images: Sequence[PlannedManifest], limit: float) -
         images_with = holders[blob.digest]
         family = {id(group): group.parts for group in (group_of[digest] for digest in images_with)}
         common = weights.of_parts([blob.digest])
-        own = weights.of_parts(set().union(*family.values())) - common
-        pieces = max(1, round(own / (limit - common))) if limit > common else 1
+        weight = weights.of_parts(set().union(*family.values())) - common
+        pieces = max(1, round(weight / (limit - common))) if limit > common else 1
         for first, second in pairwise(images_with):
-            join(group_of[first], group_of[second], at_most=common + own / pieces)
+            join(group_of[first], group_of[second], at_most=common + weight / pieces)
     return list({id(group): group for group in group_of.values()}.values())
 
 

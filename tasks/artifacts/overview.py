@@ -74,8 +74,8 @@ class Overview(BaseModel):
         self.others = [*self.others, *others][-MOST_OTHERS:]
 
     def has(self, mirrors: Mapping[str, MirrorLine], others: list[OtherLine], since: datetime) -> bool:
-        kept = (self.mirrors.get(name) for name in list(mirrors)[-MOST_MIRRORS:])
-        return all(line is not None and line.changed >= since for line in kept) and all(
+        lines = (self.mirrors.get(name) for name in list(mirrors)[-MOST_MIRRORS:])
+        return all(line is not None and line.changed >= since for line in lines) and all(
             other in self.others for other in others[-MOST_OTHERS:]
         )
 
@@ -136,8 +136,8 @@ async def _read() -> tuple[Any, Overview]:
 
 def remembered(markdown: str) -> Overview:
     """Returns what a page was made of; nothing where another program made it."""
-    _, begun, rest = markdown.partition(_BEGIN)
-    body, ended, _ = rest.partition(_END)
+    _, begun, after = markdown.partition(_BEGIN)
+    body, ended, _ = after.partition(_END)
     if not (begun and ended):
         return Overview()
     try:

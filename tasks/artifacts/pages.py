@@ -192,7 +192,7 @@ def _failures(report: RelocationReport) -> list[str]:
     shown = report.failures[:_FAILURES]
     more = f"and {len(report.failures) - len(shown)} more" if len(report.failures) > len(shown) else ""
     return failure_list(
-        ((code(short_subject(one.image or report.destination)), one.error, one.retryable) for one in shown), more
+        ((code(short_subject(row.image or report.destination)), row.error, row.retryable) for row in shown), more
     )
 
 

@@ -144,11 +144,11 @@ async def _carry(
             await on_end(end)
         if not end.worth_sending_again:
             return end
-        rest = await again(job, end) if again else job
-        if rest is None or number == fleet.retries:
+        remaining = await again(job, end) if again else job
+        if remaining is None or number == fleet.retries:
             return end
         get_run_logger().warning("%s: %s; it is sent again", job.name, end.message)
-        job = rest
+        job = remaining
     raise AssertionError("unreachable")
 
 

@@ -46,9 +46,9 @@ def limits_of(*stores: StoreName) -> frozenset[str]:
 
 async def existing(names: Iterable[str]) -> dict[str, int]:
     """Returns the active limits among these that the server has, with their numbers of slots."""
-    wanted = frozenset(names)
-    slots = await every_limit() if wanted else {}
-    return {name: count for name, count in slots.items() if name in wanted}
+    limits = frozenset(names)
+    slots = await every_limit() if limits else {}
+    return {name: count for name, count in slots.items() if name in limits}
 
 
 async def every_limit() -> dict[str, int]:
@@ -119,7 +119,7 @@ class _Lease:
 
     id: UUID
     size: int
-    taken: float
+    since: float
     renewed: float
     idle_since: float
     busy: int = 0
@@ -235,8 +235,8 @@ class Slots:
 
     async def _look_after(self, server: LeaseServer, lease: _Lease) -> None:
         now = self._now()
-        smallest = min(self._leases, key=lambda lease: (lease.size, lease.taken))
-        if lease is smallest and now - lease.taken > TURN:
+        smallest = min(self._leases, key=lambda lease: (lease.size, lease.since))
+        if lease is smallest and now - lease.since > TURN:
             lease.closing = True
         idle = now - lease.idle_since > IDLE and not self._waiting
         if not lease.busy and (lease.closing or idle):
@@ -251,9 +251,9 @@ class Slots:
 
     async def _take_more(self, server: LeaseServer) -> None:
         while self._now() >= self._ask_again:
-            taken = sum(lease.size for lease in self._leases)
+            leased = sum(lease.size for lease in self._leases)
             used = sum(lease.busy for lease in self._leases)
-            missing = min(self._most, used + self._waiting) - taken
+            missing = min(self._most, used + self._waiting) - leased
             if missing < 1:
                 return
             size = -(-missing // 2)
@@ -263,6 +263,6 @@ class Slots:
                 self._ask_again = self._now() + PAUSE
                 return
             now = self._now()
-            self._leases.append(_Lease(lease, size, taken=now, renewed=now, idle_since=now))
+            self._leases.append(_Lease(lease, size, since=now, renewed=now, idle_since=now))
             async with self._changed:
                 self._changed.notify_all()

@@ -231,14 +231,14 @@ def _deploy_fleet(server: PrefectServer) -> None:
     from prefect.client.orchestration import PrefectClient
 
     from flows.deploy.declaration import fleet
-    from flows.deploy.deployments import Wanted, put
+    from flows.deploy.deployments import Deployed, put
 
     make_work_pool(server, FLEET_POOL)
 
     async def make() -> None:
         async with PrefectClient(server.api) as client:
             for declaration in fleet():
-                await put(client, Wanted(declaration, FLEET_POOL), dry_run=False)
+                await put(client, Deployed(declaration, FLEET_POOL), dry_run=False)
 
     asyncio.run(make())
 

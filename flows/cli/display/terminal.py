@@ -76,10 +76,10 @@ class Above:
     def __init__(self, stream: TextIO, screen: Screen) -> None:
         self._stream = stream
         self._screen = screen
-        self._rest = ""
+        self._line = ""
 
     def write(self, text: str) -> int:
-        whole, newline, self._rest = (self._rest + text).rpartition("\n")
+        whole, newline, self._line = (self._line + text).rpartition("\n")
         if newline:
             with self._screen.cleared():
                 self._stream.write(whole + newline)
@@ -90,8 +90,8 @@ class Above:
         """Does nothing: whole lines are written at once."""
 
     def end(self) -> None:
-        self._stream.write(self._rest)
-        self._rest = ""
+        self._stream.write(self._line)
+        self._line = ""
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._stream, name)

@@ -233,13 +233,13 @@ class Parts:
             yield now
 
     def take(self, count: int) -> memoryview:
-        """The next `count` bytes, or what is left, in pages of their own: the heap of each thread would keep as much
-        again for the next time."""
-        taken, filled = memoryview(mmap.mmap(-1, count)), 0
+        """Returns the next `count` bytes, or those that remain, in pages of their own: the heap of each thread would
+        keep as much again for the next time."""
+        data, filled = memoryview(mmap.mmap(-1, count)), 0
         for piece in self.next(count):
-            taken[filled : filled + len(piece)] = piece
+            data[filled : filled + len(piece)] = piece
             filled += len(piece)
-        return taken[:filled]
+        return data[:filled]
 
 
 class Memory:
@@ -247,29 +247,29 @@ class Memory:
     keeps nothing that another one needs."""
 
     def __init__(self, size: int) -> None:
-        self._size = self._left = size
+        self._size = self._free = size
         self._freed = threading.Condition()
         self.waiting = 0
         """Blobs that wait for memory."""
 
     @contextlib.contextmanager
-    def taken(self, count: int, cancel: CancelToken) -> Iterator[None]:
+    def reserved(self, count: int, cancel: CancelToken) -> Iterator[None]:
         """Waits for `count` bytes, all of it where that is less. Raises Cancelled."""
         count = min(count, self._size)
         with self._freed:
             self.waiting += 1
             try:
-                while self._left < count:
+                while self._free < count:
                     self._freed.wait(_POLL)
                     cancel.check()
             finally:
                 self.waiting -= 1
-            self._left -= count
+            self._free -= count
         try:
             yield
         finally:
             with self._freed:
-                self._left += count
+                self._free += count
                 self._freed.notify_all()
 
 

@@ -203,14 +203,14 @@ def test_chunks_of_all_blobs_share_a_bounded_memory(make_client: Callable[..., C
 
     with StrictRegistry() as server, ThreadPoolExecutor(1) as threads:
         store = client.repository(server.host, "a/b")
-        with MEMORY.taken(CHUNK_MEMORY - 999_999, CancelToken()):
+        with MEMORY.reserved(CHUNK_MEMORY - 999_999, CancelToken()):
             waiting = threads.submit(store.put_blob, described(LARGE), read, fresh=True)
             until("the session is there", lambda: bool(server.store.uploads) and MEMORY.waiting > 0)
             assert not begun
         assert waiting.result() is BlobOutcome.WRITTEN
         assert begun == [0]
 
-        with MEMORY.taken(CHUNK_MEMORY, CancelToken()):
+        with MEMORY.reserved(CHUNK_MEMORY, CancelToken()):
             cancelled = threads.submit(store.put_blob, described(LARGE[1:]), read, fresh=True)
             until("a blob waits for memory", lambda: MEMORY.waiting > 0)
             client.cancel.cancel()
