@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-# Tests run side by side, in so many processes; each has servers of its own.
-JOBS ?= 2
+# Tests run side by side, in so many processes; each has servers of its own. More than the two cores of a small machine:
+# tests of flows wait for Prefect's clocks half of the time.
+JOBS ?= 3
 PYTEST := $(BIN)/python -m pytest
 BESIDE := --numprocesses $(JOBS) --dist loadgroup
 
@@ -22,9 +23,11 @@ $(BIN)/transship: pyproject.toml requirements.lock deployments/build.lock
 demo: $(BIN)/transship   ## relocate a bundle between two image-layout folders, without any server
 	$(BIN)/python deployments/examples/demo.py
 
-servers:                 ## what the tests talk to: docker-registry, skopeo and PostgreSQL (Debian packages)
-	@command -v docker-registry >/dev/null && command -v skopeo >/dev/null && ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 \
-	  || { apt-get update -qq && apt-get install -y -qq --no-install-recommends docker-registry skopeo postgresql; }
+servers:                 ## what the tests talk to: docker-registry, skopeo, PostgreSQL and small tools (Debian packages)
+	@for tool in docker-registry skopeo man groff openssl curl git; do command -v $$tool >/dev/null || exit 1; done \
+	  && ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 \
+	  || { apt-get update -qq && apt-get install -y -qq --no-install-recommends \
+	    docker-registry skopeo postgresql man-db openssl curl git; }
 
 test: $(BIN)/transship servers   ## all but the slow ones
 	$(PYTEST) $(BESIDE)
