@@ -40,6 +40,7 @@ WRONG = {
     "auth check": ("", "a.example/UPPER", "{mirrors}"),
     "prune": ("a.example/bb --keep-digest sha256:12", "a.example/bb -f {mirrors}"),
     "policy check": ("https://a.example/bb --policy {mirrors}", "{host}/shop/app:1 --policy {mirrors}"),
+    "receipt verify": ("", "{folder}/nosuch.json --key {folder}/nosuch.pub", "a.example/UPPER --key {mirrors}"),
     "mirror plan": ("-f {mirrors}",),
     "mirror validate": ("-f {mirrors}",),
     "mirror watch": ("-f {mirrors}",),

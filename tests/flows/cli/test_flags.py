@@ -90,6 +90,7 @@ TEXTS: dict[str, tuple[str, Any]] = {
     "idle_timeout": ("5s", 5.0),
     "minimum_rate": ("2KiB", 2048),
     "requests_per_second": ("2.5", 2.5),
+    "bandwidth": ("20MiB", 20 << 20),
     "quota_reserve": ("10", 10),
     "chunk_size": ("16MiB", 16 << 20),
     "manifest_limit": ("8MiB", 8 << 20),

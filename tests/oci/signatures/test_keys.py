@@ -102,6 +102,7 @@ def test_an_encrypted_key_needs_its_password(form: str, tmp_path: Path, monkeypa
         cosign_key(Signer.make(), PASSWORD).replace(b"eyJ", b"AAA", 1),
         Signer.make("rsa1024").private(),
     ],
+    ids=["empty", "word", "public", "cut", "cut-cosign", "no-fields", "a-list", "damaged", "short-rsa"],
 )
 def test_what_is_no_key_that_counts_is_refused_with_the_way_to_make_one(data: bytes) -> None:
     with pytest.raises(InvalidInput) as refused:
