@@ -205,10 +205,8 @@ class Shards:
 
     def begun_by(self, helper: str) -> list[int]:
         """Shards that it has taken and hasn't ended."""
-        taken = [
-            key.partition("-")[2] for key, user in self.inputs.items() if key.startswith("taken-") and user == helper
-        ]
-        return [int(number) for number in taken if f"result-{number}" not in self.inputs]
+        taken = [key.partition("-") for key, user in self.inputs.items() if user == helper]
+        return [int(number) for kind, _, number in taken if kind == "user" and f"result-{number}" not in self.inputs]
 
     @property
     def numbers(self) -> list[int]:
