@@ -107,7 +107,7 @@ def test_a_grace_period_lasts_from_one_command_to_the_next(
         (["--keep", "("], 2, "is no regular expression"),
         (["--keep-version", "one"], 2, "no range of versions"),
         (["--keep-digest", "sha256:12"], 2, "is not a digest"),
-        (["--keep-lock", "/nowhere.yml"], 1, "No such file"),
+        (["--keep-lock", "/nowhere.yml"], 2, "No such file"),
         (["--keep-tag", "2.0", "--grace", "7"], 2, "is no length of time"),
         (["--keep-tag", "2.0", "--keep-latest", "-1"], 2, "--keep-latest"),
         (["--keep-tag", "2.0", "--plan", "--approve"], 2, "can't both be given"),

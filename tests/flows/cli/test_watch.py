@@ -213,4 +213,4 @@ def test_a_port_that_is_taken_and_a_file_that_is_wrong_are_said_at_once(file: Pa
 
     assert taken.returncode == ExitCode.USAGE
     assert f"can't listen on 127.0.0.1 port {port}" in taken.stderr.decode()
-    assert lost.returncode == ExitCode.FAILED
+    assert lost.returncode == ExitCode.USAGE
