@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -162,10 +163,11 @@ def test_a_server_and_a_worker_start_as_the_page_says(place: str, tmp_path: Path
             assert "relocate" in names
         finally:
             os.killpg(shell.pid, signal.SIGTERM)
-            try:
+            with suppress(
+                subprocess.TimeoutExpired
+            ):  # Prefect's server waits for its clients, longer on a busy machine
                 shell.wait(30)
-            finally:
-                os.killpg(shell.pid, signal.SIGKILL)
+            os.killpg(shell.pid, signal.SIGKILL)
 
 
 def _polls(port: int) -> bool:

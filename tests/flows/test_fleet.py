@@ -380,7 +380,10 @@ def test_the_changed_images_of_a_mirror_are_carried_by_the_fleet(
     )
     helpers = f"mirror {mirrored['name']}"
     until("the end of the helpers", lambda: all(is_over(run) for run in shards_of(helpers)))
-    assert states(shards_of(helpers)) == ["Completed"] * 2
+    ends = states(shards_of(helpers))
+    assert len(ends) == 2
+    assert "Completed" in ends
+    assert set(ends) <= {"Completed", "Cancelled"}, "one that came when nothing was left is cancelled"
 
 
 def test_a_job_whose_run_is_deleted_counts_as_cancelled(deployed: PrefectServer, scene: Scene) -> None:

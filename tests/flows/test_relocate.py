@@ -198,7 +198,8 @@ def test_a_source_that_is_not_there_ends_the_run_and_still_makes_a_report(
     with pytest.raises(NotFound):
         relocate_sync(RelocateParameters(source=f"{source.host}/relocate/shop/no-such-bundle:1", destination=to))
 
-    assert "MANIFEST_UNKNOWN: manifest unknown" in artifact(artifact_key("relocation", to))
+    page = " ".join(artifact(artifact_key("relocation", to)).split())
+    assert "MANIFEST_UNKNOWN: manifest unknown" in page, "the details, which are folded, have the registry's words"
 
 
 def test_the_end_of_a_run_is_an_event_that_automations_can_act_on(

@@ -221,22 +221,24 @@ def delete_automations(config: pytest.Config) -> None:
 
 @cache
 def deploy(server: PrefectServer) -> None:
-    """Work pools and deployments, made as deployments/prefect.yaml says, and those of a fleet; once for a server."""
+    """Work pools and deployments, made as deployments/prefect.yaml says, and those that `transship mirror deploy` adds
+    for the rescue of runs and for a fleet; once for a server."""
     make_work_pool(server, "transship")
     server.cli("--no-prompt", "deploy", "--all", "--prefect-file", "deployments/prefect.yaml")
-    _deploy_fleet(server)
+    _deploy_rescue_and_fleet(server)
 
 
-def _deploy_fleet(server: PrefectServer) -> None:
+def _deploy_rescue_and_fleet(server: PrefectServer) -> None:
     from prefect.client.orchestration import PrefectClient
 
-    from flows.deploy.declaration import fleet
+    from flows.deploy.declaration import fleet, rescue
     from flows.deploy.deployments import Deployed, put
 
     make_work_pool(server, FLEET_POOL)
 
     async def make() -> None:
         async with PrefectClient(server.api) as client:
+            await put(client, Deployed(rescue(), "transship"), dry_run=False)
             for declaration in fleet():
                 await put(client, Deployed(declaration, FLEET_POOL), dry_run=False)
 
