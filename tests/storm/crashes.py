@@ -161,7 +161,7 @@ COMMANDS: Mapping[str, Command] = {
         lambda scene: ["copy", "--tar", scene.object("whole"), "--to-repo", scene.at("destination"), "--s3-endpoint", scene.store_proxy.url],
         "S3", "GET", r".", _half_made, _make_object,
     ),
-    "mirror": Command(lambda scene: ["mirror", "run", "-f", _mirrors(scene)], "destination", *UPLOADS, _half_made),
+    "mirror": Command(lambda scene: ["mirror", "run", "-f", _mirrors(scene), "--drain", "1s"], "destination", *UPLOADS, _half_made),
     "prune": Command(
         lambda scene: ["prune", scene.at("destination"), "--keep-tag", "v1", "--keep-tag", "v2", "--approve"],
         "destination", "DELETE", r"/manifests/", lambda scene: operations._kept(scene.stage, scene.name),
