@@ -49,7 +49,7 @@ test-prefect-next: $(BIN)/transship servers   ## the flows on the newest Prefect
 	.venv-next/bin/python -m pytest $(BESIDE) $(NEXT)
 	.venv-next/bin/python -m pytest -m slow tests/flows/test_mirror_deployments.py -k schedule_fires
 
-test-optional: $(BIN)/transship servers   ## what needs 600 MB more: Chromium, and Ceph as a second, stricter S3
+test-optional: $(BIN)/transship servers   ## what needs 600 MB more: Chromium, and Ceph as a second, stricter S3; helm where it is installed
 	@command -v radosgw >/dev/null && command -v chromedriver >/dev/null \
 	  || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium chromium-driver ceph-mon ceph-osd radosgw ceph-common; }
 	$(PYTEST) -m optional
