@@ -358,7 +358,8 @@ def test_the_changed_images_of_a_mirror_are_carried_by_the_fleet(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     seed(scene.source, scene.repository, many(100))
-    slow = Fault(method="GET", path="/manifests/", delay=0.6)
+    # A minute of work for one: on a busy machine a helper takes half of it to start.
+    slow = Fault(method="GET", path="/manifests/", delay=2.5)
     with FaultProxy(scene.source.port, slow) as source:
         mirrored = {
             "name": f"web-{uuid.uuid4().hex[:8]}",
