@@ -15,7 +15,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from enum import Enum
-from typing import Any
+from typing import IO, Any
 
 from msgspec import Struct
 
@@ -61,16 +61,18 @@ def os_errors(*, side: str = "", store: str, subject: str = "", operation: str) 
         raise store_error(error, side=side, store=store, subject=subject, operation=operation) from error
 
 
-def replace_file(path: str, data: bytes, mode: int = PRIVATE) -> None:
-    """Puts a new regular file at `path`, with `mode` less the umask. Raises OSError; nothing half-made is left then.
-
-    For files of the program's own, in a folder of its own. A path that a person named goes to `write_output`.
-    """
+@contextmanager
+def replacing(path: str, mode: int) -> Iterator[IO[bytes]]:
+    """Gives a new file to write, which takes the place of the regular file at `path`, or of nothing, when it is left.
+    It has `mode` less the umask. Raises OSError; nothing half-made is left then, and no pipe or device is replaced."""
     partial = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{secrets.token_hex(8)}.partial")
-    handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    if _stays(path):
+        raise OSError(errno.EEXIST, "a pipe or a device is there, and no file takes its place", path)
+    handle = os.open(partial, flags, mode)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
+        with os.fdopen(handle, "w+b") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
@@ -78,6 +80,15 @@ def replace_file(path: str, data: bytes, mode: int = PRIVATE) -> None:
         with suppress(OSError):
             os.unlink(partial)
         raise
+
+
+def replace_file(path: str, data: bytes, mode: int = PRIVATE) -> None:
+    """Puts a new regular file at `path`, as `replacing` does.
+
+    For files of the program's own, in a folder of its own. A path that a person named goes to `write_output`.
+    """
+    with replacing(path, mode) as file:
+        file.write(data)
 
 
 def write_output(path: str, data: bytes, mode: int = BY_UMASK) -> None:
@@ -127,6 +138,17 @@ def sync_folder(path: str) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _stays(path: str) -> bool:
+    """Says whether a pipe, a device, a socket or a link of the system is there, whose place no file takes."""
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:
+        return False
+    if stat.S_ISLNK(mode):
+        return f"{os.path.dirname(os.path.abspath(path))}/".startswith(_SYSTEM_FOLDERS)
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def _is_stream(path: str) -> bool:

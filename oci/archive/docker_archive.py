@@ -10,11 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import posixpath
-import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import IO, Any
 
 from msgspec import Struct
@@ -26,7 +23,7 @@ from oci.errors import IntegrityError, InvalidInput, InvalidManifest, InvalidRef
 from oci.files import tar
 from oci.files.decompress import decompressed
 from oci.manifest import Manifest, parse_manifest
-from oci.output import check_outputs, os_errors
+from oci.output import BY_UMASK, check_outputs, os_errors, replacing
 from oci.reference import HUB, Reference, Repository
 
 NAME = "manifest.json"
@@ -184,21 +181,12 @@ def write_docker_archive(
     StoreError.
     """
     check_outputs(path)
-    partial = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{secrets.token_hex(8)}.partial")
-    try:
-        with os_errors(side="destination", store=path, operation="writing the archive"):
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            with os.fdopen(os.open(partial, flags, 0o666), "w+b") as file:
-                _write(file, images, read)
-                size = file.tell()
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(partial)
-        raise
-    return size
+    with (
+        os_errors(side="destination", store=path, operation="writing the archive"),
+        replacing(path, BY_UMASK) as file,
+    ):
+        _write(file, images, read)
+        return file.tell()
 
 
 def _write(

@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import subprocess
 import tarfile
 from pathlib import Path
@@ -216,6 +217,18 @@ def test_what_such_an_archive_can_not_have_is_refused_before_any_request(tmp_pat
     assert wrong("--to-repo", "docker-archive:").code == ExitCode.USAGE
     assert wrong("--to-repo", place, "--to-tar", "x.tar").code == ExitCode.USAGE
     assert wrong("--to-repo", f"docker-archive:{tmp_path}/none/web.tar").code == ExitCode.FAILED
+
+
+def test_a_pipe_is_not_replaced(web: Content, registry: DockerRegistry, repository: str, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    done = transship("copy", "-i", f"{registry.host}/{repository}:1.0", "--to-repo", f"docker-archive:{pipe}")
+
+    assert done.code == ExitCode.FAILED, done.err
+    assert str(pipe) in done.err
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
 
 
 def test_oci_archives_have_skopeos_names_too(
