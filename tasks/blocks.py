@@ -61,8 +61,7 @@ class RegistryCredentials(Block):
     settings: dict[str, Any] = Field(
         default={},
         title="Settings",
-        description="How this registry is reached, in place of what the form says: options as in `registries` of "
-        "mirrors.yaml.",
+        description="Options of this registry, as in `registries` of mirrors.yaml. They override those of the form.",
         examples=[{"insecure": True}, {"ca_files": ["/etc/ssl/corp-ca.pem"], "requests_per_second": 10}],
     )
 

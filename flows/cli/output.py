@@ -41,7 +41,7 @@ IMGPKG = "imgpkg"
 _UNSEEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff\U000e0000-\U000e007f]"
 )
-"""Control characters but for the line break and the tab, what turns the direction of text, and what nobody sees."""
+"""Control characters except tab and line feed; marks that change the direction of text; characters without a glyph."""
 
 
 def visible(text: str) -> str:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _PLAIN_SECONDS = 5.0
 _QUIET_SECONDS = 60.0
-"""Between two lines in a pipe that nobody asked for."""
+"""Seconds between two lines of progress in a pipe, where no kind of progress was asked for."""
 
 _BAR_ROOM = 70
 """Columns of a bar with its sizes, its rate and the time that is left."""
@@ -54,7 +54,7 @@ class Progress(Protocol):
 
 @runtime_checkable
 class Lines(Protocol):
-    """The same as text, for whoever knows better than bars."""
+    """What is drawn as lines of text, by work that bars don't describe well."""
 
     def lines(self, width: int) -> list[str]: ...
 

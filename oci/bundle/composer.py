@@ -7,6 +7,7 @@ second document, an alias without an anchor, and a key that comes twice.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -32,7 +33,7 @@ _ESCAPED = "\x85\u2028\u2029\ufeff"
 _PLAIN_TAGS = (None, "!", *(f"tag:yaml.org,2002:{kind}" for kind in ("str", "map", "seq")))
 
 
-class Composer(Generic[T]):
+class Composer(ABC, Generic[T]):
     """Makes a T of each value. A subclass says what a scalar, a list and a mapping become, and which keys it takes."""
 
     def __init__(self, where: str) -> None:
@@ -64,15 +65,15 @@ class Composer(Generic[T]):
     def count(self, event: Any) -> None:
         """Is called for each value that isn't an alias, before the value is read."""
 
-    def scalar(self, event: Any) -> T:
-        raise NotImplementedError
+    @abstractmethod
+    def scalar(self, event: Any) -> T: ...
 
-    def sequence(self, event: Any, items: list[T]) -> T:
-        raise NotImplementedError
+    @abstractmethod
+    def sequence(self, event: Any, items: list[T]) -> T: ...
 
+    @abstractmethod
     def mapping(self, event: Any, pairs: list[tuple[str, int, T]]) -> T:
         """`pairs` are keys with their lines and values."""
-        raise NotImplementedError
 
     def key(self, event: Any, depth: int) -> str:
         del depth

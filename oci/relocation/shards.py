@@ -39,7 +39,7 @@ class Weights:
         return sum(self._weights[part] for part in parts)
 
     def of_work(self, receipt: Receipt, moving: Mapping[Digest, int]) -> int:
-        """Returns the weight of what was done; `moving` has the bytes read so far of each blob on its way."""
+        """Returns the weight of what was done. `moving` maps each blob that is being sent to its bytes read so far."""
         return receipt.bytes_moved + sum(list(moving.values())) + _REQUEST * receipt.total_requests
 
     def parts(self, image: PlannedManifest) -> set[Digest]:

@@ -14,7 +14,7 @@ from flows.cli.output import visible
 _SECONDS = 0.2
 _UP_AND_CLEAR = "\x1b[{rows}F\x1b[J"
 _SYNCHRONIZED = ("\x1b[?2026h", "\x1b[?2026l")
-"""Begin and end of what is shown at once; a terminal that doesn't know it ignores it."""
+"""Escape sequences around one drawing, which the terminal then shows as a whole (mode 2026); others ignore them."""
 
 
 class Screen:
