@@ -24,8 +24,7 @@ demo: $(BIN)/transship   ## relocate a bundle between two image-layout folders, 
 	$(BIN)/python deployments/examples/demo.py
 
 servers:                 ## what the tests talk to: docker-registry, skopeo, PostgreSQL and small tools (Debian packages)
-	@for tool in docker-registry skopeo man groff openssl curl git; do command -v $$tool >/dev/null || exit 1; done \
-	  && ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 \
+	@{ which docker-registry skopeo man groff openssl curl git && ls /usr/lib/postgresql/*/bin/postgres; } >/dev/null 2>&1 \
 	  || { apt-get update -qq && apt-get install -y -qq --no-install-recommends \
 	    docker-registry skopeo postgresql man-db openssl curl git; }
 
