@@ -37,6 +37,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if "prefect_server" in getattr(item, "fixturenames", ()):
             # Deployments, workers and automations belong to a module: all of its tests meet the same Prefect server.
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
+        if item.get_closest_marker("drill"):
+            item.add_marker(pytest.mark.timeout(1200))  # these wait for Prefect's clocks, up to nine minutes for one
     if config.getoption("--no-servers"):
         chosen = [item for item in items if not needs_server(item)]
         config.hook.pytest_deselected(items=[item for item in items if needs_server(item)])
