@@ -54,7 +54,7 @@ test-optional: $(BIN)/transship servers   ## what needs 600 MB more: Chromium, a
 	$(PYTEST) -m optional
 
 test-all: $(BIN)/transship servers   ## both in one run
-	$(PYTEST) $(BESIDE) -m "not optional and not drill" --hypothesis-profile long
+	$(PYTEST) $(BESIDE) -m "not optional and not drill" --hypothesis-profile ci
 
 drills: $(BIN)/transship servers   ## a server that is restarted, a machine that dies, at real settings: a quarter of an hour
 	$(PYTEST) -m drill

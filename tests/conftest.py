@@ -20,6 +20,7 @@ from tests.support.selection import needs_server, refuse_to_listen
 _numbers = itertools.count(1)
 
 settings.register_profile("quick", max_examples=25, deadline=None, derandomize=True, database=None)
+settings.register_profile("ci", max_examples=100, deadline=None, derandomize=True, database=None)
 settings.register_profile("long", max_examples=400, deadline=None, print_blob=True)
 settings.register_profile(
     "fuzz", max_examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", "20000")), deadline=None, print_blob=True
