@@ -8,14 +8,18 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.seaweedfs import BUCKET, SeaweedFS
+from tests.servers.strict_registry import StrictRegistry
+from tests.support.content import push
 from tests.support.prefect_server import log_of_shared_server
 from tests.support.selection import needs_server, refuse_to_listen
+from tests.support.signing import SIGNER, STRANGER, written_keys
 
 _numbers = itertools.count(1)
 
@@ -97,3 +101,24 @@ def s3_location() -> str:
 def repository() -> str:
     """A repository path that no other test uses."""
     return f"test{next(_numbers)}/repository"
+
+
+@pytest.fixture
+def origin(request: pytest.FixtureRequest) -> Iterator[StrictRegistry]:
+    """A strict registry of the test's own, with the module's CONTENT as `shop/web:1.0`."""
+    with StrictRegistry() as server:
+        push(server.url, "shop/web", request.module.CONTENT, "1.0")
+        yield server
+
+
+@pytest.fixture
+def destination() -> Iterator[StrictRegistry]:
+    """An empty strict registry of the test's own."""
+    with StrictRegistry() as server:
+        yield server
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    """A folder with the keys of SIGNER, as `own`, and of STRANGER, as `strange`."""
+    return written_keys(tmp_path / "keys", own=SIGNER, strange=STRANGER)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-FIXTURES = {"registry", "other_registry", "object_store", "strict", "prefect_server"}
+FIXTURES = {"registry", "other_registry", "object_store", "strict", "origin", "destination", "prefect_server"}
 """Those of the conftest.py files."""
 SERVERS = ("tests.servers.", "tests.faults.", "tests.support.prefect_server", "tests.support.receiver")
 LISTEN = {"listen", "create_server", "start_server"}

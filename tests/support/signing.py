@@ -141,7 +141,9 @@ def bundle_sign(
     return attach(url, repository, content, Blob(BUNDLE, json.dumps(body).encode()))
 
 
-def attach(url: str, repository: str, content: Content, blob: Blob, artifact_type: str = BUNDLE) -> Content:
+def attach(
+    url: str, repository: str, content: Content, blob: Blob, artifact_type: str = BUNDLE, **more: Any
+) -> Content:
     """A referrer of one layer."""
     empty = Blob("application/vnd.oci.empty.v1+json", b"{}")
     manifest = {
@@ -151,7 +153,21 @@ def attach(url: str, repository: str, content: Content, blob: Blob, artifact_typ
         "config": empty.descriptor(),
         "layers": [blob.descriptor()],
         "subject": content.descriptor(),
+        **more,
     }
     signed = Content(OCI_MANIFEST, compact(manifest), (blob, empty))
     push(url, repository, signed)
     return signed
+
+
+SIGNER, STRANGER = Signer.make(), Signer.make()
+"""Who signs in tests, and somebody else."""
+
+
+def written_keys(folder: Path, **signers: Signer) -> Path:
+    """The folder, with NAME.pub and NAME.key of each."""
+    folder.mkdir(exist_ok=True)
+    for name, signer in signers.items():
+        signer.write(folder / f"{name}.pub")
+        (folder / f"{name}.key").write_bytes(signer.private())
+    return folder

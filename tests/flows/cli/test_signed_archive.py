@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,37 +15,13 @@ from oci.signatures.keys import PASSWORD_VARIABLE
 from tests.servers.seaweedfs import SeaweedFS
 from tests.servers.strict_registry import StrictRegistry
 from tests.support.command import Done, transship
-from tests.support.content import image, noise, push
+from tests.support.content import image, noise
 from tests.support.cosign_key import cosign_key
 from tests.support.sealing import SUFFIX, blob_bundle, openssl_verifies
-from tests.support.signing import Signer, envelope, statement
+from tests.support.signing import SIGNER, STRANGER, Signer, envelope, statement
 
 LAYER = noise(9001, 300_000)
 CONTENT = image(901, layers=(LAYER, noise(9002, 200_000)))
-SIGNER, STRANGER = Signer.make(), Signer.make()
-
-
-@pytest.fixture
-def origin() -> Iterator[StrictRegistry]:
-    with StrictRegistry() as server:
-        push(server.url, "shop/web", CONTENT, "1.0")
-        yield server
-
-
-@pytest.fixture
-def destination() -> Iterator[StrictRegistry]:
-    with StrictRegistry() as server:
-        yield server
-
-
-@pytest.fixture
-def keys(tmp_path: Path) -> Path:
-    folder = tmp_path / "keys"
-    folder.mkdir()
-    for name, signer in (("own", SIGNER), ("strange", STRANGER)):
-        signer.write(folder / f"{name}.pub")
-        (folder / f"{name}.key").write_bytes(signer.private())
-    return folder
 
 
 @pytest.fixture

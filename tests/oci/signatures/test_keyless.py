@@ -8,7 +8,7 @@ import builtins
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -67,13 +67,6 @@ ROOT = Path(__file__).parents[3]
 @pytest.fixture(scope="module")
 def sigstore() -> Sigstore:
     return Sigstore()
-
-
-@pytest.fixture
-def origin() -> Iterator[StrictRegistry]:
-    with StrictRegistry() as server:
-        push(server.url, "shop/web", CONTENT, "1.0")
-        yield server
 
 
 @pytest.fixture

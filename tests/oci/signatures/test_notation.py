@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -65,13 +65,6 @@ class Notary:
 @pytest.fixture(scope="module")
 def notary() -> Notary:
     return Notary()
-
-
-@pytest.fixture
-def origin() -> Iterator[StrictRegistry]:
-    with StrictRegistry() as server:
-        push(server.url, "shop/web", CONTENT, "1.0")
-        yield server
 
 
 @pytest.fixture

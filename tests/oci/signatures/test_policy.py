@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from tests.support.signing import (
     COSIGN_SIGN,
     PROVENANCE,
     STATEMENT,
+    STRANGER,
     Signer,
     attach,
     attest,
@@ -41,26 +42,17 @@ from tests.support.signing import (
     payload,
     signature_manifest,
     statement,
+    written_keys,
 )
 
 CONTENT = image(701)
 OTHER = image(702)
-RELEASE, SECURITY, STRANGER = Signer.make(), Signer.make(), Signer.make()
-
-
-@pytest.fixture
-def origin() -> Iterator[StrictRegistry]:
-    """With an image under `shop/web:1.0`."""
-    with StrictRegistry() as server:
-        push(server.url, "shop/web", CONTENT, "1.0")
-        yield server
+RELEASE, SECURITY = Signer.make(), Signer.make()
 
 
 @pytest.fixture
 def keys(tmp_path: Path) -> Path:
-    for name, signer in (("release", RELEASE), ("security", SECURITY)):
-        signer.write(tmp_path / f"{name}.pub")
-    return tmp_path
+    return written_keys(tmp_path, release=RELEASE, security=SECURITY)
 
 
 def containers(folder: Path, **body: Any) -> str:
