@@ -18,7 +18,7 @@ from oci.output import check_outputs, to_dict, write_json
 from oci.receipts.record import Recorder
 from oci.relocation.report import RelocationIncomplete, RelocationReport
 from oci.relocation.request import ReceiptOptions
-from oci.relocation.run import Step
+from oci.relocation.run import RelocationResult, Step
 from tasks.archive import ExportRun
 from tasks.blocks import load_signing_key
 from tasks.relocate import (
@@ -80,7 +80,8 @@ async def _recorder(run: RelocationRun, parameters: RelocateParameters) -> Recor
     if parameters.receipts == ReceiptOptions() and not parameters.signed:
         return None
     key = await load_signing_key(parameters.signing_key)
-    return await run.in_thread(Recorder, parameters.receipts, run.whole_request, key=key, run=str(flow_run.id or ""))
+    make = partial(Recorder, verify=parameters.verify, key=key, run=str(flow_run.id or ""))
+    return await run.in_thread(make, parameters.receipts, run.whole_request)
 
 
 async def _copy(run: RelocationRun, parameters: RelocateParameters, recorder: Recorder | None) -> None:
@@ -95,8 +96,13 @@ async def _copy(run: RelocationRun, parameters: RelocateParameters, recorder: Re
         destination = parameters.destination
         await (verify(destination) if step is Step.VERIFY else publish(destination, step.value))
     if recorder is not None:
-        write = partial(recorder.relocated, mode=parameters.verify.value, verification=run.verification)
-        await run.in_thread(write, driver.session, run.planned, run.outcomes.values(), run.receipt())
+        result = RelocationResult(
+            plan=run.planned,
+            outcomes=tuple(run.outcomes.values()),
+            verification=run.verification,
+            receipt=run.receipt(),
+        )
+        await run.in_thread(recorder.record, driver.session, result)
 
 
 async def _transfer(run: RelocationRun, parameters: RelocateParameters) -> None:

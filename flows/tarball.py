@@ -41,7 +41,6 @@ async def write_out(run: ExportRun, parameters: RelocateParameters, recorder: Re
         seal_archive,
         sha256sums=bool(parameters.tarball and parameters.tarball.sha256sums),
         recorder=recorder,
-        mode=parameters.verify.value,
         verification=run.verification,
     )
     await run.in_thread(seal, await run.session(), run.planned, run.archive_planned.locations, location)

@@ -51,13 +51,14 @@ if TYPE_CHECKING:
         run_mirrors,
         tags,
         verify,
+        verify_receipt,
     )
     from oci.prune.keep import Keep
     from oci.reference import Reference, Repository
     from oci.registry.credentials.credential import Credential
     from oci.registry.options import RegistryOptions
     from oci.relocation.plan import Plan
-    from oci.relocation.request import RelocationRequest
+    from oci.relocation.request import ReceiptOptions, RelocationRequest
     from oci.relocation.run import Relocation, RelocationResult
     from oci.relocation.session import Access, Session
 
@@ -95,13 +96,14 @@ _HOMES = {
         "run_mirrors",
         "tags",
         "verify",
+        "verify_receipt",
     ),
     "oci.prune.keep": ("Keep",),
     "oci.reference": ("Reference", "Repository"),
     "oci.registry.credentials.credential": ("Credential",),
     "oci.registry.options": ("RegistryOptions",),
     "oci.relocation.plan": ("Plan",),
-    "oci.relocation.request": ("RelocationRequest",),
+    "oci.relocation.request": ("ReceiptOptions", "RelocationRequest"),
     "oci.relocation.run": ("Relocation", "RelocationResult"),
     "oci.relocation.session": ("Access", "Session"),
 }
@@ -127,6 +129,7 @@ __all__ = [
     "NotTrusted",
     "Plan",
     "RateLimited",
+    "ReceiptOptions",
     "Reference",
     "Refused",
     "Registry",
@@ -152,6 +155,7 @@ __all__ = [
     "run_mirrors",
     "tags",
     "verify",
+    "verify_receipt",
     "write_lock",
 ]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self
@@ -35,7 +35,7 @@ from oci.registry.repository import Registries, RegistryRepository
 from oci.relocation import planner
 from oci.relocation import verify as proof
 from oci.relocation.plan import Plan
-from oci.relocation.request import RelocationRequest
+from oci.relocation.request import ReceiptOptions, RelocationRequest
 from oci.relocation.run import Relocation, RelocationResult, Verify
 from oci.relocation.session import Access, Session
 
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from oci.prune.execute import PruneReport
     from oci.prune.keep import Keep
     from oci.prune.plan import PrunePlan
+    from oci.receipts.check import Checked
+    from oci.receipts.record import Recorder
 
 
 def open_session(
@@ -128,23 +130,25 @@ def copy(
     verify: str = "none",
     session: Session | None = None,
     export: ExportOptions | None = None,
+    receipts: ReceiptOptions | None = None,
     **options: Any,
 ) -> RelocationResult | ArchiveReport:
     """Copies an image, an index, a bundle with what it lists, what a lock lists, or an archive, to a repository, a
     layout folder or an archive, byte for byte, and names it last of all.
 
-    `verify` is "none", "head" or "deep"; with it the names move after the proof. `export` says how an archive is to be.
-    Raises Incomplete, having moved no name, when a part failed.
+    `verify` is "none", "head" or "deep"; with it the names move after the proof. `export` says how an archive is to be,
+    `receipts` what is left in writing, and who signs it. Raises Incomplete, having moved no name, when a part failed.
     """
     request = request_of(source, to, **options)
+    recorder = _recorder(receipts, request, Verify(verify)) if receipts else None
     with _shared(session, *_stores(request)) as shared:
-        if not isinstance(request.destination, ArchiveName):
-            return Relocation(shared, request, verify=Verify(verify)).run()
-        from oci.export.export import write_archive  # noqa: PLC0415 - a copy between registries writes no archive
-        from oci.export.planner import plan_archive  # noqa: PLC0415
-
-        archive_plan = plan_archive(shared, request, planner.make_plan(shared, request), export)
-        return write_archive(shared, archive_plan)
+        if isinstance(request.destination, ArchiveName):
+            return _write_archive(shared, request, export, recorder)
+        check = recorder.check if recorder is not None else None
+        result = Relocation(shared, request, verify=Verify(verify)).run(on_plan=check)
+        if recorder is not None:
+            recorder.record(shared, result)
+        return result
 
 
 def verify(name: str, *, deep: bool = False, session: Session | None = None) -> proof.Verification:
@@ -153,6 +157,22 @@ def verify(name: str, *, deep: bool = False, session: Session | None = None) -> 
     store, identifiers = _named(name)
     with _shared(session, store) as shared:
         return proof.verify_names(shared, store, identifiers, deep=deep)
+
+
+def verify_receipt(
+    name: str, *keys: str, at: Sequence[str] = (), deep: bool = False, session: Session | None = None
+) -> Checked:
+    """Proves that one of the public keys, which are files, has signed a receipt, and compares it with the destination
+    as it is now. `name` is the file of a receipt, or an image that one is attached to; `at` says where the destination
+    is now, if it has moved. What differs is in `differences`. Raises NotTrusted where no key has signed it."""
+    from oci.receipts.check import check_receipt, find_receipt  # noqa: PLC0415 - for receipts only
+    from oci.signatures.keys import read_key_file  # noqa: PLC0415
+
+    named = [at_place for at_place in at if not at_place.startswith((S3_PREFIX, "/"))]
+    stores = [*map(parse_store, named), *([] if os.path.exists(name) else [parse_any(name).repository])]
+    with _shared(session, *stores) as shared:
+        receipt = find_receipt(shared, name, [read_key_file(path) for path in keys])
+        return check_receipt(shared, receipt, at=at, deep=deep)
 
 
 def push(to: str, *files: str, bundle: bool = False, session: Session | None = None, **options: Any) -> Pushed:
@@ -301,6 +321,24 @@ def _shared(session: Session | None, *stores: StoreName) -> Iterator[Session]:
         return
     with open_session(named={store.registry for store in stores if store.registry}) as opened:
         yield opened
+
+
+def _recorder(receipts: ReceiptOptions, request: RelocationRequest, verify: Verify) -> Recorder:
+    from oci.receipts.record import Recorder  # noqa: PLC0415 - for receipts only
+
+    return Recorder(receipts, request, verify=verify)
+
+
+def _write_archive(
+    session: Session, request: RelocationRequest, export: ExportOptions | None, recorder: Recorder | None
+) -> ArchiveReport:
+    from oci.export.export import seal_archive, write_archive  # noqa: PLC0415 - a copy between registries writes none
+    from oci.export.planner import plan_archive  # noqa: PLC0415
+
+    plan = planner.make_plan(session, request)
+    report = write_archive(session, plan_archive(session, request, plan, export))
+    seal_archive(session, plan, report.locations, request.destination.location, sha256sums=False, recorder=recorder)
+    return report
 
 
 def _stores(request: RelocationRequest) -> tuple[StoreName, ...]:

@@ -307,7 +307,6 @@ def to_tar(
         warn_of_layers(output, plan, included=request.include_non_distributable)
         for warning in archive_plan.warnings:
             output.warn(warning)
-        mode = flags["verify_mode"]
         sums = seal_archive(
             session,
             plan,
@@ -315,8 +314,7 @@ def to_tar(
             location,
             sha256sums=flags["sha256sums"],
             recorder=recorder,
-            mode=mode,
-            verification=_verified(session, report, mode),
+            verification=_verified(session, report, flags["verify_mode"]),
         )
         receipt = session.meter.receipt()
         report = msgspec.structs.replace(report, requests=receipt.total_requests, seconds=receipt.seconds)

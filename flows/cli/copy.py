@@ -16,7 +16,7 @@ from flows.cli.flags import flags_of
 from flows.cli.output import Output
 from flows.cli.progress import RelocationProgress, metrics_exported, metrics_flag, progress_flag, shown, sums
 from flows.cli.source import SourceFlags, announce, source_flags, warn_of_layers
-from oci.archive.entry import OCI_LAYOUT
+from oci.archive.entry import DOCKER_ARCHIVE, OCI_LAYOUT
 from oci.archive.s3_options import S3Options
 from oci.bundle.lockfile import write_lock
 from oci.errors import Incomplete, InvalidInput, InvalidReference, PartFailed
@@ -106,9 +106,8 @@ def copy(  # noqa: PLR0917 - each group of flags by its name
     if named is not None:
         from flows.cli.docker import to_docker  # noqa: PLC0415 - few copies are for docker
 
-        if receipts != ReceiptOptions():
-            raise InvalidInput("a docker archive gets no receipt and no signature", hint="use --to-tar FILE")
-        to_docker(invocation, registry, store, request, name=named, flags=flags)
+        recorder = _recorder(receipts, request, flags, kind=DOCKER_ARCHIVE)
+        to_docker(invocation, registry, store, request, name=named, recorder=recorder, flags=flags)
         invocation.output.finish()
         return
     if flags["plan_only"] and not flags["to_tar"]:
@@ -117,7 +116,7 @@ def copy(  # noqa: PLR0917 - each group of flags by its name
         options = tarball if flags["to_tar"] else None
         _monitored(invocation, registry, store, request, options=options, receipts=receipts, flags=flags)
         return
-    recorder = _recorder(receipts, request)
+    recorder = _recorder(receipts, request, flags)
     if flags["to_tar"]:
         from flows.cli.archive import to_tar  # noqa: PLC0415 - a copy to a registry needs no archives
 
@@ -171,12 +170,14 @@ def _request(source: SourceFlags, flags: dict[str, Any]) -> RelocationRequest:
     return source.request(flags["to_repo"])
 
 
-def _recorder(receipts: ReceiptOptions, request: RelocationRequest) -> Recorder | None:
+def _recorder(
+    receipts: ReceiptOptions, request: RelocationRequest, flags: dict[str, Any], kind: str = ""
+) -> Recorder | None:
     if receipts == ReceiptOptions():
         return None
     from oci.receipts.record import Recorder  # noqa: PLC0415 - for those who want a receipt
 
-    return Recorder(receipts, request)
+    return Recorder(receipts, request, verify=Verify(flags["verify_mode"]), kind=kind)
 
 
 def _copy(
@@ -224,8 +225,7 @@ def _copy(
             write_report(flags["report"], relocation.result())
             raise
         if recorder is not None:
-            mode, verified = flags["verify_mode"], result.verification
-            recorder.relocated(session, plan, result.outcomes, result.receipt, mode=mode, verification=verified)
+            recorder.record(session, result)
     if plan.unchanged and any(image.is_bundle for image in plan.images):
         output.line("copy | The bundle was in place; what it lists wasn't looked at: use --verify head or --repair")
     warn_of_layers(output, plan, included=request.include_non_distributable)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flows.cli.access import RegistryFlags
 from flows.cli.click_ext import Invocation
@@ -15,6 +15,7 @@ from oci.archive.s3_options import S3Options
 from oci.descriptor import Descriptor
 from oci.digest import Chunk
 from oci.errors import InvalidInput
+from oci.export.export import seal_archive
 from oci.export.planner import check_whole
 from oci.output import check_outputs, write_json
 from oci.reference import Reference, Repository
@@ -24,6 +25,9 @@ from oci.relocation.request import RelocationRequest
 from oci.relocation.session import Session
 from oci.relocation.transfer import load_manifest
 from oci.units import counted, show_size
+
+if TYPE_CHECKING:
+    from oci.receipts.record import Recorder
 
 _RESUME_HINT = "nothing is written under this name; run the same again"
 
@@ -35,13 +39,14 @@ def to_docker(
     request: RelocationRequest,
     *,
     name: str,
+    recorder: Recorder | None,
     flags: dict[str, Any],
 ) -> None:
-    """Writes the file that `request.to` names. `name` is what its only image is called; empty for what its source or
-    the tags that are asked for call each."""
+    """Writes the file that `request.to` names, and its signature and receipt. `name` is what its only image is called;
+    empty for what its source or the tags that are asked for call each."""
     output, path = invocation.output, request.destination.location
     invocation.resume_hint = _RESUME_HINT
-    useless = [flag for flag in ("resume", "sha256sums", "plan_only", "monitor", "lock_output") if flags[flag]]
+    useless = [flag for flag in ("resume", "plan_only", "monitor", "lock_output") if flags[flag]]
     if useless or flags["verify_mode"] != "none":
         named = ", ".join(f"--{flag.removesuffix('_only').replace('_', '-')}" for flag in (*useless, "verify"))
         raise InvalidInput(f"{DOCKER_ARCHIVE}: can't be written with {named}", hint="leave it out, or use --to-tar")
@@ -72,9 +77,11 @@ def to_docker(
 
         with shown(progress, invocation, flags["progress_kind"]):
             size = write_docker_archive(path, images, read)
+        sums = seal_archive(session, plan, (path,), path, sha256sums=flags["sha256sums"], recorder=recorder)
         receipt = session.meter.receipt()
     names = [name for image in images for name in image.names]
     result = {"location": path, "format": DOCKER_ARCHIVE, "images": len(images), "layers": len(layers)}
+    result |= {"sha256": list(sums.values())}
     result |= {"names": names, "size": size, "seconds": receipt.seconds, "requests": receipt.total_requests}
     output.result(**result)
     if flags["report"]:

@@ -35,6 +35,7 @@ from oci.reference import LAYOUT_PREFIX, ArchiveName, LayoutFolder, StoreName
 from oci.relocation.plan import Plan
 from oci.relocation.planner import make_plan
 from oci.relocation.request import RelocationRequest
+from oci.relocation.run import RelocationResult
 from oci.relocation.session import Session
 from oci.relocation.verify import Verification
 
@@ -133,8 +134,7 @@ def seal_archive(
     *,
     sha256sums: bool,
     recorder: Recorder | None,
-    mode: str,
-    verification: Verification | None,
+    verification: Verification | None = None,
 ) -> dict[str, str]:
     """Writes what goes beside an archive that is complete: its checksums, its signatures, its receipt. Reads it once
     more for any of these, and returns the SHA-256 of each volume, in hex, by location; nothing where none is asked for.
@@ -147,8 +147,8 @@ def seal_archive(
     if recorder is not None:
         if recorder.key is not None:
             sign_archive(session, sums, recorder.key)
-        spent = session.meter.receipt()
-        recorder.archived(session, plan, sums, spent, mode=mode, verification=verification)
+        result = RelocationResult(plan=plan, verification=verification, receipt=session.meter.receipt())
+        recorder.record(session, result, sums)
     return sums
 
 

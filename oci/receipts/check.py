@@ -9,20 +9,21 @@ from typing import Any
 
 from msgspec import Struct
 
+from oci.archive.entry import DOCKER_ARCHIVE
 from oci.archive.inventory import verify_archive
 from oci.archive.open import open_reader
 from oci.archive.proof import hash_of
 from oci.digest import Digest, parse_digest
 from oci.errors import InvalidInput, NotFound, TransshipError
 from oci.output import to_dict
-from oci.receipts.receipt import ARCHIVE, PREDICATE_TYPE, RECEIPT_LIMIT, RelocationReceipt, read_receipt
-from oci.receipts.record import PREDICATE_ANNOTATION
+from oci.receipts.receipt import ARCHIVE, RECEIPT_LIMIT, RelocationReceipt, read_receipt
 from oci.reference import LAYOUT_PREFIX, ArchiveName, StoreName, parse_any, parse_store
 from oci.relocation.session import Session
 from oci.relocation.verify import verify_store
-from oci.signatures.bundle import BUNDLE
+from oci.signatures.bundle import BUNDLE, PREDICATE_ANNOTATION, RECEIPT_TYPE, this_type
 from oci.signatures.keys import PublicKey
 from oci.store import found_manifest
+from oci.units import counted, show_size
 
 LOST_IMAGE, LOST_TAG, REPLACED_TAG, DAMAGED = "lost image", "lost tag", "replaced tag", "damaged"
 LOST_FILE, CHANGED_FILE = "lost file", "changed file"
@@ -60,6 +61,14 @@ class Checked(Struct, frozen=True, kw_only=True):
     def to_dict(self) -> dict[str, Any]:
         return to_dict(self)
 
+    def __str__(self) -> str:
+        """One line."""
+        parts = [counted(self.images, "image"), counted(self.tags, "tag") if self.tags else ""]
+        parts += [counted(self.files, "file") if self.files else "", counted(self.blobs, "blob")]
+        hashed = f", {show_size(self.bytes_hashed)} hashed" if self.bytes_hashed else ""
+        verdict = counted(len(self.differences), "difference") if self.differences else "all as received"
+        return f"{self.destination}: {', '.join(filter(None, parts))}{hashed}: {verdict}"
+
 
 def find_receipt(session: Session, name: str, keys: Sequence[PublicKey]) -> RelocationReceipt:
     """Reads a receipt from a file or, where there is none of that name, what is attached to an image: the latest that
@@ -67,7 +76,7 @@ def find_receipt(session: Session, name: str, keys: Sequence[PublicKey]) -> Relo
     if os.path.exists(name):
         try:
             with open(name, "rb") as file:
-                return read_receipt(file.read(RECEIPT_LIMIT), keys, name)
+                return read_receipt(file.read(RECEIPT_LIMIT + 1), keys, name)
         except OSError as error:
             raise InvalidInput(f"{name}: {error.strerror}", hint="name the file of a receipt") from error
     if not (name.startswith(LAYOUT_PREFIX) or "@" in name or ":" in name.rpartition("/")[2]):
@@ -79,7 +88,7 @@ def find_receipt(session: Session, name: str, keys: Sequence[PublicKey]) -> Relo
     receipts, refused = [], None
     for referrer in store.referrers(digest):
         manifest = store.get_manifest(referrer.digest) if referrer.artifact_type.startswith(BUNDLE) else None
-        if manifest is None or manifest.annotations.get(PREDICATE_ANNOTATION) != PREDICATE_TYPE:
+        if manifest is None or this_type(manifest.annotations.get(PREDICATE_ANNOTATION, "")) != RECEIPT_TYPE:
             continue
         for layer in manifest.layers:
             if layer.media_type.startswith(BUNDLE) and layer.size <= RECEIPT_LIMIT:
@@ -106,7 +115,7 @@ def check_receipt(
     """Asks the destination for everything that the receipt names, and for what that needs; with `deep` reads and hashes
     every blob. `at` says where it is now, if not where the receipt says: a repository, a folder, or the files of an
     archive in order. Raises what a store raises that can't be asked."""
-    if receipt.destination.kind == ARCHIVE:
+    if receipt.destination.kind in (ARCHIVE, DOCKER_ARCHIVE):
         return _archive(session, receipt, tuple(at) or receipt.destination.locations, deep=deep)
     if len(at) > 1:
         raise InvalidInput("a repository or a folder is one place", hint="give --at once")
@@ -149,7 +158,8 @@ def _store(session: Session, receipt: RelocationReceipt, name: StoreName, *, dee
 
 
 def _archive(session: Session, receipt: RelocationReceipt, locations: Sequence[str], *, deep: bool) -> Checked:
-    """Every file is read and hashed; one that differs is looked into, to say which image it hits."""
+    """Every file is read and hashed; one that differs is looked into, to say which image it hits. An archive for docker
+    has its images in another form, under other digests."""
     if len(locations) != len(receipt.files):
         raise InvalidInput(
             f"the archive has {len(receipt.files)} files, and {len(locations)} were named",
@@ -171,7 +181,8 @@ def _archive(session: Session, receipt: RelocationReceipt, locations: Sequence[s
             differences.append(Difference(kind=CHANGED_FILE, subject=file, expected=expected, actual=digest))
     blobs, manifests = 0, 0
     details: tuple[Difference, ...] = ()
-    if not any(difference.kind == LOST_FILE for difference in differences):
+    readable = receipt.destination.kind == ARCHIVE and all(each.kind != LOST_FILE for each in differences)
+    if readable:
         blobs, manifests, details = _inside(session, receipt, name, deep=deep or bool(differences))
     return Checked(
         destination=str(name),

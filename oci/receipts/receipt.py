@@ -12,17 +12,30 @@ from typing import Any
 import msgspec
 from msgspec import Struct, field
 
+from oci.archive.entry import DOCKER_ARCHIVE
 from oci.digest import Digest, parse_digest
 from oci.errors import InvalidDocument, InvalidReference, NotSigned
-from oci.signatures.bundle import IN_TOTO, Envelope, NoProof, envelope_in, object_of, pae, parse_object, render_bundle
+from oci.reference import parse_store, parse_tag
+from oci.signatures.bundle import (
+    IN_TOTO,
+    RECEIPT_TYPE,
+    Envelope,
+    NoProof,
+    envelope_in,
+    object_of,
+    pae,
+    parse_object,
+    render_bundle,
+    this_type,
+)
 from oci.signatures.keys import PublicKey, SigningKey
 
-PREDICATE_TYPE = "https://transship.dev/receipt/v1"
 STATEMENT = "https://in-toto.io/Statement/v1"
 RECEIPT_LIMIT = 64 << 20
 """Bytes of a receipt that are read: some 200,000 images."""
 
 REPOSITORY, LAYOUT, ARCHIVE = "repository", "layout", "archive"
+"""Kinds of destinations; a fourth is DOCKER_ARCHIVE, of which the file is all that can be compared."""
 
 _PROVING = "proving who signed it"
 
@@ -48,7 +61,7 @@ class ReceivedImage(Struct, frozen=True, kw_only=True):
 
 class Place(Struct, frozen=True, kw_only=True):
     """A source or destination. `kind` of a source is that of the request (bundle, image, lock, archive), that of a
-    destination `repository`, `layout` or `archive`; `locations` are those of an archive."""
+    destination `repository`, `layout`, `archive` or `docker-archive`; `locations` are those of an archive."""
 
     kind: str
     name: str = ""
@@ -128,7 +141,7 @@ class RelocationReceipt(Struct, frozen=True, kw_only=True):
     @property
     def subjects(self) -> tuple[Subject, ...]:
         files = (Subject(name, {"sha256": digest}) for name, digest in self.files.items())
-        place = self.destination.name if self.destination.kind != ARCHIVE else ""
+        place = self.destination.name
         images = (
             Subject(f"{place}@{image.digest}" if place else image.source, _by_algorithm(image.digest))
             for image in self.images
@@ -140,7 +153,7 @@ class RelocationReceipt(Struct, frozen=True, kw_only=True):
         return {
             "_type": STATEMENT,
             "subject": msgspec.to_builtins(self.subjects),
-            "predicateType": PREDICATE_TYPE,
+            "predicateType": RECEIPT_TYPE,
             "predicate": msgspec.to_builtins(self),
         }
 
@@ -157,6 +170,8 @@ def read_receipt(data: bytes, keys: Sequence[PublicKey], where: str) -> Relocati
     """Returns a receipt that one of the keys has signed; nothing of it is believed before. Raises NotSigned where none
     has, and InvalidDocument for what is signed and isn't a receipt. `where` is its name for messages."""
     try:
+        if len(data) > RECEIPT_LIMIT:
+            raise NoProof(f"it has more than {RECEIPT_LIMIT} bytes")  # noqa: TRY301 - as all other damage
         envelope = envelope_in(_bundle(data, where))
     except NoProof as error:
         hint = "name the file of `copy --receipt FILE --sign KEY`"
@@ -181,17 +196,28 @@ def _read_statement(envelope: Envelope, where: str) -> RelocationReceipt:
         if envelope.payload_type != IN_TOTO:
             raise NoProof(f"the envelope holds {envelope.payload_type[:80]!r}")  # noqa: TRY301 - as all other damage
         body = parse_object(envelope.payload)
-        if (body.get("_type"), body.get("predicateType")) != (STATEMENT, PREDICATE_TYPE):
+        if body.get("_type") != STATEMENT or this_type(str(body.get("predicateType"))) != RECEIPT_TYPE:
             raise NoProof(f"it is a statement of another kind, {str(body.get('predicateType'))[:200]!r}")  # noqa: TRY301
         receipt = msgspec.convert(object_of(body.get("predicate"), "predicate"), RelocationReceipt)
         subjects = msgspec.convert(body.get("subject"), tuple[Subject, ...])
         for digest in (*(image.digest for image in receipt.images), *receipt.tags.values()):
             parse_digest(digest)
+        for tag in receipt.tags:
+            parse_tag(tag)
+        _check_place(receipt)
         if _digests(subjects) != _digests(receipt.subjects):
             raise NoProof("its subjects aren't what its predicate lists")  # noqa: TRY301
     except (NoProof, ValueError, InvalidReference) as error:
         raise InvalidDocument(f"{where}: this is no receipt: {error}", hint="see docs/reference/receipts.md") from error
     return receipt
+
+
+def _check_place(receipt: RelocationReceipt) -> None:
+    place = receipt.destination
+    if place.kind in (REPOSITORY, LAYOUT):
+        parse_store(place.name)
+    elif place.kind not in (ARCHIVE, DOCKER_ARCHIVE) or not receipt.files:
+        raise NoProof(f"its destination is none that can be asked: {place.kind[:80]!r} with {len(receipt.files)} files")
 
 
 def _digests(subjects: Sequence[Subject]) -> set[tuple[tuple[str, str], ...]]:

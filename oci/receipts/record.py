@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from oci import __version__
@@ -15,12 +17,10 @@ from oci.descriptor import OCI_EMPTY, OCI_MANIFEST, Descriptor
 from oci.digest import Digest, digest_of
 from oci.errors import InvalidInput
 from oci.manifest import Manifest, parse_manifest
-from oci.meter import Receipt
 from oci.output import check_outputs, os_errors, write_output
 from oci.receipts.receipt import (
     ARCHIVE,
     LAYOUT,
-    PREDICATE_TYPE,
     REPOSITORY,
     Counts,
     Place,
@@ -32,17 +32,18 @@ from oci.receipts.receipt import (
     Run,
     Tool,
 )
-from oci.reference import ArchiveName, LayoutFolder
-from oci.relocation.plan import Plan, PlannedManifest
+from oci.reference import ArchiveName, LayoutFolder, StoreName
+from oci.relocation.plan import Plan, PlannedManifest, Role
 from oci.relocation.request import CopyOptions, ReceiptOptions, RelocationRequest
+from oci.relocation.run import RelocationResult, Verify
 from oci.relocation.session import Session
-from oci.relocation.transfer import PRESENT, ImageOutcome
+from oci.relocation.transfer import DONE, PRESENT
 from oci.relocation.verify import Verification
-from oci.signatures.bundle import BUNDLE_V03
+from oci.signatures.artifacts import GateOptions
+from oci.signatures.bundle import BUNDLE_V03, PREDICATE_ANNOTATION, RECEIPT_TYPE
 from oci.signatures.keys import SigningKey, read_signing_key_file
-from oci.store import reader_of
+from oci.store import Destination, reader_of
 
-PREDICATE_ANNOTATION = "dev.sigstore.bundle.predicateType"
 _CONTENT_ANNOTATION = "dev.sigstore.bundle.content"
 _CREATED = "org.opencontainers.image.created"
 
@@ -51,10 +52,18 @@ class Recorder:
     """Records one relocation. Made before the work, so that what can't be done is known by then."""
 
     def __init__(
-        self, options: ReceiptOptions, request: RelocationRequest, *, key: SigningKey | None = None, run: str = ""
+        self,
+        options: ReceiptOptions,
+        request: RelocationRequest,
+        *,
+        verify: Verify = Verify.NONE,
+        key: SigningKey | None = None,
+        run: str = "",
+        kind: str = "",
     ) -> None:
-        """`key` takes the place of the file that the options name; `run` is the id of a flow run. Raises InvalidInput
-        for a key that can't be read, and for options that don't fit together or to the request."""
+        """`verify` is how the destination will have been proven; `key` takes the place of the file that the options
+        name; `run` is the id of a flow run; `kind` says what the destination is, where its name doesn't. Raises
+        InvalidInput for a key that can't be read, and for options that don't fit together or to the request."""
         options.check_for(request, signed=bool(options.sign or key))
         check_outputs(options.receipt)
         self.options = options
@@ -62,8 +71,9 @@ class Recorder:
         self.key = key or (read_signing_key_file(options.sign) if options.sign else None)
         if self.key is not None and isinstance(request.destination, ArchiveName):
             self.key.check_signs_digests()
-        self._run = run or uuid.uuid4().hex
-        self._started = datetime.now(UTC)
+        self._verify = verify
+        self._kind = kind
+        self._run = BegunRun.now(run)
 
     def check(self, plan: Plan) -> None:
         """Raises InvalidInput where there will be nothing to attach a receipt to. To be asked before a byte moves."""
@@ -73,79 +83,74 @@ class Recorder:
                 hint="leave out --attach-receipt and write a file with --receipt, or copy a bundle or an image",
             )
 
-    def relocated(
-        self,
-        session: Session,
-        plan: Plan,
-        outcomes: Iterable[ImageOutcome],
-        spent: Receipt,
-        *,
-        mode: str,
-        verification: Verification | None,
+    def record(
+        self, session: Session, result: RelocationResult, files: Mapping[str, str] | None = None
     ) -> RelocationReceipt | None:
-        """Writes and attaches the receipt of a relocation that is complete; None where none is asked for. Raises
-        StoreError where it can't be: what was relocated stays."""
+        """Writes and attaches the receipt of a relocation that is complete; None where none is asked for. `files` are
+        the locations of an archive with the SHA-256 of each, in hex. Raises StoreError where it can't be: what was
+        relocated stays."""
         if not self.options.requested:
             return None
-        receipt = self._receipt(session, plan, outcomes, spent, mode=mode, verification=verification)
+        receipt = self._receipt(session, result, files or {})
         data = receipt.render(self.key)
+        plan = result.plan
         if self.options.attach_receipt and plan.root is not None:
-            attach(session, plan, plan.by_digest[plan.root], data)
-        self._write(data)
+            root = plan.by_digest[plan.root]
+            attach(session.destination(plan.destination), Descriptor(root.media_type, root.digest, root.size), data)
+        if self.options.receipt:
+            write_receipt(self.options.receipt, data)
         return receipt
 
-    def archived(
-        self,
-        session: Session,
-        plan: Plan,
-        files: Mapping[str, str],
-        spent: Receipt,
-        *,
-        mode: str,
-        verification: Verification | None,
-    ) -> RelocationReceipt | None:
-        """Writes the receipt of an archive that is complete; `files` are its locations with the SHA-256 of each."""
-        if not self.options.requested:
-            return None
-        receipt = self._receipt(session, plan, (), spent, mode=mode, verification=verification)
-        names = {location.rpartition("/")[2]: digest for location, digest in files.items()}
-        place = replace(receipt.destination, locations=tuple(files))
-        receipt = replace(receipt, destination=place, files=names)
-        self._write(receipt.render(self.key))
-        return receipt
-
-    def _receipt(
-        self,
-        session: Session,
-        plan: Plan,
-        outcomes: Iterable[ImageOutcome],
-        spent: Receipt,
-        *,
-        mode: str,
-        verification: Verification | None,
-    ) -> RelocationReceipt:
-        statuses = {outcome.digest: outcome.status for outcome in outcomes}
-        proven = verification or Verification()
-        bare = receipt_of(session, self.request, plan, statuses)
-        present = sum(status == PRESENT for status in statuses.values())
-        run = Run(id=self._run, started=_time(self._started), finished=_time(datetime.now(UTC)))
-        counts = Counts(
-            copied=len(bare.images) - present,
-            present=present,
-            bytes_written=spent.bytes_written,
-            bytes_mounted=spent.bytes_mounted,
-            bytes_skipped=spent.bytes_skipped,
-            requests=spent.total_requests,
-            seconds=round(spent.seconds, 3),
+    def _receipt(self, session: Session, result: RelocationResult, files: Mapping[str, str]) -> RelocationReceipt:
+        statuses = {outcome.digest: outcome.status for outcome in result.outcomes}
+        bare = receipt_of(session, self.request, result.plan, statuses)
+        present, spent = sum(status == PRESENT for status in statuses.values()), result.receipt
+        proven = result.verification or Verification()
+        place = bare.destination
+        return replace(
+            bare,
+            destination=replace(place, kind=self._kind or place.kind, locations=tuple(files)),
+            files=_by_name(files),
+            run=self._run.finished,
+            counts=Counts(
+                copied=len(bare.images) - present,
+                present=present,
+                bytes_written=spent.bytes_written,
+                bytes_mounted=spent.bytes_mounted,
+                bytes_skipped=spent.bytes_skipped,
+                requests=spent.total_requests,
+                seconds=round(spent.seconds, 3),
+            ),
+            verification=Proven(
+                mode=self._verify.value,
+                manifests=proven.manifests,
+                blobs=proven.blobs,
+                bytes_hashed=proven.bytes_hashed,
+            ),
         )
-        verified = Proven(mode=mode, manifests=proven.manifests, blobs=proven.blobs, bytes_hashed=proven.bytes_hashed)
-        return replace(bare, run=run, counts=counts, verification=verified)
 
-    def _write(self, data: bytes) -> None:
-        path = self.options.receipt
-        if path:
-            with os_errors(store=path, operation="writing the receipt"):
-                write_output(path, data)
+
+class BegunRun(Struct, frozen=True):
+    """What a receipt says of a run that isn't over yet."""
+
+    id: str
+    started: datetime
+
+    @classmethod
+    def now(cls, run: str = "") -> BegunRun:
+        """`run` is the id of a flow run; the command's own runs get one."""
+        return cls(run or uuid.uuid4().hex, datetime.now(UTC))
+
+    @property
+    def finished(self) -> Run:
+        """Returns it as it is now."""
+        return Run(id=self.id, started=_time(self.started), finished=_time(datetime.now(UTC)))
+
+
+def write_receipt(path: str, data: bytes) -> None:
+    """Raises StoreError."""
+    with os_errors(store=path, operation="writing the receipt"):
+        write_output(path, data)
 
 
 def receipt_of(
@@ -153,7 +158,6 @@ def receipt_of(
 ) -> RelocationReceipt:
     """Returns what a plan alone says: the same plan gives the same receipt, byte for byte."""
     name = plan.destination
-    kind = ARCHIVE if isinstance(name, ArchiveName) else LAYOUT if isinstance(name, LayoutFolder) else REPOSITORY
     tags = {tag: str(plan.root) for tag in plan.tags if plan.root is not None}
     tags |= {tag: str(manifest.digest) for manifest in plan.manifests for tag in manifest.tags}
     how = CopyOptions(**{field: getattr(request, field) for field in CopyOptions.__struct_fields__})
@@ -164,18 +168,65 @@ def receipt_of(
             name=plan.source,
             digest=_source_digest(plan),
         ),
-        destination=Place(kind=kind, name="" if kind == ARCHIVE else str(name)),
+        destination=place_of(name),
         images=tuple(_image(image, (statuses or {}).get(image.digest, ""), tags) for image in plan.images),
         tags=dict(sorted(tags.items())),
         parameters=how.to_dict(),
-        policy=_policy(session, request, str(name)),
+        policy=policy_asked(session, request, str(name)),
     )
 
 
-def attach(session: Session, plan: Plan, root: PlannedManifest, data: bytes) -> Digest:
+def receipt_of_tags(
+    shown: Mapping[str, Digest],
+    *,
+    source: Place,
+    source_of: Callable[[str], str],
+    destination: StoreName,
+    copied: Collection[str] | None,
+    files: Mapping[str, str] | None,
+    parameters: Mapping[str, Any],
+    policy: Policy,
+    run: Run,
+    counts: Counts,
+) -> RelocationReceipt:
+    """Returns what is said of tags and what each shows, or of a digest that stands for itself. `source_of` says where
+    a tag comes from, for what has none the empty one; `copied` are the digests that are new, None for all; `files`
+    those of an archive, whose names no registry shows."""
+    tags_of: dict[Digest, list[str]] = {}
+    for name, digest in sorted(shown.items()):
+        tags_of.setdefault(digest, []).extend([name] if name != digest else [])
+    images = tuple(
+        ReceivedImage(
+            digest=digest,
+            source=source_of(tags[0] if tags else ""),
+            role=Role.ROOT.value,
+            status=DONE if copied is None or digest in copied else PRESENT,
+            tags=tuple(tags),
+        )
+        for digest, tags in tags_of.items()
+    )
+    present = sum(image.status == PRESENT for image in images)
+    return RelocationReceipt(
+        tool=Tool(version=__version__),
+        source=source,
+        destination=replace(place_of(destination), locations=tuple(files or ())),
+        images=images,
+        tags={} if files else {tag: str(digest) for digest, tags in tags_of.items() for tag in tags},
+        parameters=parameters,
+        policy=policy,
+        run=run,
+        counts=replace(counts, copied=len(images) - present, present=present),
+        files=_by_name(files or {}),
+    )
+
+
+def _by_name(files: Mapping[str, str]) -> dict[str, str]:
+    return {os.path.basename(location): digest for location, digest in files.items()}
+
+
+def attach(destination: Destination, root: Descriptor, data: bytes) -> Digest:
     """Pushes a signed receipt as a referrer of the root, in the form in which cosign attaches bundles."""
-    manifest = _referrer(Descriptor(root.media_type, root.digest, root.size), data)
-    destination = session.destination(plan.destination)
+    manifest = _referrer(root, data)
     contents = {digest_of(content): content for content in (b"{}", data)}
     for blob in manifest.blobs:
         destination.put_blob(blob, reader_of(contents[blob.digest]))
@@ -194,7 +245,7 @@ def _referrer(subject: Descriptor, data: bytes) -> Manifest:
         "annotations": {
             _CREATED: _time(datetime.now(UTC)),
             _CONTENT_ANNOTATION: "dsse-envelope",
-            PREDICATE_ANNOTATION: PREDICATE_TYPE,
+            PREDICATE_ANNOTATION: RECEIPT_TYPE,
         },
     }
     return parse_manifest(json.dumps(body, separators=(",", ":")).encode(), OCI_MANIFEST)
@@ -211,12 +262,20 @@ def _image(image: PlannedManifest, status: str, tags: Mapping[str, str]) -> Rece
     )
 
 
+def place_of(name: StoreName) -> Place:
+    """Returns a destination as receipts have it: of an archive, the locations say where it is."""
+    if isinstance(name, ArchiveName):
+        return Place(kind=ARCHIVE)
+    return Place(kind=LAYOUT if isinstance(name, LayoutFolder) else REPOSITORY, name=str(name))
+
+
 def _source_digest(plan: Plan) -> str:
     root = plan.by_digest.get(plan.root) if plan.root else None
     return str(root.rewritten_from or root.digest) if root is not None else ""
 
 
-def _policy(session: Session, request: RelocationRequest, destination: str) -> Policy:
+def policy_asked(session: Session, request: GateOptions, destination: str) -> Policy:
+    """Returns what the policy has decided for a destination so far."""
     if not request.policy:
         return Policy()
     decisions = session.gate(request.policy, signed=request.require_signatures).decisions(destination)

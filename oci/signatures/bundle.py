@@ -26,6 +26,16 @@ BUNDLE = "application/vnd.dev.sigstore.bundle"
 BUNDLE_V03 = f"{BUNDLE}.v0.3+json"
 """What is written (protobuf-specs, sigstore_bundle.proto)."""
 
+PREDICATE_ANNOTATION = "dev.sigstore.bundle.predicateType"
+"""The annotation in which cosign says which predicate an attached bundle has."""
+
+RECEIPT_TYPE = "urn:uuid:774e21f3-b0bf-400c-830b-31cdd8331154#transship-receipt-v1"
+"""The predicate type of receipts, in their first version (docs/reference/receipts.md). A UUID is nobody's domain (RFC
+9562); the fragment is for readers."""
+
+_EARLIER_TYPE = "https://transship.dev/receipt/v1"
+"""The same, as it was written at first: in a domain that isn't this project's."""
+
 MOST_SIGNATURES = 200
 """Signatures of one envelope that are looked at."""
 
@@ -66,6 +76,11 @@ class MessageSignature(Struct, frozen=True, kw_only=True):
     signature: bytes
 
 
+def this_type(predicate_type: str) -> str:
+    """Returns a predicate type as it is called now."""
+    return RECEIPT_TYPE if predicate_type == _EARLIER_TYPE else predicate_type
+
+
 def pae(payload_type: str, payload: bytes) -> bytes:
     """Returns what DSSE signs (protocol.md, "pre-authentication encoding")."""
     kind = payload_type.encode()
@@ -73,8 +88,8 @@ def pae(payload_type: str, payload: bytes) -> bytes:
 
 
 def parse_object(data: bytes | str) -> dict[str, Any]:
-    """Returns a JSON object. Raises NoProof for anything else; also for a key that stands twice, which may mean two
-    things to two readers."""
+    """Returns a JSON object, in UTF-8 (RFC 8259). Raises NoProof for anything else; also for a key that stands twice:
+    what may mean two things to two readers is no proof."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         body = dict(pairs)
@@ -83,7 +98,7 @@ def parse_object(data: bytes | str) -> dict[str, Any]:
         return body
 
     try:
-        body = json.loads(data, object_pairs_hook=once)
+        body = json.loads(data.decode() if isinstance(data, bytes) else data, object_pairs_hook=once)
     except NoProof:
         raise
     except (ValueError, RecursionError) as error:

@@ -26,6 +26,7 @@ from msgspec import Struct
 from oci.digest import parse_digest
 from oci.errors import InvalidInput
 from oci.signatures.artifacts import WRITE_ONE
+from oci.signatures.bundle import this_type
 from oci.signatures.conditions import CertificateIdentity, Condition, Text
 from oci.signatures.keyless import KeylessSigner, TrustedRoot, read_trusted_root
 from oci.signatures.keys import read_key, read_key_file
@@ -177,7 +178,12 @@ def _ours(path: str, body: Any) -> SignaturePolicy:
         signed = signers.of(rule)
         requirements = [Requirement(signers=signed, need=rule.need, identity=identity)] if signed else []
         requirements += [
-            Requirement(signers=signers.attesters(item, rule), need=item.need, attestation=item.type, where=item.where)
+            Requirement(
+                signers=signers.attesters(item, rule),
+                need=item.need,
+                attestation=this_type(item.type),
+                where=item.where,
+            )
             for item in rule.attestations
         ]
         return Verdict(

@@ -27,6 +27,7 @@ from oci.signatures.bundle import (
     envelope_of,
     object_of,
     parse_object,
+    this_type,
 )
 from oci.signatures.keys import PublicKey
 from oci.signatures.notation import COSE, JWS, NOTARY, NotationEnvelope, read_envelope
@@ -205,7 +206,7 @@ def _attested(where: str, envelope: Envelope, image: Digest, *, bundle: bytes = 
         where=where,
         message=envelope.message,
         signatures=envelope.signatures,
-        predicate_type="" if predicate_type == SIGN_PREDICATE else predicate_type,
+        predicate_type="" if predicate_type == SIGN_PREDICATE else this_type(predicate_type),
         predicate=predicate if isinstance(predicate, dict) else {},
         bundle=bundle,
         annotated=annotated,

@@ -11,9 +11,8 @@ from flows.cli.click_ext import Invocation, Tree, Verb, boolean, everywhere, exp
 from flows.cli.output import ExitCode
 from oci.archive.s3_options import S3Options
 from oci.errors import InvalidInput
-from oci.receipts.check import Checked, check_receipt, find_receipt
+from oci.receipts.check import check_receipt, find_receipt
 from oci.signatures.keys import read_key_file
-from oci.units import counted, show_size
 
 _DIFFERENCES = ("Kind", "Subject", "Expected", "Actual", "Detail")
 
@@ -75,14 +74,6 @@ def verify(invocation: Invocation, /, registry: RegistryFlags, store: S3Options,
     ]
     if rows:
         output.table("Differences", _DIFFERENCES, rows)
-    output.summary(_summary(checked, deep=flags["deep"]))
+    output.summary(str(checked))
     output.finish(succeeded=not checked.differences)
     return ExitCode.DRIFT if checked.differences else ExitCode.DONE
-
-
-def _summary(checked: Checked, *, deep: bool) -> str:
-    parts = [counted(checked.images, "image"), counted(checked.tags, "tag") if checked.tags else ""]
-    parts += [counted(checked.files, "file") if checked.files else "", counted(checked.blobs, "blob")]
-    hashed = f", {show_size(checked.bytes_hashed)} hashed" if deep or checked.files else ""
-    verdict = counted(len(checked.differences), "difference") if checked.differences else "all as received"
-    return f"{checked.destination}: {', '.join(filter(None, parts))}{hashed}: {verdict}"

@@ -3,54 +3,34 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from oci.errors import InvalidDocument, NotSigned
 from oci.receipts.check import CHANGED_FILE, DAMAGED, LOST_FILE, LOST_IMAGE, LOST_TAG, REPLACED_TAG
-from oci.receipts.receipt import PREDICATE_TYPE
-from oci.signatures.keys import PASSWORD_VARIABLE
+from oci.receipts.receipt import read_receipt
+from oci.signatures.bundle import RECEIPT_TYPE
+from oci.signatures.keys import PASSWORD_VARIABLE, read_key_file
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.seaweedfs import SeaweedFS
 from tests.servers.strict_registry import StrictRegistry
 from tests.support.command import Done, transship
-from tests.support.content import OCI_INDEX, OCI_MANIFEST, artifact, image, push
+from tests.support.content import OCI_INDEX, OCI_MANIFEST, Blob, artifact, image, push
 from tests.support.cosign_key import cosign_key
 from tests.support.sealing import signed_statement
 from tests.support.shop import Shop, push_shop
-from tests.support.signing import BUNDLE, Signer, cosign_sign, envelope, statement
+from tests.support.signing import BUNDLE, SIGNER, Signer, attach, cosign_sign, envelope, statement
 
-SIGNER, STRANGER = Signer.make(), Signer.make()
 CONTENT = image(911)
+EARLIER = "https://transship.dev/receipt/v1"
 _ACCEPT = {"Accept": f"{OCI_MANIFEST}, {OCI_INDEX}"}
-
-
-@pytest.fixture
-def origin() -> Iterator[StrictRegistry]:
-    with StrictRegistry() as server:
-        push(server.url, "shop/web", CONTENT, "1.0")
-        yield server
-
-
-@pytest.fixture
-def destination() -> Iterator[StrictRegistry]:
-    with StrictRegistry() as server:
-        yield server
-
-
-@pytest.fixture
-def keys(tmp_path: Path) -> Path:
-    folder = tmp_path / "keys"
-    folder.mkdir()
-    for name, signer in (("own", SIGNER), ("strange", STRANGER)):
-        signer.write(folder / f"{name}.pub")
-        (folder / f"{name}.key").write_bytes(signer.private())
-    return folder
 
 
 def copied(reference: str, to: str, keys: Path, receipt: Path, *more: str, **environ: str) -> Done:
@@ -84,7 +64,7 @@ def test_a_receipt_says_what_is_where_now_and_how_it_came_there(
 
     digests = {f"{to}@sha256:{one['digest']['sha256']}": one["name"] for one in found["subject"]}
     assert all(name == reference for reference, name in digests.items())
-    assert found["predicateType"] == PREDICATE_TYPE
+    assert found["predicateType"] == RECEIPT_TYPE
     said = found["predicate"]
     assert f"{to}@{CONTENT.digest}" in digests
     assert said["source"] == {
@@ -112,7 +92,7 @@ def test_a_receipt_without_a_key_is_a_bare_statement_that_proves_nothing(
     to = ("--to-repo", f"{destination.host}/mirror/web")
     assert transship("copy", "-i", f"{origin.host}/shop/web:1.0", *to, "--receipt", str(receipt)).code == 0
 
-    assert json.loads(receipt.read_bytes())["predicateType"] == PREDICATE_TYPE
+    assert json.loads(receipt.read_bytes())["predicateType"] == RECEIPT_TYPE
     code, document = checked(str(receipt), keys)
     assert (code, document["Error"]["Kind"]) == (1, "NotSigned")
     assert transship("receipt", "verify", str(receipt)).code == 2
@@ -240,7 +220,7 @@ def test_a_receipt_is_attached_to_the_root_beside_what_is_there(
     assert sorted(one["artifactType"] for one in found) == ["application/spdx+json", BUNDLE, BUNDLE]
     bundles = [one for one in found if one["artifactType"] == BUNDLE]
     assert {one["subject"]["digest"] for one in bundles} == {CONTENT.digest}
-    assert {one["annotations"]["dev.sigstore.bundle.predicateType"] for one in bundles} == {PREDICATE_TYPE}
+    assert {one["annotations"]["dev.sigstore.bundle.predicateType"] for one in bundles} == {RECEIPT_TYPE}
     layer = bundles[-1]["layers"][0]["digest"]
     data = httpx.get(f"{url}/v2/{repository}/blobs/{layer}").content
     said = signed_statement(data, keys / "own.pub", tmp_path)
@@ -251,7 +231,7 @@ def test_a_receipt_is_attached_to_the_root_beside_what_is_there(
     assert checked(f"{to}:1.0", keys, key="strange.pub")[0] == 1
     assert checked(f"{origin.host}/shop/web:1.0", keys)[0] == 1
     where = [{"field": "tool.name", "equals": "transship"}]
-    attestation = {"type": PREDICATE_TYPE, "keys": [str(keys / "own.pub")], "where": where}
+    attestation = {"type": RECEIPT_TYPE, "keys": [str(keys / "own.pub")], "where": where}
     rules = [{"to": "*", "attestations": [attestation]}]
     (tmp_path / "policy.yaml").write_text(json.dumps({"version": 1, "default": "reject", "rules": rules}))
     policy = ("--policy", str(tmp_path / "policy.yaml"))
@@ -269,7 +249,7 @@ def test_what_cannot_be_attached_is_said_before_a_byte_moves(
     unsigned = transship("copy", "-i", named, *to, "--attach-receipt")
     no_root = transship("copy", "--lock", str(lock), *to, "--attach-receipt", *sign)
     archive = transship("copy", "-i", named, "--to-tar", str(tmp_path / "x.tar"), "--attach-receipt", *sign)
-    docker = transship("copy", "-i", named, "--to-repo", f"docker-archive:{tmp_path}/x.tar", *sign)
+    docker = transship("copy", "-i", named, "--to-repo", f"docker-archive:{tmp_path}/x.tar", "--attach-receipt", *sign)
 
     assert (unsigned.code, no_root.code, archive.code, docker.code) == (2, 2, 2, 2)
     assert not [seen for seen in destination.requests() if seen.method in ("POST", "PUT")]
@@ -370,3 +350,98 @@ def test_a_copy_that_failed_leaves_no_receipt(origin: StrictRegistry, keys: Path
 
     assert done.code in (1, 3)
     assert not receipt.exists()
+
+
+@pytest.mark.parametrize("transport", ["docker-archive", "oci-archive"])
+def test_an_archive_for_other_tools_is_signed_and_has_a_receipt(
+    origin: StrictRegistry, destination: StrictRegistry, keys: Path, tmp_path: Path, transport: str
+) -> None:
+    archive, receipt = tmp_path / "web.tar", tmp_path / "web.receipt.json"
+    copied(f"{origin.host}/shop/web:1.0", f"{transport}:{archive}", keys, receipt)
+
+    said = signed_statement(receipt.read_bytes(), keys / "own.pub", tmp_path)
+    assert said["predicate"]["files"] == {"web.tar": hashlib.sha256(archive.read_bytes()).hexdigest()}
+    assert said["predicate"]["destination"]["kind"] == ("archive" if transport == "oci-archive" else transport)
+    assert checked(str(receipt), keys)[0] == 0
+    to = ("--to-repo", f"{destination.host}/mirror/web", "--require-signature", str(keys / "own.pub"))
+    assert transship("copy", "--tar", str(archive), *to).code == 0
+    archive.write_bytes(archive.read_bytes()[:-1] + b"x")
+    code, document = checked(str(receipt), keys)
+    assert (code, differences(document)[0]) == (4, CHANGED_FILE)
+    assert LOST_IMAGE not in differences(document)
+    archive.unlink()
+    assert differences(checked(str(receipt), keys)[1]) == [LOST_FILE]
+
+
+def test_a_receipt_of_the_earlier_type_is_believed_and_found_where_it_is_attached(
+    origin: StrictRegistry, destination: StrictRegistry, keys: Path, tmp_path: Path
+) -> None:
+    to, receipt = f"{destination.host}/mirror/web", tmp_path / "web.receipt.json"
+    copied(f"{origin.host}/shop/web:1.0", to, keys, receipt)
+    said = signed_statement(receipt.read_bytes(), keys / "own.pub", tmp_path)
+    data = json.dumps({**said, "predicateType": EARLIER}).encode()
+    body = json.dumps({"mediaType": BUNDLE, "dsseEnvelope": envelope(SIGNER, data)}).encode()
+    receipt.write_bytes(body)
+    annotations = {"dev.sigstore.bundle.predicateType": EARLIER}
+    attach(destination.url, "mirror/web", CONTENT, Blob(BUNDLE, body), annotations=annotations)
+
+    assert checked(str(receipt), keys)[0] == 0
+    assert checked(f"{to}:1.0", keys)[0] == 0
+    for kind in (EARLIER, RECEIPT_TYPE):
+        rules = [{"to": "*", "attestations": [{"type": kind, "keys": [str(keys / "own.pub")]}]}]
+        (tmp_path / "policy.yaml").write_text(json.dumps({"version": 1, "default": "reject", "rules": rules}))
+        assert transship("policy", "check", f"{to}:1.0", "--policy", str(tmp_path / "policy.yaml")).code == 0
+    other = json.dumps({**said, "predicateType": f"{EARLIER}0"}).encode()
+    receipt.write_bytes(json.dumps({"mediaType": BUNDLE, "dsseEnvelope": envelope(SIGNER, other)}).encode())
+    assert checked(str(receipt), keys)[0] == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"destination": {"kind": "nowhere", "name": "registry.corp.example/mirror/web"}},
+        {"destination": {"kind": "archive"}},
+        {"destination": {"kind": "repository", "name": "registry.corp.example/../admin"}},
+        {"destination": {"kind": "repository", "name": "http://user:secret@registry.corp.example/web"}},
+        {"destination": {"kind": 7, "name": ""}},
+        {"tags": {"../../admin/manifests/latest": CONTENT.digest}},
+        {"tags": {"1.0": "sha256:none"}},
+        {"images": [], "tags": {}},
+        {"images": {"digest": CONTENT.digest}},
+    ],
+)
+def test_a_signed_receipt_that_says_what_no_copy_does_is_none(
+    keys: Path, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    predicate = {
+        "tool": {},
+        "source": {"kind": "image"},
+        "destination": {"kind": "repository", "name": "127.0.0.1:1/mirror/web"},
+        "images": [{"digest": CONTENT.digest, "source": "registry.example/web:1.0", "role": "root"}],
+    }
+    said = statement(CONTENT.digest, RECEIPT_TYPE, predicate | change)
+    receipt = tmp_path / "web.receipt.json"
+    receipt.write_bytes(json.dumps({"mediaType": BUNDLE, "dsseEnvelope": envelope(SIGNER, said)}).encode())
+
+    with pytest.raises(InvalidDocument) as refused:
+        read_receipt(receipt.read_bytes(), [read_key_file(str(keys / "own.pub"))], "web.receipt.json")
+
+    assert "web.receipt.json: this is no receipt" in refused.value.message
+
+
+@pytest.mark.parametrize(
+    "form", [lambda good: good.decode().encode("utf-16"), lambda good: b"\xef\xbb\xbf" + good, lambda _: b"[" * 200_000]
+)
+def test_a_receipt_in_another_encoding_is_none(keys: Path, form: Callable[[bytes], bytes]) -> None:
+    said = statement(CONTENT.digest, RECEIPT_TYPE, {})
+    good = json.dumps({"mediaType": BUNDLE, "dsseEnvelope": envelope(SIGNER, said)}).encode()
+
+    with pytest.raises(NotSigned, match="it isn't JSON"):
+        read_receipt(form(good), [read_key_file(str(keys / "own.pub"))], "web.receipt.json")
+
+
+def test_a_receipt_that_never_ends_is_read_up_to_its_limit(keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("oci.receipts.receipt.RECEIPT_LIMIT", 1000)
+
+    with pytest.raises(NotSigned, match="more than 1000 bytes"):
+        read_receipt(b" " * 1001, [read_key_file(str(keys / "own.pub"))], "web.receipt.json")
