@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from flows.inspect import tags as tags
     from flows.inspect import tags_sync as tags_sync
     from flows.inspect import verify as verify
+    from flows.inspect import verify_receipt as verify_receipt
+    from flows.inspect import verify_receipt_sync as verify_receipt_sync
     from flows.inspect import verify_sync as verify_sync
     from flows.mirror import mirror as mirror
     from flows.mirror import mirror_sync as mirror_sync
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from flows.parameters import TarballOptions as TarballOptions
     from flows.parameters import Verify as Verify
     from flows.parameters import VerifyParameters as VerifyParameters
+    from flows.parameters import VerifyReceiptParameters as VerifyReceiptParameters
     from flows.prune import prune as prune
     from flows.prune import prune_sync as prune_sync
     from flows.relocate import relocate as relocate
@@ -58,13 +61,23 @@ if TYPE_CHECKING:
     from oci.mirror.results import MirrorIncomplete as MirrorIncomplete
     from oci.mirror.results import MirrorRunReport as MirrorRunReport
     from oci.prune.results import PruneRunReport as PruneRunReport
+    from oci.receipts.check import Checked as Checked
     from oci.relocation.report import RelocationIncomplete as RelocationIncomplete
     from oci.relocation.report import RelocationReport as RelocationReport
     from oci.relocation.report import VerificationReport as VerificationReport
 
 _NAMES = {
     "flows.files": ("pull", "pull_sync", "push", "push_sync"),
-    "flows.inspect": ("describe", "describe_sync", "tags", "tags_sync", "verify", "verify_sync"),
+    "flows.inspect": (
+        "describe",
+        "describe_sync",
+        "tags",
+        "tags_sync",
+        "verify",
+        "verify_sync",
+        "verify_receipt",
+        "verify_receipt_sync",
+    ),
     "flows.mirror": ("mirror", "mirror_sync"),
     "flows.mirror_check": ("mirror_check", "mirror_check_sync"),
     "flows.parameters": (
@@ -86,6 +99,7 @@ _NAMES = {
         "TarballOptions",
         "Verify",
         "VerifyParameters",
+        "VerifyReceiptParameters",
     ),
     "flows.prune": ("prune", "prune_sync"),
     "flows.relocate": ("relocate", "relocate_sync"),
@@ -93,6 +107,7 @@ _NAMES = {
     "oci.mirror.config": ("MirrorsConfig",),
     "oci.mirror.results": ("CheckReport", "Drifted", "MirrorIncomplete", "MirrorRunReport"),
     "oci.prune.results": ("PruneRunReport",),
+    "oci.receipts.check": ("Checked",),
     "oci.relocation.report": ("RelocationIncomplete", "RelocationReport", "VerificationReport"),
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names}

@@ -9,16 +9,30 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from flows.parameters.forms import flat
-from flows.parameters.inspect import DescribeParameters, TagAction, TagsParameters, VerifyParameters
+from flows.parameters.inspect import (
+    DescribeParameters,
+    TagAction,
+    TagsParameters,
+    VerifyParameters,
+    VerifyReceiptParameters,
+)
 from flows.parameters.registry import archive_name
-from flows.results import completed, failed, or_failed, run_alone
+from flows.results import DRIFT, completed, failed, or_failed, run_alone
 from oci.bundle.results import DescribeReport, TagsReport
 from oci.errors import Incomplete, StoreError, TransshipError
+from oci.receipts.check import Checked
 from oci.reference import parse_any
 from oci.relocation.report import VerificationReport
 from oci.units import counted
 from tasks.access import OneSided
-from tasks.inspect import describe_bundle, list_repository_tags, report_verification, resolve_tag_of, verify_place
+from tasks.inspect import (
+    compare_receipt,
+    describe_bundle,
+    list_repository_tags,
+    report_verification,
+    resolve_tag_of,
+    verify_place,
+)
 from tasks.run import running
 
 
@@ -118,3 +132,35 @@ def _incomplete(report: VerificationReport) -> Incomplete:
 def verify_sync(parameters: VerifyParameters) -> VerificationReport:
     """`verify` for programs without an event loop. Raises InvalidInput where one runs: await `verify` there."""
     return run_alone(verify, parameters)
+
+
+def verify_receipt_name() -> str:
+    """`verify receipt shop.receipt.json`"""
+    return f"verify receipt {VerifyReceiptParameters.read(flow_run.parameters).receipt.rpartition('/')[2]}"
+
+
+@flow(name="verify-receipt", flow_run_name=verify_receipt_name, persist_result=False)
+@flat
+async def verify_receipt(parameters: VerifyReceiptParameters) -> Checked:
+    """Proves that a key has signed a receipt, and compares what it says with the destination as it is now.
+
+    Raises Incomplete, from a state that is called Drift, when something differs, after the table of it was written;
+    NotTrusted when no key has signed the receipt; and any other TransshipError when a place could not be looked at.
+    """
+    async with running(OneSided(parameters.side(), "destination")):
+        try:
+            checked = await compare_receipt(
+                parameters.receipt, list(parameters.keys), list(parameters.at), deep=parameters.deep
+            )
+        except TransshipError as error:
+            return cast(Checked, failed(error))
+    if not checked.differences:
+        return completed(checked)
+    problems = [StoreError(str(difference), side="destination") for difference in checked.differences]
+    drift = Incomplete(str(checked), problems, hint="relocate again: what was lost is sent again, and tags move back")
+    return cast(Checked, failed(drift, DRIFT))
+
+
+def verify_receipt_sync(parameters: VerifyReceiptParameters) -> Checked:
+    """`verify_receipt` for programs without an event loop. Raises InvalidInput where one runs."""
+    return run_alone(verify_receipt, parameters)

@@ -8,11 +8,14 @@ from prefect.logging import get_run_logger
 from oci.bundle.describe import DescribedBundle, OpenSource, describe
 from oci.bundle.results import DescribeReport, TagsReport
 from oci.bundle.tagnames import Tag, list_tags, resolve_tag
+from oci.output import to_dict
+from oci.receipts.check import Checked, check_receipt, find_receipt
 from oci.reference import ArchiveName, Reference, StoreName
 from oci.relocation.archive_source import named_in_archive, sealed
 from oci.relocation.report import VerificationReport, VerifiedPlace
 from oci.relocation.session import Session
 from oci.relocation.verify import verify_names
+from oci.signatures.keys import read_key_file
 from tasks.artifacts.pages import describe_page, verification_page
 from tasks.artifacts.report import EVENT_NAMES, ROWS, emit, write_page, write_table
 from tasks.run import ONCE, REPEATABLE, Run, current
@@ -100,3 +103,22 @@ async def report_verification(places: list[VerifiedPlace], *, deep: bool) -> Ver
     log = get_run_logger().info if report.complete else get_run_logger().error
     log("%s", report)
     return report
+
+
+@task(name="compare receipt", task_run_name="compare {receipt}", **REPEATABLE)
+async def compare_receipt(receipt: str, keys: list[str], at: list[str], *, deep: bool) -> Checked:
+    """Reads a receipt that one of the keys has signed, lists what differs in a table artifact, and emits
+    `transship.receipt.proven` or `.drifted`."""
+    run = current(Run)
+    checked = await run.in_thread(_compared, await run.session(), receipt, keys, at, deep=deep)
+    rows = map(to_dict, checked.differences)
+    await write_table("receipt", checked.destination, rows, str(checked))
+    emit(f"transship.receipt.{'drifted' if checked.differences else 'proven'}", checked.destination, checked.to_dict())
+    log = get_run_logger().warning if checked.differences else get_run_logger().info
+    log("%s", checked)
+    return checked
+
+
+def _compared(session: Session, receipt: str, keys: list[str], at: list[str], *, deep: bool) -> Checked:
+    received = find_receipt(session, receipt, [read_key_file(path) for path in keys])
+    return check_receipt(session, received, at=at, deep=deep)

@@ -2,7 +2,13 @@
 
 from flows.parameters.files import PullParameters, PushParameters
 from flows.parameters.fleet import FleetOptions
-from flows.parameters.inspect import DescribeParameters, TagAction, TagsParameters, VerifyParameters
+from flows.parameters.inspect import (
+    DescribeParameters,
+    TagAction,
+    TagsParameters,
+    VerifyParameters,
+    VerifyReceiptParameters,
+)
 from flows.parameters.mirror import MirrorCheckParameters, MirrorParameters
 from flows.parameters.prune import AfterPlan, PruneApproval, PruneParameters
 from flows.parameters.registry import BlockName
@@ -34,4 +40,5 @@ __all__ = [
     "TarballOptions",
     "Verify",
     "VerifyParameters",
+    "VerifyReceiptParameters",
 ]

@@ -140,3 +140,46 @@ class VerifyParameters(OneSide, Options, frozen=True, kw_only=True):
     def places(self) -> dict[StoreName, tuple[str, ...]]:
         """Reads the locks. Raises what that raises."""
         return names_by_store(self.references, self.repositories, self.locks)
+
+
+class VerifyReceiptParameters(OneSide, Options, frozen=True, kw_only=True):
+    """Prove that a key has signed a receipt, and that the destination is still as it says."""
+
+    receipt: Annotated[
+        Text,
+        option(
+            "Receipt",
+            "File of a receipt on the worker, or an image that one is attached to, by tag or digest.",
+            examples=["/var/lib/transship/shop.receipt.json", "registry.corp.example/mirror/shop:1.4.0"],
+        ),
+    ]
+    keys: Annotated[
+        tuple[Text, ...],
+        option(
+            "Public keys",
+            "Files on the worker: one of them must have signed it.",
+            examples=[["/etc/transship/cosign.pub"]],
+            min_length=1,
+            max_length=100,
+        ),
+    ]
+    at: Annotated[
+        tuple[Text, ...],
+        option(
+            "At",
+            "Where the destination is now, if it has moved: a repository, a folder, or the files of an archive in "
+            "order.",
+            examples=[["/media/usb/shop.tar"]],
+            max_length=1000,
+        ),
+    ] = ()
+    deep: Annotated[bool, option("Deep", "Read and hash every blob.")] = False
+    concurrency: Concurrency = DEFAULT_CONCURRENCY
+    credentials: Credentials = ()
+    registry: Registry = RegistryOptions()
+    s3_store: S3StoreName = ""
+
+    def __post_init__(self) -> None:
+        without_scheme(self.receipt)
+        for place in self.at:
+            without_scheme(place)

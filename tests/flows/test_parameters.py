@@ -10,7 +10,7 @@ from prefect.exceptions import ParameterTypeError, SignatureMismatchError
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools.validation import ValidationError, validate
 
-from flows import describe, mirror, mirror_check, prune, pull, push, relocate, tags, verify
+from flows import describe, mirror, mirror_check, prune, pull, push, relocate, tags, verify, verify_receipt
 from flows.parameters import (
     DescribeParameters,
     MirrorCheckParameters,
@@ -24,6 +24,7 @@ from flows.parameters import (
     TagsParameters,
     Verify,
     VerifyParameters,
+    VerifyReceiptParameters,
 )
 from oci.errors import InvalidInput
 from oci.options import Options, leaves_of
@@ -51,6 +52,7 @@ FORMS: dict[Flow[..., Any], type[Options]] = {
     mirror: MirrorParameters,
     mirror_check: MirrorCheckParameters,
     verify: VerifyParameters,
+    verify_receipt: VerifyReceiptParameters,
 }
 SCHEMAS = {flow.name: parameter_schema(flow.fn).model_dump() for flow in FORMS}
 FIELDS = [field for name, schema in SCHEMAS.items() for field in fields(name, schema)]
