@@ -24,7 +24,7 @@ from oci.mirror.work import Breaker
 from oci.units import counted
 from tasks.artifacts.report import artifact_key, percent_shown
 from tasks.fleet.spread import Spread
-from tasks.mirror import MirrorRun, MirrorsRun, compare_mirror, report_mirror
+from tasks.mirror import MirrorRun, MirrorsRun, compare_mirror, make_recorder, record_mirror, report_mirror
 from tasks.mirror_fleet import MirrorWork, stays_here
 from tasks.run import TASK_RUN_LIMIT, running, together
 
@@ -71,10 +71,13 @@ async def _mirrored(parameters: MirrorParameters, whole: MirrorsRun, mirror: Mir
         cancelled = partial(report_mirror.fn, mirror.name, "the run was cancelled")
         try:
             async with reported_when_cancelled(cancelled), whole.places:
+                recorder = await make_recorder()
                 await compare_mirror(mirror.name)
                 if run.compared.work:
                     async with _progress_shown(run):
                         await _carry(parameters, run)
+                if recorder is not None:
+                    await record_mirror(mirror.name, recorder)
         except TransshipError as error:
             problem = str(error)
         return await report_mirror(mirror.name, problem)

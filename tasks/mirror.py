@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 import msgspec
@@ -22,18 +23,19 @@ from oci.mirror.comparison import Comparison, TagState
 from oci.mirror.config import Bucket, Mirror, MirrorsConfig
 from oci.mirror.execute import ItemOutcome, execute_item, failed_by, stopped_before
 from oci.mirror.results import DriftReport, MirrorReport, made_of, mirror_metrics, of_failure
-from oci.mirror.run import SIDE_BY_SIDE, Shared, expect, opened
+from oci.mirror.run import SIDE_BY_SIDE, MirrorRecorder, Shared, expect, opened
 from oci.mirror.selection import expanded
 from oci.mirror.work import WorkItem, WorkKey
 from oci.relocation.session import Access, Session
 from oci.relocation.transfer import DONE
+from oci.signatures.artifacts import MirrorReceipts
 from oci.units import percent
 from tasks.access import Side
 from tasks.artifacts.history import PastRun, keep_history
 from tasks.artifacts.overview import MirrorLine, keep_overview
 from tasks.artifacts.pages import mirror_page
 from tasks.artifacts.report import REFUSED, emit, write_page, write_table
-from tasks.blocks import load_s3
+from tasks.blocks import load_s3, load_signing_key
 from tasks.fleet.limits import Slots, every_limit, limits_of
 from tasks.run import ONCE, REPEATABLE, Run, current
 
@@ -290,6 +292,25 @@ async def left_out(item: WorkItem) -> None:
 
 def useless(item: WorkItem) -> bool:
     return current(MirrorRun).shared.breaker.cause(item.places) is not None
+
+
+async def make_recorder() -> MirrorRecorder | None:
+    """Reads the key of the mirror's receipts, from its block or its file; None where it leaves nothing in writing.
+    Raises InvalidInput."""
+    run = current(MirrorRun)
+    receipts = run.mirror.receipts
+    if receipts == MirrorReceipts():
+        return None
+    key = await load_signing_key(receipts.signing_key)
+    make = partial(MirrorRecorder, run.mirror, key=key, run=str(flow_run.id or ""))
+    return await run.in_thread(make)
+
+
+@task(name="record mirror", task_run_name="write the receipts of {mirror}", **REPEATABLE)
+async def record_mirror(mirror: str, recorder: MirrorRecorder) -> None:  # noqa: ARG001 - shown in the UI
+    """Writes and attaches the receipts of a run that is over."""
+    run = current(MirrorRun)
+    await run.in_thread(recorder.record, await run.session(), run.compared, list(run.outcomes.values()))
 
 
 @task(name="report mirror", task_run_name="report {mirror}", **ONCE)

@@ -13,7 +13,7 @@ import click
 import pytest
 from prefect.utilities.callables import parameter_schema
 
-from flows import describe, mirror, mirror_check, prune, pull, push, relocate, tags, verify
+from flows import describe, mirror, mirror_check, prune, pull, push, relocate, tags, verify, verify_receipt
 from flows.cli.app import root
 from oci.archive.s3_options import S3Options
 from oci.export.options import ExportOptions
@@ -23,6 +23,7 @@ from oci.options import Option, Options, leaves_of
 from oci.prune.keep import KeepOptions
 from oci.registry.options import RegistryOptions
 from oci.relocation.request import CopyOptions, ReceiptOptions
+from oci.signatures.artifacts import MirrorReceipts
 
 ROOT = Path(__file__).parent.parent
 GROUPS: tuple[type[Options], ...] = (
@@ -34,7 +35,7 @@ GROUPS: tuple[type[Options], ...] = (
     KeepOptions,
     UnpackLimits,
 )
-FLOWS = (relocate, push, pull, prune, tags, describe, mirror, mirror_check, verify)
+FLOWS = (relocate, push, pull, prune, tags, describe, mirror, mirror_check, verify, verify_receipt)
 OPTIONS = [(group, field) for group in GROUPS for field in leaves_of(group) if not field.secret]
 
 NOT_IN_FLOWS = {
@@ -46,7 +47,8 @@ NOT_IN_MIRRORS = {
     "UnpackLimits": "a mirror unpacks nothing",
     "ExportOptions": "an archive of a mirror is written anew and replaces the one before, from which it copies",
     "RegistryOptions.concurrency": "mirrors have limits of their own",
-    "ReceiptOptions": "a mirror moves what changed, run after run: its report and its state file say what is where",
+    "ReceiptOptions.receipt": "is `receipts.folder` of a mirror, with a file for each destination",
+    "ReceiptOptions.attach_receipt": "is `receipts.attach` of a mirror",
     "CopyOptions.only": "a mirror's source is no archive",
     "CopyOptions.require_signature": "a mirror's source is no archive; images are asked for signatures by a policy",
     "CopyOptions.tags": "a mirror's rules say which tags it takes",
@@ -128,6 +130,25 @@ def test_an_exception_is_for_an_option_that_exists() -> None:
 @pytest.mark.parametrize("name", ["format", "lock_output", "report", "sha256sums", "to_tar", "archive", "resume"])
 def test_what_only_the_command_could_do_can_be_done_by_a_flow(name: str) -> None:
     assert name in FLOW_FIELDS
+
+
+WITHOUT_RECEIPT = {
+    "push": "what is pushed was made here and comes from no other place; its lock has the digest",
+    "pull": "files in a folder have no digest that could be asked for later",
+    "prune": "it brings nothing, and its report says what it deleted",
+    "run": "`mirror run`: the file of mirrors says it, in `receipts`",
+    "watch": "`mirror watch`: as above",
+}
+
+
+def test_what_writes_leaves_a_receipt_or_says_here_why_not() -> None:
+    writers = {command.name for command in COMMANDS} & {"copy", *WITHOUT_RECEIPT}
+    receipts = {field.flag for field in leaves_of(ReceiptOptions)}
+    leaving = {command.name for command in COMMANDS if receipts <= {opt for one in command.params for opt in one.opts}}
+
+    assert writers == {"copy", *WITHOUT_RECEIPT}
+    assert leaving == writers - set(WITHOUT_RECEIPT)
+    assert {field.name for field in leaves_of(MirrorReceipts)} <= MIRROR_FIELDS
 
 
 FOREIGN = {

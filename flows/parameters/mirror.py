@@ -11,6 +11,7 @@ from flows.parameters.fleet import FleetOptions, QueueName
 from oci.errors import InvalidInput
 from oci.mirror.config import Mirror, MirrorsConfig
 from oci.options import Options, option
+from oci.signatures.artifacts import MirrorReceipts
 from tasks.blocks import read_mirrors
 from tasks.fleet.queue import ShardQueue
 
@@ -90,6 +91,7 @@ class MirrorShardParameters(Options, frozen=True, kw_only=True):
     @classmethod
     def sent(cls, config: MirrorsConfig, mirror: Mirror, queue: ShardQueue) -> dict[str, Any]:
         """Returns the parameters of a flow run that helps with `mirror`."""
-        named = mirror.with_(name=re.sub(r"[^a-z0-9]+", "-", mirror.name).strip("-")[:100])
+        # The run that is helped writes the receipts, with files of its own machine.
+        named = mirror.with_(receipts=MirrorReceipts(), name=re.sub(r"[^a-z0-9]+", "-", mirror.name).strip("-")[:100])
         alone = config.with_(mirrors=(named,))
         return cls(config=alone, queue=QueueName.of(queue)).to_dict()

@@ -34,7 +34,7 @@ SKIPPED = "not tried"
 
 
 class ItemOutcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one item at one destination. `tags` were moved there; sizes in bytes."""
+    """What became of one item at one destination. `tags` were moved there and show `digest`; sizes in bytes."""
 
     source: str
     """The `source` of the item: together with `destination` it names one planned target."""
@@ -43,6 +43,7 @@ class ItemOutcome(msgspec.Struct, frozen=True, kw_only=True):
     status: str
     """DONE, FAILED, or SKIPPED: not even begun, because a registry is of no use."""
     tags: tuple[str, ...] = ()
+    digest: str = ""
     images: int = 0
     bytes_written: int = 0
     bytes_mounted: int = 0
@@ -180,7 +181,8 @@ def _bring(session: Session, item: WorkItem, target: Target, plan: Plan, breaker
         breaker.failed(error)
         return _failed(item, target, _cause(error), started, relocation.result().outcomes)
     breaker.succeeded(item.alone(target).places)
-    return _carried(item, target, DONE, result.outcomes, started=started, tags=result.published.tags)
+    shown = {"tags": result.published.tags, "digest": str(plan.root or "")}
+    return _carried(item, target, DONE, result.outcomes, started=started, **shown)
 
 
 def _cause(error: TransshipError) -> TransshipError:

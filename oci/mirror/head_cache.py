@@ -29,7 +29,8 @@ from oci.mirror.work import LOCK, Breaker, Target, WorkItem, place
 from oci.reference import ARCHIVE_PREFIX, ArchiveName, Reference, StoreName, parse_store
 from oci.relocation.planner import make_plan
 from oci.relocation.session import Session
-from oci.signatures.attached import Attachments
+from oci.signatures.attached import Attached, Attachments
+from oci.signatures.bundle import PREDICATE_ANNOTATION, RECEIPT_TYPE, this_type
 from oci.store import Source
 from oci.units import counted
 
@@ -218,10 +219,11 @@ class Below:
         if not (source or self._check):
             return [], []
         here = self._attached_in(name, digest)
-        late = [name for name, shown in source.items() if here.get(name) != shown]
-        return late, [name for name in here if name not in source] if self._check else []
+        late = [name for name, artifact in source.items() if name not in here or here[name].digest != artifact.digest]
+        more = [name for name, artifact in here.items() if name not in source and not _is_receipt(artifact)]
+        return late, more if self._check else []
 
-    def _attached_in(self, name: str, digest: Digest) -> dict[str, Digest]:
+    def _attached_in(self, name: str, digest: Digest) -> dict[str, Attached]:
         """What is attached to an image in a store, by the name of its tag or by its digest."""
         store, listed = self._stores[name], self._lists[name]
         failures: list[TransshipError] = []
@@ -235,7 +237,7 @@ class Below:
         attached = attachments.of_one(store, digest)
         if failures:
             raise failures[0]
-        return {artifact.tag or str(artifact.digest): artifact.digest for artifact in attached}
+        return {artifact.tag or str(artifact.digest): artifact for artifact in attached}
 
     def _is_bundle(self, name: str, digest: Digest) -> bool:
         """A relocated bundle has locations beside it."""
@@ -274,6 +276,11 @@ class Below:
         if ages_count:
             self._facts.looked(str(source.name), self._clock.now)
         return [replace(result, tags=tuple(next(answers) for _ in result.tags)) for result in results]
+
+
+def _is_receipt(artifact: Attached) -> bool:
+    """Receipts are written for a destination: the source has none of them."""
+    return this_type(artifact.annotations.get(PREDICATE_ANNOTATION, "")) == RECEIPT_TYPE
 
 
 def _lost_images(session: Session, destination: Source, bundle: Digest) -> str:
@@ -315,7 +322,7 @@ def _state(session: Session, item: WorkItem, store: StoreName) -> tuple[TagState
     try:
         if isinstance(store, ArchiveName):
             archive = held_in(session, store)
-            present = all(archive.head_manifest(digest) is not None for digest in _pinned(item.source))
+            present = all(archive.head_manifest(digest) is not None for digest in pinned_by(item.source))
             return TagState.IN_PLACE if present else TagState.STALE, None
         plan = make_plan(session, item.request(item.targets[0]))
     except TransshipError as error:
@@ -323,7 +330,8 @@ def _state(session: Session, item: WorkItem, store: StoreName) -> tuple[TagState
     return TagState.IN_PLACE if plan.unchanged else TagState.STALE, None
 
 
-def _pinned(path: str) -> list[Digest]:
+def pinned_by(path: str) -> list[Digest]:
+    """Returns the digests that a lock file pins."""
     lock = read_lock(path)
     images = [image.image for image in lock.images] if isinstance(lock, ImagesLock) else [lock.image]
     return [image.digest for image in images if image.digest is not None]

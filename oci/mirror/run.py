@@ -4,32 +4,42 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import wait
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from msgspec.structs import replace
 
 from oci.cancel import CancelToken
+from oci.digest import Digest
 from oci.errors import Cancelled, InvalidInput, TransshipError
+from oci.export.export import sign_archive, sums_of
 from oci.meter import Meter, PartThreads
 from oci.mirror.compare import compare
-from oci.mirror.comparison import RUN, Comparison, Coverage
+from oci.mirror.comparison import RUN, Comparison, Coverage, DestinationComparison, TagState, name_of
 from oci.mirror.config import Mirror, MirrorsConfig
 from oci.mirror.digest_cache import DigestCache
 from oci.mirror.execute import ItemOutcome, execute, not_tried
+from oci.mirror.head_cache import pinned_by
 from oci.mirror.policy import OnFailure
 from oci.mirror.results import INTERRUPTED, MirrorReport, made_of, not_begun, of_failure
 from oci.mirror.selection import expanded
 from oci.mirror.work import Breaker, WorkItem
-from oci.reference import S3_PREFIX, LayoutFolder
+from oci.output import os_errors
+from oci.receipts.receipt import Counts, Place, RelocationReceipt
+from oci.receipts.record import BegunRun, attach, policy_asked, receipt_of_tags, write_receipt
+from oci.reference import S3_PREFIX, ArchiveName, LayoutFolder, StoreName, parse_store
 from oci.registry.credentials.chain import Credentials
 from oci.registry.credentials.credential import ANONYMOUS, Credential
 from oci.registry.http.address_policy import host_of, is_loopback
 from oci.registry.options import RegistryOptions
 from oci.relocation.session import Access, Session
+from oci.relocation.transfer import DONE
+from oci.signatures.artifacts import MirrorReceipts
+from oci.signatures.keys import SigningKey, read_signing_key_file
+from oci.store import found_manifest
 
 SIDE_BY_SIDE = 16
 """Mirrors of a run that are compared and carried out at a time; the session bounds what they do together."""
@@ -47,6 +57,108 @@ class Shared:
     breaker: Breaker
     scope: Coverage = RUN
     now: datetime | None = None
+
+
+class MirrorRecorder:
+    """Records what a run of a mirror has done: made before the work, so that a key that can't be read is known by
+    then."""
+
+    def __init__(self, mirror: Mirror, *, key: SigningKey | None = None, run: str = "") -> None:
+        """`key` is that of the block that the mirror names, `run` the id of a flow run. Raises InvalidInput."""
+        self._mirror = mirror
+        self._options = options = mirror.receipts
+        if options.signing_key and not (key or options.sign):
+            raise InvalidInput(
+                f"the receipts of {mirror.name} are signed with the block {options.signing_key}, which a flow loads",
+                hint="for runs without Prefect, name a file of this machine as well: receipts: {sign: KEY}",
+            )
+        self._key = key or (read_signing_key_file(options.sign) if options.sign else None)
+        if self._key is not None and any(each.archive for each in mirror.destinations):
+            self._key.check_signs_digests()
+        self._run = BegunRun.now(run)
+
+    def record(self, session: Session, comparison: Comparison, outcomes: Iterable[ItemOutcome]) -> None:
+        """Writes and attaches the receipts: of each destination that was compared, what is in place or was copied.
+        What failed or was refused is in none. Raises what a store raises: what was copied stays."""
+        carried = [outcome for outcome in outcomes if outcome.status == DONE]
+        for number, result in enumerate(comparison.destinations, 1):
+            delivered = [outcome for outcome in carried if outcome.destination == result.destination]
+            name = parse_store(result.destination)
+            if isinstance(name, ArchiveName):
+                if delivered:
+                    sums = sums_of(session, name.locations)
+                    if self._key is not None:
+                        sign_archive(session, sums, self._key)
+                    shown = {tag.tag: Digest(tag.source) for tag in result.tags if tag.source} or self._pinned()
+                    self._write(self._receipt(session, result, shown, delivered, sums), number)
+                continue
+            if self._options.folder and result.error is None:
+                self._write(
+                    self._receipt(session, result, self._shown(session, name, result, delivered), delivered), number
+                )
+            for outcome in delivered if self._options.attach else ():
+                self._attach(session, result, outcome)
+
+    def _shown(
+        self, session: Session, name: StoreName, result: DestinationComparison, delivered: Sequence[ItemOutcome]
+    ) -> dict[str, Digest]:
+        """What tags show there; one that is settled was not asked for. What a lock pins has none."""
+        states = (TagState.IN_PLACE, TagState.MORE_THERE)
+        placed = {tag.tag: tag.destination or tag.source for tag in result.tags if tag.state in states}
+        if self._mirror.source.lock:
+            return self._pinned() if placed or delivered else {}
+        store, unasked = session.destination(name), [tag for tag, digest in placed.items() if not digest]
+        heads = zip(unasked, session.workers.map(store.head_manifest, unasked), strict=True)
+        shown = {tag: Digest(digest) for tag, digest in placed.items() if digest}
+        shown |= {tag: head.digest for tag, head in heads if head is not None}
+        return shown | {tag: Digest(each.digest) for each in delivered for tag in each.tags or (each.digest,)}
+
+    def _pinned(self) -> dict[str, Digest]:
+        return {digest: digest for digest in pinned_by(self._mirror.source.lock)}
+
+    def _attach(self, session: Session, result: DestinationComparison, outcome: ItemOutcome) -> None:
+        """To an image or a bundle; a lock has no root."""
+        if outcome.digest:
+            destination, digest = session.destination(parse_store(outcome.destination)), Digest(outcome.digest)
+            receipt = self._receipt(session, result, dict.fromkeys(outcome.tags or (digest,), digest), [outcome])
+            attach(destination, found_manifest(destination, digest), receipt.render(self._key))
+
+    def _receipt(
+        self,
+        session: Session,
+        result: DestinationComparison,
+        shown: Mapping[str, Digest],
+        delivered: Sequence[ItemOutcome],
+        files: Mapping[str, str] | None = None,
+    ) -> RelocationReceipt:
+        spent = ("bytes_written", "bytes_mounted", "bytes_skipped")
+        return receipt_of_tags(
+            shown,
+            source=Place(kind="mirror", name=str(self._mirror.source)),
+            source_of=lambda tag: name_of(self._mirror, tag) if tag else str(self._mirror.source),
+            destination=parse_store(result.destination),
+            copied=None if files else {outcome.digest for outcome in delivered},
+            files=files,
+            parameters=_rules(self._mirror),
+            policy=policy_asked(session, self._mirror, result.destination),
+            run=self._run.finished,
+            counts=Counts(**{name: sum(getattr(outcome, name) for outcome in delivered) for name in spent}),
+        )
+
+    def _write(self, receipt: RelocationReceipt, number: int) -> None:
+        """A mirror of a namespace has a folder: its names are those of repositories, which no path leaves."""
+        if self._options.folder:
+            end = f".{number}" if number > 1 else ""
+            path = os.path.join(self._options.folder, f"{self._mirror.name}{end}.receipt.json")
+            with os_errors(store=path, operation="making the folder of the receipt"):
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+            write_receipt(path, receipt.render(self._key))
+
+
+def _rules(mirror: Mirror) -> dict[str, Any]:
+    """What the mirror says that isn't the default, but for when it runs and where."""
+    left_out = ("name", "source", "destinations", "schedule", "on_push", "limits", "receipts")
+    return {name: value for name, value in mirror.to_dict().items() if name not in left_out}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +205,10 @@ def check_consent(
         requested.append(("paths", bucket.ca_file))
     for mirror in mirrors:
         stores = [mirror.source.store, *(destination.store for destination in mirror.destinations)]
-        requested.extend(("paths", path) for path in (mirror.source.lock, mirror.policy))
+        receipts = mirror.receipts
+        requested.extend(
+            ("paths", path) for path in (mirror.source.lock, mirror.policy, receipts.folder, receipts.sign)
+        )
         requested.extend(("paths", str(store)) for store in stores if isinstance(store, LayoutFolder))
         requested.extend(
             ("paths", destination.archive)
@@ -224,6 +339,7 @@ def run_mirror(
     then. `meter` counts what this mirror spends, where others share the session."""
     breaker, meter = shared.breaker, meter or session.meter
     try:
+        recorder = MirrorRecorder(mirror) if mirror.receipts != MirrorReceipts() else None
         comparison = compare(session, mirror, facts=shared.facts, breaker=breaker, scope=shared.scope, now=shared.now)
     except Cancelled:
         if on_cut is not None:
@@ -255,4 +371,10 @@ def run_mirror(
             untried = not_tried(comparison.work, outcomes, TransshipError(INTERRUPTED))
             on_cut(made_of(mirror, comparison, (*outcomes, *untried), breaker, meter.receipt()))
         raise
-    return made_of(mirror, comparison, every, breaker, meter.receipt())
+    problem = ""
+    try:
+        if recorder is not None:
+            recorder.record(session, comparison, every)
+    except TransshipError as error:
+        problem = str(error)
+    return made_of(mirror, comparison, every, breaker, meter.receipt(), error=problem)

@@ -139,8 +139,52 @@ class GateOptions(Options, frozen=True, kw_only=True):
     ] = False
 
 
+class MirrorReceipts(Options, frozen=True, kw_only=True):
+    """What a run of a mirror leaves in writing, and who signs it."""
+
+    folder: Annotated[
+        str,
+        option(
+            "Folder",
+            "On the machine of the run: each run writes there, as NAME.receipt.json, what the tags of the mirror show "
+            "at its destination; NAME.2.receipt.json for a second one. An immutable tag costs a request then.",
+            examples=["/var/lib/transship/receipts"],
+            max_length=2000,
+        ),
+    ] = ""
+    attach: Annotated[
+        bool,
+        option("Attach", "Attach a signed receipt to each image that was copied, as cosign attaches attestations."),
+    ] = False
+    sign: Annotated[
+        str,
+        option(
+            "Sign with",
+            "Private key on the machine of the run, PEM or cosign's with COSIGN_PASSWORD. It signs receipts, and "
+            "archives that the mirror writes (NAME.sigstore.json).",
+            examples=["/etc/transship/cosign.key"],
+            max_length=2000,
+        ),
+    ] = ""
+    signing_key: Annotated[
+        str,
+        option(
+            "Signing key",
+            "Name of a Signing Key block, for runs on a worker, in the place of a file.",
+            examples=["corp-receipts"],
+            pattern=r"^([a-z0-9][a-z0-9-]*)?$",
+            max_length=400,
+        ),
+    ] = ""
+
+    def __post_init__(self) -> None:
+        if self.attach and not (self.sign or self.signing_key):
+            raise InvalidInput("only a signed receipt can be attached", hint="name the key: sign, or signing_key")
+
+
 class MirrorArtifacts(GateOptions, frozen=True, kw_only=True):
-    """What a mirror takes of that which is attached to images, and which images it lets in."""
+    """What a mirror takes of that which is attached to images, which images it lets in, and what it leaves in
+    writing."""
 
     artifacts: Annotated[
         tuple[ArtifactWord, ...],
@@ -163,6 +207,10 @@ class MirrorArtifacts(GateOptions, frozen=True, kw_only=True):
             examples=["6h"],
         ),
     ] = timedelta(hours=24)
+
+    receipts: Annotated[
+        MirrorReceipts, option("Receipts", "What a run leaves in writing, and who signs it.", group="signatures")
+    ] = MirrorReceipts()
 
     @property
     def wanted_artifacts(self) -> ArtifactSelection:
