@@ -212,7 +212,7 @@ def wrong(*more: str) -> Done:
 def test_what_such_an_archive_can_not_have_is_refused_before_any_request(tmp_path: Path) -> None:
     place = f"docker-archive:{tmp_path}/web.tar"
 
-    for more in ("--resume", "--plan", "--sha256sums", "--verify=head"):
+    for more in ("--resume", "--plan", "--verify=head"):
         assert wrong("--to-repo", place, more).code == ExitCode.USAGE, more
     assert wrong("--to-repo", "docker-archive:").code == ExitCode.USAGE
     assert wrong("--to-repo", place, "--to-tar", "x.tar").code == ExitCode.USAGE

@@ -357,10 +357,12 @@ def test_an_archive_for_other_tools_is_signed_and_has_a_receipt(
     origin: StrictRegistry, destination: StrictRegistry, keys: Path, tmp_path: Path, transport: str
 ) -> None:
     archive, receipt = tmp_path / "web.tar", tmp_path / "web.receipt.json"
-    copied(f"{origin.host}/shop/web:1.0", f"{transport}:{archive}", keys, receipt)
+    copied(f"{origin.host}/shop/web:1.0", f"{transport}:{archive}", keys, receipt, "--sha256sums")
 
     said = signed_statement(receipt.read_bytes(), keys / "own.pub", tmp_path)
-    assert said["predicate"]["files"] == {"web.tar": hashlib.sha256(archive.read_bytes()).hexdigest()}
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    assert said["predicate"]["files"] == {"web.tar": digest}
+    assert (tmp_path / "web.tar.SHA256SUMS").read_text() == f"{digest}  web.tar\n"
     assert said["predicate"]["destination"]["kind"] == ("archive" if transport == "oci-archive" else transport)
     assert checked(str(receipt), keys)[0] == 0
     to = ("--to-repo", f"{destination.host}/mirror/web", "--require-signature", str(keys / "own.pub"))
