@@ -38,13 +38,13 @@ class Decision(Struct, frozen=True, kw_only=True):
     def to_dict(self) -> dict[str, Any]:
         return to_dict(self)
 
-    def error(self) -> NotTrusted:
+    def error(self, hint: str = HINT) -> NotTrusted:
         return NotTrusted(
             f"the policy refuses it ({self.scope}): {self.reason}",
             side="source",
             subject=self.image,
             operation="proving",
-            hint=HINT,
+            hint=hint,
         )
 
 

@@ -5,17 +5,30 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from uuid import uuid4
 
 import httpx
 import pytest
 from pydantic import SecretStr
 
-from flows import RelocateParameters, relocate_sync
+from flows import (
+    MirrorParameters,
+    RelocateParameters,
+    VerifyReceiptParameters,
+    mirror_sync,
+    relocate_sync,
+    verify_receipt_sync,
+)
 from flows.parameters import SourceKind, Verify
+from flows.parameters.mirror import MirrorShardParameters
 from flows.parameters.relocate import TarballOptions
-from oci.errors import InvalidInput, NotSigned
+from flows.results import DRIFT
+from oci.errors import Incomplete, InvalidInput, NotSigned
+from oci.mirror.config import MirrorsConfig
+from oci.receipts.check import LOST_IMAGE, LOST_TAG
 from oci.relocation.request import CopyOptions, ReceiptOptions
 from tasks.blocks import SigningKey
+from tasks.fleet.queue import ShardQueue
 from tests.servers.docker_registry import DockerRegistry
 from tests.support.content import OCI_INDEX
 from tests.support.cosign_key import cosign_key
@@ -112,3 +125,45 @@ def test_a_block_that_is_not_there_is_said_before_any_work(
 
     assert "no-such-key" in refused.value.message
     assert other_registry.repository_tags(repository) == []
+
+
+def test_a_mirror_signs_its_receipts_with_a_block_and_a_flow_compares_them(
+    shop: Shop, other_registry: DockerRegistry, repository: str, public: Path, tmp_path: Path
+) -> None:
+    asyncio.run(SigningKey(key=SecretStr(SIGNER.private().decode())).asave("mirror-key", overwrite=True))
+    here, folder = f"{other_registry.host}/{repository}", tmp_path / "receipts"
+    file = tmp_path / "mirrors.yaml"
+    receipts = {"folder": str(folder), "attach": True, "signing_key": "mirror-key"}
+    one = {"name": "shop", "source": {"bundle": shop.reference}, "destinations": [{"repository": here}]}
+    file.write_text(json.dumps({"version": 1, "mirrors": [{**one, "receipts": receipts}]}))
+
+    assert mirror_sync(MirrorParameters(path=str(file))).succeeded
+
+    receipt = folder / "shop.receipt.json"
+    said = signed_statement(receipt.read_bytes(), public, tmp_path)["predicate"]
+    assert said["tags"] == {"1.4.0": shop.bundle.digest}
+    assert said["run"]["id"] == str(with_client(newest_run).id)
+    for name in (str(receipt), f"{here}:1.4.0"):
+        checked = verify_receipt_sync(VerifyReceiptParameters(receipt=name, keys=(str(public),), deep=True))
+        assert (checked.images, checked.differences) == (1, ())
+    httpx.delete(f"{other_registry.url}/v2/{repository}/manifests/{shop.bundle.digest}").raise_for_status()
+    with pytest.raises(Incomplete) as drift:
+        verify_receipt_sync(VerifyReceiptParameters(receipt=str(receipt), keys=(str(public),)))
+    assert {failure.message.partition(":")[0] for failure in drift.value.failures} == {LOST_IMAGE, LOST_TAG}
+    state = with_client(newest_run).state
+    assert state is not None
+    assert state.name == DRIFT
+    strange = Signer.make().write(tmp_path / "strange.pub")
+    with pytest.raises(NotSigned):
+        verify_receipt_sync(VerifyReceiptParameters(receipt=str(receipt), keys=(str(strange),)))
+
+
+def test_a_run_that_helps_writes_no_receipts(tmp_path: Path) -> None:
+    """Its consent, its key and its files are another machine's."""
+    left = {"folder": str(tmp_path), "sign": "cosign.key"}
+    body = {"name": "a", "source": {"repository": "a.example/x"}, "destinations": [{"repository": "b.example/x"}]}
+    config = MirrorsConfig.make({"version": 1, "mirrors": [{**body, "receipts": left}]})
+
+    sent = MirrorShardParameters.sent(config, config.mirrors[0], ShardQueue(uuid4(), "work", user="a"))
+
+    assert "receipts" not in json.dumps(sent)

@@ -59,8 +59,8 @@ def check_policy(invocation: Invocation, /, registry: RegistryFlags, **flags: An
         decision = gate.decide(source, image, parse_store(flags["to"]) if flags["to"] else image.repository)
     invocation.output.result(**decision.to_dict())
     for step in decision.steps:
-        invocation.output.line(f"policy | {step}")
+        invocation.output.block(f"policy | {step}\n")
     if not decision.accepted:
-        raise decision.error()
+        raise decision.error(hint=f"ask who publishes it for what is missing, or change the rule in {flags['policy']}")
     invocation.output.summary(f"{decision.image} -> {decision.destination}: accepted ({decision.scope})")
     invocation.output.finish()

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.servers.strict_registry import StrictRegistry
 from tests.support.command import transship
-from tests.support.content import image, push
+from tests.support.content import image
 from tests.support.signing import Signer, cosign_sign
 
 CONTENT = image(811)
-
-
-@pytest.fixture
-def origin() -> Iterator[StrictRegistry]:
-    with StrictRegistry() as server:
-        push(server.url, "shop/web", CONTENT, "1.0")
-        yield server
 
 
 @pytest.fixture
@@ -36,14 +28,15 @@ def test_a_check_explains_each_step_and_ends_with_three_or_nothing(
     origin: StrictRegistry, signer: Signer, tmp_path: Path
 ) -> None:
     command = ("policy", "check", f"{origin.host}/shop/web:1.0", "--policy", str(tmp_path / "policy.yaml"))
-    refused = transship(*command, "--json")
+    refused, plainly = transship(*command, "--json"), transship(*command)
     cosign_sign(origin.url, "shop/web", CONTENT, signer, reference=f"{origin.host}/shop/web")
     accepted = transship(*command, "--json")
 
     assert (refused.code, accepted.code) == (3, 0)
-    steps = json.loads(accepted.out)["Lines"]
+    steps = json.loads(accepted.out)["Result"]["steps"]
     assert any("release.pub" in step for step in steps)
-    assert "policy check" in json.loads(refused.out)["Error"]["Hint"]
+    assert plainly.out.splitlines() == [f"policy | {step}" for step in json.loads(refused.out)["Result"]["steps"]]
+    assert str(tmp_path / "policy.yaml") in json.loads(refused.out)["Error"]["Hint"]
 
 
 def test_a_copy_of_a_refused_image_ends_with_three(origin: StrictRegistry, signer: Signer, tmp_path: Path) -> None:
