@@ -148,7 +148,7 @@ class MirrorRecorder:
     def _write(self, receipt: RelocationReceipt, number: int) -> None:
         """A mirror of a namespace has a folder: its names are those of repositories, which no path leaves."""
         if self._options.folder:
-            end = f".{number}" if number > 1 else ""
+            end = f"@{number}" if number > 1 else ""  # no repository has it in its name
             path = os.path.join(self._options.folder, f"{self._mirror.name}{end}.receipt.json")
             with os_errors(store=path, operation="making the folder of the receipt"):
                 os.makedirs(os.path.dirname(path), exist_ok=True)

@@ -147,7 +147,7 @@ class MirrorReceipts(Options, frozen=True, kw_only=True):
         option(
             "Folder",
             "On the machine of the run: each run writes there, as NAME.receipt.json, what the tags of the mirror show "
-            "at its destination; NAME.2.receipt.json for a second one. An immutable tag costs a request then.",
+            "at its destination; NAME@2.receipt.json for a second one. An immutable tag costs a request then.",
             examples=["/var/lib/transship/receipts"],
             max_length=2000,
         ),

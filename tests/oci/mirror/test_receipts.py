@@ -154,8 +154,8 @@ def test_mirrors_of_a_namespace_and_several_destinations_have_receipts_of_their_
 
     assert [report.failed for report in reports] == [(), ()]
     written = {str(path.relative_to(tmp_path / "receipts")) for path in (tmp_path / "receipts").rglob("*.json")}
-    assert written == {f"all/{name}{end}.receipt.json" for name in ("web", "tools/cli") for end in ("", ".2")}
-    place = statement(tmp_path, keys, "all/tools/cli.2")["destination"]["name"]
+    assert written == {f"all/{name}{end}.receipt.json" for name in ("web", "tools/cli") for end in ("", "@2")}
+    place = statement(tmp_path, keys, "all/tools/cli@2")["destination"]["name"]
     assert place == f"{destination.host}/two/{repository}/tools/cli"
 
 
