@@ -20,6 +20,7 @@ from tasks.archive import (
     complete_tarball,
     plan_tarball,
     verify_tarball,
+    write_here,
     write_on_fleet,
     write_tarball,
 )
@@ -66,7 +67,7 @@ async def _write(work: ExportRun, parameters: RelocateParameters) -> None:
             await write_on_fleet(work, location, groups, tarball.fleet(), sent)
             return
         for group in groups:
-            await write_tarball(plan.volumes[group.volume].location, group.volume, list(group.numbers))
+            await write_here(work, group)
 
 
 @flow(name="write-archive-parts", persist_result=False)

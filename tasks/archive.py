@@ -216,11 +216,17 @@ class PartsAccount(BaseModel):
         }
 
 
+async def write_here(export: ExportRun, group: Group) -> None:
+    location = export.archive_planned.volumes[group.volume].location
+    await write_tarball(location, group.volume, list(group.numbers))
+
+
 async def write_on_fleet(
     export: ExportRun, location: str, groups: Sequence[Group], fleet: Fleet, parameters: GroupParameters
 ) -> None:
     """Has every group written by the fleet, into the upload that the export has begun. A group whose run was lost is
-    sent again, and only what is missing of it is written. Raises Incomplete when a group failed; what is stored stays.
+    sent again, and only what is missing of it is written; one that the Prefect server makes no run for is written here.
+    Raises Incomplete when a group failed; what is stored stays.
     """
 
     def noted(run: UUID, account: Heartbeat) -> None:
@@ -233,10 +239,13 @@ async def write_on_fleet(
         for number, group in enumerate(groups, 1)
     ]
     ends = await run_on_fleet(jobs, fleet, on_account=noted)
+    for group, end in zip(groups, ends, strict=True):
+        if end.end is JobState.REFUSED:
+            await write_here(export, group)
     failures = [
         StoreError(end.message, side="destination", store=location, subject=job.name, retryable=True)
         for job, end in zip(jobs, ends, strict=True)
-        if end.end is not JobState.COMPLETED
+        if end.end not in (JobState.COMPLETED, JobState.REFUSED)
     ]
     if failures:
         raise Incomplete(

@@ -9,12 +9,12 @@ from typing import Any
 import msgspec
 
 from oci.errors import InvalidDocument
-from oci.meter import Receipt
 from oci.mirror.execute import ItemOutcome
 from oci.mirror.work import WorkItem
 from oci.reference import LAYOUT_PREFIX
 from oci.relocation.transfer import FAILED
 from tasks.fleet.queue import ShardQueue
+from tasks.fleet.spread import ShardResult
 from tasks.mirror import MirrorRun
 
 _MOST_ITEMS = 200
@@ -54,15 +54,9 @@ class MirrorWork:
         return self._parameters(queue)
 
     def note(self, helper: str, text: str) -> None:
-        reported = msgspec.json.decode(text, type=_Result)
-        self._run.elsewhere[helper] = max(
-            reported.receipt, self._run.elsewhere.get(helper, Receipt()), key=lambda receipt: receipt.seconds
-        )
-        for outcome in reported.outcomes:
-            key = (outcome.source, outcome.destination)
-            before = self._run.outcomes.get(key)
-            if before is None or before.status == FAILED:
-                self._run.outcomes[key] = outcome
+        reported = msgspec.json.decode(text, type=ShardResult[ItemOutcome])
+        run = self._run
+        reported.note(run.outcomes, lambda outcome: (outcome.source, outcome.destination), run.elsewhere, helper)
 
     async def remaining(self, units: Sequence[WorkItem]) -> list[WorkItem]:
         """Leaves out nothing but what is known to be done: an item that is done costs a few requests."""
@@ -71,11 +65,6 @@ class MirrorWork:
     def fail(self, units: Sequence[WorkItem], reason: str) -> None:
         for item in units:
             self._run.record(item, tuple(_lost(item, target.destination, reason) for target in item.targets))
-
-
-class _Result(msgspec.Struct, frozen=True):
-    outcomes: list[ItemOutcome] = []
-    receipt: Receipt = Receipt()
 
 
 def unpack(text: str) -> list[WorkItem]:
@@ -90,7 +79,7 @@ def result_of(run: MirrorRun, items: Sequence[WorkItem]) -> str:
     """Returns what has become of some items, and what the run has cost so far."""
     sources = {item.source for item in items}
     outcomes = [outcome for (source, _), outcome in run.outcomes.items() if source in sources]
-    return msgspec.json.encode({"outcomes": outcomes, "receipt": run.receipt()}).decode()
+    return ShardResult(outcomes, run.receipt()).to_json()
 
 
 def stays_here(items: Sequence[WorkItem]) -> str:

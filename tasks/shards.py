@@ -15,15 +15,15 @@ from prefect.logging import get_run_logger
 
 from oci.digest import Digest
 from oci.errors import InvalidDocument, StoreError
-from oci.meter import Receipt
 from oci.relocation.plan import Plan, PlannedManifest
 from oci.relocation.session import Session
 from oci.relocation.shards import Weights, cut, local_stores, part_of, with_present_marked
-from oci.relocation.transfer import DONE, FAILED, ImageOutcome, failure
+from oci.relocation.transfer import DONE, ImageOutcome, failure
 from oci.units import show_size
 from tasks.access import access_was_given
 from tasks.fleet.limits import limits_of
 from tasks.fleet.queue import ShardQueue
+from tasks.fleet.spread import ShardResult
 from tasks.relocate import RelocationRun
 
 _LONGEST = 64 << 20
@@ -62,7 +62,7 @@ def _with_text(session: Session, manifest: PlannedManifest) -> PlannedManifest:
 def result_of(run: RelocationRun, images: Sequence[Digest]) -> str:
     """Returns what has become of some images, and what the run has cost so far."""
     outcomes = [run.outcomes[digest] for digest in images if digest in run.outcomes]
-    return msgspec.json.encode({"outcomes": outcomes, "receipt": run.receipt()}).decode()
+    return ShardResult(outcomes, run.receipt()).to_json()
 
 
 async def open_shard(run: RelocationRun, text: str, *, ask: bool) -> list[Digest]:
@@ -79,11 +79,6 @@ async def open_shard(run: RelocationRun, text: str, *, ask: bool) -> list[Digest
         if image.present:
             run.outcomes[image.digest] = _outcome_of(image)
     return [image.digest for image in sorted(shard.to_transfer, key=lambda image: -shard.bytes_below(image))]
-
-
-class _Result(msgspec.Struct, frozen=True):
-    outcomes: list[ImageOutcome] = []
-    receipt: Receipt = Receipt()
 
 
 def stays_here(plan: Plan) -> str:
@@ -126,14 +121,8 @@ class RelocationWork:
         return self._parameters(queue)
 
     def note(self, helper: str, text: str) -> None:
-        reported = msgspec.json.decode(text, type=_Result)
-        self._run.elsewhere[helper] = max(
-            reported.receipt, self._run.elsewhere.get(helper, Receipt()), key=lambda receipt: receipt.seconds
-        )
-        for outcome in reported.outcomes:
-            before = self._run.outcomes.get(outcome.digest)
-            if before is None or before.status == FAILED:
-                self._run.outcomes[outcome.digest] = outcome
+        reported = msgspec.json.decode(text, type=ShardResult[ImageOutcome])
+        reported.note(self._run.outcomes, lambda outcome: outcome.digest, self._run.elsewhere, helper)
 
     async def remaining(self, units: Sequence[Digest]) -> list[Digest]:
         if not self._trusting:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass
+from uuid import UUID
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
@@ -14,7 +15,6 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.sorting import FlowRunSort
 
 from oci.units import counted
-from tasks.fleet.dispatch import find_deployment
 
 UNKNOWN_START = 15.0
 """Seconds that a helper is thought to take to start where none has started before."""
@@ -69,11 +69,8 @@ def decide(outlook: Outlook) -> Decision:
     return Decision(helpers=helpers, reason=reason, pace=pace)
 
 
-async def recent_start(name: str) -> float:
-    """Returns the seconds that the last runs of a deployment took to start, the median of at most 10.
-
-    Raises InvalidInput when there is no such deployment."""
-    deployment = await find_deployment(name)
+async def recent_start(deployment: UUID) -> float:
+    """Returns the seconds that the last runs of a deployment took to start, the median of at most 10."""
     async with get_client() as client:
         runs = await client.read_flow_runs(
             flow_run_filter=FlowRunFilter(

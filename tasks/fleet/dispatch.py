@@ -63,6 +63,8 @@ class JobState(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
     LOST = "lost"
+    REFUSED = "refused"
+    """It has none: the Prefect server didn't make it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,8 +73,8 @@ class JobEnd:
 
     end: JobState
     message: str
-    account: Heartbeat
-    run: UUID
+    account: Heartbeat = field(default_factory=Heartbeat)
+    run: UUID | None = None
 
     @property
     def worth_sending_again(self) -> bool:
@@ -96,12 +98,13 @@ async def run_on_fleet(
     on_end: Callable[[JobEnd], Awaitable[None]] | None = None,
     is_over: Callable[[], bool] = lambda: False,
 ) -> list[JobEnd]:
-    """Has every job done by the fleet and gives how each ended, in order. One that fails doesn't stop the others.
+    """Has every job done by the fleet and gives how each ended, in order. One that fails, or that the Prefect server
+    makes no run for, doesn't stop the others.
 
     Call it inside a flow: the runs are its subflows. When the caller is cancelled, or fails, they are cancelled too;
     where `is_over` says that nothing is left to do, only those that haven't begun: the others end by themselves.
-    `on_end` gets the end of every run, before a lost job is sent again. Raises InvalidInput when there is no such
-    deployment.
+    `on_end` gets the end of every run, before a lost job is sent again, and every refusal. Raises InvalidInput when
+    there is no such deployment.
     """
     await find_deployment(fleet.deployment)
     watch = _Watch(fleet, on_account)
@@ -139,7 +142,13 @@ async def _carry(
 ) -> JobEnd:
     for number in range(1 + fleet.retries):
         name = job.name if number == 0 else f"{job.name}, sent again ({number})"
-        end = await watch.end_of(job, await _send(job, name, fleet, watch))
+        try:
+            run = await _send(job, name, fleet, watch)
+        except Exception as error:  # noqa: BLE001 - whatever the server's reason is, the other jobs go on
+            get_run_logger().warning("%s gets no run: %s", job.name, refusal(error))
+            end = JobEnd(end=JobState.REFUSED, message=refusal(error))
+        else:
+            end = await watch.end_of(job, run)
         if on_end is not None:
             await on_end(end)
         if not end.worth_sending_again:
@@ -289,6 +298,12 @@ async def _end_as_crashed(run: UUID, message: str) -> None:
             await client.set_flow_run_state(run, Crashed(message=message), force=True)
         except Exception as error:  # noqa: BLE001 - its job is sent again nevertheless
             get_run_logger().warning("the lost run %s couldn't be ended: %s", run, error)
+
+
+def refusal(error: Exception) -> str:
+    """Returns what a report says of a request that the Prefect server didn't carry out."""
+    first_line, *_ = [*str(error).splitlines(), type(error).__name__]
+    return f"the Prefect server refused: {first_line}"
 
 
 def _end(run: FlowRun) -> JobState | None:

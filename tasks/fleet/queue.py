@@ -80,6 +80,11 @@ class ShardQueue:
         """Returns the run that works, or has worked, on each shard."""
         return await self._news("user", self._users)
 
+    @property
+    def helpers(self) -> frozenset[str]:
+        """The other runs that were seen to take shards."""
+        return frozenset(self._users.values()) - {self.user}
+
     async def results(self) -> Mapping[int, str]:
         """Returns what was said of each shard that has ended."""
         return await self._news("result", self._results)

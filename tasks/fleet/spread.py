@@ -3,7 +3,8 @@
 The run begins at once. When its pace shows that helpers would save time, it puts what it has not begun into a queue of
 shards, the big ones first and small ones last, and starts helpers: flow runs that take shards until there are none. It
 goes on, and takes from the queue as well. Helpers that come too late find nothing to do; the shards of one that is lost
-go back into the queue, in halves. So nothing waits for a helper, and nothing is lost with one.
+go back into the queue, in halves. So nothing waits for a helper, and nothing is lost with one; where the Prefect server
+refuses shards or helpers, or no worker takes them, the run does all of it.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 from uuid import UUID, uuid4
 
+import msgspec
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
+from oci.meter import Receipt
+from oci.relocation.transfer import FAILED
 from oci.units import counted
 from tasks.fleet.decision import Decision, Outlook, decide, recent_start
-from tasks.fleet.dispatch import Fleet, Job, JobEnd, run_on_fleet
+from tasks.fleet.dispatch import Fleet, Job, JobEnd, JobState, find_deployment, refusal, run_on_fleet
 from tasks.fleet.queue import ShardQueue
 
 Unit = TypeVar("Unit")
@@ -81,6 +85,38 @@ class Work(Protocol[Unit]):
         """Notes units that cost one helper after the other."""
 
 
+class Outcome(Protocol):
+    """What became of a unit."""
+
+    @property
+    def status(self) -> str: ...
+
+
+OutcomeT = TypeVar("OutcomeT", bound=Outcome)
+Key = TypeVar("Key")
+
+
+class ShardResult(msgspec.Struct, Generic[OutcomeT], frozen=True):
+    """What a helper says of a shard that it has ended, and what its run has cost so far."""
+
+    outcomes: list[OutcomeT]
+    receipt: Receipt
+
+    def to_json(self) -> str:
+        return msgspec.json.encode(self).decode()
+
+    def note(
+        self, outcomes: dict[Key, OutcomeT], key: Callable[[OutcomeT], Key], elsewhere: dict[str, Receipt], helper: str
+    ) -> None:
+        """Adds it to what a run knows: `outcomes`, of which only failed ones change, and the costs of helpers."""
+        latest = elsewhere.get(helper, Receipt())
+        elsewhere[helper] = max(self.receipt, latest, key=lambda receipt: receipt.seconds)
+        for outcome in self.outcomes:
+            before = outcomes.get(key(outcome))
+            if before is None or before.status == FAILED:
+                outcomes[key(outcome)] = outcome
+
+
 Do = Callable[[list[Unit]], Awaitable[None]]
 """Does some units. What goes wrong is kept where it belongs, and not raised."""
 
@@ -105,7 +141,7 @@ class _Feed(ABC, Generic[Unit]):
 
     def _begin(self, number: int, units: Sequence[Unit]) -> None:
         if units:
-            self._open[number] = len(units)
+            self._open[number] = self._open.get(number, 0) + len(units)
             self._pending.extend((number, unit) for unit in units)
 
     async def _work(self, do: Do[Unit], images_together: int) -> None:
@@ -150,6 +186,11 @@ class Spread(_Feed[Unit]):
         self._tries: dict[int, int] = {}
         self._settled: set[int] = set()
         """Shards that were done, taken by this run, or put back in halves."""
+        self._refused: list[Unit] = []
+        """What the Prefect server didn't take as shards, and this run hasn't begun."""
+        self._closed = False
+        """The queue takes no more."""
+        self._refusals = 0
         self._over = False
 
     async def carry_out(self, units: Sequence[Unit], do: Do[Unit], *, width: int, images_together: int = 1) -> None:
@@ -160,17 +201,25 @@ class Spread(_Feed[Unit]):
         run = flow_run.id
         if run is None:
             raise RuntimeError("work is shared inside a flow run")
+        deployment = await find_deployment(self._helpers.fleet.deployment)
         self._begin(_BEGUN, units)
         self._width = width
-        start = await recent_start(self._helpers.fleet.deployment)
         queue = ShardQueue(UUID(run), f"shards-{uuid4().hex[:8]}", user=str(run))
         async with queue, asyncio.TaskGroup() as group:
-            sharing = group.create_task(self._share(queue, start))
+            sharing = group.create_task(self._share(queue, deployment))
             async with asyncio.TaskGroup() as workers:
                 for _ in range(width):
                     workers.create_task(self._work(do, images_together))
             self._over = True
             sharing.cancel()
+        if self.decision.helpers and not queue.helpers:
+            self._go_on_alone("no worker took a shard")
+
+    def _go_on_alone(self, problem: str) -> None:
+        """Says so in the log, and in what the report says of the decision."""
+        decided = f"{self.decision.reason}; " if self.decision.reason else ""
+        self.decision = Decision(helpers=0, reason=f"{decided}done by this run alone: {problem}")
+        get_run_logger().warning("%s", self.decision.reason)
 
     async def _next_shard(self) -> tuple[int, list[Unit]] | None:
         while True:
@@ -179,7 +228,10 @@ class Spread(_Feed[Unit]):
                 shard = await self._queue.take() if self._queue else None
                 if shard is not None:
                     self._settled.add(shard[0])
-                    return shard[0], self._shards[shard[0]]
+                    return shard[0], self._shards.get(shard[0], [])
+                if self._refused:
+                    units, self._refused = self._refused, []
+                    return _BEGUN, units
                 if self._settled.issuperset(self._shards):
                     return None
             await self._news.wait()
@@ -188,18 +240,30 @@ class Spread(_Feed[Unit]):
         if self._queue is not None and number != _BEGUN:
             await self._queue.finish(number, "")
 
-    async def _share(self, queue: ShardQueue, start: float) -> None:
+    async def _share(self, queue: ShardQueue, deployment: UUID) -> None:
+        try:
+            start = await recent_start(deployment)
+        except Exception as error:  # noqa: BLE001 - whatever the server's reason is, the work goes on
+            self._go_on_alone(refusal(error))
+            return
         if not await self._is_worth(start):
             return
         get_run_logger().info("%s", self.decision.reason)
         await self._fill(queue)
+        if not self._shards:
+            return  # the queue took none
         jobs = [
             Job(name=f"{self._name}, helper {number}", parameters=self._shared.parameters(queue))
             for number in range(1, self.decision.helpers + 1)
         ]
 
         async def ended(end: JobEnd) -> None:
-            await self._put_back(queue, str(end.run))
+            if end.end is not JobState.REFUSED:
+                await self._put_back(queue, str(end.run))
+                return
+            self._refusals += 1
+            if self._refusals == len(jobs):
+                self._go_on_alone(end.message)
 
         async def again(job: Job, end: JobEnd) -> Job | None:
             del end
@@ -259,8 +323,18 @@ class Spread(_Feed[Unit]):
     async def _put(self, queue: ShardQueue, units: list[Unit], *, tries: int) -> None:
         text = await asyncio.to_thread(self._shared.pack, units, again=tries > 0)
         async with self._putting:
-            self._shards[queue.size], self._tries[queue.size] = units, tries  # before anybody can take it
-            await queue.put(text)
+            if not self._closed:
+                self._shards[queue.size], self._tries[queue.size] = units, tries  # before anybody can take it
+                try:
+                    await queue.put(text)
+                except Exception as error:  # noqa: BLE001 - whatever the server's reason is, the work goes on
+                    del self._shards[queue.size]
+                    self._closed = True
+                    if not self._shards:
+                        self._go_on_alone(refusal(error))
+                else:
+                    return
+            self._refused += units
 
     async def _listen(self, queue: ShardQueue) -> None:
         """Takes in what helpers say of shards that have ended."""

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -10,12 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prefect import flow
+from prefect.client.orchestration import PrefectClient
 from prefect.runtime import flow_run
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from tasks.fleet.decision import Decision, Outlook, decide
+from tasks.fleet.dispatch import Fleet
 from tasks.fleet.queue import ShardQueue
-from tasks.fleet.spread import Taker
+from tasks.fleet.spread import Helpers, Spread, Taker
+from tests.faults.proxy import Fault, FaultProxy
+from tests.support.flow_runs import with_client
 from tests.support.prefect_server import PrefectServer
+from tests.support.waiting import eventually
 
 
 def decided(
@@ -161,3 +168,87 @@ def test_a_helper_that_is_started_again_takes_what_it_had_and_others_what_is_put
             return [begun, empty, await first("one"), await first("two")]
 
     assert asyncio.run(run()) == [0, None, 0, 1]
+
+
+@dataclass
+class Numbers:
+    """Units of a weight of 1, in shards of five."""
+
+    did: list[int] = field(default_factory=list)
+
+    def progress(self) -> float:
+        return float(len(self.did))
+
+    def weight(self, units: Sequence[int]) -> float:
+        return float(len(units))
+
+    def cut(self, units: Sequence[int], *, workers: int, least: float) -> list[list[int]]:
+        return [list(units[begin : begin + 5]) for begin in range(0, len(units), 5)]
+
+    def pack(self, units: Sequence[int], *, again: bool) -> str:
+        return str(units)
+
+    def parameters(self, queue: ShardQueue) -> Mapping[str, Any]:
+        return {}
+
+    def note(self, helper: str, text: str) -> None: ...
+
+    async def remaining(self, units: Sequence[int]) -> list[int]:
+        return list(units)
+
+    def fail(self, units: Sequence[int], reason: str) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def unstaffed(prefect_server: PrefectServer) -> str:
+    """A deployment that no worker serves."""
+
+    async def make(client: PrefectClient) -> None:
+        await client.create_deployment(await client.create_flow_from_name("numbers"), "unstaffed")
+
+    with temporary_settings({PREFECT_API_URL: prefect_server.api}):
+        with_client(make)
+    return "numbers/unstaffed"
+
+
+REFUSED = "the Prefect server refused"
+
+
+@pytest.mark.parametrize(
+    ("refused", "reason"),
+    [
+        (Fault(path="/create_flow_run$", status=403), REFUSED),
+        (Fault(method="POST", path="/input$", status=403), REFUSED),
+        (Fault(method="POST", path="/input$", first=4, last=4, status=403), "no worker took a shard"),
+        (Fault(path="/flow_runs/filter$", status=403), REFUSED),
+        (Fault(path="/flow_runs/filter$", first=2, status=403), "no worker took a shard"),
+    ],
+    ids=["runs", "shards", "a shard", "recent starts", "nothing until runs are watched"],
+)
+def test_a_run_that_gets_no_helper_does_all_by_itself_and_says_why(
+    prefect: PrefectServer, unstaffed: str, refused: Fault, reason: str
+) -> None:
+    numbers = Numbers()
+    port = int(prefect.api.rpartition(":")[2].partition("/")[0])
+
+    @flow
+    async def run() -> Decision:
+        spread = Spread("numbers", numbers, Helpers(fleet=Fleet(deployment=unstaffed), most=2, always=True))
+
+        async def tried() -> bool:
+            alone = reason not in REFUSED or "alone" in spread.decision.reason
+            return alone and refused.matched >= refused.first
+
+        async def do(units: list[int]) -> None:
+            await eventually("help was sought", tried)
+            numbers.did.extend(units)
+
+        await spread.carry_out(range(40), do, width=2)
+        return spread.decision
+
+    with FaultProxy(port, refused) as proxy, temporary_settings({PREFECT_API_URL: f"http://{proxy.host}/api"}):
+        decision = asyncio.run(run())
+
+    assert sorted(numbers.did) == list(range(40))
+    assert "done by this run alone" in decision.reason
+    assert reason in decision.reason
