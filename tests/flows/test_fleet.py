@@ -10,7 +10,7 @@ import subprocess
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import timedelta
@@ -58,7 +58,7 @@ from tests.support.prefect_server import FLEET_POOL, PrefectServer, deploy, sett
 from tests.support.slow_link import SlowLink
 from tests.support.waiting import eventually, until
 
-IMAGES = 200
+IMAGES = 60
 LIMIT = 7
 """Images that may be on their way at a time; this run and three helpers would have sixteen."""
 
@@ -77,11 +77,33 @@ def images(registry: DockerRegistry) -> list[Image]:
 
 
 @pytest.fixture
-def source(registry: DockerRegistry) -> Iterator[FaultProxy]:
-    """In front of the registry: every layer and config takes a while, so that images overlap as over a real line, and
-    so that helpers come before all is done."""
-    with FaultProxy(registry.port, Fault(method="GET", path="/blobs/", delay=1.2)) as proxy:
+def far_away() -> Fault:
+    """Every layer and config takes so long that helpers come before all is done: see `near_when_helped`."""
+    return Fault(method="GET", path="/blobs/", delay=5.0)
+
+
+@pytest.fixture
+def source(registry: DockerRegistry, far_away: Fault) -> Iterator[FaultProxy]:
+    """In front of the registry: images overlap as over a real line."""
+    with FaultProxy(registry.port, far_away) as proxy:
         yield proxy
+
+
+@contextmanager
+def near_when_helped(fault: Fault, repository: str) -> Iterator[None]:
+    """Lets the rest pass fast, as soon as a helper works on a shard."""
+    over = threading.Event()
+
+    def draw_near() -> None:
+        fault.delay = 0.2
+
+    def helped() -> bool:
+        return over.is_set() or any(has_begun(str(run.id)) for run in shards_of(repository))
+
+    watching = meanwhile("a helper that works", helped, draw_near)
+    yield
+    over.set()
+    watching.join()
 
 
 def images_at_once(spans: list[Span]) -> int:
@@ -226,18 +248,22 @@ def scene(images: list[Image], registry: DockerRegistry, other_registry: DockerR
 
 @pytest.mark.slow
 def test_a_worker_killed_in_the_middle_costs_one_shard_that_finishes_elsewhere(
-    deployed: PrefectServer, scene: Scene, source: FaultProxy
+    deployed: PrefectServer, scene: Scene, source: FaultProxy, far_away: Fault
 ) -> None:
     fleet = FleetOptions(helpers=3, always=True, lost_after_seconds=15, start_within_seconds=60)
     parameters = scene.parameters(scene.images, host=source.host, verify=Verify.DEEP, fleet=fleet)
     killed: list[int] = []
     put_limit(source.host, LIMIT)
 
+    def kill(doomed: subprocess.Popen[bytes]) -> None:
+        killed.append(kill_machine(doomed))
+        far_away.delay = 0.2
+
     with deployed.worker(FLEET_POOL, "--limit", "1") as doomed:
         killing = meanwhile(
             "a shard on the doomed machine that is begun",
             lambda: any(has_begun(run_of(process)) for process in children_of(doomed.pid)),
-            lambda: killed.append(kill_machine(doomed)),
+            lambda: kill(doomed),
         )
         report = relocate_sync(parameters)
         killing.join()
@@ -258,13 +284,13 @@ def test_a_worker_killed_in_the_middle_costs_one_shard_that_finishes_elsewhere(
 
 
 def test_an_image_that_fails_at_a_helper_stops_no_other_and_moves_no_name(
-    deployed: PrefectServer, scene: Scene, source: FaultProxy
+    deployed: PrefectServer, scene: Scene, source: FaultProxy, far_away: Fault
 ) -> None:
     broken = push_image(scene.source, "fleet/broken", size=300, seed=5000)
     delete_blob(scene.source, broken.repository, broken.layer)
     listed = [*scene.images[:39], broken]
 
-    with pytest.raises(RelocationIncomplete) as caught:
+    with near_when_helped(far_away, scene.repository), pytest.raises(RelocationIncomplete) as caught:
         relocate_sync(scene.parameters(listed, host=source.host, fleet=FleetOptions(helpers=2, always=True)))
 
     report = caught.value.report
@@ -302,7 +328,7 @@ def test_a_helper_says_of_each_shard_what_became_of_its_images(prefect: PrefectS
 
 @pytest.mark.slow
 def test_cancelling_a_relocation_cancels_its_shards(deployed: PrefectServer, scene: Scene) -> None:
-    with SlowLink(scene.source.host) as link:
+    with SlowLink(scene.source.host, bytes_per_second=20_000) as link:
         parameters = scene.parameters(scene.images, host=link.address, fleet=FleetOptions(helpers=3, always=True))
 
         async def main() -> None:
@@ -322,9 +348,10 @@ def test_cancelling_a_relocation_cancels_its_shards(deployed: PrefectServer, sce
 
 @pytest.mark.slow
 def test_a_run_whose_pace_is_slow_starts_helpers_and_says_why(
-    deployed: PrefectServer, scene: Scene, source: FaultProxy
+    deployed: PrefectServer, scene: Scene, source: FaultProxy, far_away: Fault
 ) -> None:
-    report = relocate_sync(scene.parameters(scene.images, host=source.host, fleet=FleetOptions(helpers=2)))
+    with near_when_helped(far_away, scene.repository):
+        report = relocate_sync(scene.parameters(scene.images, host=source.host, fleet=FleetOptions(helpers=2)))
 
     assert report.images_copied == IMAGES
     assert "shared with" in report.fleet
@@ -357,9 +384,8 @@ def test_the_changed_images_of_a_mirror_are_carried_by_the_fleet(
     deployed: PrefectServer, scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    seed(scene.source, scene.repository, many(100))
-    # A minute of work for one: on a busy machine a helper takes half of it to start.
-    slow = Fault(method="GET", path="/manifests/", delay=2.5)
+    seed(scene.source, scene.repository, many(40))
+    slow = Fault(method="GET", path="/manifests/", delay=5.0)
     with FaultProxy(scene.source.port, slow) as source:
         mirrored = {
             "name": f"web-{uuid.uuid4().hex[:8]}",
@@ -369,13 +395,14 @@ def test_the_changed_images_of_a_mirror_are_carried_by_the_fleet(
         }
         fleet = FleetOptions(helpers=2, always=True)
         parameters = MirrorParameters(config=make_config({"mirrors": [mirrored]}), fleet=fleet)
-        first = mirror_sync(parameters).mirrors[0]
+        with near_when_helped(slow, f"mirror {mirrored['name']}"):
+            first = mirror_sync(parameters).mirrors[0]
         again = mirror_sync(parameters).mirrors[0]
 
-    assert (first.copied, first.failed) == (100, ())
+    assert (first.copied, first.failed) == (40, ())
     assert first.receipt.bytes_written > 0
     assert "2 helpers" in first.fleet
-    assert (again.copied, again.in_place) == (0, 100)
+    assert (again.copied, again.in_place) == (0, 40)
     assert set(scene.source.repository_tags(scene.repository)) <= set(
         scene.destination.repository_tags(scene.repository)
     )
