@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from calendar import monthrange
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -96,12 +97,16 @@ def _check_rrule(text: str) -> None:
         raise ValueError(f"{text!r} is more than a recurrence rule: write FREQ=WEEKLY;BYDAY=MO")
     if "FREQ=" not in rule:
         raise ValueError("a recurrence rule needs FREQ=")
-    if re.search(r"INTERVAL=0+(;|$)", rule):
-        raise ValueError(f"{text!r} is no recurrence rule: INTERVAL must be at least 1")
+    if re.search(r"(INTERVAL|COUNT)=0+(;|$)", rule):
+        raise ValueError(f"{text!r} is no recurrence rule: INTERVAL and COUNT must be at least 1")
     try:
         rrulestr(rule, dtstart=EPOCH)
+        parts = re.findall(r"\b(BYMONTH|BYMONTHDAY)=([-+,\d]+)", rule)
+        days = {name: [abs(int(number)) for number in numbers.split(",")] for name, numbers in parts}
     except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise ValueError(f"{text!r} is no recurrence rule: {error}") from error
+    if len(days) == 2 and min(days["BYMONTHDAY"]) > max(monthrange(EPOCH.year, each)[1] for each in days["BYMONTH"]):
+        raise ValueError(f"{text!r} names no day")  # dateutil would look for it until the year 9999
 
 
 def _check_zone(name: str) -> None:

@@ -264,13 +264,11 @@ def _bare(annotation: Any) -> Any:
 
 
 def _expanded(value: dict[str, Any], environment: Mapping[str, str], problems: list[Problem]) -> dict[str, Any]:
-    """`${NAME}` in texts, for the names that the file lists under `environment`; `$$` is a dollar sign. A file without
-    that list has no variables: its dollar signs are those of regular expressions."""
+    """`${NAME}` in texts, for the names that the file lists under `environment`; `$$` is a dollar sign. Without that
+    list dollar signs are those of regular expressions, and `${NAME}` is a mistake."""
     names = value.get("environment")
-    if names is None:
-        return value
     body = {key: item for key, item in value.items() if key != "environment"}
-    if not isinstance(names, list) or not _texts(names):
+    if names is not None and (not isinstance(names, list) or not _texts(names)):
         problems.append(Problem(("environment",), "input should be a list of names of variables"))
         return body
 
@@ -278,12 +276,13 @@ def _expanded(value: dict[str, Any], environment: Mapping[str, str], problems: l
         def variable(match: re.Match[str]) -> str:
             name = match.group(2)
             if name is None:
-                return "$"
-            if name not in names:
-                problems.append(Problem(path, f"${{{name}}} isn't among the names under `environment`"))
-            elif name not in environment:
+                return match.group(0) if names is None else "$"
+            if name not in (names or ()):
+                problems.append(Problem(path, f"${{{name}}} isn't among the names under `environment: [{name}]`"))
+                return match.group(0)
+            if name not in environment:
                 problems.append(Problem(path, f"the variable {name} isn't set"))
-            return environment.get(name, "") if name in names else ""
+            return environment.get(name, "")
 
         return _VARIABLE.sub(variable, text)
 

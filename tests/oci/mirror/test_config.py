@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -345,9 +345,34 @@ def test_a_cron_expression_that_is_nonsense_is_refused(cron: str) -> None:
     assert "is no cron expression" in refused(with_mirror(f"    schedule: {{cron: '{cron}'}}\n"))
 
 
-@pytest.mark.parametrize("rule", ["FREQ=SOMETIMES", "FREQ=DAILY;COUNT=x", "FREQ=DAILY;FOO=1", "FREQ=DAILY;INTERVAL=0"])
+@pytest.mark.parametrize(
+    "rule", ["FREQ=SOMETIMES", "FREQ=DAILY;COUNT=x", "FREQ=DAILY;FOO=1", "FREQ=DAILY;INTERVAL=0", "FREQ=DAILY;COUNT=0"]
+)
 def test_a_recurrence_rule_that_is_nonsense_is_refused(rule: str) -> None:
     assert "is no recurrence rule" in refused(with_mirror(f"    schedule: {{rrule: '{rule}'}}\n"))
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "FREQ=DAILY;BYMONTH=2;BYMONTHDAY=31",
+        "BYMONTHDAY=-31;FREQ=YEARLY;BYMONTH=4,6",
+        "FREQ=MINUTELY;BYMONTH=2;BYMONTHDAY=30",
+    ],
+)
+def test_a_recurrence_rule_that_never_comes_is_refused_without_looking_for_its_day(rule: str) -> None:
+    assert "names no day" in refused(with_mirror(f"    schedule: {{rrule: '{rule}'}}\n"))
+
+
+@pytest.mark.parametrize(
+    "rule",
+    ["FREQ=YEARLY;BYMONTH=2;BYMONTHDAY=29", "FREQ=MONTHLY;BYMONTHDAY=31", "FREQ=YEARLY;BYMONTH=2,3;BYMONTHDAY=31"],
+)
+def test_a_recurrence_rule_of_rare_days_is_taken(rule: str) -> None:
+    schedule = parse_config(with_mirror(f"    schedule: {{rrule: '{rule}'}}\n").encode(), "m", {}).mirrors[0].schedule
+
+    assert schedule is not None
+    assert schedule.following(datetime(2026, 1, 1, tzinfo=UTC), "web") is not None
 
 
 def test_variables_come_from_a_list_of_names() -> None:
@@ -368,9 +393,11 @@ def test_variables_come_from_a_list_of_names() -> None:
 
 
 def test_a_file_without_a_list_of_variables_has_none() -> None:
-    config = parse_config(with_mirror("    never: ['a$', '${HOME}']\n".replace("'${HOME}'", "'b$'")).encode(), "m", {})
+    config = parse_config(with_mirror("    never: ['a$', 'b$$']\n").encode(), "m", {})
 
-    assert config.mirrors[0].never == ("a$", "b$")
+    assert config.mirrors[0].never == ("a$", "b$$")
+    with pytest.raises(InvalidDocument, match=r"m:\d+: .*never.*names under `environment: \[HOME\]`"):
+        parse_config(with_mirror("    never: ['${HOME}']\n").encode(), "m", {"HOME": "/root"})
 
 
 def test_one_registry_in_two_spellings_is_refused() -> None:
