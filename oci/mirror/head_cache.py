@@ -291,7 +291,10 @@ def _lost_images(session: Session, destination: Source, bundle: Digest) -> str:
     digests = [digest for digest in dict.fromkeys(listed) if digest]
     heads = dict(zip(digests, session.workers.map(destination.head_manifest, digests), strict=True))
     lost = [digest for digest, head in heads.items() if head is None]
-    return f"{len(lost)} of {counted(len(digests), 'listed image')} lost, such as {lost[0]}" if lost else ""
+    if not lost:
+        return ""
+    images = counted(len(digests), "listed image")
+    return f"{len(lost)} of {images} lost, such as {lost[0]}; `mirror run --audit` brings what is lost"
 
 
 def held_in(session: Session, name: ArchiveName) -> Archive | EmptyArchive:
