@@ -13,8 +13,7 @@ from oci.mirror.execute import ItemOutcome
 from oci.mirror.work import WorkItem
 from oci.reference import LAYOUT_PREFIX
 from oci.relocation.transfer import FAILED
-from tasks.fleet.queue import ShardQueue
-from tasks.fleet.spread import ShardResult
+from tasks.fleet.queue import ShardQueue, ShardResult
 from tasks.mirror import MirrorRun
 
 _MOST_ITEMS = 200

@@ -22,8 +22,7 @@ from oci.relocation.transfer import DONE, ImageOutcome, failure
 from oci.units import show_size
 from tasks.access import access_was_given
 from tasks.fleet.limits import limits_of
-from tasks.fleet.queue import ShardQueue
-from tasks.fleet.spread import ShardResult
+from tasks.fleet.queue import ShardQueue, ShardResult
 from tasks.relocate import RelocationRun
 
 _LONGEST = 64 << 20

@@ -29,7 +29,6 @@ OPEN = 100
 """Runs that wait or work at a time: the Prefect server lists so many at once."""
 
 _ORPHANED = "the run that sent it has ended"
-_POLL = 2.0
 _PATIENT = 60.0
 """Seconds a run may wait for a worker before that is worth a line in the log."""
 
@@ -46,6 +45,8 @@ class Fleet:
     """Seconds without a sign of life."""
     start_within: float = 600.0
     """Seconds that a worker may take from claiming a run to its start: an image may have to be pulled."""
+    look_every: float = 2.0
+    """Seconds between two looks at all runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,7 +208,7 @@ class _Watch:
 
     async def look(self) -> None:
         while True:
-            await asyncio.sleep(_POLL)
+            await asyncio.sleep(self._fleet.look_every)
             if not self._open:
                 continue
             try:

@@ -12,12 +12,16 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import Self, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 from uuid import UUID
 
+import msgspec
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPStatusError
 from prefect.logging import get_run_logger
+
+from oci.meter import Receipt
+from oci.relocation.transfer import FAILED
 
 T = TypeVar("T")
 
@@ -144,6 +148,38 @@ class ShardQueue:
         if self._client is None:
             raise RuntimeError("a ShardQueue is used as a context manager")
         return self._client
+
+
+class Outcome(Protocol):
+    """What became of a unit."""
+
+    @property
+    def status(self) -> str: ...
+
+
+OutcomeT = TypeVar("OutcomeT", bound=Outcome)
+Key = TypeVar("Key")
+
+
+class ShardResult(msgspec.Struct, Generic[OutcomeT], frozen=True):
+    """What a helper says of a shard that it has ended, and what its run has cost so far."""
+
+    outcomes: list[OutcomeT]
+    receipt: Receipt
+
+    def to_json(self) -> str:
+        return msgspec.json.encode(self).decode()
+
+    def note(
+        self, outcomes: dict[Key, OutcomeT], key: Callable[[OutcomeT], Key], elsewhere: dict[str, Receipt], helper: str
+    ) -> None:
+        """Adds it to what a run knows: `outcomes`, of which only failed ones change, and the costs of helpers."""
+        latest = elsewhere.get(helper, Receipt())
+        elsewhere[helper] = max(self.receipt, latest, key=lambda receipt: receipt.seconds)
+        for outcome in self.outcomes:
+            before = outcomes.get(key(outcome))
+            if before is None or before.status == FAILED:
+                outcomes[key(outcome)] = outcome
 
 
 async def patiently(ask: Callable[[], Awaitable[T]]) -> T:

@@ -10,20 +10,19 @@ refuses shards or helpers, or no worker takes them, the run does all of it.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 from uuid import UUID, uuid4
 
-import msgspec
-from prefect.logging import get_run_logger
+from prefect.logging import get_logger, get_run_logger
 from prefect.runtime import flow_run
 
-from oci.meter import Receipt
-from oci.relocation.transfer import FAILED
 from oci.units import counted
 from tasks.fleet.decision import Decision, Outlook, decide, recent_start
 from tasks.fleet.dispatch import Fleet, Job, JobEnd, JobState, find_deployment, refusal, run_on_fleet
@@ -34,8 +33,8 @@ Unit = TypeVar("Unit")
 _LOOK = 1.0
 _WEIGHED = 5000
 """Units a second that are weighed: it takes this run's own processor."""
-_NEWS = 2.0
-"""Seconds between two looks at the queue."""
+_NEWS, _SELDOM = 1.0, 10.0
+"""Seconds between two looks at the queue: while this run has nothing else to do, and otherwise."""
 _SHARD = 6.0
 """Seconds of one run's work in the last shards: what the others wait for at the end, at most."""
 _SHARDS = 400
@@ -83,38 +82,6 @@ class Work(Protocol[Unit]):
 
     def fail(self, units: Sequence[Unit], reason: str) -> None:
         """Notes units that cost one helper after the other."""
-
-
-class Outcome(Protocol):
-    """What became of a unit."""
-
-    @property
-    def status(self) -> str: ...
-
-
-OutcomeT = TypeVar("OutcomeT", bound=Outcome)
-Key = TypeVar("Key")
-
-
-class ShardResult(msgspec.Struct, Generic[OutcomeT], frozen=True):
-    """What a helper says of a shard that it has ended, and what its run has cost so far."""
-
-    outcomes: list[OutcomeT]
-    receipt: Receipt
-
-    def to_json(self) -> str:
-        return msgspec.json.encode(self).decode()
-
-    def note(
-        self, outcomes: dict[Key, OutcomeT], key: Callable[[OutcomeT], Key], elsewhere: dict[str, Receipt], helper: str
-    ) -> None:
-        """Adds it to what a run knows: `outcomes`, of which only failed ones change, and the costs of helpers."""
-        latest = elsewhere.get(helper, Receipt())
-        elsewhere[helper] = max(self.receipt, latest, key=lambda receipt: receipt.seconds)
-        for outcome in self.outcomes:
-            before = outcomes.get(key(outcome))
-            if before is None or before.status == FAILED:
-                outcomes[key(outcome)] = outcome
 
 
 Do = Callable[[list[Unit]], Awaitable[None]]
@@ -191,6 +158,8 @@ class Spread(_Feed[Unit]):
         self._closed = False
         """The queue takes no more."""
         self._refusals = 0
+        self._idle = asyncio.Event()
+        """Set while this run waits for what helpers do."""
         self._over = False
 
     async def carry_out(self, units: Sequence[Unit], do: Do[Unit], *, width: int, images_together: int = 1) -> None:
@@ -234,7 +203,9 @@ class Spread(_Feed[Unit]):
                     return _BEGUN, units
                 if self._settled.issuperset(self._shards):
                     return None
+                self._idle.set()
             await self._news.wait()
+            self._idle.clear()
 
     async def _ended(self, number: int) -> None:
         if self._queue is not None and number != _BEGUN:
@@ -340,6 +311,8 @@ class Spread(_Feed[Unit]):
         """Takes in what helpers say of shards that have ended."""
         noted: set[int] = set()
         while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), _SELDOM - _NEWS)
             await asyncio.sleep(_NEWS)
             results = await queue.results()
             news = sorted(set(results) - noted)
@@ -368,6 +341,18 @@ class Spread(_Feed[Unit]):
         self._news.set()
 
 
+@contextmanager
+def _fewer_logs() -> Iterator[None]:
+    """Keeps the Prefect server from a record of each task run that ended well: helpers' outcomes stand in the queue."""
+    logger = get_logger("prefect.task_runs")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 class Taker(_Feed[Unit]):
     """The work of a helper: takes shards until there are none."""
 
@@ -391,9 +376,10 @@ class Taker(_Feed[Unit]):
         if first is None:
             return 0
         self._begin(*first)
-        async with asyncio.TaskGroup() as group:
-            for _ in range(width()):
-                group.create_task(self._work(do, images_together))
+        with _fewer_logs():
+            async with asyncio.TaskGroup() as group:
+                for _ in range(width()):
+                    group.create_task(self._work(do, images_together))
         return len(self._units)
 
     async def _next_shard(self) -> tuple[int, list[Unit]] | None:
