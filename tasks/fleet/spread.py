@@ -42,6 +42,9 @@ _SHARDS = 400
 _AT_ONCE = 2
 """Shards that a run works on at a time: the second fills the places that the end of the first leaves empty, and more
 would be missing elsewhere."""
+_CALLS = 4
+"""Calls of `do` in which each place of a run does its part of a shard. A task run costs the Prefect server three
+events, and on SQLite each write waits for all others: after a minute the request fails."""
 _BEGUN = -1
 """Stands for the number of a shard, of what a run begins with."""
 
@@ -95,6 +98,8 @@ class _Feed(ABC, Generic[Unit]):
         self._pending: deque[tuple[int, Unit]] = deque()
         self._open: dict[int, int] = {}
         """Units of each shard that haven't ended."""
+        self._together: dict[int, int] = {}  # units of each shard for a call of `do`
+        self._width, self._least_together = 1, 1
         self._turn = asyncio.Lock()
         self._freed = asyncio.Event()
 
@@ -109,9 +114,11 @@ class _Feed(ABC, Generic[Unit]):
     def _begin(self, number: int, units: Sequence[Unit]) -> None:
         if units:
             self._open[number] = self._open.get(number, 0) + len(units)
+            shares = _CALLS * self._width if number != _BEGUN else len(units)
+            self._together[number] = max(self._least_together, -(-len(units) // shares))
             self._pending.extend((number, unit) for unit in units)
 
-    async def _work(self, do: Do[Unit], images_together: int) -> None:
+    async def _work(self, do: Do[Unit]) -> None:
         while True:
             async with self._turn:
                 while not self._pending:
@@ -124,7 +131,7 @@ class _Feed(ABC, Generic[Unit]):
                     self._begin(*shard)
                 number = self._pending[0][0]
                 units: list[Unit] = []
-                while self._pending and self._pending[0][0] == number and len(units) < images_together:
+                while self._pending and self._pending[0][0] == number and len(units) < self._together[number]:
                     units.append(self._pending.popleft()[1])
             await do(units)
             self._open[number] -= len(units)
@@ -143,7 +150,6 @@ class Spread(_Feed[Unit]):
         self._name = name
         self._shared = work
         self._helpers = helpers
-        self._width = 1
         self._queue: ShardQueue | None = None
         """None until there are shards."""
         self._news = asyncio.Event()
@@ -155,30 +161,28 @@ class Spread(_Feed[Unit]):
         """Shards that were done, taken by this run, or put back in halves."""
         self._refused: list[Unit] = []
         """What the Prefect server didn't take as shards, and this run hasn't begun."""
-        self._closed = False
-        """The queue takes no more."""
+        self._closed = False  # the queue takes no more
         self._refusals = 0
-        self._idle = asyncio.Event()
-        """Set while this run waits for what helpers do."""
+        self._idle = asyncio.Event()  # set while this run waits for what helpers do
         self._over = False
 
     async def carry_out(self, units: Sequence[Unit], do: Do[Unit], *, width: int, images_together: int = 1) -> None:
-        """Does all units, here and elsewhere: here by `width` calls of `do` at a time, each for up to
-        `images_together` units.
+        """Does all units, here and elsewhere: here by `width` calls of `do` at a time, each for at least
+        `images_together` units as far as a shard has them.
 
         Raises InvalidInput when there is no deployment for helpers."""
         run = flow_run.id
         if run is None:
             raise RuntimeError("work is shared inside a flow run")
         deployment = await find_deployment(self._helpers.fleet.deployment)
+        self._width, self._least_together = width, images_together
         self._begin(_BEGUN, units)
-        self._width = width
         queue = ShardQueue(UUID(run), f"shards-{uuid4().hex[:8]}", user=str(run))
         async with queue, asyncio.TaskGroup() as group:
             sharing = group.create_task(self._share(queue, deployment))
             async with asyncio.TaskGroup() as workers:
                 for _ in range(width):
-                    workers.create_task(self._work(do, images_together))
+                    workers.create_task(self._work(do))
             self._over = True
             sharing.cancel()
         if self.decision.helpers and not queue.helpers:
@@ -375,11 +379,12 @@ class Taker(_Feed[Unit]):
         first = await self._next_shard()
         if first is None:
             return 0
+        self._width, self._least_together = width(), images_together
         self._begin(*first)
         with _fewer_logs():
             async with asyncio.TaskGroup() as group:
-                for _ in range(width()):
-                    group.create_task(self._work(do, images_together))
+                for _ in range(self._width):
+                    group.create_task(self._work(do))
         return len(self._units)
 
     async def _next_shard(self) -> tuple[int, list[Unit]] | None:
