@@ -278,7 +278,7 @@ def _expanded(value: dict[str, Any], environment: Mapping[str, str], problems: l
             if name is None:
                 return match.group(0) if names is None else "$"
             if name not in (names or ()):
-                problems.append(Problem(path, f"${{{name}}} isn't among the names under `environment: [{name}]`"))
+                problems.append(Problem(path, f"${{{name}}} isn't among the names under `environment`: [{name}]"))
                 return match.group(0)
             if name not in environment:
                 problems.append(Problem(path, f"the variable {name} isn't set"))

@@ -396,7 +396,7 @@ def test_a_file_without_a_list_of_variables_has_none() -> None:
     config = parse_config(with_mirror("    never: ['a$', 'b$$']\n").encode(), "m", {})
 
     assert config.mirrors[0].never == ("a$", "b$$")
-    with pytest.raises(InvalidDocument, match=r"m:\d+: .*never.*names under `environment: \[HOME\]`"):
+    with pytest.raises(InvalidDocument, match=r"m:\d+: .*never.*names under `environment`: \[HOME\]"):
         parse_config(with_mirror("    never: ['${HOME}']\n").encode(), "m", {"HOME": "/root"})
 
 
