@@ -1,8 +1,9 @@
 """The same relocation by one run alone, and with helpers, in three cases. Each process takes part from the moment that
 a work pool gives it: what is measured is the time of the flow run, from Running to its end.
 
-All of it is on this machine: a Prefect server, workers, registries. What a process waits for (distance, a line of its
-own) is what several have more of; its processors are shared.
+All of it is on this machine: a Prefect server with PostgreSQL, workers, registries. What a process waits for (distance,
+a line of its own) is what several have more of; its processors are shared. On SQLite a server with five workers stood
+still for minutes: it slept with a write transaction open, for which every other write waited its 60 seconds.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from flows.parameters import SourceKind
 from tests.benchmarks.tools import IMAGES_LOCK
 from tests.benchmarks.workloads import KIB, MIB, Image, Workload, push
 from tests.servers.docker_registry import DockerRegistry
+from tests.servers.postgresql import PostgreSQL
 from tests.support.api_link import ApiLink
 from tests.support.far_link import FarLink
 from tests.support.flow_runs import is_over, read_run, start_run, with_client
@@ -140,7 +142,7 @@ def measure(folder: Path, case: Case, runs: int) -> dict[int, list[Measured]]:
     """By number of helpers; the numbers take turns."""
     found: dict[int, list[Measured]] = {helpers: [] for helpers in HELPERS}
     with ExitStack() as stack:
-        server = stack.enter_context(PrefectServer(made(folder / "prefect")))
+        server = stack.enter_context(PrefectServer(made(folder / "prefect"), stack.enter_context(PostgreSQL())))
         deploy(server)
         stack.enter_context(settings_for(server))
         origin = stack.enter_context(DockerRegistry(folder / "origin"))
