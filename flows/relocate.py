@@ -89,7 +89,12 @@ async def _copy(run: RelocationRun, parameters: RelocateParameters, recorder: Re
     await fetch_referenced_images(source)
     if recorder is not None:
         recorder.check(run.planned)
-    await _transfer(run, parameters)
+    shown = run.source.reference if run.source else run.planned.source  # as asked for: a digest is wider than the page
+    async with progress_shown(run, shown):
+        if parameters.fleet is None:
+            await push_all(run, run.planned)
+        else:
+            await push_shared(run, parameters, parameters.fleet.for_relocation())
     driver = await run.driver()
     driver.check_complete()
     for step in driver.closing_steps:
@@ -103,19 +108,6 @@ async def _copy(run: RelocationRun, parameters: RelocateParameters, recorder: Re
             receipt=run.receipt(),
         )
         await run.in_thread(recorder.record, driver.session, result)
-
-
-async def _transfer(run: RelocationRun, parameters: RelocateParameters) -> None:
-    async with progress_shown(run, _as_asked(run)):
-        if parameters.fleet is None:
-            await push_all(run, run.planned)
-        else:
-            await push_shared(run, parameters, parameters.fleet.for_relocation())
-
-
-def _as_asked(run: RelocationRun) -> str:
-    """The source as it was asked for: a digest is wider than the page."""
-    return run.source.reference if run.source else run.planned.source
 
 
 def relocate_sync(parameters: RelocateParameters) -> RelocationReport:

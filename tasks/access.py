@@ -39,7 +39,9 @@ class Side:
         """`name` is "source", "destination", or empty for neither."""
         blocks = await load_credentials(self.credentials)
         warn = get_run_logger().warning
-        hosts = _named_hosts()
+        # The login of a worker's variables goes to the registries that the parameters of the flow run name, and not to
+        # those that only a lock or a bundle names.
+        hosts = named_hosts(_references(flow_run.parameters)) if flow_run.id else None
         default = await asyncio.to_thread(
             default_credentials, side=name, anonymous=self.anonymous, hosts=hosts, warn=warn
         )
@@ -51,12 +53,6 @@ class Side:
             named=hosts,
             s3=s3,
         )
-
-
-def _named_hosts() -> frozenset[str] | None:
-    """Returns the registries that the parameters of the flow run name: the login of a worker's variables goes to these,
-    and not to those that only a lock or a bundle names. None outside of a flow run."""
-    return named_hosts(_references(flow_run.parameters)) if flow_run.id else None
 
 
 def _references(parameters: Any) -> Iterator[str]:

@@ -89,7 +89,7 @@ class ExportRun(RelocationRun):
         plan, written = self.archive, self.written
         images = plan.images if plan else 0
         return msgspec.structs.replace(
-            self.report_with(self._facts()),
+            self.report_with(self.archive.facts(unchanged=self.unchanged) if self.archive else ArchiveFacts()),
             published=self.result is not None or self.unchanged,
             images_copied=0 if self.unchanged else images,
             images_present=images if self.unchanged else 0,
@@ -99,9 +99,6 @@ class ExportRun(RelocationRun):
                 skipped=sum(part.kept for part in written),
             ),
         )
-
-    def _facts(self) -> ArchiveFacts:
-        return self.archive.facts(unchanged=self.unchanged) if self.archive else ArchiveFacts()
 
 
 @task(name="plan tarball", task_run_name="plan tarball {location}", **REPEATABLE)

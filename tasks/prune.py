@@ -114,7 +114,16 @@ async def plan_prune(destination: StoreName, policy: PrunePolicy, grace_seconds:
         session = await run.session()
         keep = await policy.now(run, destination)
         plan = await run.in_thread(_plan, session, destination, keep, timedelta(seconds=grace_seconds))
-        planned = _planned(plan)
+        planned = PlannedPrune(
+            destination=plan.destination,
+            manifests=len(plan.due_manifests),
+            tags=len(plan.due_tags),
+            waiting=plan.waiting,
+            kept=plan.manifests_kept,
+            bytes=plan.bytes_to_free,
+            fingerprint=plan.fingerprint,
+            document=plan.to_json(),
+        )
         await write_table("prune-plan", str(destination), _rows(plan), str(planned))
         for warning in (*plan.warnings, *plan.unknown):
             get_run_logger().warning("%s", warning)
@@ -123,19 +132,6 @@ async def plan_prune(destination: StoreName, policy: PrunePolicy, grace_seconds:
     planned = await remembered("prune-plan", PlannedPrune, make)
     get_run_logger().info("%s", planned)
     return planned
-
-
-def _planned(plan: PrunePlan) -> PlannedPrune:
-    return PlannedPrune(
-        destination=plan.destination,
-        manifests=len(plan.due_manifests),
-        tags=len(plan.due_tags),
-        waiting=plan.waiting,
-        kept=plan.manifests_kept,
-        bytes=plan.bytes_to_free,
-        fingerprint=plan.fingerprint,
-        document=plan.to_json(),
-    )
 
 
 def _plan(session: Session, destination: StoreName, keep: Keep, grace: timedelta) -> PrunePlan:

@@ -12,7 +12,6 @@ from pydantic import ValidationError
 
 from oci.errors import InvalidInput
 from oci.mirror.config import Mirror, MirrorsConfig
-from oci.mirror.policy import Schedule
 from oci.reference import HUB, Repository
 
 ENTRYPOINT = "flows.mirror.mirror"
@@ -106,25 +105,21 @@ def _schedule(mirror: Mirror) -> SCHEDULE_TYPES | None:
     if mirror.schedule is None:
         return None
     try:
-        return _of_prefect(mirror.schedule, mirror.name)
+        if mirror.schedule.cron:
+            return CronSchedule(cron=mirror.schedule.cron, timezone=mirror.schedule.timezone)
+        if mirror.schedule.rrule:
+            # With the start that Prefect would put there, so that both texts are the same.
+            return RRuleSchedule(rrule=mirror.schedule.rule, timezone=mirror.schedule.timezone)
+        return IntervalSchedule(
+            interval=mirror.schedule.interval,
+            anchor_date=mirror.schedule.anchor(mirror.name),  # type: ignore[arg-type,unused-ignore]  # see Prefect
+            timezone=mirror.schedule.timezone,
+        )
     except (ValidationError, ValueError) as error:
         raise InvalidInput(
             f"mirror {mirror.name}: Prefect doesn't understand its schedule",
             hint=str(error.errors()[0]["msg"]) if isinstance(error, ValidationError) else str(error),
         ) from error
-
-
-def _of_prefect(schedule: Schedule, name: str) -> SCHEDULE_TYPES:
-    if schedule.cron:
-        return CronSchedule(cron=schedule.cron, timezone=schedule.timezone)
-    if schedule.rrule:
-        # With the start that Prefect would put there, so that both texts are the same.
-        return RRuleSchedule(rrule=schedule.rule, timezone=schedule.timezone)
-    return IntervalSchedule(
-        interval=schedule.interval,
-        anchor_date=schedule.anchor(name),  # type: ignore[arg-type,unused-ignore]  # see Prefect
-        timezone=schedule.timezone,
-    )
 
 
 def _trigger(mirror: Mirror) -> PushTrigger | None:

@@ -67,22 +67,18 @@ async def adeploy(config: MirrorsConfig, options: DeployOptions | None = None) -
     mirrors = [declared(config, mirror) for mirror in config.mirrors]
     try:
         async with get_client() as client:
-            await _check(client)
+            trouble = await client.api_healthcheck()
+            if trouble is not None and not isinstance(trouble, PrefectHTTPStatusError):
+                raise Unavailable(
+                    f"can't be reached: {trouble}",
+                    store=f"Prefect server {client.api_url}",
+                    operation="deploying",
+                    hint="is PREFECT_API_URL right, and the server running?",
+                )
             async for change in _deploy(client, config, mirrors, options):
                 yield change
     except PrefectHTTPStatusError as error:
         raise _refused(error) from error
-
-
-async def _check(client: PrefectClient) -> None:
-    trouble = await client.api_healthcheck()
-    if trouble is not None and not isinstance(trouble, PrefectHTTPStatusError):
-        raise Unavailable(
-            f"can't be reached: {trouble}",
-            store=f"Prefect server {client.api_url}",
-            operation="deploying",
-            hint="is PREFECT_API_URL right, and the server running?",
-        )
 
 
 def _refused(error: PrefectHTTPStatusError) -> StoreError:

@@ -114,15 +114,11 @@ def _find(chunks: Iterator[Chunk], is_member: Callable[[str], bool], limit: int)
 
     members = Members(decompressed(chunks))
     for member in members:
-        name = _clean(member.name)
+        # The path from the layer's root. Layers built on Windows have backslashes between segments.
+        name = member.name.decode("utf-8", "surrogateescape").replace("\\", "/")
+        name = posixpath.normpath(name).lstrip("/")
         if member.kind == REGULAR and is_member(name):
             if member.size > limit:
                 raise InvalidManifest(f"{name} has {member.size} bytes, more than the limit of {limit}")
             return b"".join(members.data())
     return None
-
-
-def _clean(raw: bytes) -> str:
-    """As a path from the layer's root. Layers built on Windows have backslashes between segments."""
-    name = raw.decode("utf-8", "surrogateescape").replace("\\", "/")
-    return posixpath.normpath(name).lstrip("/")

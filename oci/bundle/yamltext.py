@@ -53,15 +53,11 @@ def _is_number(text: str) -> bool:
     """Returns a 64-bit integer in any notation, or a decimal number that fits a double; beyond both it is text."""
     plain = text if text[0] == "." else text.replace("_", "")
     if len(plain) <= _LONGEST_INTEGER and _INTEGER.fullmatch(plain):
-        value = int(_c_octal(plain), 0)
+        # `017` as Python wants it: `0o17`.
+        value = int(re.sub(r"^([-+]?)0([0-7]+)$", r"\g<1>0o\2", plain), 0)
         if -(1 << 63) <= value < (1 << 63) or (value < (1 << 64) and plain[0] not in "+-"):
             return True
     return _FLOAT.fullmatch(plain) is not None and not math.isinf(float(plain))
-
-
-def _c_octal(plain: str) -> str:
-    """`017` as Python wants it: `0o17`."""
-    return re.sub(r"^([-+]?)0([0-7]+)$", r"\g<1>0o\2", plain)
 
 
 def _is_timestamp(text: str) -> bool:

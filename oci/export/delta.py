@@ -45,7 +45,7 @@ def known_blobs(session: Session, where: str, plan: Plan) -> DeltaBase:
     """`where` is an archive, a repository or layout folder, or a file in which digests stand, of blobs or of images.
     Raises InvalidInput for anything else."""
     location = where.removeprefix(ARCHIVE_PREFIX)
-    if in_object_store(location) or (os.path.isfile(location) and _is_tarball(location)):
+    if in_object_store(location) or (os.path.isfile(location) and _start(location, _HEAD)[_MAGIC] == b"ustar"):
         return _of_archive(session, location)
     if os.path.isfile(where):
         return _of_list(where, plan)
@@ -60,10 +60,6 @@ def known_blobs(session: Session, where: str, plan: Plan) -> DeltaBase:
             f"{where!r} is neither an archive, nor a repository, nor a file with digests",
             hint="check the path; a repository is written without a tag: REGISTRY/REPOSITORY",
         ) from error
-
-
-def _is_tarball(path: str) -> bool:
-    return _start(path, _HEAD)[_MAGIC] == b"ustar"
 
 
 def _start(path: str, limit: int) -> bytes:

@@ -85,7 +85,8 @@ class LayoutIndex:
     def tags(self) -> set[str]:
         """Returns every name that `find` would find, as far as it can be a tag."""
         entries = self.entries()
-        names = {_tag_of(name) for entry in entries for name in _names(entry.annotations)}
+        # What follows the last colon; `localhost:5000/web` has no tag and gives no tag's name.
+        names = {name.rpartition(":")[2] for entry in entries for name in _names(entry.annotations)}
         return {name for name in names if _is_tag(name)} | ({"latest"} if _is_nameless(entries) else set())
 
     def find(self, tag: str) -> Descriptor | None:
@@ -212,11 +213,6 @@ def _names(annotations: Mapping[str, Any]) -> tuple[str, ...]:
     """`1.0`, or the full `docker.io/library/web:1.0` that Docker and containerd write."""
     names = (annotations.get(REF_NAME), annotations.get(CONTAINERD_NAME))
     return tuple(name for name in names if isinstance(name, str) and name)
-
-
-def _tag_of(name: str) -> str:
-    """Returns what follows the last colon; `localhost:5000/web` has no tag and gives no tag's name."""
-    return name.rpartition(":")[2]
 
 
 def _is_tag(name: str) -> bool:

@@ -68,13 +68,9 @@ def write(destination: Destination, since: Mapping[str, datetime]) -> None:
         _push(destination, manifest, data, TAG)
     if before is not None:
         with suppress(StoreError):  # an old note is a few bytes that nothing reads
-            _delete(destination, before.digest)
-
-
-def _delete(destination: Destination, note: Digest) -> None:
-    blobs = destination.get_manifest(note).blobs
-    destination.delete_manifest(note)
-    destination.sweep({blob.digest for blob in blobs})
+            blobs = destination.get_manifest(before.digest).blobs
+            destination.delete_manifest(before.digest)
+            destination.sweep({blob.digest for blob in blobs})
 
 
 def push(destination: Destination, text: str, tag: str) -> Digest:

@@ -86,7 +86,7 @@ async def keep_overview(mirrors: Mapping[str, MirrorLine], *others: OtherLine) -
     try:
         async with get_client() as client:
             planned = await _next_runs(client, list(mirrors))
-            lines = {name: _with_next(line, planned.get(name)) for name, line in mirrors.items()}
+            lines = {name: line.model_copy(update={"next_run": planned.get(name)}) for name, line in mirrors.items()}
             for _ in range(_TRIES):
                 await _write(client, lines, list(others))
                 if (await _read())[1].has(lines, list(others), since):
@@ -94,10 +94,6 @@ async def keep_overview(mirrors: Mapping[str, MirrorLine], *others: OtherLine) -
         get_run_logger().warning("the overview misses this run: other runs wrote it at the same time")
     except Exception as error:  # noqa: BLE001 - whatever the Prefect server's trouble is
         get_run_logger().warning("the overview can't be kept: %s", error)
-
-
-def _with_next(line: MirrorLine, when: datetime | None) -> MirrorLine:
-    return line.model_copy(update={"next_run": when})
 
 
 async def _next_runs(client: PrefectClient, mirrors: list[str]) -> dict[str, datetime]:
