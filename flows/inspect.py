@@ -117,8 +117,8 @@ async def verify(parameters: VerifyParameters) -> VerificationReport:
             places = [await verify_place(store, list(names), deep=parameters.deep) for store, names in names_of.items()]
             report = await report_verification(places, deep=parameters.deep)
         except TransshipError as error:
-            return cast(VerificationReport, failed(error))
-    return completed(report) if report.complete else cast(VerificationReport, failed(_incomplete(report)))
+            return cast("VerificationReport", failed(error))
+    return completed(report) if report.complete else cast("VerificationReport", failed(_incomplete(report)))
 
 
 def _incomplete(report: VerificationReport) -> Incomplete:

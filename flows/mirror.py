@@ -10,7 +10,7 @@ from typing import cast
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.carry import carry_all, carry_some
+from flows.mirror_shard import carry_all, carry_some
 from flows.parameters.forms import flat
 from flows.parameters.mirror import MirrorCheckParameters, MirrorParameters, MirrorShardParameters
 from flows.results import completed, failed, reported_when_cancelled, run_alone
@@ -55,14 +55,14 @@ async def mirror(parameters: MirrorParameters) -> MirrorRunReport:
     try:
         config, chosen = await asyncio.to_thread(parameters.chosen)
     except TransshipError as error:
-        return cast(MirrorRunReport, failed(error))
+        return cast("MirrorRunReport", failed(error))
     scope = Coverage(audit=parameters.audit, only=frozenset(parameters.only))
     shared = Shared(facts=DigestCache(default_path()), breaker=Breaker(), scope=scope)
     async with running(MirrorsRun(config, chosen, shared)) as whole:
         report = MirrorRunReport(
             mirrors=await together(*(_mirrored(parameters, whole, each) for each in await whole.every()))
         )
-    return completed(report) if report.succeeded else cast(MirrorRunReport, failed(MirrorIncomplete(report)))
+    return completed(report) if report.succeeded else cast("MirrorRunReport", failed(MirrorIncomplete(report)))
 
 
 async def _mirrored(parameters: MirrorParameters, whole: MirrorsRun, mirror: Mirror) -> MirrorReport:

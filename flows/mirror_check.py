@@ -40,20 +40,20 @@ async def mirror_check(parameters: MirrorCheckParameters) -> CheckReport:
     try:
         config, chosen = await asyncio.to_thread(parameters.chosen)
     except TransshipError as error:
-        return cast(CheckReport, failed(error))
+        return cast("CheckReport", failed(error))
     scope = replace(CHECK, only=frozenset(parameters.only))
     shared = Shared(facts=DigestCache(default_path()), breaker=Breaker(), scope=scope)
     async with running(MirrorsRun(config, chosen, shared)) as whole:
         report = CheckReport(mirrors=await together(*(_checked(whole, each) for each in await whole.every())))
     wrong = [checked for checked in report.mirrors if not checked.complete]
     if not wrong:
-        return cast(CheckReport, failed(Drifted(report), DRIFT)) if report.drifted else completed(report)
+        return cast("CheckReport", failed(Drifted(report), DRIFT)) if report.drifted else completed(report)
     incomplete = Incomplete(
         f"{len(wrong)} of {len(report.mirrors)} mirrors couldn't be compared in full",
         [StoreError(str(each)) for each in wrong],
         some_done=len(wrong) < len(report.mirrors),
     )
-    return cast(CheckReport, failed(incomplete))
+    return cast("CheckReport", failed(incomplete))
 
 
 async def _checked(whole: MirrorsRun, mirror: Mirror) -> DriftReport:

@@ -54,9 +54,9 @@ async def prune(parameters: PruneParameters) -> PruneRunReport:
             failure = Remaining(subject=str(destination), reason=str(error), retryable=error.retryable)
             report = PruneRunReport(destination=str(destination), outcome="failed", failed=[failure])
             await report_prune(destination, report)
-            return cast(PruneRunReport, failed(error))
+            return cast("PruneRunReport", failed(error))
         await report_prune(destination, written)
-        return cast(PruneRunReport, failed(_incomplete(written))) if written.failed else completed(written)
+        return cast("PruneRunReport", failed(_incomplete(written))) if written.failed else completed(written)
 
 
 async def _pruned(parameters: PruneParameters) -> PruneRunReport:

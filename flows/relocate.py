@@ -67,7 +67,7 @@ async def relocate(parameters: RelocateParameters) -> RelocationReport:
             await run.in_thread(write_json, report_path, to_dict(written))
         if isinstance(run.error, Incomplete):
             run.error = RelocationIncomplete(written, run.error)
-        return completed(written) if run.error is None else cast(RelocationReport, failed(run.error))
+        return completed(written) if run.error is None else cast("RelocationReport", failed(run.error))
 
 
 async def _report_cancelled(run: RelocationRun, destination: str) -> None:

@@ -37,7 +37,7 @@ def failed(error: TransshipError, name: str = "Failed") -> Any:
 
 def completed(result: T, message: str = "") -> T:
     """Returns a state with a message, that Prefect gives the result of when the flow is awaited."""
-    return cast(T, Completed(message=_one_line(message or str(result)), data=result))
+    return cast("T", Completed(message=_one_line(message or str(result)), data=result))
 
 
 def _one_line(message: str) -> str:
@@ -49,7 +49,7 @@ async def or_failed(work: Awaitable[T], message: Callable[[T], str] = str) -> T:
     try:
         result = await work
     except TransshipError as error:
-        return cast(T, failed(error))
+        return cast("T", failed(error))
     return completed(result, message(result))
 
 

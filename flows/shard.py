@@ -87,7 +87,7 @@ async def relocate_shard(parameters: ShardParameters) -> None:
         taker = Taker(queue, opened, partial(result_of, run))
         do, images = partial(_push, run), parameters.images_together
         await together(taker.carry_out(do, width=lambda: run.width, images_together=images))
-    return cast(None, _failed(list(run.outcomes.values())))
+    return cast("None", _failed(list(run.outcomes.values())))
 
 
 def _failed(outcomes: list[ImageOutcome]) -> State[None] | None:

@@ -14,7 +14,7 @@ from prefect.runtime import flow_run
 from pydantic import BaseModel
 
 from oci.registry.credentials.chain import Credentials, default_credentials
-from oci.registry.credentials.hosts import named_hosts
+from oci.registry.http.origin import named_hosts
 from oci.registry.options import RegistryOptions
 from oci.relocation.session import Access, Session
 from tasks.blocks import load_credentials, load_s3

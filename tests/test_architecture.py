@@ -63,7 +63,7 @@ NAMED_SO = {
     },
 }
 """Words that stand in reports, stored files and exit codes, which users read; and the left of two sides."""
-BOTO3_MODULES = {"oci/archive/s3.py", "oci/registry/credentials/ecr.py"}
+BOTO3_MODULES = {"oci/archive/s3.py", "oci/registry/credentials/clouds.py"}
 
 
 def modules(*packages: str) -> list[Path]:

@@ -13,7 +13,7 @@ from prefect.exceptions import ObjectNotFound
 import tasks.blocks
 from flows.deploy.declaration import Change, Outcome
 from oci.errors import InvalidInput
-from oci.registry.credentials.hosts import canonical_host
+from oci.registry.http.origin import canonical_host
 from tasks.blocks import slug_and_name
 from tasks.fleet.limits import limit_name
 

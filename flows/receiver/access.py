@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from oci.errors import InvalidInput
-from oci.registry.credentials.hosts import canonical_host
+from oci.registry.http.origin import canonical_host
 
 HEADER_SECONDS = 10.0
 """From the opening of a connection, or the end of the request before, to the end of the headers."""

@@ -29,7 +29,7 @@ from oci.reference import (
     parse_any,
     parse_store,
 )
-from oci.registry.credentials.hosts import canonical_host
+from oci.registry.http.origin import canonical_host
 from oci.registry.options import RegistryOptions
 from oci.signatures.artifacts import check_policy
 

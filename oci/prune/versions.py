@@ -235,7 +235,7 @@ def compile_pattern(text: str) -> Pattern:
     options = re2.Options()
     options.log_errors = False
     try:
-        return cast(Pattern, re2.compile(text, options))
+        return cast("Pattern", re2.compile(text, options))
     except (re2.error, UnicodeError) as error:
         reason = error.args[0].decode(errors="replace") if isinstance(error.args[0], bytes) else str(error)
         raise ValueError(f"{text!r} is no regular expression: {reason}") from error

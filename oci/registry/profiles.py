@@ -20,8 +20,8 @@ from oci.errors import RateLimited, Refused, StoreError
 from oci.meter import Meter
 from oci.reference import Repository
 from oci.registry import endpoints
-from oci.registry.credentials.hosts import canonical_host
 from oci.registry.endpoints import KINDS, Kind
+from oci.registry.http.origin import canonical_host
 from oci.registry.http.pace import Attempts
 from oci.registry.http.transport import Transport
 from oci.registry.options import AUTO

@@ -16,8 +16,8 @@ from oci.meter import Meter
 from oci.reference import Repository
 from oci.registry import blobs, manifests, referrers, tags
 from oci.registry.credentials.chain import Credentials
-from oci.registry.credentials.hosts import canonical_host
 from oci.registry.endpoints import GET_REFERRERS
+from oci.registry.http.origin import canonical_host
 from oci.registry.http.pace import Caps
 from oci.registry.http.transport import Transport
 from oci.registry.options import AUTO, RegistryOptions

@@ -6,9 +6,8 @@ import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
-from oci.registry.credentials.credential import ANONYMOUS, Credential
-from oci.registry.credentials.hosts import canonical_host
-from oci.registry.credentials.memo import Memo
+from oci.registry.credentials.credential import ANONYMOUS, Credential, Memo
+from oci.registry.http.origin import canonical_host
 
 
 class CredentialSource(Protocol):

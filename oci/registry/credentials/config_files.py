@@ -12,10 +12,9 @@ from typing import Any
 
 from oci.errors import InvalidInput
 from oci.reference import HUB
-from oci.registry.credentials.credential import Credential
+from oci.registry.credentials.credential import RENEWAL_PAUSE, Credential
 from oci.registry.credentials.helpers import HelperProgram
-from oci.registry.credentials.hosts import canonical_host, split_pattern
-from oci.registry.credentials.memo import RENEWAL_PAUSE
+from oci.registry.http.origin import canonical_host, split_pattern
 
 FILE_LIMIT = 1 << 20
 _HUB_KEY = "https://index.docker.io/v1/"

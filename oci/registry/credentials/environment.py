@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 import msgspec
 
 from oci.registry.credentials.credential import ANONYMOUS, Credential
-from oci.registry.credentials.hosts import canonical_host, split_pattern
+from oci.registry.http.origin import canonical_host, split_pattern
 
 PREFIX = "IMGPKG_REGISTRY_"
 _FIELDS = ("HOSTNAME", "USERNAME", "PASSWORD", "IDENTITY_TOKEN", "REGISTRY_TOKEN")

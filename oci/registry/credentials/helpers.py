@@ -8,8 +8,7 @@ import time
 from collections.abc import Mapping
 
 from oci.errors import InvalidInput, Unauthorized
-from oci.registry.credentials.credential import Credential
-from oci.registry.credentials.memo import Memo
+from oci.registry.credentials.credential import Credential, Memo
 
 TIMEOUT = 30.0
 ATTEMPTS = 5

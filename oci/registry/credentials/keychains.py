@@ -7,18 +7,17 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from oci.errors import InvalidInput
-from oci.registry.credentials import azure, ecr, google
-from oci.registry.credentials.credential import Credential
-from oci.registry.credentials.hosts import canonical_host
-from oci.registry.credentials.memo import Memo
+from oci.registry.credentials.clouds import AzureKeychain, EcrKeychain, GoogleKeychain
+from oci.registry.credentials.credential import Credential, Memo
+from oci.registry.http.origin import canonical_host
 
 VARIABLE = "IMGPKG_ACTIVE_KEYCHAINS"
 _ALL = "IMGPKG_ENABLE_IAAS_AUTH"
 _GITHUB = "ghcr.io"
 _COVERS: Mapping[str, Callable[[str], bool]] = {
-    "gke": google.covers,
-    "ecr": ecr.covers,
-    "aks": azure.covers,
+    "gke": GoogleKeychain.covers,
+    "ecr": EcrKeychain.covers,
+    "aks": AzureKeychain.covers,
     "github": _GITHUB.__eq__,
 }
 NAMES = tuple(_COVERS)
@@ -85,9 +84,9 @@ def active_keychains(environ: Mapping[str, str], warn: Callable[[str], None]) ->
             hint=f"correct the variable {VARIABLE}",
         )
     clouds: dict[str, Callable[[], Cloud]] = {
-        "gke": google.GoogleKeychain,
-        "ecr": ecr.EcrKeychain,
-        "aks": azure.AzureKeychain,
+        "gke": GoogleKeychain,
+        "ecr": EcrKeychain,
+        "aks": AzureKeychain,
         "github": lambda: GitHubKeychain(environ),
     }
     return [Keychain(name, clouds[name](), environ) for name in dict.fromkeys(listed)]
@@ -95,7 +94,7 @@ def active_keychains(environ: Mapping[str, str], warn: Callable[[str], None]) ->
 
 def amazon(profile: str, role: str) -> Keychain:
     """The login of a profile of the AWS config files, or of a role, whatever keychains are active."""
-    return Keychain("ecr", ecr.EcrKeychain(profile, role), os.environ, f"{profile} {role}")
+    return Keychain("ecr", EcrKeychain(profile, role), os.environ, f"{profile} {role}")
 
 
 def advice(registry: str) -> str:

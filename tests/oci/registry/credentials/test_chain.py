@@ -12,12 +12,10 @@ from typing import Any
 import pytest
 
 from oci.errors import InvalidInput, TransshipError, Unauthorized
-from oci.registry.credentials.azure import AzureKeychain
 from oci.registry.credentials.chain import Credentials, Fixed, default_credentials
+from oci.registry.credentials.clouds import AzureKeychain, EcrKeychain, GoogleKeychain
 from oci.registry.credentials.credential import ANONYMOUS, Credential
-from oci.registry.credentials.ecr import EcrKeychain
 from oci.registry.credentials.environment import RegistrySets
-from oci.registry.credentials.google import GoogleKeychain
 from oci.registry.credentials.helpers import HelperProgram
 from tests.servers.http_server import LoopbackServer, QuietHandler
 

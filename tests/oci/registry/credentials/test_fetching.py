@@ -13,13 +13,12 @@ import pytest
 
 from oci.cancel import CancelToken
 from oci.meter import Meter
-from oci.registry.credentials import ecr, memo
-from oci.registry.credentials.azure import _expiry
 from oci.registry.credentials.chain import Credentials, Fixed, default_credentials
+from oci.registry.credentials.clouds import EcrKeychain, _expiry
 from oci.registry.credentials.config_files import ConfigFiles
 from oci.registry.credentials.credential import ANONYMOUS, Credential
-from oci.registry.credentials.hosts import canonical_host, split_pattern
 from oci.registry.credentials.keychains import Keychain
+from oci.registry.http.origin import canonical_host, split_pattern
 from oci.registry.http.request import Scope
 from oci.registry.options import RegistryOptions
 from oci.registry.repository import Registries
@@ -91,7 +90,7 @@ def test_a_refused_login_is_renewed_once_for_all_threads(tmp_path: Path, monkeyp
 
     # A registry that refuses the new login as well causes no further fetch, until half a minute has gone.
     assert credentials.renew(HOST, "a/b", logins[0]).password == "password-2"
-    monkeypatch.setattr(memo, "RENEWAL_PAUSE", 0.0)
+    monkeypatch.setattr("oci.registry.credentials.credential.RENEWAL_PAUSE", 0.0)
     assert credentials.renew(HOST, "a/b", logins[0]).password == "password-3"
     assert cloud.calls == 3
 
@@ -189,7 +188,7 @@ def test_the_login_of_flags_goes_to_the_registries_that_were_named(tmp_path: Pat
     ],
 )
 def test_hosts_of_ecr(host: str, is_ecr: bool) -> None:
-    assert ecr.covers(host) is is_ecr
+    assert EcrKeychain.covers(host) is is_ecr
 
 
 def test_one_form_of_hosts() -> None:
@@ -214,11 +213,11 @@ def test_the_expiry_of_azures_refresh_token_is_its_own() -> None:
 def test_settings_choose_the_aws_login_of_a_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def find(self: ecr.EcrKeychain, registry: str, repository: str) -> Credential | None:
+    def find(self: EcrKeychain, registry: str, repository: str) -> Credential | None:
         asked.append((registry, repository))
-        return Credential(f"{self._profile}/{self._role}", SECRET) if ecr.covers(registry) else None
+        return Credential(f"{self._profile}/{self._role}", SECRET) if self.covers(registry) else None
 
-    monkeypatch.setattr(ecr.EcrKeychain, "find", find)
+    monkeypatch.setattr(EcrKeychain, "find", find)
     other = HOST.replace("eu-west-1", "us-east-1")
     roles = {HOST: "arn:aws:iam::123456789012:role/a", other: "arn:aws:iam::123456789012:role/b"}
     with Registries(
