@@ -18,49 +18,53 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from oci.bundle.lockfile import BundleLock, ImagesLock, LockedImage, read_lock, write_lock
-    from oci.cancel import CancelToken
-    from oci.errors import (
-        Cancelled,
-        Denied,
-        Incomplete,
-        IntegrityError,
-        InvalidInput,
-        NotFound,
-        NotTrusted,
-        RateLimited,
-        Refused,
-        StoreError,
-        TransshipError,
-        Unauthorized,
-        Unavailable,
-    )
-    from oci.export.options import ExportOptions
-    from oci.library import (
-        Archive,
-        Layout,
-        Registry,
-        copy,
-        describe,
-        execute_prune,
-        open_session,
-        plan,
-        plan_prune,
-        pull,
-        push,
-        run_mirrors,
-        tags,
-        verify,
-        verify_receipt,
-    )
-    from oci.prune.keep import Keep
-    from oci.reference import Reference, Repository
-    from oci.registry.credentials.credential import Credential
-    from oci.registry.options import RegistryOptions
-    from oci.relocation.plan import Plan
-    from oci.relocation.request import ReceiptOptions, RelocationRequest
-    from oci.relocation.run import Relocation, RelocationResult
-    from oci.relocation.session import Access, Session
+    from oci.bundle.lockfile import BundleLock as BundleLock
+    from oci.bundle.lockfile import ImagesLock as ImagesLock
+    from oci.bundle.lockfile import LockedImage as LockedImage
+    from oci.bundle.lockfile import read_lock as read_lock
+    from oci.bundle.lockfile import write_lock as write_lock
+    from oci.cancel import CancelToken as CancelToken
+    from oci.errors import Cancelled as Cancelled
+    from oci.errors import Denied as Denied
+    from oci.errors import Incomplete as Incomplete
+    from oci.errors import IntegrityError as IntegrityError
+    from oci.errors import InvalidInput as InvalidInput
+    from oci.errors import NotFound as NotFound
+    from oci.errors import NotTrusted as NotTrusted
+    from oci.errors import RateLimited as RateLimited
+    from oci.errors import Refused as Refused
+    from oci.errors import StoreError as StoreError
+    from oci.errors import TransshipError as TransshipError
+    from oci.errors import Unauthorized as Unauthorized
+    from oci.errors import Unavailable as Unavailable
+    from oci.export.options import ExportOptions as ExportOptions
+    from oci.library import Archive as Archive
+    from oci.library import Layout as Layout
+    from oci.library import Registry as Registry
+    from oci.library import copy as copy
+    from oci.library import describe as describe
+    from oci.library import execute_prune as execute_prune
+    from oci.library import open_session as open_session
+    from oci.library import plan as plan
+    from oci.library import plan_prune as plan_prune
+    from oci.library import pull as pull
+    from oci.library import push as push
+    from oci.library import run_mirrors as run_mirrors
+    from oci.library import tags as tags
+    from oci.library import verify as verify
+    from oci.library import verify_receipt as verify_receipt
+    from oci.prune.keep import Keep as Keep
+    from oci.reference import Reference as Reference
+    from oci.reference import Repository as Repository
+    from oci.registry.credentials.credential import Credential as Credential
+    from oci.registry.options import RegistryOptions as RegistryOptions
+    from oci.relocation.plan import Plan as Plan
+    from oci.relocation.request import ReceiptOptions as ReceiptOptions
+    from oci.relocation.request import RelocationRequest as RelocationRequest
+    from oci.relocation.run import Relocation as Relocation
+    from oci.relocation.run import RelocationResult as RelocationResult
+    from oci.relocation.session import Access as Access
+    from oci.relocation.session import Session as Session
 
 _HOMES = {
     "oci.bundle.lockfile": ("BundleLock", "ImagesLock", "LockedImage", "read_lock", "write_lock"),
@@ -109,55 +113,7 @@ _HOMES = {
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = [
-    "Access",
-    "Archive",
-    "BundleLock",
-    "CancelToken",
-    "Cancelled",
-    "Credential",
-    "Denied",
-    "ExportOptions",
-    "ImagesLock",
-    "Incomplete",
-    "IntegrityError",
-    "InvalidInput",
-    "Keep",
-    "Layout",
-    "LockedImage",
-    "NotFound",
-    "NotTrusted",
-    "Plan",
-    "RateLimited",
-    "ReceiptOptions",
-    "Reference",
-    "Refused",
-    "Registry",
-    "RegistryOptions",
-    "Relocation",
-    "RelocationRequest",
-    "RelocationResult",
-    "Repository",
-    "Session",
-    "StoreError",
-    "TransshipError",
-    "Unauthorized",
-    "Unavailable",
-    "copy",
-    "describe",
-    "execute_prune",
-    "open_session",
-    "plan",
-    "plan_prune",
-    "pull",
-    "push",
-    "read_lock",
-    "run_mirrors",
-    "tags",
-    "verify",
-    "verify_receipt",
-    "write_lock",
-]
+__all__ = sorted(_MODULE_OF)  # noqa: PLE0605 - the names are strings
 
 
 def __getattr__(name: str) -> Any:

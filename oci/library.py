@@ -16,7 +16,7 @@ from oci.bundle import reader, tagnames
 from oci.cancel import CancelToken
 from oci.errors import Incomplete, InvalidReference
 from oci.layout import store as layout_store
-from oci.meter import Meter
+from oci.meter import Meter, unheard
 from oci.reference import (
     ARCHIVE_PREFIX,
     S3_PREFIX,
@@ -202,7 +202,7 @@ def pull(name: str, folder: str, *, session: Session | None = None, **options: A
         fields: dict[str, Any] = {"bundle" if is_bundle else "image": name, **options}
         request = PullRequest(**fields)
         os.makedirs(folder, exist_ok=True)
-        return pull_files(shared.source, request, folder, shared.workers, line=_unheard, cancel=shared.cancel)
+        return pull_files(shared.source, request, folder, shared.workers, line=unheard, cancel=shared.cancel)
 
 
 def describe(bundle: str, *, session: Session | None = None) -> bundle_describe.DescribedBundle:
@@ -353,7 +353,3 @@ def _named(name: str) -> tuple[StoreName, tuple[str, ...]]:
     except InvalidReference:
         reference: Reference = parse_any(name)
         return reference.repository, (reference.identifier,)
-
-
-def _unheard(line: str) -> None:
-    del line

@@ -34,6 +34,11 @@ if TYPE_CHECKING:  # importing it takes longer than a small copy
     from prometheus_client.metrics_core import Metric
 
 
+def unheard(event: object) -> None:
+    """Does nothing: for a caller that wants to hear of nothing."""
+    del event
+
+
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """What was spent so far. Sizes in bytes. `requests[registry][kind]` counts every HTTP request sent, retries and

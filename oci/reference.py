@@ -168,6 +168,12 @@ def parse_tag(tag: object, text: str = "") -> str:
     return tag
 
 
+def is_tag(name: str) -> bool:
+    """Says whether a name that a store lists can be asked for: Artifactory lists names with characters that no request
+    may have, and some registries list digests."""
+    return _TAG.fullmatch(name) is not None
+
+
 def parse_any(text: str) -> Reference:
     """Reads `oci:PATH[:TAG]`, `oci:PATH@DIGEST`, `archive:LOCATION@DIGEST` or a registry reference, with or without the
     `docker://` that skopeo and podman write before it (containers-transports(5)). A layout without a tag means

@@ -35,7 +35,7 @@ from tasks.artifacts.overview import OtherLine, keep_overview
 from tasks.artifacts.pages import relocation_page, with_short_digests
 from tasks.artifacts.report import REFUSED, artifact_key, emit, percent_shown, write_page, write_table
 from tasks.fleet.limits import limits_of
-from tasks.run import ONCE, REPEATABLE, TASK_RUN_LIMIT, Run, current, remembered, shared_out
+from tasks.run import ONCE, REPEATABLE, Run, current, remembered, shared_out
 
 
 class Resolution(BaseModel):
@@ -162,7 +162,7 @@ class RelocationRun(Run):
         source = self.order.request.source_text if self.order.request else self.planned.source
         return report_of(
             source=self.source.reference if self.source else source,
-            destination=str(self.order.request.destination if self.order.request else self.planned.destination),
+            destination=self.destination,
             what=self.source.what if self.source else "",
             digest=self.source.digest if self.source else "",
             plan=self.plan,
@@ -278,9 +278,9 @@ async def push_to_target_registry(images: list[str], destination: str) -> list[I
     return outcomes
 
 
-def batches(plan: Plan, limit: int = TASK_RUN_LIMIT) -> list[list[str]]:
+def batches(plan: Plan) -> list[list[str]]:
     """Returns what each task run is to push, biggest first, as `images` of `push_to_target_registry`."""
-    return shared_out(names_of(plan, biggest_first(plan)), limit)
+    return shared_out(names_of(plan, biggest_first(plan)))
 
 
 def biggest_first(plan: Plan) -> list[Digest]:
@@ -370,14 +370,14 @@ def _row(failure: ImageFailure) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def progress_shown(run: RelocationRun, source: str, *, kind: str = "progress") -> AsyncIterator[None]:
+async def progress_shown(run: RelocationRun, source: str) -> AsyncIterator[None]:
     """A progress artifact of a plan being carried out; `source` is the reference that the user gave. Without anything
     to copy there is none."""
     plan = run.planned
     if not plan.to_transfer:
         yield
         return
-    key = artifact_key(kind, str(plan.destination))
+    key = artifact_key("progress", str(plan.destination))
     description = (
         f"{counted(len(plan.to_transfer), 'image')}, {show_size(plan.bytes_to_move)}: {source} → {plan.destination}"
     )

@@ -17,15 +17,12 @@ from flows.deploy.deployments import KIND, Deployed, left_over, put, remove
 from flows.deploy.infrastructure import block_types, find_block, put_block_type, put_limits, put_work_pool
 from flows.deploy.zombie_runs import zombie_automations
 from oci.errors import Refused, StoreError, Unauthorized, Unavailable
+from oci.meter import unheard
 from oci.mirror.config import MirrorsConfig
 from tasks.blocks import RegistryCredentials, S3Store
 
 _NOT_MADE = UUID(int=0)
 """Id that stands for a deployment which a dry run doesn't make."""
-
-
-def _ignore(change: Change) -> None:
-    del change
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +44,7 @@ class DeployOptions:
 
 
 def deploy(
-    config: MirrorsConfig, options: DeployOptions | None = None, *, on_change: Callable[[Change], None] = _ignore
+    config: MirrorsConfig, options: DeployOptions | None = None, *, on_change: Callable[[Change], None] = unheard
 ) -> None:
     """`adeploy` for programs without an event loop; `on_change` is called with each change when it is done."""
 

@@ -24,6 +24,7 @@ from oci.files.decompress import DEFAULT_LIMITS, UnpackLimits
 from oci.files.unpack import unpack
 from oci.files.walk import LOCK_FILE
 from oci.manifest import NESTING_LIMIT, Manifest
+from oci.meter import unheard
 from oci.output import store_error
 from oci.reference import ArchiveName, LayoutFolder, Reference, StoreName, parse_any
 from oci.store import Source
@@ -36,8 +37,6 @@ LAYER_REPEATS = 127
 """Times that a manifest may list one layer: Docker makes no image of more layers."""
 
 _KINDS = {LayoutFolder: "an image-layout folder", ArchiveName: "an archive"}
-
-"""The sentence of imgpkg, which scripts look for."""
 OpenSource = Callable[[StoreName], Source]
 Line = Callable[[str], None]
 Expect = Callable[[int], None]
@@ -125,10 +124,6 @@ def look_up(open_source: OpenSource, request: PullRequest) -> ResolvedSource:
     return ResolvedSource(reference, source, manifest)
 
 
-def _expect_nothing(size: int) -> None:
-    del size
-
-
 def pull(
     open_source: OpenSource,
     request: PullRequest,
@@ -136,7 +131,7 @@ def pull(
     threads: Executor,
     *,
     line: Line,
-    expect: Expect = _expect_nothing,
+    expect: Expect = unheard,
     cancel: CancelToken | None = None,
     resolved: ResolvedSource | None = None,
 ) -> Pulled:

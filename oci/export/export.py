@@ -24,7 +24,6 @@ from oci.digest import Chunk, Digest
 from oci.errors import TransshipError
 from oci.export.assembly import OpenBlob, WriteReport, Writing
 from oci.export.file_writer import ByteWriter, open_writer
-from oci.export.options import ExportOptions
 from oci.export.parts import Part, StoredPart
 from oci.export.plan import ArchivePlan, Group, Volume
 from oci.export.planner import plan_archive
@@ -178,7 +177,6 @@ def push_to_archive(
     request: PushRequest,
     entries: Sequence[FileEntry],
     location: str,
-    options: ExportOptions | None = None,
 ) -> tuple[Pushed, ArchiveReport]:
     """Returns the image that `push` would make, in an archive that knows it by the name it was to have. What a bundle
     lists isn't in it, no more than a push sends it."""
@@ -191,7 +189,7 @@ def push_to_archive(
         plan = make_plan(session, copied)
         renamed = (structs.replace(manifest, store=named.repository) for manifest in plan.manifests)
         renamed_plan = structs.replace(plan, manifests=tuple(renamed))
-        report = write_archive(session, plan_archive(session, copied, renamed_plan, options))
+        report = write_archive(session, plan_archive(session, copied, renamed_plan))
     return structs.replace(pushed, reference=named.at(renamed_plan.manifests[-1].digest)), report
 
 

@@ -82,20 +82,15 @@ def smallest_part(location: str) -> int:
 
 
 def open_writer(
-    location: str,
-    s3: S3Options,
-    *,
-    side: str = "destination",
-    meter: Meter | None = None,
-    cancel: CancelToken | None = None,
+    location: str, s3: S3Options, *, meter: Meter | None = None, cancel: CancelToken | None = None
 ) -> ByteWriter:
     """Returns what writes an archive there. S3 takes a while to import, and is imported for an object only."""
     if not in_object_store(location):
-        return FileWriter(location, side=side)
+        return FileWriter(location)
     from oci.archive.s3 import S3  # noqa: PLC0415
     from oci.export.s3_writer import S3Writer  # noqa: PLC0415
 
-    return S3Writer(location, S3(s3, side=side, meter=meter, cancel=cancel))
+    return S3Writer(location, S3(s3, side="destination", meter=meter, cancel=cancel))
 
 
 class FileWriter:

@@ -14,9 +14,9 @@ from msgspec import Struct
 
 from oci.descriptor import OCI_INDEX, Descriptor, as_list, as_object, as_text
 from oci.digest import Digest
-from oci.errors import InvalidManifest, InvalidReference, Refused
+from oci.errors import InvalidManifest, Refused
 from oci.output import BY_UMASK, replace_file
-from oci.reference import LayoutFolder, parse_tag
+from oci.reference import LayoutFolder, is_tag
 
 REF_NAME = "org.opencontainers.image.ref.name"
 CONTAINERD_NAME = "io.containerd.image.name"
@@ -87,7 +87,7 @@ class LayoutIndex:
         entries = self.entries()
         # What follows the last colon; `localhost:5000/web` has no tag and gives no tag's name.
         names = {name.rpartition(":")[2] for entry in entries for name in _names(entry.annotations)}
-        return {name for name in names if _is_tag(name)} | ({"latest"} if _is_nameless(entries) else set())
+        return {name for name in names if is_tag(name)} | ({"latest"} if _is_nameless(entries) else set())
 
     def find(self, tag: str) -> Descriptor | None:
         """By the exact name; else by the tag of a full name, as other tools write them; else the only entry there is,
@@ -213,14 +213,6 @@ def _names(annotations: Mapping[str, Any]) -> tuple[str, ...]:
     """`1.0`, or the full `docker.io/library/web:1.0` that Docker and containerd write."""
     names = (annotations.get(REF_NAME), annotations.get(CONTAINERD_NAME))
     return tuple(name for name in names if isinstance(name, str) and name)
-
-
-def _is_tag(name: str) -> bool:
-    try:
-        parse_tag(name)
-    except InvalidReference:
-        return False
-    return True
 
 
 def _annotations(entry: Entry) -> Mapping[str, Any]:

@@ -18,7 +18,7 @@ import msgspec
 from oci.bundle.tagnames import KEEP_ALIVE_SUFFIX
 from oci.digest import Digest, digest_of
 from oci.errors import NotFound, Refused, StoreError, TransshipError
-from oci.meter import Receipt
+from oci.meter import Receipt, unheard
 from oci.prune import grace as note
 from oci.prune.keep import Keep
 from oci.prune.plan import PrunePlan, UnwantedManifest, UnwantedTag, bytes_freed
@@ -87,7 +87,7 @@ def execute(
     name = plan.store
     policy = msgspec.structs.replace(plan.keep.and_also(keep or Keep()), nothing=plan.keep.nothing)
     again, names = look(session, name, policy, grace=plan.grace, now=now, extra=plan.by_digest)
-    work = _Work(session, again, names, on_deleted or _unheard)
+    work = _Work(session, again, names, on_deleted or unheard)
     chosen = work.compare(plan, again)
     tags = work.compare_tags(plan, again)
     if chosen or tags:
@@ -337,7 +337,3 @@ def _blocked_by(manifest: UnwantedManifest, chosen: Mapping[Digest, UnwantedMani
 
 def _shown(manifest: UnwantedManifest) -> str:
     return f"{manifest.digest} ({', '.join(manifest.tags)})" if manifest.tags else str(manifest.digest)
-
-
-def _unheard(subject: str) -> None:
-    del subject

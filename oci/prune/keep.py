@@ -170,12 +170,10 @@ class Keep(KeepOptions, frozen=True, kw_only=True):
 
     def to_dict(self) -> dict[str, Any]:
         """Returns all fields, as a plan has them."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in self._items()}
+        fields = msgspec.structs.asdict(self).items()
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in fields}
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> Keep:
         """Returns the inverse of `to_dict`. Raises InvalidInput or msgspec.ValidationError, which is a ValueError."""
         return msgspec.convert(body, cls)
-
-    def _items(self) -> Iterable[tuple[str, Any]]:
-        return msgspec.structs.asdict(self).items()

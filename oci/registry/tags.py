@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from oci.errors import InvalidReference, Refused, StoreError
-from oci.reference import parse_tag
+from oci.errors import Refused, StoreError
+from oci.reference import is_tag
 from oci.registry.endpoints import GET_CATALOG, GET_TAGS, GET_TAGS_AFTER, GET_TAGS_PAGE, Kind
 from oci.registry.http import target as targets
 from oci.registry.http.answer import Answer
@@ -97,7 +97,7 @@ def _pages(
         names = _names(answer, transport, subject, listing)
         new = [name for name in dict.fromkeys(names) if name not in listed]
         listed.update(new)
-        usable = [name for name in new if scope.repository == "" or _is_tag(name)]
+        usable = [name for name in new if scope.repository == "" or is_tag(name)]
         if len(usable) < len(new):
             learned.note(f"names in the list of {subject} that are not tags, left out")
         yield from usable
@@ -122,15 +122,6 @@ def _pages(
         operation=listing.operation,
         hint="a registry that never ends its list is broken, or an attack",
     )
-
-
-def _is_tag(name: str) -> bool:
-    """Some registries list digests, or names with characters that no request may have (Artifactory)."""
-    try:
-        parse_tag(name)
-    except InvalidReference:
-        return False
-    return True
 
 
 def _names(answer: Answer, transport: Transport, subject: str, kind: Kind) -> list[str]:

@@ -22,9 +22,6 @@ from msgspec import Struct, field
 
 from oci.files.deflate.huffman import DISTANCES, END_OF_BLOCK, Codebook, bits, codebook
 
-PRACTICAL_SIZE = 16 << 20
-"""Bytes before compression that take about five seconds."""
-
 _HEADER = b"\x1f\x8b\x08\0\0\0\0\0\x04\xff"
 _BLOCK = 65_535
 _WINDOW = 1 << 15

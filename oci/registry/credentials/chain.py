@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
+from oci.meter import unheard
 from oci.registry.credentials.credential import ANONYMOUS, Credential, Memo
 from oci.registry.http.origin import canonical_host
 
@@ -71,10 +72,6 @@ class Fixed:
         return self.credential if self._hosts is None or canonical_host(registry) in self._hosts else None
 
 
-def _ignore_warning(text: str) -> None:
-    del text
-
-
 def default_credentials(
     *,
     side: str = "",
@@ -83,7 +80,7 @@ def default_credentials(
     anonymous: bool = False,
     hosts: Collection[str] | None = None,
     environ: Mapping[str, str] | None = None,
-    warn: Callable[[str], None] = _ignore_warning,
+    warn: Callable[[str], None] = unheard,
 ) -> Credentials:
     """As in imgpkg: the IMGPKG_REGISTRY_* sets; cloud keychains that are switched on; the login for every registry that
     `flags`, or the TRANSSHIP_SOURCE_*, TRANSSHIP_DESTINATION_* or IMGPKG_* variables name; without such a login, the
