@@ -232,19 +232,6 @@ class Relocation:
             )
 
 
-def relocate(
-    session: Session,
-    request: RelocationRequest,
-    *,
-    verify: Verify = Verify.NONE,
-    on_plan: Callable[[Plan], None] | None = None,
-    on_image: Callable[[ImageOutcome], None] | None = None,
-) -> RelocationResult:
-    """Plans, transfers, verifies if asked to, and publishes. Raises Incomplete, having moved no name, when an image
-    failed."""
-    return Relocation(session, request, verify=verify).run(on_plan=on_plan, on_image=on_image)
-
-
 def check_readable(plan: Plan) -> None:
     """Raises Incomplete, as the relocation itself will, when a part of the source couldn't be read."""
     if plan.failures:

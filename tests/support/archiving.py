@@ -13,7 +13,7 @@ from oci.export.planner import plan_archive
 from oci.reference import ArchiveName
 from oci.relocation.planner import make_plan
 from oci.relocation.request import RelocationRequest
-from oci.relocation.run import RelocationResult, relocate
+from oci.relocation.run import Relocation, RelocationResult
 from oci.relocation.session import Session
 from tests.support.relocating import anonymous
 
@@ -41,4 +41,4 @@ def planned(session: Session, path: Path, *, options: ExportOptions | None = Non
 def imported(to: str, *paths: Path, **request: Any) -> RelocationResult:
     access = anonymous()
     with Session(source=access, destination=access, concurrency=4) as session:
-        return relocate(session, RelocationRequest(archive=tuple(map(str, paths)), to=to, **request))
+        return Relocation(session, RelocationRequest(archive=tuple(map(str, paths)), to=to, **request)).run()

@@ -10,7 +10,7 @@ from oci.meter import Meter
 from oci.registry.credentials.chain import Credentials
 from oci.registry.options import DEFAULT_CONCURRENCY, RegistryOptions
 from oci.relocation.request import RelocationRequest
-from oci.relocation.run import RelocationResult, relocate
+from oci.relocation.run import Relocation, RelocationResult
 from oci.relocation.session import Access, Session
 
 
@@ -28,4 +28,4 @@ def session(meter: Meter | None = None, workers: int = DEFAULT_CONCURRENCY, **se
 def copied(to: str, *, settings: dict[str, Any] | None = None, **request: Any) -> RelocationResult:
     """One whole relocation in a session of its own."""
     with session(**(settings or {})) as one:
-        return relocate(one, RelocationRequest(to=to, **request))
+        return Relocation(one, RelocationRequest(to=to, **request)).run()

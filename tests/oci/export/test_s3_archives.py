@@ -19,7 +19,7 @@ from oci.meter import Meter
 from oci.registry.credentials.chain import Credentials
 from oci.relocation.planner import make_plan
 from oci.relocation.request import RelocationRequest
-from oci.relocation.run import relocate
+from oci.relocation.run import Relocation
 from oci.relocation.session import Access, Session
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.seaweedfs import BUCKET, SeaweedFS
@@ -76,7 +76,9 @@ def test_what_comes_out_of_the_object_is_what_went_in(
     export(object_store, shop.reference, s3_location)
 
     with session(object_store) as one:
-        result = relocate(one, RelocationRequest(archive=(s3_location,), to=f"{other_registry.host}/{repository}"))
+        result = Relocation(
+            one, RelocationRequest(archive=(s3_location,), to=f"{other_registry.host}/{repository}")
+        ).run()
 
     assert {image.digest for image in result.plan.images} >= {one.digest for one in (shop.bundle, *shop.listed)}
     assert "1.4.0" in other_registry.repository_tags(repository)
@@ -94,7 +96,7 @@ def test_one_image_is_taken_out_without_reading_the_others(
         request = RelocationRequest(
             archive=(s3_location,), only=(wanted.digest,), to=f"{other_registry.host}/{repository}"
         )
-        relocate(one, request)
+        Relocation(one, request).run()
 
     size = (object_store.head(s3_location) or {})["ContentLength"]
     assert size > 24 * MIB
@@ -111,7 +113,7 @@ def test_an_import_never_asks_where_the_content_came_from(
     asked = len(registry.requests())
 
     with session(object_store) as one:
-        relocate(one, RelocationRequest(archive=(s3_location,), to=f"{other_registry.host}/{repository}"))
+        Relocation(one, RelocationRequest(archive=(s3_location,), to=f"{other_registry.host}/{repository}")).run()
 
     assert len(registry.requests()) == asked
 

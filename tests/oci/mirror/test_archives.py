@@ -20,7 +20,7 @@ from oci.mirror.run import Shared, opened, run_mirror
 from oci.mirror.work import Breaker
 from oci.reference import ArchiveName, parse_store
 from oci.relocation.request import RelocationRequest
-from oci.relocation.run import relocate
+from oci.relocation.run import Relocation
 from oci.relocation.session import Access, Session
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.registry_data import blob_file, seed
@@ -72,7 +72,7 @@ def planned_of(mirror: Mirror) -> list[tuple[int, str]]:
 def run_import(path: Path, folder: Path) -> set[str]:
     """The tags that a layout folder has when the archive was imported into it."""
     with session_of() as session:
-        relocate(session, RelocationRequest(archive=(str(path),), to=f"oci:{folder}"))
+        Relocation(session, RelocationRequest(archive=(str(path),), to=f"oci:{folder}")).run()
         return {tag for tag in session.source(parse_store(f"oci:{folder}")).tags() if not tag.endswith(".imgpkg")}
 
 

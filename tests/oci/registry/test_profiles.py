@@ -20,7 +20,7 @@ from oci.registry.options import RegistryOptions
 from oci.registry.profiles import Profile
 from oci.registry.referrers import fallback_tag
 from oci.relocation.request import RelocationRequest
-from oci.relocation.run import RelocationResult, Verify, relocate
+from oci.relocation.run import Relocation, RelocationResult, Verify
 from oci.relocation.session import Access, Session
 from oci.signatures.artifacts import ALL
 from tests.servers import profile_registry
@@ -59,7 +59,7 @@ def copied(from_: str, to: str) -> RelocationResult:
     with session() as one:
         request = RelocationRequest(image=from_, to=to, artifacts=ALL, tags=("v1",))
         try:
-            return relocate(one, request, verify=Verify.DEEP)
+            return Relocation(one, request, verify=Verify.DEEP).run()
         except Incomplete as error:
             raise AssertionError([str(failure) for failure in error.failures]) from error
 

@@ -12,7 +12,7 @@ import pytest
 from oci.errors import Incomplete, InvalidInput
 from oci.reference import LayoutFolder
 from oci.relocation.request import RelocationRequest
-from oci.relocation.run import Relocation, Step, Verify, relocate
+from oci.relocation.run import Relocation, Step, Verify
 from tests.servers.docker_registry import DockerRegistry
 from tests.support.content import image, push
 from tests.support.relocating import session
@@ -37,7 +37,9 @@ def source(registry: DockerRegistry, repository: str) -> str:
 def test_names_move_after_the_proof(source: str, other_registry: DockerRegistry, repository: str, mode: Verify) -> None:
     begun = len(other_registry.requests())
     with session() as one:
-        result = relocate(one, RelocationRequest(image=source, to=f"{other_registry.host}/{repository}"), verify=mode)
+        result = Relocation(
+            one, RelocationRequest(image=source, to=f"{other_registry.host}/{repository}"), verify=mode
+        ).run()
 
     assert result.published.tags == ("1.0",)
     assert result.verification is not None
@@ -53,7 +55,7 @@ def test_names_move_after_the_proof(source: str, other_registry: DockerRegistry,
 def test_no_name_moves_when_the_proof_fails(source: str, tmp_path: Path, mode: Verify) -> None:
     to = f"oci:{tmp_path}"
     with session() as one:
-        relocate(one, RelocationRequest(image=source, to=to, tags=("old",)))
+        Relocation(one, RelocationRequest(image=source, to=to, tags=("old",))).run()
         lost = one.destination(LayoutFolder(str(tmp_path))).get_manifest("old").layers[0].digest
     blob_path(tmp_path, lost).unlink()
 
@@ -77,7 +79,7 @@ def test_no_name_moves_when_the_proof_fails(source: str, tmp_path: Path, mode: V
 def test_a_root_that_its_tag_holds_is_verified_before_the_tag_moves(source: str, tmp_path: Path) -> None:
     request = RelocationRequest(image=source, to=f"oci:{tmp_path}", tag_keeps_alive=True)
     with session() as one:
-        result = relocate(one, request, verify=Verify.HEAD)
+        result = Relocation(one, request, verify=Verify.HEAD).run()
 
     assert result.verification is not None
     assert result.verification.problems == ()

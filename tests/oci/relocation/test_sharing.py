@@ -15,7 +15,7 @@ from oci.manifest import parse_manifest
 from oci.reference import LayoutFolder, Repository
 from oci.relocation.planner import make_plan
 from oci.relocation.request import RelocationRequest
-from oci.relocation.run import Relocation, relocate
+from oci.relocation.run import Relocation
 from oci.relocation.session import BlobLedger
 from oci.relocation.transfer import put_manifest, share_reads
 from tests.servers.docker_registry import DockerRegistry
@@ -45,7 +45,7 @@ def test_a_layer_that_five_repositories_share_is_sent_once(
 
         def copy(pair: tuple[int, str]) -> None:
             to = f"{other_registry.host}/{repository}/to/{pair[0]}"
-            relocate(one, RelocationRequest(image=pair[1], to=to, tag_keeps_alive=tag_keeps_alive))
+            Relocation(one, RelocationRequest(image=pair[1], to=to, tag_keeps_alive=tag_keeps_alive)).run()
 
         with ThreadPoolExecutor(5) as threads:
             list(threads.map(copy, enumerate(five(registry, repository))))
@@ -84,7 +84,7 @@ def test_an_interrupted_run_is_found_again_in_a_repository_without_tags(
         push_blob(http, repository, noise(1, 8 * MIB).data)
 
     with session() as one:
-        relocate(one, RelocationRequest(image=source, to=f"{other_registry.host}/{repository}"))
+        Relocation(one, RelocationRequest(image=source, to=f"{other_registry.host}/{repository}")).run()
         receipt = one.meter.receipt()
 
     assert receipt.bytes_skipped == 8 * MIB
