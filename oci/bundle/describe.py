@@ -9,10 +9,10 @@ from typing import Any, TypeAlias
 from msgspec import Struct, field
 
 from oci.bundle import reader, tagnames
-from oci.bundle.document import render
 from oci.bundle.lockfile import LockedImage
 from oci.descriptor import Platform
 from oci.digest import Digest
+from oci.documents.document import render
 from oci.errors import Denied, InvalidInput, InvalidManifest, NotFound, StoreError
 from oci.manifest import NESTING_LIMIT, Manifest
 from oci.reference import Reference, StoreName

@@ -9,10 +9,10 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
-from oci.bundle.document import API_VERSION, YamlNode, check_header, parse, pinned, render
 from oci.bundle.image import BuiltImage, single_layer_image
 from oci.descriptor import DOCKER_LAYER, Descriptor
 from oci.digest import digest_of
+from oci.documents.document import API_VERSION, YamlNode, check_header, parse, pinned, render
 from oci.reference import Reference
 
 KIND = "ImageLocations"

@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from oci.bundle.document import API_VERSION, SIZE_LIMIT, YamlNode, check_header, parse, pinned, render
+from oci.documents.document import API_VERSION, SIZE_LIMIT, YamlNode, check_header, parse, pinned, render
 from oci.errors import InvalidReference
 from oci.output import PRIVATE, os_errors, write_output
 from oci.reference import Reference, parse_tag

@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from oci.documents import yaml_lines
+from oci.documents.yaml_lines import Located, Path
 from oci.errors import (
     Denied,
     InvalidConfig,
@@ -24,10 +26,8 @@ from oci.errors import (
     Unavailable,
     did_you_mean,
 )
-from oci.mirror import yaml_lines
 from oci.mirror.config import MirrorsConfig
 from oci.mirror.policy import Checked
-from oci.mirror.yaml_lines import Located, Path
 from oci.options import Option, Options, field_schema, fields_of
 
 O = TypeVar("O", bound=Options)  # noqa: E741 - the customary letter for a type variable of this bound

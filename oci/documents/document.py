@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 from msgspec import Struct
 
-from oci.bundle.yamltext import NonText, meaning, shown
+from oci.documents.yamltext import NonText, meaning, shown
 from oci.errors import InvalidDocument, InvalidReference
 from oci.reference import Reference
 
@@ -112,14 +112,14 @@ def parse(data: str | bytes, where: str) -> YamlNode:
     plain = _plain(data)
     if plain is not None:
         return YamlNode(plain, where)
-    from oci.bundle.composer import Values  # noqa: PLC0415 - PyYAML, for what isn't plain
+    from oci.documents.composer import Values  # noqa: PLC0415 - PyYAML, for what isn't plain
 
     return YamlNode(Values(where).compose(data, SIZE_LIMIT), where)
 
 
 def render(value: Mapping[str, Any]) -> str:
     """Returns the document of mappings, sequences, text, booleans and None; its inverse is `parse`."""
-    from oci.bundle.composer import emitted  # noqa: PLC0415 - PyYAML, which a copy has no need of
+    from oci.documents.composer import emitted  # noqa: PLC0415 - PyYAML, which a copy has no need of
 
     return emitted(value)
 

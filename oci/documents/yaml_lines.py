@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from oci.bundle.composer import DEPTH_LIMIT, Composer, line_of
-from oci.bundle.yamltext import meaning
+from oci.documents.composer import DEPTH_LIMIT, Composer, line_of
+from oci.documents.yamltext import meaning
 from oci.errors import InvalidDocument
 
 SIZE_LIMIT = 4 << 20

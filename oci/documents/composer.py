@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 import yaml
 
-from oci.bundle.yamltext import NonText, meaning, needs_quotes, shown, sort_key
+from oci.documents.yamltext import NonText, meaning, needs_quotes, shown, sort_key
 from oci.errors import InvalidDocument
 
 T = TypeVar("T")
