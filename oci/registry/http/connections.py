@@ -20,14 +20,12 @@ from functools import partial
 from typing import TYPE_CHECKING, cast
 from urllib.parse import unquote
 
-import msgspec
-
 from oci.digest import Chunk
 from oci.errors import InvalidInput, InvalidReference
 from oci.registry.http.address_policy import AddressPolicy, is_loopback
 from oci.registry.http.body import Response, WireError
 from oci.registry.http.http1 import Connection, Socket, shut_down
-from oci.registry.http.origin import Origin, normal_host, origin_of
+from oci.registry.http.origin import Origin, Proxy, normal_host, origin_of
 from oci.registry.options import RegistryOptions
 
 if TYPE_CHECKING:
@@ -35,16 +33,6 @@ if TYPE_CHECKING:
 
 _KEPT_SECONDS = 30.0
 """A connection that was idle for longer isn't used again: load balancers close them after a minute or less."""
-
-
-class Proxy(msgspec.Struct, frozen=True):
-    """`authorization` is the value of Proxy-Authorization, or empty."""
-
-    origin: Origin
-    authorization: str = ""
-
-    def __repr__(self) -> str:
-        return f"Proxy({self.origin})"
 
 
 class Connections:

@@ -19,9 +19,8 @@ import httpcore
 from oci.errors import InvalidInput
 from oci.registry.http.address_policy import AddressPolicy
 from oci.registry.http.body import Headers, WireError
-from oci.registry.http.connections import Proxy
 from oci.registry.http.http1 import shut_down
-from oci.registry.http.origin import Origin
+from oci.registry.http.origin import Origin, Proxy
 from oci.registry.options import RegistryOptions
 
 _FOREIGN = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, httpcore.ProxyError)

@@ -37,6 +37,16 @@ class Origin(msgspec.Struct, frozen=True):
         return f"{self.scheme}://{self.authority}"
 
 
+class Proxy(msgspec.Struct, frozen=True):
+    """`authorization` is the value of Proxy-Authorization, or empty."""
+
+    origin: Origin
+    authorization: str = ""
+
+    def __repr__(self) -> str:
+        return f"Proxy({self.origin})"
+
+
 @functools.lru_cache(4096)
 def origin_of(registry: str, scheme: str = "https") -> Origin:
     """The origin of `HOST[:PORT]`. Raises InvalidReference when it isn't a host, or when the port isn't a port."""
