@@ -13,15 +13,19 @@ from oci.archive.entry import DOCKER_ARCHIVE
 from oci.archive.inventory import verify_archive
 from oci.archive.open import open_reader
 from oci.archive.proof import hash_of
+from oci.descriptor import Descriptor
 from oci.digest import Digest, parse_digest
-from oci.errors import InvalidInput, NotFound, TransshipError
+from oci.errors import IntegrityError, InvalidDocument, InvalidInput, NotFound, NotSigned, TransshipError
+from oci.manifest import Manifest
 from oci.output import to_dict
 from oci.receipts.receipt import ARCHIVE, RECEIPT_LIMIT, RelocationReceipt, read_receipt
+from oci.receipts.record import CREATED
 from oci.reference import LAYOUT_PREFIX, ArchiveName, StoreName, parse_any, parse_store
 from oci.relocation.session import Session
 from oci.relocation.verify import verify_store
 from oci.signatures.bundle import BUNDLE, PREDICATE_ANNOTATION, RECEIPT_TYPE, this_type
 from oci.signatures.keys import PublicKey
+from oci.signatures.proofs import MOST
 from oci.store import found_manifest
 from oci.units import counted, show_size
 
@@ -72,7 +76,8 @@ class Checked(Struct, frozen=True, kw_only=True):
 
 def find_receipt(session: Session, name: str, keys: Sequence[PublicKey]) -> RelocationReceipt:
     """Reads a receipt from a file or, where there is none of that name, what is attached to an image: the latest that
-    one of the keys has signed. Raises NotSigned, and NotFound where there is no receipt at all."""
+    one of the keys has signed, of the 200 that say that they are the newest. Raises NotSigned, and NotFound where there
+    is no receipt at all."""
     if os.path.exists(name):
         try:
             with open(name, "rb") as file:
@@ -85,19 +90,19 @@ def find_receipt(session: Session, name: str, keys: Sequence[PublicKey]) -> Relo
     reference = parse_any(name)
     store = session.destination(reference.repository)
     digest = found_manifest(store, reference.identifier).digest
-    receipts, refused = [], None
-    for referrer in store.referrers(digest):
-        manifest = store.get_manifest(referrer.digest) if referrer.artifact_type.startswith(BUNDLE) else None
-        if manifest is None or this_type(manifest.annotations.get(PREDICATE_ANNOTATION, "")) != RECEIPT_TYPE:
-            continue
-        for layer in manifest.layers:
-            if layer.media_type.startswith(BUNDLE) and layer.size <= RECEIPT_LIMIT:
-                try:
-                    receipts.append(read_receipt(b"".join(store.read_blob(layer)), keys, f"{name} ({referrer.digest})"))
-                except TransshipError as error:
-                    refused = error
-    if receipts:
-        return max(receipts, key=lambda receipt: receipt.run.finished if receipt.run else "")
+    latest, refused = None, None
+    listed = [referrer for referrer in store.referrers(digest) if referrer.artifact_type.startswith(BUNDLE)]
+    listed.sort(key=lambda referrer: referrer.annotations.get(CREATED, ""), reverse=True)
+    for referrer in listed[:MOST]:
+        where = f"{name} ({referrer.digest})"
+        try:
+            for layer in _receipt_layers(store.get_manifest(referrer.digest)):
+                receipt = read_receipt(b"".join(store.read_blob(layer)), keys, where)
+                latest = max(filter(None, (latest, receipt)), key=lambda each: each.run.finished if each.run else "")
+        except (NotFound, NotSigned, InvalidDocument, IntegrityError) as error:
+            refused = error
+    if latest is not None:
+        return latest
     if refused is not None:
         raise refused
     raise NotFound(
@@ -107,6 +112,12 @@ def find_receipt(session: Session, name: str, keys: Sequence[PublicKey]) -> Relo
         operation="looking for a receipt",
         hint="name the file that `copy --receipt` has written, or attach one: --attach-receipt",
     )
+
+
+def _receipt_layers(manifest: Manifest) -> list[Descriptor]:
+    if this_type(manifest.annotations.get(PREDICATE_ANNOTATION, "")) != RECEIPT_TYPE:
+        return []
+    return [layer for layer in manifest.layers if layer.media_type.startswith(BUNDLE) and layer.size <= RECEIPT_LIMIT]
 
 
 def check_receipt(

@@ -45,7 +45,7 @@ from oci.signatures.keys import SigningKey, read_signing_key_file
 from oci.store import Destination, reader_of
 
 _CONTENT_ANNOTATION = "dev.sigstore.bundle.content"
-_CREATED = "org.opencontainers.image.created"
+CREATED = "org.opencontainers.image.created"
 
 
 class Recorder:
@@ -243,7 +243,7 @@ def _referrer(subject: Descriptor, data: bytes) -> Manifest:
         "layers": [Descriptor(BUNDLE_V03, digest_of(data), len(data)).to_dict()],
         "subject": subject.to_dict(),
         "annotations": {
-            _CREATED: _time(datetime.now(UTC)),
+            CREATED: _time(datetime.now(UTC)),
             _CONTENT_ANNOTATION: "dsse-envelope",
             PREDICATE_ANNOTATION: RECEIPT_TYPE,
         },

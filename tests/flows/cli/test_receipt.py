@@ -14,8 +14,9 @@ import httpx
 import pytest
 
 from oci.errors import InvalidDocument, NotSigned
-from oci.receipts.check import CHANGED_FILE, DAMAGED, LOST_FILE, LOST_IMAGE, LOST_TAG, REPLACED_TAG
+from oci.receipts.check import CHANGED_FILE, DAMAGED, LOST_FILE, LOST_IMAGE, LOST_TAG, REPLACED_TAG, find_receipt
 from oci.receipts.receipt import read_receipt
+from oci.receipts.record import CREATED
 from oci.signatures.bundle import RECEIPT_TYPE
 from oci.signatures.keys import PASSWORD_VARIABLE, read_key_file
 from tests.servers.docker_registry import DockerRegistry
@@ -24,6 +25,7 @@ from tests.servers.strict_registry import StrictRegistry
 from tests.support.command import Done, transship
 from tests.support.content import OCI_INDEX, OCI_MANIFEST, Blob, artifact, image, push
 from tests.support.cosign_key import cosign_key
+from tests.support.mirroring import session_of
 from tests.support.sealing import signed_statement
 from tests.support.shop import Shop, push_shop
 from tests.support.signing import BUNDLE, SIGNER, Signer, attach, cosign_sign, envelope, statement
@@ -447,3 +449,20 @@ def test_a_receipt_that_never_ends_is_read_up_to_its_limit(keys: Path, monkeypat
 
     with pytest.raises(NotSigned, match="more than 1000 bytes"):
         read_receipt(b" " * 1001, [read_key_file(str(keys / "own.pub"))], "web.receipt.json")
+
+
+def test_what_strangers_attach_hides_no_receipt_and_is_not_read_for_ever(
+    origin: StrictRegistry, destination: StrictRegistry, keys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    to = f"{destination.host}/mirror/web"
+    copied(f"{origin.host}/shop/web:1.0", to, keys, tmp_path / "web.receipt.json", "--attach-receipt")
+    for number, data in enumerate((b"no bundle", (tmp_path / "web.receipt.json").read_bytes()[:-9])):
+        annotations = {"dev.sigstore.bundle.predicateType": RECEIPT_TYPE, CREATED: f"9999-01-0{number + 1}T00:00:00Z"}
+        attach(destination.url, "mirror/web", CONTENT, Blob(BUNDLE, data), annotations=annotations)
+    own = [read_key_file(str(keys / "own.pub"))]
+
+    with session_of() as session:
+        assert find_receipt(session, f"{to}:1.0", own).tags == {"1.0": CONTENT.digest}
+    monkeypatch.setattr("oci.receipts.check.MOST", 2)
+    with session_of() as session, pytest.raises(NotSigned):
+        find_receipt(session, f"{to}:1.0", own)
