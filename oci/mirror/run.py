@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from msgspec.structs import replace
 
+from oci.bundle import tagnames
 from oci.cancel import CancelToken
 from oci.digest import Digest
 from oci.errors import Cancelled, InvalidInput, TransshipError
@@ -111,7 +112,7 @@ class MirrorRecorder:
         heads = zip(unasked, session.workers.map(store.head_manifest, unasked), strict=True)
         shown = {tag: Digest(digest) for tag, digest in placed.items() if digest}
         shown |= {tag: head.digest for tag, head in heads if head is not None}
-        return shown | {tag: Digest(each.digest) for each in delivered for tag in each.tags or (each.digest,)}
+        return shown | {tag: digest for each in delivered if each.digest for tag, digest in _shown_by(each).items()}
 
     def _pinned(self) -> dict[str, Digest]:
         return {digest: digest for digest in pinned_by(self._mirror.source.lock)}
@@ -120,7 +121,7 @@ class MirrorRecorder:
         """To an image or a bundle; a lock has no root."""
         if outcome.digest:
             destination, digest = session.destination(parse_store(outcome.destination)), Digest(outcome.digest)
-            receipt = self._receipt(session, result, dict.fromkeys(outcome.tags or (digest,), digest), [outcome])
+            receipt = self._receipt(session, result, _shown_by(outcome), [outcome])
             attach(destination, found_manifest(destination, digest), receipt.render(self._key))
 
     def _receipt(
@@ -153,6 +154,12 @@ class MirrorRecorder:
             with os_errors(store=path, operation="making the folder of the receipt"):
                 os.makedirs(os.path.dirname(path), exist_ok=True)
             write_receipt(path, receipt.render(self._key))
+
+
+def _shown_by(outcome: ItemOutcome) -> dict[str, Digest]:
+    """What was moved to a digest: its tags, which those of cosign are not, or itself where it has none."""
+    tags = [tag for tag in outcome.tags if not tagnames.is_cosign(tag)]
+    return dict.fromkeys(tags or [outcome.digest], Digest(outcome.digest))
 
 
 def _rules(mirror: Mirror) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from oci.receipts.check import LOST_TAG, REPLACED_TAG, Checked, check_receipt, f
 from oci.signatures.keys import read_key_file
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.strict_registry import Features, StrictRegistry
+from tests.support.attaching import push_signed, signed_index
 from tests.support.content import image, push
 from tests.support.mirroring import compared, mirror_of, run, session_of, states
 from tests.support.sealing import SUFFIX, signed_statement
@@ -102,6 +103,20 @@ def test_a_receipt_is_attached_to_what_was_copied_and_is_no_drift(keys: Path, tm
         assert again.copied == 0
         assert not [seen for seen in destination.requests()[before:] if seen.method in ("POST", "PUT")]
         assert not (tmp_path / "receipts").exists()
+
+
+def test_tags_of_signatures_are_no_names_of_the_image(destination: StrictRegistry, keys: Path, tmp_path: Path) -> None:
+    signed = signed_index(61)
+    with StrictRegistry() as source:
+        push_signed(source.url, "shop/web", signed, "1.0", api=True)
+        here = f"{destination.host}/mirror/web"
+        mirror = mirror_of(f"{source.host}/shop/web", here, receipts=receipts(tmp_path, keys, attach=True))
+        for _ in range(2):
+            assert run(mirror).succeeded
+
+            assert statement(tmp_path, keys)["tags"] == {"1.0": signed.root.digest}
+            assert checked(str(tmp_path / "receipts" / "web.receipt.json"), keys).differences == ()
+        assert checked(f"{here}:1.0", keys).differences == ()
 
 
 def test_an_archive_of_a_mirror_is_signed_and_its_receipt_has_its_digest(
