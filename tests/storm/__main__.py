@@ -1,4 +1,4 @@
-"""Plays the storm: `python -m tests.storm [--only TEXT] [--sample N] [--threads N] [--part NAME] [--table FILE]`."""
+"""Plays the storm: `python -m tests.storm [--only TEXT] [--sample N] [--piece I/N] [--part NAME] [--table FILE]`."""
 
 from __future__ import annotations
 
@@ -31,12 +31,14 @@ def main() -> int:
     parser.add_argument("--only", default="", help="trials whose name has this text")
     parser.add_argument("--sample", type=int, default=0)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--piece", default="1/1", help="of so many pieces of each part, in random order, the I-th")
     parser.add_argument("--minutes", type=float, default=1e6, help="of each part, in random order")
     parser.add_argument("--threads", type=int, default=8)
     parser.add_argument("--part", choices=PARTS, action="append", help="not all of it (repeatable)")
     parser.add_argument("--notes", action="store_true", help="print clean errors, too")
     parser.add_argument("--table", default="", metavar="FILE", help="write the page of the book; parts not played stay")
     options = parser.parse_args()
+    piece, pieces = (int(number) for number in options.piece.split("/"))
     table = Table.read(options.table)
 
     def shown(outcome: Outcome) -> None:
@@ -48,18 +50,20 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="storm-") as name:
         for part in options.part or PARTS:
             begun = time.monotonic()
-            every, outcomes = played(part, Path(name) / part, options, shown)
+            every, outcomes = played(part, Path(name) / part, options, shown, (piece, pieces))
             counts.update(outcome.kind.value for outcome in outcomes)
             took = time.monotonic() - begun
             print(f"{part}: {len(outcomes)} of {every} trials in {took:.0f} s", flush=True)
-            table.put(part, every, outcomes)
+            table.put(part, every, outcomes, add=piece > 1)
     if options.table:
         Path(options.table).write_text(table.page())
     print(f"{counts.total()} trials in {time.monotonic() - started:.0f} s: {dict(counts)}")
     return 1 if counts[Kind.OTHER.value] else 0
 
 
-def played(part: str, folder: Path, options: argparse.Namespace, shown: Shown) -> tuple[int, Sequence[Outcome]]:
+def played(
+    part: str, folder: Path, options: argparse.Namespace, shown: Shown, piece: tuple[int, int]
+) -> tuple[int, Sequence[Outcome]]:
     """How many trials a part has, and what became of those that were chosen."""
     folder.mkdir()
     end = time.monotonic() + 60 * options.minutes
@@ -71,7 +75,7 @@ def played(part: str, folder: Path, options: argparse.Namespace, shown: Shown) -
                 chosen = random.Random(options.seed).sample(chosen, min(len(chosen), options.sample // 10))
             outcomes: list[Outcome] = []
             random.Random(options.seed).shuffle(chosen)
-            for trial in chosen:
+            for trial in chosen[piece[0] - 1 :: piece[1]]:
                 if time.monotonic() > end:
                     break
                 outcomes.append(shore.play(trial))
@@ -81,6 +85,7 @@ def played(part: str, folder: Path, options: argparse.Namespace, shown: Shown) -
         every = weather.every_trial()
         picked = weather.sample(min(options.sample or len(every), len(every)), options.seed)
         picked = [(kind, trial) for kind, trial in picked if options.only in trial.id]
+        picked = picked[piece[0] - 1 :: piece[1]]
         # The server of Prefect is the one thing that all flow runs share.
         threads = min(options.threads, 2) if part == "flows" else options.threads
         return len(every), weather.play(picked, threads=threads, on_outcome=shown, end=end)

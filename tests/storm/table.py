@@ -44,13 +44,20 @@ class Table:
         _, found, rest = text.partition(_COUNTS)
         return cls(json.loads(rest.partition(" -->")[0]) if found else {})
 
-    def put(self, part: str, every: int, outcomes: Sequence[Outcome]) -> None:
-        """`every` is the number of trials that there are."""
+    def put(self, part: str, every: int, outcomes: Sequence[Outcome], *, add: bool = False) -> None:
+        """`every` is the number of trials that there are; `add` keeps those of the part that were played before."""
+        before = self._parts.get(part, {}) if add else {}
+        lies = {lie: set(operations) for lie, operations in before.get("lies", {}).items()}
+        for one in outcomes:
+            if one.kind is Kind.UNSEEN:
+                lie = one.trial.row.unseen[one.trial.operation.partition(", ")[0]]
+                lies.setdefault(lie, set()).add(one.trial.operation)
         self._parts[part] = {
             "every": every,
-            "operation": _counted(outcomes, lambda one: one.trial.operation),
-            "fault": _counted(outcomes, lambda one: one.trial.row.name),
-            "lies": _lies(outcomes),
+            "operation": _counted(outcomes, lambda one: one.trial.operation, before.get("operation", {})),
+            "fault": _counted(outcomes, lambda one: one.trial.row.name, before.get("fault", {})),
+            "lies": {lie: sorted(lies[lie]) for lie in sorted(lies)},
+            "again": before.get("again", 0),
         }
 
     def page(self) -> str:
@@ -93,8 +100,10 @@ class Table:
         return found
 
 
-def _counted(outcomes: Sequence[Outcome], key: Callable[[Outcome], str]) -> dict[str, dict[str, int]]:
-    counts: dict[str, Counter[str]] = defaultdict(Counter)
+def _counted(
+    outcomes: Sequence[Outcome], key: Callable[[Outcome], str], before: Mapping[str, Mapping[str, int]]
+) -> dict[str, dict[str, int]]:
+    counts: dict[str, Counter[str]] = defaultdict(Counter, {name: Counter(one) for name, one in before.items()})
     for one in outcomes:
         counts[key(one)][one.kind.value] += 1
     return {name: dict(counts[name]) for name in sorted(counts)}
@@ -111,12 +120,3 @@ def _rows(title: str, counts: Mapping[str, Counter[str]]) -> list[str]:
     for name, one in (*sorted(counts.items()), ("all", whole)):
         lines.append(f"| {name} | {one.total()} | {' | '.join(str(one[kind.value]) for kind in _KINDS)} |")
     return lines
-
-
-def _lies(outcomes: Sequence[Outcome]) -> dict[str, list[str]]:
-    found: dict[str, set[str]] = defaultdict(set)
-    for one in outcomes:
-        if one.kind is Kind.UNSEEN:
-            lie = one.trial.row.unseen[one.trial.operation.partition(", ")[0]]
-            found[lie].add(one.trial.operation)
-    return {lie: sorted(found[lie]) for lie in sorted(found)}
