@@ -34,9 +34,19 @@ def proxy(object_store: SeaweedFS) -> Iterator[FaultProxy]:
         yield front
 
 
-def writer(store: SeaweedFS, proxy: FaultProxy, location: str, meter: Meter | None = None) -> S3Writer:
-    settings = store.settings.with_(endpoint=proxy.url, timeout=0.8, tries=2)
+PATIENT, HURRIED = 30.0, 2.0
+"""Seconds without an answer: an honest store never takes as long, and a fault that never answers is given up sooner."""
+
+
+def writer(
+    store: SeaweedFS, proxy: FaultProxy, location: str, meter: Meter | None = None, *, timeout: float = PATIENT
+) -> S3Writer:
+    settings = store.settings.with_(endpoint=proxy.url, timeout=timeout, tries=2 if timeout == PATIENT else 4)
     return S3Writer(location, S3(settings, side="destination", meter=meter))
+
+
+def _timeout(fault: Fault) -> float:
+    return HURRIED if fault.delay else PATIENT
 
 
 def xml(code: str) -> bytes:
@@ -47,7 +57,7 @@ ONCE = {
     "500": Fault(method="PUT", path=PART, last=1, status=500, body=xml("InternalError")),
     "503 slow down": Fault(method="PUT", path=PART, last=1, status=503, body=xml("SlowDown")),
     "the connection is reset while a part is sent": Fault(method="PUT", path=PART, last=1, cut_upload_after=100_000),
-    "no answer at all": Fault(method="PUT", path=PART, last=1, delay=2.0),
+    "no answer at all": Fault(method="PUT", path=PART, last=1, delay=600.0),
     "the answer about a part is lost": Fault(method="PUT", path=PART, last=1, reset_after=0),
     "other bytes were stored": Fault(
         method="PUT", path=PART, last=1, replace_headers={"ETag": f'"{"0" * 32}"', "x-amz-checksum-crc32": ""}
@@ -63,7 +73,7 @@ def test_what_passes_is_lived_through(
 ) -> None:
     proxy.rules.append(replace(fault, matched=0))
 
-    tarball.write(writer(object_store, proxy, s3_location))
+    tarball.write(writer(object_store, proxy, s3_location, timeout=_timeout(fault)))
 
     assert object_store.get(s3_location) == tarball.data
     assert object_store.uploads(s3_location) == []
@@ -77,7 +87,7 @@ ALWAYS: dict[str, tuple[Fault, type[TransshipError], str]] = {
         "storing part 2: words of the store (hint: run it again; what is stored stays)",
     ),
     "slow down": (Fault(method="PUT", path=PART, status=503, body=xml("SlowDown")), RateLimited, "lower the conc"),
-    "no answer": (Fault(method="PUT", path=PART, delay=2.0), Unavailable, "check the endpoint"),
+    "no answer": (Fault(method="PUT", path=PART, delay=600.0), Unavailable, "check the endpoint"),
     "other bytes": (
         Fault(method="PUT", path=PART, replace_headers={"ETag": f'"{"0" * 32}"', "x-amz-checksum-crc32": ""}),
         IntegrityError,
@@ -112,7 +122,7 @@ def test_what_stays_is_told_and_leaves_the_older_object(
     proxy.rules.append(replace(fault, matched=0))
 
     with pytest.raises(kind) as raised:
-        tarball.write(writer(object_store, proxy, s3_location))
+        tarball.write(writer(object_store, proxy, s3_location, timeout=_timeout(fault)))
 
     assert said in str(raised.value)
     assert "?" not in str(raised.value)
