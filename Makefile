@@ -10,7 +10,7 @@ JOBS ?= 3
 PYTEST := $(BIN)/python -m pytest
 BESIDE := --numprocesses $(JOBS) --dist loadgroup
 
-.PHONY: demo test test-slow test-prefect-next test-all drills test-optional ui lint check coverage profile bench lock servers clean docs storm soak fuzz sbom pins
+.PHONY: demo test test-slow test-prefect-next test-all drills test-optional ui lint check coverage profile bench lock servers clean docs storm soak fuzz fuzz-atheris sbom pins
 
 # Everything comes by hash, also what installs (uv takes seconds where pip takes a minute) and what builds the package.
 $(BIN)/transship: pyproject.toml requirements.lock deployments/build.lock
@@ -70,6 +70,11 @@ soak: $(BIN)/transship servers   ## mirrors for so many seconds, with faults: me
 FUZZ ?= 20000
 fuzz: $(BIN)/transship   ## every parser, with so many examples each: an hour
 	HYPOTHESIS_EXAMPLES=$(FUZZ) $(PYTEST) -m "" $(BESIDE) --hypothesis-profile fuzz tests/fuzz
+
+PARSER ?= manifests
+fuzz-atheris: $(BIN)/transship   ## one parser (PARSER=NAME) by coverage, for ten minutes, with atheris (its wheels are for CPython on Linux)
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/uv pip install --quiet --python $(BIN)/python atheris
+	$(BIN)/python -m tests.fuzz "$(PARSER)" -max_total_time=600
 
 lint: $(BIN)/transship
 	$(BIN)/ruff check .

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from msgspec import Struct, field
 
@@ -157,6 +159,44 @@ class Descriptor(Struct, frozen=True):
         if self.artifact_type:
             entry["artifactType"] = self.artifact_type
         return entry
+
+
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def parse_json(data: bytes | str, *, once: bool = False) -> Any:
+    """Returns what a JSON document says (RFC 8259), whoever wrote it. Raises ValueError for anything that one reader
+    takes and another doesn't, or that breaks later: other bytes than UTF-8, NaN, a number that is infinite as a float,
+    half a surrogate pair, levels that Python's stack can't hold and, with `once`, a key that stands twice."""
+    try:
+        text = data if isinstance(data, str) else data.decode()
+        body = (_STRICT if once else DECODER).decode(text)
+        if _HALF.search(text):
+            json.dumps(body, ensure_ascii=False).encode()
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+    return body
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number in JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _no_number(text[:40])
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    body = dict(pairs)
+    if len(body) != len(pairs):
+        raise ValueError("a key stands twice in it")
+    return body
+
+
+DECODER = json.JSONDecoder(parse_constant=_no_number, parse_float=_finite)
+"""For a document that is read in pieces, whose reader looks after the rest."""
+_STRICT = json.JSONDecoder(parse_constant=_no_number, parse_float=_finite, object_pairs_hook=_once)
 
 
 def as_object(value: Any, path: str) -> dict[str, Any]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 from msgspec import Struct, field
 
@@ -21,6 +20,7 @@ from oci.descriptor import (
     as_list,
     as_object,
     as_text,
+    parse_json,
 )
 from oci.digest import Digest, digest_of
 from oci.errors import InvalidManifest
@@ -94,9 +94,8 @@ def parse_manifest(
             hint="raise the manifest limit of this registry if it is to be trusted",
         )
     try:
-        # RFC 8259: UTF-8 without a mark, and no NaN. Another reader of the same bytes must not see another manifest.
-        body = as_object(json.loads(raw.decode(), parse_constant=_no_constant), "manifest")
-    except (ValueError, RecursionError) as error:
+        body = as_object(parse_json(raw), "manifest")
+    except ValueError as error:
         raise InvalidManifest("the manifest is not JSON") from error
     kind = _media_type(body, media_type.partition(";")[0].strip())
     for key in ("layers", "manifests"):
@@ -115,10 +114,6 @@ def parse_manifest(
         artifact_type=as_text(body.get("artifactType", ""), "artifactType"),
         annotations=as_annotations(body.get("annotations"), "annotations"),
     )
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
 
 
 def _media_type(body: dict[str, Any], content_type: str) -> str:

@@ -40,12 +40,16 @@ def exact_size(count: int) -> str:
     return str(count)
 
 
+_LONGEST = 100
+"""Characters of a length of time."""
+
+
 def parse_duration(text: str) -> timedelta:
     """Reads Go's durations (`500ms`, `30s`, `1m30s`), with days and weeks (`7d`, `2w`, `1d12h`). Empty text and `0` are
     no time. Raises ValueError."""
-    parts = _DURATION.findall(text)
+    parts = _DURATION.findall(text[:_LONGEST])  # of digits alone it takes the square
     if "".join(number + unit for number, unit in parts) != text and text != "0":
-        raise ValueError(f"{text!r} is no length of time: write 500ms, 90s, 1m30s, 12h, 7d, 2w or 1d12h")
+        raise ValueError(f"{text[:_LONGEST]!r} is no length of time: write 500ms, 90s, 1m30s, 12h, 7d, 2w or 1d12h")
     try:
         return timedelta(seconds=sum(float(number) * _SECONDS[unit] for number, unit in parts))
     except OverflowError:

@@ -13,6 +13,7 @@ import msgspec
 from msgspec.structs import replace
 from prefect.logging import get_run_logger
 
+from oci.descriptor import parse_json
 from oci.digest import Digest
 from oci.errors import InvalidDocument, StoreError
 from oci.relocation.plan import Plan, PlannedManifest
@@ -45,7 +46,7 @@ def unpack(text: str) -> Plan:
         body = inflate.decompress(base64.b64decode(text, validate=True), _LONGEST)
         if inflate.unconsumed_tail:
             raise InvalidDocument(f"a shard is longer than {_LONGEST} bytes")
-        return Plan.from_dict(json.loads(body))
+        return Plan.from_dict(parse_json(body))
     except (binascii.Error, zlib.error, ValueError, RecursionError) as error:
         raise InvalidDocument(f"not a shard of a relocation: {error}") from error
 

@@ -212,6 +212,18 @@ def test_every_folder_says_what_belongs_there() -> None:
     assert not [str(folder.relative_to(ROOT)) for folder in sorted(folders) if not (folder / "README.md").is_file()]
 
 
+def test_json_of_strangers_is_parsed_in_one_place() -> None:
+    """`parse_json` makes a ValueError of whatever is wrong with it; `json.loads` raises RecursionError, too."""
+    users = {
+        str(path.relative_to(ROOT))
+        for package in ("oci", "tasks", "flows")
+        for path in (ROOT / package).rglob("*.py")
+        if re.search(r"\bjson\.loads?\(|\bJSONDecoder\(", path.read_text())
+    }
+
+    assert users == {"oci/descriptor.py"}
+
+
 def test_paths_that_a_person_named_are_written_one_way() -> None:
     """`replace_file` puts a file in place of whatever is there: only rooms with a folder of their own may."""
     own = {"oci/output.py", "oci/registry/state.py", "oci/mirror/digest_cache.py", "oci/layout/index.py"}

@@ -110,13 +110,8 @@ class RelocationProgress:
 
 def _blobs_below(plan: Plan, image: PlannedManifest) -> Iterator[Digest]:
     """What a bundle lists is beside it, not below."""
-    yield from image.blobs
-    if image.is_bundle:
-        return
-    for digest in image.children:
-        child = plan.by_digest.get(digest)
-        if child is not None and not child.present:
-            yield from _blobs_below(plan, child)
+    missing = (manifest for manifest in plan.below(image) if manifest is image or not manifest.present)
+    return (blob for manifest in missing for blob in manifest.blobs)
 
 
 @dataclass(slots=True)

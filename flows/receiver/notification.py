@@ -3,13 +3,13 @@ of its formats."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from oci.bundle.tagnames import is_internal
+from oci.descriptor import parse_json
 from oci.digest import Digest, parse_digest
 from oci.errors import InvalidInput
 from oci.reference import Repository, parse_tag
@@ -52,8 +52,8 @@ def read(body: bytes, registry: str = "") -> Notification:
     anything newer. Raises NotANotification.
     """
     try:
-        document = json.loads(body)
-    except (ValueError, RecursionError) as error:
+        document = parse_json(body)
+    except ValueError as error:
         raise NotANotification("the body is not JSON") from error
     if not isinstance(document, dict):
         raise NotANotification("the body is not a JSON object")

@@ -17,7 +17,7 @@ from typing import IO, Any
 from msgspec import Struct
 
 from oci.archive.entry import ArchiveEntry, entry_of
-from oci.descriptor import CONFIG_TYPES, OCI_CONFIG, OCI_MANIFEST, Descriptor, as_list, as_object, as_text
+from oci.descriptor import CONFIG_TYPES, OCI_CONFIG, OCI_MANIFEST, Descriptor, as_list, as_object, as_text, parse_json
 from oci.digest import Chunk, Digest, digest_of, hex_of, is_digest
 from oci.errors import IntegrityError, InvalidInput, InvalidManifest, InvalidReference
 from oci.files import tar
@@ -27,8 +27,11 @@ from oci.output import BY_UMASK, check_outputs, os_errors, replacing
 from oci.reference import HUB, Reference, Repository
 
 NAME = "manifest.json"
-LIMIT = 16 << 20
+LIMIT = 4 << 20
 """Bytes of a manifest.json, and of a config, that are read."""
+
+MOST_LAYERS = 100_000
+"""Images and layers that one archive may list, each as often as it is listed."""
 
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
 _COMPRESSED = {b"\x1f\x8b": "+gzip", b"\x28\xb5": "+zstd"}
@@ -68,35 +71,71 @@ def parse(description: bytes, member: Callable[[str], Part | None]) -> Parsed | 
     compressed one the bytes are hashed here. Raises InvalidManifest.
     """
     try:
-        items = json.loads(description)
-    except (ValueError, RecursionError):
+        items = parse_json(description)
+    except ValueError:
         return None
     if not isinstance(items, list) or not items:
         return None
     if not all(isinstance(item, dict) and "Config" in item for item in items):
         return None
+    listed = len(items) + sum(len(item["Layers"]) for item in items if isinstance(item.get("Layers"), list))
+    if listed > MOST_LAYERS:
+        raise InvalidManifest(f"{NAME} lists {listed} images and layers, and {MOST_LAYERS} are the limit")
     parsed = Parsed(entries=[], manifests={}, members={})
+    reader = _Reader(member)
     for number, item in enumerate(items):
         path = f"{NAME} [{number}]"
-        manifest = _image(item, path, member, parsed.members)
+        manifest = _image(item, path, reader, parsed.members)
         parsed.manifests[manifest.digest] = manifest
         names = [as_text(name, f"{path}.RepoTags") for name in as_list(item.get("RepoTags"), f"{path}.RepoTags")]
         parsed.entries.extend(_entry(manifest.digest, path, name) for name in names or [""])
     return parsed
 
 
-def _image(
-    item: dict[str, Any], path: str, member: Callable[[str], Part | None], members: dict[Digest, str]
-) -> Manifest:
+class _Reader:
+    """Reads each member once, however often a manifest.json names it."""
+
+    def __init__(self, member: Callable[[str], Part | None]) -> None:
+        self._member = member
+        self._configs: dict[str, tuple[Descriptor, list[Any]]] = {}
+        self._layers: dict[str, tuple[str, Descriptor]] = {}
+
+    def config(self, name: str, path: str) -> tuple[Descriptor, list[Any]]:
+        """A config, and what it says that the layers are."""
+        if name not in self._configs:
+            data = _whole(self._required(name, path), path)
+            try:
+                body = as_object(parse_json(data), path)
+            except ValueError as error:
+                raise InvalidManifest(f"{path}: {name} is not JSON") from error
+            root = as_object(body.get("rootfs") or {}, f"{path}.rootfs")
+            listed = as_list(root.get("diff_ids"), f"{path}.rootfs.diff_ids")
+            self._configs[name] = Descriptor(OCI_CONFIG, digest_of(data), len(data)), listed
+        return self._configs[name]
+
+    def layer(self, name: str, diff_id: Digest, path: str) -> Descriptor:
+        if name not in self._layers:
+            part = self._required(name, path)
+            ending = _COMPRESSED.get(b"".join(part.read(min(2, part.size))), "")
+            sha256 = hashlib.sha256()
+            for chunk in part.read(part.size) if ending else ():
+                sha256.update(chunk)
+            digest = Digest(f"sha256:{sha256.hexdigest()}")
+            self._layers[name] = ending, Descriptor(f"{_LAYER}{ending}", digest, part.size)
+        ending, descriptor = self._layers[name]
+        return descriptor if ending else Descriptor(_LAYER, diff_id, descriptor.size)
+
+    def _required(self, name: str, path: str) -> Part:
+        part = self._member(name)
+        if part is None:
+            raise InvalidManifest(f"{path}: {name[:200]!r} isn't in the archive", hint="save the image again")
+        return part
+
+
+def _image(item: dict[str, Any], path: str, reader: _Reader, members: dict[Digest, str]) -> Manifest:
     name = as_text(item.get("Config", ""), f"{path}.Config")
-    config = _whole(_required(member, name, f"{path}.Config"), f"{path}.Config")
-    digest = digest_of(config)
-    members[digest] = name
-    try:
-        listed = as_object(as_object(json.loads(config), f"{path}.Config").get("rootfs") or {}, f"{path}.Config.rootfs")
-    except (ValueError, RecursionError) as error:
-        raise InvalidManifest(f"{path}.Config: {name} is not JSON") from error
-    diff_ids = as_list(listed.get("diff_ids"), f"{path}.Config.rootfs.diff_ids")
+    config, diff_ids = reader.config(name, f"{path}.Config")
+    members[config.digest] = name
     layers = as_list(item.get("Layers"), f"{path}.Layers")
     if len(diff_ids) != len(layers):
         raise InvalidManifest(f"{path}: {len(layers)} layers, and the config knows {len(diff_ids)}")
@@ -106,33 +145,16 @@ def _image(
         if not _is_digest(diff_id):
             raise InvalidManifest(f"{path}.Config.rootfs.diff_ids[{number}] is no digest")
         file = as_text(layer, where)
-        descriptor = _layer(_required(member, file, where), Digest(diff_id))
+        descriptor = reader.layer(file, Digest(diff_id), where)
         members[descriptor.digest] = file
         descriptors.append(descriptor)
     body = {
         "schemaVersion": 2,
         "mediaType": OCI_MANIFEST,
-        "config": Descriptor(OCI_CONFIG, digest, len(config)).to_dict(),
+        "config": config.to_dict(),
         "layers": [descriptor.to_dict() for descriptor in descriptors],
     }
     return parse_manifest(json.dumps(body, separators=(",", ":")).encode(), OCI_MANIFEST)
-
-
-def _layer(part: Part, diff_id: Digest) -> Descriptor:
-    ending = _COMPRESSED.get(b"".join(part.read(min(2, part.size))))
-    if ending is None:
-        return Descriptor(_LAYER, diff_id, part.size)
-    sha256 = hashlib.sha256()
-    for chunk in part.read(part.size):
-        sha256.update(chunk)
-    return Descriptor(f"{_LAYER}{ending}", Digest(f"sha256:{sha256.hexdigest()}"), part.size)
-
-
-def _required(member: Callable[[str], Part | None], name: str, path: str) -> Part:
-    part = member(name)
-    if part is None:
-        raise InvalidManifest(f"{path}: {name[:200]!r} isn't in the archive", hint="save the image again")
-    return part
 
 
 def _whole(part: Part, path: str) -> bytes:
@@ -203,11 +225,11 @@ def _write(
             written.add(name)
             file.write(tar.header(name, mode=0o644, size=len(config)) + config + tar.padding(len(config)))
         for layer, diff_id in zip(image.manifest.layers, diff_ids, strict=True):
-            member = f"{hex_of(diff_id)}.tar"
+            member = _member_of(diff_id)
             if member not in written:
                 written.add(member)
                 _write_layer(file, member, diff_id, decompressed(read(layer)))
-        layers = [f"{hex_of(diff_id)}.tar" for diff_id in diff_ids]
+        layers = [_member_of(diff_id) for diff_id in diff_ids]
         described.append({"Config": name, "RepoTags": list(image.names), "Layers": layers})
     body = json.dumps(described, separators=(",", ":")).encode()
     file.write(tar.header(NAME, mode=0o644, size=len(body)) + body + tar.padding(len(body)) + tar.END)
@@ -222,8 +244,8 @@ def _config_of(manifest: Manifest, read: Callable[[Descriptor], Iterator[Chunk]]
         )
     data = b"".join(read(config))
     try:
-        diff_ids = json.loads(data)["rootfs"]["diff_ids"]
-    except (ValueError, TypeError, KeyError, RecursionError):
+        diff_ids = parse_json(data)["rootfs"]["diff_ids"]
+    except (ValueError, TypeError, KeyError):
         diff_ids = None
     if not isinstance(diff_ids, list) or len(diff_ids) != len(manifest.layers) or not all(map(_is_digest, diff_ids)):
         raise InvalidInput(
@@ -231,6 +253,11 @@ def _config_of(manifest: Manifest, read: Callable[[Descriptor], Iterator[Chunk]]
             hint="write another format: --tar-format oci-layout",
         )
     return data, [Digest(diff_id) for diff_id in diff_ids]
+
+
+def _member_of(diff_id: Digest) -> str:
+    """A name that one block of a tar has room for, whatever the algorithm."""
+    return f"{hex_of(diff_id)[:64]}.tar"
 
 
 def _is_digest(value: object) -> bool:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from oci.archive.entry import ArchiveEntry, entry_of, tag_in_name
 from oci.bundle import tagnames
-from oci.descriptor import OCI_INDEX, Descriptor, as_list, as_media_type, as_object
+from oci.descriptor import OCI_INDEX, Descriptor, as_list, as_media_type, as_object, parse_json
 from oci.digest import Digest, hex_of, is_digest
 from oci.errors import IntegrityError, InvalidManifest
 from oci.manifest import MANIFEST_LIMIT, NESTING_LIMIT, Manifest, parse_manifest
@@ -56,8 +56,8 @@ def parse(index: bytes, read: Callable[[Digest, int], bytes]) -> tuple[list[Arch
     """Returns the entries, and every manifest below them; `read` gives the bytes of a small blob. Raises
     InvalidManifest."""
     try:
-        body = as_object(json.loads(index), INDEX)
-    except (ValueError, RecursionError) as error:
+        body = as_object(parse_json(index), INDEX)
+    except ValueError as error:
         raise InvalidManifest(f"{INDEX} is not JSON") from error
     entries: list[ArchiveEntry] = []
     manifests: dict[Digest, Manifest] = {}

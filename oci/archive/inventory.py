@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Executor
 
 from msgspec import Struct
@@ -125,7 +125,7 @@ def compare(before: Archive, after: Archive) -> Difference:
 def _stored(archive: Archive, element: ArchiveEntry) -> StoredImage:
     contents = archive.contents
     manifest = contents.manifests[element.digest]
-    blobs = {blob.digest: blob.size for listed in _below(archive, manifest) for blob in listed.blobs}
+    blobs = {blob.digest: blob.size for listed in _below(archive, manifest).values() for blob in listed.blobs}
     kind = INDEX if manifest.is_index else BUNDLE if reader.is_bundle(archive, manifest) else IMAGE
     return StoredImage(
         digest=element.digest,
@@ -138,12 +138,17 @@ def _stored(archive: Archive, element: ArchiveEntry) -> StoredImage:
     )
 
 
-def _below(archive: Archive, manifest: Manifest) -> Iterator[Manifest]:
-    yield manifest
-    for child in manifest.children:
-        listed = archive.contents.manifests.get(child.digest)
-        if listed is not None:
-            yield from _below(archive, listed)
+def _below(archive: Archive, manifest: Manifest) -> dict[Digest, Manifest]:
+    """The manifest and those below it, each once, however many indexes list it."""
+    below: dict[Digest, Manifest] = {}
+    unread = [manifest]
+    while unread:
+        listed = unread.pop()
+        if listed.digest not in below:
+            below[listed.digest] = listed
+            children = (archive.contents.manifests.get(child.digest) for child in listed.children)
+            unread.extend(child for child in children if child is not None)
+    return below
 
 
 def _missing_manifests(archive: Archive) -> list[Digest]:

@@ -15,7 +15,7 @@ from typing import Any
 from msgspec import Struct, field
 
 from oci.archive.entry import ROOT_LABEL, ArchiveEntry, entry_of, refused_name
-from oci.descriptor import Descriptor, as_list, as_media_type, as_object
+from oci.descriptor import DECODER, Descriptor, as_list, as_media_type, as_object, parse_json
 from oci.digest import Digest, digest_of, is_digest, parse_digest
 from oci.errors import InvalidManifest, InvalidReference, TransshipError
 from oci.manifest import NESTING_LIMIT, Manifest, parse_manifest
@@ -60,7 +60,10 @@ def render(
     if len(listed) > ENTRIES_LIMIT:
         raise InvalidManifest(f"{NAME} can't list more than {ENTRIES_LIMIT} images", hint="make several archives")
     rendered = []
+    sizes: dict[Digest, int] = {}
     for entry in listed:
+        if _size_below(entry.digest, manifests, sizes) > ENTRY_LIMIT:
+            raise InvalidManifest(f"{entry.digest} takes more than {ENTRY_LIMIT} bytes in {NAME}", hint=_AS_LAYOUT)
         text = json.dumps(_element(entry, manifests, configs), ensure_ascii=False, separators=(",", ":"))
         for sign, escape in _ESCAPES.items():
             text = text.replace(sign, escape)
@@ -97,7 +100,6 @@ class _Items:
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
         self._texts = codecs.iterdecode(chunks, "utf-8")
-        self._decoder = json.JSONDecoder()
         self._text = ""
         self._at = 0
 
@@ -141,7 +143,7 @@ class _Items:
     def _decoded(self) -> Any:
         while True:
             try:
-                item, self._at = self._decoder.raw_decode(self._text, self._at)
+                item, self._at = DECODER.raw_decode(self._text, self._at)
             except ValueError:
                 if len(self._text) - self._at > ENTRY_LIMIT:
                     raise InvalidManifest(f"{NAME}: an entry has more than {ENTRY_LIMIT} bytes") from None
@@ -166,6 +168,15 @@ def _sort_key(entry: ArchiveEntry, manifests: Mapping[Digest, Manifest]) -> tupl
     config = manifest.config
     key = entry.digest if manifest.is_index or config is None else f"{entry.digest}/{config.digest}"
     return key, entry.tag, entry.reference
+
+
+def _size_below(digest: Digest, manifests: Mapping[Digest, Manifest], sizes: dict[Digest, int]) -> int:
+    """Bytes, at least, that a manifest and those below it take where each is written as often as it is listed."""
+    if digest not in sizes:
+        manifest = manifests[digest]
+        listed = (child.digest for child in manifest.children if child.names_manifest)
+        sizes[digest] = len(manifest.raw) + sum(_size_below(child, manifests, sizes) for child in listed)
+    return sizes[digest]
 
 
 def _element(
@@ -247,8 +258,8 @@ def _text(raw: bytes, digest: Digest) -> str:
 def _diff_ids(manifest: Manifest, config: bytes) -> list[str]:
     """One for each layer, empty where it isn't a tar or where the config gives no digest."""
     try:
-        listed = json.loads(config)["rootfs"]["diff_ids"]
-    except (ValueError, TypeError, KeyError, RecursionError):
+        listed = parse_json(config)["rootfs"]["diff_ids"]
+    except (ValueError, TypeError, KeyError):
         listed = []
     if not isinstance(listed, list) or len(listed) != len(manifest.layers):
         return [""] * len(manifest.layers)

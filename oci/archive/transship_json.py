@@ -9,6 +9,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
+from oci.descriptor import parse_json
 from oci.digest import Digest, parse_digest
 from oci.errors import InvalidDocument, InvalidManifest, InvalidReference
 
@@ -59,7 +60,7 @@ class TransshipJson(Struct, frozen=True, kw_only=True):
         if self.volumes > 1:
             body |= {"volume": self.volume, "volumes": self.volumes, "whole": self.whole}
         if self.receipt:
-            body["receipt"] = json.loads(self.receipt)
+            body["receipt"] = parse_json(self.receipt)
         data = json.dumps(body, separators=(",", ":")).encode()
         if len(data) > LIMIT:
             message = f"{NAME} has {len(data)} bytes, and {LIMIT} are the limit"

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from msgspec import Struct, field
 
 from oci.bundle import reader, tagnames
-from oci.bundle.lockfile import LockedImage
+from oci.bundle.lockfile import ImagesLock, LockedImage
 from oci.descriptor import Platform
 from oci.digest import Digest
 from oci.documents.document import render
@@ -67,17 +67,28 @@ def describe(
     return walk.bundle(source, manifest, root, 0)
 
 
+MOST_DESCRIBED = 10_000
+"""Images of a bundle and those nested in it, each as often as it is listed: a description shows them all."""
+
+
 class _Walk:
     def __init__(self, open_source: OpenSource, threads: Executor, *, layers: bool, signatures: bool) -> None:
         self._open = open_source
         self._threads = threads
         self._layers = layers
         self._signatures = signatures
+        self._count = 0
+        self._places: dict[tuple[StoreName, Reference], tuple[Source, Manifest, bool]] = {}
+        self._locks: dict[Digest, ImagesLock] = {}
 
     def bundle(self, source: Source, manifest: Manifest, entry: LockedImage, depth: int) -> DescribedBundle:
         if depth > NESTING_LIMIT:
             raise InvalidManifest(f"{entry.image}: nested deeper than {NESTING_LIMIT} levels")
-        lock = reader.read_images_lock(source, manifest)
+        lock = self._locks.get(manifest.digest) or reader.read_images_lock(source, manifest)
+        self._locks[manifest.digest] = lock
+        self._count += len(lock.images)
+        if self._count > MOST_DESCRIBED:
+            raise InvalidManifest(f"{entry.image}: more than {MOST_DESCRIBED} images, each where it is listed")
         places = list(self._threads.map(lambda image: self._find(source, image), lock.images))
         nested, images = [], []
         for listed, (where, child, is_bundle) in zip(lock.images, places, strict=True):
@@ -103,13 +114,17 @@ class _Walk:
 
     def _find(self, home: Source, entry: LockedImage) -> tuple[Source, Manifest, bool]:
         """Looks in the bundle's own repository first, then where the lock says."""
+        key = (home.name, entry.image)
+        if key in self._places:
+            return self._places[key]
         digest = entry.image.identifier
         try:
             where, manifest = home, home.get_manifest(digest)
         except StoreError:
             where = self._open(entry.image.repository)
             manifest = where.get_manifest(digest)
-        return where, manifest, not manifest.is_index and reader.is_bundle(where, manifest)
+        place = where, manifest, not manifest.is_index and reader.is_bundle(where, manifest)
+        return self._places.setdefault(key, place)
 
     def _image(self, where: Source, manifest: Manifest, entry: LockedImage) -> DescribedImage:
         return DescribedImage(

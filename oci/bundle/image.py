@@ -17,6 +17,7 @@ from oci.descriptor import (
     OCI_MANIFEST,
     Descriptor,
     as_object,
+    parse_json,
 )
 from oci.digest import Digest, digest_of
 from oci.errors import InvalidInput, InvalidManifest
@@ -76,8 +77,8 @@ def is_bundle_config(config: bytes) -> bool:
     Raises InvalidManifest for a config that isn't one.
     """
     try:
-        body = as_object(json.loads(config), "config")
-    except (ValueError, RecursionError) as error:
+        body = as_object(parse_json(config), "config")
+    except ValueError as error:
         raise InvalidManifest("the image config is not JSON") from error
     inner = as_object(body.get("config") or {}, "config.config")
     return BUNDLE_LABEL in as_object(inner.get("Labels") or {}, "config.config.Labels")

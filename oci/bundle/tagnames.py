@@ -25,6 +25,7 @@ _FOREIGN = re.compile(r"[^A-Za-z0-9._-]+")
 _COSIGN = re.compile(r"sha(256|512)-[0-9a-f]{64}\.(sig|att|sbom)")
 _ATTACHED = re.compile(r"(?:.+-)?(sha(?:256|512)-[0-9a-f]{64})(?:\.[A-Za-z0-9_.-]+)?")
 _LEADING = re.compile(r"^[^A-Za-z0-9_]+")
+_PLACE = re.compile(r"\{([a-z]*)\}")
 
 
 def keep_alive(digest: Digest) -> str:
@@ -75,12 +76,18 @@ def digest_named(tag: str) -> Digest | None:
     return Digest(f"{algorithm}:{encoded}") if algorithm == "sha256" else None
 
 
+def filled(template: str, **values: str) -> str:
+    """Returns the template with each {name} replaced; whatever else is in braces stays as it is, and makes no tag. It
+    isn't `str.format`, which gives `{tag:>9999999999}` that many characters. Raises KeyError for another name."""
+    return _PLACE.sub(lambda match: values[match[1]], template)
+
+
 def backup(template: str, tag: str, digest: Digest, day: date) -> str:
     """Returns the tag under which an image stays when `tag` moves away from it. `template` has {tag}, {short} (12
     characters of the digest) and {date}. Raises InvalidInput for one that gives no tag."""
     try:
-        return parse_tag(template.format(tag=tag, short=hex_of(digest)[:12], date=f"{day:%Y%m%d}"), template)
-    except (KeyError, ValueError, IndexError, AttributeError, InvalidReference) as error:
+        return parse_tag(filled(template, tag=tag, short=hex_of(digest)[:12], date=f"{day:%Y%m%d}"), template)
+    except (KeyError, InvalidReference) as error:
         raise InvalidInput(
             f"{template!r} gives no tag for {tag}", hint="write one with {tag}, {short} and {date}: {tag}-before-{date}"
         ) from error

@@ -16,6 +16,7 @@ from typing import Protocol
 from oci.archive.open import ByteReader, FileReader, in_object_store
 from oci.archive.s3_options import S3Options
 from oci.cancel import CancelToken
+from oci.descriptor import parse_json
 from oci.digest import READ_SIZE, Chunk
 from oci.errors import IntegrityError, NotFound, Refused
 from oci.export.options import SMALLEST
@@ -301,7 +302,7 @@ class FileWriter:
         parts = {}
         for line in lines[1:]:
             with suppress(ValueError, TypeError):
-                start, end, crc = json.loads(line[9:])
+                start, end, crc = parse_json(line[9:])
                 if line + b"\n" == _line(json.dumps([start, end, crc])) and 0 <= start < end:
                     parts[(start, end)] = crc
         return parts

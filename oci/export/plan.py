@@ -11,6 +11,7 @@ from typing import Any
 from msgspec import Struct
 
 from oci.archive.open import in_object_store
+from oci.descriptor import parse_json
 from oci.digest import Digest, parse_digest
 from oci.errors import InvalidDocument, InvalidReference
 from oci.export import parts as cutting
@@ -170,7 +171,7 @@ class ArchivePlan(Struct, frozen=True, kw_only=True, dict=True):
         """Returns the inverse of `to_json`. Raises InvalidDocument for another version or shape, and for a plan whose
         bytes were changed."""
         try:
-            body = json.loads(text)
+            body = parse_json(text)
             if body.get("version") != PLAN_VERSION:
                 raise InvalidDocument(f"archive plan version {body.get('version')!r}, expected {PLAN_VERSION}")
             return cls(
@@ -184,7 +185,7 @@ class ArchivePlan(Struct, frozen=True, kw_only=True, dict=True):
                 blobs=tuple(planned_blob(entry) for entry in body["blobs"]),
                 volumes=tuple(_volume(entry) for entry in body["volumes"]),
             )
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, InvalidReference) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, InvalidReference) as error:
             raise InvalidDocument(f"not the plan of an archive: {error}") from error
 
 

@@ -15,8 +15,9 @@ from urllib.parse import urlencode
 from oci.archive.open import ByteReader
 from oci.archive.s3 import FINGERPRINT, S3, S3Object, S3Reader
 from oci.archive.s3_options import WHEN_REQUIRED
+from oci.descriptor import parse_json
 from oci.digest import READ_SIZE
-from oci.errors import IntegrityError, NotFound, Refused, StoreError, TransshipError
+from oci.errors import IntegrityError, InvalidDocument, NotFound, Refused, StoreError, TransshipError
 from oci.export.options import SMALLEST
 from oci.export.parts import MOST_PARTS, Part, ReadPart, StoredPart
 
@@ -115,7 +116,10 @@ class S3Writer:
 
     def join(self, ticket: str, parts: Sequence[Part]) -> Mapping[int, StoredPart]:
         """Takes part in an upload that another process has begun."""
-        upload, self._fingerprint, self._before, state = json.loads(ticket)
+        try:
+            upload, self._fingerprint, self._before, state = parse_json(ticket)
+        except (ValueError, TypeError) as error:
+            raise InvalidDocument(f"this is no ticket of an upload: {error}") from error
         self._state = S3Object(state, self._s3)
         stored = self._parts_of(upload, parts)
         if stored is None:
@@ -322,7 +326,7 @@ class S3Writer:
             answer = self._state.ask("looking for an upload", "get_object")
             with self._s3.mapped(self._state.location, "looking for an upload"), closing(answer["Body"]) as body:
                 text = body.read(READ_SIZE)
-            state = json.loads(text)
+            state = parse_json(text)
         except (StoreError, ValueError):
             return ""
         return str(state.get("upload", "")) if isinstance(state, dict) else ""
@@ -343,11 +347,10 @@ def _is_md5(etag: str, answer: Mapping[str, Any]) -> bool:
 
 
 def _stored(entry: Mapping[str, Any]) -> StoredPart:
-    crc = entry.get("ChecksumCRC32")
-    etag = entry.get("ETag", "").strip('"')
-    return StoredPart(
-        crc32=int.from_bytes(base64.b64decode(crc), "big") if crc else None, md5=etag if len(etag) == 32 else ""
-    )
+    etag, crc = entry.get("ETag", "").strip('"'), b""
+    with suppress(ValueError):
+        crc = base64.b64decode(entry.get("ChecksumCRC32") or "", validate=True)
+    return StoredPart(crc32=int.from_bytes(crc, "big") if len(crc) == 4 else None, md5=etag if len(etag) == 32 else "")
 
 
 def _named(entry: Mapping[str, Any]) -> dict[str, Any]:

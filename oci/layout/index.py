@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from msgspec import Struct
 
-from oci.descriptor import OCI_INDEX, Descriptor, as_list, as_object, as_text
+from oci.descriptor import OCI_INDEX, Descriptor, as_list, as_object, as_text, parse_json
 from oci.digest import Digest
 from oci.errors import InvalidManifest, Refused
 from oci.output import BY_UMASK, replace_file
@@ -226,8 +226,8 @@ def _is_plain(entry: Entry, digest: Digest) -> bool:
 
 def _object(raw: bytes, description: str) -> Entry:
     try:
-        return as_object(json.loads(raw), description)
-    except (ValueError, RecursionError) as error:
+        return as_object(parse_json(raw), description)
+    except ValueError as error:
         raise InvalidManifest(f"{description} is not JSON") from error
 
 

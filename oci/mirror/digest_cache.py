@@ -16,7 +16,7 @@ from typing import Any
 from zlib import crc32
 
 from oci.bundle import reader
-from oci.descriptor import Descriptor, Platform
+from oci.descriptor import Descriptor, Platform, parse_json
 from oci.digest import Digest, is_digest
 from oci.errors import InvalidReference
 from oci.manifest import NESTING_LIMIT, Manifest
@@ -28,6 +28,7 @@ from oci.relocation.session import Session
 from oci.store import Source
 
 VERSION = 1
+_FILE_LIMIT = 64 << 20
 ENTRY_LIMIT = 200_000
 """Facts that a file may hold; the oldest are dropped."""
 
@@ -169,8 +170,8 @@ def _loaded(path: str) -> dict[str, str]:
     """A file that isn't there, or isn't ours, holds nothing."""
     try:
         with open(path, "rb") as file:
-            body = json.load(file)
-    except (OSError, ValueError, RecursionError):
+            body = parse_json(file.read(_FILE_LIMIT))
+    except (OSError, ValueError):
         return {}
     if not isinstance(body, dict) or body.get("version") != VERSION or not isinstance(body.get("facts"), dict):
         return {}
@@ -208,8 +209,8 @@ def _created(session: Session, source: Source, manifest: Manifest, depth: int) -
         return None
     data = session.read_small(source, config)
     try:
-        body: Any = json.loads(data)
-    except (ValueError, RecursionError):
+        body: Any = parse_json(data)
+    except ValueError:
         return None
     return _moment(body.get("created")) if isinstance(body, dict) else None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -11,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from oci.bundle import tagnames
+from oci.descriptor import parse_json
 from oci.errors import Incomplete, InvalidInput, StoreError, TransshipError
 from oci.meter import Receipt, RunMetrics
 from oci.mirror.comparison import Comparison, TagState
@@ -375,8 +375,8 @@ def read_only(text: str, where: str) -> tuple[str, ...]:
     """
     if text.lstrip()[:1] in ("{", "["):
         try:
-            names = list(_names(json.loads(text)))
-        except (ValueError, RecursionError) as error:
+            names = list(_names(parse_json(text)))
+        except (ValueError, TypeError, RecursionError) as error:
             raise InvalidInput(f"{where} is neither a report nor a list of names: {error}") from error
     else:
         names = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]

@@ -17,7 +17,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 
 from oci.bundle.tagnames import KEEP_ALIVE_SUFFIX
-from oci.descriptor import OCI_EMPTY, OCI_MANIFEST, Descriptor
+from oci.descriptor import OCI_EMPTY, OCI_MANIFEST, Descriptor, parse_json
 from oci.digest import Digest, digest_of, is_digest, parse_digest
 from oci.errors import InvalidDocument, NotFound, StoreError
 from oci.manifest import Manifest, parse_manifest
@@ -46,9 +46,9 @@ def read(destination: Destination) -> dict[str, datetime]:
         raise InvalidDocument(f"{where} is no note of what is unwanted", hint="delete it, and grace periods begin anew")
     data = b"".join(destination.read_blob(manifest.layers[0]))
     try:
-        since = {str(key): datetime.fromisoformat(when) for key, when in json.loads(data)["since"].items()}
+        since = {str(key): datetime.fromisoformat(when) for key, when in parse_json(data)["since"].items()}
         return {key: when.astimezone(UTC) for key, when in since.items()}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise InvalidDocument(f"{where}: {error}", hint="delete it, and grace periods begin anew") from error
 
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from oci.descriptor import parse_json
 from oci.digest import Digest, digest_of, hex_of, parse_digest
 from oci.errors import InvalidDocument, InvalidInput
 from oci.prune.keep import Keep
@@ -108,7 +109,7 @@ class PrunePlan(msgspec.Struct, frozen=True, kw_only=True):
 
     def to_dict(self) -> dict[str, Any]:
         """Times in ISO 8601, the grace period in seconds."""
-        plain: dict[str, Any] = json.loads(self.to_json())
+        plain: dict[str, Any] = parse_json(self.to_json())
         return plain
 
     def to_json(self) -> str:
@@ -119,7 +120,7 @@ class PrunePlan(msgspec.Struct, frozen=True, kw_only=True):
     def from_json(cls, text: str) -> PrunePlan:
         """Returns the inverse of `to_json`. Raises InvalidDocument for another version or shape."""
         try:
-            body = json.loads(text)
+            body = parse_json(text)
             if body.get("version") != PLAN_VERSION:
                 raise InvalidDocument(f"prune plan version {body.get('version')!r}, expected {PLAN_VERSION}")
             plan = msgspec.convert(body, cls, strict=False)

@@ -12,7 +12,6 @@ without a challenge: then `/v2/` is asked, once, how it wants logins.
 from __future__ import annotations
 
 import base64
-import json
 import math
 import threading
 import time
@@ -22,6 +21,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from oci.descriptor import parse_json
 from oci.errors import Denied, Refused, StoreError, Unauthorized
 from oci.meter import Meter
 from oci.registry.credentials.chain import Credentials
@@ -291,16 +291,9 @@ class Authenticator:
                 hint="check the user name and the password or token",
             )
         try:
-            body = json.loads(answer.body)
-            value = body.get("token") or body.get("access_token")
-            lifetime = float(body.get("expires_in") or _DEFAULT_LIFETIME)
-        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+            value, lifetime = read_token(answer.body)
+        except ValueError as error:
             raise self._unusable() from error
-        if not isinstance(value, str) or not value or not value.isascii() or not value.isprintable():
-            raise self._unusable()
-        if not math.isfinite(lifetime):
-            raise self._unusable()
-        lifetime = min(lifetime if lifetime > 0 else _DEFAULT_LIFETIME, LONGEST_LIFETIME)
         # A margin, so that a token doesn't die on its way; relative, for some live only for a minute.
         return Token(value, scopes, started + max(lifetime * 0.9 - 1, lifetime * 0.5))
 
@@ -375,3 +368,18 @@ def _covers(granted: frozenset[str], scope: str) -> bool:
     return any(
         name == other.rpartition(":")[0] and needed <= set(other.rpartition(":")[2].split(",")) for other in granted
     )
+
+
+def read_token(data: bytes) -> tuple[str, float]:
+    """Returns the token that a service answered with, and its lifetime in seconds. Raises ValueError."""
+    try:
+        body = parse_json(data)
+        value = body.get("token") or body.get("access_token")
+        lifetime = float(body.get("expires_in") or _DEFAULT_LIFETIME)
+    except (TypeError, AttributeError, OverflowError) as error:
+        raise ValueError("it is no answer of a token service") from error
+    if not isinstance(value, str) or not value or not value.isascii() or not value.isprintable():
+        raise ValueError("it has no token that a header could hold")
+    if not math.isfinite(lifetime):
+        raise ValueError("its token lives for ever")
+    return value, min(lifetime if lifetime > 0 else _DEFAULT_LIFETIME, LONGEST_LIFETIME)

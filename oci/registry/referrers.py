@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterable
 from typing import Any
 
-from oci.descriptor import OCI_INDEX, Descriptor
+from oci.descriptor import OCI_INDEX, Descriptor, parse_json
 from oci.digest import Digest
 from oci.errors import Denied, InvalidManifest, NotFound, RateLimited, StoreError, Unauthorized, Unavailable
 from oci.manifest import Manifest, parse_manifest
@@ -93,7 +93,7 @@ def add_to_fallback(remote: Remote, manifest: Manifest, subject: Digest) -> None
                 return
             if any(child.digest == manifest.digest for child in index.children):
                 return
-            entries = [*json.loads(index.raw)["manifests"], manifest.descriptor.to_dict()]
+            entries = [*(parse_json(index.raw).get("manifests") or ()), manifest.descriptor.to_dict()]
             put_manifest(remote, _index(entries), tag)
     index = _current(remote, tag)
     if not index.children or index.digest == subject:  # what was pushed can't be read back, not even once

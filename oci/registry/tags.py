@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -10,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from oci.descriptor import parse_json
 from oci.errors import Refused, StoreError
 from oci.reference import is_tag
 from oci.registry.endpoints import GET_CATALOG, GET_TAGS, GET_TAGS_AFTER, GET_TAGS_PAGE, Kind
@@ -127,12 +127,12 @@ def _pages(
 def _names(answer: Answer, transport: Transport, subject: str, kind: Kind) -> list[str]:
     key = "tags" if kind is GET_TAGS else "repositories"
     try:
-        body: Any = json.loads(answer.body)
+        body: Any = parse_json(answer.body)
         # Without a tag some leave the key out, and none the name. `null` is an empty list (docker-registry).
         names = body.get(key) or [] if key in body or (kind is GET_TAGS and "name" in body) else None
         if isinstance(names, list) and all(isinstance(name, str) for name in names):
             return names
-    except (ValueError, AttributeError, RecursionError):
+    except (ValueError, AttributeError, TypeError):
         pass
     raise Refused(
         f"the answer is no list of {key}",

@@ -12,7 +12,7 @@ from typing import Any
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from oci.descriptor import INDEX_TYPES, MANIFEST_TYPES, Descriptor
+from oci.descriptor import INDEX_TYPES, MANIFEST_TYPES, Descriptor, parse_json
 from oci.digest import Digest, digest_of, parse_digest
 from oci.errors import InvalidDocument, InvalidReference
 from oci.output import to_dict
@@ -160,14 +160,17 @@ class Plan(Struct, frozen=True, kw_only=True, dict=True):
         return (manifest for manifest in self.manifests if manifest.role is not Role.CHILD)
 
     def below(self, image: PlannedManifest) -> Iterator[PlannedManifest]:
-        """Yields the image and the index children below it. What a bundle lists isn't below it but beside it, and a
-        child that couldn't be read isn't in the plan."""
-        yield image
-        if not image.is_bundle:
-            for digest in image.children:
-                child = self.by_digest.get(digest)
-                if child is not None:
-                    yield from self.below(child)
+        """Yields the image and the index children below it, each once. What a bundle lists isn't below it but beside
+        it, and a child that couldn't be read isn't in the plan."""
+        seen: set[Digest] = set()
+        unseen = [image]
+        while unseen:
+            manifest = unseen.pop()
+            if manifest.digest not in seen:
+                seen.add(manifest.digest)
+                yield manifest
+                children = map(self.by_digest.get, () if manifest.is_bundle else reversed(manifest.children))
+                unseen.extend(child for child in children if child is not None)
 
     def bytes_below(self, image: PlannedManifest) -> int:
         """Returns the bytes of all blobs of an image, at most."""
@@ -236,7 +239,7 @@ class Plan(Struct, frozen=True, kw_only=True, dict=True):
     def from_json(cls, text: str) -> Plan:
         """Returns the inverse of `to_json`. Raises InvalidDocument for another version or shape."""
         try:
-            body = json.loads(text)
+            body = parse_json(text)
         except (ValueError, RecursionError) as error:
             raise InvalidDocument(f"not a relocation plan: {error}") from error
         return cls.from_dict(body)

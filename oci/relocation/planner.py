@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from oci.bundle import tagnames
 from oci.bundle.image import NOT_A_BUNDLE
 from oci.bundle.lockfile import ImagesLock, read_lock
-from oci.descriptor import Descriptor, Platform
+from oci.descriptor import Descriptor, Platform, parse_json
 from oci.digest import Digest
 from oci.errors import Denied, InvalidInput, InvalidManifest, NotFound, Unauthorized
 from oci.manifest import NESTING_LIMIT, Manifest, parse_manifest
@@ -328,20 +328,32 @@ _ATTESTED = "vnd.docker.reference.digest"
 """BuildKit's annotation of an attestation manifest: the digest of the image that it belongs to."""
 
 
-def choose(source: Source, index: Manifest, platforms: Sequence[Platform], depth: int = 0) -> tuple[Manifest, ...]:
+def choose(source: Source, index: Manifest, platforms: Sequence[Platform]) -> tuple[Manifest, ...]:
     """Returns the index, rewritten to have only `platforms`, after the nested indexes that had to be rewritten for it.
 
     Empty when the index has nothing else. A platform that the index lacks is skipped; raises InvalidInput when it has
     none of them. Attestations stay with the image they belong to.
     """
+    replaced: dict[Digest, Manifest | None] = {}
+    _narrow(source, index, platforms, 0, replaced)
+    return tuple(manifest for digest, manifest in replaced.items() if manifest and manifest.digest != digest)
+
+
+def _narrow(
+    source: Source, index: Manifest, platforms: Sequence[Platform], depth: int, replaced: dict[Digest, Manifest | None]
+) -> None:
+    """Puts into `replaced`, for the index and each that is nested in it, once, however often it is listed, the index as
+    it stays: the same, a rewritten one, or None when nothing of it is wanted."""
     if depth > NESTING_LIMIT:
         raise InvalidManifest(f"{source.name}@{index.digest}: nested deeper than {NESTING_LIMIT} levels")
-    rewritten: list[Manifest] = []
-    replaced: dict[Digest, Manifest | None] = {}
     chosen: set[Digest] = set()
     for child in index.children:
         if child.is_index:
-            replaced[child.digest] = _nested(source, child, platforms, depth, rewritten)
+            if child.digest not in replaced:
+                try:
+                    _narrow(source, source.get_manifest(child.digest), platforms, depth + 1, replaced)
+                except InvalidInput:
+                    replaced[child.digest] = None
             if replaced[child.digest] is not None:
                 chosen.add(child.digest)
         elif child.platform is None or any(child.platform.matches(platform) for platform in platforms):
@@ -354,27 +366,15 @@ def choose(source: Source, index: Manifest, platforms: Sequence[Platform], depth
             f"{source.name}@{index.digest} has no image for {platform_names}; it has {has}",
             hint="choose one of these",
         )
-    if len(chosen) == len({child.digest for child in index.children}) and not rewritten:
-        return ()
-    return (*rewritten, _rewrite(index, chosen, replaced))
+    listed = {child.digest for child in index.children}
+    nested = {digest: manifest for digest in listed & chosen if (manifest := replaced.get(digest)) is not None}
+    same = chosen == listed and all(manifest.digest == digest for digest, manifest in nested.items())
+    replaced[index.digest] = index if same else _rewrite(index, chosen, nested)
 
 
-def _nested(
-    source: Source, child: Descriptor, platforms: Sequence[Platform], depth: int, rewritten: list[Manifest]
-) -> Manifest | None:
-    """The nested index as it stays: the same, a rewritten one, or None when nothing of it is wanted."""
-    manifest = source.get_manifest(child.digest)
-    try:
-        chosen = choose(source, manifest, platforms, depth + 1)
-    except InvalidInput:
-        return None
-    rewritten.extend(chosen)
-    return chosen[-1] if chosen else manifest
-
-
-def _rewrite(index: Manifest, chosen: set[Digest], replaced: dict[Digest, Manifest | None]) -> Manifest:
+def _rewrite(index: Manifest, chosen: set[Digest], replaced: Mapping[Digest, Manifest]) -> Manifest:
     """Every key and every chosen entry stays as it was, but for digest and size of nested indexes."""
-    body = json.loads(index.raw)
+    body = parse_json(index.raw)
     entries = []
     for entry in body["manifests"]:
         if entry["digest"] not in chosen:

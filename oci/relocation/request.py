@@ -9,7 +9,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from oci.bundle.tagnames import check_backup
+from oci.bundle.tagnames import check_backup, filled
 from oci.descriptor import Platform
 from oci.digest import Digest, hex_of
 from oci.errors import InvalidInput, InvalidReference
@@ -291,8 +291,8 @@ class NameRule(Struct, frozen=True):
         pattern, equals, template = text.rpartition("=")
         rule = cls(pattern if equals else "*", template)
         try:
-            parse_tag(rule.template.format(**dict.fromkeys(_FIELDS, "x")))
-        except (KeyError, ValueError, IndexError, InvalidReference) as error:
+            parse_tag(filled(rule.template, **dict.fromkeys(_FIELDS, "x")))
+        except (KeyError, InvalidReference) as error:
             raise InvalidInput(
                 f"{text!r} is no rule for names", hint="write PATTERN=TEMPLATE with {name}, {path}, {tag} or {short}"
             ) from error
@@ -308,7 +308,8 @@ class NameRule(Struct, frozen=True):
         if "{tag}" in self.template and not tag:
             return ""
         name = path.rpartition("/")[2]
-        return self.template.format(name=name, path=path.replace("/", "-"), tag=tag, short=hex_of(digest)[:12])[:128]
+        places = {"name": name, "path": path.replace("/", "-"), "tag": tag, "short": hex_of(digest)[:12]}
+        return filled(self.template, **places)[:128]
 
 
 def readable_names(nodes: Iterable[Node], rules: Iterable[NameRule]) -> dict[Digest, str]:

@@ -192,10 +192,15 @@ def _outcome(future: Future[ImageOutcome], image: PlannedManifest) -> ImageOutco
         return failure(image, error)
 
 
-def _children_first(plan: Plan, image: PlannedManifest) -> Iterator[PlannedManifest]:
-    """Lists the index children below an image, then the image; what a bundle lists isn't below it but beside it."""
+def _children_first(plan: Plan, image: PlannedManifest, seen: set[Digest] | None = None) -> Iterator[PlannedManifest]:
+    """Lists the index children below an image, each once, then the image; what a bundle lists isn't below it but beside
+    it."""
+    seen = set() if seen is None else seen
+    seen.add(image.digest)
     if not image.is_bundle:
         for digest in image.children:
+            if digest in seen:
+                continue
             child = plan.by_digest.get(digest)
             if child is None:
                 raise NotFound(
@@ -205,7 +210,7 @@ def _children_first(plan: Plan, image: PlannedManifest) -> Iterator[PlannedManif
                     subject=digest,
                     operation="transferring",
                 )
-            yield from _children_first(plan, child)
+            yield from _children_first(plan, child, seen)
     yield image
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from oci.descriptor import parse_json
 from oci.errors import NotSigned
 from oci.signatures.keys import PublicKey, SigningKey
 
@@ -90,19 +91,10 @@ def pae(payload_type: str, payload: bytes) -> bytes:
 def parse_object(data: bytes | str) -> dict[str, Any]:
     """Returns a JSON object, in UTF-8 (RFC 8259). Raises NoProof for anything else; also for a key that stands twice:
     what may mean two things to two readers is no proof."""
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        body = dict(pairs)
-        if len(body) != len(pairs):
-            raise NoProof("a key stands twice in it")
-        return body
-
     try:
-        body = json.loads(data.decode() if isinstance(data, bytes) else data, object_pairs_hook=once)
-    except NoProof:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise NoProof("it isn't JSON") from error
+        body = parse_json(data, once=True)
+    except ValueError as error:
+        raise NoProof(f"it isn't JSON: {error}") from error
     return object_of(body, "document")
 
 

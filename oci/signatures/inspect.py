@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Executor
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from msgspec import Struct
 
 from oci.bundle import reader
-from oci.descriptor import CONFIG_TYPES, Descriptor, Platform
+from oci.descriptor import CONFIG_TYPES, Descriptor, Platform, parse_json
 from oci.digest import Digest
 from oci.errors import InvalidInput, TransshipError
 from oci.manifest import NESTING_LIMIT, Manifest
@@ -18,6 +17,9 @@ from oci.reference import Reference, StoreName
 from oci.signatures.artifacts import ALL, ArtifactSelection
 from oci.signatures.attached import DEPTH, Attachments
 from oci.store import Source
+
+_DEEPEST = 32
+"""Levels of an image's config: five in practice."""
 
 BUNDLE, IMAGE, INDEX, ARTIFACT = "bundle", "image", "index", "artifact"
 
@@ -81,7 +83,7 @@ def inspect(
     no layer. Raises InvalidInput where the index has none of the platforms."""
     root = source.get_manifest(reference.identifier)
     requested = tuple(platforms)
-    described = list(_below(source, root, None, threads, 0))
+    described = _below(source, root, threads)
     chosen = [
         (manifest, platform)
         for manifest, platform in described
@@ -109,20 +111,24 @@ def inspect(
     )
 
 
-def _below(
-    source: Source, manifest: Manifest, platform: Platform | None, threads: Executor, depth: int
-) -> Iterable[tuple[Manifest, Platform | None]]:
-    if not manifest.is_index:
-        return [(manifest, platform)]
-    if depth > NESTING_LIMIT:
-        return []
-    listed = [child for child in manifest.children if child.names_manifest]
-    read = threads.map(lambda child: source.get_manifest(child.digest), listed)
-    return [
-        pair
-        for child, below in zip(listed, list(read), strict=True)
-        for pair in _below(source, below, child.platform or platform, threads, depth + 1)
-    ]
+def _below(source: Source, root: Manifest, threads: Executor) -> list[tuple[Manifest, Platform | None]]:
+    """Every manifest that is no index, once for each platform that it is listed for; each index is opened once, however
+    often it is listed, or an index of twelve times an index, and so on, would be one of millions of images."""
+    described: dict[tuple[Digest, Platform | None], Manifest] = {}
+    opened: set[Digest] = set()
+    level: list[tuple[Manifest, Platform | None]] = [(root, None)]
+    for _ in range(NESTING_LIMIT + 2):
+        listed: list[tuple[Descriptor, Platform | None]] = []
+        for manifest, platform in level:
+            if not manifest.is_index:
+                described.setdefault((manifest.digest, platform), manifest)
+            elif manifest.digest not in opened:
+                opened.add(manifest.digest)
+                listed += [(child, child.platform or platform) for child in manifest.children if child.names_manifest]
+        digests = list(dict.fromkeys(child.digest for child, _ in listed))
+        read = dict(zip(digests, threads.map(source.get_manifest, digests), strict=True))
+        level = [(read[child.digest], platform) for child, platform in listed]
+    return [(manifest, platform) for (_, platform), manifest in described.items()]
 
 
 def _facts(source: Source, manifest: Manifest, platform: Platform | None) -> ImageFacts:
@@ -143,15 +149,27 @@ def _facts(source: Source, manifest: Manifest, platform: Platform | None) -> Ima
 
 
 def _config(source: Source, manifest: Manifest) -> dict[str, Any]:
-    """Empty for an artifact, and for a config that is no JSON object or too big to be one of an image."""
+    """Empty for an artifact, and for a config that is no JSON object, or too big or too deep to be one of an image."""
     config = manifest.config
     if config is None or config.media_type not in CONFIG_TYPES or config.size > reader.CONFIG_LIMIT:
         return {}
+    return read_config(reader.blob_bytes(source, config))
+
+
+def read_config(data: bytes) -> dict[str, Any]:
+    """Returns the document in an image's config; an empty one for what is none, see `_config`."""
     try:
-        body = json.loads(reader.blob_bytes(source, config))
-    except (ValueError, RecursionError):
+        body = parse_json(data)
+    except ValueError:
         return {}
-    return body if isinstance(body, dict) else {}
+    level = [body]
+    for _ in range(_DEEPEST):
+        level = [item for value in level for item in _items(value)]
+    return body if isinstance(body, dict) and not level else {}
+
+
+def _items(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def _attached(

@@ -8,12 +8,12 @@ was valid.
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from oci.descriptor import parse_json
 from oci.errors import InvalidInput
 from oci.signatures.bundle import Evidence, NoProof, pae
 from oci.signatures.conditions import CertificateIdentity
@@ -131,7 +131,7 @@ def read_trusted_root(path: str) -> TrustedRoot:
         path = str(files("sigstore._store").joinpath(_PUBLIC_GOOD, "trusted_root.json"))
     try:
         with open(path, "rb") as file:
-            newest, over = _validity(json.loads(file.read(ROOT_LIMIT)), datetime.now(UTC))
+            newest, over = _validity(parse_json(file.read(ROOT_LIMIT)), datetime.now(UTC))
         return TrustedRoot(name=name, verifier=Verifier(trusted_root=Root.from_file(path)), newest=newest, over=over)
     except OSError as error:
         raise InvalidInput(f"{path}: {error.strerror}", hint="name a trusted_root.json") from error
@@ -168,7 +168,7 @@ def _issued_to(certificate: Certificate) -> tuple[str, str]:
 def _verified_time(bundle: Bundle) -> datetime | None:
     """The time that was verified with a bundle: the log's where it promised inclusion, or that of the only timestamp.
     Of several timestamps the library may have verified some."""
-    material = json.loads(bundle.to_json())["verificationMaterial"]
+    material = parse_json(bundle.to_json())["verificationMaterial"]
     [entry] = material["tlogEntries"]
     if entry.get("inclusionPromise") and entry.get("integratedTime"):
         return datetime.fromtimestamp(int(entry["integratedTime"]), UTC)

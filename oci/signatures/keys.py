@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, field
 
+from oci.descriptor import parse_json
 from oci.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -218,8 +219,6 @@ def _schemes(key: Any, *, digest: bool = False) -> Iterator[tuple[Any, ...]]:
 def _opened(pem: bytes, name: str, password: bytes | None) -> bytes:
     """Returns the PKCS #8 form of a key that cosign has encrypted: scrypt, and the secret box of NaCl (sigstore,
     pkg/cryptoutils; theupdateframework/go-tuf, encrypted). Raises ValueError for another form."""
-    import json  # noqa: PLC0415 - only for such a key
-
     try:
         from nacl.exceptions import CryptoError  # noqa: PLC0415 - an extra
         from nacl.secret import SecretBox  # noqa: PLC0415
@@ -232,7 +231,7 @@ def _opened(pem: bytes, name: str, password: bytes | None) -> bytes:
         raise _no_password(name)
     try:
         lines = [line for line in pem.decode().splitlines() if line and ":" not in line and not line.startswith("-")]
-        body = json.loads(base64.b64decode("".join(lines)))
+        body = parse_json(base64.b64decode("".join(lines)))
         kdf, cipher = body["kdf"], body["cipher"]
         if kdf["name"] != "scrypt" or cipher["name"] != "nacl/secretbox":
             raise ValueError("unknown names")

@@ -14,7 +14,6 @@ is refused when the file is read: a rule with a mistake in it must not become a 
 from __future__ import annotations
 
 import base64
-import json
 import os
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
@@ -23,6 +22,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Struct
 
+from oci.descriptor import parse_json
 from oci.digest import parse_digest
 from oci.errors import InvalidInput
 from oci.signatures.artifacts import WRITE_ONE
@@ -118,7 +118,7 @@ def _read(path: str, data: bytes, changed: int) -> SignaturePolicy:
     del changed
     try:
         if path.endswith(".json"):
-            return _containers(path, json.loads(data, object_pairs_hook=_once))
+            return _containers(path, parse_json(data, once=True))
         import yaml  # noqa: PLC0415 - only for policies
 
         return _ours(path, yaml.safe_load(data))
@@ -210,13 +210,6 @@ def _ours(path: str, body: Any) -> SignaturePolicy:
 
 _KEYS = ("keyPath", "keyPaths", "keyData", "keyDatas")
 _LOGS = ("fulcio", "pki", "rekorPublicKeyPath", "rekorPublicKeyPaths", "rekorPublicKeyData", "rekorPublicKeyDatas")
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    body = dict(pairs)
-    if len(body) != len(pairs):
-        raise ValueError("a key stands twice in one object")
-    return body
 
 
 def _containers(path: str, body: Any) -> SignaturePolicy:

@@ -5,41 +5,55 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple, cast
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from oci.archive import index_json, manifest_json
+from oci.archive import docker_archive, index_json, manifest_json
 from oci.archive.transship_json import TransshipJson
+from oci.bundle.image import is_bundle_config
 from oci.bundle.locations import ImageLocations
 from oci.bundle.lockfile import BundleLock, ImagesLock
-from oci.descriptor import Descriptor, Platform
+from oci.descriptor import Descriptor, Platform, parse_json
 from oci.digest import Digest, digest_of, parse_digest
 from oci.errors import TransshipError
 from oci.export.plan import ArchivePlan
+from oci.export.s3_writer import _stored
 from oci.files.decompress import decompressed
 from oci.files.members import Members
+from oci.layout.index import _object
 from oci.manifest import parse_manifest
+from oci.mirror.digest_cache import VERSION, DigestCache, _moment
 from oci.mirror.reader import parse_config
+from oci.mirror.results import read_only
+from oci.mirror.work import WorkItem
+from oci.prune import grace
 from oci.prune.keep import Keep
 from oci.prune.plan import PrunePlan
 from oci.receipts.receipt import Place, ReceivedImage, RelocationReceipt, Tool, _read_statement
 from oci.reference import parse_any, parse_store, parse_tag
+from oci.registry.auth import read_token
 from oci.registry.credentials.challenge import parse_challenges
+from oci.registry.credentials.clouds import _expiry
+from oci.registry.endpoints import GET_TAGS
 from oci.registry.http import http1
 from oci.registry.http.answer import Answer
 from oci.registry.http.body import Headers, WireError
-from oci.registry.http.errors import _explained
+from oci.registry.http.errors import _explained, without_login
 from oci.registry.http.origin import normal_host, split_url
 from oci.registry.http.pace import remaining_pulls, retry_after
 from oci.registry.http.target import BASE
-from oci.registry.tags import next_page
+from oci.registry.tags import _names, next_page
 from oci.relocation.plan import Plan
+from oci.relocation.request import NameRule
 from oci.signatures.bundle import BUNDLE_V03, IN_TOTO, Envelope, NoProof, signed_sha256
 from oci.signatures.conditions import CertificateIdentity
+from oci.signatures.inspect import read_config
 from oci.signatures.keyless import KeylessSigner, TrustedRoot, read_trusted_root
 from oci.signatures.keys import read_key
 from oci.signatures.notation import JWS, NotationSigner
@@ -47,13 +61,14 @@ from oci.signatures.policy_file import _read
 from oci.signatures.proofs import _proof
 from oci.units import parse_duration, parse_size
 from tests.hostile import archives, layers, locks, manifests, mirrors
-from tests.support.content import OCI_MANIFEST, image
+from tests.support.content import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Blob, image
 from tests.support.deciding import public_good_bundle
 from tests.support.notation_signing import envelope
 from tests.support.plans import plan_of
 from tests.support.sealing import blob_bundle
 from tests.support.signing import Signer
 from tests.support.sigstore_authority import Authority, named
+from tests.support.tarballs import Tarball
 
 NOW = datetime(2026, 11, 29, tzinfo=UTC)
 PIECE = 4096
@@ -65,6 +80,51 @@ class Parser(NamedTuple):
     parse: Callable[[bytes], object]
     honest: Sequence[bytes]
     own: tuple[type[Exception], ...] = ()
+
+
+def _docker(data: bytes, config: bytes) -> None:
+    members = {"c.json": config, "l": layers.GOOD}
+
+    def member(name: str) -> docker_archive.Part | None:
+        found = members.get(name)
+        return docker_archive.Part(len(found), lambda size: iter([found[:size]])) if found is not None else None
+
+    docker_archive.parse(data, member)
+
+
+def _written_as_docker(data: bytes) -> None:
+    layer = Blob(OCI_LAYER, layers.PACKED)
+    config = Blob(OCI_CONFIG, data)
+    body = {"schemaVersion": 2, "config": config.descriptor(), "layers": [layer.descriptor()]}
+    docker_archive._config_of(parse_manifest(json.dumps(body).encode(), OCI_MANIFEST), lambda _blob: iter([data]))
+
+
+def _grace(data: bytes) -> None:
+    note: Any = SimpleNamespace(
+        name="registry.example/ab",
+        get_manifest=lambda _tag: grace._manifest(data),
+        read_blob=lambda _blob: iter([data]),
+    )
+    grace.read(note)
+
+
+def _facts(data: bytes) -> None:
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        cache = DigestCache(file.name)
+    cache.age("registry.example/ab", Digest(locks.DIGEST), NOW)
+    cache.attached_due("key", timedelta(1), NOW)
+    cache.blob_locations()
+
+
+def _tags(data: bytes) -> None:
+    _names(
+        Answer(200, Headers(), data, ""),
+        cast(Any, SimpleNamespace(side="source", registry="a.example")),
+        "ab",
+        GET_TAGS,
+    )
 
 
 def _text(parse: Callable[[str], object]) -> Callable[[bytes], object]:
@@ -90,7 +150,17 @@ LOCATIONS = f"apiVersion: imgpkg.carvel.dev/v1alpha1\nkind: ImageLocations\nimag
 PRUNE = PrunePlan(destination="registry.example/ab", keep=Keep(tags=("v1",)), grace=timedelta(0), made=NOW)
 MANIFEST = manifests.manifest()
 INDEX = json.dumps(
-    {"schemaVersion": 2, "manifests": [{**manifests.CHILD, "digest": digest_of(MANIFEST), "size": len(MANIFEST)}]}
+    {
+        "schemaVersion": 2,
+        "manifests": [
+            {
+                **manifests.CHILD,
+                "digest": digest_of(MANIFEST),
+                "size": len(MANIFEST),
+                "platform": {"os": "linux", "architecture": "arm", "variant": "v7", "os.features": ["x"]},
+            }
+        ],
+    }
 ).encode()
 
 SIGNER = Signer.make()
@@ -141,7 +211,58 @@ def _notary_envelope() -> bytes:
     return json.dumps(envelope(image(1), key, *chain, payload={"targetArtifact": target})).encode()
 
 
+DIFF_ID = digest_of(layers.GOOD)
+CONFIG = json.dumps({"os": "linux", "config": {"Labels": {"a": "b"}}, "rootfs": {"diff_ids": [DIFF_ID]}}).encode()
+DOCKER = b'[{"Config":"c.json","RepoTags":["web:1.0"],"Layers":["l"]}]'
+ONE_LAYER = parse_manifest(manifests.manifest())
+ARCHIVE = {
+    "version": 1,
+    "source": "x",
+    "format": "imgpkg",
+    "images": 1,
+    "blob_count": 0,
+    "base": "",
+    "docker_tags": [],
+    "left_out": [[locks.DIGEST, 5]],
+    "blobs": [],
+    "volumes": [{"location": "a.tar", "tar": Tarball.of(1, [100]).plan.to_dict(), "parts": [[0, 100, None]]}],
+}
+FACTS = {
+    "version": VERSION,
+    "facts": {
+        "looked registry.example/ab": NOW.isoformat(),
+        f"seen registry.example/ab@{locks.DIGEST}": NOW.isoformat(),
+        "attached key": NOW.isoformat(),
+        f"blob registry.example {locks.DIGEST}": "ab/cd",
+    },
+}
+WORK = {
+    "mirror": "m",
+    "kind": "tags",
+    "names": ["a:1"],
+    "source": "registry.example/ab:1",
+    "targets": [{"destination": "registry.example/cd", "tags": ["v1"]}],
+}
 PARSERS: Mapping[str, Parser] = {
+    "docker archives": Parser(lambda data: _docker(data, CONFIG), (DOCKER,)),
+    "configs in docker archives": Parser(lambda data: _docker(DOCKER, data), (CONFIG,)),
+    "configs to be written for docker": Parser(_written_as_docker, (CONFIG,)),
+    "configs that bundles have": Parser(is_bundle_config, (CONFIG,)),
+    "configs that are shown": Parser(read_config, (CONFIG,)),
+    "configs in imgpkg's archives": Parser(lambda data: manifest_json._diff_ids(ONE_LAYER, data), (CONFIG,)),
+    "index.json of a layout": Parser(lambda data: _object(data, "index.json"), (INDEX,)),
+    "creation times": Parser(_text(_moment), (b"2026-11-29T10:00:00Z",)),
+    "facts of earlier runs": Parser(_facts, (json.dumps(FACTS).encode(),)),
+    "notes of grace periods": Parser(_grace, (json.dumps({"since": {locks.DIGEST: NOW.isoformat()}}).encode(),)),
+    "items of work": Parser(lambda data: WorkItem.from_dict(parse_json(data)), (json.dumps(WORK).encode(),), (ValueError,)),
+    "reports to run again": Parser(_text(lambda text: read_only(text, "x")), (b'{"only": ["a", "b"]}', b'{"mirrors": [{"only": ["a"]}]}')),
+    "rules for names": Parser(_text(NameRule.parse), (b"*/web={name}-{tag}",)),
+    "lists of tags": Parser(_tags, (b'{"name":"ab","tags":["v1"]}',)),
+    "tokens": Parser(read_token, (b'{"token":"abc","expires_in":60}',), (ValueError,)),
+    "tokens of Azure": Parser(_text(_expiry), (b"a.eyJleHAiOjE3MDAwMDAwMDB9.b",)),
+    "bodies that show a login": Parser(lambda data: without_login(data, "Basic YTpwYXNzd29yZA=="), (b"you sent password",)),
+    "parts that a store lists": Parser(_text(lambda text: _stored({"ChecksumCRC32": text, "ETag": text})), (b"AAAAAA==",)),
+    "public keys": Parser(lambda data: read_key(data, "k"), (SIGNER.public(),)),
     "keyless bundles": Parser(_keyless, (public_good_bundle("pypi_attestation_models-0.0.4a2.tar.gz.sigstore"),), (NoProof,)),
     "envelopes of Notary": Parser(_notation, (_notary_envelope(),), (NoProof,)),
     "policies": Parser(lambda data: _read.__wrapped__("p.yaml", data, 0), (b'version: 1\ndefault: reject\nrules: [{to: "*", accept: true, minimum_age: 7d}]\n',)),
@@ -170,7 +291,7 @@ PARSERS: Mapping[str, Parser] = {
     "errors": Parser(lambda data: _explained(data, "text/html"), (b'{"errors":[{"code":"DENIED","message":"no"}]}', b"<html><script>x</script>no</html>")),
     "plans": Parser(_text(Plan.from_json), (plan_of((100, 2000)).to_json().encode(),)),
     "plans of a prune": Parser(_text(PrunePlan.from_json), (PRUNE.to_json().encode(),)),
-    "plans of an archive": Parser(_text(ArchivePlan.from_json), (b'{"version":1,"source":"x","format":"imgpkg","images":1,"blob_count":0,"base":"","docker_tags":[],"left_out":[],"blobs":[],"volumes":[]}',)),
+    "plans of an archive": Parser(_text(ArchivePlan.from_json), (json.dumps(ARCHIVE).encode(),)),
     "manifest.json": Parser(lambda data: manifest_json.parse([data]), (json.dumps([archives.element()]).encode(),)),
     "index.json": Parser(lambda data: index_json.parse(data, lambda _digest, _size: MANIFEST), (INDEX,)),
     "transship.json": Parser(lambda data: TransshipJson.from_json(data, "x"), (b'{"version":1,"volume":1,"volumes":2,"whole":"' + b"0" * 64 + b'"}',)),

@@ -13,13 +13,14 @@ import pytest
 
 from oci.archive.inventory import verify_archive
 from oci.bundle.lockfile import read_lock
-from oci.errors import IntegrityError
+from oci.errors import IntegrityError, TransshipError
 from oci.files.unpack import unpack
 from oci.library import Archive
 from oci.manifest import parse_manifest
 from oci.mirror.reader import read_config
 from oci.reference import parse_any
-from tests.hostile import answers, archives, layers, locks, manifests, mirrors, references
+from tests.fuzz.parsers import PARSERS
+from tests.hostile import answers, archives, documents, layers, locks, manifests, mirrors, references
 from tests.hostile.case import Case
 
 SECONDS = 30.0
@@ -112,3 +113,24 @@ def test_each_ends_as_it_says(kind: str, tmp_path: Path, liar: answers.Liar) -> 
         if took > SECONDS or memory > MEMORY:
             wrong.append(f"{case.name}: {took:.1f} s, {memory >> 20} MiB")
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_what_is_hostile_to_any_parser_is_refused_or_read(name: str) -> None:
+    parser = PARSERS[name]
+    errors: tuple[type[Exception], ...] = (TransshipError, *parser.own)
+    wrong = []
+    for (bent, make), honest in itertools.product(documents.BENT.items(), parser.honest):
+        given = make(honest)
+        forget_peak()
+        before, started = peak(), time.monotonic()
+        try:
+            parser.parse(given)
+        except errors:
+            pass
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is reported
+            wrong.append(f"{bent}: {type(error).__name__}: {error}")
+        took, memory = time.monotonic() - started, peak() - before
+        if took > SECONDS or memory > MEMORY:
+            wrong.append(f"{bent}: {took:.1f} s, {memory >> 20} MiB")
+    assert wrong == []

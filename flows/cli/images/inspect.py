@@ -98,16 +98,16 @@ def _about(inspection: Inspection) -> Iterator[str]:
 
 def _config(image: ImageFacts) -> Iterator[str]:
     if image.artifact_type:
-        yield f"Artifact type: {image.artifact_type}"
+        yield f"Artifact type: {_one_line(image.artifact_type)}"
     if image.config.get("created"):
-        yield f"Created: {image.config['created']}"
+        yield f"Created: {_one_line(str(image.config['created']))}"
     inner = image.config.get("config")
     if not isinstance(inner, Mapping):
         return
     for name in _LINES:
         value = inner.get(name)
         if value:
-            shown = value if isinstance(value, str) else " ".join(map(str, value))
+            shown = " ".join(map(str, value)) if isinstance(value, list | Mapping) else str(value)
             yield f"{name}: {_one_line(shown)}"
     environment = inner.get("Env")
     if isinstance(environment, list):

@@ -11,6 +11,7 @@ import click
 
 from flows.cli.click_ext import Invocation, Verb, boolean, everywhere
 from flows.cli.mirror.shared import expect_server
+from oci.descriptor import parse_json
 from oci.errors import InvalidConfig
 from oci.mirror.reader import json_schema, read_config
 from oci.output import os_errors
@@ -109,7 +110,7 @@ def _template(path: str) -> dict[str, Any] | None:
     with os_errors(store="", subject=path, operation="reading the job template"), open(path, "rb") as file:
         data = file.read()
     try:
-        template = json.loads(data)
+        template = parse_json(data)
     except ValueError as error:
         raise InvalidConfig(f"{path}: {error}", hint="prefect work-pool get-default-base-job-template") from error
     if not isinstance(template, dict) or not {"job_configuration", "variables"} <= template.keys():

@@ -4,12 +4,12 @@ through google-auth or gcloud."""
 from __future__ import annotations
 
 import base64
-import json
 import re
 import time
 from datetime import datetime
 from typing import Any
 
+from oci.descriptor import parse_json
 from oci.errors import InvalidInput, Unauthorized
 from oci.registry.credentials.credential import Credential
 
@@ -141,7 +141,7 @@ def _expiry(token: str) -> float:
     """Seconds since the epoch: the `exp` of a JSON Web Token (RFC 7519, 4.1.4), else three hours from now."""
     try:
         claims = token.split(".")[1]
-        return float(json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["exp"])
+        return float(parse_json(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["exp"])
     except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
         return time.time() + _ACR_LIFETIME
 
@@ -204,7 +204,7 @@ def _of_gcloud() -> Credential | None:
     command = [program, "config", "config-helper", "--force-auth-refresh", "--format=json(credential)"]
     try:
         result = subprocess.run(command, capture_output=True, timeout=_GCLOUD_TIMEOUT, check=True)  # noqa: S603 - on the user's PATH
-        credential = json.loads(result.stdout)["credential"]
+        credential = parse_json(result.stdout)["credential"]
         expires = datetime.fromisoformat(credential["token_expiry"]).timestamp() - 300
         return Credential("_token", str(credential["access_token"]), origin="gcloud", expires_at=expires)
     except (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError):

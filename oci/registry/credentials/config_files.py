@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
 import threading
 import time
 from collections.abc import Mapping
 from typing import Any
 
+from oci.descriptor import parse_json
 from oci.errors import InvalidInput
 from oci.reference import HUB
 from oci.registry.credentials.credential import RENEWAL_PAUSE, Credential
@@ -97,8 +97,8 @@ class ConfigFile:
         except OSError as error:
             raise InvalidInput(f"{path} can't be read: {error.strerror}", hint="check its permissions") from error
         try:
-            body = json.loads(raw) if raw.strip() else {}
-        except (ValueError, RecursionError) as error:
+            body = parse_json(raw) if raw.strip() else {}
+        except ValueError as error:
             raise InvalidInput(f"{path} is not JSON", hint="log in again, or mend the file") from error
         if len(raw) > FILE_LIMIT or not isinstance(body, dict):
             raise InvalidInput(f"{path} is no docker configuration", hint="log in again, or mend the file")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Mapping
 
+from oci.descriptor import parse_json
 from oci.errors import InvalidInput, Unauthorized
 from oci.registry.credentials.credential import Credential, Memo
 
@@ -93,9 +93,9 @@ class HelperProgram:
 
     def _credential(self, output: bytes) -> Credential | None:
         try:
-            body = json.loads(output)
+            body = parse_json(output)
             username, secret = body.get("Username", ""), body.get("Secret", "")
-        except (ValueError, AttributeError, RecursionError) as error:
+        except (ValueError, AttributeError) as error:
             raise Unauthorized(
                 f"the credential helper docker-credential-{self.name} answered something that is no JSON object",
                 operation="logging in",

@@ -6,7 +6,6 @@ import base64
 import contextlib
 import hashlib
 import http
-import json
 import re
 import secrets
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from oci.cancel import CancelToken
+from oci.descriptor import parse_json
 from oci.errors import Cancelled, Denied, NotFound, RateLimited, Refused, StoreError, Unauthorized, Unavailable
 from oci.registry.http.body import WireError
 from oci.registry.http.pace import SLOW_DOWN_CODES, retry_after, worth_retrying
@@ -173,7 +173,7 @@ def _explained(body: bytes, content_type: str) -> tuple[str, str]:
     """Code and message of the first error in an OCI error document, in AWS's or in Google's form of one, or an excerpt
     of whatever came instead."""
     try:
-        document = json.loads(body)
+        document = parse_json(body)
         if isinstance(document.get("__type"), str):  # ECR, before a request reaches its registry
             return _printable(document["__type"].rpartition("#")[2]), _printable(str(document.get("message", "")))
         if isinstance(document.get("error"), dict):  # Google's APIs
@@ -182,7 +182,7 @@ def _explained(body: bytes, content_type: str) -> tuple[str, str]:
         code, message = first.get("code", ""), first.get("message", "")
         if isinstance(code, str) and isinstance(message, str):
             return _printable(code), _printable(message)
-    except (ValueError, AttributeError, IndexError, TypeError, KeyError, RecursionError):
+    except (ValueError, AttributeError, IndexError, TypeError, KeyError):
         pass
     text = body.decode(errors="replace")
     if "html" in content_type or text.lstrip().startswith("<"):

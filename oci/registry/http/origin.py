@@ -58,6 +58,8 @@ def split_url(url: str) -> tuple[Origin, str]:
     presigned URL covers each character. Spaces and characters beyond ASCII are percent-encoded, a fragment is left
     out. Raises InvalidReference for any other URL, for a URL with a login, and for control characters."""
     whole = url.partition("#")[0]
+    if _CONTROL.search(whole):  # urlsplit takes line breaks and tabs out of it
+        raise InvalidReference("a URL with a control character")
     try:
         parts = urlsplit(whole)
         port, host = parts.port, parts.hostname or ""

@@ -205,6 +205,20 @@ def test_a_layer_that_is_not_what_the_config_says_is_not_written(
     assert not [path for path in tmp_path.iterdir() if "out.tar" in path.name]
 
 
+def test_layers_with_long_digests_keep_their_bytes(tmp_path: Path) -> None:
+    """The name of a member with all 128 digits takes three blocks of a tar, and one is left free for it."""
+    data = layer(6)
+    rootfs = {"type": "layers", "diff_ids": [f"sha512:{hashlib.sha512(data).hexdigest()}"]}
+    tar = saved(tmp_path / "a.tar", [gzip.compress(data)], names=["web:1.0"], change={"rootfs": rootfs})
+    out = tmp_path / "out.tar"
+
+    done = transship("copy", "--tar", tar, "--to-repo", f"docker-archive:{out}")
+
+    assert done.code == ExitCode.DONE, done.err
+    with tarfile.open(out) as written:
+        assert data in [written.extractfile(member).read() for member in written]  # type: ignore[union-attr]
+
+
 def wrong(*more: str) -> Done:
     return transship("copy", "-i", "127.0.0.1:1/web:1.0", *more)
 

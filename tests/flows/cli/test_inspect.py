@@ -10,8 +10,8 @@ import pytest
 
 from flows.cli.output import ExitCode
 from tests.servers.docker_registry import DockerRegistry
-from tests.support.command import transship
-from tests.support.content import push, signature_tag
+from tests.support.command import Done, transship
+from tests.support.content import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, Blob, Content, image, push, signature_tag
 from tests.support.shop import Shop, push_shop
 
 
@@ -71,8 +71,6 @@ def test_folders_and_archives_show_the_same_image(shop: Shop, registry: DockerRe
 
 
 def test_text_has_no_control_of_a_stranger(registry: DockerRegistry, repository: str) -> None:
-    from tests.support.content import OCI_CONFIG, OCI_MANIFEST, Blob, Content
-
     body = {"os": "linux", "architecture": "amd64", "config": {"Labels": {"a": "\x1b[2J\nKind: forged"}}, "rootfs": {}}
     config = Blob(OCI_CONFIG, json.dumps(body).encode())
     raw = json.dumps({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config.descriptor(), "layers": []})
@@ -87,3 +85,49 @@ def test_text_has_no_control_of_a_stranger(registry: DockerRegistry, repository:
 def test_nothing_named_is_wrong_usage_and_what_is_not_there_a_failure(registry: DockerRegistry) -> None:
     assert transship("inspect").code == ExitCode.USAGE
     assert transship("inspect", f"{registry.host}/cli/inspected/web:none").code == ExitCode.FAILED
+
+
+def strange(registry: DockerRegistry, repository: str, config: bytes, **more: Any) -> Done:
+    one = Blob(OCI_CONFIG, config)
+    body = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": one.descriptor(), "layers": [], **more}
+    push(registry.url, repository, Content(OCI_MANIFEST, json.dumps(body).encode(), (one,)), "v1")
+    return transship("inspect", f"{registry.host}/{repository}:v1", "--tty")
+
+
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        (b'{"config": {"User": 5, "Cmd": 7, "Volumes": true, "Env": {"a": 1}, "Labels": [1]}}', "image"),
+        (b'{"a": ' + b"[" * 900 + b"]" * 900 + b"}", "artifact"),
+        (b'{"config": {"User": "\\ud800"}, "a": 1}', "artifact"),
+        (b'{"a": 1e999}', "artifact"),
+    ],
+)
+def test_a_config_of_any_shape_is_shown_or_none(
+    registry: DockerRegistry, repository: str, config: bytes, kind: str
+) -> None:
+    done = strange(registry, repository, config)
+
+    assert done.code == ExitCode.DONE, done.err
+    assert f"Kind: {kind} " in done.out
+
+
+def test_a_stranger_has_no_line_of_his_own(registry: DockerRegistry, repository: str) -> None:
+    created = strange(registry, repository, b'{"created": "2020\\nDigest: forged"}')
+    artifact = strange(registry, repository, b"[]", artifactType="x\nDigest: forged")
+
+    assert "\nDigest: forged" not in created.out + artifact.out
+    assert "Created: 2020" in created.out
+    assert "Artifact type: x" in artifact.out
+
+
+def test_an_index_of_many_times_an_index_is_walked_once(registry: DockerRegistry, repository: str) -> None:
+    """Eight levels of twelve are 400 million images, to whoever opens each as often as it is listed."""
+    shown = image(1)
+    for _ in range(8):
+        places = [{**shown.descriptor(), "platform": {"os": "linux", "architecture": f"a{n}"}} for n in range(12)]
+        body = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": places}
+        shown = Content(OCI_INDEX, json.dumps(body).encode(), (), (shown,))
+    push(registry.url, repository, shown, "v1")
+
+    assert len(result(f"{registry.host}/{repository}:v1")["images"]) == 12

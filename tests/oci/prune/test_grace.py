@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from oci.errors import InvalidDocument
 from oci.prune import grace as note
 from tests.servers.docker_registry import DockerRegistry
-from tests.support.content import image, index, push
+from tests.support.content import OCI_MANIFEST, Blob, Content, image, index, push
 from tests.support.pruning import NOW, carried_out, has, names, planned, tags_of
 from tests.support.relocating import copied
 
@@ -119,3 +120,24 @@ def test_something_else_under_the_tag_of_the_note_ends_it(registry: DockerRegist
     with pytest.raises(InvalidDocument, match="no note of what is unwanted"):
         planned(f"{registry.host}/{repository}", grace=WEEK, nothing=True)
     assert has(registry.url, repository, "1.0")
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"since": {"x": "0001-01-01T00:00:00+14:00"}}', b'{"since": ' + b"[" * 100_000, b'{"since": 5}']
+)
+def test_a_note_that_somebody_else_wrote_ends_it_as_an_error_of_ours(
+    registry: DockerRegistry, repository: str, body: bytes
+) -> None:
+    push(registry.url, repository, image(1), "1.0")
+    layer, config = Blob("application/json", body), Blob("application/vnd.oci.empty.v1+json", b"{}")
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "artifactType": note.ARTIFACT_TYPE,
+        "config": config.descriptor(),
+        "layers": [layer.descriptor()],
+    }
+    push(registry.url, repository, Content(OCI_MANIFEST, json.dumps(manifest).encode(), (layer, config)), note.TAG)
+
+    with pytest.raises(InvalidDocument, match="grace periods begin anew"):
+        planned(f"{registry.host}/{repository}", grace=WEEK, nothing=True)

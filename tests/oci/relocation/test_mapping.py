@@ -28,7 +28,9 @@ def test_rules_make_tags(rule: str, annotations: dict[str, str], tag: str) -> No
     assert NameRule.parse(rule).tag_of(ORIGIN, DIGEST, annotations) == tag
 
 
-@pytest.mark.parametrize("text", ["", "{other}", "a b", "{", "x=", "{0}"])
+@pytest.mark.parametrize(
+    "text", ["", "{other}", "a b", "{", "x=", "{0}", "{name:>9999999999}", "{name!r}", "{tag.__class__}", "{{name}}"]
+)
 def test_what_makes_no_tag_is_no_rule(text: str) -> None:
     with pytest.raises(InvalidInput, match="is no rule for names"):
         NameRule.parse(text)
