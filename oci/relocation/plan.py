@@ -162,15 +162,15 @@ class Plan(Struct, frozen=True, kw_only=True, dict=True):
     def below(self, image: PlannedManifest) -> Iterator[PlannedManifest]:
         """Yields the image and the index children below it, each once. What a bundle lists isn't below it but beside
         it, and a child that couldn't be read isn't in the plan."""
-        seen: set[Digest] = set()
-        unseen = [image]
-        while unseen:
-            manifest = unseen.pop()
-            if manifest.digest not in seen:
-                seen.add(manifest.digest)
+        visited: set[Digest] = set()
+        unvisited = [image]
+        while unvisited:
+            manifest = unvisited.pop()
+            if manifest.digest not in visited:
+                visited.add(manifest.digest)
                 yield manifest
                 children = map(self.by_digest.get, () if manifest.is_bundle else reversed(manifest.children))
-                unseen.extend(child for child in children if child is not None)
+                unvisited.extend(child for child in children if child is not None)
 
     def bytes_below(self, image: PlannedManifest) -> int:
         """Returns the bytes of all blobs of an image, at most."""

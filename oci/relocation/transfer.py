@@ -192,14 +192,16 @@ def _outcome(future: Future[ImageOutcome], image: PlannedManifest) -> ImageOutco
         return failure(image, error)
 
 
-def _children_first(plan: Plan, image: PlannedManifest, seen: set[Digest] | None = None) -> Iterator[PlannedManifest]:
+def _children_first(
+    plan: Plan, image: PlannedManifest, visited: set[Digest] | None = None
+) -> Iterator[PlannedManifest]:
     """Lists the index children below an image, each once, then the image; what a bundle lists isn't below it but beside
     it."""
-    seen = set() if seen is None else seen
-    seen.add(image.digest)
+    visited = set() if visited is None else visited
+    visited.add(image.digest)
     if not image.is_bundle:
         for digest in image.children:
-            if digest in seen:
+            if digest in visited:
                 continue
             child = plan.by_digest.get(digest)
             if child is None:
@@ -210,7 +212,7 @@ def _children_first(plan: Plan, image: PlannedManifest, seen: set[Digest] | None
                     subject=digest,
                     operation="transferring",
                 )
-            yield from _children_first(plan, child, seen)
+            yield from _children_first(plan, child, visited)
     yield image
 
 

@@ -75,12 +75,17 @@ class NotationSigner(Struct, frozen=True, eq=False, kw_only=True):
         envelope = proof.notation
         if envelope is None:
             raise NoProof("it is no signature of Notary")
+        try:
+            return self._evidence(envelope)
+        except NoProof:
+            raise
+        except Exception as error:  # parts of it are parsed when they are asked for, and raise what they like
+            raise NoProof(f"a certificate in it can't be read: {' '.join(str(error).split())[:200]}") from error
+
+    def _evidence(self, envelope: NotationEnvelope) -> Evidence:
         from cryptography import x509  # noqa: PLC0415 - only for signatures of Notary
 
-        try:
-            chain = [x509.load_der_x509_certificate(data) for data in envelope.certificates]
-        except ValueError as error:
-            raise NoProof("a certificate in it can't be read") from error
+        chain = [x509.load_der_x509_certificate(data) for data in envelope.certificates]
         _verify_signature(envelope, chain[0])
         now = datetime.now(UTC)
         if envelope.expiry is not None and envelope.expiry <= now:

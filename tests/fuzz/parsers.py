@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -198,12 +199,13 @@ def _public_root() -> TrustedRoot:
     return read_trusted_root("")
 
 
-def _notation(data: bytes) -> None:
+def _notation(data: bytes, subject: tuple[tuple[str, str], ...] = ()) -> None:
     layer = Descriptor(media_type=JWS, digest=ATTACHED.digest, size=len(data))
     proof = _proof("notation", layer, data, ATTACHED)
-    NotationSigner(name="", fingerprint="", anchors=(NOTARY_ROOT.certificate,), subject=()).evidence(proof)
+    NotationSigner(name="", fingerprint="", anchors=(NOTARY_ROOT.certificate,), subject=subject).evidence(proof)
 
 
+@cache
 def _notary_envelope() -> bytes:
     key = ec.generate_private_key(ec.SECP256R1())
     chain = (NOTARY_ROOT.certify(key, named("shop")), NOTARY_ROOT.certificate)
@@ -243,7 +245,18 @@ WORK = {
     "source": "registry.example/ab:1",
     "targets": [{"destination": "registry.example/cd", "tags": ["v1"]}],
 }
+
+
+def _certificate(data: bytes) -> None:
+    """Of an envelope whose signature its key verifies: what a stranger may do with any certificate of their own."""
+    body = json.loads(_notary_envelope())
+    body["header"]["x5c"][0] = base64.b64encode(data).decode()
+    _notation(json.dumps(body).encode(), (("CN", "shop"),))
+
+
+CERTIFICATE = base64.b64decode(json.loads(_notary_envelope())["header"]["x5c"][0])
 PARSERS: Mapping[str, Parser] = {
+    "certificates of Notary": Parser(_certificate, (CERTIFICATE,), (NoProof,)),
     "docker archives": Parser(lambda data: _docker(data, CONFIG), (DOCKER,)),
     "configs in docker archives": Parser(lambda data: _docker(DOCKER, data), (CONFIG,)),
     "configs to be written for docker": Parser(_written_as_docker, (CONFIG,)),

@@ -72,7 +72,14 @@ class Table:
         return "\n".join(
             [
                 _HEAD,
-                f"Of {every} trials, {played} were played for this page.",
+                f"Of {every} trials, {played} were played for this page; the parts may be of different days.",
+                "",
+                "| part | trials | played |",
+                "|---|---:|---:|",
+                *(
+                    f"| {name} | {part['every']} | {sum(sum(one.values()) for one in part['operation'].values())} |"
+                    for name, part in self._parts.items()
+                ),
                 *(["", _AGAIN.format(count=again)] if again else []),
                 "",
                 "## By operation",
