@@ -212,7 +212,9 @@ def test_layers_with_long_digests_keep_their_bytes(tmp_path: Path) -> None:
     tar = saved(tmp_path / "a.tar", [gzip.compress(data)], names=["web:1.0"], change={"rootfs": rootfs})
     out = tmp_path / "out.tar"
 
-    done = transship("copy", "--tar", tar, "--to-repo", f"docker-archive:{out}")
+    assert transship("copy", "--tar", tar, "--to-repo", f"oci:{tmp_path}/folder").code == ExitCode.DONE
+
+    done = transship("copy", "-i", f"oci:{tmp_path}/folder:1.0", "--to-repo", f"docker-archive:{out}")
 
     assert done.code == ExitCode.DONE, done.err
     with tarfile.open(out) as written:
