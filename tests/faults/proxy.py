@@ -28,8 +28,9 @@ class Fault:
     reset after so many bytes of the answer's body; 0 before any answer); `cut_upload_after` (reset after so many bytes
     of the request's body were passed on); `truncate_after` (closed, the announced length unkept); `corrupt_at` (that
     byte of the body is another); `stall_after` (nothing more after so many bytes, the connection open); `drip` (one
-    byte each so many seconds); `delay` (seconds before the answer); `replace_headers` (of the real answer; empty takes
-    one away), `replace_status` and `replace_body` (of the real answer); `twice` (the real answer is sent two times);
+    byte each so many seconds); `delay` (seconds before the answer; lowered, it lets go);
+    `replace_headers` (of the real answer; empty takes one away), `replace_status` and `replace_body` (of the real
+    answer); `twice` (the real answer is sent two times);
     `raw` (these bytes instead of an answer, and `then` "close", "reset", "stall", "drip" or "repeat", which sends
     `piece` for ever); `refuse` (nobody listens for so many seconds). With `perform` the registry does what it was asked
     before `status`, `raw`, or a reset before the answer. `{host}`, `{path}` and `{name}`, the last part of the
@@ -175,8 +176,11 @@ class _Handler(QuietHandler):
                 return
             upstream.send(piece)
             passed += len(piece)
-        if fault is not None and fault.delay:
-            self.proxy.stopped.wait(fault.delay)
+        if fault is not None:
+            begun = time.monotonic()
+            while (remaining := begun + fault.delay - time.monotonic()) > 0:
+                if self.proxy.stopped.wait(min(remaining, 0.2)):
+                    break
         answer = upstream.getresponse()
         if fault is not None and (fault.twice or fault.replace_body is not None):
             self._answer_anew(answer, fault)

@@ -385,7 +385,7 @@ def test_the_changed_images_of_a_mirror_are_carried_by_the_fleet(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     seed(scene.source, scene.repository, many(40))
-    slow = Fault(method="GET", path="/manifests/", delay=5.0)
+    slow = Fault(method="GET", path="/manifests/", delay=30.0)
     with FaultProxy(scene.source.port, slow) as source:
         mirrored = {
             "name": f"web-{uuid.uuid4().hex[:8]}",
