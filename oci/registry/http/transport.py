@@ -12,7 +12,7 @@ import re
 import ssl
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode, urljoin
 
@@ -163,7 +163,7 @@ class Transport:
     def _attempt(self, request: Request) -> OpenAnswer:
         """One attempt. The very first one to a registry goes alone: it learns how to speak and log in there, so that
         the others don't all have to."""
-        with contextlib.nullcontext() if self._settled.is_set() else self._first:
+        with contextlib.nullcontext() if self._settled.is_set() else self._alone():
             answer = self._open_answer(request, self.pace)
             try:
                 sent = self._logged_in(answer, request)
@@ -177,6 +177,15 @@ class Transport:
                     self._slow_down(error, request, answer.started)
                 raise
             return answer
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Waits for the first attempt. All that waited for it go on together, once it has settled how to speak."""
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._first)
+            if self._settled.is_set():
+                stack.close()
+            yield
 
     def _open_answer(self, request: Request, pace: Pace | None) -> OpenAnswer:
         return OpenAnswer(request, settings=self.settings, cancel=self.cancel, failures=self._failures, pace=pace)

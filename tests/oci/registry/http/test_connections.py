@@ -9,6 +9,8 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -360,3 +362,44 @@ def test_a_location_that_only_looks_like_the_registry_itself(make_client: Make, 
     transport = make_client().registries.transport("localhost:5000")
     with pytest.raises(Refused):
         transport.resolve(location, "https://localhost:5000/v2/x")
+
+
+class _Together(QuietHandler):
+    """Answers the first request at once, and no other before all of them are there."""
+
+    server: Any
+
+    def do_HEAD(self) -> None:
+        owner: Together = self.server.owner
+        if owner.answered.is_set():
+            owner.all_there.wait(30)
+        owner.answered.set()
+        self.answer(404)
+
+
+class Together(LoopbackServer):
+    handler = _Together
+
+    def __init__(self, others: int) -> None:
+        super().__init__()
+        self.answered = threading.Event()
+        self.all_there = threading.Barrier(others)
+
+
+def test_what_waits_for_the_first_answer_goes_on_together(make_client: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise fifty threads that begin with a registry far away take fifty round trips to do so."""
+    threads = 6
+    waiting = threading.Barrier(threads)
+    with Together(threads - 1) as server, ThreadPoolExecutor(threads) as pool:
+        client = make_client()
+        transport = client.registries.transport(server.host)
+        alone = transport._alone
+
+        def together() -> AbstractContextManager[None]:
+            waiting.wait(60)
+            return alone()
+
+        monkeypatch.setattr(transport, "_alone", together)
+        asked = [pool.submit(client.repository(server.host, f"a/b{n}").head_manifest, "v1") for n in range(threads)]
+        assert [future.result(120) for future in asked] == [None] * threads
+    assert not server.all_there.broken
