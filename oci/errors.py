@@ -117,6 +117,8 @@ class StoreError(TransshipError):
         self.code = code
         self.retry_after: float | None = None
         """Seconds that the store asked us to wait."""
+        self.redirected = False
+        """Whether another address than the one that was asked gave the answer."""
         self.sentence = ""
         """What imgpkg says in this place. Commands print it first and whole, for scripts look for it."""
         if retryable is not None:

@@ -60,8 +60,8 @@ def blob_size(remote: Remote, digest: Digest) -> int | None:
             if answer.status == 404:
                 return None
             size = _number(answer.headers.get("content-length", ""))
-            if size is not None and answer.headers.get("content-encoding", "identity") == "identity":
-                return size
+            if size and answer.headers.get("content-encoding", "identity") == "identity":
+                return size  # 0 is what proxies write that have seen no body
     return _first_byte(remote, digest, refusal)
 
 
@@ -174,7 +174,7 @@ def _part(remote: Remote, blob: Descriptor, position: int, end: int, stop: threa
 def _continued(remote: Remote, blob: Descriptor, position: int, end: int) -> Iterator[Chunk]:
     """Reads on after every break, with a closed range from where it broke, until there is no progress any more."""
     start, mark = position, position
-    attempts = remote.attempts()
+    attempts, renewed = remote.attempts(), False
     while position < end or (start == end == blob.size == 0):
         try:
             with _open(remote, blob, position, end) as chunks:
@@ -189,6 +189,10 @@ def _continued(remote: Remote, blob: Descriptor, position: int, end: int) -> Ite
             attempts.again(_ended(remote, blob, position, end))
         except Unavailable as error:
             attempts.again(error, error.retry_after)
+        except StoreError as error:
+            if not error.redirected or renewed:
+                raise
+            renewed = True  # a signed URL may be used up, or have run out: the registry gives a new one
 
 
 def _ended(remote: Remote, blob: Descriptor, position: int, end: int) -> Unavailable:
@@ -270,7 +274,7 @@ def _asked_for(
     answer: OpenAnswer, remote: Remote, request: Request, blob: Descriptor, requested: range
 ) -> Iterator[Chunk]:
     """Cut the wanted bytes out of whatever was answered. A 200 to a range starts at the beginning: the part before is
-    thrown away. A 206 must say that it is the range that was asked for."""
+    thrown away. A 206 must say that it is the range that was asked for; else the whole blob is read from then on."""
     position, end, size = requested.start, requested.stop, blob.size
     whole = position == 0 and end == size
     skip = 0
@@ -279,7 +283,10 @@ def _asked_for(
         if match is None or int(match.group(1)) != position or int(match.group(2)) != end - 1:
             content_range = answer.headers.get("content-range", "no Content-Range")
             message = f"asked for bytes {position}-{end - 1}, got {content_range!r}"
-            raise remote.refused(GET_RANGE, message, request.subject)
+            remote.learned.refuse(GET_RANGE)  # the next attempt reads the whole blob
+            raise Unavailable(
+                message, side=remote.transport.side, store=remote.transport.registry, subject=request.subject
+            )
     elif not whole:
         skip = position
     remaining = end - position

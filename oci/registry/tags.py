@@ -97,7 +97,7 @@ def _pages(
         names = _names(answer, transport, subject, listing)
         new = [name for name in dict.fromkeys(names) if name not in listed]
         listed.update(new)
-        usable = [name for name in new if scope.repository == "" or is_tag(name)]
+        usable = [name for name in new if (is_tag(name) if scope.repository else name)]
         if len(usable) < len(new):
             learned.note(f"names in the list of {subject} that are not tags, left out")
         yield from usable
@@ -125,13 +125,14 @@ def _pages(
 
 
 def _names(answer: Answer, transport: Transport, subject: str, kind: Kind) -> list[str]:
+    """The names of a page. What is no text among them is an empty name, which is nothing's."""
     key = "tags" if kind is GET_TAGS else "repositories"
     try:
         body: Any = parse_json(answer.body)
         # Without a tag some leave the key out, and none the name. `null` is an empty list (docker-registry).
         names = body.get(key) or [] if key in body or (kind is GET_TAGS and "name" in body) else None
-        if isinstance(names, list) and all(isinstance(name, str) for name in names):
-            return names
+        if isinstance(names, list) and (not names or any(isinstance(name, str) for name in names)):
+            return [name if isinstance(name, str) else "" for name in names]
     except (ValueError, AttributeError, TypeError):
         pass
     raise Refused(

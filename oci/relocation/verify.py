@@ -13,7 +13,7 @@ from oci.bundle import reader
 from oci.bundle.lockfile import BundleLock, read_lock
 from oci.descriptor import Descriptor
 from oci.digest import Digest, is_digest
-from oci.errors import Denied, NotTrusted, TransshipError, Unauthorized
+from oci.errors import Denied, NotFound, NotTrusted, TransshipError, Unauthorized
 from oci.manifest import Manifest
 from oci.output import to_dict
 from oci.reference import Reference, StoreName, parse_any, parse_store
@@ -22,7 +22,7 @@ from oci.relocation.request import RelocationRequest
 from oci.relocation.session import Session
 from oci.signatures.artifacts import ALL, ArtifactSelection
 from oci.signatures.attached import Attachments
-from oci.store import Source
+from oci.store import Source, found_manifest
 from oci.units import counted
 
 
@@ -85,7 +85,9 @@ def verify_names(
 
 def _resolve(store: Source, identifier: str) -> Descriptor | str | None:
     try:
-        return store.head_manifest(identifier)
+        return found_manifest(store, identifier)
+    except NotFound:
+        return None
     except (Unauthorized, Denied):
         raise
     except TransshipError as error:

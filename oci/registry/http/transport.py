@@ -349,7 +349,9 @@ class Transport:
             except StoreError:
                 body = b""  # docker-registry's 416 announces the blob's length: the status says enough
         body, identity = without_login(body, sent), self.login.identity(sent)
-        raise self._failures.unwanted(answer.status, answer.headers, body, request, url=answer.url, identity=identity)
+        error = self._failures.unwanted(answer.status, answer.headers, body, request, url=answer.url, identity=identity)
+        error.redirected = not answer.url.endswith(request.target.path)
+        raise error
 
     def _watch_quota(self, headers: Headers) -> None:
         quota = remaining_pulls(headers)

@@ -6,18 +6,22 @@ import gzip
 import json
 import random
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 
 from oci.descriptor import Descriptor
 from oci.digest import digest_of
+from oci.errors import StoreError
 from oci.manifest import parse_manifest
 from oci.reference import Repository
+from oci.relocation.verify import verify_names
 from oci.store import BlobOutcome, reader_of
 from tests.oci.registry.conftest import Client
 from tests.servers.strict_registry import Refusal, StrictHandler, StrictRegistry
 from tests.support.content import image, index, push
+from tests.support.relocating import session
 
 DATA = random.Random(12).randbytes(400_000)
 BLOB = Descriptor("application/octet-stream", digest_of(DATA), len(DATA))
@@ -166,6 +170,59 @@ def test_a_head_that_is_redirected_to_a_url_for_get_is_asked_with_get(client: Cl
     with Quirky(signed) as server:
         server.store.add_blob("a/b", DATA)
         assert client.repository(server.host, "a/b").blob_size(BLOB.digest) == len(DATA)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404])
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_signed_url_that_is_used_up_is_asked_for_once_more(client: Client, status: int, times: int) -> None:
+    refused: list[str] = []
+
+    def signed(call: Any, path: str) -> bool:
+        if "/blobs/" not in path or call.command != "GET":
+            return False
+        if "X-Amz-Signature" not in call.path:
+            call.answer(307, Location=f"{call.path}?X-Amz-Signature={len(refused)}")
+            return True
+        if len(refused) < times:
+            refused.append(call.path)
+            call.answer(status)
+            return True
+        return False
+
+    with Quirky(signed) as server:
+        server.store.add_blob("a/b", DATA)
+        chunks = client.repository(server.host, "a/b").read_blob(BLOB)
+        with pytest.raises(StoreError) if times == 2 else nullcontext():
+            assert b"".join(chunks) == DATA
+    assert len(refused) == times
+
+
+def test_a_head_without_the_length_of_the_blob_is_asked_with_get(client: Client) -> None:
+    def empty(call: Any, path: str) -> bool:
+        if call.command == "HEAD" and "/blobs/" in path:
+            call.answer(200, Content_Length="0")
+            return True
+        return False
+
+    with Quirky(empty) as server:
+        server.store.add_blob("a/b", DATA)
+        server.store.add_blob("a/b", b"")
+        store = client.repository(server.host, "a/b")
+        assert store.blob_size(BLOB.digest) == len(DATA)
+        assert store.blob_size(digest_of(b"")) == 0
+
+
+def test_a_tag_that_only_get_finds_is_verified() -> None:
+    def hidden(call: Any, path: str) -> bool:
+        if call.command == "HEAD" and "/manifests/" in path:
+            call.answer(404)
+            return True
+        return False
+
+    with Quirky(hidden) as server, session() as shared:
+        push(server.url, "a/b", IMAGE, "v1")
+        verified = verify_names(shared, Repository(server.host, "a/b"), ["v1", "v2"])
+    assert (verified.manifests, verified.absent) == (1, 1)
 
 
 def test_a_child_of_unknown_media_type_is_still_a_manifest(client: Client) -> None:
