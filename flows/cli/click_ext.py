@@ -4,12 +4,15 @@ of the whole program anywhere, no positional arguments, help in sections."""
 from __future__ import annotations
 
 import importlib
+import os
+import re
 from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
 from itertools import chain
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from flows.cli.output import Output
 from oci.cancel import CancelToken
@@ -67,16 +70,21 @@ class Age(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic f
 
 
 class OutputFile(click.ParamType):  # type: ignore[type-arg,unused-ignore]
-    """A file that the command is to write. That it can be written is found out before any work."""
+    """A file that the command is to write. That it can be written is found out before any work. With `folder`, it may
+    be a folder for several; an address with a scheme, such as s3://, is left to whoever writes there."""
 
     name = "path"
 
+    def __init__(self, *, folder: bool = False) -> None:
+        self._folder = folder
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         del param
-        if value and ctx is not None and not ctx.resilient_parsing:
+        if value and "://" not in value and ctx is not None and not ctx.resilient_parsing:
             from oci.output import check_outputs  # noqa: PLC0415 - few commands are given one
 
-            check_outputs(value)
+            in_folder = self._folder and (value.endswith("/") or os.path.isdir(value))
+            check_outputs(os.path.join(value, "file") if in_folder else value)
         return str(value)
 
 
@@ -159,6 +167,8 @@ class Verb(click.Command):
         for option in self.params:
             if option.metavar in (None, "TEXT") and option.opts[0] in _METAVARS:
                 option.metavar = _METAVARS[option.opts[0]]
+            if option.name in _REFERENCES or {"REFERENCE", "REPOSITORY"} & {*re.findall(r"\w+", option.metavar or "")}:
+                option.shell_complete = _references  # type: ignore[method-assign]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         extra = super().parse_args(ctx, spelled_out(self, args))
@@ -279,6 +289,17 @@ _METAVARS = {
     "--fleet-work-pool": "NAME",
 }
 """What the value of a flag is, in help."""
+
+_REFERENCES = frozenset({"reference", "references", "repository", "repositories"})
+"""Arguments that are completed as the flags with these metavars are."""
+
+
+def _references(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+    del ctx
+    from flows.cli.start.complete import references  # noqa: PLC0415 - only when a shell asks
+
+    return references(incomplete)
+
 
 _ALL = "flows.cli.help-all"
 """Key in a context's `meta`: whether rare flags are shown."""

@@ -8,6 +8,7 @@ import click
 
 from flows.cli.click_ext import Invocation, Verb, everywhere
 from flows.cli.output import IMGPKG, program_name
+from flows.cli.start.complete import BASH
 from oci import __version__
 
 EQUALS = "0.43.0"
@@ -76,6 +77,8 @@ def completion(context: click.Context, shell: str) -> None:
     variable = f"_{name.upper().replace('-', '_')}_COMPLETE"
     if shell == "powershell":
         script = _POWERSHELL.format(name=name, variable=variable)
+    elif shell == "bash":
+        script = BASH.format(name=name, variable=variable, function=f"_{name.replace('-', '_')}_completion")
     else:
         kind = get_completion_class(shell)
         if kind is None:
