@@ -30,7 +30,9 @@ _QUIET = (
 )
 _ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 _BRING = "arguments[0].scrollIntoView({block: 'center'}); return arguments[0].getClientRects().length > 0"
-SECONDS = 20.0
+SECONDS = 60.0
+RUN_SECONDS = 240.0
+"""For what a flow run does, which begins with a process of its own."""
 
 
 class Refused(Exception):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tests.support.browser import Browser
+from contextlib import suppress
+
+from tests.support.browser import RUN_SECONDS, SECONDS, Browser
 from tests.support.waiting import until
 
 _PICK = """
@@ -60,7 +62,7 @@ class Newer:
                 self.browser.click(self.field(group, "//button[@role='tab'][1]"))
             return f"{title} (Optional)" in self.browser.text
 
-        until(f"the group {group}", is_open, 30, every=1)
+        until(f"the group {group}", is_open, SECONDS, every=1)
         self.browser.click(f"{label}/ancestor::*[.//fieldset][1]//button[@role='switch']")
 
     def submit(self) -> None:
@@ -68,10 +70,11 @@ class Newer:
 
         def has_gone() -> bool:
             if self.browser.address.partition("?")[0].endswith("/run"):
-                self.browser.click("//button[normalize-space()='Submit']")
+                with suppress(AssertionError):  # it went while the button was looked for
+                    self.browser.click("//button[normalize-space()='Submit']", seconds=2)
             return not self.browser.address.partition("?")[0].endswith("/run")
 
-        until("the page of the run", has_gone, 30, every=2)
+        until("the page of the run", has_gone, SECONDS, every=2)
 
     def resume(self) -> None:
         """Opens the form of a run that waits for a person."""
@@ -82,7 +85,7 @@ class Newer:
         self.browser.click("//*[@role='dialog']//button[normalize-space()='Resume']")
 
     def see_state(self, name: str) -> None:
-        self.browser.see(f"//*[normalize-space()='{name}']", seconds=60)
+        self.browser.see(f"//*[normalize-space()='{name}']", RUN_SECONDS)
 
 
 class Older(Newer):
@@ -106,7 +109,7 @@ class Older(Newer):
     def _pick(self, title: str, option: str) -> None:
         """A click on the option of a closed list isn't one that a driver can do."""
         select = self.field(title, "/descendant::select[1]")
-        until(f"{option} in {title}", lambda: self.browser.run(_PICK, select, option), 20)
+        until(f"{option} in {title}", lambda: self.browser.run(_PICK, select, option), SECONDS)
 
     def switch(self, title: str) -> None:
         self.browser.click(self.field(title, "//*[@role='switch' or contains(@class,'p-toggle__control')]"))

@@ -17,7 +17,7 @@ import pytest
 from tasks.artifacts.report import OVERVIEW, artifact_key
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.htpasswd import PASSWORD, USER, write_htpasswd
-from tests.support.browser import Browser
+from tests.support.browser import RUN_SECONDS, Browser
 from tests.support.content import image, layer, push
 from tests.support.flow_runs import is_over, start_run, state_of
 from tests.support.prefect_server import PrefectServer, deploy, settings_for
@@ -114,7 +114,7 @@ def test_a_login_is_kept_and_a_relocation_is_filled_in_started_watched_and_read_
     shot(ui, "form-filled")
     ui.submit()
     browser.click("//*[self::a or self::button][normalize-space()='View run']")
-    browser.see(f"//*[normalize-space()='bundle 1.4.0 -> {locked.host}/{repository}']")
+    browser.see(f"//*[normalize-space()='bundle 1.4.0 -> {locked.host}/{repository}']", RUN_SECONDS)
     ui.see_state("Completed")
     shot(ui, "run")
     open_page(ui, served, artifact(served, artifact_key("relocation", f"{locked.host}/{repository}")))
@@ -124,7 +124,7 @@ def test_a_login_is_kept_and_a_relocation_is_filled_in_started_watched_and_read_
     assert f"user {USER} (block {block}), {locked.host}" in browser.text
 
     browser.click("//a[normalize-space()='All mirrors and the last runs']")
-    until("the page of the overview", lambda: browser.address.endswith(f"/artifacts/key/{OVERVIEW}"), 20)
+    until("the page of the overview", lambda: browser.address.endswith(f"/artifacts/key/{OVERVIEW}"))
     browser.click("//a[contains(@href,'/artifacts/artifact/')]")
     browser.see("//*[normalize-space()='Other runs']")
     assert f"{shop.reference} → {locked.host}/{repository}" in browser.text
@@ -145,7 +145,7 @@ def test_a_group_of_options_is_opened_and_filled(
     ui.switch_in_group("Destination registry", "Anonymous")
     ui.submit()
     browser.click("//*[self::a or self::button][normalize-space()='View run']")
-    browser.see(f"//*[normalize-space()='bundle 1.4.0 -> {registry.host}/{repository}']")
+    browser.see(f"//*[normalize-space()='bundle 1.4.0 -> {registry.host}/{repository}']", RUN_SECONDS)
 
     (run,) = served.request(
         "POST", "/flow_runs/filter", {"flow_runs": {"name": {"like_": f"{registry.host}/{repository}"}}}
@@ -184,7 +184,8 @@ def test_a_running_run_shows_its_progress(
 ) -> None:
     with SlowLink(registry.host) as link:
         for number in range(3):
-            push(registry.url, repository, image(number, layers=[layer(number, 1 << 20)]), f"1.{number}")
+            seed = number + 10 * len(ui.path)  # bytes that no other run has brought there, for those are mounted
+            push(registry.url, repository, image(seed, layers=[layer(seed, 1 << 20)]), f"1.{number}")
         link.bytes_per_second = 32 << 10
         config = mirrored(registry, other_registry, repository)
         config["mirrors"][0]["source"]["repository"] = f"{link.address}/{repository}"
@@ -192,7 +193,7 @@ def test_a_running_run_shows_its_progress(
         page = artifact(served, artifact_key("progress", f"mirror-{config['mirrors'][0]['name']}"))
         open_page(ui, served, f"/runs/flow-run/{run}")
         ui.see_state("Running")
-        ui.browser.see("//*[contains(.,'3 changed, 0 unchanged')]")
+        ui.browser.see("//*[contains(.,'3 changed, 0 unchanged')]", RUN_SECONDS)
         ui.browser.click("//*[@role='tab' or self::button or self::a][normalize-space()='Artifacts']")
         ui.browser.see("//*[contains(text(),'progress-mirror-')]")
         ui.browser.run("window.scrollTo(0, 0); document.querySelector('main')?.scrollTo(0, 0)")
@@ -224,7 +225,7 @@ def test_a_failure_is_its_cause_and_its_next_step_and_the_history_shows_it(
 
     open_page(ui, served, artifact(served, artifact_key("history", name)))
     ui.browser.see(f"//*[normalize-space()='Last runs of {name}']")
-    until("the picture", lambda: ui.browser.run(_WIDTHS) == [690], 20)
+    until("the picture", lambda: ui.browser.run(_WIDTHS) == [690])
     shot(ui, "history")
     open_page(ui, served, artifact(served, OVERVIEW))
     ui.browser.see(f"//a[normalize-space()='{name}']")
