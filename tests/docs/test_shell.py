@@ -137,7 +137,6 @@ def test_a_server_and_a_worker_start_as_the_page_says(place: str, tmp_path: Path
         assert transship("init", str(tmp_path / "begin")).code == ExitCode.DONE
         folder, block = tmp_path / "begin", block_that_starts_a_worker(ROOT / "flows/starter/README.md")
         (folder / "worker.env").write_text((folder / "worker.env").read_text().replace("4200", str(port)))
-        (folder / "server.env").write_text((folder / "server.env").read_text().replace("4200", str(port)))
     else:
         folder, block = ROOT, block_that_starts_a_worker(ROOT / "deployments/README.md")
         for name in ("worker.env", "server.env"):
@@ -147,7 +146,6 @@ def test_a_server_and_a_worker_start_as_the_page_says(place: str, tmp_path: Path
         "PATH": f"{PROGRAM.parent}:/usr/bin:/bin",
         "HOME": str(tmp_path),
         "PREFECT_HOME": str(tmp_path / "prefect"),
-        "PREFECT_SERVER_API_PORT": str(port),
         "LC_ALL": "C.UTF-8",
     }
     with (tmp_path / "log").open("w+") as log:

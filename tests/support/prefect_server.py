@@ -55,9 +55,6 @@ class PrefectServer:
         """Without `database`, the server has a SQLite file in `home`."""
         self.home = home
         self.database = database
-        settings = {"PREFECT_HOME": str(home)} | (
-            {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database.url} if database else {}
-        )
         port = free_port()
         self.api = f"http://127.0.0.1:{port}/api"
         self.ui = f"http://127.0.0.1:{port}"
@@ -72,6 +69,9 @@ class PrefectServer:
             "DO_NOT_TRACK": "1",
             "PYTHONPATH": str(ROOT),
         }
+        settings = {"PREFECT_HOME": str(home), "PREFECT_API_URL": self.api}
+        if database:
+            settings["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = database.url
         self._log = (home / "server.log").open("wb")
         self._port = port
         self._settings = plain | profile("server.env") | _FOR_TESTS | settings

@@ -71,7 +71,7 @@ def test_a_failed_run_is_told_with_its_reason(deployer: Deployer, alerts: Alerts
     told = alerts.wait(lambda one: one["mirror"] == deployer.name("web"))
     assert told["state"] == "Failed"
     assert told["message"] == reason
-    assert told["address"].startswith("http://127.0.0.1:4200/runs/flow-run/")
+    assert told["address"].startswith(f"{deployer.server.ui}/runs/flow-run/")
 
 
 def test_drift_is_told(deployer: Deployer, alerts: Alerts) -> None:
