@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 
@@ -150,6 +151,35 @@ def test_the_schema_knows_every_value() -> None:
                 assert re.search(below["pattern"], there[name])
 
     compare(schema, values)
+
+
+@pytest.mark.parametrize("values", [{"mirrors": MIRRORS}, EVERYTHING], ids=["plain", "everything"])
+def test_the_schema_takes_what_is_right(values: dict[str, Any]) -> None:
+    defaults = yaml.safe_load((FOLDER / "values.yaml").read_text())
+    jsonschema.validate(merged(defaults, values), json.loads((FOLDER / "values.schema.json").read_text()))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"mode": "sometimes"},
+        {"imagge": {}},
+        {"image": {"digest": "sha256:12"}},
+        {"image": {"repository": ""}},
+        {"mirrors": {"version": 1}},
+        {"watch": {"interval": "often"}},
+        {"cron": {"backoffLimit": -1}},
+        {"serviceAccount": {"annotations": {"a": 1}}},
+    ],
+    ids=json.dumps,
+)
+def test_the_schema_refuses_what_is_wrong(wrong: dict[str, Any]) -> None:
+    defaults = yaml.safe_load((FOLDER / "values.yaml").read_text())
+    values = merged(merged(defaults, {"mirrors": MIRRORS}), wrong)
+    if "mirrors" in wrong:
+        values["mirrors"] = wrong["mirrors"]
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(values, json.loads((FOLDER / "values.schema.json").read_text()))
 
 
 def test_the_values_in_the_readme_are_values() -> None:
