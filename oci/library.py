@@ -19,12 +19,15 @@ from oci.layout import store as layout_store
 from oci.meter import Meter, unheard
 from oci.reference import (
     ARCHIVE_PREFIX,
+    DOCKER_ARCHIVE_PREFIX,
+    OCI_ARCHIVE_PREFIX,
     S3_PREFIX,
     ArchiveName,
     LayoutFolder,
     Reference,
     Repository,
     StoreName,
+    named_archive,
     parse_any,
     parse_store,
 )
@@ -90,11 +93,15 @@ def request_of(source: str, to: str, **options: Any) -> RelocationRequest:
 
     `source` is a reference to an image, an index or a bundle (`REGISTRY/REPOSITORY[:TAG][@DIGEST]`, `oci:PATH[:TAG]`),
     the path of a lock file (`.yml` or `.yaml`), or an archive: a file, `s3://BUCKET/KEY`, or `archive:A|B` for its
-    volumes. `to` is a repository, `oci:PATH` or `archive:LOCATION`; a tag after it is the tag to give. `options` are
-    those of RelocationRequest. Raises InvalidReference, InvalidInput.
+    volumes. `to` is a repository, `oci:PATH` or `archive:LOCATION`; a tag after it is the tag to give. Both may also be
+    `docker-archive:PATH[:NAME]` or `oci-archive:PATH[:TAG]`. `options` are those of RelocationRequest. Raises
+    InvalidReference, InvalidInput.
     """
     fields: dict[str, Any]
-    if source.startswith(ARCHIVE_PREFIX):
+    if (named := named_archive(source)) is not None:
+        fields = {"archive": named[:1]}
+        options["only"] = (*options.get("only", ()), *filter(None, named[1:]))
+    elif source.startswith(ARCHIVE_PREFIX):
         name = parse_store(source)
         fields = {"archive": name.locations if isinstance(name, ArchiveName) else ()}
     elif source.startswith(S3_PREFIX):
@@ -103,7 +110,10 @@ def request_of(source: str, to: str, **options: Any) -> RelocationRequest:
         fields = {"lock": source} if source.endswith((".yml", ".yaml")) else {"archive": (source,)}
     else:
         fields = {"image": source, "image_may_be_bundle": not options.get("shallow", False)}
-    if to.startswith(S3_PREFIX):
+    if (place := named_archive(to)) is not None:
+        to = str(ArchiveName.of(place[0]))
+        options["tags"] = (*options.get("tags", ()), *filter(None, place[1:]))
+    elif to.startswith(S3_PREFIX):
         to = f"{ARCHIVE_PREFIX}{to}"
     try:
         parse_store(to)
@@ -139,9 +149,22 @@ def copy(
     `verify` is "none", "head" or "deep"; with it the names move after the proof. `export` says how an archive is to be,
     `receipts` what is left in writing, and who signs it. Raises Incomplete, having moved no name, when a part failed.
     """
-    request = request_of(source, to, **options)
+    docker = to.startswith(DOCKER_ARCHIVE_PREFIX)
+    path, _, name = to.removeprefix(DOCKER_ARCHIVE_PREFIX).partition(":") if docker else ("", "", "")
+    request = request_of(source, f"{ARCHIVE_PREFIX}{path}" if docker else to, **options)
+    if to.startswith(OCI_ARCHIVE_PREFIX):
+        from oci.export.options import ExportOptions  # noqa: PLC0415
+
+        export = (export or ExportOptions()).with_(format="oci-layout")
     recorder = _recorder(receipts, request, Verify(verify)) if receipts else None
     with _shared(session, *_stores(request)) as shared:
+        if docker:
+            from oci.export.export import docker_images, seal_archive, write_docker  # noqa: PLC0415
+
+            plan, locations = planner.make_plan(shared, request), request.destination.locations
+            report = write_docker(shared, plan, locations[0], docker_images(shared, plan, name))
+            seal_archive(shared, plan, locations, locations[0], sha256sums=False, recorder=recorder)
+            return report
         if isinstance(request.destination, ArchiveName):
             return _write_archive(shared, request, export, recorder)
         check = recorder.check if recorder is not None else None

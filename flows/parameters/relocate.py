@@ -19,12 +19,13 @@ from flows.parameters.registry import (
     side,
     without_scheme,
 )
+from oci.archive.entry import OCI_LAYOUT
 from oci.archive.open import in_object_store
 from oci.errors import InvalidInput
 from oci.export.options import ExportOptions
 from oci.mirror.config import BLOCK
 from oci.options import Options, option
-from oci.reference import ARCHIVE_PREFIX, S3_PREFIX, ArchiveName, parse_any
+from oci.reference import ARCHIVE_PREFIX, DOCKER_ARCHIVE_PREFIX, S3_PREFIX, ArchiveName, named_archive, parse_any
 from oci.registry.options import DEFAULT_CONCURRENCY, RegistryOptions
 from oci.relocation.request import CopyOptions, ReceiptOptions, RelocationRequest
 from oci.relocation.run import Verify
@@ -178,6 +179,8 @@ class RelocateParameters(Options, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Brings source and destination into their canonical form."""
+        for name, value in self._read_transports().items():
+            msgspec.structs.force_setattr(self, name, value)
         destination = without_scheme(self.destination)
         if destination.startswith((S3_PREFIX, "/")):
             destination = str(ArchiveName.of(archive_location(destination)))
@@ -195,6 +198,26 @@ class RelocateParameters(Options, frozen=True, kw_only=True):
             self._check_archive(request.destination)
         elif self.tarball:
             raise InvalidInput("the destination is no archive")
+
+    def _read_transports(self) -> dict[str, Any]:
+        """Returns the fields that docker-archive:PATH[:NAME] and oci-archive:PATH[:NAME] stand for."""
+        fields: dict[str, Any] = {}
+        how = self.how
+        if (source := named_archive(self.source)) is not None:
+            how = how.with_(only=(*how.only, *filter(None, source[1:])))
+            fields = {"kind": SourceKind.ARCHIVE, "source": source[0]}
+        if self.destination.startswith(DOCKER_ARCHIVE_PREFIX):
+            raise InvalidInput(
+                "a flow writes an archive in parts, whose places are planned, and what docker's layers unpack to is "
+                "known in the end",
+                hint="use oci-archive:PATH, or on a machine: transship copy --to-repo docker-archive:PATH",
+            )
+        if (place := named_archive(self.destination)) is not None:
+            how = how.with_(tags=(*how.tags, *filter(None, place[1:])))
+            tarball = self.tarball or TarballOptions()
+            tarball = tarball.with_(export=tarball.export.with_(format=OCI_LAYOUT))
+            fields |= {"destination": str(ArchiveName.of(archive_location(place[0]))), "tarball": tarball}
+        return fields | {"how": how}
 
     def _check_archive(self, name: ArchiveName) -> None:
         if len(name.locations) > 1:

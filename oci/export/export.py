@@ -16,27 +16,30 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, structs
 
+from oci.archive.docker_archive import DockerImage, docker_name, write_docker_archive
 from oci.archive.open import in_object_store, open_reader
 from oci.archive.source import Archive
 from oci.bundle.push import Pushed, PushRequest, push
 from oci.descriptor import Descriptor
 from oci.digest import Chunk, Digest
-from oci.errors import TransshipError
+from oci.errors import InvalidInput, TransshipError
 from oci.export.assembly import OpenBlob, WriteReport, Writing
 from oci.export.file_writer import ByteWriter, open_writer
 from oci.export.parts import Part, StoredPart
 from oci.export.plan import ArchivePlan, Group, Volume
-from oci.export.planner import plan_archive
+from oci.export.planner import check_whole, plan_archive
 from oci.export.resume import is_in_place
 from oci.files.walk import FileEntry
 from oci.output import to_dict
-from oci.reference import LAYOUT_PREFIX, ArchiveName, LayoutFolder, StoreName
-from oci.relocation.plan import Plan
+from oci.reference import LAYOUT_PREFIX, ArchiveName, LayoutFolder, Reference, Repository, StoreName
+from oci.relocation.plan import Plan, PlannedManifest, Role
 from oci.relocation.planner import make_plan
 from oci.relocation.request import RelocationRequest
 from oci.relocation.run import RelocationResult
 from oci.relocation.session import Session
+from oci.relocation.transfer import load_manifest
 from oci.relocation.verify import Verification
+from oci.units import counted
 
 if TYPE_CHECKING:
     from oci.receipts.record import Recorder
@@ -123,6 +126,71 @@ def finish_archive(
             writer.join(ticket, volume.parts)
             writer.finish(volume.parts)
     return _report(session, plan, written, seconds)
+
+
+def docker_images(session: Session, plan: Plan, name: str = "") -> list[DockerImage]:
+    """Returns what an archive of docker's can hold of a plan: no signatures, and nothing that is attached. `name` is
+    what its only image is called; empty for what its source or the tags that are asked for call each.
+
+    Raises Incomplete for a source that isn't whole, InvalidInput for what docker can't hold.
+    """
+    check_whole(plan)
+    images = [
+        _docker_image(session, plan, image)
+        for image in plan.images
+        if image.role not in (Role.SIGNATURE, Role.REFERRER)
+    ]
+    if name:
+        reference = Reference.parse(name)
+        if reference.digest is not None or not isinstance(reference.repository, Repository):
+            raise InvalidInput(f"{name!r} is no name of docker's", hint="write NAME:TAG")
+        if len(images) != 1:
+            raise InvalidInput(
+                f"{counted(len(images), 'image')} can't all be called {name}", hint="name the file alone"
+            )
+        names = (docker_name(reference.repository, reference.tag),)
+        images = [DockerImage(manifest=images[0].manifest, names=names)]
+    return images
+
+
+def _docker_image(session: Session, plan: Plan, image: PlannedManifest) -> DockerImage:
+    """Of an index, its only image."""
+    manifests = [manifest for manifest in plan.below(image) if not manifest.children or manifest.is_bundle]
+    if len(manifests) != 1:
+        platforms = ", ".join(filter(None, (manifest.platform for manifest in manifests)))
+        raise InvalidInput(
+            f"{image.subject} has {len(manifests)} images ({platforms}), and docker's archives have no index",
+            hint="choose one: --platform linux/amd64",
+        )
+    home = image.origin.repository if image.origin else image.store
+    names = tuple(docker_name(home, tag) for tag in image.tags) if isinstance(home, Repository) else image.tags
+    return DockerImage(manifest=load_manifest(session, manifests[0]), names=tuple(n for n in names if ":" in n))
+
+
+def write_docker(session: Session, plan: Plan, path: str, images: Sequence[DockerImage]) -> ArchiveReport:
+    """Writes images of a plan as docker's archive, in one piece: an unpacked layer's size is known when it is there."""
+    started = time.monotonic()
+
+    def read(blob: Descriptor) -> Iterator[Chunk]:
+        planned = plan.blob_by_digest.get(blob.digest)
+        if planned is None:
+            raise InvalidInput(
+                f"the layer {blob.digest} is non-distributable, and docker needs all layers",
+                hint="bring it along: --include-non-distributable-layers",
+            )
+        return session.source(planned.stores[0]).read_blob(blob)
+
+    size = write_docker_archive(path, images, read)
+    return ArchiveReport(
+        locations=(path,),
+        sizes=(size,),
+        images=len(images),
+        blobs=len({layer.digest for image in images for layer in image.manifest.layers}),
+        left_out=0,
+        sent=size,
+        seconds=time.monotonic() - started,
+        requests=session.meter.receipt().total_requests,
+    )
 
 
 def seal_archive(

@@ -258,3 +258,18 @@ def test_forms_for_files_and_tags_refuse_what_makes_no_sense(
 
 def test_a_push_excludes_what_the_command_excludes() -> None:
     assert PushParameters(destination="r.example/aa", files=("d",)).request().exclusions == (".git",)
+
+
+def test_a_form_takes_skopeos_names_of_archives() -> None:
+    form = RelocateParameters(source="docker-archive:/srv/web.tar:shop/web:1", destination="oci-archive:/srv/oci.tar:2")
+
+    assert form.kind is SourceKind.ARCHIVE
+    assert (form.request().archive, form.request().only, form.request().tags) == (
+        ("/srv/web.tar",),
+        ("shop/web:1",),
+        ("2",),
+    )
+    assert form.archive == "/srv/oci.tar"
+    assert form.export_order().options.format == "oci-layout"
+    with pytest.raises(InvalidInput, match="oci-archive:PATH"):
+        RelocateParameters(source=SOURCE, destination="docker-archive:/srv/web.tar")

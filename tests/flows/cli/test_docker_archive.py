@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import oci
 from flows.cli.output import ExitCode
 from tests.servers.docker_registry import DockerRegistry
 from tests.support.command import Done, transship
@@ -258,3 +259,19 @@ def test_oci_archives_have_skopeos_names_too(
     read = transship("copy", "-i", f"oci-archive:{tmp_path}/theirs.tar:6.0", "--to-repo", f"{name}/to")
     assert read.code == ExitCode.DONE, read.err
     assert transship("tag", "resolve", "-i", f"{name}/to:6.0").out.endswith(web.digest)
+
+
+def test_the_library_has_both_names_too(
+    web: Content, registry: DockerRegistry, repository: str, tmp_path: Path
+) -> None:
+    source = f"{registry.host}/{repository}:1.0"
+    oci.copy(source, f"docker-archive:{tmp_path}/docker.tar:shop/web:2.0")
+    oci.copy(f"docker-archive:{tmp_path}/docker.tar:shop/web:2.0", f"oci:{tmp_path}/from-docker")
+    oci.copy(source, f"oci-archive:{tmp_path}/oci.tar:2.0")
+    oci.copy(f"oci-archive:{tmp_path}/oci.tar", f"oci:{tmp_path}/from-oci")
+
+    assert (
+        json.loads(skopeo("inspect", f"docker-archive:{tmp_path}/docker.tar:shop/web:2.0"))["Architecture"] == "amd64"
+    )
+    assert oci.tags(f"oci:{tmp_path}/from-docker") == ("2.0",)
+    assert json.loads(skopeo("inspect", f"oci:{tmp_path}/from-oci:2.0"))["Digest"] == web.digest
