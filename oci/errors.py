@@ -136,8 +136,12 @@ class NotFound(StoreError):
     """There is no such repository, manifest, blob or file."""
 
 
-class NoSuchFile(NotFound, InvalidInput):
-    """A file that a person named isn't there: wrong usage, as a name that doesn't parse."""
+class UnusableFile(StoreError, InvalidInput):
+    """A file that a person named can't be read or written: wrong usage, as a name that doesn't parse."""
+
+
+class NoSuchFile(NotFound, UnusableFile):
+    """A file that a person named isn't there."""
 
 
 class Unauthorized(StoreError):

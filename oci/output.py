@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from msgspec import Struct
 
-from oci.errors import Denied, NoSuchFile, NotFound, Refused, StoreError, TransshipError, Unavailable
+from oci.errors import Denied, NoSuchFile, NotFound, Refused, StoreError, TransshipError, Unavailable, UnusableFile
 from oci.reference import ArchiveName, LayoutFolder, Reference, Repository
 
 NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR})
@@ -29,22 +29,24 @@ PRIVATE = 0o600
 
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-_OF_NAMED_FILES = frozenset({"opening", "reading the lock file"})
-"""Operations on files that only a person names: archives and locks."""
 
 _SYSTEM_FOLDERS = ("/dev/", "/proc/")
 
 
-def store_error(error: OSError, *, side: str = "", store: str, subject: str = "", operation: str) -> StoreError:
-    """`store` names the layout, folder or archive that the file belongs to."""
-    kind: type[StoreError] = Refused
+def store_error(
+    error: OSError, *, side: str = "", store: str = "", subject: str = "", operation: str, named: bool = False
+) -> StoreError:
+    """`store` names the layout, folder or archive that the file belongs to. `named` says that a person named the file:
+    that it can't be used is wrong usage then."""
+    kind: type[StoreError] = UnusableFile if named else Refused
     message = (error.strerror or str(error)).lower()
     hint = "check the path"
     if error.errno in NOT_THERE:
-        kind = NoSuchFile if side != "destination" and operation in _OF_NAMED_FILES else NotFound
+        kind = NoSuchFile if named else NotFound
         hint = "make the folder first" if side == "destination" and operation == "opening" else hint
     elif error.errno in _FORBIDDEN:
-        kind, hint = Denied, "check who may read and write there, and whether it is mounted read-only"
+        kind = UnusableFile if named else Denied
+        hint = "check who may read and write there, and whether it is mounted read-only"
     elif error.errno in _FULL:
         message, hint = "the disk is full", "make room and run it again"
     elif error.errno == errno.EIO:
@@ -53,12 +55,25 @@ def store_error(error: OSError, *, side: str = "", store: str, subject: str = ""
 
 
 @contextmanager
-def os_errors(*, side: str = "", store: str, subject: str = "", operation: str) -> Iterator[None]:
-    """Raises a StoreError in place of an OSError."""
+def os_errors(
+    *, side: str = "", store: str = "", subject: str = "", operation: str, named: bool = False
+) -> Iterator[None]:
+    """Raises a StoreError in place of an OSError, as `store_error` makes it."""
     try:
         yield
     except OSError as error:
-        raise store_error(error, side=side, store=store, subject=subject, operation=operation) from error
+        raise store_error(error, side=side, store=store, subject=subject, operation=operation, named=named) from error
+
+
+def read_named(path: str, operation: str, *, limit: int = -1, hint: str = "") -> bytes:
+    """Reads at most `limit` bytes of a file that a person named. Raises a StoreError, nearly always an UnusableFile,
+    with `hint` if one is given."""
+    try:
+        with os_errors(subject=path, operation=operation, named=True), open(path, "rb") as file:
+            return file.read(limit)
+    except StoreError as error:
+        error.hint = hint or error.hint
+        raise
 
 
 @contextmanager
@@ -106,7 +121,7 @@ def write_output(path: str, data: bytes, mode: int = BY_UMASK) -> None:
 def check_outputs(*paths: str) -> None:
     """Raises a StoreError for a file that can't be written; empty paths are left out. To be asked before the work."""
     for path in filter(None, paths):
-        with os_errors(store=path, operation="checking that it can be written"):
+        with os_errors(store=path, operation="checking that it can be written", named=True):
             check_output(path)
 
 

@@ -13,7 +13,7 @@ import click
 import msgspec
 
 from flows.cli.access import RegistryFlags, concurrency_flag, export_flags, offline, registry_flags, store_flags
-from flows.cli.click_ext import Invocation, Tree, Verb, boolean, everywhere, expect_subcommand
+from flows.cli.click_ext import Invocation, OutputFile, Tree, Verb, boolean, everywhere, expect_subcommand
 from flows.cli.output import Output
 from flows.cli.progress import ArchiveProgress, metrics_exported, shown
 from flows.cli.source import SourceFlags, announce, source_flags, warn_of_layers
@@ -181,7 +181,9 @@ def diff(invocation: Invocation, /, store: S3Options, before: str, after: str) -
     ),
 )
 @source_flags(leave_out=_OF_NAMES)
-@click.option("--to-tar", default="", help="The archive that would be written: a file, or s3://BUCKET/KEY.")
+@click.option(
+    "--to-tar", type=OutputFile(), default="", help="The archive that would be written: a file, or s3://BUCKET/KEY."
+)
 @concurrency_flag("Requests at a time")
 @export_flags
 @store_flags

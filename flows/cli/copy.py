@@ -63,7 +63,7 @@ _RARE = """--repo-based-tags --name-images --only --cosign-signatures --ignore-b
     default="",
     help="REGISTRY/REPOSITORY, oci:PATH, oci-archive:PATH[:TAG] or docker-archive:PATH[:NAME].",
 )
-@click.option("--to-tar", default="", help="Archive to write: a file, or s3://BUCKET/KEY.")
+@click.option("--to-tar", type=OutputFile(), default="", help="Archive to write: a file, or s3://BUCKET/KEY.")
 @boolean("--resume", help="Go on with a --to-tar that was interrupted, and reuse what is there already.")
 @boolean("--sha256sums", help="Write NAME.SHA256SUMS beside --to-tar; reads it once more.")
 @click.option("--lock-output", type=OutputFile(), default="", help="Write a lock file of the result.")

@@ -46,7 +46,9 @@ from oci.units import counted, show_size
 @words("--file-exclude-defaults", help="The same, by its old name.", hidden=True)
 @boolean("--preserve-permissions", help="Keep the permissions of group and others.")
 @words("-l", "--labels", help="KEY=VALUE labels of the image's config (repeatable).")
-@click.option("--to-tar", default="", help="Into an archive, FILE or s3://BUCKET/KEY, instead of a registry.")
+@click.option(
+    "--to-tar", type=OutputFile(), default="", help="Into an archive, FILE or s3://BUCKET/KEY, instead of a registry."
+)
 @click.option("--lock-output", type=OutputFile(), default="", help="Write a BundleLock of what was pushed.")
 @boolean("--oci-media-types", help="OCI media types; imgpkg can pull such a bundle but not copy it.")
 @progress_flag

@@ -210,7 +210,7 @@ class ExitCode(IntEnum):
     FAILED = 1, "failed", "the error's hint is a next step"
     USAGE = (
         2,
-        "wrong usage: flags or references that can't be used, a named file that isn't there, a mistake in mirrors.yaml",
+        "wrong usage: flags, references or named files that can't be used, a mistake in a file that a person writes",
         "correct what the message names; `--help` of the command",
     )
     PARTLY = (

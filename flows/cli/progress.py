@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 import click
 
-from flows.cli.click_ext import Invocation
+from flows.cli.click_ext import Invocation, OutputFile
 from flows.cli.display.rows import Rates, Row, bar_line, bar_parts
 from flows.cli.output import IMGPKG, program_name, visible
 from oci.digest import Digest
@@ -244,6 +244,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 metrics_flag: Callable[[F], F] = click.option(
     "--metrics-file",
+    type=OutputFile(folder=True),
     default="",
     envvar=METRICS_FILE,
     help=f"Leave the run's numbers for Prometheus in this file or folder ({METRICS_FILE}); {PUSHGATEWAY} pushes them.",

@@ -14,8 +14,8 @@ from flows.cli.access import RegistryFlags, concurrency_flag, registry_flags, sh
 from flows.cli.click_ext import Age, Invocation, OutputFile, Verb, boolean, everywhere
 from flows.cli.flags import flags_of
 from oci.bundle.tagnames import attached_to
-from oci.errors import Incomplete, InvalidInput, NotFound, StoreError
-from oci.output import write_json
+from oci.errors import Incomplete, InvalidConfig, InvalidDocument, InvalidInput, StoreError
+from oci.output import read_named, write_json
 from oci.prune.execute import PruneReport, execute
 from oci.prune.keep import Keep, KeepOptions
 from oci.prune.plan import PrunePlan
@@ -147,17 +147,12 @@ def _reviewed(flags: dict[str, Any], keep: Keep) -> PrunePlan | None:
         if not flags["repository"]:
             raise InvalidInput("Expected what to prune", hint="name it first: transship prune REGISTRY/REPOSITORY ...")
         return None
+    hint = "--approve takes what follows it for the file of a plan: put it at the end"
+    data = read_named(path, "reading the plan", limit=_PLAN_LIMIT, hint=hint)
     try:
-        with open(path, encoding="utf-8") as file:
-            plan = PrunePlan.from_json(file.read(_PLAN_LIMIT))
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not text"
-        raise NotFound(
-            reason or str(error),
-            subject=path,
-            operation="reading the plan",
-            hint="--approve takes what follows it for the file of a plan: put it at the end",
-        ) from error
+        plan = PrunePlan.from_json(data.decode("utf-8", "replace"))
+    except InvalidDocument as error:
+        raise InvalidConfig(f"{path}: {error.message}", hint=hint) from error
     if flags["repository"] and str(parse_store(flags["repository"])) != plan.destination:
         raise InvalidInput(f"the plan is for {plan.destination}, not for {flags['repository']}")
     if keep.nothing or flags["grace"]:

@@ -5,6 +5,7 @@ The modules that speak to S3 import boto3, which takes a while: they are importe
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from typing import Protocol
@@ -50,7 +51,9 @@ class FileReader:
         self.location = path
         self._side = side
         self._cancel = cancel
-        with os_errors(side=side, store=path, operation="opening"):
+        with os_errors(side=side, store=path, operation="opening", named=True):
+            if os.path.isdir(path):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             self._mark = self._marked()
             self.size = self._mark[0]

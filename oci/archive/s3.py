@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import socket
+import ssl
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -271,6 +272,8 @@ def _identity(session: boto3.Session, settings: S3Options) -> str:
 
 
 def _client(session: boto3.Session, settings: S3Options) -> Any:
+    if settings.ca_file:
+        _check_ca_file(settings.ca_file)
     secure = not settings.address.startswith("http://")
     style: Any = {"addressing_style": "path"} if settings.path_style else {}
     return session.client(
@@ -289,6 +292,14 @@ def _client(session: boto3.Session, settings: S3Options) -> Any:
         ),
         region_name=session.region_name or "us-east-1",
     )
+
+
+def _check_ca_file(path: str) -> None:
+    """Botocore reads it after the connection is made, and speaks of the endpoint when it can't."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
+    except OSError as error:
+        raise InvalidInput(f"{path} can't be used as a CA file: {error}", hint="name a readable PEM file") from error
 
 
 def _session(settings: S3Options) -> boto3.Session:

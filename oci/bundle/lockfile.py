@@ -9,15 +9,13 @@ from msgspec import Struct, field
 
 from oci.documents.document import API_VERSION, SIZE_LIMIT, YamlNode, check_header, parse, pinned, render
 from oci.errors import InvalidReference
-from oci.output import PRIVATE, os_errors, write_output
+from oci.output import PRIVATE, os_errors, read_named, write_output
 from oci.reference import Reference, parse_tag
 
 
 def read_lock(path: str) -> ImagesLock | BundleLock:
-    """Raises InvalidDocument for a file that is neither kind, NotFound or Denied for one that can't be read."""
-    with os_errors(store="", subject=path, operation="reading the lock file"), open(path, "rb") as file:
-        data = file.read(SIZE_LIMIT + 1)
-    node = parse(data, path)
+    """Raises InvalidDocument for a file that is neither kind, UnusableFile for one that can't be read."""
+    node = parse(read_named(path, "reading the lock file", limit=SIZE_LIMIT + 1), path)
     kind = node.fields("kind", strict=False)["kind"]
     if kind.value == IMAGES_LOCK:
         return ImagesLock.from_node(node)
@@ -37,7 +35,7 @@ def write_lock(path: str, lock: ImagesLock | BundleLock) -> None:
     A path that is no regular file, such as a pipe, is written to as it stands.
     """
     data = lock.to_yaml().encode()
-    with os_errors(store="", subject=path, operation="writing the lock file"):
+    with os_errors(subject=path, operation="writing the lock file", named=True):
         write_output(path, data, PRIVATE)
 
 

@@ -12,7 +12,7 @@ from oci.archive.index import Contents
 from oci.archive.open import in_object_store
 from oci.digest import Digest, digest_of
 from oci.errors import InvalidInput, InvalidReference
-from oci.output import store_error
+from oci.output import read_named
 from oci.reference import ARCHIVE_PREFIX, LAYOUT_PREFIX, ArchiveName, StoreName, parse_store
 from oci.relocation.plan import Plan, PlannedBlob
 from oci.relocation.session import Session
@@ -49,7 +49,7 @@ def known_blobs(session: Session, where: str, plan: Plan) -> DeltaBase:
         return _of_archive(session, location)
     if os.path.isfile(where):
         return _of_list(where, plan)
-    if os.path.isdir(where) and not where.startswith(LAYOUT_PREFIX):
+    if os.path.isfile(os.path.join(where, "index.json")):
         where = f"{LAYOUT_PREFIX}{where}"
     try:
         if "/" not in where or where.endswith(".tar"):
@@ -63,11 +63,7 @@ def known_blobs(session: Session, where: str, plan: Plan) -> DeltaBase:
 
 
 def _start(path: str, limit: int) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read(limit)
-    except OSError as error:
-        raise store_error(error, store=path, operation="reading what the other side has") from error
+    return read_named(path, "reading what the other side has", limit=limit)
 
 
 def _of_archive(session: Session, location: str) -> DeltaBase:

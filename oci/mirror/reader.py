@@ -17,18 +17,15 @@ import msgspec
 from oci.documents import yaml_lines
 from oci.documents.yaml_lines import Located, Path
 from oci.errors import (
-    Denied,
     InvalidConfig,
     InvalidDocument,
     InvalidInput,
-    NoSuchFile,
-    StoreError,
-    Unavailable,
     did_you_mean,
 )
 from oci.mirror.config import MirrorsConfig
 from oci.mirror.policy import Checked
 from oci.options import Option, Options, field_schema, fields_of
+from oci.output import read_named
 
 O = TypeVar("O", bound=Options)  # noqa: E741 - the customary letter for a type variable of this bound
 
@@ -44,19 +41,11 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 def read_config(path: str, environment: Mapping[str, str] | None = None) -> MirrorsConfig:
-    """Raises InvalidDocument, naming the file, the line and the path of each thing that is wrong; NoSuchFile or Denied
+    """Raises InvalidDocument, naming the file, the line and the path of each thing that is wrong; UnusableFile
     for a file that can't be read. `environment` is where variables come from, by default the process's."""
-    operation = "reading the mirrors"
-    try:
-        with open(path, "rb") as file:
-            data = file.read(yaml_lines.SIZE_LIMIT + 1)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise NoSuchFile(
-            "no such file", subject=path, operation=operation, hint="name the file of mirrors with -f"
-        ) from error
-    except OSError as error:
-        kind: type[StoreError] = Denied if isinstance(error, PermissionError) else Unavailable
-        raise kind(error.strerror or str(error), subject=path, operation=operation) from error
+    data = read_named(
+        path, "reading the mirrors", limit=yaml_lines.SIZE_LIMIT + 1, hint="name the file of mirrors with -f"
+    )
     return parse_config(data, path, os.environ if environment is None else environment).with_(from_file=True)
 
 

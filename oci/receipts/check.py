@@ -15,9 +15,9 @@ from oci.archive.open import open_reader
 from oci.archive.proof import hash_of
 from oci.descriptor import Descriptor
 from oci.digest import Digest, parse_digest
-from oci.errors import IntegrityError, InvalidDocument, InvalidInput, NotFound, NotSigned, TransshipError
+from oci.errors import IntegrityError, InvalidDocument, InvalidInput, NoSuchFile, NotFound, NotSigned, TransshipError
 from oci.manifest import Manifest
-from oci.output import to_dict
+from oci.output import read_named, to_dict
 from oci.receipts.receipt import ARCHIVE, RECEIPT_LIMIT, RelocationReceipt, read_receipt
 from oci.receipts.record import CREATED
 from oci.reference import LAYOUT_PREFIX, ArchiveName, StoreName, parse_any, parse_store
@@ -79,14 +79,11 @@ def find_receipt(session: Session, name: str, keys: Sequence[PublicKey]) -> Relo
     one of the keys has signed, of the 200 that say that they are the newest. Raises NotSigned, and NotFound where there
     is no receipt at all."""
     if os.path.exists(name):
-        try:
-            with open(name, "rb") as file:
-                return read_receipt(file.read(RECEIPT_LIMIT + 1), keys, name)
-        except OSError as error:
-            raise InvalidInput(f"{name}: {error.strerror}", hint="name the file of a receipt") from error
+        data = read_named(name, "reading the receipt", limit=RECEIPT_LIMIT + 1, hint="name the file of a receipt")
+        return read_receipt(data, keys, name)
     if not (name.startswith(LAYOUT_PREFIX) or "@" in name or ":" in name.rpartition("/")[2]):
         hint = "check the path; an image that a receipt is attached to is named with its tag or digest"
-        raise NotFound("there is no such file", subject=name, operation="reading the receipt", hint=hint)
+        raise NoSuchFile("there is no such file", subject=name, operation="reading the receipt", hint=hint)
     reference = parse_any(name)
     store = session.destination(reference.repository)
     digest = found_manifest(store, reference.identifier).digest

@@ -149,7 +149,7 @@ class BegunRun(Struct, frozen=True):
 
 def write_receipt(path: str, data: bytes) -> None:
     """Raises StoreError."""
-    with os_errors(store=path, operation="writing the receipt"):
+    with os_errors(store=path, operation="writing the receipt", named=True):
         write_output(path, data)
 
 

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from oci.descriptor import parse_json
 from oci.errors import InvalidInput
+from oci.output import read_named
 from oci.signatures.bundle import Evidence, NoProof, pae
 from oci.signatures.conditions import CertificateIdentity
 from oci.signatures.keys import certificate_digests
@@ -129,12 +130,10 @@ def read_trusted_root(path: str) -> TrustedRoot:
         from importlib.resources import files  # noqa: PLC0415
 
         path = str(files("sigstore._store").joinpath(_PUBLIC_GOOD, "trusted_root.json"))
+    data = read_named(path, "reading the trusted root", limit=ROOT_LIMIT, hint="name a trusted_root.json")
     try:
-        with open(path, "rb") as file:
-            newest, over = _validity(parse_json(file.read(ROOT_LIMIT)), datetime.now(UTC))
+        newest, over = _validity(parse_json(data), datetime.now(UTC))
         return TrustedRoot(name=name, verifier=Verifier(trusted_root=Root.from_file(path)), newest=newest, over=over)
-    except OSError as error:
-        raise InvalidInput(f"{path}: {error.strerror}", hint="name a trusted_root.json") from error
     except Exception as error:
         raise InvalidInput(
             f"{path}: it is no trusted root: {' '.join(str(error).split())[:300]}",

@@ -14,6 +14,7 @@ from msgspec import Struct, field
 
 from oci.descriptor import parse_json
 from oci.errors import InvalidInput
+from oci.output import read_named
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -179,11 +180,7 @@ def read_signing_key_file(path: str, password: str | None = None) -> SigningKey:
 
 
 def _content(path: str, hint: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read(KEY_LIMIT)
-    except OSError as error:
-        raise InvalidInput(f"{path}: {error.strerror}", hint=hint) from error
+    return read_named(path, "reading the key", limit=KEY_LIMIT, hint=hint)
 
 
 def _public(key: Any, name: str) -> PublicKey:

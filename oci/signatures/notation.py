@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from oci.descriptor import Descriptor
 from oci.errors import InvalidInput
+from oci.output import read_named
 from oci.signatures.bundle import Evidence, NoProof, decode_base64, object_of, parse_object
 from oci.signatures.keys import certificate_digests
 
@@ -287,11 +288,9 @@ def _granted(token: bytes) -> bytes:
 def _certificates(path: str) -> list[Certificate]:
     from cryptography import x509  # noqa: PLC0415
 
+    data = read_named(path, "reading certificates", limit=FILE_LIMIT, hint="name a file of certificates in PEM form")
     try:
-        with open(path, "rb") as file:
-            return x509.load_pem_x509_certificates(file.read(FILE_LIMIT))
-    except OSError as error:
-        raise InvalidInput(f"{path}: {error.strerror}", hint="name a file of certificates in PEM form") from error
+        return x509.load_pem_x509_certificates(data)
     except ValueError as error:
         raise InvalidInput(f"{path}: no certificates in PEM form", hint="`openssl x509 -in FILE` reads them") from error
 

@@ -25,6 +25,7 @@ from msgspec import Struct
 from oci.descriptor import parse_json
 from oci.digest import parse_digest
 from oci.errors import InvalidInput
+from oci.output import read_named
 from oci.signatures.artifacts import WRITE_ONE
 from oci.signatures.bundle import this_type
 from oci.signatures.conditions import CertificateIdentity, Condition, Text
@@ -102,15 +103,10 @@ class Document(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 def read_policy(path: str) -> SignaturePolicy:
     """Raises InvalidInput, which names the file, for one that can't be read or says something that isn't known."""
-    try:
-        with open(path, "rb") as file:
-            mark = os.fstat(file.fileno())
-            data = file.read(FILE_LIMIT + 1)
-    except OSError as error:
-        raise InvalidInput(f"{path}: {error.strerror}", hint=WRITE_ONE) from error
+    data = read_named(path, "reading the policy", limit=FILE_LIMIT + 1, hint=WRITE_ONE)
     if len(data) > FILE_LIMIT:
         raise InvalidInput(f"{path}: a policy of more than {FILE_LIMIT} bytes")
-    return _read(path, data, mark.st_mtime_ns)
+    return _read(path, data, os.stat(path).st_mtime_ns)
 
 
 @lru_cache(maxsize=16)

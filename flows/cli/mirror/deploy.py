@@ -14,7 +14,7 @@ from flows.cli.mirror.shared import expect_server
 from oci.descriptor import parse_json
 from oci.errors import InvalidConfig
 from oci.mirror.reader import json_schema, read_config
-from oci.output import os_errors
+from oci.output import read_named
 from oci.units import counted
 
 if TYPE_CHECKING:
@@ -107,8 +107,7 @@ def deploy(invocation: Invocation, /, **flags: Any) -> None:
 def _template(path: str) -> dict[str, Any] | None:
     if not path:
         return None
-    with os_errors(store="", subject=path, operation="reading the job template"), open(path, "rb") as file:
-        data = file.read()
+    data = read_named(path, "reading the job template")
     try:
         template = parse_json(data)
     except ValueError as error:

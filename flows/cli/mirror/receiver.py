@@ -12,7 +12,9 @@ from flows.cli.click_ext import Invocation, Verb, everywhere
 from flows.cli.mirror.shared import expect_server
 from flows.cli.output import log_to_stderr
 from oci.errors import InvalidInput
+from oci.output import read_named
 
+_TOKEN_LIMIT = 1 << 16
 _TOKEN = "TRANSSHIP_RECEIVER_TOKEN"  # noqa: S105 - the name of the variable
 
 
@@ -64,11 +66,7 @@ def _token(file: str) -> str:
     """Never from a flag, which everybody on the machine sees."""
     if not file:
         return os.environ.get(_TOKEN, "").strip()
-    try:
-        with open(file, encoding="utf-8") as opened:
-            token = opened.read().strip()
-    except OSError as error:
-        raise InvalidInput(f"can't read the token file {file}: {error.strerror}") from error
+    token = read_named(file, "reading the token file", limit=_TOKEN_LIMIT).decode("utf-8", "replace").strip()
     if not token:
         raise InvalidInput(f"the token file {file} is empty", hint="put a long random word into it")
     return token

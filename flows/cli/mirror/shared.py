@@ -13,7 +13,7 @@ import click
 from flows.cli.access import RegistryFlags, show_requests
 from flows.cli.click_ext import Invocation
 from oci.archive.s3_options import S3Options
-from oci.errors import InvalidInput, NoSuchFile, StoreError, TransshipError
+from oci.errors import InvalidInput, StoreError, TransshipError
 from oci.mirror.compare import compare
 from oci.mirror.comparison import Comparison, Coverage, TagState, concerns
 from oci.mirror.config import Mirror, MirrorsConfig
@@ -23,7 +23,7 @@ from oci.mirror.results import read_only
 from oci.mirror.run import SIDE_BY_SIDE, Shared, expect, opened
 from oci.mirror.selection import expanded
 from oci.mirror.work import Breaker
-from oci.output import write_json
+from oci.output import read_named, write_json
 from oci.relocation.session import Access, Session
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -177,13 +177,7 @@ class Mirrors:
 
 
 def _only(path: str) -> tuple[str, ...]:
-    try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not text"
-        raise NoSuchFile(reason or str(error), subject=path, operation="reading what to look at") from error
-    names = read_only(text, path)
+    names = read_only(read_named(path, "reading what to look at").decode("utf-8", "replace"), path)
     if not names:
         raise InvalidInput(f"{path} names nothing", hint="nothing failed there: leave out --only")
     return names

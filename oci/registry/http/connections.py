@@ -50,7 +50,7 @@ class Connections:
         self._is_cut = False
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._http2: Http2Connections | None = None
-        if settings.ca_files or settings.client_certificate:
+        if settings.ca_files or settings.client_certificate or settings.client_key:
             self._context()  # a file that can't be used is reported before work begins
         if settings.http2:
             from oci.registry.http.http2 import Http2Connections  # noqa: PLC0415 - few registries require it
@@ -270,6 +270,8 @@ def _tls(verify: bool, ca_files: tuple[str, ...], certificate: str, key: str) ->
             raise InvalidInput(
                 f"{path} can't be used as a CA file: {_why_not(error)}", hint="name a readable PEM file"
             ) from error
+    if key and not certificate:
+        raise InvalidInput(f"a client's key without its certificate: {key}", hint="name the certificate too")
     if certificate:
         try:
             context.load_cert_chain(certificate, key or None)
