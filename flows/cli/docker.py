@@ -38,8 +38,9 @@ def to_docker(
     output, path = invocation.output, request.destination.location
     invocation.resume_hint = _RESUME_HINT
     useless = [flag for flag in ("resume", "plan_only", "monitor", "lock_output") if flags[flag]]
-    if useless or flags["verify_mode"] != "none":
-        named = ", ".join(f"--{flag.removesuffix('_only').replace('_', '-')}" for flag in (*useless, "verify"))
+    useless += ["verify"] if flags["verify_mode"] != "none" else []
+    if useless:
+        named = ", ".join(f"--{flag.removesuffix('_only').replace('_', '-')}" for flag in useless)
         raise InvalidInput(f"{DOCKER_ARCHIVE}: can't be written with {named}", hint="leave it out, or use --to-tar")
     check_outputs(path)
     with registry.session(invocation, concurrency=flags["concurrency"], store=store) as session:

@@ -44,7 +44,10 @@ def read_config(path: str, environment: Mapping[str, str] | None = None) -> Mirr
     """Raises InvalidDocument, naming the file, the line and the path of each thing that is wrong; UnusableFile
     for a file that can't be read. `environment` is where variables come from, by default the process's."""
     data = read_named(
-        path, "reading the mirrors", limit=yaml_lines.SIZE_LIMIT + 1, hint="name the file of mirrors with -f"
+        path,
+        "reading the mirrors",
+        limit=yaml_lines.SIZE_LIMIT + 1,
+        hint="name a file of mirrors: `transship init` writes one",
     )
     return parse_config(data, path, os.environ if environment is None else environment).with_(from_file=True)
 

@@ -17,7 +17,7 @@ from oci.bundle.tagnames import resolve_tag
 from oci.errors import InvalidInput
 from oci.mirror.policy import TagRule
 from oci.output import to_dict
-from oci.reference import parse_any
+from oci.reference import LAYOUT_PREFIX, parse_any
 
 
 @click.command(
@@ -129,6 +129,11 @@ def delete(invocation: Invocation, /, registry: RegistryFlags, **flags: Any) -> 
     """
     output = invocation.output
     reference = parse_any(image_flag(flags))
+    if ":" not in flags["image"].removeprefix(LAYOUT_PREFIX).rpartition("/")[2]:
+        raise InvalidInput(
+            f"{flags['image']} names no tag, and none is deleted by default",
+            hint="name one: REGISTRY/REPOSITORY:TAG or oci:PATH:TAG",
+        )
     with registry.session(invocation, side="destination", concurrency=flags["concurrency"]) as session:
         from oci.prune.untag import WITH_MANIFEST, plan_untag, untag  # noqa: PLC0415 - the other commands need no prune
 
