@@ -24,6 +24,7 @@ FILES = (
     "deployments/compose.yaml",
     "deployments/kubernetes/worker.yaml",
     ".github/workflows/ci.yml",
+    ".github/workflows/next.yml",
 )
 
 IMAGE = re.compile(

@@ -161,9 +161,9 @@ def copy(
         if docker:
             from oci.export.export import docker_images, seal_archive, write_docker  # noqa: PLC0415
 
-            plan, locations = planner.make_plan(shared, request), request.destination.locations
-            report = write_docker(shared, plan, locations[0], docker_images(shared, plan, name))
-            seal_archive(shared, plan, locations, locations[0], sha256sums=False, recorder=recorder)
+            plan, place = planner.make_plan(shared, request), request.destination.location
+            report = write_docker(shared, plan, place, docker_images(shared, plan, name))
+            seal_archive(shared, plan, (place,), place, sha256sums=False, recorder=recorder)
             return report
         if isinstance(request.destination, ArchiveName):
             return _write_archive(shared, request, export, recorder)
