@@ -49,7 +49,7 @@ def output_folder(path: str, *, replace: bool = False) -> Iterator[str]:
         _sweep(parent, name)
         os.mkdir(new)
     except OSError as error:
-        raise store_error(error, store=target, operation="making the output folder") from error
+        raise store_error(error, store=target, operation="making the output folder", named=True) from error
     try:
         yield new
         # Looked at again: another program may have written there meanwhile.

@@ -35,7 +35,7 @@ def show_help(context: click.Context, words: tuple[str, ...], man: bool, man_pag
         if man_pages:
             from oci.output import os_errors, write_output  # noqa: PLC0415 - `version` needs none of it
 
-            with os_errors(store=man_pages, operation="writing manual pages"):
+            with os_errors(store=man_pages, operation="writing manual pages", named=True):
                 os.makedirs(man_pages, exist_ok=True)
                 for name, page in manual.pages(topic):
                     write_output(os.path.join(man_pages, name), page.encode())

@@ -233,7 +233,7 @@ def test_what_such_an_archive_can_not_have_is_refused_before_any_request(tmp_pat
         assert wrong("--to-repo", place, more).code == ExitCode.USAGE, more
     assert wrong("--to-repo", "docker-archive:").code == ExitCode.USAGE
     assert wrong("--to-repo", place, "--to-tar", "x.tar").code == ExitCode.USAGE
-    assert wrong("--to-repo", f"docker-archive:{tmp_path}/none/web.tar").code == ExitCode.FAILED
+    assert wrong("--to-repo", f"docker-archive:{tmp_path}/none/web.tar").code == ExitCode.USAGE
 
 
 def test_a_pipe_is_not_replaced(web: Content, registry: DockerRegistry, repository: str, tmp_path: Path) -> None:
