@@ -111,10 +111,10 @@ def test_a_grace_period_lasts_from_one_command_to_the_next(
         (["--keep-tag", "2.0", "--grace", "7"], 2, "is no length of time"),
         (["--keep-tag", "2.0", "--keep-latest", "-1"], 2, "--keep-latest"),
         (["--keep-tag", "2.0", "--plan", "--approve"], 2, "can't both be given"),
-        (["--keep-tag", "2.0", "--approve", "/nowhere.json"], 1, "reading the plan /nowhere.json"),
+        (["--keep-tag", "2.0", "--approve", "/nowhere.json"], 2, "reading the plan /nowhere.json"),
         (
             ["--keep-tag", "2.0", "--output", "/nowhere/plan.json"],
-            1,
+            2,
             "/nowhere/plan.json: checking that it can be written",
         ),
     ],
