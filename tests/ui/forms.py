@@ -74,7 +74,7 @@ class Newer:
                     self.browser.click("//button[normalize-space()='Submit']", seconds=2)
             return not self.browser.address.partition("?")[0].endswith("/run")
 
-        until("the page of the run", has_gone, SECONDS, every=2)
+        until("the page of the run", has_gone, RUN_SECONDS, every=2)
 
     def resume(self) -> None:
         """Opens the form of a run that waits for a person."""
