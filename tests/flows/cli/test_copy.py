@@ -245,7 +245,7 @@ def test_outputs_are_checked_before_the_work(
     target = f"{other_registry.host}/{repository}"
     done = transship("copy", "-b", shop.reference, "--to-repo", target, flag, str(missing))
 
-    assert done.code == 1
+    assert done.code == 2
     assert str(missing) in done.err
     assert other_registry.repository_tags(repository) == []
 
