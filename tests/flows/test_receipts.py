@@ -161,7 +161,7 @@ def test_a_mirror_signs_its_receipts_with_a_block_and_a_flow_compares_them(
 def test_a_run_that_helps_writes_no_receipts(tmp_path: Path) -> None:
     """Its consent, its key and its files are another machine's."""
     left = {"folder": str(tmp_path), "sign": "cosign.key"}
-    body = {"name": "a", "source": {"repository": "a.example/x"}, "destinations": [{"repository": "b.example/x"}]}
+    body = {"name": "a", "source": {"repository": "a.example/xx"}, "destinations": [{"repository": "b.example/xx"}]}
     config = MirrorsConfig.make({"version": 1, "mirrors": [{**body, "receipts": left}]})
 
     sent = MirrorShardParameters.sent(config, config.mirrors[0], ShardQueue(uuid4(), "work", user="a"))
