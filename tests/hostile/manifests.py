@@ -22,8 +22,8 @@ BAD_DIGESTS: tuple[Any, ...] = (
     "sha256:" + "a" * 64 + "\n", "sha256:" + "\uff41" * 64, "sha256:../" + "a" * 61, None, 7, ["x"], {"a": 1}, True,
 )  # fmt: skip
 BAD_SIZES: tuple[Any, ...] = (-1, 1.5, "3", None, True, 1 << 63, 10**400, [3])
-BAD_TYPES: tuple[Any, ...] = (7, ["a/b"], {"a": 1}, True)
-STRANGE_TYPES = (None, "a/b\r\nX-Header: 1", "no type", "", "\ud800")
+BAD_TYPES: tuple[Any, ...] = ("\ud800", 7, ["a/b"], {"a": 1}, True)
+STRANGE_TYPES = (None, "a/b\r\nX-Header: 1", "no type", "")
 
 
 def manifest(**fields: Any) -> bytes:
