@@ -283,8 +283,9 @@ class _Watch:
         async with get_client() as client:
             for run in runs:
                 try:
-                    runs_now = (await client.read_flow_run(run)).state_type is StateType.RUNNING
-                    if runs_now and not begun:
+                    now = await client.read_flow_run(run)
+                    runs_now = now.state_type is StateType.RUNNING
+                    if _end(now) is not None or (runs_now and not begun):
                         continue
                     state: State[None] = Cancelling(message=_ORPHANED) if runs_now else Cancelled(message=_ORPHANED)
                     await client.set_flow_run_state(run, state, force=not runs_now)
