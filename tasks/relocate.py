@@ -162,7 +162,7 @@ class RelocationRun(Run):
         source = self.order.request.source_text if self.order.request else self.planned.source
         return report_of(
             source=self.source.reference if self.source else source,
-            destination=self.destination,
+            destination=str(self.order.request.destination if self.order.request else self.planned.destination),
             what=self.source.what if self.source else "",
             digest=self.source.digest if self.source else "",
             plan=self.plan,
