@@ -73,7 +73,7 @@ fuzz: $(BIN)/transship   ## every parser, with so many examples each: an hour
 
 PARSER ?= manifests
 fuzz-atheris: $(BIN)/transship   ## one parser (PARSER=NAME) by coverage, for ten minutes, with atheris (its wheels are for CPython on Linux)
-	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/uv pip install --quiet --python $(BIN)/python atheris
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r tests/fuzz/requirements.lock
 	$(BIN)/python -m tests.fuzz "$(PARSER)" -max_total_time=600
 
 lint: $(BIN)/transship
