@@ -320,11 +320,7 @@ def to_tar(
         )
         receipt = session.meter.receipt()
         report = msgspec.structs.replace(report, requests=receipt.total_requests, seconds=receipt.seconds)
-    signatures: list[str] = []
-    if recorder is not None and recorder.key is not None:
-        from oci.archive.proof import SUFFIX  # noqa: PLC0415 - only where it is asked for
-
-        signatures = [f"{part}{SUFFIX}" for part in report.locations]
+    signatures = recorder.signatures_beside(report.locations) if recorder is not None else []
     result = {**report.to_dict(), "sha256": list(sums.values()), "signatures": signatures}
     output.result(**result)
     if flags["report"]:

@@ -54,7 +54,7 @@ def to_docker(
         sums = seal_archive(session, plan, (path,), path, sha256sums=flags["sha256sums"], recorder=recorder)
     names = [name for image in images for name in image.names]
     result = {"location": path, "format": DOCKER_ARCHIVE, "images": report.images, "layers": report.blobs}
-    result |= {"sha256": list(sums.values())}
+    result |= {"sha256": [*sums.values()], "signatures": recorder.signatures_beside([path]) if recorder else []}
     result |= {"names": names, "size": report.size, "seconds": report.seconds, "requests": report.requests}
     output.result(**result)
     if flags["report"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -82,6 +82,12 @@ class Recorder:
                 "a receipt is attached to a root, and what a lock or an archive lists has none",
                 hint="leave out --attach-receipt and write a file with --receipt, or copy a bundle or an image",
             )
+
+    def signatures_beside(self, locations: Iterable[str]) -> list[str]:
+        """Returns the files that hold the signatures of an archive's volumes; none without a key."""
+        from oci.archive.proof import SUFFIX  # noqa: PLC0415 - a copy between registries reads no archive
+
+        return [f"{location}{SUFFIX}" for location in locations] if self.key is not None else []
 
     def record(
         self, session: Session, result: RelocationResult, files: Mapping[str, str] | None = None
