@@ -63,7 +63,8 @@ BASH = """\
 {function}() {{
     local line="${{COMP_LINE:0:COMP_POINT}}" response kind value
     local word="${{line##* }}"
-    local -a words=($line)
+    local -a words
+    read -ra words <<< "$line"
     local count=${{#words[@]}}
     [[ $word ]] && count=$((count - 1))
     response=$(env COMP_WORDS="$line" COMP_CWORD=$count {variable}=bash_complete $1 2> /dev/null)
