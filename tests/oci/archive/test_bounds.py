@@ -117,7 +117,7 @@ def test_what_is_written_is_what_can_be_read(monkeypatch: pytest.MonkeyPatch) ->
         assert render()
         with monkeypatch.context() as patch:
             patch.setattr(module, name, 40)
-            with pytest.raises((InvalidManifest, InvalidDocument), match="40 are the limit|more than 40 bytes"):
+            with pytest.raises((InvalidManifest, InvalidDocument), match=r"40 are the limit|more than 40 bytes"):
                 render()
 
 
