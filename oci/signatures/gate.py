@@ -154,10 +154,11 @@ def _lacking(
     if requirement.unknown:
         return requirement.unknown
     kind = requirement.attestation
-    proof_text = f"an attestation {kind}" if kind else "a signature"
+    name = f"attestation {kind}" if kind else "signature"
+    proof_text = f"an {name}" if kind else f"a {name}"
     candidates = [proof for proof in proofs.candidates if proof.predicate_type == kind]
     if not candidates:
-        return f"it has not {proof_text}"
+        return f"it has no {name}"
     signed: set[str] = set()
     complaints: list[str] = []
     for proof in candidates:

@@ -67,7 +67,7 @@ mirrors:
         planned = transship("mirror", "plan", *file)
         done = transship("mirror", "run", *file)
 
-    reason = "it has not a signature"
+    reason = "it has no signature"
     assert reason in planned.err
     assert (planned.code, done.code) == (0, 3)
     assert reason in done.err
