@@ -187,6 +187,8 @@ class Spread(_Feed[Unit]):
             sharing.cancel()
         if self.decision.helpers and not queue.helpers:
             self._go_on_alone("no worker took a shard")
+        if not self.decision.reason:
+            self.decision = Decision(helpers=0, reason="done by this run alone: it ended before a helper could begin")
 
     def _go_on_alone(self, problem: str) -> None:
         """Says so in the log, and in what the report says of the decision."""
@@ -259,8 +261,6 @@ class Spread(_Feed[Unit]):
                 self.decision = Decision(helpers=most, reason=f"shared with {counted(most, 'helper')}, as asked for")
                 return True
             if most < 1:
-                reason = "done by this run alone: it ended before a helper could have begun"
-                self.decision = self.decision if self.decision.reason else Decision(helpers=0, reason=reason)
                 return False
             outlook = Outlook(
                 elapsed=time.monotonic() - began,
