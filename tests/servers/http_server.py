@@ -13,6 +13,14 @@ class QuietServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """A listener that stops listening is ready, and has nothing to accept once it listens again: `accept` would
+        wait, and `shutdown` for it."""
+        self.socket.setblocking(False)
+        connection, address = self.socket.accept()
+        connection.setblocking(True)
+        return connection, address
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that went away is none of the server's business."""
 
