@@ -9,14 +9,16 @@ import re
 from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
 from itertools import chain
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from click.shell_completion import CompletionItem
 
 from flows.cli.output import Output
 from oci.cancel import CancelToken
 from oci.units import parse_duration
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 
 class Invocation:
