@@ -150,7 +150,7 @@ def copy(
     `receipts` what is left in writing, and who signs it. Raises Incomplete, having moved no name, when a part failed.
     """
     docker = to.startswith(DOCKER_ARCHIVE_PREFIX)
-    path, _, name = to.removeprefix(DOCKER_ARCHIVE_PREFIX).partition(":") if docker else ("", "", "")
+    path, name = (named_archive(to) if docker else None) or ("", "")
     request = request_of(source, f"{ARCHIVE_PREFIX}{path}" if docker else to, **options)
     if to.startswith(OCI_ARCHIVE_PREFIX):
         from oci.export.options import ExportOptions  # noqa: PLC0415
