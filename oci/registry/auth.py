@@ -146,7 +146,8 @@ class Authenticator:
         already: a login that is refused twice stays refused."""
         needed = tuple(scopes)
         repository = needed[0].repository if needed else ""
-        self._expected.pop(repository, None)
+        if sent:
+            self._expected.pop(repository, None)  # a token for several didn't do: this repository gets one of its own
         credential = self._credentials.find(self._registry, repository)
         if credential.registry_token:
             return False
@@ -242,11 +243,11 @@ class Authenticator:
     ) -> Token | None:
         """A token for this repository and others that are expected, or None: where no other is, or where the service
         refuses to give one. Threads that come meanwhile wait for it, as theirs may be among the others."""
-        if len(scopes) != 1 or scopes[0].repository not in self._expected:
+        if len(scopes) != 1:
             return None
         with self._several:
             token = self._at_hand(names)
-            if token is not None:
+            if token is not None or scopes[0].repository not in self._expected:
                 return token
             with self._lock:
                 others = [name for name in self._expected if name != scopes[0].repository][: SCOPES - 1]
