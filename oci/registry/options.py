@@ -178,7 +178,7 @@ class RegistryOptions(Options, frozen=True, kw_only=True):
         float,
         option(
             "Requests per second",
-            "Send no more requests than this; 0 for no limit.",
+            "Send a registry no more requests than this, whatever runs beside; 0 for no limit.",
             ge=0,
             le=10_000,
             flag="--registry-requests-per-second",
@@ -190,7 +190,7 @@ class RegistryOptions(Options, frozen=True, kw_only=True):
         option(
             "Bandwidth",
             "Move no more bytes of blobs a second than this; 0 for no limit. Of one registry: from and to it. As a "
-            "flag: all of a run together, but for registries with a limit of their own.",
+            "flag: to and from all together, but for registries with a limit of their own.",
             unit="bytes",
             ge=0,
             le=1 << 40,

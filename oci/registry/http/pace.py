@@ -22,6 +22,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import ClassVar
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -99,6 +101,35 @@ class Caps(msgspec.Struct, frozen=True):
     learned: Mapping[str, float] = {}
 
 
+class Bucket:
+    """What a person allows one registry, or all of them together, in a second. All sessions of this process with that
+    limit share it: a registry counts what comes from here, however many runs that is."""
+
+    _shared: ClassVar[WeakValueDictionary[tuple[str, float], Bucket]] = WeakValueDictionary()
+    _sharing = threading.Lock()
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._lock = threading.Lock()
+        self._full_at = 0.0
+
+    @classmethod
+    def of(cls, name: str, rate: float) -> Bucket:
+        """`name` says of what, and whose; a `rate` of 0 is without a limit."""
+        with cls._sharing:
+            return cls._shared.setdefault((name, rate), cls(rate))
+
+    def take(self, count: int) -> float:
+        """Gives the seconds until what was taken before has filled again."""
+        if not self._rate:
+            return 0.0
+        with self._lock:
+            now = time.monotonic()
+            wait = max(0.0, self._full_at - now)
+            self._full_at = now + wait + count / self._rate
+        return wait
+
+
 class Window:
     """The requests of one family. All fields are guarded by the lock of its Pace."""
 
@@ -155,11 +186,8 @@ class Window:
 class Pace:
     """Shared by every thread that talks to one registry. Waiting ends when the run is cancelled."""
 
-    def __init__(
-        self, *, ceiling: int, per_second: float, meter: Meter, cancel: CancelToken, caps: Caps | None = None
-    ) -> None:
+    def __init__(self, *, ceiling: int, meter: Meter, cancel: CancelToken, caps: Caps | None = None) -> None:
         self.ceiling = max(1, ceiling)
-        self._interval = 1.0 / per_second if per_second > 0 else 0.0
         self._caps = caps or Caps()
         self._meter = meter
         self._cancel = cancel
@@ -167,7 +195,6 @@ class Pace:
         self._windows: dict[str, Window] = {}
         self._in_flight = 0
         self._large = 0
-        self._next_turn = 0.0
         self._ended: tuple[StoreError, float] | None = None
 
     def start(self, family: str, *, large: bool) -> float:
@@ -181,7 +208,7 @@ class Pace:
                 now = time.monotonic()
                 if self._ended is not None and now < self._ended[1]:
                     raise copy.copy(self._ended[0])
-                wait = max(window.wait(now), self._next_turn - now if self._interval else 0.0)
+                wait = window.wait(now)
                 full = window.in_flight >= int(window.size) or self._in_flight >= self.ceiling or self._large >= limit
                 if not full and wait <= 0:
                     break
@@ -192,8 +219,6 @@ class Pace:
                     window.waiting -= 1
                 self._cancel.check()
             window.start(now)
-            if self._interval:
-                self._next_turn = max(self._next_turn, now) + self._interval
             self._in_flight += 1
             self._large += large
             return now
@@ -355,18 +380,14 @@ class Bandwidth:
     def __init__(self, rates: Sequence[Callable[[str], tuple[str, int]]], cancel: CancelToken) -> None:
         self._rates = rates
         self._cancel = cancel
-        self._lock = threading.Lock()
-        self._free_at: dict[str, float] = {}
-        """When what was taken from each bucket has filled again."""
+        self._buckets: dict[tuple[str, int], Bucket] = {}
 
     def take(self, count: int, registries: Iterable[str]) -> None:
         """Waits until so many bytes may follow those before, by the slowest bucket. Raises Cancelled."""
-        buckets = {name: rate for registry in registries for name, rate in (of(registry) for of in self._rates) if rate}
-        if not buckets:
-            return
-        with self._lock:
-            now = time.monotonic()
-            for name, rate in buckets.items():
-                self._free_at[name] = max(now, self._free_at.get(name, now)) + count / rate
-            wait = max(self._free_at[name] for name in buckets) - now
-        self._cancel.wait(wait)
+        chosen = {bucket for registry in registries for bucket in (of(registry) for of in self._rates) if bucket[1]}
+        waits = []
+        for name, rate in chosen:
+            bucket = self._buckets.setdefault((name, rate), Bucket.of(f"bytes {name}", rate))
+            waits.append(bucket.take(count) + count / rate)
+        if waits:
+            self._cancel.wait(max(waits))

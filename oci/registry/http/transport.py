@@ -31,7 +31,7 @@ from oci.registry.http.body import Headers, Response, WireError
 from oci.registry.http.connections import Connections
 from oci.registry.http.errors import ERROR_LIMIT, Failures, shown, shown_fields, without_login
 from oci.registry.http.origin import Origin, origin_of
-from oci.registry.http.pace import Attempts, Caps, Pace, is_slow_down, remaining_pulls
+from oci.registry.http.pace import Attempts, Bucket, Caps, Pace, is_slow_down, remaining_pulls
 from oci.registry.http.request import Request
 from oci.registry.http.target import BASE, Target, absolute
 from oci.registry.options import RegistryOptions
@@ -83,9 +83,8 @@ class Transport:
             named=named,
         )
         self._recognise = recognise
-        self.pace = Pace(
-            ceiling=settings.concurrency, per_second=settings.requests_per_second, meter=meter, cancel=cancel, caps=caps
-        )
+        self.pace = Pace(ceiling=settings.concurrency, meter=meter, cancel=cancel, caps=caps)
+        self._allowed = Bucket.of(f"requests {origin_of(registry).authority}", settings.requests_per_second)
         self.login = Authenticator(
             registry,
             side=side,
@@ -255,8 +254,9 @@ class Transport:
     def _exchange(
         self, request: Request, origin: Origin, path: str, authorization: str
     ) -> tuple[Response | Http2Response, str]:
-        """One request on the wire and its answer."""
-        self.cancel.check()
+        """One request on the wire and its answer. What is asked once more with a login, or redirected within the
+        registry, is two."""
+        self.cancel.wait(self._allowed.take(1) if origin == self._origin else 0.0)
         url = f"{origin}{path}"
         fields = {**self._fields, **request.headers}
         if authorization:

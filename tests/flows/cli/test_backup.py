@@ -102,6 +102,17 @@ def test_all_registries_share_one_bucket_but_those_with_their_own() -> None:
     assert [round(seconds) for seconds in clock.waited] == [1, 2, 1, 2]
 
 
+def test_the_bandwidth_of_a_process_is_that_of_all_its_sessions() -> None:
+    clock = Clock()
+    rates = {"own": ("own.example", 100), "any": ("", 777)}
+    sessions = [Bandwidth((rates.__getitem__,), clock) for _ in range(3)]
+
+    for registry, size in (("own", 100), ("any", 777)):
+        for session in sessions:
+            session.take(size, {registry})
+    assert [round(seconds) for seconds in clock.waited] == [1, 2, 3, 1, 2, 3]
+
+
 def test_a_copy_is_no_quicker_than_the_bandwidth(tmp_path: Path) -> None:
     content = image(86)
     size = sum(len(blob.data) for blob in content.blobs)

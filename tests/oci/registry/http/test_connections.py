@@ -20,15 +20,17 @@ import yaml
 from oci.descriptor import Descriptor
 from oci.digest import Digest, digest_of
 from oci.errors import InvalidInput, NotFound, Refused, Unavailable
+from oci.registry.credentials.credential import Credential
 from oci.registry.http.connections import environment_proxy
 from oci.registry.http.origin import origin_of
+from oci.registry.http.pace import Bucket
 from oci.registry.tags import catalog
 from oci.store import reader_of
 from tests.oci.registry.conftest import Client
 from tests.servers.certificates import Certificates, make_certificates
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.http_server import LoopbackServer, QuietHandler
-from tests.servers.strict_registry import StrictHandler, StrictRegistry
+from tests.servers.strict_registry import Features, StrictHandler, StrictRegistry
 from tests.support.content import image, push
 
 Make = Callable[..., Client]
@@ -255,6 +257,30 @@ def test_requests_keep_the_pace_that_is_set(make_client: Make) -> None:
             store.head_manifest("v1")
 
     assert time.monotonic() - started >= 4 / 20
+
+
+def test_sessions_of_a_process_keep_one_limit_together(make_client: Make) -> None:
+    """`mirror watch` opens a session for each batch; what the registry counts is their sum. So are both sides."""
+    with StrictRegistry(Features(user="bob:secret")) as server:
+        bob = Credential("bob", "secret", origin="the test")
+        stores = [
+            make_client(bob, side=side, requests_per_second=20.0).repository(server.host, "a/b")
+            for side in ("source", "destination", "destination")
+        ]
+        started = time.monotonic()
+        with ThreadPoolExecutor() as threads:
+            list(threads.map(lambda number: stores[number % 3].head_manifest("v1"), range(9)))
+        took, requests = time.monotonic() - started, server.requests()
+
+    assert len(requests) > 9  # a challenge was answered: that is a request as well
+    assert took >= (len(requests) - 1) / 20
+
+
+def test_a_limit_of_one_registry_slows_no_other(make_client: Make) -> None:
+    assert Bucket.of("requests a.example", 2.0) is not Bucket.of("requests b.example", 2.0)
+    first, second = (make_client(requests_per_second=rate).registries for rate in (2.0, 3.0))
+    limits = {id(registries.transport("a.example")._allowed) for registries in (first, second)}
+    assert len(limits) == 2  # what one run allows itself isn't what another may
 
 
 def test_the_catalog_lists_repositories(tmp_path: Path, make_client: Make) -> None:

@@ -31,8 +31,8 @@ NOW = datetime(2026, 11, 29, 12, 0, tzinfo=UTC)
 ECR_CAPS = Caps(per_second={"PUT manifest": 10, "POST upload": 100, "PUT upload": 100, "HEAD blob": 1000})
 
 
-def pace(ceiling: int = 50, per_second: float = 0.0, caps: Caps | None = None) -> Pace:
-    return Pace(ceiling=ceiling, per_second=per_second, meter=Meter(), cancel=CancelToken(), caps=caps)
+def pace(ceiling: int = 50, caps: Caps | None = None) -> Pace:
+    return Pace(ceiling=ceiling, meter=Meter(), cancel=CancelToken(), caps=caps)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_a_shared_budget_has_one_window() -> None:
 
 def test_a_pause_ends_at_once_when_the_run_is_cancelled() -> None:
     token = CancelToken()
-    one = Pace(ceiling=4, per_second=0, meter=Meter(), cancel=token)
+    one = Pace(ceiling=4, meter=Meter(), cancel=token)
     one.slow_down("GET blob", one.start("GET blob", large=True), 60.0)
     threading.Timer(0.1, token.cancel).start()
     started = time.monotonic()
