@@ -10,19 +10,19 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import FrameType
-from typing import Any, Self
+from typing import Any
 
 import click
 
 from flows.cli.access import RegistryFlags, registry_flags, store_flags
 from flows.cli.click_ext import Age, Invocation, Verb, everywhere
+from flows.cli.mirror.listener import Listener
 from flows.cli.mirror.shared import Mirrors
 from flows.cli.output import log_to_stderr
 from flows.cli.progress import metrics_flag
 from oci.archive.s3_options import S3Options
-from oci.errors import Cancelled, InvalidInput, TransshipError
+from oci.errors import Cancelled, TransshipError
 from oci.meter import RunMetrics, export_metrics, exposition
 from oci.mirror.config import Mirror
 from oci.mirror.reader import read_config
@@ -35,7 +35,6 @@ _log = logging.getLogger("transship.watch")
 
 _LONGEST_WAIT = 60.0
 """Seconds after which the clock is looked at again: it may have been set."""
-_HTTP_SECONDS = 10.0
 
 Batch = Callable[[Sequence[Mirror], Callable[[MirrorReport], None]], None]
 """Runs mirrors in one session, and gives each report as soon as it is made."""
@@ -81,7 +80,7 @@ def watch(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, 
 
     watched = Watch(run, interval=flags["interval"], jitter=flags["jitter"], metrics_file=flags["metrics_file"])
     watched.use(first.chosen)
-    with _Listener(watched, flags["host"], flags["port"]) as listener:
+    with Listener(watched, flags["host"], flags["port"]) as listener:
         _log.info("listening on %s port %d", flags["host"], listener.port)
         with _signals(watched, read, invocation.cancel.cancel) as signals:
             watched.loop()
@@ -238,59 +237,6 @@ class Watch:
         with self._lock:
             pauses = [(state.due - now).total_seconds() for state in self._states.values() if state.due is not None]
         return max(0.0, min([_LONGEST_WAIT, *pauses]))
-
-
-class _Handler(BaseHTTPRequestHandler):
-    timeout = _HTTP_SECONDS
-    server: _Server
-
-    def do_GET(self) -> None:
-        watched = self.server.watched
-        if self.path == "/healthz":
-            self._answer(200, "ok\n")
-        elif self.path == "/readyz":
-            late = watched.late()
-            self._answer(503 if late else 200, "".join(f"late: {name}\n" for name in late) or "ok\n")
-        elif self.path == "/metrics":
-            self._answer(200, watched.metrics(), "text/plain; version=0.0.4; charset=utf-8")
-        else:
-            self._answer(404, "/healthz, /readyz or /metrics\n")
-
-    def _answer(self, status: int, text: str, kind: str = "text/plain; charset=utf-8") -> None:
-        body = text.encode()
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the standard library's name
-        _log.debug(format, *args)
-
-
-class _Server(ThreadingHTTPServer):
-    watched: Watch
-
-
-class _Listener:
-    """Answers requests while it is entered. Raises InvalidInput for an address that can't be listened on."""
-
-    def __init__(self, watched: Watch, host: str, port: int) -> None:
-        try:
-            self._server = _Server((host, port), _Handler)
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise InvalidInput(f"can't listen on {host} port {port}: {reason}", hint="give another --port") from error
-        self._server.watched = watched
-        self.port = int(self._server.server_address[1])
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
 
 
 @contextmanager

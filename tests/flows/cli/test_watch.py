@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Self
@@ -16,6 +17,7 @@ from typing import Self
 import httpx
 import pytest
 
+from flows.cli.mirror.listener import CONNECTIONS_OF_A_PEER
 from flows.cli.mirror.watch import Watch
 from flows.cli.output import ExitCode
 from oci.mirror.config import Mirror
@@ -200,6 +202,69 @@ def test_the_command_mirrors_again_and_again_reads_its_file_again_and_drains(
         assert watched.status("/nothing") == 404
         watched.process.send_signal(signal.SIGTERM)
         assert watched.process.wait(60) == 0
+
+
+@pytest.fixture
+def quiet(tmp_path: Path) -> Iterator[Watching]:
+    """With nothing to do."""
+    file = tmp_path / "mirrors.yaml"
+    file.write_text(
+        "version: 1\nmirrors:\n  - name: web\n    source: {repository: 127.0.0.1:1/web}\n"
+        "    destinations: [{repository: 127.0.0.1:1/to}]\n    schedule: {cron: '0 0 1 1 *'}\n"
+    )
+    with watching(file, "--debug") as watched:
+        yield watched
+
+
+def descriptors(watched: Watching) -> int:
+    return len(os.listdir(f"/proc/{watched.process.pid}/fd"))
+
+
+def test_no_stranger_holds_up_who_asks_for_health(quiet: Watching) -> None:
+    """Connections that send a byte now and then, or nothing, and those that go away in the middle."""
+    host, _, port = quiet.url.removeprefix("http://").partition(":")
+    before = descriptors(quiet)
+    drips = [socket.create_connection((host, int(port))) for _ in range(200)]
+    other_address = httpx.HTTPTransport(local_address="127.0.0.2")
+    with httpx.Client(transport=other_address, timeout=20) as client:
+        assert client.get(f"{quiet.url}/healthz").status_code == 200
+        assert descriptors(quiet) <= before + CONNECTIONS_OF_A_PEER + 2
+
+        def ended() -> bool:
+            for drip in drips:
+                with suppress(OSError):
+                    drip.sendall(b"G")
+            return descriptors(quiet) <= before
+
+        until("dripping connections are at their end", ended, 60)
+    for drip in drips:
+        drip.close()
+    assert quiet.status("/healthz") == 200
+    assert "Traceback" not in quiet.log
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"GET /" + b"x" * (1 << 20),
+        b"GET /healthz HTTP/1.1\r\n" + b"".join(b"A%d: b\r\n" % n for n in range(100_000)),
+        b"GET /healthz HTTP/1.1\r\nA: " + b"x" * (1 << 20),
+        b"\0\xff\r\n\r\n",
+        b"GET /healthz HTTP/9.9\r\n\r\n",
+        b"GET \x1b[2J HTTP/1.1\r\n\r\n",
+    ],
+    ids=["path", "headers", "header", "noise", "version", "escape"],
+)
+def test_what_is_no_request_of_ours_costs_nothing(quiet: Watching, request_bytes: bytes) -> None:
+    host, _, port = quiet.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection, suppress(OSError):
+        connection.sendall(request_bytes)
+        while connection.recv(1 << 16):
+            pass
+
+    assert quiet.status("/healthz") == 200
+    assert "\x1b[2J" not in quiet.log
+    assert "Exception" not in quiet.log
 
 
 def test_a_port_that_is_taken_and_a_file_that_is_wrong_are_said_at_once(file: Path, registry: DockerRegistry) -> None:
