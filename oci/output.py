@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator, Mapping
@@ -30,7 +31,8 @@ PRIVATE = 0o600
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
-_SYSTEM_FOLDERS = ("/dev/", "/proc/")
+_SYSTEM_LINK = re.compile(r"/dev/(std(in|out|err)|fd/\d+)|/proc/(self|thread-self|\d+)/fd/\d+")
+"""Links that lead to what this process has open already. Anybody may make links elsewhere below /dev: /dev/shm."""
 
 
 def store_error(
@@ -112,7 +114,9 @@ def write_output(path: str, data: bytes, mode: int = BY_UMASK) -> None:
     """
     check_output(path)
     if _is_stream(path):
-        with open(path, "wb") as file:
+        # What is there may have become a link since it was looked at.
+        no_link = 0 if _is_system_link(path) else os.O_NOFOLLOW
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC | no_link), "wb") as file:
             file.write(data)
     else:
         replace_file(path, data, mode)
@@ -137,13 +141,30 @@ def check_output(path: str) -> None:
     ELOOP stands for a symbolic link: no output is written through one, except those of the system, such as /dev/stdout.
     """
     folder = os.path.dirname(os.path.abspath(path))
-    if os.path.islink(path) and not f"{folder}/".startswith(_SYSTEM_FOLDERS):
+    if os.path.islink(path) and not _is_system_link(path):
         raise OSError(errno.ELOOP, "this is a symbolic link, and no output is written through a link", path)
     if not path or path.endswith("/") or os.path.isdir(path):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     os.stat(os.path.join(folder, ""))
     if not (os.access(path, os.W_OK) if _is_stream(path) else os.access(folder, os.W_OK | os.X_OK)):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+
+def open_own(path: str, flags: int = os.O_RDONLY, mode: int = PRIVATE) -> int:
+    """Opens a file that only this user can have written: a regular one of his, with one name. For what a program left
+    for its next run, at a place where others may put things. Raises OSError, with ELOOP for anything else; a pipe is
+    never waited for."""
+    try:
+        file = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, mode)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+    else:
+        status = os.fstat(file)
+        if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and status.st_nlink <= 1:
+            return file
+        os.close(file)
+    raise OSError(errno.ELOOP, "this is a link, or no regular file of this user alone", path)
 
 
 def sync_folder(path: str) -> None:
@@ -162,8 +183,12 @@ def _stays(path: str) -> bool:
     except OSError:
         return False
     if stat.S_ISLNK(mode):
-        return f"{os.path.dirname(os.path.abspath(path))}/".startswith(_SYSTEM_FOLDERS)
+        return _is_system_link(path)
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def _is_system_link(path: str) -> bool:
+    return _SYSTEM_LINK.fullmatch(os.path.abspath(path)) is not None
 
 
 def _is_stream(path: str) -> bool:

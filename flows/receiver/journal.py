@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
@@ -11,6 +12,7 @@ from prefect.events import Event
 from pydantic import ValidationError
 
 from oci.errors import InvalidInput
+from oci.output import open_own
 
 _ACCEPTED = b"+"
 _DELIVERED = b"-"
@@ -28,12 +30,13 @@ class Journal:
     def __init__(self, path: str) -> None:
         self.path = path
         try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            self._file = open_own(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise InvalidInput(f"another receiver uses the journal {path}") from error
         except OSError as error:
-            raise InvalidInput(f"can't use the journal {path}: {error.strerror}") from error
+            hint = "remove it, or name another file" if error.errno == errno.ELOOP else ""
+            raise InvalidInput(f"can't use the journal {path}: {error.strerror}", hint=hint) from error
 
     def waiting(self) -> list[Event]:
         """Returns those of an earlier process, in their order."""
@@ -51,7 +54,8 @@ class Journal:
         return list(undelivered.values())
 
     def _lines(self) -> Iterator[tuple[bytes, bytes]]:
-        with open(self.path, "rb") as file:
+        with os.fdopen(os.dup(self._file), "rb") as file:  # not by its name, which may be another's by now
+            file.seek(0)
             for line in file:
                 yield line[:1], line[1:].rstrip(b"\n")
 

@@ -18,7 +18,9 @@ from prefect.exceptions import PrefectHTTPStatusError
 
 from flows.receiver.journal import Journal
 from flows.receiver.notification import Push
-from oci.reference import Repository
+from oci.digest import parse_digest
+from oci.errors import InvalidInput
+from oci.reference import Repository, parse_tag
 
 PUSHED = "transship.registry.pushed"
 
@@ -59,6 +61,17 @@ def event_of(push: Push) -> Event:
             "digest": push.digest,
         },
     )
+
+
+def restored(event: Event) -> Event | None:
+    """An event that a journal held, made anew of what it says was pushed; None for one that says nothing of a push: a
+    file on a disk may be anybody's, and whatever is sent may start a flow."""
+    try:
+        repository, tag, digest = (event.payload[name] for name in ("repository", "tag", "digest"))
+        push = Push(Repository.parse(repository), parse_tag(tag), parse_digest(digest))
+    except (KeyError, TypeError, AttributeError, InvalidInput):
+        return None
+    return event_of(push).model_copy(update={"id": event.id, "occurred": event.occurred})
 
 
 def _push(event: Event) -> str:
@@ -109,7 +122,10 @@ class Outbox:
         self._empty = asyncio.Event()
         self._empty.set()
         if journal:
-            self._add(journal.waiting(), "took up")
+            events = [restored(event) for event in journal.waiting()]
+            if None in events:
+                _log.warning("left out %d events of %s that aren't of pushes", events.count(None), journal.path)
+            self._add([event for event in events if event is not None], "took up")
         self._lately: OrderedDict[tuple[Repository, str], tuple[Push, float]] = OrderedDict()
 
     def __len__(self) -> int:

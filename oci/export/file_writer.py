@@ -7,7 +7,6 @@ import errno
 import fcntl
 import json
 import os
-import stat
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
@@ -22,7 +21,7 @@ from oci.errors import IntegrityError, NotFound, Refused
 from oci.export.options import SMALLEST
 from oci.export.parts import Part, ReadPart, StoredPart
 from oci.meter import Meter
-from oci.output import BY_UMASK, check_output, os_errors, sync_folder
+from oci.output import BY_UMASK, check_output, open_own, os_errors, sync_folder
 
 _COPY_SIZE = 64 << 20
 _JOURNAL_LIMIT = 64 << 20
@@ -236,15 +235,10 @@ class FileWriter:
     def _open(self, path: str, more: int = 0) -> int:
         """Raises Refused for what another user, or another name, could have put there."""
         try:
-            handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | more, BY_UMASK)
+            return open_own(path, os.O_RDWR | more, BY_UMASK)
         except OSError as error:
-            if error.errno not in (errno.ELOOP, errno.ENXIO):
+            if error.errno != errno.ELOOP:
                 raise
-        else:
-            status = os.fstat(handle)
-            if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and status.st_nlink == 1:
-                return handle
-            os.close(handle)
         raise self._refused(
             f"{path} is a link, or no regular file of this user alone", hint="remove it, or write to another folder"
         )

@@ -20,7 +20,7 @@ from oci.descriptor import Descriptor, Platform, parse_json
 from oci.digest import Digest, is_digest
 from oci.errors import InvalidReference
 from oci.manifest import NESTING_LIMIT, Manifest
-from oci.output import replace_file
+from oci.output import open_own, replace_file
 from oci.reference import Repository
 from oci.registry.state import default_folder
 from oci.relocation.planner import choose
@@ -169,7 +169,7 @@ def default_path() -> str:
 def _loaded(path: str) -> dict[str, str]:
     """A file that isn't there, or isn't ours, holds nothing."""
     try:
-        with open(path, "rb") as file:
+        with os.fdopen(open_own(path), "rb") as file:
             body = parse_json(file.read(_FILE_LIMIT))
     except (OSError, ValueError):
         return {}
@@ -183,8 +183,10 @@ def _is_fact(key: str, value: str) -> bool:
         return _is_location(key.split(" ")[1:], value)
     if not key.startswith(("created ", "seen ", "looked ", "stray ", "attached ")):
         return key.startswith("narrowed ")
+    if value == _UNKNOWN:
+        return not key.startswith("looked ")
     try:
-        return value == _UNKNOWN or datetime.fromisoformat(value).tzinfo is not None
+        return datetime.fromisoformat(value).tzinfo is not None
     except ValueError:
         return False
 

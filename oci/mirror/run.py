@@ -236,7 +236,7 @@ def opened(config: MirrorsConfig, mirrors: Sequence[Mirror], reach: Reach, cance
     """The session of all mirrors of a run: as many threads as the greatest of their limits says, each registry reached
     as the driver says, with what the configuration says of it over that. Raises InvalidInput for what needs the
     machine's consent, see `check_consent`."""
-    concurrency = max(mirror.limits.concurrency for mirror in mirrors)
+    concurrency = max((mirror.limits.concurrency for mirror in mirrors), default=1)
     reached = {side: reach(side, concurrency) for side in ("source", "destination")}
     allowed = frozenset(word.strip() for word in os.environ.get(CONSENT, "").split(",") if word.strip())
     for base in reached.values():

@@ -222,8 +222,8 @@ class Learned:
         remembered = {KINDS[name]: works for name, works in before.works.items() if name in KINDS}
         self._assumed: dict[Kind, bool] = {**self.profile.works, **remembered}
         self._works: dict[Kind, bool] = dict(self._assumed)
-        self._sure_limit = before.body_limit
-        self._body_limit = before.body_limit or self.profile.body_limit
+        self._sure_limit = before.body_limit if before.body_limit >= SMALLEST_CHUNK else 0
+        self._body_limit = self._sure_limit or self.profile.body_limit
         self._before = msgspec.structs.replace(self.facts(), rates=before.rates)
         self.rates = before.current_rates(time.time())
         """What earlier runs have learned of the registry's limits, see Facts."""

@@ -20,7 +20,7 @@ from contextlib import suppress
 
 import msgspec
 
-from oci.output import PRIVATE, replace_file
+from oci.output import open_own, replace_file
 from oci.registry.http.address_policy import host_of, is_loopback
 
 LIFETIME = 7 * 86_400.0
@@ -134,8 +134,7 @@ class State:
             if make:
                 os.makedirs(self._uploads, exist_ok=True)
                 self._sweep()
-            flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_CREAT if make else 0)
-            file = os.open(path, flags, PRIVATE)
+            file = open_own(path, os.O_RDWR | (os.O_CREAT if make else 0))
         except OSError:
             return None
         try:
@@ -161,7 +160,7 @@ class State:
         if not self._folder:
             return {}
         try:
-            with open(self._path, "rb") as file:
+            with os.fdopen(open_own(self._path), "rb") as file:
                 content = msgspec.json.decode(file.read(FILE_LIMIT), type=_File)
         except (OSError, msgspec.DecodeError, RecursionError):
             return {}

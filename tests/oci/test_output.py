@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import tempfile
 import threading
 from pathlib import Path
 
 import pytest
 
-from oci.output import check_output, replace_file, write_output
+from oci.output import check_output, open_own, replace_file, write_output
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
@@ -118,3 +119,43 @@ def test_a_planted_link_under_the_name_of_a_partial_file_is_not_written_through(
     with pytest.raises(FileExistsError):
         replace_file(str(tmp_path / "file"), b"new")
     assert victim.read_text() == "old"
+
+
+def test_a_link_in_a_folder_of_everybody_is_none_of_the_system(tmp_path: Path) -> None:
+    """/dev/shm is below /dev, and anybody may put a link there."""
+    if not os.path.isdir("/dev/shm"):
+        pytest.skip("this system has no /dev/shm")
+    victim = tmp_path / "victim"
+    victim.write_text("old")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        link = os.path.join(folder, "link")
+        os.symlink(victim, link)
+        with pytest.raises(OSError, match="symbolic link"):
+            write_output(link, b"new")
+        with pytest.raises(OSError, match="symbolic link"):
+            check_output(link)
+        replace_file(link, b"own")
+        assert not os.path.islink(link)
+    assert victim.read_text() == "old"
+
+
+def test_what_a_program_left_for_itself_is_a_file_of_its_user_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("mine")
+    (tmp_path / "link").symlink_to(file)
+    os.mkfifo(tmp_path / "pipe")
+    os.close(open_own(str(file)))
+    (tmp_path / "folder").mkdir()
+    for name in ("link", "pipe", "folder"):
+        for flags in (os.O_RDONLY, os.O_WRONLY | os.O_CREAT):
+            with pytest.raises(OSError, match=r"no regular file|symbolic links|Is a directory"):
+                open_own(str(tmp_path / name), flags)
+    monkeypatch.setattr("oci.output.os.geteuid", lambda: os.stat(file).st_uid + 1)
+    with pytest.raises(OSError, match="no regular file of this user"):
+        open_own(str(file))
+    monkeypatch.undo()
+    (tmp_path / "twice").hardlink_to(file)
+    with pytest.raises(OSError, match="no regular file of this user"):
+        open_own(str(file))

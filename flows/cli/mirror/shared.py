@@ -136,6 +136,12 @@ class Mirrors:
         scope = Coverage(audit=audit, thorough=thorough, only=self.only)
         return Shared(facts=self.facts, breaker=self.breaker, scope=scope)
 
+    def check(self) -> None:
+        """Raises what no run of these mirrors could get around: what the machine hasn't agreed to, files of theirs that
+        can't be used."""
+        with self.session():
+            pass
+
     @contextmanager
     def session(self) -> Iterator[Session]:
         """Of all mirrors. What was learned about digests is kept, however it ends."""

@@ -70,8 +70,10 @@ def watch(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, 
 
     def read() -> Sequence[Mirror]:
         config = read_config(flags["path"])
-        current[0] = replace(first, config=config, chosen=config.chosen(flags["names"]))
-        return current[0].chosen
+        changed = replace(first, config=config, chosen=config.chosen(flags["names"]))
+        changed.check()
+        current[0] = changed
+        return changed.chosen
 
     def run(mirrors: Sequence[Mirror], on_report: Callable[[MirrorReport], None]) -> None:
         batch = replace(current[0], chosen=tuple(mirrors), breaker=Breaker())
@@ -79,6 +81,7 @@ def watch(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, 
             run_mirrors(session, mirrors, batch.shared(), on_report=on_report)
 
     watched = Watch(run, interval=flags["interval"], jitter=flags["jitter"], metrics_file=flags["metrics_file"])
+    first.check()
     watched.use(first.chosen)
     with Listener(watched, flags["host"], flags["port"]) as listener:
         _log.info("listening on %s port %d", flags["host"], listener.port)

@@ -275,3 +275,15 @@ def test_a_file_is_validated_without_a_network(tmp_path: Path) -> None:
 
     assert done.code == ExitCode.USAGE
     assert f"{path}:3: mirrors[0].schedule.cron" in done.err
+
+
+@pytest.mark.parametrize(
+    "words", [("mirror", "run", "-f"), ("mirror", "check", "-f"), ("mirror", "plan", "-f"), ("auth", "check")], ids=str
+)
+def test_a_file_without_mirrors_is_nothing_to_do(tmp_path: Path, words: tuple[str, ...]) -> None:
+    file = tmp_path / "mirrors.yaml"
+    file.write_text("version: 1\nmirrors: []\n")
+
+    done = transship(*words, str(file))
+
+    assert done.code == ExitCode.DONE, done.err

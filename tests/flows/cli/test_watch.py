@@ -193,6 +193,12 @@ def test_the_command_mirrors_again_and_again_reads_its_file_again_and_drains(
         watched.process.send_signal(signal.SIGHUP)
         until("the mistake is said", lambda: "unknown key" in watched.log)
         assert watched.status("/healthz") == 200
+        write(file, registry, other_registry, [repository])
+        file.write_text(f"{file.read_text()}registries: {{registry.example: {{proxy: 'http://proxy.example:1'}}}}\n")
+        watched.process.send_signal(signal.SIGHUP)
+        until("what the machine didn't agree to is said", lambda: "stay as they are: the mirrors ask" in watched.log)
+        push(registry.url, repository, image(4), "3.0")
+        until("a run by the mirrors as they were", lambda: "3.0" in other_registry.repository_tags(repository))
         write(file, registry, other_registry, [repository, f"{repository}-more"])
         watched.process.send_signal(signal.SIGHUP)
         until("the mirror that is new", lambda: other_registry.repository_tags(f"{repository}-more") == ["1.0"])
@@ -272,10 +278,17 @@ def test_a_port_that_is_taken_and_a_file_that_is_wrong_are_said_at_once(file: Pa
     taken = subprocess.run(
         [str(PROGRAM), "mirror", "watch", "-f", str(file), "--port", port], capture_output=True, check=False
     )
+    asking = file.with_name("asking.yaml")
+    asking.write_text(f"{file.read_text()}registries: {{registry.example: {{proxy: 'http://proxy.example:1'}}}}\n")
+    refused = subprocess.run(
+        [str(PROGRAM), "mirror", "watch", "-f", str(asking), "--port", "0"], capture_output=True, check=False
+    )
     lost = subprocess.run(
         [str(PROGRAM), "mirror", "watch", "-f", f"{file}.lost", "--port", "0"], capture_output=True, check=False
     )
 
     assert taken.returncode == ExitCode.USAGE
     assert f"can't listen on 127.0.0.1 port {port}" in taken.stderr.decode()
+    assert refused.returncode == ExitCode.USAGE
+    assert "this machine didn't agree to" in refused.stderr.decode()
     assert lost.returncode == ExitCode.USAGE

@@ -3,11 +3,12 @@ from __future__ import annotations
 import os
 import resource
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from flows.receiver.journal import Journal
-from flows.receiver.outbox import Outbox, event_of
+from flows.receiver.outbox import PUSHED, Outbox, event_of
 from oci.errors import InvalidInput
 from tests.flows.receiver.test_outbox import push
 
@@ -78,3 +79,31 @@ def test_a_push_that_the_disk_does_not_take_is_not_accepted(path: str) -> None:
     assert len(outbox) == 1
     assert outbox.put([push(2)]) == 1
     assert [event.payload["tag"] for event in journal.waiting()] == ["1.1", "1.2"]
+
+
+def test_only_a_file_of_this_user_alone_is_a_journal(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / "link").symlink_to(victim)
+    (tmp_path / "twice").hardlink_to(victim)
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("link", "twice", "pipe"):
+        with pytest.raises(InvalidInput, match=r"link, or no regular file|symbolic links"):
+            Journal(str(tmp_path / name))
+    assert victim.read_text() == "precious"
+
+
+def test_what_a_journal_says_is_of_pushes_or_is_left_out(path: str) -> None:
+    honest = event_of(push(1))
+    forged = [
+        honest.model_copy(update={"id": uuid4(), "payload": payload})
+        for payload in ({}, honest.payload | {"tag": "../x"}, honest.payload | {"repository": 7})
+    ]
+    other = honest.model_copy(update={"id": uuid4(), "event": "prefect.flow-run.Failed"})
+    journal = Journal(path)
+    journal.accepted([*forged, other, honest])
+
+    waiting = list(Outbox(journal=journal)._waiting)
+
+    assert [event.event for event in waiting] == [PUSHED, PUSHED]
+    assert waiting[1] == honest

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -10,6 +11,7 @@ import httpx
 import pytest
 
 from oci.cancel import CancelToken
+from oci.digest import Digest
 from oci.errors import Cancelled, InvalidInput
 from oci.mirror.compare import compare
 from oci.mirror.comparison import CHECK, Coverage
@@ -168,6 +170,25 @@ def test_chosen_platforms_are_unchanged_next_time_without_reading_the_index_agai
     assert first[:2] == (1, 0)
     assert again == (0, 1, 4)
     assert digest_at(other_registry, repository, "1.0") not in ("", whole.digest)
+
+
+@pytest.mark.parametrize("value", ["unknown", "2026-11-29T12:00:00", "yesterday", "", "9999-12-31T23:59:59-23:59"])
+def test_what_a_file_of_facts_says_ends_no_run(tmp_path: Path, value: str) -> None:
+    name, digest, now = "registry.example/web", Digest(image(1).digest), datetime.now(UTC)
+    file = tmp_path / "facts.json"
+    keys = (f"looked {name}", f"seen {name}@{digest}", f"created {digest}", f"attached {name}:1", f"blob x {digest}")
+    file.write_text(json.dumps({"version": 1, "facts": dict.fromkeys(keys, value)}))
+    facts = DigestCache(str(file))
+
+    assert abs(facts.age(name, digest, now)) >= timedelta()
+    assert facts.attached_due(f"{name}:1", timedelta(days=1), now) in (True, False)
+    facts.looked(name, now)
+    facts.save()
+
+
+def test_a_file_of_facts_that_is_a_pipe_has_none(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "facts.json")
+    assert list(DigestCache(str(tmp_path / "facts.json")).blob_locations()) == []
 
 
 def test_a_mutated_immutable_tag_raises_an_alarm_and_is_not_overwritten(

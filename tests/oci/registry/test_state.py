@@ -116,6 +116,33 @@ def test_a_stale_fact_costs_a_request_and_heals(tmp_path: Path, works: bool) -> 
     assert known.works["HEAD_MANIFEST"] is False
 
 
+@pytest.mark.parametrize("limit", [-(1 << 70), -1, 1, 1000])
+def test_a_limit_that_no_run_has_learned_counts_for_nothing(tmp_path: Path, limit: int) -> None:
+    """Of -1 bytes, a body never ends; of 1, it nearly never does."""
+    facts = {"at": time.time(), "body_limit": limit, "rates": {"POST upload": -1e300}}
+    with NoHead() as server:
+        content = {"version": 1, "registries": {server.lasting_host: facts}}
+        (tmp_path / "registries.json").write_text(json.dumps(content))
+        with registries(tmp_path) as (opened, meter):
+            store = opened.repository(Repository(server.lasting_host, "a/b"))
+            assert store.put_blob(described(DATA), reader_of(DATA)) is BlobOutcome.WRITTEN
+    assert counts(meter).get("PATCH upload", 0) == 0
+
+
+def test_state_that_is_a_pipe_or_a_link_is_none(tmp_path: Path) -> None:
+    """Nobody writes to the pipe: a run that opened it would wait for ever."""
+    state = State(str(tmp_path / "real"))
+    state.learn({"registry.example": Facts(body_limit=300_000)})
+    for folder, make in (
+        ("pipe", os.mkfifo),
+        ("link", lambda path: path.symlink_to(tmp_path / "real/registries.json")),
+    ):
+        (tmp_path / folder).mkdir()
+        make(tmp_path / folder / "registries.json")
+        assert State(str(tmp_path / folder)).facts("registry.example") == Facts()
+    assert State(str(tmp_path / "real")).facts("registry.example").body_limit == 300_000
+
+
 def test_the_next_run_begins_with_the_rate_that_a_registry_allowed(tmp_path: Path) -> None:
     """Without a state (`--no-state`) each run finds it out anew, and nothing else differs."""
     refused, begun = [], []
