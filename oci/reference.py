@@ -24,6 +24,7 @@ ARCHIVE_PREFIX = "archive:"
 S3_PREFIX = "s3://"
 DOCKER_ARCHIVE_PREFIX, OCI_ARCHIVE_PREFIX = ARCHIVE_TRANSPORTS = ("docker-archive:", "oci-archive:")
 _SHOWN = 200
+_EMPTY_SEGMENTS = frozenset({"", ".", ".."})
 
 
 class Repository(Struct, frozen=True, order=True):
@@ -174,6 +175,11 @@ def is_tag(name: str) -> bool:
     return _TAG.fullmatch(name) is not None
 
 
+def is_path(name: str) -> bool:
+    """Says the same of the path of a repository."""
+    return _REPOSITORY.fullmatch(name) is not None and not _EMPTY_SEGMENTS & set(name.split("/"))
+
+
 def parse_any(text: str) -> Reference:
     """Reads `oci:PATH[:TAG]`, `oci:PATH@DIGEST`, `archive:LOCATION@DIGEST` or a registry reference, with or without the
     `docker://` that skopeo and podman write before it (containers-transports(5)). A layout without a tag means
@@ -262,6 +268,6 @@ def _repository(name: str, text: str) -> Repository:
             f"{clipped(text)}: repository can only contain the characters a-z 0-9 _ - . / and be 2 to 255 long",
             hint="a repository name is lower case, without a scheme",
         )
-    if any(segment in ("", ".", "..") for segment in path.split("/")):
+    if _EMPTY_SEGMENTS & set(path.split("/")):
         raise InvalidReference(f"{clipped(text)}: an empty, '.' or '..' path segment is not part of a repository name")
     return Repository(host, path)

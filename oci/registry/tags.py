@@ -11,7 +11,7 @@ import msgspec
 
 from oci.descriptor import parse_json
 from oci.errors import Refused, StoreError
-from oci.reference import is_tag
+from oci.reference import is_path, is_tag
 from oci.registry.endpoints import GET_CATALOG, GET_TAGS, GET_TAGS_AFTER, GET_TAGS_PAGE, Kind
 from oci.registry.http import target as targets
 from oci.registry.http.answer import Answer
@@ -97,9 +97,9 @@ def _pages(
         names = _names(answer, transport, subject, listing)
         new = [name for name in dict.fromkeys(names) if name not in listed]
         listed.update(new)
-        usable = [name for name in new if (is_tag(name) if scope.repository else name)]
+        usable = [name for name in new if (is_tag if scope.repository else is_path)(name)]
         if len(usable) < len(new):
-            learned.note(f"names in the list of {subject} that are not tags, left out")
+            learned.note(f"names in the list of {subject} that can't be asked for, left out")
         yield from usable
         link = answer.headers.get("link", "")
         unread = link != "" and _LINK.search(link) is None  # a form that RFC 8288 doesn't have: there is more

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -9,7 +10,9 @@ from pathlib import Path
 from click.shell_completion import CompletionItem
 
 from flows.cli.start.complete import references
+from oci.layout.index import REF_NAME
 from tests.servers.docker_registry import DockerRegistry
+from tests.servers.http_server import LoopbackServer, QuietHandler
 from tests.support.command import PROGRAM, transship
 from tests.support.content import image, push
 
@@ -62,3 +65,46 @@ def test_tags_of_a_folder_complete(tmp_path: Path) -> None:
 def test_what_can_not_be_asked_completes_nothing() -> None:
     for text in ("", "web", "127.0.0.1:1/", "127.0.0.1:1/shop/app:", "A.example/UPPER:1", "oci:/nonexistent:"):
         assert references(text) == []
+
+
+HOSTILE = (
+    "$(touch pwned)",
+    "`touch pwned`",
+    "a\nfile,/etc",
+    "a\x1b[2J",
+    "a;touch pwned",
+    "a b",
+    "\u202eb",
+    "../ab",
+    "-x",
+)
+
+
+class _Hostile(QuietHandler):
+    def do_GET(self) -> None:
+        if self.path.startswith("/v2/_catalog"):
+            self.answer(200, json.dumps({"repositories": ["shop/ok", *(f"shop/{name}" for name in HOSTILE)]}).encode())
+        elif "/tags/list" in self.path:
+            self.answer(200, json.dumps({"name": "shop/ok", "tags": ["ok", *HOSTILE]}).encode())
+        else:
+            self.answer(404)
+
+
+class Hostile(LoopbackServer):
+    handler = _Hostile
+
+
+def test_no_name_of_a_stranger_reaches_the_line_that_a_person_writes(tmp_path: Path) -> None:
+    """What a shell completes is run with the next press of a key."""
+    folder = tmp_path / "to"
+    (tmp_path / "file").touch()
+    assert transship("push", "-i", f"oci:{folder}:ok", "-f", str(tmp_path / "file")).code == 0
+    index = json.loads((folder / "index.json").read_text())
+    entry = index["manifests"][0]
+    index["manifests"] += [{**entry, "annotations": {REF_NAME: name}} for name in HOSTILE]
+    (folder / "index.json").write_text(json.dumps(index))
+    with Hostile() as server:
+        assert names(references(f"{server.host}/sh")) == [f"{server.host}/shop/ok"]
+        assert names(references(f"{server.host}/shop/ok:")) == [f"{server.host}/shop/ok:ok"]
+        assert typed(f"transship copy -i {server.host}/shop/") == [f"{server.host}/shop/ok"]
+    assert names(references(f"oci:{folder}:")) == [f"oci:{folder}:ok"]
