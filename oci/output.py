@@ -67,15 +67,19 @@ def os_errors(
         raise store_error(error, side=side, store=store, subject=subject, operation=operation, named=named) from error
 
 
-def read_named(path: str, operation: str, *, limit: int = -1, hint: str = "") -> bytes:
-    """Reads at most `limit` bytes of a file that a person named. Raises a StoreError, nearly always an UnusableFile,
-    with `hint` if one is given."""
+def read_named(path: str, operation: str, *, limit: int, hint: str = "", head: bool = False) -> bytes:
+    """Reads a file that a person named. Raises a StoreError, nearly always an UnusableFile, with `hint` if one is
+    given; also for a file of more than `limit` bytes, of which the beginning would mean something else. With `head`,
+    only the beginning is wanted."""
     try:
         with os_errors(subject=path, operation=operation, named=True), open(path, "rb") as file:
-            return file.read(limit)
+            data = file.read(limit if head else limit + 1)
     except StoreError as error:
         error.hint = hint or error.hint
         raise
+    if len(data) > limit:
+        raise UnusableFile(f"it has more than {limit} bytes", subject=path, operation=operation, hint=hint)
+    return data
 
 
 @contextmanager
@@ -148,6 +152,18 @@ def check_output(path: str) -> None:
     os.stat(os.path.join(folder, ""))
     if not (os.access(path, os.W_OK) if _is_stream(path) else os.access(folder, os.W_OK | os.X_OK)):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+
+def open_regular(path: str) -> int:
+    """Opens a regular file for reading, perhaps through links. Raises OSError for anything else: a pipe would make us
+    wait for its writer, and a device may never end."""
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(file).st_mode
+    if stat.S_ISREG(mode):
+        return file
+    os.close(file)
+    code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+    raise OSError(code, os.strerror(code) if stat.S_ISDIR(mode) else "this is no regular file", path)
 
 
 def open_own(path: str, flags: int = os.O_RDONLY, mode: int = PRIVATE) -> int:

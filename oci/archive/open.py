@@ -5,7 +5,6 @@ The modules that speak to S3 import boto3, which takes a while: they are importe
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable, Iterator
 from typing import Protocol
@@ -16,7 +15,7 @@ from oci.cancel import CancelToken
 from oci.digest import READ_SIZE
 from oci.errors import IntegrityError
 from oci.meter import Meter
-from oci.output import os_errors
+from oci.output import open_regular, os_errors
 from oci.reference import S3_PREFIX, ArchiveName
 
 
@@ -52,9 +51,7 @@ class FileReader:
         self._side = side
         self._cancel = cancel
         with os_errors(side=side, store=path, operation="opening", named=True):
-            if os.path.isdir(path):
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-            self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self._file = open_regular(path)
             self._mark = self._marked()
             self.size = self._mark[0]
 

@@ -15,7 +15,7 @@ from oci.reference import Reference, parse_tag
 
 def read_lock(path: str) -> ImagesLock | BundleLock:
     """Raises InvalidDocument for a file that is neither kind, UnusableFile for one that can't be read."""
-    node = parse(read_named(path, "reading the lock file", limit=SIZE_LIMIT + 1), path)
+    node = parse(read_named(path, "reading the lock file", limit=SIZE_LIMIT), path)
     kind = node.fields("kind", strict=False)["kind"]
     if kind.value == IMAGES_LOCK:
         return ImagesLock.from_node(node)

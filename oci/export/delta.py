@@ -45,7 +45,9 @@ def known_blobs(session: Session, where: str, plan: Plan) -> DeltaBase:
     """`where` is an archive, a repository or layout folder, or a file in which digests stand, of blobs or of images.
     Raises InvalidInput for anything else."""
     location = where.removeprefix(ARCHIVE_PREFIX)
-    if in_object_store(location) or (os.path.isfile(location) and _start(location, _HEAD)[_MAGIC] == b"ustar"):
+    if in_object_store(location) or (
+        os.path.isfile(location) and _read(location, _HEAD, head=True)[_MAGIC] == b"ustar"
+    ):
         return _of_archive(session, location)
     if os.path.isfile(where):
         return _of_list(where, plan)
@@ -62,8 +64,8 @@ def known_blobs(session: Session, where: str, plan: Plan) -> DeltaBase:
         ) from error
 
 
-def _start(path: str, limit: int) -> bytes:
-    return read_named(path, "reading what the other side has", limit=limit)
+def _read(path: str, limit: int, *, head: bool = False) -> bytes:
+    return read_named(path, "reading what the other side has", limit=limit, head=head)
 
 
 def _of_archive(session: Session, location: str) -> DeltaBase:
@@ -82,7 +84,7 @@ def _identity(contents: Contents) -> Digest:
 
 
 def _of_list(path: str, plan: Plan) -> DeltaBase:
-    listed = _start(path, _LIST_LIMIT).decode(errors="replace")
+    listed = _read(path, _LIST_LIMIT).decode(errors="replace")
     digests = {Digest(text) for text in _DIGEST.findall(listed)}
     if not digests:
         raise InvalidInput(f"{path}: there is no digest in it", hint="give a lock file, or a list of digests")

@@ -15,7 +15,7 @@ from msgspec import Struct
 from oci.descriptor import OCI_INDEX, Descriptor, as_list, as_object, as_text, parse_json
 from oci.digest import Digest
 from oci.errors import InvalidManifest, Refused
-from oci.output import BY_UMASK, replace_file
+from oci.output import BY_UMASK, open_regular, replace_file
 from oci.reference import LayoutFolder, is_tag
 
 REF_NAME = "org.opencontainers.image.ref.name"
@@ -160,7 +160,7 @@ class LayoutIndex:
 
     def _read(self) -> tuple[Entry, list[Entry]]:
         """Returns the whole file, and the list in it."""
-        with open(self._file, "rb") as file:
+        with os.fdopen(open_regular(self._file), "rb") as file:
             raw = file.read(INDEX_LIMIT + 1)
         if len(raw) > INDEX_LIMIT:
             raise InvalidManifest(f"{self._where()}index.json has more than {INDEX_LIMIT} bytes")
@@ -169,7 +169,7 @@ class LayoutIndex:
             return body, [as_object(entry, "manifests[]") for entry in as_list(body.get("manifests"), "manifests")]
 
     def _check_version(self) -> None:
-        with open(self._marker, "rb") as file:
+        with os.fdopen(open_regular(self._marker), "rb") as file:
             raw = file.read(_LAYOUT_FILE_LIMIT)
         with self._named():
             version = as_text(_object(raw, "oci-layout").get("imageLayoutVersion"), "imageLayoutVersion")

@@ -46,7 +46,7 @@ def read_config(path: str, environment: Mapping[str, str] | None = None) -> Mirr
     data = read_named(
         path,
         "reading the mirrors",
-        limit=yaml_lines.SIZE_LIMIT + 1,
+        limit=yaml_lines.SIZE_LIMIT,
         hint="name a file of mirrors: `transship init` writes one",
     )
     return parse_config(data, path, os.environ if environment is None else environment).with_(from_file=True)

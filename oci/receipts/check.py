@@ -79,7 +79,7 @@ def find_receipt(session: Session, name: str, keys: Sequence[PublicKey]) -> Relo
     one of the keys has signed, of the 200 that say that they are the newest. Raises NotSigned, and NotFound where there
     is no receipt at all."""
     if os.path.exists(name):
-        data = read_named(name, "reading the receipt", limit=RECEIPT_LIMIT + 1, hint="name the file of a receipt")
+        data = read_named(name, "reading the receipt", limit=RECEIPT_LIMIT, hint="name the file of a receipt")
         return read_receipt(data, keys, name)
     if not (name.startswith(LAYOUT_PREFIX) or "@" in name or ":" in name.rpartition("/")[2]):
         hint = "check the path; an image that a receipt is attached to is named with its tag or digest"

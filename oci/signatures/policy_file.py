@@ -103,9 +103,7 @@ class Document(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 def read_policy(path: str) -> SignaturePolicy:
     """Raises InvalidInput, which names the file, for one that can't be read or says something that isn't known."""
-    data = read_named(path, "reading the policy", limit=FILE_LIMIT + 1, hint=WRITE_ONE)
-    if len(data) > FILE_LIMIT:
-        raise InvalidInput(f"{path}: a policy of more than {FILE_LIMIT} bytes")
+    data = read_named(path, "reading the policy", limit=FILE_LIMIT, hint=WRITE_ONE)
     return _read(path, data, os.stat(path).st_mtime_ns)
 
 

@@ -20,6 +20,7 @@ from oci.units import counted
 if TYPE_CHECKING:
     from flows.deploy.declaration import Change
 
+_TEMPLATE_LIMIT = 4 << 20
 _HEADER = ("Outcome", "Kind", "Name", "Detail")
 
 
@@ -107,7 +108,7 @@ def deploy(invocation: Invocation, /, **flags: Any) -> None:
 def _template(path: str) -> dict[str, Any] | None:
     if not path:
         return None
-    data = read_named(path, "reading the job template")
+    data = read_named(path, "reading the job template", limit=_TEMPLATE_LIMIT)
     try:
         template = parse_json(data)
     except ValueError as error:

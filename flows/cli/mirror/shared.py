@@ -29,6 +29,8 @@ from oci.relocation.session import Access, Session
 F = TypeVar("F", bound=Callable[..., Any])
 
 _FILE = "mirrors.yaml"
+_ONLY_LIMIT = 256 << 20
+"""Bytes of a report that --only reads: one of some hundred thousand tags."""
 
 
 def _complete_name(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
@@ -183,7 +185,7 @@ class Mirrors:
 
 
 def _only(path: str) -> tuple[str, ...]:
-    names = read_only(read_named(path, "reading what to look at").decode("utf-8", "replace"), path)
+    names = read_only(read_named(path, "reading what to look at", limit=_ONLY_LIMIT).decode("utf-8", "replace"), path)
     if not names:
         raise InvalidInput(f"{path} names nothing", hint="nothing failed there: leave out --only")
     return names

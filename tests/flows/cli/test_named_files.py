@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -167,3 +168,25 @@ def test_every_flag_of_a_file_is_in_a_table() -> None:
     shared = {(name, flag) for name, flag in flags if flag in SHARED}
 
     assert flags - shared - ELSEWHERE - READ.keys() - WRITTEN.keys() == set()
+
+
+@pytest.mark.parametrize(("name", "flag"), [*READ, *((name, "") for name in SHARED)], ids=str)
+def test_a_file_without_an_end_is_refused(folder: Path, name: str, flag: str) -> None:
+    """Of a list of tokens or of certificates the beginning would be another list."""
+    words = READ[name, flag][0] if flag else "tag list -i 127.0.0.1:1/shop/app"
+    if name.startswith("--s3"):
+        words = "archive list s3://bucket/key --s3-endpoint https://127.0.0.1:1"
+    code, text = run(words.replace("{folder}", str(folder)), flag or name, Path("/dev/zero"))
+
+    assert code == ExitCode.USAGE, text
+
+
+@pytest.mark.parametrize("name", ["copy", "pull", "archive plan", "describe", "inspect"])
+def test_an_archive_that_is_a_pipe_is_refused_at_once(folder: Path, name: str) -> None:
+    """An archive is read at any place of it; who opened the pipe would wait for somebody to write."""
+    pipe = folder / "pipe"
+    pipe.unlink(missing_ok=True)
+    os.mkfifo(pipe)
+    for flag in [flag for of, flag in READ if of == name and flag in ("--tar", "--base")]:
+        code, text = run(READ[name, flag][0], flag, pipe)
+        assert (code, "no regular file" in text) == (ExitCode.USAGE, True), text

@@ -436,6 +436,19 @@ def test_blobs_that_are_links_fifos_or_folders_are_not_read(layout: Layout, fold
             path.unlink()
 
 
+@pytest.mark.parametrize("name", ["index.json", "oci-layout"])
+def test_a_fifo_in_a_layout_is_not_waited_for(layout: Layout, folder: Path, name: str) -> None:
+    image = content.image(1)
+    put(layout, image, "1.0")
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    other = open_layout(folder)
+
+    for ask in (other.tags, lambda: other.get_manifest("1.0"), lambda: put(other, image, "2.0")):
+        with pytest.raises(Refused, match="no regular file"):
+            ask()
+
+
 def test_a_link_in_the_place_of_a_blob_is_replaced_and_not_written_through(
     layout: Layout, folder: Path, tmp_path: Path
 ) -> None:
