@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import threading
+import zlib
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from itertools import islice
 from typing import Any
 
 from oci.descriptor import Descriptor
-from oci.digest import Chunk, Digest, verified
-from oci.errors import Denied, NotFound, RateLimited, Refused, StoreError, Unauthorized, Unavailable
+from oci.digest import Chunk, Digest, hex_of, verified
+from oci.errors import Denied, NotFound, RateLimited, StoreError, Unauthorized, Unavailable
 from oci.meter import PartThreads
 from oci.registry.endpoints import GET_BLOB, GET_FIRST_BYTE, GET_RANGE, HEAD_BLOB, Kind
 from oci.registry.http import target as targets
-from oci.registry.http.answer import OpenAnswer
+from oci.registry.http.answer import OpenAnswer, codings_of, undone
 from oci.registry.http.request import Request
 from oci.registry.http.transport import Transport
-from oci.registry.profiles import Remote, is_refusal
+from oci.registry.profiles import Remote
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 PART = 4 << 20
 """Bytes of a range, where a blob is read over several connections."""
+
+_BUSY = frozenset({0, 408, 425, 429, 502, 503, 504})
+"""No answer, or one that says nothing about what was asked for."""
+
+_USED_UP = frozenset({401, 403, 404})
+"""What storage answers to a signed URL that has ended."""
 
 _PROGRESS = 1 << 20
 """Bytes after which a read counts as going well again."""
@@ -67,28 +75,61 @@ def blob_size(remote: Remote, digest: Digest) -> int | None:
 
 def _first_byte(remote: Remote, digest: Digest, refusal: StoreError | None) -> int | None:
     """The size that the answer to a GET states; the body is counted where it states none. `refusal` is the answer to a
-    HEAD before."""
-    try:
-        with remote.transport.open(_request(remote, GET_FIRST_BYTE, digest, headers={"Range": "bytes=0-0"})) as answer:
-            if answer.status == 404:
-                return None
-            if refusal is not None:
-                remote.learned.refuse(HEAD_BLOB, refusal)
-            total = _CONTENT_RANGE.fullmatch(answer.headers.get("content-range", "").strip())
-            if answer.status == 206 and total is not None and total.group(3) != "*":
-                return _number(total.group(3))
-            size = _number(answer.headers.get("content-length", ""))
-            if answer.status == 200 and size is not None:
-                return size
-            return sum(map(len, answer.chunks())) if answer.status == 200 else None
-    except (Denied, Unauthorized):
-        if remote.transport.side == "destination":
-            return None
-        raise
-    except Refused as error:
-        if error.status != 416:
+    HEAD before. Where a range is refused, or answered without the whole length, all of the blob is asked for."""
+    refused_range: StoreError | None = None
+    for ranged in (True, False) if remote.learned.works(GET_RANGE) is not False else (False,):
+        headers = {"Range": "bytes=0-0"} if ranged else {}
+        request = _request(remote, GET_FIRST_BYTE, digest, headers=headers, retry=not ranged)
+        try:
+            with remote.transport.open(request) as answer:
+                if answer.status == 404:
+                    return None
+                size = _stated(answer, digest)
+        except RateLimited:
             raise
-        return 0  # no first byte: the blob is empty (RFC 9110, 15.5.17)
+        except StoreError as error:
+            if ranged and error.status:
+                refused_range = error
+                continue
+            if ranged:
+                remote.check_answered(error)
+                continue
+            if isinstance(error, Denied | Unauthorized) and remote.transport.side == "destination":
+                return None
+            raise
+        if refusal is not None:
+            remote.learned.refuse(HEAD_BLOB, refusal)
+        if refused_range is not None and size:  # an empty blob has no first byte (416)
+            remote.learned.refuse(GET_RANGE, refused_range)
+        if size is not None:
+            return size
+    return None
+
+
+def _stated(answer: OpenAnswer, digest: Digest) -> int | None:
+    """The size of a blob by the answer to a GET; None where only a part of it came, and no word of the whole."""
+    if answer.status == 206:
+        total = _CONTENT_RANGE.fullmatch(answer.headers.get("content-range", "").strip())
+        return _number(total.group(3)) if total is not None else None
+    size = _number(answer.headers.get("content-length", ""))
+    if not codings_of(answer.headers):
+        return size if size is not None else sum(map(len, answer.chunks()))
+    # Compressed on the way, or labelled with the coding that the blob has by itself: the digest tells.
+    as_sent, plain = hashlib.new(digest.partition(":")[0]), 0
+
+    def seen() -> Iterator[Chunk]:
+        nonlocal size
+        size = 0
+        for chunk in answer.chunks():
+            as_sent.update(chunk)
+            size += len(chunk)
+            yield chunk
+
+    chunks = seen()
+    with suppress(zlib.error):
+        plain = sum(map(len, undone(chunks, codings_of(answer.headers))))
+    sum(map(len, chunks))
+    return size if as_sent.hexdigest() == hex_of(digest) or not plain else plain
 
 
 def _number(text: str) -> int | None:
@@ -177,7 +218,7 @@ def _continued(remote: Remote, blob: Descriptor, position: int, end: int) -> Ite
     attempts, renewed = remote.attempts(), False
     while position < end or (start == end == blob.size == 0):
         try:
-            with _open(remote, blob, position, end) as chunks:
+            with _open(remote, blob, position, end, renewed) as chunks:
                 for chunk in chunks:
                     position += len(chunk)
                     remote.transport.meter.read(len(chunk))
@@ -216,9 +257,10 @@ class _Reading(ExitStack):
         return self._chunks
 
 
-def _open(remote: Remote, blob: Descriptor, position: int, end: int) -> _Reading:
+def _open(remote: Remote, blob: Descriptor, position: int, end: int, renewed: bool) -> _Reading:
     """Retried by the caller, who knows how far it got; a first answer that fails is the transport's. Where a range is
-    refused, the whole blob is read and what isn't wanted is dropped."""
+    refused, also by the storage that a `renewed` signed URL leads to, the whole blob is read and what isn't wanted is
+    dropped."""
     whole = position == 0 and end == blob.size
     ranged = not whole and remote.learned.works(GET_RANGE) is not False
     stack = ExitStack()
@@ -228,7 +270,8 @@ def _open(remote: Remote, blob: Descriptor, position: int, end: int) -> _Reading
         try:
             answer = stack.enter_context(remote.transport.open(request))
         except StoreError as refusal:
-            if not ranged or not is_refusal(refusal):
+            used_up = refusal.redirected and not renewed and refusal.status in _USED_UP
+            if not ranged or refusal.status in _BUSY or used_up:
                 raise
             request = _request(remote, GET_BLOB, blob.digest)
             answer = stack.enter_context(remote.transport.open(request))
@@ -280,7 +323,8 @@ def _asked_for(
     skip = 0
     if answer.status == 206:
         match = _CONTENT_RANGE.fullmatch(answer.headers.get("content-range", "").strip())
-        if match is None or int(match.group(1)) != position or int(match.group(2)) != end - 1:
+        expected = [(str(position), str(end - 1), total) for total in (str(size), "*")]
+        if match is None or match.groups() not in expected:
             content_range = answer.headers.get("content-range", "no Content-Range")
             message = f"asked for bytes {position}-{end - 1}, got {content_range!r}"
             remote.learned.refuse(GET_RANGE)  # the next attempt reads the whole blob
@@ -290,7 +334,7 @@ def _asked_for(
     elif not whole:
         skip = position
     remaining = end - position
-    for chunk in answer.chunks() if answer.status == 206 else answer.plain_chunks(size):
+    for chunk in answer.chunks() if answer.status == 206 else answer.plain_chunks(size, blob.media_type):
         piece = chunk[skip:] if skip else chunk
         skip = max(0, skip - len(chunk))
         if not whole:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -27,6 +27,14 @@ SHORT = 64 << 10
 
 _DECODED_AT_A_TIME = 1 << 20
 """Bytes that a compressed body is unpacked to in a step: what a few bytes unpack to has no bound (zlib)."""
+
+_MEMBERS = 1000
+"""Members of a gzip body that are read (RFC 1952, 2.2): what follows each of them is copied."""
+
+_CODINGS = frozenset({"gzip", "x-gzip", "deflate"})
+_PLAIN = frozenset({"", "identity"})
+_MAGIC = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd"}
+"""How the bytes of a layer begin that is compressed itself, by the end of its media type."""
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -88,25 +96,23 @@ class OpenAnswer:
         except WireError as error:
             raise self._failures.broken(error, self._request, self.url) from error
 
-    def plain_chunks(self, size: int) -> Iterator[Chunk]:
+    def plain_chunks(self, size: int, media_type: str = "") -> Iterator[Chunk]:
         """Yield the body decoded where a proxy compressed it unasked. A body of `size` bytes, as long as the blob
-        itself, is taken as it is: object stores label a compressed layer with the coding that the layer has."""
-        decoder = _decoder(self.headers.get("content-encoding", ""))
-        if decoder is None or self.headers.get("content-length", "") == str(size):
-            yield from self.chunks()
-            return
-        for chunk in self.chunks():
-            pending: Chunk = chunk
-            while pending:
-                try:
-                    plain = decoder.decompress(pending, _DECODED_AT_A_TIME)
-                except zlib.error as error:
-                    raise self._failures.refused(
-                        f"the body is not what its coding says: {error}", self._request
-                    ) from error
-                pending = decoder.unconsumed_tail
-                if plain:
-                    yield plain
+        itself, is taken as it is: object stores label a compressed layer with the coding that the layer has. Where no
+        length is given, the beginning tells: a layer that is compressed by its media type is so, once decoded."""
+        codings = codings_of(self.headers)
+        chunks = self.chunks()
+        if codings and self.headers.get("content-length", "") != str(size):
+            first = next(chunks, b"")
+            magic = next((magic for end, magic in _MAGIC.items() if media_type.endswith(end)), b"")
+            begins = _beginning(first, codings)
+            chunks = _joined(first, chunks)
+            if begins.startswith(magic) and (begins or not size):
+                chunks = undone(chunks, codings)
+        try:
+            yield from chunks
+        except zlib.error as error:
+            raise self._failures.refused(f"the body is not what its coding says: {error}", self._request) from error
 
     @property
     def started(self) -> float:
@@ -120,22 +126,36 @@ class OpenAnswer:
             body += chunk
             if len(body) > limit:
                 raise self._too_long(limit)
-        coding = self.headers.get("content-encoding", "")
-        return bytes(body) if coding in ("", "identity") else self._decoded(bytes(body), coding, limit)
+        return self._decoded(bytes(body), limit)
 
-    def _decoded(self, body: bytes, coding: str, limit: int) -> bytes:
+    def excerpt(self, limit: int) -> bytes:
+        """The beginning of an error's body, decoded. Nothing where it breaks off: docker-registry's 416 announces the
+        blob's length, and the status says enough."""
+        body = bytearray()
+        try:
+            for chunk in self.chunks():
+                body += chunk
+                if len(body) > limit:
+                    break
+            return self._decoded(bytes(body), limit * 16)
+        except StoreError:
+            return b""
+
+    def _decoded(self, body: bytes, limit: int) -> bytes:
         """Undoes gzip and deflate, which some proxies apply although only `identity` is accepted. Another coding is
         perhaps none: the content says whether it can be used."""
-        decoder = _decoder(coding)
-        if decoder is None:
+        codings = codings_of(self.headers)
+        if not codings:
             return body
+        plain = bytearray()
         try:
-            plain = decoder.decompress(body, limit + 1)
+            for piece in undone([body], codings):
+                plain += piece
+                if len(plain) > limit:
+                    raise self._too_long(limit)
         except zlib.error:
             return body  # a proxy that decoded the body, and left the header
-        if len(plain) > limit:
-            raise self._too_long(limit)
-        return plain
+        return bytes(plain)
 
     def _too_long(self, limit: int) -> StoreError:
         return self._failures.refused(
@@ -162,9 +182,57 @@ class OpenAnswer:
             self._pace = None
 
 
-def _decoder(coding: str) -> zlib._Decompress | None:
-    """Return what undoes a Content-Encoding, None for identity and for a coding that is not known here."""
-    coding = coding.lower()
-    if coding not in ("gzip", "x-gzip", "deflate"):
-        return None
-    return zlib.decompressobj(47 if "gzip" in coding else 15)
+def codings_of(headers: Headers) -> tuple[str, ...]:
+    """Return the codings of a body in the order in which they were applied (RFC 9110, 8.4); none where one of them is
+    not known here."""
+    text = headers.get("content-encoding", "")
+    codings = tuple(name for part in text.lower().split(",") if (name := part.strip()) not in _PLAIN) if text else ()
+    return codings if _CODINGS.issuperset(codings) else ()
+
+
+def undone(chunks: Iterable[Chunk], codings: tuple[str, ...]) -> Iterator[Chunk]:
+    """Yield a body without its codings. Raise zlib.error where it doesn't have them."""
+    for coding in reversed(codings):
+        chunks = _inflated(chunks, coding)
+    return iter(chunks)
+
+
+def _inflated(chunks: Iterable[Chunk], coding: str) -> Iterator[Chunk]:
+    """Undo one coding. `deflate` comes with zlib's frame and without it (RFC 9110, 8.4.1.2)."""
+    is_gzip = coding != "deflate"
+    decoder, begun, members = zlib.decompressobj(47 if is_gzip else 15), False, 1
+    for chunk in chunks:
+        pending: Chunk = chunk
+        while pending:
+            try:
+                plain = decoder.decompress(pending, _DECODED_AT_A_TIME)
+            except zlib.error:
+                if is_gzip or begun:
+                    raise
+                decoder, begun = zlib.decompressobj(-15), True
+                continue
+            begun = True
+            if plain:
+                yield plain
+            pending = decoder.unconsumed_tail
+            if decoder.eof:
+                pending = decoder.unused_data
+                if not is_gzip or (pending and not pending.startswith(b"\x1f")):
+                    return  # what follows is padding, as for gzip itself
+                members += 1
+                if members > _MEMBERS:
+                    raise zlib.error(f"more than {_MEMBERS} gzip members")
+                decoder = zlib.decompressobj(31)
+
+
+def _joined(first: Chunk, others: Iterator[Chunk]) -> Iterator[Chunk]:
+    yield first
+    yield from others
+
+
+def _beginning(chunk: Chunk, codings: tuple[str, ...]) -> bytes:
+    """Return how a body begins without its codings, as far as a first piece of it tells; empty where it has none."""
+    try:
+        return bytes(next(undone([chunk], codings), b"")[:8])
+    except zlib.error:
+        return b""

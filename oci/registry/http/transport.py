@@ -339,15 +339,7 @@ class Transport:
             if "ratelimit-remaining" in answer.headers:
                 self._watch_quota(answer.headers)
             return
-        body = b""
-        if request.method != "HEAD":
-            try:
-                for chunk in answer.chunks():
-                    body += chunk
-                    if len(body) > ERROR_LIMIT:
-                        break
-            except StoreError:
-                body = b""  # docker-registry's 416 announces the blob's length: the status says enough
+        body = answer.excerpt(ERROR_LIMIT) if request.method != "HEAD" else b""
         body, identity = without_login(body, sent), self.login.identity(sent)
         error = self._failures.unwanted(answer.status, answer.headers, body, request, url=answer.url, identity=identity)
         error.redirected = not answer.url.endswith(request.target.path)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import random
-from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -19,42 +18,14 @@ from oci.reference import Repository
 from oci.relocation.verify import verify_names
 from oci.store import BlobOutcome, reader_of
 from tests.oci.registry.conftest import Client
-from tests.servers.strict_registry import Refusal, StrictHandler, StrictRegistry
+from tests.servers.quirky_registry import Quirk, Quirky
+from tests.servers.strict_registry import Refusal, StrictRegistry
 from tests.support.content import image, index, push
 from tests.support.relocating import session
 
 DATA = random.Random(12).randbytes(400_000)
 BLOB = Descriptor("application/octet-stream", digest_of(DATA), len(DATA))
 IMAGE = image(8300)
-Quirk = Callable[[Any, str], bool]
-
-
-class _Quirky(StrictHandler):
-    def _route(self, path: str) -> None:
-        owner: Any = self.registry
-        if not owner.quirk(self, path):
-            super()._route(path)
-
-    def answer(self, status: int, body: bytes = b"", /, **headers: str) -> None:
-        super().answer(self.registry.statuses.get((self.command, status), status), body, **headers)  # type: ignore[attr-defined]
-
-
-class Quirky(StrictRegistry):
-    """`quirk` answers a request in place of the registry, or says that it doesn't. `statuses` are given instead of
-    others, by method."""
-
-    handler = _Quirky
-
-    def __init__(
-        self, quirk: Quirk = lambda call, path: False, statuses: dict[tuple[str, int], int] | None = None
-    ) -> None:
-        super().__init__()
-        self.quirk, self.statuses, self.once = quirk, statuses or {}, True
-
-    def first(self) -> bool:
-        """True for a single call."""
-        first, self.once = self.once, False
-        return first
 
 
 def is_mount(call: Any) -> bool:

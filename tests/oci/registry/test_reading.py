@@ -22,9 +22,11 @@ from oci.registry.http import target as targets
 from oci.registry.http.answer import Answer
 from oci.registry.http.body import Headers
 from oci.registry.tags import next_page
+from oci.store import BlobOutcome, reader_of
 from tests.faults.proxy import Fault, FaultProxy
 from tests.oci.registry.conftest import Client
-from tests.servers.strict_registry import Features, StrictHandler, StrictRegistry
+from tests.servers.quirky_registry import Quirky
+from tests.servers.strict_registry import Features, Refusal, StrictHandler, StrictRegistry
 from tests.support.content import image, push
 from tests.support.waiting import until
 
@@ -455,3 +457,67 @@ def test_a_part_that_breaks_is_read_on(make_client: Callable[..., Client]) -> No
         with FaultProxy(server.port, fault) as proxy:
             store = make_client(parallel_reads=4, side="source").repository(proxy.host, "a/b")
             assert b"".join(store.read_blob(LONG_BLOB)) == LONG
+
+
+NO_SIZE: dict[str, tuple[int, dict[str, str]]] = {
+    "refused": (400, {}),
+    "denied": (403, {}),
+    "out of order": (500, {}),
+    "beyond the end": (416, {}),
+    "beyond the end, with the length": (416, {"Content_Range": f"bytes */{len(DATA)}"}),
+    "a part of what isn't known": (206, {"Content_Range": "bytes 0-0/*"}),
+    "a part without its place": (206, {}),
+}
+
+
+@pytest.mark.parametrize("answer", NO_SIZE)
+@pytest.mark.parametrize("side", ["source", "destination"])
+def test_a_size_that_neither_head_nor_a_range_tells(make_client: Callable[..., Client], answer: str, side: str) -> None:
+    status, headers = NO_SIZE[answer]
+
+    def quirk(call: Any, path: str) -> bool:
+        if call.command == "HEAD" and "/blobs/" in path:
+            raise Refusal(405, "UNSUPPORTED")
+        if "Range" not in call.headers:
+            return False
+        call.answer(status, b"x" if status == 206 else b"", **headers)
+        return True
+
+    with Quirky(quirk) as server:
+        for data in (DATA, b""):
+            server.store.add_blob("a/b", data)
+        store = make_client(retries=0, side=side).repository(server.host, "a/b")
+        assert store.blob_size(digest_of(DATA)) == len(DATA)
+        assert store.blob_size(digest_of(b"")) == 0
+        assert store.blob_size(digest_of(b"absent")) is None
+        if side == "destination":
+            assert store.put_blob(BLOB, reader_of(DATA)) is BlobOutcome.SKIPPED
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 410, 416, 500, 501])
+@pytest.mark.parametrize("redirected", [True, False])
+def test_a_read_goes_on_where_ranges_are_refused(
+    make_client: Callable[..., Client], status: int, redirected: bool
+) -> None:
+    """By the registry, or by the storage that it redirects to."""
+    cut: list[str] = []
+
+    def quirk(call: Any, path: str) -> bool:
+        if "/blobs/" not in path or call.command != "GET":
+            return False
+        if redirected and "signed" not in call.query:
+            call.answer(307, Location=f"{path}?signed=1")
+        elif "Range" in call.headers:
+            call.answer(status)
+        elif not cut:
+            cut.append(path)
+            call.answer(200, DATA[:1000], Content_Length=str(len(DATA)))
+            call.close_connection = True
+        else:
+            return False
+        return True
+
+    with Quirky(quirk) as server:
+        server.store.add_blob("a/b", DATA)
+        assert b"".join(make_client(retries=1).repository(server.host, "a/b").read_blob(BLOB)) == DATA
+        assert cut
