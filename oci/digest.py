@@ -34,6 +34,12 @@ def is_digest(text: str) -> bool:
     return _PATTERN.fullmatch(text) is not None
 
 
+def is_other_digest(text: str, digest: Digest) -> bool:
+    """Whether a header says that the registry has something else than what was sent. What is no digest, or one by
+    another algorithm, says nothing."""
+    return is_digest(text) and text != digest and text.partition(":")[0] == digest.partition(":")[0]
+
+
 def digest_of(data: bytes) -> Digest:
     return Digest(f"sha256:{hashlib.sha256(data).hexdigest()}")
 

@@ -117,7 +117,7 @@ def _stated(answer: OpenAnswer, digest: Digest) -> int | None:
     # Compressed on the way, or labelled with the coding that the blob has by itself: the digest tells.
     as_sent, plain = hashlib.new(digest.partition(":")[0]), 0
 
-    def seen() -> Iterator[Chunk]:
+    def hashed() -> Iterator[Chunk]:
         nonlocal size
         size = 0
         for chunk in answer.chunks():
@@ -125,7 +125,7 @@ def _stated(answer: OpenAnswer, digest: Digest) -> int | None:
             size += len(chunk)
             yield chunk
 
-    chunks = seen()
+    chunks = hashed()
     with suppress(zlib.error):
         plain = sum(map(len, undone(chunks, codings_of(answer.headers))))
     sum(map(len, chunks))

@@ -61,7 +61,7 @@ def _answers(*statuses: int) -> frozenset[int]:
 
 
 _MOVED = (307, 308)
-"""An upload that is sent elsewhere: followed with its body (RFC 9110, 15.4.8 and 15.4.9)."""
+"""A write that is sent elsewhere: followed with its body (RFC 9110, 15.4.8 and 15.4.9)."""
 
 HEAD_MANIFEST = Kind(
     method="HEAD",
@@ -79,14 +79,14 @@ PUT_MANIFEST = Kind(
     resource="manifest",
     endpoint="end-7",
     operation="pushing the manifest",
-    expect=_answers(201, 200, 202, 204),
+    expect=_answers(201, 200, 202, 204, *_MOVED),
 )
 DELETE_MANIFEST = Kind(
     method="DELETE",
     resource="manifest",
     endpoint="end-9",
     operation="deleting the manifest",
-    expect=_answers(202, 200, 204),
+    expect=_answers(202, 200, 204, *_MOVED),
     absent=_answers(404),
 )
 HEAD_BLOB = Kind(

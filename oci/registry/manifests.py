@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from oci.descriptor import Descriptor
-from oci.digest import Digest, Verifier, is_digest, parse_digest
+from oci.digest import Digest, Verifier, digest_of, is_digest, is_other_digest, parse_digest
 from oci.errors import Denied, InvalidManifest, NotFound, StoreError, Unauthorized
 from oci.manifest import ACCEPT, Manifest, parse_manifest
 from oci.reference import Repository
@@ -69,8 +69,10 @@ def _described(answer: Answer, identifier: str) -> Descriptor | None:
     digest, length = headers.get("docker-content-digest", ""), headers.get("content-length", "")
     media_type = headers.get("content-type", "").partition(";")[0].strip()
     encoded = headers.get("content-encoding", "identity") != "identity"
-    if encoded or not is_digest(digest) or not length.isdigit() or len(length) > 18 or not media_type:
+    if encoded or not is_digest(digest) or not length.isdigit() or len(length) > 18:
         return None
+    if not media_type.startswith("application/vnd."):
+        return None  # Artifactory, Nexus: none, or a general one; the content has it
     if is_digest(identifier) and digest != identifier:
         return None  # GET gives bytes, which can be hashed
     return Descriptor(media_type, Digest(digest), int(length))
@@ -96,8 +98,11 @@ def get_manifest(remote: Remote, identifier: str) -> Manifest:
 def _fetched(remote: Remote, identifier: str, reference: str) -> Manifest:
     answer = remote.transport.send(_request(remote, GET_MANIFEST, identifier))
     subject = shown_reference(remote.name, reference)
-    expected = reference if is_digest(reference) else answer.headers.get("docker-content-digest", "")
-    if is_digest(expected):
+    stated = answer.headers.get("docker-content-digest", "")
+    expected = reference if is_digest(reference) else stated
+    if expected == stated != reference and is_digest(stated) and _is_another(remote, answer.body, stated):
+        remote.learned.note("the digest in the header of a manifest is another one's, its own used")
+    elif is_digest(expected):
         verifier = Verifier(parse_digest(expected), len(answer.body), f"{remote.transport.side} {subject}".strip())
         verifier.update(answer.body)
         verifier.finish()
@@ -107,6 +112,18 @@ def _fetched(remote: Remote, identifier: str, reference: str) -> Manifest:
         return parse_manifest(answer.body, answer.headers.get("content-type", ""), limit=limit)
     except InvalidManifest as error:
         raise InvalidManifest(f"{remote.transport.side} {subject}: {error.message}".strip(), hint=error.hint) from error
+
+
+def _is_another(remote: Remote, body: bytes, stated: str) -> bool:
+    """Whether the digest that a header states is wrong (Artifactory, Nexus), and not the bytes: then the registry has
+    the same bytes under the digest that they have."""
+    digest = digest_of(body)
+    if stated.partition(":")[0] != "sha256" or digest == stated:
+        return False
+    try:
+        return remote.transport.send(_request(remote, GET_MANIFEST, digest)).body == body
+    except StoreError:
+        return False
 
 
 def put_manifest(remote: Remote, manifest: Manifest, tag: str) -> bool:
@@ -122,11 +139,11 @@ def put_manifest(remote: Remote, manifest: Manifest, tag: str) -> bool:
     )
     try:
         try:
-            answer = remote.transport.send(request)
+            answer = remote.sent(request)
         except StoreError as error:
             if error.code not in _CHANGED_MEANWHILE:
                 raise
-            answer = remote.transport.send(request)
+            answer = remote.sent(request)
     except StoreError as error:
         if not tag or error.status not in _TAG_IS_KEPT:
             raise
@@ -134,7 +151,7 @@ def put_manifest(remote: Remote, manifest: Manifest, tag: str) -> bool:
         return False
     remote.learned.absent -= {(remote.name.path, identifier), (remote.name.path, manifest.digest)}
     stored = answer.headers.get("docker-content-digest", "")
-    if stored and stored != manifest.digest and stored.partition(":")[0] == manifest.digest.partition(":")[0]:
+    if is_other_digest(stored, manifest.digest):
         refusal = remote.refused(
             PUT_MANIFEST, f"pushed {manifest.digest}, the registry made {stored} of it", request.subject
         )
@@ -159,7 +176,7 @@ def _check_kept(remote: Remote, manifest: Manifest, tag: str, error: StoreError)
 
 def delete_manifest(remote: Remote, identifier: str, operation: str) -> None:
     """Raises Refused for what the registry says not to have, and has still."""
-    answer = remote.transport.send(_request(remote, DELETE_MANIFEST, identifier, operation=operation))
+    answer = remote.sent(_request(remote, DELETE_MANIFEST, identifier, operation=operation))
     if answer.status == 404 and head_manifest(remote, identifier) is not None:
         message, subject = (
             "the registry says that it isn't there, and shows it",

@@ -21,8 +21,10 @@ from oci.meter import Meter
 from oci.reference import Repository
 from oci.registry import endpoints
 from oci.registry.endpoints import KINDS, Kind
+from oci.registry.http.answer import Answer
 from oci.registry.http.origin import canonical_host
 from oci.registry.http.pace import Attempts
+from oci.registry.http.request import Request
 from oci.registry.http.transport import Transport
 from oci.registry.options import AUTO
 from oci.registry.state import Facts, State
@@ -33,6 +35,7 @@ CHUNK = 16 << 20
 SMALLEST_CHUNK = 256 << 10
 """Bytes below which a chunk isn't halved any more."""
 
+REDIRECTS = 5
 _MARK_LIMIT = 1000
 """Characters of a header that are looked at."""
 
@@ -276,6 +279,12 @@ class Learned:
             self._works[kind] = True
         self._answered.add(kind)
 
+    def doubt(self, kind: Kind) -> None:
+        """Forgets what a profile or an earlier run says of a kind: without it there is no way left."""
+        if self.is_assumed(kind):
+            self._assumed.pop(kind)
+            self._works.pop(kind, None)
+
     def decline(self, kind: Kind) -> None:
         """The registry answered in the terms of the specification that it doesn't do this: nothing to report."""
         self._works[kind] = False
@@ -337,6 +346,23 @@ class Remote(msgspec.Struct, frozen=True, eq=False):
     transport: Transport
     name: Repository
     learned: Learned
+
+    def sent(self, request: Request) -> Answer:
+        """Sends a write, and follows redirects with its body (RFC 9110, 15.4.8); a login goes to the registry alone."""
+        for _ in range(REDIRECTS):
+            answer = self.transport.send(request)
+            location = answer.headers.get("location", "")
+            if answer.status not in (307, 308) or not location:
+                return answer
+            target = self.transport.resolve(location, answer.url, str(self.name))
+            request = msgspec.structs.replace(request, target=target)
+        raise Refused(
+            f"more than {REDIRECTS} redirects",
+            side=self.transport.side,
+            store=self.transport.registry,
+            subject=request.subject,
+            operation=request.operation,
+        )
 
     def attempts(self) -> Attempts:
         """For a call that does by itself what the transport does for a single request."""

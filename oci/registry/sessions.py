@@ -15,8 +15,9 @@ from typing import Any
 import msgspec
 
 from oci.descriptor import Descriptor
-from oci.digest import Chunk, end_read
+from oci.digest import Chunk, end_read, is_other_digest
 from oci.errors import Cancelled, NotFound, StoreError, TransshipError
+from oci.registry.blobs import has_blob
 from oci.registry.endpoints import DELETE_UPLOAD, GET_UPLOAD, PATCH_UPLOAD, POST_UPLOAD, PUT_UPLOAD, Kind
 from oci.registry.http import target as targets
 from oci.registry.http.answer import Answer
@@ -47,11 +48,11 @@ CHUNK_LIMIT = 256 << 20
 CHUNK_MEMORY = 40 << 20
 """Bytes that all chunks in memory may take together: of 16 MiB there are two at a time, of 1 MiB forty."""
 
-REDIRECTS = 5
 MEMORY = Memory(CHUNK_MEMORY)
 """Of this process, whatever the registries."""
 
-_RANGE = re.compile(r"(?:bytes=)?0-(\d{1,18})")
+_RANGE = re.compile(r"(?:bytes[ =])?0-(\d{1,18})")
+_GONE = frozenset({404, 410})
 _OCTETS = {"Content-Type": "application/octet-stream"}
 
 
@@ -113,7 +114,9 @@ class Sessions:
                 error.retryable = True
                 try:
                     course.attempts.again(error, error.retry_after)
-                    current = self._where(current, blob, error)
+                    current = self._where(current, blob, anew=course.begins_anew)
+                    if current is None and self._arrived(blob, error):
+                        return BlobOutcome.WRITTEN
                 except Cancelled:
                     self._leave(current)
                     raise
@@ -197,13 +200,18 @@ class Sessions:
     def _close(self, session: Session, blob: Descriptor, **more: Any) -> Request:
         return self._request(PUT_UPLOAD, session.location.with_query(digest=blob.digest), blob, **more)
 
-    def _where(self, session: Session | None, blob: Descriptor, error: StoreError | None = None) -> Session | None:
-        """Where an upload that broke with `error` got to, by the registry's own account; None when it has to begin
-        anew."""
+    def _arrived(self, blob: Descriptor, error: StoreError) -> bool:
+        """Whether a blob is there although its upload ended with `error`: a proxy gave up before the registry, or the
+        answer was lost, and the session is over."""
+        in_vain = error.status in _GONE or not error.status or error.status >= 500
+        return in_vain and blob.size > CUT and has_blob(self._remote, blob.digest)
+
+    def _where(self, session: Session | None, blob: Descriptor, *, anew: bool = False) -> Session | None:
+        """Where an upload that broke got to, by the registry's own account; None when it has to begin `anew`."""
         if session is None:
             return None
-        works, has_wrong_bytes = self._remote.learned.works, error is not None and error.code == "DIGEST_INVALID"
-        if has_wrong_bytes or works(PATCH_UPLOAD) is False or works(GET_UPLOAD) is False:
+        works = self._remote.learned.works
+        if anew or works(PATCH_UPLOAD) is False or works(GET_UPLOAD) is False:
             self.cancel(session)
             return None
         try:
@@ -254,19 +262,13 @@ class Sessions:
         return self._sent(self._post(kind, blob, **query))
 
     def _sent(self, request: Request) -> Answer:
-        """Sends, and follows a redirect with the body (RFC 9110, 15.4.8). A missing repository gets a hint."""
-        for _ in range(REDIRECTS):
-            try:
-                answer = self._remote.transport.send(request)
-            except NotFound as error:
-                if request.operation == POST_UPLOAD.operation:
-                    error.hint = "some registries need the repository to be created first: create it, or check its name"
-                raise
-            location = answer.headers.get("location", "")
-            if answer.status not in (307, 308) or not location:
-                return answer
-            request = msgspec.structs.replace(request, target=self._resolved(location, answer))
-        raise self._remote.refused(POST_UPLOAD, f"more than {REDIRECTS} redirects", request.subject)
+        """Sends. A missing repository gets a hint."""
+        try:
+            return self._remote.sent(request)
+        except NotFound as error:
+            if request.operation == POST_UPLOAD.operation:
+                error.hint = "some registries need the repository to be created first: create it, or check its name"
+            raise
 
     def _post(
         self, kind: Kind, blob: Descriptor, *, body: bytes = b"", scopes: tuple[Scope, ...] = (), **query: Any
@@ -303,7 +305,7 @@ class Sessions:
 
     def confirm(self, answer: Answer, blob: Descriptor) -> None:
         stored = answer.headers.get("docker-content-digest", "")
-        if stored and stored != blob.digest and stored.partition(":")[0] == blob.digest.partition(":")[0]:
+        if is_other_digest(stored, blob.digest):
             message = f"uploaded {blob.digest}, the registry made {stored} of it"
             raise self._remote.refused(PUT_UPLOAD, message, f"{self._name}@{blob.digest}")
 
@@ -324,6 +326,10 @@ class _Course:
         self._is_interrupted = session.stored is not None
         self._cuts = 0
         self._begun_anew = False
+        self._lost = False
+        self._gaps = 0
+        self.begins_anew = False
+        """Whether what is in the session is of no use."""
 
     def may_pass(self, error: StoreError, blob: Descriptor, size: int, session: Session | None) -> bool:
         """Whether another attempt is worth it after `error` to a body of `size` bytes. What arrived since the last
@@ -333,13 +339,22 @@ class _Course:
         if offset > self._reached:
             self._reached, self._cuts, self.attempts = offset, 0, self._remote.attempts()
         passes = _may_pass(error)
+        self._gaps += error.status == 416
+        # A second gap at one place: what the registry says has arrived is off (`Range: 0-SIZE` among others).
+        self.begins_anew = error.code == "DIGEST_INVALID" or (error.status == 416 and self._gaps > 1)
         if error.status == 413:
+            learned.doubt(PATCH_UPLOAD)
             return learned.limit_body(size, "refused (413)")
         if not error.status and size > CUT:
             self._cuts += 1
+            if self._cuts > 1:
+                learned.doubt(PATCH_UPLOAD)
             return passes and (self._cuts < 2 or learned.limit_body(size, "cut off twice", sure=False))
         if error.code == "DIGEST_INVALID" and self._is_interrupted:
             self._is_interrupted = False  # perhaps the earlier run was given wrong bytes
+            return True
+        if error.status in _GONE and not self._lost and (offset > 0 or size == blob.size):
+            self._lost = True  # the session, in whatever words: it was there a moment ago
             return True
         patched = size < blob.size or offset > 0
         if patched and not self._begun_anew and _is_refusal(error, passes, learned):

@@ -35,8 +35,6 @@ MOUNT_TRIES = 2
 _POLL = 0.2
 """Seconds after which a waiting thread looks whether the run was cancelled."""
 
-_MISSING = frozenset({"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"})
-
 
 class Uploader:
     """Uploads into a repository."""
@@ -67,9 +65,9 @@ class Uploader:
         return outcome
 
     def restore(self, manifest: Manifest, error: StoreError) -> bool:
-        """After a manifest was refused with `error`: uploads its blobs that a mount only claimed to have put there.
-        True when there were any."""
-        if error.code not in _MISSING and error.status != 404:
+        """After a manifest was refused with `error`, in whatever words: uploads its blobs that a mount only claimed to
+        have put there. True when there were any."""
+        if error.status in (0, 401, 429):
             return False
         restored = False
         for blob, read, kind in self._take_claims(manifest):
@@ -144,6 +142,7 @@ class Uploader:
             try:
                 answer = self._sessions.ask(POST_SELF_MOUNT, blob, mount=blob.digest, source=self._name)
                 session = self._sessions.opened(answer) if answer.status != 201 else None
+                self._sessions.confirm(answer, blob)
             except (Denied, Unauthorized) as refusal:
                 self._learned.refuse(POST_SELF_MOUNT, refusal)
                 return None  # the plain start of an upload decides whether this login may write here
@@ -196,6 +195,7 @@ class Uploader:
             answer = self._sessions.ask(POST_MOUNT, blob, scopes=scopes, mount=blob.digest, source=other)
             if answer.status != 201:
                 return self._sessions.opened(answer)
+            self._sessions.confirm(answer, blob)
         except StoreError as refusal:
             if refusal.status and not isinstance(refusal, RateLimited):
                 self._refused_sources.add(other)

@@ -26,6 +26,7 @@ _LONGEST_FILL = 1.0
 _POLL = 0.2
 """Seconds after which a waiting thread looks whether the run was cancelled."""
 
+_SINGLE = frozenset({"content-range", "content-type", "docker-content-digest", "location", "oci-subject", "range"})
 _TRAILER_LIMIT = 16 << 10
 _CHUNK_SIZE = re.compile(rb"([0-9a-fA-F]{1,16})[ \t]*(?:;.*)?")
 
@@ -44,7 +45,16 @@ class WireError(Exception):
 
 
 class Headers(dict[str, str]):
-    """Header fields by lower-case name. Fields that came several times are one, joined by commas (RFC 9110, 5.3)."""
+    """Header fields by lower-case name. Fields that came several times are one, joined by commas (RFC 9110, 5.3), but
+    for those of a single value that say the same: proxies add what is there already."""
+
+    def add(self, name: str, value: str) -> None:
+        """`name` is in lower case."""
+        before = self.get(name)
+        if before is None or (before == value and name in _SINGLE):
+            self[name] = value
+        else:
+            self[name] = f"{before}, {value}"
 
 
 class Incoming(Protocol):

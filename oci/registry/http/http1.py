@@ -272,7 +272,7 @@ def _parse(text: str) -> tuple[int, Headers, int]:
             raise WireError(f"the answer has a broken header: {line[:60]!r}")
         name = _lower_name(written)
         value = value.strip(" \t")
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        headers.add(name, value)
     return int(first.group(2)), headers, int(first.group(1))
 
 

@@ -104,7 +104,7 @@ class Http2Response:
         self.headers = Headers()
         for raw_name, raw_value in answer.headers:
             name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-            self.headers[name] = f"{self.headers[name]}, {value}" if name in self.headers else value
+            self.headers.add(name, value)
         self._answer = answer
         self._chunks = answer.iter_stream()
 

@@ -30,7 +30,7 @@ from oci.registry.http.answer import SHORT, Answer, OpenAnswer
 from oci.registry.http.body import Headers, Response, WireError
 from oci.registry.http.connections import Connections
 from oci.registry.http.errors import ERROR_LIMIT, Failures, shown, shown_fields, without_login
-from oci.registry.http.origin import Origin, origin_of
+from oci.registry.http.origin import Origin, origin_of, split_url
 from oci.registry.http.pace import Attempts, Bucket, Caps, Pace, is_slow_down, remaining_pulls
 from oci.registry.http.request import Request
 from oci.registry.http.target import BASE, Target, absolute
@@ -126,16 +126,12 @@ class Transport:
                 attempts = self._again(error, request, attempts)
 
     def resolve(self, location: str, base: str, subject: str = "") -> Target:
-        """The target of a Location, judged by the address policy; `subject` is for its errors. A registry behind a
-        proxy that ends TLS often names itself with http: that isn't followed, TLS is kept."""
+        """The target of a Location, judged by the address policy; `subject` is for its errors."""
         try:
-            target = self._judged(location, base, "a Location header")
+            return self._judged(location, base, "a Location header")
         except StoreError as error:
             error.subject = subject
             raise
-        if self._origin.scheme == "https" and target.origin == origin_of(self.registry, "http"):
-            return msgspec.structs.replace(target, origin=self._origin)
-        return target
 
     def foreign(self, url: str) -> Target:
         """The target of an address that a descriptor gives (image-spec, `urls`), judged by the address policy. A bundle
@@ -327,11 +323,21 @@ class Transport:
             url = urljoin(base, location)
         except ValueError:
             url = location  # which the policy refuses
+        url = self._own_scheme(url)
         self.policy.check(url, pointer)
         try:
             return absolute(url)
         except InvalidReference as error:
             raise Refused(f"{pointer}: {error.message}", side=self.side, store=self.registry) from error
+
+    def _own_scheme(self, url: str) -> str:
+        """The URL, with the registry's own scheme where it leads to the registry. Behind a proxy that ends TLS it often
+        names itself with http: that isn't followed, TLS is kept. One that speaks no TLS may name itself with https."""
+        with contextlib.suppress(InvalidReference):
+            origin, path = split_url(url)
+            if origin != self._origin and origin == origin_of(self.registry, origin.scheme):
+                return f"{self._origin}{path}"
+        return url
 
     def _check(self, answer: OpenAnswer, request: Request, sent: str) -> None:
         """Raises the error that an unexpected status means, and RateLimited where the quota has to be spared."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -81,6 +82,38 @@ def test_an_upload_that_is_redirected_follows_with_its_body(client: Client, stat
                 assert store.put_blob(blob, reader_of(data), fresh=True) is BlobOutcome.WRITTEN
                 there = {**server.store.blobs, **(storage.store.blobs if elsewhere else {})}
                 assert there[blob.digest] == data
+
+
+@pytest.mark.parametrize("status", [307, 308])
+@pytest.mark.parametrize("elsewhere", [True, False])
+@pytest.mark.parametrize("moves", ["PUT /uploads/", "PATCH /uploads/", "PUT /manifests/", "DELETE /manifests/"])
+def test_every_write_follows_a_redirect_with_its_body(
+    make_client: Callable[..., Client], moves: str, status: int, elsewhere: bool
+) -> None:
+    method, _, part = moves.partition(" ")
+    with StrictRegistry() as other:
+
+        def moved(call: Any, path: str) -> bool:
+            if call.command != method or part not in path or "moved" in call.query:
+                return False
+            call._drain()
+            other.store = server.store
+            mark = "&" if "?" in call.path else "?"
+            call.answer(status, Location=f"{other.url if elsewhere else ''}{call.path}{mark}moved=1")
+            return True
+
+        with Quirky(moved) as server:
+            store = make_client(chunk_size=100_000 if method == "PATCH" else 0).repository(server.host, "a/b")
+            assert store.put_blob(BLOB, reader_of(DATA), fresh=True) is BlobOutcome.WRITTEN
+            for blob in IMAGE.blobs:
+                described = Descriptor("application/octet-stream", digest_of(blob.data), len(blob.data))
+                store.put_blob(described, reader_of(blob.data), fresh=True)
+            store.put_manifest(parse_manifest(IMAGE.raw, IMAGE.media_type), "v1")
+            assert server.store.repositories["a/b"].tags["v1"] == IMAGE.digest
+            store.delete_tag("v1")
+            store.delete_manifest(digest_of(IMAGE.raw))
+            assert not server.store.repositories["a/b"].manifests
+            assert bool(other.requests()) == elsewhere
 
 
 @pytest.mark.parametrize("status", [200, 202, 204])

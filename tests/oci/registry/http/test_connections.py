@@ -29,6 +29,7 @@ from oci.store import reader_of
 from tests.oci.registry.conftest import Client
 from tests.servers.certificates import Certificates, make_certificates
 from tests.servers.docker_registry import DockerRegistry
+from tests.servers.front import Front
 from tests.servers.http_server import LoopbackServer, QuietHandler
 from tests.servers.strict_registry import Features, StrictHandler, StrictRegistry
 from tests.support.content import image, push
@@ -305,6 +306,27 @@ def test_a_registry_behind_a_proxy_that_names_itself_with_http(make_client: Make
 
         found = transport.resolve(f"http://{server.host}/v2/a/b/blobs/uploads/1?x=y", server.url)
         assert str(found) == f"https://{server.host}/v2/a/b/blobs/uploads/1?x=y"
+
+
+def test_a_registry_without_tls_that_names_itself_with_https(make_client: Make) -> None:
+    """It takes a header of the proxy for the truth (X-Forwarded-Proto). No other port of the host is meant."""
+    with StrictRegistry() as server:
+        client = make_client()
+        client.repository(server.host, "a/b").head_manifest("v1")
+        transport = client.registries.transport(server.host)
+
+        found = transport.resolve(f"https://{server.host}/v2/a/b/blobs/uploads/1?x=y", server.url)
+        assert str(found) == f"{server.url}/v2/a/b/blobs/uploads/1?x=y"
+        assert str(transport.resolve("https://127.0.0.1/x", server.url)) == "https://127.0.0.1/x"
+
+
+def test_a_redirect_to_the_registry_itself_keeps_tls(make_client: Make, tmp_path: Path) -> None:
+    made = make_certificates(tmp_path)
+    with DockerRegistry(tmp_path / "registry") as registry, Front(registry.host, made, per_second=1000) as front:
+        client = make_client(ca_files=(str(made.ca),))
+        client.repository(front.host, "a/b").head_manifest("v1")
+        found = client.registries.transport(front.host)._judged(f"http://{front.host}/v2/a/b?x=y", front.url, "x")
+        assert str(found) == f"{front.url}/v2/a/b?x=y"
 
 
 def test_a_registry_without_tls_needs_a_permission_that_the_error_names(
