@@ -27,6 +27,7 @@ a query string.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 FETCHING = "fetching the manifest"
@@ -42,6 +43,8 @@ class TransshipError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.sentence = ""
+        """What imgpkg says in this place. Commands print it first and whole, for scripts look for it."""
 
     def __str__(self) -> str:
         return f"{self.message} (hint: {self.hint})" if self.hint else self.message
@@ -119,8 +122,6 @@ class StoreError(TransshipError):
         """Seconds that the store asked us to wait."""
         self.redirected = False
         """Whether another address than the one that was asked gave the answer."""
-        self.sentence = ""
-        """What imgpkg says in this place. Commands print it first and whole, for scripts look for it."""
         if retryable is not None:
             self.retryable = retryable
 
@@ -204,3 +205,32 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
     names = list(names)
     near = difflib.get_close_matches(name, names, n=1)
     return f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(names))}"
+
+
+_WORDS = {
+    "`str`": "text",
+    "`int`": "a whole number",
+    "`float`": "a number",
+    "`bool`": "true or false",
+    "`array`": "a list",
+    "`object`": "a mapping",
+    "`null`": "nothing",
+}
+
+
+def in_words(message: str, value: object = None, examples: Sequence[object] = ()) -> str:
+    """Returns the message of msgspec's ValidationError for people: its path first, plain words for Python's types, an
+    example in the place of a regular expression, and an item of a list as it was written."""
+    message, _, path = message.partition(" - at `$")
+    for name, words in _WORDS.items():
+        message = message.replace(name, words)
+    message = re.sub(r"^Expected", "expected", message)
+    example = next(iter(examples), "")
+    while isinstance(example, list | tuple):
+        example = next(iter(example), "")
+    if example:
+        message = re.sub(r"text matching regex '.*'", lambda _: f"text such as {example}", message)
+    path = path.rstrip("`").lstrip(".")
+    if isinstance(value, list | tuple) and re.fullmatch(r"\[[0-9]+\]", path):
+        path = repr(value[int(path[1:-1])])[:200]
+    return f"{path}: {message}" if path else message

@@ -165,10 +165,10 @@ class Output:
         gives it before it fails, too, when there is something to tell."""
         self._result = fields
 
-    def finish(self, failure: dict[str, Any] | None = None, *, succeeded: bool = True) -> None:
+    def finish(self, failure: dict[str, Any] | None = None, *, succeeded: bool = True, silently: bool = False) -> None:
         """Ends the command: `Succeeded` for people, the document for programs. A check that found something did not
-        fail, and did not succeed."""
-        if failure is None and succeeded:
+        fail, and did not succeed. `silently` is for text that a shell or a pager takes."""
+        if failure is None and succeeded and not (silently and not self.json):
             self._set_apart()
             self.line("Succeeded", end="" if self.json else "\n")
         if self.json:
@@ -258,8 +258,8 @@ def laid_out(program: str, error: TransshipError) -> str:
     if isinstance(error, StoreError) and error.operation == FETCHING:
         lines = [f"{program}: Error: {indented(f'Fetching image: {error.message}')}"]
         lines.append(f"Asked: {' '.join(part for part in (error.side, error.store) if part)}, for {error.subject}")
-    elif isinstance(error, StoreError) and error.sentence:
-        lines = [f"{program}: Error: {error.sentence}", f"Cause: {message}"]
+    elif error.sentence:
+        lines = [f"{program}: Error: {indented(error.sentence)}", f"Cause: {message}"]
     if isinstance(error, Incomplete):
         lines.extend(f"  - {indented(str(failure), 2)}" for failure in error.failures[:_SHOWN_FAILURES])
         if len(error.failures) > _SHOWN_FAILURES:

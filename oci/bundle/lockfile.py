@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from msgspec import Struct, field
 
 from oci.documents.document import API_VERSION, SIZE_LIMIT, YamlNode, check_header, parse, pinned, render
-from oci.errors import InvalidReference
+from oci.errors import InvalidDocument, InvalidReference, NoSuchFile
 from oci.output import PRIVATE, os_errors, read_named, write_output
 from oci.reference import Reference, parse_tag
 
 
 def read_lock(path: str) -> ImagesLock | BundleLock:
     """Raises InvalidDocument for a file that is neither kind, UnusableFile for one that can't be read."""
-    node = parse(read_named(path, "reading the lock file", limit=SIZE_LIMIT), path)
+    try:
+        node = parse(read_named(path, "reading the lock file", limit=SIZE_LIMIT), path)
+    except NoSuchFile as error:
+        error.sentence = f"Reading path {path}: open {path}: no such file or directory"
+        raise
     kind = node.fields("kind", strict=False)["kind"]
     if kind.value == IMAGES_LOCK:
         return ImagesLock.from_node(node)
@@ -25,8 +30,21 @@ def read_lock(path: str) -> ImagesLock | BundleLock:
     raise kind.error(
         f"neither {IMAGES_LOCK} nor {BUNDLE_LOCK} but {name!r}"
         if name
-        else f"not given; expected {IMAGES_LOCK} or {BUNDLE_LOCK}"
+        else f"not given; expected {IMAGES_LOCK} or {BUNDLE_LOCK}",
+        sentence=f"Validating images lock: Validating kind: Unknown kind (known: {IMAGES_LOCK})",
     )
+
+
+@contextmanager
+def _reading(lock: str) -> Iterator[None]:
+    """Says in imgpkg's sentence which of the two kinds of lock it is that can't be used."""
+    try:
+        yield
+    except InvalidDocument as error:
+        if error.sentence:
+            verb = "Unmarshaling" if error.sentence.startswith("error unmarshaling") else "Validating"
+            error.sentence = f"{verb} {lock} lock: {error.sentence}"
+        raise
 
 
 def write_lock(path: str, lock: ImagesLock | BundleLock) -> None:
@@ -67,9 +85,10 @@ class ImagesLock(Struct, frozen=True):
 
     @classmethod
     def from_node(cls, node: YamlNode) -> ImagesLock:
-        fields = node.fields("apiVersion", "images", "kind")
-        check_header(fields, IMAGES_LOCK)
-        return cls(tuple(_image(item) for item in fields["images"].items()))
+        with _reading("images"):
+            fields = node.fields("apiVersion", "images", "kind")
+            check_header(fields, IMAGES_LOCK)
+            return cls(tuple(_image(item) for item in fields["images"].items()))
 
     def to_yaml(self) -> str:
         """Returns the text imgpkg would write; `from_yaml` gives the same lock back.
@@ -109,10 +128,11 @@ class BundleLock(Struct, frozen=True):
 
     @classmethod
     def from_node(cls, node: YamlNode) -> BundleLock:
-        fields = node.fields("apiVersion", "bundle", "kind")
-        check_header(fields, BUNDLE_LOCK)
-        bundle = fields["bundle"].fields("image", "tag")
-        return cls(bundle["image"].reference(), _tag(bundle["tag"]))
+        with _reading("bundle"):
+            fields = node.fields("apiVersion", "bundle", "kind")
+            check_header(fields, BUNDLE_LOCK)
+            bundle = fields["bundle"].fields("image", "tag")
+            return cls(bundle["image"].reference(), _tag(bundle["tag"]))
 
     def to_yaml(self) -> str:
         """Returns the text imgpkg would write; `from_yaml` gives the same lock back.

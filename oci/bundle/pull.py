@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from oci.bundle import reader
 from oci.bundle.image import NOT_A_BUNDLE
-from oci.bundle.lockfile import BundleLock, ImagesLock, LockedImage, read_lock, write_lock
+from oci.bundle.lockfile import BUNDLE_LOCK, BundleLock, ImagesLock, LockedImage, read_lock, write_lock
 from oci.cancel import CancelToken
 from oci.digest import Chunk, Digest, hex_of
 from oci.errors import Denied, InvalidDocument, InvalidInput, InvalidManifest, NotFound, StoreError, Unauthorized
@@ -75,9 +75,11 @@ class PullRequest:
             return parse_any(self.bundle or self.image)
         lock = read_lock(self.lock)
         if not isinstance(lock, BundleLock):
-            raise InvalidDocument(
+            error = InvalidDocument(
                 f"{self.lock}: kind: expected BundleLock, got ImagesLock", hint="an ImagesLock is for copy --lock"
             )
+            error.sentence = f"Validating bundle lock: Validating kind: Unknown kind (known: {BUNDLE_LOCK})"
+            raise error
         return lock.image
 
 

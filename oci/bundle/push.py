@@ -11,10 +11,11 @@ from oci.bundle import tagnames
 from oci.bundle.image import BUNDLE_LABEL, single_layer_image
 from oci.bundle.lockfile import BundleLock
 from oci.cancel import CancelToken
-from oci.errors import InvalidInput
+from oci.errors import InvalidInput, InvalidReference
 from oci.files.pack import pack
 from oci.files.walk import DEFAULT_EXCLUSIONS, FileEntry, check_bundle, check_duplicates, is_bundle, walk
-from oci.reference import Reference, parse_any, parse_tag
+from oci.output import check_destination
+from oci.reference import Reference, clipped, parse_any, parse_tag
 from oci.store import Destination, reader_of
 
 
@@ -50,10 +51,15 @@ class PushRequest:
 
     @property
     def destination(self) -> Reference:
-        reference = parse_any(self.bundle or self.image)
+        name = self.bundle or self.image
+        try:
+            reference = parse_any(name)
+        except InvalidReference as error:
+            problem = error.message.removeprefix(f"{clipped(name)}: ")
+            raise InvalidReference(f"Parsing '{name}': {problem}", hint=error.hint) from error
         if reference.digest is not None:
-            raise InvalidInput(
-                f"{self.bundle or self.image} is a digest reference: what is pushed gets its digest from its files",
+            raise InvalidReference(
+                f"Parsing '{name}': this is a digest reference, and what is pushed gets its digest from its files",
                 hint="push to a tag",
             )
         return reference
@@ -97,6 +103,7 @@ def push(
 ) -> Pushed:
     """Packs the entries into one layer and pushes the image under its tag and its keep-alive tag. The same files give
     the same digest everywhere. `on_packed` gets the size of the layer in bytes when it is known."""
+    check_destination(request.destination.repository)
     layer = pack(entries, cancel=cancel)
     if on_packed is not None:
         on_packed(layer.size)

@@ -37,15 +37,22 @@ class YamlNode(Struct, frozen=True):
     where: str
     path: str = ""
 
-    def error(self, problem: str, *, hint: str = "") -> InvalidDocument:
-        return InvalidDocument(": ".join(part for part in (self.where, self.path, problem) if part), hint=hint)
+    def error(self, problem: str, *, hint: str = "", sentence: str = "") -> InvalidDocument:
+        """`sentence` is what imgpkg calls the problem."""
+        error = InvalidDocument(": ".join(part for part in (self.where, self.path, problem) if part), hint=hint)
+        error.sentence = sentence
+        return error
 
     def fields(self, *names: str, strict: bool = True) -> dict[str, YamlNode]:
         """Returns a node for each known key, holding None where it is absent. `strict` refuses any other key."""
         entries = self._mapping()
         unknown = [key for key in entries if key not in names]
         if strict and unknown:
-            raise self._child(unknown[0]).error("unknown key", hint=f"known here: {', '.join(names)}")
+            raise self._child(unknown[0]).error(
+                "unknown key",
+                hint=f"known here: {', '.join(names)}",
+                sentence=f'error unmarshaling JSON: while decoding JSON: json: unknown field "{unknown[0]}"',
+            )
         return {key: self._child(key) for key in names}
 
     def texts(self) -> dict[str, str]:
@@ -73,14 +80,15 @@ class YamlNode(Struct, frozen=True):
 
     def reference(self) -> Reference:
         """Returns a digest reference, canonicalised."""
+        sentence = f"Expected ref to be in digest form, got '{self.text()}'"
         if not self.text():
-            raise self.error("expected a digest reference, got nothing", hint=_PINNED)
+            raise self.error("expected a digest reference, got nothing", hint=_PINNED, sentence=sentence)
         try:
             reference = Reference.parse(self.text())
         except InvalidReference as error:
-            raise self.error(error.message, hint=error.hint) from error
+            raise self.error(error.message, hint=error.hint, sentence=sentence) from error
         if reference.digest is None:
-            raise self.error(f"expected a digest reference, got {shown(self.value)}", hint=_PINNED)
+            raise self.error(f"expected a digest reference, got {shown(self.value)}", hint=_PINNED, sentence=sentence)
         return reference
 
     def _mapping(self) -> dict[str, Any]:
@@ -94,9 +102,12 @@ class YamlNode(Struct, frozen=True):
 
 def check_header(fields: Mapping[str, YamlNode], kind: str) -> None:
     """Raises InvalidDocument unless `apiVersion` and `kind` are the known ones."""
-    for key, expected in (("apiVersion", API_VERSION), ("kind", kind)):
+    for key, expected, noun in (("apiVersion", API_VERSION, "version"), ("kind", kind, "kind")):
         if fields[key].text() != expected:
-            raise fields[key].error(f"expected {expected}, got {shown(fields[key].value)}")
+            raise fields[key].error(
+                f"expected {expected}, got {shown(fields[key].value)}",
+                sentence=f"Validating {key}: Unknown {noun} (known: {expected})",
+            )
 
 
 def pinned(reference: Reference) -> str:

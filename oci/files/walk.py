@@ -72,8 +72,9 @@ def check_bundle(entries: Sequence[FileEntry]) -> None:
             hint="exclude the others by name: --file-exclusion PATH",
         )
     if folders[0].name != BUNDLE_FOLDER:
+        parents = [entry.path for entry in entries if entry.name == "."]
         raise InvalidInput(
-            f"Expected '{BUNDLE_FOLDER}' directory, to be a direct child of one of the given folders; was "
+            f"Expected '{BUNDLE_FOLDER}' directory, to be a direct child of one of: {_some(parents)}; was "
             f"{os.path.abspath(folders[0].path)}",
             hint="give the folder that holds it",
         )

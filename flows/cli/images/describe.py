@@ -17,6 +17,16 @@ from oci.reference import ArchiveName, parse_any
 from oci.relocation.archive_source import named_in_archive, sealed
 
 
+class _OutputType(click.Choice):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.2 on
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        del param
+        if value not in self.choices:
+            raise click.UsageError(
+                f"--output-type can only have the following values: [{', '.join(self.choices)}]", ctx
+            )
+        return value
+
+
 @click.command(
     name="describe",
     cls=Verb,
@@ -29,7 +39,7 @@ from oci.relocation.archive_source import named_in_archive, sealed
 @click.option("-b", "--bundle", default="", help="REGISTRY/REPOSITORY:TAG or oci:PATH:TAG.")
 @click.option("--tar", multiple=True, help="Archive to look into (repeat it for volumes); -b says what, if need be.")
 @concurrency_flag("Requests at a time")
-@click.option("-o", "--output-type", type=click.Choice(["text", "yaml"]), default="text", show_default=True)
+@click.option("-o", "--output-type", type=_OutputType(["text", "yaml"]), default="text", show_default=True)
 @boolean("--layers", default=True, help="Show the layers of each image.")
 @boolean("--cosign-artifacts", default=True, help="Show cosign's signatures.")
 @store_flags

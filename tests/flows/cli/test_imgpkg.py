@@ -126,12 +126,19 @@ REFUSED = {
         "This directory contains multiple bundle definitions. Only a single instance of .imgpkg/images.yml can be "
         "provided and instead these were provided {files}/d/.imgpkg, {files}/e/.imgpkg"
     ),
+    "push -b {host}/x/y -f {files}/above -f {files}/none": (
+        "Expected '.imgpkg' directory, to be a direct child of one of: {files}/above, {files}/none; was "
+        "{files}/above/x/.imgpkg"
+    ),
+    "push -b {host}/x/Y -f {files}/e": "Parsing '{host}/x/Y': repository can only contain the characters",
+    "push -i {host}/x/y@{digest} -f {files}/e": "Parsing '{host}/x/y@{digest}': ",
     "push -b {host}/x/y -f {files}/e -l dev.carvel.imgpkg.bundle=1": (
         "label 'dev.carvel.imgpkg.bundle' is reserved and cannot be overriden. Please use a different key"
     ),
     "copy --lock {files}/lock.yml --to-tar {out}": (
         "Unable to copy bundles using an Images Lock file (hint: Create a bundle with these images)"
     ),
+    "describe -b {host}/bundle:v1 -o json": "--output-type can only have the following values: [text, yaml]",
     "describe -b {host}/image:v1": "Only bundles can be described, and {host}/image:v1 is not a bundle",
 }
 """Command lines that imgpkg refuses, and its sentence; ours may follow it."""
@@ -140,12 +147,12 @@ REFUSED = {
 @pytest.mark.parametrize("words", REFUSED, ids=lambda words: words.split("{")[0] or "nothing")
 def test_it_refuses_in_imgpkgs_words_with_1_and_under_our_name_with_2(place: Place, tmp_path: Path, words: str) -> None:
     files = tmp_path / "files"
-    for name in ("d", "e"):
+    for name in ("d", "e", "above/x"):
         (files / name / ".imgpkg").mkdir(parents=True)
         (files / name / ".imgpkg" / "images.yml").write_text(LOCK)
     (files / "none").mkdir()
     (files / "lock.yml").write_text(f"{LOCK}images:\n- image: {place.host}/nested@{place.nested.digest}\n")
-    values = {"host": place.host, "out": str(tmp_path / "out"), "files": str(files)}
+    values = {"host": place.host, "out": str(tmp_path / "out"), "files": str(files), "digest": place.image.digest}
     arguments = filled(words, **values)
     done, own = imgpkg(*arguments), transship(*arguments)
 
@@ -154,6 +161,47 @@ def test_it_refuses_in_imgpkgs_words_with_1_and_under_our_name_with_2(place: Pla
     assert done.err.startswith(f"imgpkg: {said}")
     assert own.err.startswith(f"transship: {said.replace('imgpkg', 'transship') if 'command' in said else said}")
     assert not (tmp_path / "out").exists()
+
+
+VERSION = "apiVersion: imgpkg.carvel.dev/v1alpha1\n"
+UNUSABLE = {
+    f"{VERSION}kind: ImagesLock\nimages:\n- image: nginx:v1\n": (
+        "Validating images lock:\n  Expected ref to be in digest form, got 'nginx:v1'"
+    ),
+    f"{VERSION}kind: BundleLock\nbundle:\n  image: nginx:v1\n": (
+        "Validating bundle lock:\n  Expected ref to be in digest form, got 'nginx:v1'"
+    ),
+    f"{VERSION}kind: ImagesLock\nanother-key: invalid\n": (
+        'Unmarshaling images lock: error unmarshaling JSON: while decoding JSON: json: unknown field "another-key"'
+    ),
+    "apiVersion: v2\nkind: ImagesLock\n": (
+        "Validating images lock:\n  Validating apiVersion:\n    Unknown version (known: imgpkg.carvel.dev/v1alpha1)"
+    ),
+    f"{VERSION}kind: Bundle\n": "Validating images lock:\n  Validating kind:\n    Unknown kind (known:",
+    "": "Reading path {path}: open {path}: no such file or directory",
+}
+"""Lock files that imgpkg refuses, and its sentence, cut into lines as it cuts them; ours follows."""
+
+
+@pytest.mark.parametrize("text", UNUSABLE, ids=UNUSABLE.values())
+@pytest.mark.parametrize("words", ["copy --lock {path} --to-repo r.example/x/y", "pull --lock {path} -o {out}"])
+def test_a_lock_that_can_not_be_used_is_said_in_imgpkgs_words(text: str, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "lock.yml"
+    if text:
+        path.write_text(text)
+    done = imgpkg(*filled(words, path=str(path), out=str(tmp_path / "out")))
+
+    assert done.code == 1
+    assert done.err.startswith(f"imgpkg: Error: {UNUSABLE[text].format(path=path)}")
+    assert f"\nCause: {'reading the lock file ' if not text else ''}{path}: " in done.err
+
+
+def test_pull_takes_no_images_lock(tmp_path: Path) -> None:
+    (tmp_path / "lock.yml").write_text(LOCK)
+    done = imgpkg("pull", "--lock", str(tmp_path / "lock.yml"), "-o", str(tmp_path / "out"))
+
+    assert done.code == 1
+    assert "Validating bundle lock:\n  Validating kind:\n    Unknown kind (known:\n      BundleLock)" in done.err
 
 
 FETCHING = {

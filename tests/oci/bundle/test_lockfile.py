@@ -75,7 +75,7 @@ def test_a_missing_folder_is_not_made(tmp_path: Path) -> None:
     with pytest.raises(NotFound) as caught:
         write_lock(path, ImagesLock())
 
-    assert str(caught.value) == f"writing the lock file {path}: no such file or directory (hint: check the path)"
+    assert str(caught.value) == f"writing the lock file {path}: no such file or directory (hint: make the folder first)"
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

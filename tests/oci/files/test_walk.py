@@ -186,5 +186,5 @@ def test_a_lock_that_lies_deeper_or_is_given_alone_is_refused(tmp_path: Path) ->
     folder = make(tmp_path / "d", "sub/.imgpkg/images.yml")
 
     for path in (folder, f"{folder}/sub/.imgpkg"):
-        with pytest.raises(InvalidInput, match=r"to be a direct child of one of the given folders"):
+        with pytest.raises(InvalidInput, match=rf"to be a direct child of one of: {path}; was {folder}/sub"):
             check_bundle(walk([path]))
