@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import re
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +25,7 @@ from typing import Any, Literal, Self, TypeVar, Union
 
 import msgspec
 
-from oci.errors import InvalidInput, did_you_mean
+from oci.errors import InvalidInput, did_you_mean, in_words
 from oci.units import exact_size, parse_duration, parse_size, show_duration
 
 Unit = Literal["", "bytes", "seconds"]
@@ -171,7 +170,7 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
         try:
             return msgspec.convert(self._numbers(value), self.annotation)
         except msgspec.ValidationError as error:
-            raise InvalidInput(f"{self.name}: {_readable(error)}") from error
+            raise InvalidInput(f"{self.name}: {in_words(str(error), value, self.examples)}") from error
         except ValueError as error:
             raise InvalidInput(f"{self.name}: {error}") from error
 
@@ -381,20 +380,3 @@ def _bare(annotation: Any) -> Any:
         kinds = [kind for kind in typing.get_args(annotation) if kind is not type(None)]
         return _bare(kinds[0]) if len(kinds) == 1 else annotation
     return annotation
-
-
-def _readable(error: msgspec.ValidationError) -> str:
-    """Returns the message of msgspec with its path first, and with plain words for Python's types."""
-    message, _, path = str(error).partition(" - at `$")
-    for name, words in {
-        "`str`": "text",
-        "`int`": "a whole number",
-        "`float`": "a number",
-        "`bool`": "true or false",
-        "`array`": "a list",
-        "`object`": "a mapping",
-        "`null`": "nothing",
-    }.items():
-        message = message.replace(name, words)
-    message = re.sub(r"^Expected", "expected", message)
-    return f"{path.rstrip('`').lstrip('.')}: {message}" if path.rstrip("`") else message

@@ -21,7 +21,7 @@ from typing import IO, Any
 from msgspec import Struct
 
 from oci.errors import Denied, NoSuchFile, NotFound, Refused, StoreError, TransshipError, Unavailable, UnusableFile
-from oci.reference import ArchiveName, LayoutFolder, Reference, Repository
+from oci.reference import ArchiveName, LayoutFolder, Reference, Repository, StoreName
 
 NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR})
 BY_UMASK = 0o666
@@ -45,7 +45,8 @@ def store_error(
     hint = "check the path"
     if error.errno in NOT_THERE:
         kind = NoSuchFile if named else NotFound
-        hint = "make the folder first" if side == "destination" and operation == "opening" else hint
+        folder = os.path.dirname(os.path.abspath(os.fsdecode(error.filename))) if error.filename else ""
+        hint = "make the folder first" if folder and not os.path.lexists(folder) else hint
     elif error.errno in _FORBIDDEN:
         kind = UnusableFile if named else Denied
         hint = "check who may read and write there, and whether it is mounted read-only"
@@ -149,6 +150,8 @@ def check_output(path: str) -> None:
         raise OSError(errno.ELOOP, "this is a symbolic link, and no output is written through a link", path)
     if not path or path.endswith("/") or os.path.isdir(path):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not os.path.lexists(folder):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
     os.stat(os.path.join(folder, ""))
     if not (os.access(path, os.W_OK) if _is_stream(path) else os.access(folder, os.W_OK | os.X_OK)):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
@@ -181,6 +184,19 @@ def open_own(path: str, flags: int = os.O_RDONLY, mode: int = PRIVATE) -> int:
             return file
         os.close(file)
     raise OSError(errno.ELOOP, "this is a link, or no regular file of this user alone", path)
+
+
+def check_destination(name: StoreName) -> None:
+    """Raises a StoreError for an image-layout folder that can't be made or written. To be asked before the work."""
+    if isinstance(name, LayoutFolder):
+        path = name.path
+        while not os.path.lexists(path):
+            path = os.path.dirname(path)
+        with os_errors(store=str(name), operation="checking that it can be written", named=True):
+            if not os.path.isdir(path):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+            if not os.access(path, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
 
 
 def sync_folder(path: str) -> None:

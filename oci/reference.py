@@ -49,6 +49,7 @@ class Repository(Struct, frozen=True, order=True):
     @classmethod
     def parse(cls, text: str) -> Repository:
         """Raises InvalidReference when `text` has a tag or digest, or isn't a repository name."""
+        _expect_repository(text)
         if "@" in text or ":" in text.rpartition("/")[2]:
             raise InvalidReference(
                 f"{clipped(text)} is not a repository: it carries a tag or a digest",
@@ -135,6 +136,7 @@ class Reference(Struct, frozen=True, order=True):
         `latest` when there is neither, Docker Hub when the first segment has no `.` or `:`."""
         if text.startswith(("http://", "https://")):
             raise InvalidReference(f"{clipped(text)} starts with a scheme", hint="leave out http:// or https://")
+        _expect_repository(text)
         name, at, digest = text.partition("@")
         tag = ""
         head, colon, tail = name.rpartition(":")
@@ -251,6 +253,15 @@ def _location(text: str) -> str:
     if not bucket or not key or key.endswith("/"):
         raise InvalidReference(f"{clipped(text)} names no object", hint="write s3://BUCKET/KEY")
     return text
+
+
+def _expect_repository(text: str) -> None:
+    """Refuses a host alone, which would mean a repository of Docker Hub's library with a tag: no name there has a
+    dot."""
+    host, _, port = text.partition(":")
+    named = "." in host or (host == "localhost" and bool(port))
+    if named and not {"/", "@"} & {*text} and not text.endswith(":") and _HOST.fullmatch(text):
+        raise InvalidReference(f"{clipped(text)} names a registry and no repository", hint=f"write {text}/REPOSITORY")
 
 
 def _repository(name: str, text: str) -> Repository:

@@ -16,6 +16,7 @@ from prefect.utilities.callables import parameter_schema
 from flows import describe, mirror, mirror_check, prune, pull, push, relocate, tags, verify, verify_receipt
 from flows.cli.app import root
 from oci.archive.s3_options import S3Options
+from oci.errors import InvalidInput
 from oci.export.options import ExportOptions
 from oci.files.decompress import UnpackLimits
 from oci.mirror.reader import json_schema
@@ -119,6 +120,17 @@ def test_a_flow_has_a_field_for_every_option(group: type[Options], field: Option
 def test_the_file_of_mirrors_has_a_key_for_every_option(group: type[Options], field: Option) -> None:
     if not excused(group, field, NOT_IN_MIRRORS):
         assert field.name in MIRROR_FIELDS, f"{group.__name__}.{field.name}"
+
+
+PATTERNED = [(group, field) for group, field in OPTIONS if "pattern='" in str(field.annotation)]
+
+
+@pytest.mark.parametrize(("group", "field"), PATTERNED, ids=named)
+def test_what_does_not_fit_a_pattern_is_answered_with_an_example(group: type[Options], field: Option) -> None:
+    with pytest.raises(InvalidInput, match="expected text such as ") as caught:
+        field.read(["no ne"] if field.is_list else "no ne")
+
+    assert "regex" not in caught.value.message
 
 
 def test_an_exception_is_for_an_option_that_exists() -> None:

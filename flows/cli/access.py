@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 from msgspec import Struct, field
 
-from flows.cli.click_ext import Invocation
+from flows.cli.click_ext import Invocation, Number
 from flows.cli.flags import flags_of
 from flows.cli.output import Output, VisibleFormatter
 from oci.archive.s3_options import S3Options
@@ -142,7 +142,7 @@ def concurrency_flag(help: str) -> Callable[[F], F]:  # noqa: A002 - click's wor
 
     return click.option(
         "--concurrency",
-        type=click.IntRange(1),
+        type=Number(1),
         default=DEFAULT_CONCURRENCY,
         show_default=True,
         callback=at_most,

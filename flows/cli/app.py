@@ -62,7 +62,7 @@ def root(context: click.Context, show_version: bool) -> None:
     if show_version:
         context.invoke(root.get_command(context, "version") or root)
         return
-    click.echo(context.get_help())
+    context.ensure_object(Invocation).output.block(f"{context.get_help()}\n")
     raise click.UsageError("Invalid command - see available commands/subcommands above")
 
 

@@ -71,6 +71,12 @@ class Age(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic f
             self.fail(str(error), param, ctx)
 
 
+class Number(click.IntRange):
+    """A whole number within bounds."""
+
+    name = "number"
+
+
 class OutputFile(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     """A file that the command is to write. That it can be written is found out before any work. With `folder`, it may
     be a folder for several; an address with a scheme, such as s3://, is left to whoever writes there."""

@@ -22,7 +22,7 @@ from oci.bundle.lockfile import write_lock
 from oci.errors import Incomplete, InvalidInput, InvalidReference, PartFailed
 from oci.export.options import ExportOptions
 from oci.meter import METRICS_FILE, Receipt
-from oci.output import write_json
+from oci.output import check_outputs, write_json
 from oci.reference import LAYOUT_PREFIX, OCI_ARCHIVE_PREFIX, ArchiveName, named_archive, parse_store
 from oci.relocation.plan import Plan
 from oci.relocation.report import left_behind
@@ -136,6 +136,7 @@ def _to_transport(source: SourceFlags, flags: dict[str, Any]) -> str | None:
         raise InvalidInput("Expected either --to-tar or --to-repo")
     flags["to_tar"], name = place
     if flags["to_repo"].startswith(OCI_ARCHIVE_PREFIX):
+        check_outputs(flags["to_tar"])
         if name:
             source.fields["tags"] = (name,)
         return None

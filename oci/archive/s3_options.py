@@ -78,6 +78,7 @@ class S3Options(Options, frozen=True, kw_only=True):
         option(
             "Encryption",
             "AES256, aws:kms, or aws:kms:KEY-ID. Empty: as the bucket says.",
+            examples=["AES256"],
             pattern=r"^(AES256|aws:kms(:.+)?)?$",
             max_length=2000,
             flag="--s3-encryption",

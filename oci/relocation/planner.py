@@ -15,6 +15,7 @@ from oci.descriptor import Descriptor, Platform, parse_json
 from oci.digest import Digest
 from oci.errors import Denied, InvalidInput, InvalidManifest, NotFound, Unauthorized
 from oci.manifest import NESTING_LIMIT, Manifest, parse_manifest
+from oci.output import check_destination
 from oci.reference import Reference, Repository, StoreName
 from oci.relocation.plan import (
     Entry,
@@ -68,6 +69,7 @@ def make_plan(session: Session, request: RelocationRequest, *, snapshot: Snapsho
     """
     if request.policy:
         session.gate(request.policy, signed=request.require_signatures)  # a mistake in it is found before all else
+    check_destination(request.destination)
     roots, refused = admitted(session, resolve(session, request), request)
     roots, rewritten = _choose_platforms(session, roots, request)
     destination = session.compared(request.destination)

@@ -102,7 +102,7 @@ def test_a_value_comes_from_text_and_goes_back() -> None:
         ({"name": "x", "wait": "601s"}, "wait: expected a number <= 600"),
         ({"name": "x", "wait": "7 days"}, "wait: '7 days' is no length of time"),
         ({"name": "x", "words": "a"}, "words: expected a list, got text"),
-        ({"name": "x", "words": ["a", "long"]}, "words: [1]: expected text of length <= 3"),
+        ({"name": "x", "words": ["a", "long"]}, "words: 'long': expected text of length <= 3"),
         ({"name": "x", "words": ["a", "b", "c"]}, "words: expected a list of length <= 2"),
         ({"name": "x", "colours": ["green"]}, "colours: "),
         ({"name": "x", "mode": "c"}, "mode: "),

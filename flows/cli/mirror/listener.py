@@ -6,6 +6,7 @@ answer together, however slowly it drips, and each address only some of the conn
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import socket
@@ -133,7 +134,8 @@ class Listener:
             self._server = _Server((host, port), watched)
         except OSError as error:
             reason = error.strerror or str(error)
-            raise InvalidInput(f"can't listen on {host} port {port}: {reason}", hint="give another --port") from error
+            flag = "--port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
+            raise InvalidInput(f"can't listen on {host} port {port}: {reason}", hint=f"give another {flag}") from error
         self.port = int(self._server.server_address[1])
 
     def __enter__(self) -> Self:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from flows.cli.click_ext import Invocation, Verb, everywhere
+from flows.cli.click_ext import Invocation, Number, Verb, everywhere
 from flows.cli.mirror.shared import expect_server
 from flows.cli.output import log_to_stderr
 from oci.errors import InvalidInput
@@ -20,7 +20,7 @@ _TOKEN = "TRANSSHIP_RECEIVER_TOKEN"  # noqa: S105 - the name of the variable
 
 @click.command(name="receiver", cls=Verb, examples=("", "--host 0.0.0.0 --port 9000 --token-file token", "--port 0"))
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="0 takes a free one.")
+@click.option("--port", type=Number(0, 65535), default=8765, show_default=True, help="0 takes a free one.")
 @click.option(
     "--token-file",
     default="",
@@ -29,7 +29,7 @@ _TOKEN = "TRANSSHIP_RECEIVER_TOKEN"  # noqa: S105 - the name of the variable
 )
 @click.option(
     "--capacity",
-    type=click.IntRange(1, 1_000_000),
+    type=Number(1, 1_000_000),
     default=10_000,
     show_default=True,
     help="Pushes kept while the Prefect server can't be reached; more are answered with 503.",

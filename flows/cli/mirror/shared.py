@@ -59,11 +59,14 @@ def mirror_flags(command: F) -> F:
 
 
 def expect_server() -> None:
-    """Raises InvalidInput when nothing says where the Prefect server is."""
+    """Raises InvalidInput when nothing says where the Prefect server is, or says it in no URL."""
     from prefect.settings import PREFECT_API_URL  # noqa: PLC0415 - importing Prefect takes a second
 
-    if not PREFECT_API_URL.value():
-        raise InvalidInput("PREFECT_API_URL is not set", hint="name the server: http://127.0.0.1:4200/api")
+    address, hint = PREFECT_API_URL.value(), "name the server: http://127.0.0.1:4200/api"
+    if not address:
+        raise InvalidInput("PREFECT_API_URL is not set", hint=hint)
+    if not address.startswith(("http://", "https://")):
+        raise InvalidInput(f"PREFECT_API_URL is no URL: {address!r}", hint=hint)
 
 
 def _problems(comparison: Comparison) -> list[TransshipError]:

@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from flows.cli.access import RegistryFlags, registry_flags, store_flags
-from flows.cli.click_ext import Age, Invocation, Verb, everywhere
+from flows.cli.click_ext import Age, Invocation, Number, Verb, everywhere
 from flows.cli.mirror.listener import Listener
 from flows.cli.mirror.shared import Mirrors
 from flows.cli.output import log_to_stderr
@@ -48,7 +48,7 @@ Batch = Callable[[Sequence[Mirror], Callable[[MirrorReport], None]], None]
 )
 @click.option("--jitter", type=Age(), default="5s", show_default=True, help="Begin up to so much later, at random.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8766, show_default=True, help="0 takes a free one.")
+@click.option("--port", type=Number(0, 65535), default=8766, show_default=True, help="0 takes a free one.")
 @metrics_flag
 @registry_flags(sides=True)
 @store_flags

@@ -23,7 +23,7 @@ EQUALS = "0.43.0"
 @click.pass_context
 def show_help(context: click.Context, words: tuple[str, ...], man: bool, man_pages: str) -> None:
     """Explain a command."""
-    topic = context.find_root()
+    output, topic = context.ensure_object(Invocation).output, context.find_root()
     for word in words:
         below = topic.command.get_command(topic, word) if isinstance(topic.command, click.Group) else None
         if below is None:
@@ -40,9 +40,10 @@ def show_help(context: click.Context, words: tuple[str, ...], man: bool, man_pag
                 for name, page in manual.pages(topic):
                     write_output(os.path.join(man_pages, name), page.encode())
         else:
-            click.echo(manual.page(topic), nl=False)
-        return
-    click.echo(topic.get_help())
+            output.block(manual.page(topic))
+    else:
+        output.block(f"{topic.get_help()}\n")
+    output.finish(silently=True)
 
 
 SHELLS = ("bash", "zsh", "fish", "powershell")
@@ -84,7 +85,9 @@ def completion(context: click.Context, shell: str) -> None:
         if kind is None:
             raise click.UsageError(f"there is no completion for {shell}")
         script = kind(root.command, {}, name, variable).source()
-    click.echo(script, nl=False)
+    output = context.ensure_object(Invocation).output
+    output.block(script)
+    output.finish(silently=True)
 
 
 @click.command(cls=Verb, examples=("", "--json", "--quiet"))

@@ -60,7 +60,7 @@ def init(invocation: Invocation, /, folder: str, source: str, destination: str) 
         )
     for path, data in files.items():
         target = os.path.join(folder, path)
-        with os_errors(store=folder, subject=path, operation="writing the file"):
+        with os_errors(store=folder, subject=path, operation="writing the file", named=True):
             os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
             write_output(target, data)
     output.table("Files", _HEADER, [[path, _PURPOSES.get(path, "an example")] for path in files])

@@ -27,16 +27,22 @@ mirrors:
 """
 
 WRONG = {
-    "copy": ("-b A.example/UPPER --to-repo b.example/cc",),
+    "copy": (
+        "-b A.example/UPPER --to-repo b.example/cc",
+        "-b a.example/bb --to-repo oci:{mirrors}",
+        "-b a.example/bb --to-repo oci-archive:{folder}/none/x.tar",
+        "-b a.example --to-repo b.example/cc",
+        "-b a.example/bb --to-repo oci:{folder}/cc --concurrency many",
+    ),
     "pull": ("-i https://a.example/bb -o {folder}/out",),
-    "push": ("-i a.example/bb@sha256:1 -f {folder}", "-i a.example/bb"),
-    "describe": ("-b a.example/bb:",),
+    "push": ("-i a.example/bb@sha256:1 -f {folder}", "-i a.example/bb", "-i oci:{mirrors}:1 -f {folder}"),
+    "describe": ("-b a.example/bb:", "-b a.example/bb:1 -o json"),
     "verify": ("https://a.example/bb",),
-    "tag list": ("-i a.example/UPPER",),
+    "tag list": ("-i a.example/UPPER", "-i a.example:5000", "-i localhost:5000"),
     "tag resolve": ("-i a.example/UPPER",),
     "tag delete": ("-i a.example/UPPER", "-i a.example/bb@sha256:" + "1" * 64),
     "inspect": ("", "a.example/UPPER", "a.example/bb --platform linux"),
-    "init": ("{folder} --source a.example/UPPER", "{folder} --destination a.example/bb:1"),
+    "init": ("{mirrors}", "{folder} --source a.example/UPPER", "{folder} --destination a.example/bb:1"),
     "auth check": ("", "a.example/UPPER", "{mirrors}"),
     "prune": ("a.example/bb --keep-digest sha256:12", "a.example/bb -f {mirrors}"),
     "policy check": ("https://a.example/bb --policy {mirrors}", "{host}/shop/app:1 --policy {mirrors}"),

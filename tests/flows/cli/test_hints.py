@@ -97,9 +97,28 @@ CASES = (
     ),
     Case(
         "copy -i {host}/image:v1 --to-repo {to} --report {folder}/none/r.json",
-        "check the path",
+        "make the folder first",
         "copy -i {host}/image:v1 --to-repo {to} --report {folder}/r.json",
     ),
+    Case(
+        "copy -i {host}/image:v1 --to-repo {to} --receipt {folder}/mine --sign {key}",
+        "check the path",
+        "copy -i {host}/image:v1 --to-repo {to} --receipt {folder}/mine/r.json --sign {key}",
+    ),
+    Case(
+        "copy -i {host}/image:v1 --to-tar {folder}/z.tar --base {folder}/none.tar",
+        "check the path",
+        "copy -i {host}/image:v1 --to-tar {folder}/z.tar",
+    ),
+    Case(
+        "copy -i {host}/image:v1 --to-repo oci-archive:{folder}/none/z.tar",
+        "make the folder first",
+        "copy -i {host}/image:v1 --to-repo oci-archive:{folder}/mine/z.tar",
+    ),
+    Case("tag list -i {host}", "write {host}/REPOSITORY", "tag list -i {host}/image"),
+    Case("copy -i {host}/image:v1 --to-repo {host}", "{host}/REPOSITORY", "copy -i {host}/image:v1 --to-repo {to}"),
+    Case("mirror watch -f {good} --host none.invalid", "another --host", "mirror watch --help"),
+    Case("init {good}", "check the path", "init {folder}/new"),
     Case("push -i {host}/pushed/a:v1", "-f PATH", "push -i {host}/pushed/a:v1 -f {folder}/mine"),
     Case("push -f {folder}/mine", "with -b or -i", "push -i {host}/pushed/a:v1 -f {folder}/mine"),
     Case(

@@ -136,3 +136,11 @@ def test_numbers_are_numbers_and_drift_is_no_success(documents: dict[str, dict[s
     assert documents["mirror check"]["Result"]["mirrors"][0]["drifted"] is True
     assert documents["mirror check"]["Lines"][-1] != "Succeeded"
     assert "Error" not in documents["mirror check"]
+
+
+@pytest.mark.parametrize("words", ["", "tag", "help", "help copy", "help --man copy", "help nosuch", "completion bash"])
+def test_what_only_explains_is_one_document_as_well(words: str) -> None:
+    document = json.loads(transship(*words.split(), "--json").out)
+
+    assert ("Error" in document) == (words in ("", "tag", "help nosuch"))
+    assert bool(document["Blocks"]) == (words not in ("tag", "help nosuch"))
