@@ -226,7 +226,7 @@ SMALL = 1 << 20
 ones."""
 
 BIG_AT_ONCE = 32
-"""Big blobs on their way at the most: each has two pieces of 256 KiB in memory."""
+"""Big blobs on their way at the most: each has two pieces of 512 KiB in memory."""
 
 
 class BlobPool(Generic[T]):

@@ -14,8 +14,9 @@ from typing import Protocol
 from oci.cancel import CancelToken
 from oci.digest import Chunk
 
-PIECE = 256 << 10
-"""Bytes of a body that are received before they are passed on."""
+PIECE = 512 << 10
+"""Bytes of a body that are received before they are passed on. Each costs a turn of its thread: in pieces of 256 KiB a
+copy of a GiB takes an eighth more CPU."""
 
 _MOMENT = 0.05
 """Seconds without a byte after which a piece is passed on as it is."""
