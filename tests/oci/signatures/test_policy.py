@@ -470,6 +470,9 @@ def with_condition(condition: str) -> str:
     return f"version: 1\ndefault: reject\nrules: [{rule_}]\n"
 
 
+BOMB = ("revoked: [&l0 [x, x]", *(f", &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]" for n in range(1, 12)), "]\n")
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -492,6 +495,10 @@ def with_condition(condition: str) -> str:
         with_condition("{field: a, equals: 1, in: [1]}"),
         with_condition("{field: a, matches: '('}"),
         "version: 1\ndefault: reject\nrevoked: [latest]\n",
+        "version: 1\ndefault: reject\ndefault: accept\n",
+        "version: 1\ndefault: reject\nrules: [{to: 'a/**', to: '**', keys: [release.pub]}]\n",
+        with_condition("{field: a, equals: {b: 1, b: 2}}"),
+        f"version: 1\ndefault: reject\n{''.join(BOMB)}",
         "{",
     ],
 )
