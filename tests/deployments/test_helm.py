@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
 import subprocess
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +173,10 @@ def test_the_schema_takes_what_is_right(values: dict[str, Any]) -> None:
         {"watch": {"interval": "often"}},
         {"cron": {"backoffLimit": -1}},
         {"serviceAccount": {"annotations": {"a": 1}}},
+        {"serviceAccount": {"name": "a\nb: c"}},
+        {"podLabels": {"app.kubernetes.io/name": "other"}},
+        {"podAnnotations": {"transship.dev/mirrors": "0"}},
+        {"env": [{"name": "TRANSSHIP_MIRRORS_MAY", "value": "proxy"}]},
     ],
     ids=json.dumps,
 )
@@ -180,6 +187,60 @@ def test_the_schema_refuses_what_is_wrong(wrong: dict[str, Any]) -> None:
         values["mirrors"] = wrong["mirrors"]
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(values, json.loads((FOLDER / "values.schema.json").read_text()))
+
+
+HOSTILE = (
+    "x\nhostNetwork: true",
+    'x"\nprivileged: true\n#',
+    "x: {a: b}",
+    "{{ .Release.Name }}",
+    "- x",
+    "*x",
+    "'",
+    "x #y",
+    "!!x y",
+)
+
+
+def texts_of(schema: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The values that are texts."""
+    for name, below in schema.get("properties", {}).items():
+        if below.get("type") == "string":
+            yield (*path, name)
+        elif below.get("type") == "object":
+            yield from texts_of(below, (*path, name))
+            if below.get("additionalProperties") == {"type": "string"}:
+                yield (*path, name, "any")
+
+
+def keys_of(value: Any) -> Counter[str]:
+    below = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    own = Counter(list(value)) if isinstance(value, dict) else Counter[str]()
+    return sum(map(keys_of, below), own)
+
+
+@pytest.mark.parametrize("mode", ["watch", "cron"])
+def test_no_value_writes_more_than_its_own_text(mode: str) -> None:
+    """Who may set the name of a secret doesn't set whether the pod has the host's network."""
+    schema = json.loads((FOLDER / "values.schema.json").read_text())
+    defaults = yaml.safe_load((FOLDER / "values.yaml").read_text())
+    paths = list(texts_of(schema))
+    assert ("podLabels", "any") in paths
+    assert len(paths) > 10
+    for path, text in itertools.product(paths, HOSTILE):
+        given: dict[str, Any] = {path[-1]: text}
+        honest: dict[str, Any] = {path[-1]: "x"}
+        for name in reversed(path[:-1]):
+            given, honest = {name: given}, {name: honest}
+        values = merged(merged(EVERYTHING, {"mode": mode}), given)
+        if path == ("image", "tag"):
+            values = merged(values, {"image": {"digest": ""}})
+        try:
+            jsonschema.validate(merged(defaults, values), schema)
+        except jsonschema.ValidationError:
+            continue
+        expected = merged(values, honest)
+        assert keys_of(list(rendered(**values).values())) == keys_of(list(rendered(**expected).values())), (path, text)
 
 
 def test_the_values_in_the_readme_are_values() -> None:

@@ -5,11 +5,11 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 
 {{- define "transship.account" -}}
-{{ .Values.serviceAccount.name | default .Release.Name }}
+{{- .Values.serviceAccount.name | default .Release.Name -}}
 {{- end }}
 
 {{- define "transship.pod" -}}
-serviceAccountName: {{ include "transship.account" . }}
+serviceAccountName: {{ include "transship.account" . | quote }}
 automountServiceAccountToken: false
 enableServiceLinks: false
 {{- with .Values.image.pullSecrets }}
@@ -51,7 +51,7 @@ volumes:
   {{- if .Values.dockerConfigSecret }}
   - name: logins
     secret:
-      secretName: {{ .Values.dockerConfigSecret }}
+      secretName: {{ .Values.dockerConfigSecret | quote }}
       items:
         - key: .dockerconfigjson
           path: config.json
@@ -61,9 +61,9 @@ volumes:
 {{- define "transship.container" -}}
 name: transship
 {{- if .Values.image.digest }}
-image: {{ .Values.image.repository }}@{{ .Values.image.digest }}
+image: "{{ .Values.image.repository }}@{{ .Values.image.digest }}"
 {{- else }}
-image: {{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+image: "{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}"
 {{- end }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 env:
