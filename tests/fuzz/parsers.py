@@ -45,9 +45,9 @@ from oci.registry.endpoints import GET_TAGS
 from oci.registry.http import http1
 from oci.registry.http.answer import Answer
 from oci.registry.http.body import Headers, WireError
-from oci.registry.http.errors import _explained, without_login
+from oci.registry.http.errors import _explained, remaining_pulls, without_login
 from oci.registry.http.origin import normal_host, split_url
-from oci.registry.http.pace import remaining_pulls, retry_after
+from oci.registry.http.pace import retry_after
 from oci.registry.http.target import BASE
 from oci.registry.tags import _names, next_page
 from oci.relocation.plan import Plan

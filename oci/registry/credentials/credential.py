@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
 from collections.abc import Callable, Hashable
 
 import msgspec
+
+from oci.errors import TransshipError
 
 
 class Credential(msgspec.Struct, frozen=True):
@@ -59,10 +62,13 @@ class _Entry(msgspec.Struct):
     credential: Credential | None = None
     fetched: bool = False
     renewed_at: float = -RENEWAL_PAUSE
+    error: TransshipError | None = None
+    failed_at: float = 0.0
 
 
 class Memo:
-    """Keeps what was fetched until it expires. Threads that want the same wait for a single fetch."""
+    """Keeps what was fetched until it expires. Threads that want the same wait for a single fetch. What failed isn't
+    tried again for a moment: a helper that hangs would hang once for each repository."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -76,7 +82,14 @@ class Memo:
         if not _is_valid(entry):
             with entry.lock:
                 if not _is_valid(entry):
-                    entry.credential = fetch()
+                    if entry.error is not None and time.monotonic() - entry.failed_at < RENEWAL_PAUSE:
+                        raise copy.copy(entry.error)
+                    entry.error = None
+                    try:
+                        entry.credential = fetch()
+                    except TransshipError as error:
+                        entry.error, entry.failed_at = copy.copy(error), time.monotonic()
+                        raise
                     entry.fetched = True
         return entry.credential
 

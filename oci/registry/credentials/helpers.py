@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import time
 from collections.abc import Mapping
+from typing import IO, cast
 
 from oci.descriptor import parse_json
 from oci.errors import InvalidInput, Unauthorized
@@ -14,6 +17,9 @@ TIMEOUT = 30.0
 ATTEMPTS = 5
 DELAY = 2.0
 OUTPUT_LIMIT = 1 << 20
+_MOMENT = 0.1
+"""Seconds after which a waiting thread looks whether a helper has ended, though its outputs are open."""
+
 _NAME = re.compile(r"[A-Za-z0-9_.\-]+")
 _NOT_FOUND = ("credentials not found", "no credentials server url", "no credentials username")
 
@@ -47,32 +53,66 @@ class HelperProgram:
 
     def _ask(self, server: str) -> Credential | None:
         """A helper that fails is tried again: keychains of desktops are slow to wake up."""
-        import subprocess  # noqa: PLC0415 - few configurations name a helper
-
         program = self._program()
         failure = ""
         for attempt in range(ATTEMPTS):
             if attempt:
                 time.sleep(self.delay)
-            try:
-                result = subprocess.run(  # noqa: S603 - the user's own configuration names it
-                    [program, "get"],
-                    input=server.encode(),
-                    capture_output=True,
-                    timeout=TIMEOUT,
-                    check=False,
-                    env=dict(self._environ),
-                )
-            except subprocess.TimeoutExpired:
-                failure = f"no answer within {TIMEOUT:.0f} s"
-                continue
-            if result.returncode == 0:
-                return self._credential(result.stdout[:OUTPUT_LIMIT])
-            failure = f"exit code {result.returncode}"
-            if any(text in (result.stdout + result.stderr).decode(errors="replace").lower() for text in _NOT_FOUND):
+            code, output, complaint = self._run(program, server)
+            if code == 0:
+                return self._credential(output)
+            failure = f"exit code {code}"
+            if any(text in (output + complaint).decode(errors="replace").lower() for text in _NOT_FOUND):
                 return None
-        raise Unauthorized(
-            f"the credential helper docker-credential-{self.name} failed {ATTEMPTS} times: {failure}",
+        raise self._failed(server, f"failed {ATTEMPTS} times: {failure}")
+
+    def _run(self, program: str, server: str) -> tuple[int, bytes, bytes]:
+        """Gives the exit code and both outputs. Raises Unauthorized for a helper that gives no answer in time, which
+        isn't started again, and for one that writes without end. What a helper leaves running, an agent for example,
+        may keep its outputs open: they are read until it has ended itself."""
+        import selectors  # noqa: PLC0415 - few configurations name a helper
+        import subprocess  # noqa: PLC0415
+
+        outputs = bytearray(), bytearray()
+        deadline = time.monotonic() + TIMEOUT
+        with (
+            subprocess.Popen(  # noqa: S603 - the user's own configuration names it
+                [program, "get"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=dict(self._environ),
+            ) as process,
+            selectors.DefaultSelector() as open_outputs,
+        ):
+            try:
+                with contextlib.suppress(BrokenPipeError), cast("IO[bytes]", process.stdin) as to_helper:
+                    to_helper.write(server.encode())
+                for pipe, output in zip((process.stdout, process.stderr), outputs, strict=True):
+                    open_outputs.register(cast("IO[bytes]", pipe), selectors.EVENT_READ, output)
+                while open_outputs.get_map():
+                    ready = open_outputs.select(_MOMENT)
+                    if not ready and process.poll() is not None:
+                        break
+                    if time.monotonic() > deadline:
+                        raise self._failed(server, f"gave no answer within {TIMEOUT:.0f} s")
+                    for key, _ in ready:
+                        piece = os.read(key.fd, 64 << 10)
+                        key.data.extend(piece)
+                        if not piece:
+                            open_outputs.unregister(key.fileobj)
+                        if len(key.data) > OUTPUT_LIMIT:
+                            raise self._failed(server, "writes without end")
+                code = process.wait(max(_MOMENT, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired as error:
+                raise self._failed(server, "doesn't end") from error
+            finally:
+                process.kill()  # harmless where it has ended
+        return code, bytes(outputs[0]), bytes(outputs[1])
+
+    def _failed(self, server: str, how: str) -> Unauthorized:
+        return Unauthorized(
+            f"the credential helper docker-credential-{self.name} {how}",
             store=server,
             operation="logging in",
             hint=f"try `echo {server} | docker-credential-{self.name} get` by hand",

@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
+import msgspec
+
 from oci.cancel import CancelToken
 from oci.descriptor import parse_json
 from oci.errors import Cancelled, Denied, NotFound, RateLimited, Refused, StoreError, Unauthorized, Unavailable
@@ -37,6 +39,21 @@ _HINTS = {
 _SECRET_FIELD = re.compile(r"authori[sz]ation|cookie|token|secret|key|signature|credential|password", re.IGNORECASE)
 _QUERY = re.compile(r"\?[^\s\">,]+")
 _KEY = secrets.token_bytes(16)
+_QUOTA = re.compile(r"\s*(\d{1,12})\s*(?:;\s*w=(\d{1,12}))?")
+
+
+class Quota(msgspec.Struct, frozen=True):
+    """Docker Hub's pull quota: pulls that are left, and the length of the window in seconds."""
+
+    count: int
+    window: float
+
+
+def remaining_pulls(headers: Mapping[str, str]) -> Quota | None:
+    """What `ratelimit-remaining: 76;w=21600` says. None where the registry says nothing of a quota."""
+    text = headers.get("ratelimit-remaining")
+    match = _QUOTA.match(text) if text else None
+    return Quota(int(match.group(1)), float(match.group(2) or 0)) if match else None
 
 
 class Failures:

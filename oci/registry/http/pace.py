@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import copy
 import random
-import re
 import threading
 import time
 from collections import deque
@@ -68,28 +67,13 @@ RETRIED_CODES = frozenset({"UNAVAILABLE", *SLOW_DOWN_CODES})
 _FIRST_DELAY = 0.2
 _LONGEST_DELAY = 20.0
 _FIRST_THROTTLED_DELAY = 0.5
+_SHORTEST_THROTTLED_DELAY = 0.01
 _LONGEST_WAIT = 10 * 365 * 86400.0
 """Bound of what a Retry-After may say, in seconds."""
 
 _random = random.SystemRandom()
 _FORGETTING = 1.0001
 """By how much the quickest answer counts less with each that follows: networks change."""
-
-_QUOTA = re.compile(r"\s*(\d{1,12})\s*(?:;\s*w=(\d{1,12}))?")
-
-
-class Quota(msgspec.Struct, frozen=True):
-    """Docker Hub's pull quota: pulls that are left, and the length of the window in seconds."""
-
-    count: int
-    window: float
-
-
-def remaining_pulls(headers: Mapping[str, str]) -> Quota | None:
-    """What `ratelimit-remaining: 76;w=21600` says. None where the registry says nothing of a quota."""
-    text = headers.get("ratelimit-remaining")
-    match = _QUOTA.match(text) if text else None
-    return Quota(int(match.group(1)), float(match.group(2) or 0)) if match else None
 
 
 class Caps(msgspec.Struct, frozen=True):
@@ -284,8 +268,12 @@ def worth_retrying(status: int, code: str) -> bool:
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
     """Seconds that a Retry-After header asks for: whole or with a fraction, or until a date (RFC 9110, 10.2.3). None
-    without a usable one. Several values, which a proxy in between may make, count as the longest."""
+    without a usable one. Several values, which a proxy in between may make, count as the longest. Without any, GitHub's
+    `x-ratelimit-reset` says when a budget that is used up begins anew, in seconds since the epoch."""
     waits = [wait for text in _values(headers.get("retry-after", "")) if (wait := _wait(text, now)) is not None]
+    reset = headers.get("x-ratelimit-reset", "")
+    if not waits and headers.get("x-ratelimit-remaining") == "0" and reset.isascii() and reset.isdigit():
+        waits.append(min(max(0.0, int(reset[:12]) - now.timestamp()), _LONGEST_WAIT))
     return max(waits, default=None)
 
 
@@ -314,6 +302,8 @@ class Attempts:
         if not error.retryable or (self._retries <= 0 and not slowed):
             raise error
         delay = self._delay(slowed=slowed) if requested_wait is None else requested_wait
+        if slowed:  # a registry that says 0 each time would be asked without a pause, and for ever
+            delay = max(delay, min(_FIRST_THROTTLED_DELAY, _SHORTEST_THROTTLED_DELAY * 2**self._slowed))
         if delay > self._budget:
             error.hint = (
                 f"the registry asks to wait {delay:.0f} s, more than the {max(0.0, self._budget):.0f} s left for this "

@@ -29,9 +29,9 @@ from oci.registry.http.address_policy import AddressPolicy, host_of, is_loopback
 from oci.registry.http.answer import SHORT, Answer, OpenAnswer
 from oci.registry.http.body import Headers, Response, WireError
 from oci.registry.http.connections import Connections
-from oci.registry.http.errors import ERROR_LIMIT, Failures, shown, shown_fields, without_login
+from oci.registry.http.errors import ERROR_LIMIT, Failures, remaining_pulls, shown, shown_fields, without_login
 from oci.registry.http.origin import Origin, origin_of, split_url
-from oci.registry.http.pace import Attempts, Bucket, Caps, Pace, is_slow_down, remaining_pulls
+from oci.registry.http.pace import Attempts, Bucket, Caps, Pace, is_slow_down
 from oci.registry.http.request import Request
 from oci.registry.http.target import BASE, Target, absolute
 from oci.registry.options import RegistryOptions
@@ -187,9 +187,10 @@ class Transport:
 
     def _slow_down(self, error: StoreError, request: Request, started: float) -> None:
         """A 429 is meant for all threads that send such requests. A pause beyond the budget ends the work here."""
-        if not is_slow_down(error):
-            return
         requested_wait = error.retry_after
+        used_up = error.status == 429 and not error.retryable and requested_wait is not None
+        if not is_slow_down(error) and not used_up:
+            return
         if requested_wait is not None and requested_wait > self.settings.retry_budget:
             self.pace.end(error, requested_wait)
         else:
@@ -348,6 +349,11 @@ class Transport:
         body = answer.excerpt(ERROR_LIMIT) if request.method != "HEAD" else b""
         body, identity = without_login(body, sent), self.login.identity(sent)
         error = self._failures.unwanted(answer.status, answer.headers, body, request, url=answer.url, identity=identity)
+        quota = remaining_pulls(answer.headers)
+        is_used_up = error.status == 429 and error.retry_after is None and quota is not None and not quota.count
+        if is_used_up and quota is not None and quota.window > self.settings.retry_budget:
+            error.retryable, error.retry_after = False, quota.window
+            error.hint = f"the quota is used up, and its window is {quota.window:.0f} s long: log in, or wait"
         error.redirected = not answer.url.endswith(request.target.path)
         raise error
 

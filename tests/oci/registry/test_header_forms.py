@@ -76,7 +76,9 @@ def test_a_general_content_type_is_made_good_by_the_content(client: Client, medi
 
     with Quirky(general) as server:
         store = client.repository(server.host, "a/b")
-        assert store.head_manifest("v1") == parse_manifest(IMAGE.raw, IMAGE.media_type).descriptor
+        head = store.head_manifest("v1")
+        assert head is not None
+        assert (head.media_type, head.digest, head.size) == (IMAGE.media_type, IMAGE.digest, len(IMAGE.raw))
         assert store.get_manifest("v1").media_type == IMAGE.media_type
 
 

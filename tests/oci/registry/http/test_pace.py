@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from typing import Any
 
 import pytest
 
@@ -21,10 +22,12 @@ from oci.errors import Cancelled, RateLimited, StoreError, Unavailable
 from oci.manifest import parse_manifest
 from oci.meter import Meter
 from oci.reference import Repository
-from oci.registry.http.pace import Attempts, Caps, Pace, Window, is_slow_down, remaining_pulls, retry_after
+from oci.registry.http.errors import remaining_pulls
+from oci.registry.http.pace import Attempts, Caps, Pace, Window, is_slow_down, retry_after
 from oci.store import reader_of
 from tests.oci.registry.conftest import Client
 from tests.servers.capped_registry import ECR, CappedRegistry
+from tests.servers.quirky_registry import Quirky
 
 Make = Callable[..., Client]
 NOW = datetime(2026, 11, 29, 12, 0, tzinfo=UTC)
@@ -81,12 +84,45 @@ def attempts(retries: int, budget: float = 5.0) -> Attempts:
 
 def test_a_slow_down_is_never_counted_as_a_failed_attempt() -> None:
     tries = attempts(retries=1)
-    for _ in range(20):
+    for _ in range(8):
         tries.again(error(), 0.0)
     tries.again(error(Unavailable, 503, 0.01), 0.01)
     tries.again(error(Unavailable, 500, None), 0.0)
     with pytest.raises(Unavailable):
         tries.again(error(Unavailable, 500, None), 0.0)
+
+
+def test_a_wait_of_nothing_is_not_asked_for_without_end() -> None:
+    """`Retry-After: 0`, or a date that has passed, each time: the pauses grow nevertheless, and use up the budget."""
+    tries = attempts(retries=0, budget=0.2)
+    for _ in range(4):
+        tries.again(error(), 0.0)
+    with pytest.raises(RateLimited):
+        tries.again(error(), 0.0)
+
+
+def test_github_says_when_its_budget_begins_anew() -> None:
+    headers = {"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(int(NOW.timestamp()) + 90)}
+    assert retry_after(headers, NOW) == 90
+    assert retry_after(headers | {"retry-after": "5"}, NOW) == 5
+    assert retry_after(headers | {"x-ratelimit-remaining": "17"}, NOW) is None
+    assert retry_after(headers | {"x-ratelimit-reset": "soon"}, NOW) is None
+
+
+def test_a_quota_that_is_used_up_ends_the_work_at_once_and_is_named(make_client: Make) -> None:
+    """Docker Hub: 429 without Retry-After, and a window of six hours."""
+    used_up = {"ratelimit_limit": "100;w=21600", "ratelimit_remaining": "0;w=21600"}
+
+    def limited(call: Any, path: str) -> bool:
+        call.answer(429, b'{"errors":[{"code":"TOOMANYREQUESTS","message":"pull rate limit"}]}', **used_up)
+        return True
+
+    with Quirky(limited) as server:
+        store = make_client(side="source").repository(server.host, "a/b")
+        for _ in range(2):
+            with pytest.raises(RateLimited, match="the quota is used up, and its window is 21600 s long"):
+                store.get_manifest("v1")
+        assert len(server.requests()) == 1
 
 
 def test_slow_downs_end_with_the_budget_for_waiting() -> None:
