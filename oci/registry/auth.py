@@ -11,22 +11,18 @@ without a challenge: then `/v2/` is asked, once, how it wants logins.
 
 from __future__ import annotations
 
-import base64
-import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 from urllib.parse import urlencode
 
-import msgspec
-
-from oci.descriptor import parse_json
 from oci.errors import Denied, Refused, StoreError, Unauthorized
 from oci.meter import Meter
 from oci.registry.credentials.chain import Credentials
 from oci.registry.credentials.challenge import Challenge, parse_challenges, strongest
 from oci.registry.credentials.credential import Credential
+from oci.registry.credentials.tokens import Token, basic, covers, read_token, scopes_to_ask
 from oci.registry.http.address_policy import AddressPolicy
 from oci.registry.http.answer import Answer
 from oci.registry.http.origin import Origin, split_url
@@ -36,27 +32,21 @@ CLIENT_ID = "transship"
 SCOPES = 25
 """Repositories that one token is asked for: some 1,500 characters of a URL."""
 
-LONGEST_LIFETIME = 24 * 3600.0
-"""Seconds that a token is used at most, whatever its service says."""
-
 REFUSALS = frozenset({401, 403, 404})
 """Answers that may mean: log in first."""
 
-_DEFAULT_LIFETIME = 60.0
-"""Seconds, where a token service doesn't say (distribution's token specification)."""
+LONG = 600.0
+"""Seconds after which a login that is denied may have ended: ECR answers 403 then."""
+
+_REFUSED = (Unauthorized, Denied, Refused)
+_NO_POST = frozenset({400, 401, 404, 405, 501})
+"""Of token services that take no refresh token by POST: ACR, Artifactory, Google, older ones. GET is asked then."""
+
+_NONE = Challenge("none")
+"""For a repository that the token service of another one knows nothing of, and that hasn't asked for anything yet."""
 
 _ASSUMED = Challenge("basic")
 """For a registry that asks nobody to log in, not even at `/v2/`. go-containerregistry sends Basic there as well."""
-
-
-class Token(msgspec.Struct, frozen=True):
-    value: str
-    scopes: frozenset[str]
-    expires_at: float
-    """On the monotonic clock."""
-
-    def __repr__(self) -> str:
-        return f"Token({sorted(self.scopes)})"
 
 
 class TokenService(Protocol):
@@ -79,7 +69,9 @@ class Authenticator:
         meter: Meter,
         service: TokenService,
         ask_base: Callable[[], Mapping[str, str]],
+        own_address: Callable[[str], str],
     ) -> None:
+        """`own_address` gives an address of the registry itself the scheme that the registry is spoken to with."""
         self._registry = registry
         self._side = side
         self._credentials = credentials
@@ -87,6 +79,7 @@ class Authenticator:
         self._meter = meter
         self._service = service
         self._ask_base = ask_base
+        self._own_address = own_address
         self._lock = threading.Lock()
         self._challenges: dict[str, Challenge] = {}
         self._first: Challenge | None = None
@@ -97,6 +90,8 @@ class Authenticator:
         self._several = threading.Lock()
         self._pull_only: set[str] = set()
         self._identities: dict[str, str] = {}
+        self._since: dict[str, float] = {}
+        """When each Authorization header was first sent."""
         self._token_service: Origin | None = None
         self._expected: dict[str, None] = {}
         """Repositories that will be asked for soon, and have no token yet."""
@@ -117,9 +112,16 @@ class Authenticator:
         if credential.registry_token:
             header, identity = f"Bearer {credential.registry_token}", credential.identity
         elif challenge is not None and challenge.scheme == "bearer":
-            header, identity = f"Bearer {self._token(needed, credential, challenge).value}", credential.identity
-        elif challenge is not None and _has_password(credential):
+            try:
+                header, identity = f"Bearer {self._token(needed, credential, challenge).value}", credential.identity
+            except _REFUSED:
+                if repository in self._challenges:
+                    raise
+                self._challenges[repository] = _NONE  # the challenge was another repository's: this one says its own
+        elif challenge is not None and challenge is not _NONE and _has_password(credential):
             header, identity = basic(credential.username, credential.password), credential.identity
+        if header not in self._since:
+            self._since[header] = time.monotonic()
         if self._identities.get(header) != identity:
             self._identities[header] = identity
             if header or len(self._identities) == 1:
@@ -153,23 +155,55 @@ class Authenticator:
             return False
         if again:
             return status == 401 and self._drop_assumption(sent)
-        challenge = strongest(parse_challenges(headers.get("www-authenticate", ""))) if status == 401 else None
+        offers = parse_challenges(headers.get("www-authenticate", "")) if status == 401 else []
+        challenge = strongest(offers)
         if challenge is None:
             if sent:
-                return status == 401 and self._drop_assumption(sent)
-            return not credential.is_anonymous and self._learn_from_base(credential)
-        if challenge.scheme == "bearer":
-            self._guard.check(challenge.realm, "the token realm")
-            self._pin(challenge.realm)
-        with self._lock:
-            self._challenges[repository] = challenge
-            if self._first is None or self._first is _ASSUMED:
-                self._first = challenge
-            self._tokens = [token for token in self._tokens if f"Bearer {token.value}" != sent]
+                return self._has_ended(status, needed, sent, credential)
+            learned = not credential.is_anonymous and self._learn_from_base(credential)
+            return learned and self.authorization(needed) != sent
+        challenge = self._accepted(challenge)
+        self._set(repository, challenge, sent)
         if sent and challenge.scheme == "basic" and self.authorization(needed) == sent:
             # The login is wrong, or it has ended in the meantime. A token service says so itself.
             self._credentials.renew(self._registry, repository, credential)
-        return self.authorization(needed) != sent
+        try:
+            return self.authorization(needed) != sent
+        except _REFUSED:
+            plain = next((offer for offer in offers if offer.scheme == "basic"), None)
+            if plain is None or challenge is plain or not _has_password(credential):
+                raise
+            self._set(repository, plain, sent)  # the other way that it offers (Artifactory)
+            return self.authorization(needed) != sent
+
+    def _set(self, repository: str, challenge: Challenge, sent: str) -> None:
+        """Answers a challenge from now on. What was sent is of no more use."""
+        with self._lock:
+            if self._first is None or self._first in (_ASSUMED, self._challenges.get(repository)):
+                self._first = challenge
+            self._challenges[repository] = challenge
+            self._tokens = [token for token in self._tokens if f"Bearer {token.value}" != sent]
+
+    def _accepted(self, challenge: Challenge) -> Challenge:
+        """A challenge whose token service may be asked. Raises Refused."""
+        if challenge.scheme != "bearer":
+            return challenge
+        realm = self._own_address(challenge.realm)
+        self._guard.check(realm, "the token realm")
+        self._pin(realm)
+        return Challenge(challenge.scheme, {**challenge.parameters, "realm": realm})
+
+    def _has_ended(self, status: int, scopes: tuple[Scope, ...], sent: str, credential: Credential) -> bool:
+        """After a 401 without a challenge, or a 403 to what was sent for long: True where another login is there."""
+        if status == 401 and self._drop_assumption(sent):
+            return True
+        if status == 404 or (status == 403 and time.monotonic() - self._since.get(sent, 0.0) < LONG):
+            return False
+        with self._lock:
+            self._tokens = [token for token in self._tokens if f"Bearer {token.value}" != sent]
+        if sent.startswith("Basic "):
+            self._credentials.renew(self._registry, scopes[0].repository if scopes else "", credential)
+        return self.authorization(scopes) != sent
 
     def _learn_from_base(self, credential: Credential) -> bool:
         """Asks `/v2/` how this registry wants logins. True when there is a way to log in that was not used yet."""
@@ -178,9 +212,8 @@ class Authenticator:
                 return self._first is not None
             self._base_asked = True
             challenge = strongest(parse_challenges(self._ask_base().get("www-authenticate", "")))
-            if challenge is not None and challenge.scheme == "bearer":
-                self._guard.check(challenge.realm, "the token realm")
-                self._pin(challenge.realm)
+            if challenge is not None:
+                challenge = self._accepted(challenge)
             if challenge is None and _has_password(credential):
                 challenge = _ASSUMED
             self._first = self._first or challenge
@@ -216,13 +249,13 @@ class Authenticator:
         if wider and scopes[0].repository not in self._pull_only:
             try:
                 return self._fetched((Scope(scopes[0].repository, "pull,push"),), credential, challenge)
-            except (Unauthorized, Denied, Refused):
+            except _REFUSED:
                 self._pull_only.add(scopes[0].repository)
         return self._fetched(scopes, credential, challenge)
 
     def _fetched(self, scopes: tuple[Scope, ...], credential: Credential, challenge: Challenge) -> Token:
         """One fetch for all threads that want the same."""
-        names = _granted(scopes, challenge.scopes)
+        names = scopes_to_ask(scopes, challenge.scopes)
         with self._lock:
             gate = self._fetching.setdefault(names, threading.Lock())
         with gate:
@@ -259,7 +292,7 @@ class Authenticator:
             every = names | {str(Scope(name, scopes[0].actions)) for name in others}
             try:
                 token = self._fetch(every, credential, challenge, scopes[0].repository)
-            except (Unauthorized, Denied, Refused):
+            except _REFUSED:
                 self._expected.clear()
                 return None
             self._keep(token)
@@ -269,7 +302,7 @@ class Authenticator:
         now = time.monotonic()
         with self._lock:
             for token in self._tokens:
-                if token.expires_at > now and all(_covers(token.scopes, scope) for scope in scopes):
+                if token.expires_at > now and all(covers(token.scopes, scope) for scope in scopes):
                     return token
         return None
 
@@ -309,14 +342,15 @@ class Authenticator:
                 "refresh_token": credential.identity_token,
             }
             answer = self._service("POST", realm, {}, form)
-            if answer.status not in (404, 405):
+            if answer.status not in _NO_POST:
                 return answer
         query = [("service", service)] if service else []
         query += [("scope", scope) for scope in scopes]
         headers = {}
-        if credential.username:
-            query.append(("account", credential.username))
-            headers["Authorization"] = basic(credential.username, credential.password or credential.identity_token)
+        username = credential.username or ("<token>" if credential.identity_token else "")
+        if username:
+            query.append(("account", username))
+            headers["Authorization"] = basic(username, credential.password or credential.identity_token)
         separator = "&" if "?" in realm else "?"
         return self._service("GET", f"{realm}{separator}{urlencode(query)}", headers, {})
 
@@ -331,56 +365,3 @@ class Authenticator:
 
 def _has_password(credential: Credential) -> bool:
     return bool(credential.username and (credential.password or not credential.identity_token))
-
-
-def basic(username: str, password: str) -> str:
-    return f"Basic {base64.b64encode(f'{username}:{password}'.encode()).decode()}"
-
-
-def _granted(scopes: tuple[Scope, ...], offered: frozenset[str]) -> frozenset[str]:
-    """The scopes to ask for. A registry may name a repository otherwise than its path (Artifactory, a proxy with path
-    rules), or have scopes of its own (`aws` at ECR Public): its words are taken, but never for more actions than the
-    request needs, and for another repository only when the one name ends with the other."""
-    granted = set(map(str, scopes))
-    for scope in offered:
-        kind, _, named_scope = scope.partition(":")
-        name, _, actions = named_scope.rpartition(":")
-        if not named_scope:
-            granted.add(scope)
-        for needed in scopes:
-            if kind != "repository" or not needed.repository:
-                continue
-            if name == needed.repository:
-                # Old registries have no action of its own for a delete (distribution before 2.7).
-                granted |= {scope} if actions == "*" and "delete" in needed.actions else set()
-                continue
-            if name.endswith(f"/{needed.repository}") or needed.repository.endswith(f"/{name}"):
-                allowed = set(needed.actions.split(",")) & set(actions.split(","))
-                granted |= {f"repository:{name}:{','.join(sorted(allowed))}"} if allowed else set()
-    return frozenset(granted)
-
-
-def _covers(granted: frozenset[str], scope: str) -> bool:
-    """Is `repository:a/b:pull` among the granted, perhaps as `repository:a/b:pull,push`?"""
-    if scope in granted:
-        return True
-    name, _, actions = scope.rpartition(":")
-    needed = set(actions.split(","))
-    return any(
-        name == other.rpartition(":")[0] and needed <= set(other.rpartition(":")[2].split(",")) for other in granted
-    )
-
-
-def read_token(data: bytes) -> tuple[str, float]:
-    """Returns the token that a service answered with, and its lifetime in seconds. Raises ValueError."""
-    try:
-        body = parse_json(data)
-        value = body.get("token") or body.get("access_token")
-        lifetime = float(body.get("expires_in") or _DEFAULT_LIFETIME)
-    except (TypeError, AttributeError, OverflowError) as error:
-        raise ValueError("it is no answer of a token service") from error
-    if not isinstance(value, str) or not value or not value.isascii() or not value.isprintable():
-        raise ValueError("it has no token that a header could hold")
-    if not math.isfinite(lifetime):
-        raise ValueError("its token lives for ever")
-    return value, min(lifetime if lifetime > 0 else _DEFAULT_LIFETIME, LONGEST_LIFETIME)

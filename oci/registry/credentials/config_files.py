@@ -67,7 +67,8 @@ class ConfigFiles:
 
     def find(self, registry: str, repository: str) -> Credential | None:
         host = canonical_host(registry)
-        return next((found for file in self._files() if (found := file.find(host, repository)) is not None), None)
+        credentials = (file.find(host, repository) for file in self._files())
+        return next((credential for credential in credentials if credential is not None), None)
 
     def renew(self, registry: str, repository: str, refused: Credential) -> None:
         """Reads the files again, at most every half minute, and lets the helpers make new logins."""

@@ -108,6 +108,27 @@ class Failures:
         problem.hint = _hint(status, identity, self._registry)
         return problem
 
+    def check_quota(self, headers: Mapping[str, str], reserve: int) -> None:
+        """Raises RateLimited where no more pulls are left than are to be kept."""
+        quota = remaining_pulls(headers)
+        if quota is not None and reserve and quota.count <= reserve:
+            raise RateLimited(
+                f"{quota.count} pulls are left of the quota, and {reserve} are to be kept",
+                side=self._side,
+                store=self._registry,
+                retryable=False,
+                hint=f"the quota's window is {quota.window:.0f} s long: try again later, or log in",
+            )
+
+    def note_quota(self, error: StoreError, headers: Mapping[str, str], budget: float) -> None:
+        """Says of a 429 that the quota is used up for longer than the `budget` of seconds (Docker Hub)."""
+        quota = remaining_pulls(headers)
+        if error.status != 429 or error.retry_after is not None or quota is None:
+            return
+        if not quota.count and quota.window > budget:
+            error.retryable, error.retry_after = False, quota.window
+            error.hint = f"the quota is used up, and its window is {quota.window:.0f} s long: log in, or wait"
+
     def _of(self, kind: type[StoreError], message: str, request: Request) -> StoreError:
         return kind(
             message, side=self._side, store=self._registry, subject=request.subject, operation=request.operation

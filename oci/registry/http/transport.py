@@ -21,15 +21,15 @@ import msgspec
 from oci import __version__
 from oci.cancel import CancelToken
 from oci.digest import end_read
-from oci.errors import InvalidReference, RateLimited, Refused, StoreError
+from oci.errors import InvalidReference, Refused, StoreError
 from oci.meter import Meter
 from oci.registry.auth import REFUSALS, Authenticator
 from oci.registry.credentials.chain import Credentials
 from oci.registry.http.address_policy import AddressPolicy, host_of, is_loopback
 from oci.registry.http.answer import SHORT, Answer, OpenAnswer
-from oci.registry.http.body import Headers, Response, WireError
+from oci.registry.http.body import Response, WireError
 from oci.registry.http.connections import Connections
-from oci.registry.http.errors import ERROR_LIMIT, Failures, remaining_pulls, shown, shown_fields, without_login
+from oci.registry.http.errors import ERROR_LIMIT, Failures, shown, shown_fields, without_login
 from oci.registry.http.origin import Origin, origin_of, split_url
 from oci.registry.http.pace import Attempts, Bucket, Caps, Pace, is_slow_down
 from oci.registry.http.request import Request
@@ -93,6 +93,7 @@ class Transport:
             meter=meter,
             service=self._ask_token_service,
             ask_base=self._ask_base,
+            own_address=self._own_scheme,
         )
         self._failures = Failures(side, registry, cancel)
         self._connections = Connections(registry, settings, side, self.policy)
@@ -332,11 +333,13 @@ class Transport:
             raise Refused(f"{pointer}: {error.message}", side=self.side, store=self.registry) from error
 
     def _own_scheme(self, url: str) -> str:
-        """The URL, with the registry's own scheme where it leads to the registry. Behind a proxy that ends TLS it often
-        names itself with http: that isn't followed, TLS is kept. One that speaks no TLS may name itself with https."""
+        """The URL, with the registry's own scheme where it leads to the registry, and its host where it has none.
+        Behind a proxy that ends TLS a registry often names itself with http: that isn't followed, TLS is kept. One that
+        speaks no TLS may name itself with https."""
         with contextlib.suppress(InvalidReference):
-            origin, path = split_url(url)
-            if origin != self._origin and origin == origin_of(self.registry, origin.scheme):
+            is_path = url.startswith("/") and not url.startswith("//")
+            origin, path = split_url(f"{self._origin}{url}" if is_path else url)
+            if origin == origin_of(self.registry, origin.scheme):
                 return f"{self._origin}{path}"
         return url
 
@@ -344,32 +347,18 @@ class Transport:
         """Raises the error that an unexpected status means, and RateLimited where the quota has to be spared."""
         if answer.status in request.expect:
             if "ratelimit-remaining" in answer.headers:
-                self._watch_quota(answer.headers)
+                self._failures.check_quota(answer.headers, self.settings.quota_reserve)
             return
         body = answer.excerpt(ERROR_LIMIT) if request.method != "HEAD" else b""
         body, identity = without_login(body, sent), self.login.identity(sent)
         error = self._failures.unwanted(answer.status, answer.headers, body, request, url=answer.url, identity=identity)
-        quota = remaining_pulls(answer.headers)
-        is_used_up = error.status == 429 and error.retry_after is None and quota is not None and not quota.count
-        if is_used_up and quota is not None and quota.window > self.settings.retry_budget:
-            error.retryable, error.retry_after = False, quota.window
-            error.hint = f"the quota is used up, and its window is {quota.window:.0f} s long: log in, or wait"
+        self._failures.note_quota(error, answer.headers, self.settings.retry_budget)
         error.redirected = not answer.url.endswith(request.target.path)
         raise error
 
-    def _watch_quota(self, headers: Headers) -> None:
-        quota = remaining_pulls(headers)
-        if quota is not None and self.settings.quota_reserve and quota.count <= self.settings.quota_reserve:
-            raise RateLimited(
-                f"{quota.count} pulls are left of the quota, and {self.settings.quota_reserve} are to be kept",
-                side=self.side,
-                store=self.registry,
-                retryable=False,
-                hint=f"the quota's window is {quota.window:.0f} s long: try again later, or log in",
-            )
-
     def _ask_token_service(self, method: str, url: str, headers: Mapping[str, str], form: Mapping[str, str]) -> Answer:
-        """Sends one request to a token service. It is never redirected, and its challenges are never answered."""
+        """Sends one request to a token service. Its challenges are never answered; redirects are followed to the
+        service itself alone, as the login goes with them."""
         target = absolute(url)
         request = Request(
             method=method,
@@ -378,7 +367,7 @@ class Transport:
             scopes=(),
             operation="logging in",
             subject="",
-            expect=frozenset({200, 400, 401, 403, 404, 405}),
+            expect=frozenset({200, 400, 401, 403, 404, 405, 501}),
             headers={**headers, **({"Content-Type": "application/x-www-form-urlencoded"} if form else {})},
             body=urlencode(form).encode() if form else b"",
         )
@@ -386,7 +375,16 @@ class Transport:
         while True:
             answer = self._open_answer(request, None)
             try:
-                answer.take(*self._exchange(request, target.origin or self._origin, target.path, ""))
+                for _ in range(_REDIRECT_LIMIT):
+                    answer.take(*self._exchange(request, target.origin or self._origin, target.path, ""))
+                    location = answer.headers.get("location", "")
+                    if method != "GET" or answer.status not in _REDIRECTS or not location:
+                        break
+                    following = self._judged(location, answer.url, "a redirect of the token service")
+                    if following.origin != target.origin:
+                        break
+                    answer.drop()
+                    target = following
                 self._check(answer, request, request.headers.get("Authorization", ""))
                 return Answer(answer.status, answer.headers, answer.read(PAGE_LIMIT), answer.url)
             except StoreError as error:
