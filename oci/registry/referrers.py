@@ -115,9 +115,21 @@ def _from_api(remote: Remote, subject: Digest, artifact_type: str) -> list[Descr
         if target is None:
             return list(descriptors.values())
         request = GET_REFERRERS.request(target, remote.name.path, f"{remote.name}@{subject}", retry=True)
-        answer = remote.transport.send(request)
+        try:
+            answer = remote.transport.send(request)
+            page = _page(answer, remote, subject)
+        except StoreError as error:
+            if not descriptors or isinstance(error, RateLimited):
+                raise
+            # The API is there, and the list is longer than this: the fallback tag wouldn't have the rest.
+            raise Unavailable(
+                f"the list breaks off after {len(descriptors)} referrers: {error.message}",
+                side=remote.transport.side,
+                store=remote.transport.registry,
+                subject=request.subject,
+                operation=request.operation,
+            ) from error
         before = len(descriptors)
-        page = _page(answer, remote, subject)
         descriptors.update((child.digest, child) for child in page)
         following = next_page(answer, target)
         target = None if following == target or (page and len(descriptors) == before) else following
@@ -125,7 +137,9 @@ def _from_api(remote: Remote, subject: Digest, artifact_type: str) -> list[Descr
 
 
 def _page(answer: Answer, remote: Remote, subject: Digest) -> tuple[Descriptor, ...]:
-    if not answer.headers.get("content-type", "").startswith(OCI_INDEX):
+    media_type = answer.headers.get("content-type", "")
+    # Some say application/json of a right index; others answer any path with a page of their own.
+    if not media_type.startswith(OCI_INDEX) and not ("json" in media_type and b'"manifests"' in answer.body):
         raise remote.refused(GET_REFERRERS, "the answer is no index of referrers", f"{remote.name}@{subject}")
     try:
         return parse_manifest(answer.body, OCI_INDEX, limit=len(answer.body)).children

@@ -10,14 +10,16 @@ from typing import Any
 import httpx
 import pytest
 
-from oci.digest import Digest
-from oci.errors import Refused
+from oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor
+from oci.digest import Digest, digest_of
+from oci.errors import Refused, StoreError
 from oci.manifest import parse_manifest
 from oci.registry.repository import RegistryRepository
 from oci.store import reader_of
 from tests.faults.proxy import Fault, FaultProxy
 from tests.oci.registry.conftest import Client
 from tests.servers.docker_registry import DockerRegistry
+from tests.servers.quirky_registry import Quirky
 from tests.servers.strict_registry import Features, StrictRegistry
 from tests.support.content import Content, artifact, image, push
 
@@ -104,3 +106,58 @@ def test_the_missing_api_is_asked_for_once(client: Client) -> None:
             assert store.referrers(Digest(image(number).digest)) == ()
 
         assert client.counts["GET referrers"] == 1
+
+
+LISTED = Descriptor(OCI_MANIFEST, digest_of(b"signature"), 9, artifact_type="application/x")
+LIST = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [LISTED.to_dict()]}).encode()
+
+
+@pytest.mark.parametrize("media_type", ["application/json", "application/json; charset=utf-8", OCI_INDEX])
+def test_an_index_under_a_general_type_is_a_list_of_referrers(client: Client, media_type: str) -> None:
+    def general(call: Any, path: str) -> bool:
+        if "/referrers/" in path:
+            call.answer(200, LIST, Content_Type=media_type)
+        return "/referrers/" in path
+
+    with Quirky(general) as server:
+        store = client.repository(server.host, "a/b")
+        assert [one.digest for one in store.referrers(digest_of(b"subject"))] == [LISTED.digest]
+        assert store.has_referrers_api
+
+
+@pytest.mark.parametrize(
+    ("media_type", "body"),
+    [("text/html", b"<html>"), ("application/json", b"{}"), ("application/json", b"[]"), (OCI_INDEX, b""), ("", b"")],
+)
+def test_a_page_of_something_else_leads_to_the_fallback_tag(client: Client, media_type: str, body: bytes) -> None:
+    def general(call: Any, path: str) -> bool:
+        if "/referrers/" in path:
+            call.answer(200, body, Content_Type=media_type)
+        elif "/manifests/sha256-" in path:
+            call.answer(200, LIST, Content_Type=OCI_INDEX)
+        else:
+            return False
+        return True
+
+    with Quirky(general) as server:
+        listed = client.repository(server.host, "a/b").referrers(digest_of(b"subject"))
+        assert [one.digest for one in listed] == [LISTED.digest]
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 500])
+def test_a_list_of_referrers_that_breaks_off_is_no_shorter_list(
+    make_client: Callable[..., Client], status: int
+) -> None:
+    def second_page_refused(call: Any, path: str) -> bool:
+        if "/referrers/" not in path:
+            return False
+        if "page" in call.query:
+            call.answer(status)
+        else:
+            call.answer(200, LIST, Content_Type=OCI_INDEX, Link=f'<{path}?page=2>; rel="next"')
+        return True
+
+    with Quirky(second_page_refused) as server:
+        store = make_client(side="source", retries=0).repository(server.host, "a/b")
+        with pytest.raises(StoreError, match="breaks off after 1 referrers"):
+            store.referrers(digest_of(b"subject"))
