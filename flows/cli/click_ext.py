@@ -275,6 +275,7 @@ _SHARED = {
     "Registries": ("--registry-", "--source-", "--destination-"),
     "Object store": ("--s3-",),
 }
+_LEARNED = "--state"
 _EVERYWHERE = {"tty", "color", "json", "column", "debug", "yes", "quiet"}
 _COMMON = frozenset({"json", "debug", "registry-username", "registry-password", "registry-ca-cert-path", "s3-endpoint"})
 """Of the flags that many commands share, those that `--help` shows too."""
@@ -314,7 +315,8 @@ _ALL = "flows.cli.help-all"
 
 
 def _is_rare(option: click.Parameter) -> bool:
-    shared = option.name in _EVERYWHERE or option.opts[0].startswith(tuple(chain(*_SHARED.values())))
+    prefixes = (*chain(*_SHARED.values()), _LEARNED)
+    shared = option.name in _EVERYWHERE or option.opts[0].startswith(prefixes)
     return shared and option.opts[0].removeprefix("--") not in _COMMON
 
 
@@ -352,8 +354,18 @@ def sections_of(
         if isinstance(option, click.Option) and record is not None:
             if isinstance(command, Verb) and option in command.rare and not everything:
                 continue
-            sections[_section(option)].append((_names(option, record[0]), record[1]))
+            text = record[1] if everything or not isinstance(command, Verb) else _first_sentence(record[1])
+            sections[_section(option)].append((_names(option, record[0]), text))
     return sections
+
+
+def _first_sentence(text: str) -> str:
+    """Leaves out the sentences after the first, and keeps what is in brackets at the end: (repeatable), a default."""
+    first, dot, further = text.partition(". ")
+    if not dot:
+        return text
+    marks = [mark for pattern in (r"\(repeatable\)", r"\[[^]]*\]$") for mark in re.findall(pattern, further)]
+    return " ".join((f"{first}.", *marks))
 
 
 def _section(option: click.Option) -> str:

@@ -45,7 +45,8 @@ _UNMONITORED = {
 
 _RARE = """--repo-based-tags --name-images --only --cosign-signatures --ignore-bundle-check --sha256sums --metrics-file
 --progress --base --delta-from --max-size --part-size --max-blob-size --include-non-distributable-layers --record
---attach-receipt --backup-tag --shallow --require-signature --require-signatures --concurrency"""
+--attach-receipt --backup-tag --shallow --require-signature --require-signatures --concurrency --receipt --sign
+--tar-format"""
 
 
 @click.command(

@@ -76,7 +76,7 @@ def check(invocation: Invocation, /, registry: RegistryFlags, **flags: Any) -> N
     )
     if failures:
         raise Incomplete(
-            f"{counted(len(failures), 'login')} refused",
+            f"{len(failures)} of {counted(len(tried), 'login')} {'does' if len(tried) == 1 else 'do'} not work",
             failures,
             some_done=len(failures) < len(tried),
             hint="the table says where each login comes from",

@@ -27,6 +27,7 @@ _PURPOSES = {
     "prefect.yaml": "deployments of the flows, for prefect deploy",
     "server.env": "settings of a Prefect server",
     "worker.env": "settings of workers and other clients",
+    "examples/README.md": "what each example shows",
 }
 
 

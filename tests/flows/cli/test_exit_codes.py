@@ -129,6 +129,12 @@ def test_a_registry_that_can_not_be_reached_is_a_failure(name: str, tmp_path: Pa
     assert strange_flags(name, done.err) == set()
 
 
+def test_a_login_that_no_registry_heard_of_is_not_called_refused() -> None:
+    done = transship("auth", "check", "127.0.0.1:1/shop/app", "--registry-retry-count", "1")
+
+    assert "Error: 1 of 1 login does not work\n" in done.err
+
+
 @pytest.fixture
 def silent() -> Iterator[socket.socket]:
     """A registry that takes connections and says nothing."""

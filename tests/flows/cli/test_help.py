@@ -17,8 +17,8 @@ from flows.cli.app import root
 from flows.cli.click_ext import Verb
 from flows.cli.output import ExitCode
 
-SCREENS = 80
-"""Lines of two screens."""
+SCREENS = 72
+"""Lines that `--help` has at the most on a terminal of 80 columns: less than two screens of 40."""
 
 
 def verbs(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
@@ -34,7 +34,7 @@ VERBS = {path: command for path, command in verbs(root) if isinstance(command, V
 
 
 def shown(path: str, flag: str) -> str:
-    result = CliRunner().invoke(root, [*path.split(), flag], prog_name="transship")
+    result = CliRunner().invoke(root, [*path.split(), flag], prog_name="transship", terminal_width=80)
     assert result.exit_code == 0
     return result.output
 
@@ -61,6 +61,16 @@ def test_help_is_two_screens_at_most_and_all_is_all(path: str) -> None:
         flags = [option for option in command.params if isinstance(option, click.Option) and not option.hidden]
         assert [option.opts for option in flags if option.opts[-1] not in everything] == []
         assert not any(f"\n  {option.opts[0]} " in brief for option in command.rare)
+
+
+def test_help_has_the_first_sentence_of_each_flag_and_all_has_every_one() -> None:
+    brief, everything = (" ".join(shown("copy", flag).split()) for flag in ("--help", "--help-all"))
+    said = "--platform OS/ARCH Copy these platforms of an index only. "
+
+    assert f"{said}(repeatable)" in brief
+    assert f"{said}The index is rewritten and gets a new digest (repeatable)." in everything
+    assert "With ! in front" not in brief
+    assert "[default: imgpkg]" in everything
 
 
 @pytest.mark.parametrize("path", ["", "copy", "tag", "mirror run"])

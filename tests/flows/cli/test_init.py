@@ -44,6 +44,9 @@ def test_a_folder_gets_the_files_that_the_package_has(tmp_path: Path) -> None:
     assert {"README.md", "mirrors.yaml", "examples/shop/config/app.yml"} <= names(folder)
     listed = set(re.findall(r"`([\w./]+\.(?:yaml|env))`", (folder / "README.md").read_text()))
     assert listed <= names(folder)
+    for name in names(folder):
+        loaded = re.findall(r"(?:^|[ ;(])\. (\S+\.env)", (folder / name).read_text(), re.MULTILINE)
+        assert [path for path in loaded if not (folder / name).parent.joinpath(path).is_file()] == [], name
 
 
 def test_nothing_is_overwritten_and_then_nothing_is_written(tmp_path: Path) -> None:
