@@ -11,7 +11,7 @@ Quirk = Callable[[Any, str], bool]
 """Given a call and its path: answers it in place of the registry, or says that it doesn't."""
 
 
-class _Quirky(StrictHandler):
+class QuirkyHandler(StrictHandler):
     def _route(self, path: str) -> None:
         owner: Any = self.registry
         if not owner.quirk(self, path):
@@ -25,7 +25,7 @@ class Quirky(StrictRegistry):
     """`quirk` answers a request in place of the registry, or says that it doesn't. `statuses` are given instead of
     others, by method."""
 
-    handler = _Quirky
+    handler: type[StrictHandler] = QuirkyHandler
 
     def __init__(
         self,
