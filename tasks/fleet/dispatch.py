@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.deployments import arun_deployment
@@ -207,30 +207,29 @@ class _Watch:
         return await self.add(job, run).ended
 
     async def look(self) -> None:
-        while True:
-            await asyncio.sleep(self._fleet.look_every)
-            if not self._open:
-                continue
-            try:
-                runs, accounts = await self._read()
-            except Exception as error:  # noqa: BLE001 - runs go on while the Prefect server is away, and so does this
-                get_run_logger().warning("the Prefect server can't be asked how far the shards are: %s", error)
-                for open_run in self._open.values():
-                    open_run.since = time.monotonic()
-                continue
-            for number, open_run in list(self._open.items()):
-                run = runs.get(number)
-                if run is None:
-                    self._finish(number, open_run, JobState.CANCELLED, "its run was deleted")
-                else:
-                    await self._judge(run, open_run, accounts.get(number, open_run.account))
+        async with get_client() as client:  # one for all looks: each new one asks for a CSRF token
+            while True:
+                await asyncio.sleep(self._fleet.look_every)
+                if self._open:
+                    await self._look(client)
 
-    async def _read(self) -> tuple[dict[UUID, FlowRun], dict[UUID, Heartbeat]]:
+    async def _look(self, client: PrefectClient) -> None:
         ids = list(self._open)
-        by_id = FlowRunFilter(id=FlowRunFilterId(any_=ids))
-        async with get_client() as client:
+        try:
+            by_id = FlowRunFilter(id=FlowRunFilterId(any_=ids))
             runs = {run.id: run for run in await client.read_flow_runs(flow_run_filter=by_id, limit=200)}
-            return runs, await read_heartbeats(client, ids)
+            accounts = await read_heartbeats(client, ids)
+        except Exception as error:  # noqa: BLE001 - runs go on while the Prefect server is away, and so does this
+            get_run_logger().warning("the Prefect server can't be asked how far the shards are: %s", error)
+            for open_run in self._open.values():
+                open_run.since = time.monotonic()
+            return
+        for number, open_run in list(self._open.items()):
+            run = runs.get(number)
+            if run is not None:
+                await self._judge(run, open_run, accounts.get(number, open_run.account))
+            elif number in ids:
+                self._finish(number, open_run, JobState.CANCELLED, "its run was deleted")
 
     async def _judge(self, run: FlowRun, open_run: _Open, account: Heartbeat) -> None:
         self._note(run, open_run, account)
