@@ -25,7 +25,7 @@ from oci.relocation.transfer import DONE, FAILED
 from tasks.artifacts.report import artifact_key
 from tasks.fleet.heartbeat import heartbeats
 from tasks.fleet.limits import limits_of
-from tasks.fleet.spread import Taker
+from tasks.fleet.taker import Taker
 from tasks.mirror import MirrorRun, MirrorsRun, left_out, mirror_image, useless
 from tasks.mirror_fleet import result_of, unpack
 from tasks.run import running, shared_out, together

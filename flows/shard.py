@@ -22,7 +22,8 @@ from oci.relocation.shards import part_of
 from oci.relocation.transfer import FAILED, ImageOutcome
 from tasks.artifacts.report import artifact_key
 from tasks.fleet.heartbeat import heartbeats
-from tasks.fleet.spread import Helpers, Spread, Taker
+from tasks.fleet.spread import Helpers, Spread
+from tasks.fleet.taker import Taker
 from tasks.relocate import RelocationRun, batches, biggest_first, names_of, push_to_target_registry
 from tasks.run import TASK_RUN_LIMIT, running, together
 from tasks.shards import RelocationWork, open_shard, result_of, stays_here

@@ -36,6 +36,9 @@ class MirrorWork:
     def weight(self, units: Sequence[WorkItem]) -> float:
         return float(sum(len(item.targets) for item in units))
 
+    def busy(self) -> float:
+        return 0.0
+
     def cut(self, units: Sequence[WorkItem], *, workers: int, least: float) -> list[list[WorkItem]]:
         """Neighbours stay together: tags of one repository have layers in common."""
         waiting, shards = list(units), []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -101,12 +102,19 @@ class RelocationWork:
         self._parameters = parameters
         self._trusting = trusting
         self._weights = Weights(run.planned)
+        self._moving: tuple[float, Mapping[Digest, int]] = (0.0, {})
+        """When `busy` was last called, and what was on its way then."""
 
     def progress(self) -> float:
         return float(self._weights.of_work(self._run.receipt(), self._session.moving))
 
     def weight(self, units: Sequence[Digest]) -> float:
         return float(self._weights.of_images(units, moved=self._session.moved.copy()))
+
+    def busy(self) -> float:
+        now, moving = time.monotonic(), self._session.moving.copy()
+        (then, before), self._moving = self._moving, (now, moving)
+        return self._weights.seconds_left(moving, before, now - then)
 
     def cut(self, units: Sequence[Digest], *, workers: int, least: float) -> list[list[Digest]]:
         plan = self._run.planned

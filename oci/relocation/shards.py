@@ -42,6 +42,17 @@ class Weights:
         """Returns the weight of what was done. `moving` maps each blob that is being sent to its bytes read so far."""
         return receipt.bytes_moved + sum(list(moving.values())) + _REQUEST * receipt.total_requests
 
+    def seconds_left(self, moving: Mapping[Digest, int], before: Mapping[Digest, int], seconds: float) -> float:
+        """Returns how long the slowest blob on its way takes yet, 0 where none is known to move. Both map blobs to the
+        bytes read of them: now, and so many `seconds` before."""
+        blobs = self.plan.blob_by_digest
+        times = [
+            (blobs[digest].size - read) * seconds / (read - before[digest])
+            for digest, read in moving.items()
+            if digest in blobs and 0 <= before.get(digest, read) < read
+        ]
+        return max(times, default=0.0)
+
     def parts(self, image: PlannedManifest) -> set[Digest]:
         """Returns the digests of everything below."""
         parts = self._parts.get(image.digest)

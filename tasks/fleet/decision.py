@@ -37,6 +37,8 @@ class Outlook:
     """What helpers took lately from being sent to their first line."""
     most: int
     """Helpers that may be started."""
+    busy: float = 0.0
+    """What this run has begun takes at least so long, whoever does the rest: one slow image among many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,21 +53,26 @@ class Decision:
 def decide(outlook: Outlook) -> Decision:
     """Counts how many helpers each save some seconds, when this run goes on at its pace and each helper has the same.
 
-    Alone, the rest takes L seconds. N helpers that start after S seconds leave S + (L - S) / (N + 1)."""
+    Alone, the rest takes L seconds. N helpers that start after S seconds leave S + (L - S) / (N + 1), and nothing ends
+    before what is begun."""
     if outlook.most < 1:
         return Decision(helpers=0, reason="done by this run alone: no helper is allowed")
     if outlook.elapsed < _FIRST_LOOK or outlook.progress <= 0:
         return Decision(helpers=0, reason="done by this run alone: it ended before its pace was known")
     pace = outlook.progress / outlook.elapsed
     alone, start = outlook.remaining / pace, outlook.start
+
+    def lasts(helpers: int) -> float:
+        return max(outlook.busy, start + (alone - start) / (helpers + 1) if helpers else alone)
+
     helpers = 0
-    while helpers < outlook.most and (alone - start) / ((helpers + 1) * (helpers + 2)) >= _LEAST_SAVING:
+    while helpers < outlook.most and lasts(helpers) - lasts(helpers + 1) >= _LEAST_SAVING:
         helpers += 1
     measured = f"{alone:.0f} s of work were left at its pace, and a helper starts in {start:.0f} s"
     if not helpers:
-        return Decision(helpers=0, reason=f"done by this run alone: {measured}", pace=pace)
-    together = start + (alone - start) / (helpers + 1)
-    reason = f"shared with {counted(helpers, 'helper')}: {measured}, so that about {together:.0f} s were expected"
+        begun = f"; what was begun takes {outlook.busy:.0f} s" if outlook.busy > start else ""
+        return Decision(helpers=0, reason=f"done by this run alone: {measured}{begun}", pace=pace)
+    reason = f"shared with {counted(helpers, 'helper')}: {measured}, so that about {lasts(helpers):.0f} s were expected"
     return Decision(helpers=helpers, reason=reason, pace=pace)
 
 

@@ -10,25 +10,21 @@ refuses shards or helpers, or no worker takes them, the run does all of it.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol
 from uuid import UUID, uuid4
 
-from prefect.logging import get_logger, get_run_logger
+from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
 from oci.units import counted
 from tasks.fleet.decision import Decision, Outlook, decide, recent_start
 from tasks.fleet.dispatch import Fleet, Job, JobEnd, JobState, find_deployment, refusal, run_on_fleet
 from tasks.fleet.queue import ShardQueue
-
-Unit = TypeVar("Unit")
+from tasks.fleet.taker import BEGUN, Do, Feed, Unit
 
 _LOOK = 1.0
 _WEIGHED = 5000
@@ -39,14 +35,6 @@ _SHARD = 6.0
 """Seconds of one run's work in the last shards: what the others wait for at the end, at most."""
 _SHARDS = 400
 """The most shards of a run: the Prefect server keeps each."""
-_AT_ONCE = 2
-"""Shards that a run works on at a time: the second fills the places that the end of the first leaves empty, and more
-would be missing elsewhere."""
-_CALLS = 4
-"""Calls of `do` in which each place of a run does its part of a shard. A task run costs the Prefect server three
-events, and on SQLite each write waits for all others: after a minute the request fails."""
-_BEGUN = -1
-"""Stands for the number of a shard, of what a run begins with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +56,10 @@ class Work(Protocol[Unit]):
 
     def weight(self, units: Sequence[Unit]) -> float: ...
 
+    def busy(self) -> float:
+        """Returns the seconds that what is on its way takes at least, by how it moved since the last call; 0 where that
+        isn't known."""
+
     def cut(self, units: Sequence[Unit], *, workers: int, least: float) -> list[list[Unit]]:
         """Returns shards for so many runs, the heaviest first, of a weight of `least` at the end."""
 
@@ -87,61 +79,7 @@ class Work(Protocol[Unit]):
         """Notes units that cost one helper after the other."""
 
 
-Do = Callable[[list[Unit]], Awaitable[None]]
-"""Does some units. What goes wrong is kept where it belongs, and not raised."""
-
-
-class _Feed(ABC, Generic[Unit]):
-    """Gives the units of one shard after the other to a few calls of `do`."""
-
-    def __init__(self) -> None:
-        self._pending: deque[tuple[int, Unit]] = deque()
-        self._open: dict[int, int] = {}
-        """Units of each shard that haven't ended."""
-        self._together: dict[int, int] = {}  # units of each shard for a call of `do`
-        self._width, self._least_together = 1, 1
-        self._turn = asyncio.Lock()
-        self._freed = asyncio.Event()
-
-    @abstractmethod
-    async def _next_shard(self) -> tuple[int, list[Unit]] | None:
-        """Returns the number and the units of a shard that is this run's from now on; None when nothing is left."""
-
-    @abstractmethod
-    async def _ended(self, number: int) -> None:
-        """Says that all units of a shard have ended."""
-
-    def _begin(self, number: int, units: Sequence[Unit]) -> None:
-        if units:
-            self._open[number] = self._open.get(number, 0) + len(units)
-            shares = _CALLS * self._width if number != _BEGUN else len(units)
-            self._together[number] = max(self._least_together, -(-len(units) // shares))
-            self._pending.extend((number, unit) for unit in units)
-
-    async def _work(self, do: Do[Unit]) -> None:
-        while True:
-            async with self._turn:
-                while not self._pending:
-                    while len(self._open) >= _AT_ONCE:
-                        self._freed.clear()
-                        await self._freed.wait()
-                    shard = await self._next_shard()
-                    if shard is None:
-                        return
-                    self._begin(*shard)
-                number = self._pending[0][0]
-                units: list[Unit] = []
-                while self._pending and self._pending[0][0] == number and len(units) < self._together[number]:
-                    units.append(self._pending.popleft()[1])
-            await do(units)
-            self._open[number] -= len(units)
-            if not self._open[number]:
-                del self._open[number]
-                self._freed.set()
-                await self._ended(number)
-
-
-class Spread(_Feed[Unit]):
+class Spread(Feed[Unit]):
     """The work of one run. `decision` is what was decided about helpers, in the end."""
 
     def __init__(self, name: str, work: Work[Unit], helpers: Helpers) -> None:
@@ -176,7 +114,7 @@ class Spread(_Feed[Unit]):
             raise RuntimeError("work is shared inside a flow run")
         deployment = await find_deployment(self._helpers.fleet.deployment)
         self._width, self._least_together = width, images_together
-        self._begin(_BEGUN, units)
+        self._begin(BEGUN, units)
         queue = ShardQueue(UUID(run), f"shards-{uuid4().hex[:8]}", user=str(run))
         async with queue, asyncio.TaskGroup() as group:
             sharing = group.create_task(self._share(queue, deployment))
@@ -206,7 +144,7 @@ class Spread(_Feed[Unit]):
                     return shard[0], self._shards.get(shard[0], [])
                 if self._refused:
                     units, self._refused = self._refused, []
-                    return _BEGUN, units
+                    return BEGUN, units
                 if self._settled.issuperset(self._shards):
                     return None
                 self._idle.set()
@@ -214,7 +152,7 @@ class Spread(_Feed[Unit]):
             self._idle.clear()
 
     async def _ended(self, number: int) -> None:
-        if self._queue is not None and number != _BEGUN:
+        if self._queue is not None and number != BEGUN:
             await self._queue.finish(number, "")
 
     async def _share(self, queue: ShardQueue, deployment: UUID) -> None:
@@ -268,6 +206,7 @@ class Spread(_Feed[Unit]):
                 remaining=self._shared.weight(waiting),
                 start=start,
                 most=most,
+                busy=self._shared.busy(),
             )
             self.decision = decide(outlook)
             if self.decision.helpers:
@@ -283,9 +222,9 @@ class Spread(_Feed[Unit]):
             while len(self._pending) > retained:
                 self._pending.pop()
             shared = waiting[retained:]
-            self._open[_BEGUN] -= len(shared)
-            if not self._open[_BEGUN]:
-                del self._open[_BEGUN]
+            self._open[BEGUN] -= len(shared)
+            if not self._open[BEGUN]:
+                del self._open[BEGUN]
             least = max(self.decision.pace * _SHARD, self._shared.weight(shared) / _SHARDS)
             workers = self.decision.helpers + 1
             for shard in await asyncio.to_thread(self._shared.cut, shared, workers=workers, least=least):
@@ -343,58 +282,3 @@ class Spread(_Feed[Unit]):
                     await self._put(queue, half, tries=tries)
             self._settled.add(number)
         self._news.set()
-
-
-@contextmanager
-def _fewer_logs() -> Iterator[None]:
-    """Keeps the Prefect server from a record of each task run that ended well: helpers' outcomes stand in the queue."""
-    logger = get_logger("prefect.task_runs")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-class Taker(_Feed[Unit]):
-    """The work of a helper: takes shards until there are none."""
-
-    def __init__(
-        self,
-        queue: ShardQueue,
-        unpack: Callable[[str], Awaitable[list[Unit]]],
-        result_of: Callable[[Sequence[Unit]], str],
-    ) -> None:
-        """`result_of` gives what has become of the units of a shard, for `Work.note`."""
-        super().__init__()
-        self._queue = queue
-        self._unpack = unpack
-        self._result_of = result_of
-        self._units: dict[int, list[Unit]] = {}
-
-    async def carry_out(self, do: Do[Unit], *, width: Callable[[], int], images_together: int = 1) -> int:
-        """Does all shards that it gets, as Spread.carry_out does; returns how many. `width` is asked when the first
-        shard is there, and says what its registries allow."""
-        first = await self._next_shard()
-        if first is None:
-            return 0
-        self._width, self._least_together = width(), images_together
-        self._begin(*first)
-        with _fewer_logs():
-            async with asyncio.TaskGroup() as group:
-                for _ in range(self._width):
-                    group.create_task(self._work(do))
-        return len(self._units)
-
-    async def _next_shard(self) -> tuple[int, list[Unit]] | None:
-        while (shard := await self._queue.take()) is not None:
-            number, text = shard
-            self._units[number] = await self._unpack(text)
-            if self._units[number]:
-                return number, self._units[number]
-            await self._ended(number)
-        return None
-
-    async def _ended(self, number: int) -> None:
-        await self._queue.finish(number, self._result_of(self._units[number]))

@@ -18,7 +18,8 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from tasks.fleet.decision import Decision, Outlook, decide
 from tasks.fleet.dispatch import Fleet
 from tasks.fleet.queue import ShardQueue
-from tasks.fleet.spread import Helpers, Spread, Taker
+from tasks.fleet.spread import Helpers, Spread
+from tasks.fleet.taker import Taker
 from tests.faults.proxy import Fault, FaultProxy
 from tests.support.flow_runs import with_client
 from tests.support.prefect_server import PrefectServer
@@ -26,9 +27,15 @@ from tests.support.waiting import eventually
 
 
 def decided(
-    *, elapsed: float = 10, progress: float = 100, remaining: float = 0, start: float = 8, most: int = 8
+    *,
+    elapsed: float = 10,
+    progress: float = 100,
+    remaining: float = 0,
+    start: float = 8,
+    most: int = 8,
+    busy: float = 0,
 ) -> Decision:
-    return decide(Outlook(elapsed=elapsed, progress=progress, remaining=remaining, start=start, most=most))
+    return decide(Outlook(elapsed=elapsed, progress=progress, remaining=remaining, start=start, most=most, busy=busy))
 
 
 @pytest.mark.parametrize(
@@ -43,6 +50,18 @@ def decided(
 )
 def test_as_many_helpers_as_each_save_some_seconds(remaining: float, start: float, helpers: int) -> None:
     assert decided(remaining=remaining, start=start).helpers == helpers
+
+
+@pytest.mark.parametrize(
+    ("busy", "helpers"),
+    [
+        (0, 4),  # 60 s alone, 18.4 with four
+        (25, 2),  # 25.3 s with two: a third would find the run waiting for what is begun
+        (59, 0),  # one slow image takes as long as all the others
+    ],
+)
+def test_no_helper_is_started_that_waits_for_what_is_begun(busy: float, helpers: int) -> None:
+    assert decided(remaining=600, busy=busy).helpers == helpers
 
 
 def test_nothing_is_decided_before_the_pace_is_known() -> None:
@@ -181,6 +200,9 @@ class Numbers:
 
     def weight(self, units: Sequence[int]) -> float:
         return float(len(units))
+
+    def busy(self) -> float:
+        return 0.0
 
     def cut(self, units: Sequence[int], *, workers: int, least: float) -> list[list[int]]:
         return [list(units[begin : begin + 5]) for begin in range(0, len(units), 5)]

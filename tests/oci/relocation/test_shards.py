@@ -56,6 +56,18 @@ def plan(manifests: Sequence[PlannedManifest], sizes: Sequence[int]) -> Plan:
     )
 
 
+def test_a_run_lasts_at_least_as_long_as_its_slowest_blob() -> None:
+    weights = Weights(plan([manifest("a", blobs=[0, 1, 2, 3])], [100, 100, 100, 100]))
+    quick, slow, stuck, new = (digest(f"blob {number}") for number in range(4))
+
+    moving = {quick: 90, slow: 20, stuck: 5, new: 7, digest("of another plan"): 50}
+    before = {quick: 40, slow: 10, stuck: 5, digest("of another plan"): 1}
+
+    assert weights.seconds_left(moving, before, 2.0) == 16.0  # of the slow one, 80 bytes at 5 a second
+    assert weights.seconds_left(moving, {}, 2.0) == 0.0
+    assert weights.seconds_left({}, before, 2.0) == 0.0
+
+
 @st.composite
 def plans(draw: st.DrawFn) -> Plan:
     """Images that share blobs, indexes that share images, some of which stand in the lock as well; a bundle; some
