@@ -27,6 +27,7 @@ from oci.reference import (
     Reference,
     Repository,
     StoreName,
+    absolute,
     named_archive,
     parse_any,
     parse_store,
@@ -317,7 +318,7 @@ class Layout(layout_store.Layout):
     """An OCI image-layout folder as a store."""
 
     def __init__(self, path: str) -> None:
-        super().__init__(LayoutFolder(os.path.abspath(path)), side="", meter=Meter(), cancel=CancelToken())
+        super().__init__(LayoutFolder(absolute(path)), side="", meter=Meter(), cancel=CancelToken())
 
 
 class Archive(archive_source.Archive):

@@ -21,7 +21,7 @@ from typing import IO, Any
 from msgspec import Struct
 
 from oci.errors import Denied, NoSuchFile, NotFound, Refused, StoreError, TransshipError, Unavailable, UnusableFile
-from oci.reference import ArchiveName, LayoutFolder, Reference, Repository, StoreName
+from oci.reference import ArchiveName, LayoutFolder, Reference, Repository, StoreName, absolute
 
 NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR})
 BY_UMASK = 0o666
@@ -45,13 +45,13 @@ def store_error(
     hint = "check the path"
     if error.errno in NOT_THERE:
         kind = NoSuchFile if named else NotFound
-        folder = os.path.dirname(os.path.abspath(os.fsdecode(error.filename))) if error.filename else ""
+        folder = os.path.dirname(absolute(os.fsdecode(error.filename))) if error.filename else ""
         hint = "make the folder first" if folder and not os.path.lexists(folder) else hint
     elif error.errno in _FORBIDDEN:
         kind = UnusableFile if named else Denied
         hint = "check who may read and write there, and whether it is mounted read-only"
     elif error.errno in _FULL:
-        message, hint = "the disk is full", "make room and run it again"
+        kind, message, hint = Refused, "the disk is full", "make room and run it again"
     elif error.errno == errno.EIO:
         kind, hint = Unavailable, "check the disk"
     return kind(message, side=side, store=store, subject=subject, operation=operation, hint=hint)
@@ -145,7 +145,7 @@ def check_output(path: str) -> None:
 
     ELOOP stands for a symbolic link: no output is written through one, except those of the system, such as /dev/stdout.
     """
-    folder = os.path.dirname(os.path.abspath(path))
+    folder = os.path.dirname(absolute(path))
     if os.path.islink(path) and not _is_system_link(path):
         raise OSError(errno.ELOOP, "this is a symbolic link, and no output is written through a link", path)
     if not path or path.endswith("/") or os.path.isdir(path):
@@ -220,7 +220,7 @@ def _stays(path: str) -> bool:
 
 
 def _is_system_link(path: str) -> bool:
-    return _SYSTEM_LINK.fullmatch(os.path.abspath(path)) is not None
+    return _SYSTEM_LINK.fullmatch(absolute(path)) is not None
 
 
 def _is_stream(path: str) -> bool:

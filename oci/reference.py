@@ -154,6 +154,16 @@ class Reference(Struct, frozen=True, order=True):
         return Reference(self.repository, "", digest)
 
 
+def absolute(path: str) -> str:
+    """Returns the whole path of a file. Raises InvalidReference in a working folder that is gone."""
+    try:
+        return os.path.abspath(path)
+    except FileNotFoundError as error:
+        raise InvalidReference(
+            f"{clipped(path)}: there is no such working folder any more", hint="cd somewhere"
+        ) from error
+
+
 def clipped(text: str) -> str:
     """Returns the text in quotes, for a message: at most 200 characters of it."""
     return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
@@ -232,7 +242,7 @@ def named_archive(text: str) -> tuple[str, str] | None:
 def _folder(path: str, text: str) -> LayoutFolder:
     if not path:
         raise InvalidReference(f"{clipped(text)} names no folder", hint="write oci:PATH or oci:PATH:TAG")
-    return LayoutFolder(os.path.abspath(path))
+    return LayoutFolder(absolute(path))
 
 
 def _location(text: str) -> str:
@@ -248,7 +258,7 @@ def _location(text: str) -> str:
                 f"{clipped(text)}: an archive is a file or an object",
                 hint="give a path, or s3://BUCKET/KEY in lower case",
             )
-        return os.path.abspath(text)
+        return absolute(text)
     bucket, _, key = text.removeprefix(S3_PREFIX).partition("/")
     if not bucket or not key or key.endswith("/"):
         raise InvalidReference(f"{clipped(text)} names no object", hint="write s3://BUCKET/KEY")

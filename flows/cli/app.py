@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import signal
@@ -17,6 +18,10 @@ import click
 from flows.cli.click_ext import Invocation, Tree, everywhere, hint_of, sentence_of
 from flows.cli.output import IMGPKG, ExitCode, as_object, exit_code, laid_out, program_name
 from oci.errors import Cancelled, TransshipError
+
+_OF_OUTPUT = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EBADF})
+"""How writing to a pipe that nobody reads, a full disk or a lost terminal fails. No file's error comes this far as one
+of the system's."""
 
 _UNKNOWN_TO_IMGPKG = (ExitCode.USAGE, ExitCode.PARTLY)
 
@@ -69,6 +74,7 @@ def root(context: click.Context, show_version: bool) -> None:
 def run(argv: Sequence[str] | None = None) -> int:
     """Never raises and never exits by itself. Under the name imgpkg every error ends with 1, as there."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _have_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files may be no Unicode
@@ -76,8 +82,11 @@ def run(argv: Sequence[str] | None = None) -> int:
     with _cancel_on_signals(invocation) as signals:
         try:
             code = _run(arguments, invocation, signals)
-        except BrokenPipeError:
+        except OSError as error:  # of standard output: what is still in its buffer goes nowhere
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if not isinstance(error, BrokenPipeError):
+                reason = (error.strerror or str(error)).lower()
+                invocation.output.error(f"{program_name()}: Error: standard output can't be written to: {reason}")
             code = ExitCode.FAILED
     return ExitCode.FAILED if code in _UNKNOWN_TO_IMGPKG and program_name() == IMGPKG else code
 
@@ -104,14 +113,23 @@ def _run(arguments: list[str], invocation: Invocation, signals: list[int]) -> in
         output.error(laid_out(program, error))
         output.finish(as_object(error))
         return exit_code(error)
-    except BrokenPipeError:
-        raise
-    except Exception as error:  # noqa: BLE001 - an error that nobody foresaw is still to be seen, in JSON too
+    except Exception as error:
+        if isinstance(error, OSError) and error.filename is None and error.errno in _OF_OUTPUT:
+            raise
+        # An error that nobody foresaw is still to be seen, in JSON too.
         if output.debug:
             traceback.print_exc()
         output.error(f"{program}: Error: {type(error).__name__}: {error}\nHint: --debug shows where")
         output.finish({"Message": str(error), "Hint": "", "Kind": type(error).__name__, "Retryable": False})
         return ExitCode.FAILED
+
+
+def _have_streams() -> None:
+    """Opens the null device for each standard stream that whoever started this has closed: the next file that is opened
+    would get its number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - for as long as the process lives
 
 
 @contextmanager

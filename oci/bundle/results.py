@@ -12,6 +12,7 @@ from oci.bundle.pull import Pulled
 from oci.bundle.push import Pushed
 from oci.bundle.tagnames import Tag
 from oci.meter import Receipt
+from oci.reference import absolute
 from oci.units import counted, show_size
 
 
@@ -66,7 +67,7 @@ class PullReport(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, pulled: Pulled, folder: str, receipt: Receipt) -> PullReport:
-        root = os.path.abspath(folder)
+        root = absolute(folder)
         return cls(
             image=pulled.image,
             folder=root,

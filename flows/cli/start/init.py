@@ -13,7 +13,7 @@ import click
 from flows.cli.click_ext import Invocation, Verb, everywhere
 from oci.errors import InvalidInput
 from oci.output import os_errors, write_output
-from oci.reference import parse_any, parse_store
+from oci.reference import absolute, parse_any, parse_store
 from oci.units import counted
 
 _STARTER = "starter"
@@ -65,7 +65,7 @@ def init(invocation: Invocation, /, folder: str, source: str, destination: str) 
             os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
             write_output(target, data)
     output.table("Files", _HEADER, [[path, _PURPOSES.get(path, "an example")] for path in files])
-    output.result(folder=os.path.abspath(folder), files=list(files))
+    output.result(folder=absolute(folder), files=list(files))
     change_folder = "" if folder == "." else f"cd {shlex.quote(folder)} && "
     output.summary(f"wrote {counted(len(files), 'file')}; next: {change_folder}transship mirror validate")
     output.finish()

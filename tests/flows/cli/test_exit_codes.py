@@ -166,3 +166,38 @@ def test_every_command_is_in_a_table() -> None:
     servers = {"receiver"}
     """Runs until it is ended."""
     assert set(COMMANDS) == {*WRONG, *servers}
+
+
+@pytest.mark.parametrize(
+    "words", [("version",), ("version", "--json"), ("help", "copy"), ("nonsense", "--json")], ids=str
+)
+def test_a_standard_output_that_is_full_is_a_failure_that_is_said(words: tuple[str, ...]) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([PROGRAM, *words], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+
+    assert done.returncode == ExitCode.FAILED
+    assert "standard output can't be written to: no space left" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_standard_streams_that_are_closed_are_no_files_of_ours(tmp_path: Path) -> None:
+    """The next file that is opened gets the number of a closed stream, and what is printed would go into it."""
+    (tmp_path / "file").write_text("file")
+    archive = tmp_path / "archive.tar"
+    push = f"push -i oci:{tmp_path}/a:v1 -f {tmp_path}/file"
+    for words in (push, f"copy -i oci:{tmp_path}/a:v1 --to-tar {archive} --tty", "help"):
+        done = subprocess.run(["sh", "-c", f'exec "$0" {words} <&- >&- 2>&-', PROGRAM], check=False)
+        assert done.returncode == ExitCode.DONE
+    assert transship("archive", "verify", "--deep", str(archive)).code == ExitCode.DONE
+
+
+def test_a_working_folder_that_is_gone_is_wrong_usage() -> None:
+    for words in ("copy -i oci:a:v1 --to-repo oci:b", "archive verify a.tar", "pull -i oci:/a:v1 -o x"):
+        script = f'd=$(mktemp -d) && cd "$d" && rmdir "$d" && exec "$0" {words}'
+        command = ["sh", "-c", script, str(PROGRAM)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=60
+        )
+
+        assert done.returncode in (ExitCode.USAGE, ExitCode.FAILED), done.stderr
+        assert "[Errno" not in done.stderr, done.stderr
