@@ -48,9 +48,10 @@ test-prefect-next: $(BIN)/transship servers   ## the flows on the newest Prefect
 	.venv-next/bin/python -m pytest $(BESIDE) $(NEXT)
 	.venv-next/bin/python -m pytest -m slow tests/flows/test_mirror_deployments.py -k schedule_fires
 
-test-optional: $(BIN)/transship servers   ## what needs 600 MB more: Chromium, and Ceph as a second, stricter S3; helm where it is installed
+test-optional: $(BIN)/transship servers   ## what needs 900 MB more: Chromium, Ceph as a second, stricter S3, and Helm
 	@command -v radosgw >/dev/null && command -v chromedriver >/dev/null \
 	  || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium chromium-driver ceph-mon ceph-osd radosgw ceph-common; }
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r tests/deployments/helm.lock
 	$(PYTEST) -m optional
 
 # What fails is tried once more: a busy machine is no defect. The summary names it (RERUN), and it is mended like a failure.
