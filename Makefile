@@ -40,9 +40,11 @@ ui: $(BIN)/transship servers   ## the Prefect UI in headless Chromium, which is 
 	$(PYTEST) -m optional tests/ui
 
 NEXT ?= tests/flows tests/tasks
+# `OVERRIDE=` tests what a plain `pip install` resolves to: SQLAlchemy below the bound that Prefect 3.8 needs.
+OVERRIDE ?= sqlalchemy[asyncio]>=2.1
 test-prefect-next: $(BIN)/transship servers   ## the flows on the newest Prefect and SQLAlchemy that resolve, in a venv of its own
 	test -x .venv-next/bin/python || $(PYTHON) -m venv --without-pip .venv-next
-	echo "sqlalchemy[asyncio]>=2.1" > .venv-next/override.txt
+	echo "$(OVERRIDE)" > .venv-next/override.txt
 	$(BIN)/uv pip install --quiet --python .venv-next/bin/python --compile-bytecode --upgrade --override .venv-next/override.txt \
 	  "prefect>=3.9" -e . --group dev
 	.venv-next/bin/python -m pytest $(BESIDE) $(NEXT)
