@@ -62,7 +62,7 @@ class Http2Connections:
         path: str,
         fields: Mapping[str, str],
         *,
-        body: bytes | Iterable[bytes | memoryview],
+        body: bytes | memoryview | Iterable[bytes | memoryview],
     ) -> Http2Response:
         """Sends one request and reads the header of its answer."""
         settings = self._settings
@@ -77,7 +77,8 @@ class Http2Connections:
             method,
             httpcore.URL(scheme=origin.scheme, host=host, port=origin.port, target=path),
             headers=[("Host", origin.authority), *fields.items()],
-            content=body if isinstance(body, bytes) else map(bytes, body),
+            # A chunk of an upload is a memoryview, which is iterable as well: of numbers.
+            content=bytes(body) if isinstance(body, bytes | memoryview) else map(bytes, body),
             extensions={"timeout": timeout},
         )
         try:

@@ -194,7 +194,8 @@ def test_tls_inside_the_tls_of_a_proxy(tmp_path: Path, make_client: Make) -> Non
     assert set(proxy.tunnels) == {server.host}
 
 
-def test_http2_in_both_directions(tmp_path: Path, make_client: Make) -> None:
+@pytest.mark.parametrize("chunk_size", [0, 500_000])
+def test_http2_in_both_directions(tmp_path: Path, make_client: Make, chunk_size: int) -> None:
     made = make_certificates(tmp_path / "certificates")
     server = DockerRegistry(tmp_path / "registry", certificate=made.certificate, key=made.key)
     configuration = tmp_path / "registry" / "config.yml"
@@ -204,10 +205,11 @@ def test_http2_in_both_directions(tmp_path: Path, make_client: Make) -> None:
     data = bytes(range(256)) * 8000
     blob = Descriptor("application/octet-stream", digest_of(data), len(data))
     with server:
-        store = make_client(http2=True, ca_files=(str(made.ca),)).repository(server.host, "a/b")
+        store = make_client(http2=True, ca_files=(str(made.ca),), chunk_size=chunk_size).repository(server.host, "a/b")
         store.put_blob(blob, reader_of(data))
         assert b"".join(store.read_blob(blob)) == data
         assert b"".join(store.read_blob(blob, 5, 7)) == data[5:12]
+        assert store.head_manifest("missing") is None
         log = (tmp_path / "registry" / "log").read_text()
     assert "HTTP/2.0" in log
     assert "HTTP/1.1" not in log
