@@ -110,6 +110,16 @@ class Browser:
     def click(self, xpath: str, seconds: float = SECONDS) -> None:
         self._on_visible(xpath, seconds, lambda element: self.post(f"/element/{element[_ELEMENT]}/click"))
 
+    def follow(self, xpath: str, ending: str) -> None:
+        """Clicks on a link, and waits for an address with this ending, in the new window if the link opens one."""
+        self.click(xpath)
+
+        def is_there() -> bool:
+            self.post("/window", handle=self.get("/window/handles")[-1])
+            return self.address.partition("?")[0].endswith(ending)
+
+        until(ending, is_there, SECONDS)
+
     def type(self, xpath: str, text: str, seconds: float = SECONDS) -> None:
         self._on_visible(xpath, seconds, lambda element: self.post(f"/element/{element[_ELEMENT]}/value", text=text))
 

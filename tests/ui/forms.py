@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 
 from tests.support.browser import RUN_SECONDS, SECONDS, Browser
 from tests.support.waiting import until
+
+PATIENCE = 20.0
+"""Seconds in which the run of a form that was submitted is there, also on a busy machine."""
 
 _PICK = """
 const select = document.evaluate(arguments[0], document, null, 9, null).singleNodeValue
@@ -65,16 +69,35 @@ class Newer:
         until(f"the group {group}", is_open, SECONDS, every=1)
         self.browser.click(f"{label}/ancestor::*[.//fieldset][1]//button[@role='switch']")
 
-    def submit(self) -> None:
-        """Again where it had no effect: while the page is still checking what was typed, it doesn't listen."""
+    def submit(self, has_started: Callable[[], bool]) -> None:
+        """Starts the run. A click has no effect while the page still checks what was typed, so another one follows
+        where no run came of it: never where one did, for the second would be a run as well."""
 
-        def has_gone() -> bool:
-            if self.browser.address.partition("?")[0].endswith("/run"):
-                with suppress(AssertionError):  # it went while the button was looked for
-                    self.browser.click("//button[normalize-space()='Submit']", seconds=2)
-            return not self.browser.address.partition("?")[0].endswith("/run")
+        def started_or_clicked() -> bool:
+            if has_started():
+                return True
+            with suppress(AssertionError):  # the page went while the button was looked for
+                self.browser.click("//button[normalize-space()='Submit']", seconds=2)
+            with suppress(AssertionError):
+                until("the run", has_started, PATIENCE)
+            return has_started()
 
-        until("the page of the run", has_gone, RUN_SECONDS, every=2)
+        until("the run", started_or_clicked, RUN_SECONDS)
+
+    tabs, selected = "//*[@role='tab']", "[@aria-selected='true']"
+
+    def tab(self, name: str) -> None:
+        """Again where the page drew itself anew under the click, as that of a running run does."""
+        tab = f"{self.tabs}[normalize-space()='{name}']"
+
+        def is_selected() -> bool:
+            self.browser.click(tab)
+            with suppress(AssertionError):
+                self.browser.see(f"{tab}{self.selected}", seconds=2)
+                return True
+            return False
+
+        until(f"the tab {name}", is_selected, SECONDS)
 
     def resume(self) -> None:
         """Opens the form of a run that waits for a person."""
@@ -113,6 +136,8 @@ class Older(Newer):
 
     def switch(self, title: str) -> None:
         self.browser.click(self.field(title, "//*[@role='switch' or contains(@class,'p-toggle__control')]"))
+
+    tabs, selected = "//li[contains(@class,'p-tab')]", "[contains(@class,'p-tab__active')]"
 
     def resume(self) -> None:
         self.browser.click("//button[normalize-space()='Resume']")
