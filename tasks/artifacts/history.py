@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from typing import Annotated
 
 from prefect.artifacts import Artifact, acreate_markdown_artifact
 from prefect.logging import get_run_logger
@@ -24,16 +25,19 @@ _BEGIN, _END = "<!-- runs: ", " -->"
 """Around what the next run reads; neither version of the UI shows a comment."""
 
 
+Count = Annotated[int, Field(ge=0, lt=1 << 63)]
+
+
 class PastRun(BaseModel):
     """One run of a mirror. Counts are of tags, `sent` in bytes."""
 
     ended: datetime = Field(default_factory=lambda: datetime.now(UTC))
     succeeded: bool
-    copied: int = 0
-    unchanged: int = 0
-    failed: int = 0
-    sent: int = 0
-    seconds: float = 0.0
+    copied: Count = 0
+    unchanged: Count = 0
+    failed: Count = 0
+    sent: Count = 0
+    seconds: float = Field(default=0.0, ge=0, le=1e12)
 
     @property
     def when(self) -> str:
@@ -71,8 +75,9 @@ def remembered(markdown: str) -> list[PastRun]:
     if not (begun and ended):
         return []
     try:
-        return _RUNS.validate_json(base64.b64decode(body, validate=True))
-    except (ValueError, ValidationError):
+        runs = _RUNS.validate_json(base64.b64decode(body, validate=True))
+        return [run for run in runs if run.when]
+    except (ValueError, ValidationError, OverflowError):  # a time that is in no year of UTC
         return []
 
 

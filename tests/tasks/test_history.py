@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import uuid
 from datetime import UTC, datetime, timedelta
 
@@ -53,6 +55,27 @@ def test_a_page_remembers_what_it_was_made_of() -> None:
 @pytest.mark.parametrize("text", ["", "# by hand", "<!-- runs:  -->", "<!-- runs: e30= -->", "<!-- runs: §§ -->"])
 def test_a_page_of_somebody_else_is_no_past(text: str) -> None:
     assert remembered(text) == []
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"sent": 10**400},
+        {"sent": -1},
+        {"copied": 1 << 70},
+        {"seconds": 1e308},
+        {"ended": "0001-01-01T00:00:00+23:59"},
+        {"ended": "9999-12-31T23:59:59-23:59"},
+    ],
+    ids=str,
+)
+def test_a_past_that_can_not_be_shown_is_forgotten(field: dict[str, object]) -> None:
+    """Else no later run could be added to it: whoever may write artifacts would have ended the history."""
+    past = json.dumps([{"succeeded": True, "ended": MONDAY.isoformat(), **field}])
+    text = f"<!-- runs: {base64.b64encode(past.encode()).decode()} -->"
+
+    assert remembered(text) == []
+    assert "Up to date." in page("nightly", [*remembered(text), *runs(1)])
 
 
 @flow
