@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -74,7 +75,7 @@ def option(
     bounds: dict[str, Any] = {
         "ge": ge,
         "le": le,
-        "pattern": pattern,
+        "pattern": pattern and re.sub(r"\$$", r"\\Z", pattern),
         "min_length": min_length,
         "max_length": max_length,
     }
@@ -287,7 +288,7 @@ def fields_of(options: type[Options]) -> tuple[Option, ...]:
                 help=meta.description or "",
                 ge=meta.ge,
                 le=meta.le,
-                pattern=meta.pattern,
+                pattern=_in_schemas(meta.pattern) if meta.pattern else None,
                 min_length=meta.min_length,
                 max_length=meta.max_length,
                 examples=tuple(meta.examples or ()),
@@ -347,6 +348,11 @@ def schema(options: type[Options]) -> dict[str, Any]:
     }
 
 
+def _in_schemas(pattern: str) -> str:
+    """A pattern as JSON Schema has it (ECMA-262). In Python, `$` matches before a line break at the end as well."""
+    return pattern.removesuffix(r"\Z") + "$" * pattern.endswith(r"\Z")
+
+
 def field_schema(field: Option) -> dict[str, Any]:
     """Returns the JSON schema of one field, with its title, help and default."""
     body: dict[str, Any]
@@ -363,6 +369,7 @@ def field_schema(field: Option) -> dict[str, Any]:
         body = {"type": "string", "pattern": SIZE_PATTERN if field.unit == "bytes" else DURATION_PATTERN}
     else:
         body = msgspec.json.schema(field.annotation)
+        body |= {"pattern": _in_schemas(body["pattern"])} if "pattern" in body else {}
     body["title"] = field.title
     body |= {"description": field.help} if field.help else {}
     body |= {"examples": list(field.examples)} if field.examples else {}

@@ -29,11 +29,11 @@ class _Document(Struct):
     """The member as it is written. A name is for messages, and has nothing in it that a terminal obeys."""
 
     version: int
-    base: Annotated[str, Meta(max_length=4096, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")] = ""
+    base: Annotated[str, Meta(max_length=4096, pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z")] = ""
     requires: tuple[_Blob, ...] = ()
     volume: Annotated[int, Meta(ge=1, le=99_999)] = 1
     volumes: Annotated[int, Meta(ge=1, le=99_999)] = 1
-    whole: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?$")] = ""
+    whole: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?\Z")] = ""
     receipt: msgspec.Raw = msgspec.Raw()
 
 

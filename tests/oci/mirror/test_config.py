@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -420,3 +421,21 @@ def test_a_key_of_a_bucket_is_no_part_of_a_file() -> None:
 
     assert "secret_key: unknown key" in said
     assert "hunter2" not in said
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"mirrors": [{"name": "web\n"}]},
+        {"registries": {"registry.example": {"proxy": "http://proxy.example:1\n"}}},
+        {"registries": {"registry.example": {"aws_role": "arn:aws:iam::1:role/x\n"}}},
+        {"buckets": {"handover": {"endpoint": "https://s3.example\n"}}},
+    ],
+    ids=str,
+)
+def test_a_line_break_at_the_end_is_no_part_of_what_a_pattern_allows(value: dict[str, Any]) -> None:
+    mirror = {"source": {"repository": "registry.example/web"}, "destinations": [{"repository": "registry.example/to"}]}
+    mirrors = [{"name": "web", **mirror, **given} for given in value.get("mirrors", [{}])]
+
+    with pytest.raises(InvalidInput, match=r"name|proxy|aws_role|endpoint"):
+        make_config({**value, "mirrors": mirrors})
