@@ -37,7 +37,7 @@ def succeeded(done: Done) -> Done:
     return done
 
 
-def test_push_copy_mirror_pull_and_export(front: Front, flags: tuple[str, ...], tmp_path: Path) -> None:
+def test_push_copy_mirror_pull_export_and_looking_at_it(front: Front, flags: tuple[str, ...], tmp_path: Path) -> None:
     for number in range(6):
         layers = [layer(8200 + number * 3 + one, 60_000) for one in range(3)]
         push(f"http://{front.target}", f"apps/app{number}", image(8250 + number, layers=layers), "v1")
@@ -84,6 +84,13 @@ def test_push_copy_mirror_pull_and_export(front: Front, flags: tuple[str, ...], 
     archive = tmp_path / "set.tar"
     succeeded(transship("copy", "-b", f"{front.host}/copied/set:1.0", "--to-tar", str(archive), *flags))
     succeeded(transship("copy", "--tar", str(archive), "--to-repo", f"{front.host}/imported/set", *flags))
+
+    copied = f"{front.host}/copied/set"
+    succeeded(transship("verify", f"{copied}:1.0", "--deep", *flags))
+    succeeded(transship("mirror", "check", "-f", str(mirrors), *flags))
+    assert "1.0" in succeeded(transship("tag", "list", "-i", copied, *flags)).out
+    assert digests[0] in succeeded(transship("describe", "-b", f"{copied}:1.0", *flags)).out
+    assert digests[0] in succeeded(transship("inspect", f"{front.host}/apps/app0:v1", *flags)).out
 
     assert front.cookies == 0
     assert front.limited < front.passed
