@@ -369,7 +369,8 @@ def field_schema(field: Option) -> dict[str, Any]:
         body = {"type": "string", "pattern": SIZE_PATTERN if field.unit == "bytes" else DURATION_PATTERN}
     else:
         body = msgspec.json.schema(field.annotation)
-        body |= {"pattern": _in_schemas(body["pattern"])} if "pattern" in body else {}
+        for part in (body, body.get("items", {})):
+            part |= {"pattern": _in_schemas(part["pattern"])} if "pattern" in part else {}  # noqa: PLW2901 - in place
     body["title"] = field.title
     body |= {"description": field.help} if field.help else {}
     body |= {"examples": list(field.examples)} if field.examples else {}

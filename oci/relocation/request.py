@@ -18,7 +18,7 @@ from oci.reference import ArchiveName, Reference, Repository, StoreName, parse_a
 from oci.relocation.plan import Node, Role
 from oci.signatures.artifacts import ArtifactSelection, ArtifactWord, GateOptions, check_policy, check_words, spelled
 
-TagName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
+TagName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")]
 
 
 class CopyOptions(GateOptions, frozen=True, kw_only=True):
@@ -47,7 +47,7 @@ class CopyOptions(GateOptions, frozen=True, kw_only=True):
         ),
     ] = ()
     platforms: Annotated[
-        tuple[Annotated[str, Meta(pattern=r"^[a-z0-9]+/[a-z0-9]+(/[a-z0-9]+)?$")], ...],
+        tuple[Annotated[str, Meta(pattern=r"^[a-z0-9]+/[a-z0-9]+(/[a-z0-9]+)?\Z")], ...],
         option(
             "Platforms",
             "Copy these platforms of an index only. The index is rewritten and gets a new digest.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from datetime import timedelta
@@ -14,6 +15,7 @@ import pytest
 from oci.errors import InvalidInput, did_you_mean
 from oci.options import Options, convert, fields_of, option, schema
 from oci.registry.options import RegistryOptions
+from oci.relocation.request import CopyOptions
 
 
 class Colour(StrEnum):
@@ -179,3 +181,10 @@ def test_declaring_costs_nothing_until_it_is_asked_for() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["0", "False", "True"]
+
+
+@pytest.mark.parametrize("value", [{"tags": ["v1\n"]}, {"platforms": ["linux/amd64\n"]}], ids=str)
+def test_a_line_break_at_the_end_of_an_item_is_refused_and_no_schema_has_words_of_python(value: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput):
+        CopyOptions.make(value)
+    assert r"\\Z" not in json.dumps(CopyOptions.form())
