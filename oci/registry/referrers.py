@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from oci.descriptor import OCI_INDEX, Descriptor, parse_json
@@ -64,6 +65,9 @@ def list_referrers(remote: Remote, subject: Digest, artifact_type: str) -> tuple
                 learned.decline(GET_REFERRERS)  # there is no API, and the tag may just not exist
             raise
         if refusal.status in _DENIED:
+            if listed is None:
+                with suppress(StoreError):  # once more: a denial that passes would lose signatures
+                    return _filtered(_from_api(remote, subject, artifact_type), artifact_type)
             way = GET_REFERRERS.plain_way
             learned.note(f"the referrers API of {remote.name.path} refused ({refusal.status}), {way}")
         elif listed is None and (refusal.code == _BROKEN or (refusal.status >= 500 and refusal.status != 501)):

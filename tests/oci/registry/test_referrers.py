@@ -161,3 +161,22 @@ def test_a_list_of_referrers_that_breaks_off_is_no_shorter_list(
         store = make_client(side="source", retries=0).repository(server.host, "a/b")
         with pytest.raises(StoreError, match="breaks off after 1 referrers"):
             store.referrers(digest_of(b"subject"))
+
+
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("denied", [1, 1 << 30], ids=["once", "always"])
+def test_a_denial_that_passes_loses_no_referrer(make_client: Callable[..., Client], status: int, denied: int) -> None:
+    """A gateway that was out of step for a moment: without the tag that stands in, nothing says that there are none."""
+    subject = image(1)
+    with StrictRegistry() as server, FaultProxy(server.port) as proxy:
+        push(server.url, "a/b", subject, "v1")
+        signed = artifact(9, artifact_type=SIGNATURE, subject=subject)
+        put(make_client().repository(server.host, "a/b"), signed)
+        proxy.rules.append(Fault(path="/referrers/", status=status, last=denied))
+        client = make_client(side="source", retries=0)
+
+        listed = client.repository(proxy.host, "a/b").referrers(Digest(subject.digest))
+
+    assert [one.digest for one in listed] == ([signed.digest] if denied == 1 else [])
+    said = client.meter.receipt().fallbacks.get(proxy.host, ())
+    assert any("the referrers API" in text for text in said) == (denied > 1)
