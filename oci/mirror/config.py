@@ -36,7 +36,7 @@ from oci.signatures.artifacts import check_policy
 BLOCK = r"^(([a-z0-9-]+/)?[a-z0-9][a-z0-9-]*)?$"
 """The name of a block on a Prefect server, or nothing."""
 
-Host = Annotated[str, msgspec.Meta(pattern=r"^[^/@\s]+$", max_length=300)]
+Host = Annotated[str, msgspec.Meta(pattern=r"^[^/@\s]+\Z", max_length=300)]
 
 
 class Registry(RegistryOptions, frozen=True, kw_only=True):

@@ -430,6 +430,7 @@ def test_a_key_of_a_bucket_is_no_part_of_a_file() -> None:
         {"registries": {"registry.example": {"proxy": "http://proxy.example:1\n"}}},
         {"registries": {"registry.example": {"aws_role": "arn:aws:iam::1:role/x\n"}}},
         {"buckets": {"handover": {"endpoint": "https://s3.example\n"}}},
+        {"buckets": {"handover\n": {"endpoint": "https://s3.example"}}},
     ],
     ids=str,
 )
@@ -437,5 +438,5 @@ def test_a_line_break_at_the_end_is_no_part_of_what_a_pattern_allows(value: dict
     mirror = {"source": {"repository": "registry.example/web"}, "destinations": [{"repository": "registry.example/to"}]}
     mirrors = [{"name": "web", **mirror, **given} for given in value.get("mirrors", [{}])]
 
-    with pytest.raises(InvalidInput, match=r"name|proxy|aws_role|endpoint"):
+    with pytest.raises(InvalidInput, match=r"name|proxy|aws_role|endpoint|handover"):
         make_config({**value, "mirrors": mirrors})
