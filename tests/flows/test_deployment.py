@@ -195,11 +195,12 @@ def test_a_killed_run_is_crashed_and_retrying_it_copies_only_what_is_missing(
     link.bytes_per_second = SLOW
     run = start_run("relocate", parameters)
     in_the_middle(run, destination, parameters)
+    # A task run's record is sent a moment after its end, and by nobody when its process is killed before.
+    before = until("the records of the six", lambda: known if copies(known := task_runs(run)) >= 6 else [])
     process = int(str(read_run(run).infrastructure_pid).rpartition(":")[2])
 
     os.kill(process, signal.SIGKILL)
     until("the state Crashed", lambda: state_of(run) == "Crashed")
-    before = until("the records of the six", lambda: known if copies(known := task_runs(run)) >= 6 else [])
     link.bytes_per_second = 0
     with_client(lambda client: client.set_flow_run_state(run, Scheduled(name="AwaitingRetry"), force=True))
     until("the end of the second attempt", lambda: state_of(run) == "Completed")
