@@ -105,5 +105,6 @@ def test_no_name_of_a_stranger_reaches_the_line_that_a_person_writes(tmp_path: P
     with Hostile() as server:
         assert names(references(f"{server.host}/sh")) == [f"{server.host}/shop/ok"]
         assert names(references(f"{server.host}/shop/ok:")) == [f"{server.host}/shop/ok:ok"]
-        assert typed(f"transship copy -i {server.host}/shop/") == [f"{server.host}/shop/ok"]
+        # Bash breaks words at a colon, so that it is given what follows the last one.
+        assert typed(f"transship copy -i {server.host}/shop/") == [f"{server.host.partition(':')[2]}/shop/ok"]
     assert names(references(f"oci:{folder}:")) == [f"oci:{folder}:ok"]
