@@ -4,7 +4,10 @@ keeps current, and that every report links to.
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import random
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -24,8 +27,9 @@ from tasks.artifacts.report import OVERVIEW, artifact_key
 
 MOST_MIRRORS = 500
 MOST_OTHERS = 10
-_TRIES = 4
+_TRIES = 6
 """Runs that end at the same moment may overwrite each other's page; each looks whether its own lines are there."""
+_random = random.SystemRandom()
 _BEGIN, _END = "<!-- overview: ", " -->"
 
 
@@ -88,7 +92,10 @@ async def keep_overview(mirrors: Mapping[str, MirrorLine], *others: OtherLine) -
             planned = await _next_runs(client, list(mirrors))
             lines = {name: line.model_copy(update={"next_run": planned.get(name)}) for name, line in mirrors.items()}
             for _ in range(_TRIES):
+                began = time.monotonic()
                 await _write(client, lines, list(others))
+                # Whoever has read the page before overwrites it within about as long as this took.
+                await asyncio.sleep(_random.uniform(1, 3) * (time.monotonic() - began))
                 if (await _read())[1].has(lines, list(others), since):
                     return
         get_run_logger().warning("the overview misses this run: other runs wrote it at the same time")
