@@ -41,5 +41,6 @@ class CancelToken:
 
     def wait(self, seconds: float) -> None:
         """Sleeps, and raises Cancelled as soon as the token is set."""
-        if self._event.wait(max(0.0, seconds)):
-            raise Cancelled
+        if seconds > 0:
+            self._event.wait(seconds)
+        self.check()
