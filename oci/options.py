@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import re
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -75,7 +74,7 @@ def option(
     bounds: dict[str, Any] = {
         "ge": ge,
         "le": le,
-        "pattern": pattern and re.sub(r"\$$", r"\\Z", pattern),
+        "pattern": pattern and _in_python(pattern),
         "min_length": min_length,
         "max_length": max_length,
     }
@@ -348,8 +347,13 @@ def schema(options: type[Options]) -> dict[str, Any]:
     }
 
 
+def _in_python(pattern: str) -> str:
+    """Returns a pattern of JSON Schema (ECMA-262) for Python, where `$` matches before a line break at the end, too."""
+    return pattern.removesuffix("$") + r"\Z" * pattern.endswith("$")
+
+
 def _in_schemas(pattern: str) -> str:
-    """A pattern as JSON Schema has it (ECMA-262). In Python, `$` matches before a line break at the end as well."""
+    """Returns the inverse of `_in_python`."""
     return pattern.removesuffix(r"\Z") + "$" * pattern.endswith(r"\Z")
 
 

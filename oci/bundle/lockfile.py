@@ -8,7 +8,16 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from oci.documents.document import API_VERSION, SIZE_LIMIT, YamlNode, check_header, parse, pinned, render
+from oci.documents.document import (
+    API_VERSION,
+    SIZE_LIMIT,
+    YamlNode,
+    check_header,
+    parse,
+    pinned,
+    render,
+    unknown_header,
+)
 from oci.errors import InvalidDocument, InvalidReference, NoSuchFile
 from oci.output import PRIVATE, os_errors, read_named, write_output
 from oci.reference import Reference, parse_tag
@@ -31,7 +40,7 @@ def read_lock(path: str) -> ImagesLock | BundleLock:
         f"neither {IMAGES_LOCK} nor {BUNDLE_LOCK} but {name!r}"
         if name
         else f"not given; expected {IMAGES_LOCK} or {BUNDLE_LOCK}",
-        sentence=f"Validating images lock: Validating kind: Unknown kind (known: {IMAGES_LOCK})",
+        sentence=f"Validating images lock: {unknown_header('kind', IMAGES_LOCK)}",
     )
 
 

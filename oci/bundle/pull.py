@@ -19,6 +19,7 @@ from oci.bundle.image import NOT_A_BUNDLE
 from oci.bundle.lockfile import BUNDLE_LOCK, BundleLock, ImagesLock, LockedImage, read_lock, write_lock
 from oci.cancel import CancelToken
 from oci.digest import Chunk, Digest, hex_of
+from oci.documents.document import unknown_header
 from oci.errors import Denied, InvalidDocument, InvalidInput, InvalidManifest, NotFound, StoreError, Unauthorized
 from oci.files.decompress import DEFAULT_LIMITS, UnpackLimits
 from oci.files.unpack import unpack
@@ -78,7 +79,7 @@ class PullRequest:
             error = InvalidDocument(
                 f"{self.lock}: kind: expected BundleLock, got ImagesLock", hint="an ImagesLock is for copy --lock"
             )
-            error.sentence = f"Validating bundle lock: Validating kind: Unknown kind (known: {BUNDLE_LOCK})"
+            error.sentence = f"Validating bundle lock: {unknown_header('kind', BUNDLE_LOCK)}"
             raise error
         return lock.image
 

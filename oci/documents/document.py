@@ -100,13 +100,18 @@ class YamlNode(Struct, frozen=True):
         return YamlNode(self._mapping().get(key), self.where, f"{self.path}.{key}" if self.path else key)
 
 
+def unknown_header(key: str, expected: str) -> str:
+    """Returns imgpkg's sentence for another `apiVersion` or `kind` than the expected one."""
+    return f"Validating {key}: Unknown {'version' if key == 'apiVersion' else key} (known: {expected})"
+
+
 def check_header(fields: Mapping[str, YamlNode], kind: str) -> None:
     """Raises InvalidDocument unless `apiVersion` and `kind` are the known ones."""
-    for key, expected, noun in (("apiVersion", API_VERSION, "version"), ("kind", kind, "kind")):
+    for key, expected in (("apiVersion", API_VERSION), ("kind", kind)):
         if fields[key].text() != expected:
             raise fields[key].error(
                 f"expected {expected}, got {shown(fields[key].value)}",
-                sentence=f"Validating {key}: Unknown {noun} (known: {expected})",
+                sentence=unknown_header(key, expected),
             )
 
 

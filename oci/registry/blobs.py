@@ -20,6 +20,7 @@ from oci.meter import PartThreads
 from oci.registry.endpoints import GET_BLOB, GET_FIRST_BYTE, GET_RANGE, HEAD_BLOB, Kind
 from oci.registry.http import target as targets
 from oci.registry.http.answer import OpenAnswer, codings_of, undone
+from oci.registry.http.pace import RETRIED_STATUSES
 from oci.registry.http.request import Request
 from oci.registry.http.transport import Transport
 from oci.registry.profiles import Remote
@@ -28,8 +29,8 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 PART = 4 << 20
 """Bytes of a range, where a blob is read over several connections."""
 
-_BUSY = frozenset({0, 408, 425, 429, 502, 503, 504})
-"""No answer, or one that says nothing about what was asked for."""
+_BUSY = (RETRIED_STATUSES | {0}) - {500}
+"""No answer (0), or one that says nothing about what was asked for. A 500 may be what a range is answered with."""
 
 _USED_UP = frozenset({401, 403, 404})
 """What storage answers to a signed URL that has ended."""

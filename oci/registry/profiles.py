@@ -356,13 +356,7 @@ class Remote(msgspec.Struct, frozen=True, eq=False):
                 return answer
             target = self.transport.resolve(location, answer.url, str(self.name))
             request = msgspec.structs.replace(request, target=target)
-        raise Refused(
-            f"more than {REDIRECTS} redirects",
-            side=self.transport.side,
-            store=self.transport.registry,
-            subject=request.subject,
-            operation=request.operation,
-        )
+        raise self.refused(request, f"more than {REDIRECTS} redirects", request.subject)
 
     def attempts(self) -> Attempts:
         """For a call that does by itself what the transport does for a single request."""
@@ -379,7 +373,7 @@ class Remote(msgspec.Struct, frozen=True, eq=False):
         if not error.status and not self.transport.settings.retries:
             raise error
 
-    def refused(self, kind: Kind, message: str, subject: str = "") -> Refused:
+    def refused(self, kind: Kind | Request, message: str, subject: str = "") -> Refused:
         """The error for an answer that can't be worked with."""
         return Refused(
             message,
