@@ -20,8 +20,8 @@ from flows.cli.output import IMGPKG, ExitCode, as_object, exit_code, laid_out, p
 from oci.errors import Cancelled, TransshipError
 
 _OF_OUTPUT = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EBADF})
-"""How writing to a pipe that nobody reads, a full disk or a lost terminal fails. No file's error comes this far as one
-of the system's."""
+"""Errors of writing to standard output: a pipe without a reader, a full disk, a terminal that is gone. An OSError of a
+file has become an error of ours before it reaches this module."""
 
 _UNKNOWN_TO_IMGPKG = (ExitCode.USAGE, ExitCode.PARTLY)
 
@@ -125,8 +125,8 @@ def _run(arguments: list[str], invocation: Invocation, signals: list[int]) -> in
 
 
 def _have_streams() -> None:
-    """Opens the null device for each standard stream that whoever started this has closed: the next file that is opened
-    would get its number."""
+    """Opens the null device in place of each standard stream that was closed before the start. Otherwise the next file
+    that is opened gets the number of that stream, and output meant for the terminal goes into the file."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - for as long as the process lives

@@ -64,8 +64,8 @@ def event_of(push: Push) -> Event:
 
 
 def restored(event: Event) -> Event | None:
-    """An event that a journal held, made anew of what it says was pushed; None for one that says nothing of a push: a
-    file on a disk may be anybody's, and whatever is sent may start a flow."""
+    """Returns the event of a push that a journal recorded, built again from its repository, tag and digest; None for a
+    record without these. Others may have written into the file, and an event may start a flow."""
     try:
         repository, tag, digest = (event.payload[name] for name in ("repository", "tag", "digest"))
         push = Push(Repository.parse(repository), parse_tag(tag), parse_digest(digest))

@@ -66,7 +66,7 @@ def plan(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, *
         invocation.output.table("Requests", _REQUESTS, requests)
     if failures:
         raise Incomplete(
-            f"{len(failures)} of what the mirrors name couldn't be looked at",
+            f"{counted(len(failures), 'part')} of the mirrors (sources, destinations, images) couldn't be looked at",
             failures,
             some_done=any(planned.in_place or not all(item.error for item in planned.items) for planned in plans),
             hint="what could be planned is shown; plan again when the cause is gone",

@@ -99,7 +99,8 @@ class Bucket:
 
     @classmethod
     def of(cls, name: str, rate: float) -> Bucket:
-        """`name` says of what, and whose; a `rate` of 0 is without a limit."""
+        """Returns the bucket that all callers with this name and rate share. The name is a kind of amount and a
+        registry (`requests ghcr.io:443`); the rate is per second, 0 for no limit."""
         with cls._sharing:
             return cls._shared.setdefault((name, rate), cls(rate))
 
