@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -121,6 +122,34 @@ def be_patient() -> None:
     """Lets a server that Prefect starts for one program take its time: a busy machine needs more than its 20 seconds.
     Prefect reads the variable when it is imported."""
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
+
+
+def server_address() -> str:
+    """Returns where Prefect's settings (environment, profile, prefect.toml) say that its server is, or nothing. Imports
+    Prefect, which reads the environment only then. Raises InvalidInput for settings that can't be used, and for what
+    is no http or https address."""
+    from urllib.parse import urlsplit  # noqa: PLC0415 - few programs ask
+
+    from oci.errors import InvalidInput  # noqa: PLC0415
+
+    try:
+        from prefect.settings import PREFECT_API_URL  # noqa: PLC0415 - importing Prefect takes a second
+
+        address = PREFECT_API_URL.value() or ""
+    except ValueError as error:  # pydantic's, of any of Prefect's settings, with its own address at the end
+        reason = " ".join(str(error).partition("\n    For further")[0].split())
+        raise InvalidInput(
+            f"Prefect's settings can't be used: {reason}", hint="see what is set: env | grep PREFECT_"
+        ) from error
+    try:
+        parts = urlsplit(address)
+        is_address = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_address = False
+    if address and not is_address:
+        shown = re.sub("//[^/]*@", "//", address)
+        raise InvalidInput(f"PREFECT_API_URL is no URL: {shown!r}", hint="name the server: http://127.0.0.1:4200/api")
+    return address
 
 
 def __getattr__(name: str) -> Any:

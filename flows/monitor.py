@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from flows import be_patient
+from flows import be_patient, server_address
 from oci.errors import Unavailable
 from oci.export.options import ExportOptions
 from oci.registry.options import DEFAULT_CONCURRENCY
@@ -35,7 +35,8 @@ def run(
     be, and `resume` goes on with an unfinished one; `receipts` what is left in writing. Progress and the address of the
     run are logged to standard error. Ctrl-C stops it within seconds.
 
-    Raises what the flow raises: RelocationIncomplete (an Incomplete with `report`) or another TransshipError.
+    Raises InvalidInput for a PREFECT_API_URL that is no address, and what the flow raises: RelocationIncomplete (an
+    Incomplete with `report`) or another TransshipError.
     """
     # Prefect reads these when it is imported. A copy must not phone home unasked; who wants that sets them.
     os.environ.setdefault("DO_NOT_TRACK", "1")
@@ -43,6 +44,7 @@ def run(
     be_patient()
     # A server that ends with the command complains about what it would have liked to do still.
     os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "CRITICAL")
+    server_address()
 
     from flows.parameters import RelocateParameters, Verify  # noqa: PLC0415 - importing Prefect takes a second
     from flows.parameters.relocate import TarballOptions  # noqa: PLC0415

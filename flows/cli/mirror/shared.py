@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 import click
 
+from flows import server_address
 from flows.cli.access import RegistryFlags, show_requests
 from flows.cli.click_ext import Invocation
 from oci.archive.s3_options import S3Options
@@ -60,13 +61,8 @@ def mirror_flags(command: F) -> F:
 
 def expect_server() -> None:
     """Raises InvalidInput when nothing says where the Prefect server is, or says it in no URL."""
-    from prefect.settings import PREFECT_API_URL  # noqa: PLC0415 - importing Prefect takes a second
-
-    address, hint = PREFECT_API_URL.value(), "name the server: http://127.0.0.1:4200/api"
-    if not address:
-        raise InvalidInput("PREFECT_API_URL is not set", hint=hint)
-    if not address.startswith(("http://", "https://")):
-        raise InvalidInput(f"PREFECT_API_URL is no URL: {address!r}", hint=hint)
+    if not server_address():
+        raise InvalidInput("PREFECT_API_URL is not set", hint="name the server: http://127.0.0.1:4200/api")
 
 
 def _problems(comparison: Comparison) -> list[TransshipError]:
