@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks.archives import measure_archives
-from tests.benchmarks.fleet import measure_fleet
+from tests.benchmarks.fleet import CASES, measure_fleet
 from tests.benchmarks.latency import measure_latency
 from tests.benchmarks.measure import Run, by_kind, run
 from tests.benchmarks.mirrors import measure_estate, measure_flow, measure_mirrors
@@ -41,6 +41,7 @@ Results = dict[tuple[str, str, str], list[Run]]
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--workload", action="append", choices=ALL, help="can be given several times; default: all")
+    parser.add_argument("--case", action="append", choices=CASES, help="of the fleet; can be given several times")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--against", action="append", default=[], metavar="NAME=PROGRAM", help="another transship")
     options = parser.parse_args()
@@ -58,7 +59,7 @@ def main() -> int:
     mirrors += measure_estate(options.runs) if ESTATE in chosen else []
     flow = measure_flow(options.runs) if MIRRORS in chosen else []
     show_mirrors(mirrors, flow)
-    fleet = measure_fleet(options.runs) if FLEET in chosen else []
+    fleet = measure_fleet(options.runs, options.case or tuple(CASES)) if FLEET in chosen else []
     show_fleet(fleet)
     latency = measure_latency(options.runs) if LATENCY in chosen else []
     show_latency(latency)

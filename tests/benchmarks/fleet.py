@@ -1,4 +1,4 @@
-"""The same relocation by one run alone, and with helpers, in three cases. Each process takes part from the moment that
+"""The same relocation by one run alone, and with helpers, in four cases. Each process takes part from the moment that
 a work pool gives it: what is measured is the time of the flow run, from Running to its end.
 
 All of it is on this machine: a Prefect server with PostgreSQL, workers, registries. What a process waits for (distance,
@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -39,6 +40,8 @@ HELPERS = (0, 3, 4)
 """Beside the run itself: 1, 4 and 5 processes."""
 ROUND_TRIP = 0.05
 """Seconds, added to every one."""
+LONG_TRIP = 0.3
+"""So far away that the processors of one machine, which all processes and both registries share, wait with them."""
 LINE = 20_000_000
 """Bytes a second that a process gets from the source."""
 SLOW_LINE = 400_000
@@ -50,6 +53,11 @@ LONGEST = 900
 def small() -> Workload:
     images = tuple(Image(f"small/app{number:04}", ((400_000 + number, 4 * KIB),)) for number in range(3000))
     return Workload("small", "3,000 images of a layer of 4 KiB, 50 ms away", images)
+
+
+def distant() -> Workload:
+    images = tuple(Image(f"distant/app{number:03}", ((430_000 + number, 4 * KIB),)) for number in range(300))
+    return Workload("distant", "300 images of a layer of 4 KiB, 300 ms away", images)
 
 
 def bodies() -> Workload:
@@ -72,8 +80,8 @@ class Place:
 
 
 @contextmanager
-def far(registry: DockerRegistry) -> Iterator[Place]:
-    with FarLink(registry.host, ROUND_TRIP) as link:
+def far(registry: DockerRegistry, round_trip: float = ROUND_TRIP) -> Iterator[Place]:
+    with FarLink(registry.host, round_trip) as link:
         yield Place(lambda repository: link.address)
 
 
@@ -93,13 +101,15 @@ def one_slow(registry: DockerRegistry) -> Iterator[Place]:
 class Case:
     workload: Callable[[], Workload]
     source: Callable[[DockerRegistry], AbstractContextManager[Place]]
-    far_destination: bool
+    round_trip: float
+    """Seconds that are added to each way to the destination and back; 0: none."""
 
 
 CASES = {
-    "small": Case(small, far, far_destination=True),
-    "bodies": Case(bodies, line_for_each, far_destination=False),
-    "slow": Case(slow, one_slow, far_destination=True),
+    "small": Case(small, far, ROUND_TRIP),
+    "distant": Case(distant, partial(far, round_trip=LONG_TRIP), LONG_TRIP),
+    "bodies": Case(bodies, line_for_each, 0),
+    "slow": Case(slow, one_slow, ROUND_TRIP),
 }
 
 
@@ -114,7 +124,7 @@ class Measured:
     decision: str
 
 
-def measure_fleet(runs: int, cases: Sequence[str] = tuple(CASES)) -> list[dict[str, Any]]:
+def measure_fleet(runs: int, cases: Sequence[str]) -> list[dict[str, Any]]:
     """One row for each case and number of helpers, with the median of its runs."""
     rows = []
     for name in cases:
@@ -154,8 +164,8 @@ def measure(folder: Path, case: Case, runs: int) -> dict[int, list[Measured]]:
                 print(f"fleet: run {number + 1} of {runs}: {helpers} helpers", file=sys.stderr)
                 with DockerRegistry(folder / f"destination-{number}-{helpers}") as registry, ExitStack() as around:
                     host = registry.host
-                    if case.far_destination:
-                        host = around.enter_context(FarLink(registry.host, ROUND_TRIP)).address
+                    if case.round_trip:
+                        host = around.enter_context(FarLink(registry.host, case.round_trip)).address
                     link = around.enter_context(ApiLink(server.api))
                     around.enter_context(temporary_settings({PREFECT_API_URL: link.api}))
                     environ = {"PREFECT_API_URL": link.api}
@@ -163,6 +173,7 @@ def measure(folder: Path, case: Case, runs: int) -> dict[int, list[Measured]]:
                     for _ in range(helpers):
                         around.enter_context(server.worker(FLEET_POOL, "--limit", "1", environ=environ))
                     found[helpers].append(timed(images, f"{host}/mirror/set", folder, helpers, link))
+                    print(found[helpers][-1], file=sys.stderr)
     return found
 
 
