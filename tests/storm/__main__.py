@@ -1,4 +1,4 @@
-"""Plays the storm: `python -m tests.storm [--only TEXT] [--sample N] [--piece I/N] [--part NAME] [--table FILE]`."""
+"""Plays the storm: `python -m tests.storm [--every] [--only TEXT] [--sample N] [--piece I/N] [--part NAME] [--table FILE]`."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ Shown = Callable[[Outcome], None]
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", default="", help="trials whose name has this text")
+    parser.add_argument("--every", action="store_true", help="at all positions, and all by commands and flows: hours")
     parser.add_argument("--sample", type=int, default=0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--piece", default="1/1", help="of so many pieces of each part, in random order, the I-th")
@@ -82,8 +83,8 @@ def played(
                 shown(outcomes[-1])
             return len(trials), outcomes
     with _weather(part, folder) as weather:
-        every = weather.every_trial()
-        picked = weather.sample(min(options.sample or len(every), len(every)), options.seed)
+        every = weather.trials(every=options.every)
+        picked = random.Random(options.seed).sample(every, min(options.sample or len(every), len(every)))
         picked = [(kind, trial) for kind, trial in picked if options.only in trial.id]
         picked = picked[piece[0] - 1 :: piece[1]]
         # The server of Prefect is the one thing that all flow runs share.

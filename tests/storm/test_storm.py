@@ -12,7 +12,7 @@ from tests.servers.docker_registry import DockerRegistry
 from tests.servers.seaweedfs import SeaweedFS
 from tests.storm.faults import ROWS
 from tests.storm.s3 import Shore
-from tests.storm.trial import Kind
+from tests.storm.trial import POSITIONS, Kind
 from tests.storm.weather import Weather
 
 SAMPLE = 150
@@ -30,7 +30,10 @@ def weather(
 
 def test_the_table_is_as_large_as_promised(weather: Weather) -> None:
     assert len({row.name for row in ROWS}) == len(ROWS) >= 80
-    assert len(weather.every_trial()) >= 900
+    chosen = weather.trials(every=False)
+    assert len(chosen) >= 900
+    assert {trial.row.name for _, trial in weather.trials()} == {trial.row.name for _, trial in chosen}
+    assert {trial.position for _, trial in chosen} == set(POSITIONS)
 
 
 def test_every_end_is_proven_or_a_clean_error(weather: Weather) -> None:
@@ -85,7 +88,7 @@ MENDED = (
 
 
 def test_what_was_mended_stays_so(weather: Weather) -> None:
-    chosen = [(kind, trial) for kind, trial in weather.every_trial() if trial.id in MENDED]
+    chosen = [(kind, trial) for kind, trial in weather.trials() if trial.id in MENDED]
     assert len(chosen) == len(MENDED)
 
     outcomes = weather.play(chosen, threads=2)

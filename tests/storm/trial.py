@@ -19,6 +19,9 @@ from tests.storm.stage import SIDES, Stage
 LONGEST = 40.0
 """Seconds that one run may take, with all its time-outs and what else the machine does."""
 
+FRONTS = 6
+POSITIONS = ("first", "middle", "last")
+
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -68,19 +71,30 @@ def rehearse(stage: Stage, operations: Iterable[Operation], *, whole: bool) -> N
         clean_up(stage, name)
 
 
-def trials(stage: Stage, operations: Sequence[Operation]) -> list[Trial]:
-    """Every row with every operation that makes such requests, at the first, the middle and the last of them; with a
-    command or a flow at one of these, always the same. The variants of a copy are for faults of writing."""
+def trials(stage: Stage, operations: Sequence[Operation], *, every: bool) -> list[Trial]:
+    """Every row with every operation that makes such requests, on each side at one of the first, the middle and the
+    last of them, by chance but always the same; and one in `FRONTS` of them with the commands and flows, which put
+    little between. `every`: at all three, and all with the commands and flows. The variants of a copy are for faults
+    of writing."""
     found = []
     for row in ROWS:
         for operation in operations:
             if operation.what.startswith("copy ") and row.place in READS:
                 continue
             fitting = list(_fitting(stage, row, operation))
-            if fitting and not operation.is_of_library:
-                fitting = [fitting[zlib.crc32(f"{row.name} {operation.name}".encode()) % len(fitting)]]
+            chance = zlib.crc32(f"{row.name} {operation.name}".encode())
+            if operation.is_of_library and not every:
+                fitting = _one_for_each_side(fitting, chance)
+            elif not operation.is_of_library:
+                fitting = [fitting[chance % len(fitting)]] if fitting and (every or not chance % FRONTS) else []
             found += fitting
     return found
+
+
+def _one_for_each_side(fitting: Sequence[Trial], chance: int) -> list[Trial]:
+    order = [POSITIONS[(chance + number) % len(POSITIONS)] for number in range(len(POSITIONS))]
+    by_side = {trial.side: trial for trial in sorted(fitting, key=lambda trial: -order.index(trial.position))}
+    return list(by_side.values())
 
 
 def _fitting(stage: Stage, row: Row, operation: Operation) -> Iterable[Trial]:

@@ -48,10 +48,12 @@ class Weather:
     def __exit__(self, *error: object) -> None:
         self._stack.close()
 
-    def every_trial(self) -> list[tuple[str, Trial]]:
+    def trials(self, *, every: bool = True) -> list[tuple[str, Trial]]:
         """With the kind of registry: half of them with each."""
-        every = [*self._operations.values()]
-        by_kind = {kind: {one.id: one for one in trials(self._first[kind], every)} for kind in self._kinds}
+        operations = [*self._operations.values()]
+        by_kind = {
+            kind: {one.id: one for one in trials(self._first[kind], operations, every=every)} for kind in self._kinds
+        }
         found = []
         for name in dict.fromkeys(name for named in by_kind.values() for name in named):
             kinds = [kind for kind in self._kinds if name in by_kind[kind]]
@@ -60,7 +62,7 @@ class Weather:
         return found
 
     def sample(self, count: int, seed: int) -> list[tuple[str, Trial]]:
-        return random.Random(seed).sample(self.every_trial(), count)
+        return random.Random(seed).sample(self.trials(), count)
 
     def play(
         self,
