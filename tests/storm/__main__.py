@@ -1,4 +1,4 @@
-"""Plays the storm: `python -m tests.storm [--every] [--only TEXT] [--sample N] [--piece I/N] [--part NAME] [--table FILE]`."""
+"""Plays the storm: `python -m tests.storm [--every] [--only TEXT] [--sample N] [--part NAME] [--table FILE]`."""
 
 from __future__ import annotations
 
