@@ -76,7 +76,11 @@ class Destination(Source, Protocol):
         """Returns None as long as nothing has asked a registry for referrers; False where an index lists them."""
 
     def all_tags(self) -> Iterator[str]:
-        """As `tags`, for callers that delete what isn't named: a list cut short without a Link is continued."""
+        """As `tags`, for callers that delete what isn't named: a list cut short without a Link is continued, and names
+        that are no tags by grammar are given, too."""
+
+    def all_referrers(self, subject: Digest) -> tuple[Descriptor, ...]:
+        """As `referrers`, for callers that delete what isn't listed: a list that is denied isn't taken for empty."""
 
     def listed(self) -> tuple[Digest, ...]:
         """Returns every manifest that the store lists by digest; only a layout folder has such a list, its

@@ -106,6 +106,9 @@ class Layout:
         pairs = [pair for digest in digests if (pair := self._as_referrer(digest)) and pair[0] == subject]
         return tuple(referrer for _, referrer in pairs if artifact_type in ("", referrer.artifact_type))
 
+    def all_referrers(self, subject: Digest) -> tuple[Descriptor, ...]:
+        return self.referrers(subject)
+
     has_referrers_api = False
     """The index lists them."""
 

@@ -1,14 +1,14 @@
 """Carrying out a plan: look again, then delete what is unwanted still, roots before all they list.
 
-Registries have no conditional delete. Before each round of deletions the tags are listed again, and before each
-deletion every tag of the manifest is asked for; what is pushed in the moment after that isn't noticed: don't prune a
-repository while it is being filled.
+Registries have no conditional delete. Before every few deletions the tags are listed again and the kept ones asked for,
+and before each deletion every tag of the manifest; what is pushed in the moment after that isn't noticed: don't prune
+a repository while it is being filled.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -18,6 +18,7 @@ import msgspec
 from oci.bundle.tagnames import KEEP_ALIVE_SUFFIX
 from oci.digest import Digest, digest_of
 from oci.errors import NotFound, Refused, StoreError, TransshipError
+from oci.manifest import Manifest
 from oci.meter import Receipt, unheard
 from oci.prune import grace as note
 from oci.prune.keep import Keep
@@ -28,6 +29,8 @@ from oci.relocation.session import Session
 from oci.store import Destination
 
 _UNSUPPORTED = frozenset({400, 405, 501})
+_AT_ONCE = 64
+"""Deletions between two looks at the names, if few names are kept."""
 
 
 class Deleted(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,8 +89,8 @@ def execute(
     """
     name = plan.store
     policy = msgspec.structs.replace(plan.keep.and_also(keep or Keep()), nothing=plan.keep.nothing)
-    again, names = look(session, name, policy, grace=plan.grace, now=now, extra=plan.by_digest)
-    work = _Work(session, again, names, on_deleted or unheard)
+    again, listed, kept_tags = look(session, name, policy, grace=plan.grace, now=now, extra=plan.by_digest)
+    work = _Work(session, again, listed, kept_tags, on_deleted or unheard)
     chosen = work.compare(plan, again)
     tags = work.compare_tags(plan, again)
     if chosen or tags:
@@ -169,9 +172,14 @@ class _Work:
     """One execution, and how it went so far."""
 
     def __init__(
-        self, session: Session, again: PrunePlan, names: Mapping[str, Digest | None], on_deleted: Callable[[str], None]
+        self,
+        session: Session,
+        again: PrunePlan,
+        listed: Collection[str],
+        kept_tags: Mapping[str, Digest | None],
+        on_deleted: Callable[[str], None],
     ) -> None:
-        """`names` are the tags that were listed when `again` was made; a kept one with the digest that it showed."""
+        """`listed` and `kept_tags` are what `look` gave with `again`."""
         self.store = session.destination(again.store)
         self.deleted: list[Deleted] = []
         self.untagged: list[str] = []
@@ -181,7 +189,8 @@ class _Work:
         self.gone = 0
         self._session = session
         self._again = again
-        self._names = names
+        self._listed = listed
+        self._kept_tags = kept_tags
         self._on_deleted = on_deleted
 
     def compare(self, plan: PrunePlan, again: PrunePlan) -> list[UnwantedManifest]:
@@ -218,15 +227,18 @@ class _Work:
         return chosen
 
     def delete(self, chosen: list[UnwantedManifest]) -> None:
-        """In rounds: each after all that lists it. What follows something that couldn't be deleted stays."""
+        """In rounds: each after all that lists it, and few enough at once that a look at the names, which costs a
+        request for each that is kept, comes often and is no more than a part of the work. What follows something that
+        couldn't be deleted stays."""
         pending = {manifest.digest: manifest for manifest in chosen}
         stuck: set[Digest] = set()
+        at_once = max(_AT_ONCE, 4 * len(self._kept_tags))
         while pending:
             self._session.cancel.check()
-            if reason := self._changed_meanwhile(first=len(pending) == len(chosen)):
+            if reason := self._changed_meanwhile():
                 self.skipped.extend(Remaining(subject=_shown(manifest), reason=reason) for manifest in pending.values())
                 return
-            free = [manifest for manifest in pending.values() if not pending.keys() & set(manifest.after)]
+            free = [manifest for manifest in pending.values() if not pending.keys() & set(manifest.after)][:at_once]
             blocked = [manifest for manifest in free if stuck & set(manifest.after)]
             going = [manifest for manifest in free if manifest not in blocked]
             for manifest in blocked:
@@ -247,17 +259,18 @@ class _Work:
             for manifest in free:
                 del pending[manifest.digest]
 
-    def _changed_meanwhile(self, *, first: bool) -> str:
-        """Why nothing more is deleted: a tag that the look before hadn't, which may need anything, or, before the first
-        round, a kept tag that shows something else by now."""
+    def _changed_meanwhile(self) -> str:
+        """Why nothing more is deleted: a tag that the look before hadn't, which may need anything, or a kept tag that
+        shows something else by now."""
         if not self.store.name.registry:  # the folder is of one program at a time
             return ""
-        new = [tag for tag in Surveyor(self._session, self.store).listed() if tag not in self._names]
+        new = [tag for tag in Surveyor(self._session, self.store).listed() if tag not in self._listed]
         if new:
             return f"the tag {min(new)} was pushed meanwhile; run it again"
-        kept_tags = [tag for tag, digest in self._names.items() if digest] if first else []
-        for tag, shown in zip(kept_tags, self._session.workers.map(self.store.head_manifest, kept_tags), strict=True):
-            if shown is None or shown.digest != self._names[tag]:
+        for tag, shown in zip(
+            self._kept_tags, self._session.workers.map(self.store.head_manifest, self._kept_tags), strict=True
+        ):
+            if (shown.digest if shown else None) != self._kept_tags[tag]:
                 return f"the tag {tag}, which is kept, has moved meanwhile; run it again"
         return ""
 
@@ -276,7 +289,8 @@ class _Work:
         return None
 
     def untag(self, tags: list[UnwantedTag]) -> None:
-        """One by one. The first is looked at closely, though a manifest made for it was tried before."""
+        """One by one. The first is looked at closely, though a manifest made for it was tried before; nothing follows a
+        tag that took its manifest along."""
         for number, tag in enumerate(tags):
             self._session.cancel.check()
             try:
@@ -292,13 +306,17 @@ class _Work:
 
     def _untag(self, unwanted: UnwantedTag, *, look: bool) -> None:
         manifest = self.store.get_manifest(unwanted.digest) if look else None
+        shown = self.store.head_manifest(unwanted.tag)
+        if shown is not None and shown.digest != unwanted.digest:
+            self.skipped.append(Remaining(subject=unwanted.tag, reason=f"it shows {shown.digest} now"))
+            return
         self.store.delete_tag(unwanted.tag)
         if manifest is not None and self.store.head_manifest(unwanted.digest) is None:
-            for tag in unwanted.others or ("",):
-                self.store.put_manifest(manifest, tag)
+            refused = [tag for tag in unwanted.others or ("",) if not self._pushed_again(manifest, tag)]
+            again = f"and refuses it under {', '.join(refused) or 'its digest'}: copy it again with --repair"
             raise Refused(
-                f"the registry deleted {unwanted.digest} together with the tag; "
-                "it was pushed again under its other tags",
+                f"the registry deleted {unwanted.digest} together with the tag, "
+                f"{again if refused else 'and took it again under its other tags'}",
                 side="destination",
                 store=str(self.store.name),
                 subject=unwanted.tag,
@@ -306,6 +324,14 @@ class _Work:
             )
         self.untagged.append(unwanted.tag)
         self._on_deleted(unwanted.tag)
+
+    def _pushed_again(self, manifest: Manifest, tag: str) -> bool:
+        """Tried twice: nothing else brings back what was deleted by mistake."""
+        for _ in range(2):
+            with suppress(StoreError):
+                self.store.put_manifest(manifest, tag)
+                return True
+        return False
 
     def forget(self, again: PrunePlan) -> None:
         """What is done, and without a grace period what was never to be remembered, leaves the note."""

@@ -60,9 +60,9 @@ def look(
     grace: timedelta,
     now: datetime | None = None,
     extra: Iterable[Digest] = (),
-) -> tuple[PrunePlan, Mapping[str, Digest | None]]:
-    """As `make_prune_plan`, with all tags that were listed, and what the kept tags show. `extra` are manifests to
-    look at even if no tag or list leads to them any more."""
+) -> tuple[PrunePlan, Collection[str], Mapping[str, Digest | None]]:
+    """As `make_prune_plan`, with all tags that were listed, and what those of them show that are kept: None for one
+    that shows nothing. `extra` are manifests to look at even if no tag or list leads to them any more."""
     _check(name, keep)
     destination = session.destination(name)
     resolved = _resolved(session, destination, keep)
@@ -84,6 +84,7 @@ def look(
     _check_present(name, resolved, survey)
     clock = _Clock(noted, grace, now or datetime.now(UTC))
     manifests = _manifests(survey, unwanted, clock)
+    empty = sorted(resolved.chosen((*survey.tags, *survey.dangling)) & set(survey.dangling))
     plan = PrunePlan(
         destination=str(name),
         keep=resolved,
@@ -94,10 +95,10 @@ def look(
         tags_seen=len(survey.tags),
         manifests_kept=len(survey.manifests) - len(unwanted),
         warnings=tuple(_warnings(resolved, survey)),
-        unknown=tuple(_unknown(name, keep)) if any(manifest.due for manifest in manifests) else (),
+        unknown=tuple(_unknown(name, keep, empty, survey)) if any(manifest.due for manifest in manifests) else (),
     )
-    kept_tags = {tag: survey.tags[tag] for tag in references.tags}
-    return plan, dict.fromkeys((*survey.tags, *survey.dangling, note.TAG)) | kept_tags
+    kept_tags = {tag: digest for tag, digest in survey.tags.items() if _may_move(tag, references)}
+    return plan, {*survey.tags, *survey.dangling, note.TAG}, {**kept_tags, **dict.fromkeys(empty)}
 
 
 def remember(
@@ -265,9 +266,27 @@ def _warnings(keep: Keep, survey: Survey) -> Iterator[str]:
         yield f"the tag {tag} is listed and shows nothing"
 
 
-def _unknown(name: StoreName, keep: Keep) -> Iterator[str]:
+def _may_move(tag: str, references: References) -> bool:
+    """Says whether a tag keeps something that isn't in its name: what the policy names, a signature, locations."""
+    return tag in references.tags or (references.keeps_tag(tag) and not tagnames.is_keep_alive(tag))
+
+
+def _unknown(name: StoreName, keep: Keep, empty: Collection[str], survey: Survey) -> Iterator[str]:
+    """`empty` are kept tags that show nothing."""
+    for tag in empty:
+        yield f"the tag {tag} is kept and shows nothing, so what it needs can't be seen: copy it again with --repair"
     if not name.registry:
         return
+    if survey.unaskable:
+        yield (
+            f"{len(survey.unaskable)} listed names are no tags, such as {survey.unaskable[0][:100]!r}: what they show "
+            "can't be asked, and is deleted with another tag of the same"
+        )
+    if survey.referrers_denied:
+        yield (
+            f"the registry denies the list of referrers ({survey.referrers_denied}), so what a signature or an "
+            "attestation without a tag lists can't be seen: name such manifests as kept (--keep-digest)"
+        )
     if not (keep.bundles or keep.locks):
         yield _UNKNOWN_BUNDLES
     yield _UNKNOWN_PUSHES

@@ -13,9 +13,10 @@ from typing import TypeVar
 from oci.bundle import reader, tagnames
 from oci.descriptor import SCHEMA1_TYPES, Descriptor
 from oci.digest import Digest
-from oci.errors import IntegrityError, InvalidInput, NotFound, Refused
+from oci.errors import Denied, IntegrityError, InvalidInput, NotFound, Refused, Unauthorized
 from oci.manifest import Manifest
 from oci.prune import grace
+from oci.reference import is_tag
 from oci.relocation.session import Session
 from oci.store import Destination
 
@@ -55,6 +56,10 @@ class Survey:
     """Listed by something, and not here."""
     has_note: bool = False
     """Is there a note of what is unwanted?"""
+    referrers_denied: str = ""
+    """Why nothing is known of referrers; empty otherwise. Artifactory denies what it has no API for."""
+    unaskable: list[str] = field(default_factory=list)
+    """Listed names that no request may have; what they show can't be asked."""
     dangling: list[str] = field(default_factory=list)
     """Tags that the registry lists and that show nothing."""
 
@@ -90,7 +95,9 @@ class Surveyor:
     def listed(self) -> list[str]:
         """Returns every tag that the store names. A registry's list isn't believed to be whole because a Link is
         missing."""
-        return list(self._store.all_tags())
+        names = list(self._store.all_tags())
+        self.survey.unaskable = [name for name in names if not is_tag(name)]
+        return [name for name in names if is_tag(name)]
 
     def check_listed(self, tags: Collection[str]) -> None:
         """Asks for exact names that the list hasn't. Raises Refused when one exists: then the list isn't whole, and
@@ -130,12 +137,18 @@ class Surveyor:
         layout each referrer is listed."""
         pending = [digest for digest in subjects if digest not in self.survey.referrers]
         store = self._store
-        if not pending or store.has_referrers_api is False:
+        if not pending or store.has_referrers_api is False or self.survey.referrers_denied:
             return
         first, *further = pending
-        answers = [store.referrers(first)]  # one alone finds out whether there is the API
+        try:
+            answers = [store.all_referrers(first)]  # one alone finds out whether there is the API
+        except (Denied, Unauthorized) as error:
+            if store.has_referrers_api:
+                raise
+            self.survey.referrers_denied = error.message
+            return
         if store.has_referrers_api:
-            answers.extend(self._each(store.referrers, further))
+            answers.extend(self._each(store.all_referrers, further))
         for subject, referrers in zip(pending, answers, strict=False):
             self.survey.referrers[subject] = tuple(referrer.digest for referrer in referrers)
 

@@ -42,9 +42,12 @@ def fallback_tag(subject: Digest) -> str:
     return f"{algorithm[:32]}-{text[:64]}"
 
 
-def list_referrers(remote: Remote, subject: Digest, artifact_type: str) -> tuple[Descriptor, ...]:
+def list_referrers(
+    remote: Remote, subject: Digest, artifact_type: str, *, exhaustive: bool = False
+) -> tuple[Descriptor, ...]:
     """From the API; where that is refused or unknown, from the fallback tag. Raises what the registry answers when it
-    refuses that as well: a list that can't be read isn't an empty list."""
+    refuses that as well: a list that can't be read isn't an empty list. An API that denies the list where there is no
+    tag is taken for none, and the report says so; with `exhaustive` the denial is raised."""
     learned = remote.learned
     listed: tuple[Descriptor, ...] | None = None
     if learned.works(GET_REFERRERS) is False:
@@ -68,6 +71,8 @@ def list_referrers(remote: Remote, subject: Digest, artifact_type: str) -> tuple
             if listed is None:
                 with suppress(StoreError):  # once more: a denial that passes would lose signatures
                     return _filtered(_from_api(remote, subject, artifact_type), artifact_type)
+                if exhaustive:
+                    raise
             way = GET_REFERRERS.plain_way
             learned.note(f"the referrers API of {remote.name.path} refused ({refusal.status}), {way}")
         elif listed is None and (refusal.code == _BROKEN or (refusal.status >= 500 and refusal.status != 501)):

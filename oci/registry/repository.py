@@ -63,6 +63,9 @@ class RegistryRepository:
     def referrers(self, subject: Digest, artifact_type: str = "") -> tuple[Descriptor, ...]:
         return referrers.list_referrers(self._remote, subject, artifact_type)
 
+    def all_referrers(self, subject: Digest) -> tuple[Descriptor, ...]:
+        return referrers.list_referrers(self._remote, subject, "", exhaustive=True)
+
     @property
     def has_referrers_api(self) -> bool | None:
         """None as long as nobody asked for referrers: what a profile assumes isn't known yet."""

@@ -38,7 +38,8 @@ _RELATION = re.compile(r';\s*rel\s*=\s*"?([^";,]*)', re.IGNORECASE)
 
 def list_tags(remote: Remote, *, exhaustive: bool = False) -> Iterator[str]:
     """With `exhaustive`, a page without a Link is not believed to be the last: `last=` is asked until a page brings
-    nothing new. For callers that delete what isn't named: some registries cut a list short without a Link."""
+    nothing new, and names that can't be asked for are given, too. For callers that delete what isn't named: some
+    registries cut a list short without a Link."""
     name = remote.name
     path, scope = partial(targets.tags, name), Scope(name.path, "pull")
     return _pages(remote.transport, remote.learned, path, scope, str(name), exhaustive=exhaustive)
@@ -100,7 +101,7 @@ def _pages(
         usable = [name for name in new if (is_tag if scope.repository else is_path)(name)]
         if len(usable) < len(new):
             learned.note(f"names in the list of {subject} that can't be asked for, left out")
-        yield from usable
+        yield from filter(None, new) if exhaustive else usable
         link = answer.headers.get("link", "")
         unread = link != "" and _LINK.search(link) is None  # a form that RFC 8288 doesn't have: there is more
         is_full = len(names) == PAGE or (len(names) < PAGE and (exhaustive or unread or len(names) % _ROUND == 0))
