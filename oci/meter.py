@@ -229,6 +229,8 @@ METRICS_FILE = "TRANSSHIP_METRICS_FILE"
 PUSHGATEWAY = "TRANSSHIP_PUSHGATEWAY"
 
 _PUSH_SECONDS = 10.0
+_PATIENCE = 2.0
+"""Seconds that the reader of a pipe is waited for: the numbers are of now, and others wait to be written."""
 _READABLE = 0o644
 """The collector is another user."""
 
@@ -329,11 +331,11 @@ def export_metrics(
 def write(runs: Sequence[RunMetrics], path: str, before: Sequence[RunMetrics] = ()) -> None:
     """Replaces the file; a folder gets one for each run, named after what the run is called. Raises OSError."""
     if not (path.endswith("/") or os.path.isdir(path)):
-        write_output(path, exposition(*before, *runs).encode(), _READABLE)
+        write_output(path, exposition(*before, *runs).encode(), _READABLE, _PATIENCE)
         return
     for run in runs:
         slug = re.sub(r"[^a-z0-9]+", "-", "-".join(run.names.values()).lower()).strip("-")
-        write_output(os.path.join(path, f"transship-{slug[:200]}.prom"), exposition(run).encode(), _READABLE)
+        write_output(os.path.join(path, f"transship-{slug[:200]}.prom"), exposition(run).encode(), _READABLE, _PATIENCE)
 
 
 def push(run: RunMetrics, gateway: str, *, timeout: float = _PUSH_SECONDS) -> None:

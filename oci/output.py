@@ -8,11 +8,14 @@ stricter one.
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import re
 import secrets
+import select
 import stat
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from enum import Enum
@@ -27,7 +30,11 @@ NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR})
 BY_UMASK = 0o666
 PRIVATE = 0o600
 """Mode of files that hold credentials, or that only their owner is to read."""
+PATIENCE = 60.0
+"""Seconds without a byte after which the other end of a named pipe counts as absent, and seconds that a lock is waited
+for: any user who may open a file may hold its lock for ever."""
 
+_PIECE = 1 << 20
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -41,7 +48,8 @@ def store_error(
     """`store` names the layout, folder or archive that the file belongs to. `named` says that a person named the file:
     that it can't be used is wrong usage then."""
     kind: type[StoreError] = UnusableFile if named else Refused
-    message = (error.strerror or str(error)).lower()
+    message = error.strerror or str(error)
+    message = message[:1].lower() + message[1:]  # names of files in it keep their capitals
     hint = "check the path"
     if error.errno in NOT_THERE:
         kind = NoSuchFile if named else NotFound
@@ -54,6 +62,9 @@ def store_error(
         kind, message, hint = Refused, "the disk is full", "make room and run it again"
     elif error.errno == errno.EIO:
         kind, hint = Unavailable, "check the disk"
+    elif error.errno == errno.ETIMEDOUT:
+        kind = UnusableFile if named else Unavailable
+        hint = "find out which process has the file open (fuser, lslocks), and run it again"
     return kind(message, side=side, store=store, subject=subject, operation=operation, hint=hint)
 
 
@@ -73,14 +84,60 @@ def read_named(path: str, operation: str, *, limit: int, hint: str = "", head: b
     given; also for a file of more than `limit` bytes, of which the beginning would mean something else. With `head`,
     only the beginning is wanted."""
     try:
-        with os_errors(subject=path, operation=operation, named=True), open(path, "rb") as file:
-            data = file.read(limit if head else limit + 1)
+        with os_errors(subject=path, operation=operation, named=True):
+            data = read_file(path, limit if head else limit + 1)
     except StoreError as error:
         error.hint = hint or error.hint
         raise
     if len(data) > limit:
         raise UnusableFile(f"it has more than {limit} bytes", subject=path, operation=operation, hint=hint)
     return data
+
+
+def read_file(path: str, limit: int) -> bytes:
+    """Reads at most `limit` bytes of a file, a device or a pipe. Raises OSError, with ETIMEDOUT for a named pipe that
+    nobody writes to; what the shell has opened for us (`<(...)`, /dev/stdin) may take its time."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        status = os.fstat(handle)
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        waits = stat.S_ISFIFO(status.st_mode) and not _is_system_link(path)
+        os.set_blocking(handle, not waits)
+        data = bytearray()
+        while len(data) < limit:
+            if waits:
+                _wait(handle, select.POLLIN, "written to", path, PATIENCE)
+            piece = os.read(handle, min(limit - len(data), _PIECE))
+            if not piece:
+                break
+            data += piece
+        return bytes(data)
+    finally:
+        os.close(handle)
+
+
+def check_no_pipe(path: str) -> None:
+    """Raises OSError for a named pipe: for a file that a library opens by itself, and would wait for its writer."""
+    if stat.S_ISFIFO(os.stat(path).st_mode) and not _is_system_link(path):
+        raise OSError(errno.EINVAL, "this is a pipe, and no regular file", path)
+
+
+def lock_file(handle: int, path: str, patience: float | None = None) -> None:
+    """Waits for the lock of an open file. Raises OSError with ETIMEDOUT after `patience` (PATIENCE) seconds."""
+    patience = PATIENCE if patience is None else patience
+    ends, pause = time.monotonic() + patience, 0.001
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= ends:
+                message = f"another process has held the lock {path} for {patience:g} seconds"
+                raise TimeoutError(errno.ETIMEDOUT, message, path) from None
+        else:
+            return
+        time.sleep(pause)
+        pause = min(2 * pause, 0.02)
 
 
 @contextmanager
@@ -113,18 +170,53 @@ def replace_file(path: str, data: bytes, mode: int = PRIVATE) -> None:
         file.write(data)
 
 
-def write_output(path: str, data: bytes, mode: int = BY_UMASK) -> None:
+def write_output(path: str, data: bytes, mode: int = BY_UMASK, patience: float | None = None) -> None:
     """Writes a file that a person named. A regular file is replaced as a whole. A pipe or a device, such as
-    /dev/stdout, is written to and stays. Raises OSError as `check_output` does.
+    /dev/stdout, is written to and stays. Raises OSError as `check_output` does, and with ETIMEDOUT for a pipe of which
+    nobody has read a byte for `patience` (PATIENCE) seconds.
     """
     check_output(path)
     if _is_stream(path):
-        # What is there may have become a link since it was looked at.
-        no_link = 0 if _is_system_link(path) else os.O_NOFOLLOW
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC | no_link), "wb") as file:
-            file.write(data)
+        _write_stream(path, data, PATIENCE if patience is None else patience)
     else:
         replace_file(path, data, mode)
+
+
+def _write_stream(path: str, data: bytes, patience: float) -> None:
+    # What is there may have become a link since it was looked at.
+    flags = os.O_WRONLY | os.O_TRUNC | os.O_NONBLOCK | os.O_CLOEXEC | (0 if _is_system_link(path) else os.O_NOFOLLOW)
+    ends = time.monotonic() + patience
+    while True:
+        try:
+            handle = os.open(path, flags)
+            break
+        except OSError as error:
+            if error.errno != errno.ENXIO or not stat.S_ISFIFO(os.stat(path).st_mode):
+                raise
+            if time.monotonic() >= ends:
+                raise _nobody("read", path, patience) from None
+        time.sleep(0.02)
+    try:
+        unwritten = memoryview(data)
+        while unwritten:
+            try:
+                unwritten = unwritten[os.write(handle, unwritten) :]
+            except BlockingIOError:
+                _wait(handle, select.POLLOUT, "read", path, patience)
+    finally:
+        os.close(handle)
+
+
+def _wait(handle: int, event: int, deed: str, path: str, patience: float) -> None:
+    """Waits until the other end of a pipe has done its part. Raises OSError with ETIMEDOUT."""
+    poll = select.poll()
+    poll.register(handle, event)
+    if not poll.poll(patience * 1000):
+        raise _nobody(deed, path, patience)
+
+
+def _nobody(deed: str, path: str, patience: float) -> TimeoutError:
+    return TimeoutError(errno.ETIMEDOUT, f"nobody has {deed} the pipe {path} for {patience:g} seconds", path)
 
 
 def check_outputs(*paths: str) -> None:

@@ -40,6 +40,7 @@ from oci.errors import (
     Unavailable,
 )
 from oci.meter import Meter
+from oci.output import check_no_pipe
 from oci.reference import S3_PREFIX
 from oci.registry.http.http1 import shut_down
 
@@ -297,6 +298,7 @@ def _client(session: boto3.Session, settings: S3Options) -> Any:
 def _check_ca_file(path: str) -> None:
     """Botocore reads it after the connection is made, and speaks of the endpoint when it can't."""
     try:
+        check_no_pipe(path)
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
     except OSError as error:
         raise InvalidInput(f"{path} can't be used as a CA file: {error}", hint="name a readable PEM file") from error

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import json
 import os
+import stat
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from msgspec import Struct
 from oci.descriptor import OCI_INDEX, Descriptor, as_list, as_object, as_text, parse_json
 from oci.digest import Digest
 from oci.errors import InvalidManifest, Refused
-from oci.output import BY_UMASK, open_regular, replace_file
+from oci.output import BY_UMASK, lock_file, open_regular, replace_file
 from oci.reference import LayoutFolder, is_tag
 
 REF_NAME = "org.opencontainers.image.ref.name"
@@ -25,6 +26,8 @@ INDEX_LIMIT = 64 << 20
 """Bytes of an index.json that is read: a layout that is a mirror's home may have many thousand entries."""
 
 _LAYOUT_FILE_LIMIT = 4096
+_NOT_OURS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_NO_FILE = frozenset({errno.ELOOP, errno.EISDIR, errno.ENXIO})
 
 Entry: TypeAlias = dict[str, Any]
 
@@ -47,6 +50,7 @@ class LayoutIndex:
         self._file = os.path.join(name.path, "index.json")
         self._marker = os.path.join(name.path, "oci-layout")
         self._lock = threading.Lock()
+        self._writing = threading.Lock()
         self._listing: _Listing | None = None
         self._exists = False
         self._prepared = False
@@ -193,12 +197,35 @@ class LayoutIndex:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """One writer among all threads and processes. The lock is a file of its own: index.json is replaced."""
-        lock = os.open(f"{self._file}.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-        finally:
+        with self._writing:
+            lock = self._open_lock(f"{self._file}.lock")
+            try:
+                lock_file(lock, f"{self._file}.lock")
+                yield
+            finally:
+                os.close(lock)
+
+    def _open_lock(self, path: str) -> int:
+        """Opens the lock, perhaps another user's: flock(2) asks for no right but to open, and Linux refuses O_CREAT for
+        a file of somebody else in a folder of everybody (sysctl fs.protected_regular). Raises OSError."""
+        refusal = 0
+        for flags in (os.O_RDWR | os.O_CREAT, os.O_RDWR, os.O_RDONLY):
+            try:
+                lock = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, BY_UMASK)
+            except OSError as error:
+                if error.errno in _NO_FILE:
+                    break
+                if error.errno not in _NOT_OURS:
+                    raise
+                refusal = error.errno or 0
+                continue
+            if stat.S_ISREG(os.fstat(lock).st_mode):
+                return lock
             os.close(lock)
+            break
+        else:
+            raise OSError(refusal, f"the lock {path} can't be opened: {os.strerror(refusal).lower()}", path)
+        raise OSError(errno.EINVAL, f"the lock {path} is no regular file: remove it", path)
 
 
 def _is_nameless(entries: tuple[Descriptor, ...]) -> bool:

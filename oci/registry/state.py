@@ -20,13 +20,15 @@ from contextlib import suppress
 
 import msgspec
 
-from oci.output import open_own, replace_file
+from oci.output import lock_file, open_own, replace_file
 from oci.registry.http.address_policy import host_of, is_loopback
 
 LIFETIME = 7 * 86_400.0
 """Seconds that anything is kept: registries purge unfinished uploads after a week, and what they refuse may change."""
 
 _RATE_LIFETIME = 86_400.0
+_PATIENCE = 5.0
+"""Seconds to wait for another writer: facts that aren't kept are learned again."""
 HOSTS = 500
 UPLOADS = 200
 FILE_LIMIT = 4 << 20
@@ -116,7 +118,7 @@ class State:
             os.makedirs(self._folder, exist_ok=True)
             folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
-                fcntl.flock(folder, fcntl.LOCK_EX)
+                lock_file(folder, self._folder, _PATIENCE)
                 merged = {**self._read(), **stamped}
                 newest = sorted(merged.items(), key=lambda item: item[1].at)[-HOSTS:]
                 replace_file(self._path, msgspec.json.encode(_File(registries=dict(newest))))

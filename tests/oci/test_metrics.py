@@ -237,6 +237,18 @@ def test_a_pipe_gets_the_numbers_and_stays_one(tmp_path: Path) -> None:
     assert stat.S_ISFIFO(path.stat().st_mode)
 
 
+def test_a_pipe_without_a_reader_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`mirror watch` writes the numbers between two mirrors: nobody may hold it up."""
+    monkeypatch.setattr("oci.meter._PATIENCE", 0.1)
+    (folder := tmp_path / "folder").mkdir()
+    for path in (tmp_path / "pipe", folder / "transship-corp-example-shop.prom"):
+        os.mkfifo(path)
+        warnings: list[str] = []
+        export_metrics(RUN, warn=warnings.append, path=str(path if path.parent == tmp_path else folder))
+        assert len(warnings) == 1
+        assert f"nobody has read the pipe {path}" in warnings[0]
+
+
 def test_a_planted_link_in_a_folder_of_metrics_stays(tmp_path: Path) -> None:
     folder, victim = tmp_path / "folder", tmp_path / "victim"
     folder.mkdir()

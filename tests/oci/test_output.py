@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 import tempfile
@@ -11,7 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from oci.output import check_output, open_own, replace_file, write_output
+from oci.errors import StoreError, UnusableFile
+from oci.output import (
+    check_output,
+    lock_file,
+    open_own,
+    read_file,
+    read_named,
+    replace_file,
+    write_json,
+    write_output,
+)
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
@@ -159,3 +170,77 @@ def test_what_a_program_left_for_itself_is_a_file_of_its_user_alone(
     (tmp_path / "twice").hardlink_to(file)
     with pytest.raises(OSError, match="no regular file of this user"):
         open_own(str(file))
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("oci.output.PATIENCE", 0.2)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_pipe_that_nobody_reads_or_writes_ends_in_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "Pipe"
+    os.mkfifo(path)
+
+    for use in (lambda: write_output(str(path), b"x"), lambda: read_file(str(path), 100)):
+        with pytest.raises(TimeoutError, match=f"the pipe {path}"):
+            use()
+    with pytest.raises(UnusableFile, match=f"nobody has written to the pipe {path}") as caught:
+        read_named(str(path), "reading it", limit=100)
+    assert "run it again" in caught.value.hint
+    with pytest.raises(StoreError, match=f"nobody has read the pipe {path}"):
+        write_json(str(path), {})
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_reader_that_takes_nothing_ends_in_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with pytest.raises(TimeoutError, match="nobody has read"):
+            write_output(str(path), bytes(1 << 20))
+    finally:
+        os.close(reader)
+
+
+def test_a_pipe_is_read_until_its_writer_ends(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    writer = threading.Thread(target=path.write_bytes, args=(b"x" * 300_000,))
+    writer.start()
+
+    assert read_named(str(path), "reading it", limit=300_000) == b"x" * 300_000
+    writer.join()
+
+
+def test_what_the_shell_opened_may_take_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--lock <(program)` is a pipe, too, and its writer is there as long as it is open."""
+    monkeypatch.setattr("oci.output.PATIENCE", 0.0)
+    reader, writer = os.pipe()
+
+    def write() -> None:
+        os.write(writer, b"late")
+        os.close(writer)
+
+    late = threading.Timer(0.3, write)
+    late.start()
+    try:
+        assert read_file(f"/dev/fd/{reader}", 100) == b"late"
+    finally:
+        os.close(reader)
+        late.join()
+
+
+def test_a_lock_that_somebody_holds_is_waited_for_and_not_for_ever(tmp_path: Path) -> None:
+    path = tmp_path / "Lock"
+    held, wanted = (os.open(path, os.O_RDWR | os.O_CREAT) for _ in range(2))
+    fcntl.flock(held, fcntl.LOCK_SH)
+    with pytest.raises(TimeoutError, match=f"another process has held the lock {path}"):
+        lock_file(wanted, str(path), 0.1)
+
+    freed = threading.Timer(0.1, os.close, (held,))
+    freed.start()
+    lock_file(wanted, str(path))
+    freed.join()
+    os.close(wanted)

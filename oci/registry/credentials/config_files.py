@@ -12,6 +12,7 @@ from typing import Any
 
 from oci.descriptor import parse_json
 from oci.errors import InvalidInput
+from oci.output import read_file
 from oci.reference import HUB
 from oci.registry.credentials.credential import RENEWAL_PAUSE, Credential
 from oci.registry.credentials.helpers import HelperProgram
@@ -105,8 +106,7 @@ class ConfigFile:
     def load(cls, path: str, environ: Mapping[str, str]) -> ConfigFile | None:
         """None when there is no such file. Raises InvalidInput, without showing a secret, when it can't be read."""
         try:
-            with open(path, "rb") as file:
-                raw = file.read(FILE_LIMIT + 1)
+            raw = read_file(path, FILE_LIMIT + 1)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:

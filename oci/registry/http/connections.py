@@ -22,6 +22,7 @@ from urllib.parse import unquote
 
 from oci.digest import Chunk
 from oci.errors import InvalidInput, InvalidReference
+from oci.output import check_no_pipe
 from oci.registry.http.address_policy import AddressPolicy, is_loopback
 from oci.registry.http.body import Response, WireError
 from oci.registry.http.http1 import Connection, Socket, shut_down
@@ -265,6 +266,7 @@ def _tls(verify: bool, ca_files: tuple[str, ...], certificate: str, key: str) ->
         context.verify_mode = ssl.CERT_NONE
     for path in ca_files:
         try:
+            check_no_pipe(path)
             context.load_verify_locations(cafile=path)
         except (OSError, ssl.SSLError) as error:
             raise InvalidInput(
@@ -274,6 +276,8 @@ def _tls(verify: bool, ca_files: tuple[str, ...], certificate: str, key: str) ->
         raise InvalidInput(f"a client's key without its certificate: {key}", hint="name the certificate too")
     if certificate:
         try:
+            check_no_pipe(certificate)
+            check_no_pipe(key or certificate)
             context.load_cert_chain(certificate, key or None)
         except (OSError, ssl.SSLError) as error:
             raise InvalidInput(

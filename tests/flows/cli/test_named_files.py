@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
+from flows.cli.app import run as run_here
 from flows.cli.click_ext import OutputFile
 from flows.cli.output import ExitCode
 from tests.support.command import transship
@@ -190,3 +191,22 @@ def test_an_archive_that_is_a_pipe_is_refused_at_once(folder: Path, name: str) -
     for flag in [flag for of, flag in READ if of == name and flag in ("--tar", "--base")]:
         code, text = run(READ[name, flag][0], flag, pipe)
         assert (code, "no regular file" in text) == (ExitCode.USAGE, True), text
+
+
+@pytest.mark.parametrize(("name", "flag"), [*READ, *((name, "") for name in SHARED)], ids=str)
+def test_a_pipe_that_nobody_writes_to_is_not_waited_for(
+    folder: Path, name: str, flag: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In this process: a minute is a second here."""
+    monkeypatch.setattr("oci.output.PATIENCE", 0.05)
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
+    pipe = folder / "silent"
+    pipe.unlink(missing_ok=True)
+    os.mkfifo(pipe)
+    words = READ[name, flag][0] if flag else "tag list -i 127.0.0.1:1/shop/app"
+    if name.startswith("--s3"):
+        words = "archive list s3://bucket/key --s3-endpoint https://127.0.0.1:1"
+    code = run_here([*words.format(folder=folder).split(), flag or name, str(pipe)])
+    text = capsys.readouterr().err
+
+    assert (code, str(pipe) in text) == (ExitCode.USAGE, True), text

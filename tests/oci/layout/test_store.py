@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -447,6 +448,73 @@ def test_a_fifo_in_a_layout_is_not_waited_for(layout: Layout, folder: Path, name
     for ask in (other.tags, lambda: other.get_manifest("1.0"), lambda: put(other, image, "2.0")):
         with pytest.raises(Refused, match="no regular file"):
             ask()
+
+
+def _no_create(path: str, flags: int) -> bool:
+    return bool(flags & os.O_CREAT)
+
+
+def _no_writing(path: str, flags: int) -> bool:
+    return bool(flags & (os.O_CREAT | os.O_RDWR))
+
+
+@pytest.mark.parametrize("forbidden", [_no_create, _no_writing])
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS])
+def test_the_lock_of_another_user_is_locked_all_the_same(
+    layout: Layout,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    forbidden: Callable[[str, int], bool],
+    code: int,
+) -> None:
+    """A folder that two users fill: the lock belongs to the first of them, and the second may only read it."""
+    put(layout, content.image(1), "1.0")
+    really = os.open
+
+    def as_another_user(path: str, flags: int, *rest: Any, **more: Any) -> int:
+        if str(path).endswith(".lock") and forbidden(path, flags):
+            raise OSError(code, os.strerror(code), path)
+        return really(path, flags, *rest, **more)
+
+    monkeypatch.setattr(os, "open", as_another_user)
+    put(open_layout(folder), content.image(2), "2.0")
+    assert set(open_layout(folder).tags()) == {"1.0", "2.0"}
+
+
+def test_a_lock_that_can_not_be_opened_or_is_held_for_ever_is_named(
+    layout: Layout, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(layout, content.image(1), "1.0")
+    lock = folder / "index.json.lock"
+    monkeypatch.setattr("oci.output.PATIENCE", 0.2)
+    with lock.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(Unavailable, match=f"another process has held the lock {lock}"):
+            put(open_layout(folder), content.image(2), "2.0")
+    makers: tuple[Callable[[], object], ...] = (
+        lambda: os.mkfifo(lock),
+        lambda: lock.symlink_to(tmp_path / "elsewhere"),
+        lock.mkdir,
+    )
+    for make in makers:
+        lock.unlink()
+        make()
+        with pytest.raises(Refused, match=f"{lock}"):
+            put(open_layout(folder), content.image(2), "2.0")
+        if lock.is_dir():
+            lock.rmdir()
+            lock.touch()
+    assert not (tmp_path / "elsewhere").exists()
+    really = os.open
+
+    def forbidden(path: str, *rest: Any, **more: Any) -> int:
+        if str(path).endswith(".lock"):
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return really(path, *rest, **more)
+
+    monkeypatch.setattr(os, "open", forbidden)
+    with pytest.raises(Denied, match=f"the lock {lock} can't be opened"):
+        put(open_layout(folder), content.image(2), "2.0")
 
 
 def test_a_link_in_the_place_of_a_blob_is_replaced_and_not_written_through(
