@@ -23,15 +23,28 @@ _Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 _REMEMBERED = 60.0
 """Seconds for which the addresses of a host are used again."""
 
-_METADATA = frozenset(
-    map(ipaddress.ip_address, ("169.254.169.254", "fd00:ec2::254", "100.100.100.200", "168.63.129.16"))
+_METADATA = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            "169.254.169.254/32",
+            "fd00:ec2::/32",  # Amazon: the instance, pods (::23), DNS
+            "fd20:ce::254/128",  # Google
+            "168.63.129.16/32",  # Azure
+            "100.100.100.200/32",  # Alibaba
+            "192.0.0.192/32",  # Oracle
+            "fd00:c1::a9fe:a9fe/128",
+            "fd00:42::42/128",  # Scaleway
+        ),
+    )
 )
-"""Where AWS, Google, Azure and Alibaba serve the credentials of a machine."""
+"""Where clouds serve the credentials of a machine, as far as it isn't a link-local address."""
 
 ALLOWED = "--registry-allow-private-redirects (`allow_private_redirects` in mirrors.yaml and forms)"
 _METADATA_NAMES = frozenset({"metadata.google.internal", "metadata.goog", "metadata"})
 _TRANSLATED = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/48", "::ffff:0:0:0/96")))
 """Of NAT64 (RFC 6052, RFC 8215) and of SIIT (RFC 2765)."""
+_OWN_NAT64 = ipaddress.IPv6Network("64:ff9b:1::/48")
 _COMPATIBLE = ipaddress.IPv6Network("::/96")
 _SHARED = ipaddress.IPv4Network("100.64.0.0/10")
 _SITE_LOCAL = ipaddress.IPv6Network("fec0::/10")
@@ -165,7 +178,7 @@ class AddressPolicy:
 
 
 def _plain(address: _Address) -> Reach:
-    if address in _METADATA or address.is_link_local or address.is_multicast:
+    if any(address in network for network in _METADATA) or address.is_link_local or address.is_multicast:
         return Reach.FORBIDDEN
     if address.is_loopback or address.is_unspecified:
         return Reach.LOOPBACK  # 0.0.0.0 and :: reach this machine, too
@@ -178,12 +191,16 @@ def _embedded(address: _Address) -> list[ipaddress.IPv4Address]:
     """The IPv4 addresses that packets to an IPv6 address may end at."""
     if isinstance(address, ipaddress.IPv4Address):
         return []
-    last = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    bits = int(address)
+    last = ipaddress.IPv4Address(bits & 0xFFFFFFFF)
     embedded = [mapped for mapped in (address.ipv4_mapped, address.sixtofour) if mapped is not None]
     if address.teredo is not None:
         embedded += address.teredo
     if any(address in network for network in _TRANSLATED):
         embedded.append(last)
+    if address in _OWN_NAT64:  # with a prefix of 48, 56 or 64 bits, too (RFC 6052, 2.2)
+        spread = (bits >> 64 & 0xFFFF) << 16 | bits >> 40 & 0xFFFF, (bits >> 64 & 0xFF) << 24 | bits >> 32 & 0xFFFFFF
+        embedded += [ipaddress.IPv4Address(number) for number in (*spread, bits >> 24 & 0xFFFFFFFF) if number]
     if address in _COMPATIBLE and int(address) > 1:
         embedded.append(last)
     if (int(address) >> 32) & 0xFFFFFFFF in (0x00005EFE, 0x02005EFE):  # ISATAP (RFC 5214, 6.1)

@@ -230,13 +230,14 @@ class Transport:
         return {}
 
     def _follow(self, answer: OpenAnswer, request: Request, authorization: str) -> bool:
-        """Sends, and follows the redirects of reads, without the login to another origin. Gives whether the answer is
-        the registry's own."""
+        """Sends, and follows the redirects of reads, without the login to another origin, nor back from there: it was
+        another's choice where to. Gives whether the answer is the registry's own."""
         if not self._scheme_known:
             self._find_scheme(request)
         origin, path = request.target.origin or self._origin, request.target.path
+        is_own = True
         for _ in range(_REDIRECT_LIMIT + 1):
-            is_own = origin == self._origin
+            is_own = is_own and origin == self._origin
             response, url = self._exchange(request, origin, path, authorization if is_own else "")
             answer.take(response, url)
             location = response.headers.get("location")

@@ -162,7 +162,15 @@ def test_a_name_that_answers_otherwise_the_second_time_leads_nowhere(
         "2001:0:4136:e378:8000:63bf:5601:5601",  # Teredo
         "::ffff:0:169.254.169.254",  # translated
         "fe80::1",
+        "64:ff9b:1:a9fe:a9:fe00::",  # NAT64 of one's own, spread over a prefix of 48 bits
+        "64:ff9b:1:a9:fe:a9fe::",
+        "64:ff9b:1::a9:fea9:fe00:0",
         "fd00:ec2::254",
+        "fd00:ec2::23",
+        "fd20:ce::254",
+        "fd00:c1::a9fe:a9fe",
+        "fd00:42::42",
+        "192.0.0.192",
         "100.100.100.200",
         "168.63.129.16",
         "2852039166",  # 169.254.169.254 as one number

@@ -62,9 +62,13 @@ class Stranger(_Server):
     """Asks for a login with a realm of its own, and writes down what it gets."""
 
     scheme = "Bearer"
+    leads_to = ""
+    """Where it sends those who ask for a blob."""
 
     def reply(self, call: QuietHandler) -> None:
-        if call.path.startswith("/token"):
+        if self.leads_to and call.path == "/blob":
+            call.answer(307, Location=self.leads_to)
+        elif call.path.startswith("/token"):
             call.answer(200, b'{"token":"issued-by-the-stranger"}')
         else:
             call.answer(401, b"{}", WWW_Authenticate=f'{self.scheme} realm="{self.url}/token",service="s"')
@@ -177,6 +181,19 @@ def test_a_layers_urls_get_no_login_even_at_the_registry(stranger: Stranger, mak
             b"".join(store.read_blob(Descriptor(BLOB.media_type, BLOB.digest, BLOB.size, urls=(url,))))
 
     assert [heard.authorization for heard in server.log if "/secret/" in heard.line] == [""]
+
+
+@pytest.mark.parametrize("kind", CREDENTIALS)
+def test_a_redirect_that_comes_back_from_a_stranger_brings_no_login(make_client: Make, kind: str) -> None:
+    """The stranger chose where to: another repository, which only this identity may read."""
+    with Stranger() as stranger, Registry(stranger, "redirect") as server:
+        stranger.leads_to = f"{server.url}/v2/secret/repository/blobs/{BLOB.digest}"
+        store = make_client(CREDENTIALS[kind], retries=0).repository(server.host, "a/b")
+        with pytest.raises(StoreError):
+            b"".join(store.read_blob(BLOB))
+
+    assert {heard.authorization for heard in server.log if "/secret/" in heard.line} == {""}
+    assert stranger.secrets() == []
 
 
 REPOSITORY = Repository("registry.example", "a/b")
