@@ -24,7 +24,7 @@ from typing import IO, Any
 from msgspec import Struct
 
 from oci.errors import Denied, NoSuchFile, NotFound, Refused, StoreError, TransshipError, Unavailable, UnusableFile
-from oci.reference import ArchiveName, LayoutFolder, Reference, Repository, StoreName, absolute
+from oci.reference import ArchiveName, LayoutFolder, Reference, Repository, StoreName, absolute, check_path
 
 NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR})
 BY_UMASK = 0o666
@@ -35,6 +35,8 @@ PATIENCE = 60.0
 for: any user who may open a file may hold its lock for ever."""
 
 _PIECE = 1 << 20
+_LONG_NAME = 200
+"""Bytes: file systems take 255, and a name is lengthened while its file is written."""
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -97,7 +99,7 @@ def read_named(path: str, operation: str, *, limit: int, hint: str = "", head: b
 def read_file(path: str, limit: int) -> bytes:
     """Reads at most `limit` bytes of a file, a device or a pipe. Raises OSError, with ETIMEDOUT for a named pipe that
     nobody writes to; what the shell has opened for us (`<(...)`, /dev/stdin) may take its time."""
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    handle = os.open(check_path(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         status = os.fstat(handle)
         if stat.S_ISDIR(status.st_mode):
@@ -119,7 +121,7 @@ def read_file(path: str, limit: int) -> bytes:
 
 def check_no_pipe(path: str) -> None:
     """Raises OSError for a named pipe: for a file that a library opens by itself, and would wait for its writer."""
-    if stat.S_ISFIFO(os.stat(path).st_mode) and not _is_system_link(path):
+    if stat.S_ISFIFO(os.stat(check_path(path)).st_mode) and not _is_system_link(path):
         raise OSError(errno.EINVAL, "this is a pipe, and no regular file", path)
 
 
@@ -144,7 +146,9 @@ def lock_file(handle: int, path: str, patience: float | None = None) -> None:
 def replacing(path: str, mode: int) -> Iterator[IO[bytes]]:
     """Gives a new file to write, which takes the place of the regular file at `path`, or of nothing, when it is left.
     It has `mode` less the umask. Raises OSError; nothing half-made is left then, and no pipe or device is replaced."""
-    partial = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{secrets.token_hex(8)}.partial")
+    folder, name = os.path.split(path)
+    name = name if len(os.fsencode(name)) <= _LONG_NAME else name[: _LONG_NAME // 4]  # a character has 4 bytes at most
+    partial = os.path.join(folder, f".{name}.{secrets.token_hex(8)}.partial")
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     if _stays(path):
         raise OSError(errno.EEXIST, "a pipe or a device is there, and no file takes its place", path)
@@ -245,6 +249,8 @@ def check_output(path: str) -> None:
     if not os.path.lexists(folder):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
     os.stat(os.path.join(folder, ""))
+    with suppress(FileNotFoundError):
+        os.lstat(path)  # a name may be too long
     if not (os.access(path, os.W_OK) if _is_stream(path) else os.access(folder, os.W_OK | os.X_OK)):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
 
@@ -252,7 +258,7 @@ def check_output(path: str) -> None:
 def open_regular(path: str) -> int:
     """Opens a regular file for reading, perhaps through links. Raises OSError for anything else: a pipe would make us
     wait for its writer, and a device may never end."""
-    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    file = os.open(check_path(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     mode = os.fstat(file).st_mode
     if stat.S_ISREG(mode):
         return file
@@ -266,7 +272,7 @@ def open_own(path: str, flags: int = os.O_RDONLY, mode: int = PRIVATE) -> int:
     for its next run, at a place where others may put things. Raises OSError, with ELOOP for anything else; a pipe is
     never waited for."""
     try:
-        file = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, mode)
+        file = os.open(check_path(path), flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, mode)
     except OSError as error:
         if error.errno != errno.ENXIO:
             raise

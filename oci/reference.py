@@ -154,10 +154,24 @@ class Reference(Struct, frozen=True, order=True):
         return Reference(self.repository, "", digest)
 
 
-def absolute(path: str) -> str:
-    """Returns the whole path of a file. Raises InvalidReference in a working folder that is gone."""
+def check_path(path: str) -> str:
+    """Returns a path that may be given to the operating system. Raises InvalidReference for one with a zero byte, or
+    with half a surrogate pair, which JSON and YAML can write, and for which Python raises ValueError."""
     try:
-        return os.path.abspath(path)
+        if b"\0" not in os.fsencode(path):
+            return path
+    except UnicodeEncodeError:
+        pass
+    raise InvalidReference(
+        f"{clipped(path)} can't be the name of a file", hint="it has a character that no name of a file may have"
+    )
+
+
+def absolute(path: str) -> str:
+    """Returns the whole path of a file. Raises InvalidReference in a working folder that is gone, and as `check_path`
+    does."""
+    try:
+        return os.path.abspath(check_path(path))
     except FileNotFoundError as error:
         raise InvalidReference(
             f"{clipped(path)}: there is no such working folder any more", hint="cd somewhere"

@@ -83,6 +83,7 @@ BOUNDARIES: Mapping[str, tuple[str, ...]] = {
         "oci/layout/test_store.py::test_a_lock_that_can_not_be_opened_or_is_held_for_ever_is_named",
         "oci/test_metrics.py::test_a_pipe_without_a_reader_is_a_warning",
         "flows/cli/test_named_files.py::test_a_pipe_that_nobody_writes_to_is_not_waited_for",
+        "oci/test_output.py::test_what_can_be_no_name_of_a_file_is_an_error_of_ours",
     ),
     "G7 mirrors.yaml decides over the machine": (
         "oci/mirror/test_consent.py::test_how_a_registry_is_reached_needs_consent",
@@ -99,6 +100,7 @@ BOUNDARIES: Mapping[str, tuple[str, ...]] = {
         f"{HTTP}/test_address_policy.py::test_no_setting_leads_to_the_credentials_of_a_machine",
         f"{HTTP}/test_address_policy.py::test_a_registry_that_a_lock_names_is_no_nearer_than_those_that_the_user_named",
         f"{HTTP}/test_address_policy.py::test_an_address_within_an_address_is_judged",
+        "oci/registry/http/test_address_policy.py::test_what_is_not_known_to_be_public_is_not",
     ),
     "G9 Any image under `.sig` is a signature, and an image says its own age": (
         "oci/signatures/test_policy.py::test_what_is_no_signature_of_the_image_proves_nothing",
@@ -126,6 +128,7 @@ BOUNDARIES: Mapping[str, tuple[str, ...]] = {
         "flows/cli/test_visible.py::test_a_log_on_a_terminal_is_filtered_too",
         "flows/cli/test_complete.py::test_no_name_of_a_stranger_reaches_the_line_that_a_person_writes",
         f"{REGISTRY}/test_login.py::test_garbage_as_an_error_is_shown_short_and_clean",
+        "flows/cli/test_visible.py::test_what_is_harmless_stays",
     ),
     "G13 Amounts without a bound": (
         "hostile/test_corpus.py::test_each_ends_as_it_says",
@@ -175,6 +178,7 @@ COPIES: Mapping[str, tuple[str, ...]] = {
         "oci/relocation/test_run.py::test_no_name_moves_when_the_proof_fails",
         "flows/cli/test_copy.py::test_outputs_are_checked_before_the_work",
         "flows/test_relocate.py::test_a_report_that_can_not_be_written_is_refused_before_anything_is_copied",
+        "oci/test_output.py::test_a_name_that_is_too_long_is_told_before_the_work_and_one_that_is_not_is_written",
     ),
     "F4 A plan between folders mounts; -i of a bundle is refused by one front and taken by the other; a shallow copy is silent": (
         "oci/relocation/test_scenarios.py::test_a_plan_that_is_carried_out_costs_what_it_said",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 
@@ -16,6 +17,7 @@ from oci.errors import InvalidInput, InvalidManifest, NotFound
 from oci.files import tar
 from oci.files.members import REGULAR, SYMLINK, Members
 from oci.manifest import Manifest
+from oci.reference import clipped
 
 MEMBERS_LIMIT = 2_000_000
 """Regular files of an archive: some hundred bytes of memory for each."""
@@ -24,6 +26,8 @@ _WINDOW = 16 << 10
 """Bytes read for each header: small members after it come with it."""
 
 _GZIP = b"\x1f\x8b"
+_LAYER = re.compile(r"sha256-[0-9a-f]{64}\.tar\.gz")
+"""Of imgpkg's archives, see manifest_json.member_name."""
 
 
 class Stretch(Struct, frozen=True):
@@ -95,8 +99,10 @@ def read_contents(readers: Sequence[ByteReader]) -> Contents:
 
 
 def scan(reader: ByteReader, links: dict[str, Stretch] | None = None) -> dict[str, Stretch]:
-    """Returns every regular file by its name, the first where there are several; reads headers only. `links` gets the
-    headers of symbolic links."""
+    """Returns every regular file by its name; reads headers only. `links` gets the headers of symbolic links.
+
+    A blob may be there twice, as its name says which bytes it has. Of any other file, readers of tarballs would take
+    the first or the last: an archive that is one thing to this program and another to the next is refused."""
     position = 0
 
     def windows() -> Iterator[bytes]:
@@ -111,6 +117,7 @@ def scan(reader: ByteReader, links: dict[str, Stretch] | None = None) -> dict[st
         position += count
 
     listed: dict[str, Stretch] = {}
+    twice = ""
     members = Members(windows(), skip)
     try:
         for member in members:
@@ -118,6 +125,8 @@ def scan(reader: ByteReader, links: dict[str, Stretch] | None = None) -> dict[st
                 raise InvalidManifest("it is cut short")  # noqa: TRY301 - reported below, with all other damage
             name = member.name.decode(errors="surrogateescape").removeprefix("./")
             if member.kind == REGULAR:
+                if name in listed and not _is_proven(name):
+                    twice = twice or name
                 listed.setdefault(name, Stretch(reader, members.position, member.size))
             elif member.kind == SYMLINK and links is not None:
                 links.setdefault(name, Stretch(reader, members.position - tar.BLOCK, tar.BLOCK))
@@ -131,7 +140,16 @@ def scan(reader: ByteReader, links: dict[str, Stretch] | None = None) -> dict[st
         ) from error
     if len(listed) + len(links or ()) > MEMBERS_LIMIT:
         raise InvalidManifest(f"{reader.location}: more than {MEMBERS_LIMIT} files are in it")
+    if twice:
+        raise InvalidManifest(
+            f"{reader.location}: {clipped(twice)} is in it twice", hint="unpack it and make the archive again"
+        )
     return listed
+
+
+def _is_proven(name: str) -> bool:
+    """Says whether a member's name is the digest of its bytes."""
+    return index_json.digest_of_member(name) is not None or _LAYER.fullmatch(name) is not None
 
 
 def _calculated(reader: ByteReader) -> Contents | None:

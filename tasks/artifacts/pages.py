@@ -27,20 +27,20 @@ _FAILURES = 200
 _LINE = 100
 """Characters of a line in a block that doesn't wrap by itself."""
 
+_ADDRESS = re.compile(r":/(?=/)|www(?=\.)|@(?=[\w-]+\.)", re.IGNORECASE)  # GitHub Flavored Markdown, 6.9 "Autolinks"
 _ESCAPES = str.maketrans({sign: f"\\{sign}" for sign in "\\`*_[]<>|~&"})
 
 
 def text(value: object) -> str:
-    """Escapes one line of plain text. The newer UI makes links of addresses, also where a character is an entity: a
-    space without width stands in them."""
+    """Escapes one line of plain text. The newer UI makes links of addresses, of mail too, also where a character is an
+    entity: a space without width stands in them."""
     plain = "".join(sign if sign.isprintable() else " " for sign in str(value))
-    return plain.translate(_ESCAPES).replace("://", ":/\u200b/").replace("www.", "www\u200b.")
+    return _ADDRESS.sub("\\g<0>\u200b", plain.translate(_ESCAPES))
 
 
 def code(value: object) -> str:
     """Shows one line in a code span, where nothing but the backtick and the end of a table cell has a meaning."""
-    plain = "".join(sign if sign.isprintable() else " " for sign in str(value))
-    safe = plain.replace("`", "'").replace("|", "\\|")
+    safe = "".join(sign if sign.isprintable() else " " for sign in str(value)).replace("`", "'").replace("|", "\\|")
     return f"`{safe}`" if safe else ""
 
 

@@ -60,6 +60,17 @@ def written(made: Any) -> bytes:
     )
 
 
+def both(more: Mapping[str, bytes], honest: bytes = b"") -> bytes:
+    """An honest archive with members behind it."""
+    stream = io.BytesIO(honest or imgpkg())
+    with tarfile.open(fileobj=stream, mode="a") as archive:
+        for name, data in more.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return stream.getvalue()
+
+
 def described(text: bytes) -> bytes:
     """An archive with any text as its manifest.json."""
     return members({"manifest.json": text})
@@ -103,6 +114,10 @@ LISTED = f"blobs/sha256/{LAYER.descriptor()['digest'][7:]}"
 MANIFEST = f"blobs/sha256/{IMAGE.hex}"
 WHOLE: Mapping[str, tuple[Callable[[], bytes], type[TransshipError] | None]] = {
     "nothing": (lambda: b"", InvalidManifest),
+    "a description twice": (lambda: both({"manifest.json": json.dumps([element("Tag", "other")]).encode()}), InvalidManifest),
+    "a description under another spelling": (lambda: both({"./manifest.json": json.dumps([element("Tag", "other")]).encode()}), InvalidManifest),
+    "a layer twice": (lambda: both({f"{LAYER.descriptor()['digest'].replace(':', '-')}.tar.gz": b"other"}), ACCEPTED),
+    "an index twice": (lambda: both({"index.json": b"{}"}, layout()), InvalidManifest),
     "zeros": (lambda: bytes(10_240), InvalidManifest),
     "text": (lambda: b"no archive at all\n" * 100, InvalidManifest),
     "gzip": (lambda: b"\x1f\x8b\x08" + bytes(1000), InvalidManifest),
@@ -159,9 +174,4 @@ def cases() -> Iterator[Case[bytes]]:
 
 
 def _with_note(note: bytes) -> bytes:
-    stream = io.BytesIO(imgpkg())
-    with tarfile.open(fileobj=stream, mode="a") as archive:
-        info = tarfile.TarInfo("transship.json")
-        info.size = len(note)
-        archive.addfile(info, io.BytesIO(note))
-    return stream.getvalue()
+    return both({"transship.json": note})

@@ -18,6 +18,8 @@ REFUSED = (
     f"registry.example/ab@sha256:{'A' * 64}", f"registry.example/ab@@{DIGEST}", "http://registry.example/ab", "https://registry.example/ab:1",
     "user@registry.example/ab", "user:secret@registry.example/ab:1", "registry.example:/a", "registry.example:0x50/a", "registry.example:99999/a",
     "[::1]/", "[::1/a", "[::1%eth0]/a", "\uff41.example/ab\uff41", "registry.example/ü",
+    "oci:/tmp/a\0b:1", "oci:/tmp/\ud800", f"archive:/tmp/a%00b@{DIGEST}", "registry.example/ab:\uff11.\u0661", "registry.example/\u0430b", "registry.example/ab\u2215c", "registry.example/a\u200bb",
+    "registry.example/ab@sha256:" + "\u0661" * 64, f"registry.example/ab@{DIGEST}\n\n", "registry\uff0eexample/ab", "registry.example:\uff15000/ab", "[::1%25lo]/ab",
     "a" * 100_000, "a/" * 50_000, "@" * 10_000, ":" * 10_000,
 )  # fmt: skip
 TAKEN = (

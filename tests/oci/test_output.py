@@ -8,21 +8,26 @@ import os
 import stat
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from oci.errors import StoreError, UnusableFile
+from oci.errors import InvalidReference, StoreError, UnusableFile
 from oci.output import (
+    check_no_pipe,
     check_output,
+    check_outputs,
     lock_file,
     open_own,
+    open_regular,
     read_file,
     read_named,
     replace_file,
     write_json,
     write_output,
 )
+from oci.reference import absolute
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
@@ -244,3 +249,30 @@ def test_a_lock_that_somebody_holds_is_waited_for_and_not_for_ever(tmp_path: Pat
     lock_file(wanted, str(path))
     freed.join()
     os.close(wanted)
+
+
+@pytest.mark.parametrize("path", ["a\0b", "\ud800", "x/a\0b"])
+def test_what_can_be_no_name_of_a_file_is_an_error_of_ours(tmp_path: Path, path: str) -> None:
+    """JSON and YAML can write such names, and Python's functions raise ValueError for them."""
+    name = f"{tmp_path}/{path}"
+    uses: tuple[Callable[[str], object], ...] = (
+        lambda path: read_named(path, "reading it", limit=1),
+        lambda path: write_output(path, b""),
+        check_outputs,
+        open_own,
+        open_regular,
+        check_no_pipe,
+        absolute,
+    )
+    for use in uses:
+        with pytest.raises(InvalidReference, match="can't be the name of a file"):
+            use(name)
+
+
+def test_a_name_that_is_too_long_is_told_before_the_work_and_one_that_is_not_is_written(tmp_path: Path) -> None:
+    for long in ("x" * 250, "\u00fc" * 120):
+        check_output(str(tmp_path / long))
+        write_output(str(tmp_path / long), b"new")
+        assert (tmp_path / long).read_bytes() == b"new"
+    with pytest.raises(OSError, match=os.strerror(errno.ENAMETOOLONG)):
+        check_output(str(tmp_path / ("x" * 256)))

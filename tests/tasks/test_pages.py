@@ -146,6 +146,9 @@ def test_text_from_outside_does_not_break_the_page() -> None:
         ("**bold** `code` a_b ~c~ & x", r"\*\*bold\*\* \`code\` a\_b \~c\~ \& x"),
         ("cell | cell\nline", r"cell \| cell line"),
         ("www.evil.example \x1b[31m", "www\u200b.evil.example  \\[31m"),
+        ("WwW.evil.example HTTPS://evil", "WwW\u200b.evil.example HTTPS:/\u200b/evil"),
+        ("mailto:a@evil.example", "mailto:a@\u200bevil.example"),
+        ("web@sha256:beef", "web@sha256:beef"),
     ],
 )
 def test_text_from_outside_is_no_markdown(outside: str, shown: str) -> None:

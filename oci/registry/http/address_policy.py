@@ -47,7 +47,10 @@ _TRANSLATED = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/48"
 _OWN_NAT64 = ipaddress.IPv6Network("64:ff9b:1::/48")
 _COMPATIBLE = ipaddress.IPv6Network("::/96")
 _SHARED = ipaddress.IPv4Network("100.64.0.0/10")
-_SITE_LOCAL = ipaddress.IPv6Network("fec0::/10")
+_UNICAST = ipaddress.IPv6Network("2000::/3")
+"""All that is routed in the Internet (RFC 4291, 2.4). Python's tables don't know what was set apart after them."""
+_DOCUMENTATION = ipaddress.IPv6Network("3fff::/20")
+"""RFC 9637"""
 
 
 class Reach(IntEnum):
@@ -182,8 +185,10 @@ def _plain(address: _Address) -> Reach:
         return Reach.FORBIDDEN
     if address.is_loopback or address.is_unspecified:
         return Reach.LOOPBACK  # 0.0.0.0 and :: reach this machine, too
-    if address in _SHARED or address in _SITE_LOCAL or not address.is_global:
+    if address in _SHARED or not address.is_global:
         return Reach.PRIVATE
+    if isinstance(address, ipaddress.IPv6Address) and (address not in _UNICAST or address in _DOCUMENTATION):
+        return Reach.PUBLIC if address in _TRANSLATED[0] else Reach.PRIVATE
     return Reach.PUBLIC
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from oci.errors import InvalidReference, Refused
 from oci.registry.http import address_policy
-from oci.registry.http.address_policy import ALLOWED, AddressPolicy, host_of, is_loopback
+from oci.registry.http.address_policy import ALLOWED, AddressPolicy, Reach, host_of, is_loopback, reach_of
 from oci.registry.http.origin import origin_of
 
 ADDRESSES = {
@@ -186,3 +186,23 @@ def test_an_address_within_an_address_is_judged(host: str, monkeypatch: pytest.M
     for registry in ("registry.example", "192.168.1.5:5000"):
         with pytest.raises((Refused, InvalidReference)):
             guard(registry, allow_private=True).check(f"https://{name}/x", "a redirect")
+
+
+@pytest.mark.parametrize(
+    ("address", "reach"),
+    [
+        ("2606:4700::1", Reach.PUBLIC),
+        ("64:ff9b::808:808", Reach.PUBLIC),
+        ("3fff::1", Reach.PRIVATE),  # documentation (RFC 9637)
+        ("5f00::1", Reach.PRIVATE),  # segment routing (RFC 9602)
+        ("4000::1", Reach.PRIVATE),  # nobody's yet
+        ("fec0::1", Reach.PRIVATE),
+        ("100::1", Reach.PRIVATE),
+        ("64:ff9b:1:7f00:0:100::", Reach.LOOPBACK),
+        ("2001:0:7f00:1::", Reach.LOOPBACK),
+        ("1.1.1.1\0", Reach.FORBIDDEN),
+        ("127.1", Reach.FORBIDDEN),
+    ],
+)
+def test_what_is_not_known_to_be_public_is_not(address: str, reach: Reach) -> None:
+    assert reach_of(address) is reach
