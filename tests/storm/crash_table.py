@@ -16,9 +16,9 @@ PAGE = Path(__file__).parent.parent.parent / "docs" / "reference" / "crashes.md"
 EVERY, SLOW, DRILL = "every run", "slow", "drill"
 
 RUNS = {
-    "cancelled": (flows.test_a_cancelled_run_ends_and_the_next_completes, EVERY),
-    "worker killed": (flows.test_after_a_machine_died_the_next_run_completes, SLOW),
-    "API lost for 60 s": (flows.test_a_run_survives_a_minute_without_the_api, SLOW),
+    "cancelled": (flows.test_cancelled_runs_end_and_the_next_ones_complete, EVERY),
+    "worker killed": (flows.test_after_a_machine_died_the_next_runs_complete, SLOW),
+    "API lost for 60 s": (flows.test_runs_survive_a_minute_without_the_api, SLOW),
 }
 OTHERS = {
     "relocate, cancelled in the UI": "flows/test_deployment.py::test_a_run_cancelled_in_the_ui_stops_within_seconds_and_cleans_up",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -47,12 +48,14 @@ def deployed(prefect_server: PrefectServer) -> Iterator[PrefectServer]:
 
 
 @pytest.fixture(scope="module")
-def stage(
+def stages(
     registry: DockerRegistry, other_registry: DockerRegistry, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Stage]:
+) -> Iterator[Mapping[str, Stage]]:
+    """One for each flow, so that all of them are in their middle at the same time: what a test waits for, it waits for
+    once."""
     ports = {"source": registry.port, "destination": other_registry.port}
-    with Stage(ports, tmp_path_factory.mktemp("flow-crashes")) as one:
-        yield one
+    with ExitStack() as stack:
+        yield {flow: stack.enter_context(Stage(ports, tmp_path_factory.mktemp(flow))) for flow in FLOWS}
 
 
 class Run:
@@ -65,30 +68,50 @@ class Run:
         self.scene = Scene(stage, {}, nothing, nothing, stage.fresh())
         self.parameters = parameters(self.scene)
         self.command.prepare(self.scene)
+        if flow == "prune":  # the first run notes since when something isn't wanted
+            self.completes(self.start())
+        stage.calm()
+        stage.storm(self.command.side, _held(self.command))
+        self.id = self.start()
 
-    def begin(self) -> UUID:
-        if self.flow == "prune":  # the first run notes since when something isn't wanted
-            self.completed()
-        self.scene.stage.calm()
-        self.scene.stage.storm(self.command.side, _held(self.command))
-        run = start_run(self.flow, self.parameters)
-        until("the middle", lambda: _reached(self.scene, self.command) or is_over(run))
-        assert state_of(run) == "Running"
-        return run
+    def start(self) -> UUID:
+        return start_run(self.flow, self.parameters)
 
-    def completed(self) -> None:
-        run = start_run(self.flow, self.parameters)
-        until("its end", lambda: is_over(run))
-        assert state_of(run) == "Completed", read_run(run).state
+    def in_the_middle(self) -> None:
+        until(f"the middle of {self.flow}", lambda: _reached(self.scene, self.command) or is_over(self.id))
+        assert state_of(self.id) == "Running", self.flow
 
-    def proven(self) -> None:
-        """Nothing half-made has a name; the next run completes, and sends nothing that has arrived."""
-        assert self.command.ruins(self.scene) == []
-        self.scene.stage.calm()
-        there = self.scene.stage.arrived(self.scene.name)
-        self.completed()
-        assert self.command.ruins(self.scene) == []
-        assert self.scene.stage.sent() & there == set()
+    def cancel(self) -> None:
+        with_client(lambda client: client.set_flow_run_state(self.id, Cancelling()))
+
+    def is_cancelled(self) -> bool:
+        return state_of(self.id) == "Cancelled"
+
+    def completes(self, run: UUID) -> None:
+        until(f"the end of {self.flow}", lambda: is_over(run))
+        assert state_of(run) == "Completed", (self.flow, read_run(run).state)
+
+
+def begun(stages: Mapping[str, Stage]) -> list[Run]:
+    """A run of each flow, in its middle."""
+    runs = [Run(stages[flow], flow) for flow in FLOWS]
+    for one in runs:
+        one.in_the_middle()
+    return runs
+
+
+def prove(runs: Iterable[Run]) -> None:
+    """Nothing half-made has a name; the next run completes, and sends nothing that has arrived."""
+    following = []
+    for one in runs:
+        assert one.command.ruins(one.scene) == [], one.flow
+        one.scene.stage.calm()
+        there = one.scene.stage.arrived(one.scene.name)
+        following.append((one, there, one.start()))
+    for one, there, run in following:
+        one.completes(run)
+        assert one.command.ruins(one.scene) == [], one.flow
+        assert one.scene.stage.sent() & there == set(), one.flow
 
 
 def process_of(run: UUID) -> int:
@@ -103,49 +126,47 @@ def has_ended(process: int) -> bool:
     return False
 
 
-@pytest.mark.parametrize("flow", FLOWS)
-def test_a_cancelled_run_ends_and_the_next_completes(deployed: PrefectServer, stage: Stage, flow: str) -> None:
-    one = Run(stage, flow)
+def test_cancelled_runs_end_and_the_next_ones_complete(deployed: PrefectServer, stages: Mapping[str, Stage]) -> None:
     with deployed.worker("transship"):
-        run = one.begin()
-        process = process_of(run)
+        runs = begun(stages)
+        processes = {one.flow: process_of(one.id) for one in runs}
 
-        with_client(lambda client: client.set_flow_run_state(run, Cancelling()))
-        until("the end of its process, which a request holds for ten minutes", lambda: has_ended(process), every=0.1)
-        until("the state Cancelled", lambda: state_of(run) == "Cancelled")
+        for one in runs:
+            one.cancel()
+        for one in runs:
+            ended = partial(has_ended, processes[one.flow])
+            until(f"the end of {one.flow}'s process, which a request holds for ten minutes", ended)
+            until(f"the state Cancelled of {one.flow}", one.is_cancelled)
 
-        one.proven()
+        prove(runs)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("flow", FLOWS)
-def test_after_a_machine_died_the_next_run_completes(deployed: PrefectServer, stage: Stage, flow: str) -> None:
-    one = Run(stage, flow)
+def test_after_a_machine_died_the_next_runs_complete(deployed: PrefectServer, stages: Mapping[str, Stage]) -> None:
     with deployed.worker("transship") as doomed:
-        one.begin()
-        assert kill_machine(doomed) > 0
+        runs = begun(stages)
+        assert kill_machine(doomed) >= len(runs)
 
     with deployed.worker("transship"):
-        one.proven()
+        prove(runs)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("flow", FLOWS)
-def test_a_run_survives_a_minute_without_the_api(deployed: PrefectServer, stage: Stage, flow: str) -> None:
-    one = Run(stage, flow)
+def test_runs_survive_a_minute_without_the_api(deployed: PrefectServer, stages: Mapping[str, Stage]) -> None:
     with ExitStack() as stack:
         network = stack.enter_context(ApiLink(deployed.api))
         environ = {"PREFECT_API_URL": network.api, "PREFECT_API_REQUEST_TIMEOUT": "60"}
         stack.enter_context(deployed.worker("transship", environ=environ))
-        run = one.begin()
+        runs = begun(stages)
 
         network.cut()
         end = time.monotonic() + LOST
         until("the end of the trouble", lambda: time.monotonic() >= end, LOST + 60, every=1)
-        stage.calm()
+        for one in runs:
+            one.scene.stage.calm()
         network.restore()
-        until("its end", lambda: is_over(run))
-        state = read_run(run)
-        assert (state.state_name, state.run_count) == ("Completed", 1)
+        for one in runs:
+            one.completes(one.id)
+            assert read_run(one.id).run_count == 1, one.flow
 
-        one.proven()
+        prove(runs)
