@@ -70,11 +70,11 @@ async def mirror_shard(parameters: MirrorShardParameters) -> None:
     [mirror] = parameters.config.mirrors
     shared = Shared(facts=DigestCache(default_path()), breaker=Breaker())
     whole = MirrorsRun(parameters.config, [mirror], shared)
-    async with running(whole), running(MirrorRun(whole, mirror)) as run, parameters.queue.opened() as queue:
+    beats = heartbeats(artifact_key("mirror-shard", mirror.name), dict)
+    async with running(whole, beats), running(MirrorRun(whole, mirror)) as run, parameters.queue.opened() as queue:
         run.comparison = Comparison(mirror=mirror.name, source=str(mirror.source.store), destinations=(), work=())
-        async with heartbeats(artifact_key("mirror-shard", mirror.name), dict):
-            taker = Taker(queue, partial(_open, run), partial(result_of, run))
-            await together(taker.carry_out(partial(carry_some, run), width=lambda: run.width))
+        taker = Taker(queue, partial(_open, run), partial(result_of, run))
+        await together(taker.carry_out(partial(carry_some, run), width=lambda: run.width))
     work = run.compared.work
     return cast("None", _failed(list(run.outcomes.values()), len(unaccounted(work, run.outcomes.values()))))
 

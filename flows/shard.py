@@ -80,9 +80,8 @@ async def relocate_shard(parameters: ShardParameters) -> None:
     """
     key = artifact_key("shard", parameters.destination)
     async with (
-        running(RelocationRun(parameters.order())) as run,
+        running(RelocationRun(parameters.order()), heartbeats(key, dict)) as run,
         parameters.queue.opened() as queue,
-        heartbeats(key, dict),
     ):
         opened = partial(open_shard, run, ask=bool(flow_run.run_count > 1))
         taker = Taker(queue, opened, partial(result_of, run))

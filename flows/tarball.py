@@ -77,10 +77,10 @@ async def write_archive_parts(parameters: PartsParameters) -> None:
 
     May be repeated: what is in place isn't written again.
     """
-    async with running(ExportRun(parameters.order())) as work:
-        key = artifact_key("parts", parameters.relocation.archive)
-        async with heartbeats(key, lambda: PartsAccount.of(work)):
-            return await or_failed(_write_group(parameters))
+    work = ExportRun(parameters.order())
+    key = artifact_key("parts", parameters.relocation.archive)
+    async with running(work, heartbeats(key, lambda: PartsAccount.of(work))):
+        return await or_failed(_write_group(parameters))
 
 
 async def _write_group(parameters: PartsParameters) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, nullcontext, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from contextvars import ContextVar, copy_context
 from functools import partial
 from typing import Any, ParamSpec, TypeAlias, TypeVar
@@ -106,12 +106,14 @@ R = TypeVar("R", bound=Run)
 
 
 @asynccontextmanager
-async def running(run: R) -> AsyncIterator[R]:
-    """Makes it the run that the tasks called inside work on, and closes it. Errors of a TaskGroup come out alone."""
-    outermost = _CURRENT.get() is None
+async def running(run: R, beats: AbstractAsyncContextManager[None] | None = None) -> AsyncIterator[R]:
+    """Makes it the run that the tasks called inside work on, and closes it. Errors of a TaskGroup come out alone.
+    `beats` sends heartbeats of its own kind meanwhile, in the place of those of every other run."""
+    if beats is None:
+        beats = signs_of_life() if _CURRENT.get() is None else nullcontext()
     token = _CURRENT.set(run)
     try:
-        async with signs_of_life() if outermost else nullcontext():
+        async with beats:
             yield run
     except BaseException as error:  # noqa: BLE001 - what ends the block also ends its threads, and is raised again
         run.cancel.cancel()

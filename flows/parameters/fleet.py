@@ -12,8 +12,10 @@ from tasks.fleet.dispatch import Fleet
 from tasks.fleet.queue import ShardQueue
 from tasks.fleet.spread import Helpers
 
-_LOOK_EVERY = 5.0
+_LOOK_EVERY = 10.0
 """Seconds: what helpers have done is seen in the queue, so that only lost ones are looked for."""
+_LOOKS = 6
+"""In the time after which a helper counts as lost."""
 _UUID = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 _DEPLOYMENT = r"^[^/]+/[^/]+$"
 
@@ -88,7 +90,7 @@ class FleetOptions(Options, frozen=True, kw_only=True):
             retries=self.retries,
             lost_after=self.lost_after_seconds,
             start_within=self.start_within_seconds,
-            look_every=_LOOK_EVERY,
+            look_every=min(_LOOK_EVERY, self.lost_after_seconds / _LOOKS),
         )
         return Helpers(fleet=fleet, most=self.helpers, always=self.always)
 

@@ -29,6 +29,15 @@ class ShardParameters(Options, frozen=True, kw_only=True):
     """Help with a relocation. Such runs are started by the run that has the whole plan."""
 
     queue: Annotated[QueueName, option("Queue", "Where the shards are.")]
+    source: Annotated[
+        str,
+        option(
+            "Source",
+            "What the whole relocation copies. Its registry is one that the user named: it gets the login of the "
+            "environment, and may be as near as it is.",
+            max_length=2000,
+        ),
+    ]
     destination: Annotated[str, option("Destination", "Repository that the images go to.", max_length=1000)]
     images_together: Annotated[int, option("Images together", "Images in a task run.", ge=1, le=1000)] = 1
     source_credentials: SourceCredentials = ()

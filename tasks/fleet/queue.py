@@ -1,8 +1,12 @@
 """A queue of shards that several flow runs take from.
 
-It stands in the inputs of the flow run that made it: `NAME-shard-7` is the text of shard 7, `NAME-user-7` the flow run
-that works on it, `NAME-result-7` what has become of it. The Prefect server gives an input to the first who makes it and
-answers 409 to all others, so that no shard is taken twice. Numbers have no gaps: the first that isn't there is the end.
+It stands in the inputs of the flow run that made it: `NAME-shard-7` is the text of shard 7, `NAME-news-user-7` the flow
+run that works on it, `NAME-news-result-7` what has become of it. The Prefect server gives an input to the first who
+makes it and answers 409 to all others, so that no shard is taken twice. Numbers have no gaps: the first that isn't
+there is the end.
+
+A shard costs five requests: it is put in, found free, read, claimed and answered for. What the run that has the queue
+wants to know of all shards is one request.
 """
 
 from __future__ import annotations
@@ -25,6 +29,9 @@ from oci.relocation.transfer import FAILED
 
 T = TypeVar("T")
 
+_SHARD, _USER, _RESULT = "shard", "news-user", "news-result"
+_NEWS = "news"
+"""What the keys of both begin with: they are read together."""
 _PAGE = 200
 _PATIENCE = 300.0
 _PAUSE = 2.0
@@ -43,8 +50,7 @@ class ShardQueue:
         self._client: PrefectClient | None = None
         self.size = 0
         """Shards that this run has put in."""
-        self._users: dict[int, str] = {}
-        self._results: dict[int, str] = {}
+        self._inputs: dict[str, dict[int, str]] = {_USER: {}, _RESULT: {}}
         self._mine: set[int] = set()
 
     async def __aenter__(self) -> Self:
@@ -57,63 +63,82 @@ class ShardQueue:
 
     async def put(self, text: str) -> None:
         """Adds a shard at the end, with the number `size`, for the run that has the queue: one after the other."""
-        await self._make("shard", self.size, text)
+        await self._make(_SHARD, self.size, text)
         self.size += 1
 
     async def take(self) -> tuple[int, str] | None:
         """Returns the number and the text of the first shard that nobody works on, which is this run's then; None when
         there is none. What this run took before it was started again is taken once more."""
-        users = await self.users()
-        if self.user in users.values() and not self._mine:
-            await self.results()
+        await self._look(_USER)
+        if self.user in self.users.values() and not self._mine:
+            await self._look(_RESULT)
         number = 0
         while True:
-            owner = users.get(number)
-            if owner is not None and (owner != self.user or number in self._mine or number in self._results):
+            user = self.users.get(number)
+            if user is not None and (user != self.user or number in self._mine or number in self.results):
                 number += 1
                 continue
-            text = await self._read("shard", number)
+            text = await self._read(number)
             if text is None:
                 return None
-            if owner is not None or await self._claim(number):
+            if user is not None or await self._claim(number):
                 self._mine.add(number)
                 return number, text
             number += 1
 
-    async def users(self) -> Mapping[int, str]:
-        """Returns the run that works, or has worked, on each shard."""
-        return await self._news("user", self._users)
+    async def take_back(self) -> int | None:
+        """Returns the number of the first shard that nobody works on, for the run that has put it in: it knows how many
+        there are, and what is in each. No request is made when all of them were seen to be taken."""
+        if len(self.users) < self.size:
+            await self._look(_USER)
+        for number in range(self.size):
+            if number not in self.users and await self._claim(number):
+                return number
+        return None
+
+    async def look(self) -> None:
+        """Brings `users` and `results` up to date."""
+        await self._look(_NEWS)
+
+    @property
+    def users(self) -> Mapping[int, str]:
+        """The run that works, or has worked, on each shard, as last seen."""
+        return self._inputs[_USER]
+
+    @property
+    def results(self) -> Mapping[int, str]:
+        """What was said of each shard that has ended, as last seen."""
+        return self._inputs[_RESULT]
 
     @property
     def helpers(self) -> frozenset[str]:
         """The other runs that were seen to take shards."""
-        return frozenset(self._users.values()) - {self.user}
-
-    async def results(self) -> Mapping[int, str]:
-        """Returns what was said of each shard that has ended."""
-        return await self._news("result", self._results)
+        return frozenset(self.users.values()) - {self.user}
 
     async def finish(self, number: int, text: str) -> None:
         """Says what has become of a shard."""
-        await self._make("result", number, text)
-        self._results[number] = text
+        await self._make(_RESULT, number, text)
+        self._inputs[_RESULT][number] = text
 
     async def _claim(self, number: int) -> bool:
         """Makes a shard this run's own. An answer that was lost on its way is found by what the server has."""
-        mine = await self._make("user", number, self.user) or await self._read("user", number) == self.user
-        if mine:
-            self._users[number] = self.user
-        return mine
+        if await self._make(_USER, number, self.user):
+            self._inputs[_USER][number] = self.user
+        else:
+            await self._look(_USER)
+        return self.users.get(number) == self.user
 
-    async def _news(self, kind: str, entries: dict[int, str]) -> Mapping[int, str]:
+    async def _look(self, kind: str) -> None:
+        prefix = self._key(kind)
         while True:
-            keys = {self._key(kind, number) for number in entries}
-            page = await patiently(
-                partial(self._the_client.filter_flow_run_input, self.run, self._key(kind), _PAGE, keys)
-            )
-            entries.update({int(entry.key.rpartition("-")[2]): entry.value for entry in page})
+            keys = {self._key(of, number) for of, entries in self._inputs.items() for number in entries}
+            excluded = {key for key in keys if key.startswith(prefix)}
+            page = await patiently(partial(self._the_client.filter_flow_run_input, self.run, prefix, _PAGE, excluded))
+            for entry in page:
+                of, _, number = entry.key.removeprefix(f"{self.name}-").rpartition("-")
+                self._inputs[of][int(number)] = entry.value
             if len(page) < _PAGE:
-                return entries
+                return
 
     async def _make(self, kind: str, number: int, text: str) -> bool:
         """Returns False when there is such an input."""
@@ -129,8 +154,9 @@ class ShardQueue:
             raise
         return True
 
-    async def _read(self, kind: str, number: int) -> str | None:
-        read = partial(self._the_client.read_flow_run_input, self.run, self._key(kind, number))
+    async def _read(self, number: int) -> str | None:
+        """Returns the text of a shard, None where there is none."""
+        read = partial(self._the_client.read_flow_run_input, self.run, self._key(_SHARD, number))
         try:
             return await patiently(read)
         except ObjectNotFound:

@@ -24,7 +24,7 @@ from oci.units import counted
 from tasks.fleet.decision import Decision, Outlook, decide, recent_start
 from tasks.fleet.dispatch import Fleet, Job, JobEnd, JobState, find_deployment, refusal, run_on_fleet
 from tasks.fleet.queue import ShardQueue
-from tasks.fleet.taker import BEGUN, Do, Feed, Unit
+from tasks.fleet.taker import BEGUN, Do, Feed, Unit, fewer_logs
 
 _LOOK = 1.0
 _WEIGHED = 5000
@@ -138,10 +138,10 @@ class Spread(Feed[Unit]):
         while True:
             self._news.clear()
             if not self._cutting:
-                shard = await self._queue.take() if self._queue else None
-                if shard is not None:
-                    self._settled.add(shard[0])
-                    return shard[0], self._shards.get(shard[0], [])
+                number = await self._queue.take_back() if self._queue else None
+                if number is not None:
+                    self._settled.add(number)
+                    return number, self._shards[number]
                 if self._refused:
                     units, self._refused = self._refused, []
                     return BEGUN, units
@@ -152,8 +152,7 @@ class Spread(Feed[Unit]):
             self._idle.clear()
 
     async def _ended(self, number: int) -> None:
-        if self._queue is not None and number != BEGUN:
-            await self._queue.finish(number, "")
+        """Nobody asks what became of what this run has taken itself."""
 
     async def _share(self, queue: ShardQueue, deployment: UUID) -> None:
         try:
@@ -184,10 +183,11 @@ class Spread(Feed[Unit]):
             del end
             return None if self._settled.issuperset(self._shards) else job
 
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._listen(queue))
-            fleet = self._helpers.fleet
-            group.create_task(run_on_fleet(jobs, fleet, again=again, on_end=ended, is_over=lambda: self._over))
+        with fewer_logs():
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._listen(queue))
+                fleet = self._helpers.fleet
+                group.create_task(run_on_fleet(jobs, fleet, again=again, on_end=ended, is_over=lambda: self._over))
 
     async def _is_worth(self, start: float) -> bool:
         """Looks at the pace of this run until helpers are worth it, or until nothing is left that they could do."""
@@ -257,20 +257,18 @@ class Spread(Feed[Unit]):
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), _SELDOM - _NEWS)
             await asyncio.sleep(_NEWS)
-            results = await queue.results()
-            news = sorted(set(results) - noted)
-            users = await queue.users() if news else {}
+            await queue.look()
+            news = sorted(set(queue.results) - noted)
             for number in news:
-                if results[number]:
-                    self._shared.note(users.get(number, ""), results[number])
+                self._shared.note(queue.users.get(number, ""), queue.results[number])
             noted.update(news)
             self._settled.update(news)
             self._news.set()
 
     async def _put_back(self, queue: ShardQueue, helper: str) -> None:
         """Gives what a helper has left undone to the others, in halves."""
-        users, results = await queue.users(), await queue.results()
-        lost = [number for number, user in users.items() if user == helper and number not in results]
+        await queue.look()
+        lost = [number for number, user in queue.users.items() if user == helper and number not in queue.results]
         for number in lost:
             remaining, tries = await self._shared.remaining(self._shards[number]), self._tries[number] + 1
             if remaining and tries > self._helpers.fleet.retries:

@@ -81,8 +81,9 @@ class Feed(ABC, Generic[Unit]):
 
 
 @contextmanager
-def _fewer_logs() -> Iterator[None]:
-    """Keeps the Prefect server from a record of each task run that ended well: helpers' outcomes stand in the queue."""
+def fewer_logs() -> Iterator[None]:
+    """Keeps the Prefect server from a record of each task run that ended well: where work is shared, outcomes stand in
+    the queue and in the report."""
     logger = get_logger("prefect.task_runs")
     level = logger.level
     logger.setLevel(logging.WARNING)
@@ -107,6 +108,7 @@ class Taker(Feed[Unit]):
         self._unpack = unpack
         self._result_of = result_of
         self._units: dict[int, list[Unit]] = {}
+        self._over = False
 
     async def carry_out(self, do: Do[Unit], *, width: Callable[[], int], images_together: int = 1) -> int:
         """Does all shards that it gets, as Spread.carry_out does; returns how many. `width` is asked when the first
@@ -116,19 +118,20 @@ class Taker(Feed[Unit]):
             return 0
         self._width, self._least_together = width(), images_together
         self._begin(*first)
-        with _fewer_logs():
+        with fewer_logs():
             async with asyncio.TaskGroup() as group:
                 for _ in range(self._width):
                     group.create_task(self._work(do))
         return len(self._units)
 
     async def _next_shard(self) -> tuple[int, list[Unit]] | None:
-        while (shard := await self._queue.take()) is not None:
+        while not self._over and (shard := await self._queue.take()) is not None:
             number, text = shard
             self._units[number] = await self._unpack(text)
             if self._units[number]:
                 return number, self._units[number]
             await self._ended(number)
+        self._over = True  # what is put back from now on is for the run that is helped
         return None
 
     async def _ended(self, number: int) -> None:

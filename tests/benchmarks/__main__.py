@@ -193,7 +193,9 @@ def show_mirrors(rows: Iterable[dict[str, Any]], flow: Iterable[dict[str, Any]])
 
 
 def show_fleet(rows: Iterable[dict[str, Any]]) -> None:
-    table = Table("fleet", "processes", "wall s", "times one", "/ slowest image", "API requests", "shards")
+    table = Table(
+        "fleet", "processes", "wall s", "times one", "/ slowest image", "API requests", "shards", "requests / shard"
+    )
     for row in rows:
         over = row["over_slowest_image"]
         table.add_row(
@@ -204,6 +206,7 @@ def show_fleet(rows: Iterable[dict[str, Any]]) -> None:
             f"{over:.2f}" if over else "",
             str(row["api_requests"]),
             str(row["shards"]),
+            f"{row['requests_a_shard']:.1f}" if row["requests_a_shard"] is not None else "",
         )
     if table.row_count:
         Console(width=120).print(table)

@@ -142,10 +142,16 @@ def measure_fleet(runs: int, cases: Sequence[str]) -> list[dict[str, Any]]:
                     "over_slowest_image": walls[helpers] / last.slowest_image if name == "slow" else None,
                     "api_requests": last.api_requests,
                     "shards": last.shards,
+                    "requests_a_shard": _requests_a_shard(last, found.get(0)),
                     "decision": last.decision,
                 }
             )
     return rows
+
+
+def _requests_a_shard(fleet: Measured, alone: Sequence[Measured] | None) -> float | None:
+    """Without those of the run alone, which has no shards."""
+    return (fleet.api_requests - alone[-1].api_requests) / fleet.shards if fleet.shards and alone else None
 
 
 def measure(folder: Path, case: Case, runs: int) -> dict[int, list[Measured]]:

@@ -227,8 +227,9 @@ class Shards:
 
     def begun_by(self, helper: str) -> list[int]:
         """Shards that it has taken and hasn't ended."""
-        taken = [key.partition("-") for key, user in self.inputs.items() if user == helper]
-        return [int(number) for kind, _, number in taken if kind == "user" and f"result-{number}" not in self.inputs]
+        taken = [key.rpartition("-") for key, user in self.inputs.items() if user == helper]
+        ended = {key.rpartition("-")[2] for key in self.inputs if key.startswith("news-result-")}
+        return [int(number) for kind, _, number in taken if kind == "news-user" and number not in ended]
 
     @property
     def numbers(self) -> list[int]:
@@ -316,7 +317,8 @@ def test_a_helper_says_of_each_shard_what_became_of_its_images(prefect: PrefectS
                     await queue.put(pack(await run.session(), part_of(plan, [image])))
                 sent = ShardParameters.sent(parameters, 1, queue)
                 state: Any = await relocate_shard(**sent, return_state=True)  # type: ignore[func-returns-value]
-                said = [json.loads(text) for _, text in sorted((await queue.results()).items())]
+                await queue.look()
+                said = [json.loads(text) for _, text in sorted(queue.results.items())]
         return str(state.message), [outcome for shard in said for outcome in shard["outcomes"]]
 
     message, outcomes = asyncio.run(helped())

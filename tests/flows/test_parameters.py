@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from prefect import Flow
@@ -20,6 +21,7 @@ from flows.parameters import (
     PushParameters,
     RegistryOptions,
     RelocateParameters,
+    ShardParameters,
     SourceKind,
     TagsParameters,
     Verify,
@@ -28,7 +30,10 @@ from flows.parameters import (
 )
 from oci.errors import InvalidInput
 from oci.options import Options, leaves_of
+from oci.registry.http.origin import named_hosts
 from oci.relocation.request import RelocationRequest
+from tasks.access import _references
+from tasks.fleet.queue import ShardQueue
 
 SOURCE = "registry.example/shop/bundle:1.4.0"
 TARGET = "corp.example/mirror/shop"
@@ -273,3 +278,12 @@ def test_a_form_takes_skopeos_names_of_archives() -> None:
     assert form.export_order().options.format == "oci-layout"
     with pytest.raises(InvalidInput, match="oci-archive:PATH"):
         RelocateParameters(source=SOURCE, destination="docker-archive:/srv/web.tar")
+
+
+def test_a_helper_names_the_registries_that_the_whole_names() -> None:
+    """They get the login of the worker's variables, and may be in a private network."""
+    whole = RelocateParameters(source="registry.corp.example/shop:1.4.0", destination="mirror.example/shop")
+
+    sent = ShardParameters.sent(whole, 1, ShardQueue(uuid4(), "work", user="a"))
+
+    assert named_hosts(_references(sent)) == {"registry.corp.example", "mirror.example"}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,7 @@ from tasks.fleet.queue import ShardQueue
 from tasks.fleet.spread import Helpers, Spread
 from tasks.fleet.taker import Taker
 from tests.faults.proxy import Fault, FaultProxy
+from tests.support.api_link import ApiLink
 from tests.support.flow_runs import with_client
 from tests.support.prefect_server import PrefectServer
 from tests.support.waiting import eventually
@@ -157,8 +159,9 @@ def test_every_shard_is_taken_by_one_run_and_its_end_is_seen_by_all(prefect: Pre
                 return taken
 
             both = await asyncio.gather(helper("one"), helper("two"))
-            assert await queue.take() is None
-            return sorted(both[0] + both[1]), dict(await queue.results())
+            assert await queue.take_back() is None
+            await queue.look()
+            return sorted(both[0] + both[1]), dict(queue.results)
 
     taken, done = asyncio.run(run())
 
@@ -187,6 +190,69 @@ def test_a_helper_that_is_started_again_takes_what_it_had_and_others_what_is_put
             return [begun, empty, await first("one"), await first("two")]
 
     assert asyncio.run(run()) == [0, None, 0, 1]
+
+
+def kinds_of(requests: Counter[str]) -> Counter[str]:
+    """Requests for inputs of flow runs, by what each is for: METHOD and the last word of the path."""
+    kinds: Counter[str] = Counter()
+    for name, count in requests.items():
+        method, _, path = name.partition(" ")
+        _, inputs, rest = path.partition("/input")
+        if inputs:
+            kinds[f"{method} {rest.strip('/') if rest == '/filter' else 'one' if rest else 'new'}"] += count
+    return kinds
+
+
+def requests_for(shards: int, prefect: PrefectServer) -> Counter[str]:
+    """Returns what a run and its helper ask of the server for so many shards, all of which the helper does."""
+
+    @flow
+    async def run() -> int:
+        owner, name = UUID(str(flow_run.id)), f"shards-{uuid.uuid4().hex[:8]}"
+
+        async def unpack(text: str) -> list[str]:
+            return [text]
+
+        async def do(units: list[str]) -> None:
+            del units
+
+        async with ShardQueue(owner, name, user=str(owner)) as queue, ShardQueue(owner, name, user="helper") as own:
+            for number in range(shards):
+                await queue.put(f"text {number}")
+            done = await Taker(own, unpack, "".join).carry_out(do, width=lambda: 4)
+            await queue.look()
+            assert await queue.take_back() is None
+            assert len(queue.results) == shards
+        return done
+
+    with ApiLink(prefect.api) as link, temporary_settings({PREFECT_API_URL: link.api}):
+        assert asyncio.run(run()) == shards
+        return kinds_of(link.requests)
+
+
+def test_a_shard_costs_five_requests_of_the_prefect_server(prefect: PrefectServer) -> None:
+    """It is put in, claimed and answered for (new), found free (filter) and read (one)."""
+    few, many = requests_for(2, prefect), requests_for(12, prefect)
+
+    assert many - few == {"POST new": 30, "POST filter": 10, "GET one": 10}
+    # Once at the end by the helper, whatever its width is, and once by the run that it helps.
+    assert few == {"POST new": 6, "POST filter": 4, "GET one": 3}
+
+
+def test_a_run_asks_for_no_shard_that_it_has_seen_to_be_taken(prefect: PrefectServer) -> None:
+    """It knows what it has put in: each that it takes back is found free (filter) and claimed (new), and not read."""
+
+    @flow
+    async def run() -> list[int | None]:
+        owner, name = UUID(str(flow_run.id)), f"shards-{uuid.uuid4().hex[:8]}"
+        async with ShardQueue(owner, name, user=str(owner)) as queue:
+            for number in range(3):
+                await queue.put(f"text {number}")
+            return [await queue.take_back() for _ in range(6)]
+
+    with ApiLink(prefect.api) as link, temporary_settings({PREFECT_API_URL: link.api}):
+        assert asyncio.run(run()) == [0, 1, 2, None, None, None]
+        assert kinds_of(link.requests) == {"POST new": 6, "POST filter": 3}
 
 
 @dataclass

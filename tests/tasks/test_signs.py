@@ -1,0 +1,75 @@
+"""What a run sends to the Prefect server while it works: heartbeats, and how far it is."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from uuid import UUID
+
+import pytest
+from prefect import flow
+from prefect.runtime import flow_run
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from oci.relocation.request import RelocationRequest
+from tasks.artifacts import report
+from tasks.artifacts.report import percent_shown
+from tasks.fleet import heartbeat
+from tasks.fleet.heartbeat import Heartbeat, heartbeats, read_heartbeats
+from tasks.relocate import RelocationOrder, RelocationRun
+from tasks.run import running
+from tests.support.api_link import ApiLink
+from tests.support.flow_runs import with_client
+from tests.support.prefect_server import PrefectServer
+from tests.support.waiting import eventually
+
+ORDER = RelocationOrder(request=RelocationRequest(bundle="registry.example/shop/bundle:1.4.0", to="corp.example/shop"))
+
+
+def updates(link: ApiLink) -> int:
+    return sum(count for name, count in link.requests.items() if name.startswith("PATCH /api/artifacts/"))
+
+
+def test_a_run_with_heartbeats_of_its_own_kind_sends_no_others(
+    prefect: PrefectServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last one is closed, and is the one that is read."""
+    monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__ID", str(uuid.uuid4()))  # as where a worker runs it
+    monkeypatch.setattr(heartbeat, "PERIOD", 0.05)
+    monkeypatch.setattr(heartbeat, "REPORT_PERIOD", 0.05)
+
+    @flow
+    async def run(link: ApiLink) -> UUID:
+        async def beaten() -> bool:
+            return updates(link) > 5
+
+        async with running(RelocationRun(ORDER), heartbeats(f"signs-{uuid.uuid4().hex[:8]}", dict)):
+            await eventually("some heartbeats", beaten)
+        return UUID(str(flow_run.id))
+
+    with ApiLink(prefect.api) as link, temporary_settings({PREFECT_API_URL: link.api}):
+        done = asyncio.run(run(link))
+
+    assert link.requests["POST /api/artifacts/"] == 1
+    assert with_client(lambda client: read_heartbeats(client, [done])) == {done: Heartbeat(beat=-1, closed=True)}
+
+
+def test_progress_is_written_once_for_each_point_of_percent(
+    prefect: PrefectServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often it is looked at: 0.4, 0.8, 1.2 (written), 1.6, 2.0, 2.4 (written), 2.8, and 2.9 at the end."""
+    seen = [0.4, 0.8, 1.2, 1.6, 2.0, 2.4, 2.8]
+    monkeypatch.setattr(report, "SHOWN_EVERY", 0.01)
+
+    @flow
+    async def run(left: list[float]) -> None:
+        async def looked() -> bool:
+            return not left
+
+        async with percent_shown(f"signs-{uuid.uuid4().hex[:8]}", "what", lambda: left.pop(0) if left else 2.9):
+            await eventually("all looks", looked)
+
+    with ApiLink(prefect.api) as link, temporary_settings({PREFECT_API_URL: link.api}):
+        asyncio.run(run(seen))
+
+    assert updates(link) == 3
