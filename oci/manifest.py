@@ -26,6 +26,7 @@ from oci.digest import Digest, digest_of
 from oci.errors import InvalidManifest
 
 MANIFEST_LIMIT = 4 << 20
+RAISE_LIMIT = "raise --registry-manifest-limit (`manifest_limit` in mirrors.yaml and forms) if it is to be trusted"
 """Bytes a manifest may have unless a setting says otherwise: what registries commonly accept."""
 
 CHILD_LIMIT = 10_000
@@ -91,7 +92,7 @@ def parse_manifest(
     if len(raw) > limit:
         raise InvalidManifest(
             f"the manifest has {len(raw)} bytes, more than the limit of {limit}",
-            hint="raise the manifest limit of this registry if it is to be trusted",
+            hint=f"copy it between registries alone, where {RAISE_LIMIT.removeprefix('raise ')}",
         )
     try:
         body = as_object(parse_json(raw), "manifest")
@@ -99,8 +100,11 @@ def parse_manifest(
         raise InvalidManifest("the manifest is not JSON") from error
     kind = _media_type(body, media_type.partition(";")[0].strip())
     for key in ("layers", "manifests"):
-        if children is not None and len(as_list(body.get(key), key)) > children:
-            raise InvalidManifest(f"{key}: more than {children} entries")
+        if children is not None and (count := len(as_list(body.get(key), key))) > children:
+            raise InvalidManifest(
+                f"{key}: {count} are listed, and more than {children} entries aren't read",
+                hint="no setting raises this: an image of so many is broken, or an attack",
+            )
     is_index = kind in INDEX_TYPES
     subject = body.get("subject")
     return Manifest(

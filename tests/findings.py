@@ -151,6 +151,9 @@ BOUNDARIES: Mapping[str, tuple[str, ...]] = {
         "oci/test_descriptor.py::test_a_member_of_a_docker_archive_is_read_once_however_often_it_is_named",
         "fuzz/test_growth.py::test_no_expression_is_quadratic",
         "storm/test_storm.py::test_every_end_is_proven_or_a_clean_error",
+        "flows/cli/test_bounds.py::test_a_manifest_of_more_than_the_limit_goes_where_it_can_be_read_again",
+        "flows/cli/test_bounds.py::test_a_list_of_too_many_says_how_many_and_a_page_names_no_setting_that_is_none",
+        "oci/bundle/test_pull_limits.py::test_a_layer_that_unpacks_to_far_too_much_is_refused_unless_it_is_allowed",
     ),
     "G14 Signed URLs in logs, modes, images by tag, nothing of what it is made of": (
         f"{HTTP}/test_connections.py::test_a_signed_query_is_in_no_log_and_no_error",

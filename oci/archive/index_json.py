@@ -43,6 +43,13 @@ def digest_of_member(name: str) -> Digest | None:
 def render(entries: Iterable[ArchiveEntry], manifests: Mapping[Digest, Manifest]) -> bytes:
     """Every entry is listed, referrers among them, with its tag for a name, or the one that would hold it in a
     registry: tools that read layouts choose by name. Raises InvalidManifest beyond LIMIT."""
+    for manifest in manifests.values():
+        if manifest.size > MANIFEST_LIMIT:
+            raise InvalidManifest(
+                f"the manifest {manifest.digest} has {manifest.size} bytes, and an archive in this form holds "
+                f"manifests of {MANIFEST_LIMIT} at most",
+                hint="write the archive in imgpkg's form (--tar-format imgpkg)",
+            )
     listed = [_listed(entry, manifests[entry.digest]) for entry in entries]
     listed.sort(key=lambda entry: (entry["digest"], entry["annotations"].get(_REF_NAME, "")))
     body = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": listed}

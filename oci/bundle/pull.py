@@ -218,7 +218,10 @@ class _Job:
         if times > LAYER_REPEATS:
             raise InvalidManifest(f"{source.name}@{manifest.digest} lists the layer {digest} {times} times")
         self.expect(sum(layer.size for layer in manifest.layers))
-        unpack(layers(), folder, cancel=self.cancel, limits=self.limits)
+        try:
+            unpack(layers(), folder, cancel=self.cancel, limits=self.limits)
+        except InvalidManifest as error:
+            raise InvalidManifest(f"{source.name}@{manifest.digest}: {error.message}", hint=error.hint) from error
 
     def bundle(self, source: Source, manifest: Manifest, place: str, indent: str, depth: int) -> tuple[str, bool]:
         """Extracts a bundle, and those it lists, at `place` inside the root. Gives the path of its lock there, and

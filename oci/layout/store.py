@@ -134,6 +134,15 @@ class Layout:
 
     def put_manifest(self, manifest: Manifest, tag: str = "") -> None:
         """Listed in index.json under its tag, and when it has a subject: no reader would find it there otherwise."""
+        if manifest.size > MANIFEST_LIMIT:  # it couldn't be read again
+            raise Refused(
+                f"the manifest has {manifest.size} bytes, and a folder holds manifests of {MANIFEST_LIMIT} at most",
+                side=self._side,
+                store=str(self._name),
+                subject=manifest.digest,
+                operation="writing the manifest",
+                hint="copy it to a registry, or into an archive of imgpkg's form",
+            )
         self._check_complete(manifest)
         if not self._is_sound(manifest.digest, manifest.size):
             self._write(manifest.digest, iter((manifest.raw,)))

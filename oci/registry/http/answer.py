@@ -13,6 +13,7 @@ import msgspec
 from oci.cancel import CancelToken
 from oci.digest import Chunk
 from oci.errors import StoreError
+from oci.manifest import RAISE_LIMIT
 from oci.registry.http.body import Headers, Response, WireError
 from oci.registry.http.errors import Failures
 from oci.registry.http.pace import COUNTED, Pace
@@ -161,7 +162,7 @@ class OpenAnswer:
         return self._failures.refused(
             f"the answer is longer than {limit} bytes",
             self._request,
-            hint="raise the manifest limit of this registry if it is to be trusted",
+            hint=RAISE_LIMIT if self._request.kind == "manifest" else "no setting raises this: the registry is broken",
         )
 
     def __enter__(self) -> Self:

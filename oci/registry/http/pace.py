@@ -308,7 +308,7 @@ class Attempts:
         if delay > self._budget:
             error.hint = (
                 f"the registry asks to wait {delay:.0f} s, more than the {max(0.0, self._budget):.0f} s left for this "
-                "call: try again later, or raise the retry budget"
+                "call: try again later, or raise --registry-retry-budget"
             )
             error.retryable = False
             raise error

@@ -32,6 +32,7 @@ def test_a_layer_that_unpacks_to_far_too_much_is_refused_unless_it_is_allowed(
 
     assert done.code == 1
     assert "--max-unpacked-ratio" in done.err
+    assert f"{registry.host}/{repository}@sha256:" in done.err
     assert transship("pull", "-i", reference, "-o", out, "--max-unpacked-ratio", "5000").code == 0
     allowed = ("--max-unpacked-ratio", "5000", "--max-unpacked-size", "1MiB")
     too_many = transship("pull", "-i", reference, "-o", out, *allowed)
