@@ -292,6 +292,7 @@ def _repository(name: str, text: str) -> Repository:
     host, slash, path = name.partition("/")
     if not slash or not ("." in host or ":" in host):
         host, path = HUB, name
+    host = host.lower()  # RFC 3986, 6.2.2.1: spellings of one registry, which have one session and one login
     if host == "docker.io":
         host = HUB
     if host == HUB and "/" not in path:

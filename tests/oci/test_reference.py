@@ -20,6 +20,8 @@ DIGEST = f"sha256:{HEX}"
         ("nginx:1.2", "index.docker.io/library/nginx:1.2"),
         ("docker.io/nginx", "index.docker.io/library/nginx:latest"),
         ("docker.io/acme/web:1", "index.docker.io/acme/web:1"),
+        ("Docker.IO/acme/web:1", "index.docker.io/acme/web:1"),
+        ("Registry.EXAMPLE:5000/acme/web:V1", "registry.example:5000/acme/web:V1"),
         ("localhost/x", "index.docker.io/localhost/x:latest"),
         ("localhost:5000/xy", "localhost:5000/xy:latest"),
         ("reg.example/a/b/c:v1", "reg.example/a/b/c:v1"),
