@@ -11,6 +11,7 @@ without a challenge: then `/v2/` is asked, once, how it wants logins.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -22,11 +23,11 @@ from oci.meter import Meter
 from oci.registry.credentials.chain import Credentials
 from oci.registry.credentials.challenge import Challenge, parse_challenges, strongest
 from oci.registry.credentials.credential import Credential
-from oci.registry.credentials.tokens import Token, basic, covers, read_token, scopes_to_ask
-from oci.registry.http.address_policy import AddressPolicy
+from oci.registry.credentials.tokens import Token, Tokens, basic, read_token, scopes_to_ask
 from oci.registry.http.answer import Answer
-from oci.registry.http.origin import Origin, split_url
+from oci.registry.http.origin import Origin
 from oci.registry.http.request import Scope
+from oci.registry.http.target import Target
 
 CLIENT_ID = "transship"
 SCOPES = 25
@@ -65,33 +66,28 @@ class Authenticator:
         *,
         side: str,
         credentials: Credentials,
-        guard: AddressPolicy,
         meter: Meter,
         service: TokenService,
         ask_base: Callable[[], Mapping[str, str]],
-        own_address: Callable[[str], str],
+        realm: Callable[[str], Target],
     ) -> None:
-        """`own_address` gives an address of the registry itself the scheme that the registry is spoken to with."""
+        """`realm` gives the target of a realm. Raises Refused where the address policy doesn't agree."""
         self._registry = registry
         self._side = side
         self._credentials = credentials
-        self._guard = guard
         self._meter = meter
         self._service = service
         self._ask_base = ask_base
-        self._own_address = own_address
+        self._realm = realm
         self._lock = threading.Lock()
         self._challenges: dict[str, Challenge] = {}
         self._first: Challenge | None = None
         self._base_lock = threading.Lock()
         self._base_asked = False
-        self._tokens: list[Token] = []
+        self._tokens = Tokens()
         self._fetching: dict[frozenset[str], threading.Lock] = {}
         self._several = threading.Lock()
         self._pull_only: set[str] = set()
-        self._identities: dict[str, str] = {}
-        self._since: dict[str, float] = {}
-        """When each Authorization header was first sent."""
         self._token_service: Origin | None = None
         self._expected: dict[str, None] = {}
         """Repositories that will be asked for soon, and have no token yet."""
@@ -120,12 +116,8 @@ class Authenticator:
                 self._challenges[repository] = _NONE  # the challenge was another repository's: this one says its own
         elif challenge is not None and challenge is not _NONE and _has_password(credential):
             header, identity = basic(credential.username, credential.password), credential.identity
-        if header not in self._since:
-            self._since[header] = time.monotonic()
-        if self._identities.get(header) != identity:
-            self._identities[header] = identity
-            if header or len(self._identities) == 1:
-                self._meter.identity(f"{self._side} {self._registry}".strip(), identity)
+        if self._tokens.send(header, identity) and (header or challenge is None):
+            self._meter.identity(f"{self._side} {self._registry}".strip(), identity)
         return header
 
     def has_login(self, scopes: Iterable[Scope]) -> bool:
@@ -140,41 +132,58 @@ class Authenticator:
 
     def identity(self, sent: str) -> str:
         """Who sent a request with this Authorization header, in words."""
-        return self._identities.get(sent, "anonymous")
+        record = self._tokens.sent(sent)
+        return record.identity if record is not None else "anonymous"
 
-    def refused(self, status: int, headers: Mapping[str, str], scopes: Iterable[Scope], sent: str, again: bool) -> bool:
-        """Takes in an answer with one of REFUSALS to a request with the Authorization header `sent`. True when the
-        request is worth sending again, with what `authorization` gives now. `again` says that it was sent again
-        already: a login that is refused twice stays refused."""
-        needed = tuple(scopes)
-        repository = needed[0].repository if needed else ""
+    def accepted(self, scopes: tuple[Scope, ...], sent: str) -> None:
+        """Takes in that the Authorization header `sent` was good for a request."""
+        record = self._tokens.sent(sent)
+        if record is not None:
+            actions = scopes[0].actions
+            record.accepted[actions] = record.accepted.get(actions, 0) + 1
+
+    def refused(
+        self, status: int, headers: Mapping[str, str], scopes: tuple[Scope, ...], sent: str, *, again: bool
+    ) -> str | None:
+        """Takes in an answer with one of REFUSALS to a request with the Authorization header `sent`. Gives the header
+        to send the request with once more, or None. `again` says that it was sent again already: a login that is
+        refused twice stays refused, unless other requests have used its token up in the meantime."""
+        if again:
+            ended = status == 401 and (self._drop_assumption(sent) or self._was_used_up(sent, scopes))
+            other = self.authorization(scopes) if ended else sent
+        else:
+            other = self._other_login(status, headers, scopes, sent)
+        return other if other != sent else None
+
+    def _other_login(self, status: int, headers: Mapping[str, str], scopes: tuple[Scope, ...], sent: str) -> str:
+        """The Authorization header to use from now on; `sent` where there is no other."""
+        repository = scopes[0].repository
         if sent:
             self._expected.pop(repository, None)  # a token for several didn't do: this repository gets one of its own
         credential = self._credentials.find(self._registry, repository)
         if credential.registry_token:
-            return False
-        if again:
-            return status == 401 and self._drop_assumption(sent)
+            return sent
         offers = parse_challenges(headers.get("www-authenticate", "")) if status == 401 else []
         challenge = strongest(offers)
         if challenge is None:
             if sent:
-                return self._has_ended(status, needed, sent, credential)
-            learned = not credential.is_anonymous and self._learn_from_base(credential)
-            return learned and self.authorization(needed) != sent
-        challenge = self._accepted(challenge)
+                ended = self._has_ended(status, repository, sent, credential)
+            else:
+                ended = not credential.is_anonymous and self._learn_from_base(credential)
+            return self.authorization(scopes) if ended else sent
+        challenge = self._permitted(challenge)
         self._set(repository, challenge, sent)
-        if sent and challenge.scheme == "basic" and self.authorization(needed) == sent:
+        if sent and challenge.scheme == "basic" and self.authorization(scopes) == sent:
             # The login is wrong, or it has ended in the meantime. A token service says so itself.
             self._credentials.renew(self._registry, repository, credential)
         try:
-            return self.authorization(needed) != sent
+            return self.authorization(scopes)
         except _REFUSED:
             plain = next((offer for offer in offers if offer.scheme == "basic"), None)
             if plain is None or challenge is plain or not _has_password(credential):
                 raise
             self._set(repository, plain, sent)  # the other way that it offers (Artifactory)
-            return self.authorization(needed) != sent
+            return self.authorization(scopes)
 
     def _set(self, repository: str, challenge: Challenge, sent: str) -> None:
         """Answers a challenge from now on. What was sent is of no more use."""
@@ -182,28 +191,35 @@ class Authenticator:
             if self._first is None or self._first in (_ASSUMED, self._challenges.get(repository)):
                 self._first = challenge
             self._challenges[repository] = challenge
-            self._tokens = [token for token in self._tokens if f"Bearer {token.value}" != sent]
+        self._tokens.drop(sent)
 
-    def _accepted(self, challenge: Challenge) -> Challenge:
+    def _was_used_up(self, sent: str, scopes: tuple[Scope, ...]) -> bool:
+        """Whether a token that was refused was good for other requests of this kind."""
+        record = self._tokens.sent(sent)
+        if record is None or scopes[0].actions not in record.accepted:
+            return False
+        self._tokens.drop(sent)
+        return True
+
+    def _permitted(self, challenge: Challenge) -> Challenge:
         """A challenge whose token service may be asked. Raises Refused."""
         if challenge.scheme != "bearer":
             return challenge
-        realm = self._own_address(challenge.realm)
-        self._guard.check(realm, "the token realm")
-        self._pin(realm)
-        return Challenge(challenge.scheme, {**challenge.parameters, "realm": realm})
+        realm = self._realm(challenge.realm)
+        self._pin(realm.origin)
+        return Challenge(challenge.scheme, {**challenge.parameters, "realm": str(realm)})
 
-    def _has_ended(self, status: int, scopes: tuple[Scope, ...], sent: str, credential: Credential) -> bool:
-        """After a 401 without a challenge, or a 403 to what was sent for long: True where another login is there."""
+    def _has_ended(self, status: int, repository: str, sent: str, credential: Credential) -> bool:
+        """Whether a 401 without a challenge, or a 403 to what was sent for long, means that another login is needed."""
         if status == 401 and self._drop_assumption(sent):
             return True
-        if status == 404 or (status == 403 and time.monotonic() - self._since.get(sent, 0.0) < LONG):
+        record = self._tokens.sent(sent)
+        if status == 404 or (status == 403 and record is not None and time.monotonic() - record.since < LONG):
             return False
-        with self._lock:
-            self._tokens = [token for token in self._tokens if f"Bearer {token.value}" != sent]
+        self._tokens.drop(sent)
         if sent.startswith("Basic "):
-            self._credentials.renew(self._registry, scopes[0].repository if scopes else "", credential)
-        return self.authorization(scopes) != sent
+            self._credentials.renew(self._registry, repository, credential)
+        return True
 
     def _learn_from_base(self, credential: Credential) -> bool:
         """Asks `/v2/` how this registry wants logins. True when there is a way to log in that was not used yet."""
@@ -213,7 +229,7 @@ class Authenticator:
             self._base_asked = True
             challenge = strongest(parse_challenges(self._ask_base().get("www-authenticate", "")))
             if challenge is not None:
-                challenge = self._accepted(challenge)
+                challenge = self._permitted(challenge)
             if challenge is None and _has_password(credential):
                 challenge = _ASSUMED
             self._first = self._first or challenge
@@ -227,10 +243,9 @@ class Authenticator:
             self._first = None
             return True
 
-    def _pin(self, realm: str) -> None:
+    def _pin(self, origin: Origin | None) -> None:
         """The registry's first challenge says where its token service is. A later one that names another place would
         send the login there, so it is refused."""
-        origin = split_url(realm)[0]
         with self._lock:
             pinned = self._token_service = self._token_service or origin
         if origin != pinned:
@@ -258,18 +273,12 @@ class Authenticator:
         names = scopes_to_ask(scopes, challenge.scopes)
         with self._lock:
             gate = self._fetching.setdefault(names, threading.Lock())
-        with gate:
-            token = self._at_hand(names) or self._fetched_for_several(names, scopes, credential, challenge)
+        with gate if self._tokens.uses != 1 else contextlib.nullcontext():
+            token = self._tokens.at_hand(names) or self._fetched_for_several(names, scopes, credential, challenge)
             if token is None:
                 token = self._fetch(names, credential, challenge, scopes[0].repository if scopes else "")
-                self._keep(token)
+                self._tokens.keep(token)
             return token
-
-    def _keep(self, token: Token) -> None:
-        with self._lock:
-            now = time.monotonic()
-            self._tokens = [kept_token for kept_token in self._tokens if kept_token.expires_at > now]
-            self._tokens.append(token)
 
     def _fetched_for_several(
         self, names: frozenset[str], scopes: tuple[Scope, ...], credential: Credential, challenge: Challenge
@@ -279,7 +288,7 @@ class Authenticator:
         if len(scopes) != 1:
             return None
         with self._several:
-            token = self._at_hand(names)
+            token = self._tokens.at_hand(names)
             if token is not None or scopes[0].repository not in self._expected:
                 return token
             with self._lock:
@@ -295,16 +304,8 @@ class Authenticator:
             except _REFUSED:
                 self._expected.clear()
                 return None
-            self._keep(token)
+            self._tokens.keep(token)
             return token
-
-    def _at_hand(self, scopes: frozenset[str]) -> Token | None:
-        now = time.monotonic()
-        with self._lock:
-            for token in self._tokens:
-                if token.expires_at > now and all(covers(token.scopes, scope) for scope in scopes):
-                    return token
-        return None
 
     def _fetch(self, scopes: frozenset[str], credential: Credential, challenge: Challenge, repository: str) -> Token:
         started = time.monotonic()

@@ -60,9 +60,6 @@ def _answers(*statuses: int) -> frozenset[int]:
     return frozenset(statuses)
 
 
-_MOVED = (307, 308)
-"""A write that is sent elsewhere: followed with its body (RFC 9110, 15.4.8 and 15.4.9)."""
-
 HEAD_MANIFEST = Kind(
     method="HEAD",
     resource="manifest",
@@ -79,14 +76,14 @@ PUT_MANIFEST = Kind(
     resource="manifest",
     endpoint="end-7",
     operation="pushing the manifest",
-    expect=_answers(201, 200, 202, 204, *_MOVED),
+    expect=_answers(201, 200, 202, 204),
 )
 DELETE_MANIFEST = Kind(
     method="DELETE",
     resource="manifest",
     endpoint="end-9",
     operation="deleting the manifest",
-    expect=_answers(202, 200, 204, *_MOVED),
+    expect=_answers(202, 200, 204),
     absent=_answers(404),
 )
 HEAD_BLOB = Kind(
@@ -151,14 +148,14 @@ POST_UPLOAD = Kind(
     resource="upload",
     endpoint="end-4a",
     operation="starting the upload",
-    expect=_answers(202, *_MOVED),
+    expect=_answers(202),
 )
 PATCH_UPLOAD = Kind(
     method="PATCH",
     resource="upload",
     endpoint="end-5",
     operation="uploading the blob",
-    expect=_answers(202, 201, 204, *_MOVED),
+    expect=_answers(202, 201, 204),
     title="PATCH",
     plain_way="one PUT used",
 )
@@ -167,7 +164,7 @@ PUT_UPLOAD = Kind(
     resource="upload",
     endpoint="end-6",
     operation="uploading the blob",
-    expect=_answers(201, 200, 202, 204, *_MOVED),
+    expect=_answers(201, 200, 202, 204),
     title="a body of this size",
     plain_way="chunks used",
 )

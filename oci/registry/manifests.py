@@ -41,11 +41,15 @@ def head_manifest(remote: Remote, identifier: str) -> Descriptor | None:
             remote.check_answered(error)
             refusal = error
         else:
+            finders = remote.learned.finders
             if answer.status == 404:
                 if len(remote.learned.absent) < _ABSENT_LIMIT:
                     remote.learned.absent.add((remote.name.path, identifier))
-                return None
-            descriptor = _described(answer, identifier)
+                if HEAD_MANIFEST in finders or GET_MANIFEST not in finders:
+                    return None  # else GET found manifests here, and HEAD none: Nexus, Artifactory
+            else:
+                descriptor = _described(answer, identifier)
+                finders.add(HEAD_MANIFEST)
     if descriptor is None:
         try:
             descriptor = get_manifest(remote, identifier).descriptor
@@ -81,7 +85,7 @@ def _described(answer: Answer, identifier: str) -> Descriptor | None:
 def get_manifest(remote: Remote, identifier: str) -> Manifest:
     """The manifest with its bytes as they came. By digest, the bytes are hashed; by tag, they are compared with what
     the registry says their digest is. A pull-through cache has a digest only after the tag was read: one that this run
-    saw under a tag is asked for by that tag. Where a HEAD didn't find what GET finds, HEAD isn't believed again."""
+    saw under a tag is asked for by that tag. Where a HEAD didn't find what GET finders, HEAD isn't believed again."""
     try:
         manifest = _fetched(remote, identifier, identifier)
     except NotFound:
@@ -107,6 +111,7 @@ def _fetched(remote: Remote, identifier: str, reference: str) -> Manifest:
         verifier.update(answer.body)
         verifier.finish()
     remote.transport.meter.read(len(answer.body))
+    remote.learned.finders.add(GET_MANIFEST)
     limit = remote.transport.settings.manifest_limit
     try:
         return parse_manifest(answer.body, answer.headers.get("content-type", ""), limit=limit)
@@ -139,11 +144,11 @@ def put_manifest(remote: Remote, manifest: Manifest, tag: str) -> bool:
     )
     try:
         try:
-            answer = remote.sent(request)
+            answer = remote.transport.send(request)
         except StoreError as error:
             if error.code not in _CHANGED_MEANWHILE:
                 raise
-            answer = remote.sent(request)
+            answer = remote.transport.send(request)
     except StoreError as error:
         if not tag or error.status not in _TAG_IS_KEPT:
             raise
@@ -176,7 +181,7 @@ def _check_kept(remote: Remote, manifest: Manifest, tag: str, error: StoreError)
 
 def delete_manifest(remote: Remote, identifier: str, operation: str) -> None:
     """Raises Refused for what the registry says not to have, and has still."""
-    answer = remote.sent(_request(remote, DELETE_MANIFEST, identifier, operation=operation))
+    answer = remote.transport.send(_request(remote, DELETE_MANIFEST, identifier, operation=operation))
     if answer.status == 404 and head_manifest(remote, identifier) is not None:
         message, subject = (
             "the registry says that it isn't there, and shows it",

@@ -21,10 +21,8 @@ from oci.meter import Meter
 from oci.reference import Repository
 from oci.registry import endpoints
 from oci.registry.endpoints import KINDS, Kind
-from oci.registry.http.answer import Answer
 from oci.registry.http.origin import canonical_host
 from oci.registry.http.pace import Attempts
-from oci.registry.http.request import Request
 from oci.registry.http.transport import Transport
 from oci.registry.options import AUTO
 from oci.registry.state import Facts, State
@@ -35,7 +33,6 @@ CHUNK = 16 << 20
 SMALLEST_CHUNK = 256 << 10
 """Bytes below which a chunk isn't halved any more."""
 
-REDIRECTS = 5
 _MARK_LIMIT = 1000
 """Characters of a header that are looked at."""
 
@@ -211,6 +208,9 @@ class Learned:
         self.absent: set[tuple[str, str]] = set()
         """(repository, tag or digest): manifests that a HEAD did not find, and that were not pushed since."""
 
+        self.finders: set[Kind] = set()
+        """Kinds of request that found a manifest in this run."""
+
         self._meter = meter
         self._lock = threading.Lock()
         self._answered: set[Kind] = set()
@@ -347,17 +347,6 @@ class Remote(msgspec.Struct, frozen=True, eq=False):
     name: Repository
     learned: Learned
 
-    def sent(self, request: Request) -> Answer:
-        """Sends a write, and follows redirects with its body (RFC 9110, 15.4.8); a login goes to the registry alone."""
-        for _ in range(REDIRECTS):
-            answer = self.transport.send(request)
-            location = answer.headers.get("location", "")
-            if answer.status not in (307, 308) or not location:
-                return answer
-            target = self.transport.resolve(location, answer.url, str(self.name))
-            request = msgspec.structs.replace(request, target=target)
-        raise self.refused(request, f"more than {REDIRECTS} redirects", request.subject)
-
     def attempts(self) -> Attempts:
         """For a call that does by itself what the transport does for a single request."""
         transport = self.transport
@@ -373,7 +362,7 @@ class Remote(msgspec.Struct, frozen=True, eq=False):
         if not error.status and not self.transport.settings.retries:
             raise error
 
-    def refused(self, kind: Kind | Request, message: str, subject: str = "") -> Refused:
+    def refused(self, kind: Kind, message: str, subject: str = "") -> Refused:
         """The error for an answer that can't be worked with."""
         return Refused(
             message,

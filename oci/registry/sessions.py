@@ -7,15 +7,16 @@ session is closed with the digest (end-6). Where it says DIGEST_INVALID, the blo
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import msgspec
 
 from oci.descriptor import Descriptor
-from oci.digest import Chunk, end_read, is_other_digest
+from oci.digest import Chunk, is_other_digest
 from oci.errors import Cancelled, NotFound, StoreError, TransshipError
 from oci.registry.blobs import has_blob
 from oci.registry.endpoints import DELETE_UPLOAD, GET_UPLOAD, PATCH_UPLOAD, POST_UPLOAD, PUT_UPLOAD, Kind
@@ -150,7 +151,9 @@ class Sessions:
 
     def _put_whole(self, blob: Descriptor, read: BlobReader, session: Session) -> None:
         small = blob.size <= SMALL
-        body: dict[str, Any] = {"body": b"".join(read(0))} if small else {"stream": lambda: self._counted(read(0))}
+        body: dict[str, Any] = (
+            {"body": b"".join(read(0))} if small else {"stream": partial(self._counted, partial(read, 0))}
+        )
         answer = self._sent(self._close(session, blob, headers=_OCTETS, length=blob.size, **body))
         if small:
             self._remote.transport.meter.sent(blob.size)
@@ -161,15 +164,11 @@ class Sessions:
         registry that says it has less than was sent replaces chunks, instead of putting them together (GHCR)."""
         length = max(size, session.minimum)
         buffered = min(length, blob.size - session.offset) if length <= CHUNK else 0
-        with MEMORY.reserved(buffered, self._remote.transport.cancel):
-            source = read(session.offset)
-            try:
-                self._patch(blob, Parts(source), session, length)
-            finally:
-                end_read(source)
+        with MEMORY.reserved(buffered, self._remote.transport.cancel), contextlib.closing(Parts(read)) as parts:
+            self._patch(blob, parts, session, length)
         self.confirm(self._sent(self._close(session, blob, length=0)), blob)
 
-    def _patch(self, blob: Descriptor, stream: Parts, session: Session, length: int) -> None:
+    def _patch(self, blob: Descriptor, parts: Parts, session: Session, length: int) -> None:
         learned = self._remote.learned
         while session.offset < blob.size:
             self._remote.transport.cancel.check()
@@ -177,9 +176,9 @@ class Sessions:
             count = end + 1 - session.offset
             body: dict[str, Any] = {}
             if length > CHUNK:
-                body = {"stream": partial(self._counted, stream.next(count)), "length": count}
+                body = {"stream": partial(self._counted, partial(parts.at, session.offset, count)), "length": count}
             else:
-                body = {"body": stream.take(count)}
+                body = {"body": parts.take(session.offset, count)}
             headers = {**_OCTETS, "Content-Range": f"{session.offset}-{end}"}
             answer = self._sent(self._request(PATCH_UPLOAD, session.location, blob, headers=headers, **body))
             if "body" in body:
@@ -264,7 +263,7 @@ class Sessions:
     def _sent(self, request: Request) -> Answer:
         """Sends. A missing repository gets a hint."""
         try:
-            return self._remote.sent(request)
+            return self._remote.transport.send(request)
         except NotFound as error:
             if request.operation == POST_UPLOAD.operation:
                 error.hint = "some registries need the repository to be created first: create it, or check its name"
@@ -309,8 +308,8 @@ class Sessions:
             message = f"uploaded {blob.digest}, the registry made {stored} of it"
             raise self._remote.refused(PUT_UPLOAD, message, f"{self._name}@{blob.digest}")
 
-    def _counted(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
-        for chunk in chunks:
+    def _counted(self, begun: Callable[[], Iterator[Chunk]]) -> Iterator[Chunk]:
+        for chunk in begun():
             self._remote.transport.cancel.check()
             yield chunk
             self._remote.transport.meter.sent(len(chunk))

@@ -164,6 +164,7 @@ PROFILES = (
         refuses={"HEAD blob": 403, "referrers": 403, "delete tag": 405, "delete manifest": 405},
         features=Features(ranges=False, referrers=False, no_deletes=True),
     ),
+    Profile(name="tokens for one request", token_uses=1),
     Profile(
         name="a proxy with narrow limits",
         login="",

@@ -16,8 +16,8 @@ from collections.abc import Collection
 from enum import IntEnum
 from typing import TypeAlias
 
-from oci.errors import InvalidReference, Refused
-from oci.registry.http.origin import Origin, origin_of, split_url
+from oci.errors import Refused
+from oci.registry.http.origin import Origin, origin_of
 
 _Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 _REMEMBERED = 60.0
@@ -110,14 +110,10 @@ class AddressPolicy:
         self._lock = threading.Lock()
         self._resolved: dict[str, tuple[tuple[str, ...], float]] = {}
 
-    def check(self, url: str, pointer: str) -> None:
-        """Raises Refused unless `url` (absolute) may be followed; `pointer` names what pointed there ("a redirect")."""
-        try:
-            origin, _ = split_url(url)
-        except InvalidReference as error:
-            raise self._refused(f"{pointer} points to something that is no web address") from error
+    def check(self, origin: Origin, pointer: str) -> None:
+        """Raises Refused unless `origin` may be asked; `pointer` names what pointed there ("a redirect")."""
         if origin.scheme == "http" and not (is_loopback(origin.host) or self._http_allowed):
-            raise self._refused(f"{pointer} points to plain http on {origin.host}")
+            raise self.refused(f"{pointer} points to plain http on {origin.host}")
         self._judge(origin.host, self._lookup(origin.host), pointer)
 
     def addresses(self, origin: Origin) -> tuple[str, ...]:
@@ -138,14 +134,14 @@ class AddressPolicy:
         if is_loopback(host):
             reach = max(reach, Reach.LOOPBACK)
         if reach is Reach.FORBIDDEN:
-            raise self._refused(f"{pointer} points to {host}, inside a private network that no registry is part of")
+            raise self.refused(f"{pointer} points to {host}, inside a private network that no registry is part of")
         if reach is Reach.PUBLIC or host in self._named:
             return
         if not self._allow_private and reach > max(map(self._reach_of_host, self._named)):
             where = "on this machine" if reach is Reach.LOOPBACK else "inside a private network"
             if host == self._host:
                 pointer = "a lock or a bundle"
-            raise self._refused(f"{pointer} points to {host}, {where}", f"{ALLOWED} allows it, if that is right")
+            raise self.refused(f"{pointer} points to {host}, {where}", f"{ALLOWED} allows it, if that is right")
 
     def _reach_of_host(self, host: str) -> Reach:
         """How near a registry is that the user named: as near as that, others may be as well."""
@@ -170,7 +166,8 @@ class AddressPolicy:
             self._resolved[host] = (addresses, now + _REMEMBERED)
         return addresses
 
-    def _refused(self, message: str, hint: str = "") -> Refused:
+    def refused(self, message: str, hint: str = "") -> Refused:
+        """The error for what a registry points to."""
         return Refused(
             message,
             side=self._side,

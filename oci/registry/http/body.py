@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from oci.cancel import CancelToken
-from oci.digest import Chunk
+from oci.digest import Chunk, end_read
 
 PIECE = 512 << 10
 """Bytes of a body that are received before they are passed on. Each costs a turn of its thread: in pieces of 256 KiB a
@@ -34,12 +34,22 @@ _CHUNK_SIZE = re.compile(rb"([0-9a-fA-F]{1,16})[ \t]*(?:;.*)?")
 
 class WireError(Exception):
     """A connection failed or broke HTTP. The cause is the OSError, where there was one. `timed_out`: nothing came in
-    time. `connecting`: no request has been sent. `unanswered`: the peer closed before the first byte of an answer."""
+    time. `connecting`: no request has been sent. `unanswered`: the peer closed before the first byte of an answer.
+    `hint`: what to do, where that isn't about the registry; `lasting`: another attempt fails as well."""
 
     def __init__(
-        self, message: str, *, timed_out: bool = False, connecting: bool = False, unanswered: bool = False
+        self,
+        message: str,
+        *,
+        timed_out: bool = False,
+        connecting: bool = False,
+        unanswered: bool = False,
+        hint: str = "",
+        lasting: bool = False,
     ) -> None:
         super().__init__(message)
+        self.hint = hint
+        self.lasting = lasting
         self.timed_out = timed_out
         self.connecting = connecting
         self.unanswered = unanswered
@@ -227,27 +237,39 @@ BUFFERS = Buffers(64)
 
 
 class Parts:
-    """Hands out a stream in parts of so many bytes."""
+    """Hands out a blob in parts. `read` begins it at an offset: once for all parts that follow one another, and again
+    for one that has to be sent a second time."""
 
-    def __init__(self, stream: Iterator[Chunk]) -> None:
-        self._stream = stream
+    def __init__(self, read: Callable[[int], Iterator[Chunk]]) -> None:
+        self._read = read
+        self._position = 0
+        self._stream: Iterator[Chunk] | None = None
         self._unread = memoryview(b"")
 
-    def next(self, count: int) -> Iterator[Chunk]:
-        """Yields the next `count` bytes, or those that remain."""
+    def at(self, offset: int, count: int) -> Iterator[Chunk]:
+        """Yields `count` bytes, or those that remain."""
+        if self._stream is None or offset != self._position:
+            self.close()
+            self._stream, self._position, self._unread = self._read(offset), offset, memoryview(b"")
         while count:
             piece = self._unread if len(self._unread) else memoryview(next(self._stream, b""))
             if not len(piece):
                 return
             now, self._unread = piece[:count], piece[count:]
             count -= len(now)
+            self._position += len(now)
             yield now
 
-    def take(self, count: int) -> memoryview:
-        """Returns the next `count` bytes, or those that remain, in pages of their own: the heap of each thread would
-        keep as much again for the next time."""
+    def close(self) -> None:
+        if self._stream is not None:
+            end_read(self._stream)
+            self._stream = None
+
+    def take(self, offset: int, count: int) -> memoryview:
+        """Returns `count` bytes, or those that remain, in pages of their own: the heap of each thread would keep as
+        much again for the next time."""
         data, filled = memoryview(mmap.mmap(-1, count)), 0
-        for piece in self.next(count):
+        for piece in self.at(offset, count):
             data[filled : filled + len(piece)] = piece
             filled += len(piece)
         return data[:filled]

@@ -25,6 +25,7 @@ from oci.errors import InvalidInput, InvalidReference
 from oci.output import check_no_pipe
 from oci.registry.http.address_policy import AddressPolicy, is_loopback
 from oci.registry.http.body import Response, WireError
+from oci.registry.http.errors import PROXY_LOGIN
 from oci.registry.http.http1 import Connection, Socket, shut_down
 from oci.registry.http.origin import Origin, Proxy, normal_host, origin_of
 from oci.registry.options import RegistryOptions
@@ -198,24 +199,47 @@ class Connections:
         raise problem
 
     def _through(self, proxy: Proxy, origin: Origin) -> Socket:
-        """A connection to a proxy, for https with a tunnel to the host (RFC 9110, 9.3.6)."""
-        self._policy.check(f"{origin}/", "an answer")
-        answers = socket.getaddrinfo(proxy.origin.host, proxy.origin.port, type=socket.SOCK_STREAM)
-        plain = self._dial(tuple(dict.fromkeys(str(answer[4][0]) for answer in answers)), proxy.origin.port)
-        sock: Socket = plain
-        if proxy.origin.scheme == "https":
-            sock = self._with_tls(plain, proxy.origin.host, probe=False)
-        if origin.scheme == "http":
+        """A connection to a proxy, for https with a tunnel to the host (RFC 9110, 9.3.6). What fails there is said of
+        the proxy, and is nothing that the registry did."""
+        self._policy.check(origin, "an answer")
+        status = 200
+        try:
+            answers = socket.getaddrinfo(proxy.origin.host, proxy.origin.port, type=socket.SOCK_STREAM)
+            sock: Socket = self._dial(tuple(dict.fromkeys(str(answer[4][0]) for answer in answers)), proxy.origin.port)
+            if proxy.origin.scheme == "https":
+                sock = self._with_tls(sock, proxy.origin.host, probe=False)
+            if origin.scheme == "https":
+                status = self._ask_for_tunnel(sock, proxy, origin)
+        except (OSError, WireError) as error:
+            why = _why(error) if isinstance(error, OSError) else str(error)
+            timed_out = isinstance(error, TimeoutError) or (isinstance(error, WireError) and error.timed_out)
+            hint = f"check that the proxy can be reached from here, or name {origin.host} in NO_PROXY"
+            raise WireError(
+                f"the proxy {proxy.origin}: {why}", timed_out=timed_out, connecting=True, hint=hint
+            ) from error
+        if 200 <= status < 300:
             return sock
+        sock.close()
+        hint = (
+            f"the proxy can't reach {origin.authority}, or doesn't permit it: ask who runs the proxy, or use NO_PROXY"
+        )
+        raise WireError(
+            f"the proxy {proxy.origin} answers {status}",
+            connecting=True,
+            hint=PROXY_LOGIN if status == 407 else hint,
+            lasting=300 <= status < 500 and status not in (408, 425, 429),
+        )
+
+    def _ask_for_tunnel(self, sock: Socket, proxy: Proxy, origin: Origin) -> int:
         place = f"{f'[{origin.host}]' if ':' in origin.host else origin.host}:{origin.port}"
         login = f"Proxy-Authorization: {proxy.authorization}\r\n" if proxy.authorization else ""
         tunnel = Connection(sock, tls=False)
-        tunnel.request(f"CONNECT {place} HTTP/1.1\r\nHost: {place}\r\n{login}".encode(), b"", None, None, 30.0)
-        answer = tunnel.answer("CONNECT", self._settings.connect_timeout)
-        if answer.status != 200:
-            sock.close()
-            raise WireError(f"the proxy {proxy.origin} answers {answer.status}", connecting=True)
-        return sock
+        try:
+            tunnel.request(f"CONNECT {place} HTTP/1.1\r\nHost: {place}\r\n{login}".encode(), b"", None, None, 30.0)
+            return tunnel.answer("CONNECT", self._settings.connect_timeout).status
+        except WireError:
+            tunnel.close()
+            raise
 
     def _with_tls(self, sock: Socket, host: str, *, probe: bool) -> Socket:
         context = _probing() if probe else self._context()
@@ -303,6 +327,11 @@ def _why(error: OSError) -> str:
 def parse_proxy(text: str) -> Proxy:
     """Reads `http://[USER:PASSWORD@]HOST[:PORT]`, with https or without a scheme as well. Raises InvalidInput."""
     scheme, _, authority_and_path = text.rpartition("://")
+    if scheme.lower().startswith("socks"):
+        raise InvalidInput(
+            f"the proxy can't be used: {scheme}:// is a SOCKS proxy",
+            hint="name an HTTP proxy in HTTPS_PROXY (it goes before ALL_PROXY), or the registry's host in NO_PROXY",
+        )
     login, _, authority = authority_and_path.partition("/")[0].rpartition("@")
     try:
         origin = origin_of(authority, scheme.lower() or "http")
@@ -358,17 +387,18 @@ def _matches(origin: Origin, entry: str) -> bool:
         return False
     if address is not None or _address(host) is not None:
         return address == _address(host)
-    below = host.startswith((".", "*."))
     try:
         domain = normal_host(host.removeprefix("*").removeprefix("."))
     except InvalidReference:
         return False
     # Go leaves the domain itself out where the entry begins with a dot, curl doesn't: without a proxy is what is meant.
-    return origin.host == domain or origin.host.endswith(f".{domain}") or (below and origin.host == domain)
+    return origin.host == domain or origin.host.endswith(f".{domain}")
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """An IPv4 address in an IPv6 one (`::ffff:10.1.2.3`) is the former, as in Go."""
     try:
-        return ipaddress.ip_address(host)
+        address = ipaddress.ip_address(host)
     except ValueError:
         return None
+    return getattr(address, "ipv4_mapped", None) or address

@@ -28,10 +28,12 @@ ERROR_LIMIT = 64 << 10
 _SHORTEST_SECRET = 4
 """Characters of a password that is taken out of a text: less would take out half of it."""
 
+PROXY_LOGIN = "the proxy wants a login: HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT (HTTP_PROXY for plain http)"
 _USER = re.compile(r"//[^/@\s]*@")
 _EXCERPT = 200
 _HINTS = {
     404: "check the name, and that this identity may read it",
+    407: PROXY_LOGIN,
     413: "something between here and the registry limits the size of requests: set a chunk size",
 }
 
@@ -74,7 +76,8 @@ class Failures:
         if "CERTIFICATE_VERIFY_FAILED" in cause:
             cause = f"its certificate isn't trusted: {cause}"
         problem = self._of(Unavailable, f"{request.method} {shown(url)}: {cause}", request)
-        problem.hint = "check that the registry can be reached from here"
+        problem.hint = error.hint or "check that the registry can be reached from here"
+        problem.retryable = not error.lasting
         advice = tls_advice(cause)
         if advice:
             problem.hint, problem.retryable = advice, False
@@ -84,12 +87,6 @@ class Failures:
         """For an answer that can't be worked with."""
         problem = self._of(Refused, message, request)
         problem.hint = hint
-        return problem
-
-    def login_ran_out(self, request: Request) -> StoreError:
-        """For a challenge in the middle of a body that can't be sent again from here."""
-        problem = self._of(Unavailable, "the login ran out while a body was being sent", request)
-        problem.status = 401
         return problem
 
     def unwanted(

@@ -23,7 +23,7 @@ class Scope(msgspec.Struct, frozen=True):
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """Statuses in `expect` are given to the caller; any other is raised. `kind` is what is counted: manifest, blob,
-    upload, tags, referrers, catalog. A body that is a `stream` has a `length`, and is sent once."""
+    upload, tags, referrers, catalog. A body that is a `stream` has a `length`; each call begins it anew."""
 
     method: str
     target: Target
@@ -37,7 +37,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     stream: Callable[[], Iterator[Chunk]] | None = None
     length: int | None = None
     retry: bool = True
-    follow: bool = True
+    stays: bool = False
+    """Redirects to another origin aren't followed."""
 
     @property
     def is_large(self) -> bool:

@@ -21,7 +21,7 @@ import msgspec
 from oci import __version__
 from oci.cancel import CancelToken
 from oci.digest import end_read
-from oci.errors import InvalidReference, Refused, StoreError
+from oci.errors import InvalidReference, StoreError
 from oci.meter import Meter
 from oci.registry.auth import REFUSALS, Authenticator
 from oci.registry.credentials.chain import Credentials
@@ -44,10 +44,16 @@ PAGE_LIMIT = 16 << 20
 
 _USER_AGENT = f"transship/{__version__}"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_WITH_BODY = frozenset({307, 308})
+"""Redirects that keep the method and the body (RFC 9110, 15.4.8 and 15.4.9): those of a write."""
+
 _ORDINARY = re.compile(r"(?:/[\w~-][\w.~-]*)+/?(?:\?[\w.~%=&:+/-]*)?", re.ASCII)
 """A path, perhaps with a query, in which nothing is relative, encoded or to be encoded."""
 
 _REDIRECT_LIMIT = 10
+_LOGINS = 50
+"""Times that a request is sent with a login: as many threads may share a token that is good for a single request."""
+
 _log = logging.getLogger("transship.http")
 
 
@@ -89,11 +95,10 @@ class Transport:
             registry,
             side=side,
             credentials=credentials,
-            guard=self.policy,
             meter=meter,
             service=self._ask_token_service,
             ask_base=self._ask_base,
-            own_address=self._own_scheme,
+            realm=self._realm,
         )
         self._failures = Failures(side, registry, cancel)
         self._connections = Connections(registry, settings, side, self.policy)
@@ -198,25 +203,24 @@ class Transport:
             self.pace.slow_down(request.family, started, requested_wait, everything=error.status == 503)
 
     def _logged_in(self, answer: OpenAnswer, request: Request) -> str:
-        """Sends with the login, and answers one challenge, not a second: a login that is refused stays refused. Only
-        the registry itself may ask for our login (class of CVE-2020-15157). Gives the Authorization sent last."""
-        again = False
-        while True:
-            sent = "" if request.target.anonymous else self.login.authorization(request.scopes)
+        """Sends with the login, and answers a challenge. Only the registry itself may ask for our login (class of
+        CVE-2020-15157). Gives the Authorization sent last."""
+        sent = "" if request.target.anonymous else self.login.authorization(request.scopes)
+        for tries in range(_LOGINS):
             is_own = self._follow(answer, request, sent)
             status = answer.status
             if is_own and self._recognise is not None and not self._settled.is_set():
                 self._recognise(answer.headers)
-            if status not in REFUSALS or not is_own or request.target.anonymous or not request.scopes:
-                return sent
-            if request.stream is not None and status != 401:
-                return sent
-            if not self.login.refused(status, answer.headers, request.scopes, sent, again):
-                return sent
-            if request.stream is not None:
-                raise self._failures.login_ran_out(request)
+            if not is_own or request.target.anonymous or not request.scopes:
+                break
+            if status not in REFUSALS or (request.stream is not None and status != 401):
+                break
+            other = self.login.refused(status, answer.headers, request.scopes, sent, again=tries > 0)
+            if other is None:
+                break
             answer.drop()
-            again = True
+            sent = other
+        return sent
 
     def _ask_base(self) -> Mapping[str, str]:
         """The headers of `GET /v2/` without a login (distribution-spec, end-1); none when there is no answer."""
@@ -229,24 +233,32 @@ class Transport:
             return response.headers
         return {}
 
+    def _realm(self, realm: str) -> Target:
+        """The target of a realm, which is absolute, or a path of the registry's own."""
+        is_path = realm.startswith("/") and not realm.startswith("//")
+        return self._judged(realm, f"{self._origin}/" if is_path else "", "the token realm")
+
     def _follow(self, answer: OpenAnswer, request: Request, authorization: str) -> bool:
-        """Sends, and follows the redirects of reads, without the login to another origin, nor back from there: it was
-        another's choice where to. Gives whether the answer is the registry's own."""
+        """Sends, and follows redirects: a write with its body, and without the login to another origin, nor back from
+        there: it was another's choice where to. Gives whether the answer is the registry's own."""
         if not self._scheme_known:
             self._find_scheme(request)
         origin, path = request.target.origin or self._origin, request.target.path
+        redirects = _REDIRECTS if request.method in ("GET", "HEAD") else _WITH_BODY
         is_own = True
         for _ in range(_REDIRECT_LIMIT + 1):
             is_own = is_own and origin == self._origin
             response, url = self._exchange(request, origin, path, authorization if is_own else "")
             answer.take(response, url)
+            if is_own and authorization and response.status != 401:
+                self.login.accepted(request.scopes, authorization)
             location = response.headers.get("location")
-            if not location or response.status not in _REDIRECTS or not request.follow:
+            if not location or response.status not in redirects:
                 return is_own
-            if request.method not in ("GET", "HEAD"):
+            target = self._judged(location, url, "a redirect")
+            if request.stays and target.origin != origin:
                 return is_own
             answer.drop()
-            target = self._judged(location, url, "a redirect")
             origin, path = target.origin or origin, target.path
         raise self._failures.refused(f"more than {_REDIRECT_LIMIT} redirects", request)
 
@@ -306,7 +318,7 @@ class Transport:
         an answer in plain http counts away from this machine: whoever can cut a connection could ask for it."""
         cause = error.__cause__
         text = str(cause).upper()
-        if isinstance(cause, TimeoutError) or "CERTIFICATE" in text:
+        if error.hint or isinstance(cause, TimeoutError) or "CERTIFICATE" in text:  # a hint: it was the proxy
             return False
         spoken = isinstance(cause, ssl.SSLError) and any(
             sign in text for sign in ("WRONG_VERSION", "RECORD", "HTTP_REQUEST")
@@ -317,32 +329,20 @@ class Transport:
 
     def _judged(self, location: str, base: str, pointer: str) -> Target:
         """The target that `location` names, relative to `base`, once the address policy agrees. A target on the
-        registry's own origin needs no judgement: it was connected to."""
+        registry's own origin needs no judgement: it was connected to. Behind a proxy that ends TLS a registry often
+        names itself with http: that isn't followed, TLS is kept. One that speaks no TLS may name itself with https."""
         own_prefix = f"{self._origin}/"
         path = location.removeprefix(own_prefix[:-1])
         if base.startswith(own_prefix) and path.startswith("/") and _ORDINARY.fullmatch(path):
             return Target(path, self._origin)
         try:
-            url = urljoin(base, location)
-        except ValueError:
-            url = location  # which the policy refuses
-        url = self._own_scheme(url)
-        self.policy.check(url, pointer)
-        try:
-            return absolute(url)
-        except InvalidReference as error:
-            raise Refused(f"{pointer}: {error.message}", side=self.side, store=self.registry) from error
-
-    def _own_scheme(self, url: str) -> str:
-        """The URL, with the registry's own scheme where it leads to the registry, and its host where it has none.
-        Behind a proxy that ends TLS a registry often names itself with http: that isn't followed, TLS is kept. One that
-        speaks no TLS may name itself with https."""
-        with contextlib.suppress(InvalidReference):
-            is_path = url.startswith("/") and not url.startswith("//")
-            origin, path = split_url(f"{self._origin}{url}" if is_path else url)
-            if origin == origin_of(self.registry, origin.scheme):
-                return f"{self._origin}{path}"
-        return url
+            origin, path = split_url(urljoin(base, location))
+        except (InvalidReference, ValueError) as error:
+            raise self.policy.refused(f"{pointer} points to something that is no web address") from error
+        if origin == origin_of(self.registry, origin.scheme):
+            origin = self._origin
+        self.policy.check(origin, pointer)
+        return Target(path, origin)
 
     def _check(self, answer: OpenAnswer, request: Request, sent: str) -> None:
         """Raises the error that an unexpected status means, and RateLimited where the quota has to be spared."""
@@ -360,10 +360,9 @@ class Transport:
     def _ask_token_service(self, method: str, url: str, headers: Mapping[str, str], form: Mapping[str, str]) -> Answer:
         """Sends one request to a token service. Its challenges are never answered; redirects are followed to the
         service itself alone, as the login goes with them."""
-        target = absolute(url)
         request = Request(
             method=method,
-            target=target,
+            target=absolute(url),
             kind="token",
             scopes=(),
             operation="logging in",
@@ -371,21 +370,13 @@ class Transport:
             expect=frozenset({200, 400, 401, 403, 404, 405, 501}),
             headers={**headers, **({"Content-Type": "application/x-www-form-urlencoded"} if form else {})},
             body=urlencode(form).encode() if form else b"",
+            stays=True,
         )
         attempts: Attempts | None = None
         while True:
             answer = self._open_answer(request, None)
             try:
-                for _ in range(_REDIRECT_LIMIT):
-                    answer.take(*self._exchange(request, target.origin or self._origin, target.path, ""))
-                    location = answer.headers.get("location", "")
-                    if method != "GET" or answer.status not in _REDIRECTS or not location:
-                        break
-                    following = self._judged(location, answer.url, "a redirect of the token service")
-                    if following.origin != target.origin:
-                        break
-                    answer.drop()
-                    target = following
+                self._follow(answer, request, "")
                 self._check(answer, request, request.headers.get("Authorization", ""))
                 return Answer(answer.status, answer.headers, answer.read(PAGE_LIMIT), answer.url)
             except StoreError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import ssl
 import subprocess
@@ -11,13 +12,15 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.servers import profile_registry
 from tests.servers.certificates import Certificates, make_certificates
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.htpasswd import PASSWORD, USER, write_htpasswd
+from tests.servers.profile_registry import Profile, ProfileRegistry
 from tests.servers.strict_registry import Features, StrictRegistry
 from tests.servers.token_service import TokenService
 from tests.support.command import PROGRAM, transship
-from tests.support.content import bundle, image, index, push
+from tests.support.content import bundle, image, index, layer, noise, push
 
 
 @pytest.fixture(scope="module")
@@ -218,3 +221,43 @@ def test_a_registry_that_only_a_lock_names_gets_no_login_of_the_command_line(
         }
         transship(*command, *ca, environ=by_name)
         assert 404 in {seen.status for seen in stranger.requests()}
+
+
+def test_every_command_at_a_token_service_whose_tokens_are_good_for_one_request(tmp_path: Path) -> None:
+    """Each costs as many tokens as its requests, and those with which that was found out."""
+    with ProfileRegistry(Profile(name="once", token_uses=1)) as once, StrictRegistry() as plain:
+        root = index([image(number, layers=(noise(1, 1_500_000), layer(number, 100_000))) for number in range(6)])
+        listed = push(plain.url, "lib/app", root, "v1")
+        folder = tmp_path / "config"
+        (folder / ".imgpkg").mkdir(parents=True)
+        (folder / "large").write_bytes(noise(2, 1_500_000).data)
+        images = f"apiVersion: imgpkg.carvel.dev/v1alpha1\nkind: ImagesLock\nimages:\n- image: {listed}\n"
+        (folder / ".imgpkg" / "images.yml").write_text(images)
+        (tmp_path / "mirrors.yaml").write_text(
+            f"version: 1\nregistries: {{'{once.host}': {{retries: 0}}}}\nmirrors:\n"
+            f"  - {{name: app, source: {{repository: {once.host}/bundle}}, tags: [{{allow: [v1]}}], "
+            f"destinations: [{{repository: {once.host}/mirrored}}]}}\n"
+        )
+        login = base64.b64encode(f"{profile_registry.USER}:{profile_registry.PASSWORD}".encode()).decode()
+        (tmp_path / "config.json").write_text(json.dumps({"auths": {once.host: {"auth": login}}}))
+        tar, chunks = str(tmp_path / "bundle.tar"), ["--registry-chunk-size", "300000"]
+        for command in (
+            ["push", "-b", f"{once.host}/bundle:v1", "-f", str(folder)],
+            ["copy", "-b", f"{once.host}/bundle:v1", "--to-repo", f"{once.host}/copied"],
+            ["copy", "-b", f"{once.host}/bundle:v1", "--to-repo", f"{once.host}/chunks", *chunks],
+            ["copy", "-b", f"{once.host}/copied:v1", "--to-tar", tar],
+            ["copy", "--tar", tar, "--to-repo", f"{once.host}/imported"],
+            ["pull", "-b", f"{once.host}/imported:v1", "-o", str(tmp_path / "pulled")],
+            ["mirror", "run", "-f", str(tmp_path / "mirrors.yaml")],
+        ):
+            tokens, seen = len(once.tokens), len(once.seen)
+            retries = [] if command[0] == "mirror" else ["--registry-retry-count", "0"]
+            done = transship(*command, *retries, environ={"DOCKER_CONFIG": str(tmp_path)})
+            assert done.code == 0, (command, done.err)
+            statuses = [request.status for request in once.seen[seen:] if not request.path.startswith("/token")]
+            accepted = sum(status != 401 for status in statuses)
+            assert len(once.tokens) - tokens <= accepted + 50
+            assert len(statuses) - accepted <= 50
+        assert root.digest in once.store.repositories["imported"].manifests
+        assert "v1" in once.store.repositories["mirrored"].tags
+        assert (tmp_path / "pulled" / "large").read_bytes() == noise(2, 1_500_000).data

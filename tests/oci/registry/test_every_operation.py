@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from oci.descriptor import Descriptor
 from oci.digest import digest_of
 from oci.manifest import parse_manifest
+from oci.registry import sessions
 from oci.registry.repository import RegistryRepository
 from oci.store import BlobOutcome, reader_of
 from tests.oci.registry.conftest import Client
@@ -113,7 +116,7 @@ def test_locations(make_client: Make, form: str, chunk_size: int, monkeypatch: p
 @pytest.mark.parametrize("chunk_size", [0, 400_000])
 @pytest.mark.parametrize("closes", [True, False], ids=["in the middle of the body", "after the body"])
 @pytest.mark.parametrize("bare", [True, False], ids=["without a challenge", "with one"])
-@pytest.mark.parametrize("uses", [2, 3])
+@pytest.mark.parametrize("uses", [1, 2, 3])
 def test_tokens_for_few_requests(make_client: Make, uses: int, bare: bool, closes: bool, chunk_size: int) -> None:
     uses_left = {"": 0}
 
@@ -138,6 +141,114 @@ def test_tokens_for_few_requests(make_client: Make, uses: int, bare: bool, close
     with Quirky(ends) as server:
         every_operation(make_client(BOB, chunk_size=chunk_size).repository(server.host, "a/b"))
         assert server.store.blobs[digest_of(LARGE)] == LARGE
+
+
+def early(call: Any, status: int, **headers: str) -> None:
+    """Answers before the body's end and ends the connection as Go's net/http does: it says so, and reads what is still
+    sent, or the answer would be lost with it."""
+    call.answer(status, b"{}", Connection="close", **headers)
+    call.close_connection = True
+    call._drain()
+
+
+class CountedTokens(Quirky):
+    """Each token is good for so many requests, and for no more."""
+
+    def __init__(self, uses: int, *, closes: bool = False) -> None:
+        super().__init__(self.answered)
+        self.uses = uses
+        self.closes = closes
+        self.left: dict[str, int] = {}
+        self.refused = 0
+        self.lock = threading.Lock()
+
+    def answered(self, call: Any, path: str) -> bool:
+        if path == "/token":
+            with self.lock:
+                token = f"t{len(self.left)}"
+                self.left[f"Bearer {token}"] = self.uses
+            call.answer(200, json.dumps({"token": token, "expires_in": 300}).encode())
+            return True
+        sent = call.headers.get("Authorization", "")
+        with self.lock:
+            left = self.left.get(sent, 0)
+            self.left[sent] = left - 1
+            self.refused += not left > 0
+        if left > 0:
+            return False
+        challenge = {"WWW_Authenticate": f'Bearer realm="{self.url}/token",service="s"'}
+        if self.closes and call._length_left:
+            early(call, 401, **challenge)
+        else:
+            call._drain()
+            call.answer(401, b"{}", **challenge)
+        return True
+
+
+@pytest.mark.parametrize("chunk_size", [0, 400_000])
+@pytest.mark.parametrize("uses", [1, 3])
+def test_tokens_for_few_requests_and_many_threads(make_client: Make, uses: int, chunk_size: int) -> None:
+    """Each thread gets a token that others have not used up, and no more are fetched than requests need."""
+    datas = [random.Random(number).randbytes(100_000 if number % 2 else 1000) for number in range(60)]
+    with CountedTokens(uses, closes=True) as server:
+        client = make_client(BOB, chunk_size=chunk_size, retries=0)
+        store = client.repository(server.host, "a/b")
+
+        def upload(data: bytes) -> bytes:
+            blob = Descriptor("application/octet-stream", digest_of(data), len(data))
+            store.put_blob(blob, reader_of(data), fresh=True)
+            return b"".join(store.read_blob(blob))
+
+        with ThreadPoolExecutor(20) as threads:
+            assert list(threads.map(upload, datas)) == datas
+        accepted = sum(count for kind, count in client.counts.items() if "token" not in kind) - server.refused
+        assert len(server.left) <= accepted / uses * 2 + 20
+        before = server.refused
+        every_operation(store)
+        assert server.refused == before, "what a token is good for is known by now"
+
+
+def streamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has chunks of 500,000 bytes sent as they are read, as those of 64 MiB are."""
+    for name, value in {"LONG": 1_000_000, "STREAMED": 500_000, "CHUNK": 100_000}.items():
+        monkeypatch.setattr(sessions, name, value)
+
+
+@pytest.mark.parametrize("closes", [True, False], ids=["in the middle of the body", "after the body"])
+def test_tokens_for_one_request_and_chunks_that_stream(
+    make_client: Make, closes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streamed(monkeypatch)
+    with CountedTokens(1, closes=closes) as server:
+        every_operation(make_client(BOB, retries=0).repository(server.host, "a/b"))
+        assert server.store.blobs[digest_of(LARGE)] == LARGE
+
+
+@pytest.mark.parametrize("reads", [True, False], ids=["after the body", "before the body"])
+@pytest.mark.parametrize("method", ["PUT", "PATCH"])
+def test_a_body_that_streams_is_redirected(
+    make_client: Make, method: str, reads: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if method == "PATCH":
+        streamed(monkeypatch)
+    moved: list[str] = []
+
+    def moves(call: Any, path: str) -> bool:
+        if call.command != method or "/uploads/" not in path or "moved" in call.query:
+            return False
+        moved.append(path)
+        location = f"{call.path}{'&' if '?' in call.path else '?'}moved=1"
+        if reads:
+            call._drain()
+            call.answer(307, Location=location)
+        else:
+            early(call, 307, Location=location)
+        return True
+
+    with Quirky(moves) as server:
+        every_operation(make_client(retries=0).repository(server.host, "a/b"))
+        assert server.store.blobs[digest_of(LARGE)] == LARGE
+    assert moved
 
 
 @pytest.mark.parametrize("status", [429, 503])

@@ -16,6 +16,7 @@ from oci.digest import digest_of
 from oci.errors import StoreError
 from oci.manifest import parse_manifest
 from oci.reference import Repository
+from oci.registry.repository import RegistryRepository
 from oci.relocation.verify import verify_names
 from oci.store import BlobOutcome, reader_of
 from tests.oci.registry.conftest import Client
@@ -114,6 +115,32 @@ def test_every_write_follows_a_redirect_with_its_body(
             store.delete_manifest(digest_of(IMAGE.raw))
             assert not server.store.repositories["a/b"].manifests
             assert bool(other.requests()) == elsewhere
+
+
+@pytest.mark.parametrize("moves", ["PUT /uploads/", "PUT /manifests/", "DELETE /manifests/"])
+def test_a_redirect_that_leads_nowhere_is_no_success(make_client: Callable[..., Client], moves: str) -> None:
+    method, _, part = moves.partition(" ")
+
+    def moved(call: Any, path: str) -> bool:
+        if call.command != method or part not in path:
+            return False
+        call._drain()
+        call.answer(307)
+        return True
+
+    with Quirky() as server:
+        push(server.url, "a/b", IMAGE, "v1")
+        server.quirk = moved
+        store = make_client(retries=0).repository(server.host, "a/b")
+        with pytest.raises(StoreError) as caught:
+            _written(store)
+        assert caught.value.status == 307
+
+
+def _written(store: RegistryRepository) -> None:
+    store.put_blob(BLOB, reader_of(DATA), fresh=True)
+    store.put_manifest(parse_manifest(IMAGE.raw, IMAGE.media_type), "v2")
+    store.delete_tag("v1")
 
 
 @pytest.mark.parametrize("status", [200, 202, 204])

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -21,13 +19,11 @@ from oci.descriptor import Descriptor
 from oci.digest import Digest, digest_of
 from oci.errors import InvalidInput, NotFound, Refused, Unavailable
 from oci.registry.credentials.credential import Credential
-from oci.registry.http.connections import environment_proxy
-from oci.registry.http.origin import origin_of
 from oci.registry.http.pace import Bucket
 from oci.registry.tags import catalog
 from oci.store import reader_of
 from tests.oci.registry.conftest import Client
-from tests.servers.certificates import Certificates, make_certificates
+from tests.servers.certificates import make_certificates
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.front import Front
 from tests.servers.http_server import LoopbackServer, QuietHandler
@@ -56,142 +52,6 @@ def test_a_registry_that_wants_a_client_certificate(tmp_path: Path, make_client:
 def test_a_client_certificate_that_is_none_is_named(make_client: Make, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="can't be used as a client certificate"):
         make_client(client_certificate=str(tmp_path / "no")).repository("registry.example", "a/b")
-
-
-class _Proxy(QuietHandler):
-    """Remembers what it was asked for, and refuses."""
-
-    def do_CONNECT(self) -> None:
-        owner: Any = self.server.owner  # type: ignore[attr-defined]
-        owner.asked.append(self.path)
-        self.answer(502)
-
-
-class Proxy(LoopbackServer):
-    handler = _Proxy
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked: list[str] = []
-
-
-def test_a_proxy_is_used_from_settings_and_environment_and_never_for_loopback(
-    make_client: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with Proxy() as proxy, StrictRegistry() as server:
-        with pytest.raises(Unavailable):
-            make_client(proxy=proxy.url, retries=0).repository("registry.example", "a/b").head_manifest("v1")
-        assert proxy.asked == ["registry.example:443"]
-
-        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
-        with pytest.raises(Unavailable):
-            make_client(retries=0).repository("other.example", "a/b").head_manifest("v1")
-        assert proxy.asked == ["registry.example:443", "other.example:443"]
-
-        assert make_client().repository(server.host, "a/b").head_manifest("v1") is None
-        assert len(proxy.asked) == 2
-
-
-EXEMPT = [
-    ("registry.corp.example", "corp.example", True),
-    ("registry.corp.example", ".corp.example", True),
-    ("registry.corp.example", "*.corp.example", True),
-    ("corp.example", "corp.example", True),
-    ("evilcorp.example", "corp.example", False),
-    ("registry.corp.example", "other.example, corp.example", True),
-    ("registry.corp.example", "other.example corp.example", True),
-    ("registry.corp.example:5000", "corp.example:5000", True),
-    ("registry.corp.example", "corp.example:5000", False),
-    ("registry.corp.example", "corp.example:443", True),
-    ("registry.corp.example", "*", True),
-    ("REGISTRY.Corp.Example", "CORP.example", True),
-    ("10.1.2.3", "10.0.0.0/8", True),
-    ("10.1.2.3:5000", "10.0.0.0/8", True),
-    ("11.1.2.3", "10.0.0.0/8", False),
-    ("10.1.2.3", "10.1.2.3", True),
-    ("10.1.2.3:5000", "10.1.2.3:5000", True),
-    ("10.1.2.3", "10.1.2.3:5000", False),
-    ("[2001:db8::7]", "2001:db8::/32", True),
-    ("[2001:db8::7]", "2001:db8::7", True),
-    ("[2001:db8::7]:5000", "[2001:db8::7]:5000", True),
-    ("registry.corp.example", "10.0.0.0/8", False),
-    ("registry.corp.example", "10.0.0.0/99,,", False),
-    ("registry.corp.example", "", False),
-]
-
-
-@pytest.mark.parametrize(("host", "text", "exempt"), EXEMPT, ids=[f"{host}-{text}" for host, text, _ in EXEMPT])
-def test_no_proxy_is_read_as_go_and_curl_read_it(host: str, text: str, exempt: bool) -> None:
-    for name in ("NO_PROXY", "no_proxy"):
-        environ = {"HTTPS_PROXY": "http://proxy.example:3128", name: text}
-        assert (environment_proxy(origin_of(host), environ) is None) == exempt
-
-
-@pytest.mark.parametrize(
-    ("text", "origin", "has_login"),
-    [
-        ("proxy.example:3128", "http://proxy.example:3128", False),
-        ("http://proxy.example:3128/", "http://proxy.example:3128", False),
-        ("https://proxy.example", "https://proxy.example", False),
-        ("user:p%40ss@proxy.example:3128", "http://proxy.example:3128", True),
-    ],
-)
-def test_a_proxy_is_written_with_and_without_a_scheme(text: str, origin: str, has_login: bool) -> None:
-    proxy = environment_proxy(origin_of("registry.example"), {"HTTPS_PROXY": text})
-    assert proxy is not None
-    assert str(proxy.origin) == origin
-    assert bool(proxy.authorization) == has_login
-
-
-class _TlsProxy(QuietHandler):
-    """A tunnel (RFC 9110, 9.3.6) over TLS."""
-
-    def do_CONNECT(self) -> None:
-        owner: Any = self.server.owner  # type: ignore[attr-defined]
-        owner.tunnels.append(self.path)
-        host, _, port = self.path.rpartition(":")
-        with socket.create_connection((host, int(port))) as far:
-            self.send_response(200)
-            self.end_headers()
-            back = threading.Thread(target=self._pump, args=(far, self.connection), daemon=True)
-            back.start()
-            self._pump(self.connection, far)
-            back.join()
-        self.close_connection = True
-
-    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65_536):
-                sink.sendall(data)
-        with contextlib.suppress(OSError):
-            sink.shutdown(socket.SHUT_RDWR)
-
-
-class TlsProxy(LoopbackServer):
-    handler = _TlsProxy
-
-    def __init__(self, made: Certificates) -> None:
-        super().__init__()
-        self.tunnels: list[str] = []
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(made.certificate, made.key)
-        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
-        self.url = f"https://{self.host}"
-
-
-def test_tls_inside_the_tls_of_a_proxy(tmp_path: Path, make_client: Make) -> None:
-    made = make_certificates(tmp_path / "certificates")
-    data = bytes(range(256)) * 4000
-    blob = Descriptor("application/octet-stream", digest_of(data), len(data))
-    with (
-        DockerRegistry(tmp_path / "registry", certificate=made.certificate, key=made.key) as server,
-        TlsProxy(made) as proxy,
-    ):
-        client = make_client(proxy=proxy.url, ca_files=(str(made.ca),))
-        store = client.repository(server.host, "a/b")
-        store.put_blob(blob, reader_of(data))
-        assert b"".join(store.read_blob(blob)) == data
-    assert set(proxy.tunnels) == {server.host}
 
 
 @pytest.mark.parametrize("chunk_size", [0, 500_000])
