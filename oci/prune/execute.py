@@ -128,7 +128,7 @@ def check_deletes(destination: Destination) -> None:
     except NotFound:
         return
     except StoreError as error:
-        if error.status not in _UNSUPPORTED:
+        if error.status not in _UNSUPPORTED and error.code != "UNSUPPORTED":
             raise
         raise Refused(
             f"this registry doesn't delete: {error.message}",
@@ -281,12 +281,29 @@ class _Work:
                 shown = self.store.head_manifest(tag)
                 if shown is not None and shown.digest != manifest.digest:
                     return f"the tag {tag} shows {shown.digest} now"
-            self.store.delete_manifest(manifest.digest)
+            try:
+                self.store.delete_manifest(manifest.digest)
+            except Refused as refusal:
+                self._untag_all(manifest, refusal)
+                self.store.delete_manifest(manifest.digest)
         except NotFound:
             return None  # a registry may take referrers away with their subject
         except TransshipError as error:
             return error
         return None
+
+    def _untag_all(self, manifest: UnwantedManifest, refusal: Refused) -> None:
+        """Takes the tags of a manifest away, none of which is wanted, for a registry that keeps a manifest while tags
+        show it (GAR). Raises `refusal` where it has none, or keeps them."""
+        if not manifest.tags or not refusal.status:
+            raise refusal
+        for tag in manifest.tags:
+            try:
+                self.store.delete_tag(tag)
+            except NotFound:
+                continue
+            except StoreError as error:
+                raise refusal from error
 
     def untag(self, tags: list[UnwantedTag]) -> None:
         """One by one. The first is looked at closely, though a manifest made for it was tried before; nothing follows a
