@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import functools
-import ipaddress
 import os
 import socket
 import ssl
@@ -27,7 +26,7 @@ from oci.registry.http.address_policy import AddressPolicy, is_loopback
 from oci.registry.http.body import Response, WireError
 from oci.registry.http.errors import PROXY_LOGIN
 from oci.registry.http.http1 import Connection, Socket, shut_down
-from oci.registry.http.origin import Origin, Proxy, normal_host, origin_of
+from oci.registry.http.origin import Origin, Proxy, is_exempt, origin_of
 from oci.registry.options import RegistryOptions
 
 if TYPE_CHECKING:
@@ -349,7 +348,7 @@ def parse_proxy(text: str) -> Proxy:
 def environment_proxy(origin: Origin, environ: Mapping[str, str] | None = None) -> Proxy | None:
     """The proxy for an origin, or None for a direct connection. Loopback addresses are never reached through one."""
     environ = os.environ if environ is None else environ
-    if is_loopback(origin.host) or _is_exempt(origin, _value(environ, "no_proxy")):
+    if is_loopback(origin.host) or is_exempt(origin, _value(environ, "no_proxy")):
         return None
     text = _value(environ, f"{origin.scheme}_proxy") or _value(environ, "all_proxy")
     return parse_proxy(text) if text else None
@@ -360,45 +359,3 @@ def _value(environ: Mapping[str, str], name: str) -> str:
     if name == "http_proxy" and "REQUEST_METHOD" in environ:
         return environ.get(name, "").strip()
     return (environ.get(name) or environ.get(name.upper()) or "").strip()
-
-
-def _is_exempt(origin: Origin, text: str) -> bool:
-    """Does NO_PROXY name the host: `*`, an address, a network, a domain with all below it (`example.com`,
-    `.example.com`, `*.example.com`), each perhaps with a port?"""
-    return any(_matches(origin, entry.lower()) for entry in text.replace(",", " ").split())
-
-
-def _matches(origin: Origin, entry: str) -> bool:
-    if entry == "*":
-        return True
-    address = _address(origin.host)
-    if "/" in entry:
-        try:
-            return address is not None and address in ipaddress.ip_network(entry, strict=False)
-        except ValueError:
-            return False
-    host, port = entry, ""
-    if entry.startswith("["):
-        host, _, port = entry[1:].partition("]")
-        port = port.removeprefix(":")
-    elif entry.count(":") == 1:
-        host, _, port = entry.partition(":")
-    if port and port != str(origin.port):
-        return False
-    if address is not None or _address(host) is not None:
-        return address == _address(host)
-    try:
-        domain = normal_host(host.removeprefix("*").removeprefix("."))
-    except InvalidReference:
-        return False
-    # Go leaves the domain itself out where the entry begins with a dot, curl doesn't: without a proxy is what is meant.
-    return origin.host == domain or origin.host.endswith(f".{domain}")
-
-
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """An IPv4 address in an IPv6 one (`::ffff:10.1.2.3`) is the former, as in Go."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return None
-    return getattr(address, "ipv4_mapped", None) or address

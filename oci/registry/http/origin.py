@@ -160,3 +160,45 @@ def named_hosts(references: Iterable[str]) -> frozenset[str]:
         if registry:
             hosts.add(canonical_host(registry))
     return frozenset(hosts)
+
+
+def is_exempt(origin: Origin, text: str) -> bool:
+    """Does NO_PROXY name the host: `*`, an address, a network, a domain with all below it (`example.com`,
+    `.example.com`, `*.example.com`), each perhaps with a port?"""
+    return any(_matches(origin, entry.lower()) for entry in text.replace(",", " ").split())
+
+
+def _matches(origin: Origin, entry: str) -> bool:
+    if entry == "*":
+        return True
+    address = _address(origin.host)
+    if "/" in entry:
+        try:
+            return address is not None and address in ipaddress.ip_network(entry, strict=False)
+        except ValueError:
+            return False
+    host, port = entry, ""
+    if entry.startswith("["):
+        host, _, port = entry[1:].partition("]")
+        port = port.removeprefix(":")
+    elif entry.count(":") == 1:
+        host, _, port = entry.partition(":")
+    if port and port != str(origin.port):
+        return False
+    if address is not None or _address(host) is not None:
+        return address == _address(host)
+    try:
+        domain = normal_host(host.removeprefix("*").removeprefix("."))
+    except InvalidReference:
+        return False
+    # Go leaves the domain itself out where the entry begins with a dot, curl doesn't: without a proxy is what is meant.
+    return origin.host == domain or origin.host.endswith(f".{domain}")
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """An IPv4 address in an IPv6 one (`::ffff:10.1.2.3`) is the former, as in Go."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
