@@ -48,6 +48,7 @@ BOUNDARIES: Mapping[str, tuple[str, ...]] = {
         "oci/prune/test_beside.py::test_nothing_follows_a_tag_that_took_its_manifest_along",
         "oci/prune/test_beside.py::test_what_a_registry_does_not_show_ends_it_or_is_said_before",
         "oci/prune/test_beside.py::test_listed_names_that_can_not_be_asked_for_are_said_before",
+        "oci/prune/test_beside.py::test_blobs_that_layouts_share_by_a_link_are_not_deleted",
     ),
     "G5 Journals, metadata and sizes are believed": (
         "oci/export/test_file_writer.py::test_what_a_forged_journal_lists_is_hashed_before_it_is_kept",

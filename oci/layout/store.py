@@ -135,14 +135,11 @@ class Layout:
     def put_manifest(self, manifest: Manifest, tag: str = "") -> None:
         """Listed in index.json under its tag, and when it has a subject: no reader would find it there otherwise."""
         if manifest.size > MANIFEST_LIMIT:  # it couldn't be read again
-            raise Refused(
-                f"the manifest has {manifest.size} bytes, and a folder holds manifests of {MANIFEST_LIMIT} at most",
-                side=self._side,
-                store=str(self._name),
-                subject=manifest.digest,
-                operation="writing the manifest",
-                hint="copy it to a registry, or into an archive of imgpkg's form",
+            message = (
+                f"the manifest has {manifest.size} bytes, and a folder holds manifests of {MANIFEST_LIMIT} at most"
             )
+            hint = "copy it to a registry, or into an archive of imgpkg's form"
+            raise self._refused(message, manifest.digest, "writing the manifest", hint)
         self._check_complete(manifest)
         if not self._is_sound(manifest.digest, manifest.size):
             self._write(manifest.digest, iter((manifest.raw,)))
@@ -154,6 +151,7 @@ class Layout:
 
     def delete_manifest(self, digest: Digest) -> None:
         with self._mapped("deleting the manifest", digest):
+            self._check_own("deleting the manifest", digest)
             if self._index.exists():
                 self._index.remove_digest(digest)
             os.unlink(self._path(digest))
@@ -170,6 +168,7 @@ class Layout:
         A copy that finds such a blob there while it is being deleted is refused in the end, and can be made again.
         """
         with self._mapped("deleting unused blobs", ""):
+            self._check_own("deleting unused blobs", "")
             files = list(self._files())
             used = {digest for digest, _ in files for digest in self._used_by(digest)}
             oldest = time.time() - ABANDONED_AFTER
@@ -190,6 +189,14 @@ class Layout:
                     name = f"{algorithm}:{entry.name}"
                     if is_digest(name) and entry.is_file(follow_symlinks=False):
                         yield parse_digest(name), entry.stat(follow_symlinks=False)
+
+    def _check_own(self, operation: str, subject: str) -> None:
+        """Raises Refused where the blobs are elsewhere, by a link: layouts that share them know of no other."""
+        root = os.path.join(self._name.path, "blobs")
+        below = [os.path.join(root, name) for name in os.listdir(root)] if os.path.isdir(root) else []
+        if link := next(filter(os.path.islink, (root, *below)), ""):
+            hint = "delete it with the tool that keeps the blobs together"
+            raise self._refused(f"{link} is a link: other layouts may use what is there", subject, operation, hint)
 
     def _used_by(self, digest: Digest) -> tuple[Digest, ...]:
         """Returns the digests that a file uses: a manifest its own and those it lists, any other file none."""
@@ -367,18 +374,15 @@ class Layout:
             hint="" if is_layout else "an image layout is a folder with the files oci-layout and index.json",
         )
 
+    def _refused(self, message: str, subject: str, operation: str, hint: str) -> Refused:
+        return Refused(message, side=self._side, store=str(self._name), subject=subject, operation=operation, hint=hint)
+
     def _fail(self, error: OSError, operation: str, subject: str) -> NoReturn:
         if error.errno in NOT_THERE:
             raise self._missing(operation, subject) from error
         if error.errno == errno.ELOOP:
-            raise Refused(
-                "not a regular file",
-                side=self._side,
-                store=str(self._name),
-                subject=subject,
-                operation=operation,
-                hint="a blob that is a symbolic link isn't followed: copy it into the layout",
-            ) from error
+            hint = "a blob that is a symbolic link isn't followed: copy it into the layout"
+            raise self._refused("not a regular file", subject, operation, hint) from error
         raise store_error(
             error, side=self._side, store=str(self._name), subject=subject, operation=operation
         ) from error

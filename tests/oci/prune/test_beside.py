@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from oci.errors import TransshipError
+from oci.errors import Refused, TransshipError
 from oci.prune.execute import PruneReport, execute
 from oci.prune.plan import PrunePlan
 from oci.relocation.request import RelocationRequest
@@ -228,6 +230,24 @@ def test_listed_names_that_can_not_be_asked_for_are_said_before(registry: Docker
         plan = planned(f"{proxy.host}/{repository}", tags=("v1",))
         assert plan.unknown[0].startswith("2 listed names are no tags, such as 'a/b'")
         assert [one.digest for one in carried_out(plan).deleted] == [OLD.digest]
+
+
+@pytest.mark.parametrize("link", ["blobs", "blobs/sha256"])
+def test_blobs_that_layouts_share_by_a_link_are_not_deleted(
+    link: str, registry: DockerRegistry, repository: str, tmp_path: Path
+) -> None:
+    for content, tag in ((OLD, "old"), (NEW, "new")):
+        push(registry.url, repository, content, tag)
+        copied(f"oci:{tmp_path}/layout", image=f"{registry.host}/{repository}:{tag}")
+    (tmp_path / "layout" / link).rename(tmp_path / "pool")
+    (tmp_path / "layout" / link).symlink_to(tmp_path / "pool")
+    shutil.copytree(tmp_path / "layout", tmp_path / "other", symlinks=True)
+    plan = planned(f"oci:{tmp_path}/layout", tags=("new",))
+
+    with pytest.raises(Refused, match="other layouts may use what is there"):
+        carried_out(plan)
+
+    assert copied(f"oci:{tmp_path}/again", image=f"oci:{tmp_path}/other:old").error is None
 
 
 def test_a_repair_beside_a_prune_loses_nothing(registry: DockerRegistry, repository: str) -> None:
