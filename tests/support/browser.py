@@ -127,6 +127,11 @@ class Browser:
         """Waits until it is on the page."""
         self._on_visible(xpath, seconds, lambda element: None)
 
+    def read(self, text: str, seconds: float = SECONDS) -> None:
+        """Waits until the page has this text. What was seen may be gone a moment later: a page draws itself anew when
+        more of what it shows arrives."""
+        until(f"{text!r} on the page", lambda: text in self.text, seconds)
+
     def _on_visible(self, xpath: str, seconds: float, action: Callable[[dict[str, str]], object]) -> None:
         """On the first one that can be seen. Pages draw themselves anew at any time, so what failed is tried again."""
         deadline = time.monotonic() + seconds

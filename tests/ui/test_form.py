@@ -135,13 +135,13 @@ def test_a_login_is_kept_and_a_relocation_is_filled_in_started_watched_and_read_
     open_page(ui, served, artifact(served, artifact_key("relocation", f"{locked.host}/{repository}")))
     browser.see("//*[normalize-space()='Complete.']")
     shot(ui, "report")
-    assert browser.run(_WIDTHS) == [690]
-    assert f"user {USER} (block {block}), {locked.host}" in browser.text
+    until("the picture", lambda: browser.run(_WIDTHS) == [690])
+    browser.read(f"user {USER} (block {block}), {locked.host}")
 
     browser.follow("//a[normalize-space()='All mirrors and the last runs']", f"/artifacts/key/{OVERVIEW}")
     browser.click("//a[contains(@href,'/artifacts/artifact/')]")
     browser.see("//*[normalize-space()='Other runs']")
-    assert f"{shop.reference} → {locked.host}/{repository}" in browser.text
+    browser.read(f"{shop.reference} → {locked.host}/{repository}")
     with httpx.Client(auth=(USER, PASSWORD)) as client:
         assert {"1.4.0", "latest"} <= set(locked.repository_tags(repository, client))
 
@@ -231,8 +231,8 @@ def test_a_failure_is_its_cause_and_its_next_step_and_the_history_shows_it(
         if end == "Failed":
             open_page(ui, served, artifact(served, artifact_key("mirror", name)))
             ui.browser.see("//*[normalize-space()='Next step:']")
+            ui.browser.read("make it in the Prefect UI (Blocks, +, Registry Credentials)")
             shot(ui, "failed")
-            assert "make it in the Prefect UI (Blocks, +, Registry Credentials)" in ui.browser.text
 
     open_page(ui, served, artifact(served, artifact_key("history", name)))
     ui.browser.see(f"//*[normalize-space()='Last runs of {name}']")
