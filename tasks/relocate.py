@@ -31,8 +31,9 @@ from oci.relocation.verify import Verification
 from oci.store import found_manifest
 from oci.units import counted, percent, show_size
 from tasks.access import Side, between
+from tasks.artifacts.markdown import with_short_digests
 from tasks.artifacts.overview import OtherLine, keep_overview
-from tasks.artifacts.pages import relocation_page, with_short_digests
+from tasks.artifacts.pages import relocation_page
 from tasks.artifacts.report import REFUSED, artifact_key, emit, percent_shown, write_page, write_table
 from tasks.fleet.limits import limits_of
 from tasks.run import ONCE, REPEATABLE, Run, current, remembered, shared_out

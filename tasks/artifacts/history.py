@@ -14,7 +14,7 @@ from prefect.logging import get_run_logger
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from oci.units import show_size
-from tasks.artifacts.pages import table
+from tasks.artifacts.markdown import table
 from tasks.artifacts.picture import COLOURS, FAINT, MARGIN, WIDTH, box, embedded, label, svg
 from tasks.artifacts.report import artifact_key
 

@@ -21,8 +21,8 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.logging import get_run_logger
 from pydantic import BaseModel, Field, ValidationError
 
-from oci.units import show_size
-from tasks.artifacts.pages import code, page, table, text
+from oci.units import counted, show_size
+from tasks.artifacts.markdown import code, page, table, text
 from tasks.artifacts.report import OVERVIEW, artifact_key
 
 MOST_MIRRORS = 500
@@ -166,7 +166,8 @@ def overview_page(overview: Overview) -> str:
         for run in reversed(overview.others)
     ]
     wrong = sum(line.succeeded is False or bool(line.drift) for line in overview.mirrors.values())
-    verdict = f"**{wrong} of {len(mirrors)} mirrors need a look.**" if wrong else "All mirrors are up to date."
+    look = "needs a look" if wrong == 1 else "need a look"
+    verdict = f"**{wrong} of {counted(len(mirrors), 'mirror')} {look}.**" if wrong else "All mirrors are up to date."
     return page(
         "Overview",
         [verdict, ""] if mirrors else [],

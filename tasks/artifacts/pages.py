@@ -1,14 +1,10 @@
-"""Markdown pages of the results of runs, for artifacts.
-
-Text from registries, tags, labels and error messages is escaped: it must not become a link, an image or a table cell.
-"""
+"""Markdown pages of the results of runs, for artifacts."""
 
 from __future__ import annotations
 
 import os
-import re
-import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 
 from oci.bundle.results import DescribeReport, PullReport, PushReport
 from oci.errors import cause_and_step
@@ -17,6 +13,7 @@ from oci.mirror.results import MirrorReport
 from oci.prune.results import PruneRunReport
 from oci.relocation.report import ImageTraffic, RelocationReport, Traffic, VerificationReport, short_subject
 from oci.units import counted, show_size
+from tasks.artifacts.markdown import code, facts, in_full, page, table, text
 from tasks.artifacts.picture import bytes_picture, embedded, in_words
 
 ROWS = 500
@@ -24,41 +21,6 @@ ROWS = 500
 
 NOT_COMPLETE = "**Not complete; it has no name.** What is stored isn't sent again next time."
 _FAILURES = 200
-_LINE = 100
-"""Characters of a line in a block that doesn't wrap by itself."""
-
-_ADDRESS = re.compile(r":/(?=/)|www(?=\.)|@(?=[\w-]+\.)", re.IGNORECASE)  # GitHub Flavored Markdown, 6.9 "Autolinks"
-_ESCAPES = str.maketrans({sign: f"\\{sign}" for sign in "\\`*_[]<>|~&"})
-
-
-def text(value: object) -> str:
-    """Escapes one line of plain text. The newer UI makes links of addresses, of mail too, also where a character is an
-    entity: a space without width stands in them."""
-    plain = "".join(sign if sign.isprintable() else " " for sign in str(value))
-    return _ADDRESS.sub("\\g<0>\u200b", plain.translate(_ESCAPES))
-
-
-def code(value: object) -> str:
-    """Shows one line in a code span, where nothing but the backtick and the end of a table cell has a meaning."""
-    safe = "".join(sign if sign.isprintable() else " " for sign in str(value)).replace("`", "'").replace("|", "\\|")
-    return f"`{safe}`" if safe else ""
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Returns the lines of a table. Cells are Markdown: text from outside goes through `text` or `code` first."""
-    lines = [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
-    lines += [f"| {' | '.join(row)} |" for row in rows]
-    return [*lines, ""]
-
-
-def facts(title: str, subject: str, rows: Mapping[str, str]) -> list[str]:
-    """Returns a table of two columns; rows without a value are left out."""
-    return table((title, subject), ((name, value) for name, value in rows.items() if value))
-
-
-def page(title: str, *parts: Iterable[str]) -> str:
-    """`title` is plain text; the parts are lines of Markdown."""
-    return "\n".join([f"## {text(title)}", "", *(line for part in parts for line in part)]) + "\n"
 
 
 def costs(receipt: Receipt) -> dict[str, str]:
@@ -91,7 +53,7 @@ def relocation_page(report: RelocationReport) -> str:
     return page(
         f"{report.source} → {to}",
         [_relocation_verdict(report), ""],
-        [code(report.digest), ""] if report.digest else [],
+        in_full(report.digest),
         _failures(report),
         _picture(report),
         facts("Source", f"{text(report.what)} {code(report.source)}".strip(), _relocation_rows(report)),
@@ -163,14 +125,6 @@ def _tags(tags: Sequence[str], most: int = 100) -> str:
     return ", ".join([*shown, f"{attached} of attached artifacts"] if attached else shown)
 
 
-def with_short_digests(value: str) -> str:
-    """Shortens the digests in a sentence, which would break over lines."""
-    return _DIGEST.sub(r"\1…", value)
-
-
-_DIGEST = re.compile(r"(sha256:[0-9a-f]{12})[0-9a-f]{52}")
-
-
 def step_of(error: str, *, retryable: bool) -> str:
     """Says what to do next about a failure, in plain text."""
     step = cause_and_step(error)[1] or ("" if retryable else "mend the cause, then run it again")
@@ -180,8 +134,7 @@ def step_of(error: str, *, retryable: bool) -> str:
 def failure_list(failures: Iterable[tuple[str, str, bool]], more: str = "") -> list[str]:
     """Lists subject (Markdown), error and whether trying again may help. The older UI doesn't wrap tables."""
     lines = [
-        f"- {subject}: {text(with_short_digests(cause_and_step(error)[0]))}. "
-        f"**Next step:** {text(step_of(error, retryable=retryable))}"
+        f"- {subject}: {text(cause_and_step(error)[0])}. **Next step:** {text(step_of(error, retryable=retryable))}"
         for subject, error, retryable in failures
     ]
     return ["### Failed", "", *lines, *([f"- {more}"] if more else []), ""] if lines or more else []
@@ -198,14 +151,8 @@ def _failures(report: RelocationReport) -> list[str]:
 
 def _details(report: RelocationReport) -> list[str]:
     """References in full and errors as they are, at the end of the page. No digest is broken over lines."""
-    lines = []
-    for failed in report.failures[:_FAILURES]:
-        plain = "".join(sign if sign.isprintable() else " " for sign in f"{failed.image} {failed.error}".strip())
-        wrapped = textwrap.wrap(
-            plain.replace("`", "'"), _LINE, break_long_words=False, break_on_hyphens=False, subsequent_indent="    "
-        )
-        lines += [*wrapped, ""]
-    return ["### Details of the failures", "", "```", *lines[:-1], "```", ""] if lines else []
+    lines = in_full(*(f"{failed.image} {failed.error}".strip() for failed in report.failures[:_FAILURES]))
+    return ["### Details of the failures", "", *lines] if lines else []
 
 
 def _picture(report: RelocationReport) -> list[str]:
@@ -251,7 +198,11 @@ def push_page(report: PushReport) -> str:
         "Files": f"{report.files} in {report.folders} folders, {show_size(report.size)}",
         **costs(report.receipt),
     }
-    return page(f"Pushed {repository}:{report.tag}", facts("Reference", code(f"{repository}:{report.tag}"), rows))
+    return page(
+        f"Pushed {repository}:{report.tag}",
+        facts("Reference", code(f"{repository}:{report.tag}"), rows),
+        in_full(report.reference),
+    )
 
 
 def pull_page(report: PullReport) -> str:
@@ -262,25 +213,32 @@ def pull_page(report: PullReport) -> str:
         for bundle in report.nested
     ]
     below = ["### Nested bundles", "", *table(("Folder", "Listed as", "Pulled from"), nested)] if nested else []
-    return page(f"Pulled {report.image.partition('@')[0]}", facts("Image", code(report.image), rows), below)
+    return page(
+        f"Pulled {report.image.partition('@')[0]}",
+        facts("Image", code(report.image), rows),
+        in_full(report.image),
+        below,
+    )
 
 
 def describe_page(report: DescribeReport) -> str:
+    contents = report.contents[: 2 * ROWS]
     rows = (
         (
             "- " * content.depth + content.kind,
-            text(content.error) or code(content.image),
-            code(content.origin),
+            text(content.error) or code(short_subject(content.image)),
+            code(content.origin.partition("@")[0]),
             str(len(content.layers) or ""),
         )
-        for content in report.contents[: 2 * ROWS]
+        for content in contents
     )
-    more = len(report.contents) - 2 * ROWS
+    more = len(report.contents) - len(contents)
     return page(
         report.image.partition("@")[0],
-        [code(report.digest), ""],
+        in_full(report.digest),
         table(("Type", "Image", "Origin", "Layers"), rows),
-        [f"and {more} more"] if more > 0 else [],
+        [f"and {more} more", ""] if more > 0 else [],
+        in_full(*dict.fromkeys(content.image for content in contents)),
     )
 
 
@@ -297,11 +255,13 @@ def verification_page(report: VerificationReport) -> str:
         for place in report.places
     )
     problems = report.problems
+    lost = ((code(place.place), problem, False) for place in report.places for problem in place.problems)
     return page(
         f"Verified {counted(len(report.places), 'place')}",
         [f"**{'Complete' if report.complete else counted(len(problems), 'problem')}.**", ""],
         table(("Place", "Names", "Manifests", "Blobs", "Hashed", "Problems"), places),
-        table(("Problem",), ((text(problem),) for problem in problems[:ROWS])) if problems else [],
+        failure_list(islice(lost, ROWS)),
+        in_full(*problems[:ROWS]),
     )
 
 

@@ -9,13 +9,22 @@ from dataclasses import replace
 import pytest
 from msgspec import structs
 
+from oci.bundle.results import Content, DescribeReport, PullReport, PushReport
 from oci.errors import Incomplete, StoreError, Unauthorized
+from oci.meter import Receipt
 from oci.relocation.plan import PlanFailure
-from oci.relocation.report import ImageFailure, RelocationIncomplete, RelocationReport
+from oci.relocation.report import (
+    ImageFailure,
+    RelocationIncomplete,
+    RelocationReport,
+    VerificationReport,
+    VerifiedPlace,
+)
 from oci.relocation.request import RelocationRequest
 from oci.relocation.transfer import DONE, FAILED, PRESENT, ImageOutcome
 from oci.relocation.verify import Verification
-from tasks.artifacts.pages import relocation_page, text
+from tasks.artifacts.markdown import text
+from tasks.artifacts.pages import describe_page, pull_page, push_page, relocation_page, verification_page
 from tasks.artifacts.report import artifact_key
 from tasks.relocate import RelocationOrder, RelocationRun, Resolution
 from tasks.run import running
@@ -170,6 +179,26 @@ def test_a_failure_is_its_cause_and_its_next_step_and_its_details_stand_at_the_e
     details = page.partition("### Details")[2]
     assert reference in details.splitlines()[3]
     assert str(digest(1)) in error
+
+
+def test_a_whole_digest_stands_in_a_block_which_scrolls_and_nowhere_else() -> None:
+    """The newer UI draws what is wider than its column over what stands beside it."""
+    image = f"registry.example/shop/web@{digest(1)}"
+    content = Content(depth=0, kind="Image", image=image, origin=image)
+    lost = VerifiedPlace(place="registry.example/shop/web", problems=[f"GET {image}: 404 (hint: copy it again)"])
+    pages = (
+        relocation_page(RelocationReport(source="a", destination="b", digest=str(digest(1)))),
+        push_page(PushReport(reference=image, tag="v1", files=1, folders=0, size=1, receipt=Receipt())),
+        pull_page(PullReport(image=image, folder="/srv/web")),
+        describe_page(DescribeReport(digest=str(digest(1)), image=image, contents=[content], document="")),
+        verification_page(VerificationReport(deep=False, places=[lost])),
+    )
+
+    for page in pages:
+        outside, inside = page.split("```")[::2], page.split("```")[1::2]
+        assert not [part for part in outside if str(digest(1)) in part]
+        assert [part for part in inside if str(digest(1)) in part]
+    assert "**Next step:** copy it again" in pages[-1]
 
 
 def test_the_error_that_carries_a_report_survives_being_sent_to_another_process() -> None:

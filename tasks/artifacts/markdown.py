@@ -1,0 +1,76 @@
+"""Markdown that artifacts are made of.
+
+Text from registries, tags, labels and error messages is escaped: it must not become a link, an image or a table cell. A
+digest in full is wider than the column of the newer UI, which neither breaks nor scrolls it: sentences, code spans and
+tables have short ones, and what a person may want to copy stands in a block (`in_full`), which scrolls.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+
+_LINE = 100
+"""Characters of a line in a block that doesn't wrap by itself."""
+
+_ADDRESS = re.compile(r":/(?=/)|www(?=\.)|@(?=[\w-]+\.)", re.IGNORECASE)  # GitHub Flavored Markdown, 6.9 "Autolinks"
+_ESCAPES = str.maketrans({sign: f"\\{sign}" for sign in "\\`*_[]<>|~&"})
+
+
+def text(value: object) -> str:
+    """Escapes one line of plain text. The newer UI makes links of addresses, of mail too, also where a character is an
+    entity: a space without width stands in them."""
+    return _ADDRESS.sub("\\g<0>\u200b", _plain(value).translate(_ESCAPES))
+
+
+def code(value: object) -> str:
+    """Shows one line in a code span, where nothing but the backtick and the end of a table cell has a meaning."""
+    safe = _plain(value).replace("`", "'").replace("|", "\\|")
+    return f"`{safe}`" if safe else ""
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Returns the lines of a table. Cells are Markdown: text from outside goes through `text` or `code` first."""
+    lines = [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
+    lines += [f"| {' | '.join(row)} |" for row in rows]
+    return [*lines, ""]
+
+
+def facts(title: str, subject: str, rows: Mapping[str, str]) -> list[str]:
+    """Returns a table of two columns; rows without a value are left out."""
+    return table((title, subject), ((name, value) for name, value in rows.items() if value))
+
+
+def page(title: str, *parts: Iterable[str]) -> str:
+    """`title` is plain text; the parts are lines of Markdown."""
+    return "\n".join([f"## {text(title)}", "", *(line for part in parts for line in part)]) + "\n"
+
+
+_DIGEST = re.compile(r"(sha256:[0-9a-f]{12})[0-9a-f]{52}")
+
+
+def with_short_digests(value: str) -> str:
+    return _DIGEST.sub(r"\1…", value)
+
+
+def _plain(value: object) -> str:
+    return with_short_digests(_one_line(value))
+
+
+def _one_line(value: object) -> str:
+    return "".join(sign if sign.isprintable() else " " for sign in str(value))
+
+
+def in_full(*texts: str) -> list[str]:
+    """Returns the lines of a block with each text as it is. Spaces are where a long one is wrapped; no digest is."""
+    lines = []
+    for whole in filter(None, texts):
+        lines += textwrap.wrap(
+            _one_line(whole).replace("`", "'"),
+            _LINE,
+            break_long_words=False,
+            break_on_hyphens=False,
+            subsequent_indent="    ",
+        )
+    return ["```", *lines, "```", ""] if lines else []
