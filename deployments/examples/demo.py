@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import shlex
 import shutil
 import sys
 import threading
@@ -17,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 HERE = Path(__file__).parent
+PROGRAM = str(Path(sys.executable).with_name("transship"))
 FOLDER = Path(".demo").absolute()
 
 # Prefect reads these, and wants its home to exist, when it is imported.
@@ -130,7 +132,8 @@ def show(*reports: RelocationReport) -> None:
         table.add_row(name, *cells)
     Console().print(table)
     say("The bundle is now at oci:.demo/mirror as well. What another copy would do:\n")
-    say("  .venv/bin/transship copy -b oci:.demo/mirror:1.4.0 --to-repo oci:.demo/another --plan\n")
+    program = "transship" if shutil.which("transship") == PROGRAM else os.path.relpath(PROGRAM)
+    say(f"  {shlex.quote(program)} copy -b oci:.demo/mirror:1.4.0 --to-repo oci:.demo/another --plan\n")
 
 
 def say(text: str) -> None:
