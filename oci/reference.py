@@ -23,6 +23,7 @@ LAYOUT_PREFIX = "oci:"
 ARCHIVE_PREFIX = "archive:"
 S3_PREFIX = "s3://"
 DOCKER_ARCHIVE_PREFIX, OCI_ARCHIVE_PREFIX = ARCHIVE_TRANSPORTS = ("docker-archive:", "oci-archive:")
+_ENGINES = frozenset({"docker-daemon", "containers-storage"})
 _SHOWN = 200
 _EMPTY_SEGMENTS = frozenset({"", ".", ".."})
 
@@ -280,12 +281,25 @@ def _location(text: str) -> str:
 
 
 def _expect_repository(text: str) -> None:
-    """Refuses a host alone, which would mean a repository of Docker Hub's library with a tag: no name there has a
-    dot."""
+    """Refuses what would mean a repository of Docker Hub's library with a tag, and doesn't: a host alone (no name there
+    has a dot), an archive, and the stores of container engines (containers-transports(5))."""
     host, _, port = text.partition(":")
+    if text.startswith(ARCHIVE_TRANSPORTS):
+        raise InvalidReference(
+            f"{clipped(text)} is an archive, and a repository is expected here",
+            hint=f"copy it first: `transship copy -i {clipped(text)} --to-repo oci:FOLDER`",
+        )
+    if port and host in _ENGINES:
+        raise InvalidReference(
+            f"{clipped(text)} is a store of a container engine, which isn't read",
+            hint="write the image into a file with `docker save` or `podman save`; docker-archive:FILE is that file",
+        )
     named = "." in host or (host == "localhost" and bool(port))
     if named and not {"/", "@"} & {*text} and not text.endswith(":") and _HOST.fullmatch(text):
-        raise InvalidReference(f"{clipped(text)} names a registry and no repository", hint=f"write {text}/REPOSITORY")
+        hint = f"write {text}/REPOSITORY"
+        if text.endswith((".tar", ".tgz", ".gz")):
+            hint = f"a file is an archive: write oci-archive:{text}"
+        raise InvalidReference(f"{clipped(text)} names a registry and no repository", hint=hint)
 
 
 def _repository(name: str, text: str) -> Repository:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from flows.cli.output import Output
+from flows.cli.output import ExitCode, Output, exit_code
 from oci.cancel import CancelToken
-from oci.units import parse_duration
+from oci.errors import InvalidInput
+from oci.units import parse_duration, show_duration
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -61,14 +62,20 @@ class Age(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic f
 
     name = "age"
 
+    def __init__(self, least: timedelta = timedelta()) -> None:
+        self._least = least
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
         if isinstance(value, timedelta):
             return value
 
         try:
-            return parse_duration(value)
+            age = parse_duration(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+        if age < self._least:
+            self.fail(f"{value!r} is too short a time: {show_duration(self._least)} is the least", param, ctx)
+        return age
 
 
 class Number(click.IntRange):
@@ -131,7 +138,12 @@ def _note_columns(context: click.Context, parameter: click.Parameter, values: Se
 
 
 def extra_arguments(context: click.Context, extra: Sequence[str]) -> click.UsageError:
-    return click.UsageError(f"command '{context.command_path}' does not accept extra arguments '{extra[0]}'", context)
+    """In imgpkg's words. Other tools take references without a flag."""
+    error = click.UsageError(f"command '{context.command_path}' does not accept extra arguments '{extra[0]}'", context)
+    flags = {name for option in context.command.params for name in option.opts}
+    if "/" in extra[0]:
+        error.possibilities = [f"{flag} {extra[0]}" for flag in ("-b", "-i") if flag in flags]  # type: ignore[attr-defined]
+    return error
 
 
 def expect_subcommand(context: click.Context) -> None:
@@ -183,6 +195,15 @@ class Verb(click.Command):
         if extra and not ctx.resilient_parsing:
             raise extra_arguments(ctx, extra)
         return extra
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Leads from what can't be used to the help of the command, where no error knew more."""
+        try:
+            return super().invoke(ctx)
+        except InvalidInput as error:
+            if not error.hint and exit_code(error) is ExitCode.USAGE:
+                error.hint = f"{ctx.command_path} --help"
+            raise
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Examples"):

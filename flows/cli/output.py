@@ -30,6 +30,7 @@ from oci.errors import (
     InvalidDocument,
     InvalidInput,
     InvalidManifest,
+    NotFound,
     NotTrusted,
     StoreError,
     TransshipError,
@@ -302,6 +303,11 @@ def as_object(error: TransshipError) -> dict[str, Any]:
 
 
 def _without_hint(error: TransshipError) -> tuple[str, str]:
-    text = str(error)
-    tail = f" (hint: {error.hint})" if error.hint else ""
-    return text.removesuffix(tail) if tail else text, error.hint
+    """Message and hint. A tag that isn't there is looked for among those that are."""
+    text, hint = str(error), error.hint
+    message = text.removesuffix(f" (hint: {hint})") if hint else text
+    if isinstance(error, NotFound) and error.operation == FETCHING and "@" not in error.subject:
+        repository, _, tag = error.subject.rpartition(":")
+        if tag and "/" not in tag:
+            hint = "; ".join(filter(None, (hint, f"`transship tag list -i {repository}` says what there is")))
+    return message, hint

@@ -54,6 +54,11 @@ def test_references_have_one_canonical_rendering(text: str, canonical: str) -> N
         ("", "path segment"),
         ("reg.ex ample/ab", "is not a registry host"),
         ("user@reg.example/ab", "is not a digest"),
+        ("oci-archive:web.tar", "transship copy -i 'oci-archive:web.tar'"),
+        ("docker-archive:/srv/web.tar:v1", "is an archive"),
+        ("docker-daemon:web:1", "docker-archive:FILE"),
+        ("containers-storage:web:1", "podman save"),
+        ("web.tar", "oci-archive:web.tar"),
     ],
 )
 def test_what_is_no_reference_says_why(text: str, said: str) -> None:
@@ -65,6 +70,9 @@ def test_what_is_no_reference_says_why(text: str, said: str) -> None:
 
 def test_a_destination_repository_carries_no_tag_and_no_digest() -> None:
     assert str(Repository.parse("reg.example:5000/a/b")) == "reg.example:5000/a/b"
+    for text in ("oci-archive:web.tar", "docker-archive:web.tar"):
+        with pytest.raises(InvalidReference, match="is an archive"):
+            Repository.parse(text)
     for text in ("reg.example/a:v1", f"reg.example/a@{DIGEST}"):
         with pytest.raises(InvalidReference, match="carries a tag or a digest"):
             Repository.parse(text)

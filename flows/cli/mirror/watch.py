@@ -33,6 +33,9 @@ from oci.units import counted
 
 _log = logging.getLogger("transship.watch")
 
+_SHORTEST_INTERVAL = timedelta(seconds=1)
+"""Between the starts of a mirror: without one they would follow each other in a loop."""
+
 _LONGEST_WAIT = 60.0
 """Seconds after which the clock is looked at again: it may have been set."""
 
@@ -44,7 +47,11 @@ Batch = Callable[[Sequence[Mirror], Callable[[MirrorReport], None]], None]
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("-f", "--file", "path", default="mirrors.yaml", show_default=True, help="The file of mirrors.")
 @click.option(
-    "--interval", type=Age(), default="1h", show_default=True, help="For mirrors without a schedule of their own."
+    "--interval",
+    type=Age(least=_SHORTEST_INTERVAL),
+    default="1h",
+    show_default=True,
+    help="For mirrors without a schedule of their own.",
 )
 @click.option("--jitter", type=Age(), default="5s", show_default=True, help="Begin up to so much later, at random.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")

@@ -9,10 +9,10 @@ from typing import Any
 import click
 
 from flows.cli.access import RegistryFlags, registry_flags
-from flows.cli.click_ext import Invocation, Tree, Verb, everywhere
+from flows.cli.click_ext import Invocation, Tree, Verb, everywhere, expect_subcommand
 from flows.cli.mirror.shared import Mirrors
 from oci.archive.s3_options import S3Options
-from oci.errors import Incomplete, InvalidInput, StoreError
+from oci.errors import Incomplete, StoreError
 from oci.reference import Repository
 from oci.relocation.session import Session
 from oci.units import counted
@@ -31,9 +31,7 @@ _HEADER = ("Repository", "Right", "Login", "Result")
 @click.pass_context
 def auth(context: click.Context) -> None:
     """Logins of registries."""
-    if context.invoked_subcommand is None:
-        click.echo(context.get_help())
-        raise InvalidInput("Use one of available subcommands: check")
+    expect_subcommand(context)
 
 
 @click.command(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import subprocess
@@ -127,6 +128,15 @@ def test_a_registry_that_can_not_be_reached_is_a_failure(name: str, tmp_path: Pa
     assert done.code == ExitCode.FAILED, done.err
     assert "127.0.0.1:1" in done.err
     assert strange_flags(name, done.err) == set()
+
+
+@pytest.mark.parametrize("name", ["archive", "auth", "mirror", "policy", "receipt", "tag"])
+def test_a_group_without_a_command_is_wrong_usage_and_its_json_is_a_document(name: str) -> None:
+    done, told = transship(name), transship(name, "--json")
+
+    assert (done.code, done.out, told.code) == (ExitCode.USAGE, "", ExitCode.USAGE)
+    assert f"Hint: transship {name} --help" in done.err
+    assert json.loads(told.out)["Error"]["Kind"] == "Usage"
 
 
 def test_a_login_that_no_registry_heard_of_is_not_called_refused() -> None:
