@@ -24,7 +24,7 @@ from oci.errors import InvalidInput, InvalidReference
 from oci.output import check_no_pipe
 from oci.registry.http.address_policy import AddressPolicy, is_loopback
 from oci.registry.http.body import Response, WireError
-from oci.registry.http.errors import PROXY_LOGIN
+from oci.registry.http.errors import at_proxy
 from oci.registry.http.http1 import Connection, Socket, shut_down
 from oci.registry.http.origin import Origin, Proxy, is_exempt, origin_of
 from oci.registry.options import RegistryOptions
@@ -212,22 +212,11 @@ class Connections:
         except (OSError, WireError) as error:
             why = _why(error) if isinstance(error, OSError) else str(error)
             timed_out = isinstance(error, TimeoutError) or (isinstance(error, WireError) and error.timed_out)
-            hint = f"check that the proxy can be reached from here, or name {origin.host} in NO_PROXY"
-            raise WireError(
-                f"the proxy {proxy.origin}: {why}", timed_out=timed_out, connecting=True, hint=hint
-            ) from error
+            raise at_proxy(proxy, origin, why, timed_out=timed_out) from error
         if 200 <= status < 300:
             return sock
         sock.close()
-        hint = (
-            f"the proxy can't reach {origin.authority}, or doesn't permit it: ask who runs the proxy, or use NO_PROXY"
-        )
-        raise WireError(
-            f"the proxy {proxy.origin} answers {status}",
-            connecting=True,
-            hint=PROXY_LOGIN if status == 407 else hint,
-            lasting=300 <= status < 500 and status not in (408, 425, 429),
-        )
+        raise at_proxy(proxy, origin, "", status=status)
 
     def _ask_for_tunnel(self, sock: Socket, proxy: Proxy, origin: Origin) -> int:
         place = f"{f'[{origin.host}]' if ':' in origin.host else origin.host}:{origin.port}"

@@ -19,6 +19,7 @@ from oci.cancel import CancelToken
 from oci.descriptor import parse_json
 from oci.errors import Cancelled, Denied, NotFound, RateLimited, Refused, StoreError, Unauthorized, Unavailable
 from oci.registry.http.body import WireError
+from oci.registry.http.origin import Origin, Proxy
 from oci.registry.http.pace import SLOW_DOWN_CODES, retry_after, worth_retrying
 from oci.registry.http.request import Request
 
@@ -130,6 +131,21 @@ class Failures:
         return kind(
             message, side=self._side, store=self._registry, subject=request.subject, operation=request.operation
         )
+
+
+def at_proxy(proxy: Proxy, origin: Origin, why: str, *, status: int = 0, timed_out: bool = False) -> WireError:
+    """For what fails on the way to `origin` at a proxy, which is nothing that the registry did: its answer with a
+    `status`, or that it can't be reached."""
+    if status:
+        hint = f"the proxy can't reach {origin.authority}, or doesn't permit it: ask who runs it, or use NO_PROXY"
+        return WireError(
+            f"the proxy {proxy.origin} answers {status}",
+            connecting=True,
+            hint=PROXY_LOGIN if status == 407 else hint,
+            lasting=300 <= status < 500 and status not in (408, 425, 429),
+        )
+    hint = f"check that the proxy can be reached from here, or name {origin.host} in NO_PROXY"
+    return WireError(f"the proxy {proxy.origin}: {why}", timed_out=timed_out, connecting=True, hint=hint)
 
 
 def shown(url: str) -> str:

@@ -19,6 +19,7 @@ import httpcore
 from oci.errors import InvalidInput
 from oci.registry.http.address_policy import AddressPolicy
 from oci.registry.http.body import Headers, WireError
+from oci.registry.http.errors import at_proxy
 from oci.registry.http.http1 import shut_down
 from oci.registry.http.origin import Origin, Proxy
 from oci.registry.options import RegistryOptions
@@ -40,6 +41,7 @@ class Http2Connections:
         if importlib.util.find_spec("h2") is None:
             raise InvalidInput(f"{where}: HTTP/2 needs the package h2", hint="pip install 'transship[http2]'")
         self._settings = settings
+        self._proxy = proxy
         self._backend = _Backend(policy, proxied=proxy is not None)
         options: dict[str, Any] = {
             "ssl_context": context,
@@ -83,6 +85,12 @@ class Http2Connections:
         )
         try:
             answer = self._pool.handle_request(request)
+        except httpcore.ProxyError as error:
+            if self._proxy is None:
+                raise
+            text = str(error)  # "407 Proxy Authentication Required", or what the backend says
+            status = int(text[:3]) if text[:3].isdigit() else 0
+            raise at_proxy(self._proxy, origin, text, status=status) from error
         except _FOREIGN as error:
             connecting = isinstance(error, httpcore.ConnectError | httpcore.ConnectTimeout)
             raise _wire_error(error, connecting=connecting) from error.__cause__ or error
@@ -152,7 +160,7 @@ class _Backend(httpcore.SyncBackend):
                 problem = error
             else:
                 return _Stream(stream, self.sockets)
-        raise problem
+        raise httpcore.ProxyError(str(problem)) if self._proxied else problem
 
 
 class _Stream(httpcore.NetworkStream):

@@ -88,7 +88,10 @@ def test_a_login_for_the_proxy_goes_to_the_proxy_alone(
 
 
 @pytest.mark.parametrize(("status", "attempts"), [(302, 1), (400, 1), (403, 1), (429, 3), (502, 3), (503, 3)])
-def test_a_tunnel_that_is_refused_is_the_proxys_refusal(make_client: Make, status: int, attempts: int) -> None:
+@pytest.mark.parametrize("http2", [False, True])
+def test_a_tunnel_that_is_refused_is_the_proxys_refusal(
+    make_client: Make, status: int, attempts: int, http2: bool
+) -> None:
     """A redirect of a tunnel is never followed: it would be the proxy that says where our login goes."""
 
     def refuses(call: Any) -> bool:
@@ -96,7 +99,7 @@ def test_a_tunnel_that_is_refused_is_the_proxys_refusal(make_client: Make, statu
         return True
 
     with Tunnel(0, refuses) as proxy:
-        client = make_client(Credential("bob", "secret"), proxy=proxy.url, retries=2)
+        client = make_client(Credential("bob", "secret"), proxy=proxy.url, retries=2, http2=http2)
         with pytest.raises(Unavailable) as caught:
             client.repository("registry.example", "a/b").get_manifest("v1")
     assert f"the proxy {proxy.url} answers {status}" in caught.value.message
@@ -122,7 +125,16 @@ def test_a_proxy_that_is_out_of_order_for_a_moment_costs_an_attempt(
         round_trip(make_client(proxy=proxy.url, verify_tls=False, retries=3))
 
 
-@pytest.mark.parametrize("way", ["closes", "hangs", "garbage", "endless header", "refuses", "has no address"])
+@pytest.mark.parametrize("http2", [False, True])
+@pytest.mark.parametrize("way", ["refuses", "has no address"])
+def test_a_proxy_that_is_not_there_is_named(make_client: Make, way: str, http2: bool) -> None:
+    url = {"refuses": "http://127.0.0.1:1", "has no address": "http://proxy.invalid:3128"}[way]
+    with pytest.raises(Unavailable, match=f"the proxy {url}: ") as caught:
+        make_client(proxy=url, retries=0, http2=http2).repository("registry.example", "a/b").get_manifest("v1")
+    assert "NO_PROXY" in caught.value.hint
+
+
+@pytest.mark.parametrize("way", ["closes", "hangs", "garbage", "endless header"])
 def test_what_fails_at_the_proxy_is_said_of_the_proxy(make_client: Make, way: str) -> None:
     def fails(call: Any) -> bool:
         call.close_connection = True
@@ -135,11 +147,10 @@ def test_what_fails_at_the_proxy_is_said_of_the_proxy(make_client: Make, way: st
         return True
 
     with Tunnel(0, fails) as proxy:
-        url = {"refuses": "http://127.0.0.1:1", "has no address": "http://proxy.invalid:3128"}.get(way, proxy.url)
-        client = make_client(proxy=url, retries=0, connect_timeout=1.0)
+        client = make_client(proxy=proxy.url, retries=0, connect_timeout=1.0)
         with pytest.raises(Unavailable) as caught:
             client.repository("registry.example", "a/b").get_manifest("v1")
-    assert f"the proxy {url}: " in caught.value.message
+    assert f"the proxy {proxy.url}: " in caught.value.message
     assert "the proxy" in caught.value.hint
     assert "NO_PROXY" in caught.value.hint
 
