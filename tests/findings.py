@@ -121,6 +121,7 @@ BOUNDARIES: Mapping[str, tuple[str, ...]] = {
         "flows/receiver/test_app.py::test_a_token_of_one_registry_says_nothing_of_another",
         "flows/cli/test_watch.py::test_no_stranger_holds_up_who_asks_for_health",
         "flows/cli/test_watch.py::test_what_is_no_request_of_ours_costs_nothing",
+        "flows/receiver/test_notification.py::test_who_pushes_names_a_host_and_no_more",
     ),
     "G12 Text of strangers moves the terminal": (
         "flows/cli/test_visible.py::test_no_command_prints_what_moves_a_terminal",

@@ -13,6 +13,7 @@ from oci.descriptor import parse_json
 from oci.digest import Digest, parse_digest
 from oci.errors import InvalidInput
 from oci.reference import Repository, parse_tag
+from oci.registry.http.origin import origin_of
 
 _HARBOR_PUSHED = frozenset({"PUSH_ARTIFACT", "harbor.artifact.pushed"})
 _ATTACHED = re.compile(r"sha(256|512)-[0-9a-f]{64}")
@@ -118,11 +119,12 @@ def _push(host: object, path: object, tag: object, digest: object, *, registry: 
     host = registry or host
     if not isinstance(host, str) or not isinstance(path, str):
         raise InvalidInput("a push without the name of its registry or repository")
+    origin_of(host)  # raises for what is no host: Reference's grammar is imgpkg's, which looks a host up in the end
     name = f"{host}/{path}"
     repository = Repository.parse(name)
-    if str(repository) != name:
+    if (str(repository), repository.registry) != (name, host):
         raise InvalidInput(
             f"{name[:200]!r} is not the name of a registry and a repository in it",
             hint="say which registry this is: add ?registry=HOST to the address of the receiver",
         )
-    return Push(repository, parse_tag(str(tag)), parse_digest(digest))
+    return Push(repository, parse_tag(tag), parse_digest(digest))

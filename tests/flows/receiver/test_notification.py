@@ -169,3 +169,26 @@ def test_a_harbor_push_without_its_parts_starts_nothing(data: object) -> None:
 def test_what_is_no_notification_is_refused(body: bytes) -> None:
     with pytest.raises(NotANotification):
         read(body)
+
+
+@pytest.mark.parametrize(
+    ("push", "registry"),
+    [
+        (event(host="registry.example/mirror"), ""),
+        (event(host=f"{'l' * 64}.example"), ""),
+        (event(host="a." * 50_000 + "example"), ""),
+        (event(tag=True), ""),
+        (event(tag=["1.4.0"]), ""),
+        (event(tag="\uff11"), ""),
+        (event(digest=f"{DIGEST}\n"), ""),
+        (event(), "../x"),
+        (event(), "registry.example/mirror"),
+        (event(), "registry.example\r\nX: y"),
+    ],
+)
+def test_who_pushes_names_a_host_and_no_more(push: dict[str, Any], registry: str) -> None:
+    found = read(envelope(push), registry)
+
+    assert (found.pushes, len(found.broken)) == ((), 1)
+    assert found.broken[0].isprintable()
+    assert len(found.broken[0]) < 1000
