@@ -11,6 +11,7 @@ Only runs with the tag `transship` are watched, which its deployments give them:
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -55,7 +56,9 @@ SILENT_AFTER = timedelta(minutes=5)
 PENDING_AFTER = timedelta(minutes=10)
 """An image may have to be pulled before a run starts."""
 LOOK_AGAIN_AFTER = 3 * PERIOD
-"""Seconds between the two looks of `rescue`: a live run writes its heartbeat several times meanwhile."""
+"""Seconds that `rescue` watches a run for a sign of life: a live run writes its heartbeat several times meanwhile."""
+_LOOK_EVERY = 5.0
+"""Seconds. A false alarm takes a worker's place no longer than until the next heartbeat."""
 
 
 def zombie_automations(
@@ -139,15 +142,26 @@ async def rescue(flow_run_id: UUID, look_again_after_seconds: float = LOOK_AGAIN
     async with get_client() as client:
         run, first = await _look(client, flow_run_id)
         if run is not None and not _is_crashed(run):
-            await asyncio.sleep(look_again_after_seconds)
-            run, second = await _look(client, flow_run_id)
-            if run is not None and second != first and not _is_crashed(run):
+            run, changed = await _watch(client, flow_run_id, first, look_again_after_seconds)
+            if run is not None and changed and not _is_crashed(run):
                 return Completed(message=f"{run.name} is alive, or over: nothing is done")
         if run is None:
             return Completed(message=f"there is no run {flow_run_id} any more")
         if run.state is None or (run.state.is_final() and not _is_crashed(run)) or run.state.is_paused():
             return Completed(message=f"{run.name} is over, or waits: nothing is done")
         return Completed(message=await _start_again(client, run))
+
+
+async def _watch(
+    client: PrefectClient, flow_run_id: UUID, first: _SignsOfLife | None, seconds: float
+) -> tuple[FlowRun | None, bool]:
+    """Returns a run, and whether it has shown a sign of life: as soon as it has, or after so many seconds."""
+    end = time.monotonic() + seconds
+    while True:
+        await asyncio.sleep(max(0.0, min(_LOOK_EVERY, end - time.monotonic())))
+        run, signs = await _look(client, flow_run_id)
+        if run is None or signs != first or time.monotonic() >= end:
+            return run, signs != first
 
 
 async def _look(client: PrefectClient, flow_run_id: UUID) -> tuple[FlowRun | None, _SignsOfLife | None]:
