@@ -131,6 +131,7 @@ BOUNDARIES: Mapping[str, tuple[str, ...]] = {
         "flows/cli/test_complete.py::test_no_name_of_a_stranger_reaches_the_line_that_a_person_writes",
         f"{REGISTRY}/test_login.py::test_garbage_as_an_error_is_shown_short_and_clean",
         "flows/cli/test_visible.py::test_what_is_harmless_stays",
+        "flows/cli/test_visible.py::test_a_line_break_in_a_log_makes_no_record",
     ),
     "G13 Amounts without a bound": (
         "hostile/test_corpus.py::test_each_ends_as_it_says",

@@ -47,6 +47,9 @@ _UNSEEN = re.compile(
 """Control characters except tab and line feed; marks that change the direction of text; characters without a glyph."""
 
 
+_AT_MARGIN = re.compile(r"\n(?=\S)")
+
+
 def visible(text: str) -> str:
     """The text as a terminal may have it: what a stranger wrote into a tag, a label, an annotation, a header or the
     name of a file moves no cursor, colours nothing, hides nothing. Such characters are escaped as Python does it."""
@@ -54,10 +57,10 @@ def visible(text: str) -> str:
 
 
 class VisibleFormatter(logging.Formatter):
-    """Of logs on a terminal."""
+    """Of logs on a terminal. Only a record begins at the margin: a line break in a text of a stranger makes none."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return visible(super().format(record))
+        return _AT_MARGIN.sub("\n  ", visible(super().format(record)))
 
 
 def log_to_stderr() -> None:

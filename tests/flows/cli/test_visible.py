@@ -103,6 +103,16 @@ def test_what_is_harmless_stays() -> None:
     assert not [one for one in hidden if visible(one) == one]
 
 
+@pytest.mark.parametrize("told", ["done\r\n2026-11-30 12:00:00 INFO forged", "\n\nforged", "a\u2028forged\x85forged"])
+def test_a_line_break_in_a_log_makes_no_record(told: str) -> None:
+    record = logging.LogRecord("transship", logging.WARNING, "", 1, "the registry says %s", (told,), None)
+
+    first, *further = VisibleFormatter("%(levelname)s %(message)s").format(record).splitlines()
+
+    assert first.startswith("WARNING the registry says")
+    assert all(not line or line.startswith("  ") for line in further)
+
+
 def test_a_cell_of_a_table_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     Output(tty=False).table("Tags", ["Name", "Digest"], [["a\nSucceeded\tx", EVIL]])
 
