@@ -21,7 +21,7 @@ from prefect.states import Cancelling, Scheduled
 
 from tests.flows.cargo import Image, push_image, write_lock
 from tests.servers.docker_registry import DockerRegistry
-from tests.support.flow_runs import is_over, read_run, start_run, state_of, task_runs, with_client
+from tests.support.flow_runs import is_let_go, is_over, read_run, start_run, state_of, task_runs, with_client
 from tests.support.prefect_server import ROOT, PrefectServer, deploy, settings_for
 from tests.support.shop import push_shop
 from tests.support.slow_link import SlowLink
@@ -201,6 +201,7 @@ def test_a_killed_run_is_crashed_and_retrying_it_copies_only_what_is_missing(
 
     os.kill(process, signal.SIGKILL)
     until("the state Crashed", lambda: state_of(run) == "Crashed")
+    until("the last word of the worker", lambda: is_let_go(run))
     link.bytes_per_second = 0
     with_client(lambda client: client.set_flow_run_state(run, Scheduled(name="AwaitingRetry"), force=True))
     until("the end of the second attempt", lambda: state_of(run) == "Completed")

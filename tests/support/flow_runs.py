@@ -61,6 +61,19 @@ def is_over(run: UUID) -> bool:
     return bool(state and state.is_final())
 
 
+def is_let_go(run: UUID) -> bool:
+    """Whether the worker has said all that it says of a process that ended. Of one that was killed it reports a crash
+    twice, before and after it has looked for hooks (Prefect 3.8 and 3.9): the second report ends a run that was begun
+    anew in between, whose place of its deployment it gives back."""
+    ended = {"name": ["prefect.worker.executed-flow-run"]}
+    wanted = {"filter": {"event": ended, "related": {"id": [f"prefect.flow-run.{run}"]}}}
+
+    async def work(client: PrefectClient) -> bool:
+        return bool((await client.request("POST", "/events/filter", json=wanted)).json()["events"])
+
+    return with_client(work)
+
+
 def task_runs(run: UUID) -> list[TaskRun]:
     by_run = FlowRunFilter(id=FlowRunFilterId(any_=[run]))
     return with_client(lambda client: client.read_task_runs(flow_run_filter=by_run))
