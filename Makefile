@@ -64,7 +64,7 @@ drills: $(BIN)/transship servers   ## a server that is restarted, a machine that
 	$(PYTEST) -m drill
 
 STORM ?= --table docs/reference/storm.md
-storm: $(BIN)/transship servers   ## every fault of the table with every operation, some twenty minutes; writes a page of the book
+storm: $(BIN)/transship servers   ## every fault of the table with every operation, some forty minutes on two busy cores; writes a page of the book
 	$(BIN)/python -m tests.storm $(STORM)
 
 SOAK ?= 3600

@@ -29,7 +29,7 @@ Shown = Callable[[Outcome], None]
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", default="", help="trials whose name has this text")
-    parser.add_argument("--every", action="store_true", help="at all positions, and all by commands and flows: hours")
+    parser.add_argument("--every", action="store_true", help="at all positions, and all by commands and flows")
     parser.add_argument("--sample", type=int, default=0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--piece", default="1/1", help="of so many pieces of each part, in random order, the I-th")

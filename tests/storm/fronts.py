@@ -10,6 +10,7 @@ from typing import Any
 
 from flows import AfterPlan, MirrorParameters, MirrorsConfig, PruneParameters, RelocateParameters
 from flows.parameters.relocate import SourceKind
+from oci.errors import InvalidInput
 from oci.options import fields_of
 from oci.prune.keep import KeepOptions
 from oci.registry.options import RegistryOptions
@@ -43,6 +44,9 @@ def _commanded(arguments: Callable[[Stage, str], Sequence[str]], result: Callabl
         hurry = _flags(IN_A_HURRY) if stage.in_a_hurry else []
         done = transship(*arguments(stage, name), "--no-state", "--registry-anon", *hurry)
         assert "Traceback" not in done.err, done.err
+        if done.code == 2 and "that the policy names" in done.err:
+            # A kept tag that the registry says isn't there can't be told from a name that is misspelled.
+            raise InvalidInput(done.err)
         assert done.code in CODES, f"exit code {done.code}: {done.err}"
         if done.code:
             # A command with one side says which it is by its name.

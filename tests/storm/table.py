@@ -18,12 +18,11 @@ _HEAD = """\
 
 What the program does when registries and object stores do something wrong. `make storm` plays each fault
 with each operation of the library, on each side at the first, the middle or the last request that it fits, and
-with some of the commands and flows, and writes this page; `make storm STORM=--every` plays it at all three and
-with all of them, which takes hours. A run is *completed* when a walk of the destination by plain HTTP
-proves it. It is a *clean error* when the error names side, registry and reference, nothing half-made stands
-under a final name, and a second run without the fault completes without sending again what had arrived, which
-is counted before the registry. An *unseen lie* is an answer that only a read-back would disprove;
-`copy --verify` and `verify` are for these. Anything else is a defect.
+with some of the commands and flows, and writes this page; `--every` plays it at all three and with all of them.
+A run is *completed* when a walk of the destination by plain HTTP proves it. It is a *clean error* when the error
+names side, registry and reference, nothing half-made stands under a final name, and a second run without the fault
+completes without sending again what had arrived, which is counted before the registry. An *unseen lie* is an answer
+that only a read-back would disprove; `copy --verify` and `verify` are for these. Anything else is a defect.
 """
 
 
