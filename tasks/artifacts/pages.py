@@ -213,11 +213,13 @@ def pull_page(report: PullReport) -> str:
         for bundle in report.nested
     ]
     below = ["### Nested bundles", "", *table(("Folder", "Listed as", "Pulled from"), nested)] if nested else []
+    references = (reference for bundle in report.nested for reference in (bundle.origin, bundle.image))
     return page(
         f"Pulled {report.image.partition('@')[0]}",
         facts("Image", code(report.image), rows),
         in_full(report.image),
         below,
+        in_full(*dict.fromkeys(references)),
     )
 
 
