@@ -352,9 +352,8 @@ def prune_page(report: PruneRunReport) -> str:
             [
                 f"### {title}",
                 "",
-                *table(
-                    ("What", "Why"), [(code(remaining.subject), text(remaining.reason)) for remaining in items[:ROWS]]
-                ),
+                *table(("What", "Why"), [(code(item.subject), text(item.reason)) for item in items[:ROWS]]),
+                *in_full(*(item.subject for item in items[:ROWS])),
             ]
             for title, items in remaining
             if items

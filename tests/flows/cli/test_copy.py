@@ -373,5 +373,6 @@ def test_parts_of_an_error_stand_below_each_other(registry: DockerRegistry) -> N
         f"  GET {registry.url}/v2/no/where/manifests/v1:\n"
         "    MANIFEST_UNKNOWN: manifest unknown (404)\n"
         f"Asked: source {registry.host}, for {registry.host}/no/where:v1\n"
-        "Hint: check the name, and that this identity may read it\n"
+        "Hint: check the name, and that this identity may read it; "
+        f"`transship tag list -i {registry.host}/no/where` says what there is\n"
     )
