@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.cli.app import run as run_here
 from flows.cli.click_ext import OutputFile
@@ -199,14 +200,14 @@ def test_a_pipe_that_nobody_writes_to_is_not_waited_for(
 ) -> None:
     """In this process: a minute is a second here."""
     monkeypatch.setattr("oci.output.PATIENCE", 0.05)
-    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
     pipe = folder / "silent"
     pipe.unlink(missing_ok=True)
     os.mkfifo(pipe)
     words = READ[name, flag][0] if flag else "tag list -i 127.0.0.1:1/shop/app"
     if name.startswith("--s3"):
         words = "archive list s3://bucket/key --s3-endpoint https://127.0.0.1:1"
-    code = run_here([*words.format(folder=folder).split(), flag or name, str(pipe)])
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}):
+        code = run_here([*words.format(folder=folder).split(), flag or name, str(pipe)])
     text = capsys.readouterr().err
 
     assert (code, str(pipe) in text) == (ExitCode.USAGE, True), text
