@@ -20,7 +20,7 @@ from oci.reference import Repository
 from oci.registry import blobs
 from oci.registry.http import target as targets
 from oci.registry.http.answer import Answer
-from oci.registry.http.body import Headers
+from oci.registry.http.body import PIECE, Headers
 from oci.registry.tags import next_page
 from oci.store import BlobOutcome, reader_of
 from tests.faults.proxy import Fault, FaultProxy
@@ -131,7 +131,7 @@ def test_a_drip_is_as_dead_as_silence(server: StrictRegistry, make_client: Calla
 
 def test_a_cancel_wakes_a_stalled_read_at_once(server: StrictRegistry, make_client: Callable[..., Client]) -> None:
     client = make_client(idle_timeout=60.0)
-    with FaultProxy(server.port, Fault(path="/blobs/", stall_after=500_000)) as proxy:
+    with FaultProxy(server.port, Fault(path="/blobs/", stall_after=2 * PIECE + 1000)) as proxy:
         stream = client.repository(proxy.host, "a/b").read_blob(BLOB)
         next(stream)
         threading.Timer(0.2, client.cancel.cancel).start()
