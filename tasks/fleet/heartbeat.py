@@ -41,9 +41,12 @@ async def heartbeats(key: str, read: Callable[[], dict[str, Any]]) -> AsyncItera
     """Sends heartbeats while the block runs; `read` gives their body, in plain values. The last one is closed, unless
     the block raised."""
     artifact = await _create(key, _data(0, read))
-    beating = asyncio.create_task(_beat(REPORT_PERIOD, read, artifact))
+    ended = asyncio.Event()
+    beating = asyncio.create_task(_beat(REPORT_PERIOD, read, ended, artifact))
     try:
         yield
+        ended.set()
+        await beating  # what is on its way, and was only given up here, could arrive after the last one
     finally:
         beating.cancel()
     async with get_client() as client:
@@ -57,18 +60,19 @@ async def signs_of_life() -> AsyncIterator[None]:
     if deployment.id is None:
         yield
         return
-    beating = asyncio.create_task(_beat(PERIOD, dict))
+    beating = asyncio.create_task(_beat(PERIOD, dict, asyncio.Event()))
     try:
         yield
     finally:
         beating.cancel()
 
 
-async def _beat(period: float, read: Callable[[], dict[str, Any]], artifact: UUID | None = None) -> None:
+async def _beat(
+    period: float, read: Callable[[], dict[str, Any]], ended: asyncio.Event, artifact: UUID | None = None
+) -> None:
     beat = 0
     async with get_client() as client:
-        while True:
-            await asyncio.sleep(period)
+        while not await _is_set(ended, period):
             beat += 1
             try:
                 if artifact is None:
@@ -77,6 +81,15 @@ async def _beat(period: float, read: Callable[[], dict[str, Any]], artifact: UUI
                     await client.update_artifact(artifact, ArtifactUpdate(data=_data(beat, read)))
             except Exception as error:  # noqa: BLE001 - whatever the Prefect server's trouble is, the work goes on
                 get_run_logger().warning("the Prefect server didn't take a heartbeat: %s", error)
+
+
+async def _is_set(event: asyncio.Event, seconds: float) -> bool:
+    """Waits so long for the event at most."""
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        return False
+    return True
 
 
 def _data(beat: int, read: Callable[[], dict[str, Any]], *, closed: bool = False) -> dict[str, Any]:

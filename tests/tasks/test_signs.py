@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from typing import Any, Self
 from uuid import UUID
 
 import pytest
 from prefect import flow
+from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
@@ -73,3 +75,45 @@ def test_progress_is_written_once_for_each_point_of_percent(
         asyncio.run(run(seen))
 
     assert updates(link) == 3
+
+
+class SlowServer:
+    """Takes a heartbeat some time after it was sent, also from a sender that has given up meanwhile."""
+
+    def __init__(self) -> None:
+        self.taken: list[dict[str, Any]] = []
+        self.sent = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None: ...
+
+    async def update_artifact(self, artifact: uuid.UUID, update: ArtifactUpdate) -> None:
+        async def take() -> None:
+            await asyncio.sleep(0 if data["closed"] else 0.2)
+            self.taken.append(data)
+
+        del artifact
+        assert isinstance(update.data, dict)
+        data = update.data
+        self.sent.set()
+        await asyncio.shield(asyncio.create_task(take()))
+
+
+def test_a_heartbeat_on_its_way_does_not_come_after_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def created(key: str | None, data: dict[str, Any]) -> uuid.UUID:
+        return uuid.uuid4()
+
+    async def beat(server: SlowServer) -> None:
+        monkeypatch.setattr(heartbeat, "get_client", lambda: server)
+        async with heartbeats("signs", dict):
+            await server.sent.wait()
+        await asyncio.sleep(0.3)
+
+    monkeypatch.setattr(heartbeat, "REPORT_PERIOD", 0.01)
+    monkeypatch.setattr(heartbeat, "_create", created)
+    server = SlowServer()
+    asyncio.run(beat(server))
+
+    assert [data["closed"] for data in server.taken] == [False, True]
