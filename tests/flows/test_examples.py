@@ -118,10 +118,11 @@ def test_a_program_serves_the_flows_without_a_work_pool(
             run = until("the served deployment", lambda: with_client(start))
             assert run is not None
             until("the end of the run", lambda: is_over(run))
+            # Prefect 3.9 cancels what its runner still has as a process, also a run that has completed a moment ago.
+            assert state_of(run) == "Completed"
         finally:
             serving.terminate()
 
-    assert state_of(run) == "Completed"
     assert "1.0" in other_registry.repository_tags(repository)
 
 
