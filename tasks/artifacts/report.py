@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -68,7 +68,7 @@ def emit(event: str, name: str, payload: Mapping[str, Any], **labels: str) -> No
 SHOWN_EVERY = 3.0
 """Seconds between updates of this process, at least: each costs the server some 12 ms."""
 STEP = 1.0
-"""Points of percent that an update shows, at least: nobody sees less in a bar."""
+"""Points of percent that an update shows, at least: a bar has no smaller ones."""
 
 
 @asynccontextmanager
@@ -76,41 +76,69 @@ async def percent_shown(key: str, description: str, percent: Callable[[], float]
     """Keeps a progress artifact while the block runs; `percent` says how far it is. A run makes a hundred updates at
     the most, and one at its end."""
     artifact = await acreate_progress_artifact(progress=0.0, key=key, description=description)
-    watching = asyncio.create_task(_watch(artifact, percent))
+    shown, has_warned = 0.0, False
+
+    async def update() -> None:
+        nonlocal shown, has_warned
+        now = percent()
+        if abs(now - shown) < STEP:
+            return
+        try:
+            await aupdate_progress_artifact(artifact, progress=now)
+            shown = now
+        except Exception as error:  # noqa: BLE001 - whatever the Prefect server's trouble is, the copy goes on
+            if not has_warned:
+                get_run_logger().warning("progress can't be shown for now: %s", error)
+            has_warned = True
+
+    async def last() -> None:
+        await aupdate_progress_artifact(artifact, progress=percent())
+
+    _WATCHED.add(artifact)
     try:
-        yield
+        async with meanwhile(update, lambda: SHOWN_EVERY * len(_WATCHED), last):
+            yield
     finally:
-        watching.cancel()
-        await asyncio.wait([watching])
-    await aupdate_progress_artifact(artifact, progress=percent())
+        _WATCHED.discard(artifact)
 
 
 _WATCHED: set[UUID] = set()
 
 
-async def _watch(artifact: UUID, percent: Callable[[], float]) -> None:
-    _WATCHED.add(artifact)
+@asynccontextmanager
+async def meanwhile(
+    work: Callable[[], Awaitable[None]],
+    pause: Callable[[], float],
+    last: Callable[[], Awaitable[None]] | None = None,
+) -> AsyncIterator[None]:
+    """Repeats `work` while the block runs, after so many seconds each time, and does `last` after it, unless the block
+    raised. What is on its way is awaited before: the server could take it after the last one."""
+    ended = asyncio.Event()
+
+    async def repeat() -> None:
+        while not await _is_set(ended, pause()):
+            await work()
+
+    repeating = asyncio.create_task(repeat())
     try:
-        await _update(artifact, percent)
+        yield
+        if last is not None:
+            ended.set()
+            await repeating
     finally:
-        _WATCHED.discard(artifact)
+        repeating.cancel()
+        await asyncio.wait([repeating])
+    if last is not None:
+        await last()
 
 
-async def _update(artifact: UUID, percent: Callable[[], float]) -> None:
-    shown, has_warned = 0.0, False
-    while True:
-        await asyncio.sleep(SHOWN_EVERY * len(_WATCHED))
-        now = percent()
-        if abs(now - shown) < STEP:
-            continue
-        try:
-            await aupdate_progress_artifact(artifact, progress=now)
-        except Exception as error:  # noqa: BLE001 - whatever the Prefect server's trouble is, the copy goes on
-            if not has_warned:
-                get_run_logger().warning("progress can't be shown for now: %s", error)
-            has_warned = True
-            continue
-        shown = now
+async def _is_set(event: asyncio.Event, seconds: float) -> bool:
+    """Waits so long for the event at most."""
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        return False
+    return True
 
 
 @dataclass(slots=True)

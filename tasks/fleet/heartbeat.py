@@ -6,7 +6,6 @@ them. The heartbeat of a run that works for another also carries what the run ha
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,6 +18,8 @@ from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterType
 from prefect.logging import get_run_logger
 from prefect.runtime import deployment
+
+from tasks.artifacts.report import meanwhile
 
 KIND = "heartbeat"
 PERIOD = 15.0
@@ -40,17 +41,10 @@ class Heartbeat:
 async def heartbeats(key: str, read: Callable[[], dict[str, Any]]) -> AsyncIterator[None]:
     """Sends heartbeats while the block runs; `read` gives their body, in plain values. The last one is closed, unless
     the block raised."""
-    artifact = await _create(key, _data(0, read))
-    ended = asyncio.Event()
-    beating = asyncio.create_task(_beat(REPORT_PERIOD, read, ended, artifact))
-    try:
-        yield
-        ended.set()
-        await beating  # what is on its way, and was only given up here, could arrive after the last one
-    finally:
-        beating.cancel()
     async with get_client() as client:
-        await client.update_artifact(artifact, ArtifactUpdate(data=_data(-1, read, closed=True)))
+        beats = _Beats(client, read, await _create(key, _data(0, read)))
+        async with meanwhile(beats.send, lambda: REPORT_PERIOD, beats.close):
+            yield
 
 
 @asynccontextmanager
@@ -60,36 +54,34 @@ async def signs_of_life() -> AsyncIterator[None]:
     if deployment.id is None:
         yield
         return
-    beating = asyncio.create_task(_beat(PERIOD, dict, asyncio.Event()))
-    try:
+    async with get_client() as client, meanwhile(_Beats(client, dict).send, lambda: PERIOD):
         yield
-    finally:
-        beating.cancel()
 
 
-async def _beat(
-    period: float, read: Callable[[], dict[str, Any]], ended: asyncio.Event, artifact: UUID | None = None
-) -> None:
-    beat = 0
-    async with get_client() as client:
-        while not await _is_set(ended, period):
-            beat += 1
-            try:
-                if artifact is None:
-                    artifact = await _create(None, _data(beat, read))
-                else:
-                    await client.update_artifact(artifact, ArtifactUpdate(data=_data(beat, read)))
-            except Exception as error:  # noqa: BLE001 - whatever the Prefect server's trouble is, the work goes on
-                get_run_logger().warning("the Prefect server didn't take a heartbeat: %s", error)
+@dataclass(slots=True)
+class _Beats:
+    """The heartbeats of this run; the first makes their artifact, where there is none yet."""
 
+    client: PrefectClient
+    read: Callable[[], dict[str, Any]]
+    artifact: UUID | None = None
+    sent: int = 0
 
-async def _is_set(event: asyncio.Event, seconds: float) -> bool:
-    """Waits so long for the event at most."""
-    try:
-        await asyncio.wait_for(event.wait(), seconds)
-    except TimeoutError:
-        return False
-    return True
+    async def send(self) -> None:
+        self.sent += 1
+        try:
+            await self._write(_data(self.sent, self.read))
+        except Exception as error:  # noqa: BLE001 - whatever the Prefect server's trouble is, the work goes on
+            get_run_logger().warning("the Prefect server didn't take a heartbeat: %s", error)
+
+    async def close(self) -> None:
+        await self._write(_data(-1, self.read, closed=True))
+
+    async def _write(self, data: dict[str, Any]) -> None:
+        if self.artifact is None:
+            self.artifact = await _create(None, data)
+        else:
+            await self.client.update_artifact(self.artifact, ArtifactUpdate(data=data))
 
 
 def _data(beat: int, read: Callable[[], dict[str, Any]], *, closed: bool = False) -> dict[str, Any]:

@@ -117,3 +117,33 @@ def test_a_heartbeat_on_its_way_does_not_come_after_the_last_one(monkeypatch: py
     asyncio.run(beat(server))
 
     assert [data["closed"] for data in server.taken] == [False, True]
+
+
+def test_progress_on_its_way_does_not_come_after_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server takes an update some time after it was sent, also from a sender that has given up meanwhile."""
+    taken: list[float] = []
+    sent = asyncio.Event()
+
+    async def created(**_: Any) -> uuid.UUID:
+        return uuid.uuid4()
+
+    async def updated(_: uuid.UUID, *, progress: float) -> None:
+        async def take() -> None:
+            await asyncio.sleep(0 if progress == 100 else 0.2)
+            taken.append(progress)
+
+        sent.set()
+        await asyncio.shield(asyncio.create_task(take()))
+
+    async def show() -> None:
+        percents = [50.0]
+        async with percent_shown("signs", "what", lambda: percents.pop() if percents else 100.0):
+            await sent.wait()
+        await asyncio.sleep(0.3)
+
+    monkeypatch.setattr(report, "SHOWN_EVERY", 0.01)
+    monkeypatch.setattr(report, "acreate_progress_artifact", created)
+    monkeypatch.setattr(report, "aupdate_progress_artifact", updated)
+    asyncio.run(show())
+
+    assert taken == [50.0, 100.0]
