@@ -118,16 +118,19 @@ __all__ = [  # noqa: PLE0604 - the names are strings
 ]
 
 
+_NAME_SERVER = "name the server: http://127.0.0.1:4200/api"
+
+
 def be_patient() -> None:
     """Lets a server that Prefect starts for one program take its time: a busy machine needs more than its 20 seconds.
     Prefect reads the variable when it is imported."""
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
 
 
-def server_address() -> str:
-    """Returns where Prefect's settings (environment, profile, prefect.toml) say that its server is, or nothing. Imports
-    Prefect, which reads the environment only then. Raises InvalidInput for settings that can't be used, and for what
-    is no http or https address."""
+def check_server_address(*, required: bool = False) -> None:
+    """Checks where Prefect's settings (environment, profile, prefect.toml) say that its server is. Imports Prefect,
+    which reads the environment only then. Raises InvalidInput for settings that can't be used, for what is no http or
+    https address, and, where a server is `required`, for none."""
     from urllib.parse import urlsplit  # noqa: PLC0415 - few programs ask
 
     from oci.errors import InvalidInput  # noqa: PLC0415
@@ -148,8 +151,9 @@ def server_address() -> str:
         is_address = False
     if address and not is_address:
         shown = re.sub("//[^/]*@", "//", address)
-        raise InvalidInput(f"PREFECT_API_URL is no URL: {shown!r}", hint="name the server: http://127.0.0.1:4200/api")
-    return address
+        raise InvalidInput(f"PREFECT_API_URL is no URL: {shown!r}", hint=_NAME_SERVER)
+    if required and not address:
+        raise InvalidInput("PREFECT_API_URL is not set", hint=_NAME_SERVER)
 
 
 def __getattr__(name: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from flows import be_patient, server_address
+from flows import be_patient, check_server_address
 from oci.errors import Unavailable
 from oci.export.options import ExportOptions
 from oci.registry.options import DEFAULT_CONCURRENCY
@@ -44,7 +44,7 @@ def run(
     be_patient()
     # A server that ends with the command complains about what it would have liked to do still.
     os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "CRITICAL")
-    server_address()
+    check_server_address()
 
     from flows.parameters import RelocateParameters, Verify  # noqa: PLC0415 - importing Prefect takes a second
     from flows.parameters.relocate import TarballOptions  # noqa: PLC0415

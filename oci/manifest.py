@@ -92,7 +92,7 @@ def parse_manifest(
     if len(raw) > limit:
         raise InvalidManifest(
             f"the manifest has {len(raw)} bytes, more than the limit of {limit}",
-            hint=f"copy it between registries alone, where {RAISE_LIMIT.removeprefix('raise ')}",
+            hint=f"copy it between registries alone, and {RAISE_LIMIT}",
         )
     try:
         body = as_object(parse_json(raw), "manifest")

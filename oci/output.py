@@ -98,7 +98,7 @@ def read_named(path: str, operation: str, *, limit: int, hint: str = "", head: b
 
 def read_file(path: str, limit: int) -> bytes:
     """Reads at most `limit` bytes of a file, a device or a pipe. Raises OSError, with ETIMEDOUT for a named pipe that
-    nobody writes to; what the shell has opened for us (`<(...)`, /dev/stdin) may take its time."""
+    no process writes to; what the shell has opened for us (`<(...)`, /dev/stdin) may take its time."""
     handle = os.open(check_path(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         status = os.fstat(handle)
@@ -177,7 +177,7 @@ def replace_file(path: str, data: bytes, mode: int = PRIVATE) -> None:
 def write_output(path: str, data: bytes, mode: int = BY_UMASK, patience: float | None = None) -> None:
     """Writes a file that a person named. A regular file is replaced as a whole. A pipe or a device, such as
     /dev/stdout, is written to and stays. Raises OSError as `check_output` does, and with ETIMEDOUT for a pipe of which
-    nobody has read a byte for `patience` (PATIENCE) seconds.
+    no process has read a byte for `patience` (PATIENCE) seconds.
     """
     check_output(path)
     if _is_stream(path):
@@ -198,7 +198,7 @@ def _write_stream(path: str, data: bytes, patience: float) -> None:
             if error.errno != errno.ENXIO or not stat.S_ISFIFO(os.stat(path).st_mode):
                 raise
             if time.monotonic() >= ends:
-                raise _nobody("read", path, patience) from None
+                raise _timed_out("read", path, patience) from None
         time.sleep(0.02)
     try:
         unwritten = memoryview(data)
@@ -216,11 +216,11 @@ def _wait(handle: int, event: int, deed: str, path: str, patience: float) -> Non
     poll = select.poll()
     poll.register(handle, event)
     if not poll.poll(patience * 1000):
-        raise _nobody(deed, path, patience)
+        raise _timed_out(deed, path, patience)
 
 
-def _nobody(deed: str, path: str, patience: float) -> TimeoutError:
-    return TimeoutError(errno.ETIMEDOUT, f"nobody has {deed} the pipe {path} for {patience:g} seconds", path)
+def _timed_out(deed: str, path: str, patience: float) -> TimeoutError:
+    return TimeoutError(errno.ETIMEDOUT, f"no process has {deed} the pipe {path} for {patience:g} seconds", path)
 
 
 def check_outputs(*paths: str) -> None:

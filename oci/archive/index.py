@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 
@@ -26,7 +25,6 @@ _WINDOW = 16 << 10
 """Bytes read for each header: small members after it come with it."""
 
 _GZIP = b"\x1f\x8b"
-_LAYER = re.compile(r"sha256-[0-9a-f]{64}\.tar\.gz")
 """Of imgpkg's archives, see manifest_json.member_name."""
 
 
@@ -149,7 +147,7 @@ def scan(reader: ByteReader, links: dict[str, Stretch] | None = None) -> dict[st
 
 def _is_proven(name: str) -> bool:
     """Says whether a member's name is the digest of its bytes."""
-    return index_json.digest_of_member(name) is not None or _LAYER.fullmatch(name) is not None
+    return index_json.digest_of_member(name) is not None or manifest_json.is_layer(name)
 
 
 def _calculated(reader: ByteReader) -> Contents | None:

@@ -34,6 +34,7 @@ _OTHER_FORMAT = "give an archive that imgpkg or transship wrote, or what `docker
 _AS_LAYOUT = "write an OCI-layout archive: --tar-format oci-layout"
 _ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 _SPACE = re.compile(r"[ \t\r\n]*")
+_LAYER = re.compile(r"sha256-[0-9a-f]{64}\.tar\.gz")
 
 
 class ManifestJson(Struct):
@@ -49,6 +50,11 @@ class ManifestJson(Struct):
 def member_name(layer: Digest) -> str:
     """The suffix is always the same, whatever the layer is."""
     return f"{layer.replace(':', '-')}.tar.gz"
+
+
+def is_layer(name: str) -> bool:
+    """Tells whether a member has the name of a layer."""
+    return _LAYER.fullmatch(name) is not None
 
 
 def render(

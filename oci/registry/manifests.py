@@ -85,7 +85,7 @@ def _described(answer: Answer, identifier: str) -> Descriptor | None:
 def get_manifest(remote: Remote, identifier: str) -> Manifest:
     """The manifest with its bytes as they came. By digest, the bytes are hashed; by tag, they are compared with what
     the registry says their digest is. A pull-through cache has a digest only after the tag was read: one that this run
-    saw under a tag is asked for by that tag. Where a HEAD didn't find what GET finders, HEAD isn't believed again."""
+    saw under a tag is asked for by that tag. Where a HEAD didn't find what GET finds, HEAD isn't believed again."""
     try:
         manifest = _fetched(remote, identifier, identifier)
     except NotFound:

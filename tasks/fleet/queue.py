@@ -67,7 +67,7 @@ class ShardQueue:
         self.size += 1
 
     async def take(self) -> tuple[int, str] | None:
-        """Returns the number and the text of the first shard that nobody works on, which is this run's then; None when
+        """Returns the number and the text of the first shard that no run works on, which is this run's then; None when
         there is none. What this run took before it was started again is taken once more."""
         await self._look(_USER)
         if self.user in self.users.values() and not self._mine:
@@ -87,7 +87,7 @@ class ShardQueue:
             number += 1
 
     async def take_back(self) -> int | None:
-        """Returns the number of the first shard that nobody works on, for the run that has put it in: it knows how many
+        """Returns the number of the first shard that no run works on, for the run that has put it in: it knows how many
         there are, and what is in each. No request is made when all of them were seen to be taken."""
         if len(self.users) < self.size:
             await self._look(_USER)
@@ -129,11 +129,10 @@ class ShardQueue:
         return self.users.get(number) == self.user
 
     async def _look(self, kind: str) -> None:
-        prefix = self._key(kind)
         while True:
-            keys = {self._key(of, number) for of, entries in self._inputs.items() for number in entries}
-            excluded = {key for key in keys if key.startswith(prefix)}
-            page = await patiently(partial(self._the_client.filter_flow_run_input, self.run, prefix, _PAGE, excluded))
+            at_hand = {self._key(of, n) for of, entries in self._inputs.items() if of.startswith(kind) for n in entries}
+            look = partial(self._the_client.filter_flow_run_input, self.run, self._key(kind), _PAGE, at_hand)
+            page = await patiently(look)
             for entry in page:
                 of, _, number = entry.key.removeprefix(f"{self.name}-").rpartition("-")
                 self._inputs[of][int(number)] = entry.value

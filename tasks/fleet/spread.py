@@ -152,7 +152,7 @@ class Spread(Feed[Unit]):
             self._idle.clear()
 
     async def _ended(self, number: int) -> None:
-        """Nobody asks what became of what this run has taken itself."""
+        """Does nothing: what this run has taken itself is not asked for."""
 
     async def _share(self, queue: ShardQueue, deployment: UUID) -> None:
         try:

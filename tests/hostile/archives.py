@@ -13,7 +13,7 @@ from typing import Any
 
 from oci.errors import IntegrityError, InvalidManifest, NotFound, TransshipError
 from tests.hostile.case import ACCEPTED, Case
-from tests.support.content import Content, digest_of, image, layer
+from tests.support.content import Content, digest_of, image, layer, tar_of
 from tests.support.imgpkg_tarball import image as imgpkg_image
 
 IMAGE = image(1, layers=(layer(2),))
@@ -52,7 +52,7 @@ def imgpkg(key: str = "", value: Any = None) -> bytes:
 
 
 def written(made: Any) -> bytes:
-    return members(
+    return tar_of(
         {
             "manifest.json": json.dumps([made]).encode(),
             f"{LAYER.descriptor()['digest'].replace(':', '-')}.tar.gz": LAYER.data,
@@ -60,30 +60,9 @@ def written(made: Any) -> bytes:
     )
 
 
-def both(more: Mapping[str, bytes], honest: bytes = b"") -> bytes:
-    """An honest archive with members behind it."""
-    stream = io.BytesIO(honest or imgpkg())
-    with tarfile.open(fileobj=stream, mode="a") as archive:
-        for name, data in more.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return stream.getvalue()
-
-
 def described(text: bytes) -> bytes:
     """An archive with any text as its manifest.json."""
-    return members({"manifest.json": text})
-
-
-def members(contents: Mapping[str, bytes]) -> bytes:
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w") as archive:
-        for name, data in contents.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return stream.getvalue()
+    return tar_of({"manifest.json": text})
 
 
 def layout(
@@ -98,7 +77,7 @@ def layout(
         f"blobs/sha256/{digest_of(data)[7:]}": data for data in (content.raw, *(blob.data for blob in content.blobs))
     }
     parts |= replaced or {}
-    return members({name: data for name, data in parts.items() if not without or without not in name})
+    return tar_of({name: data for name, data in parts.items() if not without or without not in name})
 
 
 def _links() -> bytes:
@@ -114,14 +93,14 @@ LISTED = f"blobs/sha256/{LAYER.descriptor()['digest'][7:]}"
 MANIFEST = f"blobs/sha256/{IMAGE.hex}"
 WHOLE: Mapping[str, tuple[Callable[[], bytes], type[TransshipError] | None]] = {
     "nothing": (lambda: b"", InvalidManifest),
-    "a description twice": (lambda: both({"manifest.json": json.dumps([element("Tag", "other")]).encode()}), InvalidManifest),
-    "a description under another spelling": (lambda: both({"./manifest.json": json.dumps([element("Tag", "other")]).encode()}), InvalidManifest),
-    "a layer twice": (lambda: both({f"{LAYER.descriptor()['digest'].replace(':', '-')}.tar.gz": b"other"}), ACCEPTED),
-    "an index twice": (lambda: both({"index.json": b"{}"}, layout()), InvalidManifest),
+    "a description twice": (lambda: tar_of({"manifest.json": json.dumps([element("Tag", "other")]).encode()}, behind=imgpkg()), InvalidManifest),
+    "a description under another spelling": (lambda: tar_of({"./manifest.json": json.dumps([element("Tag", "other")]).encode()}, behind=imgpkg()), InvalidManifest),
+    "a layer twice": (lambda: tar_of({f"{LAYER.descriptor()['digest'].replace(':', '-')}.tar.gz": b"other"}, behind=imgpkg()), ACCEPTED),
+    "an index twice": (lambda: tar_of({"index.json": b"{}"}, behind=layout()), InvalidManifest),
     "zeros": (lambda: bytes(10_240), InvalidManifest),
     "text": (lambda: b"no archive at all\n" * 100, InvalidManifest),
     "gzip": (lambda: b"\x1f\x8b\x08" + bytes(1000), InvalidManifest),
-    "a tar of something else": (lambda: members({"readme": b"x"}), InvalidManifest),
+    "a tar of something else": (lambda: tar_of({"readme": b"x"}), InvalidManifest),
     "a description that is a link": (_links, InvalidManifest),
     "a description of nothing": (lambda: described(b""), InvalidManifest),
     "a description that is null": (lambda: described(b"null"), InvalidManifest),
@@ -134,7 +113,7 @@ WHOLE: Mapping[str, tuple[Callable[[], bytes], type[TransshipError] | None]] = {
     "an element of both kinds": (lambda: written(element() | {"ImageIndex": {}}), InvalidManifest),
     "cut in a layer": (lambda: imgpkg()[: imgpkg().index(LAYER.data) + 100], InvalidManifest),
     "a layer that is missing": (lambda: described(json.dumps([element()]).encode()), IntegrityError),
-    "a name that is no digest": (lambda: members({"manifest.json": json.dumps([element()]).encode(), "../../x.tar.gz": b"x"}), IntegrityError),
+    "a name that is no digest": (lambda: tar_of({"manifest.json": json.dumps([element()]).encode(), "../../x.tar.gz": b"x"}), IntegrityError),
     "honest": (imgpkg, ACCEPTED),
     "an honest layout": (layout, ACCEPTED),
     "a layout without its mark": (lambda: layout(without="oci-layout"), InvalidManifest),
@@ -174,4 +153,4 @@ def cases() -> Iterator[Case[bytes]]:
 
 
 def _with_note(note: bytes) -> bytes:
-    return both({"transship.json": note})
+    return tar_of({"transship.json": note}, behind=imgpkg())

@@ -246,7 +246,7 @@ def test_a_pipe_without_a_reader_is_a_warning(tmp_path: Path, monkeypatch: pytes
         warnings: list[str] = []
         export_metrics(RUN, warn=warnings.append, path=str(path if path.parent == tmp_path else folder))
         assert len(warnings) == 1
-        assert f"nobody has read the pipe {path}" in warnings[0]
+        assert f"no process has read the pipe {path}" in warnings[0]
 
 
 def test_a_planted_link_in_a_folder_of_metrics_stays(tmp_path: Path) -> None:

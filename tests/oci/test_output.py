@@ -190,10 +190,10 @@ def test_a_pipe_that_nobody_reads_or_writes_ends_in_an_error(tmp_path: Path) -> 
     for use in (lambda: write_output(str(path), b"x"), lambda: read_file(str(path), 100)):
         with pytest.raises(TimeoutError, match=f"the pipe {path}"):
             use()
-    with pytest.raises(UnusableFile, match=f"nobody has written to the pipe {path}") as caught:
+    with pytest.raises(UnusableFile, match=f"no process has written to the pipe {path}") as caught:
         read_named(str(path), "reading it", limit=100)
     assert "run it again" in caught.value.hint
-    with pytest.raises(StoreError, match=f"nobody has read the pipe {path}"):
+    with pytest.raises(StoreError, match=f"no process has read the pipe {path}"):
         write_json(str(path), {})
 
 
@@ -203,7 +203,7 @@ def test_a_reader_that_takes_nothing_ends_in_an_error(tmp_path: Path) -> None:
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        with pytest.raises(TimeoutError, match="nobody has read"):
+        with pytest.raises(TimeoutError, match="no process has read"):
             write_output(str(path), bytes(1 << 20))
     finally:
         os.close(reader)

@@ -74,9 +74,10 @@ def compact(body: Mapping[str, Any]) -> bytes:
     return json.dumps(body, separators=(",", ":")).encode()
 
 
-def tar_of(files: Mapping[str, bytes]) -> bytes:
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w") as archive:
+def tar_of(files: Mapping[str, bytes], *, behind: bytes = b"") -> bytes:
+    """Returns an archive with these files, `behind` the members of another archive."""
+    stream = io.BytesIO(behind)
+    with tarfile.open(fileobj=stream, mode="a" if behind else "w") as archive:
         for name, data in files.items():
             entry = tarfile.TarInfo(name)
             entry.size = len(data)

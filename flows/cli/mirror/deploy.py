@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from flows import check_server_address
 from flows.cli.click_ext import Invocation, Verb, boolean, everywhere
-from flows.cli.mirror.shared import expect_server
 from oci.descriptor import parse_json
 from oci.errors import InvalidConfig
 from oci.mirror.reader import json_schema, read_config
@@ -67,7 +67,7 @@ def deploy(invocation: Invocation, /, **flags: Any) -> None:
     config = read_config(flags["file"])
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_ENABLED", "false")
     os.environ.setdefault("DO_NOT_TRACK", "1")
-    expect_server()
+    check_server_address(required=True)
     from flows.deploy.deploy import DeployOptions, deploy  # noqa: PLC0415 - importing Prefect takes a second
 
     options = DeployOptions(

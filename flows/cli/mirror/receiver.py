@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
+from flows import check_server_address
 from flows.cli.click_ext import Invocation, Number, Verb, everywhere
-from flows.cli.mirror.shared import expect_server
 from flows.cli.output import log_to_stderr
 from oci.errors import InvalidInput
 from oci.output import read_named
@@ -52,7 +52,7 @@ def receiver(invocation: Invocation, /, **flags: Any) -> None:
     token = _token(flags["token_file"])
     _log_to_stderr(debug=invocation.output.debug)
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_ENABLED", "false")
-    expect_server()
+    check_server_address(required=True)
     from flows.receiver.app import serve  # noqa: PLC0415
     from flows.receiver.journal import Journal  # noqa: PLC0415
     from flows.receiver.outbox import Outbox  # noqa: PLC0415

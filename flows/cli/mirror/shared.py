@@ -10,7 +10,6 @@ from typing import Any, Protocol, TypeVar
 
 import click
 
-from flows import server_address
 from flows.cli.access import RegistryFlags, show_requests
 from flows.cli.click_ext import Invocation
 from oci.archive.s3_options import S3Options
@@ -57,12 +56,6 @@ def mirror_flags(command: F) -> F:
     for option in reversed(options):
         command = option(command)
     return command
-
-
-def expect_server() -> None:
-    """Raises InvalidInput when nothing says where the Prefect server is, or says it in no URL."""
-    if not server_address():
-        raise InvalidInput("PREFECT_API_URL is not set", hint="name the server: http://127.0.0.1:4200/api")
 
 
 def _problems(comparison: Comparison) -> list[TransshipError]:

@@ -27,7 +27,6 @@ _METADATA = tuple(
     map(
         ipaddress.ip_network,
         (
-            "169.254.169.254/32",
             "fd00:ec2::/32",  # Amazon: the instance, pods (::23), DNS
             "fd20:ce::254/128",  # Google
             "168.63.129.16/32",  # Azure
@@ -42,9 +41,9 @@ _METADATA = tuple(
 
 ALLOWED = "--registry-allow-private-redirects (`allow_private_redirects` in mirrors.yaml and forms)"
 _METADATA_NAMES = frozenset({"metadata.google.internal", "metadata.goog", "metadata"})
-_TRANSLATED = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/48", "::ffff:0:0:0/96")))
-"""Of NAT64 (RFC 6052, RFC 8215) and of SIIT (RFC 2765)."""
 _OWN_NAT64 = ipaddress.IPv6Network("64:ff9b:1::/48")
+_TRANSLATED = (ipaddress.IPv6Network("64:ff9b::/96"), _OWN_NAT64, ipaddress.IPv6Network("::ffff:0:0:0/96"))
+"""Of NAT64 (RFC 6052, RFC 8215) and of SIIT (RFC 2765)."""
 _COMPATIBLE = ipaddress.IPv6Network("::/96")
 _SHARED = ipaddress.IPv4Network("100.64.0.0/10")
 _UNICAST = ipaddress.IPv6Network("2000::/3")
