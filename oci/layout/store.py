@@ -25,6 +25,7 @@ from oci.descriptor import INDEX_TYPES, MANIFEST_TYPES, Descriptor
 from oci.digest import READ_SIZE, Chunk, Digest, Verifier, end_read, hex_of, is_digest, parse_digest, verified
 from oci.errors import IntegrityError, InvalidManifest, NotFound, Refused
 from oci.layout.index import LayoutIndex
+from oci.layout.usage import described, used_digests
 from oci.manifest import MANIFEST_LIMIT, Manifest, parse_manifest
 from oci.meter import Meter
 from oci.output import NOT_THERE, store_error, sync_folder
@@ -63,6 +64,11 @@ class Layout:
             manifest = self.get_manifest(descriptor.digest)
         except (NotFound, IntegrityError):
             return None
+        except InvalidManifest:
+            strange = described(descriptor.digest, descriptor.media_type, self._bytes_of(descriptor.digest))
+            if strange is None and not is_digest(identifier):
+                raise
+            return strange if strange and self._is_sound(strange.digest, strange.size) else None
         return Descriptor(manifest.media_type, manifest.digest, manifest.size)
 
     def get_manifest(self, identifier: str) -> Manifest:
@@ -170,7 +176,8 @@ class Layout:
         with self._mapped("deleting unused blobs", ""):
             self._check_own("deleting unused blobs", "")
             files = list(self._files())
-            used = {digest for digest, _ in files for digest in self._used_by(digest)}
+            sizes = {digest: status.st_size for digest, status in files}
+            used = used_digests(sizes, self._bytes_of, [entry.digest for entry in self._index.entries()])
             oldest = time.time() - ABANDONED_AFTER
             freed = 0
             for digest, status in files:
@@ -197,16 +204,6 @@ class Layout:
         if link := next(filter(os.path.islink, (root, *below)), ""):
             hint = "delete it with the tool that keeps the blobs together"
             raise self._refused(f"{link} is a link: other layouts may use what is there", subject, operation, hint)
-
-    def _used_by(self, digest: Digest) -> tuple[Digest, ...]:
-        """Returns the digests that a file uses: a manifest its own and those it lists, any other file none."""
-        if (self.blob_size(digest) or 0) > MANIFEST_LIMIT:
-            return ()
-        try:
-            manifest = parse_manifest(self._bytes_of(digest))
-        except (InvalidManifest, NotFound):
-            return ()
-        return (digest, *(blob.digest for blob in (*manifest.blobs, *manifest.children)))
 
     def _described(self, identifier: str) -> Descriptor:
         """As index.json lists it; a digest that isn't listed comes without media type and size."""

@@ -898,3 +898,63 @@ def test_a_blob_that_is_there_is_read_once(layout: Layout, monkeypatch: pytest.M
     for _ in range(3):
         assert layout.put_blob(described(data), reader_of(data)) is BlobOutcome.SKIPPED
     assert len(reads) == 1
+
+
+ARTIFACT_MANIFEST = "application/vnd.oci.artifact.manifest.v1+json"
+STRANGE = "application/vnd.example.manifest.v9+json"
+SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1+prettyjws"
+
+
+def strange_documents(blob: str) -> dict[str, bytes]:
+    """Manifests that can't be read here, by media type."""
+    return {
+        ARTIFACT_MANIFEST: json.dumps(
+            {"mediaType": ARTIFACT_MANIFEST, "blobs": [{"digest": blob, "size": 3}]}
+        ).encode(),
+        SCHEMA_1: json.dumps({"schemaVersion": 1, "fsLayers": [{"blobSum": blob}]}).encode(),
+        STRANGE: json.dumps({"mediaType": STRANGE, "needs": {"deep": [blob]}}).encode(),
+    }
+
+
+@pytest.mark.parametrize("name", ["tag", "digest", "child"])
+@pytest.mark.parametrize("media_type", strange_documents(""))
+def test_a_manifest_that_can_not_be_read_keeps_what_it_names(media_type: str, name: str, tmp_path: Path) -> None:
+    layout = open_layout(tmp_path)
+    put(layout, content.image(1), "1.0")
+    blob = described(b"abc")
+    raw = strange_documents(blob.digest)[media_type]
+    for data in (b"abc", raw):
+        layout.put_blob(described(data), reader_of(data))
+    entry = {"mediaType": media_type, "digest": digest_of(raw), "size": len(raw)}
+    if name == "child":
+        index = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry]}).encode()
+        layout.put_manifest(parse_manifest(index), "all")
+    else:
+        listing = json.loads((tmp_path / "index.json").read_bytes())
+        listing["manifests"].append(entry | ({"annotations": {REF_NAME: "strange"}} if name == "tag" else {}))
+        (tmp_path / "index.json").write_text(json.dumps(listing))
+    for path in (tmp_path / "blobs" / "sha256").iterdir():
+        os.utime(path, (time.time() - 2 * ABANDONED_AFTER,) * 2)
+
+    layout.sweep({blob.digest, digest_of(raw)})
+    assert layout.blob_size(blob.digest) == 3
+    assert layout.blob_size(digest_of(raw)) == len(raw)
+    shown = layout.head_manifest(digest_of(raw))
+    assert shown is not None
+    assert (shown.digest, shown.size) == (digest_of(raw), len(raw))
+
+    layout.delete_manifest(parse_manifest(index).digest if name == "child" else digest_of(raw))
+    layout.sweep({blob.digest, digest_of(raw)})
+    assert layout.blob_size(blob.digest) is None
+
+
+def test_what_an_index_lists_and_is_a_blob_is_no_manifest(tmp_path: Path) -> None:
+    """Build caches list their layers so."""
+    layout = open_layout(tmp_path)
+    layer = described(b"\x1f\x8b a layer")
+    layout.put_blob(layer, reader_of(b"\x1f\x8b a layer"))
+    put(layout, content.image(1), "1.0")
+
+    assert layout.head_manifest(layer.digest) is None
+    layout.sweep({layer.digest})
+    assert layout.blob_size(layer.digest) is None

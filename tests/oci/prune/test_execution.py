@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -253,3 +256,37 @@ def test_other_repositories_of_the_registry_keep_what_they_share(registry: Docke
     assert has(registry.url, f"{repository}-other", "1.0")
     blob = image(1).blobs[0].descriptor()["digest"]
     assert httpx.head(f"{registry.url}/v2/{repository}-other/blobs/{blob}").status_code == 200
+
+
+@pytest.mark.parametrize("kept", [("new",), ("new", "strange")])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"mediaType": "application/vnd.oci.artifact.manifest.v1+json", "blobs": []},
+        {"schemaVersion": 1, "name": "web", "fsLayers": []},
+    ],
+)
+def test_a_layout_with_a_manifest_that_can_not_be_read_is_pruned(
+    body: dict[str, Any], kept: tuple[str, ...], registry: DockerRegistry, repository: str, tmp_path: Path
+) -> None:
+    for number, tag in enumerate(("old", "new")):
+        push(registry.url, repository, image(70 + number), tag)
+        copied(f"oci:{tmp_path}/layout", image=f"{registry.host}/{repository}:{tag}")
+    raw = json.dumps(body).encode()
+    digest = hashlib.sha256(raw).hexdigest()
+    (tmp_path / "layout" / "blobs" / "sha256" / digest).write_bytes(raw)
+    listing = json.loads((tmp_path / "layout" / "index.json").read_bytes())
+    kind = body.get("mediaType", "application/vnd.docker.distribution.manifest.v1+prettyjws")
+    entry = {"mediaType": kind, "digest": f"sha256:{digest}", "size": len(raw)}
+    listing["manifests"].append(entry | {"annotations": {"org.opencontainers.image.ref.name": "strange"}})
+    (tmp_path / "layout" / "index.json").write_text(json.dumps(listing))
+
+    assert pruned(f"oci:{tmp_path}/layout", tags=kept).failed == ()
+
+    names = {one["annotations"]["org.opencontainers.image.ref.name"] for one in listed(tmp_path / "layout")}
+    assert {name for name in names if not name.endswith(".imgpkg")} == set(kept)
+
+
+def listed(layout: Path) -> list[dict[str, Any]]:
+    manifests: list[dict[str, Any]] = json.loads((layout / "index.json").read_bytes())["manifests"]
+    return manifests
