@@ -49,6 +49,9 @@ BOUNDARIES: Mapping[str, tuple[str, ...]] = {
         "oci/prune/test_beside.py::test_what_a_registry_does_not_show_ends_it_or_is_said_before",
         "oci/prune/test_beside.py::test_listed_names_that_can_not_be_asked_for_are_said_before",
         "oci/prune/test_beside.py::test_blobs_that_layouts_share_by_a_link_are_not_deleted",
+        "oci/layout/test_store.py::test_a_manifest_that_can_not_be_read_keeps_what_it_names",
+        "oci/prune/test_execution.py::test_a_layout_with_a_manifest_that_can_not_be_read_is_pruned",
+        "flows/cli/test_flags.py::test_what_is_worked_on_is_named_once",
     ),
     "G5 Journals, metadata and sizes are believed": (
         "oci/export/test_file_writer.py::test_what_a_forged_journal_lists_is_hashed_before_it_is_kept",

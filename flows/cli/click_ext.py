@@ -6,8 +6,8 @@ from __future__ import annotations
 import importlib
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from datetime import timedelta
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,7 +16,6 @@ import click
 from flows.cli.output import ExitCode, Output, exit_code
 from oci.cancel import CancelToken
 from oci.errors import InvalidInput
-from oci.units import parse_duration, show_duration
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -55,27 +54,6 @@ def words(*names: str, help: str, **more: Any) -> Callable[[F], F]:  # noqa: A00
 def _split(context: click.Context, parameter: click.Parameter, values: Sequence[str]) -> tuple[str, ...]:
     del context, parameter
     return tuple(part.strip() for value in values for part in value.split(",") if part.strip())
-
-
-class Age(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.2 on
-    """Days and weeks: `7d`, `2w`, `12h`, `1d12h`, as configurations of mirrors have them. Gives a timedelta."""
-
-    name = "age"
-
-    def __init__(self, least: timedelta = timedelta()) -> None:
-        self._least = least
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        if isinstance(value, timedelta):
-            return value
-
-        try:
-            age = parse_duration(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-        if age < self._least:
-            self.fail(f"{value!r} is too short a time: {show_duration(self._least)} is the least", param, ctx)
-        return age
 
 
 class Number(click.IntRange):
@@ -191,10 +169,20 @@ class Verb(click.Command):
                 option.shell_complete = _references  # type: ignore[method-assign]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        extra = super().parse_args(ctx, spelled_out(self, args))
+        args = spelled_out(self, args)
+        if not ctx.resilient_parsing:
+            self._expect_once(ctx, self.make_parser(ctx).parse_args(list(args))[2])
+        extra = super().parse_args(ctx, args)
         if extra and not ctx.resilient_parsing:
             raise extra_arguments(ctx, extra)
         return extra
+
+    def _expect_once(self, ctx: click.Context, order: Sequence[click.Parameter]) -> None:
+        """Raises click.UsageError where a flag that names what is worked on comes twice: click, as Go's flags do, would
+        leave out all but the last. Of a setting the last counts: a script may add its own to those of another."""
+        for option, times in Counter(order).items():
+            if times > 1 and isinstance(option, click.Option) and not option.multiple and option.metavar in _THINGS:
+                raise click.UsageError(f"{option.opts[-1]} takes one {option.metavar}, and is here {times} times", ctx)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Leads from what can't be used to the help of the command, where no error knew more."""
@@ -319,6 +307,8 @@ _METAVARS = {
     "--fleet-work-pool": "NAME",
 }
 """What the value of a flag is, in help."""
+
+_THINGS = frozenset({"REFERENCE", "REPOSITORY", "ARCHIVE", "FILE", "FOLDER"})
 
 _REFERENCES = frozenset({"reference", "references", "repository", "repositories"})
 """Arguments that are completed as the flags with these metavars are."""

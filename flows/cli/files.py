@@ -137,7 +137,12 @@ def _labels(texts: tuple[str, ...]) -> dict[str, str]:
 @click.option("--lock", default="", help="BundleLock file.")
 @click.option("--tar", multiple=True, help="Archive to pull from (repeat it for volumes); -b or -i may say what.")
 @click.option(
-    "-o", "--output", "folder", default=None, help="Folder to put the files in; what was pulled there before goes."
+    "-o",
+    "--output",
+    "folder",
+    default=None,
+    metavar="FOLDER",
+    help="Folder to put the files in; what was pulled there before goes.",
 )
 @boolean("-r", "--recursive", help="Nested bundles, too.")
 @boolean("--image-is-bundle-check", default=True, help="With -i, refuse a bundle.")

@@ -12,8 +12,30 @@ import click
 from flows.cli.click_ext import boolean
 from oci.errors import InvalidInput
 from oci.options import Option, Options, assemble, leaves_of
+from oci.units import parse_duration, show_duration
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Age(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.2 on
+    """Days and weeks: `7d`, `2w`, `12h`, `1d12h`, as configurations of mirrors have them. Gives a timedelta."""
+
+    name = "age"
+
+    def __init__(self, least: timedelta = timedelta(), most: timedelta = timedelta.max) -> None:
+        self._least, self._most = least, most
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        if isinstance(value, timedelta):
+            return value
+        try:
+            age = parse_duration(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        if not self._least <= age <= self._most:
+            size, bound, end = ("short", self._least, "least") if age < self._least else ("long", self._most, "most")
+            self.fail(f"{value!r} is too {size} a time: {show_duration(bound)} is the {end}", param, ctx)
+        return age
 
 
 class Declared(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.2 on

@@ -11,8 +11,8 @@ import click
 import msgspec
 
 from flows.cli.access import RegistryFlags, concurrency_flag, registry_flags, show_requests
-from flows.cli.click_ext import Age, Invocation, OutputFile, Verb, boolean, everywhere
-from flows.cli.flags import flags_of
+from flows.cli.click_ext import Invocation, OutputFile, Verb, boolean, everywhere
+from flows.cli.flags import Age, flags_of
 from oci.bundle.tagnames import attached_to
 from oci.errors import Incomplete, InvalidConfig, InvalidDocument, InvalidInput, StoreError
 from oci.output import read_named, write_json

@@ -29,7 +29,7 @@ from oci.reference import (
     parse_any,
     parse_store,
 )
-from oci.registry.http.origin import canonical_host
+from oci.registry.http.origin import canonical_host, check_hosts
 from oci.registry.options import RegistryOptions
 from oci.signatures.artifacts import check_policy
 
@@ -314,8 +314,10 @@ class Mirror(Policy, frozen=True, kw_only=True):
         return frozenset(name.partition(S3_PREFIX)[2].partition("/")[0] for name in objects)
 
 
-class MirrorsConfig(Options, frozen=True, kw_only=True):
+class MirrorsConfig(Checked, frozen=True, kw_only=True):
     """What a file of mirrors says."""
+
+    checks: ClassVar[Mapping[str, Callable[[Any], None]]] = {"registries": check_hosts}
 
     version: Annotated[int, option("Version", "Of this format: 1.", ge=1, le=1, group="file")] = 1
     registries: Annotated[
@@ -340,15 +342,12 @@ class MirrorsConfig(Options, frozen=True, kw_only=True):
     """Said by `read_config` alone: a secret field is no part of a file, a form or a deployment's parameters."""
 
     def __post_init__(self) -> None:
-        by_host: dict[str, str] = {}
-        for host in self.registries:
-            other = by_host.setdefault(canonical_host(host), host)
-            if other != host:
-                raise InvalidInput(f"registries: {other!r} and {host!r} are one registry")
-        names = [mirror.name for mirror in self.mirrors]
-        if len(set(names)) != len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise InvalidInput(f"two mirrors are named {twice!r}")
+        super().__post_init__()
+        names = set[str]()
+        for number, mirror in enumerate(self.mirrors):
+            if mirror.name in names:
+                raise InvalidInput(f"mirrors[{number}]: two mirrors are named {mirror.name!r}")
+            names.add(mirror.name)
 
     @classmethod
     def make(cls, values: Mapping[str, Any]) -> MirrorsConfig:

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
-from calendar import monthrange
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar
-from zoneinfo import ZoneInfo
 
 import msgspec
 
 from oci.bundle.tagnames import check_backup
 from oci.descriptor import Platform
+from oci.documents import recurrence
 from oci.errors import InvalidInput
 from oci.options import Options, option
 from oci.prune.versions import check_patterns, check_ranges
 from oci.registry.options import DEFAULT_CONCURRENCY
 from oci.signatures.artifacts import MirrorArtifacts, check_words
 from oci.units import show_duration
-
-EPOCH = datetime(2020, 1, 1)  # noqa: DTZ001 - where intervals and rules begin in a schedule's own zone, as in Prefect
 
 Pattern = Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
 Range = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
@@ -71,49 +66,6 @@ def _check_platforms(texts: tuple[str, ...]) -> None:
             Platform.parse(text)
         except InvalidInput as error:
             raise ValueError(str(error)) from error
-
-
-def _check_cron(text: str) -> None:
-    """As the server of Prefect reads it: five fields, with names of months and days."""
-    if not text:
-        return
-    from cronsim import CronSim, CronSimError  # noqa: PLC0415 - only where a schedule is a cron expression
-
-    if len(text.split()) != 5:
-        raise ValueError(f"{text!r} has not the five fields of cron: minute, hour, day, month, weekday")
-    try:
-        next(CronSim(text, EPOCH))
-    except (CronSimError, StopIteration) as error:
-        raise ValueError(f"{text!r} is no cron expression: {str(error) or 'it names no day'}") from error
-
-
-def _check_rrule(text: str) -> None:
-    if not text:
-        return
-    from dateutil.rrule import rrulestr  # noqa: PLC0415 - only where a schedule is a recurrence rule
-
-    rule = text.removeprefix("RRULE:")
-    if "DTSTART" in rule or "\n" in rule:
-        raise ValueError(f"{text!r} is more than a recurrence rule: write FREQ=WEEKLY;BYDAY=MO")
-    if "FREQ=" not in rule:
-        raise ValueError("a recurrence rule needs FREQ=")
-    if re.search(r"(INTERVAL|COUNT)=0+(;|$)", rule):
-        raise ValueError(f"{text!r} is no recurrence rule: INTERVAL and COUNT must be at least 1")
-    try:
-        rrulestr(rule, dtstart=EPOCH)
-        parts = re.findall(r"\b(BYMONTH|BYMONTHDAY)=([-+,\d]+)", rule)
-        days = {name: [abs(int(number)) for number in numbers.split(",")] for name, numbers in parts}
-    except (ValueError, TypeError, KeyError, OverflowError) as error:
-        raise ValueError(f"{text!r} is no recurrence rule: {error}") from error
-    if len(days) == 2 and min(days["BYMONTHDAY"]) > max(monthrange(EPOCH.year, each)[1] for each in days["BYMONTH"]):
-        raise ValueError(f"{text!r} names no day")  # dateutil would look for it until the year 9999
-
-
-def _check_zone(name: str) -> None:
-    try:
-        ZoneInfo(name)
-    except (KeyError, ValueError, OSError) as error:
-        raise ValueError(f"{name!r} is no time zone that this machine knows") from error
 
 
 class TagRule(Checked, frozen=True, kw_only=True):
@@ -225,9 +177,10 @@ class Schedule(Checked, frozen=True, kw_only=True):
     """When a mirror runs by itself: one of cron, interval and rrule."""
 
     checks: ClassVar[Mapping[str, Callable[[Any], None]]] = {
-        "cron": _check_cron,
-        "rrule": _check_rrule,
-        "timezone": _check_zone,
+        "cron": recurrence.check_cron,
+        "interval": recurrence.check_interval,
+        "rrule": recurrence.check_rrule,
+        "timezone": recurrence.check_zone,
     }
 
     cron: Annotated[
@@ -267,27 +220,19 @@ class Schedule(Checked, frozen=True, kw_only=True):
     @property
     def rule(self) -> str:
         """The recurrence rule with its start, in the time zone of the schedule."""
-        return f"DTSTART:{EPOCH:%Y%m%dT%H%M%S}\n{self.rrule.removeprefix('RRULE:')}"
+        return recurrence.rule_text(self.rrule)
 
     def anchor(self, name: str) -> datetime:
-        """A time at which the interval of a mirror begins, in UTC: spread by name, so that not all begin at once."""
-        part = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4]) / 2**32
-        return EPOCH.replace(tzinfo=UTC) + timedelta(seconds=int(self.interval.total_seconds() * part))
+        """A time at which the interval of a mirror begins, in UTC."""
+        return recurrence.anchor(self.interval, name)
 
     def following(self, moment: datetime, name: str) -> datetime | None:
         """The first start of a mirror after a moment, in UTC, as Prefect computes it; None when there is none."""
         if self.interval:
-            anchor = self.anchor(name)
-            return anchor + ((moment - anchor) // self.interval + 1) * self.interval
-        zone = ZoneInfo(self.timezone)
+            return recurrence.after_interval(self.interval, name, moment)
         if self.cron:
-            from cronsim import CronSim  # noqa: PLC0415 - as above
-
-            return next(CronSim(self.cron, moment.astimezone(zone))).astimezone(UTC)
-        from dateutil.rrule import rrulestr  # noqa: PLC0415 - as above
-
-        start = rrulestr(self.rule).after(moment.astimezone(zone).replace(tzinfo=None))
-        return start.replace(tzinfo=zone).astimezone(UTC) if start else None
+            return recurrence.after_cron(self.cron, self.timezone, moment)
+        return recurrence.after_rrule(self.rrule, self.timezone, moment)
 
 
 class Limits(Options, frozen=True, kw_only=True):

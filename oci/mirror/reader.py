@@ -149,7 +149,7 @@ def read_options(options: type[O], value: Any, path: Path, problems: list[Proble
                 try:
                     checks[name](values[name])
                 except (ValueError, InvalidInput) as error:
-                    problems.append(Problem((*path, name), str(error)))
+                    problems.append(_at_key((*path, name), str(error), values[name]))
         elif field.required:
             problems.append(Problem((*path, name), "field required"))
     for name in value:
@@ -162,11 +162,21 @@ def read_options(options: type[O], value: Any, path: Path, problems: list[Proble
         made_options = options(**values)
         made_options.check_stored()
     except InvalidInput as error:
-        name, colon, message = error.message.partition(": ")
-        inside = bool(colon) and name in fields
-        problems.append(Problem((*path, name) if inside else path, message if inside else str(error)))
+        match = re.match(r"(\w+)(?:\[(\d+)\])?: ", error.message)
+        if match and match[1] in fields:
+            item = (int(match[2]),) if match[2] else ()
+            problems.append(Problem((*path, match[1], *item), error.message[match.end() :]))
+        else:
+            problems.append(Problem(path, str(error)))
         return None
     return made_options
+
+
+def _at_key(path: Path, message: str, value: Any) -> Problem:
+    """At the key of a mapping that the message begins with, or else at the whole."""
+    key, colon, problem = message.partition(": ")
+    inside = bool(colon) and isinstance(value, Mapping) and key in value
+    return Problem((*path, key), problem) if inside else Problem(path, message)
 
 
 def _near(name: str, fields: Mapping[str, Option]) -> str:

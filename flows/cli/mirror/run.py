@@ -9,8 +9,9 @@ from typing import Any
 import click
 
 from flows.cli.access import RegistryFlags, registry_flags, store_flags
-from flows.cli.click_ext import Age, Invocation, OutputFile, Verb, boolean, everywhere
+from flows.cli.click_ext import Invocation, OutputFile, Verb, boolean, everywhere
 from flows.cli.display.mirrors import MirrorsProgress
+from flows.cli.flags import Age
 from flows.cli.mirror.shared import Mirrors, mirror_flags, warn_of_nothing
 from flows.cli.progress import metrics_flag, progress_flag, shown
 from oci.archive.s3_options import S3Options

@@ -16,12 +16,14 @@ from typing import Any
 import click
 
 from flows.cli.access import RegistryFlags, registry_flags, store_flags
-from flows.cli.click_ext import Age, Invocation, Number, Verb, everywhere
+from flows.cli.click_ext import Invocation, Number, Verb, everywhere
+from flows.cli.flags import Age
 from flows.cli.mirror.listener import Listener
 from flows.cli.mirror.shared import Mirrors
 from flows.cli.output import log_to_stderr
 from flows.cli.progress import metrics_flag
 from oci.archive.s3_options import S3Options
+from oci.documents import recurrence
 from oci.errors import Cancelled, TransshipError
 from oci.meter import RunMetrics, export_metrics, exposition
 from oci.mirror.config import Mirror
@@ -32,9 +34,6 @@ from oci.mirror.work import Breaker
 from oci.units import counted
 
 _log = logging.getLogger("transship.watch")
-
-_SHORTEST_INTERVAL = timedelta(seconds=1)
-"""Between the starts of a mirror: without one they would follow each other in a loop."""
 
 _LONGEST_WAIT = 60.0
 """Seconds after which the clock is looked at again: it may have been set."""
@@ -48,12 +47,18 @@ Batch = Callable[[Sequence[Mirror], Callable[[MirrorReport], None]], None]
 @click.option("-f", "--file", "path", default="mirrors.yaml", show_default=True, help="The file of mirrors.")
 @click.option(
     "--interval",
-    type=Age(least=_SHORTEST_INTERVAL),
+    type=Age(recurrence.SHORTEST, recurrence.LONGEST),
     default="1h",
     show_default=True,
     help="For mirrors without a schedule of their own.",
 )
-@click.option("--jitter", type=Age(), default="5s", show_default=True, help="Begin up to so much later, at random.")
+@click.option(
+    "--jitter",
+    type=Age(most=recurrence.LONGEST),
+    default="5s",
+    show_default=True,
+    help="Begin up to so much later, at random.",
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=Number(0, 65535), default=8766, show_default=True, help="0 takes a free one.")
 @metrics_flag

@@ -136,6 +136,20 @@ def canonical_host(host: str) -> str:
     return HUB if name in _HUB_NAMES else name
 
 
+def check_hosts(names: Iterable[str]) -> None:
+    """Raises InvalidInput, whose message begins with the name, for what is no host, such as a pattern of hosts, and
+    for a second spelling of one."""
+    spellings: dict[str, str] = {}
+    for name in names:
+        try:
+            origin_of(name)
+        except InvalidReference as error:
+            raise InvalidInput(f"{name}: {error}") from error
+        other = spellings.setdefault(canonical_host(name), name)
+        if other != name:
+            raise InvalidInput(f"{name}: {other!r} is the same registry")
+
+
 def split_pattern(text: str) -> tuple[str, str]:
     """Host and path of what configuration files write for a registry: with or without a scheme, with or without the
     API's version as the path."""

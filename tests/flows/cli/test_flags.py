@@ -13,8 +13,10 @@ from click.testing import CliRunner
 from flows.cli.access import RegistryFlags, registry_flags
 from flows.cli.click_ext import Verb
 from flows.cli.flags import flags_of
+from flows.cli.output import ExitCode
 from oci.options import Options, fields_of, option
 from oci.registry.options import RegistryOptions
+from tests.support.command import transship
 
 
 class Sample(Options, frozen=True, kw_only=True):
@@ -117,3 +119,27 @@ def test_every_option_of_a_registry_has_a_flag_that_sets_it(name: str) -> None:
 
     assert done.output == ""
     assert getattr(taken[0].options, name) == value != field.default
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("tag", "delete", "-i", "a.example/web:1", "-i", "a.example/web:2"),
+        ("tag", "delete", "-i", "a.example/web:1", "--image=a.example/web:2", "--yes"),
+        ("tag", "list", "-ia.example/web", "-i=b.example/web"),
+        ("copy", "-i", "a.example/web:1", "--to-repo", "b.example/web", "--to-repo", "c.example/web"),
+        ("copy", "-i", "a.example/web:1", "--to-tar", "a.tar", "--to-tar", "b.tar"),
+        ("pull", "-i", "a.example/web:1", "-o", "one", "--output", "two"),
+        ("mirror", "run", "-f", "one.yaml", "-f", "two.yaml"),
+        ("describe", "-b", "a.example/web:1", "-b", "a.example/web:2"),
+    ],
+)
+def test_what_is_worked_on_is_named_once(flags: tuple[str, ...]) -> None:
+    done = transship(*flags)
+
+    assert done.code == ExitCode.USAGE
+    assert "is here 2 times" in done.err
+
+
+def test_of_a_setting_the_last_counts() -> None:
+    assert run("--mode", "a", "--mode", "b", "--size", "6", "--size", "7") == (Sample(mode="b", size=7), "")

@@ -211,7 +211,7 @@ def test_a_destination_is_named_once() -> None:
 def test_two_mirrors_of_one_name_are_refused() -> None:
     text = with_mirror("") + with_mirror("").partition("mirrors:\n")[2]
 
-    assert "two mirrors are named 'web'" in refused(text)
+    assert refused(text) == "mirrors.yaml:6: mirrors[1]: two mirrors are named 'web'"
 
 
 def test_a_mistake_in_the_defaults_is_said_once() -> None:
@@ -358,7 +358,10 @@ def test_a_recurrence_rule_that_is_nonsense_is_refused(rule: str) -> None:
     [
         "FREQ=DAILY;BYMONTH=2;BYMONTHDAY=31",
         "BYMONTHDAY=-31;FREQ=YEARLY;BYMONTH=4,6",
-        "FREQ=MINUTELY;BYMONTH=2;BYMONTHDAY=30",
+        "FREQ=HOURLY;BYMONTH=2;BYMONTHDAY=30",
+        "FREQ=YEARLY;BYYEARDAY=366;BYMONTH=1",
+        "FREQ=MONTHLY;BYSETPOS=40;BYDAY=MO",
+        "FREQ=YEARLY;INTERVAL=9000",
     ],
 )
 def test_a_recurrence_rule_that_never_comes_is_refused_without_looking_for_its_day(rule: str) -> None:
@@ -404,7 +407,34 @@ def test_a_file_without_a_list_of_variables_has_none() -> None:
 def test_one_registry_in_two_spellings_is_refused() -> None:
     said = refused("version: 1\nregistries:\n  corp.example: {retries: 1}\n  CORP.example:443: {retries: 2}\n")
 
-    assert said == "mirrors.yaml:2: registries: 'corp.example' and 'CORP.example:443' are one registry"
+    assert said == "mirrors.yaml:4: registries.CORP.example:443: 'corp.example' is the same registry"
+
+
+@pytest.mark.parametrize("host", ["*", "*.example", "-x.example", "x.example:99999", "[::1", "a..b"])
+def test_what_is_no_host_is_no_registry_and_its_line_is_named(host: str) -> None:
+    said = refused(f"version: 1\nregistries:\n  corp.example: {{}}\n  '{host}': {{retries: 2}}\n")
+
+    assert said.startswith(f"mirrors.yaml:4: registries.{host}: ")
+    with pytest.raises(InvalidInput, match="registries"):
+        make_config({"registries": {host: {}}})
+
+
+@pytest.mark.parametrize("interval", ["1us", "1ms", "999ms", "3651d", "999999999d"])
+def test_an_interval_has_a_least_and_a_most(interval: str) -> None:
+    said = refused(with_mirror(f"    schedule: {{interval: {interval}}}\n"))
+
+    assert said.startswith("mirrors.yaml:6: mirrors[0].schedule.interval: ")
+
+
+def test_rules_that_no_calendar_ends_and_those_that_need_a_start_are_refused() -> None:
+    for rule in (
+        "FREQ=SECONDLY",
+        "FREQ=MINUTELY;INTERVAL=30",
+        "FREQ=DAILY;COUNT=5",
+        "FREQ=DAILY;UNTIL=20990101T000000Z",
+    ):
+        said = refused(with_mirror(f"    schedule: {{rrule: '{rule}'}}\n"))
+        assert said.startswith("mirrors.yaml:6: mirrors[0].schedule.rrule: ")
 
 
 def test_what_a_file_says_of_a_registry_lies_over_what_the_run_says() -> None:
