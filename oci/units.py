@@ -80,6 +80,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}es" if noun.endswith("x") else f"{number} {noun}s"
 
 
+def show_cost(requests: int, seconds: float) -> str:
+    """Formats what a run took: `12 requests, 3.4 s`."""
+    return f"{counted(requests, 'request')}, {seconds:.1f} s"
+
+
 def percent(part: int, whole: int) -> float:
     """Returns 0 to 100; 100 of nothing."""
     return 100.0 if whole <= 0 else min(100.0, 100.0 * part / whole)

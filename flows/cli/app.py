@@ -53,7 +53,6 @@ _MEMBERS = {
 @click.command(
     cls=Tree,
     members=_MEMBERS,
-    aliases={},
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
@@ -66,6 +65,7 @@ def root(context: click.Context, show_version: bool) -> None:
         return
     if show_version:
         context.invoke(root.get_command(context, "version") or root)
+        context.ensure_object(Invocation).output.finish()
         return
     context.ensure_object(Invocation).output.block(f"{context.get_help()}\n")
     raise click.UsageError("Invalid command - see available commands/subcommands above")
@@ -116,7 +116,6 @@ def _run(arguments: list[str], invocation: Invocation, signals: list[int]) -> in
     except Exception as error:
         if isinstance(error, OSError) and error.filename is None and error.errno in _OF_OUTPUT:
             raise
-        # An error that nobody foresaw is still to be seen, in JSON too.
         if output.debug:
             traceback.print_exc()
         output.error(f"{program}: Error: {type(error).__name__}: {error}\nHint: --debug shows where")

@@ -13,7 +13,7 @@ import click
 import msgspec
 
 from flows.cli.access import RegistryFlags, concurrency_flag, export_flags, offline, registry_flags, store_flags
-from flows.cli.click_ext import Invocation, OutputFile, Tree, Verb, boolean, everywhere, expect_subcommand
+from flows.cli.click_ext import Invocation, OutputFile, Verb, boolean, everywhere, group
 from flows.cli.output import Output
 from flows.cli.progress import ArchiveProgress, metrics_exported, shown
 from flows.cli.source import SourceFlags, announce, source_flags, warn_of_layers
@@ -28,13 +28,13 @@ from oci.export.parts import Part
 from oci.export.plan import ArchivePlan, Volume
 from oci.export.planner import plan_archive
 from oci.export.resume import plan_resumed
-from oci.output import check_outputs, to_dict, write_json
+from oci.output import check_outputs, to_dict
 from oci.reference import ArchiveName
 from oci.relocation.planner import make_plan
 from oci.relocation.request import RelocationRequest
 from oci.relocation.session import Session
 from oci.relocation.verify import Verification
-from oci.units import counted, show_size
+from oci.units import counted, show_cost, show_size
 
 if TYPE_CHECKING:
     from oci.receipts.record import Recorder
@@ -45,22 +45,17 @@ _OF_NAMES = ("tags", "names", "repo_based_tags", "repair", "backup")
 _CHANGES = ("Change", "Image", "Before", "After")
 
 
-@click.command(
-    cls=Tree,
-    members={
+archive = group(
+    "archive",
+    "Archives: files, or objects as s3://BUCKET/KEY.",
+    {
         "list": ("flows.cli.archive:list_images", "List the images of an archive"),
         "verify": ("flows.cli.archive:verify", "Prove that an archive is whole"),
         "diff": ("flows.cli.archive:diff", "Say what makes two archives differ"),
         "plan": ("flows.cli.archive:plan", "Say what an archive would hold, without making it"),
     },
-    aliases={"ls": "list"},
-    invoke_without_command=True,
+    {"ls": "list"},
 )
-@everywhere
-@click.pass_context
-def archive(context: click.Context) -> None:
-    """Archives: files, or objects as s3://BUCKET/KEY."""
-    expect_subcommand(context)
 
 
 @click.command(name="list", cls=Verb, examples=("shop.tar", "shop.tar --blobs", "s3://exports/shop.tar --json"))
@@ -93,7 +88,6 @@ def list_images(invocation: Invocation, /, store: S3Options, locations: tuple[st
             base=archive.contents.transship_json.base,
         )
         output.summary(_what_it_is(archive))
-    output.finish()
 
 
 @click.command(name="verify", cls=Verb, examples=("shop.tar", "shop.tar --deep", "shop.vol1.tar shop.vol2.tar"))
@@ -125,7 +119,6 @@ def verify(invocation: Invocation, /, store: S3Options, locations: tuple[str, ..
     signed = f", signed with {flags['key']}" if flags["key"] else ""
     contents = f"{counted(verdict.images, 'image')}, {counted(verdict.blobs, 'blob')}{hashed}{lacking}"
     output.summary(f"{contents}: all there{signed}")
-    output.finish()
 
 
 @click.command(
@@ -159,7 +152,6 @@ def diff(invocation: Invocation, /, store: S3Options, before: str, after: str) -
         f"{counted(len(added), 'blob')} more ({show_size(sum(added.values()))}), "
         f"{len(removed)} fewer ({show_size(sum(removed.values()))})"
     )
-    output.finish()
 
 
 @click.command(
@@ -208,7 +200,6 @@ def plan(
     request = source.request(str(ArchiveName.of(flags["to_tar"])))
     with registry.session(invocation, concurrency=flags["concurrency"], store=store) as session:
         show_archive_plan(output, plan_archive(session, request, make_plan(session, request), tarball))
-    output.finish()
 
 
 def _again(locations: tuple[str, ...]) -> str:
@@ -322,9 +313,7 @@ def to_tar(
         report = msgspec.structs.replace(report, requests=receipt.total_requests, seconds=receipt.seconds)
     signatures = recorder.signatures_beside(report.locations) if recorder is not None else []
     result = {**report.to_dict(), "sha256": list(sums.values()), "signatures": signatures}
-    output.result(**result)
-    if flags["report"]:
-        write_json(flags["report"], result)
+    output.report(flags["report"], result)
     for part in report.locations if len(report.locations) > 1 else ():
         output.line(f"copy | volume: {part}")
     output.summary(_summary(archive_plan, report))
@@ -388,8 +377,8 @@ def _summary(plan: ArchivePlan, report: ArchiveReport) -> str:
     unread = f" ({show_size(report.unread)} of the archive not read again)" if report.unread else ""
     left_out = f", {show_size(report.left_out)} left out" if report.left_out else ""
     content = f"{counted(report.images, 'image')}, {counted(report.blobs, 'blob')}"
-    spent = f"{counted(report.requests, 'request')}, {report.seconds:.1f} s"
     return (
         f"{plan.source} -> {report.locations[0]}{volumes}: {content}, "
-        f"{show_size(report.sent)} written{copied}{reused}{unread}{left_out}, {spent}"
+        f"{show_size(report.sent)} written{copied}{reused}{unread}{left_out}, "
+        f"{show_cost(report.requests, report.seconds)}"
     )

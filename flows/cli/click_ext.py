@@ -38,6 +38,7 @@ _TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 _FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 
 F = TypeVar("F", bound=Callable[..., Any])
+Members = dict[str, tuple[str, str]]
 
 
 def boolean(*names: str, default: bool = False, help: str, **more: Any) -> Callable[[F], F]:  # noqa: A002 - click's word
@@ -89,13 +90,7 @@ def everywhere(command: F) -> F:
         boolean("--json", help="One JSON document instead of text.", expose_value=False, callback=_note),
         words("--column", help="Only these columns of tables.", expose_value=False, callback=_note_columns),
         boolean("--debug", help="Requests to registries on standard error.", expose_value=False, callback=_note),
-        boolean(
-            "-y",
-            "--yes",
-            help="Do what `tag delete` only says else.",
-            expose_value=False,
-            callback=_note,
-        ),
+        boolean("-y", "--yes", help="With `tag delete`: delete the tag.", expose_value=False, callback=_note),
         boolean("--quiet", help="No summary line.", expose_value=False, callback=_note),
     )
     for option in reversed(options):
@@ -104,7 +99,7 @@ def everywhere(command: F) -> F:
 
 
 def _note(context: click.Context, parameter: click.Parameter, value: bool) -> None:
-    """Whichever level of the command line said it, the output hears of it; silence changes nothing."""
+    """Hands a flag that was given at any level of the command line to the output."""
     output = context.ensure_object(Invocation).output
     source = context.get_parameter_source(str(parameter.name))
     if source is click.core.ParameterSource.COMMANDLINE:
@@ -122,13 +117,6 @@ def extra_arguments(context: click.Context, extra: Sequence[str]) -> click.Usage
     if "/" in extra[0]:
         error.possibilities = [f"{flag} {extra[0]}" for flag in ("-b", "-i") if flag in flags]  # type: ignore[attr-defined]
     return error
-
-
-def expect_subcommand(context: click.Context) -> None:
-    """Raises click.UsageError, in imgpkg's words, for a group that was called without a command of its own."""
-    if context.invoked_subcommand is None and isinstance(context.command, click.Group):
-        names = ", ".join(context.command.list_commands(context))
-        raise click.UsageError(f"Use one of available subcommands: {names}", context)
 
 
 def sentence_of(error: click.UsageError) -> str:
@@ -154,14 +142,21 @@ def hint_of(error: click.UsageError, program: str) -> str:
 
 class Verb(click.Command):
     """A command with examples: what stands behind its name. `--help` shows what most calls need, `--help-all` every
-    flag; `rare` names flags of this command that the first leaves out."""
+    flag; `rare` names flags of this command that the first leaves out. The end of a `service` has no output."""
 
-    def __init__(self, *args: Any, examples: Sequence[str] = (), rare: Collection[str] = (), **more: Any) -> None:
+    def __init__(
+        self, *args: Any, examples: Sequence[str] = (), rare: Collection[str] = (), service: bool = False, **more: Any
+    ) -> None:
         super().__init__(*args, **{"context_settings": {"allow_extra_args": True}, **more})
         self.examples = examples
+        self._service = service
         self.rare = frozenset(option for option in self.params if option.opts[0] in rare or _is_rare(option))
         if self.rare:
-            self.params.append(click.Option(["--help-all"], **_HELP_ALL))
+            self.params.append(
+                click.Option(
+                    ["--help-all"], is_flag=True, is_eager=True, expose_value=False, callback=_show_all, help=_ALL_HELP
+                )
+            )
         for option in self.params:
             if option.metavar in (None, "TEXT") and option.opts[0] in _METAVARS:
                 option.metavar = _METAVARS[option.opts[0]]
@@ -185,13 +180,16 @@ class Verb(click.Command):
                 raise click.UsageError(f"{option.opts[-1]} takes one {option.metavar}, and is here {times} times", ctx)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Leads from what can't be used to the help of the command, where no error knew more."""
+        """Runs the command and ends its output. An error of usage that has no hint refers to the command's help."""
         try:
-            return super().invoke(ctx)
+            code = super().invoke(ctx)
         except InvalidInput as error:
             if not error.hint and exit_code(error) is ExitCode.USAGE:
                 error.hint = f"{ctx.command_path} --help"
             raise
+        if not self._service:
+            ctx.ensure_object(Invocation).output.finish(succeeded=code is not ExitCode.DRIFT)
+        return code
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Examples"):
@@ -204,10 +202,10 @@ class Tree(click.Group):
     """A group whose commands are imported when they are called: `members` maps a name to `module:attribute` and the
     line that help shows for it."""
 
-    def __init__(self, *args: Any, members: dict[str, tuple[str, str]], aliases: dict[str, str], **more: Any) -> None:
+    def __init__(self, *args: Any, members: Members, aliases: dict[str, str] | None = None, **more: Any) -> None:
         super().__init__(*args, **more)
         self._members = members
-        self._aliases = aliases
+        self._aliases = aliases or {}
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, spelled_out(self, args))
@@ -239,18 +237,26 @@ class Tree(click.Group):
         return command
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        self.format_commands(ctx, formatter)
-        write_options(self, ctx, formatter)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """From the table, so that help imports no command."""
-        del ctx
         with formatter.section("Commands"):
             formatter.write_dl(self.lines())
+        write_options(self, ctx, formatter)
 
     def lines(self) -> list[tuple[str, str]]:
         """Each command with its line, without importing one."""
         return [(name, line) for name, (_, line) in self._members.items()]
+
+
+def group(name: str, explanation: str, members: Members, aliases: dict[str, str] | None = None) -> click.Command:
+    """Returns a Tree that needs the name of a command: without one it raises click.UsageError, in imgpkg's words."""
+
+    @click.command(name, cls=Tree, members=members, aliases=aliases, help=explanation, invoke_without_command=True)
+    @everywhere
+    @click.pass_context
+    def called(context: click.Context) -> None:
+        if context.invoked_subcommand is None:
+            raise click.UsageError(f"Use one of available subcommands: {', '.join(members)}", context)
+
+    return called
 
 
 def spelled_out(command: click.Command, args: list[str]) -> list[str]:
@@ -323,6 +329,7 @@ def _references(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
 
 _ALL = "flows.cli.help-all"
 """Key in a context's `meta`: whether rare flags are shown."""
+_ALL_HELP = "Show all flags: logins, TLS, time-outs and limits of registries, the object store, output."
 
 
 def _is_rare(option: click.Parameter) -> bool:
@@ -337,15 +344,6 @@ def _show_all(context: click.Context, parameter: click.Parameter, value: bool) -
         context.meta[_ALL] = True
         click.echo(context.get_help())
         context.exit()
-
-
-_HELP_ALL: dict[str, Any] = {
-    "is_flag": True,
-    "is_eager": True,
-    "expose_value": False,
-    "callback": _show_all,
-    "help": "Show all flags: logins, TLS, time-outs and limits of registries, the object store, output.",
-}
 
 
 def write_options(command: click.Command, context: click.Context, formatter: click.HelpFormatter) -> None:

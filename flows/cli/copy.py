@@ -22,14 +22,14 @@ from oci.bundle.lockfile import write_lock
 from oci.errors import Incomplete, InvalidInput, InvalidReference, PartFailed
 from oci.export.options import ExportOptions
 from oci.meter import METRICS_FILE, Receipt
-from oci.output import check_outputs, write_json
+from oci.output import check_outputs
 from oci.reference import LAYOUT_PREFIX, OCI_ARCHIVE_PREFIX, ArchiveName, named_archive, parse_store
 from oci.relocation.plan import Plan
 from oci.relocation.report import left_behind
 from oci.relocation.request import ReceiptOptions, RelocationRequest
 from oci.relocation.run import Relocation, RelocationResult, Step, Verify, check_readable, result_lock
 from oci.relocation.transfer import PRESENT, ImageOutcome
-from oci.units import counted, show_size
+from oci.units import counted, show_cost, show_size
 
 if TYPE_CHECKING:
     from oci.receipts.record import Recorder
@@ -109,7 +109,6 @@ def copy(  # noqa: PLR0917 - each group of flags by its name
 
         recorder = _recorder(receipts, request, flags, kind=DOCKER_ARCHIVE)
         to_docker(invocation, registry, store, request, name=named, recorder=recorder, flags=flags)
-        invocation.output.finish()
         return
     if flags["plan_only"] and not flags["to_tar"]:
         invocation.output.check_columns(IMAGES, REQUESTS)
@@ -124,7 +123,6 @@ def copy(  # noqa: PLR0917 - each group of flags by its name
         to_tar(invocation, registry, store, request, options=tarball, recorder=recorder, flags=flags)
     else:
         _copy(invocation, registry, store, request, recorder=recorder, flags=flags)
-    invocation.output.finish()
 
 
 def _to_transport(source: SourceFlags, flags: dict[str, Any]) -> str | None:
@@ -222,17 +220,14 @@ def _copy(
         try:
             result = relocation.run(on_image=progress.finished, on_step=lambda step: _say(invocation, step))
         except Incomplete:
-            # The report is written even, and above all, when something failed.
-            output.result(**relocation.result().to_dict())
-            write_report(flags["report"], relocation.result())
+            output.report(flags["report"], relocation.result().to_dict())
             raise
         if recorder is not None:
             recorder.record(session, result)
     if plan.unchanged and any(image.is_bundle for image in plan.images):
         output.line("copy | The bundle was in place; what it lists wasn't looked at: use --verify head or --repair")
     warn_of_layers(output, plan, included=request.include_non_distributable)
-    output.result(**result.to_dict())
-    write_report(flags["report"], result)
+    output.report(flags["report"], result.to_dict())
     if lock is not None:
         write_lock(flags["lock_output"], lock)
     _identities(invocation, result.receipt)
@@ -271,7 +266,7 @@ def _summary(result: RelocationResult, *, plain: bool) -> str:
     return (
         f"{plan.source} -> {plan.destination}: {images}, "
         f"{show_size(receipt.bytes_written)} sent, {show_size(receipt.bytes_mounted)} mounted{verified}, "
-        f"{counted(receipt.total_requests, 'request')}, {receipt.seconds:.1f} s"
+        f"{show_cost(receipt.total_requests, receipt.seconds)}"
     )
 
 
@@ -282,12 +277,6 @@ def _kinds(plan: Plan, outcomes: Sequence[ImageOutcome], *, plain: bool) -> str:
     if len(kinds) < 2:
         return counted(len(outcomes), *kinds) if kinds else "0 images"
     return f"{len(outcomes)} ({', '.join(counted(count, kind) for kind, count in sorted(kinds.items()))})"
-
-
-def write_report(path: str, result: RelocationResult) -> None:
-    """Nothing without a path."""
-    if path:
-        write_json(path, result.to_dict())
 
 
 def _monitored(
@@ -317,7 +306,6 @@ def _monitored(
         receipts=receipts,
     )
     invocation.output.summary(str(report))
-    invocation.output.finish()
 
 
 def planned(plan: Plan) -> dict[str, Any]:

@@ -12,15 +12,13 @@ from oci.archive.entry import DOCKER_ARCHIVE
 from oci.archive.s3_options import S3Options
 from oci.errors import InvalidInput
 from oci.export.export import docker_images, seal_archive, write_docker
-from oci.output import check_outputs, write_json
+from oci.output import check_outputs
 from oci.relocation.planner import make_plan
 from oci.relocation.request import RelocationRequest
-from oci.units import counted, show_size
+from oci.units import counted, show_cost, show_size
 
 if TYPE_CHECKING:
     from oci.receipts.record import Recorder
-
-_RESUME_HINT = "nothing is written under this name; run the same again"
 
 
 def to_docker(
@@ -36,7 +34,7 @@ def to_docker(
     """Writes the file that `request.to` names, and its signature and receipt. `name` is what its only image is called;
     empty for what its source or the tags that are asked for call each."""
     output, path = invocation.output, request.destination.location
-    invocation.resume_hint = _RESUME_HINT
+    invocation.resume_hint = "nothing is written under this name; run the same again"
     useless = [flag for flag in ("resume", "plan_only", "monitor", "lock_output") if flags[flag]]
     useless += ["verify"] if flags["verify_mode"] != "none" else []
     if useless:
@@ -56,10 +54,8 @@ def to_docker(
     result = {"location": path, "format": DOCKER_ARCHIVE, "images": report.images, "layers": report.blobs}
     result |= {"sha256": [*sums.values()], "signatures": recorder.signatures_beside([path]) if recorder else []}
     result |= {"names": names, "size": report.size, "seconds": report.seconds, "requests": report.requests}
-    output.result(**result)
-    if flags["report"]:
-        write_json(flags["report"], result)
+    output.report(flags["report"], result)
     output.summary(
         f"{plan.source} -> {path}: {counted(report.images, 'image')}, {counted(report.blobs, 'layer')}, "
-        f"{show_size(report.size)} written, {counted(report.requests, 'request')}, {report.seconds:.1f} s"
+        f"{show_size(report.size)} written, {show_cost(report.requests, report.seconds)}"
     )

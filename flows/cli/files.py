@@ -9,7 +9,7 @@ import click
 
 from flows.cli.access import RegistryFlags, offline, registry_flags, store_flags
 from flows.cli.click_ext import Invocation, OutputFile, Verb, boolean, everywhere, words
-from flows.cli.flags import flags_of
+from flows.cli.flags import flags_of, pairs_of
 from flows.cli.output import IMGPKG, program_name
 from flows.cli.progress import LayerProgress, progress_flag, shown
 from oci.archive.s3_options import S3Options
@@ -26,7 +26,7 @@ from oci.files.walk import DEFAULT_EXCLUSIONS
 from oci.output import to_dict
 from oci.reference import ArchiveName, LayoutFolder
 from oci.relocation.archive_source import named_in_archive, sealed
-from oci.units import counted, show_size
+from oci.units import counted, show_cost, show_size
 
 
 @click.command(
@@ -65,7 +65,7 @@ def push_files(invocation: Invocation, /, registry: RegistryFlags, store: S3Opti
         files=flags["files"],
         exclusions=(*flags["file_exclusion"], *flags["file_exclude_defaults"]) or DEFAULT_EXCLUSIONS,
         preserve_permissions=flags["preserve_permissions"],
-        labels=_labels(flags["labels"]),
+        labels=pairs_of(flags["labels"]),
         oci_types=flags["oci_media_types"],
         may_be_empty=program_name() == IMGPKG,
     )
@@ -89,7 +89,6 @@ def push_files(invocation: Invocation, /, registry: RegistryFlags, store: S3Opti
             output.result(**to_dict(PushReport.of(pushed, receipt)) | {"receipt": receipt.to_dict()})
         output.line(f"Pushed '{pushed.reference}'")
         output.summary(f"Pushed '{pushed.reference}' into {report.locations[0]}: {show_size(report.size)}")
-        output.finish()
         return
     with registry.session(invocation, side="destination") as session:
         progress = LayerProgress(session.meter, "packing", lambda receipt: receipt.bytes_written)
@@ -108,19 +107,8 @@ def push_files(invocation: Invocation, /, registry: RegistryFlags, store: S3Opti
     output.line(f"Pushed '{pushed.reference}'", end="")
     if not output.tty and not output.json:
         files = "1 file or folder" if len(entries) == 1 else f"{len(entries)} files and folders"
-        spent = f"{counted(receipt.total_requests, 'request')}, {receipt.seconds:.1f} s"
+        spent = show_cost(receipt.total_requests, receipt.seconds)
         output.summary(f"Pushed '{pushed.reference}': {files}, {show_size(receipt.bytes_written)} sent, {spent}")
-    output.finish()
-
-
-def _labels(texts: tuple[str, ...]) -> dict[str, str]:
-    labels = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise InvalidInput(f"{text!r} is no label", hint="write KEY=VALUE")
-        labels[name] = value
-    return labels
 
 
 @click.command(
@@ -193,10 +181,8 @@ def pull_files(invocation: Invocation, /, registry: RegistryFlags, store: S3Opti
     if not output.tty and not output.json:
         lock = ", lock updated" if pulled.updated else ", lock kept as it is" if pulled.lock_path else ""
         nested = f", {counted(len(pulled.nested), 'nested bundle')}" if pulled.nested else ""
-        requests = counted(receipt.total_requests, "request")
-        read = f"{show_size(receipt.bytes_read)} read, {requests}, {receipt.seconds:.1f} s"
+        read = f"{show_size(receipt.bytes_read)} read, {show_cost(receipt.total_requests, receipt.seconds)}"
         output.summary(f"Pulled '{pulled.image}' into {os.path.normpath(path)}{nested}{lock}: {read}")
-    output.finish()
 
 
 def _request(flags: dict[str, Any], **source: str) -> PullRequest:

@@ -113,14 +113,15 @@ def _whole(field: Option) -> Callable[[click.Context, click.Parameter, Sequence[
         words = [word.strip() for value in values for word in (value.split(",") if not field.no_commas else [value])]
         words = [word for word in words if word]
         try:
-            return field.read(_pairs(words) if field.is_mapping else words)
+            return field.read(pairs_of(words) if field.is_mapping else words)
         except InvalidInput as error:
             raise click.BadParameter(error.message.removeprefix(f"{field.name}: "), context, parameter) from error
 
     return read
 
 
-def _pairs(words: Sequence[str]) -> dict[str, str]:
+def pairs_of(words: Sequence[str]) -> dict[str, str]:
+    """Reads `KEY=VALUE`. Raises InvalidInput."""
     pairs = {}
     for word in words:
         key, equals, value = word.partition("=")

@@ -51,8 +51,8 @@ _AT_MARGIN = re.compile(r"\n(?=\S)")
 
 
 def visible(text: str) -> str:
-    """The text as a terminal may have it: what a stranger wrote into a tag, a label, an annotation, a header or the
-    name of a file moves no cursor, colours nothing, hides nothing. Such characters are escaped as Python does it."""
+    """Returns the text as a terminal may have it. Characters in a tag, a label, an annotation, a header or a file's
+    name that would move the cursor, colour or hide something are escaped as Python does it."""
     return _UNSEEN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
@@ -63,11 +63,12 @@ class VisibleFormatter(logging.Formatter):
         return _AT_MARGIN.sub("\n  ", visible(super().format(record)))
 
 
-def log_to_stderr() -> None:
-    """Of a service: warnings of everything."""
+def log_to_stderr(logger: logging.Logger, *, debug: bool) -> None:
+    """Shows the log of a service on standard error: all that `logger` has, and warnings of all else."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(VisibleFormatter("%(asctime)s %(levelname)-7s %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logger.setLevel(logging.DEBUG if debug else logging.INFO)
 
 
 def program_name() -> str:
@@ -170,6 +171,14 @@ class Output:
         """What the command did, for programs: the `Result` of the document, whose fields the book lists. A command
         gives it before it fails, too, when there is something to tell."""
         self._result = fields
+
+    def report(self, path: str, fields: dict[str, Any]) -> None:
+        """Gives the result, and writes it to the file at `path` where there is a path."""
+        self.result(**fields)
+        if path:
+            from oci.output import write_json  # noqa: PLC0415 - few commands write a report
+
+            write_json(path, fields)
 
     def finish(self, failure: dict[str, Any] | None = None, *, succeeded: bool = True, silently: bool = False) -> None:
         """Ends the command: `Succeeded` for people, the document for programs. A check that found something did not

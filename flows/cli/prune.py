@@ -13,6 +13,7 @@ import msgspec
 from flows.cli.access import RegistryFlags, concurrency_flag, registry_flags, show_requests
 from flows.cli.click_ext import Invocation, OutputFile, Verb, boolean, everywhere
 from flows.cli.flags import Age, flags_of
+from flows.cli.output import Output
 from oci.bundle.tagnames import attached_to
 from oci.errors import Incomplete, InvalidConfig, InvalidDocument, InvalidInput, StoreError
 from oci.output import read_named, write_json
@@ -22,7 +23,7 @@ from oci.prune.plan import PrunePlan
 from oci.prune.planner import make_prune_plan, remember
 from oci.reference import StoreName, parse_store
 from oci.relocation.session import Access, Session
-from oci.units import counted, show_size
+from oci.units import counted, show_cost, show_size
 
 if TYPE_CHECKING:
     from oci.mirror.config import Mirror
@@ -83,7 +84,8 @@ def prune(invocation: Invocation, /, registry: RegistryFlags, policy: KeepOption
     REPOSITORY is REGISTRY/REPOSITORY, or oci:PATH for an image-layout folder. What a kept tag, lock or digest needs is
     kept with it: children of indexes, images of bundles, signatures, attestations and referrers.
     """
-    invocation.output.check_columns(_MANIFESTS, _TAGS)
+    output = invocation.output
+    output.check_columns(_MANIFESTS, _TAGS)
     keep = Keep(**msgspec.structs.asdict(policy))
     reviewed = _reviewed(flags, keep)
     name = parse_store(reviewed.destination if reviewed else flags["repository"])
@@ -97,17 +99,13 @@ def prune(invocation: Invocation, /, registry: RegistryFlags, policy: KeepOption
         if flags["output"]:
             write_json(flags["output"], plan.to_dict())
         if not flags["approve"]:
-            invocation.output.result(**plan.to_dict())
-            _show(invocation, plan)
-            invocation.output.finish()
+            output.result(**plan.to_dict())
+            _show(output, plan)
             return
         invocation.resume_hint = "what was deleted is gone, all else is as it was; run the same again to go on"
-        report = execute(session, plan, keep=keep, on_deleted=_line_per_deletion(invocation))
-    invocation.output.result(**report.to_dict())
-    if flags["report"]:
-        write_json(flags["report"], report.to_dict())
-    _tell(invocation, report)
-    invocation.output.finish()
+        report = execute(session, plan, keep=keep, on_deleted=lambda subject: output.line(f"prune | deleted {subject}"))
+    output.report(flags["report"], report.to_dict())
+    _tell(output, report)
 
 
 @contextmanager
@@ -160,8 +158,7 @@ def _reviewed(flags: dict[str, Any], keep: Keep) -> PrunePlan | None:
     return plan
 
 
-def _show(invocation: Invocation, plan: PrunePlan) -> None:
-    output = invocation.output
+def _show(output: Output, plan: PrunePlan) -> None:
     rows = [
         [
             manifest.kind,
@@ -209,15 +206,11 @@ def _summary(plan: PrunePlan) -> str:
     return f"{plan.destination}: {', '.join(parts)}; {end}"
 
 
-def _line_per_deletion(invocation: Invocation) -> Callable[[str], None]:
-    return lambda subject: invocation.output.line(f"prune | deleted {subject}")
-
-
-def _tell(invocation: Invocation, report: PruneReport) -> None:
+def _tell(output: Output, report: PruneReport) -> None:
     for remaining in report.skipped:
-        invocation.output.warn(f"left: {remaining.subject}: {remaining.reason}")
+        output.warn(f"left: {remaining.subject}: {remaining.reason}")
     for remaining in report.refused:
-        invocation.output.warn(f"can't be taken away alone: {remaining.subject}: {remaining.reason}")
+        output.warn(f"can't be taken away alone: {remaining.subject}: {remaining.reason}")
     counts = (
         (len(report.untagged), f"{counted(len(report.untagged), 'tag')} taken from others"),
         (report.gone, f"{report.gone} gone already"),
@@ -239,7 +232,5 @@ def _tell(invocation: Invocation, report: PruneReport) -> None:
             hint="run the same again: what is gone is not asked for again",
         )
     receipt = report.receipt
-    spent = (
-        f"{show_size(report.bytes_freed)} freed, {counted(receipt.total_requests, 'request')}, {receipt.seconds:.1f} s"
-    )
-    invocation.output.summary(f"{report.destination}: {deleted}, {spent}")
+    spent = f"{show_size(report.bytes_freed)} freed, {show_cost(receipt.total_requests, receipt.seconds)}"
+    output.summary(f"{report.destination}: {deleted}, {spent}")

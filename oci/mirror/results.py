@@ -19,7 +19,7 @@ from oci.mirror.execute import SKIPPED, ItemOutcome, unaccounted
 from oci.mirror.work import Breaker, place
 from oci.reference import ARCHIVE_PREFIX
 from oci.relocation.transfer import DONE
-from oci.units import counted, show_size
+from oci.units import show_cost, show_size
 
 INTERRUPTED = "the run was interrupted before it was done"
 
@@ -82,7 +82,7 @@ class MirrorReport(Struct, frozen=True, kw_only=True):
         receipt = self.receipt
         waiting = f", {self.held} too young" if self.held else ""
         waiting += f", {self.waiting} left to the next run" if self.waiting else ""
-        spent = f"{counted(receipt.total_requests, 'request')}, {receipt.seconds:.1f} s"
+        spent = show_cost(receipt.total_requests, receipt.seconds)
         return (
             f"{self.mirror}: {self.copied} copied, {self.in_place} in place, {len(self.failed)} failed{waiting}; "
             f"{show_size(receipt.bytes_written)} sent, {spent}"

@@ -74,4 +74,3 @@ def describe_bundle(invocation: Invocation, /, registry: RegistryFlags, store: S
     # As many blocks as in imgpkg's JSON.
     for block in blocks:
         invocation.output.block(block)
-    invocation.output.finish()

@@ -15,7 +15,7 @@ from oci.errors import InvalidInput
 from oci.output import to_dict
 from oci.reference import ArchiveName, named_archive, parse_any
 from oci.relocation.archive_source import named_in_archive
-from oci.signatures.inspect import Attachment, ImageFacts, Inspection, inspect
+from oci.signatures.inspect import ImageFacts, Inspection, inspect
 from oci.store import Source
 from oci.units import counted, show_size
 
@@ -77,11 +77,13 @@ def inspect_image(
         output.table(
             "Artifacts",
             _ATTACHED,
-            [[_label(artifact), artifact.digest, artifact.subject] for artifact in inspection.attached],
+            [
+                [artifact.tag or artifact.artifact_type or "referrer", artifact.digest, artifact.subject]
+                for artifact in inspection.attached
+            ],
         )
     for text in inspection.unknown:
         output.warn(text)
-    output.finish()
 
 
 def _about(inspection: Inspection) -> Iterator[str]:
@@ -122,9 +124,5 @@ def _pairs(title: str, values: Any) -> Iterator[str]:
 
 
 def _one_line(text: str) -> str:
-    """A value of a stranger's config has no line of its own, and no way to the terminal's controls."""
+    """Escapes line breaks and control characters, so that no value of a config has a line of its own."""
     return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
-
-
-def _label(artifact: Attachment) -> str:
-    return artifact.tag or artifact.artifact_type or "referrer"

@@ -7,24 +7,17 @@ from typing import Any
 import click
 
 from flows.cli.access import RegistryFlags, registry_flags
-from flows.cli.click_ext import Invocation, Tree, Verb, boolean, everywhere, expect_subcommand
+from flows.cli.click_ext import Invocation, Verb, boolean, everywhere, group
 from oci.errors import InvalidInput
 from oci.reference import Reference, parse_any, parse_store
 from oci.signatures.artifacts import WRITE_ONE
 from oci.store import found_manifest
 
-
-@click.command(
-    cls=Tree,
-    members={"check": ("flows.cli.images.policy:check_policy", "Explain what a policy says of an image")},
-    aliases={},
-    invoke_without_command=True,
+policy = group(
+    "policy",
+    "Policies of signatures.",
+    {"check": ("flows.cli.images.policy:check_policy", "Explain what a policy says of an image")},
 )
-@everywhere
-@click.pass_context
-def policy(context: click.Context) -> None:
-    """Policies of signatures."""
-    expect_subcommand(context)
 
 
 @click.command(
@@ -63,4 +56,3 @@ def check_policy(invocation: Invocation, /, registry: RegistryFlags, **flags: An
     if not decision.accepted:
         raise decision.error(hint=f"ask who publishes it for what is missing, or change the rule in {flags['policy']}")
     invocation.output.summary(f"{decision.image} -> {decision.destination}: accepted ({decision.scope})")
-    invocation.output.finish()

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from flows.cli.access import RegistryFlags, concurrency_flag, registry_flags, store_flags
-from flows.cli.click_ext import Invocation, Tree, Verb, boolean, everywhere, expect_subcommand, words
+from flows.cli.click_ext import Invocation, Verb, boolean, everywhere, group, words
 from flows.cli.output import ExitCode
 from oci.archive.s3_options import S3Options
 from oci.errors import InvalidInput
@@ -17,17 +17,11 @@ from oci.signatures.keys import read_key_file
 _DIFFERENCES = ("Kind", "Subject", "Expected", "Actual", "Detail")
 
 
-@click.command(
-    cls=Tree,
-    members={"verify": ("flows.cli.images.receipt:verify", "Say whether all is still as the receipt says")},
-    aliases={},
-    invoke_without_command=True,
+receipt = group(
+    "receipt",
+    "Receipts: what a copy has left in writing.",
+    {"verify": ("flows.cli.images.receipt:verify", "Say whether all is still as the receipt says")},
 )
-@everywhere
-@click.pass_context
-def receipt(context: click.Context) -> None:
-    """Receipts: what a copy has left in writing."""
-    expect_subcommand(context)
 
 
 @click.command(
@@ -58,7 +52,7 @@ def verify(invocation: Invocation, /, registry: RegistryFlags, store: S3Options,
     Exit codes: 0 all is as received, 4 something differs, 1 the key hasn't signed it.
     """
     if not flags["keys"]:
-        raise InvalidInput("Expected --key", hint="name the public key of the one who signed it: --key cosign.pub")
+        raise InvalidInput("Expected --key", hint="name the public key of its signer: --key cosign.pub")
     output = invocation.output
     output.check_columns(_DIFFERENCES)
     keys = [read_key_file(path) for path in flags["keys"]]
@@ -75,5 +69,4 @@ def verify(invocation: Invocation, /, registry: RegistryFlags, store: S3Options,
     if rows:
         output.table("Differences", _DIFFERENCES, rows)
     output.summary(str(checked))
-    output.finish(succeeded=not checked.differences)
     return ExitCode.DRIFT if checked.differences else ExitCode.DONE

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from flows.cli.access import RegistryFlags, concurrency_flag, registry_flags
-from flows.cli.click_ext import Invocation, Tree, Verb, boolean, everywhere, expect_subcommand
+from flows.cli.click_ext import Invocation, Verb, boolean, everywhere, group
 from flows.cli.flags import flags_of
 from flows.cli.output import keyified
 from oci.bundle.results import TagsReport
@@ -19,22 +19,16 @@ from oci.mirror.policy import TagRule
 from oci.output import to_dict
 from oci.reference import LAYOUT_PREFIX, parse_any
 
-
-@click.command(
-    cls=Tree,
-    members={
+tag = group(
+    "tag",
+    "Tags of a repository.",
+    {
         "list": ("flows.cli.images.tag:list_tags", "List the tags of a repository"),
         "resolve": ("flows.cli.images.tag:resolve", "Say which digest a tag stands for"),
         "delete": ("flows.cli.images.tag:delete", "Take one tag away, and nothing else with it"),
     },
-    aliases={"ls": "list"},
-    invoke_without_command=True,
+    {"ls": "list"},
 )
-@everywhere
-@click.pass_context
-def tag(context: click.Context) -> None:
-    """Tags of a repository."""
-    expect_subcommand(context)
 
 
 @click.command(
@@ -78,7 +72,6 @@ def list_tags(invocation: Invocation, /, registry: RegistryFlags, rule: TagRule,
     output.result(**to_dict(TagsReport.of(str(source.name), tags)))
     rows = [[tag.name, tag.digest or ""] if digests else [tag.name] for tag in tags]
     output.table("Tags", header, rows, footer=f"{len(rows)} tags")  # imgpkg says `1 tags`, too
-    output.finish()
 
 
 @click.command(
@@ -97,7 +90,6 @@ def resolve(invocation: Invocation, /, registry: RegistryFlags, **flags: Any) ->
         resolved = resolve_tag(session.source(reference.repository), reference)
     invocation.output.result(reference=str(resolved), digest=resolved.identifier)
     invocation.output.block(str(resolved))
-    invocation.output.finish()
 
 
 def image_flag(flags: dict[str, Any]) -> str:
@@ -147,4 +139,3 @@ def delete(invocation: Invocation, /, registry: RegistryFlags, **flags: Any) -> 
             "deleted with its manifest" if untagged.deleted == WITH_MANIFEST else "deleted; its manifest is there still"
         )
         output.summary(f"{untagged}: {outcome}; {stay}")
-    output.finish()

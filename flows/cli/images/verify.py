@@ -11,7 +11,7 @@ from flows.cli.click_ext import Invocation, Verb, boolean, everywhere, words
 from flows.cli.progress import LayerProgress, progress_flag, shown
 from oci.errors import Incomplete, InvalidInput, StoreError
 from oci.relocation.verify import names_by_store, verify_names
-from oci.units import counted, show_size
+from oci.units import counted, show_cost, show_size
 
 _LOST = "copy it again with --repair: it sends what is missing"
 _UNKNOWN = "check the name: `transship tag list -i REGISTRY/REPOSITORY` says what there is"
@@ -74,6 +74,5 @@ def verify_references(invocation: Invocation, /, registry: RegistryFlags, **flag
     manifests, blobs = (sum(getattr(result, field) for result in results.values()) for field in ("manifests", "blobs"))
     hashed = sum(result.bytes_hashed for result in results.values())
     how = f"{show_size(hashed)} hashed" if flags["deep"] else "asked for by HEAD"
-    cost = f"{counted(receipt.total_requests, 'request')}, {receipt.seconds:.1f} s"
+    cost = show_cost(receipt.total_requests, receipt.seconds)
     invocation.output.summary(f"complete: {counted(manifests, 'manifest')}, {counted(blobs, 'blob')}, {how}, {cost}")
-    invocation.output.finish()

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import click
+from flows.cli.click_ext import group
 
-from flows.cli.click_ext import Tree, everywhere, expect_subcommand
-
-
-@click.command(
-    cls=Tree,
-    members={
+mirror = group(
+    "mirror",
+    "Repositories, bundles and locks that are kept the same somewhere else.",
+    {
         "plan": ("flows.cli.mirror.plan:plan", "Say what a run would copy"),
         "check": ("flows.cli.mirror.check:check", "Tell where destinations differ from what the mirrors say"),
         "run": ("flows.cli.mirror.run:run", "Copy what is missing or changed"),
@@ -18,11 +16,4 @@ from flows.cli.click_ext import Tree, everywhere, expect_subcommand
         "validate": ("flows.cli.mirror.deploy:validate", "Read the file and show what it says, without a network"),
         "schema": ("flows.cli.mirror.deploy:schema", "Print the format of the file, for editors"),
     },
-    aliases={},
-    invoke_without_command=True,
 )
-@everywhere
-@click.pass_context
-def mirror(context: click.Context) -> None:
-    """Repositories, bundles and locks that are kept the same somewhere else."""
-    expect_subcommand(context)

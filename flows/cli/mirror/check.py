@@ -40,7 +40,9 @@ def check(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, 
     for _, comparison in mirrors.compared(mirrors.shared(audit=True, thorough=True), failures):
         comparisons.append(comparison)
         _say(invocation, comparisons[-1])
-    mirrors.tell(flags["report"], {"mirrors": [_described(comparison) for comparison in comparisons]})
+    now = datetime.now(UTC)
+    described = [comparison.to_dict() | {"lag_seconds": comparison.lag(now)} for comparison in comparisons]
+    invocation.output.report(flags["report"], {"mirrors": described})
     invocation.output.table("Drift", _DRIFT, [row for comparison in comparisons for row in _rows(comparison)])
     if failures:
         raise Incomplete(
@@ -51,17 +53,11 @@ def check(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, 
             ),
             hint="what could be compared is shown; check again when the cause is gone",
         )
-    drifted = any(comparison.drifted for comparison in comparisons)
-    invocation.output.finish(succeeded=not drifted)
-    return ExitCode.DRIFT if drifted else ExitCode.DONE
-
-
-def _described(comparison: Comparison) -> dict[str, Any]:
-    return comparison.to_dict() | {"lag_seconds": comparison.lag(datetime.now(UTC))}
+    return ExitCode.DRIFT if any(comparison.drifted for comparison in comparisons) else ExitCode.DONE
 
 
 def _say(invocation: Invocation, comparison: Comparison) -> None:
-    warn_of_nothing(invocation, comparison)
+    warn_of_nothing(invocation.output, comparison)
     counts = {state: comparison.count(state) for state in TagState}
     parts = [f"{count} {state.value}" for state, count in counts.items() if count or state is TagState.IN_PLACE]
     if comparison.extra:

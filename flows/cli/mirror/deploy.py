@@ -11,6 +11,7 @@ import click
 
 from flows import check_server_address
 from flows.cli.click_ext import Invocation, Verb, boolean, everywhere
+from flows.cli.mirror.shared import file_flag
 from oci.descriptor import parse_json
 from oci.errors import InvalidConfig
 from oci.mirror.reader import json_schema, read_config
@@ -27,7 +28,7 @@ _HEADER = ("Outcome", "Kind", "Name", "Detail")
 @click.command(
     name="deploy", cls=Verb, examples=("", "-f mirrors.yaml --work-pool transship", "--work-pool-type docker")
 )
-@click.option("-f", "--file", default="mirrors.yaml", show_default=True, help="The mirrors.")
+@file_flag
 @click.option("--work-pool", default="transship", show_default=True, help="Its workers run the mirrors.")
 @click.option("--work-pool-type", default="process", show_default=True, help="Of a pool that has to be made.")
 @click.option(
@@ -64,7 +65,7 @@ def deploy(invocation: Invocation, /, **flags: Any) -> None:
     """
     output = invocation.output
     output.check_columns(_HEADER)
-    config = read_config(flags["file"])
+    config = read_config(flags["path"])
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_ENABLED", "false")
     os.environ.setdefault("DO_NOT_TRACK", "1")
     check_server_address(required=True)
@@ -102,7 +103,6 @@ def deploy(invocation: Invocation, /, **flags: Any) -> None:
     counts = Counter(change.outcome.value for change in changes)
     counted_outcomes = ", ".join(f"{number} {outcome}" for outcome, number in counts.items())
     output.summary(f"nothing was changed; {counted_outcomes}" if options.dry_run else counted_outcomes)
-    output.finish()
 
 
 def _template(path: str) -> dict[str, Any] | None:
@@ -126,14 +126,13 @@ def _template(path: str) -> dict[str, Any] | None:
 def schema(invocation: Invocation) -> None:
     """Print the JSON schema of mirrors.yaml. Editors complete and check the file with it."""
     invocation.output.block(json.dumps(json_schema(), indent=2) + "\n")
-    invocation.output.finish()
 
 
 _MIRRORS = ("Mirror", "Source", "Destinations", "Rules", "Schedule")
 
 
 @click.command(name="validate", cls=Verb, examples=("", "-f mirrors.yaml", "-f mirrors.yaml --json"))
-@click.option("-f", "--file", default="mirrors.yaml", show_default=True, help="The mirrors.")
+@file_flag
 @everywhere
 @click.pass_obj
 def validate(invocation: Invocation, /, **flags: Any) -> None:
@@ -141,7 +140,7 @@ def validate(invocation: Invocation, /, **flags: Any) -> None:
     line: unknown keys, expressions, ranges of versions, schedules, variables that aren't set."""
     output = invocation.output
     output.check_columns(_MIRRORS)
-    config = read_config(flags["file"])
+    config = read_config(flags["path"])
     rows = [
         [
             mirror.name,
@@ -154,5 +153,4 @@ def validate(invocation: Invocation, /, **flags: Any) -> None:
     ]
     output.result(mirrors=[dict(zip(map(str.lower, _MIRRORS), row, strict=True)) for row in rows])
     output.table("Mirrors", _MIRRORS, rows)
-    output.summary(f"{flags['file']} is valid: {counted(len(rows), 'mirror')}")
-    output.finish()
+    output.summary(f"{flags['path']} is valid: {counted(len(rows), 'mirror')}")

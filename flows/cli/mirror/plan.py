@@ -9,7 +9,7 @@ from msgspec import to_builtins
 
 from flows.cli.access import RegistryFlags, registry_flags, store_flags
 from flows.cli.click_ext import Invocation, OutputFile, Verb, boolean, everywhere
-from flows.cli.mirror.shared import Mirrors, mirror_flags, warn_of_nothing
+from flows.cli.mirror.shared import Mirrors, audit_flag, mirror_flags, warn_of_absent
 from oci.archive.s3_options import S3Options
 from oci.errors import Incomplete, StoreError, TransshipError
 from oci.mirror.comparison import Comparison
@@ -25,7 +25,7 @@ _WHY = ("Mirror", "Tag", "Taken", "Rule", "Reason")
 
 @click.command(name="plan", cls=Verb, examples=("", "web -f mirrors.yaml", "-f mirrors.yaml --json"))
 @mirror_flags
-@boolean("--audit", help="Ask for immutable tags as well, and tell when one has moved at its source.")
+@audit_flag
 @boolean("--why", help="Show for each tag of the source which rule takes it, or what keeps it out.")
 @click.option("--output", type=OutputFile(), default="", help="Write the plan to a JSON file.")
 @registry_flags(sides=True)
@@ -50,7 +50,7 @@ def plan(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, *
         planned.to_dict() | ({"why": to_builtins(why[planned.mirror])} if planned.mirror in why else {})
         for planned in plans
     ]
-    mirrors.tell(flags["output"], {"mirrors": body})
+    invocation.output.report(flags["output"], {"mirrors": body})
     if flags["why"]:
         rows = [
             [name, verdict.tag, "yes" if verdict.taken else "no", str(verdict.rule or ""), verdict.reason]
@@ -71,7 +71,6 @@ def plan(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, *
             some_done=any(planned.in_place or not all(item.error for item in planned.items) for planned in plans),
             hint="what could be planned is shown; plan again when the cause is gone",
         )
-    invocation.output.finish()
 
 
 def _verdicts(mirror: Mirror, comparison: Comparison) -> list[Verdict]:
@@ -83,11 +82,7 @@ def _verdicts(mirror: Mirror, comparison: Comparison) -> list[Verdict]:
 
 
 def _say(invocation: Invocation, planned: MirrorPlan) -> None:
-    warn_of_nothing(invocation, planned)
-    for tag in planned.mutated:
-        invocation.output.warn(f"{planned.mirror}: immutable tag {tag} moved at {planned.source}; it isn't overwritten")
-    for tag, reason in planned.refusals.items():
-        invocation.output.warn(f"{planned.mirror}: the policy refuses {tag} at {planned.source}: {reason}")
+    warn_of_absent(invocation.output, planned)
     for tag, reason in planned.held.items():
         invocation.output.line(f"{planned.mirror} | {tag} waits: {reason}")
     waiting = f", {counted(planned.waiting, 'image')} left to the next run" if planned.waiting else ""

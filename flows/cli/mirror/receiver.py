@@ -18,7 +18,12 @@ _TOKEN_LIMIT = 1 << 16
 _TOKEN = "TRANSSHIP_RECEIVER_TOKEN"  # noqa: S105 - the name of the variable
 
 
-@click.command(name="receiver", cls=Verb, examples=("", "--host 0.0.0.0 --port 9000 --token-file token", "--port 0"))
+@click.command(
+    name="receiver",
+    cls=Verb,
+    service=True,
+    examples=("", "--host 0.0.0.0 --port 9000 --token-file token", "--port 0"),
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=Number(0, 65535), default=8765, show_default=True, help="0 takes a free one.")
 @click.option(
@@ -50,7 +55,7 @@ def receiver(invocation: Invocation, /, **flags: Any) -> None:
     webhooks (default and CloudEvents) are understood. PREFECT_API_URL says where the events go.
     """
     token = _token(flags["token_file"])
-    _log_to_stderr(debug=invocation.output.debug)
+    log_to_stderr(logging.getLogger("transship.receiver"), debug=invocation.output.debug)
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_ENABLED", "false")
     check_server_address(required=True)
     from flows.receiver.app import serve  # noqa: PLC0415
@@ -70,8 +75,3 @@ def _token(file: str) -> str:
     if not token:
         raise InvalidInput(f"the token file {file} is empty", hint="put a long random word into it")
     return token
-
-
-def _log_to_stderr(*, debug: bool) -> None:
-    log_to_stderr()
-    logging.getLogger("transship.receiver").setLevel(logging.DEBUG if debug else logging.INFO)

@@ -12,7 +12,7 @@ from flows.cli.access import RegistryFlags, registry_flags, store_flags
 from flows.cli.click_ext import Invocation, OutputFile, Verb, boolean, everywhere
 from flows.cli.display.mirrors import MirrorsProgress
 from flows.cli.flags import Age
-from flows.cli.mirror.shared import Mirrors, mirror_flags, warn_of_nothing
+from flows.cli.mirror.shared import Mirrors, audit_flag, mirror_flags, warn_of_absent
 from flows.cli.progress import metrics_flag, progress_flag, shown
 from oci.archive.s3_options import S3Options
 from oci.errors import Cancelled, Incomplete, NotTrusted, StoreError, TransshipError
@@ -24,7 +24,7 @@ from oci.mirror.results import INTERRUPTED, MirrorReport, mirror_metrics
 from oci.mirror.run import run_mirrors
 from oci.mirror.work import WorkItem
 from oci.relocation.transfer import DONE
-from oci.units import counted, show_size
+from oci.units import show_cost, show_size
 
 _RUNS = ("Mirror", "Copied", "In place", "Failed", "Sent", "Mounted", "Requests", "Seconds")
 
@@ -33,7 +33,7 @@ _RUNS = ("Mirror", "Copied", "In place", "Failed", "Sent", "Mounted", "Requests"
     name="run", cls=Verb, examples=("", "web charts -f mirrors.yaml --report report.json", "--only report.json --audit")
 )
 @mirror_flags
-@boolean("--audit", help="Ask for immutable tags as well, and tell when one has moved at its source.")
+@audit_flag
 @click.option(
     "--report",
     type=OutputFile(),
@@ -68,7 +68,6 @@ def run(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, **
         seconds = flags["drain"].total_seconds()
         invocation.drain = partial(shared.breaker.stop, TransshipError(INTERRUPTED), seconds)
     reports: list[MirrorReport] = []
-    tell_outcomes = _line_per_outcome(invocation)
 
     def report_mirror(report: MirrorReport) -> None:
         reports.append(report)
@@ -82,7 +81,10 @@ def run(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, **
     def moved(mirror: Mirror, item: WorkItem, outcomes: tuple[ItemOutcome, ...]) -> None:
         tags = sum(len(target.tags) for target in item.targets)
         progress.moved(mirror.name, tags, sum(outcome.bytes_written for outcome in outcomes))
-        tell_outcomes(mirror, item, outcomes)
+        for outcome in outcomes:
+            amounts = f"{show_size(outcome.bytes_written)} sent, {outcome.seconds:.1f} s"
+            result = amounts if outcome.status == DONE else outcome.status
+            output.line(f"{mirror.name} | {item.title} -> {outcome.destination}: {result}")
 
     try:
         if mirrors.chosen:
@@ -95,15 +97,13 @@ def run(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, **
     finally:
         order = [mirror.name for mirror in mirrors.chosen]
         reports.sort(key=lambda report: (order.index(report.mirror.partition("/")[0]), report.mirror))
-        body = {"mirrors": [report.to_dict() for report in reports]}
-        mirrors.tell(flags["report"], body)
+        output.report(flags["report"], {"mirrors": [report.to_dict() for report in reports]})
         export_metrics(*map(mirror_metrics, reports), warn=output.warn, path=flags["metrics_file"])
     if shared.breaker.stopped:
         raise Cancelled
     reports_with_news = [report for report in reports if not flags["only_changes"] or _has_news(report)]
     output.table("Runs", _RUNS, [_row(report) for report in reports_with_news])
     _raise_failures(reports)
-    output.finish()
 
 
 def _has_news(report: MirrorReport) -> bool:
@@ -111,25 +111,8 @@ def _has_news(report: MirrorReport) -> bool:
     return bool(report.copied or not report.succeeded or report.waiting or report.nothing_taken)
 
 
-def _line_per_outcome(invocation: Invocation) -> Any:
-    def report(mirror: Mirror, item: WorkItem, outcomes: tuple[ItemOutcome, ...]) -> None:
-        for outcome in outcomes:
-            result = (
-                f"{show_size(outcome.bytes_written)} sent, {outcome.seconds:.1f} s"
-                if outcome.status == DONE
-                else outcome.status
-            )
-            invocation.output.line(f"{mirror.name} | {item.title} -> {outcome.destination}: {result}")
-
-    return report
-
-
 def _say(invocation: Invocation, report: MirrorReport) -> None:
-    warn_of_nothing(invocation, report)
-    for tag in report.mutated:
-        invocation.output.warn(f"{report.mirror}: immutable tag {tag} moved at {report.source}; it isn't overwritten")
-    for tag, reason in report.refusals.items():
-        invocation.output.warn(f"{report.mirror}: the policy refuses {tag} at {report.source}: {reason}")
+    warn_of_absent(invocation.output, report)
     waiting = f", {report.held} too young" if report.held else ""
     waiting += f", {report.waiting} left to the next run" if report.waiting else ""
     receipt = report.receipt
@@ -139,7 +122,7 @@ def _say(invocation: Invocation, report: MirrorReport) -> None:
     invocation.output.summary(
         f"{report.mirror}: {report.copied} copied, {report.in_place} in place, {len(report.failed)} failed{waiting}; "
         f"{show_size(receipt.bytes_written)} sent, {show_size(receipt.bytes_mounted)} mounted, "
-        f"{counted(receipt.total_requests, 'request')}, {receipt.seconds:.1f} s"
+        f"{show_cost(receipt.total_requests, receipt.seconds)}"
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +11,8 @@ from typing import Any, Protocol, TypeVar
 import click
 
 from flows.cli.access import RegistryFlags, show_requests
-from flows.cli.click_ext import Invocation
+from flows.cli.click_ext import Invocation, boolean
+from flows.cli.output import Output
 from oci.archive.s3_options import S3Options
 from oci.errors import InvalidInput, StoreError, TransshipError
 from oci.mirror.compare import compare
@@ -23,7 +24,7 @@ from oci.mirror.results import read_only
 from oci.mirror.run import SIDE_BY_SIDE, Shared, expect, opened
 from oci.mirror.selection import expanded
 from oci.mirror.work import Breaker
-from oci.output import read_named, write_json
+from oci.output import read_named
 from oci.relocation.session import Access, Session
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -43,10 +44,14 @@ def _complete_name(context: click.Context, parameter: click.Parameter, incomplet
     return [mirror.name for mirror in config.mirrors if mirror.name.startswith(incomplete)]
 
 
+file_flag = click.option("-f", "--file", "path", default=_FILE, show_default=True, help="The file of mirrors.")
+audit_flag = boolean("--audit", help="Ask for immutable tags as well, and tell when one has moved at its source.")
+
+
 def mirror_flags(command: F) -> F:
     options = (
         click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=_complete_name),
-        click.option("-f", "--file", "path", default=_FILE, show_default=True, help="The file of mirrors."),
+        file_flag,
         click.option(
             "--only",
             default="",
@@ -82,11 +87,27 @@ class Emptiable(Protocol):
     def nothing_taken(self) -> str: ...
 
 
-def warn_of_nothing(invocation: Invocation, emptiable: Emptiable) -> None:
+def warn_of_nothing(output: Output, emptiable: Emptiable) -> None:
     if emptiable.nothing_taken:
-        invocation.output.warn(
-            f"{emptiable.mirror}: nothing of {emptiable.source} is mirrored: {emptiable.nothing_taken}"
-        )
+        output.warn(f"{emptiable.mirror}: nothing of {emptiable.source} is mirrored: {emptiable.nothing_taken}")
+
+
+class Selective(Emptiable, Protocol):
+    """A plan or a report."""
+
+    @property
+    def mutated(self) -> Sequence[str]: ...
+    @property
+    def refusals(self) -> Mapping[str, str]: ...
+
+
+def warn_of_absent(output: Output, selective: Selective) -> None:
+    """Warns of what the rules name and the destinations don't get."""
+    warn_of_nothing(output, selective)
+    for tag in selective.mutated:
+        output.warn(f"{selective.mirror}: immutable tag {tag} moved at {selective.source}; it isn't overwritten")
+    for tag, reason in selective.refusals.items():
+        output.warn(f"{selective.mirror}: the policy refuses {tag} at {selective.source}: {reason}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +152,8 @@ class Mirrors:
         return Shared(facts=self.facts, breaker=self.breaker, scope=scope)
 
     def check(self) -> None:
-        """Raises what no run of these mirrors could get around: what the machine hasn't agreed to, files of theirs that
-        can't be used."""
+        """Raises what would end every run of these mirrors: consent of the machine that is lacking, files that can't be
+        used."""
         with self.session():
             pass
 
@@ -165,12 +186,6 @@ class Mirrors:
                     continue
                 failures.extend(_problems(comparison))
                 yield session, comparison
-
-    def tell(self, path: str, body: dict[str, Any]) -> None:
-        """Gives the result of the command to programs, and to a file if one is named."""
-        self.invocation.output.result(**body)
-        if path:
-            write_json(path, body)
 
     def _access(self, side: str, concurrency: int) -> Access:
         return self.registry.access(side, self.invocation.output, concurrency=concurrency, store=self.store)

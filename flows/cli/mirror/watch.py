@@ -19,7 +19,7 @@ from flows.cli.access import RegistryFlags, registry_flags, store_flags
 from flows.cli.click_ext import Invocation, Number, Verb, everywhere
 from flows.cli.flags import Age
 from flows.cli.mirror.listener import Listener
-from flows.cli.mirror.shared import Mirrors
+from flows.cli.mirror.shared import Mirrors, file_flag
 from flows.cli.output import log_to_stderr
 from flows.cli.progress import metrics_flag
 from oci.archive.s3_options import S3Options
@@ -42,9 +42,9 @@ Batch = Callable[[Sequence[Mirror], Callable[[MirrorReport], None]], None]
 """Runs mirrors in one session, and gives each report as soon as it is made."""
 
 
-@click.command(name="watch", cls=Verb, examples=("", "-f mirrors.yaml --interval 30m", "web --port 9000"))
+@click.command(name="watch", cls=Verb, service=True, examples=("", "-f mirrors.yaml --interval 30m", "web --port 9000"))
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@click.option("-f", "--file", "path", default="mirrors.yaml", show_default=True, help="The file of mirrors.")
+@file_flag
 @click.option(
     "--interval",
     type=Age(recurrence.SHORTEST, recurrence.LONGEST),
@@ -75,8 +75,7 @@ def watch(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, 
     /healthz answers 200 while the process lives, /readyz when the last run of each mirror ended within two of its
     intervals, /metrics has the numbers of the last runs for Prometheus.
     """
-    log_to_stderr()
-    _log.setLevel(logging.DEBUG if invocation.output.debug else logging.INFO)
+    log_to_stderr(_log, debug=invocation.output.debug)
     first = Mirrors.asked_for(invocation, registry, store, flags | {"only": ""})
     current = [first]
 

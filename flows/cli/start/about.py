@@ -101,4 +101,3 @@ def version(invocation: Invocation) -> None:
         invocation.output.block(f"imgpkg version {EQUALS}\n{version_line}, which does what this imgpkg does\n")
     else:
         invocation.output.block(f"{version_line}\n")
-    invocation.output.finish()

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from flows.cli.access import RegistryFlags, registry_flags
-from flows.cli.click_ext import Invocation, Tree, Verb, everywhere, expect_subcommand
+from flows.cli.click_ext import Invocation, Verb, everywhere, group
 from flows.cli.mirror.shared import Mirrors
 from oci.archive.s3_options import S3Options
 from oci.errors import Incomplete, StoreError
@@ -21,17 +21,11 @@ _FILES = (".yaml", ".yml")
 _HEADER = ("Repository", "Right", "Login", "Result")
 
 
-@click.command(
-    cls=Tree,
-    members={"check": ("flows.cli.start.auth:check", "Try the logins of repositories, or of all that mirrors name")},
-    aliases={},
-    invoke_without_command=True,
+auth = group(
+    "auth",
+    "Logins of registries.",
+    {"check": ("flows.cli.start.auth:check", "Try the logins of repositories, or of all that mirrors name")},
 )
-@everywhere
-@click.pass_context
-def auth(context: click.Context) -> None:
-    """Logins of registries."""
-    expect_subcommand(context)
 
 
 @click.command(
@@ -79,7 +73,6 @@ def check(invocation: Invocation, /, registry: RegistryFlags, **flags: Any) -> N
             some_done=len(failures) < len(tried),
             hint="the table says where each login comes from",
         )
-    invocation.output.finish()
 
 
 def _named(mirrors: Mirrors) -> Iterator[tuple[Repository, str]]:

@@ -68,7 +68,6 @@ def init(invocation: Invocation, /, folder: str, source: str, destination: str) 
     output.result(folder=absolute(folder), files=list(files))
     change_folder = "" if folder == "." else f"cd {shlex.quote(folder)} && "
     output.summary(f"wrote {counted(len(files), 'file')}; next: {change_folder}transship mirror validate")
-    output.finish()
 
 
 def _files(folder: Traversable, below: str = "") -> Iterator[tuple[str, Traversable]]:
