@@ -249,12 +249,10 @@ class Authenticator:
         with self._lock:
             pinned = self._token_service = self._token_service or origin
         if origin != pinned:
-            raise Refused(
+            raise self._error(
+                Refused,
                 f"the registry names another token service than before: {origin} instead of {pinned}",
-                side=self._side,
-                store=self._registry,
-                operation="logging in",
-                hint="nothing was sent to it; find out who answers for this registry before you try again",
+                "nothing was sent to it; find out who answers for this registry before you try again",
             )
 
     def _token(self, scopes: tuple[Scope, ...], credential: Credential, challenge: Challenge) -> Token:
@@ -316,19 +314,14 @@ class Authenticator:
                 credential = renewed
                 answer = self._ask(sorted(scopes), credential, challenge)
         if answer.status != 200:
-            raise Unauthorized(
-                f"the token service {challenge.realm.partition('?')[0]} answered {answer.status} for "
-                f"{credential.identity}",
-                side=self._side,
-                store=self._registry,
-                operation="logging in",
-                status=answer.status,
-                hint="check the user name and the password or token",
-            )
+            service = challenge.realm.partition("?")[0]
+            message = f"the token service {service} answered {answer.status} for {credential.identity}"
+            hint = "check the user name and the password or token"
+            raise self._error(Unauthorized, message, hint, answer.status)
         try:
             value, lifetime = read_token(answer.body)
         except ValueError as error:
-            raise self._unusable() from error
+            raise self._error(Refused, "the token service answered something that is not a token") from error
         # A margin, so that a token doesn't die on its way; relative, for some live only for a minute.
         return Token(value, scopes, started + max(lifetime * 0.9 - 1, lifetime * 0.5))
 
@@ -355,13 +348,8 @@ class Authenticator:
         separator = "&" if "?" in realm else "?"
         return self._service("GET", f"{realm}{separator}{urlencode(query)}", headers, {})
 
-    def _unusable(self) -> StoreError:
-        return Refused(
-            "the token service answered something that is not a token",
-            side=self._side,
-            store=self._registry,
-            operation="logging in",
-        )
+    def _error(self, kind: type[StoreError], message: str, hint: str = "", status: int = 0) -> StoreError:
+        return kind(message, side=self._side, store=self._registry, operation="logging in", status=status, hint=hint)
 
 
 def _has_password(credential: Credential) -> bool:

@@ -228,23 +228,14 @@ def _continued(remote: Remote, blob: Descriptor, position: int, end: int) -> Ite
                         mark, attempts = position, remote.attempts()
             if position >= end:
                 return
-            attempts.again(_ended(remote, blob, position, end))
+            message, subject = f"the body ended after {position} of {end} bytes", f"{remote.name}@{blob.digest}"
+            attempts.again(remote.transport.error(Unavailable, message, subject, GET_BLOB.operation))
         except Unavailable as error:
             attempts.again(error, error.retry_after)
         except StoreError as error:
             if not error.redirected or renewed:
                 raise
             renewed = True  # a signed URL may be used up, or have run out: the registry gives a new one
-
-
-def _ended(remote: Remote, blob: Descriptor, position: int, end: int) -> Unavailable:
-    return Unavailable(
-        f"the body ended after {position} of {end} bytes",
-        side=remote.transport.side,
-        store=remote.transport.registry,
-        subject=f"{remote.name}@{blob.digest}",
-        operation="reading the blob",
-    )
 
 
 class _Reading(ExitStack):
@@ -329,9 +320,7 @@ def _asked_for(
             content_range = answer.headers.get("content-range", "no Content-Range")
             message = f"asked for bytes {position}-{end - 1}, got {content_range!r}"
             remote.learned.refuse(GET_RANGE)  # the next attempt reads the whole blob
-            raise Unavailable(
-                message, side=remote.transport.side, store=remote.transport.registry, subject=request.subject
-            )
+            raise remote.transport.error(Unavailable, message, request.subject, "")
     elif not whole:
         skip = position
     remaining = end - position

@@ -183,11 +183,8 @@ def delete_manifest(remote: Remote, identifier: str, operation: str) -> None:
     """Raises Refused for what the registry says not to have, and has still."""
     answer = remote.transport.send(_request(remote, DELETE_MANIFEST, identifier, operation=operation))
     if answer.status == 404 and head_manifest(remote, identifier) is not None:
-        message, subject = (
-            "the registry says that it isn't there, and shows it",
-            shown_reference(remote.name, identifier),
-        )
-        raise remote.refused(DELETE_MANIFEST, message, subject)
+        message = "the registry says that it isn't there, and shows it"
+        raise remote.refused(DELETE_MANIFEST, message, shown_reference(remote.name, identifier))
 
 
 def _request(remote: Remote, kind: Kind, identifier: str, **more: Any) -> Request:

@@ -363,11 +363,5 @@ class Remote(msgspec.Struct, frozen=True, eq=False):
             raise error
 
     def refused(self, kind: Kind, message: str, subject: str = "") -> Refused:
-        """The error for an answer that can't be worked with."""
-        return Refused(
-            message,
-            side=self.transport.side,
-            store=self.transport.registry,
-            subject=subject or str(self.name),
-            operation=kind.operation,
-        )
+        """Makes the error for an answer that can't be used."""
+        return self.transport.error(Refused, message, subject or str(self.name), kind.operation)

@@ -94,7 +94,9 @@ def add_to_fallback(remote: Remote, manifest: Manifest, subject: Digest) -> None
     `sha256-<hex>` as the digest (GitLab) has no place for such a list, and the report says so.
     """
     tag = fallback_tag(subject)
-    with _lock_of(str(remote.name), tag):
+    with _tag_locks_lock:
+        lock = _tag_locks.setdefault((str(remote.name), tag), threading.Lock())
+    with lock:
         for _ in range(_ROUNDS):
             index = _current(remote, tag)
             if index.digest == subject:
@@ -131,13 +133,8 @@ def _from_api(remote: Remote, subject: Digest, artifact_type: str) -> list[Descr
             if not descriptors or isinstance(error, RateLimited):
                 raise
             # The API is there, and the list is longer than this: the fallback tag wouldn't have the rest.
-            raise Unavailable(
-                f"the list breaks off after {len(descriptors)} referrers: {error.message}",
-                side=remote.transport.side,
-                store=remote.transport.registry,
-                subject=request.subject,
-                operation=request.operation,
-            ) from error
+            message = f"the list breaks off after {len(descriptors)} referrers: {error.message}"
+            raise remote.transport.error(Unavailable, message, request.subject, request.operation) from error
         before = len(descriptors)
         descriptors.update((child.digest, child) for child in page)
         following = next_page(answer, target)
@@ -190,8 +187,3 @@ def _current(remote: Remote, tag: str) -> Manifest:
 def _index(entries: list[dict[str, Any]]) -> Manifest:
     body = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}
     return parse_manifest(json.dumps(body, separators=(",", ":")).encode(), OCI_INDEX)
-
-
-def _lock_of(name: str, tag: str) -> threading.Lock:
-    with _tag_locks_lock:
-        return _tag_locks.setdefault((name, tag), threading.Lock())

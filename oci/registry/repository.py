@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from types import TracebackType
 from typing import Self
 
 from oci.cancel import CancelToken
@@ -68,7 +67,7 @@ class RegistryRepository:
 
     @property
     def has_referrers_api(self) -> bool | None:
-        """None as long as nobody asked for referrers: what a profile assumes isn't known yet."""
+        """None until referrers were asked for: what a profile assumes isn't known yet."""
         learned = self._remote.learned
         return None if learned.is_assumed(GET_REFERRERS) else learned.works(GET_REFERRERS)
 
@@ -152,7 +151,7 @@ class Registries:
         state: State | None = None,
         named: Collection[str] | None = None,
     ) -> None:
-        """`state` is what earlier runs left; `named` are the registries that the user named, None where all are his."""
+        """`state` is what earlier runs left; `named` are the registries that the user named; None stands for all."""
         self._state = state or State()
         self._named = named
         self._side = side
@@ -222,9 +221,7 @@ class Registries:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 

@@ -138,8 +138,8 @@ class Sessions:
     def _body_size(self, blob: Descriptor, session: Session | None) -> int:
         """Bytes of the bodies that a blob is sent in: all of it, unless chunks are asked for, or were learned to be
         needed."""
-        limit = self._remote.transport.settings.chunk_size or self._remote.learned.body_limit
         learned = self._remote.learned.body_limit
+        limit = self._remote.transport.settings.chunk_size or learned
         if learned:
             limit = min(limit, learned)
         if self._remote.learned.works(PATCH_UPLOAD) is False:
@@ -256,9 +256,14 @@ class Sessions:
         else:
             self.cancel(session)
 
-    def ask(self, kind: Kind, blob: Descriptor, **query: Any) -> Answer:
-        """Starts an upload in a way of its own: with a mount, or with the whole blob."""
-        return self._sent(self._post(kind, blob, **query))
+    def ask(
+        self, kind: Kind, blob: Descriptor, *, body: bytes = b"", scopes: tuple[Scope, ...] = (), **query: Any
+    ) -> Answer:
+        """Starts an upload, perhaps with a mount or with the whole blob."""
+        more: dict[str, Any] = {"scopes": scopes} if scopes else {}
+        headers = _OCTETS if body else {}
+        target = targets.uploads(self._name, **query)
+        return self._sent(self._request(kind, target, blob, headers=headers, body=body, length=len(body), **more))
 
     def _sent(self, request: Request) -> Answer:
         """Sends. A missing repository gets a hint."""
@@ -268,14 +273,6 @@ class Sessions:
             if request.operation == POST_UPLOAD.operation:
                 error.hint = "some registries need the repository to be created first: create it, or check its name"
             raise
-
-    def _post(
-        self, kind: Kind, blob: Descriptor, *, body: bytes = b"", scopes: tuple[Scope, ...] = (), **query: Any
-    ) -> Request:
-        more: dict[str, Any] = {"scopes": scopes} if scopes else {}
-        headers = _OCTETS if body else {}
-        target = targets.uploads(self._name, **query)
-        return self._request(kind, target, blob, headers=headers, body=body, length=len(body), **more)
 
     def _request(self, kind: Kind, target: Target, blob: Descriptor, **more: Any) -> Request:
         """Only the plain start of an upload is repeated by the transport: the rest of the ladder does it itself."""

@@ -115,14 +115,9 @@ def _pages(
                     raise
                 learned.refuse(GET_TAGS_AFTER, refusal)
                 return
-    raise Refused(
-        f"the list has more than {PAGES_LIMIT} pages",
-        side=transport.side,
-        store=transport.registry,
-        subject=subject,
-        operation=listing.operation,
-        hint="a registry that never ends its list is broken, or an attack",
-    )
+    endless = transport.error(Refused, f"the list has more than {PAGES_LIMIT} pages", subject, listing.operation)
+    endless.hint = "a registry that never ends its list is broken, or an attack"
+    raise endless
 
 
 def _names(answer: Answer, transport: Transport, subject: str, kind: Kind) -> list[str]:
@@ -136,10 +131,4 @@ def _names(answer: Answer, transport: Transport, subject: str, kind: Kind) -> li
             return [name if isinstance(name, str) else "" for name in names]
     except (ValueError, AttributeError, TypeError):
         pass
-    raise Refused(
-        f"the answer is no list of {key}",
-        side=transport.side,
-        store=transport.registry,
-        subject=subject,
-        operation=kind.operation,
-    )
+    raise transport.error(Refused, f"the answer is no list of {key}", subject, kind.operation)

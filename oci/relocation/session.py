@@ -7,7 +7,6 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import takewhile
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from msgspec import Struct, field
@@ -226,10 +225,8 @@ class Session:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is not None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if kind is not None:
             self.cancel.cancel()
         self.close()
 

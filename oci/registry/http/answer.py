@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Iterable, Iterator
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 import msgspec
@@ -168,12 +167,10 @@ class OpenAnswer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self.drop()
         seconds: float | None = None
-        if self._answered is not None and error is None:
+        if self._answered is not None and kind is None:
             seconds = self._answered - self._started
             if self._request.is_large:
                 size = self._received + (self._request.length or 0)

@@ -13,7 +13,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlencode, urljoin
 
 import msgspec
@@ -38,6 +38,8 @@ from oci.registry.options import RegistryOptions
 
 if TYPE_CHECKING:
     from oci.registry.http.http2 import Http2Response
+
+E = TypeVar("E", bound=StoreError)
 
 PAGE_LIMIT = 16 << 20
 """Bytes of a whole answer that isn't a manifest: a page of tags or referrers."""
@@ -143,6 +145,10 @@ class Transport:
         """The target of an address that a descriptor gives (image-spec, `urls`), judged by the address policy. A bundle
         chose it, so no login is sent there."""
         return msgspec.structs.replace(self._judged(url, "", "a layer's urls"), anonymous=True)
+
+    def error(self, kind: type[E], message: str, subject: str, operation: str) -> E:
+        """Makes an error of this side and registry, for an answer that can't be used."""
+        return kind(message, side=self.side, store=self.registry, subject=subject, operation=operation)
 
     def close(self) -> None:
         self._connections.close()
