@@ -168,7 +168,7 @@ def copy(
             return report
         if isinstance(request.destination, ArchiveName):
             return _write_archive(shared, request, export, recorder)
-        check = recorder.check if recorder is not None else None
+        check = recorder.check if recorder is not None else unheard
         result = Relocation(shared, request, verify=Verify(verify)).run(on_plan=check)
         if recorder is not None:
             recorder.record(shared, result)
@@ -245,7 +245,7 @@ def tags(repository: str, *, internal: bool = False, session: Session | None = N
     return tuple(tag.name for tag in listed)
 
 
-def run_mirrors(path: str, *names: str, on_report: Callable[[MirrorReport], None] | None = None) -> list[MirrorReport]:
+def run_mirrors(path: str, *names: str, on_report: Callable[[MirrorReport], None] = unheard) -> list[MirrorReport]:
     """Copies what is missing or changed at the destinations of the mirrors in a file, or of the named ones. Raises
     Incomplete when a mirror failed; `on_report` gets the report of each."""
     from oci.mirror.digest_cache import DigestCache  # noqa: PLC0415

@@ -34,8 +34,8 @@ if TYPE_CHECKING:  # importing it takes longer than a small copy
     from prometheus_client.metrics_core import Metric
 
 
-def unheard(event: object) -> None:
-    """Does nothing: for a caller that wants to hear of nothing."""
+def unheard(*event: object) -> None:
+    """Does nothing: the default of a callback."""
     del event
 
 

@@ -228,6 +228,11 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         """Returns a copy with other values in some fields."""
         return msgspec.structs.replace(self, **changes)
 
+    def over(self, base: O) -> O:
+        """Returns `base` with what this value has for its fields that isn't their default."""
+        values = ((name, getattr(self, name)) for name in base.__struct_fields__)
+        return base.with_(**{name: value for name, value in values if value != getattr(type(base)(), name)})
+
     @classmethod
     def make(cls, values: Mapping[str, Any]) -> Self:
         """Makes options of plain values, as JSON and YAML have them. A group that is read in a way of its own overrides

@@ -14,6 +14,7 @@ from oci.cancel import CancelToken
 from oci.errors import InvalidInput, InvalidReference
 from oci.files.pack import pack
 from oci.files.walk import DEFAULT_EXCLUSIONS, FileEntry, check_bundle, check_duplicates, is_bundle, walk
+from oci.meter import unheard
 from oci.output import check_destination
 from oci.reference import Reference, clipped, parse_any, parse_tag
 from oci.store import Destination, reader_of
@@ -99,14 +100,13 @@ def push(
     entries: Sequence[FileEntry],
     *,
     cancel: CancelToken | None = None,
-    on_packed: Callable[[int], None] | None = None,
+    on_packed: Callable[[int], None] = unheard,
 ) -> Pushed:
     """Packs the entries into one layer and pushes the image under its tag and its keep-alive tag. The same files give
     the same digest everywhere. `on_packed` gets the size of the layer in bytes when it is known."""
     check_destination(request.destination.repository)
     layer = pack(entries, cancel=cancel)
-    if on_packed is not None:
-        on_packed(layer.size)
+    on_packed(layer.size)
     labels = dict(request.labels or {}) | ({BUNDLE_LABEL: "true"} if request.bundle else {})
     manifest, config, config_descriptor = single_layer_image(
         layer.digest, layer.size, layer.diff_id, labels, oci_types=request.oci_types

@@ -234,14 +234,12 @@ class _Look:
     def _must_be_there(self, names: Sequence[str]) -> None:
         for name in names:
             if self._vanished(name):
-                raise NotFound(
-                    "there is no such bundle",
-                    side="source",
-                    store=str(self._source_name),
-                    subject=name_of(self._mirror, name),
-                    operation="comparing",
-                    hint="check the name and the tag, and that this identity may read it",
-                )
+                hint = "check the name and the tag, and that this identity may read it"
+                raise self._absent(name, "there is no such bundle", hint)
+
+    def _absent(self, tag: str, message: str, hint: str) -> NotFound:
+        subject, store = name_of(self._mirror, tag), str(self._source_name)
+        return NotFound(message, side="source", store=store, subject=subject, operation="comparing", hint=hint)
 
     def _vanished(self, tag: str) -> bool:
         """Says whether the source listed the tag and has it no more."""
@@ -289,8 +287,7 @@ class _Look:
         if self._settled(tag):
             return True
         expected = self._expected.get(tag)
-        shown = [self._heads.get((name, tag)) for name in self._destinations]
-        return bool(shown) and all(isinstance(head, Descriptor) and head.digest == expected for head in shown)
+        return bool(self._destinations) and all(self._shows(name, tag, expected) for name in self._destinations)
 
     def created(self, tags: Sequence[str]) -> Mapping[str, datetime | None]:
         """None for one that can't be read, so that its tag fails or waits, and no other."""
@@ -298,7 +295,7 @@ class _Look:
         return dict(zip(tags, self._session.workers.map(self._created, tags), strict=True))
 
     def _created(self, tag: str) -> datetime | None:
-        """Read where it costs nobody's quota: at a destination that has the same image."""
+        """Reads it where that costs no quota: at a destination that has the same image."""
         head = self._heads.get(("", tag))
         if not isinstance(head, Descriptor):
             return None
@@ -314,7 +311,7 @@ class _Look:
             return None
         return self._facts.first_seen(str(self._source_name), head.digest, self._now)
 
-    def _shows(self, name: str, tag: str, digest: Digest) -> bool:
+    def _shows(self, name: str, tag: str, digest: Digest | TransshipError | None) -> bool:
         shown = self._heads.get((name, tag))
         return isinstance(shown, Descriptor) and shown.digest == digest
 
@@ -340,14 +337,8 @@ class _Look:
         shown = self._heads.get((name, tag))
         error = next((answer for answer in (head, expected, shown) if isinstance(answer, TransshipError)), None)
         if error is None and tag in self._required and self._vanished(tag):
-            error = NotFound(
-                "there is no such tag",
-                side="source",
-                store=str(self._source_name),
-                subject=name_of(self._mirror, tag),
-                operation="comparing",
-                hint="correct the name, or write `optional: true` in its rule",
-            )
+            hint = "correct the name, or write `optional: true` in its rule"
+            error = self._absent(tag, "there is no such tag", hint)
         if error is not None or not isinstance(expected, str):
             return TagComparison(tag=tag, state=TagState.FAILED, reason=str(error or ""), error=error)
         shown_digest = shown.digest if isinstance(shown, Descriptor) else ""

@@ -62,6 +62,9 @@ class TagState(StrEnum):
 DRIFTED = frozenset({TagState.MISSING, TagState.STALE, TagState.MUTATED, TagState.UNSIGNED, TagState.UNSIGNED_HERE})
 """States in which a destination isn't what the mirror says."""
 
+MOVED = frozenset({TagState.MISSING, TagState.STALE, TagState.UNSIGNED_HERE})
+"""States in which a run has something to bring."""
+
 ATTACHED = "attached"
 LISTED = "listed"
 """Signatures and the like that came after their image; images that a bundle lists."""
@@ -71,8 +74,8 @@ _UNAVAILABLE = frozenset({TagState.MUTATED, TagState.FAILED, TagState.UNSIGNED})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TagComparison:
-    """`source` and `destination` are the digests that were seen, empty where nobody asked or nothing is there; for a
-    mirror with chosen platforms, `source` is what the destination should show."""
+    """`source` and `destination` are the digests that were seen, empty where there is none or none was asked for; for
+    a mirror with chosen platforms, `source` is what the destination should show."""
 
     tag: str
     state: TagState
@@ -113,7 +116,7 @@ class DestinationComparison:
         """Says whether an archive is to be written anew: not while one of its tags is unavailable, as the old archive
         is better then."""
         states = {tag.state for tag in self.tags}
-        return not states & _UNAVAILABLE and bool(states.intersection(_MOVED) or self.extra)
+        return not states & _UNAVAILABLE and bool(states.intersection(MOVED) or self.extra)
 
     @property
     def drifted(self) -> bool:
@@ -131,7 +134,7 @@ class DestinationComparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """One mirror. `held` are tags that are too young to be taken, with the reason."""
+    """One mirror. `too_young` are tags that only their age keeps out, with the reason."""
 
     mirror: str
     source: str
@@ -194,6 +197,11 @@ class Comparison:
         """The tags that are in a state at one destination at least."""
         return tuple(dict.fromkeys(tag.tag for _, tag in self.tags() if tag.state is state))
 
+    @property
+    def refusals(self) -> dict[str, str]:
+        """Why the policy of signatures refuses tags."""
+        return {tag.tag: tag.reason for _, tag in self.tags() if tag.state is TagState.UNSIGNED}
+
     def lag(self, now: datetime) -> float | None:
         """Seconds since the oldest image was made that a destination should have and hasn't; 0 when it has them all,
         None when no image says when it was made."""
@@ -215,9 +223,6 @@ class Comparison:
         }
 
 
-_MOVED = (TagState.MISSING, TagState.STALE, TagState.UNSIGNED_HERE)
-
-
 def changes(
     mirror: Mirror,
     results: Iterable[DestinationComparison],
@@ -235,7 +240,7 @@ def changes(
             whole.extend([_archive(mirror, result, digests)] if archives and result.has_to_be_written else [])
             continue
         for tag in result.tags:
-            if tag.state in _MOVED and tag.tag in digests:
+            if tag.state in MOVED and tag.tag in digests:
                 moving.setdefault(digests[tag.tag], {}).setdefault(result.destination, []).append(tag)
     return [*(_image(mirror, digest, tags_of, fresh) for digest, tags_of in moving.items()), *whole]
 

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 
@@ -66,10 +66,6 @@ class Registry(RegistryOptions, frozen=True, kw_only=True):
         ),
     ] = 0
 
-    def over(self, base: RegistryOptions) -> RegistryOptions:
-        """`base` with what differs from the defaults here."""
-        return _over(self, base)
-
 
 class Bucket(S3Options, frozen=True, kw_only=True):
     """How one bucket is reached, and under which name its keys are kept. The keys themselves never stand here.
@@ -87,19 +83,6 @@ class Bucket(S3Options, frozen=True, kw_only=True):
             max_length=400,
         ),
     ] = ""
-
-    def over(self, base: S3Options) -> S3Options:
-        """`base` with what differs from the defaults here."""
-        return _over(self, base)
-
-
-O = TypeVar("O", bound=Options)  # noqa: E741 - the customary letter for a type variable of this bound
-
-
-def _over(options: Options, base: O) -> O:
-    default = type(base)()
-    values = {name: getattr(options, name) for name in base.__struct_fields__}
-    return base.with_(**{name: value for name, value in values.items() if value != getattr(default, name)})
 
 
 class MirrorSource(Checked, frozen=True, kw_only=True):

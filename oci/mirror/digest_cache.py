@@ -59,7 +59,7 @@ class DigestCache:
         return None if remembered == _UNKNOWN else datetime.fromisoformat(remembered)
 
     def narrowed(self, session: Session, source: Source, descriptor: Descriptor, platforms: Sequence[str]) -> Digest:
-        """The digest at the destination of what the source has as `found`, when only some platforms are taken.
+        """The digest at the destination of what `descriptor` is at the source, when only some platforms are taken.
 
         Raises InvalidInput for an index that has none of them.
         """
@@ -121,7 +121,7 @@ class DigestCache:
                 self._put(key, repository.path)
 
     def attached_due(self, key: str, every: timedelta, now: datetime) -> bool:
-        """Whether it is so long ago that somebody asked what is attached to an image; `key` names the image and its
+        """Whether what is attached to an image was last asked for so long ago; `key` names the image and its
         destination. Never without a file: each run would ask for every image then, and a check does it."""
         remembered = self._get(f"attached {key}")
         if remembered is None or remembered == _UNKNOWN:
@@ -162,7 +162,7 @@ class DigestCache:
 
 
 def default_path() -> str:
-    """In the cache folder of whoever runs this."""
+    """In the cache folder of the user that runs this."""
     return os.path.join(default_folder(), "facts.json")
 
 

@@ -19,7 +19,7 @@ from oci.export.export import ArchiveReport, write_archive
 from oci.export.options import ExportOptions
 from oci.export.plan import ArchivePlan
 from oci.export.planner import plan_archive
-from oci.meter import PartThreads
+from oci.meter import PartThreads, unheard
 from oci.mirror.comparison import Comparison, TagState
 from oci.mirror.head_cache import held_in
 from oci.mirror.work import Breaker, Target, WorkItem
@@ -102,7 +102,7 @@ def execute(
     listed: frozenset[str] | None = None,
     width: int = 0,
     stop_at_failure: bool = False,
-    on_done: Callable[[WorkItem, tuple[ItemOutcome, ...]], None] | None = None,
+    on_done: Callable[[WorkItem, tuple[ItemOutcome, ...]], None] = unheard,
 ) -> tuple[ItemOutcome, ...]:
     """All of them, `width` at a time, or as many as the session has threads. With `stop_at_failure` none is begun after
     one that failed. Raises Cancelled and nothing else."""
@@ -121,8 +121,7 @@ def execute(
             for future in finished:
                 item, carried = running.pop(future), future.result()
                 outcomes.extend(carried)
-                if on_done is not None:
-                    on_done(item, carried)
+                on_done(item, carried)
     outcomes.extend(outcome for item in queue for outcome in stopped_before(item))
     return tuple(outcomes)
 
@@ -312,7 +311,7 @@ def plan_mirror(session: Session, comparison: Comparison) -> MirrorPlan:
         in_place=comparison.count(TagState.IN_PLACE),
         mutated=comparison.named(TagState.MUTATED),
         unsigned=comparison.named(TagState.UNSIGNED),
-        refusals={tag.tag: tag.reason for _, tag in comparison.tags() if tag.state is TagState.UNSIGNED},
+        refusals=comparison.refusals,
         held=comparison.too_young,
         waiting=comparison.waiting,
         nothing_taken=comparison.nothing_taken,
@@ -373,7 +372,7 @@ def write_item(session: Session, item: WorkItem) -> tuple[Plan, ArchiveReport]:
 def _merged(source: str, destination: StoreName, plans: Sequence[Plan]) -> Plan:
     """One plan of several: each manifest and blob once, an image under all of its tags."""
     manifests: dict[Digest, PlannedManifest] = {}
-    for manifest in _every(plans):
+    for manifest in (manifest for plan in plans for manifest in plan.manifests):
         earlier = manifests.get(manifest.digest)
         manifests[manifest.digest] = _both(earlier, manifest) if earlier else manifest
     blobs = {blob.digest: blob for plan in plans for blob in plan.blobs}
@@ -387,10 +386,6 @@ def _merged(source: str, destination: StoreName, plans: Sequence[Plan]) -> Plan:
         failures=tuple(failure for plan in plans for failure in plan.failures),
         skipped_layers=tuple(dict.fromkeys(pair for plan in plans for pair in plan.skipped_layers)),
     )
-
-
-def _every(plans: Iterable[Plan]) -> Iterable[PlannedManifest]:
-    return (manifest for plan in plans for manifest in plan.manifests)
 
 
 def _both(earlier: PlannedManifest, later: PlannedManifest) -> PlannedManifest:

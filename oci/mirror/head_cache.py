@@ -16,6 +16,7 @@ from oci.errors import NotFound, TransshipError
 from oci.mirror.comparison import (
     ATTACHED,
     LISTED,
+    MOVED,
     Comparison,
     Coverage,
     DestinationComparison,
@@ -52,7 +53,7 @@ class HeadCache:
         self._answers.update(zip(new, self.session.workers.map(self._head, new), strict=True))
 
     def get(self, job: tuple[str, str]) -> Descriptor | TransshipError | None:
-        """None as well where nobody asked."""
+        """None as well for a job that was not asked."""
         return self._answers.get(job)
 
     def has(self, name: str, tag: str) -> bool:
@@ -252,8 +253,7 @@ class Below:
         if not self._mirror.policy:
             return list(results)
         gate = self._session.gate(self._mirror.policy, signed=self._mirror.require_signatures)
-        states = {TagState.MISSING, TagState.STALE, TagState.UNSIGNED_HERE}
-        states |= {TagState.IN_PLACE, TagState.MORE_THERE} if in_place else set()
+        states = MOVED | ({TagState.IN_PLACE, TagState.MORE_THERE} if in_place else set())
         source, reference = self._stores[""], self._mirror.source.reference
         ages_count = gate.policy.has_minimum_age
 

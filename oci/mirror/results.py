@@ -122,17 +122,15 @@ def made_of(
     carried = [outcome for outcome in outcomes if outcome.status == DONE]
     rewritten = {outcome.destination for outcome in carried if outcome.destination.startswith(ARCHIVE_PREFIX)}
     compared = [result for result in comparison.destinations if result.destination not in rewritten]
-    return MirrorReport(
-        mirror=mirror.name,
-        source=str(mirror.source),
-        destinations=tuple(str(destination) for destination in mirror.destinations),
+    return _report(
+        mirror,
         in_place=sum(result.count(TagState.IN_PLACE) for result in compared),
         copied=sum(max(1, sum(not tagnames.is_cosign(tag) for tag in outcome.tags)) for outcome in carried),
         images=sum(outcome.images for outcome in carried),
         tags=tuple(tag for outcome in carried for tag in outcome.tags),
         mutated=comparison.named(TagState.MUTATED),
         unsigned=comparison.named(TagState.UNSIGNED),
-        refusals={tag.tag: tag.reason for _, tag in comparison.tags() if tag.state is TagState.UNSIGNED},
+        refusals=comparison.refusals,
         held=len(comparison.too_young),
         waiting=comparison.waiting,
         extra=comparison.extra,
@@ -141,7 +139,7 @@ def made_of(
             *_uncompared(mirror, comparison),
             *_uncarried(outcomes),
             *_unaccounted(comparison, outcomes),
-            *_ended(mirror, error),
+            *([_whole(mirror, error)] if error else []),
         ),
         causes=_causes(mirror, breaker),
         receipt=receipt,
@@ -150,26 +148,26 @@ def made_of(
 
 def of_failure(mirror: Mirror, error: TransshipError, breaker: Breaker, receipt: Receipt) -> MirrorReport:
     """The report of a mirror that couldn't even be compared."""
-    failed = FailedImage(names=(str(mirror.source),), destination="", error=str(error), retryable=error.retryable)
-    return MirrorReport(
-        mirror=mirror.name,
-        source=str(mirror.source),
-        destinations=tuple(str(destination) for destination in mirror.destinations),
-        failed=(failed,),
-        causes=_causes(mirror, breaker),
-        receipt=receipt,
-    )
+    failed = _whole(mirror, str(error), retryable=error.retryable)
+    return _report(mirror, failed=(failed,), causes=_causes(mirror, breaker), receipt=receipt)
 
 
 def not_begun(mirror: Mirror) -> MirrorReport:
     """The report of a mirror that nothing was done for, because the run was interrupted."""
-    whole = FailedImage(names=(str(mirror.source),), destination="", error=INTERRUPTED, retryable=True, not_tried=True)
-    return MirrorReport(
-        mirror=mirror.name,
-        source=str(mirror.source),
-        destinations=tuple(str(destination) for destination in mirror.destinations),
-        failed=(whole,),
-    )
+    return _report(mirror, failed=(_whole(mirror, INTERRUPTED, not_tried=True),))
+
+
+def _report(mirror: Mirror, **results: Any) -> MirrorReport:
+    destinations = tuple(str(destination) for destination in mirror.destinations)
+    return MirrorReport(mirror=mirror.name, source=str(mirror.source), destinations=destinations, **results)
+
+
+def _whole(
+    mirror: Mirror, error: str, destination: str = "", *, retryable: bool = True, not_tried: bool = False
+) -> FailedImage:
+    """Returns the failure of all that a mirror takes."""
+    names = (str(mirror.source),)
+    return FailedImage(names=names, destination=destination, error=error, retryable=retryable, not_tried=not_tried)
 
 
 def _causes(mirror: Mirror, breaker: Breaker) -> tuple[str, ...]:
@@ -183,12 +181,7 @@ def _uncompared(mirror: Mirror, comparison: Comparison) -> Iterable[FailedImage]
     for destination in comparison.destinations:
         error = destination.error
         if error is not None:
-            yield FailedImage(
-                names=(str(mirror.source),),
-                destination=destination.destination,
-                error=str(error),
-                retryable=error.retryable,
-            )
+            yield _whole(mirror, str(error), destination.destination, retryable=error.retryable)
         for tag in destination.tags:
             if tag.state is TagState.FAILED:
                 name = f"{mirror.source.repository}:{tag.tag}" if mirror.source.repository else str(mirror.source)
@@ -218,11 +211,6 @@ def _unaccounted(comparison: Comparison, outcomes: Sequence[ItemOutcome]) -> Ite
             error="the run ended without an outcome for this destination; run the mirror again",
             retryable=True,
         )
-
-
-def _ended(mirror: Mirror, error: str) -> Iterable[FailedImage]:
-    if error:
-        yield FailedImage(names=(str(mirror.source),), destination="", error=error, retryable=True)
 
 
 class MirrorRunReport(Struct, frozen=True, kw_only=True):

@@ -18,7 +18,7 @@ from oci.digest import Digest
 from oci.documents.variables import CONSENT, agreed_to
 from oci.errors import Cancelled, InvalidInput, TransshipError
 from oci.export.export import sign_archive, sums_of
-from oci.meter import Meter, PartThreads
+from oci.meter import Meter, PartThreads, unheard
 from oci.mirror.compare import compare
 from oci.mirror.comparison import RUN, Comparison, Coverage, DestinationComparison, TagState, name_of
 from oci.mirror.config import Mirror, MirrorsConfig
@@ -264,32 +264,29 @@ def run_mirrors(
     mirrors: Sequence[Mirror],
     shared: Shared,
     *,
-    on_compared: Callable[[Mirror, Comparison], None] | None = None,
-    on_done: Callable[[Mirror, WorkItem, tuple[ItemOutcome, ...]], None] | None = None,
-    on_report: Callable[[MirrorReport], None] | None = None,
+    on_compared: Callable[[Mirror, Comparison], None] = unheard,
+    on_done: Callable[[Mirror, WorkItem, tuple[ItemOutcome, ...]], None] = unheard,
+    on_report: Callable[[MirrorReport], None] = unheard,
 ) -> list[MirrorReport]:
     """Runs mirrors side by side in one session, each with its own report, in the order of `mirrors`; a mirror of a
-    namespace is one for each of its repositories. Whatever fails is
-    in the reports. Raises Cancelled and nothing else; `on_report` gets each report as soon as it is made, and then also
-    those of mirrors that were cut short or not begun. The callbacks are called by one thread at a time."""
+    namespace is one for each of its repositories. Whatever fails is in the reports. Raises Cancelled and nothing else;
+    `on_report` gets each report as soon as it is made, and then also those of mirrors that were cut short or not begun.
+    The callbacks are called by one thread at a time."""
     lock = threading.Lock()
     begun: set[str] = set()
 
     def report_done(report: MirrorReport) -> None:
         with lock:
-            if on_report is not None:
-                on_report(report)
+            on_report(report)
 
     def run_one(mirror: Mirror) -> MirrorReport:
         def item_done(item: WorkItem, outcomes: tuple[ItemOutcome, ...]) -> None:
             with lock:
-                if on_done is not None:
-                    on_done(mirror, item, outcomes)
+                on_done(mirror, item, outcomes)
 
         def compared(comparison: Comparison) -> None:
             with lock:
-                if on_compared is not None:
-                    on_compared(mirror, comparison)
+                on_compared(mirror, comparison)
 
         session.cancel.check()
         begun.add(mirror.name)
@@ -334,9 +331,9 @@ def run_mirror(
     mirror: Mirror,
     shared: Shared,
     *,
-    on_compared: Callable[[Comparison], None] | None = None,
-    on_done: Callable[[WorkItem, tuple[ItemOutcome, ...]], None] | None = None,
-    on_cut: Callable[[MirrorReport], None] | None = None,
+    on_compared: Callable[[Comparison], None] = unheard,
+    on_done: Callable[[WorkItem, tuple[ItemOutcome, ...]], None] = unheard,
+    on_cut: Callable[[MirrorReport], None] = unheard,
     meter: Meter | None = None,
 ) -> MirrorReport:
     """Whatever fails is in the report. Raises Cancelled and nothing else; `on_cut` gets the report of what was done by
@@ -346,19 +343,16 @@ def run_mirror(
         recorder = MirrorRecorder(mirror) if mirror.receipts != MirrorReceipts() else None
         comparison = compare(session, mirror, facts=shared.facts, breaker=breaker, scope=shared.scope, now=shared.now)
     except Cancelled:
-        if on_cut is not None:
-            on_cut(not_begun(mirror))
+        on_cut(not_begun(mirror))
         raise
     except TransshipError as error:
         return of_failure(mirror, error, breaker, meter.receipt())
-    if on_compared is not None:
-        on_compared(comparison)
+    on_compared(comparison)
     outcomes: list[ItemOutcome] = []
 
     def item_done(item: WorkItem, carried: tuple[ItemOutcome, ...]) -> None:
         outcomes.extend(carried)
-        if on_done is not None:
-            on_done(item, carried)
+        on_done(item, carried)
 
     try:
         every = execute(
@@ -371,9 +365,8 @@ def run_mirror(
             on_done=item_done,
         )
     except Cancelled:
-        if on_cut is not None:
-            untried = not_tried(comparison.work, outcomes, TransshipError(INTERRUPTED))
-            on_cut(made_of(mirror, comparison, (*outcomes, *untried), breaker, meter.receipt()))
+        untried = not_tried(comparison.work, outcomes, TransshipError(INTERRUPTED))
+        on_cut(made_of(mirror, comparison, (*outcomes, *untried), breaker, meter.receipt()))
         raise
     problem = ""
     try:

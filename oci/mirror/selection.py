@@ -52,8 +52,8 @@ class Ages(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """`tags` are taken, in the order of the source; `held` are those that only their age keeps out, with the reason.
-    `by` says which rule takes a tag, the first is 1."""
+    """`tags` are taken, in the order of the source; `too_young` are those that only their age keeps out, with the
+    reason. `by` says which rule takes a tag, the first is 1."""
 
     tags: tuple[str, ...]
     too_young: Mapping[str, str]

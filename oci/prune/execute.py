@@ -79,7 +79,7 @@ def execute(
     *,
     keep: Keep | None = None,
     now: datetime | None = None,
-    on_deleted: Callable[[str], None] | None = None,
+    on_deleted: Callable[[str], None] = unheard,
 ) -> PruneReport:
     """Deletes what the plan says and a new plan by the same policy says too, and nothing else; `keep` is kept besides.
 
@@ -90,7 +90,7 @@ def execute(
     name = plan.store
     policy = msgspec.structs.replace(plan.keep.and_also(keep or Keep()), nothing=plan.keep.nothing)
     again, listed, kept_tags = look(session, name, policy, grace=plan.grace, now=now, extra=plan.by_digest)
-    work = _Work(session, again, listed, kept_tags, on_deleted or unheard)
+    work = _Work(session, again, listed, kept_tags, on_deleted)
     chosen = work.compare(plan, again)
     tags = work.compare_tags(plan, again)
     if chosen or tags:

@@ -185,7 +185,7 @@ class State:
 
 
 def default_folder() -> str:
-    """In the cache folder of whoever runs this."""
+    """In the cache folder of the user that runs this."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return os.path.join(base, "transship")
 

@@ -18,7 +18,7 @@ from oci.bundle.locations import locations_image
 from oci.bundle.lockfile import BundleLock, ImagesLock, LockedImage, read_lock
 from oci.digest import Digest
 from oci.errors import Incomplete, InvalidInput, NotFound, NotTrusted, PartFailed, Refused, StoreError, TransshipError
-from oci.meter import Receipt
+from oci.meter import Receipt, unheard
 from oci.reference import Reference
 from oci.relocation.plan import Plan, PlannedBundle, PlannedManifest, Role
 from oci.relocation.planner import Snapshot, make_plan
@@ -149,14 +149,13 @@ class Relocation:
         self.outcomes[digest] = outcome
         return outcome
 
-    def transfer_all(self, on_image: Callable[[ImageOutcome], None] | None = None) -> None:
+    def transfer_all(self, on_image: Callable[[ImageOutcome], None] = unheard) -> None:
         """Transfers every image of the plan, some at a time. A failed image is an outcome with its error; the others go
         on."""
 
         def note(outcome: ImageOutcome) -> None:
             self.outcomes[outcome.digest] = outcome
-            if on_image is not None:
-                on_image(outcome)
+            on_image(outcome)
 
         transfer_all(self.session, self.plan, on_done=note)
 
@@ -188,20 +187,18 @@ class Relocation:
     def run(
         self,
         *,
-        on_plan: Callable[[Plan], None] | None = None,
-        on_image: Callable[[ImageOutcome], None] | None = None,
-        on_step: Callable[[Step], None] | None = None,
+        on_plan: Callable[[Plan], None] = unheard,
+        on_image: Callable[[ImageOutcome], None] = unheard,
+        on_step: Callable[[Step], None] = unheard,
     ) -> RelocationResult:
         """Takes all steps. Raises what ended it, Incomplete when images failed; `result` has what was done by then.
         `on_step` is called before each of the `closing_steps`."""
         try:
             plan = self.make_plan()
-            if on_plan is not None:
-                on_plan(plan)
+            on_plan(plan)
             self.transfer_all(on_image)
             for step in self.closing_steps:
-                if on_step is not None:
-                    on_step(step)
+                on_step(step)
                 self.take(step)
         except TransshipError as error:
             self.error = error

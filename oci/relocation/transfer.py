@@ -100,21 +100,12 @@ def transfer_image(session: Session, plan: Plan, digest: Digest) -> ImageOutcome
     )
 
 
-def transfer_all(
-    session: Session, plan: Plan, *, on_done: Callable[[ImageOutcome], None] | None = None
-) -> tuple[ImageOutcome, ...]:
-    """Transfers every image of the plan, biggest first, some at a time. A failed image is an outcome with its error;
-    the others go on. Raises Cancelled, and nothing else."""
-    outcomes: dict[Digest, ImageOutcome] = {}
-
-    def note(outcome: ImageOutcome) -> None:
-        outcomes[outcome.digest] = outcome
-        if on_done is not None:
-            on_done(outcome)
-
+def transfer_all(session: Session, plan: Plan, *, on_done: Callable[[ImageOutcome], None]) -> None:
+    """Transfers every image of the plan, biggest first, some at a time; `on_done` gets the outcome of each. A failed
+    image is an outcome with its error; the others go on. Raises Cancelled, and nothing else."""
     for image in plan.images:
         if image.present:
-            note(transfer_image(session, plan, image.digest))
+            on_done(transfer_image(session, plan, image.digest))
     queue = iter(sorted(plan.to_transfer, key=lambda image: -plan.bytes_below(image)))
     running: dict[Future[ImageOutcome], PlannedManifest] = {}
     finished: SimpleQueue[Future[ImageOutcome]] = SimpleQueue()
@@ -124,9 +115,9 @@ def transfer_all(
             running[future] = image
             future.add_done_callback(finished.put)
         if not running:
-            return tuple(outcomes[image.digest] for image in plan.images)
+            return
         future = finished.get()
-        note(_outcome(future, running.pop(future)))
+        on_done(_outcome(future, running.pop(future)))
 
 
 def failure(image: PlannedManifest, error: TransshipError) -> ImageOutcome:
