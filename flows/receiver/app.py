@@ -159,6 +159,7 @@ def serve(*, host: str, port: int, token: str, outbox: Outbox) -> None:
         raise InvalidInput(f"can't listen on {host}:{port}", hint="is another receiver running there?") from None
     with listening:
         address = listening.getsockname()
+        listening.listen(configuration.backlog)  # uvicorn does so later than the next line says it
         _log.info("listening on %s port %d%s", address[0], address[1], "" if tokens else ", without a token")
         uvicorn.Server(configuration).run(sockets=[listening])
 
