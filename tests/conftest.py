@@ -17,6 +17,7 @@ from hypothesis import settings
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.seaweedfs import BUCKET, SeaweedFS
 from tests.servers.strict_registry import StrictRegistry
+from tests.support.authorities import trust_one
 from tests.support.content import push
 from tests.support.prefect_server import log_of_shared_server
 from tests.support.selection import needs_server, refuse_to_listen
@@ -64,6 +65,13 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     if report.failed and (log := log_of_shared_server(item.config)):
         report.sections.append(("The Prefect server's log", log))
     return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def authorities(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        trust_one(patch, tmp_path_factory.mktemp("authorities"))
+        yield
 
 
 @pytest.fixture(autouse=True)

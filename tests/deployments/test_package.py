@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.servers.docker_registry import DockerRegistry
+from tests.support.authorities import as_on_machine
 from tests.support.content import image, push
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +39,7 @@ def run(*words: object, cwd: Path, environ: dict[str, str] | None = None) -> str
     done = subprocess.run(
         [str(word) for word in words],
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": "", **(environ or {})},
+        env={**as_on_machine(), "PYTHONPATH": "", **(environ or {})},
         capture_output=True,
         text=True,
         check=False,

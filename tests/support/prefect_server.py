@@ -24,6 +24,7 @@ from typing import Any, Self
 import pytest
 
 from tests.servers.postgresql import PostgreSQL
+from tests.support.authorities import VARIABLE, for_prefect
 from tests.support.waiting import until
 
 ROOT = Path(__file__).parent.parent.parent
@@ -68,8 +69,9 @@ class PrefectServer:
             "PREFECT_API_REQUEST_TIMEOUT": "240",
             "DO_NOT_TRACK": "1",
             "PYTHONPATH": str(ROOT),
+            **for_prefect(),
         }
-        settings = {"PREFECT_HOME": str(home), "PREFECT_API_URL": self.api}
+        settings = {"PREFECT_HOME": str(home), "PREFECT_API_URL": self.api, **for_prefect()}
         if database:
             settings["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = database.url
         self._log = (home / "server.log").open("wb")
@@ -266,6 +268,7 @@ def settings_for(server: PrefectServer) -> Iterator[None]:
     from prefect.logging.handlers import APILogWorker
     from prefect.settings import (
         PREFECT_API_REQUEST_TIMEOUT,
+        PREFECT_API_SSL_CERT_FILE,
         PREFECT_API_URL,
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
         PREFECT_HOME,
@@ -278,6 +281,7 @@ def settings_for(server: PrefectServer) -> Iterator[None]:
         {
             PREFECT_API_URL: server.api,
             PREFECT_API_REQUEST_TIMEOUT: 240.0,
+            PREFECT_API_SSL_CERT_FILE: os.environ.get(VARIABLE),
             PREFECT_HOME: server.home,
             PREFECT_RESULTS_LOCAL_STORAGE_PATH: server.home / "results",
             PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
