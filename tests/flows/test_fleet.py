@@ -52,7 +52,7 @@ from tests.faults.proxy import Fault, FaultProxy, Span
 from tests.flows.cargo import Image, delete_blob, push_image, write_lock
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.registry_data import seed
-from tests.support.flow_runs import children_of, kill_machine, put_limit, with_client
+from tests.support.flow_runs import children_of, kill_machine, put_limit, read_run, reader, with_client
 from tests.support.mirroring import many
 from tests.support.prefect_server import FLEET_POOL, PrefectServer, deploy, settings_for
 from tests.support.slow_link import SlowLink
@@ -126,21 +126,16 @@ def images_at_once(spans: list[Span]) -> int:
     return most
 
 
-async def read_shards(repository: str) -> list[FlowRun]:
-    async with get_client() as client:
-        like = FlowRunFilter(name=FlowRunFilterName(like_=f"{repository}, helper"))
-        return await client.read_flow_runs(flow_run_filter=like)
+def shards_of(repository: str) -> list[FlowRun]:
+    like = FlowRunFilter(name=FlowRunFilterName(like_=f"{repository}, helper"))
+    return reader().read_flow_runs(flow_run_filter=like)
 
 
 async def shards_are(repository: str, wanted: Callable[[list[str]], bool]) -> None:
     async def condition() -> bool:
-        return wanted(states(await read_shards(repository)))
+        return wanted(states(await asyncio.to_thread(shards_of, repository)))
 
     await eventually(f"the shards of {repository}", condition)
-
-
-def shards_of(repository: str) -> list[FlowRun]:
-    return asyncio.run(read_shards(repository))
 
 
 def is_over(run: FlowRun) -> bool:
@@ -216,10 +211,8 @@ class Shards:
 
     @classmethod
     def of(cls, helper: str) -> Shards:
-        queue = with_client(lambda client: client.read_flow_run(UUID(helper))).parameters["queue"]
-        found = with_client(
-            lambda client: client.filter_flow_run_input(UUID(queue["run"]), queue["name"], 10_000, set())
-        )
+        queue = read_run(UUID(helper)).parameters["queue"]
+        found = reader().filter_flow_run_input(UUID(queue["run"]), queue["name"], 10_000, set())
         return cls({entry.key.removeprefix(queue["name"] + "-"): entry.value for entry in found})
 
     def images(self, number: int) -> set[str]:
@@ -428,7 +421,7 @@ def test_a_job_whose_run_is_deleted_counts_as_cancelled(deployed: PrefectServer,
     async def main() -> list[JobEnd]:
         running = asyncio.create_task(parent())
         await shards_are(scene.repository, lambda found: found == ["Scheduled"])
-        [run] = await read_shards(scene.repository)
+        [run] = await asyncio.to_thread(shards_of, scene.repository)
         async with get_client() as client:
             await client.delete_flow_run(run.id)
         return await running
@@ -453,7 +446,7 @@ class Started:
         return cls(with_client(create))
 
     def read(self) -> FlowRun:
-        return with_client(lambda client: client.read_flow_run(self.run))
+        return read_run(self.run)
 
     @property
     def state(self) -> str:
@@ -466,7 +459,7 @@ class Started:
     def looked_after(self) -> list[FlowRun]:
         """The runs of `rescue` for it."""
         named = FlowRunFilter(name=FlowRunFilterName(any_=[f"look after {self.run}"]))
-        return with_client(lambda client: client.read_flow_runs(flow_run_filter=named))
+        return reader().read_flow_runs(flow_run_filter=named)
 
     def rescues(self) -> str:
         """What the runs of `rescue` for it ended with."""
