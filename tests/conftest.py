@@ -5,6 +5,7 @@ Each test uses repositories of its own, so that a registry may be shared.
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 from collections.abc import Generator, Iterator
@@ -50,6 +51,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         chosen = [item for item in items if not needs_server(item)]
         config.hook.pytest_deselected(items=[item for item in items if needs_server(item)])
         items[:] = chosen
+
+
+def pytest_collection_finish() -> None:
+    """Modules and tests stay to the end: a search for garbage passes over them, and takes milliseconds instead of a
+    quarter of a second."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -24,7 +24,7 @@ from tests.faults.proxy import Fault, FaultProxy
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.seaweedfs import ACCESS_KEY, SECRET_KEY, SeaweedFS
 from tests.support import content
-from tests.support.prefect_server import FLEET_POOL, PrefectServer, deploy
+from tests.support.prefect_server import FLEET_POOL, PrefectServer, deploy, settings_for
 from tests.support.shop import Shop, push_shop
 
 pytestmark = pytest.mark.usefixtures("prefect")
@@ -58,9 +58,11 @@ def save_store(store: SeaweedFS, name: str = STORE, endpoint: str = "") -> None:
     asyncio.run(block.asave(name, overwrite=True))
 
 
-@pytest.fixture(autouse=True)
-def stored(prefect: PrefectServer, object_store: SeaweedFS) -> None:
-    save_store(object_store)
+@pytest.fixture(scope="module", autouse=True)
+def stored(prefect_server: PrefectServer, object_store: SeaweedFS) -> None:
+    """Once: to save a block describes each of its fields, which takes a second."""
+    with settings_for(prefect_server):
+        save_store(object_store)
 
 
 def export(source: str, archive: str, **tarball: Any) -> RelocationReport:
