@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import UUID
 
 import httpx
 import pytest
@@ -87,10 +88,9 @@ def deployed(prefect: PrefectServer) -> PrefectServer:
     return prefect
 
 
-def run(deployment: str, **parameters: object) -> str:
-    """By the deployment, as the form would start it. Gives the state that it ends in."""
-    run = start_run(deployment, parameters)
-    until(f"the end of the {deployment}", lambda: is_over(run))
+def ended(run: UUID) -> str:
+    """Waits for the run's end, and gives the state that it ends in."""
+    until(f"the end of {run}", lambda: is_over(run))
     return state_of(run).upper()
 
 
@@ -163,18 +163,19 @@ def test_no_secret_is_kept_of_runs_that_end_well_or_badly(
         asyncio.run(save_store(f"{name}-{mark}", object_store.endpoint, key))
 
     with deployed.worker("transship", environ=yard.environ):
-        states = [
-            run(flow, kind="image", source=source, source_credentials=[f"{login}-{mark}"], **more)
-            for flow, login, more in (
-                ("relocate", "right", {"destination": to}),
-                ("relocate", "wrong", {"destination": to}),
-                ("relocate", "right", {"destination": s3_location, "s3_store": f"right-{mark}"}),
-                ("relocate", "right", {"destination": s3_location, "s3_store": f"wrong-{mark}"}),
+        runs = [
+            start_run("relocate", {"kind": "image", "source": source, "source_credentials": [login], **more})
+            for login, more in (
+                (f"right-{mark}", {"destination": to}),
+                (f"wrong-{mark}", {"destination": to}),
+                (f"right-{mark}", {"destination": s3_location, "s3_store": f"right-{mark}"}),
+                (f"right-{mark}", {"destination": s3_location, "s3_store": f"wrong-{mark}"}),
             )
         ]
         for login in ("right", "wrong"):
-            asked = run("mirror", config=mirrors(yard, to, f"{s3_location}.{login}", f"{login}-{mark}"))
-            states.append(asked)
+            config = mirrors(yard, to, f"{s3_location}.{login}", f"{login}-{mark}")
+            runs.append(start_run("mirror", {"config": config}))
+        states = [ended(run) for run in runs]
     codes = [
         copy(
             deployed, "--monitor", "-i", f"{to}:v1", "--to-repo", f"oci:{tmp_path}/one",

@@ -22,7 +22,7 @@ from tests.servers.docker_registry import DockerRegistry
 from tests.servers.seaweedfs import BUCKET, SeaweedFS
 from tests.storm import operations
 from tests.storm.stage import Stage
-from tests.support.command import PROGRAM
+from tests.support.command import PROGRAM, transship
 from tests.support.waiting import until
 
 SECONDS_TO_END = 5.0
@@ -301,19 +301,22 @@ def scene_of(registries: Mapping[str, DockerRegistry], store: SeaweedFS, folder:
         yield Scene(stage, registries, store, proxy)
 
 
-def start(scene: Scene, command: Command, event: Event | None = None) -> subprocess.Popen[bytes]:
+def start(scene: Scene, command: Command, event: Event) -> subprocess.Popen[bytes]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("IMGPKG_", "TRANSSHIP_"))}
-    store = {name: value for name, value in scene.store.environment.items() if name != "AWS_ENDPOINT_URL_S3"}
-    home = {"HOME": str(scene.home), "XDG_CACHE_HOME": str(scene.home / "cache")}
     return subprocess.Popen(
         [str(PROGRAM), *command.arguments(scene)],
-        env={**kept, **store, **home, **(event.environ(scene) if event else {})},
+        env={**kept, **_environment(scene), **event.environ(scene)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         start_new_session=True,
-        preexec_fn=event.limit if event else None,  # noqa: PLW1509 - nothing else forks meanwhile
+        preexec_fn=event.limit,  # noqa: PLW1509 - nothing else forks meanwhile
     )
+
+
+def _environment(scene: Scene) -> dict[str, str]:
+    store = {name: value for name, value in scene.store.environment.items() if name != "AWS_ENDPOINT_URL_S3"}
+    return {**store, "HOME": str(scene.home), "XDG_CACHE_HOME": str(scene.home / "cache")}
 
 
 def crash(scene: Scene, event: Event, command: Command) -> list[str]:
@@ -356,10 +359,9 @@ def _again(scene: Scene, command: Command) -> Iterator[str]:
     for path in (scene.stage.folder / f"out-{scene.name}", *scene.home.rglob("*")):
         if path.is_dir():
             path.chmod(0o755)
-    process = start(scene, command)
-    _, said = process.communicate(timeout=120)
-    if process.returncode:
-        yield f"the next run failed: {said.decode()[-500:]}"
+    done = transship(*command.arguments(scene), environ=_environment(scene))
+    if done.code:
+        yield f"the next run failed: {done.err[-500:]}"
         return
     if command.sends:
         yield from (f"sent again: {digest}" for digest in sorted(scene.stage.sent() & there))
