@@ -204,7 +204,8 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
 
     names = list(names)
     near = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(names))}"
+    every = f"known are {', '.join(sorted(names))}" if names else ""
+    return f"did you mean {near[0]}?" if near else every
 
 
 _WORDS = {

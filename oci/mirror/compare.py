@@ -26,6 +26,7 @@ from oci.mirror.comparison import (
     TagComparison,
     TagState,
     changes,
+    check_enough,
     concerns,
     name_of,
 )
@@ -110,7 +111,8 @@ class _Look:
         rules = self._mirror.tags if self._mirror.source.repository else []
         chosen = selection.select(candidates, rules, self, self._now) if rules else None
         tags = [tag for tag in (chosen.tags if chosen else candidates) if not self._vanished(tag)]
-        self._check_enough(tags)
+        if not self._scope.only:
+            check_enough(self._mirror, tags, self._listed, chosen)
         lost = [tag for tag in candidates if tag in self._required and self._vanished(tag)]
         tags = [*tags, *lost]
         too_young = {tag: reason for tag, reason in chosen.too_young.items() if tag not in lost} if chosen else {}
@@ -244,18 +246,6 @@ class _Look:
     def _vanished(self, tag: str) -> bool:
         """Says whether the source listed the tag and has it no more."""
         return self._heads.known_absent("", tag)
-
-    def _check_enough(self, tags: Sequence[str]) -> None:
-        least = self._mirror.min_tags
-        if len(tags) < least and not self._scope.only:
-            raise Refused(
-                f"the rules take {len(tags)} tags, and min_tags asks for {least}",
-                side="source",
-                store=str(self._source_name),
-                subject=self._mirror.name,
-                operation="selecting tags",
-                hint="check the source and the rules; nothing was copied",
-            )
 
     # What it shows.
 

@@ -12,11 +12,12 @@ from typing import Any
 import msgspec
 
 from oci.digest import Digest
-from oci.errors import TransshipError
+from oci.errors import Refused, TransshipError
 from oci.mirror.config import Mirror
 from oci.mirror.selection import Selection
 from oci.mirror.work import ARCHIVE, BUNDLE, TAGS, Target, WorkItem
 from oci.reference import ARCHIVE_PREFIX, Reference
+from oci.units import counted
 
 
 class Coverage(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +41,31 @@ def concerns(mirror: Mirror, only: Collection[str]) -> bool:
     if source.namespace:
         prefix = f"{source.within}".rstrip("/") + "/"
     return any(name in names or (not (source.bundle or source.lock) and name.startswith(prefix)) for name in only)
+
+
+class TooFewTags(Refused):
+    """The rules take fewer tags than `min_tags`. `listed` and `selection` say why, as those of a Comparison do."""
+
+    listed: frozenset[str] | None = None
+    selection: Selection | None = None
+
+
+def check_enough(
+    mirror: Mirror, tags: Collection[str], listed: frozenset[str] | None, selection: Selection | None
+) -> None:
+    """Raises TooFewTags."""
+    if len(tags) >= mirror.min_tags:
+        return
+    error = TooFewTags(
+        f"the rules take {counted(len(tags), 'tag')}, and min_tags asks for {mirror.min_tags}",
+        side="source",
+        store=str(mirror.source),
+        subject=mirror.name,
+        operation="selecting tags",
+        hint="check the source and the rules; nothing was copied",
+    )
+    error.listed, error.selection = listed, selection
+    raise error
 
 
 class TagState(StrEnum):

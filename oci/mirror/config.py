@@ -42,8 +42,7 @@ Host = Annotated[str, msgspec.Meta(pattern=r"^[^/@\s]+\Z", max_length=300)]
 class Registry(RegistryOptions, frozen=True, kw_only=True):
     """One registry: how it is reached, and under which name its login is kept. The login itself never stands here.
 
-    What isn't said comes from the flags or the form of the run.
-    """
+    What isn't said comes from the flags or the form of the run."""
 
     credentials: Annotated[
         str,
@@ -272,7 +271,8 @@ class Mirror(Policy, frozen=True, kw_only=True):
         if len(set(stores)) != len(stores):
             raise InvalidInput("a destination is named twice")
         check_policy(self.policy, required=self.require_signatures)
-        if source in stores:
+        sample = Repository.parse(f"{self.source.namespace.rstrip('/') or 'x'}/{_SAMPLE}")
+        if source in stores or sample in [each.filled(sample).store for each in self.destinations]:
             raise InvalidInput("a repository can't be mirrored to itself")
         if self.platforms and (self.source.bundle or self.source.lock):
             raise InvalidInput("platforms can be chosen for a repository; a bundle or lock pins its images by digest")
@@ -326,11 +326,13 @@ class MirrorsConfig(Checked, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        names = set[str]()
+        others = set[str]()
         for number, mirror in enumerate(self.mirrors):
-            if mirror.name in names:
-                raise InvalidInput(f"mirrors[{number}]: two mirrors are named {mirror.name!r}")
-            names.add(mirror.name)
+            names = {mirror.name, *(str(each) for each in mirror.destinations if each.archive)}
+            if again := names & others:
+                verb = "are named" if mirror.name in again else "write"
+                raise InvalidInput(f"mirrors[{number}]: two mirrors {verb} {min(again)!r}")
+            others |= names
 
     @classmethod
     def make(cls, values: Mapping[str, Any]) -> MirrorsConfig:

@@ -168,7 +168,7 @@ def _refusal(rule: TagRule, tag: str) -> str:
     version = read_version(tag, rule.variants)
     if version is None:
         return "it is no version"
-    if in_ranges(version.version, rule.semver, prereleases=rule.prereleases):
+    if in_ranges(version.version, rule.semver, prereleases=rule.prereleases, counter=version.counter):
         return ""
     return "semver doesn't have it" if not version.version.prerelease or rule.prereleases else "it is a prerelease"
 
@@ -249,14 +249,14 @@ def _kept_out(rule: TagRule, created: datetime | None, first_seen: datetime | No
 
 
 def _ago(age: timedelta) -> str:
-    """In days, or hours where that says more."""
     hours = age.total_seconds() / 3600
     return f"{hours:.0f} hours ago" if abs(hours) < 48 else f"{hours / 24:.0f} days ago"
 
 
 def repositories_of(session: Session, mirror: Mirror) -> list[Mirror]:
-    """A mirror of a namespace, as one for each repository that the registry's catalog lists below it. Raises what the
-    catalog raises; NotFound when there is none, and InvalidInput when two of them would go to one destination."""
+    """A mirror of a namespace, as one for each repository that the registry's catalog lists below it, but for those
+    that it writes. Raises what the catalog raises; NotFound when there is none, and InvalidInput when two of them would
+    go to one destination."""
     within = mirror.source.within
     if within is None:
         return [mirror]
@@ -266,7 +266,9 @@ def repositories_of(session: Session, mirror: Mirror) -> list[Mirror]:
         below = path.removeprefix(prefix)
         if path.startswith(prefix) and (not mirror.source.repositories or matches(below, mirror.source.repositories)):
             with suppress(InvalidReference):  # the catalog is the registry's word
-                mirrors.append(mirror.of(Repository.parse(f"{within.registry}/{path}")))
+                repository = Repository.parse(f"{within.registry}/{path}")
+                if not any(each.may_be(repository) for each in mirror.destinations):  # a copy of an earlier run
+                    mirrors.append(mirror.of(repository))
     if not mirrors:
         problem = f"it has no such repository, or doesn't show its catalog to this identity: {mirror.source}"
         raise NotFound(problem, side="source", store=within.registry, subject=mirror.name)
@@ -304,8 +306,7 @@ def keep_for(
     destination may lack any of it, for a mirror may not have run yet.
 
     Raises InvalidInput when no mirror goes there, and whatever a source raises that can't be read; Refused when a
-    source has nothing that its rules take, for an empty list is more likely a mistake than a wish.
-    """
+    source has nothing that its rules take, for an empty list is more likely a mistake than a wish."""
     keep = Keep()
     for mirror in mirrors_to(config, name):
         keep = keep.and_also(_of(mirror, name, open_mirror, vanished=vanished, now=now or datetime.now(UTC)))

@@ -11,7 +11,7 @@ from oci.bundle.tagnames import attached_to
 from oci.digest import Digest, parse_digest
 from oci.errors import InvalidInput
 from oci.options import Options, option
-from oci.prune.versions import compile_pattern, in_ranges, matches, parse_range, version_of
+from oci.prune.versions import compile_pattern, in_ranges, matches, parse_range, read_version
 from oci.reference import parse_any, parse_tag
 
 _LISTS = ("tags", "patterns", "versions", "digests", "locks", "bundles")
@@ -159,14 +159,16 @@ class Keep(KeepOptions, frozen=True, kw_only=True):
         names = frozenset(tags)
         chosen = names & frozenset(self.tags)
         chosen |= {name for name in names if matches(name, self.patterns)}
-        versions = {name: version for name in names if not attached_to(name) and (version := version_of(name))}
+        tags_read = {name: read for name in names if not attached_to(name) and (read := read_version(name))}
         if self.versions:
             chosen |= {
-                name for name, version in versions.items() if in_ranges(version, self.versions, prereleases=False)
+                name
+                for name, read in tags_read.items()
+                if in_ranges(read.version, self.versions, prereleases=False, counter=read.counter)
             }
-        released = {version for version in versions.values() if not version.prerelease}
+        released = {read.version for read in tags_read.values() if not read.version.prerelease}
         newest = set(sorted(released, reverse=True)[: self.latest])
-        return chosen | {name for name, version in versions.items() if version in newest}
+        return chosen | {name for name, read in tags_read.items() if read.version in newest}
 
     def to_dict(self) -> dict[str, Any]:
         """Returns all fields, as a plan has them."""

@@ -6,7 +6,7 @@ so does it take the variant of `3.12-alpine`, which only a rule that names varia
 
 A range is what npm writes: `^1.4`, `~1.4.2`, `>=2 <3`, `1.x`, `1.2 - 1.4`, and several joined by `||`. A prerelease
 belongs to a range only where the range names a prerelease of the same version, for a reader of `>=1.4` doesn't ask for
-the candidates of 2.0.
+the candidates of 2.0. A range may name a build: `>=1.25.5-r3` begins with the third one of 1.25.5.
 
 `semantic_version.Version` compares. Its `NpmSpec` isn't used: unlike node-semver, it takes 1.5.0-rc.1 into `<=1.4` and
 1.5.0 into `1.2 - 1.5.0-rc.2`, and refuses `~>1.4`, `> 1.4` and `=v1.4`.
@@ -88,12 +88,13 @@ def _ends(text: str) -> Iterator[str]:
         text = text.partition("-")[2]
 
 
-def in_ranges(version: Version, ranges: Sequence[str], *, prereleases: bool) -> bool:
+def in_ranges(version: Version, ranges: Sequence[str], *, prereleases: bool, counter: int = 0) -> bool:
     """Says whether one of the ranges holds the version; no range at all holds every one. A prerelease belongs to a
-    range that names it (`>=1.4.0-rc.1`), and with `prereleases` to one that holds the version it comes before."""
+    range that names it (`>=1.4.0-rc.1`), and with `prereleases` to one that holds the version it comes before.
+    `counter` is that of the build."""
     if not ranges:
         return prereleases or not version.prerelease
-    return any(parse_range(text).holds(version, prereleases=prereleases) for text in ranges)
+    return any(parse_range(text).holds(version, counter, prereleases=prereleases) for text in ranges)
 
 
 _NUMBER = r"(?:0|[1-9]\d{0,17}|[xX*])"
@@ -104,7 +105,7 @@ _PARTIAL = re.compile(
 _SIMPLE = re.compile(r"(?P<operator>~>|[~^=]|[<>]=?|)(?P<version>\S+)")
 _LOOSE_OPERATOR = re.compile(r"([<>=~^])\s+")
 _HYPHEN = re.compile(r"(\S+)\s+-\s+(\S+)")
-_OPERATORS: Mapping[str, Callable[[Version, Version], bool]] = {
+_OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge,
     ">": operator.gt,
     "<=": operator.le,
@@ -115,13 +116,17 @@ _NOTHING_BELOW = Version("0.0.0-0")
 
 
 class Comparator(msgspec.Struct, frozen=True):
-    """One side of a range, such as `>=1.4.0`."""
+    """One side of a range, such as `>=1.4.0`. Without a `counter`, every build of a version is that version."""
 
     operator: str
     version: Version
+    counter: int | None = None
 
-    def holds(self, version: Version) -> bool:
-        return _OPERATORS[self.operator](version, self.version)
+    def holds(self, version: Version, counter: int = 0) -> bool:
+        compare = _OPERATORS[self.operator]
+        if self.counter is None:
+            return compare(version, self.version)
+        return compare((version.precedence_key, counter), (self.version.precedence_key, self.counter))
 
     def names_prerelease_of(self, version: Version) -> bool:
         return bool(self.version.prerelease) and self.version.truncate() == version.truncate()
@@ -132,17 +137,17 @@ class Range(msgspec.Struct, frozen=True):
 
     alternatives: tuple[tuple[Comparator, ...], ...]
 
-    def holds(self, version: Version, *, prereleases: bool = False) -> bool:
+    def holds(self, version: Version, counter: int = 0, *, prereleases: bool = False) -> bool:
         """Counts, with `prereleases`, a prerelease that the range doesn't name as the version that it comes before."""
-        return any(_hold(comparators, version, prereleases=prereleases) for comparators in self.alternatives)
+        return any(_hold(comparators, version, counter, prereleases=prereleases) for comparators in self.alternatives)
 
 
-def _hold(comparators: tuple[Comparator, ...], version: Version, *, prereleases: bool) -> bool:
+def _hold(comparators: tuple[Comparator, ...], version: Version, counter: int, *, prereleases: bool) -> bool:
     if version.prerelease and not any(comparator.names_prerelease_of(version) for comparator in comparators):
         if not prereleases:
             return False
         version = version.truncate()
-    return all(comparator.holds(version) for comparator in comparators)
+    return all(comparator.holds(version, counter) for comparator in comparators)
 
 
 @lru_cache(maxsize=1000)
@@ -170,6 +175,7 @@ class _Partial(msgspec.Struct, frozen=True):
     low: Version
     number_count: int
     """How many of major, minor and patch the text has."""
+    counter: int | None = None
 
     @classmethod
     def parse(cls, text: str) -> _Partial:
@@ -183,20 +189,24 @@ class _Partial(msgspec.Struct, frozen=True):
             int(match[name]) for name, is_number in zip(("major", "minor", "patch"), is_given, strict=True) if is_number
         ]
         major, minor, patch = (*numbers, 0, 0, 0)[:3]
-        prerelease = tuple(match["prerelease"].split(".")) if match["prerelease"] and len(numbers) == 3 else ()
-        return cls(Version(major=major, minor=minor, patch=patch, prerelease=prerelease), len(numbers))
+        suffix = (match["prerelease"] or "") if len(numbers) == 3 else ""
+        has_build = _COUNTED.fullmatch(suffix) is not None
+        suffix, counter = _counted(suffix)
+        prerelease = tuple(suffix.split(".")) if suffix else ()
+        version = Version(major=major, minor=minor, patch=patch, prerelease=prerelease)
+        return cls(version, len(numbers), counter if has_build else None)
 
     def compared(self, sign: str) -> list[Comparator]:
         """Returns what an operator before it means."""
         if not self.number_count:
             return [Comparator("<", _NOTHING_BELOW)] if sign in {"<", ">"} else []
-        low = Comparator(">=", self.low)
+        low = Comparator(">=", self.low, self.counter)
         if sign == "^":
             return [low, self._below(self._first_that_counts())]
         if sign in {"~", "~>"}:
             return [low, self._below(min(self.number_count - 1, 1))]
         if self.number_count == 3:
-            return [Comparator(sign or "=", self.low)]
+            return [Comparator(sign or "=", self.low, self.counter)]
         end = self._below(self.number_count - 1)
         meanings = {
             ">": [Comparator(">=", end.version.truncate())],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import click
@@ -12,8 +13,7 @@ from flows.cli.click_ext import Invocation, OutputFile, Verb, boolean, everywher
 from flows.cli.mirror.shared import Mirrors, audit_flag, mirror_flags, warn_of_absent
 from oci.archive.s3_options import S3Options
 from oci.errors import Incomplete, StoreError, TransshipError
-from oci.mirror.comparison import Comparison
-from oci.mirror.config import Mirror
+from oci.mirror.comparison import Comparison, TooFewTags
 from oci.mirror.execute import MirrorPlan, plan_mirror
 from oci.mirror.selection import Verdict, explain
 from oci.units import counted, show_size
@@ -45,11 +45,14 @@ def plan(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, *
         failures.extend(StoreError(item.error, subject=", ".join(item.names)) for item in plans[-1].items if item.error)
         _say(invocation, plans[-1])
         if flags["why"]:
-            why[comparison.mirror] = _verdicts(mirrors.config.mirror(comparison.mirror.partition("/")[0]), comparison)
+            named = {tag.tag for _, tag in comparison.tags()}
+            why[comparison.mirror] = _verdicts(mirrors, comparison.mirror, comparison, named)
+    few = [failure for failure in failures if flags["why"] and isinstance(failure, TooFewTags)]
+    why |= {failure.subject: _verdicts(mirrors, failure.subject, failure, ()) for failure in few}
     body = [
         planned.to_dict() | ({"why": to_builtins(why[planned.mirror])} if planned.mirror in why else {})
         for planned in plans
-    ]
+    ] + [{"mirror": failure.subject, "why": to_builtins(why[failure.subject])} for failure in few]
     invocation.output.report(flags["output"], {"mirrors": body})
     if flags["why"]:
         rows = [
@@ -73,12 +76,14 @@ def plan(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, *
         )
 
 
-def _verdicts(mirror: Mirror, comparison: Comparison) -> list[Verdict]:
+def _verdicts(mirrors: Mirrors, name: str, source: Comparison | TooFewTags, named: Collection[str]) -> list[Verdict]:
     """Of all tags of the source, or of those that are named where it wasn't listed."""
+    mirror = mirrors.config.mirror(name.partition("/")[0])
     if mirror.source.bundle or mirror.source.lock:
         return []
-    tags = comparison.listed if comparison.listed is not None else {tag.tag for _, tag in comparison.tags()}
-    return explain(sorted(tags), mirror.tags, mirror.never, comparison.selection)
+    return explain(
+        sorted(source.listed if source.listed is not None else named), mirror.tags, mirror.never, source.selection
+    )
 
 
 def _say(invocation: Invocation, planned: MirrorPlan) -> None:

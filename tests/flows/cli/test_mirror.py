@@ -260,6 +260,20 @@ def test_a_plan_says_why_each_tag_is_taken_or_not(file: File, tmp_path: Path) ->
     assert ["web", "1.0", "no", "-", why["1.0"]["reason"]] in [row[:5] for row in rows]
 
 
+def test_a_plan_says_why_so_few_tags_are_taken(file: File, tmp_path: Path) -> None:
+    target = tmp_path / "plan.json"
+    file.mirrors[0] += "    tags: [{semver: [^9]}]\n    min_tags: 1\n"
+    file.write()
+
+    code, out, err = mirror("plan", file, "--why", "--output", str(target))
+
+    assert code == 1
+    assert "min_tags" in err
+    why = json.loads(target.read_text())["mirrors"][0]["why"]
+    assert {one["tag"]: one["taken"] for one in why} == {"1.0": False, "1.1": False, "latest": False}
+    assert "semver" in out
+
+
 def test_a_file_is_validated_without_a_network(tmp_path: Path) -> None:
     path = tmp_path / "mirrors.yaml"
     places = "source: {repository: nowhere.invalid/web}, destinations: [{repository: other.invalid/web}]"

@@ -69,6 +69,29 @@ def test_a_whole_registry_is_a_namespace(tmp_path: Path, other_registry: DockerR
     assert [(report.mirror, report.copied) for report in reports] == [("all/team/app", 1), ("all/web", 1)]
 
 
+def test_the_copies_in_a_namespace_are_not_copied_again(registry: DockerRegistry, source: dict[str, Any]) -> None:
+    one = mirror(
+        {"namespace": source["namespace"]}, f"{source['namespace']}/copies/{{path}}", tags=[{"allow": ["1.0"]}]
+    )
+
+    runs = [run(one) for _ in range(3)]
+
+    assert [[report.mirror for report in reports] for reports in runs] == [
+        ["all/other", "all/tools/cli", "all/web"]
+    ] * 3
+    assert [report.in_place for report in runs[2]] == [1, 1, 1]
+
+
+def test_two_mirrors_do_not_write_one_archive() -> None:
+    mirrors = [
+        {"name": name, "source": {"repository": f"a.example/{name}"}, "destinations": [{"archive": path}]}
+        for name, path in (("web", "/exports/a.tar"), ("api", "archive:/exports/a.tar"))
+    ]
+
+    with pytest.raises(InvalidInput, match=r"two mirrors write .*/exports/a\.tar"):
+        make_config({"mirrors": mirrors})
+
+
 def test_a_registry_that_shows_no_catalog_fails_this_mirror_alone(
     registry: DockerRegistry, other_registry: DockerRegistry, repository: str, source: dict[str, Any]
 ) -> None:
@@ -142,6 +165,8 @@ def test_the_tag_of_a_bundle_is_a_place_too() -> None:
         ({"lock": "/images.yml"}, "corp.example/{name}", "lock"),
         ({"repository": "registry.example/web"}, "corp.example/{tag}", "{tag}"),
         ({"namespace": "registry.example/a b"}, "corp.example/{path}", "source"),
+        ({"namespace": "registry.example"}, "registry.example/{path}", "to itself"),
+        ({"namespace": "registry.example/shop"}, "registry.example/shop/{name}", "to itself"),
         ({"namespace": "registry.example", "repositories": ["("]}, "corp.example/{path}", "repositories"),
         ({"repository": "registry.example/web", "repositories": ["a"]}, "corp.example/web", "namespace"),
         ({"namespace": "registry.example", "bundle": "registry.example/b:1"}, "corp.example/{path}", "exactly one"),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from oci.mirror.policy import TagRule
 from oci.mirror.reader import make
 from oci.mirror.selection import explain, named, select
+from oci.prune.keep import Keep
 from oci.prune.versions import in_ranges, read_version, version_of
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
@@ -99,6 +100,33 @@ def test_a_pattern_matches_from_end_to_end() -> None:
 )
 def test_which_tags_are_versions(tag: str, version: str) -> None:
     assert str(version_of(tag) or "") == version
+
+
+@pytest.mark.parametrize(
+    ("text", "builds"),
+    [
+        ("1.25.5-r3", [3]),
+        (">=1.25.5-r3", [3, 10]),
+        (">1.25.5-r3", [10]),
+        ("<1.25.5-r3", [0, 1]),
+        ("<=1.25.5-r3", [0, 1, 3]),
+        ("~1.25.5-r3", [3, 10]),
+        ("^1.25.5-r3", [3, 10]),
+        ("1.25.5-r1 - 1.25.5-r3", [1, 3]),
+        ("1.25.5", [0, 1, 3, 10]),
+        ("<1.25.5", []),
+    ],
+)
+def test_a_range_may_name_a_build(text: str, builds: list[int]) -> None:
+    tags = ["1.25.5" if number == 0 else f"1.25.5-r{number}" for number in (0, 1, 3, 10)]
+    rule = make(TagRule, {"semver": [text]})
+
+    assert select(tags, [rule], Days({})).tags == tuple(
+        tag for tag, number in zip(tags, (0, 1, 3, 10), strict=True) if number in builds
+    )
+    assert Keep(versions=(text,)).chosen(tags) == {
+        tag for tag, number in zip(tags, (0, 1, 3, 10), strict=True) if number in builds
+    }
 
 
 @pytest.mark.parametrize(
