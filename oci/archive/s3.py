@@ -148,9 +148,8 @@ def _checked(settings: S3Options) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise InvalidInput(
-            str(error), hint=f"give a URL such as https://s3.example, not {settings.address!r}"
-        ) from error
+        url = f"give a URL such as https://s3.example, not {settings.address!r}"
+        raise InvalidInput(str(error), hint="correct --s3-region" if "region" in str(error) else url) from error
 
 
 class S3Object:

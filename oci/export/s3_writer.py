@@ -17,7 +17,7 @@ from oci.archive.s3 import FINGERPRINT, S3, S3Object, S3Reader
 from oci.archive.s3_options import WHEN_REQUIRED
 from oci.descriptor import parse_json
 from oci.digest import READ_SIZE
-from oci.errors import IntegrityError, InvalidDocument, NotFound, Refused, StoreError, TransshipError
+from oci.errors import Denied, IntegrityError, InvalidDocument, NotFound, Refused, StoreError, TransshipError
 from oci.export.options import SMALLEST
 from oci.export.parts import MOST_PARTS, Part, ReadPart, StoredPart
 
@@ -90,12 +90,16 @@ class S3Writer:
         self._fingerprint = ""
         self._before: str | None = None
         """ETag of the object that the new one is to replace; None where there is none."""
+        self._may_look = True
+        """Whether this identity may ask what is there: without s3:ListBucket, S3 denies it for what isn't there."""
+        self._sent: dict[int, dict[str, Any]] = {}
+        """The parts of this process as ListParts has them, for an identity that may not list them."""
 
     def begin(self, parts: Sequence[Part], fingerprint: str, *, resume: bool) -> Mapping[int, StoredPart]:
         if len(parts) > MOST_PARTS:
             raise Refused(f"{len(parts)} parts are more than S3 takes", side=self._s3.side, store=self.location)
         self._take_up(parts, fingerprint)
-        before = self._object.head("opening")
+        before = self._head("opening")
         self._before = before.get("ETag", "") if before is not None else None
         stored = self._stored_by_earlier_run(parts) if resume else None
         if stored is None:
@@ -173,6 +177,7 @@ class S3Writer:
             sound = not _is_md5(etag, answer) or etag == digest().hex()
         if not sound:
             raise IntegrityError(f"{self.location}: the store has other bytes of part {part.number} than were sent")
+        self._note_sent(part, answer)
 
     def copy(self, part: Part, base: ByteReader) -> bool:
         """Inside the store, when both are in it and the older archive's bytes were proven when it was written."""
@@ -182,7 +187,7 @@ class S3Writer:
             return False
         last = part.copy_from + part.size - 1
         try:
-            self._object.ask(
+            answer = self._object.ask(
                 f"copying part {part.number}",
                 "upload_part_copy",
                 UploadId=self._upload,
@@ -193,14 +198,23 @@ class S3Writer:
             )
         except StoreError:
             return False  # another owner, or a store that can't: its bytes are read instead
+        self._note_sent(part, answer.get("CopyPartResult", {}))
         return True
+
+    def _note_sent(self, part: Part, answer: Mapping[str, Any]) -> None:
+        if "ETag" in answer:
+            named = {name: answer[name] for name in ("ETag", "ChecksumCRC32") if name in answer}
+            self._sent[part.number] = {"PartNumber": part.number, "Size": part.size, **named}
 
     def stored(self, part: Part) -> Iterator[bytes]:
         raise Refused(f"part {part.number} can't be read before the upload is complete", store=self.location)
 
     def finish(self, parts: Sequence[Part]) -> None:
         """Raises Refused when the object has changed since `begin`: another program has written it."""
-        stored = {entry["PartNumber"]: entry for entry in self._listed(self._upload)}
+        try:
+            stored = {entry["PartNumber"]: entry for entry in self._listed(self._upload)}
+        except Denied:
+            stored = self._sent
         missing = [part.number for part in parts if stored.get(part.number, {}).get("Size") != part.size]
         if missing:
             raise IntegrityError(f"{self.location}: part {missing[0]} isn't in the upload as it was sent")
@@ -213,7 +227,7 @@ class S3Writer:
             if not (isinstance(error, NotFound) or error.code in _OVERTAKEN) or not self._is_there(size):
                 raise
             self._abort(self._upload)
-        if not self._is_there(size):
+        if not self._is_there(size) and self._may_look:
             raise self._overtaken()
         if self._noted() == self._upload:
             with suppress(StoreError):
@@ -254,9 +268,16 @@ class S3Writer:
 
     def _check_before(self) -> None:
         """For stores that don't know conditions: is the object still the one that it was?"""
-        now = self._object.head("completing the upload")
-        if (now.get("ETag", "") if now is not None else None) != self._before:
+        now = self._head("completing the upload")
+        if self._may_look and (now.get("ETag", "") if now is not None else None) != self._before:
             raise self._overtaken()
+
+    def _head(self, operation: str) -> dict[str, Any] | None:
+        try:
+            return self._object.head(operation)
+        except Denied:
+            self._may_look = False  # the upload itself says what this identity may do
+            return None
 
     def _overtaken(self) -> Refused:
         return Refused(
@@ -280,7 +301,7 @@ class S3Writer:
 
     def _is_there(self, size: int) -> bool:
         """Says whether the object is what this upload would make of it."""
-        head = self._object.head("completing the upload") or {}
+        head = self._head("completing the upload") or {}
         return head.get("ContentLength") == size and head.get("Metadata", {}).get(FINGERPRINT) == self._fingerprint
 
     def _parts_of(self, upload: str, parts: Sequence[Part]) -> Mapping[int, StoredPart] | None:
@@ -289,6 +310,8 @@ class S3Writer:
             listed = list(self._listed(upload))
         except NotFound:
             return None
+        except Denied:
+            listed = []  # all of them are sent, and `finish` knows them
         self._upload = upload
         sizes = {part.number: part.size for part in parts}
         return {
@@ -334,7 +357,8 @@ class S3Writer:
     def _note(self) -> None:
         body = json.dumps({"upload": self._upload, "archive": self._fingerprint}).encode()
         proof = base64.b64encode(md5(body, usedforsecurity=False).digest()).decode()
-        self._state.ask("noting the upload", "put_object", Body=body, ContentMD5=proof, **self._encryption())
+        with suppress(Denied):  # an identity that may write this key alone: no later run goes on with it then
+            self._state.ask("noting the upload", "put_object", Body=body, ContentMD5=proof, **self._encryption())
 
 
 def _age(when: datetime) -> float:

@@ -11,7 +11,7 @@ import pytest
 
 from oci.archive.s3 import S3, S3Object
 from oci.cancel import CancelToken
-from oci.errors import Cancelled, Denied, IntegrityError, RateLimited, Refused, StoreError, TransshipError, Unavailable
+from oci.errors import Cancelled, Denied, IntegrityError, RateLimited, Refused, TransshipError, Unavailable
 from oci.export.s3_writer import S3Writer
 from oci.meter import Meter
 from tests.faults.proxy import Fault, FaultProxy
@@ -147,16 +147,41 @@ def test_requests_that_are_sent_again_are_counted(
     assert receipt.requests[proxy.host]["PUT part"] == len(tarball.parts()) + 1
 
 
-def test_a_bucket_that_may_not_be_listed_is_explained(
+DENIED = {
+    "to ask for what isn't there": Fault(method="HEAD", last=2, status=403),
+    "to ask for anything": Fault(method="HEAD", status=403),
+    "to list the parts of an upload": Fault(method="GET", path="uploadId=", status=403, body=xml("AccessDenied")),
+    "to list uploads": Fault(method="GET", path=r"\?uploads", status=403, body=xml("AccessDenied")),
+    "to write beside the archive": Fault(method="PUT", path="transship-", status=403, body=xml("AccessDenied")),
+    "to read what is beside it": Fault(method="GET", path="transship-", status=403, body=xml("AccessDenied")),
+    "to delete": Fault(method="DELETE", status=403, body=xml("AccessDenied")),
+}
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("fault", DENIED.values(), ids=DENIED.keys())
+def test_an_identity_that_may_only_write_writes(
+    object_store: SeaweedFS, proxy: FaultProxy, s3_location: str, tarball: Tarball, fault: Fault, resume: bool
+) -> None:
+    """S3 says 403 about what isn't there to whoever may not list, and has a permission for each of these."""
+    proxy.rules.append(replace(fault, matched=0))
+
+    tarball.write(writer(object_store, proxy, s3_location), resume=resume)
+
+    assert object_store.get(s3_location) == tarball.data
+
+
+def test_what_may_not_be_looked_at_is_not_replaced(
     object_store: SeaweedFS, proxy: FaultProxy, s3_location: str, tarball: Tarball
 ) -> None:
-    """S3 says 403 about what isn't there to whoever may not list."""
+    other = Tarball.of(2, [7 * MIB])
+    other.write(writer(object_store, proxy, s3_location))
     proxy.rules.append(Fault(method="HEAD", status=403))
 
-    with pytest.raises(StoreError, match="opening") as raised:
+    with pytest.raises(Refused):
         tarball.write(writer(object_store, proxy, s3_location))
 
-    assert "s3:ListBucket" in raised.value.hint
+    assert object_store.get(s3_location) == other.data
 
 
 @pytest.mark.parametrize("held", ["PUT", "POST", "GET"])
