@@ -99,6 +99,10 @@ class Newer:
 
         until(f"the tab {name}", is_selected, SECONDS)
 
+    def see_listed(self, text: str) -> None:
+        """Waits for a row of the list that the selected tab shows."""
+        self.browser.see(f"//*[contains(text(),'{text}')]")
+
     def resume(self) -> None:
         """Opens the form of a run that waits for a person."""
         self.browser.click("(//button[@aria-haspopup='menu'])[last()]")
@@ -138,6 +142,19 @@ class Older(Newer):
         self.browser.click(self.field(title, "//*[@role='switch' or contains(@class,'p-toggle__control')]"))
 
     tabs, selected = "//li[contains(@class,'p-tab')]", "[contains(@class,'p-tab__active')]"
+
+    def see_listed(self, text: str) -> None:
+        """Scrolls to the list as well, again and again, for the picture of a running run grows above it: this UI draws
+        rows where they are in the window, and nowhere else."""
+
+        def is_seen() -> bool:
+            with suppress(AssertionError):
+                self.browser.see("//*[contains(@class,'p-virtual-scroller-chunk')]", seconds=2)
+                self.browser.see(f"//*[contains(text(),'{text}')]", seconds=2)
+                return True
+            return False
+
+        until(f"{text} in the list", is_seen, SECONDS)
 
     def resume(self) -> None:
         self.browser.click("//button[normalize-space()='Resume']")

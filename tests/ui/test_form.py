@@ -206,7 +206,7 @@ def test_a_running_run_shows_its_progress(
         ui.see_state("Running")
         ui.browser.see("//*[contains(.,'3 changed, 0 unchanged')]", RUN_SECONDS)
         ui.tab("Artifacts")
-        ui.browser.see("//*[contains(text(),'progress-mirror-')]")
+        ui.see_listed("progress-mirror-")
         ui.browser.run("window.scrollTo(0, 0); document.querySelector('main')?.scrollTo(0, 0)")
         shot(ui, "running")
         link.bytes_per_second = 0
