@@ -39,11 +39,11 @@ class TransshipError(Exception):
 
     retryable = False
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
+    def __init__(self, message: str, *, hint: str = "", sentence: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
-        self.sentence = ""
+        self.sentence = sentence
         """What imgpkg says in this place. Commands print it first and whole, for scripts look for it."""
 
     def __str__(self) -> str:

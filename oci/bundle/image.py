@@ -25,6 +25,8 @@ from oci.manifest import Manifest, parse_manifest
 
 BUNDLE_LABEL = "dev.carvel.imgpkg.bundle"
 NOT_A_BUNDLE = "Expected bundle image but found plain image (hint: Did you use -i instead of -b?)"
+AS_IMAGE, AS_BUNDLE = "ask for it as an image, not as a bundle", "ask for it as a bundle, not as an image"
+"""Next steps that hold for a flag, and for a field of a form."""
 
 _EPOCH = "0001-01-01T00:00:00Z"
 _AUTHOR = "imgpkg"

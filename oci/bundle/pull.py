@@ -15,7 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from oci.bundle import reader
-from oci.bundle.image import NOT_A_BUNDLE
+from oci.bundle.image import AS_BUNDLE, AS_IMAGE, NOT_A_BUNDLE
 from oci.bundle.lockfile import BUNDLE_LOCK, BundleLock, ImagesLock, LockedImage, read_lock, write_lock
 from oci.cancel import CancelToken
 from oci.digest import Chunk, Digest, hex_of
@@ -166,18 +166,21 @@ def pull(
 def _check_kind(source: Source, manifest: Manifest, request: PullRequest, reference: Reference) -> None:
     if request.as_bundle:
         if manifest.is_index or not reader.is_bundle(source, manifest):
-            raise InvalidInput(f"{NOT_A_BUNDLE}\n{reference} is a plain image")
+            raise InvalidInput(f"{reference} is a plain image", hint=AS_IMAGE, sentence=NOT_A_BUNDLE)
         return
     if manifest.is_index:
         platforms = ", ".join(f"{child.platform}: {child.digest}" for child in manifest.children if child.platform)
         raise InvalidInput(
-            "Unable to pull non-images, such as image indexes. (hint: provide a specific digest to the image instead)\n"
             f"{reference} is an index{f' of {platforms}' if platforms else ''}",
+            hint="ask for one of its images, by digest",
+            sentence="Unable to pull non-images, such as image indexes. "
+            "(hint: provide a specific digest to the image instead)",
         )
     if request.image and request.image_is_bundle_check and reader.is_bundle(source, manifest):
         raise InvalidInput(
-            "Expected bundle flag when pulling a bundle (hint: Use -b instead of -i for bundles)\n"
             f"{reference} is a bundle",
+            hint=AS_BUNDLE,
+            sentence="Expected bundle flag when pulling a bundle (hint: Use -b instead of -i for bundles)",
         )
 
 

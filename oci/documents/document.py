@@ -39,9 +39,8 @@ class YamlNode(Struct, frozen=True):
 
     def error(self, problem: str, *, hint: str = "", sentence: str = "") -> InvalidDocument:
         """`sentence` is what imgpkg calls the problem."""
-        error = InvalidDocument(": ".join(part for part in (self.where, self.path, problem) if part), hint=hint)
-        error.sentence = sentence
-        return error
+        where = ": ".join(part for part in (self.where, self.path, problem) if part)
+        return InvalidDocument(where, hint=hint, sentence=sentence)
 
     def fields(self, *names: str, strict: bool = True) -> dict[str, YamlNode]:
         """Returns a node for each known key, holding None where it is absent. `strict` refuses any other key."""

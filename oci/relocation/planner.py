@@ -9,7 +9,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from oci.bundle import tagnames
-from oci.bundle.image import NOT_A_BUNDLE
+from oci.bundle.image import AS_BUNDLE, AS_IMAGE, NOT_A_BUNDLE
 from oci.bundle.lockfile import ImagesLock, read_lock
 from oci.descriptor import Descriptor, Platform, parse_json
 from oci.digest import Digest
@@ -212,20 +212,22 @@ def _check_kinds(roots: Roots, walk: Walk, request: RelocationRequest, destinati
     if roots.is_list:
         if bundles and request.lock:
             raise InvalidInput(
-                "Unable to copy bundles using an Images Lock file (hint: Create a bundle with these images)\n"
                 f"{request.lock} lists the bundle {bundles[0].origin}",
+                hint="copy that bundle by itself, or make a bundle with these images",
+                sentence="Unable to copy bundles using an Images Lock file (hint: Create a bundle with these images)",
             )
         return
     root = walk.nodes[roots.entries[0].digest]
     if roots.is_bundle and not root.is_bundle:
-        raise InvalidInput(f"{NOT_A_BUNDLE}\n{roots.source} is a plain image")
+        raise InvalidInput(f"{roots.source} is a plain image", hint=AS_IMAGE, sentence=NOT_A_BUNDLE)
     if not request.image or request.shallow or request.image_may_be_bundle:
         return
     # What the destination has was not read. A bundle that was copied has its locations image beside it.
     if root.is_bundle or (root.present and destination.head_manifest(tagnames.locations(root.digest))):
         raise InvalidInput(
-            "Expected bundle flag when copying a bundle (hint: Use -b instead of -i for bundles)\n"
-            f"{roots.source} is a bundle"
+            f"{roots.source} is a bundle",
+            hint=AS_BUNDLE,
+            sentence="Expected bundle flag when copying a bundle (hint: Use -b instead of -i for bundles)",
         )
 
 

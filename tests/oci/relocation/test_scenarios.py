@@ -8,13 +8,15 @@ import tarfile
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from oci.bundle import tagnames
+from oci.bundle.image import AS_BUNDLE, AS_IMAGE
 from oci.digest import Digest
-from oci.errors import Incomplete, InvalidDocument, InvalidInput
+from oci.errors import Incomplete, InvalidDocument, InvalidInput, cause_and_step
 from oci.relocation.plan import Plan
 from oci.relocation.planner import make_plan
 from oci.relocation.request import RelocationRequest
@@ -378,8 +380,22 @@ def test_an_imageslock_that_lists_a_bundle_is_refused(
     lock = tmp_path / "images.yml"
     lock.write_text(f"apiVersion: imgpkg.carvel.dev/v1alpha1\nkind: ImagesLock\nimages:\n- image: {reference}\n")
 
-    with pytest.raises(InvalidInput, match="Unable to copy bundles using an Images Lock file"):
+    with pytest.raises(InvalidInput) as caught:
         copied(f"{other_registry.host}/{repository}", lock=str(lock))
+    assert caught.value.sentence.startswith("Unable to copy bundles using an Images Lock file")
+
+
+def test_a_source_of_another_kind_is_refused_with_a_next_step(
+    registry: DockerRegistry, other_registry: DockerRegistry, repository: str
+) -> None:
+    cases: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"bundle": push(registry.url, f"{repository}/image", image(1), "v1")}, AS_IMAGE),
+        ({"image": push(registry.url, f"{repository}/bundle", bundle([]), "v1")}, AS_BUNDLE),
+    )
+    for fields, step in cases:
+        with pytest.raises(InvalidInput) as caught:
+            copied(f"{other_registry.host}/{repository}", **fields)
+        assert cause_and_step(str(caught.value))[1] == step
 
 
 def test_a_cold_copy_of_128_blobs_in_34_manifests_costs_less_than_700_requests(
