@@ -14,7 +14,7 @@ from prefect.logging import get_run_logger
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from oci.units import show_size
-from tasks.artifacts.markdown import table
+from tasks.artifacts.markdown import NO_BREAK, table, when
 from tasks.artifacts.picture import COLOURS, FAINT, MARGIN, WIDTH, box, embedded, label, svg
 from tasks.artifacts.report import artifact_key
 
@@ -41,7 +41,7 @@ class PastRun(BaseModel):
 
     @property
     def when(self) -> str:
-        return f"{self.ended.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+        return when(self.ended)
 
 
 _RUNS = TypeAdapter(list[PastRun])
@@ -126,7 +126,7 @@ def runs_picture(runs: Sequence[PastRun]) -> str:
         height = max(3.0, 80 * run.sent / highest)
         x = MARGIN + number * step
         colour = COLOURS["written" if run.succeeded else "failed"]
-        tip = f"{run.when}: {show_size(run.sent)}{'' if run.succeeded else ', failed'}"
+        tip = f"{run.when.replace(NO_BREAK, ' ')}: {show_size(run.sent)}{'' if run.succeeded else ', failed'}"
         lines.append(box(x, 122 - height, step - 3, height, colour, tip=tip))
         if not run.succeeded:
             lines.append(label(x + (step - 3) / 2, 136, "x", COLOURS["failed"], anchor="middle"))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 
 _LINE = 100
 """Characters of a line in a block that doesn't wrap by itself."""
@@ -28,6 +29,17 @@ def code(value: object) -> str:
     """Shows one line in a code span, where nothing but the backtick and the end of a table cell has a meaning."""
     safe = _plain(value).replace("`", "'").replace("|", "\\|")
     return f"`{safe}`" if safe else ""
+
+
+NO_BREAK = "\u00a0"
+
+
+def when(moment: datetime | None) -> str:
+    """Shows a time in UTC, or nothing. A hyphen and a plain space are where the UI breaks a cell: this has two lines at
+    the most, and a cell that is never broken would push the table out of its column."""
+    if moment is None:
+        return ""
+    return " ".join(part.replace(" ", NO_BREAK) for part in f"{moment.astimezone(UTC):%d %b %Y|%H:%M UTC}".split("|"))
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

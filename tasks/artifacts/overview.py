@@ -22,7 +22,7 @@ from prefect.logging import get_run_logger
 from pydantic import BaseModel, Field, ValidationError
 
 from oci.units import counted, show_size
-from tasks.artifacts.markdown import code, page, table, text
+from tasks.artifacts.markdown import code, page, table, text, when
 from tasks.artifacts.report import OVERVIEW, artifact_key
 
 MOST_MIRRORS = 500
@@ -154,15 +154,15 @@ def overview_page(overview: Overview) -> str:
         (
             f"[{text(name)}](../key/{artifact_key('history', name)})",
             _state(line),
-            _when(line.complete) or "never",
+            when(line.complete) or "never",
             "" if line.drift is None else f"**{line.drift}**" if line.drift else "none",
             show_size(line.sent),
-            _when(line.next_run),
+            when(line.next_run),
         )
         for name, line in overview.mirrors.items()
     ]
-    others = [
-        (code(run.what), _when(run.ended), "complete" if run.succeeded else "**failed**", show_size(run.sent))
+    others = [  # the long one last: the older UI doesn't wrap it, and cuts what is on its right
+        (when(run.ended), "complete" if run.succeeded else "**failed**", show_size(run.sent), code(run.what))
         for run in reversed(overview.others)
     ]
     wrong = sum(line.succeeded is False or bool(line.drift) for line in overview.mirrors.values())
@@ -172,7 +172,7 @@ def overview_page(overview: Overview) -> str:
         "Overview",
         [verdict, ""] if mirrors else [],
         table(("Mirror", "Last run", "Last complete", "Drift", "Sent", "Next run"), mirrors) if mirrors else [],
-        ["### Other runs", "", *table(("Run", "Ended", "Result", "Sent"), others)] if others else [],
+        ["### Other runs", "", *table(("Ended", "Result", "Sent", "Run"), others)] if others else [],
         [f"{_BEGIN}{base64.b64encode(overview.model_dump_json().encode()).decode()}{_END}"],
     )
 
@@ -181,7 +181,3 @@ def _state(line: MirrorLine) -> str:
     if line.succeeded is None:
         return "checked only"
     return "complete" if line.succeeded else f"**{line.failed} failed**" if line.failed else "**not complete**"
-
-
-def _when(moment: datetime | None) -> str:
-    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if moment else ""

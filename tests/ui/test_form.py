@@ -31,6 +31,19 @@ pytestmark = pytest.mark.optional
 
 _WIDTHS = "return [...document.images].filter(one => one.alt.startsWith('Bytes')).map(one => one.naturalWidth)"
 """Of the pictures that are really drawn."""
+_TIMES = """
+const lines = cell => {
+    const range = document.createRange()
+    range.selectNodeContents(cell)
+    return new Set([...range.getClientRects()].map(box => Math.round(box.top))).size
+}
+const times = [...document.querySelectorAll('td')].filter(cell => /\\d:\\d\\d\\s+UTC$/.test(cell.innerText))
+const sticksOut = table => getComputedStyle(table.parentElement).overflowX === 'visible'
+    && table.scrollWidth > table.parentElement.clientWidth
+const wide = [...document.querySelectorAll('table')].filter(sticksOut)
+return [Math.max(...times.map(lines)), wide.length]
+"""
+"""The most lines of a time in a table, and how many tables lie over what is beside their column."""
 
 
 @pytest.fixture(scope="module")
@@ -240,4 +253,7 @@ def test_a_failure_is_its_cause_and_its_next_step_and_the_history_shows_it(
     shot(ui, "history")
     open_page(ui, served, artifact(served, OVERVIEW))
     ui.browser.see(f"//a[normalize-space()='{name}']")
+    lines, too_wide = ui.browser.run(_TIMES)
+    assert lines in {1, 2}
+    assert not too_wide
     shot(ui, "overview")
