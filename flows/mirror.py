@@ -13,7 +13,7 @@ from prefect.runtime import flow_run
 from flows.mirror_shard import carry_all, carry_some
 from flows.parameters.forms import flat
 from flows.parameters.mirror import MirrorCheckParameters, MirrorParameters, MirrorShardParameters
-from flows.results import completed, failed, reported_when_cancelled, run_alone
+from flows.results import cancelled, completed, failed, reported_when_cancelled, run_alone
 from oci.errors import TransshipError
 from oci.mirror.comparison import Coverage
 from oci.mirror.config import Mirror
@@ -68,9 +68,9 @@ async def mirror(parameters: MirrorParameters) -> MirrorRunReport:
 async def _mirrored(parameters: MirrorParameters, whole: MirrorsRun, mirror: Mirror) -> MirrorReport:
     async with running(MirrorRun(whole, mirror)) as run:
         problem = ""
-        cancelled = partial(report_mirror.fn, mirror.name, "the run was cancelled")
+        report = partial(report_mirror.fn, mirror.name, str(cancelled()))
         try:
-            async with reported_when_cancelled(cancelled), whole.places:
+            async with reported_when_cancelled(report), whole.places:
                 recorder = await make_recorder()
                 await compare_mirror(mirror.name)
                 if run.compared.work:

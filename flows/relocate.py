@@ -10,10 +10,10 @@ from prefect.runtime import flow_run
 
 from flows.parameters import RelocateParameters
 from flows.parameters.forms import flat
-from flows.results import completed, failed, reported_when_cancelled, run_alone
+from flows.results import cancelled, completed, failed, reported_when_cancelled, run_alone
 from flows.shard import push_all, push_shared
 from flows.tarball import write_out
-from oci.errors import Incomplete, TransshipError
+from oci.errors import Incomplete
 from oci.output import check_outputs, to_dict, write_json
 from oci.receipts.record import Recorder
 from oci.relocation.report import RelocationIncomplete, RelocationReport
@@ -71,7 +71,7 @@ async def relocate(parameters: RelocateParameters) -> RelocationReport:
 
 
 async def _report_cancelled(run: RelocationRun, destination: str) -> None:
-    run.error = TransshipError("the run was cancelled", hint="run it again: what has arrived is not sent again")
+    run.error = cancelled()
     await report.fn(destination)
 
 

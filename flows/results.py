@@ -13,7 +13,7 @@ from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
-from oci.errors import InvalidInput, TransshipError
+from oci.errors import InvalidInput, StoreError, TransshipError
 from oci.options import Options
 
 T = TypeVar("T")
@@ -51,6 +51,11 @@ async def or_failed(work: Awaitable[T], message: Callable[[T], str] = str) -> T:
     except TransshipError as error:
         return cast("T", failed(error))
     return completed(result, message(result))
+
+
+def cancelled() -> TransshipError:
+    """Returns what the report of a cancelled run has as its cause and its next step."""
+    return StoreError("the run was cancelled", hint="run it again: what has arrived is not sent again", retryable=True)
 
 
 @asynccontextmanager

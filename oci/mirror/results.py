@@ -11,12 +11,12 @@ from msgspec import Struct
 
 from oci.bundle import tagnames
 from oci.descriptor import parse_json
-from oci.errors import Incomplete, InvalidInput, StoreError, TransshipError
+from oci.errors import Incomplete, InvalidInput, StoreError, TransshipError, cause_and_step
 from oci.meter import Receipt, RunMetrics
 from oci.mirror.comparison import Comparison, TagState
 from oci.mirror.config import Mirror
 from oci.mirror.execute import SKIPPED, ItemOutcome, unaccounted
-from oci.mirror.work import Breaker, place
+from oci.mirror.work import Breaker, Target, WorkItem, place
 from oci.reference import ARCHIVE_PREFIX
 from oci.relocation.transfer import DONE
 from oci.units import show_cost, show_size
@@ -138,8 +138,7 @@ def made_of(
         failed=(
             *_uncompared(mirror, comparison),
             *_uncarried(outcomes),
-            *_unaccounted(comparison, outcomes),
-            *([_whole(mirror, error)] if error else []),
+            *_unfinished(mirror, unaccounted(comparison.work, outcomes), error),
         ),
         causes=_causes(mirror, breaker),
         receipt=receipt,
@@ -203,14 +202,13 @@ def _uncarried(outcomes: Iterable[ItemOutcome]) -> Iterable[FailedImage]:
             )
 
 
-def _unaccounted(comparison: Comparison, outcomes: Sequence[ItemOutcome]) -> Iterable[FailedImage]:
-    for item, target in unaccounted(comparison.work, outcomes):
-        yield FailedImage(
-            names=item.names,
-            destination=target.destination,
-            error="the run ended without an outcome for this destination; run the mirror again",
-            retryable=True,
-        )
+def _unfinished(mirror: Mirror, targets: Sequence[tuple[WorkItem, Target]], error: str) -> Iterable[FailedImage]:
+    """What ended the run is why these have no outcome; where all have theirs, it stands alone."""
+    cause = error or "the run ended without an outcome for this destination (hint: run the mirror again)"
+    for item, target in targets:
+        yield FailedImage(names=item.names, destination=target.destination, error=cause, retryable=True)
+    if error and not targets:
+        yield _whole(mirror, error)
 
 
 class MirrorRunReport(Struct, frozen=True, kw_only=True):
@@ -242,20 +240,29 @@ def mirror_metrics(report: MirrorReport) -> RunMetrics:
     )
 
 
+_NAMED = 20
+"""Mirrors that an error names: a state of Prefect has room for a thousand characters, and the cause is to be among
+them."""
+
+
 class MirrorIncomplete(Incomplete):
     """Some of it failed; `report` says what did arrive, and `report.only` is what to run again."""
 
     def __init__(self, report: MirrorRunReport) -> None:
         wrong = [mirror.mirror for mirror in report.mirrors if not mirror.succeeded]
+        more = f" and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
+        first = next((failed for mirror in report.mirrors for failed in mirror.failed if not failed.not_tried), None)
+        cause, step = cause_and_step(first.error) if first else ("", "")
         super().__init__(
-            f"{len(wrong)} of {len(report.mirrors)} mirrors aren't complete: {', '.join(wrong)}",
+            f"{len(wrong)} of {len(report.mirrors)} mirrors aren't complete: {', '.join(wrong[:_NAMED])}{more}"
+            + (f"; the first failure: {cause}" if cause else ""),
             [
                 StoreError(failed.error, subject=", ".join(failed.names), retryable=failed.retryable)
                 for mirror in report.mirrors
                 for failed in mirror.failed
             ],
             some_done=any(mirror.copied or mirror.in_place for mirror in report.mirrors),
-            hint="run it again, or with `only` just what failed: what is there is not sent again",
+            hint=step or "run it again, or with `only` just what failed: what is there is not sent again",
         )
         self.report = report
 

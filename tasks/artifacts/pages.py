@@ -128,7 +128,7 @@ def _tags(tags: Sequence[str], most: int = 100) -> str:
 def step_of(error: str, *, retryable: bool) -> str:
     """Says what to do next about a failure, in plain text."""
     step = cause_and_step(error)[1] or ("" if retryable else "mend the cause, then run it again")
-    return "; ".join(filter(None, (step, "trying again may help" if retryable else "")))
+    return "; ".join(filter(None, (step, "trying again may help" if retryable and "again" not in step else "")))
 
 
 def failure_list(failures: Iterable[tuple[str, str, bool]], more: str = "") -> list[str]:

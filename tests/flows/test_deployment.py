@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from prefect.client.schemas.objects import TaskRun
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Cancelling, Scheduled
 
+from flows.results import cancelled
 from tests.flows.cargo import Image, push_image, write_lock
 from tests.servers.docker_registry import DockerRegistry
 from tests.support.flow_runs import is_let_go, is_over, read_run, start_run, state_of, task_runs, with_client
@@ -155,9 +157,9 @@ def test_the_server_refuses_what_the_form_does_not_allow(
     assert caught.value.response.status_code in (409, 422)
 
 
-def pages(run: UUID) -> list[str]:
+def pages(run: UUID, kind: str = "markdown") -> list[str]:
     """The report artifacts of a run."""
-    mine = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]), type=ArtifactFilterType(any_=["markdown"]))
+    mine = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]), type=ArtifactFilterType(any_=[kind]))
     return [str(one.data) for one in with_client(lambda client: client.read_artifacts(artifact_filter=mine))]
 
 
@@ -178,7 +180,11 @@ def test_a_run_cancelled_in_the_ui_stops_within_seconds_and_cleans_up(
     copies = until("the task run that was cancelled", lambda: [task for task in task_runs(run) if is_crashed(task)])
     assert [task.name.partition("@")[0] for task in copies] == ["copy data"]
     [report] = until("the report", lambda: pages(run))
-    assert "the run was cancelled" in report
+    assert cancelled().message in report
+    [failures] = until("the table of what failed", lambda: pages(run, "table"))
+    assert [(row["cause"], row["next step"], row["trying again"]) for row in json.loads(failures)] == [
+        (cancelled().message, cancelled().hint, "may help")
+    ]
 
 
 def copies(tasks: list[TaskRun]) -> int:

@@ -123,6 +123,7 @@ def test_a_failed_image_is_in_the_report_and_can_be_run_again(
     report = caught.value.report.mirrors[0]
     assert report.copied == 1
     assert "blob unknown" in report.failed[0].error
+    assert "blob unknown" in caught.value.message
     assert caught.value.some_done
     assert artifacts("mirror-failed-web") == 1
     assert again.mirrors[0].tags == ("broken",)

@@ -5,6 +5,7 @@ import json
 import pickle
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from msgspec import structs
@@ -23,8 +24,8 @@ from oci.relocation.report import (
 from oci.relocation.request import RelocationRequest
 from oci.relocation.transfer import DONE, FAILED, PRESENT, ImageOutcome
 from oci.relocation.verify import Verification
-from tasks.artifacts.markdown import text
-from tasks.artifacts.pages import describe_page, pull_page, push_page, relocation_page, verification_page
+from tasks.artifacts.markdown import text, when
+from tasks.artifacts.pages import describe_page, pull_page, push_page, relocation_page, step_of, verification_page
 from tasks.artifacts.report import artifact_key
 from tasks.relocate import RelocationOrder, RelocationRun, Resolution
 from tasks.run import running
@@ -132,6 +133,20 @@ def test_problems_found_by_verifying_are_failures() -> None:
         relocation.verification = Verification(manifests=3, problems=("blob missing", "manifest missing"))
 
     assert [failure.error for failure in report_after(steps).failures] == ["blob missing", "manifest missing"]
+
+
+def test_a_time_is_two_lines_at_the_most() -> None:
+    moment = when(datetime(2026, 11, 23, 2, 0, tzinfo=timezone(timedelta(hours=1))))
+
+    assert moment.split(" ") == ["23\u00a0Nov\u00a02026", "01:00\u00a0UTC"]
+    assert "-" not in moment
+    assert when(None) == ""
+
+
+def test_a_next_step_says_once_that_it_is_to_be_tried_again() -> None:
+    assert step_of("cut off", retryable=True) == "trying again may help"
+    assert step_of("cut off (hint: look at the proxy)", retryable=True) == "look at the proxy; trying again may help"
+    assert step_of("cut off (hint: run it again)", retryable=True) == "run it again"
 
 
 def test_text_from_outside_does_not_break_the_page() -> None:

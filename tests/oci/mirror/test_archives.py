@@ -192,6 +192,10 @@ def test_a_report_names_each_planned_destination_that_has_no_outcome(
     assert whole.succeeded
     assert {failed.destination for failed in untagged.failed} == {one.destination for one in outcomes}
     assert not made_of(mirror, comparison, outcomes, Breaker(), receipt, error="the fleet is gone").succeeded
+    stopped = made_of(mirror, comparison, outcomes[:1], Breaker(), receipt, error="the run was cancelled")
+    assert [(failed.destination, failed.error) for failed in stopped.failed] == [
+        (one.destination, "the run was cancelled") for one in outcomes[1:]
+    ]
 
 
 def test_a_bucket_says_what_the_environment_would_and_leaves_the_rest_to_it() -> None:
