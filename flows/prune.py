@@ -84,13 +84,13 @@ async def _pruned(parameters: PruneParameters) -> PruneRunReport:
 async def _approval(plan: PlannedPrune, seconds: int) -> PruneApproval:
     """Ends this process; when the run is resumed, its next one gets the answer here. The key says what is asked for: if
     the plan should be another by then, because its result was lost, that one is asked for anew."""
-    get_run_logger().warning("%s. %s", WAITING, HOW_TO_ANSWER)
     question = PruneApproval.with_initial_data(
         description=f"**{plan}**\n\nUnder Artifacts, `{plan_key(plan.destination)}` lists all of it."
     )
     try:
         return await asuspend_flow_run(wait_for_input=question, timeout=seconds, key=f"prune-{plan.fingerprint}")
     except Pause:
+        get_run_logger().warning("%s. %s", WAITING, HOW_TO_ANSWER)  # not when a run that was resumed comes by
         await _say(f"{WAITING}: {plan}. {HOW_TO_ANSWER}")
         raise
 

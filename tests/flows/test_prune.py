@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, LogFilter, LogFilterFlowRunId
 
 from flows import AfterPlan, KeepOptions, PruneParameters, prune_sync
 from flows.parameters.prune import GRACE_OR_PERSON
@@ -48,6 +48,11 @@ def start(**parameters: Any) -> UUID:
 def message_of(run: UUID) -> str:
     state = read_run(run).state
     return str(state.message or "") if state else ""
+
+
+def log_of(run: UUID) -> list[str]:
+    mine = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run]))
+    return [line.message for line in with_client(lambda client: client.read_logs(mine))]
 
 
 def suspended(run: UUID) -> None:
@@ -93,6 +98,9 @@ def test_a_run_waits_for_a_person_and_deletes_what_was_approved(
     page = artifact("prune", shop)
     assert "Deleted" in page
     assert "asked the shop team" in page
+    ended = message_of(run)
+    until("the whole log", lambda: any(ended in line for line in log_of(run)))
+    assert sum(WAITING in line for line in log_of(run)) == 1, "a run that goes on doesn't wait"
 
 
 def test_a_person_who_says_no_keeps_everything(deployed: PrefectServer, registry: DockerRegistry, shop: str) -> None:
