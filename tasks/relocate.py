@@ -232,12 +232,12 @@ async def fetch_referenced_images(source: Resolution) -> None:
         await run.limit(limits_of(plan.destination, *{image.store for image in plan.to_transfer}))
     log = get_run_logger()
     log.info(
-        "%d images in %s, %d of them to copy: %s in %d blobs",
-        sum(1 for _ in plan.images),
+        "%s in %s, %d of them to copy: %s in %s",
+        counted(sum(1 for _ in plan.images), "image"),
         source.reference,
         len(plan.to_transfer),
         show_size(sum(blob.size for blob in plan.blobs)),
-        len(plan.blobs),
+        counted(len(plan.blobs), "blob"),
     )
     for failure in plan.failures:
         log.warning("can't be read: %s", PartFailed(failure.message, subject=failure.subject))

@@ -134,7 +134,7 @@ class RelocateParameters(Options, frozen=True, kw_only=True):
         option(
             "Kind of source",
             "bundle: with all that it lists. image: one image or index alone. lock: a file on the worker. archive: all "
-            "of it, or what `only` names.",
+            "of it, or what the field Only names.",
         ),
     ] = SourceKind.BUNDLE
     how: Annotated[CopyOptions, option("How", "How the source is copied.", flat=True)] = CopyOptions()
