@@ -119,11 +119,11 @@ def runs_picture(runs: Sequence[PastRun]) -> str:
     """SVG: one column for each of the last runs, oldest first, as high as what it sent; failed ones have another colour
     and a mark."""
     shown = runs[-MOST_RUNS:]
-    highest = max([run.sent for run in shown], default=0) or 1
+    highest = max([run.sent for run in shown], default=0)
     step = (WIDTH - 2 * MARGIN) / MOST_RUNS
     lines = [label(MARGIN, 24, f"sent by each of the last {len(shown)} runs, at most {show_size(highest)}", FAINT)]
     for number, run in enumerate(shown):
-        height = max(3.0, 80 * run.sent / highest)
+        height = max(3.0, 80 * run.sent / (highest or 1))
         x = MARGIN + number * step
         colour = COLOURS["written" if run.succeeded else "failed"]
         tip = f"{run.when.replace(NO_BREAK, ' ')}: {show_size(run.sent)}{'' if run.succeeded else ', failed'}"

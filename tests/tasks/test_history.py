@@ -10,7 +10,8 @@ import pytest
 from prefect import flow
 from prefect.artifacts import Artifact, acreate_markdown_artifact
 
-from tasks.artifacts.history import MOST_RUNS, PastRun, keep_history, page, remembered
+from oci.units import show_size
+from tasks.artifacts.history import MOST_RUNS, PastRun, keep_history, page, remembered, runs_picture
 from tasks.artifacts.markdown import when
 
 MONDAY = datetime(2026, 11, 23, 2, 0, tzinfo=UTC)
@@ -48,6 +49,10 @@ def test_a_page_says_since_when_a_mirror_is_behind() -> None:
     tuesday = when(MONDAY + timedelta(days=1))
     assert f"**The last run failed**; last complete on {tuesday}." in page("nightly", runs(3, failed=2))
     assert "**The last run failed**; not complete in any of the last 1." in page("nightly", runs(1, failed=0))
+
+
+def test_a_picture_of_runs_that_sent_nothing_says_so() -> None:
+    assert f"at most {show_size(0)}" in runs_picture(runs(1))
 
 
 def test_a_page_remembers_what_it_was_made_of() -> None:
