@@ -4,9 +4,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-# Tests run side by side, in so many processes; each has servers of its own. More than the two cores of a small machine:
+# Tests run side by side, in so many processes; each has servers of its own. Twice the two cores of a small machine:
 # tests of flows wait for Prefect's clocks half of the time.
-JOBS ?= 3
+JOBS ?= 4
 PYTEST := $(BIN)/python -m pytest
 BESIDE := --numprocesses $(JOBS) --dist loadgroup
 

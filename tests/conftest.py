@@ -21,7 +21,7 @@ from tests.servers.strict_registry import StrictRegistry
 from tests.support.authorities import trust_one
 from tests.support.content import push
 from tests.support.prefect_server import log_of_shared_server
-from tests.support.selection import needs_server, refuse_to_listen
+from tests.support.selection import needs_server, refuse_to_listen, stays_with_its_module
 from tests.support.signing import SIGNER, STRANGER, written_keys
 
 _numbers = itertools.count(1)
@@ -42,11 +42,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
-        if "prefect_server" in getattr(item, "fixturenames", ()):
-            # Deployments, workers and automations belong to a module: all of its tests meet the same Prefect server.
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+        if stays_with_its_module(item):
+            item.add_marker(pytest.mark.xdist_group(f"{item.path.parent.name}/{item.path.stem}"))
         if item.get_closest_marker("drill"):
             item.add_marker(pytest.mark.timeout(1200))  # these wait for Prefect's clocks, up to nine minutes for one
+    if hasattr(config, "workerinput"):  # what takes long begins first: no process works on it while the others are done
+        items.sort(key=lambda item: item.get_closest_marker("slow") is None)
     if config.getoption("--no-servers"):
         chosen = [item for item in items if not needs_server(item)]
         config.hook.pytest_deselected(items=[item for item in items if needs_server(item)])

@@ -38,8 +38,9 @@ PATIENT = {("network lost", name) for name in COMMANDS if name not in ("copy", "
 """A minute each: `make drills` has them."""
 
 
-def marks(cell: tuple[str, str]) -> pytest.MarkDecorator | tuple[()]:
-    return pytest.mark.drill if cell in PATIENT else () if cell in QUICK else pytest.mark.slow
+def marks(cell: tuple[str, str]) -> list[pytest.MarkDecorator]:
+    together = pytest.mark.xdist_group(f"crash: {cell[0]}")  # in a process; all cells in a single process take too long
+    return [together, *([pytest.mark.drill] if cell in PATIENT else [] if cell in QUICK else [pytest.mark.slow])]
 
 
 CELLS = [(event, command) for event in EVENTS for command in COMMANDS if (event, command) not in SENSELESS]

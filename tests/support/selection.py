@@ -1,4 +1,5 @@
-"""Which tests start a server: those with a fixture of a shared server, and those of modules that can start one."""
+"""Which tests start a server: those with a fixture of a shared server, and those of modules that can start one. Which
+tests stay in one process."""
 
 from __future__ import annotations
 
@@ -19,6 +20,19 @@ DATA = {"tests.servers.registry_data"}
 
 def needs_server(item: pytest.Item) -> bool:
     return bool(FIXTURES & set(getattr(item, "fixturenames", ()))) or _can_start_server(item.path)
+
+
+def stays_with_its_module(item: pytest.Item) -> bool:
+    """Deployments, workers and automations belong to a module: all of its tests meet the same Prefect server. What a
+    module makes once for its tests is made once, and not in each process."""
+    if item.get_closest_marker("xdist_group"):
+        return False
+    info = getattr(item, "_fixtureinfo", None)
+    made = [definition for found in (info.name2fixturedefs.values() if info else ()) for definition in found]
+    return any(
+        one.argname == "prefect_server" or (one.scope == "module" and one.baseid == item.nodeid.partition("::")[0])
+        for one in made
+    )
 
 
 def refuse_to_listen(monkeypatch: pytest.MonkeyPatch) -> None:
