@@ -61,7 +61,7 @@ NAMED_SO = {
     },
 }
 """Words that stand in reports, stored files and exit codes, which users read; and the left of two sides."""
-BOTO3_MODULES = {"oci/archive/s3.py", "oci/registry/credentials/clouds.py"}
+BOTO3_MODULES = {"oci/archive/s3.py", "oci/registry/credentials/keychains.py"}
 
 
 def modules(*packages: str) -> list[Path]:

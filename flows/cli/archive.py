@@ -328,7 +328,7 @@ def show_archive_plan(output: Output, plan: ArchivePlan) -> None:
         left_out=len(plan.left_out),
         size=plan.size,
         bytes_copied=plan.bytes_copied,
-        parts=sum(len(volume.parts) for volume in plan.volumes),
+        parts=plan.part_count,
         requests=plan.estimated_requests,
     )
     rows = [
@@ -340,7 +340,7 @@ def show_archive_plan(output: Output, plan: ArchivePlan) -> None:
     parts = [[volume.location, len(volume.parts), volume.tar.size, volume.bytes_copied] for volume in plan.volumes]
     output.table("Parts", PARTS, parts)
     left_out = f", {counted(len(plan.left_out), 'blob')} left out" if plan.left_out else ""
-    cut = counted(sum(len(volume.parts) for volume in plan.volumes), "part")
+    cut = counted(plan.part_count, "part")
     output.summary(
         f"{counted(plan.images, 'image')}, {counted(plan.blob_count, 'blob')}{left_out}: {show_size(plan.size)} in "
         f"{cut}, {show_size(plan.size - plan.bytes_copied)} to write, "

@@ -39,7 +39,7 @@ from oci.prune.plan import PrunePlan
 from oci.receipts.receipt import Place, ReceivedImage, RelocationReceipt, Tool, _read_statement
 from oci.reference import parse_any, parse_store, parse_tag
 from oci.registry.credentials.challenge import parse_challenges
-from oci.registry.credentials.clouds import _expiry
+from oci.registry.credentials.keychains import _expiry
 from oci.registry.credentials.tokens import read_token
 from oci.registry.endpoints import GET_TAGS
 from oci.registry.http import http1

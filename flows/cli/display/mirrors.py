@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from flows.cli.display.rows import Rates, clock
+from flows.cli.progress import Rates, clock
 from oci.meter import Receipt
 from oci.units import counted, show_size
 

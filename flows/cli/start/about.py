@@ -1,13 +1,16 @@
-"""`transship help`, `transship completion` and `transship version`."""
+"""`transship help`, with manual pages, `transship completion` and `transship version`."""
 
 from __future__ import annotations
 
+import inspect
 import os
+import re
+from collections.abc import Iterator
 
 import click
 
-from flows.cli.click_ext import Invocation, Verb, everywhere
-from flows.cli.output import IMGPKG, program_name
+from flows.cli.click_ext import Invocation, Verb, everywhere, sections_of
+from flows.cli.output import IMGPKG, ExitCode, program_name
 from flows.cli.start.complete import BASH
 from oci import __version__
 
@@ -29,21 +32,89 @@ def show_help(context: click.Context, words: tuple[str, ...], man: bool, man_pag
         if below is None:
             raise click.UsageError(f"unknown help topic '{' '.join(words)}'")
         topic = click.Context(below, info_name=word, parent=topic)
-    if man or man_pages:
-        from flows.cli.start import man as manual  # noqa: PLC0415 - help itself needs it not
+    if man_pages:
+        from oci.output import os_errors, write_output  # noqa: PLC0415 - `version` needs none of it
 
-        if man_pages:
-            from oci.output import os_errors, write_output  # noqa: PLC0415 - `version` needs none of it
-
-            with os_errors(store=man_pages, operation="writing manual pages", named=True):
-                os.makedirs(man_pages, exist_ok=True)
-                for name, page in manual.pages(topic):
-                    write_output(os.path.join(man_pages, name), page.encode())
-        else:
-            output.block(manual.page(topic))
+        with os_errors(store=man_pages, operation="writing manual pages", named=True):
+            os.makedirs(man_pages, exist_ok=True)
+            for name, page in _pages(topic):
+                write_output(os.path.join(man_pages, name), page.encode())
     else:
-        output.block(f"{topic.get_help()}\n")
+        output.block(_page(topic) if man else f"{topic.get_help()}\n")
     output.finish(silently=True)
+
+
+def _page(context: click.Context) -> str:
+    """Returns the manual page (man(7)) of one command, or of a group with the commands below it."""
+    command, path = context.command, context.command_path
+    summary, _, details = inspect.cleandoc(command.help or "").partition("\n\n")
+    first = " ".join(summary.split())
+    lines = [
+        f'.TH {_quoted(path.replace(" ", "-").upper())} 1 "" {_quoted(f"transship {__version__}")}',
+        ".SH NAME",
+        f"{_escaped(path.replace(' ', '-'))} \\- {_escaped(first)}",
+        ".SH SYNOPSIS",
+        f".B {_escaped(path)}",
+        _escaped(" ".join(command.collect_usage_pieces(context))),
+    ]
+    if details:
+        lines += [".SH DESCRIPTION", *_paragraphs(details)]
+    if isinstance(command, Verb):
+        lines += [
+            ".SH EXAMPLES",
+            ".nf",
+            *(_escaped(f"{path} {example}".rstrip()) for example in command.examples),
+            ".fi",
+        ]
+    if isinstance(command, click.Group):
+        lines.append(".SH COMMANDS")
+        for name, line in command.lines():  # type: ignore[attr-defined]  # every group is a Tree
+            lines += [".TP", f".B {_escaped(name)}", _escaped(line)]
+    for title, records in sections_of(command, context, everything=True).items():
+        if records:
+            lines.append(f".SH {_quoted(title.upper())}")
+            lines += [line for flag, text in records for line in (".TP", f".B {_escaped(flag)}", _escaped(text))]
+    return "\n".join([*lines, *_exit_status(), *_see_also(context), ""])
+
+
+def _pages(context: click.Context) -> Iterator[tuple[str, str]]:
+    """The name of each page's file and the page: of the command of `context`, and of all below it."""
+    yield f"{context.command_path.replace(' ', '-')}.1", _page(context)
+    if isinstance(context.command, click.Group):
+        for name in context.command.list_commands(context):
+            below = context.command.get_command(context, name)
+            if below is not None:
+                yield from _pages(click.Context(below, info_name=name, parent=context))
+
+
+def _exit_status() -> Iterator[str]:
+    yield ".SH EXIT STATUS"
+    for code in ExitCode:
+        yield from (".TP", f".B {code.value}", _escaped(code.meaning))
+
+
+def _see_also(context: click.Context) -> Iterator[str]:
+    root = context.find_root()
+    names = [name for name, _ in root.command.lines()] if root is context else [""]  # type: ignore[attr-defined]
+    named = [f"{root.info_name}-{name}" if name else str(root.info_name) for name in names]
+    yield ".SH SEE ALSO"
+    yield ", ".join(f"\\fB{_escaped(name)}\\fR(1)" for name in named)
+
+
+def _paragraphs(text: str) -> Iterator[str]:
+    for paragraph in text.split("\n\n"):
+        yield ".PP"
+        yield _escaped(" ".join(paragraph.split()))
+
+
+def _quoted(text: str) -> str:
+    return '"' + _escaped(text).replace('"', "\\(dq") + '"'
+
+
+def _escaped(text: str) -> str:
+    """As text of groff: no backslash is an escape, no hyphen a dash, and no line begins as a request does."""
+    plain = text.replace("\\", "\\e").replace("-", "\\-").replace("'", "\\(aq")
+    return re.sub(r"^\.", r"\\&.", plain)
 
 
 SHELLS = ("bash", "zsh", "fish", "powershell")

@@ -1,15 +1,219 @@
-"""The logins of clouds: which are active (IMGPKG_ACTIVE_KEYCHAINS, or IMGPKG_ENABLE_IAAS_AUTH for all of them)."""
+"""The logins that clouds give for their registries: Amazon's through boto3, Azure's through azure-identity, Google's
+through google-auth or gcloud, GitHub's by its token; and which are active (IMGPKG_ACTIVE_KEYCHAINS, or
+IMGPKG_ENABLE_IAAS_AUTH for all of them)."""
 
 from __future__ import annotations
 
+import base64
 import os
+import re
+import time
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from datetime import datetime
+from typing import Any, Protocol
 
-from oci.errors import InvalidInput
-from oci.registry.credentials.clouds import AzureKeychain, EcrKeychain, GoogleKeychain
+from oci.descriptor import parse_json
+from oci.errors import InvalidInput, Unauthorized
 from oci.registry.credentials.credential import Credential, Memo
 from oci.registry.http.origin import canonical_host
+
+_ECR_PUBLIC = "public.ecr.aws"
+_ECR_PRIVATE = re.compile(
+    r"(?P<account>\d{12})\.dkr[.-]ecr(?:-fips)?\.(?P<region>[a-z0-9-]+)\."
+    r"(?:amazonaws\.com(?:\.cn)?|amazonaws\.eu|on\.aws|on\.amazonwebservices\.com\.cn"
+    r"|c2s\.ic\.gov|sc2s\.sgov\.gov|cloud\.adc-e\.uk|csp\.hci\.ic\.gov)"
+)
+"""`dkr.ecr` on IPv4, `dkr-ecr` on both stacks; the last line has the isolated partitions (AWS SDK, endpoints.json)."""
+
+
+class EcrKeychain:
+    """Private registries and `public.ecr.aws`. Tokens live 12 hours and are for all repositories of an account.
+    `profile` and `role` (an ARN to assume) replace what boto3 finds by itself."""
+
+    def __init__(self, profile: str = "", role: str = "") -> None:
+        self._profile = profile
+        self._role = role
+
+    @staticmethod
+    def covers(registry: str) -> bool:
+        return registry == _ECR_PUBLIC or _ECR_PRIVATE.fullmatch(registry) is not None
+
+    def find(self, registry: str, repository: str) -> Credential | None:
+        """Raises Unauthorized when AWS gives no token."""
+        del repository
+        if not self.covers(registry):
+            return None
+        private = _ECR_PRIVATE.fullmatch(registry)
+        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - slow, and only these hosts need it
+
+        try:
+            region = private["region"] if private else "us-east-1"
+            client = self._session(region).client("ecr" if private else "ecr-public", region_name=region)
+            answer: Any = client.get_authorization_token()
+            data = answer["authorizationData"][0] if private else answer["authorizationData"]
+            username, _, password = base64.b64decode(data["authorizationToken"]).decode().partition(":")
+            expires_at = data["expiresAt"].timestamp() - 300
+        except (BotoCoreError, ClientError, LookupError, ValueError, AttributeError, TypeError) as error:
+            raise Unauthorized(
+                f"AWS gave no token for this registry: {error}",
+                store=registry,
+                operation="logging in",
+                hint="check the AWS credentials of this process, and that they allow ecr:GetAuthorizationToken",
+            ) from error
+        return Credential(username, password, origin="AWS", expires_at=expires_at)
+
+    def _session(self, region: str) -> Any:
+        import boto3  # noqa: PLC0415 - takes a quarter of a second, and only these hosts need it
+
+        session = boto3.Session(profile_name=self._profile or None, region_name=region)
+        if not self._role:
+            return session
+        keys = session.client("sts").assume_role(RoleArn=self._role, RoleSessionName="transship")["Credentials"]
+        return boto3.Session(
+            aws_access_key_id=keys["AccessKeyId"],
+            aws_secret_access_key=keys["SecretAccessKey"],
+            aws_session_token=keys["SessionToken"],
+            region_name=region,
+        )
+
+
+_AZURE = {
+    ".azurecr.io": ("login.microsoftonline.com", "https://management.azure.com/.default"),
+    ".azurecr.cn": ("login.chinacloudapi.cn", "https://management.chinacloudapi.cn/.default"),
+    ".azurecr.us": ("login.microsoftonline.us", "https://management.usgovcloudapi.net/.default"),
+    ".azurecr.de": ("login.microsoftonline.de", "https://management.microsoftazure.de/.default"),
+}
+"""End of the registry's name: host of the login, and audience of the token (azure-identity, AzureAuthorityHosts)."""
+
+_ACR_LIFETIME = 3 * 3600.0
+"""Seconds that a refresh token of a registry lives (ACR), where it doesn't say so itself."""
+
+
+class AzureKeychain:
+    """`*.azurecr.io/.cn/.de/.us`: an Azure AD token is exchanged for a refresh token of the registry.
+    `mcr.microsoft.com` is public and needs none."""
+
+    @staticmethod
+    def covers(registry: str) -> bool:
+        return registry.endswith(tuple(_AZURE))
+
+    def find(self, registry: str, repository: str) -> Credential | None:
+        del repository
+        if not self.covers(registry):
+            return None
+        try:
+            from azure.core.exceptions import AzureError  # noqa: PLC0415 - an extra, and only these hosts need it
+            from azure.identity import DefaultAzureCredential  # noqa: PLC0415
+        except ImportError as error:
+            raise InvalidInput(
+                f"the keychain aks needs azure-identity for {registry}", hint="pip install 'transship[azure]'"
+            ) from error
+        try:
+            authority, audience = next(cloud for end, cloud in _AZURE.items() if registry.endswith(end))
+            token = DefaultAzureCredential(authority=authority).get_token(audience).token
+        except AzureError as error:
+            raise self._failed(registry, str(error)) from error
+        refresh_token = self.exchange(registry, token)
+        return Credential(
+            "<token>", identity_token=refresh_token, origin="Azure", expires_at=_expiry(refresh_token) - 300
+        )
+
+    def exchange(self, registry: str, access_token: str) -> str:
+        """The registry's refresh token for an Azure AD access token."""
+        import httpx  # noqa: PLC0415 - only these hosts need it here
+
+        form = {"grant_type": "access_token", "service": registry, "access_token": access_token}
+        try:
+            answer = httpx.post(f"https://{registry}/oauth2/exchange", data=form, timeout=30)
+            refresh_token = answer.json().get("refresh_token") if answer.status_code == 200 else None
+        except (httpx.HTTPError, ValueError, AttributeError) as error:
+            raise self._failed(registry, type(error).__name__) from error
+        if not isinstance(refresh_token, str):
+            raise self._failed(registry, f"the exchange answered {answer.status_code}")
+        return refresh_token
+
+    def _failed(self, registry: str, why: str) -> Unauthorized:
+        return Unauthorized(
+            f"Azure gave no token for this registry: {why}",
+            store=registry,
+            operation="logging in",
+            hint="check the AZURE_* variables or the managed identity of this process",
+        )
+
+
+def _expiry(token: str) -> float:
+    """Seconds since the epoch: the `exp` of a JSON Web Token (RFC 7519, 4.1.4), else three hours from now."""
+    try:
+        claims = token.split(".")[1]
+        return float(parse_json(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["exp"])
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
+        return time.time() + _ACR_LIFETIME
+
+
+_GCLOUD_TIMEOUT = 30.0
+_GOOGLE_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
+
+
+class GoogleKeychain:
+    """`gcr.io`, `*.gcr.io`, `*.pkg.dev` and `*.google.com`: application default credentials, else those of gcloud."""
+
+    @staticmethod
+    def covers(registry: str) -> bool:
+        return registry == "gcr.io" or registry.endswith((".gcr.io", ".pkg.dev", ".google.com"))
+
+    def find(self, registry: str, repository: str) -> Credential | None:
+        del repository
+        if not self.covers(registry):
+            return None
+        try:
+            return _application_default(registry)
+        except (InvalidInput, Unauthorized):
+            credential = _of_gcloud()
+            if credential is None:
+                raise
+            return credential
+
+
+def _application_default(registry: str) -> Credential:
+    try:
+        import google.auth  # noqa: PLC0415 - an extra, and only these hosts need it
+        from google.auth.exceptions import GoogleAuthError  # noqa: PLC0415
+        from google.auth.transport.requests import Request  # noqa: PLC0415
+    except ImportError as error:
+        raise InvalidInput(
+            f"the keychain gke needs google-auth for {registry}", hint="pip install 'transship[google]'"
+        ) from error
+    try:
+        credentials, _ = google.auth.default(scopes=[_GOOGLE_SCOPE])
+        credentials.refresh(Request())
+    except GoogleAuthError as error:
+        raise Unauthorized(
+            f"Google gave no token for this registry: {error}",
+            store=registry,
+            operation="logging in",
+            hint="check the application default credentials of this process, or log in with gcloud",
+        ) from error
+    expires = credentials.expiry.timestamp() - 300 if credentials.expiry else 0.0
+    return Credential("_token", str(credentials.token), origin="Google", expires_at=expires)
+
+
+def _of_gcloud() -> Credential | None:
+    """None where gcloud isn't installed, or nobody is logged in with it."""
+    import shutil  # noqa: PLC0415 - only these hosts need them
+    import subprocess  # noqa: PLC0415
+
+    program = shutil.which("gcloud")
+    if program is None:
+        return None
+    command = [program, "config", "config-helper", "--force-auth-refresh", "--format=json(credential)"]
+    try:
+        result = subprocess.run(command, capture_output=True, timeout=_GCLOUD_TIMEOUT, check=True)  # noqa: S603 - on the user's PATH
+        credential = parse_json(result.stdout)["credential"]
+        expires = datetime.fromisoformat(credential["token_expiry"]).timestamp() - 300
+        return Credential("_token", str(credential["access_token"]), origin="gcloud", expires_at=expires)
+    except (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError):
+        return None
+
 
 VARIABLE = "IMGPKG_ACTIVE_KEYCHAINS"
 _ALL = "IMGPKG_ENABLE_IAAS_AUTH"

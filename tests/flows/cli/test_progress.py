@@ -10,10 +10,9 @@ import pytest
 
 from flows.cli.click_ext import Invocation
 from flows.cli.display.mirrors import MirrorsProgress
-from flows.cli.display.rows import Row, bar_line
 from flows.cli.display.terminal import Above, Screen, draw_until
 from flows.cli.output import IMGPKG
-from flows.cli.progress import Bars, _drawing, _print
+from flows.cli.progress import Bars, Row, _drawing, _print, bar_line
 from oci.meter import Receipt
 
 

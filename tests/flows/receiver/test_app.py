@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from flows.receiver.access import CONNECTIONS_OF_A_PEER, Tokens
+from flows.receiver.app import CONNECTIONS_OF_A_PEER, Tokens
 from oci.errors import InvalidInput
 from tests.flows.receiver.test_notification import envelope, event
 from tests.servers.http_server import LoopbackServer, QuietHandler

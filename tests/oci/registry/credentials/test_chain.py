@@ -13,10 +13,10 @@ import pytest
 
 from oci.errors import InvalidInput, TransshipError, Unauthorized
 from oci.registry.credentials.chain import Credentials, Fixed, default_credentials
-from oci.registry.credentials.clouds import AzureKeychain, EcrKeychain, GoogleKeychain
 from oci.registry.credentials.credential import ANONYMOUS, Credential
 from oci.registry.credentials.environment import RegistrySets
 from oci.registry.credentials.helpers import HelperProgram
+from oci.registry.credentials.keychains import AzureKeychain, EcrKeychain, GoogleKeychain
 from tests.servers.http_server import LoopbackServer, QuietHandler
 
 SECRET = "hidden-word"

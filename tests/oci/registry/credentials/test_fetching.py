@@ -14,10 +14,9 @@ import pytest
 from oci.cancel import CancelToken
 from oci.meter import Meter
 from oci.registry.credentials.chain import Credentials, Fixed, default_credentials
-from oci.registry.credentials.clouds import EcrKeychain, _expiry
 from oci.registry.credentials.config_files import ConfigFiles
 from oci.registry.credentials.credential import ANONYMOUS, Credential
-from oci.registry.credentials.keychains import Keychain
+from oci.registry.credentials.keychains import EcrKeychain, Keychain, _expiry
 from oci.registry.http.origin import canonical_host, split_pattern
 from oci.registry.http.request import Scope
 from oci.registry.options import RegistryOptions
