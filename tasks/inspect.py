@@ -50,24 +50,19 @@ def _describe(
 async def list_repository_tags(repository: StoreName, *, internal: bool = False, digests: bool = False) -> TagsReport:
     """The tags of a repository, with `digests` a HEAD for each, and as a table artifact."""
     run = current(Run)
-    listed = await run.in_thread(_list, await run.session(), repository, internal=internal, digests=digests)
+    session = await run.session()
+    workers = session.workers if digests else None
+    listed = await run.in_thread(lambda: list_tags(session.source(repository), internal=internal, digests=workers))
     return await _write_tags(TagsReport.of(str(repository), listed))
-
-
-def _list(session: Session, repository: StoreName, *, internal: bool, digests: bool) -> tuple[Tag, ...]:
-    return list_tags(session.source(repository), internal=internal, digests=session.workers if digests else None)
 
 
 @task(name="resolve tag", task_run_name="resolve {reference}", **REPEATABLE)
 async def resolve_tag_of(reference: Reference) -> TagsReport:
     """The digest that a tag stands for, by one HEAD, and as a table artifact."""
     run = current(Run)
-    pinned = await run.in_thread(_resolve, await run.session(), reference)
+    session = await run.session()
+    pinned = await run.in_thread(lambda: resolve_tag(session.source(reference.repository), reference))
     return await _write_tags(TagsReport.of(str(reference.repository), [Tag(reference.tag, pinned.digest)]))
-
-
-def _resolve(session: Session, reference: Reference) -> Reference:
-    return resolve_tag(session.source(reference.repository), reference)
 
 
 async def _write_tags(report: TagsReport) -> TagsReport:

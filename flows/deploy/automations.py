@@ -118,7 +118,6 @@ async def remove_trigger(client: PrefectClient, deployment: str, *, dry_run: boo
 ENDED_BADLY = frozenset({"prefect.flow-run.Failed", "prefect.flow-run.Crashed", "prefect.flow-run.TimedOut"})
 DRIFTED = frozenset({"transship.mirror.drifted"})
 
-_KIND = "automation"
 _WEBHOOK = "webhook"
 
 Action = SendNotification | CallWebhook
@@ -143,7 +142,7 @@ async def put_alarms(client: PrefectClient, block: str, group: str, *, dry_run: 
     except ObjectNotFound:
         return [Change("block", block, Outcome.MISSING, "make it in the UI under Blocks, then deploy again")]
     alarms = (failure(kind, document.id, group), drift(kind, document.id, group))
-    return [await put_automation(client, alarm, kind=_KIND, dry_run=dry_run) for alarm in alarms]
+    return [await put_automation(client, alarm, dry_run=dry_run) for alarm in alarms]
 
 
 def failure(kind: str, block: UUID, group: str) -> AutomationCore:

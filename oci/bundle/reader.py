@@ -94,9 +94,9 @@ def _is_locations_file(name: str) -> bool:
 
 
 def read_member(chunks: Iterator[Chunk], is_member: Callable[[str], bool], limit: int) -> bytes | None:
-    """The first regular file of a layer whose name is wanted, or None; reads `chunks` no further than needed.
+    """The first regular file of a layer whose name `is_member` accepts, or None; reads `chunks` no further than needed.
 
-    `wanted` gets clean names: `/` between segments, no `./` or `/` in front. The layer may be gzip, zstd or plain.
+    `is_member` gets clean names: `/` between segments, no `./` or `/` in front. The layer may be gzip, zstd or plain.
     Raises InvalidManifest for a layer that can't be read, or a file of more than `limit` bytes. Before it blames the
     layer it reads `chunks` to the end, so that a verifying stream can say that the bytes were the wrong ones.
     """

@@ -1,4 +1,4 @@
-"""Writing an archive: parts side by side, each from wherever its bytes are, every blob proven before anybody sees it.
+"""Writing an archive: parts side by side, each from wherever its bytes are, every blob proven before that has a name.
 
 A part is put together in memory and stored whole, so that storing can be repeated without reading again; one that is
 too big for that is read again instead. The part that has a blob's last byte is stored only after all of the blob was
@@ -25,7 +25,7 @@ from oci.export.file_writer import ByteWriter
 from oci.export.ordered_hash import Chains
 from oci.export.parts import Part, StoredPart
 from oci.export.tar_plan import Piece, TarPlan
-from oci.meter import Meter
+from oci.meter import Meter, unheard
 
 OpenBlob = Callable[[int, int | None], Iterator[Chunk]]
 """Reads one blob from an offset, for so many bytes or, with None, to its end and proven."""
@@ -66,7 +66,7 @@ class Writing:
     cancel: CancelToken = field(default_factory=CancelToken)
     meter: Meter = field(default_factory=Meter)
     concurrency: int = 8
-    on_part: Callable[[Part], None] | None = None
+    on_part: Callable[[Part], None] = unheard
     report: WriteReport = field(default_factory=WriteReport)
     _round_number: int = 0
     _unproven: set[Digest] = field(default_factory=set)
@@ -354,7 +354,7 @@ class Writing:
 
     def _announce(self, part: Part) -> None:
         """Calls `on_part` once for each part, however often the part is written."""
-        if self.on_part is not None and part.number not in self._announced:
+        if part.number not in self._announced:
             self._announced.add(part.number)
             self.on_part(part)
 

@@ -23,16 +23,11 @@ _MAGIC = slice(257, 262)
 _HEAD = 512
 
 
-def _nothing(blobs: Sequence[PlannedBlob]) -> Iterable[Digest]:
-    del blobs
-    return ()
-
-
 class DeltaBase(Struct, frozen=True):
     """What a delta may leave out: `has` returns those of the given blobs that the base named `name` has."""
 
     name: str = ""
-    has: Callable[[Sequence[PlannedBlob]], Iterable[Digest]] = _nothing
+    has: Callable[[Sequence[PlannedBlob]], Iterable[Digest]] = lambda _: ()
 
     def among(self, blobs: Iterable[PlannedBlob], plan: Plan) -> frozenset[Digest]:
         """Never the layers of bundles: an import has to read them to see what else there must be. Configs

@@ -30,6 +30,7 @@ from oci.export.plan import ArchivePlan, Group, Volume
 from oci.export.planner import check_whole, plan_archive
 from oci.export.resume import is_in_place
 from oci.files.walk import FileEntry
+from oci.meter import unheard
 from oci.output import to_dict
 from oci.reference import LAYOUT_PREFIX, ArchiveName, LayoutFolder, Reference, Repository, StoreName
 from oci.relocation.plan import Plan, PlannedManifest, Role
@@ -77,7 +78,7 @@ class ArchiveReport(Struct, frozen=True, kw_only=True):
 
 
 def write_archive(
-    session: Session, plan: ArchivePlan, *, resume: bool = False, on_part: OnPart | None = None
+    session: Session, plan: ArchivePlan, *, resume: bool = False, on_part: OnPart = unheard
 ) -> ArchiveReport:
     """Writes all of it in this process. With `resume`, what an earlier run of the same plan has stored, whole volumes
     or parts of one, isn't written again. `on_part` is called with each part that is in place, those of the earlier run
@@ -107,7 +108,7 @@ def begin_archive(session: Session, plan: ArchivePlan, *, resume: bool = False) 
 
 
 def write_parts(
-    session: Session, plan: ArchivePlan, group: Group, ticket: str, *, on_part: OnPart | None = None
+    session: Session, plan: ArchivePlan, group: Group, ticket: str, *, on_part: OnPart = unheard
 ) -> WriteReport:
     """Writes what isn't in place yet of one group. May be repeated, and run by any process that reaches the stores."""
     volume = plan.volumes[group.volume]
@@ -261,10 +262,9 @@ def push_to_archive(
     return structs.replace(pushed, reference=named.at(renamed_plan.manifests[-1].digest)), report
 
 
-def _reused(volume: Volume, on_part: OnPart | None) -> WriteReport:
-    if on_part is not None:
-        for part in volume.parts:
-            on_part(part)
+def _reused(volume: Volume, on_part: OnPart) -> WriteReport:
+    for part in volume.parts:
+        on_part(part)
     unread = volume.tar.size if in_object_store(volume.location) else 0
     return WriteReport(kept=volume.tar.size, unread=unread, parts=len(volume.parts))
 
@@ -277,7 +277,7 @@ def _write(
     stored: Mapping[int, StoredPart],
     *,
     numbers: Sequence[int] | None = None,
-    on_part: OnPart | None = None,
+    on_part: OnPart = unheard,
 ) -> WriteReport:
     base = _base(session, plan)
     writing = Writing(

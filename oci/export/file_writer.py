@@ -60,8 +60,8 @@ class ByteWriter(Protocol):
         """Writes a part, over an earlier try."""
 
     def put_stream(self, part: Part, read: ReadPart, stored: StoredPart | None) -> bool:
-        """The same for a part that is too big to be held; False when what is `known` of it proves that it is in place.
-        All of it is read once before anybody may take it for written, and again as often as it takes."""
+        """The same for a part that is too big to be held; False when `stored` proves that it is in place. All of it is
+        read once before it counts as written, and again as often as it takes."""
 
     def copy(self, part: Part, base: ByteReader) -> bool:
         """Copies a part from an older archive without its bytes passing through here; False where that can't be."""

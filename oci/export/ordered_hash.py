@@ -54,7 +54,7 @@ class Chains(Struct):
             verifier.finish()
 
     def break_off(self, error: TransshipError | Cancelled, digests: Iterable[Digest] | None = None) -> None:
-        """Nobody waits any longer for these blobs, or for any."""
+        """Ends the waiting for these blobs, or for all of them."""
         with self._turn:
             if digests is None:
                 self._over = self._over or error

@@ -266,7 +266,7 @@ def _offsets(base: Archive, plan: TarPlan) -> dict[str, int]:
         if stretch is None or stretch.size != member.content.size:
             continue
         at = stretch.offset - len(member.header)
-        # Nobody looks when the store says that the archive is ours: that would be a request for each member.
+        # A store that says that the archive is ours isn't asked: that would be a request for each member.
         if at >= 0 and (
             stretch.reader.fingerprint or b"".join(stretch.reader.read(at, len(member.header))) == member.header
         ):

@@ -122,7 +122,9 @@ class LayoutIndex:
             others = [entry for entry in entries if not tag or _annotations(entry).get(REF_NAME) != tag]
             if tag:
                 others.append({**plain, "annotations": {REF_NAME: tag}})
-            if by_digest and not any(_is_plain(entry, descriptor.digest) for entry in others):
+            if by_digest and not any(
+                entry.get("digest") == descriptor.digest and not _names(_annotations(entry)) for entry in others
+            ):
                 others.append(plain)
             return others
 
@@ -245,10 +247,6 @@ def _names(annotations: Mapping[str, Any]) -> tuple[str, ...]:
 def _annotations(entry: Entry) -> Mapping[str, Any]:
     annotations = entry.get("annotations")
     return annotations if isinstance(annotations, dict) else {}
-
-
-def _is_plain(entry: Entry, digest: Digest) -> bool:
-    return entry.get("digest") == digest and not _names(_annotations(entry))
 
 
 def _object(raw: bytes, description: str) -> Entry:

@@ -64,8 +64,7 @@ class PruneReport(msgspec.Struct, frozen=True, kw_only=True):
     waiting: int = 0
     """What is unwanted and not yet for as long as the grace period."""
     bytes_freed: int = 0
-    """A layout folder: what its disk got back. A registry: what it can free when
-    it collects garbage, at most."""
+    """A layout folder: what its disk got back. A registry: what it can free when it collects garbage, at most."""
     receipt: Receipt
 
     def to_dict(self) -> dict[str, Any]:
@@ -91,8 +90,8 @@ def execute(
     policy = msgspec.structs.replace(plan.keep.and_also(keep or Keep()), nothing=plan.keep.nothing)
     again, listed, kept_tags = look(session, name, policy, grace=plan.grace, now=now, extra=plan.by_digest)
     work = _Work(session, again, listed, kept_tags, on_deleted)
-    chosen = work.compare(plan, again)
-    tags = work.compare_tags(plan, again)
+    chosen = work.compare(plan)
+    tags = work.compare_tags(plan)
     if chosen or tags:
         check_deletes(work.store)
         with suppress(*() if plan.grace else (Refused,)):  # a registry whose tags can't move takes no second note
@@ -102,8 +101,8 @@ def execute(
             work.refused.extend(Remaining(subject=tag.tag, reason=reason) for tag in tags)
         else:
             work.untag(tags)
-    freed = work.freed(again)
-    work.forget(again)
+    freed = work.freed()
+    work.forget()
     return PruneReport(
         destination=plan.destination,
         deleted=tuple(work.deleted),
@@ -179,7 +178,7 @@ class _Work:
         kept_tags: Mapping[str, Digest | None],
         on_deleted: Callable[[str], None],
     ) -> None:
-        """`listed` and `kept_tags` are what `look` gave with `again`."""
+        """`again` is the new plan; `listed` and `kept_tags` are what `look` gave with it."""
         self.store = session.destination(again.store)
         self.deleted: list[Deleted] = []
         self.untagged: list[str] = []
@@ -193,11 +192,11 @@ class _Work:
         self._kept_tags = kept_tags
         self._on_deleted = on_deleted
 
-    def compare(self, plan: PrunePlan, again: PrunePlan) -> list[UnwantedManifest]:
+    def compare(self, plan: PrunePlan) -> list[UnwantedManifest]:
         """Returns what the plan has and what is so still. A manifest stays while anything stays that lists it."""
         chosen: dict[Digest, UnwantedManifest] = {}
         planned = {manifest.digest: manifest for manifest in plan.due_manifests}
-        for manifest in again.manifests:
+        for manifest in self._again.manifests:
             before = planned.pop(manifest.digest, None)
             if before is None:
                 continue
@@ -213,8 +212,8 @@ class _Work:
                 self.skipped.append(Remaining(subject=_shown(manifest), reason="something that is kept needs it now"))
         return list(chosen.values())
 
-    def compare_tags(self, plan: PrunePlan, again: PrunePlan) -> list[UnwantedTag]:
-        now = {(tag.tag, tag.digest): tag for tag in again.due_tags}
+    def compare_tags(self, plan: PrunePlan) -> list[UnwantedTag]:
+        now = {(tag.tag, tag.digest): tag for tag in self._again.due_tags}
         chosen = []
         for tag in plan.due_tags:
             if (tag.tag, tag.digest) in now:
@@ -350,20 +349,22 @@ class _Work:
                 return True
         return False
 
-    def forget(self, again: PrunePlan) -> None:
+    def forget(self) -> None:
         """What is done, and without a grace period what was never to be remembered, leaves the note."""
         digests = {deleted.digest for deleted in self.deleted}
-        noted = again if again.grace or self.failed else msgspec.structs.replace(again, manifests=(), tags=())
+        noted = self._again
+        if not (noted.grace or self.failed):
+            noted = msgspec.structs.replace(noted, manifests=(), tags=())
         with suppress(StoreError):  # a stale note names what is gone, and the next plan finds that out
             remember(self._session, self.store.name, noted, gone=digests, untagged=self.untagged)
 
-    def freed(self, again: PrunePlan) -> int:
+    def freed(self) -> int:
         """Returns what the deleted manifests leave unused; a layout folder is swept."""
         gone = {deleted.digest for deleted in self.deleted}
-        manifests = sum(manifest.size for manifest in again.manifests if manifest.digest in gone)
-        blobs = {blob for digest in gone for blob, _ in again.by_digest[digest].blobs}
+        manifests = sum(manifest.size for manifest in self._again.manifests if manifest.digest in gone)
+        blobs = {blob for digest in gone for blob, _ in self._again.by_digest[digest].blobs}
         swept = self.store.sweep(blobs)
-        return bytes_freed(again.manifests, gone) if swept is None else manifests + swept
+        return bytes_freed(self._again.manifests, gone) if swept is None else manifests + swept
 
 
 def _changed(before: UnwantedManifest, now: UnwantedManifest) -> str:

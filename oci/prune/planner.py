@@ -10,7 +10,7 @@ import msgspec
 from oci.bundle import tagnames
 from oci.bundle.describe import DescribedBundle, describe
 from oci.bundle.lockfile import BundleLock, read_lock
-from oci.descriptor import CONFIG_TYPES, Descriptor
+from oci.descriptor import CONFIG_TYPES
 from oci.digest import Digest, is_digest
 from oci.errors import InvalidInput, Refused
 from oci.prune import grace as note
@@ -204,7 +204,7 @@ def _manifests(survey: Survey, unwanted: Collection[Digest], clock: _Clock) -> t
     for digest, after in order(survey, unwanted).items():
         manifest = survey.manifests[digest]
         since = clock.since(_keys(digest, tags.get(digest, ())))
-        freed = (blob for blob in manifest.blobs if _is_stored(blob) and blob.digest not in used)
+        freed = (blob for blob in manifest.blobs if blob.distributable and not blob.urls and blob.digest not in used)
         planned[digest] = UnwantedManifest(
             digest=digest,
             kind=_kind(manifest, tags.get(digest, ())),
@@ -216,10 +216,6 @@ def _manifests(survey: Survey, unwanted: Collection[Digest], clock: _Clock) -> t
             due=clock.is_due(since) and all(planned[digest_before].due for digest_before in after),
         )
     return tuple(planned.values())
-
-
-def _is_stored(blob: Descriptor) -> bool:
-    return blob.distributable and not blob.urls
 
 
 def _tags_by_digest(survey: Survey) -> dict[Digest, list[str]]:

@@ -27,32 +27,26 @@ def archive_roots(session: Session, request: RelocationRequest) -> Roots:
     archive = session.archive(request.archive_name)
     if request.require_signature:
         session.prove_archive(request.archive_name, request.require_signature)
-    elements = _chosen(archive, request.only) if request.only else archive.contents.entries
-    by_digest: dict[Digest, list[ArchiveEntry]] = {}
-    for element in elements:
-        by_digest.setdefault(element.digest, []).append(element)
+    by_digest = _chosen_by_digest(archive, request.only)
     main = _main(archive, by_digest)
-    is_bundle = main is not None and (
-        any(element.is_root_bundle for element in by_digest[main]) or (bool(request.only) and _is_bundle(archive, main))
+    main_is_bundle = main is not None and (
+        any(element.is_root_bundle for element in by_digest[main]) or (bool(request.only) and is_bundle(archive, main))
     )
-    follows = main is not None and is_bundle and not request.shallow
+    follows = main is not None and main_is_bundle and not request.shallow
     below_main = _below(session, archive, main) if main is not None and follows else {main}
     others = {digest: group for digest, group in by_digest.items() if digest not in below_main}
     moved = _moved_tags(session, request, {digest: _tags(group) for digest, group in others.items()})
     entries = [_entry(archive, group, _role(archive, group), tags=moved[digest]) for digest, group in others.items()]
     if main is None:
         return Roots(", ".join(request.archive), tuple(entries), is_list=True)
-    root = _entry(archive, by_digest[main], Role.ROOT, hint=is_bundle or None)
+    root = _entry(archive, by_digest[main], Role.ROOT, hint=main_is_bundle or None)
     tags = request.tags or _tags(by_digest[main])
-    return Roots(", ".join(request.archive), (root, *entries), tags, is_bundle=is_bundle)
+    return Roots(", ".join(request.archive), (root, *entries), tags, is_bundle=main_is_bundle)
 
 
 def named_in_archive(archive: Archive, name: str = "") -> tuple[Reference, bool]:
     """One image of an archive, and whether it is a bundle: what the name says, or what the archive was made for."""
-    elements = _chosen(archive, [name]) if name else archive.contents.entries
-    by_digest: dict[Digest, list[ArchiveEntry]] = {}
-    for element in elements:
-        by_digest.setdefault(element.digest, []).append(element)
+    by_digest = _chosen_by_digest(archive, [name] if name else [])
     main = _main(archive, by_digest)
     if main is None:
         named = f" of the name {name}" if name else ""
@@ -60,7 +54,7 @@ def named_in_archive(archive: Archive, name: str = "") -> tuple[Reference, bool]
             f"{archive.name} has {counted(len(by_digest), 'image')}{named}, and one is needed",
             hint="say which: `transship archive list` shows them",
         )
-    return Reference(archive.name, "", main), _is_bundle(archive, main)
+    return Reference(archive.name, "", main), is_bundle(archive, main)
 
 
 def in_archive(archive: Archive, request: PullRequest) -> PullRequest:
@@ -138,6 +132,14 @@ def _missing(archive: Archive, missing: Sequence[Digest], owners: dict[Digest, N
     )
 
 
+def _chosen_by_digest(archive: Archive, names: Sequence[str]) -> dict[Digest, list[ArchiveEntry]]:
+    """Groups the chosen entries; without names, all that the archive has."""
+    by_digest: dict[Digest, list[ArchiveEntry]] = {}
+    for element in _chosen(archive, names) if names else archive.contents.entries:
+        by_digest.setdefault(element.digest, []).append(element)
+    return by_digest
+
+
 def _chosen(archive: Archive, names: Iterable[str]) -> list[ArchiveEntry]:
     """Gives the named entries, and those of what is attached to them and to what they list."""
     contents = archive.contents
@@ -187,7 +189,7 @@ def _with_all_below(archive: Archive, digests: Iterable[Digest]) -> set[Digest]:
             continue
         below.add(digest)
         unread.extend(child.digest for child in manifest.children)
-        if _is_bundle(archive, digest) and archive.has_all(manifest):
+        if is_bundle(archive, digest) and archive.has_all(manifest):
             lock = reader.read_images_lock(archive, manifest)
             unread.extend(image.image.digest for image in lock.images if image.image.digest is not None)
     return below
@@ -215,7 +217,7 @@ def _below(session: Session, archive: Archive, bundle: Digest) -> set[Digest | N
     while unread:
         digest = unread.pop()
         manifest = archive.contents.manifests.get(digest)
-        if manifest is None or not _is_bundle(archive, digest) or not archive.has_all(manifest):
+        if manifest is None or not is_bundle(archive, digest) or not archive.has_all(manifest):
             continue
         listed = (image.image.digest for image in reader.read_images_lock(archive, manifest, session.read_small).images)
         new = [digest for digest in listed if digest is not None and digest not in below]
@@ -224,14 +226,9 @@ def _below(session: Session, archive: Archive, bundle: Digest) -> set[Digest | N
     return below
 
 
-def _is_bundle(archive: Archive, digest: Digest) -> bool:
+def is_bundle(archive: Archive, digest: Digest) -> bool:
     manifest = archive.contents.manifests[digest]
     return not manifest.is_index and reader.is_bundle(archive, manifest)
-
-
-def any_bundle(archive: Archive, digests: Iterable[Digest]) -> bool:
-    """Says whether the archive has a bundle among these. A plan did not read what the destination has."""
-    return any(_is_bundle(archive, digest) for digest in digests)
 
 
 def _tags(group: Iterable[ArchiveEntry]) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -37,6 +37,9 @@ from oci.relocation.transfer import (
 from oci.relocation.verify import Verification, verify
 from oci.store import Destination, found_manifest, reader_of
 from oci.units import counted
+
+if TYPE_CHECKING:
+    from oci.archive.source import Archive
 
 
 class Verify(StrEnum):
@@ -352,7 +355,7 @@ def result_lock(session: Session, request: RelocationRequest, plan: Plan) -> Ima
     root = plan.by_digest.get(plan.root) if plan.root else None
     if root is not None and root.is_bundle:
         return BundleLock(_at(plan, root.digest), plan.tags[0] if plan.tags else "")
-    if request.archive and _has_bundle(session, request, plan):
+    if request.archive and _has_bundle(session.archive(request.archive_name), plan):
         raise InvalidInput(
             "Unable to determine correct root bundle to use for lock-output. hint: if copying from a tarball, try "
             "re-generating the tarball\n"
@@ -378,7 +381,8 @@ def _at(plan: Plan, digest: Digest) -> Reference:
     return Reference(plan.destination, "", digest)
 
 
-def _has_bundle(session: Session, request: RelocationRequest, plan: Plan) -> bool:
-    from oci.relocation.archive_source import any_bundle  # noqa: PLC0415 - for archives only
+def _has_bundle(archive: Archive, plan: Plan) -> bool:
+    """Says whether an image of the plan is a bundle. The plan did not read what the destination has."""
+    from oci.relocation.archive_source import is_bundle  # noqa: PLC0415 - for archives only
 
-    return any_bundle(session.archive(request.archive_name), (image.digest for image in plan.images))
+    return any(is_bundle(archive, image.digest) for image in plan.images)

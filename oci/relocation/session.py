@@ -182,12 +182,13 @@ class Session:
 
     def gate(self, policy: str, *, signed: bool) -> Gate:
         """The policy of signatures in a file, read once, with what it has decided. Raises InvalidInput."""
-        from oci.signatures.gate import gate_of  # noqa: PLC0415 - only with a policy
+        from oci.signatures.gate import Gate  # noqa: PLC0415 - only with a policy
+        from oci.signatures.policy_file import read_policy  # noqa: PLC0415
 
         with self._lock:
             gate = self._gates.get((policy, signed))
             if gate is None:
-                gate = self._gates[policy, signed] = gate_of(policy, signed=signed)
+                gate = self._gates[policy, signed] = Gate(read_policy(policy), signed=signed)
             return gate
 
     def read_small(self, source: Source, blob: Descriptor) -> bytes:

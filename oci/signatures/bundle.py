@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -159,7 +159,7 @@ def render_bundle(content: Envelope | MessageSignature, hint: str) -> bytes:
         body["dsseEnvelope"] = {
             "payload": _base64(content.payload),
             "payloadType": content.payload_type,
-            "signatures": [{"sig": encoded} for encoded in _all_base64(content.signatures)],
+            "signatures": [{"sig": _base64(signature)} for signature in content.signatures],
         }
     else:
         digest = {"algorithm": _SHA256, "digest": _base64(bytes.fromhex(content.sha256))}
@@ -191,7 +191,3 @@ def signed_sha256(data: bytes, key: PublicKey, location: str) -> str:
 
 def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode()
-
-
-def _all_base64(signatures: Sequence[bytes]) -> list[str]:
-    return [_base64(signature) for signature in signatures]

@@ -16,7 +16,6 @@ from oci.reference import Reference, Repository, StoreName
 from oci.signatures.bundle import NoProof
 from oci.signatures.notation import NotationSigner
 from oci.signatures.policy import Requirement, SignaturePolicy, Verdict
-from oci.signatures.policy_file import read_policy
 from oci.signatures.proofs import Proof, Proofs, read_proofs
 from oci.store import Source, found_manifest
 from oci.units import counted, show_duration
@@ -194,11 +193,6 @@ def _unfit(requirement: Requirement, proof: Proof, image: Reference | None) -> s
     if not proof.identity:
         return "it names no reference, and policy.json asks for one" if requirement.named else ""
     return requirement.identity.fits(proof.identity, image)
-
-
-def gate_of(path: str, *, signed: bool = False) -> Gate:
-    """Raises InvalidInput for a policy that can't be read."""
-    return Gate(read_policy(path), signed=signed)
 
 
 def refusals(
