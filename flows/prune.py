@@ -22,7 +22,7 @@ from tasks.access import OneSided
 from tasks.prune import PlannedPrune, carry_out, plan_key, plan_prune, report_prune, undone
 from tasks.run import running
 
-WAITING = "waiting for somebody's approval"
+WAITING = "waiting for a person's approval"
 """The message of a run that is suspended begins so."""
 HOW_TO_ANSWER = (
     "On the page of this run, press Resume (in the newer UI it is in the menu at the top right), switch Delete on to "

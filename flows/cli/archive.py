@@ -60,7 +60,7 @@ archive = group(
 
 @click.command(name="list", cls=Verb, examples=("shop.tar", "shop.tar --blobs", "s3://exports/shop.tar --json"))
 @click.argument("locations", metavar="ARCHIVE...", nargs=-1, required=True)
-@boolean("--blobs", help="Its blobs instead; --delta-from takes such a list.")
+@boolean("--blobs", help="List its blobs instead; --delta-from takes such a list.")
 @store_flags
 @everywhere
 @click.pass_obj

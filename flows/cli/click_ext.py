@@ -65,7 +65,7 @@ class Number(click.IntRange):
 
 class OutputFile(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     """A file that the command is to write. That it can be written is found out before any work. With `folder`, it may
-    be a folder for several; an address with a scheme, such as s3://, is left to whoever writes there."""
+    be a folder for several; an address with a scheme, such as s3://, is left to what writes there."""
 
     name = "path"
 
@@ -216,7 +216,7 @@ class Tree(click.Group):
         if not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None:
             if args[0].startswith("-"):
                 raise click.NoSuchOption(args[0], ctx=ctx)
-            import difflib  # noqa: PLC0415 - for whoever mistyped
+            import difflib  # noqa: PLC0415 - for names that are mistyped
 
             error = extra_arguments(ctx, args)
             error.possibilities = difflib.get_close_matches(args[0], self._members)  # type: ignore[attr-defined]

@@ -47,7 +47,10 @@ from oci.units import counted, show_cost, show_size
 @boolean("--preserve-permissions", help="Keep the permissions of group and others.")
 @words("-l", "--labels", help="KEY=VALUE labels of the image's config (repeatable).")
 @click.option(
-    "--to-tar", type=OutputFile(), default="", help="Into an archive, FILE or s3://BUCKET/KEY, instead of a registry."
+    "--to-tar",
+    type=OutputFile(),
+    default="",
+    help="Write an archive, FILE or s3://BUCKET/KEY, instead of pushing to a registry.",
 )
 @click.option("--lock-output", type=OutputFile(), default="", help="Write a BundleLock of what was pushed.")
 @boolean("--oci-media-types", help="OCI media types; imgpkg can pull such a bundle but not copy it.")
@@ -123,16 +126,16 @@ def push_files(invocation: Invocation, /, registry: RegistryFlags, store: S3Opti
 @click.option("-b", "--bundle", default="", help="Bundle: REGISTRY/REPOSITORY:TAG or oci:PATH:TAG.")
 @click.option("-i", "--image", default="", help="Plain image.")
 @click.option("--lock", default="", help="BundleLock file.")
-@click.option("--tar", multiple=True, help="Archive to pull from (repeat it for volumes); -b or -i may say what.")
+@click.option("--tar", multiple=True, help="Archive to pull from (repeat it for volumes); -b or -i says which image.")
 @click.option(
     "-o",
     "--output",
     "folder",
     default=None,
     metavar="FOLDER",
-    help="Folder to put the files in; what was pulled there before goes.",
+    help="Folder for the files. It replaces what was pulled there before.",
 )
-@boolean("-r", "--recursive", help="Nested bundles, too.")
+@boolean("-r", "--recursive", help="Pull nested bundles, too.")
 @boolean("--image-is-bundle-check", default=True, help="With -i, refuse a bundle.")
 @boolean("--replace", help="Delete the output folder even when it wasn't made by a pull.")
 @flags_of(UnpackLimits, "limits")

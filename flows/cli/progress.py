@@ -235,7 +235,7 @@ def progress_flag(command: Any) -> Any:
         "progress_kind",
         type=click.Choice(["auto", "plain", "none"]),
         default="auto",
-        help="auto: on a terminal, and a line a minute elsewhere; plain: a line every five seconds.",
+        help="auto: bars on a terminal, and a line a minute elsewhere; plain: a line every five seconds.",
     )(command)
 
 
@@ -304,7 +304,7 @@ metrics_flag: Callable[[F], F] = click.option(
     type=OutputFile(folder=True),
     default="",
     envvar=METRICS_FILE,
-    help=f"Leave the run's numbers for Prometheus in this file or folder ({METRICS_FILE}); {PUSHGATEWAY} pushes them.",
+    help=f"Write the run's numbers for Prometheus to this file or folder ({METRICS_FILE}); {PUSHGATEWAY} pushes them.",
 )
 
 

@@ -57,7 +57,7 @@ _PLAN_LIMIT = 256 << 20
     "--grace",
     type=Age(),
     default=timedelta(0),
-    help="Delete only what was seen unwanted for so long, such as 7d. Since when is kept in the repository.",
+    help="Delete only what has been unwanted for this long, such as 7d. The repository itself keeps since when.",
 )
 @boolean("--plan", help="Say what would be deleted, and delete nothing. The default.")
 @click.option(

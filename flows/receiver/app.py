@@ -38,7 +38,7 @@ _log = logging.getLogger("transship.receiver")
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """`registries` by token; an empty host stands for all of them. Without any token everybody may send."""
+    """`registries` by token; an empty host stands for all of them. Without any token, all may send."""
 
     registries: tuple[tuple[str, str], ...] = ()
 
@@ -224,7 +224,7 @@ def serve(*, host: str, port: int, token: str, outbox: Outbox) -> None:
     """Listens until SIGTERM or Ctrl-C, and delivers what waits before it returns. `token` has one token a line, see
     Tokens.
 
-    Raises InvalidInput when everybody on the network could send, or when the address can't be listened on.
+    Raises InvalidInput when any program on the network could send, or when the address can't be listened on.
     """
     tokens = Tokens.parse(token)
     if not tokens and not _is_loopback(host):

@@ -56,7 +56,7 @@ def read_images_lock(source: Source, manifest: Manifest, read: BlobBytes = blob_
 
 
 def pushed_lock(data: bytes, bundle: str) -> ImagesLock:
-    """Returns the lock that came out of `bundle`. Raises InvalidManifest: whoever reads it can't mend it."""
+    """Returns the lock that came out of `bundle`. Raises InvalidManifest: its reader can't mend it."""
     try:
         return ImagesLock.from_yaml(data, f"{bundle} {LOCK_PATH}")
     except InvalidDocument as error:

@@ -1,6 +1,6 @@
 """Variables of the environment in a file of mirrors: `${NAME}` for the names that the file lists under `environment`.
 
-Whoever writes the file chooses the registries, and a registry reads the names that it is asked for. So a variable that
+The author of the file chooses the registries, and a registry reads the names that it is asked for. So a variable that
 may hold a login is used only where the machine lets mirrors decide that.
 """
 

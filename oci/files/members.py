@@ -30,7 +30,7 @@ _LAST_TIME = 1 << 40
 
 class Member(Struct, frozen=True):
     """`name` is as written, hostile parts included; `size` in bytes, `mtime` in nanoseconds since 1970; `kind` is the
-    type flag, one of the constants above for what everybody knows."""
+    type flag, one of the constants above for the usual kinds."""
 
     name: bytes
     kind: bytes

@@ -312,7 +312,7 @@ def _segments(name: bytes) -> list[bytes]:
 
 
 def _mode(stored: int) -> int:
-    """Returns what imgpkg gives a file: it stores the owner's bits only, and means them for everybody."""
+    """Returns what imgpkg gives a file: it stores the owner's bits only, and means them for all users."""
     mode = stored & 0o777
     return mode if mode & 0o077 else mode | mode >> 3 | mode >> 6
 

@@ -225,7 +225,7 @@ def check_consent(
         kinds = ",".join(sorted({kind for kind, _ in refused} | allowed))
         raise InvalidInput(
             f"the mirrors ask for what this machine didn't agree to: {'; '.join(text for _, text in refused[:10])}",
-            hint=f"set {CONSENT}={kinds} on this machine if whoever writes the mirrors may decide that",
+            hint=f"set {CONSENT}={kinds} on this machine if the author of the mirrors may decide that",
         )
 
 

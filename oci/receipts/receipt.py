@@ -178,7 +178,7 @@ def read_receipt(data: bytes, keys: Sequence[PublicKey], where: str) -> Relocati
         raise NotSigned(f"this is no signed receipt: {error}", store=where, operation=_PROVING, hint=hint) from error
     if not any(key.verifies(envelope.message, signature) for key in keys for signature in envelope.signatures):
         named = " or ".join(key.name for key in keys)
-        hint = "name the key of the one who signed it; a receipt that was changed has no valid signature"
+        hint = "name the key of its signer; a receipt that was changed has no valid signature"
         raise NotSigned(f"it isn't signed by {named}", store=where, operation=_PROVING, hint=hint)
     return _read_statement(envelope, where)
 

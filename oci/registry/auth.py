@@ -47,7 +47,7 @@ _NONE = Challenge("none")
 """For a repository that the token service of another one knows nothing of, and that hasn't asked for anything yet."""
 
 _ASSUMED = Challenge("basic")
-"""For a registry that asks nobody to log in, not even at `/v2/`. go-containerregistry sends Basic there as well."""
+"""For a registry that never asks for a login, not even at `/v2/`. go-containerregistry sends Basic there as well."""
 
 
 class TokenService(Protocol):

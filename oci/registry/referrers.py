@@ -111,7 +111,7 @@ def add_to_fallback(remote: Remote, manifest: Manifest, subject: Digest) -> None
         remote.learned.note(f"referrers in {remote.name.path} can't be listed: {tag} is read as a digest")
         return
     if not any(child.digest == manifest.digest for child in index.children):
-        message = f"{remote.name}:{tag} is being changed by somebody else all the time"
+        message = f"{remote.name}:{tag} is changed by another writer each time"
         refusal = remote.refused(PUT_MANIFEST, message, f"{remote.name}@{manifest.digest}")
         refusal.operation, refusal.retryable = "listing the manifest among the referrers of its subject", True
         raise refusal

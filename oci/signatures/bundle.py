@@ -31,7 +31,7 @@ PREDICATE_ANNOTATION = "dev.sigstore.bundle.predicateType"
 """The annotation in which cosign says which predicate an attached bundle has."""
 
 RECEIPT_TYPE = "urn:uuid:774e21f3-b0bf-400c-830b-31cdd8331154#transship-receipt-v1"
-"""The predicate type of receipts, in their first version (docs/reference/receipts.md). A UUID is nobody's domain (RFC
+"""The predicate type of receipts, in their first version (docs/reference/receipts.md). A UUID belongs to no domain (RFC
 9562); the fragment is for readers."""
 
 _EARLIER_TYPE = "https://transship.dev/receipt/v1"
@@ -177,7 +177,7 @@ def signature_of(sha256: str, key: SigningKey) -> bytes:
 def signed_sha256(data: bytes, key: PublicKey, location: str) -> str:
     """Returns the SHA-256, in hex, of which such a bundle says that the key has signed it. Raises NotSigned where it
     hasn't; `location` is the file's."""
-    operation, hint = "proving who signed it", f"name the key of the one who did, or {HOW_TO_SIGN}"
+    operation, hint = "proving who signed it", f"name the key of its signer, or {HOW_TO_SIGN}"
     try:
         content = message_signature_in(parse_object(data))
     except NoProof as error:

@@ -142,7 +142,7 @@ def _too_young(minimum: timedelta, age: timedelta | None, findings: _Findings) -
 
 
 def _as_named(image: Reference) -> Reference:
-    """As somebody asked for it: by its tag, or else by its digest."""
+    """The image as it was asked for: by its tag, or else by its digest."""
     return Reference(image.repository, image.tag, None if image.tag else image.digest)
 
 

@@ -69,7 +69,7 @@ class Proof(Struct, frozen=True, kw_only=True):
 
 
 class Signer(Protocol):
-    """Somebody whose signature a policy asks for. Of signers with the same fingerprint one is enough."""
+    """A person or program whose signature a policy asks for. Of signers with the same fingerprint one is enough."""
 
     @property
     def name(self) -> str: ...

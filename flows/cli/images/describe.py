@@ -37,7 +37,7 @@ class _OutputType(click.Choice):  # type: ignore[type-arg,unused-ignore]  # gene
     ),
 )
 @click.option("-b", "--bundle", default="", help="REGISTRY/REPOSITORY:TAG or oci:PATH:TAG.")
-@click.option("--tar", multiple=True, help="Archive to look into (repeat it for volumes); -b says what, if need be.")
+@click.option("--tar", multiple=True, help="Archive to look into (repeat it for volumes); -b says which bundle.")
 @concurrency_flag("Requests at a time")
 @click.option("-o", "--output-type", type=_OutputType(["text", "yaml"]), default="text", show_default=True)
 @boolean("--layers", default=True, help="Show the layers of each image.")

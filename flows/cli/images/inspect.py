@@ -36,8 +36,8 @@ _LINES = ("User", "WorkingDir", "Entrypoint", "Cmd", "ExposedPorts", "Volumes", 
     ),
 )
 @click.argument("reference", default="")
-@click.option("--tar", multiple=True, help="Archive to look into (repeat it for volumes); REFERENCE says what.")
-@words("--platform", "platforms", help="Of an index, these platforms only (repeatable).")
+@click.option("--tar", multiple=True, help="Archive to look into (repeat it for volumes); REFERENCE says which image.")
+@words("--platform", "platforms", help="Only these platforms of an index (repeatable).")
 @concurrency_flag("Requests at a time")
 @store_flags
 @registry_flags()

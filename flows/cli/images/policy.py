@@ -30,7 +30,9 @@ policy = group(
     ),
 )
 @click.argument("reference", metavar="REFERENCE")
-@click.option("--policy", default="", metavar="FILE", help="Our YAML, or policy.json as skopeo has it.")
+@click.option(
+    "--policy", default="", metavar="FILE", help="Policy file: transship's YAML, or policy.json as skopeo has it."
+)
 @click.option("--to", default="", metavar="REPOSITORY", help="Where the image is to go; by default where it is.")
 @boolean("--require-signatures", help="Refuse what the policy accepts without a signature, too.")
 @registry_flags()

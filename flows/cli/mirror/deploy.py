@@ -29,8 +29,8 @@ _HEADER = ("Outcome", "Kind", "Name", "Detail")
     name="deploy", cls=Verb, examples=("", "-f mirrors.yaml --work-pool transship", "--work-pool-type docker")
 )
 @file_flag
-@click.option("--work-pool", default="transship", show_default=True, help="Its workers run the mirrors.")
-@click.option("--work-pool-type", default="process", show_default=True, help="Of a pool that has to be made.")
+@click.option("--work-pool", default="transship", show_default=True, help="Work pool whose workers run the mirrors.")
+@click.option("--work-pool-type", default="process", show_default=True, help="Type of a pool that has to be made.")
 @click.option(
     "--job-template",
     default="",

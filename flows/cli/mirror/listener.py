@@ -1,6 +1,6 @@
 """What `mirror watch` answers over HTTP: that it lives, whether its mirrors are on time, and the numbers of their runs.
 
-Whoever reaches the port may ask, and nobody can hold it up: a connection has some seconds for its request and the
+Any client that reaches the port may ask, and none can hold it up: a connection has some seconds for its request and the
 answer together, however slowly it drips, and each address only some of the connections.
 """
 

@@ -68,7 +68,7 @@ def receiver(invocation: Invocation, /, **flags: Any) -> None:
 
 
 def _token(file: str) -> str:
-    """Never from a flag, which everybody on the machine sees."""
+    """Never from a flag, which all users of the machine see."""
     if not file:
         return os.environ.get(_TOKEN, "").strip()
     token = read_named(file, "reading the token file", limit=_TOKEN_LIMIT).decode("utf-8", "replace").strip()

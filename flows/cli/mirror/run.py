@@ -46,7 +46,7 @@ _RUNS = ("Mirror", "Copied", "In place", "Failed", "Sent", "Mounted", "Requests"
     type=Age(),
     default="25s",
     show_default=True,
-    help="After SIGTERM, images on their way get so long; then the report is written. 0 breaks them off.",
+    help="After SIGTERM, give images on their way this much time, then write the report. 0 breaks them off.",
 )
 @metrics_flag
 @progress_flag

@@ -50,14 +50,14 @@ Batch = Callable[[Sequence[Mirror], Callable[[MirrorReport], None]], None]
     type=Age(recurrence.SHORTEST, recurrence.LONGEST),
     default="1h",
     show_default=True,
-    help="For mirrors without a schedule of their own.",
+    help="Time between the starts of a mirror without a schedule of its own.",
 )
 @click.option(
     "--jitter",
     type=Age(most=recurrence.LONGEST),
     default="5s",
     show_default=True,
-    help="Begin up to so much later, at random.",
+    help="Begin each run up to this much later, at random.",
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=Number(0, 65535), default=8766, show_default=True, help="0 takes a free one.")

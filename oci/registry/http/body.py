@@ -100,7 +100,7 @@ class Response:
             self._remaining = 0
         elif coding:
             if coding != "chunked":
-                raise WireError(f"the body has the transfer coding {coding[:50]!r}, which nobody asked for")
+                raise WireError(f"the body has the transfer coding {coding[:50]!r}, which was not asked for")
             self._chunked, self._remaining = True, 0
         elif (length := headers.get("content-length")) is not None:
             self._remaining = _length(length)

@@ -70,7 +70,7 @@ class Connection:
             self._sock.close()
 
     def is_stale(self) -> bool:
-        """Did the peer close it while it was idle, or send what nobody asked for?"""
+        """Did the peer close it while it was idle, or send what was not asked for?"""
         return self._start < self._end or self._something_came(stale=True)
 
     def request(
