@@ -26,7 +26,7 @@ from tasks.artifacts.report import artifact_key, percent_shown
 from tasks.fleet.spread import Spread
 from tasks.mirror import MirrorRun, MirrorsRun, compare_mirror, make_recorder, record_mirror, report_mirror
 from tasks.mirror_fleet import MirrorWork, stays_here
-from tasks.run import TASK_RUN_LIMIT, running, together
+from tasks.run import TASK_RUN_LIMIT, errors_alone, running, together
 
 
 def run_name() -> str:
@@ -99,9 +99,10 @@ async def _carry(parameters: MirrorParameters, run: MirrorRun) -> None:
     spread = Spread(f"mirror {run.mirror.name}", MirrorWork(run, sent), parameters.fleet.for_mirror())
     images_together = max(1, -(-len(shared) // TASK_RUN_LIMIT))
     try:
-        await together(
-            spread.carry_out(shared, partial(carry_some, run), width=run.width, images_together=images_together)
-        )
+        with errors_alone():
+            async with spread.opened():
+                do = partial(carry_some, run)
+                await spread.carry_out(shared, do, width=run.width, images_together=images_together)
     finally:
         run.fleet = spread.decision.reason
     await carry_all(run, here)

@@ -11,7 +11,7 @@ from prefect.runtime import flow_run
 from flows.parameters import RelocateParameters
 from flows.parameters.forms import flat
 from flows.results import cancelled, completed, failed, reported_when_cancelled, run_alone
-from flows.shard import push_all, push_shared
+from flows.shard import pushing
 from flows.tarball import write_out
 from oci.errors import Incomplete
 from oci.output import check_outputs, to_dict, write_json
@@ -31,6 +31,7 @@ from tasks.relocate import (
     verify,
 )
 from tasks.run import running
+from tasks.shards import can_begin, stays_here
 
 
 def run_name() -> str:
@@ -86,15 +87,20 @@ async def _recorder(run: RelocationRun, parameters: RelocateParameters) -> Recor
 
 async def _copy(run: RelocationRun, parameters: RelocateParameters, recorder: Recorder | None) -> None:
     source = await resolve_bundle(parameters.kind.value, parameters.source)
-    await fetch_referenced_images(source)
-    if recorder is not None:
-        recorder.check(run.planned)
-    shown = run.source.reference if run.source else run.planned.source  # as asked for: a digest is wider than the page
-    async with progress_shown(run, shown):
-        if parameters.fleet is None:
-            await push_all(run, run.planned)
-        else:
-            await push_shared(run, parameters, parameters.fleet.for_relocation())
+    helpers = None if parameters.fleet is None else parameters.fleet.for_relocation()
+    plans_first = helpers is None or recorder is not None or not can_begin(run.whole_request)
+    if plans_first:
+        await fetch_referenced_images(source)
+        if recorder is not None:
+            recorder.check(run.planned)
+        run.fleet = "" if helpers is None else stays_here(run.planned)
+        helpers = None if run.fleet or not run.planned.to_transfer else helpers
+    async with pushing(run, parameters, helpers) as push:
+        if not plans_first:
+            await fetch_referenced_images(source)
+        # As asked for: a digest is wider than the page.
+        async with progress_shown(run, run.source.reference if run.source else run.planned.source):
+            await push()
     driver = await run.driver()
     driver.check_complete()
     for step in driver.closing_steps:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import cast
 
@@ -18,15 +19,18 @@ from flows.parameters.shard import ShardParameters
 from oci.digest import Digest
 from oci.errors import TransshipError
 from oci.relocation.plan import Plan
-from oci.relocation.shards import part_of
+from oci.relocation.shards import Preview, part_of
 from oci.relocation.transfer import FAILED, ImageOutcome
 from tasks.artifacts.report import artifact_key
 from tasks.fleet.heartbeat import heartbeats
 from tasks.fleet.spread import Helpers, Spread
 from tasks.fleet.taker import Taker
 from tasks.relocate import RelocationRun, batches, biggest_first, names_of, push_to_target_registry
-from tasks.run import TASK_RUN_LIMIT, running, together
-from tasks.shards import RelocationWork, open_shard, result_of, stays_here
+from tasks.run import errors_alone, running, together
+from tasks.shards import RelocationWork, open_shard, result_of
+
+_FOUND_EVERY = 1.0
+"""Seconds between two looks at what planning has found."""
 
 
 async def push_all(run: RelocationRun, plan: Plan) -> None:
@@ -44,25 +48,39 @@ async def push_all(run: RelocationRun, plan: Plan) -> None:
     await together(*(push(images) for images in batches(plan)))
 
 
-async def push_shared(run: RelocationRun, parameters: RelocateParameters, helpers: Helpers) -> None:
-    """Transfers the images of the run's plan, with helpers where that is faster; what only this run may write comes
-    last."""
-    plan = run.planned
-    run.fleet = stays_here(plan)
-    if run.fleet or not plan.to_transfer:
-        await push_all(run, plan)
+@asynccontextmanager
+async def pushing(
+    run: RelocationRun, parameters: RelocateParameters, helpers: Helpers | None
+) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """Gives what transfers the images of the run's plan: with helpers where that is faster. They may begin with what
+    planning finds, where that is done in the block. What only this run may write comes last."""
+    if helpers is None:
+        yield lambda: push_all(run, run.planned)
         return
-    images_together = max(1, -(-len(plan.to_transfer) // TASK_RUN_LIMIT))
-    sent = partial(ShardParameters.sent, parameters, images_together)
-    session = await run.session()
-    work = RelocationWork(run, session, sent, trusting=not parameters.how.repair)
-    spread = Spread(str(plan.destination), work, helpers)
-    images = [digest for digest in biggest_first(plan) if not plan.by_digest[digest].is_bundle]
+    sent = partial(ShardParameters.sent, parameters)
+    work = RelocationWork(run, await run.session(), sent, trusting=not parameters.how.repair)
+    spread: Spread[Digest] = Spread(run.destination, work, helpers)
+    loop = asyncio.get_running_loop()
+
+    def offer(part: Plan, share: float) -> None:
+        spread.offer(work.find(part, share), share)
+
+    def find(part: Plan, share: float) -> None:
+        loop.call_soon_threadsafe(offer, part, share)
+
+    async def push() -> None:
+        plan, together = run.planned, work.images_together
+        images = [digest for digest in biggest_first(plan) if not plan.by_digest[digest].is_bundle]
+        await spread.carry_out(images, partial(_push, run), width=run.width, images_together=together)
+        await push_all(run, part_of(plan, [image for image in plan.to_transfer if image.is_bundle]))
+
+    run.on_node = Preview(run.whole_request, find, every=_FOUND_EVERY).see
     try:
-        await together(spread.carry_out(images, partial(_push, run), width=run.width, images_together=images_together))
+        with errors_alone():
+            async with spread.opened():
+                yield push
     finally:
         run.fleet = spread.decision.reason
-    await push_all(run, part_of(plan, [image for image in plan.to_transfer if image.is_bundle]))
 
 
 async def _push(run: RelocationRun, images: list[Digest]) -> None:

@@ -21,6 +21,7 @@ from oci.meter import Receipt, RunMetrics, export_metrics
 from oci.reference import Reference
 from oci.registry.options import DEFAULT_CONCURRENCY
 from oci.relocation.plan import Plan
+from oci.relocation.planner import OnNode
 from oci.relocation.report import ArchiveFacts, ImageFailure, RelocationReport, report_of, short_subject
 from oci.relocation.request import RelocationRequest
 from oci.relocation.run import Published, Relocation, Step, Verify, result_lock
@@ -78,6 +79,8 @@ class RelocationRun(Run):
         self.request = order.request
         """The request, its source pinned to a digest once it is resolved."""
         self.plan = order.plan
+        self.on_node: OnNode | None = None
+        """Sees what planning finds."""
         self.source: Resolution | None = None
         self.outcomes: dict[Digest, ImageOutcome] = {}
         self.fleet = ""
@@ -126,7 +129,7 @@ class RelocationRun(Run):
 
     async def make_plan(self) -> Plan:
         driver = await self.driver()
-        self.plan = await self.in_thread(driver.make_plan)
+        self.plan = await self.in_thread(driver.make_plan, self.on_node)
         return self.plan
 
     async def transfer(self, digest: Digest) -> ImageOutcome:
@@ -160,10 +163,10 @@ class RelocationRun(Run):
         return self.report_with(None)
 
     def report_with(self, archive: ArchiveFacts | None) -> RelocationReport:
-        source = self.order.request.source_text if self.order.request else self.planned.source
+        whole_source = self.order.request.source_text if self.order.request else self.planned.source
         return report_of(
-            source=self.source.reference if self.source else source,
-            destination=str(self.order.request.destination if self.order.request else self.planned.destination),
+            source=self.source.reference if self.source else whole_source,
+            destination=self.destination,
             what=self.source.what if self.source else "",
             digest=self.source.digest if self.source else "",
             plan=self.plan,
@@ -226,12 +229,12 @@ async def fetch_referenced_images(source: Resolution) -> None:
     plan = await run.make_plan()
     session = await run.session()
     for image in plan.images:
-        if image.present:
+        before = run.outcomes.get(image.digest)
+        if image.present and not (before and before.status == DONE):  # helpers may have brought it meanwhile
             run.outcomes[image.digest] = transfer_image(session, plan, image.digest)
     if plan.to_transfer:
         await run.limit(limits_of(plan.destination, *{image.store for image in plan.to_transfer}))
-    log = get_run_logger()
-    log.info(
+    get_run_logger().info(
         "%s in %s, %d of them to copy: %s in %s",
         counted(sum(1 for _ in plan.images), "image"),
         source.reference,
@@ -240,7 +243,7 @@ async def fetch_referenced_images(source: Resolution) -> None:
         counted(len(plan.blobs), "blob"),
     )
     for failure in plan.failures:
-        log.warning("can't be read: %s", PartFailed(failure.message, subject=failure.subject))
+        get_run_logger().warning("can't be read: %s", PartFailed(failure.message, subject=failure.subject))
 
 
 def push_name(parameters: dict[str, Any]) -> str:

@@ -7,9 +7,9 @@ run that is retried elsewhere opens a new session, because only the destination 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar, copy_context
 from functools import partial
 from typing import Any, ParamSpec, TypeAlias, TypeVar
@@ -137,10 +137,17 @@ def current(kind: type[R]) -> R:
 
 async def together(*work: Coroutine[Any, Any, T]) -> list[T]:
     """Awaits all of it. The first error cancels the rest and is raised by itself."""
-    try:
+    with errors_alone():
         async with asyncio.TaskGroup() as group:
             begun = [group.create_task(coroutine) for coroutine in work]
-        return [task.result() for task in begun]
+    return [task.result() for task in begun]
+
+
+@contextmanager
+def errors_alone() -> Iterator[None]:
+    """Raises, of a group of errors of the block, the one that Prefect has to see."""
+    try:
+        yield
     except BaseExceptionGroup as group_of_errors:
         raise the_error(group_of_errors) from None
 

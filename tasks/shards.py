@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
+import math
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -15,41 +15,80 @@ from msgspec.structs import replace
 from prefect.logging import get_run_logger
 
 from oci.descriptor import parse_json
-from oci.digest import Digest
-from oci.errors import InvalidDocument, StoreError
+from oci.digest import Digest, Verifier, parse_digest
+from oci.errors import InvalidDocument, StoreError, TransshipError
+from oci.relocation.fanout import SMALL
 from oci.relocation.plan import Plan, PlannedManifest
+from oci.relocation.request import RelocationRequest
 from oci.relocation.session import Session
-from oci.relocation.shards import Weights, cut, local_stores, part_of, with_present_marked
+from oci.relocation.shards import Preview, Weights, cut, joined, local_stores, part_of, weight_of, with_present_marked
 from oci.relocation.transfer import DONE, ImageOutcome, failure
 from oci.units import show_size
 from tasks.access import access_was_given
 from tasks.fleet.limits import limits_of
 from tasks.fleet.queue import ShardQueue, ShardResult
 from tasks.relocate import RelocationRun
+from tasks.run import TASK_RUN_LIMIT
 
 _LONGEST = 64 << 20
 """Bytes of a plan that a helper unpacks, at the most."""
 
-HelperParameters = Callable[[ShardQueue], Mapping[str, Any]]
+_SMALL = 16 << 10
+"""Bytes of a blob that travels with a shard, at the most: a config that planning has read."""
+_SMALL_IN_ALL = 2 << 20
+"""Bytes of all such blobs of a shard, at the most."""
+
+HelperParameters = Callable[[int, ShardQueue], Mapping[str, Any]]
+"""Makes the parameters of a helper from the images of a task run and the queue."""
 
 
-def pack(session: Session, shard: Plan) -> str:
-    """Returns a plan as short text: with the manifests that planning has read, so that nobody reads them again."""
-    manifests = tuple(_with_text(session, manifest) for manifest in shard.manifests)
-    body = json.dumps(replace(shard, manifests=manifests).to_dict(), separators=(",", ":"))
-    return base64.b64encode(zlib.compress(body.encode(), 6)).decode()
+class Shard(msgspec.Struct, frozen=True):
+    """A plan, and small blobs of it that planning has read, so that no other run reads them again."""
+
+    plan: Plan
+    blobs: Mapping[Digest, bytes] = {}
+
+    @classmethod
+    def of(cls, session: Session, plan: Plan) -> Shard:
+        blobs: dict[Digest, bytes] = {}
+        total = 0
+        for blob in reversed(plan.blobs):  # the small ones are last
+            data = session.cache.get(blob.digest) if blob.size <= _SMALL else None
+            total += len(data or b"")
+            if total > _SMALL_IN_ALL:
+                break
+            if data:
+                blobs[blob.digest] = data
+        manifests = tuple(_with_text(session, manifest) for manifest in plan.manifests)
+        return cls(replace(plan, manifests=manifests), blobs)
+
+    def pack(self) -> str:
+        """Returns it as short text."""
+        blobs = {digest: base64.b64encode(data).decode() for digest, data in self.blobs.items()}
+        body = json.dumps({"plan": self.plan.to_dict(), "blobs": blobs}, separators=(",", ":"))
+        return base64.b64encode(zlib.compress(body.encode(), 6)).decode()
+
+    @classmethod
+    def unpack(cls, text: str) -> Shard:
+        """Returns the inverse of `pack`; blobs are judged by their digests. Raises InvalidDocument."""
+        try:
+            inflate = zlib.decompressobj()
+            body = inflate.decompress(base64.b64decode(text, validate=True), _LONGEST)
+            if inflate.unconsumed_tail:
+                raise InvalidDocument(f"a shard is longer than {_LONGEST} bytes")
+            read = parse_json(body)
+            return cls(Plan.from_dict(read["plan"]), dict(map(_blob, read["blobs"].items())))
+        except (zlib.error, ValueError, TypeError, KeyError, AttributeError, RecursionError, TransshipError) as error:
+            raise InvalidDocument(f"not a shard of a relocation: {error}") from error
 
 
-def unpack(text: str) -> Plan:
-    """Returns the inverse of `pack`. Raises InvalidDocument."""
-    try:
-        inflate = zlib.decompressobj()
-        body = inflate.decompress(base64.b64decode(text, validate=True), _LONGEST)
-        if inflate.unconsumed_tail:
-            raise InvalidDocument(f"a shard is longer than {_LONGEST} bytes")
-        return Plan.from_dict(parse_json(body))
-    except (binascii.Error, zlib.error, ValueError, RecursionError) as error:
-        raise InvalidDocument(f"not a shard of a relocation: {error}") from error
+def _blob(entry: tuple[str, str]) -> tuple[Digest, bytes]:
+    """Raises InvalidReference, ValueError or IntegrityError for what isn't a digest and its bytes."""
+    digest, data = parse_digest(entry[0]), base64.b64decode(entry[1], validate=True)
+    verifier = Verifier(digest, len(data))
+    verifier.update(data)
+    verifier.finish()
+    return digest, data
 
 
 def _with_text(session: Session, manifest: PlannedManifest) -> PlannedManifest:
@@ -69,9 +108,12 @@ def result_of(run: RelocationRun, images: Sequence[Digest]) -> str:
 async def open_shard(run: RelocationRun, text: str, *, ask: bool) -> list[Digest]:
     """Adds a shard to the run of a helper, and returns its images, biggest first. With `ask`, the destination is asked
     which of them it has by now."""
-    shard = unpack(text)
+    session, opened = await run.session(), Shard.unpack(text)
+    for digest, data in opened.blobs.items():
+        session.cache.put(digest, data)
+    shard = opened.plan
     if ask:
-        shard = await run.in_thread(with_present_marked, await run.session(), shard)
+        shard = await run.in_thread(with_present_marked, session, shard)
     if run.plan is None:
         await run.limit(limits_of(shard.destination, *{image.store for image in shard.to_transfer}))
     run.add(shard)
@@ -80,6 +122,11 @@ async def open_shard(run: RelocationRun, text: str, *, ask: bool) -> list[Digest
         if image.present:
             run.outcomes[image.digest] = _outcome_of(image)
     return [image.digest for image in sorted(shard.to_transfer, key=lambda image: -shard.bytes_below(image))]
+
+
+def can_begin(request: RelocationRequest) -> bool:
+    """Says whether helpers may begin while the plan of a relocation is made."""
+    return Preview.is_possible(request) and not access_was_given()
 
 
 def stays_here(plan: Plan) -> str:
@@ -101,32 +148,70 @@ class RelocationWork:
         self._session = session
         self._parameters = parameters
         self._trusting = trusting
-        self._weights = Weights(run.planned)
+        self._partial: Plan | None = None
+        self._share_found = 1.0
+        self._weights: Weights | None = None
         self._moving: tuple[float, Mapping[Digest, int]] = (0.0, {})
         """When `busy` was last called, and what was on its way then."""
+        self._early_blobs: set[Digest] = set()
+        """Big blobs of the images that helpers could have before all was planned."""
+        self._early_images: set[Digest] = set()
+        """Those images."""
+
+    @property
+    def _plan(self) -> Plan:
+        """What is planned so far."""
+        plan = self._run.plan or self._partial
+        if plan is None:
+            raise RuntimeError("no image was found yet")
+        return plan
+
+    def find(self, part: Plan, share: float) -> list[Digest]:
+        """Takes in what planning has found, `share` of all with what it found before. Returns the images that helpers
+        can have at once: those that share a big blob with earlier ones are cut when all is known, so that the blob
+        isn't sent once for each helper."""
+        self._partial = part if self._partial is None else joined(self._partial, part)
+        self._share_found = share
+        images = [image for image in part.to_transfer if self._early_blobs.isdisjoint(_big_blobs(part, [image]))]
+        self._early_blobs.update(_big_blobs(part, images))
+        self._early_images.update(image.digest for image in images)
+        return [image.digest for image in images]
+
+    @property
+    def images_together(self) -> int:
+        """Images of a task run, of which there are TASK_RUN_LIMIT at most."""
+        share = 1.0 if self._run.plan else self._share_found
+        return max(1, math.ceil(len(self._plan.to_transfer) / share / TASK_RUN_LIMIT))
 
     def progress(self) -> float:
-        return float(self._weights.of_work(self._run.receipt(), self._session.moving))
+        return float(weight_of(self._run.receipt(), self._session.moving))
 
     def weight(self, units: Sequence[Digest]) -> float:
+        if not units:
+            return 0.0
+        if self._weights is None or self._weights.plan is not self._plan:
+            self._weights = Weights(self._plan)
         return float(self._weights.of_images(units, moved=self._session.moved.copy()))
 
     def busy(self) -> float:
         now, moving = time.monotonic(), self._session.moving.copy()
         (then, before), self._moving = self._moving, (now, moving)
-        return self._weights.seconds_left(moving, before, now - then)
+        return self._weights.seconds_left(moving, before, now - then) if self._weights else 0.0
 
     def cut(self, units: Sequence[Digest], *, workers: int, least: float) -> list[list[Digest]]:
-        plan = self._run.planned
+        plan = self._plan
         return cut(plan, [plan.by_digest[digest] for digest in units], workers=workers, least=least)
 
     def pack(self, units: Sequence[Digest], *, again: bool) -> str:
-        plan = self._run.planned
-        shard = part_of(plan, [plan.by_digest[digest] for digest in units])
-        return pack(self._session, replace(shard, fresh=shard.fresh and not again))
+        plan = self._plan
+        images = [plan.by_digest[digest] for digest in units]
+        is_early = self._early_images.issuperset(units)
+        is_asked = again or (not is_early and not self._early_blobs.isdisjoint(_big_blobs(plan, images)))
+        shard = part_of(plan, images)
+        return Shard.of(self._session, replace(shard, fresh=shard.fresh and not is_asked)).pack()
 
     def parameters(self, queue: ShardQueue) -> Mapping[str, Any]:
-        return self._parameters(queue)
+        return self._parameters(self.images_together, queue)
 
     def note(self, helper: str, text: str) -> None:
         reported = msgspec.json.decode(text, type=ShardResult[ImageOutcome])
@@ -135,7 +220,7 @@ class RelocationWork:
     async def remaining(self, units: Sequence[Digest]) -> list[Digest]:
         if not self._trusting:
             return list(units)
-        plan = self._run.planned
+        plan = self._plan
         shard = part_of(plan, [plan.by_digest[digest] for digest in units])
         marked = await self._run.in_thread(with_present_marked, self._session, shard)
         missing = {image.digest for image in marked.to_transfer}
@@ -146,7 +231,7 @@ class RelocationWork:
         return [digest for digest in units if digest in missing]
 
     def fail(self, units: Sequence[Digest], reason: str) -> None:
-        plan = self._run.planned
+        plan = self._plan
         for digest in units:
             error = StoreError(
                 f"was not copied: {reason}",
@@ -156,6 +241,11 @@ class RelocationWork:
                 retryable=True,
             )
             self._run.outcomes[digest] = failure(plan.by_digest[digest], error)
+
+
+def _big_blobs(plan: Plan, images: Iterable[PlannedManifest]) -> set[Digest]:
+    blobs = {blob for image in images for manifest in plan.below(image) for blob in manifest.blobs}
+    return {digest for digest in blobs if plan.blob_by_digest[digest].size > SMALL}
 
 
 def _outcome_of(image: PlannedManifest) -> ImageOutcome:

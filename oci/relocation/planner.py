@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import TypeAlias
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -17,16 +19,7 @@ from oci.errors import Denied, InvalidInput, InvalidManifest, NotFound, Unauthor
 from oci.manifest import NESTING_LIMIT, Manifest, parse_manifest
 from oci.output import check_destination
 from oci.reference import Reference, Repository, StoreName
-from oci.relocation.plan import (
-    Entry,
-    Node,
-    Plan,
-    PlannedBlob,
-    PlannedBundle,
-    PlannedManifest,
-    Role,
-    Roots,
-)
+from oci.relocation.plan import Entry, Node, Plan, PlannedBlob, PlannedBundle, PlannedManifest, Role, Roots
 from oci.relocation.request import NameRule, RelocationRequest, readable_names
 from oci.relocation.session import Session
 from oci.relocation.verify import admitted
@@ -61,7 +54,17 @@ def resolve(session: Session, request: RelocationRequest) -> Roots:
     return _single(session, reference, tags, bundle=bool(request.bundle))
 
 
-def make_plan(session: Session, request: RelocationRequest, *, snapshot: Snapshot | None = None) -> Plan:
+OnNode: TypeAlias = Callable[[bool, Node, int], None]
+"""Gets what planning finds, in its thread: is the destination fresh, a node, how many nodes are known to come."""
+
+
+def make_plan(
+    session: Session,
+    request: RelocationRequest,
+    *,
+    snapshot: Snapshot | None = None,
+    on_node: OnNode | None = None,
+) -> Plan:
     """Walks the source and asks the destination what it has. Nothing is written.
 
     Raises when the root can't be read or isn't what was asked for. Any other part that can't be read is a failure in
@@ -92,7 +95,7 @@ def make_plan(session: Session, request: RelocationRequest, *, snapshot: Snapsho
         foreign_layers=request.include_non_distributable,
         attachments=bool(request.wanted_artifacts),
     )
-    walk.run(roots.entries)
+    walk.run(roots.entries, partial(on_node, fresh) if on_node else None)
     _check_kinds(roots, walk, request, destination)
     attaching = Attaching(session, destination, request.wanted_artifacts, listed=snapshot.listed if snapshot else {})
     if request.wanted_artifacts:
@@ -100,7 +103,7 @@ def make_plan(session: Session, request: RelocationRequest, *, snapshot: Snapsho
     counted = [] if request.archive else [node for node in walk.nodes.values() if _is_counted(node, roots)]
     attached_left = attaching.count_left(counted, ask=snapshot is None and bool(request.image))
     _name_images(session, destination, walk, request)
-    nodes = _children_first(walk.nodes)
+    nodes = children_first(walk.nodes)
     mounted: Mapping[Digest, Repository] = {}
     if request.archive:
         from oci.relocation.archive_source import require_missing_blobs  # noqa: PLC0415 - for archives only
@@ -111,9 +114,9 @@ def make_plan(session: Session, request: RelocationRequest, *, snapshot: Snapsho
         destination=request.destination,
         root=None if roots.is_list else roots.entries[0].digest,
         manifests=tuple(
-            _planned(node, tags if node.role is Role.ROOT else node.tags, rewritten, request) for node in nodes
+            planned_manifest(node, request, tags if node.role is Role.ROOT else node.tags, rewritten) for node in nodes
         ),
-        blobs=_blobs(nodes, mounted),
+        blobs=planned_blobs(nodes, mounted),
         bundles=tuple(_locations(node, walk.nodes) for node in nodes if node.listed is not None),
         failures=(*refused, *walk.failures, *attaching.failures),
         skipped_layers=tuple((node.digest, layer) for node in nodes for layer in node.skipped_layers),
@@ -242,7 +245,7 @@ def _name_images(session: Session, destination: Source, walk: Walk, request: Rel
             walk.nodes[digest].tags += (tag,)
 
 
-def _children_first(nodes: Mapping[Digest, Node]) -> list[Node]:
+def children_first(nodes: Mapping[Digest, Node]) -> list[Node]:
     """Returns every node after all that it lists; roots last. Independent of the order in which answers came."""
     ordered: dict[Digest, Node] = {}
 
@@ -261,8 +264,8 @@ def _children_first(nodes: Mapping[Digest, Node]) -> list[Node]:
     return list(ordered.values())
 
 
-def _planned(
-    node: Node, tags: Sequence[str], rewritten: Mapping[Digest, Manifest], request: RelocationRequest
+def planned_manifest(
+    node: Node, request: RelocationRequest, tags: Sequence[str], rewritten: Mapping[Digest, Manifest]
 ) -> PlannedManifest:
     index = rewritten.get(node.digest)
     return PlannedManifest(
@@ -296,7 +299,7 @@ def _keep_alive(node: Node, request: RelocationRequest, *, tagged: bool) -> str:
     return tagnames.repo_based(str(origin or f"{node.store}@{node.digest}"), node.digest)
 
 
-def _blobs(nodes: Iterable[Node], mounted: Mapping[Digest, Repository]) -> tuple[PlannedBlob, ...]:
+def planned_blobs(nodes: Iterable[Node], mounted: Mapping[Digest, Repository]) -> tuple[PlannedBlob, ...]:
     """Returns each blob once, with the stores it is read from: those of its images, or the repository to mount it
     from."""
     stores: dict[Digest, dict[StoreName, None]] = {}

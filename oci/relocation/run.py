@@ -21,7 +21,7 @@ from oci.errors import Incomplete, InvalidInput, NotFound, NotTrusted, PartFaile
 from oci.meter import Receipt, unheard
 from oci.reference import Reference
 from oci.relocation.plan import Plan, PlannedBundle, PlannedManifest, Role
-from oci.relocation.planner import Snapshot, make_plan
+from oci.relocation.planner import OnNode, Snapshot, make_plan
 from oci.relocation.request import RelocationRequest
 from oci.relocation.session import Session
 from oci.relocation.transfer import (
@@ -134,12 +134,12 @@ class Relocation:
             raise InvalidInput("this relocation has no plan yet")
         return self._plan
 
-    def make_plan(self) -> Plan:
+    def make_plan(self, on_node: OnNode | None = None) -> Plan:
         """Asks the source and the destination, and writes nothing. Keeps a plan that was given or made before."""
         if self._plan is None:
             if self.request is None:
                 raise InvalidInput("this relocation has neither a request nor a plan")
-            self._plan = make_plan(self.session, self.request, snapshot=self._snapshot)
+            self._plan = make_plan(self.session, self.request, snapshot=self._snapshot, on_node=on_node)
         return self._plan
 
     def transfer(self, digest: Digest) -> ImageOutcome:

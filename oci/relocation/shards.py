@@ -1,9 +1,11 @@
-"""Cutting a plan into shards: lists of its images, which other machines can carry out as plans of their own."""
+"""Cutting a plan into shards: lists of its images, which other machines can carry out as plans of their own, and those
+that planning has found whole before it has found all."""
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
 
 from msgspec import Struct
@@ -12,7 +14,9 @@ from msgspec.structs import replace
 from oci.digest import Digest
 from oci.meter import Receipt
 from oci.relocation.fanout import SMALL
-from oci.relocation.plan import Plan, PlannedManifest, Role
+from oci.relocation.plan import Node, Plan, PlannedManifest, Role
+from oci.relocation.planner import children_first, planned_blobs, planned_manifest
+from oci.relocation.request import RelocationRequest
 from oci.relocation.session import Session
 
 _REQUEST = 256 << 10
@@ -21,8 +25,13 @@ _MOST_IMAGES = 500
 """In a shard: it is packed, sent and answered for as a whole."""
 
 
+def weight_of(receipt: Receipt, moving: Mapping[Digest, int]) -> int:
+    """Returns the weight of what was done. `moving` maps each blob that is being sent to its bytes read so far."""
+    return receipt.bytes_moved + sum(list(moving.values())) + _REQUEST * receipt.total_requests
+
+
 class Weights:
-    """What images weigh, and what a run has moved, in one unit: bytes, with each request counted as some more."""
+    """What images weigh: bytes, with each request counted as some more."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -37,10 +46,6 @@ class Weights:
 
     def of_parts(self, parts: Iterable[Digest]) -> int:
         return sum(self._weights[part] for part in parts)
-
-    def of_work(self, receipt: Receipt, moving: Mapping[Digest, int]) -> int:
-        """Returns the weight of what was done. `moving` maps each blob that is being sent to its bytes read so far."""
-        return receipt.bytes_moved + sum(list(moving.values())) + _REQUEST * receipt.total_requests
 
     def seconds_left(self, moving: Mapping[Digest, int], before: Mapping[Digest, int], seconds: float) -> float:
         """Returns how long the slowest blob on its way takes yet, 0 where none is known to move. Both map blobs to the
@@ -142,6 +147,85 @@ def with_present_marked(session: Session, plan: Plan) -> Plan:
         ),
         fresh=False,
     )
+
+
+class Preview:
+    """What planning has found so far: images that other machines can transfer while it goes on."""
+
+    def __init__(self, request: RelocationRequest, give: Callable[[Plan, float], None], *, every: float) -> None:
+        """`give` gets, at most every so many seconds and in the thread that plans, a plan of the images that were found
+        since, and the share of all nodes that was looked at, over 0 and up to 1, as far as that is known."""
+        self._request = request
+        self._give = give
+        self._every = every
+        self._last_time = time.monotonic()
+        self._nodes: dict[Digest, Node] = {}
+        self._missing: dict[Digest, set[Digest]] = {}
+        """Of an image, what is below it and was not found yet."""
+        self._awaited: dict[Digest, list[Node]] = defaultdict(list)
+        """The images that each such digest belongs to."""
+        self._whole: list[Node] = []
+        self._has_root = False
+        self._ended = False
+
+    @staticmethod
+    def is_possible(request: RelocationRequest) -> bool:
+        """Says whether a request has images that are known to be right before all are: those that a bundle or a lock
+        lists, from registry to registry."""
+        if request.archive or request.image or request.platforms or request.destination.is_local:
+            return False
+        return not (request.bundle and request.reference.repository.is_local)
+
+    def see(self, fresh: bool, node: Node, to_come: int) -> None:
+        is_new = node.digest not in self._nodes  # a plan may be made again
+        self._nodes[node.digest] = node
+        self._has_root = self._has_root or node.role is Role.ROOT
+        if node.is_bundle and not self._has_root:
+            self._ended = True  # a lock that lists a bundle is refused as a whole
+        images = self._awaited.pop(node.digest, [])
+        if is_new and node.role is Role.LISTED and not node.present and not node.is_bundle:
+            self._missing[node.digest] = {node.digest}
+            images.append(node)
+        for image in images:
+            self._look_below(image, node)
+        if self._whole and not self._ended and time.monotonic() - self._last_time >= self._every:
+            self._give(self._part(fresh), len(self._nodes) / (len(self._nodes) + to_come))
+            self._whole, self._last_time = [], time.monotonic()
+
+    def _look_below(self, image: Node, node: Node) -> None:
+        missing = self._missing[image.digest]
+        missing.discard(node.digest)
+        for child in self._below(node):
+            if child not in self._nodes and child not in missing:
+                missing.add(child)
+                self._awaited[child].append(image)
+        if not missing:
+            del self._missing[image.digest]
+            self._whole.append(image)
+
+    def _below(self, node: Node) -> Iterable[Digest]:
+        """Yields the digests below a node, as far as that is known, each once."""
+        below, unvisited = {node.digest}, [node]
+        while unvisited:
+            for child in unvisited.pop().children:
+                if child not in below:
+                    below.add(child)
+                    yield child
+                    if child in self._nodes:
+                        unvisited.append(self._nodes[child])
+
+    def _part(self, fresh: bool) -> Plan:
+        digests = {digest for image in self._whole for digest in (image.digest, *self._below(image))}
+        nodes = children_first({digest: self._nodes[digest] for digest in digests})
+        return Plan(
+            source=self._request.source_text,
+            destination=self._request.destination,
+            root=None,
+            manifests=tuple(planned_manifest(node, self._request, node.tags, {}) for node in nodes),
+            blobs=planned_blobs(nodes, {}),
+            fresh=fresh,
+            repair=self._request.repair,
+        )
 
 
 class _Group(Struct):

@@ -7,7 +7,7 @@ stands for its own files only. For what it lists stands its locations image, whi
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 
 from oci.bundle import reader, tagnames
@@ -68,17 +68,20 @@ class Walk:
         self._unreachable: set[str] = set()
         """Registries that couldn't be reached: asked last from then on."""
 
-    def run(self, roots: Iterable[Entry]) -> None:
-        """Walks level by level, so that no thread waits for another thread of the same pool."""
+    def run(self, roots: Iterable[Entry], on_node: Callable[[Node, int], None] | None = None) -> None:
+        """Walks level by level, so that no thread waits for another thread of the same pool. `on_node` gets each node,
+        and how many entries are still to be looked at, as far as that is known."""
         level = self._distinct(roots)
         while level:
             self._session.cancel.check()
             below: list[Entry] = []
             visits = self._session.workers.map(self._visit_or_note_failure, level)
-            for entry, (node, more) in zip(level, visits, strict=True):
+            for number, (entry, (node, more)) in enumerate(zip(level, visits, strict=True), 1):
                 if node is not None:
                     self.nodes[entry.digest] = node
                     below.extend(more)
+                    if on_node is not None:
+                        on_node(node, len(level) - number + len(below))
             level = self._distinct(below)
 
     def _distinct(self, entries: Iterable[Entry]) -> list[Entry]:

@@ -3,7 +3,7 @@
 It stands in the inputs of the flow run that made it: `NAME-shard-7` is the text of shard 7, `NAME-news-user-7` the flow
 run that works on it, `NAME-news-result-7` what has become of it. The Prefect server gives an input to the first who
 makes it and answers 409 to all others, so that no shard is taken twice. Numbers have no gaps: the first that isn't
-there is the end.
+there is the end, but for a queue that grows while its run still plans: that has a shard without work at its end.
 
 A shard costs five requests: it is put in, found free, read, claimed and answered for. What the run that has the queue
 wants to know of all shards is one request.
@@ -35,15 +35,21 @@ _NEWS = "news"
 _PAGE = 200
 _PATIENCE = 300.0
 _PAUSE = 2.0
+_WAIT = 120.0
+"""Seconds that a helper waits for a shard: after that, the run that plans may be gone."""
+NO_WORK = "-"
+"""The text of the shard at the end of a queue that grew."""
 _MISSING, _CONFLICT, _SERVER_TROUBLE = 404, 409, 500
 
 
 class ShardQueue:
     """Used as a context manager by one flow run, `user`. `run` is the flow run that has the inputs."""
 
-    def __init__(self, run: UUID, name: str, *, user: str) -> None:
-        """`name` has letters, digits and dashes: a run that is retried makes a queue of another name."""
+    def __init__(self, run: UUID, name: str, *, user: str, grows: bool = False) -> None:
+        """`name` has letters, digits and dashes: a run that is retried makes a queue of another name. A queue that
+        `grows` has come to its end where `end` was called."""
         self.run = run
+        self.grows = grows
         self.name = name
         self.user = user
         self._open = AsyncExitStack()
@@ -52,6 +58,8 @@ class ShardQueue:
         """Shards that this run has put in."""
         self._inputs: dict[str, dict[int, str]] = {_USER: {}, _RESULT: {}}
         self._mine: set[int] = set()
+        self._end: int | None = None
+        """The number of the shard without work."""
 
     async def __aenter__(self) -> Self:
         self._client = await self._open.enter_async_context(get_client())
@@ -66,32 +74,46 @@ class ShardQueue:
         await self._make(_SHARD, self.size, text)
         self.size += 1
 
+    async def end(self) -> None:
+        """Says that a queue that grew does so no more, but for what is put back."""
+        if self.grows and self._end is None:
+            self._end = self.size
+            await self.put(NO_WORK)
+
     async def take(self) -> tuple[int, str] | None:
         """Returns the number and the text of the first shard that no run works on, which is this run's then; None when
-        there is none. What this run took before it was started again is taken once more."""
+        there is none, in a queue that grows after _WAIT seconds. What this run took before it was started again is
+        taken once more."""
         await self._look(_USER)
         if self.user in self.users.values() and not self._mine:
             await self._look(_RESULT)
-        number = 0
+        number, until = 0, time.monotonic() + _WAIT
         while True:
             user = self.users.get(number)
-            if user is not None and (user != self.user or number in self._mine or number in self.results):
+            is_taken = user is not None and (user != self.user or number in self._mine or number in self.results)
+            if is_taken or number == self._end:
                 number += 1
                 continue
             text = await self._read(number)
             if text is None:
-                return None
-            if user is not None or await self._claim(number):
+                if not self.grows or self._end is not None or time.monotonic() > until:
+                    return None
+                await asyncio.sleep(_PAUSE)
+            elif text == NO_WORK:
+                self._end = number
+            elif user is not None or await self._claim(number):
                 self._mine.add(number)
                 return number, text
-            number += 1
+            else:
+                number += 1
 
     async def take_back(self) -> int | None:
         """Returns the number of the first shard that no run works on, for the run that has put it in: it knows how many
         there are, and what is in each. No request is made when all of them were seen to be taken."""
-        if len(self.users) < self.size:
+        shards = [number for number in range(self.size) if number != self._end]
+        if len(self.users) < len(shards):
             await self._look(_USER)
-        for number in range(self.size):
+        for number in shards:
             if number not in self.users and await self._claim(number):
                 return number
         return None

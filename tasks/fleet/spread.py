@@ -2,17 +2,18 @@
 
 The run begins at once. When its pace shows that helpers would save time, it puts what it has not begun into a queue of
 shards, the big ones first and small ones last, and starts helpers: flow runs that take shards until there are none. It
-goes on, and takes from the queue as well. Helpers that come too late find nothing to do; the shards of one that is lost
-go back into the queue, in halves. So nothing waits for a helper, and nothing is lost with one; where the Prefect server
-refuses shards or helpers, or no worker takes them, the run does all of it.
+goes on, and takes from the queue as well. While it still plans, the queue grows by what planning has found. Helpers
+that come too late find nothing to do; the shards of one that is lost go back into the queue, in halves. So nothing
+waits for a helper, and nothing is lost with one; where the Prefect server refuses shards or helpers, or no worker takes
+them, the run does all of it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import UUID, uuid4
@@ -99,34 +100,70 @@ class Spread(Feed[Unit]):
         """Shards that were done, taken by this run, or put back in halves."""
         self._refused: list[Unit] = []
         """What the Prefect server didn't take as shards, and this run hasn't begun."""
+        self._whole = asyncio.Event()
+        """Set when all units are there."""
+        self._offered: list[Unit] = []
+        """Units that are there before all are."""
+        self._away: set[Unit] = set()
+        """Those of them that were put into the queue."""
+        self._share_found = 1.0
+        self._began, self._done_before = time.monotonic(), 0.0
+        """When that began of which the pace is measured, and what was done by then."""
         self._closed = False  # the queue takes no more
         self._refusals = 0
         self._idle = asyncio.Event()  # set while this run waits for what helpers do
         self._over = False
 
-    async def carry_out(self, units: Sequence[Unit], do: Do[Unit], *, width: int, images_together: int = 1) -> None:
-        """Does all units, here and elsewhere: here by `width` calls of `do` at a time, each for at least
-        `images_together` units as far as a shard has them.
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """Looks for helpers while the block plans, offering what it finds, and then carries out all of it.
 
         Raises InvalidInput when there is no deployment for helpers."""
         run = flow_run.id
         if run is None:
             raise RuntimeError("work is shared inside a flow run")
         deployment = await find_deployment(self._helpers.fleet.deployment)
-        self._width, self._least_together = width, images_together
-        self._begin(BEGUN, units)
         queue = ShardQueue(UUID(run), f"shards-{uuid4().hex[:8]}", user=str(run))
-        async with queue, asyncio.TaskGroup() as group:
-            sharing = group.create_task(self._share(queue, deployment))
-            async with asyncio.TaskGroup() as workers:
-                for _ in range(width):
-                    workers.create_task(self._work(do))
-            self._over = True
-            sharing.cancel()
+        self._measure()
+        async with queue:
+            async with asyncio.TaskGroup() as group:
+                sharing = group.create_task(self._share(queue, deployment))
+                yield
+                self._over = True
+                sharing.cancel()
+            await self._end(queue)
         if self.decision.helpers and not queue.helpers:
             self._go_on_alone("no worker took a shard")
         if not self.decision.reason:
             self.decision = Decision(helpers=0, reason="done by this run alone: it ended before a helper could begin")
+
+    def offer(self, units: Sequence[Unit], share: float) -> None:
+        """Gives helpers something to do before all units are there; `share` of them were found by now, over 0 and up
+        to 1."""
+        if not self._whole.is_set():
+            self._offered += units
+            self._share_found = share
+
+    async def carry_out(self, units: Sequence[Unit], do: Do[Unit], *, width: int, images_together: int = 1) -> None:
+        """Does all units, here and elsewhere: here by `width` calls of `do` at a time, each for at least
+        `images_together` units as far as a shard has them. Called in `opened`."""
+        self._width, self._least_together = width, images_together
+        self._begin(BEGUN, [unit for unit in units if unit not in self._away] if self._away else units)
+        self._measure()
+        self._whole.set()
+        async with asyncio.TaskGroup() as workers:
+            for _ in range(width):
+                workers.create_task(self._work(do))
+
+    def _measure(self) -> None:
+        self._began, self._done_before = time.monotonic(), self._shared.progress()
+
+    async def _end(self, queue: ShardQueue) -> None:
+        """Tells helpers that wait for more that there is none."""
+        try:
+            await queue.end()
+        except Exception as error:  # noqa: BLE001 - all is done, and helpers end by themselves in a while
+            get_run_logger().warning("the Prefect server doesn't take the end of the shards: %s", refusal(error))
 
     def _go_on_alone(self, problem: str) -> None:
         """Says so in the log, and in what the report says of the decision."""
@@ -163,9 +200,14 @@ class Spread(Feed[Unit]):
         if not await self._is_worth(start):
             return
         get_run_logger().info("%s", self.decision.reason)
-        await self._fill(queue)
-        if not self._shards:
-            return  # the queue took none
+        queue.grows = not self._whole.is_set()
+        if queue.grows:
+            self._cutting = True
+            await self._put_offered(queue)
+        else:
+            await self._fill(queue)
+            if not self._shards:
+                return  # the queue took none
         jobs = [
             Job(name=f"{self._name}, helper {number}", parameters=self._shared.parameters(queue))
             for number in range(1, self.decision.helpers + 1)
@@ -181,29 +223,32 @@ class Spread(Feed[Unit]):
 
         async def again(job: Job, end: JobEnd) -> Job | None:
             del end
-            return None if self._settled.issuperset(self._shards) else job
+            return None if self._whole.is_set() and self._settled.issuperset(self._shards) else job
 
         with fewer_logs():
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._listen(queue))
+                if queue.grows:
+                    group.create_task(self._grow(queue))
                 fleet = self._helpers.fleet
                 group.create_task(run_on_fleet(jobs, fleet, again=again, on_end=ended, is_over=lambda: self._over))
 
     async def _is_worth(self, start: float) -> bool:
         """Looks at the pace of this run until helpers are worth it, or until nothing is left that they could do."""
-        began, before = time.monotonic(), self._shared.progress()
         while True:
-            waiting = [unit for _, unit in self._pending]
-            most = min(self._helpers.most, len(waiting) - 1)
+            is_whole = self._whole.is_set()
+            waiting = [unit for _, unit in self._pending] if is_whole else self._offered
+            share = 1.0 if is_whole else self._share_found
+            most = min(self._helpers.most, round(len(waiting) / share) - 1)
             if self._helpers.always and most > 0:
                 self.decision = Decision(helpers=most, reason=f"shared with {counted(most, 'helper')}, as asked for")
                 return True
-            if most < 1:
+            if most < 1 and is_whole:
                 return False
             outlook = Outlook(
-                elapsed=time.monotonic() - began,
-                progress=self._shared.progress() - before,
-                remaining=self._shared.weight(waiting),
+                elapsed=time.monotonic() - self._began,
+                progress=self._shared.progress() - self._done_before,
+                remaining=self._shared.weight(waiting) / share,
                 start=start,
                 most=most,
                 busy=self._shared.busy(),
@@ -212,6 +257,27 @@ class Spread(Feed[Unit]):
             if self.decision.helpers:
                 return True
             await asyncio.sleep(max(_LOOK, len(waiting) / _WEIGHED))
+
+    async def _grow(self, queue: ShardQueue) -> None:
+        """Puts what is offered into the queue until all units are there, and then the rest."""
+        while not self._whole.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._whole.wait(), _LOOK)
+            await self._put_offered(queue)
+        await self._fill(queue)
+        await self._end(queue)
+
+    async def _put_offered(self, queue: ShardQueue) -> None:
+        """Puts what is offered into the queue, when that is a shard for each helper."""
+        weight = self._shared.weight([*self._offered, *self._away])
+        pace = (self._shared.progress() - self._done_before) / (time.monotonic() - self._began)
+        least = max(pace * _SHARD, weight / self._share_found / _SHARDS)
+        if self._whole.is_set() or self._shared.weight(self._offered) < least * self.decision.helpers:
+            return
+        units, self._offered = self._offered, []
+        self._away.update(units)
+        for shard in await asyncio.to_thread(self._shared.cut, units, workers=self.decision.helpers, least=least):
+            await self._put(queue, shard, tries=0)
 
     async def _fill(self, queue: ShardQueue) -> None:
         """Puts what isn't begun into the queue, but for what keeps this run busy meanwhile."""
@@ -222,9 +288,10 @@ class Spread(Feed[Unit]):
             while len(self._pending) > retained:
                 self._pending.pop()
             shared = waiting[retained:]
-            self._open[BEGUN] -= len(shared)
-            if not self._open[BEGUN]:
-                del self._open[BEGUN]
+            if shared:
+                self._open[BEGUN] -= len(shared)
+                if not self._open[BEGUN]:
+                    del self._open[BEGUN]
             least = max(self.decision.pace * _SHARD, self._shared.weight(shared) / _SHARDS)
             workers = self.decision.helpers + 1
             for shard in await asyncio.to_thread(self._shared.cut, shared, workers=workers, least=least):

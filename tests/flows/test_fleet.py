@@ -44,10 +44,10 @@ from oci.errors import InvalidInput
 from oci.mirror.reader import make_config
 from oci.relocation.shards import part_of
 from tasks.fleet.dispatch import Fleet, Job, JobEnd, JobState, run_on_fleet
-from tasks.fleet.queue import ShardQueue
+from tasks.fleet.queue import NO_WORK, ShardQueue
 from tasks.relocate import RelocationRun
 from tasks.run import running
-from tasks.shards import pack, unpack
+from tasks.shards import Shard
 from tests.faults.proxy import Fault, FaultProxy, Span
 from tests.flows.cargo import Image, delete_blob, push_image, write_lock
 from tests.servers.docker_registry import DockerRegistry
@@ -216,7 +216,7 @@ class Shards:
         return cls({entry.key.removeprefix(queue["name"] + "-"): entry.value for entry in found})
 
     def images(self, number: int) -> set[str]:
-        return {str(image.digest) for image in unpack(self.inputs[f"shard-{number}"]).to_transfer}
+        return {str(image.digest) for image in Shard.unpack(self.inputs[f"shard-{number}"]).plan.to_transfer}
 
     def begun_by(self, helper: str) -> list[int]:
         """Shards that it has taken and hasn't ended."""
@@ -226,7 +226,8 @@ class Shards:
 
     @property
     def numbers(self) -> list[int]:
-        return sorted(int(key.partition("-")[2]) for key in self.inputs if key.startswith("shard-"))
+        shards = [key for key, text in self.inputs.items() if key.startswith("shard-") and text != NO_WORK]
+        return sorted(int(key.partition("-")[2]) for key in shards)
 
 
 @pytest.fixture
@@ -270,8 +271,10 @@ def test_a_worker_killed_in_the_middle_costs_one_shard_that_finishes_elsewhere(
     assert 1 < images_at_once(source.spans) <= LIMIT
     [lost] = [run for run in shards_of(scene.repository) if run.state_name == "Crashed"]
     shards = Shards.of(str(lost.id))
-    begun = [shards.images(number) for number in shards.begun_by(str(lost.id))]
-    again = [images for number in shards.numbers if any((images := shards.images(number)) < shard for shard in begun)]
+    numbers = shards.begun_by(str(lost.id))
+    begun = set().union(*map(shards.images, numbers))
+    put_back = [shards.images(number) for number in shards.numbers if number not in numbers]
+    again = [images for images in put_back if images <= begun]
     assert begun
     assert again
     assert not set.intersection(*again) if len(again) > 1 else True
@@ -307,7 +310,7 @@ def test_a_helper_says_of_each_shard_what_became_of_its_images(prefect: PrefectS
             name, user = f"shards-{uuid.uuid4().hex}", str(flow_run.id)
             async with ShardQueue(UUID(user), name, user=user) as queue:
                 for image in plan.to_transfer:
-                    await queue.put(pack(await run.session(), part_of(plan, [image])))
+                    await queue.put(Shard.of(await run.session(), part_of(plan, [image])).pack())
                 sent = ShardParameters.sent(parameters, 1, queue)
                 state: Any = await relocate_shard(**sent, return_state=True)  # type: ignore[func-returns-value]
                 await queue.look()
@@ -353,6 +356,32 @@ def test_a_run_whose_pace_is_slow_starts_helpers_and_says_why(
     runs = shards_of(scene.repository)
     assert len(runs) in {1, 2}
     assert set(Shards.of(str(runs[0].id)).inputs.values()) & {str(run.id) for run in runs}
+    until("the end of the helpers", lambda: all(is_over(run) for run in shards_of(scene.repository)))
+
+
+@pytest.mark.slow
+def test_helpers_copy_what_is_found_while_the_rest_is_planned(deployed: PrefectServer, scene: Scene) -> None:
+    """The lists of the last images come only when a helper has sent the layers of the first."""
+    last = scene.images[-1]
+    slow = Fault(method="GET", path="/manifests/", delay=1.5)
+    stuck = Fault(method="GET", path=f"/{last.repository}/manifests/", delay=300.0)
+    with FaultProxy(scene.source.port, stuck, slow) as source:
+
+        def helped() -> bool:
+            return any(f"/blobs/{image.layer}" in span.path for image in scene.images for span in source.spans)
+
+        def let_go() -> None:
+            slow.delay = stuck.delay = 0.0
+
+        going_on = meanwhile("a layer that a helper reads", helped, let_go)
+        parameters = scene.parameters(scene.images, host=source.host, fleet=FleetOptions(helpers=2))
+        report = relocate_sync(parameters)
+        going_on.join()
+
+    assert report.images_copied == IMAGES
+    assert report.published
+    assert "shared with" in report.fleet
+    assert scene.arrived() == IMAGES
     until("the end of the helpers", lambda: all(is_over(run) for run in shards_of(scene.repository)))
 
 

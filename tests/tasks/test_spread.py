@@ -16,6 +16,7 @@ from prefect.client.orchestration import PrefectClient
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from tasks.fleet import queue as queue_module
 from tasks.fleet.decision import Decision, Outlook, decide
 from tasks.fleet.dispatch import Fleet
 from tasks.fleet.queue import ShardQueue
@@ -331,7 +332,8 @@ def test_a_run_that_gets_no_helper_does_all_by_itself_and_says_why(
             await eventually("help was sought", tried)
             numbers.did.extend(units)
 
-        await spread.carry_out(range(40), do, width=2)
+        async with spread.opened():
+            await spread.carry_out(range(40), do, width=2)
         return spread.decision
 
     with FaultProxy(port, refused) as proxy, temporary_settings({PREFECT_API_URL: f"http://{proxy.host}/api"}):
@@ -340,3 +342,82 @@ def test_a_run_that_gets_no_helper_does_all_by_itself_and_says_why(
     assert sorted(numbers.did) == list(range(40))
     assert "done by this run alone" in decision.reason
     assert reason in decision.reason
+
+
+def test_a_helper_begins_before_all_units_are_there(prefect: PrefectServer, unstaffed: str) -> None:
+    """It waits for more while the run still looks for units, and ends with it."""
+    helping: list[asyncio.Task[int]] = []
+    helped: list[int] = []
+
+    async def help_out(queue: ShardQueue) -> int:
+        async def unpack(text: str) -> list[int]:
+            return [int(number) for number in text.split()]
+
+        async def do(units: list[int]) -> None:
+            helped.extend(units)
+
+        async with ShardQueue(queue.run, queue.name, user="helper", grows=queue.grows) as own:
+            return await Taker(own, unpack, str).carry_out(do, width=lambda: 2)
+
+    class Helped(Numbers):
+        def pack(self, units: Sequence[int], *, again: bool) -> str:
+            return " ".join(map(str, units))
+
+        def parameters(self, queue: ShardQueue) -> Mapping[str, Any]:
+            helping.append(asyncio.create_task(help_out(queue)))
+            return {}
+
+    numbers = Helped()
+
+    @flow
+    async def run() -> Decision:
+        spread = Spread("numbers", numbers, Helpers(fleet=Fleet(deployment=unstaffed), most=1, always=True))
+
+        def has_done(wanted: Sequence[int]) -> Any:
+            async def is_done() -> bool:
+                return set(helped) == set(wanted)
+
+            return is_done
+
+        async def do(units: list[int]) -> None:
+            numbers.did.extend(units)
+
+        async with spread.opened():
+            spread.offer(range(10), 0.25)
+            await eventually("the first are done", has_done(range(10)))
+            spread.offer(range(10, 20), 0.5)
+            await eventually("the next are done", has_done(range(20)))
+            await spread.carry_out(range(40), do, width=2)
+        async with asyncio.timeout(30):
+            assert await helping[0] >= 4
+        return spread.decision
+
+    with temporary_settings({PREFECT_API_URL: prefect.api}):
+        decision = asyncio.run(run())
+
+    assert sorted([*numbers.did, *helped]) == list(range(40))
+    assert decision.helpers == 1
+
+
+def test_a_helper_gives_up_where_nothing_comes(prefect: PrefectServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run that plans may be gone, and its queue has no end then."""
+    monkeypatch.setattr(queue_module, "_WAIT", 0.5)
+    monkeypatch.setattr(queue_module, "_PAUSE", 0.1)
+
+    @flow
+    async def run() -> list[Any]:
+        owner = UUID(str(flow_run.id))
+        async with (
+            ShardQueue(owner, "shards-a", user=str(owner), grows=True) as queue,
+            ShardQueue(owner, "shards-a", user="helper", grows=True) as own,
+        ):
+            await queue.put("text")
+            first = await own.take()
+            without_end = await own.take()
+            await queue.end()
+            await queue.end()
+            await queue.put("put back")
+            return [first, without_end, await own.take(), await own.take(), queue.size]
+
+    with temporary_settings({PREFECT_API_URL: prefect.api}):
+        assert asyncio.run(run()) == [(0, "text"), None, (2, "put back"), None, 3]

@@ -15,7 +15,7 @@ from oci.reference import parse_store
 from oci.relocation.plan import Plan, PlannedBlob, PlannedManifest, Role
 from oci.relocation.planner import make_plan
 from oci.relocation.request import RelocationRequest
-from oci.relocation.shards import Weights, cut, joined, part_of, with_present_marked
+from oci.relocation.shards import Weights, cut, joined, part_of, weight_of, with_present_marked
 from oci.relocation.transfer import transfer_image
 from tests.servers.docker_registry import DockerRegistry
 from tests.support.plans import digest, plan_of
@@ -212,7 +212,7 @@ def test_work_done_weighs_what_the_plan_says() -> None:
     assert 52 * MIB < both < 52 * MIB + 4 * MIB
     assert both < sum(weights.of_images([image]) for image in images)
     assert both - weights.of_images(images, moved={digest("blob 0")}) > 50 * MIB
-    assert weights.of_work(Receipt(bytes_written=5, requests={"host": {"GET blob": 2}}), {digest("blob 1"): 7}) > 12
+    assert weight_of(Receipt(bytes_written=5, requests={"host": {"GET blob": 2}}), {digest("blob 1"): 7}) > 12
 
 
 def test_shards_carried_out_by_others_are_found_at_the_destination(
