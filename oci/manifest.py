@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from oci.descriptor import (
     DOCKER_MANIFEST,
     INDEX_TYPES,
     MANIFEST_TYPES,
+    OCI_EMPTY,
     OCI_INDEX,
     OCI_MANIFEST,
     SCHEMA1_TYPES,
@@ -26,8 +28,9 @@ from oci.digest import Digest, digest_of
 from oci.errors import InvalidManifest
 
 MANIFEST_LIMIT = 4 << 20
-RAISE_LIMIT = "raise --registry-manifest-limit (`manifest_limit` in mirrors.yaml and forms) if it is to be trusted"
 """Bytes a manifest may have unless a setting says otherwise: what registries commonly accept."""
+
+RAISE_LIMIT = "raise --registry-manifest-limit (`manifest_limit` in mirrors.yaml and forms) if it is to be trusted"
 
 CHILD_LIMIT = 10_000
 """Children an index, or layers a manifest, may list."""
@@ -156,3 +159,20 @@ def _descriptors(body: dict[str, Any], key: str) -> tuple[Descriptor, ...]:
 
 ACCEPT = f"{OCI_INDEX}, {OCI_MANIFEST}, {DOCKER_LIST}, {DOCKER_MANIFEST}"
 """The Accept header of manifest requests: docker-registry answers 404 or converts when a type isn't listed."""
+
+
+EMPTY_CONFIG = b"{}"
+
+
+def artifact_manifest(artifact_type: str, layer_type: str, data: bytes, **more: Any) -> Manifest:
+    """Makes the manifest of an artifact whose only layer is `data`, with the empty config (image-spec, "Guidelines for
+    Artifact Usage"). `more` are members after these, in their order."""
+    body = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "artifactType": artifact_type,
+        "config": Descriptor(OCI_EMPTY, digest_of(EMPTY_CONFIG), len(EMPTY_CONFIG)).to_dict(),
+        "layers": [Descriptor(layer_type, digest_of(data), len(data)).to_dict()],
+        **more,
+    }
+    return parse_manifest(json.dumps(body, separators=(",", ":")).encode(), OCI_MANIFEST)

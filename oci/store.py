@@ -8,8 +8,8 @@ from enum import Enum
 from typing import Protocol, TypeAlias
 
 from oci.descriptor import Descriptor
-from oci.digest import Chunk, Digest, verified
-from oci.manifest import Manifest
+from oci.digest import Chunk, Digest, digest_of, verified
+from oci.manifest import EMPTY_CONFIG, Manifest
 from oci.reference import Repository, StoreName
 
 BlobReader: TypeAlias = Callable[[int], Iterator[Chunk]]
@@ -113,3 +113,11 @@ def read_range(
 def reader_of(data: bytes) -> BlobReader:
     """A BlobReader of bytes that are in memory and proven already."""
     return lambda offset: iter((data[offset:],))
+
+
+def push_artifact(destination: Destination, manifest: Manifest, data: bytes, tag: str = "") -> None:
+    """Pushes an artifact of one layer, `data`, as `artifact_manifest` makes it: under `tag`, or by digest."""
+    contents = {digest_of(content): content for content in (EMPTY_CONFIG, data)}
+    for blob in manifest.blobs:
+        destination.put_blob(blob, reader_of(contents[blob.digest]))
+    destination.put_manifest(manifest, tag)

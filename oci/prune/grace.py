@@ -17,15 +17,16 @@ from contextlib import suppress
 from datetime import UTC, datetime
 
 from oci.bundle.tagnames import KEEP_ALIVE_SUFFIX
-from oci.descriptor import OCI_EMPTY, OCI_MANIFEST, Descriptor, parse_json
-from oci.digest import Digest, digest_of, is_digest, parse_digest
+from oci.descriptor import parse_json
+from oci.digest import Digest, is_digest, parse_digest
 from oci.errors import InvalidDocument, NotFound, StoreError
-from oci.manifest import Manifest, parse_manifest
-from oci.store import Destination, reader_of
+from oci.manifest import artifact_manifest
+from oci.store import Destination, push_artifact
 
 TAG = f"transship-unwanted{KEEP_ALIVE_SUFFIX}"
 """Hidden in lists of tags, like others that tools make for themselves, and taken by no mirror."""
 ARTIFACT_TYPE = "application/vnd.transship.unwanted.v1+json"
+_LAYER_TYPE = "application/json"
 
 _LIMIT = 32 << 20
 
@@ -60,12 +61,12 @@ def write(destination: Destination, since: Mapping[str, datetime]) -> None:
     """Replaces the note; one that says the same stays untouched, and one that would say nothing is deleted."""
     body = {"since": {key: when.astimezone(UTC).isoformat() for key, when in sorted(since.items())}}
     data = json.dumps(body, indent=0).encode()
-    manifest = _manifest(data)
+    manifest = artifact_manifest(ARTIFACT_TYPE, _LAYER_TYPE, data)
     before = destination.head_manifest(TAG)
     if before is not None and before.digest == manifest.digest:
         return
     if since:
-        _push(destination, manifest, data, TAG)
+        push_artifact(destination, manifest, data, TAG)
     if before is not None:
         with suppress(StoreError):  # an old note is a few bytes that nothing reads
             blobs = destination.get_manifest(before.digest).blobs
@@ -76,26 +77,6 @@ def write(destination: Destination, since: Mapping[str, datetime]) -> None:
 def push(destination: Destination, text: str, tag: str) -> Digest:
     """Pushes a manifest of ours that holds `text`, and gives its digest."""
     data = text.encode()
-    manifest = _manifest(data)
-    _push(destination, manifest, data, tag)
+    manifest = artifact_manifest(ARTIFACT_TYPE, _LAYER_TYPE, data)
+    push_artifact(destination, manifest, data, tag)
     return manifest.digest
-
-
-def _push(destination: Destination, manifest: Manifest, data: bytes, tag: str) -> None:
-    contents = {digest_of(content): content for content in (b"{}", data)}
-    for blob in manifest.blobs:
-        destination.put_blob(blob, reader_of(contents[blob.digest]))
-    destination.put_manifest(manifest, tag)
-
-
-def _manifest(data: bytes) -> Manifest:
-    config = Descriptor(OCI_EMPTY, digest_of(b"{}"), 2)
-    layer = Descriptor("application/json", digest_of(data), len(data))
-    body = {
-        "schemaVersion": 2,
-        "mediaType": OCI_MANIFEST,
-        "artifactType": ARTIFACT_TYPE,
-        "config": config.to_dict(),
-        "layers": [layer.to_dict()],
-    }
-    return parse_manifest(json.dumps(body, separators=(",", ":")).encode(), OCI_MANIFEST)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -13,10 +12,10 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from oci import __version__
-from oci.descriptor import OCI_EMPTY, OCI_MANIFEST, Descriptor
-from oci.digest import Digest, digest_of
+from oci.descriptor import Descriptor
+from oci.digest import Digest
 from oci.errors import InvalidInput
-from oci.manifest import Manifest, parse_manifest
+from oci.manifest import artifact_manifest
 from oci.output import check_outputs, os_errors, write_output
 from oci.receipts.receipt import (
     ARCHIVE,
@@ -42,7 +41,7 @@ from oci.relocation.verify import Verification
 from oci.signatures.artifacts import GateOptions
 from oci.signatures.bundle import BUNDLE_V03, PREDICATE_ANNOTATION, RECEIPT_TYPE
 from oci.signatures.keys import SigningKey, read_signing_key_file
-from oci.store import Destination, reader_of
+from oci.store import Destination, push_artifact
 
 _CONTENT_ANNOTATION = "dev.sigstore.bundle.content"
 CREATED = "org.opencontainers.image.created"
@@ -232,29 +231,14 @@ def _by_name(files: Mapping[str, str]) -> dict[str, str]:
 
 def attach(destination: Destination, root: Descriptor, data: bytes) -> Digest:
     """Pushes a signed receipt as a referrer of the root, in the form in which cosign attaches bundles."""
-    manifest = _referrer(root, data)
-    contents = {digest_of(content): content for content in (b"{}", data)}
-    for blob in manifest.blobs:
-        destination.put_blob(blob, reader_of(contents[blob.digest]))
-    destination.put_manifest(manifest)
-    return manifest.digest
-
-
-def _referrer(subject: Descriptor, data: bytes) -> Manifest:
-    body: dict[str, Any] = {
-        "schemaVersion": 2,
-        "mediaType": OCI_MANIFEST,
-        "artifactType": BUNDLE_V03,
-        "config": Descriptor(OCI_EMPTY, digest_of(b"{}"), 2).to_dict(),
-        "layers": [Descriptor(BUNDLE_V03, digest_of(data), len(data)).to_dict()],
-        "subject": subject.to_dict(),
-        "annotations": {
-            CREATED: _time(datetime.now(UTC)),
-            _CONTENT_ANNOTATION: "dsse-envelope",
-            PREDICATE_ANNOTATION: RECEIPT_TYPE,
-        },
+    annotations = {
+        CREATED: _time(datetime.now(UTC)),
+        _CONTENT_ANNOTATION: "dsse-envelope",
+        PREDICATE_ANNOTATION: RECEIPT_TYPE,
     }
-    return parse_manifest(json.dumps(body, separators=(",", ":")).encode(), OCI_MANIFEST)
+    manifest = artifact_manifest(BUNDLE_V03, BUNDLE_V03, data, subject=root.to_dict(), annotations=annotations)
+    push_artifact(destination, manifest, data)
+    return manifest.digest
 
 
 def _image(image: PlannedManifest, status: str, tags: Mapping[str, str]) -> ReceivedImage:

@@ -28,7 +28,7 @@ from oci.export.s3_writer import _stored
 from oci.files.decompress import decompressed
 from oci.files.members import Members
 from oci.layout.index import _object
-from oci.manifest import parse_manifest
+from oci.manifest import artifact_manifest, parse_manifest
 from oci.mirror.digest_cache import VERSION, DigestCache, _moment
 from oci.mirror.reader import parse_config
 from oci.mirror.results import read_only
@@ -103,7 +103,7 @@ def _written_as_docker(data: bytes) -> None:
 def _grace(data: bytes) -> None:
     note: Any = SimpleNamespace(
         name="registry.example/ab",
-        get_manifest=lambda _tag: grace._manifest(data),
+        get_manifest=lambda _tag: artifact_manifest(grace.ARTIFACT_TYPE, "application/json", data),
         read_blob=lambda _blob: iter([data]),
     )
     grace.read(note)
