@@ -108,15 +108,6 @@ def completed(deployment: str) -> list[FlowRun]:
     return [run for run in runs(deployment) if run.state and run.state.is_completed()]
 
 
-def test_a_schedule_fires_and_its_run_mirrors(port: Port, mirror: Callable[..., str]) -> None:
-    name = mirror(schedule={"interval": "5s"})
-
-    until("a run of the schedule", lambda: completed(name))
-
-    assert port.destination.repository_tags(f"mirror/{name}") == ["1.0"]
-    assert completed(name)[0].auto_scheduled
-
-
 def test_a_push_mirrors_its_tag_alone_and_nothing_that_the_rules_leave_out(
     port: Port, mirror: Callable[..., str]
 ) -> None:
@@ -130,3 +121,13 @@ def test_a_push_mirrors_its_tag_alone_and_nothing_that_the_rules_leave_out(
     only = sorted(run.parameters["only"] for run in runs(f"{name}.on-push"))
     assert only == [[f"{port.source.host}/{name}:2.0"], [f"{port.source.host}/{name}:never"]]
     assert runs(name) == []
+
+
+def test_a_schedule_fires_and_its_run_mirrors(port: Port, mirror: Callable[..., str]) -> None:
+    """The last one: its runs, one every five seconds, wait at the worker of all tests of the module."""
+    name = mirror(schedule={"interval": "5s"})
+
+    until("a run of the schedule", lambda: completed(name))
+
+    assert port.destination.repository_tags(f"mirror/{name}") == ["1.0"]
+    assert completed(name)[0].auto_scheduled
