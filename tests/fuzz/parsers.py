@@ -9,7 +9,7 @@ import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, partial
 from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
 
@@ -28,6 +28,7 @@ from oci.export.s3_writer import _stored
 from oci.files.decompress import decompressed
 from oci.files.members import Members
 from oci.layout.index import _object
+from oci.layout.usage import described
 from oci.manifest import artifact_manifest, parse_manifest
 from oci.mirror.digest_cache import VERSION, DigestCache, _moment
 from oci.mirror.reader import parse_config
@@ -49,6 +50,7 @@ from oci.registry.http.errors import _explained, remaining_pulls, without_login
 from oci.registry.http.origin import normal_host, split_url
 from oci.registry.http.pace import retry_after
 from oci.registry.http.target import BASE
+from oci.registry.http.transport import Transport
 from oci.registry.tags import _names, next_page
 from oci.relocation.plan import Plan
 from oci.relocation.request import NameRule
@@ -120,12 +122,9 @@ def _facts(data: bytes) -> None:
 
 
 def _tags(data: bytes) -> None:
-    _names(
-        Answer(200, Headers(), data, ""),
-        cast(Any, SimpleNamespace(side="source", registry="a.example")),
-        "ab",
-        GET_TAGS,
-    )
+    transport = SimpleNamespace(side="source", registry="a.example")
+    transport.error = partial(Transport.error, cast(Transport, transport))
+    _names(Answer(200, Headers(), data, ""), cast(Transport, transport), "ab", GET_TAGS)
 
 
 def _text(parse: Callable[[str], object]) -> Callable[[bytes], object]:
@@ -295,6 +294,7 @@ PARSERS: Mapping[str, Parser] = {
     "bundle locks": Parser(lambda data: BundleLock.from_yaml(data, "x"), (BUNDLE,)),
     "locations": Parser(lambda data: ImageLocations.from_yaml(data, "x"), (LOCATIONS,)),
     "mirrors.yaml": Parser(lambda data: parse_config(data, "x", {}), (mirrors.document("tags: [{semver: ['^1'], latest: 3, allow: ['a+']}]").encode(),)),
+    "manifests of other kinds": Parser(lambda data: described(digest_of(data), "", data), (b'{"schemaVersion":1,"mediaType":"application/vnd.oci.artifact.manifest.v1+json"}',)),
     "manifests": Parser(parse_manifest, (manifests.manifest(), manifests.index())),
     "challenges": Parser(_text(parse_challenges), (b'Bearer realm="https://x/token",service="y",scope="a:b:pull", Basic realm=z', b"Negotiate abc==")),
     "Link": Parser(_text(lambda text: next_page(Answer(200, Headers(link=text), b"", ""), BASE)), (b'</v2/a/tags/list?n=1&last=x>; rel="next"; title="a,b"',)),
