@@ -17,7 +17,7 @@ from oci.bundle.lockfile import write_lock
 from oci.descriptor import INDEX_TYPES
 from oci.digest import Digest, parse_digest
 from oci.errors import Incomplete, InvalidInput, PartFailed, TransshipError, cause_and_step
-from oci.meter import Receipt, RunMetrics, export_metrics
+from oci.meter import Receipt, RunMetrics, export_metrics, unheard
 from oci.reference import Reference
 from oci.registry.options import DEFAULT_CONCURRENCY
 from oci.relocation.plan import Plan
@@ -79,7 +79,7 @@ class RelocationRun(Run):
         self.request = order.request
         """The request, its source pinned to a digest once it is resolved."""
         self.plan = order.plan
-        self.on_node: OnNode | None = None
+        self.on_node: OnNode = unheard
         """Sees what planning finds."""
         self.source: Resolution | None = None
         self.outcomes: dict[Digest, ImageOutcome] = {}

@@ -17,6 +17,7 @@ from oci.descriptor import Descriptor, Platform, parse_json
 from oci.digest import Digest
 from oci.errors import Denied, InvalidInput, InvalidManifest, NotFound, Unauthorized
 from oci.manifest import NESTING_LIMIT, Manifest, parse_manifest
+from oci.meter import unheard
 from oci.output import check_destination
 from oci.reference import Reference, Repository, StoreName
 from oci.relocation.plan import Entry, Node, Plan, PlannedBlob, PlannedBundle, PlannedManifest, Role, Roots
@@ -63,7 +64,7 @@ def make_plan(
     request: RelocationRequest,
     *,
     snapshot: Snapshot | None = None,
-    on_node: OnNode | None = None,
+    on_node: OnNode = unheard,
 ) -> Plan:
     """Walks the source and asks the destination what it has. Nothing is written.
 
@@ -95,7 +96,7 @@ def make_plan(
         foreign_layers=request.include_non_distributable,
         attachments=bool(request.wanted_artifacts),
     )
-    walk.run(roots.entries, partial(on_node, fresh) if on_node else None)
+    walk.run(roots.entries, partial(on_node, fresh))
     _check_kinds(roots, walk, request, destination)
     attaching = Attaching(session, destination, request.wanted_artifacts, listed=snapshot.listed if snapshot else {})
     if request.wanted_artifacts:

@@ -134,7 +134,7 @@ class Relocation:
             raise InvalidInput("this relocation has no plan yet")
         return self._plan
 
-    def make_plan(self, on_node: OnNode | None = None) -> Plan:
+    def make_plan(self, on_node: OnNode = unheard) -> Plan:
         """Asks the source and the destination, and writes nothing. Keeps a plan that was given or made before."""
         if self._plan is None:
             if self.request is None:

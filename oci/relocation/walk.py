@@ -15,6 +15,7 @@ from oci.descriptor import Descriptor
 from oci.digest import Digest, hex_of
 from oci.errors import Denied, InvalidManifest, NotFound, StoreError, TransshipError, Unauthorized, Unavailable
 from oci.manifest import NESTING_LIMIT, Manifest, parse_manifest
+from oci.meter import unheard
 from oci.reference import ArchiveName, Reference, StoreName
 from oci.relocation.plan import Entry, Node, PlanFailure, Role, merged
 from oci.relocation.session import Session
@@ -68,7 +69,7 @@ class Walk:
         self._unreachable: set[str] = set()
         """Registries that couldn't be reached: asked last from then on."""
 
-    def run(self, roots: Iterable[Entry], on_node: Callable[[Node, int], None] | None = None) -> None:
+    def run(self, roots: Iterable[Entry], on_node: Callable[[Node, int], None] = unheard) -> None:
         """Walks level by level, so that no thread waits for another thread of the same pool. `on_node` gets each node,
         and how many entries are still to be looked at, as far as that is known."""
         level = self._distinct(roots)
@@ -80,8 +81,7 @@ class Walk:
                 if node is not None:
                     self.nodes[entry.digest] = node
                     below.extend(more)
-                    if on_node is not None:
-                        on_node(node, len(level) - number + len(below))
+                    on_node(node, len(level) - number + len(below))
             level = self._distinct(below)
 
     def _distinct(self, entries: Iterable[Entry]) -> list[Entry]:
