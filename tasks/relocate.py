@@ -163,10 +163,10 @@ class RelocationRun(Run):
         return self.report_with(None)
 
     def report_with(self, archive: ArchiveFacts | None) -> RelocationReport:
-        whole_source = self.order.request.source_text if self.order.request else self.planned.source
+        request = self.order.request
         return report_of(
-            source=self.source.reference if self.source else whole_source,
-            destination=self.destination,
+            source=self.source.reference if self.source else request.source_text if request else self.planned.source,
+            destination=str(request.destination if request else self.planned.destination),
             what=self.source.what if self.source else "",
             digest=self.source.digest if self.source else "",
             plan=self.plan,
