@@ -56,7 +56,9 @@ def log_of(run: UUID) -> list[str]:
 
 
 def suspended(run: UUID) -> None:
-    until("the state Suspended", lambda: state_of(run) == "Suspended" or is_over(run))
+    """Waits until the run says what it waits for, which is the last thing that its process does: Prefect's worker ends
+    with an error when a run is set to Suspended once more while the worker takes it up again."""
+    until("what it waits for is said", lambda: message_of(run).startswith(WAITING) or is_over(run))
     assert state_of(run) == "Suspended"
 
 
@@ -82,7 +84,7 @@ def test_a_run_waits_for_a_person_and_deletes_what_was_approved(
     run = start(destination=shop, keep={"tags": ["2.0"]})
     suspended(run)
     assert read_run(run).name == f"prune {shop}"
-    until("what it waits for is said", lambda: message_of(run).startswith(f"{WAITING}: {shop}"))
+    assert message_of(run).startswith(f"{WAITING}: {shop}")
     assert message_of(run).endswith(HOW_TO_ANSWER)
     assert state_of(run) == "Suspended"
     assert index([image(1)]).digest in artifact("prune-plan", shop)
