@@ -92,9 +92,11 @@ def reached(every: Mapping[str, Parser]) -> set[str]:
         if event == "call" and frame.f_code.co_filename.startswith(str(ROOT)):
             names.add(f"{Path(frame.f_code.co_filename).relative_to(ROOT)}:{frame.f_code.co_qualname}")
 
+    gc.unfreeze()  # get_objects leaves out what conftest.py has frozen
     for kept in gc.get_objects():  # what was parsed before isn't parsed again
-        if isinstance(kept, functools._lru_cache_wrapper) and str(getattr(kept, "__module__", "")).startswith("oci."):
+        if isinstance(kept, functools._lru_cache_wrapper) and str(kept.__module__).startswith(("oci.", "tests.fuzz.")):
             kept.cache_clear()
+    gc.freeze()
     for parser in every.values():
         for honest in parser.honest:
             sys.setprofile(note)

@@ -126,5 +126,5 @@ def test_a_lock_with_a_bundle_is_refused_as_before(registry: DockerRegistry, rep
     lock = write_lock(tmp_path / "images.lock.yml", [nested])
     request = RelocationRequest(lock=lock, to=f"{registry.host}/{repository}/copy")
 
-    with session() as one, pytest.raises(InvalidInput, match="Unable to copy bundles"):
+    with session() as one, pytest.raises(InvalidInput, match="lists the bundle"):
         make_plan(one, request, on_node=Preview(request, lambda part, share: pytest.fail("given"), every=0).see)
