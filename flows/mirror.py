@@ -26,7 +26,7 @@ from tasks.artifacts.report import artifact_key, percent_shown
 from tasks.fleet.spread import Spread
 from tasks.mirror import MirrorRun, MirrorsRun, compare_mirror, make_recorder, record_mirror, report_mirror
 from tasks.mirror_fleet import MirrorWork, stays_here
-from tasks.run import TASK_RUN_LIMIT, errors_alone, running, together
+from tasks.run import errors_alone, running, together, together_in_a_task
 
 
 def run_name() -> str:
@@ -97,7 +97,7 @@ async def _carry(parameters: MirrorParameters, run: MirrorRun) -> None:
         return
     sent = partial(MirrorShardParameters.sent, run.config, run.mirror)
     spread = Spread(f"mirror {run.mirror.name}", MirrorWork(run, sent), parameters.fleet.for_mirror())
-    images_together = max(1, -(-len(shared) // TASK_RUN_LIMIT))
+    images_together = together_in_a_task(len(shared))
     try:
         with errors_alone():
             async with spread.opened():

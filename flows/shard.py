@@ -69,9 +69,9 @@ async def pushing(
         loop.call_soon_threadsafe(offer, part, share)
 
     async def push() -> None:
-        plan, together = run.planned, work.images_together
+        plan, do = run.planned, partial(_push, run)
         images = [digest for digest in biggest_first(plan) if not plan.by_digest[digest].is_bundle]
-        await spread.carry_out(images, partial(_push, run), width=run.width, images_together=together)
+        await spread.carry_out(images, do, width=run.width, images_together=work.images_together)
         await push_all(run, part_of(plan, [image for image in plan.to_transfer if image.is_bundle]))
 
     run.on_node = Preview(run.whole_request, find, every=_FOUND_EVERY).see

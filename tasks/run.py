@@ -7,6 +7,7 @@ run that is retried elsewhere opens a new session, because only the destination 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
@@ -173,6 +174,11 @@ _CURRENT: ContextVar[Run | None] = ContextVar("run", default=None)
 
 TASK_RUN_LIMIT = 1000
 """Task runs that one flow run makes at most: the Prefect server keeps some 19 KB and works some 7 ms for each."""
+
+
+def together_in_a_task(count: float) -> int:
+    """Returns how many of so many items a task run takes, so that there are TASK_RUN_LIMIT of them at the most."""
+    return max(1, math.ceil(count / TASK_RUN_LIMIT))
 
 
 def shared_out(items: Sequence[Any], limit: int = TASK_RUN_LIMIT) -> list[list[Any]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,7 +14,7 @@ from msgspec.structs import replace
 from prefect.logging import get_run_logger
 
 from oci.descriptor import parse_json
-from oci.digest import Digest, Verifier, parse_digest
+from oci.digest import Digest, parse_digest, verified
 from oci.errors import InvalidDocument, StoreError, TransshipError
 from oci.relocation.fanout import SMALL
 from oci.relocation.plan import Plan, PlannedManifest
@@ -28,7 +27,7 @@ from tasks.access import access_was_given
 from tasks.fleet.limits import limits_of
 from tasks.fleet.queue import ShardQueue, ShardResult
 from tasks.relocate import RelocationRun
-from tasks.run import TASK_RUN_LIMIT
+from tasks.run import together_in_a_task
 
 _LONGEST = 64 << 20
 """Bytes of a plan that a helper unpacks, at the most."""
@@ -85,10 +84,7 @@ class Shard(msgspec.Struct, frozen=True):
 def _blob(entry: tuple[str, str]) -> tuple[Digest, bytes]:
     """Raises InvalidReference, ValueError or IntegrityError for what isn't a digest and its bytes."""
     digest, data = parse_digest(entry[0]), base64.b64decode(entry[1], validate=True)
-    verifier = Verifier(digest, len(data))
-    verifier.update(data)
-    verifier.finish()
-    return digest, data
+    return digest, b"".join(verified(iter([data]), digest, len(data)))
 
 
 def _with_text(session: Session, manifest: PlannedManifest) -> PlannedManifest:
@@ -179,9 +175,9 @@ class RelocationWork:
 
     @property
     def images_together(self) -> int:
-        """Images of a task run, of which there are TASK_RUN_LIMIT at most."""
+        """Images of a task run, as far as the number of images is known."""
         share = 1.0 if self._run.plan else self._share_found
-        return max(1, math.ceil(len(self._plan.to_transfer) / share / TASK_RUN_LIMIT))
+        return together_in_a_task(len(self._plan.to_transfer) / share)
 
     def progress(self) -> float:
         return float(weight_of(self._run.receipt(), self._session.moving))

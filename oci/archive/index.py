@@ -25,7 +25,6 @@ _WINDOW = 16 << 10
 """Bytes read for each header: small members after it come with it."""
 
 _GZIP = b"\x1f\x8b"
-"""Of imgpkg's archives, see manifest_json.member_name."""
 
 
 class Stretch(Struct, frozen=True):

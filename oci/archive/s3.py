@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import boto3
 from botocore.config import Config
 from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from botocore.exceptions import BotoCoreError, ClientError, InvalidRegionError, NoCredentialsError
 from botocore.session import Session as BotocoreSession
 
 from oci.archive.s3_options import S3Options
@@ -148,8 +148,8 @@ def _checked(settings: S3Options) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        url = f"give a URL such as https://s3.example, not {settings.address!r}"
-        raise InvalidInput(str(error), hint="correct --s3-region" if "region" in str(error) else url) from error
+        region, url = "correct --s3-region", f"give a URL such as https://s3.example, not {settings.address!r}"
+        raise InvalidInput(str(error), hint=region if isinstance(error, InvalidRegionError) else url) from error
 
 
 class S3Object:

@@ -47,8 +47,8 @@ def _parsed(digest: Digest, read: Callable[[Digest], bytes]) -> Manifest | None:
 
 
 def described(digest: Digest, listed_type: str, raw: bytes) -> Descriptor | None:
-    """Returns the descriptor of what is no manifest that can be read, of the type that index.json or its bytes give
-    it; None where neither says what it is."""
+    """Returns the descriptor of a manifest of a kind that `parse_manifest` doesn't know. Its media type is that of
+    index.json, or that in its bytes; None where neither has any."""
     try:
         body = as_object(parse_json(raw), "manifest")
     except (ValueError, InvalidManifest):

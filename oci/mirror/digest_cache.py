@@ -59,7 +59,7 @@ class DigestCache:
         return None if remembered == _UNKNOWN else datetime.fromisoformat(remembered)
 
     def narrowed(self, session: Session, source: Source, descriptor: Descriptor, platforms: Sequence[str]) -> Digest:
-        """The digest at the destination of what `descriptor` is at the source, when only some platforms are taken.
+        """Returns the digest that an image of the source has at a destination that gets only some of its platforms.
 
         Raises InvalidInput for an index that has none of them.
         """

@@ -26,7 +26,8 @@ _MOST_IMAGES = 500
 
 
 def weight_of(receipt: Receipt, moving: Mapping[Digest, int]) -> int:
-    """Returns the weight of what was done. `moving` maps each blob that is being sent to its bytes read so far."""
+    """Returns the weight of the bytes that were moved and of the requests that were made. `moving` maps each blob that
+    is being sent to its bytes read so far."""
     return receipt.bytes_moved + sum(list(moving.values())) + _REQUEST * receipt.total_requests
 
 

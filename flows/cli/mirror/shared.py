@@ -102,7 +102,7 @@ class Selective(Emptiable, Protocol):
 
 
 def warn_of_absent(output: Output, selective: Selective) -> None:
-    """Warns of what the rules name and the destinations don't get."""
+    """Warns of tags that the rules name and that no destination gets, each with its reason."""
     warn_of_nothing(output, selective)
     for tag in selective.mutated:
         output.warn(f"{selective.mirror}: immutable tag {tag} moved at {selective.source}; it isn't overwritten")

@@ -198,7 +198,7 @@ def _application_default(registry: str) -> Credential:
 
 
 def _of_gcloud() -> Credential | None:
-    """None where gcloud isn't installed, or nobody is logged in with it."""
+    """Returns None where gcloud isn't installed, or has no login."""
     import shutil  # noqa: PLC0415 - only these hosts need them
     import subprocess  # noqa: PLC0415
 
