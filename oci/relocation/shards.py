@@ -25,10 +25,10 @@ _MOST_IMAGES = 500
 """In a shard: it is packed, sent and answered for as a whole."""
 
 
-def weight_of(receipt: Receipt, moving: Mapping[Digest, int]) -> int:
-    """Returns the weight of the bytes that were moved and of the requests that were made. `moving` maps each blob that
-    is being sent to its bytes read so far."""
-    return receipt.bytes_moved + sum(list(moving.values())) + _REQUEST * receipt.total_requests
+def weight_of(receipt: Receipt) -> int:
+    """Returns the weight of the bytes that have come to the destination, those of blobs that are being sent too, and of
+    the requests that were made."""
+    return receipt.bytes_moved + _REQUEST * receipt.total_requests
 
 
 class Weights:
