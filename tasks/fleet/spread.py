@@ -32,7 +32,7 @@ _WEIGHED = 5000
 """Units a second that are weighed: it takes this run's own processor."""
 _NEWS, _SELDOM = 1.0, 10.0
 """Seconds between two looks at the queue: while this run has nothing else to do, and otherwise."""
-_SHARD = 6.0
+_SHARD = 3.0
 """Seconds of one run's work in the last shards: what the others wait for at the end, at most."""
 _SHARDS = 400
 """The most shards of a run: the Prefect server keeps each."""
