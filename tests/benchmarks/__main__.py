@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -45,6 +46,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--against", action="append", default=[], metavar="NAME=PROGRAM", help="another transship")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # its servers end with it
     left_out = {name: absent for name in options.workload or ALL if (absent := missing(name))}
     chosen = [name for name in options.workload or ALL if name not in left_out]
     results: Results = defaultdict(list)
@@ -194,7 +196,15 @@ def show_mirrors(rows: Iterable[dict[str, Any]], flow: Iterable[dict[str, Any]])
 
 def show_fleet(rows: Iterable[dict[str, Any]]) -> None:
     table = Table(
-        "fleet", "processes", "wall s", "times one", "/ slowest image", "API requests", "shards", "requests / shard"
+        "fleet",
+        "processes",
+        "wall s",
+        "times one",
+        "/ slowest image",
+        "API requests",
+        "shards",
+        "requests / shard",
+        "cores",
     )
     for row in rows:
         over = row["over_slowest_image"]
@@ -207,6 +217,7 @@ def show_fleet(rows: Iterable[dict[str, Any]]) -> None:
             str(row["api_requests"]),
             str(row["shards"]),
             f"{row['requests_a_shard']:.1f}" if row["requests_a_shard"] is not None else "",
+            f"{row['cores']:.2f}",
         )
     if table.row_count:
         Console(width=120).print(table)
