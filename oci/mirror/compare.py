@@ -57,7 +57,7 @@ def compare(
     if str(mirror.source) in scope.only:
         scope = msgspec.structs.replace(scope, only=frozenset())
     if mirror.source.lock:
-        return compare_lock(session, mirror)
+        return compare_lock(session, mirror, audit=scope.audit)
     if mirror.source.namespace:
         selection.repositories_of(session, mirror)
         raise Unavailable("the list of its repositories came late", subject=mirror.name, hint="run it again")
@@ -254,6 +254,19 @@ class _Look:
         for name, listed_tags in self._destination_tags.items():
             jobs.extend((name, tag) for tag in tags if listed_tags is None or tag in listed_tags)
         self._heads.ask(jobs)
+        self._heads.confirm([job for job in jobs if self._is_expected(*job)])
+        if self._scope.thorough:  # one tag that nothing lists: the others are answered in the same way
+            absent = {name: tag for name, tag in reversed(jobs) if name and self._heads.known_absent(name, tag)}
+            self._heads.confirm(absent.items())
+
+    def _is_expected(self, name: str, tag: str) -> bool:
+        """Whether a store should have the tag: it lists it, or the rules name it."""
+        tags = self._destination_tags[name] if name else self._listed
+        return (
+            tag in tags
+            if tags is not None
+            else not name and (tag in self._required or bool(self._mirror.source.bundle))
+        )
 
     def _narrow(self, tags: Sequence[str]) -> None:
         heads = {tag: head for tag in tags if isinstance(head := self._heads.get(("", tag)), Descriptor)}
@@ -334,7 +347,8 @@ class _Look:
         shown_digest = shown.digest if isinstance(shown, Descriptor) else ""
         compared = TagComparison(tag=tag, state=TagState.IN_PLACE, source=expected, destination=shown_digest)
         if not shown_digest:
-            return replace(compared, state=TagState.MISSING)
+            denial = self._heads.denials.get(name)
+            return replace(compared, state=TagState.MISSING, reason=f"not there, or hidden: {denial}" if denial else "")
         if shown_digest == expected:
             return self._bundle_by_digest(name, compared)
         if self._immutable(tag):

@@ -8,11 +8,11 @@ from dataclasses import replace
 from datetime import datetime
 
 from oci.archive.source import Archive, EmptyArchive
-from oci.bundle import reader, tagnames
+from oci.bundle import tagnames
 from oci.bundle.lockfile import ImagesLock, read_lock
-from oci.descriptor import Descriptor
+from oci.descriptor import INDEX_TYPES, Descriptor
 from oci.digest import Digest
-from oci.errors import NotFound, TransshipError
+from oci.errors import Denied, NotFound, TransshipError
 from oci.mirror.comparison import (
     ATTACHED,
     LISTED,
@@ -30,6 +30,7 @@ from oci.mirror.work import LOCK, Breaker, Target, WorkItem, place
 from oci.reference import ARCHIVE_PREFIX, ArchiveName, Reference, StoreName, parse_store
 from oci.relocation.planner import make_plan
 from oci.relocation.session import Session
+from oci.relocation.verify import lost_below
 from oci.signatures.attached import Attached, Attachments
 from oci.signatures.bundle import PREDICATE_ANNOTATION, RECEIPT_TYPE, this_type
 from oci.store import Source
@@ -46,11 +47,34 @@ class HeadCache:
         self.stores = stores
         self._breaker = breaker
         self._answers: dict[tuple[str, str], Descriptor | TransshipError | None] = {}
+        self.denials: dict[str, TransshipError] = {}
+        """By store: how it denied a tag, which may mean that there is none."""
 
     def ask(self, jobs: Iterable[tuple[str, str]]) -> None:
         """Each job is a store and a tag or digest."""
         new = [job for job in jobs if job not in self._answers]
         self._answers.update(zip(new, self.session.workers.map(self._head, new), strict=True))
+
+    def confirm(self, jobs: Iterable[tuple[str, str]]) -> None:
+        """Asks by GET for tags that should be there and that HEAD doesn't find: behind some proxies HEAD is 404 for
+        everything. When one turns up, all that HEAD didn't find there are asked for again. A login that is refused is
+        the answer for all of them."""
+        for name, tag in jobs:
+            if not self.known_absent(name, tag) or name in self.denials:
+                continue
+            absent = [job for job, answer in self._answers.items() if job[0] == name and answer is None]
+            try:
+                self.stores[name].get_manifest(tag)
+            except NotFound:
+                continue
+            except Denied as error:
+                self.denials[name] = error
+            except TransshipError as error:
+                self._breaker.failed(error)
+                self._answers.update(dict.fromkeys(absent, error))
+            else:
+                self._answers = {job: answer for job, answer in self._answers.items() if job not in absent}
+                self.ask(absent)
 
     def get(self, job: tuple[str, str]) -> Descriptor | TransshipError | None:
         """None as well for a job that was not asked."""
@@ -203,12 +227,17 @@ class Below:
         return tag
 
     def _with_lost(self, name: str, tag: TagComparison) -> TagComparison:
-        """With `audit`, marked as stale where an image is lost that a bundle lists. Asks in all threads itself."""
-        digest = Digest(tag.source)
+        """With `audit`, marked as stale where an image is lost that a bundle or an index lists. Asks in all threads
+        itself."""
+        if not self._audit:
+            return tag
+        digest, shown = Digest(tag.source), self._heads.get((name, tag.tag))
         try:
-            lost = ""
-            if self._audit and self._is_bundle(name, digest):
-                lost = _lost_images(self._session, self._stores[name], digest)
+            is_bundle = self._is_bundle(name, digest)
+            if is_bundle or (isinstance(shown, Descriptor) and shown.is_index):
+                lost = _lost_below(self._session, self._stores[name], {digest: is_bundle})
+            else:
+                lost = f"the locations of the bundle are lost; {_REPAIRED}" if self._mirror.source.bundle else ""
         except TransshipError as error:
             return replace(tag, state=TagState.FAILED, reason=str(error), error=error)
         return replace(tag, state=TagState.STALE, reason=lost, below=LISTED) if lost else tag
@@ -283,18 +312,13 @@ def _is_receipt(artifact: Attached) -> bool:
     return this_type(artifact.annotations.get(PREDICATE_ANNOTATION, "")) == RECEIPT_TYPE
 
 
-def _lost_images(session: Session, destination: Source, bundle: Digest) -> str:
-    """Which of the images that a bundle lists the destination lacks, down to the last: a HEAD for each. Blobs aren't
-    asked for. Raises what reading the bundle raises."""
-    manifest = destination.get_manifest(bundle)
-    listed = [image.image.digest for image in reader.read_images_lock(destination, manifest).images]
-    digests = [digest for digest in dict.fromkeys(listed) if digest]
-    heads = dict(zip(digests, session.workers.map(destination.head_manifest, digests), strict=True))
-    lost = [digest for digest, head in heads.items() if head is None]
-    if not lost:
-        return ""
-    images = counted(len(digests), "listed image")
-    return f"{len(lost)} of {images} lost, such as {lost[0]}; `mirror run --audit` brings what is lost"
+_REPAIRED = "`mirror run --audit` brings what is lost"
+
+
+def _lost_below(session: Session, store: Source, roots: Mapping[Digest, bool]) -> str:
+    """Which images are lost that bundles and indexes list, in words; empty when none is. `roots` as in `lost_below`."""
+    lost, count = lost_below(session, store, roots)
+    return f"{len(lost)} of {counted(count, 'listed image')} lost, such as {lost[0]}; {_REPAIRED}" if lost else ""
 
 
 def held_in(session: Session, name: ArchiveName) -> Archive | EmptyArchive:
@@ -305,32 +329,39 @@ def held_in(session: Session, name: ArchiveName) -> Archive | EmptyArchive:
         return EmptyArchive(name)
 
 
-def compare_lock(session: Session, mirror: Mirror) -> Comparison:
-    """What has to move is what a plan says: one request for each image that is there."""
+def compare_lock(session: Session, mirror: Mirror, *, audit: bool) -> Comparison:
+    """What has to move is what a plan says: one request for each image that is there. With `audit` also what its
+    indexes and its bundle list."""
     name = mirror.source.lock
     results = []
     targets: list[Target] = []
     for destination in mirror.destinations:
         item = WorkItem.of(mirror, LOCK, name, names=(name,), targets=(Target(destination=str(destination)),))
-        state, error = _state(session, item, destination.store)
-        tag = TagComparison(tag=name, state=state, reason=str(error or ""), error=error)
+        tag = _compared_lock(session, item, destination.store, audit=audit)
         results.append(DestinationComparison(destination=str(destination), tags=(tag,)))
-        if state is TagState.STALE:
-            targets.extend(item.targets)
+        if tag.state is TagState.STALE:
+            targets.append(Target(destination=str(destination), repair=bool(tag.below)))
     work = (WorkItem.of(mirror, LOCK, name, names=(name,), targets=tuple(targets)),) if targets else ()
     return Comparison(mirror=mirror.name, source=name, destinations=tuple(results), work=work)
 
 
-def _state(session: Session, item: WorkItem, store: StoreName) -> tuple[TagState, TransshipError | None]:
+def _compared_lock(session: Session, item: WorkItem, store: StoreName, *, audit: bool) -> TagComparison:
+    tag = TagComparison(tag=item.source, state=TagState.IN_PLACE)
     try:
         if isinstance(store, ArchiveName):
             archive = held_in(session, store)
-            present = all(archive.head_manifest(digest) is not None for digest in pinned_by(item.source))
-            return TagState.IN_PLACE if present else TagState.STALE, None
+            whole = all(archive.head_manifest(digest) is not None for digest in pinned_by(item.source))
+            return tag if whole else replace(tag, state=TagState.STALE)
         plan = make_plan(session, item.request(item.targets[0]))
+        if not plan.unchanged:
+            return replace(tag, state=TagState.STALE)
+        roots = {
+            node.digest: node.is_bundle for node in plan.manifests if node.is_bundle or node.media_type in INDEX_TYPES
+        }
+        lost = _lost_below(session, session.destination(store), roots) if audit else ""
     except TransshipError as error:
-        return TagState.FAILED, error
-    return TagState.IN_PLACE if plan.unchanged else TagState.STALE, None
+        return replace(tag, state=TagState.FAILED, reason=str(error), error=error)
+    return replace(tag, state=TagState.STALE, reason=lost, below=LISTED) if lost else tag
 
 
 def pinned_by(path: str) -> list[Digest]:

@@ -3,7 +3,7 @@ what comes from a source is signed as a policy asks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct, field
@@ -246,3 +246,49 @@ def names_by_store(
 def _pinned(path: str) -> list[Reference]:
     lock = read_lock(path)
     return [lock.image] if isinstance(lock, BundleLock) else [image.image for image in lock.images]
+
+
+def lost_below(session: Session, store: Source, roots: Mapping[Digest, bool]) -> tuple[list[Digest], int]:
+    """Which images a store lacks of those that bundles and indexes list, those inside others among them, down to the
+    last: a HEAD for each; and how many are listed. `roots` says of each digest that is there whether it is a bundle.
+    Blobs aren't asked for. Raises what reading a bundle or an index raises."""
+    visited = set(roots)
+    lost: list[Digest] = []
+    level = dict(roots)
+    while level:
+        below: dict[Digest, bool] = {}
+        for listed in session.workers.map(lambda root: _listed_by(store, *root), level.items()):
+            below.update({digest: is_bundle for digest, is_bundle in listed.items() if digest not in visited})
+        visited.update(below)
+        heads = _heads_of(session, store, list(below))
+        lost += [digest for digest, head in heads.items() if head is None]
+        level = {digest: below[digest] for digest, head in heads.items() if head and (below[digest] or head.is_index)}
+    return lost, len(visited) - len(roots)
+
+
+def _listed_by(store: Source, digest: Digest, is_bundle: bool) -> dict[Digest, bool]:
+    """What a bundle or an index lists, and whether it is a bundle, as the locations of a bundle say."""
+    manifest = store.get_manifest(digest)
+    if not is_bundle:
+        return {child.digest: False for child in manifest.children if child.names_manifest}
+    locations = reader.read_locations(store, digest)
+    bundles = {each.image.digest for each in locations.images if each.is_bundle} if locations else set()
+    listed = [image.image.digest for image in reader.read_images_lock(store, manifest).images]
+    return {each: each in bundles for each in listed if each}
+
+
+def _heads_of(session: Session, store: Source, digests: Sequence[Digest]) -> dict[Digest, Descriptor | None]:
+    """What HEAD doesn't find of what should be there is asked for by GET, until one is really absent: when one turns
+    up, HEAD isn't believed any more (caches, proxies that know tags alone). Raises what a store answers that denies
+    it."""
+    heads = dict(zip(digests, session.workers.map(store.head_manifest, digests), strict=True))
+    for digest in digests:
+        if heads[digest] is not None:
+            continue
+        try:
+            heads[digest] = store.get_manifest(digest).descriptor
+        except NotFound:
+            break
+        absent = [other for other, head in heads.items() if head is None]
+        heads.update(zip(absent, session.workers.map(store.head_manifest, absent), strict=True))
+    return heads

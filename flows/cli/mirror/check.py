@@ -14,6 +14,7 @@ from flows.cli.output import ExitCode
 from oci.archive.s3_options import S3Options
 from oci.errors import Incomplete, TransshipError
 from oci.mirror.comparison import Comparison, TagState
+from oci.units import counted
 
 _DRIFT = ("Mirror", "Destination", "Tag", "State", "Reason")
 
@@ -28,8 +29,8 @@ _DRIFT = ("Mirror", "Destination", "Tag", "State", "Reason")
 def check(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, **flags: Any) -> int:
     """Tell which tags are missing, stale, extra, unsigned, or moved though immutable. Nothing is written.
 
-    Manifests are asked for by HEAD, those of every image that a bundle lists among them. Lost blobs and wrong bytes
-    can't be seen so: transship verify --deep reads all of them.
+    Manifests are asked for by HEAD, those of every image that a bundle or an index lists among them. Lost blobs and
+    wrong bytes can't be seen so: transship verify --deep reads all of them.
 
     Exit codes: 0 all as it should be, 4 there is drift, 3 or 1 something couldn't be compared.
     """
@@ -46,7 +47,7 @@ def check(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, 
     invocation.output.table("Drift", _DRIFT, [row for comparison in comparisons for row in _rows(comparison)])
     if failures:
         raise Incomplete(
-            f"{len(failures)} comparisons failed",
+            f"{counted(len(failures), 'comparison')} failed",
             failures,
             some_done=any(
                 tag.state is not TagState.FAILED for comparison in comparisons for _, tag in comparison.tags()

@@ -66,14 +66,12 @@ def mirror_flags(command: F) -> F:
 def _problems(comparison: Comparison) -> list[TransshipError]:
     """Of destinations and tags that couldn't be compared."""
     problems = [destination.error for destination in comparison.destinations if destination.error is not None]
-    return [
-        *problems,
-        *(
-            StoreError(tag.reason, subject=f"{comparison.source}:{tag.tag}", retryable=True)
-            for _, tag in comparison.tags()
-            if tag.state is TagState.FAILED
-        ),
+    problems += [
+        tag.error or StoreError(tag.reason, subject=f"{comparison.source}:{tag.tag}")
+        for _, tag in comparison.tags()
+        if tag.state is TagState.FAILED
     ]
+    return list(dict.fromkeys(problems))  # a refused login is the cause for many tags
 
 
 class Emptiable(Protocol):

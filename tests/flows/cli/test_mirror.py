@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from flows.cli.output import ExitCode
+from tests.faults.proxy import Fault, FaultProxy
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.registry_data import blob_file, seed
 from tests.servers.seaweedfs import ACCESS_KEY, BUCKET, SECRET_KEY, SeaweedFS
@@ -229,7 +230,7 @@ def test_a_mirror_that_can_not_be_checked_does_not_keep_others_from_it(file: Fil
 
     assert code == 3
     assert "app: 0 in place, 3 missing" in err
-    assert "1 comparisons failed" in err
+    assert "1 comparison failed" in err
 
 
 def test_only_what_no_mirror_has_is_refused(file: File, tmp_path: Path) -> None:
@@ -301,3 +302,20 @@ def test_a_file_without_mirrors_is_nothing_to_do(tmp_path: Path, words: tuple[st
     done = transship(*words, str(file))
 
     assert done.code == ExitCode.DONE, done.err
+
+
+def test_a_check_that_is_refused_says_the_cause_once_with_its_kind(
+    registry: DockerRegistry, other_registry: DockerRegistry, repository: str, tmp_path: Path
+) -> None:
+    seed(registry, repository, versions("1.0", "1.1"))
+    with FaultProxy(other_registry.port, Fault(status=401)) as refusing:
+        file = File(tmp_path, registry, other_registry, repository)
+        file.path.write_text(file.path.read_text().replace(other_registry.host, refusing.host))
+        code, out, err = mirror("check", file, "--json")
+
+    document = json.loads(out)
+    assert code == ExitCode.FAILED
+    assert err.count("asked as anonymous") == 1
+    assert [failure["Kind"] for failure in document["Error"]["Failures"]] == ["Unauthorized"]
+    assert [failure["Store"] for failure in document["Error"]["Failures"]] == [refusing.host]
+    assert {tag["state"] for tag in document["Result"]["mirrors"][0]["destinations"][0]["drift"]} == {"failed"}
