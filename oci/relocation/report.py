@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from oci.digest import Digest
-from oci.errors import Incomplete, NotTrusted, StoreError, TransshipError
+from oci.errors import Incomplete, NotTrusted, StoreError, TransshipError, cause_and_step
 from oci.meter import Receipt
 from oci.relocation.plan import Plan
 from oci.relocation.run import Published
@@ -125,7 +125,8 @@ class RelocationReport(Struct, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         """One line."""
-        verdict = "complete" if self.succeeded else f"incomplete, {len(self.failures)} failed"
+        early = next((cause_and_step(failure.error)[0] for failure in self.failures if not failure.image), "")
+        verdict = f"incomplete, {early or f'{len(self.failures)} failed'}" if self.failures else "complete"
         images = f"{counted(self.images_copied, 'image')} copied, {self.images_present} already there"
         sent = f"{show_size(self.bytes.written)} sent, {counted(self.total_requests, 'request')}"
         return f"{verdict}: {images}{left_behind(self.attached_left)}; {sent}, {self.seconds:.1f} s"

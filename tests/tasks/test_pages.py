@@ -10,6 +10,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from msgspec import structs
 
+from flows.results import cancelled
 from oci.bundle.results import Content, DescribeReport, PullReport, PushReport
 from oci.errors import Incomplete, StoreError, Unauthorized
 from oci.meter import Receipt
@@ -141,6 +142,14 @@ def test_a_time_is_two_lines_at_the_most() -> None:
     assert moment.split(" ") == ["23\u00a0Nov\u00a02026", "01:00\u00a0UTC"]
     assert "-" not in moment
     assert when(None) == ""
+
+
+def test_a_run_that_ended_early_says_what_ended_it() -> None:
+    def steps(relocation: RelocationRun) -> None:
+        relocation.outcomes = {digest(0): outcome(0, DONE)}
+        relocation.error = cancelled()
+
+    assert str(report_after(steps)).startswith(f"incomplete, {cancelled().message}: 1 image copied, ")
 
 
 def test_a_next_step_says_once_that_it_is_to_be_tried_again() -> None:
