@@ -180,7 +180,7 @@ class RelocationWork:
         return together_in_a_task(len(self._plan.to_transfer) / share)
 
     def progress(self) -> float:
-        return float(weight_of(self._run.receipt()))
+        return float(weight_of(self._run.counter.receipt()))
 
     def weight(self, units: Sequence[Digest]) -> float:
         if not units:

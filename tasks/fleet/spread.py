@@ -53,7 +53,8 @@ class Work(Protocol[Unit]):
     """What is shared: units, of which each is done by one run. Weights and progress are in one unit."""
 
     def progress(self) -> float:
-        """Returns what is done so far, parts of units included."""
+        """Returns what this run has done so far, parts of units included: its pace, by which helpers get work while it
+        plans."""
 
     def weight(self, units: Sequence[Unit]) -> float: ...
 

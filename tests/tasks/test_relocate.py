@@ -8,12 +8,16 @@ from prefect import flow
 
 from oci.digest import Digest
 from oci.errors import Incomplete, NotFound, TransshipError, Unavailable
+from oci.meter import Receipt
 from oci.relocation.plan import Plan
 from oci.relocation.request import RelocationRequest
 from oci.relocation.transfer import DONE, FAILED, ImageOutcome
+from tasks.fleet.queue import ShardResult
 from tasks.relocate import RelocationOrder, RelocationRun, batches, push_name, push_to_target_registry
 from tasks.run import TASK_RUN_LIMIT, running
+from tasks.shards import RelocationWork
 from tests.support.plans import digest, plan_of
+from tests.support.relocating import session
 
 
 def test_every_missing_image_is_a_task_run_of_its_own_and_the_biggest_comes_first() -> None:
@@ -43,6 +47,22 @@ def test_a_task_run_has_a_name_that_a_person_can_read() -> None:
         f"copy web@{digest(1)[:19]} -> corp.example/x"
     )
     assert push_name({"images": [image] * 7, "destination": "corp.example/x"}) == "copy 7 images -> corp.example/x"
+
+
+def test_what_helpers_have_done_is_no_part_of_the_pace_of_a_run() -> None:
+    async def noted() -> tuple[float, float, int]:
+        request = RelocationRequest(image="registry.example/shop/web:1", to="registry.corp.example/mirror/web")
+        async with running(RelocationRun(RelocationOrder(request=request))) as run:
+            with session() as own:
+                work = RelocationWork(run, own, lambda images, queue: {})
+                before = work.progress()
+                work.note("a helper", ShardResult([], Receipt(bytes_written=10 << 20)).to_json())
+                return before, work.progress(), run.receipt().bytes_written
+
+    before, after, written = asyncio.run(noted())
+
+    assert written == 10 << 20
+    assert after == before
 
 
 class FakeCore:
