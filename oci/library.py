@@ -34,6 +34,7 @@ from oci.reference import (
 )
 from oci.registry.credentials.chain import Credentials, Fixed, default_credentials
 from oci.registry.credentials.credential import Credential
+from oci.registry.http.origin import canonical_host
 from oci.registry.options import DEFAULT_CONCURRENCY, RegistryOptions
 from oci.registry.repository import Registries, RegistryRepository
 from oci.relocation import planner
@@ -83,7 +84,7 @@ def open_session(
         credentials=Credentials(places) if places else default_credentials(hosts=named),
         named=named,
         default=registry or RegistryOptions(),
-        per_registry=dict(registries or {}),
+        per_registry={canonical_host(host): options for host, options in (registries or {}).items()},
         s3=s3 or S3Options(),
     )
     return Session(source=access, destination=access, concurrency=concurrency, meter=meter, cancel=cancel)

@@ -18,7 +18,7 @@ import functools
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 from enum import Enum
 from typing import Any, Literal, Self, TypeVar, Union
@@ -228,10 +228,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         """Returns a copy with other values in some fields."""
         return msgspec.structs.replace(self, **changes)
 
-    def over(self, base: O) -> O:
-        """Returns `base` with what this value has for its fields that isn't their default."""
-        values = ((name, getattr(self, name)) for name in base.__struct_fields__)
-        return base.with_(**{name: value for name, value in values if value != getattr(type(base)(), name)})
+    def over(self, base: O, *, explicit: Collection[str] = ()) -> O:
+        """Returns `base` with what this value has for its fields that isn't their default, or that is `explicit`."""
+        default, values = type(base)(), ((name, getattr(self, name)) for name in base.__struct_fields__)
+        return base.with_(**{key: value for key, value in values if key in explicit or value != getattr(default, key)})
 
     @classmethod
     def make(cls, values: Mapping[str, Any]) -> Self:

@@ -25,6 +25,7 @@ from oci.mirror.reader import parse_config, read_config
 from oci.options import fields_of
 from oci.reference import HUB
 from oci.registry.credentials.credential import Credential
+from oci.registry.http.origin import canonical_host
 from oci.registry.options import RegistryOptions
 from oci.signatures import keys
 
@@ -203,7 +204,7 @@ class BlockCredentials:
     """A CredentialSource of loaded blocks: each answers for its own registry and for no other."""
 
     def __init__(self, blocks: Sequence[RegistryCredentials]) -> None:
-        self._by_registry = {block.registry: block for block in reversed(blocks)}
+        self._by_registry = {canonical_host(block.registry): block for block in reversed(blocks)}
 
     def settings(self, over: RegistryOptions) -> dict[str, RegistryOptions]:
         """Returns how the registries of the blocks that say so are reached, with the rest from `over`."""
@@ -214,7 +215,7 @@ class BlockCredentials:
         }
 
     def find(self, registry: str, repository: str) -> Credential | None:  # noqa: ARG002 - a block covers a whole host
-        block = self._by_registry.get(registry)
+        block = self._by_registry.get(canonical_host(registry))
         if block is None or (block.settings and block.credential().is_anonymous):
             return None
         return block.credential()

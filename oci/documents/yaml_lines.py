@@ -9,7 +9,7 @@ that comes twice.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -55,12 +55,13 @@ class Located:
         return self.where
 
 
-def read(data: bytes, where: str) -> Located:
-    """Raises InvalidDocument, naming `where` and the line."""
+def read(data: bytes, where: str, *, names: Collection[Path] = ()) -> Located:
+    """Raises InvalidDocument, naming `where` and the line. `names` are the paths of mappings whose keys are names, so
+    that none of them is left out; `*` stands for any key."""
     node = _Nodes(where).compose(data, SIZE_LIMIT)
     if node is None:
         return Located(where, None)
-    plain = _Plain(where)
+    plain = _Plain(where, names)
     return Located(where, plain.of(node, (), 0), plain.lines)
 
 
@@ -80,9 +81,10 @@ class _Nodes(Composer[_Node]):
 class _Plain:
     """Plain values out of nodes. Here an alias is followed, so here the values are counted."""
 
-    def __init__(self, where: str) -> None:
+    def __init__(self, where: str, names: Collection[Path] = ()) -> None:
         self.lines: dict[Path, int] = {}
         self._where = where
+        self._names = names
         self._values = 0
 
     def of(self, node: _Node, path: Path, depth: int) -> Any:
@@ -100,8 +102,12 @@ class _Plain:
 
     def _mapping(self, node: _Node, path: Path, depth: int) -> dict[str, Any]:
         values: dict[str, Any] = {}
+        has_names = any(
+            len(names) == len(path) and all(part in ("*", step) for part, step in zip(names, path, strict=True))
+            for names in self._names
+        )
         for key, line, child in self._entries(node, depth):
-            if key in values or _EXTENSION.fullmatch(key):
+            if key in values or (_EXTENSION.fullmatch(key) and not has_names):
                 continue
             self.lines[(*path, key)] = line
             values[key] = self.of(child, (*path, key), depth)

@@ -33,6 +33,11 @@ from oci.registry.http.origin import canonical_host, check_hosts
 from oci.registry.options import RegistryOptions
 from oci.signatures.artifacts import check_policy
 
+Explicit = Annotated[
+    frozenset[str], option("Explicit", "Options that a file gives with the value of their default.", secret=True)
+]
+"""They hold over the flags of a run, as others that are given do. A form gives every default: only a file has them."""
+
 BLOCK = r"^(([a-z0-9-]+/)?[a-z0-9][a-z0-9-]*)?$"
 """The name of a block on a Prefect server, or nothing."""
 
@@ -64,6 +69,7 @@ class Registry(RegistryOptions, frozen=True, kw_only=True):
             le=10_000,
         ),
     ] = 0
+    explicit: Explicit = frozenset()
 
 
 class Bucket(S3Options, frozen=True, kw_only=True):
@@ -82,6 +88,7 @@ class Bucket(S3Options, frozen=True, kw_only=True):
             max_length=400,
         ),
     ] = ""
+    explicit: Explicit = frozenset()
 
 
 class MirrorSource(Checked, frozen=True, kw_only=True):
@@ -372,11 +379,12 @@ class MirrorsConfig(Checked, frozen=True, kw_only=True):
         """A configuration of this mirror, with the buckets and registries that it may meet. A bundle or a lock can list
         images of any registry, so such a mirror takes all of them along."""
         everywhere = mirror.source.lock or mirror.source.bundle
+        hosts = {canonical_host(host) for host in mirror.registries}
         return MirrorsConfig(
             registries={
                 host: registry
                 for host, registry in self.registries.items()
-                if everywhere or canonical_host(host) in mirror.registries
+                if everywhere or canonical_host(host) in hosts
             },
             buckets={name: bucket for name, bucket in self.buckets.items() if name in mirror.buckets},
             mirrors=(mirror,),

@@ -16,7 +16,7 @@ from oci.errors import InvalidInput
 from oci.options import Options, option
 from oci.prune.versions import check_patterns, check_ranges
 from oci.registry.options import DEFAULT_CONCURRENCY
-from oci.signatures.artifacts import MirrorArtifacts, check_words
+from oci.signatures.artifacts import MirrorArtifacts, check_some
 from oci.units import show_duration
 
 Pattern = Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
@@ -257,7 +257,7 @@ class Policy(Checked, MirrorArtifacts, frozen=True, kw_only=True):
     """What `defaults` may say for all mirrors, and each mirror for itself."""
 
     checks: ClassVar[Mapping[str, Callable[[Any], None]]] = {
-        "artifacts": check_words,
+        "artifacts": check_some,
         "backup": check_backup,
         "immutable": check_patterns,
         "never": check_patterns,

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from oci.documents import yaml_lines
-from oci.documents.variables import expanded
+from oci.documents.variables import Unusable, expanded
 from oci.documents.yaml_lines import Located, Path
 from oci.errors import (
     InvalidConfig,
@@ -23,12 +23,17 @@ from oci.errors import (
     InvalidInput,
     did_you_mean,
 )
-from oci.mirror.config import MirrorsConfig
+from oci.mirror.config import Bucket, MirrorsConfig, Registry
 from oci.mirror.policy import Checked
 from oci.options import Option, Options, field_schema, fields_of
 from oci.output import read_named
 
 O = TypeVar("O", bound=Options)  # noqa: E741 - the customary letter for a type variable of this bound
+
+R = TypeVar("R", Registry, Bucket)
+
+_NAMES = frozenset({("buckets",), ("buckets", "*", "tags")})
+"""Mappings by names that a person chose, which may begin with `x-`."""
 
 _SHOWN_PROBLEMS = 20
 _WHOLE = frozenset({"schedule"})
@@ -36,8 +41,10 @@ _WHOLE = frozenset({"schedule"})
 
 
 class Problem(msgspec.Struct, frozen=True):
+    """Without a message, what was said elsewhere already."""
+
     path: Path
-    message: str
+    message: str = ""
 
 
 def read_config(path: str, environment: Mapping[str, str] | None = None) -> MirrorsConfig:
@@ -55,7 +62,7 @@ def read_config(path: str, environment: Mapping[str, str] | None = None) -> Mirr
 def parse_config(data: bytes, where: str, environment: Mapping[str, str] | None = None) -> MirrorsConfig:
     """Read the configuration in `data`. Raises InvalidConfig."""
     try:
-        return _parsed(yaml_lines.read(data, where), environment or {})
+        return _parsed(yaml_lines.read(data, where, names=_NAMES), environment or {})
     except InvalidDocument as error:
         raise InvalidConfig(error.message, hint=error.hint) from error
 
@@ -75,7 +82,15 @@ def _parsed(located: Located, environment: Mapping[str, str]) -> MirrorsConfig:
     config = _config(value, problems)
     if config is None or problems:
         raise _invalid(located, problems)
-    return config
+    return config.with_(
+        registries={host: _with_explicit(each, value["registries"][host]) for host, each in config.registries.items()},
+        buckets={name: _with_explicit(each, value["buckets"][name]) for name, each in config.buckets.items()},
+    )
+
+
+def _with_explicit(options: R, values: Mapping[str, Any]) -> R:
+    fields = {field.name: field.default for field in fields_of(type(options))}
+    return options.with_(explicit=frozenset(name for name in values if getattr(options, name) == fields[name]))
 
 
 def make_config(value: Mapping[str, Any]) -> MirrorsConfig:
@@ -134,6 +149,9 @@ def read_options(options: type[O], value: Any, path: Path, problems: list[Proble
     """Makes `options` of a mapping, and notes each problem. None when it can't be made."""
     if isinstance(value, options):
         return value
+    if isinstance(value, Unusable):
+        problems.append(Problem(path))
+        return None
     if not isinstance(value, Mapping):
         problems.append(Problem(path, "input should be a mapping"))
         return None
@@ -186,6 +204,9 @@ def _near(name: str, fields: Mapping[str, Option]) -> str:
 
 def _read(field: Option, annotation: Any, value: Any, path: Path, problems: list[Problem]) -> Any:
     kind = _bare(annotation)
+    if _is_unusable(value, deep=field.spelled is not None):
+        problems.append(Problem(path))
+        return None
     if value is None and type(None) in typing.get_args(_unannotated(annotation)):
         return None
     if isinstance(kind, type) and issubclass(kind, Options):
@@ -213,6 +234,13 @@ def _read(field: Option, annotation: Any, value: Any, path: Path, problems: list
         _check_length(field, len(value), "keys", path, problems)
         return {key: _read(field, arguments[1], item, (*path, key), problems) for key, item in value.items()}
     return _leaf(field, annotation, value, path, problems)
+
+
+def _is_unusable(value: Any, *, deep: bool) -> bool:
+    """Whether a value has text whose variable can't be used; `deep` for one that is read as a whole."""
+    if not deep or not isinstance(value, Mapping | list):
+        return isinstance(value, Unusable)
+    return any(_is_unusable(item, deep=True) for item in (value.values() if isinstance(value, Mapping) else value))
 
 
 def _check_length(field: Option, length: int, noun: str, path: Path, problems: list[Problem]) -> None:
@@ -269,7 +297,7 @@ def _invalid(located: Located, problems: Sequence[Problem]) -> InvalidDocument:
     """What a mirror has from `defaults` is wrong there, once, and not in each mirror."""
     wrong_defaults = {problem.path[1:] for problem in problems if problem.path[:1] == ("defaults",)}
     messages: dict[str, None] = {}
-    for problem in problems:
+    for problem in filter(lambda each: each.message, problems):
         path = problem.path
         if path[:1] == ("mirrors",) and path[:3] not in located.lines and len(path) > 2:
             if path[2:] in wrong_defaults:

@@ -36,6 +36,7 @@ from oci.reference import S3_PREFIX, ArchiveName, LayoutFolder, StoreName, parse
 from oci.registry.credentials.chain import Credentials
 from oci.registry.credentials.credential import ANONYMOUS, Credential
 from oci.registry.http.address_policy import host_of, is_loopback
+from oci.registry.http.origin import canonical_host
 from oci.registry.options import RegistryOptions
 from oci.relocation.session import Access, Session
 from oci.relocation.transfer import DONE
@@ -177,7 +178,7 @@ class _Anonymous:
 
     def find(self, registry: str, repository: str) -> Credential | None:
         del repository
-        return ANONYMOUS if registry in self.hosts else None
+        return ANONYMOUS if canonical_host(registry) in self.hosts else None
 
 
 def check_consent(
@@ -247,12 +248,17 @@ def opened(config: MirrorsConfig, mirrors: Sequence[Mirror], reach: Reach, cance
             per_registry={
                 **base.per_registry,
                 **{
-                    host: registry.over(base.settings(host)).with_(concurrency=concurrency + 1)
+                    host: registry.over(base.settings(host), explicit=registry.explicit).with_(
+                        concurrency=concurrency + 1
+                    )
                     for host, registry in config.by_host.items()
                 },
             },
             named=named,
-            per_bucket={name: bucket.over(base.object_store(name)) for name, bucket in config.buckets.items()},
+            per_bucket={
+                name: bucket.over(base.object_store(name), explicit=bucket.explicit)
+                for name, bucket in config.buckets.items()
+            },
         )
         for base in reached.values()
     )

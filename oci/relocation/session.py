@@ -21,6 +21,7 @@ from oci.manifest import Manifest
 from oci.meter import Meter, PartThreads
 from oci.reference import S3_PREFIX, ArchiveName, LayoutFolder, Repository, StoreName
 from oci.registry.credentials.chain import Credentials
+from oci.registry.http.origin import canonical_host
 from oci.registry.http.pace import Bandwidth
 from oci.registry.options import DEFAULT_CONCURRENCY, RegistryOptions
 from oci.registry.repository import Registries, RegistryRepository
@@ -43,6 +44,7 @@ class Access(Struct, frozen=True, kw_only=True):
     credentials: Credentials
     default: RegistryOptions = field(default_factory=RegistryOptions)
     per_registry: Mapping[str, RegistryOptions] = field(default_factory=dict)
+    """By the normal form of the host."""
     named: Collection[str] | None = None
     """Registries that the user named; None where all are his. One that only a lock or a bundle names may be no nearer
     to this machine than these."""
@@ -50,12 +52,12 @@ class Access(Struct, frozen=True, kw_only=True):
     per_bucket: Mapping[str, S3Options] = field(default_factory=dict)
 
     def settings(self, registry: str) -> RegistryOptions:
-        return self.per_registry.get(registry, self.default)
+        return self.per_registry.get(canonical_host(registry), self.default)
 
     def rate(self, registry: str) -> tuple[str, int]:
         """Returns the bytes a second of a registry, and whose they are: its own, or those of all that have none."""
         bandwidth = self.settings(registry).bandwidth if registry else self.default.bandwidth
-        return (registry if bandwidth != self.default.bandwidth else "", bandwidth)
+        return (canonical_host(registry) if bandwidth != self.default.bandwidth else "", bandwidth)
 
     def object_store(self, location: str) -> S3Options:
         """Returns how s3://BUCKET/KEY, or a bucket by its name, is reached."""

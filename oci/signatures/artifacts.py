@@ -76,13 +76,24 @@ class ArtifactSelection:
 
 
 def check_words(words: Iterable[str]) -> None:
-    """Raises InvalidInput for one that is neither a kind nor a type."""
+    """Raises InvalidInput for one that is neither a kind nor a type, and for `none` beside what is to be taken."""
+    words = tuple(words)
+    if "none" in words and any(not word.startswith("!") for word in words if word != "none"):
+        raise InvalidInput("'none' stands alone: leave it out, or the others")
     for word in words:
         name = word.removeprefix("!")
-        if name not in _KINDS and not _TYPE.fullmatch(name):
+        if word == "!none" or (name not in _KINDS and not _TYPE.fullmatch(name)):
             raise InvalidInput(
                 f"{word!r} is neither one of {', '.join(_KINDS)} nor an artifact type such as application/spdx+json"
             )
+
+
+def check_some(words: Iterable[str]) -> None:
+    """The same for a mirror, whose empty list could mean all or none."""
+    words = tuple(words)
+    if not words:
+        raise InvalidInput("nothing is named: write all, or none")
+    check_words(words)
 
 
 def check_policy(path: str, *, required: bool) -> None:
@@ -111,8 +122,9 @@ def spelled(value: Any) -> Any:
 
 
 def _named(words: frozenset[str], artifact_type: str) -> bool:
-    """The types are strangers' words: `fnmatchcase` goes back to no earlier `*`."""
-    return any(fnmatchcase(artifact_type, word) for word in words if "/" in word)
+    """The types are strangers' words: `fnmatchcase` goes back to no earlier `*`. Capitals don't count in a media type
+    (RFC 6838, 4.2)."""
+    return any(fnmatchcase(artifact_type.lower(), word.lower()) for word in words if "/" in word)
 
 
 class GateOptions(Options, frozen=True, kw_only=True):

@@ -19,6 +19,7 @@ from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.logging import get_run_logger
 
 from oci.reference import StoreName
+from oci.registry.http.origin import canonical_host
 
 LEASE = 60.0
 """Seconds after which the server frees the slots of a run that was killed: the least that Prefect allows."""
@@ -36,7 +37,7 @@ _LONGEST_GOODBYE = 10.0
 
 
 def limit_name(registry: str) -> str:
-    return f"registry:{registry}"
+    return f"registry:{canonical_host(registry)}"
 
 
 def limits_of(*stores: StoreName) -> frozenset[str]:

@@ -24,7 +24,9 @@ from oci.mirror.results import read_only
 from oci.mirror.run import SIDE_BY_SIDE, Shared, expect, opened
 from oci.mirror.selection import expanded
 from oci.mirror.work import Breaker
+from oci.options import fields_of
 from oci.output import read_named
+from oci.registry.options import RegistryOptions
 from oci.relocation.session import Access, Session
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -128,6 +130,7 @@ class Mirrors:
         show_requests(invocation)
         config = read_config(flags["path"])
         chosen = config.chosen(flags["names"])
+        _warn_of_flags(invocation.output, registry.options, config)
         only = frozenset(_only(flags["only"])) if flags["only"] else frozenset()
         if only and not any(concerns(mirror, only) for mirror in chosen):
             raise InvalidInput(
@@ -187,6 +190,19 @@ class Mirrors:
 
     def _access(self, side: str, concurrency: int) -> Access:
         return self.registry.access(side, self.invocation.output, concurrency=concurrency, store=self.store)
+
+
+def _warn_of_flags(output: Output, flags: RegistryOptions, config: MirrorsConfig) -> None:
+    """Names the flags that don't hold for a registry, because the file says something else of it."""
+    for field in fields_of(RegistryOptions):
+        flag = getattr(flags, field.name)
+        hosts = [
+            host
+            for host, registry in config.registries.items()
+            if getattr(registry.over(flags, explicit=registry.explicit), field.name) != flag != field.default
+        ]
+        if hosts and not field.secret:
+            output.warn(f"{field.flag} isn't used for {', '.join(hosts)}: `registries` says its {field.name}")
 
 
 def _only(path: str) -> tuple[str, ...]:

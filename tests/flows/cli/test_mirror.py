@@ -319,3 +319,17 @@ def test_a_check_that_is_refused_says_the_cause_once_with_its_kind(
     assert [failure["Kind"] for failure in document["Error"]["Failures"]] == ["Unauthorized"]
     assert [failure["Store"] for failure in document["Error"]["Failures"]] == [refusing.host]
     assert {tag["state"] for tag in document["Result"]["mirrors"][0]["destinations"][0]["drift"]} == {"failed"}
+
+
+def test_a_flag_that_the_file_overrules_for_a_registry_is_named(file: File) -> None:
+    host = file.source.partition("/")[0]
+    file.path.write_text(f"{file.path.read_text()}registries: {{'{host}': {{retries: 3, verify_tls: true}}}}\n")
+
+    _, _, err = mirror("plan", file, "--registry-retry-count", "2", "--registry-verify-certs=false")
+    same = mirror("plan", file, "--registry-retry-count", "3")
+
+    assert [line for line in err.splitlines() if line.startswith("Warning:")] == [
+        f"Warning: --registry-verify-certs isn't used for {host}: `registries` says its verify_tls",
+        f"Warning: --registry-retry-count isn't used for {host}: `registries` says its retries",
+    ]
+    assert "Warning:" not in same[2]

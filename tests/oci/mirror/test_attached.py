@@ -8,12 +8,14 @@ from pathlib import Path
 import httpx
 import pytest
 
+from oci.errors import InvalidInput
 from oci.meter import Receipt
 from oci.mirror.comparison import CHECK, Coverage, TagState
 from oci.mirror.digest_cache import DigestCache
 from oci.mirror.policy import Policy
 from oci.mirror.reader import make, parse_config
 from oci.mirror.results import DriftReport
+from oci.signatures.artifacts import ArtifactSelection
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.strict_registry import Features, StrictRegistry
 from tests.support.attaching import Signed, lost_at, push_signed, signed_index
@@ -184,3 +186,19 @@ def test_artifacts_are_written_as_a_word_a_list_or_what_to_include(written: str,
 
     assert parse_config(text.encode(), "mirrors.yaml").defaults.artifacts == words
     assert make(Policy, {"artifacts": words}).artifacts == words
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["[]", "''", "{}", "{include: []}", "[none, sig]", "[all, none]", "['!none']", "['!']", "[Sig]", "['!!sig']"],
+)
+def test_artifacts_that_could_mean_two_things_are_refused(written: str) -> None:
+    with pytest.raises(InvalidInput, match="artifacts"):
+        parse_config(f"version: 1\ndefaults: {{artifacts: {written}}}\n".encode(), "mirrors.yaml")
+
+
+def test_capitals_do_not_count_in_an_artifact_type() -> None:
+    selection = ArtifactSelection(["Application/SPDX+json", "!application/vnd.Example.*"])
+
+    assert selection.referrer("application/spdx+JSON")
+    assert not selection.referrer("Application/vnd.example.sbom")

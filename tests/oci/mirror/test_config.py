@@ -7,12 +7,18 @@ from typing import Any
 
 import pytest
 
+from oci.archive.s3_options import S3Options
+from oci.cancel import CancelToken
 from oci.errors import InvalidDocument, InvalidInput, NotFound
 from oci.mirror.config import Mirror, MirrorDestination, MirrorSource
 from oci.mirror.policy import KeepAlive, LatestBy
 from oci.mirror.reader import json_schema, make, make_config, parse_config, read_config
+from oci.mirror.run import opened
 from oci.reference import ArchiveName, LayoutFolder, Repository
+from oci.registry.credentials.chain import Credentials, Fixed
+from oci.registry.credentials.credential import Credential
 from oci.registry.options import RegistryOptions
+from oci.relocation.session import Access
 from oci.units import parse_duration, show_duration
 
 WHOLE = b"""\
@@ -470,3 +476,104 @@ def test_a_line_break_at_the_end_is_no_part_of_what_a_pattern_allows(value: dict
 
     with pytest.raises(InvalidInput, match=r"name|proxy|aws_role|endpoint|handover"):
         make_config({**value, "mirrors": mirrors})
+
+
+def test_a_variable_that_can_not_be_used_is_the_only_thing_that_is_said() -> None:
+    """What is wrong with the text without it, or because of it elsewhere, is no mistake of its own."""
+    text = """\
+version: 1
+environment: [HOST, NUMBER, WORD, HOURS]
+registries:
+  corp.example: {retries: "${NUMBER}", ca_files: ["${WORD}"]}
+defaults:
+  never: ["${WORD}"]
+  artifacts: ["${WORD}"]
+mirrors:
+  - name: web
+    source: {repository: "${HOST}/shop/web"}
+    destinations: [{repository: "corp.example/${WORD}"}, {archive: "${WORD}"}]
+    platforms: ["${WORD}"]
+    schedule: {interval: "${HOURS}"}
+    tags: "${WORD}"
+  - name: "${WORD}"
+    source: {bundle: "${HOST}/shop/bundle:1.0"}
+    destinations: [{repository: "corp.example/bundle"}]
+    limitz: {}
+"""
+    with pytest.raises(InvalidDocument) as caught:
+        parse_config(text.encode(), "m", {})
+
+    said = sorted(line.rpartition(": ")[2] for line in caught.value.message.splitlines())
+    assert said == [
+        *(f"the variable {name} isn't set" for name in ("HOST", "HOURS", "NUMBER", "WORD")),
+        "unknown key; did you mean limits?",
+    ]
+
+
+@pytest.mark.parametrize("value", ["a\nb", "a\r", "\x1b[2J", "\udcff"])
+def test_a_variable_with_a_control_character_is_refused(value: str) -> None:
+    text = "environment: [NAME]\n" + with_mirror("    receipts: {folder: '${NAME}'}")
+
+    with pytest.raises(InvalidDocument, match="the variable NAME has a line break"):
+        parse_config(text.encode(), "m", {"NAME": value})
+
+
+@pytest.mark.parametrize("value", ["a: b", "'x", '"', "# x", "[a", "&x", "*x", "${HOME}", "$$", "{{tag}}"])
+def test_a_variable_is_text_whatever_yaml_would_make_of_it(value: str) -> None:
+    text = "environment: [NAME]\n" + with_mirror("    receipts: {folder: '${NAME}'}")
+
+    assert parse_config(text.encode(), "m", {"NAME": value, "HOME": "/root"}).mirrors[0].receipts.folder == value
+
+
+@pytest.mark.parametrize("written", ["${NAME:-x}", "${NAME-x}", "${NAME", "${MY-NAME}"])
+@pytest.mark.parametrize("listed", ["environment: [NAME]\n", ""])
+def test_what_a_shell_would_read_behind_the_name_of_a_variable_is_refused(written: str, listed: str) -> None:
+    text = listed + with_mirror(f"    receipts: {{folder: '{written}'}}")
+
+    with pytest.raises(InvalidDocument, match=r"only \$\{NAME\} is read"):
+        parse_config(text.encode(), "m", {"NAME": "x"})
+
+
+def test_a_bucket_and_a_tag_of_its_objects_may_have_names_like_extensions() -> None:
+    text = "version: 1\nbuckets: {x-archive: {region: eu-west-1, tags: {x-team: shop}, x-note: hello}}\n"
+
+    bucket = parse_config(text.encode(), "m").buckets["x-archive"]
+
+    assert (bucket.region, bucket.tags) == ("eu-west-1", {"x-team": "shop"})
+
+
+def test_what_a_file_says_of_a_registry_or_bucket_holds_where_it_is_the_default_too() -> None:
+    text = "version: 1\nregistries: {corp.example: {verify_tls: true, retries: 7}}\nbuckets: {b: {verify_tls: true}}\n"
+    config = parse_config(text.encode(), "m")
+    registry, bucket = config.registry("corp.example"), config.buckets["b"]
+
+    over = registry.over(RegistryOptions(verify_tls=False, insecure=True), explicit=registry.explicit)
+
+    assert (over.verify_tls, over.insecure, over.retries) == (True, True, 7)
+    assert bucket.over(S3Options(verify_tls=False), explicit=bucket.explicit).verify_tls
+    assert "explicit" not in str(config.to_dict())
+
+
+@pytest.mark.parametrize(
+    ("written", "named"),
+    [("docker.io", "registry-1.docker.io"), ("corp.example", "corp.example:443"), ("CORP.example:443", "corp.example")],
+)
+def test_a_registry_is_the_same_in_each_spelling(written: str, named: str) -> None:
+    text = f"""\
+version: 1
+registries: {{"{written}": {{retries: 7, anonymous: true}}}}
+mirrors:
+  - name: web
+    source: {{repository: "{named}/shop/web"}}
+    destinations: [{{repository: other.example/web}}]
+"""
+    config = parse_config(text.encode(), "m")
+    [mirror] = config.mirrors
+    [registry] = mirror.registries - {"other.example"}
+    access = Access(credentials=Credentials([Fixed(Credential("bob", "secret"))]))
+
+    assert config.alone(mirror).registries == config.registries
+    with opened(config, [mirror], lambda side, concurrency: access, CancelToken()) as session:
+        transport = session.repository("source", Repository(registry, "shop/web"))._remote.transport
+    assert transport.settings.retries == 7
+    assert transport.login._credentials.find(registry, "shop/web").is_anonymous
