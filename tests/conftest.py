@@ -47,7 +47,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if item.get_closest_marker("drill"):
             item.add_marker(pytest.mark.timeout(1200))  # these wait for Prefect's clocks, up to nine minutes for one
     if hasattr(config, "workerinput"):  # what takes long begins first: no process works on it while the others are done
-        items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+        items.sort(
+            key=lambda item: (item.get_closest_marker("slow") is None, item.get_closest_marker("xdist_group") is None)
+        )
     if config.getoption("--no-servers"):
         chosen = [item for item in items if not needs_server(item)]
         config.hook.pytest_deselected(items=[item for item in items if needs_server(item)])
