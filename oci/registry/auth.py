@@ -14,24 +14,18 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol
-from urllib.parse import urlencode
+from collections.abc import Callable, Hashable, Iterable, Mapping
 
 from oci.errors import Denied, Refused, StoreError, Unauthorized
-from oci.meter import Meter
+from oci.meter import Meter, unheard
 from oci.registry.credentials.chain import Credentials
 from oci.registry.credentials.challenge import Challenge, parse_challenges, strongest
 from oci.registry.credentials.credential import Credential
-from oci.registry.credentials.tokens import Token, Tokens, basic, read_token, scopes_to_ask
-from oci.registry.http.answer import Answer
-from oci.registry.http.origin import Origin
+from oci.registry.credentials.succession import SCOPES, Succession, Token
+from oci.registry.credentials.tokens import Tokens, TokenService, ask, basic, read_token, scopes_to_ask
+from oci.registry.http.origin import Origin, canonical_host
 from oci.registry.http.request import Scope
 from oci.registry.http.target import Target
-
-CLIENT_ID = "transship"
-SCOPES = 25
-"""Repositories that one token is asked for: some 1,500 characters of a URL."""
 
 REFUSALS = frozenset({401, 403, 404})
 """Answers that may mean: log in first."""
@@ -40,20 +34,14 @@ LONG = 600.0
 """Seconds after which a login that is denied may have ended: ECR answers 403 then."""
 
 _REFUSED = (Unauthorized, Denied, Refused)
-_NO_POST = frozenset({400, 401, 404, 405, 501})
-"""Of token services that take no refresh token by POST: ACR, Artifactory, Google, older ones. GET is asked then."""
+_WRONG_SCOPE = "insufficient_scope"
+"""RFC 6750, 3.1: the token is good, and not for this."""
 
 _NONE = Challenge("none")
 """For a repository that the token service of another one knows nothing of, and that hasn't asked for anything yet."""
 
 _ASSUMED = Challenge("basic")
 """For a registry that never asks for a login, not even at `/v2/`. go-containerregistry sends Basic there as well."""
-
-
-class TokenService(Protocol):
-    """Sends one request to a token service, with the transport's retries, and gives its answer whatever it is."""
-
-    def __call__(self, method: str, url: str, headers: Mapping[str, str], form: Mapping[str, str]) -> Answer: ...
 
 
 class Authenticator:
@@ -70,8 +58,11 @@ class Authenticator:
         service: TokenService,
         ask_base: Callable[[], Mapping[str, str]],
         realm: Callable[[str], Target],
+        ends_older: bool = False,
+        learn_ends_older: Callable[[bool], None] = unheard,
     ) -> None:
-        """`realm` gives the target of a realm. Raises Refused where the address policy doesn't agree."""
+        """`realm` gives the target of a realm. Raises Refused where the address policy doesn't agree. `ends_older` says
+        that the token service is known to end older tokens; `learn_ends_older` gets what is learned of that."""
         self._registry = registry
         self._side = side
         self._credentials = credentials
@@ -85,6 +76,9 @@ class Authenticator:
         self._base_lock = threading.Lock()
         self._base_asked = False
         self._tokens = Tokens()
+        self._successions: dict[Hashable, Succession] = {}
+        self._ends_older = ends_older
+        self._learn_ends_older = learn_ends_older
         self._fetching: dict[frozenset[str], threading.Lock] = {}
         self._several = threading.Lock()
         self._pull_only: set[str] = set()
@@ -104,19 +98,20 @@ class Authenticator:
         repository = needed[0].repository if needed else ""
         credential = self._credentials.find(self._registry, repository)
         challenge = self._challenges.get(repository) or self._first
-        header, identity = "", "anonymous"
+        header, identity, token = "", "anonymous", None
         if credential.registry_token:
             header, identity = f"Bearer {credential.registry_token}", credential.identity
         elif challenge is not None and challenge.scheme == "bearer":
             try:
-                header, identity = f"Bearer {self._token(needed, credential, challenge).value}", credential.identity
+                token = self._token(needed, credential, challenge)
+                header, identity = token.header, credential.identity
             except _REFUSED:
                 if repository in self._challenges:
                     raise
                 self._challenges[repository] = _NONE  # the challenge was another repository's: this one says its own
         elif challenge is not None and challenge is not _NONE and _has_password(credential):
             header, identity = basic(credential.username, credential.password), credential.identity
-        if self._tokens.send(header, identity) and (header or challenge is None):
+        if self._tokens.send(header, identity, token) and (header or challenge is None):
             self._meter.identity(f"{self._side} {self._registry}".strip(), identity)
         return header
 
@@ -135,21 +130,34 @@ class Authenticator:
         record = self._tokens.sent(sent)
         return record.identity if record is not None else "anonymous"
 
-    def accepted(self, scopes: tuple[Scope, ...], sent: str) -> None:
-        """Takes in that the Authorization header `sent` was good for a request."""
+    def accepted(self, scopes: tuple[Scope, ...], sent: str, started: float) -> None:
+        """Takes in that the Authorization header `sent` was good for a request that began at a moment of the monotonic
+        clock."""
         record = self._tokens.sent(sent)
-        if record is not None:
-            actions = scopes[0].actions
-            record.accepted[actions] = record.accepted.get(actions, 0) + 1
+        if record is None or record.grant is None:
+            return
+        succession = record.grant.succession
+        succession.accept(record.grant, scopes[0], started)
+        if succession.verdict not in (None, self._ends_older):
+            self._ends_older = not self._ends_older
+            self._learn_ends_older(self._ends_older)
 
     def refused(
         self, status: int, headers: Mapping[str, str], scopes: tuple[Scope, ...], sent: str, *, again: bool
     ) -> str | None:
         """Takes in an answer with one of REFUSALS to a request with the Authorization header `sent`. Gives the header
         to send the request with once more, or None. `again` says that it was sent again already: a login that is
-        refused twice stays refused, unless other requests have used its token up in the meantime."""
+        refused twice stays refused, unless other requests have used up or ended its token in the meantime."""
+        record = self._tokens.sent(sent)
+        token = record.grant if record is not None and status == 401 else None
+        wrong_scope = _WRONG_SCOPE in headers.get("www-authenticate", "")
+        if token is not None and not wrong_scope:
+            token.succession.refuse(token, scopes[0])
         if again:
-            ended = status == 401 and (self._drop_assumption(sent) or self._was_used_up(sent, scopes))
+            ended = status == 401 and self._drop_assumption(sent)
+            if token is not None and self._has_ended_early(token, scopes[0], wrong_scope=wrong_scope):
+                self._tokens.drop(sent, scopes[0])
+                ended = True
             other = self.authorization(scopes) if ended else sent
         else:
             other = self._other_login(status, headers, scopes, sent)
@@ -167,12 +175,12 @@ class Authenticator:
         challenge = strongest(offers)
         if challenge is None:
             if sent:
-                ended = self._has_ended(status, repository, sent, credential)
+                ended = self._has_ended(status, scopes[0], sent, credential)
             else:
                 ended = not credential.is_anonymous and self._learn_from_base(credential)
             return self.authorization(scopes) if ended else sent
         challenge = self._permitted(challenge)
-        self._set(repository, challenge, sent)
+        self._set(scopes[0], challenge, sent)
         if sent and challenge.scheme == "basic" and self.authorization(scopes) == sent:
             # The login is wrong, or it has ended in the meantime. A token service says so itself.
             self._credentials.renew(self._registry, repository, credential)
@@ -182,24 +190,28 @@ class Authenticator:
             plain = next((offer for offer in offers if offer.scheme == "basic"), None)
             if plain is None or challenge is plain or not _has_password(credential):
                 raise
-            self._set(repository, plain, sent)  # the other way that it offers (Artifactory)
+            self._set(scopes[0], plain, sent)  # the other way that it offers (Artifactory)
             return self.authorization(scopes)
 
-    def _set(self, repository: str, challenge: Challenge, sent: str) -> None:
+    def _set(self, scope: Scope, challenge: Challenge, sent: str) -> None:
         """Answers a challenge from now on. What was sent is of no more use."""
         with self._lock:
-            if self._first is None or self._first in (_ASSUMED, self._challenges.get(repository)):
+            if self._first is None or self._first in (_ASSUMED, self._challenges.get(scope.repository)):
                 self._first = challenge
-            self._challenges[repository] = challenge
-        self._tokens.drop(sent)
+            self._challenges[scope.repository] = challenge
+        self._tokens.drop(sent, scope)
 
-    def _was_used_up(self, sent: str, scopes: tuple[Scope, ...]) -> bool:
-        """Whether a token that was refused was good for other requests of this kind."""
-        record = self._tokens.sent(sent)
-        if record is None or scopes[0].actions not in record.accepted:
-            return False
-        self._tokens.drop(sent)
-        return True
+    def _has_ended_early(self, token: Token, scope: Scope, *, wrong_scope: bool) -> bool:
+        """Whether a token that was refused was good for other requests of this kind, or may have ended because another
+        was given: what is refused with the newest, and was never granted, is refused."""
+        succession = token.succession
+        if succession.alone:
+            return scope in token.good_for or not succession.denies(token, scope)
+        if not wrong_scope and succession.may_have_ended(token):
+            if token.was_never_good:
+                succession.alone = True
+            return True
+        return any(other.actions == scope.actions for other in token.good_for)
 
     def _permitted(self, challenge: Challenge) -> Challenge:
         """A challenge whose token service may be asked. Raises Refused."""
@@ -209,16 +221,16 @@ class Authenticator:
         self._pin(realm.origin)
         return Challenge(challenge.scheme, {**challenge.parameters, "realm": str(realm)})
 
-    def _has_ended(self, status: int, repository: str, sent: str, credential: Credential) -> bool:
+    def _has_ended(self, status: int, scope: Scope, sent: str, credential: Credential) -> bool:
         """Whether a 401 without a challenge, or a 403 to what was sent for long, means that another login is needed."""
         if status == 401 and self._drop_assumption(sent):
             return True
         record = self._tokens.sent(sent)
         if status == 404 or (status == 403 and record is not None and time.monotonic() - record.since < LONG):
             return False
-        self._tokens.drop(sent)
+        self._tokens.drop(sent, scope)
         if sent.startswith("Basic "):
-            self._credentials.renew(self._registry, repository, credential)
+            self._credentials.renew(self._registry, scope.repository, credential)
         return True
 
     def _learn_from_base(self, credential: Credential) -> bool:
@@ -269,6 +281,8 @@ class Authenticator:
     def _fetched(self, scopes: tuple[Scope, ...], credential: Credential, challenge: Challenge) -> Token:
         """One fetch for all threads that want the same."""
         names = scopes_to_ask(scopes, challenge.scopes)
+        if self._succession(credential, challenge).alone:
+            return self._only_token(names, scopes, credential, challenge)
         with self._lock:
             gate = self._fetching.setdefault(names, threading.Lock())
         with gate if self._tokens.uses != 1 else contextlib.nullcontext():
@@ -277,6 +291,50 @@ class Authenticator:
                 token = self._fetch(names, credential, challenge, scopes[0].repository if scopes else "")
                 self._tokens.keep(token)
             return token
+
+    def _only_token(
+        self, names: frozenset[str], scopes: tuple[Scope, ...], credential: Credential, challenge: Challenge
+    ) -> Token:
+        """The one token that all threads, sides and repositories share, fetched anew where it lacks a scope. Where the
+        service refuses several scopes at once, there is one token after the other."""
+        succession = self._succession(credential, challenge)
+        if self._expected:
+            with self._lock:
+                expected, self._expected = self._expected, {}
+            actions = "pull,push" if self._side == "destination" else "pull"
+            mine = [name for name in expected if self._credentials.find(self._registry, name) == credential]
+            succession.want(str(Scope(name, actions)) for name in mine)
+        succession.want(names)
+        token = succession.at_hand(names)
+        if token is not None:
+            return token
+        with succession.fetching:
+            succession.wait_for_use()
+            token = succession.at_hand(names)
+            if token is not None:
+                return token
+            every, repository = succession.union(names), scopes[0].repository if scopes else ""
+            if every != names:
+                with contextlib.suppress(*_REFUSED):
+                    return self._fetch(every, credential, challenge, repository)
+            try:
+                token = self._fetch(names, credential, challenge, repository)
+            except _REFUSED:
+                succession.forget(names)
+                raise
+            if every != names:
+                succession.unmix()
+            return token
+
+    def _succession(self, credential: Credential, challenge: Challenge) -> Succession:
+        secrets = (credential.username, credential.password, credential.identity_token)
+        key = (canonical_host(self._registry), challenge.realm, challenge.service, *secrets)
+        succession = self._successions.get(key)
+        if succession is None:
+            succession = self._successions[key] = Succession.of(key)
+            if self._ends_older and succession.verdict is None:
+                succession.know()
+        return succession
 
     def _fetched_for_several(
         self, names: frozenset[str], scopes: tuple[Scope, ...], credential: Credential, challenge: Challenge
@@ -306,47 +364,33 @@ class Authenticator:
             return token
 
     def _fetch(self, scopes: frozenset[str], credential: Credential, challenge: Challenge, repository: str) -> Token:
-        started = time.monotonic()
-        answer = self._ask(sorted(scopes), credential, challenge)
-        if answer.status in (400, 401) and not credential.is_anonymous:
-            renewed = self._credentials.renew(self._registry, repository, credential)
-            if not renewed.same_secret(credential):
-                credential = renewed
-                answer = self._ask(sorted(scopes), credential, challenge)
-        if answer.status != 200:
-            service = challenge.realm.partition("?")[0]
-            message = f"the token service {service} answered {answer.status} for {credential.identity}"
-            hint = "check the user name and the password or token"
-            raise self._error(Unauthorized, message, hint, answer.status)
-        try:
-            value, lifetime = read_token(answer.body)
-        except ValueError as error:
-            raise self._error(Refused, "the token service answered something that is not a token") from error
-        # A margin, so that a token doesn't die on its way; relative, for some live only for a minute.
-        return Token(value, scopes, started + max(lifetime * 0.9 - 1, lifetime * 0.5))
+        started, succession = time.monotonic(), self._succession(credential, challenge)
+        with succession.asking(scopes):
+            answer = ask(self._service, scopes, credential, challenge)
+            if answer.status in (400, 401) and not credential.is_anonymous:
+                renewed = self._credentials.renew(self._registry, repository, credential)
+                if not renewed.same_secret(credential):
+                    credential = renewed
+                    answer = ask(self._service, scopes, credential, challenge)
+            if answer.status != 200:
+                service = challenge.realm.partition("?")[0]
+                message = f"the token service {service} answered {answer.status} for {credential.identity}"
+                hint = "check the user name and the password or token"
+                raise self._error(Unauthorized, message, hint, answer.status)
+            try:
+                value, lifetime = read_token(answer.body)
+            except ValueError as error:
+                raise self._error(Refused, "the token service answered something that is not a token") from error
+            # A margin, so that a token doesn't die on its way; relative, for some live only for a minute.
+            expires_at = started + max(lifetime * 0.9 - 1, lifetime * 0.5)
+            token = Token(value, scopes, expires_at, succession, started)
+            succession.give(token)
+            return token
 
-    def _ask(self, scopes: list[str], credential: Credential, challenge: Challenge) -> Answer:
-        realm, service = challenge.realm.partition("#")[0], challenge.service
-        if credential.identity_token:
-            form = {
-                "grant_type": "refresh_token",
-                "service": service,
-                "client_id": CLIENT_ID,
-                "scope": " ".join(scopes),
-                "refresh_token": credential.identity_token,
-            }
-            answer = self._service("POST", realm, {}, form)
-            if answer.status not in _NO_POST:
-                return answer
-        query = [("service", service)] if service else []
-        query += [("scope", scope) for scope in scopes]
-        headers = {}
-        username = credential.username or ("<token>" if credential.identity_token else "")
-        if username:
-            query.append(("account", username))
-            headers["Authorization"] = basic(username, credential.password or credential.identity_token)
-        separator = "&" if "?" in realm else "?"
-        return self._service("GET", f"{realm}{separator}{urlencode(query)}", headers, {})
+    def close(self) -> None:
+        """Forgets all tokens: what is shared with other sides and sessions ends with the last of them."""
+        self._tokens = Tokens()
+        self._successions = {}
 
     def _error(self, kind: type[StoreError], message: str, hint: str = "", status: int = 0) -> StoreError:
         return kind(message, side=self._side, store=self._registry, operation="logging in", status=status, hint=hint)

@@ -43,6 +43,8 @@ run."""
 _PATIENCE = 3
 """A probe that failed so often with a status of the 500s, while the plain way worked, isn't tried again."""
 
+ENDS_OLDER = "a new token ends the older ones, one at a time used"
+
 _STORED = {name: kind for name, kind in KINDS.items() if kind.plain_way and kind not in _NOT_STORED}
 _log = logging.getLogger("transship.http")
 
@@ -61,6 +63,9 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
 
     body_limit: int = 0
     """Bytes of a request's body that get through; 0 for no limit that is known."""
+
+    ends_older: bool = False
+    """Its token service ends older tokens whenever it gives another."""
 
     caps: Mapping[str, float] = MappingProxyType({})
     """Requests a second that the registry takes, by method and resource ("PUT manifest"), or "*" for all together."""
@@ -227,6 +232,9 @@ class Learned:
         self._works: dict[Kind, bool] = dict(self._assumed)
         self._sure_limit = before.body_limit if before.body_limit >= SMALLEST_CHUNK else 0
         self._body_limit = self._sure_limit or self.profile.body_limit
+        self.ends_older = before.ends_older or self.profile.ends_older
+        """See Profile."""
+
         self._before = msgspec.structs.replace(self.facts(), rates=before.rates)
         self.rates = before.current_rates(time.time())
         """What earlier runs have learned of the registry's limits, see Facts."""
@@ -250,7 +258,7 @@ class Learned:
         """What is worth keeping for the next run."""
         works = {name: self._works[kind] for name, kind in _STORED.items() if kind in self._works}
         works = {name: value for name, value in works.items() if KINDS[name] not in self._unsure}
-        return Facts(profile=self.profile.name, works=works, body_limit=self._sure_limit)
+        return Facts(profile=self.profile.name, works=works, body_limit=self._sure_limit, ends_older=self.ends_older)
 
     def news(self, rates: Mapping[str, float] | None = None) -> Facts | None:
         """The facts of this run, where they are others than before it. `rates` are those that its limits allowed."""
@@ -313,6 +321,10 @@ class Learned:
         """Says in the report and in the log which way was taken instead of another."""
         self._meter.fallback(self.registry, text)
         _log.debug("%s: %s", self.registry, text)
+
+    def learn_ends_older(self, ends_older: bool) -> None:
+        self.ends_older = ends_older
+        self.note(ENDS_OLDER if ends_older else "tokens end by themselves, one for each repository used")
 
     @property
     def body_limit(self) -> int:

@@ -202,6 +202,8 @@ class Registries:
                     caps=Caps(per_second=caps, shared="*" in caps, learned=learned.rates),
                     recognise=learned.recognise,
                     named=self._named,
+                    ends_older=learned.ends_older,
+                    learn_ends_older=learned.learn_ends_older,
                 )
                 client = self._clients[registry] = (transport, learned)
             return client

@@ -44,6 +44,9 @@ class Facts(msgspec.Struct, frozen=True, omit_defaults=True):
     rates: Mapping[str, float] = {}
     """Requests a second that the registry took before it asked for a slower pace, by family (`PUT manifest`)."""
 
+    ends_older: bool = False
+    """Its token service ends older tokens whenever it gives another."""
+
     at: float = 0.0
 
     def current_rates(self, now: float) -> dict[str, float]:

@@ -36,6 +36,10 @@ class Profile:
     """Status for anonymous requests instead of a challenge; `/v2/` has the challenge."""
     token_uses: int = 0
     """Requests after which a token is refused; 0 for no end."""
+    ends_older: str = ""
+    """Older tokens that end whenever another is given: those of the `identity`, of a `repository` or of a `scope`."""
+    denied: frozenset[str] = frozenset()
+    """Repositories that nothing may be pushed to."""
     tokens_are_narrow: bool = False
     """A token of another repository is refused with 403."""
     no_mixed_scopes: bool = False
@@ -165,6 +169,10 @@ PROFILES = (
         features=Features(ranges=False, referrers=False, no_deletes=True),
     ),
     Profile(name="tokens for one request", token_uses=1),
+    Profile(name="one token an identity", ends_older="identity"),
+    Profile(name="one token a repository", ends_older="repository"),
+    Profile(name="one token a scope", ends_older="scope"),
+    Profile(name="one token, and scopes apart", ends_older="identity", no_mixed_scopes=True),
     Profile(
         name="a proxy with narrow limits",
         login="",
@@ -319,9 +327,21 @@ class _Handler(StrictHandler):
                 scopes[name] = set(actions.split(","))
         if profile.no_mixed_scopes and len(scopes) > 1:
             raise Refusal(403, "DENIED", "access to two projects")
+        scopes = {name: actions & {"pull"} if name in profile.denied else actions for name, actions in scopes.items()}
         value = secrets.token_hex(8)
-        self.registry.tokens[value] = _Token(scopes)
+        with self.registry.token_lock:
+            if profile.ends_older:
+                self.registry.tokens = {
+                    other: token for other, token in self.registry.tokens.items() if not self._ends(token, scopes)
+                }
+            self.registry.tokens[value] = _Token(scopes)
+            self.registry.given += 1
         self.answer(200, json.dumps({"token": value, "expires_in": 300}).encode(), Content_Type="application/json")
+
+    def _ends(self, token: _Token, scopes: Mapping[str, set[str]]) -> bool:
+        if self.registry.profile.ends_older == "scope":
+            return any(token.scopes.get(name) == actions for name, actions in scopes.items())
+        return self.registry.profile.ends_older == "identity" or not token.scopes.keys().isdisjoint(scopes)
 
 
 @dataclass(slots=True)
@@ -337,6 +357,9 @@ class ProfileRegistry(StrictRegistry):
         super().__init__(profile.features)
         self.profile = profile
         self.tokens: dict[str, _Token] = {}
+        self.token_lock = threading.Lock()
+        self.given = 0
+        """Tokens."""
         self.cached: set[str] = set()
         self.buckets: dict[str, tuple[float, float]] = {}
         self.bucket_lock = threading.Lock()

@@ -1,5 +1,5 @@
-"""Tokens of a registry's token service: which scopes one is asked for, what the service answers, and those at hand. No
-I/O."""
+"""Tokens of a registry's token service: which scopes one is asked for and how, what the service answers, and those at
+hand."""
 
 from __future__ import annotations
 
@@ -7,12 +7,20 @@ import base64
 import math
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Protocol
+from urllib.parse import urlencode
 
 import msgspec
 
 from oci.descriptor import parse_json
+from oci.registry.credentials.challenge import Challenge
+from oci.registry.credentials.credential import Credential
+from oci.registry.credentials.succession import Token, covers
+from oci.registry.http.answer import Answer
 from oci.registry.http.request import Scope
+
+CLIENT_ID = "transship"
 
 LONGEST_LIFETIME = 24 * 3600.0
 """Seconds that a token is used at most, whatever its service says."""
@@ -23,35 +31,23 @@ _REMEMBERED = 500
 _DEFAULT_LIFETIME = 60.0
 """Seconds, where a token service doesn't say (distribution's token specification)."""
 
+_NO_POST = frozenset({400, 401, 404, 405, 501})
+"""Of token services that take no refresh token by POST: ACR, Artifactory, Google, older ones. GET is asked then."""
 
-class Token(msgspec.Struct):
-    value: str
-    scopes: frozenset[str]
-    expires_at: float
-    """On the monotonic clock."""
 
-    uses: int = 1
-    """Requests that it was taken for."""
+class TokenService(Protocol):
+    """Sends one request to a token service, with the transport's retries, and gives its answer whatever it is."""
 
-    @property
-    def header(self) -> str:
-        return f"Bearer {self.value}"
-
-    def __repr__(self) -> str:
-        return f"Token({sorted(self.scopes)})"
+    def __call__(self, method: str, url: str, headers: Mapping[str, str], form: Mapping[str, str]) -> Answer: ...
 
 
 class Sent(msgspec.Struct):
-    """An Authorization header: who it names, in words, when it was first sent, and how many requests it was good for,
-    by the actions that they needed."""
+    """An Authorization header: who it names, in words, when it was first sent, and the token in it, if it has one that
+    a token service gave."""
 
     identity: str
     since: float
-    accepted: dict[str, int] = {}
-
-    @property
-    def uses(self) -> int:
-        return sum(self.accepted.values())
+    grant: Token | None = None
 
 
 class Tokens:
@@ -63,13 +59,13 @@ class Tokens:
         self._lock = threading.Lock()
         self._tokens: list[Token] = []
         self._sent: dict[str, Sent] = {}
-        self._ended: tuple[Sent, ...] = ()
+        self._ended: tuple[Token, ...] = ()
         """The last two that ended before their time."""
 
     @property
     def uses(self) -> int:
         """Requests that a token is good for; 0 as long as no two ended before their time, which one may by chance."""
-        return max(sent.uses for sent in self._ended) if len(self._ended) > 1 else 0
+        return max(token.accepted for token in self._ended) if len(self._ended) > 1 else 0
 
     def at_hand(self, scopes: Collection[str]) -> Token | None:
         """A token that covers the scopes, taken for one more request."""
@@ -90,28 +86,37 @@ class Tokens:
             self._tokens = [kept_token for kept_token in self._tokens if kept_token.expires_at > now]
             self._tokens.append(token)
 
-    def drop(self, header: str) -> None:
-        """Takes out a token that was refused. One that was good before, and whose time hasn't come, ended early."""
+    def drop(self, header: str, scope: Scope) -> None:
+        """Takes out a token that was refused. One that was good before, and whose time hasn't come, ended early; unless
+        it was the only one, and is refused for one repository alone, or was ended by another that was given."""
         with self._lock:
-            token = next((token for token in self._tokens if token.header == header), None)
-            if token is None:
-                return
-            self._tokens.remove(token)
             sent = self._sent.get(header)
-            if sent is not None and sent.accepted and token.expires_at > time.monotonic():
-                self._ended = (*self._ended[-1:], sent)
+            token = sent.grant if sent is not None else None
+            if token is None or not (token in self._tokens or token is token.succession.current):
+                return
+            self._tokens = [kept_token for kept_token in self._tokens if kept_token is not token]
+            succession = token.succession
+            succession.drop(token)
+            was_good = token.accepted > 0
+            if succession.alone:
+                was_good = scope in token.good_for and not succession.may_have_ended(token)
+            if not was_good or token.expires_at <= time.monotonic():
+                return
+            self._ended = (*self._ended[-1:], token)
+            succession.end_by_itself(self._ended)
 
     def sent(self, header: str) -> Sent | None:
         """What is known of a header; None when it wasn't sent, or long ago."""
         return self._sent.get(header)
 
-    def send(self, header: str, identity: str) -> bool:
+    def send(self, header: str, identity: str, token: Token | None) -> bool:
         """Notes that a header is sent. True when that is news."""
         record = self._sent.get(header)
         if record is not None and record.identity == identity:
+            record.grant = token
             return False
         with self._lock:
-            self._sent[header] = Sent(identity, time.monotonic() if record is None else record.since)
+            self._sent[header] = Sent(identity, time.monotonic() if record is None else record.since, token)
             if len(self._sent) > _REMEMBERED:
                 del self._sent[next(iter(self._sent))]
         return True
@@ -144,15 +149,29 @@ def scopes_to_ask(scopes: tuple[Scope, ...], offered: frozenset[str]) -> frozens
     return frozenset(granted)
 
 
-def covers(granted: frozenset[str], scope: str) -> bool:
-    """Is `repository:a/b:pull` among the granted, perhaps as `repository:a/b:pull,push`?"""
-    if scope in granted:
-        return True
-    name, _, actions = scope.rpartition(":")
-    needed = set(actions.split(","))
-    return any(
-        name == other.rpartition(":")[0] and needed <= set(other.rpartition(":")[2].split(",")) for other in granted
-    )
+def ask(service: TokenService, scopes: frozenset[str], credential: Credential, challenge: Challenge) -> Answer:
+    """Asks a token service for a token, by POST where there is a refresh token, and gives its answer."""
+    realm, names = challenge.realm.partition("#")[0], sorted(scopes)
+    if credential.identity_token:
+        form = {
+            "grant_type": "refresh_token",
+            "service": challenge.service,
+            "client_id": CLIENT_ID,
+            "scope": " ".join(names),
+            "refresh_token": credential.identity_token,
+        }
+        answer = service("POST", realm, {}, form)
+        if answer.status not in _NO_POST:
+            return answer
+    query = [("service", challenge.service)] if challenge.service else []
+    query += [("scope", scope) for scope in names]
+    headers = {}
+    username = credential.username or ("<token>" if credential.identity_token else "")
+    if username:
+        query.append(("account", username))
+        headers["Authorization"] = basic(username, credential.password or credential.identity_token)
+    separator = "&" if "?" in realm else "?"
+    return service("GET", f"{realm}{separator}{urlencode(query)}", headers, {})
 
 
 def read_token(data: bytes) -> tuple[str, float]:

@@ -22,7 +22,7 @@ from oci import __version__
 from oci.cancel import CancelToken
 from oci.digest import end_read
 from oci.errors import InvalidReference, StoreError
-from oci.meter import Meter
+from oci.meter import Meter, unheard
 from oci.registry.auth import REFUSALS, Authenticator
 from oci.registry.credentials.chain import Credentials
 from oci.registry.http.address_policy import AddressPolicy, host_of, is_loopback
@@ -74,9 +74,11 @@ class Transport:
         caps: Caps | None = None,
         recognise: Callable[[Mapping[str, str]], None] | None = None,
         named: Collection[str] | None = None,
+        ends_older: bool = False,
+        learn_ends_older: Callable[[bool], None] = unheard,
     ) -> None:
         """`recognise` gets the headers of the registry's first answers. `named` are the hosts that the user named, see
-        AddressPolicy; None where that isn't known."""
+        AddressPolicy; None where that isn't known. For the last two, see Authenticator."""
         self.registry = registry
         self.settings = settings
         self.side = side
@@ -101,6 +103,8 @@ class Transport:
             service=self._ask_token_service,
             ask_base=self._ask_base,
             realm=self._realm,
+            ends_older=ends_older,
+            learn_ends_older=learn_ends_older,
         )
         self._failures = Failures(side, registry, cancel)
         self._connections = Connections(registry, settings, side, self.policy)
@@ -152,6 +156,7 @@ class Transport:
 
     def close(self) -> None:
         self._connections.close()
+        self.login.close()
 
     def _again(self, error: StoreError, request: Request, attempts: Attempts | None) -> Attempts:
         """Waits until the request may be sent again, or raises. A body that streams is sent again by the caller, who
@@ -254,10 +259,11 @@ class Transport:
         is_own = True
         for _ in range(_REDIRECT_LIMIT + 1):
             is_own = is_own and origin == self._origin
+            started = time.monotonic()
             response, url = self._exchange(request, origin, path, authorization if is_own else "")
             answer.take(response, url)
             if is_own and authorization and response.status != 401:
-                self.login.accepted(request.scopes, authorization)
+                self.login.accepted(request.scopes, authorization, started)
             location = response.headers.get("location")
             if not location or response.status not in redirects:
                 return is_own

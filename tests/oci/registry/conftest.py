@@ -13,6 +13,7 @@ from oci.registry.credentials.chain import Credentials, Fixed
 from oci.registry.credentials.credential import ANONYMOUS, Credential
 from oci.registry.options import RegistryOptions
 from oci.registry.repository import Registries, RegistryRepository
+from oci.registry.state import State
 
 TIMEOUTS: dict[str, Any] = {"header_timeout": 30.0, "idle_timeout": 30.0, "connect_timeout": 30.0}
 """So long that a busy machine reaches none. A test that waits for one sets it."""
@@ -21,7 +22,9 @@ TIMEOUTS: dict[str, Any] = {"header_timeout": 30.0, "idle_timeout": 30.0, "conne
 class Client:
     """One side's registries with a meter and a token of its own."""
 
-    def __init__(self, stack: ExitStack, credential: Credential, side: str, settings: dict[str, Any]) -> None:
+    def __init__(
+        self, stack: ExitStack, credential: Credential, side: str, settings: dict[str, Any], state: State | None = None
+    ) -> None:
         self.meter = Meter()
         self.cancel = CancelToken()
         self.registries = stack.enter_context(
@@ -31,6 +34,7 @@ class Client:
                 credentials=Credentials([Fixed(credential)]),
                 meter=self.meter,
                 cancel=self.cancel,
+                state=state,
             )
         )
 

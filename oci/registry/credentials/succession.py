@@ -1,0 +1,298 @@
+"""The tokens that a login was given by a token service, in their order: most live side by side, and some services end
+the older ones whenever they give another, of any repository or of the same. No I/O."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import ClassVar
+from weakref import WeakValueDictionary
+
+import msgspec
+
+from oci.registry.http.request import Scope
+
+SCOPES = 25
+"""Repositories that one token is asked for: some 1,500 characters of a URL."""
+
+TURN = 3.0
+"""Times as long as it took to fetch a token, it has to be good for a request before another takes its place."""
+
+LONGEST_TURN = 1.0
+"""Seconds, at the most."""
+
+PATIENCE = 4
+"""Fresh tokens that may be refused in a row for what earlier ones were good for: another process may end them."""
+
+_REMEMBERED = 100
+"""Tokens that are looked at when another one is given."""
+
+_STRIKES = 2
+"""Tokens that ended when another was given, before there is only one at a time: one may by chance."""
+
+
+class Token(msgspec.Struct, eq=False):
+    value: str
+    scopes: frozenset[str]
+    expires_at: float
+    """On the monotonic clock, as all times here."""
+
+    succession: Succession
+    asked_at: float
+    given_at: float = 0.0
+    uses: int = 1
+    """Requests that it was taken for."""
+
+    accepted: int = 0
+    """Requests that it was good for, as far as their answers are here."""
+
+    good_for: set[Scope] = msgspec.field(default_factory=set)
+    newer_at: float = 0.0
+    """When a token that was asked for after this one was given was there; 0 as long as this is the newest."""
+
+    rival_at: float = 0.0
+    """When such a token for one of its repositories was there."""
+
+    is_unsure: bool = False
+    """Was another fetched at the same time? Which of them is the newer isn't known."""
+
+    is_rival_unsure: bool = False
+    """Was one for one of its repositories?"""
+
+    refusals: int = 0
+    is_only: bool = False
+    """Was it given when there was one token at a time?"""
+
+    @property
+    def was_never_good(self) -> bool:
+        """Whether each request that it was taken for was refused: no request can have used it up."""
+        return not self.accepted and self.refusals >= self.uses
+
+    @property
+    def subjects(self) -> frozenset[str]:
+        return subjects_of(self.scopes)
+
+    @property
+    def header(self) -> str:
+        return f"Bearer {self.value}"
+
+    def __repr__(self) -> str:
+        return f"Token({sorted(self.scopes)})"
+
+
+class Succession:
+    """Safe from any thread. All sides and sessions of this process share it: a service that ends older tokens doesn't
+    ask whose they were.
+
+    A token that is refused before its time ended either by a newer one, or it was good for so many requests, or it is
+    refused for what was asked with it. Only the first is mended by one token for all, so that is tried when tokens that
+    no request has used up are refused, and proven when the only token is good for what was refused.
+    """
+
+    _shared: ClassVar[WeakValueDictionary[Hashable, Succession]] = WeakValueDictionary()
+    _sharing = threading.Lock()
+
+    def __init__(self) -> None:
+        self.alone = False
+        """Is one token at a time used, for all repositories?"""
+        self.verdict: bool | None = None
+        """Does a new token end the older ones? None as long as it isn't known."""
+        self.current: Token | None = None
+        """The only token, as long as it is good."""
+        self.fetching = threading.Lock()
+        """Held by the thread that fetches the only token."""
+        self._lock = threading.Lock()
+        self._used = threading.Condition()
+        self._latest: deque[Token] = deque(maxlen=_REMEMBERED)
+        self._open_requests: list[frozenset[str]] = []
+        """What tokens are being fetched for."""
+        self._scopes: dict[str, frozenset[str]] = {}
+        """Actions by what they are for; what was wanted last is at the end."""
+        self._mixes = True
+        self._good_for: set[Scope] = set()
+        """What an only token was good for."""
+        self._refused: dict[Scope, int] = {}
+        """How often what they were good for was refused since."""
+        self._denied: set[Scope] = set()
+        self._outlived = False
+        """A token was good for a request that began after a newer one was given."""
+        self._rival_outlived = False
+        self._strikes = 0
+        self._missed: set[Scope] = set()
+        """What was refused with tokens that may have ended when another was given."""
+
+    @classmethod
+    def of(cls, key: Hashable) -> Succession:
+        """Returns the one of a login at a token service."""
+        with cls._sharing:
+            return cls._shared.setdefault(key, cls())
+
+    def know(self) -> None:
+        """Takes over from an earlier run that there is one token at a time."""
+        self.alone = self.verdict = True
+
+    @contextmanager
+    def asking(self, scopes: frozenset[str]) -> Iterator[None]:
+        """While the block runs, the service is asked for a token: older ones may have ended before it is here."""
+        subjects = subjects_of(scopes)
+        with self._lock:
+            self._open_requests.append(subjects)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._open_requests.remove(subjects)
+
+    def give(self, token: Token) -> None:
+        """Takes in that the service gave a token."""
+        now = token.given_at = time.monotonic()
+        subjects = token.subjects
+        with self._lock:
+            for other in () if self._rival_outlived else self._latest:
+                if other.value == token.value:
+                    continue
+                is_rival = not subjects.isdisjoint(other.subjects)
+                if other.given_at <= token.asked_at:
+                    other.newer_at = other.newer_at or now
+                    other.rival_at = other.rival_at or now * is_rival
+                else:
+                    token.is_unsure = other.is_unsure = True
+                    token.is_rival_unsure = token.is_rival_unsure or is_rival
+                    other.is_rival_unsure = other.is_rival_unsure or is_rival
+            self._latest.append(token)
+            token.is_only = self.alone
+            self.current = token if self.alone else None
+
+    def may_have_ended(self, token: Token) -> bool:
+        """Whether a token may have ended because another was given since."""
+        if not self._outlived and (token.newer_at or token.is_unsure or self._open_requests):
+            return True
+        if self._rival_outlived:
+            return False
+        is_requested = any(not token.subjects.isdisjoint(subjects) for subjects in tuple(self._open_requests))
+        return bool(token.rival_at or token.is_rival_unsure or is_requested)
+
+    def accept(self, token: Token, scope: Scope, started: float) -> None:
+        """Takes in that a token was good for a request that began at a moment of the monotonic clock."""
+        token.good_for.add(scope)
+        if token.accepted:
+            token.accepted += 1
+        else:
+            with self._used:
+                token.accepted = 1
+                self._used.notify_all()
+        if token.newer_at and started > token.newer_at and not (self.verdict or self._rival_outlived):
+            self._outlive(rival=bool(token.rival_at and started > token.rival_at))
+        if self.alone:
+            self._good_for.add(scope)
+            self._denied.discard(scope)
+            self._refused.pop(scope, None)
+        if self.alone and self.verdict is None and token is self.current and scope in self._missed:
+            self.verdict = True
+
+    def refuse(self, token: Token, scope: Scope) -> None:
+        """Takes in that a token was refused."""
+        with self._lock:
+            token.refusals += 1
+            if token.refusals == token.uses and token.was_never_good and self.may_have_ended(token):
+                self._missed.add(scope)
+                self._strikes += 1
+                self.alone = self.alone or self._strikes >= _STRIKES
+
+    def end_by_itself(self, ended: Sequence[Token]) -> None:
+        """Takes in the last tokens that ended although no other was given. With one token at a time that may be another
+        process's work; twice before it has proven itself, or twice after so many requests, it is how they are."""
+        if (
+            self.alone
+            and len(ended) > 1
+            and all(token.is_only for token in ended)
+            and (self.verdict is None or ended[0].accepted == ended[1].accepted)
+        ):
+            with self._lock:
+                self.alone = self.verdict = False
+                self._outlived = self._rival_outlived = True
+
+    def denies(self, token: Token, scope: Scope) -> bool:
+        """Whether the only token is refused for what none was ever good for, or the last ones were not good for; and
+        remembers that. A token that is being fetched may have ended it."""
+        with self.fetching:
+            if token is self.current and not self.may_have_ended(token):
+                self._refused[scope] = self._refused.get(scope, 0) + 1
+                if scope not in self._good_for or self._refused[scope] > PATIENCE:
+                    self._denied.add(scope)
+            return scope in self._denied
+
+    def drop(self, token: Token) -> None:
+        with self._lock:
+            if token is self.current:
+                self.current = None
+
+    def want(self, scopes: Iterable[str]) -> None:
+        """Says which scopes the only token has to cover from now on."""
+        with self._lock:
+            for scope in scopes:
+                subject, _, actions = scope.rpartition(":")
+                if not subject:  # `aws` at ECR Public
+                    continue
+                self._scopes[subject] = self._scopes.pop(subject, frozenset()) | set(actions.split(","))
+
+    def forget(self, scopes: Iterable[str]) -> None:
+        """The service refuses these scopes, also when they are asked for alone."""
+        with self._lock:
+            self._mixes = True
+            for scope in scopes:
+                self._scopes.pop(scope.rpartition(":")[0], None)
+
+    def unmix(self) -> None:
+        """The service refuses several scopes at once (GitLab): tokens take turns."""
+        self._mixes = False
+
+    def union(self, scopes: frozenset[str]) -> frozenset[str]:
+        """The scopes to ask for: the given, and those that were wanted last."""
+        if not self._mixes:
+            return scopes
+        with self._lock:
+            last = list(self._scopes.items())[-SCOPES:]
+        union = frozenset(f"{subject}:{','.join(sorted(actions))}" for subject, actions in last)
+        return union | {scope for scope in scopes if not covers(union, scope)}
+
+    def at_hand(self, scopes: Collection[str]) -> Token | None:
+        """The only token, where it covers the scopes."""
+        token = self.current
+        if token is None or token.newer_at or token.is_unsure or token.expires_at <= time.monotonic():
+            return None
+        return token if all(covers(token.scopes, scope) for scope in scopes) else None
+
+    def wait_for_use(self) -> None:
+        """Waits until the only token was good for a request, or for a moment: tokens that end each other before any
+        request comes through would get nowhere."""
+        token = self.current
+        if token is not None:
+            turn = min(LONGEST_TURN, TURN * (token.given_at - token.asked_at))
+            with self._used:
+                self._used.wait_for(lambda: token.accepted or token is not self.current, turn)
+
+    def _outlive(self, *, rival: bool) -> None:
+        with self._lock:
+            if not self._outlived or rival:
+                self._outlived, self._rival_outlived = True, rival
+                self._strikes, self.alone = 0, False
+
+
+def subjects_of(scopes: Iterable[str]) -> frozenset[str]:
+    """What scopes are for: `repository:a/b` of `repository:a/b:pull`."""
+    return frozenset(scope.rpartition(":")[0] or scope for scope in scopes)
+
+
+def covers(granted: frozenset[str], scope: str) -> bool:
+    """Is `repository:a/b:pull` among the granted, perhaps as `repository:a/b:pull,push`?"""
+    if scope in granted:
+        return True
+    name, _, actions = scope.rpartition(":")
+    needed = set(actions.split(","))
+    return any(
+        name == other.rpartition(":")[0] and needed <= set(other.rpartition(":")[2].split(",")) for other in granted
+    )

@@ -1,0 +1,163 @@
+"""Token services that end older tokens whenever they give another."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from oci.descriptor import Descriptor
+from oci.digest import digest_of
+from oci.errors import StoreError, Unauthorized
+from oci.registry.credentials.credential import Credential
+from oci.registry.profiles import ENDS_OLDER
+from oci.registry.state import State
+from oci.store import reader_of
+from tests.oci.registry.conftest import Client
+from tests.servers.profile_registry import PASSWORD, USER, Profile, ProfileRegistry
+from tests.support.content import noise
+
+Make = Callable[..., Client]
+LOGIN = Credential(USER, PASSWORD, origin="the test")
+KINDS = ("identity", "repository", "scope")
+REPOSITORIES = 4
+THREADS = 16
+
+
+def blob(data: bytes) -> Descriptor:
+    return Descriptor("application/octet-stream", digest_of(data), len(data))
+
+
+def refused(server: ProfileRegistry) -> int:
+    return sum(seen.status == 401 for seen in server.seen)
+
+
+def move(sides: tuple[Client, Client], host: str, numbers: range) -> None:
+    """Copies a blob of a repository of the source into one of the destination for each number, by many threads."""
+    source, destination = sides
+
+    def one(number: int) -> None:
+        data = noise(number, 1000 if number % 2 else 100_000).data
+        read = source.repository(host, f"from/app{number % REPOSITORIES}")
+        written = destination.repository(host, f"to/app{number % REPOSITORIES}")
+        assert written.head_manifest("v1") is None
+        written.put_blob(blob(data), lambda offset: read.read_blob(blob(data), offset), fresh=True)
+        assert b"".join(written.read_blob(blob(data))) == data
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        list(threads.map(one, numbers))
+
+
+def fill(server: ProfileRegistry, numbers: range) -> None:
+    for number in numbers:
+        server.store.add_blob(f"from/app{number % REPOSITORIES}", noise(number, 1000 if number % 2 else 100_000).data)
+
+
+@pytest.mark.parametrize("mixed", [True, False], ids=["", "no mixed scopes"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_many_threads_of_two_sides_share_one_token(make_client: Make, kind: str, mixed: bool) -> None:
+    with ProfileRegistry(Profile(name="", ends_older=kind, no_mixed_scopes=not mixed)) as server:
+        fill(server, range(80))
+        clients = make_client(LOGIN, "source", retries=0), make_client(LOGIN, "destination", retries=0)
+        move(clients, server.host, range(40))
+        given, seen = server.given, refused(server)
+        move(clients, server.host, range(40, 80))
+
+        if mixed and kind == "identity":
+            assert seen <= 60
+            assert given <= 20
+            assert server.given == given
+            assert refused(server) == seen
+            for client in clients:
+                [notes] = client.meter.receipt().fallbacks.values()
+                assert ENDS_OLDER in notes
+
+
+@pytest.mark.parametrize("kind", ["", *KINDS])
+def test_what_is_denied_is_refused_in_as_few_requests(make_client: Make, kind: str) -> None:
+    """As at a registry whose tokens live side by side."""
+    denied = frozenset({"to/app1"})
+    with ProfileRegistry(Profile(name="", ends_older=kind, denied=denied)) as server:
+        client = make_client(LOGIN)
+        client.repository(server.host, "to/app0").put_blob(blob(b"first"), reader_of(b"first"))
+        given, before = server.given, len(server.seen)
+        for _ in range(2):
+            with pytest.raises(StoreError) as caught:
+                client.repository(server.host, "to/app1").put_blob(blob(b"denied"), reader_of(b"denied"))
+            assert caught.value.status == 401
+            assert not caught.value.retryable
+
+        assert (server.given - given, len(server.seen) - before) == (5, 14)
+
+
+@pytest.mark.parametrize("kind", ["", *KINDS])
+def test_a_wrong_password_is_refused_in_as_few_requests(make_client: Make, kind: str) -> None:
+    with ProfileRegistry(Profile(name="", ends_older=kind)) as server:
+        client = make_client(Credential(USER, "wrong"), side="source")
+        with pytest.raises(Unauthorized):
+            client.repository(server.host, "to/app0").head_manifest("v1")
+        assert len(server.seen) == 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_denied_among_much_that_is_not_ends(make_client: Make, kind: str) -> None:
+    denied = frozenset({f"to/app{number}" for number in range(1, REPOSITORIES)})
+    with ProfileRegistry(Profile(name="", ends_older=kind, denied=denied)) as server:
+        client = make_client(LOGIN)
+
+        def one(number: int) -> int:
+            data = noise(number, 1000).data
+            try:
+                client.repository(server.host, f"to/app{number % REPOSITORIES}").put_blob(blob(data), reader_of(data))
+            except StoreError as error:
+                return error.status
+            return 0
+
+        with ThreadPoolExecutor(THREADS) as threads:
+            statuses = list(threads.map(one, range(40)))
+        assert statuses == [401 if number % REPOSITORIES else 0 for number in range(40)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_another_process_that_logs_in_all_the_time(make_client: Make, kind: str) -> None:
+    with ProfileRegistry(Profile(name="", ends_older=kind)) as server:
+        fill(server, range(40))
+        clients = make_client(LOGIN, "source", retries=0), make_client(LOGIN, "destination", retries=0)
+        move(clients, server.host, range(20))
+        ended, over = threading.Event(), threading.Event()
+
+        def end_tokens() -> None:
+            while not over.wait(0.1):
+                server.tokens = {}
+                ended.set()
+
+        thread = threading.Thread(target=end_tokens)
+        thread.start()
+        try:
+            ended.wait(10)
+            move(clients, server.host, range(20, 40))
+        finally:
+            over.set()
+            thread.join()
+
+
+def test_the_next_run_begins_with_one_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("oci.registry.state._is_lasting", bool)
+    with ProfileRegistry(Profile(name="", ends_older="identity")) as server:
+        fill(server, range(40))
+
+        def run(numbers: range) -> None:
+            with ExitStack() as stack:
+                state = State(str(tmp_path))
+                clients = Client(stack, LOGIN, "source", {}, state), Client(stack, LOGIN, "destination", {}, state)
+                move(clients, server.host, numbers)
+
+        run(range(20))
+        given, seen = server.given, refused(server)
+        run(range(20, 40))
+        assert server.given - given <= 12
+        assert refused(server) - seen <= 40
