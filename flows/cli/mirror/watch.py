@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -77,29 +78,29 @@ def watch(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, 
     """
     log_to_stderr(_log, debug=invocation.output.debug)
     first = Mirrors.asked_for(invocation, registry, store, flags | {"only": ""})
-    current = [first]
 
-    def read() -> Sequence[Mirror]:
+    def read() -> tuple[Sequence[Mirror], Batch]:
         config = read_config(flags["path"])
         changed = replace(first, config=config, chosen=config.chosen(flags["names"]))
         changed.check()
-        current[0] = changed
-        return changed.chosen
+        return changed.chosen, partial(_run_batch, changed)
 
-    def run(mirrors: Sequence[Mirror], on_report: Callable[[MirrorReport], None]) -> None:
-        batch = replace(current[0], chosen=tuple(mirrors), breaker=Breaker())
-        with batch.session() as session:
-            run_mirrors(session, mirrors, batch.shared(), on_report=on_report)
-
-    watched = Watch(run, interval=flags["interval"], jitter=flags["jitter"], metrics_file=flags["metrics_file"])
+    watched = Watch(interval=flags["interval"], jitter=flags["jitter"], metrics_file=flags["metrics_file"])
     first.check()
-    watched.use(first.chosen)
+    watched.use(first.chosen, partial(_run_batch, first))
     with Listener(watched, flags["host"], flags["port"]) as listener:
         _log.info("listening on %s port %d", flags["host"], listener.port)
         with _signals(watched, read, invocation.cancel.cancel) as signals:
             watched.loop()
     if len(signals) > 1:  # the first one drains, and may be heard by the frame of the command as well, when all is over
         invocation.cancel.check()
+
+
+def _run_batch(file: Mirrors, mirrors: Sequence[Mirror], on_report: Callable[[MirrorReport], None]) -> None:
+    """Runs mirrors of a file in one session."""
+    batch = replace(file, chosen=tuple(mirrors), breaker=Breaker())
+    with batch.session() as session:
+        run_mirrors(session, mirrors, batch.shared(), on_report=on_report)
 
 
 @dataclass(slots=True)
@@ -117,14 +118,13 @@ class Watch:
 
     def __init__(
         self,
-        run: Batch,
         *,
         interval: timedelta,
         jitter: timedelta = timedelta(),
         metrics_file: str = "",
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._run = run
+        self._run: Batch | None = None
         self._interval = interval
         self._jitter = jitter.total_seconds()
         self._metrics_file = metrics_file
@@ -139,10 +139,11 @@ class Watch:
         self._numbers: dict[str, RunMetrics] = {}
         """Of the last runs, by mirror; those of a namespace by each of its repositories."""
 
-    def use(self, mirrors: Sequence[Mirror]) -> None:
-        """Watches these from now on, and no others. What runs goes on."""
+    def use(self, mirrors: Sequence[Mirror], run: Batch) -> None:
+        """Watches these from now on, and no others; `run` is for batches of them. What runs goes on."""
         now = self._now()
         with self._lock:
+            self._run = run
             before, self._states = self._states, {}
             for mirror in mirrors:
                 state = before.get(mirror.name)
@@ -181,6 +182,7 @@ class Watch:
     def _begin(self) -> None:
         now = self._now()
         with self._lock:
+            run = self._run
             due = [state for state in self._states.values() if state.due is not None and state.due <= now]
             for state in due:
                 state.due = self._delayed(self._next(state.mirror, now))
@@ -190,12 +192,12 @@ class Watch:
         for name in busy:
             _log.warning("%s: its last run hasn't ended yet, this one is left out", name)
         self._batches = {thread for thread in self._batches if thread.is_alive()}
-        if mirrors:
-            thread = threading.Thread(target=self._batch, args=(mirrors,), name="batch")
+        if mirrors and run is not None:
+            thread = threading.Thread(target=self._batch, args=(run, mirrors), name="batch")
             thread.start()
             self._batches.add(thread)
 
-    def _batch(self, mirrors: Sequence[Mirror]) -> None:
+    def _batch(self, run: Batch, mirrors: Sequence[Mirror]) -> None:
         unreported = {mirror.name for mirror in mirrors}
 
         def report_done(report: MirrorReport) -> None:
@@ -205,7 +207,7 @@ class Watch:
                 self._free([report.mirror], ended=True)
 
         try:
-            self._run(mirrors, report_done)
+            run(mirrors, report_done)
             self._free(unreported, ended=True)  # a namespace has reports of its repositories alone
             unreported.clear()
         except Cancelled:
@@ -254,18 +256,23 @@ class Watch:
 
 
 @contextmanager
-def _signals(watched: Watch, read: Callable[[], Sequence[Mirror]], stop: Callable[[], None]) -> Iterator[list[int]]:
+def _signals(
+    watched: Watch, read: Callable[[], tuple[Sequence[Mirror], Batch]], stop: Callable[[], None]
+) -> Iterator[list[int]]:
     """SIGHUP has the mirrors read again, SIGTERM and Ctrl-C drain, and stop what runs when they come a second time.
     Gives those that ask for an end."""
     signals: list[int] = []
+    reading = threading.Lock()
+    """Held until what was read is used: of two signals, the later reading counts."""
 
     def again() -> None:
-        try:
-            mirrors = read()
-        except TransshipError as error:
-            _log.error("the mirrors stay as they are: %s", error)
-            return
-        watched.use(mirrors)
+        with reading:
+            try:
+                mirrors, run = read()
+            except TransshipError as error:
+                _log.error("the mirrors stay as they are: %s", error)
+                return
+            watched.use(mirrors, run)
         _log.info("read again: %s", counted(len(mirrors), "mirror"))
 
     def handle(number: int, frame: FrameType | None) -> None:

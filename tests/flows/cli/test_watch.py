@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -18,7 +19,7 @@ import httpx
 import pytest
 
 from flows.cli.mirror.listener import CONNECTIONS_OF_A_PEER
-from flows.cli.mirror.watch import Watch
+from flows.cli.mirror.watch import Batch, Watch, _signals
 from flows.cli.output import ExitCode
 from oci.mirror.config import Mirror
 from oci.mirror.policy import Schedule
@@ -48,8 +49,11 @@ class Runs:
         self.now = NOON
         self.begun: list[list[str]] = []
         self.go = threading.Semaphore(0)
-        self.watch = Watch(self._run, interval=timedelta(hours=hours), now=lambda: self.now)
-        self.watch.use(mirrors)
+        self.watch = Watch(interval=timedelta(hours=hours), now=lambda: self.now)
+        self.use(*mirrors)
+
+    def use(self, *mirrors: Mirror) -> None:
+        self.watch.use(mirrors, self._run)
 
     def _run(self, mirrors: Sequence[Mirror], done: Callable[[MirrorReport], None]) -> None:
         self.begun.append([mirror.name for mirror in mirrors])
@@ -87,7 +91,7 @@ def test_a_mirror_without_a_schedule_runs_at_once_and_others_when_they_are_due()
 def test_a_mirror_runs_at_most_once_at_a_time_and_holds_up_no_other() -> None:
     with Runs(named("web")) as runs:
         until("a run that doesn't end", lambda: runs.begun == [["web"]])
-        runs.watch.use([named("web"), named("quick")])
+        runs.use(named("web"), named("quick"))
         until("the other mirror", lambda: runs.begun[1:] == [["quick"]])
         runs.later(hours=1)
         runs.later(hours=1)
@@ -115,7 +119,7 @@ def test_a_mirror_is_late_when_two_of_its_intervals_have_passed_without_an_end()
 def test_a_schedule_that_changes_holds_from_then_on_and_a_mirror_that_is_gone_runs_no_more() -> None:
     with Runs(named("web", schedule={"cron": "0 13 * * *"}), named("gone", schedule={"cron": "0 13 * * *"})) as runs:
         runs.go.release(1000)
-        runs.watch.use([named("web", schedule={"cron": "0 14 * * *"})])
+        runs.use(named("web", schedule={"cron": "0 14 * * *"}))
         runs.later(hours=1)
         runs.later(hours=1)
         until("its run", lambda: runs.begun == [["web"]])
@@ -127,6 +131,45 @@ def test_the_starts_of_an_interval_are_spread_by_name() -> None:
 
     assert len(starts) > 40
     assert all(start is not None and NOON < start <= NOON + timedelta(hours=1) for start in starts)
+
+
+def test_of_two_signals_in_a_row_the_later_reading_counts() -> None:
+    """The first reading takes its time: what it has read is older than what the second one reads."""
+    runs, slow, begun, said = Runs(), threading.Event(), list[int](), list[str]()
+
+    def read() -> tuple[Sequence[Mirror], Batch]:
+        begun.append(len(begun))
+        name = f"read-{len(begun)}"
+        if len(begun) == 1:
+            slow.wait(20)
+        said.append(name)
+        return [named(name)], runs._run
+
+    with _signals(runs.watch, read, lambda: None):
+        os.kill(os.getpid(), signal.SIGHUP)
+        until("the first reading", lambda: len(begun) == 1)
+        os.kill(os.getpid(), signal.SIGHUP)
+        time.sleep(0.3)
+        slow.set()
+        until("both were read", lambda: len(said) == 2)
+        until("the later one is used", lambda: list(runs.watch._states) == ["read-2"])
+        time.sleep(0.1)
+    assert list(runs.watch._states) == ["read-2"]
+
+
+def test_a_mirror_runs_with_the_file_that_it_was_read_from() -> None:
+    """What a host needs stands in the same file: a batch of an older one doesn't run with the settings of a newer."""
+    files: list[str] = []
+
+    def of(file: str) -> Batch:
+        return lambda mirrors, done: files.extend(f"{file} {mirror.name}" for mirror in mirrors)
+
+    watch = Watch(interval=timedelta(hours=1), now=lambda: NOON)
+    watch.use([named("web")], of("old"))
+    watch._begin()
+    watch.use([named("shop")], of("new"))
+    watch._begin()
+    until("both have run", lambda: sorted(files) == ["new shop", "old web"])
 
 
 class Watching:
