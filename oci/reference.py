@@ -25,6 +25,8 @@ S3_PREFIX = "s3://"
 DOCKER_ARCHIVE_PREFIX, OCI_ARCHIVE_PREFIX = ARCHIVE_TRANSPORTS = ("docker-archive:", "oci-archive:")
 _ENGINES = frozenset({"docker-daemon", "containers-storage"})
 _SHOWN = 200
+_KEY_LIMIT = 1024
+"""Bytes that S3 takes for a key."""
 _EMPTY_SEGMENTS = frozenset({"", ".", ".."})
 
 
@@ -277,6 +279,16 @@ def _location(text: str) -> str:
     bucket, _, key = text.removeprefix(S3_PREFIX).partition("/")
     if not bucket or not key or key.endswith("/"):
         raise InvalidReference(f"{clipped(text)} names no object", hint="write s3://BUCKET/KEY")
+    if _EMPTY_SEGMENTS & set(key.split("/")):
+        # Taken for a path, it is refused or becomes another key (Amazon S3 User Guide, "Object key naming guidelines").
+        raise InvalidReference(
+            f"{clipped(text)}: an empty, '.' or '..' part between slashes is in the key",
+            hint="choose a key without such a part",
+        )
+    if len(key.encode(errors="replace")) > _KEY_LIMIT:
+        raise InvalidReference(
+            f"{clipped(text)}: the key has more than {_KEY_LIMIT} bytes", hint="choose a shorter key"
+        )
     return text
 
 

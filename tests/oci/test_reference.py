@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oci.errors import InvalidReference
-from oci.reference import LayoutFolder, Reference, Repository, parse_any, parse_store
+from oci.reference import ArchiveName, LayoutFolder, Reference, Repository, parse_any, parse_store
 
 HEX = "a" * 64
 DIGEST = f"sha256:{HEX}"
@@ -129,3 +129,18 @@ def test_an_error_does_not_repeat_a_text_without_end(parse: Callable[[str], obje
         parse("X" * 500_000)
 
     assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("key", ["/a.tar", "a//b.tar", "../a.tar", "a/../b.tar", "./a.tar", "a/.", "a/..", "a" * 1025])
+def test_a_key_that_stores_read_in_two_ways_is_refused_with_a_next_step(key: str) -> None:
+    with pytest.raises(InvalidReference) as caught:
+        ArchiveName.of(f"s3://archives/{key}")
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("key", ["a b.tar", "a%2Fb.tar", "ä/…/x.tar", "..a/b../c...tar", "+ &?#=.tar", "a" * 1024])
+def test_any_other_key_is_one_and_survives_as_text(key: str) -> None:
+    name = ArchiveName.of(f"s3://my.bucket/{key}")
+
+    assert name.location == f"s3://my.bucket/{key}"
+    assert parse_store(str(name)) == name
