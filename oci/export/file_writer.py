@@ -25,6 +25,8 @@ from oci.output import BY_UMASK, check_output, open_own, os_errors, sync_folder
 
 _COPY_SIZE = 64 << 20
 _JOURNAL_LIMIT = 64 << 20
+_NOT_OURS = frozenset({errno.ELOOP, errno.EISDIR, errno.EACCES, errno.EPERM})
+"""Of a link, a folder and the file of another user in the place of an unfinished archive."""
 
 
 class ByteWriter(Protocol):
@@ -237,7 +239,7 @@ class FileWriter:
         try:
             return open_own(path, os.O_RDWR | more, BY_UMASK)
         except OSError as error:
-            if error.errno != errno.ELOOP:
+            if error.errno not in _NOT_OURS or not os.path.lexists(path):
                 raise
         raise self._refused(
             f"{path} is a link, or no regular file of this user alone", hint="remove it, or write to another folder"

@@ -20,7 +20,7 @@ from oci.descriptor import Descriptor, Platform, parse_json
 from oci.digest import Digest, is_digest
 from oci.errors import InvalidReference
 from oci.manifest import NESTING_LIMIT, Manifest
-from oci.output import open_own, replace_file
+from oci.output import lock_file, open_own, replace_file
 from oci.reference import Repository
 from oci.registry.state import default_folder
 from oci.relocation.planner import choose
@@ -32,11 +32,17 @@ _FILE_LIMIT = 64 << 20
 ENTRY_LIMIT = 200_000
 """Facts that a file may hold; the oldest are dropped."""
 
+_PATIENCE = 5.0
+"""Seconds to wait for another writer."""
+
 _CREATED = "org.opencontainers.image.created"
 _BEGINNING = datetime(1971, 1, 1, tzinfo=UTC)
 """Builds that leave the time out write the year 1, or 1970: they don't say when they were made."""
 
 _UNKNOWN = "unknown"
+AGES_UNKNOWN = (
+    "a minimum_age of tags goes by what images say of themselves, for no run knows what an earlier one has seen"
+)
 
 
 class DigestCache:
@@ -47,6 +53,8 @@ class DigestCache:
         self._lock = threading.Lock()
         self._facts: dict[str, str] = _loaded(path) if path else {}
         self._changed = False
+        self.unkept = "" if path else "no state is kept"
+        """Why the next run knows nothing of this one; empty where it does."""
 
     def created(self, session: Session, source: Source, digest: Digest) -> datetime | None:
         """When the image was made, as its annotations or its config say; None when they don't. For an index, its first
@@ -142,14 +150,19 @@ class DigestCache:
         with self._lock:
             if not self._path or not self._changed:
                 return
-            entries = dict(list((_loaded(self._path) | self._facts).items())[-ENTRY_LIMIT:])
-            self._changed = False
-        data = json.dumps({"version": VERSION, "facts": entries}, separators=(",", ":")).encode()
+            learned, self._changed = dict(self._facts), False
+        folder_path = os.path.dirname(self._path)
         try:
-            os.makedirs(os.path.dirname(self._path), exist_ok=True)
-            replace_file(self._path, data)
-        except OSError:
-            return
+            os.makedirs(folder_path, exist_ok=True)
+            folder = os.open(folder_path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                lock_file(folder, folder_path, _PATIENCE)
+                body = {"version": VERSION, "facts": _bounded(_loaded(self._path) | learned)}
+                replace_file(self._path, json.dumps(body, separators=(",", ":")).encode())
+            finally:
+                os.close(folder)
+        except OSError as error:
+            self.unkept = f"{self._path} can't be written: {error.strerror or error}"
 
     def _get(self, key: str) -> str | None:
         with self._lock:
@@ -164,6 +177,14 @@ class DigestCache:
 def default_path() -> str:
     """In the cache folder of the user that runs this."""
     return os.path.join(default_folder(), "facts.json")
+
+
+def _bounded(facts: dict[str, str]) -> dict[str, str]:
+    """Without the oldest of too many. When a repository was looked at for the first time isn't among these: without it,
+    what is new there would count as there from the beginning."""
+    looked = [(key, value) for key, value in facts.items() if key.startswith("looked ")][-ENTRY_LIMIT // 2 :]
+    others = [(key, value) for key, value in facts.items() if not key.startswith("looked ")]
+    return dict([*looked, *others[-(ENTRY_LIMIT - len(looked)) :]])
 
 
 def _loaded(path: str) -> dict[str, str]:

@@ -27,6 +27,8 @@ LIFETIME = 7 * 86_400.0
 """Seconds that anything is kept: registries purge unfinished uploads after a week, and what they refuse may change."""
 
 _RATE_LIFETIME = 86_400.0
+_CLOCKS = 3600.0
+"""Seconds that machines with one folder may differ in."""
 _PATIENCE = 5.0
 """Seconds to wait for another writer: facts that aren't kept are learned again."""
 HOSTS = 500
@@ -169,9 +171,10 @@ class State:
                 content = msgspec.json.decode(file.read(FILE_LIMIT), type=_File)
         except (OSError, msgspec.DecodeError, RecursionError):
             return {}
-        oldest = time.time() - LIFETIME
+        now = time.time()
         registries = content.registries if content.version == 1 else {}
-        return {host: facts for host, facts in registries.items() if facts.at > oldest}
+        # What a clock that was wrong has written would never be forgotten, and would take the place of newer facts.
+        return {host: facts for host, facts in registries.items() if now - LIFETIME < facts.at <= now + _CLOCKS}
 
     def _sweep(self) -> None:
         """Removes the files of sessions that are too old, and the oldest of too many."""
@@ -179,7 +182,9 @@ class State:
             return
         self._swept = True
         with os.scandir(self._uploads) as entries:
-            files = sorted(((entry.stat().st_mtime, entry.path) for entry in entries), reverse=True)
+            files = sorted(
+                ((entry.stat(follow_symlinks=False).st_mtime, entry.path) for entry in entries), reverse=True
+            )
         oldest = time.time() - LIFETIME
         for number, (moment, path) in enumerate(files):
             if number >= UPLOADS or moment < oldest:

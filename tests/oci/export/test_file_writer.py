@@ -418,8 +418,9 @@ def test_an_unfinished_archive_is_a_file_of_this_user_alone(
         planted.touch()
         os.chown(planted, 12345, -1)
 
-    with pytest.raises(Refused):
+    with pytest.raises(Refused) as caught:
         tarball.write(FileWriter(str(path)), resume=resume)
+    assert str(planted) in caught.value.message
     assert victim.read_bytes() == b"precious"
     assert not (tmp_path / "none").exists()
     assert not path.exists()

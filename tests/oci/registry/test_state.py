@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from oci.cancel import CancelToken
@@ -430,3 +431,21 @@ def test_a_killed_copy_of_a_big_blob_goes_on_at_docker_registry(registry: Docker
     receipt = json.loads(report.read_text())["receipt"]
     assert receipt["bytes"]["written"] < len(LAYER.data) * 0.3
     assert receipt["requests"][destination.host]["GET upload"] == 1
+
+
+def test_what_a_wrong_clock_has_written_is_forgotten(tmp_path: Path) -> None:
+    far = {f"r{number}.example": Facts(profile="Harbor", at=time.time() + 90 * 86_400) for number in range(HOSTS)}
+    (tmp_path / "registries.json").write_bytes(msgspec.json.encode({"version": 1, "registries": far}))
+    state = State(str(tmp_path))
+
+    state.learn({"registry.example": Facts(profile="Quay")})
+
+    assert State(str(tmp_path)).facts("registry.example").profile == "Quay"
+    assert State(str(tmp_path)).facts("r1.example") == Facts()
+
+
+def test_a_link_that_leads_nowhere_keeps_no_session_from_being_kept(tmp_path: Path) -> None:
+    (tmp_path / "uploads").mkdir()
+    (tmp_path / "uploads" / "stray").symlink_to(tmp_path / "nowhere")
+
+    assert State(str(tmp_path)).kept_upload("r.example/web", f"sha256:{'0' * 64}", make=True) is not None
