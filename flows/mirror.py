@@ -91,12 +91,13 @@ async def _carry(parameters: MirrorParameters, run: MirrorRun) -> None:
     if parameters.fleet is None or not shared:
         await carry_all(run, work)
         return
-    run.fleet = stays_here(shared)
+    helpers = parameters.fleet.for_mirror()
+    run.fleet = stays_here(shared, await run.session(), always=helpers.always)
     if run.fleet:
         await carry_all(run, work)
         return
     sent = partial(MirrorShardParameters.sent, run.config, run.mirror)
-    spread = Spread(f"mirror {run.mirror.name}", MirrorWork(run, sent), parameters.fleet.for_mirror())
+    spread = Spread(f"mirror {run.mirror.name}", MirrorWork(run, sent), helpers)
     images_together = together_in_a_task(len(shared))
     try:
         with errors_alone():

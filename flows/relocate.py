@@ -88,12 +88,13 @@ async def _recorder(run: RelocationRun, parameters: RelocateParameters) -> Recor
 async def _copy(run: RelocationRun, parameters: RelocateParameters, recorder: Recorder | None) -> None:
     source = await resolve_bundle(parameters.kind.value, parameters.source)
     helpers = None if parameters.fleet is None else parameters.fleet.for_relocation()
-    plans_first = helpers is None or recorder is not None or not can_begin(run.whole_request)
+    plans_first = helpers is None or recorder is not None or not can_begin(run.whole_request, await run.session())
     if plans_first:
         await fetch_referenced_images(source)
         if recorder is not None:
             recorder.check(run.planned)
-        run.fleet = "" if helpers is None else stays_here(run.planned)
+        if helpers is not None:
+            run.fleet = stays_here(run.planned, await run.session(), always=helpers.always)
         helpers = None if run.fleet or not run.planned.to_transfer else helpers
     async with pushing(run, parameters, helpers) as push:
         if not plans_first:

@@ -13,6 +13,7 @@ from flows.parameters.shard import PartsParameters
 from flows.results import or_failed
 from oci.export.export import seal_archive
 from oci.receipts.record import Recorder
+from oci.registry.http.pace import Bucket
 from oci.units import percent, show_size
 from tasks.archive import (
     ExportRun,
@@ -63,7 +64,8 @@ async def _write(work: ExportRun, parameters: RelocateParameters) -> None:
     described = f"{show_size(plan.size)}: {plan.source} → {location}"
     async with percent_shown(key, described, lambda: round(percent(work.bytes_stored, plan.size), 1)):
         if tarball.deployment:
-            sent = partial(PartsParameters.sent, parameters, work.whole_request, plan.fingerprint, work.tickets)
+            upload = (plan.fingerprint, work.tickets)
+            sent = partial(PartsParameters.sent, parameters, work.whole_request, *upload, part=1 / len(groups))
             await write_on_fleet(work, location, groups, tarball.fleet(), sent)
             return
         for group in groups:
@@ -79,6 +81,7 @@ async def write_archive_parts(parameters: PartsParameters) -> None:
     """
     work = ExportRun(parameters.order())
     key = artifact_key("parts", parameters.relocation.archive)
+    Bucket.lend(work, 1 - parameters.part)
     async with running(work, heartbeats(key, lambda: PartsAccount.of(work))):
         return await or_failed(_write_group(parameters))
 

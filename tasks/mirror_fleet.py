@@ -11,10 +11,11 @@ import msgspec
 from oci.errors import InvalidDocument
 from oci.mirror.execute import ItemOutcome
 from oci.mirror.work import WorkItem
-from oci.reference import LAYOUT_PREFIX
+from oci.relocation.session import Session
 from oci.relocation.transfer import FAILED
 from tasks.fleet.queue import ShardQueue, ShardResult
 from tasks.mirror import MirrorRun
+from tasks.shards import limits_pace
 
 _MOST_ITEMS = 200
 """In a shard."""
@@ -84,10 +85,14 @@ def result_of(run: MirrorRun, items: Sequence[WorkItem]) -> str:
     return ShardResult(outcomes, run.receipt()).to_json()
 
 
-def stays_here(items: Sequence[WorkItem]) -> str:
-    """Returns why no other machine can carry the items, or nothing."""
-    folders = [store for item in items for _, store in item.stores if store.startswith(LAYOUT_PREFIX)]
-    return f"done by this run alone: {folders[0]} is on this machine" if folders else ""
+def stays_here(items: Sequence[WorkItem], session: Session, *, always: bool) -> str:
+    """Returns why other machines can't carry the items, or make nothing faster, or nothing. With `always`, helpers come
+    also where that makes nothing faster."""
+    stores = {store for item in items for store in item.store_names}
+    folders = sorted(str(store) for store in stores if store.is_local)
+    if folders:
+        return f"done by this run alone: {folders[0]} is on this machine"
+    return "" if always else limits_pace(session, stores)
 
 
 def _lost(item: WorkItem, destination: str, reason: str) -> ItemOutcome:

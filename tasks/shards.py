@@ -16,11 +16,23 @@ from prefect.logging import get_run_logger
 from oci.descriptor import parse_json
 from oci.digest import Digest, parse_digest, verified
 from oci.errors import InvalidDocument, StoreError, TransshipError
+from oci.reference import StoreName
 from oci.relocation.fanout import SMALL
 from oci.relocation.plan import Plan, PlannedManifest
 from oci.relocation.request import RelocationRequest
 from oci.relocation.session import Session
-from oci.relocation.shards import Preview, Weights, cut, joined, local_stores, part_of, weight_of, with_present_marked
+from oci.relocation.shards import (
+    Preview,
+    Weights,
+    cut,
+    has_limits,
+    joined,
+    limited_stores,
+    part_of,
+    stores_of,
+    weight_of,
+    with_present_marked,
+)
 from oci.relocation.transfer import DONE, ImageOutcome, failure
 from oci.units import show_size
 from tasks.access import access_was_given
@@ -36,6 +48,8 @@ _SMALL = 16 << 10
 """Bytes of a blob that travels with a shard, at the most: a config that planning has read."""
 _SMALL_IN_ALL = 2 << 20
 """Bytes of all such blobs of a shard, at the most."""
+
+FOR_ALL = "is allowed in a second is for all runs together"
 
 HelperParameters = Callable[[int, ShardQueue], Mapping[str, Any]]
 """Makes the parameters of a helper from the images of a task run and the queue."""
@@ -120,17 +134,29 @@ async def open_shard(run: RelocationRun, text: str, *, ask: bool) -> list[Digest
     return [image.digest for image in sorted(shard.to_transfer, key=lambda image: -shard.bytes_below(image))]
 
 
-def can_begin(request: RelocationRequest) -> bool:
+def can_begin(request: RelocationRequest, session: Session) -> bool:
     """Says whether helpers may begin while the plan of a relocation is made."""
-    return Preview.is_possible(request) and not access_was_given()
+    return Preview.is_possible(request) and not access_was_given() and not has_limits(session)
 
 
-def stays_here(plan: Plan) -> str:
-    """Returns why no other machine can do a part of a plan, or nothing."""
-    folders = local_stores(plan)
+def stays_here(plan: Plan, session: Session, *, always: bool) -> str:
+    """Returns why other machines can't do a part of a plan, or make nothing faster, or nothing. With `always`, helpers
+    come also where that makes nothing faster."""
+    folders = sorted(str(store) for store in stores_of(plan) if store.is_local)
     if folders:
         return f"done by this run alone: {folders[0]} is on this machine"
-    return "done by this run alone: the credentials are this machine's own" if access_was_given() else ""
+    if access_was_given():
+        return "done by this run alone: the credentials are this machine's own"
+    return "" if always else limits_pace(session, stores_of(plan))
+
+
+def limits_pace(session: Session, stores: Iterable[StoreName]) -> str:
+    """Returns why helpers would make nothing faster, or nothing: a person has set what may be asked or sent in a
+    second, of which each of several runs would get a part."""
+    limited = limited_stores(session, stores)
+    if not limited:
+        return ""
+    return f"done by this run alone: what {limited[0] or 'a store'} {FOR_ALL}"
 
 
 class RelocationWork:

@@ -101,11 +101,14 @@ class QueueName(Options, frozen=True, kw_only=True):
     run: Annotated[str, option("Run", "The flow run that is helped.", pattern=_UUID, max_length=36)]
     name: Annotated[str, option("Name", "Name of its queue.", pattern=r"^[a-z0-9-]+$", max_length=100)]
     grows: Annotated[bool, option("Grows", "More shards come while the run still plans.")] = False
+    part: Annotated[float, option("Part", "What a helper has of each rate that a registry is allowed.", ge=0, le=1)] = (
+        1.0
+    )
 
     @classmethod
     def of(cls, queue: ShardQueue) -> QueueName:
-        return cls(run=str(queue.run), name=queue.name, grows=queue.grows)
+        return cls(run=str(queue.run), name=queue.name, grows=queue.grows, part=queue.part)
 
     def opened(self) -> ShardQueue:
         """Returns the queue for the flow run that this is called in."""
-        return ShardQueue(UUID(self.run), self.name, user=str(flow_run.id), grows=self.grows)
+        return ShardQueue(UUID(self.run), self.name, user=str(flow_run.id), grows=self.grows, part=self.part)

@@ -75,6 +75,9 @@ class PartsParameters(Options, frozen=True, kw_only=True):
         tuple[str, ...], option("Tickets", "Tickets of the upload, one for each volume.", max_length=10_000)
     ]
     volume: Annotated[int, option("Volume", "Number of the volume, from 0.", ge=0, le=10_000)]
+    part: Annotated[float, option("Part", "What this run has of each rate that a registry is allowed.", ge=0, le=1)] = (
+        1.0
+    )
     parts: Annotated[
         tuple[int, ...], option("Parts", "The numbers of the parts to write.", min_length=1, max_length=10_000)
     ]
@@ -87,6 +90,8 @@ class PartsParameters(Options, frozen=True, kw_only=True):
         fingerprint: str,
         tickets: tuple[str, ...],
         group: Group,
+        *,
+        part: float,
     ) -> dict[str, Any]:
         """Returns the parameters of the flow run that is to write `group`; `request` is the pinned one."""
         how = msgspec.structs.replace(whole.how, tags=request.tags)
@@ -94,7 +99,12 @@ class PartsParameters(Options, frozen=True, kw_only=True):
         pinned = msgspec.structs.replace(whole, source=source, how=how)
         numbers = tuple(group.numbers)
         return cls(
-            relocation=pinned, fingerprint=fingerprint, tickets=tickets, volume=group.volume, parts=numbers
+            relocation=pinned,
+            fingerprint=fingerprint,
+            tickets=tickets,
+            volume=group.volume,
+            part=part,
+            parts=numbers,
         ).to_dict()
 
     def order(self) -> ExportOrder:

@@ -93,7 +93,7 @@ class Session:
         self._layouts: dict[tuple[str, LayoutFolder], Layout] = {}
         self._archives: dict[tuple[str, ArchiveName], Archive] = {}
         self._proofs: dict[ArchiveName, ArchiveProof] = {}
-        self._object_stores = {"source": source.object_store, "destination": destination.object_store}
+        self.access = {"source": source, "destination": destination}
         state = State(default_folder())
         everywhere = source.named is None or destination.named is None
         named = None if everywhere else {*(source.named or ()), *(destination.named or ())}
@@ -151,13 +151,14 @@ class Session:
             if anew and archive is not None:
                 archive.close()
             if anew or archive is None:
-                readers = open_readers(name, self._object_stores[side], side=side, cancel=self.cancel, meter=self.meter)
+                store = self.access[side].object_store
+                readers = open_readers(name, store, side=side, cancel=self.cancel, meter=self.meter)
                 archive = Archive(name, readers, side=side, meter=self.meter, cancel=self.cancel)
                 self._archives[(side, name)] = archive
             return archive
 
     def object_store(self, location: str, side: str = "destination") -> S3Options:
-        return self._object_stores[side](location)
+        return self.access[side].object_store(location)
 
     def prove_archive(self, name: ArchiveName, key: str) -> None:
         """Asks that an archive is signed by the public key in a file, and reads it all while others read from it;
@@ -173,7 +174,7 @@ class Session:
             self._proofs[name] = ArchiveProof(
                 readers,
                 lambda data, location: signed_sha256(data, public, location),
-                self._object_stores["source"],
+                self.access["source"].object_store,
                 side="source",
             )
 

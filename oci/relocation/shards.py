@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from oci.digest import Digest
 from oci.meter import Receipt
+from oci.reference import StoreName
 from oci.relocation.fanout import SMALL
 from oci.relocation.plan import Node, Plan, PlannedManifest, Role
 from oci.relocation.planner import children_first, planned_blobs, planned_manifest
@@ -93,11 +94,28 @@ def cut(plan: Plan, images: Sequence[PlannedManifest], *, workers: int, least: f
     return shards
 
 
-def local_stores(plan: Plan) -> list[str]:
-    """Returns the stores of a plan that other machines can't reach: a plan that has any isn't worth cutting."""
+def stores_of(plan: Plan) -> set[StoreName]:
+    """Returns the stores that a plan reads from and writes to."""
     sources = {store for blob in plan.blobs for store in blob.stores}
-    stores = {plan.destination, *(manifest.store for manifest in plan.manifests), *sources}
-    return sorted(str(store) for store in stores if store.is_local)
+    return {plan.destination, *(manifest.store for manifest in plan.manifests), *sources}
+
+
+def has_limits(session: Session) -> bool:
+    """Says whether a person has set for any registry how much a second it is asked or sent."""
+    options = [each for side in session.access.values() for each in (side.default, *side.per_registry.values())]
+    return any(each.bandwidth or each.requests_per_second for each in options)
+
+
+def limited_stores(session: Session, stores: Iterable[StoreName]) -> list[str]:
+    """Returns the registries for which a person has set how much a second they are asked or sent, on either side; ""
+    stands for the stores that aren't registries."""
+    registries = {store.registry for store in stores}
+    sides = session.access.values()
+    return sorted(
+        name
+        for name in registries
+        if any(side.rate(name)[1] or side.settings(name).requests_per_second for side in sides)
+    )
 
 
 def part_of(plan: Plan, images: Iterable[PlannedManifest]) -> Plan:

@@ -23,6 +23,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Cancelling, Crashed
 
 from oci.errors import InvalidInput
+from oci.meter import unheard
 from tasks.fleet.heartbeat import Heartbeat, read_heartbeats
 
 OPEN = 100
@@ -97,6 +98,7 @@ async def run_on_fleet(
     again: Again | None = None,
     on_account: OnAccount | None = None,
     on_end: Callable[[JobEnd], Awaitable[None]] | None = None,
+    on_count: Callable[[int], None] = unheard,
     is_over: Callable[[], bool] = lambda: False,
 ) -> list[JobEnd]:
     """Has every job done by the fleet and gives how each ended, in order. One that fails, or that the Prefect server
@@ -104,11 +106,12 @@ async def run_on_fleet(
 
     Call it inside a flow: the runs are its subflows. When the caller is cancelled, or fails, they are cancelled too;
     where `is_over` says that nothing is left to do, only those that haven't begun: the others end by themselves.
-    `on_end` gets the end of every run, before a lost job is sent again, and every refusal. Raises InvalidInput when
-    there is no such deployment.
+    `on_end` gets the end of every run, before a lost job is sent again, and every refusal; `on_count` how many runs may
+    be at work, as often as that changes: those that wait for a worker for long aren't. Raises InvalidInput when there
+    is no such deployment.
     """
     await find_deployment(fleet.deployment)
-    watch = _Watch(fleet, on_account)
+    watch = _Watch(fleet, on_account, on_count)
     slots = asyncio.Semaphore(OPEN)
 
     async def carry(job: Job) -> JobEnd:
@@ -193,15 +196,20 @@ class _Open:
 class _Watch:
     """Looks at all open runs together, so that a hundred cost no more requests than one."""
 
-    def __init__(self, fleet: Fleet, on_account: OnAccount | None) -> None:
+    def __init__(self, fleet: Fleet, on_account: OnAccount | None, on_count: Callable[[int], None]) -> None:
         self._fleet = fleet
         self._on_account = on_account
+        self._on_count = on_count
         self._open: dict[UUID, _Open] = {}
 
     def add(self, job: Job, run: UUID) -> _Open:
         open_run = _Open(job=job, ended=asyncio.get_running_loop().create_future())
         self._open[run] = open_run
+        self._count()
         return open_run
+
+    def _count(self) -> None:
+        self._on_count(sum(not open_run.waiting_is_known for open_run in self._open.values()))
 
     async def end_of(self, job: Job, run: UUID) -> JobEnd:
         return await self.add(job, run).ended
@@ -246,6 +254,9 @@ class _Watch:
         sign = (run.state and run.state.id, account.beat)
         if sign != open_run.sign:
             open_run.sign, open_run.since, open_run.account = sign, time.monotonic(), account
+            if open_run.waiting_is_known:
+                open_run.waiting_is_known = False
+                self._count()
             if self._on_account is not None and account.body:
                 self._on_account(run.id, account)
         elif (
@@ -254,6 +265,7 @@ class _Watch:
             and time.monotonic() - open_run.since > _PATIENT
         ):
             open_run.waiting_is_known = True
+            self._count()
             get_run_logger().warning(
                 "%s waits for a worker: does one run for the work pool %s, with a free place?",
                 open_run.job.name,
@@ -271,6 +283,7 @@ class _Watch:
 
     def _finish(self, run: UUID, open_run: _Open, end: JobState, message: str) -> None:
         del self._open[run]
+        self._count()
         open_run.ended.set_result(JobEnd(end=end, message=message, account=open_run.account, run=run))
 
     async def cancel(self, *, begun: bool = True) -> None:

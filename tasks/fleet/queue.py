@@ -25,6 +25,7 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPS
 from prefect.logging import get_run_logger
 
 from oci.meter import Receipt
+from oci.registry.http.pace import Bucket
 from oci.relocation.transfer import FAILED
 
 T = TypeVar("T")
@@ -45,7 +46,7 @@ _MISSING, _CONFLICT, _SERVER_TROUBLE = 404, 409, 500
 class ShardQueue:
     """Used as a context manager by one flow run, `user`. `run` is the flow run that has the inputs."""
 
-    def __init__(self, run: UUID, name: str, *, user: str, grows: bool = False) -> None:
+    def __init__(self, run: UUID, name: str, *, user: str, grows: bool = False, part: float = 1.0) -> None:
         """`name` has letters, digits and dashes: a run that is retried makes a queue of another name. A queue that
         `grows` has come to its end where `end` was called."""
         self.run = run
@@ -57,16 +58,20 @@ class ShardQueue:
         self.size = 0
         """Shards that this run has put in."""
         self._inputs: dict[str, dict[int, str]] = {_USER: {}, _RESULT: {}}
+        self.part = part
+        """What a helper has of each rate that a person allows a registry; the run that is helped has the rest."""
         self._mine: set[int] = set()
         self._end: int | None = None
         """The number of the shard without work."""
 
     async def __aenter__(self) -> Self:
         self._client = await self._open.enter_async_context(get_client())
+        Bucket.lend(self, 1 - self.part)
         return self
 
     async def __aexit__(self, *exception: object) -> None:
         self._client = None
+        Bucket.lend(self, 0)
         await self._open.aclose()
 
     async def put(self, text: str) -> None:

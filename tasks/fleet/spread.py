@@ -15,12 +15,14 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 from uuid import UUID, uuid4
 
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
+from oci.registry.http.pace import Bucket
 from oci.units import counted
 from tasks.fleet.decision import Decision, Outlook, decide, recent_start
 from tasks.fleet.dispatch import Fleet, Job, JobEnd, JobState, find_deployment, refusal, run_on_fleet
@@ -201,6 +203,7 @@ class Spread(Feed[Unit]):
         if not await self._is_worth(start):
             return
         get_run_logger().info("%s", self.decision.reason)
+        queue.part = Bucket.part() / (1 + self.decision.helpers)
         queue.grows = not self._whole.is_set()
         if queue.grows:
             self._cutting = True
@@ -232,7 +235,10 @@ class Spread(Feed[Unit]):
                 if queue.grows:
                     group.create_task(self._grow(queue))
                 fleet = self._helpers.fleet
-                group.create_task(run_on_fleet(jobs, fleet, again=again, on_end=ended, is_over=lambda: self._over))
+                sent = run_on_fleet(
+                    jobs, fleet, again=again, on_end=ended, on_count=partial(_lend, queue), is_over=lambda: self._over
+                )
+                group.create_task(sent)
 
     async def _is_worth(self, start: float) -> bool:
         """Looks at the pace of this run until helpers are worth it, or until nothing is left that they could do."""
@@ -348,3 +354,8 @@ class Spread(Feed[Unit]):
                     await self._put(queue, half, tries=tries)
             self._settled.add(number)
         self._news.set()
+
+
+def _lend(queue: ShardQueue, helpers: int) -> None:
+    """Keeps to what this run has of each rate while so many helpers may be at work."""
+    Bucket.lend(queue, helpers * queue.part)

@@ -42,12 +42,13 @@ from flows.shard import relocate_shard
 from oci.bundle.tagnames import KEEP_ALIVE_SUFFIX
 from oci.errors import InvalidInput
 from oci.mirror.reader import make_config
+from oci.registry.options import RegistryOptions
 from oci.relocation.shards import part_of
 from tasks.fleet.dispatch import Fleet, Job, JobEnd, JobState, run_on_fleet
 from tasks.fleet.queue import NO_WORK, ShardQueue
 from tasks.relocate import RelocationRun
 from tasks.run import running
-from tasks.shards import Shard
+from tasks.shards import FOR_ALL, Shard
 from tests.faults.proxy import Fault, FaultProxy, Span
 from tests.flows.cargo import Image, delete_blob, push_image, write_lock
 from tests.servers.docker_registry import DockerRegistry
@@ -382,6 +383,39 @@ def test_helpers_copy_what_is_found_while_the_rest_is_planned(deployed: PrefectS
     assert report.published
     assert "shared with" in report.fleet
     assert scene.arrived() == IMAGES
+    until("the end of the helpers", lambda: all(is_over(run) for run in shards_of(scene.repository)))
+
+
+def test_a_rate_that_a_person_set_needs_no_helpers(deployed: PrefectServer, scene: Scene) -> None:
+    slowly = RegistryOptions(requests_per_second=5.0)
+    parameters = scene.parameters(scene.images[:12], source_registry=slowly, fleet=FleetOptions())
+
+    report = relocate_sync(parameters)
+
+    assert report.images_copied == 12
+    assert report.fleet == f"done by this run alone: what {scene.source.host} {FOR_ALL}"
+    assert shards_of(scene.repository) == []
+
+
+@pytest.mark.slow
+def test_a_rate_that_a_person_set_holds_for_all_helpers_together(deployed: PrefectServer, scene: Scene) -> None:
+    rate, seconds = 8.0, 3.0
+    with FaultProxy(scene.source.port) as source:
+        report = relocate_sync(
+            scene.parameters(
+                scene.images,
+                host=source.host,
+                source_registry=RegistryOptions(requests_per_second=rate),
+                fleet=FleetOptions(helpers=2, always=True),
+            )
+        )
+        asked = sorted(span.began for span in source.spans if "/manifests/" in span.path or "/blobs/" in span.path)
+
+    assert report.images_copied == IMAGES
+    helpers = shards_of(scene.repository)
+    assert any(str(run.id) in Shards.of(str(run.id)).inputs.values() for run in helpers), "one has taken a shard"
+    most = max(sum(begun <= each < begun + seconds for each in asked) for begun in asked)
+    assert rate * seconds / 2 < most <= rate * seconds + 1 + len(helpers)
     until("the end of the helpers", lambda: all(is_over(run) for run in shards_of(scene.repository)))
 
 

@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import ClassVar
-from weakref import WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import msgspec
 
@@ -68,6 +68,7 @@ _FIRST_DELAY = 0.2
 _LONGEST_DELAY = 20.0
 _FIRST_THROTTLED_DELAY = 0.5
 _SHORTEST_THROTTLED_DELAY = 0.01
+_LEAST_PART = 0.001
 _LONGEST_WAIT = 10 * 365 * 86400.0
 """Bound of what a Retry-After may say, in seconds."""
 
@@ -90,6 +91,7 @@ class Bucket:
     limit share it: a registry counts what comes from here, however many runs that is."""
 
     _shared: ClassVar[WeakValueDictionary[tuple[str, float], Bucket]] = WeakValueDictionary()
+    _lent: ClassVar[WeakKeyDictionary[object, float]] = WeakKeyDictionary()
     _sharing = threading.Lock()
 
     def __init__(self, rate: float) -> None:
@@ -104,14 +106,27 @@ class Bucket:
         with cls._sharing:
             return cls._shared.setdefault((name, rate), cls(rate))
 
+    @classmethod
+    def lend(cls, holder: object, part: float) -> None:
+        """Leaves a part of every rate to other processes, in place of what was lent to `holder` before."""
+        with cls._sharing:
+            cls._lent[holder] = part
+
+    @classmethod
+    def part(cls) -> float:
+        """Returns the part of every rate that this process has, over 0."""
+        with cls._sharing:
+            return max(_LEAST_PART, 1 - sum(cls._lent.values()))
+
     def take(self, count: int) -> float:
         """Gives the seconds until what was taken before has filled again."""
         if not self._rate:
             return 0.0
+        part = self.part()
         with self._lock:
             now = time.monotonic()
             wait = max(0.0, self._full_at - now)
-            self._full_at = now + wait + count / self._rate
+            self._full_at = now + wait + count / (self._rate * part)
         return wait
 
 
@@ -379,6 +394,6 @@ class Bandwidth:
         waits = []
         for name, rate in chosen:
             bucket = self._buckets.setdefault((name, rate), Bucket.of(f"bytes {name}", rate))
-            waits.append(bucket.take(count) + count / rate)
+            waits.append(bucket.take(count) + count / (rate * Bucket.part()))
         if waits:
             self._cancel.wait(max(waits))

@@ -313,3 +313,17 @@ def test_what_waits_for_the_first_answer_goes_on_together(make_client: Make, mon
         asked = [pool.submit(client.repository(server.host, f"a/b{n}").head_manifest, "v1") for n in range(threads)]
         assert [future.result(120) for future in asked] == [None] * threads
     assert not server.all_there.broken
+
+
+def test_what_other_processes_have_of_a_rate_is_not_used_here() -> None:
+    class Queue:
+        """What it lends comes back at its end."""
+
+    bucket, queue = Bucket.of("requests lent.example", 1000.0), Queue()
+    Bucket.lend(queue, 0.25)
+    Bucket.lend(queue, 0.75)
+    bucket.take(100)
+    assert 0.35 < bucket.take(0) <= 0.4
+
+    del queue
+    assert Bucket.part() == 1
