@@ -90,6 +90,7 @@ class S3Writer:
         self._fingerprint = ""
         self._before: str | None = None
         """ETag of the object that the new one is to replace; None where there is none."""
+        self._note_version = ""
         self._may_look = True
         """Whether this identity may ask what is there: without s3:ListBucket, S3 denies it for what isn't there."""
         self._sent: dict[int, dict[str, Any]] = {}
@@ -230,8 +231,7 @@ class S3Writer:
         if not self._is_there(size) and self._may_look:
             raise self._overtaken()
         if self._noted() == self._upload:
-            with suppress(StoreError):
-                self._state.ask("tidying up", "delete_object")
+            self._delete_note()
 
     def leave(self) -> None: ...
 
@@ -350,6 +350,7 @@ class S3Writer:
             with self._s3.mapped(self._state.location, "looking for an upload"), closing(answer["Body"]) as body:
                 text = body.read(READ_SIZE)
             state = parse_json(text)
+            self._note_version = answer.get("VersionId", "")
         except (StoreError, ValueError):
             return ""
         return str(state.get("upload", "")) if isinstance(state, dict) else ""
@@ -359,6 +360,13 @@ class S3Writer:
         proof = base64.b64encode(md5(body, usedforsecurity=False).digest()).decode()
         with suppress(Denied):  # an identity that may write this key alone: no later run goes on with it then
             self._state.ask("noting the upload", "put_object", Body=body, ContentMD5=proof, **self._encryption())
+
+    def _delete_note(self) -> None:
+        """Its version in a bucket that keeps versions: each archive would leave one there, and a marker, for ever."""
+        for which in ([{"VersionId": self._note_version}] if self._note_version else []) + [{}]:
+            with suppress(StoreError):
+                self._state.ask("tidying up", "delete_object", **which)
+                return
 
 
 def _age(when: datetime) -> float:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -329,3 +330,37 @@ def test_requests_and_identity_are_counted(object_store: SeaweedFS, s3_location:
     assert (counted["POST upload"], counted["GET parts"], counted["GET uploads"]) == (2, 1, 1)
     assert receipt.retries == 0
     assert receipt.identities == {f"destination {host}": "access key tests (explicit)"}
+
+
+def test_nothing_is_left_beside_the_archive_in_a_bucket_that_keeps_versions(
+    object_store: SeaweedFS, s3_location: str, tarball: Tarball
+) -> None:
+    bucket = "kept.versions"  # with dots, too
+    object_store.client.create_bucket(Bucket=bucket)
+    object_store.client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    location = s3_location.replace(BUCKET, bucket)
+    parts = tarball.parts()
+    begun = writer(object_store, location)
+    begun.begin(parts, tarball.plan.fingerprint, resume=False)
+
+    tarball.write(writer(object_store, location), resume=True)
+    tarball.write(writer(object_store, location))
+
+    listed = object_store.client.list_object_versions(Bucket=bucket, Prefix=name_of(location)["Key"])
+    assert {entry["Key"] for entry in listed["Versions"]} == {name_of(location)["Key"]}
+    assert len(listed["Versions"]) == 2
+    assert "DeleteMarkers" not in listed
+
+
+@pytest.mark.parametrize("key", ["a b/x y.tar", "ä/…/ü.tar", "p%2Fq%20.tar", "+&?#=;,:@~.tar", "pipe|'quote\".tar"])
+def test_a_key_may_have_any_characters(
+    object_store: SeaweedFS, s3_location: str, tarball: Tarball, tmp_path: Path, key: str
+) -> None:
+    location = f"{s3_location}/{key}"
+    tarball.write(writer(object_store, location))
+
+    with closing(open_reader(location, object_store.settings, side="", cancel=CancelToken())) as base:
+        report = tarball.write(writer(object_store, f"{location}2"), base=base, base_plan=tarball.plan)
+
+    assert report.copied > 0
+    assert object_store.get(location) == object_store.get(f"{location}2") == tarball.data
