@@ -112,6 +112,9 @@ BOUNDARIES: Mapping[str, tuple[str, ...]] = {
         "oci/signatures/test_policy.py::test_a_policy_with_a_mistake_is_refused_as_a_whole",
         "oci/mirror/test_running.py::test_signatures_are_required_by_a_policy_or_not_at_all",
         "oci/mirror/test_selected.py::test_what_appears_after_the_first_look_is_as_old_as_it_was_seen_whatever_it_says",
+        "oci/mirror/test_facts.py::test_what_is_new_stays_new_though_the_file_is_full",
+        "oci/signatures/test_policy.py::test_a_rule_counts_in_whatever_capitals_its_host_is_written",
+        "oci/signatures/test_policy.py::test_policy_json_knows_docker_hub_by_the_name_that_people_give_it",
     ),
     "G10 Results of Prefect run code, artifacts carry Markdown of strangers": (
         "tasks/test_memory.py::test_no_task_caches_and_none_persists_its_result",

@@ -11,7 +11,7 @@ from typing import Literal
 from msgspec import Struct, field
 
 from oci.errors import InvalidReference
-from oci.reference import ArchiveName, LayoutFolder, Reference, StoreName, parse_any
+from oci.reference import HUB, ArchiveName, LayoutFolder, Reference, StoreName, parse_any
 from oci.signatures.conditions import Condition
 from oci.signatures.keyless import TrustedRoot
 from oci.signatures.proofs import Signer
@@ -33,7 +33,7 @@ class Identity(Struct, frozen=True, kw_only=True):
         """Why a signature for `signed` is none for the image; empty when it fits. `image` is None for what comes from
         an archive or a layout: it has no name that could be believed."""
         if self.kind == "patterns":
-            fits = any(fnmatchcase(signed, pattern) for pattern in self.patterns)
+            fits = any(_matches(signed, pattern) for pattern in self.patterns)
             return "" if fits else f"it was made for {signed!r}"
         expected = self.reference or (str(image) if image is not None else "")
         if not expected:
@@ -99,7 +99,7 @@ class SignaturePolicy(Struct, frozen=True, kw_only=True, eq=False):
     def verdict(self, source: Reference, destination: StoreName) -> Verdict:
         """Our rules look at the destination; policy.json looks at the source, as skopeo does."""
         for pattern, verdict in self.rules:
-            if fnmatchcase(str(destination), pattern):
+            if _matches(str(destination), pattern):
                 return verdict
         for transport, names in _names(source):
             scopes = self.scopes.get(transport)
@@ -108,8 +108,25 @@ class SignaturePolicy(Struct, frozen=True, kw_only=True, eq=False):
         return self.default
 
 
+_DOCKER_IO = "docker.io"
+"""Docker Hub in references of docker and skopeo; here and in cosign's it is HUB."""
+
+
+def _matches(reference: str, pattern: str) -> bool:
+    """Whether a reference is one of a pattern, in which `*` stands for anything. Hosts are compared in one spelling: a
+    rule that was passed over for a capital would leave the image to a weaker one."""
+    return fnmatchcase(_spelled(reference), _spelled(pattern))
+
+
+def _spelled(reference: str) -> str:
+    host, slash, path = reference.partition("/")
+    host = host.lower()
+    return f"{HUB if host == _DOCKER_IO else host}{slash}{path}"
+
+
 def _remapped(reference: str, prefix: str, signed: str) -> str:
     """The prefix is a host, or a repository, or a namespace of one."""
+    prefix = _spelled(prefix)
     if reference == prefix or reference.startswith((f"{prefix}/", f"{prefix}:", f"{prefix}@")):
         return f"{signed}{reference.removeprefix(prefix)}"
     return reference
@@ -127,12 +144,12 @@ def _names(source: Reference) -> list[tuple[str, list[str]]]:
         return [("oci", _folders(store.path, f"{store.path}:{source.tag}" if source.tag else ""))]
     if isinstance(store, ArchiveName):
         return [(name, _folders(store.locations[0], "")) for name in ("oci-archive", "docker-archive")]
-    names = [f"{store}:{source.tag}"] if source.tag else []
-    names += [f"{store}@{source.digest}"] if source.digest else []
-    path = str(store)
-    while path:
-        names.append(path)
-        path = path.rpartition("/")[0]
+    paths = [str(store), *([f"{_DOCKER_IO}/{store.path}"] if store.registry == HUB else [])]
+    names = [f"{path}:{source.tag}" for path in paths if source.tag]
+    names += [f"{path}@{source.digest}" for path in paths if source.digest]
+    while paths[0]:
+        names += paths
+        paths = [path.rpartition("/")[0] for path in paths]
     labels = store.registry.split(".")
     names += [f"*.{'.'.join(labels[number:])}" for number in range(1, len(labels))]
     return [("docker", [*names, ""])]

@@ -16,9 +16,11 @@ from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined]
 from oci.archive.entry import IMGPKG, OCI_LAYOUT
 from oci.errors import Denied, Incomplete, InvalidInput, NotTrusted
 from oci.export.options import ExportOptions
+from oci.reference import parse_any, parse_store
 from oci.relocation.request import RelocationRequest
 from oci.signatures import proofs
 from oci.signatures.artifacts import ALL
+from oci.signatures.policy import Identity
 from oci.signatures.policy_file import read_policy
 from tests.faults.proxy import Fault, FaultProxy
 from tests.servers.strict_registry import StrictRegistry
@@ -618,3 +620,54 @@ def test_proofs_that_cannot_be_read_are_no_missing_proofs(keys: Path) -> None:
             to, image_ = f"{destination.host}/mirror/web", f"{proxy.host}/shop/web:1.0"
             with pytest.raises(Denied):
                 copied(to, image=image_, policy=policy)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "Registry.Corp.Example/mirror/web",
+        "REGISTRY.corp.example/*",
+        "registry.Corp.*/mirror/*",
+        "*.Corp.Example/mirror/web",
+    ],
+)
+def test_a_rule_counts_in_whatever_capitals_its_host_is_written(
+    origin: StrictRegistry, keys: Path, pattern: str
+) -> None:
+    """Passed over, it would leave the image to the default."""
+    policy = written(keys, {"to": pattern, "reject": True}, default="accept")
+
+    assert not decided(policy, web(origin)).accepted
+
+
+ACCEPTED, REJECTED = [{"type": "insecureAcceptAnything"}], [{"type": "reject"}]
+HUB_IMAGE = parse_any("docker.io/library/nginx:1.0")
+
+
+@pytest.mark.parametrize(
+    ("scopes", "accepted"),
+    [
+        ({"docker.io": ACCEPTED}, True),
+        ({"docker.io/library": ACCEPTED, "docker.io": REJECTED}, True),
+        ({"docker.io/library/nginx": ACCEPTED, "index.docker.io/library": REJECTED}, True),
+        ({"docker.io/library/nginx:1.0": ACCEPTED, "docker.io/library/nginx": REJECTED}, True),
+        ({"docker.io/library/nginx:1.0": REJECTED, "": ACCEPTED}, False),
+        ({"docker.io": REJECTED, "": ACCEPTED}, False),
+        ({"index.docker.io": REJECTED, "": ACCEPTED}, False),
+    ],
+)
+def test_policy_json_knows_docker_hub_by_the_name_that_people_give_it(
+    keys: Path, scopes: dict[str, Any], accepted: bool
+) -> None:
+    policy = read_policy(containers(keys, transports={"docker": scopes}))
+
+    assert policy.verdict(HUB_IMAGE, parse_store("registry.corp.example/mirror/web")).accept is accepted
+
+
+@pytest.mark.parametrize("pattern", ["docker.io/library/*", "index.docker.io/library/nginx", "Docker.IO/library/nginx"])
+@pytest.mark.parametrize("signed", ["index.docker.io/library/nginx", "docker.io/library/nginx"])
+def test_a_signature_for_docker_hub_counts_by_either_name(pattern: str, signed: str) -> None:
+    assert not Identity(kind="patterns", patterns=(pattern,)).fits(signed, None)
+    assert not Identity(kind="remapIdentity", prefix="docker.io", signed_prefix="docker.io").fits(
+        f"{signed}:1.0", HUB_IMAGE
+    )
