@@ -7,10 +7,13 @@ from uuid import UUID
 
 from prefect import flow
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
+from prefect.client.schemas.responses import SetStateStatus
 from prefect.exceptions import Pause
-from prefect.flow_runs import asuspend_flow_run
+from prefect.input import keyset_from_paused_state
 from prefect.logging import get_run_logger
 from prefect.runtime import deployment, flow_run
+from prefect.states import Suspended
 
 from flows.parameters.forms import flat
 from flows.parameters.prune import AfterPlan, PruneApproval, PruneParameters
@@ -83,29 +86,30 @@ async def _pruned(parameters: PruneParameters) -> PruneRunReport:
 
 async def _approval(plan: PlannedPrune, seconds: int) -> PruneApproval:
     """Ends this process; when the run is resumed, its next one gets the answer here. The key says what is asked for: if
-    the plan should be another by then, because its result was lost, that one is asked for anew."""
+    the plan should be another by then, because its result was lost, that one is asked for anew. Prefect's own function
+    takes no message for the state; one that is put there afterwards may meet the moment in which the run goes on."""
+    state: State[None] = Suspended(
+        timeout_seconds=seconds,
+        pause_key=f"prune-{plan.fingerprint}",
+        message=f"{WAITING}: {plan}. {HOW_TO_ANSWER}",
+    )
     question = PruneApproval.with_initial_data(
         description=f"**{plan}**\n\nUnder Artifacts, `{plan_key(plan.destination)}` lists all of it."
     )
-    try:
-        return await asuspend_flow_run(wait_for_input=question, timeout=seconds, key=f"prune-{plan.fingerprint}")
-    except Pause:
-        get_run_logger().warning("%s. %s", WAITING, HOW_TO_ANSWER)  # not when a run that was resumed comes by
-        await _say(f"{WAITING}: {plan}. {HOW_TO_ANSWER}")
-        raise
-
-
-async def _say(message: str) -> None:
-    """Gives the state of the run, which is suspended, a message: Prefect takes none when it suspends. Whoever answers
-    at this very moment has resumed the run, and it stays so."""
+    keys = keyset_from_paused_state(state)
+    state.state_details.run_input_keyset = {str(kind): key for kind, key in keys.items()}
     async with get_client() as client:
-        run = await client.read_flow_run(UUID(flow_run.id))
-        if run.state is None or not run.state.is_paused():
-            return
-        await client.set_flow_run_state(run.id, run.state.model_copy(update={"message": message}), force=True)
-        *_, before, _ = sorted(await client.read_flow_run_states(run.id), key=lambda state: state.timestamp)
-        if before.id != run.state.id:
-            await client.set_flow_run_state(run.id, before, force=True)
+        answer = await client.set_flow_run_state(UUID(flow_run.id), state)
+    if answer.status is SetStateStatus.REJECT and answer.state is not None:
+        if answer.state.is_paused():
+            raise Pause(state=answer.state)
+        if answer.state.is_running():
+            return await question.aload(keys)  # this was asked before, and the run was resumed
+    if answer.status is not SetStateStatus.ACCEPT:
+        raise StoreError(f"the run can't be suspended: {getattr(answer.details, 'reason', answer.status)}")
+    await question.asave(keys)
+    get_run_logger().warning("%s. %s", WAITING, HOW_TO_ANSWER)
+    raise Pause(state=Suspended())  # its message would be in the log a second time
 
 
 def _incomplete(written: PruneRunReport) -> Incomplete:

@@ -56,10 +56,10 @@ def log_of(run: UUID) -> list[str]:
 
 
 def suspended(run: UUID) -> None:
-    """Waits until the run says what it waits for, which is the last thing that its process does: Prefect's worker ends
-    with an error when a run is set to Suspended once more while the worker takes it up again."""
-    until("what it waits for is said", lambda: message_of(run).startswith(WAITING) or is_over(run))
+    """Waits until the run waits. It says for what from that moment on."""
+    until("the suspension", lambda: state_of(run) == "Suspended" or is_over(run))
     assert state_of(run) == "Suspended"
+    assert message_of(run).startswith(WAITING)
 
 
 def answer(run: UUID, **fields: Any) -> None:
@@ -103,6 +103,8 @@ def test_a_run_waits_for_a_person_and_deletes_what_was_approved(
     ended = message_of(run)
     until("the whole log", lambda: any(ended in line for line in log_of(run)))
     assert sum(WAITING in line for line in log_of(run)) == 1, "a run that goes on doesn't wait"
+    names = [state.name for state in with_client(lambda client: client.read_flow_run_states(run))]
+    assert names.count("Suspended") == 1, "a second one, for its message, would meet a worker that takes the run up"
 
 
 def test_a_person_who_says_no_keeps_everything(deployed: PrefectServer, registry: DockerRegistry, shop: str) -> None:
