@@ -22,6 +22,12 @@ from prefect.runtime import deployment
 from tasks.artifacts.report import meanwhile
 
 KIND = "heartbeat"
+KEY = "signs-of-life"
+"""The title of its card in Prefect's UI, where it has no key of its own. All runs share it, and each finds its own."""
+DESCRIPTION = (
+    "Signs of life: this run was at work when this was last updated. The automation that starts dead runs again looks "
+    "at it."
+)
 PERIOD = 15.0
 """Seconds between the heartbeats of a run; each costs the server some 12 ms."""
 REPORT_PERIOD = 5.0
@@ -79,7 +85,7 @@ class _Beats:
 
     async def _write(self, data: dict[str, Any]) -> None:
         if self.artifact is None:
-            self.artifact = await _create(None, data)
+            self.artifact = await _create(KEY, data)
         else:
             await self.client.update_artifact(self.artifact, ArtifactUpdate(data=data))
 
@@ -88,8 +94,8 @@ def _data(beat: int, read: Callable[[], dict[str, Any]], *, closed: bool = False
     return {"beat": beat, "closed": closed, "body": read()}
 
 
-async def _create(key: str | None, data: dict[str, Any]) -> UUID:
-    artifact = Artifact(type=KIND, key=key, data=data, description="A sign of life of this run")
+async def _create(key: str, data: dict[str, Any]) -> UUID:
+    artifact = Artifact(type=KIND, key=key, data=data, description=DESCRIPTION)
     return (await artifact.acreate()).id
 
 

@@ -10,6 +10,7 @@ from uuid import UUID
 import pytest
 from prefect import flow
 from prefect.client.schemas.actions import ArtifactUpdate
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
@@ -54,6 +55,29 @@ def test_a_run_with_heartbeats_of_its_own_kind_sends_no_others(
 
     assert link.requests["POST /api/artifacts/"] == 1
     assert with_client(lambda client: read_heartbeats(client, [done])) == {done: Heartbeat(beat=-1, closed=True)}
+
+
+def test_the_card_of_a_heartbeat_has_a_title(prefect: PrefectServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prefect's UIs show the key of an artifact as the title of its card, and the first line of its description."""
+    monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__ID", str(uuid.uuid4()))
+    monkeypatch.setattr(heartbeat, "PERIOD", 0.05)
+
+    @flow
+    async def run(link: ApiLink) -> UUID:
+        async def beaten() -> bool:
+            return updates(link) > 0
+
+        async with running(RelocationRun(ORDER)):
+            await eventually("two heartbeats", beaten)
+        return UUID(str(flow_run.id))
+
+    with ApiLink(prefect.api) as link, temporary_settings({PREFECT_API_URL: link.api}):
+        done = asyncio.run(run(link))
+
+    mine = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[done]))
+    [card] = with_client(lambda client: client.read_artifacts(artifact_filter=mine))
+    assert (card.type, card.key, card.description) == (heartbeat.KIND, heartbeat.KEY, heartbeat.DESCRIPTION)
+    assert with_client(lambda client: read_heartbeats(client, [done]))[done].beat >= 2
 
 
 def test_progress_is_written_once_for_each_point_of_percent(
