@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -169,12 +168,12 @@ def test_a_run_cancelled_in_the_ui_stops_within_seconds_and_cleans_up(
     link.bytes_per_second = SLOW
     run = start_run("relocate", parameters)
     in_the_middle(run, destination, parameters)
-    began = time.monotonic()
+    link.holds_after = 1  # what doesn't break off the layer waits for ever
 
     with_client(lambda client: client.set_flow_run_state(run, Cancelling()))
     until("the state Cancelled", lambda: state_of(run) == "Cancelled")
 
-    assert time.monotonic() - began < LAYER / SLOW / 3  # long before the layer could have come
+    # A worker kills a run that hasn't ended after 30 seconds: it has no report then, and its tasks stay Running.
     assert pushed(destination, parameters) == 6
     # A task run has this state when its coroutine came to an end; that of a process that was killed stays Running.
     copies = until("the task run that was cancelled", lambda: [task for task in task_runs(run) if is_crashed(task)])

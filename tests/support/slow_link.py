@@ -19,8 +19,15 @@ class SlowLink:
     slows what comes back, or with `uploads` what is sent. Use as a context manager."""
 
     def __init__(
-        self, target: str, bytes_per_second: int = 0, *, uploads: bool = False, each_process: bool = False
+        self,
+        target: str,
+        bytes_per_second: int = 0,
+        *,
+        uploads: bool = False,
+        each_process: bool = False,
+        holds_after: int = 0,
     ) -> None:
+        """Of `holds_after` bytes no more pass, until that is 0."""
         host, _, port = target.rpartition(":")
         self._target = (host, int(port))
         self.bytes_per_second = bytes_per_second
@@ -33,6 +40,7 @@ class SlowLink:
         self._closed = False
         self._due: dict[int, float] = {}
         self._each_process = each_process
+        self.holds_after = holds_after
         threading.Thread(target=self._accept, daemon=True).start()
 
     @property
@@ -83,7 +91,9 @@ class SlowLink:
             speed = self.bytes_per_second
             due = max(self._due.get(line, 0.0), time.monotonic()) + (count / speed if speed else 0)
             self._due[line] = due
-        while self.bytes_per_second and not self._closed and time.monotonic() < due:
+        while not self._closed and (
+            0 < self.holds_after < self.passed or (self.bytes_per_second and time.monotonic() < due)
+        ):
             time.sleep(0.005)
 
 

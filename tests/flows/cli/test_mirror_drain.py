@@ -17,16 +17,20 @@ from tests.support.slow_link import SlowLink
 from tests.support.waiting import until
 
 _SIZE = 60_000
-"""Bytes of a layer, which takes three seconds."""
+"""Bytes of a layer."""
+
+
+def threads_of(process: subprocess.Popen[str]) -> int:
+    return len(list(Path(f"/proc/{process.pid}/task").iterdir()))
 
 
 def test_sigterm_lets_images_on_their_way_arrive_and_begins_no_more(tmp_path: Path) -> None:
-    """One image at a time, and the first blob is slow: it arrives with its tag, the second isn't begun."""
+    """One image at a time, and the first blob is held up: it arrives with its tag, the second isn't begun."""
     with StrictRegistry() as server:
         for number, tag in enumerate(("1.0", "2.0")):
             slow = Blob(OCI_LAYER, gzip.compress(random.Random(number).randbytes(_SIZE)))
             push(server.url, "from/web", image(90 + number, layers=[slow]), tag)
-        with SlowLink(server.host, _SIZE // 3) as link:
+        with SlowLink(server.host, holds_after=_SIZE // 2) as link:
             path = tmp_path / "mirrors.yaml"
             path.write_text(
                 f"version: 1\nmirrors:\n- name: web\n  source: {{repository: {link.address}/from/web}}\n"
@@ -36,9 +40,11 @@ def test_sigterm_lets_images_on_their_way_arrive_and_begins_no_more(tmp_path: Pa
             report = tmp_path / "report.json"
             words = ("mirror", "run", "-f", str(path), "--report", str(report), "--no-state")
             process = subprocess.Popen([str(PROGRAM), *words], stderr=subprocess.PIPE, text=True)
-            until("a layer is on its way", lambda: link.passed > _SIZE // 3)
+            until("a layer is on its way", lambda: link.passed > _SIZE // 2)
+            before = threads_of(process)
             process.send_signal(signal.SIGTERM)
-            link.bytes_per_second = 0
+            until("the signal has its thread", lambda: threads_of(process) > before)
+            link.holds_after = 0
             _, said = process.communicate(timeout=60)
 
         assert process.returncode == ExitCode.TERMINATED, said
