@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from tests.servers.docker_registry import free_port
+from tests.support.parent import ending_with_parent
 from tests.support.waiting import until
 
 START_SECONDS = 120.0
@@ -37,6 +39,7 @@ class PostgreSQL:
         return f"postgresql+asyncpg://prefect:only-for-the-tests@127.0.0.1:{self.port}/prefect"
 
     def __enter__(self) -> Self:
+        self.folder = Path(tempfile.mkdtemp(prefix="transship-postgresql-"))
         with ExitStack() as failure:
             failure.push(self.__exit__)
             self._start()
@@ -44,7 +47,6 @@ class PostgreSQL:
         return self
 
     def _start(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="transship-postgresql-"))
         data = str(self.folder / "data")
         if self._owner:
             os.chown(self.folder, self._owner.pw_uid, self._owner.pw_gid)
@@ -60,17 +62,24 @@ class PostgreSQL:
             *("-c", "shared_buffers=64MB", "-c", "max_connections=50"),
         ]
         with (self.folder / "log").open("wb") as log:
-            self._process = self._spawn(command, log.fileno())
+            self._process = self._spawn(ending_with_parent(command, "QUIT"), log.fileno())
         self._wait()
         self._run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "prefect", "prefect")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._process is not None:
-            self._process.send_signal(3)  # SIGQUIT: at once, nothing is kept
-            self._process.wait(20)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        process, self._process = self._process, None
+        try:
+            if process is not None:
+                process.send_signal(signal.SIGQUIT)  # at once, nothing is kept
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(20)
+        finally:
+            if process is not None:
+                process.kill()  # does nothing to a process that was waited for
+                process.wait()
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def dump(self) -> bytes:
         """All rows of all tables as text."""

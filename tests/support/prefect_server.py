@@ -25,6 +25,7 @@ import pytest
 
 from tests.servers.postgresql import PostgreSQL
 from tests.support.authorities import VARIABLE, for_prefect
+from tests.support.parent import ending_with_parent
 from tests.support.waiting import until
 
 ROOT = Path(__file__).parent.parent.parent
@@ -74,31 +75,31 @@ class PrefectServer:
         settings = {"PREFECT_HOME": str(home), "PREFECT_API_URL": self.api, **for_prefect()}
         if database:
             settings["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = database.url
-        self._log = (home / "server.log").open("wb")
         self._port = port
         self._settings = plain | profile("server.env") | _FOR_TESTS | settings
-        self._process = self._start()
+        self._process: subprocess.Popen[bytes] | None = None
 
     def _start(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [PREFECT, "server", "start", "--port", str(self._port)],
-            env=self._settings,
-            cwd=self.home,
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
-        )
+        with (self.home / "server.log").open("ab") as log:
+            return subprocess.Popen(
+                ending_with_parent([PREFECT, "server", "start", "--port", str(self._port)], "TERM"),
+                env=self._settings,
+                cwd=self.home,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
 
     def restart(self) -> None:
         """The same server with the same data, on the same port."""
-        stop(self._process)
-        self._process = self._start()
+        self.stop()
         self.__enter__()
 
     def __enter__(self) -> Self:
         with ExitStack() as failure:
             failure.callback(self.stop)
-            until("the Prefect server answers", lambda: self._healthy() or self._process.poll() is not None)
-            if self._process.poll() is not None:
+            process = self._process = self._start()
+            until("the Prefect server answers", lambda: self._healthy() or process.poll() is not None)
+            if process.poll() is not None:
                 raise RuntimeError(f"the Prefect server ended:\n{(self.home / 'server.log').read_text()}")
             failure.pop_all()
         return self
@@ -114,8 +115,9 @@ class PrefectServer:
             return False
 
     def stop(self) -> None:
-        stop(self._process)
-        self._log.close()
+        process, self._process = self._process, None
+        if process is not None:
+            stop(process)
 
     def stored(self) -> bytes:
         """Everything in the database, as text or as the file that SQLite writes, with its write-ahead log."""
@@ -171,7 +173,7 @@ class PrefectServer:
         """`environ` is added to what the worker, and with it each flow run, has in its environment."""
         with (self.home / "worker.log").open("ab") as log:
             process = subprocess.Popen(
-                [PREFECT, "worker", "start", "--pool", pool, *options],
+                ending_with_parent([PREFECT, "worker", "start", "--pool", pool, *options], "TERM"),
                 env={
                     **profile("worker.env"),
                     **self.environment,
@@ -195,10 +197,13 @@ def shared_server(request: pytest.FixtureRequest, folders: pytest.TempPathFactor
     """The server of this pytest worker: started for the first test that needs it, stopped with the worker."""
     config = request.config
     if _SERVER not in config.stash:
-        with ExitStack() as stack:
+        stack = ExitStack()
+        config.add_cleanup(stack.close)  # first: nothing that is started afterwards is forgotten
+        with ExitStack() as failure:
+            failure.callback(stack.close)
             database = stack.enter_context(PostgreSQL())
             server = stack.enter_context(PrefectServer(folders.mktemp("prefect"), database))
-            config.add_cleanup(stack.pop_all().close)
+            failure.pop_all()
         config.stash[_SERVER] = server
     return config.stash[_SERVER]
 
@@ -333,7 +338,8 @@ def free_port() -> int:
 def stop(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     try:
-        process.wait(15)
-    except subprocess.TimeoutExpired:
-        process.kill()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(15)
+    finally:
+        process.kill()  # does nothing to a process that was waited for
         process.wait()
