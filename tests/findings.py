@@ -183,6 +183,7 @@ COPIES: Mapping[str, tuple[str, ...]] = {
     ),
     "F2 A plan succeeds where the copy can't": (
         "flows/cli/test_copy.py::test_a_plan_that_could_not_read_something_ends_as_the_copy_will",
+        "flows/cli/test_copy.py::test_a_plan_of_an_index_without_a_child_ends_as_the_copy_will",
         "flows/cli/test_archive.py::test_a_plan_of_an_archive_that_can_not_be_written_ends_as_the_copy_will",
     ),
     "F3 --verify runs after names moved; outputs are found to be impossible at the end": (

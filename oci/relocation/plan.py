@@ -159,6 +159,15 @@ class Plan(Struct, frozen=True, kw_only=True, dict=True):
         """Yields the units of transfer: everything but index children, which travel with their index."""
         return (manifest for manifest in self.manifests if manifest.role is not Role.CHILD)
 
+    def lacks_children(self, image: PlannedManifest) -> bool:
+        """Says whether a child of an index below the image couldn't be read: the image can't be transferred then."""
+        return any(
+            child not in self.by_digest
+            for manifest in self.below(image)
+            if not (manifest.present or manifest.is_bundle)
+            for child in manifest.children
+        )
+
     def below(self, image: PlannedManifest) -> Iterator[PlannedManifest]:
         """Yields the image and the index children below it, each once. What a bundle lists isn't below it but beside
         it, and a child that couldn't be read isn't in the plan."""

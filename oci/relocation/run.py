@@ -25,6 +25,7 @@ from oci.relocation.planner import OnNode, Snapshot, make_plan
 from oci.relocation.request import RelocationRequest
 from oci.relocation.session import Session
 from oci.relocation.transfer import (
+    CHILD_UNREAD,
     FAILED,
     ImageOutcome,
     failure,
@@ -235,7 +236,10 @@ class Relocation:
 def check_readable(plan: Plan) -> None:
     """Raises Incomplete, as the relocation itself will, when a part of the source couldn't be read."""
     if plan.failures:
-        raise _incomplete(plan, _unreadable(plan), some_done=any(True for _ in plan.images))
+        images = list(plan.images)
+        broken = [image for image in images if plan.lacks_children(image)]
+        failures = [*_unreadable(plan), *(PartFailed(CHILD_UNREAD, subject=image.subject) for image in broken)]
+        raise _incomplete(plan, failures, some_done=len(broken) < len(images))
 
 
 def check_complete(plan: Plan, outcomes: Iterable[ImageOutcome]) -> None:

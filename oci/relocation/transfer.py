@@ -28,6 +28,7 @@ from oci.store import BlobOutcome, BlobReader, Destination, Source, reader_of
 DONE = "done"
 PRESENT = "present"
 FAILED = "failed"
+CHILD_UNREAD = "a child of this index couldn't be read when the plan was made"
 
 _READ_ROUNDS = 2
 """How often all places of a blob are tried when what they give isn't what was promised."""
@@ -197,7 +198,7 @@ def _children_first(
             child = plan.by_digest.get(digest)
             if child is None:
                 raise NotFound(
-                    "a child of this index couldn't be read when the plan was made",
+                    CHILD_UNREAD,
                     side="source",
                     store=str(image.store),
                     subject=digest,

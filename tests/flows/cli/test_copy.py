@@ -7,6 +7,7 @@ import os
 import re
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.faults.proxy import Fault, FaultProxy
@@ -235,6 +236,28 @@ def test_a_plan_that_could_not_read_something_ends_as_the_copy_will(
     assert (planned.code, copied.code) == (3, 3)
     assert image(311).digest in planned.err
     assert "1 of 2 images failed; no name was moved" in planned.err
+
+
+@pytest.mark.parametrize(("others", "code"), [(0, 1), (1, 3)])
+def test_a_plan_of_an_index_without_a_child_ends_as_the_copy_will(
+    registry: DockerRegistry, other_registry: DockerRegistry, repository: str, tmp_path: Path, others: int, code: int
+) -> None:
+    """An index is one image to copy: with a child that can't be read nothing of it is in place."""
+    broken = index([image(310), image(312)])
+    references = [push(registry.url, repository, each) for each in (broken, image(313))[: others + 1]]
+    gone = httpx.delete(f"{registry.url}/v2/{repository}/manifests/{image(312).digest}")
+    assert gone.status_code == 202
+    lock = tmp_path / "lock.yml"
+    images = "".join(f"- image: {reference}\n" for reference in references)
+    lock.write_text(f"apiVersion: imgpkg.carvel.dev/v1alpha1\nkind: ImagesLock\nimages:\n{images}")
+    arguments = ("copy", "--lock", str(lock), "--to-repo", f"{other_registry.host}/{repository}")
+
+    planned, copied = transship(*arguments, "--plan"), transship(*arguments)
+
+    count = f"2 of {others + 2} images failed"
+    assert (planned.code, copied.code) == (code, code)
+    assert count in planned.err
+    assert count in copied.err
 
 
 @pytest.mark.parametrize("flag", ["--report", "--lock-output"])
