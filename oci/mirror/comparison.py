@@ -195,6 +195,11 @@ class Comparison:
         return f"its rules take none of the {len(self.listed)} tags that are there" if self.listed else "it has no tags"
 
     @property
+    def uncompared(self) -> bool:
+        """Whether nothing of it could be compared."""
+        return bool(self.destinations) and all(result.error is not None for result in self.destinations)
+
+    @property
     def failed(self) -> bool:
         """Whether something couldn't be compared."""
         return any(result.error is not None or result.count(TagState.FAILED) for result in self.destinations)

@@ -59,6 +59,9 @@ def check(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, 
 
 def _say(invocation: Invocation, comparison: Comparison) -> None:
     warn_of_nothing(invocation.output, comparison)
+    if comparison.uncompared:
+        invocation.output.summary(f"{comparison.mirror}: couldn't be compared")
+        return
     counts = {state: comparison.count(state) for state in TagState}
     parts = [f"{count} {state.value}" for state, count in counts.items() if count or state is TagState.IN_PLACE]
     if comparison.extra:

@@ -41,6 +41,8 @@ def plan(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, *
     why: dict[str, list[Verdict]] = {}
     failures: list[TransshipError] = []
     for session, comparison in mirrors.compared(shared, failures):
+        if comparison.uncompared:
+            continue
         plans.append(plan_mirror(session, comparison))
         failures.extend(StoreError(item.error, subject=", ".join(item.names)) for item in plans[-1].items if item.error)
         _say(invocation, plans[-1])

@@ -16,7 +16,7 @@ from flows.cli.output import Output
 from oci.archive.s3_options import S3Options
 from oci.errors import InvalidInput, StoreError, TransshipError
 from oci.mirror.compare import compare
-from oci.mirror.comparison import Comparison, Coverage, TagState, concerns
+from oci.mirror.comparison import Comparison, Coverage, DestinationComparison, TagState, concerns
 from oci.mirror.config import Mirror, MirrorsConfig
 from oci.mirror.digest_cache import AGES_UNKNOWN, DigestCache, default_path
 from oci.mirror.reader import read_config
@@ -172,21 +172,19 @@ class Mirrors:
 
     def compared(self, shared: Shared, failures: list[TransshipError]) -> Iterator[tuple[Session, Comparison]]:
         """Each mirror, with the session in which all are compared, side by side. What can't be compared is added to
-        `failures`."""
+        `failures`; it is the error of each destination of a mirror of which nothing can be."""
         if not self.chosen:
             return
 
-        def compare_one(mirror: Mirror) -> Comparison | TransshipError:
+        def compare_one(mirror: Mirror) -> Comparison:
             try:
                 return compare(session, mirror, facts=shared.facts, breaker=shared.breaker, scope=shared.scope)
             except TransshipError as error:
-                return error
+                places = [DestinationComparison(destination=str(each), error=error) for each in mirror.destinations]
+                return Comparison(mirror=mirror.name, source=str(mirror.source), destinations=tuple(places))
 
         with self.session() as session, ThreadPoolExecutor(SIDE_BY_SIDE, "mirror") as threads:
             for comparison in threads.map(compare_one, expanded(session, self.chosen)):
-                if isinstance(comparison, TransshipError):
-                    failures.append(comparison)
-                    continue
                 failures.extend(_problems(comparison))
                 yield session, comparison
 

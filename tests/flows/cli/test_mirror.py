@@ -333,3 +333,17 @@ def test_a_flag_that_the_file_overrules_for_a_registry_is_named(file: File) -> N
         f"Warning: --registry-retry-count isn't used for {host}: `registries` says its retries",
     ]
     assert "Warning:" not in same[2]
+
+
+def test_a_mirror_that_can_not_be_compared_is_in_the_document_with_its_cause(file: File) -> None:
+    file.add("nowhere", "127.0.0.1:1/no/where")
+
+    code, out, err = mirror("check", file, "--json", "--registry-retry-count", "0")
+
+    compared = {each["mirror"]: each for each in json.loads(out)["Result"]["mirrors"]}
+    assert code == ExitCode.PARTLY
+    assert "Connection refused" in compared["nowhere"]["destinations"][0]["error"]
+    assert not compared["nowhere"]["drifted"]
+    assert compared["web"]["drifted"]
+    assert "nowhere: couldn't be compared" in json.loads(out)["Lines"][1]
+    assert err.count("Connection refused") == 1
