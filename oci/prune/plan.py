@@ -20,7 +20,7 @@ PLAN_VERSION = 1
 T = TypeVar("T", "UnwantedManifest", "UnwantedTag")
 
 
-class UnwantedManifest(msgspec.Struct, frozen=True, kw_only=True):
+class UnwantedManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A manifest that nothing kept needs, with every tag that shows it. Sizes in bytes."""
 
     digest: Digest
@@ -38,7 +38,7 @@ class UnwantedManifest(msgspec.Struct, frozen=True, kw_only=True):
     """Its grace period is over, and that of all in `after`."""
 
 
-class UnwantedTag(msgspec.Struct, frozen=True, kw_only=True):
+class UnwantedTag(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A tag that isn't wanted, on a manifest that is needed."""
 
     tag: str
@@ -51,7 +51,7 @@ class UnwantedTag(msgspec.Struct, frozen=True, kw_only=True):
     due: bool = True
 
 
-class PrunePlan(msgspec.Struct, frozen=True, kw_only=True):
+class PrunePlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a destination has beyond a policy. Manifests stand in the order in which they go: before all they list."""
 
     destination: str
@@ -118,9 +118,12 @@ class PrunePlan(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def from_json(cls, text: str) -> PrunePlan:
-        """Returns the inverse of `to_json`. Raises InvalidDocument for another version or shape."""
+        """Returns the inverse of `to_json`. Raises InvalidDocument for another version or shape, and for a field that a
+        newer program may have written: it could say what is to stay."""
         try:
             body = parse_json(text)
+            if not isinstance(body, dict):
+                raise InvalidDocument("not a prune plan: expected an object")
             if body.get("version") != PLAN_VERSION:
                 raise InvalidDocument(f"prune plan version {body.get('version')!r}, expected {PLAN_VERSION}")
             plan = msgspec.convert(body, cls, strict=False)

@@ -279,3 +279,21 @@ def test_what_mirrors_and_locks_name_may_be_missing_and_is_told(registry: Docker
         "1 of 2 tags that the policy keeps aren't there, such as 1.O",
         f"1 of 1 digests that the policy keeps aren't there, such as {image(9).digest}",
     )
+
+
+@pytest.mark.parametrize("where", ["plan", "manifest", "keep"])
+def test_a_plan_of_a_newer_program_is_not_carried_out_in_part(
+    registry: DockerRegistry, repository: str, where: str
+) -> None:
+    """A field that isn't known could say what is to stay."""
+    push(registry.url, repository, image(1), "1.0")
+    push(registry.url, repository, image(2), "2.0")
+    body = planned(f"{registry.host}/{repository}", tags=("1.0",)).to_dict()
+    assert PrunePlan.from_json(json.dumps(body)).by_digest
+    {"plan": body, "manifest": body["manifests"][0], "keep": body["keep"]}[where]["until"] = "2027-01-01"
+
+    with pytest.raises(InvalidDocument, match="until"):
+        PrunePlan.from_json(json.dumps(body))
+    for other in ("[]", "null", "5"):
+        with pytest.raises(InvalidDocument, match="expected an object"):
+            PrunePlan.from_json(other)
