@@ -15,6 +15,7 @@ from prefect.states import Completed, Failed
 
 from oci.errors import InvalidInput, StoreError, TransshipError
 from oci.options import Options
+from tasks.artifacts.markdown import in_forms
 
 T = TypeVar("T")
 
@@ -31,7 +32,7 @@ def failed(error: TransshipError, name: str = "Failed") -> Any:
     """Returns a state that Prefect raises the error of, when the flow is awaited. Returned from a flow, because an
     error that is raised fills the log with a traceback and the state with its prefix, where one sentence says it
     all."""
-    state: State[Any] = Failed(name=name, message=_one_line(str(error)), data=error)
+    state: State[Any] = Failed(name=name, message=_one_line(in_forms(str(error))), data=error)
     return state
 
 

@@ -30,6 +30,7 @@ from oci.reference import ArchiveName
 from oci.relocation.report import ArchiveFacts, RelocationReport, Traffic
 from oci.relocation.verify import Verification
 from oci.units import counted, show_size
+from tasks.artifacts.markdown import in_forms
 from tasks.artifacts.report import artifact_key
 from tasks.fleet.dispatch import Fleet, Job, JobState, run_on_fleet
 from tasks.fleet.heartbeat import Heartbeat
@@ -110,7 +111,7 @@ async def plan_tarball(location: str) -> bool:
     plan = await export.in_thread(plan_archive, session, export.whole_request, export.planned, export.export.options)
     export.archive = plan
     for warning in plan.warnings:
-        get_run_logger().warning("%s", warning)
+        get_run_logger().warning("%s", in_forms(warning))
     if export.export.fingerprint and export.export.fingerprint != plan.fingerprint:
         raise InvalidInput(
             f"{location}: what is to be written isn't what was planned any more",

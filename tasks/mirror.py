@@ -33,6 +33,7 @@ from oci.signatures.artifacts import MirrorReceipts
 from oci.units import percent
 from tasks.access import Side
 from tasks.artifacts.history import PastRun, keep_history
+from tasks.artifacts.markdown import in_forms
 from tasks.artifacts.overview import MirrorLine, keep_overview
 from tasks.artifacts.pages import mirror_page
 from tasks.artifacts.report import REFUSED, emit, write_page, write_table
@@ -330,7 +331,7 @@ async def report_mirror(mirror: str, error: str = "") -> MirrorReport:  # noqa: 
                 "Image": ", ".join(failed.names) or name,
                 "Destination": failed.destination,
                 "Trying again": "may help" if failed.retryable else "won't help",
-                "Cause": "not tried" if failed.not_tried else failed.error,
+                "Cause": "not tried" if failed.not_tried else in_forms(failed.error),
             }
             for failed in report.failed
         )

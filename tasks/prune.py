@@ -22,6 +22,7 @@ from oci.reference import StoreName
 from oci.relocation.session import Access, Session
 from oci.units import counted, show_size
 from tasks.access import OneSided, Side
+from tasks.artifacts.markdown import in_forms
 from tasks.artifacts.overview import OtherLine, keep_overview
 from tasks.artifacts.pages import prune_page
 from tasks.artifacts.report import artifact_key, emit, write_page, write_table
@@ -126,7 +127,7 @@ async def plan_prune(destination: StoreName, policy: PrunePolicy, grace_seconds:
         )
         await write_table("prune-plan", str(destination), _rows(plan), str(planned))
         for warning in (*plan.warnings, *plan.unknown):
-            get_run_logger().warning("%s", warning)
+            get_run_logger().warning("%s", in_forms(warning))
         return planned
 
     planned = await remembered("prune-plan", PlannedPrune, make)

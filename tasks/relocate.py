@@ -32,7 +32,7 @@ from oci.relocation.verify import Verification
 from oci.store import found_manifest
 from oci.units import counted, percent, show_size
 from tasks.access import Side, between
-from tasks.artifacts.markdown import with_short_digests
+from tasks.artifacts.markdown import in_forms, with_short_digests
 from tasks.artifacts.overview import OtherLine, keep_overview
 from tasks.artifacts.pages import relocation_page
 from tasks.artifacts.report import REFUSED, artifact_key, emit, percent_shown, write_page, write_table
@@ -367,7 +367,7 @@ def _row(failure: ImageFailure) -> dict[str, str]:
         "image": short_subject(failure.image),
         "trying again": "may help" if failure.retryable else "won't help",
         "cause": with_short_digests(cause),
-        "next step": step,
+        "next step": in_forms(step),
         "reference": failure.image,
         "detail": failure.error,
     }

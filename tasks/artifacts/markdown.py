@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+
+from oci.options import Options, fields_of
 
 _LINE = 100
 """Characters of a line in a block that doesn't wrap by itself."""
@@ -57,6 +59,27 @@ def facts(title: str, subject: str, rows: Mapping[str, str]) -> list[str]:
 def page(title: str, *parts: Iterable[str]) -> str:
     """`title` is plain text; the parts are lines of Markdown."""
     return "\n".join([f"## {text(title)}", "", *(line for part in parts for line in part)]) + "\n"
+
+
+_FLAG = re.compile(r"`[^`]*`|(?<![\w-])(--[a-z][a-z0-9-]+)(?!,? \(?`)")
+
+
+def in_forms(value: str) -> str:
+    """Returns a text with fields of forms in place of the command's flags. What is in backquotes is a command, or the
+    field of the flag before it. A flag that no form has, or forms under several titles, stays."""
+    titles: dict[str, set[str]] = {}
+    for options in _declared(Options):
+        for field in fields_of(options):
+            titles.setdefault(field.flag, set()).add(field.title)
+    fields = {flag: names.pop() for flag, names in titles.items() if len(names) == 1}
+    return _FLAG.sub(lambda match: f'the field "{fields[match[1]]}"' if match[1] in fields else match[0], value)
+
+
+def _declared(options: type[Options]) -> Iterator[type[Options]]:
+    for group in options.__subclasses__():
+        if group.__module__.startswith(("oci.", "flows.")):
+            yield group
+        yield from _declared(group)
 
 
 _DIGEST = re.compile(r"(sha256:[0-9a-f]{12})[0-9a-f]{52}")

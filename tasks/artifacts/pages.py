@@ -13,7 +13,7 @@ from oci.mirror.results import MirrorReport
 from oci.prune.results import PruneRunReport
 from oci.relocation.report import ImageTraffic, RelocationReport, Traffic, VerificationReport, short_subject
 from oci.units import counted, show_size
-from tasks.artifacts.markdown import code, facts, in_full, page, table, text
+from tasks.artifacts.markdown import code, facts, in_forms, in_full, page, table, text
 from tasks.artifacts.picture import bytes_picture, embedded, in_words
 
 ROWS = 500
@@ -127,7 +127,7 @@ def _tags(tags: Sequence[str], most: int = 100) -> str:
 
 def step_of(error: str, *, retryable: bool) -> str:
     """Says what to do next about a failure, in plain text."""
-    step = cause_and_step(error)[1] or ("" if retryable else "mend the cause, then run it again")
+    step = in_forms(cause_and_step(error)[1]) or ("" if retryable else "mend the cause, then run it again")
     return "; ".join(filter(None, (step, "trying again may help" if retryable and "again" not in step else "")))
 
 

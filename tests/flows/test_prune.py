@@ -103,6 +103,7 @@ def test_a_run_waits_for_a_person_and_deletes_what_was_approved(
     ended = message_of(run)
     until("the whole log", lambda: any(ended in line for line in log_of(run)))
     assert sum(WAITING in line for line in log_of(run)) == 1, "a run that goes on doesn't wait"
+    assert not any("--keep" in line for line in log_of(run)), "a form has fields"
     names = [state.name for state in with_client(lambda client: client.read_flow_run_states(run))]
     assert names.count("Suspended") == 1, "a second one, for its message, would meet a worker that takes the run up"
 

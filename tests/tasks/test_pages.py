@@ -10,9 +10,9 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from msgspec import structs
 
-from flows.results import cancelled
+from flows.results import cancelled, failed
 from oci.bundle.results import Content, DescribeReport, PullReport, PushReport
-from oci.errors import Incomplete, StoreError, Unauthorized
+from oci.errors import Incomplete, InvalidInput, StoreError, Unauthorized
 from oci.meter import Receipt
 from oci.relocation.plan import PlanFailure
 from oci.relocation.report import (
@@ -25,7 +25,7 @@ from oci.relocation.report import (
 from oci.relocation.request import RelocationRequest
 from oci.relocation.transfer import DONE, FAILED, PRESENT, ImageOutcome
 from oci.relocation.verify import Verification
-from tasks.artifacts.markdown import text, when
+from tasks.artifacts.markdown import in_forms, text, when
 from tasks.artifacts.pages import describe_page, pull_page, push_page, relocation_page, step_of, verification_page
 from tasks.artifacts.report import artifact_key
 from tasks.relocate import RelocationOrder, RelocationRun, Resolution
@@ -237,3 +237,25 @@ def test_the_error_that_carries_a_report_survives_being_sent_to_another_process(
 
 def test_artifact_keys_have_only_what_prefect_allows_and_are_the_same_for_every_run() -> None:
     assert artifact_key("relocation", "Corp.example:5000/a_b/c") == "relocation-corp-example-5000-a-b-c"
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("keep them (--keep-bundle, --keep-lock)", 'keep them (the field "Bundles", the field "Locks")'),
+        ("raise --max-unpacked-ratio if it is", 'raise the field "Largest ratio of unpacking" if it is'),
+        ("run `copy --to-tar ... --sign KEY`",) * 2,
+        ("permit it: --registry-insecure, `insecure` in a form",) * 2,
+        ("raise --registry-manifest-limit (`manifest_limit` in forms)",) * 2,
+        ("name it with --to-repo, which no form has",) * 2,
+    ],
+)
+def test_a_run_names_fields_where_a_command_has_flags(said: str, shown: str) -> None:
+    assert in_forms(said) == shown
+
+
+def test_the_next_step_and_the_state_of_a_run_name_fields() -> None:
+    error = InvalidInput("it was lost", hint="copy it again with --repair")
+
+    assert step_of(str(error), retryable=False) == 'copy it again with the field "Repair"'
+    assert failed(error).message == 'it was lost (hint: copy it again with the field "Repair")'
