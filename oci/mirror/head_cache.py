@@ -30,7 +30,7 @@ from oci.mirror.work import LOCK, Breaker, Target, WorkItem, place
 from oci.reference import ARCHIVE_PREFIX, ArchiveName, Reference, StoreName, parse_store
 from oci.relocation.planner import make_plan
 from oci.relocation.session import Session
-from oci.relocation.verify import lost_below
+from oci.relocation.verify import heads_of, lost_below
 from oci.signatures.attached import Attached, Attachments
 from oci.signatures.bundle import PREDICATE_ANNOTATION, RECEIPT_TYPE, this_type
 from oci.store import Source
@@ -353,6 +353,14 @@ def _compared_lock(session: Session, item: WorkItem, store: StoreName, *, audit:
             whole = all(archive.head_manifest(digest) is not None for digest in pinned_by(item.source))
             return tag if whole else replace(tag, state=TagState.STALE)
         plan = make_plan(session, item.request(item.targets[0]))
+        if audit and not plan.unchanged:
+            heads = heads_of(session, session.destination(store), pinned_by(item.source))
+            missing = [digest for digest, head in heads.items() if head is None]
+            if missing:
+                images = counted(len(heads), "listed image")
+                reason = f"{len(missing)} of {images} missing, such as {missing[0]}"
+                return replace(tag, state=TagState.STALE, reason=reason)
+            plan = make_plan(session, item.request(item.targets[0]))  # HEAD may have been wrong
         if not plan.unchanged:
             return replace(tag, state=TagState.STALE)
         roots = {

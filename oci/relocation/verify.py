@@ -260,7 +260,7 @@ def lost_below(session: Session, store: Source, roots: Mapping[Digest, bool]) ->
         for listed in session.workers.map(lambda root: _listed_by(store, *root), level.items()):
             below.update({digest: is_bundle for digest, is_bundle in listed.items() if digest not in visited})
         visited.update(below)
-        heads = _heads_of(session, store, list(below))
+        heads = heads_of(session, store, list(below))
         lost += [digest for digest, head in heads.items() if head is None]
         level = {digest: below[digest] for digest, head in heads.items() if head and (below[digest] or head.is_index)}
     return lost, len(visited) - len(roots)
@@ -277,7 +277,7 @@ def _listed_by(store: Source, digest: Digest, is_bundle: bool) -> dict[Digest, b
     return {each: each in bundles for each in listed if each}
 
 
-def _heads_of(session: Session, store: Source, digests: Sequence[Digest]) -> dict[Digest, Descriptor | None]:
+def heads_of(session: Session, store: Source, digests: Sequence[Digest]) -> dict[Digest, Descriptor | None]:
     """What HEAD doesn't find of what should be there is asked for by GET, until one is really absent: when one turns
     up, HEAD isn't believed any more (caches, proxies that know tags alone). Raises what a store answers that denies
     it."""

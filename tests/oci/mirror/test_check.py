@@ -181,3 +181,21 @@ def test_a_bundle_whose_locations_are_lost_is_not_whole(
     assert run(mirror, scope=AUDIT).failed == ()
     assert has(other_registry.url, repository, INSIDE)
     assert states(compared(mirror, scope=CHECK)) == {"1.0": "in place"}
+
+
+def test_what_a_lock_pins_is_missing_when_get_says_so(
+    registry: DockerRegistry, other_registry: DockerRegistry, repository: str, tmp_path: Path
+) -> None:
+    listed = [push(registry.url, f"{repository}-app", one) for one in (image(41), image(42), image(43))]
+    lock = tmp_path / "images.lock.yml"
+    images = "".join(f"- image: {reference}\n" for reference in listed)
+    lock.write_text(f"apiVersion: imgpkg.carvel.dev/v1alpha1\nkind: ImagesLock\nimages:\n{images}")
+    run(mirror_of(str(lock), f"{other_registry.host}/{repository}"))
+    with FaultProxy(other_registry.port, NO_HEAD_BY_DIGEST) as proxy:
+        mirror = mirror_of(str(lock), f"{proxy.host}/{repository}")
+        before = compared(mirror, scope=CHECK)
+        delete(other_registry, repository, image(42).digest)
+        after = compared(mirror, scope=CHECK)
+
+    assert set(states(before).values()) == {"in place"}
+    assert f"1 of 3 listed images missing, such as {image(42).digest}" in after.destinations[0].tags[0].reason
