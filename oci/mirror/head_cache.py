@@ -13,6 +13,7 @@ from oci.bundle.lockfile import ImagesLock, read_lock
 from oci.descriptor import INDEX_TYPES, Descriptor
 from oci.digest import Digest
 from oci.errors import Denied, NotFound, TransshipError
+from oci.meter import PartThreads
 from oci.mirror.comparison import (
     ATTACHED,
     LISTED,
@@ -195,13 +196,12 @@ class Below:
             for tag in result.tags
             if tag.state is TagState.IN_PLACE and tag.source
         ]
-        marked = self._session.workers.map(lambda job: self._with_late(*job, due=job[1].tag in due), jobs)
-        by_name = {
-            (name, tag.tag): self._with_lost(name, compared)
-            if compared.state in (TagState.IN_PLACE, TagState.MORE_THERE)
-            else compared
-            for (name, tag), compared in zip(jobs, marked, strict=True)
-        }
+        marked = list(self._session.workers.map(lambda job: self._with_late(*job, due=job[1].tag in due), jobs))
+        if self._audit and jobs:
+            # In threads of their own: each waits for what the session's threads ask.
+            with PartThreads(min(len(jobs), self._session.concurrency), thread_name_prefix="below") as threads:
+                marked = list(threads.map(self._with_lost, [name for name, _ in jobs], marked))
+        by_name = {(name, tag.tag): compared for (name, tag), compared in zip(jobs, marked, strict=True)}
         self._clock.record(due)
         return [
             replace(result, tags=tuple(by_name.get((result.destination, tag.tag), tag) for tag in result.tags))
@@ -227,9 +227,9 @@ class Below:
         return tag
 
     def _with_lost(self, name: str, tag: TagComparison) -> TagComparison:
-        """With `audit`, marked as stale where an image is lost that a bundle or an index lists. Asks in all threads
+        """Marked as stale where it is in place and lacks an image that a bundle or an index lists. Asks in all threads
         itself."""
-        if not self._audit:
+        if tag.state not in (TagState.IN_PLACE, TagState.MORE_THERE):
             return tag
         digest, shown = Digest(tag.source), self._heads.get((name, tag.tag))
         try:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from flows.cli.output import ExitCode
+from oci.mirror.digest_cache import AGES_UNKNOWN
 from tests.faults.proxy import Fault, FaultProxy
 from tests.servers.docker_registry import DockerRegistry
 from tests.servers.registry_data import blob_file, seed
@@ -347,3 +348,16 @@ def test_a_mirror_that_can_not_be_compared_is_in_the_document_with_its_cause(fil
     assert compared["web"]["drifted"]
     assert "nowhere: couldn't be compared" in json.loads(out)["Lines"][1]
     assert err.count("Connection refused") == 1
+
+
+@pytest.mark.parametrize(("flag", "said"), [("--no-state", True), ("--state", False)])
+def test_ages_that_no_run_can_remember_are_said(file: File, tmp_path: Path, flag: str, said: bool) -> None:
+    file.path.write_text(file.path.read_text().replace("defaults: {", "defaults: {tags: [{minimum_age: 1h}], "))
+    environ = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+
+    done = transship("mirror", "plan", "-f", str(file.path), flag, environ=environ)
+    (tmp_path / "file").write_text("")
+    full = transship("mirror", "plan", "-f", str(file.path), environ={"XDG_CACHE_HOME": str(tmp_path / "file")})
+
+    assert (AGES_UNKNOWN in done.err) is said
+    assert AGES_UNKNOWN in full.err

@@ -199,3 +199,19 @@ def test_what_a_lock_pins_is_missing_when_get_says_so(
 
     assert set(states(before).values()) == {"in place"}
     assert f"1 of 3 listed images missing, such as {image(42).digest}" in after.destinations[0].tags[0].reason
+
+
+def test_indexes_are_looked_into_side_by_side(
+    registry: DockerRegistry, other_registry: DockerRegistry, repository: str
+) -> None:
+    for number in range(6):
+        push(registry.url, repository, index([image(number), image(number + 1)]), f"{number}.0")
+    run(mirror_of(f"{registry.host}/{repository}", f"{other_registry.host}/{repository}"))
+    slow = Fault(method="GET", path="/manifests/sha256:", delay=0.3)
+    with FaultProxy(other_registry.port, slow) as proxy:
+        mirror = mirror_of(f"{registry.host}/{repository}", f"{proxy.host}/{repository}", artifacts="none")
+        assert set(states(compared(mirror, scope=CHECK)).values()) == {"in place"}
+        asked = [span for span in proxy.spans if span.method == "GET" and "sha256:" in span.path]
+
+    assert len(asked) == 6
+    assert max(span.began for span in asked) < min(span.ended for span in asked)
