@@ -11,6 +11,7 @@ import msgspec
 from oci.errors import InvalidDocument
 from oci.mirror.execute import ItemOutcome
 from oci.mirror.work import WorkItem
+from oci.reference import parse_store
 from oci.relocation.session import Session
 from oci.relocation.transfer import FAILED
 from tasks.fleet.queue import ShardQueue, ShardResult
@@ -88,8 +89,8 @@ def result_of(run: MirrorRun, items: Sequence[WorkItem]) -> str:
 def stays_here(items: Sequence[WorkItem], session: Session, *, always: bool) -> str:
     """Returns why other machines can't carry the items, or make nothing faster, or nothing. With `always`, helpers come
     also where that makes nothing faster."""
-    stores = {store for item in items for store in item.store_names}
-    folders = sorted(str(store) for store in stores if store.is_local)
+    stores = {(side, parse_store(store)) for item in items for side, store in item.stores}
+    folders = sorted(str(store) for _, store in stores if store.is_local)
     if folders:
         return f"done by this run alone: {folders[0]} is on this machine"
     return "" if always else limits_pace(session, stores)

@@ -142,7 +142,7 @@ def can_begin(request: RelocationRequest, session: Session) -> bool:
 def stays_here(plan: Plan, session: Session, *, always: bool) -> str:
     """Returns why other machines can't do a part of a plan, or make nothing faster, or nothing. With `always`, helpers
     come also where that makes nothing faster."""
-    folders = sorted(str(store) for store in stores_of(plan) if store.is_local)
+    folders = sorted(str(store) for _, store in stores_of(plan) if store.is_local)
     if folders:
         return f"done by this run alone: {folders[0]} is on this machine"
     if access_was_given():
@@ -150,9 +150,9 @@ def stays_here(plan: Plan, session: Session, *, always: bool) -> str:
     return "" if always else limits_pace(session, stores_of(plan))
 
 
-def limits_pace(session: Session, stores: Iterable[StoreName]) -> str:
-    """Returns why helpers would make nothing faster, or nothing: a person has set what may be asked or sent in a
-    second, of which each of several runs would get a part."""
+def limits_pace(session: Session, stores: Iterable[tuple[str, StoreName]]) -> str:
+    """Returns why helpers would make nothing faster, or nothing: for one of the stores, which come with their sides, a
+    person has set what may be asked or sent in a second, and each of several runs would get a part of it."""
     limited = limited_stores(session, stores)
     if not limited:
         return ""

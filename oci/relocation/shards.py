@@ -94,10 +94,10 @@ def cut(plan: Plan, images: Sequence[PlannedManifest], *, workers: int, least: f
     return shards
 
 
-def stores_of(plan: Plan) -> set[StoreName]:
-    """Returns the stores that a plan reads from and writes to."""
-    sources = {store for blob in plan.blobs for store in blob.stores}
-    return {plan.destination, *(manifest.store for manifest in plan.manifests), *sources}
+def stores_of(plan: Plan) -> set[tuple[str, StoreName]]:
+    """Returns the stores that a plan reads from and writes to, each with its side: "source" or "destination"."""
+    sources = {store for blob in plan.blobs for store in blob.stores}.union(part.store for part in plan.manifests)
+    return {("destination", plan.destination), *(("source", store) for store in sources)}
 
 
 def has_limits(session: Session) -> bool:
@@ -106,16 +106,15 @@ def has_limits(session: Session) -> bool:
     return any(each.bandwidth or each.requests_per_second for each in options)
 
 
-def limited_stores(session: Session, stores: Iterable[StoreName]) -> list[str]:
-    """Returns the registries for which a person has set how much a second they are asked or sent, on either side; ""
-    stands for the stores that aren't registries."""
-    registries = {store.registry for store in stores}
-    sides = session.access.values()
-    return sorted(
-        name
-        for name in registries
-        if any(side.rate(name)[1] or side.settings(name).requests_per_second for side in sides)
-    )
+def limited_stores(session: Session, stores: Iterable[tuple[str, StoreName]]) -> list[str]:
+    """Returns the registries for which a person has set how much a second they are asked or sent, of stores with their
+    sides; "" stands for the stores that aren't registries."""
+    limited = set()
+    for side, name in {(side, store.registry) for side, store in stores}:
+        access = session.access[side]
+        if access.rate(name)[1] or access.settings(name).requests_per_second:
+            limited.add(name)
+    return sorted(limited)
 
 
 def part_of(plan: Plan, images: Iterable[PlannedManifest]) -> Plan:
