@@ -177,7 +177,7 @@ class PrefectServer:
                 env={
                     **profile("worker.env"),
                     **self.environment,
-                    "PREFECT_WORKER_QUERY_SECONDS": "0.5",
+                    "PREFECT_WORKER_QUERY_SECONDS": "1",
                     **(environ or {}),
                 },
                 cwd=self.home,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import tarfile
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -93,8 +93,8 @@ def test_an_archive_holds_all_of_it_and_gives_it_on(tmp_path: Path, form: str, t
     with source_of(signed, api=True) as (_, reference):
         archived(path, image=reference, artifacts=ALL, options=ExportOptions(format=form))
     if form == OCI_LAYOUT:
-        with tarfile.open(path) as archive:
-            archive.extractall(tmp_path / "layout", filter="data")
+        (tmp_path / "layout").mkdir()
+        subprocess.run(["tar", "--extract", "--file", path, "--directory", tmp_path / "layout"], check=True)
         assert lost_in_layout(tmp_path / "layout", signed) == []
 
     with StrictRegistry(Features(referrers=there)) as destination:
