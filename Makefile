@@ -10,7 +10,7 @@ JOBS ?= 4
 PYTEST := $(BIN)/python -m pytest
 BESIDE := --numprocesses $(JOBS) --dist loadgroup
 
-.PHONY: demo test test-slow test-prefect-next test-all drills test-optional ui lint check coverage profile bench lock servers clean docs storm soak fuzz fuzz-atheris sbom pins
+.PHONY: demo test test-slow test-prefect-next collected test-all drills test-optional ui lint check coverage profile bench lock servers clean docs storm soak fuzz fuzz-atheris sbom pins
 
 # Everything comes by hash, also what installs (uv takes seconds where pip takes a minute) and what builds the package.
 $(BIN)/transship: pyproject.toml requirements.lock deployments/build.lock
@@ -55,6 +55,9 @@ test-optional: $(BIN)/transship servers   ## what needs 900 MB more: Chromium, C
 	  || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium chromium-driver ceph-mon ceph-osd radosgw ceph-common; }
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r tests/deployments/helm.lock
 	$(PYTEST) -m optional
+
+collected: $(BIN)/transship   ## the tests as bytecode, once; else each process of pytest compiles all of them as it begins
+	$(PYTEST) --collect-only --quiet >/dev/null
 
 # What fails is tried once more: a busy machine is no defect. The summary names it (RERUN), and it is mended like a failure.
 test-all: $(BIN)/transship servers   ## both in one run
