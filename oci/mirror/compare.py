@@ -260,13 +260,11 @@ class _Look:
             self._heads.confirm(absent.items())
 
     def _is_expected(self, name: str, tag: str) -> bool:
-        """Whether a store should have the tag: it lists it, or the rules name it."""
+        """Whether a store should have the tag: it lists it, or the rules name it. An immutable one may be there."""
         tags = self._destination_tags[name] if name else self._listed
-        return (
-            tag in tags
-            if tags is not None
-            else not name and (tag in self._required or bool(self._mirror.source.bundle))
-        )
+        if tags is not None:
+            return tag in tags
+        return self._immutable(tag) if name else tag in self._required or bool(self._mirror.source.bundle)
 
     def _narrow(self, tags: Sequence[str]) -> None:
         heads = {tag: head for tag in tags if isinstance(head := self._heads.get(("", tag)), Descriptor)}

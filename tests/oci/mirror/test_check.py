@@ -215,3 +215,16 @@ def test_indexes_are_looked_into_side_by_side(
 
     assert len(asked) == 6
     assert max(span.began for span in asked) < min(span.ended for span in asked)
+
+
+def test_an_immutable_tag_that_no_head_finds_is_not_overwritten(
+    registry: DockerRegistry, other_registry: DockerRegistry, repository: str
+) -> None:
+    push(registry.url, repository, image(1), "1.0")
+    push(other_registry.url, repository, image(2), "1.0")
+    with FaultProxy(other_registry.port, NO_HEAD) as destination:
+        where = f"{registry.host}/{repository}", f"{destination.host}/{repository}"
+        report = run(mirror_of(*where, tags=[{"allow": ["1.0"]}], immutable=["1.0"], artifacts="none"))
+
+    assert (report.mutated, report.copied) == (("1.0",), 0)
+    assert has(other_registry.url, repository, image(2))
