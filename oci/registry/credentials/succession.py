@@ -50,6 +50,7 @@ class Token(msgspec.Struct, eq=False):
     """Requests that it was good for, as far as their answers are here."""
 
     good_for: set[Scope] = msgspec.field(default_factory=set)
+    refused_for: set[Scope] = msgspec.field(default_factory=set)
     newer_at: float = 0.0
     """When a token that was asked for after this one was given was there; 0 as long as this is the newest."""
 
@@ -113,7 +114,7 @@ class Succession:
         """Actions by what they are for; what was wanted last is at the end."""
         self._mixes = True
         self._good_for: set[Scope] = set()
-        """What an only token was good for."""
+        """What tokens were good for."""
         self._refused: dict[Scope, int] = {}
         """How often what they were good for was refused since."""
         self._denied: set[Scope] = set()
@@ -186,11 +187,11 @@ class Succession:
                 self._used.notify_all()
         if token.newer_at and started > token.newer_at and not (self.verdict or self._rival_outlived):
             self._outlive(rival=bool(token.rival_at and started > token.rival_at))
+        self._good_for.add(scope)
         if self.alone:
-            self._good_for.add(scope)
             self._denied.discard(scope)
             self._refused.pop(scope, None)
-        if self.alone and self.verdict is None and token is self.current and scope in self._missed:
+        if self.alone and not self.verdict and token is self.current and scope in self._missed:
             self.verdict = True
 
     def refuse(self, token: Token, scope: Scope) -> None:
@@ -203,24 +204,26 @@ class Succession:
                 self.alone = self.alone or self._strikes >= _STRIKES
 
     def end_by_itself(self, ended: Sequence[Token]) -> None:
-        """Takes in the last tokens that ended although no other was given. With one token at a time that may be another
-        process's work; twice before it has proven itself, or twice after so many requests, it is how they are."""
-        if (
-            self.alone
-            and len(ended) > 1
-            and all(token.is_only for token in ended)
-            and (self.verdict is None or ended[0].accepted == ended[1].accepted)
-        ):
+        """Takes in the last tokens that ended although no other was given. Where this run has seen that a new one ends
+        the older ones, another process does. Else it is how they are: twice while that is tried, or twice after so many
+        requests where an earlier run has seen it."""
+        if not self.alone or len(ended) < 2 or not all(token.is_only for token in ended):
+            return
+        is_seen = self.verdict and self._missed
+        if not is_seen and (not self.verdict or ended[0].accepted == ended[1].accepted):
             with self._lock:
                 self.alone = self.verdict = False
-                self._outlived = self._rival_outlived = True
+                self._strikes = 0
+                self._missed.clear()
 
     def denies(self, token: Token, scope: Scope) -> bool:
         """Whether the only token is refused for what none was ever good for, or the last ones were not good for; and
         remembers that. A token that is being fetched may have ended it."""
         with self.fetching:
             if token is self.current and not self.may_have_ended(token):
-                self._refused[scope] = self._refused.get(scope, 0) + 1
+                if scope not in token.refused_for:  # by whichever request comes first
+                    token.refused_for.add(scope)
+                    self._refused[scope] = self._refused.get(scope, 0) + 1
                 if scope not in self._good_for or self._refused[scope] > PATIENCE:
                     self._denied.add(scope)
             return scope in self._denied
