@@ -34,6 +34,9 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     plain_way: str = ""
     """What is done instead, in the words of the report; empty: an answer that isn't expected is an error."""
 
+    apart: bool = False
+    """As in Scope."""
+
     @property
     def actions(self) -> str:
         """What a login has to be allowed (distribution, "Token Scope Documentation")."""
@@ -47,7 +50,7 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             method=self.method,
             target=target,
             kind=self.resource,
-            scopes=more.pop("scopes", (Scope(repository, self.actions),)),
+            scopes=more.pop("scopes", (Scope(repository, self.actions, self.apart),)),
             operation=more.pop("operation", self.operation),
             subject=subject,
             expect=self.expect | self.absent,
@@ -221,5 +224,6 @@ GET_REFERRERS = Kind(
     expect=_answers(200),
     title="the referrers API",
     plain_way="the fallback tag used",
+    apart=True,
 )
 KINDS = {name: kind for name, kind in globals().items() if isinstance(kind, Kind)}

@@ -190,7 +190,7 @@ class Uploader:
     def _mount(self, blob: Descriptor, read: BlobReader, other: Repository) -> BlobOutcome | Session | None:
         """201: mounted. 202: it wasn't, and here is a session. Anything else, a refusal among it, is a reason to
         upload, never to fail (imgpkg issue 495)."""
-        scopes = (Scope(self._name.path, "pull,push"), Scope(other.path, "pull"))
+        scopes = (Scope(self._name.path, "pull,push", apart=True), Scope(other.path, "pull"))
         try:
             answer = self._sessions.ask(POST_MOUNT, blob, scopes=scopes, mount=blob.digest, source=other)
             if answer.status != 201:

@@ -224,7 +224,7 @@ class Succession:
                 if scope not in token.refused_for:  # by whichever request comes first
                     token.refused_for.add(scope)
                     self._refused[scope] = self._refused.get(scope, 0) + 1
-                if scope not in self._good_for or self._refused[scope] > PATIENCE:
+                if scope not in self._good_for or self._refused.get(scope, 0) > PATIENCE:
                     self._denied.add(scope)
             return scope in self._denied
 

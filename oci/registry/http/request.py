@@ -16,6 +16,8 @@ class Scope(msgspec.Struct, frozen=True):
 
     repository: str
     actions: str
+    apart: bool = False
+    """Of a kind of request that Harbor refuses with 401 whatever the token: it says nothing of other kinds."""
 
     def __str__(self) -> str:
         return f"repository:{self.repository}:{self.actions}" if self.repository else "registry:catalog:*"

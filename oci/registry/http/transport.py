@@ -262,7 +262,7 @@ class Transport:
             started = time.monotonic()
             response, url = self._exchange(request, origin, path, authorization if is_own else "")
             answer.take(response, url)
-            if is_own and authorization and response.status != 401:
+            if is_own and authorization and response.status != 401 and response.status < 500:
                 self.login.accepted(request.scopes, authorization, started)
             location = response.headers.get("location")
             if not location or response.status not in redirects:

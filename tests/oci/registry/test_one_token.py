@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -14,6 +15,8 @@ from oci.descriptor import Descriptor
 from oci.digest import digest_of
 from oci.errors import StoreError, Unauthorized
 from oci.registry.credentials.credential import Credential
+from oci.registry.credentials.succession import PATIENCE, Succession, Token
+from oci.registry.http.request import Scope
 from oci.registry.profiles import ENDS_OLDER
 from oci.registry.state import State
 from oci.store import reader_of
@@ -170,3 +173,13 @@ def test_the_next_run_begins_with_one_token(tmp_path: Path, monkeypatch: pytest.
         run(range(20, 40))
         assert server.given - given <= 12
         assert refused(server) - seen <= 40
+
+
+def test_a_token_that_is_good_between_two_refusals_is_not_denied() -> None:
+    succession, scope = Succession(), Scope("a", "pull")
+    succession.know()
+    token = Token("x", frozenset({str(scope)}), time.monotonic() + 60, succession, time.monotonic())
+    succession.give(token)
+    for _ in range(2 * PATIENCE):
+        succession.accept(token, scope, time.monotonic())
+        assert not succession.denies(token, scope)

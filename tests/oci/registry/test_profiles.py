@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -107,6 +108,8 @@ def test_every_operation_ends_complete_and_proven(
         within = copied(f"{stub.host}/team/app:v1", f"{stub.host}/team/second")
         assert within.error is None
         assert_complete(stub, "team/second", sbom=not stub.profile.tag_is_digest)
+        told = [text for result in (first, again, within) for text in chain(*result.receipt.fallbacks.values())]
+        assert stub.profile.ends_older or profiles.ENDS_OLDER not in told
 
         stub.cached.clear()
         back = copied(f"{stub.host}/team/app:v1", f"{other.host}/back/app")
