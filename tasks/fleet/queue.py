@@ -35,7 +35,7 @@ _NEWS = "news"
 """What the keys of both begin with: they are read together."""
 _PAGE = 200
 _PATIENCE = 300.0
-_PAUSE = 2.0
+_PAUSE = 1.0
 _WAIT = 120.0
 """Seconds that a helper waits for a shard: after that, the run that plans may be gone."""
 NO_WORK = "-"

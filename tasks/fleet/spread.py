@@ -275,11 +275,11 @@ class Spread(Feed[Unit]):
         await self._end(queue)
 
     async def _put_offered(self, queue: ShardQueue) -> None:
-        """Puts what is offered into the queue, when that is a shard for each helper."""
+        """Puts what is offered into the queue, when that is enough for a shard."""
         weight = self._shared.weight([*self._offered, *self._away])
         pace = (self._shared.progress() - self._done_before) / (time.monotonic() - self._began)
         least = max(pace * _SHARD, weight / self._share_found / _SHARDS)
-        if self._whole.is_set() or self._shared.weight(self._offered) < least * self.decision.helpers:
+        if self._whole.is_set() or not self._offered or self._shared.weight(self._offered) < least:
             return
         units, self._offered = self._offered, []
         self._away.update(units)
