@@ -121,15 +121,17 @@ class Writing:
                 self._announce(part)
         self._chains = Chains()
         problem: IntegrityError | None = None
+        failed, spoilt = set[int](), set[Digest]()
         for part, error in self._side_by_side(todo, stored, readers):
             if not isinstance(error, IntegrityError):
                 raise error
             problem = problem or error
-            spoilt = self._blobs_cut(part)
-            for other in parts:
-                if other.number == part.number or self._blobs_cut(other) & spoilt:
-                    stored.pop(other.number, None)
-                    self._reused.discard(other.number)
+            failed.add(part.number)
+            spoilt |= self._blobs_cut(part)
+        for part in parts:  # when all have ended: one that was hashed before may be written after the error
+            if part.number in failed or self._blobs_cut(part) & spoilt:
+                stored.pop(part.number, None)
+                self._reused.discard(part.number)
         return problem
 
     def _side_by_side(

@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,8 @@ from tests.support.waiting import until
 
 OPTIONS = ExportOptions(part_size=PART)
 WORKERS = 4
+PARTS_OF_FIRST = 4
+"""Parts that have a piece of the largest layer."""
 
 _EXPORT = """
 import sys
@@ -225,6 +228,28 @@ def test_a_byte_that_is_corrupted_on_the_way_is_read_again(
         archived(path, image=f"{proxy.host}/{reference}", options=OPTIONS)
 
     assert path.read_bytes() == recorded(whole, registry.host, proxy.host)
+
+
+def test_a_part_that_is_written_late_is_read_again_with_its_blob(
+    big: tuple[str, Content], whole: bytes, registry: DockerRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last part of a blob shows that a byte is wrong while the part that has it is still being written."""
+    reference, made = big
+    put = FileWriter.put
+
+    def put_late(writer: FileWriter, part: Part, data: bytearray) -> None:
+        time.sleep(0.5)
+        put(writer, part, data)
+
+    monkeypatch.setattr(FileWriter, "put", put_late)
+    with FaultProxy(registry.port) as proxy:
+        path = f"blobs/{digest_of(made.blobs[0].data)}"
+        proxy.rules.append(Fault(method="GET", path=path, first=2, last=2, corrupt_at=1000))
+        archived(tmp_path / "x.tar", image=f"{proxy.host}/{reference}", options=OPTIONS)
+        reads = sum(span.path.endswith(path) for span in proxy.spans)
+
+    assert (tmp_path / "x.tar").read_bytes() == recorded(whole, registry.host, proxy.host)
+    assert reads == 2 * PARTS_OF_FIRST, "all of it twice, and no part a third time"
 
 
 def test_a_blob_that_stays_wrong_fails_the_archive_and_leaves_the_old_one(
