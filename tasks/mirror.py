@@ -21,7 +21,6 @@ from oci.meter import Meter, RunMetrics, export_metrics
 from oci.mirror.compare import compare
 from oci.mirror.comparison import Comparison, TagState
 from oci.mirror.config import Bucket, Mirror, MirrorsConfig
-from oci.mirror.digest_cache import AGES_UNKNOWN
 from oci.mirror.execute import ItemOutcome, execute_item, failed_by, stopped_before
 from oci.mirror.results import DriftReport, MirrorReport, made_of, mirror_metrics, of_failure
 from oci.mirror.run import SIDE_BY_SIDE, MirrorRecorder, Shared, expect, opened
@@ -89,8 +88,8 @@ class MirrorsRun(Run):
         if self._session is not None:
             self.shared.facts.locate(self._session.ledger.locations())
         await asyncio.to_thread(self.shared.facts.save)
-        if self.shared.facts.unkept and any(rule.minimum_age for mirror in self.mirrors for rule in mirror.tags):
-            get_run_logger().warning("%s: %s", self.shared.facts.unkept, AGES_UNKNOWN)
+        if warning := self.shared.facts.warning(self.mirrors):
+            get_run_logger().warning("%s", warning)
         if self.overview:
             await keep_overview(self.overview)
         await super().close()

@@ -16,7 +16,7 @@ from oci.relocation.session import Session
 from oci.relocation.transfer import FAILED
 from tasks.fleet.queue import ShardQueue, ShardResult
 from tasks.mirror import MirrorRun
-from tasks.shards import limits_pace
+from tasks.shards import work_stays_here
 
 _MOST_ITEMS = 200
 """In a shard."""
@@ -87,13 +87,9 @@ def result_of(run: MirrorRun, items: Sequence[WorkItem]) -> str:
 
 
 def stays_here(items: Sequence[WorkItem], session: Session, *, always: bool) -> str:
-    """Returns why other machines can't carry the items, or make nothing faster, or nothing. With `always`, helpers come
-    also where that makes nothing faster."""
+    """Returns why other machines can't carry the items, or make nothing faster, or nothing."""
     stores = {(side, parse_store(store)) for item in items for side, store in item.stores}
-    folders = sorted(str(store) for _, store in stores if store.is_local)
-    if folders:
-        return f"done by this run alone: {folders[0]} is on this machine"
-    return "" if always else limits_pace(session, stores)
+    return work_stays_here(stores, session, always=always)
 
 
 def _lost(item: WorkItem, destination: str, reason: str) -> ItemOutcome:

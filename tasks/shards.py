@@ -142,21 +142,21 @@ def can_begin(request: RelocationRequest, session: Session) -> bool:
 def stays_here(plan: Plan, session: Session, *, always: bool) -> str:
     """Returns why other machines can't do a part of a plan, or make nothing faster, or nothing. With `always`, helpers
     come also where that makes nothing faster."""
-    folders = sorted(str(store) for _, store in stores_of(plan) if store.is_local)
+    has_own = access_was_given()
+    reason = work_stays_here(stores_of(plan), session, always=always or has_own)
+    return reason or ("done by this run alone: the credentials are this machine's own" if has_own else "")
+
+
+def work_stays_here(stores: Iterable[tuple[str, StoreName]], session: Session, *, always: bool) -> str:
+    """Returns why other machines can't work with stores, or make nothing faster, or nothing. The stores come with their
+    sides. Where a person has set what one may be asked or sent in a second, several runs would each get a part of that;
+    with `always` they do."""
+    stores = list(stores)
+    folders = sorted(str(store) for _, store in stores if store.is_local)
     if folders:
         return f"done by this run alone: {folders[0]} is on this machine"
-    if access_was_given():
-        return "done by this run alone: the credentials are this machine's own"
-    return "" if always else limits_pace(session, stores_of(plan))
-
-
-def limits_pace(session: Session, stores: Iterable[tuple[str, StoreName]]) -> str:
-    """Returns why helpers would make nothing faster, or nothing: for one of the stores, which come with their sides, a
-    person has set what may be asked or sent in a second, and each of several runs would get a part of it."""
-    limited = limited_stores(session, stores)
-    if not limited:
-        return ""
-    return f"done by this run alone: what {limited[0] or 'a store'} {FOR_ALL}"
+    limited = [] if always else limited_stores(session, stores)
+    return f"done by this run alone: what {limited[0] or 'a store'} {FOR_ALL}" if limited else ""
 
 
 class RelocationWork:

@@ -20,6 +20,9 @@ _UUID = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 _DEPLOYMENT = r"^[^/]+/[^/]+$"
 
 
+RatePart = Annotated[float, option("Part", "What this run has of each rate that a registry is allowed.", ge=0, le=1)]
+
+
 class FleetOptions(Options, frozen=True, kw_only=True):
     """Share a large run with helpers: runs that any worker may take, and that take shards of it from a queue."""
 
@@ -101,9 +104,7 @@ class QueueName(Options, frozen=True, kw_only=True):
     run: Annotated[str, option("Run", "The flow run that is helped.", pattern=_UUID, max_length=36)]
     name: Annotated[str, option("Name", "Name of its queue.", pattern=r"^[a-z0-9-]+$", max_length=100)]
     grows: Annotated[bool, option("Grows", "More shards come while the run still plans.")] = False
-    part: Annotated[float, option("Part", "What a helper has of each rate that a registry is allowed.", ge=0, le=1)] = (
-        1.0
-    )
+    part: RatePart = 1.0
 
     @classmethod
     def of(cls, queue: ShardQueue) -> QueueName:

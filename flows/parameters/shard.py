@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from flows.parameters.fleet import QueueName
+from flows.parameters.fleet import QueueName, RatePart
 from flows.parameters.registry import S3StoreName, side
 from flows.parameters.relocate import (
     Concurrency,
@@ -75,9 +75,7 @@ class PartsParameters(Options, frozen=True, kw_only=True):
         tuple[str, ...], option("Tickets", "Tickets of the upload, one for each volume.", max_length=10_000)
     ]
     volume: Annotated[int, option("Volume", "Number of the volume, from 0.", ge=0, le=10_000)]
-    part: Annotated[float, option("Part", "What this run has of each rate that a registry is allowed.", ge=0, le=1)] = (
-        1.0
-    )
+    part: RatePart = 1.0
     parts: Annotated[
         tuple[int, ...], option("Parts", "The numbers of the parts to write.", min_length=1, max_length=10_000)
     ]

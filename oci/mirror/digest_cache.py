@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zlib import crc32
@@ -20,6 +20,7 @@ from oci.descriptor import Descriptor, Platform, parse_json
 from oci.digest import Digest, is_digest
 from oci.errors import InvalidReference
 from oci.manifest import NESTING_LIMIT, Manifest
+from oci.mirror.config import Mirror
 from oci.output import lock_file, open_own, replace_file
 from oci.reference import Repository
 from oci.registry.state import default_folder
@@ -55,6 +56,11 @@ class DigestCache:
         self._changed = False
         self.unkept = "" if path else "no state is kept"
         """Why the next run knows nothing of this one; empty where it does."""
+
+    def warning(self, mirrors: Iterable[Mirror]) -> str:
+        """Returns what to say of a `minimum_age` in mirrors whose first sights aren't kept, or nothing."""
+        has_ages = any(rule.minimum_age for mirror in mirrors for rule in mirror.tags)
+        return f"{self.unkept}: {AGES_UNKNOWN}" if self.unkept and has_ages else ""
 
     def created(self, session: Session, source: Source, digest: Digest) -> datetime | None:
         """When the image was made, as its annotations or its config say; None when they don't. For an index, its first

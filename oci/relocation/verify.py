@@ -278,9 +278,11 @@ def _listed_by(store: Source, digest: Digest, is_bundle: bool) -> dict[Digest, b
 
 
 def heads_of(session: Session, store: Source, digests: Sequence[Digest]) -> dict[Digest, Descriptor | None]:
-    """What HEAD doesn't find of what should be there is asked for by GET, until one is really absent: when one turns
-    up, HEAD isn't believed any more (caches, proxies that know tags alone). Raises what a store answers that denies
-    it."""
+    """Asks by HEAD for manifests that should be there, and returns their descriptors, None for those that are absent.
+
+    One that HEAD doesn't find is asked for by GET: some caches and proxies answer HEAD with 404. Where GET finds it,
+    the others are asked for again, for the store then uses GET itself; where it doesn't, HEAD is believed. Raises what
+    a store answers that denies it."""
     heads = dict(zip(digests, session.workers.map(store.head_manifest, digests), strict=True))
     for digest in digests:
         if heads[digest] is not None:

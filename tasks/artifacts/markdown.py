@@ -67,6 +67,8 @@ _FLAG = re.compile(r"`[^`]*`|(?<![\w-])(--[a-z][a-z0-9-]+)(?!,? \(?`)")
 def in_forms(value: str) -> str:
     """Returns a text with fields of forms in place of the command's flags. What is in backquotes is a command, or the
     field of the flag before it. A flag that no form has, or forms under several titles, stays."""
+    if "--" not in value:
+        return value
     titles: dict[str, set[str]] = {}
     for options in _declared(Options):
         for field in fields_of(options):

@@ -18,7 +18,7 @@ from oci.errors import InvalidInput, StoreError, TransshipError
 from oci.mirror.compare import compare
 from oci.mirror.comparison import Comparison, Coverage, DestinationComparison, TagState, concerns
 from oci.mirror.config import Mirror, MirrorsConfig
-from oci.mirror.digest_cache import AGES_UNKNOWN, DigestCache, default_path
+from oci.mirror.digest_cache import DigestCache, default_path
 from oci.mirror.reader import read_config
 from oci.mirror.results import read_only
 from oci.mirror.run import SIDE_BY_SIDE, Shared, expect, opened
@@ -167,8 +167,8 @@ class Mirrors:
                 yield session
         finally:
             self.facts.save()
-            if self.facts.unkept and any(rule.minimum_age for mirror in self.chosen for rule in mirror.tags):
-                self.invocation.output.warn(f"{self.facts.unkept}: {AGES_UNKNOWN}")
+            if warning := self.facts.warning(self.chosen):
+                self.invocation.output.warn(warning)
 
     def compared(self, shared: Shared, failures: list[TransshipError]) -> Iterator[tuple[Session, Comparison]]:
         """Each mirror, with the session in which all are compared, side by side. What can't be compared is added to

@@ -108,7 +108,7 @@ class Bucket:
 
     @classmethod
     def lend(cls, holder: object, part: float) -> None:
-        """Leaves a part of every rate to other processes, in place of what was lent to `holder` before."""
+        """Sets the part of every rate that is left to other processes for `holder`; what was set for it before ends."""
         with cls._sharing:
             cls._lent[holder] = part
 
