@@ -1,5 +1,6 @@
 """How a registry is reached."""
 
+from functools import partial
 from typing import Annotated, Any
 
 from oci.errors import InvalidInput
@@ -30,6 +31,9 @@ PROFILES = (
 """The profiles of `oci.registry.profiles`, as options name them."""
 
 UNKNOWN = "unknown"
+
+_advanced = partial(option, group="advanced")
+_time_out = partial(_advanced, unit="seconds", ge=0.001, le=3_600)
 
 
 class RegistryOptions(Options, frozen=True, kw_only=True):
@@ -72,27 +76,25 @@ class RegistryOptions(Options, frozen=True, kw_only=True):
     ] = ()
     client_certificate: Annotated[
         str,
-        option(
+        _advanced(
             "Client certificate",
             "PEM file, for registries that ask for a certificate.",
             flag="--registry-client-cert",
             metavar="PATH",
-            group="advanced",
         ),
     ] = ""
     client_key: Annotated[
         str,
-        option(
+        _advanced(
             "Client key",
             "PEM file with the key of the client certificate.",
             flag="--registry-client-key",
             metavar="PATH",
-            group="advanced",
         ),
     ] = ""
     proxy: Annotated[
         str,
-        option(
+        _advanced(
             "Proxy",
             "URL of a proxy: http://HOST:PORT. Empty: what HTTPS_PROXY and NO_PROXY say.",
             examples=["http://proxy.corp.example:3128"],
@@ -100,94 +102,69 @@ class RegistryOptions(Options, frozen=True, kw_only=True):
             flag="--registry-proxy",
             hidden=True,
             metavar="URL",
-            group="advanced",
         ),
     ] = ""
     retries: Annotated[
         int,
-        option(
+        _advanced(
             "Retries of a request",
             "Repeat a failed request this many times.",
             ge=0,
             le=50,
             flag="--registry-retry-count",
-            group="advanced",
         ),
     ] = 5
     retry_budget: Annotated[
         float,
-        option(
+        _advanced(
             "Retry budget",
             "Wait this long in all for one request, between its attempts. A longer Retry-After ends the request.",
             unit="seconds",
             ge=0,
             le=86_400,
             flag="--registry-retry-budget",
-            group="advanced",
         ),
     ] = 600.0
     connect_timeout: Annotated[
         float,
-        option(
-            "Connect time-out",
-            "Wait this long for a connection.",
-            unit="seconds",
-            ge=0.001,
-            le=3_600,
-            flag="--registry-connect-timeout",
-            group="advanced",
-        ),
+        _time_out("Connect time-out", "Wait this long for a connection.", flag="--registry-connect-timeout"),
     ] = 10.0
     header_timeout: Annotated[
         float,
-        option(
+        _time_out(
             "Response header time-out",
             "Wait this long for an answer to begin.",
-            unit="seconds",
-            ge=0.001,
-            le=3_600,
             flag="--registry-response-header-timeout",
-            group="advanced",
         ),
     ] = 30.0
     idle_timeout: Annotated[
         float,
-        option(
-            "Idle time-out",
-            "Wait this long for the next bytes of a body.",
-            unit="seconds",
-            ge=0.001,
-            le=3_600,
-            flag="--registry-idle-timeout",
-            group="advanced",
-        ),
+        _time_out("Idle time-out", "Wait this long for the next bytes of a body.", flag="--registry-idle-timeout"),
     ] = 60.0
     minimum_rate: Annotated[
         int,
-        option(
+        _advanced(
             "Minimum rate",
             "Bytes a second that a body must reach on average during the idle time-out; 0 for no minimum.",
             unit="bytes",
             ge=0,
             le=1 << 40,
             flag="--registry-minimum-rate",
-            group="advanced",
         ),
     ] = 1024
     requests_per_second: Annotated[
         float,
-        option(
+        _advanced(
             "Requests per second",
             "Send a registry no more requests than this, whatever runs beside; 0 for no limit.",
             ge=0,
             le=10_000,
             flag="--registry-requests-per-second",
-            group="advanced",
         ),
     ] = 0.0
     bandwidth: Annotated[
         int,
-        option(
+        _advanced(
             "Bandwidth",
             "Move no more bytes of blobs a second than this; 0 for no limit. Of one registry: from and to it. As a "
             "flag: to and from all together, but for registries with a limit of their own.",
@@ -196,127 +173,115 @@ class RegistryOptions(Options, frozen=True, kw_only=True):
             le=1 << 40,
             flag="--registry-bandwidth",
             examples=["20MiB"],
-            group="advanced",
         ),
     ] = 0
     quota_reserve: Annotated[
         int,
-        option(
+        _advanced(
             "Docker Hub reserve",
             "Stop before fewer pulls than this are left in the quota; 0 uses all of them.",
             ge=0,
             le=100_000,
             flag="--registry-quota-reserve",
-            group="advanced",
         ),
     ] = 0
     http2: Annotated[
         bool,
-        option(
+        _advanced(
             "HTTP/2",
             "Use HTTP/2, which is slower for blobs, for a registry that requires it.",
             flag="--registry-http2",
-            group="advanced",
         ),
     ] = False
     chunk_size: Annotated[
         int,
-        option(
+        _advanced(
             "Chunk size",
             "Upload in chunks of this size. 0: send a blob in one request, and in chunks where that fails.",
             unit="bytes",
             ge=0,
             le=5 << 30,
             flag="--registry-chunk-size",
-            group="advanced",
         ),
     ] = 0
     manifest_limit: Annotated[
         int,
-        option(
+        _advanced(
             "Manifest limit",
             "Refuse a manifest that is larger.",
             unit="bytes",
             ge=1024,
             le=1 << 30,
             flag="--registry-manifest-limit",
-            group="advanced",
         ),
     ] = MANIFEST_LIMIT
     allow_private_redirects: Annotated[
         bool,
-        option(
+        _advanced(
             "Allow redirects to private addresses",
             "For a registry at a public address that has its blobs inside your network.",
             flag="--registry-allow-private-redirects",
-            group="advanced",
         ),
     ] = False
     profile: Annotated[
         str,
-        option(
+        _advanced(
             "Profile",
             "What software a registry is, where its host doesn't belong to a known service: that says how it is asked "
             "at first. auto: as its name and its answers say.",
             words=(AUTO, *PROFILES, UNKNOWN),
             flag="--registry-profile",
             metavar="PROFILE",
-            group="advanced",
         ),
     ] = AUTO
     parallel_reads: Annotated[
         int,
-        option(
+        _advanced(
             "Parallel reads",
             "Read a large blob over this many connections at once, where a registry limits the speed of each.",
             ge=1,
             le=32,
             flag="--registry-parallel-reads",
-            group="advanced",
         ),
     ] = 1
     aws_profile: Annotated[
         str,
-        option(
+        _advanced(
             "AWS profile",
             "Log in to Amazon's registries with this profile of the AWS config files.",
             flag="--registry-aws-profile",
             max_length=200,
             metavar="NAME",
-            group="advanced",
         ),
     ] = ""
     aws_role: Annotated[
         str,
-        option(
+        _advanced(
             "AWS role",
             "Log in to Amazon's registries with this role, by its ARN.",
             examples=["arn:aws:iam::123456789012:role/pusher"],
             pattern=r"^(arn:\S+)?$",
             flag="--registry-aws-role",
             metavar="ARN",
-            group="advanced",
         ),
     ] = ""
     state: Annotated[
         bool,
-        option(
+        _advanced(
             "State",
             "Keep what is learned about registries, and where unfinished uploads are, in the cache folder of this "
             "machine for the next run.",
             flag="--state",
-            group="advanced",
         ),
     ] = True
     concurrency: Annotated[
         int,
-        option(
+        _advanced(
             "Requests in flight",
             "With more than 1, one of them is for requests without a blob.",
             ge=1,
             le=1_000,
             flag="--concurrency",
-            group="advanced",
         ),
     ] = DEFAULT_CONCURRENCY
 
