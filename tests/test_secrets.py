@@ -17,10 +17,8 @@ import oci
 import tasks
 from flows.cli.access import RegistryFlags
 from oci.archive.s3_options import S3Options
-from oci.registry.credentials.chain import Fixed
-from oci.registry.credentials.config_files import ConfigFile
-from oci.registry.credentials.credential import Credential
-from oci.registry.credentials.helpers import HelperProgram
+from oci.registry.credentials.config_files import ConfigFile, HelperProgram
+from oci.registry.credentials.credential import Credential, Fixed
 from oci.registry.options import RegistryOptions
 from tasks.blocks import RegistryCredentials
 

@@ -16,8 +16,7 @@ from flows.cli.flags import flags_of
 from flows.cli.output import Output, VisibleFormatter
 from oci.archive.s3_options import S3Options
 from oci.errors import InvalidInput
-from oci.registry.credentials.chain import Credentials, default_credentials
-from oci.registry.credentials.credential import Credential
+from oci.registry.credentials.credential import Credential, Credentials, default_credentials
 from oci.registry.http.origin import named_hosts
 from oci.registry.options import DEFAULT_CONCURRENCY, RegistryOptions
 from oci.relocation.session import Access, Session

@@ -33,8 +33,7 @@ from oci.output import os_errors
 from oci.receipts.receipt import Counts, Place, RelocationReceipt
 from oci.receipts.record import BegunRun, attach, policy_asked, receipt_of_tags, write_receipt
 from oci.reference import S3_PREFIX, ArchiveName, LayoutFolder, StoreName, parse_store
-from oci.registry.credentials.chain import Credentials
-from oci.registry.credentials.credential import ANONYMOUS, Credential
+from oci.registry.credentials.credential import ANONYMOUS, Credential, Credentials
 from oci.registry.http.address_policy import host_of, is_loopback
 from oci.registry.http.origin import canonical_host
 from oci.registry.options import RegistryOptions

@@ -14,18 +14,27 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from oci.errors import Denied, Refused, StoreError, Unauthorized
-from oci.meter import Meter, unheard
-from oci.registry.credentials.chain import Credentials
-from oci.registry.credentials.challenge import Challenge, parse_challenges, strongest
-from oci.registry.credentials.credential import Credential
+from oci.registry.credentials.credential import Credential, Credentials
 from oci.registry.credentials.succession import SCOPES, Succession, Token
-from oci.registry.credentials.tokens import Tokens, TokenService, ask, basic, read_token, scopes_to_ask
+from oci.registry.credentials.tokens import (
+    Challenge,
+    Tokens,
+    ask,
+    basic,
+    parse_challenges,
+    read_token,
+    scopes_to_ask,
+    strongest,
+)
 from oci.registry.http.origin import Origin, canonical_host
 from oci.registry.http.request import Scope
-from oci.registry.http.target import Target
+
+if TYPE_CHECKING:
+    from oci.registry.http.transport import Transport
 
 REFUSALS = frozenset({401, 403, 404})
 """Answers that may mean: log in first."""
@@ -45,31 +54,13 @@ _ASSUMED = Challenge("basic")
 
 
 class Authenticator:
-    """The login of one side at one registry. `ask_base` sends `GET /v2/` without a login and gives the answer's
-    headers, empty when the registry doesn't answer."""
+    """The login of one side at one registry."""
 
-    def __init__(
-        self,
-        registry: str,
-        *,
-        side: str,
-        credentials: Credentials,
-        meter: Meter,
-        service: TokenService,
-        ask_base: Callable[[], Mapping[str, str]],
-        realm: Callable[[str], Target],
-        ends_older: bool = False,
-        learn_ends_older: Callable[[bool], None] = unheard,
-    ) -> None:
-        """`realm` gives the target of a realm. Raises Refused where the address policy doesn't agree. `ends_older` says
-        that the token service is known to end older tokens; `learn_ends_older` gets what is learned of that."""
-        self._registry = registry
-        self._side = side
+    def __init__(self, transport: Transport, credentials: Credentials) -> None:
+        self._transport = transport
+        self._registry = transport.registry
+        self._side = transport.side
         self._credentials = credentials
-        self._meter = meter
-        self._service = service
-        self._ask_base = ask_base
-        self._realm = realm
         self._lock = threading.Lock()
         self._challenges: dict[str, Challenge] = {}
         self._first: Challenge | None = None
@@ -77,8 +68,6 @@ class Authenticator:
         self._base_asked = False
         self._tokens = Tokens()
         self._successions: dict[Hashable, Succession] = {}
-        self._ends_older = ends_older
-        self._learn_ends_older = learn_ends_older
         self._fetching: dict[frozenset[str], threading.Lock] = {}
         self._several = threading.Lock()
         self._pull_only: set[str] = set()
@@ -112,7 +101,7 @@ class Authenticator:
         elif challenge is not None and challenge is not _NONE and _has_password(credential):
             header, identity = basic(credential.username, credential.password), credential.identity
         if self._tokens.send(header, identity, token) and (header or challenge is None):
-            self._meter.identity(f"{self._side} {self._registry}".strip(), identity)
+            self._transport.meter.identity(f"{self._side} {self._registry}".strip(), identity)
         return header
 
     def has_login(self, scopes: Iterable[Scope]) -> bool:
@@ -138,9 +127,9 @@ class Authenticator:
             return
         succession = record.grant.succession
         succession.accept(record.grant, scopes[0], started)
-        if succession.verdict not in (None, self._ends_older):
-            self._ends_older = not self._ends_older
-            self._learn_ends_older(self._ends_older)
+        learned = self._transport.learned
+        if succession.verdict not in (None, learned.ends_older):
+            learned.learn_ends_older(not learned.ends_older)
 
     def refused(
         self, status: int, headers: Mapping[str, str], scopes: tuple[Scope, ...], sent: str, *, again: bool
@@ -217,7 +206,7 @@ class Authenticator:
         """A challenge whose token service may be asked. Raises Refused."""
         if challenge.scheme != "bearer":
             return challenge
-        realm = self._realm(challenge.realm)
+        realm = self._transport.realm(challenge.realm)
         self._pin(realm.origin)
         return Challenge(challenge.scheme, {**challenge.parameters, "realm": str(realm)})
 
@@ -239,7 +228,7 @@ class Authenticator:
             if self._base_asked:
                 return self._first is not None
             self._base_asked = True
-            challenge = strongest(parse_challenges(self._ask_base().get("www-authenticate", "")))
+            challenge = strongest(parse_challenges(self._transport.ask_base().get("www-authenticate", "")))
             if challenge is not None:
                 challenge = self._permitted(challenge)
             if challenge is None and _has_password(credential):
@@ -332,7 +321,7 @@ class Authenticator:
         succession = self._successions.get(key)
         if succession is None:
             succession = self._successions[key] = Succession.of(key)
-            if self._ends_older and succession.verdict is None:
+            if self._transport.learned.ends_older and succession.verdict is None:
                 succession.know()
         return succession
 
@@ -366,12 +355,12 @@ class Authenticator:
     def _fetch(self, scopes: frozenset[str], credential: Credential, challenge: Challenge, repository: str) -> Token:
         started, succession = time.monotonic(), self._succession(credential, challenge)
         with succession.asking(scopes):
-            answer = ask(self._service, scopes, credential, challenge)
+            answer = ask(self._transport.ask_token_service, scopes, credential, challenge)
             if answer.status in (400, 401) and not credential.is_anonymous:
                 renewed = self._credentials.renew(self._registry, repository, credential)
                 if not renewed.same_secret(credential):
                     credential = renewed
-                    answer = ask(self._service, scopes, credential, challenge)
+                    answer = ask(self._transport.ask_token_service, scopes, credential, challenge)
             if answer.status != 200:
                 service = challenge.realm.partition("?")[0]
                 message = f"the token service {service} answered {answer.status} for {credential.identity}"

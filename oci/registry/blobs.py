@@ -17,8 +17,8 @@ from oci.descriptor import Descriptor
 from oci.digest import Chunk, Digest, hex_of, verified
 from oci.errors import Denied, NotFound, RateLimited, StoreError, Unauthorized, Unavailable
 from oci.meter import PartThreads
+from oci.registry import endpoints
 from oci.registry.endpoints import GET_BLOB, GET_FIRST_BYTE, GET_RANGE, HEAD_BLOB, Kind
-from oci.registry.http import target as targets
 from oci.registry.http.answer import OpenAnswer, codings_of, undone
 from oci.registry.http.pace import RETRIED_STATUSES
 from oci.registry.http.request import Request
@@ -138,7 +138,7 @@ def _number(text: str) -> int | None:
 
 
 def _request(remote: Remote, kind: Kind, digest: Digest, **more: Any) -> Request:
-    return kind.request(targets.blob(remote.name, digest), remote.name.path, f"{remote.name}@{digest}", **more)
+    return kind.request(endpoints.blob(remote.name, digest), remote.name.path, f"{remote.name}@{digest}", **more)
 
 
 def read_blob(remote: Remote, blob: Descriptor, offset: int, length: int | None) -> Iterator[Chunk]:

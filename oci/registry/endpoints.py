@@ -1,24 +1,35 @@
 """Every kind of request that is sent to a registry, as a table: what the distribution-spec expects as the answer, and
-what is done on any other.
+what is done on any other; and the end-points that they go to.
 
 The numbers are those of the specification's table (distribution-spec 1.1, "Endpoints"). A kind with a plain way is an
 optimisation or a probe: no answer to it is fatal. Any answer that isn't expected leads to the plain way, once, and is
 remembered for that registry (`profiles.Learned`). A kind without a plain way is the plain way itself: any other answer
 is an error.
+
+Every repository, tag and digest passes its grammar here before it becomes part of a URL. A target of a registry's own
+is built by the functions of this module and matches one of the end-points as a whole, so no name can lead to another
+repository, whatever document it comes from.
 """
 
 from __future__ import annotations
 
+import functools
+import re
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import msgspec
 
-from oci.errors import FETCHING
-from oci.registry.http.request import Request, Scope
-from oci.registry.http.target import Target
+from oci.digest import is_digest
+from oci.errors import FETCHING, InvalidReference
+from oci.reference import Repository
+from oci.registry.http.request import Request, Scope, Target
+
+_REPOSITORY = re.compile(r"(?!.*(?:^|/)\.{0,2}(?:/|$))[a-z0-9_\-./]{1,255}")
+_TAG = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_\-.]{1,128}")
 
 
-class Kind(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+class Kind(msgspec.Struct, frozen=True, eq=False):
     """`resource` is what is counted and paced. `expect` are the answers that mean success, those of the specification
     first, then those that registries give as well; `absent` are answers that mean "it isn't there"."""
 
@@ -26,8 +37,8 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     resource: str
     endpoint: str
     operation: str
-    expect: frozenset[int]
-    absent: frozenset[int] = frozenset()
+    expect: AbstractSet[int]
+    absent: AbstractSet[int] = frozenset()
     title: str = ""
     """Names the kind where the report says that it was refused."""
 
@@ -59,171 +70,157 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         )
 
 
-def _answers(*statuses: int) -> frozenset[int]:
-    return frozenset(statuses)
-
-
 HEAD_MANIFEST = Kind(
-    method="HEAD",
-    resource="manifest",
-    endpoint="end-3",
-    operation="looking for the manifest",
-    expect=_answers(200),
-    absent=_answers(404),
+    "HEAD",
+    "manifest",
+    "end-3",
+    "looking for the manifest",
+    {200},
+    absent={404},
     title="HEAD of a manifest",
     plain_way="GET used",
 )
-GET_MANIFEST = Kind(method="GET", resource="manifest", endpoint="end-3", operation=FETCHING, expect=_answers(200))
-PUT_MANIFEST = Kind(
-    method="PUT",
-    resource="manifest",
-    endpoint="end-7",
-    operation="pushing the manifest",
-    expect=_answers(201, 200, 202, 204),
-)
-DELETE_MANIFEST = Kind(
-    method="DELETE",
-    resource="manifest",
-    endpoint="end-9",
-    operation="deleting the manifest",
-    expect=_answers(202, 200, 204),
-    absent=_answers(404),
-)
+GET_MANIFEST = Kind("GET", "manifest", "end-3", FETCHING, {200})
+PUT_MANIFEST = Kind("PUT", "manifest", "end-7", "pushing the manifest", {201, 200, 202, 204})
+DELETE_MANIFEST = Kind("DELETE", "manifest", "end-9", "deleting the manifest", {202, 200, 204}, absent={404})
 HEAD_BLOB = Kind(
-    method="HEAD",
-    resource="blob",
-    endpoint="end-2",
-    operation="looking for the blob",
-    expect=_answers(200),
-    absent=_answers(404),
+    "HEAD",
+    "blob",
+    "end-2",
+    "looking for the blob",
+    {200},
+    absent={404},
     title="HEAD of a blob",
     plain_way="GET of its first byte used",
 )
-GET_FIRST_BYTE = Kind(
-    method="GET",
-    resource="blob",
-    endpoint="end-2",
-    operation="looking for the blob",
-    expect=_answers(200, 206),
-    absent=_answers(404),
-)
-GET_BLOB = Kind(
-    method="GET", resource="blob", endpoint="end-2", operation="reading the blob", expect=_answers(200, 206)
-)
-GET_RANGE = Kind(
-    method="GET",
-    resource="blob",
-    endpoint="end-2",
-    operation="reading the blob",
-    expect=_answers(206, 200),
-    title="a range of a blob",
-    plain_way="the whole blob read",
-)
+GET_FIRST_BYTE = Kind("GET", "blob", "end-2", "looking for the blob", {200, 206}, absent={404})
+GET_BLOB = Kind("GET", "blob", "end-2", "reading the blob", {200, 206})
+GET_RANGE = msgspec.structs.replace(GET_BLOB, title="a range of a blob", plain_way="the whole blob read")
+POST_UPLOAD = Kind("POST", "upload", "end-4a", "starting the upload", {202})
 POST_SELF_MOUNT = Kind(
-    method="POST",
-    resource="upload",
-    endpoint="end-11",
-    operation="starting the upload",
-    expect=_answers(201, 202),
+    "POST",
+    "upload",
+    "end-11",
+    "starting the upload",
+    {201, 202},
     title="a mount from the repository itself",
     plain_way="HEAD used",
 )
 POST_MOUNT = Kind(
-    method="POST",
-    resource="upload",
-    endpoint="end-11",
-    operation="mounting the blob",
-    expect=_answers(201, 202),
+    "POST",
+    "upload",
+    "end-11",
+    "mounting the blob",
+    {201, 202},
     title="a mount from another repository",
     plain_way="an upload used",
 )
 POST_BLOB = Kind(
-    method="POST",
-    resource="upload",
-    endpoint="end-4b",
-    operation="uploading the blob",
-    expect=_answers(201, 202),
-    title="single POST",
-    plain_way="PUT used",
-)
-POST_UPLOAD = Kind(
-    method="POST",
-    resource="upload",
-    endpoint="end-4a",
-    operation="starting the upload",
-    expect=_answers(202),
+    "POST", "upload", "end-4b", "uploading the blob", {201, 202}, title="single POST", plain_way="PUT used"
 )
 PATCH_UPLOAD = Kind(
-    method="PATCH",
-    resource="upload",
-    endpoint="end-5",
-    operation="uploading the blob",
-    expect=_answers(202, 201, 204),
-    title="PATCH",
-    plain_way="one PUT used",
+    "PATCH", "upload", "end-5", "uploading the blob", {202, 201, 204}, title="PATCH", plain_way="one PUT used"
 )
 PUT_UPLOAD = Kind(
-    method="PUT",
-    resource="upload",
-    endpoint="end-6",
-    operation="uploading the blob",
-    expect=_answers(201, 200, 202, 204),
+    "PUT",
+    "upload",
+    "end-6",
+    "uploading the blob",
+    {201, 200, 202, 204},
     title="a body of this size",
     plain_way="chunks used",
 )
 GET_UPLOAD = Kind(
-    method="GET",
-    resource="upload",
-    endpoint="end-13",
-    operation="asking how far the upload got",
-    expect=_answers(204, 200, 202),
+    "GET",
+    "upload",
+    "end-13",
+    "asking how far the upload got",
+    {204, 200, 202},
     title="asking how far an upload got",
     plain_way="a new upload used",
 )
 DELETE_UPLOAD = Kind(
-    method="DELETE",
-    resource="upload",
-    endpoint="end-14",
-    operation="cancelling the upload",
-    expect=_answers(204, 200, 202),
-    absent=_answers(400, 404, 405),
+    "DELETE",
+    "upload",
+    "end-14",
+    "cancelling the upload",
+    {204, 200, 202},
+    absent={400, 404, 405},
     title="cancelling an upload",
     plain_way="it is left to end by itself",
 )
-GET_TAGS = Kind(method="GET", resource="tags", endpoint="end-8a", operation="listing the tags", expect=_answers(200))
-GET_TAGS_PAGE = Kind(
-    method="GET",
-    resource="tags",
-    endpoint="end-8b",
-    operation="listing the tags",
-    expect=_answers(200),
-    title="a page size for lists",
-    plain_way="lists read without it",
+GET_TAGS = Kind("GET", "tags", "end-8a", "listing the tags", {200})
+GET_TAGS_PAGE = msgspec.structs.replace(
+    GET_TAGS, endpoint="end-8b", title="a page size for lists", plain_way="lists read without it"
 )
-GET_TAGS_AFTER = Kind(
-    method="GET",
-    resource="tags",
-    endpoint="end-8b",
-    operation="listing the tags",
-    expect=_answers(200),
-    title="a list after its last name",
-    plain_way="the first page is the list",
+GET_TAGS_AFTER = msgspec.structs.replace(
+    GET_TAGS, endpoint="end-8b", title="a list after its last name", plain_way="the first page is the list"
 )
-GET_CATALOG = Kind(
-    method="GET",
-    resource="catalog",
-    endpoint="Docker Registry HTTP API V2, _catalog",
-    operation="listing the repositories",
-    expect=_answers(200),
-)
+GET_CATALOG = Kind("GET", "catalog", "Docker Registry HTTP API V2, _catalog", "listing the repositories", {200})
 GET_REFERRERS = Kind(
-    method="GET",
-    resource="referrers",
-    endpoint="end-12",
-    operation="listing the referrers",
-    expect=_answers(200),
+    "GET",
+    "referrers",
+    "end-12",
+    "listing the referrers",
+    {200},
     title="the referrers API",
     plain_way="the fallback tag used",
     apart=True,
 )
 KINDS = {name: kind for name, kind in globals().items() if isinstance(kind, Kind)}
+
+
+def manifest(repository: Repository, identifier: str) -> Target:
+    """`identifier` is a tag or a digest (end-3, end-7, end-9)."""
+    if not is_digest(identifier) and not _TAG.fullmatch(identifier):
+        raise InvalidReference(
+            f"{identifier[:150]!r} is neither a tag nor a digest",
+            hint="a tag has up to 128 characters from A-Z a-z 0-9 _ - .; what named it is broken, or an attack",
+        )
+    return Target(f"{_prefix(repository.path)}/manifests/{identifier}")
+
+
+def blob(repository: Repository, digest: str) -> Target:
+    """A blob by digest (end-2, end-10)."""
+    return Target(f"{_prefix(repository.path)}/blobs/{_digest(digest)}")
+
+
+def uploads(repository: Repository, *, digest: str = "", mount: str = "", source: Repository | None = None) -> Target:
+    """Where uploads start: with `digest` in a single POST, with `mount` and its `source` without bytes (end-4, 11)."""
+    target = Target(f"{_prefix(repository.path)}/blobs/uploads/")
+    if mount and source is not None:
+        _prefix(source.path)
+        return target.with_query(mount=_digest(mount), **{"from": source.path})
+    return target.with_query(digest=_digest(digest)) if digest else target
+
+
+def tags(repository: Repository, **query: str) -> Target:
+    """The list of tags; `query` is `n` and `last` (end-8)."""
+    return Target(f"{_prefix(repository.path)}/tags/list").with_query(**query)
+
+
+def referrers(repository: Repository, subject: str, artifact_type: str = "") -> Target:
+    """What refers to a manifest (end-12)."""
+    target = Target(f"{_prefix(repository.path)}/referrers/{_digest(subject)}")
+    return target.with_query(artifactType=artifact_type) if artifact_type else target
+
+
+def catalog(**query: str) -> Target:
+    """The registry's repositories; `query` is `n` and `last` (Docker's, not in the specification)."""
+    return Target("/v2/_catalog").with_query(**query)
+
+
+@functools.lru_cache(1024)
+def _prefix(path: str) -> str:
+    if not _REPOSITORY.fullmatch(path):
+        raise InvalidReference(
+            f"{path[:300]!r} is not a repository name",
+            hint="a name has segments of a-z 0-9 _ - . between slashes, and none is '.' or '..'",
+        )
+    return f"/v2/{path}"
+
+
+def _digest(text: str) -> str:
+    if not is_digest(text):
+        raise InvalidReference(f"{text[:150]!r} is not a digest")
+    return text

@@ -9,8 +9,8 @@ from oci.digest import Digest, Verifier, digest_of, is_digest, is_other_digest, 
 from oci.errors import Denied, InvalidManifest, NotFound, StoreError, Unauthorized
 from oci.manifest import ACCEPT, Manifest, parse_manifest
 from oci.reference import Repository
+from oci.registry import endpoints
 from oci.registry.endpoints import DELETE_MANIFEST, GET_MANIFEST, HEAD_MANIFEST, PUT_MANIFEST, Kind
-from oci.registry.http import target as targets
 from oci.registry.http.answer import Answer
 from oci.registry.http.request import Request
 from oci.registry.profiles import Remote
@@ -136,7 +136,7 @@ def put_manifest(remote: Remote, manifest: Manifest, tag: str) -> bool:
     manifest already. True when the registry lists the manifest among the referrers of its subject (`OCI-Subject`)."""
     identifier = tag or manifest.digest
     request = PUT_MANIFEST.request(
-        targets.manifest(remote.name, identifier),
+        endpoints.manifest(remote.name, identifier),
         remote.name.path,
         shown_reference(remote.name, identifier),
         headers={"Content-Type": manifest.media_type},
@@ -189,5 +189,5 @@ def delete_manifest(remote: Remote, identifier: str, operation: str) -> None:
 
 def _request(remote: Remote, kind: Kind, identifier: str, **more: Any) -> Request:
     headers = {} if kind.method == "DELETE" else _ACCEPT
-    target, subject = targets.manifest(remote.name, identifier), shown_reference(remote.name, identifier)
+    target, subject = endpoints.manifest(remote.name, identifier), shown_reference(remote.name, identifier)
     return kind.request(target, remote.name.path, subject, headers=headers, **more)

@@ -12,10 +12,10 @@ from oci.descriptor import OCI_INDEX, Descriptor, parse_json
 from oci.digest import Digest
 from oci.errors import Denied, InvalidManifest, NotFound, RateLimited, StoreError, Unauthorized, Unavailable
 from oci.manifest import Manifest, parse_manifest
+from oci.registry import endpoints
 from oci.registry.endpoints import GET_REFERRERS, PUT_MANIFEST
-from oci.registry.http import target as targets
 from oci.registry.http.answer import Answer
-from oci.registry.http.target import Target
+from oci.registry.http.request import Target
 from oci.registry.manifests import get_manifest, put_manifest
 from oci.registry.profiles import Remote, is_refusal
 from oci.registry.tags import next_page
@@ -120,7 +120,7 @@ def add_to_fallback(remote: Remote, manifest: Manifest, subject: Digest) -> None
 def _from_api(remote: Remote, subject: Digest, artifact_type: str) -> list[Descriptor]:
     """A registry that has the API answers 200 with an index even when there are no referrers. Raises StoreError for any
     other answer: NotFound where there is no API, Refused for a page that is something else."""
-    target: Target | None = targets.referrers(remote.name, subject, artifact_type)
+    target: Target | None = endpoints.referrers(remote.name, subject, artifact_type)
     descriptors: dict[Digest, Descriptor] = {}
     for _ in range(PAGES_LIMIT):
         if target is None:

@@ -14,10 +14,9 @@ from oci.manifest import Manifest
 from oci.meter import Meter
 from oci.reference import Repository
 from oci.registry import blobs, manifests, referrers, tags
-from oci.registry.credentials.chain import Credentials
+from oci.registry.credentials.credential import Credentials
 from oci.registry.endpoints import GET_REFERRERS
 from oci.registry.http.origin import canonical_host
-from oci.registry.http.pace import Caps
 from oci.registry.http.transport import Transport
 from oci.registry.options import AUTO, RegistryOptions
 from oci.registry.profiles import Learned, Remote, profile_of
@@ -32,8 +31,8 @@ _NOTHING = Descriptor("application/octet-stream", digest_of(b""), 0)
 class RegistryRepository:
     """See oci.store for what each method promises."""
 
-    def __init__(self, transport: Transport, name: Repository, learned: Learned | None = None) -> None:
-        self._remote = Remote(transport, name, learned or Learned(transport.registry, transport.meter))
+    def __init__(self, transport: Transport, name: Repository) -> None:
+        self._remote = Remote(transport, name, transport.learned)
         self._uploader = Uploader(self._remote)
 
     @property
@@ -160,29 +159,26 @@ class Registries:
         self._meter = meter
         self._cancel = cancel
         self._lock = threading.Lock()
-        self._clients: dict[str, tuple[Transport, Learned]] = {}
+        self._transports: dict[str, Transport] = {}
         self._repositories: dict[Repository, RegistryRepository] = {}
 
     def repository(self, name: Repository) -> RegistryRepository:
-        transport, learned = self._of(name.registry)
+        transport = self.transport(name.registry)
         with self._lock:
-            return self._repositories.setdefault(name, RegistryRepository(transport, name, learned))
+            return self._repositories.setdefault(name, RegistryRepository(transport, name))
 
     def expect(self, names: Iterable[Repository]) -> None:
         """Says which repositories will be asked for soon."""
         for name in names:
-            self._of(name.registry)[0].login.expect(name.path)
+            self.transport(name.registry).login.expect(name.path)
 
     def learned(self, registry: str) -> Learned:
-        return self._of(registry)[1]
+        return self.transport(registry).learned
 
     def transport(self, registry: str) -> Transport:
-        return self._of(registry)[0]
-
-    def _of(self, registry: str) -> tuple[Transport, Learned]:
         with self._lock:
-            client = self._clients.get(registry)
-            if client is None:
+            transport = self._transports.get(registry)
+            if transport is None:
                 settings = self._settings(registry)
                 learned = Learned(
                     registry,
@@ -191,33 +187,28 @@ class Registries:
                     state=self._state if settings.state else None,
                     chosen=settings.profile != AUTO,
                 )
-                caps = learned.profile.caps
-                transport = Transport(
+                transport = self._transports[registry] = Transport(
                     registry,
                     settings=settings,
                     credentials=_with_aws(self._credentials, settings),
                     side=self._side,
                     meter=self._meter,
                     cancel=self._cancel,
-                    caps=Caps(per_second=caps, shared="*" in caps, learned=learned.rates),
-                    recognise=learned.recognise,
+                    learned=learned,
                     named=self._named,
-                    ends_older=learned.ends_older,
-                    learn_ends_older=learned.learn_ends_older,
                 )
-                client = self._clients[registry] = (transport, learned)
-            return client
+            return transport
 
     def close(self) -> None:
         with self._lock:
             news: dict[str, Facts] = {}
-            for registry, (transport, learned) in self._clients.items():
+            for registry, transport in self._transports.items():
                 transport.close()
-                new = learned.news(transport.pace.rates()) if self._settings(registry).state else None
+                new = transport.learned.news(transport.pace.rates()) if transport.settings.state else None
                 if new is not None:
                     news[canonical_host(registry)] = new
             self._state.learn(news)
-            self._clients.clear()
+            self._transports.clear()
             self._repositories.clear()
 
     def __enter__(self) -> Self:

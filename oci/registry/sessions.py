@@ -18,14 +18,13 @@ import msgspec
 from oci.descriptor import Descriptor
 from oci.digest import Chunk, is_other_digest
 from oci.errors import Cancelled, NotFound, StoreError, TransshipError
+from oci.registry import endpoints
 from oci.registry.blobs import has_blob
 from oci.registry.endpoints import DELETE_UPLOAD, GET_UPLOAD, PATCH_UPLOAD, POST_UPLOAD, PUT_UPLOAD, Kind
-from oci.registry.http import target as targets
 from oci.registry.http.answer import Answer
 from oci.registry.http.body import Memory, Parts
 from oci.registry.http.origin import origin_of
-from oci.registry.http.request import Request, Scope
-from oci.registry.http.target import Target
+from oci.registry.http.request import Request, Scope, Target
 from oci.registry.profiles import CHUNK, Learned, Remote
 from oci.registry.state import KeptUpload
 from oci.store import BlobOutcome, BlobReader
@@ -262,7 +261,7 @@ class Sessions:
         """Starts an upload, perhaps with a mount or with the whole blob."""
         more: dict[str, Any] = {"scopes": scopes} if scopes else {}
         headers = _OCTETS if body else {}
-        target = targets.uploads(self._name, **query)
+        target = endpoints.uploads(self._name, **query)
         return self._sent(self._request(kind, target, blob, headers=headers, body=body, length=len(body), **more))
 
     def _sent(self, request: Request) -> Answer:

@@ -12,11 +12,10 @@ import msgspec
 from oci.descriptor import parse_json
 from oci.errors import Refused, StoreError
 from oci.reference import is_path, is_tag
+from oci.registry import endpoints
 from oci.registry.endpoints import GET_CATALOG, GET_TAGS, GET_TAGS_AFTER, GET_TAGS_PAGE, Kind
-from oci.registry.http import target as targets
 from oci.registry.http.answer import Answer
-from oci.registry.http.request import Scope
-from oci.registry.http.target import Target
+from oci.registry.http.request import Scope, Target
 from oci.registry.http.transport import Transport
 from oci.registry.profiles import Learned, Remote, is_refusal
 
@@ -41,13 +40,13 @@ def list_tags(remote: Remote, *, exhaustive: bool = False) -> Iterator[str]:
     nothing new, and names that can't be asked for are given, too. For callers that delete what isn't named: some
     registries cut a list short without a Link."""
     name = remote.name
-    path, scope = partial(targets.tags, name), Scope(name.path, "pull")
+    path, scope = partial(endpoints.tags, name), Scope(name.path, "pull")
     return _pages(remote.transport, remote.learned, path, scope, str(name), exhaustive=exhaustive)
 
 
 def catalog(transport: Transport, learned: Learned) -> Iterator[str]:
     """The repositories of a registry, as far as it shows them."""
-    return _pages(transport, learned, targets.catalog, Scope("", "catalog"), transport.registry)
+    return _pages(transport, learned, endpoints.catalog, Scope("", "catalog"), transport.registry)
 
 
 def next_page(answer: Answer, target: Target) -> Target | None:

@@ -20,7 +20,7 @@ from oci.errors import InvalidInput
 from oci.manifest import Manifest
 from oci.meter import Meter, PartThreads
 from oci.reference import S3_PREFIX, ArchiveName, LayoutFolder, Repository, StoreName
-from oci.registry.credentials.chain import Credentials
+from oci.registry.credentials.credential import Credentials
 from oci.registry.http.origin import canonical_host
 from oci.registry.http.pace import Bandwidth
 from oci.registry.options import DEFAULT_CONCURRENCY, RegistryOptions

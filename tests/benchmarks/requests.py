@@ -20,8 +20,8 @@ from oci.descriptor import Descriptor
 from oci.digest import Digest, digest_of
 from oci.meter import Meter
 from oci.reference import Repository
-from oci.registry.credentials.chain import Credentials
-from oci.registry.http import target as targets
+from oci.registry import endpoints
+from oci.registry.credentials.credential import Credentials
 from oci.registry.http.body import PIECE
 from oci.registry.http.request import Request, Scope
 from oci.registry.options import RegistryOptions
@@ -69,7 +69,7 @@ def _per_request(host: str) -> float:
                 transport.send(
                     Request(
                         method="GET",
-                        target=targets.manifest(name, digest_of(SMALL)),
+                        target=endpoints.manifest(name, digest_of(SMALL)),
                         kind="manifest",
                         scopes=(Scope(name.path, "pull"),),
                         operation="fetching the manifest",

@@ -20,7 +20,7 @@ from oci.layout.store import Layout
 from oci.manifest import Manifest, parse_manifest
 from oci.meter import Meter
 from oci.reference import LayoutFolder, Repository
-from oci.registry.credentials.chain import Credentials
+from oci.registry.credentials.credential import Credentials
 from oci.registry.options import RegistryOptions
 from oci.registry.repository import Registries
 from oci.store import BlobOutcome, Destination, reader_of

@@ -10,8 +10,7 @@ import pytest
 from flows import monitor
 from flows.parameters.relocate import TarballOptions
 from oci.export.options import ExportOptions
-from oci.registry.credentials.chain import Credentials, Fixed
-from oci.registry.credentials.credential import Credential
+from oci.registry.credentials.credential import Credential, Credentials, Fixed
 from oci.relocation.request import RelocationRequest
 from oci.relocation.session import Access
 from tests.flows.cargo import push_image
@@ -65,7 +64,7 @@ def test_sizes_of_the_command_are_sizes_of_the_form() -> None:
 PROGRAM = """
 import sys
 from flows import monitor
-from oci.registry.credentials.chain import Credentials
+from oci.registry.credentials.credential import Credentials
 from oci.relocation.request import RelocationRequest
 from oci.relocation.session import Access
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from oci.meter import Meter
-from oci.registry.credentials.chain import Credentials
+from oci.registry.credentials.credential import Credentials
 from oci.registry.options import DEFAULT_CONCURRENCY, RegistryOptions
 from oci.relocation.request import RelocationRequest
 from oci.relocation.run import Relocation, RelocationResult

@@ -8,7 +8,7 @@ import pytest
 
 import tasks.access
 from oci.errors import Cancelled, Incomplete, InvalidInput, TransshipError, Unavailable
-from oci.registry.credentials.chain import Credentials
+from oci.registry.credentials.credential import Credentials
 from oci.relocation.request import RelocationRequest
 from oci.relocation.run import check_complete
 from oci.relocation.session import Access

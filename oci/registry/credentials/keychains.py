@@ -10,14 +10,14 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 from oci.descriptor import parse_json
 from oci.errors import InvalidInput, Unauthorized
 from oci.registry.credentials.credential import Credential, Memo
 from oci.registry.http.origin import canonical_host
 
-_ECR_PUBLIC = "public.ecr.aws"
 _ECR_PRIVATE = re.compile(
     r"(?P<account>\d{12})\.dkr[.-]ecr(?:-fips)?\.(?P<region>[a-z0-9-]+)\."
     r"(?:amazonaws\.com(?:\.cn)?|amazonaws\.eu|on\.aws|on\.amazonwebservices\.com\.cn"
@@ -26,55 +26,37 @@ _ECR_PRIVATE = re.compile(
 """`dkr.ecr` on IPv4, `dkr-ecr` on both stacks; the last line has the isolated partitions (AWS SDK, endpoints.json)."""
 
 
-class EcrKeychain:
-    """Private registries and `public.ecr.aws`. Tokens live 12 hours and are for all repositories of an account.
-    `profile` and `role` (an ARN to assume) replace what boto3 finds by itself."""
+def amazon_login(registry: str, profile: str = "", role: str = "") -> Credential:
+    """The token of a private registry, or of `public.ecr.aws`: it lives 12 hours and is for all repositories of an
+    account. `profile` and `role` (an ARN to assume) replace what boto3 finds by itself. Raises Unauthorized."""
+    import boto3  # noqa: PLC0415 - takes a quarter of a second, and only these hosts need it
+    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
 
-    def __init__(self, profile: str = "", role: str = "") -> None:
-        self._profile = profile
-        self._role = role
-
-    @staticmethod
-    def covers(registry: str) -> bool:
-        return registry == _ECR_PUBLIC or _ECR_PRIVATE.fullmatch(registry) is not None
-
-    def find(self, registry: str, repository: str) -> Credential | None:
-        """Raises Unauthorized when AWS gives no token."""
-        del repository
-        if not self.covers(registry):
-            return None
-        private = _ECR_PRIVATE.fullmatch(registry)
-        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - slow, and only these hosts need it
-
-        try:
-            region = private["region"] if private else "us-east-1"
-            client = self._session(region).client("ecr" if private else "ecr-public", region_name=region)
-            answer: Any = client.get_authorization_token()
-            data = answer["authorizationData"][0] if private else answer["authorizationData"]
-            username, _, password = base64.b64decode(data["authorizationToken"]).decode().partition(":")
-            expires_at = data["expiresAt"].timestamp() - 300
-        except (BotoCoreError, ClientError, LookupError, ValueError, AttributeError, TypeError) as error:
-            raise Unauthorized(
-                f"AWS gave no token for this registry: {error}",
-                store=registry,
-                operation="logging in",
-                hint="check the AWS credentials of this process, and that they allow ecr:GetAuthorizationToken",
-            ) from error
-        return Credential(username, password, origin="AWS", expires_at=expires_at)
-
-    def _session(self, region: str) -> Any:
-        import boto3  # noqa: PLC0415 - takes a quarter of a second, and only these hosts need it
-
-        session = boto3.Session(profile_name=self._profile or None, region_name=region)
-        if not self._role:
-            return session
-        keys = session.client("sts").assume_role(RoleArn=self._role, RoleSessionName="transship")["Credentials"]
-        return boto3.Session(
-            aws_access_key_id=keys["AccessKeyId"],
-            aws_secret_access_key=keys["SecretAccessKey"],
-            aws_session_token=keys["SessionToken"],
-            region_name=region,
-        )
+    private = _ECR_PRIVATE.fullmatch(registry)
+    region = private["region"] if private else "us-east-1"
+    try:
+        session = boto3.Session(profile_name=profile or None, region_name=region)
+        if role:
+            keys = session.client("sts").assume_role(RoleArn=role, RoleSessionName="transship")["Credentials"]
+            session = boto3.Session(
+                aws_access_key_id=keys["AccessKeyId"],
+                aws_secret_access_key=keys["SecretAccessKey"],
+                aws_session_token=keys["SessionToken"],
+                region_name=region,
+            )
+        client: Any = session.client("ecr" if private else "ecr-public", region_name=region)
+        answer = client.get_authorization_token()
+        data = answer["authorizationData"][0] if private else answer["authorizationData"]
+        username, _, password = base64.b64decode(data["authorizationToken"]).decode().partition(":")
+        expires_at = data["expiresAt"].timestamp() - 300
+    except (BotoCoreError, ClientError, LookupError, ValueError, AttributeError, TypeError) as error:
+        raise Unauthorized(
+            f"AWS gave no token for this registry: {error}",
+            store=registry,
+            operation="logging in",
+            hint="check the AWS credentials of this process, and that they allow ecr:GetAuthorizationToken",
+        ) from error
+    return Credential(username, password, origin="AWS", expires_at=expires_at)
 
 
 _AZURE = {
@@ -89,56 +71,39 @@ _ACR_LIFETIME = 3 * 3600.0
 """Seconds that a refresh token of a registry lives (ACR), where it doesn't say so itself."""
 
 
-class AzureKeychain:
-    """`*.azurecr.io/.cn/.de/.us`: an Azure AD token is exchanged for a refresh token of the registry.
-    `mcr.microsoft.com` is public and needs none."""
+def azure_login(registry: str) -> Credential:
+    """An Azure AD token is exchanged for a refresh token of the registry. `mcr.microsoft.com` is public and needs
+    none."""
+    try:
+        from azure.core.exceptions import AzureError  # noqa: PLC0415 - an extra, and only these hosts need it
+        from azure.identity import DefaultAzureCredential  # noqa: PLC0415
+    except ImportError as error:
+        raise InvalidInput(
+            f"the keychain aks needs azure-identity for {registry}", hint="pip install 'transship[azure]'"
+        ) from error
+    import httpx  # noqa: PLC0415 - only these hosts need it here
 
-    @staticmethod
-    def covers(registry: str) -> bool:
-        return registry.endswith(tuple(_AZURE))
+    try:
+        authority, audience = next(cloud for end, cloud in _AZURE.items() if registry.endswith(end))
+        token = DefaultAzureCredential(authority=authority).get_token(audience).token
+        form = {"grant_type": "access_token", "service": registry, "access_token": token}
+        answer = httpx.post(f"https://{registry}/oauth2/exchange", data=form, timeout=30)
+        refresh_token = answer.json().get("refresh_token") if answer.status_code == 200 else None
+    except (AzureError, httpx.HTTPError, ValueError, AttributeError) as error:
+        why = str(error) if isinstance(error, AzureError) else type(error).__name__
+        raise _no_azure_token(registry, why) from error
+    if not isinstance(refresh_token, str):
+        raise _no_azure_token(registry, f"the exchange answered {answer.status_code}")
+    return Credential("<token>", identity_token=refresh_token, origin="Azure", expires_at=_expiry(refresh_token) - 300)
 
-    def find(self, registry: str, repository: str) -> Credential | None:
-        del repository
-        if not self.covers(registry):
-            return None
-        try:
-            from azure.core.exceptions import AzureError  # noqa: PLC0415 - an extra, and only these hosts need it
-            from azure.identity import DefaultAzureCredential  # noqa: PLC0415
-        except ImportError as error:
-            raise InvalidInput(
-                f"the keychain aks needs azure-identity for {registry}", hint="pip install 'transship[azure]'"
-            ) from error
-        try:
-            authority, audience = next(cloud for end, cloud in _AZURE.items() if registry.endswith(end))
-            token = DefaultAzureCredential(authority=authority).get_token(audience).token
-        except AzureError as error:
-            raise self._failed(registry, str(error)) from error
-        refresh_token = self.exchange(registry, token)
-        return Credential(
-            "<token>", identity_token=refresh_token, origin="Azure", expires_at=_expiry(refresh_token) - 300
-        )
 
-    def exchange(self, registry: str, access_token: str) -> str:
-        """The registry's refresh token for an Azure AD access token."""
-        import httpx  # noqa: PLC0415 - only these hosts need it here
-
-        form = {"grant_type": "access_token", "service": registry, "access_token": access_token}
-        try:
-            answer = httpx.post(f"https://{registry}/oauth2/exchange", data=form, timeout=30)
-            refresh_token = answer.json().get("refresh_token") if answer.status_code == 200 else None
-        except (httpx.HTTPError, ValueError, AttributeError) as error:
-            raise self._failed(registry, type(error).__name__) from error
-        if not isinstance(refresh_token, str):
-            raise self._failed(registry, f"the exchange answered {answer.status_code}")
-        return refresh_token
-
-    def _failed(self, registry: str, why: str) -> Unauthorized:
-        return Unauthorized(
-            f"Azure gave no token for this registry: {why}",
-            store=registry,
-            operation="logging in",
-            hint="check the AZURE_* variables or the managed identity of this process",
-        )
+def _no_azure_token(registry: str, why: str) -> Unauthorized:
+    return Unauthorized(
+        f"Azure gave no token for this registry: {why}",
+        store=registry,
+        operation="logging in",
+        hint="check the AZURE_* variables or the managed identity of this process",
+    )
 
 
 def _expiry(token: str) -> float:
@@ -154,24 +119,15 @@ _GCLOUD_TIMEOUT = 30.0
 _GOOGLE_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 
 
-class GoogleKeychain:
-    """`gcr.io`, `*.gcr.io`, `*.pkg.dev` and `*.google.com`: application default credentials, else those of gcloud."""
-
-    @staticmethod
-    def covers(registry: str) -> bool:
-        return registry == "gcr.io" or registry.endswith((".gcr.io", ".pkg.dev", ".google.com"))
-
-    def find(self, registry: str, repository: str) -> Credential | None:
-        del repository
-        if not self.covers(registry):
-            return None
-        try:
-            return _application_default(registry)
-        except (InvalidInput, Unauthorized):
-            credential = _of_gcloud()
-            if credential is None:
-                raise
-            return credential
+def google_login(registry: str) -> Credential:
+    """The application default credentials, else those of gcloud."""
+    try:
+        return _application_default(registry)
+    except (InvalidInput, Unauthorized):
+        credential = _of_gcloud()
+        if credential is None:
+            raise
+        return credential
 
 
 def _application_default(registry: str) -> Credential:
@@ -215,93 +171,77 @@ def _of_gcloud() -> Credential | None:
         return None
 
 
+def _github_login(environ: Mapping[str, str], registry: str) -> Credential | None:
+    """GITHUB_TOKEN; the user is GITHUB_ACTOR, which the registry doesn't look at."""
+    del registry
+    token = environ.get("GITHUB_TOKEN", "")
+    return Credential(environ.get("GITHUB_ACTOR") or "unset", token, origin="GITHUB_TOKEN") if token else None
+
+
 VARIABLE = "IMGPKG_ACTIVE_KEYCHAINS"
 _ALL = "IMGPKG_ENABLE_IAAS_AUTH"
-_GITHUB = "ghcr.io"
-_COVERS: Mapping[str, Callable[[str], bool]] = {
-    "gke": GoogleKeychain.covers,
-    "ecr": EcrKeychain.covers,
-    "aks": AzureKeychain.covers,
-    "github": _GITHUB.__eq__,
+COVERS: Mapping[str, Callable[[str], bool]] = {
+    "gke": lambda host: host == "gcr.io" or host.endswith((".gcr.io", ".pkg.dev", ".google.com")),
+    "ecr": lambda host: host == "public.ecr.aws" or _ECR_PRIVATE.fullmatch(host) is not None,
+    "aks": lambda host: host.endswith(tuple(_AZURE)),
+    "github": lambda host: host == "ghcr.io",
 }
-NAMES = tuple(_COVERS)
+"""Whether a keychain has the logins of a registry, by its canonical host."""
 
 _logins = Memo()
-
-
-class Cloud(Protocol):
-    """Gets the login of a registry from its cloud; None for a registry of another cloud."""
-
-    def find(self, registry: str, repository: str) -> Credential | None: ...
 
 
 class Keychain:
     """A cloud's login is for a whole registry, and slow to get: each is fetched once in a process, for all repositories
     and both sides, until it expires or is refused."""
 
-    def __init__(self, name: str, cloud: Cloud, environ: Mapping[str, str], identity: str = "") -> None:
+    def __init__(
+        self, name: str, fetch: Callable[[str], Credential | None], environ: Mapping[str, str], identity: str = ""
+    ) -> None:
         """`identity` tells logins of one cloud apart."""
         self._name = name
-        self._cloud = cloud
-        self._identity = identity
-        self._environ = frozenset(environ.items())
+        self._fetch = fetch
+        self._key = name, identity, frozenset(environ.items())
 
     def find(self, registry: str, repository: str) -> Credential | None:
+        del repository
         host = canonical_host(registry)
-        if not _COVERS[self._name](host):
-            return None
-        return _logins.get(
-            (self._name, host, self._identity, self._environ), lambda: self._cloud.find(host, repository)
-        )
+        return _logins.get((host, *self._key), lambda: self._fetch(host)) if COVERS[self._name](host) else None
 
     def renew(self, registry: str, repository: str, refused: Credential) -> None:
         del repository
-        _logins.forget((self._name, canonical_host(registry), self._identity, self._environ), refused)
-
-
-class GitHubKeychain:
-    """`ghcr.io` with GITHUB_TOKEN; the user is GITHUB_ACTOR, which the registry doesn't look at."""
-
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        self._environ = environ
-
-    def find(self, registry: str, repository: str) -> Credential | None:
-        del repository
-        token = self._environ.get("GITHUB_TOKEN", "")
-        if registry != _GITHUB or not token:
-            return None
-        return Credential(self._environ.get("GITHUB_ACTOR") or "unset", token, origin="GITHUB_TOKEN")
+        _logins.forget((canonical_host(registry), *self._key), refused)
 
 
 def active_keychains(environ: Mapping[str, str], warn: Callable[[str], None]) -> list[Keychain]:
     """In the order they are listed. Raises InvalidInput for an unknown name, with imgpkg's sentence."""
     if _ALL in environ:
-        warn(f"{_ALL} is deprecated: name the keychains in {VARIABLE}={','.join(NAMES)}")
+        warn(f"{_ALL} is deprecated: name the keychains in {VARIABLE}={','.join(COVERS)}")
     listed = [name.strip() for name in environ.get(VARIABLE, "").split(",") if name.strip()]
     if environ.get(_ALL) == "true":
-        listed = list(NAMES)
-    unknown = [name for name in listed if name not in NAMES]
+        listed = list(COVERS)
+    unknown = [name for name in listed if name not in COVERS]
     if unknown:
-        available = ", ".join(sorted(NAMES, key=("aks", "ecr", "gke", "github").index))  # in imgpkg's order
         raise InvalidInput(
-            f"Unable to load keychain for {unknown[0]}, available keychains [{available}]",
+            f"Unable to load keychain for {unknown[0]}, available keychains [aks, ecr, gke, github]",
             hint=f"correct the variable {VARIABLE}",
         )
-    clouds: dict[str, Callable[[], Cloud]] = {
-        "gke": GoogleKeychain,
-        "ecr": EcrKeychain,
-        "aks": AzureKeychain,
-        "github": lambda: GitHubKeychain(environ),
+    fetch: dict[str, Callable[[str], Credential | None]] = {
+        "gke": google_login,
+        "ecr": amazon_login,
+        "aks": azure_login,
+        "github": partial(_github_login, environ),
     }
-    return [Keychain(name, clouds[name](), environ) for name in dict.fromkeys(listed)]
+    return [Keychain(name, fetch[name], environ) for name in dict.fromkeys(listed)]
 
 
 def amazon(profile: str, role: str) -> Keychain:
     """The login of a profile of the AWS config files, or of a role, whatever keychains are active."""
-    return Keychain("ecr", EcrKeychain(profile, role), os.environ, f"{profile} {role}")
+    fetch = partial(amazon_login, profile=profile, role=role)
+    return Keychain("ecr", fetch, os.environ, f"{profile} {role}")
 
 
 def advice(registry: str) -> str:
     """What to set for the keychain that has a registry's logins; empty for a registry of no cloud."""
-    name = next((name for name, covers in _COVERS.items() if covers(registry)), "")
+    name = next((name for name, covers in COVERS.items() if covers(registry)), "")
     return f"{VARIABLE}={name} uses the login of its cloud" if name else ""

@@ -50,18 +50,11 @@ class Token(msgspec.Struct, eq=False):
     """Requests that it was good for, as far as their answers are here."""
 
     good_for: set[Scope] = msgspec.field(default_factory=set)
-    refused_for: set[Scope] = msgspec.field(default_factory=set)
     newer_at: float = 0.0
     """When a token that was asked for after this one was given was there; 0 as long as this is the newest."""
 
     rival_at: float = 0.0
     """When such a token for one of its repositories was there."""
-
-    is_unsure: bool = False
-    """Was another fetched at the same time? Which of them is the newer isn't known."""
-
-    is_rival_unsure: bool = False
-    """Was one for one of its repositories?"""
 
     refusals: int = 0
     is_only: bool = False
@@ -115,9 +108,8 @@ class Succession:
         self._mixes = True
         self._good_for: set[Scope] = set()
         """What tokens were good for."""
-        self._refused: dict[Scope, int] = {}
-        """How often what they were good for was refused since."""
-        self._denied: set[Scope] = set()
+        self._refused: dict[Scope, set[str]] = {}
+        """Tokens that were refused for it since one was good for it, though none may have ended them."""
         self._outlived = False
         """A token was good for a request that began after a newer one was given."""
         self._rival_outlived = False
@@ -153,28 +145,25 @@ class Succession:
         subjects = token.subjects
         with self._lock:
             for other in () if self._rival_outlived else self._latest:
-                if other.value == token.value:
-                    continue
-                is_rival = not subjects.isdisjoint(other.subjects)
-                if other.given_at <= token.asked_at:
+                if other.value != token.value and other.given_at <= token.asked_at:
                     other.newer_at = other.newer_at or now
-                    other.rival_at = other.rival_at or now * is_rival
-                else:
-                    token.is_unsure = other.is_unsure = True
-                    token.is_rival_unsure = token.is_rival_unsure or is_rival
-                    other.is_rival_unsure = other.is_rival_unsure or is_rival
+                    other.rival_at = other.rival_at or now * (not subjects.isdisjoint(other.subjects))
             self._latest.append(token)
             token.is_only = self.alone
-            self.current = token if self.alone else None
+            self.current = token if self.alone and not self._others_since(token) else None
+
+    def _others_since(self, token: Token) -> list[Token]:
+        """Tokens that were given since it was asked for: of two that were fetched at the same time, either may be the
+        newer."""
+        latest = list(self._latest)
+        return [other for other in latest if other.given_at > token.asked_at and other.value != token.value]
 
     def may_have_ended(self, token: Token) -> bool:
-        """Whether a token may have ended because another was given since."""
-        if not self._outlived and (token.newer_at or token.is_unsure or self._open_requests):
-            return True
+        """Whether a token may have ended because another was given since, or is being given."""
         if self._rival_outlived:
             return False
-        is_requested = any(not token.subjects.isdisjoint(subjects) for subjects in tuple(self._open_requests))
-        return bool(token.rival_at or token.is_rival_unsure or is_requested)
+        others = [*(other.subjects for other in self._others_since(token)), *self._open_requests]
+        return any(not self._outlived or not token.subjects.isdisjoint(subjects) for subjects in others)
 
     def accept(self, token: Token, scope: Scope, started: float) -> None:
         """Takes in that a token was good for a request that began at a moment of the monotonic clock."""
@@ -186,13 +175,12 @@ class Succession:
                 token.accepted = 1
                 self._used.notify_all()
         if token.newer_at and started > token.newer_at and not (self.verdict or self._rival_outlived):
-            self._outlive(rival=bool(token.rival_at and started > token.rival_at))
+            self._outlive(is_rival=0 < token.rival_at < started)
         self._good_for.add(scope)
         if self.alone:
-            self._denied.discard(scope)
             self._refused.pop(scope, None)
-        if self.alone and not self.verdict and token is self.current and scope in self._missed:
-            self.verdict = True
+            if not self.verdict and token is self.current and scope in self._missed:
+                self.verdict = True
 
     def refuse(self, token: Token, scope: Scope) -> None:
         """Takes in that a token was refused."""
@@ -221,12 +209,9 @@ class Succession:
         remembers that. A token that is being fetched may have ended it."""
         with self.fetching:
             if token is self.current and not self.may_have_ended(token):
-                if scope not in token.refused_for:  # by whichever request comes first
-                    token.refused_for.add(scope)
-                    self._refused[scope] = self._refused.get(scope, 0) + 1
-                if scope not in self._good_for or self._refused.get(scope, 0) > PATIENCE:
-                    self._denied.add(scope)
-            return scope in self._denied
+                self._refused.setdefault(scope, set()).add(token.value)
+            refusals = len(self._refused.get(scope, ()))
+            return refusals > (PATIENCE if scope in self._good_for else 0)
 
     def drop(self, token: Token) -> None:
         with self._lock:
@@ -265,7 +250,7 @@ class Succession:
     def at_hand(self, scopes: Collection[str]) -> Token | None:
         """The only token, where it covers the scopes."""
         token = self.current
-        if token is None or token.newer_at or token.is_unsure or token.expires_at <= time.monotonic():
+        if token is None or token.expires_at <= time.monotonic():
             return None
         return token if all(covers(token.scopes, scope) for scope in scopes) else None
 
@@ -278,10 +263,10 @@ class Succession:
             with self._used:
                 self._used.wait_for(lambda: token.accepted or token is not self.current, turn)
 
-    def _outlive(self, *, rival: bool) -> None:
+    def _outlive(self, *, is_rival: bool) -> None:
         with self._lock:
-            if not self._outlived or rival:
-                self._outlived, self._rival_outlived = True, rival
+            if not self._outlived or is_rival:
+                self._outlived, self._rival_outlived = True, is_rival
                 self._strikes, self.alone = 0, False
 
 

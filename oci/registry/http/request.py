@@ -1,13 +1,44 @@
-"""One request to a registry."""
+"""One request to a registry, and where it goes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from urllib.parse import urlencode
 
 import msgspec
 
 from oci.digest import Chunk
-from oci.registry.http.target import Target
+from oci.registry.http.origin import Origin, ascii_target
+
+
+class Target(msgspec.Struct, frozen=True):
+    """`path` is what stands in the request line, query included. `origin` is None for an end-point of the registry
+    itself. With `anonymous`, no login is ever sent, not even to the registry's own host: a bundle chose the URL."""
+
+    path: str
+    origin: Origin | None = None
+    anonymous: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.origin}{self.path}" if self.origin else self.path
+
+    def with_query(self, **parameters: str) -> Target:
+        """With parameters added to the query that it has (distribution-spec: `PUT <location>?digest=...`)."""
+        if not parameters:
+            return self
+        mark = "&" if "?" in self.path else "?"
+        return msgspec.structs.replace(self, path=f"{self.path}{mark}{urlencode(parameters)}")
+
+    def next_page(self, link: str) -> Target:
+        """The page of this list that a Link header names. Only the query of the link counts: a list never leads to
+        another host or repository, and registries behind a proxy name hosts and paths that don't exist outside."""
+        query = ascii_target(link.partition("#")[0].partition("?")[2])
+        return msgspec.structs.replace(self, path=f"{self.path.partition('?')[0]}?{query}")
+
+
+BASE = Target("/v2/")
+"""Says which API a registry has, and how it wants logins (end-1)."""
 
 
 class Scope(msgspec.Struct, frozen=True):
@@ -33,7 +64,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     scopes: tuple[Scope, ...]
     operation: str
     subject: str
-    expect: frozenset[int]
+    expect: AbstractSet[int]
     headers: Mapping[str, str] = {}
     body: bytes = b""
     stream: Callable[[], Iterator[Chunk]] | None = None

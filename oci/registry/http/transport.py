@@ -12,7 +12,7 @@ import re
 import ssl
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlencode, urljoin
 
@@ -22,9 +22,9 @@ from oci import __version__
 from oci.cancel import CancelToken
 from oci.digest import end_read
 from oci.errors import InvalidReference, StoreError
-from oci.meter import Meter, unheard
+from oci.meter import Meter
 from oci.registry.auth import REFUSALS, Authenticator
-from oci.registry.credentials.chain import Credentials
+from oci.registry.credentials.credential import Credentials
 from oci.registry.http.address_policy import AddressPolicy, host_of, is_loopback
 from oci.registry.http.answer import SHORT, Answer, OpenAnswer
 from oci.registry.http.body import Response, WireError
@@ -32,12 +32,12 @@ from oci.registry.http.connections import Connections
 from oci.registry.http.errors import ERROR_LIMIT, Failures, shown, shown_fields, without_login
 from oci.registry.http.origin import Origin, origin_of, split_url
 from oci.registry.http.pace import Attempts, Bucket, Caps, Pace, is_slow_down
-from oci.registry.http.request import Request
-from oci.registry.http.target import BASE, Target, absolute
+from oci.registry.http.request import BASE, Request, Target
 from oci.registry.options import RegistryOptions
 
 if TYPE_CHECKING:
     from oci.registry.http.http2 import Http2Response
+    from oci.registry.profiles import Learned
 
 E = TypeVar("E", bound=StoreError)
 
@@ -71,14 +71,10 @@ class Transport:
         side: str,
         meter: Meter,
         cancel: CancelToken,
-        caps: Caps | None = None,
-        recognise: Callable[[Mapping[str, str]], None] | None = None,
+        learned: Learned,
         named: Collection[str] | None = None,
-        ends_older: bool = False,
-        learn_ends_older: Callable[[bool], None] = unheard,
     ) -> None:
-        """`recognise` gets the headers of the registry's first answers. `named` are the hosts that the user named, see
-        AddressPolicy; None where that isn't known. For the last two, see Authenticator."""
+        """`named` are the hosts that the user named, see AddressPolicy; None where that isn't known."""
         self.registry = registry
         self.settings = settings
         self.side = side
@@ -92,20 +88,16 @@ class Transport:
             http_allowed=self._http_allowed,
             named=named,
         )
-        self._recognise = recognise
-        self.pace = Pace(ceiling=settings.concurrency, meter=meter, cancel=cancel, caps=caps)
-        self._allowed = Bucket.of(f"requests {origin_of(registry).authority}", settings.requests_per_second)
-        self.login = Authenticator(
-            registry,
-            side=side,
-            credentials=credentials,
+        self.learned = learned
+        caps = learned.profile.caps
+        self.pace = Pace(
+            ceiling=settings.concurrency,
             meter=meter,
-            service=self._ask_token_service,
-            ask_base=self._ask_base,
-            realm=self._realm,
-            ends_older=ends_older,
-            learn_ends_older=learn_ends_older,
+            cancel=cancel,
+            caps=Caps(per_second=caps, shared="*" in caps, learned=learned.rates),
         )
+        self._allowed = Bucket.of(f"requests {origin_of(registry).authority}", settings.requests_per_second)
+        self.login = Authenticator(self, credentials)
         self._failures = Failures(side, registry, cancel)
         self._connections = Connections(registry, settings, side, self.policy)
         cancel.on_cancel(self._connections.cut)
@@ -220,8 +212,8 @@ class Transport:
         for tries in range(_LOGINS):
             is_own = self._follow(answer, request, sent)
             status = answer.status
-            if is_own and self._recognise is not None and not self._settled.is_set():
-                self._recognise(answer.headers)
+            if is_own and not self._settled.is_set():
+                self.learned.recognise(answer.headers)
             if not is_own or request.target.anonymous or not request.scopes:
                 break
             if status not in REFUSALS or (request.stream is not None and status != 401):
@@ -233,7 +225,7 @@ class Transport:
             sent = other
         return sent
 
-    def _ask_base(self) -> Mapping[str, str]:
+    def ask_base(self) -> Mapping[str, str]:
         """The headers of `GET /v2/` without a login (distribution-spec, end-1); none when there is no answer."""
         request = Request(
             method="GET", target=BASE, kind="base", scopes=(), operation="logging in", subject="", expect=frozenset()
@@ -244,7 +236,7 @@ class Transport:
             return response.headers
         return {}
 
-    def _realm(self, realm: str) -> Target:
+    def realm(self, realm: str) -> Target:
         """The target of a realm, which is absolute, or a path of the registry's own."""
         is_path = realm.startswith("/") and not realm.startswith("//")
         return self._judged(realm, f"{self._origin}/" if is_path else "", "the token realm")
@@ -369,17 +361,18 @@ class Transport:
         error.redirected = not answer.url.endswith(request.target.path)
         raise error
 
-    def _ask_token_service(self, method: str, url: str, headers: Mapping[str, str], form: Mapping[str, str]) -> Answer:
+    def ask_token_service(self, method: str, url: str, headers: Mapping[str, str], form: Mapping[str, str]) -> Answer:
         """Sends one request to a token service. Its challenges are never answered; redirects are followed to the
         service itself alone, as the login goes with them."""
+        origin, path = split_url(url)
         request = Request(
             method=method,
-            target=absolute(url),
+            target=Target(path, origin),
             kind="token",
             scopes=(),
             operation="logging in",
             subject="",
-            expect=frozenset({200, 400, 401, 403, 404, 405, 501}),
+            expect={200, 400, 401, 403, 404, 405, 501},
             headers={**headers, **({"Content-Type": "application/x-www-form-urlencoded"} if form else {})},
             body=urlencode(form).encode() if form else b"",
             stays=True,

@@ -16,7 +16,7 @@ from oci.export.plan import ArchivePlan
 from oci.export.planner import plan_archive
 from oci.export.resume import plan_resumed
 from oci.meter import Meter
-from oci.registry.credentials.chain import Credentials
+from oci.registry.credentials.credential import Credentials
 from oci.relocation.planner import make_plan
 from oci.relocation.request import RelocationRequest
 from oci.relocation.run import Relocation

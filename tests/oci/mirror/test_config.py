@@ -15,8 +15,7 @@ from oci.mirror.policy import KeepAlive, LatestBy
 from oci.mirror.reader import json_schema, make, make_config, parse_config, read_config
 from oci.mirror.run import opened
 from oci.reference import ArchiveName, LayoutFolder, Repository
-from oci.registry.credentials.chain import Credentials, Fixed
-from oci.registry.credentials.credential import Credential
+from oci.registry.credentials.credential import Credential, Credentials, Fixed
 from oci.registry.options import RegistryOptions
 from oci.relocation.session import Access
 from oci.units import parse_duration, show_duration

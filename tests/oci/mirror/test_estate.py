@@ -21,8 +21,7 @@ from oci.mirror.results import INTERRUPTED, MirrorReport
 from oci.mirror.run import Shared, opened, run_mirrors
 from oci.mirror.work import Breaker
 from oci.reference import Repository
-from oci.registry.credentials.chain import Credentials, Fixed
-from oci.registry.credentials.credential import Credential
+from oci.registry.credentials.credential import Credential, Credentials, Fixed
 from oci.relocation.session import Access
 from tests.faults.proxy import Fault, FaultProxy
 from tests.servers.docker_registry import DockerRegistry

@@ -9,8 +9,7 @@ import pytest
 
 import oci
 from oci.errors import Refused, StoreError
-from oci.registry.credentials.chain import Credentials, Fixed
-from oci.registry.credentials.credential import Credential
+from oci.registry.credentials.credential import Credential, Credentials, Fixed
 from oci.registry.options import RegistryOptions
 from oci.relocation.request import RelocationRequest
 from oci.relocation.run import Relocation

@@ -9,8 +9,7 @@ import pytest
 from oci.cancel import CancelToken
 from oci.meter import Meter
 from oci.reference import Repository
-from oci.registry.credentials.chain import Credentials, Fixed
-from oci.registry.credentials.credential import ANONYMOUS, Credential
+from oci.registry.credentials.credential import ANONYMOUS, Credential, Credentials, Fixed
 from oci.registry.options import RegistryOptions
 from oci.registry.repository import Registries, RegistryRepository
 from oci.registry.state import State

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from oci.errors import NotFound, StoreError, Unauthorized
-from oci.registry.credentials.challenge import LIMIT, parse_challenges, strongest
 from oci.registry.credentials.credential import Credential
+from oci.registry.credentials.tokens import CHALLENGE_LIMIT as LIMIT
+from oci.registry.credentials.tokens import parse_challenges, strongest
 from tests.oci.registry.conftest import Client
 from tests.servers.http_server import LoopbackServer, QuietHandler
 
@@ -107,7 +108,14 @@ def test_the_strongest_challenge_is_taken() -> None:
 
 def test_a_long_header_is_read_in_linear_time() -> None:
     started = time.process_time()
-    for text in ('"' * LIMIT, "a " * LIMIT, 'a="' * LIMIT, "a=" * LIMIT, "\\" * LIMIT, "a,=" * LIMIT):
+    for text in (
+        '"' * LIMIT,
+        "a " * LIMIT,
+        'a="' * LIMIT,
+        "a=" * LIMIT,
+        "\\" * LIMIT,
+        "a,=" * LIMIT,
+    ):
         parse_challenges(text)
     assert time.process_time() - started < 2
 

@@ -16,9 +16,8 @@ from oci.errors import StoreError, Unauthorized
 from oci.meter import Meter
 from oci.reference import Repository
 from oci.registry import auth
-from oci.registry.credentials.chain import Credentials
 from oci.registry.credentials.config_files import ConfigFiles
-from oci.registry.credentials.credential import Credential
+from oci.registry.credentials.credential import Credential, Credentials
 from oci.registry.options import RegistryOptions
 from oci.registry.repository import Registries
 from tests.oci.registry.conftest import Client

@@ -14,8 +14,7 @@ from oci.digest import Digest
 from oci.errors import Incomplete, StoreError
 from oci.reference import Repository
 from oci.registry import profiles
-from oci.registry.credentials.chain import Credentials, Fixed
-from oci.registry.credentials.credential import Credential
+from oci.registry.credentials.credential import Credential, Credentials, Fixed
 from oci.registry.endpoints import KINDS
 from oci.registry.options import RegistryOptions
 from oci.registry.profiles import Profile

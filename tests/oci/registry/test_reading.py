@@ -17,8 +17,7 @@ from oci.digest import Chunk, Digest, digest_of
 from oci.errors import Cancelled, IntegrityError, InvalidManifest, NotFound, Refused, StoreError, Unavailable
 from oci.manifest import parse_manifest
 from oci.reference import Repository
-from oci.registry import blobs
-from oci.registry.http import target as targets
+from oci.registry import blobs, endpoints
 from oci.registry.http.answer import Answer
 from oci.registry.http.body import PIECE, Headers
 from oci.registry.tags import next_page
@@ -295,7 +294,7 @@ def test_all_tags_are_listed_once(client: Client, features: Features) -> None:
     ],
 )
 def test_the_next_page_is_found_in_every_form_of_a_link(link: str) -> None:
-    target = targets.tags(REPOSITORY)
+    target = endpoints.tags(REPOSITORY)
     following = next_page(Answer(200, Headers(link=link), b"", ""), target)
 
     assert following is not None
@@ -304,7 +303,7 @@ def test_the_next_page_is_found_in_every_form_of_a_link(link: str) -> None:
 
 @pytest.mark.parametrize("link", ['</v2/a/b/tags/list?last=x>; rel="prev"', "/v2/a/b/tags/list?last=x", "<", ""])
 def test_other_links_lead_to_no_page(link: str) -> None:
-    target = targets.tags(REPOSITORY)
+    target = endpoints.tags(REPOSITORY)
 
     assert next_page(Answer(200, Headers(link=link), b"", ""), target) is None
 

@@ -25,7 +25,7 @@ from oci.errors import Cancelled
 from oci.meter import Meter
 from oci.reference import Repository
 from oci.registry import endpoints, sessions
-from oci.registry.credentials.chain import Credentials
+from oci.registry.credentials.credential import Credentials
 from oci.registry.options import RegistryOptions
 from oci.registry.profiles import Learned
 from oci.registry.repository import Registries
@@ -365,8 +365,7 @@ def test_a_session_that_the_registry_no_longer_has_costs_one_request(tmp_path: P
 
 @pytest.mark.usefixtures("short")
 def test_chunks_that_replace_each_other_are_noticed_at_the_second(tmp_path: Path) -> None:
-    from oci.registry.credentials.chain import Fixed
-    from oci.registry.credentials.credential import Credential
+    from oci.registry.credentials.credential import Credential, Fixed
     from tests.servers.profile_registry import PASSWORD, PROFILES, USER, ProfileRegistry
 
     ghcr = next(stub for stub in PROFILES if stub.name == "GHCR")

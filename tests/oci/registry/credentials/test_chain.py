@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 
 from oci.errors import InvalidInput, TransshipError, Unauthorized
-from oci.registry.credentials.chain import Credentials, Fixed, default_credentials
-from oci.registry.credentials.credential import ANONYMOUS, Credential
+from oci.registry.credentials.config_files import HelperProgram
+from oci.registry.credentials.credential import ANONYMOUS, Credential, Credentials, Fixed, default_credentials
 from oci.registry.credentials.environment import RegistrySets
-from oci.registry.credentials.helpers import HelperProgram
-from oci.registry.credentials.keychains import AzureKeychain, EcrKeychain, GoogleKeychain
+from oci.registry.credentials.keychains import Keychain, amazon_login, azure_login, google_login
 from tests.servers.http_server import LoopbackServer, QuietHandler
 
 SECRET = "hidden-word"
@@ -279,7 +278,7 @@ def test_ecr_tokens_come_from_aws_and_are_kept_until_they_expire(monkeypatch: py
             ("AWS_SECRET_ACCESS_KEY", "secret"),
         ):
             monkeypatch.setenv(name, value)
-        credentials = Credentials([EcrKeychain()])
+        credentials = Credentials([Keychain("ecr", amazon_login, {"AWS_ENDPOINT_URL": aws.url})])
         registry = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
         for host in (registry, registry, "public.ecr.aws"):
             one = credentials.find(host, "a/b")
@@ -289,7 +288,7 @@ def test_ecr_tokens_come_from_aws_and_are_kept_until_they_expire(monkeypatch: py
 
         aws.status = 400
         with pytest.raises(Unauthorized, match="AWS gave no token"):
-            EcrKeychain().find(registry, "a/b")
+            amazon_login(registry)
 
 
 def test_an_expired_credential_is_looked_for_again() -> None:
@@ -327,23 +326,22 @@ def test_gcloud_is_asked_where_there_are_no_application_default_credentials(
 
     if not expected:
         with pytest.raises(TransshipError, match="pip install"):
-            GoogleKeychain().find("eu.gcr.io", "a/b")
+            google_login("eu.gcr.io")
         return
-    found = GoogleKeychain().find("eu.gcr.io", "a/b")
-    assert found is not None
+    found = google_login("eu.gcr.io")
     assert (found.username, found.password, found.origin) == ("_token", expected, "gcloud")
     assert found.expires_at > 4_000_000_000
 
 
 @pytest.mark.parametrize(
-    ("keychain", "host", "extra"),
-    [(GoogleKeychain(), "eu.gcr.io", "google"), (AzureKeychain(), "x.azurecr.io", "azure")],
+    ("name", "login", "host", "extra"),
+    [("gke", google_login, "eu.gcr.io", "google"), ("aks", azure_login, "x.azurecr.io", "azure")],
 )
 def test_an_extra_that_is_missing_says_how_to_get_it(
-    keychain: GoogleKeychain | AzureKeychain, host: str, extra: str, monkeypatch: pytest.MonkeyPatch
+    name: str, login: Callable[[str], Credential], host: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("google.auth", "azure.identity", "azure.core.exceptions"):
         monkeypatch.setitem(__import__("sys").modules, module, None)
     with pytest.raises(TransshipError, match=rf"pip install 'transship\[{extra}\]'"):
-        keychain.find(host, "a/b")
-    assert keychain.find("registry.example", "a/b") is None
+        Keychain(name, login, {}).find(host, "a/b")
+    assert Keychain(name, login, {}).find("registry.example", "a/b") is None

@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from oci.errors import InvalidInput
-from oci.registry.credentials.chain import default_credentials
-from oci.registry.credentials.credential import Credential
+from oci.registry.credentials.credential import Credential, default_credentials
 
 SECRET = "hidden-word"
 

@@ -13,10 +13,9 @@ import pytest
 
 from oci.cancel import CancelToken
 from oci.meter import Meter
-from oci.registry.credentials.chain import Credentials, Fixed, default_credentials
 from oci.registry.credentials.config_files import ConfigFiles
-from oci.registry.credentials.credential import ANONYMOUS, Credential
-from oci.registry.credentials.keychains import EcrKeychain, Keychain, _expiry
+from oci.registry.credentials.credential import ANONYMOUS, Credential, Credentials, Fixed, default_credentials
+from oci.registry.credentials.keychains import COVERS, Keychain, _expiry
 from oci.registry.http.origin import canonical_host, split_pattern
 from oci.registry.http.request import Scope
 from oci.registry.options import RegistryOptions
@@ -33,8 +32,8 @@ class SlowCloud:
         self.calls = 0
         self._lock = threading.Lock()
 
-    def find(self, registry: str, repository: str) -> Credential | None:
-        del registry, repository
+    def login(self, registry: str) -> Credential | None:
+        del registry
         with self._lock:
             self.calls += 1
             number = self.calls
@@ -59,7 +58,7 @@ def helper(folder: Path, name: str) -> None:
 
 def test_one_fetch_serves_all_repositories_threads_and_both_sides(tmp_path: Path) -> None:
     cloud = SlowCloud()
-    sides = [Credentials([Keychain("ecr", cloud, {"HOME": str(tmp_path)})]) for _ in range(2)]
+    sides = [Credentials([Keychain("ecr", cloud.login, {"HOME": str(tmp_path)})]) for _ in range(2)]
     with ThreadPoolExecutor(50) as threads:
         logins = list(threads.map(lambda n: sides[n % 2].find(HOST, f"team/app{n}"), range(100)))
 
@@ -81,7 +80,7 @@ def test_a_helper_is_started_once_for_a_registry(tmp_path: Path) -> None:
 
 def test_a_refused_login_is_renewed_once_for_all_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cloud = SlowCloud()
-    credentials = Credentials([Keychain("ecr", cloud, {"HOME": str(tmp_path)})])
+    credentials = Credentials([Keychain("ecr", cloud.login, {"HOME": str(tmp_path)})])
     refused = credentials.find(HOST, "a/b")
     with ThreadPoolExecutor(50) as threads:
         logins = list(threads.map(lambda _: credentials.renew(HOST, "a/b", refused), range(50)))
@@ -187,7 +186,7 @@ def test_the_login_of_flags_goes_to_the_registries_that_were_named(tmp_path: Pat
     ],
 )
 def test_hosts_of_ecr(host: str, is_ecr: bool) -> None:
-    assert EcrKeychain.covers(host) is is_ecr
+    assert COVERS["ecr"](host) is is_ecr
 
 
 def test_one_form_of_hosts() -> None:
@@ -212,11 +211,11 @@ def test_the_expiry_of_azures_refresh_token_is_its_own() -> None:
 def test_settings_choose_the_aws_login_of_a_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def find(self: EcrKeychain, registry: str, repository: str) -> Credential | None:
-        asked.append((registry, repository))
-        return Credential(f"{self._profile}/{self._role}", SECRET) if self.covers(registry) else None
+    def amazon_login(registry: str, profile: str, role: str) -> Credential:
+        asked.append(registry)
+        return Credential(f"{profile}/{role}", SECRET)
 
-    monkeypatch.setattr(EcrKeychain, "find", find)
+    monkeypatch.setattr("oci.registry.credentials.keychains.amazon_login", amazon_login)
     other = HOST.replace("eu-west-1", "us-east-1")
     roles = {HOST: "arn:aws:iam::123456789012:role/a", other: "arn:aws:iam::123456789012:role/b"}
     with Registries(

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from oci.errors import TransshipError
-from oci.registry.credentials import helpers
-from oci.registry.credentials.chain import default_credentials
-from oci.registry.credentials.credential import ANONYMOUS, Credential
+from oci.registry.credentials import config_files
+from oci.registry.credentials.credential import ANONYMOUS, Credential, default_credentials
 
 LOGIN = '{"ServerURL":"r.example","Username":"bob","Secret":"hidden-word"}'
 BAD = {
@@ -37,8 +36,8 @@ GOOD = {
 
 def logins(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> list[Credential | str]:
     """Those of 12 repositories of a registry for 4 threads, or the errors; each start of the helper leaves a mark."""
-    monkeypatch.setattr(helpers, "TIMEOUT", 1.0)
-    monkeypatch.setattr(helpers.HelperProgram.__init__, "__defaults__", (0.0,))
+    monkeypatch.setattr(config_files, "HELPER_TIMEOUT", 1.0)
+    monkeypatch.setattr(config_files.HelperProgram.__init__, "__defaults__", (0.0,))
     program = folder / "docker-credential-some"
     program.write_text(f"#!/bin/sh\necho x >> {folder}/starts\n{script}\n")
     program.chmod(0o755)

@@ -15,7 +15,7 @@ import pytest
 
 from oci.errors import NotFound, Refused, StoreError, Unavailable
 from oci.reference import Repository
-from oci.registry.http import target as targets
+from oci.registry import endpoints
 from oci.registry.http.answer import Answer
 from oci.registry.http.body import PIECE, Buffers
 from oci.registry.http.request import Request, Scope
@@ -99,7 +99,7 @@ def _read_head(connection: socket.socket) -> bytes:
 def request(method: str = "GET", **more: object) -> Request:
     fields: dict[str, object] = {
         "method": method,
-        "target": targets.tags(Repository("registry.example", "a/b")),
+        "target": endpoints.tags(Repository("registry.example", "a/b")),
         "kind": "tags",
         "scopes": (Scope("a/b", "pull"),),
         "operation": "asking",

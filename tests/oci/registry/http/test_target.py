@@ -15,9 +15,10 @@ from oci.descriptor import Descriptor
 from oci.digest import digest_of
 from oci.errors import InvalidReference, Refused, StoreError
 from oci.reference import Repository
+from oci.registry import endpoints
 from oci.registry.credentials.credential import Credential
-from oci.registry.http import target as targets
 from oci.registry.http.origin import normal_host, origin_of, split_url
+from oci.registry.http.request import BASE
 from oci.store import reader_of
 from tests.oci.registry.conftest import Client
 from tests.servers.http_server import LoopbackServer, QuietHandler
@@ -223,9 +224,9 @@ HOSTILE = [
 @pytest.mark.parametrize("identifier", HOSTILE)
 def test_a_hostile_tag_never_becomes_a_url(make_client: Make, identifier: str) -> None:
     with pytest.raises(InvalidReference):
-        targets.manifest(REPOSITORY, identifier)
+        endpoints.manifest(REPOSITORY, identifier)
     with pytest.raises(InvalidReference):
-        targets.blob(REPOSITORY, identifier)
+        endpoints.blob(REPOSITORY, identifier)
     with pytest.raises(InvalidReference):
         make_client().repository("registry.example", "a/b").head_manifest(identifier)
 
@@ -234,23 +235,23 @@ def test_a_hostile_tag_never_becomes_a_url(make_client: Make, identifier: str) -
     "path", ["../x", "a/../b", "a//b", "/a", "a/", "a/.", "..", "", "a%2fb", "a?b", "a#b", "A", "a\\b", "a b", "a\n"]
 )
 def test_a_hostile_repository_never_becomes_a_url(path: str) -> None:
-    for build in (targets.tags, targets.uploads):
+    for build in (endpoints.tags, endpoints.uploads):
         with pytest.raises(InvalidReference):
             build(Repository("registry.example", path))
     with pytest.raises(InvalidReference):
-        targets.uploads(REPOSITORY, mount=BLOB.digest, source=Repository("registry.example", path))
+        endpoints.uploads(REPOSITORY, mount=BLOB.digest, source=Repository("registry.example", path))
 
 
 def test_targets_are_the_end_points_of_the_specification() -> None:
     digest = BLOB.digest
-    assert targets.manifest(REPOSITORY, "v1.0_x-Y").path == "/v2/a/b/manifests/v1.0_x-Y"
-    assert targets.manifest(REPOSITORY, digest).path == f"/v2/a/b/manifests/{digest}"
-    assert targets.blob(REPOSITORY, digest).path == f"/v2/a/b/blobs/{digest}"
-    assert targets.uploads(REPOSITORY).path == "/v2/a/b/blobs/uploads/"
-    assert targets.uploads(REPOSITORY, digest=digest).path.endswith(f"/?digest={digest.replace(':', '%3A')}")
-    assert targets.tags(REPOSITORY, n="5", last="a&b").path == "/v2/a/b/tags/list?n=5&last=a%26b"
-    assert targets.catalog(n="5").path == "/v2/_catalog?n=5"
-    assert targets.BASE.path == "/v2/"
+    assert endpoints.manifest(REPOSITORY, "v1.0_x-Y").path == "/v2/a/b/manifests/v1.0_x-Y"
+    assert endpoints.manifest(REPOSITORY, digest).path == f"/v2/a/b/manifests/{digest}"
+    assert endpoints.blob(REPOSITORY, digest).path == f"/v2/a/b/blobs/{digest}"
+    assert endpoints.uploads(REPOSITORY).path == "/v2/a/b/blobs/uploads/"
+    assert endpoints.uploads(REPOSITORY, digest=digest).path.endswith(f"/?digest={digest.replace(':', '%3A')}")
+    assert endpoints.tags(REPOSITORY, n="5", last="a&b").path == "/v2/a/b/tags/list?n=5&last=a%26b"
+    assert endpoints.catalog(n="5").path == "/v2/_catalog?n=5"
+    assert BASE.path == "/v2/"
 
 
 @pytest.mark.parametrize(
@@ -263,7 +264,7 @@ def test_targets_are_the_end_points_of_the_specification() -> None:
     ],
 )
 def test_a_link_decides_the_query_only(link: str) -> None:
-    assert targets.tags(REPOSITORY, n="5").next_page(link).path == "/v2/a/b/tags/list?last=x&n=5"
+    assert endpoints.tags(REPOSITORY, n="5").next_page(link).path == "/v2/a/b/tags/list?last=x&n=5"
 
 
 @pytest.mark.parametrize(
