@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from oci.mirror.results import Drifted as Drifted
     from oci.mirror.results import MirrorIncomplete as MirrorIncomplete
     from oci.mirror.results import MirrorRunReport as MirrorRunReport
-    from oci.prune.results import PruneRunReport as PruneRunReport
+    from oci.prune.execute import PruneRunReport as PruneRunReport
     from oci.receipts.check import Checked as Checked
     from oci.relocation.report import RelocationIncomplete as RelocationIncomplete
     from oci.relocation.report import RelocationReport as RelocationReport
@@ -107,7 +107,7 @@ _NAMES = {
     "oci.bundle.results": ("DescribeReport", "PullReport", "PushReport", "TagsReport"),
     "oci.mirror.config": ("MirrorsConfig",),
     "oci.mirror.results": ("CheckReport", "Drifted", "MirrorIncomplete", "MirrorRunReport"),
-    "oci.prune.results": ("PruneRunReport",),
+    "oci.prune.execute": ("PruneRunReport",),
     "oci.receipts.check": ("Checked",),
     "oci.relocation.report": ("RelocationIncomplete", "RelocationReport", "VerificationReport"),
 }

@@ -19,8 +19,7 @@ from flows.parameters.forms import flat
 from flows.parameters.prune import AfterPlan, PruneApproval, PruneParameters
 from flows.results import completed, failed, run_alone
 from oci.errors import Incomplete, InvalidInput, StoreError, TransshipError
-from oci.prune.execute import Remaining
-from oci.prune.results import PruneRunReport
+from oci.prune.execute import PruneRunReport, Remaining
 from tasks.access import OneSided
 from tasks.prune import PlannedPrune, carry_out, plan_key, plan_prune, report_prune, undone
 from tasks.run import running
@@ -55,7 +54,7 @@ async def prune(parameters: PruneParameters) -> PruneRunReport:
             written = await _pruned(parameters)
         except TransshipError as error:
             failure = Remaining(subject=str(destination), reason=str(error), retryable=error.retryable)
-            report = PruneRunReport(destination=str(destination), outcome="failed", failed=[failure])
+            report = PruneRunReport(destination=str(destination), outcome="failed", failed=(failure,))
             await report_prune(destination, report)
             return cast("PruneRunReport", failed(error))
         await report_prune(destination, written)

@@ -13,11 +13,10 @@ from pydantic import BaseModel
 from oci.mirror.config import Mirror, MirrorsConfig
 from oci.mirror.run import opened
 from oci.mirror.selection import keep_for
-from oci.prune.execute import execute
+from oci.prune.execute import PruneRunReport, execute
 from oci.prune.keep import Keep
 from oci.prune.plan import PrunePlan
 from oci.prune.planner import make_prune_plan, remember
-from oci.prune.results import PruneRunReport
 from oci.reference import StoreName
 from oci.relocation.session import Access, Session
 from oci.units import counted, show_size

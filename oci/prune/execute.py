@@ -7,7 +7,6 @@ a repository while it is being filled.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from datetime import datetime
@@ -15,20 +14,18 @@ from typing import Any
 
 import msgspec
 
-from oci.bundle.tagnames import KEEP_ALIVE_SUFFIX
-from oci.digest import Digest, digest_of
+from oci.digest import Digest
 from oci.errors import NotFound, Refused, StoreError, TransshipError
 from oci.manifest import Manifest
 from oci.meter import Receipt, unheard
-from oci.prune import grace as note
 from oci.prune.keep import Keep
 from oci.prune.plan import PrunePlan, UnwantedManifest, UnwantedTag, bytes_freed
 from oci.prune.planner import look, remember
 from oci.prune.survey import Surveyor
+from oci.prune.untag import check_deletes, check_untags
 from oci.relocation.session import Session
-from oci.store import Destination
+from oci.units import counted, show_size
 
-_UNSUPPORTED = frozenset({400, 405, 501})
 _AT_ONCE = 64
 """Deletions between two looks at the names, if few names are kept."""
 
@@ -68,8 +65,56 @@ class PruneReport(msgspec.Struct, frozen=True, kw_only=True):
     receipt: Receipt
 
     def to_dict(self) -> dict[str, Any]:
-        body: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(self, receipt=Receipt()))
-        return body | {"receipt": self.receipt.to_dict()}
+        return {**msgspec.to_builtins(self), "receipt": self.receipt.to_dict()}
+
+
+class PruneRunReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The receipt of one flow run. Sizes in bytes."""
+
+    destination: str
+    outcome: str
+    """"deleted", "nothing to delete", "planned", "denied" or "failed"."""
+    note: str = ""
+    """What the person wrote who was asked."""
+    planned: int = 0
+    """Manifests and tags that the plan was to delete."""
+    deleted: list[str] = []
+    """Digests."""
+    tags_deleted: list[str] = []
+    """Names that went, with their manifests or alone."""
+    skipped: tuple[Remaining, ...] = ()
+    refused: tuple[Remaining, ...] = ()
+    failed: tuple[Remaining, ...] = ()
+    gone: int = 0
+    waiting: int = 0
+    kept: int = 0
+    bytes_freed: int = 0
+    requests: int = 0
+    seconds: float = 0.0
+
+    @classmethod
+    def of(cls, plan: PrunePlan, report: PruneReport, note: str) -> PruneRunReport:
+        shared = ("destination", "skipped", "refused", "failed", "gone", "waiting", "bytes_freed")
+        return cls(
+            **{name: getattr(report, name) for name in shared},
+            outcome="failed" if report.failed else "deleted",
+            note=note,
+            planned=len(plan.due_manifests) + len(plan.due_tags),
+            deleted=[str(manifest.digest) for manifest in report.deleted],
+            tags_deleted=[*(tag for manifest in report.deleted for tag in manifest.tags), *report.untagged],
+            kept=plan.manifests_kept,
+            requests=report.receipt.total_requests,
+            seconds=round(report.receipt.seconds, 3),
+        )
+
+    def __str__(self) -> str:
+        if self.outcome in ("denied", "planned", "nothing to delete"):
+            return f"{self.destination}: {self.outcome}; {self.planned} were to delete, {self.waiting} are waiting"
+        deleted = f"{counted(len(self.deleted), 'manifest')} and {counted(len(self.tags_deleted), 'tag')} deleted"
+        return (
+            f"{self.destination}: {deleted}, "
+            f"{len(self.skipped)} left, {len(self.failed)} failed, {show_size(self.bytes_freed)} freed"
+        )
 
 
 def execute(
@@ -86,85 +131,29 @@ def execute(
     Raises Refused before anything is deleted when the registry has deletions switched off, and what `make_prune_plan`
     raises.
     """
-    name = plan.store
     policy = msgspec.structs.replace(plan.keep.and_also(keep or Keep()), nothing=plan.keep.nothing)
-    again, listed, kept_tags = look(session, name, policy, grace=plan.grace, now=now, extra=plan.by_digest)
+    again, listed, kept_tags = look(session, plan.store, policy, grace=plan.grace, now=now, extra=plan.by_digest)
     work = _Work(session, again, listed, kept_tags, on_deleted)
     chosen = work.compare(plan)
     tags = work.compare_tags(plan)
     if chosen or tags:
         check_deletes(work.store)
         with suppress(*() if plan.grace else (Refused,)):  # a registry whose tags can't move takes no second note
-            remember(session, name, again)
+            remember(session, plan.store, again)
         work.delete(chosen)
         if tags and (reason := check_untags(work.store)):
             work.refused.extend(Remaining(subject=tag.tag, reason=reason) for tag in tags)
         else:
             work.untag(tags)
-    freed = work.freed()
-    work.forget()
+    freed = work.clean_up()
     return PruneReport(
         destination=plan.destination,
-        deleted=tuple(work.deleted),
-        untagged=tuple(work.untagged),
-        skipped=tuple(work.skipped),
-        refused=tuple(work.refused),
-        failed=tuple(work.failed),
+        **{name: tuple(getattr(work, name)) for name in ("deleted", "untagged", "skipped", "refused", "failed")},
         gone=work.gone,
         waiting=again.waiting,
         bytes_freed=freed,
         receipt=session.meter.receipt(),
     )
-
-
-def check_deletes(destination: Destination) -> None:
-    """Asks the store to delete a manifest that never existed: a registry that deletes answers that there is none.
-
-    Raises Refused where deletions are switched off, and Denied or Unauthorized for an identity that may not delete.
-    """
-    try:
-        destination.delete_manifest(digest_of(secrets.token_bytes(32)))
-    except NotFound:
-        return
-    except StoreError as error:
-        if error.status not in _UNSUPPORTED and error.code != "UNSUPPORTED":
-            raise
-        raise Refused(
-            f"this registry doesn't delete: {error.message}",
-            side=error.side,
-            store=error.store,
-            operation="pruning",
-            status=error.status,
-            code=error.code,
-            hint="nothing was deleted; switch deletions on (docker-registry: REGISTRY_STORAGE_DELETE_ENABLED=true)",
-        ) from error
-
-
-def check_untags(destination: Destination) -> str:
-    """Says why the store can't take a tag away alone; empty when it can. Tried with a manifest and a tag that are made
-    for it, never with one in use: some registries delete the manifest, and all its tags, with the tag.
-
-    What is made is deleted again, as far as the store lets it be.
-    """
-    if not destination.name.registry:  # a layout folder names a manifest in one file, and nothing else does
-        return ""
-    tag = f"transship-probe-{secrets.token_hex(8)}{KEEP_ALIVE_SUFFIX}"
-    try:
-        probe = note.push(destination, secrets.token_hex(16), tag)
-    except StoreError as error:
-        return f"whether it can be done couldn't be tried with a manifest made for it: {error.message}"
-    try:
-        destination.delete_tag(tag)
-        if destination.head_manifest(tag) is not None:
-            return "the registry says that it has deleted a tag, and the tag is there still"
-        if destination.head_manifest(probe) is None:
-            return "the registry deletes the manifest together with its tag"
-    except StoreError as error:
-        return error.message  # without the hint: to delete the manifest instead is just what must not happen here
-    finally:
-        with suppress(StoreError):
-            destination.delete_manifest(probe)
-    return ""
 
 
 class _Work:
@@ -200,16 +189,20 @@ class _Work:
             before = planned.pop(manifest.digest, None)
             if before is None:
                 continue
-            reason = _changed(before, manifest) or _blocked_by(manifest, chosen)
+            reason = "" if manifest.due else "its grace period has begun anew"
+            if fresh := sorted(set(manifest.tags) - set(before.tags)):
+                reason = f"the tag {fresh[0]} shows it since the plan was made"
+            elif not reason and (blocking := [digest for digest in manifest.after if digest not in chosen]):
+                reason = f"{blocking[0]}, which needs it, stays"
             if reason:
-                self.skipped.append(Remaining(subject=_shown(manifest), reason=reason))
+                self.skipped.append(Remaining(subject=str(manifest), reason=reason))
             else:
                 chosen[manifest.digest] = manifest
         for manifest in planned.values():
             if self.store.head_manifest(manifest.digest) is None:
                 self.gone += 1
             else:
-                self.skipped.append(Remaining(subject=_shown(manifest), reason="something that is kept needs it now"))
+                self.skipped.append(Remaining(subject=str(manifest), reason="something that is kept needs it now"))
         return list(chosen.values())
 
     def compare_tags(self, plan: PrunePlan) -> list[UnwantedTag]:
@@ -235,25 +228,23 @@ class _Work:
         while pending:
             self._session.cancel.check()
             if reason := self._changed_meanwhile():
-                self.skipped.extend(Remaining(subject=_shown(manifest), reason=reason) for manifest in pending.values())
+                self.skipped.extend(Remaining(subject=str(manifest), reason=reason) for manifest in pending.values())
                 return
             free = [manifest for manifest in pending.values() if not pending.keys() & set(manifest.after)][:at_once]
             blocked = [manifest for manifest in free if stuck & set(manifest.after)]
             going = [manifest for manifest in free if manifest not in blocked]
             for manifest in blocked:
-                self.failed.append(Remaining(subject=_shown(manifest), reason="what lists it could not be deleted"))
+                self.failed.append(Remaining(subject=str(manifest), reason="what lists it could not be deleted"))
             for manifest, error in zip(going, self._session.workers.map(self._delete, going), strict=True):
                 if error is None:
                     self.deleted.append(Deleted(digest=manifest.digest, kind=manifest.kind, tags=manifest.tags))
-                    self._on_deleted(_shown(manifest))
-                elif isinstance(error, str):
-                    stuck.add(manifest.digest)
-                    self.skipped.append(Remaining(subject=_shown(manifest), reason=error))
+                    self._on_deleted(str(manifest))
+                    continue
+                stuck.add(manifest.digest)
+                if isinstance(error, str):
+                    self.skipped.append(Remaining(subject=str(manifest), reason=error))
                 else:
-                    stuck.add(manifest.digest)
-                    self.failed.append(
-                        Remaining(subject=_shown(manifest), reason=str(error), retryable=error.retryable)
-                    )
+                    self.failed.append(Remaining(subject=str(manifest), reason=str(error), retryable=error.retryable))
             stuck.update(manifest.digest for manifest in blocked)
             for manifest in free:
                 del pending[manifest.digest]
@@ -266,9 +257,8 @@ class _Work:
         new = [tag for tag in Surveyor(self._session, self.store).listed() if tag not in self._listed]
         if new:
             return f"the tag {min(new)} was pushed meanwhile; run it again"
-        for tag, shown in zip(
-            self._kept_tags, self._session.workers.map(self.store.head_manifest, self._kept_tags), strict=True
-        ):
+        heads = self._session.workers.map(self.store.head_manifest, self._kept_tags)
+        for tag, shown in zip(self._kept_tags, heads, strict=True):
             if (shown.digest if shown else None) != self._kept_tags[tag]:
                 return f"the tag {tag}, which is kept, has moved meanwhile; run it again"
         return ""
@@ -349,35 +339,14 @@ class _Work:
                 return True
         return False
 
-    def forget(self) -> None:
-        """What is done, and without a grace period what was never to be remembered, leaves the note."""
-        digests = {deleted.digest for deleted in self.deleted}
-        noted = self._again
-        if not (noted.grace or self.failed):
-            noted = msgspec.structs.replace(noted, manifests=(), tags=())
+    def clean_up(self) -> int:
+        """Sweeps a layout folder, and leaves out of the note what is done, and without a grace period what was never
+        to be remembered. Returns the bytes that the deleted manifests leave unused."""
+        again, digests = self._again, {deleted.digest for deleted in self.deleted}
+        manifests = sum(manifest.size for manifest in again.manifests if manifest.digest in digests)
+        swept = self.store.sweep({blob for digest in digests for blob, _ in again.by_digest[digest].blobs})
+        keeps_note = again.grace or self.failed
+        noted = again if keeps_note else msgspec.structs.replace(again, manifests=(), tags=())
         with suppress(StoreError):  # a stale note names what is gone, and the next plan finds that out
             remember(self._session, self.store.name, noted, gone=digests, untagged=self.untagged)
-
-    def freed(self) -> int:
-        """Returns what the deleted manifests leave unused; a layout folder is swept."""
-        gone = {deleted.digest for deleted in self.deleted}
-        manifests = sum(manifest.size for manifest in self._again.manifests if manifest.digest in gone)
-        blobs = {blob for digest in gone for blob, _ in self._again.by_digest[digest].blobs}
-        swept = self.store.sweep(blobs)
-        return bytes_freed(self._again.manifests, gone) if swept is None else manifests + swept
-
-
-def _changed(before: UnwantedManifest, now: UnwantedManifest) -> str:
-    fresh = sorted(set(now.tags) - set(before.tags))
-    if fresh:
-        return f"the tag {fresh[0]} shows it since the plan was made"
-    return "" if now.due else "its grace period has begun anew"
-
-
-def _blocked_by(manifest: UnwantedManifest, chosen: Mapping[Digest, UnwantedManifest]) -> str:
-    blocking = [digest for digest in manifest.after if digest not in chosen]
-    return f"{blocking[0]}, which needs it, stays" if blocking else ""
-
-
-def _shown(manifest: UnwantedManifest) -> str:
-    return f"{manifest.digest} ({', '.join(manifest.tags)})" if manifest.tags else str(manifest.digest)
+        return bytes_freed(again.manifests, digests) if swept is None else manifests + swept

@@ -26,7 +26,7 @@ from oci.store import Destination, push_artifact
 TAG = f"transship-unwanted{KEEP_ALIVE_SUFFIX}"
 """Hidden in lists of tags, like others that tools make for themselves, and taken by no mirror."""
 ARTIFACT_TYPE = "application/vnd.transship.unwanted.v1+json"
-_LAYER_TYPE = "application/json"
+LAYER_TYPE = "application/json"
 
 _LIMIT = 32 << 20
 
@@ -61,7 +61,7 @@ def write(destination: Destination, since: Mapping[str, datetime]) -> None:
     """Replaces the note; one that says the same stays untouched, and one that would say nothing is deleted."""
     body = {"since": {key: when.astimezone(UTC).isoformat() for key, when in sorted(since.items())}}
     data = json.dumps(body, indent=0).encode()
-    manifest = artifact_manifest(ARTIFACT_TYPE, _LAYER_TYPE, data)
+    manifest = artifact_manifest(ARTIFACT_TYPE, LAYER_TYPE, data)
     before = destination.head_manifest(TAG)
     if before is not None and before.digest == manifest.digest:
         return
@@ -72,11 +72,3 @@ def write(destination: Destination, since: Mapping[str, datetime]) -> None:
             blobs = destination.get_manifest(before.digest).blobs
             destination.delete_manifest(before.digest)
             destination.sweep({blob.digest for blob in blobs})
-
-
-def push(destination: Destination, text: str, tag: str) -> Digest:
-    """Pushes a manifest of ours that holds `text`, and gives its digest."""
-    data = text.encode()
-    manifest = artifact_manifest(ARTIFACT_TYPE, _LAYER_TYPE, data)
-    push_artifact(destination, manifest, data, tag)
-    return manifest.digest

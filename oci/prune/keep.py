@@ -172,8 +172,8 @@ class Keep(KeepOptions, frozen=True, kw_only=True):
 
     def to_dict(self) -> dict[str, Any]:
         """Returns all fields, as a plan has them."""
-        fields = msgspec.structs.asdict(self).items()
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in fields}
+        body: dict[str, Any] = msgspec.to_builtins(self)
+        return body
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> Keep:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -36,6 +36,9 @@ class UnwantedManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """First seen unwanted, as it is now: with these tags."""
     due: bool = True
     """Its grace period is over, and that of all in `after`."""
+
+    def __str__(self) -> str:
+        return f"{self.digest} ({', '.join(self.tags)})" if self.tags else str(self.digest)
 
 
 class UnwantedTag(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -128,12 +131,13 @@ class PrunePlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
                 raise InvalidDocument(f"prune plan version {body.get('version')!r}, expected {PLAN_VERSION}")
             plan = msgspec.convert(body, cls, strict=False)
             _ = plan.store  # raises for a text that names none
-            checked = {
-                "manifests": tuple(map(_checked, plan.manifests)),
-                "tags": tuple(map(_checked, plan.tags)),
-                "made": _time(plan.made),
-            }
-            return msgspec.structs.replace(plan, **checked)
+            for manifest in plan.manifests:
+                _check_names((manifest.digest, *manifest.after, *(blob for blob, _ in manifest.blobs)), manifest.tags)
+            for tag in plan.tags:
+                _check_names((tag.digest,), (tag.tag, *tag.others))
+            return msgspec.structs.replace(
+                plan, manifests=_in_utc(plan.manifests), tags=_in_utc(plan.tags), made=_time(plan.made)
+            )
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError, InvalidInput) as error:
             if isinstance(error, InvalidDocument):
                 raise
@@ -149,19 +153,16 @@ def bytes_freed(manifests: Collection[UnwantedManifest], gone: Collection[Digest
     )
 
 
-def _checked(entry: T) -> T:
+def _check_names(digests: Iterable[str], tags: Iterable[str]) -> None:
     """Checks the grammar of every name before it becomes part of a URL. Raises ValueError."""
-    digests: list[str] = [entry.digest]
-    if isinstance(entry, UnwantedManifest):
-        digests += [*entry.after, *(digest for digest, _ in entry.blobs)]
-        tags = entry.tags
-    else:
-        tags = (entry.tag, *entry.others)
     for digest in digests:
         parse_digest(digest)
     for tag in tags:
         parse_tag(tag)
-    return msgspec.structs.replace(entry, since=_time(entry.since))
+
+
+def _in_utc(entries: Iterable[T]) -> tuple[T, ...]:
+    return tuple(msgspec.structs.replace(entry, since=_time(entry.since)) for entry in entries)
 
 
 def _time(moment: datetime) -> datetime:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -16,7 +16,6 @@ from oci.errors import InvalidInput, Refused
 from oci.prune import grace as note
 from oci.prune.keep import Keep
 from oci.prune.plan import PrunePlan, UnwantedManifest, UnwantedTag
-from oci.prune.references import References, order
 from oci.prune.survey import Survey, SurveyedManifest, Surveyor
 from oci.reference import ArchiveName, StoreName, parse_any
 from oci.relocation.session import Session
@@ -63,7 +62,13 @@ def look(
 ) -> tuple[PrunePlan, Collection[str], Mapping[str, Digest | None]]:
     """As `make_prune_plan`, with all tags that were listed, and what those of them show that are kept: None for one
     that shows nothing. `extra` are manifests to look at even if no tag or list leads to them any more."""
-    _check(name, keep)
+    if isinstance(name, ArchiveName):
+        raise InvalidInput(f"{name}: nothing can be taken out of an archive", hint="write a new one")
+    if keep.is_empty and not keep.nothing:
+        raise InvalidInput(
+            "the policy is empty: everything would be deleted",
+            hint="say what to keep (--keep-tag, --keep-latest ...), or that it is nothing (--keep-nothing)",
+        )
     destination = session.destination(name)
     resolved = _resolved(session, destination, keep)
     surveyor = Surveyor(session, destination)
@@ -81,9 +86,18 @@ def look(
             f"the policy keeps nothing of what is in {name}",
             hint="correct it, or say on purpose that nothing is to be kept",
         )
-    _check_present(name, resolved, survey)
+    if missing := [key for key in resolved.required if key not in survey.tags and key not in survey.manifests]:
+        # A name that is misspelled keeps nothing, and what it was to keep would be deleted.
+        raise InvalidInput(
+            f"{len(missing)} of {len(resolved.required)} tags and digests that the policy names aren't in {name}, "
+            f"such as {missing[0]}",
+            hint="correct the names, or keep them by a pattern, which may match nothing; nothing was deleted",
+        )
     clock = _Clock(noted, grace, now or datetime.now(UTC))
-    manifests = _manifests(survey, unwanted, clock)
+    tags_of: dict[Digest, list[str]] = {}
+    for tag, shown in sorted(survey.tags.items()):
+        tags_of.setdefault(shown, []).append(tag)
+    manifests = _unwanted_manifests(survey, unwanted, tags_of, clock)
     empty = sorted(resolved.chosen((*survey.tags, *survey.dangling)) & set(survey.dangling))
     plan = PrunePlan(
         destination=str(name),
@@ -91,13 +105,18 @@ def look(
         grace=grace,
         made=clock.now,
         manifests=manifests,
-        tags=_tags(references, clock),
+        tags=_unwanted_tags(references, tags_of, clock),
         tags_seen=len(survey.tags),
         manifests_kept=len(survey.manifests) - len(unwanted),
         warnings=tuple(_warnings(resolved, survey)),
         unknown=tuple(_unknown(name, keep, empty, survey)) if any(manifest.due for manifest in manifests) else (),
     )
-    kept_tags = {tag: digest for tag, digest in survey.tags.items() if _may_move(tag, references)}
+    # Tags that keep something which isn't in their names: what the policy names, a signature, locations.
+    kept_tags = {
+        tag: digest
+        for tag, digest in survey.tags.items()
+        if tag in references.tags or (references.keeps_tag(tag) and not tagnames.is_keep_alive(tag))
+    }
     return plan, {*survey.tags, *survey.dangling, note.TAG}, {**kept_tags, **dict.fromkeys(empty)}
 
 
@@ -138,14 +157,68 @@ def _listed(bundle: DescribedBundle) -> Iterator[Digest]:
         yield from _listed(nested)
 
 
-def _check(name: StoreName, keep: Keep) -> None:
-    if isinstance(name, ArchiveName):
-        raise InvalidInput(f"{name}: nothing can be taken out of an archive", hint="write a new one")
-    if keep.is_empty and not keep.nothing:
-        raise InvalidInput(
-            "the policy is empty: everything would be deleted",
-            hint="say what to keep (--keep-tag, --keep-latest ...), or that it is nothing (--keep-nothing)",
-        )
+class References:
+    """Reads with `surveyor` whatever it takes to know what the kept things need. `tags` and `digests` are what is kept
+    for its own sake."""
+
+    def __init__(self, surveyor: Surveyor, tags: Iterable[str], digests: Iterable[Digest]) -> None:
+        self.survey = survey = surveyor.survey
+        self.tags = frozenset(tags)
+        self.needed: dict[Digest, str] = {}
+        """Every manifest that something kept needs, and what that is, in words."""
+        roots = {
+            **dict.fromkeys(digests, "the policy"),
+            **{survey.tags[tag]: f"tag {tag}" for tag in sorted(self.tags)},
+        }
+        before = -1
+        # Each round may find something that was unknown, and what that needs; manifests are finite.
+        while before != len(survey.manifests) + len(survey.absent):
+            self.needed = _needed(survey, roots)
+            before = len(survey.manifests) + len(survey.absent)
+            unwanted = self.unwanted
+            surveyor.read((*self.needed, *(below for digest in unwanted for below in survey.manifests[digest].lists)))
+            if unwanted:
+                surveyor.ask_referrers((*self.needed, *unwanted))
+                surveyor.read(referrer for referrers in survey.referrers.values() for referrer in referrers)
+        self._attached_to_needed = frozenset(map(tagnames.referrers, self.needed))
+
+    @property
+    def unwanted(self) -> list[Digest]:
+        return sorted(digest for digest in self.survey.manifests if digest not in self.needed)
+
+    def keeps_tag(self, tag: str) -> bool:
+        """By itself, or because it is attached to a digest that is needed."""
+        return tag in self.tags or tagnames.attached_to(tag) in self._attached_to_needed
+
+
+def _needed(survey: Survey, roots: Mapping[Digest, str]) -> dict[Digest, str]:
+    """All that the roots need, and why: what they list, what they refer to, what is attached to them."""
+    attachments = _attachments(survey)
+    needed: dict[Digest, str] = {}
+    pending = list(roots.items())
+    while pending:
+        digest, why = pending.pop()
+        if digest in needed:
+            continue
+        needed[digest] = why
+        manifest = survey.manifests.get(digest)
+        if manifest is not None:
+            pending.extend((below, why) for below in (*manifest.lists, *filter(None, (manifest.subject,))))
+        pending.extend((attachment, why) for attachment in attachments(digest))
+    return needed
+
+
+def _attachments(survey: Survey) -> Callable[[Digest], list[Digest]]:
+    """Finds what is attached to a digest by a tag's name or as a referrer, whether or not the digest itself is here."""
+    by_name: dict[str, list[Digest]] = {}
+    for tag, shown in survey.tags.items():
+        if name := tagnames.attached_to(tag):
+            by_name.setdefault(name, []).append(shown)
+    by_subject = {subject: list(referrers) for subject, referrers in survey.referrers.items()}
+    for manifest in survey.manifests.values():
+        if manifest.subject:
+            by_subject.setdefault(manifest.subject, []).append(manifest.digest)
+    return lambda subject: [*by_name.get(tagnames.referrers(subject), ()), *by_subject.get(subject, ())]
 
 
 def _check_readable(destination: Destination, references: References) -> None:
@@ -160,17 +233,6 @@ def _check_readable(destination: Destination, references: References) -> None:
                 operation="counting references",
                 hint="nothing is pruned before that is mended: copy it again with --repair",
             )
-
-
-def _check_present(name: StoreName, keep: Keep, survey: Survey) -> None:
-    """A name that is misspelled keeps nothing, and what it was to keep would be deleted."""
-    missing = [name for name in keep.required if name not in survey.tags and name not in survey.manifests]
-    if missing:
-        raise InvalidInput(
-            f"{len(missing)} of {len(keep.required)} tags and digests that the policy names aren't in {name}, "
-            f"such as {missing[0]}",
-            hint="correct the names, or keep them by a pattern, which may match nothing; nothing was deleted",
-        )
 
 
 class _Clock:
@@ -194,23 +256,24 @@ def _keys(digest: Digest, tags: Iterable[str]) -> list[str]:
     return [digest, *(note.tag_key(tag, digest) for tag in tags)]
 
 
-def _manifests(survey: Survey, unwanted: Collection[Digest], clock: _Clock) -> tuple[UnwantedManifest, ...]:
-    tags = _tags_by_digest(survey)
+def _unwanted_manifests(
+    survey: Survey, unwanted: Collection[Digest], tags_of: Mapping[Digest, list[str]], clock: _Clock
+) -> tuple[UnwantedManifest, ...]:
     going = set(unwanted)
     used = {
         blob.digest for digest, manifest in survey.manifests.items() if digest not in going for blob in manifest.blobs
     }
     planned: dict[Digest, UnwantedManifest] = {}
-    for digest, after in order(survey, unwanted).items():
-        manifest = survey.manifests[digest]
-        since = clock.since(_keys(digest, tags.get(digest, ())))
+    for digest, after in _order(survey, unwanted).items():
+        manifest, tags = survey.manifests[digest], tags_of.get(digest, [])
+        since = clock.since(_keys(digest, tags))
         freed = (blob for blob in manifest.blobs if blob.distributable and not blob.urls and blob.digest not in used)
         planned[digest] = UnwantedManifest(
             digest=digest,
-            kind=_kind(manifest, tags.get(digest, ())),
+            kind=_kind(manifest, tags),
             size=manifest.size,
             blobs=tuple((blob.digest, blob.size) for blob in freed),
-            tags=tuple(tags.get(digest, ())),
+            tags=tuple(tags),
             after=after,
             since=since,
             due=clock.is_due(since) and all(planned[digest_before].due for digest_before in after),
@@ -218,11 +281,32 @@ def _manifests(survey: Survey, unwanted: Collection[Digest], clock: _Clock) -> t
     return tuple(planned.values())
 
 
-def _tags_by_digest(survey: Survey) -> dict[Digest, list[str]]:
-    tags: dict[Digest, list[str]] = {}
-    for tag, shown in sorted(survey.tags.items()):
-        tags.setdefault(shown, []).append(tag)
-    return tags
+def _order(survey: Survey, digests: Collection[Digest]) -> dict[Digest, tuple[Digest, ...]]:
+    """Returns the given manifests, each after those of them that list it or that it is attached to, which come with it.
+
+    Whatever is interrupted between two of them leaves no manifest that lacks something it lists. Lists can't run in
+    circles, for they are made of digests; names of tags can, and a circle of attachments is cut open.
+    """
+    listed: dict[Digest, set[Digest]] = {digest: set() for digest in digests}
+    attached: dict[Digest, set[Digest]] = {digest: set() for digest in digests}
+    attachments = _attachments(survey)
+    for digest in digests:
+        for below in survey.manifests[digest].lists:
+            if below in listed:
+                listed[below].add(digest)
+        for attachment in attachments(digest):
+            if attachment in attached and attachment != digest:
+                attached[attachment].add(digest)
+    ordered: dict[Digest, tuple[Digest, ...]] = {}
+    pending = sorted(digests)
+    while pending:
+        free = [unplaced for unplaced in pending if not (listed[unplaced] | attached[unplaced]) - ordered.keys()]
+        free = free or [unplaced for unplaced in pending if not listed[unplaced] - ordered.keys()][:1]
+        ordered.update(
+            {unplaced: tuple(sorted(listed[unplaced] | (attached[unplaced] & ordered.keys()))) for unplaced in free}
+        )
+        pending = [unplaced for unplaced in pending if unplaced not in ordered]
+    return ordered
 
 
 def _kind(manifest: SurveyedManifest, tags: Iterable[str]) -> str:
@@ -234,9 +318,10 @@ def _kind(manifest: SurveyedManifest, tags: Iterable[str]) -> str:
     return "image" if is_image else "artifact"
 
 
-def _tags(references: References, clock: _Clock) -> tuple[UnwantedTag, ...]:
+def _unwanted_tags(
+    references: References, tags_of: Mapping[Digest, list[str]], clock: _Clock
+) -> tuple[UnwantedTag, ...]:
     unwanted = []
-    by_digest = _tags_by_digest(references.survey)
     for tag, digest in sorted(references.survey.tags.items()):
         if digest in references.needed and not references.keeps_tag(tag):
             since = clock.since([note.tag_key(tag, digest)])
@@ -245,7 +330,7 @@ def _tags(references: References, clock: _Clock) -> tuple[UnwantedTag, ...]:
                     tag=tag,
                     digest=digest,
                     because=references.needed[digest],
-                    others=tuple(other for other in by_digest[digest] if references.keeps_tag(other)),
+                    others=tuple(other for other in tags_of[digest] if references.keeps_tag(other)),
                     since=since,
                     due=clock.is_due(since),
                 )
@@ -260,11 +345,6 @@ def _warnings(keep: Keep, survey: Survey) -> Iterator[str]:
             yield f"{len(missing)} of {len(named)} {noun} that the policy keeps aren't there, such as {missing[0]}"
     for tag in sorted(survey.dangling):
         yield f"the tag {tag} is listed and shows nothing"
-
-
-def _may_move(tag: str, references: References) -> bool:
-    """Says whether a tag keeps something that isn't in its name: what the policy names, a signature, locations."""
-    return tag in references.tags or (references.keeps_tag(tag) and not tagnames.is_keep_alive(tag))
 
 
 def _unknown(name: StoreName, keep: Keep, empty: Collection[str], survey: Survey) -> Iterator[str]:

@@ -1,21 +1,26 @@
-"""One tag taken away, and nothing else with it."""
+"""One tag taken away, and nothing else with it; and whether a store can delete, and take a tag away alone."""
 
 from __future__ import annotations
+
+import secrets
+from contextlib import suppress
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from oci.bundle.tagnames import list_tags, resolve_tag
-from oci.digest import Digest
-from oci.errors import InvalidInput, Refused
-from oci.prune.execute import check_untags
+from oci.bundle.tagnames import KEEP_ALIVE_SUFFIX, list_tags, resolve_tag
+from oci.digest import Digest, digest_of
+from oci.errors import InvalidInput, NotFound, Refused, StoreError
+from oci.manifest import artifact_manifest
+from oci.prune import grace
 from oci.prune.keep import Keep
 from oci.prune.planner import make_prune_plan
 from oci.prune.survey import Surveyor
-from oci.reference import ArchiveName, Reference, StoreName
+from oci.reference import ArchiveName, Reference
 from oci.relocation.session import Session
-from oci.store import Destination
+from oci.store import Destination, push_artifact
 
+_UNSUPPORTED = frozenset({400, 405, 501})
 ALONE, WITH_MANIFEST = "tag", "manifest"
 
 
@@ -60,42 +65,84 @@ def untag(session: Session, reference: Reference) -> Untag:
         _check_still(store, plan)
         store.delete_tag(plan.tag)
         return replace(plan, deleted=ALONE)
+    alone = f"the registry can't take a tag away alone ({reason}), and to delete {plan.digest}"
+    advice = "`transship prune` deletes what nothing needs any more"
     if plan.others:
-        raise _refused(plan, reason, f"would delete {', '.join(plan.others)} as well")
-    needed_by = _needed_by(session, reference.repository, plan)
+        raise _refused(plan, f"{alone} would delete {', '.join(plan.others)} as well", advice)
+    tags = tuple(tag for tag in Surveyor(session, store).listed() if tag != plan.tag)
+    look = make_prune_plan(session, store.name, Keep(tags=tags, optional=tags, nothing=not tags))
+    needed_by = next((tag.because for tag in look.tags if tag.tag == plan.tag), "")  # though the tag is gone
     if needed_by:
-        raise _refused(plan, reason, f"isn't possible either: {needed_by}")
+        raise _refused(plan, f"{alone} isn't possible either: {needed_by}", advice)
     _check_still(store, plan)
     store.delete_manifest(plan.digest)
     return replace(plan, deleted=WITH_MANIFEST)
 
 
-def _needed_by(session: Session, name: StoreName, plan: Untag) -> str:
-    """Says what needs the manifest though the tag is gone; empty when nothing does."""
-    tags = tuple(tag for tag in Surveyor(session, session.destination(name)).listed() if tag != plan.tag)
-    look = make_prune_plan(session, name, Keep(tags=tags, optional=tags, nothing=not tags))
-    return next((tag.because for tag in look.tags if tag.tag == plan.tag), "")
-
-
 def _check_still(store: Destination, plan: Untag) -> None:
     shown = store.head_manifest(plan.tag)
     if shown is None or shown.digest != plan.digest:
-        raise Refused(
-            f"it shows {shown.digest if shown else 'nothing'} now",
-            side="destination",
-            store=plan.repository,
-            subject=plan.tag,
-            operation="deleting the tag",
-            hint="nothing was deleted; look at it again",
-        )
+        raise _refused(plan, f"it shows {shown.digest if shown else 'nothing'} now", "look at it again")
 
 
-def _refused(plan: Untag, reason: str, but: str) -> Refused:
+def _refused(plan: Untag, problem: str, advice: str) -> Refused:
     return Refused(
-        f"the registry can't take a tag away alone ({reason}), and to delete {plan.digest} {but}",
+        problem,
         side="destination",
         store=plan.repository,
         subject=plan.tag,
         operation="deleting the tag",
-        hint="nothing was deleted; `transship prune` deletes what nothing needs any more",
+        hint=f"nothing was deleted; {advice}",
     )
+
+
+def check_deletes(destination: Destination) -> None:
+    """Asks the store to delete a manifest that never existed: a registry that deletes answers that there is none.
+
+    Raises Refused where deletions are switched off, and Denied or Unauthorized for an identity that may not delete.
+    """
+    try:
+        destination.delete_manifest(digest_of(secrets.token_bytes(32)))
+    except NotFound:
+        return
+    except StoreError as error:
+        if error.status not in _UNSUPPORTED and error.code != "UNSUPPORTED":
+            raise
+        raise Refused(
+            f"this registry doesn't delete: {error.message}",
+            side=error.side,
+            store=error.store,
+            operation="pruning",
+            status=error.status,
+            code=error.code,
+            hint="nothing was deleted; switch deletions on (docker-registry: REGISTRY_STORAGE_DELETE_ENABLED=true)",
+        ) from error
+
+
+def check_untags(destination: Destination) -> str:
+    """Says why the store can't take a tag away alone; empty when it can. Tried with a manifest and a tag that are made
+    for it, never with one in use: some registries delete the manifest, and all its tags, with the tag.
+
+    What is made is deleted again, as far as the store lets it be.
+    """
+    if not destination.name.registry:  # a layout folder names a manifest in one file, and nothing else does
+        return ""
+    tag = f"transship-probe-{secrets.token_hex(8)}{KEEP_ALIVE_SUFFIX}"
+    data = secrets.token_hex(16).encode()
+    probe = artifact_manifest(grace.ARTIFACT_TYPE, grace.LAYER_TYPE, data)
+    try:
+        push_artifact(destination, probe, data, tag)
+    except StoreError as error:
+        return f"whether it can be done couldn't be tried with a manifest made for it: {error.message}"
+    try:
+        destination.delete_tag(tag)
+        if destination.head_manifest(tag) is not None:
+            return "the registry says that it has deleted a tag, and the tag is there still"
+        if destination.head_manifest(probe.digest) is None:
+            return "the registry deletes the manifest together with its tag"
+    except StoreError as error:
+        return error.message  # without the hint: to delete the manifest instead is just what must not happen here
+    finally:
+        with suppress(StoreError):
+            destination.delete_manifest(probe.digest)
+    return ""

@@ -25,8 +25,6 @@ import re2
 from semantic_version import Version
 
 _VERSION = re.compile(r"v?(\d{1,18})\.(\d{1,18})(?:\.(\d{1,18}))?(?:-([0-9A-Za-z.-]+))?(?:_([0-9A-Za-z._-]+))?")
-
-
 _COUNTED = re.compile(r"(?:(?P<rest>.+)-)?(?:r|rev|build)\.?(?P<counter>\d{1,9})")
 _BUILD = re.compile(r"(?:(?:r|rev|build)[._]?)?(\d{1,9})")
 
@@ -67,12 +65,6 @@ def read_version(tag: str, variants: Sequence[str] = ()) -> TagVersion | None:
     except ValueError:
         return None
     return TagVersion(version=version, counter=counter or int(counted[1] if counted else 0), variant=variant)
-
-
-def version_of(tag: str) -> Version | None:
-    """The version alone, see `read_version`."""
-    version = read_version(tag)
-    return version.version if version else None
 
 
 def _counted(text: str) -> tuple[str, int]:
@@ -128,9 +120,6 @@ class Comparator(msgspec.Struct, frozen=True):
             return compare(version, self.version)
         return compare((version.precedence_key, counter), (self.version.precedence_key, self.counter))
 
-    def names_prerelease_of(self, version: Version) -> bool:
-        return bool(self.version.prerelease) and self.version.truncate() == version.truncate()
-
 
 class Range(msgspec.Struct, frozen=True):
     """`alternatives`, one of which has to hold; each with all its comparators."""
@@ -139,15 +128,18 @@ class Range(msgspec.Struct, frozen=True):
 
     def holds(self, version: Version, counter: int = 0, *, prereleases: bool = False) -> bool:
         """Counts, with `prereleases`, a prerelease that the range doesn't name as the version that it comes before."""
-        return any(_hold(comparators, version, counter, prereleases=prereleases) for comparators in self.alternatives)
-
-
-def _hold(comparators: tuple[Comparator, ...], version: Version, counter: int, *, prereleases: bool) -> bool:
-    if version.prerelease and not any(comparator.names_prerelease_of(version) for comparator in comparators):
-        if not prereleases:
-            return False
-        version = version.truncate()
-    return all(comparator.holds(version, counter) for comparator in comparators)
+        release = version.truncate() if version.prerelease else version
+        for comparators in self.alternatives:
+            compared = version
+            if version.prerelease and not any(
+                each.version.prerelease and each.version.truncate() == release for each in comparators
+            ):
+                if not prereleases:
+                    continue
+                compared = release
+            if all(comparator.holds(compared, counter) for comparator in comparators):
+                return True
+        return False
 
 
 @lru_cache(maxsize=1000)

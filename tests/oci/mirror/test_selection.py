@@ -12,7 +12,7 @@ from oci.mirror.policy import TagRule
 from oci.mirror.reader import make
 from oci.mirror.selection import explain, named, select
 from oci.prune.keep import Keep
-from oci.prune.versions import in_ranges, read_version, version_of
+from oci.prune.versions import in_ranges, read_version
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 
@@ -99,7 +99,8 @@ def test_a_pattern_matches_from_end_to_end() -> None:
     ],
 )
 def test_which_tags_are_versions(tag: str, version: str) -> None:
-    assert str(version_of(tag) or "") == version
+    read = read_version(tag)
+    assert str(read.version if read else "") == version
 
 
 @pytest.mark.parametrize(
@@ -258,11 +259,11 @@ def test_selected_tags_are_some_of_the_given_in_their_order(tags: list[str], lat
 def test_no_tag_that_is_left_out_is_newer_than_one_of_the_latest(tags: list[str], count: int) -> None:
     found = taken(tags, {"latest": count})
 
-    newest = [version for tag in found if (version := version_of(tag))]
+    newest = [read.version for tag in found if (read := read_version(tag))]
     left = [
-        version
+        read.version
         for tag in tags
-        if tag not in found and (version := version_of(tag)) and in_ranges(version, [], prereleases=False)
+        if tag not in found and (read := read_version(tag)) and in_ranges(read.version, [], prereleases=False)
     ]
     assert not newest or all(one <= min(newest) for one in left)
 
