@@ -1,22 +1,22 @@
-"""One YAML document out of hostile bytes: the composer that readers of locks and of mirrors.yaml specialize; and a
+"""YAML out of hostile bytes: plain values for locks, values with the line they stand on for `mirrors.yaml`; and a
 document out of values. Importing PyYAML takes a seventh of the start of a copy: `document` does it when it has to.
 
-It works on the parser's events, which come before any object that could blow up. It refuses tags, deep nesting, a
-second document, an alias without an anchor, and a key that comes twice.
+The composer works on the parser's events, which come before any object that could blow up. It refuses tags, deep
+nesting, a second document, an alias without an anchor, and a key that comes twice.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Generic, TypeVar
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any, TypeAlias
 
 import yaml
 
-from oci.documents.yamltext import NonText, meaning, needs_quotes, shown, sort_key
+from oci.documents.document import NonText, meaning, needs_quotes, shown, sort_key
 from oci.errors import InvalidDocument
-
-T = TypeVar("T")
 
 DEPTH_LIMIT = 32
 VALUE_LIMIT = 1_000_000
@@ -25,143 +25,76 @@ VALUE_LIMIT = 1_000_000
 ALIAS_LIMIT = 1_000
 """Aliases (`*name`) a lock may use; the tools that write locks use none."""
 
+FILE_LIMIT = 4 << 20
+FILE_VALUE_LIMIT = 200_000
+"""Bytes that a file with lines may have, and values once every alias stands for what it means: some 10,000 mirrors."""
+
+Path: TypeAlias = tuple[str | int, ...]
+
 _LOADER: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 _DUMPER: Any = getattr(yaml, "CDumper", yaml.Dumper)
 _LINE_WIDTH = 80
 _MERGE = "<<"
 _ESCAPED = "\x85\u2028\u2029\ufeff"
 _PLAIN_TAGS = (None, "!", *(f"tag:yaml.org,2002:{kind}" for kind in ("str", "map", "seq")))
+_CONSTANTS = {"null": None, "true": True, "false": False}
+_EXTENSION = re.compile(r"x-[A-Za-z0-9_-]+")
+"""A registry's host may begin with `x-` as well, but has a dot or a colon in it."""
 
 
-class Composer(ABC, Generic[T]):
-    """Makes a T of each value. A subclass says what a scalar, a list and a mapping become, and which keys it takes."""
+class Composer:
+    """Makes plain values of one document. A lock has no merge keys, and few aliases or none."""
 
     def __init__(self, where: str) -> None:
         self.where = where
         self._events: Iterator[Any] = iter(())
-        self._anchors: dict[str, T] = {}
+        self._anchors: dict[str, Any] = {}
+        self._aliases = 0
+        self._values = 0
 
-    def compose(self, data: str | bytes, size_limit: int) -> T | None:
+    def compose(self, data: str | bytes, size_limit: int) -> Any:
         """Returns the value of the document, None when there is no document. Raises InvalidDocument, which names the
         place."""
         if len(data) > size_limit:
             raise InvalidDocument(f"{self.where}: more than {size_limit} bytes")
         self._events = yaml.parse(data, Loader=_LOADER)
         try:
-            return self._document()
+            next(self._events)
+            if isinstance(next(self._events), yaml.StreamEndEvent):
+                return None
+            value = self.value(next(self._events), 0)
+            next(self._events)
+            after = next(self._events)
         except (yaml.YAMLError, UnicodeError) as error:
             mark = getattr(error, "problem_mark", None)
             place = self.place(mark.line + 1) if mark else self.where
             problem = getattr(error, "problem", None) or getattr(error, "reason", "")
             raise InvalidDocument(f"{place}: not YAML: {problem}") from error
+        if not isinstance(after, yaml.StreamEndEvent):
+            raise self.error(after, "a second document; expected one")
+        return value
 
     def place(self, line: int) -> str:
         """How an error names a line, which is counted from 1."""
-        return f"{self.where}:{line}"
+        return f"{self.where}: line {line}"
 
     def error(self, event: Any, problem: str) -> InvalidDocument:
-        return InvalidDocument(f"{self.place(line_of(event))}: {problem}")
+        return InvalidDocument(f"{self.place(_line_of(event))}: {problem}")
 
     def count(self, event: Any) -> None:
         """Is called for each value that isn't an alias, before the value is read."""
-
-    @abstractmethod
-    def scalar(self, event: Any) -> T: ...
-
-    @abstractmethod
-    def sequence(self, event: Any, items: list[T]) -> T: ...
-
-    @abstractmethod
-    def mapping(self, event: Any, pairs: list[tuple[str, int, T]]) -> T:
-        """`pairs` are keys with their lines and values."""
-
-    def key(self, event: Any, depth: int) -> str:
-        del depth
-        if not isinstance(event, yaml.ScalarEvent):
-            raise self.error(event, "expected a key that is text")
-        return str(event.value)
-
-    def alias(self, event: Any) -> T:
-        if event.anchor not in self._anchors:
-            raise self.error(event, f"the alias {event.anchor[:60]!r} stands for nothing")
-        return self._anchors[event.anchor]
-
-    def value(self, event: Any, depth: int) -> T:
-        if isinstance(event, yaml.AliasEvent):
-            return self.alias(event)
-        self.count(event)
-        if event.tag not in _PLAIN_TAGS:
-            raise self.error(event, f"tag {event.tag[:60]!r}; tags aren't read")
-        if depth > DEPTH_LIMIT:
-            raise self.error(event, f"nested more than {DEPTH_LIMIT} deep")
-        if isinstance(event, yaml.ScalarEvent):
-            node = self.scalar(event)
-        elif isinstance(event, yaml.SequenceStartEvent):
-            node = self.sequence(event, [self.value(item, depth + 1) for item in self._until(yaml.SequenceEndEvent)])
-        else:
-            node = self.mapping(event, self._pairs(depth + 1))
-        if event.anchor:
-            self._anchors[event.anchor] = node
-        return node
-
-    def _document(self) -> T | None:
-        next(self._events)
-        if isinstance(next(self._events), yaml.StreamEndEvent):
-            return None
-        node = self.value(next(self._events), 0)
-        next(self._events)
-        after = next(self._events)
-        if not isinstance(after, yaml.StreamEndEvent):
-            raise self.error(after, "a second document; expected one")
-        return node
-
-    def _pairs(self, depth: int) -> list[tuple[str, int, T]]:
-        pairs: list[tuple[str, int, T]] = []
-        keys: set[str] = set()
-        for event in self._until(yaml.MappingEndEvent):
-            key = self.key(event, depth)
-            if key in keys:
-                raise self.error(event, f"the key {key[:60]!r} comes twice")
-            keys.add(key)
-            pairs.append((key, line_of(event), self.value(next(self._events), depth)))
-        return pairs
-
-    def _until(self, end: type[Any]) -> Iterator[Any]:
-        while not isinstance(event := next(self._events), end):
-            yield event
-
-
-def line_of(event: Any) -> int:
-    line: int = event.start_mark.line
-    return line + 1
-
-
-class Values(Composer[Any]):
-    """Makes plain values. A lock has no merge keys, and few aliases or none."""
-
-    def __init__(self, where: str) -> None:
-        super().__init__(where)
-        self._aliases = 0
-        self._values = 0
-
-    def place(self, line: int) -> str:
-        return f"{self.where}: line {line}"
-
-    def count(self, event: Any) -> None:
         self._values += 1
         if self._values > VALUE_LIMIT:
             raise self.error(event, f"more than {VALUE_LIMIT} values")
 
-    def scalar(self, event: Any) -> Any:
-        return _scalar(event)
-
-    def sequence(self, event: Any, items: list[Any]) -> Any:
-        del event
-        return items
-
-    def mapping(self, event: Any, pairs: list[tuple[str, int, Any]]) -> Any:
-        del event
-        return {key: value for key, _, value in pairs}
+    def make(self, event: Any, content: Any) -> Any:
+        """Makes a value of the items of a list, of a mapping's keys with their lines and values, or of a scalar."""
+        if isinstance(event, yaml.MappingStartEvent):
+            return {key: value for key, _, value in content}
+        if not isinstance(event, yaml.ScalarEvent):
+            return content
+        means = _meaning(event)
+        return event.value if means == "text" else _CONSTANTS.get(means, NonText(event.value, means))
 
     def key(self, event: Any, depth: int) -> str:
         key = self.value(event, depth)
@@ -175,32 +108,202 @@ class Values(Composer[Any]):
         self._aliases += 1
         if self._aliases > ALIAS_LIMIT:
             raise self.error(event, f"more than {ALIAS_LIMIT} aliases")
-        return super().alias(event)
+        return self.anchored(event)
+
+    def anchored(self, event: Any) -> Any:
+        if event.anchor not in self._anchors:
+            raise self.error(event, f"the alias {event.anchor[:60]!r} stands for nothing")
+        return self._anchors[event.anchor]
+
+    def value(self, event: Any, depth: int) -> Any:
+        if isinstance(event, yaml.AliasEvent):
+            return self.alias(event)
+        self.count(event)
+        if event.tag not in _PLAIN_TAGS:
+            raise self.error(event, f"tag {event.tag[:60]!r}; tags aren't read")
+        if depth > DEPTH_LIMIT:
+            raise self.error(event, f"nested more than {DEPTH_LIMIT} deep")
+        content: Any = None
+        if isinstance(event, yaml.SequenceStartEvent):
+            content = [self.value(item, depth + 1) for item in self._until(yaml.SequenceEndEvent)]
+        elif isinstance(event, yaml.MappingStartEvent):
+            content = self._pairs(depth + 1)
+        value = self.make(event, content)
+        if event.anchor:
+            self._anchors[event.anchor] = value
+        return value
+
+    def _pairs(self, depth: int) -> list[tuple[str, int, Any]]:
+        pairs: list[tuple[str, int, Any]] = []
+        keys: set[str] = set()
+        for event in self._until(yaml.MappingEndEvent):
+            key = self.key(event, depth)
+            if key in keys:
+                raise self.error(event, f"the key {key[:60]!r} comes twice")
+            keys.add(key)
+            pairs.append((key, _line_of(event), self.value(next(self._events), depth)))
+        return pairs
+
+    def _until(self, end: type[Any]) -> Iterator[Any]:
+        while not isinstance(event := next(self._events), end):
+            yield event
 
 
-def _scalar(event: Any) -> Any:
+def _line_of(event: Any) -> int:
+    line: int = event.start_mark.line
+    return line + 1
+
+
+def _meaning(event: Any) -> str:
     # `implicit[0]` is set for a scalar that is plain and untagged: only there a word can mean something but itself.
-    means = meaning(event.value) if event.implicit[0] else "text"
-    if means == "text":
-        return event.value
-    return {"null": None, "true": True, "false": False}.get(means, NonText(event.value, means))
+    return meaning(event.value) if event.implicit[0] else "text"
+
+
+# With lines.
+
+
+@dataclass(slots=True)
+class _Node:
+    """A value as it was written: `value` is a scalar, a list of nodes, or a list of (key, line, node); `line` that of
+    its beginning."""
+
+    line: int
+    value: Any
+    is_mapping: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """`value` is what the file means; `lines` has the line of each path in it, `(mirrors, 2, name)`."""
+
+    where: str
+    value: Any
+    lines: dict[Path, int] = field(default_factory=dict)
+
+    def at(self, path: Path) -> str:
+        """`mirrors.yaml:12`, the line of the path or of the nearest that the file has above it."""
+        for length in range(len(path), -1, -1):
+            line = self.lines.get(path[:length])
+            if line is not None:
+                return f"{self.where}:{line}"
+        return self.where
+
+
+def read_located(data: bytes, where: str, *, names: Collection[Path] = ()) -> Located:
+    """Reads a file whose anchors, aliases and merge keys (`<<`) are followed, and whose keys `x-...` are left out
+    wherever they stand. `names` are the paths of mappings whose keys are names, so that none of them is left out; `*`
+    stands for any key. Raises InvalidDocument, naming `where` and the line."""
+    node = _Nodes(where).compose(data, FILE_LIMIT)
+    if node is None:
+        return Located(where, None)
+    plain = _Plain(where, names)
+    return Located(where, plain.of(node, (), 0), plain.lines)
+
+
+class _Nodes(Composer):
+    """Makes nodes with their lines; an alias is a reference to the node that it stands for."""
+
+    def place(self, line: int) -> str:
+        return f"{self.where}:{line}"
+
+    def count(self, event: Any) -> None:
+        """`_Plain` counts, when aliases are followed."""
+
+    def make(self, event: Any, content: Any) -> _Node:
+        if isinstance(event, yaml.ScalarEvent):
+            return _Node(_line_of(event), _number_or_word(event))
+        return _Node(_line_of(event), content, isinstance(event, yaml.MappingStartEvent))
+
+    def key(self, event: Any, depth: int) -> str:
+        del depth
+        if not isinstance(event, yaml.ScalarEvent):
+            raise self.error(event, "expected a key that is text")
+        return str(event.value)
+
+    def alias(self, event: Any) -> Any:
+        return self.anchored(event)
+
+
+def _number_or_word(event: Any) -> Any:
+    """Text where the word isn't plain; else what YAML takes it for. A date stays text."""
+    text, means = event.value, _meaning(event)
+    if means != "number":
+        return _CONSTANTS.get(means, text)
+    digits = text.replace("_", "")
+    try:
+        return int(digits) if re.fullmatch(r"[-+]?[0-9]+", digits) else float(digits)
+    except ValueError:
+        return digits
+
+
+class _Plain:
+    """Plain values out of nodes. Here an alias is followed, so here the values are counted."""
+
+    def __init__(self, where: str, names: Collection[Path]) -> None:
+        self.lines: dict[Path, int] = {}
+        self._where = where
+        self._names = names
+        self._values = 0
+
+    def of(self, node: _Node, path: Path, depth: int) -> Any:
+        self._values += 1
+        if self._values > FILE_VALUE_LIMIT:
+            raise self._error(node.line, f"more than {FILE_VALUE_LIMIT} values once aliases are followed")
+        self._check_depth(node, depth)
+        self.lines.setdefault(path, node.line)
+        if node.is_mapping:
+            return self._mapping(node, path, depth + 1)
+        if isinstance(node.value, list):
+            return [self.of(item, (*path, number), depth + 1) for number, item in enumerate(node.value)]
+        return node.value
+
+    def _mapping(self, node: _Node, path: Path, depth: int) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        has_names = any(
+            len(names) == len(path) and all(part in ("*", step) for part, step in zip(names, path, strict=True))
+            for names in self._names
+        )
+        for key, line, child in self._entries(node, depth):
+            if key in values or (_EXTENSION.fullmatch(key) and not has_names):
+                continue
+            self.lines[(*path, key)] = line
+            values[key] = self.of(child, (*path, key), depth)
+        return values
+
+    def _entries(self, node: _Node, depth: int) -> Iterator[tuple[str, int, _Node]]:
+        """Own keys first, then those that are merged in: of two with one name the first counts."""
+        self._check_depth(node, depth)
+        yield from (entry for entry in node.value if entry[0] != _MERGE)
+        for key, line, child in node.value:
+            if key != _MERGE:
+                continue
+            for source in child.value if isinstance(child.value, list) and not child.is_mapping else [child]:
+                self._values += 1
+                if not source.is_mapping or self._values > FILE_VALUE_LIMIT:
+                    raise self._error(line, "expected a mapping, or a list of them, behind <<")
+                yield from self._entries(source, depth + 1)
+
+    def _check_depth(self, node: _Node, depth: int) -> None:
+        if depth > DEPTH_LIMIT:
+            raise self._error(node.line, f"nested more than {DEPTH_LIMIT} deep once aliases are followed")
+
+    def _error(self, line: int, problem: str) -> InvalidDocument:
+        return InvalidDocument(f"{self._where}:{line}: {problem}")
+
+
+# Writing.
 
 
 def emitted(value: Mapping[str, Any]) -> str:
     """Returns the document of mappings, sequences, text, booleans and None."""
-    text: str = yaml.emit(
-        _document(value), Dumper=_DUMPER, allow_unicode=True, width=_LINE_WIDTH, indent=2, line_break="\n"
+    events = chain(
+        (yaml.StreamStartEvent(), yaml.DocumentStartEvent(explicit=False)),
+        _events(value),
+        (yaml.DocumentEndEvent(explicit=False), yaml.StreamEndEvent()),
     )
+    text: str = yaml.emit(events, Dumper=_DUMPER, allow_unicode=True, width=_LINE_WIDTH, indent=2, line_break="\n")
     # The library marks the end of the document when some text inside kept its trailing line breaks; imgpkg doesn't.
     return "---\n" + (text[: -len("...\n")] if text.endswith("\n...\n") else text)
-
-
-def _document(value: Any) -> Iterator[yaml.Event]:
-    yield yaml.StreamStartEvent()
-    yield yaml.DocumentStartEvent(explicit=False)
-    yield from _events(value)
-    yield yaml.DocumentEndEvent(explicit=False)
-    yield yaml.StreamEndEvent()
 
 
 def _events(value: Any) -> Iterator[yaml.Event]:

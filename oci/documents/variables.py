@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from oci.documents.yaml_lines import Path
+from oci.documents.composer import Path
 
 CONSENT = "TRANSSHIP_MIRRORS_MAY"
 """The variable with which a machine lets mirrors decide more: `aws,environment,insecure,paths,proxy,verify_tls`."""

@@ -14,9 +14,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from oci.documents import yaml_lines
+from oci.documents.composer import FILE_LIMIT, Located, Path, read_located
 from oci.documents.variables import Unusable, expanded
-from oci.documents.yaml_lines import Located, Path
 from oci.errors import (
     InvalidConfig,
     InvalidDocument,
@@ -53,7 +52,7 @@ def read_config(path: str, environment: Mapping[str, str] | None = None) -> Mirr
     data = read_named(
         path,
         "reading the mirrors",
-        limit=yaml_lines.SIZE_LIMIT,
+        limit=FILE_LIMIT,
         hint="name a file of mirrors: `transship init` writes one",
     )
     return parse_config(data, path, os.environ if environment is None else environment).with_(from_file=True)
@@ -62,7 +61,7 @@ def read_config(path: str, environment: Mapping[str, str] | None = None) -> Mirr
 def parse_config(data: bytes, where: str, environment: Mapping[str, str] | None = None) -> MirrorsConfig:
     """Read the configuration in `data`. Raises InvalidConfig."""
     try:
-        return _parsed(yaml_lines.read(data, where, names=_NAMES), environment or {})
+        return _parsed(read_located(data, where, names=_NAMES), environment or {})
     except InvalidDocument as error:
         raise InvalidConfig(error.message, hint=error.hint) from error
 

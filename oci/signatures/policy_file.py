@@ -24,7 +24,7 @@ from msgspec import Struct
 
 from oci.descriptor import parse_json
 from oci.digest import parse_digest
-from oci.documents import yaml_lines
+from oci.documents.composer import read_located
 from oci.errors import InvalidConfig, InvalidDocument, InvalidInput
 from oci.output import read_named
 from oci.signatures.artifacts import WRITE_ONE
@@ -114,7 +114,7 @@ def _read(path: str, data: bytes, changed: int) -> SignaturePolicy:
     try:
         if path.endswith(".json"):
             return _containers(path, parse_json(data, once=True))
-        return _ours(path, yaml_lines.read(data, path).value)
+        return _ours(path, read_located(data, path).value)
     except InvalidInput as error:
         text = error.message if error.message.startswith(path) else f"{path}: {error.message}"
         kind = InvalidConfig if isinstance(error, InvalidDocument) else type(error)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oci.documents.composer import ALIAS_LIMIT, VALUE_LIMIT, Values
+from oci.documents.composer import ALIAS_LIMIT, VALUE_LIMIT, Composer
 from oci.documents.document import SIZE_LIMIT, parse, render
 from oci.errors import InvalidDocument
 
@@ -199,7 +199,7 @@ _PLAIN_PIECES = st.sampled_from(
 def test_a_plain_document_is_read_as_by_the_parser_of_all_yaml(text: str) -> None:
     """What is read without PyYAML means the same there; whatever PyYAML refuses isn't plain."""
     try:
-        expected = Values("w").compose(text, SIZE_LIMIT)
+        expected = Composer("w").compose(text, SIZE_LIMIT)
     except InvalidDocument:
         with pytest.raises(InvalidDocument):
             parse(text, "w")
