@@ -98,7 +98,7 @@ class Composer:
 
     def key(self, event: Any, depth: int) -> str:
         key = self.value(event, depth)
-        if key == _MERGE and event.implicit[0]:
+        if key == _MERGE and (isinstance(event, yaml.AliasEvent) or event.implicit[0]):
             raise self.error(event, "a merge key; merging isn't done")
         if not isinstance(key, str):
             raise self.error(event, f"expected a key that is text, got {shown(key)}")

@@ -129,6 +129,7 @@ def test_any_input_is_read_or_refused(data: bytes | str) -> None:
         ("? [a]\n: b\n", "w: line 1: expected a key that is text, got a list"),
         ("1: b\n", "w: line 1: expected a key that is text, got the number 1"),
         ("a: &x {b: c}\n<<: *x\n", "w: line 2: a merge key; merging isn't done"),
+        ('a: &x "<<"\n*x : b\n', "w: line 2: a merge key; merging isn't done"),
         ("a: !!int '3'\n", "w: line 1: tag 'tag:yaml.org,2002:int'; tags aren't read"),
         (
             "a: !!python/name:os.system ''\n",
@@ -144,7 +145,7 @@ def test_any_input_is_read_or_refused(data: bytes | str) -> None:
         ("- " * 100_000, "w: line 1: nested more than 32 deep"),
         ("a" * (SIZE_LIMIT + 1), "w: more than 16777216 bytes"),
     ],
-    ids=range(18),
+    ids=range(19),
 )
 def test_what_can_hurt_is_refused(text: str, message: str) -> None:
     with pytest.raises(InvalidDocument) as caught:
