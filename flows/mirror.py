@@ -15,11 +15,10 @@ from flows.parameters.forms import flat
 from flows.parameters.mirror import MirrorCheckParameters, MirrorParameters, MirrorShardParameters
 from flows.results import cancelled, completed, failed, reported_when_cancelled, run_alone
 from oci.errors import TransshipError
-from oci.mirror.comparison import Coverage
+from oci.mirror.comparison import Coverage, Shared
 from oci.mirror.config import Mirror
 from oci.mirror.digest_cache import DigestCache, default_path
 from oci.mirror.results import MirrorIncomplete, MirrorReport, MirrorRunReport
-from oci.mirror.run import Shared
 from oci.mirror.work import Breaker
 from oci.units import counted
 from tasks.artifacts.report import artifact_key, percent_shown

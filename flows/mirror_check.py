@@ -14,11 +14,10 @@ from flows.parameters.forms import flat
 from flows.parameters.mirror import MirrorCheckParameters
 from flows.results import DRIFT, completed, failed, run_alone
 from oci.errors import Incomplete, StoreError, TransshipError
-from oci.mirror.comparison import CHECK
+from oci.mirror.comparison import CHECK, Shared
 from oci.mirror.config import Mirror
 from oci.mirror.digest_cache import DigestCache, default_path
 from oci.mirror.results import CheckReport, Drifted, DriftReport
-from oci.mirror.run import Shared
 from oci.mirror.work import Breaker
 from tasks.mirror import MirrorRun, MirrorsRun, check_mirror
 from tasks.run import running, together

@@ -15,11 +15,10 @@ from prefect.states import Failed
 from flows.parameters.forms import flat
 from flows.parameters.mirror import MirrorShardParameters
 from oci.errors import TransshipError
-from oci.mirror.comparison import Comparison
+from oci.mirror.comparison import Comparison, Shared
 from oci.mirror.digest_cache import DigestCache, default_path
 from oci.mirror.execute import ItemOutcome, unaccounted
 from oci.mirror.policy import OnFailure
-from oci.mirror.run import Shared
 from oci.mirror.work import Breaker, WorkItem
 from oci.relocation.transfer import DONE, FAILED
 from tasks.artifacts.report import artifact_key

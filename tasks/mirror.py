@@ -19,11 +19,11 @@ from oci.archive.s3_options import S3Options
 from oci.errors import Incomplete, InvalidInput, StoreError, TransshipError
 from oci.meter import Meter, RunMetrics, export_metrics
 from oci.mirror.compare import compare
-from oci.mirror.comparison import Comparison, TagState
+from oci.mirror.comparison import Comparison, Shared, TagState
 from oci.mirror.config import Bucket, Mirror, MirrorsConfig
 from oci.mirror.execute import ItemOutcome, execute_item, failed_by, stopped_before
 from oci.mirror.results import DriftReport, MirrorReport, made_of, mirror_metrics, of_failure
-from oci.mirror.run import SIDE_BY_SIDE, MirrorRecorder, Shared, expect, opened
+from oci.mirror.run import SIDE_BY_SIDE, MirrorRecorder, expect, opened
 from oci.mirror.selection import expanded
 from oci.mirror.work import WorkItem, WorkKey
 from oci.relocation.session import Access, Session
@@ -219,11 +219,7 @@ async def compare_mirror(mirror: str) -> None:  # noqa: ARG001 - shown in the UI
 
 
 async def _compare(run: MirrorRun) -> Comparison:
-    shared = run.shared
-    session = await run.session()
-    return await run.in_thread(
-        compare, session, run.mirror, facts=shared.facts, breaker=shared.breaker, scope=shared.scope, now=shared.now
-    )
+    return await run.in_thread(compare, await run.session(), run.mirror, run.shared)
 
 
 async def _list_changes(run: MirrorRun) -> None:

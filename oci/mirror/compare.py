@@ -19,10 +19,9 @@ from oci.digest import Digest
 from oci.errors import Denied, InvalidInput, NotFound, Refused, TransshipError, Unauthorized, Unavailable
 from oci.mirror import selection
 from oci.mirror.comparison import (
-    RUN,
     Comparison,
-    Coverage,
     DestinationComparison,
+    Shared,
     TagComparison,
     TagState,
     changes,
@@ -31,55 +30,43 @@ from oci.mirror.comparison import (
     name_of,
 )
 from oci.mirror.config import Mirror, MirrorDestination
-from oci.mirror.digest_cache import DigestCache
-from oci.mirror.head_cache import AttachedClock, Below, HeadCache, compare_lock, held_in
-from oci.mirror.work import Breaker, place
+from oci.mirror.head_cache import Below, HeadCache, compare_lock, held_in
+from oci.mirror.work import place
 from oci.prune.versions import matches
 from oci.reference import ARCHIVE_PREFIX, ArchiveName, StoreName
 from oci.relocation.session import Session
 from oci.store import Source
 
 
-def compare(
-    session: Session,
-    mirror: Mirror,
-    *,
-    facts: DigestCache,
-    breaker: Breaker,
-    scope: Coverage = RUN,
-    now: datetime | None = None,
-) -> Comparison:
+def compare(session: Session, mirror: Mirror, shared: Shared) -> Comparison:
     """Raises when the source can't be listed, or when a registry is of no use; a destination or a tag that can't be
     asked is part of the result."""
-    moment = now or datetime.now(UTC)
+    scope = shared.scope
     if scope.only and not concerns(mirror, scope.only):
         return Comparison(mirror=mirror.name, source=str(mirror.source), destinations=())
     if str(mirror.source) in scope.only:
-        scope = msgspec.structs.replace(scope, only=frozenset())
+        shared = replace(shared, scope=msgspec.structs.replace(scope, only=frozenset()))
     if mirror.source.lock:
         return compare_lock(session, mirror, audit=scope.audit)
     if mirror.source.namespace:
         selection.repositories_of(session, mirror)
         raise Unavailable("the list of its repositories came late", subject=mirror.name, hint="run it again")
-    return _Look(session, mirror, facts=facts, breaker=breaker, scope=scope, now=moment).compare()
+    return _Look(session, mirror, shared).compare()
 
 
 class _Look:
     """One comparison. What was asked is kept, so that ages, platforms and signatures find it."""
 
-    def __init__(
-        self, session: Session, mirror: Mirror, *, facts: DigestCache, breaker: Breaker, scope: Coverage, now: datetime
-    ) -> None:
+    def __init__(self, session: Session, mirror: Mirror, shared: Shared) -> None:
         self._session = session
         self._mirror = mirror
-        self._facts = facts
-        self._breaker = breaker
-        self._scope = scope
-        self._settles = not scope.audit
+        self._facts = shared.facts
+        self._breaker = shared.breaker
+        self._scope = shared.scope
+        self._settles = not shared.scope.audit
         self._names = selection.names_alone(mirror.tags) if mirror.source.repository else []
         self._required = frozenset(selection.required(mirror.tags)) if mirror.source.repository else frozenset()
-        self._below: Below | None = None
-        self._now = now
+        self._now = shared.now or datetime.now(UTC)
         store = mirror.source.store
         if store is None:
             raise InvalidInput("a lock has no repository to compare")
@@ -89,30 +76,27 @@ class _Look:
         self._destinations = {
             str(place): opened for place in mirror.destinations if (opened := self._opened(place)) is not None
         }
-        self._attached = AttachedClock(mirror, facts, self._destinations, now, always=scope.audit or bool(scope.only))
-        self._listed: frozenset[str] | None = None
-        self._destination_tags: dict[str, frozenset[str] | None] = {}
-        """The tags of each destination; None where they weren't listed."""
-        self._heads = HeadCache(session, {"": self._source, **self._destinations}, breaker)
+        self._heads = HeadCache(session, {"": self._source, **self._destinations}, shared.breaker)
+        self._lists = self._heads.lists
+        self._below = Below(mirror, shared.facts, self._heads, scope=shared.scope, now=self._now)
         self._expected: dict[str, Digest | TransshipError] = {}
         """What each tag should show; with platforms, the digest of the index with fewer."""
 
     def compare(self) -> Comparison:
-        listed = self._list_source()
-        self._listed = frozenset(listed) if listed is not None else None
+        tags_listed = self._list_source()
+        listed = self._lists[""] = frozenset(tags_listed) if tags_listed is not None else None
         self._list_destinations()
-        lists = {"": self._listed, **self._destination_tags}
-        self._below = Below(self._mirror, self._facts, self._heads, lists, scope=self._scope, clock=self._attached)
-        candidates = self._candidates(listed)
+        candidates = self._candidates(tags_listed)
         self._ask([tag for tag in candidates if not self._settled(tag)])
-        if self._mirror.source.bundle:
-            self._must_be_there(candidates)
+        if self._mirror.source.bundle and any(map(self._vanished, candidates)):
+            hint = "check the name and the tag, and that this identity may read it"
+            raise self._absent(candidates[0], "there is no such bundle", hint)
         self._narrow(candidates)
         rules = self._mirror.tags if self._mirror.source.repository else []
         chosen = selection.select(candidates, rules, self, self._now) if rules else None
         tags = [tag for tag in (chosen.tags if chosen else candidates) if not self._vanished(tag)]
         if not self._scope.only:
-            check_enough(self._mirror, tags, self._listed, chosen)
+            check_enough(self._mirror, tags, listed, chosen)
         lost = [tag for tag in candidates if tag in self._required and self._vanished(tag)]
         tags = [*tags, *lost]
         too_young = {tag: reason for tag, reason in chosen.too_young.items() if tag not in lost} if chosen else {}
@@ -127,11 +111,11 @@ class _Look:
         results = self._below.added(results)
         if not self._scope.only:
             self._below.note_strays(tag.source for result in results for tag in result.tags)
-        results = self._dated(self._below.admitted(results, in_place=self._scope.thorough))
+        results = self._dated(self._below.admitted(results))
         if any(rule.minimum_age for rule in self._mirror.tags):
             self._facts.looked(str(self._source_name), self._now)
-        digests = {tag: head.digest for tag in tags if isinstance(head := self._heads.get(("", tag)), Descriptor)}
-        fresh = {name for name, listed_tags in self._destination_tags.items() if listed_tags == frozenset()}
+        digests = {tag: head.digest for tag in tags if (head := self._heads.shown("", tag))}
+        fresh = {name for name, listed_tags in self._lists.items() if name and listed_tags == frozenset()}
         work = changes(self._mirror, results, digests, fresh, archives=not self._scope.only)
         most = self._mirror.limits.images_per_run
         return Comparison(
@@ -141,7 +125,7 @@ class _Look:
             work=tuple(work[: most or None]),
             too_young=too_young,
             waiting=max(0, len(work) - most) if most else 0,
-            listed=self._listed,
+            listed=listed,
             selection=chosen,
             narrowed=bool(self._scope.only),
         )
@@ -168,7 +152,7 @@ class _Look:
             return None
         if self._scope.only and not any(rule.latest for rule in self._mirror.tags):
             return None
-        if self._names and not self._attached.needs_lists(self._names):
+        if self._names and not self._below.needs_lists(self._names):
             return None
         try:
             tags = sorted(self._source.tags())
@@ -183,28 +167,33 @@ class _Look:
     def _list_destinations(self) -> None:
         immutable = sum(map(self._immutable, self._names))
         unlisted = self._names and not self._scope.thorough and immutable < 2
-        needs_none = unlisted and not self._attached.needs_lists(self._names)
+        needs_none = unlisted and not self._below.needs_lists(self._names)
         for name, destination in self._destinations.items():
             if self._scope.only or self._mirror.source.bundle or (needs_none and not isinstance(destination, Archive)):
-                self._destination_tags[name] = None
+                self._lists[name] = None
                 continue
             try:
                 self._refuse_if_useless("destination", destination.name)
-                self._destination_tags[name] = frozenset(destination.tags())
+                self._lists[name] = frozenset(destination.tags())
                 self._breaker.succeeded([place("destination", str(destination.name))])
             except NotFound:
-                self._destination_tags[name] = frozenset()
+                self._lists[name] = frozenset()
             except (Denied, Unauthorized):
                 # Each tag is asked for, and the write itself says what this login may do.
-                self._destination_tags[name] = None
+                self._lists[name] = None
             except TransshipError as error:
                 self._breaker.failed(error)
                 if self._names and isinstance(error, Refused):
-                    self._destination_tags[name] = None
+                    self._lists[name] = None
                 else:
                     self._broken[name] = error
         if len(self._broken) == len(self._mirror.destinations):
             raise next(iter(self._broken.values()))
+
+    def _refuse_if_useless(self, side: str, store: StoreName) -> None:
+        cause = self._breaker.cause([place(side, str(store))])
+        if cause is not None:
+            raise cause
 
     def _candidates(self, listed: Sequence[str] | None) -> list[str]:
         """Tags that may be taken as far as their names say; the one name of a bundle."""
@@ -224,20 +213,14 @@ class _Look:
         """An immutable tag that every destination has is nothing to ask for."""
         return (
             self._settles
-            and not (self._below and self._below.late)
+            and not self._below.late
             and self._immutable(tag)
-            and not self._attached.is_due(tag)
-            and all(tag in (listed_tags or ()) for listed_tags in self._destination_tags.values())
+            and not self._below.is_due(tag)
+            and all(tag in (listed_tags or ()) for name, listed_tags in self._lists.items() if name)
         )
 
     def _immutable(self, tag: str) -> bool:
         return matches(tag, self._mirror.immutable)
-
-    def _must_be_there(self, names: Sequence[str]) -> None:
-        for name in names:
-            if self._vanished(name):
-                hint = "check the name and the tag, and that this identity may read it"
-                raise self._absent(name, "there is no such bundle", hint)
 
     def _absent(self, tag: str, message: str, hint: str) -> NotFound:
         subject, store = name_of(self._mirror, tag), str(self._source_name)
@@ -250,9 +233,12 @@ class _Look:
     # What it shows.
 
     def _ask(self, tags: Sequence[str]) -> None:
-        jobs = [("", tag) for tag in tags]
-        for name, listed_tags in self._destination_tags.items():
-            jobs.extend((name, tag) for tag in tags if listed_tags is None or tag in listed_tags)
+        jobs = [
+            (name, tag)
+            for name, listed_tags in self._lists.items()
+            for tag in tags
+            if not name or listed_tags is None or tag in listed_tags
+        ]
         self._heads.ask(jobs)
         self._heads.confirm([job for job in jobs if self._is_expected(*job)])
         if self._scope.thorough:  # one tag that nothing lists: the others are answered in the same way
@@ -261,13 +247,13 @@ class _Look:
 
     def _is_expected(self, name: str, tag: str) -> bool:
         """Whether a store should have the tag: it lists it, or the rules name it. An immutable one may be there."""
-        tags = self._destination_tags[name] if name else self._listed
+        tags = self._lists[name]
         if tags is not None:
             return tag in tags
         return self._immutable(tag) if name else tag in self._required or bool(self._mirror.source.bundle)
 
     def _narrow(self, tags: Sequence[str]) -> None:
-        heads = {tag: head for tag in tags if isinstance(head := self._heads.get(("", tag)), Descriptor)}
+        heads = {tag: head for tag in tags if (head := self._heads.shown("", tag))}
         if not self._mirror.platforms:
             self._expected.update({tag: head.digest for tag, head in heads.items()})
             return
@@ -297,8 +283,8 @@ class _Look:
 
     def _created(self, tag: str) -> datetime | None:
         """Reads it where that costs no quota: at a destination that has the same image."""
-        head = self._heads.get(("", tag))
-        if not isinstance(head, Descriptor):
+        head = self._heads.shown("", tag)
+        if head is None:
             return None
         here = next((store for name, store in self._destinations.items() if self._shows(name, tag, head.digest)), None)
         try:
@@ -307,35 +293,32 @@ class _Look:
             return None
 
     def first_seen(self, tag: str) -> datetime | None:
-        head = self._heads.get(("", tag))
-        if not isinstance(head, Descriptor):
-            return None
-        return self._facts.first_seen(str(self._source_name), head.digest, self._now)
+        head = self._heads.shown("", tag)
+        return self._facts.first_seen(str(self._source_name), head.digest, self._now) if head else None
 
     def _shows(self, name: str, tag: str, digest: Digest | TransshipError | None) -> bool:
-        shown = self._heads.get((name, tag))
-        return isinstance(shown, Descriptor) and shown.digest == digest
+        shown = self._heads.shown(name, tag)
+        return shown is not None and shown.digest == digest
 
     # What follows.
 
     def _compared(self, tags: Sequence[str], too_young: Mapping[str, str]) -> list[DestinationComparison]:
-        return [self._destination(str(destination), tags, too_young) for destination in self._mirror.destinations]
-
-    def _destination(self, name: str, tags: Sequence[str], too_young: Mapping[str, str]) -> DestinationComparison:
-        if name in self._broken:
-            return DestinationComparison(destination=name, error=self._broken[name])
-        compared = [self._tag(name, tag) for tag in tags]
-        listed = self._destination_tags.get(name)
-        extra = sorted(set(selection.visible(listed)) - set(tags) - too_young.keys()) if listed is not None else []
-        if self._mirror.source.bundle:
-            extra = []
-        return DestinationComparison(destination=name, tags=tuple(compared), extra=tuple(extra))
+        results = []
+        for name in map(str, self._mirror.destinations):
+            if name in self._broken:
+                results.append(DestinationComparison(destination=name, error=self._broken[name]))
+                continue
+            listed = self._lists.get(name) if not self._mirror.source.bundle else None
+            extra = sorted(set(selection.visible(listed or ())) - set(tags) - too_young.keys())
+            compared = tuple(self._tag(name, tag) for tag in tags)
+            results.append(DestinationComparison(destination=name, tags=compared, extra=tuple(extra)))
+        return results
 
     def _tag(self, name: str, tag: str) -> TagComparison:
         if self._settled(tag):
             return TagComparison(tag=tag, state=TagState.IN_PLACE)
-        head, expected = self._heads.get(("", tag)), self._expected.get(tag)
-        shown = self._heads.get((name, tag))
+        head, expected = self._heads.answer("", tag), self._expected.get(tag)
+        shown = self._heads.answer(name, tag)
         error = next((answer for answer in (head, expected, shown) if isinstance(answer, TransshipError)), None)
         if error is None and tag in self._required and self._vanished(tag):
             hint = "correct the name, or write `optional: true` in its rule"
@@ -348,21 +331,20 @@ class _Look:
             denial = self._heads.denials.get(name)
             return replace(compared, state=TagState.MISSING, reason=f"not there, or hidden: {denial}" if denial else "")
         if shown_digest == expected:
-            return self._bundle_by_digest(name, compared)
+            return compared if self._has_locations(name) else replace(compared, state=TagState.STALE)
         if self._immutable(tag):
             reason = f"declared immutable, and the source shows {expected} by now; {shown_digest} is kept"
             return replace(compared, state=TagState.MUTATED, reason=reason)
         return replace(compared, state=TagState.STALE)
 
-    def _bundle_by_digest(self, name: str, compared: TagComparison) -> TagComparison:
-        """A bundle without a tag is whole when its locations are there: they are written last."""
+    def _has_locations(self, name: str) -> bool:
+        """Whether a bundle without a tag is whole: its locations are written last. All else needs none."""
         reference = self._mirror.source.reference
         if reference is None or reference.digest is None:
-            return compared
+            return True
         locations = tagnames.locations(reference.digest)
         self._heads.ask([(name, locations)])
-        whole = self._heads.get((name, locations))
-        return replace(compared, state=TagState.IN_PLACE if whole else TagState.STALE)
+        return bool(self._heads.answer(name, locations))
 
     def _dated(self, results: Sequence[DestinationComparison]) -> list[DestinationComparison]:
         """How long a destination has been behind is part of a check, not of a run."""
@@ -376,16 +358,6 @@ class _Look:
             return list(results)
         times = self.created(sorted(behind))
         return [
-            replace(
-                destination,
-                tags=tuple(
-                    replace(tag, created=times.get(tag.tag)) if tag.tag in behind else tag for tag in destination.tags
-                ),
-            )
+            replace(destination, tags=tuple(replace(tag, created=times.get(tag.tag)) for tag in destination.tags))
             for destination in results
         ]
-
-    def _refuse_if_useless(self, side: str, store: StoreName) -> None:
-        cause = self._breaker.cause([place(side, str(store))])
-        if cause is not None:
-            raise cause

@@ -4,7 +4,7 @@ image, for tags that show the same image travel together, and for each archive, 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -14,8 +14,9 @@ import msgspec
 from oci.digest import Digest
 from oci.errors import Refused, TransshipError
 from oci.mirror.config import Mirror
+from oci.mirror.digest_cache import DigestCache
 from oci.mirror.selection import Selection
-from oci.mirror.work import ARCHIVE, BUNDLE, TAGS, Target, WorkItem
+from oci.mirror.work import ARCHIVE, BUNDLE, TAGS, Breaker, Target, WorkItem
 from oci.reference import ARCHIVE_PREFIX, Reference
 from oci.units import counted
 
@@ -31,6 +32,16 @@ class Coverage(msgspec.Struct, frozen=True, kw_only=True):
 
 RUN = Coverage()
 CHECK = Coverage(audit=True, thorough=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """What the mirrors of one run share."""
+
+    facts: DigestCache
+    breaker: Breaker
+    scope: Coverage = RUN
+    now: datetime | None = None
 
 
 def concerns(mirror: Mirror, only: Collection[str]) -> bool:
@@ -112,6 +123,10 @@ class TagComparison:
     """What is missing though the tag shows the image: ATTACHED or LISTED."""
     created: datetime | None = None
     error: TransshipError | None = field(default=None, compare=False)
+
+    def failed(self, error: TransshipError) -> TagComparison:
+        """The same for a tag that couldn't be looked into."""
+        return replace(self, state=TagState.FAILED, reason=str(error), error=error)
 
     def to_dict(self) -> dict[str, Any]:
         body: dict[str, Any] = {

@@ -6,6 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import cached_property
+
+import msgspec
 
 from oci.archive.source import Archive, EmptyArchive
 from oci.bundle import tagnames
@@ -46,6 +49,8 @@ class HeadCache:
     def __init__(self, session: Session, stores: Mapping[str, Source], breaker: Breaker) -> None:
         self.session = session
         self.stores = stores
+        self.lists: dict[str, frozenset[str] | None] = {}
+        """The tags of each store, the source's first; None where they weren't listed."""
         self._breaker = breaker
         self._answers: dict[tuple[str, str], Descriptor | TransshipError | None] = {}
         self.denials: dict[str, TransshipError] = {}
@@ -77,9 +82,13 @@ class HeadCache:
                 self._answers = {job: answer for job, answer in self._answers.items() if job not in absent}
                 self.ask(absent)
 
-    def get(self, job: tuple[str, str]) -> Descriptor | TransshipError | None:
-        """None as well for a job that was not asked."""
-        return self._answers.get(job)
+    def answer(self, name: str, tag: str) -> Descriptor | TransshipError | None:
+        """None as well for a tag that was not asked for."""
+        return self._answers.get((name, tag))
+
+    def shown(self, name: str, tag: str) -> Descriptor | None:
+        answer = self._answers.get((name, tag))
+        return answer if isinstance(answer, Descriptor) else None
 
     def has(self, name: str, tag: str) -> bool:
         return (name, tag) in self._answers
@@ -103,92 +112,59 @@ class HeadCache:
         return descriptor
 
 
-class AttachedClock:
-    """When to ask again what was attached to an image in place: as a referrer, or, where no tags are listed, under a
-    tag. With `always` it is time for each."""
+class Below:
+    """What stands below the images that tags show: signatures, what is attached, what a bundle lists. In an audit it is
+    also asked whether what bundles list is there; in a check, what destinations have beyond the source."""
 
-    def __init__(
-        self, mirror: Mirror, facts: DigestCache, destinations: Iterable[str], now: datetime, *, always: bool
-    ) -> None:
+    def __init__(self, mirror: Mirror, facts: DigestCache, heads: HeadCache, *, scope: Coverage, now: datetime) -> None:
+        self._session = heads.session
         self._mirror = mirror
         self._facts = facts
-        self._destinations = tuple(destinations)
-        self.now = now
+        self._heads = heads
+        self._scope = scope
+        self._now = now
         self._selected = mirror.wanted_artifacts
-        self._always = always
+        self._source = str(heads.stores[""].name)
+
+    def is_due(self, tag: str) -> bool:
+        """Whether it is time to ask again what was attached to an image in place: as a referrer, or, where no tags are
+        listed, under a tag. In an audit, and where only some tags are looked at, it is time for each."""
+        if not self._selected or self._scope.audit or self._scope.only:
+            return bool(self._selected)
+        every = self._mirror.referrers_every
+        return any(self._facts.attached_due(key, every, self._now) for key in self._keys(tag))
 
     def needs_lists(self, names: Iterable[str]) -> bool:
         """Whether plain names need lists of tags."""
         return bool(self._selected.tags) and any(map(self.is_due, names))
 
-    def is_due(self, tag: str) -> bool:
-        if not self._selected or self._always:
-            return bool(self._selected)
-        every = self._mirror.referrers_every
-        return any(self._facts.attached_due(key, every, self.now) for key in self._keys(tag))
-
-    def record(self, tags: Iterable[str]) -> None:
-        for key in (key for tag in tags for key in self._keys(tag)):
-            self._facts.attached_asked(key, self._mirror.referrers_every, self.now)
-
-    def _keys(self, tag: str) -> list[str]:
-        return [f"{name_of(self._mirror, tag)} {name}" for name in self._destinations]
-
-
-class Below:
-    """What stands below the images that tags show: signatures, what is attached, what a bundle lists. `lists` are
-    the tags of each store of `heads`, None where they weren't listed."""
-
-    def __init__(
-        self,
-        mirror: Mirror,
-        facts: DigestCache,
-        heads: HeadCache,
-        lists: Mapping[str, frozenset[str] | None],
-        *,
-        scope: Coverage,
-        clock: AttachedClock,
-    ) -> None:
-        """In an audit it is also asked whether what bundles list is there; in a check, what destinations have beyond
-        the source."""
-        self._session = heads.session
-        self._mirror = mirror
-        self._facts = facts
-        self._heads = heads
-        self._stores = stores = heads.stores
-        self._lists = lists
-        self._clock = clock
-        self._audit = scope.audit
-        self._check = scope.thorough
-        self._selected = mirror.wanted_artifacts
-        self._source = str(stores[""].name)
-        self.late = self._late()
-        """Tags of cosign's that the source has and a destination hasn't, of images that may be mirrored."""
-
-    def _late(self) -> list[str]:
-        source = self._lists.get("")
+    @cached_property
+    def late(self) -> frozenset[str]:
+        """Tags of cosign's that the source has and a destination hasn't, of images that may be mirrored. Known when
+        the tags are listed."""
+        source, *destinations = self._heads.lists.values()
         ends = tuple(f".{end}" for end in self._selected.tags)
         if not ends or self._mirror.platforms or source is None:
-            return []
-        lists = [tags for name, tags in self._lists.items() if name and tags]
-        late = {
+            return frozenset()
+        return frozenset(
             tag
             for tag in source
-            if tag.endswith(ends) and tagnames.is_cosign(tag) and any(tag not in tags for tags in lists)
-        }
-        return sorted(tag for tag in late if not self._facts.is_stray(self._source, tag))
+            if tag.endswith(ends)
+            and tagnames.is_cosign(tag)
+            and any(tag not in tags for tags in destinations if tags)
+            and not self._facts.is_stray(self._source, tag)
+        )
 
     def note_strays(self, mirrored: Iterable[str]) -> None:
         """Remembers what is attached to none of the mirrored digests, so that the next run doesn't ask for it."""
         ours = {tag for digest in mirrored if digest for tag in tagnames.cosign(Digest(digest))}
-        for tag in self.late:
-            if tag not in ours:
-                self._facts.stray(self._source, tag)
+        for tag in sorted(self.late - ours):
+            self._facts.stray(self._source, tag)
 
     def added(self, results: Sequence[DestinationComparison]) -> list[DestinationComparison]:
         """With the tags marked that show the right image, and something that belongs to it is missing: attached later,
-        or, asked in an audit and a check, a listed image of a bundle. Referrers are asked for where the clock says."""
-        due = {tag.tag for result in results for tag in result.tags if self._clock.is_due(tag.tag)}
+        or, asked in an audit and a check, a listed image of a bundle. Referrers are asked for where they are due."""
+        due = {tag.tag for result in results for tag in result.tags if self.is_due(tag.tag)}
         jobs = [
             (result.destination, tag)
             for result in results
@@ -197,19 +173,24 @@ class Below:
             if tag.state is TagState.IN_PLACE and tag.source
         ]
         marked = list(self._session.workers.map(lambda job: self._with_late(*job, due=job[1].tag in due), jobs))
-        if self._audit and jobs:
+        if self._scope.audit and jobs:
             # In threads of their own: each waits for what the session's threads ask.
             with PartThreads(min(len(jobs), self._session.concurrency), thread_name_prefix="below") as threads:
                 marked = list(threads.map(self._with_lost, [name for name, _ in jobs], marked))
         by_name = {(name, tag.tag): compared for (name, tag), compared in zip(jobs, marked, strict=True)}
-        self._clock.record(due)
+        for key in (key for tag in due for key in self._keys(tag)):
+            self._facts.attached_asked(key, self._mirror.referrers_every, self._now)
         return [
             replace(result, tags=tuple(by_name.get((result.destination, tag.tag), tag) for tag in result.tags))
             for result in results
         ]
 
+    def _keys(self, tag: str) -> list[str]:
+        """The image at each destination, as the facts name it."""
+        return [f"{name_of(self._mirror, tag)} {name}" for name in self._heads.stores if name]
+
     def _with_late(self, name: str, tag: TagComparison, *, due: bool) -> TagComparison:
-        digest, listed = Digest(tag.source), self._lists[name]
+        digest, listed = Digest(tag.source), self._heads.lists[name]
         late = [
             mark for mark in tagnames.cosign(digest) if mark in self.late and listed is not None and mark not in listed
         ]
@@ -218,7 +199,7 @@ class Below:
             try:
                 late, more = self._attached(name, digest)
             except TransshipError as error:
-                return replace(tag, state=TagState.FAILED, reason=str(error), error=error)
+                return tag.failed(error)
         if late:
             reason = f"attached later at the source: {', '.join(late)}"
             return replace(tag, state=TagState.UNSIGNED_HERE, reason=reason, below=ATTACHED)
@@ -231,31 +212,37 @@ class Below:
         itself."""
         if tag.state not in (TagState.IN_PLACE, TagState.MORE_THERE):
             return tag
-        digest, shown = Digest(tag.source), self._heads.get((name, tag.tag))
+        digest, shown = Digest(tag.source), self._heads.shown(name, tag.tag)
         try:
             is_bundle = self._is_bundle(name, digest)
-            if is_bundle or (isinstance(shown, Descriptor) and shown.is_index):
-                lost = _lost_below(self._session, self._stores[name], {digest: is_bundle})
+            if is_bundle or (shown is not None and shown.is_index):
+                lost = _lost_below(self._session, self._heads.stores[name], {digest: is_bundle})
             else:
                 lost = f"the locations of the bundle are lost; {_REPAIRED}" if self._mirror.source.bundle else ""
         except TransshipError as error:
-            return replace(tag, state=TagState.FAILED, reason=str(error), error=error)
+            return tag.failed(error)
         return replace(tag, state=TagState.STALE, reason=lost, below=LISTED) if lost else tag
 
     def _attached(self, name: str, digest: Digest) -> tuple[list[str], list[str]]:
         """What is attached to an image at the source and not here, and the other way round: names of tags, digests of
         referrers. A tag counts as missing here when it shows something else. Raises what the stores raise."""
         source = self._attached_in("", digest)
-        if not (source or self._check):
+        if not (source or self._scope.thorough):
             return [], []
         here = self._attached_in(name, digest)
         late = [name for name, artifact in source.items() if name not in here or here[name].digest != artifact.digest]
-        more = [name for name, artifact in here.items() if name not in source and not _is_receipt(artifact)]
-        return late, more if self._check else []
+        more = [
+            name
+            for name, artifact in here.items()
+            if name not in source
+            # A receipt is written for a destination: the source has none of them.
+            and this_type(artifact.annotations.get(PREDICATE_ANNOTATION, "")) != RECEIPT_TYPE
+        ]
+        return late, more if self._scope.thorough else []
 
     def _attached_in(self, name: str, digest: Digest) -> dict[str, Attached]:
         """What is attached to an image in a store, by the name of its tag or by its digest."""
-        store, listed = self._stores[name], self._lists[name]
+        store, listed = self._heads.stores[name], self._heads.lists[name]
         failures: list[TransshipError] = []
         attachments = Attachments(
             self._selected,
@@ -271,45 +258,41 @@ class Below:
 
     def _is_bundle(self, name: str, digest: Digest) -> bool:
         """A relocated bundle has locations beside it."""
-        locations, tags = tagnames.locations(digest), self._lists[name]
+        locations, tags = tagnames.locations(digest), self._heads.lists[name]
         if tags is not None:
             return locations in tags
         self._heads.ask([(name, locations)])
-        return isinstance(self._heads.get((name, locations)), Descriptor)
+        return self._heads.shown(name, locations) is not None
 
-    def admitted(self, results: Sequence[DestinationComparison], *, in_place: bool) -> list[DestinationComparison]:
-        """With the tags marked that are to move, or `in_place` as well, and that the policy of signatures refuses."""
+    def admitted(self, results: Sequence[DestinationComparison]) -> list[DestinationComparison]:
+        """With the tags marked that are to move, in a check also those in place, and that the policy of signatures
+        refuses."""
         if not self._mirror.policy:
             return list(results)
         gate = self._session.gate(self._mirror.policy, signed=self._mirror.require_signatures)
-        states = MOVED | ({TagState.IN_PLACE, TagState.MORE_THERE} if in_place else set())
-        source, reference = self._stores[""], self._mirror.source.reference
+        states = MOVED | ({TagState.IN_PLACE, TagState.MORE_THERE} if self._scope.thorough else set())
+        source, reference = self._heads.stores[""], self._mirror.source.reference
         ages_count = gate.policy.has_minimum_age
 
         def marked(job: tuple[str, TagComparison]) -> TagComparison:
             name, tag = job
-            head = self._heads.get(("", tag.tag))
-            if tag.state not in states or not isinstance(head, Descriptor):
+            head = self._heads.shown("", tag.tag)
+            if tag.state not in states or head is None:
                 return tag
             tag_name = "" if reference is not None and reference.digest else tag.tag
             image = Reference(source.name, tag_name, head.digest)
-            age = self._facts.age(str(source.name), head.digest, self._clock.now) if ages_count else None
+            age = self._facts.age(self._source, head.digest, self._now) if ages_count else None
             try:
                 decision = gate.decide(source, image, parse_store(name), age=age)
             except TransshipError as error:
-                return replace(tag, state=TagState.FAILED, reason=str(error), error=error)
+                return tag.failed(error)
             return tag if decision.accepted else replace(tag, state=TagState.UNSIGNED, reason=decision.reason)
 
         jobs = [(result.destination, tag) for result in results for tag in result.tags]
         answers = iter(list(self._session.workers.map(marked, jobs)))
         if ages_count:
-            self._facts.looked(str(source.name), self._clock.now)
+            self._facts.looked(self._source, self._now)
         return [replace(result, tags=tuple(next(answers) for _ in result.tags)) for result in results]
-
-
-def _is_receipt(artifact: Attached) -> bool:
-    """Receipts are written for a destination: the source has none of them."""
-    return this_type(artifact.annotations.get(PREDICATE_ANNOTATION, "")) == RECEIPT_TYPE
 
 
 _REPAIRED = "`mirror run --audit` brings what is lost"
@@ -333,43 +316,44 @@ def compare_lock(session: Session, mirror: Mirror, *, audit: bool) -> Comparison
     """What has to move is what a plan says: one request for each image that is there. With `audit` also what its
     indexes and its bundle list."""
     name = mirror.source.lock
+    item = WorkItem.of(mirror, LOCK, name, names=(name,), targets=())
     results = []
     targets: list[Target] = []
     for destination in mirror.destinations:
-        item = WorkItem.of(mirror, LOCK, name, names=(name,), targets=(Target(destination=str(destination)),))
-        tag = _compared_lock(session, item, destination.store, audit=audit)
-        results.append(DestinationComparison(destination=str(destination), tags=(tag,)))
+        target = Target(destination=str(destination))
+        tag = _compared_lock(session, item.alone(target), destination.store, audit=audit)
+        results.append(DestinationComparison(destination=target.destination, tags=(tag,)))
         if tag.state is TagState.STALE:
-            targets.append(Target(destination=str(destination), repair=bool(tag.below)))
-    work = (WorkItem.of(mirror, LOCK, name, names=(name,), targets=tuple(targets)),) if targets else ()
+            targets.append(msgspec.structs.replace(target, repair=bool(tag.below)))
+    work = (msgspec.structs.replace(item, targets=tuple(targets)),) if targets else ()
     return Comparison(mirror=mirror.name, source=name, destinations=tuple(results), work=work)
 
 
 def _compared_lock(session: Session, item: WorkItem, store: StoreName, *, audit: bool) -> TagComparison:
     tag = TagComparison(tag=item.source, state=TagState.IN_PLACE)
+    stale = replace(tag, state=TagState.STALE)
     try:
         if isinstance(store, ArchiveName):
             archive = held_in(session, store)
             whole = all(archive.head_manifest(digest) is not None for digest in pinned_by(item.source))
-            return tag if whole else replace(tag, state=TagState.STALE)
+            return tag if whole else stale
         plan = make_plan(session, item.request(item.targets[0]))
         if audit and not plan.unchanged:
             heads = heads_of(session, session.destination(store), pinned_by(item.source))
             missing = [digest for digest, head in heads.items() if head is None]
             if missing:
                 images = counted(len(heads), "listed image")
-                reason = f"{len(missing)} of {images} missing, such as {missing[0]}"
-                return replace(tag, state=TagState.STALE, reason=reason)
+                return replace(stale, reason=f"{len(missing)} of {images} missing, such as {missing[0]}")
             plan = make_plan(session, item.request(item.targets[0]))  # HEAD may have been wrong
         if not plan.unchanged:
-            return replace(tag, state=TagState.STALE)
+            return stale
         roots = {
             node.digest: node.is_bundle for node in plan.manifests if node.is_bundle or node.media_type in INDEX_TYPES
         }
         lost = _lost_below(session, session.destination(store), roots) if audit else ""
     except TransshipError as error:
-        return replace(tag, state=TagState.FAILED, reason=str(error), error=error)
-    return replace(tag, state=TagState.STALE, reason=lost, below=LISTED) if lost else tag
+        return tag.failed(error)
+    return replace(stale, reason=lost, below=LISTED) if lost else tag
 
 
 def pinned_by(path: str) -> list[Digest]:

@@ -6,8 +6,6 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import wait
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, TypeAlias
 
 from msgspec.structs import replace
@@ -20,22 +18,20 @@ from oci.errors import Cancelled, InvalidInput, TransshipError
 from oci.export.export import sign_archive, sums_of
 from oci.meter import Meter, PartThreads, unheard
 from oci.mirror.compare import compare
-from oci.mirror.comparison import RUN, Comparison, Coverage, DestinationComparison, TagState, name_of
+from oci.mirror.comparison import Comparison, DestinationComparison, Shared, TagState, name_of
 from oci.mirror.config import Mirror, MirrorsConfig
-from oci.mirror.digest_cache import DigestCache
 from oci.mirror.execute import ItemOutcome, execute, not_tried
 from oci.mirror.head_cache import pinned_by
 from oci.mirror.policy import OnFailure
 from oci.mirror.results import INTERRUPTED, MirrorReport, made_of, not_begun, of_failure
 from oci.mirror.selection import expanded
-from oci.mirror.work import Breaker, WorkItem
+from oci.mirror.work import WorkItem
 from oci.output import os_errors
 from oci.receipts.receipt import Counts, Place, RelocationReceipt
 from oci.receipts.record import BegunRun, attach, policy_asked, receipt_of_tags, write_receipt
 from oci.reference import S3_PREFIX, ArchiveName, LayoutFolder, StoreName, parse_store
-from oci.registry.credentials.credential import ANONYMOUS, Credential, Credentials
+from oci.registry.credentials.credential import ANONYMOUS, Credentials, Fixed
 from oci.registry.http.address_policy import host_of, is_loopback
-from oci.registry.http.origin import canonical_host
 from oci.registry.options import RegistryOptions
 from oci.relocation.session import Access, Session
 from oci.relocation.transfer import DONE
@@ -49,16 +45,6 @@ SIDE_BY_SIDE = 16
 Reach: TypeAlias = Callable[[str, int], Access]
 """How a driver reaches one side, "source" or "destination", with so many threads, where the configuration says nothing;
 and who it is there."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shared:
-    """What the mirrors of one run share."""
-
-    facts: DigestCache
-    breaker: Breaker
-    scope: Coverage = RUN
-    now: datetime | None = None
 
 
 class MirrorRecorder:
@@ -169,17 +155,6 @@ def _rules(mirror: Mirror) -> dict[str, Any]:
     return {name: value for name, value in mirror.to_dict().items() if name not in left_out}
 
 
-@dataclass(frozen=True, slots=True)
-class _Anonymous:
-    """The identity at registries that the configuration wants to be asked without a login."""
-
-    hosts: frozenset[str]
-
-    def find(self, registry: str, repository: str) -> Credential | None:
-        del repository
-        return ANONYMOUS if canonical_host(registry) in self.hosts else None
-
-
 def check_consent(
     config: MirrorsConfig, mirrors: Iterable[Mirror], allowed: frozenset[str], base: Callable[[str], RegistryOptions]
 ) -> None:
@@ -238,7 +213,7 @@ def opened(config: MirrorsConfig, mirrors: Sequence[Mirror], reach: Reach, cance
     allowed = agreed_to(os.environ)
     for base in reached.values():
         check_consent(config, mirrors, allowed, base.settings)
-    anonymous = _Anonymous(frozenset(host for host, registry in config.by_host.items() if registry.anonymous))
+    anonymous = Fixed(ANONYMOUS, [host for host, registry in config.by_host.items() if registry.anonymous])
     named = {host for mirror in mirrors for host in mirror.registries} | set(config.by_host)
     source, destination = (
         replace(
@@ -346,7 +321,7 @@ def run_mirror(
     breaker, meter = shared.breaker, meter or session.meter
     try:
         recorder = MirrorRecorder(mirror) if mirror.receipts != MirrorReceipts() else None
-        comparison = compare(session, mirror, facts=shared.facts, breaker=breaker, scope=shared.scope, now=shared.now)
+        comparison = compare(session, mirror, shared)
     except Cancelled:
         on_cut(not_begun(mirror))
         raise

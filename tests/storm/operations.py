@@ -11,8 +11,9 @@ from typing import Any
 from oci import library
 from oci.export.export import write_archive
 from oci.export.planner import plan_archive
+from oci.mirror.comparison import Shared
 from oci.mirror.digest_cache import DigestCache
-from oci.mirror.run import Shared, run_mirror
+from oci.mirror.run import run_mirror
 from oci.mirror.work import Breaker
 from oci.prune.grace import TAG as NOTE
 from oci.prune.keep import Keep

@@ -8,12 +8,12 @@ from datetime import datetime
 from typing import Any
 
 from oci.mirror.compare import compare
-from oci.mirror.comparison import RUN, Comparison, Coverage
+from oci.mirror.comparison import RUN, Comparison, Coverage, Shared
 from oci.mirror.config import Mirror
 from oci.mirror.digest_cache import DigestCache
 from oci.mirror.reader import make
 from oci.mirror.results import MirrorReport
-from oci.mirror.run import Shared, run_mirror
+from oci.mirror.run import run_mirror
 from oci.mirror.work import Breaker
 from oci.relocation.session import Session
 from tests.support.content import Content, compact, image
@@ -67,7 +67,7 @@ def run(
 
 def compared(mirror: Mirror, *, scope: Coverage = RUN, facts: DigestCache | None = None, **settings: Any) -> Comparison:
     with session_of(**settings) as one:
-        return compare(one, mirror, facts=facts or DigestCache(), breaker=Breaker(), scope=scope)
+        return compare(one, mirror, Shared(facts=facts or DigestCache(), breaker=Breaker(), scope=scope))
 
 
 def states(comparison: Comparison) -> Mapping[str, str]:

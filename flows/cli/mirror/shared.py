@@ -16,12 +16,12 @@ from flows.cli.output import Output
 from oci.archive.s3_options import S3Options
 from oci.errors import InvalidInput, StoreError, TransshipError
 from oci.mirror.compare import compare
-from oci.mirror.comparison import Comparison, Coverage, DestinationComparison, TagState, concerns
+from oci.mirror.comparison import Comparison, Coverage, DestinationComparison, Shared, TagState, concerns
 from oci.mirror.config import Mirror, MirrorsConfig
 from oci.mirror.digest_cache import DigestCache, default_path
 from oci.mirror.reader import read_config
 from oci.mirror.results import read_only
-from oci.mirror.run import SIDE_BY_SIDE, Shared, expect, opened
+from oci.mirror.run import SIDE_BY_SIDE, expect, opened
 from oci.mirror.selection import expanded
 from oci.mirror.work import Breaker
 from oci.options import fields_of
@@ -178,7 +178,7 @@ class Mirrors:
 
         def compare_one(mirror: Mirror) -> Comparison:
             try:
-                return compare(session, mirror, facts=shared.facts, breaker=shared.breaker, scope=shared.scope)
+                return compare(session, mirror, shared)
             except TransshipError as error:
                 places = [DestinationComparison(destination=str(each), error=error) for each in mirror.destinations]
                 return Comparison(mirror=mirror.name, source=str(mirror.source), destinations=tuple(places))

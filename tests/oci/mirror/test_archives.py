@@ -11,12 +11,13 @@ from msgspec.structs import replace
 from oci.archive.s3_options import S3Options
 from oci.cancel import CancelToken
 from oci.mirror.compare import compare
+from oci.mirror.comparison import Shared
 from oci.mirror.config import Bucket, Mirror, MirrorsConfig
 from oci.mirror.digest_cache import DigestCache
 from oci.mirror.execute import execute, plan_mirror
 from oci.mirror.reader import make_config
 from oci.mirror.results import MirrorReport, made_of
-from oci.mirror.run import Shared, opened, run_mirror
+from oci.mirror.run import opened, run_mirror
 from oci.mirror.work import Breaker
 from oci.reference import ArchiveName, parse_store
 from oci.relocation.request import RelocationRequest
@@ -65,7 +66,7 @@ def test_an_archive_holds_all_that_is_selected_and_is_written_again_only_when_th
 def planned_of(mirror: Mirror) -> list[tuple[int, str]]:
     """Bytes to move and the problem of each item that a run would carry."""
     with session_of() as session:
-        comparison = compare(session, mirror, facts=DigestCache(), breaker=Breaker())
+        comparison = compare(session, mirror, Shared(facts=DigestCache(), breaker=Breaker()))
         return [(item.bytes_to_move, item.error) for item in plan_mirror(session, comparison).items]
 
 
@@ -175,7 +176,7 @@ def test_a_report_names_each_planned_destination_that_has_no_outcome(
         destinations=[{"archive": str(tmp_path / "a.tar")}, {"repository": f"{other_registry.host}/{repository}"}],
     )
     with session_of() as session:
-        comparison = compare(session, mirror, facts=DigestCache(), breaker=Breaker())
+        comparison = compare(session, mirror, Shared(facts=DigestCache(), breaker=Breaker()))
         outcomes = execute(session, comparison.work, Breaker())
         receipt = session.meter.receipt()
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from oci.errors import InvalidInput, NotFound
-from oci.mirror.comparison import concerns
+from oci.mirror.comparison import Shared, concerns
 from oci.mirror.config import Mirror, MirrorsConfig
 from oci.mirror.digest_cache import DigestCache
 from oci.mirror.reader import make_config
 from oci.mirror.results import MirrorReport
-from oci.mirror.run import Shared, run_mirrors
+from oci.mirror.run import run_mirrors
 from oci.mirror.selection import keep_for, repositories_of
 from oci.mirror.work import Breaker
 from oci.reference import parse_store

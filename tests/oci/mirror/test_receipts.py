@@ -9,11 +9,11 @@ from typing import Any
 import httpx
 import pytest
 
-from oci.mirror.comparison import CHECK, TagState
+from oci.mirror.comparison import CHECK, Shared, TagState
 from oci.mirror.config import Mirror
 from oci.mirror.digest_cache import DigestCache
 from oci.mirror.reader import make
-from oci.mirror.run import Shared, run_mirrors
+from oci.mirror.run import run_mirrors
 from oci.mirror.work import Breaker
 from oci.receipts.check import LOST_TAG, REPLACED_TAG, Checked, check_receipt, find_receipt
 from oci.signatures.keys import read_key_file

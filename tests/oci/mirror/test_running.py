@@ -14,11 +14,11 @@ from oci.cancel import CancelToken
 from oci.digest import Digest
 from oci.errors import Cancelled, InvalidInput
 from oci.mirror.compare import compare
-from oci.mirror.comparison import CHECK, Coverage
+from oci.mirror.comparison import CHECK, Coverage, Shared
 from oci.mirror.digest_cache import DigestCache
 from oci.mirror.execute import plan_mirror
 from oci.mirror.results import INTERRUPTED, MirrorReport, read_only
-from oci.mirror.run import Shared, run_mirror
+from oci.mirror.run import run_mirror
 from oci.mirror.work import Breaker, WorkItem
 from oci.relocation.session import Session
 from tests.faults.proxy import Fault, FaultProxy
@@ -264,7 +264,7 @@ def test_images_that_the_policy_refuses_are_not_taken(
         mirror = mirror_of(where, f"{other_registry.host}/{repository}", policy=str(policy), require_signatures=True)
 
         with session_of() as one:
-            planned = plan_mirror(one, compare(one, mirror, facts=DigestCache(), breaker=Breaker()))
+            planned = plan_mirror(one, compare(one, mirror, Shared(facts=DigestCache(), breaker=Breaker())))
         report, checked = run(mirror), compared(mirror, scope=CHECK)
         cosign_sign(server.url, "shop/web", unsigned, signer, reference=where)
         signed = run(mirror)

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from oci.mirror.compare import compare
-from oci.mirror.comparison import CHECK, Coverage
+from oci.mirror.comparison import CHECK, Coverage, Shared
 from oci.mirror.digest_cache import DigestCache
 from oci.mirror.work import Breaker
 from tests.faults.proxy import Fault, FaultProxy
@@ -200,7 +200,7 @@ def test_what_appears_after_the_first_look_is_as_old_as_it_was_seen_whatever_it_
     def taken(moment: datetime) -> tuple[set[str], set[str]]:
         facts = DigestCache(str(tmp_path / "facts.json"))
         with session_of() as session:
-            found = compare(session, mirror, facts=facts, breaker=Breaker(), now=moment)
+            found = compare(session, mirror, Shared(facts=facts, breaker=Breaker(), now=moment))
         facts.save()
         return set(states(found)), set(found.too_young)
 
