@@ -15,7 +15,7 @@ from pydantic import BaseModel, SecretStr
 import flows
 import oci
 import tasks
-from flows.cli.access import RegistryFlags
+from flows.cli.click_ext import Invocation
 from oci.archive.s3_options import S3Options
 from oci.registry.credentials.config_files import ConfigFile, HelperProgram
 from oci.registry.credentials.credential import Credential, Fixed
@@ -69,6 +69,12 @@ def test_every_field_of_a_model_that_may_hold_a_secret_is_masked() -> None:
     assert [name for name, annotation in fields if annotation not in {SecretStr, SecretStr | None}] == []
 
 
+def invocation() -> Invocation:
+    value = Invocation()
+    value.logins = {"registry_password": SECRET}
+    return value
+
+
 @pytest.mark.parametrize(
     "value",
     [
@@ -78,7 +84,7 @@ def test_every_field_of_a_model_that_may_hold_a_secret_is_masked() -> None:
         HelperProgram("pass", ENVIRON),
         RegistryOptions(proxy=f"http://bob:{SECRET}@proxy.example"),
         S3Options(secret_key=SECRET, session_token=SECRET),
-        RegistryFlags(logins={"registry_password": SECRET}),
+        invocation(),
         RegistryCredentials(registry="corp.example", username="bob", password=SecretStr(SECRET)),
     ],
     ids=lambda value: type(value).__name__,

@@ -15,7 +15,7 @@ from types import FrameType
 
 import click
 
-from flows.cli.click_ext import Invocation, Tree, everywhere, hint_of, sentence_of
+from flows.cli.click_ext import Group, Invocation, Tree, hint_of, sentence_of
 from flows.cli.output import IMGPKG, ExitCode, as_object, exit_code, laid_out, program_name
 from oci.errors import Cancelled, TransshipError
 
@@ -25,23 +25,61 @@ file has become an error of ours before it reaches this module."""
 
 _UNKNOWN_TO_IMGPKG = (ExitCode.USAGE, ExitCode.PARTLY)
 
+_ARCHIVE = Group(
+    "Archives: files, or objects as s3://BUCKET/KEY.",
+    {
+        "list": ("flows.cli.archive:list_images", "List the images of an archive"),
+        "verify": ("flows.cli.archive:verify", "Prove that an archive is whole"),
+        "diff": ("flows.cli.archive:diff", "Say what makes two archives differ"),
+        "plan": ("flows.cli.archive:plan", "Say what an archive would hold, without making it"),
+    },
+)
+_MIRROR = Group(
+    "Repositories, bundles and locks that are kept the same somewhere else.",
+    {
+        "plan": ("flows.cli.mirror.run:plan", "Say what a run would copy"),
+        "check": ("flows.cli.mirror.run:check", "Tell where destinations differ from what the mirrors say"),
+        "run": ("flows.cli.mirror.run:run", "Copy what is missing or changed"),
+        "watch": ("flows.cli.mirror.watch:watch", "Run mirrors by their schedules, without a server"),
+        "deploy": ("flows.cli.mirror.deploy:deploy", "Put the mirrors on a Prefect server, with their schedules"),
+        "validate": ("flows.cli.mirror.deploy:validate", "Read the file and show what it says, without a network"),
+        "schema": ("flows.cli.mirror.deploy:schema", "Print the format of the file, for editors"),
+    },
+)
+_POLICY = Group(
+    "Policies of signatures.",
+    {"check": ("flows.cli.inspect:check_policy", "Explain what a policy says of an image")},
+)
+_RECEIPT = Group(
+    "Receipts: what a copy has left in writing.",
+    {"verify": ("flows.cli.inspect:verify_receipt", "Say whether all is still as the receipt says")},
+)
+_TAG = Group(
+    "Tags of a repository.",
+    {
+        "list": ("flows.cli.tag:list_tags", "List the tags of a repository"),
+        "resolve": ("flows.cli.tag:resolve", "Say which digest a tag stands for"),
+        "delete": ("flows.cli.tag:delete", "Take one tag away, and nothing else with it"),
+    },
+)
+_AUTH = Group(
+    "Logins of registries.",
+    {"check": ("flows.cli.start.auth:check", "Try the logins of repositories, or of all that mirrors name")},
+)
 _MEMBERS = {
     "copy": ("flows.cli.copy:copy", "Copy a bundle, an image or what a lock lists, with all it references"),
     "pull": ("flows.cli.files:pull_files", "Pull the files of a bundle or an image into a folder"),
     "push": ("flows.cli.files:push_files", "Push files as a bundle or as a plain image"),
-    "archive": ("flows.cli.archive:archive", "List, verify and compare archives, or plan one"),
-    "describe": ("flows.cli.images.describe:describe_bundle", "Show what a bundle holds"),
-    "inspect": ("flows.cli.images.inspect:inspect_image", "Show what an image is, and what is attached to it"),
-    "verify": (
-        "flows.cli.images.verify:verify_references",
-        "Prove that images, bundles or repositories are complete",
-    ),
-    "mirror": ("flows.cli.mirror:mirror", "Keep repositories, bundles and locks the same somewhere else"),
-    "policy": ("flows.cli.images.policy:policy", "Say whether a policy of signatures lets an image in, and why"),
-    "receipt": ("flows.cli.images.receipt:receipt", "Prove a receipt against its key and against what is there now"),
+    "archive": (_ARCHIVE, "List, verify and compare archives, or plan one"),
+    "describe": ("flows.cli.inspect:describe_bundle", "Show what a bundle holds"),
+    "inspect": ("flows.cli.inspect:inspect_image", "Show what an image is, and what is attached to it"),
+    "verify": ("flows.cli.inspect:verify_references", "Prove that images, bundles or repositories are complete"),
+    "mirror": (_MIRROR, "Keep repositories, bundles and locks the same somewhere else"),
+    "policy": (_POLICY, "Say whether a policy of signatures lets an image in, and why"),
+    "receipt": (_RECEIPT, "Prove a receipt against its key and against what is there now"),
     "prune": ("flows.cli.prune:prune", "Find, and delete when approved, what a repository has beyond a policy"),
-    "tag": ("flows.cli.images.tag:tag", "List tags, resolve one to its digest, or delete one"),
-    "auth": ("flows.cli.start.auth:auth", "Try the logins of registries"),
+    "tag": (_TAG, "List tags, resolve one to its digest, or delete one"),
+    "auth": (_AUTH, "Try the logins of registries"),
     "init": ("flows.cli.start.init:init", "Write a folder to begin with: mirrors.yaml, settings, examples"),
     "receiver": ("flows.cli.mirror.receiver:receiver", "Start mirrors when registries tell of a push"),
     "completion": ("flows.cli.start.about:completion", "Print a completion script for a shell"),
@@ -57,7 +95,6 @@ _MEMBERS = {
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 @click.option("-v", "--version", "show_version", is_flag=True, help="Print the version.")
-@everywhere
 @click.pass_context
 def root(context: click.Context, show_version: bool) -> None:
     """Relocates OCI images and imgpkg bundles between registries, image-layout folders and archives."""

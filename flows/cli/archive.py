@@ -1,4 +1,4 @@
-"""`transship archive`, and `transship copy --to-tar`."""
+"""`transship archive`, and copies into archives: `copy --to-tar`, and docker-archive:PATH[:NAME] as skopeo has it."""
 
 from __future__ import annotations
 
@@ -12,17 +12,26 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from flows.cli.access import RegistryFlags, concurrency_flag, export_flags, offline, registry_flags, store_flags
-from flows.cli.click_ext import Invocation, OutputFile, Verb, boolean, everywhere, group
+from flows.cli.click_ext import Invocation, Verb, boolean
+from flows.cli.flags import (
+    OutputFile,
+    concurrency_flag,
+    export_flags,
+    offline,
+    open_session,
+    registry_flags,
+    store_flags,
+)
 from flows.cli.output import Output
-from flows.cli.progress import ArchiveProgress, metrics_exported, shown
-from flows.cli.source import SourceFlags, announce, source_flags, warn_of_layers
+from flows.cli.progress import ArchiveProgress, LayerProgress, shown
+from flows.cli.source import SourceFlags, announce, metrics_exported, source_flags, warn_of_layers
+from oci.archive.entry import DOCKER_ARCHIVE
 from oci.archive.inventory import blobs_of, compare, images_of, verify_archive
 from oci.archive.open import in_object_store
-from oci.archive.s3_options import S3Options
 from oci.archive.source import Archive
+from oci.digest import Digest
 from oci.errors import Incomplete, InvalidInput, StoreError
-from oci.export.export import ArchiveReport, seal_archive, write_archive
+from oci.export.export import ArchiveReport, docker_images, seal_archive, write_archive, write_docker
 from oci.export.options import ExportOptions
 from oci.export.parts import Part
 from oci.export.plan import ArchivePlan, Volume
@@ -39,55 +48,38 @@ from oci.units import counted, show_cost, show_size
 if TYPE_CHECKING:
     from oci.receipts.record import Recorder
 
+
 _IMAGES = ("Image", "Tag", "Kind", "Blobs", "Bytes", "Digest")
 _BLOBS = ("Digest", "Bytes")
 _OF_NAMES = ("tags", "names", "repo_based_tags", "repair", "backup")
 _CHANGES = ("Change", "Image", "Before", "After")
 
 
-archive = group(
-    "archive",
-    "Archives: files, or objects as s3://BUCKET/KEY.",
-    {
-        "list": ("flows.cli.archive:list_images", "List the images of an archive"),
-        "verify": ("flows.cli.archive:verify", "Prove that an archive is whole"),
-        "diff": ("flows.cli.archive:diff", "Say what makes two archives differ"),
-        "plan": ("flows.cli.archive:plan", "Say what an archive would hold, without making it"),
-    },
-    {"ls": "list"},
-)
-
-
 @click.command(name="list", cls=Verb, examples=("shop.tar", "shop.tar --blobs", "s3://exports/shop.tar --json"))
 @click.argument("locations", metavar="ARCHIVE...", nargs=-1, required=True)
 @boolean("--blobs", help="List its blobs instead; --delta-from takes such a list.")
 @store_flags
-@everywhere
-@click.pass_obj
-def list_images(invocation: Invocation, /, store: S3Options, locations: tuple[str, ...], blobs: bool) -> None:
+def list_images(invocation: Invocation, /, locations: tuple[str, ...], blobs: bool) -> None:
     """List the images of an archive, or of all the volumes that it was split into."""
     output = invocation.output
     output.check_columns(_BLOBS if blobs else _IMAGES)
-    with offline(invocation, store) as session:
+    with offline(invocation) as session:
         archive = session.archive(ArchiveName.of(*locations))
+        sizes, images = blobs_of(archive), images_of(archive)
         if blobs:
-            output.table("Blobs", _BLOBS, [[digest, size] for digest, size in blobs_of(archive).items()])
+            output.table("Blobs", _BLOBS, list(sizes.items()))
         else:
-            rows = [
-                [image.name, image.tag, image.kind, image.blobs, image.size, image.digest]
-                for image in images_of(archive)
-            ]
+            rows = [[image.name, image.tag, image.kind, image.blobs, image.size, image.digest] for image in images]
             output.table("Images", _IMAGES, rows)
-        sizes = blobs_of(archive)
         output.result(
             format=archive.contents.format,
             volumes=archive.contents.transship_json.volumes,
-            images=[to_dict(image) for image in images_of(archive)],
+            images=[to_dict(image) for image in images],
             blobs=len(sizes),
             size=sum(sizes.values()),
             base=archive.contents.transship_json.base,
         )
-        output.summary(_what_it_is(archive))
+        output.summary(_what_it_is(archive, sizes))
 
 
 @click.command(name="verify", cls=Verb, examples=("shop.tar", "shop.tar --deep", "shop.vol1.tar shop.vol2.tar"))
@@ -96,12 +88,10 @@ def list_images(invocation: Invocation, /, store: S3Options, locations: tuple[st
 @click.option("--key", default="", help="Public key that each file must be signed with: NAME.sigstore.json beside it.")
 @concurrency_flag("Blobs at a time")
 @store_flags
-@everywhere
-@click.pass_obj
-def verify(invocation: Invocation, /, store: S3Options, locations: tuple[str, ...], **flags: Any) -> None:
+def verify(invocation: Invocation, /, locations: tuple[str, ...], **flags: Any) -> None:
     """Prove that everything the images need is in the archive, or with --deep that every blob has the right bytes."""
     output = invocation.output
-    with offline(invocation, store, concurrency=flags["concurrency"]) as session:
+    with offline(invocation) as session:
         name = ArchiveName.of(*locations)
         if flags["key"]:
             session.prove_archive(name, flags["key"])
@@ -109,10 +99,14 @@ def verify(invocation: Invocation, /, store: S3Options, locations: tuple[str, ..
         session.wait_for_proofs()
     output.result(**to_dict(verdict), signed_by=flags["key"])
     if verdict.problems:
+        again = "make the archive again: with --resume, what is right in this one is used"
+        if any(map(in_object_store, locations)):
+            # An object store isn't read before an object in it is taken for what it was, or copied from.
+            again = "make the archive again, without --resume, and don't name this one as --base"
         raise Incomplete(
             f"{len(verdict.problems)} of {verdict.blobs} blobs aren't as they should be",
             [StoreError(problem) for problem in verdict.problems],
-            hint=_again(locations),
+            hint=again,
         )
     lacking = f", {verdict.lacking} left out" if verdict.lacking else ""
     hashed = f", {show_size(verdict.bytes_hashed)} hashed" if flags["deep"] else ""
@@ -129,16 +123,13 @@ def verify(invocation: Invocation, /, store: S3Options, locations: tuple[str, ..
 @click.argument("before")
 @click.argument("after")
 @store_flags
-@everywhere
-@click.pass_obj
-def diff(invocation: Invocation, /, store: S3Options, before: str, after: str) -> None:
+def diff(invocation: Invocation, /, before: str, after: str) -> None:
     """Say which images are in one of two archives only, or have changed, and how many bytes that makes."""
     output = invocation.output
     output.check_columns(_CHANGES)
-    with offline(invocation, store) as session:
+    with offline(invocation) as session:
         changes = compare(session.archive(ArchiveName.of(before)), session.archive(ArchiveName.of(after)))
-    rows = [[change.what, change.name, change.before, change.after] for change in changes.images]
-    output.table("Changes", _CHANGES, rows)
+    output.table("Changes", _CHANGES, [msgspec.structs.astuple(change) for change in changes.images])
     added, removed = changes.blobs_added, changes.blobs_removed
     output.result(
         changes=[to_dict(change) for change in changes.images],
@@ -180,13 +171,9 @@ def diff(invocation: Invocation, /, store: S3Options, before: str, after: str) -
 @export_flags
 @store_flags
 @registry_flags(sides=True)
-@everywhere
-@click.pass_obj
 def plan(
     invocation: Invocation,
     /,
-    registry: RegistryFlags,
-    store: S3Options,
     tarball: ExportOptions,
     source: SourceFlags,
     **flags: Any,
@@ -198,21 +185,13 @@ def plan(
     output = invocation.output
     output.check_columns(MEMBERS, PARTS)
     request = source.request(str(ArchiveName.of(flags["to_tar"])))
-    with registry.session(invocation, concurrency=flags["concurrency"], store=store) as session:
+    with open_session(invocation) as session:
         show_archive_plan(output, plan_archive(session, request, make_plan(session, request), tarball))
 
 
-def _again(locations: tuple[str, ...]) -> str:
-    """An object store isn't read before an object in it is taken for what it was, or copied from."""
-    if any(map(in_object_store, locations)):
-        return "make the archive again, without --resume, and don't name this one as --base"
-    return "make the archive again: with --resume, what is right in this one is used"
-
-
-def _what_it_is(archive: Archive) -> str:
+def _what_it_is(archive: Archive, blobs: dict[Digest, int]) -> str:
     contents = archive.contents
     note = contents.transship_json
-    blobs = blobs_of(archive)
     volumes = f", {counted(note.volumes, 'volume')}" if note.volumes > 1 else ""
     left_out = sum(size for _, size in note.requires)
     delta = (
@@ -256,8 +235,6 @@ class _Lines:
 
 def to_tar(
     invocation: Invocation,
-    registry: RegistryFlags,
-    store: S3Options,
     request: RelocationRequest,
     *,
     options: ExportOptions,
@@ -274,7 +251,7 @@ def to_tar(
     beside = "" if in_object_store(location) else f" beside it, as {os.path.basename(location)}.partial"
     invocation.resume_hint = f"what is written stays{beside}; run the same with --resume to go on"
     output = invocation.output
-    session = registry.session(invocation, concurrency=flags["concurrency"], store=store)
+    session = open_session(invocation)
     progress = ArchiveProgress(session)
     images: dict[str, int] = {}
     telling = metrics_exported(session, lambda: images, invocation, destination=location, path=flags["metrics_file"])
@@ -381,4 +358,42 @@ def _summary(plan: ArchivePlan, report: ArchiveReport) -> str:
         f"{plan.source} -> {report.locations[0]}{volumes}: {content}, "
         f"{show_size(report.sent)} written{copied}{reused}{unread}{left_out}, "
         f"{show_cost(report.requests, report.seconds)}"
+    )
+
+
+def to_docker(
+    invocation: Invocation,
+    request: RelocationRequest,
+    *,
+    name: str,
+    recorder: Recorder | None,
+    flags: dict[str, Any],
+) -> None:
+    """Writes the file that `request.to` names, and its signature and receipt. `name` is what its only image is called;
+    empty for what its source or the tags that are asked for call each."""
+    output, path = invocation.output, request.destination.location
+    invocation.resume_hint = "nothing is written under this name; run the same again"
+    useless = [flag for flag in ("resume", "plan_only", "monitor", "lock_output") if flags[flag]]
+    useless += ["verify"] if flags["verify_mode"] != "none" else []
+    if useless:
+        named = ", ".join(f"--{flag.removesuffix('_only').replace('_', '-')}" for flag in useless)
+        raise InvalidInput(f"{DOCKER_ARCHIVE}: can't be written with {named}", hint="leave it out, or use --to-tar")
+    check_outputs(path)
+    with open_session(invocation) as session:
+        plan = make_plan(session, request)
+        images = docker_images(session, plan, name)
+        announce(output, plan)
+        progress = LayerProgress(session.meter, "unpacking layers", lambda receipt: receipt.bytes_read)
+        progress.expect(sum({layer.digest: layer.size for image in images for layer in image.manifest.layers}.values()))
+        with shown(progress, invocation, flags["progress_kind"]):
+            report = write_docker(session, plan, path, images)
+        sums = seal_archive(session, plan, (path,), path, sha256sums=flags["sha256sums"], recorder=recorder)
+    names = [name for image in images for name in image.names]
+    result = {"location": path, "format": DOCKER_ARCHIVE, "images": report.images, "layers": report.blobs}
+    result |= {"sha256": [*sums.values()], "signatures": recorder.signatures_beside([path]) if recorder else []}
+    result |= {"names": names, "size": report.size, "seconds": report.seconds, "requests": report.requests}
+    output.report(flags["report"], result)
+    output.summary(
+        f"{plan.source} -> {path}: {counted(report.images, 'image')}, {counted(report.blobs, 'layer')}, "
+        f"{show_size(report.size)} written, {show_cost(report.requests, report.seconds)}"
     )

@@ -4,12 +4,11 @@ of the whole program anywhere, no positional arguments, help in sections."""
 from __future__ import annotations
 
 import importlib
-import os
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
@@ -20,12 +19,23 @@ from oci.errors import InvalidInput
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
+    from oci.archive.s3_options import S3Options
+    from oci.registry.options import RegistryOptions
+
 
 class Invocation:
-    """What every level of one command line shares; click's `obj`."""
+    """What every level of one command line shares; click's `obj`, and the first argument of every `Verb`."""
+
+    registry: RegistryOptions
+    """How registries are reached; for commands with `registry_flags`, as `logins` are."""
 
     def __init__(self) -> None:
         self.output = Output()
+        self.logins: dict[str, str] = {}
+        """What was given to flags of logins, by their names."""
+        self.store: S3Options | None = None
+        """How the object store of archives is reached; for commands with `store_flags`."""
+        self.concurrency: int | None = None
         self.cancel = CancelToken()
         self.resume_hint = "run the same again"
         """What an interrupted command leaves and how to go on, for the person who interrupted it."""
@@ -38,7 +48,17 @@ _TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 _FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 
 F = TypeVar("F", bound=Callable[..., Any])
-Members = dict[str, tuple[str, str]]
+
+
+class Group(NamedTuple):
+    """A group of commands below the root: what help says of it, and its `members` as a Tree has them."""
+
+    explanation: str
+    members: dict[str, tuple[str, str]]
+
+
+Members = Mapping[str, tuple[str | Group, str]]
+_ALIASES = {"ls": "list"}
 
 
 def boolean(*names: str, default: bool = False, help: str, **more: Any) -> Callable[[F], F]:  # noqa: A002 - click's word
@@ -63,28 +83,9 @@ class Number(click.IntRange):
     name = "number"
 
 
-class OutputFile(click.ParamType):  # type: ignore[type-arg,unused-ignore]
-    """A file that the command is to write. That it can be written is found out before any work. With `folder`, it may
-    be a folder for several; an address with a scheme, such as s3://, is left to what writes there."""
-
-    name = "path"
-
-    def __init__(self, *, folder: bool = False) -> None:
-        self._folder = folder
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        del param
-        if value and "://" not in value and ctx is not None and not ctx.resilient_parsing:
-            from oci.output import check_outputs  # noqa: PLC0415 - few commands are given one
-
-            in_folder = self._folder and (value.endswith("/") or os.path.isdir(value))
-            check_outputs(os.path.join(value, "file") if in_folder else value)
-        return str(value)
-
-
-def everywhere(command: F) -> F:
-    """The flags that every command takes, before and after its name."""
-    options = (
+def _add_everywhere(command: click.Command) -> None:
+    """Adds the flags that every command takes, before and after its name."""
+    for option in (
         boolean("--tty", help="Behave as if standard output were a terminal.", expose_value=False, callback=_note),
         boolean("--color", default=True, help="Colours, on a terminal only.", expose_value=False, callback=_note),
         boolean("--json", help="One JSON document instead of text.", expose_value=False, callback=_note),
@@ -92,10 +93,8 @@ def everywhere(command: F) -> F:
         boolean("--debug", help="Requests to registries on standard error.", expose_value=False, callback=_note),
         boolean("-y", "--yes", help="With `tag delete`: delete the tag.", expose_value=False, callback=_note),
         boolean("--quiet", help="No summary line.", expose_value=False, callback=_note),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
+    ):
+        option(command)
 
 
 def _note(context: click.Context, parameter: click.Parameter, value: bool) -> None:
@@ -140,14 +139,24 @@ def hint_of(error: click.UsageError, program: str) -> str:
     return f"did you mean {' or '.join(meant)}? {help_command} lists all" if meant else help_command
 
 
-class Verb(click.Command):
-    """A command with examples: what stands behind its name. `--help` shows what most calls need, `--help-all` every
-    flag; `rare` names flags of this command that the first leaves out. The end of a `service` has no output."""
+class Command(click.Command):
+    """A command that takes the flags of every command. Its function gets click's context."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        _add_everywhere(self)
+
+
+class Verb(Command):
+    """A command with examples: what stands behind its name. Its function gets the invocation. `--help` shows what most
+    calls need, `--help-all` every flag; `rare` names flags of this command that the first leaves out. The end of a
+    `service` has no output."""
 
     def __init__(
         self, *args: Any, examples: Sequence[str] = (), rare: Collection[str] = (), service: bool = False, **more: Any
     ) -> None:
         super().__init__(*args, **{"context_settings": {"allow_extra_args": True}, **more})
+        self.callback = self.callback and click.pass_obj(self.callback)
         self.examples = examples
         self._service = service
         self.rare = frozenset(option for option in self.params if option.opts[0] in rare or _is_rare(option))
@@ -165,19 +174,17 @@ class Verb(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         args = spelled_out(self, args)
-        if not ctx.resilient_parsing:
-            self._expect_once(ctx, self.make_parser(ctx).parse_args(list(args))[2])
-        extra = super().parse_args(ctx, args)
-        if extra and not ctx.resilient_parsing:
-            raise extra_arguments(ctx, extra)
-        return extra
-
-    def _expect_once(self, ctx: click.Context, order: Sequence[click.Parameter]) -> None:
-        """Raises click.UsageError where a flag that names what is worked on comes twice: click, as Go's flags do, would
-        leave out all but the last. Of a setting the last counts: a script may add its own to those of another."""
-        for option, times in Counter(order).items():
+        if ctx.resilient_parsing:
+            return super().parse_args(ctx, args)
+        # Of a setting the last counts: a script may add its own to those of another. Of a flag that names what is
+        # worked on click, as Go's flags do, would leave out all but the last.
+        for option, times in Counter(self.make_parser(ctx).parse_args(list(args))[2]).items():
             if times > 1 and isinstance(option, click.Option) and not option.multiple and option.metavar in _THINGS:
                 raise click.UsageError(f"{option.opts[-1]} takes one {option.metavar}, and is here {times} times", ctx)
+        extra = super().parse_args(ctx, args)
+        if extra:
+            raise extra_arguments(ctx, extra)
+        return extra
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command and ends its output. An error of usage that has no hint refers to the command's help."""
@@ -199,13 +206,13 @@ class Verb(click.Command):
 
 
 class Tree(click.Group):
-    """A group whose commands are imported when they are called: `members` maps a name to `module:attribute` and the
-    line that help shows for it."""
+    """A group whose commands are imported when they are called: `members` maps a name to `module:attribute`, or to a
+    group, and the line that help shows for it."""
 
-    def __init__(self, *args: Any, members: Members, aliases: dict[str, str] | None = None, **more: Any) -> None:
+    def __init__(self, *args: Any, members: Members, **more: Any) -> None:
         super().__init__(*args, **more)
+        _add_everywhere(self)
         self._members = members
-        self._aliases = aliases or {}
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, spelled_out(self, args))
@@ -229,10 +236,13 @@ class Tree(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         del ctx
-        place = self._members.get(self._aliases.get(cmd_name, cmd_name))
+        name = cmd_name if cmd_name in self._members else _ALIASES.get(cmd_name, "")
+        place, _ = self._members.get(name, (None, ""))
         if place is None:
             return None
-        module, _, attribute = place[0].partition(":")
+        if isinstance(place, Group):
+            return _group(name, place)
+        module, _, attribute = place.partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
 
@@ -246,15 +256,14 @@ class Tree(click.Group):
         return [(name, line) for name, (_, line) in self._members.items()]
 
 
-def group(name: str, explanation: str, members: Members, aliases: dict[str, str] | None = None) -> click.Command:
+def _group(name: str, group: Group) -> Tree:
     """Returns a Tree that needs the name of a command: without one it raises click.UsageError, in imgpkg's words."""
 
-    @click.command(name, cls=Tree, members=members, aliases=aliases, help=explanation, invoke_without_command=True)
-    @everywhere
+    @click.command(name, cls=Tree, members=group.members, help=group.explanation, invoke_without_command=True)
     @click.pass_context
     def called(context: click.Context) -> None:
         if context.invoked_subcommand is None:
-            raise click.UsageError(f"Use one of available subcommands: {', '.join(members)}", context)
+            raise click.UsageError(f"Use one of available subcommands: {', '.join(group.members)}", context)
 
     return called
 
@@ -290,7 +299,6 @@ _SHARED = {
     "Registries": ("--registry-", "--source-", "--destination-"),
     "Object store": ("--s3-",),
 }
-_LEARNED = "--state"
 _EVERYWHERE = {"tty", "color", "json", "column", "debug", "yes", "quiet"}
 _COMMON = frozenset({"json", "debug", "registry-username", "registry-password", "registry-ca-cert-path", "s3-endpoint"})
 """Of the flags that many commands share, those that `--help` shows too."""
@@ -333,7 +341,7 @@ _ALL_HELP = "Show all flags: logins, TLS, time-outs and limits of registries, th
 
 
 def _is_rare(option: click.Parameter) -> bool:
-    prefixes = (*chain(*_SHARED.values()), _LEARNED)
+    prefixes = (*chain(*_SHARED.values()), "--state")
     shared = option.name in _EVERYWHERE or option.opts[0].startswith(prefixes)
     return shared and option.opts[0].removeprefix("--") not in _COMMON
 
@@ -363,8 +371,13 @@ def sections_of(
         if isinstance(option, click.Option) and record is not None:
             if isinstance(command, Verb) and option in command.rare and not everything:
                 continue
-            text = record[1] if everything or not isinstance(command, Verb) else _first_sentence(record[1])
-            sections[_section(option)].append((_names(option, record[0]), text))
+            names, text = record
+            if option.default is not True:  # of a flag that is off unless it is given, only what switches it on
+                names = names.partition(" / ")[0]
+            if isinstance(command, Verb) and not everything:
+                text = _first_sentence(text)
+            section = next((name for name, starts in _SHARED.items() if option.opts[0].startswith(starts)), "Options")
+            sections["Every command" if option.name in _EVERYWHERE else section].append((names, text))
     return sections
 
 
@@ -375,14 +388,3 @@ def _first_sentence(text: str) -> str:
         return text
     marks = [mark for pattern in (r"\(repeatable\)", r"\[[^]]*\]$") for mark in re.findall(pattern, further)]
     return " ".join((f"{first}.", *marks))
-
-
-def _section(option: click.Option) -> str:
-    if option.name in _EVERYWHERE:
-        return "Every command"
-    return next((name for name, starts in _SHARED.items() if option.opts[0].startswith(starts)), "Options")
-
-
-def _names(option: click.Option, shown: str) -> str:
-    """Of a flag that is off unless it is given, only the form that switches it on."""
-    return shown if option.default is True else shown.partition(" / ")[0]

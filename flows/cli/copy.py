@@ -4,31 +4,41 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from flows.cli.access import RegistryFlags, concurrency_flag, export_flags, registry_flags, show_requests, store_flags
-from flows.cli.click_ext import Invocation, OutputFile, Verb, boolean, everywhere
-from flows.cli.flags import flags_of
+from flows.cli.click_ext import Invocation, Verb, boolean
+from flows.cli.flags import (
+    OutputFile,
+    access,
+    concurrency_flag,
+    export_flags,
+    flags_of,
+    metrics_flag,
+    open_session,
+    registry_flags,
+    show_requests,
+    store_flags,
+)
 from flows.cli.output import Output
-from flows.cli.progress import RelocationProgress, metrics_exported, metrics_flag, progress_flag, shown, sums
-from flows.cli.source import SourceFlags, announce, source_flags, warn_of_layers
+from flows.cli.progress import RelocationProgress, progress_flag, shown
+from flows.cli.source import SourceFlags, announce, metrics_exported, source_flags, warn_of_layers
 from oci.archive.entry import DOCKER_ARCHIVE, OCI_LAYOUT
-from oci.archive.s3_options import S3Options
 from oci.bundle.lockfile import write_lock
 from oci.errors import Incomplete, InvalidInput, InvalidReference, PartFailed
 from oci.export.options import ExportOptions
-from oci.meter import METRICS_FILE, Receipt
+from oci.meter import METRICS_FILE
 from oci.output import check_outputs
 from oci.reference import LAYOUT_PREFIX, OCI_ARCHIVE_PREFIX, ArchiveName, named_archive, parse_store
+from oci.registry.options import DEFAULT_CONCURRENCY
 from oci.relocation.plan import Plan
 from oci.relocation.report import left_behind
 from oci.relocation.request import ReceiptOptions, RelocationRequest
 from oci.relocation.run import Relocation, RelocationResult, Step, Verify, check_readable, result_lock
-from oci.relocation.transfer import PRESENT, ImageOutcome
+from oci.relocation.transfer import DONE, FAILED, PRESENT, ImageOutcome
 from oci.units import counted, show_cost, show_size
 
 if TYPE_CHECKING:
@@ -85,13 +95,9 @@ _RARE = """--repo-based-tags --name-images --only --cosign-signatures --ignore-b
 @export_flags
 @store_flags
 @registry_flags(sides=True)
-@everywhere
-@click.pass_obj
-def copy(  # noqa: PLR0917 - each group of flags by its name
+def copy(
     invocation: Invocation,
     /,
-    registry: RegistryFlags,
-    store: S3Options,
     tarball: ExportOptions,
     source: SourceFlags,
     receipts: ReceiptOptions,
@@ -105,24 +111,23 @@ def copy(  # noqa: PLR0917 - each group of flags by its name
         flags["to_repo"], tarball = "", tarball.with_(format=OCI_LAYOUT)
     request = _request(source, flags)
     if named is not None:
-        from flows.cli.docker import to_docker  # noqa: PLC0415 - few copies are for docker
+        from flows.cli.archive import to_docker  # noqa: PLC0415 - few copies are for docker
 
         recorder = _recorder(receipts, request, flags, kind=DOCKER_ARCHIVE)
-        to_docker(invocation, registry, store, request, name=named, recorder=recorder, flags=flags)
+        to_docker(invocation, request, name=named, recorder=recorder, flags=flags)
         return
     if flags["plan_only"] and not flags["to_tar"]:
         invocation.output.check_columns(IMAGES, REQUESTS)
     if flags["monitor"]:
-        options = tarball if flags["to_tar"] else None
-        _monitored(invocation, registry, store, request, options=options, receipts=receipts, flags=flags)
+        _monitored(invocation, request, tarball if flags["to_tar"] else None, receipts, flags)
         return
     recorder = _recorder(receipts, request, flags)
     if flags["to_tar"]:
         from flows.cli.archive import to_tar  # noqa: PLC0415 - a copy to a registry needs no archives
 
-        to_tar(invocation, registry, store, request, options=tarball, recorder=recorder, flags=flags)
+        to_tar(invocation, request, options=tarball, recorder=recorder, flags=flags)
     else:
-        _copy(invocation, registry, store, request, recorder=recorder, flags=flags)
+        _copy(invocation, request, recorder, flags)
 
 
 def _to_transport(source: SourceFlags, flags: dict[str, Any]) -> str | None:
@@ -180,25 +185,12 @@ def _recorder(
     return Recorder(receipts, request, verify=Verify(flags["verify_mode"]), kind=kind)
 
 
-def _copy(
-    invocation: Invocation,
-    registry: RegistryFlags,
-    store: S3Options,
-    request: RelocationRequest,
-    *,
-    recorder: Recorder | None,
-    flags: dict[str, Any],
-) -> None:
+def _copy(invocation: Invocation, request: RelocationRequest, recorder: Recorder | None, flags: dict[str, Any]) -> None:
     output = invocation.output
-    session = registry.session(invocation, concurrency=flags["concurrency"], store=store)
+    session = open_session(invocation)
     progress = RelocationProgress(session)
-    telling = metrics_exported(
-        session,
-        lambda: sums(progress),
-        invocation,
-        destination=str(request.destination),
-        path=flags["metrics_file"],
-    )
+    to, path = str(request.destination), flags["metrics_file"]
+    telling = metrics_exported(session, lambda: _sums(progress), invocation, destination=to, path=path)
     relocation = Relocation(session, request, verify=Verify(flags["verify_mode"]))
     with (
         session,
@@ -217,8 +209,15 @@ def _copy(
         lock = result_lock(session, request, plan) if flags["lock_output"] else None
         announce(output, plan)
         output.line(f"copy | importing {len(plan.to_transfer)} images...")
+
+        def say(step: Step) -> None:
+            if step is Step.VERIFY:
+                output.line("copy | Verifying the destination")
+            elif step in (Step.PUBLISH, Step.NAMES):
+                output.line("copy | Tagging images")
+
         try:
-            result = relocation.run(on_image=progress.finished, on_step=lambda step: _say(invocation, step))
+            result = relocation.run(on_image=progress.finished, on_step=say)
         except Incomplete:
             output.report(flags["report"], relocation.result().to_dict())
             raise
@@ -230,25 +229,15 @@ def _copy(
     output.report(flags["report"], result.to_dict())
     if lock is not None:
         write_lock(flags["lock_output"], lock)
-    _identities(invocation, result.receipt)
+    receipt = result.receipt
+    for registry, identity in sorted(receipt.identities.items()):
+        output.line(f"copy | {registry}: {identity}")
+    for registry, texts in sorted(receipt.fallbacks.items()):
+        for text in texts:
+            output.line(f"copy | {registry}: {text}")
     if plan.attached_left:
         output.line(f"copy | {counted(plan.attached_left, 'attached artifact')} left at the source: --artifacts all")
     output.summary(_summary(result, plain=bool(request.image)))
-
-
-def _say(invocation: Invocation, step: Step) -> None:
-    if step in (Step.PUBLISH, Step.NAMES):
-        invocation.output.line("copy | Tagging images")
-    elif step is Step.VERIFY:
-        invocation.output.line("copy | Verifying the destination")
-
-
-def _identities(invocation: Invocation, receipt: Receipt) -> None:
-    for registry, identity in sorted(receipt.identities.items()):
-        invocation.output.line(f"copy | {registry}: {identity}")
-    for registry, texts in sorted(receipt.fallbacks.items()):
-        for text in texts:
-            invocation.output.line(f"copy | {registry}: {text}")
 
 
 def _summary(result: RelocationResult, *, plain: bool) -> str:
@@ -279,12 +268,16 @@ def _kinds(plan: Plan, outcomes: Sequence[ImageOutcome], *, plain: bool) -> str:
     return f"{len(outcomes)} ({', '.join(counted(count, kind) for kind, count in sorted(kinds.items()))})"
 
 
+def _sums(progress: RelocationProgress) -> Mapping[str, int]:
+    """Images of a relocation so far."""
+    counts = Counter(outcome.status for outcome in progress.outcomes.values())
+    unread = len(progress.plan.failures) if progress.plan else 0
+    return {"copied": counts[DONE], "present": counts[PRESENT], "failed": counts[FAILED] + unread}
+
+
 def _monitored(
     invocation: Invocation,
-    registry: RegistryFlags,
-    store: S3Options,
     request: RelocationRequest,
-    *,
     options: ExportOptions | None,
     receipts: ReceiptOptions,
     flags: dict[str, Any],
@@ -294,11 +287,11 @@ def _monitored(
     if flags["metrics_file"]:
         os.environ[METRICS_FILE] = flags["metrics_file"]  # the flow hears of it as a worker's would
     show_requests(invocation)
-    concurrency = flags["concurrency"]
+    concurrency = invocation.concurrency or DEFAULT_CONCURRENCY
     report = monitor.run(
         request,
-        source=registry.access("source", invocation.output, concurrency=concurrency, store=store),
-        destination=registry.access("destination", invocation.output, concurrency=concurrency, store=store),
+        source=access(invocation, "source", concurrency),
+        destination=access(invocation, "destination", concurrency),
         concurrency=concurrency,
         verify=flags["verify_mode"],
         tarball=options,
@@ -339,19 +332,13 @@ REQUESTS = ("Registry", "Requests")
 
 def show_plan(output: Output, plan: Plan) -> None:
     rows = [
-        [
-            image.role.value,
-            image.subject,
-            "present" if image.present else "to copy",
-            ", ".join(image.tags),
-        ]
+        [image.role.value, image.subject, "present" if image.present else "to copy", ", ".join(image.tags)]
         for image in plan.images
     ]
     output.table("Images", IMAGES, rows)
     for failed in plan.failures:
         output.warn(f"can't be read: {PartFailed(failed.message, subject=failed.subject)}")
-    requests = [[name, count] for name, count in plan.estimated_requests.items()]
-    output.table("Requests", REQUESTS, requests)
+    output.table("Requests", REQUESTS, list(plan.estimated_requests.items()))
     moved = f"at most {show_size(plan.bytes_to_move)}, of it {show_size(plan.bytes_to_mount)} to mount"
     blobs = counted(len(plan.blobs), "blob")
     output.summary(f"{len(plan.to_transfer)} of {counted(len(rows), 'image')} to copy: {blobs}, {moved}")

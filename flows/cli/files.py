@@ -7,12 +7,10 @@ from typing import Any
 
 import click
 
-from flows.cli.access import RegistryFlags, offline, registry_flags, store_flags
-from flows.cli.click_ext import Invocation, OutputFile, Verb, boolean, everywhere, words
-from flows.cli.flags import flags_of, pairs_of
+from flows.cli.click_ext import Invocation, Verb, boolean, words
+from flows.cli.flags import OutputFile, flags_of, offline, open_session, pairs_of, registry_flags, store_flags
 from flows.cli.output import IMGPKG, program_name
 from flows.cli.progress import LayerProgress, progress_flag, shown
-from oci.archive.s3_options import S3Options
 from oci.archive.source import Archive
 from oci.bundle.lockfile import write_lock
 from oci.bundle.pull import OpenSource, PullRequest, look_up, pull
@@ -57,9 +55,7 @@ from oci.units import counted, show_cost, show_size
 @progress_flag
 @store_flags
 @registry_flags()
-@everywhere
-@click.pass_obj
-def push_files(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, **flags: Any) -> None:
+def push_files(invocation: Invocation, /, **flags: Any) -> None:
     """Push files as a bundle or as a plain image. The same files give the same digest everywhere."""
     request = PushRequest(
         bundle=flags["bundle"],
@@ -86,14 +82,14 @@ def push_files(invocation: Invocation, /, registry: RegistryFlags, store: S3Opti
     for entry in entries:
         output.line(f"{'dir' if entry.is_folder else 'file'}: {entry.name}")
     if flags["to_tar"]:
-        with offline(invocation, store) as session:
+        with offline(invocation) as session:
             pushed, report = push_to_archive(session, request, entries, flags["to_tar"])
             receipt = session.meter.receipt()
             output.result(**to_dict(PushReport.of(pushed, receipt)) | {"receipt": receipt.to_dict()})
         output.line(f"Pushed '{pushed.reference}'")
         output.summary(f"Pushed '{pushed.reference}' into {report.locations[0]}: {show_size(report.size)}")
         return
-    with registry.session(invocation, side="destination") as session:
+    with open_session(invocation, "destination") as session:
         progress = LayerProgress(session.meter, "packing", lambda receipt: receipt.bytes_written)
 
         def packed(size: int) -> None:
@@ -142,9 +138,7 @@ def push_files(invocation: Invocation, /, registry: RegistryFlags, store: S3Opti
 @progress_flag
 @store_flags
 @registry_flags()
-@everywhere
-@click.pass_obj
-def pull_files(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, **flags: Any) -> None:
+def pull_files(invocation: Invocation, /, **flags: Any) -> None:
     """Pull the files of a bundle or an image into a folder."""
     request = None if flags["tar"] else _request(flags)
     path = flags["folder"]
@@ -156,7 +150,7 @@ def pull_files(invocation: Invocation, /, registry: RegistryFlags, store: S3Opti
         check_output(path, replace=flags["replace"])
     invocation.resume_hint = "the folder is as it was; run the same again"
     output = invocation.output
-    with registry.session(invocation, side="source", store=store) as session:
+    with open_session(invocation, "source") as session:
         open_source: OpenSource = session.source
         if request is None:
             archive = session.archive(ArchiveName.of(*flags["tar"]))

@@ -1,20 +1,34 @@
-"""Flags derived from the declarations of options (oci/options.py)."""
+"""Flags derived from the declarations of options (oci/options.py), and those that say how registries and object stores
+are reached and who logs in; the sessions that commands open with them."""
 
 from __future__ import annotations
 
 import functools
+import logging
+import os
+import sys
 from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import click
 
-from flows.cli.click_ext import boolean
+from flows.cli.click_ext import Invocation, Number, boolean
+from flows.cli.output import VisibleFormatter
+from oci.archive.s3_options import S3Options
 from oci.errors import InvalidInput
+from oci.meter import METRICS_FILE, PUSHGATEWAY
 from oci.options import Option, Options, assemble, leaves_of
+from oci.registry.credentials.credential import Credential, Credentials, default_credentials
+from oci.registry.http.origin import named_hosts
+from oci.registry.options import DEFAULT_CONCURRENCY, RegistryOptions
+from oci.relocation.session import Access, Session
 from oci.units import parse_duration, show_duration
 
 F = TypeVar("F", bound=Callable[..., Any])
+SIDES = ("source", "destination")
+MOST_CONCURRENCY = 64
+"""More threads than this don't make anything faster."""
 
 
 class Age(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.2 on
@@ -52,6 +66,25 @@ class Declared(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # gene
             return self.field.read_text(value)
         except InvalidInput as error:
             self.fail(error.message.removeprefix(f"{self.field.name}: "), param, ctx)
+
+
+class OutputFile(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """A file that the command is to write. That it can be written is found out before any work. With `folder`, it may
+    be a folder for several; an address with a scheme, such as s3://, is left to what writes there."""
+
+    name = "path"
+
+    def __init__(self, *, folder: bool = False) -> None:
+        self._folder = folder
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        del param
+        if value and "://" not in value and ctx is not None and not ctx.resilient_parsing:
+            from oci.output import check_outputs  # noqa: PLC0415 - few commands are given one
+
+            in_folder = self._folder and (value.endswith("/") or os.path.isdir(value))
+            check_outputs(os.path.join(value, "file") if in_folder else value)
+        return str(value)
 
 
 def flags_of(
@@ -143,3 +176,157 @@ def _metavar(field: Option) -> str:
     if field.unit == "seconds" or field.type is timedelta:
         return "DURATION"
     return "NUMBER" if field.type in (int, float) else "TEXT"
+
+
+_REFERENCES = ("bundle", "image", "to_repo", "references", "repositories", "repository", "bundles")
+"""Parameters of commands whose values name registries; those of derived flags have the group before `__`."""
+_LOGIN = {
+    "registry_username": "User for every registry (IMGPKG_USERNAME).",
+    "registry_password": "Password for every registry (IMGPKG_PASSWORD).",
+    "registry_token": "Bearer token for every registry (IMGPKG_TOKEN).",
+}
+_SIDES_LOGIN = {
+    f"{side}_{word}": f"{word.capitalize()} for the {side}'s registries alone."
+    for side in SIDES
+    for word in ("username", "password", "token")
+}
+
+
+def access(invocation: Invocation, side: str, concurrency: int) -> Access:
+    """Returns how one side is reached. A login for the side counts alone; the general flags replace their variables."""
+    logins, hosts = invocation.logins, _named_hosts()
+    explicit = None
+    if username := logins.get(f"{side}_username"):
+        explicit = Credential(username, logins.get(f"{side}_password") or "", origin=f"--{side}-username")
+    elif token := logins.get(f"{side}_token"):
+        explicit = Credential(registry_token=token, origin=f"--{side}-token")
+    credentials = default_credentials(
+        side=side,
+        explicit=explicit,
+        flags={name: logins.get(f"registry_{name}") or "" for name in ("username", "password", "token")},
+        anonymous=invocation.registry.anonymous,
+        hosts=hosts,
+        warn=invocation.output.warn,
+    )
+    options = invocation.registry.with_(concurrency=concurrency + 1)
+    return Access(credentials=credentials, default=options, named=hosts, s3=invocation.store or S3Options())
+
+
+def open_session(invocation: Invocation, side: str | None = None) -> Session:
+    """Opens connections for a command that uses both sides, or, with `side`, only one: "source", "destination", or
+    empty where the credentials of neither are meant."""
+    show_requests(invocation)
+    concurrency = invocation.concurrency or DEFAULT_CONCURRENCY
+    reached = {name: access(invocation, name, concurrency) for name in (SIDES if side is None else (side,))}
+    source, destination = (reached.get(name) or reached[side or ""] for name in SIDES)
+    return Session(source=source, destination=destination, concurrency=concurrency, cancel=invocation.cancel)
+
+
+def offline(invocation: Invocation) -> Session:
+    """Opens a session for a command that needs no registry."""
+    reached = Access(credentials=Credentials([]), s3=invocation.store or S3Options())
+    concurrency = invocation.concurrency or DEFAULT_CONCURRENCY
+    return Session(source=reached, destination=reached, concurrency=concurrency, cancel=invocation.cancel)
+
+
+def _named_hosts() -> frozenset[str] | None:
+    """The registries that the command line names: logins of flags and variables go to these. None for the commands of a
+    mirrors file, where the mirror that is run names them."""
+    context = click.get_current_context(silent=True)
+    if context is None or "path" in context.params or context.params.get("mirrors"):
+        return None
+    texts: list[str] = []
+    for name, value in context.params.items():
+        if value and name.rpartition("__")[2] in _REFERENCES:
+            texts += [value] if isinstance(value, str) else map(str, value)
+    return named_hosts(texts)
+
+
+def show_requests(invocation: Invocation) -> None:
+    """With `--debug`, shows requests to registries on standard error, without anything secret."""
+    logger = logging.getLogger("transship.http")
+    if invocation.output.debug and not logger.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(VisibleFormatter("%(asctime)s %(message)s"))
+        logger.addHandler(handler)
+        logger.setLevel(logging.DEBUG)
+
+
+def concurrency_flag(help: str) -> Callable[[F], F]:  # noqa: A002 - click's word
+    """Adds the flag, whose value is the invocation's `concurrency`."""
+
+    def note(context: click.Context, parameter: click.Parameter, value: int) -> None:
+        del parameter
+        context.ensure_object(Invocation).concurrency = min(value, MOST_CONCURRENCY)
+
+    return click.option(
+        "--concurrency",
+        type=Number(1),
+        default=DEFAULT_CONCURRENCY,
+        show_default=True,
+        expose_value=False,
+        callback=note,
+        help=f"{help}, {MOST_CONCURRENCY} at most.",
+    )
+
+
+def store_flags(command: F) -> F:
+    """Adds the flags of the object store of archives, which become the invocation's `store`."""
+
+    @functools.wraps(command)
+    def with_store(invocation: Invocation, /, store: S3Options, **values: Any) -> Any:
+        invocation.store = store
+        return command(invocation, **values)
+
+    return flags_of(S3Options, "store")(with_store)  # type: ignore[return-value]
+
+
+def export_flags(command: F) -> F:
+    """Adds the flags of how an archive is written; the command gets them as `tarball: ExportOptions`."""
+    from oci.export.options import ExportOptions  # noqa: PLC0415 - for commands that may write an archive
+
+    return flags_of(ExportOptions, "tarball")(command)
+
+
+def registry_flags(*, sides: bool = False) -> Callable[[F], F]:
+    """Adds the flags, which become the invocation's `registry` and `logins`. `sides` adds logins for each side."""
+    logins = _LOGIN | (_SIDES_LOGIN if sides else {})
+
+    def decorate(command: F) -> F:
+        @functools.wraps(command)
+        def with_flags(invocation: Invocation, /, registry_options: RegistryOptions, **values: Any) -> Any:
+            identity = {name: values.pop(name) or "" for name in logins}
+            if values.pop("registry_password_stdin"):
+                identity["registry_password"] = _password_from_stdin(identity)
+            invocation.registry, invocation.logins = registry_options, identity
+            return command(invocation, **values)
+
+        wrapped: Any = with_flags
+        for name, text in reversed(logins.items()):
+            wrapped = click.option(f"--{name.replace('_', '-')}", help=text)(wrapped)
+        wrapped = click.option(
+            "--registry-password-stdin", is_flag=True, help="Read the password from standard input."
+        )(wrapped)
+        return flags_of(RegistryOptions, "registry_options", leave_out={"concurrency"})(wrapped)  # type: ignore[no-any-return]
+
+    return decorate
+
+
+def _password_from_stdin(logins: dict[str, str]) -> str:
+    if not logins["registry_username"]:
+        raise InvalidInput("Expected a user for the password", hint="name it: --registry-username USER")
+    if logins["registry_password"]:
+        raise InvalidInput("--registry-password and --registry-password-stdin can't both be given")
+    password = sys.stdin.readline().rstrip("\r\n")
+    if not password:
+        raise InvalidInput("standard input has no password", hint="write it there: pass show registry | transship ...")
+    return password
+
+
+metrics_flag: Callable[[F], F] = click.option(
+    "--metrics-file",
+    type=OutputFile(folder=True),
+    default="",
+    envvar=METRICS_FILE,
+    help=f"Write the run's numbers for Prometheus to this file or folder ({METRICS_FILE}); {PUSHGATEWAY} pushes them.",
+)

@@ -9,29 +9,28 @@ import os
 import sys
 import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 import click
 
-from flows.cli.click_ext import Invocation, OutputFile
+from flows.cli.click_ext import Invocation
 from flows.cli.output import IMGPKG, program_name, visible
 from oci.digest import Digest
-from oci.meter import METRICS_FILE, PUSHGATEWAY, Meter, Receipt, RunMetrics, export_metrics
+from oci.meter import Meter, Receipt
 from oci.relocation.session import Session
-from oci.relocation.transfer import DONE, FAILED, PRESENT
 from oci.units import show_size
 
 if TYPE_CHECKING:
     from oci.export.parts import Part
     from oci.export.plan import ArchivePlan
-    from oci.relocation.plan import Plan, PlannedManifest
-    from oci.relocation.session import Session
+    from oci.relocation.plan import Plan
     from oci.relocation.transfer import ImageOutcome
+
 
 _PLAIN_SECONDS = 5.0
 _QUIET_SECONDS = 60.0
@@ -55,11 +54,11 @@ class Row:
     total: int | None = None
 
 
-@dataclass(slots=True)
 class Rates:
     """Bytes a second of each name, over the last seconds."""
 
-    _samples: dict[str, deque[tuple[float, int]]] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self._samples: dict[str, deque[tuple[float, int]]] = {}
 
     def of(self, name: str, moved: int) -> float:
         now = time.monotonic()
@@ -100,18 +99,8 @@ def clock(seconds: float) -> str:
     return f"{minutes}m{remaining:02}s" if minutes else f"{remaining}s"
 
 
-class Progress(Protocol):
-    """What is drawn; asked again and again from a thread of its own."""
-
-    def overall(self) -> Row: ...
-
-    def parts(self) -> list[Row]:
-        """What is on its way right now."""
-
-
-@runtime_checkable
 class Lines(Protocol):
-    """What is drawn as lines of text, by work that bars don't describe well."""
+    """What is drawn; asked again and again from a thread of its own."""
 
     def lines(self, width: int) -> list[str]: ...
 
@@ -119,8 +108,34 @@ class Lines(Protocol):
         """One line, for a pipe."""
 
 
-@dataclass(slots=True)
-class RelocationProgress:
+@dataclass
+class Bars:
+    """Rows with bars as text: the whole, then what is on its way."""
+
+    _rates: Rates = field(default_factory=Rates, init=False)
+
+    def overall(self) -> Row:
+        raise NotImplementedError
+
+    def parts(self) -> list[Row]:
+        """Returns what is on its way right now."""
+        return []
+
+    def line(self) -> str:
+        row = self.overall()
+        return ", ".join(bar_parts(row, self._rates.of("", row.moved)))
+
+    def lines(self, width: int) -> list[str]:
+        whole, parts = self.overall(), self.parts()
+        room = max(12, width - _BAR_ROOM)
+        name_width = min(room, max(len(row.name) + 2 for row in (whole, *parts)))
+        rows = [bar_line(whole, self._rates.of("", whole.moved), indent=0, name_width=name_width)]
+        rows += [bar_line(row, self._rates.of(row.name, row.moved), indent=2, name_width=name_width) for row in parts]
+        return rows
+
+
+@dataclass
+class RelocationProgress(Bars):
     """A relocation: its images, and of those on their way each one's bytes."""
 
     session: Session
@@ -131,7 +146,11 @@ class RelocationProgress:
 
     def planned(self, plan: Plan) -> None:
         for image in plan.to_transfer:
-            blobs = self._blobs[image.digest] = tuple(dict.fromkeys(_blobs_below(plan, image)))
+            # What a bundle lists is beside it, not below.
+            missing = (manifest for manifest in plan.below(image) if manifest is image or not manifest.present)
+            blobs = self._blobs[image.digest] = tuple(
+                dict.fromkeys(blob for manifest in missing for blob in manifest.blobs)
+            )
             for blob in blobs:
                 self._images.setdefault(blob, []).append(image.digest)
         self.plan = plan
@@ -142,9 +161,7 @@ class RelocationProgress:
     def overall(self) -> Row:
         if self.plan is None:
             return Row("planning")
-        receipt = self.session.meter.receipt()
-        moved = receipt.bytes_moved
-        total = self.plan.bytes_to_move
+        moved, total = self.session.meter.receipt().bytes_moved, self.plan.bytes_to_move
         return Row(f"{len(self.outcomes)} of {len(list(self.plan.images))} images", min(moved, total), total)
 
     def parts(self) -> list[Row]:
@@ -155,24 +172,17 @@ class RelocationProgress:
         owners = (
             next((image for image in self._images.get(blob, ()) if image not in self.outcomes), None) for blob in moving
         )
-        return [self._part(plan, image, moving) for image in dict.fromkeys(owners) if image is not None]
-
-    def _part(self, plan: Plan, image: Digest, moving: dict[Digest, int]) -> Row:
-        sizes = {blob: plan.blob_by_digest[blob].size for blob in self._blobs[image]}
-        copied = sum(size if blob in self.session.moved else moving.get(blob, 0) for blob, size in sizes.items())
-        planned = plan.by_digest[image]
-        name = planned.subject.partition("@")[0].rpartition("/")[2]
-        return Row(f"{name[:_LONGEST_NAME]}@{image[:14]}", copied, sum(sizes.values()))
-
-
-def _blobs_below(plan: Plan, image: PlannedManifest) -> Iterator[Digest]:
-    """What a bundle lists is beside it, not below."""
-    missing = (manifest for manifest in plan.below(image) if manifest is image or not manifest.present)
-    return (blob for manifest in missing for blob in manifest.blobs)
+        rows = []
+        for image in filter(None, dict.fromkeys(owners)):
+            sizes = {blob: plan.blob_by_digest[blob].size for blob in self._blobs[image]}
+            copied = sum(size if blob in self.session.moved else moving.get(blob, 0) for blob, size in sizes.items())
+            name = plan.by_digest[image].subject.partition("@")[0].rpartition("/")[2]
+            rows.append(Row(f"{name[:_LONGEST_NAME]}@{image[:14]}", copied, sum(sizes.values())))
+        return rows
 
 
-@dataclass(slots=True)
-class ArchiveProgress:
+@dataclass
+class ArchiveProgress(Bars):
     """An archive being written: its parts, and the blobs on their way."""
 
     session: Session
@@ -208,8 +218,8 @@ class ArchiveProgress:
         return [Row(blob[:19], min(read, sizes[blob].size), sizes[blob].size) for blob, read in moving.items()]
 
 
-@dataclass(slots=True)
-class LayerProgress:
+@dataclass
+class LayerProgress(Bars):
     """The layers of a push or a pull: `count` says which bytes of a receipt they are."""
 
     meter: Meter
@@ -225,9 +235,6 @@ class LayerProgress:
             return Row(self.name)
         return Row(self.name, min(self.count(self.meter.receipt()), self.total), self.total)
 
-    def parts(self) -> list[Row]:
-        return []
-
 
 def progress_flag(command: Any) -> Any:
     return click.option(
@@ -240,10 +247,9 @@ def progress_flag(command: Any) -> Any:
 
 
 @contextmanager
-def shown(progress: Progress | Lines, invocation: Invocation, kind: str) -> Iterator[None]:
+def shown(progress: Lines, invocation: Invocation, kind: str) -> Iterator[None]:
     """Draws while the block runs; `kind` is `auto`, `plain` or `none`."""
-    lines = progress if isinstance(progress, Lines) else Bars(progress)
-    draw = _drawing(lines, invocation, kind)
+    draw = _drawing(progress, invocation, kind)
     if draw is None:
         yield
         return
@@ -267,8 +273,6 @@ def _drawing(lines: Lines, invocation: Invocation, kind: str) -> Callable[[threa
         return None
     if not (output.tty and sys.stderr.isatty()) or os.environ.get("CI") or os.environ.get("TERM") == "dumb":
         return partial(_print, lines, _QUIET_SECONDS)
-    from flows.cli.display.terminal import draw_until  # noqa: PLC0415 - only a terminal needs it
-
     return partial(draw_until, lines.lines)
 
 
@@ -277,59 +281,104 @@ def _print(lines: Lines, seconds: float, stop: threading.Event) -> None:
         print(visible(lines.line()), file=sys.stderr, flush=True)
 
 
-class Bars:
-    """The rows of a progress as text: the whole, then what is on its way."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._rates = Rates()
-
-    def line(self) -> str:
-        row = self._progress.overall()
-        return ", ".join(bar_parts(row, self._rates.of("", row.moved)))
-
-    def lines(self, width: int) -> list[str]:
-        whole, parts = self._progress.overall(), self._progress.parts()
-        room = max(12, width - _BAR_ROOM)
-        name_width = min(room, max(len(row.name) + 2 for row in (whole, *parts)))
-        rows = [bar_line(whole, self._rates.of("", whole.moved), indent=0, name_width=name_width)]
-        rows += [bar_line(row, self._rates.of(row.name, row.moved), indent=2, name_width=name_width) for row in parts]
-        return rows
+_SECONDS = 0.2
+_UP_AND_CLEAR = "\x1b[{rows}F\x1b[J"
+_SYNCHRONIZED = ("\x1b[?2026h", "\x1b[?2026l")
+"""Escape sequences around one drawing, which the terminal then shows as a whole (mode 2026); others ignore them."""
 
 
-F = TypeVar("F", bound=Callable[..., Any])
+class Screen:
+    """Draws lines, each cut to the width, and takes them away again. Safe from any thread.
 
-metrics_flag: Callable[[F], F] = click.option(
-    "--metrics-file",
-    type=OutputFile(folder=True),
-    default="",
-    envvar=METRICS_FILE,
-    help=f"Write the run's numbers for Prometheus to this file or folder ({METRICS_FILE}); {PUSHGATEWAY} pushes them.",
-)
+    A terminal that gets narrower breaks lines that are on it: how many rows they take is counted with the width of now,
+    not with that of the time when they were drawn, so that nothing of them is left behind.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._lock = threading.RLock()
+        self._drawn: list[int] = []
+        """The lengths of the lines that are on the screen."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Columns and rows."""
+        with suppress(OSError, ValueError):
+            columns, rows = os.get_terminal_size(self._stream.fileno())
+            if columns and rows:
+                return columns, rows
+        return 80, 24
+
+    def draw(self, lines: Sequence[str]) -> None:
+        columns, rows = self.size
+        fitting = [line[: columns - 1] for line in lines[: max(1, rows - 2)]]
+        with self._lock:
+            text = "".join(f"{line}\n" for line in fitting)
+            self._write(_SYNCHRONIZED[0] + self._erasing() + text + _SYNCHRONIZED[1])
+            self._drawn = [len(line) for line in fitting]
+
+    def erase(self) -> None:
+        with self._lock:
+            self._write(self._erasing())
+            self._drawn = []
+
+    @contextmanager
+    def cleared(self) -> Iterator[None]:
+        """While the block writes something else to the terminal."""
+        with self._lock:
+            self.erase()
+            yield
+
+    def _erasing(self) -> str:
+        columns, _ = self.size
+        rows = sum(max(1, -(-length // columns)) for length in self._drawn)
+        return _UP_AND_CLEAR.format(rows=rows) if rows else ""
+
+    def _write(self, text: str) -> None:
+        if text:
+            self._stream.write(text)
+            self._stream.flush()
 
 
-@contextmanager
-def metrics_exported(
-    session: Session, images: Callable[[], Mapping[str, int]], invocation: Invocation, *, destination: str, path: str
-) -> Iterator[None]:
-    """Exports the metrics of the block when it ends, with or without an error; `images` counts images by outcome."""
-    succeeded = False
+class Above:
+    """Standard output, whose lines go above what is drawn. A line that isn't ended yet waits for its end."""
+
+    def __init__(self, stream: TextIO, screen: Screen) -> None:
+        self._stream = stream
+        self._screen = screen
+        self._line = ""
+
+    def write(self, text: str) -> int:
+        whole, newline, self._line = (self._line + text).rpartition("\n")
+        if newline:
+            with self._screen.cleared():
+                self._stream.write(whole + newline)
+                self._stream.flush()
+        return len(text)
+
+    def flush(self) -> None:
+        """Does nothing: whole lines are written at once."""
+
+    def end(self) -> None:
+        self._stream.write(self._line)
+        self._line = ""
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+
+def draw_until(lines: Callable[[int], Sequence[str]], stop: threading.Event) -> None:
+    """Draws what `lines` gives for a width, on standard error, until the event is set; then nothing of it is left."""
+    screen = Screen(sys.stderr)
+    before = sys.stdout
+    above = Above(before, screen) if before.isatty() else None
+    if above is not None:
+        sys.stdout = above  # what a print needs of it
     try:
-        yield
-        succeeded = True
+        while not stop.wait(_SECONDS):
+            screen.draw([visible(line) for line in lines(screen.size[0])])
     finally:
-        run = RunMetrics(
-            names={"destination": destination},
-            succeeded=succeeded,
-            ended=time.time(),
-            receipt=session.meter.receipt(),
-            images=images(),
-        )
-        export_metrics(run, warn=invocation.output.warn, path=path)
-
-
-def sums(progress: RelocationProgress) -> Mapping[str, int]:
-    """Images of a relocation so far."""
-    counts = Counter(outcome.status for outcome in progress.outcomes.values())
-    unread = len(progress.plan.failures) if progress.plan else 0
-    return {"copied": counts[DONE], "present": counts[PRESENT], "failed": counts[FAILED] + unread}
+        screen.erase()
+        if above is not None:
+            sys.stdout = before
+            above.end()

@@ -5,14 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import msgspec
 
-from flows.cli.access import RegistryFlags, concurrency_flag, registry_flags, show_requests
-from flows.cli.click_ext import Invocation, OutputFile, Verb, boolean, everywhere
-from flows.cli.flags import Age, flags_of
+from flows.cli.click_ext import Invocation, Verb, boolean
+from flows.cli.flags import (
+    Age,
+    OutputFile,
+    access,
+    concurrency_flag,
+    flags_of,
+    open_session,
+    registry_flags,
+    show_requests,
+)
 from flows.cli.output import Output
 from oci.bundle.tagnames import attached_to
 from oci.errors import Incomplete, InvalidConfig, InvalidDocument, InvalidInput, StoreError
@@ -22,7 +31,7 @@ from oci.prune.keep import Keep, KeepOptions
 from oci.prune.plan import PrunePlan
 from oci.prune.planner import make_prune_plan, remember
 from oci.reference import StoreName, parse_store
-from oci.relocation.session import Access, Session
+from oci.relocation.session import Session
 from oci.units import counted, show_cost, show_size
 
 if TYPE_CHECKING:
@@ -76,9 +85,7 @@ _PLAN_LIMIT = 256 << 20
 )
 @concurrency_flag("Requests at a time")
 @registry_flags(sides=True)
-@everywhere
-@click.pass_obj
-def prune(invocation: Invocation, /, registry: RegistryFlags, policy: KeepOptions, **flags: Any) -> None:
+def prune(invocation: Invocation, /, policy: KeepOptions, **flags: Any) -> None:
     """Find, and with --approve delete, what REPOSITORY has beyond what is to be kept.
 
     REPOSITORY is REGISTRY/REPOSITORY, or oci:PATH for an image-layout folder. What a kept tag, lock or digest needs is
@@ -89,7 +96,7 @@ def prune(invocation: Invocation, /, registry: RegistryFlags, policy: KeepOption
     keep = Keep(**msgspec.structs.asdict(policy))
     reviewed = _reviewed(flags, keep)
     name = parse_store(reviewed.destination if reviewed else flags["repository"])
-    with _session(invocation, registry, name, flags) as (session, mirrored):
+    with _session(invocation, name, flags) as (session, mirrored):
         keep = keep.and_also(mirrored) if mirrored else keep
         plan = reviewed
         if plan is None:
@@ -109,12 +116,10 @@ def prune(invocation: Invocation, /, registry: RegistryFlags, policy: KeepOption
 
 
 @contextmanager
-def _session(
-    invocation: Invocation, registry: RegistryFlags, name: StoreName, flags: dict[str, Any]
-) -> Iterator[tuple[Session, Keep | None]]:
+def _session(invocation: Invocation, name: StoreName, flags: dict[str, Any]) -> Iterator[tuple[Session, Keep | None]]:
     """With a file of mirrors, the repository is reached as this file says, and what its mirrors take comes along."""
     if not flags["mirrors"]:
-        with registry.session(invocation, side="destination", concurrency=flags["concurrency"]) as session:
+        with open_session(invocation, "destination") as session:
             yield session, None
         return
     from oci.mirror.reader import read_config  # noqa: PLC0415 - pydantic, for those who have mirrors
@@ -124,11 +129,8 @@ def _session(
     show_requests(invocation)
     config = read_config(flags["mirrors"])
 
-    def reach(side: str, concurrency: int) -> Access:
-        return registry.access(side, invocation.output, concurrency=concurrency)
-
     def open_mirror(mirror: Mirror) -> Session:
-        return opened(config, [mirror], reach, invocation.cancel)
+        return opened(config, [mirror], partial(access, invocation), invocation.cancel)
 
     first, *_ = mirrors_to(config, name)
     keep = keep_for(config, name, open_mirror, vanished=flags["keep_vanished"])

@@ -1,22 +1,27 @@
-"""The flags that say what is copied and how, the request they make, and the lines that say what is read."""
+"""What the commands that copy share: the flags that say what is copied and how, the request they make, the lines that
+say what is read, and the numbers of a run."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, TypeVar
 
 from msgspec import Struct
 
-from flows.cli.click_ext import boolean
+from flows.cli.click_ext import Invocation, boolean
 from flows.cli.flags import flags_of
 from flows.cli.output import Output
 from oci.errors import InvalidInput
+from oci.meter import RunMetrics, export_metrics
 from oci.reference import ArchiveName, named_archive
 from oci.relocation.plan import Plan
 from oci.relocation.request import CopyOptions, RelocationRequest
+from oci.relocation.session import Session
 from oci.signatures.artifacts import COSIGN
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -125,3 +130,23 @@ def warn_of_layers(output: Output, plan: Plan, *, included: bool) -> None:
     elif included and not any(blob.descriptor.distributable is False for blob in plan.blobs):
         sentence = "flag provided, but no images contained a non-distributable layer."
         output.warn(f"'--include-non-distributable-layers' {sentence}", among_lines=True)
+
+
+@contextmanager
+def metrics_exported(
+    session: Session, images: Callable[[], Mapping[str, int]], invocation: Invocation, *, destination: str, path: str
+) -> Iterator[None]:
+    """Exports the metrics of the block when it ends, with or without an error; `images` counts images by outcome."""
+    succeeded = False
+    try:
+        yield
+        succeeded = True
+    finally:
+        run = RunMetrics(
+            names={"destination": destination},
+            succeeded=succeeded,
+            ended=time.time(),
+            receipt=session.meter.receipt(),
+            images=images(),
+        )
+        export_metrics(run, warn=invocation.output.warn, path=path)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flows import check_server_address
-from flows.cli.click_ext import Invocation, Verb, boolean, everywhere
+from flows.cli.click_ext import Invocation, Verb, boolean
 from flows.cli.mirror.shared import file_flag
 from oci.descriptor import parse_json
 from oci.errors import InvalidConfig
@@ -55,8 +55,6 @@ _HEADER = ("Outcome", "Kind", "Name", "Detail")
 )
 @boolean("--prune", help="Remove deployments, triggers and limits that the file has no more.")
 @boolean("--dry-run", help="Only print what would change.")
-@everywhere
-@click.pass_obj
 def deploy(invocation: Invocation, /, **flags: Any) -> None:
     """Put the mirrors on the Prefect server of PREFECT_API_URL: a scheduled deployment for each, triggers for pushes,
     limits of registries, the rescue of dead runs, alarms, and what machines of a fleet take shards from.
@@ -121,8 +119,6 @@ def _template(path: str) -> dict[str, Any] | None:
 
 
 @click.command(name="schema", cls=Verb, examples=("", "--quiet", "--json"))
-@everywhere
-@click.pass_obj
 def schema(invocation: Invocation) -> None:
     """Print the JSON schema of mirrors.yaml. Editors complete and check the file with it."""
     invocation.output.block(json.dumps(json_schema(), indent=2) + "\n")
@@ -133,8 +129,6 @@ _MIRRORS = ("Mirror", "Source", "Destinations", "Rules", "Schedule")
 
 @click.command(name="validate", cls=Verb, examples=("", "-f mirrors.yaml", "-f mirrors.yaml --json"))
 @file_flag
-@everywhere
-@click.pass_obj
 def validate(invocation: Invocation, /, **flags: Any) -> None:
     """Read mirrors.yaml and show what it says, without a request to any registry. Every mistake is shown with its
     line: unknown keys, expressions, ranges of versions, schedules, variables that aren't set."""

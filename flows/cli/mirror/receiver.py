@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from flows import check_server_address
-from flows.cli.click_ext import Invocation, Number, Verb, everywhere
+from flows.cli.click_ext import Invocation, Number, Verb
 from flows.cli.output import log_to_stderr
 from oci.errors import InvalidInput
 from oci.output import read_named
@@ -45,8 +45,6 @@ _TOKEN = "TRANSSHIP_RECEIVER_TOKEN"  # noqa: S105 - the name of the variable
     help="File that keeps what was accepted until it is delivered, for a receiver that is killed. Without it, what "
     "waits is lost then.",
 )
-@everywhere
-@click.pass_obj
 def receiver(invocation: Invocation, /, **flags: Any) -> None:
     """Turn what registries tell of pushes into Prefect events, for the triggers of mirrors.
 

@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import click
 
-from flows.cli.access import RegistryFlags, show_requests
 from flows.cli.click_ext import Invocation, boolean
+from flows.cli.flags import access, show_requests
 from flows.cli.output import Output
-from oci.archive.s3_options import S3Options
-from oci.errors import InvalidInput, StoreError, TransshipError
-from oci.mirror.compare import compare
-from oci.mirror.comparison import Comparison, Coverage, DestinationComparison, Shared, TagState, concerns
+from oci.errors import InvalidInput, TransshipError
+from oci.mirror.comparison import Coverage, Shared, concerns
 from oci.mirror.config import Mirror, MirrorsConfig
 from oci.mirror.digest_cache import DigestCache, default_path
 from oci.mirror.reader import read_config
 from oci.mirror.results import read_only
-from oci.mirror.run import SIDE_BY_SIDE, expect, opened
-from oci.mirror.selection import expanded
+from oci.mirror.run import expect, opened
 from oci.mirror.work import Breaker
 from oci.options import fields_of
 from oci.output import read_named
 from oci.registry.options import RegistryOptions
-from oci.relocation.session import Access, Session
+from oci.relocation.session import Session
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -65,58 +62,11 @@ def mirror_flags(command: F) -> F:
     return command
 
 
-def _problems(comparison: Comparison) -> list[TransshipError]:
-    """Of destinations and tags that couldn't be compared."""
-    problems = [destination.error for destination in comparison.destinations if destination.error is not None]
-    problems += [
-        tag.error or StoreError(tag.reason, subject=f"{comparison.source}:{tag.tag}")
-        for _, tag in comparison.tags()
-        if tag.state is TagState.FAILED
-    ]
-    return list(dict.fromkeys(problems))  # a refused login is the cause for many tags
-
-
-class Emptiable(Protocol):
-    """A comparison, a plan or a report."""
-
-    @property
-    def mirror(self) -> str: ...
-    @property
-    def source(self) -> str: ...
-    @property
-    def nothing_taken(self) -> str: ...
-
-
-def warn_of_nothing(output: Output, emptiable: Emptiable) -> None:
-    if emptiable.nothing_taken:
-        output.warn(f"{emptiable.mirror}: nothing of {emptiable.source} is mirrored: {emptiable.nothing_taken}")
-
-
-class Selective(Emptiable, Protocol):
-    """A plan or a report."""
-
-    @property
-    def mutated(self) -> Sequence[str]: ...
-    @property
-    def refusals(self) -> Mapping[str, str]: ...
-
-
-def warn_of_absent(output: Output, selective: Selective) -> None:
-    """Warns of tags that the rules name and that no destination gets, each with its reason."""
-    warn_of_nothing(output, selective)
-    for tag in selective.mutated:
-        output.warn(f"{selective.mirror}: immutable tag {tag} moved at {selective.source}; it isn't overwritten")
-    for tag, reason in selective.refusals.items():
-        output.warn(f"{selective.mirror}: the policy refuses {tag} at {selective.source}: {reason}")
-
-
 @dataclass(frozen=True, slots=True)
 class Mirrors:
     """The mirrors that one command is about."""
 
     invocation: Invocation
-    registry: RegistryFlags
-    store: S3Options
     config: MirrorsConfig
     chosen: tuple[Mirror, ...]
     only: frozenset[str]
@@ -124,29 +74,20 @@ class Mirrors:
     breaker: Breaker
 
     @classmethod
-    def asked_for(
-        cls, invocation: Invocation, registry: RegistryFlags, store: S3Options, flags: dict[str, Any]
-    ) -> Mirrors:
+    def asked_for(cls, invocation: Invocation, flags: dict[str, Any]) -> Mirrors:
         show_requests(invocation)
         config = read_config(flags["path"])
         chosen = config.chosen(flags["names"])
-        _warn_of_flags(invocation.output, registry.options, config)
+        options = invocation.registry
+        _warn_of_flags(invocation.output, options, config)
         only = frozenset(_only(flags["only"])) if flags["only"] else frozenset()
         if only and not any(concerns(mirror, only) for mirror in chosen):
             raise InvalidInput(
                 f"{flags['only']}: none of these mirrors has {min(only)}",
                 hint="give a report of these mirrors, or REGISTRY/REPOSITORY:TAG of a source",
             )
-        return cls(
-            invocation=invocation,
-            registry=registry,
-            store=store,
-            config=config,
-            chosen=chosen,
-            only=only,
-            facts=DigestCache(default_path() if registry.options.state else ""),
-            breaker=Breaker(),
-        )
+        facts = DigestCache(default_path() if options.state else "")
+        return cls(invocation, config, chosen, only, facts, Breaker())
 
     def shared(self, *, audit: bool = False, thorough: bool = False) -> Shared:
         scope = Coverage(audit=audit, thorough=thorough, only=self.only)
@@ -162,34 +103,14 @@ class Mirrors:
     def session(self) -> Iterator[Session]:
         """Of all mirrors. What was learned about digests is kept, however it ends."""
         try:
-            with opened(self.config, self.chosen, self._access, self.invocation.cancel) as session:
+            reach = partial(access, self.invocation)
+            with opened(self.config, self.chosen, reach, self.invocation.cancel) as session:
                 expect(session, self.chosen)
                 yield session
         finally:
             self.facts.save()
             if warning := self.facts.warning(self.chosen):
                 self.invocation.output.warn(warning)
-
-    def compared(self, shared: Shared, failures: list[TransshipError]) -> Iterator[tuple[Session, Comparison]]:
-        """Each mirror, with the session in which all are compared, side by side. What can't be compared is added to
-        `failures`; it is the error of each destination of a mirror of which nothing can be."""
-        if not self.chosen:
-            return
-
-        def compare_one(mirror: Mirror) -> Comparison:
-            try:
-                return compare(session, mirror, shared)
-            except TransshipError as error:
-                places = [DestinationComparison(destination=str(each), error=error) for each in mirror.destinations]
-                return Comparison(mirror=mirror.name, source=str(mirror.source), destinations=tuple(places))
-
-        with self.session() as session, ThreadPoolExecutor(SIDE_BY_SIDE, "mirror") as threads:
-            for comparison in threads.map(compare_one, expanded(session, self.chosen)):
-                failures.extend(_problems(comparison))
-                yield session, comparison
-
-    def _access(self, side: str, concurrency: int) -> Access:
-        return self.registry.access(side, self.invocation.output, concurrency=concurrency, store=self.store)
 
 
 def _warn_of_flags(output: Output, flags: RegistryOptions, config: MirrorsConfig) -> None:

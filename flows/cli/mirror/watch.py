@@ -16,14 +16,11 @@ from typing import Any
 
 import click
 
-from flows.cli.access import RegistryFlags, registry_flags, store_flags
-from flows.cli.click_ext import Invocation, Number, Verb, everywhere
-from flows.cli.flags import Age
+from flows.cli.click_ext import Invocation, Number, Verb
+from flows.cli.flags import Age, metrics_flag, registry_flags, store_flags
 from flows.cli.mirror.listener import Listener
 from flows.cli.mirror.shared import Mirrors, file_flag
 from flows.cli.output import log_to_stderr
-from flows.cli.progress import metrics_flag
-from oci.archive.s3_options import S3Options
 from oci.documents import recurrence
 from oci.errors import Cancelled, TransshipError
 from oci.meter import RunMetrics, export_metrics, exposition
@@ -65,9 +62,7 @@ Batch = Callable[[Sequence[Mirror], Callable[[MirrorReport], None]], None]
 @metrics_flag
 @registry_flags(sides=True)
 @store_flags
-@everywhere
-@click.pass_obj
-def watch(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, **flags: Any) -> None:
+def watch(invocation: Invocation, /, **flags: Any) -> None:
     """Run mirrors by the schedules of the file until SIGTERM, each at most once at a time.
 
     A mirror without a schedule runs at once and then after each --interval. SIGHUP reads the file again; a file with a
@@ -77,7 +72,7 @@ def watch(invocation: Invocation, /, registry: RegistryFlags, store: S3Options, 
     intervals, /metrics has the numbers of the last runs for Prometheus.
     """
     log_to_stderr(_log, debug=invocation.output.debug)
-    first = Mirrors.asked_for(invocation, registry, store, flags | {"only": ""})
+    first = Mirrors.asked_for(invocation, flags | {"only": ""})
 
     def read() -> tuple[Sequence[Mirror], Batch]:
         config = read_config(flags["path"])

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import click
 
-from flows.cli.click_ext import Invocation, Verb, everywhere, sections_of
+from flows.cli.click_ext import Command, Invocation, Verb, sections_of
 from flows.cli.output import IMGPKG, ExitCode, program_name
 from flows.cli.start.complete import BASH
 from oci import __version__
@@ -18,11 +18,10 @@ EQUALS = "0.43.0"
 """The imgpkg that the command is under the name imgpkg."""
 
 
-@click.command(name="help")
+@click.command(name="help", cls=Command)
 @click.argument("words", nargs=-1)
 @click.option("--man", is_flag=True, help="As a manual page: transship help --man copy | man -l -")
 @click.option("--man-pages", default="", metavar="FOLDER", help="Write a manual page of every command into a folder.")
-@everywhere
 @click.pass_context
 def show_help(context: click.Context, words: tuple[str, ...], man: bool, man_pages: str) -> None:
     """Explain a command."""
@@ -133,9 +132,8 @@ _POWERSHELL = """Register-ArgumentCompleter -Native -CommandName {name} -ScriptB
 """
 
 
-@click.command(name="completion")
+@click.command(name="completion", cls=Command)
 @click.argument("shell", type=click.Choice(SHELLS))
-@everywhere
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
     """Print a completion script for SHELL.
@@ -162,8 +160,6 @@ def completion(context: click.Context, shell: str) -> None:
 
 
 @click.command(cls=Verb, examples=("", "--json", "--quiet"))
-@everywhere
-@click.pass_obj
 def version(invocation: Invocation) -> None:
     """Print the version."""
     version_line = f"transship version {__version__}"

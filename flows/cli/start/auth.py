@@ -8,10 +8,9 @@ from typing import Any
 
 import click
 
-from flows.cli.access import RegistryFlags, registry_flags
-from flows.cli.click_ext import Invocation, Verb, everywhere, group
+from flows.cli.click_ext import Invocation, Verb
+from flows.cli.flags import open_session, registry_flags
 from flows.cli.mirror.shared import Mirrors
-from oci.archive.s3_options import S3Options
 from oci.errors import Incomplete, StoreError
 from oci.reference import Repository
 from oci.relocation.session import Session
@@ -19,13 +18,6 @@ from oci.units import counted
 
 _FILES = (".yaml", ".yml")
 _HEADER = ("Repository", "Right", "Login", "Result")
-
-
-auth = group(
-    "auth",
-    "Logins of registries.",
-    {"check": ("flows.cli.start.auth:check", "Try the logins of repositories, or of all that mirrors name")},
-)
 
 
 @click.command(
@@ -36,9 +28,7 @@ auth = group(
 @click.argument("repositories", nargs=-1, metavar="[REPOSITORY|FILE]...")
 @click.option("--push", is_flag=True, help="Try the right to push to the repositories that are named here, too.")
 @registry_flags(sides=True)
-@everywhere
-@click.pass_obj
-def check(invocation: Invocation, /, registry: RegistryFlags, **flags: Any) -> None:
+def check(invocation: Invocation, /, **flags: Any) -> None:
     """Try the logins of repositories, or of all repositories that the mirrors of a FILE (.yaml) read and write.
 
     Reading is tried by asking for the tags; pushing by starting an upload, which is cancelled and leaves nothing.
@@ -53,9 +43,9 @@ def check(invocation: Invocation, /, registry: RegistryFlags, **flags: Any) -> N
     rights_of = dict.fromkeys((name, right) for name in names for right in rights)
     opened: AbstractContextManager[Session]
     if not files:
-        opened = registry.session(invocation)
+        opened = open_session(invocation)
     else:
-        mirrors = Mirrors.asked_for(invocation, registry, S3Options(), {"path": files[0], "names": (), "only": ""})
+        mirrors = Mirrors.asked_for(invocation, {"path": files[0], "names": (), "only": ""})
         rights_of |= dict.fromkeys(_named(mirrors))
         opened = mirrors.session()
     with opened as session:

@@ -10,7 +10,7 @@ from importlib.resources.abc import Traversable
 
 import click
 
-from flows.cli.click_ext import Invocation, Verb, everywhere
+from flows.cli.click_ext import Invocation, Verb
 from oci.errors import InvalidInput
 from oci.output import os_errors, write_output
 from oci.reference import absolute, parse_any, parse_store
@@ -43,8 +43,6 @@ _PURPOSES = {
 @click.argument("folder", default=".")
 @click.option("--source", default=_SOURCE, metavar="REPOSITORY", help="What the first mirror reads.")
 @click.option("--destination", default=_DESTINATION, metavar="REPOSITORY", help="Where it goes.")
-@everywhere
-@click.pass_obj
 def init(invocation: Invocation, /, folder: str, source: str, destination: str) -> None:
     """Write a commented mirrors.yaml, prefect.yaml, settings of a Prefect server and its workers, and examples into
     FOLDER, which is made when it isn't there. No file is overwritten: where one of them exists, nothing is written."""

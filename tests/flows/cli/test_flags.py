@@ -10,9 +10,8 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from flows.cli.access import RegistryFlags, registry_flags
-from flows.cli.click_ext import Verb
-from flows.cli.flags import flags_of
+from flows.cli.click_ext import Invocation, Verb
+from flows.cli.flags import flags_of, registry_flags
 from flows.cli.output import ExitCode
 from oci.options import Options, fields_of, option
 from oci.registry.options import RegistryOptions
@@ -36,7 +35,7 @@ def run(*arguments: str) -> tuple[Sample | None, str]:
 
     @click.command(cls=Verb)
     @flags_of(Sample, "sample")
-    def command(sample: Sample) -> None:
+    def command(invocation: Invocation, /, sample: Sample) -> None:
         taken.append(sample)
 
     done = CliRunner().invoke(command, arguments)
@@ -106,19 +105,19 @@ TEXTS: dict[str, tuple[str, Any]] = {
 @pytest.mark.parametrize("name", [field.name for field in fields_of(RegistryOptions) if field.name != "concurrency"])
 def test_every_option_of_a_registry_has_a_flag_that_sets_it(name: str) -> None:
     field = next(field for field in fields_of(RegistryOptions) if field.name == name)
-    taken: list[RegistryFlags] = []
+    taken: list[RegistryOptions] = []
 
     @click.command(cls=Verb)
     @registry_flags()
-    def command(registry: RegistryFlags) -> None:
-        taken.append(registry)
+    def command(invocation: Invocation, /) -> None:
+        taken.append(invocation.registry)
 
     switch = f"{field.flag}={'false' if field.default else 'true'}"
     text, value = TEXTS.get(name, ("", not field.default))
     done = CliRunner().invoke(command, [field.flag, text] if text else [switch])
 
     assert done.output == ""
-    assert getattr(taken[0].options, name) == value != field.default
+    assert getattr(taken[0], name) == value != field.default
 
 
 @pytest.mark.parametrize(

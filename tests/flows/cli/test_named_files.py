@@ -10,7 +10,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.cli.app import run as run_here
-from flows.cli.click_ext import OutputFile
+from flows.cli.flags import OutputFile
 from flows.cli.output import ExitCode
 from tests.support.command import transship
 from tests.support.hints import commands

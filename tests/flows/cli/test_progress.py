@@ -9,10 +9,9 @@ from functools import partial
 import pytest
 
 from flows.cli.click_ext import Invocation
-from flows.cli.display.mirrors import MirrorsProgress
-from flows.cli.display.terminal import Above, Screen, draw_until
+from flows.cli.mirror.progress import MirrorsProgress
 from flows.cli.output import IMGPKG
-from flows.cli.progress import Bars, Row, _drawing, _print, bar_line
+from flows.cli.progress import Above, Bars, Row, Screen, _drawing, _print, bar_line, draw_until
 from oci.meter import Receipt
 
 
@@ -138,7 +137,7 @@ def test_the_table_of_mirrors_folds_what_is_finished() -> None:
     assert progress.line().startswith("2 of 3 mirrors, 3 of 4 tags, 1 failed")
 
 
-class Work:
+class Work(Bars):
     def overall(self) -> Row:
         return Row("1 of 2 images", 50, 100)
 
@@ -147,9 +146,9 @@ class Work:
 
 
 def test_bars_stand_in_columns() -> None:
-    whole, web, unknown = Bars(Work()).lines(100)
+    whole, web, unknown = Work().lines(100)
 
     assert whole.index("━") == web.index("━")
     assert unknown.strip() == "unknown"
-    assert "50 B of 100 B" in Bars(Work()).line()
+    assert "50 B of 100 B" in Work().line()
     assert bar_line(Row("empty", 0, 0), 0.0, indent=0, name_width=5).count("━") > 0

@@ -7,9 +7,8 @@ from typing import Any
 
 import click
 
-from flows.cli.access import RegistryFlags, concurrency_flag, registry_flags
-from flows.cli.click_ext import Invocation, Verb, boolean, everywhere, group
-from flows.cli.flags import flags_of
+from flows.cli.click_ext import Invocation, Verb, boolean
+from flows.cli.flags import concurrency_flag, flags_of, open_session, registry_flags
 from flows.cli.output import keyified
 from oci.bundle.results import TagsReport
 from oci.bundle.tagnames import list_tags as tags_of
@@ -18,17 +17,6 @@ from oci.errors import InvalidInput
 from oci.mirror.policy import TagRule
 from oci.output import to_dict
 from oci.reference import LAYOUT_PREFIX, parse_any
-
-tag = group(
-    "tag",
-    "Tags of a repository.",
-    {
-        "list": ("flows.cli.images.tag:list_tags", "List the tags of a repository"),
-        "resolve": ("flows.cli.images.tag:resolve", "Say which digest a tag stands for"),
-        "delete": ("flows.cli.images.tag:delete", "Take one tag away, and nothing else with it"),
-    },
-    {"ls": "list"},
-)
 
 
 @click.command(
@@ -46,16 +34,14 @@ tag = group(
 @flags_of(TagRule, "rule", leave_out=("optional",))
 @concurrency_flag("Requests at a time")
 @registry_flags()
-@everywhere
-@click.pass_obj
-def list_tags(invocation: Invocation, /, registry: RegistryFlags, rule: TagRule, **flags: Any) -> None:
+def list_tags(invocation: Invocation, /, rule: TagRule, **flags: Any) -> None:
     """List the tags of a repository, sorted by name; with the flags of a rule, those that a mirror with this rule would
     take."""
     output = invocation.output
     output.check_columns(("Name", "Digest"))
     digests = flags["digests"] or "digest" in map(keyified, output.columns)
     header = ("Name", "Digest") if digests else ("Name",)
-    with registry.session(invocation, side="", concurrency=flags["concurrency"]) as session:
+    with open_session(invocation, "") as session:
         source = session.source(parse_any(image_flag(flags)).repository)
 
         def chosen(names: Sequence[str]) -> Sequence[str]:
@@ -81,12 +67,10 @@ def list_tags(invocation: Invocation, /, registry: RegistryFlags, rule: TagRule,
 )
 @click.option("-i", "--image", default="", help="Reference: REGISTRY/REPOSITORY:TAG or oci:PATH:TAG.")
 @registry_flags()
-@everywhere
-@click.pass_obj
-def resolve(invocation: Invocation, /, registry: RegistryFlags, **flags: Any) -> None:
+def resolve(invocation: Invocation, /, **flags: Any) -> None:
     """Print the reference with the digest that the tag stands for."""
     reference = parse_any(image_flag(flags))
-    with registry.session(invocation, side="") as session:
+    with open_session(invocation, "") as session:
         resolved = resolve_tag(session.source(reference.repository), reference)
     invocation.output.result(reference=str(resolved), digest=resolved.identifier)
     invocation.output.block(str(resolved))
@@ -111,9 +95,7 @@ def image_flag(flags: dict[str, Any]) -> str:
 @click.option("-i", "--image", default="", help="Reference: REGISTRY/REPOSITORY:TAG or oci:PATH:TAG.")
 @concurrency_flag("Requests at a time")
 @registry_flags()
-@everywhere
-@click.pass_obj
-def delete(invocation: Invocation, /, registry: RegistryFlags, **flags: Any) -> None:
+def delete(invocation: Invocation, /, **flags: Any) -> None:
     """Say which other tags show the same digest, and with --yes take the tag away.
 
     Where the registry can't take a tag away alone, the manifest goes with it; this is refused when other tags show it,
@@ -126,7 +108,7 @@ def delete(invocation: Invocation, /, registry: RegistryFlags, **flags: Any) -> 
             f"{flags['image']} names no tag, and none is deleted by default",
             hint="name one: REGISTRY/REPOSITORY:TAG or oci:PATH:TAG",
         )
-    with registry.session(invocation, side="destination", concurrency=flags["concurrency"]) as session:
+    with open_session(invocation, "destination") as session:
         from oci.prune.untag import WITH_MANIFEST, plan_untag, untag  # noqa: PLC0415 - the other commands need no prune
 
         untagged = untag(session, reference) if output.yes else plan_untag(session, reference)
