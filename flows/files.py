@@ -8,7 +8,7 @@ from prefect.runtime import flow_run
 from flows.parameters.files import PullParameters, PushParameters
 from flows.parameters.forms import flat
 from flows.parameters.registry import archive_name
-from flows.results import or_failed, run_alone
+from flows.results import alone, or_failed
 from oci.bundle.results import PullReport, PushReport
 from oci.reference import parse_any
 from tasks.access import OneSided
@@ -38,9 +38,7 @@ async def _push(parameters: PushParameters) -> PushReport:
     return await push_files(parameters.request(), parameters.destination, lock_output, to_tar)
 
 
-def push_sync(parameters: PushParameters) -> PushReport:
-    """`push` for programs without an event loop. Raises InvalidInput where one runs: await `push` there."""
-    return run_alone(push, parameters)
+push_sync = alone(push, PushParameters)
 
 
 def pull_name() -> str:
@@ -69,6 +67,4 @@ async def pull(parameters: PullParameters) -> PullReport:
         return await or_failed(work)
 
 
-def pull_sync(parameters: PullParameters) -> PullReport:
-    """`pull` for programs without an event loop. Raises InvalidInput where one runs: await `pull` there."""
-    return run_alone(pull, parameters)
+pull_sync = alone(pull, PullParameters)

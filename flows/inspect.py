@@ -17,7 +17,7 @@ from flows.parameters.inspect import (
     VerifyReceiptParameters,
 )
 from flows.parameters.registry import archive_name
-from flows.results import DRIFT, completed, failed, or_failed, run_alone
+from flows.results import DRIFT, alone, completed, failed, or_failed
 from oci.bundle.results import DescribeReport, TagsReport
 from oci.errors import Incomplete, StoreError, TransshipError
 from oci.receipts.check import Checked
@@ -55,9 +55,7 @@ async def describe(parameters: DescribeParameters) -> DescribeReport:
         return await or_failed(work, lambda report: f"{report.image}: {counted(len(report.contents), 'entry')}")
 
 
-def describe_sync(parameters: DescribeParameters) -> DescribeReport:
-    """`describe` for programs without an event loop. Raises InvalidInput where one runs: await `describe` there."""
-    return run_alone(describe, parameters)
+describe_sync = alone(describe, DescribeParameters)
 
 
 def tags_name() -> str:
@@ -85,9 +83,7 @@ def _tags_message(report: TagsReport) -> str:
     return f"{report.repository} has {counted(len(report.tags), 'tag')}"
 
 
-def tags_sync(parameters: TagsParameters) -> TagsReport:
-    """`tags` for programs without an event loop. Raises InvalidInput where one runs: await `tags` there."""
-    return run_alone(tags, parameters)
+tags_sync = alone(tags, TagsParameters)
 
 
 def verify_name() -> str:
@@ -129,9 +125,7 @@ def _incomplete(report: VerificationReport) -> Incomplete:
     )
 
 
-def verify_sync(parameters: VerifyParameters) -> VerificationReport:
-    """`verify` for programs without an event loop. Raises InvalidInput where one runs: await `verify` there."""
-    return run_alone(verify, parameters)
+verify_sync = alone(verify, VerifyParameters)
 
 
 def verify_receipt_name() -> str:
@@ -161,6 +155,4 @@ async def verify_receipt(parameters: VerifyReceiptParameters) -> Checked:
     return cast(Checked, failed(drift, DRIFT))
 
 
-def verify_receipt_sync(parameters: VerifyReceiptParameters) -> Checked:
-    """`verify_receipt` for programs without an event loop. Raises InvalidInput where one runs."""
-    return run_alone(verify_receipt, parameters)
+verify_receipt_sync = alone(verify_receipt, VerifyReceiptParameters)

@@ -1,31 +1,48 @@
-"""Mirroring: compare, carry what changed, report; for each mirror."""
+"""Mirroring: compare, carry what changed, report; for each mirror. A helper carries some of it for another run."""
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import AbstractAsyncContextManager
+import dataclasses
+from collections.abc import Sequence
 from functools import partial
 from typing import cast
 
 from prefect import flow
 from prefect.runtime import flow_run
+from prefect.states import Failed
 
-from flows.mirror_shard import carry_all, carry_some
 from flows.parameters.forms import flat
 from flows.parameters.mirror import MirrorCheckParameters, MirrorParameters, MirrorShardParameters
-from flows.results import cancelled, completed, failed, reported_when_cancelled, run_alone
+from flows.results import alone, cancelled, completed, failed, failed_images, reported_when_cancelled
 from oci.errors import TransshipError
-from oci.mirror.comparison import Coverage, Shared
+from oci.mirror.comparison import Comparison, Coverage, Shared
 from oci.mirror.config import Mirror
 from oci.mirror.digest_cache import DigestCache, default_path
+from oci.mirror.execute import unaccounted
+from oci.mirror.policy import OnFailure
 from oci.mirror.results import MirrorIncomplete, MirrorReport, MirrorRunReport
-from oci.mirror.work import Breaker
+from oci.mirror.work import Breaker, WorkItem
+from oci.relocation.transfer import DONE, FAILED
 from oci.units import counted
 from tasks.artifacts.report import artifact_key, percent_shown
+from tasks.fleet.heartbeat import heartbeats
+from tasks.fleet.limits import limits_of
 from tasks.fleet.spread import Spread
-from tasks.mirror import MirrorRun, MirrorsRun, compare_mirror, make_recorder, record_mirror, report_mirror
-from tasks.mirror_fleet import MirrorWork, stays_here
-from tasks.run import errors_alone, running, together, together_in_a_task
+from tasks.fleet.taker import Taker
+from tasks.mirror import (
+    MirrorRun,
+    MirrorsRun,
+    compare_mirror,
+    left_out,
+    make_recorder,
+    mirror_image,
+    record_mirror,
+    report_mirror,
+    useless,
+)
+from tasks.mirror_fleet import MirrorWork, result_of, stays_here, unpack
+from tasks.run import errors_alone, running, shared_out, together, together_in_a_task
 
 
 def run_name() -> str:
@@ -73,7 +90,9 @@ async def _mirrored(parameters: MirrorParameters, whole: MirrorsRun, mirror: Mir
                 recorder = await make_recorder()
                 await compare_mirror(mirror.name)
                 if run.compared.work:
-                    async with _progress_shown(run):
+                    images, places = counted(len(run.compared.work), "image"), ", ".join(map(str, mirror.destinations))
+                    described = f"{images}: {mirror.source} → {places}"
+                    async with percent_shown(artifact_key("progress", f"mirror-{mirror.name}"), described, run.percent):
                         await _carry(parameters, run)
                 if recorder is not None:
                     await record_mirror(mirror.name, recorder)
@@ -88,12 +107,12 @@ async def _carry(parameters: MirrorParameters, run: MirrorRun) -> None:
     here = [item for item in work if item.writes_archive]
     shared = [item for item in work if not item.writes_archive]
     if parameters.fleet is None or not shared:
-        await carry_all(run, work)
+        await _carry_all(run, work)
         return
     helpers = parameters.fleet.for_mirror()
     run.fleet = stays_here(shared, await run.session(), always=helpers.always)
     if run.fleet:
-        await carry_all(run, work)
+        await _carry_all(run, work)
         return
     sent = partial(MirrorShardParameters.sent, run.config, run.mirror)
     spread = Spread(f"mirror {run.mirror.name}", MirrorWork(run, sent), helpers)
@@ -101,19 +120,71 @@ async def _carry(parameters: MirrorParameters, run: MirrorRun) -> None:
     try:
         with errors_alone():
             async with spread.opened():
-                do = partial(carry_some, run)
+                do = partial(_carry_some, run)
                 await spread.carry_out(shared, do, width=run.width, images_together=images_together)
     finally:
         run.fleet = spread.decision.reason
-    await carry_all(run, here)
+    await _carry_all(run, here)
 
 
-def _progress_shown(run: MirrorRun) -> AbstractAsyncContextManager[None]:
-    places = ", ".join(map(str, run.mirror.destinations))
-    described = f"{counted(len(run.compared.work), 'image')}: {run.mirror.source} → {places}"
-    return percent_shown(artifact_key("progress", f"mirror-{run.mirror.name}"), described, run.percent)
+mirror_sync = alone(mirror, MirrorParameters)
 
 
-def mirror_sync(parameters: MirrorParameters) -> MirrorRunReport:
-    """`mirror` for programs without an event loop. Raises InvalidInput where one runs: await `mirror` there."""
-    return run_alone(mirror, parameters)
+async def _carry_all(run: MirrorRun, work: Sequence[WorkItem]) -> None:
+    """Some images at a time. One that fails doesn't stop the others, unless the mirror says so."""
+    places = asyncio.Semaphore(run.width)
+
+    async def carry(items: list[WorkItem]) -> None:
+        async with places:
+            await _carry_some(run, items)
+
+    await together(*(carry(items) for items in shared_out(work)))
+
+
+async def _carry_some(run: MirrorRun, items: list[WorkItem]) -> None:
+    """What becomes of each is kept in the run."""
+    if run.mirror.on_failure is OnFailure.STOP and any(outcome.status == FAILED for outcome in run.outcomes.values()):
+        run.leave(items)
+        return
+    if all(map(useless, items)):
+        for item in items:
+            await left_out(item)
+        return
+    destinations = list(dict.fromkeys(target.destination for item in items for target in item.targets))
+    title = items[0].title if len(items) == 1 else f"{len(items)} images"
+    try:
+        await mirror_image(title, [item.key for item in items], destinations)
+    except TransshipError as error:
+        run.fail(items, error)
+
+
+@flow(name="mirror-shard", persist_result=False)
+@flat
+async def mirror_shard(parameters: MirrorShardParameters) -> None:
+    """Helps with a mirror: takes shards of its changed images from the queue until there are none, and gives the images
+    their tags.
+
+    What became of each shard stands in the queue. The run fails when an image did.
+    """
+    [mirror] = parameters.config.mirrors
+    shared = Shared(facts=DigestCache(default_path()), breaker=Breaker())
+    whole = MirrorsRun(parameters.config, [mirror], shared)
+    beats = heartbeats(artifact_key("mirror-shard", mirror.name), dict)
+    async with running(whole, beats), running(MirrorRun(whole, mirror)) as run, parameters.queue.opened() as queue:
+        run.comparison = Comparison(mirror=mirror.name, source=str(mirror.source.store), destinations=(), work=())
+        taker = Taker(queue, partial(_open, run), partial(result_of, run))
+        await together(taker.carry_out(partial(_carry_some, run), width=lambda: run.width))
+    outcomes = run.outcomes.values()
+    if lacking := unaccounted(run.compared.work, outcomes):
+        return cast("None", Failed(message=f"{len(lacking)} planned destinations of images have no outcome"))
+    failures = [str(outcome.error) for outcome in outcomes if outcome.status != DONE]
+    return cast("None", failed_images(failures, len(outcomes)))
+
+
+async def _open(run: MirrorRun, text: str) -> list[WorkItem]:
+    """Adds a shard to the run of a helper."""
+    items = unpack(text)
+    if not run.compared.work:
+        await run.limit(limits_of(*(store for item in items for store in item.store_names)))
+    run.comparison = dataclasses.replace(run.compared, work=(*run.compared.work, *items))
+    return items

@@ -12,7 +12,7 @@ from prefect.runtime import flow_run
 from flows.mirror import name_of
 from flows.parameters.forms import flat
 from flows.parameters.mirror import MirrorCheckParameters
-from flows.results import DRIFT, completed, failed, run_alone
+from flows.results import DRIFT, alone, completed, failed
 from oci.errors import Incomplete, StoreError, TransshipError
 from oci.mirror.comparison import CHECK, Shared
 from oci.mirror.config import Mirror
@@ -63,6 +63,4 @@ async def _checked(whole: MirrorsRun, mirror: Mirror) -> DriftReport:
             return DriftReport(mirror=mirror.name, source=str(mirror.source), error=str(error))
 
 
-def mirror_check_sync(parameters: MirrorCheckParameters) -> CheckReport:
-    """`mirror_check` for programs without an event loop. Raises InvalidInput where one runs: await it there."""
-    return run_alone(mirror_check, parameters)
+mirror_check_sync = alone(mirror_check, MirrorCheckParameters)

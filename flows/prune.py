@@ -17,7 +17,7 @@ from prefect.states import Suspended
 
 from flows.parameters.forms import flat
 from flows.parameters.prune import AfterPlan, PruneApproval, PruneParameters
-from flows.results import completed, failed, run_alone
+from flows.results import alone, completed, failed
 from oci.errors import Incomplete, InvalidInput, StoreError, TransshipError
 from oci.prune.execute import PruneRunReport, Remaining
 from tasks.access import OneSided
@@ -123,6 +123,4 @@ def _incomplete(written: PruneRunReport) -> Incomplete:
     )
 
 
-def prune_sync(parameters: PruneParameters) -> PruneRunReport:
-    """`prune` for programs without an event loop. Raises InvalidInput where one runs: await `prune` there."""
-    return run_alone(prune, parameters)
+prune_sync = alone(prune, PruneParameters)

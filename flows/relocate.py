@@ -1,37 +1,66 @@
-"""Relocating a bundle, an image, what a lock lists or an archive: resolve, fetch, push, publish, verify, report."""
+"""Relocating a bundle, an image, what a lock lists or an archive: resolve, fetch, push, publish, verify, report.
+
+A helper transfers some of the images for another run, or writes some parts of an archive."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import cast
 
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.parameters import RelocateParameters
+from flows.parameters import RelocateParameters, Verify
 from flows.parameters.forms import flat
-from flows.results import cancelled, completed, failed, reported_when_cancelled, run_alone
-from flows.shard import pushing
-from flows.tarball import write_out
-from oci.errors import Incomplete
+from flows.parameters.relocate import TarballOptions
+from flows.parameters.shard import PartsParameters, ShardParameters
+from flows.results import alone, cancelled, completed, failed, failed_images, or_failed, reported_when_cancelled
+from oci.digest import Digest
+from oci.errors import Incomplete, TransshipError
+from oci.export.export import seal_archive
 from oci.output import check_outputs, to_dict, write_json
 from oci.receipts.record import Recorder
+from oci.registry.http.pace import Bucket
+from oci.relocation.plan import Plan
 from oci.relocation.report import RelocationIncomplete, RelocationReport
 from oci.relocation.request import ReceiptOptions
 from oci.relocation.run import RelocationResult, Step
-from tasks.archive import ExportRun
+from oci.relocation.shards import Preview, part_of
+from oci.relocation.transfer import FAILED
+from oci.units import percent, show_size
+from tasks.archive import (
+    ExportRun,
+    PartsAccount,
+    complete_tarball,
+    plan_tarball,
+    verify_tarball,
+    write_here,
+    write_on_fleet,
+    write_tarball,
+)
+from tasks.artifacts.report import artifact_key, percent_shown
 from tasks.blocks import load_signing_key
+from tasks.fleet.heartbeat import heartbeats
+from tasks.fleet.spread import Helpers, Spread
+from tasks.fleet.taker import Taker
 from tasks.relocate import (
     RelocationRun,
+    batches,
+    biggest_first,
     fetch_referenced_images,
+    names_of,
     progress_shown,
     publish,
+    push_to_target_registry,
     report,
     resolve_bundle,
     verify,
 )
-from tasks.run import running
-from tasks.shards import can_begin, stays_here
+from tasks.run import errors_alone, running, together
+from tasks.shards import RelocationWork, can_begin, open_shard, result_of, stays_here
 
 
 def run_name() -> str:
@@ -51,14 +80,19 @@ async def relocate(parameters: RelocateParameters) -> RelocationReport:
     """
     export = bool(parameters.archive)
     async with running(ExportRun(parameters.export_order()) if export else RelocationRun(parameters.order())) as run:
+
+        async def report_cancelled() -> None:
+            run.error = cancelled()
+            await report.fn(parameters.destination)
+
         report_path = ""
         with run.noting_failure():
             await run.in_thread(check_outputs, parameters.report, parameters.lock_output)
             report_path = parameters.report
             recorder = await _recorder(run, parameters)
-            async with reported_when_cancelled(partial(_report_cancelled, run, parameters.destination)):
+            async with reported_when_cancelled(report_cancelled):
                 if isinstance(run, ExportRun):
-                    await write_out(run, parameters, recorder)
+                    await _write_out(run, parameters, recorder)
                 else:
                     await _copy(run, parameters, recorder)
             if parameters.lock_output:
@@ -71,9 +105,7 @@ async def relocate(parameters: RelocateParameters) -> RelocationReport:
         return completed(written) if run.error is None else cast("RelocationReport", failed(run.error))
 
 
-async def _report_cancelled(run: RelocationRun, destination: str) -> None:
-    run.error = cancelled()
-    await report.fn(destination)
+relocate_sync = alone(relocate, RelocateParameters)
 
 
 async def _recorder(run: RelocationRun, parameters: RelocateParameters) -> Recorder | None:
@@ -96,7 +128,7 @@ async def _copy(run: RelocationRun, parameters: RelocateParameters, recorder: Re
         if helpers is not None:
             run.fleet = stays_here(run.planned, await run.session(), always=helpers.always)
         helpers = None if run.fleet or not run.planned.to_transfer else helpers
-    async with pushing(run, parameters, helpers) as push:
+    async with _pushing(run, parameters, helpers) as push:
         if not plans_first:
             await fetch_referenced_images(source)
         # As asked for: a digest is wider than the page.
@@ -117,6 +149,134 @@ async def _copy(run: RelocationRun, parameters: RelocateParameters, recorder: Re
         await run.in_thread(recorder.record, driver.session, result)
 
 
-def relocate_sync(parameters: RelocateParameters) -> RelocationReport:
-    """`relocate` for programs without an event loop. Raises InvalidInput where one runs: await `relocate` there."""
-    return run_alone(relocate, parameters)
+_FOUND_EVERY = 1.0
+"""Seconds between two looks at what planning has found."""
+
+
+async def _push_all(run: RelocationRun, plan: Plan) -> None:
+    """Transfers the images of `plan`, all or some of the run's own, some at a time. One that fails doesn't stop the
+    others: its outcome is kept in the run."""
+    places = asyncio.Semaphore(run.width)
+
+    async def push(images: list[str]) -> None:
+        async with places:
+            with suppress(TransshipError):
+                await push_to_target_registry(images, str(plan.destination))
+
+    await together(*(push(images) for images in batches(plan)))
+
+
+@asynccontextmanager
+async def _pushing(
+    run: RelocationRun, parameters: RelocateParameters, helpers: Helpers | None
+) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """Gives what transfers the images of the run's plan: with helpers where that is faster. They may begin with what
+    planning finds, where that is done in the block. What only this run may write comes last."""
+    if helpers is None:
+        yield lambda: _push_all(run, run.planned)
+        return
+    sent = partial(ShardParameters.sent, parameters)
+    work = RelocationWork(run, await run.session(), sent, trusting=not parameters.how.repair)
+    spread: Spread[Digest] = Spread(run.destination, work, helpers)
+    loop = asyncio.get_running_loop()
+
+    def find(part: Plan, share: float) -> None:
+        loop.call_soon_threadsafe(lambda: spread.offer(work.find(part, share), share))
+
+    async def push() -> None:
+        plan, do = run.planned, partial(_push, run)
+        images = [digest for digest in biggest_first(plan) if not plan.by_digest[digest].is_bundle]
+        await spread.carry_out(images, do, width=run.width, images_together=work.images_together)
+        await _push_all(run, part_of(plan, [image for image in plan.to_transfer if image.is_bundle]))
+
+    run.on_node = Preview(run.whole_request, find, every=_FOUND_EVERY).see
+    try:
+        with errors_alone():
+            async with spread.opened():
+                yield push
+    finally:
+        run.fleet = spread.decision.reason
+
+
+async def _push(run: RelocationRun, images: list[Digest]) -> None:
+    with suppress(TransshipError):  # the outcome is kept in the run
+        await push_to_target_registry(names_of(run.planned, images), str(run.planned.destination))
+
+
+@flow(name="relocate-shard", persist_result=False)
+@flat
+async def relocate_shard(parameters: ShardParameters) -> None:
+    """Helps with a relocation: takes shards of its images from the queue until there are none, and names none of them,
+    which is for the run that knows all of it.
+
+    What became of each shard stands in the queue. The run fails when an image did.
+    """
+    key = artifact_key("shard", parameters.destination)
+    whole = RelocationRun(parameters.order())
+    async with running(whole, heartbeats(key, dict)) as run, parameters.queue.opened() as queue:
+        opened = partial(open_shard, run, ask=bool(flow_run.run_count > 1))
+        taker = Taker(queue, opened, partial(result_of, run))
+        do, images = partial(_push, run), parameters.images_together
+        await together(taker.carry_out(do, width=lambda: run.width, images_together=images))
+    failures = [f"{each.subject}: {each.error}" for each in run.outcomes.values() if each.status == FAILED]
+    return cast("None", failed_images(failures, len(run.outcomes)))
+
+
+async def _write_out(run: ExportRun, parameters: RelocateParameters, recorder: Recorder | None) -> None:
+    """Writes it in parts, straight to where it is to be, then what goes beside it."""
+    location = parameters.archive
+    if await _plan_out(parameters):
+        await _write(run, parameters)
+        await complete_tarball(location)
+    if parameters.verify is not Verify.NONE:
+        await verify_tarball(location, deep=parameters.verify is Verify.DEEP)
+    seal = partial(
+        seal_archive,
+        sha256sums=bool(parameters.tarball and parameters.tarball.sha256sums),
+        recorder=recorder,
+        verification=run.verification,
+    )
+    await run.in_thread(seal, await run.session(), run.planned, run.archive_planned.locations, location)
+
+
+async def _plan_out(parameters: RelocateParameters) -> bool:
+    """Says whether there is anything to write."""
+    source = await resolve_bundle(parameters.kind.value, parameters.source)
+    await fetch_referenced_images(source)
+    return await plan_tarball(parameters.archive)
+
+
+async def _write(work: ExportRun, parameters: RelocateParameters) -> None:
+    """Group by group, for each has several parts in memory; or all at once, by the fleet."""
+    plan, location = work.archive_planned, parameters.archive
+    tarball = parameters.tarball or TarballOptions()
+    groups = plan.groups(tarball.groups)
+    key = artifact_key("progress", location)
+    described = f"{show_size(plan.size)}: {plan.source} → {location}"
+    async with percent_shown(key, described, lambda: round(percent(work.bytes_stored, plan.size), 1)):
+        if tarball.deployment:
+            upload = (plan.fingerprint, work.tickets)
+            sent = partial(PartsParameters.sent, parameters, work.whole_request, *upload, part=1 / len(groups))
+            await write_on_fleet(work, location, groups, tarball.fleet(), sent)
+            return
+        for group in groups:
+            await write_here(work, group)
+
+
+@flow(name="write-archive-parts", persist_result=False)
+@flat
+async def write_archive_parts(parameters: PartsParameters) -> None:
+    """Writes a group of parts into the upload that another run has begun, after coming to the same plan by itself.
+
+    May be repeated: what is in place isn't written again.
+    """
+    work = ExportRun(parameters.order())
+    key = artifact_key("parts", parameters.relocation.archive)
+    Bucket.lend(work, 1 - parameters.part)
+    async with running(work, heartbeats(key, lambda: PartsAccount.of(work))):
+        return await or_failed(_write_group(parameters))
+
+
+async def _write_group(parameters: PartsParameters) -> None:
+    await _plan_out(parameters.relocation)
+    await write_tarball(parameters.relocation.archive, parameters.volume, list(parameters.parts))

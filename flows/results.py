@@ -4,7 +4,7 @@ event loop."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar, cast
 
@@ -18,6 +18,7 @@ from oci.options import Options
 from tasks.artifacts.markdown import in_forms
 
 T = TypeVar("T")
+P = TypeVar("P", bound=Options)
 
 REPORT_SECONDS = 15.0
 """A worker kills a cancelled run after 30 seconds."""
@@ -43,6 +44,13 @@ def completed(result: T, message: str = "") -> T:
 
 def _one_line(message: str) -> str:
     return "; ".join(message.splitlines())[:_LONGEST_MESSAGE]
+
+
+def failed_images(failures: Sequence[str], images: int) -> State[None] | None:
+    """Returns the state of a helper's run in which images failed: an error that is raised would fill the log."""
+    if not failures:
+        return None
+    return Failed(message=f"{len(failures)} of {images} images failed, the first: {failures[0]}")
 
 
 async def or_failed(work: Awaitable[T], message: Callable[[T], str] = str) -> T:
@@ -73,11 +81,17 @@ async def reported_when_cancelled(report: Callable[[], Awaitable[object]]) -> As
         raise
 
 
-def run_alone(flow: Flow[..., Coroutine[Any, Any, T]], parameters: Options) -> T:
-    """Runs a flow in an event loop of its own. Raises InvalidInput where one runs: it can be awaited there."""
-    with suppress(RuntimeError):
-        asyncio.get_running_loop()
-        hint = f"write `await {flow.name}(**parameters.to_dict())` instead"
-        raise InvalidInput("an event loop is running here", hint=hint)
-    result: T = asyncio.run(flow(**parameters.to_dict()))
-    return result
+def alone(flow: Flow[..., Coroutine[Any, Any, T]], form: type[P]) -> Callable[[P], T]:
+    """Returns a flow for programs without an event loop; `form` is the type of its parameters."""
+    del form
+
+    def run(parameters: P) -> T:
+        """Runs the flow in an event loop of its own. Raises InvalidInput where one runs: it can be awaited there."""
+        with suppress(RuntimeError):
+            asyncio.get_running_loop()
+            hint = f"write `await {flow.name}(**parameters.to_dict())` instead"
+            raise InvalidInput("an event loop is running here", hint=hint)
+        result: T = asyncio.run(flow(**parameters.to_dict()))
+        return result
+
+    return run

@@ -136,9 +136,11 @@ def _trigger(mirror: Mirror) -> PushTrigger | None:
 
 FLEET_NAME = "fleet"
 _FLEET = {
-    "flows.shard.relocate_shard": "Copies a part of a large relocation, for a run that asks for a fleet.",
-    "flows.mirror_shard.mirror_shard": "Carries some of a mirror's images, for a run that asks for a fleet.",
-    "flows.tarball.write_archive_parts": "Writes a group of parts of a large archive, for a run that asks for a fleet.",
+    "flows.relocate.relocate_shard": "Copies a part of a large relocation, for a run that asks for a fleet.",
+    "flows.mirror.mirror_shard": "Carries some of a mirror's images, for a run that asks for a fleet.",
+    "flows.relocate.write_archive_parts": (
+        "Writes a group of parts of a large archive, for a run that asks for a fleet."
+    ),
 }
 
 

@@ -38,7 +38,7 @@ from flows import (
 )
 from flows.deploy.zombie_runs import STARTED_AGAIN, zombie_automations
 from flows.parameters import ShardParameters, SourceKind, Verify
-from flows.shard import relocate_shard
+from flows.relocate import relocate_shard
 from oci.bundle.tagnames import KEEP_ALIVE_SUFFIX
 from oci.errors import InvalidInput
 from oci.mirror.reader import make_config
