@@ -42,14 +42,14 @@ class Http2Connections:
             raise InvalidInput(f"{where}: HTTP/2 needs the package h2", hint="pip install 'transship[http2]'")
         self._settings = settings
         self._proxy = proxy
-        self._backend = _Backend(policy, proxied=proxy is not None)
+        self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         options: dict[str, Any] = {
             "ssl_context": context,
             "max_connections": settings.concurrency + 1,
             "max_keepalive_connections": settings.concurrency + 1,
             "keepalive_expiry": 30.0,
             "http2": True,
-            "network_backend": self._backend,
+            "network_backend": _Backend(policy, proxied=proxy is not None),
         }
         if proxy is None:
             self._pool = httpcore.ConnectionPool(**options)
@@ -81,7 +81,7 @@ class Http2Connections:
             headers=[("Host", origin.authority), *fields.items()],
             # A chunk of an upload is a memoryview, which is iterable as well: of numbers.
             content=bytes(body) if isinstance(body, bytes | memoryview) else map(bytes, body),
-            extensions={"timeout": timeout},
+            extensions={"timeout": timeout, "trace": self._watch},
         )
         try:
             answer = self._pool.handle_request(request)
@@ -97,8 +97,15 @@ class Http2Connections:
         timeout["read"] = settings.idle_timeout
         return Http2Response(answer)
 
+    def _watch(self, event: str, info: Mapping[str, Any]) -> None:
+        """Has `cut` find each socket, and the one that TLS makes of it, for as long as they live."""
+        if event.endswith(("connect_tcp.complete", "start_tls.complete")):
+            sock = info["return_value"].get_extra_info("socket")
+            if isinstance(sock, socket.socket):
+                self._sockets.add(sock)
+
     def cut(self) -> None:
-        for sock in list(self._backend.sockets):
+        for sock in list(self._sockets):
             shut_down(sock)
 
     def close(self) -> None:
@@ -140,12 +147,11 @@ class Http2Response:
 
 
 class _Backend(httpcore.SyncBackend):
-    """Connects to the addresses that the policy has judged, and remembers the sockets for as long as they live."""
+    """Connects to the addresses that the policy has judged."""
 
     def __init__(self, policy: AddressPolicy, *, proxied: bool) -> None:
         self._policy = policy
         self._proxied = proxied
-        self.sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 
     def connect_tcp(self, host: str, port: int, *others: Any, **more: Any) -> httpcore.NetworkStream:
         problem: Exception = httpcore.ConnectError(f"{host} can't be resolved")
@@ -155,38 +161,10 @@ class _Backend(httpcore.SyncBackend):
             raise httpcore.ConnectError(str(error)) from error
         for address in addresses:
             try:
-                stream = super().connect_tcp(address, port, *others, **more)
+                return super().connect_tcp(address, port, *others, **more)
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 problem = error
-            else:
-                return _Stream(stream, self.sockets)
         raise httpcore.ProxyError(str(problem)) if self._proxied else problem
-
-
-class _Stream(httpcore.NetworkStream):
-    def __init__(self, stream: httpcore.NetworkStream, sockets: weakref.WeakSet[socket.socket]) -> None:
-        self._stream = stream
-        self._sockets = sockets
-        sock = stream.get_extra_info("socket")
-        if isinstance(sock, socket.socket):
-            sockets.add(sock)
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._stream.read(max_bytes, timeout)
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._stream.write(buffer, timeout)
-
-    def close(self) -> None:
-        self._stream.close()
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
-
-    def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore.NetworkStream:
-        return _Stream(self._stream.start_tls(ssl_context, server_hostname, timeout), self._sockets)
 
 
 def _wire_error(error: Exception, *, connecting: bool = False) -> WireError:
