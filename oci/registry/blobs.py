@@ -9,9 +9,11 @@ import zlib
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import ExitStack, suppress
+from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import Any
+
+import msgspec
 
 from oci.descriptor import Descriptor
 from oci.digest import Chunk, Digest, hex_of, verified
@@ -19,7 +21,7 @@ from oci.errors import Denied, NotFound, RateLimited, StoreError, Unauthorized, 
 from oci.meter import PartThreads
 from oci.registry import endpoints
 from oci.registry.endpoints import GET_BLOB, GET_FIRST_BYTE, GET_RANGE, HEAD_BLOB, Kind
-from oci.registry.http.answer import OpenAnswer, codings_of, undone
+from oci.registry.http.answer import Answer, OpenAnswer, codings_of, undone
 from oci.registry.http.pace import RETRIED_STATUSES
 from oci.registry.http.request import Request
 from oci.registry.http.transport import Transport
@@ -42,36 +44,34 @@ _PROGRESS = 1 << 20
 def has_blob(remote: Remote, digest: Digest) -> bool:
     """Whether a repository has a blob. A destination that denies the question has nothing yet that this login may see:
     the upload itself decides."""
-    if remote.learned.works(HEAD_BLOB) is not False:
-        try:
-            return remote.transport.send(_request(remote, HEAD_BLOB, digest)).status == 200
-        except RateLimited:
-            raise
-        except StoreError as error:
-            remote.check_answered(error)
-            return _first_byte(remote, digest, error) is not None
-    return _first_byte(remote, digest, None) is not None
+    answer, refusal = _head(remote, digest)
+    return answer.status == 200 if answer is not None else _first_byte(remote, digest, refusal) is not None
 
 
 def blob_size(remote: Remote, digest: Digest) -> int | None:
     """The size in bytes, None when there is no such blob. Where HEAD is refused, or has no length, GET is asked: some
     registries redirect a HEAD to a URL that is signed for GET alone."""
-    refusal: StoreError | None = None
-    if remote.learned.works(HEAD_BLOB) is not False:
-        try:
-            answer = remote.transport.send(_request(remote, HEAD_BLOB, digest))
-        except RateLimited:
-            raise
-        except StoreError as error:
-            remote.check_answered(error)
-            refusal = error
-        else:
-            if answer.status == 404:
-                return None
-            size = _number(answer.headers.get("content-length", ""))
-            if size and answer.headers.get("content-encoding", "identity") == "identity":
-                return size  # 0 is what proxies write that have seen no body
+    answer, refusal = _head(remote, digest)
+    if answer is not None:
+        if answer.status == 404:
+            return None
+        size = _number(answer.headers.get("content-length", ""))
+        if size and answer.headers.get("content-encoding", "identity") == "identity":
+            return size  # 0 is what proxies write that have seen no body
     return _first_byte(remote, digest, refusal)
+
+
+def _head(remote: Remote, digest: Digest) -> tuple[Answer | None, StoreError | None]:
+    """The answer to a HEAD, or its refusal; neither where it isn't asked any more."""
+    if remote.learned.works(HEAD_BLOB) is False:
+        return None, None
+    try:
+        return remote.transport.send(_request(remote, HEAD_BLOB, digest)), None
+    except RateLimited:
+        raise
+    except StoreError as error:
+        remote.check_answered(error)
+        return None, error
 
 
 def _first_byte(remote: Remote, digest: Digest, refusal: StoreError | None) -> int | None:
@@ -238,70 +238,46 @@ def _continued(remote: Remote, blob: Descriptor, position: int, end: int) -> Ite
             renewed = True  # a signed URL may be used up, or have run out: the registry gives a new one
 
 
-class _Reading(ExitStack):
-    """An open answer's bytes, cut to what was asked for; closes the answer when left."""
-
-    def __init__(self, chunks: Iterator[Chunk]) -> None:
-        super().__init__()
-        self._chunks = chunks
-
-    def __enter__(self) -> Iterator[Chunk]:  # type: ignore[override]
-        return self._chunks
-
-
-def _open(remote: Remote, blob: Descriptor, position: int, end: int, renewed: bool) -> _Reading:
+@contextmanager
+def _open(remote: Remote, blob: Descriptor, position: int, end: int, renewed: bool) -> Iterator[Iterator[Chunk]]:
     """Retried by the caller, who knows how far it got; a first answer that fails is the transport's. Where a range is
     refused, also by the storage that a `renewed` signed URL leads to, the whole blob is read and what isn't wanted is
     dropped."""
     whole = position == 0 and end == blob.size
     ranged = not whole and remote.learned.works(GET_RANGE) is not False
-    stack = ExitStack()
     headers = {"Range": f"bytes={position}-{end - 1}"} if ranged else {}
     request = _request(remote, GET_RANGE if ranged else GET_BLOB, blob.digest, headers=headers, retry=True)
     try:
         try:
-            answer = stack.enter_context(remote.transport.open(request))
+            answer = remote.transport.open(request)
         except StoreError as refusal:
             used_up = refusal.redirected and not renewed and refusal.status in _USED_UP
             if not ranged or refusal.status in _BUSY or used_up:
                 raise
             request = _request(remote, GET_BLOB, blob.digest)
-            answer = stack.enter_context(remote.transport.open(request))
+            answer = remote.transport.open(request)
             remote.learned.refuse(GET_RANGE, refusal)
     except NotFound as error:
-        answer = _foreign(remote.transport, blob, request, stack, error)
-    except BaseException:
-        stack.close()
-        raise
-    reading = _Reading(_asked_for(answer, remote, request, blob, range(position, end)))
-    reading.push(stack)
-    return reading
+        answer = _foreign(remote.transport, blob, request, error)
+    with answer:
+        yield _asked_for(answer, remote, request, blob, range(position, end))
 
 
-def _foreign(
-    transport: Transport, blob: Descriptor, request: Request, stack: ExitStack, missing: NotFound
-) -> OpenAnswer:
+def _foreign(transport: Transport, blob: Descriptor, request: Request, missing: NotFound) -> OpenAnswer:
     """A layer that the registry doesn't hold, from the addresses its descriptor gives (image-spec, `urls`)."""
     problem: StoreError = missing
     for url in blob.urls:
         try:
-            return stack.enter_context(
-                transport.open(
-                    Request(
-                        method="GET",
-                        target=transport.foreign(url),
-                        kind="foreign layer",
-                        scopes=(),
-                        operation="reading the non-distributable layer",
-                        subject=request.subject,
-                        expect=request.expect,
-                        headers=request.headers,
-                    )
-                )
+            elsewhere = msgspec.structs.replace(
+                request,
+                target=transport.foreign(url),
+                kind="foreign layer",
+                scopes=(),
+                operation="reading the non-distributable layer",
             )
+            return transport.open(elsewhere)
         except StoreError as error:
             problem = error
-    stack.close()
     raise problem
 
 

@@ -152,7 +152,14 @@ def put_manifest(remote: Remote, manifest: Manifest, tag: str) -> bool:
     except StoreError as error:
         if not tag or error.status not in _TAG_IS_KEPT:
             raise
-        _check_kept(remote, manifest, tag, error)
+        # Registries refuse even the same digest, each in words of its own: what the tag shows decides.
+        try:
+            shown = get_manifest(remote, tag).digest
+        except StoreError:
+            raise error from None
+        if shown != manifest.digest:
+            error.hint = "the tag shows another manifest and may not be written again: choose another tag"
+            raise
         return False
     remote.learned.absent -= {(remote.name.path, identifier), (remote.name.path, manifest.digest)}
     stored = answer.headers.get("docker-content-digest", "")
@@ -165,18 +172,6 @@ def put_manifest(remote: Remote, manifest: Manifest, tag: str) -> bool:
     if tag:
         remote.learned.tags[remote.name.path, manifest.digest] = tag
     return bool(answer.headers.get("oci-subject"))
-
-
-def _check_kept(remote: Remote, manifest: Manifest, tag: str, error: StoreError) -> None:
-    """Registries refuse even the same digest under a tag that may not be written again, each in words of its own: what
-    the tag shows decides. Raises `error` when it shows something else, or nothing."""
-    try:
-        shown = get_manifest(remote, tag).digest
-    except StoreError:
-        raise error from None
-    if shown != manifest.digest:
-        error.hint = "the tag shows another manifest and may not be written again: choose another tag"
-        raise error
 
 
 def delete_manifest(remote: Remote, identifier: str, operation: str) -> None:

@@ -25,7 +25,7 @@ from oci.registry.http.answer import Answer
 from oci.registry.http.body import Memory, Parts
 from oci.registry.http.origin import origin_of
 from oci.registry.http.request import Request, Scope, Target
-from oci.registry.profiles import CHUNK, Learned, Remote
+from oci.registry.profiles import CHUNK, Remote
 from oci.registry.state import KeptUpload
 from oci.store import BlobOutcome, BlobReader
 
@@ -53,6 +53,7 @@ MEMORY = Memory(CHUNK_MEMORY)
 
 _RANGE = re.compile(r"(?:bytes[ =])?0-(\d{1,18})")
 _GONE = frozenset({404, 410})
+_LOST = frozenset({"BLOB_UPLOAD_INVALID", "BLOB_UPLOAD_UNKNOWN", "SIZE_INVALID"})
 _OCTETS = {"Content-Type": "application/octet-stream"}
 
 
@@ -65,6 +66,12 @@ class Session(msgspec.Struct):
     minimum: int = 0
     stored: KeptUpload | None = None
 
+    def forget(self) -> None:
+        """No later run finds it."""
+        if self.stored is not None:
+            self.stored.end()
+            self.stored = None
+
 
 class Sessions:
     """The upload sessions of a repository."""
@@ -72,18 +79,20 @@ class Sessions:
     def __init__(self, remote: Remote) -> None:
         self._remote = remote
         self._name = remote.name
+        self._transport = remote.transport
+        self._learned = remote.learned
 
     def start(self, blob: Descriptor) -> Session:
         return self.opened(self.ask(POST_UPLOAD, blob))
 
     def interrupted(self, blob: Descriptor) -> Session | None:
         """The session that an earlier run left with a part of the blob, where the registry still has it."""
-        kept_upload = self._remote.learned.state.kept_upload(str(self._name), blob.digest)
+        kept_upload = self._learned.state.kept_upload(str(self._name), blob.digest)
         if kept_upload is None:
             return None
         address = kept_upload.location
         try:
-            location = Target(address) if address.startswith("/") else self._remote.transport.resolve(address, "")
+            location = Target(address) if address.startswith("/") else self._transport.resolve(address, "")
             session = self._where(Session(location, stored=kept_upload), blob)
         except StoreError:
             kept_upload.release()
@@ -91,7 +100,7 @@ class Sessions:
         if session is None:
             kept_upload.end()
         else:
-            self._remote.learned.note(f"the upload of {blob.digest} goes on after {session.offset} bytes")
+            self._learned.note(f"the upload of {blob.digest} goes on after {session.offset} bytes")
         return session
 
     def send(self, blob: Descriptor, read: BlobReader, session: Session) -> BlobOutcome:
@@ -108,14 +117,17 @@ class Sessions:
                 else:
                     self._put_whole(blob, read, current)
             except StoreError as error:
-                if error.side != self._remote.transport.side or not course.may_pass(error, blob, size, current):
+                if error.side != self._transport.side or not course.may_pass(error, blob, size, current):
                     self.cancel(current)
                     raise
                 error.retryable = True
                 try:
                     course.attempts.again(error, error.retry_after)
                     current = self._where(current, blob, anew=course.begins_anew)
-                    if current is None and self._arrived(blob, error):
+                    # The blob may be there: a proxy gave up before the registry, or the answer was lost, and the
+                    # session is over.
+                    in_vain = error.status in _GONE or not error.status or error.status >= 500
+                    if current is None and in_vain and blob.size > CUT and has_blob(self._remote, blob.digest):
                         return BlobOutcome.WRITTEN
                 except Cancelled:
                     self._leave(current)
@@ -130,18 +142,17 @@ class Sessions:
                 self.cancel(current)
                 raise
             else:
-                if current.stored is not None:
-                    current.stored.end()
+                current.forget()
                 return BlobOutcome.WRITTEN
 
     def _body_size(self, blob: Descriptor, session: Session | None) -> int:
         """Bytes of the bodies that a blob is sent in: all of it, unless chunks are asked for, or were learned to be
         needed."""
-        learned = self._remote.learned.body_limit
-        limit = self._remote.transport.settings.chunk_size or learned
+        learned = self._learned.body_limit
+        limit = self._transport.settings.chunk_size or learned
         if learned:
             limit = min(limit, learned)
-        if self._remote.learned.works(PATCH_UPLOAD) is False:
+        if self._learned.works(PATCH_UPLOAD) is False:
             return blob.size
         if not limit:
             goes_on = session is not None and session.offset > 0
@@ -149,87 +160,77 @@ class Sessions:
         return min(blob.size, max(limit, session.minimum if session is not None else 0))
 
     def _put_whole(self, blob: Descriptor, read: BlobReader, session: Session) -> None:
-        small = blob.size <= SMALL
-        body: dict[str, Any] = (
-            {"body": b"".join(read(0))} if small else {"stream": partial(self._counted, partial(read, 0))}
-        )
-        answer = self._sent(self._close(session, blob, headers=_OCTETS, length=blob.size, **body))
-        if small:
-            self._remote.transport.meter.sent(blob.size)
+        is_small = blob.size <= SMALL
+        body = {"body": b"".join(read(0))} if is_small else {"stream": partial(self._counted, partial(read, 0))}
+        answer = self._transport.send(self._close(session, blob, headers=_OCTETS, length=blob.size, **body))
+        if is_small:
+            self._transport.meter.sent(blob.size)
         self.confirm(answer, blob)
 
     def _put_in_chunks(self, blob: Descriptor, read: BlobReader, session: Session, size: int) -> None:
         """From the session's offset to the end, then the PUT that closes it. What arrived is noted after each chunk. A
         registry that says it has less than was sent replaces chunks, instead of putting them together (GHCR)."""
         length = max(size, session.minimum)
-        buffered = min(length, blob.size - session.offset) if length <= CHUNK else 0
-        with MEMORY.reserved(buffered, self._remote.transport.cancel), contextlib.closing(Parts(read)) as parts:
-            self._patch(blob, parts, session, length)
-        self.confirm(self._sent(self._close(session, blob, length=0)), blob)
-
-    def _patch(self, blob: Descriptor, parts: Parts, session: Session, length: int) -> None:
-        learned = self._remote.learned
-        while session.offset < blob.size:
-            self._remote.transport.cancel.check()
-            end = min(session.offset + length, blob.size) - 1
-            count = end + 1 - session.offset
-            body: dict[str, Any] = {}
-            if length > CHUNK:
-                body = {"stream": partial(self._counted, partial(parts.at, session.offset, count)), "length": count}
-            else:
-                body = {"body": parts.take(session.offset, count)}
-            headers = {**_OCTETS, "Content-Range": f"{session.offset}-{end}"}
-            answer = self._sent(self._request(PATCH_UPLOAD, session.location, blob, headers=headers, **body))
-            if "body" in body:
-                self._remote.transport.meter.sent(count)
-            session.location = self._location(answer)
-            arrived = _RANGE.match(answer.headers.get("range", ""))
-            if arrived and session.offset and int(arrived.group(1)) < session.offset:
-                learned.refuse(PATCH_UPLOAD)
-                refusal = self._remote.refused(PATCH_UPLOAD, "a chunk replaced the one before", str(self._name))
-                refusal.retryable = True
-                raise refusal
-            session.offset = end + 1
-            if session.stored is None:
-                session.stored = learned.state.kept_upload(str(self._name), blob.digest, make=True)
-            if session.stored is not None:
-                session.stored.write(self._address(session.location))
+        is_streamed = length > CHUNK
+        buffered = 0 if is_streamed else min(length, blob.size - session.offset)
+        with MEMORY.reserved(buffered, self._transport.cancel), contextlib.closing(Parts(read)) as parts:
+            while session.offset < blob.size:
+                self._transport.cancel.check()
+                end = min(session.offset + length, blob.size) - 1
+                count = end + 1 - session.offset
+                body: dict[str, Any] = {}
+                if is_streamed:
+                    body["stream"] = partial(self._counted, partial(parts.at, session.offset, count))
+                    body["length"] = count
+                else:
+                    body["body"] = parts.take(session.offset, count)
+                headers = {**_OCTETS, "Content-Range": f"{session.offset}-{end}"}
+                answer = self._transport.send(
+                    self._request(PATCH_UPLOAD, session.location, blob, headers=headers, **body)
+                )
+                if not is_streamed:
+                    self._transport.meter.sent(count)
+                session.location = self._location(answer)
+                arrived = _RANGE.match(answer.headers.get("range", ""))
+                if arrived and session.offset and int(arrived.group(1)) < session.offset:
+                    self._learned.refuse(PATCH_UPLOAD)
+                    refusal = self._remote.refused(PATCH_UPLOAD, "a chunk replaced the one before", str(self._name))
+                    refusal.retryable = True
+                    raise refusal
+                session.offset = end + 1
+                if session.stored is None:
+                    session.stored = self._learned.state.kept_upload(str(self._name), blob.digest, make=True)
+                if session.stored is not None:
+                    session.stored.write(self._address(session.location))
+        self.confirm(self._transport.send(self._close(session, blob, length=0)), blob)
 
     def _close(self, session: Session, blob: Descriptor, **more: Any) -> Request:
         return self._request(PUT_UPLOAD, session.location.with_query(digest=blob.digest), blob, **more)
-
-    def _arrived(self, blob: Descriptor, error: StoreError) -> bool:
-        """Whether a blob is there although its upload ended with `error`: a proxy gave up before the registry, or the
-        answer was lost, and the session is over."""
-        in_vain = error.status in _GONE or not error.status or error.status >= 500
-        return in_vain and blob.size > CUT and has_blob(self._remote, blob.digest)
 
     def _where(self, session: Session | None, blob: Descriptor, *, anew: bool = False) -> Session | None:
         """Where an upload that broke got to, by the registry's own account; None when it has to begin `anew`."""
         if session is None:
             return None
-        works = self._remote.learned.works
+        works = self._learned.works
         if anew or works(PATCH_UPLOAD) is False or works(GET_UPLOAD) is False:
             self.cancel(session)
             return None
         try:
-            answer = self._remote.transport.send(self._request(GET_UPLOAD, session.location, blob))
+            answer = self._transport.send(self._request(GET_UPLOAD, session.location, blob))
         except StoreError as refusal:
             if session.stored is not None and not refusal.status:
                 raise  # the registry may still have it
             if refusal.status in (405, 501):
-                self._remote.learned.refuse(GET_UPLOAD, refusal)
-            if session.stored is not None:
-                session.stored.end()
-                session.stored = None
+                self._learned.refuse(GET_UPLOAD, refusal)
+            session.forget()
             return None
         match = _RANGE.match(answer.headers.get("range", ""))
         offset = int(match.group(1)) + 1 if match and match.group(1) != "0" else 0
         if not 0 < offset <= blob.size:
             self.cancel(session)
             return None
-        location = answer.headers.get("location")
-        session.location = self._resolved(location, answer) if location else session.location
+        if answer.headers.get("location"):
+            session.location = self._location(answer)
         session.offset = offset
         return session
 
@@ -237,16 +238,14 @@ class Sessions:
         """Best effort: a session that stays is purged by the registry some day."""
         if session is None:
             return
-        if session.stored is not None:
-            session.stored.end()
-            session.stored = None
-        if self._remote.learned.works(DELETE_UPLOAD) is False:
+        session.forget()
+        if self._learned.works(DELETE_UPLOAD) is False:
             return
         try:
-            self._remote.transport.send(DELETE_UPLOAD.request(session.location, self._name.path, str(self._name)))
+            self._transport.send(DELETE_UPLOAD.request(session.location, self._name.path, str(self._name)))
         except TransshipError as error:
             if isinstance(error, StoreError) and error.status in (403, 501):
-                self._remote.learned.decline(DELETE_UPLOAD)
+                self._learned.decline(DELETE_UPLOAD)
 
     def _leave(self, session: Session | None) -> None:
         """Leaves a session with a part of a blob to the next run; any other is cancelled."""
@@ -262,12 +261,9 @@ class Sessions:
         more: dict[str, Any] = {"scopes": scopes} if scopes else {}
         headers = _OCTETS if body else {}
         target = endpoints.uploads(self._name, **query)
-        return self._sent(self._request(kind, target, blob, headers=headers, body=body, length=len(body), **more))
-
-    def _sent(self, request: Request) -> Answer:
-        """Sends. A missing repository gets a hint."""
+        request = self._request(kind, target, blob, headers=headers, body=body, length=len(body), **more)
         try:
-            return self._remote.transport.send(request)
+            return self._transport.send(request)
         except NotFound as error:
             if request.operation == POST_UPLOAD.operation:
                 error.hint = "some registries need the repository to be created first: create it, or check its name"
@@ -285,7 +281,7 @@ class Sessions:
 
     def _address(self, location: Target) -> str:
         """A path where it is the registry's own: a later run finds out anew whether TLS is spoken there."""
-        registry = self._remote.transport.registry
+        registry = self._transport.registry
         own_origins = (None, origin_of(registry), origin_of(registry, "http"))
         return location.path if location.origin in own_origins else str(location)
 
@@ -293,10 +289,7 @@ class Sessions:
         location = answer.headers.get("location", "")
         if not location:
             raise self._remote.refused(POST_UPLOAD, "the registry started an upload and didn't say where")
-        return self._resolved(location, answer)
-
-    def _resolved(self, location: str, answer: Answer) -> Target:
-        return self._remote.transport.resolve(location, answer.url, str(self._name))
+        return self._transport.resolve(location, answer.url, str(self._name))
 
     def confirm(self, answer: Answer, blob: Descriptor) -> None:
         stored = answer.headers.get("docker-content-digest", "")
@@ -306,9 +299,9 @@ class Sessions:
 
     def _counted(self, begun: Callable[[], Iterator[Chunk]]) -> Iterator[Chunk]:
         for chunk in begun():
-            self._remote.transport.cancel.check()
+            self._transport.cancel.check()
             yield chunk
-            self._remote.transport.meter.sent(len(chunk))
+            self._transport.meter.sent(len(chunk))
 
 
 class _Course:
@@ -333,7 +326,9 @@ class _Course:
         offset = session.offset if session is not None else 0
         if offset > self._reached:
             self._reached, self._cuts, self.attempts = offset, 0, self._remote.attempts()
-        passes = _may_pass(error)
+        # What a new attempt may get through: what is retryable anyway; a session that got lost (docker-registry 2.8.2
+        # answers 404 BLOB_UPLOAD_INVALID after a cut); a gap; a proxy that wants smaller requests.
+        passes = error.retryable or error.status in (413, 416) or error.code in _LOST
         self._gaps += error.status == 416
         # A second gap at one place: what the registry says has arrived is off (`Range: 0-SIZE` among others).
         self.begins_anew = error.code == "DIGEST_INVALID" or (error.status == 416 and self._gaps > 1)
@@ -352,7 +347,8 @@ class _Course:
             self._lost = True  # the session, in whatever words: it was there a moment ago
             return True
         patched = size < blob.size or offset > 0
-        if patched and not self._begun_anew and _is_refusal(error, passes, learned):
+        is_refusal = error.status >= 400 and (not passes or (error.status >= 500 and not learned.body_limit))
+        if patched and not self._begun_anew and is_refusal:
             # PATCH is refused (GAR), or each replaces the one before (GHCR, DIGEST_INVALID at the end).
             learned.refuse(PATCH_UPLOAD, error)
             self._begun_anew = True
@@ -361,18 +357,3 @@ class _Course:
             self._begun_anew = True
             return True
         return passes
-
-
-def _may_pass(error: StoreError) -> bool:
-    """What a new attempt may get through: what is retryable anyway; a session that got lost (docker-registry 2.8.2
-    answers 404 BLOB_UPLOAD_INVALID after a cut); a gap; a proxy that wants smaller requests."""
-    return (
-        error.retryable
-        or error.status in (413, 416)
-        or error.code in ("BLOB_UPLOAD_INVALID", "BLOB_UPLOAD_UNKNOWN", "SIZE_INVALID")
-    )
-
-
-def _is_refusal(error: StoreError, passes: bool, learned: Learned) -> bool:
-    """Whether an answer to chunks means that the registry can't put them together, so that one PUT is worth a try."""
-    return error.status >= 400 and (not passes or (error.status >= 500 and not learned.body_limit))

@@ -103,6 +103,7 @@ class State:
 
     def __init__(self, folder: str = "") -> None:
         self._folder = folder
+        self._path, self._uploads = os.path.join(folder, "registries.json"), os.path.join(folder, "uploads")
         self._facts: dict[str, Facts] | None = None
         self._swept = False
 
@@ -154,14 +155,6 @@ class State:
             upload.end()
             return None
         return upload
-
-    @property
-    def _path(self) -> str:
-        return os.path.join(self._folder, "registries.json")
-
-    @property
-    def _uploads(self) -> str:
-        return os.path.join(self._folder, "uploads")
 
     def _read(self) -> dict[str, Facts]:
         if not self._folder:

@@ -11,12 +11,13 @@ A source that breaks, or gives a wrong byte, ends the upload: its session is can
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from oci.descriptor import Descriptor
-from oci.digest import Chunk, Digest
+from oci.digest import Digest
 from oci.errors import Denied, RateLimited, StoreError, Unauthorized
 from oci.manifest import Manifest
 from oci.reference import Repository
@@ -42,6 +43,7 @@ class Uploader:
     def __init__(self, remote: Remote) -> None:
         self._remote = remote
         self._name = remote.name
+        self._transport = remote.transport
         self._learned = remote.learned
         self._sessions = Sessions(remote)
         self._lock = threading.Lock()
@@ -61,7 +63,7 @@ class Uploader:
         outcome = begun if isinstance(begun, BlobOutcome) else self._sessions.send(blob, read, begun)
         if outcome is BlobOutcome.WRITTEN and self._learned.works(POST_SELF_MOUNT) is None:
             self._learn_self_mount(blob)
-        self._remote.transport.meter.blob(outcome.value, blob.size)
+        self._transport.meter.blob(outcome.value, blob.size)
         return outcome
 
     def restore(self, manifest: Manifest, error: StoreError) -> bool:
@@ -74,7 +76,7 @@ class Uploader:
             if not has_blob(self._remote, blob.digest):
                 self._learned.refuse(kind)
                 self._sessions.send(blob, read, self._sessions.start(blob))
-                self._remote.transport.meter.blob(BlobOutcome.WRITTEN.value, blob.size)
+                self._transport.meter.blob(BlobOutcome.WRITTEN.value, blob.size)
                 restored = True
         return restored
 
@@ -124,7 +126,7 @@ class Uploader:
         with self._answered:
             while self._misses < MISSES <= self._misses + self._asking:
                 self._answered.wait(_POLL)
-                self._remote.transport.cancel.check()
+                self._transport.cancel.check()
             asks = self._misses < MISSES
             self._asking += asks
         try:
@@ -218,18 +220,12 @@ class Uploader:
             self._learned.refuse(POST_BLOB, refusal)
             return session
         self._learned.confirm(POST_BLOB)
-        self._remote.transport.meter.sent(blob.size)
+        self._transport.meter.sent(blob.size)
         self._sessions.confirm(answer, blob)
         return BlobOutcome.WRITTEN
 
 
 def _remembered(read: BlobReader) -> BlobReader:
     """Reads a small blob once, however often it is sent."""
-    data: list[bytes] = []
-
-    def again(offset: int) -> Iterator[Chunk]:
-        if not data:
-            data.append(b"".join(read(0)))
-        return iter((data[0][offset:],))
-
-    return again
+    whole = functools.cache(lambda: b"".join(read(0)))
+    return lambda offset: iter((whole()[offset:],))

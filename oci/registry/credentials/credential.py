@@ -43,12 +43,7 @@ class Credential(msgspec.Struct, frozen=True):
 
     def same_secret(self, other: Credential) -> bool:
         """True when both show the same thing to a registry."""
-        return (self.username, self.password, self.identity_token, self.registry_token) == (
-            other.username,
-            other.password,
-            other.identity_token,
-            other.registry_token,
-        )
+        return msgspec.structs.astuple(self)[:4] == msgspec.structs.astuple(other)[:4]
 
     def __repr__(self) -> str:
         return f"Credential({self.identity})"
@@ -130,7 +125,12 @@ class Credentials:
 
     def find(self, registry: str, repository: str) -> Credential:
         """ANONYMOUS when no place has a login. Raises InvalidInput, Unauthorized."""
-        return self._logins.get((registry, repository), lambda: self._search(registry, repository)) or ANONYMOUS
+
+        def search() -> Credential | None:
+            credentials = (source.find(registry, repository) for source in self._sources)
+            return next((credential for credential in credentials if credential is not None), None)
+
+        return self._logins.get((registry, repository), search) or ANONYMOUS
 
     def named(self, hosts: Collection[str]) -> Credentials:
         """The same places, where a login without a host of its own is for `hosts` alone (see `default_credentials`)."""
@@ -149,13 +149,6 @@ class Credentials:
                 renew(registry, repository, refused)
         self._logins.forget((registry, repository), refused)
         return self.find(registry, repository)
-
-    def _search(self, registry: str, repository: str) -> Credential:
-        for source in self._sources:
-            credential = source.find(registry, repository)
-            if credential is not None:
-                return credential
-        return ANONYMOUS
 
 
 class Fixed:

@@ -6,8 +6,6 @@ import re
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 
-import msgspec
-
 from oci.registry.credentials.credential import ANONYMOUS, Credential
 from oci.registry.http.origin import canonical_host, split_pattern
 
@@ -15,27 +13,6 @@ PREFIX = "IMGPKG_REGISTRY_"
 _FIELDS = ("HOSTNAME", "USERNAME", "PASSWORD", "IDENTITY_TOKEN", "REGISTRY_TOKEN")
 _VARIABLE = re.compile(rf"{PREFIX}({'|'.join(_FIELDS)})(?:_(.+))?")
 _FOREIGN = frozenset({f"{PREFIX}AZURE_CR_CONFIG"})
-
-
-class _Entry(msgspec.Struct, frozen=True):
-    pattern: str
-    credential: Credential
-
-    def matches(self, registry: str, repository: str) -> bool:
-        """Host labels one by one, with globs; the same port or none on both sides; the path up to a segment's end
-        (imgpkg would take `reg/app` for `reg/application` too)."""
-        host, path = split_pattern(self.pattern)
-        name, _, port = host.partition(":")
-        host_name, _, wanted_port = canonical_host(registry).partition(":")
-        labels, wanted_labels = name.split("."), host_name.split(".")
-        return (
-            port == wanted_port
-            and len(labels) == len(wanted_labels)
-            and all(
-                fnmatchcase(pattern_label, label) for label, pattern_label in zip(labels, wanted_labels, strict=True)
-            )
-            and (not path or repository == path or repository.startswith(f"{path}/"))
-        )
 
 
 class RegistrySets:
@@ -50,7 +27,7 @@ class RegistrySets:
             elif name.startswith(PREFIX) and name not in _FOREIGN:
                 warn(f"unknown environment variable {name} is ignored: known are {PREFIX}{{{','.join(_FIELDS)}}}[_N]")
         entries = [
-            _Entry(
+            (
                 fields["HOSTNAME"],
                 Credential(
                     fields.get("USERNAME", ""),
@@ -63,13 +40,28 @@ class RegistrySets:
             for suffix, fields in sets.items()
             if fields.get("HOSTNAME")
         ]
-        self._entries = sorted(entries, key=lambda entry: entry.pattern, reverse=True)
+        self._entries = sorted(entries, key=lambda entry: entry[0], reverse=True)
 
     def find(self, registry: str, repository: str) -> Credential | None:
-        for entry in self._entries:
-            if entry.matches(registry, repository):
-                return ANONYMOUS if entry.credential.is_anonymous else entry.credential
+        for pattern, credential in self._entries:
+            if _matches(pattern, registry, repository):
+                return ANONYMOUS if credential.is_anonymous else credential
         return None
+
+
+def _matches(pattern: str, registry: str, repository: str) -> bool:
+    """Host labels one by one, with globs; the same port or none on both sides; the path up to a segment's end (imgpkg
+    would take `reg/app` for `reg/application` too)."""
+    host, path = split_pattern(pattern)
+    host_pattern, _, port = host.partition(":")
+    name, _, registry_port = canonical_host(registry).partition(":")
+    globs, labels = host_pattern.split("."), name.split(".")
+    return (
+        port == registry_port
+        and len(globs) == len(labels)
+        and all(map(fnmatchcase, labels, globs))
+        and (not path or repository == path or repository.startswith(f"{path}/"))
+    )
 
 
 def general_identity(environ: Mapping[str, str], side: str, flags: Mapping[str, str]) -> Credential | None:

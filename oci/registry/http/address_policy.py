@@ -136,17 +136,14 @@ class AddressPolicy:
             raise self.refused(f"{pointer} points to {host}, inside a private network that no registry is part of")
         if reach is Reach.PUBLIC or host in self._named:
             return
-        if not self._allow_private and reach > max(map(self._reach_of_host, self._named)):
+        if not self._allow_private and reach > max(
+            Reach.LOOPBACK if is_loopback(name) else max(map(reach_of, self._lookup(name)), default=Reach.PUBLIC)
+            for name in self._named
+        ):
             where = "on this machine" if reach is Reach.LOOPBACK else "inside a private network"
             if host == self._host:
                 pointer = "a lock or a bundle"
             raise self.refused(f"{pointer} points to {host}, {where}", f"{ALLOWED} allows it, if that is right")
-
-    def _reach_of_host(self, host: str) -> Reach:
-        """How near a registry is that the user named: as near as that, others may be as well."""
-        if is_loopback(host):
-            return Reach.LOOPBACK
-        return max(map(reach_of, self._lookup(host)), default=Reach.PUBLIC)
 
     def _lookup(self, host: str) -> tuple[str, ...]:
         """The addresses of a host, none when it can't be resolved."""
