@@ -14,10 +14,10 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING
 
-from oci.errors import Denied, Refused, StoreError, Unauthorized
+from oci.errors import Denied, Refused, Unauthorized
 from oci.registry.credentials.credential import Credential, Credentials
 from oci.registry.credentials.succession import SCOPES, Succession, Token
 from oci.registry.credentials.tokens import (
@@ -81,18 +81,17 @@ class Authenticator:
         with self._lock:
             self._expected[repository] = None
 
-    def authorization(self, scopes: Iterable[Scope]) -> str:
+    def authorization(self, scopes: tuple[Scope, ...]) -> str:
         """The Authorization header for a request, or empty. Fetches a token when none at hand covers the scopes."""
-        needed = tuple(scopes)
-        repository = needed[0].repository if needed else ""
-        credential = self._credentials.find(self._registry, repository)
+        repository = scopes[0].repository
+        credential = self.credential(repository)
         challenge = self._challenges.get(repository) or self._first
         header, identity, token = "", "anonymous", None
         if credential.registry_token:
             header, identity = f"Bearer {credential.registry_token}", credential.identity
         elif challenge is not None and challenge.scheme == "bearer":
             try:
-                token = self._token(needed, credential, challenge)
+                token = self._token(scopes, credential, challenge)
                 header, identity = token.header, credential.identity
             except _REFUSED:
                 if repository in self._challenges:
@@ -104,15 +103,9 @@ class Authenticator:
             self._transport.meter.identity(f"{self._side} {self._registry}".strip(), identity)
         return header
 
-    def has_login(self, scopes: Iterable[Scope]) -> bool:
-        """Is there a login for this registry, whether it was asked for or not?"""
-        needed = tuple(scopes)
-        credential = self._credentials.find(self._registry, needed[0].repository if needed else "")
-        return not credential.is_anonymous
-
-    def login_of(self, repository: str) -> str:
-        """Name the login that a repository of this registry is asked with, in words."""
-        return self._credentials.find(self._registry, repository).identity
+    def credential(self, repository: str) -> Credential:
+        """The login for a repository of this registry, whether it was asked for or not."""
+        return self._credentials.find(self._registry, repository)
 
     def identity(self, sent: str) -> str:
         """Who sent a request with this Authorization header, in words."""
@@ -157,7 +150,7 @@ class Authenticator:
         repository = scopes[0].repository
         if sent:
             self._expected.pop(repository, None)  # a token for several didn't do: this repository gets one of its own
-        credential = self._credentials.find(self._registry, repository)
+        credential = self.credential(repository)
         if credential.registry_token:
             return sent
         offers = parse_challenges(headers.get("www-authenticate", "")) if status == 401 else []
@@ -203,11 +196,20 @@ class Authenticator:
         return any(other.actions == scope.actions for other in token.good_for)
 
     def _permitted(self, challenge: Challenge) -> Challenge:
-        """A challenge whose token service may be asked. Raises Refused."""
+        """A challenge whose token service may be asked. The registry's first one says where that is: a later one that
+        names another place would send the login there, so it is refused. Raises Refused."""
         if challenge.scheme != "bearer":
             return challenge
         realm = self._transport.realm(challenge.realm)
-        self._pin(realm.origin)
+        with self._lock:
+            pinned = self._token_service = self._token_service or realm.origin
+        if realm.origin != pinned:
+            raise self._transport.error(
+                Refused,
+                f"the registry names another token service than before: {realm.origin} instead of {pinned}",
+                operation="logging in",
+                hint="nothing was sent to it; find out who answers for this registry before you try again",
+            )
         return Challenge(challenge.scheme, {**challenge.parameters, "realm": str(realm)})
 
     def _has_ended(self, status: int, scope: Scope, sent: str, credential: Credential) -> bool:
@@ -244,55 +246,47 @@ class Authenticator:
             self._first = None
             return True
 
-    def _pin(self, origin: Origin | None) -> None:
-        """The registry's first challenge says where its token service is. A later one that names another place would
-        send the login there, so it is refused."""
-        with self._lock:
-            pinned = self._token_service = self._token_service or origin
-        if origin != pinned:
-            raise self._error(
-                Refused,
-                f"the registry names another token service than before: {origin} instead of {pinned}",
-                "nothing was sent to it; find out who answers for this registry before you try again",
-            )
-
     def _token(self, scopes: tuple[Scope, ...], credential: Credential, challenge: Challenge) -> Token:
         """A destination is asked for `pull,push` from the start: a repository that the first push creates can't be read
         with less (Quay, Docker Hub). Where the service refuses that, reading alone is asked for."""
+        repository = scopes[0].repository
         wider = self._side == "destination" and len(scopes) == 1 and scopes[0].actions == "pull"
-        if wider and scopes[0].repository not in self._pull_only:
+        if wider and repository not in self._pull_only:
             try:
-                return self._fetched((Scope(scopes[0].repository, "pull,push"),), credential, challenge)
+                return self._fetched((Scope(repository, "pull,push"),), credential, challenge)
             except _REFUSED:
-                self._pull_only.add(scopes[0].repository)
+                self._pull_only.add(repository)
         return self._fetched(scopes, credential, challenge)
 
     def _fetched(self, scopes: tuple[Scope, ...], credential: Credential, challenge: Challenge) -> Token:
         """One fetch for all threads that want the same."""
-        names = scopes_to_ask(scopes, challenge.scopes)
-        if self._succession(credential, challenge).alone:
-            return self._only_token(names, scopes, credential, challenge)
+        names, repository = scopes_to_ask(scopes, challenge.scopes), scopes[0].repository
+        succession = self._succession(credential, challenge)
+        if succession.alone:
+            return self._only_token(succession, names, repository, credential, challenge)
         with self._lock:
             gate = self._fetching.setdefault(names, threading.Lock())
         with gate if self._tokens.uses != 1 else contextlib.nullcontext():
-            token = self._tokens.at_hand(names) or self._fetched_for_several(names, scopes, credential, challenge)
-            if token is None:
-                token = self._fetch(names, credential, challenge, scopes[0].repository if scopes else "")
-                self._tokens.keep(token)
-            return token
+            token = self._tokens.at_hand(names)
+            if token is None and len(scopes) == 1:
+                token = self._fetched_for_several(names, scopes[0], credential, challenge)
+            return token or self._tokens.keep(self._fetch(names, credential, challenge, repository))
 
     def _only_token(
-        self, names: frozenset[str], scopes: tuple[Scope, ...], credential: Credential, challenge: Challenge
+        self,
+        succession: Succession,
+        names: frozenset[str],
+        repository: str,
+        credential: Credential,
+        challenge: Challenge,
     ) -> Token:
         """The one token that all threads, sides and repositories share, fetched anew where it lacks a scope. Where the
         service refuses several scopes at once, there is one token after the other."""
-        succession = self._succession(credential, challenge)
         if self._expected:
             with self._lock:
                 expected, self._expected = self._expected, {}
             actions = "pull,push" if self._side == "destination" else "pull"
-            mine = [name for name in expected if self._credentials.find(self._registry, name) == credential]
-            succession.want(str(Scope(name, actions)) for name in mine)
+            succession.want([str(Scope(name, actions)) for name in expected if self.credential(name) == credential])
         succession.want(names)
         token = succession.at_hand(names)
         if token is not None:
@@ -302,7 +296,7 @@ class Authenticator:
             token = succession.at_hand(names)
             if token is not None:
                 return token
-            every, repository = succession.union(names), scopes[0].repository if scopes else ""
+            every = succession.union(names)
             if every != names:
                 with contextlib.suppress(*_REFUSED):
                     return self._fetch(every, credential, challenge, repository)
@@ -312,7 +306,7 @@ class Authenticator:
                 succession.forget(names)
                 raise
             if every != names:
-                succession.unmix()
+                succession.mixes = False
             return token
 
     def _succession(self, credential: Credential, challenge: Challenge) -> Succession:
@@ -326,31 +320,27 @@ class Authenticator:
         return succession
 
     def _fetched_for_several(
-        self, names: frozenset[str], scopes: tuple[Scope, ...], credential: Credential, challenge: Challenge
+        self, names: frozenset[str], scope: Scope, credential: Credential, challenge: Challenge
     ) -> Token | None:
         """A token for this repository and others that are expected, or None: where no other is, or where the service
         refuses to give one. Threads that come meanwhile wait for it, as theirs may be among the others."""
-        if len(scopes) != 1:
-            return None
         with self._several:
             token = self._tokens.at_hand(names)
-            if token is not None or scopes[0].repository not in self._expected:
+            if token is not None or scope.repository not in self._expected:
                 return token
             with self._lock:
-                others = [name for name in self._expected if name != scopes[0].repository][: SCOPES - 1]
-            others = [name for name in others if self._credentials.find(self._registry, name) == credential]
+                others = [name for name in self._expected if name != scope.repository][: SCOPES - 1]
+            others = [name for name in others if self.credential(name) == credential]
             if not others:
                 return None
-            for name in (scopes[0].repository, *others):
+            for name in (scope.repository, *others):
                 self._expected.pop(name, None)
-            every = names | {str(Scope(name, scopes[0].actions)) for name in others}
+            every = names | {str(Scope(name, scope.actions)) for name in others}
             try:
-                token = self._fetch(every, credential, challenge, scopes[0].repository)
+                return self._tokens.keep(self._fetch(every, credential, challenge, scope.repository))
             except _REFUSED:
                 self._expected.clear()
                 return None
-            self._tokens.keep(token)
-            return token
 
     def _fetch(self, scopes: frozenset[str], credential: Credential, challenge: Challenge, repository: str) -> Token:
         started, succession = time.monotonic(), self._succession(credential, challenge)
@@ -365,11 +355,14 @@ class Authenticator:
                 service = challenge.realm.partition("?")[0]
                 message = f"the token service {service} answered {answer.status} for {credential.identity}"
                 hint = "check the user name and the password or token"
-                raise self._error(Unauthorized, message, hint, answer.status)
+                raise self._transport.error(
+                    Unauthorized, message, operation="logging in", status=answer.status, hint=hint
+                )
             try:
                 value, lifetime = read_token(answer.body)
             except ValueError as error:
-                raise self._error(Refused, "the token service answered something that is not a token") from error
+                message = "the token service answered something that is not a token"
+                raise self._transport.error(Refused, message, operation="logging in") from error
             # A margin, so that a token doesn't die on its way; relative, for some live only for a minute.
             expires_at = started + max(lifetime * 0.9 - 1, lifetime * 0.5)
             token = Token(value, scopes, expires_at, succession, started)
@@ -380,9 +373,6 @@ class Authenticator:
         """Forgets all tokens: what is shared with other sides and sessions ends with the last of them."""
         self._tokens = Tokens()
         self._successions = {}
-
-    def _error(self, kind: type[StoreError], message: str, hint: str = "", status: int = 0) -> StoreError:
-        return kind(message, side=self._side, store=self._registry, operation="logging in", status=status, hint=hint)
 
 
 def _has_password(credential: Credential) -> bool:

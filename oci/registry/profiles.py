@@ -231,7 +231,8 @@ class Learned:
         self._assumed: dict[Kind, bool] = {**self.profile.works, **remembered}
         self._works: dict[Kind, bool] = dict(self._assumed)
         self._sure_limit = before.body_limit if before.body_limit >= SMALLEST_CHUNK else 0
-        self._body_limit = self._sure_limit or self.profile.body_limit
+        self.body_limit = self._sure_limit or self.profile.body_limit
+        """Bytes of a request's body that get through; 0 for no limit that is known."""
         self.ends_older = before.ends_older or self.profile.ends_older
         """See Profile."""
 
@@ -251,7 +252,7 @@ class Learned:
             for kind, works in profile.works.items():
                 if kind not in self._works and kind not in self._trying:
                     self._works[kind] = self._assumed[kind] = works
-            self._body_limit = self._body_limit or profile.body_limit
+            self.body_limit = self.body_limit or profile.body_limit
         _log.debug("%s: its answers are those of %s", self.registry, profile.name)
 
     def facts(self) -> Facts:
@@ -326,21 +327,16 @@ class Learned:
         self.ends_older = ends_older
         self.note(ENDS_OLDER if ends_older else "tokens end by themselves, one for each repository used")
 
-    @property
-    def body_limit(self) -> int:
-        """Bytes of a request's body that get through; 0 for no limit that is known."""
-        return self._body_limit
-
     def limit_body(self, size: int, why: str, *, sure: bool = True) -> bool:
         """A body of `size` bytes didn't get through: the limit is less. False when it can't be made any smaller. What
         isn't `sure` is for this run alone."""
         with self._lock:
-            limit = min(CHUNK, size // 2) if not self._body_limit else min(self._body_limit, size // 2)
+            limit = min(CHUNK, size // 2) if not self.body_limit else min(self.body_limit, size // 2)
             if limit < SMALLEST_CHUNK:
                 return False
-            if self._body_limit == limit:
+            if self.body_limit == limit:
                 return True
-            self._body_limit = limit
+            self.body_limit = limit
             self._sure_limit = limit if sure else self._sure_limit
         self.note(f"a body of {size} bytes {why}, chunks of {limit} bytes used")
         return True
@@ -361,13 +357,7 @@ class Remote(msgspec.Struct, frozen=True, eq=False):
 
     def attempts(self) -> Attempts:
         """For a call that does by itself what the transport does for a single request."""
-        transport = self.transport
-        return Attempts(
-            retries=transport.settings.retries,
-            budget=transport.settings.retry_budget,
-            meter=transport.meter,
-            cancel=transport.cancel,
-        )
+        return self.transport.attempts(self.transport.settings.retries)
 
     def check_answered(self, error: StoreError) -> None:
         """Raises `error` when the registry didn't answer at all and nothing is to be tried again."""

@@ -99,7 +99,7 @@ class RegistryRepository:
     @property
     def login(self) -> str:
         """Who asks, in words: `user bob (docker config)`, `anonymous`."""
-        return self._remote.transport.login.login_of(self.name.path)
+        return self._remote.transport.login.credential(self.name.path).identity
 
     def try_login(self, *, push: bool) -> bool:
         """Ask for the tags or, with `push`, start an upload session, which is cancelled. Return whether the repository
@@ -179,7 +179,11 @@ class Registries:
         with self._lock:
             transport = self._transports.get(registry)
             if transport is None:
-                settings = self._settings(registry)
+                settings, credentials = self._settings(registry), self._credentials
+                if settings.aws_profile or settings.aws_role:
+                    from oci.registry.credentials.keychains import amazon  # noqa: PLC0415 - few settings name one
+
+                    credentials = Credentials([amazon(settings.aws_profile, settings.aws_role), credentials])
                 learned = Learned(
                     registry,
                     self._meter,
@@ -190,7 +194,7 @@ class Registries:
                 transport = self._transports[registry] = Transport(
                     registry,
                     settings=settings,
-                    credentials=_with_aws(self._credentials, settings),
+                    credentials=credentials,
                     side=self._side,
                     meter=self._meter,
                     cancel=self._cancel,
@@ -216,12 +220,3 @@ class Registries:
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-
-def _with_aws(credentials: Credentials, settings: RegistryOptions) -> Credentials:
-    """With the login of an AWS profile or role before all others, where the settings name one."""
-    if not settings.aws_profile and not settings.aws_role:
-        return credentials
-    from oci.registry.credentials.keychains import amazon  # noqa: PLC0415 - few settings name one
-
-    return Credentials([amazon(settings.aws_profile, settings.aws_role), credentials])

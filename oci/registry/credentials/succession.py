@@ -105,7 +105,8 @@ class Succession:
         """What tokens are being fetched for."""
         self._scopes: dict[str, frozenset[str]] = {}
         """Actions by what they are for; what was wanted last is at the end."""
-        self._mixes = True
+        self.mixes = True
+        """False where the service refuses several scopes at once (GitLab): tokens take turns."""
         self._good_for: set[Scope] = set()
         """What tokens were good for."""
         self._refused: dict[Scope, set[str]] = {}
@@ -230,17 +231,13 @@ class Succession:
     def forget(self, scopes: Iterable[str]) -> None:
         """The service refuses these scopes, also when they are asked for alone."""
         with self._lock:
-            self._mixes = True
+            self.mixes = True
             for scope in scopes:
                 self._scopes.pop(scope.rpartition(":")[0], None)
 
-    def unmix(self) -> None:
-        """The service refuses several scopes at once (GitLab): tokens take turns."""
-        self._mixes = False
-
     def union(self, scopes: frozenset[str]) -> frozenset[str]:
         """The scopes to ask for: the given, and those that were wanted last."""
-        if not self._mixes:
+        if not self.mixes:
             return scopes
         with self._lock:
             last = list(self._scopes.items())[-SCOPES:]

@@ -153,11 +153,12 @@ class Tokens:
                     return token
         return None
 
-    def keep(self, token: Token) -> None:
+    def keep(self, token: Token) -> Token:
         with self._lock:
             now = time.monotonic()
             self._tokens = [kept_token for kept_token in self._tokens if kept_token.expires_at > now]
             self._tokens.append(token)
+        return token
 
     def drop(self, header: str, scope: Scope) -> None:
         """Takes out a token that was refused. One that was good before, and whose time hasn't come, ended early; unless

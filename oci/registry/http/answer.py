@@ -5,22 +5,22 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from itertools import chain
 from typing import TYPE_CHECKING, Self
 
 import msgspec
 
-from oci.cancel import CancelToken
 from oci.digest import Chunk
 from oci.errors import StoreError
 from oci.manifest import RAISE_LIMIT
 from oci.registry.http.body import Headers, Response, WireError
-from oci.registry.http.errors import Failures
 from oci.registry.http.pace import COUNTED, Pace
 from oci.registry.http.request import Request
-from oci.registry.options import RegistryOptions
 
 if TYPE_CHECKING:
     from oci.registry.http.http2 import Http2Response
+    from oci.registry.http.transport import Transport
 
 SHORT = 64 << 10
 """Bytes of a body that are cheaper to read than a connection is to make."""
@@ -50,21 +50,13 @@ class OpenAnswer:
     """An answer whose body hasn't been read yet. Use as a context manager: leaving it gives the connection and the
     slot back."""
 
-    def __init__(
-        self,
-        request: Request,
-        *,
-        settings: RegistryOptions,
-        cancel: CancelToken,
-        failures: Failures,
-        pace: Pace | None,
-    ) -> None:
+    def __init__(self, request: Request, transport: Transport, pace: Pace | None) -> None:
         self._request = request
-        self._settings = settings
-        self._cancel = cancel
-        self._failures = failures
+        self._transport = transport
+        self._failures = transport.failures
         self._pace = pace
-        self._started = pace.start(request.family, large=request.is_large) if pace is not None else 0.0
+        self.started = pace.start(request.family, large=request.is_large) if pace is not None else 0.0
+        """When the slot was taken, for Pace.slow_down."""
         self._answered: float | None = None
         self._received = 0
         self._response: Response | Http2Response | None = None
@@ -80,17 +72,17 @@ class OpenAnswer:
     def drop(self) -> None:
         """Ends the answer before another one is taken."""
         if self._response is not None:
-            self._response.release(drain=0 if self._cancel.cancelled else SHORT)
+            self._response.release(drain=0 if self._transport.cancel.cancelled else SHORT)
             self._response = None
 
     def chunks(self) -> Iterator[Chunk]:
         """The body as it comes over the wire, never decoded; raises Unavailable when it breaks off or stalls."""
-        settings = self._settings
+        settings, cancel = self._transport.settings, self._transport.cancel
         if self._response is None:
             return
         try:
             for chunk in self._response.chunks(settings.idle_timeout, settings.minimum_rate):
-                self._cancel.check()
+                cancel.check()
                 self._received += len(chunk)
                 yield chunk
         except WireError as error:
@@ -105,19 +97,16 @@ class OpenAnswer:
         if codings and self.headers.get("content-length", "") != str(size):
             first = next(chunks, b"")
             magic = next((magic for end, magic in _MAGIC.items() if media_type.endswith(end)), b"")
-            begins = _beginning(first, codings)
-            chunks = _joined(first, chunks)
+            begins = b""
+            with suppress(zlib.error):
+                begins = bytes(next(undone([first], codings), b"")[:8])
+            chunks = chain((first,), chunks)
             if begins.startswith(magic) and (begins or not size):
                 chunks = undone(chunks, codings)
         try:
             yield from chunks
         except zlib.error as error:
             raise self._failures.refused(f"the body is not what its coding says: {error}", self._request) from error
-
-    @property
-    def started(self) -> float:
-        """When the slot was taken, for Pace.slow_down."""
-        return self._started
 
     def read(self, limit: int) -> bytes:
         """The whole body, decoded where a registry compressed it unasked. Raises Refused beyond `limit` bytes."""
@@ -171,10 +160,10 @@ class OpenAnswer:
         self.drop()
         seconds: float | None = None
         if self._answered is not None and kind is None:
-            seconds = self._answered - self._started
+            seconds = self._answered - self.started
             if self._request.is_large:
                 size = self._received + (self._request.length or 0)
-                seconds = (time.monotonic() - self._started) / (1 + size / COUNTED)
+                seconds = (time.monotonic() - self.started) / (1 + size / COUNTED)
         if self._pace is not None:
             self._pace.finish(self._request.family, large=self._request.is_large, seconds=seconds)
             self._pace = None
@@ -221,16 +210,3 @@ def _inflated(chunks: Iterable[Chunk], coding: str) -> Iterator[Chunk]:
                 if members > _MEMBERS:
                     raise zlib.error(f"more than {_MEMBERS} gzip members")
                 decoder = zlib.decompressobj(31)
-
-
-def _joined(first: Chunk, others: Iterator[Chunk]) -> Iterator[Chunk]:
-    yield first
-    yield from others
-
-
-def _beginning(chunk: Chunk, codings: tuple[str, ...]) -> bytes:
-    """Return how a body begins without its codings, as far as a first piece of it tells; empty where it has none."""
-    try:
-        return bytes(next(undone([chunk], codings), b"")[:8])
-    except zlib.error:
-        return b""

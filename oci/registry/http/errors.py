@@ -13,14 +13,12 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
-import msgspec
-
 from oci.cancel import CancelToken
 from oci.descriptor import parse_json
 from oci.errors import Cancelled, Denied, NotFound, RateLimited, Refused, StoreError, Unauthorized, Unavailable
 from oci.registry.http.body import WireError
 from oci.registry.http.origin import Origin, Proxy
-from oci.registry.http.pace import SLOW_DOWN_CODES, retry_after, worth_retrying
+from oci.registry.http.pace import RETRIED_CODES, RETRIED_STATUSES, SLOW_DOWN_CODES, retry_after
 from oci.registry.http.request import Request
 
 ERROR_LIMIT = 64 << 10
@@ -45,18 +43,11 @@ _KEY = secrets.token_bytes(16)
 _QUOTA = re.compile(r"\s*(\d{1,12})\s*(?:;\s*w=(\d{1,12}))?")
 
 
-class Quota(msgspec.Struct, frozen=True):
-    """Docker Hub's pull quota: pulls that are left, and the length of the window in seconds."""
-
-    count: int
-    window: float
-
-
-def remaining_pulls(headers: Mapping[str, str]) -> Quota | None:
-    """What `ratelimit-remaining: 76;w=21600` says. None where the registry says nothing of a quota."""
-    text = headers.get("ratelimit-remaining")
-    match = _QUOTA.match(text) if text else None
-    return Quota(int(match.group(1)), float(match.group(2) or 0)) if match else None
+def remaining_pulls(headers: Mapping[str, str]) -> tuple[int, float] | None:
+    """What Docker Hub says of its quota, `ratelimit-remaining: 76;w=21600`: pulls, and the length of the window in
+    seconds. None where the registry says nothing of a quota."""
+    match = _QUOTA.match(headers.get("ratelimit-remaining", ""))
+    return (int(match.group(1)), float(match.group(2) or 0)) if match else None
 
 
 class Failures:
@@ -76,61 +67,69 @@ class Failures:
             cause = f"no answer in time ({cause})"
         if "CERTIFICATE_VERIFY_FAILED" in cause:
             cause = f"its certificate isn't trusted: {cause}"
-        problem = self._of(Unavailable, f"{request.method} {shown(url)}: {cause}", request)
-        problem.hint = error.hint or "check that the registry can be reached from here"
-        problem.retryable = not error.lasting
-        advice = tls_advice(cause)
-        if advice:
-            problem.hint, problem.retryable = advice, False
-        return problem
+        advice = _tls_advice(cause)
+        return self._of(
+            Unavailable,
+            f"{request.method} {shown(url)}: {cause}",
+            request,
+            retryable=not error.lasting and not advice,
+            hint=advice or error.hint or "check that the registry can be reached from here",
+        )
 
     def refused(self, message: str, request: Request, *, hint: str = "") -> StoreError:
         """For an answer that can't be worked with."""
-        problem = self._of(Refused, message, request)
-        problem.hint = hint
-        return problem
+        return self._of(Refused, message, request, hint=hint)
 
     def unwanted(
-        self, status: int, headers: Mapping[str, str], body: bytes, request: Request, *, url: str, identity: str
+        self,
+        status: int,
+        headers: Mapping[str, str],
+        body: bytes,
+        request: Request,
+        *,
+        url: str,
+        identity: str,
+        budget: float,
     ) -> StoreError:
-        """For a status that the request didn't expect. `identity` says in words who asked."""
+        """For a status that the request didn't expect. `identity` says in words who asked. A 429 of a quota that is
+        used up for longer than the `budget` of seconds (Docker Hub) isn't to be tried again."""
         code, message = _explained(body, headers.get("content-type", ""))
         if code:
             detail = f"{code}: {message} ({status})" if message else f"{code} ({status})"
         else:
-            detail = f"unexpected status code {status} {_phrase(status)}".rstrip() + (f": {message}" if message else "")
-        problem = self._of(_kind(status, code), f"{request.method} {shown(url)}: {detail}", request)
-        problem.status, problem.code = status, code
-        problem.retryable = worth_retrying(status, code)
+            phrase = next((known_status.phrase for known_status in http.HTTPStatus if known_status == status), "")
+            detail = f"unexpected status code {status} {phrase}".rstrip() + (f": {message}" if message else "")
+        problem = self._of(
+            _kind(status, code),
+            f"{request.method} {shown(url)}: {detail}",
+            request,
+            status=status,
+            code=code,
+            retryable=status in RETRIED_STATUSES or code in RETRIED_CODES,
+            hint=_hint(status, identity, self._registry),
+        )
         problem.retry_after = retry_after(headers, datetime.now(UTC))
-        problem.hint = _hint(status, identity, self._registry)
+        pulls, window = remaining_pulls(headers) or (1, 0.0)
+        if status == 429 and problem.retry_after is None and not pulls and window > budget:
+            problem.retryable, problem.retry_after = False, window
+            problem.hint = f"the quota is used up, and its window is {window:.0f} s long: log in, or wait"
         return problem
 
     def check_quota(self, headers: Mapping[str, str], reserve: int) -> None:
         """Raises RateLimited where no more pulls are left than are to be kept."""
         quota = remaining_pulls(headers)
-        if quota is not None and reserve and quota.count <= reserve:
+        if quota is not None and reserve and quota[0] <= reserve:
             raise RateLimited(
-                f"{quota.count} pulls are left of the quota, and {reserve} are to be kept",
+                f"{quota[0]} pulls are left of the quota, and {reserve} are to be kept",
                 side=self._side,
                 store=self._registry,
                 retryable=False,
-                hint=f"the quota's window is {quota.window:.0f} s long: try again later, or log in",
+                hint=f"the quota's window is {quota[1]:.0f} s long: try again later, or log in",
             )
 
-    def note_quota(self, error: StoreError, headers: Mapping[str, str], budget: float) -> None:
-        """Says of a 429 that the quota is used up for longer than the `budget` of seconds (Docker Hub)."""
-        quota = remaining_pulls(headers)
-        if error.status != 429 or error.retry_after is not None or quota is None:
-            return
-        if not quota.count and quota.window > budget:
-            error.retryable, error.retry_after = False, quota.window
-            error.hint = f"the quota is used up, and its window is {quota.window:.0f} s long: log in, or wait"
-
-    def _of(self, kind: type[StoreError], message: str, request: Request) -> StoreError:
-        return kind(
-            message, side=self._side, store=self._registry, subject=request.subject, operation=request.operation
-        )
+    def _of(self, kind: type[StoreError], message: str, request: Request, **more: Any) -> StoreError:
+        subject, operation = request.subject, request.operation
+        return kind(message, side=self._side, store=self._registry, subject=subject, operation=operation, **more)
 
 
 def at_proxy(proxy: Proxy, origin: Origin, why: str, *, status: int = 0, timed_out: bool = False) -> WireError:
@@ -204,20 +203,13 @@ def _hint(status: int, who: str, registry: str) -> str:
     return f"{hint}; {keychain}" if keychain else hint
 
 
-def tls_advice(cause: str) -> str:
+def _tls_advice(cause: str) -> str:
     """What to do about a failed TLS handshake, which trying again won't mend; empty for any other failure."""
     if "CERTIFICATE_VERIFY_FAILED" in cause:
         return "name the registry's CA file (--registry-ca-cert-path), or check the host name"
     if "WRONG_VERSION_NUMBER" in cause:
         return "if it has no TLS, plain http has to be permitted: --registry-insecure, `insecure` in a form"
     return ""
-
-
-def _phrase(status: int) -> str:
-    try:
-        return http.HTTPStatus(status).phrase
-    except ValueError:
-        return ""
 
 
 def _explained(body: bytes, content_type: str) -> tuple[str, str]:

@@ -278,19 +278,20 @@ class Pace:
         return window
 
 
-def worth_retrying(status: int, code: str) -> bool:
-    return status in RETRIED_STATUSES or code in RETRIED_CODES
-
-
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
     """Seconds that a Retry-After header asks for: whole or with a fraction, or until a date (RFC 9110, 10.2.3). None
     without a usable one. Several values, which a proxy in between may make, count as the longest. Without any, GitHub's
     `x-ratelimit-reset` says when a budget that is used up begins anew, in seconds since the epoch."""
-    waits = [wait for text in _values(headers.get("retry-after", "")) if (wait := _wait(text, now)) is not None]
+    text = headers.get("retry-after", "").strip()
+    parts = text.split(",")
+    numbers = [number for part in parts if (number := _number(part.strip())) is not None]
+    if len(numbers) == len(parts):
+        return max(numbers)
+    wait = _until(text, now) if text else None  # a date has a comma of its own
     reset = headers.get("x-ratelimit-reset", "")
-    if not waits and headers.get("x-ratelimit-remaining") == "0" and reset.isascii() and reset.isdigit():
-        waits.append(min(max(0.0, int(reset[:12]) - now.timestamp()), _LONGEST_WAIT))
-    return max(waits, default=None)
+    if wait is None and headers.get("x-ratelimit-remaining") == "0" and reset.isascii() and reset.isdigit():
+        wait = min(max(0.0, int(reset[:12]) - now.timestamp()), _LONGEST_WAIT)
+    return wait
 
 
 def is_slow_down(error: StoreError) -> bool:
@@ -346,12 +347,6 @@ class Attempts:
         return _random.uniform(0, min(_LONGEST_DELAY, _FIRST_DELAY * 2**self._failed))
 
 
-def _values(text: str) -> list[str]:
-    """A date has a comma of its own, so a list is only taken apart where all of it is numbers."""
-    parts = [part.strip() for part in text.split(",")]
-    return parts if all(_number(part) is not None for part in parts) else [text.strip()]
-
-
 def _number(text: str) -> float | None:
     if not text.isascii() or len(text) > 400:
         return None
@@ -362,12 +357,7 @@ def _number(text: str) -> float | None:
     return None if value is None else min(max(0.0, value), _LONGEST_WAIT)
 
 
-def _wait(text: str, now: datetime) -> float | None:
-    if not text:
-        return None
-    number = _number(text)
-    if number is not None:
-        return number
+def _until(text: str, now: datetime) -> float | None:
     from email.utils import parsedate_to_datetime  # noqa: PLC0415 - few registries send a date
 
     try:

@@ -14,11 +14,10 @@ from oci.registry.http.origin import Origin, ascii_target
 
 class Target(msgspec.Struct, frozen=True):
     """`path` is what stands in the request line, query included. `origin` is None for an end-point of the registry
-    itself. With `anonymous`, no login is ever sent, not even to the registry's own host: a bundle chose the URL."""
+    itself."""
 
     path: str
     origin: Origin | None = None
-    anonymous: bool = False
 
     def __str__(self) -> str:
         return f"{self.origin}{self.path}" if self.origin else self.path
@@ -55,7 +54,8 @@ class Scope(msgspec.Struct, frozen=True):
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """Statuses in `expect` are given to the caller; any other is raised. `kind` is what is counted: manifest, blob,
+    """Without `scopes` no login is ever sent, not even to the registry's own host: a bundle may have chosen the URL.
+    Statuses in `expect` are given to the caller; any other is raised. `kind` is what is counted: manifest, blob,
     upload, tags, referrers, catalog. A body that is a `stream` has a `length`; each call begins it anew."""
 
     method: str

@@ -12,11 +12,9 @@ import re
 import ssl
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode, urljoin
-
-import msgspec
 
 from oci import __version__
 from oci.cancel import CancelToken
@@ -98,7 +96,7 @@ class Transport:
         )
         self._allowed = Bucket.of(f"requests {origin_of(registry).authority}", settings.requests_per_second)
         self.login = Authenticator(self, credentials)
-        self._failures = Failures(side, registry, cancel)
+        self.failures = Failures(side, registry, cancel)
         self._connections = Connections(registry, settings, side, self.policy)
         cancel.on_cancel(self._connections.cut)
         self._origin = origin_of(registry)
@@ -138,13 +136,16 @@ class Transport:
             raise
 
     def foreign(self, url: str) -> Target:
-        """The target of an address that a descriptor gives (image-spec, `urls`), judged by the address policy. A bundle
-        chose it, so no login is sent there."""
-        return msgspec.structs.replace(self._judged(url, "", "a layer's urls"), anonymous=True)
+        """The target of an address that a descriptor gives (image-spec, `urls`), judged by the address policy."""
+        return self._judged(url, "", "a layer's urls")
 
-    def error(self, kind: type[E], message: str, subject: str, operation: str) -> E:
+    def error(self, kind: type[E], message: str, subject: str = "", operation: str = "", **more: Any) -> E:
         """Makes an error of this side and registry, for an answer that can't be used."""
-        return kind(message, side=self.side, store=self.registry, subject=subject, operation=operation)
+        return kind(message, side=self.side, store=self.registry, subject=subject, operation=operation, **more)
+
+    def attempts(self, retries: int) -> Attempts:
+        """The attempts of a call."""
+        return Attempts(retries=retries, budget=self.settings.retry_budget, meter=self.meter, cancel=self.cancel)
 
     def close(self) -> None:
         self._connections.close()
@@ -155,44 +156,33 @@ class Transport:
         knows how; every other request waits out a slow-down, also when it is to be tried only once."""
         if request.stream is not None:
             raise error
-        attempts = attempts or Attempts(
-            retries=self.settings.retries if request.retry else 0,
-            budget=self.settings.retry_budget,
-            meter=self.meter,
-            cancel=self.cancel,
-        )
+        attempts = attempts or self.attempts(self.settings.retries if request.retry else 0)
         attempts.again(error, error.retry_after)
         return attempts
 
     def _attempt(self, request: Request) -> OpenAnswer:
         """One attempt. The very first one to a registry goes alone: it learns how to speak and log in there, so that
         the others don't all have to."""
-        with contextlib.nullcontext() if self._settled.is_set() else self._alone():
-            answer = self._open_answer(request, self.pace)
-            try:
-                sent = self._logged_in(answer, request)
-                self._settled.set()
-                self._check(answer, request, sent)
-            except BaseException as error:
-                answer.__exit__(type(error), error, error.__traceback__)
-                if isinstance(error, StoreError) and (error.side, error.store) == (self.side, self.registry):
-                    # What a body that is read elsewhere raises isn't about this registry.
-                    error.subject = error.subject or request.subject  # of a redirect, a realm: what was asked for
-                    self._slow_down(error, request, answer.started)
-                raise
-            return answer
+        if not self._settled.is_set():
+            with self._first:
+                if not self._settled.is_set():
+                    return self._checked(request)
+        return self._checked(request)
 
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Waits for the first attempt. All that waited for it go on together, once it has settled how to speak."""
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(self._first)
-            if self._settled.is_set():
-                stack.close()
-            yield
-
-    def _open_answer(self, request: Request, pace: Pace | None) -> OpenAnswer:
-        return OpenAnswer(request, settings=self.settings, cancel=self.cancel, failures=self._failures, pace=pace)
+    def _checked(self, request: Request) -> OpenAnswer:
+        answer = OpenAnswer(request, self, self.pace)
+        try:
+            sent = self._logged_in(answer, request)
+            self._settled.set()
+            self._check(answer, request, sent)
+        except BaseException as error:
+            answer.__exit__(type(error), error, error.__traceback__)
+            if isinstance(error, StoreError) and (error.side, error.store) == (self.side, self.registry):
+                # What a body that is read elsewhere raises isn't about this registry.
+                error.subject = error.subject or request.subject  # of a redirect, a realm: what was asked for
+                self._slow_down(error, request, answer.started)
+            raise
+        return answer
 
     def _slow_down(self, error: StoreError, request: Request, started: float) -> None:
         """A 429 is meant for all threads that send such requests. A pause beyond the budget ends the work here."""
@@ -208,13 +198,13 @@ class Transport:
     def _logged_in(self, answer: OpenAnswer, request: Request) -> str:
         """Sends with the login, and answers a challenge. Only the registry itself may ask for our login (class of
         CVE-2020-15157). Gives the Authorization sent last."""
-        sent = "" if request.target.anonymous else self.login.authorization(request.scopes)
+        sent = self.login.authorization(request.scopes) if request.scopes else ""
         for tries in range(_LOGINS):
             is_own = self._follow(answer, request, sent)
             status = answer.status
             if is_own and not self._settled.is_set():
                 self.learned.recognise(answer.headers)
-            if not is_own or request.target.anonymous or not request.scopes:
+            if not is_own or not request.scopes:
                 break
             if status not in REFUSALS or (request.stream is not None and status != 401):
                 break
@@ -264,7 +254,7 @@ class Transport:
                 return is_own
             answer.drop()
             origin, path = target.origin or origin, target.path
-        raise self._failures.refused(f"more than {_REDIRECT_LIMIT} redirects", request)
+        raise self.failures.refused(f"more than {_REDIRECT_LIMIT} redirects", request)
 
     def _exchange(
         self, request: Request, origin: Origin, path: str, authorization: str
@@ -295,7 +285,7 @@ class Transport:
         except WireError as error:
             if not error.connecting:
                 self.meter.request(self.registry, f"{request.method} {request.kind}")
-            raise self._failures.broken(error, request, url) from error
+            raise self.failures.broken(error, request, url) from error
         finally:
             if stream is not None:
                 end_read(stream)
@@ -313,7 +303,7 @@ class Transport:
             self._connections.probe(self._origin)
         except WireError as error:
             if not self._may_be_plain(error, request):
-                raise self._failures.broken(error, request, f"{self._origin}/") from error
+                raise self.failures.broken(error, request, f"{self._origin}/") from error
             self._origin = origin_of(self.registry, "http")
         self._scheme_known = True
 
@@ -327,7 +317,8 @@ class Transport:
         spoken = isinstance(cause, ssl.SSLError) and any(
             sign in text for sign in ("WRONG_VERSION", "RECORD", "HTTP_REQUEST")
         )
-        if is_loopback(self._origin.host) or not self.login.has_login(request.scopes):
+        repository = request.scopes[0].repository if request.scopes else ""
+        if is_loopback(self._origin.host) or self.login.credential(repository).is_anonymous:
             return spoken or isinstance(cause, ConnectionError | ssl.SSLError)
         return spoken and self._connections.proxy_for(self._origin) is None
 
@@ -352,12 +343,19 @@ class Transport:
         """Raises the error that an unexpected status means, and RateLimited where the quota has to be spared."""
         if answer.status in request.expect:
             if "ratelimit-remaining" in answer.headers:
-                self._failures.check_quota(answer.headers, self.settings.quota_reserve)
+                self.failures.check_quota(answer.headers, self.settings.quota_reserve)
             return
         body = answer.excerpt(ERROR_LIMIT) if request.method != "HEAD" else b""
         body, identity = without_login(body, sent), self.login.identity(sent)
-        error = self._failures.unwanted(answer.status, answer.headers, body, request, url=answer.url, identity=identity)
-        self._failures.note_quota(error, answer.headers, self.settings.retry_budget)
+        error = self.failures.unwanted(
+            answer.status,
+            answer.headers,
+            body,
+            request,
+            url=answer.url,
+            identity=identity,
+            budget=self.settings.retry_budget,
+        )
         error.redirected = not answer.url.endswith(request.target.path)
         raise error
 
@@ -379,7 +377,7 @@ class Transport:
         )
         attempts: Attempts | None = None
         while True:
-            answer = self._open_answer(request, None)
+            answer = OpenAnswer(request, self, None)
             try:
                 self._follow(answer, request, "")
                 self._check(answer, request, request.headers.get("Authorization", ""))

@@ -229,6 +229,6 @@ def test_settings_choose_the_aws_login_of_a_registry(monkeypatch: pytest.MonkeyP
             login = registries.transport(host).login
             for repository in ("a", "b"):
                 login.refused(401, {"www-authenticate": "Basic realm=x"}, (Scope(repository, "pull"),), "", again=False)
-                sent = login.authorization([Scope(repository, "pull")])
+                sent = login.authorization((Scope(repository, "pull"),))
                 assert base64.b64decode(sent.removeprefix("Basic ")).decode() == f"{user}:{SECRET}"
     assert len(asked) == 2

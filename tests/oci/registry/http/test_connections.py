@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -303,13 +302,17 @@ def test_what_waits_for_the_first_answer_goes_on_together(make_client: Make, mon
     with Together(threads - 1) as server, ThreadPoolExecutor(threads) as pool:
         client = make_client()
         transport = client.registries.transport(server.host)
-        alone = transport._alone
+        first = transport._first
 
-        def together() -> AbstractContextManager[None]:
-            waiting.wait(60)
-            return alone()
+        class Gate:
+            def __enter__(self) -> None:
+                waiting.wait(60)
+                first.acquire()
 
-        monkeypatch.setattr(transport, "_alone", together)
+            def __exit__(self, *error: object) -> None:
+                first.release()
+
+        monkeypatch.setattr(transport, "_first", Gate())
         asked = [pool.submit(client.repository(server.host, f"a/b{n}").head_manifest, "v1") for n in range(threads)]
         assert [future.result(120) for future in asked] == [None] * threads
     assert not server.all_there.broken
