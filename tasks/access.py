@@ -13,7 +13,8 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from pydantic import BaseModel
 
-from oci.registry.credentials.credential import Credentials, default_credentials
+from oci.registry.credentials.credential import Credentials
+from oci.registry.credentials.environment import default_credentials
 from oci.registry.http.origin import named_hosts
 from oci.registry.options import RegistryOptions
 from oci.relocation.session import Access, Session

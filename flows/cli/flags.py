@@ -19,7 +19,8 @@ from oci.archive.s3_options import S3Options
 from oci.errors import InvalidInput
 from oci.meter import METRICS_FILE, PUSHGATEWAY
 from oci.options import Option, Options, assemble, leaves_of
-from oci.registry.credentials.credential import Credential, Credentials, default_credentials
+from oci.registry.credentials.credential import Credential, Credentials
+from oci.registry.credentials.environment import default_credentials
 from oci.registry.http.origin import named_hosts
 from oci.registry.options import DEFAULT_CONCURRENCY, RegistryOptions
 from oci.relocation.session import Access, Session

@@ -15,14 +15,16 @@ import contextlib
 import threading
 import time
 from collections.abc import Hashable, Mapping
-from typing import TYPE_CHECKING
+from typing import Any, Protocol, TypeVar
 
-from oci.errors import Denied, Refused, Unauthorized
+from oci.errors import Denied, Refused, StoreError, Unauthorized
+from oci.meter import Meter
 from oci.registry.credentials.credential import Credential, Credentials
 from oci.registry.credentials.succession import SCOPES, Succession, Token
 from oci.registry.credentials.tokens import (
     Challenge,
     Tokens,
+    TokenService,
     ask,
     basic,
     parse_challenges,
@@ -31,10 +33,8 @@ from oci.registry.credentials.tokens import (
     strongest,
 )
 from oci.registry.http.origin import Origin, canonical_host
-from oci.registry.http.request import Scope
-
-if TYPE_CHECKING:
-    from oci.registry.http.transport import Transport
+from oci.registry.http.request import Scope, Target
+from oci.registry.profiles import Learned
 
 REFUSALS = frozenset({401, 403, 404})
 """Answers that may mean: log in first."""
@@ -53,10 +53,28 @@ _ASSUMED = Challenge("basic")
 """For a registry that never asks for a login, not even at `/v2/`. go-containerregistry sends Basic there as well."""
 
 
+E = TypeVar("E", bound=StoreError)
+
+
+class Wire(Protocol):
+    """How one side speaks to one registry and to its token service: see Transport."""
+
+    registry: str
+    side: str
+    meter: Meter
+    learned: Learned
+
+    def realm(self, realm: str) -> Target: ...
+    def ask_base(self) -> Mapping[str, str]: ...
+    @property
+    def ask_token_service(self) -> TokenService: ...
+    def error(self, kind: type[E], message: str, **more: Any) -> E: ...
+
+
 class Authenticator:
     """The login of one side at one registry."""
 
-    def __init__(self, transport: Transport, credentials: Credentials) -> None:
+    def __init__(self, transport: Wire, credentials: Credentials) -> None:
         self._transport = transport
         self._registry = transport.registry
         self._side = transport.side

@@ -24,8 +24,7 @@ from oci.registry.endpoints import GET_BLOB, GET_FIRST_BYTE, GET_RANGE, HEAD_BLO
 from oci.registry.http.answer import Answer, OpenAnswer, codings_of, undone
 from oci.registry.http.pace import RETRIED_STATUSES
 from oci.registry.http.request import Request
-from oci.registry.http.transport import Transport
-from oci.registry.profiles import Remote
+from oci.registry.http.transport import Remote, Transport
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 PART = 4 << 20
@@ -216,7 +215,7 @@ def _part(remote: Remote, blob: Descriptor, position: int, end: int, stop: threa
 def _continued(remote: Remote, blob: Descriptor, position: int, end: int) -> Iterator[Chunk]:
     """Reads on after every break, with a closed range from where it broke, until there is no progress any more."""
     start, mark = position, position
-    attempts, renewed = remote.attempts(), False
+    attempts, renewed = remote.transport.attempts(), False
     while position < end or (start == end == blob.size == 0):
         try:
             with _open(remote, blob, position, end, renewed) as chunks:
@@ -225,7 +224,7 @@ def _continued(remote: Remote, blob: Descriptor, position: int, end: int) -> Ite
                     remote.transport.meter.read(len(chunk))
                     yield chunk
                     if position - mark > _PROGRESS:
-                        mark, attempts = position, remote.attempts()
+                        mark, attempts = position, remote.transport.attempts()
             if position >= end:
                 return
             message, subject = f"the body ended after {position} of {end} bytes", f"{remote.name}@{blob.digest}"
@@ -270,7 +269,7 @@ def _foreign(transport: Transport, blob: Descriptor, request: Request, missing: 
         try:
             elsewhere = msgspec.structs.replace(
                 request,
-                target=transport.foreign(url),
+                target=transport.resolve(url, "", pointer="a layer's urls"),
                 kind="foreign layer",
                 scopes=(),
                 operation="reading the non-distributable layer",

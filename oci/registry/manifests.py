@@ -13,7 +13,7 @@ from oci.registry import endpoints
 from oci.registry.endpoints import DELETE_MANIFEST, GET_MANIFEST, HEAD_MANIFEST, PUT_MANIFEST, Kind
 from oci.registry.http.answer import Answer
 from oci.registry.http.request import Request
-from oci.registry.profiles import Remote
+from oci.registry.http.transport import Remote
 
 _ACCEPT = {"Accept": ACCEPT}
 _ABSENT_LIMIT = 10_000

@@ -16,14 +16,11 @@ from types import MappingProxyType
 
 import msgspec
 
-from oci.errors import RateLimited, Refused, StoreError
+from oci.errors import RateLimited, StoreError
 from oci.meter import Meter
-from oci.reference import Repository
 from oci.registry import endpoints
 from oci.registry.endpoints import KINDS, Kind
 from oci.registry.http.origin import canonical_host
-from oci.registry.http.pace import Attempts
-from oci.registry.http.transport import Transport
 from oci.registry.options import AUTO
 from oci.registry.state import Facts, State
 
@@ -346,24 +343,3 @@ def is_refusal(error: StoreError) -> bool:
     """Whether an answer is about the way of asking, so that the plain way may be answered otherwise: not about access,
     speed, absence, or a registry that is out of order."""
     return error.status == 501 or (400 <= error.status < 500 and error.status not in (401, 403, 404, 408, 425, 429))
-
-
-class Remote(msgspec.Struct, frozen=True, eq=False):
-    """A repository at a registry: how it is reached, and what was learned about the registry."""
-
-    transport: Transport
-    name: Repository
-    learned: Learned
-
-    def attempts(self) -> Attempts:
-        """For a call that does by itself what the transport does for a single request."""
-        return self.transport.attempts(self.transport.settings.retries)
-
-    def check_answered(self, error: StoreError) -> None:
-        """Raises `error` when the registry didn't answer at all and nothing is to be tried again."""
-        if not error.status and not self.transport.settings.retries:
-            raise error
-
-    def refused(self, kind: Kind, message: str, subject: str = "") -> Refused:
-        """Makes the error for an answer that can't be used."""
-        return self.transport.error(Refused, message, subject or str(self.name), kind.operation)

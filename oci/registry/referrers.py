@@ -16,8 +16,9 @@ from oci.registry import endpoints
 from oci.registry.endpoints import GET_REFERRERS, PUT_MANIFEST
 from oci.registry.http.answer import Answer
 from oci.registry.http.request import Target
+from oci.registry.http.transport import Remote
 from oci.registry.manifests import get_manifest, put_manifest
-from oci.registry.profiles import Remote, is_refusal
+from oci.registry.profiles import is_refusal
 from oci.registry.tags import next_page
 
 PAGES_LIMIT = 1000

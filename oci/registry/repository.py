@@ -17,9 +17,9 @@ from oci.registry import blobs, manifests, referrers, tags
 from oci.registry.credentials.credential import Credentials
 from oci.registry.endpoints import GET_REFERRERS
 from oci.registry.http.origin import canonical_host
-from oci.registry.http.transport import Transport
+from oci.registry.http.transport import Remote, Transport
 from oci.registry.options import AUTO, RegistryOptions
-from oci.registry.profiles import Learned, Remote, profile_of
+from oci.registry.profiles import Learned, profile_of
 from oci.registry.sessions import Sessions
 from oci.registry.state import Facts, State
 from oci.registry.uploads import Uploader

@@ -25,7 +25,8 @@ from oci.registry.http.answer import Answer
 from oci.registry.http.body import Memory, Parts
 from oci.registry.http.origin import origin_of
 from oci.registry.http.request import Request, Scope, Target
-from oci.registry.profiles import CHUNK, Remote
+from oci.registry.http.transport import Remote
+from oci.registry.profiles import CHUNK
 from oci.registry.state import KeptUpload
 from oci.store import BlobOutcome, BlobReader
 
@@ -308,7 +309,7 @@ class _Course:
     """What the failures of one blob's upload say of the registry."""
 
     def __init__(self, remote: Remote, session: Session) -> None:
-        self.attempts = remote.attempts()
+        self.attempts = remote.transport.attempts()
         self._remote = remote
         self._reached = session.offset
         self._is_interrupted = session.stored is not None
@@ -325,7 +326,7 @@ class _Course:
         learned = self._remote.learned
         offset = session.offset if session is not None else 0
         if offset > self._reached:
-            self._reached, self._cuts, self.attempts = offset, 0, self._remote.attempts()
+            self._reached, self._cuts, self.attempts = offset, 0, self._remote.transport.attempts()
         # What a new attempt may get through: what is retryable anyway; a session that got lost (docker-registry 2.8.2
         # answers 404 BLOB_UPLOAD_INVALID after a cut); a gap; a proxy that wants smaller requests.
         passes = error.retryable or error.status in (413, 416) or error.code in _LOST

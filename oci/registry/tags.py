@@ -16,8 +16,8 @@ from oci.registry import endpoints
 from oci.registry.endpoints import GET_CATALOG, GET_TAGS, GET_TAGS_AFTER, GET_TAGS_PAGE, Kind
 from oci.registry.http.answer import Answer
 from oci.registry.http.request import Scope, Target
-from oci.registry.http.transport import Transport
-from oci.registry.profiles import Learned, Remote, is_refusal
+from oci.registry.http.transport import Remote, Transport
+from oci.registry.profiles import Learned, is_refusal
 
 PAGE = 999
 """Names asked for at a time: ECR refuses to give more than 1000. One less than a round number, so that an answer of

@@ -24,7 +24,7 @@ from oci.reference import Repository
 from oci.registry.blobs import has_blob
 from oci.registry.endpoints import POST_BLOB, POST_MOUNT, POST_SELF_MOUNT, Kind
 from oci.registry.http.request import Scope
-from oci.registry.profiles import Remote
+from oci.registry.http.transport import Remote
 from oci.registry.sessions import CUT, SMALL, Session, Sessions
 from oci.store import BlobOutcome, BlobReader
 

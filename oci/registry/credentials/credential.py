@@ -1,18 +1,16 @@
-"""A login of a registry, as a value, and the places where logins are looked for, in their order."""
+"""A login of a registry, as a value, and places where logins are looked for."""
 
 from __future__ import annotations
 
 import copy
-import os
 import threading
 import time
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from typing import Protocol
 
 import msgspec
 
 from oci.errors import TransshipError
-from oci.meter import unheard
 from oci.registry.http.origin import canonical_host
 
 
@@ -164,39 +162,3 @@ class Fixed:
     def find(self, registry: str, repository: str) -> Credential | None:
         del repository
         return self.credential if self._hosts is None or canonical_host(registry) in self._hosts else None
-
-
-def default_credentials(
-    *,
-    side: str = "",
-    explicit: Credential | None = None,
-    flags: Mapping[str, str] | None = None,
-    anonymous: bool = False,
-    hosts: Collection[str] | None = None,
-    environ: Mapping[str, str] | None = None,
-    warn: Callable[[str], None] = unheard,
-) -> Credentials:
-    """As in imgpkg: the IMGPKG_REGISTRY_* sets; cloud keychains that are switched on; the login for every registry that
-    `flags`, or the TRANSSHIP_SOURCE_*, TRANSSHIP_DESTINATION_* or IMGPKG_* variables name; without such a login, the
-    docker and podman configuration with its helpers. What is for a host comes before what is for all of them.
-
-    `explicit` is a login for this side alone (`side` is "source", "destination" or empty) and comes before all.
-    `hosts` are the registries that the caller named: `explicit`, flags and the variables that name no host are sent to
-    these alone, never to a registry that only a lock, a bundle or a layer's `urls` names. None stands for all.
-    `anonymous`, or IMGPKG_ANON, leaves out the configuration files. Raises InvalidInput for a configuration that can't
-    be read; `warn` gets a line for each variable that is ignored.
-    """
-    # Each place is imported here, so that a program with a login of its own loads none of them.
-    from oci.registry.credentials.config_files import ConfigFiles  # noqa: PLC0415
-    from oci.registry.credentials.environment import RegistrySets, general_identity  # noqa: PLC0415
-    from oci.registry.credentials.keychains import active_keychains  # noqa: PLC0415
-
-    environ = os.environ if environ is None else environ
-    sources: list[CredentialSource] = [Fixed(explicit, hosts)] if explicit is not None else []
-    sources += [RegistrySets(environ, warn), *active_keychains(environ, warn)]
-    general = general_identity(environ, side, flags or {})
-    if general is not None and not general.is_anonymous:
-        sources.append(Fixed(general, hosts))
-    if not anonymous and (general is None or not general.is_anonymous):
-        sources.append(ConfigFiles(environ))
-    return Credentials(sources)

@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Self
 
 import msgspec
 
+from oci.cancel import CancelToken
 from oci.digest import Chunk
 from oci.errors import StoreError
 from oci.manifest import RAISE_LIMIT
 from oci.registry.http.body import Headers, Response, WireError
+from oci.registry.http.errors import Failures
 from oci.registry.http.pace import COUNTED, Pace
 from oci.registry.http.request import Request
+from oci.registry.options import RegistryOptions
 
 if TYPE_CHECKING:
     from oci.registry.http.http2 import Http2Response
-    from oci.registry.http.transport import Transport
 
 SHORT = 64 << 10
 """Bytes of a body that are cheaper to read than a connection is to make."""
@@ -50,10 +52,13 @@ class OpenAnswer:
     """An answer whose body hasn't been read yet. Use as a context manager: leaving it gives the connection and the
     slot back."""
 
-    def __init__(self, request: Request, transport: Transport, pace: Pace | None) -> None:
+    def __init__(
+        self, request: Request, settings: RegistryOptions, cancel: CancelToken, failures: Failures, pace: Pace | None
+    ) -> None:
         self._request = request
-        self._transport = transport
-        self._failures = transport.failures
+        self._settings = settings
+        self._cancel = cancel
+        self._failures = failures
         self._pace = pace
         self.started = pace.start(request.family, large=request.is_large) if pace is not None else 0.0
         """When the slot was taken, for Pace.slow_down."""
@@ -72,12 +77,12 @@ class OpenAnswer:
     def drop(self) -> None:
         """Ends the answer before another one is taken."""
         if self._response is not None:
-            self._response.release(drain=0 if self._transport.cancel.cancelled else SHORT)
+            self._response.release(drain=0 if self._cancel.cancelled else SHORT)
             self._response = None
 
     def chunks(self) -> Iterator[Chunk]:
         """The body as it comes over the wire, never decoded; raises Unavailable when it breaks off or stalls."""
-        settings, cancel = self._transport.settings, self._transport.cancel
+        settings, cancel = self._settings, self._cancel
         if self._response is None:
             return
         try:

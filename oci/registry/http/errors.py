@@ -20,6 +20,7 @@ from oci.registry.http.body import WireError
 from oci.registry.http.origin import Origin, Proxy
 from oci.registry.http.pace import RETRIED_CODES, RETRIED_STATUSES, SLOW_DOWN_CODES, retry_after
 from oci.registry.http.request import Request
+from oci.registry.options import RegistryOptions
 
 ERROR_LIMIT = 64 << 10
 """Bytes of an error's body that are read."""
@@ -53,9 +54,10 @@ def remaining_pulls(headers: Mapping[str, str]) -> tuple[int, float] | None:
 class Failures:
     """Makes errors for one side at one registry: all of them say where and at what, and none carries a query."""
 
-    def __init__(self, side: str, registry: str, cancel: CancelToken) -> None:
+    def __init__(self, side: str, registry: str, settings: RegistryOptions, cancel: CancelToken) -> None:
         self._side = side
         self._registry = registry
+        self._settings = settings
         self._cancel = cancel
 
     def broken(self, error: WireError, request: Request, url: str) -> StoreError:
@@ -81,18 +83,10 @@ class Failures:
         return self._of(Refused, message, request, hint=hint)
 
     def unwanted(
-        self,
-        status: int,
-        headers: Mapping[str, str],
-        body: bytes,
-        request: Request,
-        *,
-        url: str,
-        identity: str,
-        budget: float,
+        self, status: int, headers: Mapping[str, str], body: bytes, request: Request, *, url: str, identity: str
     ) -> StoreError:
         """For a status that the request didn't expect. `identity` says in words who asked. A 429 of a quota that is
-        used up for longer than the `budget` of seconds (Docker Hub) isn't to be tried again."""
+        used up for longer than the budget (Docker Hub) isn't to be tried again."""
         code, message = _explained(body, headers.get("content-type", ""))
         if code:
             detail = f"{code}: {message} ({status})" if message else f"{code} ({status})"
@@ -110,14 +104,14 @@ class Failures:
         )
         problem.retry_after = retry_after(headers, datetime.now(UTC))
         pulls, window = remaining_pulls(headers) or (1, 0.0)
-        if status == 429 and problem.retry_after is None and not pulls and window > budget:
+        if status == 429 and problem.retry_after is None and not pulls and window > self._settings.retry_budget:
             problem.retryable, problem.retry_after = False, window
             problem.hint = f"the quota is used up, and its window is {window:.0f} s long: log in, or wait"
         return problem
 
-    def check_quota(self, headers: Mapping[str, str], reserve: int) -> None:
+    def check_quota(self, headers: Mapping[str, str]) -> None:
         """Raises RateLimited where no more pulls are left than are to be kept."""
-        quota = remaining_pulls(headers)
+        quota, reserve = remaining_pulls(headers), self._settings.quota_reserve
         if quota is not None and reserve and quota[0] <= reserve:
             raise RateLimited(
                 f"{quota[0]} pulls are left of the quota, and {reserve} are to be kept",

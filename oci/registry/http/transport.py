@@ -16,13 +16,17 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode, urljoin
 
+import msgspec
+
 from oci import __version__
 from oci.cancel import CancelToken
 from oci.digest import end_read
-from oci.errors import InvalidReference, StoreError
+from oci.errors import InvalidReference, Refused, StoreError
 from oci.meter import Meter
+from oci.reference import Repository
 from oci.registry.auth import REFUSALS, Authenticator
 from oci.registry.credentials.credential import Credentials
+from oci.registry.endpoints import Kind
 from oci.registry.http.address_policy import AddressPolicy, host_of, is_loopback
 from oci.registry.http.answer import SHORT, Answer, OpenAnswer
 from oci.registry.http.body import Response, WireError
@@ -32,10 +36,10 @@ from oci.registry.http.origin import Origin, origin_of, split_url
 from oci.registry.http.pace import Attempts, Bucket, Caps, Pace, is_slow_down
 from oci.registry.http.request import BASE, Request, Target
 from oci.registry.options import RegistryOptions
+from oci.registry.profiles import Learned
 
 if TYPE_CHECKING:
     from oci.registry.http.http2 import Http2Response
-    from oci.registry.profiles import Learned
 
 E = TypeVar("E", bound=StoreError)
 
@@ -96,7 +100,7 @@ class Transport:
         )
         self._allowed = Bucket.of(f"requests {origin_of(registry).authority}", settings.requests_per_second)
         self.login = Authenticator(self, credentials)
-        self.failures = Failures(side, registry, cancel)
+        self._failures = Failures(side, registry, settings, cancel)
         self._connections = Connections(registry, settings, side, self.policy)
         cancel.on_cancel(self._connections.cut)
         self._origin = origin_of(registry)
@@ -127,24 +131,22 @@ class Transport:
             except StoreError as error:
                 attempts = self._again(error, request, attempts)
 
-    def resolve(self, location: str, base: str, subject: str = "") -> Target:
-        """The target of a Location, judged by the address policy; `subject` is for its errors."""
+    def resolve(self, location: str, base: str, subject: str = "", pointer: str = "a Location header") -> Target:
+        """The target of a Location, or of an address that a descriptor gives (image-spec, `urls`), judged by the
+        address policy; `subject` is for its errors."""
         try:
-            return self._judged(location, base, "a Location header")
+            return self._judged(location, base, pointer)
         except StoreError as error:
             error.subject = subject
             raise
-
-    def foreign(self, url: str) -> Target:
-        """The target of an address that a descriptor gives (image-spec, `urls`), judged by the address policy."""
-        return self._judged(url, "", "a layer's urls")
 
     def error(self, kind: type[E], message: str, subject: str = "", operation: str = "", **more: Any) -> E:
         """Makes an error of this side and registry, for an answer that can't be used."""
         return kind(message, side=self.side, store=self.registry, subject=subject, operation=operation, **more)
 
-    def attempts(self, retries: int) -> Attempts:
-        """The attempts of a call."""
+    def attempts(self, *, retry: bool = True) -> Attempts:
+        """The attempts of a call; without `retry` it waits out slow-downs alone."""
+        retries = self.settings.retries if retry else 0
         return Attempts(retries=retries, budget=self.settings.retry_budget, meter=self.meter, cancel=self.cancel)
 
     def close(self) -> None:
@@ -156,7 +158,7 @@ class Transport:
         knows how; every other request waits out a slow-down, also when it is to be tried only once."""
         if request.stream is not None:
             raise error
-        attempts = attempts or self.attempts(self.settings.retries if request.retry else 0)
+        attempts = attempts or self.attempts(retry=request.retry)
         attempts.again(error, error.retry_after)
         return attempts
 
@@ -170,7 +172,7 @@ class Transport:
         return self._checked(request)
 
     def _checked(self, request: Request) -> OpenAnswer:
-        answer = OpenAnswer(request, self, self.pace)
+        answer = OpenAnswer(request, self.settings, self.cancel, self._failures, self.pace)
         try:
             sent = self._logged_in(answer, request)
             self._settled.set()
@@ -254,7 +256,7 @@ class Transport:
                 return is_own
             answer.drop()
             origin, path = target.origin or origin, target.path
-        raise self.failures.refused(f"more than {_REDIRECT_LIMIT} redirects", request)
+        raise self._failures.refused(f"more than {_REDIRECT_LIMIT} redirects", request)
 
     def _exchange(
         self, request: Request, origin: Origin, path: str, authorization: str
@@ -285,7 +287,7 @@ class Transport:
         except WireError as error:
             if not error.connecting:
                 self.meter.request(self.registry, f"{request.method} {request.kind}")
-            raise self.failures.broken(error, request, url) from error
+            raise self._failures.broken(error, request, url) from error
         finally:
             if stream is not None:
                 end_read(stream)
@@ -303,7 +305,7 @@ class Transport:
             self._connections.probe(self._origin)
         except WireError as error:
             if not self._may_be_plain(error, request):
-                raise self.failures.broken(error, request, f"{self._origin}/") from error
+                raise self._failures.broken(error, request, f"{self._origin}/") from error
             self._origin = origin_of(self.registry, "http")
         self._scheme_known = True
 
@@ -343,19 +345,11 @@ class Transport:
         """Raises the error that an unexpected status means, and RateLimited where the quota has to be spared."""
         if answer.status in request.expect:
             if "ratelimit-remaining" in answer.headers:
-                self.failures.check_quota(answer.headers, self.settings.quota_reserve)
+                self._failures.check_quota(answer.headers)
             return
         body = answer.excerpt(ERROR_LIMIT) if request.method != "HEAD" else b""
         body, identity = without_login(body, sent), self.login.identity(sent)
-        error = self.failures.unwanted(
-            answer.status,
-            answer.headers,
-            body,
-            request,
-            url=answer.url,
-            identity=identity,
-            budget=self.settings.retry_budget,
-        )
+        error = self._failures.unwanted(answer.status, answer.headers, body, request, url=answer.url, identity=identity)
         error.redirected = not answer.url.endswith(request.target.path)
         raise error
 
@@ -377,7 +371,7 @@ class Transport:
         )
         attempts: Attempts | None = None
         while True:
-            answer = OpenAnswer(request, self, None)
+            answer = OpenAnswer(request, self.settings, self.cancel, self._failures, None)
             try:
                 self._follow(answer, request, "")
                 self._check(answer, request, request.headers.get("Authorization", ""))
@@ -386,3 +380,20 @@ class Transport:
                 attempts = self._again(error, request, attempts)
             finally:
                 answer.drop()
+
+
+class Remote(msgspec.Struct, frozen=True, eq=False):
+    """A repository at a registry: how it is reached, and what was learned about the registry."""
+
+    transport: Transport
+    name: Repository
+    learned: Learned
+
+    def check_answered(self, error: StoreError) -> None:
+        """Raises `error` when the registry didn't answer at all and nothing is to be tried again."""
+        if not error.status and not self.transport.settings.retries:
+            raise error
+
+    def refused(self, kind: Kind, message: str, subject: str = "") -> Refused:
+        """Makes the error for an answer that can't be used."""
+        return self.transport.error(Refused, message, subject or str(self.name), kind.operation)

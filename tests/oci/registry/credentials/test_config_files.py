@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from oci.errors import InvalidInput
-from oci.registry.credentials.credential import Credential, default_credentials
+from oci.registry.credentials.credential import Credential
+from oci.registry.credentials.environment import default_credentials
 
 SECRET = "hidden-word"
 
