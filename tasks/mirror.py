@@ -31,9 +31,8 @@ from oci.relocation.transfer import DONE
 from oci.signatures.artifacts import MirrorReceipts
 from oci.units import percent
 from tasks.access import Side
-from tasks.artifacts.history import PastRun, keep_history
+from tasks.artifacts.history import MirrorLine, PastRun, keep_history, keep_overview
 from tasks.artifacts.markdown import in_forms
-from tasks.artifacts.overview import MirrorLine, keep_overview
 from tasks.artifacts.pages import mirror_page
 from tasks.artifacts.report import REFUSED, emit, write_page, write_table
 from tasks.blocks import load_s3, load_signing_key

@@ -21,8 +21,8 @@ from oci.reference import StoreName
 from oci.relocation.session import Access, Session
 from oci.units import counted, show_size
 from tasks.access import OneSided, Side
+from tasks.artifacts.history import OtherLine, keep_overview
 from tasks.artifacts.markdown import in_forms
-from tasks.artifacts.overview import OtherLine, keep_overview
 from tasks.artifacts.pages import prune_page
 from tasks.artifacts.report import artifact_key, emit, write_page, write_table
 from tasks.blocks import read_mirrors

@@ -32,8 +32,8 @@ from oci.relocation.verify import Verification
 from oci.store import found_manifest
 from oci.units import counted, percent, show_size
 from tasks.access import Side, between
+from tasks.artifacts.history import OtherLine, keep_overview
 from tasks.artifacts.markdown import in_forms, with_short_digests
-from tasks.artifacts.overview import OtherLine, keep_overview
 from tasks.artifacts.pages import relocation_page
 from tasks.artifacts.report import REFUSED, artifact_key, emit, percent_shown, write_page, write_table
 from tasks.fleet.limits import limits_of

@@ -56,7 +56,7 @@ NAMED_SO = {
     "what": {
         "oci/archive/inventory.py",
         "oci/relocation/report.py",
-        "tasks/artifacts/overview.py",
+        "tasks/artifacts/history.py",
         "tasks/relocate.py",
     },
 }

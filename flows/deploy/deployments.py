@@ -20,7 +20,7 @@ from prefect.utilities.callables import parameter_schema
 
 from flows.deploy.declaration import TAG, Change, Declaration, Outcome, different
 from oci.errors import InvalidInput
-from tasks.artifacts.overview import mirror_tag
+from tasks.artifacts.history import mirror_tag
 
 KIND = "deployment"
 JOB_VARIABLES = {"env": {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}}

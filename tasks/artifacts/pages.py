@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 
 from oci.bundle.results import DescribeReport, PullReport, PushReport
@@ -11,7 +11,7 @@ from oci.errors import cause_and_step
 from oci.meter import Receipt
 from oci.mirror.results import MirrorReport
 from oci.prune.execute import PruneRunReport
-from oci.relocation.report import ImageTraffic, RelocationReport, Traffic, VerificationReport, short_subject
+from oci.relocation.report import ImageTraffic, RelocationReport, VerificationReport, short_subject
 from oci.units import counted, show_size
 from tasks.artifacts.markdown import code, facts, in_forms, in_full, page, table, text
 from tasks.artifacts.picture import bytes_picture, embedded, in_words
@@ -25,14 +25,17 @@ _FAILURES = 200
 
 def costs(receipt: Receipt) -> dict[str, str]:
     """Rows that say what a run has cost."""
-    again = f"{receipt.total_requests}, {receipt.retries} of them again"
+    again = f", {receipt.retries} of them again" if receipt.retries else ""
     rows = {
         "Sent": show_size(receipt.bytes_written) if receipt.bytes_written else "",
         "Read": show_size(receipt.bytes_read) if receipt.bytes_read else "",
-        "Requests": again if receipt.retries else str(receipt.total_requests),
+        "Requests": f"{receipt.total_requests}{again}",
         "Time": f"{receipt.seconds:.1f} s",
     }
-    return rows | _logins(receipt) | _ways(receipt.fallbacks)
+    for where, identity in sorted(receipt.identities.items(), reverse=True):
+        side, _, registry = where.rpartition(" ")
+        rows[f"Login at {registry}{f' ({side})' if side else ''}"] = text(identity)
+    return rows | _ways(receipt.fallbacks)
 
 
 def _ways(fallbacks: Mapping[str, Sequence[str]]) -> dict[str, str]:
@@ -40,40 +43,45 @@ def _ways(fallbacks: Mapping[str, Sequence[str]]) -> dict[str, str]:
     return {f"Learned at {registry}": text("; ".join(texts)) for registry, texts in sorted(fallbacks.items())}
 
 
-def _logins(receipt: Receipt) -> dict[str, str]:
-    logins = {}
-    for where, identity in sorted(receipt.identities.items(), reverse=True):
-        side, _, registry = where.rpartition(" ")
-        logins[f"Login at {registry}{f' ({side})' if side else ''}"] = text(identity)
-    return logins
+def _section(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Returns a table below a heading; nothing without rows."""
+    return [f"### {title}", "", *table(header, rows)] if rows else []
 
 
 def relocation_page(report: RelocationReport) -> str:
-    to = ", ".join(report.archive) or report.destination
+    failures = report.failures[:_FAILURES]
+    left_out = len(report.failures) - len(failures)
+    failed = ((code(short_subject(row.image or report.destination)), row.error, row.retryable) for row in failures)
+    details = in_full(*(f"{row.image} {row.error}".strip() for row in failures))
+    biggest = [(code(image.image), in_words(image), f"{image.seconds:.1f}") for image in report.biggest]
+    requests = [
+        (text(registry), text(kind), str(count))
+        for registry, kinds in sorted(report.requests.items())
+        for kind, count in sorted(kinds.items(), key=lambda item: -item[1])
+    ]
     return page(
-        f"{report.source} → {to}",
+        f"{report.source} → {', '.join(report.archive) or report.destination}",
         [_relocation_verdict(report), ""],
         in_full(report.digest),
-        _failures(report),
+        failure_list(failed, f"and {left_out} more" if left_out else ""),
         _picture(report),
         facts("Source", f"{text(report.what)} {code(report.source)}".strip(), _relocation_rows(report)),
-        _biggest(report),
-        _requests(report.requests),
-        _details(report),
+        _section("Biggest images", ("Image", "Bytes", "Seconds"), biggest),  # what the picture shows, in words
+        _section(counted(report.total_requests, "request"), ("Registry", "Kind", "Requests"), requests),
+        # References in full and errors as they are: no digest is broken over lines.
+        ["### Details of the failures", "", *details] if details else [],
     )
 
 
 def _relocation_verdict(report: RelocationReport) -> str:
     archive = report.archive_facts
-    if archive is not None:
-        if report.succeeded:
-            return "Nothing to do: this very archive was there." if archive.unchanged else "Complete."
-        if report.published:
-            return "**It has its name, but verifying found what is wrong.**"
-        return NOT_COMPLETE
     if report.succeeded:
+        if archive is not None:
+            return "Nothing to do: this very archive was there." if archive.unchanged else "Complete."
         moved = report.images_copied or report.tags
         return "Complete." if moved else "Nothing to do: everything was in place."
+    if archive is not None:
+        return "**It has its name, but verifying found what is wrong.**" if report.published else NOT_COMPLETE
     if report.problems:
         return f"**Verifying found {counted(report.problems, 'problem')}; no name was moved.**"
     return f"**{len(report.failures)} failed; no name was moved.** What arrived is not sent again next time."
@@ -81,14 +89,20 @@ def _relocation_verdict(report: RelocationReport) -> str:
 
 def _relocation_rows(report: RelocationReport) -> dict[str, str]:
     archive, retries = report.archive_facts, report.retries
-    kinds: tuple[tuple[str, str], ...] = (("Copied", "written"), ("Mounted", "mounted"), ("Skipped", "skipped"))
+    titles = ("Copied", "Mounted", "Skipped")
     if archive is not None:
-        kinds = (("Sent", "written"), ("Copied in the store", "mounted"), ("Kept from an earlier run", "skipped"))
+        titles = ("Sent", "Copied in the store", "Kept from an earlier run")
+    traffic = {}
+    for title, kind in zip(titles, ("written", "mounted", "skipped"), strict=True):
+        size, blobs = getattr(report.bytes, kind), getattr(report.blobs, kind)
+        if size or blobs or kind == "written":
+            in_blobs = f" in {counted(blobs, 'blob')}" if blobs or kind == "written" else ""
+            traffic[title] = f"{show_size(size)}{in_blobs}"
     rows = {
         "Destination": code(report.destination),
         "Tags moved": _tags(report.tags),
         "Images": f"{report.images_copied} copied, {report.images_present} already there",
-        **{name: _traffic(report.bytes, report.blobs, kind) for name, kind in kinds},
+        **traffic,
         "Verified": f"{counted(report.verified_manifests, 'manifest')}, {counted(report.verified_blobs, 'blob')}, "
         f"{show_size(report.bytes_hashed)} hashed again"
         if report.verified_manifests
@@ -106,13 +120,6 @@ def _relocation_rows(report: RelocationReport) -> dict[str, str]:
         side, _, registry = where.partition(" ")
         rows[f"Login at the {side}"] = f"{text(identity)}, {text(registry)}"
     return rows | _ways(report.fallbacks)
-
-
-def _traffic(sizes: Traffic, blobs: Traffic, kind: str) -> str:
-    size, count = getattr(sizes, kind), getattr(blobs, kind)
-    if kind != "written" and not size and not count:
-        return ""
-    return f"{show_size(size)} in {counted(count, 'blob')}" if count or kind == "written" else show_size(size)
 
 
 def _tags(tags: Sequence[str], most: int = 100) -> str:
@@ -140,21 +147,6 @@ def failure_list(failures: Iterable[tuple[str, str, bool]], more: str = "") -> l
     return ["### Failed", "", *lines, *([f"- {more}"] if more else []), ""] if lines or more else []
 
 
-def _failures(report: RelocationReport) -> list[str]:
-    """Cause and next step of each; `_details` has the rest."""
-    shown = report.failures[:_FAILURES]
-    more = f"and {len(report.failures) - len(shown)} more" if len(report.failures) > len(shown) else ""
-    return failure_list(
-        ((code(short_subject(row.image or report.destination)), row.error, row.retryable) for row in shown), more
-    )
-
-
-def _details(report: RelocationReport) -> list[str]:
-    """References in full and errors as they are, at the end of the page. No digest is broken over lines."""
-    lines = in_full(*(f"{failed.image} {failed.error}".strip() for failed in report.failures[:_FAILURES]))
-    return ["### Details of the failures", "", *lines] if lines else []
-
-
 def _picture(report: RelocationReport) -> list[str]:
     """Nothing where no byte was moved, or should have been."""
     moved = report.bytes
@@ -168,29 +160,6 @@ def _picture(report: RelocationReport) -> list[str]:
     return [embedded(bytes_picture(total, report.biggest, max(0, more)), f"Bytes by outcome: {in_words(total)}"), ""]
 
 
-def _biggest(report: RelocationReport) -> list[str]:
-    """Returns what the picture shows, in words."""
-    rows = [
-        (
-            code(image.image),
-            in_words(image),
-            f"{image.seconds:.1f}",
-        )
-        for image in report.biggest
-    ]
-    return ["### Biggest images", "", *table(("Image", "Bytes", "Seconds"), rows)] if rows else []
-
-
-def _requests(requests: Mapping[str, Mapping[str, int]]) -> list[str]:
-    rows = [
-        (text(registry), text(kind), str(count))
-        for registry, kinds in sorted(requests.items())
-        for kind, count in sorted(kinds.items(), key=lambda item: -item[1])
-    ]
-    total = sum(sum(kinds.values()) for kinds in requests.values())
-    return [f"### {counted(total, 'request')}", "", *table(("Registry", "Kind", "Requests"), rows)] if rows else []
-
-
 def push_page(report: PushReport) -> str:
     repository, _, digest = report.reference.partition("@")
     rows = {
@@ -198,11 +167,8 @@ def push_page(report: PushReport) -> str:
         "Files": f"{report.files} in {report.folders} folders, {show_size(report.size)}",
         **costs(report.receipt),
     }
-    return page(
-        f"Pushed {repository}:{report.tag}",
-        facts("Reference", code(f"{repository}:{report.tag}"), rows),
-        in_full(report.reference),
-    )
+    name = f"{repository}:{report.tag}"
+    return page(f"Pushed {name}", facts("Reference", code(name), rows), in_full(report.reference))
 
 
 def pull_page(report: PullReport) -> str:
@@ -212,13 +178,12 @@ def pull_page(report: PullReport) -> str:
         (code(os.path.relpath(bundle.folder, report.folder)), code(bundle.origin), code(bundle.image))
         for bundle in report.nested
     ]
-    below = ["### Nested bundles", "", *table(("Folder", "Listed as", "Pulled from"), nested)] if nested else []
     references = (reference for bundle in report.nested for reference in (bundle.origin, bundle.image))
     return page(
         f"Pulled {report.image.partition('@')[0]}",
         facts("Image", code(report.image), rows),
         in_full(report.image),
-        below,
+        _section("Nested bundles", ("Folder", "Listed as", "Pulled from"), nested),
         in_full(*dict.fromkeys(references)),
     )
 
@@ -268,12 +233,28 @@ def verification_page(report: VerificationReport) -> str:
 
 
 def mirror_page(report: MirrorReport) -> str:
+    alarms = {
+        "declared immutable, and moved at the source; not overwritten": report.mutated,
+        "refused by the policy of signatures; not taken": report.unsigned,
+    }
+    lines = [f"**{len(tags)} {words}:** {_tags(tags, 20)}" for words, tags in alarms.items() if tags]
+    lines += [f"**Given up:** {text(cause)}" for cause in report.causes]
+    waiting = [f"{report.held} too young"] if report.held else []
+    waiting += [f"{counted(report.waiting, 'image')} left to the next run"] if report.waiting else []
+    mounted = report.receipt.bytes_mounted
+    rows = {
+        "Tags": f"{report.copied} copied, {report.in_place} in place, {report.extra} extra at the destinations",
+        "Waiting": ", ".join(waiting),
+        "Copied": _tags(report.tags, 20),
+        "Mounted": show_size(mounted) if mounted else "",
+        **costs(report.receipt),
+    }
     return page(
         f"{report.mirror}: {report.source} → {', '.join(report.destinations)}",
         [_mirror_verdict(report), ""],
-        _alarms(report),
+        (part for line in lines for part in (line, "")),
         _mirror_failures(report),
-        facts("Mirror", text(report.mirror), _mirror_rows(report)),
+        facts("Mirror", text(report.mirror), rows),
     )
 
 
@@ -285,48 +266,17 @@ def _mirror_verdict(report: MirrorReport) -> str:
     return f"{counted(report.copied, 'tag')} copied." if report.copied else "Nothing to copy: everything was in place."
 
 
-def _alarms(report: MirrorReport) -> Iterator[str]:
-    for words, tags in (
-        ("declared immutable, and moved at the source; not overwritten", report.mutated),
-        ("refused by the policy of signatures; not taken", report.unsigned),
-    ):
-        if tags:
-            yield f"**{len(tags)} {words}:** {_tags(tags, 20)}"
-            yield ""
-    for cause in report.causes:
-        yield f"**Given up:** {text(cause)}"
-        yield ""
-
-
-def _mirror_failures(report: MirrorReport, most: int = 200) -> list[str]:
+def _mirror_failures(report: MirrorReport) -> list[str]:
     tried = [failed for failed in report.failed if not failed.not_tried]
-    more = [f"and {len(tried) - most} more"] if len(tried) > most else []
-    more += [f"{len(report.failed) - len(tried)} not tried"] if len(tried) < len(report.failed) else []
-    return failure_list(
-        (
-            (
-                (", ".join(code(name.rpartition("/")[2]) for name in failed.names) or text(report.mirror))
-                + (f" → {text(failed.destination)}" if failed.destination else ""),
-                failed.error,
-                failed.retryable,
-            )
-            for failed in tried[:most]
-        ),
-        ", ".join(more),
-    )
-
-
-def _mirror_rows(report: MirrorReport) -> dict[str, str]:
-    waiting = [f"{report.held} too young"] if report.held else []
-    waiting += [f"{counted(report.waiting, 'image')} left to the next run"] if report.waiting else []
-    mounted = report.receipt.bytes_mounted
-    return {
-        "Tags": f"{report.copied} copied, {report.in_place} in place, {report.extra} extra at the destinations",
-        "Waiting": ", ".join(waiting),
-        "Copied": _tags(report.tags, 20),
-        "Mounted": show_size(mounted) if mounted else "",
-        **costs(report.receipt),
-    }
+    not_tried = len(report.failed) - len(tried)
+    more = [f"and {len(tried) - _FAILURES} more"] if len(tried) > _FAILURES else []
+    more += [f"{not_tried} not tried"] if not_tried else []
+    rows = []
+    for failed in tried[:_FAILURES]:
+        names = ", ".join(code(name.rpartition("/")[2]) for name in failed.names) or text(report.mirror)
+        where = f" → {text(failed.destination)}" if failed.destination else ""
+        rows.append((names + where, failed.error, failed.retryable))
+    return failure_list(rows, ", ".join(more))
 
 
 def prune_page(report: PruneRunReport) -> str:
@@ -339,23 +289,21 @@ def prune_page(report: PruneRunReport) -> str:
         "Freed, at most": show_size(report.bytes_freed),
         "Requests": str(report.requests or ""),
     }
-    remaining = (
-        ("Failed", report.failed),
-        ("Left, because something has changed since the plan", report.skipped),
-        ("Tags that the registry can't take away alone", report.refused),
+    remaining = {
+        "Failed": report.failed,
+        "Left, because something has changed since the plan": report.skipped,
+        "Tags that the registry can't take away alone": report.refused,
+    }
+    sections = (
+        [
+            *_section(title, ("What", "Why"), [(code(item.subject), text(item.reason)) for item in items[:ROWS]]),
+            *in_full(*(item.subject for item in items[:ROWS])),
+        ]
+        for title, items in remaining.items()
     )
     return page(
         report.destination,
         [f"**{report.outcome.capitalize()}.**" + (f" {text(report.note)}" if report.note else ""), ""],
         facts("To delete", str(report.planned), rows),
-        *(
-            [
-                f"### {title}",
-                "",
-                *table(("What", "Why"), [(code(item.subject), text(item.reason)) for item in items[:ROWS]]),
-                *in_full(*(item.subject for item in items[:ROWS])),
-            ]
-            for title, items in remaining
-            if items
-        ),
+        *sections,
     )

@@ -34,7 +34,7 @@ def artifact_key(kind: str, destination: str) -> str:
 
 
 OVERVIEW = "transship-overview"
-"""Key of the artifact with all mirrors; see tasks.artifacts.overview."""
+"""Key of the artifact with all mirrors; see tasks.artifacts.history."""
 _TO_OVERVIEW = f"\n[All mirrors and the last runs](../key/{OVERVIEW})\n"
 """Relative to the pages of an artifact and of a key, which are below `/artifacts/` in both versions of the UI."""
 

@@ -26,7 +26,7 @@ from flows import (
     relocate,
     relocate_sync,
 )
-from tasks.artifacts.history import remembered
+from tasks.artifacts.history import remembered_runs
 from tests.flows.cargo import delete_blob
 from tests.servers.docker_registry import DockerRegistry
 from tests.support.content import digest_of, image, push
@@ -92,7 +92,7 @@ def test_what_failed_of_a_mirror_gets_a_second_chance_and_the_ui_a_history(
     assert {"1.0", "1.1"} <= set(other_registry.repository_tags(f"{repository}/web"))
     history = asyncio.run(Artifact.aget(f"history-{name}"))
     assert history is not None
-    past = remembered(str(history.data))
+    past = remembered_runs(str(history.data))
     assert [(run.copied, run.failed, run.succeeded) for run in past] == [(2, 1, False), (0, 1, False)]
     assert past[0].sent > 0
 

@@ -11,7 +11,7 @@ from prefect import flow
 from prefect.artifacts import Artifact, acreate_markdown_artifact
 
 from oci.units import show_size
-from tasks.artifacts.history import MOST_RUNS, PastRun, keep_history, page, remembered, runs_picture
+from tasks.artifacts.history import MOST_RUNS, PastRun, history_page, keep_history, remembered_runs, runs_picture
 from tasks.artifacts.markdown import when
 
 MONDAY = datetime(2026, 11, 23, 2, 0, tzinfo=UTC)
@@ -32,23 +32,23 @@ def runs(count: int, *, failed: int = -1) -> list[PastRun]:
 
 
 def test_a_page_shows_the_newest_run_on_top_and_draws_all_of_them() -> None:
-    rows = [line for line in page("nightly", runs(3, failed=1)).splitlines() if "Nov" in line]
+    rows = [line for line in history_page("nightly", runs(3, failed=1)).splitlines() if "Nov" in line]
 
     assert rows == [
         f"| {when(MONDAY + timedelta(days=2))} | complete | 2 | 1000 | 0 | 2.0 MiB | 1.2 s |",
         f"| {when(MONDAY + timedelta(days=1))} | **failed** | 1 | 1000 | 0 | 1.0 MiB | 1.2 s |",
         f"| {when(MONDAY)} | complete | 0 | 1000 | 0 | 0 B | 1.2 s |",
     ]
-    assert "![Bytes sent by the last 3 runs, 1 of them failed](data:image/svg+xml;base64," in page(
+    assert "![Bytes sent by the last 3 runs, 1 of them failed](data:image/svg+xml;base64," in history_page(
         "nightly", runs(3, failed=1)
     )
 
 
 def test_a_page_says_since_when_a_mirror_is_behind() -> None:
-    assert "Up to date." in page("nightly", runs(2, failed=0))
+    assert "Up to date." in history_page("nightly", runs(2, failed=0))
     tuesday = when(MONDAY + timedelta(days=1))
-    assert f"**The last run failed**; last complete on {tuesday}." in page("nightly", runs(3, failed=2))
-    assert "**The last run failed**; not complete in any of the last 1." in page("nightly", runs(1, failed=0))
+    assert f"**The last run failed**; last complete on {tuesday}." in history_page("nightly", runs(3, failed=2))
+    assert "**The last run failed**; not complete in any of the last 1." in history_page("nightly", runs(1, failed=0))
 
 
 def test_a_picture_of_runs_that_sent_nothing_says_so() -> None:
@@ -56,12 +56,12 @@ def test_a_picture_of_runs_that_sent_nothing_says_so() -> None:
 
 
 def test_a_page_remembers_what_it_was_made_of() -> None:
-    assert remembered(page("nightly --> x", runs(5))) == runs(5)
+    assert remembered_runs(history_page("nightly --> x", runs(5))) == runs(5)
 
 
 @pytest.mark.parametrize("text", ["", "# by hand", "<!-- runs:  -->", "<!-- runs: e30= -->", "<!-- runs: §§ -->"])
 def test_a_page_of_somebody_else_is_no_past(text: str) -> None:
-    assert remembered(text) == []
+    assert remembered_runs(text) == []
 
 
 @pytest.mark.parametrize(
@@ -81,8 +81,8 @@ def test_a_past_that_can_not_be_shown_is_forgotten(field: dict[str, object]) -> 
     past = json.dumps([{"succeeded": True, "ended": MONDAY.isoformat(), **field}])
     text = f"<!-- runs: {base64.b64encode(past.encode()).decode()} -->"
 
-    assert remembered(text) == []
-    assert "Up to date." in page("nightly", [*remembered(text), *runs(1)])
+    assert remembered_runs(text) == []
+    assert "Up to date." in history_page("nightly", [*remembered_runs(text), *runs(1)])
 
 
 @flow
@@ -103,7 +103,7 @@ def test_each_run_adds_itself_to_what_the_server_has_of_the_mirror() -> None:
 
     asyncio.run(mirroring(name, runs(2)))
 
-    assert remembered(latest(name)) == runs(2)
+    assert remembered_runs(latest(name)) == runs(2)
 
 
 @pytest.mark.usefixtures("prefect")
@@ -117,5 +117,5 @@ def test_a_history_stays_bounded_and_survives_what_it_cannot_read() -> None:
     asyncio.run(tampered())
     asyncio.run(mirroring(name, runs(MOST_RUNS + 2)))
 
-    assert remembered(latest(name)) == runs(MOST_RUNS + 2)[2:]
+    assert remembered_runs(latest(name)) == runs(MOST_RUNS + 2)[2:]
     assert len(latest(name)) < 20_000

@@ -8,8 +8,7 @@ import pytest
 from prefect import flow
 from prefect.artifacts import Artifact
 
-from tasks.artifacts.markdown import when
-from tasks.artifacts.overview import (
+from tasks.artifacts.history import (
     MOST_MIRRORS,
     MOST_OTHERS,
     MirrorLine,
@@ -17,8 +16,9 @@ from tasks.artifacts.overview import (
     Overview,
     keep_overview,
     overview_page,
-    remembered,
+    remembered_overview,
 )
+from tasks.artifacts.markdown import when
 from tasks.artifacts.report import OVERVIEW
 
 MONDAY = datetime(2026, 11, 23, 2, 0, tzinfo=UTC)
@@ -40,7 +40,7 @@ def test_a_page_has_a_line_for_each_mirror_and_links_to_its_history() -> None:
         f"| {when(MONDAY)} | complete | 0 B | `a -> b` |",
     ]
     assert "**2 of 2 mirrors need a look.**" in overview_page(overview)
-    assert remembered(overview_page(overview)) == overview
+    assert remembered_overview(overview_page(overview)) == overview
 
 
 def test_a_page_stays_small() -> None:
@@ -71,4 +71,4 @@ def test_runs_that_end_together_all_stand_on_the_page_and_it_has_one_version() -
 
     _, page = asyncio.run(whole())
 
-    assert set(names) <= set(remembered(page).mirrors)
+    assert set(names) <= set(remembered_overview(page).mirrors)
