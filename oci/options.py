@@ -68,34 +68,28 @@ def option(
     login. A `flat` field is a group whose own fields stand beside it in forms, files and flags. `commas=False` is for a
     list whose items may contain a comma: the command takes one item with each flag then.
     """
-    texts: dict[str, Any] = {"unit": unit, "flag": flag, "short": short, "metavar": metavar, "group": group}
-    texts["spelled"] = spelled
-    switches = {"secret": secret, "flat": flat, "hidden": hidden, "no_commas": not commas, "words": tuple(words)}
-    bounds: dict[str, Any] = {
-        "ge": ge,
-        "le": le,
-        "pattern": pattern and _in_python(pattern),
-        "min_length": min_length,
-        "max_length": max_length,
-    }
+    declared = Option(**locals() | {"examples": tuple(examples), "words": tuple(words)})  # each parameter is a field
+    bounds: dict[str, Any] = {"ge": ge, "le": le, "min_length": min_length, "max_length": max_length}
+    bounds["pattern"] = pattern and _in_python(pattern)
     meta: msgspec.Meta = msgspec.Meta(
         title=title,
         description=help or None,
         examples=list(examples) or None,
-        extra={"option": {name: value for name, value in (texts | switches).items() if value}},
+        extra={"option": declared},
         **bounds,
     )
     return meta
 
 
 class Option(msgspec.Struct, frozen=True, kw_only=True):
-    """A declared field. `annotation` is the whole of it, `type` the part that says what a value is. `default` is
-    msgspec.NODEFAULT where the field must be given."""
+    """A declared field: what `option` was given for it, then, where `fields_of` has read its group, its name and type.
+    `annotation` is the whole of the type, `type` the part that says what a value is. `default` is msgspec.NODEFAULT
+    where the field must be given."""
 
-    name: str
-    annotation: Any
-    type: Any
-    default: Any
+    name: str = ""
+    annotation: Any = None
+    type: Any = None
+    default: Any = None
     title: str
     help: str
     ge: float | None = None
@@ -113,7 +107,7 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
     group: str = ""
     secret: bool = False
     hidden: bool = False
-    no_commas: bool = False
+    commas: bool = True
     flat: bool = False
 
     def __repr__(self) -> str:
@@ -214,7 +208,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     there."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns what differs from the defaults, as `convert` takes it. Secrets are left out."""
+        """Returns what differs from the defaults, as `make` takes it. Secrets are left out."""
         values: dict[str, Any] = {}
         for field in fields_of(type(self)):
             value = getattr(self, field.name)
@@ -236,13 +230,29 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     @classmethod
     def make(cls, values: Mapping[str, Any]) -> Self:
         """Makes options of plain values, as JSON and YAML have them. A group that is read in a way of its own overrides
-        this, and `form`. Raises InvalidInput."""
-        return convert(cls, values)
+        this, and `form`. Raises InvalidInput that names the field (`field.inner: ...`)."""
+        leaves = {field.name: field for field in leaves_of(cls)}
+        for name in values:
+            if name not in leaves:
+                raise InvalidInput(f"{name}: unknown option", hint=did_you_mean(name, leaves))
+        for name, field in leaves.items():
+            if field.required and name not in values:
+                raise InvalidInput(f"{name}: expected a value")
+        return assemble(cls, {name: leaves[name].read(value) for name, value in values.items()})
 
     @classmethod
     def form(cls) -> dict[str, Any]:
-        """Returns the JSON schema of what `make` takes."""
-        return schema(cls)
+        """Returns the JSON schema of what `make` takes, without secrets. `position` is where the form of Prefect's UI
+        puts a field: 0 for those without a group, then 1, "advanced" last."""
+        fields = [field for field in leaves_of(cls) if not field.secret]
+        return {
+            "title": cls.__name__,
+            "description": inspect.cleandoc(cls.__doc__ or ""),
+            "type": "object",
+            "properties": {field.name: field_schema(field) for field in fields},
+            "required": [field.name for field in fields if field.required],
+            "additionalProperties": False,
+        }
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> Self:
@@ -275,28 +285,20 @@ def fields_of(options: type[Options]) -> tuple[Option, ...]:
     hints = typing.get_type_hints(options, include_extras=True)
     declared = []
     for field in msgspec.structs.fields(options):
-        metas = [meta for meta in getattr(hints[field.name], "__metadata__", ()) if isinstance(meta, msgspec.Meta)]
-        meta = next((meta for meta in metas if "option" in (meta.extra or {})), None)
-        if meta is None:
+        annotation = hints[field.name]
+        extras = [
+            meta.extra or {} for meta in getattr(annotation, "__metadata__", ()) if isinstance(meta, msgspec.Meta)
+        ]
+        option = next((extra["option"] for extra in extras if "option" in extra), None)
+        if option is None:
             raise TypeError(f"{options.__name__}.{field.name} has no option(...) in its annotation")
         default = field.default
         if field.default_factory is not msgspec.NODEFAULT:
             default = field.default_factory()
+        flag = option.flag or "--" + field.name.replace("_", "-")
         declared.append(
-            Option(
-                name=field.name,
-                annotation=hints[field.name],
-                type=_bare(hints[field.name]),
-                default=default,
-                title=meta.title or field.name,
-                help=meta.description or "",
-                ge=meta.ge,
-                le=meta.le,
-                pattern=_in_schemas(meta.pattern) if meta.pattern else None,
-                min_length=meta.min_length,
-                max_length=meta.max_length,
-                examples=tuple(meta.examples or ()),
-                **{"flag": "--" + field.name.replace("_", "-"), **(meta.extra or {})["option"]},
+            msgspec.structs.replace(
+                option, name=field.name, annotation=annotation, type=_bare(annotation), default=default, flag=flag
             )
         )
     return tuple(declared)
@@ -311,22 +313,6 @@ def leaves_of(options: type[Options]) -> tuple[Option, ...]:
     )
 
 
-def convert(options: type[O], values: Mapping[str, Any], *, where: str = "") -> O:
-    """Makes options of what a form or a file gives. Raises InvalidInput that names the field (`where.field: ...`)."""
-    prefix = f"{where}." if where else ""
-    leaves = {field.name: field for field in leaves_of(options)}
-    for name in values:
-        if name not in leaves:
-            raise InvalidInput(f"{prefix}{name}: unknown option", hint=did_you_mean(name, leaves))
-    for name, field in leaves.items():
-        if field.required and name not in values:
-            raise InvalidInput(f"{prefix}{name}: expected a value")
-    try:
-        return assemble(options, {name: leaves[name].read(value) for name, value in values.items()})
-    except InvalidInput as error:
-        raise type(error)(f"{prefix}{error.message}", hint=error.hint) from error
-
-
 def assemble(options: type[O], values: Mapping[str, Any]) -> O:
     """Makes options of values that are read already, by the names of `leaves_of`; others have their defaults."""
     arguments: dict[str, Any] = {}
@@ -336,20 +322,6 @@ def assemble(options: type[O], values: Mapping[str, Any]) -> O:
         elif field.name in values:
             arguments[field.name] = values[field.name]
     return options(**arguments)
-
-
-def schema(options: type[Options]) -> dict[str, Any]:
-    """Returns the JSON schema of what `convert` takes, without secrets. `position` is where the form of Prefect's UI
-    puts a field: 0 for those without a group, then 1, "advanced" last."""
-    fields = [field for field in leaves_of(options) if not field.secret]
-    return {
-        "title": options.__name__,
-        "description": inspect.cleandoc(options.__doc__ or ""),
-        "type": "object",
-        "properties": {field.name: field_schema(field) for field in fields},
-        "required": [field.name for field in fields if field.required],
-        "additionalProperties": False,
-    }
 
 
 def _in_python(pattern: str) -> str:

@@ -144,7 +144,7 @@ def _whole(field: Option) -> Callable[[click.Context, click.Parameter, Sequence[
     def read(context: click.Context, parameter: click.Parameter, values: Sequence[str]) -> Any:
         if not values:
             return None
-        words = [word.strip() for value in values for word in (value.split(",") if not field.no_commas else [value])]
+        words = [word.strip() for value in values for word in (value.split(",") if field.commas else [value])]
         words = [word for word in words if word]
         try:
             return field.read(pairs_of(words) if field.is_mapping else words)

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from oci.errors import InvalidInput, did_you_mean
-from oci.options import Options, convert, fields_of, option, schema
+from oci.options import Options, fields_of, option
 from oci.registry.options import RegistryOptions
 from oci.relocation.request import CopyOptions
 
@@ -81,7 +81,7 @@ def test_a_value_comes_from_text_and_goes_back() -> None:
         "maybe": {"age": "2d"},
     }
 
-    sample = convert(Sample, given)
+    sample = Sample.make(given)
 
     assert sample.size == 4 << 20
     assert sample.wait == 60.0
@@ -89,7 +89,7 @@ def test_a_value_comes_from_text_and_goes_back() -> None:
     assert sample.colours == frozenset({Colour.RED})
     assert sample.inner.age == timedelta(days=1)
     assert sample.to_dict() == given
-    assert convert(Sample, sample.to_dict()) == sample
+    assert Sample.make(sample.to_dict()) == sample
     assert Sample(name="x").to_dict() == {"name": "x"}
 
 
@@ -116,14 +116,14 @@ def test_a_value_comes_from_text_and_goes_back() -> None:
 )
 def test_a_mistake_is_named_by_its_field(given: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInput) as caught:
-        convert(Sample, given)
+        Sample.make(given)
     assert caught.value.message.startswith(message)
 
 
 def test_a_misspelled_name_is_recognised() -> None:
     with pytest.raises(InvalidInput) as caught:
-        convert(Sample, {"nmae": "x"}, where="sample")
-    assert caught.value.message == "sample.nmae: unknown option"
+        Sample.make({"nmae": "x"})
+    assert caught.value.message == "nmae: unknown option"
     assert caught.value.hint == "did you mean name?"
     assert did_you_mean("zzz", ["b", "a"]) == "known are a, b"
 
@@ -144,7 +144,7 @@ def test_a_field_without_a_declaration_is_refused() -> None:
 
 
 def test_the_schema_is_that_of_what_people_write() -> None:
-    described = schema(Sample)
+    described = Sample.form()
 
     properties = described["properties"]
     assert described["additionalProperties"] is False
