@@ -1,24 +1,4 @@
-"""Every error this project raises on purpose.
-
-    TransshipError
-    ├── InvalidInput            what was given can't be used as it is; trying again can't help
-    │   ├── InvalidReference    a reference, digest, tag or platform that doesn't parse
-    │   ├── InvalidManifest     a manifest, index or image config that doesn't hold together
-    │   └── InvalidDocument     a lock or locations file that breaks its format
-    ├── IntegrityError          bytes that don't have the promised size or digest
-    ├── StoreError              a registry, layout or archive didn't do what was asked
-    │   ├── NotFound            it answered that there is no such thing
-    │   ├── Unauthorized        it doesn't know who we are, or the login failed
-    │   ├── Denied              it knows, and refuses
-    │   ├── RateLimited         it asked us to slow down for longer than we may wait
-    │   ├── Unavailable         it couldn't be reached, broke off, or is out of order
-    │   ├── Refused             it answered something that can't be worked with
-    │   ├── NotTrusted          the policy of signatures doesn't let an image in
-    │   ├── NotSigned           a signature is missing, or isn't one of the key that was named
-    │   └── PartFailed          what was said of one part of a relocation
-    └── Incomplete              some parts of a relocation failed; the rest is done
-
-    Cancelled                   the run was asked to stop; no TransshipError, so that no handler of errors swallows it
+"""Every error this project raises on purpose: kinds of TransshipError, and Cancelled.
 
 An error says which side failed (source or destination), which registry or layout, which reference or digest, what
 was attempted, whether trying again can help (`retryable`), and what to do next (`hint`). It never carries a secret or
@@ -57,7 +37,7 @@ def cause_and_step(text: str) -> tuple[str, str]:
 
 
 class InvalidInput(TransshipError):
-    """What was given can't be used as it is."""
+    """What was given can't be used as it is; trying again can't help."""
 
 
 class InvalidReference(InvalidInput):
@@ -146,7 +126,7 @@ class NoSuchFile(NotFound, UnusableFile):
 
 
 class Unauthorized(StoreError):
-    """Credentials are missing or wrong."""
+    """Credentials are missing or wrong: the store doesn't know who we are."""
 
 
 class Denied(StoreError):

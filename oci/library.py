@@ -24,7 +24,6 @@ from oci.reference import (
     S3_PREFIX,
     ArchiveName,
     LayoutFolder,
-    Reference,
     Repository,
     StoreName,
     absolute,
@@ -158,7 +157,11 @@ def copy(
         from oci.export.options import ExportOptions  # noqa: PLC0415
 
         export = (export or ExportOptions()).with_(format="oci-layout")
-    recorder = _recorder(receipts, request, Verify(verify)) if receipts else None
+    recorder = None
+    if receipts:
+        from oci.receipts.record import Recorder  # noqa: PLC0415 - for receipts only
+
+        recorder = Recorder(receipts, request, verify=Verify(verify))
     with _shared(session, *_stores(request)) as shared:
         if docker:
             from oci.export.export import docker_images, seal_archive, write_docker  # noqa: PLC0415
@@ -179,7 +182,12 @@ def copy(
 def verify(name: str, *, deep: bool = False, session: Session | None = None) -> proof.Verification:
     """Proves that a tag, a digest, or all tags of a repository or layout folder are whole: asks for every manifest and
     blob, or with `deep` reads and hashes every byte. What is wrong is in `problems`."""
-    store, identifiers = _named(name)
+    identifiers: tuple[str, ...] = ()
+    try:
+        store = parse_store(name)
+    except InvalidReference:
+        reference = parse_any(name)
+        store, identifiers = reference.repository, (reference.identifier,)
     with _shared(session, store) as shared:
         return proof.verify_names(shared, store, identifiers, deep=deep)
 
@@ -349,12 +357,6 @@ def _shared(session: Session | None, *stores: StoreName) -> Iterator[Session]:
         yield opened
 
 
-def _recorder(receipts: ReceiptOptions, request: RelocationRequest, verify: Verify) -> Recorder:
-    from oci.receipts.record import Recorder  # noqa: PLC0415 - for receipts only
-
-    return Recorder(receipts, request, verify=verify)
-
-
 def _write_archive(
     session: Session, request: RelocationRequest, export: ExportOptions | None, recorder: Recorder | None
 ) -> ArchiveReport:
@@ -371,11 +373,3 @@ def _stores(request: RelocationRequest) -> tuple[StoreName, ...]:
     """The stores that the caller has named."""
     source = (request.reference.repository,) if request.bundle or request.image else ()
     return (*source, request.destination)
-
-
-def _named(name: str) -> tuple[StoreName, tuple[str, ...]]:
-    try:
-        return parse_store(name), ()
-    except InvalidReference:
-        reference: Reference = parse_any(name)
-        return reference.repository, (reference.identifier,)

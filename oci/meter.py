@@ -16,14 +16,14 @@ import os
 import re
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field, replace
-from functools import partial, wraps
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
 
@@ -77,7 +77,6 @@ class Receipt:
         return replace(
             self,
             requests={registry: dict(kinds) for registry, kinds in requests.items()},
-            throttled_seconds=self.throttled_seconds + other.throttled_seconds,
             identities={**other.identities, **self.identities},
             fallbacks={
                 registry: tuple(dict.fromkeys((*self.fallbacks.get(registry, ()), *other.fallbacks.get(registry, ()))))
@@ -86,54 +85,31 @@ class Receipt:
             **{name: getattr(self, name) + getattr(other, name) for name in _NUMBERS},
         )
 
+    def by_outcome(self, amount: Literal["bytes", "blobs"]) -> dict[str, int]:
+        """Returns bytes or blobs by what became of them."""
+        names = ("read", "written", "mounted", "skipped") if amount == "bytes" else ("written", "mounted", "skipped")
+        return {name: getattr(self, f"{amount}_{name}") for name in names}
+
     def to_dict(self) -> dict[str, Any]:
         return {
             "seconds": round(self.seconds, 3),
             "requests": {registry: dict(sorted(kinds.items())) for registry, kinds in sorted(self.requests.items())},
             "retries": self.retries,
             "throttled_seconds": round(self.throttled_seconds, 3),
-            "bytes": {
-                "read": self.bytes_read,
-                "written": self.bytes_written,
-                "mounted": self.bytes_mounted,
-                "skipped": self.bytes_skipped,
-            },
-            "blobs": {
-                "written": self.blobs_written,
-                "mounted": self.blobs_mounted,
-                "skipped": self.blobs_skipped,
-            },
+            "bytes": self.by_outcome("bytes"),
+            "blobs": self.by_outcome("blobs"),
             "identities": dict(sorted(self.identities.items())),
             "fallbacks": {registry: list(texts) for registry, texts in sorted(self.fallbacks.items())},
         }
 
 
-_NUMBERS = (
-    "retries",
-    "bytes_read",
-    "bytes_written",
-    "bytes_mounted",
-    "bytes_skipped",
-    "blobs_written",
-    "blobs_mounted",
-    "blobs_skipped",
+_NUMBERS = tuple(
+    name for name in Receipt.__dataclass_fields__ if name.startswith(("retries", "throttled", "bytes", "blobs"))
 )
 
 
-P = ParamSpec("P")
 T = TypeVar("T")
 _PART: ContextVar[Meter | None] = ContextVar("part of a run", default=None)
-
-
-def _in_part_too(count: Callable[Concatenate[Meter, P], None]) -> Callable[Concatenate[Meter, P], None]:
-    @wraps(count)
-    def both(meter: Meter, /, *args: P.args, **kwargs: P.kwargs) -> None:
-        count(meter, *args, **kwargs)
-        part = _PART.get()
-        if part is not None and part is not meter:
-            count(part, *args, **kwargs)
-
-    return both
 
 
 class PartThreads(ThreadPoolExecutor):
@@ -145,63 +121,61 @@ class PartThreads(ThreadPoolExecutor):
 
 class Meter:
     """The one mutable counter of a run; safe from any thread. What a part of the run spends (one mirror among several)
-    is counted in a meter of its own as well, see `part`."""
+    is counted in a meter of its own as well, see `part`. Who wants to know what was spent asks for the `receipt`."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
         self._started = time.monotonic()
-        self._requests: dict[str, Counter[str]] = {}
-        self._numbers: Counter[str] = Counter()
-        self._throttled = 0.0
-        self._identities: dict[str, str] = {}
-        self._fallbacks: dict[str, dict[str, None]] = {}
+        self.requests: dict[str, Counter[str]] = {}
+        self.numbers: defaultdict[str, Any] = defaultdict(int, throttled_seconds=0.0)
+        self.identities: dict[str, str] = {}
+        self.fallbacks: dict[str, dict[str, None]] = {}
 
-    @_in_part_too
+    def _and_part(self) -> tuple[Meter, ...]:
+        part = _PART.get()
+        return (self,) if part is None or part is self else (self, part)
+
+    def _add(self, name: str, amount: float) -> None:
+        for meter in self._and_part():
+            with meter.lock:
+                meter.numbers[name] += amount
+
     def request(self, registry: str, kind: str) -> None:
         """`kind` is METHOD and endpoint, such as `GET manifest`, `POST upload`, `GET token`."""
-        with self._lock:
-            self._requests.setdefault(registry, Counter())[kind] += 1
+        for meter in self._and_part():
+            with meter.lock:
+                meter.requests.setdefault(registry, Counter())[kind] += 1
 
-    @_in_part_too
     def retry(self) -> None:
-        with self._lock:
-            self._numbers["retries"] += 1
+        self._add("retries", 1)
 
-    @_in_part_too
     def throttled(self, seconds: float) -> None:
-        with self._lock:
-            self._throttled += seconds
+        self._add("throttled_seconds", seconds)
 
-    @_in_part_too
     def read(self, count: int) -> None:
-        with self._lock:
-            self._numbers["bytes_read"] += count
+        self._add("bytes_read", count)
 
-    @_in_part_too
     def sent(self, count: int) -> None:
         """Bytes on their way to a destination, counted while they flow."""
-        with self._lock:
-            self._numbers["bytes_written"] += count
+        self._add("bytes_written", count)
 
-    @_in_part_too
     def blob(self, outcome: str, size: int) -> None:
         """`outcome` is `written`, `mounted` or `skipped`; the bytes of a written one were counted by `sent`."""
-        with self._lock:
-            self._numbers[f"blobs_{outcome}"] += 1
-            if outcome != "written":
-                self._numbers[f"bytes_{outcome}"] += size
+        self._add(f"blobs_{outcome}", 1)
+        if outcome != "written":
+            self._add(f"bytes_{outcome}", size)
 
-    @_in_part_too
     def identity(self, registry: str, identity: str) -> None:
         """Says who we are at a registry, in words without a secret: `user bob (docker config)`, `anonymous`."""
-        with self._lock:
-            self._identities[registry] = identity
+        for meter in self._and_part():
+            with meter.lock:
+                meter.identities[registry] = identity
 
-    @_in_part_too
     def fallback(self, registry: str, text: str) -> None:
         """Says what a registry refused and what was done instead: `single POST refused (405), PUT used`."""
-        with self._lock:
-            self._fallbacks.setdefault(registry, {})[text] = None
+        for meter in self._and_part():
+            with meter.lock:
+                meter.fallbacks.setdefault(registry, {})[text] = None
 
     @contextmanager
     def part(self, part: Meter | None = None) -> Iterator[Meter]:
@@ -214,14 +188,13 @@ class Meter:
             _PART.reset(token)
 
     def receipt(self) -> Receipt:
-        with self._lock:
+        with self.lock:
             return Receipt(
                 seconds=time.monotonic() - self._started,
-                requests={registry: dict(kinds) for registry, kinds in self._requests.items()},
-                throttled_seconds=self._throttled,
-                identities=dict(self._identities),
-                fallbacks={registry: tuple(texts) for registry, texts in self._fallbacks.items()},
-                **self._numbers,
+                requests={registry: dict(kinds) for registry, kinds in self.requests.items()},
+                identities=dict(self.identities),
+                fallbacks={registry: tuple(texts) for registry, texts in self.fallbacks.items()},
+                **self.numbers,
             )
 
 
@@ -250,17 +223,6 @@ class RunMetrics(msgspec.Struct, frozen=True, kw_only=True):
     def families(self) -> Iterator[tuple[str, str, list[Sample]]]:
         """(name, help, samples) of each metric."""
         receipt = self.receipt
-        moved = {
-            "read": receipt.bytes_read,
-            "written": receipt.bytes_written,
-            "mounted": receipt.bytes_mounted,
-            "skipped": receipt.bytes_skipped,
-        }
-        blobs = {
-            "written": receipt.blobs_written,
-            "mounted": receipt.blobs_mounted,
-            "skipped": receipt.blobs_skipped,
-        }
         requests: list[Sample] = [
             ({"registry": registry, "kind": kind}, count)
             for registry, kinds in sorted(receipt.requests.items())
@@ -270,24 +232,24 @@ class RunMetrics(msgspec.Struct, frozen=True, kw_only=True):
         yield "end_timestamp_seconds", "When the last run ended.", [({}, self.ended)]
         yield "duration_seconds", "How long the last run took.", [({}, receipt.seconds)]
         yield "images", "Images of the last run by outcome.", _by_outcome(self.images)
-        yield "bytes", "Bytes of the last run by outcome.", _by_outcome(moved)
-        yield "blobs", "Blobs of the last run by outcome.", _by_outcome(blobs)
+        yield "bytes", "Bytes of the last run by outcome.", _by_outcome(receipt.by_outcome("bytes"))
+        yield "blobs", "Blobs of the last run by outcome.", _by_outcome(receipt.by_outcome("blobs"))
         yield "requests", "Requests of the last run by registry and kind, repeated ones included.", requests
         yield "retries", "Requests of the last run that had to be repeated.", [({}, receipt.retries)]
         yield "throttled_seconds", "Time that registries told the last run to wait.", [({}, receipt.throttled_seconds)]
 
 
+@dataclass(eq=False)
 class _Collector:
     """All metrics are gauges of the last run: a command that ends can't count on."""
 
-    def __init__(self, runs: Sequence[RunMetrics]) -> None:
-        self._runs = runs
+    runs: Sequence[RunMetrics]
 
     def collect(self) -> Iterator[Metric]:
         from prometheus_client.core import GaugeMetricFamily  # noqa: PLC0415
 
         gauges: dict[str, GaugeMetricFamily] = {}
-        for run in self._runs:
+        for run in self.runs:
             for name, text, samples in run.families():
                 full = f"transship_run_{name}"
                 if samples:
@@ -318,12 +280,14 @@ def export_metrics(
             warn(f"metrics could not be written to {path}: {error.strerror}")
     if gateway:
         from http.client import HTTPException  # noqa: PLC0415 - a run without a gateway doesn't pay for it
+        from urllib.error import URLError  # noqa: PLC0415
 
         try:
             for run in runs:
                 push(run, gateway)
         except (OSError, HTTPException) as error:
-            warn(f"metrics could not be pushed to {PUSHGATEWAY}: {_reason(error)}")
+            # What urllib wraps, but for the answer of a server; no variable has it, for it would keep the socket open.
+            warn(f"metrics could not be pushed to {PUSHGATEWAY}: {error.reason if type(error) is URLError else error}")
         except ValueError:  # may quote the address with its login
             warn(f"metrics could not be pushed: {PUSHGATEWAY} is not an http address")
 
@@ -375,10 +339,3 @@ def _by_outcome(counts: Mapping[str, int]) -> list[Sample]:
 def _unicode(labels: Mapping[str, str]) -> dict[str, str]:
     """Replaces what is no Unicode, such as bytes of a file name: the format is UTF-8."""
     return {name: value.encode(errors="replace").decode() for name, value in labels.items()}
-
-
-def _reason(error: Exception) -> str:
-    """Returns what urllib wraps, but for the answer of a server."""
-    from urllib.error import URLError  # noqa: PLC0415
-
-    return str(error.reason if type(error) is URLError else error)
