@@ -11,9 +11,8 @@ from flows.parameters.registry import archive_name
 from flows.results import alone, or_failed
 from oci.bundle.results import PullReport, PushReport
 from oci.reference import parse_any
-from tasks.access import OneSided
-from tasks.files import pull_files, push_files
-from tasks.run import running
+from tasks.bundle import pull_files, push_files
+from tasks.run import OneSided, running
 
 
 def push_name() -> str:

@@ -24,8 +24,7 @@ from oci.receipts.check import Checked
 from oci.reference import parse_any
 from oci.relocation.report import VerificationReport
 from oci.units import counted
-from tasks.access import OneSided
-from tasks.inspect import (
+from tasks.bundle import (
     compare_receipt,
     describe_bundle,
     list_repository_tags,
@@ -33,7 +32,7 @@ from tasks.inspect import (
     resolve_tag_of,
     verify_place,
 )
-from tasks.run import running
+from tasks.run import OneSided, running
 
 
 def describe_name() -> str:

@@ -25,24 +25,21 @@ from oci.mirror.results import MirrorIncomplete, MirrorReport, MirrorRunReport
 from oci.mirror.work import Breaker, WorkItem
 from oci.relocation.transfer import DONE, FAILED
 from oci.units import counted
-from tasks.artifacts.report import artifact_key, percent_shown
-from tasks.fleet.heartbeat import heartbeats
+from tasks.artifacts.report import artifact_key, heartbeats, percent_shown
 from tasks.fleet.limits import limits_of
+from tasks.fleet.queue import Taker
 from tasks.fleet.spread import Spread
-from tasks.fleet.taker import Taker
 from tasks.mirror import (
     MirrorRun,
     MirrorsRun,
     compare_mirror,
-    left_out,
     make_recorder,
     mirror_image,
     record_mirror,
     report_mirror,
-    useless,
 )
-from tasks.mirror_fleet import MirrorWork, result_of, stays_here, unpack
 from tasks.run import errors_alone, running, shared_out, together, together_in_a_task
+from tasks.shards import MirrorWork, items_result, items_stay_here, unpack_items
 
 
 def run_name() -> str:
@@ -110,7 +107,7 @@ async def _carry(parameters: MirrorParameters, run: MirrorRun) -> None:
         await _carry_all(run, work)
         return
     helpers = parameters.fleet.for_mirror()
-    run.fleet = stays_here(shared, await run.session(), always=helpers.always)
+    run.fleet = items_stay_here(shared, await run.session(), always=helpers.always)
     if run.fleet:
         await _carry_all(run, work)
         return
@@ -146,9 +143,9 @@ async def _carry_some(run: MirrorRun, items: list[WorkItem]) -> None:
     if run.mirror.on_failure is OnFailure.STOP and any(outcome.status == FAILED for outcome in run.outcomes.values()):
         run.leave(items)
         return
-    if all(map(useless, items)):
-        for item in items:
-            await left_out(item)
+    if all(run.shared.breaker.cause(item.places) is not None for item in items):
+        for item in items:  # not worth a task run: a registry that each needs has been given up
+            await run.carry(item)
         return
     destinations = list(dict.fromkeys(target.destination for item in items for target in item.targets))
     title = items[0].title if len(items) == 1 else f"{len(items)} images"
@@ -172,7 +169,7 @@ async def mirror_shard(parameters: MirrorShardParameters) -> None:
     beats = heartbeats(artifact_key("mirror-shard", mirror.name), dict)
     async with running(whole, beats), running(MirrorRun(whole, mirror)) as run, parameters.queue.opened() as queue:
         run.comparison = Comparison(mirror=mirror.name, source=str(mirror.source.store), destinations=(), work=())
-        taker = Taker(queue, partial(_open, run), partial(result_of, run))
+        taker = Taker(queue, partial(_open, run), partial(items_result, run))
         await together(taker.carry_out(partial(_carry_some, run), width=lambda: run.width))
     outcomes = run.outcomes.values()
     if lacking := unaccounted(run.compared.work, outcomes):
@@ -183,7 +180,7 @@ async def mirror_shard(parameters: MirrorShardParameters) -> None:
 
 async def _open(run: MirrorRun, text: str) -> list[WorkItem]:
     """Adds a shard to the run of a helper."""
-    items = unpack(text)
+    items = unpack_items(text)
     if not run.compared.work:
         await run.limit(limits_of(*(store for item in items for store in item.store_names)))
     run.comparison = dataclasses.replace(run.compared, work=(*run.compared.work, *items))

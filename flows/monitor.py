@@ -49,7 +49,7 @@ def run(
     from flows.parameters import RelocateParameters, Verify  # noqa: PLC0415 - importing Prefect takes a second
     from flows.parameters.relocate import TarballOptions  # noqa: PLC0415
     from flows.relocate import relocate_sync  # noqa: PLC0415
-    from tasks.access import reached_by  # noqa: PLC0415
+    from tasks.run import reached_by  # noqa: PLC0415
 
     archive = TarballOptions(export=tarball, resume=resume) if tarball else None
     parameters = RelocateParameters.of(

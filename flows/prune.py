@@ -20,9 +20,9 @@ from flows.parameters.prune import AfterPlan, PruneApproval, PruneParameters
 from flows.results import alone, completed, failed
 from oci.errors import Incomplete, InvalidInput, StoreError, TransshipError
 from oci.prune.execute import PruneRunReport, Remaining
-from tasks.access import OneSided
-from tasks.prune import PlannedPrune, carry_out, plan_key, plan_prune, report_prune, undone
-from tasks.run import running
+from oci.prune.plan import PrunePlan
+from tasks.prune import carry_out, in_words, plan_key, plan_prune, report_prune, undone
+from tasks.run import OneSided, running
 
 WAITING = "waiting for a person's approval"
 """The message of a run that is suspended begins so."""
@@ -83,17 +83,17 @@ async def _pruned(parameters: PruneParameters) -> PruneRunReport:
     return await carry_out(destination, plan, policy, note)
 
 
-async def _approval(plan: PlannedPrune, seconds: int) -> PruneApproval:
+async def _approval(plan: PrunePlan, seconds: int) -> PruneApproval:
     """Ends this process; when the run is resumed, its next one gets the answer here. The key says what is asked for: if
     the plan should be another by then, because its result was lost, that one is asked for anew. Prefect's own function
     takes no message for the state; one that is put there afterwards may meet the moment in which the run goes on."""
     state: State[None] = Suspended(
         timeout_seconds=seconds,
         pause_key=f"prune-{plan.fingerprint}",
-        message=f"{WAITING}: {plan}. {HOW_TO_ANSWER}",
+        message=f"{WAITING}: {in_words(plan)}. {HOW_TO_ANSWER}",
     )
     question = PruneApproval.with_initial_data(
-        description=f"**{plan}**\n\nUnder Artifacts, `{plan_key(plan.destination)}` lists all of it."
+        description=f"**{in_words(plan)}**\n\nUnder Artifacts, `{plan_key(plan.destination)}` lists all of it."
     )
     keys = keyset_from_paused_state(state)
     state.state_details.run_input_keyset = {str(kind): key for kind, key in keys.items()}

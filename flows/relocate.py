@@ -41,11 +41,10 @@ from tasks.archive import (
     write_on_fleet,
     write_tarball,
 )
-from tasks.artifacts.report import artifact_key, percent_shown
+from tasks.artifacts.report import artifact_key, heartbeats, percent_shown
 from tasks.blocks import load_signing_key
-from tasks.fleet.heartbeat import heartbeats
+from tasks.fleet.queue import Taker
 from tasks.fleet.spread import Helpers, Spread
-from tasks.fleet.taker import Taker
 from tasks.relocate import (
     RelocationRun,
     batches,
@@ -60,7 +59,7 @@ from tasks.relocate import (
     verify,
 )
 from tasks.run import errors_alone, running, together
-from tasks.shards import RelocationWork, can_begin, open_shard, result_of, stays_here
+from tasks.shards import RelocationWork, can_begin, images_result, images_stay_here, open_shard
 
 
 def run_name() -> str:
@@ -126,7 +125,7 @@ async def _copy(run: RelocationRun, parameters: RelocateParameters, recorder: Re
         if recorder is not None:
             recorder.check(run.planned)
         if helpers is not None:
-            run.fleet = stays_here(run.planned, await run.session(), always=helpers.always)
+            run.fleet = images_stay_here(run.planned, await run.session(), always=helpers.always)
         helpers = None if run.fleet or not run.planned.to_transfer else helpers
     async with _pushing(run, parameters, helpers) as push:
         if not plans_first:
@@ -215,7 +214,7 @@ async def relocate_shard(parameters: ShardParameters) -> None:
     whole = RelocationRun(parameters.order())
     async with running(whole, heartbeats(key, dict)) as run, parameters.queue.opened() as queue:
         opened = partial(open_shard, run, ask=bool(flow_run.run_count > 1))
-        taker = Taker(queue, opened, partial(result_of, run))
+        taker = Taker(queue, opened, partial(images_result, run))
         do, images = partial(_push, run), parameters.images_together
         await together(taker.carry_out(do, width=lambda: run.width, images_together=images))
     failures = [f"{each.subject}: {each.error}" for each in run.outcomes.values() if each.status == FAILED]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -13,7 +13,6 @@ import msgspec
 from prefect import task
 from prefect.artifacts import acreate_link_artifact
 from prefect.logging import get_run_logger
-from pydantic import BaseModel
 
 from oci.archive.inventory import Verdict, verify_archive
 from oci.archive.open import link_to
@@ -31,9 +30,8 @@ from oci.relocation.report import ArchiveFacts, RelocationReport, Traffic
 from oci.relocation.verify import Verification
 from oci.units import counted, show_size
 from tasks.artifacts.markdown import in_forms
-from tasks.artifacts.report import artifact_key
+from tasks.artifacts.report import Heartbeat, artifact_key
 from tasks.fleet.dispatch import Fleet, Job, JobState, run_on_fleet
-from tasks.fleet.heartbeat import Heartbeat
 from tasks.relocate import RelocationOrder, RelocationRun
 from tasks.run import ONCE, REPEATABLE, current
 
@@ -84,13 +82,16 @@ class ExportRun(RelocationRun):
     def bytes_stored(self) -> int:
         return sum(list(self.stored.values())) + sum(list(self.stored_elsewhere.values()))
 
+    @property
+    def facts(self) -> ArchiveFacts:
+        return self.archive.facts(unchanged=self.unchanged) if self.archive else ArchiveFacts()
+
     def report(self) -> RelocationReport:
         """Returns the report. What was copied in the store counts as mounted, and what an earlier run stored as
         skipped."""
-        plan, written = self.archive, self.written
-        images = plan.images if plan else 0
+        written, images = self.written, self.archive.images if self.archive else 0
         return msgspec.structs.replace(
-            self.report_with(self.archive.facts(unchanged=self.unchanged) if self.archive else ArchiveFacts()),
+            super().report(),
             published=self.result is not None or self.unchanged,
             images_copied=0 if self.unchanged else images,
             images_present=images if self.unchanged else 0,
@@ -194,11 +195,7 @@ async def verify_tarball(location: str, *, deep: bool = False) -> None:
     get_run_logger().info("verified %d images and %d blobs", verdict.images, verdict.blobs)
 
 
-GroupParameters = Callable[[Group], Mapping[str, Any]]
-"""Makes the parameters of the flow run that is to write a group of parts."""
-
-
-class PartsAccount(BaseModel):
+class PartsAccount(msgspec.Struct, frozen=True, kw_only=True):
     """What has become of a group of parts so far, and what that has cost."""
 
     stored: int = 0
@@ -207,11 +204,9 @@ class PartsAccount(BaseModel):
 
     @classmethod
     def of(cls, export: ExportRun) -> dict[str, Any]:
-        return {
-            "stored": export.bytes_stored,
-            "written": [asdict(group) for group in export.written],
-            "receipt": asdict(export.receipt()),
-        }
+        account = cls(stored=export.bytes_stored, written=export.written, receipt=export.receipt())
+        body: dict[str, Any] = msgspec.to_builtins(account)
+        return body
 
 
 async def write_here(export: ExportRun, group: Group) -> None:
@@ -220,15 +215,19 @@ async def write_here(export: ExportRun, group: Group) -> None:
 
 
 async def write_on_fleet(
-    export: ExportRun, location: str, groups: Sequence[Group], fleet: Fleet, parameters: GroupParameters
+    export: ExportRun,
+    location: str,
+    groups: Sequence[Group],
+    fleet: Fleet,
+    parameters: Callable[[Group], Mapping[str, Any]],
 ) -> None:
-    """Has every group written by the fleet, into the upload that the export has begun. A group whose run was lost is
-    sent again, and only what is missing of it is written; one that the Prefect server makes no run for is written here.
-    Raises Incomplete when a group failed; what is stored stays.
+    """Has every group written by the fleet, with `parameters` for the flow run of each, into the upload that the export
+    has begun. A group whose run was lost is sent again, and only what is missing of it is written; one that the Prefect
+    server makes no run for is written here. Raises Incomplete when a group failed; what is stored stays.
     """
 
     def noted(run: UUID, account: Heartbeat) -> None:
-        group = PartsAccount.model_validate(account.body)
+        group = msgspec.convert(account.body, PartsAccount)
         export.elsewhere[str(run)] = group.receipt
         export.stored_elsewhere[str(run)] = group.stored
 
@@ -253,4 +252,4 @@ async def write_on_fleet(
             hint="run it again: what is stored isn't sent again",
         )
     for end in ends:
-        export.written.extend(PartsAccount.model_validate(end.account.body).written)
+        export.written.extend(msgspec.convert(end.account.body, PartsAccount).written)

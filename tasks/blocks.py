@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, TypeVar
 from uuid import UUID
 
 from prefect.blocks.core import Block
@@ -166,14 +166,13 @@ async def load_signing_key(name: str) -> keys.SigningKey | None:
     """By name; None without one. Raises InvalidInput when there is no such block, and for a key that can't be read."""
     if not name:
         return None
-    key: keys.SigningKey = await _loaded(name, _KEYS)
-    return key
+    return await _loaded(name, SigningKey, _KEYS)
 
 
 async def load_s3(name: str) -> S3Options:
     """Loads an S3 Store block, or the AWS Credentials or S3 Bucket of prefect-aws, which needn't be installed. Without
     a name, all is left to the environment. Raises InvalidInput when there is no such block."""
-    return await _loaded(name, _STORES) if name else S3Options()
+    return await _loaded(name, S3Store, _STORES) if name else S3Options()
 
 
 def _own_store(document: BlockDocument) -> S3Options:
@@ -224,7 +223,7 @@ class BlockCredentials:
 async def load_credentials(names: Sequence[str]) -> BlockCredentials:
     """Loads Registry Credentials blocks, or the Docker Registry Credentials of prefect-docker, which needn't be
     installed. Raises InvalidInput when there is none of a name."""
-    return BlockCredentials([await _loaded(name, _LOGINS) for name in names])
+    return BlockCredentials([await _loaded(name, RegistryCredentials, _LOGINS) for name in names])
 
 
 def slug_and_name(reference: str, default: type[Block]) -> tuple[str, str]:
@@ -234,18 +233,10 @@ def slug_and_name(reference: str, default: type[Block]) -> tuple[str, str]:
     return slug or default.get_block_type_slug(), name
 
 
-class _Readers(Generic[T]):
-    """How blocks of several types are read to one kind of value; `default` is the type of a name without a type."""
-
-    def __init__(self, default: type[Block], **by_slug: Callable[[BlockDocument], T]) -> None:
-        self.default = default
-        self.by_slug = {slug.replace("_", "-"): reader for slug, reader in by_slug.items()}
-
-
-async def _loaded(reference: str, readers: _Readers[T]) -> T:
-    """Reads a block by `NAME`, by `TYPE/NAME`, or by the id that a form's drop-down gives."""
-    slug, name = slug_and_name(reference, readers.default)
-    title = readers.default.get_block_type_name()
+async def _loaded(reference: str, default: type[Block], readers: Mapping[str, Callable[[BlockDocument], T]]) -> T:
+    """Reads a block by `NAME`, one of the type `default`, by `TYPE/NAME`, or by the id that a form's drop-down gives.
+    `readers` make one kind of value of blocks of several types."""
+    slug, name = slug_and_name(reference, default)
     async with get_client() as client:
         try:
             document = (
@@ -254,15 +245,15 @@ async def _loaded(reference: str, readers: _Readers[T]) -> T:
                 else await client.read_block_document_by_name(name, slug)
             )
         except ObjectNotFound as error:
-            kind = title if slug == readers.default.get_block_type_slug() else slug
+            kind = default.get_block_type_name() if slug == default.get_block_type_slug() else slug
             hint = f"make it in the Prefect UI (Blocks, +, {kind}), or correct the name"
             raise InvalidInput(f"there is no {kind} block named {name!r}", hint=hint) from error
     kind = document.block_type.slug if document.block_type else slug
-    if kind not in readers.by_slug:
-        slugs = ", ".join(sorted(readers.by_slug))
+    if kind not in readers:
+        slugs = ", ".join(sorted(readers))
         raise InvalidInput(f"the block {document.name!r} is of the type {kind}", hint=f"choose one of {slugs}")
     try:
-        return readers.by_slug[kind](document)
+        return readers[kind](document)
     except ValidationError as error:
         wrong = ", ".join(".".join(map(str, problem["loc"])) for problem in error.errors(include_input=False))
         raise InvalidInput(f"the block {kind}/{document.name} can't be used", hint=f"look at its {wrong}") from None
@@ -308,6 +299,6 @@ def _signing_key(document: BlockDocument) -> keys.SigningKey:
     return keys.read_signing_key(data, f"block {document.name}", password)
 
 
-_KEYS = _Readers(SigningKey, signing_key=_signing_key)
-_LOGINS = _Readers(RegistryCredentials, registry_credentials=_own_login, docker_registry_credentials=_docker_login)
-_STORES = _Readers(S3Store, s3_store=_own_store, aws_credentials=_aws, minio_credentials=_aws, s3_bucket=_aws)
+_KEYS = {"signing-key": _signing_key}
+_LOGINS = {"registry-credentials": _own_login, "docker-registry-credentials": _docker_login}
+_STORES = {"s3-store": _own_store, "aws-credentials": _aws, "minio-credentials": _aws, "s3-bucket": _aws}

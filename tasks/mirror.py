@@ -15,9 +15,8 @@ from prefect.client.orchestration import get_client
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
-from oci.archive.s3_options import S3Options
 from oci.errors import Incomplete, InvalidInput, StoreError, TransshipError
-from oci.meter import Meter, RunMetrics, export_metrics
+from oci.meter import RunMetrics, export_metrics
 from oci.mirror.compare import compare
 from oci.mirror.comparison import Comparison, Shared, TagState
 from oci.mirror.config import Bucket, Mirror, MirrorsConfig
@@ -26,18 +25,17 @@ from oci.mirror.results import DriftReport, MirrorReport, made_of, mirror_metric
 from oci.mirror.run import SIDE_BY_SIDE, MirrorRecorder, expect, opened
 from oci.mirror.selection import expanded
 from oci.mirror.work import WorkItem, WorkKey
-from oci.relocation.session import Access, Session
+from oci.relocation.session import Session
 from oci.relocation.transfer import DONE
 from oci.signatures.artifacts import MirrorReceipts
 from oci.units import percent
-from tasks.access import Side
 from tasks.artifacts.history import MirrorLine, PastRun, keep_history, keep_overview
 from tasks.artifacts.markdown import in_forms
 from tasks.artifacts.pages import mirror_page
 from tasks.artifacts.report import REFUSED, emit, write_page, write_table
 from tasks.blocks import load_s3, load_signing_key
 from tasks.fleet.limits import Slots, every_limit, limits_of
-from tasks.run import ONCE, REPEATABLE, Run, current
+from tasks.run import ONCE, REPEATABLE, Run, Side, current
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -47,7 +45,7 @@ class MirrorsRun(Run):
     """The mirrors of one flow run, in one session: connections, tokens and what is learned of registries are shared."""
 
     def __init__(self, config: MirrorsConfig, mirrors: Sequence[Mirror], shared: Shared) -> None:
-        super().__init__(self._open, concurrency=max((mirror.limits.concurrency for mirror in mirrors), default=1))
+        super().__init__(max((mirror.limits.concurrency for mirror in mirrors), default=1))
         self.config = config
         self.mirrors = mirrors
         self.shared = shared
@@ -93,35 +91,27 @@ class MirrorsRun(Run):
             await keep_overview(self.overview)
         await super().close()
 
-    async def _open(self, run: Run) -> Session:
+    async def _open(self) -> Session:
         names = dict.fromkeys(
             registry.credentials for registry in self.config.registries.values() if registry.credentials
         )
         side = Side(credentials=tuple(names))
-        stores = await self._object_stores()
+        buckets = dict.fromkeys(bucket for mirror in self.mirrors for bucket in mirror.buckets)
+        blocks = {bucket: self.config.buckets.get(bucket, Bucket()).s3_store for bucket in buckets}
+        stores = {bucket: await load_s3(block) for bucket, block in blocks.items() if block}
         reached = {name: replace(await side.access(name), per_bucket=stores) for name in ("source", "destination")}
-
-        def reach(name: str, concurrency: int) -> Access:
-            del concurrency  # a flow has no settings beside those of the configuration
-            return reached[name]
-
-        session = opened(self.config, self.mirrors, reach, run.cancel)
+        # A flow has no number of threads beside those of the configuration.
+        session = opened(self.config, self.mirrors, lambda name, _threads: reached[name], self.cancel)
         expect(session, self.mirrors)
         session.ledger.suggest(self.shared.facts.blob_locations())
         return session
-
-    async def _object_stores(self) -> dict[str, S3Options]:
-        """The S3 Store blocks of the buckets that the mirrors write to."""
-        buckets = dict.fromkeys(bucket for mirror in self.mirrors for bucket in mirror.buckets)
-        blocks = {bucket: self.config.buckets.get(bucket, Bucket()).s3_store for bucket in buckets}
-        return {bucket: await load_s3(block) for bucket, block in blocks.items() if block}
 
 
 class MirrorRun(Run):
     """One mirror, in the session of all of them. Used from one event loop; the work itself runs in threads."""
 
     def __init__(self, whole: MirrorsRun, mirror: Mirror) -> None:
-        super().__init__(self._join, concurrency=mirror.limits.concurrency)
+        super().__init__(mirror.limits.concurrency)
         self.cancel = whole.cancel
         self.config = whole.config
         self.mirror = mirror
@@ -133,8 +123,7 @@ class MirrorRun(Run):
         self.outcomes: dict[tuple[str, str], ItemOutcome] = {}
         """By source and destination."""
 
-    async def _join(self, run: Run) -> Session:
-        del run
+    async def _open(self) -> Session:
         return await self.whole.session()
 
     async def limit(self, names: Iterable[str]) -> None:
@@ -145,10 +134,6 @@ class MirrorRun(Run):
         """As Run does it; what it costs is counted for this mirror."""
         with self.meter.part(self.meter):
             return await super().in_thread(function, *args, **kwargs)
-
-    @property
-    def counter(self) -> Meter:
-        return self.meter
 
     async def close(self) -> None:
         self._session, self.slots = None, Slots()  # the others go on with them
@@ -171,6 +156,18 @@ class MirrorRun(Run):
     def percent(self) -> float:
         """Of the images on their way to each destination, how many have come to an end, good or bad."""
         return round(percent(len(self.outcomes), sum(len(item.targets) for item in self.compared.work)), 1)
+
+    async def compare(self) -> Comparison:
+        return await self.in_thread(compare, await self.session(), self.mirror, self.shared)
+
+    async def carry(self, item: WorkItem) -> tuple[ItemOutcome, ...]:
+        """Brings one image to its destinations, as far as the registries that it needs haven't been given up."""
+        session = await self.session()
+        async with self.slots.slot():
+            breaker, listed = self.shared.breaker, self.compared.listed
+            outcomes = await self.in_thread(execute_item, session, item, breaker, listed=listed)
+        self.record(item, outcomes)
+        return outcomes
 
     def record(self, item: WorkItem, outcomes: tuple[ItemOutcome, ...]) -> None:
         self.outcomes.update({(item.source, outcome.destination): outcome for outcome in outcomes})
@@ -207,27 +204,19 @@ async def compare_mirror(mirror: str) -> None:  # noqa: ARG001 - shown in the UI
     Never cached, not even within a flow run: only the destination knows what is there.
     """
     run = current(MirrorRun)
-    run.comparison = await _compare(run)
-    if run.comparison.work:
-        await run.limit(limits_of(*(store for item in run.comparison.work for store in item.store_names)))
-        await _list_changes(run)
+    run.comparison = await run.compare()
+    if work := run.comparison.work:
+        await run.limit(limits_of(*(store for item in work for store in item.store_names)))
+        rows = [
+            {"Image": item.title, "Tags": " ".join(part.tags), "Destination": part.destination, "Digest": item.source}
+            for item in work
+            for part in item.targets
+        ]
+        await write_table("mirror-changes", run.mirror.name, rows, f"What changed of {run.mirror.name}")
     await _name_run(run)
     get_run_logger().info("%s: %s", run.mirror.name, run.comparison.in_words)
     if nothing := run.comparison.nothing_taken:
         get_run_logger().warning("%s: nothing of %s is mirrored: %s", run.mirror.name, run.mirror.source, nothing)
-
-
-async def _compare(run: MirrorRun) -> Comparison:
-    return await run.in_thread(compare, await run.session(), run.mirror, run.shared)
-
-
-async def _list_changes(run: MirrorRun) -> None:
-    rows = [
-        {"Image": item.title, "Tags": " ".join(target.tags), "Destination": target.destination, "Digest": item.source}
-        for item in run.compared.work
-        for target in item.targets
-    ]
-    await write_table("mirror-changes", run.mirror.name, rows, f"What changed of {run.mirror.name}")
 
 
 async def _name_run(run: MirrorRun) -> None:
@@ -262,7 +251,7 @@ async def mirror_image(title: str, images: list[WorkKey], destinations: list[str
     failures: list[TransshipError] = []
     carried: list[ItemOutcome] = []
     for image in images:
-        for outcome in await _carried(run, run.undelivered(run.item(image))):
+        for outcome in await run.carry(run.undelivered(run.item(image))):
             carried.append(outcome)
             if outcome.status != DONE:
                 failures.append(
@@ -273,23 +262,6 @@ async def mirror_image(title: str, images: list[WorkKey], destinations: list[str
     if failures:
         raise failures[0]
     return carried
-
-
-async def _carried(run: MirrorRun, item: WorkItem) -> tuple[ItemOutcome, ...]:
-    session = await run.session()
-    async with run.slots.slot():
-        outcomes = await run.in_thread(execute_item, session, item, run.shared.breaker, listed=run.compared.listed)
-    run.record(item, outcomes)
-    return outcomes
-
-
-async def left_out(item: WorkItem) -> None:
-    """Notes an item that isn't worth a task run: a registry that it needs has been given up."""
-    await _carried(current(MirrorRun), item)
-
-
-def useless(item: WorkItem) -> bool:
-    return current(MirrorRun).shared.breaker.cause(item.places) is not None
 
 
 async def make_recorder() -> MirrorRecorder | None:
@@ -330,8 +302,20 @@ async def report_mirror(mirror: str, error: str = "") -> MirrorReport:  # noqa: 
             for failed in report.failed
         )
         await write_table("mirror-failed", name, rows, f"What failed of {name}")
-    await keep_history(name, _past(report))
-    run.whole.overview[name] = _line(report)
+    sent, failed = report.receipt.bytes_written, len(report.failed)
+    past = PastRun(
+        succeeded=report.succeeded,
+        copied=report.copied,
+        unchanged=report.in_place,
+        failed=failed,
+        sent=sent,
+        seconds=round(report.receipt.seconds, 3),
+    )
+    await keep_history(name, past)
+    line = MirrorLine(succeeded=report.succeeded, failed=failed, sent=sent)
+    if report.succeeded:
+        line = line.model_copy(update={"complete": datetime.now(UTC), "drift": report.extra})
+    run.whole.overview[name] = line
     emit(f"{EVENT}.{'finished' if report.succeeded else 'failed'}", name, report.to_dict())
     for tag, reason in report.refusals.items():
         emit(REFUSED, f"{report.source}:{tag}", {"mirror": name, "image": f"{report.source}:{tag}", "reason": reason})
@@ -346,13 +330,6 @@ async def report_mirror(mirror: str, error: str = "") -> MirrorReport:  # noqa: 
     return report
 
 
-def _line(report: MirrorReport) -> MirrorLine:
-    line = MirrorLine(succeeded=report.succeeded, failed=len(report.failed), sent=report.receipt.bytes_written)
-    if not report.succeeded:
-        return line
-    return line.model_copy(update={"complete": datetime.now(UTC), "drift": report.extra})
-
-
 def _report(run: MirrorRun, error: str) -> MirrorReport:
     receipt = run.receipt()
     if run.comparison is None:
@@ -362,22 +339,11 @@ def _report(run: MirrorRun, error: str) -> MirrorReport:
     return msgspec.structs.replace(report, fleet=run.fleet)
 
 
-def _past(report: MirrorReport) -> PastRun:
-    return PastRun(
-        succeeded=report.succeeded,
-        copied=report.copied,
-        unchanged=report.in_place,
-        failed=len(report.failed),
-        sent=report.receipt.bytes_written,
-        seconds=round(report.receipt.seconds, 3),
-    )
-
-
 @task(name="check mirror", task_run_name="check {mirror}", **REPEATABLE)
 async def check_mirror(mirror: str) -> DriftReport:
     """Compares closely, lists the drift in a table artifact, and emits `transship.mirror.drifted` when there is any."""
     run = current(MirrorRun)
-    comparison = await _compare(run)
+    comparison = await run.compare()
     report = DriftReport.of(comparison, run.receipt(), comparison.lag(datetime.now(UTC)))
     await write_table("mirror-drift", mirror, map(msgspec.structs.asdict, report.drift), str(report))
     run.whole.overview[mirror] = MirrorLine(drift=report.differing)

@@ -10,62 +10,43 @@ from prefect import task
 from prefect.logging import get_run_logger
 from pydantic import BaseModel
 
-from oci.mirror.config import Mirror, MirrorsConfig
+from oci.mirror.config import Mirror
 from oci.mirror.run import opened
 from oci.mirror.selection import keep_for
 from oci.prune.execute import PruneRunReport, execute
 from oci.prune.keep import Keep
-from oci.prune.plan import PrunePlan
+from oci.prune.plan import PrunePlan, UnwantedManifest, UnwantedTag
 from oci.prune.planner import make_prune_plan, remember
 from oci.reference import StoreName
-from oci.relocation.session import Access, Session
+from oci.relocation.session import Session
 from oci.units import counted, show_size
-from tasks.access import OneSided, Side
 from tasks.artifacts.history import OtherLine, keep_overview
 from tasks.artifacts.markdown import in_forms
 from tasks.artifacts.pages import prune_page
 from tasks.artifacts.report import artifact_key, emit, write_page, write_table
 from tasks.blocks import read_mirrors
-from tasks.run import ONCE, REPEATABLE, current, remembered
+from tasks.run import ONCE, REPEATABLE, OneSided, Side, current, remembered
 
 
-class PlannedPrune(BaseModel):
-    """A plan in numbers, and as the JSON of an `oci.prune.plan.PrunePlan`."""
-
-    destination: str
-    manifests: int
-    tags: int
-    waiting: int
-    kept: int
-    bytes: int
-    """At most, when all that is due is deleted."""
-    fingerprint: str
-    """The same for two plans that delete the same."""
-    document: str
-
-    @property
-    def is_empty(self) -> bool:
-        """Nothing is to be deleted now."""
-        return not (self.manifests or self.tags)
-
-    def __str__(self) -> str:
-        tags = f" and {counted(self.tags, 'tag')} of others" if self.tags else ""
-        waiting = f", {self.waiting} within their grace period" if self.waiting else ""
-        return (
-            f"{self.destination}: {counted(self.manifests, 'manifest')}{tags} to delete{waiting}, "
-            f"{counted(self.kept, 'manifest')} kept, at most {show_size(self.bytes)} to free"
-        )
+def in_words(plan: PrunePlan) -> str:
+    """Says in one line what a plan deletes now."""
+    tags = f" and {counted(len(plan.due_tags), 'tag')} of others" if plan.due_tags else ""
+    waiting = f", {plan.waiting} within their grace period" if plan.waiting else ""
+    return (
+        f"{plan.destination}: {counted(len(plan.due_manifests), 'manifest')}{tags} to delete{waiting}, "
+        f"{counted(plan.manifests_kept, 'manifest')} kept, at most {show_size(plan.bytes_to_free)} to free"
+    )
 
 
-def undone(plan: PlannedPrune, outcome: str, note: str = "") -> PruneRunReport:
+def undone(plan: PrunePlan, outcome: str, note: str = "") -> PruneRunReport:
     """Returns the report of a run that deleted nothing."""
     return PruneRunReport(
         destination=plan.destination,
         outcome=outcome,
         note=note,
-        planned=plan.manifests + plan.tags,
+        planned=len(plan.due_manifests) + len(plan.due_tags),
         waiting=plan.waiting,
-        kept=plan.kept,
+        kept=plan.manifests_kept,
     )
 
 
@@ -86,15 +67,11 @@ class PrunePolicy(BaseModel):
         names = dict.fromkeys(registry.credentials for registry in config.registries.values() if registry.credentials)
         side = Side(credentials=(*run.side.credentials, *names), anonymous=run.side.anonymous)
         reached = {name: await side.access(name) for name in ("source", "destination")}
-        return keep.and_also(await run.in_thread(self._mirrored, config, destination, reached, run))
 
-    def _mirrored(
-        self, config: MirrorsConfig, destination: StoreName, reached: dict[str, Access], run: OneSided
-    ) -> Keep:
         def open_mirror(mirror: Mirror) -> Session:
             return opened(config, [mirror], lambda name, _: reached[name], run.cancel)
 
-        return keep_for(config, destination, open_mirror, vanished=self.vanished)
+        return keep.and_also(await run.in_thread(keep_for, config, destination, open_mirror, vanished=self.vanished))
 
 
 EVENT = "transship.prune"
@@ -102,7 +79,7 @@ EVENT = "transship.prune"
 
 
 @task(name="plan prune", task_run_name="plan prune of {destination}", **REPEATABLE)
-async def plan_prune(destination: StoreName, policy: PrunePolicy, grace_seconds: float) -> PlannedPrune:
+async def plan_prune(destination: StoreName, policy: PrunePolicy, grace_seconds: float) -> PrunePlan:
     """What the destination has beyond the policy, as a table artifact too.
 
     Kept for the flow run: what goes on when a person has approved is the plan that this person has seen. With a grace
@@ -110,34 +87,27 @@ async def plan_prune(destination: StoreName, policy: PrunePolicy, grace_seconds:
     """
     run = current(OneSided)
 
-    async def make() -> PlannedPrune:
+    async def make() -> str:
         session = await run.session()
         keep = await policy.now(run, destination)
-        plan = await run.in_thread(_plan, session, destination, keep, timedelta(seconds=grace_seconds))
-        planned = PlannedPrune(
-            destination=plan.destination,
-            manifests=len(plan.due_manifests),
-            tags=len(plan.due_tags),
-            waiting=plan.waiting,
-            kept=plan.manifests_kept,
-            bytes=plan.bytes_to_free,
-            fingerprint=plan.fingerprint,
-            document=plan.to_json(),
-        )
-        await write_table("prune-plan", str(destination), _rows(plan), str(planned))
+        grace = timedelta(seconds=grace_seconds)
+
+        def look() -> PrunePlan:
+            plan = make_prune_plan(session, destination, keep, grace=grace)
+            if grace:
+                remember(session, destination, plan)
+            return plan
+
+        plan = await run.in_thread(look)
+        rows = [_row(each.kind, ", ".join(each.tags), str(each.digest), each) for each in plan.manifests]
+        rows += [_row("tag alone", each.tag, f"{each.digest} stays: {each.because}", each) for each in plan.tags]
+        await write_table("prune-plan", str(destination), rows, in_words(plan))
         for warning in (*plan.warnings, *plan.unknown):
             get_run_logger().warning("%s", in_forms(warning))
-        return planned
+        return plan.to_json()
 
-    planned = await remembered("prune-plan", PlannedPrune, make)
-    get_run_logger().info("%s", planned)
-    return planned
-
-
-def _plan(session: Session, destination: StoreName, keep: Keep, grace: timedelta) -> PrunePlan:
-    plan = make_prune_plan(session, destination, keep, grace=grace)
-    if grace:
-        remember(session, destination, plan)
+    plan = PrunePlan.from_json(await remembered("prune-plan", make))
+    get_run_logger().info("%s", in_words(plan))
     return plan
 
 
@@ -146,37 +116,21 @@ def plan_key(destination: str) -> str:
     return artifact_key("prune-plan", destination)
 
 
-def _rows(plan: PrunePlan) -> list[dict[str, str]]:
-    rows = [
-        {
-            "What": manifest.kind,
-            "Tags": ", ".join(manifest.tags),
-            "Digest": str(manifest.digest),
-            "Unwanted since": f"{manifest.since:%Y-%m-%d %H:%M}",
-            "State": "to delete" if manifest.due else "waiting",
-        }
-        for manifest in plan.manifests
-    ]
-    return rows + [
-        {
-            "What": "tag alone",
-            "Tags": tag.tag,
-            "Digest": f"{tag.digest} stays: {tag.because}",
-            "Unwanted since": f"{tag.since:%Y-%m-%d %H:%M}",
-            "State": "to delete" if tag.due else "waiting",
-        }
-        for tag in plan.tags
-    ]
+def _row(kind: str, tags: str, digest: str, unwanted: UnwantedManifest | UnwantedTag) -> dict[str, str]:
+    return {
+        "What": kind,
+        "Tags": tags,
+        "Digest": digest,
+        "Unwanted since": f"{unwanted.since:%Y-%m-%d %H:%M}",
+        "State": "to delete" if unwanted.due else "waiting",
+    }
 
 
 @task(name="delete", task_run_name="delete from {destination}", **ONCE)
-async def carry_out(
-    destination: StoreName, planned: PlannedPrune, policy: PrunePolicy, note: str = ""
-) -> PruneRunReport:
+async def carry_out(destination: StoreName, plan: PrunePlan, policy: PrunePolicy, note: str = "") -> PruneRunReport:
     """Looks again, and deletes what the plan says and what is unwanted still; what mirrors take by now is asked anew.
     Not run again by itself: a new run makes a new plan."""
     run = current(OneSided)
-    plan = PrunePlan.from_json(planned.document)
     keep = await policy.now(run, destination)
     report = await run.in_thread(execute, await run.session(), plan, keep=keep)
     return PruneRunReport.of(plan, report, note)

@@ -14,11 +14,9 @@ from prefect.logging import get_run_logger
 from pydantic import BaseModel
 
 from oci.bundle.lockfile import write_lock
-from oci.descriptor import INDEX_TYPES
 from oci.digest import Digest, parse_digest
 from oci.errors import Incomplete, InvalidInput, PartFailed, TransshipError, cause_and_step
-from oci.meter import Receipt, RunMetrics, export_metrics, unheard
-from oci.reference import Reference
+from oci.meter import RunMetrics, export_metrics, unheard
 from oci.registry.options import DEFAULT_CONCURRENCY
 from oci.relocation.plan import Plan
 from oci.relocation.planner import OnNode
@@ -31,13 +29,12 @@ from oci.relocation.transfer import DONE, ImageOutcome, transfer_image
 from oci.relocation.verify import Verification
 from oci.store import found_manifest
 from oci.units import counted, percent, show_size
-from tasks.access import Side, between
 from tasks.artifacts.history import OtherLine, keep_overview
 from tasks.artifacts.markdown import in_forms, with_short_digests
 from tasks.artifacts.pages import relocation_page
 from tasks.artifacts.report import REFUSED, artifact_key, emit, percent_shown, write_page, write_table
 from tasks.fleet.limits import limits_of
-from tasks.run import ONCE, REPEATABLE, Run, current, remembered, shared_out
+from tasks.run import ONCE, REPEATABLE, Run, Side, current, given_access, remembered, shared_out
 
 
 class Resolution(BaseModel):
@@ -74,7 +71,7 @@ class RelocationRun(Run):
     """One order being carried out."""
 
     def __init__(self, order: RelocationOrder) -> None:
-        super().__init__(between(order.source, order.destination, order.concurrency), concurrency=order.concurrency)
+        super().__init__(order.concurrency)
         self.order = order
         self.request = order.request
         """The request, its source pinned to a digest once it is resolved."""
@@ -90,6 +87,12 @@ class RelocationRun(Run):
         self.error: TransshipError | None = None
         """What ended it early."""
         self._driver: Relocation | None = None
+
+    async def _open(self) -> Session:
+        source, destination = self.order.source, self.order.destination
+        return self._between(
+            *(given_access() or (await source.access("source"), await destination.access("destination")))
+        )
 
     async def driver(self) -> Relocation:
         """Returns the relocation in its session, made when the first step needs it."""
@@ -127,11 +130,6 @@ class RelocationRun(Run):
             kind = "bundle" if request.bundle else "image"
             self.request = request.with_(**{kind: source.pinned}, tags=tags, asked_tag=source.tag)
 
-    async def make_plan(self) -> Plan:
-        driver = await self.driver()
-        self.plan = await self.in_thread(driver.make_plan, self.on_node)
-        return self.plan
-
     async def transfer(self, digest: Digest) -> ImageOutcome:
         """Brings one image to the destination, unless that is done. Raises what stopped it; the outcome says so."""
         outcome = self.outcomes.get(digest)
@@ -159,10 +157,12 @@ class RelocationRun(Run):
     def destination(self) -> str:
         return str(self.order.request.destination if self.order.request else self.planned.destination)
 
-    def report(self) -> RelocationReport:
-        return self.report_with(None)
+    @property
+    def facts(self) -> ArchiveFacts | None:
+        """Facts about an archive that is the destination."""
+        return None
 
-    def report_with(self, archive: ArchiveFacts | None) -> RelocationReport:
+    def report(self) -> RelocationReport:
         request = self.order.request
         return report_of(
             source=self.source.reference if self.source else request.source_text if request else self.planned.source,
@@ -175,7 +175,7 @@ class RelocationRun(Run):
             verification=self.verification,
             receipt=self.receipt(),
             error=self.error,
-            archive=archive,
+            archive=self.facts,
             fleet=self.fleet,
         )
 
@@ -198,24 +198,23 @@ async def resolve_bundle(kind: str, source: str) -> Resolution:
         return Resolution(what=kind, reference=source, pinned=source)
     run = current(RelocationRun)
 
-    async def ask() -> Resolution:
-        return await run.in_thread(_resolve, await run.session(), kind, run.whole_request.reference)
+    async def ask() -> str:
+        session, reference = await run.session(), run.whole_request.reference
+        descriptor = await run.in_thread(
+            lambda: found_manifest(session.source(reference.repository), reference.identifier)
+        )
+        resolution = Resolution(
+            what="index" if kind == "image" and descriptor.is_index else kind,
+            reference=str(reference),
+            pinned=str(reference.at(descriptor.digest)),
+            digest=descriptor.digest,
+            tag=reference.tag,
+            media_type=descriptor.media_type,
+            size=descriptor.size,
+        )
+        return resolution.model_dump_json()
 
-    return await remembered("resolved-source", Resolution, ask)
-
-
-def _resolve(session: Session, kind: str, reference: Reference) -> Resolution:
-    store = session.source(reference.repository)
-    descriptor = found_manifest(store, reference.identifier)
-    return Resolution(
-        what="index" if kind == "image" and descriptor.media_type in INDEX_TYPES else kind,
-        reference=str(reference),
-        pinned=str(reference.at(descriptor.digest)),
-        digest=descriptor.digest,
-        tag=reference.tag,
-        media_type=descriptor.media_type,
-        size=descriptor.size,
-    )
+    return Resolution.model_validate_json(await remembered("resolved-source", ask))
 
 
 @task(name="fetch referenced images", task_run_name="plan {source.reference}", **REPEATABLE)
@@ -226,12 +225,12 @@ async def fetch_referenced_images(source: Resolution) -> None:
     """
     run = current(RelocationRun)
     run.pin(source)
-    plan = await run.make_plan()
-    session = await run.session()
+    driver = await run.driver()
+    plan = run.plan = await run.in_thread(driver.make_plan, run.on_node)
     for image in plan.images:
         before = run.outcomes.get(image.digest)
         if image.present and not (before and before.status == DONE):  # helpers may have brought it meanwhile
-            run.outcomes[image.digest] = transfer_image(session, plan, image.digest)
+            run.outcomes[image.digest] = transfer_image(driver.session, plan, image.digest)
     if plan.to_transfer:
         await run.limit(limits_of(plan.destination, *{image.store for image in plan.to_transfer}))
     get_run_logger().info(
@@ -340,24 +339,21 @@ async def report(destination: str) -> RelocationReport:  # noqa: ARG001 - shown 
             emit(REFUSED, failed.image, {"image": failed.image, "destination": where, "reason": failed.error})
     ending = "finished" if written.succeeded else "failed"
     emit(f"transship.relocation.{ending}", where, written.to_dict(), **{"transship.source": written.source})
-    await asyncio.to_thread(export_metrics, metrics_of(written, where, run.receipt()), warn=get_run_logger().warning)
-    log = get_run_logger().info if written.succeeded else get_run_logger().error
-    log("%s", written)
-    return written
-
-
-def metrics_of(written: RelocationReport, destination: str, receipt: Receipt) -> RunMetrics:
-    return RunMetrics(
-        names={"destination": destination},
+    metrics = RunMetrics(
+        names={"destination": where},
         succeeded=written.succeeded,
         ended=time.time(),
-        receipt=receipt,
+        receipt=run.receipt(),
         images={
             "copied": written.images_copied,
             "present": written.images_present,
             "failed": len(written.failures),
         },
     )
+    await asyncio.to_thread(export_metrics, metrics, warn=get_run_logger().warning)
+    log = get_run_logger().info if written.succeeded else get_run_logger().error
+    log("%s", written)
+    return written
 
 
 def _row(failure: ImageFailure) -> dict[str, str]:

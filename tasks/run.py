@@ -1,4 +1,5 @@
-"""The work of one flow run in its process: threads, the token that stops them, the session, and slots of named limits.
+"""The work of one flow run in its process: threads, the token that stops them, the session, and slots of named limits;
+and how the run reaches registries and object stores: by names of blocks, or by what the calling program has.
 
 Tasks take small plain values as parameters and find everything else in the run. Nothing of it outlives the process: a
 run that is retried elsewhere opens a new session, because only the destination knows what is in place.
@@ -8,17 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar, copy_context
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, ParamSpec, TypeAlias, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.tasks import Task
 from pydantic import BaseModel
@@ -26,8 +29,13 @@ from pydantic import BaseModel
 from oci.cancel import CancelToken
 from oci.errors import Cancelled, InvalidInput, TransshipError
 from oci.meter import Meter, Receipt
-from oci.relocation.session import Session
-from tasks.fleet.heartbeat import signs_of_life
+from oci.registry.credentials.credential import Credentials
+from oci.registry.credentials.environment import default_credentials
+from oci.registry.http.origin import named_hosts
+from oci.registry.options import RegistryOptions
+from oci.relocation.session import Access, Session
+from tasks.artifacts.report import signs_of_life
+from tasks.blocks import load_credentials, load_s3
 from tasks.fleet.limits import Slots, existing
 
 P = ParamSpec("P")
@@ -36,15 +44,12 @@ T = TypeVar("T")
 TASKS_AT_ONCE = 16
 """Task runs on their way in one flow run, at the most: the Prefect server hears of the beginning and end of each."""
 
-Connect: TypeAlias = Callable[["Run"], Awaitable[Session]]
-"""Opens the session of a run. It loads blocks, so it is called in the first task that needs the session."""
-
 
 class Run:
     """Used from one event loop; the work itself runs in threads. `concurrency` is the most images on their way at a
     time."""
 
-    def __init__(self, connect: Connect, *, concurrency: int) -> None:
+    def __init__(self, concurrency: int) -> None:
         self.cancel = CancelToken()
         self.meter = Meter()
         self.slots = Slots()
@@ -53,16 +58,29 @@ class Run:
         """Images to have on their way at a time: not more than a named limit has slots."""
         self.elsewhere: dict[str, Receipt] = {}
         """What other machines have spent on parts of the work, by the names of these parts."""
-        self._connect = connect
+        self._concurrency = concurrency
         self._session: Session | None = None
         self._opening = asyncio.Lock()
         self._threads = ThreadPoolExecutor(concurrency + 1, thread_name_prefix="task")
 
     async def session(self) -> Session:
+        """Returns the session of the run. It loads blocks, so it is opened in the first task that needs it."""
         async with self._opening:
             if self._session is None:
-                self._session = await self._connect(self)
+                self._session = await self._open()
             return self._session
+
+    async def _open(self) -> Session:
+        raise NotImplementedError
+
+    def _between(self, source: Access, destination: Access) -> Session:
+        return Session(
+            source=source,
+            destination=destination,
+            concurrency=self._concurrency,
+            meter=self.meter,
+            cancel=self.cancel,
+        )
 
     async def in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs a function of the synchronous core. When the caller is cancelled, all of the work is: the token that
@@ -76,7 +94,11 @@ class Run:
             raise error.with_traceback(None) from None  # the sentence says all; Prefect logs every frame
         except asyncio.CancelledError:
             self.cancel.cancel()
-            await _ended(future)
+            while not future.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait([future])
+            if not future.cancelled():
+                future.exception()  # seen, so that asyncio doesn't log it
             raise
 
     async def limit(self, names: Iterable[str]) -> None:
@@ -85,13 +107,9 @@ class Run:
         self.width = max(1, min([self.width, *limits.values()]))
         self.slots = Slots(limits, self.width)
 
-    @property
-    def counter(self) -> Meter:
-        return (self._session or self).meter
-
     def receipt(self) -> Receipt:
         """Returns what was spent so far, here and elsewhere; the seconds are those of this run."""
-        total = self.counter.receipt()
+        total = self.meter.receipt()
         for other in list(self.elsewhere.values()):
             total = total.plus(other)
         return total
@@ -161,14 +179,6 @@ def the_error(error: BaseException) -> BaseException:
     return asyncio.CancelledError() if isinstance(error, Cancelled) else error
 
 
-async def _ended(future: asyncio.Future[T]) -> None:
-    while not future.done():
-        with suppress(asyncio.CancelledError):
-            await asyncio.wait([future])
-    if not future.cancelled():
-        future.exception()
-
-
 _CURRENT: ContextVar[Run | None] = ContextVar("run", default=None)
 
 
@@ -214,19 +224,94 @@ REPEATABLE: dict[str, Any] = ONCE | {
 again only when that was not enough, and its error says that trying again can help."""
 
 
-M = TypeVar("M", bound=BaseModel)
-
-
-async def remembered(key: str, model: type[M], make: Callable[[], Awaitable[M]]) -> M:
-    """Returns what `make` gave in an earlier attempt of this flow run, or gives now. `key` has letters, digits and
-    dashes. The value is JSON in the inputs of the flow run, which the Prefect server keeps."""
+async def remembered(key: str, make: Callable[[], Awaitable[str]]) -> str:
+    """Returns the JSON that `make` gave in an earlier attempt of this flow run, or gives now. `key` has letters, digits
+    and dashes. It is in the inputs of the flow run, which the Prefect server keeps."""
     run = flow_run.id
     if run is None:
         return await make()
     async with get_client() as client:
         try:
-            return model.model_validate_json(await client.read_flow_run_input(run, key))
+            return await client.read_flow_run_input(run, key)
         except (ObjectNotFound, PrefectHTTPStatusError):
-            value = await make()
-        await client.create_flow_run_input(run, key, value.model_dump_json())
-        return value
+            text = await make()
+        await client.create_flow_run_input(run, key, text)
+        return text
+
+
+_REFERENCES = frozenset({"source", "destination", "bundle", "image", "repository", "reference"})
+"""Parameters of flows whose values name registries; in the plan of a shard, too."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """How the registries of one side are reached. Credentials are names of Registry Credentials blocks; registries
+    that none of them covers use the environment and, unless `anonymous`, the docker config of the machine."""
+
+    settings: RegistryOptions = field(default_factory=RegistryOptions)
+    credentials: tuple[str, ...] = ()
+    anonymous: bool = False
+    s3_store: str = ""
+    """Name of an S3 Store block; without one, the environment says how object stores are reached."""
+
+    async def access(self, name: str) -> Access:
+        """`name` is "source", "destination", or empty for neither."""
+        blocks = await load_credentials(self.credentials)
+        warn = get_run_logger().warning
+        # The login of a worker's variables goes to the registries that the parameters of the flow run name, and not to
+        # those that only a lock or a bundle names.
+        hosts = named_hosts(_references(flow_run.parameters)) if flow_run.id else None
+        default = await asyncio.to_thread(
+            default_credentials, side=name, anonymous=self.anonymous, hosts=hosts, warn=warn
+        )
+        s3 = await load_s3(self.s3_store)
+        return Access(
+            default=self.settings,
+            credentials=Credentials([blocks, default]),
+            per_registry=blocks.settings(self.settings),
+            named=hosts,
+            s3=s3,
+        )
+
+
+def _references(parameters: Any) -> Iterator[str]:
+    values = parameters.model_dump() if isinstance(parameters, BaseModel) else parameters
+    if isinstance(values, Mapping):
+        for key, value in values.items():
+            if isinstance(value, str) and key in _REFERENCES and "/" in value:
+                yield value
+            elif isinstance(value, BaseModel | Mapping):
+                yield from _references(value)
+
+
+class OneSided(Run):
+    """A run that works at one side only. `name` is as in Side.access."""
+
+    def __init__(self, side: Side, name: str) -> None:
+        super().__init__(side.settings.concurrency)
+        self.side = side
+        self._name = name
+
+    async def _open(self) -> Session:
+        access = await self.side.access(self._name)
+        return self._between(access, access)
+
+
+@contextmanager
+def reached_by(*, source: Access, destination: Access) -> Iterator[None]:
+    """Runs opened inside use these accesses instead of loading blocks: for a program that has credentials already and
+    must not give them to the Prefect server."""
+    token = _ACCESSES.set((source, destination))
+    try:
+        yield
+    finally:
+        _ACCESSES.reset(token)
+
+
+def given_access() -> tuple[Access, Access] | None:
+    """Returns how the calling program has said that source and destination are reached, which no other machine can
+    have; None where it hasn't."""
+    return _ACCESSES.get()
+
+
+_ACCESSES: ContextVar[tuple[Access, Access] | None] = ContextVar("given_access", default=None)

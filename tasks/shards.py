@@ -1,4 +1,5 @@
-"""The images of a relocation, shared with helpers: what a shard is as text, and what a helper says of it."""
+"""The images of a relocation and the items of a mirror, shared with helpers: what a shard is as text, and what a
+helper says of it."""
 
 from __future__ import annotations
 
@@ -15,8 +16,10 @@ from prefect.logging import get_run_logger
 
 from oci.descriptor import parse_json
 from oci.digest import Digest, parse_digest, verified
-from oci.errors import InvalidDocument, StoreError, TransshipError
-from oci.reference import StoreName
+from oci.errors import InvalidDocument, StoreError, TransshipError, Unavailable
+from oci.mirror.execute import ItemOutcome, failed_by
+from oci.mirror.work import WorkItem
+from oci.reference import StoreName, parse_store
 from oci.relocation.fanout import SMALL
 from oci.relocation.plan import Plan, PlannedManifest
 from oci.relocation.request import RelocationRequest
@@ -35,11 +38,11 @@ from oci.relocation.shards import (
 )
 from oci.relocation.transfer import DONE, ImageOutcome, failure
 from oci.units import show_size
-from tasks.access import access_was_given
 from tasks.fleet.limits import limits_of
 from tasks.fleet.queue import ShardQueue, ShardResult
-from tasks.relocate import RelocationRun
-from tasks.run import together_in_a_task
+from tasks.mirror import MirrorRun
+from tasks.relocate import RelocationRun, biggest_first
+from tasks.run import given_access, together_in_a_task
 
 _LONGEST = 64 << 20
 """Bytes of a plan that a helper unpacks, at the most."""
@@ -51,8 +54,8 @@ _SMALL_IN_ALL = 2 << 20
 
 FOR_ALL = "is allowed in a second is for all runs together"
 
-HelperParameters = Callable[[int, ShardQueue], Mapping[str, Any]]
-"""Makes the parameters of a helper from the images of a task run and the queue."""
+_MOST_ITEMS = 200
+"""Items of a mirror in a shard."""
 
 
 class Shard(msgspec.Struct, frozen=True):
@@ -90,15 +93,13 @@ class Shard(msgspec.Struct, frozen=True):
             if inflate.unconsumed_tail:
                 raise InvalidDocument(f"a shard is longer than {_LONGEST} bytes")
             read = parse_json(body)
-            return cls(Plan.from_dict(read["plan"]), dict(map(_blob, read["blobs"].items())))
+            blobs: dict[Digest, bytes] = {}
+            for name, encoded in read["blobs"].items():
+                digest, data = parse_digest(name), base64.b64decode(encoded, validate=True)
+                blobs[digest] = b"".join(verified(iter([data]), digest, len(data)))
+            return cls(Plan.from_dict(read["plan"]), blobs)
         except (zlib.error, ValueError, TypeError, KeyError, AttributeError, RecursionError, TransshipError) as error:
             raise InvalidDocument(f"not a shard of a relocation: {error}") from error
-
-
-def _blob(entry: tuple[str, str]) -> tuple[Digest, bytes]:
-    """Raises InvalidReference, ValueError or IntegrityError for what isn't a digest and its bytes."""
-    digest, data = parse_digest(entry[0]), base64.b64decode(entry[1], validate=True)
-    return digest, b"".join(verified(iter([data]), digest, len(data)))
 
 
 def _with_text(session: Session, manifest: PlannedManifest) -> PlannedManifest:
@@ -109,7 +110,7 @@ def _with_text(session: Session, manifest: PlannedManifest) -> PlannedManifest:
         return manifest
 
 
-def result_of(run: RelocationRun, images: Sequence[Digest]) -> str:
+def images_result(run: RelocationRun, images: Sequence[Digest]) -> str:
     """Returns what has become of some images, and what the run has cost so far."""
     outcomes = [run.outcomes[digest] for digest in images if digest in run.outcomes]
     return ShardResult(outcomes, run.receipt()).to_json()
@@ -131,23 +132,23 @@ async def open_shard(run: RelocationRun, text: str, *, ask: bool) -> list[Digest
     for image in shard.images:
         if image.present:
             run.outcomes[image.digest] = _outcome_of(image)
-    return [image.digest for image in sorted(shard.to_transfer, key=lambda image: -shard.bytes_below(image))]
+    return biggest_first(shard)
 
 
 def can_begin(request: RelocationRequest, session: Session) -> bool:
     """Says whether helpers may begin while the plan of a relocation is made."""
-    return Preview.is_possible(request) and not access_was_given() and not has_limits(session)
+    return Preview.is_possible(request) and given_access() is None and not has_limits(session)
 
 
-def stays_here(plan: Plan, session: Session, *, always: bool) -> str:
+def images_stay_here(plan: Plan, session: Session, *, always: bool) -> str:
     """Returns why other machines can't do a part of a plan, or make nothing faster, or nothing. With `always`, helpers
     come also where that makes nothing faster."""
-    has_own = access_was_given()
-    reason = work_stays_here(stores_of(plan), session, always=always or has_own)
+    has_own = given_access() is not None
+    reason = _stays_here(stores_of(plan), session, always=always or has_own)
     return reason or ("done by this run alone: the credentials are this machine's own" if has_own else "")
 
 
-def work_stays_here(stores: Iterable[tuple[str, StoreName]], session: Session, *, always: bool) -> str:
+def _stays_here(stores: Iterable[tuple[str, StoreName]], session: Session, *, always: bool) -> str:
     """Returns why other machines can't work with stores, or make nothing faster, or nothing. The stores come with their
     sides. Where a person has set what one may be asked or sent in a second, several runs would each get a part of that;
     with `always` they do."""
@@ -163,9 +164,15 @@ class RelocationWork:
     """The images of a relocation as units of tasks.fleet.spread.Work: digests."""
 
     def __init__(
-        self, run: RelocationRun, session: Session, parameters: HelperParameters, *, trusting: bool = True
+        self,
+        run: RelocationRun,
+        session: Session,
+        parameters: Callable[[int, ShardQueue], Mapping[str, Any]],
+        *,
+        trusting: bool = True,
     ) -> None:
-        """Without `trusting`, an image that was there before counts for nothing."""
+        """`parameters` makes those of a helper from the images of a task run and the queue. Without `trusting`, an
+        image that was there before counts for nothing."""
         self._run = run
         self._session = session
         self._parameters = parameters
@@ -206,7 +213,7 @@ class RelocationWork:
         return together_in_a_task(len(self._plan.to_transfer) / share)
 
     def progress(self) -> float:
-        return float(weight_of(self._run.counter.receipt()))
+        return float(weight_of(self._run.meter.receipt()))
 
     def weight(self, units: Sequence[Digest]) -> float:
         if not units:
@@ -273,3 +280,73 @@ def _big_blobs(plan: Plan, images: Iterable[PlannedManifest]) -> set[Digest]:
 def _outcome_of(image: PlannedManifest) -> ImageOutcome:
     """Returns the outcome of an image that is in place although its helper sent no last word."""
     return ImageOutcome(digest=image.digest, subject=image.subject, role=image.role.value, status=DONE)
+
+
+class MirrorWork:
+    """The items of a mirror as units of tasks.fleet.spread.Work, of a weight of 1 for each destination: what they weigh
+    is known when they are looked at. Each gives its image its tags by itself, so nothing is left for the run that is
+    helped but the report."""
+
+    def __init__(self, run: MirrorRun, parameters: Callable[[ShardQueue], Mapping[str, Any]]) -> None:
+        self._run = run
+        self._parameters = parameters
+
+    def progress(self) -> float:
+        return float(len(self._run.outcomes))
+
+    def weight(self, units: Sequence[WorkItem]) -> float:
+        return float(sum(len(item.targets) for item in units))
+
+    def busy(self) -> float:
+        return 0.0
+
+    def cut(self, units: Sequence[WorkItem], *, workers: int, least: float) -> list[list[WorkItem]]:
+        """Neighbours stay together: tags of one repository have layers in common."""
+        waiting, shards = list(units), []
+        while waiting:
+            count = max(1, round(least), len(waiting) // (2 * workers))
+            shards.append(waiting[: min(count, _MOST_ITEMS)])
+            waiting = waiting[len(shards[-1]) :]
+        return shards
+
+    def pack(self, units: Sequence[WorkItem], *, again: bool) -> str:
+        del again  # each item is compared once more where it is carried
+        return msgspec.json.encode([item.to_dict() for item in units]).decode()
+
+    def parameters(self, queue: ShardQueue) -> Mapping[str, Any]:
+        return self._parameters(queue)
+
+    def note(self, helper: str, text: str) -> None:
+        reported = msgspec.json.decode(text, type=ShardResult[ItemOutcome])
+        run = self._run
+        reported.note(run.outcomes, lambda outcome: (outcome.source, outcome.destination), run.elsewhere, helper)
+
+    async def remaining(self, units: Sequence[WorkItem]) -> list[WorkItem]:
+        """Leaves out nothing but what is known to be done: an item that is done costs a few requests."""
+        return [item for item in map(self._run.undelivered, units) if item.targets]
+
+    def fail(self, units: Sequence[WorkItem], reason: str) -> None:
+        for item in units:
+            error = Unavailable(f"was not copied: {reason}")
+            self._run.record(item, tuple(failed_by(item, target, error) for target in item.targets))
+
+
+def unpack_items(text: str) -> list[WorkItem]:
+    """Returns the items of a shard. Raises InvalidDocument."""
+    try:
+        return [WorkItem.from_dict(item) for item in msgspec.json.decode(text, type=list[dict[str, Any]])]
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise InvalidDocument(f"not a shard of a mirror: {error}") from error
+
+
+def items_result(run: MirrorRun, items: Sequence[WorkItem]) -> str:
+    """Returns what has become of some items, and what the run has cost so far."""
+    sources = {item.source for item in items}
+    outcomes = [outcome for (source, _), outcome in run.outcomes.items() if source in sources]
+    return ShardResult(outcomes, run.receipt()).to_json()
+
+
+def items_stay_here(items: Sequence[WorkItem], session: Session, *, always: bool) -> str:
+    """Returns why other machines can't carry the items, or make nothing faster, or nothing."""
+    stores = {(side, parse_store(store)) for item in items for side, store in item.stores}
+    return _stays_here(stores, session, always=always)

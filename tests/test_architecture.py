@@ -49,7 +49,7 @@ NAMED_SO = {
     "DONE": {"oci/relocation/transfer.py", "flows/cli/output.py"},
     "KEPT": {"flows/deploy/declaration.py"},
     "held": {"oci/mirror/execute.py", "oci/mirror/results.py"},
-    "kept": {"oci/export/assembly.py", "oci/export/export.py", "oci/prune/execute.py", "tasks/prune.py"},
+    "kept": {"oci/export/assembly.py", "oci/export/export.py", "oci/prune/execute.py"},
     "left": {"oci/documents/document.py"},
     "made": {"oci/prune/plan.py"},
     "taken": {"oci/mirror/selection.py"},

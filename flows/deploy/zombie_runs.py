@@ -29,7 +29,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import AwaitingRetry, Completed, Crashed
 
 from flows.results import DRIFT
-from tasks.fleet.heartbeat import PERIOD, read_heartbeats
+from tasks.artifacts.report import PERIOD, read_heartbeats
 
 TAG = "transship"
 RESCUE_TAG = "transship:rescue"

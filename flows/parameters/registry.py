@@ -17,7 +17,7 @@ from oci.mirror.config import BLOCK
 from oci.options import option
 from oci.reference import S3_PREFIX, ArchiveName
 from oci.registry.options import DEFAULT_CONCURRENCY, RegistryOptions
-from tasks.access import Side
+from tasks.run import Side
 
 SLUG = "block_type_slug"
 """The key in a JSON schema by which the forms of Prefect show a drop-down of the blocks of a type."""

@@ -40,7 +40,12 @@ def bytes_picture(total: ImageTraffic, images: Sequence[ImageTraffic], more: int
     are mentioned only, besides those that there is no room for."""
     shown = sorted(images, key=lambda bar: -bar.total)[:LONGEST]
     more += len(images) - len(shown)
-    lines = list(_total(total))
+    lines = list(_stacked(total, MARGIN, 14, WIDTH - 2 * MARGIN, 20, whole=total.total))
+    x = float(MARGIN)
+    for outcome, size in parts(total):
+        words = f"{outcome} {show_size(size)}"
+        lines += [box(x, 44, 11, 11, COLOURS[outcome]), label(x + 17, 54, words)]
+        x += 40 + 7.2 * len(words)
     y = 74
     for bar in shown:
         lines.extend(_image(bar, y, shown[0].total))
@@ -60,16 +65,6 @@ def embedded(svg: str, words: str) -> str:
 def in_words(bar: ImageTraffic) -> str:
     """`18.6 MiB written, 2.0 MiB skipped`"""
     return ", ".join(f"{show_size(size)} {outcome}" for outcome, size in parts(bar)) or "no bytes"
-
-
-def _total(total: ImageTraffic) -> Iterator[str]:
-    yield from _stacked(total, MARGIN, 14, WIDTH - 2 * MARGIN, 20, whole=total.total)
-    x = float(MARGIN)
-    for outcome, size in parts(total):
-        words = f"{outcome} {show_size(size)}"
-        yield box(x, 44, 11, 11, COLOURS[outcome])
-        yield label(x + 17, 54, words)
-        x += 40 + 7.2 * len(words)
 
 
 def _image(bar: ImageTraffic, y: int, widest: int) -> Iterator[str]:

@@ -7,6 +7,8 @@ behind a broken line. Nobody has to set up anything for a lost run to be noticed
 from __future__ import annotations
 
 import asyncio
+import math
+import statistics
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,8 +17,14 @@ from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterDeploymentId,
+    FlowRunFilterId,
+    FlowRunFilterStartTime,
+)
 from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.deployments import arun_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_run_logger
@@ -24,7 +32,7 @@ from prefect.states import Cancelled, Cancelling, Crashed
 
 from oci.errors import InvalidInput
 from oci.meter import unheard
-from tasks.fleet.heartbeat import Heartbeat, read_heartbeats
+from tasks.artifacts.report import Heartbeat, read_heartbeats
 
 OPEN = 100
 """Runs that wait or work at a time: the Prefect server lists so many at once."""
@@ -32,6 +40,9 @@ OPEN = 100
 _ORPHANED = "the run that sent it has ended"
 _PATIENT = 60.0
 """Seconds a run may wait for a worker before that is worth a line in the log."""
+UNKNOWN_START = 15.0
+"""Seconds that a helper is thought to take to start where none has started before."""
+_RECENT = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +50,7 @@ class Fleet:
     """Where work is sent, and when it counts as lost."""
 
     deployment: str
-    """`FLOW/DEPLOYMENT` of a flow that keeps an account (tasks.fleet.heartbeat)."""
+    """`FLOW/DEPLOYMENT` of a flow that keeps an account (tasks.artifacts.report.heartbeats)."""
     retries: int = 3
     """How often a lost job is sent again."""
     lost_after: float = 90.0
@@ -69,6 +80,14 @@ class JobState(StrEnum):
     """It has none: the Prefect server didn't make it."""
 
 
+_ENDS: dict[StateType | None, JobState] = {
+    StateType.COMPLETED: JobState.COMPLETED,
+    StateType.FAILED: JobState.FAILED,
+    StateType.CANCELLED: JobState.CANCELLED,
+    StateType.CRASHED: JobState.LOST,
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobEnd:
     """What became of a job; `message` is the last word of its run, in the UI's own terms."""
@@ -78,25 +97,13 @@ class JobEnd:
     account: Heartbeat = field(default_factory=Heartbeat)
     run: UUID | None = None
 
-    @property
-    def worth_sending_again(self) -> bool:
-        """A run that failed after it had come to the end of its work has tried by itself what could be tried."""
-        return self.end is JobState.LOST or (self.end is JobState.FAILED and not self.account.closed)
-
-
-Again = Callable[[Job, JobEnd], Awaitable[Job | None]]
-"""Gives what is left to do of a job whose run was lost; None when nothing is."""
-
-OnAccount = Callable[[UUID, Heartbeat], None]
-"""Gets the heartbeat of a run, as often as that changes."""
-
 
 async def run_on_fleet(
     jobs: Sequence[Job],
     fleet: Fleet,
     *,
-    again: Again | None = None,
-    on_account: OnAccount | None = None,
+    again: Callable[[], bool] = lambda: True,
+    on_account: Callable[[UUID, Heartbeat], None] = unheard,
     on_end: Callable[[JobEnd], Awaitable[None]] | None = None,
     on_count: Callable[[int], None] = unheard,
     is_over: Callable[[], bool] = lambda: False,
@@ -106,23 +113,35 @@ async def run_on_fleet(
 
     Call it inside a flow: the runs are its subflows. When the caller is cancelled, or fails, they are cancelled too;
     where `is_over` says that nothing is left to do, only those that haven't begun: the others end by themselves.
-    `on_end` gets the end of every run, before a lost job is sent again, and every refusal; `on_count` how many runs may
-    be at work, as often as that changes: those that wait for a worker for long aren't. Raises InvalidInput when there
-    is no such deployment.
+    `again` says whether anything is left to do of a job whose run was lost. `on_account` gets the heartbeat
+    of a run, as often as that changes. `on_end` gets the end of every run, before a lost job is sent again, and every
+    refusal; `on_count` how many runs may be at work, as often as that changes: those that wait for a worker for long
+    aren't. Raises InvalidInput when there is no such deployment.
     """
     await find_deployment(fleet.deployment)
     watch = _Watch(fleet, on_account, on_count)
     slots = asyncio.Semaphore(OPEN)
 
-    async def carry(job: Job) -> JobEnd:
+    async def carry(job: Job, number: int = 0) -> JobEnd:
+        end = await watch.send(job, number)
+        if on_end is not None:
+            await on_end(end)
+        # A run that failed after it had come to the end of its work has tried by itself what could be tried.
+        is_lost = end.end is JobState.LOST or (end.end is JobState.FAILED and not end.account.closed)
+        if not is_lost or not again() or number == fleet.retries:
+            return end
+        get_run_logger().warning("%s: %s; it is sent again", job.name, end.message)
+        return await carry(job, number + 1)
+
+    async def carry_in_slot(job: Job) -> JobEnd:
         async with slots:
-            return await _carry(job, fleet, watch, again, on_end)
+            return await carry(job)
 
     try:
         async with asyncio.TaskGroup() as group:
             watching = group.create_task(watch.look())
             async with asyncio.TaskGroup() as carrying:
-                ends = [carrying.create_task(carry(job)) for job in jobs]
+                ends = [carrying.create_task(carry_in_slot(job)) for job in jobs]
             watching.cancel()
     finally:
         await watch.cancel(begun=not is_over())
@@ -141,43 +160,29 @@ async def find_deployment(name: str) -> UUID:
             ) from error
 
 
-async def _carry(
-    job: Job, fleet: Fleet, watch: _Watch, again: Again | None, on_end: Callable[[JobEnd], Awaitable[None]] | None
-) -> JobEnd:
-    for number in range(1 + fleet.retries):
-        name = job.name if number == 0 else f"{job.name}, sent again ({number})"
-        try:
-            run = await _send(job, name, fleet, watch)
-        except Exception as error:  # noqa: BLE001 - whatever the server's reason is, the other jobs go on
-            get_run_logger().warning("%s gets no run: %s", job.name, refusal(error))
-            end = JobEnd(end=JobState.REFUSED, message=refusal(error))
-        else:
-            end = await watch.end_of(job, run)
-        if on_end is not None:
-            await on_end(end)
-        if not end.worth_sending_again:
-            return end
-        remaining = await again(job, end) if again else job
-        if remaining is None or number == fleet.retries:
-            return end
-        get_run_logger().warning("%s: %s; it is sent again", job.name, end.message)
-        job = remaining
-    raise AssertionError("unreachable")
+async def recent_start(deployment: UUID) -> float:
+    """Returns the seconds that the last runs of a deployment took to start, the median of at most 10."""
+    async with get_client() as client:
+        runs = await client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(
+                deployment_id=FlowRunFilterDeploymentId(any_=[deployment]),
+                start_time=FlowRunFilterStartTime(is_null_=False),
+            ),
+            sort=FlowRunSort.START_TIME_DESC,
+            limit=_RECENT,
+        )
+    seconds = [
+        (run.start_time - run.expected_start_time).total_seconds()
+        for run in runs
+        if run.start_time and run.expected_start_time
+    ]
+    return statistics.median(seconds) if seconds else UNKNOWN_START
 
 
-async def _send(job: Job, name: str, fleet: Fleet, watch: _Watch) -> UUID:
-    """Creates the run. When that is cancelled half way, the run may come to be nevertheless: it is waited for, so that
-    it can be cancelled too."""
-    sending = asyncio.create_task(
-        arun_deployment(fleet.deployment, parameters=dict(job.parameters), flow_run_name=name, timeout=0)
-    )
-    try:
-        return (await asyncio.shield(sending)).id
-    except asyncio.CancelledError:
-        await asyncio.wait([sending])
-        if not sending.cancelled() and sending.exception() is None:
-            watch.add(job, sending.result().id)
-        raise
+def refusal(error: Exception) -> str:
+    """Returns what a report says of a request that the Prefect server didn't carry out."""
+    first_line, *_ = [*str(error).splitlines(), type(error).__name__]
+    return f"the Prefect server refused: {first_line}"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -185,7 +190,7 @@ class _Open:
     """A run that hasn't ended, as it was when last looked at."""
 
     job: Job
-    ended: asyncio.Future[JobEnd]
+    ended: asyncio.Future[JobEnd] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     sign: object = None
     """Changes with every sign of life."""
     since: float = field(default_factory=time.monotonic)
@@ -196,23 +201,40 @@ class _Open:
 class _Watch:
     """Looks at all open runs together, so that a hundred cost no more requests than one."""
 
-    def __init__(self, fleet: Fleet, on_account: OnAccount | None, on_count: Callable[[int], None]) -> None:
+    def __init__(
+        self, fleet: Fleet, on_account: Callable[[UUID, Heartbeat], None], on_count: Callable[[int], None]
+    ) -> None:
         self._fleet = fleet
         self._on_account = on_account
         self._on_count = on_count
         self._open: dict[UUID, _Open] = {}
 
-    def add(self, job: Job, run: UUID) -> _Open:
-        open_run = _Open(job=job, ended=asyncio.get_running_loop().create_future())
-        self._open[run] = open_run
+    async def send(self, job: Job, number: int) -> JobEnd:
+        """Creates a run, for the first time with `number` 0, and waits for its end. When that is cancelled half way,
+        the run may come to be nevertheless: it is waited for, so that it can be cancelled too."""
+        name = job.name if number == 0 else f"{job.name}, sent again ({number})"
+        sending = asyncio.create_task(
+            arun_deployment(self._fleet.deployment, parameters=dict(job.parameters), flow_run_name=name, timeout=0)
+        )
+        try:
+            run = await asyncio.shield(sending)
+        except asyncio.CancelledError:
+            await asyncio.wait([sending])
+            if not sending.cancelled() and sending.exception() is None:
+                self._add(job, sending.result().id)
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever the server's reason is, the other jobs go on
+            get_run_logger().warning("%s gets no run: %s", job.name, refusal(error))
+            return JobEnd(end=JobState.REFUSED, message=refusal(error))
+        return await self._add(job, run.id).ended
+
+    def _add(self, job: Job, run: UUID) -> _Open:
+        open_run = self._open[run] = _Open(job=job)
         self._count()
         return open_run
 
     def _count(self) -> None:
         self._on_count(sum(not open_run.waiting_is_known for open_run in self._open.values()))
-
-    async def end_of(self, job: Job, run: UUID) -> JobEnd:
-        return await self.add(job, run).ended
 
     async def look(self) -> None:
         async with get_client() as client:  # one for all looks: each new one asks for a CSRF token
@@ -235,20 +257,10 @@ class _Watch:
         for number, open_run in list(self._open.items()):
             run = runs.get(number)
             if run is not None:
-                await self._judge(run, open_run, accounts.get(number, open_run.account))
+                self._note(run, open_run, accounts.get(number, open_run.account))
+                await self._judge(client, run, open_run)
             elif number in ids:
                 self._finish(number, open_run, JobState.CANCELLED, "its run was deleted")
-
-    async def _judge(self, run: FlowRun, open_run: _Open, account: Heartbeat) -> None:
-        self._note(run, open_run, account)
-        end = _end(run)
-        if end is not None:
-            state = run.state
-            self._finish(run.id, open_run, end, (state.message or state.name or "") if state else "")
-        elif self._is_lost(run, open_run):
-            silence = f"no sign of life for {time.monotonic() - open_run.since:.0f} s"
-            await _end_as_crashed(run.id, silence)
-            self._finish(run.id, open_run, JobState.LOST, silence)
 
     def _note(self, run: FlowRun, open_run: _Open, account: Heartbeat) -> None:
         sign = (run.state and run.state.id, account.beat)
@@ -257,7 +269,7 @@ class _Watch:
             if open_run.waiting_is_known:
                 open_run.waiting_is_known = False
                 self._count()
-            if self._on_account is not None and account.body:
+            if account.body:
                 self._on_account(run.id, account)
         elif (
             not open_run.waiting_is_known
@@ -272,14 +284,27 @@ class _Watch:
                 run.work_pool_name,
             )
 
-    def _is_lost(self, run: FlowRun, open_run: _Open) -> bool:
-        """A run that waits for its turn may do so for ever; one that was begun has to go on."""
-        patience = {
+    async def _judge(self, client: PrefectClient, run: FlowRun, open_run: _Open) -> None:
+        """Takes a run that has ended, or was lost, from those that are open. A run that waits for its turn may do so
+        for ever; one that was begun has to go on."""
+        if end := _ENDS.get(run.state_type):
+            state = run.state
+            self._finish(run.id, open_run, end, (state.message or state.name or "") if state else "")
+            return
+        patience: dict[StateType | None, float] = {
             StateType.RUNNING: self._fleet.lost_after,
             StateType.CANCELLING: self._fleet.lost_after,
             StateType.PENDING: self._fleet.start_within,
-        }.get(run.state_type or StateType.SCHEDULED)
-        return patience is not None and time.monotonic() - open_run.since > patience
+        }
+        silent = time.monotonic() - open_run.since
+        if silent <= patience.get(run.state_type, math.inf):
+            return
+        silence = f"no sign of life for {silent:.0f} s"
+        try:  # so that the UI doesn't show it as running for ever, and so that it doesn't start after all
+            await client.set_flow_run_state(run.id, Crashed(message=silence), force=True)
+        except Exception as error:  # noqa: BLE001 - its job is sent again nevertheless
+            get_run_logger().warning("the lost run %s couldn't be ended: %s", run.id, error)
+        self._finish(run.id, open_run, JobState.LOST, silence)
 
     def _finish(self, run: UUID, open_run: _Open, end: JobState, message: str) -> None:
         del self._open[run]
@@ -296,34 +321,10 @@ class _Watch:
             for run in runs:
                 try:
                     now = await client.read_flow_run(run)
-                    runs_now = now.state_type is StateType.RUNNING
-                    if _end(now) is not None or (runs_now and not begun):
+                    is_running = now.state_type is StateType.RUNNING
+                    if now.state_type in _ENDS or (is_running and not begun):
                         continue
-                    state: State[None] = Cancelling(message=_ORPHANED) if runs_now else Cancelled(message=_ORPHANED)
-                    await client.set_flow_run_state(run, state, force=not runs_now)
+                    state: State[None] = Cancelling(message=_ORPHANED) if is_running else Cancelled(message=_ORPHANED)
+                    await client.set_flow_run_state(run, state, force=not is_running)
                 except Exception as error:  # noqa: BLE001 - the others have to be asked as well
                     get_run_logger().warning("the run %s couldn't be cancelled: %s", run, error)
-
-
-async def _end_as_crashed(run: UUID, message: str) -> None:
-    """Ends a lost run, so that the UI doesn't show it as running for ever, and so that it doesn't start after all."""
-    async with get_client() as client:
-        try:
-            await client.set_flow_run_state(run, Crashed(message=message), force=True)
-        except Exception as error:  # noqa: BLE001 - its job is sent again nevertheless
-            get_run_logger().warning("the lost run %s couldn't be ended: %s", run, error)
-
-
-def refusal(error: Exception) -> str:
-    """Returns what a report says of a request that the Prefect server didn't carry out."""
-    first_line, *_ = [*str(error).splitlines(), type(error).__name__]
-    return f"the Prefect server refused: {first_line}"
-
-
-def _end(run: FlowRun) -> JobState | None:
-    return {
-        StateType.COMPLETED: JobState.COMPLETED,
-        StateType.FAILED: JobState.FAILED,
-        StateType.CANCELLED: JobState.CANCELLED,
-        StateType.CRASHED: JobState.LOST,
-    }.get(run.state_type or StateType.SCHEDULED)

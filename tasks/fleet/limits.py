@@ -10,7 +10,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Protocol
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient, get_client
@@ -65,25 +64,14 @@ async def every_limit() -> dict[str, int]:
                 return slots
 
 
-class LeaseServer(Protocol):
-    """The three requests of a lease."""
-
-    async def take(self, names: list[str], slots: int) -> UUID | None:
-        """Returns None when so many slots aren't free in each of the limits: the server gives all of them or none."""
-
-    async def renew(self, lease: UUID) -> bool:
-        """Returns False when the server doesn't know the lease any more."""
-
-    async def give_back(self, lease: UUID) -> None: ...
-
-
-class PrefectLeases:
-    """The leases of the Prefect server."""
+class Leases:
+    """The three requests of a lease, to the Prefect server."""
 
     def __init__(self, client: PrefectClient) -> None:
         self._client = client
 
     async def take(self, names: list[str], slots: int) -> UUID | None:
+        """Returns None when so many slots aren't free in each of the limits: the server gives all of them or none."""
         try:
             answer = await self._client.increment_concurrency_slots_with_lease(names, slots, "concurrency", LEASE)
         except PrefectHTTPStatusError as error:
@@ -93,6 +81,7 @@ class PrefectLeases:
         return ConcurrencyLimitWithLeaseResponse.model_validate(answer.json()).lease_id
 
     async def renew(self, lease: UUID) -> bool:
+        """Returns False when the server doesn't know the lease any more."""
         try:
             await self._client.renew_concurrency_lease(lease, LEASE)
         except ObjectNotFound:
@@ -108,9 +97,9 @@ class PrefectLeases:
 
 
 @asynccontextmanager
-async def prefect_leases() -> AsyncIterator[LeaseServer]:
+async def _prefect_leases() -> AsyncIterator[Leases]:
     async with get_client() as client:
-        yield PrefectLeases(client)
+        yield Leases(client)
 
 
 @dataclass(slots=True, eq=False)
@@ -141,9 +130,8 @@ class Slots:
         names: Iterable[str] = (),
         most: int = 1,
         *,
-        connect: Callable[[], AbstractAsyncContextManager[LeaseServer]] = prefect_leases,
+        connect: Callable[[], AbstractAsyncContextManager[Leases]] = _prefect_leases,
         now: Callable[[], float] = time.monotonic,
-        warn: Callable[[str], object] | None = None,
     ) -> None:
         self._names = sorted(names)
         self._most = most
@@ -154,7 +142,6 @@ class Slots:
         self._changed = asyncio.Condition()
         self._wake = asyncio.Event()
         self._ask_again = 0.0
-        self._report = warn
         self._warned = False
         self._keeper: asyncio.Task[None] | None = None
 
@@ -166,7 +153,15 @@ class Slots:
             return
         if self._keeper is None:
             self._keeper = asyncio.create_task(self._keep())
-        lease = await self._enter()
+        self._waiting += 1
+        self._wake.set()
+        try:
+            async with self._changed:
+                while (lease := self._free()) is None:
+                    await self._changed.wait()
+                lease.busy += 1
+        finally:
+            self._waiting -= 1
         try:
             yield
         finally:
@@ -183,19 +178,6 @@ class Slots:
             await asyncio.wait([self._keeper], timeout=_LONGEST_GOODBYE)
             self._keeper = None
 
-    async def _enter(self) -> _Lease:
-        self._waiting += 1
-        self._wake.set()
-        try:
-            async with self._changed:
-                await self._changed.wait_for(lambda: self._free() is not None)
-                lease = self._free()
-                assert lease is not None  # noqa: S101 - the condition said so, and nothing ran in between
-                lease.busy += 1
-                return lease
-        finally:
-            self._waiting -= 1
-
     def _free(self) -> _Lease | None:
         """The biggest lease that has a free slot."""
         free = [lease for lease in self._leases if lease.busy < lease.size and not lease.closing]
@@ -208,10 +190,13 @@ class Slots:
                 async with self._connect() as server:
                     await self._serve(server)
             except Exception as error:  # noqa: BLE001 - whatever the server's trouble is, it is asked again
-                self._warn(error)
+                if not self._warned:
+                    self._warned = True
+                    names = ", ".join(self._names)
+                    get_run_logger().warning("the Prefect server can't be asked for slots of %s: %s", names, error)
                 await asyncio.sleep(PAUSE)
 
-    async def _serve(self, server: LeaseServer) -> None:
+    async def _serve(self, server: Leases) -> None:
         try:
             while True:
                 self._wake.clear()
@@ -228,13 +213,7 @@ class Slots:
                     await server.give_back(lease.id)
             raise
 
-    def _warn(self, error: Exception) -> None:
-        if not self._warned:
-            self._warned = True
-            warn = self._report or get_run_logger().warning
-            warn(f"the Prefect server can't be asked for slots of {', '.join(self._names)}: {error}")
-
-    async def _look_after(self, server: LeaseServer, lease: _Lease) -> None:
+    async def _look_after(self, server: Leases, lease: _Lease) -> None:
         now = self._now()
         smallest = min(self._leases, key=lambda lease: (lease.size, lease.since))
         if lease is smallest and now - lease.since > TURN:
@@ -250,7 +229,7 @@ class Slots:
             lease.lost = lease.closing = not await server.renew(lease.id)
             lease.renewed = now
 
-    async def _take_more(self, server: LeaseServer) -> None:
+    async def _take_more(self, server: Leases) -> None:
         while self._now() >= self._ask_again:
             leased = sum(lease.size for lease in self._leases)
             used = sum(lease.busy for lease in self._leases)

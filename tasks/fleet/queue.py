@@ -1,9 +1,9 @@
-"""A queue of shards that several flow runs take from.
+"""A queue of shards that several flow runs take from, and how a run does the units of a shard.
 
-It stands in the inputs of the flow run that made it: `NAME-shard-7` is the text of shard 7, `NAME-news-user-7` the flow
-run that works on it, `NAME-news-result-7` what has become of it. The Prefect server gives an input to the first who
-makes it and answers 409 to all others, so that no shard is taken twice. Numbers have no gaps: the first that isn't
-there is the end, but for a queue that grows while its run still plans: that has a shard without work at its end.
+The queue stands in the inputs of the flow run that made it: `NAME-shard-7` is the text of shard 7, `NAME-news-user-7`
+the flow run that works on it, `NAME-news-result-7` what has become of it. The Prefect server gives an input to the
+first who makes it and answers 409 to all others, so that no shard is taken twice. Numbers have no gaps: the first that
+isn't there is the end, but for a queue that grows while its run still plans: that has a shard without work at its end.
 
 A shard costs five requests: it is put in, found free, read, claimed and answered for. What the run that has the queue
 wants to know of all shards is one request.
@@ -12,9 +12,12 @@ wants to know of all shards is one request.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Generic, Protocol, Self, TypeVar
 from uuid import UUID
@@ -22,13 +25,14 @@ from uuid import UUID
 import msgspec
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPStatusError
-from prefect.logging import get_run_logger
+from prefect.logging import get_logger, get_run_logger
 
 from oci.meter import Receipt
 from oci.registry.http.pace import Bucket
 from oci.relocation.transfer import FAILED
 
 T = TypeVar("T")
+Unit = TypeVar("Unit")
 
 _SHARD, _USER, _RESULT = "shard", "news-user", "news-result"
 _NEWS = "news"
@@ -53,11 +57,14 @@ class ShardQueue:
         self.grows = grows
         self.name = name
         self.user = user
-        self._open = AsyncExitStack()
-        self._client: PrefectClient | None = None
         self.size = 0
         """Shards that this run has put in."""
-        self._inputs: dict[str, dict[int, str]] = {_USER: {}, _RESULT: {}}
+        self.users: dict[int, str] = {}
+        """The run that works, or has worked, on each shard, as last seen."""
+        self.results: dict[int, str] = {}
+        """What was said of each shard that has ended, as last seen."""
+        self._inputs = {_USER: self.users, _RESULT: self.results}
+        self._client: PrefectClient
         self.part = part
         """What a helper has of each rate that a person allows a registry; the run that is helped has the rest."""
         self._mine: set[int] = set()
@@ -65,14 +72,13 @@ class ShardQueue:
         """The number of the shard without work."""
 
     async def __aenter__(self) -> Self:
-        self._client = await self._open.enter_async_context(get_client())
+        self._client = await get_client().__aenter__()
         Bucket.lend(self, 1 - self.part)
         return self
 
     async def __aexit__(self, *exception: object) -> None:
-        self._client = None
         Bucket.lend(self, 0)
-        await self._open.aclose()
+        await self._client.__aexit__(*exception)
 
     async def put(self, text: str) -> None:
         """Adds a shard at the end, with the number `size`, for the run that has the queue: one after the other."""
@@ -128,16 +134,6 @@ class ShardQueue:
         await self._look(_NEWS)
 
     @property
-    def users(self) -> Mapping[int, str]:
-        """The run that works, or has worked, on each shard, as last seen."""
-        return self._inputs[_USER]
-
-    @property
-    def results(self) -> Mapping[int, str]:
-        """What was said of each shard that has ended, as last seen."""
-        return self._inputs[_RESULT]
-
-    @property
     def helpers(self) -> frozenset[str]:
         """The other runs that were seen to take shards."""
         return frozenset(self.users.values()) - {self.user}
@@ -145,12 +141,12 @@ class ShardQueue:
     async def finish(self, number: int, text: str) -> None:
         """Says what has become of a shard."""
         await self._make(_RESULT, number, text)
-        self._inputs[_RESULT][number] = text
+        self.results[number] = text
 
     async def _claim(self, number: int) -> bool:
         """Makes a shard this run's own. An answer that was lost on its way is found by what the server has."""
         if await self._make(_USER, number, self.user):
-            self._inputs[_USER][number] = self.user
+            self.users[number] = self.user
         else:
             await self._look(_USER)
         return self.users.get(number) == self.user
@@ -158,8 +154,8 @@ class ShardQueue:
     async def _look(self, kind: str) -> None:
         while True:
             at_hand = {self._key(of, n) for of, entries in self._inputs.items() if of.startswith(kind) for n in entries}
-            look = partial(self._the_client.filter_flow_run_input, self.run, self._key(kind), _PAGE, at_hand)
-            page = await patiently(look)
+            look = partial(self._client.filter_flow_run_input, self.run, self._key(kind), _PAGE, at_hand)
+            page = await _patiently(look) or []
             for entry in page:
                 of, _, number = entry.key.removeprefix(f"{self.name}-").rpartition("-")
                 self._inputs[of][int(number)] = entry.value
@@ -168,38 +164,20 @@ class ShardQueue:
 
     async def _make(self, kind: str, number: int, text: str) -> bool:
         """Returns False when there is such an input."""
-        key = self._key(kind, number)
-        make = partial(self._the_client.create_flow_run_input, self.run, key, text, self.user)
-        try:
-            await patiently(make)
-        except ObjectAlreadyExists:
-            return False
-        except PrefectHTTPStatusError as error:
-            if error.response.status_code == _CONFLICT:
-                return False
-            raise
-        return True
+
+        async def make() -> bool:
+            await self._client.create_flow_run_input(self.run, self._key(kind, number), text, self.user)
+            return True
+
+        return await _patiently(make, refused=_CONFLICT) or False
 
     async def _read(self, number: int) -> str | None:
         """Returns the text of a shard, None where there is none."""
-        read = partial(self._the_client.read_flow_run_input, self.run, self._key(_SHARD, number))
-        try:
-            return await patiently(read)
-        except ObjectNotFound:
-            return None
-        except PrefectHTTPStatusError as error:
-            if error.response.status_code == _MISSING:
-                return None
-            raise
+        read = partial(self._client.read_flow_run_input, self.run, self._key(_SHARD, number))
+        return await _patiently(read, refused=_MISSING)
 
     def _key(self, kind: str, number: int | str = "") -> str:
         return f"{self.name}-{kind}-{number}"
-
-    @property
-    def _the_client(self) -> PrefectClient:
-        if self._client is None:
-            raise RuntimeError("a ShardQueue is used as a context manager")
-        return self._client
 
 
 class Outcome(Protocol):
@@ -234,15 +212,20 @@ class ShardResult(msgspec.Struct, Generic[OutcomeT], frozen=True):
                 outcomes[key(outcome)] = outcome
 
 
-async def patiently(ask: Callable[[], Awaitable[T]]) -> T:
-    """Asks again while the Prefect server is away or busy, for some minutes: work goes on meanwhile."""
+async def _patiently(ask: Callable[[], Awaitable[T]], *, refused: int = 0) -> T | None:
+    """Asks again while the Prefect server is away or busy, for some minutes: work goes on meanwhile. Returns None when
+    it answers with the status `refused`."""
     until = time.monotonic() + _PATIENCE
     while True:
         try:
             return await ask()
-        except (ObjectAlreadyExists, ObjectNotFound):
-            raise
+        except (ObjectAlreadyExists, ObjectNotFound) as error:
+            if refused != (_CONFLICT if isinstance(error, ObjectAlreadyExists) else _MISSING):
+                raise
+            return None
         except PrefectHTTPStatusError as error:
+            if error.response.status_code == refused:
+                return None
             if error.response.status_code < _SERVER_TROUBLE or time.monotonic() > until:
                 raise
         except (OSError, RuntimeError, ValueError, TypeError, LookupError):
@@ -252,3 +235,123 @@ async def patiently(ask: Callable[[], Awaitable[T]]) -> T:
                 raise
             get_run_logger().warning("the Prefect server can't be asked for shards: %s", error)
         await asyncio.sleep(_PAUSE)
+
+
+_AT_ONCE = 2
+"""Shards that a run works on at a time: the second fills the places that the end of the first leaves empty, and more
+would be missing elsewhere."""
+_CALLS = 4
+"""Calls of `do` in which each place of a run does its part of a shard. A task run costs the Prefect server three
+events, and on SQLite each write waits for all others: after a minute the request fails."""
+BEGUN = -1
+"""Stands for the number of a shard, of what a run begins with."""
+
+Do = Callable[[list[Unit]], Awaitable[None]]
+"""Does some units. What goes wrong is kept where it belongs, and not raised."""
+
+
+class Feed(ABC, Generic[Unit]):
+    """Gives the units of one shard after the other to a few calls of `do`."""
+
+    def __init__(self) -> None:
+        self._pending: deque[tuple[int, Unit]] = deque()
+        self._open: dict[int, int] = {}
+        """Units of each shard that haven't ended."""
+        self._together: dict[int, int] = {}  # units of each shard for a call of `do`
+        self._width, self._least_together = 1, 1
+        self._turn = asyncio.Lock()
+        self._freed = asyncio.Event()
+
+    @abstractmethod
+    async def _next_shard(self) -> tuple[int, list[Unit]] | None:
+        """Returns the number and the units of a shard that is this run's from now on; None when nothing is left."""
+
+    async def _ended(self, number: int) -> None:
+        """Says that all units of a shard have ended, where that is asked for."""
+
+    def _begin(self, number: int, units: Sequence[Unit]) -> None:
+        if units:
+            self._open[number] = self._open.get(number, 0) + len(units)
+            shares = _CALLS * self._width if number != BEGUN else len(units)
+            self._together[number] = max(self._least_together, -(-len(units) // shares))
+            self._pending.extend((number, unit) for unit in units)
+
+    async def _work(self, do: Do[Unit]) -> None:
+        while True:
+            async with self._turn:
+                while not self._pending:
+                    while len(self._open) >= _AT_ONCE:
+                        self._freed.clear()
+                        await self._freed.wait()
+                    shard = await self._next_shard()
+                    if shard is None:
+                        return
+                    self._begin(*shard)
+                number = self._pending[0][0]
+                units: list[Unit] = []
+                while self._pending and self._pending[0][0] == number and len(units) < self._together[number]:
+                    units.append(self._pending.popleft()[1])
+            await do(units)
+            self._open[number] -= len(units)
+            if not self._open[number]:
+                del self._open[number]
+                self._freed.set()
+                await self._ended(number)
+
+
+@contextmanager
+def fewer_logs() -> Iterator[None]:
+    """Keeps the Prefect server from a record of each task run that ended well: where work is shared, outcomes stand in
+    the queue and in the report."""
+    logger = get_logger("prefect.task_runs")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+class Taker(Feed[Unit]):
+    """The work of a helper: takes shards until there are none."""
+
+    def __init__(
+        self,
+        queue: ShardQueue,
+        unpack: Callable[[str], Awaitable[list[Unit]]],
+        result_of: Callable[[Sequence[Unit]], str],
+    ) -> None:
+        """`result_of` gives what has become of the units of a shard, for `Work.note`."""
+        super().__init__()
+        self._queue = queue
+        self._unpack = unpack
+        self._result_of = result_of
+        self._units: dict[int, list[Unit]] = {}
+        self._over = False
+
+    async def carry_out(self, do: Do[Unit], *, width: Callable[[], int], images_together: int = 1) -> int:
+        """Does all shards that it gets, as Spread.carry_out does; returns how many. `width` is asked when the first
+        shard is there, and says what its registries allow."""
+        first = await self._next_shard()
+        if first is None:
+            return 0
+        self._width, self._least_together = width(), images_together
+        self._begin(*first)
+        with fewer_logs():
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self._width):
+                    group.create_task(self._work(do))
+        return len(self._units)
+
+    async def _next_shard(self) -> tuple[int, list[Unit]] | None:
+        while not self._over and (shard := await self._queue.take()) is not None:
+            number, text = shard
+            self._units[number] = await self._unpack(text)
+            if self._units[number]:
+                return number, self._units[number]
+            await self._ended(number)
+        self._over = True  # what is put back from now on is for the run that is helped
+        return None
+
+    async def _ended(self, number: int) -> None:
+        await self._queue.finish(number, self._result_of(self._units[number]))

@@ -15,7 +15,6 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol
 from uuid import UUID, uuid4
 
@@ -24,11 +23,13 @@ from prefect.runtime import flow_run
 
 from oci.registry.http.pace import Bucket
 from oci.units import counted
-from tasks.fleet.decision import Decision, Outlook, decide, recent_start
-from tasks.fleet.dispatch import Fleet, Job, JobEnd, JobState, find_deployment, refusal, run_on_fleet
-from tasks.fleet.queue import ShardQueue
-from tasks.fleet.taker import BEGUN, Do, Feed, Unit, fewer_logs
+from tasks.fleet.dispatch import Fleet, Job, JobEnd, JobState, find_deployment, recent_start, refusal, run_on_fleet
+from tasks.fleet.queue import BEGUN, Do, Feed, ShardQueue, Unit, fewer_logs
 
+_FIRST_LOOK = 3.0
+"""Seconds of work before its pace says anything."""
+_LEAST_SAVING = 2.0
+"""Seconds that a helper has to save, to be worth its process and its requests to the Prefect server."""
 _LOOK = 1.0
 _WEIGHED = 5000
 """Units a second that are weighed: it takes this run's own processor."""
@@ -49,6 +50,46 @@ class Helpers:
     """Helpers at a time."""
     always: bool = False
     """Starts all of them at the beginning, without a look at the pace."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """How many helpers are started, and why not more or fewer. `pace` is what this run does in a second."""
+
+    helpers: int = 0
+    reason: str
+    pace: float = 0.0
+
+
+def decide(
+    *, elapsed: float, progress: float, remaining: float, start: float, most: int, busy: float = 0.0
+) -> Decision:
+    """Counts how many helpers, at most `most`, each save some seconds, when this run goes on at its pace and each
+    helper has the same. What was done in `elapsed` seconds, `progress`, and what is not begun, `remaining`, are in one
+    unit, whatever it is. Helpers took `start` seconds lately from being sent to their first line. What is begun takes
+    at least `busy` seconds, whoever does the rest: one slow image among many.
+
+    Alone, the rest takes L seconds. N helpers that start after S seconds leave S + (L - S) / (N + 1), and nothing ends
+    before what is begun."""
+    if most < 1:
+        return Decision(reason="done by this run alone: no helper is allowed")
+    if elapsed < _FIRST_LOOK or progress <= 0:
+        return Decision(reason="done by this run alone: it ended before its pace was known")
+    pace = progress / elapsed
+    alone = remaining / pace
+
+    def lasts(helpers: int) -> float:
+        return max(busy, start + (alone - start) / (helpers + 1) if helpers else alone)
+
+    helpers = 0
+    while helpers < most and lasts(helpers) - lasts(helpers + 1) >= _LEAST_SAVING:
+        helpers += 1
+    measured = f"{alone:.0f} s of work were left at its pace, and a helper starts in {start:.0f} s"
+    if not helpers:
+        begun = f"; what was begun takes {busy:.0f} s" if busy > start else ""
+        return Decision(reason=f"done by this run alone: {measured}{begun}", pace=pace)
+    reason = f"shared with {counted(helpers, 'helper')}: {measured}, so that about {lasts(helpers):.0f} s were expected"
+    return Decision(helpers=helpers, reason=reason, pace=pace)
 
 
 class Work(Protocol[Unit]):
@@ -88,7 +129,7 @@ class Spread(Feed[Unit]):
 
     def __init__(self, name: str, work: Work[Unit], helpers: Helpers) -> None:
         super().__init__()
-        self.decision = Decision(helpers=0, reason="")
+        self.decision = Decision(reason="")
         self._name = name
         self._shared = work
         self._helpers = helpers
@@ -127,7 +168,7 @@ class Spread(Feed[Unit]):
             raise RuntimeError("work is shared inside a flow run")
         deployment = await find_deployment(self._helpers.fleet.deployment)
         queue = ShardQueue(UUID(run), f"shards-{uuid4().hex[:8]}", user=str(run))
-        self._measure()
+        self._began, self._done_before = time.monotonic(), self._shared.progress()
         async with queue:
             async with asyncio.TaskGroup() as group:
                 sharing = group.create_task(self._share(queue, deployment))
@@ -138,7 +179,7 @@ class Spread(Feed[Unit]):
         if self.decision.helpers and not queue.helpers:
             self._go_on_alone("no worker took a shard")
         if not self.decision.reason:
-            self.decision = Decision(helpers=0, reason="done by this run alone: it ended before a helper could begin")
+            self.decision = Decision(reason="done by this run alone: it ended before a helper could begin")
 
     def offer(self, units: Sequence[Unit], share: float) -> None:
         """Gives helpers something to do before all units are there; `share` of them were found by now, over 0 and up
@@ -152,14 +193,11 @@ class Spread(Feed[Unit]):
         `images_together` units as far as a shard has them. Called in `opened`."""
         self._width, self._least_together = width, images_together
         self._begin(BEGUN, [unit for unit in units if unit not in self._away] if self._away else units)
-        self._measure()
+        self._began, self._done_before = time.monotonic(), self._shared.progress()
         self._whole.set()
         async with asyncio.TaskGroup() as workers:
             for _ in range(width):
                 workers.create_task(self._work(do))
-
-    def _measure(self) -> None:
-        self._began, self._done_before = time.monotonic(), self._shared.progress()
 
     async def _end(self, queue: ShardQueue) -> None:
         """Tells helpers that wait for more that there is none."""
@@ -171,7 +209,7 @@ class Spread(Feed[Unit]):
     def _go_on_alone(self, problem: str) -> None:
         """Says so in the log, and in what the report says of the decision."""
         decided = f"{self.decision.reason}; " if self.decision.reason else ""
-        self.decision = Decision(helpers=0, reason=f"{decided}done by this run alone: {problem}")
+        self.decision = Decision(reason=f"{decided}done by this run alone: {problem}")
         get_run_logger().warning("%s", self.decision.reason)
 
     async def _next_shard(self) -> tuple[int, list[Unit]] | None:
@@ -190,9 +228,6 @@ class Spread(Feed[Unit]):
                 self._idle.set()
             await self._news.wait()
             self._idle.clear()
-
-    async def _ended(self, number: int) -> None:
-        """Does nothing: what this run has taken itself is not asked for."""
 
     async def _share(self, queue: ShardQueue, deployment: UUID) -> None:
         try:
@@ -225,18 +260,19 @@ class Spread(Feed[Unit]):
             if self._refusals == len(jobs):
                 self._go_on_alone(end.message)
 
-        async def again(job: Job, end: JobEnd) -> Job | None:
-            del end
-            return None if self._whole.is_set() and self._settled.issuperset(self._shards) else job
-
         with fewer_logs():
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._listen(queue))
                 if queue.grows:
                     group.create_task(self._grow(queue))
-                fleet = self._helpers.fleet
                 sent = run_on_fleet(
-                    jobs, fleet, again=again, on_end=ended, on_count=partial(_lend, queue), is_over=lambda: self._over
+                    jobs,
+                    self._helpers.fleet,
+                    again=lambda: not (self._whole.is_set() and self._settled.issuperset(self._shards)),
+                    on_end=ended,
+                    # While so many may be at work, this run keeps to what it has of each rate.
+                    on_count=lambda helpers: Bucket.lend(queue, helpers * queue.part),
+                    is_over=lambda: self._over,
                 )
                 group.create_task(sent)
 
@@ -252,7 +288,7 @@ class Spread(Feed[Unit]):
                 return True
             if most < 1 and is_whole:
                 return False
-            outlook = Outlook(
+            self.decision = decide(
                 elapsed=time.monotonic() - self._began,
                 progress=self._shared.progress() - self._done_before,
                 remaining=self._shared.weight(waiting) / share,
@@ -260,7 +296,6 @@ class Spread(Feed[Unit]):
                 most=most,
                 busy=self._shared.busy(),
             )
-            self.decision = decide(outlook)
             if self.decision.helpers:
                 return True
             await asyncio.sleep(max(_LOOK, len(waiting) / _WEIGHED))
@@ -354,8 +389,3 @@ class Spread(Feed[Unit]):
                     await self._put(queue, half, tries=tries)
             self._settled.add(number)
         self._news.set()
-
-
-def _lend(queue: ShardQueue, helpers: int) -> None:
-    """Keeps to what this run has of each rate while so many helpers may be at work."""
-    Bucket.lend(queue, helpers * queue.part)

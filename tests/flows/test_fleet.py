@@ -309,7 +309,7 @@ def test_a_helper_says_of_each_shard_what_became_of_its_images(prefect: PrefectS
     @flow
     async def helped() -> tuple[str, list[dict[str, Any]]]:
         async with running(RelocationRun(parameters.order())) as run:
-            plan = await run.make_plan()
+            plan = run.plan = (await run.driver()).make_plan()
             name, user = f"shards-{uuid.uuid4().hex}", str(flow_run.id)
             async with ShardQueue(UUID(user), name, user=user) as queue:
                 for image in plan.to_transfer:

@@ -16,7 +16,6 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.objects import FlowRun, TaskRun
 from prefect.variables import Variable
 
-import tasks.mirror
 from flows import (
     Drifted,
     MirrorCheckParameters,
@@ -181,7 +180,7 @@ def test_a_task_run_that_failed_never_ends_in_a_green_report(
     work_is_done: bool,
 ) -> None:
     seed(registry, repository, {"1.0": image(1), "1.1": image(2)})
-    carried = tasks.mirror._carried
+    carried = MirrorRun.carry
 
     async def failing(run: MirrorRun, item: WorkItem) -> tuple[ItemOutcome, ...]:
         if item.names[0].endswith(":1.0"):
@@ -190,7 +189,7 @@ def test_a_task_run_that_failed_never_ends_in_a_green_report(
             await carried(run, item)
         raise InvalidInput("this task run was lost")
 
-    monkeypatch.setattr("tasks.mirror._carried", failing)
+    monkeypatch.setattr(MirrorRun, "carry", failing)
 
     with pytest.raises(MirrorIncomplete) as caught:
         mirror_sync(MirrorParameters(config=config(registry, other_registry, repository)))

@@ -32,8 +32,8 @@ from oci.errors import InvalidInput
 from oci.options import Options, leaves_of
 from oci.registry.http.origin import named_hosts
 from oci.relocation.request import RelocationRequest
-from tasks.access import _references
 from tasks.fleet.queue import ShardQueue
+from tasks.run import _references
 
 SOURCE = "registry.example/shop/bundle:1.4.0"
 TARGET = "corp.example/mirror/shop"

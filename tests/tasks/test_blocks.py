@@ -21,8 +21,8 @@ from oci.archive.s3_options import S3Options
 from oci.errors import InvalidInput
 from oci.registry.options import RegistryOptions
 from oci.relocation.session import Access
-from tasks.access import Side
 from tasks.blocks import BlockCredentials, RegistryCredentials, S3Store, load_credentials, load_s3
+from tasks.run import Side
 
 SECRET = "s3cr3t-of-the-test"
 

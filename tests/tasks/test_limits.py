@@ -5,6 +5,7 @@ import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +15,7 @@ from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 
 from oci.reference import parse_store
 from tasks.fleet import limits
-from tasks.fleet.limits import LEASE, LeaseServer, Slots, existing, limits_of
+from tasks.fleet.limits import LEASE, Leases, Slots, existing, limits_of
 from tests.support.waiting import PATIENCE
 
 
@@ -24,7 +25,7 @@ def test_limits_are_named_after_registries_and_a_layout_folder_has_none() -> Non
     assert names == {"registry:corp.example:5000", "registry:registry.example"}
 
 
-class Server:
+class Server(Leases):
     """Counts slots as the Prefect server does, and requests."""
 
     def __init__(self, slots: int) -> None:
@@ -56,7 +57,7 @@ class Server:
             raise self.trouble
 
     @asynccontextmanager
-    async def connect(self) -> AsyncIterator[LeaseServer]:
+    async def connect(self) -> AsyncIterator[Leases]:
         yield self
 
 
@@ -217,13 +218,15 @@ def test_leases_are_renewed_in_time_and_one_that_the_server_forgot_is_replaced(c
     assert server.requests["take"] == 2
 
 
-def test_trouble_of_the_server_stops_nothing_for_good(clock: Clock) -> None:
+def test_trouble_of_the_server_stops_nothing_for_good(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     server, gauge = Server(2), Gauge()
     server.trouble = OSError("database is locked")
     warnings: list[str] = []
+    log = SimpleNamespace(warning=lambda text, *values: warnings.append(text % values))
+    monkeypatch.setattr(limits, "get_run_logger", lambda: log)
 
     async def main() -> None:
-        slots = Slots(["registry:a"], 2, connect=server.connect, now=clock, warn=warnings.append)
+        slots = Slots(["registry:a"], 2, connect=server.connect, now=clock)
         work = asyncio.create_task(gauge.work(slots))
         await until(lambda: server.requests["take"] > 1)
         server.trouble = None

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from prefect import Flow, Task, flow
 from prefect.cache_policies import NO_CACHE
-from pydantic import BaseModel
 
 from tasks.run import remembered
 from tests.support.prefect_server import PrefectServer
@@ -44,10 +43,6 @@ def test_no_flow_persists_its_result() -> None:
     assert [one.name for one in flows if one.persist_result is not False] == []
 
 
-class Answer(BaseModel):
-    text: str
-
-
 class Bomb:
     """A pickle that leaves a file behind when it is read."""
 
@@ -64,20 +59,20 @@ def test_a_retried_run_gets_the_answer_of_the_attempt_before_and_reads_no_file(
     asked: list[int] = []
     trace = tmp_path / "trace"
 
-    async def ask() -> Answer:
+    async def ask() -> str:
         asked.append(1)
-        return Answer(text=f"answer {len(asked)}")
+        return f"answer {len(asked)}"
 
     @flow(retries=1, retry_delay_seconds=0, persist_result=False)
     async def twice() -> str:
-        answer = await remembered("the-answer", Answer, ask)
+        answer = await remembered("the-answer", ask)
         if len(attempts) == 0:
             attempts.append(1)
             for path in [prefect.home / "results", prefect.home / "storage"]:
                 path.mkdir(exist_ok=True)
                 (path / "the-answer").write_bytes(pickle.dumps(Bomb(trace)))
             raise RuntimeError("the first attempt fails")
-        return answer.text
+        return answer
 
     attempts: list[int] = []
 
@@ -88,7 +83,7 @@ def test_a_retried_run_gets_the_answer_of_the_attempt_before_and_reads_no_file(
 
 @pytest.mark.usefixtures("prefect")
 def test_outside_of_a_flow_run_it_is_asked_each_time() -> None:
-    async def ask() -> Answer:
-        return Answer(text="fresh")
+    async def ask() -> str:
+        return "fresh"
 
-    assert asyncio.run(remembered("the-answer", Answer, ask)).text == "fresh"
+    assert asyncio.run(remembered("the-answer", ask)) == "fresh"

@@ -6,16 +6,15 @@ from collections.abc import Iterable
 
 import pytest
 
-import tasks.access
+import tasks.run
 from oci.errors import Cancelled, Incomplete, InvalidInput, TransshipError, Unavailable
 from oci.registry.credentials.credential import Credentials
 from oci.relocation.request import RelocationRequest
 from oci.relocation.run import check_complete
 from oci.relocation.session import Access
 from oci.relocation.transfer import PRESENT, ImageOutcome
-from tasks.access import reached_by
 from tasks.relocate import RelocationOrder, RelocationRun, Resolution
-from tasks.run import TASKS_AT_ONCE, current, running, the_error, together
+from tasks.run import TASKS_AT_ONCE, current, reached_by, running, the_error, together
 from tests.support.plans import digest, plan_of
 
 ORDER = RelocationOrder(request=RelocationRequest(bundle="registry.example/shop/bundle:1.4.0", to="corp.example/shop"))
@@ -94,7 +93,7 @@ def test_a_session_uses_the_access_it_is_given_and_loads_nothing() -> None:
                 assert await relocation.session() is await relocation.session()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tasks.access, "Session", FakeSession)
+        patch.setattr(tasks.run, "Session", FakeSession)
         asyncio.run(main())
 
     assert opened_with["source"] is source

@@ -16,9 +16,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from oci.relocation.request import RelocationRequest
 from tasks.artifacts import report
-from tasks.artifacts.report import percent_shown
-from tasks.fleet import heartbeat
-from tasks.fleet.heartbeat import Heartbeat, heartbeats, read_heartbeats
+from tasks.artifacts.report import Heartbeat, heartbeats, percent_shown, read_heartbeats
 from tasks.relocate import RelocationOrder, RelocationRun
 from tasks.run import running
 from tests.support.api_link import ApiLink
@@ -38,8 +36,8 @@ def test_a_run_with_heartbeats_of_its_own_kind_sends_no_others(
 ) -> None:
     """The last one is closed, and is the one that is read."""
     monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__ID", str(uuid.uuid4()))  # as where a worker runs it
-    monkeypatch.setattr(heartbeat, "PERIOD", 0.05)
-    monkeypatch.setattr(heartbeat, "REPORT_PERIOD", 0.05)
+    monkeypatch.setattr(report, "PERIOD", 0.05)
+    monkeypatch.setattr(report, "REPORT_PERIOD", 0.05)
 
     @flow
     async def run(link: ApiLink) -> UUID:
@@ -60,7 +58,7 @@ def test_a_run_with_heartbeats_of_its_own_kind_sends_no_others(
 def test_the_card_of_a_heartbeat_has_a_title(prefect: PrefectServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Prefect's UIs show the key of an artifact as the title of its card, and the first line of its description."""
     monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__ID", str(uuid.uuid4()))
-    monkeypatch.setattr(heartbeat, "PERIOD", 0.05)
+    monkeypatch.setattr(report, "PERIOD", 0.05)
 
     @flow
     async def run(link: ApiLink) -> UUID:
@@ -76,7 +74,7 @@ def test_the_card_of_a_heartbeat_has_a_title(prefect: PrefectServer, monkeypatch
 
     mine = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[done]))
     [card] = with_client(lambda client: client.read_artifacts(artifact_filter=mine))
-    assert (card.type, card.key, card.description) == (heartbeat.KIND, heartbeat.KEY, heartbeat.DESCRIPTION)
+    assert (card.type, card.key, card.description) == (report.KIND, report.KEY, report.DESCRIPTION)
     assert with_client(lambda client: read_heartbeats(client, [done]))[done].beat >= 2
 
 
@@ -126,17 +124,21 @@ class SlowServer:
 
 
 def test_a_heartbeat_on_its_way_does_not_come_after_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def created(key: str | None, data: dict[str, Any]) -> uuid.UUID:
-        return uuid.uuid4()
+    class Created:
+        def __init__(self, **_: Any) -> None:
+            self.id = uuid.uuid4()
+
+        async def acreate(self) -> Self:
+            return self
 
     async def beat(server: SlowServer) -> None:
-        monkeypatch.setattr(heartbeat, "get_client", lambda: server)
+        monkeypatch.setattr(report, "get_client", lambda: server)
         async with heartbeats("signs", dict):
             await server.sent.wait()
         await asyncio.sleep(0.3)
 
-    monkeypatch.setattr(heartbeat, "REPORT_PERIOD", 0.01)
-    monkeypatch.setattr(heartbeat, "_create", created)
+    monkeypatch.setattr(report, "REPORT_PERIOD", 0.01)
+    monkeypatch.setattr(report, "Artifact", Created)
     server = SlowServer()
     asyncio.run(beat(server))
 

@@ -17,11 +17,9 @@ from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from tasks.fleet import queue as queue_module
-from tasks.fleet.decision import Decision, Outlook, decide
 from tasks.fleet.dispatch import Fleet
-from tasks.fleet.queue import ShardQueue
-from tasks.fleet.spread import Helpers, Spread
-from tasks.fleet.taker import Taker
+from tasks.fleet.queue import ShardQueue, Taker
+from tasks.fleet.spread import Decision, Helpers, Spread, decide
 from tests.faults.proxy import Fault, FaultProxy
 from tests.support.api_link import ApiLink
 from tests.support.flow_runs import with_client
@@ -38,7 +36,7 @@ def decided(
     most: int = 8,
     busy: float = 0,
 ) -> Decision:
-    return decide(Outlook(elapsed=elapsed, progress=progress, remaining=remaining, start=start, most=most, busy=busy))
+    return decide(elapsed=elapsed, progress=progress, remaining=remaining, start=start, most=most, busy=busy)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +82,7 @@ def test_no_decision_makes_a_run_slower_than_alone(
     elapsed: float, progress: float, remaining: float, start: float, most: int
 ) -> None:
     """By its own reckoning: a run that goes on at its pace, and helpers of the same pace that come after `start`."""
-    made = decide(Outlook(elapsed=elapsed, progress=progress, remaining=remaining, start=start, most=most))
+    made = decide(elapsed=elapsed, progress=progress, remaining=remaining, start=start, most=most)
 
     assert 0 <= made.helpers <= most
     assert made.reason

@@ -10,7 +10,7 @@ from prefect.runtime import flow_run
 from prefect.states import Running
 
 from flows.deploy.zombie_runs import rescue
-from tasks.fleet.heartbeat import heartbeats
+from tasks.artifacts.report import heartbeats
 from tests.support.prefect_server import PrefectServer
 from tests.support.waiting import PATIENCE
 
