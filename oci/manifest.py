@@ -132,7 +132,11 @@ def _media_type(body: dict[str, Any], content_type: str) -> str:
     written = as_text(body.get("mediaType", ""), "mediaType")
     for candidate in (written, content_type):
         if candidate in MANIFEST_TYPES or candidate in INDEX_TYPES:
-            _agree(body, candidate)
+            # A document that is a manifest to one reader and an index to another is an attack (image-spec advisory).
+            if candidate in MANIFEST_TYPES and body.get("manifests"):
+                raise InvalidManifest(f"a manifest ({candidate}) can't list manifests")
+            if candidate in INDEX_TYPES and (body.get("layers") or body.get("config")):
+                raise InvalidManifest(f"an index ({candidate}) can't have layers or a config")
             return candidate
     if written:
         raise InvalidManifest(f"{written!r} is not a media type of a manifest or an index")
@@ -141,14 +145,6 @@ def _media_type(body: dict[str, Any], content_type: str) -> str:
     if "layers" in body or "config" in body:
         return OCI_MANIFEST
     raise InvalidManifest(f"neither a manifest nor an index (media type {content_type or 'not given'!r})")
-
-
-def _agree(body: dict[str, Any], kind: str) -> None:
-    """One document that is a manifest to one reader and an index to another is an attack (image-spec advisory)."""
-    if kind in MANIFEST_TYPES and body.get("manifests"):
-        raise InvalidManifest(f"a manifest ({kind}) can't list manifests")
-    if kind in INDEX_TYPES and (body.get("layers") or body.get("config")):
-        raise InvalidManifest(f"an index ({kind}) can't have layers or a config")
 
 
 def _descriptors(body: dict[str, Any], key: str) -> tuple[Descriptor, ...]:

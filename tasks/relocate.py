@@ -381,16 +381,15 @@ async def progress_shown(run: RelocationRun, source: str) -> AsyncIterator[None]
     description = (
         f"{counted(len(plan.to_transfer), 'image')}, {show_size(plan.bytes_to_move)}: {source} → {plan.destination}"
     )
-    async with percent_shown(key, description, lambda: _percent(run)):
-        yield
-
-
-def _percent(run: RelocationRun) -> float:
-    """Percent, by bytes where there are any and by images where all that is missing is small print."""
-    plan = run.planned
     images = len(plan.to_transfer)
-    copied = sum(1 for outcome in run.outcomes.values() if outcome.status == DONE)
-    if copied == images:
-        return 100.0
-    moved = run.receipt().bytes_moved
-    return round(min(99.0, percent(moved, plan.bytes_to_move) if plan.bytes_to_move else percent(copied, images)), 1)
+
+    def percent_done() -> float:
+        """By bytes where there are any, and by images where all that is missing is small print."""
+        copied = sum(1 for outcome in run.outcomes.values() if outcome.status == DONE)
+        if copied == images:
+            return 100.0
+        part, whole = (run.receipt().bytes_moved, plan.bytes_to_move) if plan.bytes_to_move else (copied, images)
+        return round(min(99.0, percent(part, whole)), 1)
+
+    async with percent_shown(key, description, percent_done):
+        yield

@@ -204,7 +204,12 @@ async def keep_overview(mirrors: Mapping[str, MirrorLine], *others: OtherLine) -
                 began = time.monotonic()
                 latest, overview = await _read_overview()
                 overview.take(lines, others)
-                await _write_overview(client, latest, overview_page(overview))
+                markdown = overview_page(overview)
+                if latest is None or latest.id is None:
+                    description = "All mirrors and the last runs"
+                    await acreate_markdown_artifact(key=OVERVIEW, markdown=markdown, description=description)
+                else:  # changed in place: a version for each run would fill the database
+                    await client.update_artifact(latest.id, ArtifactUpdate(data=markdown))
                 # Whoever has read the page before overwrites it within about as long as this took.
                 await asyncio.sleep(_random.uniform(1, 3) * (time.monotonic() - began))
                 if (await _read_overview())[1].has(lines, others, since):
@@ -230,14 +235,6 @@ async def _next_runs(client: PrefectClient, mirrors: list[str]) -> dict[str, dat
         for tag in run.tags
         if tag in by_tag and run.expected_start_time is not None
     }
-
-
-async def _write_overview(client: PrefectClient, latest: Any, markdown: str) -> None:
-    """Changes the artifact in place: a version for each run would fill the database."""
-    if latest is None or latest.id is None:
-        await acreate_markdown_artifact(key=OVERVIEW, markdown=markdown, description="All mirrors and the last runs")
-    else:
-        await client.update_artifact(latest.id, ArtifactUpdate(data=markdown))
 
 
 async def _read_overview() -> tuple[Any, Overview]:
