@@ -21,7 +21,8 @@ from flows.results import alone, completed, failed
 from oci.errors import Incomplete, InvalidInput, StoreError, TransshipError
 from oci.prune.execute import PruneRunReport, Remaining
 from oci.prune.plan import PrunePlan
-from tasks.prune import carry_out, in_words, plan_key, plan_prune, report_prune, undone
+from tasks.artifacts.report import artifact_key
+from tasks.prune import carry_out, in_words, plan_prune, report_prune, undone
 from tasks.run import OneSided, running
 
 WAITING = "waiting for a person's approval"
@@ -92,8 +93,9 @@ async def _approval(plan: PrunePlan, seconds: int) -> PruneApproval:
         pause_key=f"prune-{plan.fingerprint}",
         message=f"{WAITING}: {in_words(plan)}. {HOW_TO_ANSWER}",
     )
+    key = artifact_key("prune-plan", plan.destination)
     question = PruneApproval.with_initial_data(
-        description=f"**{in_words(plan)}**\n\nUnder Artifacts, `{plan_key(plan.destination)}` lists all of it."
+        description=f"**{in_words(plan)}**\n\nUnder Artifacts, `{key}` lists all of it."
     )
     keys = keyset_from_paused_state(state)
     state.state_details.run_input_keyset = {str(kind): key for kind, key in keys.items()}

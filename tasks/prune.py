@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 import msgspec
 from prefect import task
 from prefect.logging import get_run_logger
-from pydantic import BaseModel
 
 from oci.mirror.config import Mirror
 from oci.mirror.run import opened
@@ -23,7 +22,7 @@ from oci.units import counted, show_size
 from tasks.artifacts.history import OtherLine, keep_overview
 from tasks.artifacts.markdown import in_forms
 from tasks.artifacts.pages import prune_page
-from tasks.artifacts.report import artifact_key, emit, write_page, write_table
+from tasks.artifacts.report import emit, write_page, write_table
 from tasks.blocks import read_mirrors
 from tasks.run import ONCE, REPEATABLE, OneSided, Side, current, remembered
 
@@ -50,19 +49,19 @@ def undone(plan: PrunePlan, outcome: str, note: str = "") -> PruneRunReport:
     )
 
 
-class PrunePolicy(BaseModel):
-    """`keep` is a Keep's `to_dict`; `mirrors` the path of a file of mirrors on the machine of the run, or empty."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrunePolicy:
+    """What stays. `mirrors` is the path of a file of mirrors on the machine of the run, or empty."""
 
-    keep: dict[str, Any]
+    keep: Keep
     mirrors: str = ""
     vanished: bool = True
 
     async def now(self, run: OneSided, destination: StoreName) -> Keep:
         """Adds what all mirrors to the destination take at this moment. Raises what reading them and their sources
         raises."""
-        keep = Keep.from_dict(self.keep)
         if not self.mirrors:
-            return keep
+            return self.keep
         config = await run.in_thread(read_mirrors, self.mirrors)
         names = dict.fromkeys(registry.credentials for registry in config.registries.values() if registry.credentials)
         side = Side(credentials=(*run.side.credentials, *names), anonymous=run.side.anonymous)
@@ -71,11 +70,9 @@ class PrunePolicy(BaseModel):
         def open_mirror(mirror: Mirror) -> Session:
             return opened(config, [mirror], lambda name, _: reached[name], run.cancel)
 
-        return keep.and_also(await run.in_thread(keep_for, config, destination, open_mirror, vanished=self.vanished))
-
-
-EVENT = "transship.prune"
-"""Followed by `.finished`, `.denied` or `.failed`."""
+        return self.keep.and_also(
+            await run.in_thread(keep_for, config, destination, open_mirror, vanished=self.vanished)
+        )
 
 
 @task(name="plan prune", task_run_name="plan prune of {destination}", **REPEATABLE)
@@ -111,11 +108,6 @@ async def plan_prune(destination: StoreName, policy: PrunePolicy, grace_seconds:
     return plan
 
 
-def plan_key(destination: str) -> str:
-    """Returns the key of the artifact with the plan."""
-    return artifact_key("prune-plan", destination)
-
-
 def _row(kind: str, tags: str, digest: str, unwanted: UnwantedManifest | UnwantedTag) -> dict[str, str]:
     return {
         "What": kind,
@@ -143,7 +135,7 @@ async def report_prune(destination: StoreName, written: PruneRunReport) -> Prune
     await write_page("prune", str(destination), prune_page(written), f"What the prune of {destination} did")
     await keep_overview({}, OtherLine(what=f"prune {destination}", succeeded=written.outcome != "failed"))
     ending = written.outcome if written.outcome in ("denied", "failed") else "finished"
-    emit(f"{EVENT}.{ending}", str(destination), msgspec.to_builtins(written))
+    emit(f"transship.prune.{ending}", str(destination), msgspec.to_builtins(written))
     log = get_run_logger().error if ending == "failed" else get_run_logger().info
     log("%s", written)
     return written

@@ -200,11 +200,6 @@ def shared_out(items: Sequence[Any], limit: int = TASK_RUN_LIMIT) -> list[list[A
     return [*([item] for item in items[:alone]), *groups]
 
 
-RETRIES = 2
-DELAYS = [10.0, 60.0]
-"""Seconds before each of the RETRIES: a registry that outlasted the retries of the requests needs some time."""
-
-
 async def worth_retrying(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:  # noqa: ARG001 - Prefect's signature
     error = await state.aresult(raise_on_failure=False)
     return bool(getattr(error, "retryable", False))
@@ -215,8 +210,8 @@ ONCE: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
 Prefect's results say themselves how they are read, pickles among them, so that a program with access to a shared folder
 of results could run code in a worker."""
 REPEATABLE: dict[str, Any] = ONCE | {
-    "retries": RETRIES,
-    "retry_delay_seconds": DELAYS,
+    "retries": 2,
+    "retry_delay_seconds": [10.0, 60.0],  # a registry that outlasted the retries of the requests needs some time
     "retry_condition_fn": worth_retrying,
     "retry_jitter_factor": 0.5,
 }

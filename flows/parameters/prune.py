@@ -105,7 +105,7 @@ class PruneParameters(OneSide, Options, frozen=True, kw_only=True):
         return Keep(**msgspec.structs.asdict(self.keep))
 
     def policy(self) -> PrunePolicy:
-        return PrunePolicy(keep=self.policy_keep().to_dict(), mirrors=self.mirrors, vanished=self.keep_vanished)
+        return PrunePolicy(keep=self.policy_keep(), mirrors=self.mirrors, vanished=self.keep_vanished)
 
 
 class PruneApproval(RunInput):

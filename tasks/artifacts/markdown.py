@@ -24,12 +24,12 @@ _ESCAPES = str.maketrans({sign: f"\\{sign}" for sign in "\\`*_[]<>|~&"})
 def text(value: object) -> str:
     """Escapes one line of plain text. The newer UI makes links of addresses, of mail too, also where a character is an
     entity: a space without width stands in them."""
-    return _ADDRESS.sub("\\g<0>\u200b", _plain(value).translate(_ESCAPES))
+    return _ADDRESS.sub("\\g<0>\u200b", with_short_digests(_one_line(value)).translate(_ESCAPES))
 
 
 def code(value: object) -> str:
     """Shows one line in a code span, where nothing but the backtick and the end of a table cell has a meaning."""
-    safe = _plain(value).replace("`", "'").replace("|", "\\|")
+    safe = with_short_digests(_one_line(value)).replace("`", "'").replace("|", "\\|")
     return f"`{safe}`" if safe else ""
 
 
@@ -89,10 +89,6 @@ _DIGEST = re.compile(r"(sha256:[0-9a-f]{12})[0-9a-f]{52}")
 
 def with_short_digests(value: str) -> str:
     return _DIGEST.sub(r"\1…", value)
-
-
-def _plain(value: object) -> str:
-    return with_short_digests(_one_line(value))
 
 
 def _one_line(value: object) -> str:

@@ -122,26 +122,25 @@ async def run_on_fleet(
     watch = _Watch(fleet, on_account, on_count)
     slots = asyncio.Semaphore(OPEN)
 
-    async def carry(job: Job, number: int = 0) -> JobEnd:
-        end = await watch.send(job, number)
-        if on_end is not None:
-            await on_end(end)
-        # A run that failed after it had come to the end of its work has tried by itself what could be tried.
-        is_lost = end.end is JobState.LOST or (end.end is JobState.FAILED and not end.account.closed)
-        if not is_lost or not again() or number == fleet.retries:
-            return end
-        get_run_logger().warning("%s: %s; it is sent again", job.name, end.message)
-        return await carry(job, number + 1)
-
-    async def carry_in_slot(job: Job) -> JobEnd:
+    async def carry(job: Job) -> JobEnd:
+        number = 0
         async with slots:
-            return await carry(job)
+            while True:
+                end = await watch.send(job, number)
+                if on_end is not None:
+                    await on_end(end)
+                # A run that failed after it had come to the end of its work has tried by itself what could be tried.
+                is_lost = end.end is JobState.LOST or (end.end is JobState.FAILED and not end.account.closed)
+                if not is_lost or not again() or number == fleet.retries:
+                    return end
+                get_run_logger().warning("%s: %s; it is sent again", job.name, end.message)
+                number += 1
 
     try:
         async with asyncio.TaskGroup() as group:
             watching = group.create_task(watch.look())
             async with asyncio.TaskGroup() as carrying:
-                ends = [carrying.create_task(carry_in_slot(job)) for job in jobs]
+                ends = [carrying.create_task(carry(job)) for job in jobs]
             watching.cancel()
     finally:
         await watch.cancel(begun=not is_over())

@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -180,34 +180,21 @@ class ShardQueue:
         return f"{self.name}-{kind}-{number}"
 
 
-class Outcome(Protocol):
-    """What became of a unit."""
-
-    @property
-    def status(self) -> str: ...
-
-
-OutcomeT = TypeVar("OutcomeT", bound=Outcome)
-Key = TypeVar("Key")
-
-
-class ShardResult(msgspec.Struct, Generic[OutcomeT], frozen=True):
+class ShardResult(msgspec.Struct, Generic[T], frozen=True):
     """What a helper says of a shard that it has ended, and what its run has cost so far."""
 
-    outcomes: list[OutcomeT]
+    outcomes: list[T]
     receipt: Receipt
 
     def to_json(self) -> str:
         return msgspec.json.encode(self).decode()
 
-    def note(
-        self, outcomes: dict[Key, OutcomeT], key: Callable[[OutcomeT], Key], elsewhere: dict[str, Receipt], helper: str
-    ) -> None:
+    def note(self, outcomes: dict[Any, T], key: Callable[[T], Any], elsewhere: dict[str, Receipt], helper: str) -> None:
         """Adds it to what a run knows: `outcomes`, of which only failed ones change, and the costs of helpers."""
         latest = elsewhere.get(helper, Receipt())
         elsewhere[helper] = max(self.receipt, latest, key=lambda receipt: receipt.seconds)
         for outcome in self.outcomes:
-            before = outcomes.get(key(outcome))
+            before: Any = outcomes.get(key(outcome))
             if before is None or before.status == FAILED:
                 outcomes[key(outcome)] = outcome
 
