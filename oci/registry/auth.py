@@ -110,7 +110,7 @@ class Authenticator:
         elif challenge is not None and challenge.scheme == "bearer":
             try:
                 token = self._token(scopes, credential, challenge)
-                header, identity = token.header, credential.identity
+                header, identity = f"Bearer {token.value}", credential.identity
             except _REFUSED:
                 if repository in self._challenges:
                     raise
@@ -361,8 +361,8 @@ class Authenticator:
                 return None
 
     def _fetch(self, scopes: frozenset[str], credential: Credential, challenge: Challenge, repository: str) -> Token:
-        started, succession = time.monotonic(), self._succession(credential, challenge)
-        with succession.asking(scopes):
+        succession = self._succession(credential, challenge)
+        with succession.asking(scopes) as token:
             answer = ask(self._transport.ask_token_service, scopes, credential, challenge)
             if answer.status in (400, 401) and not credential.is_anonymous:
                 renewed = self._credentials.renew(self._registry, repository, credential)
@@ -377,13 +377,12 @@ class Authenticator:
                     Unauthorized, message, operation="logging in", status=answer.status, hint=hint
                 )
             try:
-                value, lifetime = read_token(answer.body)
+                token.value, lifetime = read_token(answer.body)
             except ValueError as error:
                 message = "the token service answered something that is not a token"
                 raise self._transport.error(Refused, message, operation="logging in") from error
             # A margin, so that a token doesn't die on its way; relative, for some live only for a minute.
-            expires_at = started + max(lifetime * 0.9 - 1, lifetime * 0.5)
-            token = Token(value, scopes, expires_at, succession, started)
+            token.expires_at = token.asked_at + max(lifetime * 0.9 - 1, lifetime * 0.5)
             succession.give(token)
             return token
 

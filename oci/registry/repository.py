@@ -123,12 +123,11 @@ class RegistryRepository:
             manifests.delete_manifest(self._remote, tag, "deleting the tag")
         except StoreError as error:
             if error.status in (400, 405, 501):
-                raise Refused(
+                raise self._remote.transport.error(
+                    Refused,
                     f"this registry can't delete a tag alone: {error.message}",
-                    side=error.side,
-                    store=error.store,
-                    subject=error.subject,
-                    operation=error.operation,
+                    error.subject,
+                    error.operation,
                     status=error.status,
                     code=error.code,
                     hint="delete the manifest by its digest, with all its tags, if that is what you want",

@@ -17,7 +17,7 @@ from oci.registry.endpoints import GET_CATALOG, GET_TAGS, GET_TAGS_AFTER, GET_TA
 from oci.registry.http.answer import Answer
 from oci.registry.http.request import Scope, Target
 from oci.registry.http.transport import Remote, Transport
-from oci.registry.profiles import Learned, is_refusal
+from oci.registry.profiles import is_refusal
 
 PAGE = 999
 """Names asked for at a time: ECR refuses to give more than 1000. One less than a round number, so that an answer of
@@ -41,12 +41,12 @@ def list_tags(remote: Remote, *, exhaustive: bool = False) -> Iterator[str]:
     registries cut a list short without a Link."""
     name = remote.name
     path, scope = partial(endpoints.tags, name), Scope(name.path, "pull")
-    return _pages(remote.transport, remote.learned, path, scope, str(name), exhaustive=exhaustive)
+    return _pages(remote.transport, path, scope, str(name), exhaustive=exhaustive)
 
 
-def catalog(transport: Transport, learned: Learned) -> Iterator[str]:
+def catalog(transport: Transport) -> Iterator[str]:
     """The repositories of a registry, as far as it shows them."""
-    return _pages(transport, learned, endpoints.catalog, Scope("", "catalog"), transport.registry)
+    return _pages(transport, endpoints.catalog, Scope("", "catalog"), transport.registry)
 
 
 def next_page(answer: Answer, target: Target) -> Target | None:
@@ -59,19 +59,13 @@ def next_page(answer: Answer, target: Target) -> Target | None:
 
 
 def _pages(
-    transport: Transport,
-    learned: Learned,
-    path: Callable[..., Target],
-    scope: Scope,
-    subject: str,
-    *,
-    exhaustive: bool = False,
+    transport: Transport, path: Callable[..., Target], scope: Scope, subject: str, *, exhaustive: bool = False
 ) -> Iterator[str]:
     """Follows `Link`. A page of a round length, or of the one asked for, without a link is perhaps a full page of a
     registry that leaves it out: it is followed by `last=`. Ends when a page brings nothing new, or more than was asked
     for: docker-registry 2.8.2 ignores both and gives everything each time. Where `n` is refused, the list is read
     without it; where a `last=` that no link named is refused, what was read is the list."""
-    listing = GET_TAGS if scope.repository else GET_CATALOG
+    listing, learned = GET_TAGS if scope.repository else GET_CATALOG, transport.learned
 
     def ask(target: Target, kind: Kind) -> Answer:
         kind = msgspec.structs.replace(kind, resource=listing.resource, operation=listing.operation)

@@ -123,8 +123,7 @@ class Session:
 
     def repositories(self, registry: str) -> Iterator[str]:
         """The paths of a source registry's repositories, as far as its catalog shows them."""
-        side = self._sides["source"]
-        return catalog(side.transport(registry), side.learned(registry))
+        return catalog(self._sides["source"].transport(registry))
 
     def repository(self, side: str, name: Repository) -> RegistryRepository:
         return self._sides[side].repository(name)

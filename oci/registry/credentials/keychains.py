@@ -50,12 +50,8 @@ def amazon_login(registry: str, profile: str = "", role: str = "") -> Credential
         username, _, password = base64.b64decode(data["authorizationToken"]).decode().partition(":")
         expires_at = data["expiresAt"].timestamp() - 300
     except (BotoCoreError, ClientError, LookupError, ValueError, AttributeError, TypeError) as error:
-        raise Unauthorized(
-            f"AWS gave no token for this registry: {error}",
-            store=registry,
-            operation="logging in",
-            hint="check the AWS credentials of this process, and that they allow ecr:GetAuthorizationToken",
-        ) from error
+        hint = "check the AWS credentials of this process, and that they allow ecr:GetAuthorizationToken"
+        raise _no_token("AWS", registry, str(error), hint) from error
     return Credential(username, password, origin="AWS", expires_at=expires_at)
 
 
@@ -67,6 +63,7 @@ _AZURE = {
 }
 """End of the registry's name: host of the login, and audience of the token (azure-identity, AzureAuthorityHosts)."""
 
+_AZURE_HINT = "check the AZURE_* variables or the managed identity of this process"
 _ACR_LIFETIME = 3 * 3600.0
 """Seconds that a refresh token of a registry lives (ACR), where it doesn't say so itself."""
 
@@ -91,19 +88,10 @@ def azure_login(registry: str) -> Credential:
         refresh_token = answer.json().get("refresh_token") if answer.status_code == 200 else None
     except (AzureError, httpx.HTTPError, ValueError, AttributeError) as error:
         why = str(error) if isinstance(error, AzureError) else type(error).__name__
-        raise _no_azure_token(registry, why) from error
+        raise _no_token("Azure", registry, why, _AZURE_HINT) from error
     if not isinstance(refresh_token, str):
-        raise _no_azure_token(registry, f"the exchange answered {answer.status_code}")
+        raise _no_token("Azure", registry, f"the exchange answered {answer.status_code}", _AZURE_HINT)
     return Credential("<token>", identity_token=refresh_token, origin="Azure", expires_at=_expiry(refresh_token) - 300)
-
-
-def _no_azure_token(registry: str, why: str) -> Unauthorized:
-    return Unauthorized(
-        f"Azure gave no token for this registry: {why}",
-        store=registry,
-        operation="logging in",
-        hint="check the AZURE_* variables or the managed identity of this process",
-    )
 
 
 def _expiry(token: str) -> float:
@@ -143,12 +131,8 @@ def _application_default(registry: str) -> Credential:
         credentials, _ = google.auth.default(scopes=[_GOOGLE_SCOPE])
         credentials.refresh(Request())
     except GoogleAuthError as error:
-        raise Unauthorized(
-            f"Google gave no token for this registry: {error}",
-            store=registry,
-            operation="logging in",
-            hint="check the application default credentials of this process, or log in with gcloud",
-        ) from error
+        hint = "check the application default credentials of this process, or log in with gcloud"
+        raise _no_token("Google", registry, str(error), hint) from error
     expires = credentials.expiry.timestamp() - 300 if credentials.expiry else 0.0
     return Credential("_token", str(credentials.token), origin="Google", expires_at=expires)
 
@@ -169,6 +153,11 @@ def _of_gcloud() -> Credential | None:
         return Credential("_token", str(credential["access_token"]), origin="gcloud", expires_at=expires)
     except (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError):
         return None
+
+
+def _no_token(cloud: str, registry: str, why: str, hint: str) -> Unauthorized:
+    message = f"{cloud} gave no token for this registry: {why}"
+    return Unauthorized(message, store=registry, operation="logging in", hint=hint)
 
 
 def _github_login(environ: Mapping[str, str], registry: str) -> Credential | None:

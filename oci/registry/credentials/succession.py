@@ -3,9 +3,9 @@ the older ones whenever they give another, of any repository or of the same. No 
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections import deque
 from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import ClassVar
@@ -35,20 +35,21 @@ _STRIKES = 2
 
 
 class Token(msgspec.Struct, eq=False):
-    value: str
-    scopes: frozenset[str]
-    expires_at: float
-    """On the monotonic clock, as all times here."""
+    """A token that is asked for, and has a value once it is given. All times are on the monotonic clock."""
 
+    scopes: frozenset[str]
     succession: Succession
     asked_at: float
-    given_at: float = 0.0
+    given_at: float = math.inf
+    value: str = ""
+    expires_at: float = 0.0
     uses: int = 1
     """Requests that it was taken for."""
 
     accepted: int = 0
     """Requests that it was good for, as far as their answers are here."""
 
+    refusals: int = 0
     good_for: set[Scope] = msgspec.field(default_factory=set)
     newer_at: float = 0.0
     """When a token that was asked for after this one was given was there; 0 as long as this is the newest."""
@@ -56,7 +57,6 @@ class Token(msgspec.Struct, eq=False):
     rival_at: float = 0.0
     """When such a token for one of its repositories was there."""
 
-    refusals: int = 0
     is_only: bool = False
     """Was it given when there was one token at a time?"""
 
@@ -65,13 +65,10 @@ class Token(msgspec.Struct, eq=False):
         """Whether each request that it was taken for was refused: no request can have used it up."""
         return not self.accepted and self.refusals >= self.uses
 
-    @property
-    def subjects(self) -> frozenset[str]:
-        return subjects_of(self.scopes)
-
-    @property
-    def header(self) -> str:
-        return f"Bearer {self.value}"
+    def rivals(self, other: Token) -> bool:
+        """Whether both are for one repository: `repository:a/b` of `repository:a/b:pull`."""
+        subjects = {scope.rpartition(":")[0] or scope for scope in self.scopes}
+        return any((scope.rpartition(":")[0] or scope) in subjects for scope in other.scopes)
 
     def __repr__(self) -> str:
         return f"Token({sorted(self.scopes)})"
@@ -100,9 +97,7 @@ class Succession:
         """Held by the thread that fetches the only token."""
         self._lock = threading.Lock()
         self._used = threading.Condition()
-        self._latest: deque[Token] = deque(maxlen=_REMEMBERED)
-        self._open_requests: list[frozenset[str]] = []
-        """What tokens are being fetched for."""
+        self._latest: tuple[Token, ...] = ()
         self._scopes: dict[str, frozenset[str]] = {}
         """Actions by what they are for; what was wanted last is at the end."""
         self.mixes = True
@@ -129,42 +124,38 @@ class Succession:
         self.alone = self.verdict = True
 
     @contextmanager
-    def asking(self, scopes: frozenset[str]) -> Iterator[None]:
+    def asking(self, scopes: frozenset[str]) -> Iterator[Token]:
         """While the block runs, the service is asked for a token: older ones may have ended before it is here."""
-        subjects = subjects_of(scopes)
+        token = Token(scopes, self, time.monotonic())
         with self._lock:
-            self._open_requests.append(subjects)
+            self._latest = (*self._latest[-_REMEMBERED:], token)
         try:
-            yield
+            yield token
         finally:
-            with self._lock:
-                self._open_requests.remove(subjects)
+            if token.given_at == math.inf:
+                with self._lock:
+                    self._latest = tuple(other for other in self._latest if other is not token)
 
     def give(self, token: Token) -> None:
         """Takes in that the service gave a token."""
-        now = token.given_at = time.monotonic()
-        subjects = token.subjects
+        now = time.monotonic()
         with self._lock:
             for other in () if self._rival_outlived else self._latest:
                 if other.value != token.value and other.given_at <= token.asked_at:
                     other.newer_at = other.newer_at or now
-                    other.rival_at = other.rival_at or now * (not subjects.isdisjoint(other.subjects))
-            self._latest.append(token)
-            token.is_only = self.alone
+                    other.rival_at = other.rival_at or now * token.rivals(other)
+            token.given_at, token.is_only = now, self.alone
             self.current = token if self.alone and not self._others_since(token) else None
 
     def _others_since(self, token: Token) -> list[Token]:
-        """Tokens that were given since it was asked for: of two that were fetched at the same time, either may be the
-        newer."""
-        latest = list(self._latest)
-        return [other for other in latest if other.given_at > token.asked_at and other.value != token.value]
+        """Tokens that were given since it was asked for, or are asked for now: of two that are fetched at the same
+        time, either may be the newer."""
+        return [other for other in self._latest if other.given_at > token.asked_at and other.value != token.value]
 
     def may_have_ended(self, token: Token) -> bool:
         """Whether a token may have ended because another was given since, or is being given."""
-        if self._rival_outlived:
-            return False
-        others = [*(other.subjects for other in self._others_since(token)), *self._open_requests]
-        return any(not self._outlived or not token.subjects.isdisjoint(subjects) for subjects in others)
+        others = () if self._rival_outlived else self._others_since(token)
+        return any(not self._outlived or token.rivals(other) for other in others)
 
     def accept(self, token: Token, scope: Scope, started: float) -> None:
         """Takes in that a token was good for a request that began at a moment of the monotonic clock."""
@@ -176,7 +167,11 @@ class Succession:
                 token.accepted = 1
                 self._used.notify_all()
         if token.newer_at and started > token.newer_at and not (self.verdict or self._rival_outlived):
-            self._outlive(is_rival=0 < token.rival_at < started)
+            is_rival = 0 < token.rival_at < started
+            if is_rival or not self._outlived:
+                with self._lock:
+                    self._outlived, self._rival_outlived = True, is_rival
+                    self._strikes, self.alone = 0, False
         self._good_for.add(scope)
         if self.alone:
             self._refused.pop(scope, None)
@@ -259,17 +254,6 @@ class Succession:
             turn = min(LONGEST_TURN, TURN * (token.given_at - token.asked_at))
             with self._used:
                 self._used.wait_for(lambda: token.accepted or token is not self.current, turn)
-
-    def _outlive(self, *, is_rival: bool) -> None:
-        with self._lock:
-            if not self._outlived or is_rival:
-                self._outlived, self._rival_outlived = True, is_rival
-                self._strikes, self.alone = 0, False
-
-
-def subjects_of(scopes: Iterable[str]) -> frozenset[str]:
-    """What scopes are for: `repository:a/b` of `repository:a/b:pull`."""
-    return frozenset(scope.rpartition(":")[0] or scope for scope in scopes)
 
 
 def covers(granted: frozenset[str], scope: str) -> bool:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Self
 
 import msgspec
 
-from oci.cancel import CancelToken
 from oci.digest import Chunk
 from oci.errors import StoreError
 from oci.manifest import RAISE_LIMIT
@@ -19,7 +18,6 @@ from oci.registry.http.body import Headers, Response, WireError
 from oci.registry.http.errors import Failures
 from oci.registry.http.pace import COUNTED, Pace
 from oci.registry.http.request import Request
-from oci.registry.options import RegistryOptions
 
 if TYPE_CHECKING:
     from oci.registry.http.http2 import Http2Response
@@ -52,13 +50,11 @@ class OpenAnswer:
     """An answer whose body hasn't been read yet. Use as a context manager: leaving it gives the connection and the
     slot back."""
 
-    def __init__(
-        self, request: Request, settings: RegistryOptions, cancel: CancelToken, failures: Failures, pace: Pace | None
-    ) -> None:
+    def __init__(self, request: Request, failures: Failures, pace: Pace | None) -> None:
         self._request = request
-        self._settings = settings
-        self._cancel = cancel
         self._failures = failures
+        self._settings = failures.settings
+        self._cancel = failures.cancel
         self._pace = pace
         self.started = pace.start(request.family, large=request.is_large) if pace is not None else 0.0
         """When the slot was taken, for Pace.slow_down."""

@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
+import msgspec
+
 from oci.cancel import CancelToken
 from oci.descriptor import parse_json
 from oci.errors import Cancelled, Denied, NotFound, RateLimited, Refused, StoreError, Unauthorized, Unavailable
@@ -51,18 +53,17 @@ def remaining_pulls(headers: Mapping[str, str]) -> tuple[int, float] | None:
     return (int(match.group(1)), float(match.group(2) or 0)) if match else None
 
 
-class Failures:
+class Failures(msgspec.Struct, frozen=True):
     """Makes errors for one side at one registry: all of them say where and at what, and none carries a query."""
 
-    def __init__(self, side: str, registry: str, settings: RegistryOptions, cancel: CancelToken) -> None:
-        self._side = side
-        self._registry = registry
-        self._settings = settings
-        self._cancel = cancel
+    side: str
+    registry: str
+    settings: RegistryOptions
+    cancel: CancelToken
 
     def broken(self, error: WireError, request: Request, url: str) -> StoreError:
         """For a connection that failed. What broke because the run is being cancelled is a cancellation."""
-        if self._cancel.cancelled:
+        if self.cancel.cancelled:
             raise Cancelled from error
         cause = str(error)
         if error.timed_out:
@@ -100,30 +101,30 @@ class Failures:
             status=status,
             code=code,
             retryable=status in RETRIED_STATUSES or code in RETRIED_CODES,
-            hint=_hint(status, identity, self._registry),
+            hint=_hint(status, identity, self.registry),
         )
         problem.retry_after = retry_after(headers, datetime.now(UTC))
         pulls, window = remaining_pulls(headers) or (1, 0.0)
-        if status == 429 and problem.retry_after is None and not pulls and window > self._settings.retry_budget:
+        if status == 429 and problem.retry_after is None and not pulls and window > self.settings.retry_budget:
             problem.retryable, problem.retry_after = False, window
             problem.hint = f"the quota is used up, and its window is {window:.0f} s long: log in, or wait"
         return problem
 
     def check_quota(self, headers: Mapping[str, str]) -> None:
         """Raises RateLimited where no more pulls are left than are to be kept."""
-        quota, reserve = remaining_pulls(headers), self._settings.quota_reserve
+        quota, reserve = remaining_pulls(headers), self.settings.quota_reserve
         if quota is not None and reserve and quota[0] <= reserve:
             raise RateLimited(
                 f"{quota[0]} pulls are left of the quota, and {reserve} are to be kept",
-                side=self._side,
-                store=self._registry,
+                side=self.side,
+                store=self.registry,
                 retryable=False,
                 hint=f"the quota's window is {quota[1]:.0f} s long: try again later, or log in",
             )
 
     def _of(self, kind: type[StoreError], message: str, request: Request, **more: Any) -> StoreError:
         subject, operation = request.subject, request.operation
-        return kind(message, side=self._side, store=self._registry, subject=subject, operation=operation, **more)
+        return kind(message, side=self.side, store=self.registry, subject=subject, operation=operation, **more)
 
 
 def at_proxy(proxy: Proxy, origin: Origin, why: str, *, status: int = 0, timed_out: bool = False) -> WireError:

@@ -172,7 +172,7 @@ class Transport:
         return self._checked(request)
 
     def _checked(self, request: Request) -> OpenAnswer:
-        answer = OpenAnswer(request, self.settings, self.cancel, self._failures, self.pace)
+        answer = OpenAnswer(request, self._failures, self.pace)
         try:
             sent = self._logged_in(answer, request)
             self._settled.set()
@@ -371,7 +371,7 @@ class Transport:
         )
         attempts: Attempts | None = None
         while True:
-            answer = OpenAnswer(request, self.settings, self.cancel, self._failures, None)
+            answer = OpenAnswer(request, self._failures, None)
             try:
                 self._follow(answer, request, "")
                 self._check(answer, request, request.headers.get("Authorization", ""))

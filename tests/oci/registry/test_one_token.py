@@ -15,7 +15,7 @@ from oci.descriptor import Descriptor
 from oci.digest import digest_of
 from oci.errors import StoreError, Unauthorized
 from oci.registry.credentials.credential import Credential
-from oci.registry.credentials.succession import PATIENCE, Succession, Token
+from oci.registry.credentials.succession import PATIENCE, Succession
 from oci.registry.http.request import Scope
 from oci.registry.profiles import ENDS_OLDER
 from oci.registry.state import State
@@ -178,8 +178,8 @@ def test_the_next_run_begins_with_one_token(tmp_path: Path, monkeypatch: pytest.
 def test_a_token_that_is_good_between_two_refusals_is_not_denied() -> None:
     succession, scope = Succession(), Scope("a", "pull")
     succession.know()
-    token = Token("x", frozenset({str(scope)}), time.monotonic() + 60, succession, time.monotonic())
-    succession.give(token)
+    with succession.asking(frozenset({str(scope)})) as token:
+        succession.give(token)
     for _ in range(2 * PATIENCE):
         succession.accept(token, scope, time.monotonic())
         assert not succession.denies(token, scope)
