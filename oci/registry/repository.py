@@ -20,7 +20,7 @@ from oci.registry.http.origin import canonical_host
 from oci.registry.http.transport import Remote, Transport
 from oci.registry.options import AUTO, RegistryOptions
 from oci.registry.profiles import Learned, profile_of
-from oci.registry.sessions import Sessions
+from oci.registry.sessions import Session
 from oci.registry.state import Facts, State
 from oci.registry.uploads import Uploader
 from oci.store import BlobOutcome, BlobReader
@@ -105,8 +105,9 @@ class RegistryRepository:
         """Ask for the tags or, with `push`, start an upload session, which is cancelled. Return whether the repository
         is there, as far as that tells. Raise StoreError where it is refused."""
         if push:
-            sessions = Sessions(self._remote)
-            sessions.cancel(sessions.start(_NOTHING))
+            session = Session(self._remote, _NOTHING, lambda _: iter(()))
+            session.start()
+            session.cancel()
             return True
         try:
             next(self.tags(), None)

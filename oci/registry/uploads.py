@@ -25,7 +25,7 @@ from oci.registry.blobs import has_blob
 from oci.registry.endpoints import POST_BLOB, POST_MOUNT, POST_SELF_MOUNT, Kind
 from oci.registry.http.request import Scope
 from oci.registry.http.transport import Remote
-from oci.registry.sessions import CUT, SMALL, Session, Sessions
+from oci.registry.sessions import CUT, SMALL, Session
 from oci.store import BlobOutcome, BlobReader
 
 MISSES = 16
@@ -45,24 +45,25 @@ class Uploader:
         self._name = remote.name
         self._transport = remote.transport
         self._learned = remote.learned
-        self._sessions = Sessions(remote)
         self._lock = threading.Lock()
         self._misses = 0
         self._asking = 0
         self._answered = threading.Condition()
         self._refused_sources: set[Repository] = set()
-        self._claimed: dict[Digest, tuple[Descriptor, BlobReader, Kind]] = {}
+        self._claimed: dict[Digest, tuple[Session, Kind]] = {}
         """Blobs that a mount made be there, by the registry's word alone."""
 
     def put(self, blob: Descriptor, read: BlobReader, *, mount_from: Sequence[Repository], fresh: bool) -> BlobOutcome:
         """See Destination.put_blob."""
-        if blob.size <= SMALL:
-            read = _remembered(read)
-        interrupted = self._sessions.interrupted(blob) if blob.size > CUT else None
-        begun = interrupted or self._begin(blob, read, mount_from=mount_from, fresh=fresh)
-        outcome = begun if isinstance(begun, BlobOutcome) else self._sessions.send(blob, read, begun)
+        session = Session(self._remote, blob, _remembered(read) if blob.size <= SMALL else read)
+        outcome: BlobOutcome | None = None
+        if blob.size <= CUT or not session.resume():
+            outcome = self._begin(session, mount_from=mount_from, fresh=fresh)
+        if outcome is None:
+            session.send()
+            outcome = BlobOutcome.WRITTEN
         if outcome is BlobOutcome.WRITTEN and self._learned.works(POST_SELF_MOUNT) is None:
-            self._learn_self_mount(blob)
+            self._learn_self_mount(session)
         self._transport.meter.blob(outcome.value, blob.size)
         return outcome
 
@@ -72,11 +73,12 @@ class Uploader:
         if error.status in (0, 401, 429):
             return False
         restored = False
-        for blob, read, kind in self._take_claims(manifest):
-            if not has_blob(self._remote, blob.digest):
+        for session, kind in self._take_claims(manifest):
+            if not has_blob(self._remote, session.blob.digest):
                 self._learned.refuse(kind)
-                self._sessions.send(blob, read, self._sessions.start(blob))
-                self._transport.meter.blob(BlobOutcome.WRITTEN.value, blob.size)
+                session.start()
+                session.send()
+                self._transport.meter.blob(BlobOutcome.WRITTEN.value, session.blob.size)
                 restored = True
         return restored
 
@@ -85,33 +87,31 @@ class Uploader:
         if self._claimed:
             self._take_claims(manifest)
 
-    def _take_claims(self, manifest: Manifest) -> list[tuple[Descriptor, BlobReader, Kind]]:
+    def _take_claims(self, manifest: Manifest) -> list[tuple[Session, Kind]]:
         with self._lock:
             claims = [self._claimed.pop(blob.digest, None) for blob in manifest.blobs]
         return [claim for claim in claims if claim is not None]
 
-    def _begin(
-        self, blob: Descriptor, read: BlobReader, *, mount_from: Sequence[Repository], fresh: bool
-    ) -> BlobOutcome | Session:
-        """The first step: there, mounted, or a session to send it to, in as few requests as this registry allows."""
+    def _begin(self, session: Session, *, mount_from: Sequence[Repository], fresh: bool) -> BlobOutcome | None:
+        """The first step, in as few requests as this registry allows: None where the blob is to be sent, for which the
+        session is open."""
         unfit = {self._name, *self._refused_sources}
         others = [source for source in dict.fromkeys(mount_from) if source not in unfit]
         perhaps_there = self._name in mount_from or not fresh
-        with self._asking_for(blob, sure=perhaps_there, left_over=not others) as asks:
-            outcome = self._there_or_session(blob, read) if asks else None
-        if asks:
-            if isinstance(outcome, BlobOutcome) or (outcome is not None and not others):
-                return outcome
-            if outcome is not None:
-                self._sessions.cancel(outcome)
+        with self._asking_for(session.blob, sure=perhaps_there, left_over=not others) as asks:
+            outcome = self._look_for(session) if asks else None
+        if outcome is not None or (session.is_open and not others):
+            return outcome
+        session.cancel()
         if self._learned.works(POST_MOUNT) is not False:
             for other in others[:MOUNT_TRIES]:
-                mounted = self._mount(blob, read, other)
-                if mounted is not None:
-                    return mounted
-        if blob.size <= SMALL and self._learned.may_try(POST_BLOB):
-            return self._single_post(blob, read)
-        return self._sessions.start(blob)
+                outcome = self._mount(session, other)
+                if outcome is not None or session.is_open:
+                    return outcome
+        if session.blob.size <= SMALL and self._learned.may_try(POST_BLOB):
+            return self._single_post(session)
+        session.start()
+        return None
 
     @contextmanager
     def _asking_for(self, blob: Descriptor, *, sure: bool, left_over: bool) -> Iterator[bool]:
@@ -136,92 +136,94 @@ class Uploader:
                 self._asking -= asks
                 self._answered.notify_all()
 
-    def _there_or_session(self, blob: Descriptor, read: BlobReader) -> BlobOutcome | Session | None:
+    def _look_for(self, session: Session) -> BlobOutcome | None:
         """Existence and upload start in one request, where a mount from the repository itself is understood so."""
-        session: Session | None = None
-        understood = self._learned.works(POST_SELF_MOUNT)
+        digest, understood = session.blob.digest, self._learned.works(POST_SELF_MOUNT)
         if understood is not False:
             try:
-                answer = self._sessions.ask(POST_SELF_MOUNT, blob, mount=blob.digest, source=self._name)
-                session = self._sessions.opened(answer) if answer.status != 201 else None
-                self._sessions.confirm(answer, blob)
+                answer = session.ask(POST_SELF_MOUNT, mount=digest, source=self._name)
+                if answer.status != 201:
+                    session.open(answer)
+                session.confirm(answer)
             except (Denied, Unauthorized) as refusal:
                 self._learned.refuse(POST_SELF_MOUNT, refusal)
                 return None  # the plain start of an upload decides whether this login may write here
             except StoreError as refusal:
                 self._learned.refuse(POST_SELF_MOUNT, refusal)
             else:
-                if session is None:
+                if not session.is_open:
                     self._learned.confirm(POST_SELF_MOUNT)
-                    self._claim(blob, read, POST_SELF_MOUNT)
+                    self._claim(session, POST_SELF_MOUNT)
                     return self._skipped()
                 if understood:
                     self._misses += 1
-                    return session
-        if not has_blob(self._remote, blob.digest):
+                    return None
+        if not has_blob(self._remote, digest):
             self._misses += 1
-            return session
-        if session is not None:
+            return None
+        if session.is_open:
             # It is there, yet the mount said nothing of it: this registry has to be asked.
             self._learned.decline(POST_SELF_MOUNT)
-            self._sessions.cancel(session)
+            session.cancel()
         return self._skipped()
 
     def _skipped(self) -> BlobOutcome:
         self._misses = 0
         return BlobOutcome.SKIPPED
 
-    def _claim(self, blob: Descriptor, read: BlobReader, kind: Kind) -> None:
+    def _claim(self, session: Session, kind: Kind) -> None:
         with self._lock:
-            self._claimed[blob.digest] = (blob, read, kind)
+            self._claimed[session.blob.digest] = session, kind
 
-    def _learn_self_mount(self, blob: Descriptor) -> None:
+    def _learn_self_mount(self, session: Session) -> None:
         """Asks for a blob that is certainly there, once in a registry: only a 201 tells that 202 means absent."""
         if not self._learned.may_try(POST_SELF_MOUNT):
             return
         try:
-            answer = self._sessions.ask(POST_SELF_MOUNT, blob, mount=blob.digest, source=self._name)
+            answer = session.ask(POST_SELF_MOUNT, mount=session.blob.digest, source=self._name)
             if answer.status == 201:
                 self._learned.confirm(POST_SELF_MOUNT)
             else:
                 self._learned.decline(POST_SELF_MOUNT)
-                self._sessions.cancel(self._sessions.opened(answer))
+                session.open(answer)
+                session.cancel()
         except StoreError:
             self._learned.decline(POST_SELF_MOUNT)
 
-    def _mount(self, blob: Descriptor, read: BlobReader, other: Repository) -> BlobOutcome | Session | None:
+    def _mount(self, session: Session, other: Repository) -> BlobOutcome | None:
         """201: mounted. 202: it wasn't, and here is a session. Anything else, a refusal among it, is a reason to
         upload, never to fail (imgpkg issue 495)."""
         scopes = (Scope(self._name.path, "pull,push", apart=True), Scope(other.path, "pull"))
         try:
-            answer = self._sessions.ask(POST_MOUNT, blob, scopes=scopes, mount=blob.digest, source=other)
+            answer = session.ask(POST_MOUNT, scopes=scopes, mount=session.blob.digest, source=other)
             if answer.status != 201:
-                return self._sessions.opened(answer)
-            self._sessions.confirm(answer, blob)
+                session.open(answer)
+                return None
+            session.confirm(answer)
         except StoreError as refusal:
             if refusal.status and not isinstance(refusal, RateLimited):
                 self._refused_sources.add(other)
                 self._learned.note(f"a mount from {other.path} refused ({refusal.status}), {POST_MOUNT.plain_way}")
             return None
-        self._claim(blob, read, POST_MOUNT)
+        self._claim(session, POST_MOUNT)
         return BlobOutcome.MOUNTED
 
-    def _single_post(self, blob: Descriptor, read: BlobReader) -> BlobOutcome | Session:
+    def _single_post(self, session: Session) -> BlobOutcome | None:
         """The whole blob in the POST; a registry that doesn't know that answers with a session, or refuses."""
-        data = b"".join(read(0))
+        data = b"".join(session.read(0))
         try:
-            answer = self._sessions.ask(POST_BLOB, blob, body=data, digest=blob.digest)
+            answer = session.ask(POST_BLOB, body=data, digest=session.blob.digest)
             if answer.status != 201:
-                session = self._sessions.opened(answer)
+                session.open(answer)
                 self._learned.decline(POST_BLOB)
-                return session
+                return None
         except StoreError as refusal:
-            session = self._sessions.start(blob)
+            session.start()
             self._learned.refuse(POST_BLOB, refusal)
-            return session
+            return None
         self._learned.confirm(POST_BLOB)
-        self._transport.meter.sent(blob.size)
-        self._sessions.confirm(answer, blob)
+        self._transport.meter.sent(session.blob.size)
+        session.confirm(answer)
         return BlobOutcome.WRITTEN
 
 
