@@ -44,19 +44,15 @@ _logins = Memo()
 def config_paths(environ: Mapping[str, str]) -> list[str]:
     """Docker's file, then podman's: REGISTRY_AUTH_FILE, the one of this login session, the one in the home folder; at
     the end the file of Docker before 1.7, which podman reads, too."""
-    home = environ.get("HOME", "") or os.path.expanduser("~")
-    paths = [os.path.join(environ.get("DOCKER_CONFIG") or os.path.join(home, ".docker"), "config.json")]
-    if environ.get("REGISTRY_AUTH_FILE"):
-        paths.append(environ["REGISTRY_AUTH_FILE"])
-    if environ.get("XDG_RUNTIME_DIR"):
-        paths.append(os.path.join(environ["XDG_RUNTIME_DIR"], "containers", "auth.json"))
-    else:
-        paths.append(f"/run/containers/{os.getuid()}/auth.json")
-    paths.append(
-        os.path.join(environ.get("XDG_CONFIG_HOME") or os.path.join(home, ".config"), "containers", "auth.json")
+    home, runtime = environ.get("HOME") or os.path.expanduser("~"), environ.get("XDG_RUNTIME_DIR")
+    paths = (
+        os.path.join(environ.get("DOCKER_CONFIG") or os.path.join(home, ".docker"), "config.json"),
+        environ.get("REGISTRY_AUTH_FILE"),
+        os.path.join(runtime or f"/run/containers/{os.getuid()}", "containers" if runtime else "", "auth.json"),
+        os.path.join(environ.get("XDG_CONFIG_HOME") or os.path.join(home, ".config"), "containers", "auth.json"),
+        os.path.join(home, _LEGACY),
     )
-    paths.append(os.path.join(home, _LEGACY))
-    return list(dict.fromkeys(paths))
+    return list(dict.fromkeys(filter(None, paths)))
 
 
 class ConfigFiles:

@@ -21,10 +21,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import ClassVar
 from weakref import WeakKeyDictionary, WeakValueDictionary
-
-import msgspec
 
 from oci.cancel import CancelToken
 from oci.errors import RateLimited, StoreError
@@ -75,15 +74,6 @@ _LONGEST_WAIT = 10 * 365 * 86400.0
 _random = random.SystemRandom()
 _FORGETTING = 1.0001
 """By how much the quickest answer counts less with each that follows: networks change."""
-
-
-class Caps(msgspec.Struct, frozen=True):
-    """Documented limits of a registry: requests a second by family (`PUT manifest`), and whether all families share
-    one budget, under the name `*`. `learned` are rates that earlier runs have found where nothing is documented."""
-
-    per_second: Mapping[str, float] = {}
-    shared: bool = False
-    learned: Mapping[str, float] = {}
 
 
 class Bucket:
@@ -186,9 +176,20 @@ class Window:
 class Pace:
     """Shared by every thread that talks to one registry. Waiting ends when the run is cancelled."""
 
-    def __init__(self, *, ceiling: int, meter: Meter, cancel: CancelToken, caps: Caps | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        ceiling: int,
+        meter: Meter,
+        cancel: CancelToken,
+        caps: Mapping[str, float] = MappingProxyType({}),
+        learned: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
+        """`caps` are documented limits, see Profile; `learned` are rates that earlier runs have found where nothing is
+        documented."""
         self.ceiling = max(1, ceiling)
-        self._caps = caps or Caps()
+        self._caps = caps
+        self._learned = learned
         self._meter = meter
         self._cancel = cancel
         self._lock = threading.Lock()
@@ -268,13 +269,13 @@ class Pace:
             self._ended = (error, time.monotonic() + seconds)
 
     def _window(self, family: str) -> Window:
-        name = "*" if self._caps.shared else family
+        name = "*" if "*" in self._caps else family
         window = self._windows.get(name)
         if window is None:
-            cap = self._caps.per_second.get(name, 0.0)
+            cap = self._caps.get(name, 0.0)
             window = self._windows[name] = Window(self._lock, self.ceiling, cap)
-            if not cap and name in self._caps.learned:
-                window.rate = max(_SLOWEST, self._caps.learned[name])
+            if not cap and name in self._learned:
+                window.rate = max(_SLOWEST, self._learned[name])
         return window
 
 

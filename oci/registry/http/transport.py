@@ -12,7 +12,7 @@ import re
 import ssl
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode, urljoin
 
@@ -33,7 +33,7 @@ from oci.registry.http.body import Response, WireError
 from oci.registry.http.connections import Connections
 from oci.registry.http.errors import ERROR_LIMIT, Failures, shown, shown_fields, without_login
 from oci.registry.http.origin import Origin, origin_of, split_url
-from oci.registry.http.pace import Attempts, Bucket, Caps, Pace, is_slow_down
+from oci.registry.http.pace import Attempts, Bucket, Pace, is_slow_down
 from oci.registry.http.request import BASE, Request, Target
 from oci.registry.options import RegistryOptions
 from oci.registry.profiles import Learned
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from oci.registry.http.http2 import Http2Response
 
 E = TypeVar("E", bound=StoreError)
+T = TypeVar("T")
 
 PAGE_LIMIT = 16 << 20
 """Bytes of a whole answer that isn't a manifest: a page of tags or referrers."""
@@ -91,12 +92,12 @@ class Transport:
             named=named,
         )
         self.learned = learned
-        caps = learned.profile.caps
         self.pace = Pace(
             ceiling=settings.concurrency,
             meter=meter,
             cancel=cancel,
-            caps=Caps(per_second=caps, shared="*" in caps, learned=learned.rates),
+            caps=learned.profile.caps,
+            learned=learned.rates,
         )
         self._allowed = Bucket.of(f"requests {origin_of(registry).authority}", settings.requests_per_second)
         self.login = Authenticator(self, credentials)
@@ -113,23 +114,17 @@ class Transport:
     def send(self, request: Request) -> Answer:
         """Sends and reads the whole answer; a broken body is a failed attempt like any other."""
         limit = self.settings.manifest_limit if request.kind == "manifest" else PAGE_LIMIT
-        attempts: Attempts | None = None
-        while True:
-            try:
-                with self._attempt(request) as answer:
-                    body = b"" if request.method == "HEAD" else answer.read(limit)
-                    return Answer(answer.status, answer.headers, body, answer.url)
-            except StoreError as error:
-                attempts = self._again(error, request, attempts)
+
+        def whole() -> Answer:
+            with self._attempt(request) as answer:
+                body = b"" if request.method == "HEAD" else answer.read(limit)
+                return Answer(answer.status, answer.headers, body, answer.url)
+
+        return self._retried(request, whole)
 
     def open(self, request: Request) -> OpenAnswer:
         """Sends and gives the answer while its body is still to come; retried only until then."""
-        attempts: Attempts | None = None
-        while True:
-            try:
-                return self._attempt(request)
-            except StoreError as error:
-                attempts = self._again(error, request, attempts)
+        return self._retried(request, lambda: self._attempt(request))
 
     def resolve(self, location: str, base: str, subject: str = "", pointer: str = "a Location header") -> Target:
         """The target of a Location, or of an address that a descriptor gives (image-spec, `urls`), judged by the
@@ -153,14 +148,18 @@ class Transport:
         self._connections.close()
         self.login.close()
 
-    def _again(self, error: StoreError, request: Request, attempts: Attempts | None) -> Attempts:
-        """Waits until the request may be sent again, or raises. A body that streams is sent again by the caller, who
-        knows how; every other request waits out a slow-down, also when it is to be tried only once."""
-        if request.stream is not None:
-            raise error
-        attempts = attempts or self.attempts(retry=request.retry)
-        attempts.again(error, error.retry_after)
-        return attempts
+    def _retried(self, request: Request, attempt: Callable[[], T]) -> T:
+        """Makes attempts until one succeeds, or no more are worth it. A body that streams is sent again by the caller,
+        who knows how; every other request waits out a slow-down, also when it is to be tried only once."""
+        attempts: Attempts | None = None
+        while True:
+            try:
+                return attempt()
+            except StoreError as error:
+                if request.stream is not None:
+                    raise
+                attempts = attempts or self.attempts(retry=request.retry)
+                attempts.again(error, error.retry_after)
 
     def _attempt(self, request: Request) -> OpenAnswer:
         """One attempt. The very first one to a registry goes alone: it learns how to speak and log in there, so that
@@ -369,17 +368,17 @@ class Transport:
             body=urlencode(form).encode() if form else b"",
             stays=True,
         )
-        attempts: Attempts | None = None
-        while True:
+
+        def whole() -> Answer:
             answer = OpenAnswer(request, self._failures, None)
             try:
                 self._follow(answer, request, "")
                 self._check(answer, request, request.headers.get("Authorization", ""))
                 return Answer(answer.status, answer.headers, answer.read(PAGE_LIMIT), answer.url)
-            except StoreError as error:
-                attempts = self._again(error, request, attempts)
             finally:
                 answer.drop()
+
+        return self._retried(request, whole)
 
 
 class Remote(msgspec.Struct, frozen=True, eq=False):

@@ -23,7 +23,7 @@ from oci.manifest import parse_manifest
 from oci.meter import Meter
 from oci.reference import Repository
 from oci.registry.http.errors import remaining_pulls
-from oci.registry.http.pace import Attempts, Caps, Pace, Window, is_slow_down, retry_after
+from oci.registry.http.pace import Attempts, Pace, Window, is_slow_down, retry_after
 from oci.store import reader_of
 from tests.oci.registry.conftest import Client
 from tests.servers.capped_registry import ECR, CappedRegistry
@@ -31,11 +31,11 @@ from tests.servers.quirky_registry import Quirky
 
 Make = Callable[..., Client]
 NOW = datetime(2026, 11, 29, 12, 0, tzinfo=UTC)
-ECR_CAPS = Caps(per_second={"PUT manifest": 10, "POST upload": 100, "PUT upload": 100, "HEAD blob": 1000})
+ECR_CAPS = {"PUT manifest": 10.0, "POST upload": 100.0, "PUT upload": 100.0, "HEAD blob": 1000.0}
 
 
-def pace(ceiling: int = 50, caps: Caps | None = None) -> Pace:
-    return Pace(ceiling=ceiling, meter=Meter(), cancel=CancelToken(), caps=caps)
+def pace(ceiling: int = 50, caps: dict[str, float] | None = None) -> Pace:
+    return Pace(ceiling=ceiling, meter=Meter(), cancel=CancelToken(), caps=caps or {})
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_one_family_slows_no_other() -> None:
 
 
 def test_a_shared_budget_has_one_window() -> None:
-    one = pace(caps=Caps(per_second={"*": 33.0}, shared=True))
+    one = pace(caps={"*": 33.0})
     assert one._window("PUT manifest") is one._window("GET blob")
 
 
