@@ -115,7 +115,7 @@ class Authenticator:
                 if repository in self._challenges:
                     raise
                 self._challenges[repository] = _NONE  # the challenge was another repository's: this one says its own
-        elif challenge is not None and challenge is not _NONE and _has_password(credential):
+        elif challenge is not None and challenge is not _NONE and credential.has_password:
             header, identity = basic(credential.username, credential.password), credential.identity
         if self._tokens.send(header, identity, token) and (header or challenge is None):
             self._transport.meter.identity(f"{self._side} {self._registry}".strip(), identity)
@@ -188,7 +188,7 @@ class Authenticator:
             return self.authorization(scopes)
         except _REFUSED:
             plain = next((offer for offer in offers if offer.scheme == "basic"), None)
-            if plain is None or challenge is plain or not _has_password(credential):
+            if plain is None or challenge is plain or not credential.has_password:
                 raise
             self._set(scopes[0], plain, sent)  # the other way that it offers (Artifactory)
             return self.authorization(scopes)
@@ -251,7 +251,7 @@ class Authenticator:
             challenge = strongest(parse_challenges(self._transport.ask_base().get("www-authenticate", "")))
             if challenge is not None:
                 challenge = self._permitted(challenge)
-            if challenge is None and _has_password(credential):
+            if challenge is None and credential.has_password:
                 challenge = _ASSUMED
             self._first = self._first or challenge
             return self._first is not None
@@ -390,7 +390,3 @@ class Authenticator:
         """Forgets all tokens: what is shared with other sides and sessions ends with the last of them."""
         self._tokens = Tokens()
         self._successions = {}
-
-
-def _has_password(credential: Credential) -> bool:
-    return bool(credential.username and (credential.password or not credential.identity_token))

@@ -157,20 +157,27 @@ def _in_parts(remote: Remote, blob: Descriptor, position: int, end: int, togethe
     """Reads ranges over several connections, and gives their bytes in order; `together` parts are in memory. The answer
     to the first range says whether the registry knows ranges: where it doesn't, that answer has the whole blob."""
     first = min(position + PART, end)
+    headers = {"Range": f"bytes={position}-{first - 1}"}
+    request = _request(remote, GET_RANGE, blob.digest, headers=headers, retry=True)
     stop = threading.Event()
     waiting: deque[Future[bytearray]] = deque()
+    begun = False
     with PartThreads(together, thread_name_prefix="part") as threads:
         try:
             starts = iter(range(first, end, PART))
-            for chunk, is_part in _first_part(remote, blob, position, first):
-                if not is_part:
-                    yield from _continued(remote, blob, position, end)
-                    return
-                for start in islice(starts, together - 1 - len(waiting)):
-                    waiting.append(threads.submit(_part, remote, blob, start, min(start + PART, end), stop))
-                position += len(chunk)
-                yield chunk
-            yield from _continued(remote, blob, position, first)
+            # What breaks off is read on, and what the plain read is answered is the error.
+            with suppress(StoreError), remote.transport.open(request) as answer:
+                if answer.status == 206:
+                    remote.learned.confirm(GET_RANGE)
+                    for chunk in _asked_for(answer, remote, request, blob, range(position, first)):
+                        for start in islice(starts, together - 1 - len(waiting)):
+                            waiting.append(threads.submit(_part, remote, blob, start, min(start + PART, end), stop))
+                        remote.transport.meter.read(len(chunk))
+                        position, begun = position + len(chunk), True
+                        yield chunk
+                else:
+                    remote.learned.refuse(GET_RANGE)
+            yield from _continued(remote, blob, position, first if begun else end)
             while waiting:
                 data = waiting.popleft().result()
                 for start in islice(starts, 1):
@@ -180,27 +187,6 @@ def _in_parts(remote: Remote, blob: Descriptor, position: int, end: int, togethe
             stop.set()
             for part in waiting:
                 part.cancel()
-
-
-def _first_part(remote: Remote, blob: Descriptor, position: int, end: int) -> Iterator[tuple[Chunk, bool]]:
-    """Each chunk with whether it is of the range that was asked for. Ends where the answer breaks off."""
-    headers = {"Range": f"bytes={position}-{end - 1}"}
-    request = _request(remote, GET_RANGE, blob.digest, headers=headers, retry=True)
-    begun = False
-    try:
-        with remote.transport.open(request) as answer:
-            if answer.status != 206:
-                remote.learned.refuse(GET_RANGE)
-                yield b"", False
-                return
-            remote.learned.confirm(GET_RANGE)
-            for chunk in _asked_for(answer, remote, request, blob, range(position, end)):
-                remote.transport.meter.read(len(chunk))
-                begun = True
-                yield chunk, True
-    except StoreError:
-        if not begun:
-            yield b"", False  # what the plain read is answered is the error
 
 
 def _part(remote: Remote, blob: Descriptor, position: int, end: int, stop: threading.Event) -> bytearray:

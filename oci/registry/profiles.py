@@ -61,9 +61,6 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     body_limit: int = 0
     """Bytes of a request's body that get through; 0 for no limit that is known."""
 
-    ends_older: bool = False
-    """Its token service ends older tokens whenever it gives another."""
-
     caps: Mapping[str, float] = MappingProxyType({})
     """Requests a second that the registry takes, by method and resource ("PUT manifest"), or "*" for all together."""
 
@@ -230,8 +227,8 @@ class Learned:
         self._sure_limit = before.body_limit if before.body_limit >= SMALLEST_CHUNK else 0
         self.body_limit = self._sure_limit or self.profile.body_limit
         """Bytes of a request's body that get through; 0 for no limit that is known."""
-        self.ends_older = before.ends_older or self.profile.ends_older
-        """See Profile."""
+        self.ends_older = before.ends_older
+        """Its token service ends older tokens whenever it gives another."""
 
         self._before = msgspec.structs.replace(self.facts(), rates=before.rates)
         self.rates = before.current_rates(time.time())

@@ -29,6 +29,8 @@ _VARIABLE = "DOCKER_AUTH_CONFIG"
 HELPER_TIMEOUT = 30.0
 HELPER_ATTEMPTS = 5
 HELPER_DELAY = 2.0
+"""Seconds between two attempts."""
+
 _HELPER_OUTPUT_LIMIT = 1 << 20
 _MOMENT = 0.1
 """Seconds after which a waiting thread looks whether a helper has ended, though its outputs are open."""
@@ -183,12 +185,10 @@ class ConfigFile:
 
 
 class HelperProgram:
-    """The program `docker-credential-NAME`. All objects of one name and environment share the logins that it gave.
-    `delay` is the time between two attempts in seconds."""
+    """The program `docker-credential-NAME`. All objects of one name and environment share the logins that it gave."""
 
-    def __init__(self, name: str, environ: Mapping[str, str], delay: float = HELPER_DELAY) -> None:
+    def __init__(self, name: str, environ: Mapping[str, str]) -> None:
         self.name = name
-        self.delay = delay
         self._environ = environ
 
     def get(self, server: str) -> Credential | None:
@@ -218,7 +218,7 @@ class HelperProgram:
         failure = ""
         for attempt in range(HELPER_ATTEMPTS):
             if attempt:
-                time.sleep(self.delay)
+                time.sleep(HELPER_DELAY)
             code, output, complaint = self._run(program, server)
             if code == 0:
                 return self._credential(output)

@@ -31,6 +31,10 @@ class Credential(msgspec.Struct, frozen=True):
         return not (self.username or self.password or self.identity_token or self.registry_token)
 
     @property
+    def has_password(self) -> bool:
+        return bool(self.username and (self.password or not self.identity_token))
+
+    @property
     def identity(self) -> str:
         """`user bob (docker config)`, `token (IMGPKG_TOKEN)`, `anonymous`: never the secret."""
         if self.is_anonymous:

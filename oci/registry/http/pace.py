@@ -25,6 +25,8 @@ from types import MappingProxyType
 from typing import ClassVar
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
+import msgspec
+
 from oci.cancel import CancelToken
 from oci.errors import RateLimited, StoreError
 from oci.meter import Meter
@@ -302,50 +304,47 @@ def is_slow_down(error: StoreError) -> bool:
     )
 
 
-class Attempts:
+class Attempts(msgspec.Struct, kw_only=True):
     """The attempts of one call: counts those that failed, and waits between all within a budget of seconds."""
 
-    def __init__(self, *, retries: int, budget: float, meter: Meter, cancel: CancelToken) -> None:
-        self._retries = retries
-        self._budget = budget
-        self._failed = 0
-        self._slowed = 0
-        self._meter = meter
-        self._cancel = cancel
+    retries: int
+    budget: float
+    meter: Meter
+    cancel: CancelToken
+    failed: int = 0
+    slowed: int = 0
 
     def again(self, error: StoreError, requested_wait: float | None = None) -> None:
         """Waits until the next attempt may start, or raises `error`: not retryable, no attempt left, or a wait
         longer than the budget. `requested_wait` is the pause that the registry asks for, in seconds."""
         slowed = is_slow_down(error)
-        if not error.retryable or (self._retries <= 0 and not slowed):
+        if not error.retryable or (self.retries <= 0 and not slowed):
             raise error
-        delay = self._delay(slowed=slowed) if requested_wait is None else requested_wait
+        if requested_wait is not None:
+            delay = requested_wait
+        elif slowed:  # never zero, for the pace alone can't know how long the registry's window is
+            longest = min(_LONGEST_DELAY, _FIRST_THROTTLED_DELAY * 2**self.slowed)
+            delay = _random.uniform(longest / 4, longest)
+        else:  # full jitter: many clients that failed together don't come back together
+            delay = _random.uniform(0, min(_LONGEST_DELAY, _FIRST_DELAY * 2**self.failed))
         if slowed:  # a registry that says 0 each time would be asked without a pause, and for ever
-            delay = max(delay, min(_FIRST_THROTTLED_DELAY, _SHORTEST_THROTTLED_DELAY * 2**self._slowed))
-        if delay > self._budget:
+            delay = max(delay, min(_FIRST_THROTTLED_DELAY, _SHORTEST_THROTTLED_DELAY * 2**self.slowed))
+        if delay > self.budget:
             error.hint = (
-                f"the registry asks to wait {delay:.0f} s, more than the {max(0.0, self._budget):.0f} s left for this "
+                f"the registry asks to wait {delay:.0f} s, more than the {max(0.0, self.budget):.0f} s left for this "
                 "call: try again later, or raise --registry-retry-budget"
             )
             error.retryable = False
             raise error
         if slowed:
-            self._slowed += 1
+            self.slowed += 1
         else:
-            self._retries -= 1
-            self._failed += 1
-        self._meter.retry()
+            self.retries -= 1
+            self.failed += 1
+        self.meter.retry()
         started = time.monotonic()
-        self._cancel.wait(delay)
-        self._budget -= max(delay, time.monotonic() - started)
-
-    def _delay(self, *, slowed: bool) -> float:
-        """Full jitter: many clients that failed together don't come back together. After a slow-down it is never
-        zero, for the pace alone can't know how long the registry's window is."""
-        if slowed:
-            longest = min(_LONGEST_DELAY, _FIRST_THROTTLED_DELAY * 2**self._slowed)
-            return _random.uniform(longest / 4, longest)
-        return _random.uniform(0, min(_LONGEST_DELAY, _FIRST_DELAY * 2**self._failed))
+        self.cancel.wait(delay)
+        self.budget -= max(delay, time.monotonic() - started)
 
 
 def _number(text: str) -> float | None:

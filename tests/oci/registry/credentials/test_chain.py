@@ -219,7 +219,8 @@ def test_helpers_of_one_host_and_of_all(home: Callable[[Mapping[str, Any]], Envi
     assert found(environ, "b.example").identity == "token (docker-credential-all)"
 
 
-def test_a_helper_that_has_nothing_and_one_that_fails(tmp_path: Path) -> None:
+def test_a_helper_that_has_nothing_and_one_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("oci.registry.credentials.config_files.HELPER_DELAY", 0.0)
     environ = {"PATH": f"{tmp_path}:/bin:/usr/bin"}
     helper(tmp_path, "none", "echo credentials not found in native keychain; exit 1")
     helper(tmp_path, "bad", f"echo {SECRET} >&2; echo x >> {tmp_path}/calls; exit 1")
@@ -227,7 +228,7 @@ def test_a_helper_that_has_nothing_and_one_that_fails(tmp_path: Path) -> None:
 
     assert HelperProgram("none", environ).get("r.example") is None
     with pytest.raises(Unauthorized, match="docker-credential-bad failed 5 times") as caught:
-        HelperProgram("bad", environ, delay=0).get("r.example")
+        HelperProgram("bad", environ).get("r.example")
     assert (tmp_path / "calls").read_text() == "x\n" * 5
     assert SECRET not in str(caught.value)
     with pytest.raises(Unauthorized, match="no JSON object"):

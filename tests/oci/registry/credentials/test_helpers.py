@@ -38,7 +38,7 @@ GOOD = {
 def logins(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> list[Credential | str]:
     """Those of 12 repositories of a registry for 4 threads, or the errors; each start of the helper leaves a mark."""
     monkeypatch.setattr(config_files, "HELPER_TIMEOUT", 1.0)
-    monkeypatch.setattr(config_files.HelperProgram.__init__, "__defaults__", (0.0,))
+    monkeypatch.setattr(config_files, "HELPER_DELAY", 0.0)
     program = folder / "docker-credential-some"
     program.write_text(f"#!/bin/sh\necho x >> {folder}/starts\n{script}\n")
     program.chmod(0o755)
