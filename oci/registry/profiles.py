@@ -193,12 +193,11 @@ class Learned:
         self,
         registry: str,
         meter: Meter,
-        profile: Profile | None = None,
-        *,
+        chosen: str = AUTO,
         state: State | None = None,
-        chosen: bool = False,
     ) -> None:
-        """`chosen` says that the user named the profile: the software that answers show doesn't change it."""
+        """`chosen` is a word of the option: the software that answers show doesn't change a profile that the user
+        named."""
         self.registry = registry
         self.state = state or State()
         self.tags: dict[tuple[str, str], str] = {}
@@ -216,10 +215,10 @@ class Learned:
         self._trying: set[Kind] = set()
         self._failures: dict[Kind, int] = {}
         self._unsure: set[Kind] = set()
-        self._is_chosen = chosen
-        self.profile = profile_of(registry) if profile is None else profile
+        self._is_chosen = chosen != AUTO
+        self.profile = profile_of(registry, chosen)
         before = self.state.facts(canonical_host(registry))
-        if before.profile and not chosen and self.profile is UNKNOWN:
+        if before.profile and not self._is_chosen and self.profile is UNKNOWN:
             self.profile = next((profile for profile in PROFILES if profile.name == before.profile), UNKNOWN)
         remembered = {KINDS[name]: works for name, works in before.works.items() if name in KINDS}
         self._assumed: dict[Kind, bool] = {**self.profile.works, **remembered}
@@ -251,8 +250,8 @@ class Learned:
 
     def facts(self) -> Facts:
         """What is worth keeping for the next run."""
-        works = {name: self._works[kind] for name, kind in _STORED.items() if kind in self._works}
-        works = {name: value for name, value in works.items() if KINDS[name] not in self._unsure}
+        sure = self._works.keys() - self._unsure
+        works = {name: self._works[kind] for name, kind in _STORED.items() if kind in sure}
         return Facts(profile=self.profile.name, works=works, body_limit=self._sure_limit, ends_older=self.ends_older)
 
     def news(self, rates: Mapping[str, float] | None = None) -> Facts | None:

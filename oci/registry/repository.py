@@ -18,8 +18,8 @@ from oci.registry.credentials.credential import Credentials
 from oci.registry.endpoints import GET_REFERRERS
 from oci.registry.http.origin import canonical_host
 from oci.registry.http.transport import Remote, Transport
-from oci.registry.options import AUTO, RegistryOptions
-from oci.registry.profiles import Learned, profile_of
+from oci.registry.options import RegistryOptions
+from oci.registry.profiles import Learned
 from oci.registry.sessions import Session
 from oci.registry.state import Facts, State
 from oci.registry.uploads import Uploader
@@ -187,9 +187,8 @@ class Registries:
                 learned = Learned(
                     registry,
                     self._meter,
-                    profile_of(registry, settings.profile),
-                    state=self._state if settings.state else None,
-                    chosen=settings.profile != AUTO,
+                    settings.profile,
+                    self._state if settings.state else None,
                 )
                 transport = self._transports[registry] = Transport(
                     registry,

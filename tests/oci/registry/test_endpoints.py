@@ -286,7 +286,7 @@ def test_software_is_recognised_by_its_answers(headers: dict[str, str], name: st
     assert learned.profile.name == name
     assert not name or all(learned.works(kind) is works for kind, works in learned.profile.works.items())
 
-    chosen = Learned("registry.example", Meter(), profile_of("registry.example", "zot"), chosen=True)
+    chosen = Learned("registry.example", Meter(), "zot")
     chosen.recognise(headers)
     assert chosen.profile.name == "zot"
 
@@ -313,7 +313,7 @@ def test_what_is_recognised_begins_where_its_profile_says(make_client: Make) -> 
 def test_every_profile_is_a_valid_beginning() -> None:
     for profile in PROFILES:
         re.compile(profile.hosts)
-        learned = Learned("registry.example", Meter(), profile)
+        learned = Learned("registry.example", Meter(), option_word(profile))
         for kind, works in profile.works.items():
             assert kind.plain_way
             assert learned.works(kind) is works

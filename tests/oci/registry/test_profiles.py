@@ -92,7 +92,7 @@ def test_every_operation_ends_complete_and_proven(
     ours = next((profile for profile in profiles.PROFILES if profile.name == name), None)
     if known:  # a profile may be wrong: then everything that can be refused is expected to work
         ours = ours or Profile(name="", works={kind: True for kind in KINDS.values() if kind.plain_way})
-        monkeypatch.setattr(profiles, "profile_of", lambda host: ours)
+        monkeypatch.setattr(profiles, "profile_of", lambda host, chosen: ours)
     with ProfileRegistry(STUBS[name]) as stub, StrictRegistry() as other:
         first = copied(f"{source.host}/lib/app:v1", f"{stub.host}/team/app")
         assert first.error is None
