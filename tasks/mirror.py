@@ -20,13 +20,13 @@ from oci.meter import RunMetrics, export_metrics
 from oci.mirror.compare import compare
 from oci.mirror.comparison import Comparison, Shared, TagState
 from oci.mirror.config import Bucket, Mirror, MirrorsConfig
-from oci.mirror.execute import ItemOutcome, execute_item, failed_by, stopped_before
+from oci.mirror.execute import ItemOutcome, execute_item, outcome_of, stopped_before
 from oci.mirror.results import DriftReport, MirrorReport, made_of, mirror_metrics, of_failure
 from oci.mirror.run import SIDE_BY_SIDE, MirrorRecorder, expect, opened
 from oci.mirror.selection import expanded
 from oci.mirror.work import WorkItem, WorkKey
 from oci.relocation.session import Session
-from oci.relocation.transfer import DONE
+from oci.relocation.transfer import DONE, FAILED
 from oci.signatures.artifacts import MirrorReceipts
 from oci.units import percent
 from tasks.artifacts.history import MirrorLine, PastRun, keep_history, keep_overview
@@ -185,7 +185,7 @@ class MirrorRun(Run):
         all_done = all(outcome is not None and outcome.status == DONE for outcome in outcomes)
         for (item, target), outcome in zip(planned, outcomes, strict=True):
             if outcome is None or all_done:
-                self.record(item, (failed_by(item, target, error),))
+                self.record(item, (outcome_of(item, target, FAILED, error=error),))
 
     def leave(self, items: Iterable[WorkItem]) -> None:
         """Notes items that aren't begun, because another failed."""

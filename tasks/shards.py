@@ -17,7 +17,7 @@ from prefect.logging import get_run_logger
 from oci.descriptor import parse_json
 from oci.digest import Digest, parse_digest, verified
 from oci.errors import InvalidDocument, StoreError, TransshipError, Unavailable
-from oci.mirror.execute import ItemOutcome, failed_by
+from oci.mirror.execute import ItemOutcome, outcome_of
 from oci.mirror.work import WorkItem
 from oci.reference import StoreName, parse_store
 from oci.relocation.fanout import SMALL
@@ -36,7 +36,7 @@ from oci.relocation.shards import (
     weight_of,
     with_present_marked,
 )
-from oci.relocation.transfer import DONE, ImageOutcome, failure
+from oci.relocation.transfer import DONE, FAILED, ImageOutcome, failure
 from oci.units import show_size
 from tasks.fleet.limits import limits_of
 from tasks.fleet.queue import ShardQueue, ShardResult
@@ -328,7 +328,7 @@ class MirrorWork:
     def fail(self, units: Sequence[WorkItem], reason: str) -> None:
         for item in units:
             error = Unavailable(f"was not copied: {reason}")
-            self._run.record(item, tuple(failed_by(item, target, error) for target in item.targets))
+            self._run.record(item, tuple(outcome_of(item, target, FAILED, error=error) for target in item.targets))
 
 
 def unpack_items(text: str) -> list[WorkItem]:

@@ -65,12 +65,11 @@ class DigestCache:
     def created(self, session: Session, source: Source, digest: Digest) -> datetime | None:
         """When the image was made, as its annotations or its config say; None when they don't. For an index, its first
         image."""
-        remembered = self._get(f"created {digest}")
-        if remembered is None:
+        key = f"created {digest}"
+        if self._get(key) is None:
             created = _created(session, source, source.get_manifest(digest), 0)
-            remembered = created.isoformat() if created else _UNKNOWN
-            self._put(f"created {digest}", remembered)
-        return None if remembered == _UNKNOWN else datetime.fromisoformat(remembered)
+            self._put(key, created.isoformat() if created else _UNKNOWN)
+        return self._time(key)
 
     def narrowed(self, session: Session, source: Source, descriptor: Descriptor, platforms: Sequence[str]) -> Digest:
         """Returns the digest that an image of the source has at a destination that gets only some of its platforms.
@@ -92,22 +91,17 @@ class DigestCache:
     def first_seen(self, repository: str, digest: Digest, now: datetime) -> datetime | None:
         """When this machine saw a digest in the repository for the first time; None for what was there when it looked
         at the repository for the first time, see `looked`."""
-        if self._get(f"looked {repository}") is None:
-            self._put(f"seen {repository}@{digest}", _UNKNOWN)
-            return None
         key = f"seen {repository}@{digest}"
-        remembered = self._get(key)
-        if remembered is None:
-            remembered = now.isoformat()
-            self._put(key, remembered)
-        return None if remembered == _UNKNOWN else datetime.fromisoformat(remembered)
+        if self._get(f"looked {repository}") is None:
+            self._put(key, _UNKNOWN)
+        elif self._get(key) is None:
+            self._put(key, now.isoformat())
+        return self._time(key)
 
     def age(self, repository: str, digest: Digest, now: datetime) -> timedelta:
         """How long ago this machine saw a digest in the repository for the first time; for what was there already when
         it looked at the repository for the first time, how long ago that was."""
-        first_seen = self.first_seen(repository, digest, now)
-        looked = self._get(f"looked {repository}")
-        return now - (first_seen or (datetime.fromisoformat(looked) if looked else now))
+        return now - (self.first_seen(repository, digest, now) or self._time(f"looked {repository}") or now)
 
     def looked(self, repository: str, now: datetime) -> None:
         """Notes that the repository was looked at: what appears from now on is new."""
@@ -137,10 +131,8 @@ class DigestCache:
     def attached_due(self, key: str, every: timedelta, now: datetime) -> bool:
         """Whether what is attached to an image was last asked for so long ago; `key` names the image and its
         destination. Never without a file: each run would ask for every image then, and a check does it."""
-        remembered = self._get(f"attached {key}")
-        if remembered is None or remembered == _UNKNOWN:
-            return bool(self._path)
-        return now - datetime.fromisoformat(remembered) >= every
+        last = self._time(f"attached {key}")
+        return bool(self._path) if last is None else now - last >= every
 
     def attached_asked(self, key: str, every: timedelta, now: datetime) -> None:
         """Notes that it was asked now. The first time counts as some time before, for each image another, so that not
@@ -173,6 +165,10 @@ class DigestCache:
     def _get(self, key: str) -> str | None:
         with self._lock:
             return self._facts.get(key)
+
+    def _time(self, key: str) -> datetime | None:
+        remembered = self._get(key)
+        return None if remembered is None or remembered == _UNKNOWN else datetime.fromisoformat(remembered)
 
     def _put(self, key: str, value: str) -> None:
         with self._lock:

@@ -15,7 +15,7 @@ import msgspec
 from oci.archive.source import Archive
 from oci.digest import Digest
 from oci.errors import Incomplete, StoreError, TransshipError
-from oci.export.export import ArchiveReport, write_archive
+from oci.export.export import write_archive
 from oci.export.options import ExportOptions
 from oci.export.plan import ArchivePlan
 from oci.export.planner import plan_archive
@@ -53,10 +53,6 @@ class ItemOutcome(msgspec.Struct, frozen=True, kw_only=True):
     error_class: str = ""
     retryable: bool = False
 
-    def to_dict(self) -> dict[str, Any]:
-        body: dict[str, Any] = msgspec.to_builtins(self)
-        return body
-
 
 def execute_item(
     session: Session, item: WorkItem, breaker: Breaker, *, listed: frozenset[str] | None = None
@@ -68,7 +64,7 @@ def execute_item(
         single = item.alone(target)
         cause = breaker.cause(single.places)
         if cause is not None:
-            outcomes[target.destination] = _skipped(item, target, cause)
+            outcomes[target.destination] = outcome_of(item, target, SKIPPED, error=cause)
             continue
         started = time.monotonic()
         if target.destination.startswith(ARCHIVE_PREFIX):
@@ -78,7 +74,7 @@ def execute_item(
             plans[target.destination] = make_plan(session, item.request(target), snapshot=item.snapshot(target, listed))
         except TransshipError as error:
             breaker.failed(error)
-            outcomes[target.destination] = _failed(item, target, error, started)
+            outcomes[target.destination] = outcome_of(item, target, FAILED, error=error, started=started)
     planned = [target for target in item.targets if target.destination in plans]
 
     def bring(target: Target) -> ItemOutcome:
@@ -130,7 +126,7 @@ def not_tried(
     items: Iterable[WorkItem], outcomes: Iterable[ItemOutcome], cause: TransshipError
 ) -> tuple[ItemOutcome, ...]:
     """Of the items that have no outcome, when a run ends early."""
-    return tuple(_skipped(item, target, cause) for item, target in unaccounted(items, outcomes))
+    return tuple(outcome_of(item, target, SKIPPED, error=cause) for item, target in unaccounted(items, outcomes))
 
 
 def unaccounted(items: Iterable[WorkItem], outcomes: Iterable[ItemOutcome]) -> list[tuple[WorkItem, Target]]:
@@ -149,22 +145,54 @@ def unaccounted(items: Iterable[WorkItem], outcomes: Iterable[ItemOutcome]) -> l
     return missing
 
 
-def failed_by(item: WorkItem, target: Target, error: TransshipError) -> ItemOutcome:
-    """The outcome of a target that an error outside of the relocation ended."""
-    return _failed(item, target, error, time.monotonic())
+def outcome_of(
+    item: WorkItem,
+    target: Target,
+    status: str,
+    *,
+    parts: Sequence[ImageOutcome] = (),
+    error: TransshipError | None = None,
+    started: float | None = None,
+    **more: Any,
+) -> ItemOutcome:
+    """`parts` are the outcomes of its images, `error` is why it isn't done, `started` when it was begun, by the
+    monotonic clock."""
+    if error is not None:
+        error_class = next((image.error_class for image in parts if image.error_class), type(error).__name__)
+        more |= {"error": str(error), "error_class": error_class, "retryable": error.retryable}
+    sizes = ("bytes_written", "bytes_mounted", "bytes_skipped")
+    totals = {
+        "images": sum(image.status == DONE for image in parts),
+        **{name: sum(getattr(image, name) for image in parts) for name in sizes},
+    }
+    return ItemOutcome(
+        source=item.source,
+        names=item.names,
+        destination=target.destination,
+        status=status,
+        seconds=0.0 if started is None else round(time.monotonic() - started, 3),
+        **(totals | more),
+    )
+
+
+def stopped_before(item: WorkItem) -> tuple[ItemOutcome, ...]:
+    """The outcomes of an item that isn't begun, because an image before it failed."""
+    cause = TransshipError("another image of this mirror failed, and on_failure is stop")
+    return tuple(outcome_of(item, target, SKIPPED, error=cause) for target in item.targets)
 
 
 def _archive(session: Session, item: WorkItem, breaker: Breaker) -> ItemOutcome:
     started = time.monotonic()
     [target] = item.targets
     try:
-        plan, report = write_item(session, item)
+        plan, archive = plan_written(session, item)
+        sent = write_archive(session, archive).sent  # whatever is raised, the old archive stays
     except TransshipError as error:
         breaker.failed(error)
-        return _failed(item, target, _cause(error), started)
+        return outcome_of(item, target, FAILED, error=_cause(error), started=started)
     breaker.succeeded(item.places)
-    outcome = _carried(item, target, DONE, (), started=started, tags=target.tags)
-    return msgspec.structs.replace(outcome, images=len(list(plan.images)), bytes_written=report.sent)
+    count = len(list(plan.images))
+    return outcome_of(item, target, DONE, started=started, tags=target.tags, images=count, bytes_written=sent)
 
 
 def _bring(session: Session, item: WorkItem, target: Target, plan: Plan, breaker: Breaker) -> ItemOutcome:
@@ -178,10 +206,11 @@ def _bring(session: Session, item: WorkItem, target: Target, plan: Plan, breaker
         result = relocation.run(on_image=note)
     except TransshipError as error:
         breaker.failed(error)
-        return _failed(item, target, _cause(error), started, relocation.result().outcomes)
+        parts = relocation.result().outcomes
+        return outcome_of(item, target, FAILED, parts=parts, error=_cause(error), started=started)
     breaker.succeeded(item.alone(target).places)
-    shown = {"tags": result.published.tags, "digest": str(plan.root or "")}
-    return _carried(item, target, DONE, result.outcomes, started=started, **shown)
+    tags, digest = result.published.tags, str(plan.root or "")
+    return outcome_of(item, target, DONE, parts=result.outcomes, started=started, tags=tags, digest=digest)
 
 
 def _cause(error: TransshipError) -> TransshipError:
@@ -192,61 +221,6 @@ def _cause(error: TransshipError) -> TransshipError:
         return error.failures[0]
     message = f"{error.message}; the first: {error.failures[0]}"
     return Incomplete(message, error.failures, some_done=error.some_done, hint=error.hint)
-
-
-def _carried(
-    item: WorkItem, target: Target, status: str, images: Iterable[ImageOutcome], *, started: float, **more: Any
-) -> ItemOutcome:
-    counted_images = list(images)
-
-    def total(name: str) -> int:
-        return sum(getattr(image, name) for image in counted_images)
-
-    return ItemOutcome(
-        source=item.source,
-        names=item.names,
-        destination=target.destination,
-        status=status,
-        images=sum(image.status == DONE for image in counted_images),
-        bytes_written=total("bytes_written"),
-        bytes_mounted=total("bytes_mounted"),
-        bytes_skipped=total("bytes_skipped"),
-        seconds=round(time.monotonic() - started, 3),
-        **more,
-    )
-
-
-def _failed(
-    item: WorkItem, target: Target, error: TransshipError, started: float, images: Iterable[ImageOutcome] = ()
-) -> ItemOutcome:
-    return _carried(
-        item,
-        target,
-        FAILED,
-        images,
-        started=started,
-        error=str(error),
-        error_class=next((image.error_class for image in images if image.error_class), type(error).__name__),
-        retryable=error.retryable,
-    )
-
-
-def stopped_before(item: WorkItem) -> tuple[ItemOutcome, ...]:
-    """The outcomes of an item that isn't begun, because an image before it failed."""
-    cause = TransshipError("another image of this mirror failed, and on_failure is stop")
-    return tuple(_skipped(item, target, cause) for target in item.targets)
-
-
-def _skipped(item: WorkItem, target: Target, cause: TransshipError) -> ItemOutcome:
-    return ItemOutcome(
-        source=item.source,
-        names=item.names,
-        destination=target.destination,
-        status=SKIPPED,
-        error=str(cause),
-        error_class=type(cause).__name__,
-        retryable=cause.retryable,
-    )
 
 
 class PlannedItem(msgspec.Struct, frozen=True, kw_only=True):
@@ -296,18 +270,34 @@ def plan_mirror(session: Session, comparison: Comparison) -> MirrorPlan:
     """Plans every item of the comparison's work. An item that can't be planned says so, and the others go on."""
     brought: set[tuple[str, Digest]] = set()
     requests: Counter[str] = Counter()
-    items = []
-    for item in comparison.work:
-        for target in item.targets:
-            session.cancel.check()
-            planned, plan = _planned(session, item, target, comparison, brought)
-            items.append(planned)
-            if plan is not None:
-                requests.update(plan.estimated_requests)
+
+    def planned(item: WorkItem, target: Target) -> PlannedItem:
+        session.cancel.check()
+        result = PlannedItem(title=item.title, names=item.names, destination=target.destination, tags=target.tags)
+        try:
+            if item.writes_archive:  # whole, but for what comes out of the old one
+                plan, archive = plan_written(session, item.alone(target))
+                moved = archive.size - archive.bytes_copied
+                return msgspec.structs.replace(result, images=len(list(plan.images)), bytes_to_move=moved)
+            plan = make_plan(session, item.request(target), snapshot=item.snapshot(target, comparison.listed))
+        except TransshipError as error:
+            return msgspec.structs.replace(result, error=str(error))
+        requests.update(plan.estimated_requests)
+        new = [blob for blob in plan.blobs if (target.destination, blob.digest) not in brought]
+        brought.update((target.destination, blob.digest) for blob in new)
+        return msgspec.structs.replace(
+            result,
+            images=len(plan.to_transfer),
+            bytes_to_move=sum(blob.size for blob in new if not plan.mountable(blob)),
+            bytes_to_mount=sum(blob.size for blob in new if plan.mountable(blob)),
+            error="; ".join(failure.message for failure in plan.failures),
+        )
+
+    items = tuple(planned(item, target) for item in comparison.work for target in item.targets)
     return MirrorPlan(
         mirror=comparison.mirror,
         source=comparison.source,
-        items=tuple(items),
+        items=items,
         in_place=comparison.count(TagState.IN_PLACE),
         mutated=comparison.named(TagState.MUTATED),
         unsigned=comparison.named(TagState.UNSIGNED),
@@ -317,38 +307,6 @@ def plan_mirror(session: Session, comparison: Comparison) -> MirrorPlan:
         nothing_taken=comparison.nothing_taken,
         requests=dict(sorted(requests.items())),
     )
-
-
-def _planned(
-    session: Session, item: WorkItem, target: Target, comparison: Comparison, brought: set[tuple[str, Digest]]
-) -> tuple[PlannedItem, Plan | None]:
-    planned = PlannedItem(title=item.title, names=item.names, destination=target.destination, tags=target.tags)
-    try:
-        if item.writes_archive:
-            return _planned_archive(session, planned, item.alone(target)), None
-        plan = make_plan(session, item.request(target), snapshot=item.snapshot(target, comparison.listed))
-    except TransshipError as error:
-        return msgspec.structs.replace(planned, error=str(error)), None
-    new = [blob for blob in plan.blobs if (target.destination, blob.digest) not in brought]
-    brought.update((target.destination, blob.digest) for blob in new)
-    counted = msgspec.structs.replace(
-        planned,
-        images=len(plan.to_transfer),
-        bytes_to_move=sum(blob.size for blob in new if not plan.mountable(blob)),
-        bytes_to_mount=sum(blob.size for blob in new if plan.mountable(blob)),
-        error="; ".join(failure.message for failure in plan.failures),
-    )
-    return counted, plan
-
-
-def _planned_archive(session: Session, planned: PlannedItem, item: WorkItem) -> PlannedItem:
-    """Written whole, but for what comes out of the old one."""
-    plan, archive = plan_written(session, item)
-    moved = archive.size - archive.bytes_copied
-    return msgspec.structs.replace(planned, images=len(list(plan.images)), bytes_to_move=moved)
-
-
-# Archives.
 
 
 def plan_written(session: Session, item: WorkItem) -> tuple[Plan, ArchivePlan]:
@@ -361,12 +319,6 @@ def plan_written(session: Session, item: WorkItem) -> tuple[Plan, ArchivePlan]:
     name = parse_store(target.destination)
     old = name.locations[0] if isinstance(name, ArchiveName) and isinstance(held_in(session, name), Archive) else ""
     return plan, plan_archive(session, requests[0], plan, ExportOptions(base=old))
-
-
-def write_item(session: Session, item: WorkItem) -> tuple[Plan, ArchiveReport]:
-    """The same, written. Whatever is raised, the old archive stays then."""
-    plan, archive = plan_written(session, item)
-    return plan, write_archive(session, archive)
 
 
 def _merged(source: str, destination: StoreName, plans: Sequence[Plan]) -> Plan:

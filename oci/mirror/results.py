@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -16,7 +16,7 @@ from oci.meter import Receipt, RunMetrics
 from oci.mirror.comparison import Comparison, TagState
 from oci.mirror.config import Mirror
 from oci.mirror.execute import SKIPPED, ItemOutcome, unaccounted
-from oci.mirror.work import Breaker, Target, WorkItem, place
+from oci.mirror.work import Breaker, place
 from oci.reference import ARCHIVE_PREFIX
 from oci.relocation.transfer import DONE
 from oci.units import show_cost, show_size
@@ -89,20 +89,21 @@ class MirrorReport(Struct, frozen=True, kw_only=True):
         )
 
     def to_dict(self) -> dict[str, Any]:
-        numbers = ("in_place", "copied", "images", "held", "waiting", "extra")
-        body = {name: getattr(self, name) for name in ("mirror", "source", "nothing_taken", "fleet", *numbers)}
-        return body | {
-            "succeeded": self.succeeded,
-            "destinations": list(self.destinations),
-            "tags": list(self.tags),
-            "mutated": list(self.mutated),
-            "unsigned": list(self.unsigned),
-            "refusals": dict(self.refusals),
-            "failed": msgspec.to_builtins(self.failed),
-            "only": list(self.failed_names),
-            "causes": list(self.causes),
-            "receipt": self.receipt.to_dict(),
-        }
+        values = msgspec.to_builtins(self) | {"succeeded": self.succeeded, "only": list(self.failed_names)}
+        names = (
+            "mirror",
+            "source",
+            "nothing_taken",
+            "fleet",
+            "in_place",
+            "copied",
+            "images",
+            "held",
+            "waiting",
+            "extra",
+        )
+        lists = ("destinations", "tags", "mutated", "unsigned", "refusals", "failed", "only", "causes")
+        return {name: values[name] for name in (*names, "succeeded", *lists)} | {"receipt": self.receipt.to_dict()}
 
 
 def made_of(
@@ -135,11 +136,7 @@ def made_of(
         waiting=comparison.waiting,
         extra=comparison.extra,
         nothing_taken=comparison.nothing_taken,
-        failed=(
-            *_uncompared(mirror, comparison),
-            *_uncarried(outcomes),
-            *_unfinished(mirror, unaccounted(comparison.work, outcomes), error),
-        ),
+        failed=tuple(_failures(mirror, comparison, outcomes, error)),
         causes=_causes(mirror, breaker),
         receipt=receipt,
     )
@@ -176,21 +173,19 @@ def _causes(mirror: Mirror, breaker: Breaker) -> tuple[str, ...]:
     return tuple(str(cause) for where, cause in breaker.causes.items() if where in named or mirror.source.lock)
 
 
-def _uncompared(mirror: Mirror, comparison: Comparison) -> Iterable[FailedImage]:
-    for destination in comparison.destinations:
-        error = destination.error
-        if error is not None:
-            yield _whole(mirror, str(error), destination.destination, retryable=error.retryable)
-        for tag in destination.tags:
+def _failures(
+    mirror: Mirror, comparison: Comparison, outcomes: Sequence[ItemOutcome], error: str
+) -> Iterator[FailedImage]:
+    """What couldn't be compared, what failed, and what has no outcome, because `error` ended the run; where all have
+    theirs, the error stands alone."""
+    for result in comparison.destinations:
+        if result.error is not None:
+            yield _whole(mirror, str(result.error), result.destination, retryable=result.error.retryable)
+        for tag in result.tags:
             if tag.state is TagState.FAILED:
                 name = f"{mirror.source.repository}:{tag.tag}" if mirror.source.repository else str(mirror.source)
                 retryable = tag.error is not None and tag.error.retryable
-                yield FailedImage(
-                    names=(name,), destination=destination.destination, error=tag.reason, retryable=retryable
-                )
-
-
-def _uncarried(outcomes: Iterable[ItemOutcome]) -> Iterable[FailedImage]:
+                yield FailedImage(names=(name,), destination=result.destination, error=tag.reason, retryable=retryable)
     for outcome in outcomes:
         if outcome.status != DONE:
             yield FailedImage(
@@ -200,14 +195,11 @@ def _uncarried(outcomes: Iterable[ItemOutcome]) -> Iterable[FailedImage]:
                 retryable=outcome.retryable,
                 not_tried=outcome.status == SKIPPED,
             )
-
-
-def _unfinished(mirror: Mirror, targets: Sequence[tuple[WorkItem, Target]], error: str) -> Iterable[FailedImage]:
-    """What ended the run is why these have no outcome; where all have theirs, it stands alone."""
+    unfinished = unaccounted(comparison.work, outcomes)
     cause = error or "the run ended without an outcome for this destination (hint: run the mirror again)"
-    for item, target in targets:
+    for item, target in unfinished:
         yield FailedImage(names=item.names, destination=target.destination, error=cause, retryable=True)
-    if error and not targets:
+    if error and not unfinished:
         yield _whole(mirror, error)
 
 

@@ -6,7 +6,8 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import wait
-from typing import Any, TypeAlias
+from functools import partial
+from typing import TypeAlias
 
 from msgspec.structs import replace
 
@@ -47,6 +48,10 @@ Reach: TypeAlias = Callable[[str, int], Access]
 and who it is there."""
 
 
+_NO_RULES = ("name", "source", "destinations", "schedule", "on_push", "limits", "receipts")
+"""Options of a mirror that don't say what it takes, or how, but when it runs and where."""
+
+
 class MirrorRecorder:
     """Records what a run of a mirror has done: made before the work, so that a key that can't be read is known by
     then."""
@@ -85,7 +90,10 @@ class MirrorRecorder:
                     self._receipt(session, result, self._shown(session, name, result, delivered), delivered), number
                 )
             for outcome in delivered if self._options.attach else ():
-                self._attach(session, result, outcome)
+                if outcome.digest:  # an image or a bundle; a lock has no root
+                    destination, digest = session.destination(name), Digest(outcome.digest)
+                    receipt = self._receipt(session, result, _shown_by(outcome), [outcome])
+                    attach(destination, found_manifest(destination, digest), receipt.render(self._key))
 
     def _shown(
         self, session: Session, name: StoreName, result: DestinationComparison, delivered: Sequence[ItemOutcome]
@@ -104,13 +112,6 @@ class MirrorRecorder:
     def _pinned(self) -> dict[str, Digest]:
         return {digest: digest for digest in pinned_by(self._mirror.source.lock)}
 
-    def _attach(self, session: Session, result: DestinationComparison, outcome: ItemOutcome) -> None:
-        """To an image or a bundle; a lock has no root."""
-        if outcome.digest:
-            destination, digest = session.destination(parse_store(outcome.destination)), Digest(outcome.digest)
-            receipt = self._receipt(session, result, _shown_by(outcome), [outcome])
-            attach(destination, found_manifest(destination, digest), receipt.render(self._key))
-
     def _receipt(
         self,
         session: Session,
@@ -127,7 +128,7 @@ class MirrorRecorder:
             destination=parse_store(result.destination),
             copied=None if files else {outcome.digest for outcome in delivered},
             files=files,
-            parameters=_rules(self._mirror),
+            parameters={name: value for name, value in self._mirror.to_dict().items() if name not in _NO_RULES},
             policy=policy_asked(session, self._mirror, result.destination),
             run=self._run.finished,
             counts=Counts(**{name: sum(getattr(outcome, name) for outcome in delivered) for name in spent}),
@@ -147,12 +148,6 @@ def _shown_by(outcome: ItemOutcome) -> dict[str, Digest]:
     """What was moved to a digest: its tags, which those of cosign are not, or itself where it has none."""
     tags = [tag for tag in outcome.tags if not tagnames.is_cosign(tag)]
     return dict.fromkeys(tags or [outcome.digest], Digest(outcome.digest))
-
-
-def _rules(mirror: Mirror) -> dict[str, Any]:
-    """What the mirror says that isn't the default, but for when it runs and where."""
-    left_out = ("name", "source", "destinations", "schedule", "on_push", "limits", "receipts")
-    return {name: value for name, value in mirror.to_dict().items() if name not in left_out}
 
 
 def check_consent(
@@ -255,30 +250,27 @@ def run_mirrors(
     lock = threading.Lock()
     begun: set[str] = set()
 
-    def report_done(report: MirrorReport) -> None:
+    def call(function: Callable[..., None], *arguments: object) -> None:
         with lock:
-            on_report(report)
+            function(*arguments)
 
     def run_one(mirror: Mirror) -> MirrorReport:
-        def item_done(item: WorkItem, outcomes: tuple[ItemOutcome, ...]) -> None:
-            with lock:
-                on_done(mirror, item, outcomes)
-
-        def compared(comparison: Comparison) -> None:
-            with lock:
-                on_compared(mirror, comparison)
-
         session.cancel.check()
         begun.add(mirror.name)
         if shared.breaker.stopped:
             report = not_begun(mirror)
-            report_done(report)
-            return report
-        with session.meter.part() as meter:
-            report = run_mirror(
-                session, mirror, shared, on_compared=compared, on_done=item_done, on_cut=report_done, meter=meter
-            )
-        report_done(report)
+        else:
+            with session.meter.part() as meter:
+                report = run_mirror(
+                    session,
+                    mirror,
+                    shared,
+                    on_compared=partial(call, on_compared, mirror),
+                    on_done=partial(call, on_done, mirror),
+                    on_cut=partial(call, on_report),
+                    meter=meter,
+                )
+        call(on_report, report)
         return report
 
     mirrors = expanded(session, mirrors)
@@ -293,7 +285,7 @@ def run_mirrors(
             wait(futures)
             for mirror in mirrors:
                 if mirror.name not in begun:
-                    report_done(not_begun(mirror))
+                    call(on_report, not_begun(mirror))
             raise
         finally:
             shared.facts.locate(session.ledger.locations())

@@ -159,7 +159,9 @@ def _candidates(rule: TagRule, tags: Sequence[str]) -> list[str]:
 
 def _refusal(rule: TagRule, tag: str) -> str:
     """The part of a rule that keeps a tag out by its name, or nothing."""
-    if rule.allow and not _allowed(tag, rule):
+    if rule.allow and not any(
+        name == tag if (name := plain_name(pattern)) else matches(tag, (pattern,)) for pattern in rule.allow
+    ):
         return "allow doesn't have it"
     if matches(tag, rule.deny):
         return "deny"
@@ -171,10 +173,6 @@ def _refusal(rule: TagRule, tag: str) -> str:
     if in_ranges(version.version, rule.semver, prereleases=rule.prereleases, counter=version.counter):
         return ""
     return "semver doesn't have it" if not version.version.prerelease or rule.prereleases else "it is a prerelease"
-
-
-def _allowed(tag: str, rule: TagRule) -> bool:
-    return any(name == tag if (name := plain_name(pattern)) else matches(tag, (pattern,)) for pattern in rule.allow)
 
 
 def _newest_first(rule: TagRule, tags: Iterable[str]) -> list[str]:
@@ -307,9 +305,22 @@ def keep_for(
 
     Raises InvalidInput when no mirror goes there, and whatever a source raises that can't be read; Refused when a
     source has nothing that its rules take, for an empty list is more likely a mistake than a wish."""
-    keep = Keep()
+    keep, moment = Keep(), now or datetime.now(UTC)
     for mirror in mirrors_to(config, name):
-        keep = keep.and_also(_of(mirror, name, open_mirror, vanished=vanished, now=now or datetime.now(UTC)))
+        reference = mirror.source.reference
+        if mirror.source.lock:
+            keep = keep.and_also(Keep(locks=(mirror.source.lock,)))
+        elif reference is not None:
+            named = {"digests": (reference.digest,)} if reference.digest else {"tags": (reference.tag,)}
+            keep = keep.and_also(Keep(**named, optional=(reference.digest or reference.tag,)))
+        else:
+            with open_mirror(mirror) as session:
+                for part in repositories_of(session, mirror):
+                    if part.source.store is not None and any(each.store == name for each in part.destinations):
+                        tags = _tags_to_keep(
+                            session, part, part.source.store, vanished_at=name if vanished else None, now=moment
+                        )
+                        keep = keep.and_also(Keep(tags=tuple(tags), optional=tuple(tags)))
     return keep
 
 
@@ -321,28 +332,11 @@ def mirrors_to(config: MirrorsConfig, name: StoreName) -> list[Mirror]:
     return mirrors
 
 
-def _of(
-    mirror: Mirror, name: StoreName, open_mirror: Callable[[Mirror], Session], *, vanished: bool, now: datetime
-) -> Keep:
-    source = mirror.source
-    if source.lock:
-        return Keep(locks=(source.lock,))
-    reference = source.reference
-    if reference is not None:
-        named = {"digests": (reference.digest,)} if reference.digest else {"tags": (reference.tag,)}
-        return Keep(**named, optional=(reference.digest or reference.tag,))
-    keep = Keep()
-    with open_mirror(mirror) as session:
-        for part in repositories_of(session, mirror):
-            if part.source.store is not None and any(each.store == name for each in part.destinations):
-                opened = session.source(part.source.store)
-                keep = keep.and_also(_of_repository(session, part, opened, name, vanished=vanished, now=now))
-    return keep
-
-
-def _of_repository(
-    session: Session, mirror: Mirror, source: Source, name: StoreName, *, vanished: bool, now: datetime
-) -> Keep:
+def _tags_to_keep(
+    session: Session, mirror: Mirror, store: StoreName, *, vanished_at: StoreName | None, now: datetime
+) -> list[str]:
+    """With a destination in `vanished_at`, also what it has and the source has no longer."""
+    source = session.source(store)
     source_tags = [tag for tag in source.tags() if not matches(tag, mirror.never)]
     ages = SourceAges(session, source)
     ageless = [rule.with_(minimum_age=timedelta()) for rule in mirror.tags]
@@ -357,20 +351,13 @@ def _of_repository(
             operation="selecting what to keep",
             hint="check the source and the rules; nothing was deleted",
         )
-    if vanished:
-        kept_tags |= _vanished(session, mirror.tags, name, source_tags)
-    return Keep(tags=tuple(sorted(kept_tags)), optional=tuple(sorted(kept_tags)))
-
-
-def _vanished(session: Session, rules: Sequence[TagRule], name: StoreName, source_tags: Sequence[str]) -> set[str]:
-    """Among the newest versions those count that the source has no longer: an upstream that lost its newest release
-    doesn't make room for old ones."""
-    try:
-        here = list(session.destination(name).tags())
-    except NotFound:
-        return set()
-    both = list(dict.fromkeys((*source_tags, *here)))
-    return set(named(both, rules)) - set(source_tags)
+    if vanished_at is not None:
+        # Among the newest versions those count that the source has no longer: an upstream that lost its newest release
+        # doesn't make room for old ones.
+        with suppress(NotFound):
+            both = dict.fromkeys((*source_tags, *session.destination(vanished_at).tags()))
+            kept_tags |= set(named(both, mirror.tags)) - set(source_tags)
+    return sorted(kept_tags)
 
 
 class SourceAges:

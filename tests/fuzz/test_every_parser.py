@@ -43,7 +43,6 @@ LEFT_OUT: Mapping[str, str] = {
     "files/deflate/gzip.py:_end_of_copy": OWN,
     "files/deflate/gzip.py:_words": OWN,
     "meter.py:push": OPERATORS,
-    "mirror/digest_cache.py:DigestCache.created": WITHIN,
     "mirror/digest_cache.py:_created": WITHIN,
     "options.py:Options.make": OPERATORS,
     "prune/keep.py:Keep.from_dict": OPERATORS,
