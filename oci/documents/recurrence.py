@@ -23,7 +23,6 @@ _LATE = EPOCH.replace(year=9620)
 """A year of the same calendar, which repeats after 400. A rule that names no day from there on names none at all, and
 dateutil looks for it until the year 9999."""
 
-
 _UNITS = {"HOURLY": timedelta(hours=1), "DAILY": timedelta(days=1), "WEEKLY": timedelta(weeks=1)}
 """Of frequencies whose steps are of one length."""
 
@@ -85,20 +84,10 @@ def check_zone(name: str) -> None:
         raise ValueError(f"{name!r} is no time zone that this machine knows") from error
 
 
-def rule_text(rule: str) -> str:
-    """The recurrence rule with its start, in the time zone of the schedule."""
-    return f"DTSTART:{EPOCH:%Y%m%dT%H%M%S}\n{rule.upper().removeprefix('RRULE:')}"
-
-
 def anchor(interval: timedelta, name: str) -> datetime:
     """A time at which the interval of a mirror begins, in UTC: spread by name, so that not all begin at once."""
     part = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4]) / 2**32
     return EPOCH.replace(tzinfo=UTC) + timedelta(seconds=int(interval.total_seconds() * part))
-
-
-def after_interval(interval: timedelta, name: str, moment: datetime) -> datetime:
-    begin = anchor(interval, name)
-    return begin + ((moment - begin) // interval + 1) * interval
 
 
 def after_cron(text: str, zone: str, moment: datetime) -> datetime:

@@ -62,10 +62,7 @@ class Checked(Options, frozen=True, kw_only=True):
 
 def _check_platforms(texts: tuple[str, ...]) -> None:
     for text in texts:
-        try:
-            Platform.parse(text)
-        except InvalidInput as error:
-            raise ValueError(str(error)) from error
+        Platform.parse(text)
 
 
 class TagRule(Checked, frozen=True, kw_only=True):
@@ -220,7 +217,7 @@ class Schedule(Checked, frozen=True, kw_only=True):
     @property
     def rule(self) -> str:
         """The recurrence rule with its start, in the time zone of the schedule."""
-        return recurrence.rule_text(self.rrule)
+        return f"DTSTART:{recurrence.EPOCH:%Y%m%dT%H%M%S}\n{self.rrule.upper().removeprefix('RRULE:')}"
 
     def anchor(self, name: str) -> datetime:
         """A time at which the interval of a mirror begins, in UTC."""
@@ -229,7 +226,8 @@ class Schedule(Checked, frozen=True, kw_only=True):
     def following(self, moment: datetime, name: str) -> datetime | None:
         """The first start of a mirror after a moment, in UTC, as Prefect computes it; None when there is none."""
         if self.interval:
-            return recurrence.after_interval(self.interval, name, moment)
+            begin = self.anchor(name)
+            return begin + ((moment - begin) // self.interval + 1) * self.interval
         if self.cron:
             return recurrence.after_cron(self.cron, self.timezone, moment)
         return recurrence.after_rrule(self.rrule, self.timezone, moment)

@@ -21,7 +21,7 @@ from oci.meter import Receipt, unheard
 from oci.prune.keep import Keep
 from oci.prune.plan import PrunePlan, UnwantedManifest, UnwantedTag, bytes_freed
 from oci.prune.planner import look, remember
-from oci.prune.survey import Surveyor
+from oci.prune.survey import Survey
 from oci.prune.untag import check_deletes, check_untags
 from oci.relocation.session import Session
 from oci.units import counted, show_size
@@ -254,7 +254,7 @@ class _Work:
         shows something else by now."""
         if not self.store.name.registry:  # the folder is of one program at a time
             return ""
-        new = [tag for tag in Surveyor(self._session, self.store).listed() if tag not in self._listed]
+        new = [tag for tag in Survey(self._session, self.store).listed() if tag not in self._listed]
         if new:
             return f"the tag {min(new)} was pushed meanwhile; run it again"
         heads = self._session.workers.map(self.store.head_manifest, self._kept_tags)

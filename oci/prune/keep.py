@@ -11,11 +11,10 @@ from oci.bundle.tagnames import attached_to
 from oci.digest import Digest, parse_digest
 from oci.errors import InvalidInput
 from oci.options import Options, option
-from oci.prune.versions import compile_pattern, in_ranges, matches, parse_range, read_version
+from oci.prune.versions import check_patterns, in_ranges, matches, parse_range, read_version
 from oci.reference import parse_any, parse_tag
 
 _LISTS = ("tags", "patterns", "versions", "digests", "locks", "bundles")
-
 
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
 
@@ -123,11 +122,10 @@ class Keep(KeepOptions, frozen=True, kw_only=True):
             parse_any(reference)
         if self.latest < 0:
             raise InvalidInput(f"{self.latest}: the number of newest versions to keep can't be negative")
-        for pattern in self.patterns:
-            try:
-                compile_pattern(pattern)
-            except ValueError as error:
-                raise InvalidInput(str(error)) from error
+        try:
+            check_patterns(self.patterns)
+        except ValueError as error:
+            raise InvalidInput(str(error)) from error
         for text in self.versions:
             try:
                 parse_range(text)

@@ -16,7 +16,7 @@ from oci.errors import InvalidInput, Refused
 from oci.prune import grace as note
 from oci.prune.keep import Keep
 from oci.prune.plan import PrunePlan, UnwantedManifest, UnwantedTag
-from oci.prune.survey import Survey, SurveyedManifest, Surveyor
+from oci.prune.survey import Survey, SurveyedManifest
 from oci.reference import ArchiveName, StoreName, parse_any
 from oci.relocation.session import Session
 from oci.store import Destination
@@ -71,14 +71,14 @@ def look(
         )
     destination = session.destination(name)
     resolved = _resolved(session, destination, keep)
-    surveyor = Surveyor(session, destination)
-    survey = surveyor.look()
-    surveyor.check_listed([tag for tag in resolved.tags if tag not in resolved.optional])
+    survey = Survey(session, destination)
+    survey.look()
+    survey.check_listed([tag for tag in resolved.tags if tag not in resolved.optional])
     noted = note.read(destination) if survey.has_note else {}
-    surveyor.read((*note.noted_manifests(noted), *extra, *resolved.digests))
+    survey.read((*note.noted_manifests(noted), *extra, *resolved.digests))
     chosen = resolved.chosen(survey.tags)
-    surveyor.confirm(chosen)
-    references = References(surveyor, chosen & survey.tags.keys(), resolved.digests)
+    survey.confirm(chosen)
+    references = References(survey, chosen & survey.tags.keys(), resolved.digests)
     _check_readable(destination, references)
     unwanted = references.unwanted
     if unwanted and not resolved.nothing and not survey.manifests.keys() & references.needed.keys():
@@ -158,11 +158,11 @@ def _listed(bundle: DescribedBundle) -> Iterator[Digest]:
 
 
 class References:
-    """Reads with `surveyor` whatever it takes to know what the kept things need. `tags` and `digests` are what is kept
+    """Reads in a survey whatever it takes to know what the kept things need. `tags` and `digests` are what is kept
     for its own sake."""
 
-    def __init__(self, surveyor: Surveyor, tags: Iterable[str], digests: Iterable[Digest]) -> None:
-        self.survey = survey = surveyor.survey
+    def __init__(self, survey: Survey, tags: Iterable[str], digests: Iterable[Digest]) -> None:
+        self.survey = survey
         self.tags = frozenset(tags)
         self.needed: dict[Digest, str] = {}
         """Every manifest that something kept needs, and what that is, in words."""
@@ -176,10 +176,10 @@ class References:
             self.needed = _needed(survey, roots)
             before = len(survey.manifests) + len(survey.absent)
             unwanted = self.unwanted
-            surveyor.read((*self.needed, *(below for digest in unwanted for below in survey.manifests[digest].lists)))
+            survey.read((*self.needed, *(below for digest in unwanted for below in survey.manifests[digest].lists)))
             if unwanted:
-                surveyor.ask_referrers((*self.needed, *unwanted))
-                surveyor.read(referrer for referrers in survey.referrers.values() for referrer in referrers)
+                survey.ask_referrers((*self.needed, *unwanted))
+                survey.read(referrer for referrers in survey.referrers.values() for referrer in referrers)
         self._attached_to_needed = frozenset(map(tagnames.referrers, self.needed))
 
     @property

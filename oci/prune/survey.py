@@ -7,7 +7,7 @@ a bundle, a list of referrers, or a tag that has the digest in its name (keep-al
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
 from oci.bundle import reader, tagnames
@@ -32,7 +32,6 @@ class SurveyedManifest:
     """One manifest of the destination. `lists` are the manifests that it needs."""
 
     digest: Digest
-    media_type: str
     size: int
     lists: tuple[Digest, ...] = ()
     blobs: tuple[Descriptor, ...] = ()
@@ -44,65 +43,61 @@ class SurveyedManifest:
     """Why it can't be known what it lists."""
 
 
-@dataclass(slots=True, kw_only=True)
 class Survey:
-    """`tags` maps every tag to the digest it shows, `manifests` has what was read."""
-
-    tags: dict[str, Digest] = field(default_factory=dict)
-    manifests: dict[Digest, SurveyedManifest] = field(default_factory=dict)
-    referrers: dict[Digest, tuple[Digest, ...]] = field(default_factory=dict)
-    """By subject, where the registry was asked."""
-    absent: set[Digest] = field(default_factory=set)
-    """Listed by something, and not here."""
-    has_note: bool = False
-    """Is there a note of what is unwanted?"""
-    referrers_denied: str = ""
-    """Why nothing is known of referrers; empty otherwise. Artifactory denies what it has no API for."""
-    unaskable: list[str] = field(default_factory=list)
-    """Listed names that no request may have; what they show can't be asked."""
-    dangling: list[str] = field(default_factory=list)
-    """Tags that the registry lists and that show nothing."""
-
-
-class Surveyor:
     """Looks at one destination, at each manifest once. Raises what the store does: a part of a list is no list."""
 
     def __init__(self, session: Session, destination: Destination) -> None:
         self._session = session
         self._store = destination
         self._locations: frozenset[str] = frozenset()
-        self.survey = Survey()
+        self.tags: dict[str, Digest] = {}
+        """Every tag, and the digest it shows."""
+        self.manifests: dict[Digest, SurveyedManifest] = {}
+        """Those that were read."""
+        self.referrers: dict[Digest, tuple[Digest, ...]] = {}
+        """By subject, where the registry was asked."""
+        self.absent: set[Digest] = set()
+        """Listed by something, and not here."""
+        self.has_note = False
+        """Is there a note of what is unwanted?"""
+        self.referrers_denied = ""
+        """Why nothing is known of referrers; empty otherwise. Artifactory denies what it has no API for."""
+        self.unaskable: list[str] = []
+        """Listed names that no request may have; what they show can't be asked."""
+        self.dangling: list[str] = []
+        """Tags that the registry lists and that show nothing."""
 
-    def look(self) -> Survey:
-        """Returns every tag, what it shows, and what is in a tag's name.
+    def look(self) -> None:
+        """Reads every tag, what it shows, and what is in a tag's name.
 
         A keep-alive tag isn't asked what it shows when the digest in its name is here: the answer would be the same.
         """
         listed = self.listed()
         names = [tag for tag in listed if tag != grace.TAG]
-        self.survey.has_note = len(names) < len(listed)
+        self.has_note = len(names) < len(listed)
         self._locations = frozenset(tag for tag in names if tag.endswith(tagnames.LOCATIONS_SUFFIX))
         self._show([tag for tag in names if not tagnames.is_keep_alive(tag)])
-        self.read((*filter(None, map(tagnames.digest_named, names)), *self._listed_without_tag()))
-        silent = [tag for tag in names if tagnames.is_keep_alive(tag)]
-        silent_digests = {
-            tag: digest for tag in silent if (digest := tagnames.digest_named(tag)) in self.survey.manifests
-        }
-        self.survey.tags.update({tag: digest for tag, digest in silent_digests.items() if digest})
-        self._show([tag for tag in silent if tag not in silent_digests])
-        return self.survey
+        # index.json of a layout lists without a name: referrers, and what other tools put there.
+        unnamed = self._store.listed()
+        note = self._store.head_manifest(grace.TAG) if unnamed and self.has_note else None
+        digests = [digest for digest in unnamed if note is None or digest != note.digest]
+        self.read((*filter(None, map(tagnames.digest_named, names)), *digests))
+        silent = {tag: tagnames.digest_named(tag) for tag in names if tagnames.is_keep_alive(tag)}
+        here = {tag: digest for tag, digest in silent.items() if digest and digest in self.manifests}
+        self.tags.update(here)
+        self._show([tag for tag in silent if tag not in here])
 
     def listed(self) -> list[str]:
         """Returns every tag that the store names. A registry's list isn't believed to be whole because a Link is
         missing."""
         names = list(self._store.all_tags())
-        self.survey.unaskable = [name for name in names if not is_tag(name)]
+        self.unaskable = [name for name in names if not is_tag(name)]
         return [name for name in names if is_tag(name)]
 
     def check_listed(self, tags: Collection[str]) -> None:
         """Asks for exact names that the list hasn't. Raises Refused when one exists: then the list isn't whole, and
         other tags may be missing from it as well."""
-        unlisted = [tag for tag in tags if tag not in self.survey.tags and tag not in self.survey.dangling]
+        unlisted = [tag for tag in tags if tag not in self.tags and tag not in self.dangling]
         for tag, shown in zip(unlisted, self._each(self._store.head_manifest, unlisted), strict=True):
             if shown is not None:
                 raise Refused(
@@ -120,24 +115,19 @@ class Surveyor:
 
     def read(self, digests: Iterable[Digest]) -> None:
         """Looks at manifests by digest, but for those that were looked at before."""
-        survey = self.survey
-        unread = [
-            digest
-            for digest in dict.fromkeys(digests)
-            if digest not in survey.manifests and digest not in survey.absent
-        ]
+        unread = [each for each in dict.fromkeys(digests) if each not in self.manifests and each not in self.absent]
         for digest, manifest in zip(unread, self._each(self._read, unread), strict=True):
             if manifest is None:
-                survey.absent.add(digest)
+                self.absent.add(digest)
             else:
-                survey.manifests[digest] = manifest
+                self.manifests[digest] = manifest
 
     def ask_referrers(self, subjects: Collection[Digest]) -> None:
         """Where the registry has the API. Elsewhere a list of referrers is an index under a tag, and seen already; in a
         layout each referrer is listed."""
-        pending = [digest for digest in subjects if digest not in self.survey.referrers]
+        pending = [digest for digest in subjects if digest not in self.referrers]
         store = self._store
-        if not pending or store.has_referrers_api is False or self.survey.referrers_denied:
+        if not pending or store.has_referrers_api is False or self.referrers_denied:
             return
         first, *further = pending
         try:
@@ -145,26 +135,20 @@ class Surveyor:
         except (Denied, Unauthorized) as error:
             if store.has_referrers_api:
                 raise
-            self.survey.referrers_denied = error.message
+            self.referrers_denied = error.message
             return
         if store.has_referrers_api:
             answers.extend(self._each(store.all_referrers, further))
         for subject, referrers in zip(pending, answers, strict=False):
-            self.survey.referrers[subject] = tuple(referrer.digest for referrer in referrers)
-
-    def _listed_without_tag(self) -> tuple[Digest, ...]:
-        """Returns what index.json of a layout lists without a name: referrers, and what other tools put there."""
-        listed = self._store.listed()
-        note = self._store.head_manifest(grace.TAG) if listed and self.survey.has_note else None
-        return tuple(digest for digest in listed if note is None or digest != note.digest)
+            self.referrers[subject] = tuple(referrer.digest for referrer in referrers)
 
     def _show(self, tags: list[str]) -> None:
         for tag, manifest in zip(tags, self._each(self._read, tags), strict=True):
             if manifest is None:
-                self.survey.dangling.append(tag)
+                self.dangling.append(tag)
             else:
-                self.survey.tags[tag] = manifest.digest
-                self.survey.manifests.setdefault(manifest.digest, manifest)
+                self.tags[tag] = manifest.digest
+                self.manifests.setdefault(manifest.digest, manifest)
 
     def _each(self, function: Callable[[T], R], values: list[T]) -> list[R]:
         """In as many threads as the session has; the first error ends it all."""
@@ -182,9 +166,7 @@ class Surveyor:
             if descriptor is None:
                 return None
             reason = "" if descriptor.media_type in _LEAVES else str(error)
-            return SurveyedManifest(
-                digest=descriptor.digest, media_type=descriptor.media_type, size=descriptor.size, unreadable=reason
-            )
+            return SurveyedManifest(digest=descriptor.digest, size=descriptor.size, unreadable=reason)
         return self._opened(manifest)
 
     def _opened(self, manifest: Manifest) -> SurveyedManifest:
@@ -198,7 +180,6 @@ class Surveyor:
                 reason = str(error)
         return SurveyedManifest(
             digest=manifest.digest,
-            media_type=manifest.media_type,
             size=manifest.size,
             lists=tuple(dict.fromkeys((*(child.digest for child in manifest.children), *listed))),
             blobs=(*manifest.blobs, *(child for child in manifest.children if not child.names_manifest)),

@@ -15,7 +15,7 @@ from oci.manifest import artifact_manifest
 from oci.prune import grace
 from oci.prune.keep import Keep
 from oci.prune.planner import make_prune_plan
-from oci.prune.survey import Surveyor
+from oci.prune.survey import Survey
 from oci.reference import ArchiveName, Reference
 from oci.relocation.session import Session
 from oci.store import Destination, push_artifact
@@ -69,7 +69,7 @@ def untag(session: Session, reference: Reference) -> Untag:
     advice = "`transship prune` deletes what nothing needs any more"
     if plan.others:
         raise _refused(plan, f"{alone} would delete {', '.join(plan.others)} as well", advice)
-    tags = tuple(tag for tag in Surveyor(session, store).listed() if tag != plan.tag)
+    tags = tuple(tag for tag in Survey(session, store).listed() if tag != plan.tag)
     look = make_prune_plan(session, store.name, Keep(tags=tags, optional=tags, nothing=not tags))
     needed_by = next((tag.because for tag in look.tags if tag.tag == plan.tag), "")  # though the tag is gone
     if needed_by:
