@@ -182,6 +182,6 @@ async def _open(run: MirrorRun, text: str) -> list[WorkItem]:
     """Adds a shard to the run of a helper."""
     items = unpack_items(text)
     if not run.compared.work:
-        await run.limit(limits_of(*(store for item in items for store in item.store_names)))
+        await run.limit(limits_of(*(store for item in items for _, store in item.stores)))
     run.comparison = dataclasses.replace(run.compared, work=(*run.compared.work, *items))
     return items

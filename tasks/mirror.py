@@ -206,7 +206,7 @@ async def compare_mirror(mirror: str) -> None:  # noqa: ARG001 - shown in the UI
     run = current(MirrorRun)
     run.comparison = await run.compare()
     if work := run.comparison.work:
-        await run.limit(limits_of(*(store for item in work for store in item.store_names)))
+        await run.limit(limits_of(*(store for item in work for _, store in item.stores)))
         rows = [
             {"Image": item.title, "Tags": " ".join(part.tags), "Destination": part.destination, "Digest": item.source}
             for item in work

@@ -19,7 +19,7 @@ from oci.digest import Digest, parse_digest, verified
 from oci.errors import InvalidDocument, StoreError, TransshipError, Unavailable
 from oci.mirror.execute import ItemOutcome, outcome_of
 from oci.mirror.work import WorkItem
-from oci.reference import StoreName, parse_store
+from oci.reference import StoreName
 from oci.relocation.fanout import SMALL
 from oci.relocation.plan import Plan, PlannedManifest
 from oci.relocation.request import RelocationRequest
@@ -311,7 +311,7 @@ class MirrorWork:
 
     def pack(self, units: Sequence[WorkItem], *, again: bool) -> str:
         del again  # each item is compared once more where it is carried
-        return msgspec.json.encode([item.to_dict() for item in units]).decode()
+        return msgspec.json.encode(units).decode()
 
     def parameters(self, queue: ShardQueue) -> Mapping[str, Any]:
         return self._parameters(queue)
@@ -348,5 +348,5 @@ def items_result(run: MirrorRun, items: Sequence[WorkItem]) -> str:
 
 def items_stay_here(items: Sequence[WorkItem], session: Session, *, always: bool) -> str:
     """Returns why other machines can't carry the items, or make nothing faster, or nothing."""
-    stores = {(side, parse_store(store)) for item in items for side, store in item.stores}
+    stores = {pair for item in items for pair in item.stores}
     return _stays_here(stores, session, always=always)

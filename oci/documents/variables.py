@@ -63,7 +63,13 @@ def expanded(
             return f"the variable {name} has a line break, a control character, or a byte that isn't UTF-8"
         return ""
 
-    def replaced(path: Path, text: str) -> str:
+    def walk(item: Any, path: Path) -> Any:
+        if isinstance(item, list):
+            return [walk(element, (*path, number)) for number, element in enumerate(item)]
+        if isinstance(item, dict):
+            return {key: walk(element, (*path, key)) for key, element in item.items()}
+        if not isinstance(item, str):
+            return item
         mistakes: list[str] = []
 
         def variable(match: re.Match[str]) -> str:
@@ -76,21 +82,12 @@ def expanded(
                 mistakes.append(wrong)
             return environment.get(name or "", "")
 
-        value = _VARIABLE.sub(variable, text)
+        text = _VARIABLE.sub(variable, item)
         for wrong in mistakes:
             if wrong not in reported:
                 reported.add(wrong)
                 problem(path, wrong)
-        return Unusable() if mistakes else value
-
-    def walk(item: Any, path: Path) -> Any:
-        if isinstance(item, str):
-            return replaced(path, item)
-        if isinstance(item, list):
-            return [walk(element, (*path, number)) for number, element in enumerate(item)]
-        if isinstance(item, dict):
-            return {key: walk(element, (*path, key)) for key, element in item.items()}
-        return item
+        return Unusable() if mistakes else text
 
     result: dict[str, Any] = walk(body, ())
     return result

@@ -161,7 +161,7 @@ class _Look:
             if self._names and isinstance(error, Refused):
                 return None
             raise
-        self._breaker.succeeded([place("source", str(self._source_name))])
+        self._breaker.succeeded([place("source", self._source_name)])
         return tags
 
     def _list_destinations(self) -> None:
@@ -175,7 +175,7 @@ class _Look:
             try:
                 self._refuse_if_useless("destination", destination.name)
                 self._lists[name] = frozenset(destination.tags())
-                self._breaker.succeeded([place("destination", str(destination.name))])
+                self._breaker.succeeded([place("destination", destination.name)])
             except NotFound:
                 self._lists[name] = frozenset()
             except (Denied, Unauthorized):
@@ -191,7 +191,7 @@ class _Look:
             raise next(iter(self._broken.values()))
 
     def _refuse_if_useless(self, side: str, store: StoreName) -> None:
-        cause = self._breaker.cause([place(side, str(store))])
+        cause = self._breaker.cause([place(side, store)])
         if cause is not None:
             raise cause
 

@@ -17,7 +17,7 @@ from oci.mirror.config import Mirror
 from oci.mirror.digest_cache import DigestCache
 from oci.mirror.selection import Selection
 from oci.mirror.work import ARCHIVE, BUNDLE, TAGS, Breaker, Target, WorkItem
-from oci.reference import ARCHIVE_PREFIX, Reference
+from oci.reference import ARCHIVE_PREFIX
 from oci.units import counted
 
 
@@ -129,13 +129,7 @@ class TagComparison:
         return replace(self, state=TagState.FAILED, reason=str(error), error=error)
 
     def to_dict(self) -> dict[str, Any]:
-        body: dict[str, Any] = {
-            "tag": self.tag,
-            "state": self.state.value,
-            "source": self.source,
-            "destination": self.destination,
-            "reason": self.reason,
-        }
+        body = {name: str(getattr(self, name)) for name in ("tag", "state", "source", "destination", "reason")}
         return body | ({"created": self.created.isoformat()} if self.created else {})
 
 
@@ -213,11 +207,6 @@ class Comparison:
     def uncompared(self) -> bool:
         """Whether nothing of it could be compared."""
         return bool(self.destinations) and all(result.error is not None for result in self.destinations)
-
-    @property
-    def failed(self) -> bool:
-        """Whether something couldn't be compared."""
-        return any(result.error is not None or result.count(TagState.FAILED) for result in self.destinations)
 
     def count(self, *states: TagState) -> int:
         return sum(destination.count(*states) for destination in self.destinations)
@@ -300,50 +289,36 @@ def name_of(mirror: Mirror, tag: str) -> str:
 def _image(
     mirror: Mirror, digest: Digest, tags_of: Mapping[str, Sequence[TagComparison]], fresh: Collection[str]
 ) -> WorkItem:
-    every = dict.fromkeys(tag.tag for tags in tags_of.values() for tag in tags)
     targets = []
     for name, tags in tags_of.items():
         lacking = [tag for tag in tags if not tag.below]
         target = Target(
             destination=name,
-            tags=_named(mirror, [tag.tag for tag in lacking or tags]),
+            tags=_to_give(mirror, lacking or tags),
             fresh=name in fresh,
             shown=not lacking,
             repair=any(tag.below == LISTED for tag in tags),
         )
         targets.append(target)
-    return WorkItem.of(
-        mirror,
-        BUNDLE if mirror.source.bundle else TAGS,
-        _pinned(mirror, digest),
-        names=tuple(dict.fromkeys(name_of(mirror, tag) for tag in every)),
-        targets=tuple(targets),
-    )
+    names = dict.fromkeys(name_of(mirror, tag.tag) for tags in tags_of.values() for tag in tags)
+    kind, source = BUNDLE if mirror.source.bundle else TAGS, f"{mirror.source.store}@{digest}"
+    return WorkItem.of(mirror, kind=kind, source=source, names=tuple(names), targets=tuple(targets))
 
 
 def _archive(mirror: Mirror, result: DestinationComparison, digests: Mapping[str, Digest]) -> WorkItem:
     """All that is selected, whatever of it changed."""
-    names = (str(mirror.source),)
-    tags: dict[Digest, list[str]] = {}
+    contents: dict[str, list[str]] = {}
     for tag in result.tags:
-        tags.setdefault(digests[tag.tag], []).append(tag.tag)
-    every = [tag.tag for tag in result.tags]
-    target = Target(destination=result.destination, tags=_named(mirror, every))
+        contents.setdefault(f"{mirror.source.store}@{digests[tag.tag]}", []).append(tag.tag)
+    target = Target(destination=result.destination, tags=_to_give(mirror, result.tags))
+    shared = {"names": (str(mirror.source),), "targets": (target,)}
     if mirror.source.bundle:
-        [digest] = tags
-        return WorkItem.of(mirror, BUNDLE, _pinned(mirror, digest), names=names, targets=(target,))
-    item = WorkItem.of(mirror, ARCHIVE, result.destination, names=names, targets=(target,))
-    return msgspec.structs.replace(
-        item, contents=tuple((_pinned(mirror, digest), tuple(ones)) for digest, ones in tags.items())
-    )
+        return WorkItem.of(mirror, kind=BUNDLE, source=next(iter(contents)), **shared)
+    parts = tuple((image, tuple(tags)) for image, tags in contents.items())
+    return WorkItem.of(mirror, kind=ARCHIVE, source=result.destination, contents=parts, **shared)
 
 
-def _named(mirror: Mirror, tags: Sequence[str]) -> tuple[str, ...]:
+def _to_give(mirror: Mirror, tags: Sequence[TagComparison]) -> tuple[str, ...]:
     """A bundle that is named by its digest has no tag to give on."""
     reference = mirror.source.reference
-    return () if reference is not None and reference.digest else tuple(tags)
-
-
-def _pinned(mirror: Mirror, digest: Digest) -> str:
-    store = mirror.source.store
-    return str(Reference(store, "", digest)) if store is not None else mirror.source.lock
+    return () if reference is not None and reference.digest else tuple(tag.tag for tag in tags)

@@ -228,16 +228,12 @@ class MirrorDestination(Options, frozen=True, kw_only=True):
         """Whether the destination is `name`, or can be for one of the repositories of a namespace."""
         if not self.has_places:
             return name == self.store
-        pattern = re.escape(str(self.store_of(_SAMPLE))).replace(_SAMPLE, ".+")
-        return re.fullmatch(pattern, str(name)) is not None
+        return re.fullmatch(re.escape(str(self.store)).replace(_SAMPLE, ".+"), str(name)) is not None
 
     @property
     def store(self) -> StoreName:
         """For a destination with places, what a sample makes of them."""
-        return self.store_of(_SAMPLE)
-
-    def store_of(self, word: str) -> StoreName:
-        text = _PLACE.sub(word, self.archive.removeprefix(ARCHIVE_PREFIX) or self.repository)
+        text = _PLACE.sub(_SAMPLE, self.archive.removeprefix(ARCHIVE_PREFIX) or self.repository)
         return ArchiveName.of(text) if self.archive else parse_store(text)
 
     def __str__(self) -> str:
@@ -300,8 +296,8 @@ class Mirror(Policy, frozen=True, kw_only=True):
     @property
     def buckets(self) -> frozenset[str]:
         """Of the object stores that its archives are in."""
-        objects = [str(destination) for destination in self.destinations if S3_PREFIX in destination.archive]
-        return frozenset(name.partition(S3_PREFIX)[2].partition("/")[0] for name in objects)
+        objects = [str(each).partition(S3_PREFIX)[2] for each in self.destinations if S3_PREFIX in each.archive]
+        return frozenset(name.partition("/")[0] for name in objects)
 
 
 class MirrorsConfig(Checked, frozen=True, kw_only=True):
@@ -349,9 +345,9 @@ class MirrorsConfig(Checked, frozen=True, kw_only=True):
 
     @classmethod
     def form(cls) -> dict[str, Any]:
-        from oci.mirror.reader import form_schema  # noqa: PLC0415
+        from oci.mirror.reader import schema  # noqa: PLC0415
 
-        return form_schema()
+        return schema(cls)
 
     def mirror(self, name: str) -> Mirror:
         """Raises InvalidInput when no mirror has this name."""

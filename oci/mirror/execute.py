@@ -61,20 +61,19 @@ def execute_item(
     outcomes: dict[str, ItemOutcome] = {}
     plans: dict[str, Plan] = {}
     for target in item.targets:
-        single = item.alone(target)
+        single, started = item.alone(target), time.monotonic()
         cause = breaker.cause(single.places)
         if cause is not None:
             outcomes[target.destination] = outcome_of(item, target, SKIPPED, error=cause)
-            continue
-        started = time.monotonic()
-        if target.destination.startswith(ARCHIVE_PREFIX):
+        elif target.destination.startswith(ARCHIVE_PREFIX):
             outcomes[target.destination] = _archive(session, single, breaker)
-            continue
-        try:
-            plans[target.destination] = make_plan(session, item.request(target), snapshot=item.snapshot(target, listed))
-        except TransshipError as error:
-            breaker.failed(error)
-            outcomes[target.destination] = outcome_of(item, target, FAILED, error=error, started=started)
+        else:
+            try:
+                snapshot = item.snapshot(target, listed)
+                plans[target.destination] = make_plan(session, item.request(target), snapshot=snapshot)
+            except TransshipError as error:
+                breaker.failed(error)
+                outcomes[target.destination] = outcome_of(item, target, FAILED, error=error, started=started)
     planned = [target for target in item.targets if target.destination in plans]
 
     def bring(target: Target) -> ItemOutcome:
@@ -120,13 +119,6 @@ def execute(
                 on_done(item, carried)
     outcomes.extend(outcome for item in queue for outcome in stopped_before(item))
     return tuple(outcomes)
-
-
-def not_tried(
-    items: Iterable[WorkItem], outcomes: Iterable[ItemOutcome], cause: TransshipError
-) -> tuple[ItemOutcome, ...]:
-    """Of the items that have no outcome, when a run ends early."""
-    return tuple(outcome_of(item, target, SKIPPED, error=cause) for item, target in unaccounted(items, outcomes))
 
 
 def unaccounted(items: Iterable[WorkItem], outcomes: Iterable[ItemOutcome]) -> list[tuple[WorkItem, Target]]:

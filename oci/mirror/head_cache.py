@@ -99,7 +99,7 @@ class HeadCache:
     def _head(self, job: tuple[str, str]) -> Descriptor | TransshipError | None:
         name, tag = job
         store = self.stores[name]
-        where = place("destination" if name else "source", str(store.name))
+        where = place("destination" if name else "source", store.name)
         cause = self._breaker.cause([where])
         if cause is not None:
             return cause
@@ -242,19 +242,22 @@ class Below:
 
     def _attached_in(self, name: str, digest: Digest) -> dict[str, Attached]:
         """What is attached to an image in a store, by the name of its tag or by its digest."""
-        store, listed = self._heads.stores[name], self._heads.lists[name]
-        failures: list[TransshipError] = []
-        attachments = Attachments(
+        attached = self._attachments.of_one(self._heads.stores[name], digest)
+        return {artifact.tag or str(artifact.digest): artifact for artifact in attached}
+
+    @cached_property
+    def _attachments(self) -> Attachments:
+        def failed(_: str, error: TransshipError) -> None:
+            raise error
+
+        lists = {self._heads.stores[name].name: tags for name, tags in self._heads.lists.items() if tags is not None}
+        return Attachments(
             self._selected,
             self._session.workers,
-            listed={store.name: listed} if listed is not None else {},
-            failed=lambda _, error: failures.append(error),
+            listed=lists,
+            failed=failed,
             noted=lambda where, text: self._session.meter.fallback(str(where.registry or where), text),
         )
-        attached = attachments.of_one(store, digest)
-        if failures:
-            raise failures[0]
-        return {artifact.tag or str(artifact.digest): artifact for artifact in attached}
 
     def _is_bundle(self, name: str, digest: Digest) -> bool:
         """A relocated bundle has locations beside it."""
@@ -316,7 +319,7 @@ def compare_lock(session: Session, mirror: Mirror, *, audit: bool) -> Comparison
     """What has to move is what a plan says: one request for each image that is there. With `audit` also what its
     indexes and its bundle list."""
     name = mirror.source.lock
-    item = WorkItem.of(mirror, LOCK, name, names=(name,), targets=())
+    item = WorkItem.of(mirror, kind=LOCK, source=name, names=(name,), targets=())
     results = []
     targets: list[Target] = []
     for destination in mirror.destinations:

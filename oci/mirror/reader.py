@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -67,20 +67,17 @@ def parse_config(data: bytes, where: str, environment: Mapping[str, str] | None 
 
 
 def _parsed(located: Located, environment: Mapping[str, str]) -> MirrorsConfig:
+    hint = "begin the file with `version: 1`"
     if not isinstance(located.value, dict):
-        raise InvalidDocument(
-            f"{located.at(())}: expected a mapping with version and mirrors", hint="begin the file with `version: 1`"
-        )
-    if located.value.get("version") != 1:
-        raise InvalidDocument(
-            f"{located.at(('version',))}: version: expected 1, got {located.value.get('version', 'nothing')!r}",
-            hint="begin the file with `version: 1`",
-        )
-    problems: list[Problem] = []
-    value = expanded(located.value, environment, lambda path, message: problems.append(Problem(path, message)))
-    config = _config(value, problems)
-    if config is None or problems:
-        raise _invalid(located, problems)
+        raise InvalidDocument(f"{located.at(())}: expected a mapping with version and mirrors", hint=hint)
+    version = located.value.get("version", "nothing")
+    if version != 1:
+        raise InvalidDocument(f"{located.at(('version',))}: version: expected 1, got {version!r}", hint=hint)
+    reader = _Reader()
+    value = expanded(located.value, environment, reader.wrong)
+    config = reader.config(value)
+    if config is None or reader.problems:
+        raise _invalid(located, reader.problems)
     return config.with_(
         registries={host: _with_explicit(each, value["registries"][host]) for host, each in config.registries.items()},
         buckets={name: _with_explicit(each, value["buckets"][name]) for name, each in config.buckets.items()},
@@ -95,32 +92,14 @@ def _with_explicit(options: R, values: Mapping[str, Any]) -> R:
 def make_config(value: Mapping[str, Any]) -> MirrorsConfig:
     """The configuration that a form, a deployment's parameters or a program gives as plain values. Raises
     InvalidInput that names each path."""
-    problems: list[Problem] = []
-    return _checked(_config(value, problems), problems)
+    reader = _Reader()
+    return reader.checked(reader.config(value))
 
 
 def make(options: type[O], value: Mapping[str, Any]) -> O:
     """The same for one part of a configuration: a Mirror, a TagRule."""
-    problems: list[Problem] = []
-    return _checked(read_options(options, value, (), problems), problems)
-
-
-def _checked(options: O | None, problems: list[Problem]) -> O:
-    if options is None or problems:
-        raise InvalidInput(
-            "\n".join(f"{_shown(problem.path)}: {problem.message}" for problem in problems[:_SHOWN_PROBLEMS])
-        )
-    return options
-
-
-def _config(value: Mapping[str, Any], problems: list[Problem]) -> MirrorsConfig | None:
-    defaults = value.get("defaults")
-    if isinstance(defaults, Mapping) and isinstance(value.get("mirrors"), list | tuple):
-        mirrors = [
-            with_defaults(mirror, defaults) if isinstance(mirror, Mapping) else mirror for mirror in value["mirrors"]
-        ]
-        value = {**value, "mirrors": mirrors}
-    return read_options(MirrorsConfig, value, (), problems)
+    reader = _Reader()
+    return reader.checked(reader.options(options, value, ()))
 
 
 def with_defaults(mirror: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,107 +111,144 @@ def with_defaults(mirror: Mapping[str, Any], defaults: Mapping[str, Any]) -> dic
         value, default = mirror[name], defaults[name]
         if isinstance(value, Mapping) and isinstance(default, Mapping) and name not in _WHOLE:
             merged[name] = {**default, **value}
-        elif isinstance(value, list) and isinstance(default, list) and name == "never":
-            merged[name] = list(dict.fromkeys([*default, *value])) if _texts([*default, *value]) else value
-        elif isinstance(value, list) and isinstance(default, list) and name == "tags":
+        elif not isinstance(value, list) or not isinstance(default, list):
+            continue
+        elif name == "never" and all(isinstance(text, str) for text in (*default, *value)):
+            merged[name] = list(dict.fromkeys([*default, *value]))
+        elif name == "tags":
             bases = [rule for rule in default if isinstance(rule, Mapping)] or [{}]
             merged[name] = [{**base, **rule} if isinstance(rule, Mapping) else rule for rule in value for base in bases]
     return merged
 
 
-def _texts(values: Sequence[Any]) -> bool:
-    return all(isinstance(value, str) for value in values)
+class _Reader:
+    """Makes options of plain values, and collects what is wrong: whatever is made beside a problem isn't used."""
 
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
 
-def read_options(options: type[O], value: Any, path: Path, problems: list[Problem]) -> O | None:
-    """Makes `options` of a mapping, and notes each problem. None when it can't be made."""
-    if isinstance(value, options):
-        return value
-    if isinstance(value, Unusable):
-        problems.append(Problem(path))
-        return None
-    if not isinstance(value, Mapping):
-        problems.append(Problem(path, "input should be a mapping"))
-        return None
-    before = len(problems)
-    fields = {field.name: field for field in fields_of(options) if not field.secret}
-    checks = options.checks if issubclass(options, Checked) else {}
-    values: dict[str, Any] = {}
-    for name, field in fields.items():
-        if name in value:
-            count = len(problems)
-            values[name] = _read(field, field.annotation, value[name], (*path, name), problems)
-            if name in checks and len(problems) == count:
-                try:
-                    checks[name](values[name])
-                except (ValueError, InvalidInput) as error:
-                    problems.append(_at_key((*path, name), str(error), values[name]))
-        elif field.required:
-            problems.append(Problem((*path, name), "field required"))
-    for name in value:
-        if name not in fields:
-            hint = did_you_mean(str(name), fields) if len(fields) <= 20 else _near(str(name), fields)
-            problems.append(Problem((*path, str(name)), f"unknown key; {hint}" if hint else "unknown key"))
-    if len(problems) > before:
-        return None
-    try:
-        made_options = options(**values)
-        made_options.check_stored()
-    except InvalidInput as error:
-        match = re.match(r"(\w+)(?:\[(\d+)\])?: ", error.message)
-        if match and match[1] in fields:
-            item = (int(match[2]),) if match[2] else ()
-            problems.append(Problem((*path, match[1], *item), error.message[match.end() :]))
+    def wrong(self, path: Path, message: str = "") -> None:
+        self.problems.append(Problem(path, message))
+
+    def checked(self, options: O | None) -> O:
+        if options is None or self.problems:
+            shown = self.problems[:_SHOWN_PROBLEMS]
+            raise InvalidInput("\n".join(f"{_shown(problem.path)}: {problem.message}" for problem in shown))
+        return options
+
+    def config(self, value: Mapping[str, Any]) -> MirrorsConfig | None:
+        defaults, mirrors = value.get("defaults"), value.get("mirrors")
+        if isinstance(defaults, Mapping) and isinstance(mirrors, list | tuple):
+            merged = [with_defaults(each, defaults) if isinstance(each, Mapping) else each for each in mirrors]
+            value = {**value, "mirrors": merged}
+        return self.options(MirrorsConfig, value, ())
+
+    def options(self, options: type[O], value: Any, path: Path) -> O | None:
+        """None when they can't be made."""
+        if isinstance(value, options):
+            return value
+        before = len(self.problems)
+        if isinstance(value, Unusable):
+            self.wrong(path)
+        elif not isinstance(value, Mapping):
+            self.wrong(path, "input should be a mapping")
         else:
-            problems.append(Problem(path, str(error)))
-        return None
-    return made_options
-
-
-def _at_key(path: Path, message: str, value: Any) -> Problem:
-    """At the key of a mapping that the message begins with, or else at the whole."""
-    key, colon, problem = message.partition(": ")
-    inside = bool(colon) and isinstance(value, Mapping) and key in value
-    return Problem((*path, key), problem) if inside else Problem(path, message)
-
-
-def _near(name: str, fields: Mapping[str, Option]) -> str:
-    hint = did_you_mean(name, fields)
-    return hint if hint.startswith("did you mean") else ""
-
-
-def _read(field: Option, annotation: Any, value: Any, path: Path, problems: list[Problem]) -> Any:
-    kind = _bare(annotation)
-    if _is_unusable(value, deep=field.spelled is not None):
-        problems.append(Problem(path))
-        return None
-    if value is None and type(None) in typing.get_args(_unannotated(annotation)):
-        return None
-    if isinstance(kind, type) and issubclass(kind, Options):
-        return read_options(kind, value, path, problems)
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if field.spelled is not None and annotation is field.annotation:
+            values = self._fields(options, value, path)
+        if len(self.problems) > before:
+            return None
         try:
-            value = field.spelled(value)
+            made_options = options(**values)
+            made_options.check_stored()
         except InvalidInput as error:
-            problems.append(Problem(path, error.message))
-            return ()
-    if origin in (tuple, list, frozenset):
-        if not isinstance(value, list | tuple):
-            problems.append(Problem(path, "input should be a valid list"))
-            return ()
-        items = tuple(_read(field, arguments[0], item, (*path, n), problems) for n, item in enumerate(value))
-        _check_length(field, len(items), "items", path, problems)
-        return origin(items)
-    if origin is dict:
-        if not isinstance(value, Mapping):
-            problems.append(Problem(path, "input should be a mapping"))
-            return {}
-        for key in value:
-            _leaf(field, arguments[0], key, (*path, str(key)), problems)
-        _check_length(field, len(value), "keys", path, problems)
-        return {key: _read(field, arguments[1], item, (*path, key), problems) for key, item in value.items()}
-    return _leaf(field, annotation, value, path, problems)
+            match = re.match(r"(\w+)(?:\[(\d+)\])?: ", error.message)
+            if match and match[1] in options.__struct_fields__:
+                item = (int(match[2]),) if match[2] else ()
+                self.wrong((*path, match[1], *item), error.message[match.end() :])
+            else:
+                self.wrong(path, str(error))
+            return None
+        return made_options
+
+    def _fields(self, options: type[Options], value: Mapping[str, Any], path: Path) -> dict[str, Any]:
+        fields = {field.name: field for field in fields_of(options) if not field.secret}
+        checks = options.checks if issubclass(options, Checked) else {}
+        values: dict[str, Any] = {}
+        for name, field in fields.items():
+            if name in value:
+                before = len(self.problems)
+                values[name] = self._value(field, value[name], (*path, name))
+                if name in checks and len(self.problems) == before:
+                    self._check(checks[name], values[name], (*path, name))
+            elif field.required:
+                self.wrong((*path, name), "field required")
+        for name in (str(name) for name in value if name not in fields):
+            hint = did_you_mean(name, fields)
+            listed = len(fields) <= 20 or hint.startswith("did you mean")  # not all names of a big group
+            self.wrong((*path, name), f"unknown key; {hint}" if hint and listed else "unknown key")
+        return values
+
+    def _check(self, check: Callable[[Any], None], value: Any, path: Path) -> None:
+        """A message that begins with a key of a mapping is about the value of this key."""
+        try:
+            check(value)
+        except (ValueError, InvalidInput) as error:
+            key, colon, problem = str(error).partition(": ")
+            inside = bool(colon) and isinstance(value, Mapping) and key in value
+            self.wrong((*path, key) if inside else path, problem if inside else str(error))
+
+    def _value(self, field: Option, value: Any, path: Path) -> Any:
+        if _is_unusable(value, deep=field.spelled is not None):
+            return self.wrong(path)
+        if value is None and field.default is None:
+            return None
+        if field.options is not None:
+            return self.options(field.options, value, path)
+        if field.spelled is not None:
+            try:
+                value = field.spelled(value)
+            except InvalidInput as error:
+                return self.wrong(path, error.message)
+        if field.is_list:
+            if not isinstance(value, list | tuple):
+                return self.wrong(path, "input should be a valid list")
+            inner = _inner(field, 0)
+            items = [self._value(inner, item, (*path, number)) for number, item in enumerate(value)]
+            self._check_length(field, len(items), "items", path)
+            return typing.get_origin(field.type)(items)
+        if field.is_mapping:
+            if not isinstance(value, Mapping):
+                return self.wrong(path, "input should be a mapping")
+            keys, inner = _inner(field, 0), _inner(field, 1)
+            for key in value:
+                self._leaf(keys, key, (*path, str(key)))
+            self._check_length(field, len(value), "keys", path)
+            return {key: self._value(inner, item, (*path, key)) for key, item in value.items()}
+        return self._leaf(field, value, path)
+
+    def _check_length(self, field: Option, length: int, noun: str, path: Path) -> None:
+        if field.max_length is not None and length > field.max_length:
+            self.wrong(path, f"at most {field.max_length} {noun}, got {length}")
+        if field.min_length is not None and length < field.min_length:
+            self.wrong(path, f"at least {field.min_length} {noun}, got {length}")
+
+    def _leaf(self, field: Option, value: Any, path: Path) -> Any:
+        if field.type is str and not isinstance(value, str):
+            return self.wrong(path, "expected text: put it in quotes")
+        if field.choices and not field.words and value not in field.choices:
+            *first, last = map(repr, field.choices)
+            words = f"{', '.join(first)} or {last}" if first else last
+            return self.wrong(path, f"input should be {words}")
+        try:
+            return field.read(value)
+        except InvalidInput as error:
+            return self.wrong(path, _plain(error.message.removeprefix(f"{field.name}: ")))
+
+
+def _inner(field: Option, number: int) -> Option:
+    """The items of a list, or the keys or values of a mapping."""
+    annotation = typing.get_args(field.type)[number]
+    kind = typing.get_args(annotation)[0] if typing.get_origin(annotation) is typing.Annotated else annotation
+    return msgspec.structs.replace(field, annotation=annotation, type=kind, default=msgspec.NODEFAULT, spelled=None)
 
 
 def _is_unusable(value: Any, *, deep: bool) -> bool:
@@ -242,31 +258,6 @@ def _is_unusable(value: Any, *, deep: bool) -> bool:
     return any(_is_unusable(item, deep=True) for item in (value.values() if isinstance(value, Mapping) else value))
 
 
-def _check_length(field: Option, length: int, noun: str, path: Path, problems: list[Problem]) -> None:
-    if field.max_length is not None and length > field.max_length:
-        problems.append(Problem(path, f"at most {field.max_length} {noun}, got {length}"))
-    if field.min_length is not None and length < field.min_length:
-        problems.append(Problem(path, f"at least {field.min_length} {noun}, got {length}"))
-
-
-def _leaf(field: Option, annotation: Any, value: Any, path: Path, problems: list[Problem]) -> Any:
-    kind = _bare(annotation)
-    choices = [str(member.value) for member in kind] if hasattr(kind, "__members__") else list(typing.get_args(kind))
-    if kind is str and not isinstance(value, str):
-        problems.append(Problem(path, "expected text: put it in quotes"))
-    elif choices and value not in choices:
-        *first, last = [repr(choice) for choice in choices]
-        words = f"{', '.join(first)} or {last}" if first else last
-        problems.append(Problem(path, f"input should be {words}"))
-    else:
-        try:
-            leaf = msgspec.structs.replace(field, annotation=annotation, type=kind, spelled=None)
-            return leaf.read(value)
-        except InvalidInput as error:
-            problems.append(Problem(path, _plain(error.message.removeprefix(f"{field.name}: "))))
-    return None
-
-
 def _plain(message: str) -> str:
     """Msgspec's words for bounds, in ours."""
     for sign, words in ((">=", "greater than or equal to"), ("<=", "less than or equal to")):
@@ -274,19 +265,6 @@ def _plain(message: str) -> str:
             rf"^expected (?:a whole number|a number) {sign} (\S+)$", rf"input should be {words} \1", message
         )
     return message[:1].lower() + message[1:]
-
-
-def _unannotated(annotation: Any) -> Any:
-    return typing.get_args(annotation)[0] if typing.get_origin(annotation) is typing.Annotated else annotation
-
-
-def _bare(annotation: Any) -> Any:
-    """The type below Annotated and beside None."""
-    annotation = _unannotated(annotation)
-    kinds = [kind for kind in typing.get_args(annotation) if kind is not type(None)]
-    if type(None) in typing.get_args(annotation) and len(kinds) == 1:
-        return _bare(kinds[0])
-    return annotation
 
 
 # What is said.
@@ -322,7 +300,7 @@ def _shown(path: Sequence[str | int]) -> str:
 def json_schema() -> dict[str, Any]:
     """For editors: the format of the file, `x-` keys allowed everywhere; without what is for forms alone."""
     definitions: dict[str, Any] = {}
-    body = _schema(MirrorsConfig, definitions)
+    body = schema(MirrorsConfig, definitions)
     body["properties"]["environment"] = {
         "type": "array",
         "items": {"type": "string"},
@@ -336,30 +314,25 @@ def json_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **body, "$defs": definitions}
 
 
-def form_schema() -> dict[str, Any]:
-    """For forms: the same with the places of fields, every group written out."""
-    return _schema(MirrorsConfig, None)
-
-
 _POSITIONS = {"name": -3, "source": -2, "destinations": -1, "mirrors": -1, "version": 1}
 """Where the form of the Prefect UI puts a field; others are at 0. Pages of rules come after what is changed often."""
 
 
-def _schema(options: type[Options], definitions: dict[str, Any] | None) -> dict[str, Any]:
+def schema(options: type[Options], definitions: dict[str, Any] | None = None) -> dict[str, Any]:
+    """For forms: the format with the places of fields, every group written out, or else put into `definitions`."""
     properties = {}
     for field in (field for field in fields_of(options) if not field.secret):
         nested = next(_groups_in(field.annotation), None)
         body = field_schema(msgspec.structs.replace(field, annotation=Any, type=Any)) if nested else field_schema(field)
         body.pop("default", None) if nested else None
         if nested:
-            inner: Any = _schema(nested, definitions)
+            inner: Any = schema(nested, definitions)
             if definitions is not None:
                 definitions[nested.__name__] = inner
                 inner = {"$ref": f"#/$defs/{nested.__name__}"}
-            kind = typing.get_origin(_bare(field.annotation))
-            if kind is tuple:
+            if field.is_list:
                 body |= {"type": "array", "items": inner, "default": [], "maxItems": field.max_length}
-            elif kind is dict:
+            elif field.is_mapping:
                 body |= {"type": "object", "additionalProperties": inner, "default": {}}
             elif definitions is not None:
                 body["allOf"] = [inner]

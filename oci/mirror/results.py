@@ -169,7 +169,7 @@ def _whole(
 def _causes(mirror: Mirror, breaker: Breaker) -> tuple[str, ...]:
     """Of the places that the mirror names; what a lock names isn't known here."""
     stores = [mirror.source.store, *(destination.store for destination in mirror.destinations)]
-    named = {place(side, str(store)) for store in stores if store for side in ("source", "destination")}
+    named = {place(side, store) for store in stores if store for side in ("source", "destination")}
     return tuple(str(cause) for where, cause in breaker.causes.items() if where in named or mirror.source.lock)
 
 

@@ -21,7 +21,7 @@ from oci.meter import Meter, PartThreads, unheard
 from oci.mirror.compare import compare
 from oci.mirror.comparison import Comparison, DestinationComparison, Shared, TagState, name_of
 from oci.mirror.config import Mirror, MirrorsConfig
-from oci.mirror.execute import ItemOutcome, execute, not_tried
+from oci.mirror.execute import SKIPPED, ItemOutcome, execute, outcome_of, unaccounted
 from oci.mirror.head_cache import pinned_by
 from oci.mirror.policy import OnFailure
 from oci.mirror.results import INTERRUPTED, MirrorReport, made_of, not_begun, of_failure
@@ -337,7 +337,8 @@ def run_mirror(
             on_done=item_done,
         )
     except Cancelled:
-        untried = not_tried(comparison.work, outcomes, TransshipError(INTERRUPTED))
+        cause = TransshipError(INTERRUPTED)
+        untried = [outcome_of(*pair, SKIPPED, error=cause) for pair in unaccounted(comparison.work, outcomes)]
         on_cut(made_of(mirror, comparison, (*outcomes, *untried), breaker, meter.receipt()))
         raise
     problem = ""

@@ -21,7 +21,7 @@ from oci.errors import (
 )
 from oci.mirror.config import Mirror
 from oci.mirror.policy import KeepAlive, Policy
-from oci.options import Option, fields_of
+from oci.options import fields_of
 from oci.reference import ARCHIVE_PREFIX, LAYOUT_PREFIX, StoreName, parse_any, parse_store, parse_tag
 from oci.relocation.planner import Snapshot
 from oci.relocation.request import CopyOptions, RelocationRequest
@@ -37,11 +37,8 @@ WorkKey: TypeAlias = tuple[str, tuple[str, ...]]
 """The source and the destinations of an item."""
 
 
-def _shared_options() -> tuple[Option, ...]:
-    """Options that a mirror and a copy both declare, but for `tags`: those of a mirror are rules."""
-    shared = {*CopyOptions.__struct_fields__} - {"tags"}
-    return tuple(option for option in fields_of(Policy) if option.name in shared)
-
+_SHARED = frozenset(CopyOptions.__struct_fields__) - {"tags"}
+"""Options that a mirror and a copy both declare, but for `tags`: those of a mirror are rules."""
 
 _DECIDED = frozenset({"policy", "require_signatures"})
 """A comparison decides on what tags and bundles show, by the names that they have; on what a lock pins, a plan."""
@@ -79,40 +76,34 @@ class WorkItem(msgspec.Struct, frozen=True, kw_only=True):
     """For ARCHIVE: each image by digest, or bundle or lock, with its tags."""
 
     @classmethod
-    def of(
-        cls, mirror: Mirror, kind: str, source: str, *, names: tuple[str, ...], targets: tuple[Target, ...]
-    ) -> WorkItem:
-        return cls(
-            mirror=mirror.name,
-            kind=kind,
-            source=source,
-            names=names,
-            targets=targets,
-            options={option.name: option.show(getattr(mirror, option.name)) for option in _shared_options()},
-            keep_alive=mirror.keep_alive.value,
-        )
+    def of(cls, mirror: Mirror, **fields: Any) -> WorkItem:
+        """With the options of the mirror."""
+        shared = [option for option in fields_of(Policy) if option.name in _SHARED]
+        options = {option.name: option.show(getattr(mirror, option.name)) for option in shared}
+        return cls(mirror=mirror.name, options=options, keep_alive=mirror.keep_alive.value, **fields)
 
     def request(self, target: Target) -> RelocationRequest:
-        return self._request(self.kind, self.source, target.tags, target)
+        return self.requests(target)[0]
 
     def requests(self, target: Target) -> list[RelocationRequest]:
-        """Those of an archive's contents."""
-        return [self._request(TAGS, source, tags, target) for source, tags in self.contents] or [self.request(target)]
-
-    def _request(self, kind: str, source: str, tags: tuple[str, ...], target: Target) -> RelocationRequest:
+        """Those of an archive's contents, or else one."""
         how = CopyOptions.make(self.options)
-        return RelocationRequest(
-            image=source if kind == TAGS else "",
-            bundle=source if kind == BUNDLE else "",
-            lock=source if kind == LOCK else "",
-            to=target.destination,
-            tags=tags,
-            **{name: getattr(how, name) for name in self.options if kind == LOCK or name not in _DECIDED},
-            repo_based_tags=self.keep_alive == KeepAlive.READABLE.value,
-            tag_keeps_alive=self.keep_alive == KeepAlive.NEEDED.value,
-            image_may_be_bundle=kind == TAGS,
-            repair=target.repair,
-        )
+        parts = [(TAGS, source, tags) for source, tags in self.contents] or [(self.kind, self.source, target.tags)]
+        return [
+            RelocationRequest(
+                image=source if kind == TAGS else "",
+                bundle=source if kind == BUNDLE else "",
+                lock=source if kind == LOCK else "",
+                to=target.destination,
+                tags=tags,
+                **{name: getattr(how, name) for name in self.options if kind == LOCK or name not in _DECIDED},
+                repo_based_tags=self.keep_alive == KeepAlive.READABLE.value,
+                tag_keeps_alive=self.keep_alive == KeepAlive.NEEDED.value,
+                image_may_be_bundle=kind == TAGS,
+                repair=target.repair,
+            )
+            for kind, source, tags in parts
+        ]
 
     def snapshot(self, target: Target, listed: frozenset[str] | None = None) -> Snapshot:
         """What the comparison has found out already: the target's tags show something else, or nothing. `listed` are
@@ -147,31 +138,22 @@ class WorkItem(msgspec.Struct, frozen=True, kw_only=True):
         return short if len(self.names) < 2 else f"{short} and {len(self.names) - 1} more"
 
     @property
-    def stores(self) -> tuple[tuple[str, str], ...]:
+    def stores(self) -> tuple[tuple[str, StoreName], ...]:
         """(side, store) of all that it reads and writes, as far as it knows by itself."""
-        targets = tuple(("destination", target.destination) for target in self.targets)
+        targets = tuple(("destination", parse_store(target.destination)) for target in self.targets)
         if self.kind == LOCK:
             return targets
         sources = [source for source, _ in self.contents] or [self.source]
-        return (*dict.fromkeys(("source", str(parse_any(source).repository)) for source in sources), *targets)
-
-    @property
-    def store_names(self) -> tuple[StoreName, ...]:
-        """The stores alone, parsed."""
-        return tuple(parse_store(store) for _, store in self.stores)
+        return (*dict.fromkeys(("source", parse_any(source).repository) for source in sources), *targets)
 
     @property
     def places(self) -> tuple[str, ...]:
         """The registries and folders behind `stores`, by side."""
         return tuple(sorted({place(side, store) for side, store in self.stores}, reverse=True))
 
-    def to_dict(self) -> dict[str, Any]:
-        body: dict[str, Any] = msgspec.to_builtins(self)
-        return body
-
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> WorkItem:
-        """The inverse of `to_dict`. Raises InvalidDocument."""
+        """Makes an item of what JSON has. Raises InvalidDocument."""
         try:
             item = msgspec.convert(body, cls)
             for target in item.targets:
@@ -256,6 +238,7 @@ class Breaker:
                 self._causes.setdefault(where, error)
 
 
-def place(side: str, store: str) -> str:
+def place(side: str, store: StoreName | str) -> str:
     """The place that a store belongs to: its registry; a layout folder is one by itself."""
-    return f"{side} {store if store.startswith(LAYOUT_PREFIX) else store.partition('/')[0]}"
+    name = str(store)
+    return f"{side} {name if name.startswith(LAYOUT_PREFIX) else name.partition('/')[0]}"
