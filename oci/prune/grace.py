@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 
 from oci.bundle.tagnames import KEEP_ALIVE_SUFFIX
 from oci.descriptor import parse_json
-from oci.digest import Digest, is_digest, parse_digest
+from oci.digest import Digest
 from oci.errors import InvalidDocument, NotFound, StoreError
 from oci.manifest import artifact_manifest
 from oci.store import Destination, push_artifact
@@ -51,10 +51,6 @@ def read(destination: Destination) -> dict[str, datetime]:
         return {key: when.astimezone(UTC) for key, when in since.items()}
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise InvalidDocument(f"{where}: {error}", hint="delete it, and grace periods begin anew") from error
-
-
-def noted_manifests(since: Mapping[str, datetime]) -> list[Digest]:
-    return [parse_digest(key) for key in since if is_digest(key)]
 
 
 def write(destination: Destination, since: Mapping[str, datetime]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from typing import TypeAlias
 
 import msgspec
 
@@ -11,7 +12,7 @@ from oci.bundle import tagnames
 from oci.bundle.describe import DescribedBundle, describe
 from oci.bundle.lockfile import BundleLock, read_lock
 from oci.descriptor import CONFIG_TYPES
-from oci.digest import Digest, is_digest
+from oci.digest import Digest, is_digest, parse_digest
 from oci.errors import InvalidInput, Refused
 from oci.prune import grace as note
 from oci.prune.keep import Keep
@@ -22,6 +23,9 @@ from oci.relocation.session import Session
 from oci.store import Destination
 
 NO_GRACE = timedelta(0)
+
+Age: TypeAlias = Callable[[Iterable[str]], tuple[datetime, bool]]
+"""Says of the keys that something has in the note since when it is unwanted, and whether that is long enough."""
 
 _UNKNOWN_BUNDLES = (
     "bundles in other repositories may list images of this one, and this can't be seen here: "
@@ -75,13 +79,14 @@ def look(
     survey.look()
     survey.check_listed([tag for tag in resolved.tags if tag not in resolved.optional])
     noted = note.read(destination) if survey.has_note else {}
-    survey.read((*note.noted_manifests(noted), *extra, *resolved.digests))
+    survey.read((*(parse_digest(key) for key in noted if is_digest(key)), *extra, *resolved.digests))
     chosen = resolved.chosen(survey.tags)
     survey.confirm(chosen)
-    references = References(survey, chosen & survey.tags.keys(), resolved.digests)
-    _check_readable(destination, references)
-    unwanted = references.unwanted
-    if unwanted and not resolved.nothing and not survey.manifests.keys() & references.needed.keys():
+    named = chosen & survey.tags.keys()
+    needed = _needed(survey, named, resolved.digests)
+    _check_readable(destination, survey, needed)
+    unwanted = sorted(survey.manifests.keys() - needed.keys())
+    if unwanted and not resolved.nothing and not survey.manifests.keys() & needed.keys():
         raise InvalidInput(
             f"the policy keeps nothing of what is in {name}",
             hint="correct it, or say on purpose that nothing is to be kept",
@@ -93,19 +98,29 @@ def look(
             f"such as {missing[0]}",
             hint="correct the names, or keep them by a pattern, which may match nothing; nothing was deleted",
         )
-    clock = _Clock(noted, grace, now or datetime.now(UTC))
+    moment = now or datetime.now(UTC)
+
+    def age(keys: Iterable[str]) -> tuple[datetime, bool]:
+        """Since when something is unwanted, the latest of all, for with a new tag it is unwanted anew, and whether that
+        is long enough. What no note has is seen now. A note from the future, by a clock that is wrong, counts from
+        now."""
+        since = min(moment, max(noted.get(key, moment) for key in keys))
+        return since, moment - since >= grace
+
     tags_of: dict[Digest, list[str]] = {}
     for tag, shown in sorted(survey.tags.items()):
         tags_of.setdefault(shown, []).append(tag)
-    manifests = _unwanted_manifests(survey, unwanted, tags_of, clock)
+    attached = set(map(tagnames.referrers, needed))
+    staying = {tag for tag in survey.tags if tag in named or tagnames.attached_to(tag) in attached}
+    manifests = _unwanted_manifests(survey, unwanted, tags_of, age)
     empty = sorted(resolved.chosen((*survey.tags, *survey.dangling)) & set(survey.dangling))
     plan = PrunePlan(
         destination=str(name),
         keep=resolved,
         grace=grace,
-        made=clock.now,
+        made=moment,
         manifests=manifests,
-        tags=_unwanted_tags(references, tags_of, clock),
+        tags=_unwanted_tags(survey, needed, staying, tags_of, age),
         tags_seen=len(survey.tags),
         manifests_kept=len(survey.manifests) - len(unwanted),
         warnings=tuple(_warnings(resolved, survey)),
@@ -113,9 +128,9 @@ def look(
     )
     # Tags that keep something which isn't in their names: what the policy names, a signature, locations.
     kept_tags = {
-        tag: digest
-        for tag, digest in survey.tags.items()
-        if tag in references.tags or (references.keeps_tag(tag) and not tagnames.is_keep_alive(tag))
+        tag: survey.tags[tag]
+        for tag in survey.tags
+        if tag in named or (tag in staying and not tagnames.is_keep_alive(tag))
     }
     return plan, {*survey.tags, *survey.dangling, note.TAG}, {**kept_tags, **dict.fromkeys(empty)}
 
@@ -157,42 +172,23 @@ def _listed(bundle: DescribedBundle) -> Iterator[Digest]:
         yield from _listed(nested)
 
 
-class References:
-    """Reads in a survey whatever it takes to know what the kept things need. `tags` and `digests` are what is kept
-    for its own sake."""
-
-    def __init__(self, survey: Survey, tags: Iterable[str], digests: Iterable[Digest]) -> None:
-        self.survey = survey
-        self.tags = frozenset(tags)
-        self.needed: dict[Digest, str] = {}
-        """Every manifest that something kept needs, and what that is, in words."""
-        roots = {
-            **dict.fromkeys(digests, "the policy"),
-            **{survey.tags[tag]: f"tag {tag}" for tag in sorted(self.tags)},
-        }
-        before = -1
-        # Each round may find something that was unknown, and what that needs; manifests are finite.
-        while before != len(survey.manifests) + len(survey.absent):
-            self.needed = _needed(survey, roots)
-            before = len(survey.manifests) + len(survey.absent)
-            unwanted = self.unwanted
-            survey.read((*self.needed, *(below for digest in unwanted for below in survey.manifests[digest].lists)))
-            if unwanted:
-                survey.ask_referrers((*self.needed, *unwanted))
-                survey.read(referrer for referrers in survey.referrers.values() for referrer in referrers)
-        self._attached_to_needed = frozenset(map(tagnames.referrers, self.needed))
-
-    @property
-    def unwanted(self) -> list[Digest]:
-        return sorted(digest for digest in self.survey.manifests if digest not in self.needed)
-
-    def keeps_tag(self, tag: str) -> bool:
-        """By itself, or because it is attached to a digest that is needed."""
-        return tag in self.tags or tagnames.attached_to(tag) in self._attached_to_needed
+def _needed(survey: Survey, tags: Collection[str], digests: Iterable[Digest]) -> dict[Digest, str]:
+    """Reads whatever it takes to know which manifests are needed by these tags and digests, and by which, in words."""
+    roots = {**dict.fromkeys(digests, "the policy"), **{survey.tags[tag]: f"tag {tag}" for tag in sorted(tags)}}
+    while True:  # each round may find something that was unknown, and what that needs; manifests are finite
+        needed = _reached(survey, roots)
+        before = len(survey.manifests) + len(survey.absent)
+        unwanted = sorted(survey.manifests.keys() - needed.keys())
+        survey.read((*needed, *(below for digest in unwanted for below in survey.manifests[digest].lists)))
+        if unwanted:
+            survey.ask_referrers((*needed, *unwanted))
+            survey.read(referrer for referrers in survey.referrers.values() for referrer in referrers)
+        if before == len(survey.manifests) + len(survey.absent):
+            return needed
 
 
-def _needed(survey: Survey, roots: Mapping[Digest, str]) -> dict[Digest, str]:
-    """All that the roots need, and why: what they list, what they refer to, what is attached to them."""
+def _reached(survey: Survey, roots: Mapping[Digest, str]) -> dict[Digest, str]:
+    """The roots and what they list, what they refer to, what is attached to them, each with the word of its root."""
     attachments = _attachments(survey)
     needed: dict[Digest, str] = {}
     pending = list(roots.items())
@@ -221,9 +217,9 @@ def _attachments(survey: Survey) -> Callable[[Digest], list[Digest]]:
     return lambda subject: [*by_name.get(tagnames.referrers(subject), ()), *by_subject.get(subject, ())]
 
 
-def _check_readable(destination: Destination, references: References) -> None:
-    for digest, why in references.needed.items():
-        manifest = references.survey.manifests.get(digest)
+def _check_readable(destination: Destination, survey: Survey, needed: Mapping[Digest, str]) -> None:
+    for digest, why in needed.items():
+        manifest = survey.manifests.get(digest)
         if manifest is not None and manifest.unreadable:
             raise Refused(
                 f"it is kept ({why}), and what it lists can't be read: {manifest.unreadable}",
@@ -235,29 +231,12 @@ def _check_readable(destination: Destination, references: References) -> None:
             )
 
 
-class _Clock:
-    """Since when something is unwanted, and whether that is long enough."""
-
-    def __init__(self, noted: Mapping[str, datetime], grace: timedelta, now: datetime) -> None:
-        self.now = now
-        self._grace = grace
-        self._since = noted
-
-    def since(self, keys: Iterable[str]) -> datetime:
-        """Returns the latest of all, for with a new tag it is unwanted anew; what no note has is seen now. A note from
-        the future, by a clock that is wrong, counts from now."""
-        return min(self.now, max(self._since.get(key, self.now) for key in keys))
-
-    def is_due(self, since: datetime) -> bool:
-        return self.now - since >= self._grace
-
-
 def _keys(digest: Digest, tags: Iterable[str]) -> list[str]:
     return [digest, *(note.tag_key(tag, digest) for tag in tags)]
 
 
 def _unwanted_manifests(
-    survey: Survey, unwanted: Collection[Digest], tags_of: Mapping[Digest, list[str]], clock: _Clock
+    survey: Survey, unwanted: Collection[Digest], tags_of: Mapping[Digest, list[str]], age: Age
 ) -> tuple[UnwantedManifest, ...]:
     going = set(unwanted)
     used = {
@@ -266,7 +245,7 @@ def _unwanted_manifests(
     planned: dict[Digest, UnwantedManifest] = {}
     for digest, after in _order(survey, unwanted).items():
         manifest, tags = survey.manifests[digest], tags_of.get(digest, [])
-        since = clock.since(_keys(digest, tags))
+        since, due = age(_keys(digest, tags))
         freed = (blob for blob in manifest.blobs if blob.distributable and not blob.urls and blob.digest not in used)
         planned[digest] = UnwantedManifest(
             digest=digest,
@@ -276,7 +255,7 @@ def _unwanted_manifests(
             tags=tuple(tags),
             after=after,
             since=since,
-            due=clock.is_due(since) and all(planned[digest_before].due for digest_before in after),
+            due=due and all(planned[digest_before].due for digest_before in after),
         )
     return tuple(planned.values())
 
@@ -319,21 +298,19 @@ def _kind(manifest: SurveyedManifest, tags: Iterable[str]) -> str:
 
 
 def _unwanted_tags(
-    references: References, tags_of: Mapping[Digest, list[str]], clock: _Clock
+    survey: Survey,
+    needed: Mapping[Digest, str],
+    staying: Collection[str],
+    tags_of: Mapping[Digest, list[str]],
+    age: Age,
 ) -> tuple[UnwantedTag, ...]:
     unwanted = []
-    for tag, digest in sorted(references.survey.tags.items()):
-        if digest in references.needed and not references.keeps_tag(tag):
-            since = clock.since([note.tag_key(tag, digest)])
+    for tag, digest in sorted(survey.tags.items()):
+        if digest in needed and tag not in staying:
+            since, due = age([note.tag_key(tag, digest)])
+            others = tuple(other for other in tags_of[digest] if other in staying)
             unwanted.append(
-                UnwantedTag(
-                    tag=tag,
-                    digest=digest,
-                    because=references.needed[digest],
-                    others=tuple(other for other in tags_of[digest] if references.keeps_tag(other)),
-                    since=since,
-                    due=clock.is_due(since),
-                )
+                UnwantedTag(tag=tag, digest=digest, because=needed[digest], others=others, since=since, due=due)
             )
     return tuple(unwanted)
 

@@ -151,78 +151,56 @@ def parse_range(text: str) -> Range:
 def _comparators(text: str) -> Iterator[Comparator]:
     hyphen = _HYPHEN.fullmatch(text)
     if hyphen:
-        yield from _Partial.parse(hyphen[1]).compared(">=")
-        yield from _Partial.parse(hyphen[2]).compared("<=")
+        yield from _meaning(">=", hyphen[1])
+        yield from _meaning("<=", hyphen[2])
         return
     for word in _LOOSE_OPERATOR.sub(r"\1", text).split():
         match = _SIMPLE.fullmatch(word)
         if match is None:
             raise ValueError(f"{word!r} is no version")
-        yield from _Partial.parse(match["version"]).compared(match["operator"])
+        yield from _meaning(match["operator"], match["version"])
 
 
-class _Partial(msgspec.Struct, frozen=True):
-    """A version, or the beginning of one: 1, 1.4, 1.4.x."""
-
-    low: Version
-    number_count: int
-    """How many of major, minor and patch the text has."""
-    counter: int | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> _Partial:
-        match = _PARTIAL.fullmatch(text)
-        if match is None:
-            raise ValueError(f"{text!r} is no version")
-        is_given = [(match[name] or "x").isdecimal() for name in ("major", "minor", "patch")]
-        if is_given != sorted(is_given, reverse=True):
-            raise ValueError(f"{text!r} is no version: a number follows one that is left open")
-        numbers = [
-            int(match[name]) for name, is_number in zip(("major", "minor", "patch"), is_given, strict=True) if is_number
-        ]
-        major, minor, patch = (*numbers, 0, 0, 0)[:3]
-        suffix = (match["prerelease"] or "") if len(numbers) == 3 else ""
-        has_build = _COUNTED.fullmatch(suffix) is not None
-        suffix, counter = _counted(suffix)
-        prerelease = tuple(suffix.split(".")) if suffix else ()
-        version = Version(major=major, minor=minor, patch=patch, prerelease=prerelease)
-        return cls(version, len(numbers), counter if has_build else None)
-
-    def compared(self, sign: str) -> list[Comparator]:
-        """Returns what an operator before it means."""
-        if not self.number_count:
-            return [Comparator("<", _NOTHING_BELOW)] if sign in {"<", ">"} else []
-        low = Comparator(">=", self.low, self.counter)
-        if sign == "^":
-            return [low, self._below(self._first_that_counts())]
-        if sign in {"~", "~>"}:
-            return [low, self._below(min(self.number_count - 1, 1))]
-        if self.number_count == 3:
-            return [Comparator(sign or "=", self.low, self.counter)]
-        end = self._below(self.number_count - 1)
-        meanings = {
-            ">": [Comparator(">=", end.version.truncate())],
-            ">=": [low],
-            "<": [Comparator("<", _before(self.low))],
-            "<=": [end],
-        }
-        return meanings.get(sign, [low, end])
-
-    def _first_that_counts(self) -> int:
-        """Returns the number that `^` keeps: the first that isn't 0, as far as they are said."""
-        numbers = (self.low.major, self.low.minor, self.low.patch)[: self.number_count]
-        return next((place for place, number in enumerate(numbers) if number), self.number_count - 1)
-
-    def _below(self, place: int) -> Comparator:
-        """Everything before the next number at `place`, prereleases of that one included."""
-        low = self.low.truncate()
-        next_ones = (low.next_major, low.next_minor, low.next_patch)
-        return Comparator("<", _before(next_ones[place]()))
+def _meaning(sign: str, text: str) -> list[Comparator]:
+    """Returns what an operator means before a version, or before the beginning of one: 1, 1.4, 1.4.x."""
+    match = _PARTIAL.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is no version")
+    parts = [match[name] or "x" for name in ("major", "minor", "patch")]
+    numbers = [int(part) for part in parts if part.isdecimal()]
+    if not all(part.isdecimal() for part in parts[: len(numbers)]):
+        raise ValueError(f"{text!r} is no version: a number follows one that is left open")
+    if not numbers:
+        return [Comparator("<", _NOTHING_BELOW)] if sign in {"<", ">"} else []
+    last = len(numbers) - 1
+    suffix = (match["prerelease"] or "") if last == 2 else ""
+    build = _COUNTED.fullmatch(suffix)
+    counter = int(build["counter"]) if build else None
+    version = _version(numbers, _counted(suffix)[0])
+    low = Comparator(">=", version, counter)
+    if sign in {"^", "~", "~>"}:
+        first = next((place for place, number in enumerate(numbers) if number), last)
+        return [low, _below(numbers, first if sign == "^" else min(last, 1))]
+    if last == 2:
+        return [Comparator(sign or "=", version, counter)]
+    end = _below(numbers, last)
+    meanings = {
+        ">": [Comparator(">=", end.version.truncate())],
+        ">=": [low],
+        "<": [Comparator("<", _version(numbers, "0"))],
+        "<=": [end],
+    }
+    return meanings.get(sign, [low, end])
 
 
-def _before(version: Version) -> Version:
-    """Returns the lowest prerelease of a version: nothing between it and what is lower."""
-    return Version(major=version.major, minor=version.minor, patch=version.patch, prerelease=("0",))
+def _below(numbers: Sequence[int], place: int) -> Comparator:
+    """Everything before the next number at `place`, prereleases of that one included."""
+    return Comparator("<", _version((*numbers[:place], numbers[place] + 1), "0"))
+
+
+def _version(numbers: Sequence[int], prerelease: str) -> Version:
+    major, minor, patch = (*numbers, 0, 0, 0)[:3]
+    return Version(major=major, minor=minor, patch=patch, prerelease=tuple(prerelease.split(".")) if prerelease else ())
 
 
 class Pattern(Protocol):
