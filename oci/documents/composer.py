@@ -79,7 +79,10 @@ class Composer:
         return f"{self.where}: line {line}"
 
     def error(self, event: Any, problem: str) -> InvalidDocument:
-        return InvalidDocument(f"{self.place(_line_of(event))}: {problem}")
+        return self.error_at(_line_of(event), problem)
+
+    def error_at(self, line: int, problem: str) -> InvalidDocument:
+        return InvalidDocument(f"{self.place(line)}: {problem}")
 
     def count(self, event: Any) -> None:
         """Is called for each value that isn't an alias, before the value is read."""
@@ -193,21 +196,24 @@ def read_located(data: bytes, where: str, *, names: Collection[Path] = ()) -> Lo
     """Reads a file whose anchors, aliases and merge keys (`<<`) are followed, and whose keys `x-...` are left out
     wherever they stand. `names` are the paths of mappings whose keys are names, so that none of them is left out; `*`
     stands for any key. Raises InvalidDocument, naming `where` and the line."""
-    node = _Nodes(where).compose(data, FILE_LIMIT)
-    if node is None:
-        return Located(where, None)
-    plain = _Plain(where, names)
-    return Located(where, plain.of(node, (), 0), plain.lines)
+    nodes = _Nodes(where, names)
+    node = nodes.compose(data, FILE_LIMIT)
+    return Located(where, None if node is None else nodes.plain(node, (), 0), nodes.lines)
 
 
 class _Nodes(Composer):
-    """Makes nodes with their lines; an alias is a reference to the node that it stands for."""
+    """Makes nodes with their lines; an alias is a reference to the node that it stands for. `plain` follows it."""
+
+    def __init__(self, where: str, names: Collection[Path]) -> None:
+        super().__init__(where)
+        self.lines: dict[Path, int] = {}
+        self._names = names
 
     def place(self, line: int) -> str:
         return f"{self.where}:{line}"
 
     def count(self, event: Any) -> None:
-        """`_Plain` counts, when aliases are followed."""
+        """`plain` counts, when aliases are followed."""
 
     def make(self, event: Any, content: Any) -> _Node:
         if isinstance(event, yaml.ScalarEvent):
@@ -223,38 +229,17 @@ class _Nodes(Composer):
     def alias(self, event: Any) -> Any:
         return self.anchored(event)
 
-
-def _number_or_word(event: Any) -> Any:
-    """Text where the word isn't plain; else what YAML takes it for. A date stays text."""
-    text, means = event.value, _meaning(event)
-    if means != "number":
-        return _CONSTANTS.get(means, text)
-    digits = text.replace("_", "")
-    try:
-        return int(digits) if re.fullmatch(r"[-+]?[0-9]+", digits) else float(digits)
-    except ValueError:
-        return digits
-
-
-class _Plain:
-    """Plain values out of nodes. Here an alias is followed, so here the values are counted."""
-
-    def __init__(self, where: str, names: Collection[Path]) -> None:
-        self.lines: dict[Path, int] = {}
-        self._where = where
-        self._names = names
-        self._values = 0
-
-    def of(self, node: _Node, path: Path, depth: int) -> Any:
+    def plain(self, node: _Node, path: Path, depth: int) -> Any:
+        """Makes a plain value, and notes the lines of what is in it."""
         self._values += 1
         if self._values > FILE_VALUE_LIMIT:
-            raise self._error(node.line, f"more than {FILE_VALUE_LIMIT} values once aliases are followed")
+            raise self.error_at(node.line, f"more than {FILE_VALUE_LIMIT} values once aliases are followed")
         self._check_depth(node, depth)
         self.lines.setdefault(path, node.line)
         if node.is_mapping:
             return self._mapping(node, path, depth + 1)
         if isinstance(node.value, list):
-            return [self.of(item, (*path, number), depth + 1) for number, item in enumerate(node.value)]
+            return [self.plain(item, (*path, number), depth + 1) for number, item in enumerate(node.value)]
         return node.value
 
     def _mapping(self, node: _Node, path: Path, depth: int) -> dict[str, Any]:
@@ -267,7 +252,7 @@ class _Plain:
             if key in values or (_EXTENSION.fullmatch(key) and not has_names):
                 continue
             self.lines[(*path, key)] = line
-            values[key] = self.of(child, (*path, key), depth)
+            values[key] = self.plain(child, (*path, key), depth)
         return values
 
     def _entries(self, node: _Node, depth: int) -> Iterator[tuple[str, int, _Node]]:
@@ -280,15 +265,24 @@ class _Plain:
             for source in child.value if isinstance(child.value, list) and not child.is_mapping else [child]:
                 self._values += 1
                 if not source.is_mapping or self._values > FILE_VALUE_LIMIT:
-                    raise self._error(line, "expected a mapping, or a list of them, behind <<")
+                    raise self.error_at(line, "expected a mapping, or a list of them, behind <<")
                 yield from self._entries(source, depth + 1)
 
     def _check_depth(self, node: _Node, depth: int) -> None:
         if depth > DEPTH_LIMIT:
-            raise self._error(node.line, f"nested more than {DEPTH_LIMIT} deep once aliases are followed")
+            raise self.error_at(node.line, f"nested more than {DEPTH_LIMIT} deep once aliases are followed")
 
-    def _error(self, line: int, problem: str) -> InvalidDocument:
-        return InvalidDocument(f"{self._where}:{line}: {problem}")
+
+def _number_or_word(event: Any) -> Any:
+    """Text where the word isn't plain; else what YAML takes it for. A date stays text."""
+    text, means = event.value, _meaning(event)
+    if means != "number":
+        return _CONSTANTS.get(means, text)
+    digits = text.replace("_", "")
+    try:
+        return int(digits) if re.fullmatch(r"[-+]?[0-9]+", digits) else float(digits)
+    except ValueError:
+        return digits
 
 
 # Writing.
