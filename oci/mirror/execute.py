@@ -317,8 +317,12 @@ def _merged(source: str, destination: StoreName, plans: Sequence[Plan]) -> Plan:
     """One plan of several: each manifest and blob once, an image under all of its tags."""
     manifests: dict[Digest, PlannedManifest] = {}
     for manifest in (manifest for plan in plans for manifest in plan.manifests):
-        earlier = manifests.get(manifest.digest)
-        manifests[manifest.digest] = _both(earlier, manifest) if earlier else manifest
+        earlier = manifests.get(manifest.digest, manifest)
+        # The reason that makes it an image of its own counts more than being a child of an index.
+        child_first = earlier.role is Role.CHILD or manifest.role is Role.ROOT
+        first, second = (manifest, earlier) if child_first else (earlier, manifest)
+        tags = tuple(dict.fromkeys((*first.tags, *second.tags)))
+        manifests[manifest.digest] = msgspec.structs.replace(first, tags=tags)
     blobs = {blob.digest: blob for plan in plans for blob in plan.blobs}
     return Plan(
         source=source,
@@ -330,10 +334,3 @@ def _merged(source: str, destination: StoreName, plans: Sequence[Plan]) -> Plan:
         failures=tuple(failure for plan in plans for failure in plan.failures),
         skipped_layers=tuple(dict.fromkeys(pair for plan in plans for pair in plan.skipped_layers)),
     )
-
-
-def _both(earlier: PlannedManifest, later: PlannedManifest) -> PlannedManifest:
-    """The reason that makes it an image of its own counts more than being a child of an index."""
-    child_first = earlier.role is Role.CHILD or later.role is Role.ROOT
-    first, second = (later, earlier) if child_first else (earlier, later)
-    return msgspec.structs.replace(first, tags=tuple(dict.fromkeys((*first.tags, *second.tags))))

@@ -90,20 +90,10 @@ class MirrorReport(Struct, frozen=True, kw_only=True):
 
     def to_dict(self) -> dict[str, Any]:
         values = msgspec.to_builtins(self) | {"succeeded": self.succeeded, "only": list(self.failed_names)}
-        names = (
-            "mirror",
-            "source",
-            "nothing_taken",
-            "fleet",
-            "in_place",
-            "copied",
-            "images",
-            "held",
-            "waiting",
-            "extra",
-        )
+        names, numbers = ("mirror", "source", "nothing_taken", "fleet"), ("in_place", "copied", "images", "held")
         lists = ("destinations", "tags", "mutated", "unsigned", "refusals", "failed", "only", "causes")
-        return {name: values[name] for name in (*names, "succeeded", *lists)} | {"receipt": self.receipt.to_dict()}
+        order = (*names, *numbers, "waiting", "extra", "succeeded", *lists)
+        return {name: values[name] for name in order} | {"receipt": self.receipt.to_dict()}
 
 
 def made_of(

@@ -200,11 +200,8 @@ def _by(rule: TagRule, tags: Sequence[str], ages: Ages, now: datetime) -> tuple[
     chosen: list[str] = []
     young: dict[str, str] = {}
     for group in groups:
-        if not rule.needs_ages:
-            chosen.extend(group[: rule.latest or None])
-            continue
-        old_enough, too_young = _of_age(rule, group, ages, now)
-        chosen.extend(old_enough)
+        old_enough, too_young = _of_age(rule, group, ages, now) if rule.needs_ages else (group, {})
+        chosen.extend(old_enough[: rule.latest or None])
         young.update(too_young)
     return chosen, young
 
