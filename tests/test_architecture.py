@@ -50,7 +50,7 @@ NAMED_SO = {
     "KEPT": {"flows/deploy/declaration.py"},
     "held": {"oci/mirror/execute.py", "oci/mirror/results.py"},
     "kept": {"oci/export/assembly.py", "oci/export/export.py", "oci/prune/execute.py"},
-    "left": {"oci/documents/document.py"},
+    "left": {"oci/documents/yamltext.py"},
     "made": {"oci/prune/plan.py"},
     "taken": {"oci/mirror/selection.py"},
     "what": {

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 import yaml
 
-from oci.documents.document import NonText, meaning, needs_quotes, shown, sort_key
+from oci.documents.yamltext import NonText, meaning, needs_quotes, shown, sort_key
 from oci.errors import InvalidDocument
 
 DEPTH_LIMIT = 32
