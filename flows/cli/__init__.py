@@ -12,16 +12,12 @@ frees."""
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and gives its exit code, one of `flows.cli.output.ExitCode`."""
-    if argv is not None:  # another program's, or a test's process: nothing of it is changed
-        return _run(argv)
-    gc.set_threshold(_GARBAGE)
-    try:
-        return _run(None)
-    finally:
-        gc.freeze()  # the end of the process frees all of it: Python needn't search it once more
-
-
-def _run(argv: Sequence[str] | None) -> int:
+    if argv is None:  # otherwise this is another program's process, or a test's: nothing of it is changed
+        gc.set_threshold(_GARBAGE)
     from flows.cli.app import run  # noqa: PLC0415 - the console script imports this package to find `main`
 
-    return run(argv)
+    try:
+        return run(argv)
+    finally:
+        if argv is None:
+            gc.freeze()  # the end of the process frees all of it: Python needn't search it once more

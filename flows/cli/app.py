@@ -111,7 +111,11 @@ def root(context: click.Context, show_version: bool) -> None:
 def run(argv: Sequence[str] | None = None) -> int:
     """Never raises and never exits by itself. Under the name imgpkg every error ends with 1, as there."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    _have_streams()
+    # A standard stream that was closed before the start is the null device. Otherwise the next file that is opened gets
+    # the number of that stream, and output meant for the terminal goes into the file.
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - for as long as the process lives
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files may be no Unicode
@@ -158,14 +162,6 @@ def _run(arguments: list[str], invocation: Invocation, signals: list[int]) -> in
         output.error(f"{program}: Error: {type(error).__name__}: {error}\nHint: --debug shows where")
         output.finish({"Message": str(error), "Hint": "", "Kind": type(error).__name__, "Retryable": False})
         return ExitCode.FAILED
-
-
-def _have_streams() -> None:
-    """Opens the null device in place of each standard stream that was closed before the start. Otherwise the next file
-    that is opened gets the number of that stream, and output meant for the terminal goes into the file."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - for as long as the process lives
 
 
 @contextmanager

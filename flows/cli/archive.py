@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from flows.cli.click_ext import Invocation, Verb, boolean
+from flows.cli.click_ext import Invocation, boolean, verb
 from flows.cli.flags import (
-    OutputFile,
     concurrency_flag,
     export_flags,
     offline,
     open_session,
+    output_file,
     registry_flags,
     store_flags,
 )
 from flows.cli.output import Output
 from flows.cli.progress import ArchiveProgress, LayerProgress, shown
-from flows.cli.source import SourceFlags, announce, metrics_exported, source_flags, warn_of_layers
+from flows.cli.source import announce, metrics_exported, source_flags, warn_of_layers
 from oci.archive.entry import DOCKER_ARCHIVE
 from oci.archive.inventory import blobs_of, compare, images_of, verify_archive
 from oci.archive.open import in_object_store
@@ -55,7 +55,7 @@ _OF_NAMES = ("tags", "names", "repo_based_tags", "repair", "backup")
 _CHANGES = ("Change", "Image", "Before", "After")
 
 
-@click.command(name="list", cls=Verb, examples=("shop.tar", "shop.tar --blobs", "s3://exports/shop.tar --json"))
+@verb("list", "shop.tar", "shop.tar --blobs", "s3://exports/shop.tar --json")
 @click.argument("locations", metavar="ARCHIVE...", nargs=-1, required=True)
 @boolean("--blobs", help="List its blobs instead; --delta-from takes such a list.")
 @store_flags
@@ -82,7 +82,7 @@ def list_images(invocation: Invocation, /, locations: tuple[str, ...], blobs: bo
         output.summary(_what_it_is(archive, sizes))
 
 
-@click.command(name="verify", cls=Verb, examples=("shop.tar", "shop.tar --deep", "shop.vol1.tar shop.vol2.tar"))
+@verb("verify", "shop.tar", "shop.tar --deep", "shop.vol1.tar shop.vol2.tar")
 @click.argument("locations", metavar="ARCHIVE...", nargs=-1, required=True)
 @boolean("--deep", help="Read and hash every blob.")
 @click.option("--key", default="", help="Public key that each file must be signed with: NAME.sigstore.json beside it.")
@@ -115,11 +115,7 @@ def verify(invocation: Invocation, /, locations: tuple[str, ...], **flags: Any) 
     output.summary(f"{contents}: all there{signed}")
 
 
-@click.command(
-    name="diff",
-    cls=Verb,
-    examples=("march.tar april.tar", "s3://exports/march.tar april.tar", "march.tar april.tar --json"),
-)
+@verb("diff", "march.tar april.tar", "s3://exports/march.tar april.tar", "march.tar april.tar --json")
 @click.argument("before")
 @click.argument("after")
 @store_flags
@@ -145,9 +141,11 @@ def diff(invocation: Invocation, /, before: str, after: str) -> None:
     )
 
 
-@click.command(
-    name="plan",
-    cls=Verb,
+@verb(
+    "plan",
+    "-b registry.example/shop/bundle:1.4.0 --to-tar shop.tar",
+    "--lock images.lock.yml --to-tar s3://exports/shop.tar --max-size 4GiB",
+    "-b registry.example/shop/bundle:1.4.0 --to-tar april.tar --base march.tar",
     rare=(
         "--policy",
         "--require-signatures",
@@ -157,16 +155,9 @@ def diff(invocation: Invocation, /, before: str, after: str) -> None:
         "--cosign-signatures",
         "--only",
     ),
-    examples=(
-        "-b registry.example/shop/bundle:1.4.0 --to-tar shop.tar",
-        "--lock images.lock.yml --to-tar s3://exports/shop.tar --max-size 4GiB",
-        "-b registry.example/shop/bundle:1.4.0 --to-tar april.tar --base march.tar",
-    ),
 )
 @source_flags(leave_out=_OF_NAMES)
-@click.option(
-    "--to-tar", type=OutputFile(), default="", help="The archive that would be written: a file, or s3://BUCKET/KEY."
-)
+@output_file("--to-tar", "The archive that would be written: a file, or s3://BUCKET/KEY.")
 @concurrency_flag("Requests at a time")
 @export_flags
 @store_flags
@@ -175,7 +166,7 @@ def plan(
     invocation: Invocation,
     /,
     tarball: ExportOptions,
-    source: SourceFlags,
+    source: dict[str, Any],
     **flags: Any,
 ) -> None:
     """Say what an archive would hold, byte for byte: its members, its parts, the requests. The same as
@@ -184,7 +175,7 @@ def plan(
         raise InvalidInput("Expected --to-tar", hint="name the archive: --to-tar FILE or s3://BUCKET/KEY")
     output = invocation.output
     output.check_columns(MEMBERS, PARTS)
-    request = source.request(str(ArchiveName.of(flags["to_tar"])))
+    request = RelocationRequest(to=str(ArchiveName.of(flags["to_tar"])), **source)
     with open_session(invocation) as session:
         show_archive_plan(output, plan_archive(session, request, make_plan(session, request), tarball))
 
@@ -264,7 +255,11 @@ def to_tar(
                 return
             announce(output, plan)
             output.line("copy | writing layers...")
-            _tell_of_reuse(output, session, archive_plan)
+            if base := archive_plan.base:
+                older = session.archive(ArchiveName.of(base), "destination")
+                reused = [blob for blob in archive_plan.blobs if older.blob_size(blob.digest) == blob.size]
+                where = "store" if in_object_store(base) else "disk"
+                output.line(f"copy | Going to reuse {len(reused)} layers from the tar already in {where}")
             lines = _Lines(output, archive_plan.volumes)
             progress.planned(archive_plan)
 
@@ -323,14 +318,6 @@ def show_archive_plan(output: Output, plan: ArchivePlan) -> None:
         f"{cut}, {show_size(plan.size - plan.bytes_copied)} to write, "
         f"{show_size(plan.bytes_copied)} to copy, about {counted(plan.estimated_requests, 'request')}"
     )
-
-
-def _tell_of_reuse(output: Output, session: Session, plan: ArchivePlan) -> None:
-    if plan.base:
-        older = session.archive(ArchiveName.of(plan.base), "destination")
-        reused = [blob for blob in plan.blobs if older.blob_size(blob.digest) == blob.size]
-        where = "store" if in_object_store(plan.base) else "disk"
-        output.line(f"copy | Going to reuse {len(reused)} layers from the tar already in {where}")
 
 
 def _verified(session: Session, report: ArchiveReport, mode: str) -> Verification | None:

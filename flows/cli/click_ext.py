@@ -205,6 +205,11 @@ class Verb(Command):
         write_options(self, ctx, formatter)
 
 
+def verb(name: str, *examples: str, rare: Collection[str] = (), service: bool = False) -> Callable[[F], Verb]:
+    """Makes a Verb of a function."""
+    return click.command(name, cls=Verb, examples=examples, rare=rare, service=service)
+
+
 class Tree(click.Group):
     """A group whose commands are imported when they are called: `members` maps a name to `module:attribute`, or to a
     group, and the line that help shows for it."""

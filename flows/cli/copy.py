@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flows.cli.click_ext import Invocation, Verb, boolean
+from flows.cli.click_ext import Invocation, boolean, verb
 from flows.cli.flags import (
-    OutputFile,
     access,
     concurrency_flag,
     export_flags,
     flags_of,
     metrics_flag,
     open_session,
+    output_file,
     registry_flags,
     show_requests,
     store_flags,
 )
 from flows.cli.output import Output
 from flows.cli.progress import RelocationProgress, progress_flag, shown
-from flows.cli.source import SourceFlags, announce, metrics_exported, source_flags, warn_of_layers
+from flows.cli.source import announce, metrics_exported, source_flags, warn_of_layers
 from oci.archive.entry import DOCKER_ARCHIVE, OCI_LAYOUT
 from oci.bundle.lockfile import write_lock
 from oci.errors import Incomplete, InvalidInput, InvalidReference, PartFailed
@@ -45,6 +45,12 @@ if TYPE_CHECKING:
     from oci.receipts.record import Recorder
 
 IMAGE, BUNDLE = "image", "bundle"
+_OF_REPOSITORIES = {
+    "repair": "--repair",
+    "repo_based_tags": "--repo-based-tags",
+    "names": "--name-images",
+    "backup": "--backup-tag",
+}
 _UNMONITORED = {
     "plan_only": "--plan",
     "lock_output": "--lock-output",
@@ -59,14 +65,12 @@ _RARE = """--repo-based-tags --name-images --only --cosign-signatures --ignore-b
 --tar-format"""
 
 
-@click.command(
-    cls=Verb,
+@verb(
+    "copy",
+    "-b registry.example/shop/bundle:1.4.0 --to-repo registry.corp.example/mirror/bundle",
+    "-i registry.example/shop/web:1.25 --to-tar web.tar --resume",
+    "--tar s3://exports/shop.tar --to-repo registry.corp.example/mirror/shop --verify deep",
     rare=_RARE.split(),
-    examples=(
-        "-b registry.example/shop/bundle:1.4.0 --to-repo registry.corp.example/mirror/bundle",
-        "-i registry.example/shop/web:1.25 --to-tar web.tar --resume",
-        "--tar s3://exports/shop.tar --to-repo registry.corp.example/mirror/shop --verify deep",
-    ),
 )
 @source_flags()
 @click.option(
@@ -74,10 +78,10 @@ _RARE = """--repo-based-tags --name-images --only --cosign-signatures --ignore-b
     default="",
     help="REGISTRY/REPOSITORY, oci:PATH, oci-archive:PATH[:TAG] or docker-archive:PATH[:NAME].",
 )
-@click.option("--to-tar", type=OutputFile(), default="", help="Archive to write: a file, or s3://BUCKET/KEY.")
+@output_file("--to-tar", "Archive to write: a file, or s3://BUCKET/KEY.")
 @boolean("--resume", help="Go on with a --to-tar that was interrupted, and reuse what is there already.")
 @boolean("--sha256sums", help="Write NAME.SHA256SUMS beside --to-tar; reads it once more.")
-@click.option("--lock-output", type=OutputFile(), default="", help="Write a lock file of the result.")
+@output_file("--lock-output", "Write a lock file of the result.")
 @concurrency_flag("Blobs on their way at the most; how many are right is found out")
 @click.option(
     "--verify",
@@ -87,7 +91,7 @@ _RARE = """--repo-based-tags --name-images --only --cosign-signatures --ignore-b
     help="Afterwards, walk the destination: ask for everything, or hash every byte.",
 )
 @boolean("--plan", "plan_only", help="Say what would be done, and do nothing.")
-@click.option("--report", type=OutputFile(), default="", help="Write what became of each image to a JSON file.")
+@output_file("--report", "Write what became of each image to a JSON file.")
 @flags_of(ReceiptOptions, "receipts")
 @metrics_flag
 @progress_flag
@@ -99,7 +103,7 @@ def copy(
     invocation: Invocation,
     /,
     tarball: ExportOptions,
-    source: SourceFlags,
+    source: dict[str, Any],
     receipts: ReceiptOptions,
     **flags: Any,
 ) -> None:
@@ -130,7 +134,7 @@ def copy(
         _copy(invocation, request, recorder, flags)
 
 
-def _to_transport(source: SourceFlags, flags: dict[str, Any]) -> str | None:
+def _to_transport(source: dict[str, Any], flags: dict[str, Any]) -> str | None:
     """Reads `--to-repo docker-archive:PATH[:NAME]` and `oci-archive:PATH[:TAG]` as the archive that they are. Returns
     the name of the image in docker's; None for everything else."""
     place = named_archive(flags["to_repo"])
@@ -142,17 +146,17 @@ def _to_transport(source: SourceFlags, flags: dict[str, Any]) -> str | None:
     if flags["to_repo"].startswith(OCI_ARCHIVE_PREFIX):
         check_outputs(flags["to_tar"])
         if name:
-            source.fields["tags"] = (name,)
+            source["tags"] = (name,)
         return None
     flags["to_repo"] = ""
     return name
 
 
-def _request(source: SourceFlags, flags: dict[str, Any]) -> RelocationRequest:
+def _request(source: dict[str, Any], flags: dict[str, Any]) -> RelocationRequest:
     """With the checks of imgpkg, in its order and its words."""
     if bool(flags["to_tar"]) == bool(flags["to_repo"]):
         raise InvalidInput("Expected either --to-tar or --to-repo")
-    if source.fields.get("archive") and flags["to_tar"]:
+    if source.get("archive") and flags["to_tar"]:
         raise InvalidInput("Cannot use tar source (--tar) with tar destination (--to-tar)")
     if flags["lock_output"] and flags["to_tar"]:
         raise InvalidInput("cannot output lock file with tar destination")
@@ -164,15 +168,18 @@ def _request(source: SourceFlags, flags: dict[str, Any]) -> RelocationRequest:
             hint="leave out one or the other; the flow leaves its report in Prefect",
         )
     if flags["to_tar"]:
-        source.check_for_archive()
-        return source.request(str(ArchiveName.of(flags["to_tar"])))
+        if useless := [flag for name, flag in _OF_REPOSITORIES.items() if source.get(name)]:
+            raise InvalidInput(
+                f"{', '.join(useless)} can only be used when copying to a repository", hint="leave it out with --to-tar"
+            )
+        return RelocationRequest(to=str(ArchiveName.of(flags["to_tar"])), **source)
     try:
         parse_store(flags["to_repo"])
     except InvalidReference as error:
         raise InvalidReference(f"Building import repository ref: {error.message}", hint=error.hint) from error
     if flags["lock_output"] and flags["to_repo"].startswith(LAYOUT_PREFIX):
         raise InvalidInput("A lock names registries only: --lock-output can't be used with an image-layout folder")
-    return source.request(flags["to_repo"])
+    return RelocationRequest(to=flags["to_repo"], **source)
 
 
 def _recorder(

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from flows.cli.click_ext import Invocation, Verb, boolean, words
-from flows.cli.flags import OutputFile, flags_of, offline, open_session, pairs_of, registry_flags, store_flags
+from flows.cli.click_ext import Invocation, boolean, verb, words
+from flows.cli.flags import flags_of, offline, open_session, output_file, pairs_of, registry_flags, store_flags
 from flows.cli.output import IMGPKG, program_name
 from flows.cli.progress import LayerProgress, progress_flag, shown
 from oci.archive.source import Archive
@@ -27,14 +27,11 @@ from oci.relocation.archive_source import named_in_archive, sealed
 from oci.units import counted, show_cost, show_size
 
 
-@click.command(
-    name="push",
-    cls=Verb,
-    examples=(
-        "-b registry.example/shop/bundle:1.4.0 -f config/",
-        "-i registry.example/shop/settings:1.0 -f settings.yml",
-        "-b registry.example/shop/bundle:1.4.0 -f config/ --lock-output bundle.lock.yml",
-    ),
+@verb(
+    "push",
+    "-b registry.example/shop/bundle:1.4.0 -f config/",
+    "-i registry.example/shop/settings:1.0 -f settings.yml",
+    "-b registry.example/shop/bundle:1.4.0 -f config/ --lock-output bundle.lock.yml",
 )
 @click.option("-b", "--bundle", default="", help="Push as a bundle to REGISTRY/REPOSITORY:TAG or oci:PATH:TAG.")
 @click.option("-i", "--image", default="", help="Push as a plain image.")
@@ -44,13 +41,8 @@ from oci.units import counted, show_cost, show_size
 @words("--file-exclude-defaults", help="The same, by its old name.", hidden=True)
 @boolean("--preserve-permissions", help="Keep the permissions of group and others.")
 @words("-l", "--labels", help="KEY=VALUE labels of the image's config (repeatable).")
-@click.option(
-    "--to-tar",
-    type=OutputFile(),
-    default="",
-    help="Write an archive, FILE or s3://BUCKET/KEY, instead of pushing to a registry.",
-)
-@click.option("--lock-output", type=OutputFile(), default="", help="Write a BundleLock of what was pushed.")
+@output_file("--to-tar", "Write an archive, FILE or s3://BUCKET/KEY, instead of pushing to a registry.")
+@output_file("--lock-output", "Write a BundleLock of what was pushed.")
 @boolean("--oci-media-types", help="OCI media types; imgpkg can pull such a bundle but not copy it.")
 @progress_flag
 @store_flags
@@ -110,14 +102,11 @@ def push_files(invocation: Invocation, /, **flags: Any) -> None:
         output.summary(f"Pushed '{pushed.reference}': {files}, {show_size(receipt.bytes_written)} sent, {spent}")
 
 
-@click.command(
-    name="pull",
-    cls=Verb,
-    examples=(
-        "-b registry.example/shop/bundle:1.4.0 -o bundle/",
-        "-i registry.example/shop/settings:1.0 -o settings/",
-        "--lock bundle.lock.yml -o bundle/ --recursive",
-    ),
+@verb(
+    "pull",
+    "-b registry.example/shop/bundle:1.4.0 -o bundle/",
+    "-i registry.example/shop/settings:1.0 -o settings/",
+    "--lock bundle.lock.yml -o bundle/ --recursive",
 )
 @click.option("-b", "--bundle", default="", help="Bundle: REGISTRY/REPOSITORY:TAG or oci:PATH:TAG.")
 @click.option("-i", "--image", default="", help="Plain image.")

@@ -88,6 +88,10 @@ class OutputFile(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         return str(value)
 
 
+def output_file(name: str, help: str) -> Callable[[F], F]:  # noqa: A002 - click's word
+    return click.option(name, type=OutputFile(), default="", help=help)
+
+
 def flags_of(
     group: type[Options],
     parameter: str,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from msgspec.structs import astuple
 
-from flows.cli.click_ext import Invocation, Verb, boolean, words
+from flows.cli.click_ext import Invocation, boolean, verb, words
 from flows.cli.flags import concurrency_flag, open_session, registry_flags, store_flags
 from flows.cli.output import ExitCode
 from flows.cli.progress import LayerProgress, progress_flag, shown
@@ -26,7 +26,7 @@ from oci.units import counted, show_cost, show_size
 if TYPE_CHECKING:
     from oci.archive.source import Archive
     from oci.bundle.describe import OpenSource
-    from oci.signatures.inspect import ImageFacts, Inspection
+    from oci.signatures.inspect import Inspection
 
 _PLATFORMS = ("Platform", "Digest", "Layers", "Bytes")
 _LAYERS = ("Layer", "Bytes", "Media type")
@@ -35,14 +35,11 @@ _LINES = ("User", "WorkingDir", "Entrypoint", "Cmd", "ExposedPorts", "Volumes", 
 """Of an image's config (image-spec, config.md), what a person who runs it asks for. `--json` has all of it."""
 
 
-@click.command(
-    name="inspect",
-    cls=Verb,
-    examples=(
-        "registry.example/shop/web:1.25",
-        "registry.example/shop/web:1.25 --platform linux/arm64 --json",
-        "--tar shop.tar",
-    ),
+@verb(
+    "inspect",
+    "registry.example/shop/web:1.25",
+    "registry.example/shop/web:1.25 --platform linux/arm64 --json",
+    "--tar shop.tar",
 )
 @click.argument("reference", default="")
 @click.option("--tar", multiple=True, help="Archive to look into (repeat it for volumes); REFERENCE says which image.")
@@ -97,11 +94,9 @@ def _about(inspection: Inspection) -> Iterator[str]:
     yield f"Size: {show_size(inspection.size)} in {counted(inspection.blobs, 'blob')}"
     yield f"Attached: {counted(len(inspection.attached), 'artifact')}"
     yield from _pairs("Annotations", inspection.annotations)
-    if len(inspection.images) == 1:
-        yield from _config(inspection.images[0])
-
-
-def _config(image: ImageFacts) -> Iterator[str]:
+    if len(inspection.images) != 1:
+        return
+    image = inspection.images[0]
     if image.artifact_type:
         yield f"Artifact type: {_one_line(image.artifact_type)}"
     if image.config.get("created"):
@@ -149,14 +144,11 @@ class _OutputType(click.Choice):  # type: ignore[type-arg,unused-ignore]  # gene
         return value
 
 
-@click.command(
-    name="describe",
-    cls=Verb,
-    examples=(
-        "-b registry.example/shop/bundle:1.4.0",
-        "-b registry.example/shop/bundle:1.4.0 --output-type yaml",
-        "--tar bundle.tar --layers",
-    ),
+@verb(
+    "describe",
+    "-b registry.example/shop/bundle:1.4.0",
+    "-b registry.example/shop/bundle:1.4.0 --output-type yaml",
+    "--tar bundle.tar --layers",
 )
 @click.option("-b", "--bundle", default="", help="REGISTRY/REPOSITORY:TAG or oci:PATH:TAG.")
 @click.option("--tar", multiple=True, help="Archive to look into (repeat it for volumes); -b says which bundle.")
@@ -200,14 +192,11 @@ _UNKNOWN = "check the name: `transship tag list -i REGISTRY/REPOSITORY` says wha
 _PLACES = ("Place", "Names", "Manifests", "Blobs", "Problems")
 
 
-@click.command(
-    name="verify",
-    cls=Verb,
-    examples=(
-        "registry.corp.example/mirror/bundle:1.4.0",
-        "registry.corp.example/mirror/bundle:1.4.0 --deep",
-        "--lock bundle.lock.yml --json",
-    ),
+@verb(
+    "verify",
+    "registry.corp.example/mirror/bundle:1.4.0",
+    "registry.corp.example/mirror/bundle:1.4.0 --deep",
+    "--lock bundle.lock.yml --json",
 )
 @click.argument("references", metavar="[REFERENCE]...", nargs=-1)
 @words("--all-tags", "repositories", help="REGISTRY/REPOSITORY or oci:PATH: everything in it (repeatable).")
@@ -258,14 +247,11 @@ def verify_references(invocation: Invocation, /, **flags: Any) -> None:
     invocation.output.summary(f"complete: {counted(manifests, 'manifest')}, {counted(blobs, 'blob')}, {how}, {cost}")
 
 
-@click.command(
-    name="check",
-    cls=Verb,
-    examples=(
-        "registry.example/shop/web:1.25 --policy policy.yaml --to registry.corp.example/mirror/web",
-        "registry.example/shop/web:1.25 --policy /etc/containers/policy.json --json",
-        "oci:./mirror:1.4.0 --policy policy.yaml --require-signatures",
-    ),
+@verb(
+    "check",
+    "registry.example/shop/web:1.25 --policy policy.yaml --to registry.corp.example/mirror/web",
+    "registry.example/shop/web:1.25 --policy /etc/containers/policy.json --json",
+    "oci:./mirror:1.4.0 --policy policy.yaml --require-signatures",
 )
 @click.argument("reference", metavar="REFERENCE")
 @click.option(
@@ -299,15 +285,12 @@ def check_policy(invocation: Invocation, /, **flags: Any) -> None:
 _DIFFERENCES = ("Kind", "Subject", "Expected", "Actual", "Detail")
 
 
-@click.command(
-    name="verify",
-    cls=Verb,
-    examples=(
-        "shop.receipt.json --key cosign.pub",
-        "shop.receipt.json --key cosign.pub --deep --json",
-        "registry.corp.example/mirror/bundle:1.4.0 --key cosign.pub",
-        "shop.receipt.json --key cosign.pub --at /media/usb/shop.tar",
-    ),
+@verb(
+    "verify",
+    "shop.receipt.json --key cosign.pub",
+    "shop.receipt.json --key cosign.pub --deep --json",
+    "registry.corp.example/mirror/bundle:1.4.0 --key cosign.pub",
+    "shop.receipt.json --key cosign.pub --at /media/usb/shop.tar",
 )
 @click.argument("name", metavar="RECEIPT")
 @words("--key", "keys", help="Public key that has signed it (repeatable: any of them).")

@@ -76,13 +76,9 @@ def program_name() -> str:
     return IMGPKG if os.path.basename(sys.argv[0]) == IMGPKG else "transship"
 
 
-def _on_terminal() -> bool:
-    return sys.stdout.isatty()
-
-
 class Output:
     def __init__(self, *, tty: bool | None = None) -> None:
-        self.tty = _on_terminal() if tty is None else tty
+        self.tty = sys.stdout.isatty() if tty is None else tty
         self.color = True
         self.json = self.debug = self.yes = self.quiet = False
         self.columns: tuple[str, ...] = ()
@@ -95,7 +91,7 @@ class Output:
 
     def set(self, name: str, value: bool) -> None:
         """A flag of the command line. `--tty=false` leaves it to what standard output is."""
-        setattr(self, name, value or _on_terminal() if name == "tty" else value)
+        setattr(self, name, value or sys.stdout.isatty() if name == "tty" else value)
 
     def line(self, text: str, end: str = "\n") -> None:
         self._lines.append(text + end)
@@ -137,7 +133,12 @@ class Output:
             return
         texts = [[visible(str(cell)).replace("\n", r"\n").replace("\t", r"\t") for cell in row] for row in cells]
         if self.tty:
-            self._aligned(title, names, texts)
+            shown = [names, *([cell or "-" for cell in row] for row in texts)]
+            widths = [max(len(cell) for cell in column) for column in zip(*shown, strict=True)]
+            print(f"{title}\n")
+            for row in shown:
+                aligned = (cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False))
+                print("".join(f"{cell}  " for cell in (*aligned, row[-1])))
             print(f"\n{footer or counted(len(rows), title.lower().removesuffix('s'))}")
         else:
             for row in texts:
@@ -204,14 +205,6 @@ class Output:
         if self.tty and not self.json and not self._apart and (self._lines or self._blocks or self._tables):
             print(flush=True)
         self._apart = True
-
-    def _aligned(self, title: str, names: list[str], rows: list[list[str]]) -> None:
-        shown = [names, *([cell or "-" for cell in row] for row in rows)]
-        widths = [max(len(cell) for cell in column) for column in zip(*shown, strict=True)]
-        print(f"{title}\n")
-        for row in shown:
-            cells = (cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False))
-            print("".join(f"{cell}  " for cell in (*cells, row[-1])))
 
 
 def keyified(name: str) -> str:

@@ -296,7 +296,7 @@ class Screen:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._drawn: list[int] = []
         """The lengths of the lines that are on the screen."""
 
@@ -312,22 +312,15 @@ class Screen:
     def draw(self, lines: Sequence[str]) -> None:
         columns, rows = self.size
         fitting = [line[: columns - 1] for line in lines[: max(1, rows - 2)]]
-        with self._lock:
+        with self.lock:
             text = "".join(f"{line}\n" for line in fitting)
             self._write(_SYNCHRONIZED[0] + self._erasing() + text + _SYNCHRONIZED[1])
             self._drawn = [len(line) for line in fitting]
 
     def erase(self) -> None:
-        with self._lock:
+        with self.lock:
             self._write(self._erasing())
             self._drawn = []
-
-    @contextmanager
-    def cleared(self) -> Iterator[None]:
-        """While the block writes something else to the terminal."""
-        with self._lock:
-            self.erase()
-            yield
 
     def _erasing(self) -> str:
         columns, _ = self.size
@@ -351,7 +344,8 @@ class Above:
     def write(self, text: str) -> int:
         whole, newline, self._line = (self._line + text).rpartition("\n")
         if newline:
-            with self._screen.cleared():
+            with self._screen.lock:
+                self._screen.erase()
                 self._stream.write(whole + newline)
                 self._stream.flush()
         return len(text)

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 import msgspec
 
-from flows.cli.click_ext import Invocation, Verb, boolean
+from flows.cli.click_ext import Invocation, boolean, verb
 from flows.cli.flags import (
     Age,
-    OutputFile,
     access,
     concurrency_flag,
     flags_of,
     open_session,
+    output_file,
     registry_flags,
     show_requests,
 )
@@ -28,7 +28,7 @@ from oci.errors import Incomplete, InvalidConfig, InvalidDocument, InvalidInput,
 from oci.output import read_named, write_json
 from oci.prune.execute import PruneReport, execute
 from oci.prune.keep import Keep, KeepOptions
-from oci.prune.plan import PrunePlan
+from oci.prune.plan import PrunePlan, UnwantedManifest, UnwantedTag
 from oci.prune.planner import make_prune_plan, remember
 from oci.reference import StoreName, parse_store
 from oci.relocation.session import Session
@@ -45,14 +45,11 @@ _NO_FILE = "-"
 _PLAN_LIMIT = 256 << 20
 
 
-@click.command(
-    name="prune",
-    cls=Verb,
-    examples=(
-        "registry.corp.example/mirror/web --keep-latest 5 --keep-tag latest",
-        "registry.corp.example/mirror/web --keep-lock images.lock.yml --approve",
-        "oci:./mirror --keep-version '^1.4' --grace 7d",
-    ),
+@verb(
+    "prune",
+    "registry.corp.example/mirror/web --keep-latest 5 --keep-tag latest",
+    "registry.corp.example/mirror/web --keep-lock images.lock.yml --approve",
+    "oci:./mirror --keep-version '^1.4' --grace 7d",
 )
 @click.argument("repository", default="")
 @flags_of(KeepOptions, "policy")
@@ -69,9 +66,7 @@ _PLAN_LIMIT = 256 << 20
     help="Delete only what has been unwanted for this long, such as 7d. The repository itself keeps since when.",
 )
 @boolean("--plan", help="Say what would be deleted, and delete nothing. The default.")
-@click.option(
-    "--output", type=OutputFile(), default="", help="Write the plan to a JSON file, to be reviewed and approved."
-)
+@output_file("--output", "Write the plan to a JSON file, to be reviewed and approved.")
 @click.option(
     "--approve",
     is_flag=False,
@@ -80,9 +75,7 @@ _PLAN_LIMIT = 256 << 20
     metavar="[PLAN]",
     help="Delete. With the file of a plan: exactly what it says, and only what is unwanted still.",
 )
-@click.option(
-    "--report", type=OutputFile(), default="", help="Write what became of each manifest and tag to a JSON file."
-)
+@output_file("--report", "Write what became of each manifest and tag to a JSON file.")
 @concurrency_flag("Requests at a time")
 @registry_flags(sides=True)
 def prune(invocation: Invocation, /, policy: KeepOptions, **flags: Any) -> None:
@@ -161,26 +154,30 @@ def _reviewed(flags: dict[str, Any], keep: Keep) -> PrunePlan | None:
 
 
 def _show(output: Output, plan: PrunePlan) -> None:
-    rows = [
-        [
-            manifest.kind,
-            manifest.digest,
-            _names(manifest.tags),
-            f"{manifest.since:%Y-%m-%d %H:%M}",
-            _state(due=manifest.due),
-        ]
-        for manifest in plan.manifests
+    manifests = [
+        [manifest.kind, manifest.digest, _names(manifest.tags), *_since(manifest)] for manifest in plan.manifests
     ]
-    if rows:
-        output.table("Manifests", _MANIFESTS, rows)
-    tags = [[tag.tag, tag.digest, tag.because, f"{tag.since:%Y-%m-%d %H:%M}", _state(due=tag.due)] for tag in plan.tags]
+    if manifests:
+        output.table("Manifests", _MANIFESTS, manifests)
+    tags = [[tag.tag, tag.digest, tag.because, *_since(tag)] for tag in plan.tags]
     if tags:
         output.table("Tags", _TAGS, tags)
     for warning in plan.warnings:
         output.warn(warning)
     for unknown in plan.unknown:
         output.warn(f"before you approve: {unknown}")
-    output.summary(_summary(plan))
+    kept_count = f"{counted(plan.manifests_kept, 'manifest')} kept"
+    if not manifests and not tags:
+        output.summary(f"{plan.destination}: nothing to delete, {kept_count}")
+        return
+    parts = [f"{counted(len(plan.due_manifests), 'manifest')} to delete"]
+    if plan.due_tags:
+        parts.append(f"{counted(len(plan.due_tags), 'tag')} to take from others")
+    if plan.waiting:
+        parts.append(f"{plan.waiting} within their grace period")
+    parts.extend((kept_count, f"at most {show_size(plan.bytes_to_free)} to free"))
+    end = "nothing to do yet" if plan.is_empty else "nothing was deleted: --approve does that"
+    output.summary(f"{plan.destination}: {', '.join(parts)}; {end}")
 
 
 def _names(tags: Sequence[str]) -> str:
@@ -190,22 +187,8 @@ def _names(tags: Sequence[str]) -> str:
     return ", ".join([*named, f"{attached} with a digest in the name"] if attached else named)
 
 
-def _state(*, due: bool) -> str:
-    return "to delete" if due else "waiting"
-
-
-def _summary(plan: PrunePlan) -> str:
-    kept_count = f"{counted(plan.manifests_kept, 'manifest')} kept"
-    if not plan.manifests and not plan.tags:
-        return f"{plan.destination}: nothing to delete, {kept_count}"
-    parts = [f"{counted(len(plan.due_manifests), 'manifest')} to delete"]
-    if plan.due_tags:
-        parts.append(f"{counted(len(plan.due_tags), 'tag')} to take from others")
-    if plan.waiting:
-        parts.append(f"{plan.waiting} within their grace period")
-    parts.extend((kept_count, f"at most {show_size(plan.bytes_to_free)} to free"))
-    end = "nothing to do yet" if plan.is_empty else "nothing was deleted: --approve does that"
-    return f"{plan.destination}: {', '.join(parts)}; {end}"
+def _since(planned: UnwantedManifest | UnwantedTag) -> tuple[str, str]:
+    return f"{planned.since:%Y-%m-%d %H:%M}", "to delete" if planned.due else "waiting"
 
 
 def _tell(output: Output, report: PruneReport) -> None:

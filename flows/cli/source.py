@@ -11,8 +11,6 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, TypeVar
 
-from msgspec import Struct
-
 from flows.cli.click_ext import Invocation, boolean
 from flows.cli.flags import flags_of
 from flows.cli.output import Output
@@ -27,64 +25,35 @@ from oci.signatures.artifacts import COSIGN
 F = TypeVar("F", bound=Callable[..., Any])
 
 _SOURCES = ("lock", "bundle", "image", "archive")
-_OF_REPOSITORIES = {
-    "repair": "--repair",
-    "repo_based_tags": "--repo-based-tags",
-    "names": "--name-images",
-    "backup": "--backup-tag",
-}
-
-
-class SourceFlags(Struct, frozen=True):
-    """The source flags of one command line: the fields of a RelocationRequest that they set."""
-
-    fields: dict[str, Any]
-
-    def check_source(self, *, ignore_bundle_check: bool) -> None:
-        if len([name for name in _SOURCES if self.fields.get(name)]) != 1:
-            raise InvalidInput("Expected either --lock, --bundle (-b), --image (-i), or --tar as a source")
-        if ignore_bundle_check and not self.fields.get("image"):
-            raise InvalidInput(
-                "--ignore-bundle-check is for --image (-i): it copies a bundle as the plain image that it is",
-                hint="use -i instead of -b, or --shallow for the bundle's own image and nothing that it lists",
-            )
-
-    def read_transport(self) -> None:
-        """`-i docker-archive:PATH:NAME` is `--tar PATH --only NAME`."""
-        for kind in ("image", "bundle"):
-            named = named_archive(self.fields.get(kind) or "")
-            if named is not None:
-                del self.fields[kind]
-                path, name = named
-                self.fields["archive"] = (*self.fields.get("archive", ()), path)
-                if name:
-                    self.fields["only"] = (*self.fields.get("only", ()), name)
-
-    def check_for_archive(self) -> None:
-        useless = [flag for name, flag in _OF_REPOSITORIES.items() if self.fields.get(name)]
-        if useless:
-            raise InvalidInput(
-                f"{', '.join(useless)} can only be used when copying to a repository", hint="leave it out with --to-tar"
-            )
-
-    def request(self, to: str) -> RelocationRequest:
-        return RelocationRequest(to=to, **self.fields)
 
 
 def source_flags(*, leave_out: Collection[str] = ()) -> Callable[[F], F]:
-    """Adds the flags; the command gets them as `source: SourceFlags`."""
+    """Adds the flags; the command gets the fields of a RelocationRequest that they set as `source`."""
 
     def decorate(command: F) -> F:
         @functools.wraps(command)
         def with_flags(*args: Any, **values: Any) -> Any:
             plain = values.pop("ignore_bundle_check")
-            source = SourceFlags({**values.pop("source"), **values.pop("how")})
-            source.read_transport()
+            source = {**values.pop("source"), **values.pop("how")}
+            for kind in ("image", "bundle"):  # `-i docker-archive:PATH:NAME` is `--tar PATH --only NAME`
+                named = named_archive(source.get(kind) or "")
+                if named is not None:
+                    del source[kind]
+                    path, name = named
+                    source["archive"] = (*source.get("archive", ()), path)
+                    if name:
+                        source["only"] = (*source.get("only", ()), name)
             if values.pop("cosign_signatures"):
-                source.fields["artifacts"] = (*source.fields.get("artifacts", ()), COSIGN)
-            source.check_source(ignore_bundle_check=plain)
+                source["artifacts"] = (*source.get("artifacts", ()), COSIGN)
+            if len([name for name in _SOURCES if source.get(name)]) != 1:
+                raise InvalidInput("Expected either --lock, --bundle (-b), --image (-i), or --tar as a source")
+            if plain and not source.get("image"):
+                raise InvalidInput(
+                    "--ignore-bundle-check is for --image (-i): it copies a bundle as the plain image that it is",
+                    hint="use -i instead of -b, or --shallow for the bundle's own image and nothing that it lists",
+                )
             if plain:
-                source.fields["shallow"] = True
+                source["shallow"] = True
             return command(*args, source=source, **values)
 
         wrapped: Any = with_flags

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from flows.cli.click_ext import Invocation, Verb, boolean
+from flows.cli.click_ext import Invocation, boolean, verb
 from flows.cli.flags import concurrency_flag, flags_of, open_session, registry_flags
 from flows.cli.output import keyified
 from oci.bundle.results import TagsReport
@@ -19,14 +19,11 @@ from oci.output import to_dict
 from oci.reference import LAYOUT_PREFIX, parse_any
 
 
-@click.command(
-    name="list",
-    cls=Verb,
-    examples=(
-        "-i registry.example/shop/web --digests",
-        "-i registry.example/shop/web --semver ^1.4 --latest 3",
-        "-i oci:./mirror --json",
-    ),
+@verb(
+    "list",
+    "-i registry.example/shop/web --digests",
+    "-i registry.example/shop/web --semver ^1.4 --latest 3",
+    "-i oci:./mirror --json",
 )
 @click.option("-i", "--image", default="", help="Repository: REGISTRY/REPOSITORY or oci:PATH.")
 @boolean("--digests", help="Show the digest of each tag, which takes a request each.")
@@ -60,10 +57,8 @@ def list_tags(invocation: Invocation, /, rule: TagRule, **flags: Any) -> None:
     output.table("Tags", header, rows, footer=f"{len(rows)} tags")  # imgpkg says `1 tags`, too
 
 
-@click.command(
-    name="resolve",
-    cls=Verb,
-    examples=("-i registry.example/shop/web:1.25", "-i registry.example/shop/web:1.25 --json", "-i oci:./mirror:1.4.0"),
+@verb(
+    "resolve", "-i registry.example/shop/web:1.25", "-i registry.example/shop/web:1.25 --json", "-i oci:./mirror:1.4.0"
 )
 @click.option("-i", "--image", default="", help="Reference: REGISTRY/REPOSITORY:TAG or oci:PATH:TAG.")
 @registry_flags()
@@ -83,14 +78,11 @@ def image_flag(flags: dict[str, Any]) -> str:
     return str(flags["image"])
 
 
-@click.command(
-    name="delete",
-    cls=Verb,
-    examples=(
-        "-i registry.corp.example/mirror/web:1.24",
-        "-i registry.corp.example/mirror/web:1.24 --yes",
-        "-i oci:./mirror:1.4.0 --yes --json",
-    ),
+@verb(
+    "delete",
+    "-i registry.corp.example/mirror/web:1.24",
+    "-i registry.corp.example/mirror/web:1.24 --yes",
+    "-i oci:./mirror:1.4.0 --yes --json",
 )
 @click.option("-i", "--image", default="", help="Reference: REGISTRY/REPOSITORY:TAG or oci:PATH:TAG.")
 @concurrency_flag("Requests at a time")

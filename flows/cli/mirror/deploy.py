@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flows import check_server_address
-from flows.cli.click_ext import Invocation, Verb, boolean
+from flows.cli.click_ext import Invocation, boolean, verb
 from flows.cli.mirror.shared import file_flag
 from oci.descriptor import parse_json
 from oci.errors import InvalidConfig
@@ -19,15 +19,13 @@ from oci.output import read_named
 from oci.units import counted
 
 if TYPE_CHECKING:
-    from flows.deploy.declaration import Change
+    from flows.deploy.deployments import Change
 
 _TEMPLATE_LIMIT = 4 << 20
 _HEADER = ("Outcome", "Kind", "Name", "Detail")
 
 
-@click.command(
-    name="deploy", cls=Verb, examples=("", "-f mirrors.yaml --work-pool transship", "--work-pool-type docker")
-)
+@verb("deploy", "", "-f mirrors.yaml --work-pool transship", "--work-pool-type docker")
 @file_flag
 @click.option("--work-pool", default="transship", show_default=True, help="Work pool whose workers run the mirrors.")
 @click.option("--work-pool-type", default="process", show_default=True, help="Type of a pool that has to be made.")
@@ -39,6 +37,7 @@ _HEADER = ("Outcome", "Kind", "Name", "Detail")
 )
 @click.option(
     "--fleet-work-pool",
+    "fleet_pool",
     default="",
     help="Make this work pool too, whose workers take shards of large runs. Without it there is no fleet.",
 )
@@ -63,22 +62,13 @@ def deploy(invocation: Invocation, /, **flags: Any) -> None:
     """
     output = invocation.output
     output.check_columns(_HEADER)
-    config = read_config(flags["path"])
+    config = read_config(flags.pop("path"))
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_ENABLED", "false")
     os.environ.setdefault("DO_NOT_TRACK", "1")
     check_server_address(required=True)
     from flows.deploy.deploy import DeployOptions, deploy  # noqa: PLC0415 - importing Prefect takes a second
 
-    options = DeployOptions(
-        work_pool=flags["work_pool"],
-        work_pool_type=flags["work_pool_type"],
-        job_template=_template(flags["job_template"]),
-        fleet_pool=flags["fleet_work_pool"],
-        group=flags["group"],
-        notify=flags["notify"],
-        prune=flags["prune"],
-        dry_run=flags["dry_run"],
-    )
+    options = DeployOptions(**flags | {"job_template": _template(flags["job_template"])})
     changes: list[Change] = []
 
     def note(change: Change) -> None:
@@ -88,16 +78,10 @@ def deploy(invocation: Invocation, /, **flags: Any) -> None:
     try:
         deploy(config, options, on_change=note)
     finally:
-        output.result(
-            dry_run=options.dry_run,
-            changes=[
-                {"outcome": change.outcome.value, "kind": change.kind, "name": change.name, "detail": change.detail}
-                for change in changes
-            ],
-        )
-        output.table(
-            "Objects", _HEADER, [(change.outcome, change.kind, change.name, change.detail) for change in changes]
-        )
+        rows = [(change.outcome.value, change.kind, change.name, change.detail) for change in changes]
+        described = [dict(zip(map(str.lower, _HEADER), row, strict=True)) for row in rows]
+        output.result(dry_run=options.dry_run, changes=described)
+        output.table("Objects", _HEADER, rows)
     counts = Counter(change.outcome.value for change in changes)
     counted_outcomes = ", ".join(f"{number} {outcome}" for outcome, number in counts.items())
     output.summary(f"nothing was changed; {counted_outcomes}" if options.dry_run else counted_outcomes)
@@ -106,19 +90,18 @@ def deploy(invocation: Invocation, /, **flags: Any) -> None:
 def _template(path: str) -> dict[str, Any] | None:
     if not path:
         return None
+    hint = "prefect work-pool get-default-base-job-template"
     data = read_named(path, "reading the job template", limit=_TEMPLATE_LIMIT)
     try:
         template = parse_json(data)
     except ValueError as error:
-        raise InvalidConfig(f"{path}: {error}", hint="prefect work-pool get-default-base-job-template") from error
+        raise InvalidConfig(f"{path}: {error}", hint=hint) from error
     if not isinstance(template, dict) or not {"job_configuration", "variables"} <= template.keys():
-        raise InvalidConfig(
-            f"{path}: expected job_configuration and variables", hint="prefect work-pool get-default-base-job-template"
-        )
+        raise InvalidConfig(f"{path}: expected job_configuration and variables", hint=hint)
     return template
 
 
-@click.command(name="schema", cls=Verb, examples=("", "--quiet", "--json"))
+@verb("schema", "", "--quiet", "--json")
 def schema(invocation: Invocation) -> None:
     """Print the JSON schema of mirrors.yaml. Editors complete and check the file with it."""
     invocation.output.block(json.dumps(json_schema(), indent=2) + "\n")
@@ -127,7 +110,7 @@ def schema(invocation: Invocation) -> None:
 _MIRRORS = ("Mirror", "Source", "Destinations", "Rules", "Schedule")
 
 
-@click.command(name="validate", cls=Verb, examples=("", "-f mirrors.yaml", "-f mirrors.yaml --json"))
+@verb("validate", "", "-f mirrors.yaml", "-f mirrors.yaml --json")
 @file_flag
 def validate(invocation: Invocation, /, **flags: Any) -> None:
     """Read mirrors.yaml and show what it says, without a request to any registry. Every mistake is shown with its
@@ -135,16 +118,10 @@ def validate(invocation: Invocation, /, **flags: Any) -> None:
     output = invocation.output
     output.check_columns(_MIRRORS)
     config = read_config(flags["path"])
-    rows = [
-        [
-            mirror.name,
-            str(mirror.source),
-            " ".join(map(str, mirror.destinations)),
-            str(len(mirror.tags)),
-            str(mirror.schedule or ""),
-        ]
-        for mirror in config.mirrors
-    ]
+    rows = []
+    for mirror in config.mirrors:
+        destinations, rules = " ".join(map(str, mirror.destinations)), str(len(mirror.tags))
+        rows.append([mirror.name, str(mirror.source), destinations, rules, str(mirror.schedule or "")])
     output.result(mirrors=[dict(zip(map(str.lower, _MIRRORS), row, strict=True)) for row in rows])
     output.table("Mirrors", _MIRRORS, rows)
     output.summary(f"{flags['path']} is valid: {counted(len(rows), 'mirror')}")

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from flows import check_server_address
-from flows.cli.click_ext import Invocation, Number, Verb
+from flows.cli.click_ext import Invocation, Number, verb
 from flows.cli.output import log_to_stderr
 from oci.errors import InvalidInput
 from oci.output import read_named
@@ -18,12 +18,7 @@ _TOKEN_LIMIT = 1 << 16
 _TOKEN = "TRANSSHIP_RECEIVER_TOKEN"  # noqa: S105 - the name of the variable
 
 
-@click.command(
-    name="receiver",
-    cls=Verb,
-    service=True,
-    examples=("", "--host 0.0.0.0 --port 9000 --token-file token", "--port 0"),
-)
+@verb("receiver", "", "--host 0.0.0.0 --port 9000 --token-file token", "--port 0", service=True)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=Number(0, 65535), default=8765, show_default=True, help="0 takes a free one.")
 @click.option(
@@ -57,8 +52,7 @@ def receiver(invocation: Invocation, /, **flags: Any) -> None:
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_ENABLED", "false")
     check_server_address(required=True)
     from flows.receiver.app import serve  # noqa: PLC0415
-    from flows.receiver.journal import Journal  # noqa: PLC0415
-    from flows.receiver.outbox import Outbox  # noqa: PLC0415
+    from flows.receiver.outbox import Journal, Outbox  # noqa: PLC0415
 
     journal = Journal(flags["journal"]) if flags["journal"] else None
     outbox = Outbox(capacity=flags["capacity"], journal=journal)

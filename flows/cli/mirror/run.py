@@ -11,8 +11,8 @@ from typing import Any
 import click
 from msgspec import to_builtins
 
-from flows.cli.click_ext import Invocation, Verb, boolean
-from flows.cli.flags import Age, OutputFile, metrics_flag, registry_flags, store_flags
+from flows.cli.click_ext import Invocation, boolean, verb
+from flows.cli.flags import Age, metrics_flag, output_file, registry_flags, store_flags
 from flows.cli.mirror.progress import MirrorsProgress
 from flows.cli.mirror.shared import Mirrors, audit_flag, mirror_flags
 from flows.cli.output import ExitCode, Output
@@ -36,11 +36,11 @@ _REQUESTS = ("Mirror", "Registry", "Requests")
 _WHY = ("Mirror", "Tag", "Taken", "Rule", "Reason")
 
 
-@click.command(name="plan", cls=Verb, examples=("", "web -f mirrors.yaml", "-f mirrors.yaml --json"))
+@verb("plan", "", "web -f mirrors.yaml", "-f mirrors.yaml --json")
 @mirror_flags
 @audit_flag
 @boolean("--why", help="Show for each tag of the source which rule takes it, or what keeps it out.")
-@click.option("--output", type=OutputFile(), default="", help="Write the plan to a JSON file.")
+@output_file("--output", "Write the plan to a JSON file.")
 @registry_flags(sides=True)
 @store_flags
 def plan(invocation: Invocation, /, **flags: Any) -> None:
@@ -121,9 +121,9 @@ def _sizes(planned: MirrorPlan | PlannedItem) -> tuple[str, str]:
 _DRIFT = ("Mirror", "Destination", "Tag", "State", "Reason")
 
 
-@click.command(name="check", cls=Verb, examples=("", "web charts -f mirrors.yaml", "-f mirrors.yaml --json"))
+@verb("check", "", "web charts -f mirrors.yaml", "-f mirrors.yaml --json")
 @mirror_flags
-@click.option("--report", type=OutputFile(), default="", help="Write what was found to a JSON file.")
+@output_file("--report", "Write what was found to a JSON file.")
 @registry_flags(sides=True)
 @store_flags
 def check(invocation: Invocation, /, **flags: Any) -> int:
@@ -188,17 +188,10 @@ def _say_check(invocation: Invocation, comparison: Comparison) -> None:
 _RUNS = ("Mirror", "Copied", "In place", "Failed", "Sent", "Mounted", "Requests", "Seconds")
 
 
-@click.command(
-    name="run", cls=Verb, examples=("", "web charts -f mirrors.yaml --report report.json", "--only report.json --audit")
-)
+@verb("run", "", "web charts -f mirrors.yaml --report report.json", "--only report.json --audit")
 @mirror_flags
 @audit_flag
-@click.option(
-    "--report",
-    type=OutputFile(),
-    default="",
-    help="Write what became of each mirror to a JSON file, which --only understands.",
-)
+@output_file("--report", "Write what became of each mirror to a JSON file, which --only understands.")
 @boolean("--only-changes", help="Say nothing of mirrors where all is in place.")
 @click.option(
     "--drain",

@@ -80,10 +80,15 @@ class Mirrors:
         chosen = config.chosen(flags["names"])
         options = invocation.registry
         _warn_of_flags(invocation.output, options, config)
-        only = frozenset(_only(flags["only"])) if flags["only"] else frozenset()
+        only: frozenset[str] = frozenset()
+        if path := flags["only"]:
+            text = read_named(path, "reading what to look at", limit=_ONLY_LIMIT).decode("utf-8", "replace")
+            only = frozenset(read_only(text, path))
+            if not only:
+                raise InvalidInput(f"{path} names nothing", hint="nothing failed there: leave out --only")
         if only and not any(concerns(mirror, only) for mirror in chosen):
             raise InvalidInput(
-                f"{flags['only']}: none of these mirrors has {min(only)}",
+                f"{path}: none of these mirrors has {min(only)}",
                 hint="give a report of these mirrors, or REGISTRY/REPOSITORY:TAG of a source",
             )
         facts = DigestCache(default_path() if options.state else "")
@@ -124,10 +129,3 @@ def _warn_of_flags(output: Output, flags: RegistryOptions, config: MirrorsConfig
         ]
         if hosts and not field.secret:
             output.warn(f"{field.flag} isn't used for {', '.join(hosts)}: `registries` says its {field.name}")
-
-
-def _only(path: str) -> tuple[str, ...]:
-    names = read_only(read_named(path, "reading what to look at", limit=_ONLY_LIMIT).decode("utf-8", "replace"), path)
-    if not names:
-        raise InvalidInput(f"{path} names nothing", hint="nothing failed there: leave out --only")
-    return names

@@ -1,28 +1,36 @@
-"""`transship mirror watch`: mirrors by their schedules, without a Prefect server."""
+"""`transship mirror watch`: mirrors by their schedules, without a Prefect server, and what it answers over HTTP.
+Any client that reaches the port may ask, and none can hold it up: a connection has some seconds for its request and the
+answer together, however slowly it drips, and each address only some of the connections.
+"""
 
 from __future__ import annotations
 
+import errno
+import io
 import logging
 import random
 import signal
+import socket
+import sys
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import FrameType
 from typing import Any
 
 import click
 
-from flows.cli.click_ext import Invocation, Number, Verb
+from flows.cli.click_ext import Invocation, Number, verb
 from flows.cli.flags import Age, metrics_flag, registry_flags, store_flags
-from flows.cli.mirror.listener import Listener
 from flows.cli.mirror.shared import Mirrors, file_flag
 from flows.cli.output import log_to_stderr
 from oci.documents import recurrence
-from oci.errors import Cancelled, TransshipError
+from oci.errors import Cancelled, InvalidInput, TransshipError
 from oci.meter import RunMetrics, export_metrics, exposition
 from oci.mirror.config import Mirror
 from oci.mirror.reader import read_config
@@ -33,6 +41,13 @@ from oci.units import counted
 
 _log = logging.getLogger("transship.watch")
 
+SECONDS = 10.0
+"""From the opening of a connection to the end of the answer."""
+CONNECTIONS = 64
+CONNECTIONS_OF_A_PEER = 16
+"""Connections of one address: no stranger takes all CONNECTIONS."""
+_REQUEST_LIMIT = 16 << 10
+"""Bytes of a request that are read."""
 _LONGEST_WAIT = 60.0
 """Seconds after which the clock is looked at again: it may have been set."""
 
@@ -40,7 +55,7 @@ Batch = Callable[[Sequence[Mirror], Callable[[MirrorReport], None]], None]
 """Runs mirrors in one session, and gives each report as soon as it is made."""
 
 
-@click.command(name="watch", cls=Verb, service=True, examples=("", "-f mirrors.yaml --interval 30m", "web --port 9000"))
+@verb("watch", "", "-f mirrors.yaml --interval 30m", "web --port 9000", service=True)
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @file_flag
 @click.option(
@@ -83,8 +98,8 @@ def watch(invocation: Invocation, /, **flags: Any) -> None:
     watched = Watch(interval=flags["interval"], jitter=flags["jitter"], metrics_file=flags["metrics_file"])
     first.check()
     watched.use(first.chosen, partial(_run_batch, first))
-    with Listener(watched, flags["host"], flags["port"]) as listener:
-        _log.info("listening on %s port %d", flags["host"], listener.port)
+    with _listening(watched, flags["host"], flags["port"]) as port:
+        _log.info("listening on %s port %d", flags["host"], port)
         with _signals(watched, read, invocation.cancel.cancel) as signals:
             watched.loop()
     if len(signals) > 1:  # the first one drains, and may be heard by the frame of the command as well, when all is over
@@ -92,7 +107,6 @@ def watch(invocation: Invocation, /, **flags: Any) -> None:
 
 
 def _run_batch(file: Mirrors, mirrors: Sequence[Mirror], on_report: Callable[[MirrorReport], None]) -> None:
-    """Runs mirrors of a file in one session."""
     batch = replace(file, chosen=tuple(mirrors), breaker=Breaker())
     with batch.session() as session:
         run_mirrors(session, mirrors, batch.shared(), on_report=on_report)
@@ -157,7 +171,10 @@ class Watch:
     def loop(self) -> None:
         while not self._draining:
             self._begin()
-            self._wake.wait(self._pause())
+            now = self._now()
+            with self._lock:
+                pauses = [(state.due - now).total_seconds() for state in self._states.values() if state.due is not None]
+            self._wake.wait(max(0.0, min([_LONGEST_WAIT, *pauses])))
             self._wake.clear()
         for thread in list(self._batches):
             thread.join()
@@ -165,9 +182,15 @@ class Watch:
     def late(self) -> list[str]:
         """The mirrors whose last run didn't end within two of their intervals; those without a schedule of their own
         until their first run has ended."""
-        now = self._now()
+        late, now = [], self._now()
         with self._lock:
-            return [name for name, state in self._states.items() if self._is_late(state, now)]
+            for name, state in self._states.items():
+                first = self._next(state.mirror, state.ended or state.since)
+                second = self._next(state.mirror, first) if first else None
+                never_ran = state.ended is None and state.mirror.schedule is None
+                if never_ran or (second is not None and now > second + timedelta(seconds=self._jitter)):
+                    late.append(name)
+        return late
 
     def metrics(self) -> str:
         with self._lock:
@@ -196,7 +219,14 @@ class Watch:
         unreported = {mirror.name for mirror in mirrors}
 
         def report_done(report: MirrorReport) -> None:
-            self._note(report)
+            (_log.info if report.succeeded else _log.error)("%s", report)
+            for failed in report.failed:
+                _log.error("%s: %s: %s", report.mirror, ", ".join(failed.names), failed.error)
+            numbers = mirror_metrics(report)
+            with self._lock:
+                self._numbers[report.mirror] = numbers
+                others = [run for name, run in self._numbers.items() if name != report.mirror]
+            export_metrics(numbers, warn=_log.warning, path=self._metrics_file, before=others)
             if report.mirror in unreported:
                 unreported.remove(report.mirror)
                 self._free([report.mirror], ended=True)
@@ -219,35 +249,12 @@ class Watch:
                 state.ended = self._now()
         self._wake.set()
 
-    def _note(self, report: MirrorReport) -> None:
-        (_log.info if report.succeeded else _log.error)("%s", report)
-        for failed in report.failed:
-            _log.error("%s: %s: %s", report.mirror, ", ".join(failed.names), failed.error)
-        numbers = mirror_metrics(report)
-        with self._lock:
-            self._numbers[report.mirror] = numbers
-            others = [run for name, run in self._numbers.items() if name != report.mirror]
-        export_metrics(numbers, warn=_log.warning, path=self._metrics_file, before=others)
-
-    def _is_late(self, state: _State, now: datetime) -> bool:
-        if state.ended is None and state.mirror.schedule is None:
-            return True
-        first = self._next(state.mirror, state.ended or state.since)
-        second = self._next(state.mirror, first) if first else None
-        return second is not None and now > second + timedelta(seconds=self._jitter)
-
     def _next(self, mirror: Mirror, moment: datetime) -> datetime | None:
         return mirror.schedule.following(moment, mirror.name) if mirror.schedule else moment + self._interval
 
     def _delayed(self, moment: datetime | None) -> datetime | None:
         seconds = random.uniform(0, self._jitter)  # noqa: S311 - to spread starts
         return moment + timedelta(seconds=seconds) if moment else None
-
-    def _pause(self) -> float:
-        now = self._now()
-        with self._lock:
-            pauses = [(state.due - now).total_seconds() for state in self._states.values() if state.due is not None]
-        return max(0.0, min([_LONGEST_WAIT, *pauses]))
 
 
 @contextmanager
@@ -284,3 +291,110 @@ def _signals(
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+class _Bounded(io.RawIOBase):
+    """The bytes of a connection, as if it had ended after _REQUEST_LIMIT."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._unread = _REQUEST_LIMIT
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = self._connection.recv_into(buffer, min(len(buffer), self._unread)) if self._unread else 0
+        self._unread -= count
+        return count
+
+
+class _Handler(BaseHTTPRequestHandler):
+    timeout = SECONDS
+    server: _Server
+
+    def setup(self) -> None:
+        super().setup()
+        self.rfile.close()
+        self.rfile = io.BufferedReader(_Bounded(self.connection))
+
+    def do_GET(self) -> None:
+        if self.path == "/healthz":
+            self._answer(200, "ok\n")
+        elif self.path == "/readyz":
+            late = self.server.watched.late()
+            self._answer(503 if late else 200, "".join(f"late: {name}\n" for name in late) or "ok\n")
+        elif self.path == "/metrics":
+            self._answer(200, self.server.watched.metrics(), "text/plain; version=0.0.4; charset=utf-8")
+        else:
+            self._answer(404, "/healthz, /readyz or /metrics\n")
+
+    def _answer(self, status: int, text: str, kind: str = "text/plain; charset=utf-8") -> None:
+        body = text.encode()
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the standard library's name
+        _log.debug(format, *args)
+
+
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128
+
+    def __init__(self, address: tuple[str, int], watched: Watch) -> None:
+        self.watched = watched
+        self._lock = threading.Lock()
+        self._open: dict[socket.socket, tuple[str, float]] = {}
+        """Peer and end of the time of each connection."""
+        super().__init__(address, _Handler)
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Says whether there is room for one more connection; without, it is closed."""
+        peer = str(client_address[0])
+        with self._lock:
+            of_peer = sum(peer == other for other, _ in self._open.values())
+            if len(self._open) >= CONNECTIONS or of_peer >= CONNECTIONS_OF_A_PEER:
+                return False
+            self._open[request] = (peer, time.monotonic() + SECONDS)
+        return True
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._open.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Ends connections whose time is over: their threads read an end, and close them."""
+        now = time.monotonic()
+        with self._lock:
+            overdue = [connection for connection, (_, end) in self._open.items() if now > end]
+        for connection in overdue:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        del request
+        error = sys.exception()
+        level = logging.DEBUG if isinstance(error, OSError) else logging.ERROR  # a peer that went away is no error
+        _log.log(level, "a request of %s wasn't answered: %r", client_address[0], error)
+
+
+@contextmanager
+def _listening(watched: Watch, host: str, port: int) -> Iterator[int]:
+    """Answers requests during the block, which gets the port. Raises InvalidInput for an address that can't be listened
+    on."""
+    try:
+        server = _Server((host, port), watched)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        flag = "--port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
+        raise InvalidInput(f"can't listen on {host} port {port}: {reason}", hint=f"give another {flag}") from error
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield int(server.server_address[1])
+    finally:
+        server.shutdown()
+        server.server_close()

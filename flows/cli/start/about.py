@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import click
 
-from flows.cli.click_ext import Command, Invocation, Verb, sections_of
+from flows.cli.click_ext import Command, Invocation, Verb, sections_of, verb
 from flows.cli.output import IMGPKG, ExitCode, program_name
 from flows.cli.start.complete import BASH
 from oci import __version__
@@ -57,14 +57,11 @@ def _page(context: click.Context) -> str:
         _escaped(" ".join(command.collect_usage_pieces(context))),
     ]
     if details:
-        lines += [".SH DESCRIPTION", *_paragraphs(details)]
+        paragraphs = [_escaped(" ".join(paragraph.split())) for paragraph in details.split("\n\n")]
+        lines += [".SH DESCRIPTION", *(line for paragraph in paragraphs for line in (".PP", paragraph))]
     if isinstance(command, Verb):
-        lines += [
-            ".SH EXAMPLES",
-            ".nf",
-            *(_escaped(f"{path} {example}".rstrip()) for example in command.examples),
-            ".fi",
-        ]
+        calls = [_escaped(f"{path} {example}".rstrip()) for example in command.examples]
+        lines += [".SH EXAMPLES", ".nf", *calls, ".fi"]
     if isinstance(command, click.Group):
         lines.append(".SH COMMANDS")
         for name, line in command.lines():  # type: ignore[attr-defined]  # every group is a Tree
@@ -73,7 +70,15 @@ def _page(context: click.Context) -> str:
         if records:
             lines.append(f".SH {_quoted(title.upper())}")
             lines += [line for flag, text in records for line in (".TP", f".B {_escaped(flag)}", _escaped(text))]
-    return "\n".join([*lines, *_exit_status(), *_see_also(context), ""])
+    lines.append(".SH EXIT STATUS")
+    for code in ExitCode:
+        lines += [".TP", f".B {code.value}", _escaped(code.meaning)]
+    root = context.find_root()
+    names = [str(root.info_name)]
+    if root is context:
+        names = [f"{root.info_name}-{name}" for name, _ in command.lines()]  # type: ignore[attr-defined]
+    lines += [".SH SEE ALSO", ", ".join(f"\\fB{_escaped(name)}\\fR(1)" for name in names), ""]
+    return "\n".join(lines)
 
 
 def _pages(context: click.Context) -> Iterator[tuple[str, str]]:
@@ -84,26 +89,6 @@ def _pages(context: click.Context) -> Iterator[tuple[str, str]]:
             below = context.command.get_command(context, name)
             if below is not None:
                 yield from _pages(click.Context(below, info_name=name, parent=context))
-
-
-def _exit_status() -> Iterator[str]:
-    yield ".SH EXIT STATUS"
-    for code in ExitCode:
-        yield from (".TP", f".B {code.value}", _escaped(code.meaning))
-
-
-def _see_also(context: click.Context) -> Iterator[str]:
-    root = context.find_root()
-    names = [name for name, _ in root.command.lines()] if root is context else [""]  # type: ignore[attr-defined]
-    named = [f"{root.info_name}-{name}" if name else str(root.info_name) for name in names]
-    yield ".SH SEE ALSO"
-    yield ", ".join(f"\\fB{_escaped(name)}\\fR(1)" for name in named)
-
-
-def _paragraphs(text: str) -> Iterator[str]:
-    for paragraph in text.split("\n\n"):
-        yield ".PP"
-        yield _escaped(" ".join(paragraph.split()))
 
 
 def _quoted(text: str) -> str:
@@ -159,7 +144,7 @@ def completion(context: click.Context, shell: str) -> None:
     output.finish(silently=True)
 
 
-@click.command(cls=Verb, examples=("", "--json", "--quiet"))
+@verb("version", "", "--json", "--quiet")
 def version(invocation: Invocation) -> None:
     """Print the version."""
     version_line = f"transship version {__version__}"

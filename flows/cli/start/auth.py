@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
 import click
 
-from flows.cli.click_ext import Invocation, Verb
+from flows.cli.click_ext import Invocation, verb
 from flows.cli.flags import open_session, registry_flags
 from flows.cli.mirror.shared import Mirrors
 from oci.errors import Incomplete, StoreError
@@ -20,11 +19,7 @@ _FILES = (".yaml", ".yml")
 _HEADER = ("Repository", "Right", "Login", "Result")
 
 
-@click.command(
-    name="check",
-    cls=Verb,
-    examples=("mirrors.yaml", "registry.example/shop/web", "registry.corp.example/mirror/web --push --json"),
-)
+@verb("check", "mirrors.yaml", "registry.example/shop/web", "registry.corp.example/mirror/web --push --json")
 @click.argument("repositories", nargs=-1, metavar="[REPOSITORY|FILE]...")
 @click.option("--push", is_flag=True, help="Try the right to push to the repositories that are named here, too.")
 @registry_flags(sides=True)
@@ -46,7 +41,9 @@ def check(invocation: Invocation, /, **flags: Any) -> None:
         opened = open_session(invocation)
     else:
         mirrors = Mirrors.asked_for(invocation, {"path": files[0], "names": (), "only": ""})
-        rights_of |= dict.fromkeys(_named(mirrors))
+        for mirror in mirrors.chosen:
+            stores = [(mirror.source.store, "pull"), *((place.store, "push") for place in mirror.destinations)]
+            rights_of |= {(store, right): None for store, right in stores if isinstance(store, Repository)}
         opened = mirrors.session()
     with opened as session:
         tried = [_tried(session, name, right) for name, right in rights_of]
@@ -63,12 +60,6 @@ def check(invocation: Invocation, /, **flags: Any) -> None:
             some_done=len(failures) < len(tried),
             hint="the table says where each login comes from",
         )
-
-
-def _named(mirrors: Mirrors) -> Iterator[tuple[Repository, str]]:
-    for mirror in mirrors.chosen:
-        stores = [(mirror.source.store, "pull"), *((destination.store, "push") for destination in mirror.destinations)]
-        yield from ((store, right) for store, right in stores if isinstance(store, Repository))
 
 
 def _tried(session: Session, name: Repository, right: str) -> tuple[list[str], StoreError | None]:

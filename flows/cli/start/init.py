@@ -10,7 +10,7 @@ from importlib.resources.abc import Traversable
 
 import click
 
-from flows.cli.click_ext import Invocation, Verb
+from flows.cli.click_ext import Invocation, verb
 from oci.errors import InvalidInput
 from oci.output import os_errors, write_output
 from oci.reference import absolute, parse_any, parse_store
@@ -31,14 +31,11 @@ _PURPOSES = {
 }
 
 
-@click.command(
-    name="init",
-    cls=Verb,
-    examples=(
-        "",
-        "mirrors --source registry.example/shop/web --destination registry.corp.example/mirror/web",
-        "/etc/transship --json",
-    ),
+@verb(
+    "init",
+    "",
+    "mirrors --source registry.example/shop/web --destination registry.corp.example/mirror/web",
+    "/etc/transship --json",
 )
 @click.argument("folder", default=".")
 @click.option("--source", default=_SOURCE, metavar="REPOSITORY", help="What the first mirror reads.")
@@ -50,7 +47,8 @@ def init(invocation: Invocation, /, folder: str, source: str, destination: str) 
     output.check_columns(_HEADER)
     sides = {_SOURCE: str(parse_any(source).repository), _DESTINATION: str(parse_store(destination))}
     files = {path: file.read_bytes() for path, file in _files(resources.files("flows") / _STARTER)}
-    files[_MIRRORS] = _filled(files[_MIRRORS], sides)
+    for name, replacement in sides.items():
+        files[_MIRRORS] = files[_MIRRORS].replace(name.encode(), replacement.encode())
     present = [path for path in files if os.path.lexists(os.path.join(folder, path))]
     if present:
         raise InvalidInput(
@@ -76,9 +74,3 @@ def _files(folder: Traversable, below: str = "") -> Iterator[tuple[str, Traversa
             yield from _files(entry, f"{below}{entry.name}/")
         elif entry.is_file():
             yield f"{below}{entry.name}", entry
-
-
-def _filled(data: bytes, sides: dict[str, str]) -> bytes:
-    for name, replacement in sides.items():
-        data = data.replace(name.encode(), replacement.encode())
-    return data

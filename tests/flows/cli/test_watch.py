@@ -18,8 +18,7 @@ from typing import Self
 import httpx
 import pytest
 
-from flows.cli.mirror.listener import CONNECTIONS_OF_A_PEER
-from flows.cli.mirror.watch import Batch, Watch, _signals
+from flows.cli.mirror.watch import CONNECTIONS_OF_A_PEER, Batch, Watch, _signals
 from flows.cli.output import ExitCode
 from oci.mirror.config import Mirror
 from oci.mirror.policy import Schedule
