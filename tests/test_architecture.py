@@ -47,7 +47,7 @@ VAGUE = re.compile(
 """Words that name nothing: a thing is called by what it is, in the words of the specifications (docs/glossary)."""
 NAMED_SO = {
     "DONE": {"oci/relocation/transfer.py", "flows/cli/output.py"},
-    "KEPT": {"flows/deploy/declaration.py"},
+    "KEPT": {"flows/deploy/deployments.py"},
     "held": {"oci/mirror/execute.py", "oci/mirror/results.py"},
     "kept": {"oci/export/assembly.py", "oci/export/export.py", "oci/prune/execute.py"},
     "left": {"oci/documents/yamltext.py"},

@@ -17,8 +17,7 @@ from prefect.events.schemas.automations import EventTrigger
 from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectNotFound
 
-from flows.deploy.declaration import Change, Declaration, Outcome, PushTrigger, different
-from flows.deploy.deployments import group_tag
+from flows.deploy.deployments import Change, Declaration, Outcome, PushTrigger, different, group_tag
 from flows.receiver.outbox import PUSHED, resource_id
 from oci.errors import InvalidInput
 
@@ -35,9 +34,8 @@ async def put_automation(
             await client.create_automation(automation)
         return Change(kind, automation.name, Outcome.CREATED)
     existing_automation = existing[0]
-    change = different(
-        kind, automation.name, (key for key in _COMPARED if _plain(existing_automation, key) != _plain(automation, key))
-    )
+    actual, expected = (_ordered(each.model_dump(mode="json")) for each in (existing_automation, automation))
+    change = different(kind, automation.name, (key for key in _COMPARED if actual[key] != expected[key]))
     if change.outcome is Outcome.UPDATED and not dry_run:
         # Only fields that were set are sent, and the server wants all of them.
         whole = AutomationCore.model_validate(
@@ -45,10 +43,6 @@ async def put_automation(
         )
         await client.update_automation(existing_automation.id, whole)
     return change
-
-
-def _plain(automation: AutomationCore, key: str) -> Any:
-    return _ordered(automation.model_dump(mode="json")[key])
 
 
 def _ordered(value: Any) -> Any:
@@ -61,12 +55,10 @@ def _ordered(value: Any) -> Any:
 
 
 KIND = "trigger"
-_PREFIX = "transship: "
-_PUSHED_TAG = "{{ event.payload.repository }}:{{ event.payload.tag }}"
 
 
 def trigger_name(deployment: str) -> str:
-    return f"{_PREFIX}{deployment}"
+    return f"transship: {deployment}"
 
 
 def push_automation(declaration: Declaration, trigger: PushTrigger, deployment: UUID) -> AutomationCore:
@@ -77,7 +69,7 @@ def push_automation(declaration: Declaration, trigger: PushTrigger, deployment: 
     if trigger.tag:
         match["transship.tag"] = trigger.tag
     else:
-        parameters["only"] = [_PUSHED_TAG]
+        parameters["only"] = ["{{ event.payload.repository }}:{{ event.payload.tag }}"]
     return AutomationCore(
         name=trigger_name(declaration.name),
         description="Mirrors a tag as soon as its registry tells that it was pushed.",
@@ -115,14 +107,6 @@ async def remove_trigger(client: PrefectClient, deployment: str, *, dry_run: boo
     return [Change(KIND, existing.name, Outcome.REMOVED) for existing in automations]
 
 
-ENDED_BADLY = frozenset({"prefect.flow-run.Failed", "prefect.flow-run.Crashed", "prefect.flow-run.TimedOut"})
-DRIFTED = frozenset({"transship.mirror.drifted"})
-
-_WEBHOOK = "webhook"
-
-Action = SendNotification | CallWebhook
-
-
 def parse_block(name: str) -> tuple[str, str]:
     """`slack-webhook/ops` into its type and its name. Raises InvalidInput."""
     kind, slash, block = name.partition("/")
@@ -141,17 +125,11 @@ async def put_alarms(client: PrefectClient, block: str, group: str, *, dry_run: 
         document = await client.read_block_document_by_name(name, kind, include_secrets=False)
     except ObjectNotFound:
         return [Change("block", block, Outcome.MISSING, "make it in the UI under Blocks, then deploy again")]
-    alarms = (failure(kind, document.id, group), drift(kind, document.id, group))
-    return [await put_automation(client, alarm, dry_run=dry_run) for alarm in alarms]
-
-
-def failure(kind: str, block: UUID, group: str) -> AutomationCore:
-    """Returns the alarm for failed runs of the group's deployments."""
-    return AutomationCore(
+    failure = AutomationCore(
         name=f"transship: a mirror failed ({group})",
         description="Tells that a run of a mirror failed, crashed or took too long.",
         trigger=EventTrigger(
-            expect=set(ENDED_BADLY),
+            expect={"prefect.flow-run.Failed", "prefect.flow-run.Crashed", "prefect.flow-run.TimedOut"},
             match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
             match_related=ResourceSpecification(
                 {"prefect.resource.id": f"prefect.tag.{group_tag(group)}", "prefect.resource.role": "tag"}
@@ -160,7 +138,7 @@ def failure(kind: str, block: UUID, group: str) -> AutomationCore:
         actions=[
             _tell(
                 kind,
-                block,
+                document.id,
                 "Mirror {{ deployment.name }}: {{ flow_run.state.name }}",
                 {
                     "mirror": "{{ deployment.name }}",
@@ -172,38 +150,33 @@ def failure(kind: str, block: UUID, group: str) -> AutomationCore:
             )
         ],
     )
-
-
-def drift(kind: str, block: UUID, group: str) -> AutomationCore:
-    """Returns the alarm for destinations that differ from their source, and for immutable tags that moved."""
-    return AutomationCore(
+    drift = AutomationCore(
         name=f"transship: a mirror drifted ({group})",
         description="Tells that a destination isn't what its source and the rules say.",
-        trigger=EventTrigger(expect=set(DRIFTED)),
+        trigger=EventTrigger(expect={"transship.mirror.drifted"}),
         actions=[
             _tell(
                 kind,
-                block,
+                document.id,
                 "Mirror {{ event.resource.name }} drifted",
                 {"mirror": "{{ event.resource.name }}", "state": "drifted", "details": "{{ event.payload }}"},
             )
         ],
     )
+    return [await put_automation(client, alarm, dry_run=dry_run) for alarm in (failure, drift)]
 
 
-def _tell(kind: str, block: UUID, subject: str, facts: dict[str, str]) -> Action:
-    if kind == _WEBHOOK:
+def _tell(kind: str, block: UUID, subject: str, facts: dict[str, str]) -> SendNotification | CallWebhook:
+    if kind == "webhook":
         return CallWebhook(block_document_id=block, payload=_as_json(facts))
-    return SendNotification(
-        block_document_id=block, subject=subject, body="\n".join(f"{name}: {fact}" for name, fact in facts.items())
-    )
+    body = "\n".join(f"{name}: {fact}" for name, fact in facts.items())
+    return SendNotification(block_document_id=block, subject=subject, body=body)
 
 
 def _as_json(facts: dict[str, str]) -> str:
     """A template that gives JSON whatever quotes and line ends stand in what it is filled with."""
-    pairs = (f"{json.dumps(name)}: {_quoted(fact)}" for name, fact in facts.items())
+    pairs = []
+    for name, fact in facts.items():
+        value = f"{fact.removesuffix(' }}')} | tojson }}}}" if fact.startswith("{{") else json.dumps(fact)
+        pairs.append(f"{json.dumps(name)}: {value}")
     return "{" + ", ".join(pairs) + "}"
-
-
-def _quoted(fact: str) -> str:
-    return f"{fact.removesuffix(' }}')} | tojson }}}}" if fact.startswith("{{") else json.dumps(fact)

@@ -1,10 +1,12 @@
-"""Deployments on the server: compared with what a mirror asks for, and created or changed where they differ."""
+"""Deployments: those that mirrors, the fleet and the rescue of runs ask for, and those on the server, which are created
+or changed where they differ."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from functools import cache
 from typing import Any
 from uuid import UUID
@@ -15,40 +17,198 @@ from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
 from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions
 from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.schedules import SCHEDULE_TYPES, CronSchedule, IntervalSchedule, RRuleSchedule
 from prefect.exceptions import ObjectNotFound
 from prefect.utilities.callables import parameter_schema
+from pydantic import ValidationError
 
-from flows.deploy.declaration import TAG, Change, Declaration, Outcome, different
 from oci.errors import InvalidInput
+from oci.mirror.config import Mirror, MirrorsConfig
+from oci.reference import HUB, Repository
 from tasks.artifacts.history import mirror_tag
 
 KIND = "deployment"
+PUSH_SUFFIX = ".on-push"
+"""What no mirror's name ends with: the deployment that a push starts."""
+TAG = "transship"
+WAITS = "transship:waits-for-block"
+"""Tag of a deployment that is paused until a block is made. A deployment that a person paused stays paused."""
 JOB_VARIABLES = {"env": {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}}
 """Runs say often that they live, whatever the worker's settings are: the automation that ends those of dead machines
 goes by it."""
+_PUSHES_AT_A_TIME = 2
+"""A release is often pushed under several tags at once; they have nothing to wait for each other for."""
+_LARGEST_PARAMETERS = 480_000
+"""Characters; Prefect takes 512 KB, and a trigger adds its own."""
 _PAGE = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Deployed:
-    """A declaration with what all deployments of one call share. One without a group belongs to all of them."""
+class PushTrigger:
+    """Which pushes start a mirror: those to `repository`, of `tag` when there is one. `REGISTRY/PATH/*` stands for the
+    repositories of a namespace."""
 
-    declaration: Declaration
-    work_pool: str
+    repository: Repository | str
+    tag: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """One deployment. At most `places` of its runs are under way, None for any number; `queued` says what happens to
+    one more: it waits, or, being one of a schedule, it is left out."""
+
+    name: str
+    description: str
+    parameters: dict[str, Any]
+    schedule: SCHEDULE_TYPES | None = None
+    places: int | None = 1
+    queued: bool = False
+    entrypoint: str = "flows.mirror.mirror"
+    mirror: str = ""
+    """That it is of; empty for one that all mirrors share."""
+    trigger: PushTrigger | None = None
+    """The pushes that start it."""
+    blocks: frozenset[str] = frozenset()
+    """Names of the blocks that its runs load."""
+    unwatched: bool = False
+    """Its runs have a tag of their own, and not that of all other runs."""
+    work_pool: str = ""
     group: str = ""
+    """The configuration that it belongs to; empty where it belongs to all of them."""
     waits: bool = False
     """A block that its runs need is missing: it is made paused, and goes on when the block is there."""
 
     @property
     def tags(self) -> list[str]:
-        if self.declaration.unwatched:
-            return [f"{TAG}:{self.declaration.name}"]
-        of_mirror = [group_tag(self.group), mirror_tag(self.declaration.mirror)] if self.group else []
+        if self.unwatched:
+            return [f"{TAG}:{self.name}"]
+        of_mirror = [group_tag(self.group), mirror_tag(self.mirror)] if self.group else []
         return [TAG, *of_mirror, *([WAITS] if self.waits else [])]
 
 
-WAITS = "transship:waits-for-block"
-"""Tag of a deployment that is paused until a block is made. A deployment that a person paused stays paused."""
+def declared(config: MirrorsConfig, mirror: Mirror) -> tuple[Declaration, ...]:
+    """Returns the deployments of a mirror: its own, and the one that a push starts, where the mirror says so and its
+    source sends notifications. Its configuration travels in the parameters: a worker needs no file, every run shows its
+    rules, and a change takes effect when it is deployed. Raises InvalidInput."""
+    alone = config.alone(mirror)
+    parameters = {"config": alone.to_dict() | {"version": config.version}}
+    size = len(str(parameters))
+    if size > _LARGEST_PARAMETERS:
+        raise InvalidInput(f"mirror {mirror.name}: its configuration is {size} characters long, too much for Prefect")
+    where = f"{mirror.source} -> {', '.join(map(str, mirror.destinations))}"
+    blocks = {registry.credentials for registry in alone.registries.values()}
+    blocks |= {bucket.s3_store for bucket in alone.buckets.values()}
+    main = Declaration(
+        name=mirror.name,
+        description=f"Mirrors {where}.",
+        parameters=parameters,
+        schedule=_schedule(mirror),
+        mirror=mirror.name,
+        blocks=frozenset(blocks - {""}),
+    )
+    trigger = _trigger(mirror) if mirror.on_push else None
+    if trigger is None:
+        return (main,)
+    on_push = replace(
+        main,
+        name=f"{mirror.name}{PUSH_SUFFIX}",
+        description=f"Mirrors what was pushed: {where}. Started by the automation of the same name.",
+        schedule=None,
+        places=_PUSHES_AT_A_TIME,
+        queued=True,
+        trigger=trigger,
+    )
+    return main, on_push
+
+
+def _schedule(mirror: Mirror) -> SCHEDULE_TYPES | None:
+    if mirror.schedule is None:
+        return None
+    try:
+        if mirror.schedule.cron:
+            return CronSchedule(cron=mirror.schedule.cron, timezone=mirror.schedule.timezone)
+        if mirror.schedule.rrule:
+            # With the start that Prefect would put there, so that both texts are the same.
+            return RRuleSchedule(rrule=mirror.schedule.rule, timezone=mirror.schedule.timezone)
+        return IntervalSchedule(
+            interval=mirror.schedule.interval,
+            anchor_date=mirror.schedule.anchor(mirror.name),  # type: ignore[arg-type,unused-ignore]  # see Prefect
+            timezone=mirror.schedule.timezone,
+        )
+    except (ValidationError, ValueError) as error:
+        raise InvalidInput(
+            f"mirror {mirror.name}: Prefect doesn't understand its schedule",
+            hint=str(error.errors()[0]["msg"]) if isinstance(error, ValidationError) else str(error),
+        ) from error
+
+
+def _trigger(mirror: Mirror) -> PushTrigger | None:
+    within = mirror.source.within
+    if within is not None:
+        return None if within.registry == HUB else PushTrigger(f"{str(within).rstrip('/')}/*")
+    store, reference = mirror.source.store, mirror.source.reference
+    if not isinstance(store, Repository) or store.registry == HUB:  # Docker Hub sends none
+        return None
+    if reference is not None and not reference.tag:
+        return None  # a digest doesn't move
+    return PushTrigger(store, reference.tag if reference else "")
+
+
+_FLEET = {
+    "flows.relocate.relocate_shard": "Copies a part of a large relocation, for a run that asks for a fleet.",
+    "flows.mirror.mirror_shard": "Carries some of a mirror's images, for a run that asks for a fleet.",
+    "flows.relocate.write_archive_parts": (
+        "Writes a group of parts of a large archive, for a run that asks for a fleet."
+    ),
+}
+
+
+def fleet() -> tuple[Declaration, ...]:
+    """Returns what the machines of a fleet take their work from. Its work pool isn't the one of the mirrors: there,
+    runs that wait for their shards could hold every place that a shard needs."""
+    return tuple(
+        Declaration("fleet", description, parameters={}, places=None, entrypoint=entrypoint)
+        for entrypoint, description in _FLEET.items()
+    )
+
+
+def rescue() -> Declaration:
+    """Returns what the automations of flows.deploy.zombie_runs start, where the mirrors run."""
+    return Declaration(
+        "rescue",
+        "Looks after a run that seems dead, and starts it again once.",
+        parameters={},
+        places=None,
+        entrypoint="flows.deploy.zombie_runs.rescue",
+        unwatched=True,  # with the patience of other runs; it has a tag of its own, see flows.deploy.zombie_runs
+    )
+
+
+class Outcome(StrEnum):
+    CREATED = "created"
+    UPDATED = "updated"
+    UNCHANGED = "unchanged"
+    REMOVED = "removed"
+    KEPT = "kept"
+    """Nothing in the configuration asks for it, and its removal was not asked for."""
+    MISSING = "missing"
+    """Something that only a person can make, such as a block with a login in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """`kind` is "deployment", "trigger", "automation", "concurrency limit", "block", "block type" or "work pool"."""
+
+    kind: str
+    name: str
+    outcome: Outcome
+    detail: str = ""
+
+
+def different(kind: str, name: str, differences: Iterable[str]) -> Change:
+    """UPDATED with the names of what differs, or UNCHANGED without any."""
+    named = ", ".join(differences)
+    return Change(kind, name, Outcome.UPDATED if named else Outcome.UNCHANGED, named)
 
 
 def group_tag(group: str) -> str:
@@ -70,38 +230,33 @@ def _form(entrypoint: str) -> dict[str, Any]:
     return {key: value for key, value in form.items() if key != "definitions" or value}
 
 
-async def put(client: PrefectClient, deployed: Deployed, *, dry_run: bool) -> tuple[Change, UUID | None]:
+async def put(client: PrefectClient, declaration: Declaration, *, dry_run: bool) -> tuple[Change, UUID | None]:
     """Returns what was done, and the deployment's id; None where it would have been made. Raises InvalidInput when
     another configuration has a mirror of this name."""
-    flow = _flow(deployed.declaration.entrypoint)
-    existing = await _existing(client, flow, deployed.declaration.name)
-    name = deployed.declaration.name if deployed.group else f"{flow.name}/{deployed.declaration.name}"
-    if existing is None:
-        return Change(KIND, name, Outcome.CREATED), None if dry_run else await _make(client, flow, deployed)
-    if deployed.group and group_tag(deployed.group) not in existing.tags:
+    flow = _flow(declaration.entrypoint)
+    full_name = f"{flow.name}/{declaration.name}"
+    name = declaration.name if declaration.group else full_name
+    try:
+        existing = await client.read_deployment_by_name(full_name)
+    except ObjectNotFound:
+        return Change(KIND, name, Outcome.CREATED), None if dry_run else await _make(client, flow, declaration)
+    if declaration.group and group_tag(declaration.group) not in existing.tags:
         raise InvalidInput(
-            f"there is a deployment {flow.name}/{name} already, and it isn't of the group {deployed.group}",
+            f"there is a deployment {full_name} already, and it isn't of the group {declaration.group}",
             hint="rename the mirror, or use the --group it was deployed with",
         )
-    change = different(KIND, name, _differences(existing, deployed))
+    change = different(KIND, name, _differences(existing, declaration))
     if change.outcome is Outcome.UPDATED and not dry_run:
-        await _make(client, flow, deployed)
-        if WAITS in existing.tags and not deployed.waits:
+        await _make(client, flow, declaration)
+        if WAITS in existing.tags and not declaration.waits:
             await client.resume_deployment(existing.id)
     return change, existing.id
 
 
-async def _existing(client: PrefectClient, flow: Flow[..., Any], name: str) -> DeploymentResponse | None:
-    try:
-        return await client.read_deployment_by_name(f"{flow.name}/{name}")
-    except ObjectNotFound:
-        return None
-
-
-async def _make(client: PrefectClient, flow: Flow[..., Any], deployed: Deployed) -> UUID:
+async def _make(client: PrefectClient, flow: Flow[..., Any], declaration: Declaration) -> UUID:
     """Creates it or changes it; one that a person paused stays so."""
-    declaration = deployed.declaration
     schedules = [DeploymentScheduleCreate(schedule=declaration.schedule)] if declaration.schedule else []
+    collisions = _collisions(declaration)
     return await client.create_deployment(
         flow_id=await client.create_flow_from_name(flow.name),
         name=declaration.name,
@@ -114,25 +269,22 @@ async def _make(client: PrefectClient, flow: Flow[..., Any], deployed: Deployed)
         enforce_parameter_schema=True,
         schedules=schedules,
         concurrency_limit=declaration.places,
-        concurrency_options=_collisions(declaration),
-        work_pool_name=deployed.work_pool,
-        tags=deployed.tags,
-        paused=True if deployed.waits else None,
+        concurrency_options=ConcurrencyOptions(collision_strategy=collisions) if collisions else None,
+        work_pool_name=declaration.work_pool,
+        tags=declaration.tags,
+        paused=True if declaration.waits else None,
     )
 
 
-def _collisions(declaration: Declaration) -> ConcurrencyOptions | None:
+def _collisions(declaration: Declaration) -> ConcurrencyLimitStrategy | None:
     if declaration.places is None:
         return None
-    strategy = ConcurrencyLimitStrategy.ENQUEUE if declaration.queued else ConcurrencyLimitStrategy.CANCEL_NEW
-    return ConcurrencyOptions(collision_strategy=strategy)
+    return ConcurrencyLimitStrategy.ENQUEUE if declaration.queued else ConcurrencyLimitStrategy.CANCEL_NEW
 
 
-def _differences(existing: DeploymentResponse, deployed: Deployed) -> Iterator[str]:
-    declaration = deployed.declaration
-    limit = existing.global_concurrency_limit
-    collisions = _collisions(declaration)
-    options = existing.concurrency_options
+def _differences(existing: DeploymentResponse, declaration: Declaration) -> Iterator[str]:
+    limit, options = existing.global_concurrency_limit, existing.concurrency_options
+    schedules = [schedule.schedule for schedule in existing.schedules]
     pairs: dict[str, tuple[object, object]] = {
         "description": (existing.description, declaration.description),
         "entrypoint": (existing.entrypoint, declaration.entrypoint),
@@ -141,17 +293,11 @@ def _differences(existing: DeploymentResponse, deployed: Deployed) -> Iterator[s
         "parameters": (existing.parameters, declaration.parameters),
         "form": (existing.parameter_openapi_schema, _form(declaration.entrypoint)),
         "enforcement of parameters": (existing.enforce_parameter_schema, True),
-        "schedule": (
-            [schedule.schedule for schedule in existing.schedules],
-            [declaration.schedule] * bool(declaration.schedule),
-        ),
+        "schedule": (schedules, [declaration.schedule] * bool(declaration.schedule)),
         "concurrency": (limit.limit if limit else None, declaration.places),
-        "collisions": (
-            options.collision_strategy if options else None,
-            collisions.collision_strategy if collisions else None,
-        ),
-        "work pool": (existing.work_pool_name, deployed.work_pool),
-        "tags": (sorted(existing.tags), sorted(deployed.tags)),
+        "collisions": (options.collision_strategy if options else None, _collisions(declaration)),
+        "work pool": (existing.work_pool_name, declaration.work_pool),
+        "tags": (sorted(existing.tags), sorted(declaration.tags)),
     }
     return (name for name, (actual, expected) in pairs.items() if actual != expected)
 
@@ -165,10 +311,3 @@ async def left_over(client: PrefectClient, group: str, names: Sequence[str]) -> 
         deployments += page
         if len(page) < _PAGE:
             return [deployment for deployment in deployments if deployment.name not in names]
-
-
-async def remove(client: PrefectClient, deployment: DeploymentResponse, *, dry_run: bool) -> Change:
-    """The runs it had stay in the history."""
-    if not dry_run:
-        await client.delete_deployment(deployment.id)
-    return Change(KIND, deployment.name, Outcome.REMOVED)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -83,54 +82,36 @@ def _automations(
             {"prefect.resource.id": f"prefect.tag.{tag}", "prefect.resource.role": "tag"}
         ),
     }
-    yield _automation(
-        f"transship: {runs} of dead machines",
-        f"Has {runs} looked after that have sent no heartbeat for a while.",
-        rescue_deployment,
-        EventTrigger(
-            after={RUNNING, HEARTBEAT},
-            expect=set(_ALIVE_OR_OVER),
-            posture=Posture.Proactive,
-            within=silent_after,
-            **watched,
+    proactive: dict[str, Any] = {"posture": Posture.Proactive, **watched}
+    triggers = {
+        ("of dead machines", "that have sent no heartbeat for a while"): EventTrigger(
+            after={RUNNING, HEARTBEAT}, expect=set(_ALIVE_OR_OVER), within=silent_after, **proactive
         ),
-    )
-    yield _automation(
-        f"transship: {runs} that never start",
-        f"Has {runs} looked after that a worker claimed and didn't start.",
-        rescue_deployment,
-        EventTrigger(
+        ("that never start", "that a worker claimed and didn't start"): EventTrigger(
             after={"prefect.flow-run.Pending", "prefect.flow-run.Submitting"},
             expect={"prefect.flow-run.*"},
-            posture=Posture.Proactive,
             within=pending_after,
-            **watched,
+            **proactive,
         ),
-    )
-    yield _automation(
-        f"transship: {runs} that crashed",
-        f"Has {runs} looked after whose process was killed.",
-        rescue_deployment,
-        EventTrigger(expect={"prefect.flow-run.Crashed"}, **watched),
-    )
-
-
-def _automation(name: str, description: str, deployment: UUID, trigger: EventTrigger) -> AutomationCore:
+        ("that crashed", "whose process was killed"): EventTrigger(expect={"prefect.flow-run.Crashed"}, **watched),
+    }
     start = RunDeployment(
         source="selected",
-        deployment_id=deployment,
+        deployment_id=rescue_deployment,
         parameters={"flow_run_id": "{{ flow_run.id | string }}"},  # Prefect makes JSON of it, which has no UUID
         job_variables=None,
     )
-    return AutomationCore(name=name, description=description, trigger=trigger, actions=[start])
+    for (which, why), trigger in triggers.items():
+        yield AutomationCore(
+            name=f"transship: {runs} {which}",
+            description=f"Has {runs} looked after {why}.",
+            trigger=trigger,
+            actions=[start],
+        )
 
 
-@dataclass(frozen=True, slots=True)
-class _SignsOfLife:
-    """What changes while a run is alive: its state, and its heartbeats."""
-
-    state: UUID | None
-    beats: int
+_SignsOfLife = tuple[UUID | None, int]
+"""What changes while a run is alive: its state, and its heartbeats."""
 
 
 @flow(name="rescue", flow_run_name="look after {flow_run_id}", persist_result=False)
@@ -141,13 +122,14 @@ async def rescue(flow_run_id: UUID, look_again_after_seconds: float = LOOK_AGAIN
     """
     async with get_client() as client:
         run, first = await _look(client, flow_run_id)
-        if run is not None and not _is_crashed(run):
+        if run is not None and run.state_type is not StateType.CRASHED:
             run, changed = await _watch(client, flow_run_id, first, look_again_after_seconds)
-            if run is not None and changed and not _is_crashed(run):
+            if run is not None and changed and run.state_type is not StateType.CRASHED:
                 return Completed(message=f"{run.name} is alive, or over: nothing is done")
         if run is None:
             return Completed(message=f"there is no run {flow_run_id} any more")
-        if run.state is None or (run.state.is_final() and not _is_crashed(run)) or run.state.is_paused():
+        is_over = run.state is not None and run.state.is_final() and run.state_type is not StateType.CRASHED
+        if run.state is None or is_over or run.state.is_paused():
             return Completed(message=f"{run.name} is over, or waits: nothing is done")
         return Completed(message=await _start_again(client, run))
 
@@ -170,16 +152,12 @@ async def _look(client: PrefectClient, flow_run_id: UUID) -> tuple[FlowRun | Non
     except ObjectNotFound:
         return None, None
     heartbeat = (await read_heartbeats(client, [flow_run_id])).get(flow_run_id)
-    return run, _SignsOfLife(run.state.id if run.state else None, heartbeat.beat if heartbeat else 0)
-
-
-def _is_crashed(run: FlowRun) -> bool:
-    return run.state_type is StateType.CRASHED
+    return run, (run.state.id if run.state else None, heartbeat.beat if heartbeat else 0)
 
 
 async def _start_again(client: PrefectClient, run: FlowRun) -> str:
     """Returns what was done, in words."""
-    if not _is_crashed(run):
+    if run.state_type is not StateType.CRASHED:
         silence: State[None] = Crashed(message="no sign of life: the machine is dead or cut off")
         await client.set_flow_run_state(run.id, silence, force=True)
     if run.parent_task_run_id is not None:

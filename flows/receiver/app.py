@@ -8,9 +8,9 @@ import hmac
 import ipaddress
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict
 from typing import Any, ClassVar
 
 import uvicorn
@@ -18,7 +18,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
-from flows.receiver.notification import NotANotification, Notification, read
+from flows.receiver.notification import NotANotification, read
 from flows.receiver.outbox import Full, Outbox
 from oci.errors import InvalidInput
 from oci.registry.http.origin import canonical_host
@@ -31,41 +31,26 @@ HEADER_SECONDS = 10.0
 CONNECTIONS = 100
 CONNECTIONS_OF_A_PEER = 25
 """Connections of one address: no sender takes all CONNECTIONS."""
-_RETRY_AFTER = {"Retry-After": "10"}
 
 _log = logging.getLogger("transship.receiver")
 
 
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """`registries` by token; an empty host stands for all of them. Without any token, all may send."""
+Tokens = Sequence[tuple[str, str]]
+"""Each token with the registry that it speaks for; an empty host stands for all of them. Without any token, all may
+send."""
 
-    registries: tuple[tuple[str, str], ...] = ()
 
-    @classmethod
-    def parse(cls, text: str) -> Tokens:
-        """One token a line: `TOKEN`, which speaks for every registry, or `HOST TOKEN`. Raises InvalidInput."""
-        pairs = []
-        for number, line in enumerate(text.splitlines(), 1):
-            words = line.split()
-            if len(words) > 2:
-                raise InvalidInput(f"line {number} of the tokens has {len(words)} words", hint="write HOST TOKEN")
-            if words:
-                host = canonical_host(words[0]) if len(words) == 2 else ""
-                pairs.append((words[-1], host))
-        return cls(tuple(pairs))
-
-    def __bool__(self) -> bool:
-        return bool(self.registries)
-
-    def registry_of(self, token: str) -> str | None:
-        """Returns the registry that a token speaks for, empty for all; None for a token that is not one of these.
-        Compares with all of them, so that the time says nothing."""
-        match = None
-        for known_token, host in self.registries:
-            if hmac.compare_digest(token.encode(), known_token.encode()):
-                match = host
-        return match
+def parse_tokens(text: str) -> Tokens:
+    """Reads one token a line: `TOKEN`, which speaks for every registry, or `HOST TOKEN`. Raises InvalidInput."""
+    pairs = []
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.split()
+        if len(words) > 2:
+            raise InvalidInput(f"line {number} of the tokens has {len(words)} words", hint="write HOST TOKEN")
+        if words:
+            host = canonical_host(words[0]) if len(words) == 2 else ""
+            pairs.append((words[-1], host))
+    return pairs
 
 
 class CarefulProtocol(H11Protocol):
@@ -117,9 +102,7 @@ class CarefulProtocol(H11Protocol):
 
 
 class _Unacceptable(Exception):
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
+    """Has a status and a message."""
 
 
 def receiver(outbox: Outbox, tokens: Tokens) -> FastAPI:
@@ -141,52 +124,52 @@ def receiver(outbox: Outbox, tokens: Tokens) -> FastAPI:
     @app.get("/health")
     async def health() -> dict[str, object]:
         """Always 200 while the process lives: to restart it because Prefect is down would lose what waits."""
-        counts = outbox.counts
-        return {
-            "waiting": len(outbox),
-            "capacity": outbox.capacity,
-            "delivered": counts.delivered,
-            "repeated": counts.repeated,
-            "refused": counts.refused,
-            "trouble": outbox.trouble,
-        }
+        counts = asdict(outbox.counts)
+        return {"waiting": len(outbox), "capacity": outbox.capacity, **counts, "trouble": outbox.trouble}
 
     @app.post("/notifications")
     async def notifications(request: Request) -> JSONResponse:
         try:
             registry = _registry_of(request, tokens)
             notification = read(await _body(request), request.query_params.get("registry", ""))
-            _check(notification, registry)
+            others = sorted({push.repository.registry for push in notification.pushes} - {registry})
+            if registry and others:
+                return _refusal(403, f"this token speaks for {registry} only, and the message is of {others[0]}")
             new = outbox.put(notification.pushes)
         except _Unacceptable as error:
-            return _refusal(error.status, str(error))
+            return _refusal(*error.args)
         except NotANotification as error:
             return _refusal(400, str(error))
         except Full:
             return _refusal(503, "the Prefect server takes no events and the queue is full: send it again later")
         except OSError as error:
             return _refusal(503, f"the journal can't be written: {error.strerror or error}")
-        return _accepted(notification, new)
+        for text in notification.broken:
+            _log.warning("left out an event that can't be read: %s", text)
+        answer = {
+            "accepted": new,
+            "repeated": len(notification.pushes) - new,
+            "ignored": notification.ignored,
+            "broken": len(notification.broken),
+        }
+        return JSONResponse(answer, 202)
 
     return app
 
 
 def _registry_of(request: Request, tokens: Tokens) -> str:
-    """Returns the registry that the sender speaks for; empty for all."""
+    """Returns the registry that the sender speaks for; empty for all. Compares with all tokens, so that the time says
+    nothing."""
     if not tokens:
         return ""
     kind, _, token = request.headers.get("authorization", "").partition(" ")
-    registry = tokens.registry_of(token.strip()) if kind.lower() == "bearer" else None
+    registry = None
+    for known_token, host in tokens:
+        if hmac.compare_digest(token.strip().encode(), known_token.encode()) and kind.lower() == "bearer":
+            registry = host
     if registry is None:
         raise _Unacceptable(401, "a header `Authorization: Bearer TOKEN` with the receiver's token is needed")
     return registry
-
-
-def _check(notification: Notification, registry: str) -> None:
-    """A token of one registry says nothing of another."""
-    others = sorted({push.repository.registry for push in notification.pushes} - {registry})
-    if registry and others:
-        raise _Unacceptable(403, f"this token speaks for {registry} only, and the message is of {others[0]}")
 
 
 async def _body(request: Request) -> bytes:
@@ -204,30 +187,21 @@ async def _body(request: Request) -> bytes:
 
 def _refusal(status: int, message: str) -> JSONResponse:
     _log.warning("answered %d: %s", status, message)
-    headers = {401: {"WWW-Authenticate": "Bearer"}, 503: _RETRY_AFTER}.get(status)
+    headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "10"}}.get(status)
     return JSONResponse({"error": message}, status, headers)
-
-
-def _accepted(notification: Notification, new: int) -> JSONResponse:
-    for text in notification.broken:
-        _log.warning("left out an event that can't be read: %s", text)
-    answer = {
-        "accepted": new,
-        "repeated": len(notification.pushes) - new,
-        "ignored": notification.ignored,
-        "broken": len(notification.broken),
-    }
-    return JSONResponse(answer, 202)
 
 
 def serve(*, host: str, port: int, token: str, outbox: Outbox) -> None:
     """Listens until SIGTERM or Ctrl-C, and delivers what waits before it returns. `token` has one token a line, see
-    Tokens.
+    parse_tokens.
 
     Raises InvalidInput when any program on the network could send, or when the address can't be listened on.
     """
-    tokens = Tokens.parse(token)
-    if not tokens and not _is_loopback(host):
+    tokens = parse_tokens(token)
+    is_loopback = host == "localhost"
+    with suppress(ValueError):
+        is_loopback = ipaddress.ip_address(host).is_loopback
+    if not tokens and not is_loopback:
         raise InvalidInput(
             f"without a token, the receiver doesn't listen on {host}: any program that reaches it could start mirrors",
             hint="set TRANSSHIP_RECEIVER_TOKEN or --token-file, or listen on 127.0.0.1",
@@ -253,10 +227,3 @@ def serve(*, host: str, port: int, token: str, outbox: Outbox) -> None:
         listening.listen(configuration.backlog)  # uvicorn does so later than the next line says it
         _log.info("listening on %s port %d%s", address[0], address[1], "" if tokens else ", without a token")
         uvicorn.Server(configuration).run(sockets=[listening])
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -67,7 +67,16 @@ def read(body: bytes, registry: str = "") -> Notification:
             "this is neither docker-registry's nor Harbor's format",
             hint="docker-registry sends `events`, Harbor's default and CloudEvents formats have a `type`",
         )
-    return _sorted_out(events, registry)
+    pushes, broken, ignored = [], [], 0
+    for event in events:
+        if event is None or is_internal(str(event[2])) or _ATTACHED.match(str(event[2])):
+            ignored += 1
+            continue
+        try:
+            pushes.append(_push(*event, registry=registry))
+        except InvalidInput as error:
+            broken.append(str(error))
+    return Notification(tuple(pushes), ignored, tuple(broken))
 
 
 _Event = tuple[object, object, object, object]
@@ -100,19 +109,6 @@ def _harbor(document: dict[str, Any]) -> Iterator[_Event | None]:
             continue
         host, _, path = str(resource.get("resource_url")).partition("/")
         yield host, path.partition("@")[0].rpartition(":")[0] or path, tag, digest
-
-
-def _sorted_out(events: list[_Event | None], registry: str) -> Notification:
-    pushes, broken, ignored = [], [], 0
-    for event in events:
-        if event is None or is_internal(str(event[2])) or _ATTACHED.match(str(event[2])):
-            ignored += 1
-            continue
-        try:
-            pushes.append(_push(*event, registry=registry))
-        except InvalidInput as error:
-            broken.append(str(error))
-    return Notification(tuple(pushes), ignored, tuple(broken))
 
 
 def _push(host: object, path: object, tag: object, digest: object, *, registry: str) -> Push:

@@ -1,9 +1,13 @@
-"""Pushes that were accepted and are on their way to the Prefect server, as events."""
+"""Pushes that were accepted and are on their way to the Prefect server, as events; the file that keeps them when the
+process ends."""
 
 from __future__ import annotations
 
 import asyncio
+import errno
+import fcntl
 import logging
+import os
 import time
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -15,20 +19,84 @@ from uuid import uuid4
 from prefect.client.orchestration import get_client
 from prefect.events import Event, Resource
 from prefect.exceptions import PrefectHTTPStatusError
+from pydantic import ValidationError
 
-from flows.receiver.journal import Journal
 from flows.receiver.notification import Push
 from oci.digest import parse_digest
 from oci.errors import InvalidInput
+from oci.output import open_own
 from oci.reference import Repository, parse_tag
+
+_ACCEPTED = b"+"
+_DELIVERED = b"-"
+
+_log = logging.getLogger("transship.receiver")
+
+
+class Journal:
+    """One line for each event that was accepted, on the disk before the registry is answered; one for each that was
+    delivered. It is emptied whenever nothing waits, so it grows only while the Prefect server is away.
+
+    Raises InvalidInput when the file can't be used, or another receiver uses it.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        try:
+            self._file = open_own(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InvalidInput(f"another receiver uses the journal {path}") from error
+        except OSError as error:
+            hint = "remove it, or name another file" if error.errno == errno.ELOOP else ""
+            raise InvalidInput(f"can't use the journal {path}: {error.strerror}", hint=hint) from error
+
+    def waiting(self) -> list[Event]:
+        """Returns those of an earlier process, in their order."""
+        undelivered: dict[str, Event] = {}
+        with os.fdopen(os.dup(self._file), "rb") as file:  # not by its name, which may be another's by now
+            file.seek(0)
+            for line in file:
+                body = line[1:].rstrip(b"\n")
+                if line[:1] == _DELIVERED:
+                    undelivered.pop(body.decode(errors="replace"), None)
+                    continue
+                try:
+                    event = Event.model_validate_json(body)
+                except ValidationError:  # the last line, when the power went
+                    _log.warning("left out a line of %s that can't be read", self.path)
+                    continue
+                undelivered[str(event.id)] = event
+        return list(undelivered.values())
+
+    def accepted(self, events: Sequence[Event]) -> None:
+        """Raises OSError when they can't be kept; then none of them is."""
+        lines = b"".join(_ACCEPTED + event.model_dump_json().encode() + b"\n" for event in events)
+        size = os.fstat(self._file).st_size
+        try:
+            while lines:  # a disk that is nearly full takes a part and refuses the rest
+                lines = lines[os.write(self._file, lines) :]
+            os.fsync(self._file)
+        except OSError:
+            os.ftruncate(self._file, size)
+            raise
+
+    def delivered(self, events: Sequence[Event], *, remaining: int) -> None:
+        """Never raises: an event that is delivered once more after a crash has the same id and counts once."""
+        try:
+            if remaining:
+                os.write(self._file, b"".join(_DELIVERED + str(event.id).encode() + b"\n" for event in events))
+            else:
+                os.ftruncate(self._file, 0)
+        except OSError as error:
+            _log.warning("can't note in %s what was delivered: %s", self.path, error.strerror)
+
 
 PUSHED = "transship.registry.pushed"
 
 BATCH = 100
 _PASSING = frozenset({401, 403, 404, 408, 425, 429})
 """Answers of the client-error kind that say something of the server's or the receiver's settings, not of the events."""
-
-_log = logging.getLogger("transship.receiver")
 
 
 class Full(Exception):
@@ -133,7 +201,9 @@ class Outbox:
 
     def put(self, pushes: Iterable[Push]) -> int:
         """How many are new. Raises Full, or OSError when the journal can't be written, and then none was taken."""
-        self._forget()
+        old = time.monotonic() - self._quiet
+        while self._lately and next(iter(self._lately.values()))[1] < old:
+            self._lately.popitem(last=False)
         pushes = list(pushes)
         new: list[Push] = []
         latest = {key: push for key, (push, _) in self._lately.items()}
@@ -164,11 +234,6 @@ class Outbox:
             self._filled.set()
             self._empty.clear()
 
-    def _forget(self) -> None:
-        old = time.monotonic() - self._quiet
-        while self._lately and next(iter(self._lately.values()))[1] < old:
-            self._lately.popitem(last=False)
-
     async def deliver(self) -> None:
         """Runs until it is cancelled."""
         pause = self._first_pause
@@ -179,7 +244,13 @@ class Outbox:
                 await self._send(batch)
             except Exception as error:  # noqa: BLE001 - whatever keeps the server from taking them, they are kept
                 if not _for_ever(error):
-                    self._keep(error, pause)
+                    self.trouble = f"{type(error).__name__}: {error}".partition("\n")[0][:300]
+                    _log.warning(
+                        "the Prefect server doesn't take events (%s); %d wait, next attempt in %.1f s",
+                        self.trouble,
+                        len(self._waiting),
+                        pause,
+                    )
                     await asyncio.sleep(pause)
                     pause = min(pause * 2, self._longest_pause)
                     continue
@@ -221,15 +292,6 @@ class Outbox:
         if not self._waiting:
             self._filled.clear()
             self._empty.set()
-
-    def _keep(self, error: Exception, pause: float) -> None:
-        self.trouble = f"{type(error).__name__}: {error}".partition("\n")[0][:300]
-        _log.warning(
-            "the Prefect server doesn't take events (%s); %d wait, next attempt in %.1f s",
-            self.trouble,
-            len(self._waiting),
-            pause,
-        )
 
     async def emptied(self, seconds: float) -> bool:
         """Waits for the last one to be delivered, up to so long. What is left then is named in the log."""

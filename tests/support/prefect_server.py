@@ -17,6 +17,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Self
@@ -238,16 +239,15 @@ def deploy(server: PrefectServer) -> None:
 def _deploy_rescue_and_fleet(server: PrefectServer) -> None:
     from prefect.client.orchestration import PrefectClient
 
-    from flows.deploy.declaration import fleet, rescue
-    from flows.deploy.deployments import Deployed, put
+    from flows.deploy.deployments import fleet, put, rescue
 
     make_work_pool(server, FLEET_POOL)
 
     async def make() -> None:
         async with PrefectClient(server.api) as client:
-            await put(client, Deployed(rescue(), "transship"), dry_run=False)
+            await put(client, replace(rescue(), work_pool="transship"), dry_run=False)
             for declaration in fleet():
-                await put(client, Deployed(declaration, FLEET_POOL), dry_run=False)
+                await put(client, replace(declaration, work_pool=FLEET_POOL), dry_run=False)
 
     asyncio.run(make())
 
@@ -256,7 +256,7 @@ def make_work_pool(server: PrefectServer, name: str) -> None:
     """One of processes, if it isn't there."""
     from prefect.client.orchestration import PrefectClient
 
-    from flows.deploy.infrastructure import put_work_pool
+    from flows.deploy.deploy import put_work_pool
 
     async def make() -> None:
         async with PrefectClient(server.api) as client:

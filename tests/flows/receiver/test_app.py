@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from flows.receiver.app import CONNECTIONS_OF_A_PEER, Tokens
+from flows.receiver.app import CONNECTIONS_OF_A_PEER, parse_tokens
 from oci.errors import InvalidInput
 from tests.flows.receiver.test_notification import envelope, event
 from tests.servers.http_server import LoopbackServer, QuietHandler
@@ -265,4 +265,4 @@ def test_a_token_of_one_registry_says_nothing_of_another(shared_api: PrefectApi,
 @pytest.mark.parametrize("text", ["a b c", "registry.example token extra"])
 def test_a_file_of_tokens_that_makes_no_sense_is_refused(text: str) -> None:
     with pytest.raises(InvalidInput, match="write HOST TOKEN"):
-        Tokens.parse(text)
+        parse_tokens(text)

@@ -7,8 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from flows.receiver.journal import Journal
-from flows.receiver.outbox import PUSHED, Outbox, event_of
+from flows.receiver.outbox import PUSHED, Journal, Outbox, event_of
 from oci.errors import InvalidInput
 from tests.flows.receiver.test_outbox import push
 

@@ -12,7 +12,7 @@ from prefect.events.schemas.events import Resource, ResourceSpecification
 from prefect.server.schemas import schedules
 
 from flows.deploy.automations import literal, push_automation
-from flows.deploy.declaration import PushTrigger, declared
+from flows.deploy.deployments import PushTrigger, declared
 from oci.errors import InvalidInput
 from oci.mirror.config import MirrorsConfig
 from oci.mirror.reader import make_config
@@ -43,7 +43,7 @@ def test_a_deployment_carries_the_configuration_of_its_mirror_and_of_nothing_els
 
     [kept] = [declared(whole, mirror) for mirror in whole.mirrors if mirror.name == "web"]
 
-    carried = kept.main.parameters["config"]
+    carried = kept[0].parameters["config"]
     assert set(carried["registries"]) == {"registry.example", "registry.corp.example"}
     assert [mirror["name"] for mirror in carried["mirrors"]] == ["web"]
     assert make_config(carried).mirrors == (whole.mirror("web"),)
@@ -53,7 +53,7 @@ def test_a_deployment_carries_the_configuration_of_its_mirror_and_of_nothing_els
 def test_a_deployment_carries_the_buckets_that_its_archives_are_in() -> None:
     whole = config(destinations=[*TO_CORP, {"archive": "s3://handover/web.tar"}])
 
-    [web, other] = [declared(whole, one).main.parameters["config"] for one in whole.mirrors]
+    [web, other] = [declared(whole, one)[0].parameters["config"] for one in whole.mirrors]
 
     assert web["buckets"] == {"handover": {"s3_store": "corp"}}
     assert "buckets" not in other
@@ -63,7 +63,7 @@ def test_a_deployment_carries_the_buckets_that_its_archives_are_in() -> None:
 def test_what_can_list_images_of_any_registry_knows_all_of_them(source: dict[str, str]) -> None:
     whole = config(source=source, on_push=True)
 
-    carried = declared(whole, whole.mirror("web")).main.parameters["config"]
+    carried = declared(whole, whole.mirror("web"))[0].parameters["config"]
 
     assert set(carried["registries"]) == {"registry.example", "registry.corp.example", "other.example"}
 
@@ -81,11 +81,11 @@ def test_a_schedule_becomes_prefects(
 ) -> None:
     whole = config(schedule=schedule)
 
-    made = declared(whole, whole.mirror("web")).main.schedule
+    made = declared(whole, whole.mirror("web"))[0].schedule
 
     assert isinstance(made, kind)
     assert made.timezone == schedule.get("timezone", "UTC")
-    assert made == declared(whole, whole.mirror("web")).main.schedule
+    assert made == declared(whole, whole.mirror("web"))[0].schedule
 
 
 def test_mirrors_of_one_interval_do_not_all_begin_at_once() -> None:
@@ -101,7 +101,7 @@ def test_mirrors_of_one_interval_do_not_all_begin_at_once() -> None:
         }
     )
 
-    schedules = [declared(whole, mirror).main.schedule for mirror in whole.mirrors]
+    schedules = [declared(whole, mirror)[0].schedule for mirror in whole.mirrors]
 
     anchors = [schedule.anchor_date for schedule in schedules if isinstance(schedule, IntervalSchedule)]
     assert len(set(anchors)) == 20
@@ -135,8 +135,8 @@ def test_a_push_starts_the_mirrors_that_can_hear_of_one(source: dict[str, str], 
 
     made = declared(whole, whole.mirror("web"))
 
-    assert made.trigger == trigger
-    assert [one.name for one in made.deployments] == ["web", "web.on-push"][: 2 if trigger else 1]
+    assert made[-1].trigger == trigger
+    assert [one.name for one in made] == ["web", "web.on-push"][: 2 if trigger else 1]
 
 
 @pytest.mark.parametrize(
@@ -149,11 +149,10 @@ def test_a_push_starts_the_mirrors_that_can_hear_of_one(source: dict[str, str], 
 def test_a_push_anywhere_in_a_namespace_starts_its_mirror_for_what_was_pushed(namespace: str, resource: str) -> None:
     places = [{"repository": "registry.corp.example/{path}"}]
     whole = config(source={"namespace": namespace}, destinations=places, on_push=True)
-    declaration = declared(whole, whole.mirrors[0])
-    assert declaration.trigger is not None
-    assert declaration.on_push is not None
+    _, on_push = declared(whole, whole.mirrors[0])
+    assert on_push.trigger is not None
 
-    automation = push_automation(declaration.on_push, declaration.trigger, uuid4())
+    automation = push_automation(on_push, on_push.trigger, uuid4())
 
     assert isinstance(automation.trigger, EventTrigger)
     expected = Resource.model_validate({"prefect.resource.id": resource.replace("*", "web")})
@@ -166,7 +165,9 @@ def test_a_namespace_of_docker_hub_sends_no_pushes() -> None:
     places = [{"repository": "registry.corp.example/{path}"}]
     whole = config(source={"namespace": "docker.io/library"}, destinations=places, on_push=True)
 
-    assert declared(whole, whole.mirrors[0]).trigger is None
+    [main] = declared(whole, whole.mirrors[0])
+
+    assert main.trigger is None
 
 
 def test_text_that_looks_like_a_template_stays_text() -> None:
@@ -193,7 +194,7 @@ def test_a_watch_begins_when_prefect_would(schedule: dict[str, Any], moment: dat
     """Over the change to summer time and back."""
     whole = config(schedule=schedule)
     [web] = [mirror for mirror in whole.mirrors if mirror.name == "web"]
-    ours = declared(whole, web).main.schedule
+    ours = declared(whole, web)[0].schedule
     assert ours is not None
     kind: Any = {CronSchedule: schedules.CronSchedule, IntervalSchedule: schedules.IntervalSchedule}.get(
         type(ours), schedules.RRuleSchedule
