@@ -13,41 +13,38 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from flows.files import pull as pull
-    from flows.files import pull_sync as pull_sync
-    from flows.files import push as push
-    from flows.files import push_sync as push_sync
-    from flows.inspect import describe as describe
-    from flows.inspect import describe_sync as describe_sync
-    from flows.inspect import tags as tags
-    from flows.inspect import tags_sync as tags_sync
-    from flows.inspect import verify as verify
-    from flows.inspect import verify_receipt as verify_receipt
-    from flows.inspect import verify_receipt_sync as verify_receipt_sync
-    from flows.inspect import verify_sync as verify_sync
+    from flows.images import describe as describe
+    from flows.images import describe_sync as describe_sync
+    from flows.images import pull as pull
+    from flows.images import pull_sync as pull_sync
+    from flows.images import push as push
+    from flows.images import push_sync as push_sync
+    from flows.images import tags as tags
+    from flows.images import tags_sync as tags_sync
+    from flows.images import verify as verify
+    from flows.images import verify_receipt as verify_receipt
+    from flows.images import verify_receipt_sync as verify_receipt_sync
+    from flows.images import verify_sync as verify_sync
     from flows.mirror import mirror as mirror
     from flows.mirror import mirror_sync as mirror_sync
     from flows.mirror_check import mirror_check as mirror_check
     from flows.mirror_check import mirror_check_sync as mirror_check_sync
-    from flows.parameters import AfterPlan as AfterPlan
-    from flows.parameters import DescribeParameters as DescribeParameters
-    from flows.parameters import FleetOptions as FleetOptions
-    from flows.parameters import KeepOptions as KeepOptions
-    from flows.parameters import MirrorCheckParameters as MirrorCheckParameters
-    from flows.parameters import MirrorParameters as MirrorParameters
-    from flows.parameters import PruneApproval as PruneApproval
-    from flows.parameters import PruneParameters as PruneParameters
-    from flows.parameters import PullParameters as PullParameters
-    from flows.parameters import PushParameters as PushParameters
-    from flows.parameters import RegistryOptions as RegistryOptions
-    from flows.parameters import RelocateParameters as RelocateParameters
-    from flows.parameters import SourceKind as SourceKind
-    from flows.parameters import TagAction as TagAction
-    from flows.parameters import TagsParameters as TagsParameters
-    from flows.parameters import TarballOptions as TarballOptions
-    from flows.parameters import Verify as Verify
-    from flows.parameters import VerifyParameters as VerifyParameters
-    from flows.parameters import VerifyReceiptParameters as VerifyReceiptParameters
+    from flows.parameters.fleet import FleetOptions as FleetOptions
+    from flows.parameters.images import DescribeParameters as DescribeParameters
+    from flows.parameters.images import PullParameters as PullParameters
+    from flows.parameters.images import PushParameters as PushParameters
+    from flows.parameters.images import TagAction as TagAction
+    from flows.parameters.images import TagsParameters as TagsParameters
+    from flows.parameters.images import VerifyParameters as VerifyParameters
+    from flows.parameters.images import VerifyReceiptParameters as VerifyReceiptParameters
+    from flows.parameters.mirror import MirrorCheckParameters as MirrorCheckParameters
+    from flows.parameters.mirror import MirrorParameters as MirrorParameters
+    from flows.parameters.prune import AfterPlan as AfterPlan
+    from flows.parameters.prune import PruneApproval as PruneApproval
+    from flows.parameters.prune import PruneParameters as PruneParameters
+    from flows.parameters.relocate import RelocateParameters as RelocateParameters
+    from flows.parameters.relocate import SourceKind as SourceKind
+    from flows.parameters.relocate import TarballOptions as TarballOptions
     from flows.prune import prune as prune
     from flows.prune import prune_sync as prune_sync
     from flows.relocate import relocate as relocate
@@ -62,14 +59,20 @@ if TYPE_CHECKING:
     from oci.mirror.results import MirrorIncomplete as MirrorIncomplete
     from oci.mirror.results import MirrorRunReport as MirrorRunReport
     from oci.prune.execute import PruneRunReport as PruneRunReport
+    from oci.prune.keep import KeepOptions as KeepOptions
     from oci.receipts.check import Checked as Checked
+    from oci.registry.options import RegistryOptions as RegistryOptions
     from oci.relocation.report import RelocationIncomplete as RelocationIncomplete
     from oci.relocation.report import RelocationReport as RelocationReport
     from oci.relocation.report import VerificationReport as VerificationReport
+    from oci.relocation.run import Verify as Verify
 
 _NAMES = {
-    "flows.files": ("pull", "pull_sync", "push", "push_sync"),
-    "flows.inspect": (
+    "flows.images": (
+        "pull",
+        "pull_sync",
+        "push",
+        "push_sync",
         "describe",
         "describe_sync",
         "tags",
@@ -81,35 +84,30 @@ _NAMES = {
     ),
     "flows.mirror": ("mirror", "mirror_sync"),
     "flows.mirror_check": ("mirror_check", "mirror_check_sync"),
-    "flows.parameters": (
-        "AfterPlan",
+    "flows.parameters.fleet": ("FleetOptions",),
+    "flows.parameters.images": (
         "DescribeParameters",
-        "FleetOptions",
-        "KeepOptions",
-        "MirrorCheckParameters",
-        "MirrorParameters",
-        "PruneApproval",
-        "PruneParameters",
         "PullParameters",
         "PushParameters",
-        "RegistryOptions",
-        "RelocateParameters",
-        "SourceKind",
         "TagAction",
         "TagsParameters",
-        "TarballOptions",
-        "Verify",
         "VerifyParameters",
         "VerifyReceiptParameters",
     ),
+    "flows.parameters.mirror": ("MirrorCheckParameters", "MirrorParameters"),
+    "flows.parameters.prune": ("AfterPlan", "PruneApproval", "PruneParameters"),
+    "flows.parameters.relocate": ("RelocateParameters", "SourceKind", "TarballOptions"),
     "flows.prune": ("prune", "prune_sync"),
     "flows.relocate": ("relocate", "relocate_sync"),
     "oci.bundle.results": ("DescribeReport", "PullReport", "PushReport", "TagsReport"),
     "oci.mirror.config": ("MirrorsConfig",),
     "oci.mirror.results": ("CheckReport", "Drifted", "MirrorIncomplete", "MirrorRunReport"),
     "oci.prune.execute": ("PruneRunReport",),
+    "oci.prune.keep": ("KeepOptions",),
     "oci.receipts.check": ("Checked",),
+    "oci.registry.options": ("RegistryOptions",),
     "oci.relocation.report": ("RelocationIncomplete", "RelocationReport", "VerificationReport"),
+    "oci.relocation.run": ("Verify",),
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names}
 

@@ -16,7 +16,7 @@ from flows.parameters.forms import flat
 from flows.parameters.mirror import MirrorCheckParameters, MirrorParameters, MirrorShardParameters
 from flows.results import alone, cancelled, completed, failed, failed_images, reported_when_cancelled
 from oci.errors import TransshipError
-from oci.mirror.comparison import Comparison, Coverage, Shared
+from oci.mirror.comparison import RUN, Comparison, Coverage, Shared
 from oci.mirror.config import Mirror
 from oci.mirror.digest_cache import DigestCache, default_path
 from oci.mirror.execute import unaccounted
@@ -57,6 +57,11 @@ def name_of(parameters: MirrorCheckParameters) -> str:
     return f"{chosen[0].name} -> {', '.join(places)}"
 
 
+def shared_in(scope: Coverage = RUN) -> Shared:
+    """Returns what the mirrors of a run share."""
+    return Shared(facts=DigestCache(default_path()), breaker=Breaker(), scope=scope)
+
+
 @flow(name="mirror", flow_run_name=run_name, persist_result=False)
 @flat
 async def mirror(parameters: MirrorParameters) -> MirrorRunReport:
@@ -66,12 +71,11 @@ async def mirror(parameters: MirrorParameters) -> MirrorRunReport:
     again. Any other TransshipError means that the mirrors couldn't be read.
     """
     try:
-        config, chosen = await asyncio.to_thread(parameters.chosen)
+        chosen = await asyncio.to_thread(parameters.chosen)
     except TransshipError as error:
         return cast("MirrorRunReport", failed(error))
     scope = Coverage(audit=parameters.audit, only=frozenset(parameters.only))
-    shared = Shared(facts=DigestCache(default_path()), breaker=Breaker(), scope=scope)
-    async with running(MirrorsRun(config, chosen, shared)) as whole:
+    async with running(MirrorsRun(*chosen, shared_in(scope))) as whole:
         report = MirrorRunReport(
             mirrors=await together(*(_mirrored(parameters, whole, each) for each in await whole.every()))
         )
@@ -106,7 +110,7 @@ async def _carry(parameters: MirrorParameters, run: MirrorRun) -> None:
     if parameters.fleet is None or not shared:
         await _carry_all(run, work)
         return
-    helpers = parameters.fleet.for_mirror()
+    helpers = parameters.fleet.as_helpers(parameters.fleet.mirror_deployment)
     run.fleet = items_stay_here(shared, await run.session(), always=helpers.always)
     if run.fleet:
         await _carry_all(run, work)
@@ -164,8 +168,7 @@ async def mirror_shard(parameters: MirrorShardParameters) -> None:
     What became of each shard stands in the queue. The run fails when an image did.
     """
     [mirror] = parameters.config.mirrors
-    shared = Shared(facts=DigestCache(default_path()), breaker=Breaker())
-    whole = MirrorsRun(parameters.config, [mirror], shared)
+    whole = MirrorsRun(parameters.config, [mirror], shared_in())
     beats = heartbeats(artifact_key("mirror-shard", mirror.name), dict)
     async with running(whole, beats), running(MirrorRun(whole, mirror)) as run, parameters.queue.opened() as queue:
         run.comparison = Comparison(mirror=mirror.name, source=str(mirror.source.store), destinations=(), work=())

@@ -9,16 +9,14 @@ from msgspec.structs import replace
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.mirror import name_of
+from flows.mirror import name_of, shared_in
 from flows.parameters.forms import flat
 from flows.parameters.mirror import MirrorCheckParameters
 from flows.results import DRIFT, alone, completed, failed
 from oci.errors import Incomplete, StoreError, TransshipError
-from oci.mirror.comparison import CHECK, Shared
+from oci.mirror.comparison import CHECK
 from oci.mirror.config import Mirror
-from oci.mirror.digest_cache import DigestCache, default_path
 from oci.mirror.results import CheckReport, Drifted, DriftReport
-from oci.mirror.work import Breaker
 from tasks.mirror import MirrorRun, MirrorsRun, check_mirror
 from tasks.run import running, together
 
@@ -37,12 +35,11 @@ async def mirror_check(parameters: MirrorCheckParameters) -> CheckReport:
     `transship.mirror.drifted` is what automations act on. Raises Incomplete when something couldn't be compared.
     """
     try:
-        config, chosen = await asyncio.to_thread(parameters.chosen)
+        chosen = await asyncio.to_thread(parameters.chosen)
     except TransshipError as error:
         return cast("CheckReport", failed(error))
     scope = replace(CHECK, only=frozenset(parameters.only))
-    shared = Shared(facts=DigestCache(default_path()), breaker=Breaker(), scope=scope)
-    async with running(MirrorsRun(config, chosen, shared)) as whole:
+    async with running(MirrorsRun(*chosen, shared_in(scope))) as whole:
         report = CheckReport(mirrors=await together(*(_checked(whole, each) for each in await whole.every())))
     wrong = [checked for checked in report.mirrors if not checked.complete]
     if not wrong:

@@ -10,6 +10,7 @@ from oci.errors import Unavailable
 from oci.export.options import ExportOptions
 from oci.registry.options import DEFAULT_CONCURRENCY
 from oci.relocation.request import ReceiptOptions, RelocationRequest
+from oci.relocation.run import Verify
 from oci.relocation.session import Access
 
 if TYPE_CHECKING:
@@ -46,19 +47,13 @@ def run(
     os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "CRITICAL")
     check_server_address()
 
-    from flows.parameters import RelocateParameters, Verify  # noqa: PLC0415 - importing Prefect takes a second
-    from flows.parameters.relocate import TarballOptions  # noqa: PLC0415
+    from flows.parameters.relocate import RelocateParameters, TarballOptions  # noqa: PLC0415 - Prefect takes a second
     from flows.relocate import relocate_sync  # noqa: PLC0415
     from tasks.run import reached_by  # noqa: PLC0415
 
     archive = TarballOptions(export=tarball, resume=resume) if tarball else None
-    parameters = RelocateParameters.of(
-        request,
-        concurrency=concurrency,
-        verify=Verify(verify),
-        tarball=archive,
-        receipts=receipts or ReceiptOptions(),
-    )
+    more = {"concurrency": concurrency, "verify": Verify(verify), "tarball": archive}
+    parameters = RelocateParameters.of(request, **more, receipts=receipts or ReceiptOptions())
     with reached_by(source=source, destination=destination):
         try:
             return relocate_sync(parameters)

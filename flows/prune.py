@@ -59,7 +59,15 @@ async def prune(parameters: PruneParameters) -> PruneRunReport:
             await report_prune(destination, report)
             return cast("PruneRunReport", failed(error))
         await report_prune(destination, written)
-        return cast("PruneRunReport", failed(_incomplete(written))) if written.failed else completed(written)
+    if not written.failed:
+        return completed(written)
+    incomplete = Incomplete(
+        f"{written.destination}: {len(written.failed)} of {written.planned} could not be deleted",
+        [StoreError(f"{each.subject}: {each.reason}", retryable=each.retryable) for each in written.failed],
+        some_done=bool(written.deleted),
+        hint="run it again: what is gone is not asked for again",
+    )
+    return cast("PruneRunReport", failed(incomplete))
 
 
 async def _pruned(parameters: PruneParameters) -> PruneRunReport:
@@ -111,18 +119,6 @@ async def _approval(plan: PrunePlan, seconds: int) -> PruneApproval:
     await question.asave(keys)
     get_run_logger().warning("%s. %s", WAITING, HOW_TO_ANSWER)
     raise Pause(state=Suspended())  # its message would be in the log a second time
-
-
-def _incomplete(written: PruneRunReport) -> Incomplete:
-    return Incomplete(
-        f"{written.destination}: {len(written.failed)} of {written.planned} could not be deleted",
-        [
-            StoreError(f"{remaining.subject}: {remaining.reason}", retryable=remaining.retryable)
-            for remaining in written.failed
-        ],
-        some_done=bool(written.deleted),
-        hint="run it again: what is gone is not asked for again",
-    )
 
 
 prune_sync = alone(prune, PruneParameters)

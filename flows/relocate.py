@@ -13,10 +13,8 @@ from typing import cast
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.parameters import RelocateParameters, Verify
 from flows.parameters.forms import flat
-from flows.parameters.relocate import TarballOptions
-from flows.parameters.shard import PartsParameters, ShardParameters
+from flows.parameters.relocate import PartsParameters, RelocateParameters, ShardParameters, TarballOptions
 from flows.results import alone, cancelled, completed, failed, failed_images, or_failed, reported_when_cancelled
 from oci.digest import Digest
 from oci.errors import Incomplete, TransshipError
@@ -27,7 +25,7 @@ from oci.registry.http.pace import Bucket
 from oci.relocation.plan import Plan
 from oci.relocation.report import RelocationIncomplete, RelocationReport
 from oci.relocation.request import ReceiptOptions
-from oci.relocation.run import RelocationResult, Step
+from oci.relocation.run import RelocationResult, Step, Verify
 from oci.relocation.shards import Preview, part_of
 from oci.relocation.transfer import FAILED
 from oci.units import percent, show_size
@@ -43,6 +41,7 @@ from tasks.archive import (
 )
 from tasks.artifacts.report import artifact_key, heartbeats, percent_shown
 from tasks.blocks import load_signing_key
+from tasks.fleet.dispatch import Fleet
 from tasks.fleet.queue import Taker
 from tasks.fleet.spread import Helpers, Spread
 from tasks.relocate import (
@@ -118,7 +117,7 @@ async def _recorder(run: RelocationRun, parameters: RelocateParameters) -> Recor
 
 async def _copy(run: RelocationRun, parameters: RelocateParameters, recorder: Recorder | None) -> None:
     source = await resolve_bundle(parameters.kind.value, parameters.source)
-    helpers = None if parameters.fleet is None else parameters.fleet.for_relocation()
+    helpers = None if parameters.fleet is None else parameters.fleet.as_helpers(parameters.fleet.deployment)
     plans_first = helpers is None or recorder is not None or not can_begin(run.whole_request, await run.session())
     if plans_first:
         await fetch_referenced_images(source)
@@ -256,7 +255,7 @@ async def _write(work: ExportRun, parameters: RelocateParameters) -> None:
         if tarball.deployment:
             upload = (plan.fingerprint, work.tickets)
             sent = partial(PartsParameters.sent, parameters, work.whole_request, *upload, part=1 / len(groups))
-            await write_on_fleet(work, location, groups, tarball.fleet(), sent)
+            await write_on_fleet(work, location, groups, Fleet(deployment=tarball.deployment), sent)
             return
         for group in groups:
             await write_here(work, group)

@@ -81,13 +81,7 @@ class FleetOptions(Options, frozen=True, kw_only=True):
         ),
     ] = 600
 
-    def for_relocation(self) -> Helpers:
-        return self._helpers(self.deployment)
-
-    def for_mirror(self) -> Helpers:
-        return self._helpers(self.mirror_deployment)
-
-    def _helpers(self, deployment: str) -> Helpers:
+    def as_helpers(self, deployment: str) -> Helpers:
         fleet = Fleet(
             deployment=deployment,
             retries=self.retries,

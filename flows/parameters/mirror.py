@@ -5,17 +5,14 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-import msgspec
-
 from flows.parameters.fleet import FleetOptions, QueueName
+from flows.parameters.forms import ShortText
 from oci.errors import InvalidInput
 from oci.mirror.config import Mirror, MirrorsConfig
 from oci.options import Options, option
 from oci.signatures.artifacts import MirrorReceipts
 from tasks.blocks import read_mirrors
 from tasks.fleet.queue import ShardQueue
-
-_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=2000)]
 
 
 class MirrorCheckParameters(Options, frozen=True, kw_only=True):
@@ -32,11 +29,11 @@ class MirrorCheckParameters(Options, frozen=True, kw_only=True):
         ),
     ] = ""
     names: Annotated[
-        tuple[_Name, ...],
+        tuple[ShortText, ...],
         option("Names", "Run these mirrors only. Empty: all of them.", examples=[["shop-web"]], max_length=1000),
     ] = ()
     only: Annotated[
-        tuple[_Name, ...],
+        tuple[ShortText, ...],
         option(
             "Only",
             "Look at these tags only: REGISTRY/REPOSITORY:TAG, as `only` of a report with failures lists them. A tag "

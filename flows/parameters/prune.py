@@ -10,7 +10,7 @@ import msgspec
 from prefect.input import RunInput
 from pydantic import Field
 
-from flows.parameters.registry import Concurrency, Credentials, OneSide, Registry, without_scheme
+from flows.parameters.forms import Concurrency, Credentials, OneSide, Registry, ShortText, without_scheme
 from oci.errors import InvalidInput
 from oci.options import Options, option
 from oci.prune.keep import Keep, KeepOptions
@@ -33,13 +33,11 @@ class PruneParameters(OneSide, Options, frozen=True, kw_only=True):
     """Find what a repository has beyond what is to be kept, have it approved, and delete it."""
 
     destination: Annotated[
-        str,
+        ShortText,
         option(
             "Destination",
             "The repository to prune, such as registry.corp.example/mirror/shop, or oci:PATH for a layout folder.",
             examples=["registry.corp.example/mirror/shop"],
-            min_length=1,
-            max_length=2000,
         ),
     ]
     keep: Annotated[

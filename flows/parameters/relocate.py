@@ -1,4 +1,4 @@
-"""The parameters of a relocation."""
+"""The parameters of a relocation, and of the runs that it starts: a helper, a group of parts of an archive."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from urllib.parse import unquote
 
 import msgspec
 
-from flows.parameters.fleet import FleetOptions
-from flows.parameters.registry import (
+from flows.parameters.fleet import FleetOptions, QueueName, RatePart
+from flows.parameters.forms import (
     SLUG,
     BlockName,
+    OutputPath,
     S3StoreName,
+    ShortText,
     archive_location,
     block_of,
     credentials_option,
@@ -23,6 +25,7 @@ from oci.archive.entry import OCI_LAYOUT
 from oci.archive.open import in_object_store
 from oci.errors import InvalidInput
 from oci.export.options import ExportOptions
+from oci.export.plan import Group
 from oci.mirror.config import BLOCK
 from oci.options import Options, option
 from oci.reference import ARCHIVE_PREFIX, DOCKER_ARCHIVE_PREFIX, S3_PREFIX, ArchiveName, named_archive, parse_any
@@ -30,7 +33,7 @@ from oci.registry.options import DEFAULT_CONCURRENCY, RegistryOptions
 from oci.relocation.request import CopyOptions, ReceiptOptions, RelocationRequest
 from oci.relocation.run import Verify
 from tasks.archive import ExportOrder
-from tasks.fleet.dispatch import Fleet
+from tasks.fleet.queue import ShardQueue
 from tasks.relocate import RelocationOrder
 
 
@@ -57,9 +60,6 @@ class TarballOptions(Options, frozen=True, kw_only=True):
             group="advanced",
         ),
     ] = ""
-
-    def fleet(self) -> Fleet:
-        return Fleet(deployment=self.deployment)
 
 
 SourceCredentials = Annotated[
@@ -107,26 +107,22 @@ class RelocateParameters(Options, frozen=True, kw_only=True):
     FIRST: ClassVar = ("tags", "verify", "kind", "source_credentials", "destination_credentials", "artifacts")
 
     source: Annotated[
-        str,
+        ShortText,
         option(
             "Source",
             "Such as registry.example/shop/bundle:1.4.0, with :TAG or @DIGEST; oci:PATH[:TAG] for a layout folder; the "
             "path of an ImagesLock or BundleLock file; or where an archive is: a file, s3://BUCKET/KEY, or "
             "archive:FIRST|SECOND for the volumes of one.",
             examples=["registry.example/shop/shop-bundle:1.4.0", "/etc/transship/images.lock.yml"],
-            min_length=1,
-            max_length=2000,
         ),
     ]
     destination: Annotated[
-        str,
+        ShortText,
         option(
             "Destination",
             "Such as registry.corp.example/mirror/shop, without a tag; oci:PATH for a layout folder; or where an "
             "archive is to be: s3://BUCKET/KEY, or the path of a file on the worker. All images go into it.",
             examples=["registry.corp.example/mirror/shop", "s3://archives/shop-1.4.0.tar"],
-            min_length=1,
-            max_length=2000,
         ),
     ]
     kind: Annotated[
@@ -146,10 +142,10 @@ class RelocateParameters(Options, frozen=True, kw_only=True):
         ),
     ] = Verify.NONE
     lock_output: Annotated[
-        str, option("Lock output", "File on the worker to write a lock of the result to.", max_length=4096)
+        OutputPath, option("Lock output", "File on the worker to write a lock of the result to.")
     ] = ""
     report: Annotated[
-        str, option("Report", "JSON file on the worker to write what became of each image to.", max_length=4096)
+        OutputPath, option("Report", "JSON file on the worker to write what became of each image to.")
     ] = ""
     receipts: Annotated[ReceiptOptions, option("Receipts", "What is left in writing.", flat=True)] = ReceiptOptions()
     signing_key: SigningKeyName = ""
@@ -233,10 +229,8 @@ class RelocateParameters(Options, frozen=True, kw_only=True):
             raise InvalidInput("a lock names registries only: leave out lock_output")
         if self.fleet:
             raise InvalidInput("the fleet of an archive is named in its own settings, as tarball.deployment")
-        if tarball.deployment:
-            self._check_shared(name)
-
-    def _check_shared(self, name: ArchiveName) -> None:
+        if not tarball.deployment:
+            return
         if not in_object_store(name.location):
             raise InvalidInput("workers on several machines write one object, s3://BUCKET/KEY, not a file")
         if self.kind is SourceKind.LOCK:
@@ -287,3 +281,88 @@ class RelocateParameters(Options, frozen=True, kw_only=True):
         how = CopyOptions(**{name: getattr(request, name) for name in CopyOptions.__struct_fields__})
         source = str(request.archive_name) if request.archive else request.source_text
         return cls(kind=kind, source=source, destination=request.to, how=how, **more)
+
+
+class ShardParameters(Options, frozen=True, kw_only=True):
+    """Help with a relocation. Such runs are started by the run that has the whole plan."""
+
+    queue: Annotated[QueueName, option("Queue", "Where the shards are.")]
+    source: Annotated[
+        str,
+        option(
+            "Source",
+            "What the whole relocation copies. Its registry is one that the user named: it gets the login of the "
+            "environment, and may be as near as it is.",
+            max_length=2000,
+        ),
+    ]
+    destination: Annotated[str, option("Destination", "Repository that the images go to.", max_length=1000)]
+    images_together: Annotated[int, option("Images together", "Images in a task run.", ge=1, le=1000)] = 1
+    source_credentials: SourceCredentials = ()
+    destination_credentials: DestinationCredentials = ()
+    concurrency: Concurrency = DEFAULT_CONCURRENCY
+    source_registry: SourceRegistry = RegistryOptions()
+    destination_registry: DestinationRegistry = RegistryOptions()
+    s3_store: S3StoreName = ""
+
+    @classmethod
+    def sent(cls, whole: RelocateParameters, images_together: int, queue: ShardQueue) -> dict[str, Any]:
+        """Returns the parameters of a flow run that helps with `whole`."""
+        of_shard = {"queue", "images_together"}
+        shared = {name: getattr(whole, name) for name in cls.__struct_fields__ if name not in of_shard}
+        return cls(queue=QueueName.of(queue), images_together=images_together, **shared).to_dict()
+
+    def order(self) -> RelocationOrder:
+        return RelocationOrder(
+            source=side(self.source_registry, self.source_credentials, self.concurrency, self.s3_store),
+            destination=side(self.destination_registry, self.destination_credentials, self.concurrency),
+            concurrency=self.concurrency,
+        )
+
+
+class PartsParameters(Options, frozen=True, kw_only=True):
+    """A group of parts of an archive. Such runs are started by the run that has begun the archive."""
+
+    relocation: Annotated[
+        RelocateParameters, option("Relocation", "The relocation into the archive, its source pinned by digest.")
+    ]
+    fingerprint: Annotated[
+        str, option("Fingerprint", "Fingerprint of the plan: this run must make the same plan.", max_length=64)
+    ]
+    tickets: Annotated[
+        tuple[str, ...], option("Tickets", "Tickets of the upload, one for each volume.", max_length=10_000)
+    ]
+    volume: Annotated[int, option("Volume", "Number of the volume, from 0.", ge=0, le=10_000)]
+    part: RatePart = 1.0
+    parts: Annotated[
+        tuple[int, ...], option("Parts", "The numbers of the parts to write.", min_length=1, max_length=10_000)
+    ]
+
+    @classmethod
+    def sent(
+        cls,
+        whole: RelocateParameters,
+        request: RelocationRequest,
+        fingerprint: str,
+        tickets: tuple[str, ...],
+        group: Group,
+        *,
+        part: float,
+    ) -> dict[str, Any]:
+        """Returns the parameters of the flow run that is to write `group`; `request` is the pinned one."""
+        how = msgspec.structs.replace(whole.how, tags=request.tags)
+        source = request.bundle or request.image or whole.source
+        pinned = msgspec.structs.replace(whole, source=source, how=how)
+        numbers = tuple(group.numbers)
+        return cls(
+            relocation=pinned,
+            fingerprint=fingerprint,
+            tickets=tickets,
+            volume=group.volume,
+            part=part,
+            parts=numbers,
+        ).to_dict()
+
+    def order(self) -> ExportOrder:
+        order = self.relocation.export_order()
+        return ExportOrder(order=order.order, options=order.options, fingerprint=self.fingerprint, tickets=self.tickets)

@@ -26,7 +26,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows import FleetOptions, RelocateParameters
-from flows.parameters import SourceKind
+from flows.parameters.relocate import SourceKind
 from tasks.fleet.queue import NO_WORK
 from tests.benchmarks.tools import IMAGES_LOCK
 from tests.benchmarks.workloads import KIB, MIB, Image, Workload, push

@@ -37,12 +37,13 @@ from flows import (
     relocate_sync,
 )
 from flows.deploy.zombie_runs import STARTED_AGAIN, zombie_automations
-from flows.parameters import ShardParameters, SourceKind, Verify
+from flows.parameters.relocate import ShardParameters, SourceKind
 from flows.relocate import relocate_shard
 from oci.bundle.tagnames import KEEP_ALIVE_SUFFIX
 from oci.errors import InvalidInput
 from oci.mirror.reader import make_config
 from oci.registry.options import RegistryOptions
+from oci.relocation.run import Verify
 from oci.relocation.shards import part_of
 from tasks.fleet.dispatch import Fleet, Job, JobEnd, JobState, run_on_fleet
 from tasks.fleet.queue import NO_WORK, ShardQueue

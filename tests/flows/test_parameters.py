@@ -12,26 +12,23 @@ from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools.validation import ValidationError, validate
 
 from flows import describe, mirror, mirror_check, prune, pull, push, relocate, tags, verify, verify_receipt
-from flows.parameters import (
+from flows.parameters.images import (
     DescribeParameters,
-    MirrorCheckParameters,
-    MirrorParameters,
-    PruneParameters,
     PullParameters,
     PushParameters,
-    RegistryOptions,
-    RelocateParameters,
-    ShardParameters,
-    SourceKind,
     TagsParameters,
-    Verify,
     VerifyParameters,
     VerifyReceiptParameters,
 )
+from flows.parameters.mirror import MirrorCheckParameters, MirrorParameters
+from flows.parameters.prune import PruneParameters
+from flows.parameters.relocate import RelocateParameters, ShardParameters, SourceKind
 from oci.errors import InvalidInput
 from oci.options import Options, leaves_of
 from oci.registry.http.origin import named_hosts
+from oci.registry.options import RegistryOptions
 from oci.relocation.request import RelocationRequest
+from oci.relocation.run import Verify
 from tasks.fleet.queue import ShardQueue
 from tasks.run import _references
 

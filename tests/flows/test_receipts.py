@@ -19,14 +19,14 @@ from flows import (
     relocate_sync,
     verify_receipt_sync,
 )
-from flows.parameters import SourceKind, Verify
 from flows.parameters.mirror import MirrorShardParameters
-from flows.parameters.relocate import TarballOptions
+from flows.parameters.relocate import SourceKind, TarballOptions
 from flows.results import DRIFT
 from oci.errors import Incomplete, InvalidInput, NotSigned
 from oci.mirror.config import MirrorsConfig
 from oci.receipts.check import LOST_IMAGE, LOST_TAG
 from oci.relocation.request import CopyOptions, ReceiptOptions
+from oci.relocation.run import Verify
 from tasks.blocks import SigningKey
 from tasks.fleet.queue import ShardQueue
 from tests.servers.docker_registry import DockerRegistry

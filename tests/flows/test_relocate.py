@@ -17,9 +17,11 @@ from prefect.client.schemas.objects import FlowRun, TaskRun
 from pydantic import SecretStr
 
 from flows import RelocateParameters, RelocationIncomplete, RelocationReport, relocate, relocate_sync
-from flows.parameters import RegistryOptions, SourceKind, Verify
+from flows.parameters.relocate import SourceKind
 from oci.errors import InvalidInput, NotFound, NotTrusted, StoreError
+from oci.registry.options import RegistryOptions
 from oci.relocation.request import CopyOptions
+from oci.relocation.run import Verify
 from tasks.artifacts.report import REFUSED, artifact_key
 from tasks.blocks import RegistryCredentials
 from tests.flows.cargo import Image, delete_blob, push_image, write_lock

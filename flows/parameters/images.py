@@ -1,18 +1,21 @@
-"""The parameters of pushing and pulling files."""
+"""The parameters of flows on single bundles, images and repositories: push, pull, describe, tags, verify."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 import msgspec
 
-from flows.parameters.registry import (
+from flows.parameters.forms import (
     ArchiveLocations,
     Concurrency,
     Credentials,
     OneSide,
+    OutputPath,
     Registry,
     S3StoreName,
+    ShortText,
     Text,
     archive_location,
     archive_name,
@@ -24,7 +27,7 @@ from oci.errors import InvalidInput
 from oci.files.decompress import UnpackLimits
 from oci.files.walk import DEFAULT_EXCLUSIONS
 from oci.options import Options, option
-from oci.reference import parse_any
+from oci.reference import Reference, parse_any, parse_store
 from oci.registry.options import DEFAULT_CONCURRENCY, RegistryOptions
 
 
@@ -32,13 +35,11 @@ class PushParameters(OneSide, Options, frozen=True, kw_only=True):
     """Push files of the worker as a bundle or as a plain image. The same files give the same digest everywhere."""
 
     destination: Annotated[
-        str,
+        ShortText,
         option(
             "Destination",
             "Such as registry.example/shop/config:1.4.0, or oci:PATH:TAG for a layout folder. Without a tag: latest.",
             examples=["registry.example/shop/config:1.4.0"],
-            min_length=1,
-            max_length=2000,
         ),
     ]
     files: Annotated[
@@ -80,21 +81,19 @@ class PushParameters(OneSide, Options, frozen=True, kw_only=True):
         option("OCI media types", "Instead of Docker's. The program imgpkg can pull such a bundle, but not copy it."),
     ] = False
     lock_output: Annotated[
-        str,
+        OutputPath,
         option(
             "Lock output",
             "File on the worker to write a BundleLock of the result to.",
             examples=["/srv/shop/bundle.lock.yml"],
-            max_length=4096,
         ),
     ] = ""
     to_tar: Annotated[
-        str,
+        OutputPath,
         option(
             "Archive",
             "Write into an archive instead of the registry: a file on the worker, or s3://BUCKET/KEY.",
             examples=["s3://archives/config.tar"],
-            max_length=4096,
         ),
     ] = ""
     s3_store: S3StoreName = ""
@@ -131,24 +130,20 @@ class PullParameters(OneSide, Options, frozen=True, kw_only=True):
     """Pull the files of a bundle or an image into a folder of the worker."""
 
     source: Annotated[
-        str,
+        ShortText,
         option(
             "Source",
             "Such as registry.example/shop/config:1.4.0, with :TAG or @DIGEST; oci:PATH[:TAG] for a layout folder; or "
             "the path of a BundleLock file.",
             examples=["registry.example/shop/config:1.4.0"],
-            min_length=1,
-            max_length=2000,
         ),
     ]
     folder: Annotated[
-        str,
+        Text,
         option(
             "Folder",
             "Folder on the worker to put the files in. It is replaced as a whole, when all of them are there.",
             examples=["/srv/shop/config"],
-            min_length=1,
-            max_length=4096,
         ),
     ]
     kind: Annotated[
@@ -187,3 +182,157 @@ class PullParameters(OneSide, Options, frozen=True, kw_only=True):
         return PullRequest(
             **named, recursive=self.recursive, image_is_bundle_check=self.image_is_bundle_check, limits=self.limits
         )
+
+
+class DescribeParameters(OneSide, Options, frozen=True, kw_only=True):
+    """Show what a bundle holds: images, nested bundles, signatures, and where each of them is."""
+
+    bundle: Annotated[
+        ShortText,
+        option(
+            "Bundle",
+            "Such as registry.example/shop/bundle:1.4.0, with :TAG or @DIGEST, or oci:PATH:TAG for a layout folder.",
+            examples=["registry.example/shop/bundle:1.4.0"],
+        ),
+    ]
+    archive: ArchiveLocations = ()
+    layers: Annotated[bool, option("Layers", "List the layers of each image.")] = True
+    cosign_artifacts: Annotated[
+        bool, option("Signatures", "List cosign's signatures, which takes a request for each image.")
+    ] = True
+    concurrency: Concurrency = DEFAULT_CONCURRENCY
+    credentials: Credentials = ()
+    registry: Registry = RegistryOptions()
+
+    s3_store: S3StoreName = ""
+
+    def __post_init__(self) -> None:
+        self.reference()
+        archive_name(self.archive)
+
+    def reference(self) -> Reference:
+        return parse_any(without_scheme(self.bundle))
+
+
+class TagAction(StrEnum):
+    """What is asked."""
+
+    LIST = "list"
+    RESOLVE = "resolve"
+
+
+class TagsParameters(OneSide, Options, frozen=True, kw_only=True):
+    """List the tags of a repository, or ask which digest a tag stands for."""
+
+    image: Annotated[
+        ShortText,
+        option(
+            "Repository or reference",
+            "Such as registry.example/shop/web to list, registry.example/shop/web:1.4.0 to resolve; or oci:PATH[:TAG] "
+            "for a layout folder.",
+            examples=["registry.example/shop/web"],
+        ),
+    ]
+    action: Annotated[TagAction, option("Action", "list: all tags. resolve: the digest of a tag.")] = TagAction.LIST
+    digests: Annotated[bool, option("Digests", "List each tag with its digest, which takes a request each.")] = False
+    internal: Annotated[bool, option("Internal tags", "List the tags that tools make for themselves, too.")] = False
+    concurrency: Concurrency = DEFAULT_CONCURRENCY
+    credentials: Credentials = ()
+    registry: Registry = RegistryOptions()
+
+    def __post_init__(self) -> None:
+        self.reference()
+
+    def reference(self) -> Reference:
+        return parse_any(without_scheme(self.image))
+
+
+class VerifyParameters(OneSide, Options, frozen=True, kw_only=True):
+    """Prove that images, bundles or whole repositories are complete: every manifest, and every blob that it lists."""
+
+    references: Annotated[
+        tuple[Text, ...],
+        option(
+            "References",
+            "Such as registry.corp.example/mirror/shop:1.4.0, by tag or digest, or oci:PATH:TAG for a layout folder. A "
+            "bundle is complete when all it lists is in its own repository.",
+            examples=[["registry.corp.example/mirror/shop:1.4.0"]],
+            max_length=1000,
+        ),
+    ] = ()
+    repositories: Annotated[
+        tuple[Text, ...],
+        option(
+            "Repositories",
+            "Verify every tag in these repositories, those of signatures included.",
+            examples=[["registry.corp.example/mirror/shop"]],
+            max_length=100,
+        ),
+    ] = ()
+    locks: Annotated[
+        tuple[Text, ...],
+        option(
+            "Locks",
+            "ImagesLock and BundleLock files on the worker. What they pin is verified in the repositories they name.",
+            examples=[["/etc/transship/images.lock.yml"]],
+            max_length=100,
+        ),
+    ] = ()
+    deep: Annotated[
+        bool,
+        option("Deep", "Read and hash every byte. Off: ask for every blob by HEAD, and hash the manifests."),
+    ] = False
+    concurrency: Concurrency = DEFAULT_CONCURRENCY
+    credentials: Credentials = ()
+    registry: Registry = RegistryOptions()
+
+    def __post_init__(self) -> None:
+        if not (self.references or self.repositories or self.locks):
+            raise InvalidInput("name a reference, a repository or a lock")
+        for reference in self.references:
+            parse_any(without_scheme(reference))
+        for repository in self.repositories:
+            parse_store(without_scheme(repository))
+
+
+class VerifyReceiptParameters(OneSide, Options, frozen=True, kw_only=True):
+    """Prove that a key has signed a receipt, and that the destination is still as it says."""
+
+    receipt: Annotated[
+        Text,
+        option(
+            "Receipt",
+            "File of a receipt on the worker, or an image that one is attached to, by tag or digest.",
+            examples=["/var/lib/transship/shop.receipt.json", "registry.corp.example/mirror/shop:1.4.0"],
+        ),
+    ]
+    keys: Annotated[
+        tuple[Text, ...],
+        option(
+            "Public keys",
+            "Files on the worker: one of them must have signed it.",
+            examples=[["/etc/transship/cosign.pub"]],
+            min_length=1,
+            max_length=100,
+        ),
+    ]
+    at: Annotated[
+        tuple[Text, ...],
+        option(
+            "At",
+            "Where the destination is now, if it has moved: a repository, a folder, or the files of an archive in "
+            "order.",
+            examples=[["/media/usb/shop.tar"]],
+            max_length=1000,
+        ),
+    ] = ()
+    deep: Annotated[bool, option("Deep", "Read and hash every blob.")] = False
+    concurrency: Concurrency = DEFAULT_CONCURRENCY
+    credentials: Credentials = ()
+    registry: Registry = RegistryOptions()
+    s3_store: S3StoreName = ""
+
+    def __post_init__(self) -> None:
+        without_scheme(self.receipt)
+        for place in self.at:
+            without_scheme(place)

@@ -1,4 +1,4 @@
-"""Looking at what registries hold: a bundle's contents, tags, and whether images are complete."""
+"""Working on single bundles, images and repositories: push and pull of files, describe, tags, verify."""
 
 from __future__ import annotations
 
@@ -8,31 +8,85 @@ from typing import cast
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.parameters.forms import flat
-from flows.parameters.inspect import (
+from flows.parameters.forms import archive_name, flat
+from flows.parameters.images import (
     DescribeParameters,
+    PullParameters,
+    PushParameters,
     TagAction,
     TagsParameters,
     VerifyParameters,
     VerifyReceiptParameters,
 )
-from flows.parameters.registry import archive_name
 from flows.results import DRIFT, alone, completed, failed, or_failed
-from oci.bundle.results import DescribeReport, TagsReport
+from oci.bundle.results import DescribeReport, PullReport, PushReport, TagsReport
 from oci.errors import Incomplete, StoreError, TransshipError
 from oci.receipts.check import Checked
 from oci.reference import parse_any
 from oci.relocation.report import VerificationReport
+from oci.relocation.verify import names_by_store
 from oci.units import counted
 from tasks.bundle import (
     compare_receipt,
     describe_bundle,
     list_repository_tags,
+    pull_files,
+    push_files,
     report_verification,
     resolve_tag_of,
     verify_place,
 )
 from tasks.run import OneSided, running
+
+
+def push_name() -> str:
+    """`push config 1.4.0 -> registry.example`"""
+    destination = PushParameters.read(flow_run.parameters).request().destination
+    return f"push {destination.short} -> {destination.repository.short}"
+
+
+@flow(name="push", flow_run_name=push_name, persist_result=False)
+@flat
+async def push(parameters: PushParameters) -> PushReport:
+    """Packs files of the worker into one layer and pushes it. The same files give the same digest everywhere.
+
+    Raises a TransshipError when they can't be packed or pushed; then the name wasn't moved.
+    """
+    async with running(OneSided(parameters.side(), "destination")):
+        outputs = (parameters.lock_output, parameters.to_tar)
+        return await or_failed(push_files(parameters.request(), parameters.destination, *outputs))
+
+
+push_sync = alone(push, PushParameters)
+
+
+def pull_name() -> str:
+    """`pull config 1.4.0 -> /srv/config`"""
+    parameters = PullParameters.read(flow_run.parameters)
+    is_lock = parameters.kind == "lock"
+    source = parameters.source.rpartition("/")[2] if is_lock else parse_any(parameters.source).short
+    return f"pull {source} -> {parameters.folder}"
+
+
+@flow(name="pull", flow_run_name=pull_name, persist_result=False)
+@flat
+async def pull(parameters: PullParameters) -> PullReport:
+    """Pulls files into a folder of the worker, which is replaced as a whole when all of them are there.
+
+    Raises a TransshipError when they can't be had; then the folder is as it was.
+    """
+    async with running(OneSided(parameters.side(), "source")):
+        work = pull_files(
+            parameters.request(),
+            parameters.source,
+            parameters.folder,
+            archive_name(parameters.archive),
+            replace=parameters.replace,
+        )
+        return await or_failed(work)
+
+
+pull_sync = alone(pull, PullParameters)
 
 
 def describe_name() -> str:
@@ -73,13 +127,10 @@ async def tags(parameters: TagsParameters) -> TagsReport:
     reference = parameters.reference()
     async with running(OneSided(parameters.side(), "")):
         if parameters.action is TagAction.RESOLVE:
-            return await or_failed(resolve_tag_of(reference), _tags_message)
-        work = list_repository_tags(reference.repository, internal=parameters.internal, digests=parameters.digests)
-        return await or_failed(work, _tags_message)
-
-
-def _tags_message(report: TagsReport) -> str:
-    return f"{report.repository} has {counted(len(report.tags), 'tag')}"
+            work = resolve_tag_of(reference)
+        else:
+            work = list_repository_tags(reference.repository, internal=parameters.internal, digests=parameters.digests)
+        return await or_failed(work, lambda report: f"{report.repository} has {counted(len(report.tags), 'tag')}")
 
 
 tags_sync = alone(tags, TagsParameters)
@@ -108,20 +159,17 @@ async def verify(parameters: VerifyParameters) -> VerificationReport:
     """
     async with running(OneSided(parameters.side(), "destination")):
         try:
-            names_of = await asyncio.to_thread(parameters.places)
+            names = (parameters.references, parameters.repositories, parameters.locks)
+            names_of = await asyncio.to_thread(names_by_store, *names)
             places = [await verify_place(store, list(names), deep=parameters.deep) for store, names in names_of.items()]
             report = await report_verification(places, deep=parameters.deep)
         except TransshipError as error:
             return cast("VerificationReport", failed(error))
-    return completed(report) if report.complete else cast("VerificationReport", failed(_incomplete(report)))
-
-
-def _incomplete(report: VerificationReport) -> Incomplete:
-    return Incomplete(
-        str(report),
-        [StoreError(problem) for problem in report.problems],
-        hint="relocate again with `repair`: what was lost is sent again",
-    )
+    if report.complete:
+        return completed(report)
+    problems = [StoreError(problem) for problem in report.problems]
+    hint = "relocate again with `repair`: what was lost is sent again"
+    return cast("VerificationReport", failed(Incomplete(str(report), problems, hint=hint)))
 
 
 verify_sync = alone(verify, VerifyParameters)
