@@ -42,7 +42,7 @@ from oci.cancel import CancelToken  # noqa: E402
 from oci.descriptor import DOCKER_LAYER, Descriptor  # noqa: E402
 from oci.digest import Digest, digest_of  # noqa: E402
 from oci.files import tar  # noqa: E402
-from oci.files.deflate.gzip import compress  # noqa: E402
+from oci.files.deflate import compress  # noqa: E402
 from oci.layout.store import Layout  # noqa: E402
 from oci.meter import Meter  # noqa: E402
 from oci.reference import LayoutFolder, Reference  # noqa: E402

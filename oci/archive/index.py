@@ -14,7 +14,7 @@ from oci.archive.transship_json import TransshipJson
 from oci.digest import Digest
 from oci.errors import InvalidInput, InvalidManifest, NotFound
 from oci.files import tar
-from oci.files.members import REGULAR, SYMLINK, Members
+from oci.files.tar import REGULAR, SYMLINK, Members
 from oci.manifest import Manifest
 from oci.reference import clipped
 

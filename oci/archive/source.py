@@ -10,7 +10,7 @@ from oci.cancel import CancelToken
 from oci.descriptor import Descriptor
 from oci.digest import Chunk, Digest, is_digest
 from oci.errors import IntegrityError, InvalidManifest, NotFound
-from oci.files.members import Members
+from oci.files.tar import Members
 from oci.manifest import Manifest
 from oci.meter import Meter
 from oci.reference import ArchiveName

@@ -48,12 +48,12 @@ def locations_image(entries: Iterable[tuple[str, bool]]) -> BuiltImage:
     """Returns the image for (canonical reference, is it a bundle): the same bytes imgpkg makes from the same
     entries."""
     from oci.files import tar  # noqa: PLC0415 - only a bundle that is copied gets one
-    from oci.files.deflate.gzip import compress  # noqa: PLC0415
+    from oci.files.deflate import compress  # noqa: PLC0415
 
     body = _text(sorted(set(entries))).encode()
     archive = b"".join(
         (
-            tar.header(".", mode=0o700, size=0, typeflag=tar.DIRECTORY),
+            tar.header(".", mode=0o700, size=0, typeflag=tar.FOLDER),
             tar.header(FILE_NAME, mode=0o600, size=len(body)),
             body,
             tar.padding(len(body)),

@@ -110,7 +110,7 @@ def read_member(chunks: Iterator[Chunk], is_member: Callable[[str], bool], limit
 
 def _find(chunks: Iterator[Chunk], is_member: Callable[[str], bool], limit: int) -> bytes | None:
     from oci.files.decompress import decompressed  # noqa: PLC0415 - a plain image has no layer that is looked into
-    from oci.files.members import REGULAR, Members  # noqa: PLC0415
+    from oci.files.tar import REGULAR, Members  # noqa: PLC0415
 
     members = Members(decompressed(chunks))
     for member in members:

@@ -7,7 +7,7 @@ in bytes for each byte that went in.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from itertools import chain
 from typing import Annotated, Any
 
@@ -63,35 +63,30 @@ DEFAULT_LIMITS = UnpackLimits()
 def decompressed(chunks: Iterable[Chunk], limits: UnpackLimits = DEFAULT_LIMITS) -> Iterator[bytes]:
     """Yields the bytes inside, in pieces of bounded size. Raises InvalidManifest when they are damaged, cut short, or
     more than the limits allow."""
-    bytes_read = 0
+    bytes_read = size = 0
 
-    def counted(source: Iterable[Chunk]) -> Iterator[bytes]:
+    def counted() -> Iterator[bytes]:
         nonlocal bytes_read
-        for chunk in source:
+        for chunk in chunks:
             bytes_read += len(chunk)
             yield bytes(chunk)
 
-    source = counted(chunks)
+    source = counted()
     head = b""
     while len(head) < len(_ZSTD) and (chunk := next(source, None)) is not None:
         head += chunk
-    whole = chain((head,), source)
+    pieces: Iterator[bytes] = chain((head,), source)
     if head.startswith(_GZIP):
-        return _bounded(_gunzip(whole), limits, lambda: bytes_read)
-    if head.startswith(_ZSTD) or head[1:4] == _ZSTD_SKIPPABLE:
-        return _bounded(_unzstd(whole), limits, lambda: bytes_read)
-    return _bounded(whole, limits, lambda: bytes_read)
-
-
-def _bounded(pieces: Iterator[bytes], limits: UnpackLimits, bytes_read: Callable[[], int]) -> Iterator[bytes]:
-    size = 0
+        pieces = _gunzip(pieces)
+    elif head.startswith(_ZSTD) or head[1:4] == _ZSTD_SKIPPABLE:
+        pieces = _unzstd(pieces)
     for piece in pieces:
         size += len(piece)
         if size > limits.max_unpacked_size:
             raise too_large(limits)
-        if size > _RATIO_COUNTS_FROM and size > limits.max_unpacked_ratio * bytes_read():
+        if size > _RATIO_COUNTS_FROM and size > limits.max_unpacked_ratio * bytes_read:
             raise InvalidManifest(
-                f"{show_size(bytes_read())} of the layer unpack to more than {show_size(size)}, which is over "
+                f"{show_size(bytes_read)} of the layer unpack to more than {show_size(size)}, which is over "
                 f"{limits.max_unpacked_ratio} times as much",
                 hint="raise --max-unpacked-ratio if the layer is to be trusted",
             )

@@ -74,7 +74,8 @@ def check_output(path: str, *, replace: bool = False) -> str:
     if not path:
         raise InvalidInput("the output folder must not be empty", hint="name a folder")
     try:
-        target = _resolved(path)
+        parent, name = os.path.split(os.path.abspath(path))
+        target = os.path.join(os.path.realpath(parent), name)  # the folder itself may be a link
         for path_in_use, description in (
             (os.getcwd(), "the working folder"),
             (os.path.expanduser("~"), "the home folder"),
@@ -89,31 +90,22 @@ def check_output(path: str, *, replace: bool = False) -> str:
             raise _disallowed(path, "it is not a folder", "name another one, or remove it first")
         if os.path.ismount(target):
             raise _disallowed(path, "it is a mount point, which can't be replaced", "name a folder inside it")
-        if not replace and not _may_be_deleted(target):
-            raise _disallowed(
-                path,
-                "it has files that weren't pulled, and they would be deleted",
-                "remove the folder first, or name another one",
-            )
+        if not replace:
+            with os.scandir(target) as entries:
+                names = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+            if names and not names.get(BUNDLE_FOLDER, False) and not _is_marked(target):
+                raise _disallowed(
+                    path,
+                    "it has files that weren't pulled, and they would be deleted",
+                    "remove the folder first, or name another one",
+                )
     except OSError as error:
         raise store_error(error, store=path, operation="looking at the output folder") from error
     return target
 
 
-def _resolved(path: str) -> str:
-    """Resolves links above the folder; the folder itself may still be one."""
-    parent, name = os.path.split(os.path.abspath(path))
-    return os.path.join(os.path.realpath(parent), name)
-
-
 def _disallowed(path: str, why: str, hint: str) -> InvalidInput:
     return InvalidInput(f"Disallowed output directory (trying to avoid accidental deletion)\n{path}: {why}", hint=hint)
-
-
-def _may_be_deleted(folder: str) -> bool:
-    with os.scandir(folder) as entries:
-        names = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
-    return not names or names.get(BUNDLE_FOLDER, False) or _is_marked(folder)
 
 
 if sys.platform == "linux":

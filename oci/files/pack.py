@@ -25,7 +25,7 @@ from oci.cancel import CancelToken
 from oci.digest import READ_SIZE, Chunk, Digest, digest_of, verified
 from oci.errors import InvalidInput
 from oci.files import tar
-from oci.files.deflate import gzip
+from oci.files.deflate import compress
 from oci.files.walk import FileEntry
 from oci.store import BlobReader
 
@@ -52,15 +52,15 @@ def pack(
 ) -> PackedLayer:
     """Reads all files once. Raises InvalidInput for one that was changed since it was found, or can't be read."""
     token = cancel or CancelToken()
-    size = _tar_size(entries)
-    if size <= compressed_limit:
-        diff = hashlib.sha256()
-        data = b"".join(gzip.compress(_hashed(_tar(entries, token), diff)))
-        return PackedLayer(_digest(diff), digest_of(data), len(data), lambda offset: iter((data[offset:],)))
+    size = len(tar.END) + sum(len(_header(entry)) + entry.size + -entry.size % tar.BLOCK for entry in entries)
     diff, whole = hashlib.sha256(), hashlib.sha256()
+    if size <= compressed_limit:
+        data = b"".join(compress(_hashed(_tar(entries, token), diff)))
+        return PackedLayer(_digest(diff), digest_of(data), len(data), lambda offset: iter((data[offset:],)))
     for chunk in _stored(_hashed(_tar(entries, token), diff)):
         whole.update(chunk)
-    layer = _digest(whole), _stored_size(size)
+    blocks = -(-size // _STORED_BLOCK) + 1
+    layer = _digest(whole), len(_STORED_HEADER) + size + blocks * _STORED_OVERHEAD + 8
 
     def again(offset: int) -> Iterator[Chunk]:
         chunks = _stored(_tar(entries, token))
@@ -69,26 +69,21 @@ def pack(
     return PackedLayer(_digest(diff), *layer, again)
 
 
+def _header(entry: FileEntry) -> bytes:
+    typeflag = tar.FOLDER if entry.is_folder else tar.REGULAR
+    return tar.header(entry.name, mode=entry.mode, size=entry.size, typeflag=typeflag)
+
+
 def _tar(entries: Iterable[FileEntry], cancel: CancelToken) -> Iterator[bytes]:
     for entry in entries:
         cancel.check()
-        typeflag = tar.DIRECTORY if entry.is_folder else tar.FILE
-        yield tar.header(entry.name, mode=entry.mode, size=entry.size, typeflag=typeflag)
+        yield _header(entry)
         if not entry.is_folder:
             for chunk in _content(entry):
                 cancel.check()
                 yield chunk
             yield tar.padding(entry.size)
     yield tar.END
-
-
-def _tar_size(entries: Iterable[FileEntry]) -> int:
-    size = len(tar.END)
-    for entry in entries:
-        typeflag = tar.DIRECTORY if entry.is_folder else tar.FILE
-        size += len(tar.header(entry.name, mode=entry.mode, size=entry.size, typeflag=typeflag))
-        size += entry.size + len(tar.padding(entry.size))
-    return size
 
 
 def _content(entry: FileEntry) -> Iterator[bytes]:
@@ -129,13 +124,9 @@ def _stored(chunks: Iterable[bytes]) -> Iterator[bytes]:
         buffer += chunk
         full = len(buffer) - len(buffer) % _STORED_BLOCK
         if full:
-            view = bytes(buffer[:full])
+            head, view = _stored_head(_STORED_BLOCK), bytes(buffer[:full])
             del buffer[:full]
-            yield b"".join(
-                part
-                for start in range(0, full, _STORED_BLOCK)
-                for part in (_stored_head(_STORED_BLOCK), view[start : start + _STORED_BLOCK])
-            )
+            yield b"".join(head + view[start : start + _STORED_BLOCK] for start in range(0, full, _STORED_BLOCK))
     if buffer:
         yield _stored_head(len(buffer)) + buffer
     yield _stored_head(0, last=True) + struct.pack("<II", checksum, size & 0xFFFF_FFFF)
@@ -143,11 +134,6 @@ def _stored(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 def _stored_head(size: int, *, last: bool = False) -> bytes:
     return struct.pack("<BHH", last, size, size ^ 0xFFFF)
-
-
-def _stored_size(size: int) -> int:
-    blocks = -(-size // _STORED_BLOCK) + 1
-    return len(_STORED_HEADER) + size + blocks * _STORED_OVERHEAD + 8
 
 
 def _skipped(chunks: Iterator[bytes], offset: int) -> Iterator[bytes]:

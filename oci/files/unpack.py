@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import os
 import stat
+from collections import deque
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
-from contextlib import suppress
+from contextlib import closing, suppress
 
 from oci.cancel import CancelToken
 from oci.digest import Chunk
 from oci.errors import InvalidManifest
 from oci.files.decompress import DEFAULT_LIMITS, UnpackLimits, decompressed, too_large
-from oci.files.members import FOLDER, REGULAR, WITHOUT_DATA, Member, Members
+from oci.files.tar import FOLDER, REGULAR, WITHOUT_DATA, Members
 from oci.output import store_error
 
 PATH_LIMIT = 4096
@@ -51,95 +52,66 @@ def unpack(
     what the disk doesn't do.
     """
     token = cancel or CancelToken()
-    allowance = _Allowance(limits)
+    remaining = limits.max_unpacked_size
+
+    def spent(pieces: Iterator[bytes]) -> Iterator[bytes]:
+        """Counts what comes out of all layers together."""
+        nonlocal remaining
+        for piece in pieces:
+            remaining -= len(piece)
+            if remaining < 0:
+                raise too_large(limits)
+            yield piece
+
+    def checked(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+        for chunk in chunks:
+            token.check()
+            yield chunk
+
     try:
         os.makedirs(folder, exist_ok=True)
-        tree = _Tree(folder)
-        try:
+        with closing(_Tree(folder)) as tree:
             for number, chunks in enumerate(layers):
-                _unpack_layer(chunks, tree, allowance, token, is_bottom=number == 0)
-        finally:
-            tree.close()
+                layer = checked(chunks)
+                try:
+                    _add_layer(tree, Members(spent(decompressed(layer, limits))), is_bottom=number == 0)
+                except InvalidManifest:
+                    # A verifying stream may have to say that these were the wrong bytes altogether.
+                    deque(layer, maxlen=0)
+                    raise
+                deque(layer, maxlen=0)
     except OSError as error:
         subject = error.filename.decode(errors="replace") if isinstance(error.filename, bytes) else ""
         raise store_error(error, store=folder, subject=subject, operation="extracting") from error
 
 
-def _unpack_layer(
-    chunks: Iterator[Chunk], tree: _Tree, allowance: _Allowance, cancel: CancelToken, *, is_bottom: bool
-) -> None:
-    checked = _checked(chunks, cancel)
-    layer = _Layer(tree, is_bottom=is_bottom)
-    try:
-        members = Members(allowance.spent_by(decompressed(checked, allowance.limits)))
-        for member in members:
-            layer.add(member, members.data())
-    except InvalidManifest:
-        # A verifying stream may have to say that these were the wrong bytes altogether.
-        for _ in checked:
-            pass
-        raise
-    for _ in checked:
-        pass
-
-
-def _checked(chunks: Iterator[Chunk], cancel: CancelToken) -> Iterator[Chunk]:
-    for chunk in chunks:
-        cancel.check()
-        yield chunk
-
-
-class _Allowance:
-    """The bytes that may still come out of the layers, all together."""
-
-    def __init__(self, limits: UnpackLimits) -> None:
-        self.limits = limits
-        self._remaining = limits.max_unpacked_size
-
-    def spent_by(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
-        for piece in pieces:
-            self._remaining -= len(piece)
-            if self._remaining < 0:
-                raise too_large(self.limits)
-            yield piece
-
-
-class _Layer:
-    """One layer being added. `own` are the files it brought: its deletions are meant for the layers below only, which
-    the bottom one hasn't."""
-
-    def __init__(self, tree: _Tree, *, is_bottom: bool) -> None:
-        self._tree = tree
-        self._is_bottom = is_bottom
-        self._added: set[bytes] = set()
-
-    def add(self, member: Member, data: Iterator[bytes]) -> None:
+def _add_layer(tree: _Tree, members: Members, *, is_bottom: bool) -> None:
+    """Adds one layer, whose deletions are meant for the layers below only; the bottom one has none below it."""
+    added: set[bytes] = set()
+    for member in members:
         segments = _segments(member.name)
         if any(segment.startswith(_RESERVED) for segment in segments if segment != _OPAQUE):
-            return
+            continue
         if segments and segments[-1].startswith(_DELETED):
-            self._delete(segments)
+            *parents, marker = segments
+            target = marker.removeprefix(_DELETED)
+            if marker == _OPAQUE:
+                tree.remove(parents, None, added)
+            elif target in (b"", b".", b".."):
+                raise InvalidManifest(f"the layer deletes {_shown(target)}")
+            else:
+                tree.remove(parents, target, added)
         elif member.kind == REGULAR:
             if not segments:
                 raise InvalidManifest(f"the layer has a file with the name {_shown(member.name)}")
-            self._tree.write(segments, _mode(member.mode), member.mtime, data)
-            if not self._is_bottom:
-                self._added.add(b"/".join(segments))
+            tree.write(segments, _mode(member.mode), member.mtime, members.data())
+            if not is_bottom:
+                added.add(b"/".join(segments))
         elif member.kind in WITHOUT_DATA:
             if segments:
-                self._tree.make_way(segments, keep_folder=member.kind == FOLDER)
+                tree.make_way(segments, keep_folder=member.kind == FOLDER)
         else:
             raise InvalidManifest(f"{_shown(member.name)}: unsupported tar entry type {_shown(member.kind)}")
-
-    def _delete(self, segments: list[bytes]) -> None:
-        *parents, marker = segments
-        if marker == _OPAQUE:
-            self._tree.remove_below(parents, self._added)
-            return
-        target = marker.removeprefix(_DELETED)
-        if target in (b"", b".", b".."):
-            raise InvalidManifest(f"the layer deletes {_shown(target)}")
-        self._tree.remove([*parents, target], self._added)
 
 
 class _Tree:
@@ -185,26 +157,15 @@ class _Tree:
         finally:
             os.close(parent)
 
-    def remove(self, segments: list[bytes], keep: AbstractSet[bytes]) -> None:
-        """Removes a path and all below it except the paths in `keep`, and parents that have become empty."""
-        self._forget()
-        parent = self._find_folder(segments[:-1])
-        if parent is None:
-            return
-        try:
-            _remove_entry(parent, segments[-1], b"/".join(segments), keep)
-        finally:
-            os.close(parent)
-        self._prune(segments[:-1])
-
-    def remove_below(self, segments: list[bytes], keep: AbstractSet[bytes]) -> None:
+    def remove(self, segments: list[bytes], name: bytes | None, keep: AbstractSet[bytes]) -> None:
+        """Removes an entry of a folder, or all of them, with what is below except the paths in `keep`; then the folder
+        and those above that have become empty."""
         self._forget()
         folder = self._find_folder(segments)
         if folder is None:
             return
         try:
-            for name in os.listdir(folder):
-                child = os.fsencode(name)
+            for child in [name] if name is not None else map(os.fsencode, os.listdir(folder)):
                 _remove_entry(folder, child, b"/".join((*segments, child)), keep)
         finally:
             os.close(folder)

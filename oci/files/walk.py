@@ -59,7 +59,8 @@ def check_duplicates(entries: Iterable[FileEntry]) -> None:
 def check_bundle(entries: Sequence[FileEntry]) -> None:
     """Raises InvalidInput unless the files are one bundle: one `.imgpkg` folder, directly in one of the given folders,
     with `images.yml` in it. What is excluded counts for nothing."""
-    folders = [entry for entry in entries if entry.is_folder and _folder_name(entry) == BUNDLE_FOLDER]
+    named = ((entry, os.path.abspath(entry.path) if entry.name == "." else entry.name) for entry in entries)
+    folders = [entry for entry, name in named if entry.is_folder and os.path.basename(name) == BUNDLE_FOLDER]
     if not folders:
         raise InvalidInput(
             f"This directory is not a bundle. It is missing {LOCK_FILE}",
@@ -106,29 +107,21 @@ def _entries_of(path: str, excluded: Collection[str], mask: int) -> Iterator[Fil
             if name not in excluded:
                 yield _entry(name, real, status, mask)
             return
-        yield _folder(".", path, status, mask)
-        yield from _below(path, excluded, mask)
+        yield _entry(".", path, status, mask)
+        pending = [_listed(path, "", excluded)]  # no recursion: a folder may be deeper than Python's stack
+        while pending:
+            listed = next(pending[-1], None)
+            if listed is None:
+                pending.pop()
+                continue
+            entry = _entry(*listed, os.lstat(listed[1]), mask)
+            yield entry
+            if entry.is_folder:
+                pending.append(_listed(entry.path, f"{entry.name}/", excluded))
     except OSError as error:
         raise InvalidInput(
             f"{error.filename or path} can't be read: {(error.strerror or str(error)).lower()}", hint="check the path"
         ) from error
-
-
-def _below(top: str, excluded: Collection[str], mask: int) -> Iterator[FileEntry]:
-    """Walks without recursion: a folder may be deeper than Python's stack."""
-    pending = [_listed(top, "", excluded)]
-    while pending:
-        entry = next(pending[-1], None)
-        if entry is None:
-            pending.pop()
-            continue
-        name, path = entry
-        status = os.lstat(path)
-        if stat.S_ISDIR(status.st_mode):
-            yield _folder(name, path, status, mask)
-            pending.append(_listed(path, f"{name}/", excluded))
-        else:
-            yield _entry(name, path, status, mask)
 
 
 def _listed(folder: str, prefix: str, excluded: Collection[str]) -> Iterator[tuple[str, str]]:
@@ -138,31 +131,22 @@ def _listed(folder: str, prefix: str, excluded: Collection[str]) -> Iterator[tup
             yield name, os.path.join(folder, base)
 
 
-def _folder(name: str, path: str, status: os.stat_result, mask: int) -> FileEntry:
-    _check_name(name, path)
-    return FileEntry(name, path, status.st_mode & mask if mask == _ALL_BITS else _OWNER, is_folder=True)
-
-
 def _entry(name: str, path: str, status: os.stat_result, mask: int) -> FileEntry:
-    if not stat.S_ISREG(status.st_mode):
+    is_folder = stat.S_ISDIR(status.st_mode)
+    if not is_folder and not stat.S_ISREG(status.st_mode):
         raise InvalidInput(
             f"Expected file '{path}' to be a regular file",
             hint="links, sockets and devices can't be packed: exclude it by name",
         )
-    _check_name(name, path)
-    return FileEntry(name, path, status.st_mode & mask, status.st_size, changed=status.st_mtime_ns)
-
-
-def _check_name(name: str, path: str) -> None:
     if name.rpartition("/")[2].startswith(_DELETION):
         raise InvalidInput(
             f"{path} can't be packed: in a layer, names that start with {_DELETION} mean that a file is deleted",
             hint="rename it, or exclude it by name",
         )
-
-
-def _folder_name(entry: FileEntry) -> str:
-    return os.path.basename(os.path.abspath(entry.path) if entry.name == "." else entry.name)
+    mode = _OWNER if is_folder and mask != _ALL_BITS else status.st_mode & mask
+    if is_folder:
+        return FileEntry(name, path, mode, is_folder=True)
+    return FileEntry(name, path, mode, status.st_size, changed=status.st_mtime_ns)
 
 
 def _some(names: Sequence[str], limit: int = 10) -> str:

@@ -26,7 +26,7 @@ from oci.errors import TransshipError
 from oci.export.plan import ArchivePlan
 from oci.export.s3_writer import _stored
 from oci.files.decompress import decompressed
-from oci.files.members import Members
+from oci.files.tar import Members
 from oci.layout.index import _object
 from oci.layout.usage import described
 from oci.manifest import artifact_manifest, parse_manifest

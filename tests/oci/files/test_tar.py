@@ -21,7 +21,7 @@ LOCATIONS = b"---\napiVersion: imgpkg.carvel.dev/v1alpha1\nimages: null\nkind: I
 
 
 def folder(name: str) -> bytes:
-    return tar.header(name, mode=0o700, size=0, typeflag=tar.DIRECTORY)
+    return tar.header(name, mode=0o700, size=0, typeflag=tar.FOLDER)
 
 
 def file(name: str, data: bytes, mode: int = 0o600) -> bytes:
@@ -49,45 +49,50 @@ def test_scenario_1_the_archive_is_the_one_imgpkg_pushes(name: str) -> None:
     ("name", "entry", "blocks", "sha256"),
     [
         # Digests of what Go's archive/tar writes for the same entry.
-        ("a" * 100, (0o644, 5, tar.FILE), 1, "4a6ec0850c39763eb3876e5ae42947820f1bfaf7cc266396ae090ca105935b3e"),
-        ("a" * 101, (0o644, 5, tar.FILE), 3, "df0933e864a01e7ddf3411006561f04dd85f780c6d1ad804ee68da796e39bc68"),
+        ("a" * 100, (0o644, 5, tar.REGULAR), 1, "4a6ec0850c39763eb3876e5ae42947820f1bfaf7cc266396ae090ca105935b3e"),
+        ("a" * 101, (0o644, 5, tar.REGULAR), 3, "df0933e864a01e7ddf3411006561f04dd85f780c6d1ad804ee68da796e39bc68"),
         (
             f"{'d' * 120}/{'f' * 60}",
-            (0o600, 5, tar.FILE),
+            (0o600, 5, tar.REGULAR),
             1,
             "93980b69b8b85e1971c2a1256a9ebd73ad3d6229f833a5ed8f396ca59855c712",
         ),
         (
             f"{'d' * 155}/{'f' * 100}",
-            (0o600, 5, tar.FILE),
+            (0o600, 5, tar.REGULAR),
             1,
             "0f1218ae3126776358eb988855751c306fccb56c2ca8bfdc3796e107af70ea0f",
         ),
         (
             f"{'d' * 156}/{'f' * 10}",
-            (0o600, 5, tar.FILE),
+            (0o600, 5, tar.REGULAR),
             3,
             "da63b6a3d63ea00bc8456da96797d911e1d9dbed70b959d096a809c3ca6fba1f",
         ),
-        (f"{'d/' * 90}f", (0o600, 5, tar.FILE), 1, "275f8cdcc009ba9b0c57bf9af5988d6ed05241025cf99b9745167d05e2607bd6"),
+        (
+            f"{'d/' * 90}f",
+            (0o600, 5, tar.REGULAR),
+            1,
+            "275f8cdcc009ba9b0c57bf9af5988d6ed05241025cf99b9745167d05e2607bd6",
+        ),
         (
             f"{'d/' * 90}d",
-            (0o700, 0, tar.DIRECTORY),
+            (0o700, 0, tar.FOLDER),
             1,
             "c9285240f6f3166c89744475907864384f0de94a54173880ac890290663809a8",
         ),
         (
             "caf\u00e9/\u65e5\u672c.txt",
-            (0o600, 5, tar.FILE),
+            (0o600, 5, tar.REGULAR),
             3,
             "e0f6622891a867bad5e3dff1e00ede2621c7ce3fa8341da0f4644da49973fe35",
         ),
-        ("\u00e9", (0o700, 0, tar.DIRECTORY), 3, "e2f698bcf2675584cf84418324634b64a7501b880b9b0f9d470fafb7708a0467"),
-        ("big", (0o600, GIB8, tar.FILE), 3, "0e2513b185ddc4225c74a8e9063fdbea77b79e2f2e449358b784cbee5043013f"),
-        ("big", (0o600, GIB8 - 1, tar.FILE), 1, "ab6efcd0b495f0240a9777a6c2fc418d164bea6af95935fc0c91d95e58f483ff"),
+        ("\u00e9", (0o700, 0, tar.FOLDER), 3, "e2f698bcf2675584cf84418324634b64a7501b880b9b0f9d470fafb7708a0467"),
+        ("big", (0o600, GIB8, tar.REGULAR), 3, "0e2513b185ddc4225c74a8e9063fdbea77b79e2f2e449358b784cbee5043013f"),
+        ("big", (0o600, GIB8 - 1, tar.REGULAR), 1, "ab6efcd0b495f0240a9777a6c2fc418d164bea6af95935fc0c91d95e58f483ff"),
         (
             f"{'d' * 120}/{'f' * 60}",
-            (0o600, GIB8, tar.FILE),
+            (0o600, GIB8, tar.REGULAR),
             3,
             "2997660667f9e0f2dfc08af61ce9399635622ea5d0a941bcf855b1a6ba26fe2b",
         ),

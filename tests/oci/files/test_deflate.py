@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oci.files.deflate.gzip import compress
+from oci.files.deflate import compress
 from tests.support.imgpkg_vectors import PUSHED
 
 BLOCK = 65_535
