@@ -16,7 +16,8 @@ from typing import IO, Any
 
 from msgspec import Struct
 
-from oci.archive.entry import ArchiveEntry, entry_of
+from oci.archive.entry import ArchiveEntry
+from oci.archive.open import Stretch
 from oci.descriptor import CONFIG_TYPES, OCI_CONFIG, OCI_MANIFEST, Descriptor, as_list, as_object, as_text, parse_json
 from oci.digest import Chunk, Digest, digest_of, hex_of, is_digest
 from oci.errors import IntegrityError, InvalidInput, InvalidManifest, InvalidReference
@@ -48,23 +49,15 @@ class DockerImage(Struct, frozen=True, kw_only=True):
     names: tuple[str, ...] = ()
 
 
-class Part(Struct, frozen=True):
-    """Bytes of a member: `size` of them, and a function that reads them."""
-
-    size: int
-    read: Callable[[int], Iterator[bytes]]
-    """From the beginning, so many."""
-
-
 class Parsed(Struct, frozen=True, kw_only=True):
-    """`members` are the names of those that hold a blob, by digest."""
+    """What an archive holds; `blobs` are the members that hold configs and layers, by digest."""
 
     entries: list[ArchiveEntry]
     manifests: dict[Digest, Manifest]
-    members: dict[Digest, str]
+    blobs: dict[Digest, Stretch]
 
 
-def parse(description: bytes, member: Callable[[str], Part | None]) -> Parsed | None:
+def parse(description: bytes, member: Callable[[str], Stretch | None]) -> Parsed | None:
     """Returns the images; `member` gives a regular file by its name. None for a manifest.json of another format.
 
     A layer that isn't compressed has the digest that the config gives it, which is proven when it is read; of a
@@ -81,29 +74,61 @@ def parse(description: bytes, member: Callable[[str], Part | None]) -> Parsed | 
     listed = len(items) + sum(len(item["Layers"]) for item in items if isinstance(item.get("Layers"), list))
     if listed > MOST_LAYERS:
         raise InvalidManifest(f"{NAME} lists {listed} images and layers, and {MOST_LAYERS} are the limit")
-    parsed = Parsed(entries=[], manifests={}, members={})
-    reader = _Reader(member)
+    images = _Images(member)
+    parsed = Parsed(entries=[], manifests={}, blobs=images.blobs)
     for number, item in enumerate(items):
         path = f"{NAME} [{number}]"
-        manifest = _image(item, path, reader, parsed.members)
+        manifest = images.manifest(item, path)
         parsed.manifests[manifest.digest] = manifest
         names = [as_text(name, f"{path}.RepoTags") for name in as_list(item.get("RepoTags"), f"{path}.RepoTags")]
-        parsed.entries.extend(_entry(manifest.digest, path, name) for name in names or [""])
+        if not names:
+            parsed.entries.append(ArchiveEntry(digest=manifest.digest, reference=""))
+        for name in names:
+            try:
+                reference = Reference.parse(name)
+            except InvalidReference as error:
+                raise InvalidManifest(f"{path}.RepoTags: {error.message}") from error
+            text = f"{reference.repository}@{manifest.digest}"
+            parsed.entries.append(ArchiveEntry(digest=manifest.digest, reference=text, tag=reference.tag))
     return parsed
 
 
-class _Reader:
-    """Reads each member once, however often a manifest.json names it."""
+class _Images:
+    """Makes manifests, and reads each member once, however often a manifest.json names it."""
 
-    def __init__(self, member: Callable[[str], Part | None]) -> None:
+    def __init__(self, member: Callable[[str], Stretch | None]) -> None:
         self._member = member
         self._configs: dict[str, tuple[Descriptor, list[Any]]] = {}
-        self._layers: dict[str, tuple[str, Descriptor]] = {}
+        self._layers: dict[str, tuple[str, Descriptor, Stretch]] = {}
+        self.blobs: dict[Digest, Stretch] = {}
 
-    def config(self, name: str, path: str) -> tuple[Descriptor, list[Any]]:
-        """A config, and what it says that the layers are."""
+    def manifest(self, item: dict[str, Any], path: str) -> Manifest:
+        name = as_text(item.get("Config", ""), f"{path}.Config")
+        config, diff_ids = self._config(name, f"{path}.Config")
+        layers = as_list(item.get("Layers"), f"{path}.Layers")
+        if len(diff_ids) != len(layers):
+            raise InvalidManifest(f"{path}: {len(layers)} layers, and the config knows {len(diff_ids)}")
+        descriptors = []
+        for number, (layer, diff_id) in enumerate(zip(layers, diff_ids, strict=True)):
+            where = f"{path}.Layers[{number}]"
+            if not _is_digest(diff_id):
+                raise InvalidManifest(f"{path}.Config.rootfs.diff_ids[{number}] is no digest")
+            descriptors.append(self._layer(as_text(layer, where), Digest(diff_id), where))
+        body = {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "config": config.to_dict(),
+            "layers": [descriptor.to_dict() for descriptor in descriptors],
+        }
+        return parse_manifest(json.dumps(body, separators=(",", ":")).encode(), OCI_MANIFEST)
+
+    def _config(self, name: str, path: str) -> tuple[Descriptor, list[Any]]:
+        """Returns a config, and what it says that the layers are."""
         if name not in self._configs:
-            data = _whole(self._required(name, path), path)
+            stretch = self._stretch(name, path)
+            if stretch.size > LIMIT:
+                raise InvalidManifest(f"{path}: {stretch.size} bytes, and {LIMIT} are the limit")
+            data = stretch.bytes(LIMIT)
             try:
                 body = as_object(parse_json(data), path)
             except ValueError as error:
@@ -111,72 +136,29 @@ class _Reader:
             root = as_object(body.get("rootfs") or {}, f"{path}.rootfs")
             listed = as_list(root.get("diff_ids"), f"{path}.rootfs.diff_ids")
             self._configs[name] = Descriptor(OCI_CONFIG, digest_of(data), len(data)), listed
+            self.blobs[self._configs[name][0].digest] = stretch
         return self._configs[name]
 
-    def layer(self, name: str, diff_id: Digest, path: str) -> Descriptor:
+    def _layer(self, name: str, diff_id: Digest, path: str) -> Descriptor:
         if name not in self._layers:
-            part = self._required(name, path)
-            ending = _COMPRESSED.get(b"".join(part.read(min(2, part.size))), "")
+            stretch = self._stretch(name, path)
+            head = b"".join(stretch.reader.read(stretch.offset, min(2, stretch.size)))
+            ending = _COMPRESSED.get(head, "")
             sha256 = hashlib.sha256()
-            for chunk in part.read(part.size) if ending else ():
+            for chunk in stretch.reader.read(stretch.offset, stretch.size) if ending else ():
                 sha256.update(chunk)
             digest = Digest(f"sha256:{sha256.hexdigest()}")
-            self._layers[name] = ending, Descriptor(f"{_LAYER}{ending}", digest, part.size)
-        ending, descriptor = self._layers[name]
-        return descriptor if ending else Descriptor(_LAYER, diff_id, descriptor.size)
+            self._layers[name] = ending, Descriptor(f"{_LAYER}{ending}", digest, stretch.size), stretch
+        ending, descriptor, stretch = self._layers[name]
+        layer = descriptor if ending else Descriptor(_LAYER, diff_id, descriptor.size)
+        self.blobs[layer.digest] = stretch
+        return layer
 
-    def _required(self, name: str, path: str) -> Part:
-        part = self._member(name)
-        if part is None:
+    def _stretch(self, name: str, path: str) -> Stretch:
+        stretch = self._member(name)
+        if stretch is None:
             raise InvalidManifest(f"{path}: {name[:200]!r} isn't in the archive", hint="save the image again")
-        return part
-
-
-def _image(item: dict[str, Any], path: str, reader: _Reader, members: dict[Digest, str]) -> Manifest:
-    name = as_text(item.get("Config", ""), f"{path}.Config")
-    config, diff_ids = reader.config(name, f"{path}.Config")
-    members[config.digest] = name
-    layers = as_list(item.get("Layers"), f"{path}.Layers")
-    if len(diff_ids) != len(layers):
-        raise InvalidManifest(f"{path}: {len(layers)} layers, and the config knows {len(diff_ids)}")
-    descriptors = []
-    for number, (layer, diff_id) in enumerate(zip(layers, diff_ids, strict=True)):
-        where = f"{path}.Layers[{number}]"
-        if not _is_digest(diff_id):
-            raise InvalidManifest(f"{path}.Config.rootfs.diff_ids[{number}] is no digest")
-        file = as_text(layer, where)
-        descriptor = reader.layer(file, Digest(diff_id), where)
-        members[descriptor.digest] = file
-        descriptors.append(descriptor)
-    body = {
-        "schemaVersion": 2,
-        "mediaType": OCI_MANIFEST,
-        "config": config.to_dict(),
-        "layers": [descriptor.to_dict() for descriptor in descriptors],
-    }
-    return parse_manifest(json.dumps(body, separators=(",", ":")).encode(), OCI_MANIFEST)
-
-
-def _whole(part: Part, path: str) -> bytes:
-    if part.size > LIMIT:
-        raise InvalidManifest(f"{path}: {part.size} bytes, and {LIMIT} are the limit")
-    return b"".join(part.read(part.size))
-
-
-def _entry(digest: Digest, path: str, name: str) -> ArchiveEntry:
-    """A name without a tag is no name that an image can be loaded under."""
-    try:
-        reference = Reference.parse(name) if name else None
-    except InvalidReference as error:
-        raise InvalidManifest(f"{path}.RepoTags: {error.message}") from error
-    return entry_of(
-        digest,
-        f"{path}.RepoTags",
-        reference=f"{reference.repository}@{digest}" if reference else "",
-        origin="",
-        tag=reference.tag if reference else "",
-        is_root_bundle=False,
-    )
+        return stretch
 
 
 def link_target(name: str, header: bytes) -> str:
@@ -203,36 +185,28 @@ def write_docker_archive(
     StoreError.
     """
     check_outputs(path)
+    described: list[Mapping[str, Any]] = []
+    written: set[str] = set()
     with (
         os_errors(side="destination", store=path, operation="writing the archive"),
         replacing(path, BY_UMASK) as file,
     ):
-        _write(file, images, read)
+        for image in images:
+            config, diff_ids = _config_of(image.manifest, read)
+            name = f"{hex_of(digest_of(config))}.json"
+            if name not in written:
+                written.add(name)
+                file.write(tar.header(name, mode=0o644, size=len(config)) + config + tar.padding(len(config)))
+            # Names that one block of a tar has room for, whatever the algorithm.
+            members = [f"{hex_of(diff_id)[:64]}.tar" for diff_id in diff_ids]
+            for layer, diff_id, member in zip(image.manifest.layers, diff_ids, members, strict=True):
+                if member not in written:
+                    written.add(member)
+                    _write_layer(file, member, diff_id, decompressed(read(layer)))
+            described.append({"Config": name, "RepoTags": list(image.names), "Layers": members})
+        body = json.dumps(described, separators=(",", ":")).encode()
+        file.write(tar.header(NAME, mode=0o644, size=len(body)) + body + tar.padding(len(body)) + tar.END)
         return file.tell()
-
-
-def _write(
-    file: IO[bytes],
-    images: Sequence[DockerImage],
-    read: Callable[[Descriptor], Iterator[Chunk]],
-) -> None:
-    described: list[Mapping[str, Any]] = []
-    written: set[str] = set()
-    for image in images:
-        config, diff_ids = _config_of(image.manifest, read)
-        name = f"{hex_of(digest_of(config))}.json"
-        if name not in written:
-            written.add(name)
-            file.write(tar.header(name, mode=0o644, size=len(config)) + config + tar.padding(len(config)))
-        for layer, diff_id in zip(image.manifest.layers, diff_ids, strict=True):
-            member = _member_of(diff_id)
-            if member not in written:
-                written.add(member)
-                _write_layer(file, member, diff_id, decompressed(read(layer)))
-        layers = [_member_of(diff_id) for diff_id in diff_ids]
-        described.append({"Config": name, "RepoTags": list(image.names), "Layers": layers})
-    body = json.dumps(described, separators=(",", ":")).encode()
-    file.write(tar.header(NAME, mode=0o644, size=len(body)) + body + tar.padding(len(body)) + tar.END)
 
 
 def _config_of(manifest: Manifest, read: Callable[[Descriptor], Iterator[Chunk]]) -> tuple[bytes, list[Digest]]:
@@ -255,17 +229,13 @@ def _config_of(manifest: Manifest, read: Callable[[Descriptor], Iterator[Chunk]]
     return data, [Digest(diff_id) for diff_id in diff_ids]
 
 
-def _member_of(diff_id: Digest) -> str:
-    """A name that one block of a tar has room for, whatever the algorithm."""
-    return f"{hex_of(diff_id)[:64]}.tar"
-
-
 def _is_digest(value: object) -> bool:
     return isinstance(value, str) and is_digest(value)
 
 
 def _write_layer(file: IO[bytes], name: str, diff_id: Digest, pieces: Iterator[bytes]) -> None:
-    """The size stands in the header, and is known in the end."""
+    """Writes the header, in which the size stands, when the size is known: in the end. It is one block whatever the
+    size: beyond 8 GiB as GNU tar writes it, in base 256, which docker and skopeo read."""
     begin, size, proof = file.tell(), 0, hashlib.new(diff_id.partition(":")[0])
     file.write(bytes(tar.BLOCK))
     for piece in pieces:
@@ -276,16 +246,11 @@ def _write_layer(file: IO[bytes], name: str, diff_id: Digest, pieces: Iterator[b
         raise IntegrityError(f"a layer unpacks to {proof.hexdigest()}, and the config says {diff_id}")
     file.write(tar.padding(size))
     end = file.tell()
-    file.seek(begin)
-    file.write(_header(name, size))
-    file.seek(end)
-
-
-def _header(name: str, size: int) -> bytes:
-    """One block whatever the size: beyond 8 GiB as GNU tar writes it, in base 256, which docker and skopeo read."""
     block = bytearray(tar.header(name, mode=0o644, size=size if size < _OCTAL_LIMIT else 0))
     if size >= _OCTAL_LIMIT:
         block[124:136] = b"\x80" + size.to_bytes(11, "big")
         block[148:156] = b" " * 8
         block[148:156] = b"%06o\0 " % sum(block)
-    return bytes(block)
+    file.seek(begin)
+    file.write(block)
+    file.seek(end)

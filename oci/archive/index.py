@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 
 from msgspec import Struct, field
 
 from oci.archive import docker_archive, index_json, manifest_json, transship_json
 from oci.archive.entry import DOCKER_ARCHIVE, IMGPKG, OCI_LAYOUT, ArchiveEntry
-from oci.archive.open import ByteReader
+from oci.archive.open import ByteReader, Stretch
 from oci.archive.transship_json import TransshipJson
 from oci.digest import Digest
 from oci.errors import InvalidInput, InvalidManifest, NotFound
@@ -27,38 +26,16 @@ _WINDOW = 16 << 10
 _GZIP = b"\x1f\x8b"
 
 
-class Stretch(Struct, frozen=True):
-    """Where the bytes of a member are. `header` is the offset of its header where that wasn't read yet, else -1."""
-
-    reader: ByteReader
-    offset: int
-    size: int
-    header: int = -1
-
-    def chunks(self, limit: int) -> Iterator[bytes]:
-        """Raises InvalidManifest for a member of more than `limit` bytes, before it is read."""
-        if self.size > limit:
-            raise InvalidManifest(
-                f"{self.reader.location}: a description of {self.size} bytes, and {limit} are the limit",
-                hint="split what is in the archive into several archives",
-            )
-        return self.reader.read(self.offset, self.size)
-
-    def bytes(self, limit: int) -> bytes:
-        return b"".join(self.chunks(limit))
-
-
 class Contents(Struct):
-    """Everything an archive has. `members` are by name, over all volumes; `blobs` those that hold a blob, by digest;
-    `configs` are the blobs that stand in the text of manifest.json."""
+    """Everything an archive has. `blobs` are the members that hold a blob, by digest, over all volumes; `configs` are
+    the blobs that stand in the text of manifest.json."""
 
     format: str
-    members: dict[str, Stretch]
-    entries: list[ArchiveEntry] = field(default_factory=list)
-    manifests: dict[Digest, Manifest] = field(default_factory=dict)
+    entries: list[ArchiveEntry]
+    manifests: dict[Digest, Manifest]
+    blobs: dict[Digest, Stretch]
+    transship_json: TransshipJson
     configs: dict[Digest, bytes] = field(default_factory=dict)
-    blobs: dict[Digest, Stretch] = field(default_factory=dict)
-    transship_json: TransshipJson = field(default_factory=TransshipJson)
 
 
 def read_contents(readers: Sequence[ByteReader]) -> Contents:
@@ -71,7 +48,7 @@ def read_contents(readers: Sequence[ByteReader]) -> Contents:
     links: dict[str, Stretch] = {}
     notes: list[TransshipJson] = []
     for reader in volumes:
-        listed = scan(reader, links)
+        listed = _scan(reader, links)
         if transship_json.NAME in listed:
             notes.append(_note(listed[transship_json.NAME]))
         members = {**listed, **members}
@@ -86,7 +63,9 @@ def read_contents(readers: Sequence[ByteReader]) -> Contents:
             if docker is not None:
                 return docker
             parsed = manifest_json.parse(members[manifest_json.NAME].chunks(manifest_json.LIMIT))
-            return _of_manifest_json(parsed, members, note)
+            names = {layer: manifest_json.member_name(layer) for layer in parsed.layers}
+            blobs = {layer: members[name] for layer, name in names.items() if name in members}
+            return Contents(IMGPKG, parsed.entries, parsed.manifests, blobs, note, parsed.configs)
     except InvalidManifest as error:
         raise InvalidManifest(f"{where}: {error.message.removeprefix(f'{where}: ')}", hint=error.hint) from error
     raise InvalidManifest(
@@ -95,7 +74,7 @@ def read_contents(readers: Sequence[ByteReader]) -> Contents:
     )
 
 
-def scan(reader: ByteReader, links: dict[str, Stretch] | None = None) -> dict[str, Stretch]:
+def _scan(reader: ByteReader, links: dict[str, Stretch]) -> dict[str, Stretch]:
     """Returns every regular file by its name; reads headers only. `links` gets the headers of symbolic links.
 
     A blob may be there twice, as its name says which bytes it has. Of any other file, readers of tarballs would take
@@ -122,12 +101,12 @@ def scan(reader: ByteReader, links: dict[str, Stretch] | None = None) -> dict[st
                 raise InvalidManifest("it is cut short")  # noqa: TRY301 - reported below, with all other damage
             name = member.name.decode(errors="surrogateescape").removeprefix("./")
             if member.kind == REGULAR:
-                if name in listed and not _is_proven(name):
+                if name in listed and index_json.digest_of_member(name) is None and not manifest_json.is_layer(name):
                     twice = twice or name
                 listed.setdefault(name, Stretch(reader, members.position, member.size))
-            elif member.kind == SYMLINK and links is not None:
+            elif member.kind == SYMLINK:
                 links.setdefault(name, Stretch(reader, members.position - tar.BLOCK, tar.BLOCK))
-            if len(listed) + len(links or ()) > MEMBERS_LIMIT:
+            if len(listed) + len(links) > MEMBERS_LIMIT:
                 break
     except InvalidManifest as error:
         head = b"".join(reader.read(0, min(2, reader.size)))
@@ -135,18 +114,13 @@ def scan(reader: ByteReader, links: dict[str, Stretch] | None = None) -> dict[st
             f"{reader.location}: this is no tarball, or it is damaged or cut short",
             hint="unpack it with gunzip first" if head == _GZIP else "compare its checksum with that of the original",
         ) from error
-    if len(listed) + len(links or ()) > MEMBERS_LIMIT:
+    if len(listed) + len(links) > MEMBERS_LIMIT:
         raise InvalidManifest(f"{reader.location}: more than {MEMBERS_LIMIT} files are in it")
     if twice:
         raise InvalidManifest(
             f"{reader.location}: {clipped(twice)} is in it twice", hint="unpack it and make the archive again"
         )
     return listed
-
-
-def _is_proven(name: str) -> bool:
-    """Says whether a member's name is the digest of its bytes."""
-    return index_json.digest_of_member(name) is not None or manifest_json.is_layer(name)
 
 
 def _calculated(reader: ByteReader) -> Contents | None:
@@ -164,15 +138,15 @@ def _calculated(reader: ByteReader) -> Contents | None:
     left_out = {digest for digest, _ in note.requires}
     layers = sorted(layer for layer in parsed.layers if layer not in left_out)
     for chosen in ([layer for layer in layers if parsed.layers[layer].distributable], layers):
-        members: dict[str, Stretch] = dict(head.members)
+        blobs: dict[Digest, Stretch] = {}
         offset = head.position
         for digest in chosen:
             name, size = manifest_json.member_name(digest), parsed.layers[digest].size
             data = offset + len(tar.header(name, mode=0o644, size=size))
-            members[name] = Stretch(reader, data, size, offset)
+            blobs[digest] = Stretch(reader, data, size, offset)
             offset = data + size + -size % tar.BLOCK
         if offset + len(tar.END) == reader.size:
-            return _of_manifest_json(parsed, members, note)
+            return Contents(IMGPKG, parsed.entries, parsed.manifests, blobs, note, parsed.configs)
     return None
 
 
@@ -180,7 +154,6 @@ class _Head:
     """The members at the beginning of an archive, read one by one as long as they are the expected ones."""
 
     def __init__(self, reader: ByteReader) -> None:
-        self.members: dict[str, Stretch] = {}
         self.position = 0
         self._reader = reader
 
@@ -195,22 +168,8 @@ class _Head:
         data = at + tar.BLOCK
         if member is None or member.name.decode(errors="replace") != name or data + member.size > reader.size:
             return None
-        self.members[name] = Stretch(reader, data, member.size)
         self.position = data + member.size + -member.size % tar.BLOCK
-        return self.members[name]
-
-
-def _of_manifest_json(parsed: manifest_json.ManifestJson, members: dict[str, Stretch], note: TransshipJson) -> Contents:
-    names = {layer: manifest_json.member_name(layer) for layer in parsed.layers}
-    return Contents(
-        format=IMGPKG,
-        members=members,
-        entries=parsed.entries,
-        manifests=parsed.manifests,
-        configs=parsed.configs,
-        blobs={layer: members[name] for layer, name in names.items() if name in members},
-        transship_json=note,
-    )
+        return Stretch(reader, data, member.size)
 
 
 def _of_layout(members: dict[str, Stretch], where: str, note: TransshipJson) -> Contents:
@@ -224,7 +183,7 @@ def _of_layout(members: dict[str, Stretch], where: str, note: TransshipJson) -> 
 
     entries, manifests = index_json.parse(members[index_json.INDEX].bytes(index_json.LIMIT), small)
     blobs = {digest: stretch for digest, stretch in files.items() if digest not in manifests}
-    return Contents(OCI_LAYOUT, members, entries, manifests, blobs=blobs, transship_json=note)
+    return Contents(OCI_LAYOUT, entries, manifests, blobs, note)
 
 
 def _of_docker(members: dict[str, Stretch], links: dict[str, Stretch], note: TransshipJson) -> Contents | None:
@@ -233,20 +192,15 @@ def _of_docker(members: dict[str, Stretch], links: dict[str, Stretch], note: Tra
     if description.size > docker_archive.LIMIT:
         return None
 
-    def stretch(name: str) -> Stretch | None:
+    def member(name: str) -> Stretch | None:
         if name in links and name not in members:
             name = docker_archive.link_target(name, links[name].bytes(tar.BLOCK))
         return members.get(name)
 
-    def part(name: str) -> docker_archive.Part | None:
-        member = stretch(name)
-        return docker_archive.Part(member.size, partial(member.reader.read, member.offset)) if member else None
-
-    parsed = docker_archive.parse(description.bytes(docker_archive.LIMIT), part)
+    parsed = docker_archive.parse(description.bytes(docker_archive.LIMIT), member)
     if parsed is None:
         return None
-    blobs = {digest: member for digest, name in parsed.members.items() if (member := stretch(name))}
-    return Contents(DOCKER_ARCHIVE, members, parsed.entries, parsed.manifests, blobs=blobs, transship_json=note)
+    return Contents(DOCKER_ARCHIVE, parsed.entries, parsed.manifests, parsed.blobs, note)
 
 
 def _note(stretch: Stretch) -> TransshipJson:

@@ -50,7 +50,16 @@ def render(entries: Iterable[ArchiveEntry], manifests: Mapping[Digest, Manifest]
                 f"manifests of {MANIFEST_LIMIT} at most",
                 hint="write the archive in imgpkg's form (--tar-format imgpkg)",
             )
-    listed = [_listed(entry, manifests[entry.digest]) for entry in entries]
+    listed: list[dict[str, Any]] = []
+    for entry in entries:
+        notes = {
+            _ORIGIN: entry.origin,
+            _REFERENCE: entry.reference,
+            _REF_NAME: entry.tag or tagnames.keep_alive(entry.digest),
+            _ROOT_BUNDLE: "true" if entry.is_root_bundle else "",
+        }
+        plain = replace(manifests[entry.digest].descriptor, annotations={}).to_dict()
+        listed.append({**plain, "annotations": {key: text for key, text in sorted(notes.items()) if text}})
     listed.sort(key=lambda entry: (entry["digest"], entry["annotations"].get(_REF_NAME, "")))
     body = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": listed}
     data = json.dumps(body, separators=(",", ":")).encode()
@@ -85,19 +94,6 @@ def parse(index: bytes, read: Callable[[Digest, int], bytes]) -> tuple[list[Arch
         _collect(descriptor, read, manifests, 0)
         entries.append(entry)
     return entries, manifests
-
-
-def _listed(entry: ArchiveEntry, manifest: Manifest) -> dict[str, Any]:
-    notes = {
-        _ORIGIN: entry.origin,
-        _REFERENCE: entry.reference,
-        _REF_NAME: entry.tag or tagnames.keep_alive(entry.digest),
-    }
-    notes = {key: text for key, text in notes.items() if text}
-    if entry.is_root_bundle:
-        notes[_ROOT_BUNDLE] = "true"
-    plain = replace(manifest.descriptor, annotations={}).to_dict()
-    return {**plain, "annotations": dict(sorted(notes.items()))}
 
 
 def _collect(

@@ -7,7 +7,6 @@ from concurrent.futures import Executor
 
 from msgspec import Struct
 
-from oci.archive.entry import ArchiveEntry
 from oci.archive.source import Archive
 from oci.bundle import reader
 from oci.descriptor import Descriptor
@@ -62,7 +61,21 @@ class Difference(Struct, frozen=True, kw_only=True):
 
 
 def images_of(archive: Archive) -> tuple[StoredImage, ...]:
-    return tuple(_stored(archive, element) for element in archive.contents.entries)
+    images = []
+    for element in archive.contents.entries:
+        manifest = archive.contents.manifests[element.digest]
+        blobs = {blob.digest: blob.size for listed in _below(archive, manifest).values() for blob in listed.blobs}
+        image = StoredImage(
+            digest=element.digest,
+            name=element.origin or element.reference,
+            tag=element.tag,
+            kind=INDEX if manifest.is_index else BUNDLE if reader.is_bundle(archive, manifest) else IMAGE,
+            is_root=element.is_root_bundle,
+            blobs=len(blobs),
+            size=sum(blobs.values()),
+        )
+        images.append(image)
+    return tuple(images)
 
 
 def blobs_of(archive: Archive) -> dict[Digest, int]:
@@ -83,8 +96,20 @@ def _named(archive: Archive) -> dict[Digest, Descriptor]:
 def verify_archive(archive: Archive, workers: Executor, *, deep: bool = False) -> Verdict:
     """Manifests and configs were proven when the archive was opened. Every blob that they name must be there with its
     size, its header in its place; with `deep` each is read and hashed as well."""
-    blobs = _named(archive)
-    problems = [f"{archive.name}@{child}: the manifest is missing" for child in _missing_manifests(archive)]
+
+    def problem(blob: Descriptor) -> str:
+        """Reads a byte even where all aren't to be read, for the header to be looked at."""
+        try:
+            for _ in archive.read_blob(blob) if deep else archive.read_blob(blob, 0, min(1, blob.size)):
+                pass
+        except TransshipError as error:
+            return str(error)
+        return ""
+
+    blobs, manifests = _named(archive), archive.contents.manifests
+    children = (child for manifest in manifests.values() for child in manifest.children if child.names_manifest)
+    missing = [child.digest for child in children if child.digest not in manifests]
+    problems = [f"{archive.name}@{digest}: the manifest is missing" for digest in missing]
     required = {digest for digest, _ in archive.contents.transship_json.requires}
     lacking = {
         digest
@@ -92,8 +117,7 @@ def verify_archive(archive: Archive, workers: Executor, *, deep: bool = False) -
         if archive.blob_size(digest) is None and (digest in required or not blob.distributable)
     }
     present = [blob for digest, blob in blobs.items() if digest not in lacking]
-    looked = workers.map(lambda blob: _problem(archive, blob, deep=deep), present)
-    problems.extend(problem for problem in looked if problem)
+    problems.extend(filter(None, workers.map(problem, present)))
     return Verdict(
         images=len(archive.contents.entries),
         blobs=len(present),
@@ -122,22 +146,6 @@ def compare(before: Archive, after: Archive) -> Difference:
     )
 
 
-def _stored(archive: Archive, element: ArchiveEntry) -> StoredImage:
-    contents = archive.contents
-    manifest = contents.manifests[element.digest]
-    blobs = {blob.digest: blob.size for listed in _below(archive, manifest).values() for blob in listed.blobs}
-    kind = INDEX if manifest.is_index else BUNDLE if reader.is_bundle(archive, manifest) else IMAGE
-    return StoredImage(
-        digest=element.digest,
-        name=element.origin or element.reference,
-        tag=element.tag,
-        kind=kind,
-        is_root=element.is_root_bundle,
-        blobs=len(blobs),
-        size=sum(blobs.values()),
-    )
-
-
 def _below(archive: Archive, manifest: Manifest) -> dict[Digest, Manifest]:
     """The manifest and those below it, each once, however many indexes list it."""
     below: dict[Digest, Manifest] = {}
@@ -149,22 +157,6 @@ def _below(archive: Archive, manifest: Manifest) -> dict[Digest, Manifest]:
             children = (archive.contents.manifests.get(child.digest) for child in listed.children)
             unread.extend(child for child in children if child is not None)
     return below
-
-
-def _missing_manifests(archive: Archive) -> list[Digest]:
-    manifests = archive.contents.manifests
-    children = (child for manifest in manifests.values() for child in manifest.children if child.names_manifest)
-    return [child.digest for child in children if child.digest not in manifests]
-
-
-def _problem(archive: Archive, blob: Descriptor, *, deep: bool) -> str:
-    """A byte is read even where none was asked for, for the header to be looked at."""
-    try:
-        for _ in archive.read_blob(blob) if deep else archive.read_blob(blob, 0, min(1, blob.size)):
-            pass
-    except TransshipError as error:
-        return str(error)
-    return ""
 
 
 def _by_name(archive: Archive) -> dict[str, set[Digest]]:

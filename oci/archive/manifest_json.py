@@ -62,7 +62,14 @@ def render(
 ) -> bytes:
     """Returns the bytes that imgpkg writes for the same images. Raises InvalidManifest for text that isn't UTF-8, which
     no JSON string can hold, and beyond the limits that `parse` has."""
-    listed = sorted(entries, key=lambda entry: _sort_key(entry, manifests))
+
+    def sort_key(entry: ArchiveEntry) -> tuple[str, str, str]:
+        manifest = manifests[entry.digest]
+        config = manifest.config
+        key = entry.digest if manifest.is_index or config is None else f"{entry.digest}/{config.digest}"
+        return key, entry.tag, entry.reference
+
+    listed = sorted(entries, key=sort_key)
     if len(listed) > ENTRIES_LIMIT:
         raise InvalidManifest(f"{NAME} can't list more than {ENTRIES_LIMIT} images", hint="make several archives")
     rendered = []
@@ -70,7 +77,11 @@ def render(
     for entry in listed:
         if _size_below(entry.digest, manifests, sizes) > ENTRY_LIMIT:
             raise InvalidManifest(f"{entry.digest} takes more than {ENTRY_LIMIT} bytes in {NAME}", hint=_AS_LAYOUT)
-        text = json.dumps(_element(entry, manifests, configs), ensure_ascii=False, separators=(",", ":"))
+        if manifests[entry.digest].is_index:
+            element = {"ImageIndex": _index(entry, manifests, configs, entry.digest), "Image": None}
+        else:
+            element = {"ImageIndex": None, "Image": _image(entry, manifests[entry.digest], configs)}
+        text = json.dumps(element, ensure_ascii=False, separators=(",", ":"))
         for sign, escape in _ESCAPES.items():
             text = text.replace(sign, escape)
         rendered.append(text.encode())
@@ -95,7 +106,12 @@ def parse(chunks: Iterable[bytes]) -> ManifestJson:
     for number, entry in enumerate(_Items(chunks)):
         if number == ENTRIES_LIMIT:
             raise InvalidManifest(f"{NAME} lists more than {ENTRIES_LIMIT} images")
-        _read(document, _keys(entry, f"[{number}]"), f"[{number}]")
+        path = f"{NAME} [{number}]"
+        body = _keys(entry, path)
+        for name, read in (("ImageIndex", _read_index), ("Image", _read_image)):
+            if body.get(name.lower()) is not None:
+                item = _keys(body[name.lower()], f"{path}.{name}")
+                document.entries.append(read(document, item, f"{path}.{name}"))
     if number >= 0 and not document.entries:
         raise InvalidManifest(f"{NAME} lists no image as imgpkg writes it", hint=_OTHER_FORMAT)
     return document
@@ -111,29 +127,25 @@ class _Items:
 
     def __iter__(self) -> Iterator[Any]:
         try:
-            yield from self._items()
+            if self._sign() != "[":
+                raise InvalidManifest(f"{NAME}: expected a list", hint=_OTHER_FORMAT)
+            sign = self._sign()
+            while sign != "]":
+                if sign != "{":
+                    raise InvalidManifest(f"{NAME}: expected a list of objects", hint=_OTHER_FORMAT)
+                self._at -= 1
+                yield self._decoded()
+                sign = self._sign()
+                if sign == ",":
+                    sign = self._sign()
+                    if sign == "]":
+                        raise ValueError("a comma too many")  # noqa: TRY301 - as all other damage
+                elif sign != "]":
+                    raise ValueError("a comma is missing")  # noqa: TRY301
+            if self._sign():
+                raise ValueError("something follows the list")  # noqa: TRY301
         except (ValueError, RecursionError) as error:
             raise InvalidManifest(f"{NAME} is not JSON", hint=_OTHER_FORMAT) from error
-
-    def _items(self) -> Iterator[Any]:
-        sign = self._sign()
-        if sign != "[":
-            raise InvalidManifest(f"{NAME}: expected a list", hint=_OTHER_FORMAT)
-        sign = self._sign()
-        while sign != "]":
-            if sign != "{":
-                raise InvalidManifest(f"{NAME}: expected a list of objects", hint=_OTHER_FORMAT)
-            self._at -= 1
-            yield self._decoded()
-            sign = self._sign()
-            if sign not in (",", "]"):
-                raise ValueError("a comma is missing")
-            if sign == ",":
-                sign = self._sign()
-                if sign == "]":
-                    raise ValueError("a comma too many")
-        if self._sign():
-            raise ValueError("something follows the list")
 
     def _sign(self) -> str:
         """Takes the next character that isn't space; empty at the end."""
@@ -169,13 +181,6 @@ class _Items:
         return length > 0
 
 
-def _sort_key(entry: ArchiveEntry, manifests: Mapping[Digest, Manifest]) -> tuple[str, str, str]:
-    manifest = manifests[entry.digest]
-    config = manifest.config
-    key = entry.digest if manifest.is_index or config is None else f"{entry.digest}/{config.digest}"
-    return key, entry.tag, entry.reference
-
-
 def _size_below(digest: Digest, manifests: Mapping[Digest, Manifest], sizes: dict[Digest, int]) -> int:
     """Bytes, at least, that a manifest and those below it take where each is written as often as it is listed."""
     if digest not in sizes:
@@ -183,15 +188,6 @@ def _size_below(digest: Digest, manifests: Mapping[Digest, Manifest], sizes: dic
         listed = (child.digest for child in manifest.children if child.names_manifest)
         sizes[digest] = len(manifest.raw) + sum(_size_below(child, manifests, sizes) for child in listed)
     return sizes[digest]
-
-
-def _element(
-    entry: ArchiveEntry, manifests: Mapping[Digest, Manifest], configs: Mapping[Digest, bytes]
-) -> dict[str, Any]:
-    manifest = manifests[entry.digest]
-    if manifest.is_index:
-        return {"ImageIndex": _index(entry, manifests, configs, entry.digest), "Image": None}
-    return {"ImageIndex": None, "Image": _image(entry, manifest, configs)}
 
 
 def _index(
@@ -275,21 +271,14 @@ def _diff_ids(manifest: Manifest, config: bytes) -> list[str]:
     ]
 
 
-def _read(document: ManifestJson, item: dict[str, Any], path: str) -> None:
-    for name, read in (("ImageIndex", _read_index), ("Image", _read_image)):
-        if item.get(name.lower()) is not None:
-            document.entries.append(read(document, _keys(item[name.lower()], f"{path}.{name}"), f"{path}.{name}"))
-
-
 def _read_index(document: ManifestJson, body: dict[str, Any], path: str, depth: int = 0) -> ArchiveEntry:
     if depth > NESTING_LIMIT:
-        raise InvalidManifest(f"{NAME} {path}: nested deeper than {NESTING_LIMIT} levels")
+        raise InvalidManifest(f"{path}: nested deeper than {NESTING_LIMIT} levels")
     index = _proven(body, path)
-    for number, child in enumerate(_list(body.get("images"), f"{path}.Images")):
-        _read_image(document, _keys(child, f"{path}.Images[{number}]"), f"{path}.Images[{number}]")
-    for number, child in enumerate(_list(body.get("indexes"), f"{path}.Indexes")):
-        where = f"{path}.Indexes[{number}]"
-        _read_index(document, _keys(child, where), where, depth + 1)
+    for child, where in _items(body, "Images", path):
+        _read_image(document, child, where)
+    for child, where in _items(body, "Indexes", path):
+        _read_index(document, child, where, depth + 1)
     document.manifests[index.digest] = index
     document.layers.update({child.digest: child for child in index.children if not child.names_manifest})
     return _entry(body, path, index)
@@ -301,9 +290,18 @@ def _read_image(document: ManifestJson, body: dict[str, Any], path: str) -> Arch
     if manifest.config is not None:
         config = _raw(_keys(body.get("config"), f"{path}.Config"), f"{path}.Config")
         if digest_of(config) != manifest.config.digest:
-            raise InvalidManifest(f"{NAME} {path}.Config: the text doesn't have the digest {manifest.config.digest}")
+            raise InvalidManifest(f"{path}.Config: the text doesn't have the digest {manifest.config.digest}")
         document.configs[manifest.config.digest] = config
-    _check_layers(body, path)
+    # imgpkg reads layers by these entries, and this program by the manifest: both must be able to.
+    for layer, where in _items(body, "Layers", path):
+        as_media_type(layer.get("mediatype"), f"{where}.MediaType")
+        for key in ("Digest", "DiffID"):
+            digest = layer.get(key.lower())
+            try:
+                if digest not in (None, ""):
+                    parse_digest(digest)
+            except InvalidReference as error:
+                raise refused_name(f"{where}.{key}", error) from error
     document.layers.update({layer.digest: layer for layer in manifest.layers})
     return _entry(body, path, manifest)
 
@@ -314,42 +312,27 @@ def _entry(body: dict[str, Any], path: str, manifest: Manifest) -> ArchiveEntry:
     entries = [
         entry_of(
             manifest.digest,
-            f"{NAME} {path}",
+            path,
             reference=reference,
             origin=body.get("origref"),
             tag=body.get("tag"),
             is_root_bundle=isinstance(labels, dict) and ROOT_LABEL in labels,
         )
-        for reference in _list(body.get("refs"), f"{path}.Refs") or [""]
+        for reference in as_list(body.get("refs"), f"{path}.Refs") or [""]
     ]
     return entries[0]
 
 
-def _check_layers(body: dict[str, Any], path: str) -> None:
-    """Imgpkg reads layers by these entries, and this program by the manifest: both must be able to."""
-    for number, entry in enumerate(_list(body.get("layers"), f"{path}.Layers")):
-        where = f"{path}.Layers[{number}]"
-        layer = _keys(entry, where)
-        as_media_type(layer.get("mediatype"), f"{NAME} {where}.MediaType")
-        for key in ("Digest", "DiffID"):
-            digest = layer.get(key.lower())
-            try:
-                if digest not in (None, ""):
-                    parse_digest(digest)
-            except InvalidReference as error:
-                raise refused_name(f"{NAME} {where}.{key}", error) from error
-
-
 def _proven(body: dict[str, Any], path: str) -> Manifest:
     raw = _raw(body, path)
-    media_type = as_media_type(body.get("mediatype"), f"{NAME} {path}.MediaType")
+    media_type = as_media_type(body.get("mediatype"), f"{path}.MediaType")
     try:
         manifest = parse_manifest(raw, media_type, limit=ENTRY_LIMIT)
     except TransshipError as error:
-        raise InvalidManifest(f"{NAME} {path}: {error.message}", hint=error.hint) from error
+        raise InvalidManifest(f"{path}: {error.message}", hint=error.hint) from error
     if manifest.digest != body.get("digest"):
         raise InvalidManifest(
-            f"{NAME} {path}: the text has {manifest.digest}, not {str(body.get('digest'))[:80]}",
+            f"{path}: the text has {manifest.digest}, not {str(body.get('digest'))[:80]}",
             hint="the archive is damaged: make it again",
         )
     return manifest
@@ -359,13 +342,15 @@ def _raw(body: dict[str, Any], path: str) -> bytes:
     try:
         return str(body.get("raw") or "").encode()
     except UnicodeEncodeError as error:
-        raise InvalidManifest(f"{NAME} {path}.Raw: half a surrogate pair is no text") from error
+        raise InvalidManifest(f"{path}.Raw: half a surrogate pair is no text") from error
 
 
 def _keys(value: Any, path: str) -> dict[str, Any]:
     """As Go reads: keys match in any case."""
-    return {key.lower(): entry for key, entry in as_object(value, f"{NAME} {path}").items()}
+    return {key.lower(): entry for key, entry in as_object(value, path).items()}
 
 
-def _list(value: Any, path: str) -> list[Any]:
-    return as_list(value, f"{NAME} {path}")
+def _items(body: dict[str, Any], name: str, path: str) -> Iterator[tuple[dict[str, Any], str]]:
+    """Yields the objects of the list `name`, each with the path of it."""
+    for number, item in enumerate(as_list(body.get(name.lower()), f"{path}.{name}")):
+        yield _keys(item, f"{path}.{name}[{number}]"), f"{path}.{name}[{number}]"

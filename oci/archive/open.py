@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Protocol
 from urllib.parse import quote
+
+from msgspec import Struct
 
 from oci.archive.s3_options import S3Options
 from oci.cancel import CancelToken
 from oci.digest import READ_SIZE
-from oci.errors import IntegrityError
+from oci.errors import IntegrityError, InvalidManifest
 from oci.meter import Meter
 from oci.output import open_regular, os_errors
 from oci.reference import S3_PREFIX, ArchiveName
@@ -39,6 +42,27 @@ class ByteReader(Protocol):
         """Raises IntegrityError when it was written to since it was opened."""
 
     def close(self) -> None: ...
+
+
+class Stretch(Struct, frozen=True):
+    """Where the bytes of a member are. `header` is the offset of its header where that wasn't read yet, else -1."""
+
+    reader: ByteReader
+    offset: int
+    size: int
+    header: int = -1
+
+    def chunks(self, limit: int) -> Iterator[bytes]:
+        """Raises InvalidManifest for a member of more than `limit` bytes, before it is read."""
+        if self.size > limit:
+            raise InvalidManifest(
+                f"{self.reader.location}: a description of {self.size} bytes, and {limit} are the limit",
+                hint="split what is in the archive into several archives",
+            )
+        return self.reader.read(self.offset, self.size)
+
+    def bytes(self, limit: int) -> bytes:
+        return b"".join(self.chunks(limit))
 
 
 class FileReader:
@@ -109,16 +133,13 @@ def open_readers(
     meter: Meter | None = None,
 ) -> tuple[ByteReader, ...]:
     """One for each volume; `s3` says how its object store is reached. None stays open when one can't be opened."""
-    opened: list[ByteReader] = []
-    try:
+    readers: list[ByteReader] = []
+    with ExitStack() as opened:
         for location in name.locations:
-            reader = open_reader(location, s3(location), side=side, cancel=cancel, meter=meter)
-            opened.append(reader)
-    except BaseException:
-        for reader in opened:
-            reader.close()
-        raise
-    return tuple(opened)
+            readers.append(open_reader(location, s3(location), side=side, cancel=cancel, meter=meter))
+            opened.callback(readers[-1].close)
+        opened.pop_all()
+    return tuple(readers)
 
 
 def link_to(location: str, object_store: Callable[[str], S3Options]) -> str:

@@ -104,16 +104,23 @@ class S3:
         self._cancel = cancel or CancelToken()
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._lock = threading.Lock()
-        with self.mapped(settings.address or "S3", "connecting"), _checked(settings):
-            session = _session(settings)
-            self.client = _client(session, settings)
+        with self.mapped(settings.address or "S3", "connecting"):
+            try:
+                session = _session(settings)
+                self.client = _client(session, settings)
+            except ValueError as error:  # boto3 finds settings that can't be used
+                url = f"give a URL such as https://s3.example, not {settings.address!r}"
+                hint = "correct --s3-region" if isinstance(error, InvalidRegionError) else url
+                raise InvalidInput(str(error), hint=hint) from error
             _watch(self.client, self._opened)
             self.client.meta.events.register("before-send.s3", lambda **_: self._cancel.check())
             self._cancel.on_cancel(self._cut)
             if meter is not None:
-                _count(self.client, meter)
+                self._count(meter)
                 host = urlsplit(self.client.meta.endpoint_url).netloc
-                meter.identity(f"{side} {host}".strip(), _identity(session, settings))
+                keys = None if settings.role else session.get_credentials()
+                identity = f"access key {keys.access_key} ({settings.origin or keys.method})" if keys else "anonymous"
+                meter.identity(f"{side} {host}".strip(), f"role {settings.role}" if settings.role else identity)
 
     @contextmanager
     def mapped(self, location: str, operation: str) -> Iterator[None]:
@@ -122,13 +129,22 @@ class S3:
             yield
         except Exception as error:
             self._cancel.check()  # its sockets were shut down
-            if isinstance(error, ClientError | BotoCoreError):
-                raise _store_error(error, side=self.side, store=location, operation=operation) from error
             if isinstance(error, TransshipError):
                 raise
+            where: Any = {"side": self.side, "store": location, "operation": operation}
+            if isinstance(error, ClientError | BotoCoreError):
+                # The code decides (`NoSuchKey`, or a status where a HEAD has no text): the classes belong to boto3.
+                answer: Mapping[str, Any] = (
+                    getattr(error, "response", None) or {}
+                )  # nothing where there is no connection
+                code = str(answer.get("Error", {}).get("Code", ""))
+                status = int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+                kind, hint = _kind(code, status, type(error).__name__)
+                text = str(answer.get("Error", {}).get("Message", "")) or _plain(error)
+                raise kind(text, **where, status=status, code=code, hint=hint) from error
             # boto3 follows a redirect of a store for ever, and lets its parsers' errors through.
             message = f"the store answered something that can't be worked with ({type(error).__name__})"
-            raise Refused(message, side=self.side, store=location, operation=operation) from error
+            raise Refused(message, **where) from error
 
     def _opened(self, sock: socket.socket) -> None:
         with self._lock:
@@ -141,15 +157,16 @@ class S3:
         for sock in sockets:
             shut_down(sock)
 
+    def _count(self, meter: Meter) -> None:
+        """Counts every request that is sent, retries included."""
 
-@contextmanager
-def _checked(settings: S3Options) -> Iterator[None]:
-    """boto3 finds settings that can't be used, and says so in a ValueError."""
-    try:
-        yield
-    except ValueError as error:
-        region, url = "correct --s3-region", f"give a URL such as https://s3.example, not {settings.address!r}"
-        raise InvalidInput(str(error), hint=region if isinstance(error, InvalidRegionError) else url) from error
+        def before_send(request: Any, event_name: str, **_: object) -> None:
+            endpoint = _ENDPOINTS.get(event_name.rpartition(".")[2], "object")
+            meter.request(urlsplit(request.url).netloc, f"{request.method} {endpoint}")
+            if _RETRIED.search(str(request.headers.get("amz-sdk-request", b""))):
+                meter.retry()
+
+        self.client.meta.events.register("before-send.s3", before_send)
 
 
 class S3Object:
@@ -239,41 +256,28 @@ class S3Reader:
 def _watch(client: Any, opened: Callable[[socket.socket], None]) -> None:
     """Has `opened` called with each socket. botocore makes its connections of the classes in this dict, and has no
     hook."""
+
+    def watched(connection: Any) -> type:
+        def connect(self: Any) -> None:
+            connection.connect(self)
+            opened(self.sock)
+
+        return type(connection.__name__, (connection,), {"connect": connect})
+
     pools = client._endpoint.http_session._pool_classes_by_scheme  # noqa: SLF001
     for scheme, pool in pools.items():
-        pools[scheme] = type(pool.__name__, (pool,), {"ConnectionCls": _watched(pool.ConnectionCls, opened)})
-
-
-def _watched(connection: Any, opened: Callable[[socket.socket], None]) -> type:
-    def connect(self: Any) -> None:
-        connection.connect(self)
-        opened(self.sock)
-
-    return type(connection.__name__, (connection,), {"connect": connect})
-
-
-def _count(client: Any, meter: Meter) -> None:
-    """Every request that is sent, retries included."""
-
-    def before_send(request: Any, event_name: str, **_: object) -> None:
-        endpoint = _ENDPOINTS.get(event_name.rpartition(".")[2], "object")
-        meter.request(urlsplit(request.url).netloc, f"{request.method} {endpoint}")
-        if _RETRIED.search(str(request.headers.get("amz-sdk-request", b""))):
-            meter.retry()
-
-    client.meta.events.register("before-send.s3", before_send)
-
-
-def _identity(session: boto3.Session, settings: S3Options) -> str:
-    if settings.role:
-        return f"role {settings.role}"
-    keys = session.get_credentials()
-    return f"access key {keys.access_key} ({settings.origin or keys.method})" if keys else "anonymous"
+        pools[scheme] = type(pool.__name__, (pool,), {"ConnectionCls": watched(pool.ConnectionCls)})
 
 
 def _client(session: boto3.Session, settings: S3Options) -> Any:
     if settings.ca_file:
-        _check_ca_file(settings.ca_file)
+        # botocore reads it after the connection is made, and speaks of the endpoint when it can't.
+        try:
+            check_no_pipe(settings.ca_file)
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=settings.ca_file)
+        except OSError as error:
+            message = f"{settings.ca_file} can't be used as a CA file: {error}"
+            raise InvalidInput(message, hint="name a readable PEM file") from error
     secure = not settings.address.startswith("http://")
     style: Any = {"addressing_style": "path"} if settings.path_style else {}
     return session.client(
@@ -292,15 +296,6 @@ def _client(session: boto3.Session, settings: S3Options) -> Any:
         ),
         region_name=session.region_name or "us-east-1",
     )
-
-
-def _check_ca_file(path: str) -> None:
-    """Botocore reads it after the connection is made, and speaks of the endpoint when it can't."""
-    try:
-        check_no_pipe(path)
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
-    except OSError as error:
-        raise InvalidInput(f"{path} can't be used as a CA file: {error}", hint="name a readable PEM file") from error
 
 
 def _session(settings: S3Options) -> boto3.Session:
@@ -326,17 +321,6 @@ def _session(settings: S3Options) -> boto3.Session:
     # A long upload outlives the hour that a role's keys last: these are fetched again in time.
     assumed._credentials = DeferredRefreshableCredentials(fetcher.fetch_credentials, "assume-role")  # noqa: SLF001 - botocore's own way to give a session credentials
     return boto3.Session(botocore_session=assumed, region_name=session.region_name)
-
-
-def _store_error(error: Exception, *, side: str, store: str, operation: str) -> StoreError:
-    """Returns what an object store answers, as an error of ours. It goes by the code (`NoSuchKey`, or a status where a
-    HEAD has no text), for the classes belong to boto3."""
-    answer: Mapping[str, Any] = getattr(error, "response", None) or {}  # nothing where the connection failed
-    code = str(answer.get("Error", {}).get("Code", ""))
-    status = int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    kind, hint = _kind(code, status, type(error).__name__)
-    message = str(answer.get("Error", {}).get("Message", "")) or _plain(error)
-    return kind(message, side=side, store=store, operation=operation, status=status, code=code, hint=hint)
 
 
 def _kind(code: str, status: int, name: str) -> tuple[type[StoreError], str]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from oci.archive.index import Contents, Stretch, read_contents
-from oci.archive.open import ByteReader
+from oci.archive.index import Contents, read_contents
+from oci.archive.open import ByteReader, Stretch
 from oci.cancel import CancelToken
 from oci.descriptor import Descriptor
 from oci.digest import Chunk, Digest, is_digest
@@ -16,7 +16,6 @@ from oci.meter import Meter
 from oci.reference import ArchiveName
 from oci.store import read_range
 
-_LEFT_OUT = "the archive was made without --include-non-distributable-layers: leave it out here as well"
 _NOT_IN_TAR = (
     "file {file} not found in tar (hint: This may be because when copying to a tarball, the "
     "--include-non-distributable-layers flag should have been provided.)"
@@ -71,6 +70,14 @@ class Archive:
 
     def lacks(self, subject: str, operation: str) -> NotFound:
         """Returns the error for what isn't there, which says why."""
+        note = self.contents.transship_json
+        foreign = (layer for manifest in self.contents.manifests.values() for layer in manifest.layers)
+        hint, sentence = "make the archive again, or verify this one with `archive verify`", ""
+        if subject in {digest for digest, _ in note.requires}:
+            hint = f"the archive is a delta to {note.base}: import that one first"
+        elif any(layer.digest == subject and not layer.distributable for layer in foreign):
+            hint = "the archive was made without --include-non-distributable-layers: leave it out here as well"
+            sentence = _NOT_IN_TAR.format(file=f"{subject.replace(':', '-')}.tar.gz")
         problem = NotFound(
             "isn't in the archive",
             side=self._side,
@@ -79,10 +86,9 @@ class Archive:
             operation=operation,
             status=404,
             code="BLOB_UNKNOWN",
-            hint=self._why_missing(subject),
+            hint=hint,
         )
-        if problem.hint == _LEFT_OUT:
-            problem.sentence = _NOT_IN_TAR.format(file=f"{subject.replace(':', '-')}.tar.gz")
+        problem.sentence = sentence or problem.sentence
         return problem
 
     def has_all(self, manifest: Manifest) -> bool:
@@ -98,26 +104,23 @@ class Archive:
         return self.contents.manifests.get(digest) if digest else None
 
     def _chunks(self, blob: Descriptor, offset: int, end: int) -> Iterator[bytes]:
-        inline = self.contents.configs.get(blob.digest)
-        if inline is not None:
-            self._check_size(blob, len(inline))
-            yield inline[offset:end]
-            return
-        stretch = self.contents.blobs.get(blob.digest)
-        if stretch is None:
+        inline, stretch = self.contents.configs.get(blob.digest), self.contents.blobs.get(blob.digest)
+        if inline is None and stretch is None:
             raise self.lacks(blob.digest, "reading the blob")
-        self._check_size(blob, stretch.size)
-        for chunk in self._read(blob, stretch, offset, end):
-            self._cancel.check()
-            self._meter.read(len(chunk))
-            yield chunk
-
-    def _check_size(self, blob: Descriptor, size: int) -> None:
+        size = self.blob_size(blob.digest)
         if size != blob.size:
             raise IntegrityError(f"{self._where()}: {blob.digest} has {size} bytes in the archive, not {blob.size}")
+        if inline is not None:
+            yield inline[offset:end]
+        elif stretch is not None:
+            for chunk in self._read(blob, stretch, offset, end):
+                self._cancel.check()
+                self._meter.read(len(chunk))
+                yield chunk
 
     def _read(self, blob: Descriptor, stretch: Stretch, offset: int, end: int) -> Iterator[bytes]:
-        """Reads the header that hasn't been checked yet together with the bytes: in S3 each read is a request."""
+        """Reads the header that hasn't been checked yet together with the bytes: in S3 each read is a request. Where a
+        member should be by the sizes of those before it, there must be one of its size."""
         if stretch.header < 0 or offset:
             yield from stretch.reader.read(stretch.offset + offset, end - offset)
             return
@@ -127,29 +130,18 @@ class Archive:
             if len(head) < length:
                 head, data = head + chunk[: length - len(head)], chunk[length - len(head) :]
                 if len(head) == length:
-                    self._check_header(blob, head)
+                    try:
+                        member = next(iter(Members(iter([head]))), None)
+                    except InvalidManifest:
+                        member = None
+                    if member is None or member.size != blob.size:
+                        message = f"the archive is damaged where {blob.digest} should begin"
+                        raise IntegrityError(f"{self._where()}: {message}")
             if data:
                 yield data
 
-    def _check_header(self, blob: Descriptor, head: bytes) -> None:
-        """Where a member should be by the sizes of those before it, there must be one of its size."""
-        try:
-            member = next(iter(Members(iter([head]))), None)
-        except InvalidManifest:
-            member = None
-        if member is None or member.size != blob.size:
-            raise IntegrityError(f"{self._where()}: the archive is damaged where {blob.digest} should begin")
-
     def _where(self) -> str:
         return f"{self._side} {self.name}".lstrip()
-
-    def _why_missing(self, subject: str) -> str:
-        if subject in {digest for digest, _ in self.contents.transship_json.requires}:
-            return f"the archive is a delta to {self.contents.transship_json.base}: import that one first"
-        foreign = (layer for manifest in self.contents.manifests.values() for layer in manifest.layers)
-        if any(layer.digest == subject and not layer.distributable for layer in foreign):
-            return _LEFT_OUT
-        return "make the archive again, or verify this one with `archive verify`"
 
 
 class EmptyArchive:

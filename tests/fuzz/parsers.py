@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, cast
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from oci.archive import docker_archive, index_json, manifest_json
+from oci.archive.open import ByteReader, Stretch
 from oci.archive.transship_json import TransshipJson
 from oci.bundle.image import is_bundle_config
 from oci.bundle.locations import ImageLocations
@@ -87,9 +88,10 @@ class Parser(NamedTuple):
 def _docker(data: bytes, config: bytes) -> None:
     members = {"c.json": config, "l": layers.GOOD}
 
-    def member(name: str) -> docker_archive.Part | None:
-        found = members.get(name)
-        return docker_archive.Part(len(found), lambda size: iter([found[:size]])) if found is not None else None
+    def member(name: str) -> Stretch | None:
+        found = members.get(name, b"")
+        reader = SimpleNamespace(read=lambda offset, length: iter([found[offset : offset + length]]))
+        return Stretch(cast(ByteReader, reader), 0, len(found)) if name in members else None
 
     docker_archive.parse(data, member)
 

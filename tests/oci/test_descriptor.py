@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import cast
+
 import pytest
 
 from oci.archive import docker_archive
+from oci.archive.open import ByteReader, Stretch
 from oci.descriptor import parse_json
 from oci.errors import InvalidDocument, InvalidInput, InvalidManifest
 from oci.export.plan import ArchivePlan
@@ -53,14 +58,14 @@ def test_a_member_of_a_docker_archive_is_read_once_however_often_it_is_named() -
     config = b'{"rootfs": {"diff_ids": ["sha256:%s"]}}' % (b"0" * 64)
     reads: list[str] = []
 
-    def member(name: str) -> docker_archive.Part:
+    def member(name: str) -> Stretch:
         data = config if name == "c" else layer
 
-        def read(size: int) -> list[bytes]:
+        def read(offset: int, length: int) -> Iterator[bytes]:
             reads.append(name)
-            return [data[:size]]
+            return iter([data[offset : offset + length]])
 
-        return docker_archive.Part(len(data), lambda size: iter(read(size)))
+        return Stretch(cast(ByteReader, SimpleNamespace(read=read)), 0, len(data))
 
     item = b'{"Config":"c","Layers":["l"]}'
     parsed = docker_archive.parse(b"[" + b",".join([item] * 1000) + b"]", member)
