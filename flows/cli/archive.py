@@ -33,10 +33,10 @@ from oci.digest import Digest
 from oci.errors import Incomplete, InvalidInput, StoreError
 from oci.export.export import ArchiveReport, docker_images, seal_archive, write_archive, write_docker
 from oci.export.options import ExportOptions
-from oci.export.parts import Part
 from oci.export.plan import ArchivePlan, Volume
 from oci.export.planner import plan_archive
 from oci.export.resume import plan_resumed
+from oci.export.tar_plan import Part
 from oci.output import check_outputs, to_dict
 from oci.reference import ArchiveName
 from oci.relocation.planner import make_plan

@@ -26,8 +26,8 @@ from oci.relocation.session import Session
 from oci.units import show_size
 
 if TYPE_CHECKING:
-    from oci.export.parts import Part
     from oci.export.plan import ArchivePlan
+    from oci.export.tar_plan import Part
     from oci.relocation.plan import Plan
     from oci.relocation.transfer import ImageOutcome
 

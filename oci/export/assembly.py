@@ -10,22 +10,27 @@ from __future__ import annotations
 
 import threading
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import md5
 from itertools import chain, repeat
+from typing import TypeVar
+
+import msgspec
+from msgspec import Struct
 
 from oci.archive.open import ByteReader
 from oci.cancel import CancelToken
-from oci.digest import Chunk, Digest
+from oci.digest import Chunk, Digest, Verifier
 from oci.errors import Cancelled, IntegrityError, InvalidInput, StoreError, TransshipError
-from oci.export.file_writer import ByteWriter
-from oci.export.ordered_hash import Chains
-from oci.export.parts import Part, StoredPart
-from oci.export.tar_plan import Piece, TarPlan
+from oci.export.file_writer import ByteWriter, StoredPart
+from oci.export.tar_plan import Part, Piece, TarPlan
 from oci.meter import Meter, unheard
+
+T = TypeVar("T", bound=bytes | memoryview)
 
 OpenBlob = Callable[[int, int | None], Iterator[Chunk]]
 """Reads one blob from an offset, for so many bytes or, with None, to its end and proven."""
@@ -52,6 +57,57 @@ class WriteReport:
     kept: int = 0
     unread: int = 0
     parts: int = 0
+
+
+class Chains(Struct):
+    """Hashes blobs in order while their pieces arrive in any order: one hash for each blob that is cut. A piece waits
+    until those before it are hashed: a caller begins pieces in order, so that it never waits for one that hasn't
+    begun."""
+
+    _verifiers: dict[Digest, Verifier] = msgspec.field(default_factory=dict)
+    _hashed: dict[Digest, int] = msgspec.field(default_factory=dict)
+    """Bytes of each blob up to the end of a piece. What the verifier has seen says less: it counts a chunk before that
+    is hashed."""
+    _turn: threading.Condition = msgspec.field(default_factory=threading.Condition)
+    _broken: dict[Digest, TransshipError | Cancelled] = msgspec.field(default_factory=dict)
+    _over: TransshipError | Cancelled | None = None
+
+    def update(self, piece: Piece, chunks: Iterable[bytes | memoryview]) -> None:
+        """Raises IntegrityError when the blob ends here and isn't what was promised, or the error given to
+        `break_off`."""
+        deque(self.passing(piece, chunks), maxlen=0)
+
+    def passing(self, piece: Piece, chunks: Iterable[T]) -> Iterator[T]:
+        """Does the same, and hands the bytes on. They are taken when the piece's turn has come."""
+        digest = piece.digest
+        with self._turn:
+            verifier = self._verifiers.setdefault(digest, Verifier(digest, piece.blob_size))
+            self._turn.wait_for(
+                lambda: self._over or digest in self._broken or self._hashed.get(digest, 0) == piece.blob_offset
+            )
+            error = self._over or self._broken.get(digest)
+            if error is not None:
+                raise error
+        for chunk in chunks:
+            verifier.update(chunk)
+            yield chunk
+        end = piece.blob_offset + piece.length
+        if verifier.bytes_read != end:
+            raise IntegrityError(f"{digest}: got {verifier.bytes_read} bytes where {end} were to be")
+        with self._turn:
+            self._hashed[digest] = end
+            self._turn.notify_all()
+        if end == piece.blob_size:
+            verifier.finish()
+
+    def break_off(self, error: TransshipError | Cancelled, digests: Iterable[Digest] | None = None) -> None:
+        """Ends the waiting for these blobs, or for all of them."""
+        with self._turn:
+            if digests is None:
+                self._over = self._over or error
+            else:
+                self._broken.update(dict.fromkeys(digests, error))
+            self._turn.notify_all()
 
 
 @dataclass
@@ -85,7 +141,9 @@ class Writing:
         round didn't mend; stored parts stay, for a run that resumes."""
         chosen = set(numbers) if numbers is not None else None
         mine = [part for part in self.parts if chosen is None or part.number in chosen]
-        self._check_alone(mine)
+        others = [part for part in self.parts if chosen is not None and part.number not in chosen]
+        if self._cut_in(mine) & self._cut_in(others):
+            raise InvalidInput("these parts share a blob with others: one process has to write them all")
         self.report.parts = len(mine)
         stored = {part.number: stored_before[part.number] for part in mine if part.number in stored_before}
         self._reused = set(stored)
@@ -98,12 +156,6 @@ class Writing:
         if not self.writer.reads_back:
             self.report.unread = self.report.kept + self.report.copied
         return self.report
-
-    def _check_alone(self, mine: Sequence[Part]) -> None:
-        numbers = {part.number for part in mine}
-        others = [part for part in self.parts if part.number not in numbers]
-        if self._cut_in(mine) & self._cut_in(others):
-            raise InvalidInput("these parts share a blob with others: one process has to write them all")
 
     def _round(
         self, parts: Sequence[Part], stored: dict[int, StoredPart], readers: ThreadPoolExecutor
@@ -170,14 +222,9 @@ class Writing:
         try:
             self.cancel.check()
             return self._written(part, stored, readers)
-        except IntegrityError as error:
-            self._chains.break_off(error, self._blobs_cut(part))
-            raise
-        except TransshipError as error:
-            self._chains.break_off(error)
-            raise
-        except BaseException:
-            self._chains.break_off(Cancelled())
+        except BaseException as error:
+            of_this_part = self._blobs_cut(part) if isinstance(error, IntegrityError) else None
+            self._chains.break_off(error if isinstance(error, TransshipError) else Cancelled(), of_this_part)
             raise
 
     def _written(self, part: Part, stored: StoredPart | None, readers: ThreadPoolExecutor) -> StoredPart:
@@ -189,17 +236,22 @@ class Writing:
             if self.writer.copy(part, self.base):
                 if self.writer.reads_back:
                     self._prove_stored(part, self.plan.pieces(part.start, part.end))
-                self._count("copied", part.size)
+                with self._lock:
+                    self.report.copied += part.size
                 return StoredPart()
             if not self.writer.reads_back:
                 # Other parts of its blobs may be copied, unseen: all are read and hashed in the next round.
                 raise IntegrityError(f"part {part.number} can't be copied from {self.base.location}")
-        new = self._put_stream(part, stored) if part.size > BUFFERED else self._put(part, stored, readers)
+        if part.size > BUFFERED:
+            proves = chain([True], repeat(False))
+            new = self.writer.put_stream(part, lambda: self._passing(part, prove=next(proves)), stored)
+        else:
+            new = self._put(part, stored, readers)
         if not new:
             return stored or StoredPart()
         with self._lock:
             self._reused.discard(part.number)
-        self._count("sent", part.size)
+            self.report.sent += part.size
         self.meter.sent(part.size)
         return StoredPart()
 
@@ -207,17 +259,15 @@ class Writing:
         """Returns False when the very bytes are stored already."""
         data = self._buffer(part.size)
         self._assemble(part, data, readers)
-        self._hash(part, data)
+        view = memoryview(data)
+        for piece in self._unproven_pieces(part):  # each when its turn has come
+            at = piece.offset - part.start
+            self._chains.update(piece, [view[at : at + piece.length]])
         new = stored is None or not stored.is_of(zlib.crc32(data), md5(data, usedforsecurity=False).hexdigest)
         if new:
             self.writer.put(part, data)
         self._spare.append(data)
         return new
-
-    def _put_stream(self, part: Part, stored: StoredPart | None) -> bool:
-        """Does the same for a part that isn't held: its pieces are read one after the other."""
-        turns = chain([True], repeat(False))
-        return self.writer.put_stream(part, lambda: self._passing(part, prove=next(turns)), stored)
 
     def _buffer(self, size: int) -> bytearray:
         """One that an earlier part has done with, if there is one: what is freed in so big pieces mostly stays with the
@@ -234,9 +284,9 @@ class Writing:
         """Yields the bytes of a part that isn't held; a blob that is whole in it is proven as one that is cut."""
         unproven = {piece.offset for piece in self._unproven_pieces(part)} if prove else set()
         for piece in self.plan.pieces(part.start, part.end):
-            if piece.member is None:
+            if not piece.digest:
                 yield piece.data
-            elif prove and (piece.length == piece.member.content.size or piece.offset in unproven):
+            elif prove and (piece.is_whole or piece.offset in unproven):
                 yield from self._chains.passing(piece, self._read(piece))
             else:
                 yield from self._read(piece)
@@ -257,13 +307,12 @@ class Writing:
             if at != piece.length:
                 raise IntegrityError(f"got {at} bytes instead of {piece.length}")
             return
-        raise problem or InvalidInput(f"the plan names no place to read {piece.member} from")
+        raise problem or InvalidInput(f"the plan names no place to read {piece.digest} from")
 
     def _stores_of(self, piece: Piece) -> Sequence[OpenBlob]:
         """Returns the stores of the piece's blob. A store that gave wrong bytes of a cut blob comes last in the next
         round."""
-        digest = piece.member.content.digest if piece.member else None
-        places = self.places(digest) if digest else ()
+        places = self.places(piece.digest)
         turn = self._round_number % max(1, len(places))
         return (*places[turn:], *places[:turn])
 
@@ -272,10 +321,10 @@ class Writing:
         running = []
         for piece in self.plan.pieces(part.start, part.end):
             at = piece.offset - part.start
-            if piece.member is None:
-                view[at : at + piece.length] = piece.data
-            else:
+            if piece.digest:
                 running.append(readers.submit(self._fill, view[at : at + piece.length], piece))
+            else:
+                view[at : at + piece.length] = piece.data
         errors = [error for error in (future.exception() for future in running) if error is not None]
         view.release()
         if errors:
@@ -283,83 +332,56 @@ class Writing:
 
     def _fill(self, place: memoryview, piece: Piece) -> None:
         """From the first place that gives the right bytes; a blob that is whole in its part is proven as it is read."""
-        digest = piece.member.content.digest if piece.member else None
-        if digest is None:
-            return None
         problem: TransshipError | None = None
         with place:
             for open_blob in self._stores_of(piece):
+                at = 0
                 try:
-                    return self._read_into(place, piece, open_blob)
+                    for chunk in open_blob(piece.blob_offset, None if piece.is_whole else piece.length):
+                        self.cancel.check()
+                        place[at : at + len(chunk)] = chunk
+                        at += len(chunk)
                 except (IntegrityError, StoreError) as error:
                     problem = problem or error
-        raise problem or InvalidInput(f"the plan names no place to read {digest} from")
-
-    def _read_into(self, place: memoryview, piece: Piece, open_blob: OpenBlob) -> None:
-        whole = piece.member is not None and piece.length == piece.member.content.size
-        at = 0
-        for chunk in open_blob(piece.blob_offset, None if whole else piece.length):
-            self.cancel.check()
-            place[at : at + len(chunk)] = chunk
-            at += len(chunk)
-        if at != piece.length:
-            raise IntegrityError(f"got {at} bytes instead of {piece.length}")
-
-    def _hash(self, part: Part, data: bytearray) -> None:
-        """The pieces of blobs that are cut, each when its turn has come."""
-        view = memoryview(data)
-        for piece in self._unproven_pieces(part):
-            at = piece.offset - part.start
-            self._chains.update(piece, [view[at : at + piece.length]])
+                    continue
+                if at == piece.length:
+                    return
+                problem = problem or IntegrityError(f"got {at} bytes instead of {piece.length}")
+        raise problem or InvalidInput(f"the plan names no place to read {piece.digest} from")
 
     def _prove_stored(self, part: Part, pieces: Iterable[Piece]) -> None:
         """Compares what is stored already with the plan: hashes blobs, looks at every other byte."""
         for piece in pieces:
-            stretch = Part(part.number, piece.offset, piece.offset + piece.length)
-            stored = self.writer.stored(stretch)
-            if piece.member is not None:
+            stored = self.writer.stored(Part(part.number, piece.offset, piece.offset + piece.length))
+            if piece.digest:
                 self._chains.update(piece, stored)
             elif b"".join(stored) != piece.data:
                 raise IntegrityError(f"{self.writer.location}: part {part.number} isn't what it should be")
 
     def _cut_pieces(self, part: Part) -> Iterator[Piece]:
-        """Lists the blobs that this part has a piece of, and that have to be proven piece by piece."""
+        """Lists the blobs that this part has a piece of, and that have to be proven piece by piece. The older archive
+        proves those of which a stretch is copied inside the store, unread."""
+        vouched = frozenset() if self.writer.reads_back or self._round_number else self._copied
         for piece in self.plan.pieces(part.start, part.end):
-            member = piece.member
-            if member is not None and piece.length < member.content.size and member.content.digest not in self._vouched:
+            if piece.digest and not piece.is_whole and piece.digest not in vouched:
                 yield piece
 
     def _unproven_pieces(self, part: Part) -> Iterator[Piece]:
-        return (
-            piece
-            for piece in self._cut_pieces(part)
-            if piece.member is not None and piece.member.content.digest in self._unproven
-        )
+        return (piece for piece in self._cut_pieces(part) if piece.digest in self._unproven)
 
     def _blobs_cut(self, part: Part) -> set[Digest]:
-        cut = (piece.member for piece in self._cut_pieces(part))
-        return {member.content.digest for member in cut if member and member.content.digest}
+        return {piece.digest for piece in self._cut_pieces(part)}
 
     def _cut_in(self, parts: Iterable[Part]) -> set[Digest]:
         return {digest for part in parts for digest in self._blobs_cut(part)}
 
-    @property
-    def _vouched(self) -> frozenset[Digest | None]:
-        """Blobs of which a stretch is copied inside the store, unread: the older archive proves them."""
-        return frozenset() if self.writer.reads_back or self._round_number else self._copied
-
     @cached_property
-    def _copied(self) -> frozenset[Digest | None]:
+    def _copied(self) -> frozenset[Digest]:
         copied = (part for part in self.parts if part.copy_from is not None)
-        pieces = (piece for part in copied for piece in self.plan.pieces(part.start, part.end))
-        return frozenset(piece.member.content.digest for piece in pieces if piece.member)
+        return frozenset(piece.digest for part in copied for piece in self.plan.pieces(part.start, part.end))
 
     def _announce(self, part: Part) -> None:
         """Calls `on_part` once for each part, however often the part is written."""
         if part.number not in self._announced:
             self._announced.add(part.number)
             self.on_part(part)
-
-    def _count(self, counter: str, size: int) -> None:
-        with self._lock:
-            setattr(self.report, counter, getattr(self.report, counter) + size)

@@ -9,7 +9,7 @@ import hashlib
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -24,11 +24,11 @@ from oci.descriptor import Descriptor
 from oci.digest import Chunk, Digest
 from oci.errors import InvalidInput, TransshipError
 from oci.export.assembly import OpenBlob, WriteReport, Writing
-from oci.export.file_writer import ByteWriter, open_writer
-from oci.export.parts import Part, StoredPart
+from oci.export.file_writer import ByteWriter, StoredPart, open_writer
 from oci.export.plan import ArchivePlan, Group, Volume
 from oci.export.planner import check_whole, plan_archive
 from oci.export.resume import is_in_place
+from oci.export.tar_plan import Part
 from oci.files.walk import FileEntry
 from oci.meter import unheard
 from oci.output import to_dict
@@ -87,7 +87,10 @@ def write_archive(
     written = []
     for volume in plan.volumes:
         if resume and is_in_place(session, volume, read=True):
-            written.append(_reused(volume, on_part))
+            for part in volume.parts:
+                on_part(part)
+            unread = volume.tar.size if in_object_store(volume.location) else 0
+            written.append(WriteReport(kept=volume.tar.size, unread=unread, parts=len(volume.parts)))
             continue
         with _writer(session, volume) as writer:
             stored = writer.begin(volume.parts, volume.tar.fingerprint, resume=resume)
@@ -136,11 +139,8 @@ def docker_images(session: Session, plan: Plan, name: str = "") -> list[DockerIm
     Raises Incomplete for a source that isn't whole, InvalidInput for what docker can't hold.
     """
     check_whole(plan)
-    images = [
-        _docker_image(session, plan, image)
-        for image in plan.images
-        if image.role not in (Role.SIGNATURE, Role.REFERRER)
-    ]
+    listed = (image for image in plan.images if image.role not in (Role.SIGNATURE, Role.REFERRER))
+    images = [_docker_image(session, plan, image) for image in listed]
     if name:
         reference = Reference.parse(name)
         if reference.digest is not None or not isinstance(reference.repository, Repository):
@@ -222,8 +222,15 @@ def seal_archive(
 
 def sums_of(session: Session, locations: Iterable[str]) -> dict[str, str]:
     """Reads every volume once more, and returns the SHA-256 of each, in hex, by location in order."""
+    from oci.archive.proof import hash_of  # noqa: PLC0415 - only where it is asked for
+
+    def sum_of(location: str) -> str:
+        reader = open_reader(location, session.object_store(location), side="destination", cancel=session.cancel)
+        with closing(reader):
+            return hash_of(reader)
+
     locations = tuple(locations)
-    return dict(zip(locations, session.workers.map(lambda location: _sum(session, location), locations), strict=True))
+    return dict(zip(locations, session.workers.map(sum_of, locations), strict=True))
 
 
 def write_sums(session: Session, sums: Mapping[str, str], name: str) -> None:
@@ -262,13 +269,6 @@ def push_to_archive(
     return structs.replace(pushed, reference=named.at(renamed_plan.manifests[-1].digest)), report
 
 
-def _reused(volume: Volume, on_part: OnPart) -> WriteReport:
-    for part in volume.parts:
-        on_part(part)
-    unread = volume.tar.size if in_object_store(volume.location) else 0
-    return WriteReport(kept=volume.tar.size, unread=unread, parts=len(volume.parts))
-
-
 def _write(
     session: Session,
     plan: ArchivePlan,
@@ -279,12 +279,28 @@ def _write(
     numbers: Sequence[int] | None = None,
     on_part: OnPart = unheard,
 ) -> WriteReport:
-    base = _base(session, plan)
+    base: Archive | None = None
+    if plan.base:
+        with suppress(TransshipError):  # if it is gone by now, its bytes are fetched instead
+            base = session.archive(ArchiveName.of(plan.base), "destination")
+
+    def places(digest: Digest) -> list[OpenBlob]:
+        """Returns what was read while planning, then the older archive, then where the plan found the blob."""
+        blob = plan.blob_by_digest[digest]
+        readers: list[OpenBlob] = []
+        cached = session.cache.get(digest)
+        if cached is not None:
+            readers.append(lambda offset, length: iter([cached[offset : None if length is None else offset + length]]))
+        if base is not None and base.blob_size(digest) == blob.size:
+            readers.append(partial(base.read_blob, blob.descriptor))
+        readers.extend(partial(_followed, session, store, blob.descriptor) for store in blob.stores)
+        return readers
+
     writing = Writing(
         plan=volume.tar,
         parts=volume.parts,
         writer=writer,
-        places=partial(_places, session, plan, base),
+        places=places,
         base=base.readers[0] if base else None,
         cancel=session.cancel,
         meter=session.meter,
@@ -292,31 +308,6 @@ def _write(
         on_part=on_part,
     )
     return writing.run(stored, numbers)
-
-
-def _base(session: Session, plan: ArchivePlan) -> Archive | None:
-    """Returns the older archive. If it is gone by now, that is no reason to fail: its bytes are fetched instead."""
-    try:
-        return session.archive(ArchiveName.of(plan.base), "destination") if plan.base else None
-    except TransshipError:
-        return None
-
-
-def _places(session: Session, plan: ArchivePlan, base: Archive | None, digest: Digest) -> list[OpenBlob]:
-    """Returns what was read while planning, then the older archive, then where the plan found the blob."""
-    blob = plan.blob_by_digest[digest]
-    places: list[OpenBlob] = []
-    cached = session.cache.get(digest)
-    if cached is not None:
-        places.append(partial(_slice, cached))
-    if base is not None and base.blob_size(digest) == blob.size:
-        places.append(partial(base.read_blob, blob.descriptor))
-    places.extend(partial(_followed, session, store, blob.descriptor) for store in blob.stores)
-    return places
-
-
-def _slice(data: bytes, offset: int, length: int | None) -> Iterator[Chunk]:
-    yield data[offset:] if length is None else data[offset : offset + length]
 
 
 def _followed(session: Session, store: StoreName, blob: Descriptor, offset: int, length: int | None) -> Iterator[Chunk]:
@@ -356,14 +347,6 @@ def _report(session: Session, plan: ArchivePlan, written: Sequence[WriteReport],
         seconds=seconds,
         requests=session.meter.receipt().total_requests,
     )
-
-
-def _sum(session: Session, location: str) -> str:
-    from oci.archive.proof import hash_of  # noqa: PLC0415 - only where it is asked for
-
-    reader = open_reader(location, session.object_store(location), side="destination", cancel=session.cancel)
-    with closing(reader):
-        return hash_of(reader)
 
 
 def _write_beside(session: Session, location: str, data: bytes) -> None:

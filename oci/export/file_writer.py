@@ -8,9 +8,11 @@ import fcntl
 import json
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import Protocol
+
+from msgspec import Struct
 
 from oci.archive.open import ByteReader, FileReader, in_object_store
 from oci.archive.s3_options import S3Options
@@ -18,15 +20,30 @@ from oci.cancel import CancelToken
 from oci.descriptor import parse_json
 from oci.digest import READ_SIZE, Chunk
 from oci.errors import IntegrityError, NotFound, Refused
-from oci.export.options import SMALLEST
-from oci.export.parts import Part, ReadPart, StoredPart
+from oci.export.tar_plan import Part
 from oci.meter import Meter
 from oci.output import BY_UMASK, check_output, open_own, os_errors, sync_folder
 
+_SIDE = "destination"
 _COPY_SIZE = 64 << 20
 _JOURNAL_LIMIT = 64 << 20
 _NOT_OURS = frozenset({errno.ELOOP, errno.EISDIR, errno.EACCES, errno.EPERM})
 """Of a link, a folder and the file of another user in the place of an unfinished archive."""
+
+
+ReadPart = Callable[[], Iterator[Chunk]]
+"""Gives all the bytes of a part, anew every time. Those it gives first are proven as they pass."""
+
+
+class StoredPart(Struct, frozen=True, kw_only=True):
+    """What a writer knows of a part that is in place: `crc32` where it keeps that, `md5` in hexadecimal likewise."""
+
+    crc32: int | None = None
+    md5: str = ""
+
+    def is_of(self, crc32: int, md5: Callable[[], str]) -> bool:
+        """Says whether bytes with these checksums are the ones that are in place."""
+        return self.crc32 == crc32 if self.crc32 is not None else bool(self.md5) and self.md5 == md5()
 
 
 class ByteWriter(Protocol):
@@ -34,10 +51,6 @@ class ByteWriter(Protocol):
 
     @property
     def location(self) -> str: ...
-
-    @property
-    def smallest_part(self) -> int:
-        """Bytes that every part but the last must have."""
 
     @property
     def reads_back(self) -> bool:
@@ -78,11 +91,6 @@ class ByteWriter(Protocol):
         """Lets go of it unfinished, so that a later run can go on."""
 
 
-def smallest_part(location: str) -> int:
-    """Bytes that every part but the last must have at a location."""
-    return SMALLEST if in_object_store(location) else 1
-
-
 def open_writer(
     location: str, s3: S3Options, *, meter: Meter | None = None, cancel: CancelToken | None = None
 ) -> ByteWriter:
@@ -104,13 +112,11 @@ class FileWriter:
     each is opened without following a link, and must be a regular file of this user under no other name.
     """
 
-    smallest_part = 1
     reads_back = True
 
-    def __init__(self, path: str, *, side: str = "destination") -> None:
+    def __init__(self, path: str) -> None:
         self.location = path
         self.ticket = ""
-        self._side = side
         self._partial = f"{path}.partial"
         self._journal_path = f"{path}.partial.journal"
         self._file = -1
@@ -145,7 +151,7 @@ class FileWriter:
             self._check_room(size)
             os.ftruncate(self._file, size)
             self._lock(fcntl.LOCK_SH)
-        return self._in_place(parts, intact)
+        return _covered(parts, intact)
 
     def is_begun(self, parts: Sequence[Part], fingerprint: str) -> bool:
         del parts, fingerprint
@@ -161,13 +167,13 @@ class FileWriter:
             if os.fstat(self._file).st_size != parts[-1].end or listed is None:
                 raise NotFound(
                     "the unfinished archive is another one by now",
-                    side=self._side,
+                    side=_SIDE,
                     store=self.location,
                     operation="joining the unfinished archive",
                     hint="write the archive again from the beginning",
                 )
             os.write(self._journal, b"\n")  # a killed run may have cut off its last line
-            return self._in_place(parts, listed)
+            return _covered(parts, listed)
 
     def put(self, part: Part, data: bytearray) -> None:
         with self._mapped("writing"):
@@ -216,7 +222,7 @@ class FileWriter:
     def finish(self, parts: Sequence[Part]) -> None:
         with self._mapped("finishing"):
             self._lock(fcntl.LOCK_EX)
-            in_place = self._in_place(parts, self._read_journal() or {})
+            in_place = _covered(parts, self._read_journal() or {})
             missing = [part.number for part in parts if part.number not in in_place]
             if missing:
                 raise IntegrityError(f"{self.location}: part {missing[0]} isn't in place")
@@ -264,26 +270,11 @@ class FileWriter:
                 os.unlink(begun)
             raise Refused(
                 f"the archive has {size} bytes, and the disk has room for {free + used}",
-                side=self._side,
+                side=_SIDE,
                 store=self.location,
                 operation="making room",
                 hint="make room, write to another disk, or straight to s3://BUCKET/KEY, which needs no disk at all",
             )
-
-    def _in_place(self, parts: Sequence[Part], stretches: Iterable[tuple[int, int]]) -> dict[int, StoredPart]:
-        """Returns the parts that the stretches cover, stretches that touch or overlap taken together."""
-        joined: list[tuple[int, int]] = []
-        for start, end in sorted(stretches):
-            if joined and start <= joined[-1][1]:
-                joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
-            else:
-                joined.append((start, end))
-        covered = {}
-        for part in parts:
-            at = bisect.bisect_right(joined, part.start, key=lambda stretch: stretch[0]) - 1
-            if at >= 0 and part.end <= joined[at][1]:
-                covered[part.number] = StoredPart()
-        return covered
 
     def _note(self, part: Part, crc: int) -> None:
         os.write(self._journal, _line(json.dumps([part.start, part.end, crc])))
@@ -304,10 +295,26 @@ class FileWriter:
         return parts
 
     def _refused(self, message: str, *, hint: str) -> Refused:
-        return Refused(message, side=self._side, store=self.location, operation="opening", hint=hint)
+        return Refused(message, side=_SIDE, store=self.location, operation="opening", hint=hint)
 
     def _mapped(self, operation: str) -> AbstractContextManager[None]:
-        return os_errors(side=self._side, store=self.location, operation=operation)
+        return os_errors(side=_SIDE, store=self.location, operation=operation)
+
+
+def _covered(parts: Sequence[Part], stretches: Iterable[tuple[int, int]]) -> dict[int, StoredPart]:
+    """Returns the parts that the stretches cover, stretches that touch or overlap taken together."""
+    joined: list[tuple[int, int]] = []
+    for start, end in sorted(stretches):
+        if joined and start <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+        else:
+            joined.append((start, end))
+    covered = {}
+    for part in parts:
+        at = bisect.bisect_right(joined, part.start, key=lambda stretch: stretch[0]) - 1
+        if at >= 0 and part.end <= joined[at][1]:
+            covered[part.number] = StoredPart()
+    return covered
 
 
 def _line(text: str) -> bytes:

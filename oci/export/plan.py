@@ -1,4 +1,4 @@
-"""The plan of an archive: a frozen value, to be printed, stored as JSON, sent to another machine and carried out."""
+"""The plan of an archive: a frozen value, to be printed, and carried out by any process that makes the same."""
 
 from __future__ import annotations
 
@@ -6,23 +6,15 @@ import hashlib
 import json
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
 
 from msgspec import Struct
 
 from oci.archive.open import in_object_store
-from oci.descriptor import parse_json
-from oci.digest import Digest, parse_digest
-from oci.errors import InvalidDocument, InvalidReference
-from oci.export import parts as cutting
-from oci.export.parts import Part
-from oci.export.tar_plan import TarPlan
-from oci.output import to_dict
-from oci.reference import ArchiveName, parse_tag
-from oci.relocation.plan import PlannedBlob, planned_blob
+from oci.digest import Digest
+from oci.export import tar_plan
+from oci.export.tar_plan import Part, TarPlan
+from oci.relocation.plan import PlannedBlob
 from oci.relocation.report import ArchiveFacts
-
-PLAN_VERSION = 1
 
 _OBJECT_REQUESTS = 7
 """For one object: is it there, is an upload unfinished, begin, note, list, complete, look."""
@@ -65,7 +57,6 @@ class ArchivePlan(Struct, frozen=True, kw_only=True, dict=True):
     """Blobs that the other side of a delta has, with their sizes."""
     docker_tags: tuple[str, ...] = ()
     """Tags of manifests with one of Docker's media types, in an OCI layout."""
-    version: int = PLAN_VERSION
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -100,10 +91,7 @@ class ArchivePlan(Struct, frozen=True, kw_only=True, dict=True):
                 requests += len(volume.parts) + _OBJECT_REQUESTS
             for part in volume.parts:
                 if part.copy_from is None:
-                    pieces = volume.tar.pieces(part.start, part.end)
-                    requests += sum(
-                        piece.member is not None and piece.member.content.digest in remote for piece in pieces
-                    )
+                    requests += sum(piece.digest in remote for piece in volume.tar.pieces(part.start, part.end))
         return requests
 
     @cached_property
@@ -140,60 +128,6 @@ class ArchivePlan(Struct, frozen=True, kw_only=True, dict=True):
         groups: list[Group] = []
         for number, volume in enumerate(self.volumes):
             share = max(1, round(count * volume.tar.size / self.size))
-            numbers = cutting.groups(volume.tar, volume.parts, share)
+            numbers = tar_plan.groups(volume.tar, volume.parts, share)
             groups.extend(Group(volume=number, numbers=group) for group in numbers)
         return tuple(groups)
-
-    def to_json(self) -> str:
-        body = {
-            "version": self.version,
-            "source": self.source,
-            "format": self.format,
-            "images": self.images,
-            "blob_count": self.blob_count,
-            "base": self.base,
-            "docker_tags": self.docker_tags,
-            "left_out": self.left_out,
-            "blobs": [to_dict(blob) for blob in self.blobs],
-            "volumes": [
-                {
-                    "location": volume.location,
-                    "tar": volume.tar.to_dict(),
-                    "parts": [[part.start, part.end, part.copy_from] for part in volume.parts],
-                }
-                for volume in self.volumes
-            ],
-        }
-        return json.dumps(body, separators=(",", ":"))
-
-    @classmethod
-    def from_json(cls, text: str) -> ArchivePlan:
-        """Returns the inverse of `to_json`. Raises InvalidDocument for another version or shape, and for a plan whose
-        bytes were changed."""
-        try:
-            body = parse_json(text)
-            if body.get("version") != PLAN_VERSION:
-                raise InvalidDocument(f"archive plan version {body.get('version')!r}, expected {PLAN_VERSION}")
-            return cls(
-                source=str(body["source"]),
-                format=str(body["format"]),
-                images=int(body["images"]),
-                blob_count=int(body["blob_count"]),
-                base=str(body["base"]),
-                docker_tags=tuple(map(parse_tag, body["docker_tags"])),
-                left_out=tuple((parse_digest(digest), int(size)) for digest, size in body["left_out"]),
-                blobs=tuple(planned_blob(entry) for entry in body["blobs"]),
-                volumes=tuple(_volume(entry) for entry in body["volumes"]),
-            )
-        except (ValueError, TypeError, KeyError, AttributeError, InvalidReference) as error:
-            raise InvalidDocument(f"not the plan of an archive: {error}") from error
-
-
-def _volume(entry: dict[str, Any]) -> Volume:
-    return Volume(
-        location=ArchiveName.of(str(entry["location"])).location,
-        tar=TarPlan.from_dict(entry["tar"]),
-        parts=tuple(
-            Part(number, start, end, copy_from) for number, (start, end, copy_from) in enumerate(entry["parts"], 1)
-        ),
-    )

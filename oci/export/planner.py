@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-import msgspec
+from msgspec.structs import replace
 
 from oci.archive import index_json, manifest_json, transship_json
 from oci.archive.entry import IMGPKG, ArchiveEntry
@@ -16,16 +16,15 @@ from oci.archive.transship_json import TransshipJson
 from oci.descriptor import DOCKER_LIST, DOCKER_MANIFEST
 from oci.digest import Digest
 from oci.errors import Incomplete, InvalidInput, InvalidManifest, StoreError
-from oci.export import parts
-from oci.export.delta import DeltaBase, known_blobs
-from oci.export.file_writer import smallest_part
-from oci.export.options import ExportOptions
+from oci.export import tar_plan
+from oci.export.delta import known_blobs
+from oci.export.options import SMALLEST, ExportOptions
 from oci.export.plan import ArchivePlan, Volume
 from oci.export.tar_plan import MemberContent, PlannedMember, TarPlan, lay_out
 from oci.files import tar
 from oci.manifest import Manifest
 from oci.reference import ArchiveName
-from oci.relocation.plan import Plan, PlannedBlob, PlannedManifest, Role
+from oci.relocation.plan import Plan, PlannedBlob, Role
 from oci.relocation.request import RelocationRequest
 from oci.relocation.session import Session
 from oci.relocation.transfer import load_manifest, small_blob
@@ -53,25 +52,29 @@ def plan_archive(
     manifests = {manifest.digest: manifest for manifest in loaded}
     blobs = _blobs(plan, manifests, with_configs=options.format != IMGPKG)
     _check_sizes(plan, options)
-    delta = known_blobs(session, options.delta_from, plan) if options.delta_from else DeltaBase()
-    configs = {manifest.config.digest for manifest in manifests.values() if manifest.config}
-    elsewhere = delta.among([blob for blob in blobs if blob.digest not in configs], plan)
+    base_name, elsewhere = "", frozenset[Digest]()
+    if options.delta_from:
+        # Configs aren't even asked for: they say what is a bundle.
+        configs = {manifest.config.digest for manifest in manifests.values() if manifest.config}
+        layers = [blob for blob in blobs if blob.digest not in configs]
+        base_name, elsewhere = known_blobs(session, options.delta_from, plan, layers)
     chosen = [blob for blob in blobs if blob.digest not in elsewhere]
     left_out = tuple((blob.digest, blob.size) for blob in blobs if blob.digest in elsewhere)
     head = _head(session, request, plan, manifests, options.format)
-    note = TransshipJson(requires=left_out, base=delta.name)
+    note = TransshipJson(requires=left_out, base=base_name)
     if options.record:
         from oci.receipts.record import receipt_of  # noqa: PLC0415 - only where it is asked for
 
-        note = msgspec.structs.replace(note, receipt=receipt_of(session, request, plan).render())
-    volumes = _volumes(head, note, _members(manifests, chosen, options.format), options)
+        note = replace(note, receipt=receipt_of(session, request, plan).render())
+    tars = _tars(head, note, _members(manifests, chosen, options.format), options)
+    stem, suffix = os.path.splitext(destination.location)
+    names = [destination.location]
+    if len(tars) > 1:
+        names = [f"{stem}.vol{number:03}{suffix}" for number in range(1, len(tars) + 1)]
     return ArchivePlan(
         source=plan.source,
         format=options.format,
-        volumes=tuple(
-            _cut(session, location, volume, options)
-            for location, volume in zip(_names(destination.location, len(volumes)), volumes, strict=True)
-        ),
+        volumes=tuple(_volume(session, name, tar, options) for name, tar in zip(names, tars, strict=True)),
         blobs=tuple(chosen),
         blob_count=len({digest for planned in plan.manifests for digest in planned.blobs} - elsewhere),
         images=len(list(plan.images)),
@@ -169,40 +172,33 @@ def _members(manifests: Mapping[Digest, Manifest], blobs: Sequence[PlannedBlob],
     ]
 
 
-def _volumes(
+def _tars(
     head: Sequence[MemberContent], note: TransshipJson, members: Sequence[MemberContent], options: ExportOptions
 ) -> list[TarPlan]:
     """One tarball, or as many as it takes; the note is in it only where it says something."""
-    noted = [_note(note)] if note.requires or note.base or note.receipt else []
+
+    def member(note: TransshipJson) -> MemberContent:
+        return MemberContent.of(transship_json.NAME, note.to_json())
+
+    noted = [member(note)] if note.requires or note.base or note.receipt else []
     whole = lay_out(options.format, [*head, *noted, *members])
     if not options.max_size or whole.size <= options.max_size:
         return [whole]
-    shares = _shares(head, members, options.max_size, note)
-    notes = [
-        msgspec.structs.replace(
-            note,
-            volume=number,
-            volumes=len(shares),
-            whole=whole.fingerprint,
-            receipt=note.receipt if number == 1 else b"",
-        )
-        for number in range(1, len(shares) + 1)
-    ]
-    return [
-        lay_out(options.format, [*(head if note.volume == 1 else ()), _note(note), *share])
-        for note, share in zip(notes, shares, strict=True)
-    ]
-
-
-def _note(note: TransshipJson) -> MemberContent:
-    return MemberContent.of(transship_json.NAME, note.to_json())
+    longest_note = member(replace(note, volume=99999, volumes=99999, whole="0" * 64))
+    shares = _shares(head, members, options.max_size, _length(longest_note) + len(tar.END))
+    tars = []
+    for number, share in enumerate(shares, 1):
+        receipt = note.receipt if number == 1 else b""
+        own = replace(note, volume=number, volumes=len(shares), whole=whole.fingerprint, receipt=receipt)
+        tars.append(lay_out(options.format, [*(head if number == 1 else ()), member(own), *share]))
+    return tars
 
 
 def _shares(
-    head: Sequence[MemberContent], members: Sequence[MemberContent], limit: int, note: TransshipJson
+    head: Sequence[MemberContent], members: Sequence[MemberContent], limit: int, room: int
 ) -> list[list[MemberContent]]:
-    """Returns the members of each volume, in order."""
-    room = _room(note)
+    """Returns the members of each volume, in order. `room` is what a volume needs beside them: the longest note there
+    can be, and the end."""
     used = sum(map(_length, head)) + room
     if used > limit:
         raise InvalidInput(
@@ -226,35 +222,20 @@ def _shares(
     return shares
 
 
-def _room(note: TransshipJson) -> int:
-    """Returns what a volume needs beside its members: the longest note there can be, and the end."""
-    return _length(_note(msgspec.structs.replace(note, volume=99999, volumes=99999, whole="0" * 64))) + len(tar.END)
-
-
 def _length(content: MemberContent) -> int:
     return PlannedMember(content, 0, tar.header(content.name, mode=0o644, size=content.size)).end
 
 
-def _names(location: str, count: int) -> list[str]:
-    """`NAME.vol001.tar` and so on for `NAME.tar`."""
-    if count == 1:
-        return [location]
-    stem, suffix = os.path.splitext(location)
-    return [f"{stem}.vol{number:03}{suffix}" for number in range(1, count + 1)]
-
-
-def _cut(session: Session, location: str, plan: TarPlan, options: ExportOptions) -> Volume:
-    return Volume(
-        location=location,
-        tar=plan,
-        parts=parts.cut(
-            plan,
-            size=options.part_size,
-            smallest=smallest_part(location),
-            most=parts.MOST_PARTS if in_object_store(location) else parts.MOST_PARTS_OF_A_FILE,
-            base=_offsets(session.archive(ArchiveName.of(options.base), "destination"), plan) if options.base else None,
-        ),
+def _volume(session: Session, location: str, plan: TarPlan, options: ExportOptions) -> Volume:
+    in_store = in_object_store(location)
+    parts = tar_plan.cut(
+        plan,
+        size=options.part_size,
+        smallest=SMALLEST if in_store else 1,
+        most=tar_plan.MOST_PARTS if in_store else tar_plan.MOST_PARTS_OF_A_FILE,
+        base=_offsets(session.archive(ArchiveName.of(options.base), "destination"), plan) if options.base else None,
     )
+    return Volume(location=location, tar=plan, parts=parts)
 
 
 def _offsets(base: Archive, plan: TarPlan) -> dict[str, int]:
@@ -277,25 +258,22 @@ def _offsets(base: Archive, plan: TarPlan) -> dict[str, int]:
 def entries_of(plan: Plan, *, origins: bool) -> list[ArchiveEntry]:
     """One for each image of a plan and each of its tags. With `origins` (imgpkg: for a bundle that was named by a
     reference, not by a lock) they remember how their lock names them."""
-    return [element for image in plan.images for element in _elements(plan, image, origins=origins)]
-
-
-def _elements(plan: Plan, image: PlannedManifest, *, origins: bool) -> Iterable[ArchiveEntry]:
-    is_root = image.role is Role.ROOT
-    attached = image.role in (Role.SIGNATURE, Role.REFERRER)
-    for tag in image.tags or ("",):
-        yield ArchiveEntry(
-            digest=image.digest,
-            reference=_reference(image),
-            origin=str(image.origin or "") if origins and not attached else "",
-            tag=tag,
-            is_root_bundle=is_root and image.is_bundle and image.digest in {bundle.digest for bundle in plan.bundles},
-        )
-
-
-def _reference(image: PlannedManifest) -> str:
-    """Imgpkg parses it, so a folder or an archive is given a registry's name, one that can't exist (RFC 6761)."""
-    if image.store.registry:
-        return f"{image.store}@{image.digest}"
-    has_origin = image.origin is not None and image.origin.repository.registry
-    return str(image.origin) if has_origin else f"layout.invalid/image@{image.digest}"
+    entries = []
+    bundles = {bundle.digest for bundle in plan.bundles}
+    for image in plan.images:
+        attached = image.role in (Role.SIGNATURE, Role.REFERRER)
+        # imgpkg parses it, so a folder or an archive is given a registry's name, one that can't exist (RFC 6761).
+        reference = f"{image.store}@{image.digest}"
+        if not image.store.registry:
+            has_origin = image.origin is not None and image.origin.repository.registry
+            reference = str(image.origin) if has_origin else f"layout.invalid/image@{image.digest}"
+        for tag in image.tags or ("",):
+            entry = ArchiveEntry(
+                digest=image.digest,
+                reference=reference,
+                origin=str(image.origin or "") if origins and not attached else "",
+                tag=tag,
+                is_root_bundle=image.role is Role.ROOT and image.is_bundle and image.digest in bundles,
+            )
+            entries.append(entry)
+    return entries

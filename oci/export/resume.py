@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 
-from oci.archive.open import ByteReader, in_object_store, open_reader
-from oci.digest import Digest, Verifier
+from oci.archive.open import in_object_store, open_reader
+from oci.digest import verified
 from oci.errors import IntegrityError, InvalidManifest, NotFound, Refused
 from oci.export.file_writer import open_writer
 from oci.export.options import ExportOptions
 from oci.export.plan import ArchivePlan, Volume
 from oci.export.planner import plan_archive
-from oci.export.tar_plan import PlannedMember, TarPlan
+from oci.export.tar_plan import Piece
 from oci.reference import ArchiveName
 from oci.relocation.plan import Plan
 from oci.relocation.request import RelocationRequest
@@ -30,7 +30,12 @@ def plan_resumed(
         return plan_archive(session, request, plan, options)
     if in_object_store(location):
         planned = plan_archive(session, request, plan, options)
-        if any(_is_begun(session, volume) for volume in planned.volumes) or is_written(session, planned):
+        store, meter, cancel = session.object_store(location), session.meter, session.cancel
+        for volume in planned.volumes:
+            writer = open_writer(volume.location, store, meter=meter, cancel=cancel)
+            if writer.is_begun(volume.parts, volume.tar.fingerprint):
+                return planned
+        if is_written(session, planned):
             return planned
     try:
         session.archive(ArchiveName.of(location), "destination")
@@ -58,34 +63,17 @@ def is_in_place(session: Session, volume: Volume, *, read: bool = False) -> bool
             return False
         if reader.fingerprint or not read or in_object_store(volume.location):
             return reader.fingerprint == volume.tar.fingerprint
-        return _is(reader, volume.tar)
+        # Ends at the first difference: another archive mostly begins with another description.
+        pieces = volume.tar.pieces(0, volume.tar.size)
+        return all(_is(piece, reader.read(piece.offset, piece.length)) for piece in pieces)
 
 
-def _is(reader: ByteReader, plan: TarPlan) -> bool:
-    """Ends at the first difference: another archive mostly begins with another description."""
-    for piece in plan.pieces(0, plan.size):
-        chunks = reader.read(piece.offset, piece.length)
-        if piece.member is None:
-            if b"".join(chunks) != piece.data:
-                return False
-        elif not _has(chunks, piece.member):
-            return False
-    return True
-
-
-def _has(chunks: Iterator[bytes], member: PlannedMember) -> bool:
-    verifier = Verifier(member.content.digest or Digest(""), member.content.size)
+def _is(piece: Piece, chunks: Iterator[bytes]) -> bool:
+    if not piece.digest:
+        return b"".join(chunks) == piece.data
     try:
-        for chunk in chunks:
-            verifier.update(chunk)
-        verifier.finish()
+        for _ in verified(chunks, piece.digest, piece.blob_size):
+            pass
     except IntegrityError:
         return False
     return True
-
-
-def _is_begun(session: Session, volume: Volume) -> bool:
-    """Says whether an unfinished upload has to be gone on with in this very cut."""
-    location, meter, cancel = volume.location, session.meter, session.cancel
-    writer = open_writer(location, session.object_store(location), meter=meter, cancel=cancel)
-    return writer.is_begun(volume.parts, volume.tar.fingerprint)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from datetime import UTC, datetime
 from hashlib import md5, sha256
+from itertools import chain
 from typing import Any
 from urllib.parse import urlencode
 
@@ -18,8 +19,8 @@ from oci.archive.s3_options import WHEN_REQUIRED
 from oci.descriptor import parse_json
 from oci.digest import READ_SIZE
 from oci.errors import Denied, IntegrityError, InvalidDocument, NotFound, Refused, StoreError, TransshipError
-from oci.export.options import SMALLEST
-from oci.export.parts import MOST_PARTS, Part, ReadPart, StoredPart
+from oci.export.file_writer import ReadPart, StoredPart
+from oci.export.tar_plan import MOST_PARTS, Part
 
 STATE_SUFFIX = ".transship-"
 
@@ -78,7 +79,6 @@ class S3Writer:
     The upload of another program is never ended before it has been idle for days.
     """
 
-    smallest_part = SMALLEST
     reads_back = False
 
     def __init__(self, location: str, s3: S3) -> None:
@@ -174,8 +174,10 @@ class S3Writer:
         if "ChecksumCRC32" in answer:
             sound = answer["ChecksumCRC32"] == crc
         else:
+            # With a key of a key service or a customer, the ETag is no MD5.
             etag = answer.get("ETag", "").strip('"')
-            sound = not _is_md5(etag, answer) or etag == digest().hex()
+            is_md5 = len(etag) == 32 and answer.get("ServerSideEncryption", "AES256") == "AES256"
+            sound = not is_md5 or etag == digest().hex()
         if not sound:
             raise IntegrityError(f"{self.location}: the store has other bytes of part {part.number} than were sent")
         self._note_sent(part, answer)
@@ -220,9 +222,14 @@ class S3Writer:
         if missing:
             raise IntegrityError(f"{self.location}: part {missing[0]} isn't in the upload as it was sent")
         size = parts[-1].end
+        # As CompleteMultipartUpload wants parts: with the checksums that the store gave them, or none (S3 refuses them
+        # for an upload that was begun without).
+        keys = ("PartNumber", "ETag", "ChecksumCRC32")
+        entries = [stored[part.number] for part in parts]
+        named = [{key: entry[key] for key in keys if key != "ChecksumCRC32" or entry.get(key)} for entry in entries]
         try:
             self._check_before()
-            self._complete([_named(stored[part.number]) for part in parts])
+            self._complete(named)
         except StoreError as error:
             # Asked twice because the first answer was lost, or another run was faster with the same archive.
             if not (isinstance(error, NotFound) or error.code in _OVERTAKEN) or not self._is_there(size):
@@ -231,7 +238,11 @@ class S3Writer:
         if not self._is_there(size) and self._may_look:
             raise self._overtaken()
         if self._noted() == self._upload:
-            self._delete_note()
+            # Its version in a bucket that keeps versions: each archive would leave one there, and a marker, for ever.
+            for which in ([{"VersionId": self._note_version}] if self._note_version else []) + [{}]:
+                with suppress(StoreError):
+                    self._state.ask("tidying up", "delete_object", **which)
+                    break
 
     def leave(self) -> None: ...
 
@@ -331,17 +342,13 @@ class S3Writer:
         abandoned; their parts cost money."""
         with suppress(StoreError):  # an identity that may not list uploads leaves them to the bucket's own rules
             bucket, key = self._object.name["Bucket"], self._object.name["Key"]
+            limit = self._s3.settings.abandoned_after
             for page in self._object.pages("looking for uploads", "list_multipart_uploads", Bucket=bucket, Prefix=key):
                 for entry in page.get("Uploads", ()):
                     upload = entry["UploadId"]
-                    if entry["Key"] == key and upload != self._upload and self._is_idle(entry["Initiated"], upload):
+                    times = chain([entry["Initiated"]], (part["LastModified"] for part in self._listed(upload)))
+                    if entry["Key"] == key and upload != self._upload and all(_age(time) > limit for time in times):
                         self._abort(upload)
-
-    def _is_idle(self, begun: datetime, upload: str) -> bool:
-        limit = self._s3.settings.abandoned_after
-        if _age(begun) <= limit:
-            return False
-        return all(_age(entry["LastModified"]) > limit for entry in self._listed(upload))
 
     def _noted(self) -> str:
         """The id of the upload that a run of this archive has begun, or an empty text."""
@@ -361,21 +368,9 @@ class S3Writer:
         with suppress(Denied):  # an identity that may write this key alone: no later run goes on with it then
             self._state.ask("noting the upload", "put_object", Body=body, ContentMD5=proof, **self._encryption())
 
-    def _delete_note(self) -> None:
-        """Its version in a bucket that keeps versions: each archive would leave one there, and a marker, for ever."""
-        for which in ([{"VersionId": self._note_version}] if self._note_version else []) + [{}]:
-            with suppress(StoreError):
-                self._state.ask("tidying up", "delete_object", **which)
-                return
-
 
 def _age(when: datetime) -> float:
     return (datetime.now(UTC) - when).total_seconds()
-
-
-def _is_md5(etag: str, answer: Mapping[str, Any]) -> bool:
-    """Says whether the ETag is an MD5: with a key of a key service or a customer it isn't."""
-    return len(etag) == 32 and answer.get("ServerSideEncryption", "AES256") == "AES256"
 
 
 def _stored(entry: Mapping[str, Any]) -> StoredPart:
@@ -383,15 +378,6 @@ def _stored(entry: Mapping[str, Any]) -> StoredPart:
     with suppress(ValueError):
         crc = base64.b64decode(entry.get("ChecksumCRC32") or "", validate=True)
     return StoredPart(crc32=int.from_bytes(crc, "big") if len(crc) == 4 else None, md5=etag if len(etag) == 32 else "")
-
-
-def _named(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """As CompleteMultipartUpload wants a part: with the checksum that the store gave it, or none (S3 refuses them for
-    an upload that was begun without)."""
-    named = {"PartNumber": entry["PartNumber"], "ETag": entry["ETag"]}
-    if entry.get("ChecksumCRC32"):
-        named["ChecksumCRC32"] = entry["ChecksumCRC32"]
-    return named
 
 
 def _changed(part: Part) -> IntegrityError:

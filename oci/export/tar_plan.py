@@ -1,21 +1,33 @@
-"""A tarball before it exists: every member, header, offset and size, from the content's description alone."""
+"""A tarball before it exists: every member, header, offset and size, from the content's description alone; and the
+parts that it is cut into: units that are written in any order, each alone.
+
+A part begins and ends between two members wherever it can; only a blob bigger than a part is cut. What an older archive
+has at one stretch becomes a part that is copied from there.
+"""
 
 from __future__ import annotations
 
-import base64
 import bisect
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from oci.digest import Digest, parse_digest
-from oci.errors import InvalidDocument, InvalidReference
+from oci.digest import Digest
+from oci.errors import InvalidInput
+from oci.export.options import DEFAULT_SIZE, SMALLEST
 from oci.files import tar
 
+MOST_PARTS = 10_000
+MOST_PARTS_OF_A_FILE = 100_000
+"""Beyond it parts get bigger: those of a file are written as they are read, whatever their size."""
+
 _MODE = 0o644
+_COPIED = 4
+"""How many times longer than another a part may be that is copied from an older archive."""
 
 
 class MemberContent(Struct, frozen=True):
@@ -58,8 +70,15 @@ class Piece(Struct, frozen=True):
     offset: int
     length: int
     data: bytes = b""
-    member: PlannedMember | None = None
+    digest: Digest = Digest("")
+    """Digest of the blob; empty for known bytes."""
+    blob_size: int = 0
     blob_offset: int = 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is all of a blob."""
+        return self.length == self.blob_size
 
 
 class TarPlan(Struct, frozen=True, dict=True):
@@ -94,37 +113,25 @@ class TarPlan(Struct, frozen=True, dict=True):
 
     def pieces(self, start: int, end: int) -> Iterator[Piece]:
         """Yields what the bytes from `start` to `end` are made of, in order and without a gap."""
+        for whole in self._whole_pieces(start, end):
+            low, high = max(whole.offset, start), min(whole.offset + whole.length, end)
+            skip = low - whole.offset
+            if low < high and whole.digest:
+                yield replace(whole, offset=low, length=high - low, blob_offset=skip)
+            elif low < high:
+                yield Piece(low, high - low, whole.data[skip : skip + high - low])
+
+    def _whole_pieces(self, start: int, end: int) -> Iterator[Piece]:
+        """Yields those of the members there, and the end of the tarball."""
         for member in self.between(start, end):
-            for piece in _pieces_of(member):
-                cut = _cut(piece, start, end)
-                if cut is not None:
-                    yield cut
-        last = _cut(Piece(self.size - len(tar.END), len(tar.END), tar.END), start, end)
-        if last is not None:
-            yield last
-
-    def to_dict(self) -> dict[str, object]:
-        members = [
-            {
-                "name": content.name,
-                "size": content.size,
-                "digest": content.digest,
-                "data": None if content.data is None else base64.b64encode(content.data).decode(),
-            }
-            for content in (member.content for member in self.members)
-        ]
-        return {"format": self.format, "fingerprint": self.fingerprint, "members": members}
-
-    @classmethod
-    def from_dict(cls, body: Mapping[str, object]) -> TarPlan:
-        """Raises InvalidDocument for what `to_dict` didn't make."""
-        try:
-            plan = lay_out(str(body["format"]), [_content(entry) for entry in body["members"]])  # type: ignore[attr-defined]
-        except (ValueError, TypeError, KeyError, AttributeError, InvalidReference) as error:
-            raise InvalidDocument(f"not the plan of an archive: {error}") from error
-        if plan.fingerprint != body.get("fingerprint"):
-            raise InvalidDocument("the plan of an archive was changed: its fingerprint doesn't match")
-        return plan
+            content = member.content
+            yield Piece(member.offset, len(member.header), member.header)
+            if content.data is not None:
+                yield Piece(member.data_offset, content.size, content.data)
+            elif content.digest is not None:
+                yield Piece(member.data_offset, content.size, digest=content.digest, blob_size=content.size)
+            yield Piece(member.data_end, member.end - member.data_end, tar.padding(content.size))
+        yield Piece(self.size - len(tar.END), len(tar.END), tar.END)
 
 
 def lay_out(format: str, contents: Iterable[MemberContent]) -> TarPlan:  # noqa: A002 - the field's word
@@ -138,32 +145,121 @@ def lay_out(format: str, contents: Iterable[MemberContent]) -> TarPlan:  # noqa:
     return TarPlan(format, tuple(members))
 
 
-def _content(entry: Mapping[str, str | int | None]) -> MemberContent:
-    data = entry["data"]
-    return MemberContent(
-        name=str(entry["name"]),
-        size=int(entry["size"] or 0),
-        data=None if data is None else base64.b64decode(str(data)),
-        digest=parse_digest(entry["digest"]) if entry["digest"] else None,
-    )
+class Part(Struct, frozen=True):
+    """Bytes `start` to `end` of a tarball; `number` counts from 1. `copy_from` is where an older archive has the very
+    same bytes, or None."""
+
+    number: int
+    start: int
+    end: int
+    copy_from: int | None = None
+
+    @property
+    def size(self) -> int:
+        return self.end - self.start
 
 
-def _pieces_of(member: PlannedMember) -> Iterator[Piece]:
-    content = member.content
-    yield Piece(member.offset, len(member.header), member.header)
-    if content.data is not None:
-        yield Piece(member.data_offset, content.size, content.data)
-    else:
-        yield Piece(member.data_offset, content.size, member=member)
-    yield Piece(member.data_end, member.end - member.data_end, tar.padding(content.size))
+def cut(
+    plan: TarPlan,
+    *,
+    size: int = DEFAULT_SIZE,
+    smallest: int = SMALLEST,
+    most: int = MOST_PARTS,
+    base: Mapping[str, int] | None = None,
+) -> tuple[Part, ...]:
+    """Parts of about `size` bytes, more when there would be more than `most` of them. `base` says where an older
+    archive has members, by name: the offset of their header. Raises InvalidInput for what can't be cut so."""
+    size = max(size, -(-plan.size // most))
+    copied = smallest
+    while True:
+        pieces = [piece for run in _runs(plan, base or {}, copied) for piece in _cut_run(plan, run, size, smallest)]
+        merged = _merged(pieces, smallest)
+        if len(merged) <= most:
+            return tuple(replace(part, number=number) for number, part in enumerate(merged, 1))
+        if size > plan.size:
+            raise InvalidInput(f"an archive of {plan.size} bytes can't be cut into {most} parts")
+        size += size // 16  # no bigger than it takes, for a part is held in memory, or read twice
+        copied += copied // 4
 
 
-def _cut(piece: Piece, start: int, end: int) -> Piece | None:
-    """Returns the part of a piece between `start` and `end`; None when there is none."""
-    low, high = max(piece.offset, start), min(piece.offset + piece.length, end)
-    if low >= high:
-        return None
-    skip = low - piece.offset
-    if piece.member is not None:
-        return Piece(low, high - low, member=piece.member, blob_offset=skip)
-    return Piece(low, high - low, piece.data[skip : skip + high - low])
+def groups(plan: TarPlan, parts: Sequence[Part], count: int) -> list[tuple[int, ...]]:
+    """Returns the numbers of the parts in at most `count` groups of about the same size. A blob is never in two groups,
+    so that a process that writes one can prove its blobs."""
+    target = max(1, -(-sum(part.size for part in parts) // max(1, count)))
+    edges = {member.offset for member in plan.members} | {plan.size}
+    grouped: list[list[int]] = [[]]
+    filled = 0
+    for part in parts:
+        grouped[-1].append(part.number)
+        filled += part.size
+        if filled >= target and part.end in edges and part.number != parts[-1].number:
+            grouped.append([])
+            filled = 0
+    return [tuple(group) for group in grouped]
+
+
+def _runs(plan: TarPlan, base: Mapping[str, int], shortest: int) -> list[Part]:
+    """Returns stretches that are to be copied, and those between them that are to be written, without numbers. A copied
+    one has the members of the older archive one behind the other, and `shortest` bytes or more."""
+    runs = [Part(0, 0, 0)]
+    for member in plan.members:
+        where = base.get(member.content.name) if member.content.digest else None
+        last = runs[-1]
+        if where == (None if last.copy_from is None else last.copy_from + last.size):
+            runs[-1] = replace(last, end=member.end)
+        else:
+            runs.append(Part(0, member.offset, member.end, where))
+    runs.append(Part(0, runs[-1].end, plan.size))
+    joined: list[Part] = []
+    for run in runs:
+        if run.copy_from is not None and run.size >= shortest:
+            joined.append(run)
+        elif joined and joined[-1].copy_from is None:
+            joined[-1] = replace(joined[-1], end=run.end)
+        elif run.size:
+            joined.append(replace(run, copy_from=None))
+    return joined
+
+
+def _cut_run(plan: TarPlan, run: Part, size: int, smallest: int) -> Iterator[Part]:
+    if run.copy_from is not None:  # into pieces of the same size, so that none is too short
+        count = -(-run.size // (_COPIED * size))
+        for number in range(count):
+            low, high = run.size * number // count, run.size * (number + 1) // count
+            yield Part(0, run.start + low, run.start + high, run.copy_from + low)
+        return
+    first = bisect.bisect_right(plan.members, run.start, key=lambda member: member.end)
+    last = bisect.bisect_left(plan.members, run.end, key=lambda member: member.end)
+    edges = [member.end for member in plan.members[first:last]] + [run.end]
+    start = at = run.start
+    for edge in edges:
+        if at - start >= smallest and edge - start > size:
+            yield Part(0, start, at)
+            start = at
+        while edge - start > size + smallest:
+            yield Part(0, start, start + size)
+            start += size
+        if edge - start >= size:
+            yield Part(0, start, edge)
+            start = edge
+        at = edge
+    if start < run.end:
+        yield Part(0, start, run.end)
+
+
+def _merged(runs: Sequence[Part], smallest: int) -> list[Part]:
+    """No part but the last is shorter than `smallest`: a short one takes bytes of the next, all of them when the rest
+    of that would be too short."""
+    merged: list[Part] = []
+    for run in runs:
+        last = merged[-1] if merged else None
+        if last is None or last.size >= smallest:
+            merged.append(run)
+            continue
+        lacking = smallest - last.size
+        if run.copy_from is None or run.size - lacking < smallest:
+            merged[-1] = replace(last, end=run.end, copy_from=None)
+        else:
+            merged[-1] = replace(last, end=last.end + lacking, copy_from=None)
+            merged.append(Part(0, last.end + lacking, run.end, run.copy_from + lacking))
+    return merged

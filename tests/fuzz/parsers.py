@@ -24,7 +24,6 @@ from oci.bundle.lockfile import BundleLock, ImagesLock
 from oci.descriptor import Descriptor, Platform, parse_json
 from oci.digest import Digest, digest_of, parse_digest
 from oci.errors import TransshipError
-from oci.export.plan import ArchivePlan
 from oci.export.s3_writer import _stored
 from oci.files.decompress import decompressed
 from oci.files.tar import Members
@@ -71,7 +70,6 @@ from tests.support.plans import plan_of
 from tests.support.sealing import blob_bundle
 from tests.support.signing import Signer
 from tests.support.sigstore_authority import Authority, named
-from tests.support.tarballs import Tarball
 
 NOW = datetime(2026, 11, 29, tzinfo=UTC)
 PIECE = 4096
@@ -217,18 +215,6 @@ DIFF_ID = digest_of(layers.GOOD)
 CONFIG = json.dumps({"os": "linux", "config": {"Labels": {"a": "b"}}, "rootfs": {"diff_ids": [DIFF_ID]}}).encode()
 DOCKER = b'[{"Config":"c.json","RepoTags":["web:1.0"],"Layers":["l"]}]'
 ONE_LAYER = parse_manifest(manifests.manifest())
-ARCHIVE = {
-    "version": 1,
-    "source": "x",
-    "format": "imgpkg",
-    "images": 1,
-    "blob_count": 0,
-    "base": "",
-    "docker_tags": [],
-    "left_out": [[locks.DIGEST, 5]],
-    "blobs": [],
-    "volumes": [{"location": "a.tar", "tar": Tarball.of(1, [100]).plan.to_dict(), "parts": [[0, 100, None]]}],
-}
 FACTS = {
     "version": VERSION,
     "facts": {
@@ -305,7 +291,6 @@ PARSERS: Mapping[str, Parser] = {
     "errors": Parser(lambda data: _explained(data, "text/html"), (b'{"errors":[{"code":"DENIED","message":"no"}]}', b"<html><script>x</script>no</html>")),
     "plans": Parser(_text(Plan.from_json), (plan_of((100, 2000)).to_json().encode(),)),
     "plans of a prune": Parser(_text(PrunePlan.from_json), (PRUNE.to_json().encode(),)),
-    "plans of an archive": Parser(_text(ArchivePlan.from_json), (json.dumps(ARCHIVE).encode(),)),
     "manifest.json": Parser(lambda data: manifest_json.parse([data]), (json.dumps([archives.element()]).encode(),)),
     "index.json": Parser(lambda data: index_json.parse(data, lambda _digest, _size: MANIFEST), (INDEX,)),
     "transship.json": Parser(lambda data: TransshipJson.from_json(data, "x"), (b'{"version":1,"volume":1,"volumes":2,"whole":"' + b"0" * 64 + b'"}',)),

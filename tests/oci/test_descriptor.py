@@ -11,8 +11,7 @@ import pytest
 from oci.archive import docker_archive
 from oci.archive.open import ByteReader, Stretch
 from oci.descriptor import parse_json
-from oci.errors import InvalidDocument, InvalidInput, InvalidManifest
-from oci.export.plan import ArchivePlan
+from oci.errors import InvalidInput, InvalidManifest
 from oci.mirror.results import read_only
 
 WRONG = {
@@ -45,11 +44,6 @@ def test_whole_characters_and_ordinary_numbers_are_kept() -> None:
 def test_a_report_that_lists_nothing_is_a_typed_error(text: str) -> None:
     with pytest.raises(InvalidInput):
         read_only(text, "report.json")
-
-
-def test_an_infinite_plan_of_an_archive_is_a_typed_error() -> None:
-    with pytest.raises(InvalidDocument):
-        ArchivePlan.from_json('{"version": 1, "source": "x", "format": "imgpkg", "images": 1e999}')
 
 
 def test_a_member_of_a_docker_archive_is_read_once_however_often_it_is_named() -> None:

@@ -11,8 +11,7 @@ from oci.archive.open import ByteReader
 from oci.digest import Digest, digest_of
 from oci.export.assembly import OpenBlob, WriteReport, Writing
 from oci.export.file_writer import ByteWriter
-from oci.export.parts import Part, cut
-from oci.export.tar_plan import MemberContent, TarPlan, lay_out
+from oci.export.tar_plan import MemberContent, Part, TarPlan, cut, lay_out
 
 MIB = 1 << 20
 PART = 5 * MIB
@@ -41,7 +40,7 @@ class Tarball:
     def data(self) -> bytes:
         """All of it, put together in the plainest way."""
         pieces = self.plan.pieces(0, self.plan.size)
-        return b"".join(self.blobs[_digest(piece.member)] if piece.member else piece.data for piece in pieces)
+        return b"".join(self.blobs[piece.digest] if piece.digest else piece.data for piece in pieces)
 
     def places(self, digest: Digest) -> Sequence[OpenBlob]:
         def read(offset: int, length: int | None) -> Iterator[bytes]:
@@ -79,8 +78,3 @@ class Tarball:
         finally:
             writer.leave()
         return report
-
-
-def _digest(member: object) -> Digest:
-    digest: Digest = member.content.digest  # type: ignore[attr-defined]
-    return digest

@@ -11,8 +11,7 @@ import pytest
 from oci.archive.entry import IMGPKG, OCI_LAYOUT
 from oci.errors import InvalidManifest
 from oci.export.options import ExportOptions
-from oci.export.parts import MOST_PARTS_OF_A_FILE, cut
-from oci.export.tar_plan import MemberContent, lay_out
+from oci.export.tar_plan import MOST_PARTS_OF_A_FILE, MemberContent, cut, lay_out
 from tests.servers.docker_registry import DockerRegistry
 from tests.support.archiving import archived
 from tests.support.command import transship

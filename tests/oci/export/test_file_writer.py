@@ -21,8 +21,7 @@ from oci.errors import Cancelled, IntegrityError, InvalidInput, NotFound, Refuse
 from oci.export.export import begin_archive, finish_archive, write_archive, write_parts
 from oci.export.file_writer import FileWriter
 from oci.export.options import ExportOptions
-from oci.export.parts import Part
-from oci.export.plan import ArchivePlan
+from oci.export.tar_plan import Part
 from oci.relocation.session import Session
 from tests.faults.proxy import Fault, FaultProxy
 from tests.servers.docker_registry import DockerRegistry
@@ -180,7 +179,9 @@ def test_processes_write_one_archive_together(
     groups = plan.groups(3)
     for group in reversed(groups):
         with session() as one:
-            written.append(write_parts(one, ArchivePlan.from_json(plan.to_json()), group, tickets[group.volume]))
+            anew = planned(one, path, image=f"{registry.host}/{big[0]}", options=OPTIONS)
+            assert anew.fingerprint == plan.fingerprint
+            written.append(write_parts(one, anew, group, tickets[group.volume]))
             again = write_parts(one, plan, group, tickets[group.volume])
             assert (again.sent, again.kept) == (0, written[-1].sent)
     with session() as one:

@@ -16,8 +16,8 @@ from oci.errors import Cancelled, Denied, NotFound, Refused, StoreError
 from oci.export import assembly
 from oci.export.assembly import Writing
 from oci.export.file_writer import open_writer
-from oci.export.parts import Part
 from oci.export.s3_writer import S3Writer
+from oci.export.tar_plan import Part
 from tests.servers.ceph_rgw import CephGateway
 from tests.servers.certificates import make_certificates
 from tests.servers.seaweedfs import BUCKET, ObjectStore

@@ -10,8 +10,7 @@ import pytest
 from oci.archive.entry import IMGPKG
 from oci.digest import Digest
 from oci.export.options import SMALLEST
-from oci.export.parts import MOST_PARTS, Part, cut, groups
-from oci.export.tar_plan import MemberContent, TarPlan, lay_out
+from oci.export.tar_plan import MOST_PARTS, MemberContent, Part, TarPlan, cut, groups, lay_out
 
 MIB, GIB, TIB = 1 << 20, 1 << 30, 1 << 40
 BIGGEST_PART = 5 * GIB

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
@@ -15,9 +14,8 @@ from oci.cancel import CancelToken
 from oci.errors import Cancelled, Denied, NotFound, Refused, StoreError, Unauthorized, Unavailable
 from oci.export.assembly import Writing
 from oci.export.file_writer import FileWriter, open_writer
-from oci.export.parts import Part, groups
 from oci.export.s3_writer import S3Writer
-from oci.export.tar_plan import TarPlan
+from oci.export.tar_plan import Part, groups
 from oci.meter import Meter
 from tests.servers.seaweedfs import BUCKET, SeaweedFS, name_of
 from tests.support.tarballs import MIB, Tarball
@@ -257,9 +255,8 @@ def test_two_processes_write_one_object(object_store: SeaweedFS, s3_location: st
 
 
 def write_share(settings: S3Options, location: str, ticket: str, tarball: Tarball, numbers: tuple[int, ...]) -> int:
-    """What a worker does: reads the plan, joins the upload, writes its parts."""
-    plan = TarPlan.from_dict(json.loads(json.dumps(tarball.plan.to_dict())))
-    parts = tarball.parts()
+    """What a worker does: makes the plan, joins the upload, writes its parts."""
+    plan, parts = tarball.plan, tarball.parts()
     mine = S3Writer(location, S3(settings, side="destination"))
     return Writing(plan, parts, mine, tarball.places).run(mine.join(ticket, parts), numbers).sent
 

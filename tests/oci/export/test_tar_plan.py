@@ -7,15 +7,12 @@ import itertools
 import random
 import tarfile
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from oci.archive.entry import IMGPKG
 from oci.digest import Digest, digest_of
-from oci.errors import InvalidDocument
-from oci.export.parts import cut, groups
-from oci.export.tar_plan import MemberContent, TarPlan, lay_out
+from oci.export.tar_plan import MemberContent, TarPlan, cut, groups, lay_out
 
 SIZES = st.lists(st.integers(0, 3000), min_size=1, max_size=12)
 PART = st.integers(100, 2500)
@@ -42,13 +39,11 @@ def read(plan: TarPlan, blobs: dict[Digest, bytes], start: int, end: int) -> byt
     for piece in plan.pieces(start, end):
         assert piece.offset == at, "pieces follow each other without a gap"
         at += piece.length
-        if piece.member is None:
+        if not piece.digest:
             assert len(piece.data) == piece.length
             found.append(piece.data)
         else:
-            digest = piece.member.content.digest
-            assert digest is not None
-            found.append(blobs[digest][piece.blob_offset : piece.blob_offset + piece.length])
+            found.append(blobs[piece.digest][piece.blob_offset : piece.blob_offset + piece.length])
     assert at == end
     return b"".join(found)
 
@@ -56,7 +51,7 @@ def read(plan: TarPlan, blobs: dict[Digest, bytes], start: int, end: int) -> byt
 @given(SIZES, PART, st.integers(0, 3))
 def test_the_pieces_of_all_parts_are_the_tar_that_tarfile_reads(sizes: list[int], size: int, inline: int) -> None:
     plan, blobs, members = made(sizes, inline=inline)
-    parts = cut(plan, size=size, smallest=1, most=None)
+    parts = cut(plan, size=size, smallest=1, most=1 << 40)
     data = b"".join(read(plan, blobs, part.start, part.end) for part in parts)
 
     assert len(data) == plan.size
@@ -86,7 +81,7 @@ def test_parts_cover_everything_once_and_none_but_the_last_is_too_short(
         for number, member in enumerate(plan.members)
         if number in kept and member.content.digest
     }
-    parts = cut(plan, size=max(size, smallest), smallest=smallest, most=None, base=base)
+    parts = cut(plan, size=max(size, smallest), smallest=smallest, most=1 << 40, base=base)
 
     assert [part.number for part in parts] == list(range(1, len(parts) + 1))
     assert parts[0].start == 0
@@ -103,7 +98,7 @@ def test_parts_cover_everything_once_and_none_but_the_last_is_too_short(
 @given(SIZES, st.integers(1, 400), st.integers(1, 5))
 def test_groups_take_every_part_once_and_never_share_a_blob(sizes: list[int], size: int, count: int) -> None:
     plan, _, _ = made(sizes)
-    parts = cut(plan, size=size, smallest=1, most=None)
+    parts = cut(plan, size=size, smallest=1, most=1 << 40)
     made_groups = groups(plan, parts, count)
 
     assert [number for group in made_groups for number in group] == [part.number for part in parts]
@@ -115,16 +110,6 @@ def test_groups_take_every_part_once_and_never_share_a_blob(sizes: list[int], si
             for member in plan.between(part.start, part.end):
                 if member.content.digest and part.end > member.data_offset and part.start < member.data_end:
                     assert owners.setdefault(member.offset, number) == number
-
-
-@given(SIZES)
-def test_a_plan_survives_json_and_one_that_was_changed_is_refused(sizes: list[int]) -> None:
-    plan, _, _ = made(sizes)
-    body = plan.to_dict()
-
-    assert TarPlan.from_dict(body) == plan
-    with pytest.raises(InvalidDocument, match="fingerprint"):
-        TarPlan.from_dict({**body, "members": [*body["members"], {**body["members"][0], "name": "another"}]})  # type: ignore[misc,index]
 
 
 def test_the_fingerprint_tells_names_sizes_digests_and_texts_apart() -> None:
@@ -146,7 +131,7 @@ def test_parts_grow_when_there_would_be_too_many() -> None:
     plan = lay_out(IMGPKG, [MemberContent("blob", 200 << 30, digest=digest_of(b"any"))])
 
     assert len(cut(plan, size=16 << 20)) <= 10_000
-    assert len(cut(plan, size=16 << 20, most=None)) > 12_000
+    assert len(cut(plan, size=16 << 20, most=1 << 40)) > 12_000
 
 
 def test_a_member_of_8_gib_and_more_has_a_pax_header_that_tarfile_understands() -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from oci.digest import Verifier
 from oci.errors import Cancelled, IntegrityError
-from oci.export import ordered_hash
-from oci.export.ordered_hash import Chains
+from oci.export import assembly
+from oci.export.assembly import Chains
 from oci.export.tar_plan import Piece
 from tests.support.tarballs import Tarball
 
@@ -48,7 +48,7 @@ class _SlowVerifier(Verifier):
 
 
 def test_pieces_are_hashed_in_order_whoever_is_woken_when(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ordered_hash, "Verifier", _SlowVerifier)
+    monkeypatch.setattr(assembly, "Verifier", _SlowVerifier)
     cut, data = pieces(Tarball.of(1, [SIZE]))
     chains = Chains()
     over = threading.Event()
