@@ -108,32 +108,21 @@ class Attachments:
         attached = []
         listed_tags = self._listed.get(source.name)
         for end, tag in zip(COSIGN_TAGS, tagnames.cosign(subject), strict=True):
-            if (listed_tags is not None and tag not in listed_tags) or not self._selection.tag(end):
-                if listed_tags is not None and tag in listed_tags:
-                    self.left_out.add(tag)
+            if listed_tags is not None and tag not in listed_tags:
                 continue
-            digest = self._resolve(source, tag, subject)
-            if digest is not None:
-                attached.append(Attached(digest=digest, tag=tag))
+            if not self._selection.tag(end):
+                self.left_out.update([tag] if listed_tags is not None else [])
+                continue
+            try:
+                descriptor = source.head_manifest(tag)
+            except NotFound:
+                continue
+            except TransshipError as error:
+                self._fail(source, error, tag, "cosign's tags", f"{source.name}:{tag} (for {subject})")
+                continue
+            if descriptor is not None:
+                attached.append(Attached(digest=descriptor.digest, tag=tag))
         return attached
-
-    def _resolve(self, source: Source, tag: str, subject: Digest) -> Digest | None:
-        try:
-            descriptor = source.head_manifest(tag)
-        except NotFound:
-            return None
-        except (Unauthorized, Denied) as error:
-            # 403 for a tag that doesn't exist (imgpkg issue 548): the list says whether it does.
-            tags = self.tags(source)
-            if tags is None:
-                self._noted(source.name, f"cosign's tags can't be looked for: refused ({error.status})")
-            elif tag in tags:
-                self._failed(f"{source.name}:{tag} (for {subject})", error)
-            return None
-        except TransshipError as error:
-            self._failed(f"{source.name}:{tag} (for {subject})", error)
-            return None
-        return descriptor.digest if descriptor else None
 
     def _referrers(self, source: Source, subject: Digest) -> list[Attached]:
         if not self._selection.referrers:
@@ -155,27 +144,35 @@ class Attachments:
                     listed = source.get_manifest(fallback).children
         except NotFound:
             return []
-        except (Unauthorized, Denied) as error:
-            tags = self.tags(source)
-            # Where there is no API (404), a tag that is denied may just not exist, and only a list could tell.
-            silent = tags is None and _lacks_api(source)
-            if silent:
-                self._noted(source.name, f"referrers can't be looked for: refused ({error.status})")
-            elif tags is None or fallback in tags:
-                self._failed(f"referrers of {source.name}@{subject}", error)
-            return []
         except TransshipError as error:
-            self._failed(f"referrers of {source.name}@{subject}", error)
+            self._fail(
+                source, error, fallback, "referrers", f"referrers of {source.name}@{subject}", tagged=_lacks_api(source)
+            )
             return []
-        referrers = [descriptor for descriptor in listed if descriptor.digest != subject]
-        self.left_out.update(
-            referrer.digest for referrer in referrers if not self._selection.referrer(referrer.artifact_type)
-        )
-        return [
-            Attached(digest=referrer.digest, artifact_type=referrer.artifact_type, annotations=referrer.annotations)
-            for referrer in referrers
-            if self._selection.referrer(referrer.artifact_type)
-        ]
+        attached = []
+        for referrer in listed:
+            kind = referrer.artifact_type
+            if referrer.digest == subject:
+                continue
+            if self._selection.referrer(kind):
+                attached.append(Attached(digest=referrer.digest, artifact_type=kind, annotations=referrer.annotations))
+            else:
+                self.left_out.add(referrer.digest)
+        return attached
+
+    def _fail(
+        self, source: Source, error: TransshipError, tag: str, kind: str, subject: str, *, tagged: bool = True
+    ) -> None:
+        """Says what couldn't be looked for. What may not exist is denied by some (imgpkg issue 548): the list of tags
+        says whether it does. Where it can't be had either, `tagged` says that nothing but a tag could be there."""
+        if isinstance(error, Unauthorized | Denied):
+            tags = self.tags(source)
+            if tags is None and tagged:
+                self._noted(source.name, f"{kind} can't be looked for: refused ({error.status})")
+                return
+            if tags is not None and tag not in tags:
+                return
+        self._failed(subject, error)
 
 
 def _lacks_api(source: Source) -> bool:

@@ -70,13 +70,6 @@ class Envelope(Struct, frozen=True, kw_only=True):
         return pae(self.payload_type, self.payload)
 
 
-class MessageSignature(Struct, frozen=True, kw_only=True):
-    """The signature of a message that isn't in the bundle; `sha256` is the message's digest, in hex."""
-
-    sha256: str
-    signature: bytes
-
-
 def this_type(predicate_type: str) -> str:
     """Returns a predicate type as it is called now."""
     return RECEIPT_TYPE if predicate_type == _EARLIER_TYPE else predicate_type
@@ -134,9 +127,43 @@ def envelope_in(body: Mapping[str, Any]) -> Envelope:
     return envelope_of(object_of(body["dsseEnvelope"], "dsseEnvelope"))
 
 
-def message_signature_in(body: Mapping[str, Any]) -> MessageSignature:
-    """Returns the signature of a message in a bundle. Raises NoProof where there is none, or one over another digest
-    than SHA-256."""
+def render_bundle(envelope: Envelope, hint: str) -> bytes:
+    """Returns the JSON of a bundle around an envelope that a key has signed; `hint` says which."""
+    body = {
+        "payload": _base64(envelope.payload),
+        "payloadType": envelope.payload_type,
+        "signatures": [{"sig": _base64(signature)} for signature in envelope.signatures],
+    }
+    return _rendered(hint, "dsseEnvelope", body)
+
+
+def signature_of(sha256: str, key: SigningKey) -> bytes:
+    """Returns the bundle for a file with this SHA-256, in hex, as `cosign sign-blob --key` writes it. Raises
+    InvalidInput for an Ed25519 key."""
+    data = bytes.fromhex(sha256)
+    digest = {"algorithm": _SHA256, "digest": _base64(data)}
+    body = {"messageDigest": digest, "signature": _base64(key.sign(data, is_digest=True))}
+    return _rendered(key.public.hint, "messageSignature", body)
+
+
+def signed_sha256(data: bytes, key: PublicKey, location: str) -> str:
+    """Returns the SHA-256, in hex, of which such a bundle says that the key has signed it. Raises NotSigned where it
+    hasn't; `location` is the file's."""
+    operation, hint = "proving who signed it", f"name the key of its signer, or {HOW_TO_SIGN}"
+    try:
+        sha256, signature = _message_signature(parse_object(data))
+    except NoProof as error:
+        message = f"the signature beside it can't be used: {error}"
+        raise NotSigned(message, store=location, operation=operation, hint=HOW_TO_SIGN) from error
+    if not key.verifies(sha256, signature, is_digest=True):
+        message = f"the signature beside it isn't one of {key.name}"
+        raise NotSigned(message, store=location, operation=operation, hint=hint)
+    return sha256.hex()
+
+
+def _message_signature(body: Mapping[str, Any]) -> tuple[bytes, bytes]:
+    """Returns the SHA-256 and the signature of a message in a bundle. Raises NoProof where there is none, or one over
+    another digest."""
     if not str(body.get("mediaType", "")).startswith(BUNDLE):
         raise NoProof("it is no Sigstore bundle")
     if "messageSignature" not in body:
@@ -146,47 +173,13 @@ def message_signature_in(body: Mapping[str, Any]) -> MessageSignature:
     sha256 = decode_base64(digest.get("digest"))
     if digest.get("algorithm") != _SHA256 or len(sha256) != 32:
         raise NoProof("it isn't over a SHA-256")
-    return MessageSignature(sha256=sha256.hex(), signature=decode_base64(signed.get("signature")))
+    return sha256, decode_base64(signed.get("signature"))
 
 
-def render_bundle(content: Envelope | MessageSignature, hint: str) -> bytes:
-    """Returns the JSON of a bundle in its version 0.3 for content that a key has signed; `hint` says which."""
-    body: dict[str, Any] = {
-        "mediaType": BUNDLE_V03,
-        "verificationMaterial": {"publicKey": {"hint": hint}, "tlogEntries": []},
-    }
-    if isinstance(content, Envelope):
-        body["dsseEnvelope"] = {
-            "payload": _base64(content.payload),
-            "payloadType": content.payload_type,
-            "signatures": [{"sig": _base64(signature)} for signature in content.signatures],
-        }
-    else:
-        digest = {"algorithm": _SHA256, "digest": _base64(bytes.fromhex(content.sha256))}
-        body["messageSignature"] = {"messageDigest": digest, "signature": _base64(content.signature)}
+def _rendered(hint: str, name: str, content: Mapping[str, Any]) -> bytes:
+    material = {"publicKey": {"hint": hint}, "tlogEntries": []}
+    body = {"mediaType": BUNDLE_V03, "verificationMaterial": material, name: content}
     return json.dumps(body, separators=(",", ":")).encode()
-
-
-def signature_of(sha256: str, key: SigningKey) -> bytes:
-    """Returns the bundle for a file with this SHA-256, in hex, as `cosign sign-blob --key` writes it. Raises
-    InvalidInput for an Ed25519 key."""
-    signature = key.sign_digest(bytes.fromhex(sha256))
-    return render_bundle(MessageSignature(sha256=sha256, signature=signature), key.public.hint)
-
-
-def signed_sha256(data: bytes, key: PublicKey, location: str) -> str:
-    """Returns the SHA-256, in hex, of which such a bundle says that the key has signed it. Raises NotSigned where it
-    hasn't; `location` is the file's."""
-    operation, hint = "proving who signed it", f"name the key of its signer, or {HOW_TO_SIGN}"
-    try:
-        content = message_signature_in(parse_object(data))
-    except NoProof as error:
-        message = f"the signature beside it can't be used: {error}"
-        raise NotSigned(message, store=location, operation=operation, hint=HOW_TO_SIGN) from error
-    if not key.verifies_digest(bytes.fromhex(content.sha256), content.signature):
-        message = f"the signature beside it isn't one of {key.name}"
-        raise NotSigned(message, store=location, operation=operation, hint=hint)
-    return content.sha256
 
 
 def _base64(data: bytes) -> str:

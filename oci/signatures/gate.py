@@ -115,7 +115,9 @@ class Gate:
         findings.steps.append(f"{counted(len(proofs.candidates), 'signature')} of the digest attached")
         findings.steps.extend(proofs.problems)
         # What has no name that can be believed has none at all: an archive says itself where it came from.
-        named = _as_named(image) if isinstance(image.repository, Repository) else None
+        named: Reference | None = None
+        if isinstance(image.repository, Repository):  # as it was asked for: by its tag, or else by its digest
+            named = Reference(image.repository, image.tag, None if image.tag else image.digest)
         reasons = (_lacking(item, proofs, named, self.policy.revoked, findings) for item in verdict.requirements)
         return next((reason for reason in reasons if reason), "")
 
@@ -139,11 +141,6 @@ def _too_young(minimum: timedelta, age: timedelta | None, findings: _Findings) -
     age_text = f"it is known for {show_duration(timedelta(seconds=oldest // timedelta(seconds=1))) or '0s'}"
     findings.steps.append(age_text)
     return "" if oldest >= minimum else f"{text}, and {age_text}"
-
-
-def _as_named(image: Reference) -> Reference:
-    """The image as it was asked for: by its tag, or else by its digest."""
-    return Reference(image.repository, image.tag, None if image.tag else image.digest)
 
 
 def _lacking(

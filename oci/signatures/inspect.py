@@ -11,9 +11,9 @@ from msgspec import Struct
 from oci.bundle import reader
 from oci.descriptor import CONFIG_TYPES, Descriptor, Platform, parse_json
 from oci.digest import Digest
-from oci.errors import InvalidInput, TransshipError
+from oci.errors import InvalidInput
 from oci.manifest import NESTING_LIMIT, Manifest
-from oci.reference import Reference, StoreName
+from oci.reference import Reference
 from oci.signatures.artifacts import ALL, ArtifactSelection
 from oci.signatures.attached import DEPTH, Attachments
 from oci.store import Source
@@ -164,12 +164,9 @@ def read_config(data: bytes) -> dict[str, Any]:
         return {}
     level = [body]
     for _ in range(_DEEPEST):
-        level = [item for value in level for item in _items(value)]
+        lists = (value.values() if isinstance(value, dict) else value for value in level)
+        level = [item for items in lists if not isinstance(items, str | int | float | None) for item in items]
     return body if isinstance(body, dict) and not level else {}
-
-
-def _items(value: Any) -> Iterable[Any]:
-    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def _attached(
@@ -177,14 +174,13 @@ def _attached(
 ) -> tuple[tuple[Attachment, ...], tuple[str, ...]]:
     """With what is attached to attachments, such as the signature of an SBOM."""
     unknown: list[str] = []
-
-    def failed(subject: str, error: TransshipError) -> None:
-        unknown.append(f"{subject}: {error.message}")
-
-    def noted(store: StoreName, text: str) -> None:
-        unknown.append(f"{store}: {text}")
-
-    looking = Attachments(ArtifactSelection(ALL), threads, listed={}, failed=failed, noted=noted)
+    looking = Attachments(
+        ArtifactSelection(ALL),
+        threads,
+        listed={},
+        failed=lambda subject, error: unknown.append(f"{subject}: {error.message}"),
+        noted=lambda store, text: unknown.append(f"{store}: {text}"),
+    )
     attachments: dict[tuple[Digest, Digest], Attachment] = {}
     level = list(dict.fromkeys(subjects))
     for _ in range(DEPTH):

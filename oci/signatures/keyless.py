@@ -9,6 +9,7 @@ was valid.
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -17,7 +18,6 @@ from oci.descriptor import parse_json
 from oci.errors import InvalidInput
 from oci.output import read_named
 from oci.signatures.bundle import Evidence, NoProof, pae
-from oci.signatures.conditions import CertificateIdentity
 from oci.signatures.keys import certificate_digests
 from oci.signatures.proofs import Proof
 
@@ -48,6 +48,34 @@ _PARTS = {
     "ctlogs": "certificate log",
     "timestampAuthorities": "timestamp authority",
 }
+
+
+class CertificateIdentity(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who a certificate of Fulcio must have been issued to: the issuer of the identity and its subject, each exactly or
+    as a regular expression (RE2) for the whole text. It is a VerificationPolicy of the library."""
+
+    issuer: str = ""
+    issuer_matches: str = ""
+    subject: str = ""
+    subject_matches: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("issuer", "subject"):
+            exact, pattern = getattr(self, name), getattr(self, f"{name}_matches")
+            if bool(exact) == bool(pattern):
+                raise ValueError(f"keyless: give one of {name} and {name}_matches")
+            if pattern:
+                expression(pattern)
+
+    def verify(self, cert: Certificate) -> None:
+        """Raises NoProof for a certificate that was issued to somebody else."""
+        issuer, subject = _issued_to(cert)
+        pairs = ((self.issuer, self.issuer_matches, issuer), (self.subject, self.subject_matches, subject))
+        if not all(text == exact if exact else expression(pattern).fullmatch(text) for exact, pattern, text in pairs):
+            raise NoProof(f"its certificate is that of {subject[:300]} of {issuer[:300]}")
+
+    def __str__(self) -> str:
+        return f"{self.subject or self.subject_matches} of {self.issuer or self.issuer_matches}"
 
 
 class TrustedRoot(Struct, frozen=True, eq=False, kw_only=True):
@@ -90,7 +118,7 @@ class KeylessSigner(Struct, frozen=True, eq=False):
 
         try:
             bundle = Bundle.from_json(proof.bundle)
-            kind, payload = self.root.verifier.verify_dsse(bundle, _IdentityPolicy(self.identity))
+            kind, payload = self.root.verifier.verify_dsse(bundle, self.identity)
             time = _verified_time(bundle)
         except NoProof:
             raise
@@ -101,16 +129,17 @@ class KeylessSigner(Struct, frozen=True, eq=False):
         return Evidence(time=time, digests=certificate_digests(bundle.signing_certificate))
 
 
-class _IdentityPolicy:
-    """A VerificationPolicy of the library."""
+@lru_cache(maxsize=256)
+def expression(pattern: str) -> Any:
+    """Returns an RE2 expression, for what a policy asks of a stranger's text. Raises ValueError."""
+    import re2  # noqa: PLC0415 - only for conditions that have an expression
 
-    def __init__(self, identity: CertificateIdentity) -> None:
-        self._identity = identity
-
-    def verify(self, cert: Certificate) -> None:
-        issuer, subject = _issued_to(cert)
-        if not self._identity.admits(issuer, subject):
-            raise NoProof(f"its certificate is that of {subject[:300]} of {issuer[:300]}")
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        return re2.compile(pattern, options)
+    except re2.error as error:
+        raise ValueError(f"{pattern!r} is no regular expression") from error
 
 
 def read_trusted_root(path: str) -> TrustedRoot:

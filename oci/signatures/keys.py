@@ -44,21 +44,15 @@ class PublicKey(Struct, frozen=True, eq=False):
         """Returns what a Sigstore bundle calls the key by, as cosign does: the fingerprint in base64."""
         return base64.b64encode(bytes.fromhex(self.fingerprint)).decode()
 
-    def verifies(self, message: bytes, signature: bytes) -> bool:
+    def verifies(self, message: bytes, signature: bytes, *, is_digest: bool = False) -> bool:
         """Whether the signature is one of this key over the message: ECDSA with the hash of its curve or SHA-256, which
-        cosign takes for every curve; RSA with PKCS #1 v1.5 or PSS; Ed25519."""
-        return self._holds(signature, message, _schemes(self.key))
-
-    def verifies_digest(self, sha256: bytes, signature: bytes) -> bool:
-        """The same for a message of which only the SHA-256 is known. Ed25519 signs no digest: nothing is its then."""
-        return self._holds(signature, sha256, _schemes(self.key, digest=True))
-
-    def _holds(self, signature: bytes, data: bytes, schemes: Iterator[tuple[Any, ...]]) -> bool:
+        cosign takes for every curve; RSA with PKCS #1 v1.5 or PSS; Ed25519. With `is_digest`, only the message's
+        SHA-256 is known; Ed25519 signs no digest: nothing is its then."""
         from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm  # noqa: PLC0415
 
-        for scheme in schemes:
+        for scheme in _schemes(self.key, is_digest=is_digest):
             try:
-                self.key.verify(signature, data, *scheme)
+                self.key.verify(signature, message, *scheme)
             except (InvalidSignature, UnsupportedAlgorithm, ValueError):
                 continue
             return True
@@ -71,15 +65,6 @@ class SigningKey(Struct, frozen=True, eq=False):
     public: PublicKey
     key: Any = field(default=None)
 
-    def sign(self, message: bytes) -> bytes:
-        """Signs with SHA-256 (RSA: PKCS #1 v1.5) or, with a key of that kind, Ed25519. The same message gives the same
-        signature (RFC 6979), so that what is signed can be made again byte for byte."""
-        return self._signed(message, digest=False)
-
-    def sign_digest(self, sha256: bytes) -> bytes:
-        """Signs a message of which only the SHA-256 is known. Raises InvalidInput for Ed25519."""
-        return self._signed(sha256, digest=True)
-
     def check_signs_digests(self) -> None:
         """Raises InvalidInput for an Ed25519 key: that kind hashes the message itself, twice."""
         from cryptography.hazmat.primitives.asymmetric import ed25519  # noqa: PLC0415
@@ -90,25 +75,28 @@ class SigningKey(Struct, frozen=True, eq=False):
                 hint=f"take an ECDSA or RSA key for archives; {_HOW_TO_MAKE}",
             )
 
-    def _signed(self, data: bytes, *, digest: bool) -> bytes:
+    def sign(self, message: bytes, *, is_digest: bool = False) -> bytes:
+        """Signs with SHA-256 (RSA: PKCS #1 v1.5) or, with a key of that kind, Ed25519. The same message gives the same
+        signature (RFC 6979), so that what is signed can be made again byte for byte. With `is_digest`, only the
+        message's SHA-256 is known; raises InvalidInput for Ed25519 then."""
         from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
         from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding  # noqa: PLC0415
         from cryptography.hazmat.primitives.asymmetric.utils import Prehashed  # noqa: PLC0415
         from cryptography.hazmat.primitives.hashes import SHA256  # noqa: PLC0415
 
-        if digest:
+        if is_digest:
             self.check_signs_digests()
-        kind: Any = Prehashed(SHA256()) if digest else SHA256()
+        kind: Any = Prehashed(SHA256()) if is_digest else SHA256()
         signature: bytes
         if isinstance(self.key, ed25519.Ed25519PrivateKey):
-            signature = self.key.sign(data)
+            signature = self.key.sign(message)
         elif isinstance(self.key, ec.EllipticCurvePrivateKey):
             try:
-                signature = self.key.sign(data, ec.ECDSA(kind, deterministic_signing=True))
+                signature = self.key.sign(message, ec.ECDSA(kind, deterministic_signing=True))
             except UnsupportedAlgorithm:  # an OpenSSL before 3.2
-                signature = self.key.sign(data, ec.ECDSA(kind))
+                signature = self.key.sign(message, ec.ECDSA(kind))
         else:
-            signature = self.key.sign(data, padding.PKCS1v15(), kind)
+            signature = self.key.sign(message, padding.PKCS1v15(), kind)
         return signature
 
 
@@ -194,19 +182,19 @@ def _public(key: Any, name: str) -> PublicKey:
     return PublicKey(name, hashlib.sha256(der).hexdigest(), key)
 
 
-def _schemes(key: Any, *, digest: bool = False) -> Iterator[tuple[Any, ...]]:
+def _schemes(key: Any, *, is_digest: bool) -> Iterator[tuple[Any, ...]]:
     """Yields what follows the signature and the data in a call of `verify`, for each way that a key may have signed."""
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding  # noqa: PLC0415
     from cryptography.hazmat.primitives.asymmetric.utils import Prehashed  # noqa: PLC0415
     from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512  # noqa: PLC0415
 
-    kind: Any = Prehashed(SHA256()) if digest else SHA256()
+    kind: Any = Prehashed(SHA256()) if is_digest else SHA256()
     if isinstance(key, ed25519.Ed25519PublicKey):
-        yield from () if digest else ((),)
+        yield from () if is_digest else ((),)
     elif isinstance(key, ec.EllipticCurvePublicKey):
         yield (ec.ECDSA(kind),)
         curve_hash: Any = {384: SHA384, 521: SHA512}.get(key.curve.key_size)
-        if curve_hash is not None and not digest:
+        if curve_hash is not None and not is_digest:
             yield (ec.ECDSA(curve_hash()),)
     else:
         yield (padding.PKCS1v15(), kind)

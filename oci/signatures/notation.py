@@ -73,31 +73,26 @@ class NotationSigner(Struct, frozen=True, eq=False, kw_only=True):
     timestamps: tuple[Certificate, ...] = ()
 
     def evidence(self, proof: Proof) -> Evidence:
-        envelope = proof.notation
+        from cryptography import x509  # noqa: PLC0415 - only for signatures of Notary
+
+        envelope, now, time = proof.notation, datetime.now(UTC), None
         if envelope is None:
             raise NoProof("it is no signature of Notary")
         try:
-            return self._evidence(envelope)
+            chain = [x509.load_der_x509_certificate(data) for data in envelope.certificates]
+            _verify_signature(envelope, chain[0])
+            if envelope.expiry is not None and envelope.expiry <= now:
+                raise NoProof(f"it has expired on {envelope.expiry:%Y-%m-%d}")  # noqa: TRY301 - as all other damage
+            _check_usage(chain[0])
+            if not all(_has(chain[0].subject, key, value) for key, value in self.subject):
+                raise NoProof(f"its certificate is that of {chain[0].subject.rfc4514_string()[:300]}")  # noqa: TRY301
+            if envelope.timestamp and self.timestamps:
+                time = _timestamped(envelope, self.timestamps)
+            return Evidence(time=time, digests=_verify_chain(chain, self.anchors, time or now))
         except NoProof:
             raise
         except Exception as error:  # parts of it are parsed when they are asked for, and raise what they like
             raise NoProof(f"a certificate in it can't be read: {' '.join(str(error).split())[:200]}") from error
-
-    def _evidence(self, envelope: NotationEnvelope) -> Evidence:
-        from cryptography import x509  # noqa: PLC0415 - only for signatures of Notary
-
-        chain = [x509.load_der_x509_certificate(data) for data in envelope.certificates]
-        _verify_signature(envelope, chain[0])
-        now = datetime.now(UTC)
-        if envelope.expiry is not None and envelope.expiry <= now:
-            raise NoProof(f"it has expired on {envelope.expiry:%Y-%m-%d}")
-        _check_usage(chain[0])
-        lacking = [f"{key}={value}" for key, value in self.subject if not _has(chain[0].subject, key, value)]
-        if lacking:
-            raise NoProof(f"its certificate is that of {chain[0].subject.rfc4514_string()[:300]}")
-        time = _timestamped(envelope, self.timestamps) if envelope.timestamp and self.timestamps else None
-        digests = _verify_chain(chain, self.anchors, time or now)
-        return Evidence(time=time, digests=digests)
 
 
 def read_envelope(media_type: str, data: bytes, image: Descriptor) -> NotationEnvelope:
@@ -111,11 +106,8 @@ def read_envelope(media_type: str, data: bytes, image: Descriptor) -> NotationEn
     payload = _base64url(body.get("payload"))
     expiry = _checked(protected)
     target = object_of(parse_object(payload).get("targetArtifact"), "targetArtifact")
-    if (target.get("digest"), target.get("size"), target.get("mediaType")) != (
-        image.digest,
-        image.size,
-        image.media_type,
-    ):
+    subject = (image.digest, image.size, image.media_type)
+    if (target.get("digest"), target.get("size"), target.get("mediaType")) != subject:
         raise NoProof(f"it is a signature of {str(target.get('digest'))[:80]}")
     listed = header.get("x5c")
     if not isinstance(listed, list) or not 0 < len(listed) <= MOST_CERTIFICATES:
@@ -227,9 +219,7 @@ def _verify_chain(chain: Sequence[Certificate], anchors: Sequence[Certificate], 
     from cryptography.x509 import verification  # noqa: PLC0415
 
     leaf = chain[0]
-    if (
-        len(chain) == 1 and leaf in anchors
-    ):  # a certificate that has signed itself, as `notation cert generate-test` makes
+    if len(chain) == 1 and leaf in anchors:  # it has signed itself, as `notation cert generate-test` makes
         try:
             leaf.verify_directly_issued_by(leaf)
         except (InvalidSignature, ValueError, TypeError) as error:

@@ -6,17 +6,18 @@ import os
 import re
 from datetime import timedelta
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from msgspec import Struct, field
+import msgspec
+from msgspec import Struct
 
 from oci.errors import InvalidReference
 from oci.reference import HUB, ArchiveName, LayoutFolder, Reference, StoreName, parse_any
-from oci.signatures.conditions import Condition
-from oci.signatures.keyless import TrustedRoot
+from oci.signatures.keyless import TrustedRoot, expression
 from oci.signatures.proofs import Signer
 
 Need = Literal["any", "all"]
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
 
 
 class Identity(Struct, frozen=True, kw_only=True):
@@ -38,8 +39,11 @@ class Identity(Struct, frozen=True, kw_only=True):
         expected = self.reference or (str(image) if image is not None else "")
         if not expected:
             return "the image comes from no registry: say in `signed_as` which repository it was signed for"
-        if self.kind == "remapIdentity":
-            expected = _remapped(expected, self.prefix, self.signed_prefix)
+        prefix = _spelled(self.prefix)  # a host, or a repository, or a namespace of one
+        if self.kind == "remapIdentity" and (
+            expected == prefix or expected.startswith((f"{prefix}/", f"{prefix}:", f"{prefix}@"))
+        ):
+            expected = f"{self.signed_prefix}{expected.removeprefix(prefix)}"
         try:
             claimed, other = parse_any(signed), parse_any(expected)
         except InvalidReference:
@@ -49,8 +53,47 @@ class Identity(Struct, frozen=True, kw_only=True):
             self.kind in ("matchRepoDigestOrExact", "remapIdentity") and other.digest is None
         )
         if exact:
-            same = same and (claimed.tag, claimed.digest) == (other.tag, other.digest) and _is_tagged(signed)
+            # It must say its tag or digest itself: a repository alone stands for no tag.
+            is_tagged = bool(re.search(r"(:[^/]+|@.+)$", signed))
+            same = same and (claimed.tag, claimed.digest) == (other.tag, other.digest) and is_tagged
         return "" if same else f"it was made for {signed}"
+
+
+class Condition(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A statement that the predicate of an attestation must make. `field` is a path of keys with dots between them, and
+    numbers for the items of lists. Exactly one of the others is given: a value, several, or a regular expression (RE2)
+    for the whole text."""
+
+    field: Text
+    equals: Any = None
+    is_in: tuple[Any, ...] = msgspec.field(default=(), name="in")
+    matches: str = ""
+
+    def __post_init__(self) -> None:
+        choices = (self.equals is not None, bool(self.is_in), bool(self.matches))
+        if sum(choices) != 1:
+            raise ValueError(f"{self.field}: give one of equals, in and matches")
+        if self.matches:
+            expression(self.matches)
+
+    def holds(self, predicate: Any) -> bool:
+        value = predicate
+        for part in self.field.split("."):
+            if isinstance(value, dict):
+                value = value.get(part)
+            elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
+                value = value[int(part)]
+            else:
+                return False
+        if self.matches:
+            return isinstance(value, str) and expression(self.matches).fullmatch(value) is not None
+        values = self.is_in or (self.equals,)
+        return any(type(value) is type(candidate) and value == candidate for candidate in values)
+
+    def __str__(self) -> str:
+        if self.matches:
+            return f"{self.field} matches {self.matches}"
+        return f"{self.field} in {list(self.is_in)}" if self.is_in else f"{self.field} = {self.equals!r}"
 
 
 class Requirement(Struct, frozen=True, kw_only=True):
@@ -85,7 +128,7 @@ class SignaturePolicy(Struct, frozen=True, kw_only=True, eq=False):
     path: str
     default: Verdict
     rules: tuple[tuple[str, Verdict], ...] = ()
-    scopes: dict[str, dict[str, Verdict]] = field(default_factory=dict)
+    scopes: dict[str, dict[str, Verdict]] = msgspec.field(default_factory=dict)
     """Those of policy.json, by transport."""
     revoked: frozenset[str] = frozenset()
     """Digests of images, and of certificates and public keys."""
@@ -122,19 +165,6 @@ def _spelled(reference: str) -> str:
     host, slash, path = reference.partition("/")
     host = host.lower()
     return f"{HUB if host == _DOCKER_IO else host}{slash}{path}"
-
-
-def _remapped(reference: str, prefix: str, signed: str) -> str:
-    """The prefix is a host, or a repository, or a namespace of one."""
-    prefix = _spelled(prefix)
-    if reference == prefix or reference.startswith((f"{prefix}/", f"{prefix}:", f"{prefix}@")):
-        return f"{signed}{reference.removeprefix(prefix)}"
-    return reference
-
-
-def _is_tagged(reference: str) -> bool:
-    """Whether a reference says its tag or digest itself: a repository alone stands for no tag."""
-    return bool(re.search(r"(:[^/]+|@.+)$", reference))
 
 
 def _names(source: Reference) -> list[tuple[str, list[str]]]:

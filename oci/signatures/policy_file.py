@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Sequence
-from functools import cached_property, lru_cache
+from functools import cache, lru_cache
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -29,11 +28,10 @@ from oci.errors import InvalidConfig, InvalidDocument, InvalidInput
 from oci.output import read_named
 from oci.signatures.artifacts import WRITE_ONE
 from oci.signatures.bundle import this_type
-from oci.signatures.conditions import CertificateIdentity, Condition, Text
-from oci.signatures.keyless import KeylessSigner, TrustedRoot, read_trusted_root
+from oci.signatures.keyless import CertificateIdentity, KeylessSigner, TrustedRoot, read_trusted_root
 from oci.signatures.keys import read_key, read_key_file
 from oci.signatures.notation import read_trust_store
-from oci.signatures.policy import Identity, Need, Requirement, SignaturePolicy, Verdict
+from oci.signatures.policy import Condition, Identity, Need, Requirement, SignaturePolicy, Text, Verdict
 from oci.signatures.proofs import KeySigner, Signer
 from oci.units import parse_duration
 
@@ -123,53 +121,39 @@ def _read(path: str, data: bytes, changed: int) -> SignaturePolicy:
         raise InvalidInput(f"{path}: {error}", hint=WRITE_ONE) from error
 
 
-class _Signers:
-    """Reads who signs, relative to the folder of the policy; a trusted root only where a rule is keyless."""
-
-    def __init__(self, base: str, trusted_root: str) -> None:
-        self._base = base
-        self._trusted_root = trusted_root
-
-    @cached_property
-    def root(self) -> TrustedRoot:
-        return read_trusted_root(self._path(self._trusted_root) if self._trusted_root else "")
-
-    def of(self, rule: Rule | Attestation) -> tuple[Signer, ...]:
-        stores = rule.notation if isinstance(rule, Rule) else ()
-        return (
-            *(KeySigner(read_key_file(self._path(name))) for name in rule.keys),
-            *(KeylessSigner(identity, self.root) for identity in rule.keyless),
-            *(
-                read_trust_store(self._paths(item.certificates), item.subject, self._paths(item.timestamps))
-                for item in stores
-            ),
-        )
-
-    def attesters(self, attestation: Attestation, rule: Rule) -> tuple[Signer, ...]:
-        named = self.of(attestation)
-        return named or self.of(Rule(to=rule.to, keys=rule.keys, keyless=rule.keyless))
-
-    def _path(self, name: str) -> str:
-        return os.path.join(self._base, name)
-
-    def _paths(self, names: Sequence[str]) -> list[str]:
-        return [self._path(name) for name in names]
-
-
 def _ours(path: str, body: Any) -> SignaturePolicy:
     document = msgspec.convert(body, Document)
     for digest in document.revoked:
         parse_digest(digest)
-    signers = _Signers(os.path.dirname(path), document.trusted_root)
+
+    def at(name: str) -> str:
+        return os.path.join(os.path.dirname(path), name)
+
+    @cache
+    def root() -> TrustedRoot:
+        """Is read only where a rule is keyless."""
+        return read_trusted_root(at(document.trusted_root) if document.trusted_root else "")
+
+    def signers(
+        keys: tuple[str, ...], keyless: tuple[CertificateIdentity, ...], notation: tuple[TrustStore, ...] = ()
+    ) -> tuple[Signer, ...]:
+        return (
+            *(KeySigner(read_key_file(at(name))) for name in keys),
+            *(KeylessSigner(identity, root()) for identity in keyless),
+            *(
+                read_trust_store(list(map(at, item.certificates)), item.subject, list(map(at, item.timestamps)))
+                for item in notation
+            ),
+        )
 
     def verdict(rule: Rule) -> Verdict:
         patterns = rule.signed_as
         identity = Identity(kind="patterns", patterns=patterns) if patterns else Identity(kind="matchRepository")
-        signed = signers.of(rule)
+        signed = signers(rule.keys, rule.keyless, rule.notation)
         requirements = [Requirement(signers=signed, need=rule.need, identity=identity)] if signed else []
         requirements += [
             Requirement(
-                signers=signers.attesters(item, rule),
+                signers=signers(item.keys, item.keyless) or signers(rule.keys, rule.keyless),
                 need=item.need,
                 attestation=this_type(item.type),
                 where=item.where,
@@ -192,7 +176,7 @@ def _ours(path: str, body: Any) -> SignaturePolicy:
         default=Verdict(scope="default", accept=accepts, reject=not accepts),
         rules=rules,
         revoked=frozenset(document.revoked),
-        trust=(signers.root,) if keyless else (),
+        trust=(root(),) if keyless else (),
     )
 
 

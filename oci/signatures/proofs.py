@@ -159,30 +159,25 @@ def _layers(
 
 def _proof(where: str, layer: Descriptor, data: bytes, image: Descriptor) -> Proof:
     annotated = CERTIFICATE in layer.annotations
-    if layer.media_type == SIMPLE_SIGNING:
-        signature = decode_base64(layer.annotations.get(SIGNATURE))
-        return _simple(where, data, signature, image.digest, annotated=annotated)
     if layer.media_type in (JWS, COSE):
         envelope = read_envelope(layer.media_type, data, image)
         return Proof(where=where, message=envelope.message, signatures=(envelope.signature,), notation=envelope)
-    body = parse_object(data)
     if layer.media_type == DSSE:
-        return _attested(where, envelope_of(body), image.digest, annotated=annotated)
-    return _attested(where, envelope_in(body), image.digest, bundle=data)
-
-
-def _simple(where: str, payload: bytes, signature: bytes, image: Digest, *, annotated: bool) -> Proof:
-    """Of cosign's SIGNATURE_SPEC; strict, as containers/image is: nothing critical may be unknown."""
-    critical = object_of(parse_object(payload).get("critical"), "critical")
+        return _attested(where, envelope_of(parse_object(data)), image.digest, annotated=annotated)
+    if layer.media_type != SIMPLE_SIGNING:
+        return _attested(where, envelope_in(parse_object(data)), image.digest, bundle=data)
+    # Of cosign's SIGNATURE_SPEC; strict, as containers/image is: nothing critical may be unknown.
+    signature = decode_base64(layer.annotations.get(SIGNATURE))
+    critical = object_of(parse_object(data).get("critical"), "critical")
     if set(critical) != {"identity", "image", "type"} or critical["type"] != SIGNATURE_TYPE:
         raise NoProof("what it says under `critical` isn't that of a signature of cosign")
     signed = object_of(critical["image"], "image").get("docker-manifest-digest")
-    if signed != image:
+    if signed != image.digest:
         raise NoProof(f"it is a signature of {str(signed)[:80]}")
     identity = object_of(critical["identity"], "identity").get("docker-reference")
     if not isinstance(identity, str):
         raise NoProof("it names no docker-reference")
-    return Proof(where=where, message=payload, signatures=(signature,), identity=identity, annotated=annotated)
+    return Proof(where=where, message=data, signatures=(signature,), identity=identity, annotated=annotated)
 
 
 def _attested(where: str, envelope: Envelope, image: Digest, *, bundle: bytes = b"", annotated: bool = False) -> Proof:

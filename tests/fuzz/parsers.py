@@ -54,9 +54,8 @@ from oci.registry.tags import _names, next_page
 from oci.relocation.plan import Plan
 from oci.relocation.request import NameRule
 from oci.signatures.bundle import BUNDLE_V03, IN_TOTO, Envelope, NoProof, signed_sha256
-from oci.signatures.conditions import CertificateIdentity
 from oci.signatures.inspect import read_config
-from oci.signatures.keyless import KeylessSigner, TrustedRoot, read_trusted_root
+from oci.signatures.keyless import CertificateIdentity, KeylessSigner, TrustedRoot, read_trusted_root
 from oci.signatures.keys import read_key
 from oci.signatures.notation import JWS, NotationSigner
 from oci.signatures.policy_file import _read

@@ -24,8 +24,7 @@ from oci.export.options import ExportOptions
 from oci.signatures import proofs
 from oci.signatures.artifacts import ALL
 from oci.signatures.bundle import Evidence, NoProof, envelope_in, parse_object
-from oci.signatures.conditions import CertificateIdentity
-from oci.signatures.keyless import OLD_FORM, KeylessSigner, TrustedRoot, read_trusted_root
+from oci.signatures.keyless import OLD_FORM, CertificateIdentity, KeylessSigner, TrustedRoot, read_trusted_root
 from oci.signatures.policy_file import read_policy
 from tests.servers.strict_registry import StrictRegistry
 from tests.support.archiving import archived, imported

@@ -41,7 +41,7 @@ def test_openssl_accepts_what_a_key_signs_and_of_a_digest_too(kind: str, tmp_pat
     key = read_signing_key(signer.private(), "cosign.key")
 
     assert openssl_accepts(signer.public(), key.sign(MESSAGE), tmp_path)
-    assert openssl_accepts(signer.public(), key.sign_digest(hashlib.sha256(MESSAGE).digest()), tmp_path)
+    assert openssl_accepts(signer.public(), key.sign(hashlib.sha256(MESSAGE).digest(), is_digest=True), tmp_path)
     assert not openssl_accepts(Signer.make(kind).public(), key.sign(MESSAGE), tmp_path)
     assert key.sign(MESSAGE) == key.sign(MESSAGE)
 
@@ -55,8 +55,8 @@ def test_the_public_half_holds_for_what_was_signed_elsewhere(kind: str) -> None:
 
     assert key.verifies(MESSAGE, signature)
     assert not key.verifies(MESSAGE + b".", signature)
-    assert key.verifies_digest(digest, signature) == (kind != "ed25519")
-    assert not key.verifies_digest(hashlib.sha256(b"another").digest(), signature)
+    assert key.verifies(digest, signature, is_digest=True) == (kind != "ed25519")
+    assert not key.verifies(hashlib.sha256(b"another").digest(), signature, is_digest=True)
     assert read_signing_key(signer.private(), "cosign.key").public.hint == key.hint
 
 
@@ -66,7 +66,7 @@ def test_ed25519_signs_messages_and_no_digests() -> None:
 
     assert key.public.verifies(MESSAGE, key.sign(MESSAGE))
     with pytest.raises(InvalidInput):
-        key.sign_digest(hashlib.sha256(MESSAGE).digest())
+        key.sign(hashlib.sha256(MESSAGE).digest(), is_digest=True)
 
 
 @pytest.mark.parametrize("form", ["cosign", "older cosign", "openssl"])
