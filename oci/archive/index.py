@@ -125,21 +125,20 @@ def _scan(reader: ByteReader, links: dict[str, Stretch]) -> dict[str, Stretch]:
 
 def _calculated(reader: ByteReader) -> Contents | None:
     """From manifest.json alone, when it comes first and the sizes it speaks of add up to the size of the archive."""
-    head = _Head(reader)
-    description = head.member(manifest_json.NAME)
+    description = _member_at(reader, 0, manifest_json.NAME)
     if description is None:
         return None
     try:
         parsed = manifest_json.parse(description.chunks(manifest_json.LIMIT))
     except InvalidManifest:
         return None  # another format may have a file of that name: the scan will say what is wrong
-    noted = head.member(transship_json.NAME)
+    noted = _member_at(reader, description.end, transship_json.NAME)
     note = _note(noted) if noted is not None else TransshipJson()
     left_out = {digest for digest, _ in note.requires}
     layers = sorted(layer for layer in parsed.layers if layer not in left_out)
     for chosen in ([layer for layer in layers if parsed.layers[layer].distributable], layers):
         blobs: dict[Digest, Stretch] = {}
-        offset = head.position
+        offset = (noted or description).end
         for digest in chosen:
             name, size = manifest_json.member_name(digest), parsed.layers[digest].size
             data = offset + len(tar.header(name, mode=0o644, size=size))
@@ -150,26 +149,18 @@ def _calculated(reader: ByteReader) -> Contents | None:
     return None
 
 
-class _Head:
-    """The members at the beginning of an archive, read one by one as long as they are the expected ones."""
-
-    def __init__(self, reader: ByteReader) -> None:
-        self.position = 0
-        self._reader = reader
-
-    def member(self, name: str) -> Stretch | None:
-        reader, at = self._reader, self.position
-        if at + tar.BLOCK > reader.size:
-            return None
-        try:
-            member = next(iter(Members(reader.read(at, tar.BLOCK))), None)
-        except InvalidManifest:
-            return None
-        data = at + tar.BLOCK
-        if member is None or member.name.decode(errors="replace") != name or data + member.size > reader.size:
-            return None
-        self.position = data + member.size + -member.size % tar.BLOCK
-        return Stretch(reader, data, member.size)
+def _member_at(reader: ByteReader, at: int, name: str) -> Stretch | None:
+    """Reads one header. Returns the member where it is the expected one."""
+    if at + tar.BLOCK > reader.size:
+        return None
+    try:
+        member = next(iter(Members(reader.read(at, tar.BLOCK))), None)
+    except InvalidManifest:
+        return None
+    data = at + tar.BLOCK
+    if member is None or member.name.decode(errors="replace") != name or data + member.size > reader.size:
+        return None
+    return Stretch(reader, data, member.size)
 
 
 def _of_layout(members: dict[str, Stretch], where: str, note: TransshipJson) -> Contents:
@@ -209,10 +200,10 @@ def _note(stretch: Stretch) -> TransshipJson:
 
 def _volume_number(reader: ByteReader) -> int:
     """Returns the number that a volume gives itself; it is checked later, against the others."""
-    head = _Head(reader)
-    for name in (manifest_json.NAME, index_json.MARK, index_json.INDEX):
-        head.member(name)
-    noted = head.member(transship_json.NAME)
+    at, noted = 0, None
+    for name in (manifest_json.NAME, index_json.MARK, index_json.INDEX, transship_json.NAME):
+        noted = _member_at(reader, at, name)
+        at = noted.end if noted is not None else at
     if noted is None:
         raise InvalidInput(
             f"{reader.location} is not one volume of several", hint="give one archive, or the volumes of one"

@@ -17,6 +17,7 @@ from oci.archive.s3_options import S3Options
 from oci.cancel import CancelToken
 from oci.digest import READ_SIZE
 from oci.errors import IntegrityError, InvalidManifest
+from oci.files import tar
 from oci.meter import Meter
 from oci.output import open_regular, os_errors
 from oci.reference import S3_PREFIX, ArchiveName
@@ -51,6 +52,11 @@ class Stretch(Struct, frozen=True):
     offset: int
     size: int
     header: int = -1
+
+    @property
+    def end(self) -> int:
+        """Where the next member begins."""
+        return self.offset + self.size + -self.size % tar.BLOCK
 
     def chunks(self, limit: int) -> Iterator[bytes]:
         """Raises InvalidManifest for a member of more than `limit` bytes, before it is read."""

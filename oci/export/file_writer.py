@@ -1,4 +1,4 @@
-"""Where an archive is written: a small Protocol for writing in parts, and a file on disk."""
+"""Where an archive is written, in parts: a file on disk; `s3_writer` has the same methods for an object in S3."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
-from typing import Protocol
+from typing import TYPE_CHECKING, TypeAlias
 
 from msgspec import Struct
 
@@ -23,6 +23,12 @@ from oci.errors import IntegrityError, NotFound, Refused
 from oci.export.tar_plan import Part
 from oci.meter import Meter
 from oci.output import BY_UMASK, check_output, open_own, os_errors, sync_folder
+
+if TYPE_CHECKING:
+    from oci.export.s3_writer import S3Writer
+
+ByteWriter: TypeAlias = "FileWriter | S3Writer"
+"""An archive in the making: it gets its name in `finish`. Safe from any thread once it has begun."""
 
 _SIDE = "destination"
 _COPY_SIZE = 64 << 20
@@ -44,51 +50,6 @@ class StoredPart(Struct, frozen=True, kw_only=True):
     def is_of(self, crc32: int, md5: Callable[[], str]) -> bool:
         """Says whether bytes with these checksums are the ones that are in place."""
         return self.crc32 == crc32 if self.crc32 is not None else bool(self.md5) and self.md5 == md5()
-
-
-class ByteWriter(Protocol):
-    """An archive in the making: it gets its name in `finish`. Safe from any thread once it has begun."""
-
-    @property
-    def location(self) -> str: ...
-
-    @property
-    def reads_back(self) -> bool:
-        """Says whether `stored` gives what was written, so that it can be proven once more. A store that doesn't,
-        copies parts of an older archive unseen."""
-
-    def begin(self, parts: Sequence[Part], fingerprint: str, *, resume: bool) -> Mapping[int, StoredPart]:
-        """The parts that an earlier run of the very same plan has left, when `resume` asks for them."""
-
-    def is_begun(self, parts: Sequence[Part], fingerprint: str) -> bool:
-        """Says whether an earlier run has left something that only counts in this very cut."""
-
-    @property
-    def ticket(self) -> str:
-        """Ticket with which another process writes parts of the same file."""
-
-    def join(self, ticket: str, parts: Sequence[Part]) -> Mapping[int, StoredPart]:
-        """Takes part in what another process has begun; gives the parts that are in place. Raises NotFound when that
-        was completed or given up."""
-
-    def put(self, part: Part, data: bytearray) -> None:
-        """Writes a part, over an earlier try."""
-
-    def put_stream(self, part: Part, read: ReadPart, stored: StoredPart | None) -> bool:
-        """The same for a part that is too big to be held; False when `stored` proves that it is in place. All of it is
-        read once before it counts as written, and again as often as it takes."""
-
-    def copy(self, part: Part, base: ByteReader) -> bool:
-        """Copies a part from an older archive without its bytes passing through here; False where that can't be."""
-
-    def stored(self, part: Part) -> Iterator[bytes]:
-        """Yields what was written, read again."""
-
-    def finish(self, parts: Sequence[Part]) -> None:
-        """Gives the archive its name, now that all parts are in place."""
-
-    def leave(self) -> None:
-        """Lets go of it unfinished, so that a later run can go on."""
 
 
 def open_writer(
@@ -113,18 +74,22 @@ class FileWriter:
     """
 
     reads_back = True
+    """Whether `stored` gives what was written, so that it can be proven once more. A store that doesn't, copies parts
+    of an older archive unseen."""
 
     def __init__(self, path: str) -> None:
         self.location = path
         self.ticket = ""
+        """With it another process writes parts of the same file."""
         self._partial = f"{path}.partial"
         self._journal_path = f"{path}.partial.journal"
         self._file = -1
         self._journal = -1
 
     def begin(self, parts: Sequence[Part], fingerprint: str, *, resume: bool) -> Mapping[int, StoredPart]:
-        """Opens both files. With `resume`, every stretch that the journal of the same plan lists is read and compared
-        with its checksum; a run that resumes hashes the blobs in them as well."""
+        """Opens both files, and gives the parts that an earlier run of the very same plan has left. With `resume`,
+        every stretch that the journal of that plan lists is read and compared with its checksum; a run that resumes
+        hashes the blobs in them as well."""
         size = parts[-1].end
         self.ticket = fingerprint
         with self._mapped("opening"):
@@ -154,10 +119,14 @@ class FileWriter:
         return _covered(parts, intact)
 
     def is_begun(self, parts: Sequence[Part], fingerprint: str) -> bool:
+        """Says whether an earlier run has left something that only counts in this very cut. The journal lists
+        stretches, which count in any."""
         del parts, fingerprint
-        return False  # the journal lists stretches, which count in any cut
+        return False
 
     def join(self, ticket: str, parts: Sequence[Part]) -> Mapping[int, StoredPart]:
+        """Takes part in what another process has begun; gives the parts that are in place. Raises NotFound when that
+        was completed or given up."""
         self.ticket = ticket
         with self._mapped("joining the unfinished archive"):
             self._file = self._open(self._partial)
@@ -180,7 +149,10 @@ class FileWriter:
             _write_at(self._file, data, part.start)
             self._note(part, zlib.crc32(data))
 
-    def put_stream(self, part: Part, read: ReadPart, stored: StoredPart | None) -> bool:  # noqa: ARG002 - asked of stores that can't be read back
+    def put_stream(self, part: Part, read: ReadPart, stored: StoredPart | None) -> bool:
+        """Writes a part that is too big to be held; False when `stored` proves that it is in place. All of it is read
+        once before it counts as written, and again as often as it takes."""
+        del stored  # only a store that can't be read back needs it
         at, crc = part.start, 0
         for chunk in read():
             with self._mapped("writing"):
@@ -191,7 +163,8 @@ class FileWriter:
         return True
 
     def copy(self, part: Part, base: ByteReader) -> bool:
-        """By copy_file_range, which shares the blocks where the file system can do that."""
+        """Copies a part from an older archive without its bytes passing through here; False where that can't be. It is
+        copied by copy_file_range, which shares the blocks where the file system can do that."""
         if not isinstance(base, FileReader) or part.copy_from is None:
             return False
         at, remaining = 0, part.size
@@ -210,6 +183,7 @@ class FileWriter:
         return True
 
     def stored(self, part: Part) -> Iterator[bytes]:
+        """Yields what was written, read again."""
         offset = part.start
         while offset < part.end:
             with self._mapped("reading again"):
@@ -235,6 +209,7 @@ class FileWriter:
         self.leave()
 
     def leave(self) -> None:
+        """Lets go of it unfinished, so that a later run can go on."""
         handles, self._file, self._journal = (self._file, self._journal), -1, -1
         for handle in handles:
             if handle >= 0:

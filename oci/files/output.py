@@ -14,7 +14,6 @@ import os
 import re
 import secrets
 import shutil
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -108,25 +107,15 @@ def _disallowed(path: str, why: str, hint: str) -> InvalidInput:
     return InvalidInput(f"Disallowed output directory (trying to avoid accidental deletion)\n{path}: {why}", hint=hint)
 
 
-if sys.platform == "linux":
+def _mark(folder: str) -> None:
+    with suppress(OSError, AttributeError):  # Python has extended attributes on Linux only
+        os.setxattr(folder, _MARK, b"1")
 
-    def _mark(folder: str) -> None:
-        with suppress(OSError):
-            os.setxattr(folder, _MARK, b"1")
 
-    def _is_marked(folder: str) -> bool:
-        try:
-            return bool(os.getxattr(folder, _MARK))
-        except OSError:
-            return False
-
-else:
-
-    def _mark(folder: str) -> None:
-        """There are no extended attributes in Python here."""
-
-    def _is_marked(folder: str) -> bool:
-        del folder
+def _is_marked(folder: str) -> bool:
+    try:
+        return bool(os.getxattr(folder, _MARK))
+    except (OSError, AttributeError):
         return False
 
 

@@ -104,7 +104,10 @@ def _add_layer(tree: _Tree, members: Members, *, is_bottom: bool) -> None:
         elif member.kind == REGULAR:
             if not segments:
                 raise InvalidManifest(f"the layer has a file with the name {_shown(member.name)}")
-            tree.write(segments, _mode(member.mode), member.mtime, members.data())
+            mode = member.mode & 0o777
+            # As imgpkg gives a file: it stores the owner's bits only, and means them for all users.
+            mode = mode if mode & 0o077 else mode | mode >> 3 | mode >> 6
+            tree.write(segments, mode, member.mtime, members.data())
             if not is_bottom:
                 added.add(b"/".join(segments))
         elif member.kind in WITHOUT_DATA:
@@ -270,12 +273,6 @@ def _segments(name: bytes) -> list[bytes]:
     if len(segments) > DEPTH_LIMIT:
         raise InvalidManifest(f"the layer has a name more than {DEPTH_LIMIT} folders deep: {_shown(name)}")
     return segments
-
-
-def _mode(stored: int) -> int:
-    """Returns what imgpkg gives a file: it stores the owner's bits only, and means them for all users."""
-    mode = stored & 0o777
-    return mode if mode & 0o077 else mode | mode >> 3 | mode >> 6
 
 
 def _shown(name: bytes) -> str:
