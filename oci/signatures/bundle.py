@@ -11,13 +11,15 @@ import binascii
 import json
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
 from oci.descriptor import parse_json
 from oci.errors import NotSigned
-from oci.signatures.keys import PublicKey, SigningKey
+
+if TYPE_CHECKING:
+    from oci.signatures.keys import PublicKey, SigningKey
 
 DSSE = "application/vnd.dsse.envelope.v1+json"
 IN_TOTO = "application/vnd.in-toto+json"

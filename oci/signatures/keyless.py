@@ -110,6 +110,7 @@ class KeylessSigner(Struct, frozen=True, eq=False):
         return self.name
 
     def evidence(self, proof: Proof) -> Evidence:
+        """Verifies that the signer has made a proof, or raises NoProof."""
         if proof.annotated:
             raise NoProof(OLD_FORM)
         if not proof.bundle:

@@ -15,9 +15,12 @@ from msgspec import Struct, field
 from oci.descriptor import parse_json
 from oci.errors import InvalidInput
 from oci.output import read_named
+from oci.signatures.bundle import Evidence, NoProof
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
+
+    from oci.signatures.proofs import Proof
 
 KEY_LIMIT = 64 << 10
 """Bytes of a file with a key: a few hundred in practice."""
@@ -57,6 +60,13 @@ class PublicKey(Struct, frozen=True, eq=False):
                 continue
             return True
         return False
+
+    def evidence(self, proof: Proof) -> Evidence:
+        """Verifies that the key has made a proof, or raises NoProof. An envelope of Notary says when it expires and who
+        may read it: its certificates alone prove it."""
+        if proof.notation is not None or not any(self.verifies(proof.message, item) for item in proof.signatures):
+            raise NoProof("the key hasn't signed it")
+        return Evidence(digests=frozenset({f"sha256:{self.fingerprint}"}))
 
 
 class SigningKey(Struct, frozen=True, eq=False):

@@ -6,17 +6,20 @@ import os
 import re
 from datetime import timedelta
 from fnmatch import fnmatchcase
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import Struct
 
 from oci.errors import InvalidReference
 from oci.reference import HUB, ArchiveName, LayoutFolder, Reference, StoreName, parse_any
-from oci.signatures.keyless import TrustedRoot, expression
-from oci.signatures.proofs import Signer
+from oci.signatures.keyless import KeylessSigner, TrustedRoot, expression
+from oci.signatures.keys import PublicKey
+from oci.signatures.notation import NotationSigner
 
 Need = Literal["any", "all"]
+Signer: TypeAlias = PublicKey | KeylessSigner | NotationSigner
+"""A person or program whose signature a policy asks for. Of signers with the same fingerprint one is enough."""
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
 
 

@@ -31,8 +31,7 @@ from oci.signatures.bundle import this_type
 from oci.signatures.keyless import CertificateIdentity, KeylessSigner, TrustedRoot, read_trusted_root
 from oci.signatures.keys import read_key, read_key_file
 from oci.signatures.notation import read_trust_store
-from oci.signatures.policy import Condition, Identity, Need, Requirement, SignaturePolicy, Text, Verdict
-from oci.signatures.proofs import KeySigner, Signer
+from oci.signatures.policy import Condition, Identity, Need, Requirement, SignaturePolicy, Signer, Text, Verdict
 from oci.units import parse_duration
 
 FILE_LIMIT = 4 << 20
@@ -138,7 +137,7 @@ def _ours(path: str, body: Any) -> SignaturePolicy:
         keys: tuple[str, ...], keyless: tuple[CertificateIdentity, ...], notation: tuple[TrustStore, ...] = ()
     ) -> tuple[Signer, ...]:
         return (
-            *(KeySigner(read_key_file(at(name))) for name in keys),
+            *(read_key_file(at(name)) for name in keys),
             *(KeylessSigner(identity, root()) for identity in keyless),
             *(
                 read_trust_store(list(map(at, item.certificates)), item.subject, list(map(at, item.timestamps)))
@@ -231,9 +230,7 @@ def _required(scope: str, entry: dict[str, Any]) -> Requirement:
         keys = tuple(map(read_key_file, values))
     else:
         keys = tuple(read_key(base64.b64decode(item, validate=True), f"{scope} {name}") for item in values)
-    return Requirement(
-        signers=tuple(map(KeySigner, keys)), named=True, identity=_identity(scope, entry.get("signedIdentity"))
-    )
+    return Requirement(signers=keys, named=True, identity=_identity(scope, entry.get("signedIdentity")))
 
 
 _IDENTITIES = {

@@ -7,7 +7,7 @@ the decision names, never a signature.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from msgspec import Struct, field
 
@@ -20,7 +20,6 @@ from oci.signatures.bundle import (
     DSSE,
     IN_TOTO,
     Envelope,
-    Evidence,
     NoProof,
     decode_base64,
     envelope_in,
@@ -29,7 +28,6 @@ from oci.signatures.bundle import (
     parse_object,
     this_type,
 )
-from oci.signatures.keys import PublicKey
 from oci.signatures.notation import COSE, JWS, NOTARY, NotationEnvelope, read_envelope
 from oci.store import Source
 
@@ -66,40 +64,6 @@ class Proof(Struct, frozen=True, kw_only=True):
     bundle: bytes = b""
     notation: NotationEnvelope | None = None
     annotated: bool = False
-
-
-class Signer(Protocol):
-    """A person or program whose signature a policy asks for. Of signers with the same fingerprint one is enough."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def fingerprint(self) -> str: ...
-
-    def evidence(self, proof: Proof) -> Evidence:
-        """Verifies that the signer has made the proof. Raises NoProof, which says why not."""
-        ...
-
-
-class KeySigner(Struct, frozen=True, eq=False):
-    """Proves by a key of its own."""
-
-    key: PublicKey
-
-    @property
-    def name(self) -> str:
-        return self.key.name
-
-    @property
-    def fingerprint(self) -> str:
-        return self.key.fingerprint
-
-    def evidence(self, proof: Proof) -> Evidence:
-        """An envelope of Notary says when it expires and who may read it: its certificates alone prove it."""
-        if proof.notation is not None or not any(self.key.verifies(proof.message, item) for item in proof.signatures):
-            raise NoProof("the key hasn't signed it")
-        return Evidence(digests=frozenset({f"sha256:{self.key.fingerprint}"}))
 
 
 class Proofs(Struct, frozen=True):
