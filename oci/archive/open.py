@@ -127,7 +127,7 @@ def open_reader(
         return FileReader(location, side=side, cancel=cancel)
     from oci.archive.s3 import S3, S3Reader  # noqa: PLC0415
 
-    return S3Reader(location, S3(s3, side=side, meter=meter, cancel=cancel), cancel=cancel)
+    return S3Reader(location, S3(s3, side=side, meter=meter, cancel=cancel))
 
 
 def open_readers(

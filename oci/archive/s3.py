@@ -101,7 +101,7 @@ class S3:
     ) -> None:
         self.settings = settings
         self.side = side
-        self._cancel = cancel or CancelToken()
+        self.cancel = cancel or CancelToken()
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._lock = threading.Lock()
         with self.mapped(settings.address or "S3", "connecting"):
@@ -113,8 +113,8 @@ class S3:
                 hint = "correct --s3-region" if isinstance(error, InvalidRegionError) else url
                 raise InvalidInput(str(error), hint=hint) from error
             _watch(self.client, self._opened)
-            self.client.meta.events.register("before-send.s3", lambda **_: self._cancel.check())
-            self._cancel.on_cancel(self._cut)
+            self.client.meta.events.register("before-send.s3", lambda **_: self.cancel.check())
+            self.cancel.on_cancel(self._cut)
             if meter is not None:
                 self._count(meter)
                 host = urlsplit(self.client.meta.endpoint_url).netloc
@@ -128,7 +128,7 @@ class S3:
         try:
             yield
         except Exception as error:
-            self._cancel.check()  # its sockets were shut down
+            self.cancel.check()  # its sockets were shut down
             if isinstance(error, TransshipError):
                 raise
             where: Any = {"side": self.side, "store": location, "operation": operation}
@@ -149,7 +149,7 @@ class S3:
     def _opened(self, sock: socket.socket) -> None:
         with self._lock:
             self._sockets.add(sock)
-        self._cancel.check()
+        self.cancel.check()
 
     def _cut(self) -> None:
         with self._lock:
@@ -200,11 +200,10 @@ class S3Object:
 class S3Reader:
     """An object, the version that was there when it was opened: if it is replaced meanwhile, reading fails."""
 
-    def __init__(self, location: str, s3: S3, *, cancel: CancelToken) -> None:
+    def __init__(self, location: str, s3: S3) -> None:
         self.location = location
         self.s3 = s3
         self._object = S3Object(location, s3)
-        self._cancel = cancel
         head = self._object.ask("opening", "head_object")
         self.size: int = head["ContentLength"]
         self.etag: str = head.get("ETag", "")
@@ -232,7 +231,7 @@ class S3Reader:
     def close(self) -> None: ...
 
     def _stream(self, offset: int, end: int) -> Iterator[bytes]:
-        self._cancel.check()
+        self.s3.cancel.check()
         match = {"IfMatch": self.etag} if self.etag else {}
         answer = self._object.ask("reading", "get_object", Range=f"bytes={offset}-{end - 1}", **match)
         with self.s3.mapped(self.location, "reading"), closing(answer["Body"]) as body:
@@ -246,7 +245,7 @@ class S3Reader:
                     hint="the store doesn't serve ranges, or the object was replaced",
                 )
             for chunk in body.iter_chunks(READ_SIZE):
-                self._cancel.check()
+                self.s3.cancel.check()
                 offset += len(chunk)
                 yield chunk
         if offset < end:

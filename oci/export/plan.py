@@ -44,7 +44,6 @@ class ArchivePlan(Struct, frozen=True, kw_only=True, dict=True):
     """All volumes of an archive, and where its blobs are."""
 
     source: str
-    format: str
     volumes: tuple[Volume, ...]
     blobs: tuple[PlannedBlob, ...]
     """What the volumes hold, in order of digest."""

@@ -1,10 +1,12 @@
-"""From the plan of a relocation to that of an archive: what is in it, in which order, in which volumes and parts."""
+"""From the plan of a relocation to that of an archive: what is in it, in which order, in which volumes and parts; and
+what the other side of an air gap has already, so that a delta leaves it out."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec.structs import replace
 
@@ -14,16 +16,16 @@ from oci.archive.open import in_object_store
 from oci.archive.source import Archive
 from oci.archive.transship_json import TransshipJson
 from oci.descriptor import DOCKER_LIST, DOCKER_MANIFEST
-from oci.digest import Digest
-from oci.errors import Incomplete, InvalidInput, InvalidManifest, StoreError
+from oci.digest import Digest, digest_of
+from oci.errors import Incomplete, InvalidInput, InvalidManifest, InvalidReference, StoreError
 from oci.export import tar_plan
-from oci.export.delta import known_blobs
 from oci.export.options import SMALLEST, ExportOptions
 from oci.export.plan import ArchivePlan, Volume
 from oci.export.tar_plan import MemberContent, PlannedMember, TarPlan, lay_out
 from oci.files import tar
 from oci.manifest import Manifest
-from oci.reference import ArchiveName
+from oci.output import read_named
+from oci.reference import ARCHIVE_PREFIX, LAYOUT_PREFIX, ArchiveName, parse_store
 from oci.relocation.plan import Plan, PlannedBlob, Role
 from oci.relocation.request import RelocationRequest
 from oci.relocation.session import Session
@@ -34,6 +36,11 @@ _DIGESTS_OF_NOTHING = frozenset(f"{name}:{hashlib.new(name).hexdigest()}" for na
 
 CONFIG_LIMIT = 16 << 20
 """Bytes of a config that is held as text: image configs have some thousand."""
+
+_LIST_LIMIT = 64 << 20
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
+_MAGIC = slice(257, 262)
+_HEAD = 512
 
 
 def plan_archive(
@@ -57,23 +64,22 @@ def plan_archive(
         # Configs aren't even asked for: they say what is a bundle.
         configs = {manifest.config.digest for manifest in manifests.values() if manifest.config}
         layers = [blob for blob in blobs if blob.digest not in configs]
-        base_name, elsewhere = known_blobs(session, options.delta_from, plan, layers)
+        base_name, elsewhere = _known_blobs(session, options.delta_from, plan, layers)
     chosen = [blob for blob in blobs if blob.digest not in elsewhere]
     left_out = tuple((blob.digest, blob.size) for blob in blobs if blob.digest in elsewhere)
-    head = _head(session, request, plan, manifests, options.format)
+    head, members = _contents(session, request, plan, manifests, chosen, kind=options.format)
     note = TransshipJson(requires=left_out, base=base_name)
     if options.record:
         from oci.receipts.record import receipt_of  # noqa: PLC0415 - only where it is asked for
 
         note = replace(note, receipt=receipt_of(session, request, plan).render())
-    tars = _tars(head, note, _members(manifests, chosen, options.format), options)
+    tars = _tars(head, note, members, options)
     stem, suffix = os.path.splitext(destination.location)
     names = [destination.location]
     if len(tars) > 1:
         names = [f"{stem}.vol{number:03}{suffix}" for number in range(1, len(tars) + 1)]
     return ArchivePlan(
         source=plan.source,
-        format=options.format,
         volumes=tuple(_volume(session, name, tar, options) for name, tar in zip(names, tars, strict=True)),
         blobs=tuple(chosen),
         blob_count=len({digest for planned in plan.manifests for digest in planned.blobs} - elsewhere),
@@ -108,14 +114,12 @@ def check_whole(plan: Plan) -> None:
 def _blobs(plan: Plan, manifests: Mapping[Digest, Manifest], *, with_configs: bool) -> list[PlannedBlob]:
     """Returns what gets a member of its own, by digest: layers, what indexes list that is no manifest, perhaps
     configs."""
-    digests: dict[Digest, None] = {}
+    digests: set[Digest] = set()
     for planned in plan.manifests:
         manifest = manifests[planned.digest]
         layers = {layer.digest for layer in manifest.layers}
         config = manifest.config.digest if manifest.config else None
-        digests.update(
-            (digest, None) for digest in planned.blobs if with_configs or digest in layers or digest != config
-        )
+        digests.update(digest for digest in planned.blobs if with_configs or digest in layers or digest != config)
     return [plan.blob_by_digest[digest] for digest in sorted(digests)]
 
 
@@ -136,18 +140,28 @@ def _check_sizes(plan: Plan, options: ExportOptions) -> None:
                 )
 
 
-def _head(
-    session: Session, request: RelocationRequest, plan: Plan, manifests: Mapping[Digest, Manifest], kind: str
-) -> list[MemberContent]:
-    """Returns the members that say what the archive holds."""
-    elements = entries_of(plan, origins=bool(request.bundle or request.archive))
+def _contents(
+    session: Session,
+    request: RelocationRequest,
+    plan: Plan,
+    manifests: Mapping[Digest, Manifest],
+    blobs: Sequence[PlannedBlob],
+    *,
+    kind: str,
+) -> tuple[list[MemberContent], list[MemberContent]]:
+    """Returns the members that say what the archive holds, and those that the images are made of. A layout's manifests
+    come first, so that they are read together."""
+    entries = _entries(plan, origins=bool(request.bundle or request.archive))
+    name = manifest_json.member_name if kind == IMGPKG else index_json.member_name
+    members = [MemberContent(name(blob.digest), blob.size, digest=blob.digest) for blob in blobs]
     if kind == IMGPKG:
-        configs = _configs(session, plan, manifests)
-        return [MemberContent.of(manifest_json.NAME, manifest_json.render(elements, manifests, configs))]
-    return [
+        rendered = manifest_json.render(entries, manifests, _configs(session, plan, manifests))
+        return [MemberContent.of(manifest_json.NAME, rendered)], members
+    head = [
         MemberContent.of(index_json.MARK, index_json.MARK_BYTES),
-        MemberContent.of(index_json.INDEX, index_json.render(elements, manifests)),
+        MemberContent.of(index_json.INDEX, index_json.render(entries, manifests)),
     ]
+    return head, [*(MemberContent.of(name(digest), manifests[digest].raw) for digest in sorted(manifests)), *members]
 
 
 def _configs(session: Session, plan: Plan, manifests: Mapping[Digest, Manifest]) -> dict[Digest, bytes]:
@@ -160,16 +174,6 @@ def _configs(session: Session, plan: Plan, manifests: Mapping[Digest, Manifest])
             )
     texts = session.workers.map(lambda digest: small_blob(session, plan.blob_by_digest[digest]), configs)
     return dict(zip(configs, texts, strict=True))
-
-
-def _members(manifests: Mapping[Digest, Manifest], blobs: Sequence[PlannedBlob], kind: str) -> list[MemberContent]:
-    """Returns what the images are made of; a layout's manifests come first, so that they are read together."""
-    if kind == IMGPKG:
-        return [MemberContent(manifest_json.member_name(blob.digest), blob.size, digest=blob.digest) for blob in blobs]
-    return [
-        *(MemberContent.of(index_json.member_name(digest), manifests[digest].raw) for digest in sorted(manifests)),
-        *(MemberContent(index_json.member_name(blob.digest), blob.size, digest=blob.digest) for blob in blobs),
-    ]
 
 
 def _tars(
@@ -255,7 +259,7 @@ def _offsets(base: Archive, plan: TarPlan) -> dict[str, int]:
     return offsets
 
 
-def entries_of(plan: Plan, *, origins: bool) -> list[ArchiveEntry]:
+def _entries(plan: Plan, *, origins: bool) -> list[ArchiveEntry]:
     """One for each image of a plan and each of its tags. With `origins` (imgpkg: for a bundle that was named by a
     reference, not by a lock) they remember how their lock names them."""
     entries = []
@@ -277,3 +281,57 @@ def entries_of(plan: Plan, *, origins: bool) -> list[ArchiveEntry]:
             )
             entries.append(entry)
     return entries
+
+
+def _known_blobs(
+    session: Session, where: str, plan: Plan, blobs: Iterable[PlannedBlob]
+) -> tuple[str, frozenset[Digest]]:
+    """Returns the name of what the other side has, and which of the blobs are in it and may be left out. `where` is an
+    archive, a repository or layout folder, or a file in which digests stand, of blobs or of images.
+
+    Never the layers of bundles: an import has to read them to see what else there must be. Raises InvalidInput for
+    anything else in `where`."""
+    needed = {digest for manifest in plan.manifests if manifest.is_bundle for digest in manifest.blobs}
+    optional = [blob for blob in blobs if blob.digest not in needed]
+    location = where.removeprefix(ARCHIVE_PREFIX)
+    if in_object_store(location) or (
+        os.path.isfile(location) and _read(location, _HEAD, head=True)[_MAGIC] == b"ustar"
+    ):
+        contents = session.archive(ArchiveName.of(location), "destination").contents
+        digests = {*contents.blobs, *contents.configs, *(digest for digest, _ in contents.transship_json.requires)}
+        # One archive is told from another by the images that are in it.
+        identity = digest_of("\n".join(sorted(contents.manifests)).encode())
+        name = f"{location.rpartition('/')[2]} ({identity})"
+        return name, frozenset(blob.digest for blob in optional if blob.digest in digests)
+    if os.path.isfile(where):
+        digests = _digests_in(where, plan)
+        return os.path.basename(where), frozenset(blob.digest for blob in optional if blob.digest in digests)
+    if os.path.isfile(os.path.join(where, "index.json")):
+        where = f"{LAYOUT_PREFIX}{where}"
+    try:
+        if "/" not in where or where.endswith(".tar"):
+            raise InvalidReference(f"{where!r} is no repository of a user")  # noqa: TRY301 - replaced below
+        store = session.destination(parse_store(where))
+    except InvalidReference as error:
+        raise InvalidInput(
+            f"{where!r} is neither an archive, nor a repository, nor a file with digests",
+            hint="check the path; a repository is written without a tag: REGISTRY/REPOSITORY",
+        ) from error
+    sizes = session.workers.map(store.blob_size, [blob.digest for blob in optional])
+    present = (blob.digest for blob, size in zip(optional, sizes, strict=True) if size == blob.size)
+    return str(store.name), frozenset(present)
+
+
+def _read(path: str, limit: int, *, head: bool = False) -> bytes:
+    return read_named(path, "reading what the other side has", limit=limit, head=head)
+
+
+def _digests_in(path: str, plan: Plan) -> set[Digest]:
+    """Returns the digests in a file, with those of what the images among them consist of."""
+    digests = {Digest(text) for text in _DIGEST.findall(_read(path, _LIST_LIMIT).decode(errors="replace"))}
+    if not digests:
+        raise InvalidInput(f"{path}: there is no digest in it", hint="give a lock file, or a list of digests")
+    for manifest in reversed(plan.manifests):  # children come before what they belong to
+        if manifest.digest in digests:
+            digests.update((*manifest.blobs, *manifest.children))
+    return digests

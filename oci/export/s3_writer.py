@@ -7,7 +7,7 @@ import json
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import md5, sha256
 from itertools import chain
 from typing import Any
@@ -104,8 +104,7 @@ class S3Writer:
         self._before = before.get("ETag", "") if before is not None else None
         stored = self._stored_by_earlier_run(parts) if resume else None
         if stored is None:
-            self._upload = self._create(fingerprint)
-            self._note()
+            self._create()
             stored = {}
         self._sweep()
         return stored
@@ -256,9 +255,10 @@ class S3Writer:
         noted = self._noted()
         return self._parts_of(noted, parts) if noted else None
 
-    def _create(self, fingerprint: str) -> str:
+    def _create(self) -> None:
+        """Begins an upload and notes its id."""
         settings = self._s3.settings
-        more: dict[str, Any] = {"Metadata": {FINGERPRINT: fingerprint}, "ContentType": "application/x-tar"}
+        more: dict[str, Any] = {"Metadata": {FINGERPRINT: self._fingerprint}, "ContentType": "application/x-tar"}
         if settings.checksums != WHEN_REQUIRED:
             # Of the whole object: then the parts' own needn't be sent again at the end. SeaweedFS doesn't list them.
             more |= {"ChecksumAlgorithm": "CRC32", "ChecksumType": "FULL_OBJECT"}
@@ -267,7 +267,11 @@ class S3Writer:
         if settings.tags:
             more["Tagging"] = urlencode(settings.tags)
         answer = self._object.ask("starting the upload", "create_multipart_upload", **more, **self._encryption())
-        return str(answer["UploadId"])
+        self._upload = str(answer["UploadId"])
+        body = json.dumps({"upload": self._upload, "archive": self._fingerprint}).encode()
+        proof = base64.b64encode(md5(body, usedforsecurity=False).digest()).decode()
+        with suppress(Denied):  # an identity that may write this key alone: no later run goes on with it then
+            self._state.ask("noting the upload", "put_object", Body=body, ContentMD5=proof, **self._encryption())
 
     def _encryption(self) -> dict[str, str]:
         kind, _, key = self._s3.settings.encryption.partition(":kms:")
@@ -342,12 +346,12 @@ class S3Writer:
         abandoned; their parts cost money."""
         with suppress(StoreError):  # an identity that may not list uploads leaves them to the bucket's own rules
             bucket, key = self._object.name["Bucket"], self._object.name["Key"]
-            limit = self._s3.settings.abandoned_after
+            since = datetime.now(UTC) - timedelta(seconds=self._s3.settings.abandoned_after)
             for page in self._object.pages("looking for uploads", "list_multipart_uploads", Bucket=bucket, Prefix=key):
                 for entry in page.get("Uploads", ()):
                     upload = entry["UploadId"]
                     times = chain([entry["Initiated"]], (part["LastModified"] for part in self._listed(upload)))
-                    if entry["Key"] == key and upload != self._upload and all(_age(time) > limit for time in times):
+                    if entry["Key"] == key and upload != self._upload and all(time < since for time in times):
                         self._abort(upload)
 
     def _noted(self) -> str:
@@ -361,16 +365,6 @@ class S3Writer:
         except (StoreError, ValueError):
             return ""
         return str(state.get("upload", "")) if isinstance(state, dict) else ""
-
-    def _note(self) -> None:
-        body = json.dumps({"upload": self._upload, "archive": self._fingerprint}).encode()
-        proof = base64.b64encode(md5(body, usedforsecurity=False).digest()).decode()
-        with suppress(Denied):  # an identity that may write this key alone: no later run goes on with it then
-            self._state.ask("noting the upload", "put_object", Body=body, ContentMD5=proof, **self._encryption())
-
-
-def _age(when: datetime) -> float:
-    return (datetime.now(UTC) - when).total_seconds()
 
 
 def _stored(entry: Mapping[str, Any]) -> StoredPart:

@@ -132,7 +132,10 @@ def _below(source: Source, root: Manifest, threads: Executor) -> list[tuple[Mani
 
 
 def _facts(source: Source, manifest: Manifest, platform: Platform | None) -> ImageFacts:
-    config = _config(source, manifest)
+    config: dict[str, Any] = {}
+    blob = manifest.config
+    if blob is not None and blob.media_type in CONFIG_TYPES and blob.size <= reader.CONFIG_LIMIT:
+        config = read_config(reader.blob_bytes(source, blob))
     kind = ARTIFACT if not config else BUNDLE if reader.is_bundle(source, manifest) else IMAGE
     parts = (config.get(name) for name in ("os", "architecture", "variant"))
     return ImageFacts(
@@ -148,16 +151,8 @@ def _facts(source: Source, manifest: Manifest, platform: Platform | None) -> Ima
     )
 
 
-def _config(source: Source, manifest: Manifest) -> dict[str, Any]:
-    """Empty for an artifact, and for a config that is no JSON object, or too big or too deep to be one of an image."""
-    config = manifest.config
-    if config is None or config.media_type not in CONFIG_TYPES or config.size > reader.CONFIG_LIMIT:
-        return {}
-    return read_config(reader.blob_bytes(source, config))
-
-
 def read_config(data: bytes) -> dict[str, Any]:
-    """Returns the document in an image's config; an empty one for what is none, see `_config`."""
+    """Returns the document in an image's config; an empty one for what is no JSON object, or too deep to be one."""
     try:
         body = parse_json(data)
     except ValueError:

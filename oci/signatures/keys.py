@@ -138,7 +138,8 @@ def certificate_digests(certificate: Certificate) -> frozenset[str]:
 
 def read_key_file(path: str) -> PublicKey:
     """As `read_key`. Raises InvalidInput also for a file that can't be read."""
-    return read_key(_content(path, "name the file of a public key"), path)
+    data = read_named(path, "reading the key", limit=KEY_LIMIT, hint="name the file of a public key")
+    return read_key(data, path)
 
 
 def read_signing_key(data: bytes, name: str, password: str | None = None) -> SigningKey:
@@ -174,11 +175,8 @@ def read_signing_key_file(path: str, password: str | None = None) -> SigningKey:
     """As `read_signing_key`; the password comes from the environment where none is given."""
     if password is None:
         password = os.environ.get(PASSWORD_VARIABLE)
-    return read_signing_key(_content(path, "name the file of a private key"), path, password)
-
-
-def _content(path: str, hint: str) -> bytes:
-    return read_named(path, "reading the key", limit=KEY_LIMIT, hint=hint)
+    data = read_named(path, "reading the key", limit=KEY_LIMIT, hint="name the file of a private key")
+    return read_signing_key(data, path, password)
 
 
 def _public(key: Any, name: str) -> PublicKey:

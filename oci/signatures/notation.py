@@ -259,20 +259,17 @@ def _timestamped(envelope: NotationEnvelope, authorities: Sequence[Certificate])
         from rfc3161_client import VerifierBuilder, decode_timestamp_response  # noqa: PLC0415 - from an extra
     except ImportError as error:
         raise NoProof("its timestamp needs the extra sigstore: pip install 'transship[sigstore]'") from error
+    # The token as the response that it came in (RFC 3161, 2.4.2): a sequence of the status 0 and the token.
+    content = b"\x30\x03\x02\x01\x00" + envelope.timestamp
+    size = len(content).to_bytes((len(content).bit_length() + 7) // 8)
+    head = b"\x30" + (size if len(content) < 128 else bytes([0x80 | len(size)]) + size)
     try:
-        response = decode_timestamp_response(_granted(envelope.timestamp))
+        response = decode_timestamp_response(head + content)
         VerifierBuilder(roots=list(authorities)).build().verify_message(response, envelope.signature)
         time: datetime = response.tst_info.gen_time
     except Exception as error:  # the library's errors, and whatever its parsers raise for hostile bytes
         raise NoProof(f"its timestamp isn't one of a trusted authority: {str(error)[:200]}") from error
     return time
-
-
-def _granted(token: bytes) -> bytes:
-    """A token as the response that it came in (RFC 3161, 2.4.2): a sequence of the status 0 and the token."""
-    content = b"\x30\x03\x02\x01\x00" + token
-    size = len(content).to_bytes((len(content).bit_length() + 7) // 8)
-    return b"\x30" + (size if len(content) < 128 else bytes([0x80 | len(size)]) + size) + content
 
 
 def _certificates(path: str) -> list[Certificate]:

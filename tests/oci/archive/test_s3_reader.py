@@ -29,7 +29,7 @@ def stored(object_store: SeaweedFS, s3_location: str) -> str:
 
 def reader(store: SeaweedFS, location: str, cancel: CancelToken | None = None, **changes: object) -> S3Reader:
     settings = store.settings.with_(timeout=0.8, tries=2, **changes)
-    return S3Reader(location, S3(settings, side="source"), cancel=cancel or CancelToken())
+    return S3Reader(location, S3(settings, side="source", cancel=cancel))
 
 
 def test_any_range_is_read_and_nothing_else(object_store: SeaweedFS, stored: str) -> None:
