@@ -24,11 +24,11 @@ from oci.descriptor import Descriptor
 from oci.digest import Chunk, Digest
 from oci.errors import InvalidInput, TransshipError
 from oci.export.assembly import OpenBlob, WriteReport, Writing
-from oci.export.file_writer import ByteWriter, StoredPart, open_writer
+from oci.export.file_writer import ByteWriter, open_writer
 from oci.export.plan import ArchivePlan, Group, Volume
 from oci.export.planner import check_whole, plan_archive
 from oci.export.resume import is_in_place
-from oci.export.tar_plan import Part
+from oci.export.tar_plan import Part, StoredPart
 from oci.files.walk import FileEntry
 from oci.meter import unheard
 from oci.output import to_dict
@@ -242,7 +242,7 @@ def write_sums(session: Session, sums: Mapping[str, str], name: str) -> None:
 def sign_archive(session: Session, sums: Mapping[str, str], key: SigningKey) -> None:
     """Writes the signature of each volume beside it, over its SHA-256."""
     from oci.archive.proof import SUFFIX  # noqa: PLC0415 - only where it is asked for
-    from oci.signatures.bundle import signature_of  # noqa: PLC0415
+    from oci.signatures.keys import signature_of  # noqa: PLC0415
 
     for location, digest in sums.items():
         _write_beside(session, f"{location}{SUFFIX}", signature_of(digest, key))

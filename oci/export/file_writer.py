@@ -8,11 +8,9 @@ import fcntl
 import json
 import os
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, TypeAlias
-
-from msgspec import Struct
 
 from oci.archive.open import ByteReader, FileReader, in_object_store
 from oci.archive.s3_options import S3Options
@@ -20,7 +18,7 @@ from oci.cancel import CancelToken
 from oci.descriptor import parse_json
 from oci.digest import READ_SIZE, Chunk
 from oci.errors import IntegrityError, NotFound, Refused
-from oci.export.tar_plan import Part
+from oci.export.tar_plan import Part, ReadPart, StoredPart
 from oci.meter import Meter
 from oci.output import BY_UMASK, check_output, open_own, os_errors, sync_folder
 
@@ -35,21 +33,6 @@ _COPY_SIZE = 64 << 20
 _JOURNAL_LIMIT = 64 << 20
 _NOT_OURS = frozenset({errno.ELOOP, errno.EISDIR, errno.EACCES, errno.EPERM})
 """Of a link, a folder and the file of another user in the place of an unfinished archive."""
-
-
-ReadPart = Callable[[], Iterator[Chunk]]
-"""Gives all the bytes of a part, anew every time. Those it gives first are proven as they pass."""
-
-
-class StoredPart(Struct, frozen=True, kw_only=True):
-    """What a writer knows of a part that is in place: `crc32` where it keeps that, `md5` in hexadecimal likewise."""
-
-    crc32: int | None = None
-    md5: str = ""
-
-    def is_of(self, crc32: int, md5: Callable[[], str]) -> bool:
-        """Says whether bytes with these checksums are the ones that are in place."""
-        return self.crc32 == crc32 if self.crc32 is not None else bool(self.md5) and self.md5 == md5()
 
 
 def open_writer(

@@ -19,8 +19,7 @@ from oci.archive.s3_options import WHEN_REQUIRED
 from oci.descriptor import parse_json
 from oci.digest import READ_SIZE
 from oci.errors import Denied, IntegrityError, InvalidDocument, NotFound, Refused, StoreError, TransshipError
-from oci.export.file_writer import ReadPart, StoredPart
-from oci.export.tar_plan import MOST_PARTS, Part
+from oci.export.tar_plan import MOST_PARTS, Part, ReadPart, StoredPart
 
 STATE_SUFFIX = ".transship-"
 

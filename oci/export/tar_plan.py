@@ -10,13 +10,13 @@ from __future__ import annotations
 import bisect
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from oci.digest import Digest
+from oci.digest import Chunk, Digest
 from oci.errors import InvalidInput
 from oci.export.options import DEFAULT_SIZE, SMALLEST
 from oci.files import tar
@@ -157,6 +157,21 @@ class Part(Struct, frozen=True):
     @property
     def size(self) -> int:
         return self.end - self.start
+
+
+ReadPart = Callable[[], Iterator[Chunk]]
+"""Gives all the bytes of a part, anew every time. Those it gives first are proven as they pass."""
+
+
+class StoredPart(Struct, frozen=True, kw_only=True):
+    """What a writer knows of a part that is in place: `crc32` where it keeps that, `md5` in hexadecimal likewise."""
+
+    crc32: int | None = None
+    md5: str = ""
+
+    def is_of(self, crc32: int, md5: Callable[[], str]) -> bool:
+        """Says whether bytes with these checksums are the ones that are in place."""
+        return self.crc32 == crc32 if self.crc32 is not None else bool(self.md5) and self.md5 == md5()
 
 
 def cut(

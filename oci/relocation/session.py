@@ -164,8 +164,7 @@ class Session:
         `wait_for_proofs` says how that ends. Raises InvalidInput for the key, NotSigned for a signature that is missing
         or another key's."""
         from oci.archive.proof import ArchiveProof  # noqa: PLC0415 - only where it is asked for
-        from oci.signatures.bundle import signed_sha256  # noqa: PLC0415
-        from oci.signatures.keys import read_key_file  # noqa: PLC0415
+        from oci.signatures.keys import read_key_file, signed_sha256  # noqa: PLC0415
 
         readers = self.archive(name).readers
         if name not in self._proofs:

@@ -1,5 +1,5 @@
-"""The forms that signatures are kept in: DSSE envelopes, and Sigstore's bundles around an envelope or around the
-signature of a message.
+"""The forms that signatures are kept in: DSSE envelopes, Sigstore's bundles around an envelope or around the signature
+of a message, and envelopes of Notary.
 
 What is read is a stranger's word until a key verifies it: amounts have bounds, and what doesn't parse is no signature.
 """
@@ -11,15 +11,12 @@ import binascii
 import json
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from oci.descriptor import parse_json
-from oci.errors import NotSigned
-
-if TYPE_CHECKING:
-    from oci.signatures.keys import PublicKey, SigningKey
 
 DSSE = "application/vnd.dsse.envelope.v1+json"
 IN_TOTO = "application/vnd.in-toto+json"
@@ -41,8 +38,6 @@ _EARLIER_TYPE = "https://transship.dev/receipt/v1"
 
 MOST_SIGNATURES = 200
 """Signatures of one envelope that are looked at."""
-
-HOW_TO_SIGN = "ask for a signed archive: `copy --to-tar ... --sign KEY`"
 
 _SHA256 = "SHA2_256"
 
@@ -70,6 +65,35 @@ class Envelope(Struct, frozen=True, kw_only=True):
     def message(self) -> bytes:
         """Returns the bytes that are signed."""
         return pae(self.payload_type, self.payload)
+
+
+class NotationEnvelope(Struct, frozen=True, kw_only=True):
+    """An envelope of Notary that speaks of the image. `message` are the bytes that are signed; `certificates` are in
+    DER form, the signing one first. `timestamp` is a token of RFC 3161 over the signature, empty without one."""
+
+    algorithm: str
+    message: bytes
+    signature: bytes
+    certificates: tuple[bytes, ...]
+    expiry: datetime | None = None
+    timestamp: bytes = b""
+
+
+class Proof(Struct, frozen=True, kw_only=True):
+    """A signature over `message` that speaks of the image. `where` names it for people. `identity` is the reference
+    that was signed for, empty where the kind has none. `predicate_type` is that of an attestation, empty for a
+    signature. `bundle` is the whole of a Sigstore bundle, `notation` an envelope of Notary; `annotated` says that its
+    certificate stands in annotations."""
+
+    where: str
+    message: bytes
+    signatures: tuple[bytes, ...]
+    identity: str = ""
+    predicate_type: str = ""
+    predicate: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    bundle: bytes = b""
+    notation: NotationEnvelope | None = None
+    annotated: bool = False
 
 
 def this_type(predicate_type: str) -> str:
@@ -139,31 +163,13 @@ def render_bundle(envelope: Envelope, hint: str) -> bytes:
     return _rendered(hint, "dsseEnvelope", body)
 
 
-def signature_of(sha256: str, key: SigningKey) -> bytes:
-    """Returns the bundle for a file with this SHA-256, in hex, as `cosign sign-blob --key` writes it. Raises
-    InvalidInput for an Ed25519 key."""
-    data = bytes.fromhex(sha256)
-    digest = {"algorithm": _SHA256, "digest": _base64(data)}
-    body = {"messageDigest": digest, "signature": _base64(key.sign(data, is_digest=True))}
-    return _rendered(key.public.hint, "messageSignature", body)
+def render_message_signature(sha256: bytes, signature: bytes, hint: str) -> bytes:
+    """Returns the JSON of a bundle around the signature of a message that isn't in it."""
+    digest = {"algorithm": _SHA256, "digest": _base64(sha256)}
+    return _rendered(hint, "messageSignature", {"messageDigest": digest, "signature": _base64(signature)})
 
 
-def signed_sha256(data: bytes, key: PublicKey, location: str) -> str:
-    """Returns the SHA-256, in hex, of which such a bundle says that the key has signed it. Raises NotSigned where it
-    hasn't; `location` is the file's."""
-    operation, hint = "proving who signed it", f"name the key of its signer, or {HOW_TO_SIGN}"
-    try:
-        sha256, signature = _message_signature(parse_object(data))
-    except NoProof as error:
-        message = f"the signature beside it can't be used: {error}"
-        raise NotSigned(message, store=location, operation=operation, hint=HOW_TO_SIGN) from error
-    if not key.verifies(sha256, signature, is_digest=True):
-        message = f"the signature beside it isn't one of {key.name}"
-        raise NotSigned(message, store=location, operation=operation, hint=hint)
-    return sha256.hex()
-
-
-def _message_signature(body: Mapping[str, Any]) -> tuple[bytes, bytes]:
+def message_signature(body: Mapping[str, Any]) -> tuple[bytes, bytes]:
     """Returns the SHA-256 and the signature of a message in a bundle. Raises NoProof where there is none, or one over
     another digest."""
     if not str(body.get("mediaType", "")).startswith(BUNDLE):

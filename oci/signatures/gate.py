@@ -13,10 +13,10 @@ from oci.digest import Digest
 from oci.errors import NotTrusted, TransshipError
 from oci.output import to_dict
 from oci.reference import Reference, Repository, StoreName
-from oci.signatures.bundle import NoProof
+from oci.signatures.bundle import NoProof, Proof
 from oci.signatures.notation import NotationSigner
 from oci.signatures.policy import Requirement, SignaturePolicy, Verdict
-from oci.signatures.proofs import Proof, Proofs, read_proofs
+from oci.signatures.proofs import Proofs, read_proofs
 from oci.store import Source, found_manifest
 from oci.units import counted, show_duration
 

@@ -13,14 +13,19 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct, field
 
 from oci.descriptor import parse_json
-from oci.errors import InvalidInput
+from oci.errors import InvalidInput, NotSigned
 from oci.output import read_named
-from oci.signatures.bundle import Evidence, NoProof
+from oci.signatures.bundle import (
+    Evidence,
+    NoProof,
+    Proof,
+    message_signature,
+    parse_object,
+    render_message_signature,
+)
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
-
-    from oci.signatures.proofs import Proof
 
 KEY_LIMIT = 64 << 10
 """Bytes of a file with a key: a few hundred in practice."""
@@ -32,6 +37,7 @@ _COSIGN_KEYS = (b"BEGIN ENCRYPTED SIGSTORE PRIVATE KEY", b"BEGIN ENCRYPTED COSIG
 _SCRYPT_MEMORY = 256 << 20
 """Bytes that deriving a key from a password may take: cosign's parameters ask for 64 MiB."""
 
+_HOW_TO_SIGN = "ask for a signed archive: `copy --to-tar ... --sign KEY`"
 _HOW_TO_MAKE = "make one: `cosign generate-key-pair`, or `openssl ecparam -genkey -name prime256v1 -noout`"
 
 
@@ -177,6 +183,28 @@ def read_signing_key_file(path: str, password: str | None = None) -> SigningKey:
         password = os.environ.get(PASSWORD_VARIABLE)
     data = read_named(path, "reading the key", limit=KEY_LIMIT, hint="name the file of a private key")
     return read_signing_key(data, path, password)
+
+
+def signature_of(sha256: str, key: SigningKey) -> bytes:
+    """Returns the bundle for a file with this SHA-256, in hex, as `cosign sign-blob --key` writes it. Raises
+    InvalidInput for an Ed25519 key."""
+    data = bytes.fromhex(sha256)
+    return render_message_signature(data, key.sign(data, is_digest=True), key.public.hint)
+
+
+def signed_sha256(data: bytes, key: PublicKey, location: str) -> str:
+    """Returns the SHA-256, in hex, of which such a bundle says that the key has signed it. Raises NotSigned where it
+    hasn't; `location` is the file's."""
+    operation, hint = "proving who signed it", f"name the key of its signer, or {_HOW_TO_SIGN}"
+    try:
+        sha256, signature = message_signature(parse_object(data))
+    except NoProof as error:
+        message = f"the signature beside it can't be used: {error}"
+        raise NotSigned(message, store=location, operation=operation, hint=_HOW_TO_SIGN) from error
+    if not key.verifies(sha256, signature, is_digest=True):
+        message = f"the signature beside it isn't one of {key.name}"
+        raise NotSigned(message, store=location, operation=operation, hint=hint)
+    return sha256.hex()
 
 
 def _public(key: Any, name: str) -> PublicKey:

@@ -17,13 +17,11 @@ from msgspec import Struct
 from oci.descriptor import Descriptor
 from oci.errors import InvalidInput
 from oci.output import read_named
-from oci.signatures.bundle import Evidence, NoProof, decode_base64, object_of, parse_object
+from oci.signatures.bundle import Evidence, NoProof, NotationEnvelope, Proof, decode_base64, object_of, parse_object
 from oci.signatures.keys import certificate_digests
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate, Name
-
-    from oci.signatures.proofs import Proof
 
 NOTARY = "application/vnd.cncf.notary.signature"
 """The artifact type of signatures."""
@@ -49,18 +47,6 @@ MOST_CERTIFICATES = 10
 """Certificates of one chain: three or four in practice."""
 
 FILE_LIMIT = 1 << 20
-
-
-class NotationEnvelope(Struct, frozen=True, kw_only=True):
-    """An envelope that speaks of the image. `message` are the bytes that are signed; `certificates` are in DER form,
-    the signing one first. `timestamp` is a token of RFC 3161 over the signature, empty without one."""
-
-    algorithm: str
-    message: bytes
-    signature: bytes
-    certificates: tuple[bytes, ...]
-    expiry: datetime | None = None
-    timestamp: bytes = b""
 
 
 class NotationSigner(Struct, frozen=True, eq=False, kw_only=True):

@@ -6,10 +6,9 @@ the decision names, never a signature.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from oci.bundle import tagnames
 from oci.descriptor import Descriptor
@@ -21,6 +20,7 @@ from oci.signatures.bundle import (
     IN_TOTO,
     Envelope,
     NoProof,
+    Proof,
     decode_base64,
     envelope_in,
     envelope_of,
@@ -28,7 +28,7 @@ from oci.signatures.bundle import (
     parse_object,
     this_type,
 )
-from oci.signatures.notation import COSE, JWS, NOTARY, NotationEnvelope, read_envelope
+from oci.signatures.notation import COSE, JWS, NOTARY, read_envelope
 from oci.store import Source
 
 SIMPLE_SIGNING = "application/vnd.dev.cosign.simplesigning.v1+json"
@@ -47,23 +47,6 @@ ENVELOPE_LIMIT = 32 << 20
 
 MOST = 200
 """Signatures of one image that are looked at."""
-
-
-class Proof(Struct, frozen=True, kw_only=True):
-    """A signature over `message` that speaks of the image. `where` names it for people. `identity` is the reference
-    that was signed for, empty where the kind has none. `predicate_type` is that of an attestation, empty for a
-    signature. `bundle` is the whole of a Sigstore bundle, `notation` an envelope of Notary; `annotated` says that its
-    certificate stands in annotations."""
-
-    where: str
-    message: bytes
-    signatures: tuple[bytes, ...]
-    identity: str = ""
-    predicate_type: str = ""
-    predicate: Mapping[str, Any] = field(default_factory=dict)
-    bundle: bytes = b""
-    notation: NotationEnvelope | None = None
-    annotated: bool = False
 
 
 class Proofs(Struct, frozen=True):

@@ -53,10 +53,10 @@ from oci.registry.http.transport import Transport
 from oci.registry.tags import _names, next_page
 from oci.relocation.plan import Plan
 from oci.relocation.request import NameRule
-from oci.signatures.bundle import BUNDLE_V03, IN_TOTO, Envelope, NoProof, signed_sha256
+from oci.signatures.bundle import BUNDLE_V03, IN_TOTO, Envelope, NoProof
 from oci.signatures.inspect import read_config
 from oci.signatures.keyless import CertificateIdentity, KeylessSigner, TrustedRoot, read_trusted_root
-from oci.signatures.keys import read_key
+from oci.signatures.keys import read_key, signed_sha256
 from oci.signatures.notation import JWS, NotationSigner
 from oci.signatures.policy_file import _read
 from oci.signatures.proofs import _proof

@@ -15,9 +15,9 @@ from oci.digest import Chunk, Digest
 from oci.errors import Cancelled, IntegrityError, StoreError
 from oci.export import assembly
 from oci.export.assembly import OpenBlob, Writing
-from oci.export.file_writer import ByteWriter, FileWriter, ReadPart, StoredPart
+from oci.export.file_writer import ByteWriter, FileWriter
 from oci.export.s3_writer import S3Writer
-from oci.export.tar_plan import Part, cut
+from oci.export.tar_plan import Part, ReadPart, StoredPart, cut
 from tests.faults.proxy import Fault, FaultProxy
 from tests.servers.seaweedfs import SeaweedFS
 from tests.support.tarballs import MIB, Tarball

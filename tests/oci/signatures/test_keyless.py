@@ -23,7 +23,7 @@ from oci.errors import InvalidInput, NotTrusted
 from oci.export.options import ExportOptions
 from oci.signatures import proofs
 from oci.signatures.artifacts import ALL
-from oci.signatures.bundle import Evidence, NoProof, envelope_in, parse_object
+from oci.signatures.bundle import Evidence, NoProof, Proof, envelope_in, parse_object
 from oci.signatures.keyless import OLD_FORM, CertificateIdentity, KeylessSigner, TrustedRoot, read_trusted_root
 from oci.signatures.policy_file import read_policy
 from tests.servers.strict_registry import StrictRegistry
@@ -668,7 +668,7 @@ def public_root() -> TrustedRoot:
 def evidence(data: bytes, root: TrustedRoot, **identity: str) -> Evidence:
     identity = identity or {"issuer": ISSUER, "subject": PUBLISHER}
     envelope = envelope_in(parse_object(data))
-    proof = proofs.Proof(where="file", message=envelope.message, signatures=envelope.signatures, bundle=data)
+    proof = Proof(where="file", message=envelope.message, signatures=envelope.signatures, bundle=data)
     return KeylessSigner(CertificateIdentity(**identity), root).evidence(proof)
 
 
