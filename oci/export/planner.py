@@ -193,8 +193,8 @@ def _tars(
     tars = []
     for number, share in enumerate(shares, 1):
         receipt = note.receipt if number == 1 else b""
-        own = replace(note, volume=number, volumes=len(shares), whole=whole.fingerprint, receipt=receipt)
-        tars.append(lay_out(options.format, [*(head if number == 1 else ()), member(own), *share]))
+        numbered = replace(note, volume=number, volumes=len(shares), whole=whole.fingerprint, receipt=receipt)
+        tars.append(lay_out(options.format, [*(head if number == 1 else ()), member(numbered), *share]))
     return tars
 
 
