@@ -16,7 +16,7 @@ from oci.archive.source import Archive
 from oci.bundle import tagnames
 from oci.descriptor import Descriptor
 from oci.digest import Digest
-from oci.errors import Denied, InvalidInput, NotFound, Refused, TransshipError, Unauthorized, Unavailable
+from oci.errors import Denied, NotFound, Refused, TransshipError, Unauthorized, Unavailable
 from oci.mirror import selection
 from oci.mirror.comparison import (
     Comparison,
@@ -48,16 +48,17 @@ def compare(session: Session, mirror: Mirror, shared: Shared) -> Comparison:
         shared = replace(shared, scope=msgspec.structs.replace(scope, only=frozenset()))
     if mirror.source.lock:
         return compare_lock(session, mirror, audit=scope.audit)
-    if mirror.source.namespace:
+    store = mirror.source.store
+    if store is None:  # a namespace whose repositories couldn't be listed before
         selection.repositories_of(session, mirror)
         raise Unavailable("the list of its repositories came late", subject=mirror.name, hint="run it again")
-    return _Look(session, mirror, shared).compare()
+    return _Look(session, mirror, store, shared).compare()
 
 
 class _Look:
     """One comparison. What was asked is kept, so that ages, platforms and signatures find it."""
 
-    def __init__(self, session: Session, mirror: Mirror, shared: Shared) -> None:
+    def __init__(self, session: Session, mirror: Mirror, store: StoreName, shared: Shared) -> None:
         self._session = session
         self._mirror = mirror
         self._facts = shared.facts
@@ -67,10 +68,7 @@ class _Look:
         self._names = selection.names_alone(mirror.tags) if mirror.source.repository else []
         self._required = frozenset(selection.required(mirror.tags)) if mirror.source.repository else frozenset()
         self._now = shared.now or datetime.now(UTC)
-        store = mirror.source.store
-        if store is None:
-            raise InvalidInput("a lock has no repository to compare")
-        self._source_name: StoreName = store
+        self._source_name = store
         self._source: Source = session.source(store)
         self._broken: dict[str, TransshipError] = {}
         self._destinations = {
