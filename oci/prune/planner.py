@@ -14,10 +14,9 @@ from oci.bundle.lockfile import BundleLock, read_lock
 from oci.descriptor import CONFIG_TYPES
 from oci.digest import Digest, is_digest, parse_digest
 from oci.errors import InvalidInput, Refused
-from oci.prune import grace as note
 from oci.prune.keep import Keep
 from oci.prune.plan import PrunePlan, UnwantedManifest, UnwantedTag
-from oci.prune.survey import Survey, SurveyedManifest
+from oci.prune.survey import NOTE_TAG, Survey, SurveyedManifest, note_key, read_note, write_note
 from oci.reference import ArchiveName, StoreName, parse_any
 from oci.relocation.session import Session
 from oci.store import Destination
@@ -78,7 +77,7 @@ def look(
     survey = Survey(session, destination)
     survey.look()
     survey.check_listed([tag for tag in resolved.tags if tag not in resolved.optional])
-    noted = note.read(destination) if survey.has_note else {}
+    noted = read_note(destination) if survey.has_note else {}
     survey.read((*(parse_digest(key) for key in noted if is_digest(key)), *extra, *resolved.digests))
     chosen = resolved.chosen(survey.tags)
     survey.confirm(chosen)
@@ -132,7 +131,7 @@ def look(
         for tag in survey.tags
         if tag in named or (tag in staying and not tagnames.is_keep_alive(tag))
     }
-    return plan, {*survey.tags, *survey.dangling, note.TAG}, {**kept_tags, **dict.fromkeys(empty)}
+    return plan, {*survey.tags, *survey.dangling, NOTE_TAG}, {**kept_tags, **dict.fromkeys(empty)}
 
 
 def remember(
@@ -143,8 +142,8 @@ def remember(
     for manifest in plan.manifests:
         if manifest.digest not in gone:
             since.update(dict.fromkeys(_keys(manifest.digest, manifest.tags), manifest.since))
-    since.update({note.tag_key(tag.tag, tag.digest): tag.since for tag in plan.tags if tag.tag not in untagged})
-    note.write(session.destination(name), since)
+    since.update({note_key(tag.tag, tag.digest): tag.since for tag in plan.tags if tag.tag not in untagged})
+    write_note(session.destination(name), since)
 
 
 def _resolved(session: Session, destination: Destination, keep: Keep) -> Keep:
@@ -232,7 +231,7 @@ def _check_readable(destination: Destination, survey: Survey, needed: Mapping[Di
 
 
 def _keys(digest: Digest, tags: Iterable[str]) -> list[str]:
-    return [digest, *(note.tag_key(tag, digest) for tag in tags)]
+    return [digest, *(note_key(tag, digest) for tag in tags)]
 
 
 def _unwanted_manifests(
@@ -307,7 +306,7 @@ def _unwanted_tags(
     unwanted = []
     for tag, digest in sorted(survey.tags.items()):
         if digest in needed and tag not in staying:
-            since, due = age([note.tag_key(tag, digest)])
+            since, due = age([note_key(tag, digest)])
             others = tuple(other for other in tags_of[digest] if other in staying)
             unwanted.append(
                 UnwantedTag(tag=tag, digest=digest, because=needed[digest], others=others, since=since, due=due)

@@ -2,26 +2,51 @@
 
 Registries have no list of manifests. What carries no tag is known only when something with a tag leads to it: an index,
 a bundle, a list of referrers, or a tag that has the digest in its name (keep-alive tags, signatures).
+
+Since when things have been unwanted stands in a note that the destination itself carries, under a tag of its own. It
+serves two ends. A prune that broke off has deleted an index and not yet its children, which carry no tag: then only
+the note knows of them. And a grace period must outlive the process that counts it. The destination is what all of them
+share, whether a command, a flow or another machine prunes it, and a note that is lost with its repository is lost with
+what it spoke of. When something was made or pushed says nothing: an old image may have become unwanted a minute ago.
+Two runs at once may overwrite each other's note. Then something counts as unwanted from a later time on, never from an
+earlier one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TypeVar
 
 from oci.bundle import reader, tagnames
-from oci.descriptor import SCHEMA1_TYPES, Descriptor
+from oci.descriptor import SCHEMA1_TYPES, Descriptor, parse_json
 from oci.digest import Digest
-from oci.errors import Denied, IntegrityError, InvalidInput, NotFound, Refused, Unauthorized
-from oci.manifest import Manifest
-from oci.prune import grace
+from oci.errors import (
+    Denied,
+    IntegrityError,
+    InvalidDocument,
+    InvalidInput,
+    NotFound,
+    Refused,
+    StoreError,
+    Unauthorized,
+)
+from oci.manifest import Manifest, artifact_manifest
 from oci.reference import is_tag
 from oci.relocation.session import Session
-from oci.store import Destination
+from oci.store import Destination, push_artifact
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+NOTE_TAG = f"transship-unwanted{tagnames.KEEP_ALIVE_SUFFIX}"
+"""Hidden in lists of tags, like others that tools make for themselves, and taken by no mirror."""
+NOTE_TYPE = "application/vnd.transship.unwanted.v1+json"
+NOTE_LAYER = "application/json"
+_NOTE_LIMIT = 32 << 20
 
 _LEAVES = (*SCHEMA1_TYPES, "application/vnd.oci.artifact.manifest.v1+json")
 """Manifests that can't be read here, and are known to list no other manifest."""
@@ -73,13 +98,13 @@ class Survey:
         A keep-alive tag isn't asked what it shows when the digest in its name is here: the answer would be the same.
         """
         listed = self.listed()
-        names = [tag for tag in listed if tag != grace.TAG]
+        names = [tag for tag in listed if tag != NOTE_TAG]
         self.has_note = len(names) < len(listed)
         self._locations = frozenset(tag for tag in names if tag.endswith(tagnames.LOCATIONS_SUFFIX))
         self._show([tag for tag in names if not tagnames.is_keep_alive(tag)])
         # index.json of a layout lists without a name: referrers, and what other tools put there.
         unnamed = self._store.listed()
-        note = self._store.head_manifest(grace.TAG) if unnamed and self.has_note else None
+        note = self._store.head_manifest(NOTE_TAG) if unnamed and self.has_note else None
         digests = [digest for digest in unnamed if note is None or digest != note.digest]
         self.read((*filter(None, map(tagnames.digest_named, names)), *digests))
         silent = {tag: tagnames.digest_named(tag) for tag in names if tagnames.is_keep_alive(tag)}
@@ -197,3 +222,45 @@ class Survey:
             locations = reader.read_locations(self._store, bundle.digest, self._session.read_small)
             pinned.extend(image.image.digest for image in (locations.images if locations else ()))
         return tuple(dict.fromkeys(digest for digest in pinned if digest))
+
+
+# The note.
+
+
+def note_key(tag: str, digest: Digest) -> str:
+    """A tag that moved is another thing."""
+    return f"{tag}@{digest}"
+
+
+def read_note(destination: Destination) -> dict[str, datetime]:
+    """Empty where there is no note. Raises InvalidDocument for one that can't be read."""
+    try:
+        manifest = destination.get_manifest(NOTE_TAG)
+    except NotFound:
+        return {}
+    where = f"{destination.name}:{NOTE_TAG}"
+    if manifest.artifact_type != NOTE_TYPE or len(manifest.layers) != 1 or manifest.layers[0].size > _NOTE_LIMIT:
+        raise InvalidDocument(f"{where} is no note of what is unwanted", hint="delete it, and grace periods begin anew")
+    data = b"".join(destination.read_blob(manifest.layers[0]))
+    try:
+        since = {str(key): datetime.fromisoformat(when) for key, when in parse_json(data)["since"].items()}
+        return {key: when.astimezone(UTC) for key, when in since.items()}
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        raise InvalidDocument(f"{where}: {error}", hint="delete it, and grace periods begin anew") from error
+
+
+def write_note(destination: Destination, since: Mapping[str, datetime]) -> None:
+    """Replaces the note; one that says the same stays untouched, and one that would say nothing is deleted."""
+    body = {"since": {key: when.astimezone(UTC).isoformat() for key, when in sorted(since.items())}}
+    data = json.dumps(body, indent=0).encode()
+    manifest = artifact_manifest(NOTE_TYPE, NOTE_LAYER, data)
+    before = destination.head_manifest(NOTE_TAG)
+    if before is not None and before.digest == manifest.digest:
+        return
+    if since:
+        push_artifact(destination, manifest, data, NOTE_TAG)
+    if before is not None:
+        with suppress(StoreError):  # an old note is a few bytes that nothing reads
+            blobs = destination.get_manifest(before.digest).blobs
+            destination.delete_manifest(before.digest)
+            destination.sweep({blob.digest for blob in blobs})

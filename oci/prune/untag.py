@@ -12,10 +12,9 @@ from oci.bundle.tagnames import KEEP_ALIVE_SUFFIX, list_tags, resolve_tag
 from oci.digest import Digest, digest_of
 from oci.errors import InvalidInput, NotFound, Refused, StoreError
 from oci.manifest import artifact_manifest
-from oci.prune import grace
 from oci.prune.keep import Keep
 from oci.prune.planner import make_prune_plan
-from oci.prune.survey import Survey
+from oci.prune.survey import NOTE_LAYER, NOTE_TYPE, Survey
 from oci.reference import ArchiveName, Reference
 from oci.relocation.session import Session
 from oci.store import Destination, push_artifact
@@ -129,7 +128,7 @@ def check_untags(destination: Destination) -> str:
         return ""
     tag = f"transship-probe-{secrets.token_hex(8)}{KEEP_ALIVE_SUFFIX}"
     data = secrets.token_hex(16).encode()
-    probe = artifact_manifest(grace.ARTIFACT_TYPE, grace.LAYER_TYPE, data)
+    probe = artifact_manifest(NOTE_TYPE, NOTE_LAYER, data)
     try:
         push_artifact(destination, probe, data, tag)
     except StoreError as error:

@@ -34,9 +34,9 @@ from oci.mirror.digest_cache import VERSION, DigestCache, _moment
 from oci.mirror.reader import parse_config
 from oci.mirror.results import read_only
 from oci.mirror.work import WorkItem
-from oci.prune import grace
 from oci.prune.keep import Keep
 from oci.prune.plan import PrunePlan
+from oci.prune.survey import NOTE_TYPE, read_note
 from oci.receipts.receipt import Place, ReceivedImage, RelocationReceipt, Tool, _read_statement
 from oci.reference import parse_any, parse_store, parse_tag
 from oci.registry.credentials.keychains import _expiry
@@ -103,10 +103,10 @@ def _written_as_docker(data: bytes) -> None:
 def _grace(data: bytes) -> None:
     note: Any = SimpleNamespace(
         name="registry.example/ab",
-        get_manifest=lambda _tag: artifact_manifest(grace.ARTIFACT_TYPE, "application/json", data),
+        get_manifest=lambda _tag: artifact_manifest(NOTE_TYPE, "application/json", data),
         read_blob=lambda _blob: iter([data]),
     )
-    grace.read(note)
+    read_note(note)
 
 
 def _facts(data: bytes) -> None:

@@ -15,8 +15,8 @@ from oci.mirror.comparison import Shared
 from oci.mirror.digest_cache import DigestCache
 from oci.mirror.run import run_mirror
 from oci.mirror.work import Breaker
-from oci.prune.grace import TAG as NOTE
 from oci.prune.keep import Keep
+from oci.prune.survey import NOTE_TAG
 from oci.relocation.planner import make_plan
 from oci.relocation.session import Session
 from tests.storm.stage import Stage
@@ -216,7 +216,7 @@ def _prune(stage: Stage, session: Session, name: str) -> Any:
 def _pruned(stage: Stage, name: str, result: Any) -> list[str]:
     del result
     walker = stage.walkers["destination"]
-    left = [tag for tag in walker.tags(name) if tag not in ("v1", "v2", NOTE)]
+    left = [tag for tag in walker.tags(name) if tag not in ("v1", "v2", NOTE_TAG)]
     there = [stage.old.digest] if walker.has_manifest(name, stage.old.digest) else []
     return [*left, *there, *_kept(stage, name)]
 

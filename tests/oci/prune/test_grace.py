@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from oci.errors import InvalidDocument
-from oci.prune import grace as note
+from oci.prune.survey import NOTE_TAG, NOTE_TYPE
 from tests.servers.docker_registry import DockerRegistry
 from tests.support.content import OCI_MANIFEST, Blob, Content, image, index, push
 from tests.support.pruning import NOW, carried_out, has, names, planned, tags_of
@@ -105,7 +105,7 @@ def test_the_note_is_neither_unwanted_nor_left_behind(registry: DockerRegistry, 
     push(registry.url, repository, image(2), "2.0")
     where = f"{registry.host}/{repository}"
     planned(where, grace=WEEK, note=True, tags=("2.0",))
-    assert note.TAG in tags_of(registry.url, repository)
+    assert NOTE_TAG in tags_of(registry.url, repository)
 
     due = planned(where, grace=WEEK, now=NOW + WEEK, tags=("2.0",))
     assert names(due) == {image(1).digest}
@@ -115,7 +115,7 @@ def test_the_note_is_neither_unwanted_nor_left_behind(registry: DockerRegistry, 
 
 
 def test_something_else_under_the_tag_of_the_note_ends_it(registry: DockerRegistry, repository: str) -> None:
-    push(registry.url, repository, image(1), "1.0", note.TAG)
+    push(registry.url, repository, image(1), "1.0", NOTE_TAG)
 
     with pytest.raises(InvalidDocument, match="no note of what is unwanted"):
         planned(f"{registry.host}/{repository}", grace=WEEK, nothing=True)
@@ -133,11 +133,11 @@ def test_a_note_that_somebody_else_wrote_ends_it_as_an_error_of_ours(
     manifest = {
         "schemaVersion": 2,
         "mediaType": OCI_MANIFEST,
-        "artifactType": note.ARTIFACT_TYPE,
+        "artifactType": NOTE_TYPE,
         "config": config.descriptor(),
         "layers": [layer.descriptor()],
     }
-    push(registry.url, repository, Content(OCI_MANIFEST, json.dumps(manifest).encode(), (layer, config)), note.TAG)
+    push(registry.url, repository, Content(OCI_MANIFEST, json.dumps(manifest).encode(), (layer, config)), NOTE_TAG)
 
     with pytest.raises(InvalidDocument, match="grace periods begin anew"):
         planned(f"{registry.host}/{repository}", grace=WEEK, nothing=True)
