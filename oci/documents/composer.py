@@ -7,6 +7,7 @@ nesting, a second document, an alias without an anchor, and a key that comes twi
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -44,6 +45,9 @@ _EXTENSION = re.compile(r"x-[A-Za-z0-9_-]+")
 
 class Composer:
     """Makes plain values of one document. A lock has no merge keys, and few aliases or none."""
+
+    value_limit: float = VALUE_LIMIT
+    alias_limit: float = ALIAS_LIMIT
 
     def __init__(self, where: str) -> None:
         self.where = where
@@ -84,12 +88,6 @@ class Composer:
     def error_at(self, line: int, problem: str) -> InvalidDocument:
         return InvalidDocument(f"{self.place(line)}: {problem}")
 
-    def count(self, event: Any) -> None:
-        """Is called for each value that isn't an alias, before the value is read."""
-        self._values += 1
-        if self._values > VALUE_LIMIT:
-            raise self.error(event, f"more than {VALUE_LIMIT} values")
-
     def make(self, event: Any, content: Any) -> Any:
         """Makes a value of the items of a list, of a mapping's keys with their lines and values, or of a scalar."""
         if isinstance(event, yaml.MappingStartEvent):
@@ -109,11 +107,8 @@ class Composer:
 
     def alias(self, event: Any) -> Any:
         self._aliases += 1
-        if self._aliases > ALIAS_LIMIT:
+        if self._aliases > self.alias_limit:
             raise self.error(event, f"more than {ALIAS_LIMIT} aliases")
-        return self.anchored(event)
-
-    def anchored(self, event: Any) -> Any:
         if event.anchor not in self._anchors:
             raise self.error(event, f"the alias {event.anchor[:60]!r} stands for nothing")
         return self._anchors[event.anchor]
@@ -121,7 +116,9 @@ class Composer:
     def value(self, event: Any, depth: int) -> Any:
         if isinstance(event, yaml.AliasEvent):
             return self.alias(event)
-        self.count(event)
+        self._values += 1
+        if self._values > self.value_limit:
+            raise self.error(event, f"more than {VALUE_LIMIT} values")
         if event.tag not in _PLAIN_TAGS:
             raise self.error(event, f"tag {event.tag[:60]!r}; tags aren't read")
         if depth > DEPTH_LIMIT:
@@ -202,18 +199,19 @@ def read_located(data: bytes, where: str, *, names: Collection[Path] = ()) -> Lo
 
 
 class _Nodes(Composer):
-    """Makes nodes with their lines; an alias is a reference to the node that it stands for. `plain` follows it."""
+    """Makes nodes with their lines; an alias is a reference to the node that it stands for. `plain` follows it, and
+    counts the values."""
+
+    value_limit = alias_limit = math.inf
 
     def __init__(self, where: str, names: Collection[Path]) -> None:
         super().__init__(where)
         self.lines: dict[Path, int] = {}
         self._names = names
+        self._followed = 0
 
     def place(self, line: int) -> str:
         return f"{self.where}:{line}"
-
-    def count(self, event: Any) -> None:
-        """`plain` counts, when aliases are followed."""
 
     def make(self, event: Any, content: Any) -> _Node:
         if isinstance(event, yaml.ScalarEvent):
@@ -226,13 +224,10 @@ class _Nodes(Composer):
             raise self.error(event, "expected a key that is text")
         return str(event.value)
 
-    def alias(self, event: Any) -> Any:
-        return self.anchored(event)
-
     def plain(self, node: _Node, path: Path, depth: int) -> Any:
         """Makes a plain value, and notes the lines of what is in it."""
-        self._values += 1
-        if self._values > FILE_VALUE_LIMIT:
+        self._followed += 1
+        if self._followed > FILE_VALUE_LIMIT:
             raise self.error_at(node.line, f"more than {FILE_VALUE_LIMIT} values once aliases are followed")
         self._check_depth(node, depth)
         self.lines.setdefault(path, node.line)
@@ -263,8 +258,8 @@ class _Nodes(Composer):
             if key != _MERGE:
                 continue
             for source in child.value if isinstance(child.value, list) and not child.is_mapping else [child]:
-                self._values += 1
-                if not source.is_mapping or self._values > FILE_VALUE_LIMIT:
+                self._followed += 1
+                if not source.is_mapping or self._followed > FILE_VALUE_LIMIT:
                     raise self.error_at(line, "expected a mapping, or a list of them, behind <<")
                 yield from self._entries(source, depth + 1)
 

@@ -168,7 +168,7 @@ class WorkItem(msgspec.Struct, frozen=True, kw_only=True):
 IN_A_ROW = 3
 """Failures of one kind, with no success at that registry between them, that make it the registry's own trouble."""
 
-_COUNTED = (Unauthorized, Denied, Unavailable)
+_COUNTED = frozenset(kind.__name__ for kind in (RateLimited, Unauthorized, Denied, Unavailable))
 
 
 class Breaker:
@@ -227,7 +227,7 @@ class Breaker:
 
     def noted(self, kind: str, side: str, store: str, error: TransshipError) -> None:
         """The same for a failure of which only words are left; `kind` is the name of its class."""
-        if not side or not store or kind not in {RateLimited.__name__, *(counted.__name__ for counted in _COUNTED)}:
+        if not side or not store or kind not in _COUNTED:
             return
         where = place(side, store)
         with self._lock:
