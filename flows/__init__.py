@@ -49,10 +49,10 @@ if TYPE_CHECKING:
     from flows.prune import prune_sync as prune_sync
     from flows.relocate import relocate as relocate
     from flows.relocate import relocate_sync as relocate_sync
-    from oci.bundle.results import DescribeReport as DescribeReport
-    from oci.bundle.results import PullReport as PullReport
-    from oci.bundle.results import PushReport as PushReport
-    from oci.bundle.results import TagsReport as TagsReport
+    from oci.bundle.describe import DescribeReport as DescribeReport
+    from oci.bundle.pull import PullReport as PullReport
+    from oci.bundle.push import PushReport as PushReport
+    from oci.bundle.tagnames import TagsReport as TagsReport
     from oci.mirror.config import MirrorsConfig as MirrorsConfig
     from oci.mirror.results import CheckReport as CheckReport
     from oci.mirror.results import Drifted as Drifted
@@ -99,7 +99,10 @@ _NAMES = {
     "flows.parameters.relocate": ("RelocateParameters", "SourceKind", "TarballOptions"),
     "flows.prune": ("prune", "prune_sync"),
     "flows.relocate": ("relocate", "relocate_sync"),
-    "oci.bundle.results": ("DescribeReport", "PullReport", "PushReport", "TagsReport"),
+    "oci.bundle.describe": ("DescribeReport",),
+    "oci.bundle.pull": ("PullReport",),
+    "oci.bundle.push": ("PushReport",),
+    "oci.bundle.tagnames": ("TagsReport",),
     "oci.mirror.config": ("MirrorsConfig",),
     "oci.mirror.results": ("CheckReport", "Drifted", "MirrorIncomplete", "MirrorRunReport"),
     "oci.prune.execute": ("PruneRunReport",),

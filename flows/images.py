@@ -19,7 +19,10 @@ from flows.parameters.images import (
     VerifyReceiptParameters,
 )
 from flows.results import DRIFT, alone, completed, failed, or_failed
-from oci.bundle.results import DescribeReport, PullReport, PushReport, TagsReport
+from oci.bundle.describe import DescribeReport
+from oci.bundle.pull import PullReport
+from oci.bundle.push import PushReport
+from oci.bundle.tagnames import TagsReport
 from oci.errors import Incomplete, StoreError, TransshipError
 from oci.receipts.check import Checked
 from oci.reference import parse_any

@@ -5,12 +5,11 @@ from __future__ import annotations
 from prefect import task
 from prefect.logging import get_run_logger
 
-from oci.bundle.describe import DescribedBundle, OpenSource, describe
+from oci.bundle.describe import DescribedBundle, DescribeReport, OpenSource, describe
 from oci.bundle.lockfile import write_lock
-from oci.bundle.pull import Pulled, PullRequest, pull
-from oci.bundle.push import Pushed, PushRequest, entries_of, push
-from oci.bundle.results import DescribeReport, PullReport, PushReport, TagsReport
-from oci.bundle.tagnames import Tag, list_tags, resolve_tag
+from oci.bundle.pull import Pulled, PullReport, PullRequest, pull
+from oci.bundle.push import Pushed, PushReport, PushRequest, entries_of, push
+from oci.bundle.tagnames import Tag, TagsReport, list_tags, resolve_tag
 from oci.export.export import push_to_archive
 from oci.files.output import output_folder
 from oci.output import to_dict

@@ -13,9 +13,8 @@ from flows.cli.output import IMGPKG, program_name
 from flows.cli.progress import LayerProgress, progress_flag, shown
 from oci.archive.source import Archive
 from oci.bundle.lockfile import write_lock
-from oci.bundle.pull import OpenSource, PullRequest, look_up, pull
-from oci.bundle.push import PushRequest, entries_of, push
-from oci.bundle.results import PullReport, PushReport
+from oci.bundle.pull import OpenSource, PullReport, PullRequest, look_up, pull
+from oci.bundle.push import PushReport, PushRequest, entries_of, push
 from oci.errors import InvalidInput
 from oci.export.export import push_to_archive
 from oci.files.decompress import UnpackLimits

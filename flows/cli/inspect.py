@@ -160,8 +160,12 @@ class _OutputType(click.Choice):  # type: ignore[type-arg,unused-ignore]  # gene
 @registry_flags()
 def describe_bundle(invocation: Invocation, /, **flags: Any) -> None:
     """Show what a bundle holds: images, nested bundles, signatures, and where each of them is."""
-    from oci.bundle.describe import as_text, as_yaml, describe  # noqa: PLC0415 - the other commands do without
-    from oci.bundle.results import DescribeReport  # noqa: PLC0415
+    from oci.bundle.describe import (  # noqa: PLC0415 - the other commands do without
+        DescribeReport,
+        as_text,
+        as_yaml,
+        describe,
+    )
 
     if not flags["bundle"] and not flags["tar"]:
         raise InvalidInput("Expected --bundle (-b)")

@@ -10,9 +10,8 @@ import click
 from flows.cli.click_ext import Invocation, boolean, verb
 from flows.cli.flags import concurrency_flag, flags_of, open_session, registry_flags
 from flows.cli.output import keyified
-from oci.bundle.results import TagsReport
+from oci.bundle.tagnames import TagsReport, resolve_tag
 from oci.bundle.tagnames import list_tags as tags_of
-from oci.bundle.tagnames import resolve_tag
 from oci.errors import InvalidInput
 from oci.mirror.policy import TagRule
 from oci.output import to_dict

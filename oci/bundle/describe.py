@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from typing import Any, TypeAlias
 
@@ -101,7 +101,8 @@ class _Walk:
             subjects = [(source, manifest.digest), *((where, child.digest) for where, child, _ in places)]
             looked = self._threads.map(lambda pair: self._signature(*pair), subjects)
             extra.extend(signature for signature in looked if signature is not None)
-        extra.extend(self._locations(source, manifest.digest))
+        locations = self._tagged(source, tagnames.locations(manifest.digest), INTERNAL, {})
+        extra.extend([locations] if locations is not None else [])
         return DescribedBundle(
             digest=manifest.digest,
             image=f"{source.name}@{manifest.digest}",
@@ -150,10 +151,6 @@ class _Walk:
             return self._tagged(where, tag, SIGNATURE, {"tag": tag})
         except Denied as error:
             return DescribedImage(key=f"{where.name}:{tag}", kind=SIGNATURE, error=str(error))
-
-    def _locations(self, source: Source, bundle: Digest) -> Sequence[DescribedImage]:
-        location = self._tagged(source, tagnames.locations(bundle), INTERNAL, {})
-        return () if location is None else (location,)
 
     def _tagged(self, where: Source, tag: str, kind: str, annotations: Mapping[str, str]) -> DescribedImage | None:
         """Returns what a tool put under a tag of its own; None when there is none. Reads it only when its layers are
@@ -250,3 +247,53 @@ def _head(indent: str, kind: str, described: DescribedBundle | DescribedImage) -
             lines.append(f"{indent}    {name}: {first}")
             lines.extend(f"{indent}      {line}" for line in further)
     return lines
+
+
+class Content(Struct, frozen=True, kw_only=True):
+    """One entry of a bundle, at whatever depth: 0 for what the described bundle lists itself. `kind` is "Bundle",
+    "Image", "Signature" or "Internal" (where a relocation says what it has brought). With an `error`, the registry
+    wouldn't say whether there is a signature; `image` is its tag then."""
+
+    depth: int
+    kind: str
+    image: str
+    origin: str
+    layers: list[str] = []
+    annotations: dict[str, str] = {}
+    error: str = ""
+
+
+class DescribeReport(Struct, frozen=True, kw_only=True):
+    """`document` is the same in YAML, as `transship describe -o yaml` prints it."""
+
+    digest: str
+    image: str
+    contents: list[Content]
+    document: str
+
+    @classmethod
+    def of(cls, bundle: DescribedBundle) -> DescribeReport:
+        contents = list(_contents(bundle, 0))
+        return cls(digest=str(bundle.digest), image=bundle.image, contents=contents, document=as_yaml(bundle))
+
+
+def _contents(bundle: DescribedBundle, depth: int) -> Iterator[Content]:
+    for nested in bundle.bundles:
+        yield _content(depth, "Bundle", nested)
+        yield from _contents(nested, depth + 1)
+    for image in bundle.images:
+        yield _content(depth, image.kind, image, image.key, image.error)
+
+
+def _content(
+    depth: int, kind: str, described: DescribedBundle | DescribedImage, key: str = "", error: str = ""
+) -> Content:
+    return Content(
+        depth=depth,
+        kind=kind,
+        image=described.image or key,
+        origin=described.origin,
+        layers=list(map(str, described.layers)),
+        annotations=dict(described.annotations),
+        error=error,
+    )

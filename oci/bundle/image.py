@@ -8,6 +8,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from oci.bundle.lockfile import ImageLocations
 from oci.descriptor import (
     DOCKER_CONFIG,
     DOCKER_LAYER,
@@ -23,6 +24,7 @@ from oci.digest import Digest, digest_of
 from oci.errors import InvalidInput, InvalidManifest
 from oci.manifest import Manifest, parse_manifest
 
+LOCATIONS_FILE = "image-locations.yml"
 BUNDLE_LABEL = "dev.carvel.imgpkg.bundle"
 NOT_A_BUNDLE = "Expected bundle image but found plain image (hint: Did you use -i instead of -b?)"
 AS_IMAGE, AS_BUNDLE = "ask for it as an image, not as a bundle", "ask for it as a bundle, not as an image"
@@ -71,6 +73,28 @@ def single_layer_image(
         }
     )
     return parse_manifest(raw, manifest_type), config, descriptor
+
+
+def locations_image(locations: ImageLocations) -> BuiltImage:
+    """Returns the image that holds the locations of a bundle, under the tag that `oci.bundle.tagnames.locations` gives:
+    the same bytes imgpkg makes from the same entries."""
+    from oci.files import tar  # noqa: PLC0415 - only a bundle that is copied gets one
+    from oci.files.deflate import compress  # noqa: PLC0415
+
+    body = locations.to_yaml().encode()
+    archive = b"".join(
+        (
+            tar.header(".", mode=0o700, size=0, typeflag=tar.FOLDER),
+            tar.header(LOCATIONS_FILE, mode=0o600, size=len(body)),
+            body,
+            tar.padding(len(body)),
+            tar.END,
+        )
+    )
+    data = b"".join(compress([archive]))
+    layer = Descriptor(DOCKER_LAYER, digest_of(data), len(data))
+    manifest, config, config_descriptor = single_layer_image(layer.digest, layer.size, digest_of(archive), {})
+    return BuiltImage(manifest, ((layer, data), (config_descriptor, config)))
 
 
 def is_bundle_config(config: bytes) -> bool:

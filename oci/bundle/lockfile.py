@@ -1,4 +1,4 @@
-"""Lock files on disk: reading whichever kind one is, and replacing one whole or not at all."""
+"""The three YAML documents of imgpkg as values: ImagesLock, BundleLock and ImageLocations; and locks on disk."""
 
 from __future__ import annotations
 
@@ -97,7 +97,10 @@ class ImagesLock(Struct, frozen=True):
         with _reading("images"):
             fields = node.fields("apiVersion", "images", "kind")
             check_header(fields, IMAGES_LOCK)
-            return cls(tuple(_image(item) for item in fields["images"].items()))
+            entries = [item.fields("annotations", "image") for item in fields["images"].items()]
+            return cls(
+                tuple(LockedImage(entry["image"].reference(), entry["annotations"].texts()) for entry in entries)
+            )
 
     def to_yaml(self) -> str:
         """Returns the text imgpkg would write; `from_yaml` gives the same lock back.
@@ -111,11 +114,6 @@ class ImagesLock(Struct, frozen=True):
                 for image in self.images
             ]
         return render(document)
-
-
-def _image(node: YamlNode) -> LockedImage:
-    fields = node.fields("annotations", "image")
-    return LockedImage(fields["image"].reference(), fields["annotations"].texts())
 
 
 BUNDLE_LOCK = "BundleLock"
@@ -158,3 +156,34 @@ def _tag(node: YamlNode) -> str:
         return parse_tag(tag) if tag else ""
     except InvalidReference as error:
         raise node.error(error.message, hint=error.hint) from error
+
+
+IMAGE_LOCATIONS = "ImageLocations"
+
+
+class LocatedImage(Struct, frozen=True, order=True):
+    """One entry of the bundle's lock: `image` is the reference as it stands there, not the place it was copied to."""
+
+    image: Reference
+    is_bundle: bool
+
+
+class ImageLocations(Struct, frozen=True):
+    """The note beside a copied bundle that all it lists is in this repository, and which of it are bundles. A hint:
+    check that an image is there before relying on it."""
+
+    images: tuple[LocatedImage, ...] = ()
+
+    @classmethod
+    def from_yaml(cls, data: str | bytes, where: str) -> ImageLocations:
+        """Reads leniently, as imgpkg does: unknown keys are passed over. Raises InvalidDocument."""
+        fields = parse(data, where).fields("apiVersion", "images", "kind", strict=False)
+        check_header(fields, IMAGE_LOCATIONS)
+        entries = [item.fields("image", "isBundle", strict=False) for item in fields["images"].items()]
+        return cls(tuple(LocatedImage(entry["image"].reference(), entry["isBundle"].flag()) for entry in entries))
+
+    def to_yaml(self) -> str:
+        """Returns the text imgpkg would write, sorted by reference."""
+        entries = sorted({(pinned(located.image), located.is_bundle) for located in self.images})
+        images = [{"image": image, "isBundle": is_bundle} for image, is_bundle in entries]
+        return render({"apiVersion": API_VERSION, "images": images or None, "kind": IMAGE_LOCATIONS})

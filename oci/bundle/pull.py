@@ -25,10 +25,11 @@ from oci.files.decompress import DEFAULT_LIMITS, UnpackLimits
 from oci.files.unpack import unpack
 from oci.files.walk import LOCK_FILE
 from oci.manifest import NESTING_LIMIT, Manifest
-from oci.meter import unheard
+from oci.meter import Receipt, unheard
 from oci.output import store_error
-from oci.reference import ArchiveName, LayoutFolder, Reference, StoreName, parse_any
+from oci.reference import ArchiveName, LayoutFolder, Reference, StoreName, absolute, parse_any
 from oci.store import Source
+from oci.units import counted, show_size
 
 NESTED_FOLDER = os.path.join(".imgpkg", "bundles")
 NESTED_INDEX = os.path.join(".imgpkg", "nested-bundles.md")
@@ -144,7 +145,7 @@ def pull(
     source, manifest = resolved.source, resolved.manifest
     by_digest = resolved.reference.digest is not None
     name = f"{source.name}@{manifest.digest}"
-    job = _Job(open_source, folder, threads, line, expect, cancel or CancelToken(), request.recursive, request.limits)
+    job = _Job(open_source, request, folder, threads, line, expect, cancel or CancelToken())
     if not request.as_bundle:
         line(f"Pulling image '{name}'")
         job.extract(source, manifest, folder, "")
@@ -199,13 +200,12 @@ class _Job:
     """One pull; nested bundles go flat below the root's `.imgpkg/bundles`, each once."""
 
     open_source: OpenSource
+    request: PullRequest
     root: str
     threads: Executor
     line: Line
     expect: Expect
     cancel: CancelToken
-    recursive: bool
-    limits: UnpackLimits
     nested: list[Pulled] = field(default_factory=list)
     is_bundle: dict[Digest, bool] = field(default_factory=dict)
     """By the digest of an image of a lock that was read so far: says whether the image is a bundle."""
@@ -222,7 +222,7 @@ class _Job:
             raise InvalidManifest(f"{source.name}@{manifest.digest} lists the layer {digest} {times} times")
         self.expect(sum(layer.size for layer in manifest.layers))
         try:
-            unpack(layers(), folder, cancel=self.cancel, limits=self.limits)
+            unpack(layers(), folder, cancel=self.cancel, limits=self.request.limits)
         except InvalidManifest as error:
             raise InvalidManifest(f"{source.name}@{manifest.digest}: {error.message}", hint=error.hint) from error
 
@@ -235,8 +235,10 @@ class _Job:
         self.extract(source, manifest, os.path.join(self.root, place), f"{indent}  ")
         lock_path = os.path.join(place, LOCK_FILE)
         lock = _read_lock(os.path.join(self.root, lock_path), name)
-        hosted = self._hosts_all(source, lock)
-        if self.recursive:
+        # Locations are a hint; a HEAD is proof.
+        digests = dict.fromkeys(entry.image.identifier for entry in lock.images)
+        hosted = all(self.threads.map(lambda digest: _has(source, digest), digests))
+        if self.request.recursive:
             self._pull_nested(source, manifest.digest, lock, indent, depth, hosted=hosted)
         if not hosted or not source.name.registry:
             return lock_path, False
@@ -260,11 +262,6 @@ class _Job:
         except OSError as error:
             raise store_error(error, store=path, operation="writing the index of nested bundles") from error
 
-    def _hosts_all(self, source: Source, lock: ImagesLock) -> bool:
-        """Says whether the bundle's repository has everything that it lists. Locations are a hint; a HEAD is proof."""
-        digests = dict.fromkeys(entry.image.identifier for entry in lock.images)
-        return all(self.threads.map(lambda digest: _has(source, digest), digests))
-
     def _pull_nested(
         self, home: Source, parent: Digest, lock: ImagesLock, indent: str, depth: int, *, hosted: bool
     ) -> None:
@@ -285,23 +282,22 @@ class _Job:
                 continue
             bundle = bundles.get(digest)
             self.is_bundle[digest] = bundle is not None
-            if bundle is not None:
-                if not self.nested:
-                    self.line("\nNested bundles")
-                self._pull_one(*bundle, entry, f"{indent}  ", depth + 1)
-
-    def _pull_one(self, source: Source, manifest: Manifest, entry: LockedImage, indent: str, depth: int) -> None:
-        name = f"{source.name}@{manifest.digest}"
-        self.line(f"{indent}Pulling nested bundle '{name}'")
-        place = os.path.join(NESTED_FOLDER, f"sha256-{hex_of(manifest.digest)}")
-        # The bundle may have been pushed from a folder that was pulled before: those files belong to another bundle.
-        shutil.rmtree(os.path.join(self.root, place), ignore_errors=True)
-        position = len(self.nested)
-        self.nested.append(Pulled(image=name))
-        lock_path, updated = self.bundle(source, manifest, place, indent, depth)
-        self.nested[position] = Pulled(
-            image=name, folder=place, lock_path=lock_path, updated=updated, origin=str(entry.image)
-        )
+            if bundle is None:
+                continue
+            if not self.nested:
+                self.line("\nNested bundles")
+            source, manifest = bundle
+            name = f"{source.name}@{manifest.digest}"
+            self.line(f"{indent}  Pulling nested bundle '{name}'")
+            folder = os.path.join(NESTED_FOLDER, f"sha256-{hex_of(manifest.digest)}")
+            # The bundle may have been pushed from a folder that was pulled before: those files are another bundle's.
+            shutil.rmtree(os.path.join(self.root, folder), ignore_errors=True)
+            position = len(self.nested)
+            self.nested.append(Pulled(image=name))
+            lock_path, updated = self.bundle(source, manifest, folder, f"{indent}  ", depth + 1)
+            self.nested[position] = Pulled(
+                image=name, folder=folder, lock_path=lock_path, updated=updated, origin=str(entry.image)
+            )
 
     def _find(self, home: Source, entry: LockedImage, *, hosted: bool) -> tuple[Source, Manifest] | None:
         """Finds the nested bundle in the bundle's own repository or where the lock says; None for a plain image."""
@@ -338,3 +334,52 @@ def _read_lock(path: str, bundle: str) -> ImagesLock:
     except OSError as error:
         raise store_error(error, store=path, operation="reading the lock") from error
     return reader.pushed_lock(data, bundle)
+
+
+class PulledBundle(Struct, frozen=True, kw_only=True):
+    """A nested bundle: where it was listed, pulled from and put."""
+
+    image: str
+    origin: str
+    folder: str
+    lock_updated: bool
+
+
+class PullReport(Struct, frozen=True, kw_only=True):
+    """`image` is by digest. `images_lock` is the path of the bundle's lock, empty for a plain image; `lock_updated`
+    says whether it names the bundle's own repository now, which has all that it lists. `cacheable`: pulling the same
+    reference another day can't give anything else."""
+
+    image: str
+    folder: str
+    images_lock: str = ""
+    lock_updated: bool = False
+    nested: list[PulledBundle] = []
+    cacheable: bool = False
+    receipt: Receipt = Receipt()
+
+    @classmethod
+    def of(cls, pulled: Pulled, folder: str, receipt: Receipt) -> PullReport:
+        root = absolute(folder)
+        return cls(
+            image=pulled.image,
+            folder=root,
+            images_lock=os.path.join(root, pulled.lock_path) if pulled.lock_path else "",
+            lock_updated=pulled.updated,
+            nested=[
+                PulledBundle(
+                    image=bundle.image,
+                    origin=bundle.origin,
+                    folder=os.path.join(root, bundle.folder),
+                    lock_updated=bundle.updated,
+                )
+                for bundle in pulled.nested
+            ],
+            cacheable=pulled.cacheable,
+            receipt=receipt,
+        )
+
+    def __str__(self) -> str:
+        """One line."""
+        nested = f", {counted(len(self.nested), 'nested bundle')}" if self.nested else ""
+        return f"pulled {self.image} into {self.folder}{nested}: {show_size(self.receipt.bytes_read)}"

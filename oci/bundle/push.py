@@ -14,10 +14,11 @@ from oci.cancel import CancelToken
 from oci.errors import InvalidInput, InvalidReference
 from oci.files.pack import pack
 from oci.files.walk import DEFAULT_EXCLUSIONS, FileEntry, check_bundle, check_duplicates, is_bundle, walk
-from oci.meter import unheard
+from oci.meter import Receipt, unheard
 from oci.output import check_destination
 from oci.reference import Reference, clipped, parse_any, parse_tag
 from oci.store import Destination, reader_of
+from oci.units import counted, show_size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +77,34 @@ class Pushed(Struct, frozen=True, kw_only=True):
     @property
     def lock(self) -> BundleLock:
         return BundleLock(self.reference, self.tag)
+
+
+class PushReport(Struct, frozen=True, kw_only=True):
+    """What a push gave, for pages, events and programs. `reference` is by digest, `tag` the name it has; `size` counts
+    the bytes of the files."""
+
+    reference: str
+    tag: str
+    files: int
+    folders: int
+    size: int
+    receipt: Receipt
+
+    @classmethod
+    def of(cls, pushed: Pushed, receipt: Receipt) -> PushReport:
+        folders = sum(entry.is_folder for entry in pushed.entries)
+        return cls(
+            reference=str(pushed.reference),
+            tag=pushed.tag,
+            files=len(pushed.entries) - folders,
+            folders=folders,
+            size=sum(entry.size for entry in pushed.entries),
+            receipt=receipt,
+        )
+
+    def __str__(self) -> str:
+        """One line."""
+        return f"pushed {self.reference} as {self.tag}: {counted(self.files, 'file')}, {show_size(self.size)}"
 
 
 def entries_of(request: PushRequest) -> tuple[FileEntry, ...]:

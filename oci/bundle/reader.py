@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 from oci.bundle import tagnames
-from oci.bundle.image import is_bundle_config
-from oci.bundle.locations import ImageLocations
-from oci.bundle.lockfile import ImagesLock
+from oci.bundle.image import LOCATIONS_FILE, is_bundle_config
+from oci.bundle.lockfile import ImageLocations, ImagesLock
 from oci.descriptor import CONFIG_TYPES, Descriptor
 from oci.digest import Chunk, Digest
 from oci.errors import Denied, InvalidDocument, InvalidManifest, NotFound, Unauthorized
@@ -21,7 +20,6 @@ CONFIG_LIMIT = 8 << 20
 
 LOCK_LIMIT = 16 << 20
 LOCK_PATH = ".imgpkg/images.yml"
-LOCATIONS_FILE = "image-locations.yml"
 
 BlobBytes: TypeAlias = Callable[[Source, Descriptor], bytes]
 """Reads a small blob whole; it may use a cache."""
@@ -71,7 +69,8 @@ def read_locations(source: Source, bundle: Digest, read: BlobBytes = blob_bytes)
     try:
         manifest = source.get_manifest(tagnames.locations(bundle))
         for layer in manifest.layers:
-            locations = _member(source, layer, _is_locations_file, read)
+            # imgpkg looks for the base name only.
+            locations = _member(source, layer, lambda name: name.rpartition("/")[2] == LOCATIONS_FILE, read)
             if locations is not None:
                 return ImageLocations.from_yaml(locations, f"{source.name}:{tagnames.locations(bundle)}")
     except (NotFound, Unauthorized, Denied, InvalidDocument, InvalidManifest):
@@ -88,11 +87,6 @@ def _member(source: Source, layer: Descriptor, is_member: Callable[[str], bool],
     return member
 
 
-def _is_locations_file(name: str) -> bool:
-    """By its base name only, as imgpkg looks for it."""
-    return name.rpartition("/")[2] == LOCATIONS_FILE
-
-
 def read_member(chunks: Iterator[Chunk], is_member: Callable[[str], bool], limit: int) -> bytes | None:
     """The first regular file of a layer whose name `is_member` accepts, or None; reads `chunks` no further than needed.
 
@@ -100,25 +94,22 @@ def read_member(chunks: Iterator[Chunk], is_member: Callable[[str], bool], limit
     Raises InvalidManifest for a layer that can't be read, or a file of more than `limit` bytes. Before it blames the
     layer it reads `chunks` to the end, so that a verifying stream can say that the bytes were the wrong ones.
     """
+    from oci.files.decompress import decompressed  # noqa: PLC0415 - a plain image has no layer that is looked into
+    from oci.files.tar import REGULAR, Members  # noqa: PLC0415
+
     try:
-        return _find(chunks, is_member, limit)
+        members = Members(decompressed(chunks))
+        for member in members:
+            # The path from the layer's root. Layers built on Windows have backslashes between segments.
+            name = member.name.decode("utf-8", "surrogateescape").replace("\\", "/")
+            name = posixpath.normpath(name).lstrip("/")
+            if member.kind == REGULAR and is_member(name):
+                if member.size > limit:
+                    message = f"{name} has {member.size} bytes, more than the limit of {limit}"
+                    raise InvalidManifest(message)  # noqa: TRY301 - as all other damage
+                return b"".join(members.data())
     except InvalidManifest:
         for _ in chunks:
             pass
         raise
-
-
-def _find(chunks: Iterator[Chunk], is_member: Callable[[str], bool], limit: int) -> bytes | None:
-    from oci.files.decompress import decompressed  # noqa: PLC0415 - a plain image has no layer that is looked into
-    from oci.files.tar import REGULAR, Members  # noqa: PLC0415
-
-    members = Members(decompressed(chunks))
-    for member in members:
-        # The path from the layer's root. Layers built on Windows have backslashes between segments.
-        name = member.name.decode("utf-8", "surrogateescape").replace("\\", "/")
-        name = posixpath.normpath(name).lstrip("/")
-        if member.kind == REGULAR and is_member(name):
-            if member.size > limit:
-                raise InvalidManifest(f"{name} has {member.size} bytes, more than the limit of {limit}")
-            return b"".join(members.data())
     return None

@@ -146,3 +146,21 @@ def list_tags(
 def resolve_tag(source: Source, reference: Reference) -> Reference:
     """The digest reference that a tag stands for. Raises NotFound."""
     return reference.at(found_manifest(source, reference.identifier).digest)
+
+
+class TagDigest(Struct, frozen=True, kw_only=True):
+    """`digest` is empty where it wasn't asked for, or where the tag went away since it was listed."""
+
+    name: str
+    digest: str = ""
+
+
+class TagsReport(Struct, frozen=True, kw_only=True):
+    """Sorted by name. A resolved tag is the only one of its list."""
+
+    repository: str
+    tags: list[TagDigest]
+
+    @classmethod
+    def of(cls, repository: str, tags: Sequence[Tag]) -> TagsReport:
+        return cls(repository=repository, tags=[TagDigest(name=tag.name, digest=tag.digest or "") for tag in tags])

@@ -1,21 +1,24 @@
-"""index.json of an image layout: the names. Several processes may write it at once; none loses another's entry."""
+"""index.json of an image layout: the names, and which files are in use by them. Several processes may write it at
+once; none loses another's entry."""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
+import re
 import stat
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any, TypeAlias
 
 from msgspec import Struct
 
-from oci.descriptor import OCI_INDEX, Descriptor, as_list, as_object, as_text, parse_json
-from oci.digest import Digest
-from oci.errors import InvalidManifest, Refused
+from oci.descriptor import OCI_INDEX, SCHEMA1_TYPES, Descriptor, as_list, as_object, as_text, parse_json
+from oci.digest import Digest, is_digest, parse_digest
+from oci.errors import InvalidManifest, NotFound, Refused
+from oci.manifest import MANIFEST_LIMIT, Manifest, parse_manifest
 from oci.output import BY_UMASK, lock_file, open_regular, replace_file
 from oci.reference import LayoutFolder, is_tag
 
@@ -28,6 +31,8 @@ INDEX_LIMIT = 64 << 20
 _LAYOUT_FILE_LIMIT = 4096
 _NOT_OURS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _NO_FILE = frozenset({errno.ELOOP, errno.EISDIR, errno.ENXIO})
+
+_DIGEST_TEXT = re.compile(rb"(?<![\w+.-])[a-z0-9]{2,16}:[0-9a-f]{64,128}(?![\w])")
 
 Entry: TypeAlias = dict[str, Any]
 
@@ -264,3 +269,45 @@ def _render(body: Entry, entries: list[Entry]) -> bytes:
     )
     listed = ",\n".join(line[-1] for line in lines)
     return f'{head[:-1]}, "manifests": [\n{listed}\n]}}\n'.encode()
+
+
+def used_digests(sizes: Mapping[Digest, int], read: Callable[[Digest], bytes], listed: Iterable[Digest]) -> set[Digest]:
+    """Returns the manifests among files of these sizes, and the digests that they list.
+
+    What index.json or an index lists and `parse_manifest` doesn't know (Docker's schema 1, the artifact manifest of
+    image-spec's release candidates, a type to come) is in use with every digest that is written in it.
+    """
+    used: set[Digest] = set()
+    pending = list(listed)
+    manifests: dict[Digest, Manifest] = {}
+    for digest, size in sizes.items():
+        if size > MANIFEST_LIMIT:
+            continue
+        with suppress(InvalidManifest, NotFound):
+            manifest = parse_manifest(read(digest))
+            manifests[digest] = manifest
+            used.update((digest, *(blob.digest for blob in (*manifest.blobs, *manifest.children))))
+            pending.extend(child.digest for child in manifest.children)
+    strange: set[Digest] = set()
+    while pending:
+        digest = pending.pop()
+        if digest not in sizes or digest in manifests or digest in strange:
+            continue
+        strange.add(digest)
+        if sizes[digest] <= MANIFEST_LIMIT:
+            texts = {text.decode() for text in _DIGEST_TEXT.findall(read(digest))}
+            pending.extend(parse_digest(text) for text in texts if is_digest(text))
+    return used | strange
+
+
+def described(digest: Digest, listed_type: str, raw: bytes) -> Descriptor | None:
+    """Returns the descriptor of a manifest of a kind that `parse_manifest` doesn't know. Its media type is that of
+    index.json, or that in its bytes; None where neither has any."""
+    try:
+        body = as_object(parse_json(raw), "manifest")
+    except (ValueError, InvalidManifest):
+        body = {}
+    written = body.get("mediaType")
+    by_version = SCHEMA1_TYPES[0] if body.get("schemaVersion") == 1 else ""
+    media_type = listed_type or (written if isinstance(written, str) else by_version)
+    return Descriptor(media_type, digest, len(raw)) if media_type else None

@@ -24,8 +24,7 @@ from oci.cancel import CancelToken
 from oci.descriptor import INDEX_TYPES, MANIFEST_TYPES, Descriptor
 from oci.digest import READ_SIZE, Chunk, Digest, Verifier, end_read, hex_of, is_digest, parse_digest, verified
 from oci.errors import IntegrityError, InvalidManifest, NotFound, Refused
-from oci.layout.index import LayoutIndex
-from oci.layout.usage import described, used_digests
+from oci.layout.index import LayoutIndex, described, used_digests
 from oci.manifest import MANIFEST_LIMIT, Manifest, parse_manifest
 from oci.meter import Meter
 from oci.output import NOT_THERE, store_error, sync_folder

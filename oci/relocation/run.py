@@ -14,8 +14,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from oci.bundle import tagnames
-from oci.bundle.locations import locations_image
-from oci.bundle.lockfile import BundleLock, ImagesLock, LockedImage, read_lock
+from oci.bundle.image import locations_image
+from oci.bundle.lockfile import BundleLock, ImageLocations, ImagesLock, LocatedImage, LockedImage, read_lock
 from oci.digest import Digest
 from oci.errors import Incomplete, InvalidInput, NotFound, NotTrusted, PartFailed, Refused, StoreError, TransshipError
 from oci.meter import Receipt, unheard
@@ -333,7 +333,7 @@ def _push_locations(destination: Destination, bundle: PlannedBundle, *, fresh: b
     A registry with immutable tags may refuse to replace older locations. The older ones stay then, as with imgpkg: they
     are a hint that readers verify.
     """
-    image = locations_image((str(image), is_bundle) for image, is_bundle in bundle.entries)
+    image = locations_image(ImageLocations(tuple(LocatedImage(*entry) for entry in bundle.entries)))
     tag = tagnames.locations(bundle.digest)
     older = None if fresh else destination.head_manifest(tag)
     if older is not None and older.digest == image.manifest.digest:

@@ -6,7 +6,9 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 
-from oci.bundle.results import DescribeReport, PullReport, PushReport
+from oci.bundle.describe import DescribeReport
+from oci.bundle.pull import PullReport
+from oci.bundle.push import PushReport
 from oci.errors import cause_and_step
 from oci.meter import Receipt
 from oci.mirror.results import MirrorReport

@@ -19,8 +19,7 @@ from oci.archive import docker_archive, index_json, manifest_json
 from oci.archive.open import ByteReader, Stretch
 from oci.archive.transship_json import TransshipJson
 from oci.bundle.image import is_bundle_config
-from oci.bundle.locations import ImageLocations
-from oci.bundle.lockfile import BundleLock, ImagesLock
+from oci.bundle.lockfile import BundleLock, ImageLocations, ImagesLock
 from oci.descriptor import Descriptor, Platform, parse_json
 from oci.digest import Digest, digest_of, parse_digest
 from oci.errors import TransshipError

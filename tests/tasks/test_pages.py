@@ -11,7 +11,9 @@ import pytest
 from msgspec import structs
 
 from flows.results import cancelled, failed
-from oci.bundle.results import Content, DescribeReport, PullReport, PushReport
+from oci.bundle.describe import Content, DescribeReport
+from oci.bundle.pull import PullReport
+from oci.bundle.push import PushReport
 from oci.errors import Incomplete, InvalidInput, StoreError, Unauthorized
 from oci.meter import Receipt
 from oci.relocation.plan import PlanFailure

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oci.bundle.image import is_bundle_config
-from oci.bundle.locations import FILE_NAME, ImageLocations, LocatedImage, locations_image
+from oci.bundle.image import LOCATIONS_FILE, BuiltImage, is_bundle_config, locations_image
+from oci.bundle.lockfile import ImageLocations, LocatedImage
 from oci.bundle.reader import read_member
 from oci.digest import digest_of
 from oci.errors import InvalidDocument
@@ -85,7 +87,7 @@ def test_what_breaks_the_format_is_refused_with_its_path(text: str, message: str
 
 
 def test_scenario_18_the_locations_image_of_an_empty_bundle_is_imgpkgs() -> None:
-    image = locations_image(())
+    image = locations_image(ImageLocations())
 
     assert image.manifest.raw == PUSHED["V5"].manifest
     assert [data for _, data in image.blobs] == [PUSHED["V5"].layer, PUSHED["V5"].config]
@@ -99,12 +101,16 @@ entries = st.lists(
 )
 
 
+def image_of(listed: Iterable[tuple[str, bool]]) -> BuiltImage:
+    return locations_image(ImageLocations(tuple(located(text, is_bundle=is_bundle) for text, is_bundle in listed)))
+
+
 @given(entries)
 def test_a_locations_image_holds_what_it_was_made_from(listed: list[tuple[str, bool]]) -> None:
-    image = locations_image(listed)
+    image = image_of(listed)
     layer, config = image.blobs
 
-    text = read_member(iter([layer[1]]), FILE_NAME.__eq__, 1 << 20)
+    text = read_member(iter([layer[1]]), LOCATIONS_FILE.__eq__, 1 << 20)
 
     assert text is not None
     assert [(str(entry.image), entry.is_bundle) for entry in ImageLocations.from_yaml(text, "w").images] == sorted(
@@ -117,4 +123,4 @@ def test_a_locations_image_holds_what_it_was_made_from(listed: list[tuple[str, b
 
 @given(entries)
 def test_order_does_not_change_the_image(listed: list[tuple[str, bool]]) -> None:
-    assert locations_image(reversed(listed)).manifest.digest == locations_image(listed).manifest.digest
+    assert image_of(reversed(listed)).manifest.digest == image_of(listed).manifest.digest
