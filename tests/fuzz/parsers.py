@@ -26,8 +26,7 @@ from oci.errors import TransshipError
 from oci.export.s3_writer import _stored
 from oci.files.decompress import decompressed
 from oci.files.tar import Members
-from oci.layout.index import _object
-from oci.layout.usage import described
+from oci.layout.index import _object, described
 from oci.manifest import artifact_manifest, parse_manifest
 from oci.mirror.digest_cache import VERSION, DigestCache, _moment
 from oci.mirror.reader import parse_config
