@@ -49,17 +49,17 @@ class SharedRead:
         self._patience = patience
         self._changed = threading.Condition()
         self._awaited = seats
-        self._began = False
         self._source: Iterator[Chunk] | None = None
         self._pumping = False
         self._started_at = 0.0
+        """When the first chunk was asked for, or 0; no reader joins after that."""
         self._full_since = 0.0
         """When a reader found the window full, or 0."""
         self._held_up = 0.0
         """Seconds that readers waited for the slowest of them so far."""
-        self._ended = False
         self._error: BaseException | None = None
         self._chunks: deque[Chunk] = deque()
+        """The last chunk of all is empty."""
         self._first = 0
         """Number of the first chunk that is kept."""
         self._buffered = 0
@@ -72,7 +72,7 @@ class SharedRead:
     def join(self, seat: Seat) -> bool:
         """Joins the read; returns False when the others have begun."""
         with self._changed:
-            if self._began:
+            if self._started_at:
                 return False
             self._positions[seat] = 0
             self._awaited -= 1
@@ -93,48 +93,54 @@ class SharedRead:
         while True:
             with self._changed:
                 self._wait_for_others()
-                chunk = self._turn(seat)
-                if chunk is not None or seat not in self._positions:
-                    return chunk
+                while seat in self._positions:
+                    self._cancel.check()
+                    number = self._positions[seat] - self._first
+                    if number < len(self._chunks):
+                        self._positions[seat] += 1
+                        chunk = self._chunks[number]
+                        self._trim()
+                        self._changed.notify_all()
+                        return chunk
+                    if self._error is not None:
+                        raise self._error
+                    if not self._pumping and self._has_room():
+                        self._pumping = True
+                        break
+                    self._changed.wait(_POLL)
+                else:
+                    return None
             self._pump()
 
     def _wait_for_others(self) -> None:
         """Waits until all have joined, or until the patience ends."""
         deadline = time.monotonic() + self._patience
-        while not self._began:
+        while not self._started_at:
             self._cancel.check()
             if self._awaited <= 0 or time.monotonic() >= deadline:
-                self._began = True
                 self._started_at = time.monotonic()
                 self._changed.notify_all()
                 return
             self._changed.wait(_POLL)
 
-    def _turn(self, seat: Seat) -> Chunk | None:
-        """Returns a chunk in memory, or None when this reader has to fetch the next chunk, or was left behind."""
-        while seat in self._positions:
-            self._cancel.check()
-            number = self._positions[seat] - self._first
-            if number < len(self._chunks):
-                self._positions[seat] += 1
-                chunk = self._chunks[number]
-                self._trim()
-                self._changed.notify_all()
-                return chunk
-            if self._error is not None:
-                raise self._error
-            if self._ended:
-                return b""
-            if not self._pumping:
-                if self._buffered < self._window:
-                    self._pumping = True
-                    self._count_waiting(full=False)
-                    return None
-                if self._count_waiting(full=True):
-                    self._leave_slowest_behind()
-                    continue
-            self._changed.wait(_POLL)
-        return None
+    def _has_room(self) -> bool:
+        """Says whether the window has room for a chunk; where the slowest reader has delayed the others for too long,
+        it is left behind to make room."""
+        now = time.monotonic()
+        self._held_up += now - self._full_since if self._full_since else 0.0
+        if self._buffered >= self._window:
+            self._full_since = now
+            if self._held_up < self._patience or self._held_up <= (now - self._started_at) / 2:
+                return False
+            slowest = min(self._positions.values())
+            for seat in [seat for seat, position in self._positions.items() if position == slowest]:
+                del self._positions[seat]
+            self._held_up = 0.0
+            self._trim()
+            self._changed.notify_all()
+        has_room = self._buffered < self._window
+        self._full_since = 0.0 if has_room else now
+        return has_room
 
     def _pump(self) -> None:
         chunk: Chunk = b""
@@ -148,27 +154,10 @@ class SharedRead:
         with self._changed:
             self._pumping = False
             self._error = error
-            if chunk:
+            if error is None:
                 self._chunks.append(chunk)
                 self._buffered += len(chunk)
-            elif error is None:
-                self._ended = True
             self._changed.notify_all()
-
-    def _count_waiting(self, *, full: bool) -> bool:
-        """Says whether the slowest reader has delayed the others for too long."""
-        now = time.monotonic()
-        self._held_up += now - self._full_since if self._full_since else 0.0
-        self._full_since = now if full else 0.0
-        return self._held_up >= self._patience and self._held_up > (now - self._started_at) / 2
-
-    def _leave_slowest_behind(self) -> None:
-        slowest = min(self._positions.values())
-        for seat in [seat for seat, position in self._positions.items() if position == slowest]:
-            del self._positions[seat]
-        self._held_up = self._full_since = 0.0
-        self._trim()
-        self._changed.notify_all()
 
     def _trim(self) -> None:
         """Forgets what every reader has."""
@@ -204,18 +193,12 @@ class Seat:
         while chunk := self._shared.next_chunk(self):
             passed_on += len(chunk)
             yield chunk
-        if chunk is None:
-            yield from self._alone(passed_on)
-
-    def _alone(self, passed_on: int) -> Iterator[Chunk]:
-        """Reads from the beginning, because only a whole read is verified; skips what the destination has got."""
-        skip = passed_on
-        for chunk in self._shared.read(0):
-            if skip >= len(chunk):
-                skip -= len(chunk)
-                continue
-            yield chunk[skip:] if skip else chunk
-            skip = 0
+        if chunk is not None:
+            return
+        for chunk in self._shared.read(0):  # from the beginning, because only a whole read is verified
+            if passed_on < len(chunk):
+                yield chunk[passed_on:] if passed_on else chunk
+            passed_on = max(0, passed_on - len(chunk))
 
 
 T = TypeVar("T")
@@ -261,7 +244,7 @@ class BlobPool(Generic[T]):
                 return memo, mine
             future: Future[T] = Future()
             self._memo[key] = future
-            self._push(size, lambda: self._run(key, future, function))
+            self._push(size, lambda: self._run({key: future}, lambda _, resolve: resolve(key, function())))
             return future, True
 
     def together(self, keys: Sequence[Hashable], size: int, function: Together[T]) -> bool:
@@ -273,7 +256,7 @@ class BlobPool(Generic[T]):
                 return False
             self._memo.update(futures)
             self._unclaimed.update(futures)
-            self._push(size, lambda: self._run_together(futures, function))
+            self._push(size, lambda: self._run(futures, function))
             return True
 
     def forget(self, key: Hashable) -> None:
@@ -306,7 +289,7 @@ class BlobPool(Generic[T]):
             self._threads.append(thread)
             thread.start()
 
-    def _run_together(self, futures: Mapping[Hashable, Future[T]], function: Together[T]) -> None:
+    def _run(self, futures: Mapping[Hashable, Future[T]], function: Together[T]) -> None:
         def resolve(key: Hashable, outcome: T | BaseException) -> None:
             if isinstance(outcome, BaseException):
                 self.forget(key)
@@ -321,16 +304,6 @@ class BlobPool(Generic[T]):
             for key, future in futures.items():
                 if not future.done():
                     resolve(key, error)
-
-    def _run(self, key: Hashable, future: Future[T], function: Callable[[], T]) -> None:
-        try:
-            self._cancel.check()
-            result = function()
-        except BaseException as error:  # noqa: BLE001 - the future hands it to its callers
-            self.forget(key)
-            future.set_exception(error)
-        else:
-            future.set_result(result)
 
     def _work(self) -> None:
         is_big = False

@@ -5,17 +5,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
 from queue import SimpleQueue
 from typing import Any
 
+from msgspec.structs import replace
+
 from oci.bundle import tagnames
-from oci.descriptor import Descriptor
 from oci.digest import Chunk, Digest
 from oci.errors import IntegrityError, InvalidInput, NotFound, Refused, StoreError, TransshipError
 from oci.manifest import Manifest, parse_manifest
@@ -53,11 +54,12 @@ class ImageOutcome:
     store: str = ""
     retryable: bool = False
 
+    @classmethod
+    def of(cls, image: PlannedManifest, status: str, **more: Any) -> ImageOutcome:
+        return cls(digest=image.digest, subject=image.subject, role=image.role.value, status=status, **more)
+
     def to_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in _FIELDS}
-
-
-_FIELDS = tuple(field.name for field in fields(ImageOutcome))
+        return asdict(self)
 
 
 def transfer_image(session: Session, plan: Plan, digest: Digest) -> ImageOutcome:
@@ -68,32 +70,33 @@ def transfer_image(session: Session, plan: Plan, digest: Digest) -> ImageOutcome
     """
     started = time.monotonic()
     image = plan.by_digest[digest]
-    subject = image.subject
     if image.present:
-        return ImageOutcome(digest=digest, subject=subject, role=image.role.value, status=PRESENT)
+        return ImageOutcome.of(image, PRESENT)
     destination = session.destination(plan.destination)
-    below = list(_children_first(plan, image))
-    blobs = _blobs_of(plan, below)
-    moved: dict[BlobOutcome, int] = dict.fromkeys(BlobOutcome, 0)
+    below = list(_children_first(plan, image, set()))
+    blobs = [plan.blob_by_digest[blob] for manifest in below if not manifest.present for blob in manifest.blobs]
+    blobs.sort(key=lambda blob: -blob.size)
     owned, others = session.ledger.claim(
-        destination.name, [blob.digest for blob in blobs if blob.size >= WORTH_SHARING]
+        plan.destination, [blob.digest for blob in blobs if blob.size >= WORTH_SHARING]
     )
     stored = False
     try:
-        _move_blobs(session, destination, blobs, moved, others=others, fresh=plan.fresh)
-        complete = plan.repair and not moved[BlobOutcome.WRITTEN] and _has_all(destination, below)
+        moved = _move_blobs(session, plan, blobs, others)
+        complete = (
+            plan.repair
+            and not moved[BlobOutcome.WRITTEN]
+            and all(destination.head_manifest(manifest.digest) is not None for manifest in below)
+        )
         for manifest in below:
             awaited = any(claim.waiters for claim in owned.values())
             if not manifest.is_bundle and not manifest.present and (awaited or not manifest.held_by_tag):
-                _push_manifest(session, plan, destination, manifest, below)
+                _push_manifest(session, plan, manifest, blobs)
         stored = True
     finally:
         session.ledger.release(owned, stored=stored)
-    return ImageOutcome(
-        digest=digest,
-        subject=subject,
-        role=image.role.value,
-        status=PRESENT if complete else DONE,
+    return ImageOutcome.of(
+        image,
+        PRESENT if complete else DONE,
         bytes_written=moved[BlobOutcome.WRITTEN],
         bytes_mounted=moved[BlobOutcome.MOUNTED],
         bytes_skipped=moved[BlobOutcome.SKIPPED],
@@ -106,7 +109,7 @@ def transfer_all(session: Session, plan: Plan, *, on_done: Callable[[ImageOutcom
     image is an outcome with its error; the others go on. Raises Cancelled, and nothing else."""
     for image in plan.images:
         if image.present:
-            on_done(transfer_image(session, plan, image.digest))
+            on_done(ImageOutcome.of(image, PRESENT))
     queue = iter(sorted(plan.to_transfer, key=lambda image: -plan.bytes_below(image)))
     running: dict[Future[ImageOutcome], PlannedManifest] = {}
     finished: SimpleQueue[Future[ImageOutcome]] = SimpleQueue()
@@ -118,16 +121,19 @@ def transfer_all(session: Session, plan: Plan, *, on_done: Callable[[ImageOutcom
         if not running:
             return
         future = finished.get()
-        on_done(_outcome(future, running.pop(future)))
+        image = running.pop(future)
+        try:
+            outcome = future.result()
+        except TransshipError as error:
+            outcome = failure(image, error)
+        on_done(outcome)
 
 
 def failure(image: PlannedManifest, error: TransshipError) -> ImageOutcome:
     """Returns the outcome of an image that `transfer_image` gave up."""
-    return ImageOutcome(
-        digest=image.digest,
-        subject=image.subject,
-        role=image.role.value,
-        status=FAILED,
+    return ImageOutcome.of(
+        image,
+        FAILED,
         error=str(error),
         error_class=type(error).__name__,
         side=error.side if isinstance(error, StoreError) else "",
@@ -177,68 +183,39 @@ def small_blob(session: Session, planned: PlannedBlob) -> bytes:
     raise problem or InvalidInput(f"the plan names no place to read {planned.digest} from")
 
 
-def _outcome(future: Future[ImageOutcome], image: PlannedManifest) -> ImageOutcome:
-    try:
-        return future.result()
-    except TransshipError as error:
-        return failure(image, error)
-
-
-def _children_first(
-    plan: Plan, image: PlannedManifest, visited: set[Digest] | None = None
-) -> Iterator[PlannedManifest]:
+def _children_first(plan: Plan, image: PlannedManifest, visited: set[Digest]) -> Iterator[PlannedManifest]:
     """Lists the index children below an image, each once, then the image; what a bundle lists isn't below it but beside
     it."""
-    visited = set() if visited is None else visited
     visited.add(image.digest)
-    if not image.is_bundle:
-        for digest in image.children:
-            if digest in visited:
-                continue
-            child = plan.by_digest.get(digest)
-            if child is None:
-                raise NotFound(
-                    CHILD_UNREAD,
-                    side="source",
-                    store=str(image.store),
-                    subject=digest,
-                    operation="transferring",
-                )
-            yield from _children_first(plan, child, visited)
+    for digest in () if image.is_bundle else image.children:
+        if digest in visited:
+            continue
+        child = plan.by_digest.get(digest)
+        if child is None:
+            raise NotFound(
+                CHILD_UNREAD, side="source", store=str(image.store), subject=digest, operation="transferring"
+            )
+        yield from _children_first(plan, child, visited)
     yield image
 
 
-def _blobs_of(plan: Plan, manifests: Iterable[PlannedManifest]) -> list[PlannedBlob]:
-    """Lists the blobs, biggest first."""
-    blobs = [plan.blob_by_digest[digest] for manifest in manifests if not manifest.present for digest in manifest.blobs]
-    return sorted(blobs, key=lambda blob: -blob.size)
-
-
-def _has_all(destination: Destination, manifests: Iterable[PlannedManifest]) -> bool:
-    return all(destination.head_manifest(manifest.digest) is not None for manifest in manifests)
-
-
 def _move_blobs(
-    session: Session,
-    destination: Destination,
-    blobs: Sequence[PlannedBlob],
-    moved: dict[BlobOutcome, int],
-    *,
-    others: Mapping[Digest, Claim],
-    fresh: bool,
-) -> None:
-    """Adds the bytes to `moved`, by outcome. Blobs that another repository of the registry is about to have (`others`)
-    come last: they are mounted from there."""
+    session: Session, plan: Plan, blobs: Sequence[PlannedBlob], others: Mapping[Digest, Claim]
+) -> dict[BlobOutcome, int]:
+    """Returns the bytes by outcome. Blobs that another repository of the registry is about to have (`others`) come
+    last: they are mounted from there."""
     begun: list[tuple[PlannedBlob, Future[BlobOutcome], bool]] = []
     for blob in sorted(blobs, key=lambda blob: blob.digest in others):
         if blob.digest in others:
             others[blob.digest].wait(session.cancel)
-        move = partial(_move_blob, session, destination, blob, fresh=fresh)
-        begun.append((blob, *session.blobs.once((destination.name, blob.digest), blob.size, move)))
+        move = partial(_move_blob, session, plan, blob)
+        begun.append((blob, *session.blobs.once((plan.destination, blob.digest), blob.size, move)))
     outcomes = wait_all([future for _, future, _ in begun])
+    moved = dict.fromkeys(BlobOutcome, 0)
     for (blob, _, mine), outcome in zip(begun, outcomes, strict=True):
         if mine:
             moved[outcome] += blob.size
+    return moved
 
 
 def share_reads(session: Session, plans: Sequence[Plan]) -> None:
@@ -271,112 +248,98 @@ def _move_to_all(  # noqa: PLR0917 - called by the pool
     resolve: Callable[[Hashable, BlobOutcome | BaseException], None],
 ) -> None:
     """Starts a thread for each destination, because each waits for its own network."""
-    source = session.source(blob.stores[0])
-    registries = {name.registry for name in plan_of}
-    read = partial(_followed, session, source, blob.descriptor, registries)
+    read = partial(_followed, session, blob, session.source(blob.stores[0]), {name.registry for name in plan_of})
     shared = SharedRead(read, seats=len(keys), cancel=session.cancel)
 
-    def move(key: Hashable, name: StoreName) -> None:
+    def move(name: StoreName) -> None:
         seat = shared.seat()
-        plan = plan_of[name]
         outcome: BlobOutcome | BaseException
         try:
-            destination = session.destination(name)
-            planned = plan.blob_by_digest[blob.digest]
-            outcome = _move_blob(session, destination, planned, fresh=plan.fresh, read=seat.open)
+            plan = plan_of[name]
+            outcome = _move_blob(session, plan, plan.blob_by_digest[blob.digest], seat.open)
         except BaseException as error:  # noqa: BLE001 - the transfers that wait for this blob raise it
             outcome = error
         finally:
             seat.leave()
-        resolve(key, outcome)
+        resolve((name, blob.digest), outcome)
         session.ledger.release(claims[name], stored=isinstance(outcome, BlobOutcome))
 
-    names = [(key, key[0]) for key in keys if isinstance(key, tuple)]
-    threads = [threading.Thread(target=move, args=pair, name="blob-shared", daemon=True) for pair in names[1:]]
+    first, *others = [name for name in claims if (name, blob.digest) in keys]
+    threads = [threading.Thread(target=move, args=(name,), name="blob-shared", daemon=True) for name in others]
     for thread in threads:
         thread.start()
-    move(*names[0])
+    move(first)
     for thread in threads:
         thread.join()
     for owned in claims.values():  # of destinations whose transfers have begun to move the blob themselves
         session.ledger.release(owned, stored=False)
 
 
-def _move_blob(
-    session: Session, destination: Destination, blob: PlannedBlob, *, fresh: bool, read: BlobReader | None = None
-) -> BlobOutcome:
-    """Moves one blob; `read` opens it at first, where the read is shared."""
+def _move_blob(session: Session, plan: Plan, blob: PlannedBlob, read: BlobReader | None = None) -> BlobOutcome:
+    """Reads from the first place that gives the right bytes. A wrong byte is never a reason to give up at once: another
+    place, or another read, may have the right one. `read` opens the blob at first, where the read is shared."""
+    registry = plan.destination.registry
+    near = [place for place in blob.stores if isinstance(place, Repository) and place.registry == registry]
+    put = partial(
+        session.destination(plan.destination).put_blob,
+        blob.descriptor,
+        mount_from=(*session.ledger.owners(plan.destination, blob.digest), *near),
+        fresh=plan.fresh,
+    )
     session.moving[blob.digest] = 0
     try:
-        outcome = _move_from_places(session, destination, blob, fresh=fresh, read=read)
+        outcome = _put_from_places(session, blob, put, read, registry)
     finally:
         session.moving.pop(blob.digest, None)
     session.moved.add(blob.digest)
     return outcome
 
 
-def _move_from_places(
-    session: Session, destination: Destination, blob: PlannedBlob, *, fresh: bool, read: BlobReader | None
+def _put_from_places(
+    session: Session,
+    blob: PlannedBlob,
+    put: Callable[[BlobReader], BlobOutcome],
+    read: BlobReader | None,
+    registry: str,
 ) -> BlobOutcome:
-    """Reads from the first place that gives the right bytes. A wrong byte is never a reason to give up at once: another
-    place, or another read, may have the right one."""
-    places = blob.stores
-    registries = {destination.name.registry}
-    mounts = (*session.ledger.owners(destination.name, blob.digest), *_mounts(places, destination.name))
     cached = session.cache.get(blob.digest)
     if cached is not None:
-        return destination.put_blob(blob.descriptor, reader_of(cached), mount_from=mounts, fresh=fresh)
+        return put(reader_of(cached))
     problem: TransshipError | None = None
-    for number, place in enumerate(places * _READ_ROUNDS):
-        first = read if number == 0 else None
+    for place in blob.stores * _READ_ROUNDS:
         try:
-            return destination.put_blob(
-                blob.descriptor,
-                first or partial(_followed, session, session.source(place), blob.descriptor, registries),
-                mount_from=mounts,
-                fresh=fresh,
-            )
+            return put(read or partial(_followed, session, blob, session.source(place), {registry}))
         except (IntegrityError, StoreError) as error:
             if isinstance(error, StoreError) and error.side != "source":
                 raise
             problem = problem or error
+        read = None
     raise problem or InvalidInput(f"the plan names no place to read {blob.digest} from")
 
 
 def _followed(
-    session: Session, source: Source, blob: Descriptor, registries: Collection[str], offset: int
+    session: Session, blob: PlannedBlob, source: Source, registries: Collection[str], offset: int
 ) -> Iterator[Chunk]:
     """Reads a blob that goes to `registries`, no faster than the bandwidth allows, and notes in the session how far the
     read is."""
     position = offset
-    for chunk in source.read_blob(blob, offset):
+    for chunk in source.read_blob(blob.descriptor, offset):
         session.bandwidth.take(len(chunk), {source.name.registry, *registries})
         position += len(chunk)
         session.moving[blob.digest] = position
         yield chunk
 
 
-def _mounts(places: Sequence[StoreName], destination: StoreName) -> tuple[Repository, ...]:
-    if not isinstance(destination, Repository):
-        return ()
-    return tuple(place for place in places if isinstance(place, Repository) and place.registry == destination.registry)
-
-
-def _push_manifest(
-    session: Session,
-    plan: Plan,
-    destination: Destination,
-    manifest: PlannedManifest,
-    below: Sequence[PlannedManifest],
-) -> None:
+def _push_manifest(session: Session, plan: Plan, manifest: PlannedManifest, blobs: Sequence[PlannedBlob]) -> None:
     """Pushes a manifest by its keep-alive tag, so that no moment passes without a tag, or by digest.
 
-    A registry that says that a blob is unknown contradicts what it said of that blob before: everything below is
-    then asked for again, once, without trusting the memo.
+    A registry that says that a blob is unknown contradicts what it said of that blob before: everything below (`blobs`)
+    is then asked for again, once, without trusting the memo.
     """
     mark = (plan.destination, manifest.digest)
     if mark in session.pushed:
         return
+    destination = session.destination(plan.destination)
     raw = load_manifest(session, manifest)
     try:
         put_manifest(session, destination, raw, manifest.keep_alive)
@@ -385,6 +348,6 @@ def _push_manifest(
             raise
         for blob in manifest.blobs:
             session.blobs.forget((plan.destination, blob))
-        _move_blobs(session, destination, _blobs_of(plan, below), dict.fromkeys(BlobOutcome, 0), others={}, fresh=False)
+        _move_blobs(session, replace(plan, fresh=False), blobs, {})
         put_manifest(session, destination, raw, manifest.keep_alive)
     session.pushed.add(mark)
