@@ -187,10 +187,9 @@ class Session:
         from oci.signatures.policy_file import read_policy  # noqa: PLC0415
 
         with self._lock:
-            gate = self._gates.get((policy, signed))
-            if gate is None:
-                gate = self._gates[policy, signed] = Gate(read_policy(policy), signed=signed)
-            return gate
+            if (policy, signed) not in self._gates:
+                self._gates[policy, signed] = Gate(read_policy(policy), signed=signed)
+            return self._gates[policy, signed]
 
     def read_small(self, source: Source, blob: Descriptor) -> bytes:
         """Returns the whole of a config, a lock or the like, through the cache: what planning reads, the transfer needs
@@ -207,11 +206,9 @@ class Session:
         from oci.layout.store import Layout  # noqa: PLC0415 - a copy between registries reads no folder
 
         with self._lock:
-            layout = self._layouts.get((side, name))
-            if layout is None:
-                layout = Layout(name, side=side, meter=self.meter, cancel=self.cancel)
-                self._layouts[(side, name)] = layout
-            return layout
+            if (side, name) not in self._layouts:
+                self._layouts[side, name] = Layout(name, side=side, meter=self.meter, cancel=self.cancel)
+            return self._layouts[side, name]
 
     def close(self) -> None:
         """Ends threads and connections, and cancels what is still moving when an error closes the session."""
@@ -271,20 +268,16 @@ WORTH_SHARING = 256 << 10
 _POLL = 0.1
 
 
-class Claim:
+class Claim(Struct, eq=False):
     """A blob that one repository of a registry gets, while others of that registry wait to mount it from there."""
 
-    def __init__(self, owner: Repository) -> None:
-        self.owner = owner
-        self.waiters = 0
-        self._ended = threading.Event()
-
-    def end(self) -> None:
-        self._ended.set()
+    owner: Repository
+    waiters: int = 0
+    ended: threading.Event = field(default_factory=threading.Event)
 
     def wait(self, cancel: CancelToken) -> None:
         """Waits until the owner has the blob, or has failed."""
-        while not self._ended.wait(_POLL):
+        while not self.ended.wait(_POLL):
             cancel.check()
 
 
@@ -338,7 +331,7 @@ class BlobLedger:
                     del self._claims[key]
                 if stored:
                     self._owners.setdefault(key, {})[claim.owner] = None
-                claim.end()
+                claim.ended.set()
 
     def owners(self, destination: StoreName, digest: Digest) -> tuple[Repository, ...]:
         """Lists repositories of the destination's registry from which the blob can be mounted."""
@@ -351,18 +344,11 @@ class BlobLedger:
         return tuple(owner for owner in owners if owner != destination)
 
 
-class ManifestPush:
-    """One push of a manifest to a repository or folder."""
-
-    def __init__(self, store: StoreName, digest: Digest, children: frozenset[Digest]) -> None:
-        self._store = store
-        self._digest = digest
-        self._children = children
-
-    def disturbs(self, other: ManifestPush) -> bool:
-        """Says whether the two must not be on their way at the same time."""
-        related = self._digest == other._digest or self._digest in other._children or other._digest in self._children
-        return related and self._store == other._store
+class _Push(Struct, frozen=True, eq=False):
+    store: StoreName
+    digest: Digest
+    family: frozenset[Digest]
+    """The manifest and its children."""
 
 
 class ManifestGate:
@@ -374,24 +360,29 @@ class ManifestGate:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._pushes: list[ManifestPush] = []
+        self._pushes: list[_Push] = []
         """On their way or waiting, in the order in which they came."""
 
     @contextmanager
     def pushing(self, store: StoreName, manifest: Manifest) -> Iterator[None]:
         """Waits until no earlier push of the manifest, of a child, or of an index that lists the manifest is under way.
         Later ones wait for this one: a child that is pushed again and again doesn't keep its index waiting."""
-        push = ManifestPush(store, manifest.digest, frozenset(child.digest for child in manifest.children))
+        digest = manifest.digest
+        push = _Push(store, digest, frozenset((digest, *(child.digest for child in manifest.children))))
+
+        def is_free() -> bool:
+            earlier = takewhile(lambda other: other is not push, self._pushes)
+            return not any(
+                other.store == store and (digest in other.family or other.digest in push.family) for other in earlier
+            )
+
         with self._changed:
             self._pushes.append(push)
         try:
             with self._changed:
-                self._changed.wait_for(lambda: not any(map(push.disturbs, self._before(push))))
+                self._changed.wait_for(is_free)
             yield
         finally:
             with self._changed:
                 self._pushes = [other for other in self._pushes if other is not push]
                 self._changed.notify_all()
-
-    def _before(self, push: ManifestPush) -> Iterator[ManifestPush]:
-        return takewhile(lambda other: other is not push, self._pushes)
