@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from oci.descriptor import INDEX_TYPES, MANIFEST_TYPES, Descriptor, parse_json
 from oci.digest import Digest, digest_of, parse_digest
-from oci.errors import InvalidDocument, InvalidReference
+from oci.errors import InvalidDocument, InvalidReference, NotTrusted, TransshipError
 from oci.output import to_dict
 from oci.reference import Reference, StoreName, parse_any, parse_store, parse_tag
 
@@ -115,6 +115,11 @@ class PlanFailure(Struct, frozen=True, kw_only=True):
     retryable: bool
     refused: bool = False
     """By the policy of signatures."""
+
+    @classmethod
+    def of(cls, subject: object, error: TransshipError) -> PlanFailure:
+        refused = isinstance(error, NotTrusted)
+        return cls(subject=str(subject), message=str(error), retryable=error.retryable, refused=refused)
 
 
 class Plan(Struct, frozen=True, kw_only=True, dict=True):
@@ -329,7 +334,7 @@ _RANK = (Role.ROOT, Role.NESTED, Role.LISTED, Role.SIGNATURE, Role.REFERRER, Rol
 """When a digest belongs to a relocation for several reasons, the first of these counts."""
 
 
-class Entry(Struct, frozen=True, kw_only=True):
+class Entry(Struct, kw_only=True):
     """Something that is to be looked at: a digest and the places where it may be, best first."""
 
     digest: Digest
@@ -345,16 +350,12 @@ class Entry(Struct, frozen=True, kw_only=True):
     depth: int = 0
 
 
-class Node(Struct, kw_only=True):
+class Node(Entry, kw_only=True):
     """A manifest of the source, or one that the destination has, below which the walk does not look."""
 
-    digest: Digest
     media_type: str
     size: int
     store: StoreName
-    places: tuple[StoreName, ...]
-    role: Role
-    origin: Reference | None = None
     children: tuple[Digest, ...] = ()
     blobs: tuple[Descriptor, ...] = ()
     skipped_layers: tuple[Digest, ...] = ()
@@ -362,14 +363,10 @@ class Node(Struct, kw_only=True):
     listed: tuple[Reference, ...] | None = None
     """A bundle's own entries, for its locations image; None where that is in place already."""
     present: bool = False
-    tags: tuple[str, ...] = ()
-    platform: str = ""
-    annotations: Mapping[str, str] = field(default_factory=dict)
 
     def merge(self, entry: Entry) -> None:
         """Takes in another reason for the same digest."""
-        if _RANK.index(entry.role) < _RANK.index(self.role):
-            self.role = entry.role
+        self.role = min(self.role, entry.role, key=_RANK.index)
         self.origin = self.origin or entry.origin
         self.tags = tuple(dict.fromkeys((*self.tags, *entry.tags)))
 

@@ -12,19 +12,19 @@ from msgspec.structs import replace
 
 from oci.bundle import tagnames
 from oci.bundle.image import AS_BUNDLE, AS_IMAGE, NOT_A_BUNDLE
-from oci.bundle.lockfile import ImagesLock, read_lock
+from oci.bundle.lockfile import ImagesLock, LockedImage, read_lock
 from oci.descriptor import Descriptor, Platform, parse_json
 from oci.digest import Digest
 from oci.errors import Denied, InvalidInput, InvalidManifest, NotFound, Unauthorized
 from oci.manifest import NESTING_LIMIT, Manifest, parse_manifest
 from oci.meter import unheard
 from oci.output import check_destination
-from oci.reference import Reference, Repository, StoreName
+from oci.reference import Repository, StoreName
 from oci.relocation.plan import Entry, Node, Plan, PlannedBlob, PlannedBundle, PlannedManifest, Role, Roots
 from oci.relocation.request import NameRule, RelocationRequest, readable_names
 from oci.relocation.session import Session
 from oci.relocation.verify import admitted
-from oci.relocation.walk import Attaching, Walk, digest_in
+from oci.relocation.walk import Walk, digest_in
 from oci.store import Source, found_manifest
 
 
@@ -48,11 +48,30 @@ def resolve(session: Session, request: RelocationRequest) -> Roots:
     if request.lock:
         lock = read_lock(request.lock)
         if isinstance(lock, ImagesLock):
-            return Roots(request.lock, tuple(_listed(lock)), is_list=True)
-        return _single(session, lock.image, (lock.tag,) if lock.tag else (), bundle=True)
-    reference = request.reference
-    tags = request.tags or ((reference.tag,) if reference.tag else ())
-    return _single(session, reference, tags, bundle=bool(request.bundle))
+            return Roots(request.lock, tuple(map(_listed, lock.images)), is_list=True)
+        reference, tag, is_bundle = lock.image, lock.tag, True
+    else:
+        reference, tag, is_bundle = request.reference, request.reference.tag, bool(request.bundle)
+    tags = request.tags or ((tag,) if tag else ())
+    digest = reference.digest or found_manifest(session.source(reference.repository), reference.tag).digest
+    root = Entry(
+        digest=digest,
+        places=(reference.repository,),
+        role=Role.ROOT,
+        origin=reference.at(digest),
+        hint=is_bundle or None,
+    )
+    return Roots(str(reference), (root,), tags, is_bundle=is_bundle)
+
+
+def _listed(image: LockedImage) -> Entry:
+    return Entry(
+        digest=digest_in(image.image),
+        places=(image.image.repository,),
+        role=Role.LISTED,
+        origin=image.image,
+        annotations=image.annotations,
+    )
 
 
 OnNode: TypeAlias = Callable[[bool, Node, int], None]
@@ -86,23 +105,22 @@ def make_plan(
         fresh = snapshot is None and not present and _has_no_tags(destination)
     walk = Walk(
         session,
+        request,
         destination,
         present=present,
         rewritten=rewritten,
         fresh=fresh,
-        trusting=not request.repair,
-        thorough=bool(request.names),
         bundles=(roots.is_bundle or request.image_may_be_bundle) and not request.shallow,
-        foreign_layers=request.include_non_distributable,
-        attachments=bool(request.wanted_artifacts),
+        listed=snapshot.listed if snapshot else {},
     )
     walk.run(roots.entries, partial(on_node, fresh))
     _check_kinds(roots, walk, request, destination)
-    attaching = Attaching(session, destination, request.wanted_artifacts, listed=snapshot.listed if snapshot else {})
     if request.wanted_artifacts:
-        attaching.follow(walk)
-    counted = [] if request.archive else [node for node in walk.nodes.values() if _is_counted(node, roots)]
-    attached_left = attaching.count_left(counted, ask=snapshot is None and bool(request.image))
+        walk.follow_attachments()
+    # Of what is copied now, in one repository: an unchanged copy costs no request for what it leaves behind.
+    counted = [node for node in walk.nodes.values() if not node.present and node.store == roots.entries[0].places[0]]
+    ask = snapshot is None and bool(request.image)
+    attached_left = walk.count_left(() if request.archive else counted, ask=ask)
     _name_images(session, destination, walk, request)
     nodes = children_first(walk.nodes)
     mounted: Mapping[Digest, Repository] = {}
@@ -119,7 +137,7 @@ def make_plan(
         ),
         blobs=planned_blobs(nodes, mounted),
         bundles=tuple(_locations(node, walk.nodes) for node in nodes if node.listed is not None),
-        failures=(*refused, *walk.failures, *attaching.failures),
+        failures=(*refused, *walk.failures, *walk.attachment_failures),
         skipped_layers=tuple((node.digest, layer) for node in nodes for layer in node.skipped_layers),
         unchanged=not tags and all(node.present and not node.tags and node.listed is None for node in nodes),
         fresh=fresh,
@@ -128,26 +146,6 @@ def make_plan(
         attached_left=attached_left,
         backup=request.backup,
     )
-
-
-def _is_counted(node: Node, roots: Roots) -> bool:
-    """Whether to look at the source's tags for what a copy leaves behind: of what is copied now, in one repository. An
-    unchanged copy costs no request for it."""
-    return not node.present and node.store == roots.entries[0].places[0]
-
-
-def _single(session: Session, reference: Reference, tags: tuple[str, ...], *, bundle: bool) -> Roots:
-    digest = reference.digest
-    if digest is None:
-        digest = found_manifest(session.source(reference.repository), reference.tag).digest
-    entry = Entry(
-        digest=digest,
-        places=(reference.repository,),
-        role=Role.ROOT,
-        origin=reference.at(digest),
-        hint=bundle or None,
-    )
-    return Roots(str(reference), (entry,), tags, is_bundle=bundle)
 
 
 def _choose_platforms(
@@ -169,19 +167,6 @@ def _choose_platforms(
         rewritten.update({index.digest: index for index in chosen})
         entries.append(replace(entry, digest=chosen[-1].digest) if chosen else entry)
     return replace(roots, entries=tuple(entries)), rewritten
-
-
-def _listed(lock: ImagesLock) -> Iterable[Entry]:
-    return (
-        Entry(
-            digest=digest_in(image.image),
-            places=(image.image.repository,),
-            role=Role.LISTED,
-            origin=image.image,
-            annotations=image.annotations,
-        )
-        for image in lock.images
-    )
 
 
 def _compare_tags(
@@ -256,13 +241,15 @@ def children_first(nodes: Mapping[Digest, Node]) -> list[Node]:
                 add(nodes[child])
         ordered.setdefault(node.digest, node)
 
-    last = [node for node in nodes.values() if node.role is Role.ROOT]
-    for node in sorted(nodes.values(), key=lambda node: node.digest):
-        if node.role is not Role.ROOT:
-            add(node)
-    for node in last:
+    roots = [node for node in nodes.values() if node.role is Role.ROOT]
+    others = [node for node in nodes.values() if node.role is not Role.ROOT]
+    for node in (*sorted(others, key=lambda node: node.digest), *roots):
         add(node)
     return list(ordered.values())
+
+
+_PASSED_ON = {*Node.__struct_fields__} & {*PlannedManifest.__struct_fields__} - {"blobs", "tags"}
+"""What a plan says of a manifest as the walk has it."""
 
 
 def planned_manifest(
@@ -270,20 +257,10 @@ def planned_manifest(
 ) -> PlannedManifest:
     index = rewritten.get(node.digest)
     return PlannedManifest(
-        digest=node.digest,
-        media_type=node.media_type,
-        size=node.size,
-        store=node.store,
-        role=node.role,
-        origin=node.origin,
-        children=node.children,
+        **{name: getattr(node, name) for name in _PASSED_ON},
         blobs=tuple(blob.digest for blob in node.blobs),
-        is_bundle=node.is_bundle,
-        present=node.present,
         tags=tuple(tags),
         keep_alive=_keep_alive(node, request, tagged=bool(tags)),
-        platform=node.platform,
-        annotations=dict(node.annotations),
         raw=index.raw.decode() if index else "",
         rewritten_from=node.origin.digest if index and node.origin else None,
     )

@@ -13,7 +13,7 @@ from oci.bundle import reader
 from oci.bundle.lockfile import BundleLock, read_lock
 from oci.descriptor import Descriptor
 from oci.digest import Digest, is_digest
-from oci.errors import Denied, NotFound, NotTrusted, TransshipError, Unauthorized
+from oci.errors import Denied, NotFound, TransshipError, Unauthorized
 from oci.manifest import Manifest
 from oci.output import to_dict
 from oci.reference import Reference, StoreName, parse_any, parse_store
@@ -211,12 +211,7 @@ def admitted(session: Session, roots: Roots, request: RelocationRequest) -> tupl
     if refused and (len(refused) == len(candidates) == 1 or (not roots.is_list and roots.entries[0].digest in refused)):
         raise next(iter(refused.values()))
     failures = tuple(
-        PlanFailure(
-            subject=str(entry.origin or entry.digest),
-            message=str(refused[entry.digest]),
-            retryable=refused[entry.digest].retryable,
-            refused=isinstance(refused[entry.digest], NotTrusted),
-        )
+        PlanFailure.of(entry.origin or entry.digest, refused[entry.digest])
         for entry in candidates
         if entry.digest in refused
     )

@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 
+from msgspec.structs import asdict
+
 from oci.bundle import reader, tagnames
 from oci.descriptor import Descriptor
 from oci.digest import Digest, hex_of
@@ -18,47 +20,52 @@ from oci.manifest import NESTING_LIMIT, Manifest, parse_manifest
 from oci.meter import unheard
 from oci.reference import ArchiveName, Reference, StoreName
 from oci.relocation.plan import Entry, Node, PlanFailure, Role, merged
+from oci.relocation.request import RelocationRequest
 from oci.relocation.session import Session
-from oci.signatures.artifacts import ArtifactSelection
-from oci.signatures.attached import DEPTH, Attached, Attachments
+from oci.signatures.attached import DEPTH, Attachments
 from oci.store import Source
 
 _BUNDLE_ROLES = (Role.ROOT, Role.NESTED, Role.LISTED)
 
 
 class Walk:
-    """One walk: `run` it on the roots, then read `nodes` and `failures`."""
+    """One walk for a request: `run` it on the roots, then read `nodes` and `failures`; `follow_attachments` goes on
+    from there."""
 
     def __init__(
         self,
         session: Session,
+        request: RelocationRequest,
         destination: Source,
         *,
         present: Mapping[Digest, Descriptor],
         rewritten: Mapping[Digest, Manifest],
         fresh: bool,
-        trusting: bool,
-        thorough: bool,
         bundles: bool,
-        foreign_layers: bool,
-        attachments: bool = False,
+        listed: Mapping[StoreName, frozenset[str]],
     ) -> None:
         """`present` are manifests that the destination has; with `fresh` it has nothing else. `rewritten` are indexes
-        that exist nowhere yet. With `trusting` a manifest at the destination counts as whole. With `bundles` the walk
-        follows bundles to the images that they list, with `thorough` also where the destination has all of them. With
-        `attachments` it goes on below what the destination has: something may have been attached there since."""
+        that exist nowhere yet. With `bundles` the walk follows bundles to the images that they list. `listed` are tag
+        lists of sources that were read before."""
         self.nodes: dict[Digest, Node] = {}
         self.failures: list[PlanFailure] = []
+        self.attachment_failures: list[PlanFailure] = []
         self._session = session
+        self._request = request
         self._destination = destination
         self._present_manifests = dict(present)
         self._rewritten = rewritten
         self._fresh = fresh
-        self._trusting = trusting
-        self._thorough = thorough
         self._bundles = bundles
-        self._foreign_layers = foreign_layers
-        self._attachments = attachments
+        self._with_attachments = bool(request.wanted_artifacts)
+        """Goes on below what the destination has: something may have been attached there since."""
+        self._attachments = Attachments(
+            request.wanted_artifacts,
+            session.workers,
+            listed=listed,
+            failed=lambda subject, error: self.attachment_failures.append(PlanFailure.of(subject, error)),
+            noted=lambda store, text: session.meter.fallback(str(store.registry or store), text),
+        )
         self._elsewhere: set[StoreName] = set()
         """Bundle repositories that turned out not to host what their bundle lists."""
         self._judged: set[StoreName] = set()
@@ -104,8 +111,7 @@ class Walk:
         except TransshipError as error:
             if entry.role is Role.ROOT:
                 raise
-            subject = str(entry.origin) if entry.origin else f"{entry.places[0]}@{entry.digest}"
-            self.failures.append(PlanFailure(subject=subject, message=str(error), retryable=error.retryable))
+            self.failures.append(PlanFailure.of(entry.origin or f"{entry.places[0]}@{entry.digest}", error))
             return None, []
 
     def _visit(self, entry: Entry) -> tuple[Node, list[Entry]]:
@@ -113,8 +119,15 @@ class Walk:
             raise InvalidManifest(f"{entry.places[0]}@{entry.digest}: nested deeper than {NESTING_LIMIT} levels")
         present = self._at_destination(entry.digest)
         if present is not None and not self._may_lack_images(entry, present):
-            node = self._present(entry, present)
-            return node, self._present_children(entry) if self._attachments and present.is_index else []
+            node = Node(
+                **asdict(entry),
+                media_type=present.media_type,
+                size=present.size,
+                store=self._destination.name,
+                is_bundle=bool(entry.hint),
+                present=True,
+            )
+            return node, self._present_children(entry) if self._with_attachments and present.is_index else []
         source, manifest = self._find(entry, present=present is not None)
         self._session.cache.put(manifest.digest, manifest.raw)
         node = self._node(entry, source.name, manifest, present=present is not None)
@@ -125,7 +138,7 @@ class Walk:
         return node, self._open_bundle(entry, source, manifest, node)
 
     def _at_destination(self, digest: Digest) -> Descriptor | None:
-        if not self._trusting:
+        if self._request.repair:  # nothing there counts as whole
             return None
         present = self._present_manifests.get(digest)
         return present if present is not None or self._fresh else self._destination.head_manifest(digest)
@@ -134,46 +147,27 @@ class Walk:
         """Says whether a manifest at the destination may be a bundle whose images are not there."""
         if not self._bundles or entry.role not in _BUNDLE_ROLES or present.is_index or entry.hint is False:
             return False
-        return not (entry.hint and self._has_locations(entry.digest)) or self._attachments
+        return not (entry.hint and self._has_locations(entry.digest)) or self._with_attachments
 
     def _has_locations(self, bundle: Digest) -> bool:
-        return not self._thorough and self._destination.head_manifest(tagnames.locations(bundle)) is not None
-
-    def _present(self, entry: Entry, present: Descriptor) -> Node:
-        return Node(
-            digest=entry.digest,
-            media_type=present.media_type,
-            size=present.size,
-            store=self._destination.name,
-            places=entry.places,
-            role=entry.role,
-            origin=entry.origin,
-            is_bundle=bool(entry.hint),
-            present=True,
-            tags=entry.tags,
-            platform=entry.platform,
-            annotations=entry.annotations,
-        )
+        """Says whether the destination has all that a bundle lists. An image that is to get a readable name is looked
+        at there, too."""
+        return not self._request.names and self._destination.head_manifest(tagnames.locations(bundle)) is not None
 
     def _node(self, entry: Entry, store: StoreName, manifest: Manifest, *, present: bool) -> Node:
-        skipped = tuple(layer.digest for layer in manifest.layers if not (layer.distributable or self._foreign_layers))
+        included = self._request.include_non_distributable
+        skipped = tuple(layer.digest for layer in manifest.layers if not (layer.distributable or included))
         blobs = tuple(blob for blob in manifest.blobs if blob.digest not in skipped)
         inside = tuple(child for child in manifest.children if not child.names_manifest)
         return Node(
-            digest=manifest.digest,
+            **{**asdict(entry), "digest": manifest.digest},
             media_type=manifest.media_type,
             size=manifest.size,
             store=store,
-            places=entry.places,
-            role=entry.role,
-            origin=entry.origin,
             children=tuple(dict.fromkeys(child.digest for child in manifest.children if child.names_manifest)),
             blobs=() if present else (*blobs, *inside),
             skipped_layers=skipped,
             present=present,
-            tags=entry.tags,
-            platform=entry.platform,
-            annotations=entry.annotations,
         )
 
     def _children(self, entry: Entry, source: Source, index: Manifest) -> list[Entry]:
@@ -203,7 +197,7 @@ class Walk:
         if not self._bundles:
             return []
         whole = node.present and self._has_locations(node.digest)
-        if whole and not self._attachments:
+        if whole and not self._with_attachments:
             return []
         lock = reader.read_images_lock(source, manifest, self._session.read_small)
         home = source if source.name in entry.places else self._session.source(self._ordered(entry.places)[0])
@@ -265,6 +259,77 @@ class Walk:
         """Puts repositories that lacked other images, and registries that couldn't be reached, last."""
         return sorted(places, key=lambda place: (place.registry in self._unreachable, place in self._elsewhere))
 
+    def follow_attachments(self) -> None:
+        """Walks on to all that is attached to the nodes, and to that in turn, `DEPTH` times."""
+        looked: set[Digest] = set()
+        for depth in range(DEPTH + 1):
+            new = [node for digest, node in self.nodes.items() if digest not in looked]
+            looked.update(node.digest for node in new)
+            entries = self._attached(new)
+            if depth == DEPTH and any(entry.digest not in self.nodes for entry in entries):
+                message = f"attachments of attachments are followed {DEPTH} times, and there are more"
+                failure = PlanFailure(subject=str(entries[0].places[0]), message=message, retryable=False)
+                self.attachment_failures.append(failure)
+                return
+            self.run(entries)
+            if not entries:
+                return
+
+    def count_left(self, nodes: Iterable[Node], *, ask: bool) -> int:
+        """How many attached artifacts were seen and left behind. With `ask`, the tag list of their source is read for
+        it, where it wasn't yet and something may be left."""
+        for source, subjects in self._by_home(nodes):
+            self._attachments.count_left(source, subjects, ask=ask)
+        return len(self._attachments.left_out)
+
+    def _attached(self, nodes: Iterable[Node]) -> list[Entry]:
+        """Lists what is attached to nodes, each looked for where its node comes from."""
+        entries: list[Entry] = []
+        for source, subjects in self._by_home(nodes):
+            artifacts = self._attachments.of(source, subjects)
+            tags = [artifact.tag for artifact in artifacts if artifact.tag]
+            shown = dict(zip(tags, self._session.workers.map(self._destination.head_manifest, tags), strict=True))
+            for artifact in artifacts:
+                present = shown.get(artifact.tag)
+                moved = artifact.tag and (present is None or present.digest != artifact.digest)
+                entries.append(
+                    Entry(
+                        digest=artifact.digest,
+                        places=(source.name,),
+                        role=Role.SIGNATURE if artifact.tag else Role.REFERRER,
+                        tags=(artifact.tag,) if moved else (),
+                        annotations=artifact.annotations,
+                    )
+                )
+        return entries
+
+    def _by_home(self, nodes: Iterable[Node]) -> list[tuple[Source, list[Digest]]]:
+        by_store: dict[StoreName, list[Digest]] = {}
+        nodes = list(nodes)
+        for node, store in zip(nodes, self._session.workers.map(self._home, nodes), strict=True):
+            if store is not None:
+                by_store.setdefault(store, []).append(node.digest)
+        return [(self._session.source(store), subjects) for store, subjects in by_store.items()]
+
+    def _home(self, node: Node) -> StoreName | None:
+        """Where a node comes from; None for one that the destination has and none of its places, where nothing can have
+        been attached to it since."""
+        if not node.present:
+            return node.store
+        if len(node.places) == 1:
+            return node.places[0]
+        for place in node.places:
+            try:
+                if self._session.source(place).head_manifest(node.digest) is not None:
+                    return place
+            except (NotFound, Unauthorized, Denied):
+                continue
+            except TransshipError as error:
+                subject = f"what is attached to {place}@{node.digest}"
+                self.attachment_failures.append(PlanFailure.of(subject, error))
+                return None
+        return None
+
 
 def digest_in(reference: Reference) -> Digest:
     if reference.digest is None:
@@ -298,102 +363,3 @@ def _attempt(error: TransshipError) -> str:
     if isinstance(error, StoreError) and "://" not in error.message:
         return f"{error.store}: {error.message}"
     return error.message
-
-
-class Attaching:
-    """The entries of what is attached to nodes, each looked for in the store that its node was read from, or, of a node
-    that the destination has, in the store where it came from."""
-
-    def __init__(
-        self,
-        session: Session,
-        destination: Source,
-        selected: ArtifactSelection,
-        *,
-        listed: Mapping[StoreName, frozenset[str]],
-    ) -> None:
-        """`listed` are tag lists of sources that were read before."""
-        self._session = session
-        self._destination = destination
-        self.failures: list[PlanFailure] = []
-        self._attachments = Attachments(
-            selected,
-            session.workers,
-            listed=listed,
-            failed=lambda subject, error: self.failures.append(
-                PlanFailure(subject=subject, message=str(error), retryable=error.retryable)
-            ),
-            noted=lambda store, text: session.meter.fallback(str(store.registry or store), text),
-        )
-
-    def follow(self, walk: Walk) -> None:
-        """Walks on to all that is attached to the nodes of a walk, and to that in turn, `DEPTH` times."""
-        looked: set[Digest] = set()
-        for depth in range(DEPTH + 1):
-            fresh = [node for digest, node in walk.nodes.items() if digest not in looked]
-            looked.update(node.digest for node in fresh)
-            entries = self._of(fresh)
-            if depth == DEPTH and any(entry.digest not in walk.nodes for entry in entries):
-                message = f"attachments of attachments are followed {DEPTH} times, and there are more"
-                self.failures.append(PlanFailure(subject=str(entries[0].places[0]), message=message, retryable=False))
-                return
-            walk.run(entries)
-            if not entries:
-                return
-
-    def count_left(self, nodes: Iterable[Node], *, ask: bool) -> int:
-        """How many attached artifacts were seen and left behind. With `ask`, the tag list of their source is read for
-        it, where it wasn't yet and something may be left."""
-        for store, subjects in self._by_store(nodes).items():
-            source = self._session.source(store)
-            self._attachments.count_left(source, [node.digest for node in subjects], ask=ask)
-        return len(self._attachments.left_out)
-
-    def _of(self, nodes: Iterable[Node]) -> list[Entry]:
-        entries: list[Entry] = []
-        for store, subjects in self._by_store(nodes).items():
-            source = self._session.source(store)
-            artifacts = self._attachments.of(source, [node.digest for node in subjects])
-            tags = [artifact.tag for artifact in artifacts if artifact.tag]
-            shown = dict(zip(tags, self._session.workers.map(self._destination.head_manifest, tags), strict=True))
-            entries.extend(_attached(source.name, artifact, shown.get(artifact.tag)) for artifact in artifacts)
-        return entries
-
-    def _by_store(self, nodes: Iterable[Node]) -> dict[StoreName, list[Node]]:
-        by_store: dict[StoreName, list[Node]] = {}
-        nodes = list(nodes)
-        for node, store in zip(nodes, self._session.workers.map(self._home, nodes), strict=True):
-            if store is not None:
-                by_store.setdefault(store, []).append(node)
-        return by_store
-
-    def _home(self, node: Node) -> StoreName | None:
-        """Where a node comes from; None for one that the destination has and none of its places, where nothing can have
-        been attached to it since."""
-        if not node.present:
-            return node.store
-        if len(node.places) == 1:
-            return node.places[0]
-        for place in node.places:
-            try:
-                if self._session.source(place).head_manifest(node.digest) is not None:
-                    return place
-            except (NotFound, Unauthorized, Denied):
-                continue
-            except TransshipError as error:
-                subject = f"what is attached to {place}@{node.digest}"
-                self.failures.append(PlanFailure(subject=subject, message=str(error), retryable=error.retryable))
-                return None
-        return None
-
-
-def _attached(store: StoreName, artifact: Attached, shown: Descriptor | None) -> Entry:
-    """`shown` is what the destination has under the tag."""
-    moved = artifact.tag and (shown is None or shown.digest != artifact.digest)
-    return Entry(
-        digest=artifact.digest,
-        places=(store,),
-        role=Role.SIGNATURE if artifact.tag else Role.REFERRER,
-        tags=(artifact.tag,) if moved else (),
-        annotations=artifact.annotations,
-    )
