@@ -6,7 +6,7 @@ Publishing makes the result visible, last of all: bundles, their locations image
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -36,11 +36,11 @@ from oci.relocation.transfer import (
     transfer_image,
 )
 from oci.relocation.verify import Verification, verify
-from oci.store import Destination, found_manifest, reader_of
+from oci.store import found_manifest, reader_of
 from oci.units import counted
 
 if TYPE_CHECKING:
-    from oci.archive.source import Archive
+    pass
 
 
 class Verify(StrEnum):
@@ -146,11 +146,10 @@ class Relocation:
     def transfer(self, digest: Digest) -> ImageOutcome:
         """Brings one image to the destination and notes its outcome, a failed one too. Raises what stopped it."""
         try:
-            outcome = transfer_image(self.session, self.plan, digest)
+            outcome = self.outcomes[digest] = transfer_image(self.session, self.plan, digest)
         except TransshipError as error:
             self.outcomes[digest] = failure(self.plan.by_digest[digest], error)
             raise
-        self.outcomes[digest] = outcome
         return outcome
 
     def transfer_all(self, on_image: Callable[[ImageOutcome], None] = unheard) -> None:
@@ -165,7 +164,16 @@ class Relocation:
 
     def check_complete(self) -> None:
         """Raises Incomplete, with what failed, unless every image of the plan is in place."""
-        check_complete(self.plan, self.outcomes.values())
+        failures = _unreadable(self.plan)
+        for image in self.plan.images:
+            outcome = self.outcomes.get(image.digest)
+            if outcome is None:
+                failures.append(StoreError("was not transferred", subject=str(image.digest), retryable=True))
+            elif outcome.status == FAILED:
+                failures.append(PartFailed(outcome.error, subject=outcome.subject, retryable=outcome.retryable))
+        if failures:
+            some_done = any(outcome.status != FAILED for outcome in self.outcomes.values())
+            raise _incomplete(self.plan, failures, some_done=some_done)
 
     @property
     def closing_steps(self) -> tuple[Step, ...]:
@@ -178,15 +186,14 @@ class Relocation:
         if step in (Step.PUBLISH, Step.CONTENT):
             self.check_complete()
             self.session.wait_for_proofs()
-            locations = publish_content(self.session, self.plan, hold_roots=step is Step.CONTENT)
-            self.published = Published(locations=locations)
+            self.published = Published(locations=self._publish_content(hold_roots=step is Step.CONTENT))
         if step is Step.VERIFY:
             self._prove()
         if step in (Step.PUBLISH, Step.NAMES):
-            tags = publish_names(self.session, self.plan)
+            tags = self._publish_names()
             if step is Step.NAMES:
-                check_names(self.session, self.plan)
-            self.published = Published(tags=tags, locations=self.published.locations)
+                self._check_names()
+            self.published = replace(self.published, tags=tags)
 
     def run(
         self,
@@ -232,6 +239,80 @@ class Relocation:
                 hint="run the copy again with --repair: it sends what is missing",
             )
 
+    def _publish_content(self, *, hold_roots: bool) -> tuple[Digest, ...]:
+        """Writes what names are to point at: bundles and their locations images, innermost first. Gives the digests of
+        the locations images. With `hold_roots`, a root that only its tag is to hold is pushed by digest as well, so
+        that it can be verified before the tag moves."""
+        plan = self.plan
+        listed = {bundle.digest: bundle for bundle in plan.bundles}
+        locations: list[Digest] = []
+        for manifest in plan.manifests:
+            self.session.cancel.check()
+            if not manifest.present and (manifest.is_bundle or (hold_roots and manifest.held_by_tag)):
+                self._push(manifest, manifest.keep_alive)
+            if manifest.digest in listed:
+                locations.append(self._push_locations(listed[manifest.digest]))
+        return tuple(locations)
+
+    def _push_locations(self, bundle: PlannedBundle) -> Digest:
+        """Pushes the locations image. It is deterministic, so that a second run finds the same digest and writes
+        nothing.
+
+        A registry with immutable tags may refuse to replace older locations. The older ones stay then, as with imgpkg:
+        they are a hint that readers verify.
+        """
+        destination, fresh = self.session.destination(self.plan.destination), self.plan.fresh
+        image = locations_image(ImageLocations(tuple(LocatedImage(*entry) for entry in bundle.entries)))
+        tag = tagnames.locations(bundle.digest)
+        older = None if fresh else destination.head_manifest(tag)
+        if older is not None and older.digest == image.manifest.digest:
+            return image.manifest.digest
+        for descriptor, data in image.blobs:
+            destination.put_blob(descriptor, reader_of(data), fresh=fresh)
+        destination.put_manifest(image.manifest, tagnames.keep_alive(image.manifest.digest))
+        try:
+            destination.put_manifest(image.manifest, tag)
+        except Refused as error:
+            if older is None or "immutable" not in str(error).lower():
+                raise
+        return image.manifest.digest
+
+    def _publish_names(self) -> tuple[str, ...]:
+        """Moves the tags, last of all: attachments first, the tags of the root last. Gives them in this order."""
+        plan = self.plan
+        destination = self.session.destination(plan.destination)
+        tags: list[str] = []
+        for manifest in sorted(plan.manifests, key=lambda manifest: manifest.role is Role.ROOT):
+            for tag in manifest.tags:
+                self.session.cancel.check()
+                keep_backup(destination, plan.backup, tag, manifest.digest)
+                self._push(manifest, tag)
+                tags.append(tag)
+        return tuple(tags)
+
+    def _push(self, manifest: PlannedManifest, tag: str) -> None:
+        destination = self.session.destination(self.plan.destination)
+        put_manifest(self.session, destination, load_manifest(self.session, manifest), tag)
+
+    def _check_names(self) -> None:
+        """Asks the destination for each tag that was moved. Raises Incomplete when one shows something else: a registry
+        may answer a PUT with 201 and keep nothing."""
+        name = self.plan.destination
+        destination = self.session.destination(name)
+        wrong: list[TransshipError] = []
+        for manifest in self.plan.manifests:
+            for tag in manifest.tags:
+                self.session.cancel.check()
+                try:  # a registry that answers 404 to a HEAD may have it for a GET (Nexus)
+                    shown: str = found_manifest(destination, tag).digest
+                except NotFound:
+                    shown = "nothing"
+                if shown != manifest.digest:
+                    message = f"{name}: {tag} was pushed as {manifest.digest} and shows {shown}"
+                    wrong.append(StoreError(message, side="destination", retryable=True))
+        if wrong:
+            raise Incomplete(f"{counted(len(wrong), 'name')} at {name} can't be read back", wrong)
+
 
 def check_readable(plan: Plan) -> None:
     """Raises Incomplete, as the relocation itself will, when a part of the source couldn't be read."""
@@ -240,20 +321,6 @@ def check_readable(plan: Plan) -> None:
         broken = [image for image in images if plan.lacks_children(image)]
         failures = [*_unreadable(plan), *(PartFailed(CHILD_UNREAD, subject=image.subject) for image in broken)]
         raise _incomplete(plan, failures, some_done=len(broken) < len(images))
-
-
-def check_complete(plan: Plan, outcomes: Iterable[ImageOutcome]) -> None:
-    """Raises Incomplete, with what failed, unless every image of the plan is in place."""
-    outcome_of = {outcome.digest: outcome for outcome in outcomes}
-    failures = _unreadable(plan)
-    for image in plan.images:
-        outcome = outcome_of.get(image.digest)
-        if outcome is None:
-            failures.append(StoreError("was not transferred", subject=str(image.digest), retryable=True))
-        elif outcome.status == FAILED:
-            failures.append(PartFailed(outcome.error, subject=outcome.subject, retryable=outcome.retryable))
-    if failures:
-        raise _incomplete(plan, failures, some_done=any(outcome.status != FAILED for outcome in outcome_of.values()))
 
 
 def _unreadable(plan: Plan) -> list[TransshipError]:
@@ -275,97 +342,35 @@ def _incomplete(plan: Plan, failures: list[TransshipError], *, some_done: bool) 
     )
 
 
-def publish_content(session: Session, plan: Plan, *, hold_roots: bool = False) -> tuple[Digest, ...]:
-    """Writes what names are to point at: bundles and their locations images, innermost first. Gives the digests of the
-    locations images. With `hold_roots`, a root that only its tag is to hold is pushed by digest as well, so that it can
-    be verified before the tag moves. Every image of the plan must be in place (`check_complete`)."""
-    destination = session.destination(plan.destination)
-    listed = {bundle.digest: bundle for bundle in plan.bundles}
-    locations: list[Digest] = []
-    for manifest in plan.manifests:
-        session.cancel.check()
-        if not manifest.present and (manifest.is_bundle or (hold_roots and manifest.held_by_tag)):
-            _push(session, destination, manifest, manifest.keep_alive)
-        if manifest.digest in listed:
-            locations.append(_push_locations(destination, listed[manifest.digest], fresh=plan.fresh))
-    return tuple(locations)
-
-
-def publish_names(session: Session, plan: Plan) -> tuple[str, ...]:
-    """Moves the tags, last of all: attachments first, the tags of the root last. Gives them in this order."""
-    destination = session.destination(plan.destination)
-    tags: list[str] = []
-    for manifest in sorted(plan.manifests, key=lambda manifest: manifest.role is Role.ROOT):
-        for tag in manifest.tags:
-            session.cancel.check()
-            keep_backup(destination, plan.backup, tag, manifest.digest)
-            _push(session, destination, manifest, tag)
-            tags.append(tag)
-    return tuple(tags)
-
-
-def check_names(session: Session, plan: Plan) -> None:
-    """Asks the destination for each tag that was moved. Raises Incomplete when one shows something else: a registry
-    may answer a PUT with 201 and keep nothing."""
-    destination = session.destination(plan.destination)
-    wrong: list[TransshipError] = []
-    for manifest in plan.manifests:
-        for tag in manifest.tags:
-            session.cancel.check()
-            try:  # a registry that answers 404 to a HEAD may have it for a GET (Nexus)
-                shown: str = found_manifest(destination, tag).digest
-            except NotFound:
-                shown = "nothing"
-            if shown != manifest.digest:
-                message = f"{plan.destination}: {tag} was pushed as {manifest.digest} and shows {shown}"
-                wrong.append(StoreError(message, side="destination", retryable=True))
-    if wrong:
-        raise Incomplete(f"{counted(len(wrong), 'name')} at {plan.destination} can't be read back", wrong)
-
-
-def _push(session: Session, destination: Destination, manifest: PlannedManifest, tag: str) -> None:
-    put_manifest(session, destination, load_manifest(session, manifest), tag)
-
-
-def _push_locations(destination: Destination, bundle: PlannedBundle, *, fresh: bool) -> Digest:
-    """Pushes the locations image. It is deterministic, so that a second run finds the same digest and writes nothing.
-
-    A registry with immutable tags may refuse to replace older locations. The older ones stay then, as with imgpkg: they
-    are a hint that readers verify.
-    """
-    image = locations_image(ImageLocations(tuple(LocatedImage(*entry) for entry in bundle.entries)))
-    tag = tagnames.locations(bundle.digest)
-    older = None if fresh else destination.head_manifest(tag)
-    if older is not None and older.digest == image.manifest.digest:
-        return image.manifest.digest
-    for descriptor, data in image.blobs:
-        destination.put_blob(descriptor, reader_of(data), fresh=fresh)
-    destination.put_manifest(image.manifest, tagnames.keep_alive(image.manifest.digest))
-    try:
-        destination.put_manifest(image.manifest, tag)
-    except Refused as error:
-        if older is None or "immutable" not in str(error).lower():
-            raise
-    return image.manifest.digest
-
-
 def result_lock(session: Session, request: RelocationRequest, plan: Plan) -> ImagesLock | BundleLock:
     """Returns a BundleLock for a bundle. For an ImagesLock, the same entries in the same order with the same
     annotations at the destination; for an image, every image that was processed, sorted."""
     source_lock = read_lock(request.lock) if request.lock else None
     if isinstance(source_lock, ImagesLock):
-        moved = {index.rewritten_from: index.digest for index in plan.manifests if index.rewritten_from}
-        return ImagesLock(tuple(_moved(image, plan, moved) for image in source_lock.images))
+        moved: dict[Digest | None, Digest] = {
+            index.rewritten_from: index.digest for index in plan.manifests if index.rewritten_from
+        }
+        return ImagesLock(
+            tuple(
+                replace(entry, image=_at(plan, moved.get(entry.image.digest, entry.image.digest)))
+                for entry in source_lock.images
+            )
+        )
     root = plan.by_digest.get(plan.root) if plan.root else None
     if root is not None and root.is_bundle:
         return BundleLock(_at(plan, root.digest), plan.tags[0] if plan.tags else "")
-    if request.archive and _has_bundle(session.archive(request.archive_name), plan):
-        raise InvalidInput(
-            "Unable to determine correct root bundle to use for lock-output. hint: if copying from a tarball, try "
-            "re-generating the tarball\n"
-            "the archive has a bundle and doesn't say whether that is what it was made for: there is no lock for it",
-            hint="make the archive again with a current version, or copy without --lock-output",
-        )
+    if request.archive:
+        from oci.relocation.archive_source import is_bundle  # noqa: PLC0415 - for archives only
+
+        archive = session.archive(request.archive_name)
+        if any(is_bundle(archive, image.digest) for image in plan.images):  # the plan didn't read what is there
+            raise InvalidInput(
+                "Unable to determine correct root bundle to use for lock-output. hint: if copying from a tarball, try "
+                "re-generating the tarball\n"
+                "the archive has a bundle and doesn't say whether that is what it was made for: there is no lock for "
+                "it",
+                hint="make the archive again with a current version, or copy without --lock-output",
+            )
     # By the reference each was read from. An archive says it; an image and its signatures come from one repository.
     images = sorted(
         (image for image in plan.images if image.role is not Role.REFERRER),
@@ -374,19 +379,5 @@ def result_lock(session: Session, request: RelocationRequest, plan: Plan) -> Ima
     return ImagesLock(tuple(LockedImage(_at(plan, image.digest)) for image in images))
 
 
-def _moved(image: LockedImage, plan: Plan, moved: dict[Digest, Digest]) -> LockedImage:
-    digest = image.image.digest
-    if digest is None:
-        return image
-    return replace(image, image=_at(plan, moved.get(digest, digest)))
-
-
-def _at(plan: Plan, digest: Digest) -> Reference:
+def _at(plan: Plan, digest: Digest | None) -> Reference:
     return Reference(plan.destination, "", digest)
-
-
-def _has_bundle(archive: Archive, plan: Plan) -> bool:
-    """Says whether an image of the plan is a bundle. The plan did not read what the destination has."""
-    from oci.relocation.archive_source import is_bundle  # noqa: PLC0415 - for archives only
-
-    return any(is_bundle(archive, image.digest) for image in plan.images)

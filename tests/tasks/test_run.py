@@ -10,7 +10,6 @@ import tasks.run
 from oci.errors import Cancelled, Incomplete, InvalidInput, TransshipError, Unavailable
 from oci.registry.credentials.credential import Credentials
 from oci.relocation.request import RelocationRequest
-from oci.relocation.run import check_complete
 from oci.relocation.session import Access
 from oci.relocation.transfer import PRESENT, ImageOutcome
 from tasks.relocate import RelocationOrder, RelocationRun, Resolution
@@ -119,7 +118,7 @@ def test_a_relocation_with_an_image_that_nobody_pushed_is_not_complete() -> None
         async with running(RelocationRun(ORDER)) as relocation:
             relocation.plan = plan_of([1, 1])
             relocation.outcomes[digest(0)] = ImageOutcome(digest=digest(0), subject="a", role="r", status=PRESENT)
-            check_complete(relocation.plan, relocation.outcomes.values())
+            (await relocation.driver()).check_complete()
 
     with pytest.raises(Incomplete, match="1 of 2"):
         asyncio.run(main())
