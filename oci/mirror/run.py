@@ -29,7 +29,7 @@ from oci.mirror.selection import expanded
 from oci.mirror.work import WorkItem
 from oci.output import os_errors
 from oci.receipts.receipt import Counts, Place, RelocationReceipt
-from oci.receipts.record import BegunRun, attach, policy_asked, receipt_of_tags, write_receipt
+from oci.receipts.record import BYTES, attach, begun, finished, policy_asked, receipt_of_tags, write_receipt
 from oci.reference import S3_PREFIX, ArchiveName, LayoutFolder, StoreName, parse_store
 from oci.registry.credentials.credential import ANONYMOUS, Credentials, Fixed
 from oci.registry.http.address_policy import host_of, is_loopback
@@ -68,7 +68,7 @@ class MirrorRecorder:
         self._key = key or (read_signing_key_file(options.sign) if options.sign else None)
         if self._key is not None and any(each.archive for each in mirror.destinations):
             self._key.check_signs_digests()
-        self._run = BegunRun.now(run)
+        self._run = begun(run)
 
     def record(self, session: Session, comparison: Comparison, outcomes: Iterable[ItemOutcome]) -> None:
         """Writes and attaches the receipts: of each destination that was compared, what is in place or was copied.
@@ -120,7 +120,6 @@ class MirrorRecorder:
         delivered: Sequence[ItemOutcome],
         files: Mapping[str, str] | None = None,
     ) -> RelocationReceipt:
-        spent = ("bytes_written", "bytes_mounted", "bytes_skipped")
         return receipt_of_tags(
             shown,
             source=Place(kind="mirror", name=str(self._mirror.source)),
@@ -130,8 +129,8 @@ class MirrorRecorder:
             files=files,
             parameters={name: value for name, value in self._mirror.to_dict().items() if name not in _NO_RULES},
             policy=policy_asked(session, self._mirror, result.destination),
-            run=self._run.finished,
-            counts=Counts(**{name: sum(getattr(outcome, name) for outcome in delivered) for name in spent}),
+            run=finished(self._run),
+            counts=Counts(**{name: sum(getattr(outcome, name) for outcome in delivered) for name in BYTES}),
         )
 
     def _write(self, receipt: RelocationReceipt, number: int) -> None:

@@ -13,10 +13,8 @@ from oci.archive.entry import DOCKER_ARCHIVE
 from oci.archive.inventory import verify_archive
 from oci.archive.open import open_reader
 from oci.archive.proof import hash_of
-from oci.descriptor import Descriptor
 from oci.digest import Digest, parse_digest
 from oci.errors import IntegrityError, InvalidDocument, InvalidInput, NoSuchFile, NotFound, NotSigned, TransshipError
-from oci.manifest import Manifest
 from oci.output import read_named, to_dict
 from oci.receipts.receipt import ARCHIVE, RECEIPT_LIMIT, RelocationReceipt, read_receipt
 from oci.receipts.record import CREATED
@@ -93,7 +91,11 @@ def find_receipt(session: Session, name: str, keys: Sequence[PublicKey]) -> Relo
     for referrer in listed[:MOST]:
         where = f"{name} ({referrer.digest})"
         try:
-            for layer in _receipt_layers(store.get_manifest(referrer.digest)):
+            manifest = store.get_manifest(referrer.digest)
+            is_receipt = this_type(manifest.annotations.get(PREDICATE_ANNOTATION, "")) == RECEIPT_TYPE
+            for layer in manifest.layers if is_receipt else ():
+                if not layer.media_type.startswith(BUNDLE) or layer.size > RECEIPT_LIMIT:
+                    continue
                 receipt = read_receipt(b"".join(store.read_blob(layer)), keys, where)
                 latest = max(filter(None, (latest, receipt)), key=lambda each: each.run.finished if each.run else "")
         except (NotFound, NotSigned, InvalidDocument, IntegrityError) as error:
@@ -109,12 +111,6 @@ def find_receipt(session: Session, name: str, keys: Sequence[PublicKey]) -> Relo
         operation="looking for a receipt",
         hint="name the file that `copy --receipt` has written, or attach one: --attach-receipt",
     )
-
-
-def _receipt_layers(manifest: Manifest) -> list[Descriptor]:
-    if this_type(manifest.annotations.get(PREDICATE_ANNOTATION, "")) != RECEIPT_TYPE:
-        return []
-    return [layer for layer in manifest.layers if layer.media_type.startswith(BUNDLE) and layer.size <= RECEIPT_LIMIT]
 
 
 def check_receipt(
@@ -134,12 +130,13 @@ def _store(session: Session, receipt: RelocationReceipt, name: StoreName, *, dee
     store = session.destination(name)
     differences: list[Difference] = []
     images = [parse_digest(image.digest) for image in receipt.images]
-    present = []
-    for digest, shown in zip(images, session.workers.map(store.head_manifest, images), strict=True):
-        if shown is None:
-            differences.append(Difference(kind=LOST_IMAGE, subject=f"{name}@{digest}", expected=digest))
-        else:
-            present.append(digest)
+    answers = list(zip(images, session.workers.map(store.head_manifest, images), strict=True))
+    lost = {digest for digest, shown in answers if shown is None}
+    differences.extend(
+        Difference(kind=LOST_IMAGE, subject=f"{name}@{digest}", expected=digest)
+        for digest, shown in answers
+        if shown is None
+    )
     shown_by = session.workers.map(store.head_manifest, receipt.tags)
     for (tag, expected), shown in zip(receipt.tags.items(), shown_by, strict=True):
         if shown is None:
@@ -147,8 +144,8 @@ def _store(session: Session, receipt: RelocationReceipt, name: StoreName, *, dee
         elif shown.digest != expected:
             changed = Difference(kind=REPLACED_TAG, subject=f"{name}:{tag}", expected=expected, actual=shown.digest)
             differences.append(changed)
+    present = [digest for digest in images if digest not in lost]
     verified = verify_store(session, name, present, foreign_layers=False, deep=deep)
-    lost = {difference.expected for difference in differences if difference.kind == LOST_IMAGE}
     differences.extend(
         Difference(kind=DAMAGED, subject=str(name), detail=problem)
         for problem in verified.problems
@@ -188,10 +185,21 @@ def _archive(session: Session, receipt: RelocationReceipt, locations: Sequence[s
         if digest != expected:
             differences.append(Difference(kind=CHANGED_FILE, subject=file, expected=expected, actual=digest))
     blobs, manifests = 0, 0
-    details: tuple[Difference, ...] = ()
-    readable = receipt.destination.kind == ARCHIVE and all(each.kind != LOST_FILE for each in differences)
-    if readable:
-        blobs, manifests, details = _inside(session, receipt, name, deep=deep or bool(differences))
+    if receipt.destination.kind == ARCHIVE and all(each.kind != LOST_FILE for each in differences):
+        deep = deep or bool(differences)
+        try:
+            archive = session.archive(name, "destination")
+        except TransshipError as error:
+            problems: tuple[str, ...] = (str(error),)
+        else:
+            verdict = verify_archive(archive, session.workers, deep=deep)
+            blobs, manifests, problems = verdict.blobs, len(archive.contents.manifests), tuple(verdict.problems)
+            differences.extend(
+                Difference(kind=LOST_IMAGE, subject=image.source, expected=image.digest)
+                for image in receipt.images
+                if Digest(image.digest) not in archive.contents.manifests
+            )
+        differences.extend(Difference(kind=DAMAGED, subject=str(name), detail=problem) for problem in problems)
     return Checked(
         destination=str(name),
         images=len(receipt.images),
@@ -199,22 +207,5 @@ def _archive(session: Session, receipt: RelocationReceipt, locations: Sequence[s
         manifests=manifests,
         blobs=blobs,
         bytes_hashed=hashed,
-        differences=(*differences, *details),
+        differences=tuple(differences),
     )
-
-
-def _inside(
-    session: Session, receipt: RelocationReceipt, name: ArchiveName, *, deep: bool
-) -> tuple[int, int, tuple[Difference, ...]]:
-    try:
-        archive = session.archive(name, "destination")
-    except TransshipError as error:
-        return 0, 0, (Difference(kind=DAMAGED, subject=str(name), detail=str(error)),)
-    verdict = verify_archive(archive, session.workers, deep=deep)
-    lost = (
-        Difference(kind=LOST_IMAGE, subject=image.source, expected=image.digest)
-        for image in receipt.images
-        if Digest(image.digest) not in archive.contents.manifests
-    )
-    damaged = (Difference(kind=DAMAGED, subject=str(name), detail=problem) for problem in verdict.problems)
-    return verdict.blobs, len(archive.contents.manifests), (*lost, *damaged)

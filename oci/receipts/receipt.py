@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct, field
 
 from oci.archive.entry import DOCKER_ARCHIVE
-from oci.digest import Digest, parse_digest
+from oci.digest import parse_digest
 from oci.errors import InvalidDocument, InvalidReference, NotSigned
 from oci.reference import parse_store, parse_tag
 from oci.signatures.bundle import (
@@ -36,8 +36,6 @@ RECEIPT_LIMIT = 64 << 20
 
 REPOSITORY, LAYOUT, ARCHIVE = "repository", "layout", "archive"
 """Kinds of destinations; a fourth is DOCKER_ARCHIVE, of which the file is all that can be compared."""
-
-_PROVING = "proving who signed it"
 
 
 class Subject(Struct, frozen=True):
@@ -169,26 +167,24 @@ class RelocationReceipt(Struct, frozen=True, kw_only=True):
 def read_receipt(data: bytes, keys: Sequence[PublicKey], where: str) -> RelocationReceipt:
     """Returns a receipt that one of the keys has signed; nothing of it is believed before. Raises NotSigned where none
     has, and InvalidDocument for what is signed and isn't a receipt. `where` is its name for messages."""
+
+    def not_signed(message: str, hint: str) -> NotSigned:
+        return NotSigned(message, store=where, operation="proving who signed it", hint=hint)
+
     try:
         if len(data) > RECEIPT_LIMIT:
             raise NoProof(f"it has more than {RECEIPT_LIMIT} bytes")  # noqa: TRY301 - as all other damage
-        envelope = envelope_in(_bundle(data, where))
+        body = parse_object(data)
+        if "predicateType" in body:
+            raise not_signed("the receipt has no signature", "make it with `copy --receipt FILE --sign KEY`")
+        envelope = envelope_in(body)
     except NoProof as error:
         hint = "name the file of `copy --receipt FILE --sign KEY`"
-        raise NotSigned(f"this is no signed receipt: {error}", store=where, operation=_PROVING, hint=hint) from error
+        raise not_signed(f"this is no signed receipt: {error}", hint) from error
     if not any(key.verifies(envelope.message, signature) for key in keys for signature in envelope.signatures):
-        named = " or ".join(key.name for key in keys)
         hint = "name the key of its signer; a receipt that was changed has no valid signature"
-        raise NotSigned(f"it isn't signed by {named}", store=where, operation=_PROVING, hint=hint)
+        raise not_signed(f"it isn't signed by {' or '.join(key.name for key in keys)}", hint)
     return _read_statement(envelope, where)
-
-
-def _bundle(data: bytes, where: str) -> dict[str, Any]:
-    body = parse_object(data)
-    if "predicateType" in body:
-        hint = "make it with `copy --receipt FILE --sign KEY`"
-        raise NotSigned("the receipt has no signature", store=where, operation=_PROVING, hint=hint)
-    return body
 
 
 def _read_statement(envelope: Envelope, where: str) -> RelocationReceipt:
@@ -204,26 +200,20 @@ def _read_statement(envelope: Envelope, where: str) -> RelocationReceipt:
             parse_digest(digest)
         for tag in receipt.tags:
             parse_tag(tag)
-        _check_place(receipt)
-        if _digests(subjects) != _digests(receipt.subjects):
+        kind, files = receipt.destination.kind, len(receipt.files)
+        if kind in (REPOSITORY, LAYOUT):
+            parse_store(receipt.destination.name)
+        elif kind not in (ARCHIVE, DOCKER_ARCHIVE) or not files:
+            message = f"its destination is none that can be asked: {kind[:80]!r} with {files} files"
+            raise NoProof(message)  # noqa: TRY301
+        named, listed = ({tuple(each.digest.items()) for each in part} for part in (subjects, receipt.subjects))
+        if named != listed:
             raise NoProof("its subjects aren't what its predicate lists")  # noqa: TRY301
     except (NoProof, ValueError, InvalidReference) as error:
         raise InvalidDocument(f"{where}: this is no receipt: {error}", hint="see docs/reference/receipts.md") from error
     return receipt
 
 
-def _check_place(receipt: RelocationReceipt) -> None:
-    place = receipt.destination
-    if place.kind in (REPOSITORY, LAYOUT):
-        parse_store(place.name)
-    elif place.kind not in (ARCHIVE, DOCKER_ARCHIVE) or not receipt.files:
-        raise NoProof(f"its destination is none that can be asked: {place.kind[:80]!r} with {len(receipt.files)} files")
-
-
-def _digests(subjects: Sequence[Subject]) -> set[tuple[tuple[str, str], ...]]:
-    return {tuple(subject.digest.items()) for subject in subjects}
-
-
 def _by_algorithm(digest: str) -> dict[str, str]:
-    algorithm, _, text = Digest(digest).partition(":")
+    algorithm, _, text = digest.partition(":")
     return {algorithm: text}

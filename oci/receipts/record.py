@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from oci import __version__
@@ -32,7 +31,7 @@ from oci.receipts.receipt import (
     Tool,
 )
 from oci.reference import ArchiveName, LayoutFolder, StoreName
-from oci.relocation.plan import Plan, PlannedManifest, Role
+from oci.relocation.plan import Plan, Role
 from oci.relocation.request import CopyOptions, ReceiptOptions, RelocationRequest
 from oci.relocation.run import RelocationResult, Verify
 from oci.relocation.session import Session
@@ -45,6 +44,8 @@ from oci.store import Destination, push_artifact
 
 _CONTENT_ANNOTATION = "dev.sigstore.bundle.content"
 CREATED = "org.opencontainers.image.created"
+BYTES = ("bytes_written", "bytes_mounted", "bytes_skipped")
+"""What is counted of a run in bytes, and of each part of it, under the same names."""
 
 
 class Recorder:
@@ -72,7 +73,7 @@ class Recorder:
             self.key.check_signs_digests()
         self._verify = verify
         self._kind = kind
-        self._run = BegunRun.now(run)
+        self._run = begun(run)
 
     def check(self, plan: Plan) -> None:
         """Raises InvalidInput where there will be nothing to attach a receipt to. To be asked before a byte moves."""
@@ -110,21 +111,18 @@ class Recorder:
         statuses = {outcome.digest: outcome.status for outcome in result.outcomes}
         bare = receipt_of(session, self.request, result.plan, statuses)
         present, spent = sum(status == PRESENT for status in statuses.values()), result.receipt
-        proven = result.verification or Verification()
-        place = bare.destination
+        proven, place = result.verification or Verification(), bare.destination
         return replace(
             bare,
             destination=replace(place, kind=self._kind or place.kind, locations=tuple(files)),
             files=_by_name(files),
-            run=self._run.finished,
+            run=finished(self._run),
             counts=Counts(
                 copied=len(bare.images) - present,
                 present=present,
-                bytes_written=spent.bytes_written,
-                bytes_mounted=spent.bytes_mounted,
-                bytes_skipped=spent.bytes_skipped,
                 requests=spent.total_requests,
                 seconds=round(spent.seconds, 3),
+                **{name: getattr(spent, name) for name in BYTES},
             ),
             verification=Proven(
                 mode=self._verify.value,
@@ -135,21 +133,15 @@ class Recorder:
         )
 
 
-class BegunRun(Struct, frozen=True):
-    """What a receipt says of a run that isn't over yet."""
+def begun(run: str = "") -> Run:
+    """Returns what a receipt says of a run that begins now. `run` is the id of a flow run; the command's own runs get
+    one."""
+    return Run(id=run or uuid.uuid4().hex, started=_time(datetime.now(UTC)))
 
-    id: str
-    started: datetime
 
-    @classmethod
-    def now(cls, run: str = "") -> BegunRun:
-        """`run` is the id of a flow run; the command's own runs get one."""
-        return cls(run or uuid.uuid4().hex, datetime.now(UTC))
-
-    @property
-    def finished(self) -> Run:
-        """Returns it as it is now."""
-        return Run(id=self.id, started=_time(self.started), finished=_time(datetime.now(UTC)))
+def finished(run: Run) -> Run:
+    """Returns it as it is now."""
+    return replace(run, finished=_time(datetime.now(UTC)))
 
 
 def write_receipt(path: str, data: bytes) -> None:
@@ -163,6 +155,7 @@ def receipt_of(
 ) -> RelocationReceipt:
     """Returns what a plan alone says: the same plan gives the same receipt, byte for byte."""
     name = plan.destination
+    root = plan.by_digest.get(plan.root) if plan.root else None
     tags = {tag: str(plan.root) for tag in plan.tags if plan.root is not None}
     tags |= {tag: str(manifest.digest) for manifest in plan.manifests for tag in manifest.tags}
     how = CopyOptions(**{field: getattr(request, field) for field in CopyOptions.__struct_fields__})
@@ -171,10 +164,20 @@ def receipt_of(
         source=Place(
             kind=next(kind for kind in ("bundle", "image", "lock", "archive") if getattr(request, kind)),
             name=plan.source,
-            digest=_source_digest(plan),
+            digest=str(root.rewritten_from or root.digest) if root is not None else "",
         ),
-        destination=place_of(name),
-        images=tuple(_image(image, (statuses or {}).get(image.digest, ""), tags) for image in plan.images),
+        destination=_place(name),
+        images=tuple(
+            ReceivedImage(
+                digest=image.digest,
+                source=image.subject,
+                role=image.role.value,
+                status=(statuses or {}).get(image.digest, ""),
+                source_digest=str(image.rewritten_from or ""),
+                tags=tuple(sorted(tag for tag, digest in tags.items() if digest == image.digest)),
+            )
+            for image in plan.images
+        ),
         tags=dict(sorted(tags.items())),
         parameters=how.to_dict(),
         policy=policy_asked(session, request, str(name)),
@@ -214,7 +217,7 @@ def receipt_of_tags(
     return RelocationReceipt(
         tool=Tool(version=__version__),
         source=source,
-        destination=replace(place_of(destination), locations=tuple(files or ())),
+        destination=replace(_place(destination), locations=tuple(files or ())),
         images=images,
         tags={} if files else {tag: str(digest) for digest, tags in tags_of.items() for tag in tags},
         parameters=parameters,
@@ -241,27 +244,11 @@ def attach(destination: Destination, root: Descriptor, data: bytes) -> Digest:
     return manifest.digest
 
 
-def _image(image: PlannedManifest, status: str, tags: Mapping[str, str]) -> ReceivedImage:
-    return ReceivedImage(
-        digest=image.digest,
-        source=image.subject,
-        role=image.role.value,
-        status=status,
-        source_digest=str(image.rewritten_from or ""),
-        tags=tuple(sorted(tag for tag, digest in tags.items() if digest == image.digest)),
-    )
-
-
-def place_of(name: StoreName) -> Place:
+def _place(name: StoreName) -> Place:
     """Returns a destination as receipts have it: of an archive, the locations say where it is."""
     if isinstance(name, ArchiveName):
         return Place(kind=ARCHIVE)
     return Place(kind=LAYOUT if isinstance(name, LayoutFolder) else REPOSITORY, name=str(name))
-
-
-def _source_digest(plan: Plan) -> str:
-    root = plan.by_digest.get(plan.root) if plan.root else None
-    return str(root.rewritten_from or root.digest) if root is not None else ""
 
 
 def policy_asked(session: Session, request: GateOptions, destination: str) -> Policy:
