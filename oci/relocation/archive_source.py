@@ -29,19 +29,20 @@ def archive_roots(session: Session, request: RelocationRequest) -> Roots:
         session.prove_archive(request.archive_name, request.require_signature)
     by_digest = _chosen_by_digest(archive, request.only)
     main = _main(archive, by_digest)
-    main_is_bundle = main is not None and (
+    is_root_bundle = main is not None and (
         any(element.is_root_bundle for element in by_digest[main]) or (bool(request.only) and is_bundle(archive, main))
     )
-    follows = main is not None and main_is_bundle and not request.shallow
-    below_main = _below(session, archive, main) if main is not None and follows else {main}
+    below_main = {main}
+    if main is not None and is_root_bundle and not request.shallow:  # the walk from it visits these
+        below_main |= _below(archive, [main], session.read_small, indexes=False)
     others = {digest: group for digest, group in by_digest.items() if digest not in below_main}
     moved = _moved_tags(session, request, {digest: _tags(group) for digest, group in others.items()})
     entries = [_entry(archive, group, _role(archive, group), tags=moved[digest]) for digest, group in others.items()]
+    source = ", ".join(request.archive)
     if main is None:
-        return Roots(", ".join(request.archive), tuple(entries), is_list=True)
-    root = _entry(archive, by_digest[main], Role.ROOT, hint=main_is_bundle or None)
-    tags = request.tags or _tags(by_digest[main])
-    return Roots(", ".join(request.archive), (root, *entries), tags, is_bundle=main_is_bundle)
+        return Roots(source, tuple(entries), is_list=True)
+    root = _entry(archive, by_digest[main], Role.ROOT, hint=is_root_bundle or None)
+    return Roots(source, (root, *entries), request.tags or _tags(by_digest[main]), is_bundle=is_root_bundle)
 
 
 def named_in_archive(archive: Archive, name: str = "") -> tuple[Reference, bool]:
@@ -60,9 +61,7 @@ def named_in_archive(archive: Archive, name: str = "") -> tuple[Reference, bool]
 def in_archive(archive: Archive, request: PullRequest) -> PullRequest:
     """Returns the request for the same image in the archive. Raises InvalidInput where the archive has it not."""
     reference, _ = named_in_archive(archive, request.bundle or request.image)
-    if request.bundle:
-        return replace(request, bundle=str(reference))
-    return replace(request, image=str(reference))
+    return replace(request, bundle=str(reference)) if request.bundle else replace(request, image=str(reference))
 
 
 def sealed(archive: Archive) -> Callable[[StoreName], Source]:
@@ -133,17 +132,9 @@ def _missing(archive: Archive, missing: Sequence[Digest], owners: dict[Digest, N
 
 
 def _chosen_by_digest(archive: Archive, names: Sequence[str]) -> dict[Digest, list[ArchiveEntry]]:
-    """Groups the chosen entries; without names, all that the archive has."""
-    by_digest: dict[Digest, list[ArchiveEntry]] = {}
-    for element in _chosen(archive, names) if names else archive.contents.entries:
-        by_digest.setdefault(element.digest, []).append(element)
-    return by_digest
-
-
-def _chosen(archive: Archive, names: Iterable[str]) -> list[ArchiveEntry]:
-    """Gives the named entries, and those of what is attached to them and to what they list."""
+    """Groups all entries of the archive; with names, those and what is attached to them and to what they list."""
     contents = archive.contents
-    chosen: dict[ArchiveEntry, None] = {}
+    chosen: dict[ArchiveEntry, None] = {} if names else dict.fromkeys(contents.entries)
     for text in names:
         named = [element for element in contents.entries if element.is_called(text)]
         digest = text.rpartition("@")[2]
@@ -159,27 +150,32 @@ def _chosen(archive: Archive, names: Iterable[str]) -> list[ArchiveEntry]:
                 hint="`transship archive list` shows what there is: give a digest, a tag or a reference",
             )
         chosen.update(dict.fromkeys(named))
-    below = _with_all_below(archive, [element.digest for element in chosen])
-    for _ in range(DEPTH):
+    new, below = list(chosen), set[Digest]()
+    for _ in range(DEPTH if names else 0):
+        below |= _below(archive, [element.digest for element in new])
         signatures = {tag for digest in below for tag in tagnames.cosign(digest)}
-        more = [
-            element for element in contents.entries if element.tag in signatures or _refers(archive, element, below)
+        new = [
+            element
+            for element in contents.entries
+            if element not in chosen
+            and (
+                element.tag in signatures
+                or ((subject := contents.manifests[element.digest].subject) is not None and subject.digest in below)
+            )
         ]
-        new = [element for element in more if element not in chosen]
         if not new:
             break
         chosen.update(dict.fromkeys(new))
-        below |= _with_all_below(archive, [element.digest for element in new])
-    return list(chosen)
+    by_digest: dict[Digest, list[ArchiveEntry]] = {}
+    for element in chosen:
+        by_digest.setdefault(element.digest, []).append(element)
+    return by_digest
 
 
-def _refers(archive: Archive, element: ArchiveEntry, below: set[Digest]) -> bool:
-    subject = archive.contents.manifests[element.digest].subject
-    return subject is not None and subject.digest in below
-
-
-def _with_all_below(archive: Archive, digests: Iterable[Digest]) -> set[Digest]:
-    """Manifests with the children of indexes and what bundles list."""
+def _below(
+    archive: Archive, digests: Iterable[Digest], read: reader.BlobBytes = reader.blob_bytes, *, indexes: bool = True
+) -> set[Digest]:
+    """Manifests with what bundles list, and the children of `indexes`."""
     below: set[Digest] = set()
     unread = list(digests)
     while unread:
@@ -188,9 +184,9 @@ def _with_all_below(archive: Archive, digests: Iterable[Digest]) -> set[Digest]:
         if digest in below or manifest is None:
             continue
         below.add(digest)
-        unread.extend(child.digest for child in manifest.children)
+        unread.extend(child.digest for child in manifest.children if indexes)
         if is_bundle(archive, digest) and archive.has_all(manifest):
-            lock = reader.read_images_lock(archive, manifest)
+            lock = reader.read_images_lock(archive, manifest, read)
             unread.extend(image.image.digest for image in lock.images if image.image.digest is not None)
     return below
 
@@ -208,22 +204,6 @@ def _role(archive: Archive, group: Sequence[ArchiveEntry]) -> Role:
         return Role.SIGNATURE
     manifest = archive.contents.manifests[group[0].digest]
     return Role.REFERRER if manifest.subject is not None and not _tags(group) else Role.LISTED
-
-
-def _below(session: Session, archive: Archive, bundle: Digest) -> set[Digest | None]:
-    """Returns a bundle with all that it and the bundles inside list: the walk from it visits these."""
-    below: set[Digest | None] = {bundle}
-    unread = [bundle]
-    while unread:
-        digest = unread.pop()
-        manifest = archive.contents.manifests.get(digest)
-        if manifest is None or not is_bundle(archive, digest) or not archive.has_all(manifest):
-            continue
-        listed = (image.image.digest for image in reader.read_images_lock(archive, manifest, session.read_small).images)
-        new = [digest for digest in listed if digest is not None and digest not in below]
-        below.update(new)
-        unread.extend(new)
-    return below
 
 
 def is_bundle(archive: Archive, digest: Digest) -> bool:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from msgspec import Struct, field
+from msgspec import Struct
 from msgspec.structs import replace
 
 from oci.bundle import reader
@@ -44,12 +44,6 @@ class Verification(Struct, frozen=True, kw_only=True):
         return f"{counted(self.manifests, 'manifest')} and {counted(self.blobs, 'blob')}"
 
 
-class _Progress(Struct):
-    manifests: set[Digest] = field(default_factory=set)
-    blobs: dict[Digest, Descriptor] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
-
-
 def verify(session: Session, plan: Plan, *, deep: bool = False) -> Verification:
     """Verifies everything a plan has put, or left, at its destination, by walking the destination itself."""
     return verify_store(
@@ -72,7 +66,18 @@ def verify_names(
     store = session.destination(name)
     names = list(dict.fromkeys(identifiers or store.tags()))
     roots, problems, absent = [], [], 0
-    answers = session.workers.map(lambda identifier: _resolve(store, identifier), names)
+
+    def resolve(identifier: str) -> Descriptor | str | None:
+        try:
+            return found_manifest(store, identifier)
+        except NotFound:
+            return None
+        except (Unauthorized, Denied):
+            raise
+        except TransshipError as error:
+            return str(error)
+
+    answers = session.workers.map(resolve, names)
     for identifier, answer in zip(names, answers, strict=True):
         if isinstance(answer, Descriptor):
             roots.append(answer.digest)
@@ -81,17 +86,6 @@ def verify_names(
             absent += answer is None
     verified = verify_store(session, name, roots, foreign_layers=False, attached=True, deep=deep)
     return replace(verified, problems=(*problems, *verified.problems), absent=absent)
-
-
-def _resolve(store: Source, identifier: str) -> Descriptor | str | None:
-    try:
-        return found_manifest(store, identifier)
-    except NotFound:
-        return None
-    except (Unauthorized, Denied):
-        raise
-    except TransshipError as error:
-        return str(error)
 
 
 def verify_store(
@@ -111,59 +105,64 @@ def verify_store(
     Manifests are always read and hashed. Blobs are asked for, or with `deep` read and hashed as well.
     """
     store = session.destination(name)
-    progress = _Progress()
-    level = list(dict.fromkeys(roots))
+    manifests: set[Digest] = set()
+    blobs: dict[Digest, Descriptor] = {}
+    problems: list[str] = []
     attachments = Attachments(
         ArtifactSelection(ALL if attached else ()),
         session.workers,
         listed={},
-        failed=lambda subject, error: progress.problems.append(f"{subject}: {error}"),
+        failed=lambda subject, error: problems.append(f"{subject}: {error}"),
         noted=lambda where, text: session.meter.fallback(str(where.registry or where), text),
     )
+    level = list(dict.fromkeys(roots))
     looked: set[Digest] = set()
     while level:
-        _walk(session, store, level, progress)
-        fresh = progress.manifests - looked
-        looked |= fresh
-        artifacts = attachments.of(store, sorted(fresh)) if attached else []
-        level = [
-            digest
-            for digest in dict.fromkeys(artifact.digest for artifact in artifacts)
-            if digest not in progress.manifests
-        ]
-    required = (blob for digest, blob in progress.blobs.items() if digest not in omitted)
-    blobs = [blob for blob in required if foreign_layers or blob.distributable]
-    check = _hash_blob if deep else _ask_blob
-    progress.problems.extend(
-        problem for problem in session.workers.map(lambda blob: check(store, blob), blobs) if problem
-    )
+        while level:
+            session.cancel.check()
+            manifests.update(level)
+            below: list[Digest] = []
+            results = session.workers.map(lambda digest: _expand(store, digest), level)
+            for digest, result in zip(level, results, strict=True):
+                if isinstance(result, str):
+                    problems.append(result)
+                    continue
+                manifest, listed = result
+                below.extend((*listed, *(child.digest for child in manifest.children if child.names_manifest)))
+                inside = (child for child in manifest.children if not child.names_manifest)
+                blobs.update({blob.digest: blob for blob in (*manifest.blobs, *inside)})
+                if manifest.digest != digest:
+                    problems.append(f"{store.name}@{digest}: the manifest has digest {manifest.digest}")
+            level = [digest for digest in dict.fromkeys(below) if digest not in manifests]
+        fresh = sorted(manifests - looked)
+        looked |= manifests
+        artifacts = attachments.of(store, fresh) if attached else []
+        digests = dict.fromkeys(artifact.digest for artifact in artifacts)
+        level = [digest for digest in digests if digest not in manifests]
+
+    def problem_of(blob: Descriptor) -> str:
+        try:
+            if deep:
+                for _ in store.read_blob(blob):
+                    pass
+                return ""
+            size = store.blob_size(blob.digest)
+        except TransshipError as error:
+            return str(error)
+        if size is None:
+            return f"{store.name}@{blob.digest}: the blob is missing"
+        return "" if size == blob.size else f"{store.name}@{blob.digest}: {size} bytes instead of {blob.size}"
+
+    required = [
+        blob for digest, blob in blobs.items() if digest not in omitted and (foreign_layers or blob.distributable)
+    ]
+    problems.extend(filter(None, session.workers.map(problem_of, required)))
     return Verification(
-        manifests=len(progress.manifests),
-        blobs=len(blobs),
-        bytes_hashed=sum(blob.size for blob in blobs) if deep else 0,
-        problems=tuple(progress.problems),
+        manifests=len(manifests),
+        blobs=len(required),
+        bytes_hashed=sum(blob.size for blob in required) if deep else 0,
+        problems=tuple(problems),
     )
-
-
-def _walk(session: Session, store: Source, roots: Sequence[Digest], progress: _Progress) -> None:
-    """Notes all manifests and blobs below `roots`, each once."""
-    level = list(roots)
-    while level:
-        session.cancel.check()
-        progress.manifests.update(level)
-        below: list[Digest] = []
-        results = session.workers.map(lambda digest: _expand(store, digest), level)
-        for digest, result in zip(level, results, strict=True):
-            if isinstance(result, str):
-                progress.problems.append(result)
-                continue
-            manifest, listed = result
-            below.extend((*listed, *(child.digest for child in manifest.children if child.names_manifest)))
-            inside = (child for child in manifest.children if not child.names_manifest)
-            progress.blobs.update({blob.digest: blob for blob in (*manifest.blobs, *inside)})
-            if manifest.digest != digest:
-                progress.problems.append(f"{store.name}@{digest}: the manifest has digest {manifest.digest}")
-        level = [digest for digest in dict.fromkeys(below) if digest not in progress.manifests]
 
 
 def _expand(store: Source, digest: Digest) -> tuple[Manifest, tuple[Digest, ...]] | str:
@@ -176,25 +175,6 @@ def _expand(store: Source, digest: Digest) -> tuple[Manifest, tuple[Digest, ...]
         return manifest, tuple(image.image.digest for image in lock.images if image.image.digest)
     except TransshipError as error:
         return str(error)
-
-
-def _ask_blob(store: Source, blob: Descriptor) -> str:
-    try:
-        size = store.blob_size(blob.digest)
-    except TransshipError as error:
-        return str(error)
-    if size is None:
-        return f"{store.name}@{blob.digest}: the blob is missing"
-    return "" if size == blob.size else f"{store.name}@{blob.digest}: {size} bytes instead of {blob.size}"
-
-
-def _hash_blob(store: Source, blob: Descriptor) -> str:
-    try:
-        for _ in store.read_blob(blob):
-            pass
-    except TransshipError as error:
-        return str(error)
-    return ""
 
 
 def admitted(session: Session, roots: Roots, request: RelocationRequest) -> tuple[Roots, tuple[PlanFailure, ...]]:
@@ -233,14 +213,12 @@ def names_by_store(
     """Returns tags and digests by store; none for a store of which everything is asked for. Raises InvalidReference,
     and what reading a lock raises."""
     named: dict[StoreName, dict[str, None]] = {}
-    for reference in (*map(parse_any, references), *(pinned for path in locks for pinned in _pinned(path))):
+    listed = list(map(parse_any, references))
+    for lock in map(read_lock, locks):
+        listed += [lock.image] if isinstance(lock, BundleLock) else [image.image for image in lock.images]
+    for reference in listed:
         named.setdefault(reference.repository, {})[reference.identifier] = None
     return {name: tuple(names) for name, names in named.items()} | {parse_store(name): () for name in repositories}
-
-
-def _pinned(path: str) -> list[Reference]:
-    lock = read_lock(path)
-    return [lock.image] if isinstance(lock, BundleLock) else [image.image for image in lock.images]
 
 
 def lost_below(session: Session, store: Source, roots: Mapping[Digest, bool]) -> tuple[list[Digest], int]:
