@@ -41,7 +41,7 @@ class Layout:
     """See oci.store for what each method promises. The folder is made with the first write; reading changes nothing."""
 
     def __init__(self, name: LayoutFolder, *, side: str, meter: Meter, cancel: CancelToken) -> None:
-        self._name = name
+        self.name = name
         self._side = side
         self._meter = meter
         self._cancel = cancel
@@ -49,10 +49,6 @@ class Layout:
         self._swept: set[str] = set()
         self._sound: dict[Digest, tuple[int, ...]] = {}
         self._referrers: dict[Digest, tuple[Digest | None, Descriptor]] = {}
-
-    @property
-    def name(self) -> LayoutFolder:
-        return self._name
 
     def head_manifest(self, identifier: str) -> Descriptor | None:
         """Returns None as well for a file that doesn't hold what its name promises: it has to be written again."""
@@ -111,14 +107,11 @@ class Layout:
         pairs = [pair for digest in digests if (pair := self._as_referrer(digest)) and pair[0] == subject]
         return tuple(referrer for _, referrer in pairs if artifact_type in ("", referrer.artifact_type))
 
-    def all_referrers(self, subject: Digest) -> tuple[Descriptor, ...]:
-        return self.referrers(subject)
-
+    all_referrers = referrers
     has_referrers_api = False
     """The index lists them."""
 
-    def all_tags(self) -> Iterator[str]:
-        return self.tags()
+    all_tags = tags
 
     def listed(self) -> tuple[Digest, ...]:
         """Returns every manifest in index.json, with a name or without."""
@@ -145,13 +138,19 @@ class Layout:
             )
             hint = "copy it to a registry, or into an archive of imgpkg's form"
             raise self._refused(message, manifest.digest, "writing the manifest", hint)
-        self._check_complete(manifest)
+        # What a manifest lists must be there first, as in a registry; what is non-distributable may be absent.
+        for blob in (*manifest.blobs, *manifest.children):
+            if blob.distributable and self.blob_size(blob.digest) is None:
+                message = f"{blob.digest}, which the manifest lists, isn't there"
+                raise self._refused(message, manifest.digest, "writing the manifest", code="MANIFEST_BLOB_UNKNOWN")
         if not self._is_sound(manifest.digest, manifest.size):
             self._write(manifest.digest, iter((manifest.raw,)))
         if tag or manifest.subject is not None:
             listed = replace(manifest.descriptor, annotations={})
             with self._mapped("listing the manifest", manifest.digest):
-                self._sync_blobs()
+                blobs = os.path.join(self.name.path, "blobs")
+                for algorithm in os.listdir(blobs):  # what index.json is about to name survives a power failure
+                    sync_folder(os.path.join(blobs, algorithm))
                 self._index.put(listed, tag, by_digest=manifest.subject is not None)
 
     def delete_manifest(self, digest: Digest) -> None:
@@ -188,7 +187,7 @@ class Layout:
 
     def _files(self) -> Iterator[tuple[Digest, os.stat_result]]:
         """Yields every blob and manifest in the folder."""
-        root = os.path.join(self._name.path, "blobs")
+        root = os.path.join(self.name.path, "blobs")
         for algorithm in os.listdir(root) if os.path.isdir(root) else ():
             with os.scandir(os.path.join(root, algorithm)) as entries:
                 for entry in entries:
@@ -198,7 +197,7 @@ class Layout:
 
     def _check_own(self, operation: str, subject: str) -> None:
         """Raises Refused where the blobs are elsewhere, by a link: layouts that share them know of no other."""
-        root = os.path.join(self._name.path, "blobs")
+        root = os.path.join(self.name.path, "blobs")
         below = [os.path.join(root, name) for name in os.listdir(root)] if os.path.isdir(root) else []
         if link := next(filter(os.path.islink, (root, *below)), ""):
             hint = "delete it with the tool that keeps the blobs together"
@@ -229,19 +228,6 @@ class Layout:
             self._referrers[digest] = (manifest.subject.digest if manifest.subject else None, manifest.descriptor)
         return self._referrers[digest] if self.blob_size(digest) is not None else None
 
-    def _check_complete(self, manifest: Manifest) -> None:
-        """What a manifest lists must be there first, as in a registry; what is non-distributable may be absent."""
-        for blob in (*manifest.blobs, *manifest.children):
-            if blob.distributable and self.blob_size(blob.digest) is None:
-                raise Refused(
-                    f"{blob.digest}, which the manifest lists, isn't there",
-                    side=self._side,
-                    store=str(self._name),
-                    subject=str(manifest.digest),
-                    operation="writing the manifest",
-                    code="MANIFEST_BLOB_UNKNOWN",
-                )
-
     def _is_sound(self, digest: Digest, size: int) -> bool:
         """Says whether the file of a blob or manifest has the bytes that its name promises. Read once, and again after
         a change that its size, times or inode show."""
@@ -264,7 +250,7 @@ class Layout:
         return True
 
     def _path(self, digest: Digest) -> str:
-        return os.path.join(self._name.path, "blobs", digest.partition(":")[0], hex_of(digest))
+        return os.path.join(self.name.path, "blobs", digest.partition(":")[0], hex_of(digest))
 
     def _open(self, digest: Digest) -> FileIO:
         """Regular files only, and never through a symbolic link: another user may own a layout folder. A fifo must not
@@ -309,14 +295,18 @@ class Layout:
             self._index.prepare()
             os.makedirs(folder, exist_ok=True)
             self._sweep(folder)
-            self._sweep(self._name.path)
+            self._sweep(self.name.path)
             file = open(partial, "xb", buffering=0)  # noqa: SIM115 - closed below, on every way out
         try:
             with file:
                 for chunk in chunks:
                     self._cancel.check()
                     with self._mapped("writing", digest):
-                        _write_all(file, chunk)
+                        # A disk that is nearly full takes a part of it first. There is no buffer that would be flushed
+                        # on closing, and fail again.
+                        unwritten = memoryview(chunk)
+                        while unwritten:
+                            unwritten = unwritten[file.write(unwritten) :]
                 with self._mapped("writing", digest):
                     os.fsync(file.fileno())
             with self._mapped("writing", digest):
@@ -327,11 +317,6 @@ class Layout:
             raise
         finally:
             end_read(chunks)
-
-    def _sync_blobs(self) -> None:
-        """What index.json is about to name survives a power failure, its file's name included."""
-        for algorithm in os.listdir(os.path.join(self._name.path, "blobs")):
-            sync_folder(os.path.join(self._name.path, "blobs", algorithm))
 
     def _sweep(self, folder: str) -> None:
         """Removes, once, the partial files that a dead writer left behind long ago."""
@@ -347,7 +332,7 @@ class Layout:
                             os.unlink(entry.path)
 
     def _where(self) -> str:
-        return f"{self._side} {self._name}".lstrip()
+        return f"{self._side} {self.name}".lstrip()
 
     @contextmanager
     def _mapped(self, operation: str, subject: str) -> Iterator[None]:
@@ -362,7 +347,7 @@ class Layout:
         return NotFound(
             "there is no such thing in this layout" if is_layout else "this is no image layout",
             side=self._side,
-            store=str(self._name),
+            store=str(self.name),
             subject=subject,
             operation=operation,
             status=404,
@@ -370,8 +355,9 @@ class Layout:
             hint="" if is_layout else "an image layout is a folder with the files oci-layout and index.json",
         )
 
-    def _refused(self, message: str, subject: str, operation: str, hint: str) -> Refused:
-        return Refused(message, side=self._side, store=str(self._name), subject=subject, operation=operation, hint=hint)
+    def _refused(self, message: str, subject: str, operation: str, hint: str = "", code: str = "") -> Refused:
+        about = {"side": self._side, "store": str(self.name), "subject": subject, "operation": operation}
+        return Refused(message, **about, code=code, hint=hint)
 
     def _fail(self, error: OSError, operation: str, subject: str) -> NoReturn:
         if error.errno in NOT_THERE:
@@ -379,14 +365,4 @@ class Layout:
         if error.errno == errno.ELOOP:
             hint = "a blob that is a symbolic link isn't followed: copy it into the layout"
             raise self._refused("not a regular file", subject, operation, hint) from error
-        raise store_error(
-            error, side=self._side, store=str(self._name), subject=subject, operation=operation
-        ) from error
-
-
-def _write_all(file: FileIO, chunk: Chunk) -> None:
-    """A disk that is nearly full takes a part of it first. There is no buffer that would be flushed on closing, and
-    fail again."""
-    unwritten = memoryview(chunk)
-    while unwritten:
-        unwritten = unwritten[file.write(unwritten) :]
+        raise store_error(error, side=self._side, store=str(self.name), subject=subject, operation=operation) from error

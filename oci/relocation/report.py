@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -176,7 +176,37 @@ def report_of(
     """Returns the report of a relocation that has ended. Without a `plan`, it ended before there was any."""
     proven = verification or Verification()
     statuses = [outcome.status for outcome in outcomes.values()]
-    images = sorted(_traffic(plan, outcomes.values()), key=lambda image: image.total, reverse=True)
+    failed = [outcome for outcome in outcomes.values() if outcome.status == FAILED]
+    lacking = {
+        outcome.digest: plan.bytes_below(plan.by_digest[outcome.digest])
+        for outcome in failed
+        if plan and outcome.digest in plan.by_digest
+    }
+    images = [
+        ImageTraffic(
+            image=short_subject(outcome.subject),
+            written=outcome.bytes_written,
+            mounted=outcome.bytes_mounted,
+            skipped=outcome.bytes_skipped,
+            failed=lacking.get(outcome.digest, 0),
+            seconds=round(outcome.seconds, 3),
+        )
+        for outcome in outcomes.values()
+    ]
+    images.sort(key=lambda image: image.total, reverse=True)
+    # Each failure once, whatever step it is from.
+    failures = [
+        ImageFailure(image=unread.subject, error=unread.message, retryable=unread.retryable, refused=unread.refused)
+        for unread in (plan.failures if plan else ())
+    ]
+    failures += [
+        ImageFailure(image=outcome.subject, error=outcome.error, retryable=outcome.retryable) for outcome in failed
+    ]
+    failures += [ImageFailure(image=destination, error=problem, retryable=True) for problem in proven.problems]
+    if error is not None and not proven.problems and not isinstance(error, Incomplete):
+        subject = error.subject or error.store if isinstance(error, StoreError) else ""
+        refused = isinstance(error, NotTrusted)
+        failures.append(ImageFailure(image=subject, error=str(error), retryable=error.retryable, refused=refused))
     return RelocationReport(
         source=source,
         destination=destination,
@@ -203,48 +233,11 @@ def report_of(
         verified_blobs=proven.blobs,
         bytes_hashed=proven.bytes_hashed,
         problems=len(proven.problems),
-        failures=list(_failures(plan, outcomes.values(), proven, error, destination)),
+        failures=failures,
         biggest=[image for image in images[:BIGGEST] if image.total],
         bytes_failed=sum(image.failed for image in images),
         fleet=fleet,
     )
-
-
-def _failures(
-    plan: Plan | None,
-    outcomes: Iterable[ImageOutcome],
-    verification: Verification,
-    error: TransshipError | None,
-    destination: str,
-) -> Iterator[ImageFailure]:
-    """Yields each failure once, whatever step it is from."""
-    for unread in plan.failures if plan else ():
-        yield ImageFailure(
-            image=unread.subject, error=unread.message, retryable=unread.retryable, refused=unread.refused
-        )
-    for outcome in outcomes:
-        if outcome.status == FAILED:
-            yield ImageFailure(image=outcome.subject, error=outcome.error, retryable=outcome.retryable)
-    for problem in verification.problems:
-        yield ImageFailure(image=destination, error=problem, retryable=True)
-    if error is not None and not verification.problems and not isinstance(error, Incomplete):
-        subject = error.subject or error.store if isinstance(error, StoreError) else ""
-        refused = isinstance(error, NotTrusted)
-        yield ImageFailure(image=subject, error=str(error), retryable=error.retryable, refused=refused)
-
-
-def _traffic(plan: Plan | None, outcomes: Iterable[ImageOutcome]) -> Iterator[ImageTraffic]:
-    for outcome in outcomes:
-        image = plan.by_digest.get(outcome.digest) if plan else None
-        lacking = plan.bytes_below(image) if plan and image and outcome.status == FAILED else 0
-        yield ImageTraffic(
-            image=short_subject(outcome.subject),
-            written=outcome.bytes_written,
-            mounted=outcome.bytes_mounted,
-            skipped=outcome.bytes_skipped,
-            failed=lacking,
-            seconds=round(outcome.seconds, 3),
-        )
 
 
 def short_subject(subject: str) -> str:

@@ -304,12 +304,15 @@ class NameRule(Struct, frozen=True):
             return ""
         repository = origin.repository
         path = repository.path if isinstance(repository, Repository) else "image"
-        tag = _remembered_tag(annotations)
+        try:
+            tag = Reference.parse(annotations.get(KBLD_ID, "")).tag
+        except InvalidReference:
+            tag = ""
         if "{tag}" in self.template and not tag:
             return ""
         name = path.rpartition("/")[2]
-        places = {"name": name, "path": path.replace("/", "-"), "tag": tag, "short": hex_of(digest)[:12]}
-        return filled(self.template, **places)[:128]
+        short = hex_of(digest)[:12]
+        return filled(self.template, name=name, path=path.replace("/", "-"), tag=tag, short=short)[:128]
 
 
 def readable_names(nodes: Iterable[Node], rules: Iterable[NameRule]) -> dict[Digest, str]:
@@ -330,10 +333,3 @@ def readable_names(nodes: Iterable[Node], rules: Iterable[NameRule]) -> dict[Dig
                 hint="put {short} or {path} into the rule, or give one of them a rule of its own",
             )
     return {node.digest: tag for tag, node in named.items() if tag}
-
-
-def _remembered_tag(annotations: Mapping[str, str]) -> str:
-    try:
-        return Reference.parse(annotations.get(KBLD_ID, "")).tag if annotations.get(KBLD_ID) else ""
-    except InvalidReference:
-        return ""

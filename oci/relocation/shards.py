@@ -62,12 +62,11 @@ class Weights:
 
     def parts(self, image: PlannedManifest) -> set[Digest]:
         """Returns the digests of everything below."""
-        parts = self._parts.get(image.digest)
-        if parts is None:
+        if image.digest not in self._parts:
             below = list(self.plan.below(image))
             parts = {manifest.digest for manifest in below}.union(*map(_missing_blobs, below))
             self._parts[image.digest] = parts
-        return parts
+        return self._parts[image.digest]
 
 
 def cut(plan: Plan, images: Sequence[PlannedManifest], *, workers: int, least: float) -> list[list[Digest]]:
@@ -123,11 +122,14 @@ def part_of(plan: Plan, images: Iterable[PlannedManifest]) -> Plan:
     chosen = {image.digest for image in images}
     below = {manifest.digest for digest in chosen for manifest in plan.below(plan.by_digest[digest])}
     blobs = {blob for digest in below for blob in _missing_blobs(plan.by_digest[digest])}
+    manifests = (
+        replace(manifest, role=manifest.role if manifest.digest in chosen else Role.CHILD, tags=(), annotations={})
+        for manifest in plan.manifests
+        if manifest.digest in below
+    )
     return replace(
         plan,
-        manifests=tuple(
-            _bare(manifest, unit=manifest.digest in chosen) for manifest in plan.manifests if manifest.digest in below
-        ),
+        manifests=tuple(manifests),
         blobs=tuple(blob for blob in plan.blobs if blob.digest in blobs),
         bundles=(),
         failures=(),
@@ -150,21 +152,13 @@ def joined(plan: Plan, other: Plan) -> Plan:
 def with_present_marked(session: Session, plan: Plan) -> Plan:
     """The plan with the images that the destination has by now marked as present: a request for each image. A bundle's
     own manifest is pushed last, and is not asked for."""
-    destination = session.destination(plan.destination)
-
-    def is_present(image: PlannedManifest) -> bool:
-        return destination.head_manifest(image.digest) is not None
-
-    images = [image for image in plan.to_transfer if not image.is_bundle]
-    answers = session.workers.map(is_present, images)
-    present = {image.digest for image, answer in zip(images, answers, strict=True) if answer}
-    return replace(
-        plan,
-        manifests=tuple(
-            replace(manifest, present=manifest.present or manifest.digest in present) for manifest in plan.manifests
-        ),
-        fresh=False,
+    images = [image.digest for image in plan.to_transfer if not image.is_bundle]
+    heads = session.workers.map(session.destination(plan.destination).head_manifest, images)
+    present = {digest for digest, head in zip(images, heads, strict=True) if head is not None}
+    manifests = (
+        replace(manifest, present=True) if manifest.digest in present else manifest for manifest in plan.manifests
     )
+    return replace(plan, manifests=tuple(manifests), fresh=False)
 
 
 class Preview:
@@ -205,21 +199,18 @@ class Preview:
             self._missing[node.digest] = {node.digest}
             images.append(node)
         for image in images:
-            self._look_below(image, node)
+            missing = self._missing[image.digest]
+            missing.discard(node.digest)
+            for child in self._below(node):
+                if child not in self._nodes and child not in missing:
+                    missing.add(child)
+                    self._awaited[child].append(image)
+            if not missing:
+                del self._missing[image.digest]
+                self._whole.append(image)
         if self._whole and not self._ended and time.monotonic() - self._last_time >= self._every:
             self._give(self._part(fresh), len(self._nodes) / (len(self._nodes) + to_come))
             self._whole, self._last_time = [], time.monotonic()
-
-    def _look_below(self, image: Node, node: Node) -> None:
-        missing = self._missing[image.digest]
-        missing.discard(node.digest)
-        for child in self._below(node):
-            if child not in self._nodes and child not in missing:
-                missing.add(child)
-                self._awaited[child].append(image)
-        if not missing:
-            del self._missing[image.digest]
-            self._whole.append(image)
 
     def _below(self, node: Node) -> Iterable[Digest]:
         """Yields the digests below a node, as far as that is known, each once."""
@@ -253,16 +244,15 @@ class _Group(Struct):
     parts: set[Digest]
     weight: int
 
-    @classmethod
-    def of(cls, weights: Weights, image: PlannedManifest) -> _Group:
-        parts = weights.parts(image)
-        return cls([image], set(parts), weights.of_parts(parts))
-
 
 def _groups(weights: Weights, images: Sequence[PlannedManifest], limit: float) -> list[_Group]:
     """Images with a blob in common that is worth it, in even pieces of some `limit` where they are too many for one; an
     index always with those of its children that are images of their own."""
-    group_of = {image.digest: _Group.of(weights, image) for image in images}
+    group_of = {
+        image.digest: _Group([image], set(parts), weights.of_parts(parts))
+        for image in images
+        for parts in (weights.parts(image),)
+    }
 
     def join(group: _Group, other: _Group, *, at_most: float) -> None:
         if group is other:
@@ -299,7 +289,3 @@ def _groups(weights: Weights, images: Sequence[PlannedManifest], limit: float) -
 
 def _missing_blobs(manifest: PlannedManifest) -> tuple[Digest, ...]:
     return () if manifest.present else manifest.blobs
-
-
-def _bare(manifest: PlannedManifest, *, unit: bool) -> PlannedManifest:
-    return replace(manifest, role=manifest.role if unit else Role.CHILD, tags=(), annotations={})

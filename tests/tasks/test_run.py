@@ -10,11 +10,13 @@ import tasks.run
 from oci.errors import Cancelled, Incomplete, InvalidInput, TransshipError, Unavailable
 from oci.registry.credentials.credential import Credentials
 from oci.relocation.request import RelocationRequest
+from oci.relocation.run import Relocation
 from oci.relocation.session import Access
 from oci.relocation.transfer import PRESENT, ImageOutcome
 from tasks.relocate import RelocationOrder, RelocationRun, Resolution
 from tasks.run import TASKS_AT_ONCE, current, reached_by, running, the_error, together
 from tests.support.plans import digest, plan_of
+from tests.support.relocating import session
 
 ORDER = RelocationOrder(request=RelocationRequest(bundle="registry.example/shop/bundle:1.4.0", to="corp.example/shop"))
 
@@ -114,14 +116,12 @@ def test_a_pinned_relocation_keeps_the_tag_that_the_source_carries() -> None:
 
 
 def test_a_relocation_with_an_image_that_nobody_pushed_is_not_complete() -> None:
-    async def main() -> None:
-        async with running(RelocationRun(ORDER)) as relocation:
-            relocation.plan = plan_of([1, 1])
-            relocation.outcomes[digest(0)] = ImageOutcome(digest=digest(0), subject="a", role="r", status=PRESENT)
-            (await relocation.driver()).check_complete()
+    with session() as opened:
+        relocation = Relocation(opened, None, plan=plan_of([1, 1]))
+        relocation.outcomes[digest(0)] = ImageOutcome(digest=digest(0), subject="a", role="r", status=PRESENT)
 
-    with pytest.raises(Incomplete, match="1 of 2"):
-        asyncio.run(main())
+        with pytest.raises(Incomplete, match="1 of 2"):
+            relocation.check_complete()
 
 
 def test_no_more_images_are_on_their_way_than_the_tightest_named_limit_has_slots(
