@@ -356,8 +356,10 @@ class Layout:
         )
 
     def _refused(self, message: str, subject: str, operation: str, hint: str = "", code: str = "") -> Refused:
-        about = {"side": self._side, "store": str(self.name), "subject": subject, "operation": operation}
-        return Refused(message, **about, code=code, hint=hint)
+        store = str(self.name)
+        return Refused(
+            message, side=self._side, store=store, subject=subject, operation=operation, code=code, hint=hint
+        )
 
     def _fail(self, error: OSError, operation: str, subject: str) -> NoReturn:
         if error.errno in NOT_THERE:

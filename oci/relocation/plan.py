@@ -242,7 +242,25 @@ class Plan(Struct, frozen=True, kw_only=True, dict=True):
         try:
             if body.get("version") != PLAN_VERSION:
                 raise InvalidDocument(f"plan version {body.get('version')!r}, expected {PLAN_VERSION}")
-            return _plan(body)
+            plain = {name: body[name] for name in Plan.__struct_fields__ if name in body}
+            plain["destination"] = parse_store(_text(body["destination"]))
+            plain["tags"] = _tags(body["tags"])
+            plain["root"] = parse_digest(body["root"]) if body["root"] else None
+            plain["manifests"] = tuple(map(_manifest, body["manifests"]))
+            plain["blobs"] = tuple(map(planned_blob, body["blobs"]))
+            plain["bundles"] = tuple(
+                PlannedBundle(
+                    digest=parse_digest(entry["digest"]),
+                    entries=tuple((parse_any(_text(ref)), bool(flag)) for ref, flag in entry["entries"]),
+                )
+                for entry in body["bundles"]
+            )
+            plain["attached_left"] = _size(body.get("attached_left", 0))
+            plain["failures"] = tuple(PlanFailure(**entry) for entry in body["failures"])
+            plain["skipped_layers"] = tuple(
+                (parse_digest(manifest), parse_digest(layer)) for manifest, layer in body["skipped_layers"]
+            )
+            return Plan(**plain)
         except (ValueError, TypeError, KeyError, AttributeError, InvalidReference) as error:
             raise InvalidDocument(f"not a relocation plan: {error}") from error
 
@@ -257,28 +275,6 @@ class Plan(Struct, frozen=True, kw_only=True, dict=True):
         except (ValueError, RecursionError) as error:
             raise InvalidDocument(f"not a relocation plan: {error}") from error
         return cls.from_dict(body)
-
-
-def _plan(body: Mapping[str, Any]) -> Plan:
-    plain = {name: body[name] for name in Plan.__struct_fields__ if name in body}
-    plain["destination"] = parse_store(_text(body["destination"]))
-    plain["tags"] = _tags(body["tags"])
-    plain["root"] = parse_digest(body["root"]) if body["root"] else None
-    plain["manifests"] = tuple(_manifest(entry) for entry in body["manifests"])
-    plain["blobs"] = tuple(planned_blob(entry) for entry in body["blobs"])
-    plain["bundles"] = tuple(
-        PlannedBundle(
-            digest=parse_digest(entry["digest"]),
-            entries=tuple((parse_any(_text(ref)), bool(flag)) for ref, flag in entry["entries"]),
-        )
-        for entry in body["bundles"]
-    )
-    plain["attached_left"] = _size(body.get("attached_left", 0))
-    plain["failures"] = tuple(PlanFailure(**entry) for entry in body["failures"])
-    plain["skipped_layers"] = tuple(
-        (parse_digest(manifest), parse_digest(layer)) for manifest, layer in body["skipped_layers"]
-    )
-    return Plan(**plain)
 
 
 def planned_blob(entry: Mapping[str, Any]) -> PlannedBlob:

@@ -123,6 +123,12 @@ def make_plan(
     attached_left = walk.count_left(() if request.archive else counted, ask=ask)
     _name_images(session, destination, walk, request)
     nodes = children_first(walk.nodes)
+    bundles = []
+    for node in nodes:
+        listed = {reference for reference in node.listed or () if digest_in(reference) in walk.nodes}
+        entries = [(reference, walk.nodes[digest_in(reference)].is_bundle) for reference in sorted(listed, key=str)]
+        if node.listed is not None:
+            bundles.append(PlannedBundle(digest=node.digest, entries=tuple(entries)))
     mounted: Mapping[Digest, Repository] = {}
     if request.archive:
         from oci.relocation.archive_source import require_missing_blobs  # noqa: PLC0415 - for archives only
@@ -136,7 +142,7 @@ def make_plan(
             planned_manifest(node, request, tags if node.role is Role.ROOT else node.tags, rewritten) for node in nodes
         ),
         blobs=planned_blobs(nodes, mounted),
-        bundles=tuple(_locations(node, walk.nodes) for node in nodes if node.listed is not None),
+        bundles=tuple(bundles),
         failures=(*refused, *walk.failures, *walk.attachment_failures),
         skipped_layers=tuple((node.digest, layer) for node in nodes for layer in node.skipped_layers),
         unchanged=not tags and all(node.present and not node.tags and node.listed is None for node in nodes),
@@ -256,25 +262,21 @@ def planned_manifest(
     node: Node, request: RelocationRequest, tags: Sequence[str], rewritten: Mapping[Digest, Manifest]
 ) -> PlannedManifest:
     index = rewritten.get(node.digest)
+    # Children and referrers are held by what they belong to.
+    is_held = node.role in (Role.CHILD, Role.REFERRER) or (
+        request.tag_keeps_alive and node.role is Role.ROOT and bool(tags)
+    )
+    # As imgpkg does: what a lock lists is named after the store it was read from, everything else after its origin.
+    origin = (not request.lock and node.origin) or f"{node.store}@{node.digest}"
+    based = tagnames.repo_based(str(origin), node.digest) if request.repo_based_tags else ""
     return PlannedManifest(
         **{name: getattr(node, name) for name in _PASSED_ON},
         blobs=tuple(blob.digest for blob in node.blobs),
         tags=tuple(tags),
-        keep_alive=_keep_alive(node, request, tagged=bool(tags)),
+        keep_alive="" if is_held else based or tagnames.keep_alive(node.digest),
         raw=index.raw.decode() if index else "",
         rewritten_from=node.origin.digest if index and node.origin else None,
     )
-
-
-def _keep_alive(node: Node, request: RelocationRequest, *, tagged: bool) -> str:
-    """Children and referrers are held by what they belong to."""
-    if node.role in (Role.CHILD, Role.REFERRER) or (request.tag_keeps_alive and node.role is Role.ROOT and tagged):
-        return ""
-    if not request.repo_based_tags:
-        return tagnames.keep_alive(node.digest)
-    # As imgpkg does: what a lock lists is named after the store it was read from, everything else after its origin.
-    origin = None if request.lock else node.origin
-    return tagnames.repo_based(str(origin or f"{node.store}@{node.digest}"), node.digest)
 
 
 def planned_blobs(nodes: Iterable[Node], mounted: Mapping[Digest, Repository]) -> tuple[PlannedBlob, ...]:
@@ -297,16 +299,6 @@ def planned_blobs(nodes: Iterable[Node], mounted: Mapping[Digest, Repository]) -
         for blob in blobs.values()
     )
     return tuple(sorted(planned, key=lambda blob: (-blob.size, blob.digest)))
-
-
-def _locations(node: Node, nodes: Mapping[Digest, Node]) -> PlannedBundle:
-    entries = {
-        (reference, nodes[digest_in(reference)].is_bundle)
-        for reference in node.listed or ()
-        if digest_in(reference) in nodes
-    }
-    in_order = sorted(entries, key=lambda entry: (str(entry[0]), entry[1]))
-    return PlannedBundle(digest=node.digest, entries=tuple(in_order))
 
 
 _ATTESTED = "vnd.docker.reference.digest"

@@ -188,7 +188,13 @@ class Relocation:
             self.session.wait_for_proofs()
             self.published = Published(locations=self._publish_content(hold_roots=step is Step.CONTENT))
         if step is Step.VERIFY:
-            self._prove()
+            self.verification = verify(self.session, self.plan, deep=self.verify is Verify.DEEP)
+            if problems := self.verification.problems:
+                raise Incomplete(
+                    f"{counted(len(problems), 'problem')} at {self.plan.destination}; no name was moved",
+                    [StoreError(problem, side="destination") for problem in problems],
+                    hint="run the copy again with --repair: it sends what is missing",
+                )
         if step in (Step.PUBLISH, Step.NAMES):
             tags = self._publish_names()
             if step is Step.NAMES:
@@ -228,16 +234,6 @@ class Relocation:
             receipt=self.session.meter.receipt(),
             error=self.error,
         )
-
-    def _prove(self) -> None:
-        verification = verify(self.session, self.plan, deep=self.verify is Verify.DEEP)
-        self.verification = verification
-        if verification.problems:
-            raise Incomplete(
-                f"{counted(len(verification.problems), 'problem')} at {self.plan.destination}; no name was moved",
-                [StoreError(problem, side="destination") for problem in verification.problems],
-                hint="run the copy again with --repair: it sends what is missing",
-            )
 
     def _publish_content(self, *, hold_roots: bool) -> tuple[Digest, ...]:
         """Writes what names are to point at: bundles and their locations images, innermost first. Gives the digests of

@@ -127,12 +127,16 @@ class Walk:
                 is_bundle=bool(entry.hint),
                 present=True,
             )
-            return node, self._present_children(entry) if self._with_attachments and present.is_index else []
+            if not (self._with_attachments and present.is_index):
+                return node, []
+            index = self._destination.get_manifest(entry.digest)  # the destination has all that it lists, too
+            self._present_manifests.update((child.digest, child) for child in index.children if child.names_manifest)
+            return node, self._children(entry, self._session.source(entry.places[0]).name, index)
         source, manifest = self._find(entry, present=present is not None)
         self._session.cache.put(manifest.digest, manifest.raw)
         node = self._node(entry, source.name, manifest, present=present is not None)
         if manifest.is_index:
-            return node, [] if node.present else self._children(entry, source, manifest)
+            return node, [] if node.present else self._children(entry, source.name, manifest)
         if entry.role not in _BUNDLE_ROLES or not reader.is_bundle(source, manifest, self._session.read_small):
             return node, []
         return node, self._open_bundle(entry, source, manifest, node)
@@ -170,11 +174,11 @@ class Walk:
             present=present,
         )
 
-    def _children(self, entry: Entry, source: Source, index: Manifest) -> list[Entry]:
+    def _children(self, entry: Entry, store: StoreName, index: Manifest) -> list[Entry]:
         return [
             Entry(
                 digest=child.digest,
-                places=(source.name, *(place for place in entry.places if place != source.name)),
+                places=(store, *(place for place in entry.places if place != store)),
                 role=Role.CHILD,
                 platform=str(child.platform or ""),
                 depth=entry.depth + 1,
@@ -182,13 +186,6 @@ class Walk:
             for child in index.children
             if child.names_manifest
         ]
-
-    def _present_children(self, entry: Entry) -> list[Entry]:
-        """Those of an index that the destination has: it has them, too."""
-        index = self._destination.get_manifest(entry.digest)
-        self._present_manifests.update((child.digest, child) for child in index.children if child.names_manifest)
-        source = self._session.source(entry.places[0])
-        return self._children(entry, source, index)
 
     def _open_bundle(self, entry: Entry, source: Source, manifest: Manifest, node: Node) -> list[Entry]:
         node.is_bundle = True
@@ -343,9 +340,15 @@ def _nowhere(entry: Entry, errors: list[TransshipError]) -> TransshipError:
     lead = ([error for error in errors if not isinstance(error, NotFound)] or errors)[-1]
     if not isinstance(lead, StoreError):
         return lead
-    tried = "; ".join(
-        _attempt(error).replace(hex_of(entry.digest), f"{hex_of(entry.digest)[:12]}…") for error in errors
-    )
+    # The digest and the hint stand once, in the whole.
+    digest = hex_of(entry.digest)
+    attempts = [
+        f"{error.store}: {error.message}"
+        if isinstance(error, StoreError) and "://" not in error.message
+        else error.message
+        for error in errors
+    ]
+    tried = "; ".join(attempt.replace(digest, f"{digest[:12]}…") for attempt in attempts)
     return type(lead)(
         f"it is in none of {len(errors)} places: {tried}",
         side="source",
@@ -356,10 +359,3 @@ def _nowhere(entry: Entry, errors: list[TransshipError]) -> TransshipError:
         retryable=any(error.retryable for error in errors),
         hint=lead.hint or "check that the reference exists and that this identity may read it",
     )
-
-
-def _attempt(error: TransshipError) -> str:
-    """Returns what became of the search in one place. The digest and the hint stand once, in the whole."""
-    if isinstance(error, StoreError) and "://" not in error.message:
-        return f"{error.store}: {error.message}"
-    return error.message
