@@ -95,7 +95,16 @@ class _Walk:
             if is_bundle:
                 nested.append(self.bundle(where, child, listed, depth + 1))
             else:
-                images.append(self._image(where, child, listed))
+                images.append(
+                    DescribedImage(
+                        key=child.digest,
+                        kind=IMAGE,
+                        image=f"{where.name}@{child.digest}",
+                        origin=str(listed.image),
+                        annotations=listed.annotations,
+                        layers=self._layers_of(where, child),
+                    )
+                )
         extra: list[DescribedImage] = []
         if self._signatures:
             subjects = [(source, manifest.digest), *((where, child.digest) for where, child, _ in places)]
@@ -108,7 +117,7 @@ class _Walk:
             image=f"{source.name}@{manifest.digest}",
             origin=str(entry.image),
             annotations=entry.annotations,
-            layers=tuple(layer.digest for layer in manifest.layers) if self._layers else (),
+            layers=self._layers_of(source, manifest),
             bundles=tuple({bundle.digest: bundle for bundle in nested}.values()),
             images=tuple({image.key: image for image in (*images, *extra)}.values()),
         )
@@ -127,17 +136,9 @@ class _Walk:
         place = where, manifest, not manifest.is_index and reader.is_bundle(where, manifest)
         return self._places.setdefault(key, place)
 
-    def _image(self, where: Source, manifest: Manifest, entry: LockedImage) -> DescribedImage:
-        return DescribedImage(
-            key=manifest.digest,
-            kind=IMAGE,
-            image=f"{where.name}@{manifest.digest}",
-            origin=str(entry.image),
-            annotations=entry.annotations,
-            layers=self._layers_of(where, manifest) if self._layers else (),
-        )
-
     def _layers_of(self, where: Source, manifest: Manifest) -> tuple[Digest, ...]:
+        if not self._layers:
+            return ()
         if not manifest.is_index:
             return tuple(layer.digest for layer in manifest.layers)
         for child in manifest.children:

@@ -26,7 +26,7 @@ from oci.files.unpack import unpack
 from oci.files.walk import LOCK_FILE
 from oci.manifest import NESTING_LIMIT, Manifest
 from oci.meter import Receipt, unheard
-from oci.output import store_error
+from oci.output import os_errors, store_error
 from oci.reference import ArchiveName, LayoutFolder, Reference, StoreName, absolute, parse_any
 from oci.store import Source
 from oci.units import counted, show_size
@@ -124,7 +124,23 @@ def look_up(open_source: OpenSource, request: PullRequest) -> ResolvedSource:
     reference = request.reference()
     source = open_source(reference.repository)
     manifest = source.get_manifest(reference.identifier)
-    _check_kind(source, manifest, request, reference)
+    if request.as_bundle:
+        if manifest.is_index or not reader.is_bundle(source, manifest):
+            raise InvalidInput(f"{reference} is a plain image", hint=AS_IMAGE, sentence=NOT_A_BUNDLE)
+    elif manifest.is_index:
+        platforms = ", ".join(f"{child.platform}: {child.digest}" for child in manifest.children if child.platform)
+        raise InvalidInput(
+            f"{reference} is an index{f' of {platforms}' if platforms else ''}",
+            hint="ask for one of its images, by digest",
+            sentence="Unable to pull non-images, such as image indexes. "
+            "(hint: provide a specific digest to the image instead)",
+        )
+    elif request.image and request.image_is_bundle_check and reader.is_bundle(source, manifest):
+        raise InvalidInput(
+            f"{reference} is a bundle",
+            hint=AS_BUNDLE,
+            sentence="Expected bundle flag when pulling a bundle (hint: Use -b instead of -i for bundles)",
+        )
     return ResolvedSource(reference, source, manifest)
 
 
@@ -154,7 +170,13 @@ def pull(
     lock_path, updated = job.bundle(source, manifest, "", "", 0)
     job.write_index()
     line("\nLocating image lock file images...")
-    line(_verdict(source.name, updated=updated))
+    if updated:
+        lock = f"the bundle's Images Lock file ({LOCK_FILE})"
+        line(f"The bundle repo ({source.name}) is hosting every image specified in {lock}")
+    elif not source.name.registry:
+        line(f"A lock file can't name {_KINDS[type(source.name)]}; skipping lock file update")
+    else:
+        line("One or more images not found in bundle repo; skipping lock file update")
     return Pulled(
         image=name,
         lock_path=lock_path,
@@ -162,37 +184,6 @@ def pull(
         nested=tuple(job.nested),
         cacheable=by_digest and updated,
     )
-
-
-def _check_kind(source: Source, manifest: Manifest, request: PullRequest, reference: Reference) -> None:
-    if request.as_bundle:
-        if manifest.is_index or not reader.is_bundle(source, manifest):
-            raise InvalidInput(f"{reference} is a plain image", hint=AS_IMAGE, sentence=NOT_A_BUNDLE)
-        return
-    if manifest.is_index:
-        platforms = ", ".join(f"{child.platform}: {child.digest}" for child in manifest.children if child.platform)
-        raise InvalidInput(
-            f"{reference} is an index{f' of {platforms}' if platforms else ''}",
-            hint="ask for one of its images, by digest",
-            sentence="Unable to pull non-images, such as image indexes. "
-            "(hint: provide a specific digest to the image instead)",
-        )
-    if request.image and request.image_is_bundle_check and reader.is_bundle(source, manifest):
-        raise InvalidInput(
-            f"{reference} is a bundle",
-            hint=AS_BUNDLE,
-            sentence="Expected bundle flag when pulling a bundle (hint: Use -b instead of -i for bundles)",
-        )
-
-
-def _verdict(store: StoreName, *, updated: bool) -> str:
-    if updated:
-        return (
-            f"The bundle repo ({store}) is hosting every image specified in the bundle's Images Lock file ({LOCK_FILE})"
-        )
-    if not store.registry:
-        return f"A lock file can't name {_KINDS[type(store)]}; skipping lock file update"
-    return "One or more images not found in bundle repo; skipping lock file update"
 
 
 @dataclass(slots=True)
@@ -254,13 +245,11 @@ class _Job:
             f"| `{os.path.basename(bundle.folder)}` | {bundle.origin} | {bundle.image} |\n" for bundle in self.nested
         )
         path = os.path.join(self.root, NESTED_INDEX)
-        try:
-            with open(path, "w", encoding="utf-8") as file:
-                file.write(
-                    f"Nested bundles in `bundles`:\n\n| folder | listed as | pulled from |\n|---|---|---|\n{rows}"
-                )
-        except OSError as error:
-            raise store_error(error, store=path, operation="writing the index of nested bundles") from error
+        with (
+            os_errors(store=path, operation="writing the index of nested bundles"),
+            open(path, "w", encoding="utf-8") as file,
+        ):
+            file.write(f"Nested bundles in `bundles`:\n\n| folder | listed as | pulled from |\n|---|---|---|\n{rows}")
 
     def _pull_nested(
         self, home: Source, parent: Digest, lock: ImagesLock, indent: str, depth: int, *, hosted: bool
