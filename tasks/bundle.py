@@ -124,7 +124,7 @@ async def list_repository_tags(repository: StoreName, *, internal: bool = False,
     session = await run.session()
     workers = session.workers if digests else None
     listed = await run.in_thread(lambda: list_tags(session.source(repository), internal=internal, digests=workers))
-    return await _write_tags(TagsReport.of(str(repository), listed))
+    return await _write_tags(TagsReport(repository=str(repository), tags=listed))
 
 
 @task(name="resolve tag", task_run_name="resolve {reference}", **REPEATABLE)
@@ -133,7 +133,8 @@ async def resolve_tag_of(reference: Reference) -> TagsReport:
     run = current(Run)
     session = await run.session()
     pinned = await run.in_thread(lambda: resolve_tag(session.source(reference.repository), reference))
-    return await _write_tags(TagsReport.of(str(reference.repository), [Tag(reference.tag, pinned.digest)]))
+    tag = Tag(reference.tag, pinned.identifier)
+    return await _write_tags(TagsReport(repository=str(reference.repository), tags=(tag,)))
 
 
 async def _write_tags(report: TagsReport) -> TagsReport:

@@ -51,8 +51,8 @@ def list_tags(invocation: Invocation, /, rule: TagRule, **flags: Any) -> None:
             digests=session.workers if digests else None,
             choose=None if rule == TagRule() else chosen,
         )
-    output.result(**to_dict(TagsReport.of(str(source.name), tags)))
-    rows = [[tag.name, tag.digest or ""] if digests else [tag.name] for tag in tags]
+    output.result(**to_dict(TagsReport(repository=str(source.name), tags=tags)))
+    rows = [[tag.name, tag.digest] if digests else [tag.name] for tag in tags]
     output.table("Tags", header, rows, footer=f"{len(rows)} tags")  # imgpkg says `1 tags`, too
 
 

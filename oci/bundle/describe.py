@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from msgspec import Struct, field
 
@@ -43,6 +43,10 @@ class DescribedImage(Struct, frozen=True):
 
 class DescribedBundle(Struct, frozen=True):
     """A bundle with its content; entries in the order of its lock, signatures and locations after them."""
+
+    kind: ClassVar[str] = "Bundle"
+    key: ClassVar[str] = ""
+    error: ClassVar[str] = ""
 
     digest: Digest
     image: str
@@ -191,28 +195,21 @@ def _bundle_document(bundle: DescribedBundle) -> dict[str, Any]:
     if bundle.bundles:
         content["bundles"] = {nested.digest: _bundle_document(nested) for nested in bundle.bundles}
     if bundle.images:
-        content["images"] = {image.key: _image_document(image) for image in bundle.images}
-    return _present(
-        annotations=dict(bundle.annotations),
-        content=content,
-        image=bundle.image,
-        layers=[{"digest": layer} for layer in bundle.layers],
-        origin=bundle.origin,
-    ) | {"metadata": {}}
+        content["images"] = {image.key: _document(image, imageType=image.kind) for image in bundle.images}
+    return _document(bundle, content=content) | {"metadata": {}}
 
 
-def _image_document(image: DescribedImage) -> dict[str, Any]:
-    return _present(
-        annotations=dict(image.annotations),
-        error=image.error,
-        image=image.image,
-        imageType=image.kind,
-        layers=[{"digest": layer} for layer in image.layers],
-        origin=image.origin,
-    )
-
-
-def _present(**fields: Any) -> dict[str, Any]:
+def _document(described: DescribedBundle | DescribedImage, *, content: Any = None, **more: str) -> dict[str, Any]:
+    """Returns what isn't empty, in the order of imgpkg."""
+    fields = {
+        "annotations": dict(described.annotations),
+        "content": content,
+        "error": described.error,
+        "image": described.image,
+        **more,
+        "layers": [{"digest": layer} for layer in described.layers],
+        "origin": described.origin,
+    }
     return {name: value for name, value in fields.items() if value}
 
 
@@ -221,28 +218,26 @@ def _content_lines(bundle: DescribedBundle, indent: str) -> list[str]:
     for number, nested in enumerate(bundle.bundles):
         if number:
             lines.append("")
-        lines.extend(_head(indent, "Bundle", nested))
+        lines.extend(_head(indent, nested))
         if nested.bundles or nested.images:
             lines.append(f"{indent}  Images:")
             lines.extend(_content_lines(nested, f"{indent}  "))
     for image in bundle.images:
         if not image.error:
-            lines.extend(_head(indent, image.kind, image))
+            lines.extend(_head(indent, image))
     return lines
 
 
-def _head(indent: str, kind: str, described: DescribedBundle | DescribedImage) -> list[str]:
-    lines = [f"{indent}- Image: {described.image}", f"{indent}  Type: {kind}"]
-    origin = described.origin if kind in ("Bundle", IMAGE) else ""
-    layers, annotations = described.layers, described.annotations
-    if origin:
-        lines.append(f"{indent}  Origin: {origin}")
-    if layers:
+def _head(indent: str, described: DescribedBundle | DescribedImage) -> list[str]:
+    lines = [f"{indent}- Image: {described.image}", f"{indent}  Type: {described.kind}"]
+    if described.origin and described.kind in ("Bundle", IMAGE):
+        lines.append(f"{indent}  Origin: {described.origin}")
+    if described.layers:
         lines.append(f"{indent}  Layers:")
-        lines.extend(f"{indent}    - Digest: {layer}" for layer in layers)
-    if annotations:
+        lines.extend(f"{indent}    - Digest: {layer}" for layer in described.layers)
+    if described.annotations:
         lines.append(f"{indent}  Annotations:")
-        for name, value in sorted(annotations.items()):
+        for name, value in sorted(described.annotations.items()):
             # An annotation of several lines stays inside the tree.
             first, *further = value.rstrip("\n").split("\n")
             lines.append(f"{indent}    {name}: {first}")
@@ -279,22 +274,16 @@ class DescribeReport(Struct, frozen=True, kw_only=True):
 
 
 def _contents(bundle: DescribedBundle, depth: int) -> Iterator[Content]:
-    for nested in bundle.bundles:
-        yield _content(depth, "Bundle", nested)
-        yield from _contents(nested, depth + 1)
-    for image in bundle.images:
-        yield _content(depth, image.kind, image, image.key, image.error)
-
-
-def _content(
-    depth: int, kind: str, described: DescribedBundle | DescribedImage, key: str = "", error: str = ""
-) -> Content:
-    return Content(
-        depth=depth,
-        kind=kind,
-        image=described.image or key,
-        origin=described.origin,
-        layers=list(map(str, described.layers)),
-        annotations=dict(described.annotations),
-        error=error,
-    )
+    listed: list[DescribedBundle | DescribedImage] = [*bundle.bundles, *bundle.images]
+    for described in listed:
+        yield Content(
+            depth=depth,
+            kind=described.kind,
+            image=described.image or described.key,
+            origin=described.origin,
+            layers=list(map(str, described.layers)),
+            annotations=dict(described.annotations),
+            error=described.error,
+        )
+        if isinstance(described, DescribedBundle):
+            yield from _contents(described, depth + 1)

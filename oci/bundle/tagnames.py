@@ -115,10 +115,10 @@ def _clean(name: str) -> str:
 
 
 class Tag(Struct, frozen=True):
-    """`digest` is None where it was not asked for, or where the tag was deleted after the list was read."""
+    """`digest` is empty where it was not asked for, or where the tag was deleted after the list was read."""
 
     name: str
-    digest: Digest | None = None
+    digest: str = ""
 
 
 def list_tags(
@@ -138,7 +138,7 @@ def list_tags(
 
     def with_digest(name: str) -> Tag:
         descriptor = source.head_manifest(name)
-        return Tag(name, descriptor.digest if descriptor else None)
+        return Tag(name, descriptor.digest if descriptor else "")
 
     return tuple(digests.map(with_digest, names))
 
@@ -148,19 +148,8 @@ def resolve_tag(source: Source, reference: Reference) -> Reference:
     return reference.at(found_manifest(source, reference.identifier).digest)
 
 
-class TagDigest(Struct, frozen=True, kw_only=True):
-    """`digest` is empty where it wasn't asked for, or where the tag went away since it was listed."""
-
-    name: str
-    digest: str = ""
-
-
 class TagsReport(Struct, frozen=True, kw_only=True):
     """Sorted by name. A resolved tag is the only one of its list."""
 
     repository: str
-    tags: list[TagDigest]
-
-    @classmethod
-    def of(cls, repository: str, tags: Sequence[Tag]) -> TagsReport:
-        return cls(repository=repository, tags=[TagDigest(name=tag.name, digest=tag.digest or "") for tag in tags])
+    tags: Sequence[Tag]

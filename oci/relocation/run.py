@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import Future
 from enum import StrEnum
+from itertools import islice
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -27,12 +30,12 @@ from oci.relocation.session import Session
 from oci.relocation.transfer import (
     CHILD_UNREAD,
     FAILED,
+    PRESENT,
     ImageOutcome,
     failure,
     keep_backup,
     load_manifest,
     put_manifest,
-    transfer_all,
     transfer_image,
 )
 from oci.relocation.verify import Verification, verify
@@ -153,14 +156,33 @@ class Relocation:
         return outcome
 
     def transfer_all(self, on_image: Callable[[ImageOutcome], None] = unheard) -> None:
-        """Transfers every image of the plan, some at a time. A failed image is an outcome with its error; the others go
-        on."""
+        """Transfers every image of the plan, biggest first, some at a time. A failed image is an outcome with its
+        error; the others go on. Raises Cancelled, and nothing else."""
 
         def note(outcome: ImageOutcome) -> None:
             self.outcomes[outcome.digest] = outcome
             on_image(outcome)
 
-        transfer_all(self.session, self.plan, on_done=note)
+        session, plan = self.session, self.plan
+        for image in filter(lambda image: image.present, plan.images):
+            note(ImageOutcome.of(image, PRESENT))
+        queue = iter(sorted(plan.to_transfer, key=lambda image: -plan.bytes_below(image)))
+        running: dict[Future[ImageOutcome], PlannedManifest] = {}
+        finished: SimpleQueue[Future[ImageOutcome]] = SimpleQueue()
+        while True:
+            for image in islice(queue, session.concurrency * 2 - len(running)):
+                future = session.workers.submit(transfer_image, session, plan, image.digest)
+                running[future] = image
+                future.add_done_callback(finished.put)
+            if not running:
+                return
+            future = finished.get()
+            image = running.pop(future)
+            try:
+                outcome = future.result()
+            except TransshipError as error:
+                outcome = failure(image, error)
+            note(outcome)
 
     def check_complete(self) -> None:
         """Raises Incomplete, with what failed, unless every image of the plan is in place."""
@@ -177,7 +199,7 @@ class Relocation:
 
     @property
     def closing_steps(self) -> tuple[Step, ...]:
-        """Lists the steps that follow the transfer, in order."""
+        """The steps that follow the transfer, in order."""
         return (Step.PUBLISH,) if self.verify is Verify.NONE else (Step.CONTENT, Step.VERIFY, Step.NAMES)
 
     def take(self, step: Step) -> None:
@@ -362,9 +384,8 @@ def result_lock(session: Session, request: RelocationRequest, plan: Plan) -> Ima
         if any(is_bundle(archive, image.digest) for image in plan.images):  # the plan didn't read what is there
             raise InvalidInput(
                 "Unable to determine correct root bundle to use for lock-output. hint: if copying from a tarball, try "
-                "re-generating the tarball\n"
-                "the archive has a bundle and doesn't say whether that is what it was made for: there is no lock for "
-                "it",
+                "re-generating the tarball\nthe archive has a bundle and doesn't say whether that is what it was made "
+                "for: there is no lock for it",
                 hint="make the archive again with a current version, or copy without --lock-output",
             )
     # By the reference each was read from. An archive says it; an image and its signatures come from one repository.

@@ -10,8 +10,6 @@ from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
-from itertools import islice
-from queue import SimpleQueue
 from typing import Any
 
 from msgspec.structs import replace
@@ -102,31 +100,6 @@ def transfer_image(session: Session, plan: Plan, digest: Digest) -> ImageOutcome
         bytes_skipped=moved[BlobOutcome.SKIPPED],
         seconds=time.monotonic() - started,
     )
-
-
-def transfer_all(session: Session, plan: Plan, *, on_done: Callable[[ImageOutcome], None]) -> None:
-    """Transfers every image of the plan, biggest first, some at a time; `on_done` gets the outcome of each. A failed
-    image is an outcome with its error; the others go on. Raises Cancelled, and nothing else."""
-    for image in plan.images:
-        if image.present:
-            on_done(ImageOutcome.of(image, PRESENT))
-    queue = iter(sorted(plan.to_transfer, key=lambda image: -plan.bytes_below(image)))
-    running: dict[Future[ImageOutcome], PlannedManifest] = {}
-    finished: SimpleQueue[Future[ImageOutcome]] = SimpleQueue()
-    while True:
-        for image in islice(queue, session.concurrency * 2 - len(running)):
-            future = session.workers.submit(transfer_image, session, plan, image.digest)
-            running[future] = image
-            future.add_done_callback(finished.put)
-        if not running:
-            return
-        future = finished.get()
-        image = running.pop(future)
-        try:
-            outcome = future.result()
-        except TransshipError as error:
-            outcome = failure(image, error)
-        on_done(outcome)
 
 
 def failure(image: PlannedManifest, error: TransshipError) -> ImageOutcome:
