@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from oci.archive.entry import ArchiveEntry
 from oci.archive.source import Archive, EmptyArchive
@@ -27,22 +29,36 @@ def archive_roots(session: Session, request: RelocationRequest) -> Roots:
     archive = session.archive(request.archive_name)
     if request.require_signature:
         session.prove_archive(request.archive_name, request.require_signature)
-    by_digest = _chosen_by_digest(archive, request.only)
-    main = _main(archive, by_digest)
+    groups = _chosen_by_digest(archive, request.only)
+    main = _main(archive, groups)
     is_root_bundle = main is not None and (
-        any(element.is_root_bundle for element in by_digest[main]) or (bool(request.only) and is_bundle(archive, main))
+        any(element.is_root_bundle for element in groups[main]) or (bool(request.only) and is_bundle(archive, main))
     )
     below_main = {main}
     if main is not None and is_root_bundle and not request.shallow:  # the walk from it visits these
         below_main |= _below(archive, [main], session.read_small, indexes=False)
-    others = {digest: group for digest, group in by_digest.items() if digest not in below_main}
-    moved = _moved_tags(session, request, {digest: _tags(group) for digest, group in others.items()})
-    entries = [_entry(archive, group, _role(archive, group), tags=moved[digest]) for digest, group in others.items()]
+    entries = {
+        digest: Entry(
+            digest=digest,
+            places=(archive.name,),
+            role=_role(archive, group),
+            origin=group[0].pinned_origin,
+            tags=_tags(group),
+        )
+        for digest, group in groups.items()
+    }
+    others = [entry for digest, entry in entries.items() if digest not in below_main]
+    destination = session.compared(request.destination)
+    pairs = [(entry, tag) for entry in others for tag in entry.tags]
+    answers = session.workers.map(lambda pair: destination.head_manifest(pair[1]), pairs)
+    for (entry, tag), present in zip(pairs, answers, strict=True):
+        if present is not None and present.digest == entry.digest:  # the tag is right there
+            entry.tags = tuple(name for name in entry.tags if name != tag)
     source = ", ".join(request.archive)
     if main is None:
-        return Roots(source, tuple(entries), is_list=True)
-    root = _entry(archive, by_digest[main], Role.ROOT, hint=is_root_bundle or None)
-    return Roots(source, (root, *entries), request.tags or _tags(by_digest[main]), is_bundle=is_root_bundle)
+        return Roots(source, tuple(others), is_list=True)
+    root = replace(entries[main], role=Role.ROOT, hint=is_root_bundle or None, tags=())
+    return Roots(source, (root, *others), request.tags or entries[main].tags, is_bundle=is_root_bundle)
 
 
 def named_in_archive(archive: Archive, name: str = "") -> tuple[Reference, bool]:
@@ -61,7 +77,9 @@ def named_in_archive(archive: Archive, name: str = "") -> tuple[Reference, bool]
 def in_archive(archive: Archive, request: PullRequest) -> PullRequest:
     """Returns the request for the same image in the archive. Raises InvalidInput where the archive has it not."""
     reference, _ = named_in_archive(archive, request.bundle or request.image)
-    return replace(request, bundle=str(reference)) if request.bundle else replace(request, image=str(reference))
+    if request.bundle:
+        return dataclasses.replace(request, bundle=str(reference))
+    return dataclasses.replace(request, image=str(reference))
 
 
 def sealed(archive: Archive) -> Callable[[StoreName], Source]:
@@ -213,31 +231,3 @@ def is_bundle(archive: Archive, digest: Digest) -> bool:
 
 def _tags(group: Iterable[ArchiveEntry]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(element.tag for element in group if element.tag))
-
-
-def _moved_tags(
-    session: Session, request: RelocationRequest, tags: dict[Digest, tuple[str, ...]]
-) -> dict[Digest, tuple[str, ...]]:
-    """Leaves out tags that are right at the destination."""
-    destination = session.compared(request.destination)
-    pairs = [(digest, tag) for digest, names in tags.items() for tag in names]
-    answers = session.workers.map(lambda pair: destination.head_manifest(pair[1]), pairs)
-    moved: dict[Digest, tuple[str, ...]] = dict.fromkeys(tags, ())
-    for (digest, tag), present in zip(pairs, answers, strict=True):
-        if present is None or present.digest != digest:
-            moved[digest] += (tag,)
-    return moved
-
-
-def _entry(
-    archive: Archive, group: Sequence[ArchiveEntry], role: Role, *, tags: tuple[str, ...] = (), hint: bool | None = None
-) -> Entry:
-    first = group[0]
-    return Entry(
-        digest=first.digest,
-        places=(archive.name,),
-        role=role,
-        origin=first.pinned_origin,
-        hint=hint,
-        tags=tags,
-    )

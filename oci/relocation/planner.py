@@ -311,52 +311,46 @@ def choose(source: Source, index: Manifest, platforms: Sequence[Platform]) -> tu
     Empty when the index has nothing else. A platform that the index lacks is skipped; raises InvalidInput when it has
     none of them. Attestations stay with the image they belong to.
     """
-    replaced: dict[Digest, Manifest | None] = {}
-    _narrow(source, index, platforms, 0, replaced)
-    return tuple(manifest for digest, manifest in replaced.items() if manifest and manifest.digest != digest)
+    narrowed: dict[Digest, Manifest | None] = {}
+    """Each index as it stays: the same, a rewritten one, or None when nothing of it is wanted."""
 
-
-def _narrow(
-    source: Source, index: Manifest, platforms: Sequence[Platform], depth: int, replaced: dict[Digest, Manifest | None]
-) -> None:
-    """Puts into `replaced`, for the index and each that is nested in it, once, however often it is listed, the index as
-    it stays: the same, a rewritten one, or None when nothing of it is wanted."""
-    if depth > NESTING_LIMIT:
-        raise InvalidManifest(f"{source.name}@{index.digest}: nested deeper than {NESTING_LIMIT} levels")
-    chosen: set[Digest] = set()
-    for child in index.children:
-        if child.is_index:
-            if child.digest not in replaced:
-                try:
-                    _narrow(source, source.get_manifest(child.digest), platforms, depth + 1, replaced)
-                except InvalidInput:
-                    replaced[child.digest] = None
-            if replaced[child.digest] is not None:
+    def narrow(index: Manifest, depth: int) -> None:
+        if depth > NESTING_LIMIT:
+            raise InvalidManifest(f"{source.name}@{index.digest}: nested deeper than {NESTING_LIMIT} levels")
+        chosen: set[Digest] = set()
+        for child in index.children:
+            if child.is_index:
+                if child.digest not in narrowed:  # once, however often it is listed
+                    try:
+                        narrow(source.get_manifest(child.digest), depth + 1)
+                    except InvalidInput:
+                        narrowed[child.digest] = None
+                if narrowed[child.digest] is not None:
+                    chosen.add(child.digest)
+            elif child.platform is None or any(child.platform.matches(platform) for platform in platforms):
                 chosen.add(child.digest)
-        elif child.platform is None or any(child.platform.matches(platform) for platform in platforms):
-            chosen.add(child.digest)
-    chosen.update(child.digest for child in index.children if child.annotations.get(_ATTESTED) in chosen)
-    if not chosen:
-        has = ", ".join(sorted({str(child.platform) for child in index.children if child.platform})) or "none"
-        platform_names = ", ".join(str(platform) for platform in platforms)
-        raise InvalidInput(
-            f"{source.name}@{index.digest} has no image for {platform_names}; it has {has}",
-            hint="choose one of these",
-        )
-    listed = {child.digest for child in index.children}
-    nested = {digest: manifest for digest in listed & chosen if (manifest := replaced.get(digest)) is not None}
-    same = chosen == listed and all(manifest.digest == digest for digest, manifest in nested.items())
-    replaced[index.digest] = index if same else _rewrite(index, chosen, nested)
+        chosen.update(child.digest for child in index.children if child.annotations.get(_ATTESTED) in chosen)
+        if not chosen:
+            has = ", ".join(sorted({str(child.platform) for child in index.children if child.platform})) or "none"
+            raise InvalidInput(
+                f"{source.name}@{index.digest} has no image for {', '.join(map(str, platforms))}; it has {has}",
+                hint="choose one of these",
+            )
+        listed = {child.digest for child in index.children}
+        nested = {digest: manifest for digest in listed & chosen if (manifest := narrowed.get(digest)) is not None}
+        same = chosen == listed and all(manifest.digest == digest for digest, manifest in nested.items())
+        narrowed[index.digest] = index if same else _rewrite(index, chosen, nested)
+
+    narrow(index, 0)
+    return tuple(manifest for digest, manifest in narrowed.items() if manifest and manifest.digest != digest)
 
 
-def _rewrite(index: Manifest, chosen: set[Digest], replaced: Mapping[Digest, Manifest]) -> Manifest:
+def _rewrite(index: Manifest, chosen: set[Digest], nested: Mapping[Digest, Manifest]) -> Manifest:
     """Every key and every chosen entry stays as it was, but for digest and size of nested indexes."""
     body = parse_json(index.raw)
-    entries = []
-    for entry in body["manifests"]:
-        if entry["digest"] not in chosen:
-            continue
-        nested = replaced.get(entry["digest"])
-        entries.append({**entry, "digest": nested.digest, "size": nested.size} if nested else entry)
+    entries = [entry for entry in body["manifests"] if entry["digest"] in chosen]
+    for number, entry in enumerate(entries):
+        if manifest := nested.get(entry["digest"]):
+            entries[number] = {**entry, "digest": manifest.digest, "size": manifest.size}
     raw = json.dumps({**body, "manifests": entries}, separators=(",", ":"), ensure_ascii=False).encode()
     return parse_manifest(raw, index.media_type)

@@ -259,35 +259,29 @@ def _move_blob(session: Session, plan: Plan, blob: PlannedBlob, read: BlobReader
         mount_from=(*session.ledger.owners(plan.destination, blob.digest), *near),
         fresh=plan.fresh,
     )
+    problem: TransshipError | None = None
+    outcome: BlobOutcome | None = None
+    cached = session.cache.get(blob.digest)
     session.moving[blob.digest] = 0
     try:
-        outcome = _put_from_places(session, blob, put, read, registry)
+        if cached is not None:
+            outcome = put(reader_of(cached))
+        for place in blob.stores * _READ_ROUNDS:
+            if outcome is not None:
+                break
+            try:
+                outcome = put(read or partial(_followed, session, blob, session.source(place), {registry}))
+            except (IntegrityError, StoreError) as error:
+                if isinstance(error, StoreError) and error.side != "source":
+                    raise
+                problem = problem or error
+            read = None
     finally:
         session.moving.pop(blob.digest, None)
+    if outcome is None:
+        raise problem or InvalidInput(f"the plan names no place to read {blob.digest} from")
     session.moved.add(blob.digest)
     return outcome
-
-
-def _put_from_places(
-    session: Session,
-    blob: PlannedBlob,
-    put: Callable[[BlobReader], BlobOutcome],
-    read: BlobReader | None,
-    registry: str,
-) -> BlobOutcome:
-    cached = session.cache.get(blob.digest)
-    if cached is not None:
-        return put(reader_of(cached))
-    problem: TransshipError | None = None
-    for place in blob.stores * _READ_ROUNDS:
-        try:
-            return put(read or partial(_followed, session, blob, session.source(place), {registry}))
-        except (IntegrityError, StoreError) as error:
-            if isinstance(error, StoreError) and error.side != "source":
-                raise
-            problem = problem or error
-        read = None
-    raise problem or InvalidInput(f"the plan names no place to read {blob.digest} from")
 
 
 def _followed(

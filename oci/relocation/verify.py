@@ -17,7 +17,7 @@ from oci.errors import Denied, NotFound, TransshipError, Unauthorized
 from oci.manifest import Manifest
 from oci.output import to_dict
 from oci.reference import Reference, StoreName, parse_any, parse_store
-from oci.relocation.plan import Entry, Plan, PlanFailure, Role, Roots
+from oci.relocation.plan import Plan, PlanFailure, Role, Roots
 from oci.relocation.request import RelocationRequest
 from oci.relocation.session import Session
 from oci.signatures.artifacts import ALL, ArtifactSelection
@@ -185,7 +185,13 @@ def admitted(session: Session, roots: Roots, request: RelocationRequest) -> tupl
     from oci.signatures.gate import refusals  # noqa: PLC0415 - only with a policy
 
     candidates = [entry for entry in roots.entries if entry.role not in (Role.SIGNATURE, Role.REFERRER)]
-    images = [(session.source(entry.places[0]), _as_asked(entry, request)) for entry in candidates]
+    images = []
+    for entry in candidates:
+        # By digest, with the tag that it was asked for by. What an archive says of its origin doesn't count.
+        place = entry.places[0]
+        requested = request.reference if request.bundle or request.image else entry.origin
+        tag = requested.tag or request.asked_tag if requested is not None and requested.repository == place else ""
+        images.append((session.source(place), Reference(place, tag, entry.digest)))
     gate = session.gate(request.policy, signed=request.require_signatures)
     refused = refusals(gate, images, request.destination, session.workers)
     if refused and (len(refused) == len(candidates) == 1 or (not roots.is_list and roots.entries[0].digest in refused)):
@@ -197,14 +203,6 @@ def admitted(session: Session, roots: Roots, request: RelocationRequest) -> tupl
     )
     admitted = tuple(entry for entry in roots.entries if entry.digest not in refused)
     return replace(roots, entries=admitted), failures
-
-
-def _as_asked(entry: Entry, request: RelocationRequest) -> Reference:
-    """The image by digest, with the tag that it was asked for by. What an archive says of its origin doesn't count."""
-    place = entry.places[0]
-    requested = request.reference if request.bundle or request.image else entry.origin
-    tag = requested.tag or request.asked_tag if requested is not None and requested.repository == place else ""
-    return Reference(place, tag, entry.digest)
 
 
 def names_by_store(
