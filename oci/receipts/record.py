@@ -45,7 +45,8 @@ from oci.store import Destination, push_artifact
 _CONTENT_ANNOTATION = "dev.sigstore.bundle.content"
 CREATED = "org.opencontainers.image.created"
 BYTES = ("bytes_written", "bytes_mounted", "bytes_skipped")
-"""What is counted of a run in bytes, and of each part of it, under the same names."""
+PROVEN = ("manifests", "blobs", "bytes_hashed")
+"""What is counted under the same names of a run, of each part of it, and of a proof."""
 
 
 class Recorder:
@@ -97,24 +98,15 @@ class Recorder:
         relocated stays."""
         if not self.options.requested:
             return None
-        receipt = self._receipt(session, result, files or {})
-        data = receipt.render(self.key)
-        plan = result.plan
-        if self.options.attach_receipt and plan.root is not None:
-            root = plan.by_digest[plan.root]
-            attach(session.destination(plan.destination), Descriptor(root.media_type, root.digest, root.size), data)
-        if self.options.receipt:
-            write_receipt(self.options.receipt, data)
-        return receipt
-
-    def _receipt(self, session: Session, result: RelocationResult, files: Mapping[str, str]) -> RelocationReceipt:
+        plan, spent, files = result.plan, result.receipt, files or {}
         statuses = {outcome.digest: outcome.status for outcome in result.outcomes}
-        bare = receipt_of(session, self.request, result.plan, statuses)
-        present, spent = sum(status == PRESENT for status in statuses.values()), result.receipt
-        proven, place = result.verification or Verification(), bare.destination
-        return replace(
+        present = sum(status == PRESENT for status in statuses.values())
+        proven = result.verification or Verification()
+        bare = receipt_of(session, self.request, plan, statuses)
+        kind = self._kind or bare.destination.kind
+        receipt = replace(
             bare,
-            destination=replace(place, kind=self._kind or place.kind, locations=tuple(files)),
+            destination=replace(bare.destination, kind=kind, locations=tuple(files)),
             files=_by_name(files),
             run=finished(self._run),
             counts=Counts(
@@ -124,13 +116,15 @@ class Recorder:
                 seconds=round(spent.seconds, 3),
                 **{name: getattr(spent, name) for name in BYTES},
             ),
-            verification=Proven(
-                mode=self._verify.value,
-                manifests=proven.manifests,
-                blobs=proven.blobs,
-                bytes_hashed=proven.bytes_hashed,
-            ),
+            verification=Proven(mode=self._verify.value, **{name: getattr(proven, name) for name in PROVEN}),
         )
+        data = receipt.render(self.key)
+        if self.options.attach_receipt and plan.root is not None:
+            root = plan.by_digest[plan.root]
+            attach(session.destination(plan.destination), Descriptor(root.media_type, root.digest, root.size), data)
+        if self.options.receipt:
+            write_receipt(self.options.receipt, data)
+        return receipt
 
 
 def begun(run: str = "") -> Run:

@@ -21,7 +21,7 @@ from oci.meter import unheard
 from oci.output import check_destination
 from oci.reference import Repository, StoreName
 from oci.relocation.plan import Entry, Node, Plan, PlannedBlob, PlannedBundle, PlannedManifest, Role, Roots
-from oci.relocation.request import NameRule, RelocationRequest, readable_names
+from oci.relocation.request import RelocationRequest, readable_names
 from oci.relocation.session import Session
 from oci.relocation.verify import admitted
 from oci.relocation.walk import Walk, digest_in
@@ -121,7 +121,11 @@ def make_plan(
     counted = [node for node in walk.nodes.values() if not node.present and node.store == roots.entries[0].places[0]]
     ask = snapshot is None and bool(request.image)
     attached_left = walk.count_left(() if request.archive else counted, ask=ask)
-    _name_images(session, destination, walk, request)
+    names = readable_names(walk.nodes.values(), request.names)
+    heads = session.workers.map(destination.head_manifest, names.values())
+    for (digest, tag), head in zip(names.items(), heads, strict=True):
+        if head is None or head.digest != digest:  # else the tag is right there
+            walk.nodes[digest].tags += (tag,)
     nodes = children_first(walk.nodes)
     bundles = []
     for node in nodes:
@@ -224,17 +228,6 @@ def _check_kinds(roots: Roots, walk: Walk, request: RelocationRequest, destinati
             hint=AS_BUNDLE,
             sentence="Expected bundle flag when copying a bundle (hint: Use -b instead of -i for bundles)",
         )
-
-
-def _name_images(session: Session, destination: Source, walk: Walk, request: RelocationRequest) -> None:
-    """Adds readable tags to the nodes that they name, except tags that are right at the destination."""
-    if not request.names:
-        return
-    names = readable_names(walk.nodes.values(), map(NameRule.parse, request.names))
-    answers = session.workers.map(destination.head_manifest, names.values())
-    for (digest, tag), present in zip(names.items(), answers, strict=True):
-        if present is None or present.digest != digest:
-            walk.nodes[digest].tags += (tag,)
 
 
 def children_first(nodes: Mapping[Digest, Node]) -> list[Node]:

@@ -315,17 +315,15 @@ class NameRule(Struct, frozen=True):
         return filled(self.template, name=name, path=path.replace("/", "-"), tag=tag, short=short)[:128]
 
 
-def readable_names(nodes: Iterable[Node], rules: Iterable[NameRule]) -> dict[Digest, str]:
-    """The tag of each listed image for which a rule has one; the first rule that does counts.
-
-    Raises InvalidInput when two images would get the same name.
-    """
-    every_rule = tuple(rules)
+def readable_names(nodes: Iterable[Node], templates: Iterable[str]) -> dict[Digest, str]:
+    """The tag of each listed image for which a rule has one; the first rule that does counts. Raises InvalidInput when
+    two images would get the same name."""
+    rules = tuple(map(NameRule.parse, templates))
     named: dict[str, Node] = {}
     for node in nodes:
         if node.role not in (Role.LISTED, Role.NESTED) or node.origin is None:
             continue
-        tag = next((tag for rule in every_rule if (tag := rule.tag_of(node.origin, node.digest, node.annotations))), "")
+        tag = next((tag for rule in rules if (tag := rule.tag_of(node.origin, node.digest, node.annotations))), "")
         other = named.setdefault(tag, node)
         if tag and other is not node:
             raise InvalidInput(
