@@ -139,7 +139,11 @@ class BundleLock(Struct, frozen=True):
             fields = node.fields("apiVersion", "bundle", "kind")
             check_header(fields, BUNDLE_LOCK)
             bundle = fields["bundle"].fields("image", "tag")
-            return cls(bundle["image"].reference(), _tag(bundle["tag"]))
+            image, tag = bundle["image"].reference(), bundle["tag"].text()
+            try:
+                return cls(image, parse_tag(tag) if tag else "")
+            except InvalidReference as error:
+                raise bundle["tag"].error(error.message, hint=error.hint) from error
 
     def to_yaml(self) -> str:
         """Returns the text imgpkg would write; `from_yaml` gives the same lock back.
@@ -148,14 +152,6 @@ class BundleLock(Struct, frozen=True):
         """
         bundle = {"image": pinned(self.image)} | ({"tag": self.tag} if self.tag else {})
         return render({"apiVersion": API_VERSION, "bundle": bundle, "kind": BUNDLE_LOCK})
-
-
-def _tag(node: YamlNode) -> str:
-    tag = node.text()
-    try:
-        return parse_tag(tag) if tag else ""
-    except InvalidReference as error:
-        raise node.error(error.message, hint=error.hint) from error
 
 
 IMAGE_LOCATIONS = "ImageLocations"

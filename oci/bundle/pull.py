@@ -40,8 +40,6 @@ LAYER_REPEATS = 127
 
 _KINDS = {LayoutFolder: "an image-layout folder", ArchiveName: "an archive"}
 OpenSource = Callable[[StoreName], Source]
-Line = Callable[[str], None]
-Expect = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,8 +148,8 @@ def pull(
     folder: str,
     threads: Executor,
     *,
-    line: Line,
-    expect: Expect = unheard,
+    line: Callable[[str], None],
+    expect: Callable[[int], None] = unheard,
     cancel: CancelToken | None = None,
     resolved: ResolvedSource | None = None,
 ) -> Pulled:
@@ -194,8 +192,8 @@ class _Job:
     request: PullRequest
     root: str
     threads: Executor
-    line: Line
-    expect: Expect
+    line: Callable[[str], None]
+    expect: Callable[[int], None]
     cancel: CancelToken
     nested: list[Pulled] = field(default_factory=list)
     is_bundle: dict[Digest, bool] = field(default_factory=dict)
@@ -225,7 +223,16 @@ class _Job:
             raise InvalidManifest(f"{name}: nested deeper than {NESTING_LIMIT} levels")
         self.extract(source, manifest, os.path.join(self.root, place), f"{indent}  ")
         lock_path = os.path.join(place, LOCK_FILE)
-        lock = _read_lock(os.path.join(self.root, lock_path), name)
+        path = os.path.join(self.root, lock_path)
+        try:
+            with open(path, "rb") as file:
+                data = file.read(reader.LOCK_LIMIT + 1)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            hint = "push the bundle again from its folder"
+            raise InvalidManifest(f"{name}: expected to find {LOCK_FILE} among its files", hint=hint) from error
+        except OSError as error:
+            raise store_error(error, store=path, operation="reading the lock") from error
+        lock = reader.pushed_lock(data, name)
         # Locations are a hint; a HEAD is proof.
         digests = dict.fromkeys(entry.image.identifier for entry in lock.images)
         hosted = all(self.threads.map(lambda digest: _has(source, digest), digests))
@@ -234,7 +241,7 @@ class _Job:
         if not hosted or not source.name.registry:
             return lock_path, False
         moved = (replace(entry, image=Reference(source.name, "", entry.image.digest)) for entry in lock.images)
-        write_lock(os.path.join(self.root, lock_path), ImagesLock(tuple(moved)))
+        write_lock(path, ImagesLock(tuple(moved)))
         return lock_path, True
 
     def write_index(self) -> None:
@@ -310,19 +317,6 @@ def _has(source: Source, digest: str) -> bool:
         return source.head_manifest(digest) is not None
     except (NotFound, Unauthorized, Denied):
         return False
-
-
-def _read_lock(path: str, bundle: str) -> ImagesLock:
-    try:
-        with open(path, "rb") as file:
-            data = file.read(reader.LOCK_LIMIT + 1)
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        raise InvalidManifest(
-            f"{bundle}: expected to find {LOCK_FILE} among its files", hint="push the bundle again from its folder"
-        ) from error
-    except OSError as error:
-        raise store_error(error, store=path, operation="reading the lock") from error
-    return reader.pushed_lock(data, bundle)
 
 
 class PulledBundle(Struct, frozen=True, kw_only=True):

@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, TypeAlias
 
-from msgspec import Struct
-
 from oci.descriptor import OCI_INDEX, SCHEMA1_TYPES, Descriptor, as_list, as_object, as_text, parse_json
 from oci.digest import Digest, is_digest, parse_digest
 from oci.errors import InvalidManifest, NotFound, Refused
@@ -37,14 +35,6 @@ _DIGEST_TEXT = re.compile(rb"(?<![\w+.-])[a-z0-9]{2,16}:[0-9a-f]{64,128}(?![\w])
 Entry: TypeAlias = dict[str, Any]
 
 
-class _Listing(Struct, frozen=True):
-    """index.json as it was when the file had this `mark`."""
-
-    mark: tuple[int, int, int]
-    entries: tuple[Descriptor, ...]
-    by_digest: dict[Digest, Descriptor]
-
-
 class LayoutIndex:
     """Raises InvalidManifest for a file that breaks its format, and OSError as the operating system gives it. Reads
     are cached until the file changes."""
@@ -56,7 +46,10 @@ class LayoutIndex:
         self._marker = os.path.join(name.path, "oci-layout")
         self._lock = threading.Lock()
         self._writing = threading.Lock()
-        self._listing: _Listing | None = None
+        self._mark: tuple[int, int, int] | None = None
+        """Of the file that the entries were read from."""
+        self._entries: tuple[Descriptor, ...] = ()
+        self._by_digest: dict[Digest, Descriptor] = {}
         self._exists = False
         self._prepared = False
 
@@ -86,10 +79,10 @@ class LayoutIndex:
 
     def entries(self) -> tuple[Descriptor, ...]:
         """Empty where there is no layout yet."""
-        return self._current().entries
+        return self._current()[0]
 
     def entry(self, digest: Digest) -> Descriptor | None:
-        return self._current().by_digest.get(digest)
+        return self._current()[1].get(digest)
 
     def tags(self) -> set[str]:
         """Returns every name that `find` would find, as far as it can be a tag."""
@@ -142,19 +135,20 @@ class LayoutIndex:
     def remove_digest(self, digest: Digest) -> bool:
         return self._change(lambda entries: [entry for entry in entries if entry.get("digest") != digest])
 
-    def _current(self) -> _Listing:
+    def _current(self) -> tuple[tuple[Descriptor, ...], dict[Digest, Descriptor]]:
         with self._lock:
             try:
                 status = os.stat(self._file)
             except (FileNotFoundError, NotADirectoryError):
-                return _Listing((0, 0, 0), (), {})
+                return (), {}
             mark = (status.st_mtime_ns, status.st_size, status.st_ino)
-            if self._listing is None or self._listing.mark != mark:
+            if self._mark != mark:
                 _, listed = self._read()
                 with self._named():
                     entries = tuple(Descriptor.from_dict(entry, f"manifests[{at}]") for at, entry in enumerate(listed))
-                self._listing = _Listing(mark, entries, {entry.digest: entry for entry in reversed(entries)})
-            return self._listing
+                self._mark, self._entries = mark, entries
+                self._by_digest = {entry.digest: entry for entry in reversed(entries)}
+            return self._entries, self._by_digest
 
     def _change(self, change: Callable[[list[Entry]], list[Entry]]) -> bool:
         """Reads, changes and replaces the file under a lock; says whether anything changed."""
@@ -166,7 +160,7 @@ class LayoutIndex:
                 return False
             replace_file(self._file, _render(body, after), BY_UMASK)
         with self._lock:
-            self._listing = None
+            self._mark = None
         return True
 
     def _read(self) -> tuple[Entry, list[Entry]]:

@@ -173,7 +173,15 @@ class Layout:
         """
         with self._mapped("deleting unused blobs", ""):
             self._check_own("deleting unused blobs", "")
-            files = list(self._files())
+            root = os.path.join(self.name.path, "blobs")
+            files = []
+            for algorithm in os.listdir(root) if os.path.isdir(root) else ():
+                with os.scandir(os.path.join(root, algorithm)) as entries:
+                    files += [
+                        (parse_digest(f"{algorithm}:{entry.name}"), entry.stat(follow_symlinks=False))
+                        for entry in entries
+                        if is_digest(f"{algorithm}:{entry.name}") and entry.is_file(follow_symlinks=False)
+                    ]
             sizes = {digest: status.st_size for digest, status in files}
             used = used_digests(sizes, self._bytes_of, [entry.digest for entry in self._index.entries()])
             oldest = time.time() - ABANDONED_AFTER
@@ -184,16 +192,6 @@ class Layout:
                     os.unlink(self._path(digest))
                     freed += status.st_size
             return freed
-
-    def _files(self) -> Iterator[tuple[Digest, os.stat_result]]:
-        """Yields every blob and manifest in the folder."""
-        root = os.path.join(self.name.path, "blobs")
-        for algorithm in os.listdir(root) if os.path.isdir(root) else ():
-            with os.scandir(os.path.join(root, algorithm)) as entries:
-                for entry in entries:
-                    name = f"{algorithm}:{entry.name}"
-                    if is_digest(name) and entry.is_file(follow_symlinks=False):
-                        yield parse_digest(name), entry.stat(follow_symlinks=False)
 
     def _check_own(self, operation: str, subject: str) -> None:
         """Raises Refused where the blobs are elsewhere, by a link: layouts that share them know of no other."""
