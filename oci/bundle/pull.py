@@ -363,6 +363,5 @@ class PullReport(Struct, frozen=True, kw_only=True):
         )
 
     def __str__(self) -> str:
-        """One line."""
         nested = f", {counted(len(self.nested), 'nested bundle')}" if self.nested else ""
         return f"pulled {self.image} into {self.folder}{nested}: {show_size(self.receipt.bytes_read)}"

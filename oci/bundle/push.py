@@ -103,7 +103,6 @@ class PushReport(Struct, frozen=True, kw_only=True):
         )
 
     def __str__(self) -> str:
-        """One line."""
         return f"pushed {self.reference} as {self.tag}: {counted(self.files, 'file')}, {show_size(self.size)}"
 
 

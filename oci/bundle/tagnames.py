@@ -39,7 +39,7 @@ def repo_based(reference: str, digest: Digest) -> str:
     `reference` is where the image comes from, canonical; of it counts the repository path without the registry.
     """
     path = reference.partition("@")[0].partition("/")[2].replace("/", "-")
-    name = _clean(_clean(path)[-_LONGEST_NAME:])
+    name = _LEADING.sub("", _LEADING.sub("", _FOREIGN.sub("", path))[-_LONGEST_NAME:])
     return f"{name}-{keep_alive(digest)}".removeprefix("-")
 
 
@@ -108,10 +108,6 @@ def is_keep_alive(tag: str) -> bool:
 def is_internal(tag: str) -> bool:
     """Says whether a tag was made for a tool: keep-alive and locations tags, which a tag list hides."""
     return tag.endswith(KEEP_ALIVE_SUFFIX)
-
-
-def _clean(name: str) -> str:
-    return _LEADING.sub("", _FOREIGN.sub("", name))
 
 
 class Tag(Struct, frozen=True):

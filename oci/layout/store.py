@@ -334,7 +334,6 @@ class Layout:
 
     @contextmanager
     def _mapped(self, operation: str, subject: str) -> Iterator[None]:
-        """Errors of the operating system as ours."""
         try:
             yield
         except OSError as error:

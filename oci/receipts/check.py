@@ -64,7 +64,6 @@ class Checked(Struct, frozen=True, kw_only=True):
         return to_dict(self)
 
     def __str__(self) -> str:
-        """One line."""
         parts = [counted(self.images, "image"), counted(self.tags, "tag") if self.tags else ""]
         parts += [counted(self.files, "file") if self.files else "", counted(self.blobs, "blob")]
         hashed = f", {show_size(self.bytes_hashed)} hashed" if self.bytes_hashed else ""

@@ -134,12 +134,10 @@ def begun(run: str = "") -> Run:
 
 
 def finished(run: Run) -> Run:
-    """Returns it as it is now."""
     return replace(run, finished=_time(datetime.now(UTC)))
 
 
 def write_receipt(path: str, data: bytes) -> None:
-    """Raises StoreError."""
     with os_errors(store=path, operation="writing the receipt", named=True):
         write_output(path, data)
 

@@ -160,7 +160,6 @@ class SharedRead:
             self._changed.notify_all()
 
     def _trim(self) -> None:
-        """Forgets what every reader has."""
         needed = min(self._positions.values(), default=self._first + len(self._chunks))
         while self._first < needed and self._chunks:
             self._buffered -= len(self._chunks.popleft())

@@ -230,7 +230,6 @@ class Plan(Struct, frozen=True, kw_only=True, dict=True):
         return tuple(image for image in self.images if not image.present)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the same in plain values, which JSON has."""
         return to_dict(self)
 
     @classmethod

@@ -240,9 +240,7 @@ def children_first(nodes: Mapping[Digest, Node]) -> list[Node]:
                 add(nodes[child])
         ordered.setdefault(node.digest, node)
 
-    roots = [node for node in nodes.values() if node.role is Role.ROOT]
-    others = [node for node in nodes.values() if node.role is not Role.ROOT]
-    for node in (*sorted(others, key=lambda node: node.digest), *roots):
+    for node in sorted(nodes.values(), key=lambda node: (node.role is Role.ROOT, node.digest)):
         add(node)
     return list(ordered.values())
 

@@ -124,7 +124,6 @@ class RelocationReport(Struct, frozen=True, kw_only=True):
         return not self.failures
 
     def __str__(self) -> str:
-        """One line."""
         early = next((cause_and_step(failure.error)[0] for failure in self.failures if not failure.image), "")
         verdict = f"incomplete, {early or f'{len(self.failures)} failed'}" if self.failures else "complete"
         images = f"{counted(self.images_copied, 'image')} copied, {self.images_present} already there"
@@ -136,7 +135,6 @@ class RelocationReport(Struct, frozen=True, kw_only=True):
         return sum(sum(kinds.values()) for kinds in self.requests.values())
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, which JSON has."""
         body: dict[str, Any] = msgspec.to_builtins(self)
         return body | {"succeeded": self.succeeded}
 
@@ -285,7 +283,6 @@ class VerificationReport(Struct, frozen=True, kw_only=True):
         return [problem for place in self.places for problem in place.problems]
 
     def __str__(self) -> str:
-        """One line."""
         manifests, blobs = sum(place.manifests for place in self.places), sum(place.blobs for place in self.places)
         hashed = show_size(sum(place.bytes_hashed for place in self.places))
         verdict = "complete" if self.complete else counted(len(self.problems), "problem")

@@ -22,8 +22,6 @@ TagName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")]
 
 
 class CopyOptions(GateOptions, frozen=True, kw_only=True):
-    """How a source is copied."""
-
     tags: Annotated[
         tuple[TagName, ...],
         option(
@@ -154,7 +152,6 @@ class ReceiptOptions(Options, frozen=True, kw_only=True):
 
     @property
     def requested(self) -> bool:
-        """Says whether there is to be a receipt."""
         return bool(self.receipt or self.attach_receipt)
 
     def check_for(self, request: RelocationRequest, *, signed: bool) -> None:
@@ -251,7 +248,6 @@ class RelocationRequest(CopyOptions, frozen=True, kw_only=True, dict=True):
 
     @cached_property
     def reference(self) -> Reference:
-        """Returns the bundle or the image."""
         return parse_any(self.bundle or self.image)
 
     @cached_property

@@ -24,7 +24,7 @@ from oci.errors import Incomplete, InvalidInput, NotFound, NotTrusted, PartFaile
 from oci.meter import Receipt, unheard
 from oci.reference import Reference
 from oci.relocation.plan import Plan, PlannedBundle, PlannedManifest, Role
-from oci.relocation.planner import OnNode, Snapshot, make_plan
+from oci.relocation.planner import OnNode, make_plan
 from oci.relocation.request import RelocationRequest
 from oci.relocation.session import Session
 from oci.relocation.transfer import (
@@ -116,11 +116,9 @@ class Relocation:
         request: RelocationRequest | None,
         *,
         verify: Verify = Verify.NONE,
-        snapshot: Snapshot | None = None,
         plan: Plan | None = None,
     ) -> None:
-        """`snapshot` is what was asked of the destination before; `plan` one that was made before, which a part of a
-        relocation has in the place of a request."""
+        """`plan` is one that was made before, which a part of a relocation has in the place of a request."""
         self.session = session
         self.request = request
         self.verify = verify
@@ -128,7 +126,6 @@ class Relocation:
         self.published = Published()
         self.verification: Verification | None = None
         self.error: TransshipError | None = None
-        self._snapshot = snapshot
         self._plan = plan
 
     @property
@@ -143,7 +140,7 @@ class Relocation:
         if self._plan is None:
             if self.request is None:
                 raise InvalidInput("this relocation has neither a request nor a plan")
-            self._plan = make_plan(self.session, self.request, snapshot=self._snapshot, on_node=on_node)
+            self._plan = make_plan(self.session, self.request, on_node=on_node)
         return self._plan
 
     def transfer(self, digest: Digest) -> ImageOutcome:

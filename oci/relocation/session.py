@@ -95,8 +95,7 @@ class Session:
         self._proofs: dict[ArchiveName, ArchiveProof] = {}
         self.access = {"source": source, "destination": destination}
         state = State(default_folder())
-        everywhere = source.named is None or destination.named is None
-        named = None if everywhere else {*(source.named or ()), *(destination.named or ())}
+        named = None if source.named is None or destination.named is None else {*source.named, *destination.named}
         self._sides = {
             side: Registries(
                 side=side,
@@ -146,18 +145,17 @@ class Session:
         from oci.archive.source import Archive  # noqa: PLC0415
 
         with self._lock:
-            archive = self._archives.get((side, name))
-            if anew and archive is not None:
-                archive.close()
-            if anew or archive is None:
+            if anew and (side, name) in self._archives:
+                self._archives.pop((side, name)).close()
+            if (side, name) not in self._archives:
                 store = self.access[side].object_store
                 readers = open_readers(name, store, side=side, cancel=self.cancel, meter=self.meter)
                 archive = Archive(name, readers, side=side, meter=self.meter, cancel=self.cancel)
-                self._archives[(side, name)] = archive
-            return archive
+                self._archives[side, name] = archive
+            return self._archives[side, name]
 
-    def object_store(self, location: str, side: str = "destination") -> S3Options:
-        return self.access[side].object_store(location)
+    def object_store(self, location: str) -> S3Options:
+        return self.access["destination"].object_store(location)
 
     def prove_archive(self, name: ArchiveName, key: str) -> None:
         """Asks that an archive is signed by the public key in a file, and reads it all while others read from it;
@@ -237,9 +235,8 @@ TOTAL_LIMIT = 32 << 20
 class ByteCache:
     """Bytes by digest, least recently used out first. Its size has a bound, so memory doesn't grow with a plan."""
 
-    def __init__(self, total: int = TOTAL_LIMIT) -> None:
+    def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._total = total
         self._size = 0
         self._items: OrderedDict[Digest, bytes] = OrderedDict()
 
@@ -250,7 +247,7 @@ class ByteCache:
         with self._lock:
             self._size += len(data) - len(self._items.pop(digest, b""))
             self._items[digest] = data
-            while self._size > self._total:
+            while self._size > TOTAL_LIMIT:
                 _, dropped = self._items.popitem(last=False)
                 self._size -= len(dropped)
 
