@@ -103,9 +103,18 @@ class Layout:
             tagged = self._index.find(fallback)
         if tagged is not None and tagged.is_index:
             listed.extend(self.get_manifest(tagged.digest).children)
-        digests = sorted({entry.digest for entry in listed if entry.is_manifest or entry.is_index})
-        pairs = [pair for digest in digests if (pair := self._as_referrer(digest)) and pair[0] == subject]
-        return tuple(referrer for _, referrer in pairs if artifact_type in ("", referrer.artifact_type))
+        referrers = []
+        for digest in sorted({entry.digest for entry in listed if entry.is_manifest or entry.is_index}):
+            if digest not in self._referrers:  # a digest always says the same, so each is read once
+                try:
+                    manifest = self.get_manifest(digest)
+                except (NotFound, InvalidManifest):
+                    continue
+                self._referrers[digest] = (manifest.subject.digest if manifest.subject else None, manifest.descriptor)
+            referred, referrer = self._referrers[digest]
+            if self.blob_size(digest) is not None and referred == subject:
+                referrers.append(referrer)
+        return tuple(referrer for referrer in referrers if artifact_type in ("", referrer.artifact_type))
 
     all_referrers = referrers
     has_referrers_api = False
@@ -214,17 +223,6 @@ class Layout:
             else:
                 raise self._missing("looking for the manifest", identifier)
         return Descriptor(descriptor.media_type, descriptor.digest, descriptor.size)
-
-    def _as_referrer(self, digest: Digest) -> tuple[Digest | None, Descriptor] | None:
-        """Returns the subject of a listed manifest, and its descriptor; None when it is listed but not there, or no
-        manifest. A digest always says the same, so each is read once."""
-        if digest not in self._referrers:
-            try:
-                manifest = self.get_manifest(digest)
-            except (NotFound, InvalidManifest):
-                return None
-            self._referrers[digest] = (manifest.subject.digest if manifest.subject else None, manifest.descriptor)
-        return self._referrers[digest] if self.blob_size(digest) is not None else None
 
     def _is_sound(self, digest: Digest, size: int) -> bool:
         """Says whether the file of a blob or manifest has the bytes that its name promises. Read once, and again after

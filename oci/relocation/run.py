@@ -6,7 +6,7 @@ Publishing makes the result visible, last of all: bundles, their locations image
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from enum import StrEnum
 from itertools import islice
@@ -183,16 +183,14 @@ class Relocation:
 
     def check_complete(self) -> None:
         """Raises Incomplete, with what failed, unless every image of the plan is in place."""
-        failures = _unreadable(self.plan)
+        failures: list[TransshipError] = []
         for image in self.plan.images:
             outcome = self.outcomes.get(image.digest)
             if outcome is None:
                 failures.append(StoreError("was not transferred", subject=str(image.digest), retryable=True))
             elif outcome.status == FAILED:
                 failures.append(PartFailed(outcome.error, subject=outcome.subject, retryable=outcome.retryable))
-        if failures:
-            some_done = any(outcome.status != FAILED for outcome in self.outcomes.values())
-            raise _incomplete(self.plan, failures, some_done=some_done)
+        _check(self.plan, failures, some_done=any(outcome.status != FAILED for outcome in self.outcomes.values()))
 
     @property
     def closing_steps(self) -> tuple[Step, ...]:
@@ -333,28 +331,29 @@ def check_readable(plan: Plan) -> None:
     """Raises Incomplete, as the relocation itself will, when a part of the source couldn't be read."""
     if plan.failures:
         images = list(plan.images)
-        broken = [image for image in images if plan.lacks_children(image)]
-        failures = [*_unreadable(plan), *(PartFailed(CHILD_UNREAD, subject=image.subject) for image in broken)]
-        raise _incomplete(plan, failures, some_done=len(broken) < len(images))
+        broken = [PartFailed(CHILD_UNREAD, subject=image.subject) for image in images if plan.lacks_children(image)]
+        _check(plan, broken, some_done=len(broken) < len(images))
 
 
-def _unreadable(plan: Plan) -> list[TransshipError]:
-    return [
-        (NotTrusted if failed.refused else PartFailed)(
-            failed.message, side="source", subject=failed.subject, retryable=failed.retryable
-        )
-        for failed in plan.failures
+def _check(plan: Plan, failed: Sequence[TransshipError], *, some_done: bool) -> None:
+    """Raises Incomplete for images that failed, and for parts of the source that couldn't be read."""
+    failures = [
+        *(
+            (NotTrusted if part.refused else PartFailed)(
+                part.message, side="source", subject=part.subject, retryable=part.retryable
+            )
+            for part in plan.failures
+        ),
+        *failed,
     ]
-
-
-def _incomplete(plan: Plan, failures: list[TransshipError], *, some_done: bool) -> Incomplete:
-    again = "run the same again" if any(failure.retryable for failure in failures) else "mend that and run it again"
-    return Incomplete(
-        f"{len(failures)} of {len(list(plan.images)) + len(plan.failures)} images failed; no name was moved",
-        failures,
-        some_done=some_done,
-        hint=f"{again}: what is there already is not sent again",
-    )
+    if failures:
+        again = "run the same again" if any(each.retryable for each in failures) else "mend that and run it again"
+        raise Incomplete(
+            f"{len(failures)} of {len(list(plan.images)) + len(plan.failures)} images failed; no name was moved",
+            failures,
+            some_done=some_done,
+            hint=f"{again}: what is there already is not sent again",
+        )
 
 
 def result_lock(session: Session, request: RelocationRequest, plan: Plan) -> ImagesLock | BundleLock:
