@@ -42,6 +42,7 @@ class LayoutIndex:
     def __init__(self, name: LayoutFolder, *, side: str) -> None:
         self._name = name
         self._side = side
+        self._where = f"{side} {name}: ".lstrip()
         self._file = os.path.join(name.path, "index.json")
         self._marker = os.path.join(name.path, "oci-layout")
         self._lock = threading.Lock()
@@ -168,7 +169,7 @@ class LayoutIndex:
         with os.fdopen(open_regular(self._file), "rb") as file:
             raw = file.read(INDEX_LIMIT + 1)
         if len(raw) > INDEX_LIMIT:
-            raise InvalidManifest(f"{self._where()}index.json has more than {INDEX_LIMIT} bytes")
+            raise InvalidManifest(f"{self._where}index.json has more than {INDEX_LIMIT} bytes")
         with self._named():
             body = _object(raw, "index.json")
             return body, [as_object(entry, "manifests[]") for entry in as_list(body.get("manifests"), "manifests")]
@@ -180,7 +181,7 @@ class LayoutIndex:
             version = as_text(_object(raw, "oci-layout").get("imageLayoutVersion"), "imageLayoutVersion")
         if version.partition(".")[0] != "1":
             raise InvalidManifest(
-                f"{self._where()}oci-layout: version {version[:40]!r} of image layouts isn't known",
+                f"{self._where}oci-layout: version {version[:40]!r} of image layouts isn't known",
                 hint=f"the file oci-layout is expected to hold {LAYOUT_FILE.decode()}",
             )
 
@@ -190,10 +191,7 @@ class LayoutIndex:
         try:
             yield
         except InvalidManifest as error:
-            raise InvalidManifest(f"{self._where()}{error.message}") from error
-
-    def _where(self) -> str:
-        return f"{self._side} {self._name}: ".lstrip()
+            raise InvalidManifest(f"{self._where}{error.message}") from error
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

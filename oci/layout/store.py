@@ -45,6 +45,7 @@ class Layout:
         self._side = side
         self._meter = meter
         self._cancel = cancel
+        self._where = f"{side} {name}".lstrip()
         self._index = LayoutIndex(name, side=side)
         self._swept: set[str] = set()
         self._sound: dict[Digest, tuple[int, ...]] = {}
@@ -72,13 +73,13 @@ class Layout:
         try:
             manifest = parse_manifest(raw, descriptor.media_type)
         except InvalidManifest as error:
-            raise InvalidManifest(f"{self._where()}@{descriptor.digest}: {error.message}", hint=error.hint) from error
+            raise InvalidManifest(f"{self._where}@{descriptor.digest}: {error.message}", hint=error.hint) from error
         if manifest.digest != descriptor.digest:
-            raise IntegrityError(f"{self._where()}: the file of {descriptor.digest} has bytes of {manifest.digest}")
+            raise IntegrityError(f"{self._where}: the file of {descriptor.digest} has bytes of {manifest.digest}")
         return manifest
 
     def read_blob(self, blob: Descriptor, offset: int = 0, length: int | None = None) -> Iterator[Chunk]:
-        return read_range(self._chunks, blob, offset, length, self._where())
+        return read_range(self._chunks, blob, offset, length, self._where)
 
     def blob_size(self, digest: Digest) -> int | None:
         try:
@@ -135,7 +136,7 @@ class Layout:
         if self._is_sound(blob.digest, blob.size):
             self._meter.blob("skipped", blob.size)
             return BlobOutcome.SKIPPED
-        self._write(blob.digest, verified(read(0), blob.digest, blob.size, self._where(), self._meter.sent))
+        self._write(blob.digest, verified(read(0), blob.digest, blob.size, self._where, self._meter.sent))
         self._meter.blob("written", blob.size)
         return BlobOutcome.WRITTEN
 
@@ -270,14 +271,14 @@ class Layout:
         with self._open(blob.digest) as file:
             size = os.fstat(file.fileno()).st_size
             if size != blob.size:
-                raise IntegrityError(f"{self._where()}: the file of {blob.digest} has {size} bytes, not {blob.size}")
+                raise IntegrityError(f"{self._where}: the file of {blob.digest} has {size} bytes, not {blob.size}")
             file.seek(offset)
             while offset < end:
                 self._cancel.check()
                 with self._mapped("reading", blob.digest):
                     chunk = file.read(min(READ_SIZE, end - offset))
                 if not chunk:
-                    raise IntegrityError(f"{self._where()}: the file of {blob.digest} became shorter while being read")
+                    raise IntegrityError(f"{self._where}: the file of {blob.digest} became shorter while being read")
                 offset += len(chunk)
                 self._meter.read(len(chunk))
                 yield chunk
@@ -326,9 +327,6 @@ class Layout:
                     with suppress(FileNotFoundError):
                         if entry.stat(follow_symlinks=False).st_mtime < oldest:
                             os.unlink(entry.path)
-
-    def _where(self) -> str:
-        return f"{self._side} {self.name}".lstrip()
 
     @contextmanager
     def _mapped(self, operation: str, subject: str) -> Iterator[None]:

@@ -95,24 +95,35 @@ def require_missing_blobs(
     is non-distributable, the repository of the same registry that the archive names will do as well, as for imgpkg:
     these are returned, to be mounted from. Raises NotFound, naming all that are missing, before anything was sent."""
     archive = session.archive(request.archive_name)
-    lacking: dict[Digest, Descriptor] = {}
-    owners: dict[Digest, Node] = {}
-    for node in nodes:
-        for blob in node.blobs:
-            if archive.blob_size(blob.digest) is None:
-                lacking[blob.digest] = blob
-                owners[blob.digest] = node
-    sizes = session.workers.map(destination.blob_size, lacking)
-    missing = [digest for digest, size in zip(lacking, sizes, strict=True) if size != lacking[digest].size]
-    elsewhere = {
-        digest: repository
-        for digest in missing
-        if not lacking[digest].distributable
-        and (repository := _neighbour(session, archive, owners[digest], lacking[digest], destination.name))
+    lacking = {
+        blob.digest: (blob, node) for node in nodes for blob in node.blobs if archive.blob_size(blob.digest) is None
     }
-    missing = [digest for digest in missing if digest not in elsewhere]
+    sizes = list(session.workers.map(destination.blob_size, lacking))
+    elsewhere: dict[Digest, Repository] = {}
+    missing: list[Digest] = []
+    for (digest, (blob, node)), size in zip(lacking.items(), sizes, strict=True):
+        if size == blob.size:
+            continue
+        repository = None if blob.distributable else _neighbour(session, archive, node, blob, destination.name)
+        if repository is None:
+            missing.append(digest)
+        else:
+            elsewhere[digest] = repository
+    transship_json = archive.contents.transship_json
+    required = {digest for digest, _ in transship_json.requires}
+    if not required.issuperset(missing):
+        raise archive.lacks(next(digest for digest in missing if digest not in required), "looking for the blob")
     if missing:
-        raise _missing(archive, missing, owners, destination)
+        named = "".join(
+            f"\n  {digest} of {lacking[digest][1].origin or lacking[digest][1].digest}" for digest in missing
+        )
+        raise NotFound(
+            f"{len(missing)} of the {len(required)} blobs that the archive leaves out aren't there:{named}",
+            side="destination",
+            store=str(destination.name),
+            operation="looking for what a delta requires",
+            hint=f"it needs what {transship_json.base} has: import that first, or leave out --delta-from",
+        )
     for node in nodes:
         node.blobs = tuple(blob for blob in node.blobs if blob.digest not in lacking or blob.digest in elsewhere)
     return elsewhere
@@ -133,20 +144,6 @@ def _neighbour(
         except StoreError:
             continue
     return None
-
-
-def _missing(archive: Archive, missing: Sequence[Digest], owners: dict[Digest, Node], destination: Source) -> NotFound:
-    required = {digest for digest, _ in archive.contents.transship_json.requires}
-    if not required.issuperset(missing):
-        return archive.lacks(next(digest for digest in missing if digest not in required), "looking for the blob")
-    named = "".join(f"\n  {digest} of {owners[digest].origin or owners[digest].digest}" for digest in missing)
-    return NotFound(
-        f"{len(missing)} of the {len(required)} blobs that the archive leaves out aren't there:{named}",
-        side="destination",
-        store=str(destination.name),
-        operation="looking for what a delta requires",
-        hint=f"it needs what {archive.contents.transship_json.base} has: import that first, or leave out --delta-from",
-    )
 
 
 def _chosen_by_digest(archive: Archive, names: Sequence[str]) -> dict[Digest, list[ArchiveEntry]]:

@@ -334,10 +334,10 @@ class BlobLedger:
         """Lists repositories of the destination's registry from which the blob can be mounted."""
         if not isinstance(destination, Repository):
             return ()
+        key = (destination.registry, digest)
         with self._lock:
-            owners = dict(self._owners.get((destination.registry, digest), {}))
-        hint = self._hints.get((destination.registry, digest))
-        owners |= {hint: None} if hint is not None else {}
+            owners = dict(self._owners.get(key, {}))
+        owners |= {self._hints[key]: None} if key in self._hints else {}
         return tuple(owner for owner in owners if owner != destination)
 
 
