@@ -17,7 +17,7 @@ from oci.digest import Digest, parse_digest
 from oci.errors import IntegrityError, InvalidDocument, InvalidInput, NoSuchFile, NotFound, NotSigned, TransshipError
 from oci.output import read_named, to_dict
 from oci.receipts.receipt import ARCHIVE, RECEIPT_LIMIT, RelocationReceipt, read_receipt
-from oci.receipts.record import CREATED, PROVEN
+from oci.receipts.record import CREATED
 from oci.reference import LAYOUT_PREFIX, ArchiveName, StoreName, parse_any, parse_store
 from oci.relocation.session import Session
 from oci.relocation.verify import verify_store
@@ -154,7 +154,7 @@ def _store(session: Session, receipt: RelocationReceipt, name: StoreName, *, dee
         destination=str(name),
         images=len(images),
         tags=len(receipt.tags),
-        **{name: getattr(verified, name) for name in PROVEN},
+        **verified.amounts,
         differences=tuple(differences),
     )
 

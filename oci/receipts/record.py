@@ -45,8 +45,7 @@ from oci.store import Destination, push_artifact
 _CONTENT_ANNOTATION = "dev.sigstore.bundle.content"
 CREATED = "org.opencontainers.image.created"
 BYTES = ("bytes_written", "bytes_mounted", "bytes_skipped")
-PROVEN = ("manifests", "blobs", "bytes_hashed")
-"""What is counted under the same names of a run, of each part of it, and of a proof."""
+"""What is counted under the same names of a run and of each part of it."""
 
 
 class Recorder:
@@ -116,7 +115,7 @@ class Recorder:
                 seconds=round(spent.seconds, 3),
                 **{name: getattr(spent, name) for name in BYTES},
             ),
-            verification=Proven(mode=self._verify.value, **{name: getattr(proven, name) for name in PROVEN}),
+            verification=Proven(mode=self._verify.value, **proven.amounts),
         )
         data = receipt.render(self.key)
         if self.options.attach_receipt and plan.root is not None:

@@ -209,19 +209,13 @@ class Plan(Struct, frozen=True, kw_only=True, dict=True):
     def estimated_requests(self) -> Mapping[str, int]:
         """Requests by registry that carrying the plan out will take when nothing has to be repeated; layout folders
         take none. Blobs that turn out to be there already take fewer."""
-        requests: Counter[str] = Counter()
         registry = self.destination.registry
-        for blob in self.blobs:
-            mounted = self.mountable(blob)
-            requests[registry] += 1 if mounted else 2
-            if not mounted:
-                requests[blob.stores[0].registry] += 1
-        new = sum(not self.mountable(blob) for blob in self.blobs)
-        requests[registry] += min(new, _PROBED) if self.fresh else 0
+        new = [blob for blob in self.blobs if not self.mountable(blob)]
+        requests = Counter(blob.stores[0].registry for blob in new)
+        requests[registry] += len(self.blobs) + len(new) + (min(len(new), _PROBED) if self.fresh else 0)
         requests[registry] += sum(
-            len(manifest.tags) + (not manifest.held_by_tag) for manifest in self.manifests if not manifest.present
+            len(manifest.tags) + (not manifest.present and not manifest.held_by_tag) for manifest in self.manifests
         )
-        requests[registry] += sum(len(manifest.tags) for manifest in self.manifests if manifest.present)
         requests[registry] += _LOCATIONS_REQUESTS * len(self.bundles)
         return {name: count for name, count in sorted(requests.items()) if count and name}
 
@@ -270,10 +264,9 @@ class Plan(Struct, frozen=True, kw_only=True, dict=True):
     def from_json(cls, text: str) -> Plan:
         """Returns the inverse of `to_json`. Raises InvalidDocument for another version or shape."""
         try:
-            body = parse_json(text)
+            return cls.from_dict(parse_json(text))
         except (ValueError, RecursionError) as error:
             raise InvalidDocument(f"not a relocation plan: {error}") from error
-        return cls.from_dict(body)
 
 
 def planned_blob(entry: Mapping[str, Any]) -> PlannedBlob:

@@ -256,14 +256,7 @@ class VerifiedPlace(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, place: str, names: list[str], verification: Verification) -> VerifiedPlace:
-        return cls(
-            place=place,
-            names=names,
-            manifests=verification.manifests,
-            blobs=verification.blobs,
-            bytes_hashed=verification.bytes_hashed,
-            problems=list(verification.problems),
-        )
+        return cls(place=place, names=names, problems=list(verification.problems), **verification.amounts)
 
 
 class VerificationReport(Struct, frozen=True, kw_only=True):

@@ -36,6 +36,10 @@ class Verification(Struct, frozen=True, kw_only=True):
     absent: int = 0
     """Problems that are names which aren't there."""
 
+    @property
+    def amounts(self) -> dict[str, int]:
+        return {"manifests": self.manifests, "blobs": self.blobs, "bytes_hashed": self.bytes_hashed}
+
     def to_dict(self) -> dict[str, Any]:
         return to_dict(self)
 
