@@ -95,9 +95,7 @@ def transfer_image(session: Session, plan: Plan, digest: Digest) -> ImageOutcome
     return ImageOutcome.of(
         image,
         PRESENT if complete else DONE,
-        bytes_written=moved[BlobOutcome.WRITTEN],
-        bytes_mounted=moved[BlobOutcome.MOUNTED],
-        bytes_skipped=moved[BlobOutcome.SKIPPED],
+        **{f"bytes_{outcome.value}": size for outcome, size in moved.items()},
         seconds=time.monotonic() - started,
     )
 
