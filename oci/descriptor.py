@@ -68,15 +68,12 @@ class Platform(Struct, frozen=True, order=True):
     @classmethod
     def from_dict(cls, value: Any, path: str) -> Platform:
         platform = as_object(value, path)
+        system, architecture, variant, version = (
+            as_text(platform.get(name), f"{path}.{name}") for name in ("os", "architecture", "variant", "os.version")
+        )
+        features = as_list(platform.get("os.features"), f"{path}.os.features")
         return cls(
-            os=as_text(platform.get("os", ""), f"{path}.os"),
-            architecture=as_text(platform.get("architecture", ""), f"{path}.architecture"),
-            variant=as_text(platform.get("variant", ""), f"{path}.variant"),
-            os_version=as_text(platform.get("os.version", ""), f"{path}.os.version"),
-            os_features=tuple(
-                as_text(feature, f"{path}.os.features")
-                for feature in as_list(platform.get("os.features"), f"{path}.os.features")
-            ),
+            system, architecture, variant, version, tuple(as_text(each, f"{path}.os.features") for each in features)
         )
 
     def to_dict(self) -> dict[str, Any]:

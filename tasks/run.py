@@ -259,13 +259,12 @@ class Side:
         default = await asyncio.to_thread(
             default_credentials, side=name, anonymous=self.anonymous, hosts=hosts, warn=warn
         )
-        s3 = await load_s3(self.s3_store)
         return Access(
             default=self.settings,
             credentials=Credentials([blocks, default]),
             per_registry=blocks.settings(self.settings),
             named=hosts,
-            s3=s3,
+            s3=await load_s3(self.s3_store),
         )
 
 

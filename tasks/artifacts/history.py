@@ -27,7 +27,7 @@ from pydantic import BaseModel, Field, TypeAdapter
 from oci.units import counted, show_size
 from tasks.artifacts.markdown import NO_BREAK, code, page, table, text, when
 from tasks.artifacts.picture import COLOURS, FAINT, MARGIN, WIDTH, box, embedded, label, svg
-from tasks.artifacts.report import OVERVIEW, artifact_key
+from tasks.artifacts.report import OVERVIEW, artifact_key, warned
 
 MOST_RUNS = 30
 """Runs of a mirror that its page remembers and draws."""
@@ -77,13 +77,11 @@ async def keep_history(mirror: str, run: PastRun) -> None:
     """Adds a run to the history of `mirror`. What can't be read of the past is forgotten, and a server that doesn't
     take it is warned of: a mirror doesn't fail for its history."""
     key = artifact_key("history", mirror)
-    try:
+    with warned("the history of %s can't be kept: %s", mirror):
         latest = await Artifact.aget(key)
         past = remembered_runs(str(latest.data)) if latest and latest.data else []
         markdown = history_page(mirror, [*past, run][-MOST_RUNS:])
         await acreate_markdown_artifact(key=key, markdown=markdown, description=f"Last runs of {mirror}")
-    except Exception as error:  # noqa: BLE001 - whatever the Prefect server's trouble is
-        get_run_logger().warning("the history of %s can't be kept: %s", mirror, error)
 
 
 def remembered_runs(markdown: str) -> list[PastRun]:
@@ -196,7 +194,7 @@ class Overview(BaseModel):
 async def keep_overview(mirrors: Mapping[str, MirrorLine], *others: OtherLine) -> None:
     """Puts the lines of a run on the page. No run fails for its overview: what the server doesn't take is warned of."""
     since = _now()
-    try:
+    with warned("the overview can't be kept: %s"):
         async with get_client() as client:
             planned = await _next_runs(client, list(mirrors))
             lines = {name: line.model_copy(update={"next_run": planned.get(name)}) for name, line in mirrors.items()}
@@ -215,8 +213,6 @@ async def keep_overview(mirrors: Mapping[str, MirrorLine], *others: OtherLine) -
                 if (await _read_overview())[1].has(lines, others, since):
                     return
         get_run_logger().warning("the overview misses this run: other runs wrote it at the same time")
-    except Exception as error:  # noqa: BLE001 - whatever the Prefect server's trouble is
-        get_run_logger().warning("the overview can't be kept: %s", error)
 
 
 async def _next_runs(client: PrefectClient, mirrors: list[str]) -> dict[str, datetime]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -74,6 +74,15 @@ def emit(event: str, name: str, payload: Mapping[str, Any], **labels: str) -> No
         resource={"prefect.resource.id": f"{kind}.{name}", "prefect.resource.name": name, **labels},
         payload={key: value[:EVENT_NAMES] if isinstance(value, list) else value for key, value in payload.items()},
     )
+
+
+@contextmanager
+def warned(message: str, *values: object) -> Iterator[None]:
+    """Makes a warning of whatever the Prefect server's trouble is: no work ends for what it shows, or doesn't."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - see above
+        get_run_logger().warning(message, *values, error)
 
 
 SHOWN_EVERY = 3.0
@@ -139,11 +148,10 @@ async def meanwhile(
         if last is not None:
             ended.set()
             await repeating
+            await last()
     finally:
         repeating.cancel()
         await asyncio.wait([repeating])
-    if last is not None:
-        await last()
 
 
 KIND = "heartbeat"
@@ -202,10 +210,8 @@ class _Beats:
 
     async def send(self) -> None:
         self.sent += 1
-        try:
+        with warned("the Prefect server didn't take a heartbeat: %s"):
             await self.write(self.sent)
-        except Exception as error:  # noqa: BLE001 - whatever the Prefect server's trouble is, the work goes on
-            get_run_logger().warning("the Prefect server didn't take a heartbeat: %s", error)
 
     async def write(self, beat: int, *, closed: bool = False) -> None:
         data = {"beat": beat, "closed": closed, "body": self.read()}

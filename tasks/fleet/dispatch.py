@@ -32,7 +32,7 @@ from prefect.states import Cancelled, Cancelling, Crashed
 
 from oci.errors import InvalidInput
 from oci.meter import unheard
-from tasks.artifacts.report import Heartbeat, read_heartbeats
+from tasks.artifacts.report import Heartbeat, read_heartbeats, warned
 
 OPEN = 100
 """Runs that wait or work at a time: the Prefect server lists so many at once."""
@@ -299,10 +299,9 @@ class _Watch:
         if silent <= patience.get(run.state_type, math.inf):
             return
         silence = f"no sign of life for {silent:.0f} s"
-        try:  # so that the UI doesn't show it as running for ever, and so that it doesn't start after all
+        with warned("the lost run %s couldn't be ended: %s", run.id):
+            # The UI would show it as running for ever, and it might start after all.
             await client.set_flow_run_state(run.id, Crashed(message=silence), force=True)
-        except Exception as error:  # noqa: BLE001 - its job is sent again nevertheless
-            get_run_logger().warning("the lost run %s couldn't be ended: %s", run.id, error)
         self._finish(run.id, open_run, JobState.LOST, silence)
 
     def _finish(self, run: UUID, open_run: _Open, end: JobState, message: str) -> None:
@@ -318,12 +317,10 @@ class _Watch:
             return
         async with get_client() as client:
             for run in runs:
-                try:
+                with warned("the run %s couldn't be cancelled: %s", run):
                     now = await client.read_flow_run(run)
                     is_running = now.state_type is StateType.RUNNING
                     if now.state_type in _ENDS or (is_running and not begun):
                         continue
                     state: State[None] = Cancelling(message=_ORPHANED) if is_running else Cancelled(message=_ORPHANED)
                     await client.set_flow_run_state(run, state, force=not is_running)
-                except Exception as error:  # noqa: BLE001 - the others have to be asked as well
-                    get_run_logger().warning("the run %s couldn't be cancelled: %s", run, error)
